@@ -1,0 +1,54 @@
+"""Search PDFs the way a person reads them: by looking at the pages.
+
+``import jina_rag`` imports nothing heavy; each public name is loaded when it is first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from jina_rag._version import __version__
+
+if TYPE_CHECKING:
+    from jina_rag.errors import JinaRagError
+    from jina_rag.models.registry import load_embedder, load_reranker
+    from jina_rag.retrieval.index import DocumentIndex
+    from jina_rag.types import Embeddings, IngestReport, Page, Region, ScoredPage
+
+_WHERE = {
+    "DocumentIndex": "jina_rag.retrieval.index",
+    "Embeddings": "jina_rag.types",
+    "IngestReport": "jina_rag.types",
+    "JinaRagError": "jina_rag.errors",
+    "Page": "jina_rag.types",
+    "Region": "jina_rag.types",
+    "ScoredPage": "jina_rag.types",
+    "load_embedder": "jina_rag.models.registry",
+    "load_reranker": "jina_rag.models.registry",
+}
+
+__all__ = [
+    "DocumentIndex",
+    "Embeddings",
+    "IngestReport",
+    "JinaRagError",
+    "Page",
+    "Region",
+    "ScoredPage",
+    "__version__",
+    "load_embedder",
+    "load_reranker",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # the type depends on the name
+    if name not in _WHERE:
+        raise AttributeError(f"module 'jina_rag' has no attribute {name!r}")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,79 @@
+"""Words as an exact-match index sees them: candidates that dense vectors lose (codes, names, numbers).
+
+Scripts written without spaces (Han, kana, Hangul, Thai, Lao, Khmer, Myanmar) become overlapping pairs of characters, since
+there are no word borders to go by; everything else becomes lower-cased words, and a code such as ``AB-12/7``
+is kept whole beside its parts. Weights follow BM25 (Robertson and Zaragoza, 2009), with the inverse document
+frequency left to the store, which knows the collection.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from jina_rag.types import SparseVector
+
+K1 = 1.2
+B = 0.75
+AVERAGE_LENGTH = 300.0
+"""Terms on a typical page. A constant, so that a page's weights do not depend on when it was indexed."""
+
+_UNSPACED = (
+    "\u0e00-\u0eff"  # Thai, Lao
+    "\u1000-\u109f\u1780-\u17ff"  # Myanmar, Khmer
+    "\u3040-\u30ff\u31f0-\u31ff"  # kana
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+    "\uac00-\ud7af"  # Hangul: spaced, but its particles are glued on
+)
+_RUN = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+(?:[-_./:+#'’][^\W_{_UNSPACED}]+)*", re.UNICODE)
+_PART = re.compile(r"[^\W_]+", re.UNICODE)
+_IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
+
+
+def terms(text: str) -> Iterator[str]:
+    """Split text into index terms.
+
+    >>> list(terms("Part AB-12: 東京都"))
+    ['part', 'ab-12', 'ab', '12', '東京', '京都']
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    for match in _RUN.finditer(folded):
+        run = match.group()
+        if _IS_UNSPACED.match(run):
+            yield from ([run] if len(run) == 1 else (run[i : i + 2] for i in range(len(run) - 1)))
+            continue
+        yield run
+        parts = _PART.findall(run)
+        if len(parts) > 1:
+            yield from parts
+
+
+def document_vector(text: str) -> SparseVector:
+    """Term weights of a page: the saturated and length-normalised term frequency of BM25."""
+    counts = Counter(_index(term) for term in terms(text))
+    length = sum(counts.values())
+    norm = K1 * (1 - B + B * length / AVERAGE_LENGTH)
+    return _sparse({index: tf * (K1 + 1) / (tf + norm) for index, tf in counts.items()})
+
+
+def query_vector(text: str) -> SparseVector:
+    """Term weights of a question: 1 for each different term; the store multiplies by the IDF."""
+    return _sparse({_index(term): 1.0 for term in terms(text)})
+
+
+def _index(term: str) -> int:
+    """A 32-bit number for a term; two terms in 4,000,000 share one by chance, which costs a candidate at most."""
+    return zlib.crc32(term.encode("utf-8", "surrogatepass"))
+
+
+def _sparse(weights: dict[int, float]) -> SparseVector:
+    order = sorted(weights)
+    return SparseVector(
+        indices=np.array(order, dtype=np.uint32),
+        values=np.array([weights[i] for i in order], dtype=np.float32),
+    )

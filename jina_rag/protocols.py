@@ -1,0 +1,186 @@
+"""The seams: what an embedder, a reranker, a store and a renderer must do. Nothing needs to inherit from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeAlias, runtime_checkable
+
+from jina_rag.types import (
+    Embeddings,
+    Float32,
+    Page,
+    Point,
+    Prefetch,
+    SparseVector,
+    StoreHit,
+    Where,
+)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Input: TypeAlias = "str | bytes | Path | Image | Page"
+"""A text (str), an image (bytes of a file, its path, or PIL), or a page."""
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Turns questions and documents into one dense vector and one multi-vector each, in one pass."""
+
+    @property
+    def name(self) -> str:
+        """The name it was loaded by, for example ``"lite"``."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever vectors would: model, revision, hash of the weights, recipe."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of the dense vector."""
+        ...
+
+    @property
+    def multi_dim(self) -> int:
+        """Length of each row of the multi-vector."""
+        ...
+
+    @property
+    def reads(self) -> Literal["words", "pixels"]:
+        """What it looks at on a page: the words and their places, or the picture itself."""
+        ...
+
+    def encode_query(
+        self,
+        queries: Sequence[Input],
+        *,
+        single: bool = True,
+        multi: bool = True,
+        truncate_dim: int | None = None,
+        max_length: int | None = None,
+    ) -> Embeddings:
+        """Embed questions; see `Embeddings` for the shapes.
+
+        Raises:
+            InvalidInputError: If a question is empty or of a kind the model does not take.
+        """
+        ...
+
+    def encode_document(
+        self,
+        documents: Sequence[Input],
+        *,
+        single: bool = True,
+        multi: bool = True,
+        truncate_dim: int | None = None,
+        max_length: int | None = None,
+    ) -> Embeddings:
+        """Embed pages, images or texts; an input without content gives a zero dense vector and no rows."""
+        ...
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """Judges how well each document answers a question, looking at both together."""
+
+    @property
+    def name(self) -> str:
+        """The name it was loaded by."""
+        ...
+
+    def score(self, query: Input, documents: Sequence[Input]) -> Float32:
+        """Return shape (len(documents),) float32 in [0, 1], in the order of `documents`."""
+        ...
+
+
+@runtime_checkable
+class MultiVectorStore(Protocol):
+    """Keeps points with a dense, a multi and a lexical vector, and searches them."""
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Write points; one of the same id is replaced. All of one call or none is kept after a crash."""
+        ...
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove points by id; unknown ids are ignored."""
+        ...
+
+    def delete_where(self, where: Where) -> None:
+        """Remove every point that the filter matches."""
+        ...
+
+    def search(
+        self,
+        multi: Float32,
+        *,
+        limit: int,
+        dense: Float32 | None = None,
+        lexical: SparseVector | None = None,
+        prefetch: Prefetch | None = None,
+        where: Where | None = None,
+    ) -> list[StoreHit]:
+        """Rank points by exact MaxSim with `multi`, shape (query tokens, multi_dim).
+
+        With `prefetch`, only the union of the best points by `dense` and by `lexical` is scored; without it,
+        every point that has a multi-vector and passes `where` is.
+        """
+        ...
+
+    def nearest(
+        self, vector: Float32 | SparseVector, *, limit: int, where: Where | None = None
+    ) -> list[StoreHit]:
+        """Rank by one cheap vector: dense, shape (dim,), or lexical."""
+        ...
+
+    def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> list[Point]:
+        """Return the points that exist among `ids`, in the order of `ids`; vectors as stored, in float32."""
+        ...
+
+    def scroll(self, where: Where | None = None) -> Iterator[StoreHit]:
+        """Every matching point, without vectors, in no particular order; scores are 0."""
+        ...
+
+    def count(self, where: Where | None = None) -> int:
+        """Number of matching points."""
+        ...
+
+    def flush(self) -> None:
+        """Make everything written so far survive a power cut."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release; using the store afterwards raises IndexStateError. Closing twice is fine."""
+        ...
+
+
+@runtime_checkable
+class PageRenderer(Protocol):
+    """Opens one document and renders its pages. A context manager."""
+
+    @property
+    def page_count(self) -> int:
+        """Number of pages (frames, for images)."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was wrong with the document as a whole but could be mended, in sentences."""
+        ...
+
+    def render(self, number: int) -> Page:
+        """Return page `number` (1-based), with the words of its text layer and its regions, without OCR.
+
+        Raises:
+            DocumentError: If this page cannot be rendered.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

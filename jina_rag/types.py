@@ -1,0 +1,247 @@
+"""The values that travel between the layers: frozen dataclasses, no behaviour beyond simple views.
+
+Boxes are fractions of the displayed page, origin top left: ``(x0, y0, x1, y1)`` with 0 <= x0 <= x1 <= 1.
+Pages are 1-based. Vectors are float32 unless a docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Float32: TypeAlias = npt.NDArray[np.float32]
+Box: TypeAlias = tuple[float, float, float, float]
+RegionKind: TypeAlias = Literal["chart", "table", "figure"]
+Scalar: TypeAlias = str | int | float | bool
+Where: TypeAlias = Mapping[str, Scalar | Sequence[Scalar]]
+"""A filter on a point's payload: every key must equal its value, or one of its values if it is a sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A run of characters without white space, and where it stands on the page.
+
+    Scripts written without spaces give long "words" (a whole line, often). `ocr` tells whether the
+    characters were read from pixels rather than taken from the document's text layer.
+    """
+
+    text: str
+    box: Box
+    ocr: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A chart, table or figure on a page.
+
+    Attributes:
+        kind: What it is.
+        box: Where it is on the page.
+        caption: The words above or below that name it; empty if none were found.
+        image_path: The crop beside the index, once stored.
+        score: Its late-interaction score for the question, in search results.
+    """
+
+    kind: RegionKind
+    box: Box
+    caption: str = ""
+    image_path: Path | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PageScreenshot:
+    """A page as pixels, as a viewer displays it.
+
+    Attributes:
+        image: RGB, alpha flattened onto white, upright.
+        dpi: Resolution it was rendered at; for image files the one the file states, or 72.
+    """
+
+    image: Image
+    dpi: float
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of one document: what it looks like, and which words and regions stand where.
+
+    Attributes:
+        doc_id: Path relative to the ingested root, with forward slashes.
+        path: The file.
+        number: 1-based.
+        count: Number of pages in the document.
+        screenshot: The pixels.
+        words: In reading order; text layer first, then what OCR added.
+        regions: Charts, tables and figures.
+        warnings: What was wrong with it, in sentences (blank render, repaired file, clamped resolution).
+    """
+
+    doc_id: str
+    path: Path
+    number: int
+    count: int
+    screenshot: PageScreenshot
+    words: tuple[Word, ...] = ()
+    regions: tuple[Region, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The words, joined by single spaces."""
+        return " ".join(word.text for word in self.words)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGrid:
+    """Which box of the page each row of a multi-vector stands for.
+
+    Attributes:
+        boxes: Shape (tokens, 4) float32, fractions of the page; a row of NaN stands for no place
+            (prompt tokens, plain text).
+        kind: ``"words"`` when a box is a piece of text, ``"patches"`` when it is an image patch.
+    """
+
+    boxes: Float32
+    kind: Literal["words", "patches"]
+
+    def __len__(self) -> int:
+        return int(self.boxes.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """What one call of an embedder returns for n inputs, in their order.
+
+    Attributes:
+        single: Shape (n, dim) float32, L2-normalised; None if not asked for.
+        multi: n arrays of shape (tokens_i, multi_dim) float32, rows L2-normalised; None if not asked for.
+        grids: n grids beside `multi`, each None where the input has no places (plain text).
+    """
+
+    single: Float32 | None = None
+    multi: list[Float32] | None = None
+    grids: list[TokenGrid | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """Term weights: `indices` (n,) uint32 without repetition, `values` (n,) float32."""
+
+    indices: npt.NDArray[np.uint32]
+    values: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What a store keeps: an id, up to three vectors, a JSON payload.
+
+    Attributes:
+        id: A UUID as text.
+        dense: Shape (dim,), or None.
+        multi: Shape (tokens, multi_dim), or None for a page without any token.
+        lexical: Term weights, or None.
+        payload: JSON values only.
+    """
+
+    id: str
+    dense: Float32 | None = None
+    multi: Float32 | None = None
+    lexical: SparseVector | None = None
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHit:
+    """A point found by a store: its id, its score (higher is better) and its payload."""
+
+    id: str
+    score: float
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    """How many candidates each cheap stage hands to exact MaxSim."""
+
+    dense: int = 60
+    lexical: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPage:
+    """A page found for a question.
+
+    Attributes:
+        doc_id: Path relative to the ingested root.
+        path: The file as it was ingested.
+        page: 1-based.
+        score: Higher is better; comparable within one question only.
+        region: The chart, table or figure that answers best, when it matched better than the rest of the page.
+        image_path: The page screenshot beside the index.
+        snippet: The words around the best match; empty for a page without words.
+        metadata: What was given for the document at ingestion.
+        page_count: Number of pages in the document.
+    """
+
+    doc_id: str
+    path: Path
+    page: int
+    score: float
+    region: Region | None = None
+    image_path: Path | None = None
+    snippet: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    page_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A file or page that could not be indexed, and the reason a person understands.
+
+    Attributes:
+        path: The file.
+        reason: One sentence.
+        page: 1-based, or None when the whole file failed.
+    """
+
+    path: Path
+    reason: str
+    page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What became of every file.
+
+    Attributes:
+        documents: Documents newly indexed or replaced in this run.
+        pages: Their pages.
+        regions: Charts, tables and figures found on them.
+        unchanged: Documents that were already indexed as they are.
+        removed: Documents taken out.
+        skipped: Files passed over on purpose, with the reason (not a document, hidden).
+        failed: Files and pages that could not be indexed, with the reason.
+        warnings: Indexed all the same, but worth a look.
+        seconds: Wall time.
+        interrupted: True when the run was stopped before its end; what is reported is in the index.
+    """
+
+    documents: int = 0
+    pages: int = 0
+    regions: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    skipped: tuple[Failure, ...] = ()
+    failed: tuple[Failure, ...] = ()
+    warnings: tuple[Failure, ...] = ()
+    seconds: float = 0.0
+    interrupted: bool = False
