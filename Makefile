@@ -1,0 +1,38 @@
+# Two commands do all on a fresh machine with Python 3.11 or newer and make:
+#   make demo   ingest the sample documents, ask five questions, write demo-output/report.html
+#   make test   the whole test suite, with types, layers and style
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check format clean
+
+demo: $(VENV)/.light
+	"$(BIN)/python" -m jina_rag demo --output demo-output
+
+test: $(VENV)/.dev check
+	"$(BIN)/python" -m pytest --cov --cov-report=term
+
+check: $(VENV)/.dev
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/mypy"
+	"$(BIN)/lint-imports"
+
+format: $(VENV)/.dev
+	"$(BIN)/ruff" check --fix .
+	"$(BIN)/ruff" format .
+
+$(VENV)/.light: pyproject.toml
+	test -x "$(BIN)/python" || $(PYTHON) -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --quiet -e .
+	touch "$@"
+
+$(VENV)/.dev: pyproject.toml constraints/cpu.txt
+	test -x "$(BIN)/python" || $(PYTHON) -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --quiet -c constraints/cpu.txt -e '.[dev]'
+	touch "$@" "$(VENV)/.light"
+
+clean:
+	rm -rf "$(VENV)" demo-output

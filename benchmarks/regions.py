@@ -1,0 +1,103 @@
+"""How well the regions found on pages match boxes drawn by hand.
+
+    python benchmarks/regions.py DIR [--show OUT]
+
+DIR holds docs.jsonl, queries.jsonl and docs/. A judged box counts as found if a region overlaps it with an
+intersection over union of at least 0.5. `--show` draws both on the pages, as PNG files in OUT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pymupdf
+from PIL import ImageDraw
+
+from jina_rag.config import IngestSettings
+from jina_rag.ingestion.boxes import iou
+from jina_rag.ingestion.pages import open_document
+from jina_rag.ingestion.sources import source_file
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--show", type=Path)
+    options = parser.parse_args()
+    files = {
+        row["doc"]: options.folder / row["file"]
+        for row in map(json.loads, (options.folder / "docs.jsonl").read_text("utf-8").splitlines())
+    }
+    judged = defaultdict(list)
+    for line in (options.folder / "queries.jsonl").read_text("utf-8").splitlines():
+        query = json.loads(line)
+        if query.get("bbox"):
+            judged[query["bbox"]["doc"]].append((query["bbox"], query["modality"]))
+
+    hits, counts, modalities, kinds = [], [], defaultdict(list), Counter()
+    with_regions, without = 0.0, 0.0
+    for doc, path in sorted(files.items()):
+        sizes = page_sizes(path)
+        for settings in (IngestSettings(regions=False), IngestSettings()):
+            start = time.process_time()
+            with open_document(source_file(path), settings) as document:
+                pages = [document.render(number) for number in range(1, document.page_count + 1)]
+            if settings.regions:
+                with_regions += time.process_time() - start
+            else:
+                without += time.process_time() - start
+        counts += [len(page.regions) for page in pages]
+        kinds.update(region.kind for page in pages for region in page.regions)
+        for box, modality in judged[doc]:
+            width, height = sizes[box["page"] - 1]
+            x0, y0, x1, y1 = box["rect"]
+            target = (x0 / width, y0 / height, x1 / width, y1 / height)
+            page = pages[box["page"] - 1]
+            best = max((iou(region.box, target) for region in page.regions), default=0.0)
+            hits.append(best >= 0.5)
+            modalities[modality].append(best >= 0.5)
+            print(f"{'hit ' if best >= 0.5 else 'MISS'} {best:.2f} {modality:8} {doc} p{box['page']}")
+            if options.show:
+                draw(
+                    page, target, options.show / f"{'hit' if best >= 0.5 else 'miss'}_{doc}_{box['page']}.png"
+                )
+    pages = len(counts)
+    print(f"hit rate {sum(hits)}/{len(hits)} = {sum(hits) / len(hits):.2f}")
+    print({name: f"{sum(found)}/{len(found)}" for name, found in modalities.items()})
+    print(
+        f"regions a page: mean {statistics.mean(counts):.2f}, most {max(counts)}; {dict(kinds)}; "
+        f"{(with_regions - without) / pages * 1000:.0f} ms a page, "
+        f"render and words {without / pages * 1000:.0f} ms a page, {pages} pages"
+    )
+
+
+def page_sizes(path: Path) -> list[tuple[float, float]]:
+    with pymupdf.open(path) as document:
+        return [(page.rect.width, page.rect.height) for page in document]
+
+
+def draw(page, target, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = page.screenshot.image.convert("RGB")
+    pen = ImageDraw.Draw(image)
+    width, height = image.size
+    colours = {"chart": "blue", "table": "green", "figure": "orange"}
+    for region in page.regions:
+        x0, y0, x1, y1 = region.box
+        pen.rectangle(
+            (x0 * width, y0 * height, x1 * width, y1 * height), outline=colours[region.kind], width=5
+        )
+        pen.text((x0 * width + 8, y0 * height + 8), f"{region.kind}: {region.caption}"[:90], fill="magenta")
+    x0, y0, x1, y1 = target
+    pen.rectangle((x0 * width, y0 * height, x1 * width, y1 * height), outline="red", width=2)
+    image.thumbnail((900, 900))
+    image.save(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""``python -m jina_rag`` is the command ``jina-rag``."""
+
+from __future__ import annotations
+
+from jina_rag.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""What the commands print: results to stdout, progress and trouble to stderr, and with ``--json`` one object alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from jina_rag.types import Failure, IngestReport, ScoredPage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jina_rag.retrieval.ingest import IngestProgress
+
+OK, PARTLY, USAGE, INTERRUPTED = 0, 1, 2, 130
+_LISTED = 20
+"""Lines of a list that a person still reads; --json has all."""
+
+
+def consoles() -> tuple[Console, Console]:
+    """(stdout, stderr). Names from the disk may hold what a terminal cannot encode: such characters are escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    return Console(highlight=False), Console(stderr=True, highlight=False)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on stdout, and nothing else there."""
+    # A lone surrogate of a file name becomes \\udcXX, which is what JSON calls it too.
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def shown(name: object) -> str:
+    """A name from the disk for a person: one line, no control characters, no markup."""
+    return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name)))
+
+
+def ingest_json(report: IngestReport) -> dict[str, Any]:
+    """The object that ``ingest --json`` prints."""
+    return {
+        "documents": report.documents,
+        "pages": report.pages,
+        "regions": report.regions,
+        "unchanged": report.unchanged,
+        "removed": report.removed,
+        "failed": [_failure_json(failure) for failure in report.failed],
+        "skipped": [_failure_json(failure) for failure in report.skipped],
+        "warnings": [_failure_json(failure) for failure in report.warnings],
+        "interrupted": report.interrupted,
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def search_json(query: str, hits: Sequence[ScoredPage]) -> dict[str, Any]:
+    """The object that ``search --json`` prints."""
+    return {
+        "query": query,
+        "hits": [
+            {
+                "rank": rank,
+                "score": round(hit.score, 6),
+                "doc_id": hit.doc_id,
+                "path": str(hit.path),
+                "page": hit.page,
+                "region": {"kind": hit.region.kind, "box": list(hit.region.box)} if hit.region else None,
+                "image": str(hit.image_path) if hit.image_path else None,
+                "snippet": hit.snippet,
+            }
+            for rank, hit in enumerate(hits, start=1)
+        ],
+    }
+
+
+def print_report(err: Console, report: IngestReport) -> None:
+    """What became of every file, for a person."""
+    done = f"{_count(report.documents, 'document')}, {_count(report.pages, 'page')}, {_count(report.regions, 'region')}"
+    line = f"Indexed {done} in {report.seconds:.1f} s"
+    if report.unchanged:
+        line += f"; {_count(report.unchanged, 'document')} unchanged"
+    err.print(line + ".")
+    _list(err, "[yellow]Worth a look", report.warnings)
+    _list(err, "Passed over", report.skipped, most=5)
+    _list(err, "[red]Failed", report.failed)
+    if report.interrupted:
+        err.print("[yellow]Interrupted: what is listed above is in the index; the same command goes on from here.")
+
+
+def print_hits(out: Console, question: str, hits: Sequence[ScoredPage]) -> None:
+    """Ranked pages as a table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if not hits:
+        out.print("No page found.")
+        return
+    table = Table(title=escape(question), title_justify="left", title_style="bold", show_lines=True, expand=True)
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("page", overflow="fold", ratio=2)
+    table.add_column("what it says there", overflow="fold", ratio=5)
+    for rank, hit in enumerate(hits, start=1):
+        place = Text.from_markup(f"[bold]{shown(hit.doc_id)}[/bold]\npage {hit.page} of {hit.page_count}")
+        if hit.region is not None:
+            place.append(f"\nbest: {hit.region.kind}", style="cyan")
+        table.add_row(str(rank), f"{hit.score:.3f}", place, Text(" ".join(hit.snippet.split())))
+    out.print(table)
+
+
+def print_measures(out: Console, report: Mapping[str, Any]) -> None:
+    """The figures of an evaluation as a table."""
+    from rich.table import Table
+
+    names = list(report["measures"])
+    table = Table()
+    table.add_column("group")
+    for name in ("questions", *names):
+        table.add_column(name, justify="right")
+    table.add_row("all", str(report["queries"]), *(f"{report['measures'][name]:.3f}" for name in names))
+    for group, rows in report["by"].items():
+        table.add_section()
+        for key, row in rows.items():
+            table.add_row(f"{group}: {shown(key)}", str(row["queries"]), *(f"{row[name]:.3f}" for name in names))
+    out.print(table)
+
+
+@contextmanager
+def ingest_progress(err: Console, *, quiet: bool) -> Iterator[Callable[[IngestProgress], None] | None]:
+    """A progress bar on stderr with pages done, pages in all and time left."""
+    if quiet or not err.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("pages"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("looking for documents", total=None)
+
+        def show(progress: IngestProgress) -> None:
+            bar.update(
+                task,
+                description=shown(progress.current)[-40:] or "reading",
+                completed=progress.pages,
+                total=progress.pages_total or None,
+            )
+
+        yield show
+
+
+def _list(err: Console, title: str, failures: Sequence[Failure], *, most: int = _LISTED) -> None:
+    if not failures:
+        return
+    err.print(f"{title}[/] ({len(failures)}):" if title.startswith("[") else f"{title} ({len(failures)}):")
+    for failure in failures[:most]:
+        page = f", page {failure.page}" if failure.page else ""
+        err.print(f"  {shown(failure.path)}{page}: {shown(failure.reason)}", soft_wrap=True)
+    if len(failures) > most:
+        err.print(f"  … and {len(failures) - most} more; --json lists all.")
+
+
+def _failure_json(failure: Failure) -> dict[str, Any]:
+    entry: dict[str, Any] = {"path": str(failure.path), "reason": failure.reason}
+    return entry | {"page": failure.page} if failure.page is not None else entry
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,181 @@
+"""A report that anyone can open: questions, the pages that answer them, and where on the page.
+
+One HTML file with everything in it: pictures as data URIs, styles inline, no script, nothing fetched. What
+comes from documents (names, snippets) is escaped, and a policy in the page itself forbids any request.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from jina_rag.demo.pictures import InlinePicture, around, inline_picture
+from jina_rag.types import Box, Failure, Region
+
+_BEST = (900, 150_000)
+_CLOSE_UP = (720, 80_000)
+_OTHER = (500, 55_000)
+"""Widths in pixels and bytes that fifteen pages and five close-ups can take within 3 MB of HTML."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportHit:
+    """A page found for a question.
+
+    Attributes:
+        rank: 1 for the best.
+        title: Name of the document.
+        page: 1-based.
+        page_count: Number of pages of the document; 0 if not known.
+        score: Higher is better, within one question.
+        snippet: The words around the best match; may be empty.
+        picture: The page as PNG or JPEG, heat map and frame already drawn.
+        region: The chart, table or figure that is framed, if any.
+        focus: The place to show enlarged, with some of the page around it; the region if None.
+    """
+
+    rank: int
+    title: str
+    page: int
+    page_count: int
+    score: float
+    snippet: str
+    picture: bytes
+    region: Region | None = None
+    focus: Box | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportQuestion:
+    """A question and the pages found for it, best first.
+
+    Attributes:
+        question: As it was asked.
+        kind: Where its answer stands (text, table, chart, scan, code), or any other short word.
+        seconds: What the search took.
+        hits: The pages.
+        note: What is special about it; may be empty.
+    """
+
+    question: str
+    kind: str
+    seconds: float
+    hits: tuple[ReportHit, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSource:
+    """A document that was indexed, whose it is, and under which licence it is shown."""
+
+    file: str
+    title: str
+    pages: int
+    licence: str
+    source: str
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSummary:
+    """What was indexed, and how.
+
+    Attributes:
+        documents: Documents in the index.
+        pages: Their pages.
+        regions: Charts, tables and figures found on them.
+        seconds: What this run's ingestion took.
+        embedded_pages: Pages that were new to the index in this run.
+        embedder: Name of the model.
+        reads: ``"words"`` or ``"pixels"``: what the model looks at.
+        version: Of the package.
+        sources: The documents.
+        failed: What could not be indexed.
+    """
+
+    documents: int
+    pages: int
+    regions: int
+    seconds: float
+    embedded_pages: int
+    embedder: str
+    reads: str
+    version: str
+    sources: tuple[ReportSource, ...] = ()
+    failed: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Card:
+    """A hit as the template draws it."""
+
+    hit: ReportHit
+    picture: InlinePicture
+    close_up: InlinePicture | None
+
+
+def render_report(questions: tuple[ReportQuestion, ...], summary: ReportSummary) -> str:
+    """The report as one HTML text.
+
+    Args:
+        questions: In the order to show them.
+        summary: What was indexed.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["duration"] = duration
+    environment.filters["count"] = count
+    environment.filters["web_address"] = web_address
+    text = importlib.resources.files("jina_rag.demo").joinpath("report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(text).render(
+        answers=[(question, [_card(hit) for hit in question.hits]) for question in questions],
+        summary=summary,
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit a person would choose."""
+    if seconds < 1:
+        return f"{max(1, round(seconds * 1000))} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """A number and its noun: ``1 page``, ``2 pages``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def web_address(text: str | None) -> str | None:
+    """The address if it is one that a link may point to (http or https); None otherwise."""
+    if not text:
+        return None
+    parts = urlsplit(text)
+    return text if parts.scheme in {"http", "https"} and parts.netloc else None
+
+
+def _card(hit: ReportHit) -> _Card:
+    """Scale the pictures of one hit: the best page is shown large, with its best part enlarged."""
+    best = hit.rank == 1
+    width, weight = _BEST if best else _OTHER
+    close_up = None
+    part = _part(hit) if best else None
+    if part is not None:
+        close_up = inline_picture(hit.picture, max_width=_CLOSE_UP[0], max_bytes=_CLOSE_UP[1], crop=part)
+    return _Card(hit, inline_picture(hit.picture, max_width=width, max_bytes=weight), close_up)
+
+
+def _part(hit: ReportHit) -> Box | None:
+    """What to enlarge: the focus and its surroundings, or the region; nothing if that is most of the page."""
+    if hit.focus is not None:
+        part = around(hit.focus)
+    elif hit.region is not None:
+        part = around(hit.region.box, width=0.35, height=0.1)
+    else:
+        return None
+    return part if (part[2] - part[0]) * (part[3] - part[1]) < 0.6 else None

@@ -1,0 +1,187 @@
+"""The demonstration itself: index the sample documents, ask them five questions, write the report."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jina_rag._version import __version__
+from jina_rag.demo.report import (
+    ReportHit,
+    ReportQuestion,
+    ReportSource,
+    ReportSummary,
+    render_report,
+)
+from jina_rag.demo.samples import SampleQuestion, sample_documents, sample_folder, sample_questions
+from jina_rag.protocols import Embedder
+from jina_rag.retrieval.index import DocumentIndex, IndexStats
+from jina_rag.retrieval.ingest import IngestProgress
+from jina_rag.types import Box, IngestReport, ScoredPage
+
+_PAGES_PER_QUESTION = 3
+_SMALL_SIDE = 900
+"""Longest side in pixels of the pages below the first: they are shown small."""
+_MOST_OF_A_PAGE = 0.6
+"""A region of this share of its page is no place to enlarge: the best words on it are."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoAnswer:
+    """What one question found.
+
+    Attributes:
+        asked: The question, with the page that a person found to answer it.
+        seconds: Wall time of the search.
+        hits: The pages, best first.
+    """
+
+    asked: SampleQuestion
+    seconds: float
+    hits: tuple[ScoredPage, ...]
+
+    @property
+    def question(self) -> str:
+        """The question's words."""
+        return self.asked.question
+
+    @property
+    def kind(self) -> str:
+        """Where the answer stands: text, table, chart, scan or code."""
+        return self.asked.kind
+
+    @property
+    def rank(self) -> int | None:
+        """Where the answering page came, 1 for first; None if it is not among the hits."""
+        for rank, hit in enumerate(self.hits, 1):
+            if (hit.doc_id, hit.page) == (self.asked.doc_id, self.asked.page):
+                return rank
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What the demonstration did.
+
+    Attributes:
+        report: The HTML file.
+        answers: One per question.
+        ingest: What this run's ingestion did; nothing but `unchanged` in a second run.
+        stats: What the index holds now.
+        seconds: Wall time of everything.
+    """
+
+    report: Path
+    answers: tuple[DemoAnswer, ...]
+    ingest: IngestReport
+    stats: IndexStats
+    seconds: float
+
+
+def run_demo(
+    output: Path,
+    *,
+    embedder: str | Embedder | None = None,
+    progress: Callable[[IngestProgress], None] | None = None,
+) -> DemoResult:
+    """Index the sample documents into ``output/index``, ask the questions, write ``output/report.html``.
+
+    A second run finds the index as it is and embeds nothing but the questions.
+
+    Args:
+        output: A folder; made if missing.
+        embedder: The model, by name or loaded; None for the index's own, and ``"lite"`` for a new index.
+        progress: Called while the documents are indexed.
+
+    Raises:
+        IndexMismatchError: If ``output/index`` was built with another model.
+        DocumentError: If the sample documents are not on disk.
+    """
+    started = time.perf_counter()
+    output.mkdir(parents=True, exist_ok=True)
+    with DocumentIndex.open(output / "index", embedder=embedder) as index:
+        ingest = index.ingest([sample_folder()], progress=progress)
+        model = index.embedder  # loaded before the clock of the first question runs
+        answers, shown = [], []
+        for question in sample_questions():
+            clock = time.perf_counter()
+            hits = tuple(index.search(question.question, k=_PAGES_PER_QUESTION))
+            seconds = time.perf_counter() - clock
+            answers.append(DemoAnswer(question, seconds, hits))
+            shown.append(
+                ReportQuestion(
+                    question=question.question,
+                    kind=question.kind,
+                    seconds=seconds,
+                    hits=tuple(
+                        _shown(index, question.question, hit, rank) for rank, hit in enumerate(hits, 1)
+                    ),
+                    note=question.note,
+                )
+            )
+        stats = index.stats()
+        summary = _summary(stats, ingest, model)
+    report = output / "report.html"
+    # A file name may hold bytes that are no text; they become references, which a browser shows as such.
+    report.write_text(
+        render_report(tuple(shown), summary), encoding="utf-8", errors="xmlcharrefreplace", newline="\n"
+    )
+    return DemoResult(report, tuple(answers), ingest, stats, time.perf_counter() - started)
+
+
+def _shown(index: DocumentIndex, question: str, hit: ScoredPage, rank: int) -> ReportHit:
+    """One page with its heat map, as the report shows it."""
+    explanation = index.explain(question, hit)
+    frame = hit.region.box if hit.region is not None else None
+    picture = explanation.picture(
+        max_side=None if rank == 1 else _SMALL_SIDE,
+        frame=frame,
+        label=hit.region.kind if hit.region is not None else "",
+    )
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=92)
+    return ReportHit(
+        rank=rank,
+        title=hit.doc_id,
+        page=hit.page,
+        page_count=hit.page_count,
+        score=hit.score,
+        snippet=hit.snippet,
+        picture=buffer.getvalue(),
+        region=hit.region,
+        focus=None if frame is not None and _area(frame) < _MOST_OF_A_PAGE else explanation.brightest,
+    )
+
+
+def _area(box: Box) -> float:
+    """The share of the page that a box covers."""
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _summary(stats: IndexStats, ingest: IngestReport, model: Embedder) -> ReportSummary:
+    """What was indexed, and whose documents they are."""
+    return ReportSummary(
+        documents=stats.documents,
+        pages=stats.pages,
+        regions=stats.regions,
+        seconds=ingest.seconds,
+        embedded_pages=ingest.pages,
+        embedder=model.name,
+        reads=model.reads,
+        version=__version__,
+        sources=tuple(
+            ReportSource(
+                file=document.file,
+                title=document.title,
+                pages=document.pages,
+                licence=document.licence,
+                source=document.source,
+                url=document.url,
+            )
+            for document in sample_documents()
+        ),
+        failed=ingest.failed,
+    )

@@ -1,0 +1,152 @@
+"""Run judged questions against an index and report how well it ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from jina_rag.errors import InvalidInputError
+from jina_rag.evaluation.datasets import JudgedFolder, JudgedQuery, PageKey
+from jina_rag.evaluation.measures import DEPTH, mean, measure
+from jina_rag.retrieval.index import DocumentIndex
+from jina_rag.types import Failure, IngestReport
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What an evaluation found.
+
+    Attributes:
+        queries: Number of judged questions.
+        measures: Measure → mean over all questions.
+        by: ``{"modality": {name: {"queries": n, measure: mean}}, "language": {"same": …, "cross": …}}``.
+        per_query: qid → measure → value.
+        run: qid → pages, best first.
+        failed: Files that could not be indexed: their pages count as not found.
+        seconds: Wall time, ingestion included.
+    """
+
+    queries: int
+    measures: Mapping[str, float]
+    by: Mapping[str, Mapping[str, Mapping[str, float]]]
+    per_query: Mapping[str, Mapping[str, float]]
+    run: Mapping[str, Sequence[PageKey]]
+    failed: tuple[Failure, ...] = ()
+    seconds: float = 0.0
+    index_seconds: float = field(default=0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``jina-rag evaluate --json`` prints."""
+        return {
+            "queries": self.queries,
+            "measures": dict(self.measures),
+            "by": {group: {k: dict(v) for k, v in rows.items()} for group, rows in self.by.items()},
+            "failed": [{"path": str(f.path), "reason": f.reason} for f in self.failed],
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def evaluate(
+    folder: JudgedFolder,
+    index: DocumentIndex,
+    *,
+    ingest: Callable[[Sequence[Path]], IngestReport] | None = None,
+    on_query: Callable[[int, int], None] | None = None,
+) -> EvaluationReport:
+    """Ingest the folder's documents into `index` and ask its questions.
+
+    Args:
+        folder: Documents and judged questions.
+        index: Documents that it already holds unchanged are not embedded again.
+        ingest: Called instead of ``index.ingest`` (to show progress).
+        on_query: Called with (done, all) after each question.
+
+    Raises:
+        InvalidInputError: If the index holds documents that are not of this folder, which would change the figures.
+    """
+    started = time.monotonic()
+    report = (ingest or index.ingest)(list(folder.documents.values()))
+    index_seconds = time.monotonic() - started
+    wanted = {path.resolve() for path in folder.documents.values()}
+    strange = [d.path for d in index.documents() if d.path.resolve() not in wanted]
+    if strange:
+        raise InvalidInputError(
+            f"The index at {index.location} holds {len(strange)} document(s) that are not of {folder.root}, such as "
+            f"{strange[0]}: use an index of its own for the evaluation."
+        )
+    names = {path.resolve(): doc for doc, path in folder.documents.items()}
+    run = search_all(index, folder.queries, names=names, on_query=on_query)
+    per_query = measure(folder.queries, run)
+    judged = [query for query in folder.queries if query.qid in per_query]
+    return EvaluationReport(
+        queries=len(judged),
+        measures=mean(list(per_query.values())),
+        by={
+            "modality": _group(judged, per_query, lambda query: query.modality or None),
+            "language": _group(judged, per_query, _language),
+        },
+        per_query=per_query,
+        run=run,
+        failed=report.failed,
+        seconds=time.monotonic() - started,
+        index_seconds=index_seconds,
+    )
+
+
+def search_all(
+    index: DocumentIndex,
+    queries: Sequence[JudgedQuery],
+    *,
+    names: Mapping[Path, str] | None = None,
+    on_query: Callable[[int, int], None] | None = None,
+    k: int = DEPTH,
+) -> dict[str, list[PageKey]]:
+    """The best `k` pages for each question; a document is called by `names`, else by its file's stem."""
+    run: dict[str, list[PageKey]] = {}
+    for number, query in enumerate(queries, start=1):
+        hits = index.search(query.query, k=k, details=False)
+        run[query.qid] = [
+            ((names or {}).get(hit.path.resolve(), PurePosixPath(hit.doc_id).stem), hit.page) for hit in hits
+        ]
+        if on_query:
+            on_query(number, len(queries))
+    return run
+
+
+def write_run(path: Path, run: Mapping[str, Sequence[PageKey]]) -> None:
+    """Write a run, one ``{"qid", "ranking": [[doc, page], …]}`` a line; the file appears whole or not at all."""
+    lines = [
+        json.dumps({"qid": qid, "ranking": [[doc, page] for doc, page in pages]}, ensure_ascii=False)
+        for qid, pages in run.items()
+    ]
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write("".join(line + "\n" for line in lines))
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _language(query: JudgedQuery) -> str | None:
+    return None if query.cross_language is None else "cross" if query.cross_language else "same"
+
+
+def _group(
+    queries: Sequence[JudgedQuery],
+    scores: Mapping[str, Mapping[str, float]],
+    key: Callable[[JudgedQuery], str | None],
+) -> dict[str, dict[str, float]]:
+    rows: dict[str, list[Mapping[str, float]]] = {}
+    for query in queries:
+        name = key(query)
+        if name is not None:
+            rows.setdefault(name, []).append(scores[query.qid])
+    return {name: {"queries": len(values), **mean(values)} for name, values in sorted(rows.items())}

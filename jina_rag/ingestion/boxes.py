@@ -1,0 +1,50 @@
+"""Plain geometry of boxes (x0, y0, x1, y1), in whatever unit both sides share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from jina_rag.types import Box
+
+
+def area(box: Box) -> float:
+    """Width x height; 0 for an empty box."""
+    return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
+
+
+def intersection(a: Box, b: Box) -> float:
+    """The area that both cover."""
+    return area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union, 0 to 1."""
+    both = intersection(a, b)
+    total = area(a) + area(b) - both
+    return both / total if total else 0.0
+
+
+def union(a: Box, b: Box) -> Box:
+    """The smallest box around both."""
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+
+def touch(a: Box, b: Box, gap_x: float = 0.0, gap_y: float = 0.0) -> bool:
+    """Whether they overlap or lie no further apart than the gaps."""
+    return a[0] - gap_x <= b[2] and b[0] - gap_x <= a[2] and a[1] - gap_y <= b[3] and b[1] - gap_y <= a[3]
+
+
+def merged(boxes: Iterable[Box], gap_x: float = 0.0, gap_y: float = 0.0) -> list[Box]:
+    """Join boxes that touch until none do; the boxes around them no longer touch each other."""
+    groups: list[Box] = []
+    for box in boxes:
+        current = box
+        while True:
+            near = [group for group in groups if touch(group, current, gap_x, gap_y)]
+            if not near:
+                break
+            for group in near:
+                current = union(current, group)
+                groups.remove(group)
+        groups.append(current)
+    return groups

@@ -1,0 +1,249 @@
+"""One stream of pages out of many documents: rendered ahead, read by OCR in parallel, handed out in order.
+
+    for event in read_pages(sources, settings):
+        match event:
+            case DocumentStart(): ...   # source, count, warnings
+            case Page(): ...            # words include what OCR found
+            case Failure(): ...         # page is None: the whole document, which then had no DocumentStart
+            case DocumentEnd(): ...     # source, pages, failed
+
+The stream is a generator: leave the loop early and close it (``contextlib.closing``) to stop its threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from jina_rag.config import IngestSettings
+from jina_rag.errors import DocumentError, MissingDependencyError, ModelError
+from jina_rag.ingestion.boxes import area, merged
+from jina_rag.ingestion.images import ImageDocument
+from jina_rag.ingestion.pdf import PdfDocument
+from jina_rag.ingestion.renderer import Renderer
+from jina_rag.ingestion.sources import SourceFile
+from jina_rag.ocr import read_areas
+from jina_rag.types import Box, Failure, Page, Word
+
+_WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+# Seconds between two looks at whether the other side is gone.
+_PATIENCE = 0.2
+# Pictures below this share of the page (logos, bullets) are not worth a run of the text finder.
+_MIN_AREA = 0.01
+# From this share on, one run over the whole page costs less than one for each picture.
+_MOST = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentStart:
+    """A document was opened; its `count` pages (or their failures) follow, in order.
+
+    Attributes:
+        source: The document.
+        count: Number of pages.
+        warnings: What was wrong with the document as a whole but could be mended, in sentences.
+    """
+
+    source: SourceFile
+    count: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentEnd:
+    """All pages of a document were handed out.
+
+    Attributes:
+        source: The document.
+        pages: Pages handed out.
+        failed: Pages that failed. `pages` + `failed` is the document's count less the pages of ``source.done``.
+    """
+
+    source: SourceFile
+    pages: int
+    failed: int
+
+
+Event: TypeAlias = "DocumentStart | Page | Failure | DocumentEnd"
+
+
+def read_pages(
+    sources: Iterable[SourceFile], settings: IngestSettings | None = None
+) -> Generator[Event, None, None]:
+    """Read every page of every source, in order.
+
+    A document that cannot be opened gives one `Failure` with page None and nothing else. Otherwise it gives
+    `DocumentStart`, then for each page in order (but those of ``source.done``) a `Page` or a `Failure`, then
+    `DocumentEnd`. Errors of one document never stop the others.
+
+    One thread opens and renders, at most ``settings.look_ahead`` pages ahead; ``settings.ocr_threads`` threads
+    do OCR. `sources` is iterated in the rendering thread, so a walk may feed it directly. Closing the generator
+    stops the threads and waits for the page in work.
+
+    Args:
+        sources: What to read. May be endless.
+        settings: How; the defaults if None.
+
+    Raises:
+        MissingDependencyError: If a package is missing, which would fail every page.
+        CheckpointError: If the weights of the OCR are not what they should be.
+    """
+    stream = _Stream(settings or IngestSettings())
+    producer = threading.Thread(target=stream.produce, args=(sources,), name="jina-rag-render", daemon=True)
+    producer.start()
+    try:
+        yield from stream.consume()
+    finally:
+        stream.stop()
+        producer.join()
+
+
+def open_document(source: SourceFile, settings: IngestSettings | None = None) -> Renderer:
+    """Open one document for rendering, by what its content is.
+
+    Raises:
+        DocumentError: If it cannot be opened; `PasswordRequiredError`, `LimitExceededError` and
+            `UnsupportedDocumentError` are special cases. The message is the reason, without the path.
+    """
+    settings = settings or IngestSettings()
+    if source.kind == "pdf":
+        return PdfDocument(source, settings)
+    return ImageDocument(source, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A page whose pixels are being read."""
+
+    page: Page
+    words: Future[tuple[Word, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Crash:
+    """An error that is nobody's document's fault, to be raised where the stream is consumed."""
+
+    error: BaseException
+
+
+class _Stopped(Exception):
+    """The consumer is gone."""
+
+
+class _Stream:
+    """The queue between the rendering thread and the consumer. None in it marks the end."""
+
+    def __init__(self, settings: IngestSettings) -> None:
+        self._settings = settings
+        self._queue: queue.Queue[Event | _Reading | _Crash | None] = queue.Queue(settings.look_ahead)
+        self._stopped = threading.Event()
+        self._readers = ThreadPoolExecutor(settings.ocr_threads, thread_name_prefix="jina-rag-ocr")
+
+    def produce(self, sources: Iterable[SourceFile]) -> None:
+        """Run in the rendering thread."""
+        try:
+            for source in sources:
+                self._document(source)
+            self._put(None)
+        except _Stopped:
+            pass
+        except BaseException as error:  # handed over, to be raised in the consumer's thread
+            with contextlib.suppress(_Stopped):
+                self._put(_Crash(error))
+
+    def consume(self) -> Generator[Event, None, None]:
+        """Hand out events in the consumer's thread; waits for OCR where it must."""
+        while True:
+            try:
+                # With a time limit Ctrl-C is noticed on every system.
+                item = self._queue.get(timeout=_PATIENCE)
+            except queue.Empty:
+                continue
+            if item is None:
+                return
+            if isinstance(item, _Crash):
+                raise item.error
+            yield self._with_words(item) if isinstance(item, _Reading) else item
+
+    def stop(self) -> None:
+        """Make the rendering thread end and wait for the OCR threads."""
+        self._stopped.set()
+        self._readers.shutdown(wait=True, cancel_futures=True)
+
+    def _put(self, item: Event | _Reading | _Crash | None) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(item, timeout=_PATIENCE)
+            except queue.Full:
+                continue
+            return
+        raise _Stopped
+
+    def _document(self, source: SourceFile) -> None:
+        try:
+            renderer = open_document(source, self._settings)
+        except DocumentError as error:
+            self._put(Failure(source.path, str(error)))
+            return
+        with renderer:
+            self._put(DocumentStart(source, renderer.page_count, renderer.warnings))
+            failed = 0
+            numbers = [n for n in range(1, renderer.page_count + 1) if n not in source.done]
+            for number in numbers:
+                try:
+                    page, pictures = renderer.render_with_pictures(number)
+                except DocumentError as error:
+                    failed += 1
+                    self._put(Failure(source.path, str(error), number))
+                    continue
+                self._put(self._reading(page, pictures) or page)
+            self._put(DocumentEnd(source, len(numbers) - failed, failed))
+
+    def _reading(self, page: Page, pictures: tuple[Box, ...]) -> _Reading | None:
+        """Start the OCR of a page that needs it."""
+        areas = areas_to_read(page, pictures, self._settings)
+        if not areas:
+            return None
+        try:
+            return _Reading(page, self._readers.submit(_read, page, areas))
+        except RuntimeError as error:  # the pool was shut down
+            raise _Stopped from error
+
+    def _with_words(self, reading: _Reading) -> Page:
+        page = reading.page
+        try:
+            words = reading.words.result()
+        except (MissingDependencyError, ModelError):
+            raise
+        except Exception as error:  # the page is worth having without them, and says so
+            note = f"The words in its pictures could not be read: {error or type(error).__name__}."
+            return replace(page, warnings=(*page.warnings, note))
+        return replace(page, words=page.words + words)
+
+
+def areas_to_read(page: Page, pictures: Sequence[Box], settings: IngestSettings) -> list[Box]:
+    """Which parts of a page OCR should read: all of it, its pictures, or nothing.
+
+    Args:
+        page: With the words of its text layer.
+        pictures: Where it shows raster pictures.
+        settings: `ocr`, `ocr_min_words` and `ocr_image_share` decide.
+    """
+    if settings.ocr == "never":
+        return []
+    if settings.ocr == "always" or len(page.words) < settings.ocr_min_words:
+        return [_WHOLE]
+    areas = merged(pictures)
+    if sum(map(area, areas)) <= settings.ocr_image_share:
+        return []
+    areas = [box for box in areas if area(box) >= _MIN_AREA]
+    return [_WHOLE] if sum(map(area, areas)) > _MOST else areas
+
+
+def _read(page: Page, areas: Sequence[Box]) -> tuple[Word, ...]:
+    return tuple(read_areas(page.screenshot.image, areas, known=[word.box for word in page.words]))

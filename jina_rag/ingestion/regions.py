@@ -1,0 +1,285 @@
+"""Charts, tables and figures of a page, from where its lines, shapes, pictures and words are: no model, no pixels.
+
+Shapes that lie close together are one thing; parallel rules with words between them are a table. What is too
+small, or is only the background of running text, is dropped; the axis labels around a chart are taken in.
+Boxes are in points of the displayed page until the end, when they become fractions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from jina_rag._extras import require
+from jina_rag.ingestion.boxes import area, intersection, merged, touch, union
+from jina_rag.ingestion.captions import find_caption, named_caption
+from jina_rag.ingestion.text_lines import TextLine
+from jina_rag.types import Box, Float32, Region, RegionKind
+
+# Shapes no further apart than this belong together, in points.
+_GAP = 3.0
+_CELL = 2.0
+# Pictures and charts this close are parts of one.
+_APART = 8.0
+# A cluster over more of the page than this is held together by frames and dividers, which are left out then.
+_TOO_LARGE = 0.5
+_FRAME = 0.6
+# A rule is at most this thick and at least this long.
+_RULE_THICKNESS = 3.0
+_RULE_LENGTH = 40.0
+_ROW_HEIGHT = 40.0
+_RULE_JOINT = 4.0
+_MAX_RULES = 300
+_MIN_SIDE = 40.0
+_MIN_SHARE = 0.012
+# A shape over more of the page than this is its background.
+_BACKGROUND = 0.85
+# Labels this close to a chart or figure are part of it.
+_LABEL_GAP = 14.0
+_MAX_REGIONS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """What is on a page besides text, in points of the displayed page, clipped to it.
+
+    Attributes:
+        width: Of the page.
+        height: Of the page.
+        pictures: Boxes of raster pictures.
+        drawings: Boxes of visible vector shapes, shape (n, 4).
+        curved: Which of them have curves, shape (n,).
+    """
+
+    width: float
+    height: float
+    pictures: tuple[Box, ...] = ()
+    drawings: Float32 = field(default_factory=lambda: np.zeros((0, 4), dtype=np.float32))
+    curved: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
+
+
+def find_regions(shapes: Shapes, lines: Sequence[TextLine]) -> tuple[Region, ...]:
+    """Find the charts, tables and figures of a page.
+
+    Args:
+        shapes: Its drawings and pictures.
+        lines: The lines of its text layer, in the same points.
+
+    Returns:
+        Regions from top to bottom, boxes as fractions of the page; they hardly overlap. A picture over the
+        whole page (a scan) is none.
+    """
+    page = shapes.width * shapes.height
+    kept = _areas(shapes.drawings) < _BACKGROUND * page
+    drawings, curved = shapes.drawings[kept], shapes.curved[kept]
+    pictures = [box for box in shapes.pictures if area(box) < _BACKGROUND * page]
+    clusters = _split_clusters(drawings, _array(pictures), shapes.width, shapes.height)
+    kinds = [_kind(box, drawings, curved, pictures, lines) for box in clusters]
+    others = merged(
+        [box for box, kind in zip(clusters, kinds, strict=True) if kind != "table"], _APART, _APART
+    )
+    tables = [box for box, kind in zip(clusters, kinds, strict=True) if kind == "table"]
+    found: list[tuple[RegionKind, Box]] = []
+    for box in others:
+        if _is_large_enough(box, page):
+            kind = _kind(box, drawings, curved, pictures, lines)
+            if kind is not None:
+                found.append((kind, box))
+    tables += _ruled(drawings, [box for _, box in found], lines)
+    found += [("table", box) for box in merged(tables) if _is_large_enough(box, page)]
+    found = _joined_by_caption(found, lines)
+    found.sort(key=lambda item: area(item[1]), reverse=True)
+    regions = []
+    for kind, box in sorted(found[:_MAX_REGIONS], key=lambda item: (item[1][1], item[1][0])):
+        x0, y0, x1, y1 = box if kind == "table" else _with_labels(box, lines)
+        place = (
+            max(x0 / shapes.width, 0.0),
+            max(y0 / shapes.height, 0.0),
+            min(x1 / shapes.width, 1.0),
+            min(y1 / shapes.height, 1.0),
+        )
+        regions.append(Region(kind, place, find_caption(kind, box, lines)))
+    return tuple(regions)
+
+
+def _is_large_enough(box: Box, page: float) -> bool:
+    return min(box[2] - box[0], box[3] - box[1]) >= _MIN_SIDE and area(box) >= _MIN_SHARE * page
+
+
+def _joined_by_caption(
+    found: Sequence[tuple[RegionKind, Box]], lines: Sequence[TextLine]
+) -> list[tuple[RegionKind, Box]]:
+    """Pictures and charts side by side that share one caption are parts of one figure."""
+    groups: dict[tuple[bool, str], list[tuple[RegionKind, Box]]] = {}
+    for number, (kind, box) in enumerate(found):
+        caption = named_caption(box, lines) if kind != "table" else None
+        groups.setdefault((caption is None, caption or str(number)), []).append((kind, box))
+    joined: list[tuple[RegionKind, Box]] = []
+    for group in groups.values():
+        box = group[0][1]
+        for _, other in group[1:]:
+            box = union(box, other)
+        joined.append((group[0][0], box))
+    return joined
+
+
+def _split_clusters(drawings: Float32, pictures: Float32, width: float, height: float) -> list[Box]:
+    """Clusters, the ones that cover most of the page taken apart into what their frames hold."""
+    found = []
+    limit = _TOO_LARGE * width * height
+    for box in _clusters(np.concatenate([drawings, pictures]), width, height):
+        x0, y0, x1, y1 = box
+        if area(box) > limit:
+            frame = np.array((_FRAME * (x1 - x0), _FRAME * (y1 - y0)))
+            inner = drawings[~(drawings[:, 2:] - drawings[:, :2] > frame).any(axis=1)]
+            parts = [
+                part
+                for part in _clusters(np.concatenate([inner, pictures]), width, height)
+                if part[0] >= x0 and part[1] >= y0 and part[2] <= x1 and part[3] <= y1
+            ]
+            # Without its rules a table is nothing; a picture is no frame.
+            if sum(map(area, parts)) > 0.3 * area(box):
+                found += parts
+                continue
+        found.append(box)
+    return found
+
+
+def _clusters(boxes: Float32, width: float, height: float) -> list[Box]:
+    """Boxes around shapes that lie close together: connected cells of a coarse raster of the page."""
+    if len(boxes) == 0:
+        return []
+    cv2 = require("cv2", package="opencv-python-headless")
+    raster = np.zeros((int(height / _CELL) + 2, int(width / _CELL) + 2), dtype=np.uint8)
+    reach = np.array((-1, -1, 1, 1), dtype=np.float32) * (_GAP / 2)
+    for x0, y0, x1, y1 in np.unique(((boxes + reach) / _CELL).clip(min=0).astype(np.int32), axis=0).tolist():
+        raster[y0 : y1 + 1, x0 : x1 + 1] = 1
+    count, labels = cv2.connectedComponents(raster, connectivity=4)
+    middles = ((boxes[:, :2] + boxes[:, 2:]) / 2 / _CELL).astype(np.int32)
+    groups = labels[middles[:, 1], middles[:, 0]]
+    low = np.full((count, 2), np.inf)
+    high = np.full((count, 2), -np.inf)
+    np.minimum.at(low, groups, boxes[:, :2])
+    np.maximum.at(high, groups, boxes[:, 2:])
+    return [(*low[group].tolist(), *high[group].tolist()) for group in np.unique(groups)]
+
+
+def _rules(drawings: Float32) -> list[Box]:
+    """Horizontal rules, top to bottom; pieces of one broken rule joined."""
+    thin = (drawings[:, 3] - drawings[:, 1] <= _RULE_THICKNESS) & (
+        drawings[:, 2] - drawings[:, 0] > _RULE_THICKNESS
+    )
+    found = drawings[thin]
+    rows = np.round((found[:, 1] + found[:, 3]) / 2)
+    joined: list[Box] = []
+    row = None
+    for index in np.lexsort((found[:, 0], rows)).tolist():
+        x0, y0, x1, y1 = found[index].tolist()
+        if joined and row == rows[index] and x0 - joined[-1][2] <= _RULE_JOINT:
+            joined[-1] = union(joined[-1], (x0, y0, x1, y1))
+        else:
+            joined.append((x0, y0, x1, y1))
+        row = rows[index]
+    return [box for box in joined if box[2] - box[0] >= _RULE_LENGTH][:_MAX_RULES]
+
+
+def _ruled(drawings: Float32, taken: Sequence[Box], lines: Sequence[TextLine]) -> list[Box]:
+    """Tables without a frame: rules of the same extent below each other, with rows of words between them."""
+    groups: list[Box] = []
+    ends: list[Box] = []
+    for rule in _rules(drawings):
+        if any(intersection(rule, box) > 0.5 * area(rule) for box in taken):
+            continue
+        for index, last in enumerate(ends):
+            if _same_extent(last, rule) and _is_tabular((last[0], last[1], last[2], rule[3]), lines):
+                groups[index], ends[index] = union(groups[index], rule), rule
+                break
+        else:
+            groups.append(rule)
+            ends.append(rule)
+    return [group for group, end in zip(groups, ends, strict=True) if group != end]
+
+
+def _same_extent(a: Box, b: Box) -> bool:
+    both = min(a[2], b[2]) - max(a[0], b[0])
+    return both >= 0.9 * max(a[2] - a[0], b[2] - b[0])
+
+
+def _is_tabular(box: Box, lines: Sequence[TextLine]) -> bool:
+    """Whether the text in a box stands in rows of several pieces, or there is room for one row only."""
+    inside = [line.box for line in lines if intersection(line.box, box) > 0.5 * area(line.box)]
+    if not inside:
+        return box[3] - box[1] < _ROW_HEIGHT
+    rows: list[list[float]] = []  # middle, half a height, pieces
+    for _, y0, _, y1 in sorted(inside, key=lambda line: line[1] + line[3]):
+        middle = (y0 + y1) / 2
+        if rows and middle - rows[-1][0] < rows[-1][1]:
+            rows[-1][2] += 1
+        else:
+            rows.append([middle, (y1 - y0) / 2, 1])
+    # Cells of several lines make rows with one piece: half of the rows must show the columns.
+    return sum(1 for row in rows if row[2] > 1) >= 0.5 * len(rows)
+
+
+def _kind(
+    box: Box,
+    drawings: Float32,
+    curved: npt.NDArray[np.bool_],
+    pictures: Sequence[Box],
+    lines: Sequence[TextLine],
+) -> RegionKind | None:
+    """What a cluster is; None if it is only the decoration of text."""
+    if sum(intersection(picture, box) for picture in pictures) > 0.4 * area(box):
+        return "figure"
+    x0, y0, x1, y1 = box
+    within = (drawings[:, 0] < x1) & (drawings[:, 2] > x0) & (drawings[:, 1] < y1) & (drawings[:, 3] > y0)
+    inside = drawings[within]
+    texts = [line for line in lines if intersection(line.box, box) > 0.5 * area(line.box)]
+    words = sum(line.words for line in texts)
+    numbers = sum(line.numbers for line in texts)
+    wide, high = inside[:, 2] - inside[:, 0], inside[:, 3] - inside[:, 1]
+    flat = high <= _RULE_THICKNESS
+    solid = int((~flat & (wide > _RULE_THICKNESS)).sum())
+    rules = len(np.unique((inside[flat & (wide >= 20), 1] / 3).round()))
+    curves = int(curved[within].sum())
+    rows = len({round(line.box[1] / 6) for line in texts})
+    if len(texts) >= 4 and rows >= 2 and curves <= 0.2 * len(inside):
+        running = sum(1 for line in texts if line.box[2] - line.box[0] > 0.75 * (x1 - x0))
+        if len(inside) <= 4 and running > 0.4 * len(texts):
+            return None
+        covered = sum(area(line.box) for line in texts) / area(box)
+        if covered > 0.15 or (rules >= 3 and covered > 0.08):
+            return "table"
+    if len(inside) <= 2 and words > 3:
+        return None
+    if solid == 0 and curves == 0 and words == 0:
+        return None
+    return "chart" if numbers >= 3 else "figure"
+
+
+def _with_labels(box: Box, lines: Sequence[TextLine]) -> Box:
+    """Take in short lines right beside a chart or figure: axis labels, legends, titles."""
+    grown = box
+    for _ in range(2):
+        for line in lines:
+            x0, _, x1, _ = line.box
+            if (
+                x0 >= box[0] - 60
+                and x1 <= box[2] + 60
+                and (x1 - x0) < 0.8 * (box[2] - box[0])
+                and touch(grown, line.box, _LABEL_GAP, _LABEL_GAP / 2)
+            ):
+                grown = union(grown, line.box)
+    return grown
+
+
+def _areas(boxes: Float32) -> Float32:
+    areas: Float32 = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return areas
+
+
+def _array(boxes: Sequence[Box]) -> Float32:
+    return np.array(boxes, dtype=np.float32).reshape(-1, 4)

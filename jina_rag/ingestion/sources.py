@@ -1,0 +1,262 @@
+"""Which documents lie under the given paths: a walk that reports every entry it meets and never hangs on one.
+
+What a file is, its first bytes decide; the suffix only tells what its owner believes, which matters for one
+thing: a file that claims to be a PDF or an image and is not has *failed*, any other file that is neither is
+*skipped*.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from jina_rag.errors import InvalidInputError
+from jina_rag.types import Failure
+
+Kind: TypeAlias = Literal["pdf", "image"]
+
+_PDF_SUFFIXES = {".pdf"}
+_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".gif", ".bmp", ".webp"}
+# Readers accept junk before the header, up to this many bytes (PDF 1.7, annex H, note 13).
+_HEADER_BYTES = 1024
+_BMP_HEADER_SIZES = {12, 40, 52, 56, 64, 108, 124}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A document to be read.
+
+    Attributes:
+        path: The file, as reached from the path that was given.
+        root: The folder that was given, or the folder of the file that was given.
+        doc_id: `path` relative to `root` with forward slashes, made printable (see `printable`).
+        kind: What its first bytes say it is.
+        done: Pages that need not be read, because an earlier run that was interrupted has them.
+    """
+
+    path: Path
+    root: Path
+    doc_id: str
+    kind: Kind
+    done: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An entry passed over on purpose, and why, in one sentence."""
+
+    path: Path
+    reason: str
+
+
+Entry: TypeAlias = "SourceFile | Skipped | Failure"
+
+
+def find_sources(
+    paths: Iterable[str | os.PathLike[str]], *, exclude: Collection[str | os.PathLike[str]] = ()
+) -> Iterator[Entry]:
+    """Walk files and folders, in the order given and sorted by name within each folder.
+
+    Every file comes once, however many links lead to it; links are followed after everything else under
+    their root, so that a document keeps its real name. Hidden entries are skipped. Nothing but regular files
+    is ever opened. Two documents under different roots may have the same `doc_id`; the index tells them apart.
+
+    Args:
+        paths: Files and folders. A file given here is read even if hidden, and fails if it is no document.
+        exclude: Folders and files to stay out of, such as the index itself.
+
+    Returns:
+        An iterator that looks at the disk as it goes.
+
+    Raises:
+        InvalidInputError: At once, if a path does not exist or none is given.
+    """
+    roots = [Path(path) for path in paths]
+    if not roots:
+        raise InvalidInputError("No path was given: name at least one file or folder to read.")
+    for root in roots:
+        if not os.path.lexists(root):
+            raise InvalidInputError(f"There is no file or folder {printable(str(root))!r}: check the path.")
+    return _Walk({os.path.realpath(path) for path in exclude}).run(roots)
+
+
+def source_file(path: str | os.PathLike[str]) -> SourceFile:
+    """The one document at `path`.
+
+    Raises:
+        InvalidInputError: If nothing is there, or it is not a document; the message is the reason.
+    """
+    for entry in find_sources([path]):
+        if isinstance(entry, SourceFile) and Path(path) == entry.path:
+            return entry
+        raise InvalidInputError(
+            f"{printable(str(path))!r} is not one document: "
+            + ("it is a folder." if isinstance(entry, SourceFile) else entry.reason)
+        )
+    raise InvalidInputError(f"{printable(str(path))!r} is not one document: it is an empty folder.")
+
+
+def printable(name: str) -> str:
+    r"""Write a file name so that it can be encoded as UTF-8, reversibly.
+
+    Names that are valid text come back unchanged, line breaks and all. A byte that is not UTF-8, which
+    Python holds as a lone surrogate, becomes U+FFFD and two hexadecimal digits; U+FFFD itself is doubled.
+
+    >>> printable("bad\udcff.pdf")
+    'bad�FF.pdf'
+    """
+    return "".join(_printable_character(character) for character in name)
+
+
+def sniff(head: bytes) -> Kind | None:
+    """What the first bytes of a file say it is; None for anything but a PDF or an image of a known kind.
+
+    Args:
+        head: The first 1,024 bytes, or all there are.
+    """
+    if head.lstrip(b"\xef\xbb\xbf\x00\t\n\r\f ").startswith(b"%PDF-"):
+        return "pdf"
+    if head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")):
+        return "image"
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "image"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "image"
+    # "BM" alone begins many a text: the size of the second header must be one that exists.
+    if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
+        return "image"
+    return None
+
+
+class _Walk:
+    """One run of `find_sources`: what was seen so far."""
+
+    def __init__(self, exclude: set[str]) -> None:
+        self._exclude = exclude
+        self._folders: set[str] = set()
+        self._files: dict[str, Path] = {}
+
+    def run(self, roots: list[Path]) -> Iterator[Entry]:
+        for root in roots:
+            if root.is_dir():
+                yield from self._root(root)
+            else:
+                yield from self._file(root, root.parent, given=True)
+
+    def _root(self, root: Path) -> Iterator[Entry]:
+        links: list[Path] = []
+        yield from self._folder(root, root, links)
+        while links:
+            # Links found inside a linked folder join the end of the list; `_folders` ends the loops.
+            link = links.pop(0)
+            if not link.exists():
+                yield Failure(link, "The link leads nowhere: its target does not exist.")
+            elif link.is_dir():
+                yield from self._folder(link, root, links)
+            else:
+                yield from self._file(link, root)
+
+    def _folder(self, folder: Path, root: Path, links: list[Path]) -> Iterator[Entry]:
+        pending = [folder]
+        while pending:
+            current = pending.pop()
+            real = os.path.realpath(current)
+            if real in self._exclude:
+                yield Skipped(current, "It is excluded from reading.")
+                continue
+            if real in self._folders:
+                yield Skipped(current, "The folder is read already, by another path.")
+                continue
+            self._folders.add(real)
+            try:
+                with os.scandir(current) as found:
+                    names = sorted(entry.name for entry in found)
+            except OSError as error:
+                yield Failure(current, f"The folder cannot be listed: {_cause(error)}.")
+                continue
+            folders = []
+            for name in names:
+                path = current / name
+                if _is_hidden(path):
+                    yield Skipped(path, "It is hidden.")
+                elif path.is_symlink():
+                    links.append(path)
+                elif path.is_dir():
+                    folders.append(path)
+                else:
+                    yield from self._file(path, root)
+            pending.extend(reversed(folders))
+
+    def _file(self, path: Path, root: Path, *, given: bool = False) -> Iterator[Entry]:
+        real = os.path.realpath(path)
+        if real in self._exclude:
+            yield Skipped(path, "It is excluded from reading.")
+            return
+        if real in self._files:
+            yield Skipped(path, f"It is the same file as {printable(str(self._files[real]))!r}.")
+            return
+        self._files[real] = path
+        yield _classify(path, root, given=given)
+
+
+def _classify(path: Path, root: Path, *, given: bool) -> Entry:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            reason = f"It is {_special(status.st_mode)}, not a file."
+            return Failure(path, reason) if given else Skipped(path, reason)
+        with path.open("rb") as file:
+            head = file.read(_HEADER_BYTES)
+    except OSError as error:
+        return Failure(path, f"The file cannot be read: {_cause(error)}.")
+    suffix = path.suffix.lower()
+    kind = sniff(head)
+    if kind is None and suffix in _PDF_SUFFIXES and b"%PDF-" in head:
+        kind = "pdf"
+    if kind is not None:
+        return SourceFile(path, root, printable(path.relative_to(root).as_posix()), kind)
+    claims = "a PDF" if suffix in _PDF_SUFFIXES else "an image" if suffix in _IMAGE_SUFFIXES else None
+    if not head and (claims or given):
+        return Failure(path, "The file is empty (0 bytes).")
+    if claims:
+        return Failure(path, f"The content is not {claims}, whatever the name says.")
+    if given:
+        return Failure(path, "The content is neither a PDF nor an image of a known kind.")
+    return Skipped(path, "It is not a PDF or image.")
+
+
+def _is_hidden(path: Path) -> bool:
+    if path.name.startswith("."):
+        return True
+    try:
+        attributes: int = getattr(path.lstat(), "st_file_attributes", 0)  # Windows only
+    except OSError:
+        return False  # gone or unreadable: `_file` says so with a reason
+    return bool(attributes & stat.FILE_ATTRIBUTE_HIDDEN)
+
+
+def _special(mode: int) -> str:
+    kinds = {
+        "a named pipe": stat.S_ISFIFO,
+        "a socket": stat.S_ISSOCK,
+        "a device": lambda value: stat.S_ISCHR(value) or stat.S_ISBLK(value),
+    }
+    return next((name for name, test in kinds.items() if test(mode)), "something special")
+
+
+def _cause(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
+def _printable_character(character: str) -> str:
+    if character == "\ufffd":
+        return "\ufffd\ufffd"
+    if "\udc80" <= character <= "\udcff":
+        return f"\ufffd{ord(character) - 0xDC00:02X}"
+    if "\ud800" <= character <= "\udfff":  # Windows: half of a UTF-16 pair
+        return f"\ufffdu{ord(character):04X}"
+    return character

@@ -1,0 +1,137 @@
+"""Which place of a found page answers best: its chart or table, and the words to quote.
+
+Works on the page's sign codes, which travel with its payload: fetching the full vectors of ten hits would take
+longer than ranking a thousand pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jina_rag.compression import decode_signs, encode_signs
+from jina_rag.scoring import token_similarity
+from jina_rag.stores import schema
+from jina_rag.types import Float32, Page, Region, TokenGrid
+
+SNIPPET_WORDS = 36
+_PASSAGE = 24
+"""Tokens that are judged together when the words to quote are chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a hit shows besides its page: the best region, if one beats the rest, and the words to quote."""
+
+    region: Region | None = None
+    snippet: str = ""
+
+
+def describe(page: Page, rows: Float32, grid: TokenGrid | None, crops: Sequence[str | None]) -> dict[str, Any]:
+    """The part of a page's payload that `find_place` reads.
+
+    Args:
+        page: Its words and regions.
+        rows: The page's multi-vector, shape (tokens, dim).
+        grid: The box of each row; None where the embedder knows no places.
+        crops: Names of the region's image files, beside ``page.regions``.
+    """
+    payload: dict[str, Any] = {
+        schema.TEXT: page.text,
+        schema.REGIONS: [
+            {"kind": region.kind, "box": [round(x, 5) for x in region.box], "caption": region.caption, "image": crop}
+            for region, crop in zip(page.regions, crops, strict=True)
+        ],
+    }
+    if grid is not None:
+        payload[schema.GRID] = schema.encode_grid(grid)
+        payload[schema.SIGNS] = encode_signs(rows)
+    return payload
+
+
+def find_place(query: Float32, payload: Mapping[str, Any], image_folder: Path) -> Place:
+    """Choose the region and the words of a page that speak most to a question.
+
+    Args:
+        query: Shape (query tokens, dim).
+        payload: As `describe` made it.
+        image_folder: Where the crops lie.
+    """
+    text = str(payload.get(schema.TEXT, ""))
+    regions = _regions(payload, image_folder)
+    if not payload.get(schema.SIGNS):
+        # A picture without words is its only region; there is nothing to compare it with.
+        whole = regions[0] if len(regions) == 1 and not text else None
+        return Place(region=whole, snippet=_cut(text.split(), 0))
+    rows = decode_signs(payload[schema.SIGNS], query.shape[1])
+    grid = schema.decode_grid(payload[schema.GRID])
+    if len(grid) != len(rows):  # the store merged neighbouring rows of a very long page
+        return Place(snippet=_cut(text.split(), 0))
+    similarity = rows @ query.T
+    return Place(
+        region=_best_region(similarity, grid.boxes, regions),
+        snippet=_snippet(token_similarity(query, rows), text),
+    )
+
+
+def _best_region(similarity: Float32, boxes: Float32, regions: Sequence[Region]) -> Region | None:
+    """The region with the greatest MaxSim, if the rest of the page without it has less."""
+    best: tuple[float, Region] | None = None
+    for region in regions:
+        inside = _inside(boxes, region)
+        if not inside.any():
+            continue
+        score = float(similarity[inside].max(axis=0).mean())
+        rest = float(similarity[~inside].max(axis=0).mean()) if not inside.all() else -np.inf
+        if score > rest and (best is None or score > best[0]):
+            best = (score, replace(region, score=score))
+    return None if best is None else best[1]
+
+
+def _inside(boxes: Float32, region: Region) -> npt.NDArray[np.bool_]:
+    x = (boxes[:, 0] + boxes[:, 2]) / 2
+    y = (boxes[:, 1] + boxes[:, 3]) / 2
+    x0, y0, x1, y1 = region.box
+    inside: npt.NDArray[np.bool_] = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+    return inside
+
+
+def _snippet(weights: Float32, text: str) -> str:
+    """The words around the densest run of speaking tokens.
+
+    Tokens and words are both in reading order, so that the place among the tokens tells the place among the words.
+    """
+    words = text.split()
+    if len(words) <= SNIPPET_WORDS or not len(weights):
+        return _cut(words, 0)
+    run = min(_PASSAGE, len(weights))
+    sums = np.convolve(weights, np.ones(run, dtype=np.float32), mode="valid")
+    middle = (int(sums.argmax()) + run / 2) / len(weights)
+    return _cut(words, round(middle * len(words)) - SNIPPET_WORDS // 2)
+
+
+def _cut(words: Sequence[str], start: int) -> str:
+    start = max(0, min(start, len(words) - SNIPPET_WORDS))
+    end = start + SNIPPET_WORDS
+    text = " ".join(words[start:end])
+    limit = SNIPPET_WORDS * 12  # a line of a script without spaces is one word
+    if len(text) > limit:
+        text, end = text[:limit], 0
+    return ("… " if start > 0 else "") + text + (" …" if end == 0 or end < len(words) else "")
+
+
+def _regions(payload: Mapping[str, Any], image_folder: Path) -> list[Region]:
+    return [
+        Region(
+            kind=entry["kind"],
+            box=tuple(entry["box"]),
+            caption=entry["caption"],
+            image_path=image_folder / entry["image"] if entry["image"] else None,
+        )
+        for entry in payload.get(schema.REGIONS, [])
+    ]

@@ -1,0 +1,115 @@
+"""Page screenshots and crops as files beside the index, named by what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jina_rag.errors import IndexCorruptError, IndexStateError, InvalidInputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+QUALITY = 85
+"""JPEG quality; at 150 dpi text stays crisp at some 270 KB a page."""
+
+_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})\.jpg")
+
+
+class ImageFiles:
+    """A folder of JPEG files; the name of each is the SHA-256 of its bytes.
+
+    The same picture is kept once, a name never points to another picture, and writing one again changes
+    nothing. Folder and files are readable by their owner only (where the system knows such modes).
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    def put(self, image: Image, quality: int = QUALITY) -> str:
+        """Keep a picture.
+
+        Args:
+            image: Converted to RGB where it is not.
+            quality: JPEG quality, 1 to 100.
+
+        Returns:
+            Its name, ``"ab/abcdef….jpg"``, relative to the folder, with a forward slash.
+
+        Raises:
+            InvalidInputError: If the picture cannot be a JPEG (no pixels, more than 65,500 on a side).
+            IndexStateError: If it cannot be written.
+        """
+        buffer = io.BytesIO()
+        try:
+            image.convert("RGB").save(buffer, "JPEG", quality=quality)
+        except (OSError, ValueError, SystemError) as exc:
+            raise InvalidInputError(
+                f"A picture of {image.width} x {image.height} pixels cannot be kept as JPEG: {exc}"
+            ) from exc
+        content = buffer.getvalue()
+        digest = hashlib.sha256(content).hexdigest()
+        name = f"{digest[:2]}/{digest}.jpg"
+        target = self.folder / name
+        try:
+            if not target.exists():
+                _write(target, content, self.folder)
+        except OSError as exc:
+            raise IndexStateError(
+                f"A page image cannot be written to {self.folder}: {exc.strerror or exc}. "
+                "Is the disk full or the folder read-only?"
+            ) from exc
+        return name
+
+    def path(self, name: str) -> Path:
+        """Where the picture of that name lies (or would lie).
+
+        Raises:
+            IndexCorruptError: If the name is not one that `put` makes; it never leads out of the folder.
+        """
+        if not _NAME.fullmatch(name):
+            raise IndexCorruptError(f"{name!r} is not the name of a page image: ingest the document again.")
+        return self.folder / name
+
+    def delete(self, name: str) -> None:
+        """Remove a picture; one that is not there is ignored.
+
+        Raises:
+            IndexCorruptError: If the name is not one that `put` makes.
+            IndexStateError: If it cannot be removed.
+        """
+        target = self.path(name)
+        try:
+            target.unlink(missing_ok=True)
+        except OSError as exc:
+            raise IndexStateError(
+                f"The page image {target} cannot be removed: {exc.strerror or exc}."
+            ) from exc
+
+    def names(self) -> Iterator[str]:
+        """The names of all pictures, in no particular order."""
+        for file in self.folder.glob("??/*.jpg"):
+            name = f"{file.parent.name}/{file.name}"
+            if _NAME.fullmatch(name):
+                yield name
+
+
+def _write(target: Path, content: bytes, folder: Path) -> None:
+    """Write beside the target, then rename: a reader, or a crash, never meets half a file."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    # mkstemp makes files that only their owner can read.
+    handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,287 @@
+"""What a point looks like in the store: names of vectors and payload keys, ids, filters, limits, grids.
+
+Every store writes points in this shape, so that an index can be copied from one to another.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import math
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from jina_rag.errors import IndexCorruptError, InvalidInputError
+from jina_rag.types import Float32, Point, Scalar, TokenGrid, Where
+
+_log = logging.getLogger(__name__)
+
+DENSE = "dense"
+MULTI = "multi"
+LEXICAL = "lexical"
+
+KIND = "kind"
+"""``"page"``, or what a region is: ``"chart"``, ``"table"``, ``"figure"``."""
+DOC_ID = "doc_id"
+PATH = "path"
+PAGE = "page"
+PAGE_COUNT = "page_count"
+PAGE_ID = "page_id"
+"""Id of the point of the page that a region stands on; a page carries its own."""
+REVISION = "revision"
+"""SHA-256 of the file that the page was rendered from."""
+IMAGE = "image"
+BOX = "box"
+CAPTION = "caption"
+GRID = "grid"
+TEXT = "text"
+SIGNS = "signs"
+"""Sign codes of the multi-vector's rows; see `compression.encode_signs`."""
+REGIONS = "regions"
+"""Charts, tables and figures of a page: a list of objects with kind, box, caption and image."""
+META = "meta"
+"""What the user gave for the document; its keys are filtered as ``meta.<key>``."""
+
+TAGS = "_where"
+"""Holds one string for each payload value that can be filtered; see `tags`."""
+
+UNFILTERABLE = frozenset({GRID, SIGNS, REGIONS, TEXT, BOX, TAGS})
+"""Payload keys that are too long, or make no sense, to filter by."""
+
+MULTI_LIMIT = 1_048_576
+"""Qdrant refuses a multi-vector with this many numbers or more."""
+BATCH_BYTES = 16 * 1024 * 1024
+"""Size of one request: half of what a Qdrant server takes by default."""
+
+_NAMESPACE = uuid.UUID("6f1c6d0e-6a51-5a0b-9d0f-3f1a0d2c7b64")
+_NOWHERE = 65535
+_STEPS = 65534
+_LONG_TEXT = 256
+
+
+def point_id(doc_id: str, revision: str, page: int, part: str = "page") -> str:
+    """The id of a page or of one of its regions: the same input has the same id on every machine.
+
+    Args:
+        doc_id: Of the document.
+        revision: SHA-256 of the file, so that an edited file never overwrites the points that still serve.
+        page: 1-based.
+        part: ``"page"``, or a name that is unique among the regions of the page.
+
+    Returns:
+        A UUID (version 5) as text.
+    """
+    return str(uuid.uuid5(_NAMESPACE, json.dumps([doc_id, revision, page, part])))
+
+
+def checked_id(value: str) -> str:
+    """Return the id in its canonical spelling.
+
+    Raises:
+        InvalidInputError: If it is not a UUID.
+    """
+    try:
+        return str(uuid.UUID(value))
+    except (ValueError, AttributeError, TypeError) as exc:
+        raise InvalidInputError(f"{value!r} is not an id of a point: pass a UUID as text.") from exc
+
+
+def tags(payload: Mapping[str, Any]) -> list[str]:
+    """One string for each value of a payload that can be filtered.
+
+    The engine matches strings and whole numbers only, and a key with a dot or a space needs quoting there. A
+    tag is the key and the value as JSON, so that true, 1 and "1" stay different and 1 and 1.0 do not. A list
+    gives one tag for each item; the keys of an inner object are joined by dots; null gives none.
+
+    >>> tags({"page": 3.0, "meta": {"draft": True, "by": ["Ann", "Bo"]}})
+    ['["page", 3]', '["meta.draft", true]', '["meta.by", "Ann"]', '["meta.by", "Bo"]']
+    """
+    found = (_tag(key, value) for key, value in _flat(payload, "") if key not in UNFILTERABLE)
+    return list(dict.fromkeys(found))
+
+
+def wanted_tags(where: Where) -> list[list[str]]:
+    """A filter as tags: a point must have at least one tag of every list.
+
+    Raises:
+        InvalidInputError: If a key cannot be filtered by, or a value is not a string, number or boolean.
+    """
+    wanted = []
+    for key, value in where.items():
+        if not isinstance(key, str) or not key or key.split(".")[0] in UNFILTERABLE:
+            raise InvalidInputError(
+                f"Results cannot be filtered by {key!r}: use doc_id, path, page, kind or meta.<key>."
+            )
+        values = [value] if isinstance(value, str | int | float | np.generic) else value
+        if not isinstance(values, Sequence | set | frozenset):
+            raise InvalidInputError(
+                f"The filter {key!r} is {value!r}: give a string, a number, true or false, or a list of them."
+            )
+        wanted.append([_tag(key, checked_scalar(key, item)) for item in values])
+    return wanted
+
+
+def checked_scalar(key: str, value: object) -> Scalar:
+    """Return a filter's value as a Python scalar; NumPy's become Python's.
+
+    Raises:
+        InvalidInputError: If it is anything but a string, a finite number or a boolean.
+    """
+    plain = value.item() if isinstance(value, np.generic) else value
+    if isinstance(plain, str | bool | int) or (isinstance(plain, float) and math.isfinite(plain)):
+        return plain
+    raise InvalidInputError(
+        f"The filter {key!r} has the value {value!r}: give strings, numbers, true or false."
+    )
+
+
+def clean_payload(value: Any) -> Any:  # noqa: ANN401  # JSON has no narrower type
+    """Return a payload that every engine takes: no lone surrogates, no tuples, no NumPy scalars.
+
+    Raises:
+        InvalidInputError: If a value is not JSON (NaN and infinities are not).
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str):
+        # PDF text layers hold halves of surrogate pairs; losing the page for one would be worse.
+        return (
+            value
+            if value.isascii()
+            else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        )
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        # Beyond 64 bits an engine would round silently; as float the rounding is the one Python shows.
+        return value if -(2**63) <= value < 2**64 else float(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {clean_payload(key): clean_payload(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean_payload(item) for item in value]
+    raise InvalidInputError(
+        f"A payload holds {value!r}, which is not JSON: use strings, finite numbers, lists, objects."
+    )
+
+
+def encode_grid(grid: TokenGrid) -> str:
+    """A grid as text: its kind, then base64 of (tokens, 4) little-endian uint16; 8 bytes a token.
+
+    Fractions outside 0 to 1 are clipped; NaN survives.
+    """
+    scaled = np.rint(np.clip(grid.boxes.astype(np.float64), 0, 1) * _STEPS)
+    codes = np.where(np.isnan(scaled), _NOWHERE, scaled).astype("<u2")
+    return f"{grid.kind}:{base64.b64encode(codes.tobytes()).decode('ascii')}"
+
+
+def decode_grid(text: str) -> TokenGrid:
+    """The inverse of `encode_grid`, within 1/65535 of a page.
+
+    Raises:
+        IndexCorruptError: If the text is not an encoded grid.
+    """
+    kind, _, body = text.partition(":")
+    try:
+        codes = np.frombuffer(base64.b64decode(body, validate=True), dtype="<u2").reshape(-1, 4)
+    except ValueError as exc:
+        raise IndexCorruptError("A stored token grid cannot be read: ingest the document again.") from exc
+    if kind not in ("words", "patches"):
+        raise IndexCorruptError(f"A stored token grid is of the unknown kind {kind!r}: update jina-rag.")
+    boxes = codes.astype(np.float32) / np.float32(_STEPS)
+    boxes[codes == _NOWHERE] = np.nan
+    return TokenGrid(boxes=boxes, kind=cast(Literal["words", "patches"], kind))
+
+
+def fit(point: Point) -> Point:
+    """Return the point, its multi-vector merged until Qdrant takes it, and the grid in its payload alongside.
+
+    Neighbouring rows become their mean, at their mean length, because words that stand together mean related
+    things; a page is never refused for being long. Logs a warning when it merges.
+    """
+    if point.multi is None or point.multi.size < MULTI_LIMIT:
+        return point
+    rows, dim = point.multi.shape
+    most = (MULTI_LIMIT - 1) // dim
+    starts = np.arange(0, rows, math.ceil(rows / most))
+    payload = dict(point.payload)
+    if GRID in payload:
+        grid = decode_grid(payload[GRID])
+        if len(grid) == rows:
+            payload[GRID] = encode_grid(replace(grid, boxes=merge_boxes(grid.boxes, starts)))
+    merged = merge_rows(point.multi, starts)
+    _log.warning(
+        "%s, page %s: %d vectors are more than the store takes at once; merged into %d.",
+        payload.get(DOC_ID, point.id), payload.get(PAGE, "?"), rows, len(merged),
+    )  # fmt: skip
+    return replace(point, multi=merged, payload=payload)
+
+
+def merge_rows(rows: Float32, starts: np.ndarray[Any, np.dtype[np.int_]]) -> Float32:
+    """The mean of each run of rows that begins at `starts`, scaled to the mean length of its rows.
+
+    Args:
+        rows: Shape (n, dim).
+        starts: Shape (runs,), ascending from 0.
+
+    Returns:
+        Shape (runs, dim) float32.
+    """
+    counts = np.diff(starts, append=len(rows))[:, None]
+    means = np.add.reduceat(rows, starts, axis=0) / counts
+    lengths = np.add.reduceat(np.linalg.norm(rows, axis=1, keepdims=True), starts, axis=0) / counts
+    norms = np.linalg.norm(means, axis=1, keepdims=True)
+    return cast(Float32, (means * (lengths / np.where(norms == 0, 1, norms))).astype(np.float32))
+
+
+def merge_boxes(boxes: Float32, starts: np.ndarray[Any, np.dtype[np.int_]]) -> Float32:
+    """The smallest box around each run of boxes; rows of NaN count only where a run has nothing else."""
+    low = np.fmin.reduceat(boxes[:, :2], starts, axis=0)
+    high = np.fmax.reduceat(boxes[:, 2:], starts, axis=0)
+    return cast(Float32, np.concatenate([low, high], axis=1))
+
+
+def batches(points: Sequence[Point], limit: int = BATCH_BYTES) -> Iterator[list[Point]]:
+    """Cut points into runs of at most `limit` bytes of vectors, for one upsert each.
+
+    A point that is larger by itself stands alone.
+    """
+    batch: list[Point] = []
+    filled = 0
+    for point in points:
+        size = sum(array.size * 4 for array in (point.dense, point.multi) if array is not None) + 4096
+        if batch and filled + size > limit:
+            yield batch
+            batch, filled = [], 0
+        batch.append(point)
+        filled += size
+    if batch:
+        yield batch
+
+
+def _flat(value: Any, key: str) -> Iterator[tuple[str, Scalar]]:  # noqa: ANN401
+    if isinstance(value, Mapping):
+        for inner, item in value.items():
+            yield from _flat(item, f"{key}.{inner}" if key else inner)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            if not isinstance(item, Mapping | list | tuple):
+                yield from _flat(item, key)
+    elif value is not None:
+        yield key, value
+
+
+def _tag(key: str, value: Scalar) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str) and len(value) > _LONG_TEXT:
+        digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+        return json.dumps([key, {"sha256": digest}])
+    return json.dumps([key, value], ensure_ascii=False)

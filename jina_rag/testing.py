@@ -1,0 +1,220 @@
+"""Honest fakes for tests: quick, deterministic, nothing to download, right about who shares words with whom.
+
+>>> from jina_rag.testing import FakeEmbedder, make_page
+>>> from jina_rag.scoring import maxsim_many
+>>> embedder = FakeEmbedder()
+>>> pages = [make_page("growth by region"), make_page("list of authors")]
+>>> documents = embedder.encode_document(pages).multi
+>>> question = embedder.encode_query(["Which region grew?"]).multi
+>>> [round(float(x), 1) for x in maxsim_many(question[0], documents)][0] > 1
+True
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from jina_rag._extras import require
+from jina_rag.errors import InvalidInputError
+from jina_rag.protocols import Input
+from jina_rag.scoring import normalise
+from jina_rag.stores.memory import MemoryStore
+from jina_rag.types import (
+    Box,
+    Embeddings,
+    Float32,
+    Page,
+    PageScreenshot,
+    Region,
+    TokenGrid,
+    Word,
+)
+
+__all__ = ["FakeEmbedder", "FakeReranker", "MemoryStore", "make_page", "sample_pdf"]
+
+_WORD = re.compile(r"\w+")
+
+
+class FakeEmbedder:
+    """One vector per word, drawn from the word's hash: pages that share words with a question score higher.
+
+    Attributes:
+        history: Each call so far, as ``("query" | "document", inputs)``.
+    """
+
+    reads: Literal["words", "pixels"] = "words"
+
+    def __init__(self, *, dim: int = 128, multi_dim: int = 64, name: str = "fake") -> None:
+        self.name = name
+        self.dim = dim
+        self.multi_dim = multi_dim
+        self.history: list[tuple[Literal["query", "document"], tuple[Input, ...]]] = []
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs between fakes of other names or dimensions: tests can open an index with the wrong one."""
+        return f"{self.name}-{self.dim}-{self.multi_dim}"
+
+    def encode_query(
+        self,
+        queries: Sequence[Input],
+        *,
+        single: bool = True,
+        multi: bool = True,
+        truncate_dim: int | None = None,
+        max_length: int | None = None,
+    ) -> Embeddings:
+        """Embed questions; only texts and pages have words.
+
+        Raises:
+            InvalidInputError: If one has no words.
+        """
+        if isinstance(queries, str | bytes):
+            raise InvalidInputError("Pass a list of questions, not a single text.")
+        self.history.append(("query", tuple(queries)))
+        for query in queries:
+            if not _words(query):
+                raise InvalidInputError(f"The question {query!r} has no words: ask in words.")
+        return self._encode(queries, single, multi, truncate_dim, max_length)
+
+    def encode_document(
+        self,
+        documents: Sequence[Input],
+        *,
+        single: bool = True,
+        multi: bool = True,
+        truncate_dim: int | None = None,
+        max_length: int | None = None,
+    ) -> Embeddings:
+        """Embed texts and pages; anything without words gives a zero dense vector and no rows."""
+        if isinstance(documents, str | bytes):
+            raise InvalidInputError("Pass a list of documents, not a single one.")
+        self.history.append(("document", tuple(documents)))
+        return self._encode(documents, single, multi, truncate_dim, max_length)
+
+    def _encode(
+        self, inputs: Sequence[Input], single: bool, multi: bool, dim: int | None, length: int | None
+    ) -> Embeddings:
+        if dim is not None and not 1 <= dim <= self.dim:
+            raise InvalidInputError(f"Cannot truncate to {dim} of {self.dim} dimensions.")
+        words = [_words(item)[:length] for item in inputs]
+        dense = [sum((_vector(word, self.dim) for word, _ in item), np.zeros(self.dim)) for item in words]
+        rows = [normalise([_vector(word, self.multi_dim) for word, _ in item]) for item in words]
+        grids = [
+            TokenGrid(np.array([box for _, box in item], np.float32).reshape(-1, 4), "words")
+            if isinstance(source, Page)
+            else None
+            for source, item in zip(inputs, words, strict=True)
+        ]
+        return Embeddings(
+            single=normalise(np.reshape(dense, (len(inputs), self.dim))[:, :dim]) if single else None,
+            multi=[row.reshape(-1, self.multi_dim) for row in rows] if multi else None,
+            grids=grids if multi else None,
+        )
+
+
+class FakeReranker:
+    """Scores a document by the share of the question's different words that it holds.
+
+    Attributes:
+        history: Each call so far, as ``(query, documents)``.
+    """
+
+    def __init__(self, *, name: str = "fake") -> None:
+        self.name = name
+        self.history: list[tuple[Input, tuple[Input, ...]]] = []
+
+    def score(self, query: Input, documents: Sequence[Input]) -> Float32:
+        """Return shape (len(documents),) float32 in [0, 1]."""
+        self.history.append((query, tuple(documents)))
+        wanted = {word for word, _ in _words(query)}
+        if not wanted:
+            raise InvalidInputError(f"The question {query!r} has no words: ask in words.")
+        held = [{word for word, _ in _words(document)} for document in documents]
+        return np.array([len(wanted & words) / len(wanted) for words in held], dtype=np.float32)
+
+
+def make_page(
+    text: str,
+    *,
+    doc_id: str = "doc.pdf",
+    number: int = 1,
+    count: int = 1,
+    path: Path | None = None,
+    regions: Sequence[Region] = (),
+    size: tuple[int, int] = (170, 220),
+) -> Page:
+    """A page with these words in lines of eight, and a picture on which each word is a dark bar.
+
+    Args:
+        text: Its words, separated by white space; empty for a blank page.
+        doc_id: Of its document.
+        number: 1-based.
+        count: Pages in the document.
+        path: Of its file; ``doc_id`` where it is not given.
+        regions: Charts, tables and figures on it.
+        size: Width and height of the picture in pixels.
+    """
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(image)
+    words = []
+    for i, word in enumerate(text.split()):
+        box = _place(i)
+        words.append(Word(word, box))
+        shade = hashlib.sha256(word.encode()).digest()[0] // 2
+        x0, y0, x1, y1 = (x * side for x, side in zip(box, (*size, *size), strict=True))
+        draw.rectangle((x0, y0, x1, y1), fill=(shade, shade, shade))
+    return Page(
+        doc_id=doc_id,
+        path=path or Path(doc_id),
+        number=number,
+        count=max(count, number),
+        screenshot=PageScreenshot(image, dpi=20.0),
+        words=tuple(words),
+        regions=tuple(regions),
+    )
+
+
+def sample_pdf(path: Path, pages: Sequence[str]) -> Path:
+    """Write a PDF with one page for each text (any script), with a text layer. Returns `path`."""
+    pymupdf = require("pymupdf")
+    with pymupdf.open() as document:
+        for text in pages:
+            page = document.new_page(width=420, height=595)
+            if text:
+                page.insert_htmlbox(pymupdf.Rect(36, 36, 384, 559), html.escape(text))
+        if not pages:
+            raise InvalidInputError("A PDF needs at least one page.")
+        document.save(path)
+    return path
+
+
+def _place(index: int) -> Box:
+    line, column = divmod(index, 8)
+    x, y = 0.05 + 0.11 * column, min(0.05 + 0.03 * line, 0.95)
+    return (x, y, x + 0.1, y + 0.02)
+
+
+def _words(item: Input) -> list[tuple[str, Box]]:
+    """The words of a text or page, folded, with their boxes; a picture has none that a fake could read."""
+    if isinstance(item, Page):
+        return [(part, word.box) for word in item.words for part in _WORD.findall(word.text.casefold())]
+    return (
+        [(part, (0.0, 0.0, 1.0, 1.0)) for part in _WORD.findall(item.casefold())]
+        if isinstance(item, str)
+        else []
+    )
+
+
+def _vector(word: str, dim: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    seed = int.from_bytes(hashlib.sha256(word.encode("utf-8", "surrogatepass")).digest()[:8], "little")
+    return np.random.default_rng(seed).normal(size=dim)

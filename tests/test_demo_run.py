@@ -1,0 +1,81 @@
+"""The demonstration end to end, with a stand-in model on two documents, and once with everything real."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from jina_rag.demo import run as demo_run
+from jina_rag.demo.run import DemoAnswer, run_demo
+from jina_rag.demo.samples import sample_documents, sample_folder, sample_questions
+from jina_rag.testing import FakeEmbedder
+from jina_rag.types import ScoredPage
+
+
+class CountingEmbedder(FakeEmbedder):
+    """Counts the pages it is given."""
+
+    pages_seen = 0
+
+    def encode_document(self, documents, **options):
+        self.pages_seen += len(documents)
+        return super().encode_document(documents, **options)
+
+
+@pytest.fixture
+def two_documents(tmp_path, monkeypatch):
+    folder = tmp_path / "with a space" / "samples"
+    folder.mkdir(parents=True)
+    for name in ("federal-student-loans.pdf", "latex-acordeon-es.pdf"):
+        shutil.copy(sample_folder() / name, folder)
+    monkeypatch.setattr(demo_run, "sample_folder", lambda: folder)
+    return folder
+
+
+def test_demo_writes_a_report_and_a_second_run_embeds_nothing(tmp_path, two_documents):
+    model, calls = CountingEmbedder(), []
+    first = run_demo(tmp_path / "out", embedder=model, progress=calls.append)
+    assert first.ingest.documents == 2
+    assert first.ingest.pages == 5
+    assert not first.ingest.failed
+    assert calls
+    assert first.report == tmp_path / "out" / "report.html"
+    html = first.report.read_text(encoding="utf-8")
+    assert [answer.question for answer in first.answers] == [q.question for q in sample_questions()]
+    assert all(answer.question in html for answer in first.answers)
+    assert all(len(answer.hits) == 3 for answer in first.answers)
+    assert html.count("data:image/jpeg;base64,") >= 15
+    assert "federal-student-loans.pdf" in html
+
+    seen = model.pages_seen
+    again = run_demo(tmp_path / "out", embedder=model)
+    assert model.pages_seen == seen
+    assert again.ingest.documents == 0
+    assert again.ingest.unchanged == 2
+    assert again.stats.pages == 5
+    assert "to see that nothing had changed" in again.report.read_text(encoding="utf-8")
+
+
+def test_rank_is_that_of_the_answering_page():
+    asked = sample_questions()[0]
+    right = ScoredPage(asked.doc_id, sample_folder() / asked.doc_id, asked.page, 0.5)
+    wrong = ScoredPage(asked.doc_id, sample_folder() / asked.doc_id, asked.page + 1, 0.6)
+    assert DemoAnswer(asked, 0.1, (wrong, right)).rank == 2
+    assert DemoAnswer(asked, 0.1, (wrong,)).rank is None
+
+
+def test_the_real_demo_finds_every_answer(tmp_path):
+    first = run_demo(tmp_path)
+    assert first.stats.documents == len(sample_documents())
+    assert first.stats.pages == sum(document.pages for document in sample_documents())
+    assert not first.ingest.failed
+    assert {answer.kind: answer.rank for answer in first.answers} == dict.fromkeys(
+        ("text", "table", "chart", "scan", "code"), 1
+    )
+    assert first.report.stat().st_size < 3_000_000
+
+    second = run_demo(tmp_path)
+    assert second.ingest.pages == 0
+    assert second.ingest.unchanged == first.stats.documents
+    assert second.seconds <= 0.2 * first.seconds

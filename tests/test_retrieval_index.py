@@ -1,0 +1,378 @@
+"""The index as its users meet it, on real files and a fake embedder that really ranks by shared words."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jina_rag import DocumentIndex
+from jina_rag.config import IngestSettings
+from jina_rag.errors import (
+    IndexLockedError,
+    IndexMismatchError,
+    IndexNotFoundError,
+    IndexStateError,
+    InvalidInputError,
+)
+from jina_rag.testing import FakeEmbedder, sample_pdf
+
+NO_OCR = IngestSettings(ocr="never")
+
+
+@pytest.fixture
+def docs(tmp_path):
+    folder = tmp_path / "docs"
+    (folder / "reports").mkdir(parents=True)
+    sample_pdf(folder / "animals.pdf", ["cats and dogs sleep all day", "whales sing in the deep sea"])
+    sample_pdf(
+        folder / "reports" / "energy.pdf", ["solar power grew in Spain", "order number KX-4471-B was shipped"]
+    )
+    return folder
+
+
+@pytest.fixture
+def embedder():
+    return FakeEmbedder()
+
+
+@pytest.fixture
+def index(tmp_path, embedder):
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as opened:
+        yield opened
+
+
+def embedded(embedder: FakeEmbedder) -> int:
+    return sum(len(inputs) for side, inputs in embedder.history if side == "document")
+
+
+def pages_of(index: DocumentIndex) -> list[tuple[str, int]]:
+    return sorted((hit.payload["doc_id"], hit.payload["page"]) for hit in index._alive.store.scroll())
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_pages_are_found_with_everything_a_user_needs(index, docs):
+    report = index.ingest([docs], settings=NO_OCR)
+    assert (report.documents, report.pages, report.failed, report.unchanged) == (2, 4, (), 0)
+    hits = index.search("where do whales sing?", k=3)
+    assert (hits[0].doc_id, hits[0].page, hits[0].page_count) == ("animals.pdf", 2, 2)
+    assert hits[0].path == docs / "animals.pdf"
+    assert "whales sing" in hits[0].snippet
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert image_size(hits[0].image_path)[1] > 500
+
+
+def test_codes_are_found(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    assert index.search("KX-4471-B", k=1)[0].page == 2
+
+
+def test_a_second_run_embeds_nothing(index, docs, embedder):
+    index.ingest(docs, settings=NO_OCR)
+    before = embedded(embedder)
+    os.utime(docs / "animals.pdf", (1, 1))  # touched, same content
+    report = index.ingest(docs, settings=NO_OCR)
+    assert (report.documents, report.pages, report.unchanged) == (0, 0, 2)
+    assert embedded(embedder) == before
+
+
+def test_a_changed_document_replaces_the_old_one_and_its_images(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    old = set(index._alive.images.names())
+    sample_pdf(docs / "animals.pdf", ["penguins walk on ice"])
+    report = index.ingest(docs, settings=NO_OCR)
+    assert (report.documents, report.unchanged) == (1, 1)
+    assert pages_of(index) == [("animals.pdf", 1), ("reports/energy.pdf", 1), ("reports/energy.pdf", 2)]
+    assert index.search("penguins", k=1)[0].page == 1
+    assert len(old - set(index._alive.images.names())) == 2
+    assert set(index._alive.images.names()) == index._alive.manifest.images()
+
+
+def test_a_moved_document_keeps_one_entry(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    moved = docs.parent / "elsewhere"
+    moved.mkdir()
+    (docs / "animals.pdf").rename(moved / "animals.pdf")
+    report = index.ingest(moved, settings=NO_OCR)
+    assert (report.documents, report.unchanged) == (0, 1)
+    assert index.search("whales", k=1)[0].path == moved / "animals.pdf"
+
+
+def test_two_files_of_one_name_are_both_kept(index, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        sample_pdf(tmp_path / name / "same.pdf", [f"this is number {name}"])
+        index.ingest(tmp_path / name, settings=NO_OCR)
+    assert [record.doc_id for record in index.documents()] == ["same.pdf", "two/same.pdf"]
+    index.ingest([tmp_path / "one", tmp_path / "two"], settings=NO_OCR)
+    assert len(index.documents()) == 2
+
+
+def test_one_call_with_two_roots_that_share_a_name(index, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        sample_pdf(tmp_path / name / "same.pdf", [f"this is number {name}"])
+    report = index.ingest([tmp_path / "one", tmp_path / "two"], settings=NO_OCR)
+    assert (report.documents, report.failed) == (2, ())
+
+
+def test_filters(index, docs):
+    index.ingest(docs / "animals.pdf", settings=NO_OCR, metadata={"year": 2024, "draft": True})
+    index.ingest(docs / "reports", settings=NO_OCR, metadata=lambda path: {"year": 2025, "file": path.name})
+
+    def found(**where):
+        return {hit.doc_id for hit in index.search("power whales", k=10, filter=where)}
+
+    assert found() == {"animals.pdf", "energy.pdf"}
+    assert found(year=2024) == {"animals.pdf"}
+    assert found(year=[2024, 2025]) == {"animals.pdf", "energy.pdf"}
+    assert found(draft=True) == {"animals.pdf"}
+    assert found(file="energy.pdf") == {"energy.pdf"}
+    assert found(path="ani*") == {"animals.pdf"}
+    assert found(path=str(docs / "reports" / "*")) == {"energy.pdf"}
+    assert found(path="nothing*") == set()
+    assert found(path="*", doc_id="animals.pdf") == {"animals.pdf"}
+    assert {hit.page for hit in index.search("power", k=10, filter={"page": 2})} == {2}
+    assert index.search("whales", k=1)[0].metadata == {"year": 2024, "draft": True}
+    with pytest.raises(InvalidInputError, match="glob"):
+        index.search("x y", filter={"path": 3})
+
+
+def test_new_metadata_is_taken_and_none_keeps_the_old(index, docs):
+    index.ingest(docs / "animals.pdf", settings=NO_OCR, metadata={"year": 2024})
+    assert index.ingest(docs / "animals.pdf", settings=NO_OCR).unchanged == 1
+    index.ingest(docs / "animals.pdf", settings=NO_OCR, metadata={"year": 2025})
+    assert index.search("whales", filter={"year": 2025})
+    assert not index.search("whales", filter={"year": 2024})
+    assert len(pages_of(index)) == 2
+
+
+@pytest.mark.parametrize("how", ["id", "file", "folder", "glob"])
+def test_delete_takes_pages_and_images(index, docs, how):
+    index.ingest(docs, settings=NO_OCR)
+    name = {
+        "id": "reports/energy.pdf",
+        "file": docs / "reports" / "energy.pdf",
+        "folder": docs / "reports",
+        "glob": "reports/*",
+    }[how]
+    assert index.delete(name) == 1
+    assert index.delete(name) == 0
+    assert {doc for doc, _ in pages_of(index)} == {"animals.pdf"}
+    assert set(index._alive.images.names()) == index._alive.manifest.images()
+    assert len(list(index._alive.images.names())) == 2
+
+
+def test_an_image_shared_by_two_documents_outlives_one(index, docs):
+    (docs / "copy.pdf").write_bytes((docs / "animals.pdf").read_bytes())
+    index.ingest(docs, settings=NO_OCR)
+    index.delete("animals.pdf")
+    hit = index.search("whales", k=1)[0]
+    assert hit.doc_id == "copy.pdf"
+    assert hit.image_path.is_file()
+
+
+def test_a_bad_file_is_reported_and_the_rest_goes_on(index, docs):
+    (docs / "broken.pdf").write_bytes(b"%PDF-1.4 nothing else")
+    (docs / "notes.txt").write_text("not a document")
+    report = index.ingest(docs, settings=NO_OCR)
+    assert report.documents == 2
+    assert [failure.path.name for failure in report.failed] == ["broken.pdf"]
+    assert [entry.path.name for entry in report.skipped] == ["notes.txt"]
+    again = index.ingest(docs, settings=NO_OCR)
+    assert [failure.path.name for failure in again.failed] == ["broken.pdf"]
+    assert again.unchanged == 2
+
+
+def test_pages_that_cannot_be_embedded_fail_alone(tmp_path, docs):
+    class Picky(FakeEmbedder):
+        def encode_document(self, documents, **options):
+            if any("whales" in getattr(page, "text", "") for page in documents):
+                raise InvalidInputError("no whales please")
+            return super().encode_document(documents, **options)
+
+    with DocumentIndex.open(tmp_path / "kb", embedder=Picky()) as index:
+        report = index.ingest(docs, settings=NO_OCR)
+        assert [(f.path.name, f.page) for f in report.failed] == [("animals.pdf", 2)]
+        assert "no whales please" in report.failed[0].reason
+        assert report.pages == 3
+        again = index.ingest(docs, settings=NO_OCR)
+        assert [(f.path.name, f.page) for f in again.failed] == [("animals.pdf", 2)]
+
+
+def test_a_picture_without_words_is_found_by_its_name(index, tmp_path):
+    Image.new("RGB", (60, 40), "yellow").save(tmp_path / "yellow_flower.png")
+    index.ingest(tmp_path / "yellow_flower.png", settings=NO_OCR)
+    assert index.search("flower", k=1)[0].score > 0.5
+    assert index.explain("flower", index.search("flower", k=1)[0]).brightest is None
+
+
+def test_explanations_point_at_the_words(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    hit = index.search("whales sing", k=1)[0]
+    explanation = index.explain("whales sing", hit)
+    assert explanation.weights.max() == 1
+    x0, y0, x1, y1 = explanation.brightest
+    assert 0 <= x0 < x1 <= 1
+    assert y1 < 0.3
+    picture = explanation.picture()
+    assert picture.size == image_size(hit.image_path)
+    assert np.asarray(picture).std(axis=2).max() > 30, "nothing coloured was drawn"
+    assert max(explanation.picture(max_side=300, frame=(0.1, 0.1, 0.5, 0.5), label="table").size) == 300
+
+
+def test_an_explanation_of_a_page_that_is_gone(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    hit = index.search("whales", k=1)[0]
+    index.delete("animals.pdf")
+    with pytest.raises(IndexStateError, match="not in this index"):
+        index.explain("whales", hit)
+
+
+def test_questions_that_make_no_sense(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    with pytest.raises(InvalidInputError):
+        index.search("   ")
+    with pytest.raises(InvalidInputError, match="k is 0"):
+        index.search("whales", k=0)
+
+
+def test_an_empty_index_answers_with_nothing(index):
+    assert index.search("anything") == []
+    assert index.stats().pages == 0
+
+
+def test_stats(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    stats = index.stats()
+    assert (stats.documents, stats.pages, stats.pending, stats.embedder) == (2, 4, 0, "fake")
+    assert stats.bytes["images"] > 1000
+    assert stats.bytes["vectors"] > 1000
+
+
+def test_opening_twice_shares_one_handle(tmp_path, docs, embedder):
+    first = DocumentIndex.open(tmp_path / "kb", embedder=embedder)
+    second = DocumentIndex.open(tmp_path / "sub" / ".." / "kb")
+    second._embedder = embedder
+    first.ingest(docs, settings=NO_OCR)
+    assert second.search("whales", k=1)[0].page == 2
+    first.close()
+    first.close()
+    assert second.search("whales", k=1)[0].page == 2
+    second.close()
+    with pytest.raises(IndexStateError, match="closed"):
+        second.search("whales")
+    assert "closed" in repr(second)
+
+
+def test_what_is_written_is_there_after_reopening(tmp_path, docs, embedder):
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        index.ingest(docs, settings=NO_OCR)
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder, create=False) as index:
+        assert index.search("whales", k=1)[0].page == 2
+
+
+def test_another_model_is_refused_with_the_way_out(tmp_path, docs, embedder):
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        index.ingest(docs, settings=NO_OCR)
+    with pytest.raises(IndexMismatchError, match="new folder"):
+        DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder(name="other"))
+    with pytest.raises(IndexMismatchError, match="'fake', not with 'lite-en'"):
+        DocumentIndex.open(tmp_path / "kb", embedder="lite-en")
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        assert index.search("whales")
+
+
+def test_places_that_cannot_be_an_index(tmp_path, embedder):
+    with pytest.raises(IndexNotFoundError, match="jina-rag ingest"):
+        DocumentIndex.open(tmp_path / "none", create=False)
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InvalidInputError, match="is a file"):
+        DocumentIndex.open(tmp_path / "file", embedder=embedder)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.doc").write_text("x")
+    with pytest.raises(IndexStateError, match="other files"):
+        DocumentIndex.open(tmp_path / "full", embedder=embedder)
+    with pytest.raises(InvalidInputError, match="later"):
+        DocumentIndex.open("http://localhost:6333/pages", embedder=embedder)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_the_folder_is_its_owners_alone(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    assert stat.S_IMODE(index.location.stat().st_mode) == 0o700
+
+
+def test_an_index_inside_the_ingested_folder_is_left_out(docs, embedder):
+    with DocumentIndex.open(docs / "kb", embedder=embedder) as index:
+        index.ingest(docs, settings=NO_OCR)
+        assert index.ingest(docs, settings=NO_OCR).unchanged == 2
+        assert len(index.documents()) == 2
+
+
+def test_a_second_process_gets_a_clear_sentence(index, tmp_path):
+    code = (
+        "import sys\nfrom jina_rag import DocumentIndex\nfrom jina_rag.testing import FakeEmbedder\n"
+        "DocumentIndex.open(sys.argv[1], embedder=FakeEmbedder())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "kb")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert IndexLockedError.__name__ in done.stderr.splitlines()[-1]
+    assert "WAL" not in done.stderr.splitlines()[-1]
+
+
+def test_progress_counts_pages(index, docs):
+    seen = []
+    index.ingest(docs, settings=NO_OCR, progress=seen.append)
+    assert (seen[-1].pages, seen[-1].pages_total, seen[-1].documents_total) == (4, 4, 2)
+    assert seen[-1].documents == 2
+
+
+def test_ctrl_c_leaves_a_usable_index_and_the_next_run_goes_on(tmp_path, docs):
+    class Interrupted(FakeEmbedder):
+        calls = 0
+
+        def encode_document(self, documents, **options):
+            Interrupted.calls += 1
+            if Interrupted.calls == 2:
+                raise KeyboardInterrupt
+            return super().encode_document(documents, **options)
+
+    many = tmp_path / "many"
+    many.mkdir()
+    sample_pdf(many / "long.pdf", [f"page number word{n}" for n in range(20)])
+    embedder = Interrupted()
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        report = index.ingest(many, settings=NO_OCR)
+        assert report.interrupted
+        assert index.stats().pending == 1
+        assert index.search("word3", k=1)[0].page == 4
+        stored = len(pages_of(index))
+        assert 0 < stored < 20
+        embedder.history.clear()
+        report = index.ingest(many, settings=NO_OCR)
+        assert not report.interrupted
+        assert embedded(embedder) == 20 - stored, (
+            "pages stored before the interruption are not embedded again"
+        )
+        assert pages_of(index) == [("long.pdf", n) for n in range(1, 21)]
+        assert index.stats().pending == 0
+        assert index.stats().pages == 20
+
+
+def test_a_path_that_does_not_exist(index):
+    with pytest.raises(InvalidInputError, match="no file or folder"):
+        index.ingest(Path("nowhere.pdf"))

@@ -1,0 +1,241 @@
+"""What only the embedded store can get wrong: other processes, crashes, damaged files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+
+import numpy as np
+import pytest
+
+from jina_rag.errors import (
+    IndexCorruptError,
+    IndexLockedError,
+    IndexMismatchError,
+    IndexNotFoundError,
+    IndexStateError,
+    MissingDependencyError,
+)
+from jina_rag.stores import edge_folder
+from jina_rag.stores.qdrant_edge import EdgeStore
+from jina_rag.types import Point
+
+WRITER = """
+import sys, uuid
+import numpy as np
+from jina_rag.stores.qdrant_edge import EdgeStore
+from jina_rag.types import Point
+
+store = EdgeStore.open(sys.argv[1], dim=4, multi_dim=8)
+for call in range(10**6):
+    rows = np.full((300, 8), call, "f4")
+    ids = [str(uuid.UUID(int=call * 5 + i + 1)) for i in range(5)]
+    points = [Point(one, multi=rows, payload={"call": call}) for one in ids]
+    store.upsert(points)
+    print(call, flush=True)
+"""
+
+
+def open_(folder, **changes):
+    return EdgeStore.open(folder, **{"dim": 4, "multi_dim": 8, **changes})
+
+
+def point(n, **payload):
+    multi = np.full((2, 8), n, "f4")
+    return Point(str(uuid.UUID(int=n + 1)), dense=np.ones(4, "f4"), multi=multi, payload={"n": n, **payload})
+
+
+def test_points_are_still_there_after_closing(tmp_path):
+    with open_(tmp_path / "a") as store:
+        store.upsert([point(n) for n in range(3)])
+    with open_(tmp_path / "a", create=False) as store:
+        store.delete([point(0).id])
+    with open_(tmp_path / "a") as store:
+        assert sorted(hit.payload["n"] for hit in store.scroll({"n": [0, 1, 2]})) == [1, 2]
+        np.testing.assert_array_equal(store.fetch([point(2).id])[0].multi, point(2).multi)
+
+
+def test_nothing_is_made_when_it_should_not_be(tmp_path):
+    with pytest.raises(IndexNotFoundError, match="ingest"):
+        open_(tmp_path / "a", create=False)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_the_folder_is_its_owners(tmp_path):
+    open_(tmp_path / "new").close()
+    assert (tmp_path / "new").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("dims", [{"dim": 5}, {"multi_dim": 9}])
+def test_vectors_of_other_lengths_are_refused_and_the_lock_is_given_back(tmp_path, dims):
+    open_(tmp_path).close()
+    with pytest.raises(IndexMismatchError, match="dimensions"):
+        open_(tmp_path, **dims)
+    open_(tmp_path).close()
+
+
+def test_an_index_of_a_later_version_is_refused(tmp_path):
+    open_(tmp_path).close()
+    facts = tmp_path / "data" / "store.json"
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "format": 99}))
+    with pytest.raises(IndexMismatchError, match="version"):
+        open_(tmp_path)
+
+
+def test_a_second_process_is_told_which_index_is_open(tmp_path):
+    script = (
+        "import sys; from jina_rag.errors import IndexLockedError\n"
+        "from jina_rag.stores.qdrant_edge import EdgeStore\n"
+        "try: EdgeStore.open(sys.argv[1], dim=4, multi_dim=8)\n"
+        "except IndexLockedError as exc: print(exc); sys.exit(7)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with open_(tmp_path):
+        second = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert second.returncode == 7, second.stderr
+        assert str(tmp_path) in second.stdout
+        assert "close it" in second.stdout
+        with pytest.raises(IndexLockedError):
+            open_(tmp_path)
+    assert subprocess.run(command, check=False).returncode == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("acknowledged", [1, 25])
+def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path, acknowledged):
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        last = next(int(line) for line in writer.stdout if int(line) >= acknowledged)
+        writer.send_signal(signal.SIGKILL)
+        last = max([last, *(int(line) for line in writer.stdout if line.endswith("\n"))])
+    with open_(tmp_path) as store:
+        calls = [hit.payload["call"] for hit in store.scroll()]
+        counts = {call: calls.count(call) for call in set(calls)}
+        assert set(range(last + 1)) <= set(counts)
+        assert set(counts.values()) == {5}, "a call was kept in part"
+        for start in range(0, (max(counts) + 1) * 5, 50):
+            for found in store.fetch([str(uuid.UUID(int=n + 1)) for n in range(start, start + 50)]):
+                assert (found.multi == found.payload["call"]).all()
+        store.upsert([point(0)])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("step", ["edge_folder._config", "pathlib.Path.rename"])
+def test_a_process_killed_while_it_made_the_store_leaves_no_harm(tmp_path, step):
+    script = (
+        "import os, pathlib, sys; from jina_rag.stores import edge_folder, qdrant_edge\n"
+        f"{step} = lambda *_: os.kill(os.getpid(), 9)\n"
+        "qdrant_edge.EdgeStore.open(sys.argv[1], dim=4, multi_dim=8)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "data.new").is_dir()
+    with pytest.raises(IndexNotFoundError):
+        open_(tmp_path, create=False)
+    with open_(tmp_path) as store:
+        store.upsert([point(1)])
+        assert store.count() == 1
+    assert not (tmp_path / "data.new").exists()
+
+
+@pytest.mark.parametrize(
+    "damage", ["no store.json", "half store.json", "no shard", "no segments", "no config"]
+)
+def test_damaged_files_are_reported_and_the_lock_is_given_back(tmp_path, damage):
+    with open_(tmp_path) as store:
+        store.upsert([point(1)])
+    data = tmp_path / "data"
+    if damage == "no store.json":
+        (data / "store.json").unlink()
+    elif damage == "half store.json":
+        (data / "store.json").write_text('{"dim"')
+    elif damage == "no shard":
+        (data / "shard").rename(tmp_path / "elsewhere")
+    elif damage == "no config":
+        (data / "shard" / "edge_config.json").write_text("{")
+    else:
+        for file in (data / "shard" / "segments").rglob("*.json"):
+            file.write_text("{")
+    for _ in range(2):
+        with pytest.raises(IndexCorruptError, match=r"restore it|again") as caught:
+            open_(tmp_path)
+        assert str(tmp_path) in str(caught.value)
+        assert caught.value.__cause__ is not None
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(IndexStateError, match="writable"):
+        open_(tmp_path / "file")
+
+
+def test_exceptions_and_panics_of_the_engine_become_ours(tmp_path):
+    class PanicException(BaseException):
+        pass
+
+    for raised, expected in [
+        (RuntimeError("disk"), IndexStateError),
+        (PanicException("lib.rs"), IndexCorruptError),
+    ]:
+        with (
+            pytest.raises(expected, match="be searched") as caught,
+            edge_folder.translated(tmp_path, "be searched"),
+        ):
+            raise raised
+        assert caught.value.__cause__ is raised
+        assert str(raised) in str(caught.value)
+    with pytest.raises(KeyboardInterrupt), edge_folder.translated(tmp_path, "be searched"):
+        raise KeyboardInterrupt
+
+
+def test_a_missing_engine_has_a_pip_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "qdrant_edge", None)
+    with pytest.raises(MissingDependencyError, match="pip install qdrant-edge-py"):
+        open_(tmp_path)
+
+
+@pytest.mark.parametrize(("deleted", "expected"), [(999, 0), (1000, 1)])
+def test_space_of_deleted_points_is_given_back_on_close(tmp_path, monkeypatch, deleted, expected):
+    calls = []
+    optimize = EdgeStore.optimize
+    monkeypatch.setattr(EdgeStore, "optimize", lambda self: (calls.append(self), optimize(self)))
+    with open_(tmp_path) as store:
+        store.upsert([point(n, out=n < deleted) for n in range(1500)])
+        store.delete([point(0).id])
+        store.delete_where({"out": True, "n": list(range(1, deleted))})
+        assert not calls
+    assert len(calls) == expected
+    with open_(tmp_path) as store:
+        assert store.count() == 1500 - deleted
+        assert len(store.search(np.ones((2, 8), "f4"), limit=2000)) == 1500 - deleted
+        store.upsert([point(3000)])
+        assert store.count({"n": 3000}) == 1
+
+
+def test_threads_may_write_and_search_at_once(tmp_path):
+    errors = []
+    with open_(tmp_path) as store:
+
+        def work(worker):
+            try:
+                for n in range(30):
+                    store.upsert([point(worker * 100 + n, worker=worker)])
+                    assert store.search(np.ones((1, 8), "f4"), limit=3)
+                    assert store.count({"worker": worker}) == n + 1
+            except Exception as exc:
+                errors.append(exc)
+
+        threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors
+        assert store.count() == 120
