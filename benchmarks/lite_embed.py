@@ -38,7 +38,7 @@ def read_pages(folder: Path) -> list[str]:
 
 
 def make_sequences(encoder: Any, texts: Sequence[str], budget: int) -> list[np.ndarray]:
-    """Windows as the embedder makes them, in input order, of about `budget` tokens drawn evenly from all texts."""
+    """Windows as the embedder makes them, in input order; about `budget` tokens of random texts."""
     from jina_rag.models.lite import LiteRecipe
     from jina_rag.models.windows import windows
 
@@ -103,10 +103,9 @@ def measure_speed(texts: Sequence[str], *, tokens: int = 20_000, rounds: int = 3
             best[name] = min(best.get(name, np.inf), time.process_time() - start)
     a, b = (np.concatenate(vectors[name]) for name in ("plain", "ours"))
     cosine = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    padded = [
-        len(max(sequences[i : i + BASELINE_BATCH], key=len)) for i in range(0, len(sequences), BASELINE_BATCH)
-    ]
-    sizes = [len(sequences[i : i + BASELINE_BATCH]) for i in range(0, len(sequences), BASELINE_BATCH)]
+    starts = range(0, len(sequences), BASELINE_BATCH)
+    padded = [len(max(sequences[i : i + BASELINE_BATCH], key=len)) for i in starts]
+    sizes = [len(sequences[i : i + BASELINE_BATCH]) for i in starts]
     return {
         "tokens": count,
         "sequences": len(sequences),
@@ -163,7 +162,7 @@ print(json.dumps({"imports_s": imports, "load_s": all_, "hash_s": hash_, "tokeni
 
 
 def measure_load(runs: int = 3) -> dict[str, float]:
-    """Wall seconds: of the imports, of loading "lite" (its parts overlap), and of the parts one by one; medians."""
+    """Wall seconds, medians: the imports, loading "lite" (its parts overlap), and the parts one by one."""
     found = [
         json.loads(
             subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, check=True).stdout

@@ -1,6 +1,6 @@
 """How well the regions found on pages match boxes drawn by hand.
 
-    python benchmarks/regions.py DIR [--show OUT]
+    python benchmarks/regions.py DIR [--show OUT] [--ocr]
 
 DIR holds docs.jsonl, queries.jsonl and docs/. A judged box counts as found if a region overlaps it with an
 intersection over union of at least 0.5. `--show` draws both on the pages, as PNG files in OUT.
@@ -20,14 +20,18 @@ from PIL import ImageDraw
 
 from jina_rag.config import IngestSettings
 from jina_rag.ingestion.boxes import iou
-from jina_rag.ingestion.pages import open_document
+from jina_rag.ingestion.pages import open_document, read_pages
 from jina_rag.ingestion.sources import source_file
+from jina_rag.types import Page
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--show", type=Path)
+    parser.add_argument(
+        "--ocr", action="store_true", help="read image-only pages too; times then mean nothing"
+    )
     options = parser.parse_args()
     files = {
         row["doc"]: options.folder / row["file"]
@@ -47,6 +51,8 @@ def main() -> None:
             start = time.process_time()
             with open_document(source_file(path), settings) as document:
                 pages = [document.render(number) for number in range(1, document.page_count + 1)]
+            if options.ocr and settings.regions and not all(page.words for page in pages):
+                pages = [event for event in read_pages([source_file(path)]) if isinstance(event, Page)]
             if settings.regions:
                 with_regions += time.process_time() - start
             else:
@@ -90,7 +96,7 @@ def draw(page, target, path: Path) -> None:
     for region in page.regions:
         x0, y0, x1, y1 = region.box
         pen.rectangle(
-            (x0 * width, y0 * height, x1 * width, y1 * height), outline=colours[region.kind], width=5
+            (x0 * width, y0 * height, x1 * width, y1 * height), outline=colours[region.kind], width=4
         )
         pen.text((x0 * width + 8, y0 * height + 8), f"{region.kind}: {region.caption}"[:90], fill="magenta")
     x0, y0, x1, y1 = target

@@ -1,4 +1,4 @@
-"""Settings, frozen and checked when made: how documents are read, and how much of the machine that may cost."""
+"""Settings, frozen and checked when made: how documents are read, and what that may cost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class IngestSettings:
         ocr: ``"auto"`` reads the pixels of pages with few words or many pictures, ``"always"`` of every page,
             ``"never"`` of none.
         ocr_min_words: With ``"auto"``, a page with fewer words in its text layer is read as a whole.
-        ocr_image_share: With ``"auto"``, a page whose pictures cover more than this share of it has them read.
+        ocr_image_share: With ``"auto"``, a page whose pictures cover more than this share has them read.
         regions: Whether to look for charts, tables and figures.
         max_image_side: Longest side of an image file's screenshot in pixels; larger ones are scaled down.
         jpeg_quality: Quality of the stored screenshots, 1 to 95.
@@ -89,7 +89,7 @@ class IngestSettings:
 
 
 def usable_cpus() -> int:
-    """How many processors this process may use, at least 1; containers and taskset often allow fewer than exist."""
+    """How many processors this process may use, at least 1; a container often allows fewer than exist."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return max(1, os.cpu_count() or 1)

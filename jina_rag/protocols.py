@@ -54,6 +54,14 @@ class Embedder(Protocol):
         """What it looks at on a page: the words and their places, or the picture itself."""
         ...
 
+    @property
+    def hubness(self) -> float:
+        """The share, 0 to 1, of a page's mean score for general questions that search takes off its score.
+
+        A property of the model's vector space, measured; 0 leaves MaxSim as it is. See `retrieval.hubness`.
+        """
+        ...
+
     def encode_query(
         self,
         queries: Sequence[Input],

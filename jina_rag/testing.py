@@ -50,6 +50,7 @@ class FakeEmbedder:
     """
 
     reads: Literal["words", "pixels"] = "words"
+    hubness: float = 0.0
 
     def __init__(self, *, dim: int = 128, multi_dim: int = 64, name: str = "fake") -> None:
         self.name = name

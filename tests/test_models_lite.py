@@ -32,6 +32,7 @@ class LettersBackbone:
     fingerprint = "0"
     dim = 30
     typical = (0.5, 0.1)
+    centre = None
 
     def __init__(self):
         self.lengths = []
@@ -193,6 +194,16 @@ def test_the_prompt_differs_by_side_and_leaves_no_rows():
     assert question.shape == text.shape == (5, 30)
     assert (question[:, 27] > 0).any()  # the query prompt was in sight
     assert (text[:, 27] == 0).all()
+
+
+def test_what_all_vectors_share_is_taken_off():
+    backbone = LettersBackbone()
+    backbone.centre = np.eye(30, dtype=np.float32)[ord("a") % 26]
+    multi = LiteEmbedder(backbone, LiteRecipe(centring=1.0, drop=False)).encode_document(["ab"]).multi[0]
+    shared = ord("a") % 26
+    assert abs(multi[0, shared]) < 0.01  # an "a" is nothing but what is shared
+    assert multi[1, shared] == pytest.approx(-(0.5**0.5), abs=0.01)
+    np.testing.assert_allclose(np.linalg.norm(multi, axis=1), 1, atol=1e-6)
 
 
 def test_recipes_have_their_own_fingerprints(lite):

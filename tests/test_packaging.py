@@ -73,8 +73,7 @@ def test_papers_and_templates_hold_no_path_of_a_developer():
 @pytest.mark.parametrize("name", PAPERS)
 def test_links_between_the_papers_lead_somewhere(name):
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", read(name)):
-        if target != "docs/report.png":
-            assert (ROOT / target).exists(), target
+        assert (ROOT / target).exists(), target
 
 
 def test_the_python_in_the_readme_uses_names_that_exist():

@@ -405,5 +405,5 @@ def test_a_closed_store_says_so(store):
         lambda: store.fetch([key(1)]),
         lambda: list(store.scroll()),
     ):
-        with pytest.raises(IndexStateError, match="closed"):
+        with pytest.raises(IndexStateError, match="is closed"):
             call()

@@ -75,9 +75,10 @@ def test_the_folder_is_its_owners(tmp_path):
 @pytest.mark.parametrize("dims", [{"dim": 5}, {"multi_dim": 9}])
 def test_vectors_of_other_lengths_are_refused_and_the_lock_is_given_back(tmp_path, dims):
     open_(tmp_path).close()
-    with pytest.raises(IndexMismatchError, match="dimensions"):
+    with pytest.raises(IndexMismatchError, match="dimensions") as caught:
         open_(tmp_path, **dims)
     open_(tmp_path).close()
+    assert caught.value.__traceback__, "held until here: the lock must not hang on its frames"
 
 
 def test_an_index_of_a_later_version_is_refused(tmp_path):

@@ -1,6 +1,6 @@
 """Image files through Pillow: every kind of pixel becomes upright 8-bit RGB on white.
 
-Multi-page TIFF files have as many pages as frames. Of animations (GIF, WebP, PNG) the first frame is the page.
+A TIFF file has as many pages as frames. Of animations (GIF, WebP, PNG) the first frame is the page.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
 
@@ -44,8 +44,9 @@ class ImageDocument:
         check_size(source.path, settings.limits)
         with self._guarded():
             self._file = source.path.open("rb")
+        notes: list[str] = []
         try:
-            with self._guarded():
+            with self._guarded(), _complaints(notes):
                 self._image = self._open(self._file)
                 frames = int(getattr(self._image, "n_frames", 1))
             self._count = frames if self._image.format == "TIFF" else 1
@@ -54,7 +55,9 @@ class ImageDocument:
             self._file.close()
             raise
         animated = frames > self._count and self._image.format != "MPO"
-        self._warnings = (f"The picture has {frames} frames; only the first was read.",) if animated else ()
+        if animated:
+            notes.append(f"The picture has {frames} frames; only the first was read.")
+        self._warnings = tuple(notes)
 
     @property
     def page_count(self) -> int:
@@ -63,7 +66,7 @@ class ImageDocument:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A sentence if frames were left out."""
+        """A sentence if frames were left out or the header is odd."""
         return self._warnings
 
     def render(self, number: int) -> Page:
@@ -99,21 +102,20 @@ class ImageDocument:
     ) -> None:
         self.close()
 
-    def _open(self, file: Any) -> Image:
+    def _open(self, file: BinaryIO) -> Image:
         pillow = require("PIL.Image", package="pillow")
-        with _complaints([]):  # Pillow warns of sizes that `_check_pixels` judges
-            try:
-                image: Image = pillow.open(file, formats=_FORMATS)
-            except pillow.DecompressionBombError as error:
-                size = next(
-                    (word for word in str(error).replace("(", " ").split() if word.isdigit()), "too many"
-                )
-                raise LimitExceededError(
-                    f"The picture has {size} pixels, more than the limit of "
-                    f"{self._settings.limits.max_pixels:,}: scale it down."
-                ) from error
-            except pillow.UnidentifiedImageError as error:
-                raise UnsupportedDocumentError("The content is not an image that can be read.") from error
+        try:
+            image: Image = pillow.open(file, formats=_FORMATS)
+        except pillow.DecompressionBombError as error:
+            size = next(
+                (word for word in str(error).replace("(", " ").split() if word.isdigit()), "too many"
+            )
+            raise LimitExceededError(
+                f"The picture has {size} pixels, more than the limit of "
+                f"{self._settings.limits.max_pixels:,}: scale it down."
+            ) from error
+        except pillow.UnidentifiedImageError as error:
+            raise UnsupportedDocumentError("The content is not an image that can be read.") from error
         self._check_pixels(image)
         return image
 

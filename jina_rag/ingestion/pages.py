@@ -25,10 +25,11 @@ from jina_rag.errors import DocumentError, MissingDependencyError, ModelError
 from jina_rag.ingestion.boxes import area, merged
 from jina_rag.ingestion.images import ImageDocument
 from jina_rag.ingestion.pdf import PdfDocument
+from jina_rag.ingestion.pixels import find_regions_in_pixels
 from jina_rag.ingestion.renderer import Renderer
 from jina_rag.ingestion.sources import SourceFile
 from jina_rag.ocr import read_areas
-from jina_rag.types import Box, Failure, Page, Word
+from jina_rag.types import Box, Failure, Page
 
 _WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 # Seconds between two looks at whether the other side is gone.
@@ -37,6 +38,8 @@ _PATIENCE = 0.2
 _MIN_AREA = 0.01
 # From this share on, one run over the whole page costs less than one for each picture.
 _MOST = 0.6
+# A picture over more of the page than this is the page.
+_SCAN = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class DocumentEnd:
     Attributes:
         source: The document.
         pages: Pages handed out.
-        failed: Pages that failed. `pages` + `failed` is the document's count less the pages of ``source.done``.
+        failed: Pages that failed. With `pages` it makes the document's count, less ``source.done``.
     """
 
     source: SourceFile
@@ -81,9 +84,9 @@ def read_pages(
     `DocumentStart`, then for each page in order (but those of ``source.done``) a `Page` or a `Failure`, then
     `DocumentEnd`. Errors of one document never stop the others.
 
-    One thread opens and renders, at most ``settings.look_ahead`` pages ahead; ``settings.ocr_threads`` threads
-    do OCR. `sources` is iterated in the rendering thread, so a walk may feed it directly. Closing the generator
-    stops the threads and waits for the page in work.
+    One thread opens and renders, at most ``settings.look_ahead`` pages ahead; ``settings.ocr_threads``
+    threads do OCR. `sources` is iterated in the rendering thread, so a walk may feed it directly. Closing
+    the generator stops the threads and waits for the page in work.
 
     Args:
         sources: What to read. May be endless.
@@ -118,10 +121,10 @@ def open_document(source: SourceFile, settings: IngestSettings | None = None) ->
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """A page whose pixels are being read."""
+    """A page whose pixels are being read; `done` is the page with what was found."""
 
     page: Page
-    words: Future[tuple[Word, ...]]
+    done: Future[Page]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,20 +213,21 @@ class _Stream:
         if not areas:
             return None
         try:
-            return _Reading(page, self._readers.submit(_read, page, areas))
+            # A page that is one picture shows its charts and tables in pixels only.
+            look = self._settings.regions and not page.regions and max(map(area, pictures), default=0) > _SCAN
+            return _Reading(page, self._readers.submit(_read, page, areas, look))
         except RuntimeError as error:  # the pool was shut down
             raise _Stopped from error
 
     def _with_words(self, reading: _Reading) -> Page:
         page = reading.page
         try:
-            words = reading.words.result()
+            return reading.done.result()
         except (MissingDependencyError, ModelError):
             raise
         except Exception as error:  # the page is worth having without them, and says so
             note = f"The words in its pictures could not be read: {error or type(error).__name__}."
             return replace(page, warnings=(*page.warnings, note))
-        return replace(page, words=page.words + words)
 
 
 def areas_to_read(page: Page, pictures: Sequence[Box], settings: IngestSettings) -> list[Box]:
@@ -245,5 +249,9 @@ def areas_to_read(page: Page, pictures: Sequence[Box], settings: IngestSettings)
     return [_WHOLE] if sum(map(area, areas)) > _MOST else areas
 
 
-def _read(page: Page, areas: Sequence[Box]) -> tuple[Word, ...]:
-    return tuple(read_areas(page.screenshot.image, areas, known=[word.box for word in page.words]))
+def _read(page: Page, areas: Sequence[Box], look_for_regions: bool) -> Page:
+    """Add what the pixels of a page say; runs in a thread of the pool."""
+    image = page.screenshot.image
+    words = page.words + tuple(read_areas(image, areas, known=[word.box for word in page.words]))
+    regions = find_regions_in_pixels(image, words) if look_for_regions else page.regions
+    return replace(page, words=words, regions=regions)

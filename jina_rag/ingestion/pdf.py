@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from jina_rag._extras import require
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, PasswordRequiredError
+from jina_rag.ingestion.pdf_drawings import find_drawings, no_drawings
 from jina_rag.ingestion.regions import Shapes, find_regions
 from jina_rag.ingestion.renderer import check_pages, check_size, fitting_scale, number_in_range
 from jina_rag.ingestion.sources import SourceFile
 from jina_rag.ingestion.text_lines import text_lines
-from jina_rag.types import Box, Float32, Page, PageScreenshot, Word
+from jina_rag.types import Box, Page, PageScreenshot, Word
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+T = TypeVar("T")
+# PyMuPDF's objects, which have no types we could name.
+Handle: TypeAlias = Any
+
 # MuPDF keeps state that all documents share: one thread at a time, whatever document it works on.
 _LOCK = threading.RLock()
-# Paths of more pieces, and pages of more shapes, are drawings whose single lines do not matter.
-_MAX_PIECES = 500
-_MANY_SHAPES = 4000
+# Not printable, but they tell how letters join in Persian and Indic scripts.
+_JOINERS = "\u200c\u200d"
 
 
 class PdfDocument:
@@ -89,12 +91,12 @@ class PdfDocument:
     ) -> None:
         self.close()
 
-    def _open(self) -> Any:
+    def _open(self) -> Handle:
         path = self._source.path
         try:
             # MuPDF takes names as UTF-8 only; a file with another name is read by us.
             str(path).encode("utf-8")
-            arguments: dict[str, Any] = {"filename": str(path)}
+            arguments: dict[str, Handle] = {"filename": str(path)}
         except UnicodeEncodeError:
             arguments = {"stream": path.read_bytes()}
         return self._guarded(
@@ -112,14 +114,12 @@ class PdfDocument:
             )
             raise PasswordRequiredError(f"The document is encrypted and {tried}.")
 
-    def _guarded(self, problem: str, call: Any) -> Any:
+    def _guarded(self, problem: str, call: Callable[[], T]) -> T:
         """Call into MuPDF, its errors turned into ours."""
         try:
             return call()
         except (RuntimeError, ValueError, OSError, MemoryError, self._pymupdf.mupdf.FzErrorBase) as error:
-            if isinstance(
-                error, self._pymupdf.FileDataError
-            ):  # its message is the path, which ours leave out
+            if isinstance(error, self._pymupdf.FileDataError):  # its message is a path
                 raise DocumentError(f"{problem}.") from error
             detail = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise DocumentError(f"{problem}: {detail.rstrip('.')}.") from error
@@ -151,7 +151,7 @@ class PdfDocument:
             pictures,
         )
 
-    def _screenshot(self, page: Any, width: float, height: float, warnings: list[str]) -> PageScreenshot:
+    def _screenshot(self, page: Handle, width: float, height: float, warnings: list[str]) -> PageScreenshot:
         from PIL import Image
 
         zoom = self._settings.dpi / 72
@@ -159,8 +159,8 @@ class PdfDocument:
         if fit < 1:
             zoom *= fit
             warnings.append(
-                f"The page is {width:.0f} x {height:.0f} points large; it was rendered at {zoom * 72:.0f} dpi "
-                f"instead of {self._settings.dpi}."
+                f"The page is {width:.0f} x {height:.0f} points large; "
+                f"it was rendered at {zoom * 72:.0f} dpi instead of {self._settings.dpi}."
             )
         pixmap = page.get_pixmap(
             matrix=self._pymupdf.Matrix(zoom, zoom), colorspace=self._pymupdf.csRGB, alpha=False
@@ -169,7 +169,7 @@ class PdfDocument:
         return PageScreenshot(image=image, dpi=zoom * 72)
 
     def _contents(
-        self, page: Any, width: float, height: float, warnings: list[str]
+        self, page: Handle, width: float, height: float, warnings: list[str]
     ) -> tuple[list[Word], Shapes]:
         """Words, pictures and drawings as they stand on the displayed page."""
         rotation = page.rotation
@@ -183,7 +183,9 @@ class PdfDocument:
                 for info in page.get_image_info()
                 if (box := _visible(self._pymupdf.Rect(info["bbox"]) * to_display, width, height))
             ]
-            drawings, curved = self._drawings(page, to_display, width, height)
+            drawings, curved = (
+                find_drawings(page, to_display, width, height) if self._settings.regions else no_drawings()
+            )
         finally:
             page.set_rotation(rotation)
         limit = self._settings.limits.max_words
@@ -192,7 +194,7 @@ class PdfDocument:
             del words[limit:]
         return words, Shapes(width, height, tuple(pictures), drawings, curved)
 
-    def _words(self, page: Any, to_display: Any, width: float, height: float) -> list[Word]:
+    def _words(self, page: Handle, to_display: Handle, width: float, height: float) -> list[Word]:
         library = self._pymupdf
         # Ligatures come as letters; codes without a meaning come as U+FFFD, which `_clean` drops.
         flags = library.TEXT_PRESERVE_WHITESPACE | library.TEXT_MEDIABOX_CLIP
@@ -207,70 +209,14 @@ class PdfDocument:
                 words.setdefault((text, *(round(side, 3) for side in placed)), Word(text, placed))
         return list(words.values())
 
-    def _drawings(
-        self, page: Any, to_display: Any, width: float, height: float
-    ) -> tuple[Float32, npt.NDArray[np.bool_]]:
-        """Boxes of visible shapes, and which of them have curves."""
-        boxes: list[tuple[float, float, float, float]] = []
-        curved: list[bool] = []
-        if self._settings.regions:
-            clips: list[tuple[int, tuple[float, ...]]] = []
-            for path in page.get_cdrawings(extended=True):
-                while clips and clips[-1][0] >= path["level"]:
-                    clips.pop()
-                if path["type"] == "clip":
-                    clips.append((path["level"], path["scissor"]))
-                    continue
-                if path["type"] == "group" or _is_invisible(path):
-                    continue
-                items = path["items"]
-                curves = any(item[0] == "c" for item in items)
-                # One path may hold all the rules of a table: each is a shape of its own.
-                apart = not curves and 1 < len(items) <= _MAX_PIECES and len(boxes) < _MANY_SHAPES
-                pieces = [_extent(item) for item in items] if apart else [path["rect"]]
-                if clips:
-                    pieces = [piece for piece in (_clipped(box, clips[-1][1]) for box in pieces) if piece]
-                boxes += pieces
-                curved += [curves] * len(pieces)
-        corners = np.array(boxes, dtype=np.float32).reshape(-1, 2, 2)
-        turn = np.array(tuple(to_display), dtype=np.float32).reshape(3, 2)
-        placed = corners @ turn[:2] + turn[2]
-        # Lines have no width of their own.
-        low = (placed.min(axis=1) - 0.25).clip(min=0)
-        high = (placed.max(axis=1) + 0.25).clip(max=(width, height))
-        visible = (high > low).all(axis=1)
-        return np.concatenate([low, high], axis=1)[visible], np.array(curved, dtype=bool)[visible]
-
-    def _is_suspiciously_white(self, page: Any, image: Image, words: list[Word], shapes: Shapes) -> bool:
-        if any(low < 255 for low, _ in image.getextrema()):  # type: ignore[misc,union-attr]
+    def _is_suspiciously_white(self, page: Handle, image: Image, words: list[Word], shapes: Shapes) -> bool:
+        if any(channel[0] < 255 for channel in image.getextrema()):  # type: ignore[index]
             return False
         complaints = self._pymupdf.TOOLS.mupdf_warnings()
         return bool(words or shapes.pictures or len(shapes.drawings) or complaints)
 
 
-def _is_invisible(path: dict[str, Any]) -> bool:
-    """White areas and fully transparent shapes: backgrounds nobody sees."""
-    opacity = max(path.get("fill_opacity") or 0.0, path.get("stroke_opacity") or 0.0)
-    if "fill_opacity" in path or "stroke_opacity" in path:
-        if opacity <= 0:
-            return True
-    paints = [path[key] for key in ("fill", "color") if path.get(key)]
-    return bool(paints) and all(min(paint) > 0.97 for paint in paints)
-
-
-def _extent(item: tuple[Any, ...]) -> tuple[float, float, float, float]:
-    """The box of a line, rectangle or quad of a path."""
-    points = item[1:3] if item[0] == "l" else [item[1][:2], item[1][2:]] if item[0] == "re" else item[1]
-    xs, ys = [point[0] for point in points], [point[1] for point in points]
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def _clipped(box: tuple[float, ...], clip: tuple[float, ...]) -> tuple[float, float, float, float] | None:
-    x0, y0, x1, y1 = max(box[0], clip[0]), max(box[1], clip[1]), min(box[2], clip[2]), min(box[3], clip[3])
-    return (x0, y0, x1, y1) if x1 >= x0 and y1 >= y0 else None
-
-
-def _words_without_width(page: Any, flags: int) -> list[tuple[Any, ...]]:
+def _words_without_width(page: Handle, flags: int) -> list[tuple[Handle, ...]]:
     """Words of fonts whose widths are wrong: PyMuPDF leaves them out, as their boxes are empty."""
     return [
         (x0, y0, max(x1, x0 + (y1 - y0)), y1, word)
@@ -293,16 +239,16 @@ def _clean(text: str) -> str:
     """Drop what is no character: control codes, lone surrogates, and the mark for unknown glyphs."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        character
-        for character in text
-        if character != "\ufffd"
-        and not character.isspace()
-        and (character.isprintable() or character in "\u200c\u200d")
-    )
+    return "".join(filter(_is_character, text))
 
 
-def _visible(rect: Any, width: float, height: float) -> Box | None:
+def _is_character(character: str) -> bool:
+    if character in _JOINERS:
+        return True
+    return character != "\ufffd" and character.isprintable() and not character.isspace()
+
+
+def _visible(rect: Handle, width: float, height: float) -> Box | None:
     """A rectangle clipped to the page; None if nothing of it is on the page."""
     x0, y0 = max(min(rect.x0, rect.x1), 0.0), max(min(rect.y0, rect.y1), 0.0)
     x1, y1 = min(max(rect.x0, rect.x1), width), min(max(rect.y0, rect.y1), height)

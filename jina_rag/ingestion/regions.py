@@ -1,4 +1,4 @@
-"""Charts, tables and figures of a page, from where its lines, shapes, pictures and words are: no model, no pixels.
+"""Charts, tables and figures of a page, from where its shapes, pictures and words are: no model, no pixels.
 
 Shapes that lie close together are one thing; parallel rules with words between them are a table. What is too
 small, or is only the background of running text, is dropped; the axis labels around a chart are taken in.
@@ -83,7 +83,7 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine]) -> tuple[Region, ...
     )
     tables = [box for box, kind in zip(clusters, kinds, strict=True) if kind == "table"]
     found: list[tuple[RegionKind, Box]] = []
-    for box in others:
+    for box in merged(others, _APART, _APART):
         if _is_large_enough(box, page):
             kind = _kind(box, drawings, curved, pictures, lines)
             if kind is not None:
@@ -94,7 +94,7 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine]) -> tuple[Region, ...
     found.sort(key=lambda item: area(item[1]), reverse=True)
     regions = []
     for kind, box in sorted(found[:_MAX_REGIONS], key=lambda item: (item[1][1], item[1][0])):
-        x0, y0, x1, y1 = box if kind == "table" else _with_labels(box, lines)
+        x0, y0, x1, y1 = place = box if kind == "table" else _with_labels(box, lines)
         place = (
             max(x0 / shapes.width, 0.0),
             max(y0 / shapes.height, 0.0),

@@ -41,7 +41,8 @@ def check_size(path: Path, limits: Limits) -> None:
         raise DocumentError("The file is empty (0 bytes).")
     if size > limits.max_bytes:
         raise LimitExceededError(
-            f"The file has {size:,} bytes, more than the limit of {limits.max_bytes:,}: raise limits.max_bytes."
+            f"The file has {size:,} bytes, more than the limit of {limits.max_bytes:,}: "
+            "raise limits.max_bytes."
         )
 
 
@@ -55,7 +56,8 @@ def check_pages(count: int, limits: Limits) -> None:
         raise DocumentError("The document has no pages.")
     if count > limits.max_pages:
         raise LimitExceededError(
-            f"The document has {count:,} pages, more than the limit of {limits.max_pages:,}: raise limits.max_pages."
+            f"The document has {count:,} pages, more than the limit of {limits.max_pages:,}: "
+            "split it or raise limits.max_pages."
         )
 
 

@@ -63,7 +63,8 @@ def find_sources(
 
     Every file comes once, however many links lead to it; links are followed after everything else under
     their root, so that a document keeps its real name. Hidden entries are skipped. Nothing but regular files
-    is ever opened. Two documents under different roots may have the same `doc_id`; the index tells them apart.
+    is ever opened. Two documents under different roots may have the same `doc_id`: the index tells them
+    apart.
 
     Args:
         paths: Files and folders. A file given here is read even if hidden, and fails if it is no document.
@@ -240,12 +241,11 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _special(mode: int) -> str:
-    kinds = {
-        "a named pipe": stat.S_ISFIFO,
-        "a socket": stat.S_ISSOCK,
-        "a device": lambda value: stat.S_ISCHR(value) or stat.S_ISBLK(value),
-    }
-    return next((name for name, test in kinds.items() if test(mode)), "something special")
+    if stat.S_ISFIFO(mode):
+        return "a named pipe"
+    if stat.S_ISSOCK(mode):
+        return "a socket"
+    return "a device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else "something special"
 
 
 def _cause(error: OSError) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jina_rag.ingestion.boxes import union
 from jina_rag.types import Box, Word
+
+_NUMBER = re.compile(r"[^\w]*\d[\d.,]*[^\w]*")
 
 
 @dataclass(frozen=True, slots=True)

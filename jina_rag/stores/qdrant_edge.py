@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import struct
 import threading
-from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Final, Self
 
 from jina_rag._extras import require
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.stores import schema
 from jina_rag.stores.edge_folder import Engine, open_shard, translated
+from jina_rag.stores.edge_points import checked, decode, encode, payload_of, sparse
 from jina_rag.types import Float32, Point, Prefetch, SparseVector, StoreHit, Where
 
 if TYPE_CHECKING:
@@ -27,7 +24,6 @@ _SCROLL: Final = 256
 """Points per call when all are read."""
 _VACUUM: Final = 1000
 """Deleted points that are worth the time to give their space back."""
-_NO_LIMIT: Final = 2**31
 
 
 class EdgeStore:
@@ -78,7 +74,7 @@ class EdgeStore:
         Raises:
             InvalidInputError: If a vector has another length than the store's, or a payload is not JSON.
         """
-        ready = [self._encode(point) for point in points]
+        ready = [encode(self._engine, point, self.dim, self.multi_dim) for point in points]
         if ready:
             self._update(self._engine.UpdateOperation.upsert_points(ready), "be written to")
 
@@ -92,10 +88,9 @@ class EdgeStore:
     def delete_where(self, where: Where) -> None:
         """Remove every point that the filter matches; an empty filter matches all of them."""
         wanted = schema.wanted_tags(where)
-        if all(wanted):
-            self._deleted += self.count(where)
-            chosen = self._filter(wanted) or self._engine.Filter()
-            self._update(self._engine.UpdateOperation.delete_points_by_filter(chosen), "be written to")
+        self._deleted += self.count(where)
+        chosen = self._filter(wanted) or self._engine.Filter()
+        self._update(self._engine.UpdateOperation.delete_points_by_filter(chosen), "be written to")
 
     def search(
         self,
@@ -115,7 +110,7 @@ class EdgeStore:
             InvalidInputError: If a vector has another length than the store's, if `limit` is below 1, or if
                 there is a `prefetch` but neither `dense` nor `lexical`.
         """
-        rows = _checked(multi, 2, self.multi_dim, "question's multi-vector")
+        rows = checked(multi, 2, self.multi_dim, "question's multi-vector")
         if len(rows) == 0:
             raise InvalidInputError("The question has no vectors: pass a multi-vector with at least one row.")
         wanted = schema.wanted_tags(where or {})
@@ -125,10 +120,10 @@ class EdgeStore:
             raise InvalidInputError("A prefetch needs a dense or a lexical vector to find candidates with.")
         stages = []
         if dense is not None and prefetch.dense > 0:
-            vector = _checked(dense, 1, self.dim, "question's dense vector").tolist()
+            vector = checked(dense, 1, self.dim, "question's dense vector").tolist()
             stages.append((vector, schema.DENSE, prefetch.dense))
         if lexical is not None and len(lexical.indices) and prefetch.lexical > 0:
-            stages.append((self._sparse(lexical), schema.LEXICAL, prefetch.lexical))
+            stages.append((sparse(self._engine, lexical), schema.LEXICAL, prefetch.lexical))
         return self._query(rows.tolist(), schema.MULTI, limit, wanted, stages) if stages else []
 
     def nearest(
@@ -144,13 +139,11 @@ class EdgeStore:
         wanted = schema.wanted_tags(where or {})
         if isinstance(vector, SparseVector):
             return (
-                self._query(self._sparse(vector), schema.LEXICAL, limit, wanted)
+                self._query(sparse(self._engine, vector), schema.LEXICAL, limit, wanted)
                 if len(vector.indices)
                 else []
             )
-        return self._query(
-            _checked(vector, 1, self.dim, "dense vector").tolist(), schema.DENSE, limit, wanted
-        )
+        return self._query(checked(vector, 1, self.dim, "dense vector").tolist(), schema.DENSE, limit, wanted)
 
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> list[Point]:
         """Return the points that exist among `ids`, in their order; vectors as stored, in float32.
@@ -162,14 +155,14 @@ class EdgeStore:
             return []
         with self._translated("be read"):
             records = self._shard.retrieve(list(dict.fromkeys(order)), True, vectors)
-        found = {str(record.id): _decoded(record) for record in records}
+        found = {str(record.id): decode(record) for record in records}
         return [found[value] for value in order if value in found]
 
     def scroll(self, where: Where | None = None) -> Iterator[StoreHit]:
         """Every matching point, without vectors, in no particular order; scores are 0."""
         wanted = schema.wanted_tags(where or {})
         offset = None
-        while all(wanted):
+        while True:
             request = self._engine.ScrollRequest(
                 offset=offset,
                 limit=_SCROLL,
@@ -180,15 +173,13 @@ class EdgeStore:
             with self._translated("be read"):
                 records, offset = self._shard.scroll(request)
             for record in records:
-                yield StoreHit(str(record.id), 0.0, _payload(record))
+                yield StoreHit(str(record.id), 0.0, payload_of(record))
             if offset is None:
                 return
 
     def count(self, where: Where | None = None) -> int:
         """Number of matching points."""
         wanted = schema.wanted_tags(where or {})
-        if not all(wanted):
-            return 0
         with self._translated("be read"):
             return int(self._shard.count(self._engine.CountRequest(exact=True, filter=self._filter(wanted))))
 
@@ -247,24 +238,22 @@ class EdgeStore:
     ) -> list[StoreHit]:
         if limit < 1:
             raise InvalidInputError(f"The limit of a search is {limit}: ask for at least 1 result.")
-        if not all(wanted):
-            return []
         chosen = self._filter(wanted)
         engine = self._engine
         with self._translated("be searched"):
             request = engine.QueryRequest(
                 query=engine.Query.Nearest(vector, using=using),
                 prefetches=[
-                    # The filter stands here too: candidates that it drops later would be missing ones.
+                    # The engine passes the outer filter on; said twice, so that nothing hangs on that.
                     engine.Prefetch(query=engine.Query.Nearest(v, using=name), limit=n, filter=chosen)
                     for v, name, n in stages
                 ],
                 filter=chosen,
-                limit=min(limit, _NO_LIMIT),
+                limit=limit,
                 with_payload=True,
             )
             points = self._shard.query(request)
-        hits = [StoreHit(str(point.id), float(point.score), _payload(point)) for point in points]
+        hits = [StoreHit(str(point.id), float(point.score), payload_of(point)) for point in points]
         return sorted(hits, key=lambda hit: (-hit.score, hit.id))
 
     def _filter(self, wanted: list[list[str]]) -> Engine:
@@ -274,64 +263,3 @@ class EdgeStore:
         return engine.Filter(
             must=[engine.FieldCondition(key=schema.TAGS, match=engine.MatchAny(tags)) for tags in wanted]
         )
-
-    def _sparse(self, vector: SparseVector) -> Engine:
-        return self._engine.SparseVector(vector.indices.tolist(), vector.values.tolist())
-
-    def _encode(self, point: Point) -> Engine:
-        if schema.TAGS in point.payload:
-            raise InvalidInputError(f"The payload key {schema.TAGS!r} is the store's own: use another name.")
-        vectors: dict[str, Any] = {}
-        if point.dense is not None:
-            vectors[schema.DENSE] = _checked(point.dense, 1, self.dim, "dense vector").tolist()
-        if point.multi is not None and len(point.multi):
-            _checked(point.multi, 2, self.multi_dim, "multi-vector")
-            point = schema.fit(point)
-            # An array per row, not nested lists: a third less time, as no number becomes a Python object that
-            # outlives its conversion.
-            rows = np.ascontiguousarray(point.multi, dtype=np.float32)
-            vectors[schema.MULTI] = [array("f", row.tobytes()) for row in rows]
-        if point.lexical is not None and len(point.lexical.indices):
-            vectors[schema.LEXICAL] = self._sparse(point.lexical)
-        payload = schema.clean_payload(dict(point.payload))
-        payload[schema.TAGS] = schema.tags(payload)
-        with self._translated("take a point"):
-            return self._engine.Point(schema.checked_id(point.id), vectors, payload)
-
-
-def _decoded(record: Engine) -> Point:
-    vectors = record.vector or {}
-    dense, multi, lexical = (vectors.get(name) for name in (schema.DENSE, schema.MULTI, schema.LEXICAL))
-    return Point(
-        id=str(record.id),
-        dense=None if dense is None else np.asarray(dense, dtype=np.float32),
-        multi=None if multi is None else _matrix(multi),
-        lexical=None
-        if lexical is None
-        else SparseVector(np.asarray(lexical.indices, np.uint32), np.asarray(lexical.values, np.float32)),
-        payload=_payload(record),
-    )
-
-
-def _payload(record: Engine) -> dict[str, Any]:
-    return {key: value for key, value in (record.payload or {}).items() if key != schema.TAGS}
-
-
-def _matrix(rows: Sequence[Sequence[float]]) -> Float32:
-    """Rows of Python numbers as an array; struct does it in a third of the time of NumPy."""
-    matrix = np.empty((len(rows), len(rows[0])), dtype=np.float32)
-    packed = struct.Struct(f"={matrix.shape[1]}f")
-    for i, row in enumerate(rows):
-        packed.pack_into(matrix.data, i * packed.size, *row)
-    return matrix
-
-
-def _checked(vector: Float32, axes: int, dim: int, what: str) -> Float32:
-    if vector.ndim != axes or vector.shape[-1] != dim:
-        shape = f"({dim},)" if axes == 1 else f"(tokens, {dim})"
-        raise InvalidInputError(
-            f"The {what} has shape {vector.shape}, the index keeps {shape}: was it made by the index's model?"
-        )
-    if not np.isfinite(vector).all():
-        raise InvalidInputError(f"The {what} holds NaN or infinity: the model's output cannot be used.")
-    return vector

@@ -43,6 +43,8 @@ GRID = "grid"
 TEXT = "text"
 SIGNS = "signs"
 """Sign codes of the multi-vector's rows; see `compression.encode_signs`."""
+BIAS = "bias"
+"""How well a page scores for questions about anything; see `retrieval.hubness`."""
 REGIONS = "regions"
 """Charts, tables and figures of a page: a list of objects with kind, box, caption and image."""
 META = "meta"
@@ -51,7 +53,7 @@ META = "meta"
 TAGS = "_where"
 """Holds one string for each payload value that can be filtered; see `tags`."""
 
-UNFILTERABLE = frozenset({GRID, SIGNS, REGIONS, TEXT, BOX, TAGS})
+UNFILTERABLE = frozenset({GRID, SIGNS, BIAS, REGIONS, TEXT, BOX, TAGS})
 """Payload keys that are too long, or make no sense, to filter by."""
 
 MULTI_LIMIT = 1_048_576
