@@ -164,9 +164,7 @@ print(json.dumps({"imports_s": imports, "load_s": all_, "hash_s": hash_, "tokeni
 def measure_load(runs: int = 3) -> dict[str, float]:
     """Wall seconds, medians: the imports, loading "lite" (its parts overlap), and the parts one by one."""
     found = [
-        json.loads(
-            subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, check=True).stdout
-        )
+        json.loads(subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, check=True).stdout)
         for _ in range(runs)
     ]
     return {name: float(np.median([one[name] for one in found])) for name in found[0]}

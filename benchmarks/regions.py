@@ -29,9 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--show", type=Path)
-    parser.add_argument(
-        "--ocr", action="store_true", help="read image-only pages too; times then mean nothing"
-    )
+    parser.add_argument("--ocr", action="store_true", help="read image-only pages too; times then mean nothing")
     options = parser.parse_args()
     files = {
         row["doc"]: options.folder / row["file"]
@@ -69,9 +67,7 @@ def main() -> None:
             modalities[modality].append(best >= 0.5)
             print(f"{'hit ' if best >= 0.5 else 'MISS'} {best:.2f} {modality:8} {doc} p{box['page']}")
             if options.show:
-                draw(
-                    page, target, options.show / f"{'hit' if best >= 0.5 else 'miss'}_{doc}_{box['page']}.png"
-                )
+                draw(page, target, options.show / f"{'hit' if best >= 0.5 else 'miss'}_{doc}_{box['page']}.png")
     pages = len(counts)
     print(f"hit rate {sum(hits)}/{len(hits)} = {sum(hits) / len(hits):.2f}")
     print({name: f"{sum(found)}/{len(found)}" for name, found in modalities.items()})
@@ -95,9 +91,7 @@ def draw(page, target, path: Path) -> None:
     colours = {"chart": "blue", "table": "green", "figure": "orange"}
     for region in page.regions:
         x0, y0, x1, y1 = region.box
-        pen.rectangle(
-            (x0 * width, y0 * height, x1 * width, y1 * height), outline=colours[region.kind], width=4
-        )
+        pen.rectangle((x0 * width, y0 * height, x1 * width, y1 * height), outline=colours[region.kind], width=4)
         pen.text((x0 * width + 8, y0 * height + 8), f"{region.kind}: {region.caption}"[:90], fill="magenta")
     x0, y0, x1, y1 = target
     pen.rectangle((x0 * width, y0 * height, x1 * width, y1 * height), outline="red", width=2)

@@ -1,20 +1,20 @@
 """Everything that can go wrong, as a tree; each message says what, where, and what to do.
 
-    JinaRagError                    catch this to catch all of them
-    ├── InvalidInputError           an argument, a question or a setting makes no sense (also a ValueError)
-    ├── MissingDependencyError      a package is not installed (also an ImportError)
-    ├── DocumentError               one file or page cannot be read; the others go on
-    │   ├── UnsupportedDocumentError    not a PDF and not an image
-    │   ├── PasswordRequiredError       encrypted, and no password that fits
-    │   └── LimitExceededError          more pixels, pages or bytes than the settings allow
-    ├── ModelError                  a model cannot be used
-    │   ├── ModelNotFoundError          no model of that name, or its weights are not installed
-    │   └── CheckpointError             weights that are not what they should be (hash, keys, shapes)
-    └── IndexStateError             an index cannot be used as asked
-        ├── IndexNotFoundError          nothing there
-        ├── IndexLockedError            another process has it open
-        ├── IndexMismatchError          it was built with another model or other settings
-        └── IndexCorruptError           its files contradict each other
+JinaRagError                    catch this to catch all of them
+├── InvalidInputError           an argument, a question or a setting makes no sense (also a ValueError)
+├── MissingDependencyError      a package is not installed (also an ImportError)
+├── DocumentError               one file or page cannot be read; the others go on
+│   ├── UnsupportedDocumentError    not a PDF and not an image
+│   ├── PasswordRequiredError       encrypted, and no password that fits
+│   └── LimitExceededError          more pixels, pages or bytes than the settings allow
+├── ModelError                  a model cannot be used
+│   ├── ModelNotFoundError          no model of that name, or its weights are not installed
+│   └── CheckpointError             weights that are not what they should be (hash, keys, shapes)
+└── IndexStateError             an index cannot be used as asked
+    ├── IndexNotFoundError          nothing there
+    ├── IndexLockedError            another process has it open
+    ├── IndexMismatchError          it was built with another model or other settings
+    └── IndexCorruptError           its files contradict each other
 """
 
 from __future__ import annotations

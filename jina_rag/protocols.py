@@ -138,9 +138,7 @@ class MultiVectorStore(Protocol):
         """
         ...
 
-    def nearest(
-        self, vector: Float32 | SparseVector, *, limit: int, where: Where | None = None
-    ) -> list[StoreHit]:
+    def nearest(self, vector: Float32 | SparseVector, *, limit: int, where: Where | None = None) -> list[StoreHit]:
         """Rank by one cheap vector: dense, shape (dim,), or lexical."""
         ...
 

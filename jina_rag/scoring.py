@@ -7,13 +7,18 @@ with -inf.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.types import Float32
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 
 def maxsim(query: Float32, document: Float32) -> float:
@@ -55,8 +60,8 @@ def maxsim_many(query: Float32, documents: Sequence[Float32]) -> Float32:
     if filled:
         lengths = np.array([len(documents[i]) for i in filled])
         starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
-        similarity = np.concatenate([documents[i] for i in filled]) @ query.T
-        scores[filled] = np.maximum.reduceat(similarity, starts, axis=0).sum(axis=1)
+        similarities = similarity(np.concatenate([documents[i] for i in filled]), query)
+        scores[filled] = np.maximum.reduceat(similarities, starts, axis=0).sum(axis=1)
     return scores
 
 
@@ -77,10 +82,10 @@ def best_window(query: Float32, document: Float32, *, window: int = 96) -> float
     _check(query, [document])
     if len(document) == 0:
         return -np.inf
-    similarity = document @ query.T
+    similarities = similarity(document, query)
     step = max(1, window // 2)
     starts = range(0, max(1, len(document) - window + step), step)
-    return max(float(similarity[s : s + window].max(axis=0).sum()) for s in starts)
+    return max(float(similarities[s : s + window].max(axis=0).sum()) for s in starts)
 
 
 def token_similarity(query: Float32, document: Float32) -> Float32:
@@ -92,17 +97,33 @@ def token_similarity(query: Float32, document: Float32) -> Float32:
     _check(query, [document])
     if len(document) == 0:
         return np.zeros(0, dtype=np.float32)
-    similarity = document @ query.T
-    contrast: Float32 = (similarity - similarity.mean(axis=0, keepdims=True)).clip(min=0).mean(axis=1)
+    similarities = similarity(document, query)
+    contrast: Float32 = (similarities - similarities.mean(axis=0, keepdims=True)).clip(min=0).mean(axis=1)
     return contrast
+
+
+def similarity(document: Float32, query: Float32) -> Float32:
+    """All dot products, shape (document tokens, query tokens), computed on one thread.
+
+    One page against one question is too little work to share: the other threads of BLAS would only spin, at
+    some 15 ms of processor time each call.
+    """
+    with _blas().limit(limits=1, user_api="blas"):
+        return document @ query.T
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def normalise(rows: npt.ArrayLike) -> Float32:
     """L2-normalise the last axis; zero rows stay zero. Float32."""
     array = np.asarray(rows, dtype=np.float32)
     norms = np.linalg.norm(array, axis=-1, keepdims=True)
-    result: Float32 = array / np.where(norms == 0, 1, norms)
-    return result
+    return (array / np.where(norms == 0, 1, norms)).astype(np.float32)
 
 
 def _check(query: Float32, documents: Sequence[Float32]) -> None:

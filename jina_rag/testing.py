@@ -209,11 +209,7 @@ def _words(item: Input) -> list[tuple[str, Box]]:
     """The words of a text or page, folded, with their boxes; a picture has none that a fake could read."""
     if isinstance(item, Page):
         return [(part, word.box) for word in item.words for part in _WORD.findall(word.text.casefold())]
-    return (
-        [(part, (0.0, 0.0, 1.0, 1.0)) for part in _WORD.findall(item.casefold())]
-        if isinstance(item, str)
-        else []
-    )
+    return [(part, (0.0, 0.0, 1.0, 1.0)) for part in _WORD.findall(item.casefold())] if isinstance(item, str) else []
 
 
 def _vector(word: str, dim: int) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -117,9 +117,7 @@ def test_says_what_was_asked_and_what_was_found():
 def test_a_report_without_hits_regions_or_words_is_still_a_report():
     empty = ReportQuestion("Nothing?", "text", 2.5, ())
     bare = ReportQuestion("Bare?", "text", 75.0, (hit(1, jpeg(60, 40), snippet="", page_count=0),))
-    text = " ".join(
-        Page(render_report((empty, bare), summary(embedded_pages=0, reads="pixels"))).text.split()
-    )
+    text = " ".join(Page(render_report((empty, bare), summary(embedded_pages=0, reads="pixels"))).text.split())
     assert "No page has anything to do with this question." in text
     assert "1 min 15 s" in text
     assert "to see that nothing had changed" in text
@@ -132,12 +130,8 @@ def test_hostile_names_stay_text():
     failure = Failure(Path(EVIL), EVIL, page=3)
     source = ReportSource(EVIL, EVIL, 1, EVIL, EVIL, url="javascript:alert(1)")
     region = Region("chart", (0, 0, 1, 0.3), caption=EVIL)
-    question = ReportQuestion(
-        EVIL, EVIL, 0.1, (hit(1, jpeg(50, 70), title=EVIL, snippet=EVIL, region=region),), EVIL
-    )
-    html = render_report(
-        (question,), summary(sources=(source,), failed=(failure,), embedder=EVIL, version=EVIL)
-    )
+    question = ReportQuestion(EVIL, EVIL, 0.1, (hit(1, jpeg(50, 70), title=EVIL, snippet=EVIL, region=region),), EVIL)
+    html = render_report((question,), summary(sources=(source,), failed=(failure,), embedder=EVIL, version=EVIL))
     page = Page(html)
     assert not page.all("script")
     assert "<script" not in html
@@ -152,9 +146,7 @@ def test_nothing_is_loaded_from_anywhere():
     question = ReportQuestion("Which?", "text", 0.1, (hit(1, jpeg(50, 70)),))
     html = render_report((question,), summary(sources=(source,)))
     page = Page(html)
-    policy = [
-        attrs["content"] for attrs in page.all("meta") if attrs.get("http-equiv") == "Content-Security-Policy"
-    ]
+    policy = [attrs["content"] for attrs in page.all("meta") if attrs.get("http-equiv") == "Content-Security-Policy"]
     assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
     for tag in ("script", "link", "iframe", "object", "embed", "video", "audio", "base", "form"):
         assert not page.all(tag)
@@ -203,9 +195,7 @@ def test_around_holds_the_box_and_stays_on_the_page(box):
 
 
 def test_a_region_that_fills_the_page_is_not_shown_twice():
-    question = ReportQuestion(
-        "Q?", "chart", 0.1, (hit(1, jpeg(50, 70), region=Region("chart", (0, 0, 1, 1))),)
-    )
+    question = ReportQuestion("Q?", "chart", 0.1, (hit(1, jpeg(50, 70), region=Region("chart", (0, 0, 1, 1))),))
     assert len(Page(render_report((question,), summary())).all("img")) == 1
 
 

@@ -151,7 +151,7 @@ def test_other_truncated_files_fail_or_warn_but_never_crash(tmp_path, name):
     data = (tmp_path / name).read_bytes()
     for share in (0.1, 0.5, 0.95):
         (tmp_path / name).write_bytes(data[: int(len(data) * share)])
-        with pytest.raises(DocumentError, match="picture|image"):
+        with pytest.raises(DocumentError, match=r"picture|image"):
             shown(tmp_path / name)
 
 

@@ -167,7 +167,7 @@ def test_errors_of_files_and_pages_are_ours_and_leave_out_the_path(tmp_path):
     with open_document(source) as document, pytest.raises(DocumentError, match="no page 2"):
         document.render(2)
     source.path.write_bytes(b"%PDF-1.4\nnothing useful")
-    with pytest.raises(DocumentError, match="beyond repair|no pages") as caught:
+    with pytest.raises(DocumentError, match=r"beyond repair|no pages") as caught:
         open_document(source)
     assert str(tmp_path) not in str(caught.value)
     source.path.unlink()

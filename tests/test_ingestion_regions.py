@@ -33,7 +33,7 @@ def fractions(x0, y0, x1, y1):
 
 
 def paragraph(page, top):
-    text = "Running text that fills the width of the page and says nothing about what is drawn above it or below. "
+    text = "Running text that fills the width of the page and says nothing of what is drawn above or below. "
     page.insert_textbox((60, top, 540, top + 120), text * 5, fontsize=11)
 
 
@@ -102,7 +102,9 @@ def test_a_chart_with_its_labels(tmp_path):
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 def test_pictures_on_turned_pages(tmp_path, rotation):
     corner = (60, 80, 260, 240)
-    (found,) = regions_of(tmp_path, lambda page: page.insert_image(corner, pixmap=PICTURE, keep_proportion=False), rotation)
+    (found,) = regions_of(
+        tmp_path, lambda page: page.insert_image(corner, pixmap=PICTURE, keep_proportion=False), rotation
+    )
     x0, y0, x1, y1 = fractions(*corner)
     expected = {
         0: (x0, y0, x1, y1),
@@ -128,7 +130,7 @@ def test_parts_of_one_figure_are_joined_by_their_caption(tmp_path):
     def build(page):
         for left in (60, 240, 420):
             page.insert_image((left, 100, left + 120, 220), pixmap=PICTURE)
-        page.insert_text((60, 240), "Figure 3. Three views")
+        page.insert_text((200, 240), "Figure 3. Three views of the same juniper")
 
     (found,) = regions_of(tmp_path, build)
     assert iou(found.box, fractions(60, 100, 540, 220)) > 0.75

@@ -124,9 +124,7 @@ def test_golden_ids(e5, golden):
 def test_golden_vectors(e5, golden):
     count = len(golden["sentences"])
     found = e5.encode([golden[f"ids{i}"] for i in range(count)])
-    every = np.concatenate(
-        [cosines(found[i], golden[f"vectors{i}"].astype(np.float32)) for i in range(count)]
-    )
+    every = np.concatenate([cosines(found[i], golden[f"vectors{i}"].astype(np.float32)) for i in range(count)])
     assert every.mean() >= 0.995
     assert every.min() >= 0.97
 

@@ -209,8 +209,7 @@ def test_what_all_vectors_share_is_taken_off():
 def test_recipes_have_their_own_fingerprints(lite):
     assert lite.fingerprint.startswith("lite@1571fc98")
     prints = {
-        LiteEmbedder(LettersBackbone(), r).fingerprint
-        for r in (None, LiteRecipe(drop=False), LiteRecipe(window=90))
+        LiteEmbedder(LettersBackbone(), r).fingerprint for r in (None, LiteRecipe(drop=False), LiteRecipe(window=90))
     }
     assert len(prints) == 3
 

@@ -31,7 +31,9 @@ def text_image(*lines, size=(500, 220), fontsize=22):
         return Image.frombytes("RGB", (pixmap.width, pixmap.height), pixmap.samples)
 
 
-PAGE = text_image((40, 50, "The juniper berry harvest"), (40, 100, "began in October 1972"), (40, 150, "near Lake Erie"))
+PAGE = text_image(
+    (40, 50, "The juniper berry harvest"), (40, 100, "began in October 1972"), (40, 150, "near Lake Erie")
+)
 TEXT = "The juniper berry harvest began in October 1972 near Lake Erie"
 
 
@@ -51,7 +53,10 @@ def test_words_are_read_in_order_however_the_page_is_turned(turn):
         x0, y0, x1, y1 = word.box
         assert 0 <= x0 < x1 <= 1
         assert 0 <= y0 < y1 <= 1
-        box = np.s_[int(y0 * image.height) : int(y1 * image.height) + 1, int(x0 * image.width) : int(x1 * image.width) + 1]
+        box = np.s_[
+            int(y0 * image.height) : int(y1 * image.height) + 1,
+            int(x0 * image.width) : int(x1 * image.width) + 1,
+        ]
         assert dark[box].any()
         covered[box] = True
     # The boxes hold the ink and little else.
@@ -109,6 +114,9 @@ def test_written_part_leaves_out_margins_and_blank_images():
     assert written_part(pixels) is None
     pixels[100:120, 50:80] = 0
     assert written_part(pixels) == (34, 84, 96, 136)
+    pixels[:] = (200, 0, 200)
+    pixels[100:120, 50:80] = (200, 0, 60)  # letters that differ from the paper in colour alone
+    assert written_part(pixels) == (34, 84, 96, 136)
 
 
 def line(text, x0, y0, x1, y1, turn=0):
@@ -121,12 +129,19 @@ def ordered(lines):
 
 
 def test_columns_of_text_are_read_one_after_the_other():
-    lines = [line(text, x, y, x + 200, y + 12) for x, texts_ in ((0, "abc"), (230, "def")) for y, text in zip((0, 20, 40), texts_, strict=True)]
+    lines = [
+        line(text, x, y, x + 200, y + 12)
+        for x, texts_ in ((0, "abc"), (230, "def"))
+        for y, text in zip((0, 20, 40), texts_, strict=True)
+    ]
     assert ordered(lines[::-1]) == "abcdef"
 
 
 def test_rows_of_a_table_are_read_row_by_row():
-    lines = [line(text, x, y, x + 40, y + 12) for text, x, y in zip("acebdf", (0, 0, 0, 200, 200, 200), (0, 20, 40, 2, 21, 39), strict=True)]
+    lines = [
+        line(text, x, y, x + 40, y + 12)
+        for text, x, y in zip("acebdf", (0, 0, 0, 200, 200, 200), (0, 20, 40, 2, 21, 39), strict=True)
+    ]
     assert ordered(lines) == "abcdef"
 
 
@@ -172,7 +187,14 @@ import sys
 assert "rapidocr" not in sys.modules
 sys.exit(0)
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path)}, check=False)  # noqa: E501
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path)},
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
 

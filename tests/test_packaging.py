@@ -38,9 +38,7 @@ def test_notice_names_every_shipped_file_that_is_not_ours():
     shipped = json.loads(read("jina_rag/samples/SOURCES.json"))["documents"]
     notice = read("NOTICE")
     for document in shipped:
-        assert re.search(
-            rf"{re.escape(document['file'])} .* {re.escape(document['licence'])}$", notice, re.MULTILINE
-        )
+        assert re.search(rf"{re.escape(document['file'])} .* {re.escape(document['licence'])}$", notice, re.MULTILINE)
     for asset in (ROOT / "jina_rag" / "models" / "_assets").iterdir():
         assert asset.name in notice
 
@@ -63,9 +61,7 @@ def test_nobody_is_told_to_install_from_pypi_what_is_not_there():
 
 def test_papers_and_templates_hold_no_path_of_a_developer():
     texts = [ROOT / name for name in PAPERS]
-    texts += [
-        path for path in (ROOT / "jina_rag").rglob("*") if path.suffix in {".py", ".j2", ".json", ".md"}
-    ]
+    texts += [path for path in (ROOT / "jina_rag").rglob("*") if path.suffix in {".py", ".j2", ".json", ".md"}]
     for path in texts:
         assert not re.search(r"(?<![\w.])/(home|Users|work|root)/\w", path.read_text(encoding="utf-8")), path
 

@@ -31,9 +31,7 @@ def docs(tmp_path):
     folder = tmp_path / "docs"
     (folder / "reports").mkdir(parents=True)
     sample_pdf(folder / "animals.pdf", ["cats and dogs sleep all day", "whales sing in the deep sea"])
-    sample_pdf(
-        folder / "reports" / "energy.pdf", ["solar power grew in Spain", "order number KX-4471-B was shipped"]
-    )
+    sample_pdf(folder / "reports" / "energy.pdf", ["solar power grew in Spain", "order number KX-4471-B was shipped"])
     return folder
 
 
@@ -222,7 +220,7 @@ def test_explanations_point_at_the_words(index, docs):
     hit = index.search("whales sing", k=1)[0]
     explanation = index.explain("whales sing", hit)
     assert explanation.weights.max() == 1
-    x0, y0, x1, y1 = explanation.brightest
+    x0, _, x1, y1 = explanation.brightest
     assert 0 <= x0 < x1 <= 1
     assert y1 < 0.3
     picture = explanation.picture()
@@ -365,9 +363,7 @@ def test_ctrl_c_leaves_a_usable_index_and_the_next_run_goes_on(tmp_path, docs):
         embedder.history.clear()
         report = index.ingest(many, settings=NO_OCR)
         assert not report.interrupted
-        assert embedded(embedder) == 20 - stored, (
-            "pages stored before the interruption are not embedded again"
-        )
+        assert embedded(embedder) == 20 - stored, "pages stored before the interruption are not embedded again"
         assert pages_of(index) == [("long.pdf", n) for n in range(1, 21)]
         assert index.stats().pending == 0
         assert index.stats().pages == 20

@@ -17,9 +17,7 @@ from jina_rag.errors import InvalidInputError
 def naive(query, document):
     if len(document) == 0:
         return -math.inf
-    return sum(
-        max(sum(float(a) * float(b) for a, b in zip(q, d, strict=True)) for d in document) for q in query
-    )
+    return sum(max(sum(float(a) * float(b) for a, b in zip(q, d, strict=True)) for d in document) for q in query)
 
 
 @st.composite
@@ -60,9 +58,7 @@ def test_best_window_is_between_one_token_and_the_whole_page(case, window):
         best = scoring.best_window(query, document, window=window)
         assert best <= scoring.maxsim(query, document) + 1e-4
         if len(document):
-            assert (
-                best >= max(scoring.maxsim(query, document[i : i + 1]) for i in range(len(document))) - 1e-4
-            )
+            assert best >= max(scoring.maxsim(query, document[i : i + 1]) for i in range(len(document))) - 1e-4
             if len(document) <= window:
                 assert best == pytest.approx(scoring.maxsim(query, document), abs=1e-4)
 

@@ -255,9 +255,7 @@ def test_limit_and_ties(store):
     assert len(hits) == 4
     tied = [hit.id for hit in hits if hit.payload["n"] != 9]
     assert tied == sorted(tied)
-    assert [hit.id for hit in store.search(question(), limit=1)] == [hits[0].id] or hits[0].score == hits[
-        1
-    ].score
+    assert [hit.id for hit in store.search(question(), limit=1)] == [hits[0].id] or hits[0].score == hits[1].score
     assert len(store.search(question(), limit=2)) == 2
     assert len(store.search(question(), limit=10**12)) == 4
     for limit in (0, -1):
@@ -308,9 +306,7 @@ def test_the_filter_comes_before_the_candidates_are_chosen(store):
         item.dense[:] = 5 if n < 10 else 1
     store.upsert(points)
     ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(3, 3)}
-    assert set(numbers(store.search(question(), limit=99, where={"doc_id": "b"}, **ask))) <= set(
-        range(10, 20)
-    )
+    assert set(numbers(store.search(question(), limit=99, where={"doc_id": "b"}, **ask))) <= set(range(10, 20))
     assert len(store.search(question(), limit=99, where={"doc_id": "b"}, **ask)) >= 3
 
 
@@ -346,9 +342,7 @@ def test_a_multi_vector_beyond_the_engines_limit_is_merged_not_refused(store, ca
     multi[-1] = [0, 0, 0, 0, 1]
     grid = TokenGrid(np.tile(np.array([[0.1, 0.1, 0.2, 0.2]], "f4"), (rows, 1)), "words")
     with caplog.at_level(logging.WARNING):
-        store.upsert(
-            [Point(key(1), multi=multi, payload={"n": 1, "doc_id": "d", "grid": schema.encode_grid(grid)})]
-        )
+        store.upsert([Point(key(1), multi=multi, payload={"n": 1, "doc_id": "d", "grid": schema.encode_grid(grid)})])
     assert "merged" in caplog.text
     (hit,) = store.search(np.array([[0, 0, 0, 0, 1]], "f4"), limit=1)
     assert 0.4 < hit.score <= 1

@@ -110,9 +110,7 @@ def test_a_second_process_is_told_which_index_is_open(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 @pytest.mark.parametrize("acknowledged", [1, 25])
 def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path, acknowledged):
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as writer:
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as writer:
         last = next(int(line) for line in writer.stdout if int(line) >= acknowledged)
         writer.send_signal(signal.SIGKILL)
         last = max([last, *(int(line) for line in writer.stdout if line.endswith("\n"))])
@@ -146,9 +144,7 @@ def test_a_process_killed_while_it_made_the_store_leaves_no_harm(tmp_path, step)
     assert not (tmp_path / "data.new").exists()
 
 
-@pytest.mark.parametrize(
-    "damage", ["no store.json", "half store.json", "no shard", "no segments", "no config"]
-)
+@pytest.mark.parametrize("damage", ["no store.json", "half store.json", "no shard", "no segments", "no config"])
 def test_damaged_files_are_reported_and_the_lock_is_given_back(tmp_path, damage):
     with open_(tmp_path) as store:
         store.upsert([point(1)])

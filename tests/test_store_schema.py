@@ -48,9 +48,7 @@ def test_text_that_is_no_grid_is_reported(text):
 
 def test_ids_are_stable_and_depend_on_all_parts():
     base = schema.point_id("a/b.pdf", "0" * 64, 3)
-    assert base == "d7431f91-5a24-5a9d-9fa9-483cf8b132af", (
-        "indexes that exist would not find their pages any more"
-    )
+    assert base == "d7431f91-5a24-5a9d-9fa9-483cf8b132af", "indexes that exist would not find their pages any more"
     assert base == schema.point_id("a/b.pdf", "0" * 64, 3, "page")
     others = [
         schema.point_id("a/c.pdf", "0" * 64, 3),
@@ -99,9 +97,7 @@ def test_merging_keeps_order_length_and_all_rows():
     merged = schema.merge_rows(rows, np.array([0, 2, 4]))
     np.testing.assert_allclose(merged, [[2**0.5, 2**0.5], [4, 0], [0, 6]], rtol=1e-6)
     nan = np.nan
-    boxes = np.array(
-        [[0.1, 0.1, 0.2, 0.2], [0.3, 0, 0.4, 0.1], [nan] * 4, [0.5, 0.5, 0.6, 0.6], [nan] * 4], "f4"
-    )
+    boxes = np.array([[0.1, 0.1, 0.2, 0.2], [0.3, 0, 0.4, 0.1], [nan] * 4, [0.5, 0.5, 0.6, 0.6], [nan] * 4], "f4")
     np.testing.assert_allclose(
         schema.merge_boxes(boxes, np.array([0, 2, 4])),
         [[0.1, 0, 0.4, 0.2], [0.5, 0.5, 0.6, 0.6], [nan] * 4],

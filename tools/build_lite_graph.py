@@ -42,9 +42,7 @@ class _Builder:
         self.weights.append(tensor)
         return name
 
-    def node(
-        self, kind: str, inputs: list[str], outputs: int = 1, domain: str = "", **attributes: object
-    ) -> list[str]:
+    def node(self, kind: str, inputs: list[str], outputs: int = 1, domain: str = "", **attributes: object) -> list[str]:
         names = [f"{kind}{len(self.nodes)}.{i}" for i in range(outputs)]
         self.nodes.append(helper.make_node(kind, inputs, names, domain=domain, **attributes))
         return names
@@ -61,9 +59,7 @@ class _Builder:
         [x] = self.node("QuantizeLinear", [x, scale, zero])
         weight = self.weight(f"{name}.w", (columns, rows), TensorProto.INT8)
         steps, bias = self.weight(f"{name}.steps", (rows,)), self.weight(f"{name}.b", (rows,))
-        return self.node("MatMulIntegerToFloat", [x, weight, scale, steps, zero, "", bias], domain=MICROSOFT)[
-            0
-        ]
+        return self.node("MatMulIntegerToFloat", [x, weight, scale, steps, zero, "", bias], domain=MICROSOFT)[0]
 
 
 def build() -> onnx.ModelProto:
@@ -72,9 +68,7 @@ def build() -> onnx.ModelProto:
     x = b.norm("x", "emb.ln")
     for layer in range(LAYERS):
         at = f"l{layer}"
-        query, key, value = b.node(
-            "Split", [b.linear(x, f"{at}.qkv", HIDDEN, 3 * HIDDEN)], 3, axis=-1, num_outputs=3
-        )
+        query, key, value = b.node("Split", [b.linear(x, f"{at}.qkv", HIDDEN, 3 * HIDDEN)], 3, axis=-1, num_outputs=3)
         [mixed] = b.node("MultiHeadAttention", [query, key, value], domain=MICROSOFT, num_heads=HEADS)
         mixed = b.linear(mixed, f"{at}.ao", HIDDEN, HIDDEN, smooth=False)
         x = b.norm(b.node("Add", [mixed, x])[0], f"{at}.aln")

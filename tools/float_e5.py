@@ -36,9 +36,7 @@ class _Builder:
         last = self.constant("last", [-1])
         centred = self.node("Sub", x, self.node("ReduceMean", x, last))
         squares = self.node("Pow", centred, self.constant("two", 2.0))
-        variance = self.node(
-            "Add", self.node("ReduceMean", squares, last), self.constant("eps", self.weights.epsilon)
-        )
+        variance = self.node("Add", self.node("ReduceMean", squares, last), self.constant("eps", self.weights.epsilon))
         scaled = self.node("Div", centred, self.node("Sqrt", variance))
         scaled = self.node("Mul", scaled, self.constant(f"{name}.w", self.weights.floats(f"{name}.w")))
         return self.node("Add", scaled, self.constant(f"{name}.b", self.weights.floats(f"{name}.b")))
@@ -83,9 +81,7 @@ def build(weights: E5Weights, *, watch: bool = False) -> onnx.ModelProto:
         watched[f"{at}.fi"] = x
         inner = b.linear(x, f"{at}.fi", weights.ffn)
         erf = b.node("Erf", b.node("Div", inner, b.constant("root two", 2**0.5)))
-        inner = b.node(
-            "Mul", b.node("Mul", inner, b.node("Add", erf, b.constant("one", 1.0))), b.constant("half", 0.5)
-        )
+        inner = b.node("Mul", b.node("Mul", inner, b.node("Add", erf, b.constant("one", 1.0))), b.constant("half", 0.5))
         watched[f"{at}.fo"] = inner
         x = b.norm(b.node("Add", b.linear(inner, f"{at}.fo", hidden), x), f"{at}.oln")
     b.nodes[-1].output[0] = "y"

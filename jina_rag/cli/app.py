@@ -58,10 +58,12 @@ def ingest(
     index: IndexOption,
     embedder: EmbedderOption = None,
     meta: Annotated[
-        list[str] | None, typer.Option("--meta", help="Metadata for these documents; repeatable.", metavar="KEY=VALUE")
+        list[str] | None,
+        typer.Option("--meta", help="Metadata for these documents; repeatable.", metavar="KEY=VALUE"),
     ] = None,
     password: Annotated[
-        list[str] | None, typer.Option("--password", help="Tried on encrypted files; repeatable.", metavar="TEXT")
+        list[str] | None,
+        typer.Option("--password", help="Tried on encrypted files; repeatable.", metavar="TEXT"),
     ] = None,
     ocr: Annotated[str, typer.Option(help="auto: where pixels hold text that the file lacks; always; never.")] = "auto",
     json: JsonOption = False,
@@ -96,7 +98,9 @@ def ingest(
 @app.command()
 def search(
     index: IndexOption,
-    question: Annotated[str | None, typer.Argument(help="In any language.", metavar="QUERY", show_default=False)] = None,
+    question: Annotated[
+        str | None, typer.Argument(help="In any language.", metavar="QUERY", show_default=False)
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="How many pages.", min=1)] = 5,
     filter: Annotated[  # noqa: A002  # the option's name
         list[str] | None,
@@ -110,10 +114,12 @@ def search(
         Path | None, typer.Option(help="Draw where the best page answers.", metavar="OUT.png", dir_okay=False)
     ] = None,
     queries: Annotated[
-        Path | None, typer.Option(help="Ask many questions: one JSON object with qid and query a line.", metavar="FILE.jsonl")
+        Path | None,
+        typer.Option(help="Ask many questions: one JSON object with qid and query a line.", metavar="FILE.jsonl"),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Where the rankings for --queries go.", metavar="OUT.jsonl", dir_okay=False)
+        Path | None,
+        typer.Option(help="Where the rankings for --queries go.", metavar="OUT.jsonl", dir_okay=False),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -201,7 +207,10 @@ def remove(
                 missing.append(document)
     if json:
         output.print_json(
-            {"removed": removed, "failed": [{"path": m, "reason": "No such document in the index."} for m in missing]}
+            {
+                "removed": removed,
+                "failed": [{"path": m, "reason": "No such document in the index."} for m in missing],
+            }
         )
     else:
         err.print(f"Removed {removed} document{'' if removed == 1 else 's'}.")
@@ -243,7 +252,13 @@ def info(
         }
         if documents:
             found["list"] = [
-                {"doc_id": r.doc_id, "path": str(r.path), "pages": r.pages, "regions": r.regions, "done": r.done}
+                {
+                    "doc_id": r.doc_id,
+                    "path": str(r.path),
+                    "pages": r.pages,
+                    "regions": r.regions,
+                    "done": r.done,
+                }
                 for r in records
             ]
         output.print_json(found)
@@ -273,7 +288,8 @@ def evaluate(
     ] = None,
     embedder: EmbedderOption = None,
     run: Annotated[
-        Path | None, typer.Option(help="Write the rankings, one question a line.", metavar="OUT.jsonl", dir_okay=False)
+        Path | None,
+        typer.Option(help="Write the rankings, one question a line.", metavar="OUT.jsonl", dir_okay=False),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -295,9 +311,7 @@ def evaluate(
             DocumentIndex.open(index or Path(scratch) / "index", embedder=embedder) as opened,
             output.ingest_progress(err, quiet=json) as progress,
         ):
-            report = measure_folder(
-                judged, opened, ingest=lambda paths: opened.ingest(paths, progress=progress)
-            )
+            report = measure_folder(judged, opened, ingest=lambda paths: opened.ingest(paths, progress=progress))
     if run is not None:
         write_run(run, report.run)
     if json:
@@ -323,13 +337,20 @@ def models(json: JsonOption = False) -> None:
     from jina_rag.models.registry import MODELS, is_installed
 
     if json:
-        output.print_json({"models": [model.to_json() | {"installed": is_installed(model)} for model in MODELS.values()]})
+        output.print_json(
+            {"models": [model.to_json() | {"installed": is_installed(model)} for model in MODELS.values()]}
+        )
         return
     out, _ = output.consoles()
     table = Table("name", "model", "reads", "languages", "licence", "installed", show_lines=True)
     for model in MODELS.values():
         table.add_row(
-            model.name, model.title, model.reads, model.languages, model.licence, "yes" if is_installed(model) else "no"
+            model.name,
+            model.title,
+            model.reads,
+            model.languages,
+            model.licence,
+            "yes" if is_installed(model) else "no",
         )
     out.print(table)
 
@@ -365,7 +386,10 @@ def demo(
     for answer in result.answers:
         output.print_hits(out, f"{answer.question}  ({answer.kind}, {answer.seconds * 1000:.0f} ms)", answer.hits)
     output.print_report(err, result.ingest)
-    out.print(f"\nOpen this in a browser: [bold]{output.shown(result.report.resolve().as_uri())}[/bold]", soft_wrap=True)
+    out.print(
+        f"\nOpen this in a browser: [bold]{output.shown(result.report.resolve().as_uri())}[/bold]",
+        soft_wrap=True,
+    )
 
 
 def main() -> None:

@@ -29,9 +29,7 @@ def data_uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def inline_picture(
-    picture: bytes | Image, *, max_width: int, max_bytes: int, crop: Box | None = None
-) -> InlinePicture:
+def inline_picture(picture: bytes | Image, *, max_width: int, max_bytes: int, crop: Box | None = None) -> InlinePicture:
     """Turn a picture into a JPEG data URI that is at most so wide and so heavy.
 
     Args:

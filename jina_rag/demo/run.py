@@ -116,9 +116,7 @@ def run_demo(
                     question=question.question,
                     kind=question.kind,
                     seconds=seconds,
-                    hits=tuple(
-                        _shown(index, question.question, hit, rank) for rank, hit in enumerate(hits, 1)
-                    ),
+                    hits=tuple(_shown(index, question.question, hit, rank) for rank, hit in enumerate(hits, 1)),
                     note=question.note,
                 )
             )
@@ -126,9 +124,7 @@ def run_demo(
         summary = _summary(stats, ingest, model)
     report = output / "report.html"
     # A file name may hold bytes that are no text; they become references, which a browser shows as such.
-    report.write_text(
-        render_report(tuple(shown), summary), encoding="utf-8", errors="xmlcharrefreplace", newline="\n"
-    )
+    report.write_text(render_report(tuple(shown), summary), encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
     return DemoResult(report, tuple(answers), ingest, stats, time.perf_counter() - started)
 
 

@@ -64,7 +64,10 @@ def read_folder(root: Path) -> JudgedFolder:
             )
     documents: dict[str, Path] = {}
     for line, entry in _lines(root / "docs.jsonl"):
-        doc, file = _text(entry, "doc", root / "docs.jsonl", line), _text(entry, "file", root / "docs.jsonl", line)
+        doc, file = (
+            _text(entry, "doc", root / "docs.jsonl", line),
+            _text(entry, "file", root / "docs.jsonl", line),
+        )
         if doc in documents:
             raise InvalidInputError(f"{root / 'docs.jsonl'}, line {line}: the document {doc!r} is listed twice.")
         documents[doc] = root / file

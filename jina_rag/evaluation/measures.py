@@ -16,9 +16,7 @@ DEPTH = 10
 """How many pages of a ranking the measures look at."""
 
 
-def measure(
-    queries: Sequence[JudgedQuery], run: Mapping[str, Sequence[PageKey]]
-) -> dict[str, dict[str, float]]:
+def measure(queries: Sequence[JudgedQuery], run: Mapping[str, Sequence[PageKey]]) -> dict[str, dict[str, float]]:
     """Score a run.
 
     Args:
@@ -31,9 +29,7 @@ def measure(
     import pytrec_eval
 
     judged = [query for query in queries if any(query.relevant.values())]
-    graded = {
-        q.qid: {_key(page): 2**grade - 1 for page, grade in q.relevant.items() if grade > 0} for q in judged
-    }
+    graded = {q.qid: {_key(page): 2**grade - 1 for page, grade in q.relevant.items() if grade > 0} for q in judged}
     full = {q.qid: {_key(page): int(grade == 2) for page, grade in q.relevant.items()} for q in judged}
     scores = {}
     for query in judged:

@@ -46,11 +46,7 @@ def find_caption(kind: RegionKind, box: Box, lines: Sequence[TextLine]) -> str:
 
 def named_caption(box: Box, lines: Sequence[TextLine]) -> str | None:
     """The nearest caption that says what it is ("Figure 3"), up to three lines of it; None without one."""
-    near = [
-        index
-        for index, line in enumerate(lines)
-        if _distance(line.box, box) <= _REACH and _NAMED.match(line.text)
-    ]
+    near = [index for index, line in enumerate(lines) if _distance(line.box, box) <= _REACH and _NAMED.match(line.text)]
     return _paragraph(min(near, key=lambda index: _distance(lines[index].box, box)), lines) if near else None
 
 

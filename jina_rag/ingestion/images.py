@@ -107,9 +107,7 @@ class ImageDocument:
         try:
             image: Image = pillow.open(file, formats=_FORMATS)
         except pillow.DecompressionBombError as error:
-            size = next(
-                (word for word in str(error).replace("(", " ").split() if word.isdigit()), "too many"
-            )
+            size = next((word for word in str(error).replace("(", " ").split() if word.isdigit()), "too many")
             raise LimitExceededError(
                 f"The picture has {size} pixels, more than the limit of "
                 f"{self._settings.limits.max_pixels:,}: scale it down."
@@ -230,6 +228,4 @@ def _complaints(notes: list[str]) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    notes.extend(
-        f"The picture was read with a complaint: {str(item.message).strip().rstrip('.')}." for item in caught
-    )
+    notes.extend(f"The picture was read with a complaint: {str(item.message).strip().rstrip('.')}." for item in caught)

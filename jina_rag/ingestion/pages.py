@@ -75,9 +75,7 @@ class DocumentEnd:
 Event: TypeAlias = "DocumentStart | Page | Failure | DocumentEnd"
 
 
-def read_pages(
-    sources: Iterable[SourceFile], settings: IngestSettings | None = None
-) -> Generator[Event, None, None]:
+def read_pages(sources: Iterable[SourceFile], settings: IngestSettings | None = None) -> Generator[Event, None, None]:
     """Read every page of every source, in order.
 
     A document that cannot be opened gives one `Failure` with page None and nothing else. Otherwise it gives

@@ -48,9 +48,7 @@ class PdfDocument:
             self._document = self._open()
             try:
                 self._unlock()
-                self._count = int(
-                    self._guarded("The document cannot be read", lambda: self._document.page_count)
-                )
+                self._count = int(self._guarded("The document cannot be read", lambda: self._document.page_count))
                 check_pages(self._count, settings.limits)
             except BaseException:
                 self._document.close()
@@ -107,11 +105,7 @@ class PdfDocument:
         if not self._document.needs_pass:
             return
         if not any(self._document.authenticate(password) for password in self._settings.passwords):
-            tried = (
-                "none of the given passwords opens it"
-                if self._settings.passwords
-                else "no password was given"
-            )
+            tried = "none of the given passwords opens it" if self._settings.passwords else "no password was given"
             raise PasswordRequiredError(f"The document is encrypted and {tried}.")
 
     def _guarded(self, problem: str, call: Callable[[], T]) -> T:
@@ -162,15 +156,11 @@ class PdfDocument:
                 f"The page is {width:.0f} x {height:.0f} points large; "
                 f"it was rendered at {zoom * 72:.0f} dpi instead of {self._settings.dpi}."
             )
-        pixmap = page.get_pixmap(
-            matrix=self._pymupdf.Matrix(zoom, zoom), colorspace=self._pymupdf.csRGB, alpha=False
-        )
+        pixmap = page.get_pixmap(matrix=self._pymupdf.Matrix(zoom, zoom), colorspace=self._pymupdf.csRGB, alpha=False)
         image = Image.frombuffer("RGB", (pixmap.width, pixmap.height), pixmap.samples, "raw", "RGB", 0, 1)
         return PageScreenshot(image=image, dpi=zoom * 72)
 
-    def _contents(
-        self, page: Handle, width: float, height: float, warnings: list[str]
-    ) -> tuple[list[Word], Shapes]:
+    def _contents(self, page: Handle, width: float, height: float, warnings: list[str]) -> tuple[list[Word], Shapes]:
         """Words, pictures and drawings as they stand on the displayed page."""
         rotation = page.rotation
         to_display = page.rotation_matrix
@@ -217,13 +207,14 @@ class PdfDocument:
 
 
 def _words_without_width(page: Handle, flags: int) -> list[tuple[Handle, ...]]:
-    """Words of fonts whose widths are wrong: PyMuPDF leaves them out, as their boxes are empty."""
+    """Words of fonts whose widths are wrong: PyMuPDF leaves them out, as their boxes are empty.
+
+    Each gets the box of its block, made as wide as it is high.
+    """
     return [
-        (x0, y0, max(x1, x0 + (y1 - y0)), y1, word)
-        for block in page.get_text("dict", flags=flags)["blocks"]
-        for line in block.get("lines", ())
-        for x0, y0, x1, y1 in [line["bbox"]]
-        for word in "".join(span["text"] for span in line["spans"]).split()
+        (x0, y0, max(x1, x0 + y1 - y0), y1, word)
+        for x0, y0, x1, y1, text, *_ in page.get_text("blocks", flags=flags)
+        for word in text.split()
     ]
 
 

@@ -47,17 +47,13 @@ def find_regions_in_pixels(image: Image, words: Sequence[Word]) -> tuple[Region,
     grey = np.asarray(image.convert("L"))
     if scale < 1:
         grey = cv2.erode(grey, np.ones((round(1 / scale), round(1 / scale)), np.uint8))
-    small = np.asarray(pillow.fromarray(grey).resize((width, height), pillow.Resampling.NEAREST)).astype(
-        np.int16
-    )
+    small = np.asarray(pillow.fromarray(grey).resize((width, height), pillow.Resampling.NEAREST)).astype(np.int16)
     marks = (np.abs(small - int(np.median(small))) > _CONTRAST).astype(np.uint8)
     anything = bool(marks.any())
     if marks.mean() > _NO_PAPER:
         return (Region("figure", _WHOLE),) if len(words) < _PHOTO_WORDS else ()
     for word in words:
-        x0, y0, x1, y1 = (
-            round(side * size) for side, size in zip(word.box, (width, height) * 2, strict=True)
-        )
+        x0, y0, x1, y1 = (round(side * size) for side, size in zip(word.box, (width, height) * 2, strict=True))
         marks[max(y0 - 1, 0) : y1 + 1, max(x0 - 1, 0) : x1 + 1] = 0
     _, _, found, _ = cv2.connectedComponentsWithStats(marks, connectivity=8)
     boxes = found[1:, :4].astype(np.float32)

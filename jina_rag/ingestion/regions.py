@@ -39,6 +39,8 @@ _MIN_SHARE = 0.012
 _BACKGROUND = 0.85
 # Labels this close to a chart or figure are part of it.
 _LABEL_GAP = 14.0
+# Shapes with this many numbers at them show data.
+_CHART_NUMBERS = 3
 _MAX_REGIONS = 12
 
 
@@ -78,9 +80,7 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine]) -> tuple[Region, ...
     pictures = [box for box in shapes.pictures if area(box) < _BACKGROUND * page]
     clusters = _split_clusters(drawings, _array(pictures), shapes.width, shapes.height)
     kinds = [_kind(box, drawings, curved, pictures, lines) for box in clusters]
-    others = merged(
-        [box for box, kind in zip(clusters, kinds, strict=True) if kind != "table"], _APART, _APART
-    )
+    others = [box for box, kind in zip(clusters, kinds, strict=True) if kind != "table"]
     tables = [box for box, kind in zip(clusters, kinds, strict=True) if kind == "table"]
     found: list[tuple[RegionKind, Box]] = []
     for box in merged(others, _APART, _APART):
@@ -94,15 +94,28 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine]) -> tuple[Region, ...
     found.sort(key=lambda item: area(item[1]), reverse=True)
     regions = []
     for kind, box in sorted(found[:_MAX_REGIONS], key=lambda item: (item[1][1], item[1][0])):
-        x0, y0, x1, y1 = place = box if kind == "table" else _with_labels(box, lines)
+        grown = box
+        if kind != "table":
+            grown = _with_labels(box, lines)
+            drawn = not _is_picture(box, pictures)
+            kind = "chart" if drawn and _numbers(grown, lines) >= _CHART_NUMBERS else kind
+        (x0, x1), (y0, y1) = np.clip((grown[::2], grown[1::2]), 0, [[shapes.width], [shapes.height]])
         place = (
-            max(x0 / shapes.width, 0.0),
-            max(y0 / shapes.height, 0.0),
-            min(x1 / shapes.width, 1.0),
-            min(y1 / shapes.height, 1.0),
+            float(x0) / shapes.width,
+            float(y0) / shapes.height,
+            float(x1) / shapes.width,
+            float(y1) / shapes.height,
         )
         regions.append(Region(kind, place, find_caption(kind, box, lines)))
     return tuple(regions)
+
+
+def _is_picture(box: Box, pictures: Sequence[Box]) -> bool:
+    return sum(intersection(picture, box) for picture in pictures) > 0.4 * area(box)
+
+
+def _numbers(box: Box, lines: Sequence[TextLine]) -> int:
+    return sum(line.numbers for line in lines if intersection(line.box, box) > 0.5 * area(line.box))
 
 
 def _is_large_enough(box: Box, page: float) -> bool:
@@ -169,9 +182,7 @@ def _clusters(boxes: Float32, width: float, height: float) -> list[Box]:
 
 def _rules(drawings: Float32) -> list[Box]:
     """Horizontal rules, top to bottom; pieces of one broken rule joined."""
-    thin = (drawings[:, 3] - drawings[:, 1] <= _RULE_THICKNESS) & (
-        drawings[:, 2] - drawings[:, 0] > _RULE_THICKNESS
-    )
+    thin = (drawings[:, 3] - drawings[:, 1] <= _RULE_THICKNESS) & (drawings[:, 2] - drawings[:, 0] > _RULE_THICKNESS)
     found = drawings[thin]
     rows = np.round((found[:, 1] + found[:, 3]) / 2)
     joined: list[Box] = []
@@ -231,15 +242,14 @@ def _kind(
     pictures: Sequence[Box],
     lines: Sequence[TextLine],
 ) -> RegionKind | None:
-    """What a cluster is; None if it is only the decoration of text."""
-    if sum(intersection(picture, box) for picture in pictures) > 0.4 * area(box):
+    """A table, or a figure that its labels may show to be a chart; None for the decoration of text."""
+    if _is_picture(box, pictures):
         return "figure"
     x0, y0, x1, y1 = box
     within = (drawings[:, 0] < x1) & (drawings[:, 2] > x0) & (drawings[:, 1] < y1) & (drawings[:, 3] > y0)
     inside = drawings[within]
     texts = [line for line in lines if intersection(line.box, box) > 0.5 * area(line.box)]
     words = sum(line.words for line in texts)
-    numbers = sum(line.numbers for line in texts)
     wide, high = inside[:, 2] - inside[:, 0], inside[:, 3] - inside[:, 1]
     flat = high <= _RULE_THICKNESS
     solid = int((~flat & (wide > _RULE_THICKNESS)).sum())
@@ -257,7 +267,7 @@ def _kind(
         return None
     if solid == 0 and curves == 0 and words == 0:
         return None
-    return "chart" if numbers >= 3 else "figure"
+    return "figure"
 
 
 def _with_labels(box: Box, lines: Sequence[TextLine]) -> Box:

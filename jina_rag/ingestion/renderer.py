@@ -41,8 +41,7 @@ def check_size(path: Path, limits: Limits) -> None:
         raise DocumentError("The file is empty (0 bytes).")
     if size > limits.max_bytes:
         raise LimitExceededError(
-            f"The file has {size:,} bytes, more than the limit of {limits.max_bytes:,}: "
-            "raise limits.max_bytes."
+            f"The file has {size:,} bytes, more than the limit of {limits.max_bytes:,}: raise limits.max_bytes."
         )
 
 
@@ -63,9 +62,7 @@ def check_pages(count: int, limits: Limits) -> None:
 
 def fitting_scale(width: float, height: float, limits: Limits) -> float:
     """The factor, at most 1, that brings `width` x `height` pixels within the limits of a screenshot."""
-    return min(
-        1.0, math.sqrt(limits.max_render_pixels / max(width * height, 1)), _MAX_SIDE / max(width, height, 1)
-    )
+    return min(1.0, math.sqrt(limits.max_render_pixels / max(width * height, 1)), _MAX_SIDE / max(width, height, 1))
 
 
 def number_in_range(number: int, count: int) -> int:

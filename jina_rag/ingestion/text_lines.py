@@ -60,7 +60,5 @@ def _line(words: Sequence[tuple[str, Box]]) -> TextLine:
     box = words[0][1]
     for _, other in words[1:]:
         box = union(box, other)
-    numbers = sum(
-        1 for text, _ in words if text.strip("()[]%€$£-+–−.,:;").replace(",", "").replace(".", "").isdigit()
-    )
+    numbers = sum(1 for text, _ in words if text.strip("()[]%€$£-+–−.,:;").replace(",", "").replace(".", "").isdigit())
     return TextLine(" ".join(text for text, _ in words), box, len(words), numbers)

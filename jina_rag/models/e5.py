@@ -125,9 +125,7 @@ def _place(text: str, parts: Sequence[tuple[str, list[Piece]]]) -> tuple[Token, 
 def graph_tensors(weights: E5Weights) -> dict[str, npt.NDArray[Any]]:
     """All weights that the graph file names, by those names."""
     calibration = Calibration.read(ASSETS / "e5_calibration.npz")
-    tensors: dict[str, npt.NDArray[Any]] = {
-        f"emb.ln.{part}": weights.floats(f"emb.ln.{part}") for part in "wb"
-    }
+    tensors: dict[str, npt.NDArray[Any]] = {f"emb.ln.{part}": weights.floats(f"emb.ln.{part}") for part in "wb"}
     for layer in range(weights.layers):
         tensors |= layer_tensors(weights, calibration, layer)
     return tensors

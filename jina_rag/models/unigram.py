@@ -131,9 +131,7 @@ class Unigram:
             choice[:, step] = column = ways.argmax(axis=1)
             best[:, longest + step] = ways[rows, column]
         taken = np.take_along_axis(ids, choice[:, :, None], axis=2)[:, :, 0]
-        for size, back, piece in zip(
-            sizes.tolist(), (longest - choice).tolist(), taken.tolist(), strict=True
-        ):
+        for size, back, piece in zip(sizes.tolist(), (longest - choice).tolist(), taken.tolist(), strict=True):
             yield self._path(size, back, piece)
 
     def _path(self, end: int, back: list[int], piece: list[int]) -> list[Piece]:
@@ -169,9 +167,7 @@ class Unigram:
             begins = self._offsets[index]
             right = self._offsets[index + 1] - begins == length
             for step in range(length):
-                right &= (
-                    self._letters[np.minimum(begins + step, len(self._letters) - 1)] == letters[at + step]
-                )
+                right &= self._letters[np.minimum(begins + step, len(self._letters) - 1)] == letters[at + step]
             starts.append(at[right])
             ids.append(index[right])
             lengths.append(np.full(len(starts[-1]), length))

@@ -19,9 +19,7 @@ DEFAULT_MAX_SIDE = 960
 DEFAULT_MIN_SCORE = 0.6
 
 
-def read_words(
-    image: Image, *, max_side: int = DEFAULT_MAX_SIDE, min_score: float = DEFAULT_MIN_SCORE
-) -> list[Word]:
+def read_words(image: Image, *, max_side: int = DEFAULT_MAX_SIDE, min_score: float = DEFAULT_MIN_SCORE) -> list[Word]:
     """Read all words of an image.
 
     Safe to call from many threads at once; each call uses one processor. Text turned by a quarter or by half

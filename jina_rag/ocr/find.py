@@ -58,7 +58,7 @@ def find_lines(session: Session, pixels: Pixels, *, max_side: int) -> list[Float
     quads = []
     for tile in _tiles(max(height, width), min(height, width)):
         part = pixels[tile.start : tile.end] if along else pixels[:, tile.start : tile.end]
-        if int(part.max()) - int(part.min()) < _CONTRAST:
+        if np.ptp(part, axis=(0, 1)).max() < _CONTRAST:
             continue
         shift = np.array((0, tile.start) if along else (tile.start, 0), dtype=np.float32)
         for quad in _find(session, part, max_side):
@@ -113,12 +113,12 @@ def written_part(pixels: Pixels) -> tuple[int, int, int, int] | None:
 
     Empty margins are a good part of most pages, and looking for lines costs time for every pixel.
     """
-    grey = pixels.min(axis=2).astype(np.int16)
-    rows = np.flatnonzero(grey.max(axis=1) - grey.min(axis=1) >= _CONTRAST)
-    columns = np.flatnonzero(grey.max(axis=0) - grey.min(axis=0) >= _CONTRAST)
+    # In each channel by itself: letters may differ from the paper in colour alone.
+    rows = np.flatnonzero((np.ptp(pixels, axis=1) >= _CONTRAST).any(axis=1))
+    columns = np.flatnonzero((np.ptp(pixels, axis=0) >= _CONTRAST).any(axis=1))
     if len(rows) == 0 or len(columns) == 0:
         return None
-    height, width = grey.shape
+    height, width = pixels.shape[:2]
     return (
         max(int(columns[0]) - _MARGIN, 0),
         max(int(rows[0]) - _MARGIN, 0),

@@ -81,9 +81,7 @@ def read_lines(pixels: Pixels, known: Float32, *, max_side: int) -> list[Line]:
         max_side: Lines are found in a copy no longer than this; they are read at full size.
     """
     loaded = models()
-    quads = [
-        quad for quad in find_lines(loaded.finder, pixels, max_side=max_side) if _cover(quad, known) < _KNOWN
-    ]
+    quads = [quad for quad in find_lines(loaded.finder, pixels, max_side=max_side) if _cover(quad, known) < _KNOWN]
     lines = _read(loaded, pixels, [quad for quad in quads if not _is_tall(quad)])
     if lines and np.mean([line.score for line in lines]) < _DOUBT:
         lines = _surer_way(loaded, pixels, lines)

@@ -59,9 +59,7 @@ def _folder() -> Path:
     # Found, not imported: importing rapidocr sets up logging of its own and takes half a second.
     spec = importlib.util.find_spec("rapidocr")
     if spec is None or not spec.submodule_search_locations:
-        raise MissingDependencyError(
-            "OCR needs the package 'rapidocr', which is not installed: pip install rapidocr"
-        )
+        raise MissingDependencyError("OCR needs the package 'rapidocr', which is not installed: pip install rapidocr")
     return Path(spec.submodule_search_locations[0]) / "models"
 
 

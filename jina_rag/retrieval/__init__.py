@@ -1,0 +1,1 @@
+"""Where models, stores and ingestion meet: fill an index, search it, explain what was found."""

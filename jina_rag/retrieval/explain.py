@@ -100,8 +100,8 @@ class Explanation:
         soft = images.fromarray((canvas * 255).astype(np.uint8)).filter(
             ImageFilter.GaussianBlur(max(canvas.shape) * 0.004)
         )
-        shine: Float32 = np.asarray(soft.resize(size, images.Resampling.BILINEAR), dtype=np.float32) / 255
-        return shine
+        shine: Float32 = np.asarray(soft.resize(size, images.Resampling.BILINEAR), dtype=np.float32)
+        return shine / np.float32(255)
 
 
 def explain(query: Float32, document: Float32, grid: TokenGrid, image_path: Path) -> Explanation:

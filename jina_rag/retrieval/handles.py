@@ -1,7 +1,7 @@
 """What lies in an index folder, opened together and shared by every handle of the process.
 
-    kb/manifest.sqlite3   documents, settings        kb/vectors/   the store
-    kb/images/            screenshots and crops
+kb/manifest.sqlite3   documents, settings        kb/vectors/   the store
+kb/images/            screenshots and crops
 """
 
 from __future__ import annotations
@@ -97,9 +97,7 @@ def open_handle(root: Path, embedder: str | Embedder | None, *, create: bool) ->
         raise InvalidInputError(f"{root} is a file; an index is a folder.")
     made_here = not (root / MANIFEST).is_file()
     if made_here and not create:
-        raise IndexNotFoundError(
-            f"There is no index at {root}: make one with `jina-rag ingest FOLDER --index {root}`."
-        )
+        raise IndexNotFoundError(f"There is no index at {root}: make one with `jina-rag ingest FOLDER --index {root}`.")
     if made_here and root.is_dir() and any(entry.name != VECTORS for entry in root.iterdir()):
         raise IndexStateError(f"{root} holds other files: choose an empty or a new folder for the index.")
     # Before anything is written, so that a misspelt model leaves no half-made index behind.

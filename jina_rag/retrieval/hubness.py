@@ -14,6 +14,7 @@ import numpy as np
 
 from jina_rag.background import QUESTIONS
 from jina_rag.protocols import Embedder
+from jina_rag.scoring import similarity
 from jina_rag.types import Float32
 
 
@@ -37,4 +38,4 @@ class Background:
         Returns:
             0 for a page without tokens.
         """
-        return float((rows @ self._rows.T).max(axis=0) @ self._share) if len(rows) else 0.0
+        return float((similarity(rows, self._rows).max(axis=0) * self._share).sum()) if len(rows) else 0.0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from jina_rag.config import IngestSettings
 from jina_rag.errors import IndexStateError, InvalidInputError
@@ -20,6 +20,7 @@ from jina_rag.retrieval.ingest import Ingestion, IngestProgress, Metadata, drop_
 from jina_rag.retrieval.manifest import DocumentRecord
 from jina_rag.retrieval.search import Searcher
 from jina_rag.types import IngestReport, ScoredPage, Where
+
 
 @dataclass(frozen=True, slots=True)
 class IndexStats:
@@ -161,7 +162,7 @@ class DocumentIndex:
         question: str,
         *,
         k: int = 5,
-        filter: Where | None = None,  # noqa: A002  # the word users look for
+        filter: Where | None = None,  # the word users look for
         details: bool = True,
     ) -> list[ScoredPage]:
         """Rank pages for a question.
@@ -291,6 +292,11 @@ def _matching(records: Sequence[DocumentRecord], pattern: str) -> list[DocumentR
 
 
 def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    """Bytes on disk; the engine's files are sparse, so that their lengths would tell far too much."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(_allocated(file.stat()) for file in files)
+
+
+def _allocated(status: os.stat_result) -> int:
+    blocks: int | None = getattr(status, "st_blocks", None)  # Windows has none
+    return status.st_size if blocks is None else min(status.st_size, blocks * 512)

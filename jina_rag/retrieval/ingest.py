@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jina_rag import lexical
 from jina_rag.config import IngestSettings
@@ -26,7 +26,10 @@ from jina_rag.retrieval.manifest import DocumentRecord, Manifest, Part
 from jina_rag.retrieval.places import describe
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
-from jina_rag.types import Box, Failure, IngestReport, Page, Point
+from jina_rag.types import Box, Failure, Float32, IngestReport, Page, Point, TokenGrid
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 BATCH_PAGES = 8
 """Pages embedded together. Enough to fill batches, few enough to keep memory flat."""
@@ -162,7 +165,11 @@ class Ingestion:
             taken.add(doc_id)
             metadata = self._metadata_of(source.path, known)
             same = known is not None and known.done and dict(known.metadata) == metadata
-            if known and same and (known.path, known.size, known.mtime_ns) == (path, status.st_size, status.st_mtime_ns):
+            if (
+                known
+                and same
+                and (known.path, known.size, known.mtime_ns) == (path, status.st_size, status.st_mtime_ns)
+            ):
                 self._repeat(known)
                 return None
             with path.open("rb") as file:
@@ -294,7 +301,7 @@ class Ingestion:
         self._regions += sum(part.kind != "page" for group in parts.values() for part in group)
         self._tell(pages=self._state.pages + len(pages))
 
-    def _encode(self, pages: Sequence[Page]) -> Iterator[tuple[Page, Any, Any, Any]]:
+    def _encode(self, pages: Sequence[Page]) -> Iterator[tuple[Page, Float32, Float32, TokenGrid | None]]:
         """Embed together; if that fails, one by one, so that one page's fault stays its own."""
         try:
             result = self._embedder.encode_document([self._input(page) for page in pages])
@@ -308,7 +315,8 @@ class Ingestion:
             self._failed.append(failure)
             self._open[page.doc_id].failures.append(failure)
             return
-        assert result.single is not None and result.multi is not None
+        assert result.single is not None
+        assert result.multi is not None
         grids = result.grids or [None] * len(pages)
         yield from zip(pages, result.single, result.multi, grids, strict=True)
 
@@ -319,7 +327,12 @@ class Ingestion:
         return " ".join(re.findall(r"[^\W_]+", PurePosixPath(page.doc_id).stem))
 
     def _point(
-        self, record: DocumentRecord, page: Page, dense: Any, rows: Any, grid: Any  # noqa: ANN401  # as `_encode` yields
+        self,
+        record: DocumentRecord,
+        page: Page,
+        dense: Float32,
+        rows: Float32,
+        grid: TokenGrid | None,
     ) -> tuple[Point, list[Part]]:
         """Write the page's images and make its point."""
         quality = self._settings.jpeg_quality
@@ -347,12 +360,17 @@ class Ingestion:
         )
         parts = [Part(point_id, page.number, "page", image)]
         parts += [
-            Part(schema.point_id(record.doc_id, record.sha256, page.number, f"region{n}"), page.number, region.kind, crop)
+            Part(
+                schema.point_id(record.doc_id, record.sha256, page.number, f"region{n}"),
+                page.number,
+                region.kind,
+                crop,
+            )
             for n, (region, crop) in enumerate(zip(page.regions, crops, strict=True))
         ]
         return schema.fit(point), parts
 
-    def _bias(self, rows: Any) -> float:  # noqa: ANN401  # as `_encode` yields
+    def _bias(self, rows: Float32) -> float:
         if not self._embedder.hubness:
             return 0.0
         if self._background is None:
@@ -372,9 +390,7 @@ class Ingestion:
         for document in ready:
             del self._open[document.record.doc_id]
             self._warnings += document.warnings
-            old = self._manifest.finish(
-                document.record.doc_id, failures=document.failures, warnings=document.warnings
-            )
+            old = self._manifest.finish(document.record.doc_id, failures=document.failures, warnings=document.warnings)
             drop_parts(old, store=self._store, manifest=self._manifest, images=self._images)
             finished = self._manifest.document(document.record.doc_id)
             self._documents += finished is not None and finished.pages > 0
@@ -386,16 +402,14 @@ class Ingestion:
             self._progress(self._state)
 
 
-def drop_parts(
-    parts: Sequence[Part], *, store: MultiVectorStore, manifest: Manifest, images: ImageFiles
-) -> None:
+def drop_parts(parts: Sequence[Part], *, store: MultiVectorStore, manifest: Manifest, images: ImageFiles) -> None:
     """Remove points that the manifest has forgotten, and the images that nothing refers to any more."""
     store.delete([part.part_id for part in parts])
     for name in manifest.unreferenced(part.image for part in parts if part.image):
         images.delete(name)
 
 
-def _crop(page: Page, box: Box) -> Any:  # noqa: ANN401  # PIL's Image, imported by none but the readers
+def _crop(page: Page, box: Box) -> Image:
     width, height = page.screenshot.image.size
     x0, y0, x1, y1 = box
     left, top = min(int(x0 * width), width - 1), min(int(y0 * height), height - 1)

@@ -189,9 +189,7 @@ class Manifest:
 
     def unreferenced(self, images: Iterable[str]) -> set[str]:
         """Those of `images` that no point refers to any more."""
-        return {
-            image for image in set(images) if not self._rows("SELECT 1 FROM parts WHERE image = ? LIMIT 1", image)
-        }
+        return {image for image in set(images) if not self._rows("SELECT 1 FROM parts WHERE image = ? LIMIT 1", image)}
 
     def totals(self) -> dict[str, int]:
         """Documents, pages and regions that are completely indexed."""
@@ -206,9 +204,10 @@ class Manifest:
         """State that the document is being indexed; an older revision's parts stay until `finish`."""
         with self._write() as db:
             db.execute(
-                "INSERT INTO documents (doc_id, path, sha256, size, mtime_ns, state, metadata) VALUES (?,?,?,?,?,'pending',?)"
-                " ON CONFLICT (doc_id) DO UPDATE SET path = excluded.path, sha256 = excluded.sha256, size = excluded.size,"
-                " mtime_ns = excluded.mtime_ns, state = 'pending', metadata = excluded.metadata",
+                "INSERT INTO documents (doc_id, path, sha256, size, mtime_ns, state, metadata)"
+                " VALUES (?, ?, ?, ?, ?, 'pending', ?)"
+                " ON CONFLICT (doc_id) DO UPDATE SET path = excluded.path, sha256 = excluded.sha256,"
+                " size = excluded.size, mtime_ns = excluded.mtime_ns, state = 'pending', metadata = excluded.metadata",
                 (
                     record.doc_id,
                     _pack(record.path),
@@ -227,9 +226,7 @@ class Manifest:
                 [(part.part_id, doc_id, revision, part.page, part.kind, part.image) for part in parts],
             )
 
-    def finish(
-        self, doc_id: str, *, failures: Sequence[Failure] = (), warnings: Sequence[Failure] = ()
-    ) -> list[Part]:
+    def finish(self, doc_id: str, *, failures: Sequence[Failure] = (), warnings: Sequence[Failure] = ()) -> list[Part]:
         """Mark a document done; returns the parts of older revisions, which are forgotten here."""
         with self._write() as db:
             old = [

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jina_rag.compression import decode_signs, encode_signs
-from jina_rag.scoring import token_similarity
+from jina_rag.scoring import similarity, token_similarity
 from jina_rag.stores import schema
 from jina_rag.types import Float32, Page, Region, TokenGrid
 
@@ -44,7 +44,12 @@ def describe(page: Page, rows: Float32, grid: TokenGrid | None, crops: Sequence[
     payload: dict[str, Any] = {
         schema.TEXT: page.text,
         schema.REGIONS: [
-            {"kind": region.kind, "box": [round(x, 5) for x in region.box], "caption": region.caption, "image": crop}
+            {
+                "kind": region.kind,
+                "box": [round(x, 5) for x in region.box],
+                "caption": region.caption,
+                "image": crop,
+            }
             for region, crop in zip(page.regions, crops, strict=True)
         ],
     }
@@ -72,22 +77,21 @@ def find_place(query: Float32, payload: Mapping[str, Any], image_folder: Path) -
     grid = schema.decode_grid(payload[schema.GRID])
     if len(grid) != len(rows):  # the store merged neighbouring rows of a very long page
         return Place(snippet=_cut(text.split(), 0))
-    similarity = rows @ query.T
     return Place(
-        region=_best_region(similarity, grid.boxes, regions),
+        region=_best_region(similarity(rows, query), grid.boxes, regions),
         snippet=_snippet(token_similarity(query, rows), text),
     )
 
 
-def _best_region(similarity: Float32, boxes: Float32, regions: Sequence[Region]) -> Region | None:
+def _best_region(similarities: Float32, boxes: Float32, regions: Sequence[Region]) -> Region | None:
     """The region with the greatest MaxSim, if the rest of the page without it has less."""
     best: tuple[float, Region] | None = None
     for region in regions:
         inside = _inside(boxes, region)
         if not inside.any():
             continue
-        score = float(similarity[inside].max(axis=0).mean())
-        rest = float(similarity[~inside].max(axis=0).mean()) if not inside.all() else -np.inf
+        score = float(similarities[inside].max(axis=0).mean())
+        rest = float(similarities[~inside].max(axis=0).mean()) if not inside.all() else -np.inf
         if score > rest and (best is None or score > best[0]):
             best = (score, replace(region, score=score))
     return None if best is None else best[1]

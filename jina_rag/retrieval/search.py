@@ -28,9 +28,7 @@ _OWN_KEYS = {"doc_id": schema.DOC_ID, "page": schema.PAGE}
 class Searcher:
     """Searches one index. Holds no state of its own; several threads may use it."""
 
-    def __init__(
-        self, *, store: MultiVectorStore, manifest: Manifest, images: ImageFiles, embedder: Embedder
-    ) -> None:
+    def __init__(self, *, store: MultiVectorStore, manifest: Manifest, images: ImageFiles, embedder: Embedder) -> None:
         self._store = store
         self._manifest = manifest
         self._images = images
@@ -40,7 +38,8 @@ class Searcher:
         """See `DocumentIndex.search`."""
         conditions = self._conditions(where or {})
         encoded = self._embedder.encode_query([question])
-        assert encoded.single is not None and encoded.multi is not None
+        assert encoded.single is not None
+        assert encoded.multi is not None
         query = encoded.multi[0]
         if conditions is None:
             return []
@@ -58,9 +57,7 @@ class Searcher:
     def explain(self, question: str, hit: ScoredPage) -> Explanation:
         """See `DocumentIndex.explain`."""
         record = self._manifest.document(hit.doc_id)
-        found = (
-            self._store.fetch([schema.point_id(hit.doc_id, record.sha256, hit.page)]) if record is not None else []
-        )
+        found = self._store.fetch([schema.point_id(hit.doc_id, record.sha256, hit.page)]) if record is not None else []
         if not found:
             raise IndexStateError(f"{hit.doc_id}, page {hit.page} is not in this index: search again.")
         point = found[0]
@@ -80,7 +77,7 @@ class Searcher:
         record = self._manifest.document(payload[schema.DOC_ID])
         if record is None:
             raise IndexStateError(
-                f"The store has a page of {payload[schema.DOC_ID]!r}, which the manifest does not know: ingest it again."
+                f"The store has a page of {payload[schema.DOC_ID]!r}, unknown to the manifest: ingest it again."
             )
         place = find_place(query, payload, self._images.folder) if details else Place()
         return ScoredPage(
@@ -103,9 +100,10 @@ class Searcher:
                 conditions[_OWN_KEYS.get(key, f"{schema.META}.{key}")] = value
         if "path" in where:
             ids = self._matching_ids(where["path"])
-            if schema.DOC_ID in conditions:
-                asked = conditions[schema.DOC_ID]
-                ids = [doc_id for doc_id in ids if doc_id == asked or (not isinstance(asked, str) and doc_id in asked)]
+            if "doc_id" in where:
+                asked = where["doc_id"]
+                wanted = {asked} if isinstance(asked, str | int | float) else set(asked)
+                ids = [doc_id for doc_id in ids if doc_id in wanted]
             if not ids:
                 return None
             conditions[schema.DOC_ID] = ids
@@ -114,12 +112,12 @@ class Searcher:
     def _matching_ids(self, value: Scalar | Sequence[Scalar]) -> list[str]:
         globs = [value] if isinstance(value, str) else value
         if not isinstance(globs, Sequence) or not all(isinstance(glob, str) for glob in globs):
-            raise InvalidInputError(f"The filter 'path' is {value!r}: give a glob such as 'reports/*.pdf', or a list of them.")
+            raise InvalidInputError(
+                f"The filter 'path' is {value!r}: give a glob such as 'reports/*.pdf', or a list of them."
+            )
         return [
             record.doc_id
             for record in self._manifest.documents()
             for glob in globs
             if fnmatch.fnmatchcase(record.doc_id, str(glob)) or fnmatch.fnmatchcase(record.path.as_posix(), str(glob))
         ]
-
-

@@ -33,9 +33,7 @@ Engine: TypeAlias = Any
 _FORMAT: Final = 1
 
 
-def open_shard(
-    engine: Engine, folder: Path, dim: int, multi_dim: int, *, create: bool
-) -> tuple[Engine, BaseFileLock]:
+def open_shard(engine: Engine, folder: Path, dim: int, multi_dim: int, *, create: bool) -> tuple[Engine, BaseFileLock]:
     """Lock the folder and load its shard, after making it where there is none; see `EdgeStore.open`.
 
     Args:
@@ -78,9 +76,7 @@ def _locked(folder: Path) -> BaseFileLock:
             "close it there first, or open a copy of the folder."
         ) from exc
     except OSError as exc:
-        raise IndexStateError(
-            f"The index at {folder} cannot be locked ({exc}): is the folder writable?"
-        ) from exc
+        raise IndexStateError(f"The index at {folder} cannot be locked ({exc}): is the folder writable?") from exc
     return lock
 
 
@@ -107,13 +103,10 @@ def _check_dims(file: Path, folder: Path, dim: int, multi_dim: int) -> None:
         version = int(facts["format"])
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise IndexCorruptError(
-            f"The index at {folder} cannot be read ({file.name}: {exc}): "
-            "restore it, or ingest into a new folder."
+            f"The index at {folder} cannot be read ({file.name}: {exc}): restore it, or ingest into a new folder."
         ) from exc
     if version != _FORMAT:
-        raise IndexMismatchError(
-            f"The index at {folder} was written by another version of jina-rag: ingest it again."
-        )
+        raise IndexMismatchError(f"The index at {folder} was written by another version of jina-rag: ingest it again.")
     if kept != (dim, multi_dim):
         raise IndexMismatchError(
             f"The index at {folder} keeps vectors of {kept[0]} and {kept[1]} dimensions, the model makes "
@@ -150,8 +143,7 @@ def translated(folder: Path, doing: str) -> Iterator[None]:
         reason = " ".join(str(exc).split())
         if doing == "be opened":
             raise IndexCorruptError(
-                f"The index at {folder} could not be opened ({reason}): "
-                "restore it, or ingest into a new folder."
+                f"The index at {folder} could not be opened ({reason}): restore it, or ingest into a new folder."
             ) from exc
         raise IndexStateError(
             f"The index at {folder} could not {doing} ({reason}): is the disk full or the folder read-only?"

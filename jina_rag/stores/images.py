@@ -88,9 +88,7 @@ class ImageFiles:
         try:
             target.unlink(missing_ok=True)
         except OSError as exc:
-            raise IndexStateError(
-                f"The page image {target} cannot be removed: {exc.strerror or exc}."
-            ) from exc
+            raise IndexStateError(f"The page image {target} cannot be removed: {exc.strerror or exc}.") from exc
 
     def names(self) -> Iterator[str]:
         """The names of all pictures, in no particular order."""

@@ -59,9 +59,7 @@ class MemoryStore:
         points = self._matching(where)
         if prefetch is not None:
             if dense is None and lexical is None:
-                raise InvalidInputError(
-                    "A prefetch needs a dense or a lexical vector to find candidates with."
-                )
+                raise InvalidInputError("A prefetch needs a dense or a lexical vector to find candidates with.")
             found: set[str] = set()
             if dense is not None and prefetch.dense > 0:
                 found |= {hit.id for hit in self.nearest(dense, limit=prefetch.dense, where=where)}
@@ -72,9 +70,7 @@ class MemoryStore:
         scores = maxsim_many(multi, [rows for _, rows in filled])
         return _best([point for point, _ in filled], scores, limit)
 
-    def nearest(
-        self, vector: Float32 | SparseVector, *, limit: int, where: Where | None = None
-    ) -> list[StoreHit]:
+    def nearest(self, vector: Float32 | SparseVector, *, limit: int, where: Where | None = None) -> list[StoreHit]:
         """Rank by the dense or the lexical vector; see `MultiVectorStore`."""
         points = self._matching(where)
         if isinstance(vector, SparseVector):

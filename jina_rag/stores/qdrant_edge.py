@@ -32,9 +32,7 @@ class EdgeStore:
     Methods may be called from several threads. Multi-vectors are kept as float16, dense ones as float32.
     """
 
-    def __init__(
-        self, path: Path, engine: Engine, shard: Engine, lock: BaseFileLock, dims: tuple[int, int]
-    ) -> None:
+    def __init__(self, path: Path, engine: Engine, shard: Engine, lock: BaseFileLock, dims: tuple[int, int]) -> None:
         self._path = path
         self._engine = engine
         self._shard = shard
@@ -126,9 +124,7 @@ class EdgeStore:
             stages.append((sparse(self._engine, lexical), schema.LEXICAL, prefetch.lexical))
         return self._query(rows.tolist(), schema.MULTI, limit, wanted, stages) if stages else []
 
-    def nearest(
-        self, vector: Float32 | SparseVector, *, limit: int, where: Where | None = None
-    ) -> list[StoreHit]:
+    def nearest(self, vector: Float32 | SparseVector, *, limit: int, where: Where | None = None) -> list[StoreHit]:
         """Rank by one cheap vector: dense, shape (dim,), or lexical.
 
         A lexical one finds only points that share a term with it.
@@ -139,9 +135,7 @@ class EdgeStore:
         wanted = schema.wanted_tags(where or {})
         if isinstance(vector, SparseVector):
             return (
-                self._query(sparse(self._engine, vector), schema.LEXICAL, limit, wanted)
-                if len(vector.indices)
-                else []
+                self._query(sparse(self._engine, vector), schema.LEXICAL, limit, wanted) if len(vector.indices) else []
             )
         return self._query(checked(vector, 1, self.dim, "dense vector").tolist(), schema.DENSE, limit, wanted)
 

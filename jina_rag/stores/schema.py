@@ -138,9 +138,7 @@ def checked_scalar(key: str, value: object) -> Scalar:
     plain = value.item() if isinstance(value, np.generic) else value
     if isinstance(plain, str | bool | int) or (isinstance(plain, float) and math.isfinite(plain)):
         return plain
-    raise InvalidInputError(
-        f"The filter {key!r} has the value {value!r}: give strings, numbers, true or false."
-    )
+    raise InvalidInputError(f"The filter {key!r} has the value {value!r}: give strings, numbers, true or false.")
 
 
 def clean_payload(value: Any) -> Any:  # noqa: ANN401  # JSON has no narrower type
@@ -153,11 +151,7 @@ def clean_payload(value: Any) -> Any:  # noqa: ANN401  # JSON has no narrower ty
         value = value.item()
     if isinstance(value, str):
         # PDF text layers hold halves of surrogate pairs; losing the page for one would be worse.
-        return (
-            value
-            if value.isascii()
-            else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        )
+        return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
