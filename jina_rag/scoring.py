@@ -89,17 +89,20 @@ def best_window(query: Float32, document: Float32, *, window: int = 96) -> float
 
 
 def token_similarity(query: Float32, document: Float32) -> Float32:
-    """For each document token, how much it answers the whole question: shape (document tokens,) float32.
+    """How much each document token speaks to the whole question: its mean dot product with the query tokens.
 
-    Each query token casts its similarity above its own mean over the page, so that a query token that is
-    similar to everything does not light up the whole page.
+    The mean, not the best: a token that matches one word of the question by chance must not outshine a place
+    where all of them are spoken of.
+
+    Args:
+        query: Shape (query tokens, dim).
+        document: Shape (document tokens, dim).
+
+    Returns:
+        Shape (document tokens,) float32.
     """
     _check(query, [document])
-    if len(document) == 0:
-        return np.zeros(0, dtype=np.float32)
-    similarities = similarity(document, query)
-    contrast: Float32 = (similarities - similarities.mean(axis=0, keepdims=True)).clip(min=0).mean(axis=1)
-    return contrast
+    return similarity(document, query).mean(axis=1)
 
 
 def similarity(document: Float32, query: Float32) -> Float32:

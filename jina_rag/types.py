@@ -47,7 +47,7 @@ class Region:
         box: Where it is on the page.
         caption: The words above or below that name it; empty if none were found.
         image_path: The crop beside the index, once stored.
-        score: Its late-interaction score for the question, in search results.
+        score: How much its words speak to the question, in search results; comparable within a page only.
     """
 
     kind: RegionKind

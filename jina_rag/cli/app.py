@@ -142,12 +142,17 @@ def search(
     if queries is not None and run is not None:
         if heatmap is not None or where:
             raise typer.BadParameter("--heatmap and --filter go with a single QUERY.")
+        _folder_exists(run)
         _search_many(index, queries, run, k, json=json)
         return
     assert question is not None
+    if heatmap is not None:
+        if heatmap.suffix.lower() != ".png":
+            raise typer.BadParameter(f"--heatmap {str(heatmap)!r}: a heat map is a PNG, so give a name in .png.")
+        _folder_exists(heatmap)
     from jina_rag.retrieval.index import DocumentIndex
 
-    with DocumentIndex.open(index, create=False) as opened:
+    with DocumentIndex.open(index, create=False, preload=True) as opened:
         hits = opened.search(question, k=k, filter=where)
         if heatmap is not None and hits:
             best = hits[0]
@@ -169,13 +174,15 @@ def _search_many(index: Path, queries: Path, run: Path, k: int, *, json: bool) -
     from jina_rag.retrieval.index import DocumentIndex
 
     asked = read_queries(queries)
-    with DocumentIndex.open(index, create=False) as opened:
+    with DocumentIndex.open(index, create=False, preload=True) as opened:
         ranking = search_all(opened, asked, k=max(k, 10))
     write_run(run, ranking)
     if json:
         output.print_json({"queries": len(asked), "run": str(run)})
     else:
-        output.consoles()[1].print(f"Asked {len(asked)} questions; rankings are in {output.shown(run)}.")
+        output.consoles()[1].print(
+            f"Asked {output.count(len(asked), 'question')}; the rankings are in {output.shown(run)}."
+        )
 
 
 @app.command()
@@ -213,9 +220,11 @@ def remove(
             }
         )
     else:
-        err.print(f"Removed {removed} document{'' if removed == 1 else 's'}.")
+        err.print(f"Removed {output.count(removed, 'document')}.")
         for name in missing:
-            err.print(f"[red]No such document in the index:[/] {output.shown(name)} (see `jina-rag info`)")
+            err.print(
+                f"[red]No such document in the index:[/] {output.shown(name)} (`jina-rag info --documents` lists them)"
+            )
     raise typer.Exit(output.PARTLY if missing else output.OK)
 
 
@@ -265,14 +274,22 @@ def info(
         return
     table = Table.grid(padding=(0, 2))
     table.add_row("location", output.shown(stats.location))
-    table.add_row("documents", f"{stats.documents}" + (f" and {stats.pending} unfinished" if stats.pending else ""))
-    table.add_row("pages, regions", f"{stats.pages}, {stats.regions}")
-    table.add_row("model", f"{stats.embedder} ({stats.fingerprint})")
+    table.add_row(
+        "documents",
+        f"{stats.documents}"
+        + (f" and {stats.pending} unfinished (ingest them again to finish)" if stats.pending else ""),
+    )
+    table.add_row("pages", str(stats.pages))
+    table.add_row("charts, tables, figures", str(stats.regions))
+    table.add_row("model", stats.fingerprint)
     table.add_row("made by", f"jina-rag {stats.version}")
-    table.add_row("on disk", ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in stats.bytes.items()))
+    table.add_row("on disk", ", ".join(f"{name} {output.size(part)}" for name, part in stats.bytes.items()))
     out.print(table)
     if documents:
-        listed = Table("document", "pages", "regions", "file")
+        listed = Table()
+        for name in ("document", "pages", "regions", "file"):
+            counts = name in ("pages", "regions")
+            listed.add_column(name, overflow="fold", justify="right" if counts else "left")
         for record in records:
             name = output.shown(record.doc_id) + ("" if record.done else " [yellow](unfinished)[/]")
             listed.add_row(name, str(record.pages), str(record.regions), output.shown(record.path))
@@ -305,6 +322,8 @@ def evaluate(
     from jina_rag.retrieval.index import DocumentIndex
 
     out, err = output.consoles()
+    if run is not None:
+        _folder_exists(run)
     judged = read_folder(folder)
     with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
         with (
@@ -342,13 +361,16 @@ def models(json: JsonOption = False) -> None:
         )
         return
     out, _ = output.consoles()
-    table = Table("name", "model", "reads", "languages", "licence", "installed", show_lines=True)
+    table = Table(show_lines=True)
+    for name in ("name", "model", "reads", "languages", "size", "licence", "installed"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("name", "size", "licence"))
     for model in MODELS.values():
         table.add_row(
             model.name,
             model.title,
             model.reads,
             model.languages,
+            f"{model.megabytes:.0f} MB",
             model.licence,
             "yes" if is_installed(model) else "no",
         )
@@ -421,6 +443,12 @@ def _existing(paths: list[Path]) -> None:
     for path in paths:
         if not os.path.lexists(path):
             raise InvalidInputError(f"There is no file or folder {str(path)!r}: check the path.")
+
+
+def _folder_exists(path: Path) -> None:
+    """Before the work: nobody should wait for a result that has no place to go."""
+    if not path.parent.is_dir():
+        raise InvalidInputError(f"{path} cannot be written: there is no folder {str(path.parent)!r}.")
 
 
 def _pairs(options: list[str], name: str) -> dict[str, str]:

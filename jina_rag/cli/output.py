@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 OK, PARTLY, USAGE, INTERRUPTED = 0, 1, 2, 130
 _LISTED = 20
 """Lines of a list that a person still reads; --json has all."""
+_PLURALS = {"chart, table or figure": "charts, tables and figures"}
 
 
 def consoles() -> tuple[Console, Console]:
@@ -33,9 +34,13 @@ def consoles() -> tuple[Console, Console]:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on stdout, and nothing else there."""
-    # A lone surrogate of a file name becomes \\udcXX, which is what JSON calls it too.
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    # Where the terminal or the pipe is not UTF-8, pure ASCII is the same JSON. A lone surrogate of a file name
+    # becomes \\udcXX by either way.
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stdout.write(json.dumps(value, ensure_ascii=ascii_only) + "\n")
+    sys.stdout.flush()
 
 
 def shown(name: object) -> str:
@@ -81,11 +86,22 @@ def search_json(query: str, hits: Sequence[ScoredPage]) -> dict[str, Any]:
 
 def print_report(err: Console, report: IngestReport) -> None:
     """What became of every file, for a person."""
-    done = f"{_count(report.documents, 'document')}, {_count(report.pages, 'page')}, {_count(report.regions, 'region')}"
-    line = f"Indexed {done} in {report.seconds:.1f} s"
-    if report.unchanged:
-        line += f"; {_count(report.unchanged, 'document')} unchanged"
-    err.print(line + ".")
+    unchanged = f"{count(report.unchanged, 'document')} unchanged"
+    if report.documents or report.pages:
+        done = ", ".join(
+            count(number, noun)
+            for number, noun in (
+                (report.documents, "document"),
+                (report.pages, "page"),
+                (report.regions, "chart, table or figure"),
+            )
+        )
+        more = f"; {unchanged}" if report.unchanged else ""
+        err.print(f"Indexed {done} in {report.seconds:.1f} s{more}.")
+    elif report.unchanged:
+        err.print(f"Nothing new to index: {unchanged}.")
+    else:
+        err.print("Nothing was indexed.")
     _list(err, "[yellow]Worth a look", report.warnings)
     _list(err, "Passed over", report.skipped, most=5)
     _list(err, "[red]Failed", report.failed)
@@ -104,8 +120,10 @@ def print_hits(out: Console, question: str, hits: Sequence[ScoredPage]) -> None:
     table = Table(title=escape(question), title_justify="left", title_style="bold", show_lines=True, expand=True)
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
-    table.add_column("page", overflow="fold", ratio=2)
-    table.add_column("what it says there", overflow="fold", ratio=5)
+    # Wide enough for the names, unless they would leave too little for the words.
+    longest = max(len(hit.doc_id) for hit in hits)
+    table.add_column("page", overflow="fold", width=max(16, min(longest, out.width * 2 // 5 - 8)))
+    table.add_column("what it says there", overflow="fold", ratio=1)
     for rank, hit in enumerate(hits, start=1):
         place = Text.from_markup(f"[bold]{shown(hit.doc_id)}[/bold]\npage {hit.page} of {hit.page_count}")
         if hit.region is not None:
@@ -161,7 +179,7 @@ def ingest_progress(err: Console, *, quiet: bool) -> Iterator[Callable[[IngestPr
         def show(progress: IngestProgress) -> None:
             bar.update(
                 task,
-                description=shown(progress.current)[-40:] or "reading",
+                description=shown(progress.current[-40:]) or "reading",
                 completed=progress.pages,
                 total=progress.pages_total or None,
             )
@@ -185,5 +203,11 @@ def _failure_json(failure: Failure) -> dict[str, Any]:
     return entry | {"page": failure.page} if failure.page is not None else entry
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+def count(number: int, noun: str) -> str:
+    """A number and its noun: "1 page", "2 pages"."""
+    return f"{number} {noun if number == 1 else _PLURALS.get(noun, noun + 's')}"
+
+
+def size(number: int) -> str:
+    """Bytes for a person."""
+    return f"{number / 1e6:.1f} MB" if number >= 1e6 else f"{number / 1e3:.0f} kB"

@@ -117,8 +117,10 @@ def read_queries(path: Path) -> tuple[JudgedQuery, ...]:
 def _lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise InvalidInputError(f"{path} cannot be read as UTF-8 text: {exc}") from exc
+    except OSError as exc:
+        raise InvalidInputError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
+    except UnicodeDecodeError as exc:
+        raise InvalidInputError(f"{path} is not UTF-8 text (byte {exc.start}).") from exc
     entries = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():

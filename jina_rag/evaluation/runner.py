@@ -125,7 +125,10 @@ def write_run(path: Path, run: Mapping[str, Sequence[PageKey]]) -> None:
         json.dumps({"qid": qid, "ranking": [[doc, page] for doc, page in pages]}, ensure_ascii=False)
         for qid, pages in run.items()
     ]
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    except OSError as exc:
+        raise InvalidInputError(f"The rankings cannot be written to {path}: {exc.strerror or exc}.") from exc
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write("".join(line + "\n" for line in lines))

@@ -7,6 +7,7 @@ kb/images/            screenshots and crops
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ class Handle:
         settings: What it was built with.
         users: How many `DocumentIndex` objects share it.
         writing: Held by whoever changes the index.
+        loading: The model on its way, where loading it was begun early.
     """
 
     root: Path
@@ -51,6 +53,7 @@ class Handle:
     settings: dict[str, Any]
     users: int = 0
     writing: threading.Lock = field(default_factory=threading.Lock)
+    loading: Future[Embedder] | None = None
 
     def embedder(self) -> Embedder:
         """Load the model that the index was built with.
@@ -59,7 +62,7 @@ class Handle:
             IndexMismatchError: If this installation's model of that name makes other vectors.
         """
         # By the recorded name, not the asked one: "lite" stands for "lite-en" on some machines only.
-        embedder = load_embedder(self.settings["embedder"])
+        embedder = self.loading.result() if self.loading else load_embedder(self.settings["embedder"])
         check_model(embedder, self)
         return embedder
 
@@ -91,7 +94,7 @@ def check_model(embedder: str | Embedder | None, handle: Handle) -> None:
         )
 
 
-def open_handle(root: Path, embedder: str | Embedder | None, *, create: bool) -> Handle:
+def open_handle(root: Path, embedder: str | Embedder | None, *, create: bool, preload: bool = False) -> Handle:
     """Open the index in `root`, or make one; see `DocumentIndex.open`."""
     if root.exists() and not root.is_dir():
         raise InvalidInputError(f"{root} is a file; an index is a folder.")
@@ -110,24 +113,27 @@ def open_handle(root: Path, embedder: str | Embedder | None, *, create: bool) ->
         raise IndexStateError(f"The index folder {root} cannot be made: {exc.strerror}.") from exc
     manifest = Manifest(root / MANIFEST)
     try:
-        return _open(root, manifest, settings, embedder)
+        return _open(root, manifest, settings, embedder, preload=preload)
     except BaseException:
         manifest.close()
         raise
 
 
-def _open(root: Path, manifest: Manifest, fresh: dict[str, Any], embedder: str | Embedder | None) -> Handle:
-    # Imported here: `import jina_rag` must not load the engine.
-    from jina_rag.stores.qdrant_edge import EdgeStore
-
+def _open(
+    root: Path, manifest: Manifest, fresh: dict[str, Any], embedder: str | Embedder | None, *, preload: bool
+) -> Handle:
     settings = manifest.settings() or fresh or _settings(embedder)
     if settings.get("schema") != SCHEMA_VERSION:
         raise IndexCorruptError(
             f"The index at {root} has the format {settings.get('schema')!r}; this version of jina-rag reads "
             f"{SCHEMA_VERSION}. Ingest the documents again into a new folder."
         )
+    loading = _begin_loading(settings["embedder"]) if preload and isinstance(embedder, str | None) else None
+    # Imported here: `import jina_rag` must not load the engine.
+    from jina_rag.stores.qdrant_edge import EdgeStore
+
     store = EdgeStore.open(root / VECTORS, dim=settings["dim"], multi_dim=settings["multi_dim"])
-    handle = Handle(root, store, manifest, ImageFiles(root / IMAGES), settings)
+    handle = Handle(root, store, manifest, ImageFiles(root / IMAGES), settings, loading=loading)
     try:
         check_model(embedder, handle)
         if not manifest.settings():
@@ -136,6 +142,15 @@ def _open(root: Path, manifest: Manifest, fresh: dict[str, Any], embedder: str |
         store.close()
         raise
     return handle
+
+
+def _begin_loading(name: str) -> Future[Embedder]:
+    """Load a model in a thread of its own; whoever asks for the result gets its error, too."""
+    with_one = ThreadPoolExecutor(1, thread_name_prefix="jina-rag-model")
+    try:
+        return with_one.submit(load_embedder, name)
+    finally:
+        with_one.shutdown(wait=False)
 
 
 def _settings(embedder: str | Embedder | None) -> dict[str, Any]:

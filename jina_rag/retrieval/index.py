@@ -9,17 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from jina_rag.config import IngestSettings
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.protocols import Embedder
 from jina_rag.retrieval.explain import Explanation
 from jina_rag.retrieval.handles import IMAGES, MANIFEST, VECTORS, Handle, check_model, open_handle
-from jina_rag.retrieval.ingest import Ingestion, IngestProgress, Metadata, drop_parts
 from jina_rag.retrieval.manifest import DocumentRecord
 from jina_rag.retrieval.search import Searcher
 from jina_rag.types import IngestReport, ScoredPage, Where
+
+if TYPE_CHECKING:
+    from jina_rag.retrieval.ingest import IngestProgress, Metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class DocumentIndex:
         *,
         embedder: str | Embedder | None = None,
         create: bool = True,
+        preload: bool = False,
     ) -> Self:
         """Open the index at `location`, or make a new one there.
 
@@ -85,6 +88,8 @@ class DocumentIndex:
             embedder: Name or folder of a model, or an embedder; None for the one the index was built with,
                 and ``"lite"`` for a new index.
             create: Whether to make an index where there is none.
+            preload: Start to load the model at once, while the store opens, and not when it is first needed:
+                saves time where it is sure to be needed.
 
         Raises:
             IndexNotFoundError: If there is none and `create` is False.
@@ -103,7 +108,7 @@ class DocumentIndex:
             if shared is not None:
                 check_model(embedder, shared)
             else:
-                shared = cls._open[key] = open_handle(root, embedder, create=create)
+                shared = cls._open[key] = open_handle(root, embedder, create=create, preload=preload)
             shared.users += 1
             return cls(shared, embedder)
 
@@ -143,6 +148,9 @@ class DocumentIndex:
             InvalidInputError: If a path does not exist.
             IndexStateError: If the index cannot be written.
         """
+        # Imported here: a search has no use for what reads documents, and should not wait for it.
+        from jina_rag.retrieval.ingest import Ingestion
+
         shared = self._alive
         several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         with shared.writing:
@@ -219,6 +227,8 @@ class DocumentIndex:
         Returns:
             How many documents were removed.
         """
+        from jina_rag.retrieval.ingest import drop_parts
+
         shared = self._alive
         with shared.writing:
             chosen = _matching(shared.manifest.documents(), os.fspath(document))

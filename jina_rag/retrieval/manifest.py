@@ -154,7 +154,7 @@ class Manifest:
     def _documents(self, clause: str, *args: object) -> list[DocumentRecord]:
         rows = self._rows(
             "SELECT doc_id, path, sha256, size, mtime_ns, state, pages, regions, failures, warnings, metadata"
-            f" FROM documents {clause}",  # noqa: S608  # clauses are constants of this module
+            f" FROM documents {clause}",  # clauses are constants of this module
             *args,
         )
         return [

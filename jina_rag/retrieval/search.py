@@ -36,6 +36,8 @@ class Searcher:
 
     def search(self, question: str, *, k: int, where: Where | None, details: bool) -> list[ScoredPage]:
         """See `DocumentIndex.search`."""
+        if not question.strip():
+            raise InvalidInputError("The question is empty: ask something in words.")
         conditions = self._conditions(where or {})
         encoded = self._embedder.encode_query([question])
         assert encoded.single is not None
@@ -43,12 +45,13 @@ class Searcher:
         query = encoded.multi[0]
         if conditions is None:
             return []
+        exhaustive = self._store.count() <= EXHAUSTIVE_PAGES
         hits = self._store.search(
             query,
             limit=max(POOL, 2 * k) if self._embedder.hubness else k,
-            dense=encoded.single[0],
-            lexical=lexical.query_vector(question),
-            prefetch=PREFETCH if self._store.count() > EXHAUSTIVE_PAGES else None,
+            dense=None if exhaustive else encoded.single[0],
+            lexical=None if exhaustive else lexical.query_vector(question),
+            prefetch=None if exhaustive else PREFETCH,
             where=conditions,
         )
         ranked = sorted(((self._score(hit, query), hit) for hit in hits), key=lambda pair: -pair[0])

@@ -24,6 +24,7 @@ _SCROLL: Final = 256
 """Points per call when all are read."""
 _VACUUM: Final = 1000
 """Deleted points that are worth the time to give their space back."""
+_NO_POINT: Final = "00000000-0000-0000-0000-000000000000"
 
 
 class EdgeStore:
@@ -40,6 +41,7 @@ class EdgeStore:
         self.dim, self.multi_dim = dims
         self._writing = threading.RLock()
         self._deleted = 0
+        self._written = False
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, dim: int, multi_dim: int, create: bool = True) -> Self:
@@ -195,9 +197,12 @@ class EdgeStore:
             try:
                 if self._deleted >= _VACUUM and self._deleted > self.count() // 4:
                     self.optimize()
-                # Flushed, the next open has next to no write-ahead log to replay.
                 with self._translated("be closed"):
-                    self._shard.flush()
+                    if self._written:
+                        # The engine applies the last record of its log again at the next open. Let that be an
+                        # empty one and not a batch of pages: it saves 100 ms of every search from a command line.
+                        self._shard.update(self._engine.UpdateOperation.delete_points([_NO_POINT]))
+                        self._shard.flush()
                     self._shard.close()
             finally:
                 self._shard = None
@@ -220,6 +225,7 @@ class EdgeStore:
 
     def _update(self, operation: Engine, doing: str) -> None:
         with self._writing, self._translated(doing):
+            self._written = True
             self._shard.update(operation)
 
     def _query(
