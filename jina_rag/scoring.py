@@ -126,7 +126,8 @@ def normalise(rows: npt.ArrayLike) -> Float32:
     """L2-normalise the last axis; zero rows stay zero. Float32."""
     array = np.asarray(rows, dtype=np.float32)
     norms = np.linalg.norm(array, axis=-1, keepdims=True)
-    return (array / np.where(norms == 0, 1, norms)).astype(np.float32)
+    result: Float32 = (array / np.where(norms == 0, 1, norms)).astype(np.float32)
+    return result
 
 
 def _check(query: Float32, documents: Sequence[Float32]) -> None:

@@ -102,7 +102,7 @@ def search(
         str | None, typer.Argument(help="In any language.", metavar="QUERY", show_default=False)
     ] = None,
     k: Annotated[int, typer.Option("-k", help="How many pages.", min=1)] = 5,
-    filter: Annotated[  # noqa: A002  # the option's name
+    filter: Annotated[  # the option's name
         list[str] | None,
         typer.Option(
             "--filter",
@@ -432,7 +432,7 @@ def main() -> None:
 
 def _leave(message: str) -> None:
     if os.environ.get("JINA_RAG_DEBUG"):
-        raise  # noqa: PLE0704  # called from except clauses only
+        raise  # called from except clauses only
     _, err = output.consoles()
     err.print(f"[red]Error:[/] {output.shown(message)}", soft_wrap=True)
     raise SystemExit(output.USAGE)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 OK, PARTLY, USAGE, INTERRUPTED = 0, 1, 2, 130
 _LISTED = 20
 """Lines of a list that a person still reads; --json has all."""
-_PLURALS = {"chart, table or figure": "charts, tables and figures"}
 
 
 def consoles() -> tuple[Console, Console]:
@@ -88,20 +87,12 @@ def print_report(err: Console, report: IngestReport) -> None:
     """What became of every file, for a person."""
     unchanged = f"{count(report.unchanged, 'document')} unchanged"
     if report.documents or report.pages:
-        done = ", ".join(
-            count(number, noun)
-            for number, noun in (
-                (report.documents, "document"),
-                (report.pages, "page"),
-                (report.regions, "chart, table or figure"),
-            )
-        )
-        more = f"; {unchanged}" if report.unchanged else ""
-        err.print(f"Indexed {done} in {report.seconds:.1f} s{more}.")
-    elif report.unchanged:
-        err.print(f"Nothing new to index: {unchanged}.")
+        line = f"Indexed {count(report.documents, 'document')}, {count(report.pages, 'page')}"
+        line += f", {count(report.regions, 'region')}" if report.regions else ""
+        line += f" in {report.seconds:.1f} s" + (f"; {unchanged}" if report.unchanged else "")
     else:
-        err.print("Nothing was indexed.")
+        line = f"Nothing new to index: {unchanged}" if report.unchanged else "Nothing was indexed"
+    err.print(line + ".", soft_wrap=True)
     _list(err, "[yellow]Worth a look", report.warnings)
     _list(err, "Passed over", report.skipped, most=5)
     _list(err, "[red]Failed", report.failed)
@@ -205,7 +196,7 @@ def _failure_json(failure: Failure) -> dict[str, Any]:
 
 def count(number: int, noun: str) -> str:
     """A number and its noun: "1 page", "2 pages"."""
-    return f"{number} {noun if number == 1 else _PLURALS.get(noun, noun + 's')}"
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def size(number: int) -> str:

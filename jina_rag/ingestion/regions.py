@@ -88,7 +88,16 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine]) -> tuple[Region, ...
             kind = _kind(box, drawings, curved, pictures, lines)
             if kind is not None:
                 found.append((kind, box))
-    tables += _ruled(drawings, [box for _, box in found], lines)
+    figures = [box for _, box in found]
+    tables += [
+        table for table in _ruled(drawings, figures, lines) if not any(_holds(table, figure) for figure in figures)
+    ]
+    # What frames most of a page and another find is decoration.
+    tables = [
+        table
+        for table in tables
+        if area(table) < _TOO_LARGE * page or not any(_holds(table, other) for other in tables + figures)
+    ]
     found += [("table", box) for box in merged(tables) if _is_large_enough(box, page)]
     found = _joined_by_caption(found, lines)
     found.sort(key=lambda item: area(item[1]), reverse=True)
@@ -108,6 +117,10 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine]) -> tuple[Region, ...
         )
         regions.append(Region(kind, place, find_caption(kind, box, lines)))
     return tuple(regions)
+
+
+def _holds(outer: Box, inner: Box) -> bool:
+    return inner != outer and area(inner) < area(outer) and intersection(outer, inner) > 0.8 * area(inner)
 
 
 def _is_picture(box: Box, pictures: Sequence[Box]) -> bool:
@@ -224,14 +237,18 @@ def _is_tabular(box: Box, lines: Sequence[TextLine]) -> bool:
     inside = [line.box for line in lines if intersection(line.box, box) > 0.5 * area(line.box)]
     if not inside:
         return box[3] - box[1] < _ROW_HEIGHT
+    return _has_columns(inside)
+
+
+def _has_columns(pieces: Sequence[Box]) -> bool:
+    """Whether most rows of text hold several pieces. (Cells of several lines make rows with one.)"""
     rows: list[list[float]] = []  # middle, half a height, pieces
-    for _, y0, _, y1 in sorted(inside, key=lambda line: line[1] + line[3]):
+    for _, y0, _, y1 in sorted(pieces, key=lambda box: box[1] + box[3]):
         middle = (y0 + y1) / 2
         if rows and middle - rows[-1][0] < rows[-1][1]:
             rows[-1][2] += 1
         else:
             rows.append([middle, (y1 - y0) / 2, 1])
-    # Cells of several lines make rows with one piece: half of the rows must show the columns.
     return sum(1 for row in rows if row[2] > 1) >= 0.5 * len(rows)
 
 
@@ -261,7 +278,8 @@ def _kind(
         if len(inside) <= 4 and running > 0.4 * len(texts):
             return None
         covered = sum(area(line.box) for line in texts) / area(box)
-        if covered > 0.15 or (rules >= 3 and covered > 0.08):
+        columns = _has_columns([line.box for line in texts])
+        if columns and (covered > 0.15 or (rules >= 3 and covered > 0.08)):
             return "table"
     if len(inside) <= 2 and words > 3:
         return None

@@ -33,8 +33,8 @@ class Explanation:
 
     Attributes:
         boxes: Shape (places, 4) float32, fractions of the page.
-        weights: Shape (places,) float32 in [0, 1]; the best place has 1, unless nothing on the page speaks to
-            the question.
+        weights: Shape (places,) float32 in [0, 1]; the best place has 1, and places that speak less to the
+            question than half of the page have 0.
         image_path: The page screenshot to draw on.
     """
 
@@ -127,6 +127,8 @@ def explain(query: Float32, document: Float32, grid: TokenGrid, image_path: Path
     weights = token_similarity(query, document)[placed]
     if len(weights):
         weights = _scale(np.sqrt(_scale(weights) * _scale(_support(boxes, weights))))
+        # Half of a page speaks less to any question than the other half: only what stands out is worth showing.
+        weights = _scale(np.maximum(weights, np.median(weights))) ** 1.5
     return Explanation(boxes=boxes, weights=weights.astype(np.float32), image_path=image_path)
 
 
@@ -160,6 +162,20 @@ def _draw_frame(picture: Image, frame: Box, label: str) -> None:
         font = ImageFont.load_default(max(12, round(max(picture.size) / 70)))
         left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
         pad = line * 2
-        y = max(0.0, box[1] - (bottom - top) - 2 * pad)
-        draw.rectangle((box[0], y, box[0] + right - left + 2 * pad, y + bottom - top + 2 * pad), fill=_FRAME)
-        draw.text((box[0] + pad - left, y + pad - top), label, fill="white", font=font)
+        size = (round(right - left) + 2 * pad, round(bottom - top) + 2 * pad)
+        x, y = _quietest_corner(picture, box, size)
+        draw.rectangle((x, y, x + size[0], y + size[1]), fill=_FRAME)
+        draw.text((x + pad - left, y + pad - top), label, fill="white", font=font)
+
+
+def _quietest_corner(picture: Image, box: Box, size: tuple[int, int]) -> tuple[int, int]:
+    """Where a label of that size beside a corner of the frame hides least: its upper left pixel."""
+    (width, height), (x0, y0, x1, y1) = size, (round(side) for side in box)
+    places = [
+        (min(max(x, 0), max(0, picture.width - width)), min(max(y, 0), max(0, picture.height - height)))
+        for y in (y0 - height, y1, y0, y1 - height)
+        for x in (x0, x1 - width)
+    ]
+    grey = np.asarray(picture.convert("L"))
+    # Flat is quiet, whatever its colour.
+    return min(places, key=lambda place: float(grey[place[1] : place[1] + height, place[0] : place[0] + width].std()))

@@ -1,0 +1,199 @@
+"""What the embedded default costs: CPU seconds per page by part and as a whole, a query, memory, a cold search.
+
+    python benchmarks/lite.py FOLDER
+
+FOLDER holds PDFs and images. Each part is timed alone over the same pages, then everything together as
+``DocumentIndex.ingest`` does it: the whole must not cost more than 1.10 times the sum of its parts. CPU seconds
+count all threads of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cold_search
+import lite_embed
+
+from jina_rag import DocumentIndex, load_embedder
+from jina_rag.background import QUESTIONS
+from jina_rag.config import IngestSettings
+from jina_rag.ingestion.pages import areas_to_read, open_document
+from jina_rag.ingestion.pdf import PdfDocument
+from jina_rag.ingestion.pdf_drawings import find_drawings
+from jina_rag.ingestion.regions import find_regions
+from jina_rag.ingestion.sources import SourceFile, find_sources
+from jina_rag.ingestion.text_lines import text_lines
+from jina_rag.ocr import read_areas
+from jina_rag.retrieval.hubness import Background
+from jina_rag.retrieval.ingest import BATCH_PAGES, Ingestion
+from jina_rag.retrieval.manifest import DocumentRecord
+from jina_rag.stores import schema
+from jina_rag.types import Page
+
+
+def clock(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What it returns, and the CPU seconds it took."""
+    start = time.process_time()
+    result = call()
+    return result, time.process_time() - start
+
+
+class Parts:
+    """The parts of ingestion, each over all pages."""
+
+    def __init__(self, sources: list[SourceFile]) -> None:
+        self.sources = sources
+        self.settings = IngestSettings()
+        self.seconds: dict[str, float] = {}
+        self.ocr_pages = 0
+
+    def run(self) -> int:
+        """Time every part; returns the number of pages."""
+        self._render()
+        self._words()
+        self._regions()
+        pages = self._ocr()
+        self._embed_and_store(pages)
+        return len(pages)
+
+    def _documents(self) -> list[Any]:
+        return [open_document(source, self.settings) for source in self.sources]
+
+    def _render(self) -> None:
+        def call() -> None:
+            for document in self._documents():
+                with document:
+                    for number in range(document.page_count):
+                        if isinstance(document, PdfDocument):
+                            page = document._document.load_page(number)
+                            document._screenshot(page, page.rect.width, page.rect.height, [])
+                        else:
+                            document.render(number + 1)
+
+        self.seconds["render"] = clock(call)[1]
+
+    def _pdf_pages(self, call: Callable[[PdfDocument, Any], None]) -> None:
+        for document in self._documents():
+            with document:
+                if isinstance(document, PdfDocument):
+                    for number in range(document.page_count):
+                        page = document._document.load_page(number)
+                        call(document, page)
+
+    def _words(self) -> None:
+        def words(document: PdfDocument, page: Any) -> None:
+            document._words(page, page.rotation_matrix, page.rect.width, page.rect.height)
+
+        self.seconds["words"] = clock(lambda: self._pdf_pages(words))[1]
+
+    def _regions(self) -> None:
+        # Words and pictures are inputs here: their time is not counted twice.
+        counted = 0.0
+
+        def regions(document: PdfDocument, page: Any) -> None:
+            nonlocal counted
+            width, height = page.rect.width, page.rect.height
+            matrix = page.rotation_matrix
+            words, shapes = document._contents(page, width, height, [])
+            start = time.process_time()
+            page.get_image_info()
+            find_drawings(page, matrix, width, height)
+            find_regions(shapes, text_lines(words, width, height))
+            counted += time.process_time() - start
+
+        self._pdf_pages(regions)
+        self.seconds["regions"] = counted
+
+    def _ocr(self) -> list[Page]:
+        pages, counted = [], 0.0
+        for document in self._documents():
+            with document:
+                for number in range(1, document.page_count + 1):
+                    page, pictures = document.render_with_pictures(number)
+                    areas = areas_to_read(page, pictures, self.settings)
+                    if areas:
+                        known = [word.box for word in page.words]
+                        words, seconds = clock(lambda: read_areas(page.screenshot.image, areas, known=known))
+                        counted += seconds
+                        self.ocr_pages += 1
+                        page = replace(page, words=(*page.words, *words))
+                    pages.append(page)
+        self.seconds["ocr"] = counted
+        return pages
+
+    def _embed_and_store(self, pages: list[Page]) -> None:
+        embedder = load_embedder("lite")
+        batches = [pages[i : i + BATCH_PAGES] for i in range(0, len(pages), BATCH_PAGES)]
+        with tempfile.TemporaryDirectory() as scratch, DocumentIndex.open(Path(scratch) / "kb") as index:
+            shared = index._alive
+            parts = {"store": shared.store, "manifest": shared.manifest, "images": shared.images}
+            run = Ingestion(**parts, embedder=embedder, settings=self.settings)
+
+            def embed() -> list[Any]:
+                run._background = Background(embedder)
+                return [list(run._encode(batch)) for batch in batches]
+
+            encoded, self.seconds["embed"] = clock(embed)
+
+            def store() -> None:
+                for batch in encoded:
+                    points = []
+                    for page, dense, rows, grid in batch:
+                        record = DocumentRecord(page.doc_id, page.path, "0" * 64, 0, 0)
+                        points.append(run._point(record, page, dense, rows, grid)[0])
+                    for some in schema.batches(points):
+                        shared.store.upsert(some)
+                shared.store.flush()
+
+            self.seconds["store"] = clock(store)[1]
+
+
+def warm_query(index: DocumentIndex, questions: list[str]) -> dict[str, float]:
+    """CPU milliseconds of a question: encoding and ranking, and with regions and snippets."""
+    index.search(questions[0])
+    found = {"pages": float(index.stats().pages)}
+    for name, details in (("rank", False), ("rank_and_show", True)):
+        start = time.process_time()
+        for question in questions:
+            index.search(question, details=details)
+        found[f"{name}_cpu_ms"] = (time.process_time() - start) / len(questions) * 1000
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tokens", type=int, default=20_000, help="tokens for the comparison with plain fp32")
+    arguments = parser.parse_args()
+    sources = [entry for entry in find_sources([arguments.folder]) if isinstance(entry, SourceFile)]
+    parts = Parts(sources)
+    pages = parts.run()
+    with tempfile.TemporaryDirectory() as scratch:
+        with DocumentIndex.open(Path(scratch) / "kb") as index:
+            report, whole = clock(lambda: index.ingest([source.path for source in sources]))
+            assert report.pages == pages, report
+            query = warm_query(index, list(QUESTIONS))
+        cold = cold_search.measure(Path(scratch) / "kb")
+    total = sum(parts.seconds.values())
+    print(f"{pages} pages, {parts.ocr_pages} of them with OCR; CPU seconds per page")
+    for name, seconds in parts.seconds.items():
+        print(f"  {name:8s} {seconds / pages:.4f}")
+    print(f"  OCR per page that needs it: {parts.seconds['ocr'] / max(1, parts.ocr_pages):.2f}")
+    print(f"  sum      {total / pages:.4f}")
+    print(f"  whole    {whole / pages:.4f}   {whole / total:.3f} of the sum (at most 1.10)")
+    print("warm query", json.dumps(query), "(rank at most 80 ms over 190 pages)")
+    print("cold search", json.dumps(cold), "(ratio at most 2)")
+    texts = lite_embed.read_pages(arguments.folder)
+    print("encoder", json.dumps(lite_embed.measure_speed(texts, tokens=arguments.tokens)), "(ratio at least 1.2)")
+    print("memory", json.dumps(lite_embed.measure_memory("lite")), "(load_mb at most 350)")
+
+
+if __name__ == "__main__":
+    main()

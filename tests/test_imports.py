@@ -1,0 +1,73 @@
+"""What an import costs: nobody who only asks for the version should wait for a model's runtime."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import jina_rag
+
+HEAVY = {
+    "torch", "onnxruntime", "fitz", "pymupdf", "qdrant_edge", "qdrant_client", "PIL", "rapidocr", "cv2", "tokenizers",
+}  # fmt: skip
+
+
+def loaded_after(code: str) -> set[str]:
+    """Top-level modules of a fresh process that ran `code`."""
+    script = f"import json, sys\n{code}\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("code", "also_not"),
+    [
+        ("import jina_rag", {"numpy", "typer", "rich", "pydantic"}),
+        ("import jina_rag.cli", {"numpy", "typer", "rich", "pydantic"}),
+        ("import jina_rag.cli.app", set()),
+        ("from jina_rag import Page, Region, ScoredPage, Embeddings, IngestReport, JinaRagError", {"typer", "rich"}),
+        ("from jina_rag import DocumentIndex, load_embedder, load_reranker", {"typer", "rich"}),
+    ],
+)
+def test_an_import_loads_nothing_heavy(code, also_not):
+    assert not loaded_after(code) & (HEAVY | also_not)
+
+
+def test_the_public_names_are_all_there_and_no_others():
+    # In a process of its own: other tests import submodules, which then stand in the package's namespace.
+    code = (
+        "import jina_rag\n"
+        "assert dir(jina_rag) == sorted(jina_rag.__all__), dir(jina_rag)\n"
+        "assert all(getattr(jina_rag, name) is not None for name in jina_rag.__all__)\n"
+        "assert dir(jina_rag) == sorted(jina_rag.__all__), 'after use'\n"
+        "from jina_rag import *\n"
+        "assert {'DocumentIndex', 'load_embedder', 'load_reranker', 'ScoredPage', 'Page'} <= set(globals())"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'DocumentIndexes'"):
+        _ = jina_rag.DocumentIndexes
+
+
+def test_a_search_does_not_load_what_reads_documents(tmp_path):
+    """The cold start of `jina-rag search`: what renders pages, reads pixels or draws reports stays away."""
+    from jina_rag import DocumentIndex
+    from jina_rag.config import IngestSettings
+    from jina_rag.testing import sample_pdf
+
+    with DocumentIndex.open(tmp_path / "kb") as index:
+        index.ingest(sample_pdf(tmp_path / "a.pdf", ["whales sing"]), settings=IngestSettings(ocr="never"))
+    code = (
+        f"sys.argv = ['jina-rag', 'search', 'whales', '--index', {str(tmp_path / 'kb')!r}, '--json']\n"
+        "from jina_rag.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as done:\n    assert done.code == 0"
+    )
+    found = loaded_after(code)
+    assert {"onnxruntime", "qdrant_edge"} <= found
+    assert not found & {"PIL", "pymupdf", "fitz", "rapidocr", "cv2", "tokenizers", "jinja2", "torch", "pytrec_eval"}

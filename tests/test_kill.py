@@ -1,0 +1,135 @@
+"""A run killed at any moment, then the same command again: every page is there once, and nothing is left over."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from jina_rag import DocumentIndex
+from jina_rag.testing import sample_pdf
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL on Windows")
+
+DOCUMENTS, PAGES = 8, 5
+
+
+@pytest.fixture(scope="module")
+def docs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("docs")
+    for d in range(DOCUMENTS):
+        texts = [f"document {d} page {p}: " + f"words of chapter {d * PAGES + p} " * 30 for p in range(1, PAGES + 1)]
+        sample_pdf(folder / f"doc{d}.pdf", texts)
+    return folder
+
+
+def command(docs: Path, index: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "jina_rag", "ingest", str(docs), "--index", str(index), "--ocr", "never", "--json",
+    ]  # fmt: skip
+
+
+def run(docs: Path, index: Path) -> dict:
+    done = subprocess.run(command(docs, index), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def contents(index: Path) -> tuple[Counter, set[str], set[str], int]:
+    """Pages in the store, image files, images that the manifest knows, unfinished documents."""
+    with DocumentIndex.open(index, create=False) as opened:
+        handle = opened._alive
+        pages = Counter((hit.payload["doc_id"], hit.payload["page"]) for hit in handle.store.scroll())
+        return pages, set(handle.images.names()), handle.manifest.images(), opened.stats().pending
+
+
+@pytest.fixture(scope="module")
+def undisturbed(docs, tmp_path_factory):
+    """What an undisturbed run leaves, and how long it takes."""
+    index = tmp_path_factory.mktemp("undisturbed") / "kb"
+    started = time.monotonic()
+    report = run(docs, index)
+    assert (report["documents"], report["pages"]) == (DOCUMENTS, DOCUMENTS * PAGES)
+    return contents(index), time.monotonic() - started
+
+
+def kill_when(process: subprocess.Popen, reached, timeout: float) -> bool:
+    """Kill as soon as `reached` holds; False if the run ended before."""
+    deadline = time.monotonic() + timeout
+    while process.poll() is None and time.monotonic() < deadline and not reached():
+        time.sleep(0.002)
+    ended = process.poll() is not None
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return not ended
+
+
+def moments(index: Path, seed: int):
+    """Moments by what lies on the disk, so that a slow machine is killed at the same ones: (name, condition)."""
+    rng = random.Random(seed)
+
+    def images(least: int):
+        return lambda: sum(1 for _ in (index / "images").rglob("*.jpg")) >= least
+
+    yield "the manifest is made", (index / "manifest.sqlite3").exists
+    yield "the store is being made", (index / "vectors").exists
+    yield "the first image is written", images(1)
+    for least in sorted(rng.sample(range(2, DOCUMENTS * PAGES), 3)):
+        yield f"{least} images are written", images(least)
+
+
+def test_killed_again_and_again_then_run_to_the_end(docs, undisturbed, tmp_path):
+    """One index survives all of the kills, the way a flaky machine would do it."""
+    index = tmp_path / "kb"
+    killed = 0
+    for name, reached in moments(index, seed=7):
+        process = subprocess.Popen(command(docs, index), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if reached():  # of an earlier round: let it work for a moment on top of that
+            time.sleep(0.3)
+        killed += kill_when(process, reached, 60)
+        assert name
+    assert killed >= 4, "the runs ended before they could be killed"
+    report = run(docs, index)
+    assert report["failed"] == []
+    assert report["documents"] + report["unchanged"] == DOCUMENTS
+    assert contents(index) == undisturbed[0]
+
+
+@pytest.mark.parametrize("share", [0.75, 0.9, 0.97])
+def test_killed_late(share, docs, undisturbed, tmp_path):
+    """Around the flush and the marking as done, where time is the only way to aim."""
+    index = tmp_path / "kb"
+    process = subprocess.Popen(command(docs, index), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    end = time.monotonic() + undisturbed[1] * share
+    kill_when(process, lambda: time.monotonic() >= end, 60)
+    run(docs, index)
+    pages, images, known, pending = contents(index)
+    assert pages == {(f"doc{d}.pdf", p): 1 for d in range(DOCUMENTS) for p in range(1, PAGES + 1)}
+    assert images == known
+    assert pending == 0
+    assert (pages, images, known, pending) == undisturbed[0]
+
+
+def test_every_page_is_searchable_after_a_kill(docs, tmp_path):
+    index = tmp_path / "kb"
+    process = subprocess.Popen(command(docs, index), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert kill_when(process, lambda: any((index / "images").rglob("*.jpg")), 60)
+    # Before the next run the index can be opened and says what is unfinished.
+    with DocumentIndex.open(index, create=False) as opened:
+        assert opened.stats().pending > 0
+        opened.search("chapter")
+    run(docs, index)
+    with DocumentIndex.open(index, create=False) as opened:
+        hits = opened.search("words of chapter", k=DOCUMENTS * PAGES + 5)
+        assert Counter((hit.doc_id, hit.page) for hit in hits) == {
+            (f"doc{d}.pdf", p): 1 for d in range(DOCUMENTS) for p in range(1, PAGES + 1)
+        }
+        assert all(hit.image_path.is_file() for hit in hits)
