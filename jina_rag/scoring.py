@@ -102,7 +102,8 @@ def token_similarity(query: Float32, document: Float32) -> Float32:
         Shape (document tokens,) float32.
     """
     _check(query, [document])
-    return similarity(document, query).mean(axis=1)
+    mean: Float32 = similarity(document, query).mean(axis=1)
+    return mean
 
 
 def similarity(document: Float32, query: Float32) -> Float32:

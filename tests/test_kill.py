@@ -19,14 +19,14 @@ from jina_rag.testing import sample_pdf
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL on Windows")
 
-DOCUMENTS, PAGES = 8, 5
+DOCUMENTS, PAGES = 8, 3
 
 
 @pytest.fixture(scope="module")
 def docs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
     for d in range(DOCUMENTS):
-        texts = [f"document {d} page {p}: " + f"words of chapter {d * PAGES + p} " * 30 for p in range(1, PAGES + 1)]
+        texts = [f"document {d} page {p}: " + f"words of chapter {d * PAGES + p} " * 3 for p in range(1, PAGES + 1)]
         sample_pdf(folder / f"doc{d}.pdf", texts)
     return folder
 

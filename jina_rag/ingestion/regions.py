@@ -80,25 +80,19 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine]) -> tuple[Region, ...
     pictures = [box for box in shapes.pictures if area(box) < _BACKGROUND * page]
     clusters = _split_clusters(drawings, _array(pictures), shapes.width, shapes.height)
     kinds = [_kind(box, drawings, curved, pictures, lines) for box in clusters]
-    others = [box for box, kind in zip(clusters, kinds, strict=True) if kind != "table"]
+    others = merged((box for box, kind in zip(clusters, kinds, strict=True) if kind != "table"), _APART, _APART)
+    others = [box for box in others if _kind(box, drawings, curved, pictures, lines)]
     tables = [box for box, kind in zip(clusters, kinds, strict=True) if kind == "table"]
-    found: list[tuple[RegionKind, Box]] = []
-    for box in merged(others, _APART, _APART):
-        if _is_large_enough(box, page):
-            kind = _kind(box, drawings, curved, pictures, lines)
-            if kind is not None:
-                found.append((kind, box))
-    figures = [box for _, box in found]
-    tables += [
-        table for table in _ruled(drawings, figures, lines) if not any(_holds(table, figure) for figure in figures)
-    ]
+    tables += [box for box in _ruled(drawings, others, lines) if not any(_holds(box, other) for other in others)]
     # What frames most of a page and another find is decoration.
-    tables = [
-        table
-        for table in tables
-        if area(table) < _TOO_LARGE * page or not any(_holds(table, other) for other in tables + figures)
+    everything = [box for box in tables + others if _is_large_enough(box, page)]
+    everything = [
+        box
+        for box in everything
+        if area(box) < _TOO_LARGE * page or not any(_holds(box, other) for other in everything)
     ]
-    found += [("table", box) for box in merged(tables) if _is_large_enough(box, page)]
+    found: list[tuple[RegionKind, Box]] = [("figure", box) for box in others if box in everything]
+    found += [("table", box) for box in merged(box for box in tables if box in everything)]
     found = _joined_by_caption(found, lines)
     found.sort(key=lambda item: area(item[1]), reverse=True)
     regions = []
@@ -224,7 +218,12 @@ def _ruled(drawings: Float32, taken: Sequence[Box], lines: Sequence[TextLine]) -
         else:
             groups.append(rule)
             ends.append(rule)
-    return [group for group, end in zip(groups, ends, strict=True) if group != end]
+    return [
+        group
+        for group, end in zip(groups, ends, strict=True)
+        # The grid of a chart has lines of the same extent, but no rows of words.
+        if group != end and _is_tabular(group, lines)
+    ]
 
 
 def _same_extent(a: Box, b: Box) -> bool:
@@ -241,7 +240,7 @@ def _is_tabular(box: Box, lines: Sequence[TextLine]) -> bool:
 
 
 def _has_columns(pieces: Sequence[Box]) -> bool:
-    """Whether most rows of text hold several pieces. (Cells of several lines make rows with one.)"""
+    """Whether most rows of text hold several pieces. Cells of several lines make rows with one."""
     rows: list[list[float]] = []  # middle, half a height, pieces
     for _, y0, _, y1 in sorted(pieces, key=lambda box: box[1] + box[3]):
         middle = (y0 + y1) / 2

@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from jina_rag._version import __version__
 from jina_rag.errors import (
@@ -43,7 +43,7 @@ class Handle:
         settings: What it was built with.
         users: How many `DocumentIndex` objects share it.
         writing: Held by whoever changes the index.
-        loading: The model on its way, where loading it was begun early.
+        model: The model, or on its way, where it was loaded before anyone asked for it.
     """
 
     root: Path
@@ -53,7 +53,7 @@ class Handle:
     settings: dict[str, Any]
     users: int = 0
     writing: threading.Lock = field(default_factory=threading.Lock)
-    loading: Future[Embedder] | None = None
+    model: Future[Embedder] | None = None
 
     def embedder(self) -> Embedder:
         """Load the model that the index was built with.
@@ -62,7 +62,7 @@ class Handle:
             IndexMismatchError: If this installation's model of that name makes other vectors.
         """
         # By the recorded name, not the asked one: "lite" stands for "lite-en" on some machines only.
-        embedder = self.loading.result() if self.loading else load_embedder(self.settings["embedder"])
+        embedder = self.model.result() if self.model else load_embedder(self.settings["embedder"])
         check_model(embedder, self)
         return embedder
 
@@ -104,7 +104,7 @@ def open_handle(root: Path, embedder: str | Embedder | None, *, create: bool, pr
     if made_here and root.is_dir() and any(entry.name != VECTORS for entry in root.iterdir()):
         raise IndexStateError(f"{root} holds other files: choose an empty or a new folder for the index.")
     # Before anything is written, so that a misspelt model leaves no half-made index behind.
-    settings = _settings(embedder) if made_here else {}
+    fresh = _fresh(embedder) if made_here else None
     try:
         root.mkdir(parents=True, exist_ok=True)
         if made_here:
@@ -113,27 +113,32 @@ def open_handle(root: Path, embedder: str | Embedder | None, *, create: bool, pr
         raise IndexStateError(f"The index folder {root} cannot be made: {exc.strerror}.") from exc
     manifest = Manifest(root / MANIFEST)
     try:
-        return _open(root, manifest, settings, embedder, preload=preload)
+        return _open(root, manifest, fresh, embedder, preload=preload)
     except BaseException:
         manifest.close()
         raise
 
 
 def _open(
-    root: Path, manifest: Manifest, fresh: dict[str, Any], embedder: str | Embedder | None, *, preload: bool
+    root: Path, manifest: Manifest, fresh: _Fresh | None, embedder: str | Embedder | None, *, preload: bool
 ) -> Handle:
-    settings = manifest.settings() or fresh or _settings(embedder)
+    settings = manifest.settings()
+    if not settings:  # a new index, or one that a process left that was killed here
+        settings, model = fresh or _fresh(embedder)
+    else:
+        model = None
     if settings.get("schema") != SCHEMA_VERSION:
         raise IndexCorruptError(
             f"The index at {root} has the format {settings.get('schema')!r}; this version of jina-rag reads "
             f"{SCHEMA_VERSION}. Ingest the documents again into a new folder."
         )
-    loading = _begin_loading(settings["embedder"]) if preload and isinstance(embedder, str | None) else None
+    if model is None and preload and isinstance(embedder, str | None):
+        model = _begin_loading(settings["embedder"])
     # Imported here: `import jina_rag` must not load the engine.
     from jina_rag.stores.qdrant_edge import EdgeStore
 
     store = EdgeStore.open(root / VECTORS, dim=settings["dim"], multi_dim=settings["multi_dim"])
-    handle = Handle(root, store, manifest, ImageFiles(root / IMAGES), settings, loading=loading)
+    handle = Handle(root, store, manifest, ImageFiles(root / IMAGES), settings, model=model)
     try:
         check_model(embedder, handle)
         if not manifest.settings():
@@ -144,20 +149,23 @@ def _open(
     return handle
 
 
+_Fresh: TypeAlias = "tuple[dict[str, Any], Future[Embedder]]"
+"""What a new index records, and the model that it was asked of."""
+
+
 def _begin_loading(name: str) -> Future[Embedder]:
     """Load a model in a thread of its own; whoever asks for the result gets its error, too."""
-    with_one = ThreadPoolExecutor(1, thread_name_prefix="jina-rag-model")
+    thread = ThreadPoolExecutor(1, thread_name_prefix="jina-rag-model")
     try:
-        return with_one.submit(load_embedder, name)
+        return thread.submit(load_embedder, name)
     finally:
-        with_one.shutdown(wait=False)
+        thread.shutdown(wait=False)
 
 
-def _settings(embedder: str | Embedder | None) -> dict[str, Any]:
-    """What a new index records about its model."""
+def _fresh(embedder: str | Embedder | None) -> _Fresh:
     asked = embedder if embedder is not None else DEFAULT_EMBEDDER
     model = load_embedder(asked) if isinstance(asked, str) else asked
-    return {
+    settings = {
         "schema": SCHEMA_VERSION,
         "version": __version__,
         "asked": asked if isinstance(asked, str) else model.name,
@@ -166,3 +174,6 @@ def _settings(embedder: str | Embedder | None) -> dict[str, Any]:
         "dim": model.dim,
         "multi_dim": model.multi_dim,
     }
+    loaded: Future[Embedder] = Future()
+    loaded.set_result(model)
+    return settings, loaded

@@ -22,6 +22,8 @@ from jina_rag.types import Float32, Page, Region, TokenGrid
 SNIPPET_WORDS = 36
 _PASSAGE = 24
 """Tokens that are judged together when the words to quote are chosen."""
+_MOST = 0.8
+"""A region over more than this share of its page is the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,12 @@ def find_place(query: Float32, payload: Mapping[str, Any], image_folder: Path) -
     if len(grid) != len(rows):  # the store merged neighbouring rows of a very long page
         return Place(snippet=_cut(text.split(), 0))
     weights = token_similarity(query, rows)
-    return Place(region=_best_region(weights, grid.boxes, regions), snippet=_snippet(weights, text))
+    region = _best_region(weights, grid.boxes, regions)
+    snippet = _snippet(weights, text)
+    # The labels of a chart read oddly by themselves; its caption says what they are.
+    if region is not None and region.caption and region.caption not in snippet:
+        snippet = f"{region.caption} … {snippet.removeprefix('… ')}"
+    return Place(region=region, snippet=snippet)
 
 
 def _best_region(weights: Float32, boxes: Float32, regions: Sequence[Region]) -> Region | None:
@@ -90,7 +97,9 @@ def _best_region(weights: Float32, boxes: Float32, regions: Sequence[Region]) ->
     best: Region | None = None
     for region in regions:
         inside = _inside(boxes, region)
-        if not inside.any():
+        x0, y0, x1, y1 = region.box
+        # A frame around everything points at nothing.
+        if not inside.any() or (x1 - x0) * (y1 - y0) > _MOST:
             continue
         score = float(weights[inside].mean())
         rest = float(weights[~inside].mean()) if not inside.all() else -np.inf
@@ -125,7 +134,7 @@ def _cut(words: Sequence[str], start: int) -> str:
     start = max(0, min(start, len(words) - SNIPPET_WORDS))
     end = start + SNIPPET_WORDS
     text = " ".join(words[start:end])
-    limit = SNIPPET_WORDS * 12  # a line of a script without spaces is one word
+    limit = 280  # a line of a script without spaces is one word
     if len(text) > limit:
         text, end = text[:limit], 0
     return ("… " if start > 0 else "") + text + (" …" if end == 0 or end < len(words) else "")
