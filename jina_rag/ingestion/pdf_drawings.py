@@ -52,8 +52,9 @@ def find_drawings(
             continue
         items = path["items"]
         curves = any(item[0] == "c" for item in items)
-        # One path may hold all the rules of a table: each is a shape of its own.
-        apart = not curves and 1 < len(items) <= _MAX_PIECES and len(boxes) < _MANY_SHAPES
+        # One path may hold all the rules of a table: each is a shape of its own. The outline of an area is not.
+        rules = path["type"] == "s" or all(item[0] == "re" for item in items)
+        apart = rules and not curves and 1 < len(items) <= _MAX_PIECES and len(boxes) < _MANY_SHAPES
         pieces = [_extent(item) for item in items] if apart else [path["rect"]]
         if clips:
             pieces = [piece for piece in (_clipped(box, clips[-1][1]) for box in pieces) if piece]

@@ -80,7 +80,7 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine]) -> tuple[Region, ...
     pictures = [box for box in shapes.pictures if area(box) < _BACKGROUND * page]
     clusters = _split_clusters(drawings, _array(pictures), shapes.width, shapes.height)
     kinds = [_kind(box, drawings, curved, pictures, lines) for box in clusters]
-    others = merged((box for box, kind in zip(clusters, kinds, strict=True) if kind != "table"), _APART, _APART)
+    others = _parts_joined([box for box, kind in zip(clusters, kinds, strict=True) if kind != "table"], page)
     others = [box for box in others if _kind(box, drawings, curved, pictures, lines)]
     tables = [box for box, kind in zip(clusters, kinds, strict=True) if kind == "table"]
     tables += [box for box in _ruled(drawings, others, lines) if not any(_holds(box, other) for other in others)]
@@ -111,6 +111,15 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine]) -> tuple[Region, ...
         )
         regions.append(Region(kind, place, find_caption(kind, box, lines)))
     return tuple(regions)
+
+
+def _parts_joined(boxes: Sequence[Box], page: float) -> list[Box]:
+    """Join what is close together, unless that would join most of the page."""
+    joined = []
+    for box in merged(boxes, _APART, _APART):
+        parts = [part for part in boxes if intersection(part, box) >= 0.99 * area(part)]
+        joined += [box] if area(box) <= _TOO_LARGE * page else parts
+    return joined
 
 
 def _holds(outer: Box, inner: Box) -> bool:

@@ -21,7 +21,8 @@ from jina_rag.retrieval.search import Searcher
 from jina_rag.types import IngestReport, ScoredPage, Where
 
 if TYPE_CHECKING:
-    from jina_rag.retrieval.ingest import IngestProgress, Metadata
+    from jina_rag.retrieval.ingest import IngestProgress
+    from jina_rag.retrieval.plan import Metadata
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,25 +5,25 @@ The order of writing makes a run that is killed at any moment harmless; it is de
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from jina_rag import lexical
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, IndexStateError, JinaRagError
 from jina_rag.ingestion.pages import DocumentEnd, DocumentStart, open_document, read_pages
-from jina_rag.ingestion.sources import Skipped, SourceFile, find_sources, printable
+from jina_rag.ingestion.sources import Skipped, SourceFile, find_sources
 from jina_rag.protocols import Embedder, MultiVectorStore
 from jina_rag.retrieval.hubness import Background
 from jina_rag.retrieval.manifest import DocumentRecord, Manifest, Part
 from jina_rag.retrieval.places import describe
+from jina_rag.retrieval.plan import Metadata, Planner, Work
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
 from jina_rag.types import Box, Failure, Float32, IngestReport, Page, Point, TokenGrid
@@ -35,8 +35,6 @@ BATCH_PAGES = 8
 """Pages embedded together. Enough to fill batches, few enough to keep memory flat."""
 CHECKPOINT_SECONDS = 5.0
 """Documents count as done after the store was flushed; flushing after each one would cost more than embedding it."""
-
-Metadata: TypeAlias = "Mapping[str, Any] | Callable[[Path], Mapping[str, Any]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,7 @@ class Ingestion:
         self._images = images
         self._embedder = embedder
         self._settings = settings
-        self._metadata = metadata
+        self._planner = Planner(manifest, store, metadata)
         self._progress = progress
         self._state = IngestProgress(0, 0, 0, 0)
         self._failed: list[Failure] = []
@@ -109,8 +107,7 @@ class Ingestion:
         started = time.monotonic()
         self._tidy()
         skipped: list[Failure] = []
-        todo: list[tuple[SourceFile, DocumentRecord]] = []
-        taken: set[str] = set()
+        todo: list[Work] = []
         interrupted = False
         try:
             for entry in find_sources(paths, exclude=exclude):
@@ -118,8 +115,12 @@ class Ingestion:
                     self._failed.append(entry)
                 elif isinstance(entry, Skipped):
                     skipped.append(Failure(path=entry.path, reason=entry.reason))
-                elif (record := self._changed(entry, taken)) is not None:
-                    todo.append((entry, record))
+                elif isinstance(found := self._planner.look(entry), Work):
+                    todo.append(found)
+                elif isinstance(found, Failure):
+                    self._failed.append(found)
+                else:
+                    self._repeat(found)
             self._count(todo)
             self._read(todo)
         except KeyboardInterrupt:
@@ -154,72 +155,19 @@ class Ingestion:
                 if name not in referenced:
                     self._images.delete(name)
 
-    def _changed(self, source: SourceFile, taken: set[str]) -> DocumentRecord | None:
-        """The record of a document that needs work, or None if the index has it as it is."""
-        path = Path(os.path.abspath(source.path))
-        try:
-            status = path.stat()
-            known = self._manifest.document_at(path)
-            doc_id = known.doc_id if known else self._free_id(source, path, taken)
-            known = known or self._manifest.document(doc_id)
-            taken.add(doc_id)
-            metadata = self._metadata_of(source.path, known)
-            same = known is not None and known.done and dict(known.metadata) == metadata
-            if (
-                known
-                and same
-                and (known.path, known.size, known.mtime_ns) == (path, status.st_size, status.st_mtime_ns)
-            ):
-                self._repeat(known)
-                return None
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as exc:
-            self._failed.append(Failure(source.path, f"The file cannot be read: {exc.strerror or exc}."))
-            return None
-        if known and same and known.sha256 == sha256:
-            self._manifest.touch(doc_id, path, status.st_size, status.st_mtime_ns)
-            self._repeat(known)
-            return None
-        return DocumentRecord(
-            doc_id=doc_id,
-            path=path,
-            sha256=sha256,
-            size=status.st_size,
-            mtime_ns=status.st_mtime_ns,
-            metadata=metadata,
-        )
-
-    def _free_id(self, source: SourceFile, path: Path, taken: set[str]) -> str:
-        """`source.doc_id`, unless another file that still exists has it: then with its folder's name in front."""
-        folder = printable(path.parent.name) or "root"
-        digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:8]
-        for doc_id in (source.doc_id, f"{folder}/{source.doc_id}", f"{folder}-{digest}/{source.doc_id}"):
-            other = self._manifest.document(doc_id)
-            if doc_id not in taken and (other is None or other.path == path or not os.path.lexists(other.path)):
-                return doc_id
-        raise DocumentError(f"{source.doc_id!r} cannot be given a name of its own in this index.")
-
-    def _metadata_of(self, path: Path, known: DocumentRecord | None) -> dict[str, Any]:
-        if self._metadata is None:
-            return dict(known.metadata) if known else {}
-        given = self._metadata(path) if callable(self._metadata) else self._metadata
-        cleaned: dict[str, Any] = schema.clean_payload(dict(given))
-        return cleaned
-
     def _repeat(self, known: DocumentRecord) -> None:
         """Count a document that is indexed as it is; pages that failed then have still failed."""
         self._failed.extend(known.failures)
         self._unchanged += known.pages > 0
 
-    def _count(self, todo: Sequence[tuple[SourceFile, DocumentRecord]]) -> None:
+    def _count(self, todo: Sequence[Work]) -> None:
         """Count the pages that need work, for the time left; a document that cannot be opened is reported later."""
         if self._progress is None:
             return
         pages = 0
-        for source, _ in todo:
+        for work in todo:
             try:
-                with open_document(source, self._settings) as document:
+                with open_document(work.source, self._settings) as document:
                     pages += document.page_count
             except DocumentError:
                 continue
@@ -227,11 +175,12 @@ class Ingestion:
 
     # -- the work ------------------------------------------------------------------------------------------
 
-    def _read(self, todo: Sequence[tuple[SourceFile, DocumentRecord]]) -> None:
-        records = {record.path: record for _, record in todo}
+    def _read(self, todo: Sequence[Work]) -> None:
+        records = {work.record.path: work.record for work in todo}
         current: _Open | None = None
         sources: Iterator[SourceFile] = (
-            replace(source, doc_id=record.doc_id, done=self._stored_pages(record)) for source, record in todo
+            replace(work.source, doc_id=work.record.doc_id, done=self._planner.stored_pages(work.record))
+            for work in todo
         )
         with closing(read_pages(sources, self._settings)) as events:
             for event in events:
@@ -257,17 +206,6 @@ class Ingestion:
                     self._tell(documents=self._state.documents + 1)
                 self._checkpoint()
             self._embed()
-
-    def _stored_pages(self, record: DocumentRecord) -> frozenset[int]:
-        """Pages of this very revision that an interrupted run has stored already."""
-        before = self._manifest.document(record.doc_id)
-        if before is None or before.done or before.sha256 != record.sha256:
-            return frozenset()
-        if dict(before.metadata) != dict(record.metadata):
-            return frozenset()
-        parts = [part for part in self._manifest.parts(record.doc_id, record.sha256) if part.kind == "page"]
-        found = {point.id for point in self._store.fetch([part.part_id for part in parts], vectors=False)}
-        return frozenset(part.page for part in parts if part.part_id in found)
 
     def _fail(self, failure: Failure) -> None:
         self._failed.append(failure)

@@ -4,7 +4,7 @@ The manifest is the promise; vectors and images are the goods. A document is wri
 a run killed at any moment leaves nothing that the next run does not find and finish:
 
 1. ``begin``: the document stands as pending, with the hash of the file it is made from;
-2. images, then points, batch by batch, each batch followed by ``add_parts``;
+2. batch by batch: images, ``add_parts``, then the points;
 3. the store is flushed, then ``finish`` marks the document done and names what the older revision left behind.
 """
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jina_rag.errors import IndexCorruptError
+from jina_rag.errors import IndexCorruptError, IndexStateError
 from jina_rag.types import Failure
 
 SCHEMA_VERSION = 1
@@ -39,6 +39,8 @@ CREATE INDEX IF NOT EXISTS parts_by_document ON parts (doc_id, revision);
 CREATE INDEX IF NOT EXISTS parts_by_image ON parts (image);
 CREATE INDEX IF NOT EXISTS documents_by_path ON documents (path);
 """
+
+_COLUMNS = "doc_id, path, sha256, size, mtime_ns, state, pages, regions, failures, warnings, metadata"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +104,19 @@ class Manifest:
     def _write(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it or nothing."""
         with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
+                self._db.execute("COMMIT")
+            except BaseException as exc:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                if isinstance(exc, sqlite3.OperationalError):
+                    raise IndexStateError(
+                        f"The manifest of the index cannot be written ({exc}): free space, check permissions, "
+                        "or end the other process that uses the index."
+                    ) from exc
                 raise
-            self._db.execute("COMMIT")
 
     def _rows(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
         with self._lock:
@@ -153,8 +161,8 @@ class Manifest:
 
     def _documents(self, clause: str, *args: object) -> list[DocumentRecord]:
         rows = self._rows(
-            "SELECT doc_id, path, sha256, size, mtime_ns, state, pages, regions, failures, warnings, metadata"
-            f" FROM documents {clause}",  # clauses are constants of this module
+            # The clauses are constants of this module.
+            f"SELECT {_COLUMNS} FROM documents {clause}",  # noqa: S608
             *args,
         )
         return [
@@ -219,8 +227,14 @@ class Manifest:
             )
 
     def add_parts(self, doc_id: str, revision: str, parts: Sequence[Part]) -> None:
-        """Note points that the store has acknowledged."""
+        """Note the parts of some pages, before they are written: what is in the store is always in the manifest."""
+        pages = sorted({part.page for part in parts})
         with self._write() as db:
+            # A page that is indexed again may have fewer regions than before.
+            db.executemany(
+                "DELETE FROM parts WHERE doc_id = ? AND revision = ? AND page = ?",
+                [(doc_id, revision, page) for page in pages],
+            )
             db.executemany(
                 "INSERT OR REPLACE INTO parts (part_id, doc_id, revision, page, kind, image) VALUES (?,?,?,?,?,?)",
                 [(part.part_id, doc_id, revision, part.page, part.kind, part.image) for part in parts],
