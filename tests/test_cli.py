@@ -174,7 +174,8 @@ def test_ingest_json_and_a_second_run(cli, docs, tmp_path):
     assert first.err == ""
     report = first.json
     assert set(report) == {
-        "documents", "pages", "regions", "unchanged", "removed", "failed", "skipped", "warnings", "interrupted", "seconds",
+        "documents", "pages", "regions", "unchanged", "removed", "failed", "skipped", "warnings", "interrupted",
+        "seconds",
     }  # fmt: skip
     assert (report["documents"], report["pages"], report["unchanged"]) == (2, 4, 0)
     assert [(Path(f["path"]).name, "not a PDF" in f["reason"]) for f in report["failed"]] == [("broken.pdf", True)]
@@ -509,7 +510,7 @@ def test_a_defect_is_one_sentence_and_debug_shows_the_traceback(cli, monkeypatch
     result.refused("defect of jina-rag, please report it: RuntimeError: the [sky] fell")
     monkeypatch.setenv("JINA_RAG_DEBUG", "1")
     monkeypatch.setattr(sys, "argv", ["jina-rag", "info", "--index", str(tmp_path)])
-    with pytest.raises(RuntimeError, match="the .sky. fell"):
+    with pytest.raises(RuntimeError, match=r"the \[sky\] fell"):
         main()
 
 
@@ -548,7 +549,7 @@ def test_a_reader_that_goes_away_is_no_error(shared):
     assert done.stderr == b""
 
 
-ODD = ["line\nbreak.pdf", "[red]markup[/red] [link=x].pdf", "<b>&.pdf", "tab\there\x1b[31m.pdf", "naïve 文書 🙂.pdf"]
+ODD = ["line\nbreak.pdf", "[red]markup[bold] [link=x].pdf", "<b>&.pdf", "tab\there\x1b[31m.pdf", "naïve 文書 🙂.pdf"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
@@ -561,8 +562,8 @@ def test_odd_names_never_break_the_output(encoding, tmp_path):
     for number, name in enumerate(names):
         # Each of its own content, and a broken twin, so that it stands in the list of failures, too.
         sample_pdf(folder / "a.pdf", [f"juniper berries {number}"])
-        (folder / "a.pdf").rename(os.fsencode(folder) + b"/" + name)
-        Path(os.fsdecode(os.fsencode(folder) + b"/broken-" + name)).write_bytes(b"no pdf")
+        (folder / "a.pdf").rename(folder / os.fsdecode(name))
+        (folder / os.fsdecode(b"broken-" + name)).write_bytes(b"no pdf")
     env = {"PYTHONIOENCODING": encoding}
     kb = tmp_path / "kb"
 
@@ -579,7 +580,7 @@ def test_odd_names_never_break_the_output(encoding, tmp_path):
     assert lines[1] == f"Failed ({len(names)}):"
     assert len(lines) == 2 + len(names), "one line per file"
     assert any(r"line\nbreak.pdf" in line for line in lines)
-    assert any("[red]markup[/red] [link=x].pdf" in line for line in lines)
+    assert any("[red]markup[bold] [link=x].pdf" in line for line in lines)
     assert not any("\x1b" in line for line in lines)
 
     hits = process("search", "juniper berries", "-i", kb, "-k", "20", "--json", env=env)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pymupdf
 import pytest
 from PIL import Image, ImageDraw
@@ -195,6 +197,17 @@ def test_a_table_in_a_scan_is_found_in_the_pixels():
     (found,) = find_regions_in_pixels(*scan())
     assert found.kind == "table"
     assert iou(found.box, (200 / 1200, 800 / 1600, 1000 / 1200, 1100 / 1600)) > 0.7
+
+
+def test_thousands_of_specks_take_no_time():
+    image, words = scan()
+    pen = ImageDraw.Draw(image)
+    for x in range(0, 1200, 26):
+        for y in range(0, 1600, 26):
+            pen.rectangle((x, y, x + 9, y + 9), fill="black")
+    start = time.process_time()
+    find_regions_in_pixels(image, words * 5)
+    assert time.process_time() - start < 2
 
 
 def test_a_photo_is_one_figure_and_blank_paper_is_nothing():

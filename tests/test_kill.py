@@ -73,37 +73,43 @@ def kill_when(process: subprocess.Popen, reached, timeout: float) -> bool:
 
 
 def moments(index: Path, seed: int):
-    """Moments by what lies on the disk, so that a slow machine is killed at the same ones: (name, condition)."""
+    """Moments by what lies on the disk, so that slow and quick machines are killed at the same ones."""
     rng = random.Random(seed)
 
     def images(least: int):
         return lambda: sum(1 for _ in (index / "images").rglob("*.jpg")) >= least
 
-    yield "the manifest is made", (index / "manifest.sqlite3").exists
-    yield "the store is being made", (index / "vectors").exists
-    yield "the first image is written", images(1)
-    for least in sorted(rng.sample(range(2, DOCUMENTS * PAGES), 3)):
-        yield f"{least} images are written", images(least)
+    yield (index / "manifest.sqlite3").exists
+    yield images(1)
+    for least in sorted(rng.sample(range(2, DOCUMENTS * PAGES), 2)):
+        yield images(least)
 
 
 def test_killed_again_and_again_then_run_to_the_end(docs, undisturbed, tmp_path):
     """One index survives all of the kills, the way a flaky machine would do it."""
     index = tmp_path / "kb"
     killed = 0
-    for name, reached in moments(index, seed=7):
+    for reached in moments(index, seed=7):
         process = subprocess.Popen(command(docs, index), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if reached():  # of an earlier round: let it work for a moment on top of that
             time.sleep(0.3)
         killed += kill_when(process, reached, 60)
-        assert name
-    assert killed >= 4, "the runs ended before they could be killed"
+    assert killed >= 3, "the runs ended before they could be killed"
+    # Before the next run the index can be opened, and says what is unfinished.
+    with DocumentIndex.open(index, create=False) as opened:
+        assert opened.stats().pending > 0
+        opened.search("chapter")
     report = run(docs, index)
     assert report["failed"] == []
     assert report["documents"] + report["unchanged"] == DOCUMENTS
     assert contents(index) == undisturbed[0]
+    with DocumentIndex.open(index, create=False) as opened:
+        hits = opened.search("words of chapter", k=DOCUMENTS * PAGES + 5)
+        assert Counter((hit.doc_id, hit.page) for hit in hits) == undisturbed[0][0]
+        assert all(hit.image_path.is_file() for hit in hits)
 
 
-@pytest.mark.parametrize("share", [0.75, 0.9, 0.97])
+@pytest.mark.parametrize("share", [0.8, 0.95])
 def test_killed_late(share, docs, undisturbed, tmp_path):
     """Around the flush and the marking as done, where time is the only way to aim."""
     index = tmp_path / "kb"
@@ -116,20 +122,3 @@ def test_killed_late(share, docs, undisturbed, tmp_path):
     assert images == known
     assert pending == 0
     assert (pages, images, known, pending) == undisturbed[0]
-
-
-def test_every_page_is_searchable_after_a_kill(docs, tmp_path):
-    index = tmp_path / "kb"
-    process = subprocess.Popen(command(docs, index), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert kill_when(process, lambda: any((index / "images").rglob("*.jpg")), 60)
-    # Before the next run the index can be opened and says what is unfinished.
-    with DocumentIndex.open(index, create=False) as opened:
-        assert opened.stats().pending > 0
-        opened.search("chapter")
-    run(docs, index)
-    with DocumentIndex.open(index, create=False) as opened:
-        hits = opened.search("words of chapter", k=DOCUMENTS * PAGES + 5)
-        assert Counter((hit.doc_id, hit.page) for hit in hits) == {
-            (f"doc{d}.pdf", p): 1 for d in range(DOCUMENTS) for p in range(1, PAGES + 1)
-        }
-        assert all(hit.image_path.is_file() for hit in hits)

@@ -97,7 +97,9 @@ def print_report(err: Console, report: IngestReport) -> None:
     _list(err, "Passed over", report.skipped, most=5)
     _list(err, "[red]Failed", report.failed)
     if report.interrupted:
-        err.print("[yellow]Interrupted: what is listed above is in the index; the same command goes on from here.")
+        err.print(
+            "[yellow]Interrupted:[/] the index can be searched, and the same command goes on from here.", soft_wrap=True
+        )
 
 
 def print_hits(out: Console, question: str, hits: Sequence[ScoredPage]) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from jina_rag._extras import require
 from jina_rag.ingestion.boxes import area, intersection, merged, touch, union
 from jina_rag.ingestion.captions import find_caption, named_caption
+from jina_rag.ingestion.tables import RULE_THICKNESS, has_columns, ruled_tables
 from jina_rag.ingestion.text_lines import TextLine
 from jina_rag.types import Box, Float32, Region, RegionKind
 
@@ -27,12 +28,6 @@ _APART = 8.0
 # A cluster over more of the page than this is held together by frames and dividers, which are left out then.
 _TOO_LARGE = 0.5
 _FRAME = 0.6
-# A rule is at most this thick and at least this long.
-_RULE_THICKNESS = 3.0
-_RULE_LENGTH = 40.0
-_ROW_HEIGHT = 40.0
-_RULE_JOINT = 4.0
-_MAX_RULES = 300
 _MIN_SIDE = 40.0
 _MIN_SHARE = 0.012
 # A shape over more of the page than this is its background.
@@ -42,6 +37,7 @@ _LABEL_GAP = 14.0
 # Shapes with this many numbers at them show data.
 _CHART_NUMBERS = 3
 _MAX_REGIONS = 12
+_MAX_CLUSTERS = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +75,13 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine]) -> tuple[Region, ...
     drawings, curved = shapes.drawings[kept], shapes.curved[kept]
     pictures = [box for box in shapes.pictures if area(box) < _BACKGROUND * page]
     clusters = _split_clusters(drawings, _array(pictures), shapes.width, shapes.height)
+    # A dirty scan has thousands of specks: looking at each would take seconds and find nothing.
+    clusters = sorted(clusters, key=area, reverse=True)[:_MAX_CLUSTERS]
     kinds = [_kind(box, drawings, curved, pictures, lines) for box in clusters]
     others = _parts_joined([box for box, kind in zip(clusters, kinds, strict=True) if kind != "table"], page)
     others = [box for box in others if _kind(box, drawings, curved, pictures, lines)]
     tables = [box for box, kind in zip(clusters, kinds, strict=True) if kind == "table"]
-    tables += [box for box in _ruled(drawings, others, lines) if not any(_holds(box, other) for other in others)]
+    tables += [box for box in ruled_tables(drawings, others, lines) if not any(_holds(box, other) for other in others)]
     # What frames most of a page and another find is decoration.
     everything = [box for box in tables + others if _is_large_enough(box, page)]
     everything = [
@@ -196,70 +194,6 @@ def _clusters(boxes: Float32, width: float, height: float) -> list[Box]:
     return [(*low[group].tolist(), *high[group].tolist()) for group in np.unique(groups)]
 
 
-def _rules(drawings: Float32) -> list[Box]:
-    """Horizontal rules, top to bottom; pieces of one broken rule joined."""
-    thin = (drawings[:, 3] - drawings[:, 1] <= _RULE_THICKNESS) & (drawings[:, 2] - drawings[:, 0] > _RULE_THICKNESS)
-    found = drawings[thin]
-    rows = np.round((found[:, 1] + found[:, 3]) / 2)
-    joined: list[Box] = []
-    row = None
-    for index in np.lexsort((found[:, 0], rows)).tolist():
-        x0, y0, x1, y1 = found[index].tolist()
-        if joined and row == rows[index] and x0 - joined[-1][2] <= _RULE_JOINT:
-            joined[-1] = union(joined[-1], (x0, y0, x1, y1))
-        else:
-            joined.append((x0, y0, x1, y1))
-        row = rows[index]
-    return [box for box in joined if box[2] - box[0] >= _RULE_LENGTH][:_MAX_RULES]
-
-
-def _ruled(drawings: Float32, taken: Sequence[Box], lines: Sequence[TextLine]) -> list[Box]:
-    """Tables without a frame: rules of the same extent below each other, with rows of words between them."""
-    groups: list[Box] = []
-    ends: list[Box] = []
-    for rule in _rules(drawings):
-        if any(intersection(rule, box) > 0.5 * area(rule) for box in taken):
-            continue
-        for index, last in enumerate(ends):
-            if _same_extent(last, rule) and _is_tabular((last[0], last[1], last[2], rule[3]), lines):
-                groups[index], ends[index] = union(groups[index], rule), rule
-                break
-        else:
-            groups.append(rule)
-            ends.append(rule)
-    return [
-        group
-        for group, end in zip(groups, ends, strict=True)
-        # The grid of a chart has lines of the same extent, but no rows of words.
-        if group != end and _is_tabular(group, lines)
-    ]
-
-
-def _same_extent(a: Box, b: Box) -> bool:
-    both = min(a[2], b[2]) - max(a[0], b[0])
-    return both >= 0.9 * max(a[2] - a[0], b[2] - b[0])
-
-
-def _is_tabular(box: Box, lines: Sequence[TextLine]) -> bool:
-    """Whether the text in a box stands in rows of several pieces, or there is room for one row only."""
-    inside = [line.box for line in lines if intersection(line.box, box) > 0.5 * area(line.box)]
-    if not inside:
-        return box[3] - box[1] < _ROW_HEIGHT
-    return _has_columns(inside)
-
-
-def _has_columns(pieces: Sequence[Box]) -> bool:
-    """Whether most rows of text hold several pieces. Cells of several lines make rows with one."""
-    rows: list[list[float]] = []  # middle, half a height, pieces
-    for _, y0, _, y1 in sorted(pieces, key=lambda box: box[1] + box[3]):
-        middle = (y0 + y1) / 2
-        if rows and middle - rows[-1][0] < rows[-1][1]:
-            rows[-1][2] += 1
-        else:
-            rows.append([middle, (y1 - y0) / 2, 1])
-    return sum(1 for row in rows if row[2] > 1) >= 0.5 * len(rows)
-
-
 def _kind(
     box: Box,
     drawings: Float32,
@@ -276,8 +210,8 @@ def _kind(
     texts = [line for line in lines if intersection(line.box, box) > 0.5 * area(line.box)]
     words = sum(line.words for line in texts)
     wide, high = inside[:, 2] - inside[:, 0], inside[:, 3] - inside[:, 1]
-    flat = high <= _RULE_THICKNESS
-    solid = int((~flat & (wide > _RULE_THICKNESS)).sum())
+    flat = high <= RULE_THICKNESS
+    solid = int((~flat & (wide > RULE_THICKNESS)).sum())
     rules = len(np.unique((inside[flat & (wide >= 20), 1] / 3).round()))
     curves = int(curved[within].sum())
     rows = len({round(line.box[1] / 6) for line in texts})
@@ -286,7 +220,7 @@ def _kind(
         if len(inside) <= 4 and running > 0.4 * len(texts):
             return None
         covered = sum(area(line.box) for line in texts) / area(box)
-        columns = _has_columns([line.box for line in texts])
+        columns = has_columns([line.box for line in texts])
         if columns and (covered > 0.15 or (rules >= 3 and covered > 0.08)):
             return "table"
     if len(inside) <= 2 and words > 3:
