@@ -1,9 +1,9 @@
 """Words as an exact-match index sees them: candidates that dense vectors lose (codes, names, numbers).
 
 Scripts written without spaces (Han, kana, Thai, Lao, Khmer, Myanmar; Hangul, too, whose particles are glued on)
-become overlapping pairs of characters, since there are no word borders to go by; everything else becomes lower-cased words, and a code such as ``AB-12/7``
-is kept whole beside its parts. Weights follow BM25 (Robertson and Zaragoza, 2009), with the inverse document
-frequency left to the store, which knows the collection.
+become overlapping pairs of characters, since there are no word borders to go by; everything else becomes lower-cased
+words, and a code such as ``AB-12/7`` is kept whole beside its parts. Weights follow BM25 (Robertson and Zaragoza,
+2009), with the inverse document frequency left to the store, which knows the collection.
 """
 
 from __future__ import annotations
