@@ -4,7 +4,8 @@
 
 The bare process imports the same third-party modules as the search had loaded at its end, in the same order (asked
 of the search itself, so that the list cannot go stale), and does nothing else. Both are run in turns; medians of
-wall time and of processor time.
+wall time and of processor time. Both find their modules compiled, as on any machine where they ran before, also
+where the environment forbids Python to keep what it compiles.
 """
 
 from __future__ import annotations
@@ -54,20 +55,23 @@ def measure(index: str | os.PathLike[str], question: str = QUESTION, runs: int =
         runs: Runs of each, in turns, after one of each that is not counted.
     """
     arguments = ["search", question, "--index", os.fspath(index)]
-    listed = subprocess.run([sys.executable, "-c", _LIST, "-", *arguments], capture_output=True, text=True, check=True)
-    modules = json.loads(listed.stdout)
-    commands = {
-        "search": [sys.executable, "-m", "jina_rag", *arguments],
-        "imports": [sys.executable, "-c", _IMPORT, ",".join(modules)],
-    }
-    wall: dict[str, list[float]] = {name: [] for name in commands}
-    cpu: dict[str, list[float]] = {name: [] for name in commands}
-    for turn in range(runs + 1):
-        for name, command in commands.items():
-            seconds, busy = _timed(command)
-            if turn:
-                wall[name].append(seconds)
-                cpu[name].append(busy)
+    wall: dict[str, list[float]] = {"search": [], "imports": []}
+    cpu: dict[str, list[float]] = {"search": [], "imports": []}
+    with tempfile.TemporaryDirectory() as compiled:
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        env["PYTHONPYCACHEPREFIX"] = compiled
+        listing = [sys.executable, "-c", _LIST, "-", *arguments]
+        modules = json.loads(subprocess.run(listing, env=env, capture_output=True, text=True, check=True).stdout)
+        commands = {
+            "search": [sys.executable, "-m", "jina_rag", *arguments],
+            "imports": [sys.executable, "-c", _IMPORT, ",".join(modules)],
+        }
+        for turn in range(runs + 1):
+            for name, command in commands.items():
+                seconds, busy = _timed(command, env)
+                if turn:
+                    wall[name].append(seconds)
+                    cpu[name].append(busy)
     found = {
         "packages": sorted({name.split(".")[0] for name in modules}),
         "search_seconds": round(statistics.median(wall["search"]), 3),
@@ -84,11 +88,11 @@ def measure(index: str | os.PathLike[str], question: str = QUESTION, runs: int =
     return found
 
 
-def _timed(command: list[str]) -> tuple[float, float]:
+def _timed(command: list[str], env: dict[str, str]) -> tuple[float, float]:
     with tempfile.TemporaryFile() as sink:
         before = os.times()
         started = time.perf_counter()
-        subprocess.run(command, stdout=sink, check=True)
+        subprocess.run(command, env=env, stdout=sink, check=True)
         seconds = time.perf_counter() - started
         after = os.times()
     busy = (after.children_user - before.children_user) + (after.children_system - before.children_system)
