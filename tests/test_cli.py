@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 from jina_rag import DocumentIndex, __version__
-from jina_rag.cli import main, output
+from jina_rag.cli import _load, main, output
 from jina_rag.testing import sample_pdf
 from jina_rag.types import Failure, IngestReport, ScoredPage
 
@@ -627,6 +628,57 @@ def test_progress_shows_pages_on_a_terminal_only():
     for console, quiet in ((Console(file=io.StringIO()), False), (terminal, True)):
         with output.ingest_progress(console, quiet=quiet) as progress:
             assert progress is None
+
+
+# -- haste ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "index"),
+    [
+        (["search", "whales", "--index", "kb"], "kb"),
+        (["search", "-i", "kb", "whales"], "kb"),
+        (["search", "whales", "--index=a=b"], "a=b"),
+        (["search", "whales", "--index"], None),
+        (["search", "--help", "-i", "kb"], None),
+        (["info", "-i", "kb"], None),
+        ([], None),
+    ],
+)
+def test_a_search_loads_its_model_while_it_is_being_read(arguments, index, monkeypatch, capsys):
+    begun = []
+    monkeypatch.setattr("jina_rag.cli._load", begun.append)
+    monkeypatch.setattr("jina_rag.cli.app.main", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["jina-rag", *arguments])
+    monkeypatch.setattr("jina_rag.cli.gc.set_threshold", lambda *_: None)
+    main()
+    for thread in threading.enumerate():
+        if thread.name == "jina-rag-model":
+            thread.join()
+    assert begun == ([] if index is None else [index])
+
+
+def test_the_head_start_holds_the_model_of_the_index_and_is_silent_about_trouble(shared, tmp_path, monkeypatch):
+    held = []
+    monkeypatch.setattr("jina_rag.cli._held", held)
+    _load(str(shared / "kb"))
+    assert [model.name for model in held] == ["lite"]
+    _load(str(tmp_path / "nowhere"))
+    (tmp_path / "manifest.sqlite3").write_bytes(b"no database, but long enough to be looked at" * 100)
+    _load(str(tmp_path))
+    assert [model.name for model in held if model] == ["lite"]
+
+
+def test_a_new_index_loads_its_model_once(docs, tmp_path, monkeypatch):
+    from jina_rag.retrieval import handles
+
+    loaded = []
+    load = handles.load_embedder
+    monkeypatch.setattr(handles, "load_embedder", lambda name: loaded.append(name) or load(name))
+    with DocumentIndex.open(tmp_path / "kb") as index:
+        index.ingest(docs / "animals.pdf")
+        assert index.search("whales")
+    assert loaded == ["lite"]
 
 
 # -- Ctrl-C --------------------------------------------------------------------------------------------------------

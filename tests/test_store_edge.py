@@ -60,6 +60,31 @@ def test_points_are_still_there_after_closing(tmp_path):
         np.testing.assert_array_equal(store.fetch([point(2).id])[0].multi, point(2).multi)
 
 
+class Watched:
+    """The engine's shard, with the names of what is called."""
+
+    def __init__(self, shard):
+        self._shard, self.calls = shard, []
+
+    def __getattr__(self, name):
+        self.calls.append(name)
+        return getattr(self._shard, name)
+
+
+def test_closing_leaves_an_empty_last_record_and_writes_nothing_after_mere_reading(tmp_path):
+    """The engine applies the last record of its log again at each open: a batch of pages would take 100 ms."""
+    store = open_(tmp_path / "a")
+    store.upsert([point(0)])
+    written = store._shard = Watched(store._shard)
+    store.close()
+    assert written.calls == ["update", "flush", "close"]
+    store = open_(tmp_path / "a")
+    assert store.count() == 1
+    read = store._shard = Watched(store._shard)
+    store.close()
+    assert read.calls == ["close"]
+
+
 def test_nothing_is_made_when_it_should_not_be(tmp_path):
     with pytest.raises(IndexNotFoundError, match="ingest"):
         open_(tmp_path / "a", create=False)

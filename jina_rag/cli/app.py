@@ -152,7 +152,7 @@ def search(
         _folder_exists(heatmap)
     from jina_rag.retrieval.index import DocumentIndex
 
-    with DocumentIndex.open(index, create=False, preload=True) as opened:
+    with DocumentIndex.open(index, create=False) as opened:
         hits = opened.search(question, k=k, filter=where)
         if heatmap is not None and hits:
             best = hits[0]
@@ -174,7 +174,7 @@ def _search_many(index: Path, queries: Path, run: Path, k: int, *, json: bool) -
     from jina_rag.retrieval.index import DocumentIndex
 
     asked = read_queries(queries)
-    with DocumentIndex.open(index, create=False, preload=True) as opened:
+    with DocumentIndex.open(index, create=False) as opened:
         ranking = search_all(opened, asked, k=max(k, 10))
     write_run(run, ranking)
     if json:

@@ -7,10 +7,9 @@ kb/images/            screenshots and crops
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from jina_rag._version import __version__
 from jina_rag.errors import (
@@ -22,7 +21,7 @@ from jina_rag.errors import (
 )
 from jina_rag.models.registry import load_embedder
 from jina_rag.protocols import Embedder, MultiVectorStore
-from jina_rag.retrieval.manifest import SCHEMA_VERSION, Manifest
+from jina_rag.retrieval.manifest import SCHEMA_VERSION, Manifest, peek_settings
 from jina_rag.stores.images import ImageFiles
 
 MANIFEST = "manifest.sqlite3"
@@ -43,7 +42,7 @@ class Handle:
         settings: What it was built with.
         users: How many `DocumentIndex` objects share it.
         writing: Held by whoever changes the index.
-        model: The model, or on its way, where it was loaded before anyone asked for it.
+        model: The model, where one was at hand when the index was opened.
     """
 
     root: Path
@@ -53,7 +52,7 @@ class Handle:
     settings: dict[str, Any]
     users: int = 0
     writing: threading.Lock = field(default_factory=threading.Lock)
-    model: Future[Embedder] | None = None
+    model: Embedder | None = None
 
     def embedder(self) -> Embedder:
         """Load the model that the index was built with.
@@ -62,7 +61,7 @@ class Handle:
             IndexMismatchError: If this installation's model of that name makes other vectors.
         """
         # By the recorded name, not the asked one: "lite" stands for "lite-en" on some machines only.
-        embedder = self.model.result() if self.model else load_embedder(self.settings["embedder"])
+        embedder = self.model or load_embedder(self.settings["embedder"])
         check_model(embedder, self)
         return embedder
 
@@ -94,7 +93,7 @@ def check_model(embedder: str | Embedder | None, handle: Handle) -> None:
         )
 
 
-def open_handle(root: Path, embedder: str | Embedder | None, *, create: bool, preload: bool = False) -> Handle:
+def open_handle(root: Path, embedder: str | Embedder | None, *, create: bool) -> Handle:
     """Open the index in `root`, or make one; see `DocumentIndex.open`."""
     if root.exists() and not root.is_dir():
         raise InvalidInputError(f"{root} is a file; an index is a folder.")
@@ -113,27 +112,26 @@ def open_handle(root: Path, embedder: str | Embedder | None, *, create: bool, pr
         raise IndexStateError(f"The index folder {root} cannot be made: {exc.strerror}.") from exc
     manifest = Manifest(root / MANIFEST)
     try:
-        return _open(root, manifest, fresh, embedder, preload=preload)
+        return _open(root, manifest, fresh, embedder)
     except BaseException:
         manifest.close()
         raise
 
 
 def _open(
-    root: Path, manifest: Manifest, fresh: _Fresh | None, embedder: str | Embedder | None, *, preload: bool
+    root: Path,
+    manifest: Manifest,
+    fresh: tuple[dict[str, Any], Embedder] | None,
+    embedder: str | Embedder | None,
 ) -> Handle:
-    settings = manifest.settings()
+    settings, model = manifest.settings(), None
     if not settings:  # a new index, or one that a process left that was killed here
         settings, model = fresh or _fresh(embedder)
-    else:
-        model = None
     if settings.get("schema") != SCHEMA_VERSION:
         raise IndexCorruptError(
             f"The index at {root} has the format {settings.get('schema')!r}; this version of jina-rag reads "
             f"{SCHEMA_VERSION}. Ingest the documents again into a new folder."
         )
-    if model is None and preload and isinstance(embedder, str | None):
-        model = _begin_loading(settings["embedder"])
     # Imported here: `import jina_rag` must not load the engine.
     from jina_rag.stores.qdrant_edge import EdgeStore
 
@@ -149,20 +147,17 @@ def _open(
     return handle
 
 
-_Fresh: TypeAlias = "tuple[dict[str, Any], Future[Embedder]]"
-"""What a new index records, and the model that it was asked of."""
+def load_recorded(root: Path) -> Embedder | None:
+    """Load the model of an index without opening it; None where there is no index.
+
+    For a head start: whoever holds the result shares its weights with a handle that is opened meanwhile.
+    """
+    settings = peek_settings(root / MANIFEST)
+    return load_embedder(settings["embedder"]) if settings else None
 
 
-def _begin_loading(name: str) -> Future[Embedder]:
-    """Load a model in a thread of its own; whoever asks for the result gets its error, too."""
-    thread = ThreadPoolExecutor(1, thread_name_prefix="jina-rag-model")
-    try:
-        return thread.submit(load_embedder, name)
-    finally:
-        thread.shutdown(wait=False)
-
-
-def _fresh(embedder: str | Embedder | None) -> _Fresh:
+def _fresh(embedder: str | Embedder | None) -> tuple[dict[str, Any], Embedder]:
+    """What a new index records about its model, and that model."""
     asked = embedder if embedder is not None else DEFAULT_EMBEDDER
     model = load_embedder(asked) if isinstance(asked, str) else asked
     settings = {
@@ -174,6 +169,4 @@ def _fresh(embedder: str | Embedder | None) -> _Fresh:
         "dim": model.dim,
         "multi_dim": model.multi_dim,
     }
-    loaded: Future[Embedder] = Future()
-    loaded.set_result(model)
-    return settings, loaded
+    return settings, model

@@ -80,7 +80,6 @@ class DocumentIndex:
         *,
         embedder: str | Embedder | None = None,
         create: bool = True,
-        preload: bool = False,
     ) -> Self:
         """Open the index at `location`, or make a new one there.
 
@@ -89,8 +88,6 @@ class DocumentIndex:
             embedder: Name or folder of a model, or an embedder; None for the one the index was built with,
                 and ``"lite"`` for a new index.
             create: Whether to make an index where there is none.
-            preload: Start to load the model at once, while the store opens, and not when it is first needed:
-                saves time where it is sure to be needed.
 
         Raises:
             IndexNotFoundError: If there is none and `create` is False.
@@ -109,7 +106,7 @@ class DocumentIndex:
             if shared is not None:
                 check_model(embedder, shared)
             else:
-                shared = cls._open[key] = open_handle(root, embedder, create=create, preload=preload)
+                shared = cls._open[key] = open_handle(root, embedder, create=create)
             shared.users += 1
             return cls(shared, embedder)
 

@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -293,3 +293,11 @@ def _pack(path: Path) -> bytes:
 
 def _unpack(raw: bytes) -> Path:
     return Path(raw.decode("utf-8", "surrogateescape"))
+
+
+def peek_settings(path: Path) -> dict[str, Any]:
+    """The settings of a manifest that another thread or process may have open; empty if there is none."""
+    if not path.is_file():
+        return {}
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        return {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM settings")}
