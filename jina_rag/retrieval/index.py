@@ -156,7 +156,7 @@ class DocumentIndex:
                 store=shared.store,
                 manifest=shared.manifest,
                 images=shared.images,
-                embedder=self.embedder,
+                embedder=lambda: self.embedder,
                 settings=settings or IngestSettings(),
                 metadata=metadata,
                 progress=progress,

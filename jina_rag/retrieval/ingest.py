@@ -5,6 +5,7 @@ The order of writing makes a run that is killed at any moment harmless; it is de
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import time
@@ -76,7 +77,7 @@ class Ingestion:
         store: MultiVectorStore,
         manifest: Manifest,
         images: ImageFiles,
-        embedder: Embedder,
+        embedder: Callable[[], Embedder],
         settings: IngestSettings,
         metadata: Metadata | None = None,
         progress: Callable[[IngestProgress], None] | None = None,
@@ -84,7 +85,7 @@ class Ingestion:
         self._store = store
         self._manifest = manifest
         self._images = images
-        self._embedder = embedder
+        self._load = embedder
         self._settings = settings
         self._planner = Planner(manifest, store, metadata)
         self._progress = progress
@@ -144,6 +145,11 @@ class Ingestion:
             seconds=time.monotonic() - started,
             interrupted=interrupted,
         )
+
+    @functools.cached_property
+    def _embedder(self) -> Embedder:
+        """Loaded when there is something to embed: most runs find everything unchanged."""
+        return self._load()
 
     # -- what needs work -----------------------------------------------------------------------------------
 

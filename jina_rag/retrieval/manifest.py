@@ -94,6 +94,9 @@ class Manifest:
             with self._write() as db:
                 for statement in filter(str.strip, _TABLES.split(";")):
                     db.execute(statement)
+        except IndexStateError:
+            self._db.close()
+            raise
         except sqlite3.DatabaseError as exc:
             self._db.close()
             raise IndexCorruptError(
