@@ -722,3 +722,11 @@ def test_ctrl_c_elsewhere_is_no_traceback(cli, monkeypatch, tmp_path):
     result = cli("info", "--index", tmp_path)
     assert result.code == 130
     assert "Traceback" not in result.err
+
+
+def test_a_filter_finds_metadata_that_was_given_as_a_number_or_a_boolean(cli, docs, tmp_path):
+    with DocumentIndex.open(tmp_path / "kb") as index:
+        index.ingest(docs / "animals.pdf", metadata={"year": 2024, "draft": True, "share": 0.5})
+    for entry, count in (("year=2024", 2), ("draft=true", 2), ("share=0.5", 2), ("year=2023", 0), ("draft=1e999", 0)):
+        hits = cli("search", "whales", "-i", tmp_path / "kb", "--filter", entry, "--json").json["hits"]
+        assert len(hits) == count, entry

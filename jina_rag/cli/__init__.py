@@ -51,6 +51,7 @@ def _hasten(arguments: Sequence[str]) -> None:
 
 
 def _load(index: str) -> None:
+    # Nothing is lost by this: the command loads the model again, and says what is wrong with it.
     with suppress(Exception):
         from pathlib import Path
 

@@ -5,10 +5,12 @@ Exit status: 0 done, 1 done with failures listed, 2 wrong usage or input, 130 st
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -465,9 +467,20 @@ def _filter(options: list[str]) -> Mapping[str, Any]:
     where: dict[str, Any] = {}
     for option in options:
         for key, value in _pairs([option], "--filter").items():
-            parsed = int(value) if key == "page" and value.isdecimal() else value
-            where.setdefault(key, []).append(parsed)
+            where.setdefault(key, []).extend(_readings(value) if key != "path" else [value])
     return where
+
+
+def _readings(value: str) -> list[str | int | float | bool]:
+    """What a value on the command line may stand for: metadata given in Python has numbers and booleans, too."""
+    readings: list[str | int | float | bool] = [value]
+    if value in ("true", "false"):
+        readings.append(value == "true")
+    for number in (int, float):
+        with suppress(ValueError):
+            readings.append(number(value))
+            break
+    return [reading for reading in readings if not isinstance(reading, float) or math.isfinite(reading)]
 
 
 def _write_picture(picture: Any, path: Path) -> None:  # noqa: ANN401  # PIL's Image
