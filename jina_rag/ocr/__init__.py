@@ -1,8 +1,8 @@
 """Words with boxes from pixels: PP-OCR models, run in this process, on the processor, without any download.
 
-The weights are the ONNX files inside the ``rapidocr`` wheel; the steps around them (finding lines, reading
-them, putting them in order, splitting them into words) are in the modules of this package. Nothing is
-written, nothing is fetched, nothing is printed.
+``rapidocr`` finds and reads the lines, with the ONNX files inside its wheel. What is about pages is in the
+modules of this package: which parts to search, which lines to leave out, text that stands on its side or its
+head, the order of reading, words. Nothing is written, nothing is fetched, nothing is printed.
 """
 
 from __future__ import annotations

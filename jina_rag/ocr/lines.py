@@ -1,30 +1,27 @@
-"""Lines of text as read from an image, each with the place of every character.
-
-Source: Graves et al., Connectionist Temporal Classification (ICML 2006), for the decoding.
-"""
+"""Lines of text as rapidocr reads them from an image, each with the place of every character."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from jina_rag.ocr.find import Pixels, find_lines, normalised
+from jina_rag.ocr.find import Pixels, find_lines
 from jina_rag.ocr.weights import Models, models
 from jina_rag.types import Box, Float32, Word
 
-_HEIGHT = 48
-_MIN_WIDTH = 32
-_MAX_WIDTH = 3200
-_BATCH = 6
+if TYPE_CHECKING:
+    from rapidocr.ch_ppocr_rec.typings import WordInfo
+
 # Lines this much higher than wide hold text that runs down or up.
 _TALL = 1.5
 # Below this mean certainty the text may stand on its head: the other way round is tried as well.
 _DOUBT = 0.8
 _SAMPLE = 4
+# How wide a space is, in letters.
+_SPACE = 0.5
 _KNOWN = 0.3
 
 
@@ -81,7 +78,7 @@ def read_lines(pixels: Pixels, known: Float32, *, max_side: int) -> list[Line]:
         max_side: Lines are found in a copy no longer than this; they are read at full size.
     """
     loaded = models()
-    quads = [quad for quad in find_lines(loaded.finder, pixels, max_side=max_side) if _cover(quad, known) < _KNOWN]
+    quads = [quad for quad in find_lines(loaded, pixels, max_side=max_side) if _cover(quad, known) < _KNOWN]
     lines = _read(loaded, pixels, [quad for quad in quads if not _is_tall(quad)])
     if lines and np.mean([line.score for line in lines]) < _DOUBT:
         lines = _surer_way(loaded, pixels, lines)
@@ -112,61 +109,35 @@ def _cover(quad: Float32, known: Float32) -> float:
 
 def _read(loaded: Models, pixels: Pixels, quads: Sequence[Float32]) -> list[Line]:
     """Read each quad, in the direction its corners say; the result has the order of `quads`."""
-    crops = [_straightened(pixels, quad) for quad in quads]
-    # Neighbours in width share a batch, so that little of it is padding.
-    order = sorted(range(len(crops)), key=lambda index: crops[index].shape[1])
-    lines: dict[int, Line] = {}
-    for start in range(0, len(order), _BATCH):
-        members = order[start : start + _BATCH]
-        width = crops[members[-1]].shape[1]
-        batch = np.zeros((len(members), 3, _HEIGHT, width), dtype=np.float32)
-        for row, index in enumerate(members):
-            batch[row, :, :, : crops[index].shape[1]] = normalised(crops[index])
-        output = loaded.reader.run(None, {loaded.reader.get_inputs()[0].name: batch})[0]
-        best = output.argmax(axis=2)
-        sure = np.take_along_axis(output, best[:, :, None], axis=2)[:, :, 0]
-        for row, index in enumerate(members):
-            # Steps beyond the line's own width are padding.
-            steps = best.shape[1] * crops[index].shape[1] / width
-            lines[index] = _decoded(best[row], sure[row], steps, quads[index], loaded.characters)
-    return [lines[index] for index in range(len(quads))]
+    if not quads:
+        return []
+    from rapidocr.ch_ppocr_rec import TextRecInput
+    from rapidocr.utils.process_img import get_rotate_crop_image
+
+    crops = [get_rotate_crop_image(pixels, quad) for quad in quads]
+    found = loaded.recognizer(TextRecInput(img=crops, return_word_box=True))
+    return [
+        Line(text, score, quad, _edges(text, info))
+        for text, score, info, quad in zip(found.txts, found.scores, found.word_results, quads, strict=True)
+    ]
 
 
-def _decoded(
-    best: npt.NDArray[np.int64], sure: Float32, steps: float, quad: Float32, characters: Sequence[str]
-) -> Line:
-    kept = np.flatnonzero((best != 0) & (best != np.concatenate(([0], best[:-1]))))
-    if len(kept) == 0:
-        return Line("", 0.0, quad, (0.0,))
-    middles = ((kept + 0.5) / steps).clip(0, 1)
-    edges = (0.0, *((middles[1:] + middles[:-1]) / 2).tolist(), 1.0)
-    return Line("".join(characters[code] for code in best[kept]), float(sure[kept].mean()), quad, edges)
-
-
-def _straightened(pixels: Pixels, quad: Float32) -> Pixels:
-    """Cut a line out, upright and 48 pixels high."""
-    import cv2
-
-    wide, high = _sides(quad)
-    width = min(_MAX_WIDTH, max(_MIN_WIDTH, math.ceil(_HEIGHT * wide / max(high, 1.0))))
-    target = np.array([(0, 0), (width, 0), (width, _HEIGHT), (0, _HEIGHT)], dtype=np.float32)
-    straight = cv2.warpPerspective(
-        pixels,
-        cv2.getPerspectiveTransform(quad, target),
-        (width, _HEIGHT),
-        borderMode=cv2.BORDER_REPLICATE,
-        flags=cv2.INTER_CUBIC,
-    )
-    return np.asarray(straight, dtype=np.uint8)
-
-
-def _sides(quad: Float32) -> tuple[float, float]:
-    return float(np.linalg.norm(quad[1] - quad[0])), float(np.linalg.norm(quad[3] - quad[0]))
+def _edges(text: str, info: WordInfo) -> tuple[float, ...]:
+    """Half way between the middles of neighbours; rapidocr gives those of all characters but the spaces."""
+    written = [index for index, character in enumerate(text) if not character.isspace()]
+    if not written:
+        return (0.0,) * (len(text) + 1)
+    widths = np.full(len(text), _SPACE)
+    widths[written] = 1
+    ends = widths.cumsum()
+    middles = ((np.concatenate(info.word_cols) + 0.5) / info.line_txt_len).clip(0, 1)
+    return (0.0, *np.interp(ends[:-1], (ends - widths / 2)[written], middles).tolist(), 1.0)
 
 
 def _is_tall(quad: Float32) -> bool:
-    wide, high = _sides(quad)
-    return high >= _TALL * wide
+    # As get_rotate_crop_image measures, which would turn such a line by itself.
+    sides = np.linalg.norm(np.roll(quad, -1, axis=0) - quad, axis=1)
+    return int(max(sides[1], sides[3])) >= _TALL * int(max(sides[0], sides[2]))
 
 
 def _turned(quad: Float32, quarters: int) -> Float32:

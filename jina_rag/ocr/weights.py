@@ -1,4 +1,4 @@
-"""The two models of the OCR: where they lie, whether they are what they should be, and their sessions."""
+"""The two stages of rapidocr: where their weights lie, whether those are what they should be, how they run."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ Session: TypeAlias = Any
 
 log = logging.getLogger(__name__)
 
+# Lines are read so many at once, each this high; a batch of short ones is this wide at least.
+_BATCH = 6
+_LINE_SHAPE = (3, 48, 32)
+
 # By the version of the rapidocr wheel. Another version has other files, which is no error.
 _SHA256 = {
     "3.10.0": {
@@ -30,11 +34,17 @@ _SHA256 = {
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Sessions, safe to run from many threads, and the characters behind the outputs of `reader`."""
+    """rapidocr's TextDetector and TextRecognizer; safe to call from many threads, as they only read their state."""
 
-    finder: Session
-    reader: Session
-    characters: tuple[str, ...]
+    detector: Any
+    recognizer: Any
+
+
+class _Settings(dict[str, Any]):
+    """Read as rapidocr reads its settings: by item and by attribute."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # of any type
+        return self[name]
 
 
 _models: Models | None = None
@@ -56,7 +66,7 @@ def models() -> Models:
 
 
 def _folder() -> Path:
-    # Found, not imported: importing rapidocr sets up logging of its own and takes half a second.
+    # Found, not imported: that takes a second and a half, and the weights are checked first.
     spec = importlib.util.find_spec("rapidocr")
     if spec is None or not spec.submodule_search_locations:
         raise MissingDependencyError("OCR needs the package 'rapidocr', which is not installed: pip install rapidocr")
@@ -67,16 +77,24 @@ def _load(folder: Path, release: str) -> Models:
     require("cv2", package="opencv-python")
     finder = _session(_verified(folder, "det", release))
     reader = _session(_verified(folder, "rec", release))
-    characters = reader.get_modelmeta().custom_metadata_map.get("character", "").split("\n")
-    outputs = reader.get_outputs()[0].shape[-1]
-    # Output 0 stands for "no character"; the last one for a space, which the list leaves out.
-    table = ("", *characters[: outputs - 2], " ")
-    if len(table) != outputs:
+    from rapidocr import EngineType
+    from rapidocr.ch_ppocr_det import TextDetector
+    from rapidocr.ch_ppocr_rec import TextRecognizer
+
+    # Its logger writes to stderr, from the import on.
+    logging.getLogger("RapidOCR").setLevel(logging.ERROR)
+
+    # With a session of ours rapidocr looks for no file and no download. Sides: `find_lines` scales.
+    shared = {"engine_type": EngineType.ONNXRUNTIME, "lang_type": "ch", "font_path": None}
+    detector = TextDetector(_Settings(shared, session=finder, limit_side_len=0, limit_type="min"))
+    recognizer = TextRecognizer(_Settings(shared, session=reader, rec_batch_num=_BATCH, rec_img_shape=_LINE_SHAPE))
+    outputs, known = reader.get_outputs()[0].shape[-1], len(recognizer.postprocess_op.character)
+    if known != outputs:
         raise CheckpointError(
-            f"The OCR model of rapidocr {release} has {outputs} outputs for {len(characters)} characters: "
-            'reinstall it with pip install --force-reinstall "rapidocr<4".'
+            f"The OCR model of rapidocr {release} has {outputs} outputs for {known} characters: "
+            'reinstall it with pip install --force-reinstall "rapidocr==3.10.*".'
         )
-    return Models(finder, reader, table)
+    return Models(detector, recognizer)
 
 
 def _verified(folder: Path, task: str, release: str) -> bytes:
@@ -84,7 +102,7 @@ def _verified(folder: Path, task: str, release: str) -> bytes:
     if len(found) != 1:
         raise CheckpointError(
             f"The wheel of rapidocr {release} should hold one {task} model, it holds {len(found)}: "
-            'reinstall it with pip install --force-reinstall "rapidocr<4".'
+            'reinstall it with pip install --force-reinstall "rapidocr==3.10.*".'
         )
     data = found[0].read_bytes()
     known = _SHA256.get(release)
