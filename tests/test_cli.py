@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -545,7 +546,7 @@ def test_a_second_process_is_told_that_the_index_is_open(cli, shared):
 
 @pytest.mark.skipif(os.name == "nt", reason="no pipes of this kind")
 def test_a_reader_that_goes_away_is_no_error(shared):
-    command = f"{sys.executable} -m jina_rag info --json --documents --index kb | true"
+    command = f"{shlex.quote(sys.executable)} -m jina_rag info --json --documents --index kb | true"
     done = subprocess.run(["sh", "-c", command], cwd=shared, capture_output=True, timeout=60, check=False)
     assert done.stderr == b""
 
