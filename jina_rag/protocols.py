@@ -130,11 +130,13 @@ class MultiVectorStore(Protocol):
         lexical: SparseVector | None = None,
         prefetch: Prefetch | None = None,
         where: Where | None = None,
+        keys: Sequence[str] | None = None,
     ) -> list[StoreHit]:
         """Rank points by exact MaxSim with `multi`, shape (query tokens, multi_dim).
 
         With `prefetch`, only the union of the best points by `dense` and by `lexical` is scored; without it,
-        every point that has a multi-vector and passes `where` is.
+        every point that has a multi-vector and passes `where` is. `keys` names the parts of the payload that
+        the hits carry; None for all of it.
         """
         ...
 

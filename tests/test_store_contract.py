@@ -401,3 +401,10 @@ def test_a_closed_store_says_so(store):
     ):
         with pytest.raises(IndexStateError, match="is closed"):
             call()
+
+
+def test_a_search_carries_the_parts_of_the_payload_that_were_asked_for(store):
+    store.upsert([point(1, text="long", page=4)])
+    assert store.search(question(), limit=1, keys=("page",))[0].payload == {"page": 4}
+    assert store.search(question(), limit=1, keys=("absent",))[0].payload == {}
+    assert store.search(question(), limit=1)[0].payload == {"n": 1, "text": "long", "page": 4}

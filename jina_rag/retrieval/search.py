@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jina_rag import lexical
@@ -53,9 +53,13 @@ class Searcher:
             lexical=None if exhaustive else lexical.query_vector(question),
             prefetch=None if exhaustive else PREFETCH,
             where=conditions,
+            # The rest of a payload is long: it is fetched for the pages that are shown.
+            keys=(schema.BIAS,),
         )
-        ranked = sorted(((self._score(hit, query), hit) for hit in hits), key=lambda pair: -pair[0])
-        return [self._page(hit, score, query, details=details) for score, hit in ranked[:k]]
+        scores = {hit.id: self._score(hit, query) for hit in hits}
+        best = sorted(scores, key=lambda point_id: -scores[point_id])[:k]
+        points = self._store.fetch(best, vectors=False)
+        return [self._page(point.payload, scores[point.id], query, details=details) for point in points]
 
     def explain(self, question: str, hit: ScoredPage) -> Explanation:
         """See `DocumentIndex.explain`."""
@@ -75,8 +79,7 @@ class Searcher:
         """The mean over the question's tokens, so that long and short questions compare; see `hubness`."""
         return hit.score / len(query) - self._embedder.hubness * float(hit.payload.get(schema.BIAS, 0.0))
 
-    def _page(self, hit: StoreHit, score: float, query: Float32, *, details: bool) -> ScoredPage:
-        payload = hit.payload
+    def _page(self, payload: Mapping[str, Any], score: float, query: Float32, *, details: bool) -> ScoredPage:
         record = self._manifest.document(payload[schema.DOC_ID])
         if record is None:
             raise IndexStateError(

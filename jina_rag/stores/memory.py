@@ -53,6 +53,7 @@ class MemoryStore:
         lexical: SparseVector | None = None,
         prefetch: Prefetch | None = None,
         where: Where | None = None,
+        keys: Sequence[str] | None = None,
     ) -> list[StoreHit]:
         """Rank by MaxSim; see `MultiVectorStore`."""
         _check_shape(multi, 2, self.multi_dim)
@@ -68,7 +69,10 @@ class MemoryStore:
             points = [point for point in points if point.id in found]
         filled = [(point, point.multi) for point in points if point.multi is not None]
         scores = maxsim_many(multi, [rows for _, rows in filled])
-        return _best([point for point, _ in filled], scores, limit)
+        hits = _best([point for point, _ in filled], scores, limit)
+        if keys is None:
+            return hits
+        return [replace(hit, payload={key: hit.payload[key] for key in keys if key in hit.payload}) for hit in hits]
 
     def nearest(self, vector: Float32 | SparseVector, *, limit: int, where: Where | None = None) -> list[StoreHit]:
         """Rank by the dense or the lexical vector; see `MultiVectorStore`."""

@@ -101,6 +101,7 @@ class EdgeStore:
         lexical: SparseVector | None = None,
         prefetch: Prefetch | None = None,
         where: Where | None = None,
+        keys: Sequence[str] | None = None,
     ) -> list[StoreHit]:
         """Rank points by exact MaxSim with `multi`, shape (query tokens, multi_dim); see `MultiVectorStore`.
 
@@ -115,7 +116,7 @@ class EdgeStore:
             raise InvalidInputError("The question has no vectors: pass a multi-vector with at least one row.")
         wanted = schema.wanted_tags(where or {})
         if prefetch is None:
-            return self._query(rows.tolist(), schema.MULTI, limit, wanted)
+            return self._query(rows.tolist(), schema.MULTI, limit, wanted, keys=keys)
         if dense is None and lexical is None:
             raise InvalidInputError("A prefetch needs a dense or a lexical vector to find candidates with.")
         stages = []
@@ -124,7 +125,7 @@ class EdgeStore:
             stages.append((vector, schema.DENSE, prefetch.dense))
         if lexical is not None and len(lexical.indices) and prefetch.lexical > 0:
             stages.append((sparse(self._engine, lexical), schema.LEXICAL, prefetch.lexical))
-        return self._query(rows.tolist(), schema.MULTI, limit, wanted, stages) if stages else []
+        return self._query(rows.tolist(), schema.MULTI, limit, wanted, stages, keys=keys) if stages else []
 
     def nearest(self, vector: Float32 | SparseVector, *, limit: int, where: Where | None = None) -> list[StoreHit]:
         """Rank by one cheap vector: dense, shape (dim,), or lexical.
@@ -235,6 +236,8 @@ class EdgeStore:
         limit: int,
         wanted: list[list[str]],
         stages: Sequence[tuple[Engine, str, int]] = (),
+        *,
+        keys: Sequence[str] | None = None,
     ) -> list[StoreHit]:
         if limit < 1:
             raise InvalidInputError(f"The limit of a search is {limit}: ask for at least 1 result.")
@@ -250,7 +253,7 @@ class EdgeStore:
                 ],
                 filter=chosen,
                 limit=limit,
-                with_payload=True,
+                with_payload=True if keys is None else list(keys),
             )
             points = self._shard.query(request)
         hits = [StoreHit(str(point.id), float(point.score), payload_of(point)) for point in points]
