@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeAlias, runtime_checkable
@@ -21,8 +21,11 @@ from jina_rag.types import (
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Input: TypeAlias = "str | bytes | Path | Image | Page"
-"""A text (str), an image (bytes of a file, its path, or PIL), or a page."""
+Part: TypeAlias = "str | bytes | Path | Image | Page | Mapping[str, str | bytes | Path | Image | Page]"
+"""A text (str), an image (bytes of a file, its path, PIL, or a base64 data URI as str), a page, or one of these said
+outright: ``{"text": "…"}``, ``{"image": …}``."""
+Input: TypeAlias = "Part | Sequence[Part]"
+"""One input: a part, or several that belong together (a text with images)."""
 
 
 @runtime_checkable
@@ -70,11 +73,23 @@ class Embedder(Protocol):
         multi: bool = True,
         truncate_dim: int | None = None,
         max_length: int | None = None,
+        max_pixels: int | None = None,
+        batch_tokens: int | None = None,
     ) -> Embeddings:
         """Embed questions; see `Embeddings` for the shapes.
 
+        Args:
+            queries: The questions.
+            single: Whether to give the dense vectors.
+            multi: Whether to give the multi-vectors, and their grids.
+            truncate_dim: Length of the dense vectors, for models whose vectors can be cut.
+            max_length: Tokens that are read of each.
+            max_pixels: Pixels an image is scaled down to, for models that look at pixels.
+            batch_tokens: Tokens that go through the model at once; None for what suits the device.
+
         Raises:
-            InvalidInputError: If a question is empty or of a kind the model does not take.
+            InvalidInputError: If a question is of a kind the model does not take, or empty for a model that has
+                no vector for that.
         """
         ...
 
@@ -86,8 +101,13 @@ class Embedder(Protocol):
         multi: bool = True,
         truncate_dim: int | None = None,
         max_length: int | None = None,
+        max_pixels: int | None = None,
+        batch_tokens: int | None = None,
     ) -> Embeddings:
-        """Embed pages, images or texts; an input without content gives a zero dense vector and no rows."""
+        """Embed pages, images or texts; the arguments are those of `encode_query`.
+
+        An input without content gives a zero dense vector and no rows, unless the model has a vector for that.
+        """
         ...
 
 

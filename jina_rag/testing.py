@@ -71,6 +71,8 @@ class FakeEmbedder:
         multi: bool = True,
         truncate_dim: int | None = None,
         max_length: int | None = None,
+        max_pixels: int | None = None,
+        batch_tokens: int | None = None,
     ) -> Embeddings:
         """Embed questions; only texts and pages have words.
 
@@ -93,6 +95,8 @@ class FakeEmbedder:
         multi: bool = True,
         truncate_dim: int | None = None,
         max_length: int | None = None,
+        max_pixels: int | None = None,
+        batch_tokens: int | None = None,
     ) -> Embeddings:
         """Embed texts and pages; anything without words gives a zero dense vector and no rows."""
         if isinstance(documents, str | bytes):

@@ -108,10 +108,13 @@ class TokenGrid:
         boxes: Shape (tokens, 4) float32, fractions of the page; a row of NaN stands for no place
             (prompt tokens, plain text).
         kind: ``"words"`` when a box is a piece of text, ``"patches"`` when it is an image patch.
+        images: Shape (tokens,) int32: for a document of several images, which of them a box is a part of (from 0;
+            -1 for rows without a place). None where there is one.
     """
 
     boxes: Float32
     kind: Literal["words", "patches"]
+    images: npt.NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return int(self.boxes.shape[0])

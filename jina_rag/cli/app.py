@@ -355,7 +355,7 @@ def models(json: JsonOption = False) -> None:
     """
     from rich.table import Table
 
-    from jina_rag.models.registry import MODELS, is_installed
+    from jina_rag.models.catalogue import MODELS, is_installed
 
     if json:
         output.print_json(

@@ -116,6 +116,8 @@ class LiteEmbedder:
         multi: bool = True,
         truncate_dim: int | None = None,
         max_length: int | None = None,
+        max_pixels: int | None = None,
+        batch_tokens: int | None = None,
     ) -> Embeddings:
         """Embed questions; see `Embeddings` for the shapes.
 
@@ -137,6 +139,8 @@ class LiteEmbedder:
         multi: bool = True,
         truncate_dim: int | None = None,
         max_length: int | None = None,
+        max_pixels: int | None = None,
+        batch_tokens: int | None = None,
     ) -> Embeddings:
         """Embed pages, images or texts; an input without words gives a zero dense vector and no rows.
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from jina_rag.errors import InvalidInputError
 from jina_rag.models.backbone import Backbone
+from jina_rag.models.inputs import parts_of
+from jina_rag.models.pictures import Opening, Picture, is_data_uri
 from jina_rag.models.stopwords import has_content, is_particle, is_stop_word
 from jina_rag.protocols import Input
 from jina_rag.types import Box, Float32, Page, Word
@@ -47,47 +46,25 @@ class Tokens:
 def words_of(document: Input) -> tuple[list[tuple[str, Box]], bool]:
     """The words of an input, and whether they have places.
 
-    A page gives its words, a text is split at white space, an image (PIL, bytes of a file, path) is read by
-    OCR.
+    A page gives its words, a text is split at white space, an image (PIL, bytes of a file, path, data URI) is read
+    by OCR. Of several parts, the words of each in turn; places on different images mean nothing together.
 
     Raises:
         InvalidInputError: If it is none of these, or not a readable image.
     """
     if isinstance(document, Page):
         return [(word.text, word.box) for word in document.words], True
-    if isinstance(document, str):
+    if isinstance(document, str) and not is_data_uri(document):
         return [(word, _NOWHERE) for word in document.split()], False
-    words = _read(open_image(document))
-    return [(word.text, word.box) for word in words], True
-
-
-def open_image(source: Input) -> Image:
-    """An RGB image, upright, transparency on white.
-
-    Raises:
-        InvalidInputError: If `source` is not an image, nor the bytes or the path of one.
-    """
-    from PIL import Image, ImageOps
-
-    if isinstance(source, Image.Image):
-        image = source
-    elif isinstance(source, bytes | Path):
-        what = f"The file {source}" if isinstance(source, Path) else f"An input of {len(source)} bytes"
-        try:
-            image = Image.open(BytesIO(source) if isinstance(source, bytes) else source)
-            image.load()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
-            raise InvalidInputError(f"{what} is not an image that can be read: {exc}") from exc
-    else:
-        raise InvalidInputError(
-            f"An input is a text, an image (PIL, bytes, pathlib.Path) or a Page, not {type(source).__name__}."
-        )
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.new("RGBA", layer.size, "white")
-        image.alpha_composite(layer)
-    return image.convert("RGB")
+    found: list[tuple[str, Box]] = []
+    parts = parts_of(document, Opening())
+    for part in parts:
+        if isinstance(part, Picture):
+            words = _read(part.load(alpha="white"))
+            found += [(word.text, word.box if len(parts) == 1 else _NOWHERE) for word in words]
+        else:
+            found += [(word, _NOWHERE) for word in part.split()]
+    return found, len(parts) == 1 and isinstance(parts[0], Picture)
 
 
 def _read(image: Image) -> Sequence[Word]:

