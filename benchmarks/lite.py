@@ -134,7 +134,7 @@ class Parts:
         with tempfile.TemporaryDirectory() as scratch, DocumentIndex.open(Path(scratch) / "kb") as index:
             shared = index._alive
             parts = {"store": shared.store, "manifest": shared.manifest, "images": shared.images}
-            run = Ingestion(**parts, embedder=lambda: embedder, settings=self.settings)
+            run = Ingestion(**parts, embedder=lambda: embedder, dim=embedder.dim, settings=self.settings)
 
             def embed() -> list[Any]:
                 run._background = Background(embedder)

@@ -31,11 +31,19 @@ app = typer.Typer(
     "Everything runs on this machine.",
 )
 
+models_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
+app.add_typer(models_app, name="models")
+
 IndexOption = Annotated[Path, typer.Option("--index", "-i", help="Folder of the index.", metavar="DIR")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 EmbedderOption = Annotated[
     str | None,
-    typer.Option("--embedder", "-e", help="Model: lite (many languages) or lite-en (English, small).", metavar="NAME"),
+    typer.Option(
+        "--embedder",
+        "-e",
+        help="Model: lite (many languages), lite-en (English, small), a hub id, or a folder.",
+        metavar="NAME",
+    ),
 ]
 
 
@@ -345,38 +353,116 @@ def evaluate(
     raise typer.Exit(output.PARTLY if report.failed else output.OK)
 
 
-@app.command()
-def models(json: JsonOption = False) -> None:
-    """The models this version can run: size, languages, licence, whether they are installed.
+@models_app.callback()
+def models(context: typer.Context, json: JsonOption = False) -> None:
+    """The models this version can run: size, languages, licence, whether they are on this machine.
+
+    Examples:
+
+      jina-rag models
+
+      jina-rag models download jinaai/jina-embeddings-v4
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from jina_rag.models.catalogue import MODELS, weights_of
+    from jina_rag.retrieval.handles import DEFAULT_EMBEDDER
+
+    places = {name: weights_of(name) for name in MODELS}
+    if json:
+        entries = [
+            model.to_json()
+            | {
+                "installed": places[name] is not None,
+                "path": str(places[name]) if places[name] else None,
+                "default": name == DEFAULT_EMBEDDER,
+            }
+            for name, model in MODELS.items()
+        ]
+        output.print_json({"models": entries})
+        return
+    output.print_models(output.consoles()[0], MODELS.values(), places, DEFAULT_EMBEDDER)
+
+
+@models_app.command()
+def download(
+    model: Annotated[str, typer.Argument(help="Its id on the Hugging Face hub: owner/model.", metavar="ID")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; main if left out.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Download a model from the hub, or go on with a download. Weights and settings only, never code.
 
     Example:
 
-      jina-rag models
+      jina-rag models download jinaai/jina-reranker-m0
     """
-    from rich.table import Table
+    from jina_rag.models.registry import download as fetch
 
-    from jina_rag.models.catalogue import MODELS, is_installed
-
+    found = fetch(model, revision=revision)
     if json:
-        output.print_json(
-            {"models": [model.to_json() | {"installed": is_installed(model)} for model in MODELS.values()]}
-        )
+        output.print_json({"model": model, "revision": found.revision, "path": str(found.folder)})
         return
     out, _ = output.consoles()
-    table = Table(show_lines=True)
-    for name in ("name", "model", "reads", "languages", "size", "licence", "installed"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("name", "size", "licence"))
-    for model in MODELS.values():
-        table.add_row(
-            model.name,
-            model.title,
-            model.reads,
-            model.languages,
-            f"{model.megabytes:.0f} MB",
-            model.licence,
-            "yes" if is_installed(model) else "no",
+    commit = f" at commit {found.revision}" if found.revision else ""
+    out.print(f"{output.shown(model)}{commit}: {output.shown(found.folder)}", soft_wrap=True)
+
+
+@app.command()
+def doctor(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A model to load and try: a name, a hub id, or a folder.", metavar="MODEL", show_default=False
+        ),
+    ] = None,
+    expected: Annotated[
+        Path | None, typer.Option(help="Compare the model with known outputs.", metavar="FILE.zip", dir_okay=False)
+    ] = None,
+    write_expected: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the model's outputs, to compare other machines with.", metavar="FILE.zip", dir_okay=False
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Examine this installation: packages, devices, memory, and whether models compute what they should.
+
+    Tiny checkpoints that come with the package are compared with what the published code made of them. A bug report
+    can carry the page this prints.
+
+    Examples:
+
+      jina-rag doctor
+
+      jina-rag doctor jinaai/jina-embeddings-v4 --device cuda
+
+      jina-rag doctor my-checkpoint/ --expected known.zip
+    """
+    if model is None and (expected is not None or write_expected is not None):
+        raise typer.BadParameter("--expected and --write-expected go with a MODEL.")
+    if write_expected is not None:
+        _folder_exists(write_expected)
+    from jina_rag.doctor.report import examine
+
+    out, err = output.consoles()
+    with output.waiting(err, "examining", quiet=json):
+        found = examine(
+            model,
+            device=device,
+            dtype=dtype,
+            expected=expected,
+            write_expected=write_expected,
+            local_files_only=offline,
         )
-    out.print(table)
+    if json:
+        output.print_json(found.to_json())
+    else:
+        output.print_examination(out, found)
+    raise typer.Exit({"ok": output.OK, "failed": output.PARTLY, "refused": output.USAGE}.get(found.worst, output.OK))
 
 
 @app.command()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,6 +17,8 @@ from jina_rag.types import Failure, IngestReport, ScoredPage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jina_rag.doctor.report import Examination
+    from jina_rag.models.catalogue import ModelDescription
     from jina_rag.retrieval.ingest import IngestProgress
 
 OK, PARTLY, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -140,6 +143,52 @@ def print_measures(out: Console, report: Mapping[str, Any]) -> None:
         for key, row in rows.items():
             table.add_row(f"{group}: {shown(key)}", str(row["queries"]), *(f"{row[name]:.3f}" for name in names))
     out.print(table)
+
+
+def print_models(
+    out: Console, models: Iterable[ModelDescription], places: Mapping[str, Path | None], default: str
+) -> None:
+    """The models as a table."""
+    from rich.table import Table
+
+    table = Table(show_lines=True)
+    for name in ("name", "what it is", "reads", "languages", "size", "licence", "on this machine"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("size",))
+    for model in models:
+        weight = f"{model.megabytes / 1000:.1f} GB" if model.megabytes >= 1000 else f"{model.megabytes:.0f} MB"
+        role = "embedder and reranker" if model.role == "both" else model.role
+        table.add_row(
+            model.name + (" [bold](default)[/]" if model.name == default else ""),
+            f"{model.title}, {role}" if model.title not in model.name else role,
+            model.reads,
+            model.languages,
+            weight,
+            model.licence if model.commercial else f"[yellow]{model.licence}[/]",
+            "yes" if places[model.name] else "no",
+        )
+    out.print(table)
+    out.print("Yellow licences do not allow commercial use without an agreement.")
+
+
+def print_examination(out: Console, found: Examination) -> None:
+    """What the doctor found, on one page."""
+    for name, value in found.facts:
+        out.print(f"{shown(name):<20} {shown(value)}", soft_wrap=True)
+    out.print()
+    colours = {"ok": "green", "failed": "red", "refused": "red", "skipped": "yellow"}
+    for finding in found.findings:
+        mark = f"[{colours[finding.status]}]{finding.status:<8}[/]"
+        out.print(f"{mark} {shown(finding.what)}: {shown(finding.detail)}", soft_wrap=True)
+
+
+@contextmanager
+def waiting(err: Console, what: str, *, quiet: bool) -> Iterator[None]:
+    """A sign of life on a terminal."""
+    if quiet or not err.is_terminal:
+        yield
+        return
+    with err.status(what):
+        yield
 
 
 @contextmanager

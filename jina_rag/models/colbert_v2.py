@@ -108,7 +108,7 @@ class ColbertV2:
             CheckpointError: If the weights do not fit.
             InvalidInputError: If an argument makes no sense.
         """
-        self._checkpoint, self._placement = checkpoint, placement
+        self._checkpoint, self.placement = checkpoint, placement
         self._options = options or ColbertOptions()
         self._max_length = _checked_length(max_length)
         self._tokenizer = TextTokenizer(checkpoint.folder, fallback="XLMRobertaTokenizer")
@@ -245,7 +245,7 @@ class ColbertV2:
             lambda batch: self._forward(batch, dim),
             batch_tokens=batch_tokens,
         )
-        check_vectors(rows, self.name, self._placement)
+        check_vectors(rows, self.name, self.placement)
         grids: list[TokenGrid | None] = [None] * len(rows)
         means = [row.mean(axis=0) for row in rows]
         return Embeddings(
@@ -261,7 +261,7 @@ class ColbertV2:
         for row, item in enumerate(batch):
             ids[row, : len(item.ids)] = item.ids
             attended[row, : len(item.ids)] = item.attended
-        device = self._placement.device
+        device = self.placement.device
         mask = None if attended.all() else torch.from_numpy(attended).to(device)
         module: Any = self._module
         with self._lock, torch.inference_mode():

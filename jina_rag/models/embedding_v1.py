@@ -69,7 +69,7 @@ class EmbeddingV1:
         pooling = checkpoint.json("1_Pooling/config.json", required=False)
         if not pooling.get("pooling_mode_mean_tokens", True):
             raise CheckpointError(f"{checkpoint.folder} does not pool by the mean: it is no Jina Embeddings v1.")
-        self._checkpoint, self._placement = checkpoint, placement
+        self._checkpoint, self.placement = checkpoint, placement
         stated = checkpoint.json("sentence_bert_config.json", required=False).get("max_seq_length")
         self._max_length = _checked_length(max_length) or int(stated or MAX_LENGTH)
         self._tokenizer = TextTokenizer(checkpoint.folder, fallback="T5Tokenizer")
@@ -158,7 +158,7 @@ class EmbeddingV1:
             self._forward,
             batch_tokens=batch_tokens,
         )
-        check_vectors(vectors, self.name, self._placement)
+        check_vectors(vectors, self.name, self.placement)
         every = np.reshape(np.array(vectors, dtype=np.float32), (len(vectors), self.dim))
         every = every if raw else normalise(every)
         return Embeddings(
@@ -210,7 +210,7 @@ class EmbeddingV1:
         for row, ids in enumerate(batch):
             padded[row, : len(ids)] = ids
             mask[row, : len(ids)] = 1
-        device = self._placement.device
+        device = self.placement.device
         attended = torch.from_numpy(mask).to(device)
         with self._lock, torch.inference_mode():
             hidden = self._module(input_ids=torch.from_numpy(padded).to(device), attention_mask=attended)

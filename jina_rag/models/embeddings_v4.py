@@ -91,7 +91,7 @@ class EmbeddingsV4:
             InvalidInputError: If a task or a dimension is unknown.
         """
         config = checkpoint.config
-        self._checkpoint = checkpoint
+        self._checkpoint, self.placement = checkpoint, placement
         self._opening = opening or Opening()
         known = tuple(config.get("task_names") or ("retrieval", "text-matching", "code"))
         self.tasks = (task,) if isinstance(task, str) else tuple(dict.fromkeys(task))
@@ -253,7 +253,7 @@ class EmbeddingsV4:
             return self._forward(*prepared, task=task, single=single, multi=multi, dim=dim)
 
         vectors = self._runner.run([len(prompt) for prompt in prompts], prepare, compute, batch_tokens=batch_tokens)
-        check_vectors([v.single for v in vectors] + [v.multi for v in vectors], self.name, self._model.placement)
+        check_vectors([v.single for v in vectors] + [v.multi for v in vectors], self.name, self.placement)
         return Embeddings(
             single=np.array([v.single for v in vectors], np.float32).reshape(-1, dim or self._dim) if single else None,
             multi=[v.multi for v in vectors if v.multi is not None] if multi else None,

@@ -12,7 +12,7 @@ import binascii
 import os
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -24,8 +24,8 @@ from jina_rag.errors import InvalidInputError, LimitExceededError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "GIF", "WEBP", "BMP", "PPM")
-_DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,([A-Za-z0-9+/=\s]+)", re.ASCII)
+_FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP", "PPM")
+_DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,([A-Za-z0-9+/=\r\n]+)", re.ASCII)
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _TURNED = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
@@ -43,7 +43,7 @@ class Opening:
         allow_urls: Whether http and https addresses are fetched.
     """
 
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     allow_urls: bool = False
 
 

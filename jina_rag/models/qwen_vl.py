@@ -301,7 +301,7 @@ def _build(checkpoint: Checkpoint, kind: str) -> Any:  # noqa: ANN401  # one of 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the complaints of transformers about the names of rotary settings in published configs, which it reads right."""
+    """Without what transformers says about rotary settings under older names, which it reads right."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()

@@ -158,6 +158,24 @@ def find_checkpoint(
     return found
 
 
+def download(repo_id: str, *, revision: str | None = None) -> Checkpoint:
+    """Fetch a model from the hub into its cache, or go on with a download, and look at it.
+
+    Raises:
+        ModelNotFoundError: If it cannot be fetched.
+        CheckpointError: If it is not of a family that is known.
+        InvalidInputError: If `repo_id` is not the id of a model on the hub.
+    """
+    if repo_id in catalogue_names("lite"):
+        raise InvalidInputError(f"The weights of {repo_id!r} come with a package: there is nothing to download.")
+    if not hub.is_hub_id(repo_id):
+        raise InvalidInputError(f"{repo_id!r} is not the id of a model on the hub: write owner/model.")
+    fetched = hub.fetch(repo_id, revision=revision, local_files_only=False)
+    found = open_checkpoint(fetched, name=repo_id, revision=commit_in(fetched))
+    _say_licence(found)
+    return found
+
+
 def catalogue_names(family: str) -> list[str]:
     """Names of the models of a family."""
     return [model.name for model in MODELS.values() if model.family == family]

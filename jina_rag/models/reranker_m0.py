@@ -69,7 +69,7 @@ class RerankerM0:
         hidden = int((config.get("text_config") or config)["hidden_size"])
         with torch.device("meta"):
             score = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-        self._checkpoint = checkpoint
+        self._checkpoint, self.placement = checkpoint, placement
         self._opening = opening or Opening()
         self._max_length = _checked_length(max_length)
         self._model = QwenVL(
@@ -176,7 +176,7 @@ class RerankerM0:
         scores = np.array(
             self._runner.run([len(p) for p in prompts], prepare, self._forward, batch_tokens=batch_tokens), np.float32
         )
-        check_scores(scores, self.name, self._model.placement)
+        check_scores(scores, self.name, self.placement)
         return scores if raw else 1 / (1 + np.exp(np.float32(_LOGIT_BIAS) - scores))
 
     def _prompts(self, pairs: Sequence[Pair], limit: int, document_limit: int, max_pixels: int | None) -> list[Prompt]:

@@ -7,6 +7,7 @@ kb/images/            screenshots and crops
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ MANIFEST = "manifest.sqlite3"
 VECTORS = "vectors"
 IMAGES = "images"
 DEFAULT_EMBEDDER = "lite"
+DENSE_DIM = 1024
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Handle:
             IndexMismatchError: If this installation's model of that name makes other vectors.
         """
         # By the recorded name, not the asked one: "lite" stands for "lite-en" on some machines only.
-        embedder = self.model or load_embedder(self.settings["embedder"])
+        embedder = self.model or _load(self.settings)
         check_model(embedder, self)
         return embedder
 
@@ -153,7 +155,12 @@ def load_recorded(root: Path) -> Embedder | None:
     For a head start: whoever holds the result shares its weights with a handle that is opened meanwhile.
     """
     settings = peek_settings(root / MANIFEST)
-    return load_embedder(settings["embedder"]) if settings else None
+    return _load(settings) if settings else None
+
+
+def _load(settings: Mapping[str, Any]) -> Embedder:
+    """The recorded model, at the commit that was recorded: a branch of the hub may have moved on."""
+    return load_embedder(settings["embedder"], revision=settings.get("revision"))
 
 
 def _fresh(embedder: str | Embedder | None) -> tuple[dict[str, Any], Embedder]:
@@ -166,7 +173,17 @@ def _fresh(embedder: str | Embedder | None) -> tuple[dict[str, Any], Embedder]:
         "asked": asked if isinstance(asked, str) else model.name,
         "embedder": model.name,
         "fingerprint": model.fingerprint,
-        "dim": model.dim,
+        "dim": _dense_dim(model),
         "multi_dim": model.multi_dim,
+        "revision": getattr(model, "revision", None),
     }
     return settings, model
+
+
+def _dense_dim(model: Embedder) -> int:
+    """Length of the dense vectors that an index keeps: cut to 1,024 where the model was trained for it.
+
+    They only pick candidates; half the memory loses next to nothing.
+    """
+    dims: Sequence[int] = getattr(model, "matryoshka_dims", ())
+    return DENSE_DIM if model.dim > DENSE_DIM and DENSE_DIM in dims else model.dim

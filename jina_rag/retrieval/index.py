@@ -78,7 +78,7 @@ class DocumentIndex:
         cls,
         location: str | os.PathLike[str],
         *,
-        embedder: str | Embedder | None = None,
+        embedder: str | os.PathLike[str] | Embedder | None = None,
         create: bool = True,
     ) -> Self:
         """Open the index at `location`, or make a new one there.
@@ -95,6 +95,8 @@ class DocumentIndex:
             IndexMismatchError: If it was built with another model than `embedder`.
             InvalidInputError: If `location` is a URL or a file.
         """
+        if isinstance(embedder, os.PathLike):
+            embedder = os.fspath(embedder)
         if "://" in os.fspath(location):
             raise InvalidInputError(
                 f"{os.fspath(location)}: this version keeps indexes in folders; a Qdrant server comes with a later one."
@@ -157,6 +159,7 @@ class DocumentIndex:
                 manifest=shared.manifest,
                 images=shared.images,
                 embedder=lambda: self.embedder,
+                dim=shared.settings["dim"],
                 settings=settings or IngestSettings(),
                 metadata=metadata,
                 progress=progress,
@@ -205,7 +208,11 @@ class DocumentIndex:
         embedder = self.embedder
         if self._searcher is None:
             self._searcher = Searcher(
-                store=shared.store, manifest=shared.manifest, images=shared.images, embedder=embedder
+                store=shared.store,
+                manifest=shared.manifest,
+                images=shared.images,
+                embedder=embedder,
+                dim=shared.settings["dim"],
             )
         return self._searcher
 

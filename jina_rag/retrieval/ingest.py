@@ -78,6 +78,7 @@ class Ingestion:
         manifest: Manifest,
         images: ImageFiles,
         embedder: Callable[[], Embedder],
+        dim: int,
         settings: IngestSettings,
         metadata: Metadata | None = None,
         progress: Callable[[IngestProgress], None] | None = None,
@@ -86,6 +87,7 @@ class Ingestion:
         self._manifest = manifest
         self._images = images
         self._load = embedder
+        self._dim = dim
         self._settings = settings
         self._planner = Planner(manifest, store, metadata)
         self._progress = progress
@@ -248,7 +250,8 @@ class Ingestion:
     def _encode(self, pages: Sequence[Page]) -> Iterator[tuple[Page, Float32, Float32, TokenGrid | None]]:
         """Embed together; if that fails, one by one, so that one page's fault stays its own."""
         try:
-            result = self._embedder.encode_document([self._input(page) for page in pages])
+            dim = self._dim if self._dim != self._embedder.dim else None
+            result = self._embedder.encode_document([self._input(page) for page in pages], truncate_dim=dim)
         except JinaRagError as exc:
             if len(pages) > 1:
                 for page in pages:

@@ -79,8 +79,9 @@ def find_place(query: Float32, payload: Mapping[str, Any], image_folder: Path) -
     grid = schema.decode_grid(payload[schema.GRID])
     if len(grid) != len(rows):  # the store merged neighbouring rows of a very long page
         return Place(snippet=_cut(text.split(), 0))
-    weights = token_similarity(query, rows)
-    region = _best_region(weights, grid.boxes, regions)
+    placed = ~np.isnan(grid.boxes).any(axis=1)  # the words of a model's own prompt stand nowhere
+    weights = token_similarity(query, rows)[placed]
+    region = _best_region(weights, grid.boxes[placed], regions)
     snippet = _snippet(weights, text)
     # The labels of a chart read oddly by themselves; its caption says what they are.
     if region is not None and region.caption and region.caption not in snippet:
@@ -119,7 +120,8 @@ def _inside(boxes: Float32, region: Region) -> npt.NDArray[np.bool_]:
 def _snippet(weights: Float32, text: str) -> str:
     """The words around the densest run of speaking tokens.
 
-    Tokens and words are both in reading order, so that the place among the tokens tells the place among the words.
+    Tokens and words are both in reading order, so that the place among the tokens tells the place among the words;
+    for image patches, which run from top to bottom, it does so roughly.
     """
     words = text.split()
     if len(words) <= SNIPPET_WORDS or not len(weights):

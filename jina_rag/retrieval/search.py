@@ -28,8 +28,11 @@ _OWN_KEYS = {"doc_id": schema.DOC_ID, "page": schema.PAGE}
 class Searcher:
     """Searches one index. Holds no state of its own; several threads may use it."""
 
-    def __init__(self, *, store: MultiVectorStore, manifest: Manifest, images: ImageFiles, embedder: Embedder) -> None:
+    def __init__(
+        self, *, store: MultiVectorStore, manifest: Manifest, images: ImageFiles, embedder: Embedder, dim: int
+    ) -> None:
         self._store = store
+        self._truncate_dim = dim if dim != embedder.dim else None
         self._manifest = manifest
         self._images = images
         self._embedder = embedder
@@ -39,7 +42,7 @@ class Searcher:
         if not question.strip():
             raise InvalidInputError("The question is empty: ask something in words.")
         conditions = self._conditions(where or {})
-        encoded = self._embedder.encode_query([question])
+        encoded = self._embedder.encode_query([question], truncate_dim=self._truncate_dim)
         assert encoded.single is not None
         assert encoded.multi is not None
         query = encoded.multi[0]

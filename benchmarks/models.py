@@ -1,0 +1,214 @@
+"""jina-embeddings-v4 and jina-reranker-m0 here against the published way of calling them, same weights, same inputs.
+
+    python benchmarks/models.py [--device cpu|cuda] [--rounds 3] [--only texts,queries,pages,pairs] [--memory/--no-memory]
+
+Random checkpoints of a middle size with the proportions of the real ones (`jina_rag.testing.make_checkpoint`, size
+"mid"): the vocabulary's share of the work, the adapters' relative rank, the vision tower. The published way is
+`benchmarks/published.py`: vocabulary logits for all tokens, all hidden states kept, adapter not merged, inputs in
+their order, batches of eight. Both run in one process, in turns; each figure is the ratio of the medians. Peak memory
+above the weights is measured in a process of its own for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from published import PublishedM0, PublishedV4
+
+from jina_rag import load_embedder, load_reranker
+from jina_rag.testing import make_checkpoint
+
+BARS = {
+    "texts": "at least 3",
+    "queries": "at least 1",
+    "pages": "at least 1.35",
+    "pairs": "at least 1.5",
+}
+WORDS = "the of region revenue table growth north chart data page year report model search value line error code".split()
+
+
+def texts(count: int, median: float, sigma: float, longest: int, seed: int, count_tokens: Callable[[str], int]) -> list[str]:
+    """Texts with lognormal lengths in tokens."""
+    random = np.random.default_rng(seed)
+    cost = {word: count_tokens(f" {word}") for word in WORDS}
+    made = []
+    for length in np.clip(random.lognormal(np.log(median), sigma, count), 2, longest).astype(int):
+        words, used = [], 0
+        while used < length:
+            word = WORDS[random.integers(len(WORDS))]
+            words.append(word)
+            used += cost[word]
+        made.append(" ".join(words))
+    return made
+
+
+def pages(count: int, seed: int) -> list[Any]:
+    """Pictures of 850 x 1100 pixels, which give about 768 tokens, with lines of dark blocks as text has."""
+    from PIL import Image
+
+    random = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        pixels = np.full((1100, 850, 3), 255, dtype=np.uint8)
+        for top in range(60, 1040, 18):
+            for left in range(60, 780, 24):
+                if random.random() < 0.8:
+                    pixels[top : top + 10, left : left + int(random.integers(8, 22))] = random.integers(0, 120)
+        made.append(Image.fromarray(pixels))
+    return made
+
+
+class Case:
+    """One comparison: what to run here, and what the published way runs."""
+
+    def __init__(self, name: str, folders: dict[str, Path], device: str, dtype: str) -> None:
+        self.name = name
+        self.family = "m0" if name == "pairs" else "v4"
+        self.folder, self.device, self.dtype = folders[self.family], device, dtype
+        self.inputs: Any = None
+
+    def load(self, which: str) -> Callable[[], Any]:
+        """A function that runs the case once and gives its vectors or scores."""
+        torch_dtype = getattr(torch, self.dtype)
+        if which == "ours":
+            load = load_reranker if self.family == "m0" else load_embedder
+            model: Any = load(str(self.folder), device=self.device, dtype=self.dtype)
+        else:
+            model = (PublishedM0 if self.family == "m0" else PublishedV4)(self.folder, torch_dtype)
+            if self.device != "cpu":
+                model.to(self.device)
+        inputs = self._inputs()
+        if self.name == "pages":
+            if which == "ours":
+                return lambda: model.encode_document(inputs, multi=False).single
+            return lambda: model.encode_image(inputs)
+        if self.name == "pairs":
+            if which == "ours":
+                return lambda: model.score_pairs(inputs)
+            return lambda: np.asarray(model.compute_score(inputs))
+        if which == "ours":
+            return lambda: model.encode_query(inputs, multi=False).single
+        return lambda: model.encode_text(inputs)
+
+    def _inputs(self) -> Any:  # noqa: ANN401
+        if self.inputs is None:
+            from jina_rag.models.text_tokens import TextTokenizer
+
+            tokenizer = TextTokenizer(self.folder, fallback="Qwen2Tokenizer")
+
+            def count(text: str) -> int:
+                return len(tokenizer.encode(text))
+
+            if self.name == "pages":
+                self.inputs = pages(24, seed=1)
+            elif self.name == "queries":
+                self.inputs = texts(200, 12, 0.4, 60, 2, count)
+            elif self.name == "pairs":
+                documents = texts(200, 50, 1.1, 1500, 3, count)
+                queries = texts(200, 12, 0.4, 60, 4, count)
+                self.inputs = list(zip(queries, documents, strict=True))
+            else:
+                self.inputs = texts(200, 50, 1.1, 1500, 0, count)
+        return self.inputs
+
+
+def seconds(run: Callable[[], Any], device: str) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = run()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, result
+
+
+def compare(case: Case, rounds: int) -> dict[str, Any]:
+    """Median times of both, run in turns, and how far their results are apart."""
+    runs = {which: case.load(which) for which in ("published", "ours")}
+    times: dict[str, list[float]] = {"published": [], "ours": []}
+    results: dict[str, Any] = {}
+    for turn in range(rounds):
+        for which, run in runs.items():
+            took, results[which] = seconds(run, case.device)
+            if turn or rounds == 1:  # the first one warms up
+                times[which].append(took)
+    medians = {which: float(np.median(values)) for which, values in times.items()}
+    return {
+        "published_s": round(medians["published"], 3),
+        "ours_s": round(medians["ours"], 3),
+        "speed": round(medians["published"] / medians["ours"], 2),
+        "difference": float(np.abs(np.asarray(results["published"]) - np.asarray(results["ours"])).max()),
+    }
+
+
+def peak(case: Case, which: str) -> int:
+    """Bytes at the peak of one run above what was there before it. Call it in a fresh process."""
+    run = case.load(which)
+    if case.device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {name}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--only", default=",".join(BARS))
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--peak", nargs=2, metavar=("CASE", "WHICH"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help="where the checkpoints are kept, to use them again")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="jina-rag-bench-") as scratch:
+        root = options.folder or Path(scratch)
+        folders = {family: root / family for family in ("v4", "m0")}
+        for family, folder in folders.items():
+            if not folder.is_dir():
+                make_checkpoint(family, size="mid", path=folder)
+        if options.peak:
+            print(peak(Case(options.peak[0], folders, options.device, options.dtype), options.peak[1]))
+            return
+        for name in options.only.split(","):
+            found = compare(Case(name, folders, options.device, options.dtype), options.rounds)
+            if options.memory and name != "queries":
+                peaks = {which: _peak_apart(name, which, root, options) for which in ("published", "ours")}
+                found |= {f"{which}_peak_mb": round(value / 1e6) for which, value in peaks.items()}
+                found["memory"] = round(peaks["ours"] / peaks["published"], 2)
+            print(json.dumps({"case": name, **found, "bar": BARS[name]}), flush=True)
+
+
+def _peak_apart(name: str, which: str, root: Path, options: argparse.Namespace) -> int:
+    command = [
+        sys.executable, __file__, "--peak", name, which, "--folder", str(root),
+        "--device", options.device, "--dtype", options.dtype,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()
