@@ -103,7 +103,7 @@ class Case:
             return lambda: model.encode_query(inputs, multi=False).single
         return lambda: model.encode_text(inputs)
 
-    def _inputs(self) -> Any:  # noqa: ANN401
+    def _inputs(self) -> Any:
         if self.inputs is None:
             from jina_rag.models.text_tokens import TextTokenizer
 

@@ -42,10 +42,12 @@ class Hub:
     def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
         path = request.path.split("?")[0]
         self.asked.append(f"{request.command} {path}")
-        commit = next((c for name, c in (("main", NEW), ("v1", OLD), (NEW, NEW), (OLD, OLD)) if f"/{name}" in path), None)
+        commit = next(
+            (c for name, c in (("main", NEW), ("v1", OLD), (NEW, NEW), (OLD, OLD)) if f"/{name}" in path), None
+        )
         if path.startswith("/api/models/me/tiny/tree/") and commit:
             entries = [
-                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}  # noqa: S324
+                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
                 for name, data in self.files.items()
             ]
             self.send(request, json.dumps(entries).encode())
@@ -56,7 +58,7 @@ class Hub:
         elif path.startswith("/me/tiny/resolve/") and commit:
             name = path.split("/resolve/")[1].split("/", 1)[1]
             data = self.files[name]
-            etag = hashlib.sha1(data).hexdigest()  # noqa: S324
+            etag = hashlib.sha1(data).hexdigest()
             self.send(request, data, {"X-Repo-Commit": commit, "ETag": f'"{etag}"'})
         elif path.startswith("/api/models/me/tiny"):
             self.send(request, b"{}", {"X-Error-Code": "RevisionNotFound"}, status=404)
@@ -86,7 +88,9 @@ def server(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", running.url)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", running.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", running.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
     yield running
     running.server.shutdown()
@@ -138,7 +142,7 @@ def test_what_the_hub_does_not_have_ends_in_a_sentence(server):
 def test_a_hub_that_cannot_be_reached_ends_in_a_sentence(server):
     server.server.shutdown()
     server.server.server_close()
-    with pytest.raises(ModelNotFoundError, match="cannot be fetched|not on this machine"):
+    with pytest.raises(ModelNotFoundError, match=r"cannot be fetched|not on this machine"):
         hub.fetch("me/tiny", revision=None, local_files_only=False)
 
 

@@ -51,7 +51,9 @@ def test_a_page_is_its_picture():
     assert part.size == (17, 22)
 
 
-@pytest.mark.parametrize("text", ["", "data:image/png;base64,", "see data:image/png;base64,AAAA", "https://a.b/c.png", "a.png"])
+@pytest.mark.parametrize(
+    "text", ["", "data:image/png;base64,", "see data:image/png;base64,AAAA", "https://a.b/c.png", "a.png"]
+)
 def test_a_text_is_a_text(text):
     assert parts_of(text, Opening(allow_urls=True)) == [text]
 
@@ -61,7 +63,7 @@ def test_a_data_uri_is_told_by_the_whole_text():
     assert is_data_uri("data:image/svg+xml;base64,AA\nAA==")
     assert not is_data_uri("data:image/png;base64,AAAA is a text")
     assert not is_data_uri("data:text/html;base64,AAAA")
-    with pytest.raises(InvalidInputError, match="not valid base64|not an image"):
+    with pytest.raises(InvalidInputError, match=r"not valid base64|not an image"):
         parts_of("data:image/png;base64,AAA", Opening())
 
 
@@ -143,7 +145,7 @@ def test_what_is_no_input_is_refused_with_a_sentence(source, message):
 def test_damaged_pixels_are_refused_when_they_are_decoded():
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8))
     picture = open_picture(png(noise)[:9000])
-    with pytest.raises(InvalidInputError, match="cannot be read|not an image"):
+    with pytest.raises(InvalidInputError, match=r"cannot be read|not an image"):
         picture.load()
 
 

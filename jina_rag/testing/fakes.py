@@ -1,14 +1,4 @@
-"""Honest fakes for tests: quick, deterministic, nothing to download, right about who shares words with whom.
-
->>> from jina_rag.testing import FakeEmbedder, make_page
->>> from jina_rag.scoring import maxsim_many
->>> embedder = FakeEmbedder()
->>> pages = [make_page("growth by region"), make_page("list of authors")]
->>> documents = embedder.encode_document(pages).multi
->>> question = embedder.encode_query(["Which region grew?"]).multi
->>> [round(float(x), 1) for x in maxsim_many(question[0], documents)][0] > 1
-True
-"""
+"""Fakes: right about who shares words with whom, and about nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +15,6 @@ from jina_rag._extras import require
 from jina_rag.errors import InvalidInputError
 from jina_rag.protocols import Input
 from jina_rag.scoring import normalise
-from jina_rag.stores.memory import MemoryStore
 from jina_rag.types import (
     Box,
     Embeddings,
@@ -36,8 +25,6 @@ from jina_rag.types import (
     TokenGrid,
     Word,
 )
-
-__all__ = ["FakeEmbedder", "FakeReranker", "MemoryStore", "make_page", "sample_pdf"]
 
 _WORD = re.compile(r"\w+")
 

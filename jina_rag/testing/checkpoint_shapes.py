@@ -1,0 +1,240 @@
+"""Configs of random checkpoints, and the names and shapes of the tensors that a config asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jina_rag.errors import InvalidInputError
+
+Shapes = dict[str, tuple[int, ...]]
+
+_QWEN_FULL: Mapping[str, Any] = {
+    "v4": {
+        "text": {
+            "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "max_window_layers": 36,
+            "num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 151_936,
+            "rope_scaling": {"rope_type": "default", "type": "default", "mrope_section": [16, 24, 24]},
+        },
+        "vision": {
+            "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 2048,
+            "fullatt_block_indexes": [7, 15, 23, 31],
+        },
+        "top": {"matryoshka_dims": [128, 256, 512, 1024, 2048]},
+        "rank": 32,
+    },
+    "m0": {
+        "text": {
+            "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "max_window_layers": 28,
+            "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151_936,
+            "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+        },
+        "vision": {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "hidden_size": 1536},
+        "top": {},
+    },
+}  # fmt: skip
+
+# A quarter of the real width. With 8,500 entries the vocabulary is 10 % of a token's work in the decoder, as 151,936
+# entries are in the real jina-embeddings-v4: 512 x 8,500 = 4.4 of 43.5 million products.
+_QWEN_MID: Mapping[str, Any] = {
+    "v4": {
+        "text": {
+            "hidden_size": 512, "intermediate_size": 2752, "num_hidden_layers": 8, "max_window_layers": 8,
+            "num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 8_500,
+            "rope_scaling": {"rope_type": "default", "type": "default", "mrope_section": [8, 12, 12]},
+        },
+        "vision": {
+            "depth": 8, "hidden_size": 320, "intermediate_size": 856, "num_heads": 4, "out_hidden_size": 512,
+            "fullatt_block_indexes": [1, 3, 5, 7],
+        },
+        "top": {"matryoshka_dims": [64, 128, 256, 512]},
+        "rank": 8,
+    },
+    "m0": {
+        "text": {
+            "hidden_size": 512, "intermediate_size": 2984, "num_hidden_layers": 8, "max_window_layers": 8,
+            "num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 8_500,
+            "rope_scaling": {"type": "mrope", "mrope_section": [8, 12, 12]},
+        },
+        "vision": {"depth": 8, "embed_dim": 320, "mlp_ratio": 4, "num_heads": 4, "hidden_size": 512},
+        "top": {},
+    },
+}  # fmt: skip
+
+_OTHERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "colbert-v2": {
+        "mid": {
+            "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 4,
+            "vocab_size": 10_004,
+        },
+        "full": {
+            "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+            "vocab_size": 250_004,
+        },
+    },
+    "v1": {
+        "mid": {"d_model": 256, "d_ff": 1024, "d_kv": 64, "num_heads": 4, "num_layers": 6, "vocab_size": 8_000},
+        "full": {"d_model": 1024, "d_ff": 4096, "d_kv": 64, "num_heads": 16, "num_layers": 24, "vocab_size": 32_128},
+    },
+}  # fmt: skip
+
+
+def config_of(family: str, size: str, tiny: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """The config.json of a size, on the base of the tiny one's; and the rank of its adapters.
+
+    Raises:
+        InvalidInputError: If there is no such size.
+    """
+    config = dict(tiny)
+    if size == "tiny":
+        return config, 8
+    if size not in ("mid", "full"):
+        raise InvalidInputError(f"There is no size {size!r}: tiny, mid or full.")
+    if family in _OTHERS:
+        return config | _OTHERS[family][size], 0
+    numbers = (_QWEN_FULL if size == "full" else _QWEN_MID)[family]
+    config |= numbers["top"]
+    config["vision_config"] = config["vision_config"] | numbers["vision"]
+    if "text_config" in config:
+        config["text_config"] = config["text_config"] | numbers["text"]
+        config |= {key: value for key, value in numbers["text"].items() if key in config}
+    else:
+        config |= numbers["text"]
+    return config, numbers.get("rank", 0)
+
+
+def shapes_of(family: str, config: Mapping[str, Any]) -> Shapes:
+    """Every tensor of the checkpoint but the adapters', by its key in the older layout, which the real files have."""
+    if family == "v4":
+        text = config["text_config"]
+        dim = int(config["multi_vector_projector_dim"])
+        return {
+            **_qwen_text(text),
+            **_qwen_2_5_vision(config["vision_config"]),
+            "multi_vector_projector.weight": (dim, text["hidden_size"]),
+            "multi_vector_projector.bias": (dim,),
+        }
+    if family == "m0":
+        hidden = config["hidden_size"]
+        return {
+            **_qwen_text(config),
+            **_qwen_2_vision(config["vision_config"]),
+            "score.0.weight": (hidden, hidden),
+            "score.0.bias": (hidden,),
+            "score.2.weight": (1, hidden),
+            "score.2.bias": (1,),
+        }
+    return _colbert(config) if family == "colbert-v2" else _t5(config)
+
+
+def adapter_shapes(config: Mapping[str, Any], rank: int) -> Shapes:
+    """LoRA matrices of one task of jina-embeddings-v4: ``path.lora_A`` and ``path.lora_B``, without the task's name."""
+    text = config["text_config"]
+    linear = {
+        key.removesuffix(".weight").replace("model.", "base_model.model.model.language_model.", 1): shape
+        for key, shape in _qwen_text(text).items()
+        if key.endswith("_proj.weight")
+    }
+    projector = (int(config["multi_vector_projector_dim"]), int(text["hidden_size"]))
+    linear["base_model.model.multi_vector_projector"] = projector
+    shapes: Shapes = {}
+    for path, (out, into) in linear.items():
+        shapes[f"{path}.lora_A"], shapes[f"{path}.lora_B"] = (rank, into), (out, rank)
+    return shapes
+
+
+def _qwen_text(text: Mapping[str, Any]) -> Shapes:
+    hidden, inner = text["hidden_size"], text["intermediate_size"]
+    keys = hidden // text["num_attention_heads"] * text["num_key_value_heads"]
+    shapes: Shapes = {"model.embed_tokens.weight": (text["vocab_size"], hidden), "model.norm.weight": (hidden,)}
+    for i in range(text["num_hidden_layers"]):
+        at = f"model.layers.{i}"
+        shapes |= {f"{at}.{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
+        for name, width in (("q", hidden), ("k", keys), ("v", keys)):
+            shapes |= {
+                f"{at}.self_attn.{name}_proj.weight": (width, hidden),
+                f"{at}.self_attn.{name}_proj.bias": (width,),
+            }
+        shapes[f"{at}.self_attn.o_proj.weight"] = (hidden, hidden)
+        shapes |= {f"{at}.mlp.{name}_proj.weight": (inner, hidden) for name in ("gate", "up")}
+        shapes[f"{at}.mlp.down_proj.weight"] = (hidden, inner)
+    return shapes
+
+
+def _linear(name: str, out: int, into: int) -> Shapes:
+    return {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
+
+
+def _patch_embed(vision: Mapping[str, Any], width: int) -> Shapes:
+    patch = vision["patch_size"]
+    channels = vision.get("in_channels", vision.get("in_chans", 3))
+    return {"visual.patch_embed.proj.weight": (width, channels, vision.get("temporal_patch_size", 2), patch, patch)}
+
+
+def _merger(vision: Mapping[str, Any], width: int, out: int) -> Shapes:
+    joined = width * vision["spatial_merge_size"] ** 2
+    return {**_linear("visual.merger.mlp.0", joined, joined), **_linear("visual.merger.mlp.2", out, joined)}
+
+
+def _qwen_2_5_vision(vision: Mapping[str, Any]) -> Shapes:
+    width, inner = vision["hidden_size"], vision["intermediate_size"]
+    shapes = _patch_embed(vision, width)
+    for i in range(vision["depth"]):
+        at = f"visual.blocks.{i}"
+        shapes |= {f"{at}.norm1.weight": (width,), f"{at}.norm2.weight": (width,)}
+        shapes |= _linear(f"{at}.attn.qkv", 3 * width, width) | _linear(f"{at}.attn.proj", width, width)
+        shapes |= _linear(f"{at}.mlp.gate_proj", inner, width) | _linear(f"{at}.mlp.up_proj", inner, width)
+        shapes |= _linear(f"{at}.mlp.down_proj", width, inner)
+    return shapes | {"visual.merger.ln_q.weight": (width,)} | _merger(vision, width, vision["out_hidden_size"])
+
+
+def _qwen_2_vision(vision: Mapping[str, Any]) -> Shapes:
+    width, inner = vision["embed_dim"], int(vision["embed_dim"] * vision["mlp_ratio"])
+    shapes = _patch_embed(vision, width)
+    for i in range(vision["depth"]):
+        at = f"visual.blocks.{i}"
+        for name in ("norm1", "norm2"):
+            shapes |= {f"{at}.{name}.weight": (width,), f"{at}.{name}.bias": (width,)}
+        shapes |= _linear(f"{at}.attn.qkv", 3 * width, width) | _linear(f"{at}.attn.proj", width, width)
+        shapes |= _linear(f"{at}.mlp.fc1", inner, width) | _linear(f"{at}.mlp.fc2", width, inner)
+    shapes |= {"visual.merger.ln_q.weight": (width,), "visual.merger.ln_q.bias": (width,)}
+    return shapes | _merger(vision, width, vision["hidden_size"])
+
+
+def _colbert(config: Mapping[str, Any]) -> Shapes:
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    shapes: Shapes = {
+        "roberta.embeddings.word_embeddings.weight": (config["vocab_size"], hidden),
+        "roberta.embeddings.token_type_embeddings.weight": (config["type_vocab_size"], hidden),
+        "roberta.emb_ln.weight": (hidden,),
+        "roberta.emb_ln.bias": (hidden,),
+        "linear.weight": (128, hidden),
+    }
+    for i in range(config["num_hidden_layers"]):
+        at = f"roberta.encoder.layers.{i}"
+        shapes |= _linear(f"{at}.mixer.Wqkv", 3 * hidden, hidden) | _linear(f"{at}.mixer.out_proj", hidden, hidden)
+        shapes |= _linear(f"{at}.mlp.fc1", inner, hidden) | _linear(f"{at}.mlp.fc2", hidden, inner)
+        for name in ("norm1", "norm2"):
+            shapes |= {f"{at}.{name}.weight": (hidden,), f"{at}.{name}.bias": (hidden,)}
+    return shapes
+
+
+def _t5(config: Mapping[str, Any]) -> Shapes:
+    hidden, inner, width = config["d_model"], config["d_ff"], config["d_kv"] * config["num_heads"]
+    gated = str(config.get("feed_forward_proj", "relu")).startswith("gated")
+    buckets = (config["relative_attention_num_buckets"], config["num_heads"])
+    shapes: Shapes = {
+        "shared.weight": (config["vocab_size"], hidden),
+        "encoder.final_layer_norm.weight": (hidden,),
+        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": buckets,
+    }
+    for i in range(config["num_layers"]):
+        at = f"encoder.block.{i}.layer"
+        shapes |= {f"{at}.0.SelfAttention.{name}.weight": (width, hidden) for name in "qkv"}
+        shapes[f"{at}.0.SelfAttention.o.weight"] = (hidden, width)
+        shapes |= {
+            f"{at}.1.DenseReluDense.{name}.weight": (inner, hidden) for name in (("wi_0", "wi_1") if gated else ("wi",))
+        }
+        shapes[f"{at}.1.DenseReluDense.wo.weight"] = (hidden, inner)
+        shapes |= {f"{at}.{part}.layer_norm.weight": (hidden,) for part in (0, 1)}
+    return shapes
