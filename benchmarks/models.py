@@ -37,10 +37,14 @@ BARS = {
     "pages": "at least 1.35",
     "pairs": "at least 1.5",
 }
-WORDS = "the of region revenue table growth north chart data page year report model search value line error code".split()
+WORDS = (
+    "the of region revenue table growth north chart data page year report model search value line error code".split()
+)
 
 
-def texts(count: int, median: float, sigma: float, longest: int, seed: int, count_tokens: Callable[[str], int]) -> list[str]:
+def texts(
+    count: int, median: float, sigma: float, longest: int, seed: int, count_tokens: Callable[[str], int]
+) -> list[str]:
     """Texts with lognormal lengths in tokens."""
     random = np.random.default_rng(seed)
     cost = {word: count_tokens(f" {word}") for word in WORDS}

@@ -45,7 +45,7 @@ _QWEN_MID: Mapping[str, Any] = {
         },
         "vision": {
             "depth": 8, "hidden_size": 320, "intermediate_size": 856, "num_heads": 4, "out_hidden_size": 512,
-            "fullatt_block_indexes": [1, 3, 5, 7],
+            "fullatt_block_indexes": [7],  # one block in eight, as in the real one
         },
         "top": {"matryoshka_dims": [64, 128, 256, 512]},
         "rank": 8,
@@ -91,7 +91,7 @@ def config_of(family: str, size: str, tiny: Mapping[str, Any]) -> tuple[dict[str
     if size not in ("mid", "full"):
         raise InvalidInputError(f"There is no size {size!r}: tiny, mid or full.")
     if family in _OTHERS:
-        return config | _OTHERS[family][size], 0
+        return {**config, **_OTHERS[family][size]}, 0
     numbers = (_QWEN_FULL if size == "full" else _QWEN_MID)[family]
     config |= numbers["top"]
     config["vision_config"] = config["vision_config"] | numbers["vision"]
@@ -147,6 +147,8 @@ def _qwen_text(text: Mapping[str, Any]) -> Shapes:
     hidden, inner = text["hidden_size"], text["intermediate_size"]
     keys = hidden // text["num_attention_heads"] * text["num_key_value_heads"]
     shapes: Shapes = {"model.embed_tokens.weight": (text["vocab_size"], hidden), "model.norm.weight": (hidden,)}
+    if not text.get("tie_word_embeddings", True):
+        shapes["lm_head.weight"] = (text["vocab_size"], hidden)
     for i in range(text["num_hidden_layers"]):
         at = f"model.layers.{i}"
         shapes |= {f"{at}.{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
@@ -208,6 +210,8 @@ def _colbert(config: Mapping[str, Any]) -> Shapes:
         "roberta.embeddings.token_type_embeddings.weight": (config["type_vocab_size"], hidden),
         "roberta.emb_ln.weight": (hidden,),
         "roberta.emb_ln.bias": (hidden,),
+        "roberta.pooler.dense.weight": (hidden, hidden),  # in the files, used by nobody
+        "roberta.pooler.dense.bias": (hidden,),
         "linear.weight": (128, hidden),
     }
     for i in range(config["num_hidden_layers"]):
