@@ -106,7 +106,18 @@ def _for_text(data: dict[str, Any], special: dict[str, int]) -> dict[str, Any]:
     return data
 
 
+_OLDER_FILES = {
+    "Qwen2Tokenizer": ("vocab.json", "merges.txt"),
+    "XLMRobertaTokenizer": ("sentencepiece.bpe.model",),
+    "T5Tokenizer": ("spiece.model",),
+}
+
+
 def _converted(folder: Path, name: str) -> dict[str, Any]:
+    # Without its files transformers makes a tokenizer that knows nothing, and does not say so.
+    missing = [file for file in _OLDER_FILES[name] if not (folder / file).is_file()]
+    if missing:
+        raise ValueError(f"there is no tokenizer.json and no {missing[0]}")
     transformers = require("transformers", extra="models")
     tokenizer = getattr(transformers, name).from_pretrained(str(folder), trust_remote_code=False)
     data: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
