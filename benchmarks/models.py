@@ -1,6 +1,6 @@
 """jina-embeddings-v4 and jina-reranker-m0 here against the published way of calling them, same weights, same inputs.
 
-    python benchmarks/models.py [--device cpu|cuda] [--rounds 3] [--only texts,queries,pages,pairs] [--memory/--no-memory]
+    python benchmarks/models.py [--device cpu|cuda] [--rounds 4] [--only texts,queries,pages,pairs] [--no-memory]
 
 Random checkpoints of a middle size with the proportions of the real ones (`jina_rag.testing.make_checkpoint`, size
 "mid"): the vocabulary's share of the work, the adapters' relative rank, the vision tower. The published way is

@@ -26,5 +26,9 @@ def require(module: str, *, extra: str | None = None, package: str | None = None
         if exc.name is None or exc.name.split(".")[0] != module.split(".")[0]:
             raise
         name = package or module
-        line = f'pip install "jina-rag[{extra}]"' if extra else f"pip install {name}"
+        line = (
+            f'pip install "jina-rag[{extra}]", or in a clone: pip install ".[{extra}]"'
+            if extra
+            else f"pip install {name}"
+        )
         raise MissingDependencyError(f"This needs the package {name!r}, which is not installed: {line}") from exc

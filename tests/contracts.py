@@ -50,6 +50,19 @@ def check_reranker(reranker: Reranker) -> None:
         reranker.score(" ", [ON_TOPIC])
 
 
+def check_reranker_shape(reranker: Reranker) -> None:
+    """What holds for any weights, random ones too: shape, range, order, mixed inputs, no documents."""
+    documents = [OFF_TOPIC, make_page(ON_TOPIC), {"text": ON_TOPIC}, make_page(ON_TOPIC).screenshot.image]
+    scores = reranker.score(QUESTION, documents)
+    assert scores.shape == (4,)
+    assert scores.dtype == np.float32
+    assert ((scores >= 0) & (scores <= 1)).all()
+    np.testing.assert_allclose(reranker.score(QUESTION, documents[::-1])[::-1], scores, atol=1e-4)
+    assert reranker.score(QUESTION, []).shape == (0,)
+    with pytest.raises(InvalidInputError):
+        reranker.score(QUESTION, ON_TOPIC)
+
+
 def _check_shapes(embedder: Embedder, result: Embeddings, n: int) -> None:
     assert result.single.shape == (n, embedder.dim)
     assert result.single.dtype == np.float32

@@ -22,7 +22,7 @@ from jina_rag.cli import _load, main, output
 from jina_rag.testing import sample_pdf
 from jina_rag.types import Failure, IngestReport, ScoredPage
 
-COMMANDS = ("ingest", "search", "remove", "info", "evaluate", "models", "demo")
+COMMANDS = ("ingest", "search", "remove", "info", "evaluate", "models", "doctor", "demo")
 
 
 @dataclass
@@ -491,13 +491,21 @@ def test_models(cli):
     assert (listed.code, listed.err) == (0, "")
     models = {model["name"]: model for model in listed.json["models"]}
     assert {"lite", "lite-en"} <= set(models)
-    assert {"title", "reads", "languages", "licence", "megabytes", "installed"} <= set(models["lite"])
+    assert {"title", "reads", "languages", "licence", "megabytes", "installed", "role"} <= set(models["lite"])
+    assert [model["name"] for model in models.values() if model["default"]] == ["lite"]
+    assert not models["jinaai/jina-embeddings-v4"]["installed"]
     table = cli("models", width=80)
     assert table.code == 0
     for part in ("lite-en", "MIT", "Apache-2.0", "72 MB", "yes"):
         assert part in table.out
     assert "…" not in table.out, "something was cut off"
     assert max(map(len, table.out.splitlines())) <= 80
+
+
+def test_models_download_says_what_is_wrong(cli):
+    cli("models", "download", "jinaai/jina-reranker-m0").refused("not on this machine")  # offline, see conftest
+    cli("models", "download", "lite").refused("come with a package")
+    cli("models", "download", "no id").refused("write owner/model")
 
 
 # -- trouble -------------------------------------------------------------------------------------------------------

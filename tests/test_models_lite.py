@@ -17,7 +17,7 @@ from jina_rag.models import lite_text, minilm
 from jina_rag.models.backbone import Token
 from jina_rag.models.lite import LiteEmbedder, LiteRecipe
 from jina_rag.models.lite_reranker import LiteReranker
-from jina_rag.models.lite_text import open_image, slice_box
+from jina_rag.models.lite_text import slice_box
 from jina_rag.models.registry import load_embedder, load_reranker
 from jina_rag.models.stopwords import is_stop_word
 from jina_rag.models.windows import windows
@@ -345,12 +345,26 @@ def test_images_are_read_by_ocr_in_every_form(lite, seen, tmp_path):
     assert len(lite.encode_query([image]).multi[0]) == len(found.multi[0])
 
 
-def test_transparency_becomes_white_and_turned_photos_upright():
+def test_transparency_becomes_white_and_turned_photos_upright(lite, seen):
     clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
-    assert open_image(clear).getpixel((0, 0)) == (255, 255, 255)
     turned = Image.new("RGB", (4, 2))
     turned.getexif()[0x0112] = 6
-    assert open_image(turned).size == (2, 4)
+    lite.encode_document([clear, turned])
+    assert seen[0].getpixel((0, 0)) == (255, 255, 255)
+    assert seen[1].size == (2, 4)
+
+
+def test_parts_of_a_document_are_read_in_their_order(lite, seen):
+    image = Image.new("RGB", (40, 30), "white")
+    together = lite.encode_document(
+        [["first words", image, {"text": "last words"}], {"image": image}, {"text": "first words"}]
+    )
+    assert len(seen) == 2
+    assert together.grids[0] is None  # places on different images mean nothing together
+    assert together.grids[1] is not None
+    assert len(together.multi[0]) > len(together.multi[1])
+    expected = lite.encode_document(["first words"])
+    np.testing.assert_array_equal(together.multi[2], expected.multi[0])
 
 
 def test_what_is_not_an_image_is_refused(lite, tmp_path):
@@ -359,7 +373,7 @@ def test_what_is_not_an_image_is_refused(lite, tmp_path):
         lite.encode_document([tmp_path / "broken.png"])
     with pytest.raises(InvalidInputError, match="input of 2 bytes is not an image"):
         lite.encode_document([b"no"])
-    with pytest.raises(InvalidInputError, match="not int"):
+    with pytest.raises(InvalidInputError, match="got int"):
         lite.encode_document([3])
 
 

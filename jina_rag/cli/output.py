@@ -149,25 +149,25 @@ def print_models(
     out: Console, models: Iterable[ModelDescription], places: Mapping[str, Path | None], default: str
 ) -> None:
     """The models as a table."""
+    from rich import box
     from rich.table import Table
 
-    table = Table(show_lines=True)
-    for name in ("name", "what it is", "reads", "languages", "size", "licence", "on this machine"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("size",))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("name", "what it is", "size", "licence", "here"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("name", "size", "here"))
     for model in models:
         weight = f"{model.megabytes / 1000:.1f} GB" if model.megabytes >= 1000 else f"{model.megabytes:.0f} MB"
-        role = "embedder and reranker" if model.role == "both" else model.role
+        role = "embedder, reranker" if model.role == "both" else model.role
         table.add_row(
-            model.name + (" [bold](default)[/]" if model.name == default else ""),
-            f"{model.title}, {role}" if model.title not in model.name else role,
-            model.reads,
-            model.languages,
+            f"[bold]{model.name}[/]" if model.name == default else model.name,
+            f"{role}; {model.reads}",
             weight,
             model.licence if model.commercial else f"[yellow]{model.licence}[/]",
             "yes" if places[model.name] else "no",
         )
     out.print(table)
-    out.print("Yellow licences do not allow commercial use without an agreement.")
+    out.print(f"The default is {default}. What is not here is downloaded when it is first loaded.", soft_wrap=True)
+    out.print("Qwen Research and CC-BY-NC weights: no commercial use without an agreement.", soft_wrap=True)
 
 
 def print_examination(out: Console, found: Examination) -> None:

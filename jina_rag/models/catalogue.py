@@ -178,6 +178,11 @@ def weights_of(name: str) -> Path | None:
     return folder if folder is not None and any(folder.glob("*.safetensors")) else None
 
 
+def names_of(family: str) -> list[str]:
+    """Names of the models of a family."""
+    return [model.name for model in MODELS.values() if model.family == family]
+
+
 def is_installed(model: ModelDescription) -> bool:
     """Whether the weights are on this machine."""
     return weights_of(model.name) is not None

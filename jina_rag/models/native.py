@@ -24,13 +24,13 @@ def native_embedder(
     *,
     device: str,
     dtype: str,
-    task: str | Sequence[str],
-    truncate_dim: int | None,
-    max_pixels: int | None,
-    max_length: int | None,
-    allow_urls: bool,
-    allow_unexpected: bool,
-    rules: Mapping[str, Any],
+    task: str | Sequence[str] = "retrieval",
+    truncate_dim: int | None = None,
+    max_pixels: int | None = None,
+    max_length: int | None = None,
+    allow_urls: bool = False,
+    allow_unexpected: bool = False,
+    rules: Mapping[str, Any] | None = None,
 ) -> Embedder:
     """See `jina_rag.models.registry.load_embedder`."""
     if rules and checkpoint.family != "colbert-v2":
@@ -58,10 +58,10 @@ def native_embedder(
             from jina_rag.models.colbert_v2 import ColbertOptions, ColbertV2
 
             try:
-                options = ColbertOptions(**rules)
+                options = ColbertOptions(**(rules or {}))
             except TypeError as exc:
                 raise InvalidInputError(
-                    f"jina-colbert-v2 takes skiplist, query_length and attend_to_expansion, not {sorted(rules)}."
+                    f"jina-colbert-v2 takes skiplist, query_length and attend_to_expansion, not {sorted(rules or {})}."
                 ) from exc
             return ColbertV2(
                 checkpoint,
@@ -83,10 +83,10 @@ def native_reranker(
     *,
     device: str,
     dtype: str,
-    max_pixels: int | None,
-    max_length: int | None,
-    allow_urls: bool,
-    allow_unexpected: bool,
+    max_pixels: int | None = None,
+    max_length: int | None = None,
+    allow_urls: bool = False,
+    allow_unexpected: bool = False,
 ) -> Reranker:
     """See `jina_rag.models.registry.load_reranker`."""
     _require()

@@ -63,7 +63,7 @@ def load_embedder(
         InvalidInputError: If an argument makes no sense for the model.
         MissingDependencyError: If the extra ``models`` is not installed and the model needs it.
     """
-    if str(name_or_path) in catalogue_names("lite"):
+    if str(name_or_path) in catalogue.names_of("lite"):
         _refuse_rules(str(name_or_path), rules)
         _check_lite(device=device, dtype=dtype, task=task, revision=revision, max_pixels=max_pixels)
         from jina_rag.models.lite import LiteEmbedder, check_truncate_dim
@@ -101,7 +101,7 @@ def load_reranker(
     allow_unexpected: bool = False,
 ) -> Reranker:
     """Load a model that scores documents for a question; arguments and errors are those of `load_embedder`."""
-    if str(name_or_path) in catalogue_names("lite"):
+    if str(name_or_path) in catalogue.names_of("lite"):
         _check_lite(device=device, dtype=dtype, task="retrieval", revision=revision, max_pixels=max_pixels)
         from jina_rag.models.lite import LiteEmbedder
         from jina_rag.models.lite_reranker import LiteReranker
@@ -166,7 +166,7 @@ def download(repo_id: str, *, revision: str | None = None) -> Checkpoint:
         CheckpointError: If it is not of a family that is known.
         InvalidInputError: If `repo_id` is not the id of a model on the hub.
     """
-    if repo_id in catalogue_names("lite"):
+    if repo_id in catalogue.names_of("lite"):
         raise InvalidInputError(f"The weights of {repo_id!r} come with a package: there is nothing to download.")
     if not hub.is_hub_id(repo_id):
         raise InvalidInputError(f"{repo_id!r} is not the id of a model on the hub: write owner/model.")
@@ -174,11 +174,6 @@ def download(repo_id: str, *, revision: str | None = None) -> Checkpoint:
     found = open_checkpoint(fetched, name=repo_id, revision=commit_in(fetched))
     _say_licence(found)
     return found
-
-
-def catalogue_names(family: str) -> list[str]:
-    """Names of the models of a family."""
-    return [model.name for model in MODELS.values() if model.family == family]
 
 
 def _check_role(name: str, has: str, wanted: str) -> None:

@@ -147,7 +147,7 @@ def _random(key: str, shape: tuple[int, ...], generator: Any, dtype: str) -> Any
     if "embed" in key.rsplit(".", 2)[-2] or key.startswith("shared"):
         return tensor.normal_(0, 0.02 if "token_type" in key else 0.5, generator=generator)
     # Adapters are a fraction of the weight that they stand beside: outputs change, and remain outputs of the model.
-    scale = 0.3 if ".lora_B." in key else 0.7
+    scale = 0.3 if key.endswith(".lora_B") else 0.7
     return tensor.normal_(0, scale / math.sqrt(math.prod(shape[1:])), generator=generator)
 
 

@@ -1,0 +1,85 @@
+"""An index on a model that looks at pixels: random weights, so that places and bookkeeping are tested, not ranking."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jina_rag import DocumentIndex
+from jina_rag.config import IngestSettings
+from jina_rag.errors import IndexMismatchError, InvalidInputError
+from jina_rag.testing import make_checkpoint, sample_pdf
+
+pytest.importorskip("torch")
+SETTINGS = IngestSettings(ocr="never")
+EMBEDDERS = ("v4", "colbert-v2", "v1")
+
+
+@pytest.fixture
+def pdf(tmp_path):
+    return sample_pdf(tmp_path / "a.pdf", ["whales sing in the ocean", "", "the north grew fastest"])
+
+
+@pytest.mark.parametrize("family", EMBEDDERS)
+def test_an_index_is_filled_searched_and_opened_again(tiny, tmp_path, pdf, family):
+    with DocumentIndex.open(tmp_path / "kb", embedder=tiny[family]) as index:
+        report = index.ingest(pdf, settings=SETTINGS)
+        assert (report.pages, report.failed) == (3, ())
+        first = index.search("Which region grew fastest?", k=3)
+        assert len(first) == 3
+        assert Path(index.stats().embedder) == Path(tiny[family])
+    # The model is remembered; nobody names it again.
+    with DocumentIndex.open(tmp_path / "kb") as index:
+        again = index.search("Which region grew fastest?", k=3)
+        assert [(hit.page, hit.score) for hit in again] == [(hit.page, hit.score) for hit in first]
+        assert index.ingest(pdf, settings=SETTINGS).unchanged == 1
+
+
+def test_a_page_without_a_word_is_looked_at_by_a_model_that_sees(tiny, tmp_path, pdf):
+    with DocumentIndex.open(tmp_path / "kb", embedder=tiny["v4"]) as index:
+        index.ingest(pdf, settings=SETTINGS)
+        hit = next(hit for hit in index.search("anything", k=3) if hit.page == 2)
+        explanation = index.explain("anything", hit)
+        assert len(explanation.boxes) > 100
+        assert explanation.weights.max() == pytest.approx(1)
+        assert not np.isnan(explanation.boxes).any()
+        assert explanation.picture().size == explanation.picture().size
+
+
+def test_another_model_is_refused(tiny, tmp_path, pdf):
+    DocumentIndex.open(tmp_path / "kb", embedder=Path(tiny["v4"])).close()
+    other = make_checkpoint("v4", path=tmp_path / "other", seed=3)
+    with pytest.raises(IndexMismatchError, match="was built with the model"):
+        DocumentIndex.open(tmp_path / "kb", embedder=str(other))
+    from jina_rag import load_embedder
+
+    code = load_embedder(tiny["v4"], device="cpu", task="code")
+    with pytest.raises(IndexMismatchError, match="ingest into a new folder"):
+        DocumentIndex.open(tmp_path / "kb", embedder=code)
+
+
+def test_a_reranker_is_no_embedder(tiny, tmp_path):
+    with pytest.raises(InvalidInputError, match="load_reranker"):
+        DocumentIndex.open(tmp_path / "kb", embedder=tiny["m0"])
+    assert not (tmp_path / "kb").exists()
+
+
+def test_long_dense_vectors_are_cut_where_the_model_was_trained_for_it(tmp_path, pdf):
+    """2,048 dimensions become 1,024 in the index; the model's own stay as they are."""
+    numbers = {"hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 2, "intermediate_size": 64}
+    overrides = {
+        "matryoshka_dims": [1024, 2048],
+        "text_config": {
+            **numbers, "num_hidden_layers": 1,
+            "rope_scaling": {"rope_type": "default", "type": "default", "mrope_section": [16, 24, 24]},
+        },
+        "vision_config": {"out_hidden_size": 2048},
+    }  # fmt: skip
+    folder = make_checkpoint("v4", path=tmp_path / "wide", overrides=overrides)
+    with DocumentIndex.open(tmp_path / "kb", embedder=folder) as index:
+        assert index.embedder.dim == 2048
+        index.ingest(pdf, settings=SETTINGS)
+        assert index._shared.settings["dim"] == 1024
+        assert len(index.search("anything", k=3)) == 3
