@@ -29,7 +29,7 @@ def names(requirements: list[str]) -> list[str]:
     return [re.match(r"[A-Za-z0-9._-]+", requirement).group().lower() for requirement in requirements]
 
 
-@pytest.mark.parametrize("package", names(PROJECT["dependencies"]))
+@pytest.mark.parametrize("package", names(PROJECT["dependencies"]) + names(PROJECT["optional-dependencies"]["models"]))
 def test_notice_names_every_package_we_ask_for(package):
     assert re.search(rf"^    {re.escape(package)}  +\S", read("NOTICE").lower(), flags=re.MULTILINE)
 
@@ -75,15 +75,32 @@ def test_links_between_the_papers_lead_somewhere(name):
 def test_the_python_in_the_readme_uses_names_that_exist():
     import jina_rag
 
-    (source,) = blocks("README.md", "python")
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            assert node.module == "jina_rag"
-            assert all(hasattr(jina_rag, alias.name) for alias in node.names)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "index":
-            assert hasattr(jina_rag.DocumentIndex, node.attr)
-    assert len([line for line in source.splitlines() if line.strip()]) <= 12
+    sources = blocks("README.md", "python")
+    assert len(sources) == 2
+    for source in sources:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom):
+                assert node.module == "jina_rag"
+                assert all(hasattr(jina_rag, alias.name) for alias in node.names)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "index":
+                assert hasattr(jina_rag.DocumentIndex, node.attr)
+        assert len([line for line in source.splitlines() if line.strip()]) <= 12
+
+
+def test_the_python_in_the_readme_about_models_runs(tiny, monkeypatch, tmp_path):
+    """With the tiny checkpoints in the place of the real ones."""
+    pytest.importorskip("torch")
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (60, 80), "white").save("page.png")
+    source = (
+        blocks("README.md", "python")[1].replace(', device="cuda"', "").replace("truncate_dim=512", "truncate_dim=32")
+    )
+    for name, family in (("embeddings-v4", "v4"), ("reranker-m0", "m0")):
+        assert f"jinaai/jina-{name}" in source
+        source = source.replace(f"jinaai/jina-{name}", tiny[family])
+    exec(source, {})
 
 
 def test_the_commands_in_the_readme_exist_with_their_options():
@@ -95,10 +112,13 @@ def test_the_commands_in_the_readme_exist_with_their_options():
     lines = [line for line in lines if line.startswith("jina-rag ")]
     assert len(lines) >= 10
     for line in lines:
-        _, command, *arguments = shlex.split(line)
-        if command.startswith("-"):
+        _, name, *arguments = shlex.split(line)
+        if name.startswith("-"):
             continue
-        options = {option for parameter in commands[command].params for option in parameter.opts} | {"--help"}
+        command = commands[name]
+        if arguments and arguments[0] in getattr(command, "commands", {}):
+            command = command.commands[arguments[0]]
+        options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         assert {argument for argument in arguments if argument.startswith("-")} <= options, line
 
 
