@@ -381,7 +381,7 @@ def tiny_patcher(tiny):
 
 def test_positions_are_those_of_the_library(models):
     """Ours are computed without the modules' state; the library's is the reference."""
-    from jina_rag.models.qwen_vl import mrope_positions
+    from jina_rag.models.vl_prompts import mrope_positions
 
     for family in ("v4", "m0"):
         model = models[family]._model

@@ -26,9 +26,10 @@ from jina_rag.models.image_patches import ImagePatcher
 from jina_rag.models.inputs import listed, parts_of
 from jina_rag.models.outputs import check_vectors
 from jina_rag.models.pictures import Opening, Picture
-from jina_rag.models.qwen_vl import Batch, Prompt, QwenVL, Segment, check_length, rename_key
+from jina_rag.models.qwen_vl import Batch, QwenVL, rename_key
+from jina_rag.models.vl_prompts import Prompt, Segment, check_length, grid_of
 from jina_rag.protocols import Input
-from jina_rag.types import Embeddings, Float32, TokenGrid
+from jina_rag.types import Embeddings, Float32
 
 _log = logging.getLogger("jina_rag")
 
@@ -340,22 +341,6 @@ class EmbeddingsV4:
                 f"{', '.join(map(str, self.matryoshka_dims))}."
             )
         return dim
-
-
-def grid_of(prompt: Prompt) -> TokenGrid | None:
-    """The box of its image that each token of a prompt stands for; None for a text."""
-    if not prompt.pictures:
-        return None
-    boxes = np.full((len(prompt), 4), np.nan, dtype=np.float32)
-    images = np.full(len(prompt), -1, dtype=np.int32)
-    for number, placed in enumerate(prompt.pictures):
-        row, column = (axis.reshape(-1) for axis in np.mgrid[: placed.rows, : placed.columns])
-        part = slice(placed.start, placed.start + placed.tokens)
-        boxes[part] = np.stack([column, row, column + 1, row + 1], axis=1) / np.array(
-            [placed.columns, placed.rows] * 2, dtype=np.float32
-        )
-        images[part] = number
-    return TokenGrid(boxes, "patches", images if len(prompt.pictures) > 1 else None)
 
 
 def _checked_length(max_length: int | None) -> int:

@@ -8,28 +8,28 @@ reach an earlier token, and the kernels without a mask are the fast ones.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from jina_rag.errors import CheckpointError, InvalidInputError
+from jina_rag.errors import CheckpointError
 from jina_rag.models.checkpoints import Checkpoint
 from jina_rag.models.devices import Placement
 from jina_rag.models.image_patches import ImagePatcher
 from jina_rag.models.pictures import Picture
 from jina_rag.models.text_tokens import TextTokenizer
+from jina_rag.models.vl_prompts import Int64, PlacedPicture, Prompt, Segment, join_texts, mrope_positions
 from jina_rag.models.weights import WeightFiles, fill, renamer
 
-Segment: TypeAlias = "str | int | Picture"
-"""A piece of a prompt: text, the id of a special token, or a picture."""
-Int64: TypeAlias = npt.NDArray[np.int64]
+_log = logging.getLogger("jina_rag")
 
 rename_key = renamer(
     {
@@ -49,46 +49,6 @@ _NOT_FOR_CONFIG = (
     "dtype",
     "model_type",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedPicture:
-    """A picture in a prompt.
-
-    Attributes:
-        picture: The picture.
-        start: Index of its first token.
-        rows: Height of its grid of tokens.
-        columns: Width of its grid of tokens.
-        max_pixels: What it is scaled down to.
-    """
-
-    picture: Picture
-    start: int
-    rows: int
-    columns: int
-    max_pixels: int
-
-    @property
-    def tokens(self) -> int:
-        """Number of its tokens."""
-        return self.rows * self.columns
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A sequence of tokens with pictures in it.
-
-    Attributes:
-        ids: Token ids, shape (tokens,); a picture's are all the image token.
-        pictures: In order.
-    """
-
-    ids: Int64
-    pictures: tuple[PlacedPicture, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +119,7 @@ class QwenVL:
                 device=placement.device,
             )
         base.visual.patch_embed = _LinearPatches(base.visual.patch_embed)
+        _prefer_flash_attention(base, placement)
         self.module.to(placement.device)  # the buffers: rotary frequencies, which stay float32
         self.module.eval()
         self.config: Any = base.config
@@ -178,7 +139,7 @@ class QwenVL:
         Raises:
             InvalidInputError: If a picture cannot be scaled (longer than 200 times its width).
         """
-        joined = [_join(prompt) for prompt in segments]
+        joined = [join_texts(prompt) for prompt in segments]
         texts = list(dict.fromkeys(part for prompt in joined for part in prompt if isinstance(part, str)))
         ids_of = dict(zip(texts, self.tokenizer.encode_many(texts), strict=True))
         return [self._prompt(prompt, ids_of, max_pixels) for prompt in joined]
@@ -280,27 +241,6 @@ class _LinearPatches(nn.Module):
         return nn.functional.linear(patches.to(weight.dtype), weight.flatten(1), self.proj.bias)
 
 
-def mrope_positions(prompt: Prompt) -> Int64:
-    """Positions of a prompt's tokens on the axes time, height and width, shape (3, tokens).
-
-    Text counts up on all three; a picture's tokens share one time and count rows and columns; what follows goes on
-    behind the largest. (Qwen2-VL, Wang et al. 2024, section 2.1.)
-    """
-    positions = np.empty((3, len(prompt)), dtype=np.int64)
-    at = following = 0
-    for placed in prompt.pictures:
-        positions[:, at : placed.start] = np.arange(following, following + placed.start - at)
-        following += placed.start - at
-        end = placed.start + placed.tokens
-        positions[0, placed.start : end] = following
-        positions[1, placed.start : end] = following + np.repeat(np.arange(placed.rows), placed.columns)
-        positions[2, placed.start : end] = following + np.tile(np.arange(placed.columns), placed.rows)
-        following += max(placed.rows, placed.columns)
-        at = end
-    positions[:, at:] = np.arange(following, following + len(prompt) - at)
-    return positions
-
-
 def _build(checkpoint: Checkpoint, kind: str) -> Any:  # noqa: ANN401  # one of two stock classes
     """The stock base model with parameters that hold no memory; its rotary buffers are real."""
     from accelerate import init_empty_weights
@@ -317,6 +257,21 @@ def _build(checkpoint: Checkpoint, kind: str) -> Any:  # noqa: ANN401  # one of 
         raise CheckpointError(f"The config.json in {checkpoint.folder} does not describe this model: {exc}") from exc
 
 
+def _prefer_flash_attention(base: Any, placement: Placement) -> None:  # noqa: ANN401  # one of two stock classes
+    """Let the vision tower use flash-attn where it is installed: its windows then run as one call a layer.
+
+    The decoder needs none: without a mask, PyTorch's own attention takes its flash kernel.
+    """
+    from transformers.utils import is_flash_attn_2_available
+
+    if placement.device.type != "cuda" or placement.dtype == torch.float32 or not is_flash_attn_2_available():
+        return
+    try:
+        base.visual.set_attn_implementation("flash_attention_2")
+    except (ImportError, ValueError, RuntimeError) as exc:
+        _log.warning("flash-attn is installed but cannot be used (%s); PyTorch's own attention is.", exc)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what transformers says about rotary settings under older names, which it reads right."""
@@ -330,30 +285,6 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _join(segments: Sequence[Segment]) -> list[Segment]:
-    joined: list[Segment] = []
-    for part in segments:
-        if isinstance(part, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += part
-        elif part != "":
-            joined.append(part)
-    return joined
-
-
 def _token_id(checkpoint: Checkpoint, key: str, tokenizer: TextTokenizer, content: str) -> int:
     value = checkpoint.config.get(key)
     return int(value) if value is not None else tokenizer.special(content)
-
-
-def check_length(prompt: Prompt, limit: int, what: str) -> None:
-    """Refuse a prompt whose pictures alone are too long.
-
-    Raises:
-        InvalidInputError: With both numbers.
-    """
-    if len(prompt) > limit:
-        images = sum(placed.tokens for placed in prompt.pictures)
-        raise InvalidInputError(
-            f"{what} has {len(prompt)} tokens, {images} of them for its images, and the limit is {limit}: lower "
-            "max_pixels or raise max_length."
-        )

@@ -23,7 +23,8 @@ from jina_rag.models.image_patches import ImagePatcher
 from jina_rag.models.inputs import listed, parts_of
 from jina_rag.models.outputs import check_scores
 from jina_rag.models.pictures import Opening, Picture
-from jina_rag.models.qwen_vl import Batch, Prompt, QwenVL, Segment
+from jina_rag.models.qwen_vl import Batch, QwenVL
+from jina_rag.models.vl_prompts import Prompt, Segment
 from jina_rag.protocols import Input
 from jina_rag.types import Float32
 
