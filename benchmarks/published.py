@@ -1,8 +1,7 @@
 """jina-embeddings-v4 and jina-reranker-m0 called the way they are published, as the thing to measure against.
 
 A benchmark that says "three times as fast" needs the other side, and the published code cannot be shipped here. This is
-the other side, written anew from the paper, the model cards and a description of what the published code does. It does
-the same work, no more and no less:
+that side, written anew from the paper, the model cards and a description of the published code, to do the same work:
 
 - v4: the whole stock model with vocabulary logits for every token, all hidden states kept and the last one used, the
   task's LoRA beside the weights and not merged (stock peft), single and multi vectors both computed in each pass.
@@ -61,6 +60,10 @@ def _tensors(folder: Path, prefix: str = "") -> dict[str, torch.Tensor]:
     return found
 
 
+def _rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
 class _Published:
     """What both models share: loading a stock model, and tokens and pixels of a batch of prompts."""
 
@@ -100,7 +103,8 @@ class _Published:
             "longest_edge": high or stated.get("max_pixels") or stated["size"]["longest_edge"],
         }
         numbers = {name: stated[name] for name in names if name in stated}
-        return transformers.Qwen2VLImageProcessorPil(size=size, **numbers)
+        # Images come as RGB: transformers 5 would lay transparency on white, where the published code drops it.
+        return transformers.Qwen2VLImageProcessorPil(size=size, do_convert_rgb=False, **numbers)
 
     def _inputs(self, prompts: list[str], images: list[Any], processor: Any, **cut: Any) -> dict[str, torch.Tensor]:
         """Tokens and pixels of one batch; `images` in the order of their places in the prompts."""
@@ -169,13 +173,14 @@ class PublishedV4(_Published):
     ) -> Any:  # fmt: skip
         """Vectors of images (paths or PIL): (n, dim), or with `multi` a list of (tokens, multi dim)."""
         processor = self._processor(high=max_pixels)
-        parts = (images[at : at + batch_size] for at in range(0, len(images), batch_size))
-        batches = (self._inputs([IMAGE_PROMPT] * len(part), [*map(self._open, part)], processor) for part in parts)
+        opened = [self._open(image) for image in images]  # all of them before the first batch
+        parts = (opened[at : at + batch_size] for at in range(0, len(opened), batch_size))
+        batches = (self._inputs([IMAGE_PROMPT] * len(part), part, processor) for part in parts)
         return self._encode(batches, task, truncate_dim, multi)
 
     def _open(self, image: Source) -> Image.Image:
-        # Alpha is dropped and the EXIF orientation left alone; the processor converts what comes open.
-        return image if isinstance(image, Image.Image) else Image.open(image).convert("RGB")
+        # Alpha is dropped and the EXIF orientation left alone.
+        return _rgb(image if isinstance(image, Image.Image) else Image.open(image))
 
     def _encode(self, batches: Iterator[dict[str, torch.Tensor]], task: str, dim: int | None, multi: bool) -> Any:
         if dim is not None and dim not in self.config["matryoshka_dims"]:
@@ -237,8 +242,8 @@ class PublishedM0(_Published):
 
         `max_query_length` only takes from what is left for the document; queries are cut with the prompt as a whole.
         """
-        if max_doc_length is None:
-            max_doc_length = max(max_length - max_query_length, max_query_length)
+        default = max(max_length - max_query_length, max_query_length)
+        max_doc_length = default if max_doc_length is None else max_doc_length
         if max_doc_length + max_query_length > max_length:
             raise ValueError(f"{max_doc_length} + {max_query_length} tokens do not fit into max_length {max_length}")
         scores: list[float] = []
@@ -256,7 +261,7 @@ class PublishedM0(_Published):
 
     def _open(self, image: Source) -> Image.Image:
         # Unlike v4 this one turns files by their EXIF orientation.
-        return image if isinstance(image, Image.Image) else load_image(str(image))
+        return _rgb(image) if isinstance(image, Image.Image) else load_image(str(image))
 
     def _cut(self, text: str, longest: int) -> str:
         ids = self.tokenizer(text, truncation=True, max_length=longest)["input_ids"]
@@ -281,10 +286,8 @@ def _recorded_inputs(spec: dict[str, Any], described: str) -> list[str]:
     found: list[str] = []
     for name, chosen in re.findall(r"(texts|long_text|images)(?:\[([^\]]*)\])?", described):
         source = spec[name]
-        if chosen.startswith(":"):
-            source = source[: int(chosen[1:])]
-        elif chosen:
-            source = [source[int(index)] for index in chosen.split(",")]
+        if chosen:
+            source = source[: int(chosen[1:])] if chosen[0] == ":" else [source[int(i)] for i in chosen.split(",")]
         found += [source] if isinstance(source, str) else source
     return found
 
@@ -309,13 +312,13 @@ def _v4_again(golden: Path, spec: dict[str, Any], entries: dict[str, Any]) -> It
 def _m0_again(golden: Path, _: dict[str, Any], entries: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     model = PublishedM0(golden / "jina-reranker-m0")
     for name, entry in entries.items():
-        query, document = kinds = name.split("/")[0].split("_")
+        kinds = name.split("/")[0].split("_")
         options = {key: value for key, value in entry.items() if key.startswith("max_") or key == "batch_size"}
+        options |= {"query_type": kinds[0], "doc_type": kinds[1]}
         root = {"image": lambda path: golden / path, "text": str}
         pairs = [[root[kind](side) for side, kind in zip(pair, kinds, strict=True)] for pair in entry["pairs"]]
         for form in ("score", "raw"):
-            scores = model.compute_score(pairs, query_type=query, doc_type=document, raw=form == "raw", **options)
-            yield f"{name}/{form}", scores
+            yield f"{name}/{form}", model.compute_score(pairs, raw=form == "raw", **options)
 
 
 def main(golden: Path) -> int:

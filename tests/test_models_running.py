@@ -277,6 +277,25 @@ def test_special_tokens_in_a_text_are_text(tiny, models, family):
         np.testing.assert_allclose(done.single[0], model.encode_document([text]).single[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("family", [*EMBEDDERS, "m0"])
+def test_markup_that_a_file_does_not_call_special_is_none_of_a_text_either(tiny, tmp_path, family):
+    from jina_rag.models.text_tokens import TextTokenizer
+
+    data = json.loads((Path(tiny[family]) / "tokenizer.json").read_text(encoding="utf-8"))
+    markup = [token for token in data["added_tokens"] if token["special"]]
+    for token in markup:
+        token["special"] = False
+    if family in ("v4", "m0"):
+        markup = [token for token in markup if token["content"].startswith(("<|im", "<|vision", "<|end", "<|video"))]
+        assert len(markup) >= 8
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
+    tokenizer = TextTokenizer(tmp_path, fallback="Qwen2Tokenizer")
+    unknown = {token["id"] for token in markup if token["content"] == "<unk>"}
+    for token in markup:
+        assert tokenizer.special(token["content"]) == token["id"]
+        assert not {token["id"]} & set(tokenizer.encode(f"a {token['content']} b{token['content']}")) - unknown
+
+
 def test_an_image_mark_in_a_text_beside_an_image_changes_nothing_of_the_image(models):
     """The number of images is that of the images given."""
     marked = "<|vision_start|><|image_pad|><|vision_end|>"

@@ -215,7 +215,7 @@ class RerankerM0:
         if not all(isinstance(part, str) for part in document):
             return document, False
         text = "\n".join(str(part) for part in document)
-        if len(text.encode()) < limit:  # no token is shorter than a byte
+        if 4 * len(text.encode()) < limit:  # no token is shorter than a byte; normalising may lengthen a text
             return [text], False
         ids = self._model.tokenizer.encode(text)
         if len(ids) < limit:

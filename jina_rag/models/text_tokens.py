@@ -8,12 +8,15 @@ only ever text (a deliberate difference, tested).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jina_rag._extras import require
 from jina_rag.errors import CheckpointError
+
+_MARKUP = re.compile(r"<\|(im_|vision_|image_|video_|endoftext)")
 
 
 class TextTokenizer:
@@ -36,15 +39,13 @@ class TextTokenizer:
         path = folder / "tokenizer.json"
         try:
             data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else _converted(folder, fallback)
-            added = data.get("added_tokens") or []
+            data = _marked(data)
             self._special: dict[str, int] = {
-                token["content"]: int(token["id"]) for token in added if token.get("special")
+                token["content"]: int(token["id"]) for token in data["added_tokens"] if token["special"]
             }
             self._vocabulary = _vocabulary(data)
             self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(_for_text(data, self._special)))
-        except (OSError, ValueError, KeyError, TypeError) as exc:
-            raise CheckpointError(f"The tokenizer in {folder} cannot be read: {exc}") from exc
-        except Exception as exc:  # tokenizers raises plain Exception
+        except Exception as exc:  # tokenizers raises plain Exception, transformers anything
             raise CheckpointError(f"The tokenizer in {folder} cannot be read: {exc}") from exc
         self._tokenizer.encode_special_tokens = True
         self._folder = folder
@@ -84,6 +85,20 @@ class TextTokenizer:
         return frozenset(self._special.values())
 
 
+def _marked(data: dict[str, Any]) -> dict[str, Any]:
+    """The tokenizer with all its markup marked as special, whatever the file says of each.
+
+    A fine-tuned checkpoint may have its markers saved as ordinary added tokens; what a user writes must not become one
+    all the same. Qwen's tokens for tools and code infilling stay what they are, as published.
+    """
+    every = isinstance(data["model"]["vocab"], list)  # Unigram: jina-colbert-v2 and v1, where all are markup
+    added = [
+        {**token, "special": bool(token.get("special") or every or _MARKUP.match(token["content"]))}
+        for token in data.get("added_tokens") or []
+    ]
+    return {**data, "added_tokens": added}
+
+
 def _vocabulary(data: dict[str, Any]) -> dict[str, int]:
     vocabulary = data["model"]["vocab"]
     if isinstance(vocabulary, dict):
@@ -102,7 +117,7 @@ def _for_text(data: dict[str, Any], special: dict[str, int]) -> dict[str, Any]:
             **data["model"],
             "vocab": [[f"{piece} never" if piece in special else piece, score] for piece, score in vocabulary],
         }
-        data["added_tokens"] = [token for token in data.get("added_tokens") or [] if not token.get("special")]
+        data["added_tokens"] = []
     return data
 
 
