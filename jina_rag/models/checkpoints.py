@@ -66,6 +66,22 @@ class Checkpoint:
         return "+".join([f"{name}{where}", digest.hexdigest()[:16], *settings])
 
 
+class FromCheckpoint:
+    """What every model that was loaded from a checkpoint can say of itself."""
+
+    _checkpoint: Checkpoint
+
+    @property
+    def name(self) -> str:
+        """What it was loaded by: a hub id or a folder."""
+        return self._checkpoint.name
+
+    @property
+    def revision(self) -> str | None:
+        """The commit, for a checkpoint from the hub."""
+        return self._checkpoint.revision
+
+
 def open_checkpoint(folder: Path, *, name: str, revision: str | None = None) -> Checkpoint:
     """Look at a checkpoint folder.
 

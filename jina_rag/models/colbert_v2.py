@@ -21,7 +21,7 @@ from torch import nn
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.models.batching import BatchRunner
-from jina_rag.models.checkpoints import Checkpoint
+from jina_rag.models.checkpoints import Checkpoint, FromCheckpoint
 from jina_rag.models.devices import Placement
 from jina_rag.models.inputs import listed, text_of
 from jina_rag.models.outputs import check_vectors
@@ -72,7 +72,7 @@ class _Tokens:
     kept: npt.NDArray[np.bool_]
 
 
-class ColbertV2:
+class ColbertV2(FromCheckpoint):
     """Implements `jina_rag.protocols.Embedder` for texts and the words of pages. Safe to share between threads.
 
     The model has no dense vector. The one given here is the mean of the rows, normalised: good enough to pick
@@ -138,16 +138,6 @@ class ColbertV2:
         self._runner: BatchRunner[list[_Tokens], Float32] = BatchRunner(
             placement.device, placement.batch_tokens, name=checkpoint.name
         )
-
-    @property
-    def name(self) -> str:
-        """What it was loaded by: a hub id or a folder."""
-        return self._checkpoint.name
-
-    @property
-    def revision(self) -> str | None:
-        """The commit, for a checkpoint from the hub."""
-        return self._checkpoint.revision
 
     @property
     def fingerprint(self) -> str:

@@ -18,7 +18,7 @@ import torch
 
 from jina_rag.errors import CheckpointError, InvalidInputError
 from jina_rag.models.batching import BatchRunner
-from jina_rag.models.checkpoints import Checkpoint
+from jina_rag.models.checkpoints import Checkpoint, FromCheckpoint
 from jina_rag.models.devices import Placement
 from jina_rag.models.inputs import listed, text_of
 from jina_rag.models.outputs import check_vectors
@@ -35,7 +35,7 @@ _IGNORED = (r"encoder\.embed_tokens\.weight", r"decoder\..*", r"lm_head\..*")
 Ids = npt.NDArray[np.int64]
 
 
-class EmbeddingV1:
+class EmbeddingV1(FromCheckpoint):
     """Implements `jina_rag.protocols.Embedder` for texts and the words of pages. Safe to share between threads.
 
     The model has one vector per text; as a multi-vector it is that one row, so that MaxSim is the cosine.
@@ -91,16 +91,6 @@ class EmbeddingV1:
         self._runner: BatchRunner[list[Ids], Float32] = BatchRunner(
             placement.device, placement.batch_tokens, name=checkpoint.name
         )
-
-    @property
-    def name(self) -> str:
-        """What it was loaded by: a hub id or a folder."""
-        return self._checkpoint.name
-
-    @property
-    def revision(self) -> str | None:
-        """The commit, for a checkpoint from the hub."""
-        return self._checkpoint.revision
 
     @property
     def fingerprint(self) -> str:

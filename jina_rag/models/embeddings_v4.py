@@ -20,7 +20,7 @@ from torch import nn
 from jina_rag.errors import CheckpointError, InvalidInputError
 from jina_rag.models.adapters import activate, add_adapters, merge_adapter
 from jina_rag.models.batching import BatchRunner
-from jina_rag.models.checkpoints import Checkpoint
+from jina_rag.models.checkpoints import Checkpoint, FromCheckpoint
 from jina_rag.models.devices import Placement
 from jina_rag.models.image_patches import ImagePatcher
 from jina_rag.models.inputs import listed, parts_of
@@ -48,7 +48,7 @@ class _Vectors:
     multi: Float32 | None
 
 
-class EmbeddingsV4:
+class EmbeddingsV4(FromCheckpoint):
     """Implements `jina_rag.protocols.Embedder`. Safe to share between threads; forward passes take turns.
 
     Texts are pooled over all their tokens, images from the start to the end of the image. A document of several
@@ -132,16 +132,6 @@ class EmbeddingsV4:
         self._runner: BatchRunner[Any, _Vectors] = BatchRunner(
             placement.device, placement.batch_tokens, name=checkpoint.name
         )
-
-    @property
-    def name(self) -> str:
-        """What it was loaded by: a hub id or a folder."""
-        return self._checkpoint.name
-
-    @property
-    def revision(self) -> str | None:
-        """The commit, for a checkpoint from the hub."""
-        return self._checkpoint.revision
 
     @property
     def fingerprint(self) -> str:

@@ -17,7 +17,7 @@ from torch import nn
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.models.batching import BatchRunner
-from jina_rag.models.checkpoints import Checkpoint
+from jina_rag.models.checkpoints import Checkpoint, FromCheckpoint
 from jina_rag.models.devices import Placement
 from jina_rag.models.image_patches import ImagePatcher
 from jina_rag.models.inputs import listed, parts_of
@@ -40,7 +40,7 @@ _BEFORE, _BETWEEN = "**Document**:\n", "\n**Query**:\n"
 Pair: TypeAlias = "tuple[Input, Input]"
 
 
-class RerankerM0:
+class RerankerM0(FromCheckpoint):
     """Implements `jina_rag.protocols.Reranker`. Safe to share between threads; forward passes take turns."""
 
     def __init__(
@@ -84,16 +84,6 @@ class RerankerM0:
         self._runner: BatchRunner[Batch, float] = BatchRunner(
             placement.device, placement.batch_tokens, name=checkpoint.name
         )
-
-    @property
-    def name(self) -> str:
-        """What it was loaded by: a hub id or a folder."""
-        return self._checkpoint.name
-
-    @property
-    def revision(self) -> str | None:
-        """The commit, for a checkpoint from the hub."""
-        return self._checkpoint.revision
 
     @property
     def fingerprint(self) -> str:
