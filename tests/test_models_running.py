@@ -458,6 +458,7 @@ def test_v4_arguments_that_make_no_sense_are_refused(models, tiny):
         ({"task": "nope"}, "task is one of retrieval, text-matching, code"),
         ({"task": []}, "task is one of"),
         ({"truncate_dim": 7}, "can be cut to"),
+        ({"truncate_dim": 0}, "truncate_dim is 0"),
         ({"max_pixels": 5}, "max_pixels is 5"),
         ({"revision": "main"}, "folders have no revisions"),
         ({"skiplist": "none"}, "has no 'skiplist'"),

@@ -102,7 +102,7 @@ class EmbeddingsV4(FromCheckpoint):
         hidden = int((config.get("text_config") or config)["hidden_size"])
         self.matryoshka_dims = tuple(int(dim) for dim in config.get("matryoshka_dims") or (hidden,))
         self._dim, self.multi_dim = hidden, multi_dim
-        self._truncate_dim = self._checked_dim(truncate_dim or config.get("truncate_dim"))
+        self._truncate_dim = self._checked_dim(config.get("truncate_dim") if truncate_dim is None else truncate_dim)
         self._max_length = _checked_length(max_length)
         with torch.device("meta"):
             projector = nn.Linear(hidden, multi_dim)

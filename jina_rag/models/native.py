@@ -37,7 +37,7 @@ def native_embedder(
         raise InvalidInputError(f"{checkpoint.name} has no {', '.join(map(repr, rules))}.")
     if task != "retrieval" and checkpoint.family != "v4":
         raise InvalidInputError(f"{checkpoint.name} has one task, 'retrieval', got {task!r}.")
-    _require()
+    require_packages()
     placement = placement_of(checkpoint, device, dtype)
     with _loading:
         if checkpoint.family == "v4":
@@ -89,7 +89,7 @@ def native_reranker(
     allow_unexpected: bool = False,
 ) -> Reranker:
     """See `jina_rag.models.registry.load_reranker`."""
-    _require()
+    require_packages()
     placement = placement_of(checkpoint, device, dtype)
     with _loading:
         from jina_rag.models.pictures import Opening
@@ -114,6 +114,11 @@ def placement_of(checkpoint: Checkpoint, device: str, dtype: str) -> Placement:
         return place(device, dtype, weight_bytes=files.total_bytes(), stored=files.stored_dtype())
 
 
-def _require() -> None:
+def require_packages() -> None:
+    """Import what the models need, or say how to install it.
+
+    Raises:
+        MissingDependencyError: With the pip line.
+    """
     for module in ("torch", "safetensors", "transformers", "accelerate", "peft"):
         require(module, extra="models")

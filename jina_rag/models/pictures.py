@@ -78,14 +78,14 @@ class Picture:
         from PIL import ImageOps
 
         if isinstance(self._source, bytes | Path):
-            image = _open(self._source, self.name)
-            try:
-                image.load()
-            except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError) as exc:
-                raise InvalidInputError(f"{self.name} is not an image that can be read: {exc}") from exc
+            # Pillow keeps files of several frames open for the next one, and damaged ones, too.
+            with _open(self._source, self.name) as opened:
+                try:
+                    image = ImageOps.exif_transpose(opened)
+                except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError) as exc:
+                    raise InvalidInputError(f"{self.name} is not an image that can be read: {exc}") from exc
         else:
-            image = self._source
-        image = ImageOps.exif_transpose(image)
+            image = ImageOps.exif_transpose(self._source)
         if alpha == "white" and image.has_transparency_data:
             layer = image.convert("RGBA")
             white = require("PIL.Image", package="pillow").new("RGBA", layer.size, "white")

@@ -145,6 +145,9 @@ def find_checkpoint(
             raise InvalidInputError(f"{name} is a folder, and folders have no revisions, got revision={revision!r}.")
         found = open_checkpoint(folder, name=os.path.abspath(folder))
     elif isinstance(name_or_path, str) and hub.is_hub_id(name):
+        from jina_rag.models.native import require_packages
+
+        require_packages()  # before gigabytes are fetched that nothing here could run
         fetched = hub.fetch(name, revision=revision, local_files_only=local_files_only)
         found = open_checkpoint(fetched, name=name, revision=commit_in(fetched))
     else:
