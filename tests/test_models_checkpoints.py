@@ -79,6 +79,22 @@ def test_other_v4_checkpoints_agree_with_the_published_way(name, published, tmp_
     np.testing.assert_allclose(code.encode_query(TEXTS).single, theirs.encode_text(TEXTS, task="code"), atol=1e-4)
 
 
+def test_transparency_is_dropped_as_published(published, tiny, tmp_path):
+    """An alpha channel, and a palette with a transparent colour, which Pillow remembers after converting."""
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 4), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "alpha.png")
+    palette = Image.fromarray(pixels[..., :3]).quantize(16)
+    palette.save(tmp_path / "palette.png", transparency=3)
+    images = [tmp_path / "alpha.png", tmp_path / "palette.png"]
+    expected = published.PublishedV4(Path(tiny["v4"])).encode_image(images)
+    np.testing.assert_allclose(load("v4", tiny["v4"]).encode_document(images).single, expected, atol=1e-4)
+    pairs = [("q", image) for image in images]
+    raw = published.PublishedM0(Path(tiny["m0"])).compute_score(pairs, doc_type="image", raw=True)
+    np.testing.assert_allclose(load("m0", tiny["m0"]).score_pairs(pairs, raw=True), raw, atol=3e-4)
+
+
 M0_VARIANTS = {
     "as published": {},
     "sharded, new key layout": {"shards": 2, "layout": "new", "seed": 1},
