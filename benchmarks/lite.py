@@ -24,7 +24,8 @@ import lite_embed
 from jina_rag import DocumentIndex, load_embedder
 from jina_rag.background import QUESTIONS
 from jina_rag.config import IngestSettings
-from jina_rag.ingestion.pages import areas_to_read, open_document
+from jina_rag.ingestion.documents import open_document
+from jina_rag.ingestion.pages import areas_to_read
 from jina_rag.ingestion.pdf import PdfDocument
 from jina_rag.ingestion.pdf_drawings import find_drawings
 from jina_rag.ingestion.regions import find_regions

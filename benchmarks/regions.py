@@ -1,6 +1,6 @@
 """How well the regions found on pages match boxes drawn by hand.
 
-    python benchmarks/regions.py DIR [--show OUT] [--ocr]
+    python benchmarks/regions.py DIR [--show OUT] [--ocr] [--renderer pymupdf|pypdfium2]
 
 DIR holds docs.jsonl, queries.jsonl and docs/. A judged box counts as found if a region overlaps it with an
 intersection over union of at least 0.5. `--show` draws both on the pages, as PNG files in OUT.
@@ -13,14 +13,15 @@ import json
 import statistics
 import time
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
-import pymupdf
 from PIL import ImageDraw
 
 from jina_rag.config import IngestSettings
 from jina_rag.ingestion.boxes import iou
-from jina_rag.ingestion.pages import open_document, read_pages
+from jina_rag.ingestion.documents import open_document
+from jina_rag.ingestion.pages import read_pages
 from jina_rag.ingestion.sources import source_file
 from jina_rag.types import Page
 
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--show", type=Path)
     parser.add_argument("--ocr", action="store_true", help="read image-only pages too; times then mean nothing")
+    parser.add_argument("--renderer", choices=("pymupdf", "pypdfium2"), default="pymupdf")
     options = parser.parse_args()
     files = {
         row["doc"]: options.folder / row["file"]
@@ -44,13 +46,13 @@ def main() -> None:
     hits, counts, modalities, kinds = [], [], defaultdict(list), Counter()
     with_regions, without = 0.0, 0.0
     for doc, path in sorted(files.items()):
-        sizes = page_sizes(path)
-        for settings in (IngestSettings(regions=False), IngestSettings()):
+        with_them = IngestSettings(renderer=options.renderer)
+        for settings in (replace(with_them, regions=False), with_them):
             start = time.process_time()
             with open_document(source_file(path), settings) as document:
                 pages = [document.render(number) for number in range(1, document.page_count + 1)]
             if options.ocr and settings.regions and not all(page.words for page in pages):
-                pages = [event for event in read_pages([source_file(path)]) if isinstance(event, Page)]
+                pages = [event for event in read_pages([source_file(path)], settings) if isinstance(event, Page)]
             if settings.regions:
                 with_regions += time.process_time() - start
             else:
@@ -58,10 +60,10 @@ def main() -> None:
         counts += [len(page.regions) for page in pages]
         kinds.update(region.kind for page in pages for region in page.regions)
         for box, modality in judged[doc]:
-            width, height = sizes[box["page"] - 1]
+            page = pages[box["page"] - 1]
+            width, height = (side * 72 / page.screenshot.dpi for side in page.screenshot.image.size)
             x0, y0, x1, y1 = box["rect"]
             target = (x0 / width, y0 / height, x1 / width, y1 / height)
-            page = pages[box["page"] - 1]
             best = max((iou(region.box, target) for region in page.regions), default=0.0)
             hits.append(best >= 0.5)
             modalities[modality].append(best >= 0.5)
@@ -76,11 +78,6 @@ def main() -> None:
         f"{(with_regions - without) / pages * 1000:.0f} ms a page, "
         f"render and words {without / pages * 1000:.0f} ms a page, {pages} pages"
     )
-
-
-def page_sizes(path: Path) -> list[tuple[float, float]]:
-    with pymupdf.open(path) as document:
-        return [(page.rect.width, page.rect.height) for page in document]
 
 
 def draw(page, target, path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 from jina_rag.types import (
     Embeddings,
@@ -133,6 +133,13 @@ class MultiVectorStore(Protocol):
         """Write points; one of the same id is replaced. All of one call or none is kept after a crash."""
         ...
 
+    def update_payload(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Replace some keys of points' payloads: id → key → value; a value of None takes the key out.
+
+        The other keys and all vectors stay; unknown ids are ignored. What filters see changes with it.
+        """
+        ...
+
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points by id; unknown ids are ignored."""
         ...
@@ -160,8 +167,15 @@ class MultiVectorStore(Protocol):
         """
         ...
 
-    def nearest(self, vector: Float32 | SparseVector, *, limit: int, where: Where | None = None) -> list[StoreHit]:
-        """Rank by one cheap vector: dense, shape (dim,), or lexical."""
+    def nearest(
+        self,
+        vector: Float32 | SparseVector,
+        *,
+        limit: int,
+        where: Where | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> list[StoreHit]:
+        """Rank by one cheap vector: dense, shape (dim,), or lexical; `keys` as in `search`."""
         ...
 
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> list[Point]:

@@ -180,6 +180,21 @@ class Prefetch:
 
 
 @dataclass(frozen=True, slots=True)
+class Location:
+    """A file that holds a page: copies of a file are indexed once and cited at all their places.
+
+    Attributes:
+        doc_id: Path relative to the ingested root.
+        path: The file as it was ingested.
+        metadata: What was given for the document at ingestion.
+    """
+
+    doc_id: str
+    path: Path
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredPage:
     """A page found for a question.
 
@@ -193,6 +208,8 @@ class ScoredPage:
         snippet: The words around the best match; empty for a page without words.
         metadata: What was given for the document at ingestion.
         page_count: Number of pages in the document.
+        copies: Other files with the same bytes, which hold this page, too.
+        repeats: The earlier page, as (doc_id, page), that this one nearly repeats; None if there is none.
     """
 
     doc_id: str
@@ -204,6 +221,8 @@ class ScoredPage:
     snippet: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     page_count: int = 0
+    copies: tuple[Location, ...] = ()
+    repeats: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +248,11 @@ class IngestReport:
         documents: Documents newly indexed or replaced in this run.
         pages: Their pages.
         regions: Charts, tables and figures found on them.
-        unchanged: Documents that were already indexed as they are.
+        unchanged: Documents that were already indexed as they are, moved ones included.
+        moved: Of these, documents whose file has another name or folder now.
         removed: Documents taken out.
+        repeated: Pages of this run that nearly repeat an earlier one; they are stored and marked.
+        duplicates: Files with the same bytes as another one: stored once, cited at all places.
         skipped: Files passed over on purpose, with the reason (not a document, hidden).
         failed: Files and pages that could not be indexed, with the reason.
         warnings: Indexed all the same, but worth a look.
@@ -242,7 +264,10 @@ class IngestReport:
     pages: int = 0
     regions: int = 0
     unchanged: int = 0
+    moved: int = 0
     removed: int = 0
+    repeated: int = 0
+    duplicates: tuple[Failure, ...] = ()
     skipped: tuple[Failure, ...] = ()
     failed: tuple[Failure, ...] = ()
     warnings: tuple[Failure, ...] = ()

@@ -176,8 +176,8 @@ def test_ingest_json_and_a_second_run(cli, docs, tmp_path):
     assert first.err == ""
     report = first.json
     assert set(report) == {
-        "documents", "pages", "regions", "unchanged", "removed", "failed", "skipped", "warnings", "interrupted",
-        "seconds",
+        "documents", "pages", "regions", "unchanged", "moved", "removed", "repeated", "duplicates", "failed", "skipped",
+        "warnings", "interrupted", "seconds",
     }  # fmt: skip
     assert (report["documents"], report["pages"], report["unchanged"]) == (2, 4, 0)
     assert [(Path(f["path"]).name, "not a PDF" in f["reason"]) for f in report["failed"]] == [("broken.pdf", True)]
@@ -257,7 +257,10 @@ def test_search_json(cli, shared):
     assert found["query"] == "where do whales sing?"
     assert [hit["rank"] for hit in found["hits"]] == [1, 2, 3]
     best = found["hits"][0]
-    assert set(best) == {"rank", "score", "doc_id", "path", "page", "region", "image", "snippet"}
+    assert set(best) == {
+        "rank", "score", "doc_id", "path", "page", "region", "image", "snippet", "copies", "repeats",
+    }  # fmt: skip
+    assert (best["copies"], best["repeats"]) == ([], None)
     assert (best["doc_id"], best["page"], best["region"]) == ("animals.pdf", 2, None)
     assert Path(best["path"]) == shared / "docs" / "animals.pdf"
     assert Path(best["image"]).is_file()
@@ -410,11 +413,12 @@ def test_info(cli, shared):
     assert (plain.code, plain.err) == (0, "")
     found = plain.json
     assert set(found) == {
-        "location", "documents", "pages", "regions", "pending", "embedder", "fingerprint", "version", "bytes",
+        "location", "documents", "pages", "regions", "pending", "embedder", "fingerprint", "version", "storage", "bytes",
     }  # fmt: skip
     assert (found["documents"], found["pages"], found["pending"], found["embedder"]) == (2, 4, 0, "lite")
-    assert set(found["bytes"]) == {"vectors", "images", "manifest.sqlite3"}
-    assert all(0 < size < 10_000_000 for size in found["bytes"].values())
+    assert {"images", "manifest", "ocr", "vectors: multi"} <= set(found["bytes"])
+    assert all(0 <= size < 10_000_000 for size in found["bytes"].values())
+    assert found["bytes"]["images"] > 1000
     listed = cli("info", "-i", kb, "--documents", "--json").json["list"]
     assert [(entry["doc_id"], entry["pages"], entry["done"]) for entry in listed] == [
         ("animals.pdf", 2, True),

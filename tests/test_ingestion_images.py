@@ -10,8 +10,8 @@ from PIL import Image
 
 from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import DocumentError, LimitExceededError
+from jina_rag.ingestion.documents import open_document
 from jina_rag.ingestion.images import to_rgb
-from jina_rag.ingestion.pages import open_document
 from jina_rag.ingestion.sources import SourceFile
 
 

@@ -14,10 +14,11 @@ from jina_rag.config import IngestSettings, Limits, usable_cpus
 from jina_rag.errors import CheckpointError, DocumentError, InvalidInputError
 from jina_rag.ingestion import pages
 from jina_rag.ingestion.pages import DocumentEnd, DocumentStart, areas_to_read, read_pages
+from jina_rag.ingestion.pdf import PdfDocument
 from jina_rag.ingestion.sources import SourceFile
 from jina_rag.types import Failure, Page, PageScreenshot, Word
 
-FAST = IngestSettings(dpi=40, ocr="never")
+FAST = IngestSettings(dpi=40, ocr="never", isolate=False)
 
 
 @pytest.fixture(autouse=True)
@@ -78,14 +79,14 @@ def test_pages_that_are_done_are_left_out(tmp_path):
 
 
 def test_one_bad_page_fails_and_the_others_keep_their_numbers(tmp_path, monkeypatch):
-    render = pages.PdfDocument.render_with_pictures
+    render = PdfDocument.render_with_pictures
 
     def fail(self, number):
         if number == 2:
             raise DocumentError("The page is made of cheese.")
         return render(self, number)
 
-    monkeypatch.setattr(pages.PdfDocument, "render_with_pictures", fail)
+    monkeypatch.setattr(PdfDocument, "render_with_pictures", fail)
     events = list(read_pages([pdf(tmp_path / "a.pdf", ["one", "two", "three"])], FAST))
     assert short(events) == ["start a.pdf 3", "a.pdf 1/3 one", "failure 2", "a.pdf 3/3 three", "end 2 1"]
     assert events[2].reason == "The page is made of cheese."
@@ -100,7 +101,7 @@ def test_closing_early_stops_everything(tmp_path):
             seen.append(1)
             yield source
 
-    with closing(read_pages(endless(), IngestSettings(dpi=40, ocr="always", workers=2))) as events:
+    with closing(read_pages(endless(), IngestSettings(dpi=40, ocr="always", workers=2, isolate=False))) as events:
         for event in events:
             if isinstance(event, Page):
                 break
@@ -109,12 +110,12 @@ def test_closing_early_stops_everything(tmp_path):
 
 def test_it_never_runs_further_ahead_than_asked(tmp_path, monkeypatch):
     rendered = []
-    render = pages.PdfDocument.render_with_pictures
+    render = PdfDocument.render_with_pictures
     monkeypatch.setattr(
-        pages.PdfDocument, "render_with_pictures", lambda self, n: (rendered.append(n), render(self, n))[1]
+        PdfDocument, "render_with_pictures", lambda self, n: (rendered.append(n), render(self, n))[1]
     )
     source = pdf(tmp_path / "a.pdf", ["x"] * 30)
-    with closing(read_pages([source], IngestSettings(dpi=40, ocr="never", look_ahead=3))) as events:
+    with closing(read_pages([source], IngestSettings(dpi=40, ocr="never", look_ahead=3, isolate=False))) as events:
         next(events)
         taken = 0
         for _ in range(5):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import DocumentError, LimitExceededError, PasswordRequiredError
-from jina_rag.ingestion.pages import open_document
+from jina_rag.ingestion.documents import open_document
 from jina_rag.ingestion.sources import SourceFile
 
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from jina_rag.config import IngestSettings
 from jina_rag.ingestion.boxes import area, iou, merged
-from jina_rag.ingestion.pages import open_document
+from jina_rag.ingestion.documents import open_document
 from jina_rag.ingestion.pixels import find_regions_in_pixels
 from jina_rag.ingestion.sources import SourceFile
 from jina_rag.types import Word

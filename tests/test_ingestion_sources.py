@@ -49,7 +49,7 @@ def test_a_single_file_is_named_by_its_name(tmp_path):
 
 def test_source_file_says_why_not(tmp_path):
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(InvalidInputError, match="neither a PDF nor an image"):
+    with pytest.raises(InvalidInputError, match="neither a PDF, an image nor an office file"):
         source_file(tmp_path / "a.txt")
     with pytest.raises(InvalidInputError, match="not one document"):
         source_file(tmp_path)
@@ -58,8 +58,8 @@ def test_source_file_says_why_not(tmp_path):
 def test_other_files_are_skipped_in_a_folder_but_fail_when_given(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("BM: a text that begins like a bitmap")
-    assert reasons(find_sources([tmp_path]), Skipped) == {"notes.txt": "It is not a PDF or image."}
-    assert "neither a PDF nor an image" in reasons(find_sources([path]), Failure)["notes.txt"]
+    assert reasons(find_sources([tmp_path]), Skipped) == {"notes.txt": "It is not a PDF, image or office file."}
+    assert "neither a PDF, an image nor an office file" in reasons(find_sources([path]), Failure)["notes.txt"]
 
 
 def test_claims_by_suffix_fail(tmp_path):

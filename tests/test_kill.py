@@ -47,7 +47,8 @@ def contents(index: Path) -> tuple[Counter, set[str], set[str], int]:
     """Pages in the store, image files, images that the manifest knows, unfinished documents."""
     with DocumentIndex.open(index, create=False) as opened:
         handle = opened._alive
-        pages = Counter((hit.payload["doc_id"], hit.payload["page"]) for hit in handle.store.scroll())
+        assert opened.verify() == []
+        pages = Counter((*hit.payload["doc_id"], hit.payload["page"]) for hit in handle.store.scroll())
         return pages, set(handle.images.names()), handle.manifest.images(), opened.stats().pending
 
 

@@ -51,7 +51,9 @@ def embedded(embedder: FakeEmbedder) -> int:
 
 
 def pages_of(index: DocumentIndex) -> list[tuple[str, int]]:
-    return sorted((hit.payload["doc_id"], hit.payload["page"]) for hit in index._alive.store.scroll())
+    """What the store has: (document, page), a page of several copies once for each."""
+    hits = index._alive.store.scroll({"kind": "page"})
+    return sorted((doc_id, hit.payload["page"]) for hit in hits for doc_id in hit.payload["doc_id"])
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -185,30 +185,57 @@ def record(doc_id: str = "a.pdf", sha: str = "1") -> DocumentRecord:
     return DocumentRecord(doc_id, Path("/docs") / doc_id, sha, 10, 20, metadata={"year": 2024})
 
 
-def test_a_document_goes_from_pending_to_done_and_names_what_it_replaces(tmp_path):
+def test_a_document_keeps_its_content_until_the_new_one_is_done(tmp_path):
     manifest = Manifest(tmp_path / "m.sqlite3")
     manifest.begin(record())
-    manifest.add_parts("a.pdf", "1", [Part("p1", 1, "page", "x"), Part("r1", 1, "table", "y")])
+    manifest.add_parts("1", [Part("p1", 1, "page", "x"), Part("r1", 1, "table", "y")])
     assert [d.done for d in manifest.documents()] == [False]
-    assert manifest.finish("a.pdf", failures=[Failure(Path("/docs/a.pdf"), "torn", 2)]) == []
+    manifest.finish(record(), failures=[Failure(Path("/docs/a.pdf"), "torn", 2)])
     done = manifest.document("a.pdf")
     assert (done.pages, done.regions, done.done, done.metadata) == (1, 1, True, {"year": 2024})
     assert done.failures == (Failure(Path("/docs/a.pdf"), "torn", 2),)
     manifest.begin(record(sha="2"))
-    manifest.add_parts("a.pdf", "2", [Part("p2", 1, "page", "x")])
-    assert {part.part_id for part in manifest.finish("a.pdf")} == {"p1", "r1"}
-    assert manifest.unreferenced(["x", "y"]) == {"y"}
+    manifest.add_parts("2", [Part("p2", 1, "page", "x")])
+    changing = manifest.document("a.pdf")
+    assert (changing.sha256, changing.done, changing.pages) == ("1", False, 1)
+    assert manifest.documents_of("2") == []
+    assert [d.doc_id for d in manifest.documents_of("2", waiting=True)] == ["a.pdf"]
+    assert manifest.orphans() == []
+    manifest.finish(record(sha="2"))
+    assert manifest.document("a.pdf").sha256 == "2"
+    assert manifest.orphans() == ["1"]
+    assert manifest.images_only_of("1") == ["y"]
     assert manifest.totals() == {"documents": 1, "pages": 1, "regions": 0}
-    assert [part.part_id for part in manifest.forget("a.pdf")] == ["p2"]
+    manifest.forget_content("1")
+    assert manifest.unreferenced(["x", "y"]) == {"y"}
+    assert manifest.contents() == [("2", True)]
+    manifest.forget("a.pdf")
+    assert manifest.orphans() == ["2"]
     manifest.close()
 
 
-def test_a_page_indexed_again_drops_the_regions_it_no_longer_has(tmp_path):
+def test_copies_share_a_content(tmp_path):
     manifest = Manifest(tmp_path / "m.sqlite3")
     manifest.begin(record())
-    manifest.add_parts("a.pdf", "1", [Part("p1", 1, "page", "x"), Part("r1", 1, "table", "y")])
-    manifest.add_parts("a.pdf", "1", [Part("p1", 1, "page", "x")])
-    assert [part.part_id for part in manifest.parts("a.pdf")] == ["p1"]
+    manifest.add_parts("1", [Part("p1", 1, "page", "x")])
+    manifest.finish(record(), by_name=True)
+    manifest.place(record("b.pdf"))
+    assert [d.doc_id for d in manifest.documents_of("1")] == ["a.pdf", "b.pdf"]
+    assert all(d.by_name for d in manifest.documents())
+    assert manifest.totals() == {"documents": 2, "pages": 1, "regions": 0}
+    manifest.place(record("c.pdf"), replacing="b.pdf")
+    assert [d.doc_id for d in manifest.documents()] == ["a.pdf", "c.pdf"]
+    manifest.forget("a.pdf")
+    assert manifest.orphans() == []
+    manifest.close()
+
+
+def test_a_page_indexed_again_names_the_regions_it_no_longer_has(tmp_path):
+    manifest = Manifest(tmp_path / "m.sqlite3")
+    manifest.begin(record())
+    manifest.add_parts("1", [Part("p1", 1, "page", "x"), Part("r1", 1, "table", "y")])
+    assert [part.part_id for part in manifest.add_parts("1", [Part("p1", 1, "page", "x")])] == ["r1"]
+    assert [part.part_id for part in manifest.parts("1")] == ["p1"]
     manifest.close()
 
 

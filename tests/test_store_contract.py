@@ -1,20 +1,29 @@
-"""What every store must do, checked on the plain one in memory and on the embedded engine."""
+"""What every store must do, checked on the plain one in memory, on the embedded engine, and on Qdrant's client.
+
+The client has a stand-in for a server in this process: it is used directly, and behind HTTP and gRPC so that all
+goes over a wire once. A real server is used where JINA_RAG_TEST_QDRANT_URL names one.
+"""
 
 from __future__ import annotations
 
 import itertools
 import logging
+import os
 import uuid
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from qdrant_client import QdrantClient
+from qdrant_stand_in import standing_in, standing_in_grpc
 
 from jina_rag import scoring
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.protocols import MultiVectorStore
 from jina_rag.stores import schema
+from jina_rag.stores.qdrant import QdrantConnection, QdrantStore
 from jina_rag.stores.qdrant_edge import EdgeStore
 from jina_rag.testing import MemoryStore
 from jina_rag.types import Point, Prefetch, SparseVector, TokenGrid
@@ -24,14 +33,47 @@ HALF = 2e-3
 """float16 keeps 11 bits: this much of a number of size 1 to 2."""
 
 
-@pytest.fixture(params=["memory", "edge"])
+SERVER = os.environ.get("JINA_RAG_TEST_QDRANT_URL")
+
+
+@pytest.fixture(params=["memory", "edge", "qdrant", "rest", "grpc", "server"])
 def store(request, tmp_path):
-    if request.param == "memory":
-        opened = MemoryStore(dim=DIM, multi_dim=MULTI_DIM)
+    with opened(request.param, tmp_path) as store:
+        yield store
+
+
+@contextmanager
+def opened(kind, folder):
+    dims = {"dim": DIM, "multi_dim": MULTI_DIM}
+    name = f"jina-rag-test-{uuid.uuid4()}"
+    if kind == "memory":
+        with MemoryStore(**dims) as store:
+            yield store
+    elif kind == "edge":
+        with EdgeStore.open(folder, **dims) as store:
+            yield store
+    elif kind == "qdrant":
+        with QdrantStore.open(":memory:", collection=name, **dims) as store:
+            yield store
+    elif kind == "rest":
+        with standing_in() as server, QdrantStore.open(server.url, collection=name, **dims) as store:
+            yield store
+    elif kind == "grpc":
+        with standing_in_grpc() as (server, port):
+            knobs = QdrantConnection(prefer_grpc=True, grpc_port=port)
+            with QdrantStore.open(server.url, collection=name, connection=knobs, **dims) as store:
+                yield store
+    elif SERVER:
+        key = os.environ.get("QDRANT_API_KEY")
+        cleaner = QdrantClient(url=SERVER, headers={"api-key": key} if key else None, check_compatibility=False)
+        try:
+            with QdrantStore.open(SERVER, collection=name, **dims) as store:
+                yield store
+        finally:
+            cleaner.delete_collection(name)
+            cleaner.close()
     else:
-        opened = EdgeStore.open(tmp_path, dim=DIM, multi_dim=MULTI_DIM)
-    with opened:
-        yield opened
+        pytest.skip("JINA_RAG_TEST_QDRANT_URL names no server")
 
 
 def key(n):
@@ -112,6 +154,76 @@ def test_points_come_back_as_they_were_given(store):
     bare = store.fetch([key(1)], vectors=False)[0]
     assert (bare.dense, bare.multi, bare.lexical) == (None, None, None)
     assert bare.payload == whole.payload
+
+
+def test_parts_of_payloads_are_changed_and_what_filters_see_with_them(store):
+    payload = {
+        "doc_id": "a.pdf",
+        "text": "long",
+        "none": None,
+        'x.y " z': 1,
+        "meta": {"year": 2024, "by": "Ann"},
+        "kind": "page",
+    }
+    points = [point(n, lexical={1: 1.0, 10 + n: 1.0}, **payload) for n in range(3)]
+    store.upsert(points)
+    store.update_payload(
+        {
+            key(1): {"meta": {"year": 2025}, "new": [1, "ü"], "doc_id": "b.pdf"},
+            key(2): {"meta": None, "kind": None, 'x.y " z': None, "absent": None, "half": "\ud83d"},
+            key(7): {"meta": {"year": 2025}},
+        }
+    )
+    store.update_payload({})
+    store.update_payload({key(0): {}})
+    first, second, third = store.fetch([key(0), key(1), key(2)])
+    assert first.payload == {"n": 0, **payload}
+    assert second.payload == {"n": 1, **payload, "meta": {"year": 2025}, "new": [1, "ü"], "doc_id": "b.pdf"}
+    assert third.payload == {"n": 2, "doc_id": "a.pdf", "text": "long", "none": None, "half": "\ufffd"}
+    assert store.count() == 3
+    for found, given_point in zip((first, second, third), points, strict=True):
+        np.testing.assert_array_equal(found.dense, given_point.dense)
+        np.testing.assert_allclose(found.multi, given_point.multi, atol=HALF)
+        assert sorted(found.lexical.indices) == sorted(given_point.lexical.indices)
+    ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(9, 9)}
+    for where, expected in [
+        ({"meta.year": 2024}, [0]),
+        ({"meta.year": 2025}, [1]),
+        ({"meta.by": "Ann"}, [0]),
+        ({"doc_id": "a.pdf"}, [0, 2]),
+        ({"doc_id": "b.pdf"}, [1]),
+        ({"new": ["ü"]}, [1]),
+        ({"kind": "page"}, [0, 1]),
+        ({'x.y " z': 1}, [0, 1]),
+        ({"half": "\ufffd"}, [2]),
+        ({}, [0, 1, 2]),
+    ]:
+        assert store.count(where) == len(expected), where
+        assert sorted(numbers(store.scroll(where))) == expected, where
+        assert sorted(numbers(store.search(question(), limit=9, where=where))) == expected, where
+        assert sorted(numbers(store.search(question(), limit=9, where=where, **ask))) == expected, where
+        assert sorted(numbers(store.nearest(np.ones(DIM, "f4"), limit=9, where=where))) == expected, where
+        assert sorted(numbers(store.nearest(sparse({1: 1.0}), limit=9, where=where))) == expected, where
+    assert numbers(store.nearest(sparse({11: 1.0}), limit=9)) == [1]
+    store.delete_where({"meta.year": 2025})
+    assert sorted(numbers(store.scroll())) == [0, 2]
+
+
+def test_many_payloads_are_changed_in_one_call(store):
+    store.upsert([point(n, rows=1, kind="page") for n in range(600)])
+    store.update_payload({key(n): {"kind": "chart"} for n in range(0, 600, 2)})
+    assert sorted(numbers(store.scroll({"kind": "chart"}))) == list(range(0, 600, 2))
+    assert store.count({"kind": "page"}) == 300
+
+
+def test_changes_that_make_no_sense_change_nothing(store):
+    store.upsert([point(1), point(2)])
+    for wrong in ({"x": float("nan")}, {"x": object()}, {"_where": []}):
+        with pytest.raises(InvalidInputError):
+            store.update_payload({key(1): {"n": 9}, key(2): wrong})
+    with pytest.raises(InvalidInputError):
+        store.update_payload({key(1): {"n": 9}, "not a uuid": {"n": 9}})
+    assert sorted(numbers(store.scroll())) == [1, 2]
 
 
 def test_an_upsert_replaces_the_whole_point(store):
@@ -198,6 +310,32 @@ def test_filters(store):
         assert sorted(numbers(store.nearest(sparse({5: 1.0}), limit=9, where=where))) == expected, where
         store.delete_where(where)
         assert sorted(numbers(store.scroll())) == sorted({0, 1, 2, 3} - set(expected)), where
+
+
+def test_objects_in_lists_are_filtered_by_their_keys(store):
+    store.upsert(
+        [
+            point(1, meta=[{"year": 2024}, {"year": 2025, "by": "Ann"}, "loose"]),
+            point(2, meta=[{"year": 2025, "by": {"name": ["Bo", "Cy"]}}], regions=[{"kind": "chart"}]),
+            point(3, meta={"year": 2023, "list": [{"deep": [{"x": True}]}, None, []]}),
+        ]
+    )
+    for where, expected in [
+        ({"meta.year": 2025}, [1, 2]),
+        ({"meta.year": 2024}, [1]),
+        ({"meta.year": [2023, 2024]}, [1, 3]),
+        ({"meta.by": "Ann"}, [1]),
+        ({"meta.by": "Bo"}, []),
+        ({"meta.by.name": "Cy"}, [2]),
+        ({"meta": "loose"}, [1]),
+        ({"meta.list.deep.x": True}, [3]),
+        ({"meta.list.deep.x": 1}, []),
+        ({"kind": "chart"}, []),
+    ]:
+        assert sorted(numbers(store.scroll(where))) == expected, where
+        assert sorted(numbers(store.search(question(), limit=9, where=where))) == expected, where
+    with pytest.raises(InvalidInputError):
+        store.count({"regions.kind": "chart"})
 
 
 def test_filters_that_make_no_sense_are_refused(store):
@@ -394,6 +532,8 @@ def test_a_closed_store_says_so(store):
         store.flush,
         lambda: store.upsert([point(1)]),
         lambda: store.delete([key(1)]),
+        lambda: store.delete_where({}),
+        lambda: store.update_payload({key(1): {"n": 2}}),
         lambda: store.search(question(), limit=1),
         lambda: store.nearest(np.ones(DIM, "f4"), limit=1),
         lambda: store.fetch([key(1)]),
@@ -404,7 +544,14 @@ def test_a_closed_store_says_so(store):
 
 
 def test_a_search_carries_the_parts_of_the_payload_that_were_asked_for(store):
-    store.upsert([point(1, text="long", page=4)])
-    assert store.search(question(), limit=1, keys=("page",))[0].payload == {"page": 4}
-    assert store.search(question(), limit=1, keys=("absent",))[0].payload == {}
-    assert store.search(question(), limit=1)[0].payload == {"n": 1, "text": "long", "page": 4}
+    store.upsert([point(1, text="long", page=4, lexical={3: 1.0})])
+    for call in (
+        lambda **keys: store.search(question(), limit=1, **keys),
+        lambda **keys: store.search(question(), limit=1, dense=np.ones(DIM, "f4"), prefetch=Prefetch(), **keys),
+        lambda **keys: store.nearest(np.ones(DIM, "f4"), limit=1, **keys),
+        lambda **keys: store.nearest(sparse({3: 1.0}), limit=1, **keys),
+    ):
+        assert call(keys=("page",))[0].payload == {"page": 4}
+        assert call(keys=("absent",))[0].payload == {}
+        assert call(keys=())[0].payload == {}
+        assert call()[0].payload == {"n": 1, "text": "long", "page": 4}

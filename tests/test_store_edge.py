@@ -13,6 +13,7 @@ import uuid
 import numpy as np
 import pytest
 
+from jina_rag.config import Storage
 from jina_rag.errors import (
     IndexCorruptError,
     IndexLockedError,
@@ -21,9 +22,10 @@ from jina_rag.errors import (
     IndexStateError,
     MissingDependencyError,
 )
+from jina_rag.scoring import maxsim_many, normalise
 from jina_rag.stores import edge_folder
 from jina_rag.stores.qdrant_edge import EdgeStore
-from jina_rag.types import Point
+from jina_rag.types import Point, Prefetch
 
 WRITER = """
 import sys, uuid
@@ -58,6 +60,17 @@ def test_points_are_still_there_after_closing(tmp_path):
     with open_(tmp_path / "a") as store:
         assert sorted(hit.payload["n"] for hit in store.scroll({"n": [0, 1, 2]})) == [1, 2]
         np.testing.assert_array_equal(store.fetch([point(2).id])[0].multi, point(2).multi)
+
+
+def test_changed_payloads_are_still_there_after_closing(tmp_path):
+    with open_(tmp_path / "a") as store:
+        store.upsert([point(n, kind="page", old=1) for n in range(3)])
+    with open_(tmp_path / "a") as store:
+        store.update_payload({point(1).id: {"kind": "chart", "old": None}})
+    with open_(tmp_path / "a") as store:
+        assert [hit.payload for hit in store.scroll({"kind": "chart"})] == [{"n": 1, "kind": "chart"}]
+        assert store.count({"kind": "page", "old": 1}) == 2
+        np.testing.assert_array_equal(store.fetch([point(1).id])[0].multi, point(1).multi)
 
 
 class Watched:
@@ -261,3 +274,126 @@ def test_threads_may_write_and_search_at_once(tmp_path):
             thread.join()
         assert not errors
         assert store.count() == 120
+
+
+# -- how vectors are kept ------------------------------------------------------------------------------------
+
+
+def unit_rows(count, dim=64, seed=0):
+    return normalise(np.random.default_rng(seed).normal(size=(count, dim)))
+
+
+def pages_of(count, rows=40, dim=64):
+    return [Point(str(uuid.UUID(int=n + 1)), multi=unit_rows(rows, dim, n), payload={"n": n}) for n in range(count)]
+
+
+KEPT = [
+    (Storage(), 1e-3),
+    (Storage("int8"), 5e-3),
+    (Storage("int4"), 5e-2),
+    (Storage.named("balanced"), 5e-2),
+    (Storage.named("compact"), 5e-2),
+    (Storage(quantization="binary"), 1e-3),
+    (Storage("int4", quantization="int8"), 5e-2),
+]
+
+
+@pytest.mark.parametrize(("storage", "error"), KEPT, ids=[str(storage) for storage, _ in KEPT])
+def test_scores_and_rows_are_those_of_the_vectors_however_they_are_kept(tmp_path, storage, error):
+    points, question = pages_of(20), unit_rows(5, seed=99)
+    exact = dict(zip([point.id for point in points], maxsim_many(question, [p.multi for p in points]), strict=True))
+    with open_(tmp_path, multi_dim=64, storage=storage) as store:
+        store.upsert(points)
+        before = store.search(question, limit=20)
+    for again in (None, storage):
+        with open_(tmp_path, multi_dim=64, storage=again) as store:
+            assert store.storage == storage
+            hits = store.search(question, limit=20)
+            assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in before]
+            assert {hit.id: hit.score for hit in hits} == pytest.approx(exact, abs=5 * error)
+            found = store.search(question, limit=3, dense=np.ones(4, "f4"), prefetch=Prefetch(dense=5))
+            assert found == []
+            np.testing.assert_allclose(store.fetch([points[3].id])[0].multi, points[3].multi, atol=2 * error)
+
+
+def test_what_is_kept_otherwise_is_refused_with_both_names(tmp_path):
+    open_(tmp_path, storage=Storage.named("compact")).close()
+    for asked in (Storage(), Storage.named("balanced")):
+        with pytest.raises(IndexMismatchError, match=f"as compact, not as {asked}"):
+            open_(tmp_path, storage=asked)
+    open_(tmp_path).close()
+
+
+@pytest.mark.parametrize("recorded", [None, 3, {"datatype": 7}, {"holographic": True}])
+def test_how_it_is_kept_must_be_readable(tmp_path, recorded):
+    open_(tmp_path).close()
+    facts = tmp_path / "data" / "store.json"
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "storage": recorded}))
+    with pytest.raises((IndexCorruptError, IndexMismatchError), match=r"restore it|update jina-rag"):
+        open_(tmp_path)
+
+
+def test_a_store_of_the_first_format_is_exact(tmp_path):
+    with open_(tmp_path) as store:
+        store.upsert([point(1)])
+    (tmp_path / "data" / "store.json").write_text(json.dumps({"format": 1, "dim": 4, "multi_dim": 8}))
+    with pytest.raises(IndexMismatchError, match="as exact, not as balanced"):
+        open_(tmp_path, storage=Storage.named("balanced"))
+    with open_(tmp_path, storage=Storage()) as store:
+        assert store.storage == Storage()
+        assert store.count() == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell what a sparse file takes")
+def test_bytes_are_told_by_part(tmp_path):
+    found = {}
+    for name in ("exact", "compact"):
+        with open_(tmp_path / name, multi_dim=64, storage=Storage.named(name)) as store:
+            empty = store.bytes_by_part()
+            store.upsert(pages_of(50, rows=400))
+        with open_(tmp_path / name, multi_dim=64) as store:
+            found[name] = store.bytes_by_part()
+        assert set(found[name]) == {"dense", "multi", "lexical", "payload", "log", "other"}
+        assert found[name]["multi"] > empty["multi"] + 50 * 400 * 64 / 2
+        assert sum(found[name].values()) == sum(
+            file.stat().st_blocks * 512 for file in (tmp_path / name).rglob("*") if file.is_file()
+        )
+    assert found["compact"]["multi"] < found["exact"]["multi"] / 3
+    assert found["exact"]["log"] > 50 * 400 * 64
+    assert found["compact"]["log"] == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("acknowledged", [1, 25])
+def test_without_a_log_a_killed_process_loses_nothing_either(tmp_path, acknowledged):
+    script = WRITER.replace("multi_dim=8)", "multi_dim=8, storage=Storage('int4', log=False))")
+    script = "from jina_rag.config import Storage\n" + script
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as writer:
+        last = next(int(line) for line in writer.stdout if int(line) >= acknowledged)
+        writer.send_signal(signal.SIGKILL)
+        last = max([last, *(int(line) for line in writer.stdout if line.endswith("\n"))])
+    assert not list(tmp_path.rglob("wal"))
+    with open_(tmp_path) as store:
+        calls = [hit.payload["call"] for hit in store.scroll()]
+        assert {call: calls.count(call) for call in range(last + 1)} == dict.fromkeys(range(last + 1), 5)
+        for number in range(last + 1):
+            (found,) = store.fetch([str(uuid.UUID(int=number * 5 + 1))])
+            # int4 keeps a row that has the same number everywhere only roughly.
+            np.testing.assert_allclose(found.multi, number, atol=0.2 * number + 1e-6)
+        store.upsert([point(0)])
+
+
+def test_without_a_log_each_change_is_written_out_and_payloads_once_a_call(tmp_path):
+    with open_(tmp_path, storage=Storage(log=False)) as store:
+        store.upsert([point(n) for n in range(3)])
+        watched = store._shard = Watched(store._shard)
+        store.upsert([point(3)])
+        assert watched.calls == ["update", "flush"]
+        watched.calls.clear()
+        store.update_payload({point(n).id: {"n": n + 10} for n in range(4)})
+        assert watched.calls == ["retrieve", *["update"] * 4, "flush"]
+        watched.calls.clear()
+        store.delete([point(0).id])
+        assert watched.calls == ["update", "flush"]
+    with open_(tmp_path) as store:
+        assert sorted(hit.payload["n"] for hit in store.scroll()) == [11, 12, 13]

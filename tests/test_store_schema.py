@@ -47,17 +47,15 @@ def test_text_that_is_no_grid_is_reported(text):
 
 
 def test_ids_are_stable_and_depend_on_all_parts():
-    base = schema.point_id("a/b.pdf", "0" * 64, 3)
-    assert base == "d7431f91-5a24-5a9d-9fa9-483cf8b132af", "indexes that exist would not find their pages any more"
-    assert base == schema.point_id("a/b.pdf", "0" * 64, 3, "page")
+    base = schema.point_id("0" * 64, 3)
+    assert base == "6bdbc145-f294-578b-9e8a-4207e548132a", "indexes that exist would not find their pages any more"
+    assert base == schema.point_id("0" * 64, 3, "page")
     others = [
-        schema.point_id("a/c.pdf", "0" * 64, 3),
-        schema.point_id("a/b.pdf", "1" * 64, 3),
-        schema.point_id("a/b.pdf", "0" * 64, 4),
-        schema.point_id("a/b.pdf", "0" * 64, 3, "region0"),
-        schema.point_id("a/b.pd\ud800", "0" * 64, 3),
+        schema.point_id("1" * 64, 3),
+        schema.point_id("0" * 64, 4),
+        schema.point_id("0" * 64, 3, "region0"),
     ]
-    assert len({base, *others}) == 6
+    assert len({base, *others}) == 4
 
 
 def test_ids_are_accepted_in_any_spelling_of_a_uuid():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from jina_rag.doctor.report import Examination
     from jina_rag.models.catalogue import ModelDescription
+    from jina_rag.retrieval.estimate import IngestPlan
     from jina_rag.retrieval.ingest import IngestProgress
 
 OK, PARTLY, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -57,13 +58,48 @@ def ingest_json(report: IngestReport) -> dict[str, Any]:
         "pages": report.pages,
         "regions": report.regions,
         "unchanged": report.unchanged,
+        "moved": report.moved,
         "removed": report.removed,
+        "repeated": report.repeated,
+        "duplicates": [_failure_json(failure) for failure in report.duplicates],
         "failed": [_failure_json(failure) for failure in report.failed],
         "skipped": [_failure_json(failure) for failure in report.skipped],
         "warnings": [_failure_json(failure) for failure in report.warnings],
         "interrupted": report.interrupted,
         "seconds": round(report.seconds, 3),
     }
+
+
+def plan_json(plan: IngestPlan) -> dict[str, Any]:
+    """The object that ``ingest --dry-run --json`` prints."""
+    return {
+        "new": plan.new,
+        "changed": plan.changed,
+        "unchanged": plan.unchanged,
+        "moved": plan.moved,
+        "duplicates": plan.duplicates,
+        "removed": plan.removed,
+        "pages": plan.pages,
+        "estimate": {"seconds": round(plan.seconds, 1), "bytes": plan.bytes, "basis": plan.basis},
+        "failed": [_failure_json(failure) for failure in plan.failed],
+        "skipped": [_failure_json(failure) for failure in plan.skipped],
+    }
+
+
+def print_plan(out: Console, err: Console, plan: IngestPlan) -> None:
+    """What an ingestion would do, for a person."""
+    out.print(
+        f"Would index {count(plan.new, 'new document')} and {count(plan.changed, 'changed document')}, "
+        f"{count(plan.pages, 'page')}; {plan.unchanged} unchanged, {plan.moved} of them moved; "
+        f"{count(plan.duplicates, 'duplicate')}; {plan.removed} to be removed.",
+        soft_wrap=True,
+    )
+    if plan.pages:
+        out.print(
+            f"About {duration(plan.seconds)} and {size(plan.bytes)} of disk, estimated {plan.basis}.", soft_wrap=True
+        )
+    _list(err, "Passed over", plan.skipped, most=5)
+    _list(err, "[red]Would fail", plan.failed)
 
 
 def search_json(query: str, hits: Sequence[ScoredPage]) -> dict[str, Any]:
@@ -80,6 +116,8 @@ def search_json(query: str, hits: Sequence[ScoredPage]) -> dict[str, Any]:
                 "region": {"kind": hit.region.kind, "box": list(hit.region.box)} if hit.region else None,
                 "image": str(hit.image_path) if hit.image_path else None,
                 "snippet": hit.snippet,
+                "copies": [str(copy.path) for copy in hit.copies],
+                "repeats": {"doc_id": hit.repeats[0], "page": hit.repeats[1]} if hit.repeats else None,
             }
             for rank, hit in enumerate(hits, start=1)
         ],
@@ -89,6 +127,7 @@ def search_json(query: str, hits: Sequence[ScoredPage]) -> dict[str, Any]:
 def print_report(err: Console, report: IngestReport) -> None:
     """What became of every file, for a person."""
     unchanged = f"{count(report.unchanged, 'document')} unchanged"
+    unchanged += f" ({report.moved} moved)" if report.moved else ""
     if report.documents or report.pages:
         line = f"Indexed {count(report.documents, 'document')}, {count(report.pages, 'page')}"
         line += f", {count(report.regions, 'region')}" if report.regions else ""
@@ -96,6 +135,11 @@ def print_report(err: Console, report: IngestReport) -> None:
     else:
         line = f"Nothing new to index: {unchanged}" if report.unchanged else "Nothing was indexed"
     err.print(line + ".", soft_wrap=True)
+    if report.removed:
+        err.print(f"Removed {count(report.removed, 'document')} whose file is gone.")
+    if report.repeated:
+        err.print(f"{count(report.repeated, 'page')} nearly repeat earlier ones, and are marked so.")
+    _list(err, "Duplicates", report.duplicates, most=5)
     _list(err, "[yellow]Worth a look", report.warnings)
     _list(err, "Passed over", report.skipped, most=5)
     _list(err, "[red]Failed", report.failed)
@@ -122,6 +166,10 @@ def print_hits(out: Console, question: str, hits: Sequence[ScoredPage]) -> None:
     table.add_column("what it says there", overflow="fold", ratio=1)
     for rank, hit in enumerate(hits, start=1):
         place = Text.from_markup(f"[bold]{shown(hit.doc_id)}[/bold]\npage {hit.page} of {hit.page_count}")
+        if hit.copies:
+            place.append(f"\nand in {count(len(hit.copies), 'copy').replace('copys', 'copies')}", style="dim")
+        if hit.repeats is not None:
+            place.append(f"\nrepeats {hit.repeats[0]} page {hit.repeats[1]}", style="dim")
         if hit.region is not None:
             place.append(f"\nbest: {hit.region.kind}", style="cyan")
         table.add_row(str(rank), f"{hit.score:.3f}", place, Text(" ".join(hit.snippet.split())))
@@ -229,6 +277,19 @@ def ingest_progress(err: Console, *, quiet: bool) -> Iterator[Callable[[IngestPr
         yield show
 
 
+@contextmanager
+def counting(err: Console, what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on stderr over a number of things."""
+    if quiet or not err.is_terminal:
+        yield None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def _list(err: Console, title: str, failures: Sequence[Failure], *, most: int = _LISTED) -> None:
     if not failures:
         return
@@ -250,6 +311,15 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
+def duration(seconds: float) -> str:
+    """Seconds for a person."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
 def size(number: int) -> str:
     """Bytes for a person."""
+    if number >= 1e9:
+        return f"{number / 1e9:.1f} GB"
     return f"{number / 1e6:.1f} MB" if number >= 1e6 else f"{number / 1e3:.0f} kB"

@@ -15,21 +15,25 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, MissingDependencyError, ModelError
 from jina_rag.ingestion.boxes import area, merged
-from jina_rag.ingestion.images import ImageDocument
-from jina_rag.ingestion.pdf import PdfDocument
+from jina_rag.ingestion.documents import open_isolated
+from jina_rag.ingestion.office import as_pdf
 from jina_rag.ingestion.pixels import find_regions_in_pixels
 from jina_rag.ingestion.renderer import Renderer
 from jina_rag.ingestion.sources import SourceFile
 from jina_rag.ocr import read_areas
 from jina_rag.types import Box, Failure, Page
+
+if TYPE_CHECKING:
+    from jina_rag.ocr.cache import OcrCache
 
 _WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 # Seconds between two looks at whether the other side is gone.
@@ -72,29 +76,33 @@ class DocumentEnd:
     failed: int
 
 
+_Rendered: TypeAlias = "tuple[Page, tuple[Box, ...]] | DocumentError"
 Event: TypeAlias = "DocumentStart | Page | Failure | DocumentEnd"
 
 
-def read_pages(sources: Iterable[SourceFile], settings: IngestSettings | None = None) -> Generator[Event, None, None]:
+def read_pages(
+    sources: Iterable[SourceFile], settings: IngestSettings | None = None, *, ocr_cache: OcrCache | None = None
+) -> Generator[Event, None, None]:
     """Read every page of every source, in order.
 
     A document that cannot be opened gives one `Failure` with page None and nothing else. Otherwise it gives
     `DocumentStart`, then for each page in order (but those of ``source.done``) a `Page` or a `Failure`, then
     `DocumentEnd`. Errors of one document never stop the others.
 
-    One thread opens and renders, at most ``settings.look_ahead`` pages ahead; ``settings.ocr_threads``
-    threads do OCR. `sources` is iterated in the rendering thread, so a walk may feed it directly. Closing
+    Pages are rendered by worker processes (``settings.isolate``), at most ``settings.look_ahead`` pages ahead;
+    ``settings.ocr_threads`` threads of this process do OCR. `sources` is iterated in the rendering thread, so a walk may feed it directly. Closing
     the generator stops the threads and waits for the page in work.
 
     Args:
         sources: What to read. May be endless.
         settings: How; the defaults if None.
+        ocr_cache: What OCR has read before, and where to keep what it reads.
 
     Raises:
         MissingDependencyError: If a package is missing, which would fail every page.
         CheckpointError: If the weights of the OCR are not what they should be.
     """
-    stream = _Stream(settings or IngestSettings())
+    stream = _Stream(settings or IngestSettings(), ocr_cache)
     producer = threading.Thread(target=stream.produce, args=(sources,), name="jina-rag-render", daemon=True)
     producer.start()
     try:
@@ -102,19 +110,6 @@ def read_pages(sources: Iterable[SourceFile], settings: IngestSettings | None = 
     finally:
         stream.stop()
         producer.join()
-
-
-def open_document(source: SourceFile, settings: IngestSettings | None = None) -> Renderer:
-    """Open one document for rendering, by what its content is.
-
-    Raises:
-        DocumentError: If it cannot be opened; `PasswordRequiredError`, `LimitExceededError` and
-            `UnsupportedDocumentError` are special cases. The message is the reason, without the path.
-    """
-    settings = settings or IngestSettings()
-    if source.kind == "pdf":
-        return PdfDocument(source, settings)
-    return ImageDocument(source, settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +134,9 @@ class _Stopped(Exception):
 class _Stream:
     """The queue between the rendering thread and the consumer. None in it marks the end."""
 
-    def __init__(self, settings: IngestSettings) -> None:
+    def __init__(self, settings: IngestSettings, cache: OcrCache | None = None) -> None:
         self._settings = settings
+        self._cache = cache
         self._queue: queue.Queue[Event | _Reading | _Crash | None] = queue.Queue(settings.look_ahead)
         self._stopped = threading.Event()
         self._readers = ThreadPoolExecutor(settings.ocr_threads, thread_name_prefix="jina-rag-ocr")
@@ -186,26 +182,53 @@ class _Stream:
         raise _Stopped
 
     def _document(self, source: SourceFile) -> None:
-        try:
-            renderer = open_document(source, self._settings)
-        except DocumentError as error:
-            self._put(Failure(source.path, str(error)))
-            return
-        with renderer:
+        with contextlib.ExitStack() as stack:
+            try:
+                shown = stack.enter_context(as_pdf(source, self._settings))
+                renderer = stack.enter_context(open_isolated(shown, self._settings))
+            except DocumentError as error:
+                self._put(Failure(source.path, str(error)))
+                return
             self._put(DocumentStart(source, renderer.page_count, renderer.warnings))
             failed = 0
             numbers = [n for n in range(1, renderer.page_count + 1) if n not in source.done]
-            for number in numbers:
-                try:
-                    page, pictures = renderer.render_with_pictures(number)
-                except DocumentError as error:
+            for number, rendered in self._rendered(renderer, numbers):
+                if isinstance(rendered, DocumentError):
                     failed += 1
-                    self._put(Failure(source.path, str(error), number))
+                    self._put(Failure(source.path, str(rendered), number))
                     continue
-                self._put(self._reading(page, pictures) or page)
+                page, pictures = rendered
+                page = replace(page, path=source.path)
+                self._put(self._reading(page, pictures, source.revision) or page)
             self._put(DocumentEnd(source, len(numbers) - failed, failed))
 
-    def _reading(self, page: Page, pictures: tuple[Box, ...]) -> _Reading | None:
+    def _rendered(self, renderer: Renderer, numbers: Sequence[int]) -> Generator[tuple[int, _Rendered], None, None]:
+        """The pages in order, rendered by several workers at a time where there are."""
+
+        def render(number: int) -> _Rendered:
+            try:
+                return renderer.render_with_pictures(number)
+            except DocumentError as error:
+                return error
+
+        processes = min(self._settings.render_processes if self._settings.isolate else 1, len(numbers))
+        if processes <= 1:
+            yield from ((number, render(number)) for number in numbers)
+            return
+        waiting: deque[tuple[int, Future[_Rendered]]] = deque()
+        with ThreadPoolExecutor(processes, thread_name_prefix="jina-rag-render") as pool:
+            try:
+                for number in numbers:
+                    waiting.append((number, pool.submit(render, number)))
+                    if len(waiting) > processes:
+                        first, rendered = waiting.popleft()
+                        yield first, rendered.result()
+                for number, rendered in waiting:
+                    yield number, rendered.result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _reading(self, page: Page, pictures: tuple[Box, ...], revision: str) -> _Reading | None:
         """Start the OCR of a page that needs it."""
         areas = areas_to_read(page, pictures, self._settings)
         if not areas:
@@ -213,7 +236,7 @@ class _Stream:
         try:
             # A page that is one picture shows its charts and tables in pixels only.
             look = self._settings.regions and not page.regions and max(map(area, pictures), default=0) > _SCAN
-            return _Reading(page, self._readers.submit(_read, page, areas, look))
+            return _Reading(page, self._readers.submit(_read, page, areas, look, self._cache, revision))
         except RuntimeError as error:  # the pool was shut down
             raise _Stopped from error
 
@@ -247,9 +270,13 @@ def areas_to_read(page: Page, pictures: Sequence[Box], settings: IngestSettings)
     return [_WHOLE] if sum(map(area, areas)) > _MOST else areas
 
 
-def _read(page: Page, areas: Sequence[Box], look_for_regions: bool) -> Page:
+def _read(
+    page: Page, areas: Sequence[Box], look_for_regions: bool, cache: OcrCache | None = None, revision: str = ""
+) -> Page:
     """Add what the pixels of a page say; runs in a thread of the pool."""
     image = page.screenshot.image
-    words = page.words + tuple(read_areas(image, areas, known=[word.box for word in page.words]))
+    known = [word.box for word in page.words]
+    keep = {"cache": cache, "revision": revision} if cache is not None else {}
+    words = page.words + tuple(read_areas(image, areas, known=known, **keep))
     regions = find_regions_in_pixels(image, words) if look_for_regions else page.regions
     return replace(page, words=words, regions=regions)

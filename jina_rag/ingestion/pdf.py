@@ -11,8 +11,10 @@ from jina_rag._extras import require
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, PasswordRequiredError
 from jina_rag.ingestion.pdf_drawings import find_drawings, no_drawings
+from jina_rag.ingestion.pdf_notes import BEYOND_REPAIR, BLANK, NO_AREA, NOT_RENDERED, REPAIRED, needs_password, zoom_of
+from jina_rag.ingestion.pdf_words import cut_words, fractions, place_words, visible
 from jina_rag.ingestion.regions import Shapes, find_regions
-from jina_rag.ingestion.renderer import check_pages, check_size, fitting_scale, number_in_range
+from jina_rag.ingestion.renderer import check_pages, check_size, number_in_range
 from jina_rag.ingestion.sources import SourceFile
 from jina_rag.ingestion.text_lines import text_lines
 from jina_rag.types import Box, Page, PageScreenshot, Word
@@ -26,8 +28,6 @@ Handle: TypeAlias = Any
 
 # MuPDF keeps state that all documents share: one thread at a time, whatever document it works on.
 _LOCK = threading.RLock()
-# Not printable, but they tell how letters join in Persian and Indic scripts.
-_JOINERS = "\u200c\u200d"
 
 
 class PdfDocument:
@@ -54,7 +54,7 @@ class PdfDocument:
                 self._document.close()
                 raise
             repaired = bool(self._document.is_repaired)
-        self._warnings = ("The file is damaged; it was repaired as far as possible.",) if repaired else ()
+        self._warnings = (REPAIRED,) if repaired else ()
 
     @property
     def page_count(self) -> int:
@@ -73,7 +73,7 @@ class PdfDocument:
     def render_with_pictures(self, number: int) -> tuple[Page, tuple[Box, ...]]:
         """See `Renderer.render_with_pictures`."""
         with _LOCK:
-            return self._guarded("The page cannot be rendered", lambda: self._page(number))
+            return self._guarded(NOT_RENDERED, lambda: self._page(number))
 
     def close(self) -> None:
         """Release the file."""
@@ -97,16 +97,14 @@ class PdfDocument:
             arguments: dict[str, Handle] = {"filename": str(path)}
         except UnicodeEncodeError:
             arguments = {"stream": path.read_bytes()}
-        return self._guarded(
-            "The file is damaged beyond repair", lambda: self._pymupdf.open(**arguments, filetype="pdf")
-        )
+        return self._guarded(BEYOND_REPAIR, lambda: self._pymupdf.open(**arguments, filetype="pdf"))
 
     def _unlock(self) -> None:
         if not self._document.needs_pass:
             return
-        if not any(self._document.authenticate(password) for password in self._settings.passwords):
-            tried = "none of the given passwords opens it" if self._settings.passwords else "no password was given"
-            raise PasswordRequiredError(f"The document is encrypted and {tried}.")
+        passwords = self._settings.passwords_for(self._source.path)
+        if not any(self._document.authenticate(password) for password in passwords):
+            raise PasswordRequiredError(needs_password(bool(passwords)))
 
     def _guarded(self, problem: str, call: Callable[[], T]) -> T:
         """Call into MuPDF, its errors turned into ours."""
@@ -122,15 +120,19 @@ class PdfDocument:
         page = self._document.load_page(number_in_range(number, self._count) - 1)
         width, height = page.rect.width, page.rect.height
         if not (width > 0 and height > 0):
-            raise DocumentError("The page has no area.")
+            raise DocumentError(NO_AREA)
         warnings: list[str] = []
         self._pymupdf.TOOLS.reset_mupdf_warnings()
         screenshot = self._screenshot(page, width, height, warnings)
         words, shapes = self._contents(page, width, height, warnings)
         if self._is_suspiciously_white(page, screenshot.image, words, shapes):
-            warnings.append("The page has content but renders blank; its screenshot is white.")
-        pictures = tuple(_fractions(box, width, height) for box in shapes.pictures)
-        regions = find_regions(shapes, text_lines(words, width, height)) if self._settings.regions else ()
+            warnings.append(BLANK)
+        pictures = tuple(fractions(box, width, height) for box in shapes.pictures)
+        regions = (
+            find_regions(shapes, text_lines(words, width, height), text_page=bool(words))
+            if self._settings.regions
+            else ()
+        )
         return (
             Page(
                 doc_id=self._source.doc_id,
@@ -148,14 +150,7 @@ class PdfDocument:
     def _screenshot(self, page: Handle, width: float, height: float, warnings: list[str]) -> PageScreenshot:
         from PIL import Image
 
-        zoom = self._settings.dpi / 72
-        fit = fitting_scale(width * zoom, height * zoom, self._settings.limits)
-        if fit < 1:
-            zoom *= fit
-            warnings.append(
-                f"The page is {width:.0f} x {height:.0f} points large; "
-                f"it was rendered at {zoom * 72:.0f} dpi instead of {self._settings.dpi}."
-            )
+        zoom = zoom_of(width, height, self._settings, warnings)
         pixmap = page.get_pixmap(matrix=self._pymupdf.Matrix(zoom, zoom), colorspace=self._pymupdf.csRGB, alpha=False)
         image = Image.frombuffer("RGB", (pixmap.width, pixmap.height), pixmap.samples, "raw", "RGB", 0, 1)
         return PageScreenshot(image=image, dpi=zoom * 72)
@@ -171,33 +166,23 @@ class PdfDocument:
             pictures = [
                 box
                 for info in page.get_image_info()
-                if (box := _visible(self._pymupdf.Rect(info["bbox"]) * to_display, width, height))
+                if (box := visible(tuple(self._pymupdf.Rect(info["bbox"]) * to_display), width, height))
             ]
             drawings, curved = (
                 find_drawings(page, to_display, width, height) if self._settings.regions else no_drawings()
             )
         finally:
             page.set_rotation(rotation)
-        limit = self._settings.limits.max_words
-        if len(words) > limit:
-            warnings.append(f"The page has {len(words):,} words; the first {limit:,} were kept.")
-            del words[limit:]
+        cut_words(words, self._settings.limits.max_words, warnings)
         return words, Shapes(width, height, tuple(pictures), drawings, curved)
 
     def _words(self, page: Handle, to_display: Handle, width: float, height: float) -> list[Word]:
         library = self._pymupdf
-        # Ligatures come as letters; codes without a meaning come as U+FFFD, which `_clean` drops.
+        # Ligatures come as letters; codes without a meaning come as U+FFFD, which `place_words` drops.
         flags = library.TEXT_PRESERVE_WHITESPACE | library.TEXT_MEDIABOX_CLIP
-        words: dict[tuple[object, ...], Word] = {}
         found = page.get_text("words", flags=flags, sort=False) or _words_without_width(page, flags)
-        for x0, y0, x1, y1, raw, *_ in found:
-            text = _clean(raw)
-            box = _visible(library.Rect(x0, y0, x1, y1) * to_display, width, height)
-            if text and box:
-                placed = _fractions(box, width, height)
-                # Shadows and fake bold draw the same word again in the same place.
-                words.setdefault((text, *(round(side, 3) for side in placed)), Word(text, placed))
-        return list(words.values())
+        turned = ((word[4], tuple(library.Rect(word[:4]) * to_display)) for word in found)
+        return place_words(turned, width, height)
 
     def _is_suspiciously_white(self, page: Handle, image: Image, words: list[Word], shapes: Shapes) -> bool:
         if any(channel[0] < 255 for channel in image.getextrema()):  # type: ignore[index]
@@ -224,27 +209,3 @@ def _library() -> ModuleType:
     pymupdf.TOOLS.mupdf_display_errors(False)
     pymupdf.TOOLS.mupdf_display_warnings(False)
     return pymupdf
-
-
-def _clean(text: str) -> str:
-    """Drop what is no character: control codes, lone surrogates, and the mark for unknown glyphs."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(filter(_is_character, text))
-
-
-def _is_character(character: str) -> bool:
-    if character in _JOINERS:
-        return True
-    return character != "\ufffd" and character.isprintable() and not character.isspace()
-
-
-def _visible(rect: Handle, width: float, height: float) -> Box | None:
-    """A rectangle clipped to the page; None if nothing of it is on the page."""
-    x0, y0 = max(min(rect.x0, rect.x1), 0.0), max(min(rect.y0, rect.y1), 0.0)
-    x1, y1 = min(max(rect.x0, rect.x1), width), min(max(rect.y0, rect.y1), height)
-    return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
-
-
-def _fractions(box: Box, width: float, height: float) -> Box:
-    return box[0] / width, box[1] / height, min(box[2] / width, 1.0), min(box[3] / height, 1.0)

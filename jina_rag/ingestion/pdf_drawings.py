@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from jina_rag.types import Float32
+from jina_rag.types import Box, Float32
 
 Drawings: TypeAlias = tuple[Float32, npt.NDArray[np.bool_]]
-_Rect: TypeAlias = tuple[float, float, float, float]
 
 # Paths of more pieces, and pages of more shapes, are drawings whose single lines do not matter.
-_MAX_PIECES = 500
-_MANY_SHAPES = 4000
+MAX_PIECES = 500
+MANY_SHAPES = 4000
+# Every channel above this is paper.
+WHITE = 0.97
 
 
 def no_drawings() -> Drawings:
@@ -39,7 +41,7 @@ def find_drawings(
     Returns:
         Boxes in points of the displayed page, shape (n, 4), clipped to it; and whether each has curves.
     """
-    boxes: list[tuple[float, float, float, float]] = []
+    boxes: list[Box] = []
     curved: list[bool] = []
     clips: list[tuple[int, tuple[float, ...]]] = []
     for path in page.get_cdrawings(extended=True):
@@ -54,14 +56,29 @@ def find_drawings(
         curves = any(item[0] == "c" for item in items)
         # One path may hold all the rules of a table: each is a shape of its own. The outline of an area is not.
         rules = path["type"] == "s" or all(item[0] == "re" for item in items)
-        apart = rules and not curves and 1 < len(items) <= _MAX_PIECES and len(boxes) < _MANY_SHAPES
+        apart = rules and not curves and 1 < len(items) <= MAX_PIECES and len(boxes) < MANY_SHAPES
         pieces = [_extent(item) for item in items] if apart else [path["rect"]]
         if clips:
             pieces = [piece for piece in (_clipped(box, clips[-1][1]) for box in pieces) if piece]
         boxes += pieces
         curved += [curves] * len(pieces)
+    return place_drawings(boxes, curved, tuple(to_display), width, height)
+
+
+def place_drawings(
+    boxes: Sequence[Box], curved: Sequence[bool], to_display: Sequence[float], width: float, height: float
+) -> Drawings:
+    """Bring the boxes of shapes to the displayed page, clipped to it; what is not on it is left out.
+
+    Args:
+        boxes: In the coordinates of a library, corners in any order.
+        curved: Which of them have curves.
+        to_display: The six numbers of the matrix from those coordinates to the displayed page.
+        width: Of the displayed page, in points.
+        height: Of the displayed page, in points.
+    """
     corners = np.array(boxes, dtype=np.float32).reshape(-1, 2, 2)
-    turn = np.array(tuple(to_display), dtype=np.float32).reshape(3, 2)
+    turn = np.array(to_display, dtype=np.float32).reshape(3, 2)
     placed = corners @ turn[:2] + turn[2]
     # Lines have no width of their own.
     low = (placed.min(axis=1) - 0.25).clip(min=0)
@@ -77,16 +94,16 @@ def _is_invisible(path: dict[str, Any]) -> bool:
         if opacity <= 0:
             return True
     paints = [path[key] for key in ("fill", "color") if path.get(key)]
-    return bool(paints) and all(min(paint) > 0.97 for paint in paints)
+    return bool(paints) and all(min(paint) > WHITE for paint in paints)
 
 
-def _extent(item: tuple[Any, ...]) -> tuple[float, float, float, float]:
+def _extent(item: tuple[Any, ...]) -> Box:
     """The box of a line, rectangle or quad of a path."""
     points = item[1:3] if item[0] == "l" else [item[1][:2], item[1][2:]] if item[0] == "re" else item[1]
     xs, ys = [point[0] for point in points], [point[1] for point in points]
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def _clipped(box: tuple[float, ...], clip: tuple[float, ...]) -> tuple[float, float, float, float] | None:
+def _clipped(box: tuple[float, ...], clip: tuple[float, ...]) -> Box | None:
     x0, y0, x1, y1 = max(box[0], clip[0]), max(box[1], clip[1]), min(box[2], clip[2]), min(box[3], clip[3])
     return (x0, y0, x1, y1) if x1 >= x0 and y1 >= y0 else None

@@ -24,10 +24,12 @@ from jina_rag.types import Box, Float32, Region, RegionKind
 _GAP = 3.0
 _CELL = 2.0
 # Pictures and charts this close are parts of one.
-_APART = 8.0
+_APART = 12.0
 # A cluster over more of the page than this is held together by frames and dividers, which are left out then.
 _TOO_LARGE = 0.5
 _FRAME = 0.6
+# What covers more of a page than this is the page itself.
+_WHOLE_PAGE = 0.8
 _MIN_SIDE = 40.0
 _MIN_SHARE = 0.012
 # A shape over more of the page than this is its background.
@@ -36,6 +38,10 @@ _BACKGROUND = 0.85
 _LABEL_GAP = 14.0
 # Shapes with this many numbers at them show data.
 _CHART_NUMBERS = 3
+# From this many words on a framed text is no label.
+_SENTENCE = 10
+# A drawing of straight lines has this many in either direction.
+_MANY_LINES = 4
 _MAX_REGIONS = 12
 _MAX_CLUSTERS = 150
 
@@ -59,12 +65,13 @@ class Shapes:
     curved: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
 
-def find_regions(shapes: Shapes, lines: Sequence[TextLine]) -> tuple[Region, ...]:
+def find_regions(shapes: Shapes, lines: Sequence[TextLine], *, text_page: bool = False) -> tuple[Region, ...]:
     """Find the charts, tables and figures of a page.
 
     Args:
         shapes: Its drawings and pictures.
         lines: The lines of its text layer, in the same points.
+        text_page: Whether it is a page of text, on which nothing that covers nearly all of it is a region.
 
     Returns:
         Regions from top to bottom, boxes as fractions of the page; they hardly overlap. A picture over the
@@ -75,6 +82,8 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine]) -> tuple[Region, ...
     drawings, curved = shapes.drawings[kept], shapes.curved[kept]
     pictures = [box for box in shapes.pictures if area(box) < _BACKGROUND * page]
     clusters = _split_clusters(drawings, _array(pictures), shapes.width, shapes.height)
+    if text_page:
+        clusters = [box for box in clusters if area(box) <= _WHOLE_PAGE * page]
     # A dirty scan has thousands of specks: looking at each would take seconds and find nothing.
     clusters = sorted(clusters, key=area, reverse=True)[:_MAX_CLUSTERS]
     kinds = [_kind(box, drawings, curved, pictures, lines) for box in clusters]
@@ -98,6 +107,8 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine]) -> tuple[Region, ...
         grown = box
         if kind != "table":
             grown = _with_labels(box, lines)
+            if text_page and area(grown) > _WHOLE_PAGE * page:
+                grown = box
             drawn = not _is_picture(box, pictures)
             kind = "chart" if drawn and _numbers(grown, lines) >= _CHART_NUMBERS else kind
         (x0, x1), (y0, y1) = np.clip((grown[::2], grown[1::2]), 0, [[shapes.width], [shapes.height]])
@@ -154,22 +165,26 @@ def _joined_by_caption(
 
 
 def _split_clusters(drawings: Float32, pictures: Float32, width: float, height: float) -> list[Box]:
-    """Clusters, the ones that cover most of the page taken apart into what their frames hold."""
-    found = []
-    limit = _TOO_LARGE * width * height
-    for box in _clusters(np.concatenate([drawings, pictures]), width, height):
-        x0, y0, x1, y1 = box
-        if area(box) > limit:
+    """Clusters, the ones that cover most of the page taken apart into what their frames hold, frame by frame."""
+    found: list[Box] = []
+    page = width * height
+    pending = [(box, drawings) for box in _clusters(np.concatenate([drawings, pictures]), width, height)]
+    while pending:
+        box, shapes = pending.pop()
+        if area(box) > _TOO_LARGE * page:
+            x0, y0, x1, y1 = box
             frame = np.array((_FRAME * (x1 - x0), _FRAME * (y1 - y0)))
-            inner = drawings[~(drawings[:, 2:] - drawings[:, :2] > frame).any(axis=1)]
+            inner = shapes[~(shapes[:, 2:] - shapes[:, :2] > frame).any(axis=1)]
             parts = [
                 part
                 for part in _clusters(np.concatenate([inner, pictures]), width, height)
                 if part[0] >= x0 and part[1] >= y0 and part[2] <= x1 and part[3] <= y1
             ]
-            # Without its rules a table is nothing; a picture is no frame.
-            if sum(map(area, parts)) > 0.3 * area(box):
-                found += parts
+            # Without its rules a table is nothing; a picture is no frame. A background is always one.
+            if sum(map(area, parts)) > 0.3 * area(box) or area(box) > _WHOLE_PAGE * page:
+                deeper = len(inner) < len(shapes)
+                pending += [(part, inner) for part in parts if deeper and part != box]
+                found += [part for part in parts if not deeper or part == box]
                 continue
         found.append(box)
     return found
@@ -215,19 +230,28 @@ def _kind(
     rules = len(np.unique((inside[flat & (wide >= 20), 1] / 3).round()))
     curves = int(curved[within].sum())
     rows = len({round(line.box[1] / 6) for line in texts})
+    running = sum(1 for line in texts if line.box[2] - line.box[0] > 0.75 * (x1 - x0))
+    if len(inside) <= 4 and words >= _SENTENCE and running > 0.4 * len(texts):
+        return None  # a frame around text
     if len(texts) >= 4 and rows >= 2 and curves <= 0.2 * len(inside):
-        running = sum(1 for line in texts if line.box[2] - line.box[0] > 0.75 * (x1 - x0))
-        if len(inside) <= 4 and running > 0.4 * len(texts):
-            return None
         covered = sum(area(line.box) for line in texts) / area(box)
         columns = has_columns([line.box for line in texts])
         if columns and (covered > 0.15 or (rules >= 3 and covered > 0.08)):
             return "table"
     if len(inside) <= 2 and words > 3:
         return None
-    if solid == 0 and curves == 0 and words == 0:
+    if solid == 0 and curves == 0 and words == 0 and not _is_line_drawing(inside):
         return None
     return "figure"
+
+
+def _is_line_drawing(lines: Float32) -> bool:
+    """Whether straight lines are a drawing: many of them, most shorter than the rules of a table or form."""
+    wide, high = lines[:, 2] - lines[:, 0], lines[:, 3] - lines[:, 1]
+    level, upright = wide > high, high > wide
+    extent = np.ptp(lines[:, ::2]), np.ptp(lines[:, 1::2])
+    short = (level & (wide < 0.5 * extent[0])) | (upright & (high < 0.5 * extent[1]))
+    return min(int((level & short).sum()), int((upright & short).sum())) >= _MANY_LINES
 
 
 def _with_labels(box: Box, lines: Sequence[TextLine]) -> Box:

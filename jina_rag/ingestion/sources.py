@@ -1,12 +1,12 @@
 """Which documents lie under the given paths: a walk that reports every entry it meets and never hangs on one.
 
 What a file is, its first bytes decide; the suffix only tells what its owner believes, which matters for one
-thing: a file that claims to be a PDF or an image and is not has *failed*, any other file that is neither is
-*skipped*.
+thing: a file that claims to be a document and is not has *failed*, any other file that is none is *skipped*.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator
@@ -17,10 +17,18 @@ from typing import Literal, TypeAlias
 from jina_rag.errors import InvalidInputError
 from jina_rag.types import Failure
 
-Kind: TypeAlias = Literal["pdf", "image"]
+Kind: TypeAlias = Literal["pdf", "image", "office"]
 
+INDEX_FILES = frozenset({"manifest.sqlite3", "images"})
+"""What tells that a folder is an index, not a folder of documents."""
 _PDF_SUFFIXES = {".pdf"}
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".gif", ".bmp", ".webp"}
+_OFFICE_SUFFIXES = {
+    ".docx", ".docm", ".dotx", ".doc", ".odt", ".rtf", ".pptx", ".pptm", ".ppsx", ".ppt", ".pps", ".odp",
+    ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods",
+}  # fmt: skip
+# Compound files hold much else: Outlook messages, installers, thumbnails.
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # Readers accept junk before the header, up to this many bytes (PDF 1.7, annex H, note 13).
 _HEADER_BYTES = 1024
 _BMP_HEADER_SIZES = {12, 40, 52, 56, 64, 108, 124}
@@ -36,6 +44,7 @@ class SourceFile:
         doc_id: `path` relative to `root` with forward slashes, made printable (see `printable`).
         kind: What its first bytes say it is.
         done: Pages that need not be read, because an earlier run that was interrupted has them.
+        revision: Hash of the file's bytes, where it is known; labels what is cached of it.
     """
 
     path: Path
@@ -43,6 +52,7 @@ class SourceFile:
     doc_id: str
     kind: Kind
     done: frozenset[int] = frozenset()
+    revision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +77,8 @@ def find_sources(
     apart.
 
     Args:
-        paths: Files and folders. A file given here is read even if hidden, and fails if it is no document.
+        paths: Files, folders, and globs such as ``reports/**/*.pdf``. A file given here is read even if hidden, and
+            fails if it is no document.
         exclude: Folders and files to stay out of, such as the index itself.
 
     Returns:
@@ -79,10 +90,21 @@ def find_sources(
     roots = [Path(path) for path in paths]
     if not roots:
         raise InvalidInputError("No path was given: name at least one file or folder to read.")
-    for root in roots:
-        if not os.path.lexists(root):
-            raise InvalidInputError(f"There is no file or folder {printable(str(root))!r}: check the path.")
-    return _Walk({os.path.realpath(path) for path in exclude}).run(roots)
+    return _Walk({os.path.realpath(path) for path in exclude}).run([found for root in roots for found in _meant(root)])
+
+
+def _meant(root: Path) -> list[Path]:
+    """What a path stands for: itself, or what it matches as a glob where nothing has that very name."""
+    if os.path.lexists(root):
+        return [root]
+    if not glob.has_magic(str(root)):
+        raise InvalidInputError(f"There is no file or folder {printable(str(root))!r}: check the path.")
+    found = [Path(name) for name in sorted(glob.glob(str(root), recursive=True))]
+    if not found:
+        raise InvalidInputError(f"Nothing matches {printable(str(root))!r}: check the path and its wildcards.")
+    # What lies in a folder that matched is met there: once is enough.
+    folders = {path for path in found if path.is_dir()}
+    return [path for path in found if not folders & set(path.parents)]
 
 
 def source_file(path: str | os.PathLike[str]) -> SourceFile:
@@ -114,7 +136,7 @@ def printable(name: str) -> str:
 
 
 def sniff(head: bytes) -> Kind | None:
-    """What the first bytes of a file say it is; None for anything but a PDF or an image of a known kind.
+    """What the first bytes of a file say it is; None for anything but a PDF, an image or an office file.
 
     Args:
         head: The first 1,024 bytes, or all there are.
@@ -127,10 +149,24 @@ def sniff(head: bytes) -> Kind | None:
         return "image"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "image"
+    if _is_office(head):
+        return "office"
     # "BM" alone begins many a text: the size of the second header must be one that exists.
     if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return "image"
     return None
+
+
+def _is_office(head: bytes) -> bool:
+    """Rich text, OpenDocument (which says so in its first entry), or Office Open XML (which begins with its list)."""
+    if head.startswith(b"{\\rtf"):
+        return True
+    if not head.startswith(b"PK\3\4"):
+        return False
+    if head[30:38] == b"mimetype":
+        return head[38:].startswith(b"application/vnd.oasis.opendocument.")
+    # The first entry's name: an archive that merely holds such a file somewhere is none.
+    return head[30:].startswith((b"[Content_Types].xml", b"_rels/.rels", b"docProps/", b"word/", b"xl/", b"ppt/"))
 
 
 class _Walk:
@@ -179,6 +215,9 @@ class _Walk:
             except OSError as error:
                 yield Failure(current, f"The folder cannot be listed: {_cause(error)}.")
                 continue
+            if INDEX_FILES <= set(names):
+                yield Skipped(current, "It is an index of jina-rag, whose page images are no documents.")
+                continue
             folders = []
             for name in names:
                 path = current / name
@@ -218,16 +257,27 @@ def _classify(path: Path, root: Path, *, given: bool) -> Entry:
     kind = sniff(head)
     if kind is None and suffix in _PDF_SUFFIXES and b"%PDF-" in head:
         kind = "pdf"
+    if kind is None and suffix in _OFFICE_SUFFIXES and head.startswith((_OLE, b"PK\3\4")):
+        kind = "office"
     if kind is not None:
         return SourceFile(path, root, printable(path.relative_to(root).as_posix()), kind)
-    claims = "a PDF" if suffix in _PDF_SUFFIXES else "an image" if suffix in _IMAGE_SUFFIXES else None
+    claims = _claim(suffix)
     if not head and (claims or given):
         return Failure(path, "The file is empty (0 bytes).")
     if claims:
         return Failure(path, f"The content is not {claims}, whatever the name says.")
     if given:
-        return Failure(path, "The content is neither a PDF nor an image of a known kind.")
-    return Skipped(path, "It is not a PDF or image.")
+        return Failure(path, "The content is neither a PDF, an image nor an office file of a known kind.")
+    return Skipped(path, "It is not a PDF, image or office file.")
+
+
+def _claim(suffix: str) -> str | None:
+    """What a file's name says it is."""
+    if suffix in _PDF_SUFFIXES:
+        return "a PDF"
+    if suffix in _IMAGE_SUFFIXES:
+        return "an image"
+    return "an office file" if suffix in _OFFICE_SUFFIXES else None
 
 
 def _is_hidden(path: Path) -> bool:

@@ -37,6 +37,7 @@ _log = logging.getLogger("jina_rag")
 MAX_LENGTH = 8192
 QUERY_LENGTH = 32
 Skiplist: TypeAlias = Literal["pylate", "stanford", "none"]
+_MATRYOSHKA = (128, 96, 64)
 _IGNORED = (r"roberta\.pooler\..*", r"roberta\.embeddings\.position_ids", r"lm_head\..*")
 
 
@@ -150,6 +151,11 @@ class ColbertV2(FromCheckpoint):
     def multi_dim(self) -> int:
         """Length of the rows."""
         return self._truncate_dim or self._full_dim
+
+    @property
+    def multi_matryoshka_dims(self) -> tuple[int, ...]:
+        """Lengths that rows can be cut to: those that the model was trained with (model card)."""
+        return tuple(dim for dim in _MATRYOSHKA if dim <= self.multi_dim)
 
     @property
     def dim(self) -> int:

@@ -77,12 +77,11 @@ def read_areas(
     for x0, y0, x1, y1 in areas:
         left, top = int(x0 * width), int(y0 * height)
         crop = image.crop((left, top, max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))))
-        # The models were trained on OpenCV's channel order.
-        pixels = np.asarray(crop.convert("RGB"))[:, :, ::-1]
+        pixels = np.asarray(crop.convert("RGB"))
         written = written_part(pixels)
         if written is None:
             continue
-        pixels = np.ascontiguousarray(pixels[written[1] : written[3], written[0] : written[2]])
+        pixels = pixels[written[1] : written[3], written[0] : written[2]]
         left, top = left + written[0], top + written[1]
         covered = (boxes - (left, top, left, top)).astype(np.float32)
         lines = [line for line in read_lines(pixels, covered, max_side=max_side) if line.score >= min_score]

@@ -1,4 +1,4 @@
-"""Where the lines of text are in an image: which parts of it to search, and rapidocr's detector for each."""
+"""Where the lines of text are in an image: which parts of it to search, and a network for each."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from jina_rag.ocr.reader import Pixels
 from jina_rag.ocr.weights import Models
 from jina_rag.types import Float32
-
-Pixels = npt.NDArray[np.uint8]
 
 # The network halves the image five times.
 _MULTIPLE = 32
@@ -36,8 +35,8 @@ def find_lines(loaded: Models, pixels: Pixels, *, max_side: int) -> list[Float32
     """Find lines of text.
 
     Args:
-        loaded: Its detector is used.
-        pixels: Shape (height, width, 3), BGR.
+        loaded: Its finder is used.
+        pixels: Shape (height, width, 3), RGB.
         max_side: The image, or each tile of a long one, is scaled down to this many pixels first.
 
     Returns:
@@ -45,10 +44,11 @@ def find_lines(loaded: Models, pixels: Pixels, *, max_side: int) -> list[Float32
     """
     height, width = pixels.shape[:2]
     along = 1 if height >= width else 0
+    tiles = _tiles(max(height, width), min(height, width))
     quads = []
-    for tile in _tiles(max(height, width), min(height, width)):
+    for tile in tiles:
         part = pixels[tile.start : tile.end] if along else pixels[:, tile.start : tile.end]
-        if np.ptp(part, axis=(0, 1)).max() < _CONTRAST:
+        if _contrast(part) < _CONTRAST:
             continue
         shift = np.array((0, tile.start) if along else (tile.start, 0), dtype=np.float32)
         for quad in _find(loaded, part, max_side):
@@ -78,13 +78,15 @@ def _tiles(long: int, short: int) -> list[_Tile]:
 def _find(loaded: Models, pixels: Pixels, max_side: int) -> Float32:
     import cv2
 
-    # Scaled here, because averaging keeps thin strokes, and the detector's own scaling leaves out pixels.
+    # Averaging keeps thin strokes.
     height, width = pixels.shape[:2]
     scale = min(1.0, max_side / max(height, width))
     size = [max(_MULTIPLE, round(side * scale / _MULTIPLE) * _MULTIPLE) for side in (width, height)]
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    detector = loaded.detector
-    quads, _ = detector.postprocess_op(detector.session(detector.get_preprocess()(small)), (height, width))
+    # The networks were trained on OpenCV's order of the channels.
+    picture = small[:, :, ::-1].transpose(2, 0, 1)[None] * np.float32(2 / 255) - np.float32(1)
+    certainty = loaded.finder.run(None, {"x": np.ascontiguousarray(picture)})[0]
+    quads, _ = loaded.outlines(certainty, (height, width))
     return np.asarray(quads, dtype=np.float32).reshape(-1, 4, 2)
 
 
@@ -109,8 +111,19 @@ def written_part(pixels: Pixels) -> tuple[int, int, int, int] | None:
 
 def _spread(pixels: Pixels, axis: int) -> npt.NDArray[np.uint8]:
     """Lightest less darkest value of each channel along an axis, as np.ptp gives it, in a fifth of the time."""
+    most, least = _extremes(pixels, axis)
+    return most - least
+
+
+def _contrast(pixels: Pixels) -> int:
+    """Lightest less darkest value of an image, of the channel where they are furthest apart."""
+    most, least = _extremes(pixels, 0)
+    return int((most.max(axis=0).astype(int) - least.min(axis=0)).max())
+
+
+def _extremes(pixels: Pixels, axis: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Lightest and darkest value of each channel along an axis."""
     import cv2
 
-    image = np.ascontiguousarray(pixels)
-    most, least = (cv2.reduce(image, axis, kind) for kind in (cv2.REDUCE_MAX, cv2.REDUCE_MIN))
-    return np.squeeze(most - least, axis=axis)
+    most, least = (cv2.reduce(pixels, axis, kind) for kind in (cv2.REDUCE_MAX, cv2.REDUCE_MIN))
+    return np.squeeze(most, axis=axis).astype(np.uint8), np.squeeze(least, axis=axis).astype(np.uint8)

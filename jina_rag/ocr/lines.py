@@ -1,25 +1,26 @@
-"""Lines of text as rapidocr reads them from an image, each with the place of every character."""
+"""Lines of text as they are read from an image, each with the place of every character."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from jina_rag.ocr.find import Pixels, find_lines
+from jina_rag.ocr.reader import Reading, read_crops
 from jina_rag.ocr.weights import Models, models
 from jina_rag.types import Box, Float32, Word
-
-if TYPE_CHECKING:
-    from rapidocr.ch_ppocr_rec.typings import WordInfo
 
 # Lines this much higher than wide hold text that runs down or up.
 _TALL = 1.5
 # Below this mean certainty the text may stand on its head: the other way round is tried as well.
 _DOUBT = 0.8
 _SAMPLE = 4
+# From this certainty on, of so many characters at least, it does not.
+_SURE = 0.9
+_LONG = 6
+# How long a line is, in its heights, whose certainty tells which way round it is.
+_TELLING = 8
 # How wide a space is, in letters.
 _SPACE = 0.5
 _KNOWN = 0.3
@@ -73,7 +74,7 @@ def read_lines(pixels: Pixels, known: Float32, *, max_side: int) -> list[Line]:
     """Find and read the lines of an image, in no particular order.
 
     Args:
-        pixels: Shape (height, width, 3), BGR.
+        pixels: Shape (height, width, 3), RGB.
         known: Boxes in pixels, shape (n, 4); lines that they cover by 30 % or more are not read.
         max_side: Lines are found in a copy no longer than this; they are read at full size.
     """
@@ -82,9 +83,21 @@ def read_lines(pixels: Pixels, known: Float32, *, max_side: int) -> list[Line]:
     lines = _read(loaded, pixels, [quad for quad in quads if not _is_tall(quad)])
     if lines and np.mean([line.score for line in lines]) < _DOUBT:
         lines = _surer_way(loaded, pixels, lines)
-    # Text that runs down (columns of Chinese or Japanese, pages turned right), or else up (labels of axes).
-    tall = _read(loaded, pixels, [_turned(quad, 1) for quad in quads if _is_tall(quad)])
-    return lines + (_surer_way(loaded, pixels, tall) if tall else [])
+    return lines + _read_tall(loaded, pixels, [_turned(quad, 1) for quad in quads if _is_tall(quad)])
+
+
+def _read_tall(loaded: Models, pixels: Pixels, quads: list[Float32]) -> list[Line]:
+    """Text that runs down (columns of Chinese or Japanese, pages turned right), or else up (labels of axes)."""
+    # The shortest that are long enough to tell, or else the longest.
+    quads = sorted(quads, key=lambda quad: (_aspect(quad) < _TELLING, abs(_aspect(quad) - _TELLING)))
+    lines = _read(loaded, pixels, quads[:_SAMPLE])
+    doubtful = [index for index, line in enumerate(lines) if line.score < _SURE or len(line.text) < _LONG]
+    other = dict(zip(doubtful, _read(loaded, pixels, [_turned(quads[i], 2) for i in doubtful]), strict=True))
+    if len(quads) <= _SAMPLE:
+        return [max(line, other.get(index, line), key=lambda line: line.score) for index, line in enumerate(lines)]
+    if sum(other[i].score - lines[i].score for i in doubtful) <= 0:
+        return lines + _read(loaded, pixels, quads[_SAMPLE:])
+    return _read(loaded, pixels, [_turned(quad, 2) for quad in quads])
 
 
 def _surer_way(loaded: Models, pixels: Pixels, lines: list[Line]) -> list[Line]:
@@ -111,26 +124,21 @@ def _read(loaded: Models, pixels: Pixels, quads: Sequence[Float32]) -> list[Line
     """Read each quad, in the direction its corners say; the result has the order of `quads`."""
     if not quads:
         return []
-    from rapidocr.ch_ppocr_rec import TextRecInput
     from rapidocr.utils.process_img import get_rotate_crop_image
 
-    crops = [get_rotate_crop_image(pixels, quad) for quad in quads]
-    found = loaded.recognizer(TextRecInput(img=crops, return_word_box=True))
-    return [
-        Line(text, score, quad, _edges(text, info))
-        for text, score, info, quad in zip(found.txts, found.scores, found.word_results, quads, strict=True)
-    ]
+    found = read_crops(loaded, [get_rotate_crop_image(pixels, quad) for quad in quads])
+    return [Line(read.text, read.score, quad, _edges(read)) for read, quad in zip(found, quads, strict=True)]
 
 
-def _edges(text: str, info: WordInfo) -> tuple[float, ...]:
-    """Half way between the middles of neighbours; rapidocr gives those of all characters but the spaces."""
-    written = [index for index, character in enumerate(text) if not character.isspace()]
+def _edges(read: Reading) -> tuple[float, ...]:
+    """Half way between the middles of neighbours; those of spaces say little."""
+    written = [index for index, character in enumerate(read.text) if not character.isspace()]
     if not written:
-        return (0.0,) * (len(text) + 1)
-    widths = np.full(len(text), _SPACE)
+        return (0.0,) * (len(read.text) + 1)
+    widths = np.full(len(read.text), _SPACE)
     widths[written] = 1
     ends = widths.cumsum()
-    middles = ((np.concatenate(info.word_cols) + 0.5) / info.line_txt_len).clip(0, 1)
+    middles = np.asarray(read.middles)[written]
     return (0.0, *np.interp(ends[:-1], (ends - widths / 2)[written], middles).tolist(), 1.0)
 
 
@@ -138,6 +146,11 @@ def _is_tall(quad: Float32) -> bool:
     # As get_rotate_crop_image measures, which would turn such a line by itself.
     sides = np.linalg.norm(np.roll(quad, -1, axis=0) - quad, axis=1)
     return int(max(sides[1], sides[3])) >= _TALL * int(max(sides[0], sides[2]))
+
+
+def _aspect(quad: Float32) -> float:
+    """How long it is along its text, in its heights."""
+    return float(np.linalg.norm(quad[1] - quad[0]) / max(np.linalg.norm(quad[3] - quad[0]), 1.0))
 
 
 def _turned(quad: Float32, quarters: int) -> Float32:

@@ -1,4 +1,4 @@
-"""The two stages of rapidocr: where their weights lie, whether those are what they should be, how they run."""
+"""The two networks of OCR: where their weights lie, whether those are what they should be, how they run."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from jina_rag._extras import require
 from jina_rag.errors import CheckpointError, MissingDependencyError
+from jina_rag.ocr.graph import Graph, Node
+from jina_rag.types import Float32
 
 # onnxruntime.InferenceSession, imported only when used.
 Session: TypeAlias = Any
 
 log = logging.getLogger(__name__)
-
-# Lines are read so many at once, each this high; a batch of short ones is this wide at least.
-_BATCH = 6
-_LINE_SHAPE = (3, 48, 32)
 
 # By the version of the rapidocr wheel. Another version has other files, which is no error.
 _SHA256 = {
@@ -30,24 +30,35 @@ _SHA256 = {
         "PP-OCRv6_rec_small.onnx": "6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
     },
 }
+_AGAIN = 'reinstall it with pip install --force-reinstall "rapidocr==3.10.*".'
+# Of rapidocr's DBPostProcess, as its pipeline sets them.
+_OUTLINES = {"thresh": 0.3, "box_thresh": 0.5, "unclip_ratio": 1.6, "use_dilation": True}
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """rapidocr's TextDetector and TextRecognizer; safe to call from many threads, as they only read their state."""
+    """Everything is safe to use from many threads, as it only reads its state.
 
-    detector: Any
-    recognizer: Any
+    Attributes:
+        finder: From an image to the certainty of each of its pixels to be text.
+        outlines: rapidocr's DBPostProcess: from those to the corners of lines.
+        encoder: From a line, 48 pixels high, to a vector for each of its steps.
+        classifier: From such vectors to a value for each character, the greater the more certain.
+        blank: The part of `classifier` that tells "no character": factors of a vector, then a constant. All
+            zero for weights of which we do not know how large those values get.
+        characters: What the classifier's values stand for; the first is "no character".
+    """
 
-
-class _Settings(dict[str, Any]):
-    """Read as rapidocr reads its settings: by item and by attribute."""
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # of any type
-        return self[name]
+    finder: Session
+    outlines: Any
+    encoder: Session
+    classifier: Session
+    blank: Float32
+    characters: tuple[str, ...]
 
 
 _models: Models | None = None
+_digest: str | None = None
 _lock = threading.Lock()
 
 
@@ -65,8 +76,24 @@ def models() -> Models:
     return _models
 
 
+def digest() -> str:
+    """The sha256 of both networks, which needs none of them loaded.
+
+    Raises:
+        MissingDependencyError: As `models`.
+        CheckpointError: As `models`.
+    """
+    global _digest
+    with _lock:
+        if _digest is None:
+            folder, release = _folder(), version("rapidocr")
+            files = (_verified(folder, task, release) for task in ("det", "rec"))
+            _digest = hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in files)).hexdigest()
+    return _digest
+
+
 def _folder() -> Path:
-    # Found, not imported: that takes a second and a half, and the weights are checked first.
+    # Found, not imported: that takes half a second, and the weights are checked first.
     spec = importlib.util.find_spec("rapidocr")
     if spec is None or not spec.submodule_search_locations:
         raise MissingDependencyError("OCR needs the package 'rapidocr', which is not installed: pip install rapidocr")
@@ -75,34 +102,72 @@ def _folder() -> Path:
 
 def _load(folder: Path, release: str) -> Models:
     require("cv2", package="opencv-python")
-    finder = _session(_verified(folder, "det", release))
-    reader = _session(_verified(folder, "rec", release))
-    from rapidocr import EngineType
-    from rapidocr.ch_ppocr_det import TextDetector
-    from rapidocr.ch_ppocr_rec import TextRecognizer
+    finder = Graph(_verified(folder, "det", release))
+    reader = Graph(_verified(folder, "rec", release))
+    for graph in (finder, reader):
+        # A quarter of a million of the finder's weights are so small that they make it three times as slow.
+        graph.flush_denormals()
+    from rapidocr.ch_ppocr_det.utils import DBPostProcess
 
     # Its logger writes to stderr, from the import on.
     logging.getLogger("RapidOCR").setLevel(logging.ERROR)
+    head = _head(reader, release)
+    encoder = _session(reader.part({"x": ("n", 3, 48, "width")}, {head.vectors: ("n", "steps", "size")}))
+    return Models(
+        finder=_session(finder.whole()),
+        outlines=DBPostProcess(**_OUTLINES),
+        encoder=encoder,
+        classifier=_session(reader.part({head.vectors: ("n", "size")}, {head.values: ("n", "characters")})),
+        blank=head.blank if release in _SHA256 else np.zeros_like(head.blank),
+        characters=_characters(encoder, head.outputs, release),
+    )
 
-    # With a session of ours rapidocr looks for no file and no download. Sides: `find_lines` scales.
-    shared = {"engine_type": EngineType.ONNXRUNTIME, "lang_type": "ch", "font_path": None}
-    detector = TextDetector(_Settings(shared, session=finder, limit_side_len=0, limit_type="min"))
-    recognizer = TextRecognizer(_Settings(shared, session=reader, rec_batch_num=_BATCH, rec_img_shape=_LINE_SHAPE))
-    outputs, known = reader.get_outputs()[0].shape[-1], len(recognizer.postprocess_op.character)
-    if known != outputs:
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The end of the reader's graph: names of the tensors before and after the classifier, and its size."""
+
+    vectors: str
+    values: str
+    blank: Float32
+    outputs: int
+
+
+def _head(graph: Graph, release: str) -> _Head:
+    """Find the classifier: vectors times weights plus biases, then the softmax, which nobody needs for all steps."""
+    makers = {name: node for node in graph.nodes for name in node.outputs}
+
+    def maker(name: str, kind: str) -> Node | None:
+        node = makers.get(name)
+        while node is not None and node.kind == "Identity":
+            node = makers.get(node.inputs[0])
+        return node if node is not None and node.kind == kind else None
+
+    add = maker(graph.nodes[-1].inputs[0], "Add") if graph.nodes[-1].kind == "Softmax" else None
+    product = maker(add.inputs[0], "MatMul") if add else None
+    biases = graph.weight(add.inputs[1]) if add else None
+    factors = graph.weight(product.inputs[1]) if product else None
+    if add is None or product is None or biases is None or factors is None:
+        raise CheckpointError(f"The OCR model of rapidocr {release} is built in another way than known: {_AGAIN}")
+    blank = np.append(factors.reshape(-1, len(biases))[:, 0], biases[0]).astype(np.float32)
+    return _Head(product.inputs[0], add.outputs[0], blank, len(biases))
+
+
+def _characters(encoder: Session, outputs: int, release: str) -> tuple[str, ...]:
+    listed = encoder.get_modelmeta().custom_metadata_map.get("character", "").splitlines()
+    known = ("", *listed, " ")
+    if len(known) != outputs:
         raise CheckpointError(
-            f"The OCR model of rapidocr {release} has {outputs} outputs for {known} characters: "
-            'reinstall it with pip install --force-reinstall "rapidocr==3.10.*".'
+            f"The OCR model of rapidocr {release} has {outputs} outputs for {len(known)} characters: {_AGAIN}"
         )
-    return Models(detector, recognizer)
+    return known
 
 
 def _verified(folder: Path, task: str, release: str) -> bytes:
     found = sorted(folder.glob(f"*_{task}_*.onnx"))
     if len(found) != 1:
         raise CheckpointError(
-            f"The wheel of rapidocr {release} should hold one {task} model, it holds {len(found)}: "
-            'reinstall it with pip install --force-reinstall "rapidocr==3.10.*".'
+            f"The wheel of rapidocr {release} should hold one {task} model, it holds {len(found)}: {_AGAIN}"
         )
     data = found[0].read_bytes()
     known = _SHA256.get(release)

@@ -1,60 +1,87 @@
 """What lies in an index folder, opened together and shared by every handle of the process.
 
-kb/manifest.sqlite3   documents, settings        kb/vectors/   the store
-kb/images/            screenshots and crops
+kb/manifest.sqlite3   documents, settings        kb/vectors/      the store
+kb/images/            screenshots and crops      kb/ocr.sqlite3   what OCR has read
+
+With a Qdrant server the vectors are there, and the rest in a folder of files.
 """
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jina_rag._version import __version__
+from jina_rag.config import Storage
 from jina_rag.errors import (
-    IndexCorruptError,
+    IndexLockedError,
     IndexMismatchError,
     IndexNotFoundError,
     IndexStateError,
     InvalidInputError,
 )
 from jina_rag.models.registry import load_embedder
+from jina_rag.ocr.cache import OcrCache
 from jina_rag.protocols import Embedder, MultiVectorStore
-from jina_rag.retrieval.manifest import SCHEMA_VERSION, Manifest, peek_settings
+from jina_rag.retrieval.care import Parts
+from jina_rag.retrieval.manifest import RATE, SCHEMA_VERSION, Manifest, peek_settings
 from jina_rag.stores.images import ImageFiles
 
 MANIFEST = "manifest.sqlite3"
 VECTORS = "vectors"
 IMAGES = "images"
+OCR = "ocr.sqlite3"
+_FILES = {"images": IMAGES, "manifest": MANIFEST, "ocr": OCR}
 DEFAULT_EMBEDDER = "lite"
 DENSE_DIM = 1024
 
 
 @dataclass
 class Handle:
-    """An open index folder.
+    """An open index.
 
     Attributes:
-        root: The folder.
-        store: Its vectors.
-        manifest: Its documents.
-        images: Its pictures.
+        location: Where it is, as a person calls it: the folder, or the server's address and the collection.
+        root: The folder with manifest and images.
+        parts: Its vectors, documents, pictures.
         settings: What it was built with.
+        storage: How its vectors are kept.
         users: How many `DocumentIndex` objects share it.
         writing: Held by whoever changes the index.
         model: The model, where one was at hand when the index was opened.
+        guard: Lock file that is held while an index on a server is changed; None for the embedded engine.
     """
 
+    location: str
     root: Path
-    store: MultiVectorStore
-    manifest: Manifest
-    images: ImageFiles
+    parts: Parts
     settings: dict[str, Any]
+    storage: Storage = field(default_factory=Storage)
     users: int = 0
     writing: threading.Lock = field(default_factory=threading.Lock)
     model: Embedder | None = None
+    guard: Path | None = None
+
+    @property
+    def store(self) -> MultiVectorStore:
+        """Its vectors."""
+        return self.parts.store
+
+    @property
+    def manifest(self) -> Manifest:
+        """Its documents."""
+        return self.parts.manifest
+
+    @property
+    def images(self) -> ImageFiles:
+        """Its pictures."""
+        return self.parts.images
 
     def embedder(self) -> Embedder:
         """Load the model that the index was built with.
@@ -67,10 +94,34 @@ class Handle:
         check_model(embedder, self)
         return embedder
 
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold this while the index is changed: one thread, and of a server's index one process, at a time.
+
+        Raises:
+            IndexLockedError: If another process changes the index.
+        """
+        with self.writing:
+            if self.guard is None:  # the embedded engine has locked its folder
+                yield
+                return
+            with locked(self.guard, self.location):
+                yield
+
+    def bytes_by_part(self) -> dict[str, int]:
+        """Bytes on disk: the parts of the store as far as it can tell, images, manifest, what OCR has read."""
+        by_part: Callable[[], dict[str, int]] | None = getattr(self.store, "bytes_by_part", None)
+        vectors = {f"vectors: {name}": size for name, size in by_part().items()} if by_part else {}
+        return {**vectors, **{name: size_on_disk(self.root / file) for name, file in _FILES.items()}}
+
     def release(self) -> None:
         """Flush and close everything."""
-        self.store.close()
-        self.manifest.close()
+        try:
+            self.store.close()
+        finally:
+            self.manifest.close()
+            if self.parts.ocr is not None:
+                self.parts.ocr.close()
 
 
 def check_model(embedder: str | Embedder | None, handle: Handle) -> None:
@@ -85,18 +136,25 @@ def check_model(embedder: str | Embedder | None, handle: Handle) -> None:
     if isinstance(embedder, str):
         if embedder not in (settings["embedder"], settings["asked"]):
             raise IndexMismatchError(
-                f"The index at {handle.root} was built with the model {settings['embedder']!r}, not with {embedder!r}: "
+                f"The index at {handle.location} was built with the model {settings['embedder']!r}, not with {embedder!r}: "
                 "open it without naming a model, or ingest into a new folder."
             )
     elif embedder.fingerprint != settings["fingerprint"]:
         raise IndexMismatchError(
-            f"The index at {handle.root} was built with {settings['fingerprint']} (jina-rag {settings['version']}), "
+            f"The index at {handle.location} was built with {settings['fingerprint']} (jina-rag {settings['version']}), "
             f"but the model at hand is {embedder.fingerprint}: ingest into a new folder."
         )
 
 
-def open_handle(root: Path, embedder: str | Embedder | None, *, create: bool) -> Handle:
-    """Open the index in `root`, or make one; see `DocumentIndex.open`."""
+def open_handle(
+    root: Path,
+    embedder: str | Embedder | None,
+    *,
+    create: bool,
+    storage: str | Storage | None = None,
+    template: Mapping[str, Any] | None = None,
+) -> Handle:
+    """Open the index in the folder `root`, or make one; see `DocumentIndex.open`."""
     if root.exists() and not root.is_dir():
         raise InvalidInputError(f"{root} is a file; an index is a folder.")
     made_here = not (root / MANIFEST).is_file()
@@ -105,41 +163,48 @@ def open_handle(root: Path, embedder: str | Embedder | None, *, create: bool) ->
     if made_here and root.is_dir() and any(entry.name != VECTORS for entry in root.iterdir()):
         raise IndexStateError(f"{root} holds other files: choose an empty or a new folder for the index.")
     # Before anything is written, so that a misspelt model leaves no half-made index behind.
-    fresh = _fresh(embedder) if made_here else None
+    fresh: tuple[dict[str, Any], Embedder | None] | None = None
+    if made_here:
+        fresh = (like(template), None) if template else fresh_settings(embedder, storage)
+    manifest = open_manifest(root, private=made_here)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        if made_here:
-            root.chmod(0o700)
-    except OSError as exc:
-        raise IndexStateError(f"The index folder {root} cannot be made: {exc.strerror}.") from exc
-    manifest = Manifest(root / MANIFEST)
-    try:
-        return _open(root, manifest, fresh, embedder)
+        return _open(root, manifest, fresh, embedder, storage)
     except BaseException:
         manifest.close()
         raise
 
 
+def open_manifest(root: Path, *, private: bool) -> Manifest:
+    """The manifest in a folder, which is made where there is none; with `private` for its owner's eyes only."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if private:
+            root.chmod(0o700)
+    except OSError as exc:
+        raise IndexStateError(f"The index folder {root} cannot be made: {exc.strerror}.") from exc
+    return Manifest(root / MANIFEST)
+
+
 def _open(
     root: Path,
     manifest: Manifest,
-    fresh: tuple[dict[str, Any], Embedder] | None,
+    fresh: tuple[dict[str, Any], Embedder | None] | None,
     embedder: str | Embedder | None,
+    storage: str | Storage | None,
 ) -> Handle:
     settings, model = manifest.settings(), None
     if not settings:  # a new index, or one that a process left that was killed here
-        settings, model = fresh or _fresh(embedder)
-    if settings.get("schema") != SCHEMA_VERSION:
-        raise IndexCorruptError(
-            f"The index at {root} has the format {settings.get('schema')!r}; this version of jina-rag reads "
-            f"{SCHEMA_VERSION}. Ingest the documents again into a new folder."
-        )
+        settings, model = fresh or fresh_settings(embedder, storage)
+    check_schema(settings, str(root))
+    kept = Storage.from_json(settings["storage"])
+    check_storage(storage, kept, str(root))
     # Imported here: `import jina_rag` must not load the engine.
     from jina_rag.stores.qdrant_edge import EdgeStore
 
-    store = EdgeStore.open(root / VECTORS, dim=settings["dim"], multi_dim=settings["multi_dim"])
-    handle = Handle(root, store, manifest, ImageFiles(root / IMAGES), settings, model=model)
+    store = EdgeStore.open(root / VECTORS, dim=settings["dim"], multi_dim=settings["multi_dim"], storage=kept)
     try:
+        parts = Parts(store, manifest, ImageFiles(root / IMAGES), OcrCache(root / OCR))
+        handle = Handle(str(root), root, parts, settings, storage=kept, model=model)
         check_model(embedder, handle)
         if not manifest.settings():
             manifest.write_settings(settings)
@@ -147,6 +212,39 @@ def _open(
         store.close()
         raise
     return handle
+
+
+def check_schema(settings: Mapping[str, Any], location: str) -> None:
+    """Refuse an index whose format this version does not read.
+
+    Raises:
+        IndexMismatchError: With the way out.
+    """
+    if settings.get("schema") != SCHEMA_VERSION:
+        raise IndexMismatchError(
+            f"The index at {location} has the format {settings.get('schema')!r} (jina-rag {settings.get('version')}); "
+            f"this version reads {SCHEMA_VERSION}. Ingest the documents again, into a new place."
+        )
+
+
+def check_storage(asked: str | Storage | None, kept: Storage, location: str) -> None:
+    """Refuse another way of keeping vectors than the index has.
+
+    Raises:
+        IndexMismatchError: With the way out.
+    """
+    if asked is not None and named_storage(asked) != kept:
+        raise IndexMismatchError(
+            f"The index at {location} keeps its vectors as {kept}, not as {named_storage(asked)}: open it without "
+            "naming a storage, or ingest into a new place."
+        )
+
+
+def named_storage(storage: str | Storage | None) -> Storage:
+    """A storage by its name, ``"exact"`` if there is none."""
+    if isinstance(storage, Storage):
+        return storage
+    return Storage.named(storage or "exact")
 
 
 def load_recorded(root: Path) -> Embedder | None:
@@ -163,9 +261,10 @@ def _load(settings: Mapping[str, Any]) -> Embedder:
     return load_embedder(settings["embedder"], revision=settings.get("revision"))
 
 
-def _fresh(embedder: str | Embedder | None) -> tuple[dict[str, Any], Embedder]:
+def fresh_settings(embedder: str | Embedder | None, storage: str | Storage | None) -> tuple[dict[str, Any], Embedder]:
     """What a new index records about its model, and that model."""
     asked = embedder if embedder is not None else DEFAULT_EMBEDDER
+    kept = named_storage(storage)
     model = load_embedder(asked) if isinstance(asked, str) else asked
     settings = {
         "schema": SCHEMA_VERSION,
@@ -174,10 +273,34 @@ def _fresh(embedder: str | Embedder | None) -> tuple[dict[str, Any], Embedder]:
         "embedder": model.name,
         "fingerprint": model.fingerprint,
         "dim": _dense_dim(model),
-        "multi_dim": model.multi_dim,
+        "multi_dim": _multi_dim(model, kept),
         "revision": getattr(model, "revision", None),
+        "storage": kept.to_json(),
+        "id": uuid.uuid4().hex,
     }
     return settings, model
+
+
+def _multi_dim(model: Embedder, storage: Storage) -> int:
+    """Length of the rows that an index keeps.
+
+    Raises:
+        InvalidInputError: If rows shall be cut to a length that the model was not trained for.
+    """
+    wanted = storage.multi_dim
+    known: Sequence[int] = getattr(model, "multi_matryoshka_dims", ())
+    if wanted is not None and wanted != model.multi_dim and wanted not in known:
+        raise InvalidInputError(
+            f"The rows of {model.name!r} cannot be cut to {wanted} dimensions: "
+            + (f"it was trained for {', '.join(map(str, known))}." if known else f"they have {model.multi_dim}.")
+        )
+    return wanted or model.multi_dim
+
+
+def like(template: Mapping[str, Any]) -> dict[str, Any]:
+    """What an index records that is made to be a copy of another one."""
+    copied = {key: value for key, value in template.items() if key != RATE}
+    return copied | {"id": uuid.uuid4().hex, "version": __version__}
 
 
 def _dense_dim(model: Embedder) -> int:
@@ -187,3 +310,32 @@ def _dense_dim(model: Embedder) -> int:
     """
     dims: Sequence[int] = getattr(model, "matryoshka_dims", ())
     return DENSE_DIM if model.dim > DENSE_DIM and DENSE_DIM in dims else model.dim
+
+
+@contextmanager
+def locked(file: Path, location: str) -> Iterator[None]:
+    """Hold a lock file.
+
+    Raises:
+        IndexLockedError: If another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(file, timeout=0, thread_local=False):
+            yield
+    except Timeout as exc:
+        raise IndexLockedError(
+            f"The index at {location} is being changed by another process, which uses {file.parent}: try again later."
+        ) from exc
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes of a file or folder on disk; the engine's files are sparse, so that their lengths would tell too much."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(_allocated(file.stat()) for file in files)
+
+
+def _allocated(status: os.stat_result) -> int:
+    blocks: int | None = getattr(status, "st_blocks", None)  # Windows has none
+    return status.st_size if blocks is None else min(status.st_size, blocks * 512)

@@ -1,26 +1,28 @@
-"""The front door: an index of page screenshots in a folder, to fill, search, explain and tend."""
+"""The front door: an index of page screenshots in a folder or on a server, to fill, search, explain and tend."""
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from jina_rag.config import IngestSettings
-from jina_rag.errors import IndexStateError, InvalidInputError
+from jina_rag.config import IngestSettings, Storage
+from jina_rag.errors import IndexMismatchError, IndexStateError, InvalidInputError
 from jina_rag.protocols import Embedder
+from jina_rag.retrieval.care import Problem, drop_orphans, refresh_locations, verify
 from jina_rag.retrieval.explain import Explanation
-from jina_rag.retrieval.handles import IMAGES, MANIFEST, VECTORS, Handle, check_model, open_handle
+from jina_rag.retrieval.handles import Handle, check_model, check_storage, open_handle
 from jina_rag.retrieval.manifest import DocumentRecord
 from jina_rag.retrieval.search import Searcher
+from jina_rag.retrieval.select import chosen_by_filter, chosen_by_name
 from jina_rag.types import IngestReport, ScoredPage, Where
 
 if TYPE_CHECKING:
+    from jina_rag.retrieval.estimate import IngestPlan
     from jina_rag.retrieval.ingest import IngestProgress
     from jina_rag.retrieval.plan import Metadata
 
@@ -38,10 +40,11 @@ class IndexStats:
         embedder: Name of the model.
         fingerprint: What the model's vectors depend on.
         version: Of jina_rag that made the index.
-        bytes: Bytes on disk by part: vectors, images, manifest.
+        storage: How vectors are kept.
+        bytes: Bytes on disk by part: the store's parts (``vectors: …``), images, manifest, ocr.
     """
 
-    location: Path
+    location: str
     documents: int
     pages: int
     regions: int
@@ -49,6 +52,7 @@ class IndexStats:
     embedder: str
     fingerprint: str
     version: str
+    storage: str
     bytes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -64,7 +68,7 @@ class DocumentIndex:
     process at a time, and within a process all handles on it share one store.
     """
 
-    _open: ClassVar[dict[Path, Handle]] = {}
+    _open: ClassVar[dict[str, Handle]] = {}
     _open_lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, shared: Handle, embedder: str | Embedder | None) -> None:
@@ -79,36 +83,77 @@ class DocumentIndex:
         location: str | os.PathLike[str],
         *,
         embedder: str | os.PathLike[str] | Embedder | None = None,
+        storage: str | Storage | None = None,
         create: bool = True,
+        files: str | os.PathLike[str] | None = None,
+        api_key: str | None = None,
     ) -> Self:
         """Open the index at `location`, or make a new one there.
 
         Args:
-            location: A folder. It is made readable by its owner only: it holds readable pages.
+            location: A folder, which is made readable by its owner only: it holds readable pages. Or a collection
+                of a Qdrant server, ``"http://host:6333/collection"``, where options may follow: ``?grpc=true``,
+                ``timeout=120``, ``shards=3``, ``replicas=2``, ``ca=FILE`` (see `stores.qdrant.QdrantConnection`).
             embedder: Name or folder of a model, or an embedder; None for the one the index was built with,
                 and ``"lite"`` for a new index.
+            storage: How a new index keeps its vectors: ``"exact"``, ``"balanced"``, ``"compact"``, or the knobs
+                beneath; None for ``"exact"``, and for what an index that exists was made with.
             create: Whether to make an index where there is none.
+            files: With a server: folder for the page images and the manifest, which a server does not keep; None
+                for one of this user. Who only searches needs none, and gets hits without images.
+            api_key: With a server; None for the environment variable QDRANT_API_KEY.
 
         Raises:
             IndexNotFoundError: If there is none and `create` is False.
             IndexLockedError: If another process has it open.
-            IndexMismatchError: If it was built with another model than `embedder`.
-            InvalidInputError: If `location` is a URL or a file.
+            IndexMismatchError: If it was built with another model than `embedder`, or another `storage`.
+            InvalidInputError: If `location` is a file or an address that makes no sense.
+            IndexStateError: If the server cannot be reached.
         """
+        return cls._open_at(location, embedder=embedder, storage=storage, create=create, files=files, api_key=api_key)
+
+    @classmethod
+    def _open_at(
+        cls,
+        location: str | os.PathLike[str],
+        *,
+        embedder: str | os.PathLike[str] | Embedder | None = None,
+        storage: str | Storage | None = None,
+        create: bool = True,
+        files: str | os.PathLike[str] | None = None,
+        api_key: str | None = None,
+        template: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """As `open`; a new index takes what it records about its model from `template`."""
         if isinstance(embedder, os.PathLike):
             embedder = os.fspath(embedder)
-        if "://" in os.fspath(location):
-            raise InvalidInputError(
-                f"{os.fspath(location)}: this version keeps indexes in folders; a Qdrant server comes with a later one."
-            )
-        root = Path(os.path.abspath(location))
+        name = os.fspath(location)
+        remote = "://" in name
+        if not remote and (files is not None or api_key is not None):
+            raise InvalidInputError("files and api_key go with the address of a Qdrant server, not with a folder.")
         with cls._open_lock:
-            key = Path(os.path.realpath(root))
+            key = name if remote else os.path.realpath(os.path.abspath(name))
             shared = cls._open.get(key)
             if shared is not None:
                 check_model(embedder, shared)
+                check_storage(storage, shared.storage, shared.location)
+            elif remote:
+                from jina_rag.retrieval.server import open_server
+
+                shared = open_server(
+                    name,
+                    embedder,
+                    create=create,
+                    storage=storage,
+                    files=None if files is None else Path(files),
+                    api_key=api_key,
+                    template=template,
+                )
             else:
-                shared = cls._open[key] = open_handle(root, embedder, create=create)
+                shared = open_handle(
+                    Path(os.path.abspath(name)), embedder, create=create, storage=storage, template=template
+                )
+            cls._open[key] = shared
             shared.users += 1
             return cls(shared, embedder)
 
@@ -131,18 +176,24 @@ class DocumentIndex:
         metadata: Metadata | None = None,
         settings: IngestSettings | None = None,
         progress: Callable[[IngestProgress], None] | None = None,
+        sync: bool = False,
+        again: bool = False,
     ) -> IngestReport:
         """Index what is new or changed among files and folders; what is known and unchanged is left alone.
 
-        A file or page that cannot be read is reported and the rest goes on. Ctrl-C stops the run and leaves an
-        index that can be searched; the same call again goes on from there.
+        A file that was moved is not embedded again, copies of a file are stored once and cited at all places, and a
+        changed file's old pages are found until its new ones are complete. A file or page that cannot be read is
+        reported and the rest goes on. Ctrl-C stops the run and leaves an index that can be searched; the same call
+        again goes on from there.
 
         Args:
-            paths: Files and folders.
+            paths: Files, folders, and globs such as ``reports/**/*.pdf``.
             metadata: For every document, or a function from its path to its metadata; JSON values. Search can
-                filter by it.
-            settings: How pages are rendered and read.
+                filter by it. What stands in ``report.pdf.json`` or ``report.json`` is added to it.
+            settings: How pages are rendered and read, and what that may cost.
             progress: Called now and then with how far the run has come.
+            sync: Whether documents are removed whose file is gone from the given folders.
+            again: Whether unchanged documents are read and embedded again, to try failed pages or new settings.
 
         Raises:
             InvalidInputError: If a path does not exist.
@@ -152,19 +203,57 @@ class DocumentIndex:
         from jina_rag.retrieval.ingest import Ingestion
 
         shared = self._alive
-        several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-        with shared.writing:
+        with shared.changing():
             run = Ingestion(
-                store=shared.store,
-                manifest=shared.manifest,
-                images=shared.images,
+                parts=shared.parts,
                 embedder=lambda: self.embedder,
                 dim=shared.settings["dim"],
+                storage=shared.storage,
                 settings=settings or IngestSettings(),
                 metadata=metadata,
                 progress=progress,
+                sync=sync,
+                again=again,
             )
-            return run.run(several, exclude=[shared.root])
+            return run.run(_several(paths), exclude=[shared.root])
+
+    def plan(
+        self,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        metadata: Metadata | None = None,
+        settings: IngestSettings | None = None,
+        sync: bool = False,
+        again: bool = False,
+    ) -> IngestPlan:
+        """What `ingest` would do with the same arguments: files, pages, time and disk. Nothing is changed.
+
+        Time and disk are estimated from earlier runs of this index, or else from a few pages that are rendered and
+        embedded for it and thrown away.
+
+        Raises:
+            InvalidInputError: If a path does not exist.
+        """
+        from jina_rag.retrieval.estimate import Estimate
+
+        shared = self._alive
+        estimate = Estimate(
+            parts=shared.parts,
+            embedder=lambda: self.embedder,
+            dim=shared.settings["dim"],
+            storage=shared.storage,
+            settings=settings or IngestSettings(),
+        )
+        stats = self.stats()
+        return estimate.plan(
+            _several(paths),
+            metadata=metadata,
+            sync=sync,
+            again=again,
+            exclude=[shared.root],
+            indexed_pages=stats.pages,
+            indexed_bytes=sum(stats.bytes.values()),
+        )
 
     def search(
         self,
@@ -208,11 +297,7 @@ class DocumentIndex:
         embedder = self.embedder
         if self._searcher is None:
             self._searcher = Searcher(
-                store=shared.store,
-                manifest=shared.manifest,
-                images=shared.images,
-                embedder=embedder,
-                dim=shared.settings["dim"],
+                parts=shared.parts, embedder=embedder, dim=shared.settings["dim"], storage=shared.storage
             )
         return self._searcher
 
@@ -222,45 +307,106 @@ class DocumentIndex:
         """Every document, by id; those whose indexing was interrupted have ``done`` False."""
         return self._alive.manifest.documents()
 
-    def delete(self, document: str | os.PathLike[str]) -> int:
+    def delete(self, document: str | os.PathLike[str] | None = None, *, filter: Where | None = None) -> int:
         """Remove documents, their vectors and their images.
 
         Args:
             document: A document's id, its file (which need not exist any more), a folder of files, or a glob
                 over ids such as ``reports/2023-*``.
+            filter: As in `search`, by ``path``, ``doc_id`` or metadata: documents that match all of it.
 
         Returns:
             How many documents were removed.
-        """
-        from jina_rag.retrieval.ingest import drop_parts
 
+        Raises:
+            InvalidInputError: If neither is given, or the filter makes no sense.
+        """
+        if document is None and not filter:
+            raise InvalidInputError("Say which documents to remove: an id, a file, a folder, a glob or a filter.")
         shared = self._alive
-        with shared.writing:
-            chosen = _matching(shared.manifest.documents(), os.fspath(document))
+        with shared.changing():
+            chosen = shared.manifest.documents()
+            if document is not None:
+                chosen = chosen_by_name(chosen, os.fspath(document))
+            if filter:
+                chosen = chosen_by_filter(chosen, filter)
             for record in chosen:
-                parts = shared.manifest.forget(record.doc_id)
-                drop_parts(parts, store=shared.store, manifest=shared.manifest, images=shared.images)
+                shared.manifest.forget(record.doc_id)
             if chosen:
+                drop_orphans(shared.parts)
+                for sha256 in {record.sha256 for record in chosen}:
+                    refresh_locations(shared.parts, sha256)  # of copies that stay
                 shared.store.flush()
             return len(chosen)
+
+    def verify(self) -> list[Problem]:
+        """Hold vectors, images and manifest against each other; nothing is changed.
+
+        Returns:
+            What is amiss and which documents to ingest again; empty for an index in order.
+        """
+        return verify(self._alive.parts)
+
+    def copy_to(
+        self,
+        location: str | os.PathLike[str],
+        *,
+        files: str | os.PathLike[str] | None = None,
+        api_key: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Copy this index to another place: a folder, or a Qdrant server for one that outgrew this machine.
+
+        Points are streamed and requests filled by bytes. A copy that was stopped is gone on with by the same call;
+        what the target has already is not sent again. Nothing is embedded.
+
+        Args:
+            location: As in `open`: a new place, or one that an interrupted copy of this index has begun.
+            files: As in `open`.
+            api_key: As in `open`.
+            progress: Called with (points done, points in all).
+
+        Returns:
+            How many points were sent.
+
+        Raises:
+            IndexMismatchError: If the target holds an index of another model.
+        """
+        from jina_rag.retrieval.copy import copy_index
+
+        shared = self._alive
+        with DocumentIndex._open_at(
+            location, files=files, api_key=api_key, storage=shared.storage, template=shared.settings
+        ) as target:
+            other = target._alive
+            if other is shared:
+                raise InvalidInputError(f"{shared.location} cannot be copied onto itself.")
+            if other.settings["fingerprint"] != shared.settings["fingerprint"]:
+                raise IndexMismatchError(
+                    f"{other.location} was built with {other.settings['fingerprint']}, this index with "
+                    f"{shared.settings['fingerprint']}: copy to a new place."
+                )
+            with shared.changing(), other.changing():
+                return copy_index(shared.parts, other.parts, progress=progress)
 
     def stats(self) -> IndexStats:
         """What the index holds and what it weighs."""
         shared = self._alive
         settings = shared.settings
         return IndexStats(
-            location=shared.root,
+            location=shared.location,
             **shared.manifest.totals(),
             pending=len(shared.manifest.pending()),
             embedder=settings["embedder"],
             fingerprint=settings["fingerprint"],
             version=settings["version"],
-            bytes={name: _size(shared.root / name) for name in (VECTORS, IMAGES, MANIFEST)},
+            storage=str(shared.storage),
+            bytes=shared.bytes_by_part(),
         )
 
     @property
     def location(self) -> Path:
-        """The folder of the index."""
+        """The folder of the index: its vectors, unless they are on a server, its images and its manifest."""
         return self._alive.root
 
     # -- life ----------------------------------------------------------------------------------------------
@@ -279,7 +425,8 @@ class DocumentIndex:
                 return
             shared.users -= 1
             if shared.users == 0:
-                self._open.pop(Path(os.path.realpath(shared.root)), None)
+                for key in [key for key, handle in self._open.items() if handle is shared]:
+                    del self._open[key]
                 shared.release()
 
     def __enter__(self) -> Self:
@@ -293,25 +440,8 @@ class DocumentIndex:
     def __repr__(self) -> str:
         if self._shared is None:
             return "DocumentIndex(closed)"
-        return f"DocumentIndex({str(self._shared.root)!r}, embedder={self._shared.settings['embedder']!r})"
+        return f"DocumentIndex({self._shared.location!r}, embedder={self._shared.settings['embedder']!r})"
 
 
-def _matching(records: Sequence[DocumentRecord], pattern: str) -> list[DocumentRecord]:
-    """Documents called by id, by file, by folder, or by a glob over ids."""
-    exact = [record for record in records if record.doc_id == pattern]
-    if exact:
-        return exact
-    path = Path(os.path.abspath(pattern))
-    placed = [record for record in records if record.path == path or path in record.path.parents]
-    return placed or [record for record in records if fnmatch.fnmatchcase(record.doc_id, pattern)]
-
-
-def _size(path: Path) -> int:
-    """Bytes on disk; the engine's files are sparse, so that their lengths would tell far too much."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(_allocated(file.stat()) for file in files)
-
-
-def _allocated(status: os.stat_result) -> int:
-    blocks: int | None = getattr(status, "st_blocks", None)  # Windows has none
-    return status.st_size if blocks is None else min(status.st_size, blocks * 512)
+def _several(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
+    return [paths] if isinstance(paths, str | os.PathLike) else list(paths)

@@ -1,36 +1,35 @@
-"""From files to points: what is new is rendered, embedded and stored; what is known is left alone.
+"""One run of ingestion: find what is new or changed, render it, embed it, store it, and say what became of each file.
 
-The order of writing makes a run that is killed at any moment harmless; it is described in `manifest`.
+Memory does not grow with the number of pages: pages stream through bounded queues, and a batch is stored before the
+next one is embedded. The order of writing (see `manifest`) makes a run that is stopped anywhere one that can be
+gone on with.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from jina_rag import lexical
-from jina_rag.config import IngestSettings
+from jina_rag.config import IngestSettings, Storage
 from jina_rag.errors import DocumentError, IndexStateError, JinaRagError
-from jina_rag.ingestion.pages import DocumentEnd, DocumentStart, open_document, read_pages
+from jina_rag.ingestion.documents import open_isolated
+from jina_rag.ingestion.pages import DocumentEnd, DocumentStart, read_pages
 from jina_rag.ingestion.sources import Skipped, SourceFile, find_sources
-from jina_rag.protocols import Embedder, MultiVectorStore
-from jina_rag.retrieval.hubness import Background
-from jina_rag.retrieval.manifest import DocumentRecord, Manifest, Part
-from jina_rag.retrieval.places import describe
-from jina_rag.retrieval.plan import Metadata, Planner, Work
+from jina_rag.protocols import Embedder
+from jina_rag.retrieval.care import Parts, drop_orphans, drop_parts, refresh_locations, tidy
+from jina_rag.retrieval.manifest import RATE, DocumentRecord, Part
+from jina_rag.retrieval.near import NearDuplicates
+from jina_rag.retrieval.plan import Metadata, Placed, Planner, Unchanged, Work, gone, sidecars_of
+from jina_rag.retrieval.points import Encoded, PointMaker
 from jina_rag.stores import schema
-from jina_rag.stores.images import ImageFiles
-from jina_rag.types import Box, Failure, Float32, IngestReport, Page, Point, TokenGrid
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from jina_rag.stores.space import check_space
+from jina_rag.types import Failure, IngestReport, Page, Point
 
 BATCH_PAGES = 8
 """Pages embedded together. Enough to fill batches, few enough to keep memory flat."""
@@ -61,9 +60,10 @@ class IngestProgress:
 class _Open:
     """A document on its way: how many of its pages are stored, and what went wrong."""
 
-    record: DocumentRecord
+    work: Work
     waiting: int = 0
     ended: bool = False
+    by_name: bool = False
     failures: list[Failure] = field(default_factory=list)
     warnings: list[Failure] = field(default_factory=list)
 
@@ -74,30 +74,35 @@ class Ingestion:
     def __init__(
         self,
         *,
-        store: MultiVectorStore,
-        manifest: Manifest,
-        images: ImageFiles,
+        parts: Parts,
         embedder: Callable[[], Embedder],
         dim: int,
+        storage: Storage,
         settings: IngestSettings,
         metadata: Metadata | None = None,
         progress: Callable[[IngestProgress], None] | None = None,
+        sync: bool = False,
+        again: bool = False,
     ) -> None:
-        self._store = store
-        self._manifest = manifest
-        self._images = images
+        self._parts = parts
+        self._manifest = parts.manifest
         self._load = embedder
         self._dim = dim
+        self._storage = storage
         self._settings = settings
-        self._planner = Planner(manifest, store, metadata)
+        self._planner = Planner(parts.manifest, parts.store, metadata=metadata, sidecars=settings.sidecars, again=again)
+        self._near = NearDuplicates(parts.store, parts.images)
         self._progress = progress
+        self._sync = sync
         self._state = IngestProgress(0, 0, 0, 0)
+        self._report = IngestReport()
         self._failed: list[Failure] = []
         self._warnings: list[Failure] = []
+        self._skipped: list[Failure] = []
+        self._duplicates: list[Failure] = []
+        self._later: list[Placed] = []
         self._open: dict[str, _Open] = {}
         self._batch: list[Page] = []
-        self._pages = self._regions = self._documents = self._unchanged = 0
-        self._background: Background | None = None
         self._last_checkpoint = time.monotonic()
 
     def run(self, paths: Sequence[str | os.PathLike[str]], *, exclude: Sequence[Path] = ()) -> IngestReport:
@@ -108,22 +113,11 @@ class Ingestion:
             IndexStateError: If the index cannot be written (disk full, no permission); what is in stays usable.
         """
         started = time.monotonic()
-        self._tidy()
-        skipped: list[Failure] = []
-        todo: list[Work] = []
+        sources = find_sources(paths, exclude=exclude)
+        tidy(self._parts)
         interrupted = False
         try:
-            for entry in find_sources(paths, exclude=exclude):
-                if isinstance(entry, Failure):
-                    self._failed.append(entry)
-                elif isinstance(entry, Skipped):
-                    skipped.append(Failure(path=entry.path, reason=entry.reason))
-                elif isinstance(found := self._planner.look(entry), Work):
-                    todo.append(found)
-                elif isinstance(found, Failure):
-                    self._failed.append(found)
-                else:
-                    self._repeat(found)
+            todo = self._plan(sources)
             self._count(todo)
             self._read(todo)
         except KeyboardInterrupt:
@@ -136,37 +130,98 @@ class Ingestion:
                 "command again: it goes on where it stopped."
             ) from exc
         self._checkpoint(force=True)
-        return IngestReport(
-            documents=self._documents,
-            pages=self._pages,
-            regions=self._regions,
-            unchanged=self._unchanged,
-            skipped=tuple(skipped),
+        if not interrupted:
+            for placed in self._later:
+                self._place(placed)
+            if self._sync:
+                self._remove_gone([Path(path) for path in paths])
+        seconds = time.monotonic() - started
+        self._remember_rate(seconds)
+        return replace(
+            self._report,
+            duplicates=tuple(self._duplicates),
+            skipped=tuple(self._skipped),
             failed=tuple(self._failed),
-            warnings=tuple(self._warnings),
-            seconds=time.monotonic() - started,
+            warnings=tuple(self._planner.warnings + self._warnings),
+            seconds=seconds,
             interrupted=interrupted,
         )
+
+    def _remember_rate(self, seconds: float) -> None:
+        """For estimates: how long the pages of this index have taken."""
+        if self._report.pages:
+            pages, before = self._manifest.settings().get(RATE, (0, 0.0))
+            self._manifest.write_settings({RATE: (pages + self._report.pages, round(before + seconds, 1))})
 
     @functools.cached_property
     def _embedder(self) -> Embedder:
         """Loaded when there is something to embed: most runs find everything unchanged."""
         return self._load()
 
+    @functools.cached_property
+    def _maker(self) -> PointMaker:
+        return PointMaker(
+            self._embedder,
+            self._parts.images,
+            dim=self._dim,
+            quality=self._settings.jpeg_quality,
+            storage=self._storage,
+        )
+
     # -- what needs work -----------------------------------------------------------------------------------
 
-    def _tidy(self) -> None:
-        """Remove image files that a killed run wrote and never referred to."""
-        if self._manifest.pending():
-            referenced = self._manifest.images()
-            for name in list(self._images.names()):
-                if name not in referenced:
-                    self._images.delete(name)
+    def _plan(self, sources: Iterator[Any]) -> list[Work]:
+        todo: list[Work] = []
+        sidecars: set[Path] = set()
+        for entry in sources:
+            if isinstance(entry, Failure):
+                self._failed.append(entry)
+            elif isinstance(entry, Skipped):
+                self._skipped.append(Failure(path=entry.path, reason=entry.reason))
+            else:
+                sidecars.update(sidecars_of(entry.path))
+                found = self._planner.look(entry)
+                if isinstance(found, Work):
+                    todo.append(found)
+                elif isinstance(found, Failure):
+                    self._failed.append(found)
+                elif isinstance(found, Unchanged):
+                    self._repeat(found.record)
+                elif self._manifest.is_done(found.record.sha256):
+                    self._place(found)
+                else:  # the same as a file of this run, whose content is still to come
+                    self._later.append(found)
+        if self._settings.sidecars:
+            self._skipped = [entry for entry in self._skipped if entry.path not in sidecars]
+        return todo
 
     def _repeat(self, known: DocumentRecord) -> None:
         """Count a document that is indexed as it is; pages that failed then have still failed."""
         self._failed.extend(known.failures)
-        self._unchanged += known.pages > 0
+        self._tally(unchanged=known.pages > 0)
+
+    def _place(self, placed: Placed) -> None:
+        """Let a document point at a content that is in the index."""
+        record, other = placed.record, placed.other
+        if not self._manifest.is_done(record.sha256):
+            self._failed.append(Failure(record.path, "The file with the same content could not be indexed."))
+            return
+        before = self._manifest.document(record.doc_id)
+        self._manifest.place(record, replacing=other.doc_id if other and placed.how == "moved" else None)
+        stale = (before.path, dict(before.metadata), before.sha256) if before else None
+        if stale != (record.path, dict(record.metadata), record.sha256):
+            refresh_locations(self._parts, record.sha256)
+        if before is not None and (before.sha256 != record.sha256 or not before.done):
+            refresh_locations(self._parts, before.sha256)
+            drop_orphans(self._parts)
+        now = self._manifest.document(record.doc_id)
+        assert now is not None, "a document that was just placed"
+        self._failed.extend(now.failures)
+        if placed.how == "duplicate" and other is not None:
+            reason = f"It has the same content as {other.doc_id}: stored once, cited at both places."
+            self._duplicates.append(Failure(record.path, reason))
+        else:
+            self._tally(unchanged=now.pages > 0, moved=placed.how == "moved")
 
     def _count(self, todo: Sequence[Work]) -> None:
         """Count the pages that need work, for the time left; a document that cannot be opened is reported later."""
@@ -175,7 +230,7 @@ class Ingestion:
         pages = 0
         for work in todo:
             try:
-                with open_document(work.source, self._settings) as document:
+                with open_isolated(work.source, self._settings) as document:
                     pages += document.page_count
             except DocumentError:
                 continue
@@ -184,21 +239,21 @@ class Ingestion:
     # -- the work ------------------------------------------------------------------------------------------
 
     def _read(self, todo: Sequence[Work]) -> None:
-        records = {work.record.path: work.record for work in todo}
-        current: _Open | None = None
+        works = {work.source.path: work for work in todo}
         sources: Iterator[SourceFile] = (
-            replace(work.source, doc_id=work.record.doc_id, done=self._planner.stored_pages(work.record))
+            replace(
+                work.source,
+                doc_id=work.record.doc_id,
+                done=self._planner.stored_pages(work),
+                revision=work.record.sha256,
+            )
             for work in todo
         )
-        with closing(read_pages(sources, self._settings)) as events:
+        current: _Open | None = None
+        with closing(read_pages(sources, self._settings, ocr_cache=self._parts.ocr)) as events:
             for event in events:
                 if isinstance(event, DocumentStart):
-                    record = records[Path(os.path.abspath(event.source.path))]
-                    self._manifest.begin(record)
-                    current = _Open(record)
-                    current.warnings += [Failure(event.source.path, warning) for warning in event.warnings]
-                    self._open[record.doc_id] = current
-                    self._tell(current=record.doc_id)
+                    current = self._start(works[event.source.path], event)
                 elif isinstance(event, Page):
                     assert current is not None, "a page before its document"
                     current.warnings += [Failure(event.path, warning, event.number) for warning in event.warnings]
@@ -207,7 +262,7 @@ class Ingestion:
                     if len(self._batch) >= BATCH_PAGES:
                         self._embed()
                 elif isinstance(event, Failure):
-                    self._fail(event)
+                    self._fail(event, current)
                 elif isinstance(event, DocumentEnd):
                     assert current is not None, "an end without a start"
                     current.ended = True
@@ -215,43 +270,64 @@ class Ingestion:
                 self._checkpoint()
             self._embed()
 
-    def _fail(self, failure: Failure) -> None:
+    def _start(self, work: Work, event: DocumentStart) -> _Open:
+        self._manifest.begin(work.record)
+        opened = _Open(work)
+        opened.warnings += [Failure(event.source.path, warning) for warning in event.warnings]
+        self._open[work.record.doc_id] = opened
+        self._tell(current=work.record.doc_id)
+        return opened
+
+    def _fail(self, failure: Failure, current: _Open | None) -> None:
         self._failed.append(failure)
         if failure.page is None:
             self._tell(documents=self._state.documents + 1)
             return
         self._tell(pages=self._state.pages + 1)
-        for document in self._open.values():
-            if document.record.path == Path(os.path.abspath(failure.path)):
-                document.failures.append(failure)
+        assert current is not None, "a failed page before its document"
+        current.failures.append(failure)
 
     def _embed(self) -> None:
         """Embed and store the pages that have gathered."""
         pages, self._batch = self._batch, []
         if not pages:
             return
+        encoded = list(self._encode(pages))
+        repeats = self._near.find([(self._page_id(page), page, vectors.dense) for page, vectors in encoded])
         points: list[Point] = []
-        parts: dict[str, list[Part]] = {}
-        for page, dense, rows, grid in self._encode(pages):
-            record = self._open[page.doc_id].record
-            point, page_parts = self._point(record, page, dense, rows, grid)
-            points.append(point)
-            parts.setdefault(record.doc_id, []).extend(page_parts)
-        for doc_id, page_parts in parts.items():
-            self._manifest.add_parts(doc_id, self._open[doc_id].record.sha256, page_parts)
+        for doc_id in dict.fromkeys(page.doc_id for page, _ in encoded):
+            mine = [(page, vectors) for page, vectors in encoded if page.doc_id == doc_id]
+            points += self._points(self._open[doc_id], mine, repeats)
+        check_space(self._parts.images.folder.parent, sum(map(schema.size_of, points)))
         for batch in schema.batches(points):
-            self._store.upsert(batch)
+            self._parts.store.upsert(batch)
         for page in pages:
             self._open[page.doc_id].waiting -= 1
-        self._pages += len(points)
-        self._regions += sum(part.kind != "page" for group in parts.values() for part in group)
+        pages_made = sum(point.payload[schema.KIND] == "page" for point in points)
+        self._tally(pages=pages_made, regions=len(points) - pages_made, repeated=len(repeats))
         self._tell(pages=self._state.pages + len(pages))
 
-    def _encode(self, pages: Sequence[Page]) -> Iterator[tuple[Page, Float32, Float32, TokenGrid | None]]:
+    def _points(self, opened: _Open, pages: Sequence[tuple[Page, Encoded]], repeats: dict[str, str]) -> list[Point]:
+        """The points of some pages of one document, noted in the manifest before they are written."""
+        record = opened.work.record
+        opened.by_name = opened.by_name or any(self._maker.is_by_name(page) for page, _ in pages)
+        # Copies of the file that the index had before are cited from the start, too.
+        others = [d for d in self._manifest.documents_of(record.sha256, waiting=True) if d.doc_id != record.doc_id]
+        made = self._maker.make([record, *others], pages, repeats)
+        stale: list[Part] = self._manifest.add_parts(record.sha256, [part for _, part in made])
+        drop_parts(self._parts, stale)
+        for page, _ in pages:
+            if note := self._maker.notes.pop(schema.point_id(record.sha256, page.number), None):
+                opened.warnings.append(Failure(page.path, note, page.number))
+        return [point for point, _ in made]
+
+    def _page_id(self, page: Page) -> str:
+        return schema.point_id(self._open[page.doc_id].work.record.sha256, page.number)
+
+    def _encode(self, pages: Sequence[Page]) -> Iterator[tuple[Page, Encoded]]:
         """Embed together; if that fails, one by one, so that one page's fault stays its own."""
         try:
-            dim = self._dim if self._dim != self._embedder.dim else None
-            result = self._embedder.encode_document([self._input(page) for page in pages], truncate_dim=dim)
+            vectors = self._maker.encode([self._maker.input_of(page) for page in pages])
         except JinaRagError as exc:
             if len(pages) > 1:
                 for page in pages:
@@ -262,67 +338,7 @@ class Ingestion:
             self._failed.append(failure)
             self._open[page.doc_id].failures.append(failure)
             return
-        assert result.single is not None
-        assert result.multi is not None
-        grids = result.grids or [None] * len(pages)
-        yield from zip(pages, result.single, result.multi, grids, strict=True)
-
-    def _input(self, page: Page) -> Page | str:
-        """The page; for an embedder that reads words, a page without any is known by its file name."""
-        if page.words or self._embedder.reads == "pixels":
-            return page
-        return " ".join(re.findall(r"[^\W_]+", PurePosixPath(page.doc_id).stem))
-
-    def _point(
-        self,
-        record: DocumentRecord,
-        page: Page,
-        dense: Float32,
-        rows: Float32,
-        grid: TokenGrid | None,
-    ) -> tuple[Point, list[Part]]:
-        """Write the page's images and make its point."""
-        quality = self._settings.jpeg_quality
-        image = self._images.put(page.screenshot.image, quality)
-        crops = [self._images.put(_crop(page, region.box), quality) for region in page.regions]
-        point_id = schema.point_id(record.doc_id, record.sha256, page.number)
-        # File names are often the only words a photo has, and people search for them.
-        words = f"{page.text}\n{PurePosixPath(page.doc_id).stem}"
-        point = Point(
-            id=point_id,
-            dense=dense,
-            multi=rows if len(rows) else None,
-            lexical=lexical.document_vector(words),
-            payload={
-                schema.KIND: "page",
-                schema.DOC_ID: record.doc_id,
-                schema.PAGE: page.number,
-                schema.PAGE_COUNT: page.count,
-                schema.REVISION: record.sha256,
-                schema.IMAGE: image,
-                schema.META: dict(record.metadata),
-                schema.BIAS: self._bias(rows),
-                **describe(page, rows, grid, crops),
-            },
-        )
-        parts = [Part(point_id, page.number, "page", image)]
-        parts += [
-            Part(
-                schema.point_id(record.doc_id, record.sha256, page.number, f"region{n}"),
-                page.number,
-                region.kind,
-                crop,
-            )
-            for n, (region, crop) in enumerate(zip(page.regions, crops, strict=True))
-        ]
-        return schema.fit(point), parts
-
-    def _bias(self, rows: Float32) -> float:
-        if not self._embedder.hubness:
-            return 0.0
-        if self._background is None:
-            self._background = Background(self._embedder)
-        return self._background.bias(rows)
+        yield from zip(pages, vectors, strict=True)
 
     # -- finishing -----------------------------------------------------------------------------------------
 
@@ -331,34 +347,45 @@ class Ingestion:
         ready = [document for document in self._open.values() if document.ended and not document.waiting]
         if not ready or not (force or time.monotonic() - self._last_checkpoint > CHECKPOINT_SECONDS):
             if force:
-                self._store.flush()
+                self._parts.store.flush()
             return
-        self._store.flush()
+        self._parts.store.flush()
         for document in ready:
-            del self._open[document.record.doc_id]
-            self._warnings += document.warnings
-            old = self._manifest.finish(document.record.doc_id, failures=document.failures, warnings=document.warnings)
-            drop_parts(old, store=self._store, manifest=self._manifest, images=self._images)
-            finished = self._manifest.document(document.record.doc_id)
-            self._documents += finished is not None and finished.pages > 0
+            self._finish(document)
+        drop_orphans(self._parts)
         self._last_checkpoint = time.monotonic()
+
+    def _finish(self, document: _Open) -> None:
+        record, replaces = document.work.record, document.work.replaces
+        del self._open[record.doc_id]
+        self._warnings += document.warnings
+        before = self._manifest.document(record.doc_id)
+        self._manifest.finish(record, failures=document.failures, warnings=document.warnings, by_name=document.by_name)
+        if replaces is not None:
+            self._manifest.forget(replaces)
+            refresh_locations(self._parts, record.sha256)
+        if before is not None and before.sha256 != record.sha256:
+            refresh_locations(self._parts, before.sha256)  # for the copies that keep the old content
+        finished = self._manifest.document(record.doc_id)
+        self._tally(documents=finished is not None and finished.pages > 0)
+
+    def _remove_gone(self, roots: Sequence[Path]) -> None:
+        """Take out documents whose file is gone from the ingested folders."""
+        lost = list(gone(self._manifest, roots))
+        contents = {record.sha256 for record in lost}
+        for record in lost:
+            self._manifest.forget(record.doc_id)
+        drop_orphans(self._parts)
+        for sha256 in contents:
+            refresh_locations(self._parts, sha256)
+        self._tally(removed=len(lost))
+
+    def _tally(self, **counts: int) -> None:
+        self._report = replace(
+            self._report, **{name: getattr(self._report, name) + int(n) for name, n in counts.items()}
+        )
 
     def _tell(self, **changes: Any) -> None:  # noqa: ANN401  # fields of IngestProgress
         self._state = replace(self._state, **changes)
         if self._progress is not None:
             self._progress(self._state)
-
-
-def drop_parts(parts: Sequence[Part], *, store: MultiVectorStore, manifest: Manifest, images: ImageFiles) -> None:
-    """Remove points that the manifest has forgotten, and the images that nothing refers to any more."""
-    store.delete([part.part_id for part in parts])
-    for name in manifest.unreferenced(part.image for part in parts if part.image):
-        images.delete(name)
-
-
-def _crop(page: Page, box: Box) -> Image:
-    width, height = page.screenshot.image.size
-    x0, y0, x1, y1 = box
-    left, top = min(int(x0 * width), width - 1), min(int(y0 * height), height - 1)
-    right, bottom = max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))
-    return page.screenshot.image.crop((left, top, right, bottom))

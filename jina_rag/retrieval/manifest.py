@@ -1,11 +1,16 @@
 """What the index knows about its documents: a small SQLite file beside the vectors.
 
-The manifest is the promise; vectors and images are the goods. A document is written in this order, so that
-a run killed at any moment leaves nothing that the next run does not find and finish:
+*Contents* are what was rendered and embedded, named by the SHA-256 of a file's bytes; *documents* are the places where
+files of that content lie. So a file that is moved or copied is not embedded again, and one that changes keeps its old
+content until the new one is complete.
 
-1. ``begin``: the document stands as pending, with the hash of the file it is made from;
+The manifest is the promise; vectors and images are the goods. They are written in this order, so that a run killed at
+any moment leaves nothing that the next run does not find and finish:
+
+1. ``begin``: the content stands as pending, and the document as waiting for it;
 2. batch by batch: images, ``add_parts``, then the points;
-3. the store is flushed, then ``finish`` marks the document done and names what the older revision left behind.
+3. the store is flushed, then ``finish`` marks the content done and lets the document point at it;
+4. what no document points at any more (``orphans``) loses its points, its images, and then its entry (``forget_content``).
 """
 
 from __future__ import annotations
@@ -23,24 +28,32 @@ from typing import Any
 from jina_rag.errors import IndexCorruptError, IndexStateError
 from jina_rag.types import Failure
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+RATE = "rate"
+"""Key of the settings that holds [pages, seconds] of the runs so far."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS documents (
-  doc_id TEXT PRIMARY KEY, path BLOB NOT NULL, sha256 TEXT NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-  state TEXT NOT NULL CHECK (state IN ('pending', 'done')), pages INTEGER NOT NULL DEFAULT 0,
+CREATE TABLE IF NOT EXISTS contents (
+  sha256 TEXT PRIMARY KEY, state TEXT NOT NULL CHECK (state IN ('pending', 'done')), pages INTEGER NOT NULL DEFAULT 0,
   regions INTEGER NOT NULL DEFAULT 0, failures TEXT NOT NULL DEFAULT '[]', warnings TEXT NOT NULL DEFAULT '[]',
-  metadata TEXT NOT NULL DEFAULT '{}', ingested REAL NOT NULL DEFAULT 0);
+  by_name INTEGER NOT NULL DEFAULT 0, ingested REAL NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS documents (
+  doc_id TEXT PRIMARY KEY, path BLOB NOT NULL, sha256 TEXT NOT NULL, next TEXT, size INTEGER NOT NULL,
+  mtime_ns INTEGER NOT NULL, metadata TEXT NOT NULL DEFAULT '{}');
 CREATE TABLE IF NOT EXISTS parts (
-  part_id TEXT PRIMARY KEY, doc_id TEXT NOT NULL, revision TEXT NOT NULL, page INTEGER NOT NULL,
-  kind TEXT NOT NULL, image TEXT);
-CREATE INDEX IF NOT EXISTS parts_by_document ON parts (doc_id, revision);
+  part_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, page INTEGER NOT NULL, kind TEXT NOT NULL, image TEXT);
+CREATE INDEX IF NOT EXISTS parts_by_content ON parts (sha256);
 CREATE INDEX IF NOT EXISTS parts_by_image ON parts (image);
 CREATE INDEX IF NOT EXISTS documents_by_path ON documents (path);
+CREATE INDEX IF NOT EXISTS documents_by_content ON documents (sha256);
+CREATE INDEX IF NOT EXISTS documents_by_next ON documents (next)
 """
 
-_COLUMNS = "doc_id, path, sha256, size, mtime_ns, state, pages, regions, failures, warnings, metadata"
+_DOCUMENTS = (
+    "SELECT d.doc_id, d.path, d.sha256, d.size, d.mtime_ns, c.state = 'done' AND d.next IS NULL, c.pages, c.regions,"
+    " c.failures, c.warnings, d.metadata, c.by_name FROM documents d JOIN contents c USING (sha256) "
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +63,7 @@ class DocumentRecord:
     Attributes:
         doc_id: Its name in the index.
         path: The file, absolute.
-        sha256: Of the file's bytes; also the revision of its points.
+        sha256: Of the bytes that are searched, which names the content; those of the file, once it is `done`.
         size: Bytes.
         mtime_ns: Time of the file's last change.
         done: False while it is being indexed (or when that was interrupted).
@@ -59,6 +72,7 @@ class DocumentRecord:
         failures: Pages that could not be indexed.
         warnings: Indexed all the same, but worth a look.
         metadata: What was given for it.
+        by_name: Whether it has pages without a word, which are found by the file's name.
     """
 
     doc_id: str
@@ -72,6 +86,7 @@ class DocumentRecord:
     failures: tuple[Failure, ...] = ()
     warnings: tuple[Failure, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    by_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,30 +159,30 @@ class Manifest:
                 [(key, json.dumps(value)) for key, value in settings.items()],
             )
 
-    # -- reading -------------------------------------------------------------------------------------------
+    # -- documents -----------------------------------------------------------------------------------------
 
     def document(self, doc_id: str) -> DocumentRecord | None:
         """The document of that id, or None."""
-        return next(iter(self._documents("WHERE doc_id = ?", doc_id)), None)
+        return next(iter(self._documents("WHERE d.doc_id = ?", doc_id)), None)
 
     def document_at(self, path: Path) -> DocumentRecord | None:
         """The document made from that file, or None."""
-        return next(iter(self._documents("WHERE path = ?", _pack(path))), None)
+        return next(iter(self._documents("WHERE d.path = ?", _pack(path))), None)
 
     def documents(self) -> list[DocumentRecord]:
         """All documents, pending ones included, by id."""
-        return self._documents("ORDER BY doc_id")
+        return self._documents("ORDER BY d.doc_id")
+
+    def documents_of(self, sha256: str, *, waiting: bool = False) -> list[DocumentRecord]:
+        """The documents whose pages are those of a content, by id; with `waiting`, also those that will be."""
+        return self._documents("WHERE d.sha256 = ? OR (? AND d.next = ?) ORDER BY d.doc_id", sha256, waiting, sha256)
 
     def pending(self) -> list[DocumentRecord]:
         """Documents whose indexing was begun and not finished."""
-        return self._documents("WHERE state = 'pending' ORDER BY doc_id")
+        return self._documents("WHERE c.state = 'pending' OR d.next IS NOT NULL ORDER BY d.doc_id")
 
     def _documents(self, clause: str, *args: object) -> list[DocumentRecord]:
-        rows = self._rows(
-            # The clauses are constants of this module.
-            f"SELECT {_COLUMNS} FROM documents {clause}",  # noqa: S608
-            *args,
-        )
+        rows = self._rows(_DOCUMENTS + clause, *args)  # the clauses are constants of this module
         return [
             DocumentRecord(
                 doc_id=row[0],
@@ -175,110 +190,167 @@ class Manifest:
                 sha256=row[2],
                 size=row[3],
                 mtime_ns=row[4],
-                done=row[5] == "done",
+                done=bool(row[5]),
                 pages=row[6],
                 regions=row[7],
                 failures=_failures(row[8], _unpack(row[1])),
                 warnings=_failures(row[9], _unpack(row[1])),
                 metadata=json.loads(row[10]),
+                by_name=bool(row[11]),
             )
             for row in rows
         ]
 
-    def parts(self, doc_id: str, revision: str | None = None) -> list[Part]:
-        """The points of a document, of one revision or of all."""
+    def place(self, record: DocumentRecord, *, replacing: str | None = None) -> None:
+        """Let a document point at a content that is complete.
+
+        Args:
+            record: Its `sha256` names the content.
+            replacing: Id of a document whose file has become this one, to be dropped in the same step.
+        """
+        with self._write() as db:
+            if replacing is not None:
+                db.execute("DELETE FROM documents WHERE doc_id = ?", (replacing,))
+            _put(db, record)
+
+    def forget(self, doc_id: str) -> None:
+        """Drop a document; its content stays until it is dropped as an orphan."""
+        with self._write() as db:
+            db.execute("DELETE FROM documents WHERE doc_id = ?", (doc_id,))
+
+    def totals(self) -> dict[str, int]:
+        """Documents that are completely indexed, and the pages and regions of their contents."""
+        documents = self._rows(
+            "SELECT COUNT(*) FROM documents JOIN contents USING (sha256) WHERE state = 'done' AND next IS NULL"
+        )[0][0]
+        pages, regions = self._rows(
+            "SELECT COALESCE(SUM(pages), 0), COALESCE(SUM(regions), 0) FROM contents"
+            " WHERE state = 'done' AND sha256 IN (SELECT sha256 FROM documents)"
+        )[0]
+        return {"documents": documents, "pages": pages, "regions": regions}
+
+    # -- contents ------------------------------------------------------------------------------------------
+
+    def is_done(self, sha256: str) -> bool | None:
+        """Whether a content is complete; None if there is none of that hash."""
+        rows = self._rows("SELECT state FROM contents WHERE sha256 = ?", sha256)
+        return rows[0][0] == "done" if rows else None
+
+    def contents(self) -> list[tuple[str, bool]]:
+        """The hash of every content, and whether it is complete."""
+        return [(sha256, state == "done") for sha256, state in self._rows("SELECT sha256, state FROM contents")]
+
+    def begin(self, record: DocumentRecord) -> None:
+        """State that a content is being indexed for a document; what the document shows now stays until `finish`."""
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO contents (sha256, state) VALUES (?, 'pending')"
+                " ON CONFLICT (sha256) DO UPDATE SET state = 'pending'",
+                (record.sha256,),
+            )
+            served = db.execute(
+                "SELECT d.sha256, c.state FROM documents d JOIN contents c USING (sha256) WHERE doc_id = ?",
+                (record.doc_id,),
+            ).fetchone()
+            if served and served[0] != record.sha256 and served[1] == "done":
+                db.execute("UPDATE documents SET next = ? WHERE doc_id = ?", (record.sha256, record.doc_id))
+            else:
+                _put(db, record)
+
+    def finish(
+        self,
+        record: DocumentRecord,
+        *,
+        failures: Sequence[Failure] = (),
+        warnings: Sequence[Failure] = (),
+        by_name: bool = False,
+    ) -> None:
+        """Mark a content done and let the document point at it."""
+        with self._write() as db:
+            db.execute(
+                "UPDATE contents SET state = 'done', failures = ?, warnings = ?, ingested = ?, by_name = ?,"
+                " pages = (SELECT COUNT(*) FROM parts WHERE parts.sha256 = contents.sha256 AND kind = 'page'),"
+                " regions = (SELECT COUNT(*) FROM parts WHERE parts.sha256 = contents.sha256 AND kind != 'page')"
+                " WHERE sha256 = ?",
+                (_dump(failures), _dump(warnings), time.time(), by_name, record.sha256),
+            )
+            _put(db, record)
+
+    def orphans(self) -> list[str]:
+        """Contents that no document points at or waits for."""
         rows = self._rows(
-            "SELECT part_id, page, kind, image FROM parts WHERE doc_id = ? AND revision = COALESCE(?, revision)",
-            doc_id,
-            revision,
+            "SELECT sha256 FROM contents WHERE sha256 NOT IN (SELECT sha256 FROM documents)"
+            " AND sha256 NOT IN (SELECT next FROM documents WHERE next IS NOT NULL)"
         )
+        return [row[0] for row in rows]
+
+    def forget_content(self, sha256: str) -> None:
+        """Drop a content and its parts, after its points and images are gone."""
+        with self._write() as db:
+            db.execute("DELETE FROM parts WHERE sha256 = ?", (sha256,))
+            db.execute("DELETE FROM contents WHERE sha256 = ?", (sha256,))
+
+    # -- parts ---------------------------------------------------------------------------------------------
+
+    def parts(self, sha256: str) -> list[Part]:
+        """The points of a content, by page."""
+        rows = self._rows("SELECT part_id, page, kind, image FROM parts WHERE sha256 = ? ORDER BY page, kind", sha256)
         return [Part(*row) for row in rows]
+
+    def add_parts(self, sha256: str, parts: Sequence[Part]) -> list[Part]:
+        """Note the parts of some pages, before they are written: what is in the store is always in the manifest.
+
+        Returns:
+            Parts that these pages had before and have no more: a page that is indexed again may have fewer regions.
+        """
+        pages = sorted({part.page for part in parts})
+        kept = {part.part_id for part in parts}
+        with self._write() as db:
+            before = [
+                Part(*row)
+                for page in pages
+                for row in db.execute(
+                    "SELECT part_id, page, kind, image FROM parts WHERE sha256 = ? AND page = ?", (sha256, page)
+                )
+            ]
+            db.executemany("DELETE FROM parts WHERE sha256 = ? AND page = ?", [(sha256, page) for page in pages])
+            db.executemany(
+                "INSERT OR REPLACE INTO parts (part_id, sha256, page, kind, image) VALUES (?,?,?,?,?)",
+                [(part.part_id, sha256, part.page, part.kind, part.image) for part in parts],
+            )
+        return [part for part in before if part.part_id not in kept]
 
     def images(self) -> set[str]:
         """Every image file that some point refers to."""
         return {row[0] for row in self._rows("SELECT DISTINCT image FROM parts WHERE image IS NOT NULL")}
 
+    def images_only_of(self, sha256: str) -> list[str]:
+        """The image files of a content that no other content refers to."""
+        rows = self._rows(
+            "SELECT DISTINCT image FROM parts p WHERE sha256 = ? AND image IS NOT NULL"
+            " AND NOT EXISTS (SELECT 1 FROM parts o WHERE o.image = p.image AND o.sha256 != p.sha256)",
+            sha256,
+        )
+        return [row[0] for row in rows]
+
     def unreferenced(self, images: Iterable[str]) -> set[str]:
         """Those of `images` that no point refers to any more."""
         return {image for image in set(images) if not self._rows("SELECT 1 FROM parts WHERE image = ? LIMIT 1", image)}
 
-    def totals(self) -> dict[str, int]:
-        """Documents, pages and regions that are completely indexed."""
-        row = self._rows(
-            "SELECT COUNT(*), COALESCE(SUM(pages), 0), COALESCE(SUM(regions), 0) FROM documents WHERE state = 'done'"
-        )[0]
-        return {"documents": row[0], "pages": row[1], "regions": row[2]}
 
-    # -- writing -------------------------------------------------------------------------------------------
-
-    def begin(self, record: DocumentRecord) -> None:
-        """State that the document is being indexed; an older revision's parts stay until `finish`."""
-        with self._write() as db:
-            db.execute(
-                "INSERT INTO documents (doc_id, path, sha256, size, mtime_ns, state, metadata)"
-                " VALUES (?, ?, ?, ?, ?, 'pending', ?)"
-                " ON CONFLICT (doc_id) DO UPDATE SET path = excluded.path, sha256 = excluded.sha256,"
-                " size = excluded.size, mtime_ns = excluded.mtime_ns, state = 'pending', metadata = excluded.metadata",
-                (
-                    record.doc_id,
-                    _pack(record.path),
-                    record.sha256,
-                    record.size,
-                    record.mtime_ns,
-                    json.dumps(dict(record.metadata)),
-                ),
-            )
-
-    def add_parts(self, doc_id: str, revision: str, parts: Sequence[Part]) -> None:
-        """Note the parts of some pages, before they are written: what is in the store is always in the manifest."""
-        pages = sorted({part.page for part in parts})
-        with self._write() as db:
-            # A page that is indexed again may have fewer regions than before.
-            db.executemany(
-                "DELETE FROM parts WHERE doc_id = ? AND revision = ? AND page = ?",
-                [(doc_id, revision, page) for page in pages],
-            )
-            db.executemany(
-                "INSERT OR REPLACE INTO parts (part_id, doc_id, revision, page, kind, image) VALUES (?,?,?,?,?,?)",
-                [(part.part_id, doc_id, revision, part.page, part.kind, part.image) for part in parts],
-            )
-
-    def finish(self, doc_id: str, *, failures: Sequence[Failure] = (), warnings: Sequence[Failure] = ()) -> list[Part]:
-        """Mark a document done; returns the parts of older revisions, which are forgotten here."""
-        with self._write() as db:
-            old = [
-                Part(*row)
-                for row in db.execute(
-                    "SELECT p.part_id, p.page, p.kind, p.image FROM parts p JOIN documents d USING (doc_id)"
-                    " WHERE d.doc_id = ? AND p.revision != d.sha256",
-                    (doc_id,),
-                )
-            ]
-            db.executemany("DELETE FROM parts WHERE part_id = ?", [(part.part_id,) for part in old])
-            db.execute(
-                "UPDATE documents SET state = 'done', failures = ?, warnings = ?, ingested = ?,"
-                " pages = (SELECT COUNT(*) FROM parts WHERE parts.doc_id = documents.doc_id AND kind = 'page'),"
-                " regions = (SELECT COUNT(*) FROM parts WHERE parts.doc_id = documents.doc_id AND kind != 'page')"
-                " WHERE doc_id = ?",
-                (_dump(failures), _dump(warnings), time.time(), doc_id),
-            )
-        return old
-
-    def touch(self, doc_id: str, path: Path, size: int, mtime_ns: int) -> None:
-        """The same content at another place or time."""
-        with self._write() as db:
-            db.execute(
-                "UPDATE documents SET path = ?, size = ?, mtime_ns = ? WHERE doc_id = ?",
-                (_pack(path), size, mtime_ns, doc_id),
-            )
-
-    def forget(self, doc_id: str) -> list[Part]:
-        """Drop a document; returns the parts it had."""
-        with self._write() as db:
-            rows = db.execute("SELECT part_id, page, kind, image FROM parts WHERE doc_id = ?", (doc_id,)).fetchall()
-            db.execute("DELETE FROM parts WHERE doc_id = ?", (doc_id,))
-            db.execute("DELETE FROM documents WHERE doc_id = ?", (doc_id,))
-        return [Part(*row) for row in rows]
+def _put(db: sqlite3.Connection, record: DocumentRecord) -> None:
+    db.execute(
+        "INSERT OR REPLACE INTO documents (doc_id, path, sha256, next, size, mtime_ns, metadata)"
+        " VALUES (?, ?, ?, NULL, ?, ?, ?)",
+        (
+            record.doc_id,
+            _pack(record.path),
+            record.sha256,
+            record.size,
+            record.mtime_ns,
+            json.dumps(dict(record.metadata)),
+        ),
+    )
 
 
 def _dump(failures: Sequence[Failure]) -> str:

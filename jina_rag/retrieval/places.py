@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jina_rag.compression import decode_signs, encode_signs
+from jina_rag.compression import decode_assignment, decode_signs, encode_assignment, encode_signs, expand
+from jina_rag.compression.pooling import Assignment
 from jina_rag.scoring import token_similarity
 from jina_rag.stores import schema
 from jina_rag.types import Float32, Page, Region, TokenGrid
@@ -34,14 +35,24 @@ class Place:
     snippet: str = ""
 
 
-def describe(page: Page, rows: Float32, grid: TokenGrid | None, crops: Sequence[str | None]) -> dict[str, Any]:
+def describe(
+    page: Page,
+    rows: Float32,
+    grid: TokenGrid | None,
+    crops: Sequence[str | None],
+    assignment: Assignment | None = None,
+    *,
+    signs: bool = True,
+) -> dict[str, Any]:
     """The part of a page's payload that `find_place` reads.
 
     Args:
         page: Its words and regions.
-        rows: The page's multi-vector, shape (tokens, dim).
-        grid: The box of each row; None where the embedder knows no places.
+        rows: The page's multi-vector as it is stored, shape (rows, dim).
+        grid: The box of each token; None where the embedder knows no places.
         crops: Names of the region's image files, beside ``page.regions``.
+        assignment: The row that each token went into, shape (tokens,); None where each has its own.
+        signs: Whether to keep sign codes of the rows, so that `find_place` needs no vectors.
     """
     payload: dict[str, Any] = {
         schema.TEXT: page.text,
@@ -57,36 +68,58 @@ def describe(page: Page, rows: Float32, grid: TokenGrid | None, crops: Sequence[
     }
     if grid is not None:
         payload[schema.GRID] = schema.encode_grid(grid)
-        payload[schema.SIGNS] = encode_signs(rows)
+        if assignment is not None:
+            payload[schema.ASSIGNMENT] = encode_assignment(assignment)
+        if signs:
+            payload[schema.SIGNS] = encode_signs(rows)
     return payload
 
 
-def find_place(query: Float32, payload: Mapping[str, Any], image_folder: Path) -> Place:
+def find_place(
+    query: Float32, payload: Mapping[str, Any], image_folder: Path, rows: Float32 | None = None
+) -> Place:
     """Choose the region and the words of a page that speak most to a question.
 
     Args:
         query: Shape (query tokens, dim).
         payload: As `describe` made it.
         image_folder: Where the crops lie.
+        rows: The page's multi-vector as it is stored; needed where the payload has no sign codes.
     """
     text = str(payload.get(schema.TEXT, ""))
     regions = _regions(payload, image_folder)
-    if not payload.get(schema.SIGNS):
+    if schema.GRID not in payload or not (payload.get(schema.SIGNS) or (rows is not None and len(rows))):
         # A picture without words is its only region; there is nothing to compare it with.
         whole = regions[0] if len(regions) == 1 and not text else None
         return Place(region=whole, snippet=_cut(text.split(), 0))
-    rows = decode_signs(payload[schema.SIGNS], query.shape[1])
+    if payload.get(schema.SIGNS):
+        rows = decode_signs(payload[schema.SIGNS], query.shape[1])
+    assert rows is not None
     grid = schema.decode_grid(payload[schema.GRID])
-    if len(grid) != len(rows):  # the store merged neighbouring rows of a very long page
+    similar = of_tokens(token_similarity(query, rows), payload)
+    if len(grid) != len(similar):  # a store has merged rows of a very long page by itself
         return Place(snippet=_cut(text.split(), 0))
     placed = ~np.isnan(grid.boxes).any(axis=1)  # the words of a model's own prompt stand nowhere
-    weights = token_similarity(query, rows)[placed]
+    weights = similar[placed]
     region = _best_region(weights, grid.boxes[placed], regions)
     snippet = _snippet(weights, text)
     # The labels of a chart read oddly by themselves; its caption says what they are.
     if region is not None and region.caption and region.caption not in snippet:
         snippet = f"{region.caption} … {snippet.removeprefix('… ')}"
     return Place(region=region, snippet=snippet)
+
+
+def of_tokens(values: Float32, payload: Mapping[str, Any]) -> Float32:
+    """What belongs to a page's stored rows, shape (rows, …), given to each of its tokens, shape (tokens, …)."""
+    if schema.ASSIGNMENT not in payload:
+        return values
+    return expand(values, decode_assignment(payload[schema.ASSIGNMENT]))
+
+
+def region_of(payload: Mapping[str, Any], box: Sequence[float] | None, image_folder: Path) -> Region | None:
+    """The region of a page that has this box, as its own point has it."""
+    wanted = [round(side, 5) for side in box or ()]
+    return next((region for region in _regions(payload, image_folder) if list(region.box) == wanted), None)
 
 
 def _best_region(weights: Float32, boxes: Float32, regions: Sequence[Region]) -> Region | None:

@@ -1,8 +1,8 @@
 """Qdrant's engine in a folder: locking it, making it whole or not at all, its exceptions turned into ours.
 
-The folder holds ``lock`` and ``data/``; ``data/store.json`` names the dimensions, ``data/shard/`` is the
-engine's. A store is made under another name and renamed when complete, so that a process killed half-way
-leaves nothing that looks like an index.
+The folder holds ``lock`` and ``data/``; ``data/store.json`` names the dimensions and how vectors are kept,
+``data/shard/`` is the engine's. A store is made under another name and renamed when complete, so that a process
+killed half-way leaves nothing that looks like an index.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from jina_rag.config import Storage
 from jina_rag.errors import (
     IndexCorruptError,
     IndexLockedError,
@@ -30,10 +32,41 @@ if TYPE_CHECKING:
 Engine: TypeAlias = Any
 """The module qdrant_edge and its objects, whose types are not checked: it is imported at first use."""
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_DATATYPES: Final = {"float16": "Float16", "int8": "Turbo8", "int4": "Turbo4"}
+"""What the engine calls them. Its own 8-bit integers, Uint8, take whole numbers from 0 to 255 only."""
+_PARTS: Final = {
+    "vector_storage-dense": "dense",
+    "vector_index-dense": "dense",
+    "vector_storage-multi": "multi",
+    "vector_index-multi": "multi",
+    "vector_storage-lexical": "lexical",
+    "vector_index-lexical": "lexical",
+    "payload_storage": "payload",
+    "payload_index": "payload",
+}
+_LOG: Final = "log"
+_OTHER: Final = "other"
 
 
-def open_shard(engine: Engine, folder: Path, dim: int, multi_dim: int, *, create: bool) -> tuple[Engine, BaseFileLock]:
+@dataclass(frozen=True, slots=True)
+class OpenFolder:
+    """A store's folder while it is open.
+
+    Attributes:
+        shard: The engine's.
+        lock: To be released after the shard is closed.
+        storage: How its vectors are kept.
+    """
+
+    shard: Engine
+    lock: BaseFileLock
+    storage: Storage
+
+
+def open_shard(
+    engine: Engine, folder: Path, dim: int, multi_dim: int, *, create: bool, storage: Storage | None = None
+) -> OpenFolder:
     """Lock the folder and load its shard, after making it where there is none; see `EdgeStore.open`.
 
     Args:
@@ -42,9 +75,7 @@ def open_shard(engine: Engine, folder: Path, dim: int, multi_dim: int, *, create
         dim: Length of the dense vectors.
         multi_dim: Length of each row of the multi-vectors.
         create: Whether to make a shard where there is none.
-
-    Returns:
-        The shard and the lock, to be released after the shard is closed.
+        storage: How vectors are kept; None for what is there already, or ``"exact"``.
     """
     data = folder / "data"
     if not create and not data.is_dir():
@@ -52,14 +83,19 @@ def open_shard(engine: Engine, folder: Path, dim: int, multi_dim: int, *, create
     lock = _locked(folder)
     try:
         if not data.is_dir():
-            _create(engine, folder / "data.new", data, dim, multi_dim)
-        _check_dims(data / "store.json", folder, dim, multi_dim)
-        with translated(folder, "be opened"):
-            # The engine keeps its settings: passing them again would rewrite its file at each start.
-            return engine.EdgeShard.load(str(data / "shard")), lock
+            _create(engine, folder / "data.new", data, dim, multi_dim, storage or Storage())
+        kept = _check_facts(data / "store.json", folder, dim, multi_dim, storage)
+        return OpenFolder(load_shard(engine, folder), lock, kept)
     except BaseException:
         lock.release()
         raise
+
+
+def load_shard(engine: Engine, folder: Path) -> Engine:
+    """Load the shard of a folder that is locked and complete."""
+    with translated(folder, "be opened"):
+        # The engine keeps its settings: passing them again would rewrite its file at each start.
+        return engine.EdgeShard.load(str(folder / "data" / "shard"))
 
 
 def _locked(folder: Path) -> BaseFileLock:
@@ -80,56 +116,107 @@ def _locked(folder: Path) -> BaseFileLock:
     return lock
 
 
-def _create(engine: Engine, temporary: Path, final: Path, dim: int, multi_dim: int) -> None:
+def bytes_by_part(folder: Path) -> dict[str, int]:
+    """Bytes on disk of the store in a folder, by what they hold: the blocks that its files take.
+
+    The engine's files are sparse and made 32 MB long at once; their lengths would tell too much. What it has not
+    flushed yet may not take blocks yet.
+
+    Returns:
+        dense, multi (with second copies for a quicker search), lexical, payload (texts, places, filters), log, other.
+    """
+    found = dict.fromkeys([*_PARTS.values(), _LOG, _OTHER], 0)
+    for file in folder.rglob("*"):
+        try:
+            status = file.stat()
+        except OSError:  # the engine has just removed it
+            continue
+        if not file.is_file():
+            continue
+        names = file.relative_to(folder).parts
+        part = _LOG if "wal" in names else next((_PARTS[name] for name in names if name in _PARTS), _OTHER)
+        blocks: int | None = getattr(status, "st_blocks", None)  # Windows has none
+        found[part] += status.st_size if blocks is None else blocks * 512
+    return found
+
+
+def _create(engine: Engine, temporary: Path, final: Path, dim: int, multi_dim: int, storage: Storage) -> None:
     with translated(final.parent, "be created"):
         # What a process left that was killed here; nothing was ever written to it.
         if temporary.exists():
             shutil.rmtree(temporary)
         (temporary / "shard").mkdir(mode=0o700, parents=True)
-        shard = engine.EdgeShard.create(str(temporary / "shard"), _config(engine, dim, multi_dim))
+        shard = engine.EdgeShard.create(str(temporary / "shard"), _config(engine, dim, multi_dim, storage))
         keyword = engine.PayloadSchemaType.Keyword
         shard.update(engine.UpdateOperation.create_field_index(schema.TAGS, keyword))
         shard.flush()
         shard.close()
-        facts = {"format": _FORMAT, "dim": dim, "multi_dim": multi_dim}
+        facts = {"format": _FORMAT, "dim": dim, "multi_dim": multi_dim, "storage": storage.to_json()}
         (temporary / "store.json").write_text(json.dumps(facts), encoding="utf-8")
         temporary.rename(final)
 
 
-def _check_dims(file: Path, folder: Path, dim: int, multi_dim: int) -> None:
+def _check_facts(file: Path, folder: Path, dim: int, multi_dim: int, storage: Storage | None) -> Storage:
+    """Compare what the folder says of itself with what is asked for; how its vectors are kept."""
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
-        kept = (int(facts["dim"]), int(facts["multi_dim"]))
+        dims = (int(facts["dim"]), int(facts["multi_dim"]))
         version = int(facts["format"])
+        # The first format knew one way only.
+        recorded = dict(facts["storage"]) if version == _FORMAT else {}
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise IndexCorruptError(
             f"The index at {folder} cannot be read ({file.name}: {exc}): restore it, or ingest into a new folder."
         ) from exc
-    if version != _FORMAT:
+    if not 1 <= version <= _FORMAT:
         raise IndexMismatchError(f"The index at {folder} was written by another version of jina-rag: ingest it again.")
-    if kept != (dim, multi_dim):
+    if dims != (dim, multi_dim):
         raise IndexMismatchError(
-            f"The index at {folder} keeps vectors of {kept[0]} and {kept[1]} dimensions, the model makes "
+            f"The index at {folder} keeps vectors of {dims[0]} and {dims[1]} dimensions, the model makes "
             f"{dim} and {multi_dim}: open it with the model it was built with, or ingest into a new folder."
         )
+    kept = Storage.from_json(recorded)
+    if storage is not None and storage != kept:
+        raise IndexMismatchError(
+            f"The index at {folder} keeps its vectors as {kept}, not as {storage}: open it without naming a storage, "
+            "or ingest into a new folder."
+        )
+    return kept
 
 
-def _config(engine: Engine, dim: int, multi_dim: int) -> Engine:
+def _config(engine: Engine, dim: int, multi_dim: int, storage: Storage) -> Engine:
+    datatype = engine.VectorStorageDatatype
+    exact = storage.datatype == "float16"
     return engine.EdgeConfig(
         vectors={
-            schema.DENSE: engine.EdgeVectorParams(dim, engine.Distance.Dot),
+            schema.DENSE: engine.EdgeVectorParams(
+                # They only pick candidates; half the bytes lose nothing there. "exact" stays as it always was.
+                dim,
+                engine.Distance.Dot,
+                datatype=None if exact else datatype.Float16,
+            ),
             schema.MULTI: engine.EdgeVectorParams(
                 multi_dim,
                 engine.Distance.Dot,
                 multivector_config=engine.MultiVectorConfig(engine.MultiVectorComparator.MaxSim),
-                datatype=engine.VectorStorageDatatype.Float16,
+                datatype=getattr(datatype, _DATATYPES[storage.datatype]),
+                quantization_config=_quantization(engine, storage),
                 # No graph: MaxSim ranks candidates or everything, and a graph over it would be inexact.
                 hnsw_config=engine.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000),
                 memory=engine.Memory.Cold,
             ),
         },
         sparse_vectors={schema.LEXICAL: engine.EdgeSparseVectorParams(modifier=engine.Modifier.Idf)},
+        wal_enabled=storage.log,
     )
+
+
+def _quantization(engine: Engine, storage: Storage) -> Engine:
+    if storage.quantization == "int8":
+        return engine.ScalarQuantizationConfig(engine.ScalarType.Int8, memory=engine.Memory.Cold)
+    if storage.quantization == "binary":
+        return engine.BinaryQuantizationConfig(memory=engine.Memory.Cold)
+    return None
 
 
 @contextmanager

@@ -24,8 +24,6 @@ def encode(engine: Engine, point: Point, dim: int, multi_dim: int) -> Engine:
         dim: Length of the store's dense vectors.
         multi_dim: Length of each row of its multi-vectors.
     """
-    if schema.TAGS in point.payload:
-        raise InvalidInputError(f"The payload key {schema.TAGS!r} is the store's own: use another name.")
     vectors: dict[str, Any] = {}
     if point.dense is not None:
         vectors[schema.DENSE] = checked(point.dense, 1, dim, "dense vector").tolist()
@@ -38,7 +36,7 @@ def encode(engine: Engine, point: Point, dim: int, multi_dim: int) -> Engine:
         vectors[schema.MULTI] = [array("f", row.tobytes()) for row in rows]
     if point.lexical is not None and len(point.lexical.indices):
         vectors[schema.LEXICAL] = sparse(engine, point.lexical)
-    payload = schema.clean_payload(dict(point.payload))
+    payload = schema.checked_payload(point.payload)
     payload[schema.TAGS] = schema.tags(payload)
     return engine.Point(schema.checked_id(point.id), vectors, payload)
 

@@ -67,6 +67,24 @@ class ImageFiles:
             ) from exc
         return name
 
+    def take(self, file: Path, name: str) -> None:
+        """Keep a copy of a picture that another index has under that name.
+
+        Raises:
+            IndexCorruptError: If the file does not hold what its name says.
+            IndexStateError: If it cannot be read or written.
+        """
+        target = self.path(name)
+        try:
+            if target.exists():
+                return
+            content = file.read_bytes()
+            if hashlib.sha256(content).hexdigest() != target.stem:
+                raise IndexCorruptError(f"The page image {file} does not hold what it was made of: ingest it again.")
+            _write(target, content, self.folder)
+        except OSError as exc:
+            raise IndexStateError(f"The page image {file} cannot be copied: {exc.strerror or exc}.") from exc
+
     def path(self, name: str) -> Path:
         """Where the picture of that name lies (or would lie).
 

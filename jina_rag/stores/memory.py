@@ -6,7 +6,7 @@ For tests, ours and our users'; it keeps float32 and is not made for many pages.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -33,6 +33,13 @@ class MemoryStore:
         self._points()
         ready = [self._checked(point) for point in points]
         self._kept.update({point.id: point for point in ready})
+
+    def update_payload(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Replace some keys of points' payloads; see `MultiVectorStore`."""
+        kept = self._points()
+        ready = {schema.checked_id(key): schema.checked_payload(change) for key, change in changes.items()}
+        for key in ready.keys() & kept.keys():
+            kept[key] = replace(kept[key], payload=schema.changed_payload(kept[key].payload, ready[key]))
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points by id; unknown ids are ignored."""
@@ -69,19 +76,24 @@ class MemoryStore:
             points = [point for point in points if point.id in found]
         filled = [(point, point.multi) for point in points if point.multi is not None]
         scores = maxsim_many(multi, [rows for _, rows in filled])
-        hits = _best([point for point, _ in filled], scores, limit)
-        if keys is None:
-            return hits
-        return [replace(hit, payload={key: hit.payload[key] for key in keys if key in hit.payload}) for hit in hits]
+        return _only(_best([point for point, _ in filled], scores, limit), keys)
 
-    def nearest(self, vector: Float32 | SparseVector, *, limit: int, where: Where | None = None) -> list[StoreHit]:
+    def nearest(
+        self,
+        vector: Float32 | SparseVector,
+        *,
+        limit: int,
+        where: Where | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> list[StoreHit]:
         """Rank by the dense or the lexical vector; see `MultiVectorStore`."""
         points = self._matching(where)
         if isinstance(vector, SparseVector):
-            return self._lexical(vector, points, limit)
+            return _only(self._lexical(vector, points, limit), keys)
         _check_shape(vector, 1, self.dim)
         filled = [(point, point.dense) for point in points if point.dense is not None]
-        return _best([point for point, _ in filled], [float(dense @ vector) for _, dense in filled], limit)
+        scores = [float(dense @ vector) for _, dense in filled]
+        return _only(_best([point for point, _ in filled], scores, limit), keys)
 
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> list[Point]:
         """Return the points that exist among `ids`, in the order of `ids`."""
@@ -140,13 +152,11 @@ class MemoryStore:
         return _best(sharing, scores, limit)
 
     def _checked(self, point: Point) -> Point:
-        if schema.TAGS in point.payload:
-            raise InvalidInputError(f"The payload key {schema.TAGS!r} is the store's own: use another name.")
         if point.dense is not None:
             _check_shape(point.dense, 1, self.dim)
         if point.multi is not None:
             _check_shape(point.multi, 2, self.multi_dim)
-        payload = schema.clean_payload(dict(point.payload))
+        payload = schema.checked_payload(point.payload)
         point = schema.fit(replace(point, id=schema.checked_id(point.id), payload=payload))
         return replace(
             point,
@@ -169,6 +179,12 @@ def _best(points: Sequence[Point], scores: Sequence[float] | Float32, limit: int
     return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:limit]
 
 
+def _only(hits: list[StoreHit], keys: Sequence[str] | None) -> list[StoreHit]:
+    if keys is None:
+        return hits
+    return [replace(hit, payload={key: hit.payload[key] for key in keys if key in hit.payload}) for hit in hits]
+
+
 def _matches(payload: Any, where: Where) -> bool:  # noqa: ANN401  # JSON
     for key, value in where.items():
         wanted = [value] if isinstance(value, str | int | float | np.generic) else list(value)
@@ -178,9 +194,11 @@ def _matches(payload: Any, where: Where) -> bool:  # noqa: ANN401  # JSON
 
 
 def _values(payload: Any, key: str) -> list[Any]:  # noqa: ANN401
-    """The values under a dotted key; each key of an object may itself hold dots."""
+    """The values under a dotted key; each key of an object may itself hold dots, and objects may stand in lists."""
     if key == "":
         return payload if isinstance(payload, list) else [payload]
+    if isinstance(payload, list):
+        return [value for item in payload if isinstance(item, dict) for value in _values(item, key)]
     if not isinstance(payload, dict):
         return []
     found = []

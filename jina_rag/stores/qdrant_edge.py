@@ -4,47 +4,61 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Any, Final, Self
 
 from jina_rag._extras import require
+from jina_rag.config import Storage
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.stores import schema
-from jina_rag.stores.edge_folder import Engine, open_shard, translated
+from jina_rag.stores.edge_folder import Engine, OpenFolder, bytes_by_part, load_shard, open_shard, translated
 from jina_rag.stores.edge_points import checked, decode, encode, payload_of, sparse
 from jina_rag.types import Float32, Point, Prefetch, SparseVector, StoreHit, Where
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 _SCROLL: Final = 256
 """Points per call when all are read."""
 _VACUUM: Final = 1000
 """Deleted points that are worth the time to give their space back."""
+_RELIEF: Final = 96 * 1024 * 1024
+"""Bytes of vectors after whose writing the shard is loaded anew: the pages it has mapped count as this process's
+memory until then, and would grow with the index."""
 _NO_POINT: Final = "00000000-0000-0000-0000-000000000000"
 
 
 class EdgeStore:
     """A `MultiVectorStore` over a folder, in this process. Also a context manager.
 
-    Methods may be called from several threads. Multi-vectors are kept as float16, dense ones as float32.
+    Methods may be called from several threads. How vectors are kept is told by `storage`.
     """
 
-    def __init__(self, path: Path, engine: Engine, shard: Engine, lock: BaseFileLock, dims: tuple[int, int]) -> None:
+    def __init__(self, path: Path, engine: Engine, opened: OpenFolder, dims: tuple[int, int]) -> None:
         self._path = path
         self._engine = engine
-        self._shard = shard
-        self._lock = lock
+        self._shard = opened.shard
+        self._lock = opened.lock
+        self.storage = opened.storage
         self.dim, self.multi_dim = dims
         self._writing = threading.RLock()
+        # Held for each call of the engine, which holds the interpreter's lock anyway: nobody meets a shard that is
+        # just being loaded anew.
+        self._calling = threading.RLock()
+        self._mapped = 0
         self._deleted = 0
         self._written = False
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, dim: int, multi_dim: int, create: bool = True) -> Self:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        dim: int,
+        multi_dim: int,
+        create: bool = True,
+        storage: Storage | None = None,
+    ) -> Self:
         """Open the store in the folder `path`, or make it.
 
         Args:
@@ -52,18 +66,20 @@ class EdgeStore:
             dim: Length of the dense vectors.
             multi_dim: Length of each row of the multi-vectors.
             create: Whether to make a store where there is none.
+            storage: How vectors are kept; fixed when the store is made. None for ``"exact"``, or for what is there.
+                Of its knobs, rows are pooled and cut before they come here.
 
         Raises:
             IndexNotFoundError: If there is none and `create` is False.
             IndexLockedError: If it is open already.
-            IndexMismatchError: If it holds vectors of other lengths.
+            IndexMismatchError: If it holds vectors of other lengths, or kept in another way than `storage`.
             IndexCorruptError: If the engine cannot read its files.
             IndexStateError: If the folder cannot be written to.
         """
         folder = Path(path)
         engine = require("qdrant_edge", package="qdrant-edge-py")
-        shard, lock = open_shard(engine, folder, dim, multi_dim, create=create)
-        return cls(folder, engine, shard, lock, (dim, multi_dim))
+        opened = open_shard(engine, folder, dim, multi_dim, create=create, storage=storage)
+        return cls(folder, engine, opened, (dim, multi_dim))
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points; one of the same id is replaced. All of one call or none is kept after a crash.
@@ -77,6 +93,34 @@ class EdgeStore:
         ready = [encode(self._engine, point, self.dim, self.multi_dim) for point in points]
         if ready:
             self._update(self._engine.UpdateOperation.upsert_points(ready), "be written to")
+            self._mapped += sum(map(schema.size_of, points))
+            if self._mapped > _RELIEF:
+                self._reload()
+
+    def update_payload(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Replace some keys of points' payloads: id → key → value; a value of None takes the key out.
+
+        The other keys and all vectors stay; unknown ids are ignored. Each point is changed whole or not at all; a
+        crash may leave some of a call's points unchanged.
+
+        Raises:
+            InvalidInputError: If a value is not JSON; nothing is changed then.
+        """
+        ready = {schema.checked_id(key): schema.checked_payload(change) for key, change in changes.items()}
+        ids = list(ready)
+        for start in range(0, len(ids), _SCROLL):
+            # What is read and what is written must not have another writer between them.
+            with self._writing:
+                with self._translated("be read"):
+                    records = self._shard.retrieve(ids[start : start + _SCROLL], True, False)
+                for record in records:
+                    change = ready[str(record.id)]
+                    tags = schema.tags(schema.changed_payload(payload_of(record), change))
+                    # The engine takes a key out where the value is null.
+                    written = {**change, schema.TAGS: tags}
+                    operation = self._engine.UpdateOperation.set_payload([str(record.id)], written)
+                    self._update(operation, "be written to", settle=False)
+                self._settle()
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points by id; unknown ids are ignored."""
@@ -127,8 +171,15 @@ class EdgeStore:
             stages.append((sparse(self._engine, lexical), schema.LEXICAL, prefetch.lexical))
         return self._query(rows.tolist(), schema.MULTI, limit, wanted, stages, keys=keys) if stages else []
 
-    def nearest(self, vector: Float32 | SparseVector, *, limit: int, where: Where | None = None) -> list[StoreHit]:
-        """Rank by one cheap vector: dense, shape (dim,), or lexical.
+    def nearest(
+        self,
+        vector: Float32 | SparseVector,
+        *,
+        limit: int,
+        where: Where | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> list[StoreHit]:
+        """Rank by one cheap vector: dense, shape (dim,), or lexical; `keys` as in `search`.
 
         A lexical one finds only points that share a term with it.
 
@@ -136,11 +187,12 @@ class EdgeStore:
             InvalidInputError: If the vector has another length than the store's, or `limit` is below 1.
         """
         wanted = schema.wanted_tags(where or {})
-        if isinstance(vector, SparseVector):
-            return (
-                self._query(sparse(self._engine, vector), schema.LEXICAL, limit, wanted) if len(vector.indices) else []
-            )
-        return self._query(checked(vector, 1, self.dim, "dense vector").tolist(), schema.DENSE, limit, wanted)
+        if not isinstance(vector, SparseVector):
+            asked = checked(vector, 1, self.dim, "dense vector").tolist()
+            return self._query(asked, schema.DENSE, limit, wanted, keys=keys)
+        if not len(vector.indices):
+            return []
+        return self._query(sparse(self._engine, vector), schema.LEXICAL, limit, wanted, keys=keys)
 
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> list[Point]:
         """Return the points that exist among `ids`, in their order; vectors as stored, in float32.
@@ -190,16 +242,24 @@ class EdgeStore:
         with self._writing, self._translated("be optimised"):
             self._shard.optimize()
 
+    def bytes_by_part(self) -> dict[str, int]:
+        """Bytes on disk by what they hold; see `edge_folder.bytes_by_part`."""
+        return bytes_by_part(self._path)
+
     def close(self) -> None:
         """Flush and release; using the store afterwards raises IndexStateError. Closing twice is fine."""
         with self._writing:
             if self._shard is None:
                 return
             try:
-                if self._deleted >= _VACUUM and self._deleted > self.count() // 4:
+                vacuum = self._deleted >= _VACUUM and self._deleted > self.count() // 4
+                # Coarser copies are made then, and only then.
+                if vacuum or (self._written and self.storage.quantization is not None):
                     self.optimize()
                 with self._translated("be closed"):
-                    if self._written:
+                    if self._written and not self.storage.log:
+                        self._shard.flush()
+                    elif self._written:
                         # The engine applies the last record of its log again at the next open. Let that be an
                         # empty one and not a batch of pages: it saves 100 ms of every search from a command line.
                         self._shard.update(self._engine.UpdateOperation.delete_points([_NO_POINT]))
@@ -219,15 +279,32 @@ class EdgeStore:
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
-        if self._shard is None:
-            raise IndexStateError(f"The index at {self._path} is closed: open it again to use it.")
-        with translated(self._path, doing):
-            yield
+        with self._calling:
+            if self._shard is None:
+                raise IndexStateError(f"The index at {self._path} is closed: open it again to use it.")
+            with translated(self._path, doing):
+                yield
 
-    def _update(self, operation: Engine, doing: str) -> None:
+    def _reload(self) -> None:
+        """Close the shard and load it again, which gives the memory of its mapped files back."""
+        with self._writing, self._translated("be written to"):
+            self._shard.flush()
+            self._shard.close()
+            self._shard = None
+            self._shard = load_shard(self._engine, self._path)
+            self._mapped = 0
+
+    def _update(self, operation: Engine, doing: str, *, settle: bool = True) -> None:
         with self._writing, self._translated(doing):
             self._written = True
             self._shard.update(operation)
+            if settle:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Without a log, what was written counts once it is flushed."""
+        if not self.storage.log:
+            self.flush()
 
     def _query(
         self,
@@ -254,10 +331,18 @@ class EdgeStore:
                 filter=chosen,
                 limit=limit,
                 with_payload=True if keys is None else list(keys),
+                params=self._rescoring(using),
             )
             points = self._shard.query(request)
         hits = [StoreHit(str(point.id), float(point.score), payload_of(point)) for point in points]
         return sorted(hits, key=lambda hit: (-hit.score, hit.id))
+
+    def _rescoring(self, using: str) -> Engine:
+        """Whatever coarser copy is searched first, what counts are the rows themselves."""
+        if using != schema.MULTI or self.storage.quantization is None:
+            return None
+        again = self._engine.QuantizationSearchParams(rescore=True, oversampling=self.storage.oversampling)
+        return self._engine.SearchParams(quantization=again)
 
     def _filter(self, wanted: list[list[str]]) -> Engine:
         engine = self._engine

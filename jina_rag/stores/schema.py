@@ -41,8 +41,12 @@ BOX = "box"
 CAPTION = "caption"
 GRID = "grid"
 TEXT = "text"
+ASSIGNMENT = "assignment"
+"""Which stored row each place of the grid stands for, where rows were pooled; see `compression.pool_tokens`."""
 SIGNS = "signs"
 """Sign codes of the multi-vector's rows; see `compression.encode_signs`."""
+NEAR = "near"
+"""Id of the earlier page that a page repeats; see `retrieval.near`."""
 BIAS = "bias"
 """How well a page scores for questions about anything; see `retrieval.hubness`."""
 REGIONS = "regions"
@@ -53,7 +57,7 @@ META = "meta"
 TAGS = "_where"
 """Holds one string for each payload value that can be filtered; see `tags`."""
 
-UNFILTERABLE = frozenset({GRID, SIGNS, BIAS, REGIONS, TEXT, BOX, TAGS})
+UNFILTERABLE = frozenset({GRID, ASSIGNMENT, SIGNS, BIAS, REGIONS, TEXT, BOX, CAPTION, TAGS})
 """Payload keys that are too long, or make no sense, to filter by."""
 
 MULTI_LIMIT = 1_048_576
@@ -67,19 +71,19 @@ _STEPS = 65534
 _LONG_TEXT = 256
 
 
-def point_id(doc_id: str, revision: str, page: int, part: str = "page") -> str:
+def point_id(revision: str, page: int, part: str = "page") -> str:
     """The id of a page or of one of its regions: the same input has the same id on every machine.
 
     Args:
-        doc_id: Of the document.
-        revision: SHA-256 of the file, so that an edited file never overwrites the points that still serve.
+        revision: SHA-256 of the file: copies of a file share their points, and an edited file never overwrites the
+            points that still serve.
         page: 1-based.
         part: ``"page"``, or a name that is unique among the regions of the page.
 
     Returns:
         A UUID (version 5) as text.
     """
-    return str(uuid.uuid5(_NAMESPACE, json.dumps([doc_id, revision, page, part])))
+    return str(uuid.uuid5(_NAMESPACE, json.dumps([revision, page, part])))
 
 
 def checked_id(value: str) -> str:
@@ -99,13 +103,14 @@ def tags(payload: Mapping[str, Any]) -> list[str]:
 
     The engine matches strings and whole numbers only, and a key with a dot or a space needs quoting there. A
     tag is the key and the value as JSON, so that true, 1 and "1" stay different and 1 and 1.0 do not. A list
-    gives one tag for each item; the keys of an inner object are joined by dots; null gives none.
+    gives one tag for each item; the keys of an inner object, also of one in a list, are joined by dots; null gives
+    none.
 
-    >>> tags({"page": 3.0, "meta": {"draft": True, "by": ["Ann", "Bo"]}})
-    ['["page", 3]', '["meta.draft", true]', '["meta.by", "Ann"]', '["meta.by", "Bo"]']
+    >>> tags({"page": 3.0, "meta": {"draft": True, "by": ["Ann", {"name": "Bo"}]}})
+    ['["page", 3]', '["meta.draft", true]', '["meta.by", "Ann"]', '["meta.by.name", "Bo"]']
     """
-    found = (_tag(key, value) for key, value in _flat(payload, "") if key not in UNFILTERABLE)
-    return list(dict.fromkeys(found))
+    filterable = {key: value for key, value in payload.items() if key.split(".")[0] not in UNFILTERABLE}
+    return list(dict.fromkeys(_tag(key, value) for key, value in _flat(filterable, "")))
 
 
 def wanted_tags(where: Where) -> list[list[str]]:
@@ -166,6 +171,23 @@ def clean_payload(value: Any) -> Any:  # noqa: ANN401  # JSON has no narrower ty
     raise InvalidInputError(
         f"A payload holds {value!r}, which is not JSON: use strings, finite numbers, lists, objects."
     )
+
+
+def checked_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a payload, or changes to one, as a store writes it: see `clean_payload`.
+
+    Raises:
+        InvalidInputError: If it is not JSON, or has the key that is the stores' own.
+    """
+    if TAGS in payload:
+        raise InvalidInputError(f"The payload key {TAGS!r} is the store's own: use another name.")
+    return cast(dict[str, Any], clean_payload(dict(payload)))
+
+
+def changed_payload(payload: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The payload with other values for some of its keys; None takes a key out."""
+    kept = {key: value for key, value in payload.items() if key not in changes}
+    return kept | {key: value for key, value in changes.items() if value is not None}
 
 
 def encode_grid(grid: TokenGrid) -> str:
@@ -244,6 +266,13 @@ def merge_boxes(boxes: Float32, starts: np.ndarray[Any, np.dtype[np.int_]]) -> F
     return cast(Float32, np.concatenate([low, high], axis=1))
 
 
+def size_of(point: Point) -> int:
+    """About how many bytes a point takes in a request of binary numbers: its vectors and its payload."""
+    vectors = sum(array.size * 4 for array in (point.dense, point.multi) if array is not None)
+    texts = sum(len(value) for value in point.payload.values() if isinstance(value, str))
+    return vectors + texts + 4096
+
+
 def batches(points: Sequence[Point], limit: int = BATCH_BYTES) -> Iterator[list[Point]]:
     """Cut points into runs of at most `limit` bytes of vectors, for one upsert each.
 
@@ -252,7 +281,7 @@ def batches(points: Sequence[Point], limit: int = BATCH_BYTES) -> Iterator[list[
     batch: list[Point] = []
     filled = 0
     for point in points:
-        size = sum(array.size * 4 for array in (point.dense, point.multi) if array is not None) + 4096
+        size = size_of(point)
         if batch and filled + size > limit:
             yield batch
             batch, filled = [], 0
@@ -268,7 +297,7 @@ def _flat(value: Any, key: str) -> Iterator[tuple[str, Scalar]]:  # noqa: ANN401
             yield from _flat(item, f"{key}.{inner}" if key else inner)
     elif isinstance(value, list | tuple):
         for item in value:
-            if not isinstance(item, Mapping | list | tuple):
+            if not isinstance(item, list | tuple):
                 yield from _flat(item, key)
     elif value is not None:
         yield key, value

@@ -1,9 +1,8 @@
-"""Smaller forms of vectors, and the way back.
+"""Sign codes: one bit for each dimension, whether a row lies above the centre of its page there.
 
-Sign codes keep one bit for each dimension: whether a row lies above the centre of its page there. Dot products
-with a float question keep their order well (Charikar's hyperplane hashing; measured for late interaction in
-PLAID and ColBERTv2's residual codes), at 1/16 of float16's bytes. They are for finding a *place* on a page that is
-already ranked; ranking itself always uses the stored vectors.
+Dot products with a float question keep their order well (Charikar's hyperplane hashing; measured for late
+interaction in PLAID and ColBERTv2's residual codes), at 1/16 of float16's bytes. They are for finding a *place* on a
+page that is already ranked; ranking itself always uses the stored vectors.
 """
 
 from __future__ import annotations

@@ -1,0 +1,136 @@
+"""What ingestion costs as a whole: memory over the number of pages, overlap of rendering and embedding, a second run.
+
+    python benchmarks/ingest.py [--pages 200 2000] [--embed-ms 60]
+
+Documents of 20 generated pages each (text, a table, a chart drawn with vectors) are ingested by a process of its own
+for each number of pages. The embedder is a stand-in of the default's shapes (dense 384, 400 rows of 384 with their
+places) that burns the CPU time of a small model. Printed: peak memory (RSS) of the process and of its render workers, wall time against what two
+processors could do at best, and the second run over the unchanged folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pymupdf
+
+from jina_rag import DocumentIndex
+from jina_rag.config import IngestSettings
+from jina_rag.scoring import normalise
+from jina_rag.testing import FakeEmbedder
+from jina_rag.types import Embeddings, TokenGrid
+
+PAGES_A_DOCUMENT = 20
+ROWS, DIM = 400, 384
+
+
+class Burning(FakeEmbedder):
+    """Random vectors of real shapes, at the CPU time of a model."""
+
+    def __init__(self, milliseconds: float) -> None:
+        super().__init__(dim=DIM, multi_dim=DIM, name="burning")
+        self.milliseconds = milliseconds
+        self.embedded = 0
+
+    def encode_document(self, documents, **options):
+        rng = np.random.default_rng(self.embedded)
+        self.embedded += len(documents)
+        matrix = rng.normal(size=(192, 192)).astype(np.float32)
+        end = time.thread_time() + self.milliseconds / 1000 * len(documents)
+        while time.thread_time() < end:
+            matrix = np.tanh(matrix @ matrix / 200)
+        multi = [normalise(rng.normal(size=(ROWS, DIM))) for _ in documents]
+        corners = rng.uniform(0, 0.95, size=(len(documents), ROWS, 2)).astype(np.float32)
+        grids = [TokenGrid(np.concatenate([corner, corner + 0.05], axis=1), "words") for corner in corners]
+        return Embeddings(normalise(rng.normal(size=(len(documents), DIM))), multi, grids)
+
+
+def write(folder: Path, pages: int) -> None:
+    """Documents of 20 pages each, every page different."""
+    for first in range(0, pages, PAGES_A_DOCUMENT):
+        with pymupdf.open() as document:
+            for number in range(first, min(first + PAGES_A_DOCUMENT, pages)):
+                page = document.new_page()
+                for line in range(30):
+                    words = f"Page {number} line {line}: " + " ".join(f"word{(number * 7 + line * 3 + w) % 997}" for w in range(8))
+                    page.insert_text((60, 60 + line * 12), words, fontsize=9)
+                for bar in range(12):
+                    height = 10 + (number * 31 + bar * 17) % 90
+                    page.draw_rect(pymupdf.Rect(80 + bar * 30, 600 - height, 100 + bar * 30, 600), fill=(0.2, 0.4, 0.8))
+                for row in range(8):
+                    page.draw_line((60, 640 + row * 15), (530, 640 + row * 15))
+                    page.insert_text((65, 637 + row * 15), f"row {row}", fontsize=8)
+                    page.insert_text((300, 637 + row * 15), f"{number * row}", fontsize=8)
+            document.save(folder / f"document{first:05d}.pdf")
+
+
+def child(folder: Path, index: Path, milliseconds: float) -> None:
+    """Ingest twice in this process and print the figures."""
+    embedder = Burning(milliseconds)
+    found = {}
+    with DocumentIndex.open(index, embedder=embedder) as opened:
+        for name in ("first", "second"):
+            before, started, cpu = embedder.embedded, time.monotonic(), time.process_time()
+            report = opened.ingest(folder, settings=IngestSettings(ocr="never"))
+            assert not report.failed, report.failed
+            found[name] = {
+                "wall": time.monotonic() - started,
+                "own_cpu": time.process_time() - cpu,
+                "embedded": embedder.embedded - before,
+                "unchanged": report.unchanged,
+            }
+    from jina_rag.ingestion import isolated
+
+    isolated._IDLE.close()  # a child's time counts once it has ended
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found["worker_cpu"] = workers.ru_utime + workers.ru_stime
+    found["worker_rss_mb"] = workers.ru_maxrss / 1024
+    found["rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(found))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pages", type=int, nargs="+", default=[200, 2000])
+    parser.add_argument("--embed-ms", type=float, default=60.0, help="CPU milliseconds a page that the stand-in burns")
+    parser.add_argument("--child", nargs=2, type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(*options.child, options.embed_ms)
+        return
+    memory = []
+    for pages in options.pages:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "docs"
+            folder.mkdir()
+            write(folder, pages)
+            command = [sys.executable, __file__, "--embed-ms", str(options.embed_ms), "--child", folder, f"{scratch}/kb"]
+            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        first, second = found["first"], found["second"]
+        best = max((first["own_cpu"] + found["worker_cpu"]) / 2, first["own_cpu"], found["worker_cpu"])
+        memory.append(found["rss_mb"])
+        print(f"{pages} pages")
+        print(f"  peak memory {found['rss_mb']:.0f} MB, of a render worker {found['worker_rss_mb']:.0f} MB")
+        print(
+            f"  wall {first['wall']:.1f} s; CPU: rendering {found['worker_cpu']:.1f} s, the rest {first['own_cpu']:.1f} s; "
+            f"{first['wall'] / best:.2f} of the best on two processors (at most 1.20)"
+        )
+        print(
+            f"  second run: {second['wall']:.2f} s, {second['wall'] / first['wall']:.2%} of the first (at most 2 %), "
+            f"{second['embedded']} pages embedded, {second['unchanged']} documents unchanged"
+        )
+    if len(memory) > 1:
+        print(f"peak memory of the last against the first: {memory[-1] / memory[0]:.2f} (at most 1.20)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""What every way of keeping vectors costs on disk, and what it costs in quality.
+
+    python benchmarks/storage.py JUDGED_FOLDER --index DIR [--quick]
+
+JUDGED_FOLDER is what ``jina-rag evaluate`` takes. The documents are embedded once, into the index DIR (made on the
+first run, "exact"). For every setting a store is then written from the vectors of that index, closed, measured, opened
+again and asked all questions; pages are scored as `retrieval.search` scores them. Columns:
+
+rows        multi-vector rows a page, those of its charts, tables and figures included
+KB a page   blocks on disk of everything that is made of vectors: dense, multi (any second copy included), lexical,
+            codes (sign codes and the places of pooled rows, which lie with the texts)
+ratio       of that to "exact"
+log         KB a page of the engine's log, which holds the last vectors once more
+nDCG@5      and its share of "exact", and the 95 % interval of the difference (paired bootstrap over questions)
+heat map    mean correlation with the heat map of "exact" over the words of judged pages, before faint places are cut
+            off; in brackets that of the bare similarities, before neighbours support each other
+ms          of a search over all pages, median, without embedding the question
+shown       ms to read what choosing the places of 5 found pages needs
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from jina_rag import DocumentIndex
+from jina_rag.compression import encode_assignment, encode_signs, expand, pool_tokens
+from jina_rag.config import Storage
+from jina_rag.evaluation.datasets import JudgedFolder, read_folder
+from jina_rag.evaluation.measures import DEPTH, measure
+from jina_rag.models.registry import load_embedder
+from jina_rag.protocols import Embedder
+from jina_rag.retrieval import explain
+from jina_rag.retrieval.handles import MANIFEST, VECTORS
+from jina_rag.retrieval.hubness import Background
+from jina_rag.retrieval.manifest import peek_settings
+from jina_rag.retrieval.search import POOL
+from jina_rag.scoring import token_similarity
+from jina_rag.stores import schema
+from jina_rag.stores.qdrant_edge import EdgeStore
+from jina_rag.types import Float32, Point
+
+PLACES = "pooled"
+KINDS = ("dense", "multi", "lexical")
+
+QUICK: dict[str, Storage] = {name: Storage.named(name) for name in ("exact", "balanced", "compact")}
+ALL: dict[str, Storage] = QUICK | {
+    "exact, no log": Storage(log=False),
+    "int8": Storage("int8", log=False),
+    **{
+        f"{datatype}, pool {factor:g}": Storage(datatype, factor, sign_codes=False, log=False)
+        for datatype, factor in (
+            ("float16", 2), ("float16", 3), ("int8", 2), ("int8", 3),
+            ("int4", 1), ("int4", 1.5), ("int4", 2), ("int4", 3), ("int4", 4), ("int4", 6),
+        )
+    },
+    "float16 + binary": Storage(quantization="binary", log=False),
+    "float16 + int8": Storage(quantization="int8", log=False),
+}  # fmt: skip
+
+
+@dataclass
+class Result:
+    """One line of the table; `ndcg` by question, `heat` by judged page and question."""
+
+    rows: float
+    by_part: dict[str, int]
+    codes: int
+    ndcg: np.ndarray
+    heat: dict[str, tuple[Float32, Float32]]
+    milliseconds: float
+    shown: float
+
+    @property
+    def vectors(self) -> int:
+        return sum(self.by_part[kind] for kind in KINDS) + self.codes
+
+
+class Bench:
+    """The judged folder, its questions, and its points as "exact" keeps them."""
+
+    def __init__(self, folder: JudgedFolder, points: Sequence[Point], embedder: Embedder) -> None:
+        self.folder, self.points, self.embedder = folder, points, embedder
+        self.background = Background(embedder)
+        encoded = embedder.encode_query([query.query for query in folder.queries], single=False)
+        assert encoded.multi is not None
+        self.questions = encoded.multi
+        self.pages = {p.id: p for p in points if p.payload[schema.KIND] == "page"}
+        self.grids = {
+            key: schema.decode_grid(page.payload[schema.GRID])
+            for key, page in self.pages.items()
+            if page.multi is not None and schema.GRID in page.payload
+        }
+
+    def run(self, storage: Storage, folder: Path) -> Result:
+        dims = {"dim": len(self._first(self.points, "dense")), "multi_dim": self._first(self.points, "multi").shape[1]}
+        made = [self._kept(point, storage) for point in self.points]
+        with EdgeStore.open(folder, **dims, storage=storage) as store:
+            for batch in schema.batches([point for point, _ in made]):
+                store.upsert(batch)
+        places = {point.id: assignment for point, assignment in made}
+        codes = sum(len(point.payload.get(key, "")) for point, _ in made for key in (schema.SIGNS, PLACES))
+        with EdgeStore.open(folder, **dims) as store:
+            by_part = store.bytes_by_part()
+            ndcg, milliseconds = self._ask(store)
+            heat = self._heat(store, places)
+            shown = self._show(store, storage)
+        count = sum(len(point.multi) for point, _ in made if point.multi is not None)
+        return Result(count / len(self.pages), by_part, codes, ndcg, heat, milliseconds, shown)
+
+    def _kept(self, point: Point, storage: Storage) -> tuple[Point, np.ndarray | None]:
+        """The point as an index with this storage keeps it, and which pooled row each of its rows went into."""
+        if point.multi is None:
+            return point, None
+        rows, assignment = pool_tokens(point.multi, storage.pool_factor)
+        payload: dict[str, Any] = {**point.payload, schema.BIAS: self.background.bias(rows)}
+        payload.pop(schema.SIGNS, None)
+        if schema.GRID in payload:
+            if len(rows) < len(assignment):
+                payload[PLACES] = encode_assignment(assignment)
+            if storage.sign_codes:
+                payload[schema.SIGNS] = encode_signs(rows)
+        return replace(point, multi=rows, payload=payload), assignment
+
+    def _ask(self, store: EdgeStore) -> tuple[np.ndarray, float]:
+        run, seconds = {}, []
+        for query, rows in zip(self.folder.queries, self.questions, strict=True):
+            started = time.perf_counter()
+            hits = store.search(rows, limit=POOL, where={schema.KIND: "page"}, keys=(schema.BIAS,))
+            seconds.append(time.perf_counter() - started)
+            scored = {h.id: h.score / len(rows) - self.embedder.hubness * h.payload[schema.BIAS] for h in hits}
+            best = sorted(scored, key=lambda key: -scored[key])[:DEPTH]
+            run[query.qid] = [self._name(self.pages[key]) for key in best]
+        found = measure(self.folder.queries, run)
+        return np.array([found[qid]["nDCG@5"] for qid in sorted(found)]), statistics.median(seconds) * 1e3
+
+    def _heat(self, store: EdgeStore, places: dict[str, np.ndarray | None]) -> dict[str, tuple[Float32, Float32]]:
+        ids = {self._name(page): key for key, page in self.pages.items() if key in self.grids}
+        heat = {}
+        for query, rows in zip(self.folder.queries, self.questions, strict=True):
+            for page in (page for page, grade in query.relevant.items() if grade > 0 and page in ids):
+                key = ids[page]
+                multi, assignment = store.fetch([key])[0].multi, places[key]
+                assert multi is not None
+                assert assignment is not None
+                boxes = self.grids[key].boxes
+                placed = ~np.isnan(boxes).any(axis=1)
+                weights = expand(token_similarity(rows, multi), assignment)[placed]
+                support = explain._support(boxes[placed], weights)
+                shown = np.sqrt(explain._scale(weights) * explain._scale(support))
+                heat[f"{query.qid} {page}"] = weights, shown
+        return heat
+
+    def _show(self, store: EdgeStore, storage: Storage) -> float:
+        """What it takes to read five pages for choosing the places on them."""
+        seconds = []
+        keys = list(self.grids)
+        for start in range(0, len(keys) - 5, 5):
+            started = time.perf_counter()
+            store.fetch(keys[start : start + 5], vectors=not storage.sign_codes)
+            seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds) * 1e3
+
+    def _name(self, page: Point) -> tuple[str, int]:
+        doc_id = page.payload[schema.DOC_ID]
+        first = doc_id if isinstance(doc_id, str) else doc_id[0]
+        return PurePosixPath(first).stem, int(page.payload[schema.PAGE])
+
+    @staticmethod
+    def _first(points: Sequence[Point], what: str) -> Float32:
+        return next(getattr(point, what) for point in points if getattr(point, what) is not None)
+
+
+def line(name: str, result: Result, exact: Result, pages: int) -> str:
+    difference = result.ndcg - exact.ndcg
+    picks = np.random.default_rng(0).integers(0, len(difference), (5000, len(difference)))
+    low, high = np.percentile(difference[picks].mean(axis=1), [2.5, 97.5])
+    heat = [[_correlation(result.heat[key][i], exact.heat[key][i]) for key in exact.heat] for i in (1, 0)]
+    parts = [result.by_part[kind] for kind in KINDS] + [result.codes]
+    return " | ".join(
+        [
+            f"{name:<18}", f"{result.rows:5.0f}", f"{result.vectors / pages / 1e3:6.1f}",
+            " + ".join(f"{part / pages / 1e3:.1f}" for part in parts).rjust(25),
+            f"1/{exact.vectors / result.vectors:<5.2f}", f"{result.by_part['log'] / pages / 1e3:5.0f}",
+            f"{result.ndcg.mean():.3f}", f"{100 * result.ndcg.mean() / exact.ndcg.mean():5.1f} %",
+            f"[{low:+.3f}, {high:+.3f}]", f"{np.mean(heat[0]):.3f} ({np.mean(heat[1]):.3f})",
+            f"{sum(result.by_part.values()) / 1e6:6.1f}", f"{result.milliseconds:5.1f}", f"{result.shown:5.1f}",
+        ]
+    )  # fmt: skip
+
+
+def _correlation(one: Float32, other: Float32) -> float:
+    """Pearson's; 1 for two flat maps, 0 for one."""
+    if one.std() == 0 or other.std() == 0:
+        return float(one.std() == other.std())
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true", help="only the presets")
+    arguments = parser.parse_args()
+    folder = read_folder(arguments.folder)
+    with DocumentIndex.open(arguments.index, storage="exact") as index:
+        index.ingest(list(folder.documents.values()))
+    settings = peek_settings(arguments.index / MANIFEST)
+    embedder = load_embedder(settings["embedder"])
+    with EdgeStore.open(arguments.index / VECTORS, dim=settings["dim"], multi_dim=settings["multi_dim"]) as store:
+        points = [point for hit in store.scroll() for point in store.fetch([hit.id])]
+    bench = Bench(folder, points, embedder)
+    pages = len(bench.pages)
+    print(f"{pages} pages, {len(points) - pages} charts, tables and figures, {len(folder.queries)} questions")
+    print(
+        "setting            |  rows | KB a page = dense + multi + lexical + codes | ratio | log | nDCG@5 | share | "
+        "difference | heat map | MB on disk | ms | shown"
+    )
+    exact: Result | None = None
+    for name, storage in (QUICK if arguments.quick else ALL).items():
+        with tempfile.TemporaryDirectory() as scratch:
+            result = bench.run(storage, Path(scratch) / "store")
+        exact = exact or result
+        print(line(name, result, exact, pages), flush=True)
+
+
+if __name__ == "__main__":
+    main()

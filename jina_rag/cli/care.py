@@ -1,0 +1,212 @@
+"""The commands that tend an index: remove, info, verify, copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jina_rag.cli import output
+from jina_rag.cli.common import FilesOption, IndexOption, JsonOption, app, filters
+
+
+@app.command()
+def remove(
+    index: IndexOption,
+    documents: Annotated[
+        list[str] | None,
+        typer.Argument(help="Document ids, files, folders, or globs over ids.", metavar="PATH…", show_default=False),
+    ] = None,
+    filter: Annotated[  # the option's name
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            help="Documents with this metadata, or path=GLOB; repeatable, all must hold.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    files: FilesOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take documents out of the index, their images too. The documents themselves are not touched.
+
+    Examples:
+
+      jina-rag remove docs/old.pdf --index kb
+
+      jina-rag remove "reports/2019-*" --index kb
+
+      jina-rag remove --filter year=2019 --index kb
+    """
+    from jina_rag.retrieval.index import DocumentIndex
+
+    _, err = output.consoles()
+    where = filters(filter or [])
+    if not documents and not where:
+        raise typer.BadParameter("Name documents, or give a --filter.")
+    removed, missing = 0, []
+    with DocumentIndex.open(index, create=False, files=files) as opened:
+        asked: list[str | None] = [*documents] if documents else [None]
+        for document in asked:
+            count = opened.delete(document, filter=where or None)
+            removed += count
+            if not count:
+                missing.append(document or "the filter")
+    if json:
+        output.print_json(
+            {
+                "removed": removed,
+                "failed": [{"path": m, "reason": "No such document in the index."} for m in missing],
+            }
+        )
+    else:
+        err.print(f"Removed {output.count(removed, 'document')}.")
+        for name in missing:
+            err.print(
+                f"[red]No such document in the index:[/] {output.shown(name)} (`jina-rag info --documents` lists them)"
+            )
+    raise typer.Exit(output.PARTLY if missing else output.OK)
+
+
+@app.command()
+def info(
+    index: IndexOption,
+    documents: Annotated[bool, typer.Option("--documents", help="List every document.")] = False,
+    files: FilesOption = None,
+    json: JsonOption = False,
+) -> None:
+    """What an index holds, which model made it, what it weighs.
+
+    Example:
+
+      jina-rag info --index kb --documents
+    """
+    from rich.table import Table
+
+    from jina_rag.retrieval.index import DocumentIndex
+
+    out, _ = output.consoles()
+    with DocumentIndex.open(index, create=False, files=files) as opened:
+        stats, records = opened.stats(), opened.documents()
+    if json:
+        found: dict[str, Any] = {
+            "location": stats.location,
+            "documents": stats.documents,
+            "pages": stats.pages,
+            "regions": stats.regions,
+            "pending": stats.pending,
+            "embedder": stats.embedder,
+            "fingerprint": stats.fingerprint,
+            "version": stats.version,
+            "storage": stats.storage,
+            "bytes": dict(stats.bytes),
+        }
+        if documents:
+            found["list"] = [
+                {
+                    "doc_id": r.doc_id,
+                    "path": str(r.path),
+                    "pages": r.pages,
+                    "regions": r.regions,
+                    "done": r.done,
+                }
+                for r in records
+            ]
+        output.print_json(found)
+        return
+    table = Table.grid(padding=(0, 2))
+    table.add_row("location", output.shown(stats.location))
+    table.add_row(
+        "documents",
+        f"{stats.documents}"
+        + (f" and {stats.pending} unfinished (ingest them again to finish)" if stats.pending else ""),
+    )
+    table.add_row("pages", str(stats.pages))
+    table.add_row("charts, tables, figures", str(stats.regions))
+    table.add_row("model", stats.fingerprint)
+    table.add_row("made by", f"jina-rag {stats.version}")
+    table.add_row("storage", stats.storage)
+    per_page = f", {output.size(sum(stats.bytes.values()) // stats.pages)} a page" if stats.pages else ""
+    table.add_row("on disk", output.size(sum(stats.bytes.values())) + per_page)
+    for name, part in stats.bytes.items():
+        table.add_row(f"  {name}", output.size(part))
+    out.print(table)
+    if documents:
+        listed = Table()
+        for name in ("document", "pages", "regions", "file"):
+            counts = name in ("pages", "regions")
+            listed.add_column(name, overflow="fold", justify="right" if counts else "left")
+        for record in records:
+            name = output.shown(record.doc_id) + ("" if record.done else " [yellow](unfinished)[/]")
+            listed.add_row(name, str(record.pages), str(record.regions), output.shown(record.path))
+        out.print(listed)
+
+
+@app.command()
+def verify(index: IndexOption, files: FilesOption = None, json: JsonOption = False) -> None:
+    """Hold vectors, images and manifest of an index against each other; names what to ingest again.
+
+    Example:
+
+      jina-rag verify --index kb
+    """
+    from jina_rag.retrieval.index import DocumentIndex
+
+    out, _ = output.consoles()
+    with DocumentIndex.open(index, create=False, files=files) as opened:
+        problems, stats = opened.verify(), opened.stats()
+    if json:
+        output.print_json(
+            {
+                "documents": stats.documents,
+                "pages": stats.pages,
+                "problems": [{"doc_id": problem.doc_id, "reason": problem.what} for problem in problems],
+            }
+        )
+    elif not problems:
+        out.print(
+            f"In order: {output.count(stats.documents, 'document')}, {output.count(stats.pages, 'page')}, "
+            "each with its vectors and its image."
+        )
+    else:
+        for problem in problems:
+            where = f"{output.shown(problem.doc_id)}: " if problem.doc_id else ""
+            out.print(f"[red]{where}[/]{output.shown(problem.what)}", soft_wrap=True)
+        out.print("Ingest these documents again with --again, or all of the folder.", soft_wrap=True)
+    raise typer.Exit(output.PARTLY if problems else output.OK)
+
+
+@app.command()
+def copy(
+    source: Annotated[str, typer.Argument(help="Index to copy: folder or address.", metavar="FROM")],
+    target: Annotated[str, typer.Argument(help="Where to: folder or address.", metavar="TO")],
+    files: Annotated[
+        Path | None,
+        typer.Option("--files", help="With a server as target: folder for images and manifest.", metavar="DIR"),
+    ] = None,
+    source_files: Annotated[
+        Path | None,
+        typer.Option("--from-files", help="With a server as source: folder of its images and manifest.", metavar="DIR"),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Copy an index to another place, such as a Qdrant server when it outgrew this machine; can be stopped and gone on.
+
+    Examples:
+
+      jina-rag copy kb http://localhost:6333/docs
+
+      jina-rag copy kb "https://cluster.example:6333/docs?grpc=true&shards=6&replicas=2"
+    """
+    from jina_rag.retrieval.index import DocumentIndex
+
+    _, err = output.consoles()
+    with DocumentIndex.open(source, create=False, files=source_files) as opened:
+        with output.counting(err, "points", quiet=json) as progress:
+            sent = opened.copy_to(target, files=files, progress=progress)
+        stats = opened.stats()
+    if json:
+        output.print_json({"documents": stats.documents, "pages": stats.pages, "points_sent": sent})
+    else:
+        err.print(f"Copied {output.count(stats.documents, 'document')} to {output.shown(target)}, {sent} points sent.")

@@ -1,0 +1,160 @@
+"""The application object, and what several commands share: options, and readings of what stands on the command line."""
+
+from __future__ import annotations
+
+import glob
+import json
+import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jina_rag._version import __version__
+from jina_rag.errors import InvalidInputError
+
+app = typer.Typer(
+    name="jina-rag",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Search PDFs and images the way a person reads them: by looking at the pages. "
+    "Everything runs on this machine.",
+)
+
+IndexOption = Annotated[
+    str,
+    typer.Option(
+        "--index",
+        "-i",
+        help="Folder of the index, or the address of a collection on a Qdrant server: http://HOST:6333/NAME.",
+        metavar="DIR|URL",
+    ),
+]
+FilesOption = Annotated[
+    Path | None,
+    typer.Option("--files", help="With a server: folder for page images and the manifest.", metavar="DIR"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+EmbedderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--embedder",
+        "-e",
+        help="Model: lite (many languages), lite-en (English, small), a hub id, or a folder.",
+        metavar="NAME",
+    ),
+]
+StorageOption = Annotated[
+    str | None,
+    typer.Option("--storage", help="How a new index keeps its vectors: exact, balanced or compact.", metavar="NAME"),
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"jina-rag {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+
+
+def existing(paths: list[Path]) -> None:
+    """Before an index is made: a misspelt path must not leave an empty one behind."""
+    for path in paths:
+        if not os.path.lexists(path) and not glob.has_magic(str(path)):
+            raise InvalidInputError(f"There is no file or folder {str(path)!r}: check the path.")
+
+
+def folder_exists(path: Path) -> None:
+    """Before the work: nobody should wait for a result that has no place to go."""
+    if not path.parent.is_dir():
+        raise InvalidInputError(f"{path} cannot be written: there is no folder {str(path.parent)!r}.")
+
+
+def pairs(options: list[str], name: str) -> dict[str, str]:
+    found = {}
+    for option in options:
+        key, separator, value = option.partition("=")
+        if not separator or not key:
+            raise typer.BadParameter(f"{name} {option!r}: write KEY=VALUE.")
+        found[key] = value
+    return found
+
+
+def filters(options: list[str]) -> Mapping[str, Any]:
+    where: dict[str, Any] = {}
+    for option in options:
+        for key, value in pairs([option], "--filter").items():
+            where.setdefault(key, []).extend(_readings(value) if key != "path" else [value])
+    return where
+
+
+def limits_of(options: list[str]) -> Any:  # noqa: ANN401  # config.Limits, imported when it is needed
+    """``--limit NAME=NUMBER`` as settings."""
+    from jina_rag.config import Limits
+
+    known = [field.name for field in fields(Limits)]
+    given: dict[str, int] = {}
+    for name, value in pairs(options, "--limit").items():
+        if name not in known:
+            raise typer.BadParameter(f"--limit {name!r}: the limits are {', '.join(known)}.")
+        try:
+            given[name] = int(value.replace("_", ""))
+        except ValueError:
+            raise typer.BadParameter(f"--limit {name}={value!r}: write a whole number.") from None
+    return Limits(**given)
+
+
+def passwords_of(words: list[str], file: Path | None) -> tuple[str, ...] | dict[str, list[str]]:
+    """``--password`` and ``--passwords FILE.json`` as the setting.
+
+    The file holds a list of passwords, or an object from globs over file names to one or several.
+    """
+    if file is None:
+        return tuple(words)
+    try:
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as exc:
+        raise InvalidInputError(f"{file} cannot be read: {exc.strerror or exc}.") from exc
+    except ValueError as exc:
+        raise InvalidInputError(f"{file} is not JSON: {exc}.") from exc
+    several = {"*": found} if isinstance(found, list) else found
+    if not isinstance(several, dict):
+        raise InvalidInputError(f"{file} must hold a list of passwords, or an object from globs to passwords.")
+    return {
+        glob_: [*([given] if isinstance(given, str) else given), *words]
+        for glob_, given in ({**several, "*": several.get("*", [])}).items()
+    }
+
+
+def _readings(value: str) -> list[str | int | float | bool]:
+    """What a value on the command line may stand for: metadata given in Python has numbers and booleans, too."""
+    readings: list[str | int | float | bool] = [value]
+    if value in ("true", "false"):
+        readings.append(value == "true")
+    for number in (int, float):
+        with suppress(ValueError):
+            readings.append(number(value))
+            break
+    return [reading for reading in readings if not isinstance(reading, float) or math.isfinite(reading)]
+
+
+def write_picture(picture: Any, path: Path) -> None:  # noqa: ANN401  # PIL's Image
+    try:
+        picture.save(path, format="PNG")
+    except OSError as exc:
+        raise InvalidInputError(f"The heat map cannot be written to {path}: {exc.strerror or exc}.") from exc

@@ -1,0 +1,212 @@
+"""The commands around an index: evaluate, models, doctor, demo."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jina_rag.cli import output
+from jina_rag.cli.common import EmbedderOption, JsonOption, StorageOption, app, folder_exists
+
+models_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
+app.add_typer(models_app, name="models")
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Folder with docs.jsonl, queries.jsonl and the files.", metavar="DIR")],
+    index: Annotated[
+        Path | None,
+        typer.Option("--index", "-i", help="Keep the index here for a second run; else it is made and thrown away."),
+    ] = None,
+    embedder: EmbedderOption = None,
+    storage: StorageOption = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Write the rankings, one question a line.", metavar="OUT.jsonl", dir_okay=False),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure retrieval on judged questions: nDCG@5, Recall@1, Recall@5, RR@10.
+
+    Example:
+
+      jina-rag evaluate my-judged-folder --index eval-kb
+    """
+    from jina_rag.evaluation.datasets import read_folder
+    from jina_rag.evaluation.runner import evaluate as measure_folder
+    from jina_rag.evaluation.runner import write_run
+    from jina_rag.retrieval.index import DocumentIndex
+
+    out, err = output.consoles()
+    if run is not None:
+        folder_exists(run)
+    judged = read_folder(folder)
+    with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
+        with (
+            DocumentIndex.open(index or Path(scratch) / "index", embedder=embedder, storage=storage) as opened,
+            output.ingest_progress(err, quiet=json) as progress,
+        ):
+            report = measure_folder(judged, opened, ingest=lambda paths: opened.ingest(paths, progress=progress))
+    if run is not None:
+        write_run(run, report.run)
+    if json:
+        output.print_json(report.to_json())
+    else:
+        output.print_measures(out, report.to_json())
+        for failure in report.failed:
+            err.print(f"[red]Failed:[/] {output.shown(failure.path)}: {output.shown(failure.reason)}")
+        err.print(f"{report.seconds:.1f} s, of which {report.index_seconds:.1f} s for the index.")
+    raise typer.Exit(output.PARTLY if report.failed else output.OK)
+
+
+@models_app.callback()
+def models(context: typer.Context, json: JsonOption = False) -> None:
+    """The models this version can run: size, languages, licence, whether they are on this machine.
+
+    Examples:
+
+      jina-rag models
+
+      jina-rag models download jinaai/jina-embeddings-v4
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from jina_rag.models.catalogue import MODELS, weights_of
+    from jina_rag.retrieval.handles import DEFAULT_EMBEDDER
+
+    places = {name: weights_of(name) for name in MODELS}
+    if json:
+        entries = [
+            model.to_json()
+            | {
+                "installed": places[name] is not None,
+                "path": str(places[name]) if places[name] else None,
+                "default": name == DEFAULT_EMBEDDER,
+            }
+            for name, model in MODELS.items()
+        ]
+        output.print_json({"models": entries})
+        return
+    output.print_models(output.consoles()[0], MODELS.values(), places, DEFAULT_EMBEDDER)
+
+
+@models_app.command()
+def download(
+    model: Annotated[str, typer.Argument(help="Its id on the Hugging Face hub: owner/model.", metavar="ID")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; main if left out.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Download a model from the hub, or go on with a download. Weights and settings only, never code.
+
+    Example:
+
+      jina-rag models download jinaai/jina-reranker-m0
+    """
+    from jina_rag.models.registry import download as fetch
+
+    found = fetch(model, revision=revision)
+    if json:
+        output.print_json({"model": model, "revision": found.revision, "path": str(found.folder)})
+        return
+    out, _ = output.consoles()
+    commit = f" at commit {found.revision}" if found.revision else ""
+    out.print(f"{output.shown(model)}{commit}: {output.shown(found.folder)}", soft_wrap=True)
+
+
+@app.command()
+def doctor(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A model to load and try: a name, a hub id, or a folder.", metavar="MODEL", show_default=False
+        ),
+    ] = None,
+    expected: Annotated[
+        Path | None, typer.Option(help="Compare the model with known outputs.", metavar="FILE.zip", dir_okay=False)
+    ] = None,
+    write_expected: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the model's outputs, to compare other machines with.", metavar="FILE.zip", dir_okay=False
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Examine this installation: packages, devices, memory, and whether models compute what they should.
+
+    Tiny checkpoints that come with the package are compared with what the published code made of them. A bug report
+    can carry the page this prints.
+
+    Examples:
+
+      jina-rag doctor
+
+      jina-rag doctor jinaai/jina-embeddings-v4 --device cuda
+
+      jina-rag doctor my-checkpoint/ --expected known.zip
+    """
+    if model is None and (expected is not None or write_expected is not None):
+        raise typer.BadParameter("--expected and --write-expected go with a MODEL.")
+    if write_expected is not None:
+        folder_exists(write_expected)
+    from jina_rag.doctor.report import examine
+
+    out, err = output.consoles()
+    with output.waiting(err, "examining", quiet=json):
+        found = examine(
+            model,
+            device=device,
+            dtype=dtype,
+            expected=expected,
+            write_expected=write_expected,
+            local_files_only=offline,
+        )
+    if json:
+        output.print_json(found.to_json())
+    else:
+        output.print_examination(out, found)
+    raise typer.Exit({"ok": output.OK, "failed": output.PARTLY, "refused": output.USAGE}.get(found.worst, output.OK))
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", help="Where the index and the report go.", metavar="DIR")
+    ] = Path("demo-output"),
+    embedder: EmbedderOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Index the sample documents, ask five questions, and write a report with pictures.
+
+    Example:
+
+      jina-rag demo --output demo-output
+    """
+    from jina_rag.demo.run import run_demo
+
+    out, err = output.consoles()
+    with output.ingest_progress(err, quiet=json) as progress:
+        result = run_demo(folder, embedder=embedder, progress=progress)
+    if json:
+        output.print_json(
+            {
+                "report": str(result.report),
+                "ingest": output.ingest_json(result.ingest),
+                "questions": [output.search_json(a.question, a.hits) for a in result.answers],
+            }
+        )
+        return
+    for answer in result.answers:
+        output.print_hits(out, f"{answer.question}  ({answer.kind}, {answer.seconds * 1000:.0f} ms)", answer.hits)
+    output.print_report(err, result.ingest)
+    out.print(
+        f"\nOpen this in a browser: [bold]{output.shown(result.report.resolve().as_uri())}[/bold]",
+        soft_wrap=True,
+    )

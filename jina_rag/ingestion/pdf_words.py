@@ -1,0 +1,61 @@
+"""Words of a PDF's text layer, from whichever library read them: cleaned, clipped to the page, without shadows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from jina_rag.types import Box, Word
+
+# Not printable, but they tell how letters join in Persian and Indic scripts.
+_JOINERS = "\u200c\u200d"
+
+
+def place_words(found: Iterable[tuple[str, Box]], width: float, height: float) -> list[Word]:
+    """Make words of what a library found.
+
+    Args:
+        found: Texts and boxes in points of the displayed page, in the order of the text layer.
+        width: Of the page, in points.
+        height: Of the page, in points.
+    """
+    words: dict[tuple[object, ...], Word] = {}
+    for raw, around in found:
+        text = clean(raw)
+        box = visible(around, width, height)
+        if text and box:
+            placed = fractions(box, width, height)
+            # Shadows and fake bold draw the same word again in the same place.
+            words.setdefault((text, *(round(side, 3) for side in placed)), Word(text, placed))
+    return list(words.values())
+
+
+def cut_words(words: list[Word], limit: int, warnings: list[str]) -> None:
+    """Drop the words beyond the limit, with a warning."""
+    if len(words) > limit:
+        warnings.append(f"The page has {len(words):,} words; the first {limit:,} were kept.")
+        del words[limit:]
+
+
+def clean(text: str) -> str:
+    """Drop what is no character: control codes, lone surrogates, and the mark for unknown glyphs."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(filter(_is_character, text))
+
+
+def visible(box: Box, width: float, height: float) -> Box | None:
+    """A box, its corners in any order, clipped to the page; None if nothing of it is on the page."""
+    x0, y0 = max(min(box[0], box[2]), 0.0), max(min(box[1], box[3]), 0.0)
+    x1, y1 = min(max(box[0], box[2]), width), min(max(box[1], box[3]), height)
+    return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+
+def fractions(box: Box, width: float, height: float) -> Box:
+    """Points of the displayed page as fractions of it."""
+    return box[0] / width, box[1] / height, min(box[2] / width, 1.0), min(box[3] / height, 1.0)
+
+
+def _is_character(character: str) -> bool:
+    if character in _JOINERS:
+        return True
+    return character != "\ufffd" and character.isprintable() and not character.isspace()

@@ -1,0 +1,228 @@
+"""What runs in a worker process: it opens one document at a time and renders its pages, asked through two pipes.
+
+A message is a JSON object and a block of bytes, each with its length before it. Nothing is pickled: what a hostile
+document makes of this process can at worst send the parent wrong numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import struct
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from jina_rag.config import IngestSettings, Limits
+from jina_rag.errors import DocumentError, JinaRagError, LimitExceededError
+from jina_rag.ingestion.renderer import Renderer
+from jina_rag.ingestion.sources import SourceFile
+from jina_rag.types import Box, Page, PageScreenshot, Region, Word
+
+_LENGTHS = struct.Struct("=QQ")
+_MOST = 1 << 31
+# The system ends a worker whose parent is gone and cannot, this long after the parent would have.
+_GRACE = 10
+
+
+def send(stream: IO[bytes], header: Mapping[str, Any], body: bytes | memoryview = b"") -> None:
+    """Write one message."""
+    text = json.dumps(header).encode("ascii")  # lone surrogates of file names survive as escapes
+    stream.write(_LENGTHS.pack(len(text), len(body)))
+    stream.write(text)
+    stream.write(body)
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
+    """Read one message; None at the end of the stream.
+
+    Raises:
+        EOFError: If the stream ends within a message, or the message makes no sense.
+    """
+    lengths = stream.read(_LENGTHS.size)
+    if not lengths:
+        return None
+    if len(lengths) < _LENGTHS.size:
+        raise EOFError
+    first, second = _LENGTHS.unpack(lengths)
+    if max(first, second) > _MOST:
+        raise EOFError
+    text, body = stream.read(first), stream.read(second)
+    if len(text) < first or len(body) < second:
+        raise EOFError
+    header = json.loads(text)
+    if not isinstance(header, dict):
+        raise EOFError
+    return header, body
+
+
+def pack_request(source: SourceFile, settings: IngestSettings) -> dict[str, Any]:
+    """What the worker needs to open a document."""
+    wanted = asdict(settings)
+    wanted["passwords"] = list(settings.passwords_for(source.path))
+    return {
+        "op": "open",
+        "path": str(source.path),
+        "root": str(source.root),
+        "doc_id": source.doc_id,
+        "kind": source.kind,
+        "settings": wanted,
+    }
+
+
+def pack_page(page: Page, pictures: tuple[Box, ...]) -> tuple[dict[str, Any], bytes]:
+    """A rendered page as a message: words' boxes (n, 4) float64, then the pixels, in the block of bytes."""
+    image = page.screenshot.image
+    boxes = np.array([word.box for word in page.words], dtype=np.float64).tobytes()
+    header = {
+        "size": image.size,
+        "dpi": page.screenshot.dpi,
+        "words": [word.text for word in page.words],
+        "regions": [[region.kind, region.box, region.caption] for region in page.regions],
+        "pictures": pictures,
+        "warnings": page.warnings,
+    }
+    return header, boxes + image.tobytes()
+
+
+def unpack_page(
+    source: SourceFile, number: int, count: int, header: Mapping[str, Any], body: bytes
+) -> tuple[Page, tuple[Box, ...]]:
+    """The inverse of `pack_page`.
+
+    Raises:
+        EOFError: If the message is not what `pack_page` makes.
+    """
+    from PIL import Image
+
+    try:
+        texts = [str(text) for text in header["words"]]
+        width, height = (int(side) for side in header["size"])
+        split = len(texts) * 32
+        if width < 1 or height < 1 or len(body) != split + width * height * 3:
+            raise EOFError
+        boxes = np.frombuffer(body[:split], dtype=np.float64).reshape(-1, 4).tolist()
+        image = Image.frombytes("RGB", (width, height), body[split:])
+        page = Page(
+            doc_id=source.doc_id,
+            path=source.path,
+            number=number,
+            count=count,
+            screenshot=PageScreenshot(image, float(header["dpi"])),
+            words=tuple(Word(text, _box(box)) for text, box in zip(texts, boxes, strict=True)),
+            regions=tuple(Region(kind, _box(box), str(caption)) for kind, box, caption in header["regions"]),
+            warnings=tuple(str(warning) for warning in header["warnings"]),
+        )
+        return page, tuple(_box(box) for box in header["pictures"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EOFError from error
+
+
+def _box(sides: list[float]) -> Box:
+    x0, y0, x1, y1 = (float(side) for side in sides)
+    return x0, y0, x1, y1
+
+
+class _Desk:
+    """The document that is open, if any, and what to answer."""
+
+    def __init__(self) -> None:
+        self._open: Renderer | None = None
+        self._settings = IngestSettings()
+
+    def answer(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Do what is asked; an error becomes its kind and its sentence."""
+        try:
+            if request["op"] == "open":
+                return self._opened(request), b""
+            if request["op"] == "close":
+                self._close()
+                return {}, b""
+            assert self._open is not None, "a page of no document"
+            return pack_page(*self._open.render_with_pictures(int(request["number"])))
+        except JinaRagError as error:
+            if _is_out_of_memory(error):
+                return self._too_much()
+            return {"error": type(error).__name__, "message": str(error)}, b""
+        except MemoryError:
+            return self._too_much()
+        except Exception as error:  # one page's trouble, whatever it is
+            message = f"It cannot be read: {type(error).__name__}: {str(error)[:200]}."
+            return {"error": DocumentError.__name__, "message": message}, b""
+
+    def _opened(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        from jina_rag.ingestion.documents import open_document
+
+        self._close()
+        wanted = dict(request["settings"])
+        wanted["limits"] = Limits(**wanted["limits"])
+        wanted["passwords"] = tuple(wanted["passwords"])
+        self._settings = IngestSettings(**wanted)
+        _limit_memory(self._settings.limits.max_memory)
+        source = SourceFile(Path(request["path"]), Path(request["root"]), request["doc_id"], request["kind"])
+        self._open = open_document(source, self._settings)
+        return {"count": self._open.page_count, "warnings": self._open.warnings}
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open.__exit__(None, None, None)
+            self._open = None
+
+    def _too_much(self) -> tuple[dict[str, Any], bytes]:
+        most = self._settings.limits.max_memory / 1e6
+        message = f"It needs more than the {most:,.0f} MB of memory that a page may take: raise limits.max_memory."
+        return {"error": LimitExceededError.__name__, "message": message, "spent": True}, b""
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """MuPDF and Pillow say so in words only."""
+    causes = [error, error.__cause__]
+    return any(isinstance(cause, MemoryError) or "malloc" in str(cause).lower() for cause in causes if cause)
+
+
+def _limit_memory(extra: int) -> None:
+    """Let this process take at most so many bytes of address space more than it has now."""
+    try:
+        import resource
+
+        with open("/proc/self/statm", "rb") as file:
+            pages = int(file.read().split()[0])
+    except (ImportError, OSError):
+        return  # Windows and macOS cannot be held to it
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = pages * resource.getpagesize() + extra
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
+def main() -> None:
+    """Answer requests on stdin until it is closed."""
+    # Ctrl-C is for the parent, which ends this process by closing the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A native library that prints must not write into the messages.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    desk = _Desk()
+    requests = sys.stdin.buffer
+    # The parent may end at any time, and then nobody reads the answer.
+    with contextlib.suppress(BrokenPipeError, EOFError):
+        while message := receive(requests):
+            _alarm(int(message[0].get("seconds", 0)))
+            answer = desk.answer(message[0])
+            _alarm(0)
+            send(answers, *answer)
+
+
+def _alarm(seconds: int) -> None:
+    if hasattr(signal, "alarm"):
+        signal.alarm(seconds + _GRACE if seconds else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Pictures of lines into characters: the second network of OCR, one line at a time."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from jina_rag.ocr.weights import Models
+from jina_rag.types import Float32
+
+Pixels = npt.NDArray[np.uint8]
+
+# What the network was trained on.
+_HEIGHT = 48
+_MIN_WIDTH = 32
+# Vectors that go through the classifier at once; it is the larger part of the weights, read anew each time.
+_ROWS = 64
+# Where the value of "no character" is above this, no other comes near: the highest of any is 28.
+_BLANK = 26.0
+# Chinese characters are as wide as high, and read as well at two thirds of their width.
+_NARROW = 2 / 3
+_TRIAL = 4
+_WIDE_SHARE = 0.8
+_SURE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What stands in a picture of a line.
+
+    Attributes:
+        text: Its characters.
+        score: Mean certainty of the characters, 0 to 1; 0 if there are none.
+        middles: Where the middle of each character is, in fractions of the width; of white space, too.
+    """
+
+    text: str
+    score: float
+    middles: tuple[float, ...]
+
+
+def read_crops(loaded: Models, crops: Sequence[Pixels]) -> list[Reading]:
+    """Read pictures of one line each, as they stand.
+
+    Args:
+        loaded: Its encoder and classifier are used.
+        crops: Shape (height, width, 3), RGB, upright. Best given all at once for a page.
+    """
+    trial = _read(loaded, crops[:_TRIAL], 1.0)
+    if not _is_wide(trial):
+        return trial + _read(loaded, crops[_TRIAL:], 1.0)
+    found = _read(loaded, crops[_TRIAL:], _NARROW)
+    doubtful = [index for index, reading in enumerate(found) if not (reading.score >= _SURE and _is_wide([reading]))]
+    for index, reading in zip(doubtful, _read(loaded, [crops[_TRIAL + i] for i in doubtful], 1.0), strict=True):
+        found[index] = reading
+    return trial + found
+
+
+def _is_wide(readings: Sequence[Reading]) -> bool:
+    """Whether it is certain that nearly all characters are as wide as high."""
+    text = "".join("".join(reading.text.split()) for reading in readings if reading.score >= _SURE)
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) > 0 and wide >= _WIDE_SHARE * len(text)
+
+
+def _read(loaded: Models, crops: Sequence[Pixels], stretch: float) -> list[Reading]:
+    if not crops:
+        return []
+    # One line at a time: batches would have to be padded, and outgrow the processor's cache.
+    lines, shares = [], []
+    for crop in crops:
+        picture, share = _picture(crop, stretch)
+        lines.append(loaded.encoder.run(None, {"x": picture})[0][0])
+        shares.append(share)
+    ends = np.cumsum([len(line) for line in lines])
+    vectors = np.concatenate(lines)
+    steps, ids, scores = _classify(loaded, vectors, ends - [len(line) for line in lines])
+    found = []
+    for line, end, share in zip(lines, ends, shares, strict=True):
+        here = slice(*np.searchsorted(steps, (end - len(line), end)))
+        text = "".join(loaded.characters[index] for index in ids[here])
+        places = (steps[here] - (end - len(line)) + 0.5) / (len(line) * share)
+        score = float(scores[here].mean()) if text else 0.0
+        found.append(Reading(text, score, tuple(places.clip(0, 1).tolist())))
+    return found
+
+
+def _picture(crop: Pixels, stretch: float) -> tuple[Float32, float]:
+    """The network's input, and which share of its width the line takes."""
+    import cv2
+
+    height, width = crop.shape[:2]
+    taken = max(1, math.ceil(_HEIGHT * width / height * stretch))
+    picture = np.zeros((1, 3, _HEIGHT, max(taken, _MIN_WIDTH)), np.float32)
+    # The networks were trained on OpenCV's order of the channels.
+    resized = cv2.resize(crop, (taken, _HEIGHT))[:, :, ::-1].transpose(2, 0, 1)
+    np.multiply(resized, np.float32(2 / 255), out=picture[0, :, :, :taken], casting="unsafe")
+    picture[0, :, :, :taken] -= 1
+    return picture, taken / picture.shape[3]
+
+
+def _classify(
+    loaded: Models, vectors: Float32, starts: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Float32]:
+    """Decode the steps of many lines: those where a character begins, which one, and how certain it is."""
+    # Not by matrix product, for which NumPy would start threads.
+    blank = np.einsum("ij,j->i", vectors, loaded.blank[:-1]) + loaded.blank[-1]
+    best = np.zeros(len(vectors), np.int64)
+    first = np.zeros(len(vectors), bool)
+    first[starts] = True
+    steps, scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    name = loaded.classifier.get_inputs()[0].name
+    rows = np.flatnonzero(blank < _BLANK)
+    for begin in range(0, len(rows), _ROWS):
+        some = rows[begin : begin + _ROWS]
+        values = loaded.classifier.run(None, {name: vectors[some]})[0]
+        best[some] = values.argmax(axis=1)
+        # A character that goes on over several steps is one.
+        new = (best[some] != 0) & (first[some] | (best[some] != best[some - 1]))
+        steps.append(some[new])
+        kept = values[new]
+        scores.append(1 / np.exp(kept - kept.max(axis=1, keepdims=True)).sum(axis=1))
+    places = np.concatenate(steps)
+    return places, best[places], np.concatenate(scores)

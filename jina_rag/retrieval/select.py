@@ -1,0 +1,74 @@
+"""Which documents are meant: by name, folder or glob, or by a filter."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jina_rag.errors import InvalidInputError
+from jina_rag.retrieval.manifest import DocumentRecord
+from jina_rag.stores import schema
+from jina_rag.types import Scalar, Where
+
+
+def chosen_by_name(records: Sequence[DocumentRecord], pattern: str) -> list[DocumentRecord]:
+    """Documents called by id, by file, by folder, or by a glob over ids."""
+    exact = [record for record in records if record.doc_id == pattern]
+    if exact:
+        return exact
+    path = Path(os.path.abspath(pattern))
+    placed = [record for record in records if record.path == path or path in record.path.parents]
+    return placed or [record for record in records if fnmatch.fnmatchcase(record.doc_id, pattern)]
+
+
+def chosen_by_filter(records: Sequence[DocumentRecord], where: Where) -> list[DocumentRecord]:
+    """Documents that match every key of a filter.
+
+    Raises:
+        InvalidInputError: If it asks for a page, or makes no sense.
+    """
+    if "page" in where:
+        raise InvalidInputError("Documents cannot be chosen by a page: filter by path, doc_id or metadata.")
+    return [record for record in records if is_meant(record.doc_id, record.path, record.metadata, where)]
+
+
+def is_meant(doc_id: str, path: Path, metadata: Mapping[str, Any], where: Where) -> bool:
+    """Whether a document matches a filter over ``path``, ``doc_id`` and metadata; ``page`` is not looked at."""
+    for key, value in where.items():
+        if key == "path":
+            if not matches(doc_id, path, path_globs(value)):
+                return False
+        elif key == "doc_id":
+            if not _shares({schema.DOC_ID: doc_id}, {schema.DOC_ID: value}):
+                return False
+        elif key != "page" and not _shares({schema.META: metadata}, {f"{schema.META}.{key}": value}):
+            return False
+    return True
+
+
+def path_globs(value: Scalar | Sequence[Scalar]) -> list[str]:
+    """The value of a ``path`` filter as globs.
+
+    Raises:
+        InvalidInputError: If it is anything but a text or texts.
+    """
+    globs = [value] if isinstance(value, str) else value
+    if not isinstance(globs, Sequence) or not all(isinstance(glob, str) for glob in globs):
+        raise InvalidInputError(
+            f"The filter 'path' is {value!r}: give a glob such as 'reports/*.pdf', or a list of them."
+        )
+    return [str(glob) for glob in globs]
+
+
+def matches(doc_id: str, path: Path, globs: Sequence[str]) -> bool:
+    """Whether a document's id or its file is meant by one of the globs."""
+    return any(fnmatch.fnmatchcase(doc_id, glob) or fnmatch.fnmatchcase(path.as_posix(), glob) for glob in globs)
+
+
+def _shares(payload: Mapping[str, Any], where: Where) -> bool:
+    """Whether the payload has one of the values, by the stores' own rule."""
+    tags = set(schema.tags(payload))
+    return all(tags.intersection(wanted) for wanted in schema.wanted_tags(where))

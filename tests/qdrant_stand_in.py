@@ -1,0 +1,279 @@
+"""Servers on this machine that speak as much of Qdrant's REST and gRPC as our store does, over the client's local mode.
+
+They are here so that what the store sends goes over a wire. They say nothing about how a real server ranks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import grpc
+import numpy as np
+from qdrant_client import QdrantClient, models
+from qdrant_client import grpc as messages
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
+
+
+@dataclass
+class Asked:
+    """One request."""
+
+    method: str
+    path: str
+    bytes: int
+    headers: dict[str, str]
+    raw: bytes
+
+    @property
+    def body(self) -> dict:
+        return json.loads(self.raw or b"{}")
+
+
+@dataclass
+class StandIn:
+    """What the server was asked, and what it is to answer."""
+
+    url: str = ""
+    version: str = "1.20.0"
+    asked: list[Asked] = field(default_factory=list)
+    faults: list = field(default_factory=list)
+    """Answers to the next requests, in the place of the true ones: None, or (status, headers, body); "drop" ends the
+    connection, "late" is what was asked for but answers with 504."""
+    swallow: bool = False
+    """Whether points are taken and not kept."""
+    indexed: set = field(default_factory=set)
+    created: dict = field(default_factory=dict)
+    client: QdrantClient = field(default_factory=lambda: QdrantClient(location=":memory:"))
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def sent(self, end: str) -> list[Asked]:
+        """The requests whose path ends so."""
+        return [one for one in self.asked if one.path.split("?")[0].endswith(end)]
+
+
+@contextmanager
+def standing_in():
+    """A server for the time of a test."""
+    state = StandIn()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self):
+            length = int(self.headers.get("content-length", 0))
+            asked = Asked(self.command, self.path, length, dict(self.headers.items()), self.rfile.read(length))
+            state.asked.append(asked)
+            fault = state.faults.pop(0) if state.faults else None
+            if fault == "drop":
+                self.close_connection = True
+                return
+            if isinstance(fault, tuple):
+                self.reply(*fault)
+                return
+            if length > 32 * 1024 * 1024:
+                said = f"Payload error: JSON payload ({length} bytes) is larger than allowed (limit: 33554432 bytes)."
+                self.reply(400, {}, {"status": {"error": said}, "time": 0.0})
+                return
+            try:
+                with state.lock:
+                    result = serve(state, self.command, self.path.split("?")[0], asked)
+            except ValueError as exc:
+                missing = "not found" in str(exc)
+                status = 404 if missing else 409 if "already exists" in str(exc) else 400
+                said = "Not found: Collection `x` doesn't exist!" if missing else f"Wrong input: {exc}"
+                self.reply(status, {}, {"status": {"error": said}, "time": 0.0})
+                return
+            if fault == "late":
+                self.reply(504, {}, {})
+            elif self.path == "/":
+                self.reply(200, {}, result)
+            else:
+                self.reply(200, {}, {"result": result, "status": "ok", "time": 0.0})
+
+        do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = answer
+
+        def reply(self, status, headers, body):
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            for name, value in {"content-length": str(len(content)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        state.client.close()
+
+
+def serve(state, method, path, asked):
+    if path == "/":
+        return {"title": "qdrant", "version": state.version}
+    if state.swallow and path.endswith("/points") and method == "PUT":
+        return {"operation_id": 1, "status": "completed"}
+    body = asked.body
+    name, what = re.fullmatch(r"/collections/([^/]+)(.*)", path).groups()
+    client, done = state.client, {"operation_id": 1, "status": "completed"}
+    if what == "" and method == "GET":
+        info = json.loads(client.get_collection(name).model_dump_json())
+        keyword = {"data_type": "keyword", "points": 0}
+        return info | {"payload_schema": {key: keyword for where, key in state.indexed if where == name}}
+    if what == "" and method == "PUT":
+        state.created[name] = body
+        made = models.CreateCollection.model_validate(body)
+        return client.create_collection(
+            name, vectors_config=made.vectors, sparse_vectors_config=made.sparse_vectors, metadata=made.metadata
+        )
+    if what == "" and method == "PATCH":
+        return client.update_collection(name, metadata=body["metadata"])
+    if what == "/index":
+        state.indexed.add((name, body["field_name"]))
+        return done
+    if what == "/points" and method == "PUT":
+        points = models.PointsList.model_validate(body).points
+        for point in points:
+            if rows := point.vector.get("multi"):
+                point.vector["multi"] = np.asarray(rows, "f4").astype("f2").astype("f4").tolist()
+        client.upsert(name, points)
+        return done
+    if what == "/points":
+        asked = models.PointRequest.model_validate(body)
+        return dumped(client.retrieve(name, asked.ids, asked.with_payload, asked.with_vector or False))
+    if what == "/points/delete":
+        chosen = (models.PointIdsList if "points" in body else models.FilterSelector).model_validate(body)
+        client.delete(name, chosen)
+        return done
+    if what == "/points/batch":
+        client.batch_update_points(name, models.UpdateOperations.model_validate(body).operations)
+        return [done for _ in body["operations"]]
+    if what == "/points/count":
+        return {"count": client.count(name, models.CountRequest.model_validate(body).filter).count}
+    if what == "/points/scroll":
+        asked = models.ScrollRequest.model_validate(body)
+        records, after = client.scroll(
+            name, asked.filter, limit=asked.limit, offset=asked.offset, with_payload=asked.with_payload
+        )
+        return {"points": dumped(records), "next_page_offset": after}
+    assert what == "/points/query", path
+    asked = models.QueryRequest.model_validate(body)
+    found = client.query_points(
+        name,
+        query=asked.query,
+        using=asked.using,
+        prefetch=asked.prefetch,
+        query_filter=asked.filter,
+        limit=asked.limit,
+        with_payload=asked.with_payload,
+    )
+    return {"points": dumped(found.points)}
+
+
+def dumped(items):
+    return [json.loads(item.model_dump_json(exclude_none=True)) for item in items]
+
+
+@contextmanager
+def standing_in_grpc():
+    """The same over gRPC; `asked` has the names of the methods and the bytes of their requests."""
+    state = StandIn()
+    server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", 32 * 1024 * 1024)])
+    kinds = (("Qdrant", messages.QdrantServicer), ("Collections", messages.CollectionsServicer))
+    for name, servicer in (*kinds, ("Points", messages.PointsServicer)):
+        served = type(name, (servicer,), {})()
+        for method in [word for word in vars(servicer) if not word.startswith("_")]:
+            setattr(served, method, partial(serve_grpc, state, method))
+        getattr(messages, f"add_{name}Servicer_to_server")(served, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    state.url = f"http://127.0.0.1:{port}"
+    try:
+        yield state, port
+    finally:
+        server.stop(None).wait()
+        state.client.close()
+
+
+def serve_grpc(state, method, request, context):
+    headers = {pair.key: pair.value for pair in context.invocation_metadata()}
+    state.asked.append(Asked(method, method, request.ByteSize(), headers, b""))
+    if state.faults:
+        context.abort(*state.faults.pop(0))
+    try:
+        with state.lock:
+            return answer_grpc(state.client, method, request, state.version)
+    except ValueError as exc:
+        context.abort(grpc.StatusCode.NOT_FOUND, f"Not found: {exc}")
+
+
+def answer_grpc(client, method, request, version):
+    name = getattr(request, "collection_name", "")
+    chosen = GrpcToRest.convert_filter(request.filter) if has(request, "filter") else None
+    payload = GrpcToRest.convert_with_payload_selector(request.with_payload) if has(request, "with_payload") else None
+    if method == "HealthCheck":
+        return messages.HealthCheckReply(title="qdrant", version=version)
+    if method == "Create":
+        vectors = GrpcToRest.convert_vectors_config(request.vectors_config)
+        sparse = GrpcToRest.convert_sparse_vector_config(request.sparse_vectors_config)
+        client.create_collection(name, vectors, sparse, metadata=GrpcToRest.convert_payload(request.metadata))
+        return messages.CollectionOperationResponse(result=True)
+    if method == "Get" and isinstance(request, messages.GetCollectionInfoRequest):
+        info = RestToGrpc.convert_collection_info(client.get_collection(name))
+        return messages.GetCollectionInfoResponse(result=info)
+    if method == "Get":
+        ids = [GrpcToRest.convert_point_id(one) for one in request.ids]
+        vectors = GrpcToRest.convert_with_vectors_selector(request.with_vectors)
+        found = client.retrieve(name, ids, payload, vectors)
+        return messages.GetResponse(result=[RestToGrpc.convert_record(one) for one in found])
+    if method == "Count":
+        return messages.CountResponse(result=messages.CountResult(count=client.count(name, chosen).count))
+    if method == "Scroll":
+        offset = GrpcToRest.convert_point_id(request.offset) if has(request, "offset") else None
+        found, after = client.scroll(name, chosen, limit=request.limit, offset=offset, with_payload=payload)
+        after = None if after is None else RestToGrpc.convert_extended_point_id(after)
+        return messages.ScrollResponse(result=[RestToGrpc.convert_record(one) for one in found], next_page_offset=after)
+    if method == "Query":
+        stages = [GrpcToRest.convert_prefetch_query(one) for one in request.prefetch]
+        query = GrpcToRest.convert_query(request.query)
+        found = client.query_points(
+            name,
+            query=query,
+            using=request.using,
+            prefetch=stages or None,
+            query_filter=chosen,
+            limit=request.limit,
+            with_payload=payload,
+        )
+        return messages.QueryResponse(result=[RestToGrpc.convert_scored_point(one) for one in found.points])
+    done = messages.UpdateResult(operation_id=1, status=messages.UpdateStatus.Completed)
+    if method == "UpdateBatch":
+        steps = [GrpcToRest.convert_points_update_operation(one) for one in request.operations]
+        client.batch_update_points(name, steps)
+        return messages.UpdateBatchResponse(result=[done for _ in steps])
+    if method == "Upsert":
+        client.upsert(name, [GrpcToRest.convert_point_struct(one) for one in request.points])
+    elif method == "Delete":
+        client.delete(name, GrpcToRest.convert_points_selector(request.points))
+    else:
+        assert method == "CreateFieldIndex", method
+    return messages.PointsOperationResponse(result=done)
+
+
+def has(request, field):
+    return field in request.DESCRIPTOR.fields_by_name and request.HasField(field)
