@@ -48,7 +48,6 @@ from jina_rag.stores import schema
 from jina_rag.stores.qdrant_edge import EdgeStore
 from jina_rag.types import Float32, Point
 
-PLACES = "pooled"
 KINDS = ("dense", "multi", "lexical")
 
 QUICK: dict[str, Storage] = {name: Storage.named(name) for name in ("exact", "balanced", "compact")}
@@ -107,7 +106,7 @@ class Bench:
             for batch in schema.batches([point for point, _ in made]):
                 store.upsert(batch)
         places = {point.id: assignment for point, assignment in made}
-        codes = sum(len(point.payload.get(key, "")) for point, _ in made for key in (schema.SIGNS, PLACES))
+        codes = sum(len(point.payload.get(key, "")) for point, _ in made for key in (schema.SIGNS, schema.ASSIGNMENT))
         with EdgeStore.open(folder, **dims) as store:
             by_part = store.bytes_by_part()
             ndcg, milliseconds = self._ask(store)
@@ -125,7 +124,7 @@ class Bench:
         payload.pop(schema.SIGNS, None)
         if schema.GRID in payload:
             if len(rows) < len(assignment):
-                payload[PLACES] = encode_assignment(assignment)
+                payload[schema.ASSIGNMENT] = encode_assignment(assignment)
             if storage.sign_codes:
                 payload[schema.SIGNS] = encode_signs(rows)
         return replace(point, multi=rows, payload=payload), assignment

@@ -139,7 +139,7 @@ class Storage:
     Attributes:
         datatype: One number of a multi-vector's row: ``"float16"``, 2 bytes; ``"int8"``, 1 byte, scores to 3 digits as
             with float16; ``"int4"``, half a byte (a random rotation, then 16 levels: TurboQuant, Zandieh et al.,
-            2025), no measurable loss of quality, and searches take a third of the time. Nothing is kept besides.
+            2025), no measurable loss of quality, and searches take half of the time. Nothing is kept besides.
         pool_factor: About how many rows of a page become one, those that mean nearly the same first; see
             `compression.pool_tokens`. Up to 4 without a measurable loss of quality. A heat map shows words that share
             a row alike: it correlates by 0.97 with the exact one at 2, by 0.96 at 2.5, by 0.92 at 4.
@@ -150,7 +150,7 @@ class Storage:
             milliseconds each.
         quantization: A second, coarser copy of the rows that is searched first: ``"int8"`` or ``"binary"``; what it
             finds is scored again with the rows themselves. It takes 50 % or 6 % more room than float16 alone, and
-            about 0.6 of the time where every page of a large index is scored; with ``"int4"`` there is little to gain.
+            about half of the time where every page is scored; next to ``"int4"`` there is little left to gain.
         oversampling: With `quantization`, how many times the wanted number is scored again.
         log: Whether each change is first written to a log of up to 64 MB, which holds the newest pages once more,
             uncompressed. Off, each change is written out before the call returns, which takes no longer: no

@@ -19,12 +19,14 @@ from jina_rag.compression import (
     encode_assignment,
     encode_signs,
     expand,
+    kept_dim,
     pool_tokens,
     pooling,
 )
 from jina_rag.config import Storage
 from jina_rag.errors import IndexCorruptError, IndexMismatchError, InvalidInputError
 from jina_rag.scoring import normalise
+from jina_rag.testing import FakeEmbedder
 
 
 @st.composite
@@ -188,6 +190,17 @@ def test_cut_rows_are_what_the_model_would_have_made():
     rows = random_rows(7, 128)
     assert cut_rows(rows, 128) is rows
     np.testing.assert_allclose(cut_rows(cut_rows(rows, 96), 64), cut_rows(rows, 64), atol=1e-6)
+
+
+def test_rows_are_cut_only_to_what_the_model_was_trained_for():
+    embedder = FakeEmbedder(multi_dim=96)
+    assert kept_dim(embedder, None) == kept_dim(embedder, 96) == 96
+    with pytest.raises(InvalidInputError, match="fake can have 96 dimensions"):
+        kept_dim(embedder, 64)
+    embedder.multi_matryoshka_dims = (128, 96, 64)
+    assert kept_dim(embedder, 64) == 64
+    with pytest.raises(InvalidInputError, match="96, 64 dimensions"):
+        kept_dim(embedder, 128)
 
 
 def test_sign_codes_of_pooled_rows_tell_places_as_the_rows_do():

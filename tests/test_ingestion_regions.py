@@ -168,6 +168,57 @@ def test_shapes_outside_their_clip_do_not_count(tmp_path):
     assert max(region.box[2] for region in found) < 420 / 600
 
 
+def test_nothing_covers_a_page_of_text(tmp_path):
+    def build(page):
+        for step in range(60):  # a background of many stripes, and a picture over it all
+            page.draw_rect((0, 13 * step, 600, 13 * step + 14), fill=(0.1, 0.2, step / 60), color=None)
+        page.draw_line((0, 0), (600, 800))
+        paragraph(page, 60)
+        page.insert_image((60, 300, 360, 500), pixmap=PICTURE, keep_proportion=False)
+
+    (found,) = regions_of(tmp_path, build)
+    assert iou(found.box, fractions(60, 300, 360, 500)) > 0.8
+
+
+def test_a_page_of_shapes_without_text_is_one_region(tmp_path):
+    def build(page):
+        page.draw_oval((10, 10, 500, 700))
+        page.draw_oval((100, 100, 590, 790))
+
+    assert max(area(region.box) for region in regions_of(tmp_path, build)) > 0.8
+
+
+def test_a_framed_sentence_is_no_figure(tmp_path):
+    def build(page):
+        page.draw_rect((60, 200, 540, 260), fill=(0.9, 0.95, 1))
+        for row in range(2):
+            page.insert_text(
+                (70, 225 + 18 * row), "Every closed curve without crossings divides the plane in two parts."
+            )
+
+    assert regions_of(tmp_path, build) == ()
+
+
+def test_a_drawing_of_straight_lines_is_a_figure_and_rules_are_not(tmp_path):
+    def stairs(page):
+        for step in range(8):
+            x, y = 150 + 25 * step, 300 - 20 * step
+            page.draw_line((x, y), (x + 25, y))
+            page.draw_line((x + 25, y), (x + 25, y - 20))
+
+    (found,) = regions_of(tmp_path, stairs)
+    assert found.kind == "figure"
+    assert iou(found.box, fractions(150, 140, 350, 300)) > 0.9
+
+    def form(page):
+        for row in range(6):
+            page.draw_line((100, 200 + 30 * row), (500, 200 + 30 * row))
+        for column in range(6):
+            page.draw_line((100 + 80 * column, 200), (100 + 80 * column, 350))
+
+    assert regions_of(tmp_path, form) == ()
+
+
 def test_regions_can_be_switched_off(tmp_path):
     assert regions_of(tmp_path, chart, settings=IngestSettings(regions=False, dpi=72)) == ()
 

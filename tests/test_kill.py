@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pymupdf
 import pytest
 
 from jina_rag import DocumentIndex
-from jina_rag.testing import sample_pdf
+from jina_rag.testing import FakeEmbedder, sample_pdf
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL on Windows")
 
@@ -84,6 +86,77 @@ def moments(index: Path, seed: int):
     yield images(1)
     for least in sorted(rng.sample(range(2, DOCUMENTS * PAGES), 2)):
         yield images(least)
+
+
+def target(docs: Path, index: Path) -> list[str]:
+    return [sys.executable, str(Path(__file__).parent / "kill_target.py"), str(docs), str(index)]
+
+
+@pytest.fixture
+def changing(tmp_path):
+    """A folder whose documents have regions and copies, and change half-way; `change()` changes it."""
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for d in range(10):
+        sample_pdf(folder / f"doc{d}.pdf", [f"document {d} page {p} " + f"word{d * 7 + p} " * 30 for p in range(7)])
+    shutil.copy(folder / "doc1.pdf", folder / "copy.pdf")
+    with pymupdf.open() as document:
+        for n in range(4):
+            page = document.new_page()
+            for bar in range(8):
+                page.draw_rect(pymupdf.Rect(80 + bar * 40, 500 - bar * n * 8 - 30, 110 + bar * 40, 500), fill=(0, 0, 1))
+            page.insert_text((80, 530), f"Figure {n}: bars")
+        document.save(folder / "charts.pdf")
+
+    def change():
+        for d in (2, 5, 6):
+            sample_pdf(folder / f"doc{d}.pdf", [f"another {d} page {p} " + f"term{d * 9 + p} " * 30 for p in range(9)])
+        (folder / "doc3.pdf").rename(folder / "moved.pdf")
+
+    return folder, change
+
+
+def everything(index: Path) -> tuple:
+    """All that an index holds, to be compared: documents, points with their payloads, images."""
+    with DocumentIndex.open(index, embedder=FakeEmbedder(), create=False) as opened:
+        assert opened.verify() == []
+        points = {hit.id: hit.payload for hit in opened._alive.store.scroll()}
+        vectors = {point.id: point.multi.shape for point in opened._alive.store.fetch(list(points)) if len(point.multi)}
+        records = [(r.doc_id, r.path, r.sha256, r.pages, r.regions, r.done) for r in opened.documents()]
+        return records, points, vectors, set(opened._alive.images.names())
+
+
+def test_killed_at_twenty_random_moments(changing, tmp_path):
+    """Kills spread over first runs and runs after a change; what is left in the end is what an undisturbed run leaves."""
+    docs, change = changing
+    rng = random.Random(20)
+    index, killed = tmp_path / "kb", 0
+
+    def images():
+        return sum(1 for _ in (index / "images").rglob("*.jpg"))
+
+    for attempt in range(20):
+        if attempt == 12:
+            subprocess.run(target(docs, index), check=True, capture_output=True, timeout=120)
+            change()
+        # Moments by what lies on the disk, and a little later: slow and quick machines are killed at the same ones.
+        enough, later = images() + rng.randint(0, 3), rng.uniform(0, 0.15)
+        process = subprocess.Popen(target(docs, index), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+        def reached(enough=enough, later=later):
+            if images() < enough or not (index / "manifest.sqlite3").exists():
+                return False
+            time.sleep(later)
+            return True
+
+        killed += kill_when(process, reached, 60)
+    assert killed >= 15, "the runs ended before they could be killed"
+    subprocess.run(target(docs, index), check=True, capture_output=True, timeout=120)
+    undisturbed = tmp_path / "undisturbed"
+    subprocess.run(target(docs, undisturbed), check=True, capture_output=True, timeout=120)
+    mine, theirs = everything(index), everything(undisturbed)
+    for part, expected in zip(mine, theirs, strict=True):
+        assert part == expected
 
 
 def test_killed_again_and_again_then_run_to_the_end(docs, undisturbed, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 
 import pytest
 from PIL import Image
@@ -395,3 +396,36 @@ def test_another_index_inside_the_folder_is_left_out(index, docs, tmp_path):
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.documents, report.unchanged) == (0, 2)
     assert [entry.path.name for entry in report.skipped] == ["old-index"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own, of 76 MB; `grow()` makes it larger."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = shutil.which("mount")
+    made = mount and subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=76m", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if not made or made.returncode:
+        pytest.skip("this user may not mount a disk")
+    yield place, lambda: subprocess.run([mount, "-o", "remount,size=600m", str(place)], check=True)
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_disk_that_really_fills_up(small_disk, docs, embedder):
+    place, grow = small_disk
+    for n in range(6):
+        sample_pdf(docs / f"{n}.pdf", [f"document {n} page {p} " + f"word{n * 9 + p} " * 40 for p in range(9)])
+    with pytest.raises(IndexStateError, match="full"):
+        with DocumentIndex.open(place / "kb", embedder=embedder) as index:
+            index.ingest(docs, settings=IngestSettings(ocr="never", isolate=False, dpi=300, jpeg_quality=95))
+    with DocumentIndex.open(place / "kb", embedder=embedder) as index:
+        before = index.stats().pages
+        assert before < 58
+        index.search("whales")
+        grow()
+        report = index.ingest(docs, settings=IngestSettings(ocr="never", isolate=False, dpi=300, jpeg_quality=95))
+        assert report.failed == ()
+        assert index.stats().pages == 58
+        assert index.verify() == []

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jina_rag.errors import IndexCorruptError, InvalidInputError
+from jina_rag.protocols import Embedder
 from jina_rag.scoring import normalise
 from jina_rag.types import Float32
 
@@ -27,6 +28,24 @@ def cut_rows(rows: Float32, dim: int) -> Float32:
     if not 1 <= dim <= rows.shape[-1]:
         raise InvalidInputError(f"Rows of {rows.shape[-1]} dimensions cannot be cut to {dim}.")
     return rows if dim == rows.shape[-1] else normalise(rows[..., :dim])
+
+
+def kept_dim(embedder: Embedder, wanted: int | None) -> int:
+    """Length of the rows that an index of this model keeps: `Storage.multi_dim`, where the model allows it.
+
+    Args:
+        embedder: A model that was trained for shorter rows names them in ``multi_matryoshka_dims``.
+        wanted: None for the model's own.
+
+    Raises:
+        InvalidInputError: If the model was not trained for it; the message names what it allows.
+    """
+    full = embedder.multi_dim
+    allowed = [dim for dim in getattr(embedder, "multi_matryoshka_dims", ()) if dim < full]
+    if wanted is not None and wanted not in (full, *allowed):
+        ways = ", ".join(map(str, sorted({full, *allowed}, reverse=True)))
+        raise InvalidInputError(f"multi_dim is {wanted}; the rows of {embedder.name} can have {ways} dimensions.")
+    return wanted or full
 
 
 def expand(values: _Array, assignment: npt.NDArray[np.int32]) -> _Array:

@@ -107,12 +107,17 @@ def search_all(
     on_query: Callable[[int, int], None] | None = None,
     k: int = DEPTH,
 ) -> dict[str, list[PageKey]]:
-    """The best `k` pages for each question; a document is called by `names`, else by its file's stem."""
+    """The best `k` pages for each question; a document is called by `names`, else by its file's stem.
+
+    Files with the same bytes follow each other: the index has their pages once, and judgements may name either.
+    """
     run: dict[str, list[PageKey]] = {}
     for number, query in enumerate(queries, start=1):
         hits = index.search(query.query, k=k, details=False)
         run[query.qid] = [
-            ((names or {}).get(hit.path.resolve(), PurePosixPath(hit.doc_id).stem), hit.page) for hit in hits
+            ((names or {}).get(path.resolve(), PurePosixPath(doc_id).stem), hit.page)
+            for hit in hits
+            for doc_id, path in [(hit.doc_id, hit.path), *((copy.doc_id, copy.path) for copy in hit.copies)]
         ]
         if on_query:
             on_query(number, len(queries))

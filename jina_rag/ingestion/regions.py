@@ -81,9 +81,7 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine], *, text_page: bool =
     kept = _areas(shapes.drawings) < _BACKGROUND * page
     drawings, curved = shapes.drawings[kept], shapes.curved[kept]
     pictures = [box for box in shapes.pictures if area(box) < _BACKGROUND * page]
-    clusters = _split_clusters(drawings, _array(pictures), shapes.width, shapes.height)
-    if text_page:
-        clusters = [box for box in clusters if area(box) <= _WHOLE_PAGE * page]
+    clusters = _split_clusters(drawings, _array(pictures), shapes.width, shapes.height, whole=not text_page)
     # A dirty scan has thousands of specks: looking at each would take seconds and find nothing.
     clusters = sorted(clusters, key=area, reverse=True)[:_MAX_CLUSTERS]
     kinds = [_kind(box, drawings, curved, pictures, lines) for box in clusters]
@@ -164,30 +162,30 @@ def _joined_by_caption(
     return joined
 
 
-def _split_clusters(drawings: Float32, pictures: Float32, width: float, height: float) -> list[Box]:
-    """Clusters, the ones that cover most of the page taken apart into what their frames hold, frame by frame."""
-    found: list[Box] = []
+def _split_clusters(drawings: Float32, pictures: Float32, width: float, height: float, *, whole: bool) -> list[Box]:
+    """Clusters, the ones that cover most of the page taken apart into what their frames hold.
+
+    Without `whole`, nothing that covers nearly all of the page is left.
+    """
+    found = []
     page = width * height
-    pending = [(box, drawings) for box in _clusters(np.concatenate([drawings, pictures]), width, height)]
-    while pending:
-        box, shapes = pending.pop()
+    for box in _clusters(np.concatenate([drawings, pictures]), width, height):
+        x0, y0, x1, y1 = box
         if area(box) > _TOO_LARGE * page:
-            x0, y0, x1, y1 = box
             frame = np.array((_FRAME * (x1 - x0), _FRAME * (y1 - y0)))
-            inner = shapes[~(shapes[:, 2:] - shapes[:, :2] > frame).any(axis=1)]
+            inner = drawings[~(drawings[:, 2:] - drawings[:, :2] > frame).any(axis=1)]
             parts = [
                 part
                 for part in _clusters(np.concatenate([inner, pictures]), width, height)
                 if part[0] >= x0 and part[1] >= y0 and part[2] <= x1 and part[3] <= y1
             ]
-            # Without its rules a table is nothing; a picture is no frame. A background is always one.
-            if sum(map(area, parts)) > 0.3 * area(box) or area(box) > _WHOLE_PAGE * page:
-                deeper = len(inner) < len(shapes)
-                pending += [(part, inner) for part in parts if deeper and part != box]
-                found += [part for part in parts if not deeper or part == box]
+            background = not whole and area(box) > _WHOLE_PAGE * page
+            # Without its rules a table is nothing; a picture is no frame.
+            if background or sum(map(area, parts)) > 0.3 * area(box):
+                found += parts
                 continue
         found.append(box)
-    return found
+    return [box for box in found if whole or area(box) <= _WHOLE_PAGE * page]
 
 
 def _clusters(boxes: Float32, width: float, height: float) -> list[Box]:

@@ -97,7 +97,9 @@ def _read_tall(loaded: Models, pixels: Pixels, quads: list[Float32]) -> list[Lin
         return [max(line, other.get(index, line), key=lambda line: line.score) for index, line in enumerate(lines)]
     if sum(other[i].score - lines[i].score for i in doubtful) <= 0:
         return lines + _read(loaded, pixels, quads[_SAMPLE:])
-    return _read(loaded, pixels, [_turned(quad, 2) for quad in quads])
+    turned = [_turned(quad, 2) for quad in quads]
+    rest = [index for index in range(len(quads)) if index not in other]
+    return list(other.values()) + _read(loaded, pixels, [turned[index] for index in rest])
 
 
 def _surer_way(loaded: Models, pixels: Pixels, lines: list[Line]) -> list[Line]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SPREAD = 0.06
 """Over what part of the page's height neighbouring words support each other. Measured: on pages with a judged box
 the brightest word lies in it 1.4 times as often as a random one at 0.035, 1.6 times from 0.06 to 0.08."""
+_CELLS = 256
 _LOW = np.array([255, 221, 87], dtype=np.float32)
 _HIGH = np.array([214, 40, 40], dtype=np.float32)
 _FRAME = (29, 78, 216)
@@ -131,14 +132,29 @@ def explain(query: Float32, document: Float32, grid: TokenGrid, image_path: Path
 
 
 def _support(boxes: Float32, weights: Float32) -> Float32:
-    """For each place, the mean weight around it, the nearest places counting most."""
-    centres = np.stack([(boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2], axis=1)
+    """For each place, the mean weight around it, the nearest places counting most.
+
+    Places are put into the cells of a raster first, which moves them by 1/40 of the reach at most: pages have tens of
+    thousands of places, and each with each would be too many.
+    """
+    cells = (((boxes[:, :2] + boxes[:, 2:]) / 2).clip(0, 1) * (_CELLS - 1)).round().astype(np.int64)
+    columns, rows = cells[:, 0], cells[:, 1]
     # Words of one line belong together more than words of one column do.
-    distance = (centres[:, None] - centres[None]) / np.array([2 * _SPREAD, _SPREAD], dtype=np.float32)
-    kernel = np.exp(-0.5 * (distance**2).sum(axis=2))
+    across, down = _kernel(2 * _SPREAD), _kernel(_SPREAD)
+    sums = np.zeros((2, _CELLS, _CELLS), dtype=np.float32)
+    np.add.at(sums[0], (rows, columns), weights)
+    np.add.at(sums[1], (rows, columns), 1)
+    around, count = (down @ plane @ across for plane in sums)
     # The added constant pulls lonely places, whose mean is their own weight alone, towards the page's mean.
-    support: Float32 = (kernel @ weights + 3 * weights.mean()) / (kernel.sum(axis=1) + 3)
+    support: Float32 = (around[rows, columns] + 3 * weights.mean()) / (count[rows, columns] + 3)
     return support
+
+
+def _kernel(spread: float) -> Float32:
+    """How much each cell counts for each other one along one axis, shape (cells, cells)."""
+    place = np.arange(_CELLS, dtype=np.float32) / (_CELLS - 1)
+    kernel: Float32 = np.exp(-0.5 * ((place[:, None] - place[None]) / np.float32(spread)) ** 2)
+    return kernel
 
 
 def _scale(weights: Float32) -> Float32:

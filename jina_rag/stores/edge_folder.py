@@ -8,9 +8,11 @@ killed half-way leaves nothing that looks like an index.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -45,6 +47,8 @@ _PARTS: Final = {
     "payload_storage": "payload",
     "payload_index": "payload",
 }
+_WARM: Final = 64 * 1024 * 1024
+"""Bytes of multi-vectors that are read at once when a store is opened; some 2,000 pages of "compact"."""
 _LOG: Final = "log"
 _OTHER: Final = "other"
 
@@ -85,7 +89,10 @@ def open_shard(
         if not data.is_dir():
             _create(engine, folder / "data.new", data, dim, multi_dim, storage or Storage())
         kept = _check_facts(data / "store.json", folder, dim, multi_dim, storage)
-        return OpenFolder(load_shard(engine, folder), lock, kept)
+        shard = load_shard(engine, folder)
+        if kept.datatype != "float16":
+            _warm(data)
+        return OpenFolder(shard, lock, kept)
     except BaseException:
         lock.release()
         raise
@@ -131,13 +138,33 @@ def bytes_by_part(folder: Path) -> dict[str, int]:
             status = file.stat()
         except OSError:  # the engine has just removed it
             continue
-        if not file.is_file():
+        if not stat.S_ISREG(status.st_mode):
             continue
         names = file.relative_to(folder).parts
         part = _LOG if "wal" in names else next((_PARTS[name] for name in names if name in _PARTS), _OTHER)
-        blocks: int | None = getattr(status, "st_blocks", None)  # Windows has none
-        found[part] += status.st_size if blocks is None else blocks * 512
+        found[part] += _on_disk(status)
     return found
+
+
+def _on_disk(status: os.stat_result) -> int:
+    blocks: int | None = getattr(status, "st_blocks", None)  # Windows has none
+    return status.st_size if blocks is None else blocks * 512
+
+
+def _warm(data: Path) -> None:
+    """Read the multi-vectors once, where they are few.
+
+    When the engine loads such files it drops what the system has cached of them, and then reads them by 4 KB: the
+    first search takes 0.5 ms a page. Reading them from end to end takes a twentieth of that.
+    """
+    with suppress(OSError):  # it is for speed only
+        files = [(file, _on_disk(file.stat())) for file in data.glob("shard/segments/*/vector_storage-multi/*/chunk_*")]
+        if sum(size for _, size in files) > _WARM:
+            return
+        for file, size in files:
+            with file.open("rb", buffering=0) as stream:
+                while size > 0 and (read := len(stream.read(min(size, 1 << 20)))):
+                    size -= read
 
 
 def _create(engine: Engine, temporary: Path, final: Path, dim: int, multi_dim: int, storage: Storage) -> None:

@@ -1,0 +1,175 @@
+"""What a search costs beside the engine's own call, over many pages; with a filter; and what opening costs.
+
+    python benchmarks/search.py [--pages 5000] [--rows 400] [--storage exact]
+
+Random pages of 400 x 384 (float16, embedded engine) are written once, through the public store, into an index of their
+own. Then, in turns and each by its median: the engine's bare call (prefetch by dense and lexical vector, MaxSim), our
+search by a question that is encoded already, the same with a filter on a metadata key, and the same through
+`DocumentIndex.search` with a stand-in embedder, without details. Last, the index is opened again in a fresh process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from jina_rag import DocumentIndex, lexical
+from jina_rag.config import Storage
+from jina_rag.retrieval.manifest import DocumentRecord, Part
+from jina_rag.retrieval.search import PREFETCH, POOL
+from jina_rag.scoring import normalise
+from jina_rag.stores import schema
+from jina_rag.stores.edge_points import sparse
+from jina_rag.testing import FakeEmbedder
+from jina_rag.types import Embeddings, Point
+
+DIM = 384
+TOKENS = 16
+YEARS = 10
+
+
+class Random(FakeEmbedder):
+    """A question's vectors are random: ranking costs the same."""
+
+    def __init__(self) -> None:
+        super().__init__(dim=DIM, multi_dim=DIM, name="random")
+        self.rng = np.random.default_rng(1)
+
+    def encode_query(self, queries, **options):
+        rows = [normalise(self.rng.normal(size=(TOKENS, DIM))) for _ in queries]
+        return Embeddings(normalise(self.rng.normal(size=(len(queries), DIM))), rows, [None] * len(queries))
+
+
+def fill(index: DocumentIndex, pages: int, rows: int) -> None:
+    """Documents of one hundred pages; one in ten of each year."""
+    rng = np.random.default_rng(0)
+    handle = index._alive
+    words = [f"word{n}" for n in range(3000)]
+    for first in range(0, pages, 100):
+        sha256 = f"{first:064x}"
+        record = DocumentRecord(f"document{first}.pdf", Path(f"/document{first}.pdf"), sha256, 1, 1)
+        handle.manifest.begin(record)
+        points = []
+        for number in range(1, min(100, pages - first) + 1):
+            text = " ".join(rng.choice(words, 300))
+            vectors = normalise(rng.normal(size=(rows, DIM)))
+            points.append(
+                Point(
+                    schema.point_id(sha256, number),
+                    normalise(vectors.mean(axis=0)),
+                    vectors,
+                    lexical.document_vector(text),
+                    {
+                        schema.KIND: "page", schema.PAGE_ID: schema.point_id(sha256, number), schema.PAGE: number,
+                        schema.PAGE_COUNT: 100, schema.REVISION: sha256, schema.IMAGE: f"00/{'0' * 64}.jpg",
+                        schema.DOC_ID: [record.doc_id], schema.PATH: [str(record.path)], schema.TEXT: text,
+                        schema.META: [{"year": 2000 + number % YEARS}], schema.BIAS: 0.0,
+                    },
+                )
+            )  # fmt: skip
+        handle.manifest.add_parts(sha256, [Part(point.id, point.payload[schema.PAGE], "page", None) for point in points])
+        for batch in schema.batches(points):
+            handle.store.upsert(batch)
+        handle.manifest.finish(record)
+    handle.store.flush()
+
+
+def bare(index: DocumentIndex, dense, question: str, multi, limit: int):
+    """The engine's call without anything of ours around it, ids and scores only."""
+    store = index._alive.store
+    engine = store._engine
+    request = engine.QueryRequest(
+        query=engine.Query.Nearest(multi.tolist(), using=schema.MULTI),
+        prefetches=[
+            engine.Prefetch(query=engine.Query.Nearest(dense.tolist(), using=schema.DENSE), limit=PREFETCH.dense),
+            engine.Prefetch(
+                query=engine.Query.Nearest(sparse(engine, lexical.query_vector(question)), using=schema.LEXICAL),
+                limit=PREFETCH.lexical,
+            ),
+        ],
+        limit=limit,
+    )
+    return store._shard.query(request)
+
+
+OPEN = """
+import json, sys, time, resource
+from jina_rag import DocumentIndex
+from jina_rag.testing import FakeEmbedder
+embedder = FakeEmbedder(dim=384, multi_dim=384, name="random")
+import qdrant_edge
+def rss():
+    return {line.split(":")[0]: int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith(("VmRSS", "RssAnon"))}
+before = rss()
+start = time.perf_counter()
+with DocumentIndex.open(sys.argv[1], embedder=embedder, create=False) as index:
+    seconds = time.perf_counter() - start
+    index._alive.store.count()
+    after = rss()
+print(json.dumps({"seconds": seconds, "rss_mb": after["VmRSS"] - before["VmRSS"], "anonymous_mb": after["RssAnon"] - before["RssAnon"]}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pages", type=int, default=5000)
+    parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--storage", default="exact")
+    parser.add_argument("--rounds", type=int, default=30)
+    options = parser.parse_args()
+    embedder = Random()
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch) / "kb"
+        with DocumentIndex.open(place, embedder=embedder, storage=Storage.named(options.storage)) as index:
+            start = time.perf_counter()
+            fill(index, options.pages, options.rows)
+            print(f"{options.pages} pages written in {time.perf_counter() - start:.0f} s")
+            times = measure(index, embedder, options.rounds)
+        done = subprocess.run([sys.executable, "-c", OPEN, str(place)], capture_output=True, text=True, check=True)
+    opened = json.loads(done.stdout)
+    base = times["bare call"]
+    for name, value in times.items():
+        print(f"{name:44s} {value * 1000:7.1f} ms   {value / base:.2f} of the bare call")
+    print(f"filtered against unfiltered: {times['our search, filtered'] / times['our search']:.2f} (at most 1.20)")
+    print(
+        f"opening {opened['seconds']:.2f} s (at most 2); memory after it +{opened['rss_mb']:.0f} MB, "
+        f"of which {opened['anonymous_mb']:.0f} MB not mapped files"
+    )
+
+
+def measure(index: DocumentIndex, embedder: Random, rounds: int) -> dict[str, float]:
+    """Medians of each kind of call, taken in turns."""
+    searcher = index._search
+    found: dict[str, list[float]] = {}
+
+    def clock(name, call):
+        start = time.perf_counter()
+        result = call()
+        found.setdefault(name, []).append(time.perf_counter() - start)
+        return result
+
+    for turn in range(rounds + 2):
+        if turn == 2:
+            found.clear()  # warm
+        encoded = embedder.encode_query(["x"])
+        dense, multi = encoded.single[0], encoded.multi[0]
+        question = f"word{turn} word{turn * 7 % 3000} word{turn * 31 % 3000}"
+        everything, year = {}, {f"{schema.META}.year": 2003}
+        clock("bare call", lambda: bare(index, dense, question, multi, POOL))
+        clock("our search", lambda: searcher._candidates(question, dense, multi, everything, 5))
+        clock("our search, filtered", lambda: searcher._candidates(question, dense, multi, year, 5))
+        clock("index.search, pages found and read", lambda: index.search(question, k=5, details=False))
+        clock("index.search, with snippets", lambda: index.search(question, k=5))
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+if __name__ == "__main__":
+    main()
