@@ -4,7 +4,8 @@
 
 Documents of 20 generated pages each (text, a table, a chart drawn with vectors) are ingested by a process of its own
 for each number of pages. The embedder is a stand-in of the default's shapes (dense 384, 400 rows of 384 with their
-places) that burns the CPU time of a small model. Printed: peak memory (RSS) of the process and of its render workers, wall time against what two
+places) that burns the CPU time of a small model. Printed: peak memory (RSS) of the process and of its
+render workers, wall time against what two
 processors could do at best, and the second run over the unchanged folder.
 """
 
@@ -60,7 +61,9 @@ def write(folder: Path, pages: int) -> None:
             for number in range(first, min(first + PAGES_A_DOCUMENT, pages)):
                 page = document.new_page()
                 for line in range(30):
-                    words = f"Page {number} line {line}: " + " ".join(f"word{(number * 7 + line * 3 + w) % 997}" for w in range(8))
+                    words = f"Page {number} line {line}: " + " ".join(
+                        f"word{(number * 7 + line * 3 + w) % 997}" for w in range(8)
+                    )
                     page.insert_text((60, 60 + line * 12), words, fontsize=9)
                 for bar in range(12):
                     height = 10 + (number * 31 + bar * 17) % 90
@@ -112,7 +115,15 @@ def main() -> None:
             folder = Path(scratch) / "docs"
             folder.mkdir()
             write(folder, pages)
-            command = [sys.executable, __file__, "--embed-ms", str(options.embed_ms), "--child", folder, f"{scratch}/kb"]
+            command = [
+                sys.executable,
+                __file__,
+                "--embed-ms",
+                str(options.embed_ms),
+                "--child",
+                folder,
+                f"{scratch}/kb",
+            ]
             done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
         first, second = found["first"], found["second"]
@@ -121,7 +132,8 @@ def main() -> None:
         print(f"{pages} pages")
         print(f"  peak memory {found['rss_mb']:.0f} MB, of a render worker {found['worker_rss_mb']:.0f} MB")
         print(
-            f"  wall {first['wall']:.1f} s; CPU: rendering {found['worker_cpu']:.1f} s, the rest {first['own_cpu']:.1f} s; "
+            f"  wall {first['wall']:.1f} s; CPU: rendering {found['worker_cpu']:.1f} s, "
+            f"the rest {first['own_cpu']:.1f} s; "
             f"{first['wall'] / best:.2f} of the best on two processors (at most 1.20)"
         )
         print(

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ import numpy as np
 from jina_rag import DocumentIndex, lexical
 from jina_rag.config import Storage
 from jina_rag.retrieval.manifest import DocumentRecord, Part
-from jina_rag.retrieval.search import PREFETCH, POOL
+from jina_rag.retrieval.search import POOL, PREFETCH
 from jina_rag.scoring import normalise
 from jina_rag.stores import schema
 from jina_rag.stores.edge_points import sparse
@@ -75,7 +76,9 @@ def fill(index: DocumentIndex, pages: int, rows: int) -> None:
                     },
                 )
             )  # fmt: skip
-        handle.manifest.add_parts(sha256, [Part(point.id, point.payload[schema.PAGE], "page", None) for point in points])
+        handle.manifest.add_parts(
+            sha256, [Part(point.id, point.payload[schema.PAGE], "page", None) for point in points]
+        )
         for batch in schema.batches(points):
             handle.store.upsert(batch)
         handle.manifest.finish(record)
@@ -107,14 +110,16 @@ from jina_rag.testing import FakeEmbedder
 embedder = FakeEmbedder(dim=384, multi_dim=384, name="random")
 import qdrant_edge
 def rss():
-    return {line.split(":")[0]: int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith(("VmRSS", "RssAnon"))}
+    lines = [line.split() for line in open("/proc/self/status")]
+    return {line[0]: int(line[1]) / 1024 for line in lines if line[0] in ("VmRSS:", "RssAnon:")}
 before = rss()
 start = time.perf_counter()
 with DocumentIndex.open(sys.argv[1], embedder=embedder, create=False) as index:
     seconds = time.perf_counter() - start
     index._alive.store.count()
     after = rss()
-print(json.dumps({"seconds": seconds, "rss_mb": after["VmRSS"] - before["VmRSS"], "anonymous_mb": after["RssAnon"] - before["RssAnon"]}))
+grown = {name: after[name] - before[name] for name in after}
+print(json.dumps({"seconds": seconds, "rss_mb": grown["VmRSS:"], "anonymous_mb": grown["RssAnon:"]}))
 """
 
 
@@ -148,26 +153,25 @@ def main() -> None:
 def measure(index: DocumentIndex, embedder: Random, rounds: int) -> dict[str, float]:
     """Medians of each kind of call, taken in turns."""
     searcher = index._search
+    everything, year = {}, {f"{schema.META}.year": 2003}
     found: dict[str, list[float]] = {}
-
-    def clock(name, call):
-        start = time.perf_counter()
-        result = call()
-        found.setdefault(name, []).append(time.perf_counter() - start)
-        return result
-
     for turn in range(rounds + 2):
         if turn == 2:
             found.clear()  # warm
         encoded = embedder.encode_query(["x"])
-        dense, multi = encoded.single[0], encoded.multi[0]
         question = f"word{turn} word{turn * 7 % 3000} word{turn * 31 % 3000}"
-        everything, year = {}, {f"{schema.META}.year": 2003}
-        clock("bare call", lambda: bare(index, dense, question, multi, POOL))
-        clock("our search", lambda: searcher._candidates(question, dense, multi, everything, 5))
-        clock("our search, filtered", lambda: searcher._candidates(question, dense, multi, year, 5))
-        clock("index.search, pages found and read", lambda: index.search(question, k=5, details=False))
-        clock("index.search, with snippets", lambda: index.search(question, k=5))
+        asked = (question, encoded.single[0], encoded.multi[0])
+        calls = {
+            "bare call": partial(bare, index, asked[1], question, asked[2], POOL),
+            "our search": partial(searcher._candidates, *asked, everything, 5),
+            "our search, filtered": partial(searcher._candidates, *asked, year, 5),
+            "index.search, pages found and read": partial(index.search, question, k=5, details=False),
+            "index.search, with snippets": partial(index.search, question, k=5),
+        }
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            found.setdefault(name, []).append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in found.items()}
 
 

@@ -22,4 +22,4 @@ if __name__ == "__main__":
     ingest.BATCH_PAGES = 3
     with DocumentIndex.open(sys.argv[2], embedder=Slow()) as index:
         report = index.ingest(sys.argv[1], settings=IngestSettings(ocr="never", dpi=40))
-    print(report.documents, report.pages, len(report.failed))
+    sys.exit(len(report.failed))

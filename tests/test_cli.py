@@ -22,7 +22,7 @@ from jina_rag.cli import _load, main, output
 from jina_rag.testing import sample_pdf
 from jina_rag.types import Failure, IngestReport, ScoredPage
 
-COMMANDS = ("ingest", "search", "remove", "info", "evaluate", "models", "doctor", "demo")
+COMMANDS = ("ingest", "search", "remove", "info", "verify", "copy", "evaluate", "models", "doctor", "demo")
 
 
 @dataclass
@@ -413,7 +413,8 @@ def test_info(cli, shared):
     assert (plain.code, plain.err) == (0, "")
     found = plain.json
     assert set(found) == {
-        "location", "documents", "pages", "regions", "pending", "embedder", "fingerprint", "version", "storage", "bytes",
+        "location", "documents", "pages", "regions", "pending", "embedder", "fingerprint", "version", "storage",
+        "bytes",
     }  # fmt: skip
     assert (found["documents"], found["pages"], found["pending"], found["embedder"]) == (2, 4, 0, "lite")
     assert {"images", "manifest", "ocr", "vectors: multi"} <= set(found["bytes"])

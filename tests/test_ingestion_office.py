@@ -32,7 +32,8 @@ def odt(path, body=b"<text:p>Hello juniper</text:p>"):
         f'xmlns:{short}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"'
         for short, name in [("office", "office"), ("text", "text"), ("draw", "drawing")]
     )
-    names += ' xmlns:xlink="http://www.w3.org/1999/xlink" xmlns:svg="urn:oasis:names:tc:opendocument:xmlns:svg-compatible:1.0"'
+    names += ' xmlns:xlink="http://www.w3.org/1999/xlink"'
+    names += ' xmlns:svg="urn:oasis:names:tc:opendocument:xmlns:svg-compatible:1.0"'
     kind = "application/vnd.oasis.opendocument.text"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("mimetype", kind, zipfile.ZIP_STORED)
@@ -43,9 +44,11 @@ def odt(path, body=b"<text:p>Hello juniper</text:p>"):
         )
         archive.writestr(
             "META-INF/manifest.xml",
-            '<?xml version="1.0"?><manifest:manifest xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0">'
+            '<?xml version="1.0"?>'
+            '<manifest:manifest xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0">'
             f'<manifest:file-entry manifest:full-path="/" manifest:media-type="{kind}"/>'
-            '<manifest:file-entry manifest:full-path="content.xml" manifest:media-type="text/xml"/></manifest:manifest>',
+            '<manifest:file-entry manifest:full-path="content.xml" manifest:media-type="text/xml"/>'
+            "</manifest:manifest>",
         )
     return path
 

@@ -111,9 +111,7 @@ def test_closing_early_stops_everything(tmp_path):
 def test_it_never_runs_further_ahead_than_asked(tmp_path, monkeypatch):
     rendered = []
     render = PdfDocument.render_with_pictures
-    monkeypatch.setattr(
-        PdfDocument, "render_with_pictures", lambda self, n: (rendered.append(n), render(self, n))[1]
-    )
+    monkeypatch.setattr(PdfDocument, "render_with_pictures", lambda self, n: (rendered.append(n), render(self, n))[1])
     source = pdf(tmp_path / "a.pdf", ["x"] * 30)
     with closing(read_pages([source], IngestSettings(dpi=40, ocr="never", look_ahead=3, isolate=False))) as events:
         next(events)

@@ -127,7 +127,7 @@ def everything(index: Path) -> tuple:
 
 
 def test_killed_at_twenty_random_moments(changing, tmp_path):
-    """Kills spread over first runs and runs after a change; what is left in the end is what an undisturbed run leaves."""
+    """Kills spread over first runs and runs after a change; what is left is what an undisturbed run leaves."""
     docs, change = changing
     rng = random.Random(20)
     index, killed = tmp_path / "kb", 0

@@ -112,9 +112,9 @@ def test_another_model_or_storage_is_refused(url, docs, tmp_path):
 def test_files_of_another_index_are_refused(url, docs, tmp_path):
     with open_(url, tmp_path, embedder=FakeEmbedder()) as index:
         index.ingest(docs, settings=NO_OCR)
+    with open_(f"{url}-2", tmp_path / "second", embedder=FakeEmbedder()) as index:
+        index.ingest(docs, settings=NO_OCR)
     with pytest.raises(IndexMismatchError, match="files of another index"):
-        with open_(f"{url}-2", tmp_path / "second", embedder=FakeEmbedder()) as index:
-            index.ingest(docs, settings=NO_OCR)
         DocumentIndex.open(f"{url}-2", files=tmp_path / "files", embedder=FakeEmbedder())
     with pytest.raises(IndexCorruptError, match="no collection at"):
         DocumentIndex.open(f"{url}-3", files=tmp_path / "files", embedder=FakeEmbedder())

@@ -86,6 +86,7 @@ def folder_exists(path: Path) -> None:
 
 
 def pairs(options: list[str], name: str) -> dict[str, str]:
+    """``KEY=VALUE`` given several times; `name` is the option's, for the message."""
     found = {}
     for option in options:
         key, separator, value = option.partition("=")
@@ -96,6 +97,7 @@ def pairs(options: list[str], name: str) -> dict[str, str]:
 
 
 def filters(options: list[str]) -> Mapping[str, Any]:
+    """``--filter KEY=VALUE`` as a filter; a key given twice matches either value."""
     where: dict[str, Any] = {}
     for option in options:
         for key, value in pairs([option], "--filter").items():
@@ -154,6 +156,7 @@ def _readings(value: str) -> list[str | int | float | bool]:
 
 
 def write_picture(picture: Any, path: Path) -> None:  # noqa: ANN401  # PIL's Image
+    """Write a PNG file."""
     try:
         picture.save(path, format="PNG")
     except OSError as exc:

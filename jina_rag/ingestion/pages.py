@@ -90,8 +90,8 @@ def read_pages(
     `DocumentEnd`. Errors of one document never stop the others.
 
     Pages are rendered by worker processes (``settings.isolate``), at most ``settings.look_ahead`` pages ahead;
-    ``settings.ocr_threads`` threads of this process do OCR. `sources` is iterated in the rendering thread, so a walk may feed it directly. Closing
-    the generator stops the threads and waits for the page in work.
+    ``settings.ocr_threads`` threads of this process do OCR. `sources` is iterated in the rendering thread, so a walk may
+    feed it directly. Closing the generator stops the threads and waits for the page in work.
 
     Args:
         sources: What to read. May be endless.

@@ -19,6 +19,8 @@ _MIN_TILE = 640
 # Below this difference between the darkest and the lightest value nothing is written there.
 _CONTRAST = 24
 _MARGIN = 16
+# Rows of an image that fit into the processor's cache.
+_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,12 @@ def _find(loaded: Models, pixels: Pixels, max_side: int) -> Float32:
     scale = min(1.0, max_side / max(height, width))
     size = [max(_MULTIPLE, round(side * scale / _MULTIPLE) * _MULTIPLE) for side in (width, height)]
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    picture = np.empty((1, 3, size[1], size[0]), np.float32)
     # The networks were trained on OpenCV's order of the channels.
-    picture = small[:, :, ::-1].transpose(2, 0, 1)[None] * np.float32(2 / 255) - np.float32(1)
-    certainty = loaded.finder.run(None, {"x": np.ascontiguousarray(picture)})[0]
+    for plane, channel in zip(picture[0], cv2.split(small)[::-1], strict=True):
+        np.multiply(channel, np.float32(2 / 255), out=plane, casting="unsafe")
+    picture -= 1
+    certainty = loaded.finder.run(None, {"x": picture})[0]
     quads, _ = loaded.outlines(certainty, (height, width))
     return np.asarray(quads, dtype=np.float32).reshape(-1, 4, 2)
 
@@ -109,21 +114,27 @@ def written_part(pixels: Pixels) -> tuple[int, int, int, int] | None:
     )
 
 
-def _spread(pixels: Pixels, axis: int) -> npt.NDArray[np.uint8]:
-    """Lightest less darkest value of each channel along an axis, as np.ptp gives it, in a fifth of the time."""
-    most, least = _extremes(pixels, axis)
-    return most - least
+def _spread(pixels: Pixels, axis: int) -> Pixels:
+    """Lightest less darkest value of each channel along an axis, as np.ptp gives it, in a fraction of the time."""
+    return _along(np.maximum, pixels, axis) - _along(np.minimum, pixels, axis)
 
 
 def _contrast(pixels: Pixels) -> int:
-    """Lightest less darkest value of an image, of the channel where they are furthest apart."""
-    most, least = _extremes(pixels, 0)
+    """Lightest less darkest value of an image, in the channel where they are furthest apart."""
+    most, least = (_along(pick, pixels, 0) for pick in (np.maximum, np.minimum))
     return int((most.max(axis=0).astype(int) - least.min(axis=0)).max())
 
 
-def _extremes(pixels: Pixels, axis: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Lightest and darkest value of each channel along an axis."""
-    import cv2
-
-    most, least = (cv2.reduce(pixels, axis, kind) for kind in (cv2.REDUCE_MAX, cv2.REDUCE_MIN))
-    return np.squeeze(most, axis=axis).astype(np.uint8), np.squeeze(least, axis=axis).astype(np.uint8)
+def _along(pick: np.ufunc, pixels: Pixels, axis: int) -> Pixels:
+    """Lightest or darkest value of each channel along an axis."""
+    if axis == 0:
+        return np.asarray(pick.reduce(pixels, axis=0), dtype=np.uint8)
+    found = []
+    for start in range(0, len(pixels), _ROWS):
+        part = pixels[start : start + _ROWS]
+        # Folded in halves, which overlap if they must: many values at once, where NumPy would take three.
+        while (width := part.shape[1]) > 1:
+            half = (width + 1) // 2
+            part = pick(part[:, :half], part[:, width - half :])
+        found.append(part[:, 0])
+    return np.concatenate(found)

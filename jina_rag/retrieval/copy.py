@@ -1,7 +1,7 @@
 """Moving an index to another place: for one that outgrew its machine, or that others shall share.
 
-Content by content: images, manifest, points; a content is complete in the target before the next one begins, and what is
-complete there is not sent again.
+Content by content: images, manifest, points; a content is complete in the target before the next one begins, and what
+is complete there is not sent again.
 """
 
 from __future__ import annotations

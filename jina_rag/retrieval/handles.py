@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jina_rag._version import __version__
+from jina_rag.compression import kept_dim
 from jina_rag.config import Storage
 from jina_rag.errors import (
     IndexLockedError,
@@ -136,13 +137,13 @@ def check_model(embedder: str | Embedder | None, handle: Handle) -> None:
     if isinstance(embedder, str):
         if embedder not in (settings["embedder"], settings["asked"]):
             raise IndexMismatchError(
-                f"The index at {handle.location} was built with the model {settings['embedder']!r}, not with {embedder!r}: "
-                "open it without naming a model, or ingest into a new folder."
+                f"The index at {handle.location} was built with the model {settings['embedder']!r}, not with "
+                f"{embedder!r}: open it without naming a model, or ingest into a new folder."
             )
     elif embedder.fingerprint != settings["fingerprint"]:
         raise IndexMismatchError(
-            f"The index at {handle.location} was built with {settings['fingerprint']} (jina-rag {settings['version']}), "
-            f"but the model at hand is {embedder.fingerprint}: ingest into a new folder."
+            f"The index at {handle.location} was built with {settings['fingerprint']} "
+            f"(jina-rag {settings['version']}), but the model at hand is {embedder.fingerprint}: ingest into a new folder."
         )
 
 
@@ -273,28 +274,12 @@ def fresh_settings(embedder: str | Embedder | None, storage: str | Storage | Non
         "embedder": model.name,
         "fingerprint": model.fingerprint,
         "dim": _dense_dim(model),
-        "multi_dim": _multi_dim(model, kept),
+        "multi_dim": kept_dim(model, kept.multi_dim),
         "revision": getattr(model, "revision", None),
         "storage": kept.to_json(),
         "id": uuid.uuid4().hex,
     }
     return settings, model
-
-
-def _multi_dim(model: Embedder, storage: Storage) -> int:
-    """Length of the rows that an index keeps.
-
-    Raises:
-        InvalidInputError: If rows shall be cut to a length that the model was not trained for.
-    """
-    wanted = storage.multi_dim
-    known: Sequence[int] = getattr(model, "multi_matryoshka_dims", ())
-    if wanted is not None and wanted != model.multi_dim and wanted not in known:
-        raise InvalidInputError(
-            f"The rows of {model.name!r} cannot be cut to {wanted} dimensions: "
-            + (f"it was trained for {', '.join(map(str, known))}." if known else f"they have {model.multi_dim}.")
-        )
-    return wanted or model.multi_dim
 
 
 def like(template: Mapping[str, Any]) -> dict[str, Any]:

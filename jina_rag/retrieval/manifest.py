@@ -10,7 +10,8 @@ any moment leaves nothing that the next run does not find and finish:
 1. ``begin``: the content stands as pending, and the document as waiting for it;
 2. batch by batch: images, ``add_parts``, then the points;
 3. the store is flushed, then ``finish`` marks the content done and lets the document point at it;
-4. what no document points at any more (``orphans``) loses its points, its images, and then its entry (``forget_content``).
+4. what no document points at any more (``orphans``) loses its points, its images, and then its entry
+   (``forget_content``).
 """
 
 from __future__ import annotations

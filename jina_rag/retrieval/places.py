@@ -75,9 +75,7 @@ def describe(
     return payload
 
 
-def find_place(
-    query: Float32, payload: Mapping[str, Any], image_folder: Path, rows: Float32 | None = None
-) -> Place:
+def find_place(query: Float32, payload: Mapping[str, Any], image_folder: Path, rows: Float32 | None = None) -> Place:
     """Choose the region and the words of a page that speak most to a question.
 
     Args:

@@ -171,8 +171,9 @@ class Planner:
         raise DocumentError(f"{source.doc_id!r} cannot be given a name of its own in this index.")
 
     def _metadata_of(self, path: Path, known: DocumentRecord | None) -> dict[str, Any]:
-        """What the caller gives for it; else what stands beside it; else what is known. A file's own beats what is
-        given for all of them.
+        """What the caller gives for it and what stands beside it, else what is known.
+
+        What is a document's own beats what is given for all of them.
         """
         given: Mapping[str, Any] | None = None
         if callable(self._metadata):

@@ -41,6 +41,9 @@ class Encoded:
     grid: TokenGrid | None = None
 
 
+_LEADING = 4
+"""How many rows of a region become one where its page has all of them."""
+
 Made: TypeAlias = tuple[Point, Part]
 
 
@@ -154,6 +157,11 @@ class PointMaker:
             )
         return pooled, assignment if len(pooled) < len(rows) else None
 
+    def _kept_of_region(self, rows: Float32, point_id: str) -> Float32:
+        """As `_kept`; rows that the page has, too, only lead to it, which a quarter of them does as well."""
+        kept, _ = self._kept(rows, point_id)
+        return kept if self._embedder.reads == "pixels" else pool_tokens(kept, _LEADING)[0]
+
     def _region(
         self, common: Mapping[str, Any], page: Page, number: int, region: Region, image: str, vector: Encoded | None
     ) -> Made:
@@ -163,7 +171,7 @@ class PointMaker:
         point = Point(
             point_id,
             None if vector is None else vector.dense,
-            None if vector is None else _filled(self._kept(vector.rows, point_id)[0]),
+            None if vector is None else _filled(self._kept_of_region(vector.rows, point_id)),
             lexical.document_vector(words),
             {
                 **common,

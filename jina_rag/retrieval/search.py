@@ -94,7 +94,9 @@ class Searcher:
         if point.multi is None or schema.GRID not in point.payload:
             return Explanation.empty(image)
         query = self._cut(encoded.multi[0])
-        return explain(query, of_tokens(point.multi, point.payload), schema.decode_grid(point.payload[schema.GRID]), image)
+        return explain(
+            query, of_tokens(point.multi, point.payload), schema.decode_grid(point.payload[schema.GRID]), image
+        )
 
     def _cut(self, query: Float32) -> Float32:
         return cut_rows(query, self._storage.multi_dim or query.shape[1])

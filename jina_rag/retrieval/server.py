@@ -1,8 +1,8 @@
-"""An index whose vectors are on a Qdrant server: its address, its folder of files, and how both are told to belong together.
+"""An index whose vectors are on a Qdrant server: its address, its folder of files, and that both belong together.
 
-The server keeps vectors, words, places and what the index was built with: enough to search it from anywhere. Page images
-and the manifest stay in a folder, as they do beside an embedded index; who fills the index needs it, who only searches
-does without and gets hits whose `image_path` leads nowhere on this machine.
+The server keeps vectors, words, places and what the index was built with: enough to search it from anywhere. Page
+images and the manifest stay in a folder, as they do beside an embedded index; who fills the index needs it, who only
+searches does without and gets hits whose `image_path` leads nowhere on this machine.
 """
 
 from __future__ import annotations

@@ -109,8 +109,8 @@ def vector_params(
     """
     if storage.datatype != "float16" and not tiers:
         raise IndexStateError(
-            f"Vectors of {storage.datatype} need a Qdrant server of version {_TIERS[0]}.{_TIERS[1]} or newer: update the "
-            "server, or choose storage=\"exact\"."
+            f"Vectors of {storage.datatype} need a Qdrant server of version {_TIERS[0]}.{_TIERS[1]} or newer: update "
+            'it, or choose storage="exact".'
         )
     # Multi-vectors are large and read for a few candidates only.
     cold = {"memory": models.Memory.COLD} if tiers and hasattr(models, "Memory") else {"on_disk": True}
