@@ -16,9 +16,9 @@ from PIL import Image
 
 from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import DocumentError, LimitExceededError, PasswordRequiredError
-from jina_rag.ingestion import isolated, worker
-from jina_rag.ingestion.documents import open_document, open_isolated
-from jina_rag.ingestion.isolated import IsolatedDocument
+from jina_rag.ingestion import isolated, messages, worker
+from jina_rag.ingestion.documents import open_document
+from jina_rag.ingestion.isolated import IsolatedDocument, open_isolated
 from jina_rag.ingestion.pages import read_pages
 from jina_rag.ingestion.sources import source_file
 from jina_rag.testing import sample_pdf
@@ -180,31 +180,31 @@ def test_a_script_without_a_guard_can_ingest(tmp_path):
 
 def test_messages_survive_odd_names_and_the_end_of_the_stream():
     stream = io.BytesIO()
-    worker.send(stream, {"path": "bad\udcff\nname"}, b"body")
+    messages.send(stream, {"path": "bad\udcff\nname"}, b"body")
     written = stream.getvalue()
-    assert worker.receive(io.BytesIO(written)) == ({"path": "bad\udcff\nname"}, b"body")
-    assert worker.receive(io.BytesIO(b"")) is None
+    assert messages.receive(io.BytesIO(written)) == ({"path": "bad\udcff\nname"}, b"body")
+    assert messages.receive(io.BytesIO(b"")) is None
     for cut in (3, len(written) - 1):
         with pytest.raises(EOFError):
-            worker.receive(io.BytesIO(written[:cut]))
+            messages.receive(io.BytesIO(written[:cut]))
     with pytest.raises(EOFError):
-        worker.receive(io.BytesIO(b"\xff" * 16))
+        messages.receive(io.BytesIO(b"\xff" * 16))
 
 
 def test_the_worker_answers_in_this_process_too(document, tmp_path):
     """The desk by itself, so that its branches are seen."""
     desk = worker._Desk()
-    request = worker.pack_request(document, QUICK)
+    request = messages.pack_request(document, QUICK)
     assert "passwords" in request["settings"]
     opened, _ = desk.answer({**request, "settings": {**request["settings"], "isolate": False}})
     assert opened["count"] == 2
     header, body = desk.answer({"op": "page", "number": 1})
-    page, _ = worker.unpack_page(document, 1, 2, header, body)
+    page, _ = messages.unpack_page(document, 1, 2, header, body)
     assert "東京" in page.text
     assert desk.answer({"op": "page", "number": 9})[0]["error"] == "DocumentError"
     assert "error" in desk.answer({"op": "nonsense"})[0]
     assert desk.answer({"op": "close"}) == ({}, b"")
     with pytest.raises(EOFError):
-        worker.unpack_page(document, 1, 2, header, body[:-1])
+        messages.unpack_page(document, 1, 2, header, body[:-1])
     with pytest.raises(EOFError):
-        worker.unpack_page(document, 1, 2, {}, b"")
+        messages.unpack_page(document, 1, 2, {}, b"")

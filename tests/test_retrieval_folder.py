@@ -154,6 +154,16 @@ def test_sync_removes_what_is_gone_from_the_given_folders_only(index, docs, tmp_
     assert index.verify() == []
 
 
+def test_sync_does_not_take_an_unmounted_disk_for_an_empty_one(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    shutil.rmtree(docs)
+    docs.mkdir()
+    report = index.ingest(docs, settings=NO_OCR, sync=True)
+    assert report.removed == 0
+    assert "not mounted" in report.warnings[0].reason
+    assert len(index.documents()) == 2
+
+
 def test_a_changed_documents_old_pages_stay_until_the_new_ones_are_in(tmp_path, docs):
     class Interrupted(FakeEmbedder):
         left = 10**9

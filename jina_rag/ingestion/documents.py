@@ -1,4 +1,4 @@
-"""Opening one document, by what its content is: in this process, or in a worker process."""
+"""Opening one document, by what its content is."""
 
 from __future__ import annotations
 
@@ -36,20 +36,6 @@ def open_document(source: SourceFile, settings: IngestSettings | None = None) ->
     from jina_rag.ingestion.pdfium import PdfiumDocument
 
     return PdfiumDocument(source, settings)
-
-
-def open_isolated(source: SourceFile, settings: IngestSettings) -> Renderer:
-    """Open one document in a worker process, or in this one where ``settings.isolate`` is off.
-
-    Raises:
-        DocumentError: As `open_document`.
-        MissingDependencyError: As `open_document`.
-    """
-    if not settings.isolate:
-        return open_document(source, settings)
-    from jina_rag.ingestion.isolated import IsolatedDocument
-
-    return IsolatedDocument(source, settings)
 
 
 def renderer_name(settings: IngestSettings) -> str:

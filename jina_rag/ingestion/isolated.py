@@ -23,7 +23,9 @@ from typing import Any, Self
 from jina_rag import errors
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, JinaRagError, LimitExceededError
-from jina_rag.ingestion import worker
+from jina_rag.ingestion import messages
+from jina_rag.ingestion.documents import open_document
+from jina_rag.ingestion.renderer import Renderer
 from jina_rag.ingestion.sources import SourceFile
 from jina_rag.types import Box, Page
 
@@ -79,8 +81,8 @@ class Worker:
         timer.daemon = True
         timer.start()
         try:
-            worker.send(self._process.stdin, {**request, "seconds": seconds})
-            answer = worker.receive(self._process.stdout)
+            messages.send(self._process.stdin, {**request, "seconds": seconds})
+            answer = messages.receive(self._process.stdout)
         except (OSError, EOFError, ValueError):
             answer = None
         finally:
@@ -146,6 +148,7 @@ class _Idle:
     def _watch(self) -> None:
         self._timer = threading.Timer(_IDLE_SECONDS, self._end_old)
         self._timer.daemon = True
+        self._timer.name = "jina-rag-idle"
         self._timer.start()
 
     def _end_old(self) -> None:
@@ -175,6 +178,18 @@ _IDLE = _Idle()
 atexit.register(_IDLE.close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_IDLE.forget)
+
+
+def open_isolated(source: SourceFile, settings: IngestSettings) -> Renderer:
+    """Open one document in a worker process, or in this one where ``settings.isolate`` is off.
+
+    Raises:
+        DocumentError: As `open_document`.
+        MissingDependencyError: As `open_document`.
+    """
+    # A program that was frozen into one file has no interpreter to start: it would start itself.
+    can_start = bool(sys.executable) and not getattr(sys, "frozen", False)
+    return IsolatedDocument(source, settings) if settings.isolate and can_start else open_document(source, settings)
 
 
 class IsolatedDocument:
@@ -229,7 +244,7 @@ class IsolatedDocument:
                 else:
                     self._ready.put(current)
                 raise _error(header)
-            result = worker.unpack_page(self._source, number, self._count, header, body)
+            result = messages.unpack_page(self._source, number, self._count, header, body)
         except WorkerLostError as lost:
             self._lost += 1
             raise _failure("The page cannot be rendered", lost) from lost
@@ -265,7 +280,7 @@ class IsolatedDocument:
         current = _IDLE.take()
         try:
             header, _ = current.ask(
-                worker.pack_request(self._source, self._settings), self._settings.limits.max_seconds
+                messages.pack_request(self._source, self._settings), self._settings.limits.max_seconds
             )
         except WorkerLostError as lost:
             raise _failure("The file cannot be opened", lost) from lost

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, MissingDependencyError, ModelError
 from jina_rag.ingestion.boxes import area, merged
-from jina_rag.ingestion.documents import open_isolated
+from jina_rag.ingestion.isolated import open_isolated
 from jina_rag.ingestion.office import as_pdf
 from jina_rag.ingestion.pixels import find_regions_in_pixels
 from jina_rag.ingestion.renderer import Renderer
@@ -90,8 +90,8 @@ def read_pages(
     `DocumentEnd`. Errors of one document never stop the others.
 
     Pages are rendered by worker processes (``settings.isolate``), at most ``settings.look_ahead`` pages ahead;
-    ``settings.ocr_threads`` threads of this process do OCR. `sources` is iterated in the rendering thread, so a walk may
-    feed it directly. Closing the generator stops the threads and waits for the page in work.
+    ``settings.ocr_threads`` threads of this process do OCR. `sources` is iterated in the rendering thread, so a walk
+    may feed it directly. Closing the generator stops the threads and waits for the page in work.
 
     Args:
         sources: What to read. May be endless.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jina_rag.config import IngestSettings, Storage
 from jina_rag.errors import DocumentError
-from jina_rag.ingestion.documents import open_isolated
+from jina_rag.ingestion.isolated import open_isolated
 from jina_rag.ingestion.office import as_pdf
 from jina_rag.ingestion.pages import read_pages
 from jina_rag.ingestion.sources import Skipped, find_sources

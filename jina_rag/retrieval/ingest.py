@@ -18,7 +18,7 @@ from typing import Any
 
 from jina_rag.config import IngestSettings, Storage
 from jina_rag.errors import DocumentError, IndexStateError, JinaRagError
-from jina_rag.ingestion.documents import open_isolated
+from jina_rag.ingestion.isolated import open_isolated
 from jina_rag.ingestion.pages import DocumentEnd, DocumentStart, read_pages
 from jina_rag.ingestion.sources import Skipped, SourceFile, find_sources
 from jina_rag.protocols import Embedder
@@ -371,7 +371,14 @@ class Ingestion:
 
     def _remove_gone(self, roots: Sequence[Path]) -> None:
         """Take out documents whose file is gone from the ingested folders."""
-        lost = list(gone(self._manifest, roots))
+        sure = []
+        for root in roots:
+            if root.is_dir() and not any(root.iterdir()) and any(gone(self._manifest, [root])):
+                reason = "It is empty, as a disk is that is not mounted: its documents were kept. `jina-rag remove` can."
+                self._warnings.append(Failure(root, reason))
+            else:
+                sure.append(root)
+        lost = list(gone(self._manifest, sure))
         contents = {record.sha256 for record in lost}
         for record in lost:
             self._manifest.forget(record.doc_id)

@@ -27,5 +27,6 @@ def check_space(folder: str | os.PathLike[str], needed: int) -> None:
     if free < wanted:
         raise IndexStateError(
             f"The disk of the index is full: {free / 1e6:,.0f} MB are free at {os.fspath(folder)}, "
-            f"{wanted / 1e6:,.0f} MB are needed to go on. Free some space, then run the same command again: it goes on where it stopped."
+            f"{wanted / 1e6:,.0f} MB are needed to go on. Free some space, then run the same command again: it "
+            "goes on where it stopped."
         )
