@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from jina_rag import DocumentIndex
 from jina_rag.compression import decode_signs, encode_signs
 from jina_rag.config import IngestSettings
-from jina_rag.errors import IndexCorruptError, IndexStateError, InvalidInputError
+from jina_rag.errors import IndexCorruptError, IndexMismatchError, IndexStateError, InvalidInputError
 from jina_rag.retrieval.explain import Explanation, explain
 from jina_rag.retrieval.hubness import Background
 from jina_rag.retrieval.manifest import DocumentRecord, Manifest, Part
@@ -243,6 +244,18 @@ def test_a_manifest_that_is_no_database_is_told(tmp_path):
     (tmp_path / "m.sqlite3").write_bytes(b"not a database at all" * 100)
     with pytest.raises(IndexCorruptError, match="ingest again"):
         Manifest(tmp_path / "m.sqlite3")
+
+
+def test_an_index_of_an_older_format_is_refused_with_the_way_out_and_left_alone(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "manifest.sqlite3")) as db:
+        db.execute("CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        db.execute("CREATE TABLE documents (doc_id TEXT PRIMARY KEY, path BLOB)")
+        db.executemany("INSERT INTO settings VALUES (?, ?)", [("schema", "1"), ("version", '"0.0.9"')])
+        db.commit()
+    before = (tmp_path / "manifest.sqlite3").read_bytes()
+    with pytest.raises(IndexMismatchError, match=r"format 1 \(jina-rag 0.0.9\).*Ingest the documents again"):
+        DocumentIndex.open(tmp_path, embedder=FakeEmbedder())
+    assert (tmp_path / "manifest.sqlite3").read_bytes() == before
 
 
 def test_a_manifest_that_cannot_be_written_is_told(tmp_path):

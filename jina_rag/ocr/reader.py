@@ -16,7 +16,8 @@ Pixels = npt.NDArray[np.uint8]
 
 # What the network was trained on.
 _HEIGHT = 48
-_MIN_WIDTH = 32
+# It was trained on lines with empty columns after them, and misses last characters where there are none.
+_EMPTY = 32
 # How many columns it reads as one step.
 _STEP = 8
 # Vectors that go through the classifier at once; it is the larger part of the weights, read anew each time.
@@ -28,6 +29,7 @@ _BLANK = 26.0
 _STEPS = 1.9
 _TOO_FEW = 1.7
 _NARROWEST = 0.6
+_WORTH = 0.8
 # A handful of lines, of so many heights if there are such, tell how wide the characters of a page are.
 _TRIAL = 4
 _TELLING = 8
@@ -71,7 +73,8 @@ def read_crops(loaded: Models, crops: Sequence[Pixels]) -> list[Reading]:
 def _stretch(trial: Sequence[tuple[Reading, float]]) -> float:
     """By how much lines of the same characters can be narrowed."""
     steps = [_steps(reading, aspect) for reading, aspect in trial if reading.score >= _SURE]
-    return min(1.0, max(_NARROWEST, _STEPS / min(steps))) if steps else 1.0
+    stretch = max(_NARROWEST, _STEPS / min(steps)) if steps else 1.0
+    return stretch if stretch <= _WORTH else 1.0
 
 
 def _steps(reading: Reading, aspect: float) -> float:
@@ -111,7 +114,7 @@ def _picture(crop: Pixels, stretch: float) -> tuple[Float32, float]:
 
     height, width = crop.shape[:2]
     taken = max(1, math.ceil(_HEIGHT * width / height * stretch))
-    picture = np.zeros((1, 3, _HEIGHT, max(taken, _MIN_WIDTH)), np.float32)
+    picture = np.zeros((1, 3, _HEIGHT, taken + _EMPTY), np.float32)
     # The networks were trained on OpenCV's order of the channels.
     resized = cv2.resize(crop, (taken, _HEIGHT))[:, :, ::-1].transpose(2, 0, 1)
     np.multiply(resized, np.float32(2 / 255), out=picture[0, :, :, :taken], casting="unsafe")

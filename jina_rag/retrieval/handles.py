@@ -197,7 +197,6 @@ def _open(
     settings, model = manifest.settings(), None
     if not settings:  # a new index, or one that a process left that was killed here
         settings, model = fresh or fresh_settings(embedder, storage)
-    check_schema(settings, str(root))
     kept = Storage.from_json(settings["storage"])
     check_storage(storage, kept, str(root))
     # Imported here: `import jina_rag` must not load the engine.
@@ -214,19 +213,6 @@ def _open(
         store.close()
         raise
     return handle
-
-
-def check_schema(settings: Mapping[str, Any], location: str) -> None:
-    """Refuse an index whose format this version does not read.
-
-    Raises:
-        IndexMismatchError: With the way out.
-    """
-    if settings.get("schema") != SCHEMA_VERSION:
-        raise IndexMismatchError(
-            f"The index at {location} has the format {settings.get('schema')!r} (jina-rag {settings.get('version')}); "
-            f"this version reads {SCHEMA_VERSION}. Ingest the documents again, into a new place."
-        )
 
 
 def check_storage(asked: str | Storage | None, kept: Storage, location: str) -> None:

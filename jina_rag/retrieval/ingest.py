@@ -374,7 +374,9 @@ class Ingestion:
         sure = []
         for root in roots:
             if root.is_dir() and not any(root.iterdir()) and any(gone(self._manifest, [root])):
-                reason = "It is empty, as a disk is that is not mounted: its documents were kept. `jina-rag remove` can."
+                reason = (
+                    "It is empty, as a disk is that is not mounted: its documents were kept. `jina-rag remove` can."
+                )
                 self._warnings.append(Failure(root, reason))
             else:
                 sure.append(root)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jina_rag.errors import IndexCorruptError, IndexStateError
+from jina_rag.errors import IndexCorruptError, IndexMismatchError, IndexStateError
 from jina_rag.types import Failure
 
 SCHEMA_VERSION = 2
@@ -107,17 +107,23 @@ class Manifest:
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
+            self._check_version(path)
             with self._write() as db:
                 for statement in filter(str.strip, _TABLES.split(";")):
                     db.execute(statement)
         except IndexStateError:
             self._db.close()
             raise
-        except sqlite3.DatabaseError as exc:
+        except (sqlite3.DatabaseError, ValueError) as exc:
             self._db.close()
             raise IndexCorruptError(
                 f"{path} is not a readable manifest ({exc}): delete the index folder and ingest again."
             ) from exc
+
+    def _check_version(self, path: Path) -> None:
+        """Before anything is written: the tables of another format must not be taken for ours."""
+        if self._rows("SELECT 1 FROM sqlite_master WHERE name = 'settings'"):
+            check_schema(self.settings(), str(path.parent))
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
@@ -337,6 +343,19 @@ class Manifest:
     def unreferenced(self, images: Iterable[str]) -> set[str]:
         """Those of `images` that no point refers to any more."""
         return {image for image in set(images) if not self._rows("SELECT 1 FROM parts WHERE image = ? LIMIT 1", image)}
+
+
+def check_schema(settings: Mapping[str, Any], location: str) -> None:
+    """Refuse an index whose format this version does not read; settings that are empty are of a new one.
+
+    Raises:
+        IndexMismatchError: With the way out.
+    """
+    if settings and settings.get("schema") != SCHEMA_VERSION:
+        raise IndexMismatchError(
+            f"The index at {location} has the format {settings.get('schema')!r} (jina-rag {settings.get('version')}); "
+            f"this version reads {SCHEMA_VERSION}. Ingest the documents again, into a new place."
+        )
 
 
 def _put(db: sqlite3.Connection, record: DocumentRecord) -> None:

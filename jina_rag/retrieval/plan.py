@@ -122,6 +122,8 @@ class Planner:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as exc:
             return Failure(source.path, f"The file cannot be read: {exc.strerror or exc}.")
+        except DocumentError as exc:
+            return Failure(source.path, str(exc))
         record = DocumentRecord(doc_id, path, sha256, status.st_size, status.st_mtime_ns, metadata=metadata)
         return self._by_content(source, record, known)
 

@@ -26,13 +26,12 @@ from jina_rag.retrieval.handles import (
     OCR,
     Handle,
     check_model,
-    check_schema,
     check_storage,
     fresh_settings,
     like,
     open_manifest,
 )
-from jina_rag.retrieval.manifest import Manifest
+from jina_rag.retrieval.manifest import Manifest, check_schema
 from jina_rag.stores.images import ImageFiles
 from jina_rag.stores.qdrant import QdrantConnection, QdrantStore
 
