@@ -16,6 +16,8 @@ RendererName: TypeAlias = Literal["auto", "pymupdf", "pypdfium2"]
 Datatype: TypeAlias = Literal["float16", "int8", "int4"]
 Quantization: TypeAlias = Literal["int8", "binary"]
 
+_DAY = 24 * 60 * 60
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -29,7 +31,7 @@ class Limits:
         max_bytes: Size of a file; a larger one is refused unread.
         max_words: Words kept of one page; the rest is dropped with a warning.
         max_seconds: Time a page may take to be opened and rendered; then its worker process is ended. Also the time
-            an office file may take to be converted.
+            an office file may take to be converted. A day at most.
         max_memory: Bytes a worker process may add to what it needs for itself, where the system can hold it to that
             (not on Windows and macOS).
     """
@@ -45,6 +47,8 @@ class Limits:
     def __post_init__(self) -> None:
         for item in fields(self):
             _at_least_one(f"limits.{item.name}", getattr(self, item.name))
+        # The system's clocks and timers take no number of any size.
+        _between("limits.max_seconds", self.max_seconds, 1, _DAY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,10 +173,18 @@ class StoreHit:
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """How many candidates each cheap stage hands to exact MaxSim."""
+    """How many candidates each cheap stage hands to exact MaxSim.
+
+    Attributes:
+        dense: By the dense vector.
+        lexical: By the lexical one.
+        regions: Charts, tables and figures by the dense vector. Where it is above 0, the other two are for pages only,
+            so that the regions of some pages do not crowd out other pages.
+    """
 
     dense: int = 60
     lexical: int = 50
+    regions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +218,7 @@ class ScoredPage:
         page_count: Number of pages in the document.
         copies: Other files with the same bytes, which hold this page, too.
         repeats: The earlier page, as (doc_id, page), that this one nearly repeats; None if there is none.
+        page_id: Of its point in the store.
     """
 
     doc_id: str
@@ -223,6 +232,7 @@ class ScoredPage:
     page_count: int = 0
     copies: tuple[Location, ...] = ()
     repeats: tuple[str, int] | None = None
+    page_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,6 +178,23 @@ def test_a_script_without_a_guard_can_ingest(tmp_path):
     assert done.stdout.split() == ["once", "3"]
 
 
+def test_modules_that_lie_beside_the_documents_are_not_run(tmp_path):
+    sample_pdf(tmp_path / "a.pdf", ["hello"])
+    for name in ("json", "struct", "numpy", "contextlib"):
+        (tmp_path / f"{name}.py").write_text("open('PWNED', 'w').close()\n")
+    code = (
+        "from jina_rag.config import IngestSettings\n"
+        "from jina_rag.ingestion.pages import read_pages\n"
+        "from jina_rag.ingestion.sources import source_file\n"
+        "print(len(list(read_pages([source_file('a.pdf')], IngestSettings(ocr='never')))))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == ["3"]
+    assert not (tmp_path / "PWNED").exists()
+
+
 def test_messages_survive_odd_names_and_the_end_of_the_stream():
     stream = io.BytesIO()
     messages.send(stream, {"path": "bad\udcff\nname"}, b"body")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 
@@ -439,3 +440,167 @@ def test_a_disk_that_really_fills_up(small_disk, docs, embedder):
         assert report.failed == ()
         assert index.stats().pages == 58
         assert index.verify() == []
+
+
+def test_metadata_follows_a_file_that_is_renamed(index, docs):
+    index.ingest(docs, settings=NO_OCR, metadata={"year": 2025})
+    (docs / "animals.pdf").rename(docs / "beasts.pdf")
+    index.ingest(docs, settings=NO_OCR)
+    assert index.search("whales", filter={"year": 2025}, k=1)[0].doc_id == "beasts.pdf"
+
+
+def test_what_stood_beside_a_file_goes_with_it_and_what_was_given_stays(index, docs):
+    beside = docs / "animals.pdf.json"
+    beside.write_text('{"beside": 1}')
+    index.ingest(docs, settings=NO_OCR, metadata={"year": 2025})
+    index.ingest(docs, settings=NO_OCR)
+    assert index.search("whales", k=1)[0].metadata == {"year": 2025, "beside": 1}
+    beside.unlink()
+    index.ingest(docs, settings=NO_OCR)
+    assert index.search("whales", k=1)[0].metadata == {"year": 2025}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links and pipes")
+def test_a_sidecar_that_is_no_file_of_its_own_is_left_alone(index, docs, tmp_path):
+    (tmp_path / "secret.json").write_text('{"secret": 1}')
+    (docs / "animals.json").symlink_to(tmp_path / "secret.json")
+    os.mkfifo(docs / "reports" / "energy.json")
+    report = index.ingest(docs, settings=NO_OCR)
+    assert report.documents == 2
+    assert index.search("whales", k=1)[0].metadata == {}
+    # Deep nesting and huge numbers are told, and cost the sidecar only.
+    (docs / "animals.pdf.json").write_text("[" * 200 + "]" * 200)
+    (docs / "reports" / "energy.pdf.json").write_text('{"n": ' + "9" * 400 + "}")
+    report = index.ingest(docs, settings=NO_OCR)
+    assert (report.unchanged, len(report.warnings)) == (2, 2)
+    assert index.verify() == []
+
+
+def test_two_files_that_are_swapped_are_not_embedded_again(index, docs, embedder):
+    a, b = docs / "animals.pdf", docs / "reports" / "energy.pdf"
+    index.ingest(docs, settings=NO_OCR)
+    before = embedded(embedder)
+    a.rename(docs / "x")
+    b.rename(a)
+    (docs / "x").rename(b)
+    plan = index.plan(docs, settings=NO_OCR)
+    assert (plan.unchanged, plan.duplicates, plan.pages) == (2, 0, 0)
+    report = index.ingest(docs, settings=NO_OCR)
+    assert (report.unchanged, report.duplicates, report.documents) == (2, (), 0)
+    assert embedded(embedder) == before
+    assert index.search("whales", k=1)[0].doc_id == "reports/energy.pdf"
+    assert index.search("whales", k=1, filter={"doc_id": "reports/energy.pdf"})
+    index.ingest(docs, settings=NO_OCR, again=True)
+    assert index.search("solar", k=1, filter={"doc_id": "animals.pdf"})[0].page == 1
+    assert index.verify() == []
+
+
+def interrupting(monkeypatch, index, method, after=0):
+    """The store's method is interrupted from its `after`-th call on."""
+    real, calls = getattr(type(index._alive.store), method), []
+
+    def call(self, *args, **options):
+        calls.append(1)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(type(index._alive.store), method, call)
+
+
+def test_an_interruption_before_the_points_are_told_is_made_good(index, docs, monkeypatch):
+    shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
+    index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"name": path.stem})
+    (docs / "animals.pdf").rename(docs / "beasts.pdf")
+    with monkeypatch.context() as patch:
+        interrupting(patch, index, "update_payload")
+        with pytest.raises(KeyboardInterrupt):
+            index.ingest(docs, settings=NO_OCR)
+    assert any("where it lies" in problem.what for problem in index.verify())
+    index.ingest(docs, settings=NO_OCR)
+    assert index.search("whales", k=1, filter={"path": "*beasts.pdf"})
+    with monkeypatch.context() as patch:
+        interrupting(patch, index, "update_payload")
+        with pytest.raises(KeyboardInterrupt):
+            index.delete("copy.pdf")
+    (docs / "copy.pdf").unlink()
+    index.ingest(docs, settings=NO_OCR)
+    assert not index.search("whales", filter={"name": "copy"})
+    assert index.verify() == []
+
+
+def test_a_run_that_is_gone_on_with_under_another_name_and_other_metadata(index, tmp_path, monkeypatch):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    sample_pdf(folder / "a.pdf", [f"cats sleep page{n}" for n in range(20)])
+    with monkeypatch.context() as patch:
+        interrupting(patch, index, "upsert", after=1)
+        assert index.ingest(folder, settings=NO_OCR, metadata={"year": 2024}).interrupted
+    (folder / "a.pdf").rename(folder / "b.pdf")
+    assert index.ingest(folder, settings=NO_OCR, metadata={"year": 2025}).pages == 12
+    assert ids(index) == ["b.pdf"]
+    assert len(index.search("cats", k=50, filter={"year": 2025, "doc_id": "b.pdf"})) == 20
+    assert not index.search("cats", k=50, filter={"year": 2024})
+    assert index.verify() == []
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_kept_under_the_old_hash(index, docs, monkeypatch):
+    original = (docs / "animals.pdf").read_bytes()
+    real = ingest.Ingestion._read
+
+    def change(self, todo):
+        sample_pdf(docs / "animals.pdf", ["penguins walk on ice"])
+        return real(self, todo)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest.Ingestion, "_read", change)
+        report = index.ingest(docs, settings=NO_OCR)
+    assert [failure.path.name for failure in report.failed] == ["animals.pdf"]
+    assert "changed while it was read" in report.failed[0].reason
+    assert report.documents == 1
+    assert ids(index) == ["reports/energy.pdf"]
+    assert index.verify() == []
+    (docs / "animals.pdf").write_bytes(original)
+    assert index.ingest(docs, settings=NO_OCR).documents == 1
+    assert index.search("whales", k=1)[0].page == 2
+
+
+def test_a_filter_over_copies_means_one_of_them_not_a_mixture(index, docs):
+    shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
+    index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"year": 2024 + ("copy" in path.name), "n": path.name})
+    assert index.search("whales", k=1, filter={"year": 2025, "n": "copy.pdf"})
+    assert all("energy" in hit.doc_id for hit in index.search("whales", filter={"year": 2024, "n": "copy.pdf"}))
+
+
+def test_a_page_that_stays_in_a_changed_document_repeats_nothing(index, tmp_path):
+    words = [" ".join(f"w{p}x{n}" for n in range(40)) for p in range(3)]
+    sample_pdf(tmp_path / "a.pdf", words)
+    index.ingest(tmp_path / "a.pdf", settings=NO_OCR)
+    sample_pdf(tmp_path / "a.pdf", [words[0], words[1], "something else " * 20])
+    assert index.ingest(tmp_path / "a.pdf", settings=NO_OCR).repeated == 0
+    sample_pdf(tmp_path / "b.pdf", words[:1])
+    assert index.ingest(tmp_path / "b.pdf", settings=NO_OCR).repeated == 1
+    index.ingest([tmp_path / "a.pdf", tmp_path / "b.pdf"], settings=NO_OCR, again=True)
+    marked = {(hit.doc_id, hit.page): hit.repeats for hit in index.search("w0x3", k=9)}
+    assert marked[("b.pdf", 1)] == ("a.pdf", 1)
+    assert marked[("a.pdf", 1)] is None
+
+
+def test_an_empty_name_removes_nothing(index, docs, monkeypatch):
+    index.ingest(docs, settings=NO_OCR)
+    monkeypatch.chdir(docs)
+    with pytest.raises(InvalidInputError, match="is empty"):
+        index.delete("")
+    assert len(index.documents()) == 2
+
+
+def test_what_a_killed_run_has_written_and_not_noted_is_swept(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    handle = index._alive
+    before = stored(index)
+    handle.manifest.write_settings({"dirty": True})
+    name = handle.images.put(Image.new("RGB", (5, 5), "red"))
+    (handle.images.folder / name[:2] / "half.tmp").write_bytes(b"half")
+    index.ingest(docs, settings=NO_OCR)
+    assert stored(index) == before
+    assert not list(handle.images.folder.rglob("*.tmp"))

@@ -131,12 +131,12 @@ def test_a_model_that_looks_at_pixels_sees_the_crop_and_the_better_of_both_count
 
 def test_a_region_leads_to_a_page_that_is_no_candidate_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(search, "EXHAUSTIVE_PAGES", 0)
-    monkeypatch.setattr(search, "PREFETCH", search.Prefetch(dense=1, lexical=0))
+    monkeypatch.setattr(search, "POOL", 1)
     page = make_page("rain " * 4 + "moon stars night " * 20, regions=[Region("table", LEFT)])
-    other = make_page("storm rain hail snow", number=2)
+    others = [make_page(f"storm rain hail number{n}", number=n) for n in (2, 3, 4)]
     embedder = Square()
     maker = PointMaker(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
-    pages = [page, other]
+    pages = [page, *others]
     made = maker.make(RECORDS, list(zip(pages, maker.encode(pages), strict=True)), {})
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         handle = index._alive
@@ -144,12 +144,44 @@ def test_a_region_leads_to_a_page_that_is_no_candidate_itself(tmp_path, monkeypa
         handle.manifest.add_parts(RECORDS[0].sha256, [part for _, part in made])
         handle.store.upsert([point for point, _ in made])
         handle.manifest.finish(RECORDS[0])
-        (hit,) = index.search("rain", k=2)
-        assert hit.page == 1
+        encoded = embedder.encode_query(["rain"])
+
+        def candidates(regions):
+            monkeypatch.setattr(search, "PREFETCH", search.Prefetch(dense=1, lexical=0, regions=regions))
+            found = index._search._candidates("rain", encoded.single[0], encoded.multi[0], {}, 1)
+            return {candidate.page_id: candidate.score for candidate in found}
+
+        first = schema.point_id(RECORDS[0].sha256, 1)
+        nearest = handle.store.nearest(encoded.single[0], limit=2, where={"kind": "page"})
+        assert first not in [hit.id for hit in nearest], "as a page it would be none"
+        with_regions = candidates(1)
+        assert len(with_regions) == 3, "a region takes no other page's place"
         # The same score as if the page had been a candidate.
         monkeypatch.setattr(search, "EXHAUSTIVE_PAGES", 400)
-        exact = {found.page: found.score for found in index.search("rain", k=2)}
-        assert hit.score == pytest.approx(exact[1], abs=1e-3)
+        exact = {hit.page_id: hit.score for hit in index.search("rain", k=4)}
+        assert with_regions[first] == pytest.approx(exact[first], abs=1e-3)
+
+
+def test_as_many_pages_as_asked_for_are_found_however_many_regions_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "EXHAUSTIVE_PAGES", 10)
+    monkeypatch.setattr(search, "PREFETCH", search.Prefetch(dense=10, lexical=5, regions=5))
+    embedder = Square()
+    maker = PointMaker(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
+    boxes = [(0.0, 0.2 * n, 1.0, 0.2 * n + 0.2) for n in range(4)]
+    pages = [
+        make_page(f"sun number{n} " * 16, number=n, regions=[Region("table", box) for box in boxes]) for n in range(1, 61)
+    ]
+    made = maker.make(RECORDS, list(zip(pages, maker.encode(pages), strict=True)), {})
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        handle = index._alive
+        handle.manifest.begin(RECORDS[0])
+        handle.manifest.add_parts(RECORDS[0].sha256, [part for _, part in made])
+        for batch in schema.batches([point for point, _ in made]):
+            handle.store.upsert(batch)
+        handle.manifest.finish(RECORDS[0])
+        for k in (5, 50, 60, 100):
+            hits = index.search("sun", k=k)
+            assert len({hit.page for hit in hits}) == len(hits) == min(k, 60)
 
 
 def test_pooled_rows_keep_the_places_of_all_words(tmp_path):

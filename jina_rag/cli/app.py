@@ -135,7 +135,7 @@ def search(
     question: Annotated[
         str | None, typer.Argument(help="In any language.", metavar="QUERY", show_default=False)
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="How many pages.", min=1)] = 5,
+    k: Annotated[int, typer.Option("-k", help="How many pages.", min=1, max=10_000)] = 5,
     filter: Annotated[  # the option's name
         list[str] | None,
         typer.Option(

@@ -75,8 +75,12 @@ def _root(
 def existing(paths: list[Path]) -> None:
     """Before an index is made: a misspelt path must not leave an empty one behind."""
     for path in paths:
-        if not os.path.lexists(path) and not glob.has_magic(str(path)):
+        if os.path.lexists(path):
+            continue
+        if not glob.has_magic(str(path)):
             raise InvalidInputError(f"There is no file or folder {str(path)!r}: check the path.")
+        if next(glob.iglob(str(path), recursive=True), None) is None:
+            raise InvalidInputError(f"Nothing matches {str(path)!r}: check the path and its wildcards.")
 
 
 def folder_exists(path: Path) -> None:
@@ -132,15 +136,16 @@ def passwords_of(words: list[str], file: Path | None) -> tuple[str, ...] | dict[
         found = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as exc:
         raise InvalidInputError(f"{file} cannot be read: {exc.strerror or exc}.") from exc
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise InvalidInputError(f"{file} is not JSON: {exc}.") from exc
     several = {"*": found} if isinstance(found, list) else found
     if not isinstance(several, dict):
         raise InvalidInputError(f"{file} must hold a list of passwords, or an object from globs to passwords.")
-    return {
-        glob_: [*([given] if isinstance(given, str) else given), *words]
-        for glob_, given in ({**several, "*": several.get("*", [])}).items()
-    }
+    lists = {glob_: [given] if isinstance(given, str) else given for glob_, given in several.items()}
+    for glob_, given in lists.items():
+        if not isinstance(given, list) or not all(isinstance(word, str) for word in given):
+            raise InvalidInputError(f"{file} gives {glob_!r} what is no password: write a text, or a list of texts.")
+    return {glob_: [*given, *words] for glob_, given in {**lists, "*": lists.get("*", [])}.items()}
 
 
 def _readings(value: str) -> list[str | int | float | bool]:

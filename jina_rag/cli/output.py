@@ -75,6 +75,7 @@ def plan_json(plan: IngestPlan) -> dict[str, Any]:
     return {
         "new": plan.new,
         "changed": plan.changed,
+        "again": plan.again,
         "unchanged": plan.unchanged,
         "moved": plan.moved,
         "duplicates": plan.duplicates,

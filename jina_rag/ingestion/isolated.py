@@ -7,118 +7,28 @@ around their main part. Workers are kept for the next document for a while, sinc
 from __future__ import annotations
 
 import atexit
-import contextlib
-import json
 import os
 import queue
-import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from jina_rag import errors
 from jina_rag.config import IngestSettings
-from jina_rag.errors import DocumentError, JinaRagError, LimitExceededError
+from jina_rag.errors import DocumentError, LimitExceededError
 from jina_rag.ingestion import messages
 from jina_rag.ingestion.documents import open_document
+from jina_rag.ingestion.messages import Answer, NonsenseError
+from jina_rag.ingestion.process import Worker, WorkerLostError
 from jina_rag.ingestion.renderer import Renderer
 from jina_rag.ingestion.sources import SourceFile
+from jina_rag.ingestion.stopping import Stop
 from jina_rag.types import Box, Page
 
-_BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from jina_rag.ingestion.worker import main; main()"
 _IDLE_SECONDS = 30.0
 # A document that has ended so many workers is given up: each may have cost the whole time limit.
 _MOST_LOST = 3
-
-
-class WorkerLostError(Exception):
-    """The process is gone; the message is the reason, as a clause.
-
-    Attributes:
-        late: Whether it was ended because of the time limit.
-    """
-
-    def __init__(self, reason: str, *, late: bool) -> None:
-        super().__init__(reason)
-        self.late = late
-
-
-class Worker:
-    """One worker process; used by one thread at a time."""
-
-    def __init__(self) -> None:
-        flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-        # The command is our own interpreter and our own module; documents' names go through the pipe.
-        self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-c", _BOOT, json.dumps(sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if os.environ.get("JINA_RAG_DEBUG") else subprocess.DEVNULL,
-            start_new_session=True,
-            creationflags=flags,
-        )
-        self.idle_since = time.monotonic()
-
-    def ask(self, request: Mapping[str, Any], seconds: int) -> tuple[dict[str, Any], bytes]:
-        """Send a request and wait for the answer.
-
-        Raises:
-            WorkerLostError: If the process ended, or took longer than `seconds` and was ended.
-        """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        late = threading.Event()
-
-        def end() -> None:
-            late.set()
-            self._process.kill()
-
-        timer = threading.Timer(seconds, end)
-        timer.daemon = True
-        timer.start()
-        try:
-            messages.send(self._process.stdin, {**request, "seconds": seconds})
-            answer = messages.receive(self._process.stdout)
-        except (OSError, EOFError, ValueError):
-            answer = None
-        finally:
-            timer.cancel()
-        if answer is None:
-            self.close(kill=True)
-            raise WorkerLostError(_reason(self._process.returncode, seconds, late=late.is_set()), late=late.is_set())
-        return answer
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the process still runs."""
-        return self._process.poll() is None
-
-    def close(self, *, kill: bool = False) -> None:
-        """End the process: by closing its pipe, or at once."""
-        if kill:
-            self._process.kill()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
-def _reason(code: int | None, seconds: int, *, late: bool) -> str:
-    if late:
-        return f"it took longer than {seconds} s and was stopped (limits.max_seconds)"
-    if code is not None and code < 0:
-        with contextlib.suppress(ValueError):
-            return f"it crashed the renderer ({signal.Signals(-code).name})"
-    return f"it ended the renderer (status {code})"
 
 
 class _Idle:
@@ -180,16 +90,22 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_IDLE.forget)
 
 
-def open_isolated(source: SourceFile, settings: IngestSettings) -> Renderer:
+def open_isolated(source: SourceFile, settings: IngestSettings, stop: Stop | None = None) -> Renderer:
     """Open one document in a worker process, or in this one where ``settings.isolate`` is off.
+
+    Args:
+        source: The document.
+        settings: How.
+        stop: Once it is set, workers that are busy with the document are ended.
 
     Raises:
         DocumentError: As `open_document`.
         MissingDependencyError: As `open_document`.
     """
     # A program that was frozen into one file has no interpreter to start: it would start itself.
-    can_start = bool(sys.executable) and not getattr(sys, "frozen", False)
-    return IsolatedDocument(source, settings) if settings.isolate and can_start else open_document(source, settings)
+    if settings.isolate and sys.executable and not getattr(sys, "frozen", False):
+        return IsolatedDocument(source, settings, stop)
+    return open_document(source, settings)
 
 
 class IsolatedDocument:
@@ -198,16 +114,17 @@ class IsolatedDocument:
     Its methods may be called from as many threads.
 
     Raises:
-        DocumentError: As the renderers in this process; also if opening it crashes or hangs.
+        DocumentError: As the renderers in this process; also if opening it crashes or hangs, or no worker starts.
+        MissingDependencyError: As the renderers in this process.
     """
 
-    def __init__(self, source: SourceFile, settings: IngestSettings) -> None:
+    def __init__(self, source: SourceFile, settings: IngestSettings, stop: Stop | None = None) -> None:
         self._source = source
         self._settings = settings
+        self._stop = stop or Stop()
         self._ready: queue.LifoQueue[Worker] = queue.LifoQueue()
         self._lost = 0
-        first, answer = self._start()
-        self._count, self._warnings = int(answer["count"]), tuple(answer["warnings"])
+        first, self._count, self._warnings = self._start()
         self._ready.put(first)
 
     @property
@@ -233,37 +150,43 @@ class IsolatedDocument:
         if self._lost >= _MOST_LOST:
             raise DocumentError(f"It was not tried: {_MOST_LOST} pages of this document have ended the renderer.")
         try:
-            try:
-                current = self._ready.get_nowait()
-            except queue.Empty:
-                current, _ = self._start()
-            header, body = current.ask({"op": "page", "number": number}, self._settings.limits.max_seconds)
-            if "error" in header:
-                if header.get("spent"):  # what ran out of memory once is not trusted with the next page
-                    current.close(kill=True)
-                else:
-                    self._ready.put(current)
-                raise _error(header)
-            result = messages.unpack_page(self._source, number, self._count, header, body)
+            current = self._ready.get_nowait()
+        except queue.Empty:
+            current, *_ = self._start()
+        limits = self._settings.limits
+        try:
+            header, body = self._ask(current, {"op": "page", "number": number})
+            told = messages.unpack_error(header)
+            if told is None:
+                result = messages.unpack_page(self._source, number, self._count, header, body, limits)
         except WorkerLostError as lost:
             self._lost += 1
             raise _failure("The page cannot be rendered", lost) from lost
-        except EOFError as error:
-            current.close(kill=True)
-            raise DocumentError("The page cannot be rendered: the renderer's answer makes no sense.") from error
+        except NonsenseError as nonsense:
+            raise _distrusted("The page cannot be rendered", current) from nonsense
+        if told is not None:
+            if header.get("spent"):  # what ran out of memory once is not trusted with the next page
+                current.close(kill=True)
+            else:
+                self._ready.put(current)
+            raise told
         self._ready.put(current)
         return result
 
     def close(self) -> None:
-        """Give the workers back."""
+        """Give the workers back; where the run is stopped, end them: nothing is waited for then."""
         while True:
             try:
                 current = self._ready.get_nowait()
             except queue.Empty:
                 return
+            if self._stop.is_set:
+                current.close(kill=True)
+                continue
             try:
-                current.ask({"op": "close"}, self._settings.limits.max_seconds)
-            except WorkerLostError:
+                self._ask(current, {"op": "close"})
+            except (WorkerLostError, NonsenseError):
+                current.close(kill=True)
                 continue
             _IDLE.give(current)
 
@@ -275,31 +198,40 @@ class IsolatedDocument:
     ) -> None:
         self.close()
 
-    def _start(self) -> tuple[Worker, dict[str, Any]]:
-        """A worker that has this document open, and what it said of it."""
-        current = _IDLE.take()
+    def _ask(self, current: Worker, request: dict[str, object]) -> Answer:
+        with self._stop.may_end(current.kill):
+            return current.ask(request, self._settings.limits.max_seconds)
+
+    def _start(self) -> tuple[Worker, int, tuple[str, ...]]:
+        """A worker that has this document open, and what it said of it: the count of pages, and warnings."""
+        if self._stop.is_set:
+            raise DocumentError("It was not read: the run was stopped.")
         try:
-            header, _ = current.ask(
-                messages.pack_request(self._source, self._settings), self._settings.limits.max_seconds
-            )
+            current = _IDLE.take()
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise DocumentError(f"The process that renders it cannot be started: {reason}.") from error
+        try:
+            header, _ = self._ask(current, messages.pack_request(self._source, self._settings))
+            told = messages.unpack_error(header)
+            if told is None:
+                return current, *messages.unpack_opened(header, self._settings.limits)
         except WorkerLostError as lost:
             raise _failure("The file cannot be opened", lost) from lost
-        if "error" in header:
-            if header.get("spent"):
-                current.close(kill=True)
-            else:
-                _IDLE.give(current)
-            raise _error(header)
-        return current, header
+        except NonsenseError as nonsense:
+            raise _distrusted("The file cannot be opened", current) from nonsense
+        if header.get("spent"):
+            current.close(kill=True)
+        else:
+            _IDLE.give(current)
+        raise told
 
 
 def _failure(what: str, lost: WorkerLostError) -> DocumentError:
     return (LimitExceededError if lost.late else DocumentError)(f"{what}: {lost}.")
 
 
-def _error(header: Mapping[str, Any]) -> JinaRagError:
-    """The worker's error as an exception of the same class."""
-    kind = getattr(errors, str(header["error"]), DocumentError)
-    if not (isinstance(kind, type) and issubclass(kind, JinaRagError)):
-        kind = DocumentError
-    return kind(str(header["message"]))
+def _distrusted(what: str, current: Worker) -> DocumentError:
+    """What to raise when a worker says what none of ours says; a document may have taken it over, so it is ended."""
+    current.close(kill=True)
+    return DocumentError(f"{what}: the renderer's answer makes no sense.")

@@ -21,6 +21,7 @@ from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, LimitExceededError
 from jina_rag.ingestion.renderer import check_size
 from jina_rag.ingestion.sources import SourceFile
+from jina_rag.ingestion.stopping import Stop
 
 _PROGRAMS = ("soffice", "libreoffice")
 _MAC = Path("/Applications/LibreOffice.app/Contents/MacOS/soffice")
@@ -44,16 +45,31 @@ _PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
 
 
 def find_libreoffice() -> Path | None:
-    """The program, if it is installed."""
+    """The program, if it is installed.
+
+    One in the current folder is not: Windows looks there first, and it may be the folder of the documents.
+    """
     for name in _PROGRAMS:
-        if found := shutil.which(name):
+        found = shutil.which(name)
+        if found and os.path.isabs(found) and not _is_here(os.path.dirname(found)):
             return Path(found)
     return next((place for place in (_MAC, _WINDOWS) if place.is_file()), None)
 
 
+def _is_here(folder: str) -> bool:
+    with suppress(OSError):
+        return os.path.samefile(folder, os.curdir)
+    return False
+
+
 @contextmanager
-def as_pdf(source: SourceFile, settings: IngestSettings) -> Iterator[SourceFile]:
+def as_pdf(source: SourceFile, settings: IngestSettings, stop: Stop | None = None) -> Iterator[SourceFile]:
     """The document as a renderer takes it: itself, or the PDF that an office file was converted to, while needed.
+
+    Args:
+        source: The document.
+        settings: Its limits hold for the file and for the time.
+        stop: Once it is set, a conversion in work is ended.
 
     Raises:
         DocumentError: If LibreOffice is not installed or cannot convert the file in time.
@@ -65,14 +81,28 @@ def as_pdf(source: SourceFile, settings: IngestSettings) -> Iterator[SourceFile]
     program = find_libreoffice()
     if program is None:
         raise DocumentError("It is an office file: install LibreOffice to have it converted, or save it as PDF.")
-    with tempfile.TemporaryDirectory(prefix="jina-rag-office-", ignore_cleanup_errors=True) as scratch:
-        yield replace(source, path=_converted(program, source.path, Path(scratch), settings), kind="pdf")
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="jina-rag-office-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise _no_room(error) from error
+    with folder as scratch:
+        yield replace(
+            source, path=_converted(program, source.path, Path(scratch), settings, stop or Stop()), kind="pdf"
+        )
 
 
-def _converted(program: Path, path: Path, scratch: Path, settings: IngestSettings) -> Path:
+def _no_room(error: OSError) -> DocumentError:
+    reason = error.strerror or type(error).__name__
+    return DocumentError(f"It cannot be converted: LibreOffice has no folder for temporary files ({reason}).")
+
+
+def _converted(program: Path, path: Path, scratch: Path, settings: IngestSettings, stop: Stop) -> Path:
     profile = scratch / "profile"
-    (profile / "user").mkdir(parents=True)
-    (profile / "user" / "registrymodifications.xcu").write_text(_PROFILE, encoding="utf-8")
+    try:
+        (profile / "user").mkdir(parents=True)
+        (profile / "user" / "registrymodifications.xcu").write_text(_PROFILE, encoding="utf-8")
+    except OSError as error:
+        raise _no_room(error) from error
     # Under a plain name: the program has its own ideas of odd ones, and of those that start with a dash.
     copy = scratch / f"document{path.suffix.lower()}"
     try:
@@ -84,12 +114,18 @@ def _converted(program: Path, path: Path, scratch: Path, settings: IngestSetting
         "--convert-to", "pdf", "--outdir", str(scratch / "out"), str(copy),
     ]  # fmt: skip
     seconds = settings.limits.max_seconds
-    # No shell, a program of the system, and a name of our own.
-    process = subprocess.Popen(  # noqa: S603
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    quiet = subprocess.DEVNULL
     try:
-        process.wait(timeout=seconds)
+        # No shell, a program of the system, and a name of our own; what it looks for where it stands, it looks for in
+        # an empty folder and not among the documents.
+        process = subprocess.Popen(  # noqa: S603
+            command, cwd=scratch, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+        )
+    except OSError as error:
+        raise DocumentError(f"LibreOffice cannot be started: {error.strerror or type(error).__name__}.") from error
+    try:
+        with stop.may_end(lambda: _kill(process)):
+            process.wait(timeout=seconds)
     except subprocess.TimeoutExpired as error:
         raise LimitExceededError(
             f"Converting it with LibreOffice took longer than {seconds} s and was stopped (limits.max_seconds)."
@@ -108,9 +144,13 @@ def _converted(program: Path, path: Path, scratch: Path, settings: IngestSetting
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the program and what it has started."""
     if process.poll() is None:
-        with suppress(ProcessLookupError, PermissionError):
-            if sys.platform == "win32":
-                process.kill()
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
+        _kill(process)
         process.wait()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        if sys.platform == "win32":
+            process.kill()
+        elif process.poll() is None:  # its number may be another's otherwise
+            os.killpg(process.pid, signal.SIGKILL)

@@ -29,6 +29,7 @@ from jina_rag.ingestion.office import as_pdf
 from jina_rag.ingestion.pixels import find_regions_in_pixels
 from jina_rag.ingestion.renderer import Renderer
 from jina_rag.ingestion.sources import SourceFile
+from jina_rag.ingestion.stopping import Stop
 from jina_rag.ocr import read_areas
 from jina_rag.types import Box, Failure, Page
 
@@ -91,7 +92,7 @@ def read_pages(
 
     Pages are rendered by worker processes (``settings.isolate``), at most ``settings.look_ahead`` pages ahead;
     ``settings.ocr_threads`` threads of this process do OCR. `sources` is iterated in the rendering thread, so a walk
-    may feed it directly. Closing the generator stops the threads and waits for the page in work.
+    may feed it directly. Closing the generator stops the threads; pages that workers are busy with are given up.
 
     Args:
         sources: What to read. May be endless.
@@ -138,7 +139,7 @@ class _Stream:
         self._settings = settings
         self._cache = cache
         self._queue: queue.Queue[Event | _Reading | _Crash | None] = queue.Queue(settings.look_ahead)
-        self._stopped = threading.Event()
+        self._stop = Stop()
         self._readers = ThreadPoolExecutor(settings.ocr_threads, thread_name_prefix="jina-rag-ocr")
 
     def produce(self, sources: Iterable[SourceFile]) -> None:
@@ -168,12 +169,12 @@ class _Stream:
             yield self._with_words(item) if isinstance(item, _Reading) else item
 
     def stop(self) -> None:
-        """Make the rendering thread end and wait for the OCR threads."""
-        self._stopped.set()
+        """Make the rendering thread end, without the page that it waits for, and wait for the OCR threads."""
+        self._stop.set()
         self._readers.shutdown(wait=True, cancel_futures=True)
 
     def _put(self, item: Event | _Reading | _Crash | None) -> None:
-        while not self._stopped.is_set():
+        while not self._stop.is_set:
             try:
                 self._queue.put(item, timeout=_PATIENCE)
             except queue.Full:
@@ -184,15 +185,17 @@ class _Stream:
     def _document(self, source: SourceFile) -> None:
         with contextlib.ExitStack() as stack:
             try:
-                shown = stack.enter_context(as_pdf(source, self._settings))
-                renderer = stack.enter_context(open_isolated(shown, self._settings))
+                shown = stack.enter_context(as_pdf(source, self._settings, self._stop))
+                renderer = stack.enter_context(open_isolated(shown, self._settings, self._stop))
             except DocumentError as error:
                 self._put(Failure(source.path, str(error)))
                 return
             self._put(DocumentStart(source, renderer.page_count, renderer.warnings))
             failed = 0
             numbers = [n for n in range(1, renderer.page_count + 1) if n not in source.done]
-            for number, rendered in self._rendered(renderer, numbers):
+            # Closed before the renderer is: its threads still hold workers.
+            rendered_pages = stack.enter_context(contextlib.closing(self._rendered(renderer, numbers)))
+            for number, rendered in rendered_pages:
                 if isinstance(rendered, DocumentError):
                     failed += 1
                     self._put(Failure(source.path, str(rendered), number))
@@ -276,7 +279,6 @@ def _read(
     """Add what the pixels of a page say; runs in a thread of the pool."""
     image = page.screenshot.image
     known = [word.box for word in page.words]
-    keep = {"cache": cache, "revision": revision} if cache is not None else {}
-    words = page.words + tuple(read_areas(image, areas, known=known, **keep))
+    words = page.words + tuple(read_areas(image, areas, known=known, cache=cache, revision=revision))
     regions = find_regions_in_pixels(image, words) if look_for_regions else page.regions
     return replace(page, words=words, regions=regions)

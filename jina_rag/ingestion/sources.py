@@ -79,7 +79,8 @@ def find_sources(
     Args:
         paths: Files, folders, and globs such as ``reports/**/*.pdf``. A file given here is read even if hidden, and
             fails if it is no document.
-        exclude: Folders and files to stay out of, such as the index itself.
+        exclude: Files and folders to stay out of, such as the index itself, with all that lies in them, whatever path
+            or link leads there.
 
     Returns:
         An iterator that looks at the disk as it goes.
@@ -202,7 +203,7 @@ class _Walk:
         while pending:
             current = pending.pop()
             real = os.path.realpath(current)
-            if real in self._exclude:
+            if self._is_excluded(real):
                 yield Skipped(current, "It is excluded from reading.")
                 continue
             if real in self._folders:
@@ -233,7 +234,7 @@ class _Walk:
 
     def _file(self, path: Path, root: Path, *, given: bool = False) -> Iterator[Entry]:
         real = os.path.realpath(path)
-        if real in self._exclude:
+        if self._is_excluded(real):
             yield Skipped(path, "It is excluded from reading.")
             return
         if real in self._files:
@@ -241,6 +242,9 @@ class _Walk:
             return
         self._files[real] = path
         yield _classify(path, root, given=given)
+
+    def _is_excluded(self, real: str) -> bool:
+        return any(real == place or real.startswith(os.path.join(place, "")) for place in self._exclude)
 
 
 def _classify(path: Path, root: Path, *, given: bool) -> Entry:

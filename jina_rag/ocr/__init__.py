@@ -8,12 +8,18 @@ head, the order of reading, words. Nothing is written, nothing is fetched, nothi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jina_rag.types import Box, Word
+import numpy as np
+
+from jina_rag.types import Box, Float32, Word
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from jina_rag.ocr.cache import OcrCache
+    from jina_rag.ocr.reader import Pixels
 
 DEFAULT_MAX_SIDE = 960
 DEFAULT_MIN_SCORE = 0.6
@@ -47,6 +53,8 @@ def read_areas(
     known: Sequence[Box] = (),
     max_side: int = DEFAULT_MAX_SIDE,
     min_score: float = DEFAULT_MIN_SCORE,
+    cache: OcrCache | None = None,
+    revision: str = "",
 ) -> list[Word]:
     """Read the words of parts of an image, which costs less than all of it.
 
@@ -57,6 +65,8 @@ def read_areas(
             saves most of the time.
         max_side: As for `read_words`, for each area.
         min_score: As for `read_words`.
+        cache: Where areas that were read before are looked up, and what is read is kept.
+        revision: The document revision that `cache` should keep it for.
 
     Returns:
         As `read_words`; boxes are fractions of the whole image, words in the order of the areas.
@@ -65,26 +75,54 @@ def read_areas(
         MissingDependencyError: As `read_words`.
         CheckpointError: As `read_words`.
     """
-    import numpy as np
-
-    from jina_rag.ocr.find import written_part
-    from jina_rag.ocr.lines import read_lines
-    from jina_rag.ocr.order import reading_order
-
     words: list[Word] = []
     width, height = image.size
     boxes = np.asarray(known, dtype=np.float32).reshape(-1, 4) * (width, height, width, height)
     for x0, y0, x1, y1 in areas:
         left, top = int(x0 * width), int(y0 * height)
-        crop = image.crop((left, top, max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))))
-        pixels = np.asarray(crop.convert("RGB"))
-        written = written_part(pixels)
-        if written is None:
-            continue
-        pixels = pixels[written[1] : written[3], written[0] : written[2]]
-        left, top = left + written[0], top + written[1]
-        covered = (boxes - (left, top, left, top)).astype(np.float32)
-        lines = [line for line in read_lines(pixels, covered, max_side=max_side) if line.score >= min_score]
-        for index in reading_order(lines):
-            words.extend(lines[index].words((left, top), (width, height)))
+        right, bottom = max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))
+        part = image if (left, top, right, bottom) == (0, 0, width, height) else image.crop((left, top, right, bottom))
+        pixels = np.asarray(part.convert("RGB") if part.mode != "RGB" else part)
+        near = (boxes[:, 0] < right) & (boxes[:, 1] < bottom) & (boxes[:, 2] > left) & (boxes[:, 3] > top)
+        covered = (boxes[near] - (left, top, left, top)).astype(np.float32)
+        for word in _read_area(pixels, covered, max_side, min_score, cache, revision):
+            words.append(replace(word, box=_placed(word.box, (left, top), part.size, image.size)))
     return words
+
+
+def _read_area(
+    pixels: Pixels, known: Float32, max_side: int, min_score: float, cache: OcrCache | None, revision: str
+) -> list[Word]:
+    """Words of an area, boxes as fractions of it, from the cache if they are there."""
+    from jina_rag.ocr.cache import area_key
+
+    key = area_key(pixels, known, max_side=max_side, min_score=min_score) if cache is not None else ""
+    words = cache.get(key, revision) if cache is not None else None
+    if words is None:
+        words = _read_pixels(pixels, known, max_side, min_score)
+        if cache is not None:
+            cache.put(key, words, revision)
+    return words
+
+
+def _read_pixels(pixels: Pixels, known: Float32, max_side: int, min_score: float) -> list[Word]:
+    from jina_rag.ocr.find import written_part
+    from jina_rag.ocr.lines import read_lines
+    from jina_rag.ocr.order import reading_order
+
+    written = written_part(pixels)
+    if written is None:
+        return []
+    left, top, right, bottom = written
+    covered = known - np.array((left, top, left, top), np.float32)
+    found = read_lines(pixels[top:bottom, left:right], covered, max_side=max_side)
+    lines = [line for line in found if line.score >= min_score]
+    size = (pixels.shape[1], pixels.shape[0])
+    return [word for index in reading_order(lines) for word in lines[index].words((left, top), size)]
+
+
+def _placed(box: Box, offset: tuple[int, int], part: tuple[int, int], whole: tuple[int, int]) -> Box:
+    """A box in fractions of a part of an image, in fractions of the whole."""
+    x0, x1 = ((offset[0] + x * part[0]) / whole[0] for x in (box[0], box[2]))
+    y0, y1 = ((offset[1] + y * part[1]) / whole[1] for y in (box[1], box[3]))
+    return max(x0, 0.0), max(y0, 0.0), min(x1, 1.0), min(y1, 1.0)

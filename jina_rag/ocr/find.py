@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from jina_rag.ocr.reader import Pixels
 from jina_rag.ocr.weights import Models

@@ -83,7 +83,9 @@ class Graph:
 
     def weight(self, name: str) -> Float32 | None:
         """The values of a weight, in a row; None if there is no such weight of floats."""
-        name = next((node.inputs[0] for _, node in self._nodes if node.kind == "Identity" and name in node.outputs), name)
+        name = next(
+            (node.inputs[0] for _, node in self._nodes if node.kind == "Identity" and name in node.outputs), name
+        )
         found = next((field for field in self._weights if self._text(field, _WEIGHT_NAME) == name), None)
         return None if found is None else self._floats(found).copy()
 

@@ -26,9 +26,9 @@ _ROWS = 64
 _BLANK = 26.0
 # Lines of wide characters are read as well when they are narrowed, in less time: until a character takes so many
 # steps of the network. (With fewer than one and a half errors set in.)
-_STEPS = 1.9
-_TOO_FEW = 1.7
-_NARROWEST = 0.6
+_STEPS = 2.2
+_TOO_FEW = 1.8
+_NARROWEST = 0.5
 _WORTH = 0.8
 # A handful of lines, of so many heights if there are such, tell how wide the characters of a page are.
 _TRIAL = 4

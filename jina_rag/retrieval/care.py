@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from jina_rag.ocr.cache import OcrCache
@@ -64,18 +65,47 @@ def drop_parts(parts: Parts, gone: Sequence[Part]) -> None:
         parts.images.delete(name)
 
 
-def tidy(parts: Parts) -> None:
-    """Finish what a killed run has left half done: contents without a document, images that nothing refers to."""
+DIRTY = "dirty"
+"""Key of the manifest's settings that is true while the index is being changed."""
+
+
+@contextmanager
+def changing(parts: Parts) -> Iterator[None]:
+    """Hold this while the index is changed: what a killed change has left half done is mended first."""
+    if parts.manifest.settings().get(DIRTY):
+        _sweep(parts)
+    parts.manifest.write_settings({DIRTY: True})
+    settle(parts)
+    yield
+    settle(parts)
+    if not parts.manifest.pending():
+        parts.manifest.write_settings({DIRTY: False})
+
+
+def settle(parts: Parts) -> None:
+    """Drop what no document points at, and write into points where their files lie, where that has changed."""
     drop_orphans(parts)
-    if parts.manifest.pending():
-        referenced = parts.manifest.images()
-        for name in list(parts.images.names()):
-            if name not in referenced:
-                parts.images.delete(name)
+    for sha256 in parts.manifest.stale():
+        refresh_locations(parts, sha256)
+        parts.manifest.refreshed(sha256)
+
+
+def _sweep(parts: Parts) -> None:
+    """Remove what a change that was killed has written and not noted, or noted as gone and not removed."""
+    referenced = parts.manifest.images()
+    for name in list(parts.images.names()):
+        if name not in referenced:
+            parts.images.delete(name)
+    parts.images.delete_unfinished()
+    for sha256, done in parts.manifest.contents():
+        if not done:
+            known = {part.part_id for part in parts.manifest.parts(sha256)}
+            found = [hit.id for hit in parts.store.scroll({schema.REVISION: sha256})]
+            parts.store.delete([point_id for point_id in found if point_id not in known])
 
 
 def refresh_locations(parts: Parts, sha256: str) -> None:
-    """Write into the points of a content where its files lie and what is known of them."""
+    """Write into the points of a content in which files it lies and what is known of them."""
     documents = parts.manifest.documents_of(sha256, waiting=True)
     if not documents:
         return
@@ -93,11 +123,15 @@ def verify(parts: Parts) -> list[Problem]:
     """
     problems: list[Problem] = []
     manifest = parts.manifest
+    if not manifest.contents() and parts.store.count():
+        return [Problem("Its documents are listed elsewhere, in the folder of files that it was filled with.")]
     images = set(parts.images.names())
     documents = {record.sha256: record.doc_id for record in manifest.documents()}
     for record in manifest.pending():
         problems.append(Problem("Its indexing was interrupted.", record.doc_id))
     problems += [Problem("The index keeps pages of a document that was removed.") for _ in manifest.orphans()]
+    for sha256 in manifest.stale():
+        problems.append(Problem("Its pages do not say yet where it lies: ingest anything.", documents.get(sha256)))
     known: dict[str, str] = {}
     for sha256, done in manifest.contents():
         doc_id = documents.get(sha256)

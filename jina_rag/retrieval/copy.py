@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jina_rag.errors import IndexCorruptError
-from jina_rag.retrieval.care import Parts, drop_orphans, refresh_locations
+from jina_rag.errors import IndexCorruptError, IndexMismatchError
+from jina_rag.retrieval.care import Parts, drop_parts
 from jina_rag.retrieval.manifest import DocumentRecord, Part
 from jina_rag.stores import schema
 
@@ -32,31 +32,39 @@ def copy_index(source: Parts, target: Parts, *, progress: Callable[[int, int], N
 
     Raises:
         IndexCorruptError: If vectors are missing in the source; `verify` tells which.
+        IndexMismatchError: If the target has another document of the same name.
     """
-    documents = [record for record in source.manifest.documents() if record.done]
+    documents = [record for record in source.manifest.documents() if source.manifest.is_done(record.sha256)]
+    for record in documents:
+        there = target.manifest.document(record.doc_id)
+        if there is not None and there.path != record.path:
+            raise IndexMismatchError(
+                f"The target has another document by the name of {record.doc_id}, from {there.path}: copy to a place "
+                "of its own."
+            )
     parts = {record.sha256: source.manifest.parts(record.sha256) for record in documents}
     total, done, sent = sum(map(len, parts.values())), 0, 0
     for sha256, listed in parts.items():
         holders = [record for record in documents if record.sha256 == sha256]
-        if not target.manifest.is_done(sha256):
+        if target.manifest.ingested(sha256) < source.manifest.ingested(sha256):
             sent += _content(source, target, holders[0], listed)
         for record in holders:
-            if target.manifest.document(record.doc_id) != record:
-                target.manifest.place(record)
-        refresh_locations(target, sha256)
+            target.manifest.place(record)
         done += len(listed)
         if progress is not None:
             progress(done, total)
-    drop_orphans(target)
     target.store.flush()
     return sent
 
 
 def _content(source: Parts, target: Parts, record: DocumentRecord, listed: list[Part]) -> int:
     """Copy one content; what an interrupted copy has sent of it is found and left out."""
+    # What an interrupted copy has sent need not be sent again; what is there of an older making must.
+    again = bool(target.manifest.is_done(record.sha256))
     target.manifest.begin(record)
-    target.manifest.add_parts(record.sha256, listed)
+    drop_parts(target, target.manifest.add_parts(record.sha256, listed))
     have = {point.id for point in target.store.fetch([part.part_id for part in listed], vectors=False)}
+    have = set() if again else have
     for part in listed:
         if part.image:
             target.images.take(source.images.path(part.image), part.image)
@@ -71,5 +79,11 @@ def _content(source: Parts, target: Parts, record: DocumentRecord, listed: list[
         for batch in schema.batches(points):
             target.store.upsert(batch)
     target.store.flush()
-    target.manifest.finish(record, failures=record.failures, warnings=record.warnings, by_name=record.by_name)
+    target.manifest.finish(
+        record,
+        failures=record.failures,
+        warnings=record.warnings,
+        by_name=record.by_name,
+        ingested=source.manifest.ingested(record.sha256),
+    )
     return len(missing)

@@ -18,8 +18,9 @@ from jina_rag.ingestion.pages import read_pages
 from jina_rag.ingestion.sources import Skipped, find_sources
 from jina_rag.protocols import Embedder
 from jina_rag.retrieval.care import Parts
+from jina_rag.retrieval.lost import gone
 from jina_rag.retrieval.manifest import RATE, DocumentRecord
-from jina_rag.retrieval.plan import Metadata, Placed, Planner, Unchanged, Work, gone
+from jina_rag.retrieval.plan import Metadata, Placed, Planner, Unchanged, Work
 from jina_rag.retrieval.points import PointMaker
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
@@ -37,6 +38,7 @@ class IngestPlan:
     Attributes:
         new: Documents that the index does not have.
         changed: Documents whose file holds something else now.
+        again: Documents that are unchanged and would be made again.
         unchanged: Documents that are indexed as they are, moved ones included.
         moved: Of these, documents whose file has another name or folder now.
         duplicates: Files with the same bytes as another one.
@@ -51,6 +53,7 @@ class IngestPlan:
 
     new: int = 0
     changed: int = 0
+    again: int = 0
     unchanged: int = 0
     moved: int = 0
     duplicates: int = 0
@@ -96,12 +99,11 @@ class Estimate:
         planner = Planner(
             self._parts.manifest, self._parts.store, metadata=metadata, sidecars=self._settings.sidecars, again=again
         )
-        todo: list[tuple[Work, int]] = []
+        todo: list[tuple[Work, list[int]]] = []
         failed: list[Failure] = []
         skipped: list[Failure] = []
-        counts = dict.fromkeys(("new", "changed", "unchanged", "moved", "duplicates"), 0)
-        for entry in find_sources(paths, exclude=exclude):
-            found = entry if isinstance(entry, Failure | Skipped) else planner.look(entry)
+        counts = dict.fromkeys(("new", "changed", "again", "unchanged", "moved", "duplicates"), 0)
+        for found in planner.look_at_all(find_sources(paths, exclude=exclude)):
             if isinstance(found, Skipped):
                 skipped.append(Failure(found.path, found.reason))
             elif isinstance(found, Failure):
@@ -114,17 +116,19 @@ class Estimate:
                 counts["moved"] += found.how == "moved"
             else:
                 try:
-                    pages = self._pages_of(found, planner)
+                    numbers = self._pages_of(found, planner)
                 except DocumentError as error:
                     failed.append(Failure(found.source.path, str(error)))
                     continue
-                counts["changed" if found.changed else "new"] += 1
-                todo.append((found, pages))
-        pages = sum(number for _, number in todo)
+                counts["changed" if found.changed else "again" if found.known else "new"] += 1
+                todo.append((found, numbers))
+        pages = sum(len(numbers) for _, numbers in todo)
         seconds, size, basis = self._cost(todo, indexed_pages, indexed_bytes) if pages else (0.0, 0.0, "nothing to do")
+        unseen = [failure.path for failure in failed if failure.path.is_dir()]
+        lost, _ = gone(self._parts.manifest, paths, unseen=unseen, left=planner.left) if sync else ([], [])
         return IngestPlan(
             **counts,
-            removed=len(list(gone(self._parts.manifest, [Path(path) for path in paths]))) if sync else 0,
+            removed=len(lost),
             pages=pages,
             seconds=seconds * pages,
             bytes=round(size * pages),
@@ -133,12 +137,14 @@ class Estimate:
             skipped=tuple(skipped),
         )
 
-    def _pages_of(self, work: Work, planner: Planner) -> int:
+    def _pages_of(self, work: Work, planner: Planner) -> list[int]:
+        """The pages that would be rendered."""
+        stored = planner.stored_pages(work)
         with as_pdf(work.source, self._settings) as source, open_isolated(source, self._settings) as document:
-            return document.page_count - len(planner.stored_pages(work))
+            return [number for number in range(1, document.page_count + 1) if number not in stored]
 
     def _cost(
-        self, todo: Sequence[tuple[Work, int]], indexed_pages: int, indexed_bytes: int
+        self, todo: Sequence[tuple[Work, list[int]]], indexed_pages: int, indexed_bytes: int
     ) -> tuple[float, float, str]:
         """Seconds and bytes a page, and what that was taken from."""
         pages, seconds = self._parts.manifest.settings().get(RATE, (0, 0.0))
@@ -147,16 +153,17 @@ class Estimate:
             return seconds / pages, indexed_bytes / indexed_pages, basis
         return self._sampled(todo)
 
-    def _sampled(self, todo: Sequence[tuple[Work, int]]) -> tuple[float, float, str]:
+    def _sampled(self, todo: Sequence[tuple[Work, list[int]]]) -> tuple[float, float, str]:
         """Render and embed a few pages from all over the documents, into a folder that is thrown away."""
-        total = sum(number for _, number in todo)
-        wanted = {round((i + 0.5) * total / SAMPLE) for i in range(SAMPLE)} if total > SAMPLE else set(range(total))
-        sources, first = [], 0
-        for work, number in todo:
-            mine = {n - first + 1 for n in wanted if first <= n < first + number}
-            first += number
+        every = [(work, number) for work, numbers in todo for number in numbers]
+        step = max(1, len(every) // SAMPLE)
+        chosen = every[step // 2 :: step][:SAMPLE]
+        sources = []
+        for work, numbers in todo:
+            mine = {number for other, number in chosen if other is work}
             if mine:
-                done = frozenset(range(1, number + 1)) - mine
+                # All but these; those that are stored already are among them, or are left out anyway.
+                done = frozenset(range(1, max(numbers) + 1)) - mine
                 sources.append((replace(work.source, done=done), work.record))
         embedder = self._embedder()
         with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:

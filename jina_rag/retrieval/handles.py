@@ -12,7 +12,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from jina_rag.errors import (
 from jina_rag.models.registry import load_embedder
 from jina_rag.ocr.cache import OcrCache
 from jina_rag.protocols import Embedder, MultiVectorStore
-from jina_rag.retrieval.care import Parts
+from jina_rag.retrieval.care import Parts, changing
 from jina_rag.retrieval.manifest import RATE, SCHEMA_VERSION, Manifest, peek_settings
 from jina_rag.stores.images import ImageFiles
 
@@ -57,6 +57,7 @@ class Handle:
         writing: Held by whoever changes the index.
         model: The model, where one was at hand when the index was opened.
         guard: Lock file that is held while an index on a server is changed; None for the embedded engine.
+        guest: Whether the index's manifest is elsewhere: it can be searched, not changed.
     """
 
     location: str
@@ -68,6 +69,7 @@ class Handle:
     writing: threading.Lock = field(default_factory=threading.Lock)
     model: Embedder | None = None
     guard: Path | None = None
+    guest: bool = False
 
     @property
     def store(self) -> MultiVectorStore:
@@ -101,12 +103,16 @@ class Handle:
 
         Raises:
             IndexLockedError: If another process changes the index.
+            IndexStateError: If the index on a server was filled with another folder of files than this one.
         """
-        with self.writing:
-            if self.guard is None:  # the embedded engine has locked its folder
-                yield
-                return
-            with locked(self.guard, self.location):
+        if self.guest:
+            raise IndexStateError(
+                f"The index at {self.location} was filled with another folder of files than {self.root}: change it "
+                "with that one (--files), or ingest into a collection of your own."
+            )
+        # The embedded engine has locked its folder itself.
+        with self.writing, nullcontext() if self.guard is None else locked(self.guard, self.location):
+            with changing(self.parts):
                 yield
 
     def bytes_by_part(self) -> dict[str, int]:
@@ -304,8 +310,12 @@ def locked(file: Path, location: str) -> Iterator[None]:
 
 def size_on_disk(path: Path) -> int:
     """Bytes of a file or folder on disk; the engine's files are sparse, so that their lengths would tell too much."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(_allocated(file.stat()) for file in files)
+    total = 0
+    for file in [path] if path.is_file() else path.rglob("*"):
+        with suppress(OSError):  # somebody has just removed it
+            if file.is_file():
+                total += _allocated(file.stat())
+    return total
 
 
 def _allocated(status: os.stat_result) -> int:

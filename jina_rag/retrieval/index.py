@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from jina_rag.config import IngestSettings, Storage
 from jina_rag.errors import IndexMismatchError, IndexStateError, InvalidInputError
 from jina_rag.protocols import Embedder
-from jina_rag.retrieval.care import Problem, drop_orphans, refresh_locations, verify
+from jina_rag.retrieval.care import Problem, settle, verify
 from jina_rag.retrieval.explain import Explanation
 from jina_rag.retrieval.handles import Handle, check_model, check_storage, open_handle
 from jina_rag.retrieval.manifest import DocumentRecord
@@ -332,11 +332,8 @@ class DocumentIndex:
                 chosen = chosen_by_filter(chosen, filter)
             for record in chosen:
                 shared.manifest.forget(record.doc_id)
-            if chosen:
-                drop_orphans(shared.parts)
-                for sha256 in {record.sha256 for record in chosen}:
-                    refresh_locations(shared.parts, sha256)  # of copies that stay
-                shared.store.flush()
+            settle(shared.parts)
+            shared.store.flush()
             return len(chosen)
 
     def verify(self) -> list[Problem]:
@@ -386,7 +383,9 @@ class DocumentIndex:
                     f"{other.location} was built with {other.settings['fingerprint']}, this index with "
                     f"{shared.settings['fingerprint']}: copy to a new place."
                 )
-            with shared.changing(), other.changing():
+            # In the same order whichever way is copied: two copies must not wait for each other.
+            first, second = sorted((shared, other), key=lambda handle: handle.location)
+            with first.changing(), second.changing():
                 return copy_index(shared.parts, other.parts, progress=progress)
 
     def stats(self) -> IndexStats:

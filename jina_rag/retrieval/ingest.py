@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from jina_rag.config import IngestSettings, Storage
-from jina_rag.errors import DocumentError, IndexStateError, JinaRagError
+from jina_rag.errors import DocumentError, JinaRagError
 from jina_rag.ingestion.isolated import open_isolated
 from jina_rag.ingestion.pages import DocumentEnd, DocumentStart, read_pages
-from jina_rag.ingestion.sources import Skipped, SourceFile, find_sources
+from jina_rag.ingestion.sources import Entry, Skipped, SourceFile, find_sources
 from jina_rag.protocols import Embedder
-from jina_rag.retrieval.care import Parts, drop_orphans, drop_parts, refresh_locations, tidy
+from jina_rag.retrieval.care import Parts, drop_parts, settle
+from jina_rag.retrieval.lost import gone
 from jina_rag.retrieval.manifest import RATE, DocumentRecord, Part
 from jina_rag.retrieval.near import NearDuplicates
-from jina_rag.retrieval.plan import Metadata, Placed, Planner, Unchanged, Work, gone, sidecars_of
+from jina_rag.retrieval.plan import Metadata, Placed, Planner, Unchanged, Work
 from jina_rag.retrieval.points import Encoded, PointMaker
 from jina_rag.stores import schema
 from jina_rag.stores.space import check_space
@@ -106,7 +107,7 @@ class Ingestion:
         self._last_checkpoint = time.monotonic()
 
     def run(self, paths: Sequence[str | os.PathLike[str]], *, exclude: Sequence[Path] = ()) -> IngestReport:
-        """Index what is new or changed under `paths`.
+        """Index what is new or changed under `paths`. Within `care.changing`.
 
         Raises:
             InvalidInputError: If a path does not exist.
@@ -114,7 +115,6 @@ class Ingestion:
         """
         started = time.monotonic()
         sources = find_sources(paths, exclude=exclude)
-        tidy(self._parts)
         interrupted = False
         try:
             todo = self._plan(sources)
@@ -124,17 +124,14 @@ class Ingestion:
             # What is stored stays; the document in work is finished by the next run.
             interrupted = True
             self._batch.clear()
-        except OSError as exc:
-            raise IndexStateError(
-                f"The index cannot be written: {exc.strerror or exc}. Free space or permissions, then run the same "
-                "command again: it goes on where it stopped."
-            ) from exc
+            for document in list(self._open.values()):
+                self._abandon_if_changed(document)
         self._checkpoint(force=True)
         if not interrupted:
             for placed in self._later:
                 self._place(placed)
             if self._sync:
-                self._remove_gone([Path(path) for path in paths])
+                self._remove_gone(paths)
         seconds = time.monotonic() - started
         self._remember_rate(seconds)
         return replace(
@@ -170,29 +167,25 @@ class Ingestion:
 
     # -- what needs work -----------------------------------------------------------------------------------
 
-    def _plan(self, sources: Iterator[Any]) -> list[Work]:
+    def _plan(self, sources: Iterator[Entry]) -> list[Work]:
         todo: list[Work] = []
-        sidecars: set[Path] = set()
-        for entry in sources:
-            if isinstance(entry, Failure):
-                self._failed.append(entry)
-            elif isinstance(entry, Skipped):
-                self._skipped.append(Failure(path=entry.path, reason=entry.reason))
-            else:
-                sidecars.update(sidecars_of(entry.path))
-                found = self._planner.look(entry)
-                if isinstance(found, Work):
-                    todo.append(found)
-                elif isinstance(found, Failure):
-                    self._failed.append(found)
-                elif isinstance(found, Unchanged):
-                    self._repeat(found.record)
-                elif self._manifest.is_done(found.record.sha256):
-                    self._place(found)
-                else:  # the same as a file of this run, whose content is still to come
-                    self._later.append(found)
-        if self._settings.sidecars:
-            self._skipped = [entry for entry in self._skipped if entry.path not in sidecars]
+        known: list[Placed] = []
+        for found in self._planner.look_at_all(sources):
+            if isinstance(found, Work):
+                todo.append(found)
+            elif isinstance(found, Failure):
+                self._failed.append(found)
+            elif isinstance(found, Skipped):
+                self._skipped.append(Failure(path=found.path, reason=found.reason))
+            elif isinstance(found, Unchanged):
+                self._repeat(found.record)
+            elif self._manifest.is_done(found.record.sha256):
+                known.append(found)
+            else:  # the same as a file of this run, whose content is still to come
+                self._later.append(found)
+        # Nothing is dropped before all of it is placed: of two files that were swapped, each holds the other's content.
+        for placed in known:
+            self._place(placed)
         return todo
 
     def _repeat(self, known: DocumentRecord) -> None:
@@ -204,16 +197,10 @@ class Ingestion:
         """Let a document point at a content that is in the index."""
         record, other = placed.record, placed.other
         if not self._manifest.is_done(record.sha256):
-            self._failed.append(Failure(record.path, "The file with the same content could not be indexed."))
+            why = next((f.reason for f in self._failed if other and f.path == other.path and f.page is None), "")
+            self._failed.append(Failure(record.path, why or "The file with the same content could not be indexed."))
             return
-        before = self._manifest.document(record.doc_id)
-        self._manifest.place(record, replacing=other.doc_id if other and placed.how == "moved" else None)
-        stale = (before.path, dict(before.metadata), before.sha256) if before else None
-        if stale != (record.path, dict(record.metadata), record.sha256):
-            refresh_locations(self._parts, record.sha256)
-        if before is not None and (before.sha256 != record.sha256 or not before.done):
-            refresh_locations(self._parts, before.sha256)
-            drop_orphans(self._parts)
+        self._manifest.place(record, replacing=placed.replaces)
         now = self._manifest.document(record.doc_id)
         assert now is not None, "a document that was just placed"
         self._failed.extend(now.failures)
@@ -265,8 +252,8 @@ class Ingestion:
                     self._fail(event, current)
                 elif isinstance(event, DocumentEnd):
                     assert current is not None, "an end without a start"
-                    current.ended = True
                     self._tell(documents=self._state.documents + 1)
+                    current.ended = True
                 self._checkpoint()
             self._embed()
 
@@ -287,13 +274,29 @@ class Ingestion:
         assert current is not None, "a failed page before its document"
         current.failures.append(failure)
 
+    def _abandon_if_changed(self, document: _Open) -> bool:
+        """Take a document back whose file is not what was hashed: its pages may be of one or the other."""
+        record = document.work.record
+        try:
+            status = record.path.stat()
+            same = (status.st_size, status.st_mtime_ns) == (record.size, record.mtime_ns)
+        except OSError:
+            same = True  # what was read was read; the next run says that it is gone
+        if not same:
+            self._manifest.abandon(record)
+            self._failed.append(Failure(record.path, "It changed while it was read: run the same command again."))
+            del self._open[record.doc_id]
+        return not same
+
     def _embed(self) -> None:
         """Embed and store the pages that have gathered."""
         pages, self._batch = self._batch, []
         if not pages:
             return
         encoded = list(self._encode(pages))
-        repeats = self._near.find([(self._page_id(page), page, vectors.dense) for page, vectors in encoded])
+        repeats = self._near.find(
+            [(self._page_id(page), page, vectors.dense) for page, vectors in encoded], ignore=self._replaced()
+        )
         points: list[Point] = []
         for doc_id in dict.fromkeys(page.doc_id for page, _ in encoded):
             mine = [(page, vectors) for page, vectors in encoded if page.doc_id == doc_id]
@@ -306,6 +309,11 @@ class Ingestion:
         pages_made = sum(point.payload[schema.KIND] == "page" for point in points)
         self._tally(pages=pages_made, regions=len(points) - pages_made, repeated=len(repeats))
         self._tell(pages=self._state.pages + len(pages))
+
+    def _replaced(self) -> set[str]:
+        """Contents that the documents in work are about to replace: what repeats them repeats nothing."""
+        known = [self._manifest.document(doc_id) for doc_id, document in self._open.items() if document.work.changed]
+        return {record.sha256 for record in known if record is not None}
 
     def _points(self, opened: _Open, pages: Sequence[tuple[Page, Encoded]], repeats: dict[str, str]) -> list[Point]:
         """The points of some pages of one document, noted in the manifest before they are written."""
@@ -351,42 +359,32 @@ class Ingestion:
             return
         self._parts.store.flush()
         for document in ready:
-            self._finish(document)
-        drop_orphans(self._parts)
+            if not self._abandon_if_changed(document):
+                self._finish(document)
+        settle(self._parts)
         self._last_checkpoint = time.monotonic()
 
     def _finish(self, document: _Open) -> None:
-        record, replaces = document.work.record, document.work.replaces
+        record = document.work.record
         del self._open[record.doc_id]
         self._warnings += document.warnings
-        before = self._manifest.document(record.doc_id)
-        self._manifest.finish(record, failures=document.failures, warnings=document.warnings, by_name=document.by_name)
-        if replaces is not None:
-            self._manifest.forget(replaces)
-            refresh_locations(self._parts, record.sha256)
-        if before is not None and before.sha256 != record.sha256:
-            refresh_locations(self._parts, before.sha256)  # for the copies that keep the old content
+        self._manifest.finish(
+            record,
+            failures=document.failures,
+            warnings=document.warnings,
+            by_name=document.by_name,
+            replacing=document.work.replaces,
+        )
         finished = self._manifest.document(record.doc_id)
         self._tally(documents=finished is not None and finished.pages > 0)
 
-    def _remove_gone(self, roots: Sequence[Path]) -> None:
+    def _remove_gone(self, roots: Sequence[str | os.PathLike[str]]) -> None:
         """Take out documents whose file is gone from the ingested folders."""
-        sure = []
-        for root in roots:
-            if root.is_dir() and not any(root.iterdir()) and any(gone(self._manifest, [root])):
-                reason = (
-                    "It is empty, as a disk is that is not mounted: its documents were kept. `jina-rag remove` can."
-                )
-                self._warnings.append(Failure(root, reason))
-            else:
-                sure.append(root)
-        lost = list(gone(self._manifest, sure))
-        contents = {record.sha256 for record in lost}
+        unseen = [failure.path for failure in self._failed if failure.page is None and failure.path.is_dir()]
+        lost, doubts = gone(self._manifest, roots, unseen=unseen)
         for record in lost:
             self._manifest.forget(record.doc_id)
-        drop_orphans(self._parts)
-        for sha256 in contents:
-            refresh_locations(self._parts, sha256)
+        self._warnings += doubts
         self._tally(removed=len(lost))
 
     def _tally(self, **counts: int) -> None:

@@ -33,27 +33,36 @@ SCHEMA_VERSION = 2
 RATE = "rate"
 """Key of the settings that holds [pages, seconds] of the runs so far."""
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS contents (
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """CREATE TABLE IF NOT EXISTS contents (
   sha256 TEXT PRIMARY KEY, state TEXT NOT NULL CHECK (state IN ('pending', 'done')), pages INTEGER NOT NULL DEFAULT 0,
   regions INTEGER NOT NULL DEFAULT 0, failures TEXT NOT NULL DEFAULT '[]', warnings TEXT NOT NULL DEFAULT '[]',
-  by_name INTEGER NOT NULL DEFAULT 0, ingested REAL NOT NULL DEFAULT 0);
-CREATE TABLE IF NOT EXISTS documents (
+  by_name INTEGER NOT NULL DEFAULT 0, ingested REAL NOT NULL DEFAULT 0, stale INTEGER NOT NULL DEFAULT 0)""",
+    """CREATE TABLE IF NOT EXISTS documents (
   doc_id TEXT PRIMARY KEY, path BLOB NOT NULL, sha256 TEXT NOT NULL, next TEXT, size INTEGER NOT NULL,
-  mtime_ns INTEGER NOT NULL, metadata TEXT NOT NULL DEFAULT '{}');
-CREATE TABLE IF NOT EXISTS parts (
-  part_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, page INTEGER NOT NULL, kind TEXT NOT NULL, image TEXT);
-CREATE INDEX IF NOT EXISTS parts_by_content ON parts (sha256);
-CREATE INDEX IF NOT EXISTS parts_by_image ON parts (image);
-CREATE INDEX IF NOT EXISTS documents_by_path ON documents (path);
-CREATE INDEX IF NOT EXISTS documents_by_content ON documents (sha256);
-CREATE INDEX IF NOT EXISTS documents_by_next ON documents (next)
-"""
+  mtime_ns INTEGER NOT NULL, metadata TEXT NOT NULL DEFAULT '{}', given TEXT NOT NULL DEFAULT '{}')""",
+    """CREATE TABLE IF NOT EXISTS parts (
+  part_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, page INTEGER NOT NULL, kind TEXT NOT NULL, image TEXT)""",
+    "CREATE INDEX IF NOT EXISTS parts_by_content ON parts (sha256)",
+    "CREATE INDEX IF NOT EXISTS parts_by_image ON parts (image)",
+    "CREATE INDEX IF NOT EXISTS documents_by_path ON documents (path)",
+    "CREATE INDEX IF NOT EXISTS documents_by_content ON documents (sha256)",
+    "CREATE INDEX IF NOT EXISTS documents_by_next ON documents (next)",
+    # Points say in which files they lie. Whatever changes that marks the content, in the same transaction, until the
+    # points say so too: a run that is killed between leaves the mark.
+    """CREATE TRIGGER IF NOT EXISTS document_placed AFTER INSERT ON documents BEGIN
+  UPDATE contents SET stale = 1 WHERE sha256 IN (NEW.sha256, NEW.next); END""",
+    """CREATE TRIGGER IF NOT EXISTS document_changed AFTER UPDATE ON documents
+  WHEN (OLD.path, OLD.metadata, OLD.sha256) != (NEW.path, NEW.metadata, NEW.sha256) OR OLD.next IS NOT NEW.next BEGIN
+  UPDATE contents SET stale = 1 WHERE sha256 IN (OLD.sha256, NEW.sha256, OLD.next, NEW.next); END""",
+    """CREATE TRIGGER IF NOT EXISTS document_gone AFTER DELETE ON documents BEGIN
+  UPDATE contents SET stale = 1 WHERE sha256 IN (OLD.sha256, OLD.next); END""",
+)
 
 _DOCUMENTS = (
     "SELECT d.doc_id, d.path, d.sha256, d.size, d.mtime_ns, c.state = 'done' AND d.next IS NULL, c.pages, c.regions,"
-    " c.failures, c.warnings, d.metadata, c.by_name FROM documents d JOIN contents c USING (sha256) "
+    " c.failures, c.warnings, d.metadata, c.by_name, d.given FROM documents d JOIN contents c USING (sha256) "
 )
 
 
@@ -72,7 +81,8 @@ class DocumentRecord:
         regions: Regions indexed.
         failures: Pages that could not be indexed.
         warnings: Indexed all the same, but worth a look.
-        metadata: What was given for it.
+        metadata: What was given for it, and what stands beside it.
+        given: The part of it that was given.
         by_name: Whether it has pages without a word, which are found by the file's name.
     """
 
@@ -87,6 +97,7 @@ class DocumentRecord:
     failures: tuple[Failure, ...] = ()
     warnings: tuple[Failure, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
     by_name: bool = False
 
 
@@ -109,7 +120,7 @@ class Manifest:
         try:
             self._check_version(path)
             with self._write() as db:
-                for statement in filter(str.strip, _TABLES.split(";")):
+                for statement in _TABLES:
                     db.execute(statement)
         except IndexStateError:
             self._db.close()
@@ -204,6 +215,7 @@ class Manifest:
                 warnings=_failures(row[9], _unpack(row[1])),
                 metadata=json.loads(row[10]),
                 by_name=bool(row[11]),
+                given=json.loads(row[12]),
             )
             for row in rows
         ]
@@ -250,19 +262,23 @@ class Manifest:
     def begin(self, record: DocumentRecord) -> None:
         """State that a content is being indexed for a document; what the document shows now stays until `finish`."""
         with self._write() as db:
+            known = db.execute("SELECT stale FROM contents WHERE sha256 = ?", (record.sha256,)).fetchone()
             db.execute(
                 "INSERT INTO contents (sha256, state) VALUES (?, 'pending')"
                 " ON CONFLICT (sha256) DO UPDATE SET state = 'pending'",
                 (record.sha256,),
             )
             served = db.execute(
-                "SELECT d.sha256, c.state FROM documents d JOIN contents c USING (sha256) WHERE doc_id = ?",
+                "SELECT d.sha256, c.state = 'done' OR c.ingested > 0 FROM documents d JOIN contents c USING (sha256)"
+                " WHERE doc_id = ?",
                 (record.doc_id,),
             ).fetchone()
-            if served and served[0] != record.sha256 and served[1] == "done":
+            if served and served[0] != record.sha256 and served[1]:
                 db.execute("UPDATE documents SET next = ? WHERE doc_id = ?", (record.sha256, record.doc_id))
             else:
                 _put(db, record)
+            if known is None:  # its points are still to be written, with the document in them
+                db.execute("UPDATE contents SET stale = 0 WHERE sha256 = ?", (record.sha256,))
 
     def finish(
         self,
@@ -271,17 +287,55 @@ class Manifest:
         failures: Sequence[Failure] = (),
         warnings: Sequence[Failure] = (),
         by_name: bool = False,
+        replacing: str | None = None,
+        ingested: float | None = None,
     ) -> None:
-        """Mark a content done and let the document point at it."""
+        """Mark a content done and let the document point at it.
+
+        Args:
+            record: The document.
+            failures: Pages that could not be indexed.
+            warnings: Worth a look.
+            by_name: Whether pages without words are found by the file's name.
+            replacing: Id of a document whose file has become this one, to be dropped in the same step.
+            ingested: When it was made, in seconds since 1970; now if None.
+        """
         with self._write() as db:
+            # The points have been written with this document in them; what was stale before stays so.
+            (stale,) = db.execute("SELECT stale FROM contents WHERE sha256 = ?", (record.sha256,)).fetchone()
+            _put(db, record)
             db.execute(
-                "UPDATE contents SET state = 'done', failures = ?, warnings = ?, ingested = ?, by_name = ?,"
+                "UPDATE contents SET state = 'done', failures = ?, warnings = ?, ingested = ?, by_name = ?, stale = ?,"
                 " pages = (SELECT COUNT(*) FROM parts WHERE parts.sha256 = contents.sha256 AND kind = 'page'),"
                 " regions = (SELECT COUNT(*) FROM parts WHERE parts.sha256 = contents.sha256 AND kind != 'page')"
                 " WHERE sha256 = ?",
-                (_dump(failures), _dump(warnings), time.time(), by_name, record.sha256),
+                (_dump(failures), _dump(warnings), ingested or time.time(), by_name, stale, record.sha256),
             )
-            _put(db, record)
+            if replacing is not None:
+                db.execute("DELETE FROM documents WHERE doc_id = ?", (replacing,))
+
+    def abandon(self, record: DocumentRecord) -> None:
+        """Take back `begin`: the document shows what it showed before, or is not there."""
+        with self._write() as db:
+            db.execute(
+                "DELETE FROM documents WHERE doc_id = ? AND sha256 = ? AND next IS NULL",
+                (record.doc_id, record.sha256),
+            )
+            db.execute("UPDATE documents SET next = NULL WHERE doc_id = ?", (record.doc_id,))
+
+    def ingested(self, sha256: str) -> float:
+        """When a content was made, in seconds since 1970; 0 if it never was."""
+        rows = self._rows("SELECT ingested FROM contents WHERE sha256 = ? AND state = 'done'", sha256)
+        return float(rows[0][0]) if rows else 0.0
+
+    def stale(self) -> list[str]:
+        """Contents whose points do not say yet where their files lie."""
+        return [row[0] for row in self._rows("SELECT sha256 FROM contents WHERE stale")]
+
+    def refreshed(self, sha256: str) -> None:
+        """Take the mark from a content whose points have been brought up to date."""
+        with self._write() as db:
+            db.execute("UPDATE contents SET stale = 0 WHERE sha256 = ?", (sha256,))
 
     def orphans(self) -> list[str]:
         """Contents that no document points at or waits for."""
@@ -359,9 +413,12 @@ def check_schema(settings: Mapping[str, Any], location: str) -> None:
 
 
 def _put(db: sqlite3.Connection, record: DocumentRecord) -> None:
+    # Not INSERT OR REPLACE, which would not tell the triggers what was there before.
     db.execute(
-        "INSERT OR REPLACE INTO documents (doc_id, path, sha256, next, size, mtime_ns, metadata)"
-        " VALUES (?, ?, ?, NULL, ?, ?, ?)",
+        "INSERT INTO documents (doc_id, path, sha256, next, size, mtime_ns, metadata, given)"
+        " VALUES (?, ?, ?, NULL, ?, ?, ?, ?) ON CONFLICT (doc_id) DO UPDATE SET path = excluded.path,"
+        " sha256 = excluded.sha256, next = NULL, size = excluded.size, mtime_ns = excluded.mtime_ns,"
+        " metadata = excluded.metadata, given = excluded.given",
         (
             record.doc_id,
             _pack(record.path),
@@ -369,6 +426,7 @@ def _put(db: sqlite3.Connection, record: DocumentRecord) -> None:
             record.size,
             record.mtime_ns,
             json.dumps(dict(record.metadata)),
+            json.dumps(dict(record.given)),
         ),
     )
 

@@ -7,7 +7,7 @@ by their pictures where they have few. They are marked, not merged: both are sto
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,11 +35,12 @@ class NearDuplicates:
         self._store = store
         self._images = images
 
-    def find(self, pages: Sequence[tuple[str, Page, Float32]]) -> dict[str, str]:
+    def find(self, pages: Sequence[tuple[str, Page, Float32]], *, ignore: Collection[str] = ()) -> dict[str, str]:
         """Find near-duplicates among the stored pages, and among the given ones.
 
         Args:
             pages: Id of the point to come, the page, its dense vector, shape (dim,).
+            ignore: Contents (hashes) whose pages are about to go.
 
         Returns:
             Id → id of the earlier page; where that one repeats another itself, the first of them.
@@ -48,19 +49,22 @@ class NearDuplicates:
         met: list[tuple[str, Page, Float32]] = []
         for point_id, page, dense in pages:
             if np.linalg.norm(dense) > 1e-6:
-                earlier = self._stored(point_id, page, dense) or _among(met, page, dense)
+                earlier = self._stored(point_id, page, dense, ignore) or _among(met, page, dense)
                 if earlier is not None:
                     found[point_id] = found.get(earlier, earlier)
                 met.append((point_id, page, dense))
         return found
 
-    def _stored(self, point_id: str, page: Page, dense: Float32) -> str | None:
-        keys = (schema.TEXT, schema.IMAGE, schema.NEAR)
+    def _stored(self, point_id: str, page: Page, dense: Float32, ignore: Collection[str]) -> str | None:
+        keys = (schema.TEXT, schema.IMAGE, schema.NEAR, schema.REVISION)
         hits = self._store.nearest(dense, limit=_CANDIDATES, where={schema.KIND: "page"}, keys=keys)
         for hit in hits:
-            if hit.id != point_id and hit.score >= COSINE and self._is_same(page, hit.payload):
-                first = hit.payload.get(schema.NEAR)
-                return str(first) if first and first != point_id else hit.id
+            first = str(hit.payload.get(schema.NEAR) or hit.id)
+            # A page that is made again meets itself, and those that repeat it.
+            if first == point_id or hit.score < COSINE or hit.payload.get(schema.REVISION) in ignore:
+                continue
+            if self._is_same(page, hit.payload):
+                return first
         return None
 
     def _is_same(self, page: Page, payload: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from jina_rag.compression import decode_assignment, decode_signs, encode_assignm
 from jina_rag.compression.pooling import Assignment
 from jina_rag.scoring import token_similarity
 from jina_rag.stores import schema
+from jina_rag.stores.images import checked_name
 from jina_rag.types import Float32, Page, Region, TokenGrid
 
 SNIPPET_WORDS = 36
@@ -179,7 +180,8 @@ def _regions(payload: Mapping[str, Any], image_folder: Path) -> list[Region]:
             kind=entry["kind"],
             box=tuple(entry["box"]),
             caption=entry["caption"],
-            image_path=image_folder / entry["image"] if entry["image"] else None,
+            # Whoever can write to a server could have a hit show any file of this machine otherwise.
+            image_path=image_folder / name if (name := checked_name(entry.get("image"))) else None,
         )
         for entry in payload.get(schema.REGIONS, [])
     ]

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
-from jina_rag.errors import DocumentError, InvalidInputError
-from jina_rag.ingestion.sources import SourceFile, printable
+from jina_rag.errors import DocumentError
+from jina_rag.ingestion.sources import Entry, Skipped, SourceFile, printable
 from jina_rag.protocols import MultiVectorStore
+from jina_rag.retrieval.beside import read_beside, sidecars_of
+from jina_rag.retrieval.lost import is_gone
 from jina_rag.retrieval.manifest import DocumentRecord, Manifest
 from jina_rag.stores import schema
 from jina_rag.types import Failure
 
 Metadata: TypeAlias = "Mapping[str, Any] | Callable[[Path], Mapping[str, Any]]"
 """For all documents, or a function from a document's path to its metadata."""
-
-_SIDECAR_BYTES = 64 * 1024
-"""A larger JSON file beside a document is data of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +31,7 @@ class Work:
         record: With the hash of what the file holds now.
         replaces: Id of the document whose file this one was, under another name.
         changed: Whether the index has an older content of it.
+        known: Whether the index has this very content of it, which is made again.
         again: Whether every page is made anew, although the index has the content.
     """
 
@@ -40,6 +39,7 @@ class Work:
     record: DocumentRecord
     replaces: str | None = None
     changed: bool = False
+    known: bool = False
     again: bool = False
 
 
@@ -52,11 +52,13 @@ class Placed:
         how: ``"same"``: nothing but metadata or time changed. ``"moved"``: its file was elsewhere before.
             ``"duplicate"``: another file has the same bytes.
         other: The document it was, or is a duplicate of.
+        replaces: Id of the document it was, to be dropped.
     """
 
     record: DocumentRecord
     how: Literal["same", "moved", "duplicate"]
     other: DocumentRecord | None = None
+    replaces: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +98,48 @@ class Planner:
         self._sidecars = sidecars
         self._again = again
         self._taken: set[str] = set()
+        self._left: set[str] = set()
         self._begun: dict[str, DocumentRecord] = {}
         self.warnings: list[Failure] = []
         """What was wrong with sidecars."""
 
+    @property
+    def left(self) -> frozenset[str]:
+        """Ids of documents whose files have become others."""
+        return frozenset(self._left)
+
+    def look_at_all(self, entries: Iterable[Entry]) -> Iterator[Found | Skipped]:
+        """Decide what becomes of everything that a walk has met, in its order; metadata beside a document is no entry.
+
+        Whether a file was moved or copied is told when all have been looked at: of two files that were swapped, neither
+        is a copy.
+        """
+        found: list[Found | Skipped] = []
+        beside: set[Path] = set()
+        for entry in entries:
+            if isinstance(entry, SourceFile):
+                beside.update(sidecars_of(entry.path) if self._sidecars else ())
+                found.append(self.look(entry))
+            else:
+                found.append(entry)
+        shown = {
+            item.record.doc_id: item.record.sha256 for item in found if isinstance(item, Work | Placed | Unchanged)
+        }
+        for item in found:
+            if isinstance(item, Placed) and item.how == "duplicate":
+                yield self._as_it_ends(item, shown)
+            elif not (isinstance(item, Skipped) and item.path in beside):
+                yield item
+
+    def _as_it_ends(self, placed: Placed, shown: Mapping[str, str]) -> Placed:
+        """A duplicate whose other places will show something else was moved here."""
+        sha256 = placed.record.sha256
+        others = {record.doc_id for record in self._manifest.documents_of(sha256)} | set(shown)
+        stays = any(shown.get(doc_id, sha256) == sha256 for doc_id in others if doc_id != placed.record.doc_id)
+        return placed if stays else replace(placed, how="moved")
+
     def look(self, source: SourceFile) -> Found:
-        """Decide what becomes of a document.
+        """Decide what becomes of one document.
 
         A file whose size and time are as recorded is not opened; one with another time is hashed.
         """
@@ -111,21 +149,27 @@ class Planner:
             known = self._manifest.document_at(path)
             doc_id = known.doc_id if known else self._free_id(source, path)
             known = known or self._manifest.document(doc_id)
-            self._taken.add(doc_id)
-            metadata = self._metadata_of(source.path, known)
             as_known = known is not None and known.done and not self._again
             if known and as_known and (known.path, known.size, known.mtime_ns) == (
                 path, status.st_size, status.st_mtime_ns,
             ):  # fmt: skip
-                return self._same(known, metadata)
+                self._taken.add(doc_id)
+                return self._same(source.path, known)
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as exc:
             return Failure(source.path, f"The file cannot be read: {exc.strerror or exc}.")
         except DocumentError as exc:
             return Failure(source.path, str(exc))
-        record = DocumentRecord(doc_id, path, sha256, status.st_size, status.st_mtime_ns, metadata=metadata)
-        return self._by_content(source, record, known)
+        moved = self._moved(sha256) if known is None else None
+        if moved is not None and moved.doc_id == source.doc_id and source.doc_id not in self._taken:
+            doc_id = source.doc_id  # a folder that was moved as a whole keeps its documents' names
+        self._taken.add(doc_id)
+        metadata, given = self._metadata_of(source.path, known or moved)
+        record = DocumentRecord(
+            doc_id, path, sha256, status.st_size, status.st_mtime_ns, metadata=metadata, given=given
+        )
+        return self._by_content(source, record, known, moved)
 
     def stored_pages(self, work: Work) -> frozenset[int]:
         """Pages of this very content that an interrupted run has stored already."""
@@ -135,91 +179,77 @@ class Planner:
         found = {point.id for point in self._store.fetch([part.part_id for part in parts], vectors=False)}
         return frozenset(part.page for part in parts if part.part_id in found)
 
-    def _same(self, known: DocumentRecord, metadata: dict[str, Any]) -> Found:
-        if dict(known.metadata) == metadata:
+    def _same(self, path: Path, known: DocumentRecord) -> Found:
+        metadata, given = self._metadata_of(path, known)
+        if dict(known.metadata) == metadata and dict(known.given) == given:
             return Unchanged(known)
-        return Placed(replace(known, metadata=metadata), "same", known)
+        return Placed(replace(known, metadata=metadata, given=given), "same", known)
 
-    def _by_content(self, source: SourceFile, record: DocumentRecord, known: DocumentRecord | None) -> Found:
+    def _moved(self, sha256: str) -> DocumentRecord | None:
+        """A document of that content whose file is not there any more, and has not become another in this run."""
+        for record in self._manifest.documents_of(sha256, waiting=True):
+            if record.doc_id not in self._left and is_gone(record.path):
+                return record
+        return None
+
+    def _by_content(
+        self, source: SourceFile, record: DocumentRecord, known: DocumentRecord | None, moved: DocumentRecord | None
+    ) -> Found:
         """A file that was read: new content, content at another place, or only another time."""
         first = self._begun.get(record.sha256)
         if first is not None:
             return Placed(record, "duplicate", first)
         changed = known is not None and known.sha256 != record.sha256
-        if self._manifest.is_done(record.sha256):
+        done = self._manifest.is_done(record.sha256)
+        replaces = None
+        if moved is not None:
+            self._left.add(moved.doc_id)
+            replaces = moved.doc_id if moved.doc_id != record.doc_id else None
+        if done and not self._again:
             if known is not None and not changed:
-                if not self._again:
-                    return Placed(record, "same", known)
-            else:
-                others = self._manifest.documents_of(record.sha256)
-                moved = next((other for other in others if not os.path.lexists(other.path)), None)
-                if moved is not None and moved.by_name and not _same_name(moved.path, record.path):
-                    # Its pages have no words: they are found by the name, which is another now.
-                    self._begun[record.sha256] = record
-                    return Work(source, record, replaces=moved.doc_id, again=True)
-                if others and not self._again:
-                    return Placed(record, "moved" if moved else "duplicate", moved or others[0])
+                return Placed(record, "same", known)
+            if moved is not None and moved.by_name and not _same_name(moved.path, record.path):
+                # Its pages have no words: they are found by the name, which is another now.
+                self._begun[record.sha256] = record
+                return Work(source, record, replaces=replaces, again=True)
+            if moved is not None:
+                return Placed(record, "moved", moved, replaces)
+            others = self._manifest.documents_of(record.sha256)
+            if others:
+                return Placed(record, "duplicate", others[0])
         self._begun[record.sha256] = record
-        return Work(source, record, changed=changed, again=self._again)
+        again = self._again and bool(done)
+        return Work(source, record, replaces=replaces, changed=changed, known=again and not changed, again=again)
 
     def _free_id(self, source: SourceFile, path: Path) -> str:
-        """`source.doc_id`, unless another file that still exists has it: then with its folder's name in front."""
+        """`source.doc_id`, unless another document has it; then with its folder's name in front.
+
+        That of a file that is gone is free, but not if it lay under another folder than the one given: a disk may be
+        away.
+        """
+        root = Path(os.path.abspath(source.root))
         folder = printable(path.parent.name) or "root"
         digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:8]
         for doc_id in (source.doc_id, f"{folder}/{source.doc_id}", f"{folder}-{digest}/{source.doc_id}"):
             other = self._manifest.document(doc_id)
-            if doc_id not in self._taken and (other is None or other.path == path or not os.path.lexists(other.path)):
+            if doc_id in self._taken:
+                continue
+            if other is None or other.path == path or (root in other.path.parents and is_gone(other.path)):
                 return doc_id
         raise DocumentError(f"{source.doc_id!r} cannot be given a name of its own in this index.")
 
-    def _metadata_of(self, path: Path, known: DocumentRecord | None) -> dict[str, Any]:
-        """What the caller gives for it and what stands beside it, else what is known.
+    def _metadata_of(self, path: Path, known: DocumentRecord | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The metadata of a document, and the part of it that was given now or before.
 
-        What is a document's own beats what is given for all of them.
+        What stands beside a document is its own and beats what is given for all of them.
         """
-        given: Mapping[str, Any] | None = None
+        given: Mapping[str, Any] = known.given if known else {}
         if callable(self._metadata):
             given = self._metadata(path)
-        else:
-            beside = self._beside(path) if self._sidecars else None
-            if self._metadata is not None or beside is not None:
-                given = {**(self._metadata or {}), **(beside or {})}
-        if given is None:
-            return dict(known.metadata) if known else {}
-        cleaned: dict[str, Any] = schema.clean_payload(dict(given))
-        return cleaned
-
-    def _beside(self, path: Path) -> dict[str, Any] | None:
-        """The JSON object in ``report.pdf.json`` or ``report.json``."""
-        for sidecar in sidecars_of(path):
-            try:
-                if sidecar.stat().st_size > _SIDECAR_BYTES:
-                    continue
-                found = json.loads(sidecar.read_text(encoding="utf-8-sig"))
-                if not isinstance(found, dict):
-                    raise InvalidInputError("it is not a JSON object")
-                cleaned: dict[str, Any] = schema.clean_payload(found)
-                return cleaned
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError, RecursionError) as error:
-                reason = error.strerror if isinstance(error, OSError) else str(error)
-                self.warnings.append(Failure(sidecar, f"It is not taken as metadata of {path.name}: {reason}."))
-        return None
-
-
-def sidecars_of(path: Path) -> tuple[Path, Path]:
-    """Where the metadata of a document may stand: ``report.pdf.json``, then ``report.json``."""
-    return path.with_name(f"{path.name}.json"), path.with_suffix(".json")
-
-
-def gone(manifest: Manifest, roots: Sequence[Path]) -> Iterator[DocumentRecord]:
-    """Documents under the given files and folders whose file does not exist any more."""
-    absolute = [Path(os.path.abspath(root)) for root in roots]
-    for record in manifest.documents():
-        if any(root == record.path or root in record.path.parents for root in absolute):
-            if not os.path.lexists(record.path):
-                yield record
+        elif self._metadata is not None:
+            given = self._metadata
+        kept: dict[str, Any] = schema.clean_payload(dict(given))
+        return {**kept, **(read_beside(path, self.warnings) if self._sidecars else {})}, kept
 
 
 def _same_name(a: Path, b: Path) -> bool:

@@ -8,7 +8,7 @@ scored. For a model that looks at pixels the region's own picture was embedded, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ EXHAUSTIVE_PAGES = 400
 """Up to so many pages every page is scored: the candidate stage loses the answer for about 2 questions in 100."""
 POOL = 60
 """Pages whose MaxSim is corrected for hubness; further down none comes far enough up to matter."""
-PREFETCH = Prefetch(dense=150, lexical=50)
+PREFETCH = Prefetch(dense=150, lexical=50, regions=50)
 
 _OWN_KEYS = {"doc_id": schema.DOC_ID, "page": schema.PAGE}
 _KEYS = (schema.BIAS, schema.PAGE_ID, schema.KIND, schema.BOX)
@@ -84,7 +84,8 @@ class Searcher:
     def explain(self, question: str, hit: ScoredPage) -> Explanation:
         """See `DocumentIndex.explain`."""
         record = self._parts.manifest.document(hit.doc_id)
-        found = self._store.fetch([schema.point_id(record.sha256, hit.page)]) if record is not None else []
+        point_id = schema.point_id(record.sha256, hit.page) if record is not None else hit.page_id
+        found = self._store.fetch([point_id]) if point_id and (record or not self._parts.manifest.documents()) else []
         if not found:
             raise IndexStateError(f"{hit.doc_id}, page {hit.page} is not in this index: search again.")
         point = found[0]
@@ -112,18 +113,20 @@ class Searcher:
             where = conditions if self._pixels else {schema.KIND: "page", **conditions}
             hits = self._store.search(query, limit=limit * (3 if self._pixels else 1), where=where, keys=_KEYS)
         else:
+            # As many pages as are asked for must be candidates, however many that are.
+            prefetch = replace(PREFETCH, dense=max(PREFETCH.dense, limit))
             hits = self._store.search(
                 query,
-                limit=limit,
+                limit=limit + prefetch.regions,
                 dense=dense,
                 lexical=lexical.query_vector(question),
-                prefetch=PREFETCH,
+                prefetch=prefetch,
                 where=conditions,
                 # The rest of a payload is long: it is fetched for the pages that are shown.
                 keys=_KEYS,
             )
         pages, regions = _folded(hits)
-        alone = [page_id for page_id in list(regions)[:limit] if page_id not in pages]
+        alone = [page_id for page_id in regions if page_id not in pages]
         if alone:
             # Pages that only one of their regions has led to: scored like the others.
             where = {schema.KIND: "page", schema.PAGE_ID: alone, **conditions}
@@ -167,6 +170,7 @@ class Searcher:
                 doc_id=shown.doc_id,
                 path=shown.path,
                 page=int(payload[schema.PAGE]),
+                page_id=point.id,
                 page_count=int(payload[schema.PAGE_COUNT]),
                 score=candidate.score,
                 region=region,
@@ -191,7 +195,9 @@ class Searcher:
             found = [Location(str(doc_id), Path(path), dict(meta)) for doc_id, path, meta in stored]
         else:
             return []
-        return sorted(found, key=lambda place: not is_meant(place.doc_id, place.path, place.metadata, where))
+        # Of a page's files only those that match all of a filter: the store matches each part of it with any of them.
+        meant = [place for place in found if is_meant(place.doc_id, place.path, place.metadata, where)]
+        return meant + [place for place in found if place not in meant] if meant else []
 
     def _repeated(self, payload: Mapping[str, Any]) -> tuple[str, int] | None:
         if schema.NEAR not in payload:
@@ -210,6 +216,11 @@ class Searcher:
             if key != "path":
                 conditions[_OWN_KEYS.get(key, f"{schema.META}.{key}")] = value
         if "path" in where:
+            if not self._parts.manifest.contents() and self._store.count():
+                raise InvalidInputError(
+                    "The documents of this index are listed elsewhere, in the folder of files that it was filled with: "
+                    "filter by doc_id or metadata, or open it with that folder."
+                )
             ids = self._matching_ids(where["path"])
             if "doc_id" in where:
                 asked = where["doc_id"]

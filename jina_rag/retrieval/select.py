@@ -15,7 +15,13 @@ from jina_rag.types import Scalar, Where
 
 
 def chosen_by_name(records: Sequence[DocumentRecord], pattern: str) -> list[DocumentRecord]:
-    """Documents called by id, by file, by folder, or by a glob over ids."""
+    """Documents called by id, by file, by folder, or by a glob over ids.
+
+    Raises:
+        InvalidInputError: If the name is empty, which as a path would mean everything under the current folder.
+    """
+    if not pattern.strip():
+        raise InvalidInputError("The name of a document to remove is empty: give an id, a file, a folder or a glob.")
     exact = [record for record in records if record.doc_id == pattern]
     if exact:
         return exact
@@ -65,7 +71,12 @@ def path_globs(value: Scalar | Sequence[Scalar]) -> list[str]:
 
 def matches(doc_id: str, path: Path, globs: Sequence[str]) -> bool:
     """Whether a document's id or its file is meant by one of the globs."""
-    return any(fnmatch.fnmatchcase(doc_id, glob) or fnmatch.fnmatchcase(path.as_posix(), glob) for glob in globs)
+    return any(
+        glob in (doc_id, path.as_posix())  # names may hold what globs are made of
+        or fnmatch.fnmatchcase(doc_id, glob)
+        or fnmatch.fnmatchcase(path.as_posix(), glob)
+        for glob in globs
+    )
 
 
 def _shares(payload: Mapping[str, Any], where: Where) -> bool:

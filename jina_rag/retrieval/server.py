@@ -56,6 +56,11 @@ class Address:
             InvalidInputError: If it names no collection, or an option that there is not.
         """
         parts = urlsplit(location)
+        if "@" in parts.netloc:  # before any message that shows the address
+            raise InvalidInputError(
+                "The address of an index must not hold a user or a password: give the key as api_key or in the "
+                "environment variable QDRANT_API_KEY."
+            )
         if parts.scheme not in ("http", "https"):
             raise InvalidInputError(
                 f"{parts.scheme}://… is no address of an index: give a folder, or http://HOST:6333/COLLECTION."
@@ -126,10 +131,11 @@ def open_server(
         manifest.close()
         raise
     parts = Parts(store, manifest, ImageFiles(root / IMAGES), OcrCache(root / OCR))
-    handle = Handle(str(address), root, parts, settings, storage=kept, model=model, guard=root / "lock")
+    guest = facts is not None and not manifest.settings()
+    handle = Handle(str(address), root, parts, settings, storage=kept, model=model, guard=root / "lock", guest=guest)
     try:
         check_model(embedder, handle)
-        if not manifest.settings():
+        if facts is None:
             manifest.write_settings(settings)
     except BaseException:
         handle.release()
@@ -154,8 +160,6 @@ def _check_files(
             f"The folder {root} holds the files of another index than the one at {address}: name another folder for "
             "the files."
         )
-    if made_here:
-        manifest.write_settings(settings)
 
 
 def _option(name: str, value: str) -> tuple[str, Any]:

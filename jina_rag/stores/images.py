@@ -91,7 +91,7 @@ class ImageFiles:
         Raises:
             IndexCorruptError: If the name is not one that `put` makes; it never leads out of the folder.
         """
-        if not _NAME.fullmatch(name):
+        if checked_name(name) is None:
             raise IndexCorruptError(f"{name!r} is not the name of a page image: ingest the document again.")
         return self.folder / name
 
@@ -108,12 +108,22 @@ class ImageFiles:
         except OSError as exc:
             raise IndexStateError(f"The page image {target} cannot be removed: {exc.strerror or exc}.") from exc
 
+    def delete_unfinished(self) -> None:
+        """Remove files that a killed process had begun to write."""
+        for file in self.folder.glob("??/*.tmp"):
+            file.unlink(missing_ok=True)
+
     def names(self) -> Iterator[str]:
         """The names of all pictures, in no particular order."""
         for file in self.folder.glob("??/*.jpg"):
             name = f"{file.parent.name}/{file.name}"
             if _NAME.fullmatch(name):
                 yield name
+
+
+def checked_name(name: object) -> str | None:
+    """The name, if it is one that `ImageFiles.put` makes: it leads to a file within the folder and nowhere else."""
+    return name if isinstance(name, str) and _NAME.fullmatch(name) else None
 
 
 def _write(target: Path, content: bytes, folder: Path) -> None:

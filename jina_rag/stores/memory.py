@@ -68,11 +68,14 @@ class MemoryStore:
         if prefetch is not None:
             if dense is None and lexical is None:
                 raise InvalidInputError("A prefetch needs a dense or a lexical vector to find candidates with.")
+            vectors = {schema.DENSE: dense, schema.LEXICAL: lexical}
             found: set[str] = set()
-            if dense is not None and prefetch.dense > 0:
-                found |= {hit.id for hit in self.nearest(dense, limit=prefetch.dense, where=where)}
-            if lexical is not None and prefetch.lexical > 0:
-                found |= {hit.id for hit in self.nearest(lexical, limit=prefetch.lexical, where=where)}
+            for name, count, also in schema.candidate_stages(prefetch):
+                vector = vectors[name]
+                if vector is not None:
+                    # A filter on the kind may be in both: then both hold.
+                    chosen = {hit.id for hit in self.nearest(vector, limit=count, where={**also, **(where or {})})}
+                    found |= chosen & {point.id for point in self._matching(also)}
             points = [point for point in points if point.id in found]
         filled = [(point, point.multi) for point in points if point.multi is not None]
         scores = maxsim_many(multi, [rows for _, rows in filled])

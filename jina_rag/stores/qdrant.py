@@ -209,12 +209,16 @@ class QdrantStore:
             return self._query(rows.tolist(), schema.MULTI, limit, wanted, keys=keys)
         if dense is None and lexical is None:
             raise InvalidInputError("A prefetch needs a dense or a lexical vector to find candidates with.")
-        stages = []
-        if dense is not None and prefetch.dense > 0:
-            vector = checked(dense, 1, self.dim, "question's dense vector").tolist()
-            stages.append((vector, schema.DENSE, prefetch.dense))
-        if lexical is not None and len(lexical.indices) and prefetch.lexical > 0:
-            stages.append((sparse(self._remote.models, lexical), schema.LEXICAL, prefetch.lexical))
+        vectors: dict[str, Any] = {}
+        if dense is not None:
+            vectors[schema.DENSE] = checked(dense, 1, self.dim, "question's dense vector").tolist()
+        if lexical is not None and len(lexical.indices):
+            vectors[schema.LEXICAL] = sparse(self._remote.models, lexical)
+        stages = [
+            (vectors[name], name, count, wanted + schema.wanted_tags(also))
+            for name, count, also in schema.candidate_stages(prefetch)
+            if name in vectors
+        ]
         return self._query(rows.tolist(), schema.MULTI, limit, wanted, stages, keys=keys) if stages else []
 
     def nearest(
@@ -313,7 +317,7 @@ class QdrantStore:
         using: str,
         limit: int,
         wanted: list[list[str]],
-        stages: Sequence[tuple[Client, str, int]] = (),
+        stages: Sequence[tuple[Client, str, int, list[list[str]]]] = (),
         *,
         keys: Sequence[str] | None = None,
     ) -> list[StoreHit]:
@@ -329,7 +333,11 @@ class QdrantStore:
             query=vector,
             using=using,
             # The server passes the outer filter on; said twice, so that nothing hangs on that.
-            prefetch=[models.Prefetch(query=v, using=name, limit=n, filter=chosen) for v, name, n in stages] or None,
+            prefetch=[
+                models.Prefetch(query=vector, using=name, limit=count, filter=chosen_by(models, tags))
+                for vector, name, count, tags in stages
+            ]
+            or None,
             query_filter=chosen,
             limit=limit,
             with_payload=shown(models, keys),

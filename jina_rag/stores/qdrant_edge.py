@@ -163,12 +163,16 @@ class EdgeStore:
             return self._query(rows.tolist(), schema.MULTI, limit, wanted, keys=keys)
         if dense is None and lexical is None:
             raise InvalidInputError("A prefetch needs a dense or a lexical vector to find candidates with.")
-        stages = []
-        if dense is not None and prefetch.dense > 0:
-            vector = checked(dense, 1, self.dim, "question's dense vector").tolist()
-            stages.append((vector, schema.DENSE, prefetch.dense))
-        if lexical is not None and len(lexical.indices) and prefetch.lexical > 0:
-            stages.append((sparse(self._engine, lexical), schema.LEXICAL, prefetch.lexical))
+        vectors: dict[str, Any] = {}
+        if dense is not None:
+            vectors[schema.DENSE] = checked(dense, 1, self.dim, "question's dense vector").tolist()
+        if lexical is not None and len(lexical.indices):
+            vectors[schema.LEXICAL] = sparse(self._engine, lexical)
+        stages = [
+            (vectors[name], name, count, wanted + schema.wanted_tags(also))
+            for name, count, also in schema.candidate_stages(prefetch)
+            if name in vectors
+        ]
         return self._query(rows.tolist(), schema.MULTI, limit, wanted, stages, keys=keys) if stages else []
 
     def nearest(
@@ -312,7 +316,7 @@ class EdgeStore:
         using: str,
         limit: int,
         wanted: list[list[str]],
-        stages: Sequence[tuple[Engine, str, int]] = (),
+        stages: Sequence[tuple[Engine, str, int, list[list[str]]]] = (),
         *,
         keys: Sequence[str] | None = None,
     ) -> list[StoreHit]:
@@ -325,8 +329,8 @@ class EdgeStore:
                 query=engine.Query.Nearest(vector, using=using),
                 prefetches=[
                     # The engine passes the outer filter on; said twice, so that nothing hangs on that.
-                    engine.Prefetch(query=engine.Query.Nearest(v, using=name), limit=n, filter=chosen)
-                    for v, name, n in stages
+                    engine.Prefetch(query=engine.Query.Nearest(v, using=name), limit=n, filter=self._filter(tags))
+                    for v, name, n, tags in stages
                 ],
                 filter=chosen,
                 limit=limit,

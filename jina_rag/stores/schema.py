@@ -10,15 +10,16 @@ import hashlib
 import json
 import logging
 import math
+import reprlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
 from jina_rag.errors import IndexCorruptError, InvalidInputError
-from jina_rag.types import Float32, Point, Scalar, TokenGrid, Where
+from jina_rag.types import Float32, Point, Prefetch, RegionKind, Scalar, TokenGrid, Where
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,11 @@ MULTI_LIMIT = 1_048_576
 """Qdrant refuses a multi-vector with this many numbers or more."""
 BATCH_BYTES = 16 * 1024 * 1024
 """Size of one request: half of what a Qdrant server takes by default."""
+
+MOST_DEPTH = 32
+"""How deep the objects and lists of metadata may be nested: with 126 levels an engine cannot read its files again."""
+_OUTER_DEPTH = 2
+"""Metadata stands in a list of a payload."""
 
 _NAMESPACE = uuid.UUID("6f1c6d0e-6a51-5a0b-9d0f-3f1a0d2c7b64")
 _NOWHERE = 65535
@@ -134,6 +140,17 @@ def wanted_tags(where: Where) -> list[list[str]]:
     return wanted
 
 
+def candidate_stages(prefetch: Prefetch) -> list[tuple[str, int, Where]]:
+    """The cheap stages of a prefetch that find anything: vector, how many, and a filter besides that of the search."""
+    pages: Where = {KIND: "page"} if prefetch.regions > 0 else {}
+    stages: list[tuple[str, int, Where]] = [
+        (DENSE, prefetch.dense, pages),
+        (LEXICAL, prefetch.lexical, pages),
+        (DENSE, prefetch.regions, {KIND: get_args(RegionKind)}),
+    ]
+    return [stage for stage in stages if stage[1] > 0]
+
+
 def checked_scalar(key: str, value: object) -> Scalar:
     """Return a filter's value as a Python scalar; NumPy's become Python's.
 
@@ -146,11 +163,16 @@ def checked_scalar(key: str, value: object) -> Scalar:
     raise InvalidInputError(f"The filter {key!r} has the value {value!r}: give strings, numbers, true or false.")
 
 
-def clean_payload(value: Any) -> Any:  # noqa: ANN401  # JSON has no narrower type
+def clean_payload(value: Any, most_depth: int = MOST_DEPTH) -> Any:  # noqa: ANN401  # JSON has no narrower type
     """Return a payload that every engine takes: no lone surrogates, no tuples, no NumPy scalars.
 
+    Args:
+        value: Metadata, or a part of it.
+        most_depth: How deep it may be nested.
+
     Raises:
-        InvalidInputError: If a value is not JSON (NaN and infinities are not).
+        InvalidInputError: If a value is not JSON (NaN and infinities are not), is nested deeper, or is a whole number
+            beyond the range of a float.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -161,15 +183,21 @@ def clean_payload(value: Any) -> Any:  # noqa: ANN401  # JSON has no narrower ty
         return value
     if isinstance(value, int):
         # Beyond 64 bits an engine would round silently; as float the rounding is the one Python shows.
-        return value if -(2**63) <= value < 2**64 else float(value)
+        try:
+            return value if -(2**63) <= value < 2**64 else float(value)
+        except OverflowError as exc:
+            raise InvalidInputError("A payload holds a number of more than 308 digits: write it as text.") from exc
     if isinstance(value, float) and math.isfinite(value):
         return value
+    if isinstance(value, Mapping | list | tuple) and most_depth < 1:
+        raise InvalidInputError(f"A payload is nested deeper than {MOST_DEPTH} levels: make it flatter.")
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {clean_payload(key): clean_payload(item) for key, item in value.items()}
+        return {clean_payload(key): clean_payload(item, most_depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [clean_payload(item) for item in value]
+        return [clean_payload(item, most_depth - 1) for item in value]
     raise InvalidInputError(
-        f"A payload holds {value!r}, which is not JSON: use strings, finite numbers, lists, objects."
+        # Cut short: what is nested endlessly has no end in words either.
+        f"A payload holds {reprlib.repr(value)}, which is not JSON: use strings, finite numbers, lists, objects."
     )
 
 
@@ -181,7 +209,7 @@ def checked_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     """
     if TAGS in payload:
         raise InvalidInputError(f"The payload key {TAGS!r} is the store's own: use another name.")
-    return cast(dict[str, Any], clean_payload(dict(payload)))
+    return cast(dict[str, Any], clean_payload(dict(payload), MOST_DEPTH + _OUTER_DEPTH))
 
 
 def changed_payload(payload: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
