@@ -145,6 +145,7 @@ def test_python_m_is_the_same_command():
         (["search", "x"], ["Missing option '--index'"]),
         (["search", "x", "-i", "kb", "-k", "0"], ["Invalid value for '-k'", "1"]),
         (["search", "x", "-i", "kb", "-k", "many"], ["Invalid value for '-k'"]),
+        (["search", "x", "-i", "kb", "-k", "99999999999999999999"], ["Invalid value for '-k'", "10000"]),
         (["search", "-i", "kb"], ["Give a QUERY, or --queries"]),
         (["search", "x", "-i", "kb", "--queries", "q.jsonl", "--run", "r.jsonl"], ["Give a QUERY, or --queries"]),
         (["search", "-i", "kb", "--queries", "q.jsonl"], ["--queries and --run go together"]),
@@ -155,6 +156,9 @@ def test_python_m_is_the_same_command():
         (["search", "-i", "kb", "--queries", "q", "--run", "r", "--filter", "a=b"], ["go with a single QUERY"]),
         (["ingest", "--index", "kb"], ["Missing argument 'PATH"]),
         (["ingest", ".", "--index", "kb", "--meta", "year"], ["--meta 'year'", "KEY=VALUE"]),
+        (["ingest", "*.pdf", "--index", "kb"], ["Nothing matches '*.pdf'"]),
+        (["ingest", "**/*.pdf", "--index", "kb"], ["Nothing matches"]),
+        (["ingest", ".", "--index", "kb", "--limit", "max_seconds=" + "9" * 20], ["limits.max_seconds", "86400"]),
         (["ingest", ".", "--index", "kb", "--ocr", "sometimes"], ["'sometimes'", "auto, never, always"]),
         (["evaluate", "nowhere"], ["nowhere has no docs.jsonl"]),
     ],
@@ -226,6 +230,20 @@ def test_ingest_with_metadata_that_search_can_filter_by(cli, docs, tmp_path):
 
 def test_a_misspelt_path_makes_no_index(cli, tmp_path):
     cli("ingest", tmp_path / "dcos", "--index", tmp_path / "kb").refused("no file or folder", "dcos")
+    assert not (tmp_path / "kb").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"*": 5}', "null", "5", '{"*": null}', '{"*": [["a"]]}', '[["a"]]', '{"*": {"a": 1}}', "[5]", "[" * 100_000],
+    ids=lambda content: content[:20],
+)
+def test_passwords_that_are_none_are_one_sentence(cli, docs, tmp_path, content):
+    file = tmp_path / "words.json"
+    file.write_text(content)
+    result = cli("ingest", docs, "--index", tmp_path / "kb", "--passwords", file)
+    result.refused("words.json")
+    assert "defect" not in result.err
     assert not (tmp_path / "kb").exists()
 
 

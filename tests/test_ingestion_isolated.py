@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,12 +18,13 @@ from hostile import slow_pdf
 from PIL import Image
 
 from jina_rag.config import IngestSettings, Limits
-from jina_rag.errors import DocumentError, LimitExceededError, PasswordRequiredError
+from jina_rag.errors import DocumentError, LimitExceededError, MissingDependencyError, PasswordRequiredError
 from jina_rag.ingestion import isolated, messages, worker
 from jina_rag.ingestion.documents import open_document
 from jina_rag.ingestion.isolated import IsolatedDocument, open_isolated
-from jina_rag.ingestion.pages import read_pages
+from jina_rag.ingestion.pages import DocumentStart, read_pages
 from jina_rag.ingestion.sources import source_file
+from jina_rag.ingestion.stopping import Stop
 from jina_rag.testing import sample_pdf
 from jina_rag.types import Failure, Page
 
@@ -128,6 +132,98 @@ def test_an_answer_that_makes_no_sense_fails_the_page(document, monkeypatch):
         assert opened.render(1).number == 1
 
 
+def pretend(monkeypatch, op, header, body=b""):
+    """Have workers give this answer to one kind of request; returns those that were asked."""
+    answer, asked = isolated.Worker.ask, []
+
+    def ask(self, request, seconds):
+        real = answer(self, request, seconds)
+        if request["op"] != op:
+            return real
+        asked.append(self)
+        return header, body
+
+    monkeypatch.setattr(isolated.Worker, "ask", ask)
+    return asked
+
+
+@pytest.mark.parametrize("op", ["open", "page"])
+@pytest.mark.parametrize("header", [{}, {"error": "DocumentError"}, {"error": 5, "message": "x"}, {"count": 10**8}])
+def test_a_worker_that_makes_no_sense_is_ended_and_not_used_again(document, monkeypatch, op, header):
+    asked = pretend(monkeypatch, op, header)
+    failures = [event for event in read_pages([document], QUICK) if isinstance(event, Failure)]
+    assert [failure.page for failure in failures] == ([None] if op == "open" else [1, 2])
+    assert all("makes no sense" in failure.reason for failure in failures)
+    assert asked
+    assert not any(worker.is_alive for worker in asked)
+
+
+@pytest.mark.parametrize("name", ["CheckpointError", "JinaRagError", "annotations", "nothing"])
+def test_a_worker_cannot_end_the_run_with_an_error_of_another_kind(document, monkeypatch, name):
+    pretend(monkeypatch, "page", {"error": name, "message": "The page says so."})
+    events = list(read_pages([document], QUICK))
+    assert [event.reason for event in events if isinstance(event, Failure)] == ["The page says so."] * 2
+
+
+def test_a_missing_package_is_still_said(document, monkeypatch):
+    pretend(monkeypatch, "open", {"error": "MissingDependencyError", "message": "pip install it"})
+    with pytest.raises(MissingDependencyError, match="pip install it"):
+        list(read_pages([document], QUICK))
+
+
+def test_a_worker_that_cannot_be_started_fails_the_document(document, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(isolated, "_IDLE", isolated._Idle())
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    (event,) = read_pages([document], QUICK)
+    assert event.reason.startswith("The process that renders it cannot be started: ")
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_closing_the_stream_does_not_wait_for_a_page_that_hangs(tmp_path, processes):
+    source = source_file(slow_pdf(tmp_path / "slow.pdf"))
+    settings = IngestSettings(dpi=60, ocr="never", processes=processes, limits=Limits(max_seconds=30))
+    with closing(read_pages([source], settings)) as events:
+        assert isinstance(next(events), DocumentStart)
+        time.sleep(0.5)  # the first page is in work
+        start = time.monotonic()
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot halt a process")
+def test_a_document_that_hangs_as_it_is_opened_is_given_up_when_the_run_is_stopped(document, monkeypatch):
+    class Halted(isolated.Worker):
+        def __init__(self):
+            super().__init__()
+            self._process.send_signal(signal.SIGSTOP)
+
+    monkeypatch.setattr(isolated, "_IDLE", isolated._Idle())
+    monkeypatch.setattr(isolated, "Worker", Halted)
+    stop = Stop()
+    threading.Timer(0.3, stop.set).start()
+    start = time.monotonic()
+    with pytest.raises(DocumentError):
+        open_isolated(document, QUICK, stop)
+    assert time.monotonic() - start < 3
+    with pytest.raises(DocumentError, match="the run was stopped"):
+        open_isolated(document, QUICK, stop)
+
+
+def test_what_is_begun_after_the_stop_is_ended_at_once():
+    stop, ended = Stop(), []
+    with stop.may_end(lambda: ended.append("before")):
+        pass
+    with stop.may_end(lambda: ended.append("within")):
+        stop.set()
+        assert ended == ["within"]
+    with stop.may_end(lambda: ended.append("after")):
+        assert ended == ["within", "after"]
+    stop.set()
+    assert ended == ["within", "after"]
+
+
 def test_workers_are_kept_for_the_next_document(document):
     seen = set()
     for _ in range(3):
@@ -204,8 +300,6 @@ def test_messages_survive_odd_names_and_the_end_of_the_stream():
     for cut in (3, len(written) - 1):
         with pytest.raises(EOFError):
             messages.receive(io.BytesIO(written[:cut]))
-    with pytest.raises(EOFError):
-        messages.receive(io.BytesIO(b"\xff" * 16))
 
 
 def test_the_worker_answers_in_this_process_too(document, tmp_path):
@@ -216,12 +310,9 @@ def test_the_worker_answers_in_this_process_too(document, tmp_path):
     opened, _ = desk.answer({**request, "settings": {**request["settings"], "isolate": False}})
     assert opened["count"] == 2
     header, body = desk.answer({"op": "page", "number": 1})
-    page, _ = messages.unpack_page(document, 1, 2, header, body)
+    # As it comes through the pipe: tuples are lists then.
+    page, _ = messages.unpack_page(document, 1, 2, json.loads(json.dumps(header)), body, Limits())
     assert "東京" in page.text
     assert desk.answer({"op": "page", "number": 9})[0]["error"] == "DocumentError"
     assert "error" in desk.answer({"op": "nonsense"})[0]
     assert desk.answer({"op": "close"}) == ({}, b"")
-    with pytest.raises(EOFError):
-        messages.unpack_page(document, 1, 2, header, body[:-1])
-    with pytest.raises(EOFError):
-        messages.unpack_page(document, 1, 2, {}, b"")

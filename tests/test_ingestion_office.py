@@ -9,8 +9,11 @@ import http.server
 import os
 import stat
 import sys
+import tempfile
 import threading
+import time
 import zipfile
+from contextlib import closing
 
 import pytest
 
@@ -132,6 +135,64 @@ def test_a_conversion_that_fails_or_hangs_ends_in_a_reason(tmp_path, program, co
     (tmp_path / "a.rtf").write_bytes(RTF)
     (event,) = read_pages([source(tmp_path / "a.rtf")], IngestSettings(limits=Limits(max_seconds=1)))
     assert reason in event.reason
+
+
+@posix
+def test_closing_the_stream_ends_a_conversion(tmp_path, program):
+    program("open(sys.argv[0] + '.started', 'w').close(); time.sleep(60)")
+    (tmp_path / "a.rtf").write_bytes(RTF)
+    made = sample_pdf(tmp_path / "first.pdf", ["one"])
+    with closing(read_pages([source(made), source(tmp_path / "a.rtf")], QUICK)) as events:
+        next(events)
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "soffice.started").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        start = time.monotonic()
+    assert time.monotonic() - start < 2
+
+
+@posix
+def test_the_program_stands_in_its_own_folder(tmp_path, program):
+    made = sample_pdf(tmp_path / "made.pdf", ["one"])
+    program("assert os.path.samefile('.', os.path.dirname(sys.argv[-1]))\n" + COPY.format(made=str(made)))
+    (tmp_path / "a.rtf").write_bytes(RTF)
+    assert [event.number for event in read_pages([source(tmp_path / "a.rtf")], QUICK) if isinstance(event, Page)] == [1]
+
+
+@posix
+def test_a_program_that_cannot_be_started_is_a_reason(tmp_path, program):
+    program("").chmod(0o600)
+    (tmp_path / "a.rtf").write_bytes(RTF)
+    (event,) = read_pages([source(tmp_path / "a.rtf")], QUICK)
+    assert event.reason == "LibreOffice cannot be started: Permission denied."
+
+
+def test_no_room_for_temporary_files_is_a_reason(tmp_path, program, monkeypatch):
+    program("")
+    (tmp_path / "a.rtf").write_bytes(RTF)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
+    (event,) = read_pages([source(tmp_path / "a.rtf")], QUICK)
+    assert "no folder for temporary files (No space left on device)" in event.reason
+
+
+@posix
+@pytest.mark.parametrize("path", ["{here}", ".", ""])
+def test_a_program_among_the_documents_is_not_run(tmp_path, monkeypatch, path):
+    for name in ("soffice", "libreoffice"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o700)
+    monkeypatch.setenv("PATH", path.format(here=tmp_path) + os.pathsep)
+    monkeypatch.setattr(office, "_MAC", tmp_path / "none")
+    monkeypatch.setattr(office, "_WINDOWS", tmp_path / "none")
+    monkeypatch.chdir(tmp_path)
+    assert office.find_libreoffice() is None
+    if path.startswith("{"):
+        monkeypatch.chdir("/")
+        assert office.find_libreoffice() == tmp_path / "soffice"
 
 
 @real

@@ -94,6 +94,20 @@ def test_excluded_folders_are_not_entered(tmp_path):
     assert "excluded" in reasons(entries, Skipped)["kb"]
 
 
+@posix
+def test_no_link_leads_into_an_excluded_folder(tmp_path):
+    inside = tmp_path / "kb" / "images" / "ab"
+    inside.mkdir(parents=True)
+    (inside / "crop.png").write_bytes(PNG)
+    (tmp_path / "kb2.pdf").write_bytes(PDF)
+    (tmp_path / "folder").symlink_to(inside.parent)
+    (tmp_path / "file.png").symlink_to(inside / "crop.png")
+    entries = list(find_sources([tmp_path, inside, inside / "crop.png"], exclude=[tmp_path / "kb"]))
+    assert ids(entries) == ["kb2.pdf"]
+    skipped = [entry.path.name for entry in entries if isinstance(entry, Skipped) and "excluded" in entry.reason]
+    assert skipped == ["kb", "file.png", "folder", "ab", "crop.png"]
+
+
 def test_a_missing_path_is_wrong_usage_at_once(tmp_path):
     with pytest.raises(InvalidInputError, match=r"no file or folder .*nothing"):
         find_sources([tmp_path, tmp_path / "nothing"])

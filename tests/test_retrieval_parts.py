@@ -19,19 +19,20 @@ from jina_rag.errors import IndexCorruptError, IndexMismatchError, IndexStateErr
 from jina_rag.retrieval.explain import Explanation, explain
 from jina_rag.retrieval.hubness import Background
 from jina_rag.retrieval.manifest import DocumentRecord, Manifest, Part
-from jina_rag.retrieval.places import describe, find_place
+from jina_rag.retrieval.places import describe, find_place, region_of
 from jina_rag.scoring import normalise, token_similarity
 from jina_rag.testing import FakeEmbedder, make_page, sample_pdf
 from jina_rag.types import Failure, Region, TokenGrid
 
 FOLDER = Path("images")
+CROP = f"ab/{'ab' * 32}.jpg"
 
 
 def place(page, question: str):
     """What the index would show of a page for a question."""
     embedder = FakeEmbedder()
     embedded = embedder.encode_document([page])
-    payload = describe(page, embedded.multi[0], embedded.grids[0], ["ab/crop.jpg"] * len(page.regions))
+    payload = describe(page, embedded.multi[0], embedded.grids[0], [CROP] * len(page.regions))
     return find_place(embedder.encode_query([question]).multi[0], payload, FOLDER)
 
 
@@ -45,8 +46,19 @@ def test_the_region_whose_words_match_is_named_with_its_crop():
     page = make_page(WORDS, regions=[Region("table", LEFT), Region("chart", RIGHT)])
     assert place(page, "rain").region.kind == "chart"
     found = place(page, "sun").region
-    assert (found.kind, found.box, found.image_path) == ("table", LEFT, FOLDER / "ab/crop.jpg")
+    assert (found.kind, found.box, found.image_path) == ("table", LEFT, FOLDER / CROP)
     assert 0.3 < found.score < 1
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", f"../{CROP}", "", None, 5, ["x"], "missing"])
+def test_a_region_whose_picture_is_named_oddly_has_none(name):
+    entry = {"kind": "chart", "box": [0, 0, 0.5, 0.5], "caption": "", "image": name}
+    if name == "missing":
+        del entry["image"]
+    payload = {"text": "", "regions": [entry]}
+    found = find_place(np.zeros((1, 4), dtype=np.float32), payload, FOLDER).region
+    assert (found.kind, found.image_path) == ("chart", None)
+    assert region_of(payload, [0, 0, 0.5, 0.5], FOLDER).image_path is None
 
 
 def test_no_region_when_the_rest_of_the_page_matches_better():

@@ -181,6 +181,15 @@ def test_addresses():
     ]:
         with pytest.raises(InvalidInputError, match=says):
             DocumentIndex.open(wrong)
+    for wrong in (
+        "http://user:s3cret@host:6333",
+        "https://user:s3cret@host/x?y=1",
+        "ftp://user:s3cret@h/c",
+        "http://user@h",
+    ):
+        with pytest.raises(InvalidInputError, match="must not hold a user") as caught:
+            Address.parse(wrong)
+        assert not any(part in str(caught.value) for part in ("s3cret", "user:", "host"))
     with pytest.raises(InvalidInputError, match="go with the address"):
         DocumentIndex.open("kb", files="x")
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jina_rag.errors import IndexCorruptError, IndexStateError, InvalidInputError
-from jina_rag.stores.images import ImageFiles
+from jina_rag.stores.images import ImageFiles, checked_name
 
 
 @pytest.fixture
@@ -44,6 +44,15 @@ def test_the_same_picture_is_kept_once(files):
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
 def test_any_kind_of_picture_is_kept(files, mode):
     assert files.path(files.put(picture(mode=mode))).is_file()
+
+
+def test_names_that_lead_elsewhere_are_none(files):
+    name = files.put(picture())
+    assert checked_name(name) == name
+    for wrong in ("", "/etc/passwd", "../" + name, name + "\n", name.upper(), name[3:], None, 5, [name]):
+        assert checked_name(wrong) is None
+        with pytest.raises(IndexCorruptError):
+            files.path(wrong)
 
 
 def test_names_of_an_absent_folder_and_of_strangers(files):

@@ -135,6 +135,35 @@ def test_payloads_must_be_json():
             schema.clean_payload(wrong)
 
 
+def nested(depth):
+    value = {"n": 1}
+    for _ in range(depth - 1):
+        value = {"n": value}
+    return value
+
+
+def test_payloads_are_not_nested_endlessly():
+    deep = nested(schema.MOST_DEPTH)
+    assert schema.clean_payload(deep) == deep
+    # What is taken as metadata is taken as the payload of a point, too.
+    assert schema.checked_payload({"meta": [deep]}) == {"meta": [deep]}
+    endless = []
+    endless.append(endless)
+    for wrong in ({"n": deep}, {"n": [deep]}, nested(126), nested(5000), endless):
+        with pytest.raises(InvalidInputError, match="nested deeper than 32"):
+            schema.clean_payload(wrong)
+        with pytest.raises(InvalidInputError, match="nested deeper than 32"):
+            schema.checked_payload({"meta": [wrong]})
+    with pytest.raises(InvalidInputError, match="not JSON"):
+        schema.clean_payload({1: nested(5000)})
+
+
+def test_numbers_that_no_float_holds_are_refused():
+    for number in (10**400, -(10**400), 10**5000):
+        with pytest.raises(InvalidInputError, match="more than 308 digits"):
+            schema.clean_payload({"n": number})
+
+
 def test_examples_in_the_docstrings():
     result = doctest.testmod(schema)
     assert result.attempted

@@ -1,8 +1,9 @@
 """Words with boxes from pixels: PP-OCR models, run in this process, on the processor, without any download.
 
-``rapidocr`` finds and reads the lines, with the ONNX files inside its wheel. What is about pages is in the
-modules of this package: which parts to search, which lines to leave out, text that stands on its side or its
-head, the order of reading, words. Nothing is written, nothing is fetched, nothing is printed.
+The networks are the ONNX files inside the wheel of ``rapidocr``, whose post-processing outlines the lines. All
+else is in the modules of this package: running them fast, which parts to search, which lines to leave out, text
+that stands on its side or its head, the order of reading, words. Nothing is written but a cache that is asked
+for, nothing is fetched, nothing is printed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def read_words(image: Image, *, max_side: int = DEFAULT_MAX_SIDE, min_score: flo
     """Read all words of an image.
 
     Safe to call from many threads at once; each call uses one processor. Text turned by a quarter or by half
-    is read too. Takes about a second for a screen of sparse text and several for a dense page.
+    is read too. Takes half a second for a screen of sparse text and two or three for a dense page.
 
     Args:
         image: Any mode; an alpha channel should be flattened before.

@@ -14,9 +14,10 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +25,12 @@ import numpy.typing as npt
 from jina_rag.ocr import weights
 from jina_rag.types import Float32, Word
 
+_T = TypeVar("_T")
+
 log = logging.getLogger(__name__)
 
 # To be raised with every change of this package that changes what is read.
-RECIPE = 2
+RECIPE = 1
 
 # Far more than a page holds; a damaged file must not fill the memory.
 _MAX_BYTES = 1 << 26
@@ -35,6 +38,7 @@ _MAX_BYTES = 1 << 26
 _PATIENCE = 5.0
 _TABLES = """
 PRAGMA secure_delete = ON;
+PRAGMA synchronous = NORMAL;
 CREATE TABLE IF NOT EXISTS areas (key TEXT PRIMARY KEY, words BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS uses (key TEXT, revision TEXT, PRIMARY KEY (key, revision)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_revision ON uses (revision);
@@ -62,33 +66,26 @@ def area_key(pixels: npt.NDArray[np.uint8], known: Float32, *, max_side: int, mi
 
 
 class OcrCache:
-    """Words by `area_key`, in one file that only its owner can read. Safe to use from many threads.
+    """Words by `area_key`, in one file that only its owner can read. Safe to use from many threads of one process.
 
     Nothing here ever fails: where the file is damaged or cannot be written, one warning is logged, and from then
     on nothing is found and nothing kept.
 
     Args:
-        path: The file; made if it does not exist, in a folder that does.
+        path: The file; made at the first use if it does not exist, in a folder that does.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
-        try:
-            # Before SQLite makes it, which would let others read it; the files beside it get the same mode.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            path.chmod(0o600)
-            self._database = sqlite3.connect(path, timeout=_PATIENCE, check_same_thread=False)
-            self._database.executescript(_TABLES)
-        except (OSError, sqlite3.Error) as error:
-            self._give_up(error)
+        self._closed = False
 
     @property
     def bytes(self) -> int:
         """Size of the file; 0 if there is none."""
         try:
-            return self._path.stat().st_size
+            return self.path.stat().st_size
         except OSError:
             return 0
 
@@ -97,56 +94,47 @@ class OcrCache:
 
         Args:
             key: See `area_key`.
-            revision: The document revision that they are wanted for; `forget` leaves them while it has need of
-                them.
+            revision: The document revision that they are wanted for; None if for none. `forget` leaves them as
+                long as it has not been told that one, too.
         """
-        with self._lock:
-            if self._database is None:
-                return None
-            try:
-                row = self._database.execute("SELECT words FROM areas WHERE key = ?", (key,)).fetchone()
-                found = None if row is None else _unpacked(row[0])
-                if found is not None and revision is not None:
-                    self._used(self._database, key, revision)
-            except (sqlite3.Error, ValueError, TypeError, zlib.error) as error:
-                self._give_up(error)
-                return None
-        return found
 
-    def put(self, key: str, words: Sequence[Word], revision: str) -> None:
+        def find(database: sqlite3.Connection) -> list[Word] | None:
+            row = database.execute("SELECT words FROM areas WHERE key = ?", (key,)).fetchone()
+            # What cannot be understood is as good as not there: it will be read again, and written over.
+            words = None if row is None else _unpacked(row[0])
+            # Looked up first: most hits write nothing, and so wait for no disk.
+            used = "SELECT 1 FROM uses WHERE key = ? AND revision = ?"
+            if words is not None and revision is not None and not database.execute(used, (key, revision)).fetchone():
+                database.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", (key, revision))
+            return words
+
+        return self._do(find)
+
+    def put(self, key: str, words: Sequence[Word], revision: str = "") -> None:
         """Keep the words of an area for a document revision."""
         value = zlib.compress(json.dumps([[word.text, *word.box] for word in words]).encode())
-        with self._lock:
-            if self._database is None:
-                return
-            try:
-                with self._database:
-                    self._database.execute(
-                        "INSERT INTO areas VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET words = excluded.words",
-                        (key, value),
-                    )
-                    self._database.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", (key, revision))
-            except sqlite3.Error as error:
-                self._give_up(error)
+
+        def keep(database: sqlite3.Connection) -> None:
+            database.execute("INSERT OR REPLACE INTO areas VALUES (?, ?)", (key, value))
+            database.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", (key, revision))
+
+        self._do(keep)
 
     def forget(self, revisions: Iterable[str]) -> None:
         """Drop, and overwrite, what was put or found for these document revisions and for no other."""
-        with self._lock:
-            if self._database is None:
-                return
-            try:
-                with self._database:
-                    self._database.executemany("DELETE FROM uses WHERE revision = ?", [(each,) for each in revisions])
-                    self._database.execute("DELETE FROM areas WHERE key NOT IN (SELECT key FROM uses)")
-            except sqlite3.Error as error:
-                self._give_up(error)
+        gone = [(revision,) for revision in revisions]
+
+        def drop(database: sqlite3.Connection) -> None:
+            database.executemany("DELETE FROM uses WHERE revision = ?", gone)
+            database.execute("DELETE FROM areas WHERE key NOT IN (SELECT key FROM uses)")
+
+        if gone:
+            self._do(drop)
 
     def close(self) -> None:
         """Close the file. Afterwards nothing is found and nothing kept."""
         with self._lock:
-            if self._database is not None:
-                self._database.close()
-                self._database = None
+            self._close()
 
     def __enter__(self) -> OcrCache:
         return self
@@ -156,32 +144,51 @@ class OcrCache:
     ) -> None:
         self.close()
 
-    def _used(self, database: sqlite3.Connection, key: str, revision: str) -> None:
-        # Looked up first: most hits write nothing, and so wait for no disk.
-        if database.execute("SELECT 1 FROM uses WHERE key = ? AND revision = ?", (key, revision)).fetchone() is None:
-            with database:
-                database.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", (key, revision))
+    def _do(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
+        """Run something on the database, all of it or nothing; None where that fails."""
+        with self._lock:
+            if self._closed:
+                return None
+            try:
+                if self._database is None:
+                    self._database = self._open()
+                with self._database:
+                    return work(self._database)
+            except (OSError, sqlite3.Error) as error:
+                self._close()
+                log.warning(
+                    "What OCR reads is not kept, because %s cannot be used: %s. Pages are read all the same; "
+                    "if it stays so, delete that file.",
+                    self.path,
+                    error,
+                )
+                return None
 
-    def _give_up(self, error: Exception) -> None:
+    def _open(self) -> sqlite3.Connection:
+        # Before SQLite makes it, which would let others read it; what it puts beside it gets the same mode.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        self.path.chmod(0o600)
+        database = sqlite3.connect(self.path, timeout=_PATIENCE, check_same_thread=False)
+        try:
+            database.executescript(_TABLES)
+        except sqlite3.Error:
+            database.close()
+            raise
+        return database
+
+    def _close(self) -> None:
+        self._closed = True
         if self._database is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._database.close()
             self._database = None
-        log.warning(
-            "What OCR reads is not kept, because %s cannot be used: %s. Pages are read all the same; "
-            "if it stays so, delete that file.",
-            self._path,
-            error,
-        )
 
 
-def _unpacked(value: bytes) -> list[Word]:
-    """Raises ValueError, TypeError or zlib.error if it is not what `put` wrote."""
-    unpacker = zlib.decompressobj()
-    data = unpacker.decompress(value, _MAX_BYTES)
-    if not unpacker.eof:
-        raise ValueError("an entry is cut short")
-    return [
-        Word(str(text), (float(x0), float(y0), float(x1), float(y1)), ocr=True)
-        for text, x0, y0, x1, y1 in json.loads(data)
-    ]
+def _unpacked(value: bytes) -> list[Word] | None:
+    """What was put; None if it is damaged."""
+    try:
+        unpacker = zlib.decompressobj()
+        entries = json.loads(unpacker.decompress(value, _MAX_BYTES))
+        return [Word(str(text), (float(x0), float(y0), float(x1), float(y1)), True) for text, x0, y0, x1, y1 in entries]
+    except (ValueError, TypeError, RecursionError, zlib.error):
+        return None

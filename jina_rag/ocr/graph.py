@@ -174,6 +174,8 @@ class Graph:
         """The number that begins at a byte, seven bits a byte, and the position after it."""
         number = shift = 0
         while True:
+            if position >= len(self._data):
+                raise ValueError("no ONNX file: it ends within a number")
             byte = self._data[position]
             number |= (byte & 127) << shift
             position += 1

@@ -301,15 +301,13 @@ class Manifest:
             ingested: When it was made, in seconds since 1970; now if None.
         """
         with self._write() as db:
-            # The points have been written with this document in them; what was stale before stays so.
-            (stale,) = db.execute("SELECT stale FROM contents WHERE sha256 = ?", (record.sha256,)).fetchone()
             _put(db, record)
             db.execute(
-                "UPDATE contents SET state = 'done', failures = ?, warnings = ?, ingested = ?, by_name = ?, stale = ?,"
+                "UPDATE contents SET state = 'done', failures = ?, warnings = ?, ingested = ?, by_name = ?,"
                 " pages = (SELECT COUNT(*) FROM parts WHERE parts.sha256 = contents.sha256 AND kind = 'page'),"
                 " regions = (SELECT COUNT(*) FROM parts WHERE parts.sha256 = contents.sha256 AND kind != 'page')"
                 " WHERE sha256 = ?",
-                (_dump(failures), _dump(warnings), ingested or time.time(), by_name, stale, record.sha256),
+                (_dump(failures), _dump(warnings), ingested or time.time(), by_name, record.sha256),
             )
             if replacing is not None:
                 db.execute("DELETE FROM documents WHERE doc_id = ?", (replacing,))
