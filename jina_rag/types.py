@@ -255,14 +255,14 @@ class IngestReport:
     """What became of every file.
 
     Attributes:
-        documents: Documents newly indexed or replaced in this run.
+        documents: Documents newly indexed or replaced in this run, copies of others included.
         pages: Their pages.
         regions: Charts, tables and figures found on them.
         unchanged: Documents that were already indexed as they are, moved ones included.
         moved: Of these, documents whose file has another name or folder now.
         removed: Documents taken out.
         repeated: Pages of this run that nearly repeat an earlier one; they are stored and marked.
-        duplicates: Files with the same bytes as another one: stored once, cited at all places.
+        duplicates: Of the documents, files with the same bytes as another one: stored once, cited at all places.
         skipped: Files passed over on purpose, with the reason (not a document, hidden).
         failed: Files and pages that could not be indexed, with the reason.
         warnings: Indexed all the same, but worth a look.

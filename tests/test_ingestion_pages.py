@@ -131,7 +131,7 @@ def test_it_never_runs_further_ahead_than_asked(tmp_path, monkeypatch):
 def test_ocr_runs_in_parallel_and_order_is_kept(tmp_path, monkeypatch):
     both = threading.Barrier(2, timeout=20)
 
-    def read(image, areas, known=()):
+    def read(image, areas, **options):
         both.wait()
         return [Word(f"read{image.width}", (0, 0, 1, 1), ocr=True)]
 

@@ -82,7 +82,7 @@ def test_a_renamed_picture_without_words_is_found_by_its_new_name(index, tmp_pat
 def test_copies_are_stored_once_and_cited_at_all_places(index, docs, embedder):
     shutil.copy(docs / "animals.pdf", docs / "reports" / "copy.pdf")
     report = index.ingest(docs, settings=NO_OCR)
-    assert (report.documents, report.pages) == (2, 4)
+    assert (report.documents, report.pages) == (3, 4)
     assert [entry.path.name for entry in report.duplicates] == ["copy.pdf"]
     assert "animals.pdf" in report.duplicates[0].reason
     assert embedded(embedder) == 4
@@ -99,7 +99,7 @@ def test_copies_are_stored_once_and_cited_at_all_places(index, docs, embedder):
     # A copy of what is in the index already.
     shutil.copy(docs / "animals.pdf", docs / "third.pdf")
     report = index.ingest(docs, settings=NO_OCR)
-    assert (report.documents, report.unchanged, len(report.duplicates)) == (0, 3, 1)
+    assert (report.documents, report.unchanged, len(report.duplicates)) == (1, 3, 1)
     assert index.delete("animals.pdf") == 1
     hit = index.search("whales", k=1)[0]
     assert hit.doc_id == "reports/copy.pdf"
@@ -604,3 +604,24 @@ def test_what_a_killed_run_has_written_and_not_noted_is_swept(index, docs):
     index.ingest(docs, settings=NO_OCR)
     assert stored(index) == before
     assert not list(handle.images.folder.rglob("*.tmp"))
+
+
+def test_what_ocr_has_read_is_not_read_again_and_goes_with_its_document(index, tmp_path, monkeypatch):
+    reads = []
+
+    def read(pixels, *args, **options):
+        reads.append(pixels.shape)
+        return []
+
+    monkeypatch.setattr("jina_rag.ocr.lines.read_lines", read)
+    picture = Image.effect_noise((80, 60), 90)
+    picture.save(tmp_path / "a.png")
+    settings = IngestSettings(isolate=False)
+    index.ingest(tmp_path / "a.png", settings=settings)
+    assert len(reads) == 1
+    index.ingest(tmp_path / "a.png", settings=settings, again=True)
+    assert len(reads) == 1
+    assert index.stats().bytes["ocr"] > 0
+    index.delete("a.png")
+    index.ingest(tmp_path / "a.png", settings=settings)
+    assert len(reads) == 2

@@ -7,6 +7,7 @@ send its parent a wrong page.
 from __future__ import annotations
 
 import json
+import os
 import math
 import struct
 from collections.abc import Mapping
@@ -81,8 +82,8 @@ def pack_request(source: SourceFile, settings: IngestSettings) -> dict[str, Any]
     wanted["passwords"] = list(settings.passwords_for(source.path))
     return {
         "op": "open",
-        "path": str(source.path),
-        "root": str(source.root),
+        "path": os.path.abspath(source.path),
+        "root": os.path.abspath(source.root),
         "doc_id": source.doc_id,
         "kind": source.kind,
         "settings": wanted,

@@ -86,7 +86,7 @@ def _limit_memory(extra: int) -> None:
     except (ImportError, OSError):
         return  # Windows and macOS cannot be held to it
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = pages * resource.getpagesize() + extra
+    wanted = min(pages * resource.getpagesize() + extra, 1 << 62)
     resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 

@@ -207,6 +207,7 @@ class Ingestion:
         if placed.how == "duplicate" and other is not None:
             reason = f"It has the same content as {other.doc_id}: stored once, cited at both places."
             self._duplicates.append(Failure(record.path, reason))
+            self._tally(documents=now.pages > 0)
         else:
             self._tally(unchanged=now.pages > 0, moved=placed.how == "moved")
 
