@@ -720,8 +720,9 @@ def test_a_new_index_loads_its_model_once(docs, tmp_path, monkeypatch):
 def test_ctrl_c_during_ingest_leaves_a_usable_index(cli, tmp_path):
     folder, kb = tmp_path / "docs", tmp_path / "kb"
     folder.mkdir()
-    for d in range(10):
-        sample_pdf(folder / f"doc{d}.pdf", [f"juniper document {d} page {p}" for p in range(4)])
+    for d in range(20):
+        words = " and more words that take their time" * 25
+        sample_pdf(folder / f"doc{d}.pdf", [f"juniper document {d} page {p}{words}" for p in range(6)])
     command = [sys.executable, "-m", "jina_rag", "ingest", folder, "--index", kb, "--ocr", "never", "--json"]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60

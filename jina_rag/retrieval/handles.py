@@ -149,8 +149,8 @@ def check_model(embedder: str | Embedder | None, handle: Handle) -> None:
     elif embedder.fingerprint != settings["fingerprint"]:
         raise IndexMismatchError(
             f"The index at {handle.location} was built with {settings['fingerprint']} "
-            f"(jina-rag {settings['version']}), but the model at hand is {embedder.fingerprint}: ingest into a "
-            "new folder."
+            f"(jina-rag {settings['version']}), but the model at hand is {embedder.fingerprint}: pass an "
+            "embedder that is loaded as that one was (task, max_pixels, revision), or ingest into a new folder."
         )
 
 
