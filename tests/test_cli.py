@@ -736,14 +736,14 @@ def test_ctrl_c_during_ingest_leaves_a_usable_index(cli, tmp_path):
     assert b"Traceback" not in err
     report = json.loads(out)
     assert report["interrupted"] is True
-    assert report["documents"] < 10
+    assert report["documents"] < 20
     assert cli("search", "juniper", "-i", kb).code == 0
     finished = cli("ingest", folder, "--index", kb, "--ocr", "never", "--json")
     assert finished.code == 0
-    assert finished.json["documents"] + finished.json["unchanged"] == 10
+    assert finished.json["documents"] + finished.json["unchanged"] == 20
     assert finished.json["unchanged"] == report["documents"]
     info = cli("info", "-i", kb, "--json").json
-    assert (info["documents"], info["pages"], info["pending"]) == (10, 40, 0)
+    assert (info["documents"], info["pages"], info["pending"]) == (20, 120, 0)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are different there")

@@ -139,7 +139,8 @@ def test_ocr_runs_in_parallel_and_order_is_kept(tmp_path, monkeypatch):
     for number, width in enumerate((30, 40, 50, 60)):
         Image.new("RGB", (width, 20), "white").save(tmp_path / f"{number}.png")
     sources = [SourceFile(path, tmp_path, path.name, "image") for path in sorted(tmp_path.glob("*.png"))]
-    found = [event.text for event in read_pages(sources, IngestSettings(workers=2, isolate=False)) if isinstance(event, Page)]
+    settings = IngestSettings(workers=2, isolate=False)
+    found = [event.text for event in read_pages(sources, settings) if isinstance(event, Page)]
     assert found == ["read30", "read40", "read50", "read60"]
 
 
@@ -158,7 +159,8 @@ def test_ocr_words_follow_those_of_the_text_layer(tmp_path):
     box = page.words[2].box
     assert box[0] == pytest.approx(40 / 400, abs=0.03)
     assert box[1] == pytest.approx(165 / 300, abs=0.05)
-    (page,) = [event for event in read_pages([source], IngestSettings(ocr="never", isolate=False)) if isinstance(event, Page)]
+    settings = IngestSettings(ocr="never", isolate=False)
+    (page,) = [event for event in read_pages([source], settings) if isinstance(event, Page)]
     assert page.text == "Layer text"
 
 

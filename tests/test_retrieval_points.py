@@ -168,9 +168,8 @@ def test_as_many_pages_as_asked_for_are_found_however_many_regions_there_are(tmp
     embedder = Square()
     maker = PointMaker(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
     boxes = [(0.0, 0.2 * n, 1.0, 0.2 * n + 0.2) for n in range(4)]
-    pages = [
-        make_page(f"sun number{n} " * 16, number=n, regions=[Region("table", box) for box in boxes]) for n in range(1, 61)
-    ]
+    regions = [Region("table", box) for box in boxes]
+    pages = [make_page(f"sun number{n} " * 16, number=n, regions=regions) for n in range(1, 61)]
     made = maker.make(RECORDS, list(zip(pages, maker.encode(pages), strict=True)), {})
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         handle = index._alive

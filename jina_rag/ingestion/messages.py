@@ -7,8 +7,8 @@ send its parent a wrong page.
 from __future__ import annotations
 
 import json
-import os
 import math
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict
