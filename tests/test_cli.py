@@ -724,7 +724,13 @@ def test_ctrl_c_during_ingest_leaves_a_usable_index(cli, tmp_path):
         words = " and more words that take their time" * 25
         sample_pdf(folder / f"doc{d}.pdf", [f"juniper document {d} page {p}{words}" for p in range(6)])
     command = [sys.executable, "-m", "jina_rag", "ingest", folder, "--index", kb, "--ocr", "never", "--json"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # Where these tests run in the background of a shell, Ctrl-C is ignored, and so it would be by what they start.
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not any((kb / "images").rglob("*.jpg")):
         assert running.poll() is None, running.communicate()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import shlex
 import stat
 import sys
 import tempfile
@@ -94,8 +95,10 @@ def program(tmp_path, monkeypatch):
     """A stand-in that "converts" whatever it gets; `program("code")` writes it."""
 
     def write(code: str):
-        file = tmp_path / "soffice"
-        file.write_text(f"#!{sys.executable}\nimport sys, os, time, shutil, subprocess\n{code}\n")
+        file, script = tmp_path / "soffice", tmp_path / "soffice.txt"
+        script.write_text(f"import sys, os, time, shutil, subprocess\n{code}\n")
+        # Through a shell: the path of an interpreter may hold spaces, which a first line does not bear.
+        file.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(script))} "$@"\n')
         file.chmod(file.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setattr(office, "find_libreoffice", lambda: file)
         return file
