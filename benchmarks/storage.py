@@ -1,9 +1,9 @@
 """What every way of keeping vectors costs on disk, and what it costs in quality.
 
-    python benchmarks/storage.py JUDGED_FOLDER --index DIR [--quick]
+    python benchmarks/storage.py JUDGED_FOLDER [--index DIR] [--quick]
 
-JUDGED_FOLDER is what ``jina-rag evaluate`` takes. The documents are embedded once, into the index DIR (made on the
-first run, "exact"). For every setting a store is then written from the vectors of that index, closed, measured, opened
+JUDGED_FOLDER is what ``jina-rag evaluate`` takes. The documents are embedded once, into an index (DIR, or one
+that is thrown away). For every setting a store is then written from the vectors of that index, closed, measured, opened
 again and asked all questions; pages are scored as `retrieval.search` scores them. Columns:
 
 rows        multi-vector rows a page, those of its charts, tables and figures included
@@ -206,16 +206,18 @@ def _correlation(one: Float32, other: Float32) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--index", type=Path, help="keep the index here for another run")
     parser.add_argument("--quick", action="store_true", help="only the presets")
     arguments = parser.parse_args()
     folder = read_folder(arguments.folder)
-    with DocumentIndex.open(arguments.index, storage="exact") as index:
-        index.ingest(list(folder.documents.values()))
-    settings = peek_settings(arguments.index / MANIFEST)
-    embedder = load_embedder(settings["embedder"])
-    with EdgeStore.open(arguments.index / VECTORS, dim=settings["dim"], multi_dim=settings["multi_dim"]) as store:
-        points = [point for hit in store.scroll() for point in store.fetch([hit.id])]
+    with tempfile.TemporaryDirectory() as scratch:
+        place = arguments.index or Path(scratch) / "index"
+        with DocumentIndex.open(place, storage="exact") as index:
+            index.ingest(list(folder.documents.values()))
+        settings = peek_settings(place / MANIFEST)
+        embedder = load_embedder(settings["embedder"])
+        with EdgeStore.open(place / VECTORS, dim=settings["dim"], multi_dim=settings["multi_dim"]) as store:
+            points = [point for hit in store.scroll() for point in store.fetch([hit.id])]
     bench = Bench(folder, points, embedder)
     pages = len(bench.pages)
     print(f"{pages} pages, {len(points) - pages} charts, tables and figures, {len(folder.queries)} questions")
