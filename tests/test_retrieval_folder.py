@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -625,3 +626,70 @@ def test_what_ocr_has_read_is_not_read_again_and_goes_with_its_document(index, t
     index.delete("a.png")
     index.ingest(tmp_path / "a.png", settings=settings)
     assert len(reads) == 2
+
+
+def test_sync_keeps_what_it_could_not_look_at(index, docs, tmp_path, monkeypatch):
+    index.ingest(docs, settings=NO_OCR)
+    shutil.move(docs / "reports" / "energy.pdf", tmp_path / "away.pdf")
+    real = os.scandir
+
+    def scandir(path):
+        if os.fspath(path).endswith("reports"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        report = index.ingest(docs, settings=NO_OCR, sync=True)
+    assert [failure.path.name for failure in report.failed] == ["reports"]
+    assert report.removed == 0
+    assert index.ingest(docs, settings=NO_OCR, sync=True).removed == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links")
+def test_sync_keeps_everything_where_the_given_link_leads_nowhere(index, docs, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(docs)
+    index.ingest(link, settings=NO_OCR)
+    docs.rename(tmp_path / "elsewhere")
+    report = index.ingest(link, settings=NO_OCR, sync=True)
+    assert report.removed == 0
+    assert len(index.documents()) == 2
+
+
+def test_sync_with_a_glob_removes_what_the_glob_means(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    sample_pdf(docs / "new.pdf", ["penguins"])
+    (docs / "animals.pdf").unlink()
+    (docs / "reports" / "energy.pdf").unlink()
+    assert index.ingest(str(docs / "[an]*.pdf"), settings=NO_OCR, sync=True).removed == 1
+    assert ids(index) == ["new.pdf", "reports/energy.pdf"]
+
+
+def test_a_copy_takes_what_was_made_again_and_refuses_to_overwrite_another_document(index, docs, tmp_path, embedder):
+    index.ingest(docs, settings=NO_OCR)
+    assert index.copy_to(tmp_path / "other") == 4
+    index.ingest(docs / "animals.pdf", settings=NO_OCR, again=True)
+    assert index.copy_to(tmp_path / "other") == 2, "what was made again since"
+    (tmp_path / "foreign").mkdir()
+    sample_pdf(tmp_path / "foreign" / "animals.pdf", ["penguins"])
+    with DocumentIndex.open(tmp_path / "third", embedder=embedder) as third:
+        third.ingest(tmp_path / "foreign", settings=NO_OCR)
+    with pytest.raises(IndexMismatchError, match=r"another document by the name of animals\.pdf"):
+        index.copy_to(tmp_path / "third")
+
+
+def test_points_that_a_killed_run_has_written_and_not_noted_are_swept(index, docs, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupting(patch, index, "flush")
+        with pytest.raises(KeyboardInterrupt):
+            index.ingest(docs / "animals.pdf", settings=NO_OCR)
+    handle = index._alive
+    ((sha256, done),) = handle.manifest.contents()
+    assert not done
+    (whole, *_) = handle.store.fetch([handle.manifest.parts(sha256)[0].part_id])
+    stray = "00000000-0000-4000-8000-000000000001"
+    handle.store.upsert([replace(whole, id=stray)])
+    index.ingest(docs, settings=NO_OCR)
+    assert handle.store.fetch([stray]) == []
+    assert index.verify() == []

@@ -198,3 +198,26 @@ def test_a_server_that_is_not_there(tmp_path):
     with pytest.raises(IndexStateError, match="No Qdrant server answers"):
         DocumentIndex.open("http://127.0.0.1:9/docs?retries=0&timeout=2", files=tmp_path / "files")
     assert not (tmp_path / "files").exists()
+
+
+def test_who_has_other_files_may_search_and_not_change(url, docs, tmp_path):
+    embedder = FakeEmbedder()
+    with open_(url, tmp_path, embedder=embedder) as index:
+        index.ingest(docs, settings=NO_OCR)
+    with DocumentIndex.open(url, embedder=embedder, create=False, files=tmp_path / "elsewhere") as guest:
+        hit = guest.search("whales sing", k=1)[0]
+        assert guest.explain("whales sing", hit).brightest is not None
+        for change in (
+            lambda: guest.ingest(docs, settings=NO_OCR),
+            lambda: guest.delete("animals.pdf"),
+            lambda: guest.copy_to(tmp_path / "copy"),
+        ):
+            with pytest.raises(IndexStateError, match="filled with another folder of files"):
+                change()
+        with pytest.raises(InvalidInputError, match="listed elsewhere"):
+            guest.search("whales", filter={"path": "*"})
+        (problem,) = guest.verify()
+        assert "listed elsewhere" in problem.what
+    with open_(url, tmp_path, embedder=embedder) as index:
+        assert index.verify() == []
+        assert index.ingest(docs, settings=NO_OCR).unchanged == 2

@@ -397,3 +397,21 @@ def test_without_a_log_each_change_is_written_out_and_payloads_once_a_call(tmp_p
         assert watched.calls == ["update", "flush"]
     with open_(tmp_path) as store:
         assert sorted(hit.payload["n"] for hit in store.scroll()) == [11, 12, 13]
+
+
+def test_the_shard_is_loaded_anew_after_so_many_bytes_and_nothing_is_lost(tmp_path, monkeypatch):
+    """Mapped files count as memory: without this it would grow with the index."""
+    monkeypatch.setattr("jina_rag.stores.qdrant_edge._RELIEF", 20_000)
+    rng = np.random.default_rng(0)
+    points = [Point(str(uuid.UUID(int=n + 1)), multi=rng.normal(size=(20, 8)).astype("f4")) for n in range(12)]
+    with EdgeStore.open(tmp_path / "store", dim=4, multi_dim=8) as store:
+        shards = [store._shard]
+        for point in points:
+            store.upsert([point])
+            if store._shard is not shards[-1]:
+                shards.append(store._shard)
+            assert store.count() == int(uuid.UUID(point.id))
+        assert store._mapped <= 20_000
+        assert len(shards) > 1
+        for point, kept in zip(points, store.fetch([point.id for point in points]), strict=True):
+            np.testing.assert_allclose(kept.multi, point.multi, atol=5e-3)

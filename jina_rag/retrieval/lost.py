@@ -49,11 +49,7 @@ def gone(
             record
             for record in manifest.documents()
             if record.doc_id not in left
-            and (
-                place == record.path
-                or place in record.path.parents
-                or fnmatch.fnmatchcase(str(record.path), str(place))
-            )
+            and _is_under(record.path, place)
             and not any(folder in record.path.parents for folder in blind)
             and is_gone(record.path)
         ]
