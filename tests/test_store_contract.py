@@ -438,6 +438,25 @@ def test_prefetch_scores_the_union_of_both_stages(store):
         store.search(question(), limit=9, prefetch=Prefetch())
 
 
+def test_regions_have_a_stage_of_their_own_and_crowd_out_no_page(store):
+    kinds = ["page", "chart", "table", "figure"]
+    points = [point(n, kind=kinds[n % 4], lexical={1: float(n)}) for n in range(1, 25)]
+    store.upsert(points)
+    dense, lexical = np.ones(DIM, "f4"), sparse({1: 1.0})
+    ask = {"dense": dense, "lexical": lexical}
+
+    def nearest(count, pages):
+        mine = [p for p in points if (p.payload["kind"] == "page") is pages]
+        return {p.payload["n"] for p in sorted(mine, key=lambda p: -float(p.dense @ dense))[:count]}
+
+    def found(prefetch, **options):
+        return set(numbers(store.search(question(), limit=99, prefetch=prefetch, **ask, **options)))
+
+    assert found(Prefetch(2, 0, 5)) == nearest(2, True) | nearest(5, False)
+    assert found(Prefetch(0, 2, 1)) == {24, 20} | nearest(1, False)
+    assert found(Prefetch(6, 0, 5), where={"kind": "page"}) == nearest(6, True)
+
+
 def test_the_filter_comes_before_the_candidates_are_chosen(store):
     points = [point(n, lexical={1: 9.0 if n < 10 else 1.0}, doc_id="a" if n < 10 else "b") for n in range(20)]
     for n, item in enumerate(points):
