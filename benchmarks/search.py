@@ -92,10 +92,10 @@ def bare(index: DocumentIndex, dense, question: str, multi, limit: int):
     request = engine.QueryRequest(
         query=engine.Query.Nearest(multi.tolist(), using=schema.MULTI),
         prefetches=[
-            engine.Prefetch(query=engine.Query.Nearest(dense.tolist(), using=schema.DENSE), limit=PREFETCH.dense),
+            engine.Prefetch(query=engine.Query.Nearest(dense.tolist(), using=schema.DENSE), limit=PREFETCH.limit),
             engine.Prefetch(
                 query=engine.Query.Nearest(sparse(engine, lexical.query_vector(question)), using=schema.LEXICAL),
-                limit=PREFETCH.lexical,
+                limit=PREFETCH.lexical_limit,
             ),
         ],
         limit=limit,

@@ -120,6 +120,11 @@ class Reranker(Protocol):
         """The name it was loaded by."""
         ...
 
+    @property
+    def reads(self) -> Literal["words", "pixels"]:
+        """What it is best given of a page: its words, or its picture."""
+        ...
+
     def score(self, query: Input, documents: Sequence[Input]) -> Float32:
         """Return shape (len(documents),) float32 in [0, 1], in the order of `documents`."""
         ...

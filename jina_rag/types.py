@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from jina_rag.errors import InvalidInputError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -21,8 +23,28 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 Box: TypeAlias = tuple[float, float, float, float]
 RegionKind: TypeAlias = Literal["chart", "table", "figure"]
 Scalar: TypeAlias = str | int | float | bool
-Where: TypeAlias = Mapping[str, Scalar | Sequence[Scalar]]
-"""A filter on a point's payload: every key must equal its value, or one of its values if it is a sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A filter's value: numbers between two ends, each of which may be left open.
+
+    Attributes:
+        gte: At least this.
+        lte: At most this.
+        gt: More than this.
+        lt: Less than this.
+    """
+
+    gte: float | None = None
+    lte: float | None = None
+    gt: float | None = None
+    lt: float | None = None
+
+
+Where: TypeAlias = Mapping[str, Scalar | Sequence[Scalar] | Range]
+"""A filter on a point's payload: every key must equal its value, or one of its values if it is a sequence, or lie in
+the range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +150,14 @@ class Embeddings:
         single: Shape (n, dim) float32, L2-normalised; None if not asked for.
         multi: n arrays of shape (tokens_i, multi_dim) float32, rows L2-normalised; None if not asked for.
         grids: n grids beside `multi`, each None where the input has no places (plain text).
+        tokens: n tuples beside `multi`: what each row stands for, as text (the piece of a word, "" for what is no
+            text); None where the embedder does not tell, and each None where the input is no text.
     """
 
     single: Float32 | None = None
     multi: list[Float32] | None = None
     grids: list[TokenGrid | None] | None = None
+    tokens: list[tuple[str, ...] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,18 +198,37 @@ class StoreHit:
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """How many candidates each cheap stage hands to exact MaxSim.
+    """The first stage of a search: how many candidates each cheap vector hands to exact MaxSim.
 
     Attributes:
-        dense: By the dense vector.
-        lexical: By the lexical one.
-        regions: Charts, tables and figures by the dense vector. Where it is above 0, the other two are for pages only,
-            so that the regions of some pages do not crowd out other pages.
+        limit: Pages by the dense vector.
+        lexical: Whether pages are also found by exact terms, and how many; True for 50.
+        regions: Whether charts, tables and figures are candidates of their own by the dense vector, and how many;
+            True for 50. Where they are, the other two are for pages only, so that regions of some pages do not crowd
+            out other pages.
+        exhaustive: In an index of up to so many pages there is no first stage: every page is scored. (Stores have no
+            use for it.)
     """
 
-    dense: int = 60
-    lexical: int = 50
-    regions: int = 0
+    limit: int = 150
+    lexical: bool | int = True
+    regions: bool | int = True
+    exhaustive: int = 400
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "lexical", "regions", "exhaustive"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
+                raise InvalidInputError(f"Prefetch.{name} is {getattr(self, name)!r}; it counts pages: 0 or more.")
+
+    @property
+    def lexical_limit(self) -> int:
+        """How many candidates come by exact terms."""
+        return 50 if self.lexical is True else int(self.lexical)
+
+    @property
+    def region_limit(self) -> int:
+        """How many regions are candidates."""
+        return 50 if self.regions is True else int(self.regions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +247,38 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
+class SimilarPage:
+    """A page that shows nearly the same as a hit, and was folded into it.
+
+    Attributes:
+        location: The file that holds it.
+        page: 1-based.
+        similarity: 0 to 1; see `jina_rag.retrieval.dedup`.
+    """
+
+    location: Location
+    page: int
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one stage of a search made of one page.
+
+    Attributes:
+        stage: ``"dense"``, ``"lexical"``, ``"region"``, ``"maxsim"``, ``"rescore"``, ``"rerank"``.
+        rank: The page's rank there, from 1; None where the stage gives a score but no order.
+        score: Higher is better; comparable within the stage only.
+        note: What else there is to say, as a phrase.
+    """
+
+    stage: str
+    rank: int | None
+    score: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredPage:
     """A page found for a question.
 
@@ -210,7 +286,8 @@ class ScoredPage:
         doc_id: Path relative to the ingested root.
         path: The file as it was ingested.
         page: 1-based.
-        score: Higher is better; comparable within one question only.
+        score: That of the last stage that judged the page. Higher is better; comparable within one question, among
+            hits of one `stage`.
         region: The chart, table or figure that answers best, when it matched better than the rest of the page.
         image_path: The page screenshot beside the index.
         snippet: The words around the best match; empty for a page without words.
@@ -219,6 +296,11 @@ class ScoredPage:
         copies: Other files with the same bytes, which hold this page, too.
         repeats: The earlier page, as (doc_id, page), that this one nearly repeats; None if there is none.
         page_id: Of its point in the store.
+        stage: The stage that gave `score`: ``"rescore"`` or ``"rerank"``.
+        scores: Score of each stage that has judged the page, by its name.
+        steps: Which stage put the page where, in order; empty unless the search was asked to explain.
+        other_pages: Further pages of the document that were found, best first, where hits are grouped by document.
+        similar: Pages that show nearly the same, folded into this one where a search was asked to do so.
     """
 
     doc_id: str
@@ -233,6 +315,11 @@ class ScoredPage:
     copies: tuple[Location, ...] = ()
     repeats: tuple[str, int] | None = None
     page_id: str = ""
+    stage: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+    other_pages: tuple[int, ...] = ()
+    similar: tuple[SimilarPage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ def test_a_region_leads_to_a_page_that_is_no_candidate_itself(tmp_path, monkeypa
         encoded = embedder.encode_query(["rain"])
 
         def candidates(regions):
-            monkeypatch.setattr(search, "PREFETCH", search.Prefetch(dense=1, lexical=0, regions=regions))
+            monkeypatch.setattr(search, "PREFETCH", search.Prefetch(limit=1, lexical=0, regions=regions))
             found = index._search._candidates("rain", encoded.single[0], encoded.multi[0], {}, 1)
             return {candidate.page_id: candidate.score for candidate in found}
 
@@ -164,7 +164,7 @@ def test_a_region_leads_to_a_page_that_is_no_candidate_itself(tmp_path, monkeypa
 
 def test_as_many_pages_as_asked_for_are_found_however_many_regions_there_are(tmp_path, monkeypatch):
     monkeypatch.setattr(search, "EXHAUSTIVE_PAGES", 10)
-    monkeypatch.setattr(search, "PREFETCH", search.Prefetch(dense=10, lexical=5, regions=5))
+    monkeypatch.setattr(search, "PREFETCH", search.Prefetch(limit=10, lexical=5, regions=5))
     embedder = Square()
     maker = PointMaker(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
     boxes = [(0.0, 0.2 * n, 1.0, 0.2 * n + 0.2) for n in range(4)]

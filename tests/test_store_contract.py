@@ -110,7 +110,7 @@ def test_it_is_a_store(store):
 def test_an_empty_store_answers_with_nothing(store):
     assert store.count() == 0
     assert store.search(question(), limit=3) == []
-    assert store.search(question(), limit=3, dense=np.ones(DIM, "f4"), prefetch=Prefetch()) == []
+    assert store.search(question(), limit=3, dense=np.ones(DIM, "f4"), prefetch=Prefetch(60, 50, 0)) == []
     assert store.nearest(np.ones(DIM, "f4"), limit=3) == []
     assert store.nearest(sparse({1: 1.0}), limit=3) == []
     assert store.fetch([key(1)]) == []
@@ -185,7 +185,7 @@ def test_parts_of_payloads_are_changed_and_what_filters_see_with_them(store):
         np.testing.assert_array_equal(found.dense, given_point.dense)
         np.testing.assert_allclose(found.multi, given_point.multi, atol=HALF)
         assert sorted(found.lexical.indices) == sorted(given_point.lexical.indices)
-    ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(9, 9)}
+    ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(9, 9, 0)}
     for where, expected in [
         ({"meta.year": 2024}, [0]),
         ({"meta.year": 2025}, [1]),
@@ -407,7 +407,7 @@ def test_points_without_a_multi_vector_are_stored_but_never_searched(store):
     empty = Point(key(5), dense=np.full(DIM, 9, "f4"), multi=np.zeros((0, MULTI_DIM), "f4"), payload={"n": 5})
     store.upsert([point(1), point(2, rows=0, lexical={1: 1.0}), empty])
     assert numbers(store.search(question(), limit=9)) == [1]
-    ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(9, 9)}
+    ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(9, 9, 0)}
     assert numbers(store.search(question(), limit=9, **ask)) == [1]
     assert numbers(store.nearest(np.ones(DIM, "f4"), limit=1)) == [5]
     assert store.count() == 3
@@ -421,21 +421,21 @@ def test_prefetch_scores_the_union_of_both_stages(store):
     everything = {hit.payload["n"]: hit.score for hit in store.search(question(), limit=99)}
     nearest_dense = set(np.argsort([-float(p.dense @ dense) for p in points])[:5].tolist())
     for sizes, given_vectors, expected in [
-        (Prefetch(5, 3), {"dense": dense, "lexical": lexical}, nearest_dense | {20, 16, 12}),
-        (Prefetch(5, 0), {"dense": dense, "lexical": lexical}, nearest_dense),
-        (Prefetch(5, 3), {"dense": dense}, nearest_dense),
-        (Prefetch(5, 3), {"lexical": lexical}, {20, 16, 12}),
-        (Prefetch(0, 2), {"dense": dense, "lexical": lexical}, {20, 16}),
-        (Prefetch(99, 0), {"dense": dense}, set(range(24))),
-        (Prefetch(5, 5), {"lexical": sparse({77: 1.0})}, set()),
-        (Prefetch(5, 5), {"lexical": sparse({})}, set()),
+        (Prefetch(5, 3, 0), {"dense": dense, "lexical": lexical}, nearest_dense | {20, 16, 12}),
+        (Prefetch(5, 0, 0), {"dense": dense, "lexical": lexical}, nearest_dense),
+        (Prefetch(5, 3, 0), {"dense": dense}, nearest_dense),
+        (Prefetch(5, 3, 0), {"lexical": lexical}, {20, 16, 12}),
+        (Prefetch(0, 2, 0), {"dense": dense, "lexical": lexical}, {20, 16}),
+        (Prefetch(99, 0, 0), {"dense": dense}, set(range(24))),
+        (Prefetch(5, 5, 0), {"lexical": sparse({77: 1.0})}, set()),
+        (Prefetch(5, 5, 0), {"lexical": sparse({})}, set()),
     ]:
         hits = store.search(question(), limit=99, prefetch=sizes, **given_vectors)
         assert set(numbers(hits)) == expected
         for hit in hits:
             assert hit.score == pytest.approx(everything[hit.payload["n"]], abs=1e-4)
     with pytest.raises(InvalidInputError, match="dense or a lexical"):
-        store.search(question(), limit=9, prefetch=Prefetch())
+        store.search(question(), limit=9, prefetch=Prefetch(60, 50, 0))
 
 
 def test_regions_have_a_stage_of_their_own_and_crowd_out_no_page(store):
@@ -462,7 +462,7 @@ def test_the_filter_comes_before_the_candidates_are_chosen(store):
     for n, item in enumerate(points):
         item.dense[:] = 5 if n < 10 else 1
     store.upsert(points)
-    ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(3, 3)}
+    ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(3, 3, 0)}
     assert set(numbers(store.search(question(), limit=99, where={"doc_id": "b"}, **ask))) <= set(range(10, 20))
     assert len(store.search(question(), limit=99, where={"doc_id": "b"}, **ask)) >= 3
 
@@ -566,7 +566,7 @@ def test_a_search_carries_the_parts_of_the_payload_that_were_asked_for(store):
     store.upsert([point(1, text="long", page=4, lexical={3: 1.0})])
     for call in (
         lambda **keys: store.search(question(), limit=1, **keys),
-        lambda **keys: store.search(question(), limit=1, dense=np.ones(DIM, "f4"), prefetch=Prefetch(), **keys),
+        lambda **keys: store.search(question(), limit=1, dense=np.ones(DIM, "f4"), prefetch=Prefetch(9, 9, 0), **keys),
         lambda **keys: store.nearest(np.ones(DIM, "f4"), limit=1, **keys),
         lambda **keys: store.nearest(sparse({3: 1.0}), limit=1, **keys),
     ):

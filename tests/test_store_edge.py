@@ -311,7 +311,7 @@ def test_scores_and_rows_are_those_of_the_vectors_however_they_are_kept(tmp_path
             hits = store.search(question, limit=20)
             assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in before]
             assert {hit.id: hit.score for hit in hits} == pytest.approx(exact, abs=5 * error)
-            found = store.search(question, limit=3, dense=np.ones(4, "f4"), prefetch=Prefetch(dense=5))
+            found = store.search(question, limit=3, dense=np.ones(4, "f4"), prefetch=Prefetch(5, 0, 0))
             assert found == []
             np.testing.assert_allclose(store.fetch([points[3].id])[0].multi, points[3].multi, atol=2 * error)
 

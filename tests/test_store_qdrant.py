@@ -131,7 +131,7 @@ def test_a_search_is_one_request_and_never_carries_the_tags(server):
             limit=3,
             dense=np.ones(DIM, "f4"),
             lexical=SparseVector(np.array([1], "u4"), np.ones(1, "f4")),
-            prefetch=Prefetch(4, 2),
+            prefetch=Prefetch(4, 2, 0),
             where={"doc_id": "a"},
             keys=("n",),
         )

@@ -6,6 +6,7 @@ It compares vectors that were made apart, so it sees no more than the embedder d
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -23,6 +24,8 @@ class LiteReranker:
     order. On 60 questions and 45 pages in many languages the median of e5's pages without the answer
     was 0.30, of those with it 0.52 (MiniLM: 0.22 and 0.53); a score of 0.5 lies between. No probabilities.
     """
+
+    reads: Literal["words", "pixels"] = "words"
 
     def __init__(self, embedder: LiteEmbedder, *, middle: float, width: float, window: int = 96) -> None:
         """Combine an embedder and the place of its similarities.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -42,6 +42,8 @@ Pair: TypeAlias = "tuple[Input, Input]"
 
 class RerankerM0(FromCheckpoint):
     """Implements `jina_rag.protocols.Reranker`. Safe to share between threads; forward passes take turns."""
+
+    reads: Literal["words", "pixels"] = "pixels"
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ EXHAUSTIVE_PAGES = 400
 """Up to so many pages every page is scored: the candidate stage loses the answer for about 2 questions in 100."""
 POOL = 60
 """Pages whose MaxSim is corrected for hubness; further down none comes far enough up to matter."""
-PREFETCH = Prefetch(dense=150, lexical=50, regions=50)
+PREFETCH = Prefetch()
 
 _OWN_KEYS = {"doc_id": schema.DOC_ID, "page": schema.PAGE}
 _KEYS = (schema.BIAS, schema.PAGE_ID, schema.KIND, schema.BOX)
@@ -114,10 +114,10 @@ class Searcher:
             hits = self._store.search(query, limit=limit * (3 if self._pixels else 1), where=where, keys=_KEYS)
         else:
             # As many pages as are asked for must be candidates, however many that are.
-            prefetch = replace(PREFETCH, dense=max(PREFETCH.dense, limit))
+            prefetch = replace(PREFETCH, limit=max(PREFETCH.limit, limit))
             hits = self._store.search(
                 query,
-                limit=limit + prefetch.regions,
+                limit=limit + prefetch.region_limit,
                 dense=dense,
                 lexical=lexical.query_vector(question),
                 prefetch=prefetch,

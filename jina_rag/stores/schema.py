@@ -142,11 +142,11 @@ def wanted_tags(where: Where) -> list[list[str]]:
 
 def candidate_stages(prefetch: Prefetch) -> list[tuple[str, int, Where]]:
     """The cheap stages of a prefetch that find anything: vector, how many, and a filter besides that of the search."""
-    pages: Where = {KIND: "page"} if prefetch.regions > 0 else {}
+    pages: Where = {KIND: "page"} if prefetch.regions else {}
     stages: list[tuple[str, int, Where]] = [
-        (DENSE, prefetch.dense, pages),
-        (LEXICAL, prefetch.lexical, pages),
-        (DENSE, prefetch.regions, {KIND: get_args(RegionKind)}),
+        (DENSE, prefetch.limit, pages),
+        (LEXICAL, prefetch.lexical_limit, pages),
+        (DENSE, prefetch.region_limit, {KIND: get_args(RegionKind)}),
     ]
     return [stage for stage in stages if stage[1] > 0]
 

@@ -119,6 +119,8 @@ class FakeReranker:
         history: Each call so far, as ``(query, documents)``.
     """
 
+    reads: Literal["words", "pixels"] = "words"
+
     def __init__(self, *, name: str = "fake") -> None:
         self.name = name
         self.history: list[tuple[Input, tuple[Input, ...]]] = []
