@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--embedder")
     arguments = parser.parse_args()
     folder = read_folder(arguments.folder)
-    bright, chance, regions, rows = [], [], [], []
+    bright, light, chance, regions, rows = [], [], [], [], []
     with DocumentIndex.open(arguments.index, embedder=arguments.embedder) as index:
         index.ingest(list(folder.documents.values()))
         judged = [query for query in folder.queries if query.extra.get("bbox")]
@@ -51,6 +51,7 @@ def main() -> None:
                 continue
             inside = overlaps(explanation.boxes, box)
             bright.append(bool(inside[int(explanation.weights.argmax())]))
+            light.append(float(explanation.weights[inside].sum() / explanation.weights.sum()))
             chance.append(float(inside.mean()))
             regions.append(hit.region is not None and overlaps(np.array([hit.region.box]), box)[0])
             rows.append((query.qid, query.extra["modality"], bright[-1], round(chance[-1], 2)))
@@ -59,6 +60,7 @@ def main() -> None:
     print(f"questions with a judged box: {len(judged)}; of these, page among the first 5: {len(bright)}")
     print(f"brightest box on the judged place: {np.mean(bright):.3f}")
     print(f"a random box of the page:          {np.mean(chance):.3f}   ratio {np.mean(bright) / np.mean(chance):.2f}")
+    print(f"share of the light on it:          {np.mean(light):.3f}")
     print(f"best region on the judged place:   {np.mean(regions):.3f}")
 
 

@@ -22,16 +22,19 @@ from pathlib import Path
 
 import numpy as np
 
-from jina_rag import DocumentIndex, lexical
+from jina_rag import DocumentIndex, Prefetch, Rescore, lexical
 from jina_rag.config import Storage
 from jina_rag.retrieval.manifest import DocumentRecord, Part
-from jina_rag.retrieval.search import POOL, PREFETCH
+from jina_rag.retrieval.questions import Question
+from jina_rag.retrieval.stages import Stages
 from jina_rag.scoring import normalise
 from jina_rag.stores import schema
 from jina_rag.stores.edge_points import sparse
 from jina_rag.testing import FakeEmbedder
-from jina_rag.types import Embeddings, Point
+from jina_rag.types import Embeddings, Point, Range
 
+POOL = Rescore().limit
+PREFETCH = Prefetch()
 DIM = 384
 TOKENS = 16
 YEARS = 10
@@ -49,11 +52,16 @@ class Random(FakeEmbedder):
         return Embeddings(normalise(self.rng.normal(size=(len(queries), DIM))), rows, [None] * len(queries))
 
 
+def word(number: int) -> str:
+    """One of 17,576 made-up words; without digits, which would make it an identifier."""
+    return "".join(chr(97 + number // 26**place % 26) for place in range(3))
+
+
 def fill(index: DocumentIndex, pages: int, rows: int) -> None:
     """Documents of one hundred pages; one in ten of each year."""
     rng = np.random.default_rng(0)
     handle = index._alive
-    words = [f"word{n}" for n in range(3000)]
+    words = [word(n) for n in range(3000)]
     for first in range(0, pages, 100):
         sha256 = f"{first:064x}"
         record = DocumentRecord(f"document{first}.pdf", Path(f"/document{first}.pdf"), sha256, 1, 1)
@@ -154,17 +162,25 @@ def measure(index: DocumentIndex, embedder: Random, rounds: int) -> dict[str, fl
     """Medians of each kind of call, taken in turns."""
     searcher = index._search
     everything, year = {}, {f"{schema.META}.year": 2003}
+    years = {f"{schema.META}.year": Range(gte=2003, lt=2005)}
     found: dict[str, list[float]] = {}
     for turn in range(rounds + 2):
         if turn == 2:
             found.clear()  # warm
         encoded = embedder.encode_query(["x"])
-        question = f"word{turn} word{turn * 7 % 3000} word{turn * 31 % 3000}"
-        asked = (question, encoded.single[0], encoded.multi[0])
+        question = " ".join(word(n % 3000) for n in (turn, turn * 7, turn * 31))
+        dense, multi = encoded.single[0], encoded.multi[0]
+        asked = Question(question, question, dense, multi)
+        named = Question(question, f"{question} AB-{turn}-X", dense, multi)
+        fused = Stages(rescore=Rescore(dense=0.3))
+        rank = searcher._candidates.rank
         calls = {
-            "bare call": partial(bare, index, asked[1], question, asked[2], POOL),
-            "our search": partial(searcher._candidates, *asked, everything, 5),
-            "our search, filtered": partial(searcher._candidates, *asked, year, 5),
+            "bare call": partial(bare, index, dense, question, multi, POOL),
+            "our search": partial(rank, asked, everything, 5, Stages()),
+            "our search, filtered": partial(rank, asked, year, 5, Stages()),
+            "our search, filtered by a range": partial(rank, asked, years, 5, Stages()),
+            "our search, the question names a code": partial(rank, named, everything, 5, Stages()),
+            "our search, dense scores added": partial(rank, asked, everything, 5, fused),
             "index.search, pages found and read": partial(index.search, question, k=5, details=False),
             "index.search, with snippets": partial(index.search, question, k=5),
         }

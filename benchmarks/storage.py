@@ -9,6 +9,7 @@ again and asked all questions; pages are scored as `retrieval.search` scores the
 rows        multi-vector rows a page, those of its charts, tables and figures included
 KB a page   blocks on disk of everything that is made of vectors: dense, multi (any second copy included), lexical,
             codes (sign codes and the places of pooled rows, which lie with the texts)
+places      KB a page of where tokens and words stand, which any storage keeps as it is
 ratio       of that to "exact"
 log         KB a page of the engine's log, which holds the last vectors once more
 nDCG@5      and its share of "exact", and the 95 % interval of the difference (paired bootstrap over questions)
@@ -42,7 +43,7 @@ from jina_rag.retrieval import explain
 from jina_rag.retrieval.handles import MANIFEST, VECTORS
 from jina_rag.retrieval.hubness import Background
 from jina_rag.retrieval.manifest import peek_settings
-from jina_rag.retrieval.search import POOL
+from jina_rag.retrieval.stages import Rescore
 from jina_rag.scoring import token_similarity
 from jina_rag.stores import schema
 from jina_rag.stores.qdrant_edge import EdgeStore
@@ -73,6 +74,7 @@ class Result:
     rows: float
     by_part: dict[str, int]
     codes: int
+    places: int
     ndcg: np.ndarray
     heat: dict[str, tuple[Float32, Float32]]
     milliseconds: float
@@ -107,13 +109,14 @@ class Bench:
                 store.upsert(batch)
         places = {point.id: assignment for point, assignment in made}
         codes = sum(len(point.payload.get(key, "")) for point, _ in made for key in (schema.SIGNS, schema.ASSIGNMENT))
+        placed = sum(len(point.payload.get(key, "")) for point, _ in made for key in (schema.GRID, schema.WORDS))
         with EdgeStore.open(folder, **dims) as store:
             by_part = store.bytes_by_part()
             ndcg, milliseconds = self._ask(store)
             heat = self._heat(store, places)
             shown = self._show(store, storage)
         count = sum(len(point.multi) for point, _ in made if point.multi is not None)
-        return Result(count / len(self.pages), by_part, codes, ndcg, heat, milliseconds, shown)
+        return Result(count / len(self.pages), by_part, codes, placed, ndcg, heat, milliseconds, shown)
 
     def _kept(self, point: Point, storage: Storage) -> tuple[Point, np.ndarray | None]:
         """The point as an index with this storage keeps it, and which pooled row each of its rows went into."""
@@ -133,7 +136,7 @@ class Bench:
         run, seconds = {}, []
         for query, rows in zip(self.folder.queries, self.questions, strict=True):
             started = time.perf_counter()
-            hits = store.search(rows, limit=POOL, where={schema.KIND: "page"}, keys=(schema.BIAS,))
+            hits = store.search(rows, limit=Rescore().limit, where={schema.KIND: "page"}, keys=(schema.BIAS,))
             seconds.append(time.perf_counter() - started)
             scored = {h.id: h.score / len(rows) - self.embedder.hubness * h.payload[schema.BIAS] for h in hits}
             best = sorted(scored, key=lambda key: -scored[key])[:DEPTH]
@@ -188,7 +191,8 @@ def line(name: str, result: Result, exact: Result, pages: int) -> str:
         [
             f"{name:<18}", f"{result.rows:5.0f}", f"{result.vectors / pages / 1e3:6.1f}",
             " + ".join(f"{part / pages / 1e3:.1f}" for part in parts).rjust(25),
-            f"1/{exact.vectors / result.vectors:<5.2f}", f"{result.by_part['log'] / pages / 1e3:5.0f}",
+            f"1/{exact.vectors / result.vectors:<5.2f}",
+            f"{result.places / pages / 1e3:6.1f}", f"{result.by_part['log'] / pages / 1e3:5.0f}",
             f"{result.ndcg.mean():.3f}", f"{100 * result.ndcg.mean() / exact.ndcg.mean():5.1f} %",
             f"[{low:+.3f}, {high:+.3f}]", f"{np.mean(heat[0]):.3f} ({np.mean(heat[1]):.3f})",
             f"{sum(result.by_part.values()) / 1e6:6.1f}", f"{result.milliseconds:5.1f}", f"{result.shown:5.1f}",
@@ -222,8 +226,8 @@ def main() -> None:
     pages = len(bench.pages)
     print(f"{pages} pages, {len(points) - pages} charts, tables and figures, {len(folder.queries)} questions")
     print(
-        "setting            |  rows | KB a page = dense + multi + lexical + codes | ratio | log | nDCG@5 | share | "
-        "difference | heat map | MB on disk | ms | shown"
+        "setting            |  rows | KB a page = dense + multi + lexical + codes | ratio   | places | log | nDCG@5 | "
+        "share | difference | heat map | MB on disk | ms | shown"
     )
     exact: Result | None = None
     for name, storage in (QUICK if arguments.quick else ALL).items():

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from jina_rag.errors import JinaRagError
     from jina_rag.models.registry import load_embedder, load_reranker
     from jina_rag.retrieval.index import DocumentIndex
-    from jina_rag.types import Embeddings, IngestReport, Page, Region, ScoredPage
+    from jina_rag.retrieval.results import SearchResults
+    from jina_rag.retrieval.stages import Rerank, Rescore
+    from jina_rag.types import Embeddings, IngestReport, Page, Prefetch, Range, Region, ScoredPage
 
 _WHERE = {
     "DocumentIndex": "jina_rag.retrieval.index",
@@ -22,8 +24,13 @@ _WHERE = {
     "IngestReport": "jina_rag.types",
     "JinaRagError": "jina_rag.errors",
     "Page": "jina_rag.types",
+    "Prefetch": "jina_rag.types",
+    "Range": "jina_rag.types",
     "Region": "jina_rag.types",
+    "Rerank": "jina_rag.retrieval.stages",
+    "Rescore": "jina_rag.retrieval.stages",
     "ScoredPage": "jina_rag.types",
+    "SearchResults": "jina_rag.retrieval.results",
     "load_embedder": "jina_rag.models.registry",
     "load_reranker": "jina_rag.models.registry",
 }
@@ -34,8 +41,13 @@ __all__ = [
     "IngestReport",
     "JinaRagError",
     "Page",
+    "Prefetch",
+    "Range",
     "Region",
+    "Rerank",
+    "Rescore",
     "ScoredPage",
+    "SearchResults",
     "__version__",
     "load_embedder",
     "load_reranker",

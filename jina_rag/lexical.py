@@ -32,6 +32,7 @@ _UNSPACED = (
     "\uac00-\ud7af"  # Hangul: spaced, but its particles are glued on
 )
 _PART = re.compile(r"[^\W_]+")
+_PARAGRAPH = re.compile(r"§+\s*(\d+[a-z]?)\b")
 
 
 @cache
@@ -44,10 +45,10 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
 def terms(text: str) -> Iterator[str]:
     """Split text into index terms.
 
-    >>> list(terms("Part AB-12: 東京都"))
-    ['part', 'ab-12', 'ab', '12', '東京', '京都']
+    >>> list(terms("Part AB-12, § 7a: 東京都"))
+    ['part', 'ab-12', 'ab12', 'ab', '12', '7a', '東京', '京都', '§7a']
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = _folded(text)
     runs, unspaced = _patterns()
     for match in runs.finditer(folded):
         run = match.group()
@@ -57,7 +58,41 @@ def terms(text: str) -> Iterator[str]:
         yield run
         parts = _PART.findall(run)
         if len(parts) > 1:
+            yield from _spellings(run)[1:]
             yield from parts
+    yield from _paragraphs(folded)
+
+
+def wholes(text: str) -> Iterator[str]:
+    """The terms that are whole words, codes or paragraphs: neither parts of others nor pairs of characters.
+
+    >>> list(wholes("Part AB-12, § 7a: 東京都"))
+    ['part', 'ab-12', '7a', '§7a']
+    """
+    folded = _folded(text)
+    runs, unspaced = _patterns()
+    yield from (match.group() for match in runs.finditer(folded) if not unspaced.match(match.group()))
+    yield from _paragraphs(folded)
+
+
+def exact_vector(term: str) -> SparseVector:
+    """What finds the pages with a code: as it is written, or without what stands between its parts."""
+    return _sparse({_index(spelling): 1.0 for spelling in _spellings(term)})
+
+
+def _spellings(term: str) -> list[str]:
+    """A term, and a code of letters and digits without its separators: whoever asks for AB12 means AB-12 as well."""
+    joined = "".join(_PART.findall(term))
+    mixed = any(map(str.isdigit, joined)) and any(map(str.isalpha, joined))
+    return [term, joined] if mixed and joined != term and not term.startswith("§") else [term]
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def _paragraphs(folded: str) -> Iterator[str]:
+    return (f"§{match.group(1)}" for match in _PARAGRAPH.finditer(folded))
 
 
 def document_vector(text: str) -> SparseVector:

@@ -143,6 +143,24 @@ class TokenGrid:
 
 
 @dataclass(frozen=True, slots=True)
+class Attribution:
+    """What each place of a document's images had to do with its score.
+
+    Attributes:
+        boxes: Shape (places, 4) float32, fractions of their image.
+        weights: Shape (places,) float32: what a place added to the raw score (negative: took from it), or the share
+            of attention that rested on it.
+        images: Shape (places,) int32: which of the document's images a box is a part of, from 0.
+        score: The raw score.
+    """
+
+    boxes: Float32
+    weights: Float32
+    images: npt.NDArray[np.int32]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Embeddings:
     """What one call of an embedder returns for n inputs, in their order.
 
@@ -152,12 +170,15 @@ class Embeddings:
         grids: n grids beside `multi`, each None where the input has no places (plain text).
         tokens: n tuples beside `multi`: what each row stands for, as text (the piece of a word, "" for what is no
             text); None where the embedder does not tell, and each None where the input is no text.
+        truncated: n booleans: whether the end of the input was not read, because it was too long; None where the
+            embedder does not tell.
     """
 
     single: Float32 | None = None
     multi: list[Float32] | None = None
     grids: list[TokenGrid | None] | None = None
     tokens: list[tuple[str, ...] | None] | None = None
+    truncated: list[bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from jina_rag import DocumentIndex, __version__
-from jina_rag.cli import _load, main, output
+from jina_rag.cli import _load, main, output, results
+from jina_rag.cli.common import metadata_of
 from jina_rag.testing import sample_pdf
 from jina_rag.types import Failure, IngestReport, ScoredPage
 
@@ -226,6 +227,85 @@ def test_ingest_with_metadata_that_search_can_filter_by(cli, docs, tmp_path):
     assert found("by=me=you") == {"animals.pdf"}
     assert found("year=2025", "by=me=you") == set()
     assert found("path=en*", "page=2") == {"energy.pdf"}
+    assert found("year>=2025") == {"energy.pdf"}
+    assert found("year>2023", "year<2025") == {"animals.pdf"}
+    assert found("year>2025") == set()
+    for wrong, said in (("year>=new", "no number"), ("year", "KEY>=NUMBER"), ("has=photo", "chart, table, figure")):
+        cli("search", "power", "-i", kb, "--filter", wrong).refused(said)
+    cli("search", "power", "-i", kb, "--filter", "year=2024", "--filter", "year>2023").refused("not both")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2024", 2024),
+        ("-1.5", -1.5),
+        ("007", "007"),
+        ("1e5", "1e5"),
+        ("nan", "nan"),
+        ("٣", "٣"),
+        ("a=b", "a=b"),
+        ("", ""),
+    ],
+)
+def test_metadata_that_is_written_as_a_number_is_one(text, value):
+    (found,) = metadata_of([f"key={text}"]).values()
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_search_in_stages_for_a_person(cli, shared):
+    kb = shared / "kb"
+    result = cli("search", "where do whales sing?", "-i", kb, "-k", "2", "--explain", "--stage", "rescore:dense=0.5")
+    assert result.code == 0
+    assert "Score and rank in each stage" in result.out
+    assert all(stage in result.out for stage in ("dense", "lexical", "maxsim", "rescore"))
+    assert "every page is scored" in result.out
+    assert "candidates" in result.err
+    reranked = cli("search", "where do whales sing?", "-i", kb, "--reranker", "lite", "--max-ms", "0", "--json").json
+    assert not reranked["complete"]
+    assert "max_ms=0" in reranked["notes"][0]
+    judged = cli("search", "where do whales sing?", "-i", kb, "--reranker", "lite", "--json").json
+    assert {hit["stage"] for hit in judged["hits"]} == {"rerank"}
+    assert (judged["hits"][0]["doc_id"], judged["hits"][0]["page"]) == ("animals.pdf", 2)
+    said = cli("search", "whales", "-i", kb, "--reranker", "lite", "--stage", "rerank:max_ms=0")
+    assert "Note: rerank: 4 pages were not judged" in said.err
+
+
+def test_search_pages_groups_and_cuts_off(cli, shared):
+    kb = shared / "kb"
+    whole = cli("search", "whales", "-i", kb, "-k", "4", "--json").json["hits"]
+    rest = cli("search", "whales", "-i", kb, "-k", "2", "--offset", "2", "--json").json["hits"]
+    assert [hit["page"] for hit in rest] == [hit["page"] for hit in whole[2:]]
+    grouped = cli("search", "whales", "-i", kb, "--group-by", "document", "--json").json["hits"]
+    assert [hit["doc_id"] for hit in grouped] == ["animals.pdf", "energy.pdf"]
+    assert grouped[0]["other_pages"] == [1]
+    assert "also page 1" in cli("search", "whales", "-i", kb, "--group-by", "document").out
+    best = cli("search", "whales", "-i", kb, "--min-score", str(whole[0]["score"] - 1e-4), "--json").json["hits"]
+    assert len(best) == 1
+
+
+def test_search_with_a_picture(cli, shared, tmp_path):
+    image = cli("search", "whales", "-i", shared / "kb", "-k", "1", "--json").json["hits"][0]["image"]
+    found = cli("search", "-i", shared / "kb", "-k", "1", "--image", image, "--json").json
+    assert (found["query"], found["hits"][0]["page"]) == (image, 2)
+    both = cli("search", "whales", "-i", shared / "kb", "-k", "1", "--image", image, "--json").json
+    assert both["hits"][0]["page"] == 2
+    cli("search", "-i", shared / "kb", "--image", tmp_path / "none.png").refused("none.png")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--stage", "rescore:dence=1"], "dense=…"),
+        (["--stage", "guess"], "prefetch, rescore and rerank"),
+        (["--max-ms", "5"], "--reranker"),
+        (["--max-ms", "5", "--reranker", "lite", "--stage", "rerank:limit=3"], "one place"),
+        (["--group-by", "chapter"], "chapter"),
+        (["--stage", "rerank"], "no reranker"),
+    ],
+)
+def test_search_options_that_make_no_sense(cli, shared, options, said):
+    cli("search", "whales", "-i", shared / "kb", *options).refused(said)
 
 
 def test_a_misspelt_path_makes_no_index(cli, tmp_path):
@@ -271,13 +351,16 @@ def test_search_json(cli, shared):
     result = cli("search", "where do whales sing?", "-i", shared / "kb", "-k", "3", "--json")
     assert (result.code, result.err) == (0, "")
     found = result.json
-    assert set(found) == {"query", "hits"}
+    assert set(found) == {"query", "hits", "notes", "complete", "more", "milliseconds"}
+    assert (found["notes"], found["complete"], found["more"]) == ([], True, True)
     assert found["query"] == "where do whales sing?"
     assert [hit["rank"] for hit in found["hits"]] == [1, 2, 3]
     best = found["hits"][0]
     assert set(best) == {
         "rank", "score", "doc_id", "path", "page", "region", "image", "snippet", "copies", "repeats",
+        "stage", "scores", "other_pages", "similar",
     }  # fmt: skip
+    assert best["scores"][best["stage"]] == best["score"]
     assert (best["copies"], best["repeats"]) == ([], None)
     assert (best["doc_id"], best["page"], best["region"]) == ("animals.pdf", 2, None)
     assert Path(best["path"]) == shared / "docs" / "animals.pdf"
@@ -290,7 +373,7 @@ def test_search_tells_which_region_answers():
     from jina_rag.types import Region
 
     hit = ScoredPage("a.pdf", Path("a.pdf"), 3, 0.5, region=Region("table", (0.1, 0.2, 0.3, 0.4)), page_count=9)
-    (found,) = output.search_json("q", [hit])["hits"]
+    (found,) = results.search_json("q", [hit])["hits"]
     assert found["region"] == {"kind": "table", "box": [0.1, 0.2, 0.3, 0.4]}
     assert found["image"] is None
     assert "best: table" in shown_hits([hit], 80)
@@ -300,7 +383,7 @@ def shown_hits(hits, width: int) -> str:
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=width, highlight=False)
-    output.print_hits(console, "question", hits)
+    results.print_hits(console, "question", hits)
     return console.file.getvalue()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,15 @@ from jina_rag import DocumentIndex
 from jina_rag.compression import decode_signs, encode_signs
 from jina_rag.config import IngestSettings
 from jina_rag.errors import IndexCorruptError, IndexMismatchError, IndexStateError, InvalidInputError
+from jina_rag.retrieval import places
 from jina_rag.retrieval.explain import Explanation, explain
 from jina_rag.retrieval.hubness import Background
 from jina_rag.retrieval.manifest import DocumentRecord, Manifest, Part
-from jina_rag.retrieval.places import describe, find_place, region_of
+from jina_rag.retrieval.places import describe, find_place, region_of, words_of
 from jina_rag.scoring import normalise, token_similarity
+from jina_rag.stores import schema
 from jina_rag.testing import FakeEmbedder, make_page, sample_pdf
-from jina_rag.types import Failure, Region, TokenGrid
+from jina_rag.types import Failure, Region, TokenGrid, Word
 
 FOLDER = Path("images")
 CROP = f"ab/{'ab' * 32}.jpg"
@@ -100,6 +104,63 @@ def test_merged_rows_of_a_very_long_page_give_no_region():
     embedded = FakeEmbedder().encode_document([page])
     payload = describe(page, embedded.multi[0][:4], embedded.grids[0], [None])
     assert find_place(embedded.multi[0], payload, FOLDER).region is None
+
+
+def page_of(texts, boxes=None):
+    boxes = boxes or [(0.0, i / len(texts), 0.5, (i + 0.5) / len(texts)) for i in range(len(texts))]
+    return replace(make_page("x"), words=tuple(map(Word, texts, boxes)))
+
+
+@given(st.lists(st.text(max_size=3), max_size=5))
+def test_words_and_places_are_told_together_or_not_at_all(texts):
+    page = page_of(texts)
+    payload = describe(page, np.zeros((0, 4), "f4"), None, [])
+    payload = json.loads(json.dumps(schema.clean_payload(payload)))
+    found = words_of(payload)
+    if texts and all(text.split() == [text] for text in texts):
+        assert found[0] == [schema.clean_payload(text) for text in texts]
+        np.testing.assert_allclose(found[1], [word.box for word in page.words], atol=1e-4)
+    else:
+        assert found is None
+
+
+def test_a_text_that_somebody_has_changed_has_no_places():
+    payload = describe(page_of(["two", "words"]), np.zeros((0, 4), "f4"), None, [])
+    assert words_of({**payload, "text": "now three words"}) is None
+    assert words_of({"text": "two words"}) is None
+    with pytest.raises(IndexCorruptError, match="ingest the document again"):
+        words_of({**payload, "words": "words:AAAA"})
+
+
+def test_of_a_model_that_looks_at_pixels_the_words_under_the_brightest_patches_are_quoted():
+    # Two columns: in reading order all of the left one comes first, in the patches' order the top of both does.
+    left, right = ([f"{side}{n}" for n in range(100)] for side in ("left", "right"))
+    boxes = [(0.5 * (n // 100) + 0.1, n % 100 / 100, 0.5 * (n // 100) + 0.4, n % 100 / 100 + 0.008) for n in range(200)]
+    page = page_of([*left, *right], boxes)
+    rows, columns = 10, 4
+    y, x = np.mgrid[:rows, :columns]
+    patches = np.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], axis=2).reshape(-1, 4)
+    boxes = np.concatenate([np.full((3, 4), np.nan), patches]).astype("f4")  # the prompt's own words stand nowhere
+    vectors = np.tile(np.array([[0.0, 1.0]], "f4"), (len(boxes), 1))
+    lit = (patches[:, 0] >= 0.5) & (patches[:, 1] < 0.25)
+    vectors[3:][lit] = [1.0, 0.0]  # the top of the right column
+    query = np.array([[1.0, 0.0]], "f4")
+    for options, rows_of in (({}, None), ({"signs": False}, vectors)):
+        payload = describe(page, vectors, TokenGrid(boxes, "patches"), [], **options)
+        quoted = find_place(query, payload, FOLDER, rows_of).snippet
+        assert "right5" in quoted.split()
+        assert "left90" not in quoted.split()
+        del payload["words"]
+        assert "right5" not in find_place(query, payload, FOLDER, rows_of).snippet.split(), "without places, roughly"
+
+
+def test_a_word_beside_all_patches_speaks_least():
+    patches = np.array([[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5]], "f4")
+    words = np.array([[0.1, 0.1, 0.2, 0.2], [0.4, 0.1, 0.6, 0.2], [0.7, 0.1, 0.8, 0.2], [0.1, 0.8, 0.2, 0.9]], "f4")
+    np.testing.assert_allclose(places._under(words, patches, np.array([4, 2], "f4")), [4, 3, 2, 2])
+    many = np.tile(words, (1500, 1))
+    np.testing.assert_allclose(places._under(many, patches, np.array([4, 2], "f4")), [4, 3, 2, 2] * 1500)
+    assert places._under(words, np.zeros((0, 4), "f4"), np.zeros(0, "f4")).tolist() == [0, 0, 0, 0]
 
 
 @settings(max_examples=30, deadline=None)

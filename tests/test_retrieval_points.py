@@ -12,14 +12,16 @@ import pytest
 from jina_rag import DocumentIndex
 from jina_rag.config import IngestSettings, Storage
 from jina_rag.errors import IndexMismatchError, InvalidInputError
-from jina_rag.retrieval import search
+from jina_rag.retrieval.candidates import Candidates
 from jina_rag.retrieval.manifest import DocumentRecord
+from jina_rag.retrieval.places import words_of
 from jina_rag.retrieval.points import Encoded, PointMaker
+from jina_rag.retrieval.stages import Rescore, Stages
 from jina_rag.scoring import normalise
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
 from jina_rag.testing import FakeEmbedder, make_page, sample_pdf
-from jina_rag.types import Embeddings, Region, TokenGrid
+from jina_rag.types import Embeddings, Prefetch, Range, Region, TokenGrid
 
 NO_OCR = IngestSettings(ocr="never", isolate=False, dpi=60)
 RECORDS = [DocumentRecord("a.pdf", Path("/docs/a.pdf"), "1" * 64, 1, 1, metadata={"year": 2024})]
@@ -88,6 +90,7 @@ def test_regions_are_points_beside_their_page_and_come_before_it(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(table.dense), 1, rtol=1e-5)
     assert set(table.lexical.indices) != set(chart.lexical.indices)
     assert all((tmp_path / "images" / point.payload["image"]).is_file() for point, _ in made)
+    assert {tuple(point.payload["has"]) for point, _ in made} == {("chart", "table")}, "they pass the same filter"
     for point, _ in made:
         assert (point.payload["doc_id"], point.payload["meta"]) == (["a.pdf"], [{"year": 2024}])
 
@@ -129,9 +132,7 @@ def test_a_model_that_looks_at_pixels_sees_the_crop_and_the_better_of_both_count
         assert len(hits) == 2, "a page and its region are one hit"
 
 
-def test_a_region_leads_to_a_page_that_is_no_candidate_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "EXHAUSTIVE_PAGES", 0)
-    monkeypatch.setattr(search, "POOL", 1)
+def test_a_region_leads_to_a_page_that_is_no_candidate_itself(tmp_path):
     page = make_page("rain " * 4 + "moon stars night " * 20, regions=[Region("table", LEFT)])
     others = [make_page(f"storm rain hail number{n}", number=n) for n in (2, 3, 4)]
     embedder = Square()
@@ -147,8 +148,9 @@ def test_a_region_leads_to_a_page_that_is_no_candidate_itself(tmp_path, monkeypa
         encoded = embedder.encode_query(["rain"])
 
         def candidates(regions):
-            monkeypatch.setattr(search, "PREFETCH", search.Prefetch(limit=1, lexical=0, regions=regions))
-            found = index._search._candidates("rain", encoded.single[0], encoded.multi[0], {}, 1)
+            stages = Stages(Prefetch(limit=2, lexical=False, regions=regions, exhaustive=0), Rescore(limit=2))
+            [question] = index._search.embed(["rain"])
+            found = Candidates(handle.store, embedder).rank(question, {}, 2, stages)
             return {candidate.page_id: candidate.score for candidate in found}
 
         first = schema.point_id(RECORDS[0].sha256, 1)
@@ -157,14 +159,12 @@ def test_a_region_leads_to_a_page_that_is_no_candidate_itself(tmp_path, monkeypa
         with_regions = candidates(1)
         assert len(with_regions) == 3, "a region takes no other page's place"
         # The same score as if the page had been a candidate.
-        monkeypatch.setattr(search, "EXHAUSTIVE_PAGES", 400)
         exact = {hit.page_id: hit.score for hit in index.search("rain", k=4)}
         assert with_regions[first] == pytest.approx(exact[first], abs=1e-3)
 
 
-def test_as_many_pages_as_asked_for_are_found_however_many_regions_there_are(tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "EXHAUSTIVE_PAGES", 10)
-    monkeypatch.setattr(search, "PREFETCH", search.Prefetch(limit=10, lexical=5, regions=5))
+def test_as_many_pages_as_asked_for_are_found_however_many_regions_there_are(tmp_path):
+    few = Prefetch(limit=10, lexical=5, regions=5, exhaustive=10)
     embedder = Square()
     maker = PointMaker(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
     boxes = [(0.0, 0.2 * n, 1.0, 0.2 * n + 0.2) for n in range(4)]
@@ -179,7 +179,7 @@ def test_as_many_pages_as_asked_for_are_found_however_many_regions_there_are(tmp
             handle.store.upsert(batch)
         handle.manifest.finish(RECORDS[0])
         for k in (5, 50, 60, 100):
-            hits = index.search("sun", k=k)
+            hits = index.search("sun", k=k, stages=[few])
             assert len({hit.page for hit in hits}) == len(hits) == min(k, 60)
 
 
@@ -277,6 +277,43 @@ def test_a_length_that_a_model_was_not_trained_for_is_refused(tmp_path):
         assert index.explain("whales", hit).brightest is not None
     with pytest.raises(InvalidInputError, match="one of exact, balanced, compact"):
         DocumentIndex.open(tmp_path / "other", embedder=Square(), storage="tiny")
+
+
+def test_pages_are_found_by_what_is_on_them(tmp_path):
+    embedder = Square()
+    maker = PointMaker(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
+    kinds = [["chart", "chart"], ["table"], [], ["chart", "table", "figure"]]
+    pages = [
+        make_page(WORDS, number=n, regions=[Region(kind, (0.0, 0.0, 1.0, 0.1 * i + 0.1)) for i, kind in enumerate(of)])
+        for n, of in enumerate(kinds, start=1)
+    ]
+    made = maker.make(RECORDS, list(zip(pages, maker.encode(pages), strict=True)), {})
+    assert [point.payload["has"] for point, part in made if part.kind == "page"] == [sorted(set(of)) for of in kinds]
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        store = index._alive.store
+        store.upsert([point for point, _ in made])
+
+        def found(kind, **also):
+            return sorted(hit.payload["page"] for hit in store.scroll({"has": kind, "kind": "page", **also}))
+
+        assert found("chart") == [1, 4]
+        assert found(["table", "figure"]) == [2, 4]
+        assert found("chart", page=Range(gt=1)) == [4]
+        # Regions are candidates of their own, of those pages only.
+        near = store.nearest(np.ones(64, "f4"), limit=99, where={"has": "table", "kind": ["chart", "table", "figure"]})
+        assert {hit.payload["page"] for hit in near} == {2, 4}
+        assert len(near) == 4
+
+
+def test_the_words_of_a_page_are_stored_with_their_places(tmp_path):
+    page = make_page("rain over the hills", regions=[Region("table", LEFT)])
+    for embedder in (Square(), Looking()):
+        _, made = make(embedder, page, tmp_path)
+        table, whole = [point.payload for point, _ in made]
+        assert "words" not in table
+        texts, boxes = words_of(whole)
+        assert texts == ["rain", "over", "the", "hills"]
+        np.testing.assert_allclose(boxes, [word.box for word in page.words], atol=1e-4)
 
 
 def test_a_point_without_vectors_is_kept(tmp_path):

@@ -26,7 +26,7 @@ from jina_rag.stores import schema
 from jina_rag.stores.qdrant import QdrantConnection, QdrantStore
 from jina_rag.stores.qdrant_edge import EdgeStore
 from jina_rag.testing import MemoryStore
-from jina_rag.types import Point, Prefetch, SparseVector, TokenGrid
+from jina_rag.types import Point, Prefetch, Range, SparseVector, TokenGrid
 
 DIM, MULTI_DIM = 6, 5
 HALF = 2e-3
@@ -101,6 +101,10 @@ def numbers(hits):
 
 def question(rows=4, seed=99):
     return np.random.default_rng(seed).normal(size=(rows, MULTI_DIM)).astype("f4")
+
+
+def any_end(ends):
+    return any(end is not None for end in ends)
 
 
 def test_it_is_a_store(store):
@@ -338,6 +342,134 @@ def test_objects_in_lists_are_filtered_by_their_keys(store):
         store.count({"regions.kind": "chart"})
 
 
+NUMBERED = [
+    {"page": 3, "doc_id": "a", "meta": [{"year": 2019, 'x.y " z[0]': 1.5}, {"year": 2024}]},
+    {"page": 7, "doc_id": "a", "meta": [{"year": 2021.5, "deep": [{"er": [-4, 40]}]}]},
+    {"page": 12.0, "doc_id": "b", "meta": {"year": "2020", "draft": True, "deep": {"er": 0}}},
+    {"page": -1, "doc_id": "b", "meta": [{"year": None}, {"huge": 2**70, 'x.y " z[0]': -0.0}], "text": "5"},
+    {"page": 1e300, "doc_id": "c", "meta": []},
+]
+RANGES = [
+    ({"page": Range(gte=3)}, [0, 1, 2, 4]),
+    ({"page": Range(gt=3)}, [1, 2, 4]),
+    ({"page": Range(gte=3, lte=12)}, [0, 1, 2]),
+    ({"page": Range(gt=3, lt=12)}, [1]),
+    ({"page": Range(gte=0, gt=3, lte=99, lt=12)}, [1]),
+    ({"page": Range(lt=0)}, [3]),
+    ({"page": Range(gte=np.int64(7), lte=np.float32(7.0))}, [1]),
+    ({"page": Range(lte=-1)}, [3]),
+    ({"meta.year": Range(gte=2019, lt=2022)}, [0, 1]),
+    # No one number of the first point is in between, though one is above and one below.
+    ({"meta.year": Range(gt=2019, lt=2024)}, [1]),
+    ({"meta.year": Range(gte=0)}, [0, 1]),
+    ({"meta.deep.er": Range(gte=0)}, [1, 2]),
+    ({"meta.deep.er": Range(lt=0)}, [1]),
+    ({"meta.draft": Range(gte=0)}, []),
+    ({"meta.huge": Range(gte=2**70)}, [3]),
+    ({'meta.x.y " z[0]': Range(gte=0)}, [0, 3]),
+    ({'meta.x.y " z[0]': Range(gte=-0.0, lt=1)}, [3]),
+    ({"missing": Range(gte=0)}, []),
+    ({"doc_id": Range(gte=0)}, []),
+    ({"page": Range(gt=5, lt=4)}, []),
+    ({"page": Range(gt=7, lte=7)}, []),
+    ({"page": Range(gte=7, lt=7)}, []),
+    ({"page": Range(gte=7, lte=7)}, [1]),
+    ({"page": Range(gte=0), "doc_id": "a"}, [0, 1]),
+    ({"page": Range(gte=0), "doc_id": ["b", "c"]}, [2, 4]),
+    ({"page": Range(gte=4), "meta.year": Range(lt=2030)}, [1]),
+    ({"page": Range(gte=4), "doc_id": []}, []),
+]
+
+
+def test_ranges(store):
+    points = [point(n, lexical={5: 1.0}, **payload) for n, payload in enumerate(NUMBERED)]
+    cheap = {"dense": np.ones(DIM, "f4"), "lexical": sparse({5: 1.0})}
+    for where, expected in RANGES:
+        store.upsert(points)
+        assert store.count(where) == len(expected), where
+        assert sorted(numbers(store.scroll(where))) == expected, where
+        assert sorted(numbers(store.search(question(), limit=9, where=where))) == expected, where
+        assert sorted(numbers(store.nearest(np.ones(DIM, "f4"), limit=9, where=where))) == expected, where
+        assert sorted(numbers(store.nearest(sparse({5: 1.0}), limit=9, where=where))) == expected, where
+        found = store.search(question(), limit=9, where=where, prefetch=Prefetch(9, 9, 0), **cheap)
+        assert sorted(numbers(found)) == expected, where
+        store.delete_where(where)
+        assert sorted(numbers(store.scroll())) == sorted(set(range(5)) - set(expected)), where
+    store.upsert(points)
+    assert store.fetch([key(0)])[0].payload == {"n": 0, **NUMBERED[0]}, "what filters look at is not shown"
+    assert "_numbers" not in store.search(question(), limit=1)[0].payload
+
+
+def test_a_range_comes_before_the_candidates_are_chosen(store):
+    points = [point(n, lexical={1: 9.0 if n < 10 else 1.0}, kind="chart" if n % 2 else "page") for n in range(20)]
+    for n, item in enumerate(points):
+        item.dense[:] = 5 if n < 10 else 1
+    store.upsert(points)
+    cheap = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0})}
+    for sizes in (Prefetch(3, 0, 0), Prefetch(0, 3, 0), Prefetch(0, 0, 3)):
+        hits = store.search(question(), limit=99, where={"n": Range(gte=10)}, prefetch=sizes, **cheap)
+        assert len(hits) == 3
+        assert min(numbers(hits)) >= 10
+
+
+def test_a_range_sees_changed_payloads(store):
+    store.upsert([point(n, page=n, meta=[{"year": 2020 + n}]) for n in range(4)])
+    store.update_payload(
+        {
+            key(0): {"meta": [{"year": 1999, "pages": 7}]},
+            key(1): {"meta": None},
+            key(2): {"meta": [{"year": "2022"}], "page": 9},
+        }
+    )
+    for where, expected in [
+        ({"meta.year": Range(gte=2020)}, [3]),
+        ({"meta.year": Range(lt=2020)}, [0]),
+        ({"meta.pages": Range(gt=6)}, [0]),
+        ({"page": Range(gte=2)}, [2, 3]),
+        ({"page": Range(gte=0, lte=1)}, [0, 1]),
+    ]:
+        assert sorted(numbers(store.scroll(where))) == expected, where
+        assert sorted(numbers(store.search(question(), limit=9, where=where))) == expected, where
+    with pytest.raises(InvalidInputError, match="store's own"):
+        store.update_payload({key(0): {"_numbers": {}}})
+
+
+finite = st.one_of(
+    st.integers(-5, 5), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False), st.just(-0.0)
+)
+ends = st.one_of(st.none(), finite)
+
+
+# The store is emptied at the start of each example.
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    values=st.lists(st.one_of(finite, st.booleans(), st.text(max_size=2), st.lists(finite, max_size=3)), max_size=8),
+    limits=st.lists(st.tuples(ends, ends, ends, ends).filter(any_end), min_size=1, max_size=4),
+    borders=st.booleans(),
+)
+def test_a_range_is_the_comparison_of_python(store, values, limits, borders):
+    if borders and values and type(values[0]) in (int, float):
+        limits = [*limits, (values[0], None, None, None), (None, None, values[0], None)]
+    store.delete_where({})
+    store.upsert([point(n, rows=1, v=value) for n, value in enumerate(values)])
+    for gte, lte, gt, lt in limits:
+        expected = [
+            n
+            for n, value in enumerate(values)
+            if any(
+                (gte is None or one >= gte)
+                and (lte is None or one <= lte)
+                and (gt is None or one > gt)
+                and (lt is None or one < lt)
+                for one in (value if isinstance(value, list) else [value])
+                if isinstance(one, int | float) and not isinstance(one, bool)
+            )
+        ]
+        where = {"v": Range(gte, lte, gt, lt)}
+        assert sorted(numbers(store.scroll(where))) == expected, where
+        assert store.count(where) == len(expected), where
+
+
 def test_filters_that_make_no_sense_are_refused(store):
     calls = [
         store.count,
@@ -354,6 +486,14 @@ def test_filters_that_make_no_sense_are_refused(store):
         {"a": None},
         {"a": float("nan")},
         {"a": {"b": 1}},
+        {"text": Range(gte=1)},
+        {"a": Range()},
+        {"a": Range(gte=float("nan"))},
+        {"a": Range(lt=float("inf"))},
+        {"a": Range(gt=True)},
+        {"a": Range(gte="2024-01-31")},
+        {"a": Range(gte=10**400)},
+        {"a": [Range(gte=1)]},
     ]
     for where, call in itertools.product(wrong, calls):
         with pytest.raises(InvalidInputError):
@@ -517,6 +657,7 @@ def test_points_that_make_no_sense_are_refused_with_all_of_their_call(store):
         Point(key(1), payload={"x": float("nan")}),
         Point(key(1), payload={"x": object()}),
         Point(key(1), payload={"_where": []}),
+        Point(key(1), payload={"_numbers": {}}),
     ]
     for bad in wrong:
         with pytest.raises(InvalidInputError):

@@ -23,9 +23,9 @@ from jina_rag.errors import (
     MissingDependencyError,
 )
 from jina_rag.scoring import maxsim_many, normalise
-from jina_rag.stores import edge_folder
+from jina_rag.stores import edge_folder, qdrant_edge
 from jina_rag.stores.qdrant_edge import EdgeStore
-from jina_rag.types import Point, Prefetch
+from jina_rag.types import Point, Prefetch, Range
 
 WRITER = """
 import sys, uuid
@@ -60,6 +60,41 @@ def test_points_are_still_there_after_closing(tmp_path):
     with open_(tmp_path / "a") as store:
         assert sorted(hit.payload["n"] for hit in store.scroll({"n": [0, 1, 2]})) == [1, 2]
         np.testing.assert_array_equal(store.fetch([point(2).id])[0].multi, point(2).multi)
+
+
+def indexes(store):
+    return {path for path in store._shard.info().payload_schema if path != "_where"}
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_ranges_are_indexed_when_their_key_is_first_met_and_survive_packing_and_reopening(tmp_path, log):
+    with open_(tmp_path, storage=Storage(log=log)) as store:
+        assert indexes(store) == set()
+        store.upsert([point(n, name="x") for n in range(40)])
+        first = indexes(store)
+        assert len(first) == 1
+        store.update_payload({point(3).id: {"meta": [{"a key.": 5}]}})
+        assert len(indexes(store)) == 2
+        store.delete([point(0).id])
+        store.optimize()
+        store.upsert([point(40, name="x")])
+        assert store.count({"n": Range(gte=39)}) == 2
+    with open_(tmp_path) as store:
+        assert len(indexes(store)) == 2
+        store.upsert([point(41)])
+        assert len(indexes(store)) == 2
+        assert [hit.payload["n"] for hit in store.scroll({"meta.a key.": Range(gt=4)})] == [3]
+        assert store.count({"n": Range(lt=2)}) == 1
+        assert store.count({"n": Range(gte=39)}) == 3
+
+
+def test_keys_beyond_those_that_are_indexed_are_filtered_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(qdrant_edge, "MOST_INDEXED", 3)
+    with open_(tmp_path) as store:
+        store.upsert([point(n, **{f"k{i}": n + i for i in range(6)}) for n in range(5)])
+        assert len(indexes(store)) == 3
+        for i in range(6):
+            assert store.count({f"k{i}": Range(gte=i + 3)}) == 2
 
 
 def test_changed_payloads_are_still_there_after_closing(tmp_path):
@@ -333,15 +368,13 @@ def test_how_it_is_kept_must_be_readable(tmp_path, recorded):
         open_(tmp_path)
 
 
-def test_a_store_of_the_first_format_is_exact(tmp_path):
+@pytest.mark.parametrize("older", [{"format": 1}, {"format": 2, "storage": {}}])
+def test_a_store_whose_points_have_no_numbers_for_filters_is_refused(tmp_path, older):
     with open_(tmp_path) as store:
         store.upsert([point(1)])
-    (tmp_path / "data" / "store.json").write_text(json.dumps({"format": 1, "dim": 4, "multi_dim": 8}))
-    with pytest.raises(IndexMismatchError, match="as exact, not as balanced"):
-        open_(tmp_path, storage=Storage.named("balanced"))
-    with open_(tmp_path, storage=Storage()) as store:
-        assert store.storage == Storage()
-        assert store.count() == 1
+    (tmp_path / "data" / "store.json").write_text(json.dumps({"dim": 4, "multi_dim": 8, **older}))
+    with pytest.raises(IndexMismatchError, match="another version of jina-rag: ingest it again"):
+        open_(tmp_path)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows does not tell what a sparse file takes")

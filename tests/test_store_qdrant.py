@@ -23,9 +23,9 @@ from jina_rag.errors import (
     InvalidInputError,
     MissingDependencyError,
 )
-from jina_rag.stores import qdrant_calls, qdrant_errors, qdrant_points, schema
+from jina_rag.stores import edge_points, qdrant_calls, qdrant_errors, qdrant_points, schema
 from jina_rag.stores.qdrant import QdrantConnection, QdrantStore
-from jina_rag.types import Point, Prefetch, SparseVector
+from jina_rag.types import Point, Prefetch, Range, SparseVector
 
 DIM, MULTI_DIM = 4, 8
 SECRET = "a-very-secret-key"
@@ -114,7 +114,7 @@ def test_every_number_of_a_multi_vector_is_the_shortest_that_rounds_to_its_float
 def test_sizes_are_those_of_the_request(server):
     with open_(server.url) as store:
         size = qdrant_points.measure(models, grpc=False)
-        points = [qdrant_points.prepared(point(n, text='é\n"' * n, none=None), DIM, MULTI_DIM) for n in range(5)]
+        points = [edge_points.prepared(point(n, text='é\n"' * n, none=None), DIM, MULTI_DIM) for n in range(5)]
         expected = sum(size(qdrant_points.encode(models, item, half=True)) for item in points)
         store.upsert([point(n, text='é\n"' * n, none=None) for n in range(5)])
         (sent,) = [one for one in server.sent("/points") if one.method == "PUT"]
@@ -143,7 +143,35 @@ def test_a_search_is_one_request_and_never_carries_the_tags(server):
         assert body["prefetch"][0]["filter"] == body["prefetch"][1]["filter"] == body["filter"]
         store.search(np.ones((1, MULTI_DIM), "f4"), limit=3)
         assert "prefetch" not in server.asked[-1].body
-        assert server.asked[-1].body["with_payload"] == {"exclude": ["_where"]}
+        assert server.asked[-1].body["with_payload"] == {"exclude": ["_where", "_numbers"]}
+
+
+def test_the_server_is_told_to_index_numbers_once(server):
+    with open_(server.url) as store:
+        store.upsert([point(n, page=n, meta=[{"a.b": 1}, {"by": "Ann"}]) for n in range(3)])
+        store.upsert([point(7, page=2)])
+        asked = [one.body for one in server.sent("/index")][1:]
+        assert {one["field_schema"] for one in asked} == {"float"}
+        assert len({one["field_name"] for one in asked}) == len(asked) == 3
+        store.update_payload({point(7).id: {"meta": [{"year": 2024}], "page": 5}})
+        assert len(server.sent("/index")) == 5
+        server.asked.clear()
+        assert store.count({"meta.year": Range(gte=2024), "page": Range(lt=6)}) == 1
+        assert store.count({"page": Range(gt=6, lt=5)}) == store.count({"page": Range(gt=6, lte=6)}) == 0
+        (sent,) = server.asked  # nothing is asked that nothing can match
+        assert [condition["range"] for condition in sent.body["filter"]["must"]] == [{"gte": 2024.0}, {"lt": 6.0}]
+    with open_(server.url) as store:
+        store.upsert([point(1, page=3)])
+        store.update_payload({point(1).id: {"page": 4}})
+        assert server.sent("/index") == [], "it says itself what it has indexed"
+
+
+def test_no_more_keys_are_indexed_than_a_server_should_keep(server, monkeypatch):
+    monkeypatch.setattr("jina_rag.stores.qdrant.MOST_INDEXED", 2)
+    with open_(server.url) as store:
+        store.upsert([point(1, a=1, b=2, c=3)])
+        assert len(server.sent("/index")) == 3
+        assert store.count({"c": Range(gte=3)}) == 1
 
 
 def test_changing_payloads_moves_neither_vectors_nor_texts(server):
@@ -240,10 +268,14 @@ def test_collections_of_others_and_other_lengths_are_refused(server):
     for dims in ({"dim": 5}, {"multi_dim": 9}):
         with pytest.raises(IndexMismatchError, match="4 and 8 dimensions"):
             open_(server.url, **dims)
-    server.client.update_collection("kb", metadata={"jina_rag": {"format": 2, "facts": {}}})
+    server.client.update_collection("kb", metadata={"jina_rag": {"format": 99, "facts": {}}})
     with pytest.raises(IndexMismatchError, match="another version"):
         open_(server.url)
-    server.client.update_collection("theirs", metadata={"jina_rag": {"format": 1, "facts": {}}})
+    # Points of the first format have no numbers for filters: a range would find nothing, and not say so.
+    server.client.update_collection("kb", metadata={"jina_rag": {"format": 1, "facts": {}}})
+    with pytest.raises(IndexMismatchError, match="another version"):
+        open_(server.url)
+    server.client.update_collection("theirs", metadata={"jina_rag": {"format": 2, "facts": {}}})
     with pytest.raises(IndexCorruptError, match="lacks vectors"):
         open_(server.url, collection="theirs")
 

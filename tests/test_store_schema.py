@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from jina_rag.errors import IndexCorruptError, InvalidInputError
+from jina_rag.stores import conditions as conditions_module
 from jina_rag.stores import schema
+from jina_rag.stores.conditions import conditions, tags
 from jina_rag.types import Point, TokenGrid
 
 fractions = st.one_of(st.floats(0, 1, width=32), st.just(float("nan")))
@@ -31,7 +33,7 @@ def test_grids_survive_coding(boxes, kind):
     assert decoded.boxes.dtype == np.float32
     np.testing.assert_array_equal(np.isnan(decoded.boxes), np.isnan(boxes))
     np.testing.assert_allclose(decoded.boxes, boxes, atol=1 / 65535)
-    assert len(text) <= 9 + 4 * -(-8 * len(boxes) // 3) + 3
+    assert len(text) <= 40 + 4 * -(-8 * len(boxes) // 3), "never much more than the boxes as they are"
 
 
 def test_the_corners_of_the_page_are_exact_and_what_sticks_out_is_clipped():
@@ -40,7 +42,31 @@ def test_the_corners_of_the_page_are_exact_and_what_sticks_out_is_clipped():
     np.testing.assert_array_equal(decoded, [[0, 0, 1, 1], [0, 1, 1, 1]])
 
 
-@pytest.mark.parametrize("text", ["", "words:!!", "words:AAAA", "lines:", "AAAAAAAAAAA="])
+def test_words_on_lines_take_a_third_of_their_boxes_as_they_are():
+    rng = np.random.default_rng(0)
+    boxes = []
+    for line in range(40):
+        x = 0.1
+        for width in rng.uniform(0.01, 0.09, 9):
+            boxes.append((x, line / 40, x + width, line / 40 + 0.015))
+            x += width + 0.004
+    plain = 4 / 3 * 8 * len(boxes)
+    grid = TokenGrid(np.array(boxes, "f4"), "words")
+    assert len(schema.encode_grid(grid)) < 0.4 * plain
+    np.testing.assert_allclose(schema.decode_grid(schema.encode_grid(grid)).boxes, grid.boxes, atol=1 / 65535)
+
+
+def test_a_grid_that_would_open_to_more_than_any_page_has_is_not_opened(monkeypatch):
+    text = schema.encode_grid(TokenGrid(np.zeros((10_000, 4), "f4"), "words"))
+    assert len(schema.decode_grid(text)) == 10_000
+    monkeypatch.setattr(schema, "_MOST_BYTES", 79_999)
+    with pytest.raises(IndexCorruptError, match="ingest the document again"):
+        schema.decode_grid(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "words:!!", "words:AAAA", "words:eNoDAAAA", "words:eNpjYAQAAAMAAg==", "lines:", "AAAAAAAAAAA="]
+)
 def test_text_that_is_no_grid_is_reported(text):
     with pytest.raises(IndexCorruptError):
         schema.decode_grid(text)
@@ -76,18 +102,18 @@ def test_ids_are_accepted_in_any_spelling_of_a_uuid():
     )
 )
 def test_every_payload_is_found_by_its_own_values(payload):
-    present = set(schema.tags(payload))
-    for wanted in schema.wanted_tags(payload):
-        assert present & set(wanted)
+    present = set(tags(payload))
+    for wanted in conditions(payload):
+        assert present & set(wanted.tags)
 
 
 def test_values_of_different_kinds_have_different_tags():
     values = [True, False, 1, 0, "1", "0", "true", 1.5, "x" * 300, "x" * 301]
-    assert len({schema.tags({"k": value})[0] for value in values}) == len(values)
-    assert schema.tags({"k": 1.0}) == schema.tags({"k": 1})
-    assert schema.tags({"a": {"b": 1}}) == schema.tags({"a.b": 1})
-    assert max(len(tag) for tag in schema.tags({"k": "x" * 10_000})) < 300
-    assert schema.tags({"text": "x", "grid": "x", "k": None, "e": []}) == []
+    assert len({tags({"k": value})[0] for value in values}) == len(values)
+    assert tags({"k": 1.0}) == tags({"k": 1})
+    assert tags({"a": {"b": 1}}) == tags({"a.b": 1})
+    assert max(len(tag) for tag in tags({"k": "x" * 10_000})) < 300
+    assert tags({"text": "x", "grid": "x", "k": None, "e": []}) == []
 
 
 def test_merging_keeps_order_length_and_all_rows():
@@ -165,6 +191,6 @@ def test_numbers_that_no_float_holds_are_refused():
 
 
 def test_examples_in_the_docstrings():
-    result = doctest.testmod(schema)
+    result = doctest.testmod(conditions_module)
     assert result.attempted
     assert not result.failed

@@ -1,4 +1,4 @@
-"""The commands that fill and search an index, and the way out of all of them.
+"""The command that fills an index, and the way out of all of them.
 
 Each command parses its arguments, calls a public function and prints what came back.
 Exit status: 0 done, 1 done with failures listed, 2 wrong usage or input, 130 stopped by Ctrl-C.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jina_rag.cli import care, output, tools
+from jina_rag.cli import care, output, search, tools
 from jina_rag.cli.common import (
     EmbedderOption,
     FilesOption,
@@ -23,19 +23,16 @@ from jina_rag.cli.common import (
     StorageOption,
     app,
     existing,
-    filters,
-    folder_exists,
     limits_of,
-    pairs,
+    metadata_of,
     passwords_of,
-    write_picture,
 )
 from jina_rag.errors import IndexNotFoundError, JinaRagError
 
 if TYPE_CHECKING:
     from jina_rag.retrieval.estimate import IngestPlan
 
-_REGISTERED = (care, tools)
+_REGISTERED = (search, care, tools)
 """Modules whose import adds their commands."""
 
 
@@ -93,7 +90,7 @@ def ingest(
         renderer=renderer,  # type: ignore[arg-type]
         limits=limits_of(limit or []),
     )
-    metadata = pairs(meta, "--meta") if meta else None
+    metadata = metadata_of(meta) if meta else None
     existing(paths)
     if dry_run:
         where = {"embedder": embedder, "storage": storage, "files": files}
@@ -127,97 +124,6 @@ def _planned(index: str, where: dict[str, Any], paths: list[Path], **options: An
         with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
             with DocumentIndex.open(Path(scratch) / "index", **(where | {"files": None})) as opened:
                 return opened.plan(paths, **options)
-
-
-@app.command()
-def search(
-    index: IndexOption,
-    question: Annotated[
-        str | None, typer.Argument(help="In any language.", metavar="QUERY", show_default=False)
-    ] = None,
-    k: Annotated[int, typer.Option("-k", help="How many pages.", min=1, max=10_000)] = 5,
-    filter: Annotated[  # the option's name
-        list[str] | None,
-        typer.Option(
-            "--filter",
-            help="Only pages with this metadata, or path=GLOB; repeatable, a key given twice matches either value.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
-    heatmap: Annotated[
-        Path | None, typer.Option(help="Draw where the best page answers.", metavar="OUT.png", dir_okay=False)
-    ] = None,
-    queries: Annotated[
-        Path | None,
-        typer.Option(help="Ask many questions: one JSON object with qid and query a line.", metavar="FILE.jsonl"),
-    ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(help="Where the rankings for --queries go.", metavar="OUT.jsonl", dir_okay=False),
-    ] = None,
-    files: FilesOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Rank pages for a question.
-
-    Examples:
-
-      jina-rag search "Which region grew fastest?" --index kb
-
-      jina-rag search "termination notice" -i kb --filter "path=contracts/*" --heatmap where.png
-
-      jina-rag search -i kb --queries questions.jsonl --run run.jsonl
-    """
-    if (queries is None) != (run is None):
-        raise typer.BadParameter("--queries and --run go together.")
-    if (question is None) == (queries is None):
-        raise typer.BadParameter("Give a QUERY, or --queries FILE.jsonl with --run OUT.jsonl.")
-    out, err = output.consoles()
-    where = filters(filter or [])
-    if queries is not None and run is not None:
-        if heatmap is not None or where:
-            raise typer.BadParameter("--heatmap and --filter go with a single QUERY.")
-        folder_exists(run)
-        _search_many(index, files, queries, run, k, json=json)
-        return
-    assert question is not None
-    if heatmap is not None:
-        if heatmap.suffix.lower() != ".png":
-            raise typer.BadParameter(f"--heatmap {str(heatmap)!r}: a heat map is a PNG, so give a name in .png.")
-        folder_exists(heatmap)
-    from jina_rag.retrieval.index import DocumentIndex
-
-    with DocumentIndex.open(index, create=False, files=files) as opened:
-        hits = opened.search(question, k=k, filter=where)
-        if heatmap is not None and hits:
-            best = hits[0]
-            picture = opened.explain(question, best).picture(
-                frame=best.region.box if best.region else None, label=best.region.kind if best.region else ""
-            )
-            write_picture(picture, heatmap)
-    if json:
-        output.print_json(output.search_json(question, hits))
-    else:
-        output.print_hits(out, question, hits)
-        if heatmap is not None and hits:
-            err.print(f"Heat map of rank 1: {output.shown(heatmap)}")
-
-
-def _search_many(index: str, files: Path | None, queries: Path, run: Path, k: int, *, json: bool) -> None:
-    from jina_rag.evaluation.datasets import read_queries
-    from jina_rag.evaluation.runner import search_all, write_run
-    from jina_rag.retrieval.index import DocumentIndex
-
-    asked = read_queries(queries)
-    with DocumentIndex.open(index, create=False, files=files) as opened:
-        ranking = search_all(opened, asked, k=max(k, 10))
-    write_run(run, ranking)
-    if json:
-        output.print_json({"queries": len(asked), "run": str(run)})
-    else:
-        output.consoles()[1].print(
-            f"Asked {output.count(len(asked), 'question')}; the rankings are in {output.shown(run)}."
-        )
 
 
 def main() -> None:

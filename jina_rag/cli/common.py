@@ -6,6 +6,7 @@ import glob
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
@@ -16,6 +17,9 @@ import typer
 
 from jina_rag._version import __version__
 from jina_rag.errors import InvalidInputError
+
+_CONDITION = re.compile(r"(.+?)(>=|<=|>|<|=)(.*)", re.DOTALL)
+_ENDS = {">=": "gte", "<=": "lte", ">": "gt", "<": "lt"}
 
 app = typer.Typer(
     name="jina-rag",
@@ -100,12 +104,33 @@ def pairs(options: list[str], name: str) -> dict[str, str]:
     return found
 
 
+def metadata_of(options: list[str]) -> dict[str, str | int | float]:
+    """``--meta KEY=VALUE`` as metadata; what is written as a number is one, so that ranges of it can be asked for."""
+    return {key: _number(value) for key, value in pairs(options, "--meta").items()}
+
+
 def filters(options: list[str]) -> Mapping[str, Any]:
-    """``--filter KEY=VALUE`` as a filter; a key given twice matches either value."""
+    """``--filter KEY=VALUE`` as a filter; a key given twice matches either value. ``KEY>=N`` is one end of a range."""
+    from jina_rag.types import Range
+
     where: dict[str, Any] = {}
+    ranges: dict[str, dict[str, float]] = {}
     for option in options:
-        for key, value in pairs([option], "--filter").items():
+        match = _CONDITION.fullmatch(option)
+        if match is None:
+            raise typer.BadParameter(f"--filter {option!r}: write KEY=VALUE, or KEY>=NUMBER.")
+        key, operator, value = match.groups()
+        if operator == "=":
             where.setdefault(key, []).extend(_readings(value) if key != "path" else [value])
+            continue
+        try:
+            ranges.setdefault(key, {})[_ENDS[operator]] = float(value)
+        except ValueError:
+            raise typer.BadParameter(f"--filter {option!r}: {value!r} is no number.") from None
+    for key, ends in ranges.items():
+        if key in where:
+            raise typer.BadParameter(f"--filter {key!r}: give values or a range, not both.")
+        where[key] = Range(**ends)
     return where
 
 
@@ -158,6 +183,15 @@ def _readings(value: str) -> list[str | int | float | bool]:
             readings.append(number(value))
             break
     return [reading for reading in readings if not isinstance(reading, float) or math.isfinite(reading)]
+
+
+def _number(value: str) -> str | int | float:
+    """The number that a text writes out as Python does; 007 and 1e5 stay texts, as codes do."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            if str(kind(value)) == value and math.isfinite(kind(value)):
+                return kind(value)
+    return value
 
 
 def write_picture(picture: Any, path: Path) -> None:  # noqa: ANN401  # PIL's Image

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from jina_rag.types import Failure, IngestReport, ScoredPage
+from jina_rag.types import Failure, IngestReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,28 +103,6 @@ def print_plan(out: Console, err: Console, plan: IngestPlan) -> None:
     _list(err, "[red]Would fail", plan.failed)
 
 
-def search_json(query: str, hits: Sequence[ScoredPage]) -> dict[str, Any]:
-    """The object that ``search --json`` prints."""
-    return {
-        "query": query,
-        "hits": [
-            {
-                "rank": rank,
-                "score": round(hit.score, 6),
-                "doc_id": hit.doc_id,
-                "path": str(hit.path),
-                "page": hit.page,
-                "region": {"kind": hit.region.kind, "box": list(hit.region.box)} if hit.region else None,
-                "image": str(hit.image_path) if hit.image_path else None,
-                "snippet": hit.snippet,
-                "copies": [str(copy.path) for copy in hit.copies],
-                "repeats": {"doc_id": hit.repeats[0], "page": hit.repeats[1]} if hit.repeats else None,
-            }
-            for rank, hit in enumerate(hits, start=1)
-        ],
-    }
-
-
 def print_report(err: Console, report: IngestReport) -> None:
     """What became of every file, for a person."""
     unchanged = f"{count(report.unchanged, 'document')} unchanged"
@@ -148,33 +126,6 @@ def print_report(err: Console, report: IngestReport) -> None:
         err.print(
             "[yellow]Interrupted:[/] the index can be searched, and the same command goes on from here.", soft_wrap=True
         )
-
-
-def print_hits(out: Console, question: str, hits: Sequence[ScoredPage]) -> None:
-    """Ranked pages as a table."""
-    from rich.table import Table
-    from rich.text import Text
-
-    if not hits:
-        out.print("No page found.")
-        return
-    table = Table(title=escape(question), title_justify="left", title_style="bold", show_lines=True, expand=True)
-    table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("score", justify="right", no_wrap=True)
-    # Wide enough for the names, unless they would leave too little for the words.
-    longest = max(len(hit.doc_id) for hit in hits)
-    table.add_column("page", overflow="fold", width=max(16, min(longest, out.width * 2 // 5 - 8)))
-    table.add_column("what it says there", overflow="fold", ratio=1)
-    for rank, hit in enumerate(hits, start=1):
-        place = Text.from_markup(f"[bold]{shown(hit.doc_id)}[/bold]\npage {hit.page} of {hit.page_count}")
-        if hit.copies:
-            place.append(f"\nand in {count(len(hit.copies), 'copy').replace('copys', 'copies')}", style="dim")
-        if hit.repeats is not None:
-            place.append(f"\nrepeats {hit.repeats[0]} page {hit.repeats[1]}", style="dim")
-        if hit.region is not None:
-            place.append(f"\nbest: {hit.region.kind}", style="cyan")
-        table.add_row(str(rank), f"{hit.score:.3f}", place, Text(" ".join(hit.snippet.split())))
-    out.print(table)
 
 
 def print_measures(out: Console, report: Mapping[str, Any]) -> None:

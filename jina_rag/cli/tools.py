@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jina_rag.cli import output
+from jina_rag.cli import output, results
 from jina_rag.cli.common import EmbedderOption, JsonOption, StorageOption, app, folder_exists
 
 models_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
@@ -199,12 +199,12 @@ def demo(
             {
                 "report": str(result.report),
                 "ingest": output.ingest_json(result.ingest),
-                "questions": [output.search_json(a.question, a.hits) for a in result.answers],
+                "questions": [results.search_json(a.question, a.hits) for a in result.answers],
             }
         )
         return
     for answer in result.answers:
-        output.print_hits(out, f"{answer.question}  ({answer.kind}, {answer.seconds * 1000:.0f} ms)", answer.hits)
+        results.print_hits(out, f"{answer.question}  ({answer.kind}, {answer.seconds * 1000:.0f} ms)", answer.hits)
     output.print_report(err, result.ingest)
     out.print(
         f"\nOpen this in a browser: [bold]{output.shown(result.report.resolve().as_uri())}[/bold]",

@@ -15,7 +15,11 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.datasets import JudgedFolder, JudgedQuery, PageKey
 from jina_rag.evaluation.measures import DEPTH, mean, measure
 from jina_rag.retrieval.index import DocumentIndex
+from jina_rag.retrieval.stages import Stage
 from jina_rag.types import Failure, IngestReport
+
+_TOGETHER = 16
+"""Questions that are embedded in one batch."""
 
 
 @dataclass(frozen=True)
@@ -106,21 +110,24 @@ def search_all(
     names: Mapping[Path, str] | None = None,
     on_query: Callable[[int, int], None] | None = None,
     k: int = DEPTH,
+    stages: Sequence[Stage] | None = None,
 ) -> dict[str, list[PageKey]]:
     """The best `k` pages for each question; a document is called by `names`, else by its file's stem.
 
     Files with the same bytes follow each other: the index has their pages once, and judgements may name either.
     """
     run: dict[str, list[PageKey]] = {}
-    for number, query in enumerate(queries, start=1):
-        hits = index.search(query.query, k=k, details=False)
-        run[query.qid] = [
-            ((names or {}).get(path.resolve(), PurePosixPath(doc_id).stem), hit.page)
-            for hit in hits
-            for doc_id, path in [(hit.doc_id, hit.path), *((copy.doc_id, copy.path) for copy in hit.copies)]
-        ]
+    for start in range(0, len(queries), _TOGETHER):
+        some = queries[start : start + _TOGETHER]
+        found = index.search_many([query.query for query in some], k=k, stages=stages, details=False)
+        for query, hits in zip(some, found, strict=True):
+            run[query.qid] = [
+                ((names or {}).get(path.resolve(), PurePosixPath(doc_id).stem), hit.page)
+                for hit in hits
+                for doc_id, path in [(hit.doc_id, hit.path), *((copy.doc_id, copy.path) for copy in hit.copies)]
+            ]
         if on_query:
-            on_query(number, len(queries))
+            on_query(start + len(some), len(queries))
     return run
 
 

@@ -54,10 +54,22 @@ class BatchRunner(Generic[Prepared, Result]):
         batch_tokens: The budget; it shrinks when the device runs out of memory.
     """
 
-    def __init__(self, device: torch.device, batch_tokens: int, *, name: str) -> None:
+    def __init__(
+        self, device: torch.device, batch_tokens: int, *, name: str, relieve: Callable[[], bool] | None = None
+    ) -> None:
+        """Nothing run yet.
+
+        Args:
+            device: Where the model is.
+            batch_tokens: The budget to begin with.
+            name: Of the model, for messages.
+            relieve: Frees memory that could be done without, and says whether there was any; a batch that did not
+                fit is then tried again before it is halved.
+        """
         self._device = device
         self.batch_tokens = batch_tokens
         self._name = name
+        self._relieve = relieve
         self._warned = False
 
     def run(
@@ -97,15 +109,19 @@ class BatchRunner(Generic[Prepared, Result]):
                     if not is_out_of_memory(exc):
                         raise
                     del prepared
-                    budget = self._shrunk(batch, lengths, exc)
-                    if waiting is not None:
-                        waiting.cancel()
-                    left = [*batch, *(index for other in batches for index in other)]
-                    groups = fill_batches([lengths[index] for index in left], budget)
-                    batches = [[left[i] for i in group] for group in reversed(groups)]
-                    waiting = ahead.submit(prepare, batches[-1])
+                    relieved = self._relieve is not None and self._relieve()
+                    budget = budget if relieved else self._shrunk(batch, lengths, exc)
+                else:
+                    results.update(zip(batch, computed, strict=True))
                     continue
-                results.update(zip(batch, computed, strict=True))
+                # Behind `except`, because the error holds what was computed so far.
+                release_memory(self._device)
+                if waiting is not None:
+                    waiting.cancel()
+                left = [*batch, *(index for other in batches for index in other)]
+                groups = fill_batches([lengths[index] for index in left], budget)
+                batches = [[left[i] for i in group] for group in reversed(groups)]
+                waiting = ahead.submit(prepare, batches[-1])
         return [results[index] for index in range(len(lengths))]
 
     def _shrunk(self, batch: Sequence[int], lengths: Sequence[int], exc: BaseException) -> int:
@@ -116,7 +132,6 @@ class BatchRunner(Generic[Prepared, Result]):
                 f"An input of {longest} tokens does not fit into the memory of {self._device} with {self._name}: lower "
                 "max_length or max_pixels, load with dtype='bfloat16', or use a device with more memory."
             ) from exc
-        release_memory(self._device)
         budget = max(1, longest * len(batch) // 2)
         self.batch_tokens = min(self.batch_tokens, budget)
         if not self._warned:

@@ -7,6 +7,7 @@ leave out the rows of punctuation. PyLate's rules are the default; ColBERT's own
 
 from __future__ import annotations
 
+import itertools
 import logging
 import string
 import threading
@@ -66,11 +67,17 @@ class ColbertOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    """One input: ids, which of them are attended to, which rows are kept."""
+    """One input: ids, which of them are attended to, which rows are kept, and the texts of all ids or no texts."""
 
     ids: npt.NDArray[np.int64]
     attended: npt.NDArray[np.bool_]
     kept: npt.NDArray[np.bool_]
+    texts: tuple[str, ...]
+
+    @property
+    def kept_texts(self) -> tuple[str, ...]:
+        """The texts of the rows that are kept."""
+        return tuple(itertools.compress(self.texts, self.kept))
 
 
 class ColbertV2(FromCheckpoint):
@@ -191,9 +198,10 @@ class ColbertV2(FromCheckpoint):
         if length < 4:
             raise InvalidInputError(f"max_length is {length}; a query needs at least 4 tokens.")
         texts = [text_of(item, self.name) for item in listed(queries, "questions")]
-        return self._encode(
-            [self._query(ids, length) for ids in self._ids(texts)], single, multi, truncate_dim, batch_tokens
-        )
+        found = self._ids(texts, multi)
+        asked = [self._query(ids, pieces, length) for ids, pieces in found]
+        truncated = [len(ids) + 3 > length for ids, _ in found]
+        return self._encode(asked, truncated, single, multi, truncate_dim, batch_tokens)
 
     def encode_document(
         self,
@@ -209,30 +217,43 @@ class ColbertV2(FromCheckpoint):
         """Embed texts and the words of pages: a row for each token that is no punctuation; see `encode_query`."""
         limit = self._max_length if max_length is None else _checked_length(max_length)
         texts = [text_of(item, self.name) for item in listed(documents, "documents")]
-        found = self._ids(texts)
-        cut = sum(len(ids) + 3 > limit for ids in found)
-        if cut:
+        found = self._ids(texts, multi)
+        truncated = [len(ids) + 3 > limit for ids, _ in found]
+        if cut := sum(truncated):
             _log.warning("%d of %d documents were cut after %d tokens (max_length).", cut, len(found), limit)
-        return self._encode([self._document(ids, limit) for ids in found], single, multi, truncate_dim, batch_tokens)
+        read = [self._document(ids, pieces, limit) for ids, pieces in found]
+        return self._encode(read, truncated, single, multi, truncate_dim, batch_tokens)
 
-    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._tokenizer.encode_many([text.strip() for text in texts])
+    def _ids(self, texts: Sequence[str], named: bool) -> list[tuple[list[int], tuple[str, ...]]]:
+        """The ids of each text and, where they are asked for, what these stand for."""
+        bare = [text.strip() for text in texts]
+        ids = self._tokenizer.encode_many(bare)
+        pieces = self._tokenizer.pieces_many(bare) if named else [("",) * len(item) for item in ids]
+        return list(zip(ids, pieces, strict=True))
 
-    def _query(self, ids: list[int], length: int) -> _Tokens:
+    def _query(self, ids: list[int], pieces: tuple[str, ...], length: int) -> _Tokens:
         """Marker behind <s>, cut so that </s> stays, filled up with mask tokens."""
         text = [self._bos, self._markers["Query"], *ids[: length - 3], self._eos]
         every = np.array(text + [self._mask] * (length - len(text)), dtype=np.int64)
         attended = np.ones(length, dtype=bool)
         if not self._options.attend_to_expansion:
             attended[len(text) :] = False
-        return _Tokens(every, attended, np.ones(length, dtype=bool))
+        texts = ("", "", *pieces[: length - 3], *[""] * (length + 1 - len(text)))
+        return _Tokens(every, attended, np.ones(length, dtype=bool), texts)
 
-    def _document(self, ids: list[int], limit: int) -> _Tokens:
+    def _document(self, ids: list[int], pieces: tuple[str, ...], limit: int) -> _Tokens:
         text = np.array([self._bos, self._markers["Document"], *ids[: limit - 3], self._eos], dtype=np.int64)
-        return _Tokens(text, np.ones(len(text), dtype=bool), ~np.isin(text, self._skipped))
+        texts = ("", "", *pieces[: limit - 3], "")
+        return _Tokens(text, np.ones(len(text), dtype=bool), ~np.isin(text, self._skipped), texts)
 
     def _encode(
-        self, tokens: list[_Tokens], single: bool, multi: bool, truncate_dim: int | None, batch_tokens: int | None
+        self,
+        tokens: list[_Tokens],
+        truncated: list[bool],
+        single: bool,
+        multi: bool,
+        truncate_dim: int | None,
+        batch_tokens: int | None,
     ) -> Embeddings:
         dim = self._checked_dim(truncate_dim) or self._truncate_dim
         rows = self._runner.run(
@@ -248,6 +269,8 @@ class ColbertV2(FromCheckpoint):
             single=normalise(np.reshape(means, (len(rows), dim or self._full_dim))) if single else None,
             multi=rows if multi else None,
             grids=grids if multi else None,
+            tokens=[item.kept_texts for item in tokens] if multi else None,
+            truncated=truncated,
         )
 
     def _forward(self, batch: list[_Tokens], dim: int | None) -> list[Float32]:

@@ -95,6 +95,16 @@ def available_memory() -> int:
         return 8 * 1024**3
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes of a device's memory that can be had: what its driver has left, and what PyTorch holds without using it."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    return available_memory()
+
+
 @functools.cache
 def bfloat16_gain() -> float:
     """How much faster than float32 this CPU multiplies bfloat16 matrices, measured once (a few milliseconds)."""

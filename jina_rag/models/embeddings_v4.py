@@ -26,6 +26,7 @@ from jina_rag.models.image_patches import ImagePatcher
 from jina_rag.models.inputs import listed, parts_of
 from jina_rag.models.outputs import check_vectors
 from jina_rag.models.pictures import Opening, Picture
+from jina_rag.models.prompt_texts import prompt_texts
 from jina_rag.models.qwen_vl import Batch, QwenVL, rename_key
 from jina_rag.models.vl_prompts import Prompt, Segment, check_length, grid_of
 from jina_rag.protocols import Input
@@ -234,7 +235,7 @@ class EmbeddingsV4(FromCheckpoint):
         limit = self._max_length if max_length is None else _checked_length(max_length)
         prefix: Side = "Query" if task == _SAME_PREFIX else side
         segments = [self._segments(item, prefix) for item in inputs]
-        prompts = self._prompts(segments, limit, max_pixels)
+        prompts, truncated = self._prompts(segments, limit, max_pixels)
         spans = [self._span(prompt, item) for prompt, item in zip(prompts, segments, strict=True)]
 
         def prepare(indices: Sequence[int]) -> tuple[Batch, list[tuple[int, int]]]:
@@ -243,25 +244,40 @@ class EmbeddingsV4(FromCheckpoint):
         def compute(prepared: tuple[Batch, list[tuple[int, int]]]) -> list[_Vectors]:
             return self._forward(*prepared, task=task, single=single, multi=multi, dim=dim)
 
-        vectors = self._runner.run([len(prompt) for prompt in prompts], prepare, compute, batch_tokens=batch_tokens)
+        seat = self._model.seat
+        with seat.turn():
+            vectors = self._runner.run(
+                [len(prompt) for prompt in prompts], prepare, seat.roomy(compute), batch_tokens=batch_tokens
+            )
         check_vectors([v.single for v in vectors] + [v.multi for v in vectors], self.name, self.placement)
         return Embeddings(
             single=np.array([v.single for v in vectors], np.float32).reshape(-1, dim or self._dim) if single else None,
             multi=[v.multi for v in vectors if v.multi is not None] if multi else None,
             grids=[grid_of(prompt) for prompt in prompts] if multi else None,
+            tokens=[self._texts(*pair) for pair in zip(prompts, segments, strict=True)] if multi else None,
+            truncated=truncated,
         )
 
-    def _prompts(self, segments: Sequence[Sequence[Segment]], limit: int, max_pixels: int | None) -> list[Prompt]:
+    def _texts(self, prompt: Prompt, item: Sequence[Segment]) -> tuple[str, ...] | None:
+        """What each token stands for; None where the user gave pictures only."""
+        if _INSTRUCTION in item:
+            return None
+        # The space behind "Query:" is part of the first word's token.
+        lead = "user\n" if prompt.pictures else str(item[0]).partition(" ")[0]
+        return prompt_texts(item, prompt, self._model.tokenizer, lead=lead, trailing=bool(prompt.pictures))
+
+    def _prompts(
+        self, segments: Sequence[Sequence[Segment]], limit: int, max_pixels: int | None
+    ) -> tuple[list[Prompt], list[bool]]:
+        """The prompts, texts cut to `limit` tokens, and which were cut."""
         prompts = self._model.prompts(segments, max_pixels=max_pixels)
-        cut = []
+        truncated = [not prompt.pictures and len(prompt) > limit for prompt in prompts]
         for number, prompt in enumerate(prompts, start=1):
             if prompt.pictures:
                 check_length(prompt, MAX_LENGTH, f"Input {number} of {len(prompts)}")
-            elif len(prompt) > limit:
-                cut.append(number)
-        if cut:
-            _log.warning("%d of %d texts were cut after %d tokens (max_length).", len(cut), len(prompts), limit)
-        return [prompt if prompt.pictures else Prompt(prompt.ids[:limit]) for prompt in prompts]
+        if any(truncated):
+            _log.warning("%d of %d texts were cut after %d tokens (max_length).", sum(truncated), len(prompts), limit)
+        return [prompt if prompt.pictures else Prompt(prompt.ids[:limit]) for prompt in prompts], truncated
 
     def _segments(self, item: Input, prefix: Side) -> list[Segment]:
         parts = parts_of(item, self._opening)

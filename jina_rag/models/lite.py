@@ -203,6 +203,7 @@ class LiteEmbedder:
         dense = np.zeros((len(texts), self.dim), dtype=np.float32)
         vectors: list[Float32] = []
         grids: list[TokenGrid | None] = []
+        pieces: list[tuple[str, ...] | None] = []
         for index, (tokens, parts) in enumerate(zip(texts, rows, strict=True)):
             every = self._centred(np.concatenate(parts) if parts else np.zeros((0, self.dim), dtype=np.float32))
             if len(every):
@@ -210,8 +211,13 @@ class LiteEmbedder:
             kept = tokens.kept if self._recipe.drop and tokens.kept.any() else np.ones(len(every), dtype=bool)
             vectors.append(every[kept])
             grids.append(None if tokens.boxes is None else TokenGrid(tokens.boxes[kept], "words"))
+            pieces.append(tokens.texts_of(kept))
         return Embeddings(
-            single=dense if single else None, multi=vectors if multi else None, grids=grids if multi else None
+            single=dense if single else None,
+            multi=vectors if multi else None,
+            grids=grids if multi else None,
+            tokens=pieces if multi else None,
+            truncated=[tokens.truncated for tokens in texts],
         )
 
 

@@ -34,13 +34,33 @@ class Tokens:
         ids: Shape (tokens,) int64.
         kept: Shape (tokens,) bool: whether its vector goes into the multi-vector.
         boxes: Shape (tokens, 4) float32 for pages and images; None for plain text.
+        texts: The characters of each token.
+        words: Shape (tokens,) int32: the word, counted from 0, that each token is a piece of.
         truncated: Whether the input had more tokens than were allowed.
     """
 
     ids: npt.NDArray[np.int64]
     kept: npt.NDArray[np.bool_]
     boxes: Float32 | None
+    texts: tuple[str, ...]
+    words: npt.NDArray[np.int32]
     truncated: bool
+
+    def texts_of(self, chosen: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+        """The characters of the chosen tokens; the first of each word has a space before it.
+
+        What was left out between two pieces of a word (an apostrophe, a hyphen) goes with the second.
+
+        Args:
+            chosen: Shape (tokens,).
+        """
+        found: list[str] = []
+        before = -1
+        for index in np.flatnonzero(chosen).tolist():
+            same = before >= 0 and self.words[before] == self.words[index]
+            found.append("".join(self.texts[before + 1 : index + 1]) if same else f" {self.texts[index]}")
+            before = index
+        return tuple(found)
 
 
 def words_of(document: Input) -> tuple[list[tuple[str, Box]], bool]:
@@ -85,20 +105,28 @@ def tokens_of(words: Iterable[tuple[str, Box]], placed: bool, backbone: Backbone
     ids: list[int] = []
     kept: list[bool] = []
     boxes: list[Box] = []
+    texts: list[str] = []
+    numbers: list[int] = []
+    count = 0
     for chunk in _chunks(words):
         for (text, box), tokens in zip(chunk, backbone.tokenize([text for text, _ in chunk]), strict=True):
             useful = not is_stop_word(text)
             for token in tokens:
                 ids.append(token.id)
+                texts.append(token.text)
+                numbers.append(count)
                 kept.append(useful and has_content(token.text) and not is_particle(token.text))
                 if placed:
                     boxes.append(slice_box(box, token.start, token.end, text))
+            count += 1
         if len(ids) > limit:
             break
     return Tokens(
         np.array(ids[:limit], dtype=np.int64),
         np.array(kept[:limit], dtype=bool),
         np.array(boxes[:limit], dtype=np.float32).reshape(-1, 4) if placed else None,
+        tuple(texts[:limit]),
+        np.array(numbers[:limit], dtype=np.int32),
         truncated=len(ids) > limit,
     )
 

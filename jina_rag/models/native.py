@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from jina_rag._extras import require
 from jina_rag.config import Limits
 from jina_rag.errors import InvalidInputError
 from jina_rag.models.checkpoints import Checkpoint
+from jina_rag.models.page_memory import PageMemory
 from jina_rag.protocols import Embedder, Reranker
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def native_embedder(
         raise InvalidInputError(f"{checkpoint.name} has one task, 'retrieval', got {task!r}.")
     require_packages()
     placement = placement_of(checkpoint, device, dtype)
-    with _loading:
+    with _loading, _room_for(checkpoint, placement):
         if checkpoint.family == "v4":
             from jina_rag.models.embeddings_v4 import EmbeddingsV4
             from jina_rag.models.pictures import Opening
@@ -86,12 +88,16 @@ def native_reranker(
     max_pixels: int | None = None,
     max_length: int | None = None,
     allow_urls: bool = False,
+    page_memory: PageMemory | bool = True,
     allow_unexpected: bool = False,
 ) -> Reranker:
     """See `jina_rag.models.registry.load_reranker`."""
+    if not isinstance(page_memory, PageMemory | bool):
+        raise InvalidInputError(f"page_memory is a PageMemory, True or False, got {page_memory!r}.")
+    memory = (PageMemory() if page_memory else None) if isinstance(page_memory, bool) else page_memory
     require_packages()
     placement = placement_of(checkpoint, device, dtype)
-    with _loading:
+    with _loading, _room_for(checkpoint, placement):
         from jina_rag.models.pictures import Opening
         from jina_rag.models.reranker_m0 import RerankerM0
 
@@ -101,6 +107,7 @@ def native_reranker(
             max_pixels=max_pixels,
             max_length=max_length,
             opening=Opening(Limits(), allow_urls),
+            page_memory=memory,
             allow_unexpected=allow_unexpected,
         )
 
@@ -112,6 +119,16 @@ def placement_of(checkpoint: Checkpoint, device: str, dtype: str) -> Placement:
 
     with WeightFiles(checkpoint.weights) as files:
         return place(device, dtype, weight_bytes=files.total_bytes(), stored=files.stored_dtype())
+
+
+def _room_for(checkpoint: Checkpoint, placement: Placement) -> AbstractContextManager[None]:
+    """Memory for a checkpoint on its device while it is loaded; others leave if need be."""
+    from jina_rag.models.turns import loading
+    from jina_rag.models.weights import WeightFiles
+
+    with WeightFiles(checkpoint.weights) as files:
+        size = files.total_bytes() * placement.dtype.itemsize // files.stored_dtype().itemsize
+    return loading(checkpoint.name, placement.device, size)
 
 
 def require_packages() -> None:

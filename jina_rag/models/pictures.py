@@ -66,6 +66,11 @@ class Picture:
         self.size = size
         """Width and height in pixels, upright."""
 
+    @property
+    def source(self) -> Image | bytes | Path:
+        """Where the pixels come from: an image, the bytes of a file, or its path."""
+        return self._source
+
     def load(self, *, alpha: str = "drop") -> Image:
         """The pixels as RGB, upright.
 

@@ -24,8 +24,10 @@ from jina_rag.errors import CheckpointError
 from jina_rag.models.checkpoints import Checkpoint
 from jina_rag.models.devices import Placement
 from jina_rag.models.image_patches import ImagePatcher
+from jina_rag.models.kept_keys import Keys, attending
 from jina_rag.models.pictures import Picture
 from jina_rag.models.text_tokens import TextTokenizer
+from jina_rag.models.turns import Seat
 from jina_rag.models.vl_prompts import Int64, PlacedPicture, Prompt, Segment, join_texts, mrope_positions
 from jina_rag.models.weights import WeightFiles, fill, renamer
 
@@ -39,6 +41,7 @@ rename_key = renamer(
 )
 """From the older layout of the published files to the module names of transformers 5; the newer one passes."""
 _IGNORED = (r"(model\.)?lm_head\.weight",)
+_FULL = "full_attention"
 _NOT_FOR_CONFIG = (
     "architectures",
     "auto_map",
@@ -128,6 +131,7 @@ class QwenVL:
         self.vision_start = _token_id(checkpoint, "vision_start_token_id", self.tokenizer, "<|vision_start|>")
         self.vision_end = _token_id(checkpoint, "vision_end_token_id", self.tokenizer, "<|vision_end|>")
         self.lock = threading.Lock()
+        self.seat = Seat(checkpoint.name, self.module, placement.device)
 
     def prompts(self, segments: Sequence[Sequence[Segment]], *, max_pixels: int | None = None) -> list[Prompt]:
         """Tokenise prompts; texts that follow each other are tokenised as one.
@@ -163,9 +167,17 @@ class QwenVL:
                 ids += [self.image_id] * (rows * columns)
         return Prompt(np.array(ids, dtype=np.int64), tuple(pictures))
 
-    def prepare(self, prompts: Sequence[Prompt]) -> Batch:
-        """Pad, position, and decode the pictures: the processor's work, done while the device is busy."""
-        longest = max(len(prompt) for prompt in prompts)
+    def prepare(self, prompts: Sequence[Prompt], skip: Sequence[int] | None = None) -> Batch:
+        """Pad, position, and decode the pictures: the processor's work, done while the device is busy.
+
+        Args:
+            prompts: One for each row.
+            skip: How many tokens of each are left out, because their keys and values are known; at least one
+                remains, and no picture may be cut. Positions are those in the whole prompt.
+        """
+        skip = skip or [0] * len(prompts)
+        lengths = [len(prompt) - skipped for prompt, skipped in zip(prompts, skip, strict=True)]
+        longest = max(lengths)
         ids = np.zeros((len(prompts), longest), dtype=np.int64)
         positions = np.zeros((3, len(prompts), longest), dtype=np.int64)
         places: list[Int64] = []
@@ -174,10 +186,12 @@ class QwenVL:
         grids: list[tuple[int, int, int]] = []
         first_row: dict[tuple[int, int], int] = {}  # a picture that several prompts share is looked at once
         rows = 0
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = prompt.ids
-            positions[:, row, : len(prompt)] = mrope_positions(prompt)
+        for row, (prompt, skipped) in enumerate(zip(prompts, skip, strict=True)):
+            ids[row, : lengths[row]] = prompt.ids[skipped:]
+            positions[:, row, : lengths[row]] = mrope_positions(prompt)[:, skipped:]
             for placed in prompt.pictures:
+                if placed.start < skipped:
+                    continue
                 key = id(placed.picture), placed.max_pixels
                 if key not in first_row:
                     pixels, grid = self.patcher.patches(placed.picture, placed.max_pixels)
@@ -185,22 +199,32 @@ class QwenVL:
                     grids.append(grid)
                     first_row[key] = rows
                     rows += placed.tokens
-                places.append(np.arange(placed.tokens, dtype=np.int64) + row * longest + placed.start)
+                places.append(np.arange(placed.tokens, dtype=np.int64) + row * longest + placed.start - skipped)
                 sources.append(np.arange(placed.tokens, dtype=np.int64) + first_row[key])
         return Batch(
             torch.from_numpy(ids),
             torch.from_numpy(positions),
-            tuple(len(prompt) for prompt in prompts),
+            tuple(lengths),
             torch.from_numpy(np.concatenate(patches)) if patches else None,
             torch.tensor(grids, dtype=torch.int64) if grids else None,
             torch.from_numpy(np.concatenate(places)) if places else None,
             torch.from_numpy(np.concatenate(sources)) if sources else None,
         )
 
-    def hidden(self, batch: Batch) -> torch.Tensor:
+    @property
+    def keeps_keys(self) -> bool:
+        """Whether each layer attends to all that precedes, so that `hidden` can take `keys`."""
+        base: Any = self.module.model
+        return set(base.language_model.config.layer_types) == {_FULL}
+
+    def hidden(self, batch: Batch, keys: Keys | None = None) -> torch.Tensor:
         """The last hidden state after the final norm, shape (batch, longest, hidden); one forward pass.
 
         What stands behind a row's length is without meaning. Call it under `torch.inference_mode` and `lock`.
+
+        Args:
+            batch: Of whole prompts, or of what follows on `keys`.
+            keys: What to do with each layer's keys and values; None to let them go.
         """
         device = self.placement.device
         base: Any = self.module.model
@@ -214,12 +238,15 @@ class QwenVL:
             features = out if isinstance(out, torch.Tensor) else out.pooler_output
             flat = embedded.view(-1, embedded.shape[-1])
             flat[batch.places.to(device)] = features.to(embedded.dtype)[batch.sources.to(device)]
-        done = base.language_model(
-            inputs_embeds=embedded,
-            position_ids=batch.positions.to(device),
-            attention_mask=None,
-            use_cache=False,
-        )
+        with attending(base.language_model.config, keys):
+            done = base.language_model(
+                inputs_embeds=embedded,
+                position_ids=batch.positions.to(device),
+                # By kind of layer, a mask is taken as it is; alone it would be made anew without knowing of the keys.
+                attention_mask=None if keys is None else {_FULL: keys.mask},
+                past_key_values=keys,
+                use_cache=keys is not None,
+            )
         hidden: torch.Tensor = done.last_hidden_state
         return hidden
 

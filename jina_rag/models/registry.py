@@ -15,6 +15,7 @@ from jina_rag.models import catalogue, hub
 from jina_rag.models.backbone import Backbone
 from jina_rag.models.catalogue import MODELS
 from jina_rag.models.checkpoints import Checkpoint, commit_in, open_checkpoint
+from jina_rag.models.page_memory import PageMemory
 from jina_rag.protocols import Embedder, Reranker
 
 _log = logging.getLogger("jina_rag")
@@ -98,10 +99,19 @@ def load_reranker(
     revision: str | None = None,
     local_files_only: bool = False,
     allow_urls: bool = False,
+    page_memory: PageMemory | bool = True,
     allow_unexpected: bool = False,
 ) -> Reranker:
-    """Load a model that scores documents for a question; arguments and errors are those of `load_embedder`."""
+    """Load a model that scores documents for a question; other arguments and errors are those of `load_embedder`.
+
+    Args:
+        page_memory: How much jina-reranker-m0 keeps of documents that it has read, so that further questions about
+            them cost their own tokens only (`jina_rag.models.page_memory.PageMemory`). True for a share of what is
+            free, False for nothing. The lite models have none.
+    """
     if str(name_or_path) in catalogue.names_of("lite"):
+        if isinstance(page_memory, PageMemory):
+            raise InvalidInputError(f"{name_or_path} reads no pages: leave page_memory out.")
         _check_lite(device=device, dtype=dtype, task="retrieval", revision=revision, max_pixels=max_pixels)
         from jina_rag.models.lite import LiteEmbedder
         from jina_rag.models.lite_reranker import LiteReranker
@@ -119,6 +129,7 @@ def load_reranker(
         max_pixels=max_pixels,
         max_length=max_length,
         allow_urls=allow_urls,
+        page_memory=page_memory,
         allow_unexpected=allow_unexpected,
     )
 

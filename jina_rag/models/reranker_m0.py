@@ -16,17 +16,19 @@ import torch
 from torch import nn
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.models.batching import BatchRunner
 from jina_rag.models.checkpoints import Checkpoint, FromCheckpoint
 from jina_rag.models.devices import Placement
 from jina_rag.models.image_patches import ImagePatcher
 from jina_rag.models.inputs import listed, parts_of
+from jina_rag.models.m0_explain import STEPS, Method, attribute
+from jina_rag.models.m0_scoring import PairScorer, PrefixMemory
 from jina_rag.models.outputs import check_scores
+from jina_rag.models.page_memory import PageMemory
 from jina_rag.models.pictures import Opening, Picture
-from jina_rag.models.qwen_vl import Batch, QwenVL
+from jina_rag.models.qwen_vl import QwenVL
 from jina_rag.models.vl_prompts import Prompt, Segment
 from jina_rag.protocols import Input
-from jina_rag.types import Float32
+from jina_rag.types import Attribution, Float32
 
 _log = logging.getLogger("jina_rag")
 
@@ -53,6 +55,7 @@ class RerankerM0(FromCheckpoint):
         max_pixels: int | None = None,
         max_length: int | None = None,
         opening: Opening | None = None,
+        page_memory: PageMemory | None = PageMemory(),  # noqa: B008  # it never changes
         allow_unexpected: bool = False,
     ) -> None:
         """Load the weights.
@@ -63,6 +66,8 @@ class RerankerM0(FromCheckpoint):
             max_pixels: What images are scaled down to; None for the published 602,112 (768 tokens).
             max_length: Tokens of question and document together; None for 10,240, at most 32,768.
             opening: Limits on images.
+            page_memory: How much is kept of documents that were read, so that further questions about them cost
+                their own tokens only; None for nothing.
             allow_unexpected: Whether keys that nothing uses are let pass.
 
         Raises:
@@ -83,14 +88,17 @@ class RerankerM0(FromCheckpoint):
             patcher=ImagePatcher(checkpoint, max_pixels=max_pixels, fixed_limits=True),
             allow_unexpected=allow_unexpected,
         )
-        self._runner: BatchRunner[Batch, float] = BatchRunner(
-            placement.device, placement.batch_tokens, name=checkpoint.name
-        )
+        self._scorer = PairScorer(self._model, self._model.module.score, page_memory, name=checkpoint.name)
 
     @property
     def fingerprint(self) -> str:
         """Name, commit, hash of the weights, resolution."""
         return self._checkpoint.fingerprint(f"{self._model.patcher.max_pixels}px")
+
+    @property
+    def page_memory(self) -> PrefixMemory | None:
+        """What is kept of documents: how much, how often it helped, and `clear`; None if nothing is kept."""
+        return self._scorer.memory
 
     def score(
         self,
@@ -161,19 +169,51 @@ class RerankerM0(FromCheckpoint):
         """
         limit = self._max_length if max_length is None else _checked_length(max_length)
         document_limit = _document_limit(limit, max_query_length, max_doc_length)
-        prompts = self._prompts(pairs, limit, document_limit, max_pixels)
-
-        def prepare(indices: Sequence[int]) -> Batch:
-            return self._model.prepare([prompts[i] for i in indices])
-
-        scores = np.array(
-            self._runner.run([len(p) for p in prompts], prepare, self._forward, batch_tokens=batch_tokens), np.float32
-        )
+        asked = self._scorer.pairs(*self._prompts(pairs, limit, document_limit, max_pixels), max_pixels=max_pixels)
+        with self._model.seat.turn():
+            scores = np.array(self._scorer.scores(asked, batch_tokens), np.float32)
         check_scores(scores, self.name, self.placement)
         return scores if raw else 1 / (1 + np.exp(np.float32(_LOGIT_BIAS) - scores))
 
-    def _prompts(self, pairs: Sequence[Pair], limit: int, document_limit: int, max_pixels: int | None) -> list[Prompt]:
+    def explain(
+        self,
+        query: Input,
+        document: Input,
+        *,
+        method: Method = "gradient",
+        steps: int = STEPS,
+        max_length: int | None = None,
+        max_pixels: int | None = None,
+    ) -> Attribution:
+        """Which part of a document's images carried its score.
+
+        Args:
+            query: A text, an image or a page.
+            document: An image, a page, or parts with an image among them.
+            method: ``"gradient"``: what each place adds to the raw score, by integrated gradients from an image of
+                one colour. ``"attention"``: how much of the score token's attention rests on it; cheaper, less exact.
+            steps: Passes of the gradient.
+            max_length: See `score_pairs`.
+            max_pixels: See `score_pairs`.
+
+        Raises:
+            InvalidInputError: If the document has no image, or an argument makes no sense.
+            ModelError: If the result is not a number, or the pair does not fit into memory.
+        """
+        limit = self._max_length if max_length is None else _checked_length(max_length)
+        document_limit = _document_limit(limit, MAX_QUERY_LENGTH, None)
+        (prompt,), _ = self._prompts([(query, document)], limit, document_limit, max_pixels)
+        images = sum(isinstance(part, Picture) for part in parts_of(document, self._opening))
+        head: Any = self._model.module.score
+        with self._model.seat.turn(), self._model.lock:
+            return attribute(self._model, head, prompt, images, method=method, steps=steps)
+
+    def _prompts(
+        self, pairs: Sequence[Pair], limit: int, document_limit: int, max_pixels: int | None
+    ) -> tuple[list[Prompt], list[list[Segment]]]:
+        """The prompts of pairs, and of each the part before the question; pairs of one document share it."""
         opened: dict[int, list[Segment]] = {}  # a question is asked of many documents: one picture, not many
+        shown: dict[int, tuple[list[Segment], bool]] = {}
 
         def segments(item: Input) -> list[Segment]:
             if id(item) not in opened:
@@ -184,23 +224,23 @@ class RerankerM0(FromCheckpoint):
                 ]
             return opened[id(item)]
 
-        cut_documents = 0
-        built: list[list[Segment]] = []
-        for query, document in pairs:
-            shown, was_cut = self._cut(segments(document), document_limit)
-            cut_documents += was_cut
-            built.append([_BEFORE, *shown, _BETWEEN, *segments(query)])
+        for _, document in pairs:
+            if id(document) not in shown:
+                cut, was_cut = self._cut(segments(document), document_limit)
+                shown[id(document)] = [_BEFORE, *cut, _BETWEEN], was_cut
+        built = [[*shown[id(document)][0], *segments(query)] for query, document in pairs]
         prompts, cut_pairs = [], 0
         for number, prompt in enumerate(self._model.prompts(built, max_pixels=max_pixels), start=1):
             cut_pairs += len(prompt) > limit - 1
             prompts.append(self._closed(prompt, limit, f"Pair {number} of {len(pairs)}"))
+        cut_documents = sum(shown[id(document)][1] for _, document in pairs)
         if cut_documents:
             _log.warning(
                 "%d of %d documents were cut to %d tokens (max_doc_length).", cut_documents, len(pairs), document_limit
             )
         if cut_pairs:
             _log.warning("%d of %d pairs were cut to %d tokens (max_length).", cut_pairs, len(pairs), limit)
-        return prompts
+        return prompts, [shown[id(document)][0] for _, document in pairs]
 
     def _cut(self, document: list[Segment], limit: int) -> tuple[list[Segment], bool]:
         """A text document within its budget, cut and decoded as published; others as they are."""
@@ -224,14 +264,6 @@ class RerankerM0(FromCheckpoint):
                     "max_pixels or raise max_length."
                 )
         return Prompt(np.append(ids, _SCORE_TOKEN), prompt.pictures)
-
-    def _forward(self, batch: Batch) -> list[float]:
-        with self._model.lock, torch.inference_mode():
-            hidden = self._model.hidden(batch)
-            last = torch.tensor(batch.lengths, device=hidden.device) - 1
-            score: Any = self._model.module.score
-            scores: list[float] = score(hidden[torch.arange(len(last), device=hidden.device), last])[:, 0].tolist()
-            return scores
 
 
 def _checked_length(max_length: int | None) -> int:

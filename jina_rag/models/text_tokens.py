@@ -16,6 +16,8 @@ from typing import Any
 from jina_rag._extras import require
 from jina_rag.errors import CheckpointError
 
+_META = "\u2581"
+"""Stands for the space before a word in SentencePiece's pieces."""
 _MARKUP = re.compile(r"<\|(im_|vision_|image_|video_|endoftext)")
 
 
@@ -44,6 +46,7 @@ class TextTokenizer:
                 token["content"]: int(token["id"]) for token in data["added_tokens"] if token["special"]
             }
             self._vocabulary = _vocabulary(data)
+            self._sentencepiece = data["model"].get("type") == "Unigram"
             self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(_for_text(data, self._special)))
         except Exception as exc:  # tokenizers raises plain Exception, transformers anything
             raise CheckpointError(f"The tokenizer in {folder} cannot be read: {exc}") from exc
@@ -58,6 +61,33 @@ class TextTokenizer:
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, on all cores."""
         return [item.ids for item in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def pieces_many(self, texts: Sequence[str], *, skip: int = 0) -> list[tuple[str, ...]]:
+        """What each id that `encode_many` gives stands for, as text.
+
+        A piece that begins a word begins with the space before it. Joined, the pieces of a byte-level BPE are the text
+        itself: a letter that is several tokens belongs to the first of them, and the others are empty. Those of
+        SentencePiece are the text as its model reads it: NFKC, with one space before each word.
+
+        Args:
+            texts: As given to `encode_many`.
+            skip: Characters at the beginning of each text, a prompt's, that are left out: their tokens are empty.
+        """
+        found = []
+        batch = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        for text, encoded in zip(texts, batch, strict=True):
+            ends = [end for _, end in encoded.offsets]
+            if self._sentencepiece:
+                pieces = [
+                    piece.replace(_META, " ") if end > skip else ""
+                    for piece, end in zip(encoded.tokens, ends, strict=True)
+                ]
+            else:
+                # A normaliser may have dropped characters between two tokens, or behind the last.
+                stops = [*ends[:-1], len(text)] if ends else []
+                pieces = [text[max(start, skip) : stop] for start, stop in zip([0, *stops], stops, strict=False)]
+            found.append(tuple(pieces))
+        return found
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids that `encode` gave; bytes of cut characters become U+FFFD."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from jina_rag.config import IngestSettings, Storage
 from jina_rag.errors import IndexMismatchError, IndexStateError, InvalidInputError
-from jina_rag.protocols import Embedder
+from jina_rag.protocols import Embedder, Reranker
+from jina_rag.retrieval.asking import Asking
 from jina_rag.retrieval.care import Problem, settle, verify
-from jina_rag.retrieval.explain import Explanation
 from jina_rag.retrieval.handles import Handle, check_model, check_storage, open_handle
 from jina_rag.retrieval.manifest import DocumentRecord
-from jina_rag.retrieval.search import Searcher
 from jina_rag.retrieval.select import chosen_by_filter, chosen_by_name
-from jina_rag.types import IngestReport, ScoredPage, Where
+from jina_rag.types import IngestReport, Where
 
 if TYPE_CHECKING:
     from jina_rag.retrieval.estimate import IngestPlan
@@ -56,7 +56,7 @@ class IndexStats:
     bytes: Mapping[str, int] = field(default_factory=dict)
 
 
-class DocumentIndex:
+class DocumentIndex(Asking):
     """An index of page screenshots.
 
         with DocumentIndex.open("kb/") as index:
@@ -72,10 +72,8 @@ class DocumentIndex:
     _open_lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, shared: Handle, embedder: str | Embedder | None) -> None:
+        super().__init__(None if isinstance(embedder, str) else embedder)
         self._shared: Handle | None = shared
-        self._loading = threading.Lock()
-        self._embedder = None if isinstance(embedder, str) else embedder
-        self._searcher: Searcher | None = None
 
     @classmethod
     def open(
@@ -83,6 +81,7 @@ class DocumentIndex:
         location: str | os.PathLike[str],
         *,
         embedder: str | os.PathLike[str] | Embedder | None = None,
+        reranker: str | os.PathLike[str] | Reranker | None = None,
         storage: str | Storage | None = None,
         create: bool = True,
         files: str | os.PathLike[str] | None = None,
@@ -96,6 +95,8 @@ class DocumentIndex:
                 ``timeout=120``, ``shards=3``, ``replicas=2``, ``ca=FILE`` (see `stores.qdrant.QdrantConnection`).
             embedder: Name or folder of a model, or an embedder; None for the one the index was built with,
                 and ``"lite"`` for a new index.
+            reranker: Name or folder of a model, or a reranker, that judges the best pages of each search; loaded when
+                it is first needed. None for none. It is no part of the index, and each handle may have its own.
             storage: How a new index keeps its vectors: ``"exact"``, ``"balanced"``, ``"compact"``, or the knobs
                 beneath; None for ``"exact"``, and for what an index that exists was made with.
             create: Whether to make an index where there is none.
@@ -110,7 +111,9 @@ class DocumentIndex:
             InvalidInputError: If `location` is a file or an address that makes no sense.
             IndexStateError: If the server cannot be reached.
         """
-        return cls._open_at(location, embedder=embedder, storage=storage, create=create, files=files, api_key=api_key)
+        opened = cls._open_at(location, embedder=embedder, storage=storage, create=create, files=files, api_key=api_key)
+        opened._reranker = os.fspath(reranker) if isinstance(reranker, os.PathLike) else reranker
+        return opened
 
     @classmethod
     def _open_at(
@@ -157,17 +160,7 @@ class DocumentIndex:
             shared.users += 1
             return cls(shared, embedder)
 
-    # -- the model -----------------------------------------------------------------------------------------
-
-    @property
-    def embedder(self) -> Embedder:
-        """The model, loaded when it is first needed."""
-        with self._loading:
-            if self._embedder is None:
-                self._embedder = self._alive.embedder()
-            return self._embedder
-
-    # -- filling and searching -----------------------------------------------------------------------------
+    # -- filling -------------------------------------------------------------------------------------------
 
     def ingest(
         self,
@@ -178,6 +171,7 @@ class DocumentIndex:
         progress: Callable[[IngestProgress], None] | None = None,
         sync: bool = False,
         again: bool = False,
+        stop: threading.Event | None = None,
     ) -> IngestReport:
         """Index what is new or changed among files and folders; what is known and unchanged is left alone.
 
@@ -194,6 +188,7 @@ class DocumentIndex:
             progress: Called now and then with how far the run has come.
             sync: Whether documents are removed whose file is gone from the given folders.
             again: Whether unchanged documents are read and embedded again, to try failed pages or new settings.
+            stop: Ends the run as Ctrl-C does once another thread sets it.
 
         Raises:
             InvalidInputError: If a path does not exist.
@@ -214,8 +209,24 @@ class DocumentIndex:
                 progress=progress,
                 sync=sync,
                 again=again,
+                stop=stop,
             )
             return run.run(_several(paths), exclude=[shared.root])
+
+    async def aingest(
+        self,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        **options: Any,  # noqa: ANN401  # those of ingest
+    ) -> IngestReport:
+        """As `ingest`, in a thread. Cancelling it stops the run as Ctrl-C does, and waits for that."""
+        stop = options.pop("stop", None) or threading.Event()
+        work = asyncio.ensure_future(asyncio.to_thread(self.ingest, paths, stop=stop, **options))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait([work])
+            raise
 
     def plan(
         self,
@@ -254,52 +265,6 @@ class DocumentIndex:
             indexed_pages=stats.pages,
             indexed_bytes=sum(stats.bytes.values()),
         )
-
-    def search(
-        self,
-        question: str,
-        *,
-        k: int = 5,
-        filter: Where | None = None,  # the word users look for
-        details: bool = True,
-    ) -> list[ScoredPage]:
-        """Rank pages for a question.
-
-        Args:
-            question: In any language the model knows.
-            k: How many pages to return at most.
-            filter: Key → value, or values of which one must match: ``path`` (a glob such as ``reports/*.pdf``),
-                ``doc_id``, ``page``, or any key of the documents' metadata.
-            details: Whether to look for the best region and snippet of each hit.
-
-        Raises:
-            InvalidInputError: If the question is empty, `k` is below 1, or the filter makes no sense.
-        """
-        if k < 1:
-            raise InvalidInputError(f"k is {k}; it must be at least 1.")
-        return self._search.search(question, k=k, where=filter, details=details)
-
-    def explain(self, question: str, hit: ScoredPage) -> Explanation:
-        """Where on a page the answer stands, from the vectors that ranked it.
-
-        Args:
-            question: As it was asked.
-            hit: A page, as `search` returned it.
-
-        Raises:
-            IndexStateError: If the page is not in the index any more.
-        """
-        return self._search.explain(question, hit)
-
-    @property
-    def _search(self) -> Searcher:
-        shared = self._alive
-        embedder = self.embedder
-        if self._searcher is None:
-            self._searcher = Searcher(
-                parts=shared.parts, embedder=embedder, dim=shared.settings["dim"], storage=shared.storage
-            )
-        return self._searcher
 
     # -- tending -------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -84,6 +85,7 @@ class Ingestion:
         progress: Callable[[IngestProgress], None] | None = None,
         sync: bool = False,
         again: bool = False,
+        stop: threading.Event | None = None,
     ) -> None:
         self._parts = parts
         self._manifest = parts.manifest
@@ -95,6 +97,7 @@ class Ingestion:
         self._near = NearDuplicates(parts.store, parts.images)
         self._progress = progress
         self._sync = sync
+        self._stop = stop
         self._state = IngestProgress(0, 0, 0, 0)
         self._report = IngestReport()
         self._failed: list[Failure] = []
@@ -240,6 +243,8 @@ class Ingestion:
         current: _Open | None = None
         with closing(read_pages(sources, self._settings, ocr_cache=self._parts.ocr)) as events:
             for event in events:
+                if self._stop is not None and self._stop.is_set():
+                    raise KeyboardInterrupt
                 if isinstance(event, DocumentStart):
                     current = self._start(works[event.source.path], event)
                 elif isinstance(event, Page):

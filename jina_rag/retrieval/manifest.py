@@ -29,7 +29,8 @@ from typing import Any
 from jina_rag.errors import IndexCorruptError, IndexMismatchError, IndexStateError
 from jina_rag.types import Failure
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""The second format does not know which kinds of regions a page has, nor where its words stand."""
 RATE = "rate"
 """Key of the settings that holds [pages, seconds] of the runs so far."""
 

@@ -26,6 +26,8 @@ _PASSAGE = 24
 """Tokens that are judged together when the words to quote are chosen."""
 _MOST = 0.8
 """A region over more than this share of its page is the page."""
+_AT_ONCE = 2048
+"""Words that are held against all patches of a page together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,9 @@ def describe(
             for region, crop in zip(page.regions, crops, strict=True)
         ],
     }
+    boxes = _boxes_of(page)
+    if boxes is not None:
+        payload[schema.WORDS] = schema.encode_grid(TokenGrid(boxes, "words"))
     if grid is not None:
         payload[schema.GRID] = schema.encode_grid(grid)
         if assignment is not None:
@@ -74,6 +79,25 @@ def describe(
         if signs:
             payload[schema.SIGNS] = encode_signs(rows)
     return payload
+
+
+def words_of(payload: Mapping[str, Any]) -> tuple[list[str], Float32] | None:
+    """The words of a page and where they stand, in reading order; None where that is not known.
+
+    Args:
+        payload: As `describe` made it.
+
+    Returns:
+        n texts, and their boxes: shape (n, 4), fractions of the page.
+
+    Raises:
+        IndexCorruptError: If the boxes cannot be read.
+    """
+    if schema.WORDS not in payload:
+        return None
+    texts = str(payload.get(schema.TEXT, "")).split()
+    boxes = schema.decode_grid(payload[schema.WORDS]).boxes
+    return (texts, boxes) if len(texts) == len(boxes) else None
 
 
 def find_place(query: Float32, payload: Mapping[str, Any], image_folder: Path, rows: Float32 | None = None) -> Place:
@@ -86,7 +110,7 @@ def find_place(query: Float32, payload: Mapping[str, Any], image_folder: Path, r
         rows: The page's multi-vector as it is stored; needed where the payload has no sign codes.
     """
     text = str(payload.get(schema.TEXT, ""))
-    regions = _regions(payload, image_folder)
+    regions = regions_of(payload, image_folder)
     if schema.GRID not in payload or not (payload.get(schema.SIGNS) or (rows is not None and len(rows))):
         # A picture without words is its only region; there is nothing to compare it with.
         whole = regions[0] if len(regions) == 1 and not text else None
@@ -101,6 +125,8 @@ def find_place(query: Float32, payload: Mapping[str, Any], image_folder: Path, r
     placed = ~np.isnan(grid.boxes).any(axis=1)  # the words of a model's own prompt stand nowhere
     weights = similar[placed]
     region = _best_region(weights, grid.boxes[placed], regions)
+    if grid.kind == "patches" and (words := words_of(payload)) is not None:
+        weights = _under(words[1], grid.boxes[placed], weights)
     snippet = _snippet(weights, text)
     # The labels of a chart read oddly by themselves; its caption says what they are.
     if region is not None and region.caption and region.caption not in snippet:
@@ -118,7 +144,7 @@ def of_tokens(values: Float32, payload: Mapping[str, Any]) -> Float32:
 def region_of(payload: Mapping[str, Any], box: Sequence[float] | None, image_folder: Path) -> Region | None:
     """The region of a page that has this box, as its own point has it."""
     wanted = [round(side, 5) for side in box or ()]
-    return next((region for region in _regions(payload, image_folder) if list(region.box) == wanted), None)
+    return next((region for region in regions_of(payload, image_folder) if list(region.box) == wanted), None)
 
 
 def _best_region(weights: Float32, boxes: Float32, regions: Sequence[Region]) -> Region | None:
@@ -152,8 +178,8 @@ def _inside(boxes: Float32, region: Region) -> npt.NDArray[np.bool_]:
 def _snippet(weights: Float32, text: str) -> str:
     """The words around the densest run of speaking tokens.
 
-    Tokens and words are both in reading order, so that the place among the tokens tells the place among the words;
-    for image patches, which run from top to bottom, it does so roughly.
+    Tokens and words are both in reading order, so that the place among the tokens tells the place among the words.
+    Image patches run from top to bottom, and tell it roughly where nothing is known of the words.
     """
     words = text.split()
     if len(words) <= SNIPPET_WORDS or not len(weights):
@@ -162,6 +188,34 @@ def _snippet(weights: Float32, text: str) -> str:
     sums = np.convolve(weights, np.ones(run, dtype=np.float32), mode="valid")
     middle = (int(sums.argmax()) + run / 2) / len(weights)
     return _cut(words, round(middle * len(words)) - SNIPPET_WORDS // 2)
+
+
+def _boxes_of(page: Page) -> Float32 | None:
+    """The boxes of a page's words, shape (n, 4); None if `words_of` could not tell which word has which."""
+    if not page.words or page.text.split() != [word.text for word in page.words]:
+        return None
+    return np.array([word.box for word in page.words], dtype=np.float32)
+
+
+def _under(words: Float32, patches: Float32, weights: Float32) -> Float32:
+    """The weight of each word: the mean of the patches that its middle is on; the least of all where it is on none.
+
+    Args:
+        words: Boxes, shape (n, 4).
+        patches: Boxes, shape (m, 4).
+        weights: Of the patches, shape (m,).
+
+    Returns:
+        Shape (n,).
+    """
+    found = np.full(len(words), weights.min() if len(weights) else 0, dtype=np.float32)
+    middles = (words[:, :2] + words[:, 2:]) / 2
+    for start in range(0, len(words), _AT_ONCE):
+        part = middles[start : start + _AT_ONCE, None]
+        on = ((part >= patches[:, :2]) & (part <= patches[:, 2:])).all(axis=2)
+        counts = on.sum(axis=1)
+        np.divide(on @ weights, counts, out=found[start : start + _AT_ONCE], where=counts > 0)
+    return found
 
 
 def _cut(words: Sequence[str], start: int) -> str:
@@ -174,7 +228,8 @@ def _cut(words: Sequence[str], start: int) -> str:
     return ("… " if start > 0 else "") + text + (" …" if end == 0 or end < len(words) else "")
 
 
-def _regions(payload: Mapping[str, Any], image_folder: Path) -> list[Region]:
+def regions_of(payload: Mapping[str, Any], image_folder: Path) -> list[Region]:
+    """The charts, tables and figures of a page."""
     return [
         Region(
             kind=entry["kind"],

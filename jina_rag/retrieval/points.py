@@ -118,7 +118,13 @@ class PointMaker:
             page_id = schema.point_id(sha256, page.number)
             rows, assignment = self._kept(encoded.rows, page_id)
             crops = [self._images.put(crop(page, region.box), self._quality) for region in page.regions]
-            common = {**where, schema.PAGE: page.number, schema.PAGE_COUNT: page.count, schema.REVISION: sha256}
+            common = {
+                **where,
+                schema.PAGE: page.number,
+                schema.PAGE_COUNT: page.count,
+                schema.REVISION: sha256,
+                schema.HAS: sorted({region.kind for region in page.regions}),
+            }
             bias = self._bias(rows)
             shown = zip(page.regions, crops, strict=True)
             for number, ((region, image), vector) in enumerate(zip(shown, vectors, strict=False)):

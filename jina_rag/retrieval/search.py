@@ -1,46 +1,80 @@
-"""From a question to ranked pages: candidates by two cheap vectors, then exact MaxSim on the stored ones.
-
-Charts, tables and figures are candidates of their own; what they find is folded into their pages. For a model that
-reads words a region's score never beats its page's, whose rows hold the region's: it leads to the page, and the page is
-scored. For a model that looks at pixels the region's own picture was embedded, and the better of both counts.
-"""
+"""From a question to ranked pages: candidates, late interaction, a reranker, and what is shown of the best."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from jina_rag import lexical
-from jina_rag.compression import cut_rows
 from jina_rag.config import Storage
-from jina_rag.errors import IndexStateError, InvalidInputError
-from jina_rag.protocols import Embedder
+from jina_rag.errors import InvalidInputError
+from jina_rag.protocols import Embedder, Input, Reranker
+from jina_rag.retrieval.candidates import Candidate, Candidates
 from jina_rag.retrieval.care import Parts
-from jina_rag.retrieval.explain import Explanation, explain
-from jina_rag.retrieval.places import Place, find_place, of_tokens, region_of
-from jina_rag.retrieval.select import is_meant, matches, path_globs
+from jina_rag.retrieval.dedup import Folding
+from jina_rag.retrieval.filters import conditions_of
+from jina_rag.retrieval.hits import locations, make_hit
+from jina_rag.retrieval.questions import Question, embed_questions
+from jina_rag.retrieval.reranking import rerank
+from jina_rag.retrieval.results import SearchResults
+from jina_rag.retrieval.stages import Stages
+from jina_rag.retrieval.steps import steps_of
 from jina_rag.stores import schema
-from jina_rag.types import Float32, Location, Point, Prefetch, Scalar, ScoredPage, StoreHit, Where
+from jina_rag.types import Location, Point, ScoredPage, SimilarPage, Where
 
-EXHAUSTIVE_PAGES = 400
-"""Up to so many pages every page is scored: the candidate stage loses the answer for about 2 questions in 100."""
-POOL = 60
-"""Pages whose MaxSim is corrected for hubness; further down none comes far enough up to matter."""
-PREFETCH = Prefetch()
-
-_OWN_KEYS = {"doc_id": schema.DOC_ID, "page": schema.PAGE}
-_KEYS = (schema.BIAS, schema.PAGE_ID, schema.KIND, schema.BOX)
+GroupBy = Literal["page", "document"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A page and its score; `region` is its chart, table or figure that scored better than itself."""
+class Asked:
+    """What a search is asked for, besides its question.
 
-    page_id: str
-    score: float
-    region: StoreHit | None = None
+    Attributes:
+        k: Hits.
+        offset: Hits that are passed over.
+        where: A filter, as users write it.
+        stages: How pages are ranked.
+        reranker: Loads the reranker; called where `stages.rerank` judges anything.
+        group_by: Whether hits are pages, or documents with their best page.
+        dedup: Whether pages that show nearly the same become one hit.
+        min_score: What the score of the last stage must be at least.
+        details: Whether the best region and a snippet are looked for.
+        explain: Whether hits tell which stage put them where.
+    """
+
+    k: int
+    stages: Stages
+    offset: int = 0
+    where: Where | None = None
+    reranker: Callable[[], Reranker] | None = None
+    group_by: GroupBy = "page"
+    dedup: bool = False
+    min_score: float | None = None
+    details: bool = True
+    explain: bool = False
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise InvalidInputError(f"k is {self.k}; it must be at least 1.")
+        if self.offset < 0:
+            raise InvalidInputError(f"offset is {self.offset}; it counts hits from 0.")
+        if self.group_by not in ("page", "document"):
+            raise InvalidInputError(f"group_by is {self.group_by!r}; hits are grouped by 'page' or by 'document'.")
+        if self.min_score is not None and not math.isfinite(self.min_score):
+            raise InvalidInputError(f"min_score is {self.min_score}; it must be a number.")
+
+
+@dataclass
+class _Shown:
+    """A hit in the making: its candidate, where it lies, and what was folded into it."""
+
+    candidate: Candidate
+    point: Point
+    found: list[Location]
+    other_pages: list[int]
+    similar: list[SimilarPage]
 
 
 class Searcher:
@@ -48,201 +82,160 @@ class Searcher:
 
     def __init__(self, *, parts: Parts, embedder: Embedder, dim: int, storage: Storage | None = None) -> None:
         self._parts = parts
-        self._store = parts.store
         self._storage = storage or Storage()
         self._truncate_dim = dim if dim != embedder.dim else None
         self._embedder = embedder
-        self._pixels = embedder.reads == "pixels"
+        self._candidates = Candidates(parts.store, embedder)
 
-    def search(self, question: str, *, k: int, where: Where | None, details: bool) -> list[ScoredPage]:
-        """See `DocumentIndex.search`."""
-        if not question.strip():
-            raise InvalidInputError("The question is empty: ask something in words.")
-        conditions = self._conditions(where or {})
-        encoded = self._embedder.encode_query([question], truncate_dim=self._truncate_dim)
-        assert encoded.single is not None
-        assert encoded.multi is not None
-        query = self._cut(encoded.multi[0])
-        if conditions is None:
-            return []
-        candidates = self._candidates(question, encoded.single[0], query, conditions, k)
-        found: list[ScoredPage] = []
-        # A few more than asked for: pages of documents that are just being replaced are not shown.
-        for start in range(0, len(candidates), max(k, 1)):
-            some = candidates[start : start + k]
-            # Where there are no sign codes, the place on the page is told by its vectors.
-            vectors = details and not self._storage.sign_codes
-            points = {p.id: p for p in self._store.fetch([c.page_id for c in some], vectors=vectors)}
-            for candidate in some:
-                point = points.get(candidate.page_id)
-                if point is not None and len(found) < k:
-                    found += self._page(point, candidate, query, where or {}, details=details)
-            if len(found) >= k:
-                break
+    def embed(self, questions: Sequence[Input]) -> list[Question]:
+        """Embed questions as this index needs them."""
+        return embed_questions(questions, self._embedder, dim=self._truncate_dim, multi_dim=self._storage.multi_dim)
+
+    def search(self, questions: Sequence[Input], asked: Asked) -> list[SearchResults]:
+        """See `DocumentIndex.search_many`."""
+        conditions = conditions_of(asked.where or {}, self._parts)
+        started = time.monotonic()
+        embedded = self.embed(questions)
+        encode = (time.monotonic() - started) * 1000 / max(len(embedded), 1)
+        found = []
+        for question in embedded:
+            if conditions is None:
+                results = SearchResults()
+            else:
+                results = self._one(question, conditions, asked)
+            results.question = question.text
+            results.milliseconds = {"encode": round(encode, 3), **results.milliseconds}
+            if question.cut:
+                results.notes = ("The question is too long: its end was not read.", *results.notes)
+            found.append(results)
         return found
 
-    def explain(self, question: str, hit: ScoredPage) -> Explanation:
-        """See `DocumentIndex.explain`."""
-        record = self._parts.manifest.document(hit.doc_id)
-        point_id = schema.point_id(record.sha256, hit.page) if record is not None else hit.page_id
-        found = self._store.fetch([point_id]) if point_id and (record or not self._parts.manifest.documents()) else []
-        if not found:
-            raise IndexStateError(f"{hit.doc_id}, page {hit.page} is not in this index: search again.")
-        point = found[0]
-        encoded = self._embedder.encode_query([question], single=False)
-        assert encoded.multi is not None
-        image = self._parts.images.path(point.payload[schema.IMAGE])
-        if point.multi is None or schema.GRID not in point.payload:
-            return Explanation.empty(image)
-        query = self._cut(encoded.multi[0])
-        return explain(
-            query, of_tokens(point.multi, point.payload), schema.decode_grid(point.payload[schema.GRID]), image
-        )
-
-    def _cut(self, query: Float32) -> Float32:
-        return cut_rows(query, self._storage.multi_dim or query.shape[1])
-
-    # -- candidates ----------------------------------------------------------------------------------------
-
-    def _candidates(
-        self, question: str, dense: Float32, query: Float32, conditions: Mapping[str, Any], k: int
-    ) -> list[_Candidate]:
-        """Pages, best first."""
-        limit = max(POOL, 2 * k)
-        if self._is_small():
-            where = conditions if self._pixels else {schema.KIND: "page", **conditions}
-            hits = self._store.search(query, limit=limit * (3 if self._pixels else 1), where=where, keys=_KEYS)
-        else:
-            # As many pages as are asked for must be candidates, however many that are.
-            prefetch = replace(PREFETCH, limit=max(PREFETCH.limit, limit))
-            hits = self._store.search(
-                query,
-                limit=limit + prefetch.region_limit,
-                dense=dense,
-                lexical=lexical.query_vector(question),
-                prefetch=prefetch,
-                where=conditions,
-                # The rest of a payload is long: it is fetched for the pages that are shown.
-                keys=_KEYS,
-            )
-        pages, regions = _folded(hits)
-        alone = [page_id for page_id in regions if page_id not in pages]
-        if alone:
-            # Pages that only one of their regions has led to: scored like the others.
-            where = {schema.KIND: "page", schema.PAGE_ID: alone, **conditions}
-            pages |= _folded(self._store.search(query, limit=len(alone), where=where, keys=_KEYS))[0]
-        scored = []
-        for page_id, hit in pages.items():
-            region = regions.get(page_id)
-            if not self._pixels or (region is not None and region.score <= hit.score):
-                region = None
-            scored.append(_Candidate(page_id, self._score(region or hit, query), region))
-        return sorted(scored, key=lambda candidate: (-candidate.score, candidate.page_id))
-
-    def _is_small(self) -> bool:
-        # Counting all is quick, counting by a filter is not.
-        return self._store.count() <= 12 * EXHAUSTIVE_PAGES and (
-            self._store.count({schema.KIND: "page"}) <= EXHAUSTIVE_PAGES
-        )
-
-    def _score(self, hit: StoreHit, query: Float32) -> float:
-        """The mean over the question's tokens, so that long and short questions compare; see `hubness`."""
-        return hit.score / len(query) - self._embedder.hubness * float(hit.payload.get(schema.BIAS, 0.0))
+    def _one(self, question: Question, conditions: Mapping[str, Any], asked: Asked) -> SearchResults:
+        timer = _Timer()
+        judge = asked.stages.rerank if asked.reranker and asked.stages.rerank and asked.stages.rerank.limit else None
+        points: dict[str, Point] = {}
+        notes: tuple[str, ...] = ()
+        complete = True
+        reranked: list[Candidate] | None = None
+        need = asked.offset + asked.k + 1
+        while True:
+            ranked = self._candidates.rank(question, conditions, max(need, judge.limit if judge else 0), asked.stages)
+            timer.lap("candidates")
+            exhausted = len(ranked) < need
+            if judge is not None and asked.reranker is not None:
+                if reranked is None:
+                    self._fetch(points, [c.page_id for c in ranked[: judge.limit]], asked)
+                    # Pages of documents that are just being replaced are shown to nobody.
+                    ranked = [c for c in ranked if c.page_id not in points or self._where(points[c.page_id], asked)]
+                    done = rerank(question, ranked, points, self._parts.images, asked.reranker(), judge)
+                    reranked, notes, complete = done.candidates[: done.judged], done.notes, done.complete
+                    timer.lap("rerank")
+                judged = {candidate.page_id for candidate in reranked}
+                ranked = reranked + [c for c in ranked if c.page_id not in judged]
+            width = question.multi.shape[1]
+            shown, more = self._shown(ranked, points, asked, reranker=judge is not None, multi_dim=width)
+            timer.lap("show")
+            if len(shown) >= asked.offset + asked.k or exhausted:
+                break
+            need *= 4
+        hits = self._hits(shown[asked.offset : asked.offset + asked.k], question, conditions, ranked, asked)
+        timer.lap("show")
+        return SearchResults(hits, notes=notes, complete=complete, more=more, milliseconds=timer.milliseconds)
 
     # -- what is shown -------------------------------------------------------------------------------------
 
-    def _page(
-        self, point: Point, candidate: _Candidate, query: Float32, where: Where, *, details: bool
+    def _shown(
+        self, ranked: Sequence[Candidate], points: dict[str, Point], asked: Asked, *, reranker: bool, multi_dim: int
+    ) -> tuple[list[_Shown], bool]:
+        """The hits up to the last that is asked for, and whether there are more."""
+        wanted = asked.offset + asked.k
+        shown: list[_Shown] = []
+        documents: dict[str, _Shown] = {}
+        folding = Folding(self._parts.images.folder, multi_dim) if asked.dedup else None
+        for candidate, point in self._walk(ranked, points, asked):
+            if asked.min_score is not None and candidate.score < asked.min_score:
+                continue
+            if asked.min_score is not None and reranker and candidate.stage != "rerank":
+                continue  # its score is of another kind
+            found = self._where(point, asked)
+            if not found:
+                continue
+            page = int(point.payload[schema.PAGE])
+            if asked.group_by == "document" and candidate.revision in documents:
+                documents[candidate.revision].other_pages.append(page)
+                continue
+            same = folding.find(point) if folding is not None else None
+            if same is not None:
+                first, similarity = same
+                shown[first].similar += [SimilarPage(location, page, similarity) for location in found]
+                continue
+            if len(shown) == wanted:
+                return shown, True
+            if folding is not None:
+                folding.add(point)
+            entry = _Shown(candidate, point, found, [], [])
+            documents[candidate.revision] = entry
+            shown.append(entry)
+        return shown, False
+
+    def _walk(
+        self, ranked: Sequence[Candidate], points: dict[str, Point], asked: Asked
+    ) -> Iterator[tuple[Candidate, Point]]:
+        step = max(asked.k, 1) + 1
+        for start in range(0, len(ranked), step):
+            some = ranked[start : start + step]
+            self._fetch(points, [candidate.page_id for candidate in some], asked)
+            for candidate in some:
+                if candidate.page_id in points:
+                    yield candidate, points[candidate.page_id]
+
+    def _fetch(self, points: dict[str, Point], page_ids: Sequence[str], asked: Asked) -> None:
+        missing = [page_id for page_id in page_ids if page_id not in points]
+        if missing:
+            # Where there are no sign codes, the place on the page is told by its vectors.
+            vectors = (asked.details or asked.dedup) and not self._storage.sign_codes
+            points |= {point.id: point for point in self._parts.store.fetch(missing, vectors=vectors)}
+
+    def _where(self, point: Point, asked: Asked) -> list[Location]:
+        return locations(self._parts, point.payload, asked.where or {})
+
+    def _hits(
+        self,
+        shown: Sequence[_Shown],
+        question: Question,
+        conditions: Mapping[str, Any],
+        ranked: Sequence[Candidate],
+        asked: Asked,
     ) -> list[ScoredPage]:
-        """The page as it is shown, or nothing for one of a content that is not complete yet and replaces another."""
-        payload = point.payload
-        found = self._locations(payload, where)
-        if not found:
-            return []
-        shown, *copies = found
-        images = self._parts.images
-        place = find_place(query, payload, images.folder, point.multi) if details else Place()
-        region = place.region
-        if candidate.region is not None:
-            region = region_of(payload, candidate.region.payload.get(schema.BOX), images.folder) or region
-        return [
-            ScoredPage(
-                doc_id=shown.doc_id,
-                path=shown.path,
-                page=int(payload[schema.PAGE]),
-                page_id=point.id,
-                page_count=int(payload[schema.PAGE_COUNT]),
-                score=candidate.score,
-                region=region,
-                image_path=images.path(payload[schema.IMAGE]),
-                snippet=place.snippet,
-                metadata=shown.metadata,
-                copies=tuple(copies),
-                repeats=self._repeated(payload) if details else None,
-            )
-        ]
-
-    def _locations(self, payload: Mapping[str, Any], where: Where) -> list[Location]:
-        """The files that hold the page, those that the filter means first."""
-        manifest = self._parts.manifest
-        sha256 = str(payload[schema.REVISION])
-        records = manifest.documents_of(sha256)
-        if records:
-            found = [Location(record.doc_id, record.path, dict(record.metadata)) for record in records]
-        elif manifest.is_done(sha256) is None:
-            # The index was filled on another machine: what the store says of the files.
-            stored = zip(payload[schema.DOC_ID], payload[schema.PATH], payload[schema.META], strict=True)
-            found = [Location(str(doc_id), Path(path), dict(meta)) for doc_id, path, meta in stored]
-        else:
-            return []
-        # Of a page's files only those that match all of a filter: the store matches each part of it with any of them.
-        meant = [place for place in found if is_meant(place.doc_id, place.path, place.metadata, where)]
-        return meant + [place for place in found if place not in meant] if meant else []
-
-    def _repeated(self, payload: Mapping[str, Any]) -> tuple[str, int] | None:
-        if schema.NEAR not in payload:
-            return None
-        for point in self._store.fetch([payload[schema.NEAR]], vectors=False):
-            for location in self._locations(point.payload, {}):
-                return location.doc_id, int(point.payload[schema.PAGE])
-        return None  # the earlier page was removed
-
-    # -- filters -------------------------------------------------------------------------------------------
-
-    def _conditions(self, where: Where) -> dict[str, Any] | None:
-        """Translate a user's filter to payload keys; None if nothing can match."""
-        conditions: dict[str, Scalar | Sequence[Scalar]] = {}
-        for key, value in where.items():
-            if key != "path":
-                conditions[_OWN_KEYS.get(key, f"{schema.META}.{key}")] = value
-        if "path" in where:
-            if not self._parts.manifest.contents() and self._store.count():
-                raise InvalidInputError(
-                    "The documents of this index are listed elsewhere, in the folder of files that it was filled with: "
-                    "filter by doc_id or metadata, or open it with that folder."
+        cheap: Mapping[str, Mapping[str, float]] = {}
+        if asked.details or asked.explain:
+            cheap = self._candidates.cheap_scores(question, [entry.point.id for entry in shown])
+        hits = []
+        for entry in shown:
+            hit = make_hit(self._parts, entry.point, entry.found, entry.candidate, question, details=asked.details)
+            hits.append(
+                replace(
+                    hit,
+                    scores={**cheap.get(entry.point.id, {}), **hit.scores},
+                    other_pages=tuple(entry.other_pages),
+                    similar=tuple(entry.similar),
                 )
-            ids = self._matching_ids(where["path"])
-            if "doc_id" in where:
-                asked = where["doc_id"]
-                wanted = {asked} if isinstance(asked, str | int | float) else set(asked)
-                ids = [doc_id for doc_id in ids if doc_id in wanted]
-            if not ids:
-                return None
-            conditions[schema.DOC_ID] = ids
-        return conditions
-
-    def _matching_ids(self, value: Scalar | Sequence[Scalar]) -> list[str]:
-        globs = path_globs(value)
-        return [
-            record.doc_id for record in self._parts.manifest.documents() if matches(record.doc_id, record.path, globs)
-        ]
+            )
+        if asked.explain:
+            first = self._candidates.first_ranks(question, conditions, asked.stages)
+            hits = [replace(hit, steps=steps_of(hit, first, ranked)) for hit in hits]
+        return hits
 
 
-def _folded(hits: Sequence[StoreHit]) -> tuple[dict[str, StoreHit], dict[str, StoreHit]]:
-    """Pages by id, and the best region of each page by the page's id, both best first."""
-    pages: dict[str, StoreHit] = {}
-    regions: dict[str, StoreHit] = {}
-    for hit in hits:
-        of = pages if hit.payload.get(schema.KIND) == "page" else regions
-        of.setdefault(str(hit.payload.get(schema.PAGE_ID, hit.id)), hit)
-    return pages, regions
+class _Timer:
+    """Adds up the wall time of stages."""
+
+    def __init__(self) -> None:
+        self.milliseconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        """Count the time since the last lap for this stage."""
+        now = time.monotonic()
+        self.milliseconds[name] = round(self.milliseconds.get(name, 0.0) + (now - self._last) * 1000, 3)
+        self._last = now

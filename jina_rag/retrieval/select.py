@@ -11,7 +11,11 @@ from typing import Any
 from jina_rag.errors import InvalidInputError
 from jina_rag.retrieval.manifest import DocumentRecord
 from jina_rag.stores import schema
-from jina_rag.types import Scalar, Where
+from jina_rag.stores.conditions import matches as stored_matches
+from jina_rag.types import Range, Scalar, Where
+
+_OF_PAGES = ("page", schema.HAS)
+"""Keys of a filter that say nothing of a document as a whole."""
 
 
 def chosen_by_name(records: Sequence[DocumentRecord], pattern: str) -> list[DocumentRecord]:
@@ -34,28 +38,34 @@ def chosen_by_filter(records: Sequence[DocumentRecord], where: Where) -> list[Do
     """Documents that match every key of a filter.
 
     Raises:
-        InvalidInputError: If it asks for a page, or makes no sense.
+        InvalidInputError: If it asks for a page or for what is on it, or makes no sense.
     """
-    if "page" in where:
-        raise InvalidInputError("Documents cannot be chosen by a page: filter by path, doc_id or metadata.")
+    for key in _OF_PAGES:
+        if key in where:
+            raise InvalidInputError(
+                f"Documents cannot be chosen by {key!r}, which is said of pages: filter by path, doc_id or metadata."
+            )
     return [record for record in records if is_meant(record.doc_id, record.path, record.metadata, where)]
 
 
 def is_meant(doc_id: str, path: Path, metadata: Mapping[str, Any], where: Where) -> bool:
-    """Whether a document matches a filter over ``path``, ``doc_id`` and metadata; ``page`` is not looked at."""
+    """Whether a document matches a filter over ``path``, ``doc_id`` and metadata.
+
+    ``page`` and ``has``, which are said of pages, are not looked at.
+    """
     for key, value in where.items():
         if key == "path":
             if not matches(doc_id, path, path_globs(value)):
                 return False
         elif key == "doc_id":
-            if not _shares({schema.DOC_ID: doc_id}, {schema.DOC_ID: value}):
+            if not stored_matches({schema.DOC_ID: doc_id}, {schema.DOC_ID: value}):
                 return False
-        elif key != "page" and not _shares({schema.META: metadata}, {f"{schema.META}.{key}": value}):
+        elif key not in _OF_PAGES and not stored_matches({schema.META: metadata}, {f"{schema.META}.{key}": value}):
             return False
     return True
 
 
-def path_globs(value: Scalar | Sequence[Scalar]) -> list[str]:
+def path_globs(value: Scalar | Sequence[Scalar] | Range) -> list[str]:
     """The value of a ``path`` filter as globs.
 
     Raises:
@@ -77,9 +87,3 @@ def matches(doc_id: str, path: Path, globs: Sequence[str]) -> bool:
         or fnmatch.fnmatchcase(path.as_posix(), glob)
         for glob in globs
     )
-
-
-def _shares(payload: Mapping[str, Any], where: Where) -> bool:
-    """Whether the payload has one of the values, by the stores' own rule."""
-    tags = set(schema.tags(payload))
-    return all(tags.intersection(wanted) for wanted in schema.wanted_tags(where))

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 Engine: TypeAlias = Any
 """The module qdrant_edge and its objects, whose types are not checked: it is imported at first use."""
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
+"""Points of the formats before do not carry their numbers for filters."""
 _DATATYPES: Final = {"float16": "Float16", "int8": "Turbo8", "int4": "Turbo4"}
 """What the engine calls them. Its own 8-bit integers, Uint8, take whole numbers from 0 to 255 only."""
 _PARTS: Final = {
@@ -189,13 +190,12 @@ def _check_facts(file: Path, folder: Path, dim: int, multi_dim: int, storage: St
         facts = json.loads(file.read_text(encoding="utf-8"))
         dims = (int(facts["dim"]), int(facts["multi_dim"]))
         version = int(facts["format"])
-        # The first format knew one way only.
         recorded = dict(facts["storage"]) if version == _FORMAT else {}
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise IndexCorruptError(
             f"The index at {folder} cannot be read ({file.name}: {exc}): restore it, or ingest into a new folder."
         ) from exc
-    if not 1 <= version <= _FORMAT:
+    if version != _FORMAT:
         raise IndexMismatchError(f"The index at {folder} was written by another version of jina-rag: ingest it again.")
     if dims != (dim, multi_dim):
         raise IndexMismatchError(

@@ -5,40 +5,59 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.stores import schema
+from jina_rag.stores.conditions import for_filters, without_own
 from jina_rag.stores.edge_folder import Engine
 from jina_rag.types import Float32, Point, SparseVector
 
 
-def encode(engine: Engine, point: Point, dim: int, multi_dim: int) -> Engine:
-    """The engine's point; see `EdgeStore.upsert`.
+def prepared(point: Point, dim: int, multi_dim: int) -> Point:
+    """Return the point as an engine keeps it: checked, with what filters look at.
+
+    A multi-vector beyond the engine's limit is merged.
+
+    Args:
+        point: To be written.
+        dim: Length of the store's dense vectors.
+        multi_dim: Length of each row of its multi-vectors.
+
+    Raises:
+        InvalidInputError: If a vector has another length, or the payload is not JSON.
+    """
+    if point.dense is not None:
+        checked(point.dense, 1, dim, "dense vector")
+    multi = None
+    if point.multi is not None and len(point.multi):
+        multi = checked(point.multi, 2, multi_dim, "multi-vector")
+    payload = schema.checked_payload(point.payload)
+    point = schema.fit(replace(point, id=schema.checked_id(point.id), multi=multi, payload=payload))
+    return replace(point, payload={**point.payload, **for_filters(point.payload)})
+
+
+def encode(engine: Engine, point: Point) -> Engine:
+    """The engine's form of a point that `prepared` returned.
 
     Args:
         engine: The module qdrant_edge.
         point: To be written.
-        dim: Length of the store's dense vectors.
-        multi_dim: Length of each row of its multi-vectors.
     """
     vectors: dict[str, Any] = {}
     if point.dense is not None:
-        vectors[schema.DENSE] = checked(point.dense, 1, dim, "dense vector").tolist()
-    if point.multi is not None and len(point.multi):
-        checked(point.multi, 2, multi_dim, "multi-vector")
-        point = schema.fit(point)
+        vectors[schema.DENSE] = point.dense.tolist()
+    if point.multi is not None:
         # An array per row, not nested lists: a third less time, as no number becomes a Python object that
         # outlives its conversion.
         rows = np.ascontiguousarray(point.multi, dtype=np.float32)
         vectors[schema.MULTI] = [array("f", row.tobytes()) for row in rows]
     if point.lexical is not None and len(point.lexical.indices):
         vectors[schema.LEXICAL] = sparse(engine, point.lexical)
-    payload = schema.checked_payload(point.payload)
-    payload[schema.TAGS] = schema.tags(payload)
-    return engine.Point(schema.checked_id(point.id), vectors, payload)
+    return engine.Point(point.id, vectors, dict(point.payload))
 
 
 def decode(record: Engine) -> Point:
@@ -52,13 +71,8 @@ def decode(record: Engine) -> Point:
         lexical=None
         if lexical is None
         else SparseVector(np.asarray(lexical.indices, np.uint32), np.asarray(lexical.values, np.float32)),
-        payload=payload_of(record),
+        payload=without_own(record.payload),
     )
-
-
-def payload_of(record: Engine) -> dict[str, Any]:
-    """The payload as it was given: without the store's own key."""
-    return {key: value for key, value in (record.payload or {}).items() if key != schema.TAGS}
 
 
 def sparse(engine: Engine, vector: SparseVector) -> Engine:

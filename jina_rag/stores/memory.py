@@ -16,7 +16,8 @@ import numpy as np
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.scoring import maxsim_many
 from jina_rag.stores import schema
-from jina_rag.types import Float32, Point, Prefetch, SparseVector, StoreHit, Where
+from jina_rag.stores.conditions import checked_range, conditions, in_range
+from jina_rag.types import Float32, Point, Prefetch, Range, SparseVector, StoreHit, Where
 
 
 class MemoryStore:
@@ -136,7 +137,7 @@ class MemoryStore:
         return self._kept
 
     def _matching(self, where: Where | None) -> list[Point]:
-        schema.wanted_tags(where or {})  # raises for what cannot be filtered by
+        conditions(where or {})  # raises for what cannot be filtered by
         return [point for point in self._points().values() if _matches(point.payload, where or {})]
 
     def _lexical(self, vector: SparseVector, points: Sequence[Point], limit: int) -> list[StoreHit]:
@@ -190,6 +191,11 @@ def _only(hits: list[StoreHit], keys: Sequence[str] | None) -> list[StoreHit]:
 
 def _matches(payload: Any, where: Where) -> bool:  # noqa: ANN401  # JSON
     for key, value in where.items():
+        if isinstance(value, Range):
+            limits = checked_range(key, value)
+            if not any(in_range(float(have), limits) for have in _values(payload, key) if _is_number(have)):
+                return False
+            continue
         wanted = [value] if isinstance(value, str | int | float | np.generic) else list(value)
         if not any(_same(have, want) for have in _values(payload, key) for want in wanted):
             return False
@@ -215,3 +221,7 @@ def _values(payload: Any, key: str) -> list[Any]:  # noqa: ANN401
 
 def _same(have: object, want: object) -> bool:
     return isinstance(have, bool) == isinstance(want, bool) and have == want
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -10,12 +10,20 @@ from jina_rag._extras import require
 from jina_rag.config import Storage
 from jina_rag.errors import IndexNotFoundError, InvalidInputError
 from jina_rag.stores import schema
-from jina_rag.stores.edge_points import checked, decode, payload_of
+from jina_rag.stores.conditions import (
+    MOST_INDEXED,
+    Condition,
+    can_match,
+    conditions,
+    number_paths,
+    without_own,
+)
+from jina_rag.stores.edge_points import checked, decode, prepared
 from jina_rag.stores.qdrant_calls import Remote
-from jina_rag.stores.qdrant_collection import checked_name, open_collection, read_facts, write_facts
+from jina_rag.stores.qdrant_collection import checked_name, index_numbers, open_collection, read_facts, write_facts
 from jina_rag.stores.qdrant_connection import MEMORY, Client, QdrantConnection, checked_url, connect
 from jina_rag.stores.qdrant_errors import Place
-from jina_rag.stores.qdrant_points import by_bytes, change, chosen_by, encode, measure, prepared, shown, sparse
+from jina_rag.stores.qdrant_points import by_bytes, change, chosen_by, encode, measure, shown, sparse
 from jina_rag.types import Float32, Point, Prefetch, SparseVector, StoreHit, Where
 
 __all__ = ["QdrantConnection", "QdrantStore"]
@@ -36,8 +44,9 @@ class QdrantStore:
     (which weighs in lexical search) is counted in each shard by itself.
     """
 
-    def __init__(self, remote: Remote, dims: tuple[int, int]) -> None:
+    def __init__(self, remote: Remote, dims: tuple[int, int], indexed: set[str]) -> None:
         self._remote = remote
+        self._indexed = indexed
         self.dim, self.multi_dim = dims
 
     @classmethod
@@ -83,13 +92,13 @@ class QdrantStore:
         remote = _reached(url, collection, connection, client)
         try:
             kept = schema.clean_payload(dict(facts or {}))
-            open_collection(
+            indexed = open_collection(
                 remote, (dim, multi_dim), create=create, facts=kept, connection=connection, storage=storage or Storage()
             )
         except BaseException:
             remote.close()
             raise
-        return cls(remote, (dim, multi_dim))
+        return cls(remote, (dim, multi_dim), indexed)
 
     @classmethod
     def recorded(
@@ -141,6 +150,7 @@ class QdrantStore:
         """
         ready = [prepared(point, self.dim, self.multi_dim) for point in points]
         last = {point.id: point for point in ready}
+        self._index(path for point in last.values() for path in number_paths(point.payload))
         encoded = (encode(self._remote.models, point, half=True) for point in last.values())
         self._send(encoded, "upsert", "points")
 
@@ -158,14 +168,9 @@ class QdrantStore:
         # What cannot be filtered by is most of a payload, and not needed for the tags.
         models = self._remote.models
         needed = models.PayloadSelectorExclude(exclude=sorted(schema.UNFILTERABLE))
-        self._send(
-            (
-                change(models, record, ready[str(record.id)])
-                for record in self._retrieve(list(ready), _SCROLL, with_payload=needed, with_vectors=False)
-            ),
-            "batch_update_points",
-            "update_operations",
-        )
+        records = self._retrieve(list(ready), _SCROLL, with_payload=needed, with_vectors=False)
+        operations = (change(models, record, ready[str(record.id)]) for record in records)
+        self._send(self._with_indexes(operations), "batch_update_points", "update_operations")
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points by id; unknown ids are ignored."""
@@ -176,8 +181,8 @@ class QdrantStore:
 
     def delete_where(self, where: Where) -> None:
         """Remove every point that the filter matches; an empty filter matches all of them."""
-        wanted = schema.wanted_tags(where)
-        if all(wanted):
+        wanted = conditions(where)
+        if can_match(wanted):
             models = self._remote.models
             chosen = models.FilterSelector(filter=chosen_by(models, wanted) or models.Filter())
             self._remote.on_collection("be written to", "delete", points_selector=chosen, wait=True)
@@ -204,7 +209,7 @@ class QdrantStore:
         rows = checked(multi, 2, self.multi_dim, "question's multi-vector")
         if len(rows) == 0:
             raise InvalidInputError("The question has no vectors: pass a multi-vector with at least one row.")
-        wanted = schema.wanted_tags(where or {})
+        wanted = conditions(where or {})
         if prefetch is None:
             return self._query(rows.tolist(), schema.MULTI, limit, wanted, keys=keys)
         if dense is None and lexical is None:
@@ -215,7 +220,7 @@ class QdrantStore:
         if lexical is not None and len(lexical.indices):
             vectors[schema.LEXICAL] = sparse(self._remote.models, lexical)
         stages = [
-            (vectors[name], name, count, wanted + schema.wanted_tags(also))
+            (vectors[name], name, count, wanted + conditions(also))
             for name, count, also in schema.candidate_stages(prefetch)
             if name in vectors
         ]
@@ -236,7 +241,7 @@ class QdrantStore:
         Raises:
             InvalidInputError: If the vector has another length than the store's, or `limit` is below 1.
         """
-        wanted = schema.wanted_tags(where or {})
+        wanted = conditions(where or {})
         if not isinstance(vector, SparseVector):
             asked = checked(vector, 1, self.dim, "dense vector").tolist()
             return self._query(asked, schema.DENSE, limit, wanted, keys=keys)
@@ -258,9 +263,9 @@ class QdrantStore:
 
     def scroll(self, where: Where | None = None) -> Iterator[StoreHit]:
         """Every matching point, without vectors, in no particular order; scores are 0."""
-        wanted = schema.wanted_tags(where or {})
+        wanted = conditions(where or {})
         offset = None
-        while all(wanted):
+        while can_match(wanted):
             records, offset = self._remote.on_collection(
                 "be read",
                 "scroll",
@@ -271,14 +276,14 @@ class QdrantStore:
                 with_vectors=False,
             )
             for record in records:
-                yield StoreHit(str(record.id), 0.0, payload_of(record))
+                yield StoreHit(str(record.id), 0.0, without_own(record.payload))
             if offset is None:
                 return
 
     def count(self, where: Where | None = None) -> int:
         """Number of matching points."""
-        wanted = schema.wanted_tags(where or {})
-        if not all(wanted):
+        wanted = conditions(where or {})
+        if not can_match(wanted):
             return 0
         return int(
             self._remote.on_collection(
@@ -302,6 +307,18 @@ class QdrantStore:
     ) -> None:
         self.close()
 
+    def _index(self, paths: Iterable[str]) -> None:
+        """See that the server need not read every payload for a range under these paths."""
+        for path in dict.fromkeys(paths):
+            if path not in self._indexed and len(self._indexed) < MOST_INDEXED:
+                index_numbers(self._remote, path)
+                self._indexed.add(path)
+
+    def _with_indexes(self, operations: Iterator[Client]) -> Iterator[Client]:
+        for operation in operations:
+            self._index(number_paths(operation.set_payload.payload))
+            yield operation
+
     def _send(self, items: Iterator[Client], method: str, argument: str) -> None:
         size = measure(self._remote.models, grpc=self._remote.grpc)
         for batch in by_bytes(items, size):
@@ -316,14 +333,14 @@ class QdrantStore:
         vector: Client,
         using: str,
         limit: int,
-        wanted: list[list[str]],
-        stages: Sequence[tuple[Client, str, int, list[list[str]]]] = (),
+        wanted: list[Condition],
+        stages: Sequence[tuple[Client, str, int, list[Condition]]] = (),
         *,
         keys: Sequence[str] | None = None,
     ) -> list[StoreHit]:
         if limit < 1:
             raise InvalidInputError(f"The limit of a search is {limit}: ask for at least 1 result.")
-        if not all(wanted):
+        if not can_match(wanted):
             return []
         models = self._remote.models
         chosen = chosen_by(models, wanted)
@@ -334,15 +351,15 @@ class QdrantStore:
             using=using,
             # The server passes the outer filter on; said twice, so that nothing hangs on that.
             prefetch=[
-                models.Prefetch(query=vector, using=name, limit=count, filter=chosen_by(models, tags))
-                for vector, name, count, tags in stages
+                models.Prefetch(query=vector, using=name, limit=count, filter=chosen_by(models, also))
+                for vector, name, count, also in stages
             ]
             or None,
             query_filter=chosen,
             limit=limit,
             with_payload=shown(models, keys),
         ).points
-        hits = [StoreHit(str(point.id), float(point.score), payload_of(point)) for point in points]
+        hits = [StoreHit(str(point.id), float(point.score), without_own(point.payload)) for point in points]
         return sorted(hits, key=lambda hit: (-hit.score, hit.id))
 
 

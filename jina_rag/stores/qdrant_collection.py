@@ -15,6 +15,7 @@ from jina_rag.errors import (
     InvalidInputError,
 )
 from jina_rag.stores import schema
+from jina_rag.stores.conditions import indexed_paths
 from jina_rag.stores.qdrant_calls import Remote
 from jina_rag.stores.qdrant_connection import Client, QdrantConnection
 from jina_rag.stores.qdrant_errors import AlreadyThereError
@@ -28,7 +29,8 @@ _DATATYPES: Final = {"float16": "FLOAT16", "int8": "TURBO8", "int4": "TURBO4"}
 """What the server calls them."""
 _RECORD: Final = "jina_rag"
 """Our part of the collection's metadata; other programs may have theirs beside it."""
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+"""Points of the first format do not carry their numbers for filters."""
 _NAME: Final = re.compile(r'[^<>:"/\\|?*\x00-\x1f]{1,255}')
 
 
@@ -54,7 +56,7 @@ def open_collection(
     facts: Mapping[str, Any],
     connection: QdrantConnection,
     storage: Storage,
-) -> None:
+) -> set[str]:
     """See that the collection is there and ours, after making it where there is none; see `QdrantStore.open`.
 
     Args:
@@ -64,6 +66,9 @@ def open_collection(
         facts: Kept with a collection that is made.
         connection: What a collection that is made gets.
         storage: How the vectors of a collection that is made are kept.
+
+    Returns:
+        The paths under which it has indexed numbers.
     """
     version = _server_version(remote)
     try:
@@ -81,6 +86,19 @@ def open_collection(
         remote.on_collection(
             "be created", "create_payload_index", field_name=schema.TAGS, field_schema=keyword, wait=True
         )
+    return indexed_paths(found.payload_schema or {})
+
+
+def index_numbers(remote: Remote, path: str) -> None:
+    """Index the numbers under a path; another process may have done so, or do so at the same time.
+
+    Args:
+        remote: The server and the collection's name.
+        path: As `conditions.number_paths` gives it.
+    """
+    if not remote.local:  # the stand-in has no indexes, and warns that it has none
+        kind = remote.models.PayloadSchemaType.FLOAT
+        remote.on_collection("be written to", "create_payload_index", field_name=path, field_schema=kind, wait=True)
 
 
 def read_facts(remote: Remote) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +14,18 @@ from jina_rag._extras import require
 from jina_rag.config import Storage
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.stores import schema
+from jina_rag.stores.conditions import (
+    MOST_INDEXED,
+    Condition,
+    Within,
+    conditions,
+    for_filters,
+    indexed_paths,
+    number_paths,
+    without_own,
+)
 from jina_rag.stores.edge_folder import Engine, OpenFolder, bytes_by_part, load_shard, open_shard, translated
-from jina_rag.stores.edge_points import checked, decode, encode, payload_of, sparse
+from jina_rag.stores.edge_points import checked, decode, encode, prepared, sparse
 from jina_rag.types import Float32, Point, Prefetch, SparseVector, StoreHit, Where
 
 _SCROLL: Final = 256
@@ -46,6 +56,7 @@ class EdgeStore:
         # just being loaded anew.
         self._calling = threading.RLock()
         self._mapped = 0
+        self._indexed: set[str] | None = None
         self._deleted = 0
         self._written = False
 
@@ -90,9 +101,12 @@ class EdgeStore:
         Raises:
             InvalidInputError: If a vector has another length than the store's, or a payload is not JSON.
         """
-        ready = [encode(self._engine, point, self.dim, self.multi_dim) for point in points]
+        ready = [prepared(point, self.dim, self.multi_dim) for point in points]
         if ready:
-            self._update(self._engine.UpdateOperation.upsert_points(ready), "be written to")
+            encoded = [encode(self._engine, point) for point in ready]
+            with self._writing:
+                self._index(path for point in ready for path in number_paths(point.payload))
+                self._update(self._engine.UpdateOperation.upsert_points(encoded), "be written to")
             self._mapped += sum(map(schema.size_of, points))
             if self._mapped > _RELIEF:
                 self._reload()
@@ -115,9 +129,10 @@ class EdgeStore:
                     records = self._shard.retrieve(ids[start : start + _SCROLL], True, False)
                 for record in records:
                     change = ready[str(record.id)]
-                    tags = schema.tags(schema.changed_payload(payload_of(record), change))
+                    seen = for_filters(schema.changed_payload(without_own(record.payload), change))
+                    self._index(number_paths(seen))
                     # The engine takes a key out where the value is null.
-                    written = {**change, schema.TAGS: tags}
+                    written = {**change, **seen}
                     operation = self._engine.UpdateOperation.set_payload([str(record.id)], written)
                     self._update(operation, "be written to", settle=False)
                 self._settle()
@@ -131,7 +146,7 @@ class EdgeStore:
 
     def delete_where(self, where: Where) -> None:
         """Remove every point that the filter matches; an empty filter matches all of them."""
-        wanted = schema.wanted_tags(where)
+        wanted = conditions(where)
         self._deleted += self.count(where)
         chosen = self._filter(wanted) or self._engine.Filter()
         self._update(self._engine.UpdateOperation.delete_points_by_filter(chosen), "be written to")
@@ -158,7 +173,7 @@ class EdgeStore:
         rows = checked(multi, 2, self.multi_dim, "question's multi-vector")
         if len(rows) == 0:
             raise InvalidInputError("The question has no vectors: pass a multi-vector with at least one row.")
-        wanted = schema.wanted_tags(where or {})
+        wanted = conditions(where or {})
         if prefetch is None:
             return self._query(rows.tolist(), schema.MULTI, limit, wanted, keys=keys)
         if dense is None and lexical is None:
@@ -169,7 +184,7 @@ class EdgeStore:
         if lexical is not None and len(lexical.indices):
             vectors[schema.LEXICAL] = sparse(self._engine, lexical)
         stages = [
-            (vectors[name], name, count, wanted + schema.wanted_tags(also))
+            (vectors[name], name, count, wanted + conditions(also))
             for name, count, also in schema.candidate_stages(prefetch)
             if name in vectors
         ]
@@ -190,7 +205,7 @@ class EdgeStore:
         Raises:
             InvalidInputError: If the vector has another length than the store's, or `limit` is below 1.
         """
-        wanted = schema.wanted_tags(where or {})
+        wanted = conditions(where or {})
         if not isinstance(vector, SparseVector):
             asked = checked(vector, 1, self.dim, "dense vector").tolist()
             return self._query(asked, schema.DENSE, limit, wanted, keys=keys)
@@ -213,7 +228,7 @@ class EdgeStore:
 
     def scroll(self, where: Where | None = None) -> Iterator[StoreHit]:
         """Every matching point, without vectors, in no particular order; scores are 0."""
-        wanted = schema.wanted_tags(where or {})
+        wanted = conditions(where or {})
         offset = None
         while True:
             request = self._engine.ScrollRequest(
@@ -226,13 +241,13 @@ class EdgeStore:
             with self._translated("be read"):
                 records, offset = self._shard.scroll(request)
             for record in records:
-                yield StoreHit(str(record.id), 0.0, payload_of(record))
+                yield StoreHit(str(record.id), 0.0, without_own(record.payload))
             if offset is None:
                 return
 
     def count(self, where: Where | None = None) -> int:
         """Number of matching points."""
-        wanted = schema.wanted_tags(where or {})
+        wanted = conditions(where or {})
         with self._translated("be read"):
             return int(self._shard.count(self._engine.CountRequest(exact=True, filter=self._filter(wanted))))
 
@@ -305,6 +320,19 @@ class EdgeStore:
             if settle:
                 self._settle()
 
+    def _index(self, paths: Iterable[str]) -> None:
+        """See that ranges under these paths are quick: 0.5 ms of 5,000 points, which are else read for 55 ms."""
+        with self._writing:
+            if self._indexed is None:
+                with self._translated("be read"):
+                    self._indexed = indexed_paths(self._shard.info().payload_schema)
+            for path in dict.fromkeys(paths):
+                if path not in self._indexed and len(self._indexed) < MOST_INDEXED:
+                    kind = self._engine.PayloadSchemaType.Float
+                    operation = self._engine.UpdateOperation.create_field_index(path, kind)
+                    self._update(operation, "be written to", settle=False)
+                    self._indexed.add(path)
+
     def _settle(self) -> None:
         """Without a log, what was written counts once it is flushed."""
         if not self.storage.log:
@@ -315,8 +343,8 @@ class EdgeStore:
         vector: Engine,
         using: str,
         limit: int,
-        wanted: list[list[str]],
-        stages: Sequence[tuple[Engine, str, int, list[list[str]]]] = (),
+        wanted: list[Condition],
+        stages: Sequence[tuple[Engine, str, int, list[Condition]]] = (),
         *,
         keys: Sequence[str] | None = None,
     ) -> list[StoreHit]:
@@ -329,8 +357,8 @@ class EdgeStore:
                 query=engine.Query.Nearest(vector, using=using),
                 prefetches=[
                     # The engine passes the outer filter on; said twice, so that nothing hangs on that.
-                    engine.Prefetch(query=engine.Query.Nearest(v, using=name), limit=n, filter=self._filter(tags))
-                    for v, name, n, tags in stages
+                    engine.Prefetch(query=engine.Query.Nearest(v, using=name), limit=n, filter=self._filter(also))
+                    for v, name, n, also in stages
                 ],
                 filter=chosen,
                 limit=limit,
@@ -338,7 +366,7 @@ class EdgeStore:
                 params=self._rescoring(using),
             )
             points = self._shard.query(request)
-        hits = [StoreHit(str(point.id), float(point.score), payload_of(point)) for point in points]
+        hits = [StoreHit(str(point.id), float(point.score), without_own(point.payload)) for point in points]
         return sorted(hits, key=lambda hit: (-hit.score, hit.id))
 
     def _rescoring(self, using: str) -> Engine:
@@ -348,10 +376,13 @@ class EdgeStore:
         again = self._engine.QuantizationSearchParams(rescore=True, oversampling=self.storage.oversampling)
         return self._engine.SearchParams(quantization=again)
 
-    def _filter(self, wanted: list[list[str]]) -> Engine:
+    def _filter(self, wanted: list[Condition]) -> Engine:
+        return self._engine.Filter(must=[self._condition(condition) for condition in wanted]) if wanted else None
+
+    def _condition(self, condition: Condition) -> Engine:
         engine = self._engine
-        if not wanted:
-            return None
-        return engine.Filter(
-            must=[engine.FieldCondition(key=schema.TAGS, match=engine.MatchAny(tags)) for tags in wanted]
-        )
+        if isinstance(condition, Within):
+            limits = condition.range
+            within = engine.RangeFloat(gte=limits.gte, gt=limits.gt, lte=limits.lte, lt=limits.lt)
+            return engine.FieldCondition(key=condition.path, range=within)
+        return engine.FieldCondition(key=schema.TAGS, match=engine.MatchAny(list(condition.tags)))

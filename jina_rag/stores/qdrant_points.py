@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any, Final, TypeVar
 
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from jina_rag._extras import require
 from jina_rag.stores import schema
-from jina_rag.stores.edge_points import checked
+from jina_rag.stores.conditions import Condition, Within, for_filters
 from jina_rag.stores.qdrant_connection import Client
 from jina_rag.types import Float32, Point, SparseVector
 
@@ -21,27 +20,6 @@ T = TypeVar("T")
 _ENVELOPE: Final = 4096
 """Bytes of a request beside its points."""
 _HALF_MAX: Final = 65_504.0
-
-
-def prepared(point: Point, dim: int, multi_dim: int) -> Point:
-    """Return the point as it is kept: checked, its multi-vector merged where it is beyond the limit, with its tags.
-
-    Args:
-        point: To be written.
-        dim: Length of the store's dense vectors.
-        multi_dim: Length of each row of its multi-vectors.
-
-    Raises:
-        InvalidInputError: If a vector has another length, or the payload is not JSON.
-    """
-    if point.dense is not None:
-        checked(point.dense, 1, dim, "dense vector")
-    multi = None
-    if point.multi is not None and len(point.multi):
-        multi = checked(point.multi, 2, multi_dim, "multi-vector")
-    payload = schema.checked_payload(point.payload)
-    point = schema.fit(replace(point, id=schema.checked_id(point.id), multi=multi, payload=payload))
-    return replace(point, payload={**point.payload, schema.TAGS: schema.tags(point.payload)})
 
 
 def encode(models: Client, point: Point, *, half: bool) -> Client:
@@ -75,26 +53,29 @@ def change(models: Client, record: Client, changes: Mapping[str, Any]) -> Client
         record: The point as it was read, with at least what can be filtered by.
         changes: To its payload, cleaned.
     """
-    tags = schema.tags(schema.changed_payload(record.payload or {}, changes))
     # The server takes a key out where the value is null.
-    written = {**changes, schema.TAGS: tags}
+    written = {**changes, **for_filters(schema.changed_payload(record.payload or {}, changes))}
     return models.SetPayloadOperation(set_payload=models.SetPayload(payload=written, points=[str(record.id)]))
 
 
 def shown(models: Client, keys: Sequence[str] | None = None) -> Client:
     """Which parts of the payload an answer carries: the named ones, or all but the store's own."""
     if keys is None:
-        return models.PayloadSelectorExclude(exclude=[schema.TAGS])
+        return models.PayloadSelectorExclude(exclude=[schema.TAGS, schema.NUMBERS])
     return models.PayloadSelectorInclude(include=list(keys)) if keys else False
 
 
-def chosen_by(models: Client, wanted: list[list[str]]) -> Client:
-    """The filter for tags that `schema.wanted_tags` returned; None for none."""
-    if not wanted:
-        return None
-    return models.Filter(
-        must=[models.FieldCondition(key=schema.TAGS, match=models.MatchAny(any=tags)) for tags in wanted]
-    )
+def chosen_by(models: Client, wanted: Sequence[Condition]) -> Client:
+    """The filter for conditions; None for none."""
+    return models.Filter(must=[_condition(models, condition) for condition in wanted]) if wanted else None
+
+
+def _condition(models: Client, condition: Condition) -> Client:
+    if isinstance(condition, Within):
+        limits = condition.range
+        within = models.Range(gte=limits.gte, gt=limits.gt, lte=limits.lte, lt=limits.lt)
+        return models.FieldCondition(key=condition.path, range=within)
+    return models.FieldCondition(key=schema.TAGS, match=models.MatchAny(any=list(condition.tags)))
 
 
 def halves(rows: Float32) -> list[list[float]]:

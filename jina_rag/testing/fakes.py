@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,6 +109,7 @@ class FakeEmbedder:
             single=normalise(np.reshape(dense, (len(inputs), self.dim))[:, :dim]) if single else None,
             multi=[row.reshape(-1, self.multi_dim) for row in rows] if multi else None,
             grids=grids if multi else None,
+            tokens=[tuple(f" {word}" for word, _ in item) for item in words] if multi else None,
         )
 
 
@@ -202,7 +203,13 @@ def _words(item: Input) -> list[tuple[str, Box]]:
     """The words of a text or page, folded, with their boxes; a picture has none that a fake could read."""
     if isinstance(item, Page):
         return [(part, word.box) for word in item.words for part in _WORD.findall(word.text.casefold())]
-    return [(part, (0.0, 0.0, 1.0, 1.0)) for part in _WORD.findall(item.casefold())] if isinstance(item, str) else []
+    if isinstance(item, str):
+        return [(part, (0.0, 0.0, 1.0, 1.0)) for part in _WORD.findall(item.casefold())]
+    if isinstance(item, Mapping):
+        return _words(str(item.get("text", "")))
+    if isinstance(item, Sequence) and not isinstance(item, bytes | bytearray | memoryview):
+        return [word for part in item for word in _words(part)]
+    return []
 
 
 def _vector(word: str, dim: int) -> np.ndarray[Any, np.dtype[np.float64]]:

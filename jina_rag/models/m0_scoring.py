@@ -1,0 +1,302 @@
+"""Scores of prompts that begin with a document: what was kept of the document is not computed again.
+
+In the prompt of jina-reranker-m0 the document comes first, so nothing of it depends on the question. The first pair of
+a document runs as a whole, as it would without a memory, and the keys and values of the document are copied out on the
+way; all other pairs cost the question's tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+
+from jina_rag.models.batching import BatchRunner
+from jina_rag.models.devices import available_memory, free_memory, is_out_of_memory
+from jina_rag.models.document_keys import DocumentKeys
+from jina_rag.models.kept_keys import Following, Keeping, Kept, Keys, Like
+from jina_rag.models.page_memory import PageMemory, TwoTiers
+from jina_rag.models.pictures import Picture
+from jina_rag.models.qwen_vl import Batch, QwenVL
+from jina_rag.models.vl_prompts import Prompt, Segment
+
+SHORTEST = 96
+"""Tokens of a document from which it is kept. Shorter ones are as cheap in one large batch with their questions."""
+_SLACK = 8
+"""Tokens that may be computed again rather than the whole document: where it meets the question, pieces may differ."""
+_PER_TOKEN = 32
+"""Known tokens that cost as much as one that goes through the model."""
+_DEVICE_SHARE, _HOST_SHARE = 0.25, 0.2
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PrefixMemory: TypeAlias = "TwoTiers[Kept]"
+
+Prepared = TypeVar("Prepared")
+Score = TypeVar("Score")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A pair.
+
+    Attributes:
+        prompt: With the score token at its end.
+        document: The prompt without its question; None if nothing of it is to be kept.
+        key: Of the document.
+        shared: Tokens at the beginning of `prompt` that are those of `document`.
+    """
+
+    prompt: Prompt
+    document: Prompt | None = None
+    key: bytes = b""
+    shared: int = 0
+
+
+def _memory(settings: PageMemory, device: torch.device) -> PrefixMemory:
+    near, host = settings.device_bytes, settings.host_bytes
+    if near is None:
+        near = 0 if device.type == "cpu" else int(_DEVICE_SHARE * max(0, free_memory(device)))
+    return TwoTiers(
+        near,
+        int(_HOST_SHARE * available_memory()) if host is None else host,
+        to_device=lambda kept: _moved(kept, device),
+        to_host=lambda kept: _moved(kept, torch.device("cpu")),
+    )
+
+
+def _moved(kept: Kept, device: torch.device) -> Kept | None:
+    try:
+        return Kept(kept.states.to(device))
+    except (RuntimeError, MemoryError) as exc:
+        if not is_out_of_memory(exc):
+            raise
+        return None  # one page less is kept, or it is read from where it is
+
+
+class PairScorer:
+    """Runs pairs through a model.
+
+    Attributes:
+        memory: What is kept of their documents; None for nothing.
+    """
+
+    def __init__(self, model: QwenVL, head: Any, settings: PageMemory | None, *, name: str) -> None:  # noqa: ANN401
+        """Nothing kept yet. Call it when the weights are on their device: shares are those of what is free then.
+
+        Args:
+            model: The backbone.
+            head: A module, from the hidden states of last tokens to scores.
+            settings: How much is kept; None for nothing.
+            name: Of the model, for messages.
+        """
+        self._model, self._head = model, head
+        place, config = model.placement, model.text_config
+        heads = int(config.num_attention_heads)
+        width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+        self._like = Like(heads, place.dtype, place.device)
+        self._layers = int(config.num_hidden_layers)
+        self._dtype = place.dtype if settings is None or settings.dtype is None else _DTYPES[settings.dtype]
+        self._token_bytes = self._layers * 2 * int(config.num_key_value_heads) * width * self._dtype.itemsize
+        self._documents = DocumentKeys()
+        self.memory: PrefixMemory | None = None
+        if settings is not None and model.keeps_keys:
+            self.memory = _memory(settings, place.device)
+            model.seat.on_leave(self.memory.leave_device)
+        self._runner: BatchRunner[Any, Any] = BatchRunner(
+            place.device, place.batch_tokens, name=name, relieve=self._relieve
+        )
+
+    def _relieve(self) -> bool:
+        """Free the device's memory of what is kept there; whether there was anything."""
+        if self.memory is None:
+            return False
+        return self.memory.clear() if self._like.device.type == "cpu" else self.memory.leave_device()
+
+    def pairs(
+        self, prompts: Sequence[Prompt], documents: Sequence[Sequence[Segment]], *, max_pixels: int | None
+    ) -> list[Asked]:
+        """Look up what pairs share.
+
+        Pieces may reach over the border between document and question, so where the tokens of a prompt and of its
+        document part is looked up, not assumed. The score token is never shared.
+
+        Args:
+            prompts: Of each pair, with the score token at its end.
+            documents: Of each pair, what the prompt begins with. Pairs of one document share one list.
+            max_pixels: What pictures are scaled down to.
+
+        Raises:
+            InvalidInputError: If a file of a document cannot be read any more.
+        """
+        kept = {} if self.memory is None else {id(parts): parts for parts in documents if _may_be_kept(parts)}
+        alone = dict(zip(kept, self._model.prompts(list(kept.values()), max_pixels=max_pixels), strict=True))
+        keys = {place: self._documents.key(document) for place, document in alone.items() if _is_kept(document)}
+        asked = []
+        for prompt, parts in zip(prompts, documents, strict=True):
+            key, document, shared = keys.get(id(parts)), alone.get(id(parts)), 0
+            if document is not None:
+                length = min(len(document), len(prompt) - 1)
+                differ = np.flatnonzero(prompt.ids[:length] != document.ids[:length])
+                shared = int(differ[0]) if len(differ) else length
+            if key is None or document is None or (shared < SHORTEST and not document.pictures):
+                asked.append(Asked(prompt))
+            else:
+                asked.append(Asked(prompt, document, key, shared))
+        return asked
+
+    def scores(self, asked: Sequence[Asked], batch_tokens: int | None = None) -> list[float]:
+        """Raw scores in the order of the pairs; call it while the weights are on their device."""
+        found: dict[int, float] = {}
+        waiting = list(range(len(asked)))
+        while waiting:
+            # Those first: what is read now may push their documents out.
+            known = [i for i in waiting if self._is_known(asked[i])]
+            if known:
+                scores = self._follow([asked[i] for i in known], batch_tokens)
+                found.update((i, score) for i, score in zip(known, scores, strict=True) if score is not None)
+            whole, waiting = self._first_of_each([i for i in waiting if i not in found], asked)
+            found.update(zip(whole, self._read([asked[i] for i in whole], batch_tokens), strict=True))
+        return [found[i] for i in range(len(asked))]
+
+    def _is_known(self, pair: Asked) -> bool:
+        return self.memory is not None and pair.document is not None and _serves(self.memory.peek(pair.key), pair)
+
+    def _first_of_each(self, indices: Sequence[int], asked: Sequence[Asked]) -> tuple[list[int], list[int]]:
+        """Pairs to run as a whole now, and those that wait until their document is known.
+
+        No more documents are begun than can be kept at once, if others wait for them. A document that cannot be kept
+        is read with each of its questions.
+        """
+        if self.memory is None:
+            return list(indices), []
+        keys = [self._key(asked[index]) for index in indices]
+        known = [key for key in keys if key is not None]
+        room = self.memory.capacity if len(set(known)) < len(known) else math.inf
+        now: list[int] = []
+        later: list[int] = []
+        begun: set[bytes] = set()
+        for index, key in zip(indices, keys, strict=True):
+            size = asked[index].shared * self._token_bytes
+            if key is not None and (key in begun or (begun and size > room)):
+                later.append(index)
+                continue
+            if key is not None:
+                begun.add(key)
+                room -= size
+            now.append(index)
+        return now, later
+
+    def _key(self, pair: Asked) -> bytes | None:
+        """The key of a pair's document, None if it cannot be kept."""
+        assert self.memory is not None
+        fits = pair.document is not None and self.memory.takes(pair.shared * self._token_bytes)
+        return pair.key if fits else None
+
+    def _read(self, pairs: Sequence[Asked], batch_tokens: int | None) -> list[float]:
+        """Score pairs as a whole, and keep their documents."""
+        memory = self.memory
+
+        def prepare(places: Sequence[int]) -> tuple[Batch, list[Asked], list[int]]:
+            chosen = [pairs[place] for place in places]
+            batch = self._model.prepare([pair.prompt for pair in chosen])
+            return batch, chosen, [self._kept_tokens(pair) for pair in chosen]
+
+        def compute(prepared: tuple[Batch, list[Asked], list[int]]) -> list[float]:
+            batch, chosen, tokens = prepared
+            keeping = Keeping(tokens, self._layers, self._dtype) if any(tokens) else None
+            scores = self._forward(batch, keeping)
+            if memory is not None and keeping is not None:
+                for row, kept in keeping.kept().items():
+                    memory.put(chosen[row].key, kept)
+                memory.count(misses=sum(count > 0 for count in tokens))
+            return scores
+
+        return self._run([len(pair.prompt) for pair in pairs], prepare, compute, batch_tokens)
+
+    def _kept_tokens(self, pair: Asked) -> int:
+        """How many tokens of a pair are kept, now that its pictures are decoded: none if a file changed meanwhile."""
+        if self.memory is None or pair.document is None or self._key(pair) is None:
+            return 0
+        return pair.shared if self._documents.still(pair.key, pair.document) else 0
+
+    def _follow(self, pairs: Sequence[Asked], batch_tokens: int | None) -> list[float | None]:
+        """Score pairs by what is kept of their documents; None for those whose document has left meanwhile."""
+        memory = self.memory
+        assert memory is not None
+
+        def prepare(places: Sequence[int]) -> _Known:
+            known = _Known(len(places))
+            for row, place in enumerate(places):
+                pair = pairs[place]
+                kept = memory.get(pair.key)
+                if kept is not None and _serves(kept, pair):
+                    known.add(row, pair.prompt, kept, min(kept.tokens, pair.shared))
+            if known.rows:
+                known.batch = self._model.prepare(known.prompts, known.tokens)
+            return known
+
+        def compute(known: _Known) -> list[float | None]:
+            scores: list[float | None] = [None] * known.size
+            if known.batch is not None:
+                with torch.inference_mode():
+                    keys = Following(known.kept, known.tokens, known.batch.ids.shape[1], self._like)
+                for row, score in zip(known.rows, self._forward(known.batch, keys), strict=True):
+                    scores[row] = score
+                memory.count(hits=len(known.rows))
+            return scores
+
+        costs = [len(pair.prompt) - pair.shared + pair.shared // _PER_TOKEN for pair in pairs]
+        return self._run(costs, prepare, compute, batch_tokens)
+
+    def _forward(self, batch: Batch, keys: Keys | None) -> list[float]:
+        with self._model.lock, torch.inference_mode():
+            hidden = self._model.hidden(batch, keys)
+            last = torch.tensor(batch.lengths, device=hidden.device) - 1
+            scores: list[float] = self._head(hidden[torch.arange(len(last), device=hidden.device), last])[:, 0].tolist()
+            return scores
+
+    def _run(
+        self,
+        costs: Sequence[int],
+        prepare: Callable[[Sequence[int]], Prepared],
+        compute: Callable[[Prepared], Sequence[Score]],
+        batch_tokens: int | None,
+    ) -> list[Score]:
+        run: Any = self._runner.run  # one budget for both kinds of batches
+        scores: list[Score] = run(costs, prepare, self._model.seat.roomy(compute), batch_tokens=batch_tokens)
+        return scores
+
+
+class _Known:
+    """A batch of pairs whose documents are known."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.rows: list[int] = []
+        self.prompts: list[Prompt] = []
+        self.kept: list[Kept] = []
+        self.tokens: list[int] = []
+        self.batch: Batch | None = None
+
+    def add(self, row: int, prompt: Prompt, kept: Kept, tokens: int) -> None:
+        self.rows.append(row)
+        self.prompts.append(prompt)
+        self.kept.append(kept)
+        self.tokens.append(tokens)
+
+
+def _serves(kept: Kept | None, pair: Asked) -> bool:
+    return kept is not None and kept.tokens >= pair.shared - _SLACK
+
+
+def _is_kept(document: Prompt) -> bool:
+    return bool(document.pictures) or len(document) >= SHORTEST
+
+
+def _may_be_kept(parts: Sequence[Segment]) -> bool:
+    """Before a text is tokenised: no token is shorter than a byte."""
+    length = sum(len(part.encode()) for part in parts if isinstance(part, str))
+    return length >= SHORTEST or any(isinstance(part, Picture) for part in parts)

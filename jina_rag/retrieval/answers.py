@@ -1,0 +1,101 @@
+"""What can be told of a hit: where on its page the answer stands, what to quote, what to give a chat model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from jina_rag.compression import decode_assignment
+from jina_rag.errors import IndexStateError, InvalidInputError
+from jina_rag.protocols import Input, Reranker
+from jina_rag.retrieval.care import Parts
+from jina_rag.retrieval.explain import Explanation, explain
+from jina_rag.retrieval.places import regions_of, words_of
+from jina_rag.retrieval.questions import Question, words_in
+from jina_rag.stores import schema
+from jina_rag.types import Point, ScoredPage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jina_rag.retrieval.citations import Citation
+    from jina_rag.retrieval.context import Context
+
+Method = Literal["gradient", "attention"]
+
+
+class Answers:
+    """Tells about the hits of one index. Holds no state of its own."""
+
+    def __init__(self, parts: Parts, embed: Callable[[Sequence[Input]], list[Question]]) -> None:
+        self._parts = parts
+        self._embed = embed
+
+    def explain(self, question: Input, hit: ScoredPage) -> Explanation:
+        """Which places of the page speak to the question, from the vectors that ranked it."""
+        [embedded] = self._embed([question])
+        return self._explanation(embedded, self._point(hit, vectors=True))
+
+    def explain_by(
+        self, reranker: Reranker | None, question: Input, hit: ScoredPage, method: Method | None
+    ) -> Explanation:
+        """Which part of the page's picture carried a reranker's score."""
+        tell: Any = getattr(reranker, "explain", None)
+        if reranker is None:
+            raise InvalidInputError("There is no reranker to explain by: open the index with one (reranker=…).")
+        if tell is None:
+            raise InvalidInputError(
+                f"{reranker.name} cannot tell which part of a page carried its score: jina-reranker-m0 can."
+            )
+        image = self._parts.images.path(self._point(hit, vectors=False).payload[schema.IMAGE])
+        if not image.is_file():
+            raise IndexStateError(f"{hit.doc_id}, page {hit.page}: its screenshot is not on this machine.")
+        found = tell(question, image, **({} if method is None else {"method": method}))
+        return Explanation.from_attribution(found.boxes, found.weights, image)
+
+    def cite(self, question: Input, hits: Sequence[ScoredPage]) -> list[Citation]:
+        """The place of each page to quote, with the words in it."""
+        from jina_rag.retrieval.citations import cite
+
+        [embedded] = self._embed([question])
+        images = self._parts.images.folder
+        cited = []
+        for hit in hits:
+            point = self._point(hit, vectors=True)
+            explanation = self._explanation(embedded, point)
+            words, regions = words_of(point.payload), regions_of(point.payload, images)
+            cited.append(cite(hit, explanation, words=words, regions=regions))
+        return cited
+
+    def context(self, question: Input, hits: Sequence[ScoredPage], *, cited: bool, **options: Any) -> Context:  # noqa: ANN401
+        """What a chat model is given; `options` are those of `build_context`."""
+        from jina_rag.retrieval.context import build_context
+
+        texts = {hit.page_id: str(self._point(hit, vectors=False).payload.get(schema.TEXT, "")) for hit in hits}
+        if cited:
+            places = {hit.page_id: place for hit, place in zip(hits, self.cite(question, hits), strict=True)}
+            options["citation_of"] = lambda hit: places[hit.page_id]
+        return build_context(hits, question=words_in(question), text_of=lambda hit: texts[hit.page_id], **options)
+
+    def _point(self, hit: ScoredPage, *, vectors: bool) -> Point:
+        record = self._parts.manifest.document(hit.doc_id)
+        point_id = schema.point_id(record.sha256, hit.page) if record is not None else hit.page_id
+        known = record or not self._parts.manifest.documents()
+        found = self._parts.store.fetch([point_id], vectors=vectors) if point_id and known else []
+        if not found:
+            raise IndexStateError(f"{hit.doc_id}, page {hit.page} is not in this index: search again.")
+        return found[0]
+
+    def _explanation(self, question: Question, point: Point) -> Explanation:
+        image = self._parts.images.path(point.payload[schema.IMAGE])
+        if point.multi is None or schema.GRID not in point.payload:
+            return Explanation.empty(image)
+        pooled = schema.ASSIGNMENT in point.payload
+        return explain(
+            question.multi,
+            point.multi,
+            schema.decode_grid(point.payload[schema.GRID]),
+            image,
+            tokens=question.tokens,
+            assignment=decode_assignment(point.payload[schema.ASSIGNMENT]) if pooled else None,
+        )

@@ -1,0 +1,279 @@
+"""Scores of texts and of images made comparable: what a reranker's 0.4 is worth, learned from labels.
+
+A reranker that judges both scores one kind higher than the other, so that in one list the wrong kind leads. Here each
+kind ("modality") gets a curve of its own from scores to probabilities of being relevant: p = sigmoid(slope * x +
+intercept), where x is the score, or its log-odds where scores lie in [0, 1]. Platt, "Probabilistic Outputs for Support
+Vector Machines" (1999), with his smoothed targets, fitted by Newton's method as in Lin, Lin and Weng, "A Note on
+Platt's Probabilistic Outputs" (2007). A slope is always positive: within a modality no order is ever turned round.
+Without labels nothing is changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from jina_rag.errors import InvalidInputError
+from jina_rag.types import Float32
+
+Labelled: TypeAlias = tuple[str, float, float | bool]
+"""(modality, score, how relevant: a bool or a grade in [0, 1])."""
+
+LEAST = 5
+"""Labels of each class, relevant and not, that a modality needs for a curve of its own."""
+RIDGE = 1.0
+"""How strongly a modality's slope, in units of the scores' spread, is held to that of all modalities together."""
+_RIDGE_OF_ALL = 0.01
+_FLATTEST = 1e-3
+"""The smallest slope in units of the scores' spread: for labels that speak against the scores."""
+_EDGE = 1e-6
+_STEPS = 100
+
+_Float64: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """From a score (or its log-odds) to a probability: sigmoid(slope * x + intercept); the slope is above 0."""
+
+    slope: float
+    intercept: float
+
+    def __post_init__(self) -> None:
+        for name in ("slope", "intercept"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise InvalidInputError(f"A calibration curve's {name} is {value!r}; it must be a finite number.")
+        if self.slope <= 0:
+            raise InvalidInputError(f"A calibration curve's slope is {self.slope}; it must be above 0 to keep order.")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Calibration:
+    """Makes scores of several modalities comparable. ``Calibration()`` leaves all scores as they are.
+
+    Attributes:
+        curves: Modality → its own curve.
+        shared: The curve of all other modalities, fitted to all labels together; None leaves every score as it is.
+        log_odds: Whether curves take a score's log-odds; scores are then expected in [0, 1].
+        notes: Modality → why it has no curve of its own, or a flat one, in a sentence; "" for what concerns all.
+    """
+
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    shared: Curve | None = None
+    log_odds: bool = False
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.curves and self.shared is None:
+            raise InvalidInputError("A calibration with curves needs a shared one for modalities without labels.")
+        object.__setattr__(self, "curves", MappingProxyType(dict(self.curves)))
+        object.__setattr__(self, "notes", MappingProxyType(dict(self.notes)))
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether scores come back as they are."""
+        return self.shared is None
+
+    def apply(self, scores: Sequence[float] | npt.ArrayLike, modalities: Sequence[str]) -> Float32:
+        """Calibrate scores.
+
+        Far-off scores may become equal in float32 (both nearly 1); their order is never turned round. Whoever sorts
+        by the result should break ties by the score.
+
+        Args:
+            scores: Shape (n,).
+            modalities: n names beside the scores.
+
+        Returns:
+            Shape (n,) float32: probabilities, or the scores themselves if this is the identity.
+
+        Raises:
+            InvalidInputError: If the lengths differ or a score is not finite.
+        """
+        values = np.asarray(scores, dtype=np.float64)
+        if values.ndim != 1 or len(values) != len(modalities):
+            raise InvalidInputError(f"{values.size} scores but {len(modalities)} modalities: give one for each score.")
+        if not np.isfinite(values).all():
+            raise InvalidInputError("A score to be calibrated is not a finite number: leave out what was not scored.")
+        if self.shared is None:
+            return values.astype(np.float32)
+        curves = [self.curves.get(modality, self.shared) for modality in modalities]
+        slopes = np.array([curve.slope for curve in curves])
+        intercepts = np.array([curve.intercept for curve in curves])
+        return _sigmoid(slopes * _taken(values, self.log_odds) + intercepts).astype(np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, to be kept beside an application's settings."""
+        return {
+            "curves": {name: [curve.slope, curve.intercept] for name, curve in self.curves.items()},
+            "shared": None if self.shared is None else [self.shared.slope, self.shared.intercept],
+            "log_odds": self.log_odds,
+            "notes": dict(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Calibration:
+        """The inverse of `to_json`.
+
+        Raises:
+            InvalidInputError: If it is something else.
+        """
+        try:
+            shared = value["shared"]
+            return cls(
+                curves={str(name): Curve(*curve) for name, curve in value["curves"].items()},
+                shared=None if shared is None else Curve(*shared),
+                log_odds=bool(value["log_odds"]),
+                notes={str(name): str(note) for name, note in value.get("notes", {}).items()},
+            )
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise InvalidInputError(f"This is not a stored calibration ({exc!r}): pass what to_json returned.") from exc
+
+    def __repr__(self) -> str:
+        if self.shared is None:
+            return "Calibration(identity)"
+        curves = {**self.curves, "other": self.shared}
+        parts = [f"{name}: {curve.slope:.3g} x {curve.intercept:+.3g}" for name, curve in curves.items()]
+        return f"Calibration({'; '.join(parts)}{'; on log-odds' if self.log_odds else ''})"
+
+
+def fit_calibration(labelled: Sequence[Labelled]) -> Calibration:
+    """Learn a calibration from judged results of one reranker.
+
+    Give what the reranker scored for real questions, the irrelevant results as well: probabilities are right for lists
+    with as large a share of relevant results as the labels have.
+
+    Args:
+        labelled: (modality, score, relevant) of each judged result; relevant is a bool, or a grade in [0, 1].
+
+    Returns:
+        A calibration. A modality with fewer than `LEAST` labels of either class shares the curve of all labels; where
+        these are too few as well, it is the identity. `Calibration.notes` says so.
+
+    Raises:
+        InvalidInputError: If a label is not of that form, a score is not finite or a grade is outside [0, 1].
+    """
+    names, scores, grades = _columns(labelled)
+    log_odds = bool(len(scores)) and bool(scores.min() >= 0) and bool(scores.max() <= 1)
+    taken = _taken(scores, log_odds)
+    lacking = _lacking(grades)
+    if lacking:
+        return Calibration(notes={"": f"There are {lacking} in all: scores are left as they are."})
+    shared, _ = _fit(taken, grades, prior=None)
+    curves: dict[str, Curve] = {}
+    notes: dict[str, str] = {}
+    for name in dict.fromkeys(names.tolist()):
+        mine = names == name
+        lacking = _lacking(grades[mine])
+        if lacking:
+            notes[name] = f"There are {lacking} of modality {name!r}: it shares the curve of all labels."
+            continue
+        curves[name], flat = _fit(taken[mine], grades[mine], prior=shared)
+        if flat:
+            notes[name] = f"The scores of modality {name!r} do not tell relevant from irrelevant: its curve is flat."
+    return Calibration(curves=curves, shared=shared, log_odds=log_odds, notes=notes)
+
+
+def _columns(labelled: Sequence[Labelled]) -> tuple[npt.NDArray[np.object_], _Float64, _Float64]:
+    for label in labelled:
+        if not isinstance(label, Sequence) or isinstance(label, str) or len(label) != 3:
+            raise InvalidInputError(f"A label is {label!r}; it must be (modality, score, relevant).")
+        modality, score, grade = label
+        if not isinstance(modality, str):
+            raise InvalidInputError(f'A label\'s modality is {modality!r}; it must be a name such as "text".')
+        for what, value in (("score", score), ("grade", grade)):
+            if not isinstance(value, int | float | np.number | np.bool_) or not math.isfinite(value):
+                raise InvalidInputError(f"A label's {what} is {value!r}; it must be a finite number.")
+        if not 0 <= grade <= 1:
+            raise InvalidInputError(f"A label's grade is {grade!r}; it must be true, false or between 0 and 1.")
+    names = np.array([label[0] for label in labelled], dtype=object)
+    numbers = np.array([label[1:] for label in labelled], dtype=np.float64).reshape(-1, 2)
+    return names, numbers[:, 0], numbers[:, 1]
+
+
+def _lacking(grades: _Float64) -> str:
+    """What there is too little of, as a phrase; "" if there is enough."""
+    relevant, rest = float(grades.sum()), float((1 - grades).sum())
+    if min(relevant, rest) >= LEAST:
+        return ""
+    return f"{relevant:g} relevant and {rest:g} irrelevant labels, fewer than {LEAST} of one class,"
+
+
+def _taken(scores: _Float64, log_odds: bool) -> _Float64:
+    """What a curve takes of scores."""
+    if not log_odds:
+        return scores
+    inside = np.clip(scores, _EDGE, 1 - _EDGE)
+    odds: _Float64 = np.log(inside) - np.log1p(-inside)
+    return odds
+
+
+def _fit(x: _Float64, grades: _Float64, prior: Curve | None) -> tuple[Curve, bool]:
+    """The curve of the greatest likelihood, its slope drawn to that of `prior`; and whether it had to be held up."""
+    centre, spread = float(x.mean()), float(x.std())
+    if spread < 1e-9 * max(1.0, abs(centre)):  # all scores are equal: only their level can be told
+        spread = 1.0
+    z = (x - centre) / spread
+    # Platt's targets: even perfectly told classes do not make a curve a step.
+    relevant = float(grades.sum())
+    high, low = (relevant + 1) / (relevant + 2), 1 / (len(grades) - relevant + 2)
+    targets = low + (high - low) * grades
+    ridge, toward = (_RIDGE_OF_ALL, 0.0) if prior is None else (RIDGE, prior.slope * spread)
+    slope, intercept = _newton(z, targets, ridge, toward)
+    flat = slope < _FLATTEST
+    if flat:
+        slope, intercept = _newton(z, targets, ridge, toward, held=_FLATTEST)
+    return Curve(slope / spread, intercept - slope * centre / spread), flat
+
+
+def _newton(
+    z: _Float64, targets: _Float64, ridge: float, toward: float, held: float | None = None
+) -> tuple[float, float]:
+    """Minimise the cross entropy plus ridge / 2 * (slope - toward)², over the intercept only if the slope is held."""
+    slope, intercept = (1.0 if held is None else held), 0.0
+    for _ in range(_STEPS):
+        p = _sigmoid(slope * z + intercept)
+        error, weight = p - targets, p * (1 - p)
+        to_slope = 0.0 if held is not None else float(error @ z) + ridge * (slope - toward)
+        to_intercept = float(error.sum())
+        if abs(to_slope) + abs(to_intercept) < 1e-9 * len(z):
+            break
+        a, b, c = float(weight @ (z * z)) + ridge, float(weight @ z), float(weight.sum()) + 1e-12
+        if held is not None:
+            step = (0.0, to_intercept / c)
+        else:
+            determinant = a * c - b * b
+            step = ((c * to_slope - b * to_intercept) / determinant, (a * to_intercept - b * to_slope) / determinant)
+        slope, intercept = _shortened(z, targets, ridge, toward, (slope, intercept), step)
+    return slope, intercept
+
+
+def _shortened(
+    z: _Float64, targets: _Float64, ridge: float, toward: float, at: tuple[float, float], step: tuple[float, float]
+) -> tuple[float, float]:
+    """Where a step leads that is halved until the loss falls."""
+
+    def loss(slope: float, intercept: float) -> float:
+        value = slope * z + intercept
+        return float((np.logaddexp(0, value) - targets * value).sum()) + ridge / 2 * (slope - toward) ** 2
+
+    before, share = loss(*at), 1.0
+    while share > 1e-10:
+        tried = (at[0] - share * step[0], at[1] - share * step[1])
+        if loss(*tried) < before:
+            return tried
+        share /= 2
+    return at
+
+
+def _sigmoid(x: _Float64) -> _Float64:
+    # Without overflow on either side, and never falling where x rises.
+    result: _Float64 = np.exp(-np.logaddexp(0, -x))
+    return result

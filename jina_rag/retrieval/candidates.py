@@ -1,0 +1,234 @@
+"""The first two stages: candidates by two cheap vectors, then exact MaxSim on the stored ones and what is added to it.
+
+Charts, tables and figures are candidates of their own; what they find is folded into their pages. For a model that
+reads words a region's score never beats its page's, whose rows hold the region's: it leads to the page, and the page is
+scored. For a model that looks at pixels the region's own picture was embedded, and the better of both counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from jina_rag import lexical
+from jina_rag.compression import decode_signs
+from jina_rag.protocols import Embedder, MultiVectorStore
+from jina_rag.retrieval.identifiers import holders
+from jina_rag.retrieval.questions import Question
+from jina_rag.retrieval.stages import Rescore, Stages
+from jina_rag.scoring import best_window
+from jina_rag.stores import schema
+from jina_rag.types import Float32, StoreHit
+
+_KEYS = (schema.BIAS, schema.PAGE_ID, schema.KIND, schema.BOX, schema.REVISION)
+"""The rest of a payload is long: it is fetched for the pages that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A page on its way through the stages.
+
+    Attributes:
+        page_id: Of its point.
+        revision: Hash of the file that it is a page of.
+        score: That of the last stage.
+        stage: The name of that stage.
+        scores: Score of each stage so far.
+        region: Its chart, table or figure that scored better than itself.
+    """
+
+    page_id: str
+    revision: str
+    score: float
+    stage: str
+    scores: Mapping[str, float]
+    region: StoreHit | None = None
+
+
+class Candidates:
+    """Ranks the pages of one store. Holds no state of its own."""
+
+    def __init__(self, store: MultiVectorStore, embedder: Embedder) -> None:
+        self._store = store
+        self._embedder = embedder
+        self._pixels = embedder.reads == "pixels"
+
+    def rank(self, question: Question, conditions: Mapping[str, Any], need: int, stages: Stages) -> list[Candidate]:
+        """At least `need` pages where there are so many, best first; the same order however many are asked for.
+
+        Args:
+            question: The question.
+            conditions: The filter, on payload keys.
+            need: How many pages are wanted.
+            stages: Their `prefetch` and `rescore` are used.
+        """
+        size = stages.rescore.limit
+        holding = holders(question.text, self._store, conditions) if stages.rescore.identifiers else {}
+        pages, regions = self._scored(question, conditions, need, stages, list(holding))
+        found = [self._candidate(hit, regions.get(page_id), question) for page_id, hit in pages.items()]
+        found.sort(key=lambda candidate: (-candidate.score, candidate.page_id))
+        # Whoever has what was asked for by name is compared with the best, wherever vectors have put it.
+        first = [c for rank, c in enumerate(found) if rank < size or c.page_id in holding]
+        rest = [c for c in found[size:] if c.page_id not in holding]
+        blocks = [first, *(rest[start : start + size] for start in range(0, len(rest), size))]
+        return [candidate for block in blocks for candidate in self._rescored(block, question, holding, stages.rescore)]
+
+    def cheap_scores(self, question: Question, page_ids: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Scores by the dense and the lexical vector: page id → ``{"dense": …, "lexical": …}``."""
+        found: dict[str, dict[str, float]] = {page_id: {} for page_id in page_ids}
+        if not page_ids:
+            return found
+        where: dict[str, Any] = {schema.KIND: "page", schema.PAGE_ID: list(page_ids)}
+        words = lexical.query_vector(question.text)
+        for name, vector in (("dense", question.dense), ("lexical", words)):
+            if name == "lexical" and not len(words.indices):
+                continue
+            for hit in self._store.nearest(vector, limit=len(page_ids), where=where, keys=(schema.PAGE_ID,)):
+                found[str(hit.payload.get(schema.PAGE_ID, hit.id))][name] = hit.score
+        return found
+
+    def first_ranks(
+        self, question: Question, conditions: Mapping[str, Any], stages: Stages
+    ) -> dict[str, dict[str, tuple[int, float]]]:
+        """Where the first stage puts each of its candidates: vector → page id → (rank, score).
+
+        Nothing in an index so small that every page is scored.
+        """
+        prefetch = stages.prefetch
+        if self._is_small(prefetch.exhaustive):
+            return {}
+        words = lexical.query_vector(question.text)
+        ranks: dict[str, dict[str, tuple[int, float]]] = {}
+        for name, vector, limit in (
+            ("dense", question.dense, prefetch.limit),
+            ("lexical", words, prefetch.lexical_limit),
+        ):
+            if limit and not (name == "lexical" and not len(words.indices)):
+                where = {**conditions, schema.KIND: "page"}
+                hits = self._store.nearest(vector, limit=limit, where=where, keys=(schema.PAGE_ID,))
+                ranks[name] = {
+                    str(hit.payload.get(schema.PAGE_ID, hit.id)): (rank, hit.score)
+                    for rank, hit in enumerate(hits, start=1)
+                }
+        return ranks
+
+    # -- MaxSim --------------------------------------------------------------------------------------------
+
+    def _scored(
+        self, question: Question, conditions: Mapping[str, Any], need: int, stages: Stages, named: Sequence[str]
+    ) -> tuple[dict[str, StoreHit], dict[str, StoreHit]]:
+        """Pages by id, and the best region of each by the page's id, by MaxSim."""
+        prefetch = stages.prefetch
+        if self._is_small(prefetch.exhaustive):
+            where = conditions if self._pixels else {schema.KIND: "page", **conditions}
+            # All of them: of equal scores a limit would take any, and a longer list would not begin as the shorter one.
+            limit = prefetch.exhaustive * (4 if self._pixels else 1)
+            hits = self._store.search(question.multi, limit=limit, where=where, keys=_KEYS)
+        else:
+            # As many pages as are asked for must be candidates, however many that are.
+            prefetch = replace(prefetch, limit=prefetch.limit * math.ceil(need / max(prefetch.limit, 1)))
+            hits = self._store.search(
+                question.multi,
+                # All of them: what is scored is scored, and the order must not depend on how many are asked for.
+                limit=max(1, prefetch.limit + prefetch.lexical_limit + prefetch.region_limit),
+                dense=question.dense,
+                lexical=lexical.query_vector(question.text),
+                prefetch=prefetch,
+                where=conditions,
+                keys=_KEYS,
+            )
+        pages, regions = _folded(hits)
+        # Pages that only one of their regions or an identifier has led to: scored like the others.
+        alone = [page_id for page_id in dict.fromkeys([*regions, *named]) if page_id not in pages]
+        if alone:
+            where = {schema.KIND: "page", schema.PAGE_ID: alone, **conditions}
+            pages |= _folded(self._store.search(question.multi, limit=len(alone), where=where, keys=_KEYS))[0]
+        return pages, regions
+
+    def _is_small(self, exhaustive: int) -> bool:
+        # Counting all is quick, counting by a filter is not.
+        return self._store.count() <= 12 * exhaustive and self._store.count({schema.KIND: "page"}) <= exhaustive
+
+    def _candidate(self, hit: StoreHit, region: StoreHit | None, question: Question) -> Candidate:
+        if not self._pixels or (region is not None and region.score <= hit.score):
+            region = None
+        # The mean over the question's tokens, so that long and short questions compare.
+        score = (region or hit).score / len(question.multi)
+        scores = {"maxsim": score}
+        if schema.BIAS in hit.payload:
+            scores["background"] = float((region or hit).payload.get(schema.BIAS, 0.0))
+        page_id = str(hit.payload.get(schema.PAGE_ID, hit.id))
+        return Candidate(page_id, str(hit.payload.get(schema.REVISION, "")), score, "maxsim", scores, region)
+
+    # -- what is added -------------------------------------------------------------------------------------
+
+    def _rescored(
+        self, block: Sequence[Candidate], question: Question, holding: Mapping[str, float], rescore: Rescore
+    ) -> list[Candidate]:
+        if not block:
+            return []
+        hubness = self._embedder.hubness if rescore.hubness is None else rescore.hubness
+        late = np.array([c.scores["maxsim"] - hubness * c.scores.get("background", 0.0) for c in block], np.float64)
+        total = late.copy()
+        details: list[dict[str, float]] = [dict(candidate.scores) for candidate in block]
+        if rescore.dense:
+            cheap = self.cheap_scores(question, [candidate.page_id for candidate in block])
+            _add(total, late, [cheap[c.page_id].get("dense") for c in block], rescore.dense)
+            for entry, candidate in zip(details, block, strict=True):
+                entry |= cheap[candidate.page_id]
+        if rescore.window:
+            windows = self._windows([candidate.page_id for candidate in block], question.multi, rescore.window_tokens)
+            _add(total, late, [windows.get(c.page_id) for c in block], rescore.window)
+            for entry, candidate in zip(details, block, strict=True):
+                if candidate.page_id in windows:
+                    entry["window"] = windows[candidate.page_id]
+        for i, candidate in enumerate(block):
+            if candidate.page_id in holding:
+                details[i]["identifiers"] = holding[candidate.page_id]
+                total[i] += rescore.identifiers * holding[candidate.page_id]
+        rescored = [
+            replace(c, score=float(score), stage="rescore", scores={**entry, "rescore": float(score)})
+            for c, score, entry in zip(block, total, details, strict=True)
+        ]
+        return sorted(rescored, key=lambda candidate: (-candidate.score, candidate.page_id))
+
+    def _windows(self, page_ids: Sequence[str], query: Float32, window: int) -> dict[str, float]:
+        """The best window's MaxSim of each page, per question token: by sign codes where the index keeps them."""
+        found: dict[str, float] = {}
+        points = self._store.fetch(page_ids, vectors=False)
+        bare = [point.id for point in points if not point.payload.get(schema.SIGNS)]
+        rows = {
+            point.id: decode_signs(point.payload[schema.SIGNS], query.shape[1])
+            for point in points
+            if point.payload.get(schema.SIGNS)
+        }
+        rows |= {point.id: point.multi for point in self._store.fetch(bare) if point.multi is not None}
+        for page_id, vectors in rows.items():
+            if len(vectors):
+                found[page_id] = best_window(query, vectors, window=window) / len(query)
+        return found
+
+
+def _add(total: Any, late: Any, values: Sequence[float | None], weight: float) -> None:  # noqa: ANN401  # arrays
+    """Add scores of another kind, shifted and stretched to the spread of the late-interaction scores."""
+    known = np.array([value is not None for value in values])
+    if not known.any():
+        return
+    other = np.array([value for value in values if value is not None], np.float64)
+    spread = float(other.std())
+    if spread > 0:
+        total[known] += weight * (other - other.mean()) * (float(late.std()) / spread)
+
+
+def _folded(hits: Sequence[StoreHit]) -> tuple[dict[str, StoreHit], dict[str, StoreHit]]:
+    """Pages by id, and the best region of each page by the page's id, both best first."""
+    pages: dict[str, StoreHit] = {}
+    regions: dict[str, StoreHit] = {}
+    for hit in hits:
+        of = pages if hit.payload.get(schema.KIND) == "page" else regions
+        of.setdefault(str(hit.payload.get(schema.PAGE_ID, hit.id)), hit)
+    return pages, regions

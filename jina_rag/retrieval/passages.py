@@ -1,0 +1,143 @@
+"""The passage around a place of a page: the lines of its paragraph, or the bright patches that hang together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from jina_rag.types import Box, Float32
+
+LINES = 8
+"""Lines of a passage at most."""
+_WORD_GAP = 1.6
+"""Words of a line stand closer than this many times their height; columns do not."""
+_LINE_GAP = 0.9
+_HEIGHTS = 1.7
+"""A heading is no line of the paragraph under it: its letters are larger."""
+_BRIGHT = 0.5
+_SQUARE = 1.41
+"""A page's height by its width, about: places are fractions of either."""
+
+
+def paragraph(boxes: Float32, start: int, weights: Float32) -> Box:
+    """The lines above and below a word that belong to it, those that speak more to the question first."""
+    line = _line(boxes, start)
+    lines = [line]
+    edges = {-1: line, 1: line}
+    while len(lines) < LINES:
+        following = {side: _next_line(boxes, edge, side) for side, edge in edges.items()}
+        open_sides = [side for side, found in following.items() if found is not None]
+        if not open_sides:
+            break
+        side = max(open_sides, key=lambda side: float(weights[following[side]].mean()))
+        found = following[side]
+        assert found is not None
+        edges[side] = found
+        lines.append(found)
+    return around(boxes[np.concatenate(lines)])
+
+
+def _line(boxes: Float32, start: int) -> npt.NDArray[np.int_]:
+    """Indices of the words that stand in one line with a word, without a gap as between columns."""
+    y0, y1 = boxes[start, 1], boxes[start, 3]
+    heights = boxes[:, 3] - boxes[:, 1]
+    shared = np.minimum(boxes[:, 3], y1) - np.maximum(boxes[:, 1], y0)
+    level = np.flatnonzero(shared >= 0.5 * np.minimum(heights, y1 - y0))
+    level = level[np.argsort(boxes[level, 0], kind="stable")]
+    gap = _WORD_GAP * max(float(np.median(heights[level])), 1e-4)
+    # Pages are higher than wide: a fraction of the width is less than one of the height.
+    far = np.maximum.accumulate(boxes[level, 2])[:-1]
+    breaks = np.flatnonzero(boxes[level[1:], 0] - far > gap * _SQUARE) + 1
+    return next(run for run in np.split(level, breaks) if start in run)
+
+
+def _next_line(boxes: Float32, line: npt.NDArray[np.int_], side: int) -> npt.NDArray[np.int_] | None:
+    """The next line below (side 1) or above (-1) of the same paragraph."""
+    x0, y0, x1, y1 = around(boxes[line])
+    height = float(np.median(boxes[line, 3] - boxes[line, 1]))
+    away = boxes[:, 1] - y1 if side > 0 else y0 - boxes[:, 3]
+    over = np.minimum(boxes[:, 2], x1) - np.maximum(boxes[:, 0], x0)
+    heights = boxes[:, 3] - boxes[:, 1]
+    alike = (heights <= _HEIGHTS * height) & (heights * _HEIGHTS >= height)
+    # Boxes of neighbouring lines overlap a little where they are as high as the font.
+    near = np.flatnonzero((away > -0.5 * height) & (away <= _LINE_GAP * height) & (over > 0) & alike)
+    near = np.setdiff1d(near, line)
+    if not len(near):
+        return None
+    found = _line(boxes, int(near[away[near].argmin()]))
+    left, _, right, _ = around(boxes[found])
+    # What only touches from the side is another column or a label.
+    shared = min(right, x1) - max(left, x0)
+    return found if shared >= 0.3 * min(right - left, x1 - x0) and not np.intersect1d(found, line).size else None
+
+
+def nearest(boxes: Float32, place: Float32) -> int:
+    """The box that lies most on a place, or is nearest to it."""
+    over = np.minimum(boxes[:, 2:], place[2:]) - np.maximum(boxes[:, :2], place[:2])
+    shared = np.where((over > 0).all(axis=1), over.clip(0).prod(axis=1), 0)
+    if shared.max() > 0:
+        return int(shared.argmax())
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return int(np.square(middles - (place[:2] + place[2:]) / 2).sum(axis=1).argmin())
+
+
+def spread(boxes: Float32, places: Float32, weights: Float32) -> Float32:
+    """The weights of places, given to the words on the same spots, shape (words,); 0 where there is no place."""
+    if boxes is places:
+        return weights
+    cells = 128
+    sums = np.zeros((cells, cells), dtype=np.float32)
+
+    def cell(of: Float32) -> tuple[npt.NDArray[np.int_], npt.NDArray[np.int_]]:
+        at = (((of[:, :2] + of[:, 2:]) / 2).clip(0, 1) * (cells - 1)).round().astype(np.int_)
+        return at[:, 1], at[:, 0]
+
+    np.maximum.at(sums, cell(places), weights)
+    found: Float32 = sums[cell(boxes)]
+    return found
+
+
+def are_patches(boxes: Float32) -> bool:
+    """Whether boxes are the tiles of a picture: all of one size, without gaps."""
+    if len(boxes) < 4:
+        return False
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    x0, y0, x1, y1 = around(boxes)
+    usual = np.median(sizes, axis=0)
+    even = bool((np.abs(sizes - usual) <= 0.25 * usual + 1e-6).mean() > 0.8)
+    return even and 0.95 <= float(sizes.prod(axis=1).sum()) / max((x1 - x0) * (y1 - y0), 1e-9) <= 1.05
+
+
+def blob(boxes: Float32, weights: Float32, bright: int) -> Box:
+    """Around the patches at least half as bright as the brightest that hang together with it."""
+    lit = weights >= _BRIGHT * weights[bright]
+    found = np.zeros(len(boxes), dtype=bool)
+    for grown in _growing(boxes, lit, bright):
+        found = grown
+    return around(boxes[found])
+
+
+def _growing(boxes: Float32, lit: npt.NDArray[np.bool_], start: int) -> Iterator[npt.NDArray[np.bool_]]:
+    found = np.zeros(len(boxes), dtype=bool)
+    found[start] = True
+    edge = [start]
+    slack = np.float32(1e-3)
+    while edge:
+        yield found
+        touching = np.zeros(len(boxes), dtype=bool)
+        for i in edge:
+            touching |= (boxes[:, :2] <= boxes[i, 2:] + slack).all(axis=1) & (boxes[:, 2:] >= boxes[i, :2] - slack).all(
+                axis=1
+            )
+        new = touching & lit & ~found
+        found = found | new
+        edge = np.flatnonzero(new).tolist()
+
+
+def around(boxes: Float32) -> Box:
+    """The smallest box around boxes, shape (n, 4)."""
+    x0, y0 = boxes[:, :2].min(axis=0).tolist()
+    x1, y1 = boxes[:, 2:].max(axis=0).tolist()
+    return (x0, y0, x1, y1)

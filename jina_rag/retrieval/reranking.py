@@ -1,0 +1,176 @@
+"""The last stage: the best pages are shown to a reranker, as pictures or as words, within a budget of images and time.
+
+Pages are taken in the order they have, so that a budget that runs out has spent itself on the best of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from jina_rag.protocols import Input, Reranker
+from jina_rag.retrieval.candidates import Candidate
+from jina_rag.retrieval.places import find_place, region_of
+from jina_rag.retrieval.questions import Question
+from jina_rag.retrieval.stages import Rerank, Shown
+from jina_rag.stores import schema
+from jina_rag.stores.images import ImageFiles
+from jina_rag.types import Point
+
+_FIRST = 2
+"""Pages that are judged before anything is known of what a page takes."""
+_MOST = 16
+"""Pages in one call where time is limited: a call cannot be broken off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """What became of a ranking.
+
+    Attributes:
+        candidates: All of them; first those that were judged.
+        judged: How many were.
+        complete: False where a budget ended it before all were judged that should have been.
+        notes: What was not done, in sentences.
+    """
+
+    candidates: list[Candidate]
+    judged: int
+    complete: bool = True
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """Something that a reranker is shown: a part of the page at that place of the ranking."""
+
+    page: int
+    kind: Shown
+    content: Input
+    modality: str
+
+
+def rerank(
+    question: Question,
+    candidates: Sequence[Candidate],
+    points: Mapping[str, Point],
+    images: ImageFiles,
+    reranker: Reranker,
+    stage: Rerank,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Reranked:
+    """Judge the first `stage.limit` candidates.
+
+    Args:
+        question: What was asked.
+        candidates: Best first.
+        points: The pages' points by id, at least of those to be judged; a candidate without one is passed over.
+        images: The pages' pictures.
+        reranker: The judge.
+        stage: How many, what of them, and what that may cost.
+        clock: Seconds, ever growing.
+
+    Raises:
+        InvalidInputError: If the reranker cannot take the question.
+    """
+    started = clock()
+    shows = stage.shows or (("page",) if reranker.reads == "pixels" else ("text",))
+    items: list[_Item] = []
+    notes: list[str] = []
+    without = pictures = refused = 0
+    for place, candidate in enumerate(candidates[: stage.limit]):
+        point = points.get(candidate.page_id)
+        found = [] if point is None else _items(place, candidate, point, question, images, shows)
+        without += point is not None and not found
+        for item in found:
+            if item.modality == "image" and stage.max_images is not None and pictures >= stage.max_images:
+                refused += 1
+                continue
+            pictures += item.modality == "image"
+            items.append(item)
+    if refused:
+        notes.append(f"rerank: {_count(refused, 'image')} not judged (max_images={stage.max_images}).")
+    if without:
+        notes.append(f"rerank: {_count(without, 'page')} not judged, with nothing to show ({' or '.join(shows)}).")
+    scores, done = _scores(question, items, reranker, stage, clock, started)
+    if done < len(items):
+        left = len({item.page for item in items[done:]})
+        notes.append(f"rerank: {_count(left, 'page')} not judged in full (max_ms={stage.max_ms:g}).")
+    best: dict[int, tuple[float, Shown]] = {}
+    for item, score in zip(items[:done], scores, strict=True):
+        if item.page not in best or score > best[item.page][0]:
+            best[item.page] = float(score), item.kind
+    judged = [
+        replace(
+            candidates[place],
+            score=score,
+            stage="rerank",
+            scores={**candidates[place].scores, "rerank": score, f"rerank:{kind}": score},
+        )
+        for place, (score, kind) in best.items()
+    ]
+    judged.sort(key=lambda candidate: -candidate.score)  # stable: the earlier stage decides between equals
+    rest = [candidate for place, candidate in enumerate(candidates) if place not in best]
+    return Reranked(judged + rest, len(judged), not refused and done == len(items), tuple(notes))
+
+
+def _items(
+    place: int,
+    candidate: Candidate,
+    point: Point,
+    question: Question,
+    images: ImageFiles,
+    shows: Sequence[Shown],
+) -> list[_Item]:
+    payload = point.payload
+    found = []
+    for kind in shows:
+        if kind == "text" and str(payload.get(schema.TEXT, "")).strip():
+            found.append(_Item(place, kind, str(payload[schema.TEXT]), "text"))
+        if kind == "page":
+            picture = images.path(payload[schema.IMAGE])
+            if picture.is_file():
+                found.append(_Item(place, kind, picture, "image"))
+        if kind == "region":
+            region = None
+            if candidate.region is not None:
+                region = region_of(payload, candidate.region.payload.get(schema.BOX), images.folder)
+            region = region or find_place(question.multi, payload, images.folder, point.multi).region
+            if region is not None and region.image_path is not None and region.image_path.is_file():
+                found.append(_Item(place, kind, region.image_path, "image"))
+    return found
+
+
+def _scores(
+    question: Question,
+    items: Sequence[_Item],
+    reranker: Reranker,
+    stage: Rerank,
+    clock: Callable[[], float],
+    started: float,
+) -> tuple[list[float], int]:
+    """Calibrated scores of the first items, and how many these are: all of them unless time runs out."""
+    scores: list[float] = []
+    done = 0
+    while done < len(items):
+        count = len(items) - done
+        if stage.max_ms is not None:
+            spent = clock() - started
+            left = stage.max_ms / 1000 - spent
+            # What one item took so far tells how many of them still fit.
+            count = min(count, _FIRST if not done else min(_MOST, int(left / max(spent / done, 1e-9))))
+            if left <= 0 or count < 1:
+                break
+        some = items[done : done + count]
+        found = reranker.score(question.asked, [item.content for item in some])
+        if stage.calibration is not None:
+            found = stage.calibration.apply(found, [item.modality for item in some])
+        scores += found.tolist()
+        done += count
+    return scores, done
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun} was" if number == 1 else f"{number} {noun}s were"

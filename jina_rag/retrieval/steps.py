@@ -1,0 +1,54 @@
+"""Which stage put a page where: the story of a hit, for people who want to know why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from jina_rag.retrieval.candidates import Candidate
+from jina_rag.types import ScoredPage, Step
+
+_NOTES = {
+    "background": "what the page scores for any question; a share of it is taken off",
+    "identifiers": "the share of the question's codes that the page has exactly, rare ones first",
+    "window": "MaxSim of the best window of the page's words",
+}
+_SKIPPED = "it picked nothing: in an index of this size every page is scored"
+
+
+def steps_of(
+    hit: ScoredPage, first: Mapping[str, Mapping[str, tuple[int, float]]], ranked: Sequence[Candidate]
+) -> tuple[Step, ...]:
+    """The steps of one hit, in order.
+
+    Args:
+        hit: With the scores of its stages.
+        first: Vector of the first stage → page id → (rank, score); empty where every page was scored.
+        ranked: All candidates in their last order.
+    """
+    steps = []
+    for name in ("dense", "lexical"):
+        if name in first and hit.page_id in first[name]:
+            rank, score = first[name][hit.page_id]
+            steps.append(Step(name, rank, score))
+        elif name in hit.scores:
+            note = "where no rank stands, the page was found by another stage" if name in first else _SKIPPED
+            steps.append(Step(name, None, hit.scores[name], note))
+    for name in ("maxsim", "rescore", "rerank"):
+        if name not in hit.scores:
+            continue
+        note = ""
+        if name == "maxsim" and any(c.region is not None for c in ranked if c.page_id == hit.page_id):
+            note = "some by one of their regions"
+        if name == "rerank":
+            shown = [key.partition(":")[2] for key in hit.scores if key.startswith("rerank:")]
+            note = f"some judged by their {shown[0]}" if shown else ""
+        steps.append(Step(name, _rank(hit, ranked, name), hit.scores[name], note))
+        if name == "maxsim":
+            steps += [Step(key, None, hit.scores[key], _NOTES[key]) for key in _NOTES if key in hit.scores]
+    return tuple(steps)
+
+
+def _rank(hit: ScoredPage, ranked: Sequence[Candidate], stage: str) -> int:
+    """The rank by one stage's scores, among those that it scored."""
+    mine = hit.scores[stage]
+    return 1 + sum(candidate.scores[stage] > mine for candidate in ranked if stage in candidate.scores)
