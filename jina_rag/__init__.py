@@ -13,12 +13,15 @@ from jina_rag._version import __version__
 if TYPE_CHECKING:
     from jina_rag.errors import JinaRagError
     from jina_rag.models.registry import load_embedder, load_reranker
+    from jina_rag.retrieval.calibration import Calibration, fit_calibration
+    from jina_rag.retrieval.context import build_context
     from jina_rag.retrieval.index import DocumentIndex
     from jina_rag.retrieval.results import SearchResults
     from jina_rag.retrieval.stages import Rerank, Rescore
     from jina_rag.types import Embeddings, IngestReport, Page, Prefetch, Range, Region, ScoredPage
 
 _WHERE = {
+    "Calibration": "jina_rag.retrieval.calibration",
     "DocumentIndex": "jina_rag.retrieval.index",
     "Embeddings": "jina_rag.types",
     "IngestReport": "jina_rag.types",
@@ -31,11 +34,14 @@ _WHERE = {
     "Rescore": "jina_rag.retrieval.stages",
     "ScoredPage": "jina_rag.types",
     "SearchResults": "jina_rag.retrieval.results",
+    "build_context": "jina_rag.retrieval.context",
+    "fit_calibration": "jina_rag.retrieval.calibration",
     "load_embedder": "jina_rag.models.registry",
     "load_reranker": "jina_rag.models.registry",
 }
 
 __all__ = [
+    "Calibration",
     "DocumentIndex",
     "Embeddings",
     "IngestReport",
@@ -49,6 +55,8 @@ __all__ = [
     "ScoredPage",
     "SearchResults",
     "__version__",
+    "build_context",
+    "fit_calibration",
     "load_embedder",
     "load_reranker",
 ]

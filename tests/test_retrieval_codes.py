@@ -1,4 +1,4 @@
-"""Part numbers, error codes and paragraphs are found exactly, among hundreds of pages whose codes are nearly the same."""
+"""Part numbers, error codes and paragraphs are found exactly, among hundreds of pages whose codes are nearly alike."""
 
 from __future__ import annotations
 

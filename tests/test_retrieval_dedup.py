@@ -470,6 +470,23 @@ def test_an_image_name_that_leads_elsewhere_is_not_followed(work):
     assert side_of(point, work, 32).image is None
 
 
+def test_places_that_correspond_find_the_crop_of_a_page_whose_lines_are_all_alike():
+    image = Image.new("L", (800, 1000), 255)
+    draw = ImageDraw.Draw(image)
+    for y in range(60, 940, 24):
+        for x in range(60, 740, 24):
+            draw.rectangle((x, y, x + 12, y + 8), fill=40)
+    draw.rectangle((300, 500, 312, 524), fill=0)
+    cropped = image.crop((30, 30, 800, 1000)).resize((794, 1000))
+    a, b = (np.asarray(picture, dtype=np.float32) / 255 for picture in (image, cropped))
+    first = np.array([[x, y] for x in (0.2, 0.5, 0.8) for y in (0.2, 0.5, 0.8)], dtype=np.float32)
+    second = ((first * [800, 1000] - 30) / [770, 970]).astype(np.float32)
+    second[0] = 0.9  # a mistake among them does no harm
+    assert same_picture.lay(a, b) is None
+    assert same_picture.lay(a, b, same_picture.Matches(first, second)).difference() < 0.05
+    assert same_picture.lay(a, b, same_picture.Matches(first[:3], second[:3])) is None  # too few to go by
+
+
 def test_a_picture_that_cannot_be_read_is_none(tmp_path):
     broken = tmp_path / "a.jpg"
     broken.write_bytes(b"\xff\xd8\xff not a picture")

@@ -77,7 +77,8 @@ def test_the_best_pages_are_judged_and_the_others_follow_as_they_were(kb):
 def test_pages_of_results_are_cut_from_one_ranking(kb):
     stages = [Rerank(model=Preferring(), limit=6)]
     whole = pages(kb.search("weather report", k=10, stages=stages))
-    assert sum((pages(kb.search("weather report", k=3, offset=at, stages=stages)) for at in (0, 3, 6, 9)), []) == whole
+    parts = [kb.search("weather report", k=3, offset=at, stages=stages) for at in (0, 3, 6, 9)]
+    assert [page for hits in parts for page in pages(hits)] == whole
 
 
 def test_an_index_is_opened_with_a_reranker_or_a_search_names_one(kb, tmp_path):

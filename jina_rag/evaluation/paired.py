@@ -1,4 +1,4 @@
-"""Whether one setting ranks better than another: the paired difference over the same questions, and how sure that is."""
+"""Whether one setting ranks better than another: the paired difference over the same questions, and its interval."""
 
 from __future__ import annotations
 

@@ -104,10 +104,9 @@ def load_reranker(
 ) -> Reranker:
     """Load a model that scores documents for a question; other arguments and errors are those of `load_embedder`.
 
-    Args:
-        page_memory: How much jina-reranker-m0 keeps of documents that it has read, so that further questions about
-            them cost their own tokens only (`jina_rag.models.page_memory.PageMemory`). True for a share of what is
-            free, False for nothing. The lite models have none.
+    `page_memory` says how much jina-reranker-m0 keeps of documents that it has read, so that further questions about
+    them cost their own tokens only: a `jina_rag.models.page_memory.PageMemory`, True for a share of the memory that is
+    free, or False for nothing. Scores are the same. The lite models have none.
     """
     if str(name_or_path) in catalogue.names_of("lite"):
         if isinstance(page_memory, PageMemory):

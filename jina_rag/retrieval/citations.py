@@ -30,8 +30,8 @@ LEAST: tuple[float, float] = (0.3, 0.06)
 """Width and height of a box at least: less cannot be read without what stands around it."""
 _PAD = (0.008, 0.004)
 _LIT = 0.3
-"""A hit's region is cited if a place in it is at least so bright. Measured on 87 questions whose answer is known by its
-words: 57 % of these are in the box, against 51 % where the region must hold the brightest place, 37 % without regions."""
+"""A hit's region is cited if a place in it is at least so bright. Measured on 87 questions whose answer is known by
+its words: 57 % of these are in the box; 51 % where the region must hold the brightest place, 37 % without regions."""
 _WHOLE = 0.8
 """A region over more than this share of its page is the page."""
 

@@ -26,7 +26,9 @@ from jina_rag.stores.images import checked_name
 from jina_rag.types import Float32, Point
 
 SIMILARITY = 0.6
-"""Pages less similar than this are not looked at closer; see `similarity`."""
+"""Pages less similar than this are not looked at closer; see `similarity`. Measured with "lite": the same page again,
+scanned or cropped, has 0.87 at least on 240 generated pairs, and more than 0.6 on 49 of 60 real ones (text layers and
+OCR, scripts that it cannot read); of 17,578 pairs of unlike real pages 6 have more."""
 SURE = 0.85
 """Without pictures: pages at least so similar whose words are the same but for what OCR mistakes."""
 MOST = 0.2

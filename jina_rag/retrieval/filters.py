@@ -11,7 +11,7 @@ from jina_rag.retrieval.select import matches, path_globs
 from jina_rag.stores import schema
 from jina_rag.types import Range, RegionKind, Scalar, Where
 
-_OWN_KEYS = {"doc_id": schema.DOC_ID, "page": schema.PAGE, "has": "has"}
+_OWN_KEYS = {"doc_id": schema.DOC_ID, "page": schema.PAGE, "has": schema.HAS}
 
 
 def conditions_of(where: Where, parts: Parts) -> dict[str, Any] | None:
