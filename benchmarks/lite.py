@@ -33,10 +33,10 @@ from jina_rag.ingestion.regions import find_regions
 from jina_rag.ingestion.sources import SourceFile, find_sources
 from jina_rag.ingestion.text_lines import text_lines
 from jina_rag.ocr import read_areas
+from jina_rag.retrieval.duplicates.near import NearDuplicates
 from jina_rag.retrieval.hubness import Background
 from jina_rag.retrieval.ingest import BATCH_PAGES
 from jina_rag.retrieval.manifest import DocumentRecord
-from jina_rag.retrieval.near import NearDuplicates
 from jina_rag.retrieval.points import PointMaker
 from jina_rag.stores import schema
 from jina_rag.types import Page

@@ -25,8 +25,8 @@ import numpy as np
 from jina_rag import DocumentIndex, Prefetch, Rescore, lexical
 from jina_rag.config import Storage
 from jina_rag.retrieval.manifest import DocumentRecord, Part
-from jina_rag.retrieval.questions import Question
-from jina_rag.retrieval.stages import Stages
+from jina_rag.retrieval.ranking.questions import Question
+from jina_rag.retrieval.ranking.stages import Stages
 from jina_rag.scoring import normalise
 from jina_rag.stores import schema
 from jina_rag.stores.edge_points import sparse

@@ -20,7 +20,7 @@ from jina_rag import DocumentIndex, Prefetch, Rerank, Rescore
 from jina_rag.evaluation.datasets import read_folder
 from jina_rag.evaluation.measures import DEPTH, mean, measure
 from jina_rag.evaluation.paired import difference
-from jina_rag.retrieval.stages import default_stages
+from jina_rag.retrieval.ranking.stages import default_stages
 
 TWO = {"exhaustive": 0}
 

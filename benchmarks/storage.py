@@ -4,7 +4,8 @@
 
 JUDGED_FOLDER is what ``jina-rag evaluate`` takes. The documents are embedded once, into an index (DIR, or one
 that is thrown away). For every setting a store is then written from the vectors of that index, closed, measured, opened
-again and asked all questions; pages are scored as `retrieval.search` scores them. Columns:
+again and asked all questions; pages are scored by late interaction with the hubness correction, without the dense
+vector's score. Columns:
 
 rows        multi-vector rows a page, those of its charts, tables and figures included
 KB a page   blocks on disk of everything that is made of vectors: dense, multi (any second copy included), lexical,
@@ -13,8 +14,8 @@ places      KB a page of where tokens and words stand, which any storage keeps a
 ratio       of that to "exact"
 log         KB a page of the engine's log, which holds the last vectors once more
 nDCG@5      and its share of "exact", and the 95 % interval of the difference (paired bootstrap over questions)
-heat map    mean correlation with the heat map of "exact" over the words of judged pages, before faint places are cut
-            off; in brackets that of the bare similarities, before neighbours support each other
+heat map    mean correlation with the heat map of "exact" over the words of judged pages; in brackets that of the bare
+            similarities, before neighbours support each other
 ms          of a search over all pages, median, without embedding the question
 shown       ms to read what choosing the places of 5 found pages needs
 """
@@ -39,11 +40,11 @@ from jina_rag.evaluation.datasets import JudgedFolder, read_folder
 from jina_rag.evaluation.measures import DEPTH, measure
 from jina_rag.models.registry import load_embedder
 from jina_rag.protocols import Embedder
-from jina_rag.retrieval import explain
 from jina_rag.retrieval.handles import MANIFEST, VECTORS
 from jina_rag.retrieval.hubness import Background
 from jina_rag.retrieval.manifest import peek_settings
-from jina_rag.retrieval.stages import Rescore
+from jina_rag.retrieval.ranking.stages import Rescore
+from jina_rag.retrieval.telling.explain import explain
 from jina_rag.scoring import token_similarity
 from jina_rag.stores import schema
 from jina_rag.stores.qdrant_edge import EdgeStore
@@ -153,12 +154,10 @@ class Bench:
                 multi, assignment = store.fetch([key])[0].multi, places[key]
                 assert multi is not None
                 assert assignment is not None
-                boxes = self.grids[key].boxes
-                placed = ~np.isnan(boxes).any(axis=1)
+                shown = explain(rows, multi, self.grids[key], Path(), assignment=assignment)
+                placed = ~np.isnan(self.grids[key].boxes).any(axis=1)
                 weights = expand(token_similarity(rows, multi), assignment)[placed]
-                support = explain._support(boxes[placed], weights)
-                shown = np.sqrt(explain._scale(weights) * explain._scale(support))
-                heat[f"{query.qid} {page}"] = weights, shown
+                heat[f"{query.qid} {page}"] = weights, shown.weights
         return heat
 
     def _show(self, store: EdgeStore, storage: Storage) -> float:

@@ -13,15 +13,15 @@ from jina_rag._version import __version__
 if TYPE_CHECKING:
     from jina_rag.errors import JinaRagError
     from jina_rag.models.registry import load_embedder, load_reranker
-    from jina_rag.retrieval.calibration import Calibration, fit_calibration
-    from jina_rag.retrieval.context import build_context
     from jina_rag.retrieval.index import DocumentIndex
-    from jina_rag.retrieval.results import SearchResults
-    from jina_rag.retrieval.stages import Rerank, Rescore
+    from jina_rag.retrieval.ranking.calibration import Calibration, fit_calibration
+    from jina_rag.retrieval.ranking.results import SearchResults
+    from jina_rag.retrieval.ranking.stages import Rerank, Rescore
+    from jina_rag.retrieval.telling.context import build_context
     from jina_rag.types import Embeddings, IngestReport, Page, Prefetch, Range, Region, ScoredPage
 
 _WHERE = {
-    "Calibration": "jina_rag.retrieval.calibration",
+    "Calibration": "jina_rag.retrieval.ranking.calibration",
     "DocumentIndex": "jina_rag.retrieval.index",
     "Embeddings": "jina_rag.types",
     "IngestReport": "jina_rag.types",
@@ -30,12 +30,12 @@ _WHERE = {
     "Prefetch": "jina_rag.types",
     "Range": "jina_rag.types",
     "Region": "jina_rag.types",
-    "Rerank": "jina_rag.retrieval.stages",
-    "Rescore": "jina_rag.retrieval.stages",
+    "Rerank": "jina_rag.retrieval.ranking.stages",
+    "Rescore": "jina_rag.retrieval.ranking.stages",
     "ScoredPage": "jina_rag.types",
-    "SearchResults": "jina_rag.retrieval.results",
-    "build_context": "jina_rag.retrieval.context",
-    "fit_calibration": "jina_rag.retrieval.calibration",
+    "SearchResults": "jina_rag.retrieval.ranking.results",
+    "build_context": "jina_rag.retrieval.telling.context",
+    "fit_calibration": "jina_rag.retrieval.ranking.calibration",
     "load_embedder": "jina_rag.models.registry",
     "load_reranker": "jina_rag.models.registry",
 }

@@ -274,7 +274,7 @@ class SimilarPage:
     Attributes:
         location: The file that holds it.
         page: 1-based.
-        similarity: 0 to 1; see `jina_rag.retrieval.dedup`.
+        similarity: 0 to 1; see `jina_rag.retrieval.duplicates.dedup`.
     """
 
     location: Location

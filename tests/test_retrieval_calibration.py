@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.retrieval.calibration import LEAST, Calibration, Curve, fit_calibration
+from jina_rag.retrieval.ranking.calibration import LEAST, Calibration, Curve, fit_calibration
 
 # Modality → how the reranker distorts the true log-odds: slope, offset.
 DISTORTED = {"text": (0.5, 2.0), "image": (1.6, -1.5)}

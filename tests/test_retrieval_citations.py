@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jina_rag.errors import IndexStateError, InvalidInputError
-from jina_rag.retrieval.citations import LEAST, Citation, cite
-from jina_rag.retrieval.explain import Explanation
-from jina_rag.retrieval.passages import LINES, are_patches, paragraph
+from jina_rag.retrieval.telling.citations import LEAST, Citation, cite
+from jina_rag.retrieval.telling.explain import Explanation
+from jina_rag.retrieval.telling.passages import LINES, are_patches, paragraph
 from jina_rag.types import Region, ScoredPage
 
 HIT = ScoredPage(doc_id="a/report.pdf", path=Path("/docs/a/report.pdf"), page=3, score=0.7, image_path=None)

@@ -17,10 +17,10 @@ from jina_rag.compression import encode_signs
 from jina_rag.config import IngestSettings, Storage
 from jina_rag.ingestion.documents import open_document
 from jina_rag.ingestion.sources import source_file
-from jina_rag.retrieval import dedup, same_picture
-from jina_rag.retrieval.dedup import compare, fold, side_of, similarity
+from jina_rag.retrieval.duplicates import dedup, same_picture
+from jina_rag.retrieval.duplicates.dedup import compare, fold, side_of, similarity
+from jina_rag.retrieval.duplicates.misread import is_renumbered, unlike, words_of
 from jina_rag.retrieval.manifest import DocumentRecord
-from jina_rag.retrieval.misread import is_renumbered, unlike, words_of
 from jina_rag.retrieval.points import PointMaker
 from jina_rag.scoring import normalise
 from jina_rag.stores import schema

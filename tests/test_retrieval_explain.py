@@ -17,8 +17,8 @@ from jina_rag import load_embedder
 from jina_rag.compression import decode_signs, encode_signs, pool_tokens
 from jina_rag.config import Storage
 from jina_rag.errors import InvalidInputError
-from jina_rag.retrieval.areas import areas_of
-from jina_rag.retrieval.explain import Explanation, explain
+from jina_rag.retrieval.telling.areas import areas_of
+from jina_rag.retrieval.telling.explain import Explanation, explain
 from jina_rag.scoring import normalise
 from jina_rag.stores import schema
 from jina_rag.stores.qdrant_edge import EdgeStore

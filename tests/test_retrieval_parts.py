@@ -19,10 +19,10 @@ from jina_rag.compression import decode_signs, encode_signs
 from jina_rag.config import IngestSettings
 from jina_rag.errors import IndexCorruptError, IndexMismatchError, IndexStateError, InvalidInputError
 from jina_rag.retrieval import places
-from jina_rag.retrieval.explain import Explanation, explain
 from jina_rag.retrieval.hubness import Background
 from jina_rag.retrieval.manifest import DocumentRecord, Manifest, Part
 from jina_rag.retrieval.places import describe, find_place, region_of, words_of
+from jina_rag.retrieval.telling.explain import Explanation, explain
 from jina_rag.scoring import normalise, token_similarity
 from jina_rag.stores import schema
 from jina_rag.testing import FakeEmbedder, make_page, sample_pdf

@@ -12,11 +12,11 @@ import pytest
 from jina_rag import DocumentIndex
 from jina_rag.config import IngestSettings, Storage
 from jina_rag.errors import IndexMismatchError, InvalidInputError
-from jina_rag.retrieval.candidates import Candidates
 from jina_rag.retrieval.manifest import DocumentRecord
 from jina_rag.retrieval.places import words_of
 from jina_rag.retrieval.points import Encoded, PointMaker
-from jina_rag.retrieval.stages import Rescore, Stages
+from jina_rag.retrieval.ranking.candidates import Candidates
+from jina_rag.retrieval.ranking.stages import Rescore, Stages
 from jina_rag.scoring import normalise
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles

@@ -9,8 +9,8 @@ from PIL import Image
 from jina_rag import DocumentIndex, Rerank, Rescore
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
-from jina_rag.retrieval.calibration import fit_calibration
-from jina_rag.retrieval.reranking import rerank
+from jina_rag.retrieval.ranking.calibration import fit_calibration
+from jina_rag.retrieval.ranking.reranking import rerank
 from jina_rag.testing import FakeEmbedder, FakeReranker, sample_pdf
 
 NO_OCR = IngestSettings(ocr="never")
@@ -199,6 +199,6 @@ def test_explained_hits_tell_what_the_reranker_saw(kb):
 
 
 def _stages():
-    from jina_rag.retrieval.stages import Stages
+    from jina_rag.retrieval.ranking.stages import Stages
 
     return Stages()

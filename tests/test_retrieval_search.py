@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from jina_rag import DocumentIndex, Prefetch, Range, Rerank, Rescore, SearchResults
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
-from jina_rag.retrieval.identifiers import identifiers
-from jina_rag.retrieval.stages import Stages, parse_stage
+from jina_rag.retrieval.ranking.identifiers import identifiers
+from jina_rag.retrieval.ranking.stages import Stages, parse_stage
 from jina_rag.testing import FakeEmbedder, FakeReranker, sample_pdf
 
 NO_OCR = IngestSettings(ocr="never")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from jina_rag.cli.output import count, shown
-from jina_rag.retrieval.results import SearchResults
+from jina_rag.retrieval.ranking.results import SearchResults
 from jina_rag.types import ScoredPage, Step
 
 _ORDER = ("dense", "lexical", "maxsim", "background", "window", "identifiers", "rescore", "rerank")

@@ -140,7 +140,7 @@ def search(
 
 def _stages(options: list[str], reranker: str | None, max_ms: float | None, max_images: int | None) -> list[Any]:
     """``--stage`` and the reranker's own options as stages."""
-    from jina_rag.retrieval.stages import Rerank, parse_stage
+    from jina_rag.retrieval.ranking.stages import Rerank, parse_stage
 
     stages = [parse_stage(option) for option in options]
     budget = max_ms is not None or max_images is not None

@@ -15,7 +15,7 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.datasets import JudgedFolder, JudgedQuery, PageKey
 from jina_rag.evaluation.measures import DEPTH, mean, measure
 from jina_rag.retrieval.index import DocumentIndex
-from jina_rag.retrieval.stages import Stage
+from jina_rag.retrieval.ranking.stages import Stage
 from jina_rag.types import Failure, IngestReport
 
 _TOGETHER = 16

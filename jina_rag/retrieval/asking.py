@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.protocols import Embedder, Input, Reranker
-from jina_rag.retrieval.answers import Answers
-from jina_rag.retrieval.results import SearchResults
-from jina_rag.retrieval.search import Asked, GroupBy, Searcher
-from jina_rag.retrieval.stages import Stage, default_stages
+from jina_rag.retrieval.ranking.results import SearchResults
+from jina_rag.retrieval.ranking.search import Asked, GroupBy, Searcher
+from jina_rag.retrieval.ranking.stages import Stage, default_stages
+from jina_rag.retrieval.telling.answers import Answers
 from jina_rag.types import ScoredPage, Where
 
 if TYPE_CHECKING:
-    from jina_rag.retrieval.citations import Citation
-    from jina_rag.retrieval.context import Context
-    from jina_rag.retrieval.explain import Explanation
     from jina_rag.retrieval.handles import Handle
+    from jina_rag.retrieval.telling.citations import Citation
+    from jina_rag.retrieval.telling.context import Context
+    from jina_rag.retrieval.telling.explain import Explanation
 
 
 class SearchOptions(TypedDict, total=False):

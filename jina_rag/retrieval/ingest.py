@@ -24,9 +24,9 @@ from jina_rag.ingestion.pages import DocumentEnd, DocumentStart, read_pages
 from jina_rag.ingestion.sources import Entry, Skipped, SourceFile, find_sources
 from jina_rag.protocols import Embedder
 from jina_rag.retrieval.care import Parts, drop_parts, settle
+from jina_rag.retrieval.duplicates.near import NearDuplicates
 from jina_rag.retrieval.lost import gone
 from jina_rag.retrieval.manifest import RATE, DocumentRecord, Part
-from jina_rag.retrieval.near import NearDuplicates
 from jina_rag.retrieval.plan import Metadata, Placed, Planner, Unchanged, Work
 from jina_rag.retrieval.points import Encoded, PointMaker
 from jina_rag.stores import schema

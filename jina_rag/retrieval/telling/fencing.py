@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 
 CUT = "… cut"
+_BEFORE = "cut …"
 """Stands where a text was cut."""
 JOIN = "\n\n"
 """Stands between the parts of a context's text."""
@@ -120,8 +121,16 @@ def shares(needs: Sequence[int], total: int) -> list[int]:
     return []
 
 
-def fitting(body: Callable[[str], str], text: str, budget: Budget, most: int) -> str | None:
-    """The text, or its longest beginning that fits, cut between words; None if not even nothing fits."""
+def fitting(body: Callable[[str], str], text: str, budget: Budget, most: int, *, focus: int = 0) -> str | None:
+    """The text, or the longest part of it around `focus` that fits, cut between words; None if not even nothing fits.
+
+    Args:
+        body: Puts what stands around a text.
+        text: The text.
+        budget: What is left for all.
+        most: What is left for this one.
+        focus: The character that matters most: a part begins somewhat before it.
+    """
 
     def fits(part: str) -> bool:
         whole = body(part)
@@ -132,20 +141,29 @@ def fitting(body: Callable[[str], str], text: str, budget: Budget, most: int) ->
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(_cut(text, middle)) else (low, middle - 1)
+        low, high = (middle, high) if fits(_cut(text, middle, focus)) else (low, middle - 1)
     # Somebody's counting may fall where a text grows: what is taken is tried itself.
-    while low > 0 and not fits(_cut(text, low)):
+    while low > 0 and not fits(_cut(text, low, focus)):
         low -= 1
     if low > 0:
-        return _cut(text, low)
+        return _cut(text, low, focus)
     return CUT if fits(CUT) else None
 
 
-def _cut(text: str, length: int) -> str:
-    """The first characters of a text, back to the end of a word unless it is a script without spaces."""
-    part = text[:length]
-    if length < len(text) and not text[length].isspace():
+def _cut(text: str, length: int, focus: int = 0) -> str:
+    """So many characters of a text, back to the borders of words unless it is a script without spaces."""
+    start = max(0, min(focus - length // 4, len(text) - length))
+    part = text[start : start + length]
+    if start + length < len(text) and not text[start + length].isspace():
         # A border is looked for over the length of a long word.
         border = max(part.rfind(space, max(0, length - _LONG_WORD)) for space in " \n\t")
         part = part[: border if border > 0 else length]
-    return f"{part.rstrip()} {CUT}" if part.strip() else CUT
+    if start > 0 and not text[start - 1].isspace():
+        borders = [at for space in " \n\t" if (at := part.find(space, 0, _LONG_WORD)) >= 0]
+        part = part[min(borders) :] if borders else part
+    if not part.strip():
+        return CUT
+    # Where only the beginning is missing, the mark of the end would be wrong, and a mark there must be.
+    before = f"{_BEFORE} " if start > 0 else ""
+    after = f" {CUT}" if start + length < len(text) or not before else ""
+    return f"{before}{part.strip()}{after}"

@@ -15,9 +15,9 @@ import numpy as np
 
 from jina_rag.compression.pooling import Assignment
 from jina_rag.errors import InvalidInputError
-from jina_rag.retrieval.areas import Area, areas_of
-from jina_rag.retrieval.heatmap import draw_frame, overlay, raster
-from jina_rag.retrieval.token_maps import TokenMaps
+from jina_rag.retrieval.telling.areas import Area, areas_of
+from jina_rag.retrieval.telling.heatmap import draw_frame, overlay, raster
+from jina_rag.retrieval.telling.token_maps import TokenMaps
 from jina_rag.scoring import token_similarity
 from jina_rag.types import Box, Float32, TokenGrid
 

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jina_rag.errors import IndexStateError, InvalidInputError
-from jina_rag.retrieval.explain import Explanation
-from jina_rag.retrieval.passages import are_patches, around, blob, nearest, paragraph, spread
+from jina_rag.retrieval.telling.explain import Explanation
+from jina_rag.retrieval.telling.passages import are_patches, around, blob, nearest, paragraph, spread
 from jina_rag.types import Box, Float32, Region, RegionKind, ScoredPage
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from jina_rag.retrieval.candidates import Candidate
+from jina_rag.retrieval.ranking.candidates import Candidate
 from jina_rag.types import ScoredPage, Step
 
 _NOTES = {

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jina_rag.retrieval.candidates import Candidate
 from jina_rag.retrieval.care import Parts
 from jina_rag.retrieval.places import Place, find_place, region_of
-from jina_rag.retrieval.questions import Question
+from jina_rag.retrieval.ranking.candidates import Candidate
+from jina_rag.retrieval.ranking.questions import Question
 from jina_rag.retrieval.select import is_meant
 from jina_rag.stores import schema
 from jina_rag.types import Location, Point, ScoredPage, Where

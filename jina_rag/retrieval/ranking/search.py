@@ -11,16 +11,16 @@ from typing import Any, Literal
 from jina_rag.config import Storage
 from jina_rag.errors import InvalidInputError
 from jina_rag.protocols import Embedder, Input, Reranker
-from jina_rag.retrieval.candidates import Candidate, Candidates
 from jina_rag.retrieval.care import Parts
-from jina_rag.retrieval.dedup import Folding
-from jina_rag.retrieval.filters import conditions_of
-from jina_rag.retrieval.hits import locations, make_hit
-from jina_rag.retrieval.questions import Question, embed_questions
-from jina_rag.retrieval.reranking import rerank
-from jina_rag.retrieval.results import SearchResults
-from jina_rag.retrieval.stages import Stages
-from jina_rag.retrieval.steps import steps_of
+from jina_rag.retrieval.duplicates.dedup import Folding
+from jina_rag.retrieval.ranking.candidates import Candidate, Candidates
+from jina_rag.retrieval.ranking.filters import conditions_of
+from jina_rag.retrieval.ranking.hits import locations, make_hit
+from jina_rag.retrieval.ranking.questions import Question, embed_questions
+from jina_rag.retrieval.ranking.reranking import rerank
+from jina_rag.retrieval.ranking.results import SearchResults
+from jina_rag.retrieval.ranking.stages import Stages
+from jina_rag.retrieval.ranking.steps import steps_of
 from jina_rag.stores import schema
 from jina_rag.types import Location, Point, ScoredPage, SimilarPage, Where
 

@@ -9,17 +9,17 @@ from jina_rag.compression import decode_assignment
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.protocols import Input, Reranker
 from jina_rag.retrieval.care import Parts
-from jina_rag.retrieval.explain import Explanation, explain
 from jina_rag.retrieval.places import regions_of, words_of
-from jina_rag.retrieval.questions import Question, words_in
+from jina_rag.retrieval.ranking.questions import Question, words_in
+from jina_rag.retrieval.telling.explain import Explanation, explain
 from jina_rag.stores import schema
 from jina_rag.types import Point, ScoredPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jina_rag.retrieval.citations import Citation
-    from jina_rag.retrieval.context import Context
+    from jina_rag.retrieval.telling.citations import Citation
+    from jina_rag.retrieval.telling.context import Context
 
 Method = Literal["gradient", "attention"]
 
@@ -55,7 +55,7 @@ class Answers:
 
     def cite(self, question: Input, hits: Sequence[ScoredPage]) -> list[Citation]:
         """The place of each page to quote, with the words in it."""
-        from jina_rag.retrieval.citations import cite
+        from jina_rag.retrieval.telling.citations import cite
 
         [embedded] = self._embed([question])
         images = self._parts.images.folder
@@ -69,7 +69,7 @@ class Answers:
 
     def context(self, question: Input, hits: Sequence[ScoredPage], *, cited: bool, **options: Any) -> Context:  # noqa: ANN401
         """What a chat model is given; `options` are those of `build_context`."""
-        from jina_rag.retrieval.context import build_context
+        from jina_rag.retrieval.telling.context import build_context
 
         texts = {hit.page_id: str(self._point(hit, vectors=False).payload.get(schema.TEXT, "")) for hit in hits}
         if cited:

@@ -12,16 +12,17 @@ import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.retrieval.context_pictures import ContextImage, pictures
-from jina_rag.retrieval.fencing import CUT, JOIN, Budget, cleaned, estimate_tokens, fence, fitting, shares
+from jina_rag.retrieval.telling.context_pictures import ContextImage, pictures
+from jina_rag.retrieval.telling.fencing import CUT, JOIN, Budget, cleaned, estimate_tokens, fence, fitting, shares
 from jina_rag.types import ScoredPage
 
 if TYPE_CHECKING:
-    from jina_rag.retrieval.citations import Citation
+    from jina_rag.retrieval.telling.citations import Citation
 
 What: TypeAlias = Literal["image", "text", "metadata", "source", "question"]
 
@@ -133,8 +134,8 @@ def build_context(
         question: Stands at the end, outside of the fence.
         max_images: Pictures at most, best first; one that shows the same as an earlier one is not sent again.
         max_tokens: Tokens of all text at most, of the question and the fences, too; pictures do not count. Where the
-            texts of all pages do not fit, short ones stay whole and long ones are cut at the same length; where there
-            is too little for all pages, the last ones are left out.
+            texts of all pages do not fit, short ones stay whole and long ones are cut to the same length, around the
+            snippet; where there is too little for all pages, the last ones are left out.
         prefer: ``"page"`` for screenshots of whole pages; ``"region"`` for the cited place, or the best chart, table
             or figure, where there is one.
         text_of: Gives a page's words; None for the hit's snippet.
@@ -173,7 +174,7 @@ def build_context(
     opening = budget.taken(note) if hits else ""
     pictured = {image.source for image in images}
     numbers = [_number(source, images) for source in sources]
-    bodies = _bodies(sources, numbers, heads, texts, tag, budget if opening else None, left_out)
+    bodies = _bodies(hits, sources, numbers, heads, texts, tag, budget if opening else None, left_out)
     parts: list[tuple[str, int | None]] = [(opening, None)]
     parts += [
         (body, source.image if source.number in pictured else None)
@@ -216,6 +217,7 @@ def _caption(images: Sequence[ContextImage], source: Source, hit: ScoredPage) ->
 
 
 def _bodies(
+    hits: Sequence[ScoredPage],
     sources: Sequence[Source],
     numbers: Sequence[str],
     heads: Sequence[str],
@@ -232,6 +234,7 @@ def _bodies(
 
     found = [""] * len(sources)
     wholes = [text.strip() for text in texts]
+    focuses = [_focus(hit, whole) for hit, whole in zip(hits, wholes, strict=True)]
     needs = [] if budget is None else [budget.count(body(i, text)) for i, text in enumerate(wholes)]
     amounts = [] if budget is None else shares(needs, budget.left)
     for i, source in enumerate(sources):
@@ -240,18 +243,25 @@ def _bodies(
             # What earlier sources have left over stays for the later ones; the last takes what there is.
             if i + 1 == len(amounts):
                 most = budget.left
-            cut = fitting(lambda text, i=i: body(i, text), wholes[i], budget, most)  # type: ignore[misc]
+            around = partial(body, i)
+            cut = fitting(around, wholes[i], budget, most, focus=focuses[i])
             if cut is not None:
                 found[i] = budget.taken(body(i, cut))
                 if cut != wholes[i]:
-                    kept = len(cut.removesuffix(CUT).rstrip())
-                    reason = f"The text of {source.label} was cut after {kept} of {len(wholes[i])} characters."
+                    kept = max(0, len(cut) - len(CUT))
+                    reason = f"The text of {source.label} was cut to about {kept} of {len(wholes[i])} characters."
                     left_out.append(LeftOut(source.number, "text", reason))
         if not found[i]:
             what: What = "source" if source.image is None else "text"
             reason = f"There was no room for {source.label} in the tokens that were allowed."
             left_out.append(LeftOut(source.number, what, reason))
     return found
+
+
+def _focus(hit: ScoredPage, text: str) -> int:
+    """Where in a page's text the words stand that speak to the question most: at the hit's snippet."""
+    longest = max(hit.snippet.split("…"), key=len)
+    return max(0, text.find(cleaned(longest).strip()))
 
 
 def _check(max_images: int, max_tokens: int, max_side: int, prefer: str, image_format: str) -> None:

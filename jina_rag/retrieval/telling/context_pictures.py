@@ -14,7 +14,7 @@ from jina_rag.types import Box, ScoredPage
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from jina_rag.retrieval.citations import Citation
+    from jina_rag.retrieval.telling.citations import Citation
 
 _QUALITY = 85
 

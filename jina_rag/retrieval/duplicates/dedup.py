@@ -18,9 +18,9 @@ import numpy as np
 from jina_rag import scoring
 from jina_rag.compression import decode_assignment, decode_signs
 from jina_rag.compression.pooling import Assignment
-from jina_rag.retrieval import same_picture
-from jina_rag.retrieval.misread import is_renumbered, unlike, words_at
-from jina_rag.retrieval.same_picture import Matches, Overlay
+from jina_rag.retrieval.duplicates import same_picture
+from jina_rag.retrieval.duplicates.misread import is_renumbered, unlike, words_at
+from jina_rag.retrieval.duplicates.same_picture import Matches, Overlay
 from jina_rag.stores import schema
 from jina_rag.stores.images import checked_name
 from jina_rag.types import Float32, Point

@@ -17,9 +17,9 @@ import numpy as np
 from jina_rag import lexical
 from jina_rag.compression import decode_signs
 from jina_rag.protocols import Embedder, MultiVectorStore
-from jina_rag.retrieval.identifiers import holders
-from jina_rag.retrieval.questions import Question
-from jina_rag.retrieval.stages import Rescore, Stages
+from jina_rag.retrieval.ranking.identifiers import holders
+from jina_rag.retrieval.ranking.questions import Question
+from jina_rag.retrieval.ranking.stages import Rescore, Stages
 from jina_rag.scoring import best_window
 from jina_rag.stores import schema
 from jina_rag.types import Float32, StoreHit

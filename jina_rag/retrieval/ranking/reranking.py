@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from jina_rag.protocols import Input, Reranker
-from jina_rag.retrieval.candidates import Candidate
 from jina_rag.retrieval.places import find_place, region_of
-from jina_rag.retrieval.questions import Question
-from jina_rag.retrieval.stages import Rerank, Shown
+from jina_rag.retrieval.ranking.candidates import Candidate
+from jina_rag.retrieval.ranking.questions import Question
+from jina_rag.retrieval.ranking.stages import Rerank, Shown
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
 from jina_rag.types import Point
@@ -94,26 +94,24 @@ def rerank(
         notes.append(f"rerank: {_count(refused, 'image')} not judged (max_images={stage.max_images}).")
     if without:
         notes.append(f"rerank: {_count(without, 'page')} not judged, with nothing to show ({' or '.join(shows)}).")
-    scores, done = _scores(question, items, reranker, stage, clock, started)
+    scores, raw, done = _scores(question, items, reranker, stage, clock, started)
     if done < len(items):
         left = len({item.page for item in items[done:]})
         notes.append(f"rerank: {_count(left, 'page')} not judged in full (max_ms={stage.max_ms:g}).")
-    best: dict[int, tuple[float, Shown]] = {}
-    for item, score in zip(items[:done], scores, strict=True):
-        if item.page not in best or score > best[item.page][0]:
-            best[item.page] = float(score), item.kind
-    judged = [
-        replace(
-            candidates[place],
-            score=score,
-            stage="rerank",
-            scores={**candidates[place].scores, "rerank": score, f"rerank:{kind}": score},
-        )
-        for place, (score, kind) in best.items()
-    ]
-    judged.sort(key=lambda candidate: -candidate.score)  # stable: the earlier stage decides between equals
+    best: dict[int, tuple[float, float, Shown]] = {}
+    for item, score, before in zip(items[:done], scores, raw, strict=True):
+        if item.page not in best or (score, before) > best[item.page][:2]:
+            best[item.page] = score, before, item.kind
+    # Calibrated scores may be equal where those of the model are not; last, the earlier stage decides.
+    order = sorted(best, key=lambda place: (-best[place][0], -best[place][1], place))
+    judged = [_judged(candidates[place], best[place][0], best[place][2]) for place in order]
     rest = [candidate for place, candidate in enumerate(candidates) if place not in best]
     return Reranked(judged + rest, len(judged), not refused and done == len(items), tuple(notes))
+
+
+def _judged(candidate: Candidate, score: float, kind: Shown) -> Candidate:
+    scores = {**candidate.scores, "rerank": score, f"rerank:{kind}": score}
+    return replace(candidate, score=score, stage="rerank", scores=scores)
 
 
 def _items(
@@ -150,9 +148,10 @@ def _scores(
     stage: Rerank,
     clock: Callable[[], float],
     started: float,
-) -> tuple[list[float], int]:
-    """Calibrated scores of the first items, and how many these are: all of them unless time runs out."""
+) -> tuple[list[float], list[float], int]:
+    """Scores of the first items, calibrated and as they were, and how many these are: all unless time runs out."""
     scores: list[float] = []
+    raw: list[float] = []
     done = 0
     while done < len(items):
         count = len(items) - done
@@ -165,11 +164,12 @@ def _scores(
                 break
         some = items[done : done + count]
         found = reranker.score(question.asked, [item.content for item in some])
+        raw += found.tolist()
         if stage.calibration is not None:
             found = stage.calibration.apply(found, [item.modality for item in some])
         scores += found.tolist()
         done += count
-    return scores, done
+    return scores, raw, done
 
 
 def _count(number: int, noun: str) -> str:

@@ -17,7 +17,7 @@ from jina_rag.protocols import Embedder, Reranker
 from jina_rag.types import Prefetch
 
 if TYPE_CHECKING:
-    from jina_rag.retrieval.calibration import Calibration
+    from jina_rag.retrieval.ranking.calibration import Calibration
 
 Shown: TypeAlias = Literal["page", "region", "text"]
 """What a reranker is shown of a page: its screenshot, the crop of its best chart, table or figure, its words."""
@@ -33,7 +33,7 @@ class Rescore:
         hubness: Share of a page's mean score for general questions that is taken off; None for the embedder's own. See
             `jina_rag.retrieval.hubness`.
         identifiers: What a page gains that has an identifier of the question (a part number, an error code, a
-            paragraph) exactly as it is written; in units of a cosine. See `jina_rag.retrieval.identifiers`.
+            paragraph) exactly as it is written; in units of a cosine. See `jina_rag.retrieval.ranking.identifiers`.
         dense: Weight of the dense vector's score, brought to the spread of the late-interaction scores first.
         window: Weight of the best window's MaxSim, brought to the same spread; see `jina_rag.scoring.best_window`.
         window_tokens: Page tokens in a window.
@@ -69,7 +69,7 @@ class Rerank:
         max_images: Images that are judged at most.
         max_ms: Milliseconds after which no further page is begun. What a page takes is learned on the way.
         calibration: Makes scores of images and of texts comparable; None takes them as they are. See
-            `jina_rag.retrieval.calibration`.
+            `jina_rag.retrieval.ranking.calibration`.
     """
 
     model: str | Reranker | None = None

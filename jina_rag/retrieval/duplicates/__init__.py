@@ -1,0 +1,1 @@
+"""Pages that show nearly the same: marked when they are indexed, folded when they are shown."""
