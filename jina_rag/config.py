@@ -146,7 +146,7 @@ class Storage:
             2025), no measurable loss of quality, and searches take half of the time. Nothing is kept besides.
         pool_factor: About how many rows of a page become one, those that mean nearly the same first; see
             `compression.pool_tokens`. Up to 4 without a measurable loss of quality. A heat map shows words that share
-            a row alike: it correlates by 0.97 with the exact one at 2, by 0.96 at 2.5, by 0.92 at 4.
+            a row alike: it correlates by 0.96 with the exact one at 2, by 0.94 at 2.5, by 0.88 at 4.
         multi_dim: Length that rows are cut to, for models that were trained for it (jina-colbert-v2: 128, 96, 64);
             None leaves them whole.
         sign_codes: Whether one bit of each dimension of each row is kept beside the text, so that the place on a found

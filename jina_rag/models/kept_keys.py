@@ -49,7 +49,7 @@ class Keys(Protocol):
     mask: torch.Tensor | None
 
     def update(
-        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *args: object, **rest: object
+        self, keys: torch.Tensor, values: torch.Tensor, layer: int, /, *args: object, **rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Called by each layer.
 
@@ -67,38 +67,42 @@ class Keys(Protocol):
 
 
 class Keeping:
-    """Copies the beginnings' keys and values out of a pass over whole prompts; implements `Keys`."""
+    """Takes the beginnings' keys and values out of a pass over whole prompts; implements `Keys`."""
 
     mask: torch.Tensor | None = None
 
-    def __init__(self, tokens: Sequence[int], layers: int, dtype: torch.dtype) -> None:
-        """Nothing kept yet.
-
-        Args:
-            tokens: How many of each row are kept; 0 for none.
-            layers: Of the decoder.
-            dtype: In which they are kept.
-        """
-        self._tokens, self._layers, self._dtype = tokens, layers, dtype
-        self._rows: dict[int, torch.Tensor] = {}
+    def __init__(self) -> None:
+        self._states: list[torch.Tensor] = []
 
     def update(
-        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_args: object, **_rest: object
+        self, keys: torch.Tensor, values: torch.Tensor, _layer: int, *_args: object, **_rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Keys`. Copies, because a view would hold the whole batch."""
-        for row, tokens in enumerate(self._tokens):
-            if not tokens:
-                continue
-            if row not in self._rows:
-                _, heads, _, width = keys.shape
-                self._rows[row] = keys.new_empty((self._layers, 2, heads, tokens, width), dtype=self._dtype)
-            self._rows[row][layer, 0].copy_(keys[row, :, :tokens])
-            self._rows[row][layer, 1].copy_(values[row, :, :tokens])
+        """See `Keys`."""
+        self._states += (keys, values)
         return keys, values
 
-    def kept(self) -> dict[int, Kept]:
-        """By row."""
-        return {row: Kept(states) for row, states in self._rows.items()}
+    def kept(self, tokens: Sequence[int], dtype: torch.dtype) -> list[Kept | None]:
+        """What is kept of each row, after the pass; to be called once.
+
+        Copies, because a view would hold the whole batch. All layers are first put together, because a copy for each
+        row and layer would take a GPU longer to start than to do.
+
+        Args:
+            tokens: How many of each row are kept; None is for 0.
+            dtype: In which they are kept.
+        """
+        every = torch.stack(self._states)
+        self._states.clear()
+        layers, _, heads, _, width = every.shape
+        rows: list[Kept | None] = []
+        for row, count in enumerate(tokens):
+            if count:
+                states = every.new_empty((layers, heads, count, width), dtype=dtype)
+                states.copy_(every[:, row, :, :count])
+                rows.append(Kept(states.view(layers // 2, 2, heads, count, width)))
+            else:
+                rows.append(None)
+        return rows
 
 
 class Following:
@@ -116,7 +120,10 @@ class Following:
             following: Tokens of the pass, padded.
             like: What the pass computes with.
         """
-        self._before, self._tokens = before, tokens
+        self._before = [kept.states[:, :, :, :count].unbind(0) for kept, count in zip(before, tokens, strict=True)]
+        self._runs = _runs(
+            [(count, kept.states.device, kept.states.dtype) for kept, count in zip(before, tokens, strict=True)]
+        )
         self._longest = longest = max(tokens)
         _, _, heads, _, width = before[0].states.shape
         # Zeros, because rows with a shorter beginning leave places that the mask must be able to hide.
@@ -135,11 +142,22 @@ class Following:
         self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_args: object, **_rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Keys`."""
-        for row, (kept, tokens) in enumerate(zip(self._before, self._tokens, strict=True)):
-            self._states[:, row, :, :tokens].copy_(kept.states[layer, :, :, :tokens])
+        for start, stop in self._runs:
+            states = torch.stack([self._before[row][layer] for row in range(start, stop)], dim=1)
+            self._states[:, start:stop, :, : states.shape[3]].copy_(states)
         self._states[0, :, :, self._longest :].copy_(keys)
         self._states[1, :, :, self._longest :].copy_(values)
         return self._states[0], self._states[1]
+
+
+def _runs(kinds: Sequence[object]) -> list[tuple[int, int]]:
+    """From where to where neighbours are alike: they are copied as one.
+
+    >>> _runs(["a", "a", "b"])
+    [(0, 2), (2, 3)]
+    """
+    starts = [i for i, kind in enumerate(kinds) if i == 0 or kind != kinds[i - 1]]
+    return list(zip(starts, [*starts[1:], len(kinds)], strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,9 +97,10 @@ class PairScorer:
         heads = int(config.num_attention_heads)
         width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
         self._like = Like(heads, place.dtype, place.device)
-        self._layers = int(config.num_hidden_layers)
         self._dtype = place.dtype if settings is None or settings.dtype is None else _DTYPES[settings.dtype]
-        self._token_bytes = self._layers * 2 * int(config.num_key_value_heads) * width * self._dtype.itemsize
+        self._token_bytes = (
+            int(config.num_hidden_layers) * 2 * int(config.num_key_value_heads) * width * self._dtype.itemsize
+        )
         self._documents = DocumentKeys()
         self.memory: PrefixMemory | None = None
         if settings is not None and model.keeps_keys:
@@ -206,12 +207,15 @@ class PairScorer:
 
         def compute(prepared: tuple[Batch, list[Asked], list[int]]) -> list[float]:
             batch, chosen, tokens = prepared
-            keeping = Keeping(tokens, self._layers, self._dtype) if any(tokens) else None
+            keeping = Keeping() if any(tokens) else None
             scores = self._forward(batch, keeping)
             if memory is not None and keeping is not None:
-                for row, kept in keeping.kept().items():
-                    memory.put(chosen[row].key, kept)
-                memory.count(misses=sum(count > 0 for count in tokens))
+                with torch.inference_mode():
+                    rows = keeping.kept(tokens, self._dtype)
+                for pair, kept in zip(chosen, rows, strict=True):
+                    if kept is not None:
+                        memory.put(pair.key, kept)
+                        memory.count(misses=1)
             return scores
 
         return self._run([len(pair.prompt) for pair in pairs], prepare, compute, batch_tokens)

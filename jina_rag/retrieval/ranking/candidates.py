@@ -77,18 +77,20 @@ class Candidates:
         blocks = [first, *(rest[start : start + size] for start in range(0, len(rest), size))]
         return [candidate for block in blocks for candidate in self._rescored(block, question, holding, stages.rescore)]
 
-    def cheap_scores(self, question: Question, page_ids: Sequence[str]) -> dict[str, dict[str, float]]:
-        """Scores by the dense and the lexical vector: page id → ``{"dense": …, "lexical": …}``."""
+    def cheap_scores(
+        self, question: Question, page_ids: Sequence[str], kinds: Sequence[str] = ("dense", "lexical")
+    ) -> dict[str, dict[str, float]]:
+        """Scores by the cheap vectors: page id → ``{"dense": …, "lexical": …}``."""
         found: dict[str, dict[str, float]] = {page_id: {} for page_id in page_ids}
         if not page_ids:
             return found
         where: dict[str, Any] = {schema.KIND: "page", schema.PAGE_ID: list(page_ids)}
         words = lexical.query_vector(question.text)
         for name, vector in (("dense", question.dense), ("lexical", words)):
-            if name == "lexical" and not len(words.indices):
+            if name not in kinds or (name == "lexical" and not len(words.indices)):
                 continue
-            for hit in self._store.nearest(vector, limit=len(page_ids), where=where, keys=(schema.PAGE_ID,)):
-                found[str(hit.payload.get(schema.PAGE_ID, hit.id))][name] = hit.score
+            for hit in self._store.nearest(vector, limit=len(page_ids), where=where, keys=()):
+                found[hit.id][name] = hit.score  # the id of a page's point is the page's
         return found
 
     def first_ranks(
@@ -109,11 +111,8 @@ class Candidates:
         ):
             if limit and not (name == "lexical" and not len(words.indices)):
                 where = {**conditions, schema.KIND: "page"}
-                hits = self._store.nearest(vector, limit=limit, where=where, keys=(schema.PAGE_ID,))
-                ranks[name] = {
-                    str(hit.payload.get(schema.PAGE_ID, hit.id)): (rank, hit.score)
-                    for rank, hit in enumerate(hits, start=1)
-                }
+                hits = self._store.nearest(vector, limit=limit, where=where, keys=())
+                ranks[name] = {hit.id: (rank, hit.score) for rank, hit in enumerate(hits, start=1)}
         return ranks
 
     # -- MaxSim --------------------------------------------------------------------------------------------
@@ -176,7 +175,7 @@ class Candidates:
         total = late.copy()
         details: list[dict[str, float]] = [dict(candidate.scores) for candidate in block]
         if rescore.dense:
-            cheap = self.cheap_scores(question, [candidate.page_id for candidate in block])
+            cheap = self.cheap_scores(question, [candidate.page_id for candidate in block], ["dense"])
             _add(total, late, [cheap[c.page_id].get("dense") for c in block], rescore.dense)
             for entry, candidate in zip(details, block, strict=True):
                 entry |= cheap[candidate.page_id]

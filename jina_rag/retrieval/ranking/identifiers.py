@@ -65,13 +65,11 @@ def holders(text: str, store: MultiVectorStore, where: Mapping[str, Any]) -> dic
     named = identifiers(text)
     found: dict[str, float] = {}
     for term in named:
-        hits = store.nearest(
-            lexical.exact_vector(term), limit=COMMON + 1, where={**where, schema.KIND: "page"}, keys=(schema.PAGE_ID,)
-        )
+        pages = {**where, schema.KIND: "page"}
+        hits = store.nearest(lexical.exact_vector(term), limit=COMMON + 1, where=pages, keys=())
         if len(hits) > COMMON:
             continue
         weight = 1 - math.log(max(len(hits), 1)) / math.log(COMMON + 1)
         for hit in hits:
-            page_id = str(hit.payload.get(schema.PAGE_ID, hit.id))
-            found[page_id] = found.get(page_id, 0.0) + weight / len(named)
+            found[hit.id] = found.get(hit.id, 0.0) + weight / len(named)
     return found
