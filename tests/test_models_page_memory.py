@@ -268,6 +268,9 @@ def test_images_in_memory_are_known_by_their_pixels(load):
     narrow = Image.frombytes("RGB", (60, 120), bytes(60 * 120 * 3))
     assert _misses(model, narrow) == 1
     assert _misses(model, Image.frombytes("RGB", (120, 60), bytes(60 * 120 * 3))) == 1
+    noise = np.random.default_rng(0).bytes(6600 * 3)
+    for shape in ((100, 66), (110, 60)):  # the same bytes, and the same number of tokens each way
+        assert _misses(model, Image.frombytes("RGB", shape, noise)) == 1
     turned = narrow.copy()
     turned.getexif()[0x0112] = 6
     assert _misses(model, turned) == 0  # upright it is the last one

@@ -11,11 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
+from jina_rag.models.devices import available_memory, free_memory, is_out_of_memory
+from jina_rag.models.page_memory import PageMemory, TwoTiers
+
 _SHARED_HEADS = "jina_rag_shared_heads"
+_DEVICE_SHARE, _HOST_SHARE = 0.25, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,31 @@ class Kept:
     def bytes(self) -> int:
         """Of memory."""
         return self.states.nbytes
+
+
+PrefixMemory: TypeAlias = "TwoTiers[Kept]"
+
+
+def memory_for(settings: PageMemory, device: torch.device) -> PrefixMemory:
+    """A memory for what a model on this device may keep; shares are those of what is free now."""
+    near, host = settings.device_bytes, settings.host_bytes
+    if near is None:
+        near = 0 if device.type == "cpu" else int(_DEVICE_SHARE * max(0, free_memory(device)))
+    return TwoTiers(
+        near,
+        int(_HOST_SHARE * available_memory()) if host is None else host,
+        to_device=lambda kept: _moved(kept, device),
+        to_host=lambda kept: _moved(kept, torch.device("cpu")),
+    )
+
+
+def _moved(kept: Kept, device: torch.device) -> Kept | None:
+    try:
+        return Kept(kept.states.to(device))
+    except (RuntimeError, MemoryError) as exc:
+        if not is_out_of_memory(exc):
+            raise
+        return None  # one page less is kept, or it is read from where it is
 
 
 class Keys(Protocol):
@@ -75,7 +104,7 @@ class Keeping:
         self._states: list[torch.Tensor] = []
 
     def update(
-        self, keys: torch.Tensor, values: torch.Tensor, _layer: int, *_args: object, **_rest: object
+        self, keys: torch.Tensor, values: torch.Tensor, _layer: int, /, *_args: object, **_rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Keys`."""
         self._states += (keys, values)
@@ -139,7 +168,7 @@ class Following:
         """Shape (batch, 1, sharing heads x following, longest + following)."""
 
     def update(
-        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_args: object, **_rest: object
+        self, keys: torch.Tensor, values: torch.Tensor, layer: int, /, *_args: object, **_rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Keys`."""
         for start, stop in self._runs:

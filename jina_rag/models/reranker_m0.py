@@ -20,8 +20,9 @@ from jina_rag.models.checkpoints import Checkpoint, FromCheckpoint
 from jina_rag.models.devices import Placement
 from jina_rag.models.image_patches import ImagePatcher
 from jina_rag.models.inputs import listed, parts_of
+from jina_rag.models.kept_keys import PrefixMemory
 from jina_rag.models.m0_explain import STEPS, Method, attribute
-from jina_rag.models.m0_scoring import PairScorer, PrefixMemory
+from jina_rag.models.m0_scoring import PairScorer
 from jina_rag.models.outputs import check_scores
 from jina_rag.models.page_memory import PageMemory
 from jina_rag.models.pictures import Opening, Picture
