@@ -8,11 +8,12 @@ scored. For a model that looks at pixels the region's own picture was embedded, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from jina_rag import lexical
 from jina_rag.compression import decode_signs
@@ -22,10 +23,13 @@ from jina_rag.retrieval.ranking.questions import Question
 from jina_rag.retrieval.ranking.stages import Rescore, Stages
 from jina_rag.scoring import best_window
 from jina_rag.stores import schema
-from jina_rag.types import Float32, StoreHit
+from jina_rag.types import Float32, Prefetch, StoreHit
 
 _KEYS = (schema.BIAS, schema.PAGE_ID, schema.KIND, schema.BOX, schema.REVISION)
 """The rest of a payload is long: it is fetched for the pages that are shown."""
+
+_REGIONS = 12
+"""Points of a page, itself included, up to which an index may still be a small one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,10 @@ class Candidate:
     region: StoreHit | None = None
 
 
+Scale: TypeAlias = dict[str, tuple[float, float]]
+"""Kind of score → its mean, and the factor that brings it to the spread of the late-interaction scores."""
+
+
 class Candidates:
     """Ranks the pages of one store. Holds no state of its own."""
 
@@ -60,22 +68,41 @@ class Candidates:
     def rank(self, question: Question, conditions: Mapping[str, Any], need: int, stages: Stages) -> list[Candidate]:
         """At least `need` pages where there are so many, best first; the same order however many are asked for.
 
+        Where the first stage's candidates do not suffice, it is asked for twice as many, and those that are new come
+        behind. Within them, pages are compared in groups of `Rescore.limit`; scores never rise from one group to the
+        next, so that they are sorted as the pages are.
+
         Args:
             question: The question.
             conditions: The filter, on payload keys.
             need: How many pages are wanted.
             stages: Their `prefetch` and `rescore` are used.
         """
-        size = stages.rescore.limit
         holding = holders(question.text, self._store, conditions) if stages.rescore.identifiers else {}
-        pages, regions = self._scored(question, conditions, need, stages, list(holding))
-        found = [self._candidate(hit, regions.get(page_id), question) for page_id, hit in pages.items()]
-        found.sort(key=lambda candidate: (-candidate.score, candidate.page_id))
-        # Whoever has what was asked for by name is compared with the best, wherever vectors have put it.
-        first = [c for rank, c in enumerate(found) if rank < size or c.page_id in holding]
-        rest = [c for c in found[size:] if c.page_id not in holding]
-        blocks = [first, *(rest[start : start + size] for start in range(0, len(rest), size))]
-        return [candidate for block in blocks for candidate in self._rescored(block, question, holding, stages.rescore)]
+        small = self._is_small(stages.prefetch.exhaustive)
+        ranked: list[Candidate] = []
+        seen: set[str] = set()
+        scale: Scale | None = None
+        prefetch = stages.prefetch
+        while True:
+            named = [] if ranked else list(holding)
+            pages, regions = self._scored(question, conditions, None if small else prefetch, stages, named)
+            found = [
+                self._candidate(hit, regions.get(page_id), question)
+                for page_id, hit in pages.items()
+                if page_id not in seen
+            ]
+            for block in _blocks(found, stages.rescore.limit, {} if ranked else holding):
+                scale = scale or self._scale(block, question, stages.rescore)
+                rescored = self._rescored(block, question, holding, stages.rescore, scale)
+                least = ranked[-1].score if ranked else math.inf
+                ranked += [
+                    candidate if candidate.score <= least else _capped(candidate, least) for candidate in rescored
+                ]
+            seen |= {candidate.page_id for candidate in found}
+            if small or len(ranked) >= need or not found or not prefetch.limit:
+                return ranked
+            prefetch = replace(prefetch, limit=2 * prefetch.limit)
 
     def cheap_scores(
         self, question: Question, page_ids: Sequence[str], kinds: Sequence[str] = ("dense", "lexical")
@@ -118,21 +145,23 @@ class Candidates:
     # -- MaxSim --------------------------------------------------------------------------------------------
 
     def _scored(
-        self, question: Question, conditions: Mapping[str, Any], need: int, stages: Stages, named: Sequence[str]
+        self,
+        question: Question,
+        conditions: Mapping[str, Any],
+        prefetch: Prefetch | None,
+        stages: Stages,
+        named: Sequence[str],
     ) -> tuple[dict[str, StoreHit], dict[str, StoreHit]]:
-        """Pages by id, and the best region of each by the page's id, by MaxSim."""
-        prefetch = stages.prefetch
-        if self._is_small(prefetch.exhaustive):
+        """Pages by id, and the best region of each by the page's id, by MaxSim; without a prefetch, of all pages."""
+        if prefetch is None:
             where = conditions if self._pixels else {schema.KIND: "page", **conditions}
             # All of them: of equal scores a limit would take any, and a longer list would not begin as the shorter one.
-            limit = prefetch.exhaustive * (4 if self._pixels else 1)
+            limit = stages.prefetch.exhaustive * (_REGIONS if self._pixels else 1)
             hits = self._store.search(question.multi, limit=limit, where=where, keys=_KEYS)
         else:
-            # As many pages as are asked for must be candidates, however many that are.
-            prefetch = replace(prefetch, limit=prefetch.limit * math.ceil(need / max(prefetch.limit, 1)))
             hits = self._store.search(
                 question.multi,
-                # All of them: what is scored is scored, and the order must not depend on how many are asked for.
+                # All of them: what is scored is scored.
                 limit=max(1, prefetch.limit + prefetch.lexical_limit + prefetch.region_limit),
                 dense=question.dense,
                 lexical=lexical.query_vector(question.text),
@@ -150,7 +179,7 @@ class Candidates:
 
     def _is_small(self, exhaustive: int) -> bool:
         # Counting all is quick, counting by a filter is not.
-        return self._store.count() <= 12 * exhaustive and self._store.count({schema.KIND: "page"}) <= exhaustive
+        return self._store.count() <= _REGIONS * exhaustive and self._store.count({schema.KIND: "page"}) <= exhaustive
 
     def _candidate(self, hit: StoreHit, region: StoreHit | None, question: Question) -> Candidate:
         if not self._pixels or (region is not None and region.score <= hit.score):
@@ -166,25 +195,21 @@ class Candidates:
     # -- what is added -------------------------------------------------------------------------------------
 
     def _rescored(
-        self, block: Sequence[Candidate], question: Question, holding: Mapping[str, float], rescore: Rescore
+        self,
+        block: Sequence[Candidate],
+        question: Question,
+        holding: Mapping[str, float],
+        rescore: Rescore,
+        scale: Scale,
     ) -> list[Candidate]:
-        if not block:
-            return []
-        hubness = self._embedder.hubness if rescore.hubness is None else rescore.hubness
-        late = np.array([c.scores["maxsim"] - hubness * c.scores.get("background", 0.0) for c in block], np.float64)
-        total = late.copy()
+        total = self._late(block, rescore)
         details: list[dict[str, float]] = [dict(candidate.scores) for candidate in block]
-        if rescore.dense:
-            cheap = self.cheap_scores(question, [candidate.page_id for candidate in block], ["dense"])
-            _add(total, late, [cheap[c.page_id].get("dense") for c in block], rescore.dense)
-            for entry, candidate in zip(details, block, strict=True):
-                entry |= cheap[candidate.page_id]
-        if rescore.window:
-            windows = self._windows([candidate.page_id for candidate in block], question.multi, rescore.window_tokens)
-            _add(total, late, [windows.get(c.page_id) for c in block], rescore.window)
-            for entry, candidate in zip(details, block, strict=True):
-                if candidate.page_id in windows:
-                    entry["window"] = windows[candidate.page_id]
+        for name, values in self._others(block, question, rescore).items():
+            mean, factor = scale[name]
+            for i, candidate in enumerate(block):
+                if candidate.page_id in values:
+                    details[i][name] = values[candidate.page_id]
+                    total[i] += factor * (values[candidate.page_id] - mean)
         for i, candidate in enumerate(block):
             if candidate.page_id in holding:
                 details[i]["identifiers"] = holding[candidate.page_id]
@@ -194,6 +219,32 @@ class Candidates:
             for c, score, entry in zip(block, total, details, strict=True)
         ]
         return sorted(rescored, key=lambda candidate: (-candidate.score, candidate.page_id))
+
+    def _late(self, block: Sequence[Candidate], rescore: Rescore) -> npt.NDArray[np.float64]:
+        """Late-interaction scores less what each page scores for any question, shape (pages,)."""
+        hubness = self._embedder.hubness if rescore.hubness is None else rescore.hubness
+        return np.array([c.scores["maxsim"] - hubness * c.scores.get("background", 0.0) for c in block], np.float64)
+
+    def _others(self, block: Sequence[Candidate], question: Question, rescore: Rescore) -> dict[str, dict[str, float]]:
+        """Scores of other kinds that are to be added: kind → page id → score, for the pages that have one."""
+        page_ids = [candidate.page_id for candidate in block]
+        found: dict[str, dict[str, float]] = {}
+        if rescore.dense:
+            cheap = self.cheap_scores(question, page_ids, ["dense"])
+            found["dense"] = {page_id: scores["dense"] for page_id, scores in cheap.items() if "dense" in scores}
+        if rescore.window:
+            found["window"] = self._windows(page_ids, question.multi, rescore.window_tokens)
+        return found
+
+    def _scale(self, block: Sequence[Candidate], question: Question, rescore: Rescore) -> Scale:
+        """How scores of other kinds are brought to the spread of the late-interaction ones, by the best pages."""
+        spread = float(self._late(block, rescore).std())
+        scale: Scale = {}
+        for name, values in self._others(block, question, rescore).items():
+            other = np.array(list(values.values()) or [0.0], np.float64)
+            weight = rescore.dense if name == "dense" else rescore.window
+            scale[name] = float(other.mean()), weight * spread / float(other.std()) if other.std() > 0 else 0.0
+        return scale
 
     def _windows(self, page_ids: Sequence[str], query: Float32, window: int) -> dict[str, float]:
         """The best window's MaxSim of each page, per question token: by sign codes where the index keeps them."""
@@ -212,15 +263,19 @@ class Candidates:
         return found
 
 
-def _add(total: Any, late: Any, values: Sequence[float | None], weight: float) -> None:  # noqa: ANN401  # arrays
-    """Add scores of another kind, shifted and stretched to the spread of the late-interaction scores."""
-    known = np.array([value is not None for value in values])
-    if not known.any():
-        return
-    other = np.array([value for value in values if value is not None], np.float64)
-    spread = float(other.std())
-    if spread > 0:
-        total[known] += weight * (other - other.mean()) * (float(late.std()) / spread)
+def _blocks(found: Sequence[Candidate], size: int, holding: Mapping[str, float]) -> Iterator[Sequence[Candidate]]:
+    """Pages in groups that are compared with each other, best first by MaxSim."""
+    order = sorted(found, key=lambda candidate: (-candidate.score, candidate.page_id))
+    # Whoever has what was asked for by name is compared with the best, wherever vectors have put it.
+    first = [c for rank, c in enumerate(order) if rank < size or c.page_id in holding]
+    rest = [c for c in order[size:] if c.page_id not in holding]
+    if first:
+        yield first
+    yield from (rest[start : start + size] for start in range(0, len(rest), size))
+
+
+def _capped(candidate: Candidate, score: float) -> Candidate:
+    return replace(candidate, score=score, scores={**candidate.scores, candidate.stage: score})
 
 
 def _folded(hits: Sequence[StoreHit]) -> tuple[dict[str, StoreHit], dict[str, StoreHit]]:
