@@ -12,6 +12,7 @@ from jina_rag._version import __version__
 
 if TYPE_CHECKING:
     from jina_rag.errors import JinaRagError
+    from jina_rag.models.page_memory import PageMemory
     from jina_rag.models.registry import load_embedder, load_reranker
     from jina_rag.retrieval.index import DocumentIndex
     from jina_rag.retrieval.ranking.calibration import Calibration, fit_calibration
@@ -27,6 +28,7 @@ _WHERE = {
     "IngestReport": "jina_rag.types",
     "JinaRagError": "jina_rag.errors",
     "Page": "jina_rag.types",
+    "PageMemory": "jina_rag.models.page_memory",
     "Prefetch": "jina_rag.types",
     "Range": "jina_rag.types",
     "Region": "jina_rag.types",
@@ -47,6 +49,7 @@ __all__ = [
     "IngestReport",
     "JinaRagError",
     "Page",
+    "PageMemory",
     "Prefetch",
     "Range",
     "Region",

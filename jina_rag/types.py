@@ -238,8 +238,10 @@ class Prefetch:
 
     def __post_init__(self) -> None:
         for name in ("limit", "lexical", "regions", "exhaustive"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
-                raise InvalidInputError(f"Prefetch.{name} is {getattr(self, name)!r}; it counts pages: 0 or more.")
+            value = getattr(self, name)
+            switch = isinstance(value, bool) and name in ("limit", "exhaustive")
+            if switch or not isinstance(value, int) or value < 0:
+                raise InvalidInputError(f"Prefetch.{name} is {value!r}; it counts pages: a number, 0 or more.")
 
     @property
     def lexical_limit(self) -> int:

@@ -154,7 +154,9 @@ def test_python_m_is_the_same_command():
         (["search", "x", "-i", "kb", "--filter", "=2024"], ["--filter '=2024'", "KEY=VALUE"]),
         (["search", "x", "-i", "kb", "--heatmap", "out.jpg"], ["out.jpg", ".png"]),
         (["search", "x", "-i", "kb", "--heatmap", "nowhere/out.png"], ["cannot be written", "nowhere"]),
-        (["search", "-i", "kb", "--queries", "q", "--run", "r", "--filter", "a=b"], ["go with a single QUERY"]),
+        (["search", "-i", "kb", "--queries", "q", "--run", "r", "--explain"], ["value: --explain goes with a single QUERY"]),
+        (["search", "-i", "kb", "--queries", "q", "--run", "r", "--image", "a.png", "--offset", "2", "--heatmap", "a.png"],
+         ["value: --heatmap, --image and --offset go with a single QUERY"]),
         (["ingest", "--index", "kb"], ["Missing argument 'PATH"]),
         (["ingest", ".", "--index", "kb", "--meta", "year"], ["--meta 'year'", "KEY=VALUE"]),
         (["ingest", "*.pdf", "--index", "kb"], ["Nothing matches '*.pdf'"]),
@@ -275,7 +277,11 @@ def test_search_pages_groups_and_cuts_off(cli, shared):
     kb = shared / "kb"
     whole = cli("search", "whales", "-i", kb, "-k", "4", "--json").json["hits"]
     rest = cli("search", "whales", "-i", kb, "-k", "2", "--offset", "2", "--json").json["hits"]
-    assert [hit["page"] for hit in rest] == [hit["page"] for hit in whole[2:]]
+    assert [(hit["rank"], hit["page"]) for hit in rest] == [(hit["rank"], hit["page"]) for hit in whole[2:]]
+    assert cli("search", "whales", "-i", kb, "-k", "2").err == "There are more: --offset 2.\n"
+    assert cli("search", "whales", "-i", kb, "-k", "1", "--offset", "2").err == "There are more: --offset 3.\n"
+    assert cli("search", "whales", "-i", kb, "-k", "2", "--offset", "2").err == ""
+    assert cli("search", "whales", "-i", kb, "-k", "2", "--json").err == ""
     grouped = cli("search", "whales", "-i", kb, "--group-by", "document", "--json").json["hits"]
     assert [hit["doc_id"] for hit in grouped] == ["animals.pdf", "energy.pdf"]
     assert grouped[0]["other_pages"] == [1]
@@ -298,14 +304,45 @@ def test_search_with_a_picture(cli, shared, tmp_path):
     [
         (["--stage", "rescore:dence=1"], "dense=…"),
         (["--stage", "guess"], "prefetch, rescore and rerank"),
-        (["--max-ms", "5"], "--reranker"),
-        (["--max-ms", "5", "--reranker", "lite", "--stage", "rerank:limit=3"], "one place"),
+        (["--max-ms", "5"], "--max-ms needs a reranker: name one with --reranker NAME"),
+        (["--max-images", "5", "--max-ms", "5"], "--max-ms and --max-images need a reranker: name one with --reranker NAME"),
+        (["--max-images", "5", "--stage", "rerank:limit=0"], "--max-images needs a reranker"),
+        (["--max-ms", "5", "-r", "lite", "--stage", "rerank:max_ms=3"], "in one place: --max-ms, or --stage rerank:max_ms"),
+        (["--max-images", "5", "--stage", "rerank:model=lite,max_images=0"], "in one place: --max-images, or"),
+        (["--reranker", "lite", "--stage", "rerank:model=lite-en"], "Name the reranker in one place"),
         (["--group-by", "chapter"], "chapter"),
-        (["--stage", "rerank"], "no reranker"),
+        (["--stage", "rerank"], "--stage rerank needs a reranker: name one with --reranker NAME"),
+        (["--stage", "rerank:limit=3"], "--stage rerank needs a reranker: name one with --reranker NAME"),
+        (["--stage", "rescore:dense=1", "--stage", "Rescore:window=1"], "--stage rescore is given twice"),
+        (["--stage", "prefetch:limit=true"], "--stage 'prefetch:limit=true': Prefetch.limit is True"),
+        (["--stage", "prefetch:exhaustive=false"], "Prefetch.exhaustive is False; it counts pages: a number"),
     ],
 )
 def test_search_options_that_make_no_sense(cli, shared, options, said):
     cli("search", "whales", "-i", shared / "kb", *options).refused(said)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-r", "lite", "--stage", "rerank:limit=3", "--max-ms", "0"],
+        ["--stage", "rerank:limit=3,model=lite", "--max-ms", "0"],
+        ["--stage", "rerank:limit=3,max_ms=0", "-r", "lite", "--max-images", "9"],
+    ],
+)
+def test_limits_for_the_reranker_join_its_stage(cli, shared, options):
+    found = cli("search", "whales", "-i", shared / "kb", *options, "--json").json
+    assert not found["complete"]
+    assert "3 pages" in found["notes"][0]
+    assert "max_ms=0" in found["notes"][0]
+    assert {hit["stage"] for hit in found["hits"]} == {"rescore"}
+
+
+def test_stages_that_need_no_reranker(cli, shared):
+    switched = ["--stage", "prefetch:lexical=false,regions=true,limit=3,exhaustive=0", "--stage", "rerank:limit=0"]
+    found = cli("search", "whales", "-i", shared / "kb", *switched, "--json").json
+    assert found["hits"][0]["page"] == 2
+    assert len(found["hits"]) == 3
 
 
 def test_a_misspelt_path_makes_no_index(cli, tmp_path):
@@ -437,6 +474,14 @@ def test_heatmap(cli, shared, tmp_path):
     assert (tmp_path / "again.png").is_file()
 
 
+@pytest.mark.parametrize("extra", [[], ["--json"]])
+def test_a_heatmap_of_no_hit_is_not_drawn_and_that_is_said(cli, shared, tmp_path, extra):
+    picture = tmp_path / "where.png"
+    result = cli("search", "whales", "-i", shared / "kb", "--filter", "year=1066", "--heatmap", picture, *extra)
+    assert (result.code, result.err) == (0, "No page was found, so no heat map was drawn.\n")
+    assert not picture.exists()
+
+
 def test_a_heatmap_that_cannot_be_written(cli, shared, tmp_path):
     (tmp_path / "folder.png").mkdir()
     cli("search", "whales", "-i", shared / "kb", "--heatmap", tmp_path / "folder.png").refused("is a directory")
@@ -477,6 +522,68 @@ def test_a_broken_file_of_questions(cli, shared, tmp_path, content, parts):
         queries.write_bytes(content)
     cli("search", "-i", shared / "kb", "--queries", queries, "--run", run).refused("q.jsonl", *parts)
     assert not run.exists()
+
+
+@pytest.fixture(scope="module")
+def repeating(tmp_path_factory):
+    """An index of 13 pages, of which two of one document and one of another show the same."""
+    root = tmp_path_factory.mktemp("repeating")
+    same = "whales sing in the deep sea, and nobody knows what their long songs are about"
+    things = ("solar power", "old bridges", "tax forms", "apple pie", "chess", "tides", "glass", "wool", "copper")
+    sample_pdf(root / "songs.pdf", [same, same, *(f"a page about {thing}" for thing in things)])
+    sample_pdf(root / "more.pdf", ["order KX-4471-B was shipped", same])
+    with DocumentIndex.open(root / "kb") as index:
+        index.ingest(root / "songs.pdf", metadata={"year": 2024})
+        index.ingest(root / "more.pdf", metadata={"year": 2025})
+    return root
+
+
+def test_pages_that_show_the_same_are_one_hit_with_all_its_places(cli, repeating):
+    hit, other = cli("search", "whales sing", "-i", repeating / "kb", "-k", "2", "--dedup", "--json").json["hits"]
+    places = {("songs.pdf", 1), ("songs.pdf", 2), ("more.pdf", 2)}
+    assert {(hit["doc_id"], hit["page"])} | {(s["doc_id"], s["page"]) for s in hit["similar"]} == places
+    assert (other["doc_id"], other["page"]) not in places
+    for similar in hit["similar"]:
+        assert set(similar) == {"doc_id", "path", "page", "similarity"}
+        assert Path(similar["path"]) == repeating / similar["doc_id"]
+        assert similar["similarity"] > 0.9
+
+
+def test_many_questions_are_asked_as_one_is(cli, repeating, tmp_path):
+    queries, run = tmp_path / "q.jsonl", tmp_path / "run.jsonl"
+    asked = {"a": "whales sing", "b": "order KX-4471-B"}
+    lines = [json.dumps({"qid": qid, "query": query}) for qid, query in asked.items()]
+    queries.write_text("\n".join(lines), encoding="utf-8")
+
+    def many(*options: object) -> dict[str, list]:
+        result = cli("search", "-i", repeating / "kb", "--queries", queries, "--run", run, *options)
+        assert result.code == 0, result.err
+        return {line["qid"]: line["ranking"] for line in map(json.loads, run.read_text("utf-8").splitlines())}
+
+    def one_by_one(*options: object) -> dict[str, list]:
+        hits = {
+            qid: cli("search", query, "-i", repeating / "kb", *options, "--json").json["hits"]
+            for qid, query in asked.items()
+        }
+        return {qid: [[Path(hit["doc_id"]).stem, hit["page"]] for hit in found] for qid, found in hits.items()}
+
+    plain = many("-k", "13")
+    assert plain == one_by_one("-k", "13")
+    assert {qid: len(pages) for qid, pages in plain.items()} == {"a": 13, "b": 13}
+    assert many() == {qid: pages[:10] for qid, pages in plain.items()}
+    assert many("-k", "3") == {qid: pages[:3] for qid, pages in plain.items()}
+    best = cli("search", asked["a"], "-i", repeating / "kb", "--json").json["hits"][0]["score"]
+    for options in (
+        ["--group-by", "document"],
+        ["--dedup"],
+        ["--min-score", best - 0.01],
+        ["--filter", "year=2025"],
+        ["--stage", "rescore:limit=2,identifiers=0,hubness=0", "--stage", "prefetch:limit=4,lexical=false,exhaustive=0"],
+        ["--reranker", "lite", "--stage", "rerank:limit=2"],
+    ):
+        found = many("-k", "13", *options)
+        assert found == one_by_one("-k", "13", *options), options
+        assert found != plain, options
 
 
 def test_rankings_that_cannot_be_written(cli, shared, tmp_path):

@@ -129,3 +129,25 @@ def test_hits_that_are_gone(tmp_path, docs):
         for ask in (index.explain, index.cite, lambda question, hit: index.build_context(question, [hit])):
             with pytest.raises(IndexStateError, match="search again"):
                 ask("desert", hit)
+
+
+def test_a_page_that_was_replaced_is_not_told_about_as_another(tmp_path):
+    sample_pdf(tmp_path / "a.pdf", ["the desert is dry"])
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        index.ingest(tmp_path / "a.pdf", settings=NO_OCR)
+        hit = index.search("desert", k=1)[0]
+        sample_pdf(tmp_path / "a.pdf", ["bicycles and wheels"])
+        index.ingest(tmp_path / "a.pdf", settings=NO_OCR)
+        with pytest.raises(IndexStateError, match="replaced"):
+            index.cite("desert", hit)
+
+
+def test_a_page_is_told_about_while_a_copy_of_its_file_is_there(tmp_path):
+    for name in ("a.pdf", "b.pdf"):
+        sample_pdf(tmp_path / name, ["the desert is dry"])
+    (tmp_path / "b.pdf").write_bytes((tmp_path / "a.pdf").read_bytes())
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        index.ingest([tmp_path / "a.pdf", tmp_path / "b.pdf"], settings=NO_OCR)
+        hit = index.search("desert", k=1)[0]
+        index.delete(hit.doc_id)
+        assert "desert" in index.cite("desert", hit).text

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from jina_rag import DocumentIndex, Rerank, Rescore
 from jina_rag.config import IngestSettings
-from jina_rag.errors import InvalidInputError
+from jina_rag.errors import InvalidInputError, ModelError
 from jina_rag.retrieval.ranking.calibration import fit_calibration
 from jina_rag.retrieval.ranking.reranking import rerank
 from jina_rag.testing import FakeEmbedder, FakeReranker, sample_pdf
@@ -30,8 +32,9 @@ class Preferring:
             self.clock.now += self.seconds * len(documents)
         found = []
         for document in documents:
-            if isinstance(document, str):
-                found.append(WORDS.index(next(w for w in document.split() if w in WORDS)) / 10)
+            if isinstance(document, dict):
+                words = document["text"].split()
+                found.append(WORDS.index(next(w for w in words if w in WORDS)) / 10)
             else:
                 with Image.open(document) as image:
                     found.append(1 - float(np.asarray(image.convert("L")).mean()) / 255)
@@ -69,7 +72,7 @@ def test_the_best_pages_are_judged_and_the_others_follow_as_they_were(kb):
         assert hit.score == hit.scores["rerank"] == pytest.approx((hit.page - 1) / 10)
         assert "maxsim" in hit.scores
     assert "rerank" not in hits[4].scores
-    assert reranker.calls == [[f"{WORDS[page - 1]} weather report of the north" for page in judged]]
+    assert reranker.calls == [[{"text": f"{WORDS[page - 1]} weather report of the north"} for page in judged]]
     assert hits.complete
     assert "rerank" in hits.milliseconds
 
@@ -106,7 +109,7 @@ def test_a_page_counts_by_its_best_part(kb):
     reranker = Preferring("pixels")
     hits = kb.search("weather report", k=10, stages=[Rerank(model=reranker, limit=10, shows=("page", "text"))])
     [shown] = reranker.calls
-    assert [isinstance(document, str) for document in shown] == [False, True] * 10
+    assert [isinstance(document, dict) for document in shown] == [False, True] * 10
     for hit in hits:
         picture, text = hit.scores.get("rerank:page"), hit.scores.get("rerank:text")
         assert hit.score == (picture or text)
@@ -126,7 +129,7 @@ def test_no_more_images_than_allowed_and_it_is_said(kb):
     assert len(reranker.calls) == 1, "a reranker with nothing to judge is not called"
 
 
-@pytest.mark.parametrize(("max_ms", "judged"), [(0, 0), (150, 2), (350, 3), (650, 6), (10_000, 10)])
+@pytest.mark.parametrize(("max_ms", "judged"), [(0, 0), (150, 2), (350, 3), (650, 6), (750, 7), (10_000, 10)])
 def test_time_that_runs_out_ends_the_stage_with_what_it_has(kb, max_ms, judged):
     clock = Clock()
     reranker = Preferring(clock=clock, seconds=0.1)
@@ -196,6 +199,63 @@ def test_explained_hits_tell_what_the_reranker_saw(kb):
     assert (last.stage, last.rank) == ("rerank", 1)
     assert "text" in last.note
     assert hits[4].steps[-1].stage == "rescore"
+
+
+class Faulty:
+    name, reads = "faulty", "words"
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def score(self, query, documents):
+        return self.answer(len(documents))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda n: np.zeros(n - 1, np.float32),
+        lambda n: np.zeros(n + 1, np.float32),
+        lambda n: np.zeros((n, 1), np.float32),
+        lambda n: np.full(n, np.nan, np.float32),
+        lambda n: np.array([0.5] * (n - 1) + [np.inf], np.float32),
+    ],
+)
+def test_a_reranker_that_gives_no_score_for_each_is_named(kb, answer):
+    with pytest.raises(ModelError, match="'faulty' gave scores"):
+        kb.search("weather report", k=3, stages=Rerank(model=Faulty(answer)))
+
+
+def test_a_reranker_may_give_a_list(kb):
+    hits = kb.search("weather report", k=3, stages=Rerank(model=Faulty(lambda n: [0.1 * i for i in range(n)])))
+    assert hits[0].score == pytest.approx(0.9)
+
+
+def test_words_that_look_like_an_image_are_words_all_the_same(tmp_path):
+    sample_pdf(tmp_path / "a.pdf", ["data:image/png;base64,AAAA"])
+    sample_pdf(tmp_path / "b.pdf", ["the data of an image"])
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder(), reranker="lite") as index:
+        index.ingest([tmp_path / "a.pdf", tmp_path / "b.pdf"], settings=NO_OCR)
+        assert {hit.stage for hit in index.search("data image", k=2)} == {"rerank"}
+
+
+def test_a_damaged_picture_costs_its_page_only(tmp_path):
+    sample_pdf(tmp_path / "a.pdf", ["rain in the north", "rain in the south"])
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        index.ingest(tmp_path / "a.pdf", settings=NO_OCR)
+        first = index.search("rain north", k=1)[0]
+        first.image_path.write_bytes(b"junk")
+        hits = index.search("rain north", k=2, stages=Rerank(model=Preferring("pixels")))
+        assert [(hit.page, hit.stage) for hit in hits] == [(2, "rerank"), (1, "rescore")]
+        assert "1 page was not judged" in hits.notes[0]
+
+
+def test_a_model_is_a_reranker_a_name_or_a_folder(kb, tiny):
+    hits = kb.search("weather report", k=2, stages=Rerank(model=Path(tiny["m0"]), limit=2))
+    assert hits[0].stage == "rerank"
+    for wrong in (5, ["lite"]):
+        with pytest.raises(InvalidInputError, match=r"Rerank\.model"):
+            Rerank(model=wrong)
 
 
 def _stages():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from jina_rag import DocumentIndex, Prefetch, Range, Rerank, Rescore, SearchResults
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
+from jina_rag.retrieval.ranking.candidates import Candidates
 from jina_rag.retrieval.ranking.identifiers import identifiers
 from jina_rag.retrieval.ranking.stages import Stages, parse_stage
 from jina_rag.testing import FakeEmbedder, FakeReranker, sample_pdf
@@ -93,13 +95,30 @@ def test_explained_hits_tell_which_stage_put_them_where(kb):
 
 
 def test_a_longer_list_begins_with_the_shorter_one(kb):
-    for stages in (None, [Prefetch(exhaustive=0)], [Rescore(limit=3)], [Prefetch(exhaustive=0), Rescore(limit=2)]):
+    few = Prefetch(limit=3, lexical=2, regions=0, exhaustive=0)
+    for stages in (
+        None,
+        Prefetch(exhaustive=0),
+        Rescore(limit=3),
+        [Prefetch(exhaustive=0), Rescore(limit=2)],
+        few,
+        [few, Rescore(limit=2, dense=0.5, window=0.5)],
+    ):
         whole = places(kb.search("rain in the north", k=17, stages=stages))
         assert len(set(whole)) == 17
         for k in (1, 2, 5, 11):
             assert places(kb.search("rain in the north", k=k, stages=stages)) == whole[:k]
         paged = [places(kb.search("rain in the north", k=4, offset=at, stages=stages)) for at in range(0, 20, 4)]
         assert [place for part in paged for place in part] == whole
+        hits = kb.search("rain in the north", k=17, stages=stages, explain=True)
+        scores = [hit.score for hit in hits]
+        assert scores == sorted(scores, reverse=True)
+        assert [hit.steps[-1].rank for hit in hits] == list(range(1, 18))
+        grouped = kb.search("rain in the north", k=9, stages=stages, group_by="document")
+        one_by_one = [
+            kb.search("rain in the north", k=1, offset=n, stages=stages, group_by="document") for n in range(3)
+        ]
+        assert [places(hits) for hits in one_by_one] == [[place] for place in places(grouped)]
 
 
 def test_past_the_end_there_is_nothing(kb):
@@ -127,6 +146,17 @@ def test_a_minimum_score_leaves_the_rest_out(kb):
     assert kb.search("rain", min_score=99.0) == []
 
 
+def test_a_minimum_score_ends_the_search_where_nothing_more_can_reach_it(kb, monkeypatch):
+    asked = []
+    rank = Candidates.rank
+    monkeypatch.setattr(Candidates, "rank", lambda self, q, c, need, s: asked.append(need) or rank(self, q, c, need, s))
+    few = Prefetch(limit=3, lexical=2, regions=0, exhaustive=0)
+    assert kb.search("rain", k=5, min_score=99.0, stages=few) == []
+    judged = kb.search("rain", k=9, min_score=0.1, stages=[few, Rerank(model=FakeReranker(), limit=3)])
+    assert len(judged) == 3
+    assert len(asked) == 2, "once for each search"
+
+
 def test_filters_hold_before_anything_is_ranked(kb):
     assert {hit.doc_id for hit in kb.search("rain", k=99, filter={"path": "l*.pdf"})} == {"law.pdf"}
     assert {hit.doc_id for hit in kb.search("rain", k=99, filter={"year": Range(gte=2004)})} == {
@@ -136,9 +166,46 @@ def test_filters_hold_before_anything_is_ranked(kb):
     assert {hit.page for hit in kb.search("rain", k=99, filter={"page": Range(gt=2, lte=4)})} == {3, 4}
     assert kb.search("rain", filter={"year": Range(gt=2100)}) == []
     assert kb.search("rain", filter={"path": "nothing*"}) == []
-    for wrong in ({"has": "picture"}, {"has": 3}, {"path": Range(gte=1)}, {"has": []}):
-        with pytest.raises(InvalidInputError):
-            kb.search("rain", filter=wrong)
+    assert kb.search("rain", filter={"page": [], "year": []}) == []
+    assert {hit.page for hit in kb.search("rain", k=99, filter={"page": {1, 2}, "doc_id": Path("law.pdf")})} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"has": "picture"},
+        {"has": 3},
+        {"has": [["chart"]]},
+        {"has": Range(gte=1)},
+        {"path": Range(gte=1)},
+        {"path": 3},
+        {"path": "*", "doc_id": None},
+        {"path": "*", "doc_id": [["a"]]},
+        {"doc_id": Range(gte=1)},
+        {"doc_id": b"x"},
+        {"page": "1"},
+        {"page": True},
+        {"path": "nothing", "year": Range()},
+        {"year": {"gte": 1}},
+        {"year": float("nan")},
+        {None: 1},
+        {"": 1},
+        {5: 1},
+        "year",
+        [("year", 1)],
+    ],
+)
+def test_filters_that_make_no_sense_are_refused_whatever_the_index_holds(kb, wrong):
+    with pytest.raises(InvalidInputError):
+        kb.search("rain", filter=wrong)
+
+
+def test_metadata_may_have_the_names_of_what_hits_have(tmp_path, docs):
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"page": 99 if path.stem == "law" else 1, "has": "x"})
+        assert {hit.doc_id for hit in index.search("rain", k=99, filter={"meta.page": 99})} == {"law.pdf"}
+        assert len(index.search("rain", k=99, filter={"meta.has": "x"})) == 17
+        assert {hit.page for hit in index.search("rain", k=99, filter={"page": 1, "meta.page": 1})} == {1}
 
 
 def test_what_is_asked_for_by_name_is_found_exactly(kb):
@@ -235,7 +302,14 @@ def test_the_empty_one_of_many_questions_is_named(kb):
     "options",
     [
         {"k": 0},
+        {"k": "5"},
+        {"k": 5.5},
+        {"k": None},
+        {"k": True},
         {"offset": -1},
+        {"offset": 1.5},
+        {"min_score": "a"},
+        {"min_score": 10**400},
         {"group_by": "chapter"},
         {"min_score": float("nan")},
         {"stages": ["prefetch"]},
@@ -321,10 +395,12 @@ def test_fifty_coroutines_give_what_fifty_calls_give_on_other_threads(tmp_path, 
         found = await asyncio.gather(*(index.asearch(question, k=4) for question in questions))
         many = await index.asearch_many(questions, k=4)
         hit = await index.aexplain(questions[0], found[0][0])
-        return found, many, hit, threading.get_ident()
+        cited = await index.acite(questions[0], found[0][0])
+        context = await index.abuild_context(questions[0], found[0], max_images=1)
+        return found, many, (hit, cited, context), threading.get_ident()
 
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder, reranker=reranker) as index:
-        found, many, explanation, loop = asyncio.run(run(index))
+        found, many, (explanation, cited, context), loop = asyncio.run(run(index))
         assert embedder.threads
         assert reranker.threads
         assert loop not in embedder.threads
@@ -333,6 +409,8 @@ def test_fifty_coroutines_give_what_fifty_calls_give_on_other_threads(tmp_path, 
         assert [list(hits) for hits in found] == [list(hits) for hits in expected]
         assert [list(hits) for hits in many] == [list(hits) for hits in expected]
         assert explanation.brightest == index.explain(questions[0], expected[0][0]).brightest
+        assert cited == index.cite(questions[0], expected[0][0])
+        assert context == index.build_context(questions[0], expected[0], max_images=1)
 
 
 def test_a_cancelled_ingest_stops_and_leaves_an_index_that_goes_on(tmp_path):
@@ -354,8 +432,10 @@ def test_a_cancelled_ingest_stops_and_leaves_an_index_that_goes_on(tmp_path):
         task = asyncio.create_task(index.aingest(folder, settings=NO_OCR, progress=progress))
         await done.wait()
         task.cancel()
+        loop.call_later(0.01, task.cancel)  # as a group of tasks does that is in a hurry
         with pytest.raises(asyncio.CancelledError):
             await task
+        assert not index._alive.writing.locked(), "the run has ended by then"
 
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         asyncio.run(run(index))

@@ -15,9 +15,18 @@ from jina_rag.types import ScoredPage, Step
 _ORDER = ("dense", "lexical", "maxsim", "background", "window", "identifiers", "rescore", "rerank")
 
 
-def search_json(query: str, hits: Sequence[ScoredPage]) -> dict[str, Any]:
-    """The object that ``search --json`` prints."""
-    whole: dict[str, Any] = {"query": query, "hits": [_hit_json(rank, hit) for rank, hit in enumerate(hits, start=1)]}
+def search_json(query: str, hits: Sequence[ScoredPage], *, first: int = 1) -> dict[str, Any]:
+    """The object that ``search --json`` prints.
+
+    Args:
+        query: What was asked.
+        hits: What was found.
+        first: Rank of the first of them.
+    """
+    whole: dict[str, Any] = {
+        "query": query,
+        "hits": [_hit_json(rank, hit) for rank, hit in enumerate(hits, start=first)],
+    }
     if isinstance(hits, SearchResults):
         whole |= {
             "notes": list(hits.notes),
@@ -32,6 +41,8 @@ def _hit_json(rank: int, hit: ScoredPage) -> dict[str, Any]:
     found: dict[str, Any] = {
         "rank": rank,
         "score": round(hit.score, 6),
+        "stage": hit.stage,
+        "scores": {name: round(score, 6) for name, score in hit.scores.items()},
         "doc_id": hit.doc_id,
         "path": str(hit.path),
         "page": hit.page,
@@ -40,11 +51,15 @@ def _hit_json(rank: int, hit: ScoredPage) -> dict[str, Any]:
         "snippet": hit.snippet,
         "copies": [str(copy.path) for copy in hit.copies],
         "repeats": {"doc_id": hit.repeats[0], "page": hit.repeats[1]} if hit.repeats else None,
-        "stage": hit.stage,
-        "scores": {name: round(score, 6) for name, score in hit.scores.items()},
         "other_pages": list(hit.other_pages),
         "similar": [
-            {"doc_id": s.location.doc_id, "page": s.page, "similarity": round(s.similarity, 4)} for s in hit.similar
+            {
+                "doc_id": s.location.doc_id,
+                "path": str(s.location.path),
+                "page": s.page,
+                "similarity": round(s.similarity, 4),
+            }
+            for s in hit.similar
         ],
     }
     if hit.steps:

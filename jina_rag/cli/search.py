@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,9 @@ from jina_rag.cli.common import (
 )
 from jina_rag.errors import InvalidInputError
 
+_HITS, _HITS_OF_MANY = 5, 10
+"""What -k is when it is not given: a person reads a few hits, and rankings are kept to be judged."""
+
 
 @app.command()
 def search(
@@ -26,7 +30,16 @@ def search(
     question: Annotated[
         str | None, typer.Argument(help="In any language.", metavar="QUERY", show_default=False)
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="How many pages.", min=1, max=10_000)] = 5,
+    k: Annotated[
+        int | None,
+        typer.Option(
+            "-k",
+            help="How many pages.",
+            min=1,
+            max=10_000,
+            show_default=f"{_HITS}; {_HITS_OF_MANY} with --queries",
+        ),
+    ] = None,
     offset: Annotated[int, typer.Option(help="How many hits to pass over.", min=0, max=1_000_000)] = 0,
     filter: Annotated[  # the option's name
         list[str] | None,
@@ -88,18 +101,26 @@ def search(
     """
     if (queries is None) != (run is None):
         raise typer.BadParameter("--queries and --run go together.")
-    if (question is None and image is None) == (queries is None):
+    if (question is None and image is None) if queries is None else question is not None:
         raise typer.BadParameter("Give a QUERY or --image FILE, or --queries FILE.jsonl with --run OUT.jsonl.")
     out, err = output.consoles()
     where = filters(filter or [])
-    stages = _stages(stage or [], reranker, max_ms, max_images)
+    options: dict[str, Any] = {
+        "filter": where,
+        "stages": _stages(stage or [], reranker, max_ms, max_images),
+        "group_by": group_by,
+        "dedup": dedup,
+        "min_score": min_score,
+    }
     if queries is not None and run is not None:
-        alone = {"--heatmap": heatmap, "--filter": where, "--image": image, "--explain": explain, "--offset": offset}
-        if any(alone.values()):
-            raise typer.BadParameter(f"{', '.join(alone)} go with a single QUERY.")
+        alone = {"--heatmap": heatmap, "--image": image, "--explain": explain, "--offset": offset}
+        given = [name for name, value in alone.items() if value]
+        if given:
+            raise typer.BadParameter(f"{_and(given)} {'goes' if len(given) == 1 else 'go'} with a single QUERY.")
         folder_exists(run)
-        _search_many(index, files, queries, run, k, reranker, stages, json=json)
+        _search_many(index, files, reranker, queries, run, json=json, k=k or _HITS_OF_MANY, **options)
         return
+    k = k or _HITS
     if heatmap is not None:
         if heatmap.suffix.lower() != ".png":
             raise typer.BadParameter(f"--heatmap {str(heatmap)!r}: a heat map is a PNG, so give a name in .png.")
@@ -108,61 +129,77 @@ def search(
     from jina_rag.retrieval.index import DocumentIndex
 
     with DocumentIndex.open(index, create=False, files=files, reranker=reranker) as opened:
-        hits = opened.search(
-            asked,
-            k=k,
-            offset=offset,
-            filter=where,
-            stages=stages,
-            group_by=group_by,  # type: ignore[arg-type]  # checked there
-            dedup=dedup,
-            min_score=min_score,
-            explain=explain,
-        )
+        hits = opened.search(asked, k=k, offset=offset, explain=explain, **options)
         if heatmap is not None and hits:
             best = hits[0]
             picture = opened.explain(asked, best).picture(
                 frame=best.region.box if best.region else None, label=best.region.kind if best.region else ""
             )
             write_picture(picture, heatmap)
+    if heatmap is not None and not hits:
+        err.print("No page was found, so no heat map was drawn.")
     shown = question if question is not None else str(image)
     if json:
-        output.print_json(results.search_json(shown, hits))
+        output.print_json(results.search_json(shown, hits, first=offset + 1))
         return
     results.print_hits(out, shown, hits, first=offset + 1)
     results.print_steps(out, hits, first=offset + 1)
     results.print_notes(err, hits, explain=explain)
-    if hits.more and offset:
-        err.print(f"There are more: --offset {offset + k}.")
+    if hits.more:
+        err.print(f"There are more: --offset {offset + k}.", style="dim")
     if heatmap is not None and hits:
         err.print(f"Heat map of rank {offset + 1}: {output.shown(heatmap)}")
 
 
 def _stages(options: list[str], reranker: str | None, max_ms: float | None, max_images: int | None) -> list[Any]:
-    """``--stage`` and the reranker's own options as stages."""
+    """``--stage`` and the reranker's own options as stages, one of each kind."""
     from jina_rag.retrieval.ranking.stages import Rerank, parse_stage
 
-    stages = [parse_stage(option) for option in options]
-    budget = max_ms is not None or max_images is not None
-    if budget and reranker is None:
-        raise InvalidInputError("--max-ms and --max-images are for a reranker: name one with --reranker.")
-    if budget:
-        if any(isinstance(stage, Rerank) for stage in stages):
-            raise InvalidInputError("Give the reranker's limits in one place: --max-ms, or --stage rerank:max_ms=….")
-        stages.append(Rerank(max_ms=max_ms, max_images=max_images))
-    return stages
+    stages: dict[type[Any], Any] = {}
+    for option in options:
+        try:
+            stage = parse_stage(option)
+        except InvalidInputError as exc:
+            raise InvalidInputError(f"--stage {option!r}: {exc}") from exc
+        if type(stage) in stages:
+            name = type(stage).__name__.lower()
+            raise InvalidInputError(f"--stage {name} is given twice: write its options in one, with commas.")
+        stages[type(stage)] = stage
+    judge: Rerank | None = stages.get(Rerank)
+    limits = {name: value for name, value in (("max_ms", max_ms), ("max_images", max_images)) if value is not None}
+    if reranker is not None and judge is not None and judge.model:
+        raise InvalidInputError("Name the reranker in one place: --reranker NAME, or --stage rerank:model=NAME.")
+    if reranker is None and (judge is None or not judge.model):
+        idle = [_option(name) for name in limits] or (["--stage rerank"] if judge is not None and judge.limit else [])
+        if idle:
+            verb = "needs" if len(idle) == 1 else "need"
+            raise InvalidInputError(f"{_and(idle)} {verb} a reranker: name one with --reranker NAME.")
+    if limits:
+        judge = judge or Rerank()
+        for name in limits:
+            if getattr(judge, name) is not None:
+                raise InvalidInputError(f"Give this limit in one place: {_option(name)}, or --stage rerank:{name}=….")
+        stages[Rerank] = replace(judge, **limits)  # type: ignore[arg-type]  # names and types as above
+    return list(stages.values())
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _search_many(
     index: str,
     files: Path | None,
+    reranker: str | None,
     queries: Path,
     run: Path,
-    k: int,
-    reranker: str | None,
-    stages: list[Any],
     *,
     json: bool,
+    **options: Any,  # noqa: ANN401  # those of search_all
 ) -> None:
     from jina_rag.evaluation.datasets import read_queries
     from jina_rag.evaluation.runner import search_all, write_run
@@ -170,7 +207,7 @@ def _search_many(
 
     asked = read_queries(queries)
     with DocumentIndex.open(index, create=False, files=files, reranker=reranker) as opened:
-        ranking = search_all(opened, asked, k=max(k, 10), stages=stages)
+        ranking = search_all(opened, asked, **options)
     write_run(run, ranking)
     if json:
         output.print_json({"queries": len(asked), "run": str(run)})

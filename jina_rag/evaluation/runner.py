@@ -15,8 +15,9 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.datasets import JudgedFolder, JudgedQuery, PageKey
 from jina_rag.evaluation.measures import DEPTH, mean, measure
 from jina_rag.retrieval.index import DocumentIndex
+from jina_rag.retrieval.ranking.search import GroupBy
 from jina_rag.retrieval.ranking.stages import Stage
-from jina_rag.types import Failure, IngestReport
+from jina_rag.types import Failure, IngestReport, Where
 
 _TOGETHER = 16
 """Questions that are embedded in one batch."""
@@ -110,16 +111,41 @@ def search_all(
     names: Mapping[Path, str] | None = None,
     on_query: Callable[[int, int], None] | None = None,
     k: int = DEPTH,
+    filter: Where | None = None,  # the word users look for
     stages: Sequence[Stage] | None = None,
+    group_by: GroupBy = "page",
+    dedup: bool = False,
+    min_score: float | None = None,
 ) -> dict[str, list[PageKey]]:
     """The best `k` pages for each question; a document is called by `names`, else by its file's stem.
 
     Files with the same bytes follow each other: the index has their pages once, and judgements may name either.
+
+    Args:
+        index: What is asked.
+        queries: Questions.
+        names: File → what judgements call its document.
+        on_query: Called with (done, all) after each batch of questions.
+        k: Hits for each question at most.
+        filter: As `DocumentIndex.search` takes it, and so are the others.
+        stages: In the place of the index's own.
+        group_by: ``"document"`` ranks each document once, by its best page.
+        dedup: Whether pages that show nearly the same are left out after the best of them.
+        min_score: Pages of a lower score are left out.
     """
     run: dict[str, list[PageKey]] = {}
     for start in range(0, len(queries), _TOGETHER):
         some = queries[start : start + _TOGETHER]
-        found = index.search_many([query.query for query in some], k=k, stages=stages, details=False)
+        found = index.search_many(
+            [query.query for query in some],
+            k=k,
+            filter=filter,
+            stages=stages,
+            group_by=group_by,
+            dedup=dedup,
+            min_score=min_score,
+            details=False,
+        )
         for query, hits in zip(some, found, strict=True):
             run[query.qid] = [
                 ((names or {}).get(path.resolve(), PurePosixPath(doc_id).stem), hit.page)

@@ -128,7 +128,13 @@ class LiteEmbedder:
         texts = self._tokens(queries, truncate_dim, max_length, limit, "question")
         for index, tokens in enumerate(texts):
             if not len(tokens.ids):
-                raise InvalidInputError(f"Question {index + 1} of {len(texts)} is empty: ask something in words.")
+                which = f"Question {index + 1} of {len(texts)}"
+                if isinstance(queries[index], str):
+                    raise InvalidInputError(f"{which} is empty: ask something in words.")
+                raise InvalidInputError(
+                    f"{which} has no words that OCR could read, and {self.name!r} sees nothing else: add words, or use a "
+                    "model that looks at pixels."
+                )
         return self._embed(texts, "query", single, multi)
 
     def encode_document(

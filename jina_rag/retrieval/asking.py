@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
@@ -13,6 +13,7 @@ from jina_rag.retrieval.ranking.results import SearchResults
 from jina_rag.retrieval.ranking.search import Asked, GroupBy, Searcher
 from jina_rag.retrieval.ranking.stages import Stage, default_stages
 from jina_rag.retrieval.telling.answers import Answers
+from jina_rag.retrieval.threads import in_thread
 from jina_rag.types import ScoredPage, Where
 
 if TYPE_CHECKING:
@@ -28,12 +29,23 @@ class SearchOptions(TypedDict, total=False):
     k: int
     offset: int
     filter: Where | None
-    stages: Sequence[Stage] | None
+    stages: Stage | Sequence[Stage] | None
     group_by: GroupBy
     dedup: bool
     min_score: float | None
     details: bool
     explain: bool
+
+
+class ContextOptions(TypedDict, total=False):
+    """The keyword arguments of `DocumentIndex.build_context`, for its coroutine."""
+
+    max_images: int
+    max_tokens: int
+    prefer: Literal["page", "region"]
+    count_tokens: Callable[[str], int] | None
+    max_side: int
+    image_format: Literal["jpeg", "png"]
 
 
 class Asking:
@@ -69,7 +81,9 @@ class Asking:
         """The reranker that the index was opened with, loaded when it is first needed; None if there is none."""
         return None if self._reranker is None else self._reranker_of(self._reranker)
 
-    def _reranker_of(self, model: str | Reranker) -> Reranker:
+    def _reranker_of(self, model: str | os.PathLike[str] | Reranker) -> Reranker:
+        if isinstance(model, os.PathLike):
+            model = os.fspath(model)
         if not isinstance(model, str):
             return model
         from jina_rag.models.registry import load_reranker
@@ -102,7 +116,7 @@ class Asking:
         k: int = 5,
         offset: int = 0,
         filter: Where | None = None,  # the word users look for
-        stages: Sequence[Stage] | None = None,
+        stages: Stage | Sequence[Stage] | None = None,
         group_by: GroupBy = "page",
         dedup: bool = False,
         min_score: float | None = None,
@@ -119,7 +133,7 @@ class Asking:
             filter: Conditions that hold before anything is ranked. Key → value, or values of which one must match, or
                 a `Range`: ``path`` (a glob such as ``reports/*.pdf``), ``doc_id``, ``page``, ``has`` (a kind of region
                 on the page: ``"chart"``, ``"table"``, ``"figure"``), or any key of the documents' metadata.
-            stages: `Prefetch`, `Rescore`, `Rerank`, each in the place of the index's own.
+            stages: A `Prefetch`, `Rescore` or `Rerank`, or several, each in the place of the index's own.
             group_by: ``"document"`` returns each document once, with its best page; `ScoredPage.other_pages` has the
                 others that were found.
             dedup: Whether pages that show nearly the same become one hit, with the others in `ScoredPage.similar`.
@@ -153,7 +167,7 @@ class Asking:
         k: int = 5,
         offset: int = 0,
         filter: Where | None = None,
-        stages: Sequence[Stage] | None = None,
+        stages: Stage | Sequence[Stage] | None = None,
         group_by: GroupBy = "page",
         dedup: bool = False,
         min_score: float | None = None,
@@ -184,11 +198,11 @@ class Asking:
 
     async def asearch(self, question: Input, **options: Unpack[SearchOptions]) -> SearchResults:
         """As `search`, in a thread."""
-        return await asyncio.to_thread(self.search, question, **options)
+        return await in_thread("search", self.search, question, **options)
 
     async def asearch_many(self, questions: Sequence[Input], **options: Unpack[SearchOptions]) -> list[SearchResults]:
         """As `search_many`, in a thread."""
-        return await asyncio.to_thread(self.search_many, questions, **options)
+        return await in_thread("search", self.search_many, questions, **options)
 
     # -- explaining ----------------------------------------------------------------------------------------
 
@@ -283,4 +297,14 @@ class Asking:
         method: Literal["gradient", "attention"] | None = None,
     ) -> Explanation:
         """As `explain`, in a thread."""
-        return await asyncio.to_thread(self.explain, question, hit, by=by, method=method)
+        return await in_thread("search", self.explain, question, hit, by=by, method=method)
+
+    async def acite(self, question: Input, hit: ScoredPage) -> Citation:
+        """As `cite`, in a thread."""
+        return await in_thread("search", self.cite, question, hit)
+
+    async def abuild_context(
+        self, question: Input, hits: Sequence[ScoredPage], **options: Unpack[ContextOptions]
+    ) -> Context:
+        """As `build_context`, in a thread."""
+        return await in_thread("search", self.build_context, question, hits, **options)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from jina_rag.retrieval.care import Problem, settle, verify
 from jina_rag.retrieval.handles import Handle, check_model, check_storage, open_handle
 from jina_rag.retrieval.manifest import DocumentRecord
 from jina_rag.retrieval.select import chosen_by_filter, chosen_by_name
+from jina_rag.retrieval.threads import in_thread
 from jina_rag.types import IngestReport, Where
 
 if TYPE_CHECKING:
@@ -220,12 +222,15 @@ class DocumentIndex(Asking):
     ) -> IngestReport:
         """As `ingest`, in a thread. Cancelling it stops the run as Ctrl-C does, and waits for that."""
         stop = options.pop("stop", None) or threading.Event()
-        work = asyncio.ensure_future(asyncio.to_thread(self.ingest, paths, stop=stop, **options))
+        work = asyncio.ensure_future(in_thread("ingest", self.ingest, paths, stop=stop, **options))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             stop.set()
-            await asyncio.wait([work])
+            while not work.done():  # also where it is cancelled again meanwhile
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([work])
+            work.exception()  # it has been looked at
             raise
 
     def plan(

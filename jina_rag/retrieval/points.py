@@ -207,7 +207,7 @@ class PointMaker:
                     text = " ".join([region.caption, *words]).strip()
                     if not text:
                         continue
-                    inputs.append(text)
+                    inputs.append({"text": text})  # said outright: words may look like the address of an image
                 places.append((i, j))
         for (i, j), vector in zip(places, self.encode(inputs), strict=True):
             found[i][j] = vector

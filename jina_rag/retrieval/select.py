@@ -60,8 +60,10 @@ def is_meant(doc_id: str, path: Path, metadata: Mapping[str, Any], where: Where)
         elif key == "doc_id":
             if not stored_matches({schema.DOC_ID: doc_id}, {schema.DOC_ID: value}):
                 return False
-        elif key not in _OF_PAGES and not stored_matches({schema.META: metadata}, {f"{schema.META}.{key}": value}):
-            return False
+        elif key not in _OF_PAGES:
+            name = f"{schema.META}.{key.removeprefix(f'{schema.META}.')}"
+            if not stored_matches({schema.META: metadata}, {name: value}):
+                return False
     return True
 
 

@@ -8,7 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
+
+from jina_rag.errors import ModelError
 from jina_rag.protocols import Input, Reranker
 from jina_rag.retrieval.places import find_place, region_of
 from jina_rag.retrieval.ranking.candidates import Candidate
@@ -16,7 +20,7 @@ from jina_rag.retrieval.ranking.questions import Question
 from jina_rag.retrieval.ranking.stages import Rerank, Shown
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
-from jina_rag.types import Point
+from jina_rag.types import Float32, Point
 
 _FIRST = 2
 """Pages that are judged before anything is known of what a page takes."""
@@ -74,6 +78,7 @@ def rerank(
 
     Raises:
         InvalidInputError: If the reranker cannot take the question.
+        ModelError: If it does not give one number for each document.
     """
     started = clock()
     shows = stage.shows or (("page",) if reranker.reads == "pixels" else ("text",))
@@ -126,17 +131,18 @@ def _items(
     found = []
     for kind in shows:
         if kind == "text" and str(payload.get(schema.TEXT, "")).strip():
-            found.append(_Item(place, kind, str(payload[schema.TEXT]), "text"))
+            # Said outright: a page whose words look like the address of an image is text all the same.
+            found.append(_Item(place, kind, {"text": str(payload[schema.TEXT])}, "text"))
         if kind == "page":
             picture = images.path(payload[schema.IMAGE])
-            if picture.is_file():
+            if _is_picture(picture):
                 found.append(_Item(place, kind, picture, "image"))
         if kind == "region":
             region = None
             if candidate.region is not None:
                 region = region_of(payload, candidate.region.payload.get(schema.BOX), images.folder)
             region = region or find_place(question.multi, payload, images.folder, point.multi).region
-            if region is not None and region.image_path is not None and region.image_path.is_file():
+            if region is not None and region.image_path is not None and _is_picture(region.image_path):
                 found.append(_Item(place, kind, region.image_path, "image"))
     return found
 
@@ -152,24 +158,46 @@ def _scores(
     """Scores of the first items, calibrated and as they were, and how many these are: all unless time runs out."""
     scores: list[float] = []
     raw: list[float] = []
-    done = 0
+    done, last = 0, _FIRST
     while done < len(items):
         count = len(items) - done
         if stage.max_ms is not None:
             spent = clock() - started
             left = stage.max_ms / 1000 - spent
-            # What one item took so far tells how many of them still fit.
-            count = min(count, _FIRST if not done else min(_MOST, int(left / max(spent / done, 1e-9))))
+            # What one item took so far tells how many of them still fit; some take longer, so by small steps.
+            count = min(count, _FIRST if not done else min(_MOST, 2 * last, int(left / max(spent / done, 1e-9))))
             if left <= 0 or count < 1:
                 break
         some = items[done : done + count]
-        found = reranker.score(question.asked, [item.content for item in some])
+        found = _checked(reranker.score(question.asked, [item.content for item in some]), count, reranker)
         raw += found.tolist()
         if stage.calibration is not None:
             found = stage.calibration.apply(found, [item.modality for item in some])
         scores += found.tolist()
-        done += count
+        done, last = done + count, count
     return scores, raw, done
+
+
+def _checked(scores: object, count: int, reranker: Reranker) -> Float32:
+    """What a reranker has given, if that is one number for each item."""
+    found = np.asarray(scores, dtype=np.float32)
+    if found.shape != (count,) or not np.isfinite(found).all():
+        raise ModelError(
+            f"The reranker {reranker.name!r} gave scores of shape {found.shape} for {count} documents, or some that "
+            "are no numbers: it must give one finite number for each, in their order."
+        )
+    return found
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file is there and begins as an image does."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path):
+            return True
+    except (OSError, UnidentifiedImageError):
+        return False
 
 
 def _count(number: int, noun: str) -> str:

@@ -8,7 +8,7 @@ from jina_rag.types import ScoredPage
 
 
 class SearchResults(list[ScoredPage]):
-    """Hits, best first: a list, with what there is to say about the search as a whole.
+    """Hits, best first: a list, with what there is to say about the search as a whole. A slice of it is a plain list.
 
     Attributes:
         question: The words that were asked.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +14,13 @@ from jina_rag.protocols import Embedder, Input, Reranker
 from jina_rag.retrieval.care import Parts
 from jina_rag.retrieval.duplicates.dedup import Folding
 from jina_rag.retrieval.ranking.candidates import Candidate, Candidates
-from jina_rag.retrieval.ranking.filters import conditions_of
+from jina_rag.retrieval.ranking.filters import checked_filter, conditions_of
 from jina_rag.retrieval.ranking.hits import locations, make_hit
 from jina_rag.retrieval.ranking.questions import Question, embed_questions
 from jina_rag.retrieval.ranking.reranking import rerank
 from jina_rag.retrieval.ranking.results import SearchResults
 from jina_rag.retrieval.ranking.stages import Stages
-from jina_rag.retrieval.ranking.steps import steps_of
+from jina_rag.retrieval.ranking.steps import ranks_of, steps_of
 from jina_rag.stores import schema
 from jina_rag.types import Location, Point, ScoredPage, SimilarPage, Where
 
@@ -56,14 +56,20 @@ class Asked:
     explain: bool = False
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise InvalidInputError(f"k is {self.k}; it must be at least 1.")
-        if self.offset < 0:
-            raise InvalidInputError(f"offset is {self.offset}; it counts hits from 0.")
+        if not _is_whole(self.k) or self.k < 1:
+            raise InvalidInputError(f"k is {self.k!r}; it must be a whole number of at least 1.")
+        if not _is_whole(self.offset) or self.offset < 0:
+            raise InvalidInputError(f"offset is {self.offset!r}; it counts hits from 0.")
         if self.group_by not in ("page", "document"):
             raise InvalidInputError(f"group_by is {self.group_by!r}; hits are grouped by 'page' or by 'document'.")
-        if self.min_score is not None and not math.isfinite(self.min_score):
-            raise InvalidInputError(f"min_score is {self.min_score}; it must be a number.")
+        least = self.min_score
+        if least is not None and not (isinstance(least, int | float) and abs(least) < sys.float_info.max):
+            raise InvalidInputError(f"min_score is {least!r}; it must be a number.")
+        object.__setattr__(self, "where", checked_filter(self.where))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass
@@ -93,7 +99,7 @@ class Searcher:
 
     def search(self, questions: Sequence[Input], asked: Asked) -> list[SearchResults]:
         """See `DocumentIndex.search_many`."""
-        conditions = conditions_of(asked.where or {}, self._parts)
+        conditions = conditions_of(checked_filter(asked.where), self._parts)
         started = time.monotonic()
         embedded = self.embed(questions)
         encode = (time.monotonic() - started) * 1000 / max(len(embedded), 1)
@@ -124,18 +130,19 @@ class Searcher:
             exhausted = len(ranked) < need
             if judge is not None and asked.reranker is not None:
                 if reranked is None:
-                    self._fetch(points, [c.page_id for c in ranked[: judge.limit]], asked)
-                    # Pages of documents that are just being replaced are shown to nobody.
-                    ranked = [c for c in ranked if c.page_id not in points or self._where(points[c.page_id], asked)]
+                    ranked = self._visible(ranked, judge.limit, points, asked)
                     done = rerank(question, ranked, points, self._parts.images, asked.reranker(), judge)
                     reranked, notes, complete = done.candidates[: done.judged], done.notes, done.complete
                     timer.lap("rerank")
                 judged = {candidate.page_id for candidate in reranked}
                 ranked = reranked + [c for c in ranked if c.page_id not in judged]
             width = question.multi.shape[1]
-            shown, more = self._shown(ranked, points, asked, reranker=judge is not None, multi_dim=width)
+            # With a reranker, scores from before it are of another kind: what it did not judge has none to compare.
+            scored = "rerank" if judge is not None else "rescore"
+            ended = asked.min_score is not None and not _reaches(ranked, asked.min_score, scored)
+            shown, more = self._shown(ranked, points, asked, scored, multi_dim=width)
             timer.lap("show")
-            if len(shown) >= asked.offset + asked.k or exhausted:
+            if len(shown) >= asked.offset + asked.k or exhausted or ended:
                 break
             need *= 4
         hits = self._hits(shown[asked.offset : asked.offset + asked.k], question, conditions, ranked, asked)
@@ -145,7 +152,7 @@ class Searcher:
     # -- what is shown -------------------------------------------------------------------------------------
 
     def _shown(
-        self, ranked: Sequence[Candidate], points: dict[str, Point], asked: Asked, *, reranker: bool, multi_dim: int
+        self, ranked: Sequence[Candidate], points: dict[str, Point], asked: Asked, scored: str, *, multi_dim: int
     ) -> tuple[list[_Shown], bool]:
         """The hits up to the last that is asked for, and whether there are more."""
         wanted = asked.offset + asked.k
@@ -153,10 +160,8 @@ class Searcher:
         documents: dict[str, _Shown] = {}
         folding = Folding(self._parts.images.folder, multi_dim) if asked.dedup else None
         for candidate, point in self._walk(ranked, points, asked):
-            if asked.min_score is not None and candidate.score < asked.min_score:
-                continue
-            if asked.min_score is not None and reranker and candidate.stage != "rerank":
-                continue  # its score is of another kind
+            if asked.min_score is not None and (candidate.score < asked.min_score or candidate.stage != scored):
+                break  # they are sorted: nothing behind it scores more
             found = self._where(point, asked)
             if not found:
                 continue
@@ -177,6 +182,19 @@ class Searcher:
             documents[candidate.revision] = entry
             shown.append(entry)
         return shown, False
+
+    def _visible(
+        self, ranked: Sequence[Candidate], limit: int, points: dict[str, Point], asked: Asked
+    ) -> list[Candidate]:
+        """The candidates without those, among the first, whose documents are just being replaced: shown to nobody."""
+        visible: list[Candidate] = []
+        for start in range(0, len(ranked), max(limit, 1)):
+            some = ranked[start : start + limit]
+            self._fetch(points, [candidate.page_id for candidate in some], asked)
+            visible += [c for c in some if c.page_id in points and self._where(points[c.page_id], asked)]
+            if len(visible) >= limit:
+                return visible + list(ranked[start + limit :])
+        return visible
 
     def _walk(
         self, ranked: Sequence[Candidate], points: dict[str, Point], asked: Asked
@@ -223,8 +241,14 @@ class Searcher:
             )
         if asked.explain:
             first = self._candidates.first_ranks(question, conditions, asked.stages)
-            hits = [replace(hit, steps=steps_of(hit, first, ranked)) for hit in hits]
+            ranks = ranks_of(ranked)
+            hits = [replace(hit, steps=steps_of(hit, first, ranks)) for hit in hits]
         return hits
+
+
+def _reaches(ranked: Sequence[Candidate], least: float, scored: str) -> bool:
+    """Whether the last of the pages that this stage scored may not be the last with so high a score."""
+    return bool(ranked) and ranked[-1].stage == scored and ranked[-1].score >= least
 
 
 class _Timer:

@@ -8,6 +8,7 @@ What is not given is as it suits the index's embedder. `Prefetch` stands in `jin
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -29,7 +30,7 @@ class Rescore:
 
     Attributes:
         limit: Pages that are compared with each other, best first by MaxSim; what comes further down follows in groups
-            of as many, each ranked by itself. So a longer list begins with the shorter one.
+            of as many, each ranked by itself and none above the group before. So a longer list begins with the shorter.
         hubness: Share of a page's mean score for general questions that is taken off; None for the embedder's own. See
             `jina_rag.retrieval.hubness`.
         identifiers: What a page gains that has an identifier of the question (a part number, an error code, a
@@ -67,12 +68,13 @@ class Rerank:
         shows: What the reranker is shown of each page; a page's score is that of its best part. None for what suits the
             reranker: the screenshot for one that looks at pixels, the words for one that reads.
         max_images: Images that are judged at most.
-        max_ms: Milliseconds after which no further page is begun. What a page takes is learned on the way.
+        max_ms: Milliseconds after which nothing is begun. Two pages are judged first, which tell what a page takes;
+            what is begun is finished, so pages that take longer than those before overrun it.
         calibration: Makes scores of images and of texts comparable; None takes them as they are. See
             `jina_rag.retrieval.ranking.calibration`.
     """
 
-    model: str | Reranker | None = None
+    model: str | os.PathLike[str] | Reranker | None = None
     limit: int = 20
     shows: tuple[Shown, ...] | None = None
     max_images: int | None = None
@@ -80,11 +82,17 @@ class Rerank:
     calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.model, os.PathLike):
+            object.__setattr__(self, "model", os.fspath(self.model))
+        if not (self.model is None or isinstance(self.model, str) or hasattr(self.model, "score")):
+            raise InvalidInputError(f"Rerank.model is {self.model!r}; it is a reranker, or the name or folder of one.")
         _whole("Rerank.limit", self.limit, 0)
         if self.max_images is not None:
             _whole("Rerank.max_images", self.max_images, 0)
         if self.max_ms is not None:
             _number("Rerank.max_ms", self.max_ms)
+        if self.shows is not None:
+            object.__setattr__(self, "shows", tuple(self.shows))
         if self.shows is not None and (not self.shows or not set(self.shows) <= set(get_args(Shown))):
             raise InvalidInputError(f"Rerank.shows is {self.shows!r}; it is some of 'page', 'region', 'text'.")
 
@@ -109,13 +117,15 @@ class Stages:
     rescore: Rescore = field(default_factory=Rescore)
     rerank: Rerank | None = None
 
-    def but(self, stages: Sequence[Stage] | None) -> Stages:
+    def but(self, stages: Stage | Sequence[Stage] | None) -> Stages:
         """These stages, with the given ones in the place of those of their kind.
 
         Raises:
             InvalidInputError: If something is no stage, or there are two of a kind.
         """
         found: dict[str, Any] = {}
+        if isinstance(stages, Prefetch | Rescore | Rerank):
+            stages = [stages]
         for stage in stages or ():
             name = next((name for name, kind in _NAMED.items() if isinstance(stage, kind)), None)
             if name is None:

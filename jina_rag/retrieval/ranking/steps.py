@@ -15,15 +15,27 @@ _NOTES = {
 _SKIPPED = "it picked nothing: in an index of this size every page is scored"
 
 
+def ranks_of(ranked: Sequence[Candidate]) -> dict[str, dict[str, int]]:
+    """Stage → page id → rank from 1, of the stages that put all their pages in an order."""
+    found: dict[str, dict[str, int]] = {}
+    for stage in ("maxsim", "rescore", "rerank"):
+        scored = [candidate for candidate in ranked if stage in candidate.scores]
+        # Stable: pages of equal scores are ranked as they stand.
+        scored.sort(key=lambda candidate: -candidate.scores[stage])
+        found[stage] = {candidate.page_id: rank for rank, candidate in enumerate(scored, start=1)}
+    found["region"] = {candidate.page_id: 0 for candidate in ranked if candidate.region is not None}
+    return found
+
+
 def steps_of(
-    hit: ScoredPage, first: Mapping[str, Mapping[str, tuple[int, float]]], ranked: Sequence[Candidate]
+    hit: ScoredPage, first: Mapping[str, Mapping[str, tuple[int, float]]], ranks: Mapping[str, Mapping[str, int]]
 ) -> tuple[Step, ...]:
     """The steps of one hit, in order.
 
     Args:
         hit: With the scores of its stages.
         first: Vector of the first stage → page id → (rank, score); empty where every page was scored.
-        ranked: All candidates in their last order.
+        ranks: From `ranks_of`.
     """
     steps = []
     for name in ("dense", "lexical"):
@@ -36,19 +48,11 @@ def steps_of(
     for name in ("maxsim", "rescore", "rerank"):
         if name not in hit.scores:
             continue
-        note = ""
-        if name == "maxsim" and any(c.region is not None for c in ranked if c.page_id == hit.page_id):
-            note = "some by one of their regions"
+        note = "some by one of their regions" if name == "maxsim" and hit.page_id in ranks["region"] else ""
         if name == "rerank":
             shown = [key.partition(":")[2] for key in hit.scores if key.startswith("rerank:")]
             note = f"some judged by their {shown[0]}" if shown else ""
-        steps.append(Step(name, _rank(hit, ranked, name), hit.scores[name], note))
+        steps.append(Step(name, ranks[name].get(hit.page_id), hit.scores[name], note))
         if name == "maxsim":
             steps += [Step(key, None, hit.scores[key], _NOTES[key]) for key in _NOTES if key in hit.scores]
     return tuple(steps)
-
-
-def _rank(hit: ScoredPage, ranked: Sequence[Candidate], stage: str) -> int:
-    """The rank by one stage's scores, among those that it scored."""
-    mine = hit.scores[stage]
-    return 1 + sum(candidate.scores[stage] > mine for candidate in ranked if stage in candidate.scores)

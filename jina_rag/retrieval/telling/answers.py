@@ -78,12 +78,16 @@ class Answers:
         return build_context(hits, question=words_in(question), text_of=lambda hit: texts[hit.page_id], **options)
 
     def _point(self, hit: ScoredPage, *, vectors: bool) -> Point:
-        record = self._parts.manifest.document(hit.doc_id)
-        point_id = schema.point_id(record.sha256, hit.page) if record is not None else hit.page_id
-        known = record or not self._parts.manifest.documents()
-        found = self._parts.store.fetch([point_id], vectors=vectors) if point_id and known else []
+        point_id = hit.page_id
+        if not point_id:  # made by hand, or by another version
+            record = self._parts.manifest.document(hit.doc_id)
+            point_id = schema.point_id(record.sha256, hit.page) if record is not None else ""
+        # By its content: a page of the same number in a file that was replaced is another page.
+        found = self._parts.store.fetch([point_id], vectors=vectors) if point_id else []
         if not found:
-            raise IndexStateError(f"{hit.doc_id}, page {hit.page} is not in this index: search again.")
+            raise IndexStateError(
+                f"{hit.doc_id}, page {hit.page} is not in this index any more (removed or replaced): search again."
+            )
         return found[0]
 
     def _explanation(self, question: Question, point: Point) -> Explanation:
