@@ -275,6 +275,11 @@ def test_an_empty_question_is_refused(lite, empty):
         lite.encode_query(["river", empty])
 
 
+def test_a_picture_without_words_is_no_question(lite):
+    with pytest.raises(InvalidInputError, match="no words that OCR could read"):
+        lite.encode_query([Image.new("RGB", (64, 64), "white")])
+
+
 def test_odd_texts_do_no_harm(embedder):
     odd = [
         "\x00",

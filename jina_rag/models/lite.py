@@ -132,8 +132,8 @@ class LiteEmbedder:
                 if isinstance(queries[index], str):
                     raise InvalidInputError(f"{which} is empty: ask something in words.")
                 raise InvalidInputError(
-                    f"{which} has no words that OCR could read, and {self.name!r} sees nothing else: add words, or use a "
-                    "model that looks at pixels."
+                    f"{which} has no words that OCR could read, and {self.name!r} sees nothing else: add words, or use "
+                    "a model that looks at pixels."
                 )
         return self._embed(texts, "query", single, multi)
 
