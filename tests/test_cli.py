@@ -502,6 +502,11 @@ def test_many_questions(cli, shared, tmp_path):
     queries.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n", encoding="utf-8")
     result = cli("search", "-i", shared / "kb", "--queries", queries, "--run", run, "--json")
     assert (result.code, result.json) == (0, {"queries": 2, "run": str(run)})
+    hurried = ("search", "-i", shared / "kb", "--queries", queries, "--run", run, "--reranker", "lite", "--max-ms", "0")
+    notes = cli(*hurried, "--json").json["notes"]
+    assert len(notes) == 2
+    assert all("max_ms=0" in note for said in notes.values() for note in said)
+    assert cli(*hurried).err.count("max_ms=0") == 2
     written = [json.loads(line) for line in run.read_text("utf-8").splitlines()]
     assert [line["qid"] for line in written] == ["a", "ü"]
     assert written[0]["ranking"][0] == ["animals", 2]

@@ -207,11 +207,15 @@ def _search_many(
 
     asked = read_queries(queries)
     with DocumentIndex.open(index, create=False, files=files, reranker=reranker) as opened:
-        ranking = search_all(opened, asked, **options)
+        notes: dict[str, list[str]] = {}
+        ranking = search_all(opened, asked, on_note=lambda qid, note: notes.setdefault(qid, []).append(note), **options)
     write_run(run, ranking)
     if json:
-        output.print_json({"queries": len(asked), "run": str(run)})
-    else:
-        output.consoles()[1].print(
-            f"Asked {output.count(len(asked), 'question')}; the rankings are in {output.shown(run)}."
-        )
+        output.print_json({"queries": len(asked), "run": str(run), **({"notes": notes} if notes else {})})
+        return
+    _, err = output.consoles()
+    err.print(f"Asked {output.count(len(asked), 'question')}; the rankings are in {output.shown(run)}.")
+    for qid, said in list(notes.items())[:5]:
+        err.print(f"[yellow]Note:[/] {output.shown(qid)}: {output.shown(' '.join(said))}", soft_wrap=True)
+    if len(notes) > 5:
+        err.print(f"… and notes on {len(notes) - 5} more questions; --json has all.")

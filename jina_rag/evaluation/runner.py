@@ -116,6 +116,7 @@ def search_all(
     group_by: GroupBy = "page",
     dedup: bool = False,
     min_score: float | None = None,
+    on_note: Callable[[str, str], None] | None = None,
 ) -> dict[str, list[PageKey]]:
     """The best `k` pages for each question; a document is called by `names`, else by its file's stem.
 
@@ -132,6 +133,7 @@ def search_all(
         group_by: ``"document"`` ranks each document once, by its best page.
         dedup: Whether pages that show nearly the same are left out after the best of them.
         min_score: Pages of a lower score are left out.
+        on_note: Called with (qid, note) for what was not done as asked.
     """
     run: dict[str, list[PageKey]] = {}
     for start in range(0, len(queries), _TOGETHER):
@@ -147,6 +149,9 @@ def search_all(
             details=False,
         )
         for query, hits in zip(some, found, strict=True):
+            if on_note:
+                for note in hits.notes:
+                    on_note(query.qid, note)
             run[query.qid] = [
                 ((names or {}).get(path.resolve(), PurePosixPath(doc_id).stem), hit.page)
                 for hit in hits
