@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -82,6 +83,18 @@ def test_a_context_has_pictures_sources_and_words_as_data(kb):
     cut = kb.build_context("whales sing", hits, max_images=1, prefer="region")
     with Image.open(BytesIO(cut.images[0].data)) as image:
         assert image.size[1] < whole[1], "the cited place and not the page"
+
+
+def test_each_page_has_its_own_words_also_without_an_id(kb):
+    hits = kb.search("whales sing", k=4)
+    by_hand = [replace(hit, page_id="") for hit in hits]
+    context = kb.build_context("whales sing", [*by_hand, hits[0]], max_images=0)
+    parts = context.text.split("\n[")[1:]
+    for hit, part in zip(hits, parts, strict=False):
+        assert " ".join(word for word in hit.snippet.replace("…", "").split()[:4]) in part
+    assert kb.build_context("whales sing", by_hand, prefer="region").images == (
+        kb.build_context("whales sing", hits, prefer="region").images
+    )
 
 
 def test_explanations_name_the_words_of_the_question(kb):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from jina_rag.compression import decode_assignment
@@ -55,27 +56,46 @@ class Answers:
 
     def cite(self, question: Input, hits: Sequence[ScoredPage]) -> list[Citation]:
         """The place of each page to quote, with the words in it."""
+        return self._cited(question, hits, [self._point(hit, vectors=True) for hit in hits])
+
+    def context(
+        self,
+        question: Input,
+        hits: Sequence[ScoredPage],
+        *,
+        cited: bool,
+        **options: Any,  # noqa: ANN401  # those of build_context
+    ) -> Context:
+        """What a chat model is given; `options` are those of `build_context`."""
+        from jina_rag.retrieval.telling.context import build_context
+
+        points = [self._point(hit, vectors=cited) for hit in hits]
+        # By their place in the list: two hits may be of one page, and hits made by hand have no id.
+        hits = [replace(hit, page_id=f"{number}") for number, hit in enumerate(hits)]
+        if cited:
+            places = self._cited(question, hits, points)
+            options["citation_of"] = lambda hit: places[int(hit.page_id)]
+        return build_context(
+            hits,
+            question=words_in(question),
+            text_of=lambda hit: str(points[int(hit.page_id)].payload.get(schema.TEXT, "")),
+            **options,
+        )
+
+    def _cited(self, question: Input, hits: Sequence[ScoredPage], points: Sequence[Point]) -> list[Citation]:
         from jina_rag.retrieval.telling.citations import cite
 
         [embedded] = self._embed([question])
         images = self._parts.images.folder
-        cited = []
-        for hit in hits:
-            point = self._point(hit, vectors=True)
-            explanation = self._explanation(embedded, point)
-            words, regions = words_of(point.payload), regions_of(point.payload, images)
-            cited.append(cite(hit, explanation, words=words, regions=regions))
-        return cited
-
-    def context(self, question: Input, hits: Sequence[ScoredPage], *, cited: bool, **options: Any) -> Context:  # noqa: ANN401
-        """What a chat model is given; `options` are those of `build_context`."""
-        from jina_rag.retrieval.telling.context import build_context
-
-        texts = {hit.page_id: str(self._point(hit, vectors=False).payload.get(schema.TEXT, "")) for hit in hits}
-        if cited:
-            places = {hit.page_id: place for hit, place in zip(hits, self.cite(question, hits), strict=True)}
-            options["citation_of"] = lambda hit: places[hit.page_id]
-        return build_context(hits, question=words_in(question), text_of=lambda hit: texts[hit.page_id], **options)
+        return [
+            cite(
+                hit,
+                self._explanation(embedded, point),
+                words=words_of(point.payload),
+                regions=regions_of(point.payload, images),
+            )
+            for hit, point in zip(hits, points, strict=True)
+        ]
 
     def _point(self, hit: ScoredPage, *, vectors: bool) -> Point:
         point_id = hit.page_id
