@@ -38,7 +38,7 @@ def variants(base: Rescore, embedder: str, rerank: bool) -> dict[str, list]:
         "hubness 0.25": [rescore(hubness=0.25)],
         "hubness 0.75": [rescore(hubness=0.75)],
         "no identifiers": [rescore(identifiers=0.0)],
-        "identifiers 0.6": [rescore(identifiers=0.6)],
+        "identifiers 1": [rescore(identifiers=1.0)],
         "no dense": [rescore(dense=0.0)],
         "dense 0.2": [rescore(dense=0.2)],
         "dense 0.3": [rescore(dense=0.3)],

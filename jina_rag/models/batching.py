@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from typing import Generic, TypeVar
 
 import torch
@@ -47,6 +48,16 @@ def fill_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     return batches
 
 
+def check_budget(batch_tokens: int | None) -> None:
+    """Refuse a budget that nothing fits into.
+
+    Raises:
+        InvalidInputError: If it is below 1.
+    """
+    if batch_tokens is not None and batch_tokens < 1:
+        raise InvalidInputError(f"batch_tokens must be at least 1, got {batch_tokens}.")
+
+
 class BatchRunner(Generic[Prepared, Result]):
     """Runs inputs of known lengths through a model.
 
@@ -54,22 +65,17 @@ class BatchRunner(Generic[Prepared, Result]):
         batch_tokens: The budget; it shrinks when the device runs out of memory.
     """
 
-    def __init__(
-        self, device: torch.device, batch_tokens: int, *, name: str, relieve: Callable[[], bool] | None = None
-    ) -> None:
+    def __init__(self, device: torch.device, batch_tokens: int, *, name: str) -> None:
         """Nothing run yet.
 
         Args:
             device: Where the model is.
             batch_tokens: The budget to begin with.
             name: Of the model, for messages.
-            relieve: Frees memory that could be done without, and says whether there was any; a batch that did not
-                fit is then tried again before it is halved.
         """
         self._device = device
         self.batch_tokens = batch_tokens
         self._name = name
-        self._relieve = relieve
         self._warned = False
 
     def run(
@@ -79,23 +85,28 @@ class BatchRunner(Generic[Prepared, Result]):
         compute: Callable[[Prepared], Sequence[Result]],
         *,
         batch_tokens: int | None = None,
+        relieve: Callable[[], bool] | None = None,
+        sizes: Sequence[int] | None = None,
     ) -> list[Result]:
         """Results in the order of the inputs.
 
         Args:
-            lengths: Tokens of each input.
+            lengths: What each input costs, in tokens.
             prepare: From indices to what the device needs; runs in a second thread, one batch ahead.
             compute: The device's work, one result for each index.
             batch_tokens: Budget of this call; None for the runner's.
+            relieve: Frees memory that could be done without, and says whether there was any; a batch that did not
+                fit is then tried once more before it is halved.
+            sizes: Tokens of each input, for messages; None for `lengths`.
 
         Raises:
             ModelError: If a single input does not fit into memory.
             InvalidInputError: If the budget is below 1.
         """
-        if batch_tokens is not None and batch_tokens < 1:
-            raise InvalidInputError(f"batch_tokens must be at least 1, got {batch_tokens}.")
+        check_budget(batch_tokens)
         budget = batch_tokens or self.batch_tokens
         results: dict[int, Result] = {}
+        relieved = False
         batches = fill_batches(lengths, budget)
         batches.reverse()  # the next one is at the end
         with ThreadPoolExecutor(1, thread_name_prefix="jina-rag-prepare") as ahead:
@@ -109,30 +120,34 @@ class BatchRunner(Generic[Prepared, Result]):
                     if not is_out_of_memory(exc):
                         raise
                     del prepared
-                    relieved = self._relieve is not None and self._relieve()
-                    budget = budget if relieved else self._shrunk(batch, lengths, exc)
+                    if waiting is not None and not waiting.cancel():
+                        wait_for([waiting])  # it may bring back what is to be freed
+                    waiting = None
+                    # Once for each batch: what was freed may come back, and would be freed again without end.
+                    relieved = not relieved and relieve is not None and relieve()
+                    if not relieved:
+                        budget = self._shrunk(batch, lengths, sizes or lengths, exc)
                 else:
+                    relieved = False
                     results.update(zip(batch, computed, strict=True))
                     continue
                 # Behind `except`, because the error holds what was computed so far.
                 release_memory(self._device)
-                if waiting is not None:
-                    waiting.cancel()
                 left = [*batch, *(index for other in batches for index in other)]
                 groups = fill_batches([lengths[index] for index in left], budget)
                 batches = [[left[i] for i in group] for group in reversed(groups)]
                 waiting = ahead.submit(prepare, batches[-1])
         return [results[index] for index in range(len(lengths))]
 
-    def _shrunk(self, batch: Sequence[int], lengths: Sequence[int], exc: BaseException) -> int:
+    def _shrunk(self, batch: Sequence[int], lengths: Sequence[int], sizes: Sequence[int], exc: BaseException) -> int:
         """The budget after a batch that did not fit: half of what that one cost."""
-        longest = max(lengths[index] for index in batch)
+        longest = max(sizes[index] for index in batch)
         if len(batch) == 1:
             raise ModelError(
                 f"An input of {longest} tokens does not fit into the memory of {self._device} with {self._name}: lower "
                 "max_length or max_pixels, load with dtype='bfloat16', or use a device with more memory."
             ) from exc
-        budget = max(1, longest * len(batch) // 2)
+        budget = max(1, max(lengths[index] for index in batch) * len(batch) // 2)
         self.batch_tokens = min(self.batch_tokens, budget)
         if not self._warned:
             self._warned = True
@@ -141,6 +156,6 @@ class BatchRunner(Generic[Prepared, Result]):
                 self._name,
                 self._device,
                 longest * len(batch),
-                budget,
+                longest * len(batch) // 2,
             )
         return budget

@@ -23,7 +23,7 @@ from torch import nn
 from jina_rag.errors import InvalidInputError
 from jina_rag.models.batching import BatchRunner
 from jina_rag.models.checkpoints import Checkpoint, FromCheckpoint
-from jina_rag.models.devices import Placement
+from jina_rag.models.devices import Placement, own_precision
 from jina_rag.models.inputs import listed, text_of
 from jina_rag.models.outputs import check_vectors
 from jina_rag.models.text_tokens import TextTokenizer
@@ -283,7 +283,7 @@ class ColbertV2(FromCheckpoint):
         device = self.placement.device
         mask = None if attended.all() else torch.from_numpy(attended).to(device)
         module: Any = self._module
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode(), own_precision(device):
             hidden = module.roberta(torch.from_numpy(ids).to(device), mask)
             rows = module.linear(hidden)[..., :dim].float()
             vectors = nn.functional.normalize(rows, dim=-1).cpu().numpy()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from jina_rag.errors import InvalidInputError
 
-_DTYPES = {
+DTYPES = {
     "float32": torch.float32,
     "fp32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -19,9 +21,11 @@ _DTYPES = {
     "float16": torch.float16,
     "fp16": torch.float16,
 }
+"""Number formats by the names that callers may use."""
 _BF16_GAIN = 1.25
 """How much faster bfloat16 has to multiply before a CPU uses it: it costs accuracy."""
 _MEMORY_SHARE = 0.7
+_PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,9 @@ def place(device: str, dtype: str, *, weight_bytes: int = 0, stored: torch.dtype
     where = _device(device)
     _settle()
     if dtype != "auto":
-        if dtype not in _DTYPES:
-            raise InvalidInputError(f"dtype is one of auto, {', '.join(_DTYPES)}; got {dtype!r}.")
-        return Placement(where, _DTYPES[dtype], _batch_tokens(where))
+        if dtype not in DTYPES:
+            raise InvalidInputError(f"dtype is one of auto, {', '.join(DTYPES)}; got {dtype!r}.")
+        return Placement(where, DTYPES[dtype], _batch_tokens(where))
     return Placement(where, _auto_dtype(where, weight_bytes, stored), _batch_tokens(where))
 
 
@@ -80,19 +84,58 @@ def is_out_of_memory(exc: BaseException) -> bool:
     )
 
 
+def own_precision(device: torch.device) -> torch.autocast:
+    """A model's own number format, whatever `torch.autocast` its caller is in: kept keys must not depend on callers."""
+    return torch.autocast(device.type, enabled=False)
+
+
 def available_memory() -> int:
-    """Bytes of main memory that can be used without swapping, or a guess of half of all."""
+    """Bytes of main memory that can be used without swapping, or a guess of half of all; containers' limits count."""
+    free = _numbers(_PROC / "meminfo").get("MemAvailable:")
+    if free is not None:
+        return max(0, min([free * 1024, *_left_in_groups()]))
     try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (AttributeError, ValueError, OSError):  # Windows
-        return 8 * 1024**3
+        free = 8 * 1024**3
+    return free
+
+
+def _left_in_groups() -> Iterator[int]:
+    """What is left to the control groups that this process is in, those of version 2 and of version 1."""
+    for line in _text(_PROC / "self" / "cgroup").splitlines():
+        _, kinds, path = line.split(":", 2) if line.count(":") > 1 else ("", "-", "")
+        if not kinds:
+            root, limit, used, cached = _GROUPS, "memory.max", "memory.current", ("inactive_file", "active_file")
+        elif "memory" in kinds.split(","):
+            root, limit, used = _GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cached = ("total_inactive_file", "total_active_file")
+        else:
+            continue
+        # Each group is bounded by those above it. In a container the path may be the one outside, and is not there.
+        own = root / path.strip("/")
+        for folder in (own, *own.parents):
+            if not folder.is_relative_to(root):
+                break
+            bounds = _text(folder / limit).strip(), _text(folder / used).strip()
+            if all(bound.isdigit() for bound in bounds):
+                # The cache of files counts as used, but makes room; without this, checkpoints would fill it.
+                files = _numbers(folder / "memory.stat")
+                yield int(bounds[0]) - int(bounds[1]) + sum(files.get(name, 0) for name in cached)
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """The numbers of a file of lines that begin with a name and a number; none if it does not exist."""
+    fields = (line.split() for line in _text(path).splitlines())
+    return {field[0]: int(field[1]) for field in fields if len(field) > 1 and field[1].isdigit()}
+
+
+def _text(path: Path) -> str:
+    """A file of the kernel; empty where there is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def free_memory(device: torch.device) -> int:

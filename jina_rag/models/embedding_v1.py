@@ -19,7 +19,7 @@ import torch
 from jina_rag.errors import CheckpointError, InvalidInputError
 from jina_rag.models.batching import BatchRunner
 from jina_rag.models.checkpoints import Checkpoint, FromCheckpoint
-from jina_rag.models.devices import Placement
+from jina_rag.models.devices import Placement, own_precision
 from jina_rag.models.inputs import listed, text_of
 from jina_rag.models.outputs import check_vectors
 from jina_rag.models.text_tokens import TextTokenizer
@@ -202,7 +202,7 @@ class EmbeddingV1(FromCheckpoint):
             mask[row, : len(ids)] = 1
         device = self.placement.device
         attended = torch.from_numpy(mask).to(device)
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode(), own_precision(device):
             hidden = self._module(input_ids=torch.from_numpy(padded).to(device), attention_mask=attended)
             weights = attended / attended.sum(dim=1, keepdim=True)
             states = hidden.last_hidden_state.float()

@@ -21,7 +21,7 @@ from jina_rag.errors import CheckpointError, InvalidInputError
 from jina_rag.models.adapters import activate, add_adapters, merge_adapter
 from jina_rag.models.batching import BatchRunner
 from jina_rag.models.checkpoints import Checkpoint, FromCheckpoint
-from jina_rag.models.devices import Placement
+from jina_rag.models.devices import Placement, own_precision
 from jina_rag.models.image_patches import ImagePatcher
 from jina_rag.models.inputs import listed, parts_of
 from jina_rag.models.outputs import check_vectors
@@ -309,7 +309,7 @@ class EmbeddingsV4(FromCheckpoint):
         multi: bool,
         dim: int | None,
     ) -> list[_Vectors]:
-        with self._model.lock, torch.inference_mode():
+        with self._model.lock, torch.inference_mode(), own_precision(self.placement.device):
             if self._active != task:
                 activate(self._model.module, task)
                 self._active = task

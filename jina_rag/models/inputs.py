@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from jina_rag.errors import InvalidInputError
@@ -80,6 +80,25 @@ def listed(inputs: Sequence[Input], what: str) -> list[Input]:
     if isinstance(inputs, str | bytes | Mapping | Page) or not isinstance(inputs, Sequence):
         raise InvalidInputError(f"Pass a list of {what}, not a single {type(inputs).__name__}.")
     return list(inputs)
+
+
+def listed_pairs(pairs: Iterable[tuple[Input, Input]]) -> list[tuple[Input, Input]]:
+    """The pairs as a list of tuples, each taken out once, so that lazy ones and iterators do.
+
+    Raises:
+        InvalidInputError: If it is a single input instead, or a pair is not two inputs.
+    """
+    if isinstance(pairs, str | bytes | Mapping | Page) or not isinstance(pairs, Iterable):
+        raise InvalidInputError(f"Pass a list of pairs (question, document), not a single {type(pairs).__name__}.")
+    found: list[tuple[Input, Input]] = []
+    for number, pair in enumerate(pairs, start=1):
+        if isinstance(pair, str | bytes) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise InvalidInputError(
+                f"Pair {number} is not two inputs, (question, document): got {type(pair).__name__}."
+            )
+        query, document = pair
+        found.append((query, document))
+    return found
 
 
 def _single(entry: object) -> Input:

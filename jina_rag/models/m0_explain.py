@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from jina_rag.errors import InvalidInputError, ModelError
-from jina_rag.models.devices import is_out_of_memory, release_memory
+from jina_rag.models.devices import is_out_of_memory, own_precision, release_memory
 from jina_rag.models.qwen_vl import Batch, QwenVL
 from jina_rag.models.vl_prompts import Prompt, grid_of
 from jina_rag.types import Attribution, Float32
@@ -76,7 +76,7 @@ def attribute(
 
     try:
         # A caller's own inference mode would leave nothing to differentiate.
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), own_precision(model.placement.device):
             weights, raw = model.seat.roomy(read)(model.prepare([prompt]))
     except (RuntimeError, MemoryError) as exc:
         if not is_out_of_memory(exc):

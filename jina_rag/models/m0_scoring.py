@@ -8,14 +8,15 @@ way; all other pairs cost the question's tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
-from jina_rag.models.batching import BatchRunner
+from jina_rag.models.batching import BatchRunner, check_budget
+from jina_rag.models.devices import DTYPES, own_precision
 from jina_rag.models.document_keys import DocumentKeys
 from jina_rag.models.kept_keys import Following, Keeping, Kept, Keys, Like, PrefixMemory, memory_for
 from jina_rag.models.page_memory import PageMemory
@@ -30,9 +31,6 @@ _SLACK = 8
 """Tokens that may be computed again rather than the whole document: where it meets the question, pieces may differ."""
 _PER_TOKEN = 32
 """Known tokens that cost as much as one that goes through the model."""
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-Prepared = TypeVar("Prepared")
-Score = TypeVar("Score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ class PairScorer:
         heads = int(config.num_attention_heads)
         width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
         self._like = Like(heads, place.dtype, place.device)
-        self._dtype = place.dtype if settings is None or settings.dtype is None else _DTYPES[settings.dtype]
+        self._dtype = place.dtype if settings is None or settings.dtype is None else DTYPES[settings.dtype]
         self._token_bytes = (
             int(config.num_hidden_layers) * 2 * int(config.num_key_value_heads) * width * self._dtype.itemsize
         )
@@ -82,9 +80,9 @@ class PairScorer:
         if settings is not None and model.keeps_keys:
             self.memory = memory_for(settings, place.device)
             model.seat.on_leave(self.memory.leave_device)
-        self._runner: BatchRunner[Any, Any] = BatchRunner(
-            place.device, place.batch_tokens, name=name, relieve=self._relieve
-        )
+        # A budget each: what a batch of questions takes beside known documents says nothing of whole prompts.
+        self._reader: BatchRunner[Any, float] = BatchRunner(place.device, place.batch_tokens, name=name)
+        self._follower: BatchRunner[Any, float | None] = BatchRunner(place.device, place.batch_tokens, name=name)
 
     def _relieve(self) -> bool:
         """Free the device's memory of what is kept there; whether there was anything."""
@@ -125,7 +123,13 @@ class PairScorer:
         return asked
 
     def scores(self, asked: Sequence[Asked], batch_tokens: int | None = None) -> list[float]:
-        """Raw scores in the order of the pairs; call it while the weights are on their device."""
+        """Raw scores in the order of the pairs; call it while the weights are on their device.
+
+        Raises:
+            InvalidInputError: If the budget is below 1.
+            ModelError: If a single pair does not fit into memory.
+        """
+        check_budget(batch_tokens)
         found: dict[int, float] = {}
         waiting = list(range(len(asked)))
         while waiting:
@@ -194,7 +198,9 @@ class PairScorer:
                         memory.count(misses=1)
             return scores
 
-        return self._run([len(pair.prompt) for pair in pairs], prepare, compute, batch_tokens)
+        lengths = [len(pair.prompt) for pair in pairs]
+        roomy = self._model.seat.roomy(compute)
+        return self._reader.run(lengths, prepare, roomy, batch_tokens=batch_tokens, relieve=self._relieve)
 
     def _kept_tokens(self, pair: Asked) -> int:
         """How many tokens of a pair are kept, now that its pictures are decoded: none if a file changed meanwhile."""
@@ -206,12 +212,18 @@ class PairScorer:
         """Score pairs by what is kept of their documents; None for those whose document has left meanwhile."""
         memory = self.memory
         assert memory is not None
+        crowded = False
+
+        def relieve() -> bool:
+            nonlocal crowded
+            crowded = True  # from now on documents are read from where they are
+            return self._relieve()
 
         def prepare(places: Sequence[int]) -> _Known:
             known = _Known(len(places))
             for row, place in enumerate(places):
                 pair = pairs[place]
-                kept = memory.get(pair.key)
+                kept = memory.get(pair.key, bring=not crowded)
                 if kept is not None and _serves(kept, pair):
                     known.add(row, pair.prompt, kept, min(kept.tokens, pair.shared))
             if known.rows:
@@ -229,25 +241,21 @@ class PairScorer:
             return scores
 
         costs = [len(pair.prompt) - pair.shared + pair.shared // _PER_TOKEN for pair in pairs]
-        return self._run(costs, prepare, compute, batch_tokens)
+        return self._follower.run(
+            costs,
+            prepare,
+            self._model.seat.roomy(compute),
+            batch_tokens=batch_tokens,
+            relieve=relieve,
+            sizes=[len(pair.prompt) for pair in pairs],
+        )
 
     def _forward(self, batch: Batch, keys: Keys | None) -> list[float]:
-        with self._model.lock, torch.inference_mode():
+        with self._model.lock, torch.inference_mode(), own_precision(self._like.device):
             hidden = self._model.hidden(batch, keys)
             last = torch.tensor(batch.lengths, device=hidden.device) - 1
             scores: list[float] = self._head(hidden[torch.arange(len(last), device=hidden.device), last])[:, 0].tolist()
             return scores
-
-    def _run(
-        self,
-        costs: Sequence[int],
-        prepare: Callable[[Sequence[int]], Prepared],
-        compute: Callable[[Prepared], Sequence[Score]],
-        batch_tokens: int | None,
-    ) -> list[Score]:
-        run: Any = self._runner.run  # one budget for both kinds of batches
-        scores: list[Score] = run(costs, prepare, self._model.seat.roomy(compute), batch_tokens=batch_tokens)
-        return scores
 
 
 class _Known:

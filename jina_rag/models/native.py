@@ -41,7 +41,7 @@ def native_embedder(
         raise InvalidInputError(f"{checkpoint.name} has one task, 'retrieval', got {task!r}.")
     require_packages()
     placement = placement_of(checkpoint, device, dtype)
-    with _loading, _room_for(checkpoint, placement):
+    with _loading, _room_for(checkpoint, placement), _plain_tensors():
         if checkpoint.family == "v4":
             from jina_rag.models.embeddings_v4 import EmbeddingsV4
             from jina_rag.models.pictures import Opening
@@ -97,7 +97,7 @@ def native_reranker(
     memory = (PageMemory() if page_memory else None) if isinstance(page_memory, bool) else page_memory
     require_packages()
     placement = placement_of(checkpoint, device, dtype)
-    with _loading, _room_for(checkpoint, placement):
+    with _loading, _room_for(checkpoint, placement), _plain_tensors():
         from jina_rag.models.pictures import Opening
         from jina_rag.models.reranker_m0 import RerankerM0
 
@@ -119,6 +119,13 @@ def placement_of(checkpoint: Checkpoint, device: str, dtype: str) -> Placement:
 
     with WeightFiles(checkpoint.weights) as files:
         return place(device, dtype, weight_bytes=files.total_bytes(), stored=files.stored_dtype())
+
+
+def _plain_tensors() -> AbstractContextManager[None]:
+    """Outside a caller's inference mode: a tensor made in there could never be part of a gradient, nor be moved."""
+    import torch
+
+    return torch.inference_mode(False)
 
 
 def _room_for(checkpoint: Checkpoint, placement: Placement) -> AbstractContextManager[None]:

@@ -11,11 +11,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar, get_args
 
 from jina_rag.errors import InvalidInputError
 
-Stored = Literal["float32", "bfloat16", "float16"]
+Stored = Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class PageMemory:
             and main memory are one, None is 0.
         host_bytes: In main memory; None for a fifth of what is free there after loading.
         dtype: What keys and values are kept in: None for the model's own, in which scores are the same as without a
-            memory; ``"bfloat16"`` or ``"float16"`` halve what a float32 model keeps, and raw scores differ (measured
+            memory; ``"bfloat16"`` or ``"float16"`` (``"bf16"``, ``"fp16"``) halve what a float32 model keeps, and raw scores differ (measured
             on a random model of middle size: by 4e-5 and 4e-6).
     """
 
@@ -37,9 +37,9 @@ class PageMemory:
 
     def __post_init__(self) -> None:
         for name, value in (("device_bytes", self.device_bytes), ("host_bytes", self.host_bytes)):
-            if value is not None and value < 0:
-                raise InvalidInputError(f"{name} of a page memory is 0 or more, got {value}.")
-        if self.dtype not in (None, "float32", "bfloat16", "float16"):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+                raise InvalidInputError(f"{name} of a page memory is a whole number, 0 or more, got {value!r}.")
+        if self.dtype is not None and self.dtype not in get_args(Stored):
             raise InvalidInputError(f"dtype of a page memory is float32, bfloat16 or float16, got {self.dtype!r}.")
 
 
@@ -129,8 +129,13 @@ class TwoTiers(Generic[Entry]):
             entry = self._device.entries.get(key)
             return self._host.entries.get(key) if entry is None else entry
 
-    def get(self, key: bytes) -> Entry | None:
-        """The entry of a key, now the most recent one; one in main memory comes onto the device if it fits there."""
+    def get(self, key: bytes, *, bring: bool = True) -> Entry | None:
+        """The entry of a key, now the most recent one.
+
+        Args:
+            key: Of the entry.
+            bring: Whether one in main memory comes onto the device if it fits there.
+        """
         with self._lock:
             if key in self._device.entries:
                 self._device.entries.move_to_end(key)
@@ -139,7 +144,7 @@ class TwoTiers(Generic[Entry]):
             if entry is None:
                 return None
             self._host.entries.move_to_end(key)
-            if entry.bytes <= self._device.limit:
+            if bring and entry.bytes <= self._device.limit:
                 moved = self._to_device(entry)
                 if moved is not None:
                     self._host.take(key)

@@ -19,7 +19,7 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.models.checkpoints import Checkpoint, FromCheckpoint
 from jina_rag.models.devices import Placement
 from jina_rag.models.image_patches import ImagePatcher
-from jina_rag.models.inputs import listed, parts_of
+from jina_rag.models.inputs import listed, listed_pairs, parts_of
 from jina_rag.models.kept_keys import PrefixMemory
 from jina_rag.models.m0_explain import STEPS, Method, attribute
 from jina_rag.models.m0_scoring import PairScorer
@@ -165,11 +165,12 @@ class RerankerM0(FromCheckpoint):
             Shape (len(pairs),) float32, in their order.
 
         Raises:
-            InvalidInputError: If an input or a length makes no sense, or images do not fit into `max_length`.
+            InvalidInputError: If a pair, an input or a length makes no sense, or images do not fit into `max_length`.
             ModelError: If a score is not a number, or one pair does not fit into memory.
         """
         limit = self._max_length if max_length is None else _checked_length(max_length)
         document_limit = _document_limit(limit, max_query_length, max_doc_length)
+        pairs = listed_pairs(pairs)
         asked = self._scorer.pairs(*self._prompts(pairs, limit, document_limit, max_pixels), max_pixels=max_pixels)
         with self._model.seat.turn():
             scores = np.array(self._scorer.scores(asked, batch_tokens), np.float32)
@@ -203,8 +204,10 @@ class RerankerM0(FromCheckpoint):
         """
         limit = self._max_length if max_length is None else _checked_length(max_length)
         document_limit = _document_limit(limit, MAX_QUERY_LENGTH, None)
-        (prompt,), _ = self._prompts([(query, document)], limit, document_limit, max_pixels)
-        images = sum(isinstance(part, Picture) for part in parts_of(document, self._opening))
+        # Opened apart, also where both are one object: what the question's image adds is not the document's.
+        asked, shown = self._segments(query), self._segments(document)
+        (prompt,), _ = self._joined([(asked, shown)], limit, document_limit, max_pixels)
+        images = sum(isinstance(part, Picture) for part in shown)
         head: Any = self._model.module.score
         with self._model.seat.turn(), self._model.lock:
             return attribute(self._model, head, prompt, images, method=method, steps=steps)
@@ -212,24 +215,34 @@ class RerankerM0(FromCheckpoint):
     def _prompts(
         self, pairs: Sequence[Pair], limit: int, document_limit: int, max_pixels: int | None
     ) -> tuple[list[Prompt], list[list[Segment]]]:
-        """The prompts of pairs, and of each the part before the question; pairs of one document share it."""
+        """See `_joined`. `pairs` keeps its items alive, so that an id stands for one item."""
         opened: dict[int, list[Segment]] = {}  # a question is asked of many documents: one picture, not many
-        shown: dict[int, tuple[list[Segment], bool]] = {}
-
-        def segments(item: Input) -> list[Segment]:
+        for item in (item for pair in pairs for item in reversed(pair)):
             if id(item) not in opened:
-                opened[id(item)] = [
-                    segment
-                    for part in parts_of(item, self._opening)
-                    for segment in (self._model.picture_segments(part) if isinstance(part, Picture) else [part])
-                ]
-            return opened[id(item)]
+                opened[id(item)] = self._segments(item)
+        return self._joined([(opened[id(a)], opened[id(b)]) for a, b in pairs], limit, document_limit, max_pixels)
 
+    def _segments(self, item: Input) -> list[Segment]:
+        return [
+            segment
+            for part in parts_of(item, self._opening)
+            for segment in (self._model.picture_segments(part) if isinstance(part, Picture) else [part])
+        ]
+
+    def _joined(
+        self,
+        pairs: Sequence[tuple[list[Segment], list[Segment]]],
+        limit: int,
+        document_limit: int,
+        max_pixels: int | None,
+    ) -> tuple[list[Prompt], list[list[Segment]]]:
+        """The prompts of pairs, and of each the part before the question; pairs of one document share it."""
+        shown: dict[int, tuple[list[Segment], bool]] = {}
         for _, document in pairs:
             if id(document) not in shown:
-                cut, was_cut = self._cut(segments(document), document_limit)
+                cut, was_cut = self._cut(document, document_limit)
                 shown[id(document)] = [_BEFORE, *cut, _BETWEEN], was_cut
-        built = [[*shown[id(document)][0], *segments(query)] for query, document in pairs]
+        built = [[*shown[id(document)][0], *query] for query, document in pairs]
         prompts, cut_pairs = [], 0
         for number, prompt in enumerate(self._model.prompts(built, max_pixels=max_pixels), start=1):
             cut_pairs += len(prompt) > limit - 1

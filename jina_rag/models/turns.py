@@ -18,7 +18,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager as Context
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -70,11 +70,12 @@ class Seat:
         self._callbacks.append(weakref.WeakMethod(callback) if inspect.ismethod(callback) else lambda: callback)
 
     def left(self) -> None:
-        """Call what waits for the weights to leave."""
-        for reference in self._callbacks:
-            callback = reference()
-            if callback is not None:
-                callback()
+        """Call what waits for the weights to leave: all of it, also if some of it raises."""
+        with ExitStack() as every:
+            for reference in reversed(self._callbacks):
+                callback = reference()
+                if callback is not None:
+                    every.callback(callback)
 
     def turn(self) -> Context[None]:
         """Have the weights on their device, and keep them there until the end. A thread may nest turns of one model.
@@ -191,10 +192,12 @@ class Register:
         """Send all models away that nobody runs, but `keep`; whether there was one."""
         with self._changed:
             leaving = [seat for seat in self._idle() if seat is not keep]
-            for seat in leaving:
-                self._tell(keep.name, seat.name)
-                self._take(seat)
-            self._changed.notify_all()
+            try:
+                for seat in leaving:
+                    self._tell(keep.name, seat.name)
+                    self._take(seat)
+            finally:
+                self._changed.notify_all()
             return bool(leaving)
 
     @contextmanager
@@ -243,7 +246,7 @@ class Register:
             # A tensor made in a caller's inference mode could never again be used outside of one.
             with torch.inference_mode(False), torch.no_grad():
                 self._memory.bring(seat.module)
-        except (RuntimeError, MemoryError) as exc:
+        except BaseException as exc:  # also Ctrl-C: half of it may be here
             with torch.inference_mode(False), torch.no_grad():
                 self._memory.take(seat.module)
             if not is_out_of_memory(exc):
@@ -256,18 +259,23 @@ class Register:
         _log.debug("%s came onto %s.", seat.name, self.device)
 
     def _take(self, seat: Seat) -> None:
+        seat.present = False  # first: whatever stops it half-way, the next turn brings all of it
         with torch.inference_mode(False), torch.no_grad():
             try:
                 self._memory.take(seat.module)
             except (RuntimeError, MemoryError) as exc:
                 self._memory.bring(seat.module)
+                seat.present = True
                 if not is_out_of_memory(exc):
                     raise
                 raise ModelError(
                     f"{seat.name} cannot leave {self.device} for another model, because main memory is too small for "
                     f"it: load one of them with device='cpu' or dtype='bfloat16'."
                 ) from exc
-        seat.present = False
+            except BaseException:  # Ctrl-C: half of it may be away
+                self._memory.take(seat.module)
+                seat.left()
+                raise
         seat.left()
         _log.debug("%s left %s.", seat.name, self.device)
 

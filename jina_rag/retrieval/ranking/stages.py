@@ -42,7 +42,7 @@ class Rescore:
 
     limit: int = 60
     hubness: float | None = None
-    identifiers: float = 0.3
+    identifiers: float = 0.5
     dense: float = 0.0
     window: float = 0.0
     window_tokens: int = 96
