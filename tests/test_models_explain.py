@@ -14,7 +14,7 @@ from jina_rag.testing import make_page
 
 torch = pytest.importorskip("torch")
 
-from jina_rag.models import m0_explain  # noqa: E402  # behind the check for torch
+from jina_rag.models import m0_explain, pictures  # noqa: E402  # behind the check for torch
 
 IMAGES = Path(__file__).parent / "data" / "golden" / "images"
 PICTURE, OTHER = IMAGES / "photo_320x240.png", IMAGES / "odd_57x43.png"
@@ -289,3 +289,36 @@ def test_weights_that_are_no_numbers_end_in_a_sentence(tiny):
     model._model.module.score[2].weight.data.fill_(float("nan"))
     with pytest.raises(ModelError, match="not made of numbers"):
         model.explain("q", PICTURE)
+
+
+# -- what is whose ------------------------------------------------------------------------------------------------
+
+
+def test_an_image_that_is_question_and_document_counts_as_the_document_only(m0):
+    with Image.open(OTHER) as opened:
+        image = opened.convert("RGB")
+    same, copied = m0.explain(image, image), m0.explain(image.copy(), image)
+    np.testing.assert_allclose(same.weights, copied.weights, atol=1e-6)
+    assert same.score == pytest.approx(copied.score)
+
+
+def test_an_address_is_fetched_once(tiny, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(pictures, "_fetch", lambda url: fetched.append(url) or OTHER.read_bytes())
+    model = load_reranker(tiny["m0"], device="cpu", dtype="float32", allow_urls=True)
+    model.explain("q", {"image": "https://x.example/a.png"}, method="attention")
+    assert fetched == ["https://x.example/a.png"]
+
+
+def test_a_model_loaded_in_a_callers_inference_mode_explains(tiny, m0):
+    with torch.inference_mode():
+        model = load_reranker(tiny["m0"], device="cpu", dtype="float32")
+    assert not any(value.is_inference() for value in model._model.module.parameters())
+    np.testing.assert_allclose(model.explain("q", OTHER).weights, m0.explain("q", OTHER).weights, atol=1e-6)
+
+
+def test_a_callers_autocast_changes_no_explanation(m0):
+    for method in ("gradient", "attention"):
+        expected = m0.explain("q", OTHER, method=method)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            np.testing.assert_array_equal(m0.explain("q", OTHER, method=method).weights, expected.weights)

@@ -6,6 +6,8 @@ import io
 import logging
 import os
 import threading
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ from jina_rag.models import document_keys  # noqa: E402  # behind the check for 
 from jina_rag.models.batching import BatchRunner  # noqa: E402
 from jina_rag.models.document_keys import DocumentKeys  # noqa: E402
 from jina_rag.models.image_patches import ImagePatcher  # noqa: E402
-from jina_rag.models.m0_scoring import SHORTEST  # noqa: E402
+from jina_rag.models.m0_scoring import SHORTEST, PairScorer  # noqa: E402
 from jina_rag.models.pictures import Picture, open_picture  # noqa: E402
 from jina_rag.testing import make_checkpoint  # noqa: E402
 
@@ -38,6 +40,15 @@ LONG = "Revenue grew in the north, and fell in the south. " * 8
 DOCUMENTS = [PHOTO, LONG, [TALL, "a caption", ODD], "short", [LONG, WIDE], [LONG, "and more"], PHOTO, LONG + " "]
 QUESTIONS = ["where did revenue grow?", "\n\nnewlines first", "", " a space first", "*:\n", ODD, ["like this?", TALL]]
 EXACT = 1e-5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """So small models gain nothing from a second, and lose much to it where the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +197,7 @@ def test_a_prompt_cut_within_its_document_does_not_shorten_what_is_known(scratch
 def test_shorter_dtypes_halve_the_memory_and_stay_near(scratch, load):
     exact = load()
     exact.score("q", [PHOTO, LONG])
-    for dtype, allowed in (("bfloat16", 0.05), ("float16", 0.01)):
+    for dtype, allowed in (("bfloat16", 0.05), ("float16", 0.01), ("bf16", 0.05), ("fp16", 0.01)):
         model = load(PageMemory(dtype=dtype))
         model.score("q", [PHOTO, LONG])
         assert 2 * model.page_memory.use.host_bytes == exact.page_memory.use.host_bytes
@@ -205,6 +216,42 @@ def test_a_bfloat16_model_keeps_bfloat16(tiny):
     assert model.page_memory.use.hits == 2
     kept = model.page_memory.peek(next(iter(model.page_memory._host.entries)))
     assert kept.states.dtype == torch.bfloat16
+
+
+def test_lazy_pairs_are_taken_out_once(scratch, load):
+    """Objects that are made when they are asked for may have the ids of those that came before."""
+
+    class Lazy(Sequence):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, place):
+            if place >= 4:
+                raise IndexError
+            return "".join(["question ", str(place)]), "".join(["document ", str(place)] * 9)
+
+    expected = [float(scratch.score(*(one, [two]), raw=True)[0]) for one, two in list(Lazy())]
+    for model in (scratch, load()):
+        for pairs in (Lazy(), iter(list(Lazy())), [list(pair) for pair in Lazy()]):
+            np.testing.assert_allclose(model.score_pairs(pairs, raw=True), expected, atol=EXACT)
+    assert len(set(np.round(expected, 4).tolist())) == 4
+
+
+@pytest.mark.parametrize("pairs", ["ab", {"a": "b"}, 5, None])
+def test_what_is_no_list_of_pairs_is_refused(scratch, pairs):
+    with pytest.raises(InvalidInputError, match=r"Pass a list of pairs"):
+        scratch.score_pairs(pairs)
+
+
+@pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "b", "c"), 5, {"a": 1, "b": 2}])
+def test_what_is_no_pair_is_refused(scratch, pair):
+    with pytest.raises(InvalidInputError, match=r"Pair 2 is not two inputs"):
+        scratch.score_pairs([("a", "b"), pair])
+
+
+def test_a_budget_below_one_is_refused_for_an_empty_list_too(scratch):
+    with pytest.raises(InvalidInputError, match="batch_tokens must be at least 1, got 0"):
+        scratch.score("q", [], batch_tokens=0)
 
 
 # -- what counts as the same document ---------------------------------------------------------------------------
@@ -501,7 +548,7 @@ def test_a_document_that_leaves_between_two_steps_is_read_again(scratch, load, m
     model.score("q", documents)
     real = TwoTiers.get
 
-    def lost(tiers, key):
+    def lost(tiers, key, **_):
         monkeypatch.setattr(TwoTiers, "get", real)
         tiers.clear()
         return None
@@ -543,7 +590,7 @@ def test_a_full_device_gives_up_what_is_kept_before_batches_are_halved(scratch, 
     expected = scratch.score("why?", documents, raw=True)
     model.score("q", documents[:3])
     decoder = model._model.module.model.language_model
-    budget = model._scorer._runner.batch_tokens
+    budget = model._scorer._follower.batch_tokens
 
     def hook(*_):
         if model.page_memory.use.host_entries == 3:
@@ -555,7 +602,7 @@ def test_a_full_device_gives_up_what_is_kept_before_batches_are_halved(scratch, 
     handle.remove()
     np.testing.assert_allclose(found, [*expected[:2], *expected[3:]], atol=EXACT)
     assert model.page_memory.use.misses == 5
-    assert model._scorer._runner.batch_tokens == budget
+    assert model._scorer._reader.batch_tokens == model._scorer._follower.batch_tokens == budget
     assert not caplog.records
 
 
@@ -573,18 +620,109 @@ def test_what_never_fits_still_ends_in_a_sentence(load):
     assert model.page_memory.use.host_entries == 0
 
 
-def test_a_runner_tries_again_when_something_was_freed():
-    freed, sizes = [True, True], []
+@pytest.fixture
+def on_a_card(monkeypatch):
+    """What a device does whose memory is its own: what is kept there leaves for main memory."""
+    monkeypatch.setattr(PairScorer, "_relieve", lambda scorer: scorer.memory.leave_device())
+
+
+def test_what_never_fits_on_a_card_ends_too(load, on_a_card):
+    """Documents that were sent away do not come back only to be sent away again."""
+    model = load(PageMemory(device_bytes=10**8, host_bytes=10**8))
+    model.score("q", [PHOTO, TALL])
+    passes = []
+
+    def hook(*_):
+        passes.append(model.page_memory.use.device_entries)
+        assert len(passes) < 20
+        raise torch.OutOfMemoryError("full")
+
+    model._model.module.model.language_model.register_forward_pre_hook(hook)
+    tokens = len(model._prompts([("why?", TALL)], 10_240, 9_728, None)[0][0])
+    with pytest.raises(ModelError, match=f"An input of {tokens} tokens does not fit"):
+        model.score("why?", [TALL])
+    assert passes == [2, 0]
+
+
+def test_a_card_that_is_full_once_reads_documents_from_main_memory(scratch, load, on_a_card):
+    model = load(PageMemory(device_bytes=10**8, host_bytes=10**8))
+    model.score("q", [PHOTO, TALL])
+    passes = []
+
+    def hook(*_):
+        passes.append(model.page_memory.use.device_entries)
+        if len(passes) == 1:
+            raise torch.OutOfMemoryError("full")
+
+    handle = model._model.module.model.language_model.register_forward_pre_hook(hook)
+    found = model.score("why?", [PHOTO, TALL], raw=True)
+    handle.remove()
+    np.testing.assert_allclose(found, scratch.score("why?", [PHOTO, TALL], raw=True), atol=EXACT)
+    assert passes == [2, 0]
+    assert model.page_memory.use.misses == 2
+    model.score("and?", [PHOTO])
+    assert model.page_memory.use.device_entries == 1
+
+
+def test_questions_that_do_not_fit_leave_the_budget_of_whole_prompts(load, monkeypatch, caplog):
+    monkeypatch.setattr(PairScorer, "_relieve", lambda _: False)
+    model = load()
+    model.score("q", [PHOTO])
+    budget, calls = model._scorer._reader.batch_tokens, []
+
+    def hook(*_):
+        calls.append(1)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("full")
+
+    model._model.module.model.language_model.register_forward_pre_hook(hook)
+    pairs = [(f"why {number}", PHOTO) for number in range(4)]
+    tokens = len(model._prompts(pairs, 10_240, 9_728, None)[0][0])
+    with caplog.at_level(logging.WARNING, "jina_rag"):
+        model.score_pairs(pairs)
+    assert model._scorer._reader.batch_tokens == budget > model._scorer._follower.batch_tokens
+    assert f"with {4 * tokens} tokens at once; it goes on with {2 * tokens}." in caplog.text
+
+
+def test_a_runner_tries_again_once_when_something_was_freed():
+    sizes = []
 
     def compute(batch):
         sizes.append(len(batch))
-        if len(sizes) <= 3:
+        if len(sizes) in (1, 2, 5):
             raise torch.OutOfMemoryError("full")
         return batch
 
-    runner = BatchRunner(torch.device("cpu"), 100, name="m", relieve=lambda: bool(freed and freed.pop()))
-    assert runner.run([10] * 8, list, compute) == list(range(8))
-    assert sizes == [8, 8, 8, 4, 4]
+    freed = []
+    runner = BatchRunner(torch.device("cpu"), 100, name="m")
+    assert runner.run([10] * 8, list, compute, relieve=lambda: not freed.append(len(sizes))) == list(range(8))
+    assert sizes == [8, 8, 4, 4]
+    sizes.clear()
+    runner = BatchRunner(torch.device("cpu"), 40, name="m")
+    with pytest.raises(ModelError, match="An input of 77 tokens"):
+        runner.run([40], list, lambda _: compute(sizes.clear() or [1]), relieve=lambda: True, sizes=[77])
+
+
+def test_what_is_prepared_ahead_is_done_before_memory_is_freed():
+    """It might bring back what is to be freed."""
+    started, events = threading.Event(), []
+
+    def prepare(batch):
+        if batch == [1] and "ahead" not in events:
+            started.set()
+            time.sleep(0.05)
+            events.append("ahead")
+        return batch
+
+    def compute(batch):
+        started.wait(10)
+        if "freed" not in events:
+            raise torch.OutOfMemoryError("full")
+        return batch
+
+    runner = BatchRunner(torch.device("cpu"), 10, name="m")
+    assert runner.run([10, 10], prepare, compute, relieve=lambda: not events.append("freed")) == [0, 1]
+    assert events == ["ahead", "freed"]
 
 
 # -- settings ---------------------------------------------------------------------------------------------------
@@ -594,7 +732,11 @@ def test_settings(scratch, load):
     assert scratch.page_memory is None
     assert load().page_memory.capacity > 10**6
     assert load(PageMemory(device_bytes=5, host_bytes=7)).page_memory.capacity == 12
-    for wrong in ({"device_bytes": -1}, {"host_bytes": -1}, {"dtype": "int8"}):
+    for wrong in (
+        *({"device_bytes": value} for value in (-1, 1.5, "5", True)),
+        *({"host_bytes": value} for value in (-1, 1.5, "5", True)),
+        {"dtype": "int8"},
+    ):
         with pytest.raises(InvalidInputError, match=next(iter(wrong))):
             PageMemory(**wrong)
     with pytest.raises(InvalidInputError, match="page_memory is a PageMemory, True or False, got 5"):

@@ -580,3 +580,73 @@ def test_one_card_has_one_register_whatever_it_is_called(monkeypatch):
     registers = [turns.register_of(torch.device(name)) for name in ("cuda", "cuda:1", "cuda:0", "mps")]
     assert registers[0] is registers[1]
     assert len({id(register) for register in registers}) == 3
+
+
+# -- when a move is stopped half-way --------------------------------------------------------------------------------
+
+
+def stopped(card, kind, error):
+    """Let the next move of a kind stop at its first tensor."""
+    real = getattr(card, kind)
+
+    def stop(module):
+        setattr(card, kind, real)
+        module.half = True
+        raise error
+
+    setattr(card, kind, stop)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("kind", ["take", "bring"])
+def test_a_move_that_is_interrupted_spoils_no_weights(card, monkeypatch, kind, error):
+    first, second = seated("a", 40), seated("b", 40)
+    card.capacity = 60
+    card.send_away(second)
+    if kind == "take":
+        stopped(card, "take", error)
+        with pytest.raises(error), second.turn():
+            pass
+        assert not first.present  # half of it may be away: what comes next brings all of it
+    else:
+        taken = []
+        monkeypatch.setattr(card, "take", _unless_away(card, card.take, taken))
+        stopped(card, "bring", error)
+        with pytest.raises(error), second.turn():
+            pass
+        assert taken == [first.module, second.module]  # what had come takes no room
+        assert not second.present
+    for seat in (first, second, first):
+        held(seat)
+    assert not card.register._queue
+
+
+def _unless_away(card, take, taken):
+    """Moving to main memory what lies there already is nothing."""
+
+    def move(module):
+        taken.append(module)
+        if id(module) not in card._away:
+            take(module)
+
+    return move
+
+
+def test_what_raises_while_a_model_leaves_keeps_the_register_right(card):
+    first, second = seated("a", 40), seated("b", 40)
+    card.capacity = 60
+    card.send_away(second)
+    called = []
+
+    def broken():
+        called.append("broken")
+        raise RuntimeError("broken")
+
+    first.on_leave(broken)
+    first.on_leave(lambda: called.append("other"))
+    with pytest.raises(RuntimeError, match="broken"), second.turn():
+        pass
+    assert called == ["broken", "other"]
+    assert not first.present
+    held(second)
+    assert not card.register._queue

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.retrieval.ranking.calibration import LEAST, Calibration, Curve, fit_calibration
+from jina_rag.retrieval.ranking.stages import Rerank
 
 # Modality → how the reranker distorts the true log-odds: slope, offset.
 DISTORTED = {"text": (0.5, 2.0), "image": (1.6, -1.5)}
@@ -154,6 +157,50 @@ def test_a_calibration_goes_through_json():
     assert Calibration.from_json(Calibration().to_json()) == Calibration()
     with pytest.raises(AttributeError):
         back.shared = None
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_a_calibration_is_a_value_like_any_other(how):
+    fitted = fit_calibration([*judged(50, seed=4)[0], ("audio", 0.5, True)])
+    assert fitted.notes
+    for calibration in (fitted, Calibration()):
+        other = how(calibration)
+        assert other == calibration
+        assert hash(other) == hash(calibration)
+        assert {calibration: 1}[other] == 1
+        np.testing.assert_array_equal(
+            other.apply([0.2, 0.9], ["text"] * 2), calibration.apply([0.2, 0.9], ["text"] * 2)
+        )
+        with pytest.raises(TypeError):
+            other.curves["text"] = Curve(1, 0)
+        # It stands inside a stage, which is copied, kept in sets and sent to other processes as a whole.
+        stage = Rerank(calibration=calibration)
+        assert how(stage) == stage
+        assert hash(how(stage)) == hash(stage)
+    assert fitted != Calibration()
+
+
+def test_the_order_of_curves_is_no_difference():
+    one, two = Curve(1, 0), Curve(2, 0.5)
+    a = Calibration({"image": one, "text": two}, shared=one)
+    b = Calibration({"text": two, "image": one}, shared=one)
+    assert a == b
+    assert hash(a) == hash(b)
+    assert len({a, b, Calibration({"text": one, "image": two}, shared=one)}) == 2
+
+
+def test_a_modality_that_was_never_seen_takes_the_shared_curve():
+    calibration = fit_calibration(judged(50, seed=4)[0])
+    scores = [0.2, 0.9]
+    shared = Calibration(shared=calibration.shared, log_odds=calibration.log_odds).apply(scores, ["x"] * 2)
+    np.testing.assert_array_equal(calibration.apply(scores, ["page"] * 2), shared)
+    assert not np.array_equal(calibration.apply(scores, ["image"] * 2), shared)
+
+
+@pytest.mark.parametrize("described", [Calibration, fit_calibration])
+def test_what_searches_call_modalities_is_said(described):
+    assert '``"image"``' in described.__doc__
+    assert '``"text"``' in described.__doc__
 
 
 @pytest.mark.parametrize(

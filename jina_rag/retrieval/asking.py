@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypedDict, TypeVar, Unpack
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.protocols import Embedder, Input, Reranker
 from jina_rag.retrieval.ranking.results import SearchResults
 from jina_rag.retrieval.ranking.search import Asked, GroupBy, Searcher
 from jina_rag.retrieval.ranking.stages import Stage, default_stages
-from jina_rag.retrieval.telling.answers import Answers
-from jina_rag.retrieval.threads import in_thread
 from jina_rag.types import ScoredPage, Where
 
 if TYPE_CHECKING:
     from jina_rag.retrieval.handles import Handle
+    from jina_rag.retrieval.telling.answers import Answers
     from jina_rag.retrieval.telling.citations import Citation
     from jina_rag.retrieval.telling.context import Context
     from jina_rag.retrieval.telling.explain import Explanation
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
 class SearchOptions(TypedDict, total=False):
@@ -105,6 +107,9 @@ class Asking:
 
     @property
     def _answers(self) -> Answers:
+        # Imported here, as what event loops need is below: a search from a command line waits for neither.
+        from jina_rag.retrieval.telling.answers import Answers
+
         return Answers(self._alive.parts, self._search.embed)
 
     # -- searching -----------------------------------------------------------------------------------------
@@ -198,11 +203,11 @@ class Asking:
 
     async def asearch(self, question: Input, **options: Unpack[SearchOptions]) -> SearchResults:
         """As `search`, in a thread."""
-        return await in_thread("search", self.search, question, **options)
+        return await _in_thread(self.search, question, **options)
 
     async def asearch_many(self, questions: Sequence[Input], **options: Unpack[SearchOptions]) -> list[SearchResults]:
         """As `search_many`, in a thread."""
-        return await in_thread("search", self.search_many, questions, **options)
+        return await _in_thread(self.search_many, questions, **options)
 
     # -- explaining ----------------------------------------------------------------------------------------
 
@@ -297,14 +302,20 @@ class Asking:
         method: Literal["gradient", "attention"] | None = None,
     ) -> Explanation:
         """As `explain`, in a thread."""
-        return await in_thread("search", self.explain, question, hit, by=by, method=method)
+        return await _in_thread(self.explain, question, hit, by=by, method=method)
 
     async def acite(self, question: Input, hit: ScoredPage) -> Citation:
         """As `cite`, in a thread."""
-        return await in_thread("search", self.cite, question, hit)
+        return await _in_thread(self.cite, question, hit)
 
     async def abuild_context(
         self, question: Input, hits: Sequence[ScoredPage], **options: Unpack[ContextOptions]
     ) -> Context:
         """As `build_context`, in a thread."""
-        return await in_thread("search", self.build_context, question, hits, **options)
+        return await _in_thread(self.build_context, question, hits, **options)
+
+
+async def _in_thread(function: Callable[Given, Result], *args: Given.args, **options: Given.kwargs) -> Result:
+    from jina_rag.retrieval.threads import in_thread
+
+    return await in_thread("search", function, *args, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,6 @@ from jina_rag.retrieval.care import Problem, settle, verify
 from jina_rag.retrieval.handles import Handle, check_model, check_storage, open_handle
 from jina_rag.retrieval.manifest import DocumentRecord
 from jina_rag.retrieval.select import chosen_by_filter, chosen_by_name
-from jina_rag.retrieval.threads import in_thread
 from jina_rag.types import IngestReport, Where
 
 if TYPE_CHECKING:
@@ -221,6 +219,10 @@ class DocumentIndex(Asking):
         **options: Any,  # noqa: ANN401  # those of ingest
     ) -> IngestReport:
         """As `ingest`, in a thread. Cancelling it stops the run as Ctrl-C does, and waits for that."""
+        import asyncio
+
+        from jina_rag.retrieval.threads import in_thread
+
         stop = options.pop("stop", None) or threading.Event()
         work = asyncio.ensure_future(in_thread("ingest", self.ingest, paths, stop=stop, **options))
         try:

@@ -23,7 +23,8 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.types import Float32
 
 Labelled: TypeAlias = tuple[str, float, float | bool]
-"""(modality, score, how relevant: a bool or a grade in [0, 1])."""
+"""(modality, score, how relevant: a bool or a grade in [0, 1]). Searches call a screenshot and the crop of a region
+``"image"``, and a page's words ``"text"``."""
 
 LEAST = 5
 """Labels of each class, relevant and not, that a modality needs for a curve of its own."""
@@ -58,6 +59,9 @@ class Curve:
 class Calibration:
     """Makes scores of several modalities comparable. ``Calibration()`` leaves all scores as they are.
 
+    A search that is given one (``Rerank(calibration=…)``) knows two modalities: ``"image"``, a page's screenshot or
+    the crop of a region, and ``"text"``, a page's words. Equal ones have equal hashes; copying and pickling work.
+
     Attributes:
         curves: Modality → its own curve.
         shared: The curve of all other modalities, fitted to all labels together; None leaves every score as it is.
@@ -76,6 +80,14 @@ class Calibration:
         object.__setattr__(self, "curves", MappingProxyType(dict(self.curves)))
         object.__setattr__(self, "notes", MappingProxyType(dict(self.notes)))
 
+    def __hash__(self) -> int:
+        # Without the notes: what is equal has the same hash all the same.
+        return hash((frozenset(self.curves.items()), self.shared, self.log_odds))
+
+    def __reduce__(self) -> tuple[type[Calibration], tuple[object, ...]]:
+        # A view of a dictionary can be neither pickled nor copied.
+        return type(self), (dict(self.curves), self.shared, self.log_odds, dict(self.notes))
+
     @property
     def is_identity(self) -> bool:
         """Whether scores come back as they are."""
@@ -84,12 +96,13 @@ class Calibration:
     def apply(self, scores: Sequence[float] | npt.ArrayLike, modalities: Sequence[str]) -> Float32:
         """Calibrate scores.
 
+        A modality that the fit never saw, a misspelt one as well, takes the curve of all labels together (`shared`).
         Far-off scores may become equal in float32 (both nearly 1); their order is never turned round. Whoever sorts
         by the result should break ties by the score.
 
         Args:
             scores: Shape (n,).
-            modalities: n names beside the scores.
+            modalities: n names beside the scores, such as ``"image"`` and ``"text"``.
 
         Returns:
             Shape (n,) float32: probabilities, or the scores themselves if this is the identity.
@@ -150,8 +163,13 @@ def fit_calibration(labelled: Sequence[Labelled]) -> Calibration:
     Give what the reranker scored for real questions, the irrelevant results as well: probabilities are right for lists
     with as large a share of relevant results as the labels have.
 
+        labelled = [("image", 0.91, True), ("image", 0.62, False), ("text", 0.55, True), ("text", 0.31, False), …]
+        index.search(question, stages=[Prefetch(), Rescore(), Rerank(calibration=fit_calibration(labelled))])
+
     Args:
-        labelled: (modality, score, relevant) of each judged result; relevant is a bool, or a grade in [0, 1].
+        labelled: (modality, score, relevant) of each judged result; relevant is a bool, or a grade in [0, 1]. Scores
+            are those that the reranker gave. Modalities must be named as searches name them: ``"image"`` for a
+            screenshot and for the crop of a region, ``"text"`` for a page's words. A search has no use for others.
 
     Returns:
         A calibration. A modality with fewer than `LEAST` labels of either class shares the curve of all labels; where

@@ -6,13 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jina_rag.config import Storage
 from jina_rag.errors import InvalidInputError
 from jina_rag.protocols import Embedder, Input, Reranker
 from jina_rag.retrieval.care import Parts
-from jina_rag.retrieval.duplicates.dedup import Folding
 from jina_rag.retrieval.ranking.candidates import Candidate, Candidates
 from jina_rag.retrieval.ranking.filters import checked_filter, conditions_of
 from jina_rag.retrieval.ranking.hits import locations, make_hit
@@ -23,6 +22,9 @@ from jina_rag.retrieval.ranking.stages import Stages
 from jina_rag.retrieval.ranking.steps import ranks_of, steps_of
 from jina_rag.stores import schema
 from jina_rag.types import Location, Point, ScoredPage, SimilarPage, Where
+
+if TYPE_CHECKING:
+    from jina_rag.retrieval.duplicates.dedup import Folding
 
 GroupBy = Literal["page", "document"]
 
@@ -158,7 +160,7 @@ class Searcher:
         wanted = asked.offset + asked.k
         shown: list[_Shown] = []
         documents: dict[str, _Shown] = {}
-        folding = Folding(self._parts.images.folder, multi_dim) if asked.dedup else None
+        folding = self._folding(multi_dim) if asked.dedup else None
         for candidate, point in self._walk(ranked, points, asked):
             if asked.min_score is not None and (candidate.score < asked.min_score or candidate.stage != scored):
                 break  # they are sorted: nothing behind it scores more
@@ -182,6 +184,11 @@ class Searcher:
             documents[candidate.revision] = entry
             shown.append(entry)
         return shown, False
+
+    def _folding(self, multi_dim: int) -> Folding:
+        from jina_rag.retrieval.duplicates.dedup import Folding
+
+        return Folding(self._parts.images.folder, multi_dim)
 
     def _visible(
         self, ranked: Sequence[Candidate], limit: int, points: dict[str, Point], asked: Asked

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.retrieval.telling.explain import Explanation
-from jina_rag.retrieval.telling.passages import are_patches, around, blob, nearest, paragraph, spread
+from jina_rag.retrieval.telling.heatmap import decoded
+from jina_rag.retrieval.telling.passages import are_patches, around, blob, nearest, paragraph, proper, spread
 from jina_rag.types import Box, Float32, Region, RegionKind, ScoredPage
 
 if TYPE_CHECKING:
@@ -76,29 +77,20 @@ class Citation:
             max_side: Longest side in pixels; a larger picture is scaled down.
 
         Raises:
-            IndexStateError: If the screenshot is not there.
+            IndexStateError: If the screenshot is not there or damaged.
         """
-        from PIL import Image, ImageOps
-
         if self.image_path is None:
             raise IndexStateError(f"{self.label}: its screenshot is not on this machine.")
         try:
-            with Image.open(self.image_path) as opened:
-                (width, height), (x0, y0, x1, y1) = opened.size, self.box
-                left, top = min(int(x0 * width), width - 1), min(int(y0 * height), height - 1)
-                right, bottom = max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))
-                cut = opened.crop((left, top, right, bottom)).convert("RGB")
-        except OSError as exc:
-            raise IndexStateError(f"{self.label}: its screenshot cannot be read ({exc}). Ingest it again.") from exc
-        if max_side is not None and max(cut.size) > max_side:
-            cut = ImageOps.contain(cut, (max_side, max_side), Image.Resampling.LANCZOS)
-        return cut
+            return decoded(self.image_path, self.box, max_side=max_side)
+        except IndexStateError as exc:
+            raise IndexStateError(f"{self.label}: {exc}") from exc
 
     def save(self, path: Path) -> None:
         """Write the picture of the box as a PNG file.
 
         Raises:
-            IndexStateError: If the screenshot is not there.
+            IndexStateError: If the screenshot is not there or damaged.
         """
         self.crop().save(path, format="PNG")
 
@@ -111,7 +103,7 @@ def cite(
     Args:
         hit: The page.
         explanation: Its heat map for the question.
-        words: Its words with their boxes; None where they are not known.
+        words: Its words with their boxes; None where they are not known. Words without a proper box do not count.
         regions: Its charts, tables and figures; the hit's own need not be among them.
 
     Raises:
@@ -120,6 +112,7 @@ def cite(
     places, weights = explanation.boxes, explanation.weights
     if len(places) != len(weights) or (words is not None and len(words[0]) != len(words[1])):
         raise InvalidInputError("Boxes must stand one for one beside weights and words: they are not of one page.")
+    words = _placed(words)
     brightest = explanation.brightest
     region = _region_of(hit, explanation, words, regions)
     if region is not None:
@@ -131,7 +124,7 @@ def cite(
         if are_patches(places):
             passage = blob(places, weights, bright)
         else:
-            known = places if words is None else words[1]
+            known = places if words is None or not words[0] else words[1]
             passage = paragraph(known, nearest(known, places[bright]), spread(known, places, weights))
         box = _roomy(passage)
     inside = _inside(places, box)
@@ -147,6 +140,15 @@ def cite(
         kind=None if region is None else region.kind,
         caption="" if region is None else region.caption,
     )
+
+
+def _placed(words: Words | None) -> Words | None:
+    """Words whose boxes are none (NaN, endless, turned around) are nowhere."""
+    if words is None:
+        return None
+    texts, boxes = words[0], words[1].reshape(-1, 4)
+    kept = proper(boxes)
+    return [texts[i] for i in np.flatnonzero(kept).tolist()], boxes[kept]
 
 
 def _region_of(

@@ -9,16 +9,28 @@ does not fit the budgets is named in `Context.left_out`, and cuts are marked in 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.retrieval.telling.context_pictures import ContextImage, pictures
-from jina_rag.retrieval.telling.fencing import CUT, JOIN, Budget, cleaned, estimate_tokens, fence, fitting, shares
+from jina_rag.retrieval.telling.context_pictures import ContextImage, caption, numbered, pictures, without
+from jina_rag.retrieval.telling.fencing import (
+    CUT,
+    JOIN,
+    Budget,
+    Excerpt,
+    cleaned,
+    estimate_tokens,
+    excerpt,
+    fence,
+    fitting,
+    on_one_line,
+    shares,
+    written,
+)
 from jina_rag.types import ScoredPage
 
 if TYPE_CHECKING:
@@ -121,7 +133,7 @@ def build_context(
     max_images: int = 4,
     max_tokens: int = 4000,
     prefer: Literal["page", "region"] = "page",
-    text_of: Callable[[ScoredPage], str] | None = None,
+    text_of: Callable[[ScoredPage], str | None] | None = None,
     citation_of: Callable[[ScoredPage], Citation | None] | None = None,
     count_tokens: Callable[[str], int] | None = None,
     max_side: int = 1568,
@@ -135,10 +147,10 @@ def build_context(
         max_images: Pictures at most, best first; one that shows the same as an earlier one is not sent again.
         max_tokens: Tokens of all text at most, of the question and the fences, too; pictures do not count. Where the
             texts of all pages do not fit, short ones stay whole and long ones are cut to the same length, around the
-            snippet; where there is too little for all pages, the last ones are left out.
+            snippet; where there is too little for all pages, the last ones are left out, and so are their pictures.
         prefer: ``"page"`` for screenshots of whole pages; ``"region"`` for the cited place, or the best chart, table
             or figure, where there is one.
-        text_of: Gives a page's words; None for the hit's snippet.
+        text_of: Gives a page's words, None if it has none; None for the hit's snippet.
         citation_of: Gives the place of a page to show, with ``prefer="region"``; None for the hit's region.
         count_tokens: Of the model; None for `estimate_tokens`.
         max_side: Longest side of a picture in pixels; larger ones are scaled down.
@@ -148,20 +160,43 @@ def build_context(
         InvalidInputError: If a budget is negative or a choice is unknown.
     """
     _check(max_images, max_tokens, max_side, prefer, image_format)
-    left_out: list[LeftOut] = []
     images, shown, missing = pictures(
         hits, most=max_images, max_side=max_side, prefer=prefer, citation_of=citation_of, image_format=image_format
     )
-    left_out += [LeftOut(number, "image", reason) for number, reason in missing]
+    texts = [excerpt(hit.snippet if text_of is None else text_of(hit), _found(hit), max_tokens) for hit in hits]
+    while True:
+        context = _assembled(hits, texts, question, images, shown, Budget(count_tokens or estimate_tokens, max_tokens))
+        told = {source.number for source, (text, _) in zip(context.sources, context._parts[1:-1], strict=True) if text}
+        unsaid = [image.source for image in images if image.source not in told]
+        if not unsaid:
+            break
+        # No picture goes without the line that numbers it and the note that it is data: whoever shows it, too, may
+        # have room for these; else it stays here.
+        for number in unsaid:
+            reason = f"There was no room for the number of {context.sources[number - 1].label} beside its picture."
+            missing.append((number, reason))
+            images, shown = without(images, shown, number)
+    left_out = [*context.left_out, *(LeftOut(number, "image", reason) for number, reason in missing)]
+    return replace(context, left_out=tuple(sorted(left_out, key=lambda item: (item.source, item.what))))
+
+
+def _assembled(
+    hits: Sequence[ScoredPage],
+    texts: Sequence[Excerpt],
+    question: str | None,
+    images: Sequence[ContextImage],
+    shown: Mapping[int, int],
+    budget: Budget,
+) -> Context:
+    """The context with these pictures, as far as the budget goes; `left_out` tells of the texts alone."""
+    left_out: list[LeftOut] = []
     sources = tuple(
         Source(number, hit.doc_id, hit.path, hit.page, hit.metadata, hit.score, shown.get(number))
         for number, hit in enumerate(hits, start=1)
     )
-    texts = [cleaned(hit.snippet if text_of is None else text_of(hit)) for hit in hits]
-    captions = [_caption(images, source, hit) for source, hit in zip(sources, hits, strict=True)]
-    heads = [_head(source, caption, left_out) for source, caption in zip(sources, captions, strict=True)]
-    tag = fence([*heads, *texts, question or ""])
-    budget = Budget(count_tokens or estimate_tokens, max_tokens)
+    captions = [caption(images, source.image, hit) for source, hit in zip(sources, hits, strict=True)]
+    heads = [_head(source, words, left_out) for source, words in zip(sources, captions, strict=True)]
+    tag = fence([*heads, *(text.text for text in texts), question or ""])
     words = cleaned(question or "").strip()
     asked = f"Question: {words}" if words else ""
     note = (
@@ -170,10 +205,10 @@ def build_context(
     )
     ending = budget.taken(asked)
     if asked and not ending:
-        left_out.append(LeftOut(0, "question", f"The question takes more than {max_tokens} tokens."))
+        left_out.append(LeftOut(0, "question", f"The question takes more than {budget.most} tokens."))
     opening = budget.taken(note) if hits else ""
     pictured = {image.source for image in images}
-    numbers = [_number(source, images) for source in sources]
+    numbers = [numbered(images, source.image, source.number) for source in sources]
     bodies = _bodies(hits, sources, numbers, heads, texts, tag, budget if opening else None, left_out)
     parts: list[tuple[str, int | None]] = [(opening, None)]
     parts += [
@@ -181,39 +216,22 @@ def build_context(
         for source, body in zip(sources, bodies, strict=True)
     ]
     parts.append((ending, None))
-    order = sorted(left_out, key=lambda item: item.source)
-    return Context(tuple(images), sources, tuple(order), tag, budget.used, tuple(parts))
-
-
-def _number(source: Source, images: Sequence[ContextImage]) -> str:
-    """The line before the fence: how the source is cited, and where its picture is."""
-    if source.image is None:
-        return f"[{source.number}] (without a picture)"
-    shown = images[source.image].source
-    return f"[{source.number}]" + ("" if shown == source.number else f" (its picture is that of [{shown}])")
+    return Context(tuple(images), sources, tuple(left_out), tag, budget.used, tuple(parts))
 
 
 def _head(source: Source, caption: str, left_out: list[LeftOut]) -> str:
-    lines = [f"File: {_line(source.label)}"]
+    lines = [f"File: {on_one_line(source.label)}"]
     if source.metadata:
-        metadata = _line(json.dumps(source.metadata, ensure_ascii=False, default=str))
-        if len(metadata) > _METADATA:
+        text = written(source.metadata)
+        # Only what is kept is cleaned: metadata may be as long as a book.
+        metadata = on_one_line(text[: 4 * _METADATA])
+        if len(metadata) > _METADATA or len(text) > 4 * _METADATA:
             metadata = f"{metadata[:_METADATA]} {CUT}"
             left_out.append(LeftOut(source.number, "metadata", f"The metadata of {source.label} were cut."))
         lines.append(f"Metadata: {metadata}")
     if caption:
-        lines.append(f"Caption: {_line(caption)}")
+        lines.append(f"Caption: {on_one_line(caption)}")
     return "\n".join(lines)
-
-
-def _line(text: str) -> str:
-    return " ".join(cleaned(text).split())
-
-
-def _caption(images: Sequence[ContextImage], source: Source, hit: ScoredPage) -> str:
-    if source.image is not None and images[source.image].caption:
-        return images[source.image].caption
-    return "" if hit.region is None else hit.region.caption
 
 
 def _bodies(
@@ -221,7 +239,7 @@ def _bodies(
     sources: Sequence[Source],
     numbers: Sequence[str],
     heads: Sequence[str],
-    texts: Sequence[str],
+    texts: Sequence[Excerpt],
     tag: str,
     budget: Budget | None,
     left_out: list[LeftOut],
@@ -233,9 +251,7 @@ def _bodies(
         return "\n".join(lines)
 
     found = [""] * len(sources)
-    wholes = [text.strip() for text in texts]
-    focuses = [_focus(hit, whole) for hit, whole in zip(hits, wholes, strict=True)]
-    needs = [] if budget is None else [budget.count(body(i, text)) for i, text in enumerate(wholes)]
+    needs = [] if budget is None else [budget.count(body(i, text.text)) for i, text in enumerate(texts)]
     amounts = [] if budget is None else shares(needs, budget.left)
     for i, source in enumerate(sources):
         if budget is not None and i < len(amounts):
@@ -244,12 +260,12 @@ def _bodies(
             if i + 1 == len(amounts):
                 most = budget.left
             around = partial(body, i)
-            cut = fitting(around, wholes[i], budget, most, focus=focuses[i])
+            cut = fitting(around, texts[i], budget, most, focus=_focus(hits[i], texts[i].text))
             if cut is not None:
                 found[i] = budget.taken(body(i, cut))
-                if cut != wholes[i]:
+                if not texts[i].whole or cut != texts[i].text:
                     kept = max(0, len(cut) - len(CUT))
-                    reason = f"The text of {source.label} was cut to about {kept} of {len(wholes[i])} characters."
+                    reason = f"The text of {source.label} was cut to about {kept} of {texts[i].length} characters."
                     left_out.append(LeftOut(source.number, "text", reason))
         if not found[i]:
             what: What = "source" if source.image is None else "text"
@@ -258,10 +274,14 @@ def _bodies(
     return found
 
 
+def _found(hit: ScoredPage) -> str:
+    """The longest piece of a hit's snippet: the words of the page that speak to the question most."""
+    return max(hit.snippet.split("…"), key=len).strip()
+
+
 def _focus(hit: ScoredPage, text: str) -> int:
-    """Where in a page's text the words stand that speak to the question most: at the hit's snippet."""
-    longest = max(hit.snippet.split("…"), key=len)
-    return max(0, text.find(cleaned(longest).strip()))
+    """Where in a page's text the hit's snippet stands."""
+    return max(0, text.find(cleaned(_found(hit)).strip()))
 
 
 def _check(max_images: int, max_tokens: int, max_side: int, prefer: str, image_format: str) -> None:

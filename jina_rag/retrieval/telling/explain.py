@@ -16,7 +16,8 @@ import numpy as np
 from jina_rag.compression.pooling import Assignment
 from jina_rag.errors import InvalidInputError
 from jina_rag.retrieval.telling.areas import Area, areas_of
-from jina_rag.retrieval.telling.heatmap import draw_frame, overlay, raster
+from jina_rag.retrieval.telling.heatmap import decoded, draw_frame, overlay, raster
+from jina_rag.retrieval.telling.passages import proper
 from jina_rag.retrieval.telling.token_maps import TokenMaps
 from jina_rag.scoring import token_similarity
 from jina_rag.types import Box, Float32, TokenGrid
@@ -64,19 +65,21 @@ class Explanation:
         """From what a model that looks at pixels says of its patches, such as a reranker.
 
         Args:
-            boxes: Shape (patches, 4), fractions of the page; rows of NaN are left out.
+            boxes: Shape (patches, 4), fractions of the page; rows of NaN or infinity are left out.
             weights: Shape (patches,): how much each patch speaks for the score, in any unit; what speaks against it
                 (below 0) has no weight here. The greatest becomes 1.
             image_path: The page screenshot.
 
         Raises:
-            InvalidInputError: If the two do not fit each other.
+            InvalidInputError: If the two do not fit each other, or a weight is no finite number.
         """
         if boxes.shape != (len(weights), 4):
             raise InvalidInputError(
                 f"{len(weights)} weights but boxes of shape {boxes.shape}: one box for each weight."
             )
-        placed = ~np.isnan(boxes).any(axis=1)
+        if not np.isfinite(weights).all():
+            raise InvalidInputError("Weights of patches must be finite numbers: what was given holds NaN or infinity.")
+        placed = proper(boxes)
         kept = np.maximum(weights[placed], 0).astype(np.float32)
         if len(kept) and kept.max() > 0:
             kept /= kept.max()
@@ -169,15 +172,13 @@ class Explanation:
             frame: A box to frame, such as the best region's.
             label: A word to write at the frame's corner.
             token: As in `areas`.
-        """
-        from PIL import Image as images
-        from PIL import ImageOps
 
+        Raises:
+            IndexStateError: If the screenshot is not there or damaged.
+            InvalidInputError: If there is no such token.
+        """
         weights = self._weights(token)
-        with images.open(self.image_path) as opened:
-            page = opened.convert("RGB")
-        if max_side is not None and max(page.size) > max_side:
-            page = ImageOps.contain(page, (max_side, max_side), images.Resampling.LANCZOS)
+        page = decoded(self.image_path, max_side=max_side)
         picture = overlay(page, self.boxes, weights, soft=self._soft(page.size))
         if frame is not None:
             draw_frame(picture, frame, label)
@@ -186,7 +187,12 @@ class Explanation:
     def save(
         self, path: Path, *, frame: Box | None = None, label: str = "", token: int | Sequence[int] | None = None
     ) -> None:
-        """Write the picture as a PNG file."""
+        """Write the picture as a PNG file.
+
+        Raises:
+            IndexStateError: As `picture`.
+            InvalidInputError: As `picture`.
+        """
         self.picture(frame=frame, label=label, token=token).save(path, format="PNG")
 
     def _weights(self, token: int | Sequence[int] | None) -> Float32:
@@ -235,7 +241,7 @@ def explain(
         raise InvalidInputError(f"{len(row_of)} page vectors but {len(grid)} boxes: they are not of one page.")
     if tokens is not None and len(tokens) != len(query):
         raise InvalidInputError(f"{len(query)} vectors of the question but {len(tokens)} texts: give one for each.")
-    placed = ~np.isnan(grid.boxes).any(axis=1)
+    placed = proper(grid.boxes)
     if grid.images is not None:
         placed &= grid.images == image
     boxes, row_of = grid.boxes[placed], row_of[placed]

@@ -1,11 +1,15 @@
-"""Drawing: weights as numbers for each pixel, as colours over a page, and a framed box."""
+"""Screenshots and what is drawn on them: weights as numbers for each pixel, as colours over a page, a framed box."""
 
 from __future__ import annotations
 
+import struct
+import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jina_rag.errors import IndexStateError
 from jina_rag.types import Box, Float32
 
 if TYPE_CHECKING:
@@ -18,6 +22,44 @@ _DRAWN = 800
 """Soft borders need no more pixels than this, and drawing takes a tenth of the time."""
 _GROUND = 0.015
 """Of the longer side: what is brighter or darker over more than this is no letter but what letters stand on."""
+
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
+"""What Pillow raises on files that are no pictures, or broken ones."""
+
+
+def decoded(path: Path, box: Box | None = None, *, max_side: int | None = None) -> Image:
+    """A picture from its file, RGB.
+
+    Args:
+        path: The file.
+        box: What to cut out of it, in fractions, a pixel at least; None for the whole.
+        max_side: Longest side in pixels; a larger picture is scaled down.
+
+    Raises:
+        IndexStateError: If the file is not there or damaged.
+    """
+    from PIL import Image as images
+
+    try:
+        with images.open(path) as opened:
+            if box is None:
+                picture = opened.convert("RGB")
+            else:
+                (width, height), (x0, y0, x1, y1) = opened.size, box
+                left, top = min(int(x0 * width), width - 1), min(int(y0 * height), height - 1)
+                right, bottom = max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))
+                picture = opened.crop((left, top, right, bottom)).convert("RGB")
+    except (*_DAMAGED, images.DecompressionBombError) as exc:
+        # A file that is there is not written again, whatever it holds, and `verify` misses absent ones only.
+        raise IndexStateError(
+            f"The page image {path} is missing or damaged ({exc}): delete the file if it is there, then "
+            "`jina-rag verify` tells what to ingest with --again."
+        ) from exc
+    if max_side is None or max(picture.size) <= max_side:
+        return picture
+    # A line of a pixel's width stays one.
+    width, height = (max(1, round(side * max_side / max(picture.size))) for side in picture.size)
+    return picture.resize((width, height), images.Resampling.LANCZOS)
 
 
 def raster(boxes: Float32, weights: Float32, size: tuple[int, int]) -> Float32:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ _LINE_GAP = 0.9
 _HEIGHTS = 1.7
 """A heading is no line of the paragraph under it: its letters are larger."""
 _BRIGHT = 0.5
+_SLACK = np.float32(1e-3)
+"""Patches that touch are no further apart than this."""
+_CELLS = 512
 _SQUARE = 1.41
 """A page's height by its width, about: places are fractions of either."""
 
@@ -112,28 +116,51 @@ def are_patches(boxes: Float32) -> bool:
 
 def blob(boxes: Float32, weights: Float32, bright: int) -> Box:
     """Around the patches at least half as bright as the brightest that hang together with it."""
-    lit = weights >= _BRIGHT * weights[bright]
-    found = np.zeros(len(boxes), dtype=bool)
-    for grown in _growing(boxes, lit, bright):
-        found = grown
-    return around(boxes[found])
+    lit = np.flatnonzero(weights >= _BRIGHT * weights[bright])
+    return around(boxes[lit[_together(boxes[lit], int(np.searchsorted(lit, bright)))]])
 
 
-def _growing(boxes: Float32, lit: npt.NDArray[np.bool_], start: int) -> Iterator[npt.NDArray[np.bool_]]:
-    found = np.zeros(len(boxes), dtype=bool)
-    found[start] = True
-    edge = [start]
-    slack = np.float32(1e-3)
+def _together(boxes: Float32, start: int) -> list[int]:
+    """The boxes that hang together with one, but for a rounding error, itself included.
+
+    Boxes that touch have a cell of a raster in common, whose cells are about as large as they are: each is compared
+    with few others.
+    """
+    low, high = boxes[:, :2] - _SLACK, boxes[:, 2:] + _SLACK
+    side = np.median(boxes[:, 2:] - boxes[:, :2], axis=0).clip(1 / _CELLS, 1)
+    first, last = (np.floor(ends / side).clip(0, _CELLS - 1).astype(np.int_).tolist() for ends in (low, high))
+    of_cell: dict[tuple[int, int], set[int]] = {}
+
+    def cells(i: int) -> Iterator[tuple[int, int]]:
+        (x0, y0), (x1, y1) = first[i], last[i]
+        return product(range(x0, x1 + 1), range(y0, y1 + 1))
+
+    for i in range(len(boxes)):
+        for cell in cells(i):
+            of_cell.setdefault(cell, set()).add(i)
+    own_low, own_high, lows, highs = (ends.tolist() for ends in (boxes[:, :2], boxes[:, 2:], low, high))
+    found, edge = {start}, [start]
     while edge:
-        yield found
-        touching = np.zeros(len(boxes), dtype=bool)
-        for i in edge:
-            touching |= (boxes[:, :2] <= boxes[i, 2:] + slack).all(axis=1) & (boxes[:, 2:] >= boxes[i, :2] - slack).all(
-                axis=1
-            )
-        new = touching & lit & ~found
-        found = found | new
-        edge = np.flatnonzero(new).tolist()
+        i = edge.pop()
+        (x0, y0), (x1, y1) = lows[i], highs[i]
+        for cell in cells(i):
+            near = of_cell[cell]
+            near -= found
+            for j in [
+                j
+                for j in near
+                if own_low[j][0] <= x1 and own_low[j][1] <= y1 and own_high[j][0] >= x0 and own_high[j][1] >= y0
+            ]:
+                found.add(j)
+                edge.append(j)
+    return sorted(found)
+
+
+def proper(boxes: Float32) -> npt.NDArray[np.bool_]:
+    """Which boxes are some place: finite, and not turned around; shape (n,)."""
+    found = np.isfinite(boxes).all(axis=1)
+    found &= (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
+    return np.asarray(found, dtype=np.bool_)
 
 
 def around(boxes: Float32) -> Box:

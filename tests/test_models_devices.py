@@ -1,0 +1,111 @@
+"""What a model does not take over from its caller or its machine: number formats, garbage, limits of containers."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+from jina_rag import load_embedder, load_reranker
+
+torch = pytest.importorskip("torch")
+
+from jina_rag.models import devices  # noqa: E402  # behind the check for torch
+
+LONG = "Revenue grew in the north, and fell in the south. " * 8
+GIB = 1024**3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """So small models gain nothing from a second, and lose much to it where the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_callers_autocast_changes_no_score_and_nothing_that_is_kept(tiny):
+    model, other = (load_reranker(tiny["m0"], device="cpu", dtype="float32") for _ in range(2))
+    expected = [other.score(question, [LONG], raw=True) for question in ("q", "why?")]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        np.testing.assert_array_equal(model.score("q", [LONG], raw=True), expected[0])
+    np.testing.assert_array_equal(model.score("why?", [LONG], raw=True), expected[1])
+
+
+@pytest.mark.parametrize("family", ["v4", "colbert-v2", "v1"])
+def test_a_callers_autocast_changes_no_vector(tiny, family):
+    model = load_embedder(tiny[family], device="cpu", dtype="float32")
+    expected = model.encode_document([LONG]).single
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        np.testing.assert_array_equal(model.encode_document([LONG]).single, expected)
+
+
+@pytest.mark.parametrize("page_memory", [True, False])
+def test_weights_and_what_is_kept_go_with_the_model(tiny, page_memory):
+    """At once, not when the collector of cycles comes by: on a card the next model needs the room."""
+    model = load_reranker(tiny["m0"], device="cpu", dtype="float32", page_memory=page_memory)
+    model.score("q", [LONG])
+    gc.collect()
+    gc.disable()
+    try:
+        held = [weakref.ref(model._model.module), weakref.ref(model._scorer)]
+        held += [weakref.ref(model.page_memory)] if page_memory else []
+        del model
+        assert [reference() for reference in held] == [None] * len(held)
+    finally:
+        gc.enable()
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Writes the kernel's files of a machine with 8 GiB available."""
+    monkeypatch.setattr(devices, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(devices, "_GROUPS", tmp_path / "groups")
+
+    def write(files):
+        for name, text in {"proc/meminfo": f"MemTotal: 99 kB\nMemAvailable: {8 * GIB // 1024} kB\n", **files}.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    return write
+
+
+def bounds(folder, limit, used, cached="", version=2):
+    names = ("memory.max", "memory.current")
+    if version == 1:
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    return {f"{folder}/{names[0]}": f"{limit}\n", f"{folder}/{names[1]}": f"{used}\n", f"{folder}/memory.stat": cached}
+
+
+TWO, ONE = "0::/a/b\n", "9:name=systemd:/\n4:cpu,memory:/a/b\n0::/\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "gib"),
+    [
+        ({}, 8),
+        ({"proc/self/cgroup": TWO}, 8),
+        ({"proc/self/cgroup": "nonsense\n"}, 8),
+        ({"proc/self/cgroup": TWO, **bounds("groups/a/b", 4 * GIB, GIB)}, 3),
+        ({"proc/self/cgroup": TWO, **bounds("groups/a/b", "max", GIB)}, 8),
+        ({"proc/self/cgroup": TWO, **bounds("groups/a/b", 90 * GIB, GIB)}, 8),
+        ({"proc/self/cgroup": TWO, **bounds("groups/a/b", "max", GIB), **bounds("groups/a", 3 * GIB, 2 * GIB)}, 1),
+        ({"proc/self/cgroup": TWO, **bounds("groups", 3 * GIB, 2 * GIB)}, 1),
+        ({"proc/self/cgroup": TWO, **bounds("groups/a/b", GIB, 2 * GIB)}, 0),
+        ({"proc/self/cgroup": TWO, **bounds("groups/a/b", 4 * GIB, 3 * GIB, f"inactive_file {GIB}\nanon 5\n")}, 2),
+        ({"proc/self/cgroup": ONE, **bounds("groups/memory/a/b", 4 * GIB, GIB, version=1)}, 3),
+        ({"proc/self/cgroup": ONE, **bounds("groups/memory", 2 * GIB, GIB, f"total_active_file {GIB}\n", 1)}, 2),
+        ({"proc/self/cgroup": ONE, **bounds("groups/cpu", GIB, 0, version=1)}, 8),
+    ],
+)
+def test_the_limits_of_containers_count(machine, files, gib):
+    machine(files)
+    assert devices.available_memory() == gib * GIB
+
+
+def test_a_system_without_these_files_has_a_guess(machine):
+    assert devices.available_memory() >= GIB // 8
