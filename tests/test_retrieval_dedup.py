@@ -496,8 +496,7 @@ def test_what_is_left_out_is_far_from_the_same_page(pages, same_pairs, storage):
     points = pages.points([page for pair in same_pairs[:12] for page in pair], storage and Storage.named(storage))
     sides = [side_of(point, None, 384) for point in points]
     reaches = np.stack([dedup._reach(side.rows) for side in sides])
-    floor = dedup._FLOOR_OF_SIGNS if sides[0].signs else dedup._FLOOR
-    assert (reaches[::2] * reaches[1::2]).sum(axis=1).min() > floor + 0.1
+    assert (reaches[::2] * reaches[1::2]).sum(axis=1).min() > dedup._FLOOR + 0.1
     np.testing.assert_allclose(np.linalg.norm(reaches, axis=1), 1, rtol=1e-5)
 
 

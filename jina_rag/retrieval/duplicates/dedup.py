@@ -10,7 +10,7 @@ folded when they are shown; `near` marks pages at ingestion.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -44,11 +44,11 @@ _GLANCE_OFF = 0.1
 """Four times the error of a mean of 64 best cosines, which spread by 0.2."""
 _CLEAN = 1e-3
 _DIRECTIONS, _SHARPNESS = 1024, 2
-_FLOOR, _FLOOR_OF_SIGNS = 0.5, 0.25
-"""Pages whose `_reach` correlates less are not compared. Measured with "lite" and "lite-en" on 60 real pages and their
-scans, read by OCR: of those that have `SIMILARITY`, none is below 0.71, of sign codes 0.36; of 320 generated pairs none
-below 0.92 and 0.53. Of 17,578 pairs of unlike real pages 14 % and 1 % lie above with "lite", 4 % and 9 % with
-"lite-en"."""
+_FLOOR = 0.18
+"""Pages whose `_reach` correlates less are not compared. FIGURES
+"""
+_FEW = 8
+"""Fewer rows than this reach about as far everywhere."""
 _LEAST, _WORST = 0.01, 0.3
 """Errors of a place that never stand out, and that always do."""
 
@@ -126,9 +126,14 @@ class Folding:
         self._last: tuple[str, Side, Float32] | None = None
 
     def find(self, point: Point) -> tuple[int, float] | None:
-        """Which first page a page shows nearly the same as, counted from 0, and how similar the two are."""
+        """Which first page a page shows nearly the same as, counted from 0, and how similar the two are.
+
+        Most pages are told apart by one product of vectors, whatever their number.
+        """
         side, reach = self._side(point)
-        for number in self._near(side, reach):
+        reaches = self._kinds.get(_kind(side), _Reaches())
+        # The floor was measured for pages of the usual similarity.
+        for number in reaches.above(reach, _FLOOR if self._threshold >= SIMILARITY else -1):
             found = compare(self._firsts[number], side, threshold=self._threshold, pictures=self._pictures)
             if found is not None:
                 return number, found
@@ -140,15 +145,6 @@ class Folding:
         self._kinds.setdefault(_kind(side), _Reaches()).add(len(self._firsts), reach)
         self._firsts.append(side)
 
-    def _near(self, side: Side, reach: Float32) -> Iterable[int]:
-        """The first pages that are worth a comparison, in their order: most are told apart by one product."""
-        reaches = self._kinds.get(_kind(side))
-        if reaches is None:
-            return ()
-        if not len(side.rows) or self._threshold < SIMILARITY:  # what the floors were measured for
-            return reaches.numbers
-        return reaches.above(_FLOOR_OF_SIGNS if side.signs else _FLOOR, reach)
-
     def _side(self, point: Point) -> tuple[Side, Float32]:
         if self._last is None or self._last[0] != point.id:
             side = side_of(point, self._folder, self._multi_dim)
@@ -157,40 +153,44 @@ class Folding:
 
 
 class _Reaches:
-    """The first pages of one kind and how far they reach, in a matrix that grows."""
+    """The first pages of one kind by number, and how far they reach, in a matrix that grows."""
 
     def __init__(self) -> None:
-        self.numbers: list[int] = []
+        self._numbers: list[int] = []
         self._matrix = np.zeros((0, 2 * _DIRECTIONS), dtype=np.float32)
 
     def add(self, number: int, reach: Float32) -> None:
-        used = len(self.numbers)
+        used = len(self._numbers)
         if used == len(self._matrix):
-            # Twice as large each time: a row is copied twice on average, not for every page that follows.
+            # Twice as large each time, so that not every page copies all before it.
             self._matrix = np.concatenate([self._matrix, np.zeros((max(16, used), len(reach)), dtype=np.float32)])
         self._matrix[used] = reach
-        self.numbers.append(number)
+        self._numbers.append(number)
 
-    def above(self, floor: float, reach: Float32) -> list[int]:
-        cosines = scoring.similarity(self._matrix[: len(self.numbers)], reach[None])[:, 0]
-        return [self.numbers[i] for i in np.flatnonzero(cosines >= floor)]
+    def above(self, reach: Float32, floor: float) -> list[int]:
+        """The pages that correlate at least so well, and all of which that cannot be said, in their order."""
+        cosines = scoring.similarity(self._matrix[: len(self._numbers)], reach[None])[:, 0]
+        return [self._numbers[i] for i in np.flatnonzero((cosines >= floor) | (cosines == 0))]
 
 
 def _kind(side: Side) -> tuple[int, bool]:
-    """Pages of different kinds are never the same for `compare`: the length of a row, 0 where there are none; signs."""
+    """The length of a row, 0 where there are none, and whether they are signs: only what has both is compared."""
     return (side.rows.shape[1] if len(side.rows) else 0), side.signs
 
 
 def _reach(rows: Float32) -> Float32:
-    """How far the rows of a page reach into fixed random directions and back, centred, of length 1: shape (2048,).
+    """How far the rows of a page reach from their mean into fixed random directions and back, shape (2048,).
 
     A soft support function of the rows as a set of points: where each lies near a row of the other page, both reach
-    about as far everywhere. Their mean does not do: sign codes are taken around it, so nothing is left of it.
+    about as far everywhere. Their mean does not do: the pages of a model share much of it, and sign codes have none.
+
+    Returns:
+        Centred, of length 1; zeros for pages of few rows.
     """
-    if not len(rows):
+    if len(rows) < _FEW:
         return np.zeros(2 * _DIRECTIONS, dtype=np.float32)
-    # Normal numbers with a deviation of _SHARPNESS: far from what float32 cannot hold.
-    shares = np.exp(scoring.similarity(rows, _directions(rows.shape[1])))
+    # Normal numbers with a deviation of _SHARPNESS at most: far from what float32 cannot hold.
+    shares = np.exp(scoring.similarity(rows - rows.mean(axis=0), _directions(rows.shape[1])))
     reach = np.log(np.concatenate([shares.mean(axis=0), (1 / shares).mean(axis=0)]))
     return scoring.normalise(reach - reach.mean())
 
