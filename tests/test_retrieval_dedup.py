@@ -515,6 +515,26 @@ def test_pages_of_all_kinds_fold_as_if_each_was_compared_with_each(work):
     assert [(group.first, group.others) for group in fold(points, images.folder, multi_dim=32)] == expected
 
 
+def test_pages_of_few_rows_are_always_compared(work, compared):
+    images = ImageFiles(work / "few")
+    points = [patched(images, photo(seed, (90, 120)), seed=seed, rows=1 + seed % 2) for seed in range(6)]
+    again = replace(points[2], id="again")
+    assert [len(group.others) for group in fold([*points, again], images.folder, multi_dim=32)] == [0, 0, 1, 0, 0, 0]
+    assert len(compared) == 15 + 3
+
+
+def test_blank_pages_of_patches_are_always_compared(work):
+    images = ImageFiles(work / "few")
+    white = Image.new("RGB", (300, 400), "white")
+    patch = normalise(np.random.default_rng(9).normal(size=32))
+    blank = []
+    for seed in range(2):
+        made = patched(images, white.resize((300 - 60 * seed, 400 - 80 * seed)), seed=seed)
+        noise = np.random.default_rng(seed).normal(size=(64, 32)) * 0.03
+        blank.append(replace(made, multi=normalise(patch + noise)))
+    assert len(fold(blank, images.folder, multi_dim=32)) == 1
+
+
 def test_below_the_usual_threshold_each_is_compared(work, compared):
     images = ImageFiles(work / "many")
     points = [patched(images, photo(seed, (90, 120)), seed=seed) for seed in range(5)]

@@ -8,6 +8,7 @@ reach an earlier token, and the kernels without a mask are the fast ones.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,6 +126,9 @@ class QwenVL:
         _prefer_flash_attention(base, placement)
         self.module.to(placement.device)  # the buffers: rotary frequencies, which stay float32
         self.module.eval()
+        # transformers 5.24 has renamed it, and warns of the old name.
+        known = inspect.signature(base.language_model.forward).parameters
+        self._keys_name = "cache" if "cache" in known else "past_key_values"
         self.config: Any = base.config
         self.text_config: Any = base.config.get_text_config()
         self.image_id = _token_id(checkpoint, "image_token_id", self.tokenizer, "<|image_pad|>")
@@ -244,8 +248,8 @@ class QwenVL:
                 position_ids=batch.positions.to(device),
                 # By kind of layer, a mask is taken as it is; alone it would be made anew without knowing of the keys.
                 attention_mask=None if keys is None else {_FULL: keys.mask},
-                past_key_values=keys,
                 use_cache=keys is not None,
+                **({} if keys is None else {self._keys_name: keys}),
             )
         hidden: torch.Tensor = done.last_hidden_state
         return hidden

@@ -1,7 +1,8 @@
 """Pages among the hits of a search that show nearly the same, folded into the first of them.
 
-The multi-vectors must match row by row (`similarity`). That finds the same page at another resolution, but also a form
-that somebody else filled in, where 80 of 85 rows are equal, and a scan of a page whose text layer OCR reads otherwise.
+The multi-vectors must match row by row (`similarity`); of most pages one vector tells that they do not (`_reach`). That
+finds the same page at another resolution, but also a form that somebody else filled in, where 80 of 85 rows are equal,
+and a scan of a page whose text layer OCR reads otherwise.
 So the pictures are laid on each other (`same_picture`): they must not differ anywhere as much as by a tick in a box,
 and where a row has no counterpart, its place must not look otherwise by more than the rest of the page does. Pages are
 folded when they are shown; `near` marks pages at ingestion.
@@ -45,10 +46,11 @@ _GLANCE_OFF = 0.1
 _CLEAN = 1e-3
 _DIRECTIONS, _SHARPNESS = 1024, 2
 _FLOOR = 0.18
-"""Pages whose `_reach` correlates less are not compared. FIGURES
-"""
-_FEW = 8
-"""Fewer rows than this reach about as far everywhere."""
+"""Pages whose `_reach` correlates less are not compared. Measured with "lite" and "lite-en": of pages that have
+`SIMILARITY` none is below 0.53 on 240 generated pairs, none below 0.29 on 60 real pages and their scans, read by OCR.
+Of 17,578 pairs of unlike real pages 1 % and 5 % lie above by their sign codes, 33 % and 15 % by their vectors."""
+_FEW, _EVEN = 8, 0.1
+"""Fewer rows, or rows that spread less, of unit length: how far they reach says nothing of the page."""
 _LEAST, _WORST = 0.01, 0.3
 """Errors of a place that never stand out, and that always do."""
 
@@ -121,19 +123,14 @@ class Folding:
     def __init__(self, image_folder: Path | None, multi_dim: int, *, threshold: float = SIMILARITY) -> None:
         self._folder, self._multi_dim, self._threshold = image_folder, multi_dim, threshold
         self._firsts: list[Side] = []
-        self._kinds: dict[tuple[int, bool], _Reaches] = {}
+        self._reaches = np.zeros((16, 2 * _DIRECTIONS), dtype=np.float32)
         self._pictures: dict[Path, Float32 | None] = {}
         self._last: tuple[str, Side, Float32] | None = None
 
     def find(self, point: Point) -> tuple[int, float] | None:
-        """Which first page a page shows nearly the same as, counted from 0, and how similar the two are.
-
-        Most pages are told apart by one product of vectors, whatever their number.
-        """
+        """Which first page a page shows nearly the same as, counted from 0, and how similar the two are."""
         side, reach = self._side(point)
-        reaches = self._kinds.get(_kind(side), _Reaches())
-        # The floor was measured for pages of the usual similarity.
-        for number in reaches.above(reach, _FLOOR if self._threshold >= SIMILARITY else -1):
+        for number in self._near(reach):
             found = compare(self._firsts[number], side, threshold=self._threshold, pictures=self._pictures)
             if found is not None:
                 return number, found
@@ -142,40 +139,26 @@ class Folding:
     def add(self, point: Point) -> None:
         """Begin a group with this page."""
         side, reach = self._side(point)
-        self._kinds.setdefault(_kind(side), _Reaches()).add(len(self._firsts), reach)
+        if len(self._firsts) == len(self._reaches):
+            # Twice as large each time, so that not every page copies all before it.
+            self._reaches = np.concatenate([self._reaches, np.zeros_like(self._reaches)])
+        self._reaches[len(self._firsts)] = reach
         self._firsts.append(side)
+
+    def _near(self, reach: Float32) -> list[int]:
+        """The first pages that are worth a comparison, in their order: most are told apart by one product."""
+        if self._threshold < SIMILARITY:  # the floor was not measured for less
+            return list(range(len(self._firsts)))
+        cosines = scoring.similarity(self._reaches[: len(self._firsts)], reach[None])[:, 0]
+        # Those of which nothing is known have zeros.
+        near: list[int] = np.flatnonzero((cosines >= _FLOOR) | (cosines == 0)).tolist()
+        return near
 
     def _side(self, point: Point) -> tuple[Side, Float32]:
         if self._last is None or self._last[0] != point.id:
             side = side_of(point, self._folder, self._multi_dim)
             self._last = point.id, side, _reach(side.rows)
         return self._last[1:]
-
-
-class _Reaches:
-    """The first pages of one kind by number, and how far they reach, in a matrix that grows."""
-
-    def __init__(self) -> None:
-        self._numbers: list[int] = []
-        self._matrix = np.zeros((0, 2 * _DIRECTIONS), dtype=np.float32)
-
-    def add(self, number: int, reach: Float32) -> None:
-        used = len(self._numbers)
-        if used == len(self._matrix):
-            # Twice as large each time, so that not every page copies all before it.
-            self._matrix = np.concatenate([self._matrix, np.zeros((max(16, used), len(reach)), dtype=np.float32)])
-        self._matrix[used] = reach
-        self._numbers.append(number)
-
-    def above(self, reach: Float32, floor: float) -> list[int]:
-        """The pages that correlate at least so well, and all of which that cannot be said, in their order."""
-        cosines = scoring.similarity(self._matrix[: len(self._numbers)], reach[None])[:, 0]
-        return [self._numbers[i] for i in np.flatnonzero((cosines >= floor) | (cosines == 0))]
-
-
-def _kind(side: Side) -> tuple[int, bool]:
-    """The length of a row, 0 where there are none, and whether they are signs: only what has both is compared."""
-    return (side.rows.shape[1] if len(side.rows) else 0), side.signs
 
 
 def _reach(rows: Float32) -> Float32:
@@ -185,12 +168,13 @@ def _reach(rows: Float32) -> Float32:
     about as far everywhere. Their mean does not do: the pages of a model share much of it, and sign codes have none.
 
     Returns:
-        Centred, of length 1; zeros for pages of few rows.
+        Centred, of length 1; zeros where there are few rows or all are much the same, as those of a blank page.
     """
-    if len(rows) < _FEW:
+    apart = rows - rows.mean(axis=0) if len(rows) else rows
+    if len(rows) < _FEW or np.square(apart).sum(axis=1).mean() < _EVEN:
         return np.zeros(2 * _DIRECTIONS, dtype=np.float32)
-    # Normal numbers with a deviation of _SHARPNESS at most: far from what float32 cannot hold.
-    shares = np.exp(scoring.similarity(rows - rows.mean(axis=0), _directions(rows.shape[1])))
+    # Their deviation is _SHARPNESS at most: far from what float32 cannot hold.
+    shares = np.exp(scoring.similarity(apart, _directions(rows.shape[1])))
     reach = np.log(np.concatenate([shares.mean(axis=0), (1 / shares).mean(axis=0)]))
     return scoring.normalise(reach - reach.mean())
 
