@@ -107,7 +107,7 @@ def test_a_model_without_places_reads_the_words_of_a_region(tmp_path):
     page = make_page(WORDS, regions=[Region("table", LEFT, caption="Table 1"), Region("chart", (0.0, 0.9, 1.0, 1.0))])
     embedder = FakeEmbedder()  # dense vectors of another length: nothing to take from the page
     _, made = make(embedder, page, tmp_path)
-    assert embedder.history[-1] == ("document", ("Table 1 sun sun sun sun",))
+    assert embedder.history[-1] == ("document", ({"text": "Table 1 sun sun sun sun"},))
     assert made[0][0].dense.shape == (128,)
     assert made[1][0].multi is None, "no words, no caption: its picture is kept all the same"
 

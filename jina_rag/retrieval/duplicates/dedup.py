@@ -1,11 +1,11 @@
 """Pages among the hits of a search that show nearly the same, folded into the first of them.
 
-The multi-vectors must match row by row (`similarity`); of most pages one vector tells that they do not (`_reach`). That
-finds the same page at another resolution, but also a form that somebody else filled in, where 80 of 85 rows are equal,
-and a scan of a page whose text layer OCR reads otherwise.
-So the pictures are laid on each other (`same_picture`): they must not differ anywhere as much as by a tick in a box,
-and where a row has no counterpart, its place must not look otherwise by more than the rest of the page does. Pages are
-folded when they are shown; `near` marks pages at ingestion.
+The multi-vectors must match row by row (`similarity`); for most pages one product of two vectors tells that they do not
+(`_reach`). That finds the same page at another resolution, but also a form that somebody else filled in, where 80 of 85
+rows are equal, and a scan of a page whose text layer OCR reads otherwise. So the pictures are laid on each other
+(`same_picture`): they must not differ anywhere as much as by a tick in a box, and where a row has no counterpart, its
+place must not look otherwise by more than the rest of the page does. Pages are folded when they are shown; `near` marks
+pages at ingestion.
 """
 
 from __future__ import annotations

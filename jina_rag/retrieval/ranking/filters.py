@@ -90,7 +90,8 @@ def _check_own(key: str, value: _Value) -> None:
     texts = [] if isinstance(value, Range) else [item for item in value if isinstance(item, str)]
     numbers = [] if isinstance(value, Range) else [item for item in value if type(item) in (int, float)]
     if key in ("path", "doc_id") and value and not texts:
-        raise InvalidInputError(f"The filter {key!r} is {value!r}: give one text or several.")
+        kind = "glob such as 'reports/*.pdf'" if key == "path" else "text"
+        raise InvalidInputError(f"The filter {key!r} is {value!r}: give a {kind}, or several.")
     if key == "page" and value and not isinstance(value, Range) and not numbers:
         raise InvalidInputError(f"The filter 'page' is {value!r}: give numbers, counted from 1, or a Range.")
     kinds = get_args(RegionKind)
