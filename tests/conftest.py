@@ -27,3 +27,14 @@ def tiny(tmp_path_factory) -> dict[str, str]:
 
     root = tmp_path_factory.mktemp("tiny")
     return {family: str(unpack_tiny(family, root / family)) for family in TINY_FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """So small models gain nothing from a second one, and lose much to it where the cores are busy."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

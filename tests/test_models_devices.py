@@ -18,13 +18,7 @@ LONG = "Revenue grew in the north, and fell in the south. " * 8
 GIB = 1024**3
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """So small models gain nothing from a second, and lose much to it where the cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_callers_autocast_changes_no_score_and_nothing_that_is_kept(tiny):

@@ -20,13 +20,7 @@ from jina_rag.models.vl_prompts import PlacedPicture, Prompt, grid_of  # noqa: E
 IMAGES = sorted((Path(__file__).parent / "data" / "golden" / "images").glob("*.png"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """So small a model gains nothing from a second, and loses much to it where the cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

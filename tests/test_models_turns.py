@@ -31,13 +31,7 @@ GONE = 30
 """Seconds after which a thread counts as stuck."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """So small models gain nothing from a second, and lose much to it where the cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class SmallCard:

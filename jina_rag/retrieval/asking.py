@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, ParamSpec, TypedDict, TypeVar, Unpack
 
@@ -50,7 +51,7 @@ class ContextOptions(TypedDict, total=False):
     image_format: Literal["jpeg", "png"]
 
 
-class Asking:
+class Asking(ABC):
     """What `DocumentIndex` answers with.
 
     The coroutines work in a thread: nothing is encoded or scored on the thread of an event loop, and many of them at
@@ -65,8 +66,9 @@ class Asking:
         self._searcher: Searcher | None = None
 
     @property
+    @abstractmethod
     def _alive(self) -> Handle:
-        raise NotImplementedError
+        """The open index."""
 
     # -- models --------------------------------------------------------------------------------------------
 
