@@ -295,6 +295,13 @@ def test_search_pages_groups_and_cuts_off(cli, shared):
     assert len(best) == 1
 
 
+def test_a_question_that_is_too_long_is_cut_and_that_is_said(cli, shared):
+    found = cli("search", "whales sing " * 400, "-i", shared / "kb", "--json").json
+    assert found["notes"] == ["The question is too long: its end was not read."]
+    assert found["hits"][0]["page"] == 2
+    assert cli("search", "whales sing", "-i", shared / "kb", "--json").json["notes"] == []
+
+
 def test_search_with_a_picture(cli, shared, tmp_path):
     image = cli("search", "whales", "-i", shared / "kb", "-k", "1", "--json").json["hits"][0]["image"]
     found = cli("search", "-i", shared / "kb", "-k", "1", "--image", image, "--json").json
