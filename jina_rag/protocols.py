@@ -126,7 +126,11 @@ class Reranker(Protocol):
         ...
 
     def score(self, query: Input, documents: Sequence[Input]) -> Float32:
-        """Return shape (len(documents),) float32 in [0, 1], in the order of `documents`."""
+        """Return shape (len(documents),) float32 in [0, 1], in the order of `documents`.
+
+        Raises:
+            InvalidInputError: If an input cannot be read, or is of a kind that the model does not take.
+        """
         ...
 
 

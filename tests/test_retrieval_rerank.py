@@ -11,6 +11,7 @@ from PIL import Image
 from jina_rag import DocumentIndex, Rerank, Rescore
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError, ModelError
+from jina_rag.models.pictures import open_picture
 from jina_rag.retrieval.ranking.calibration import fit_calibration
 from jina_rag.retrieval.ranking.reranking import rerank
 from jina_rag.testing import FakeEmbedder, FakeReranker, sample_pdf
@@ -36,8 +37,8 @@ class Preferring:
                 words = document["text"].split()
                 found.append(WORDS.index(next(w for w in words if w in WORDS)) / 10)
             else:
-                with Image.open(document) as image:
-                    found.append(1 - float(np.asarray(image.convert("L")).mean()) / 255)
+                image = open_picture(document).load().convert("L")
+                found.append(1 - float(np.asarray(image).mean()) / 255)
         return np.array(found, np.float32)
 
 
@@ -239,15 +240,34 @@ def test_words_that_look_like_an_image_are_words_all_the_same(tmp_path):
         assert {hit.stage for hit in index.search("data image", k=2)} == {"rerank"}
 
 
-def test_a_damaged_picture_costs_its_page_only(tmp_path):
+@pytest.mark.parametrize("damage", [lambda data: b"junk", lambda data: data[: len(data) // 2]])
+def test_a_damaged_picture_costs_its_page_only(tmp_path, damage):
     sample_pdf(tmp_path / "a.pdf", ["rain in the north", "rain in the south"])
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         index.ingest(tmp_path / "a.pdf", settings=NO_OCR)
         first = index.search("rain north", k=1)[0]
-        first.image_path.write_bytes(b"junk")
+        first.image_path.write_bytes(damage(first.image_path.read_bytes()))
         hits = index.search("rain north", k=2, stages=Rerank(model=Preferring("pixels")))
         assert [(hit.page, hit.stage) for hit in hits] == [(2, "rerank"), (1, "rescore")]
-        assert "1 page was not judged" in hits.notes[0]
+        assert "1 page was not judged, with a damaged picture" in hits.notes[0]
+
+
+def test_where_every_picture_is_damaged_nothing_is_judged(tmp_path):
+    sample_pdf(tmp_path / "a.pdf", ["rain in the north"])
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        index.ingest(tmp_path / "a.pdf", settings=NO_OCR)
+        index.search("rain", k=1)[0].image_path.write_bytes(b"junk")
+        hits = index.search("rain", k=1, stages=Rerank(model=Preferring("pixels")))
+        assert [hit.stage for hit in hits] == ["rescore"]
+
+
+def test_a_question_that_a_reranker_refuses_is_refused(kb):
+    class Strict(Preferring):
+        def score(self, query, documents):
+            raise InvalidInputError("No questions today.")
+
+    with pytest.raises(InvalidInputError, match="today"):
+        kb.search("rain", stages=Rerank(model=Strict("pixels")))
 
 
 def test_a_model_is_a_reranker_a_name_or_a_folder(kb, tiny):

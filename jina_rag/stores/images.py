@@ -139,3 +139,39 @@ def _write(target: Path, content: bytes, folder: Path) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """What Pillow raises on files that are no pictures, or broken ones.
+
+    MemoryError among them: a damaged length makes it ask for gigabytes.
+    """
+    import struct
+    import zlib
+
+    from PIL.Image import DecompressionBombError
+
+    return (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        LookupError,
+        TypeError,
+        MemoryError,
+        struct.error,
+        zlib.error,
+        DecompressionBombError,
+    )
+
+
+def is_readable(path: Path) -> bool:
+    """Whether a picture is there and can be decoded to its end."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+    except unreadable():
+        return False
+    return True

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from jina_rag.stores.images import unreadable
 from jina_rag.types import Float32
 
 _SIDE = 1000
@@ -97,7 +98,7 @@ def load(path: Path) -> Float32 | None:
         with Image.open(path) as opened:
             opened.draft("L", (_SIDE, _SIDE))
             grey = opened.convert("L")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except unreadable():
         return None
     factor = _SIDE / max(grey.size)
     size = (max(1, round(grey.width * factor)), max(1, round(grey.height * factor)))

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from jina_rag.errors import ModelError
+from jina_rag.errors import InvalidInputError, ModelError
 from jina_rag.protocols import Input, Reranker
 from jina_rag.retrieval.places import find_place, region_of
 from jina_rag.retrieval.ranking.candidates import Candidate
 from jina_rag.retrieval.ranking.questions import Question
 from jina_rag.retrieval.ranking.stages import Rerank, Shown
 from jina_rag.stores import schema
-from jina_rag.stores.images import ImageFiles
+from jina_rag.stores.images import ImageFiles, is_readable
 from jina_rag.types import Float32, Point
 
 _FIRST = 2
@@ -99,12 +99,15 @@ def rerank(
         notes.append(f"rerank: {_count(refused, 'image')} not judged (max_images={stage.max_images}).")
     if without:
         notes.append(f"rerank: {_count(without, 'page')} not judged, with nothing to show ({' or '.join(shows)}).")
-    scores, raw, done = _scores(question, items, reranker, stage, clock, started)
+    scores, done = _scores(question, items, reranker, stage, clock, started)
+    damaged = {item.page for item in items[:done]} - {item.page for item, _, _ in scores}
+    if damaged:
+        notes.append(f"rerank: {_count(len(damaged), 'page')} not judged, with a damaged picture: see jina-rag verify.")
     if done < len(items):
         left = len({item.page for item in items[done:]})
         notes.append(f"rerank: {_count(left, 'page')} not judged in full (max_ms={stage.max_ms:g}).")
     best: dict[int, tuple[float, float, Shown]] = {}
-    for item, score, before in zip(items[:done], scores, raw, strict=True):
+    for item, score, before in scores:
         if item.page not in best or (score, before) > best[item.page][:2]:
             best[item.page] = score, before, item.kind
     # Calibrated scores may be equal where those of the model are not; last, the earlier stage decides.
@@ -135,14 +138,14 @@ def _items(
             found.append(_Item(place, kind, {"text": str(payload[schema.TEXT])}, "text"))
         if kind == "page":
             picture = images.path(payload[schema.IMAGE])
-            if _is_picture(picture):
+            if picture.is_file():
                 found.append(_Item(place, kind, picture, "image"))
         if kind == "region":
             region = None
             if candidate.region is not None:
                 region = region_of(payload, candidate.region.payload.get(schema.BOX), images.folder)
             region = region or find_place(question.multi, payload, images.folder, point.multi).region
-            if region is not None and region.image_path is not None and _is_picture(region.image_path):
+            if region is not None and region.image_path is not None and region.image_path.is_file():
                 found.append(_Item(place, kind, region.image_path, "image"))
     return found
 
@@ -154,10 +157,12 @@ def _scores(
     stage: Rerank,
     clock: Callable[[], float],
     started: float,
-) -> tuple[list[float], list[float], int]:
-    """Scores of the first items, calibrated and as they were, and how many these are: all unless time runs out."""
-    scores: list[float] = []
-    raw: list[float] = []
+) -> tuple[list[tuple[_Item, float, float]], int]:
+    """Items with their scores, calibrated and as they were, and how many were taken: all unless time runs out.
+
+    Items whose pictures turn out to be damaged have no score.
+    """
+    scores: list[tuple[_Item, float, float]] = []
     done, last = 0, _FIRST
     while done < len(items):
         count = len(items) - done
@@ -168,14 +173,27 @@ def _scores(
             count = min(count, _FIRST if not done else min(_MOST, 2 * last, int(left / max(spent / done, 1e-9))))
             if left <= 0 or count < 1:
                 break
-        some = items[done : done + count]
-        found = _checked(reranker.score(question.asked, [item.content for item in some]), count, reranker)
-        raw += found.tolist()
-        if stage.calibration is not None:
-            found = stage.calibration.apply(found, [item.modality for item in some])
-        scores += found.tolist()
+        some, found = _asked(question, items[done : done + count], reranker)
+        fair = found
+        if stage.calibration is not None and some:
+            fair = stage.calibration.apply(found, [item.modality for item in some])
+        scores += zip(some, fair.tolist(), found.tolist(), strict=True)
         done, last = done + count, count
-    return scores, raw, done
+    return scores, done
+
+
+def _asked(question: Question, items: Sequence[_Item], reranker: Reranker) -> tuple[Sequence[_Item], Float32]:
+    """The items that can be judged, and the reranker's scores of them."""
+    try:
+        return items, _checked(reranker.score(question.asked, [item.content for item in items]), len(items), reranker)
+    except InvalidInputError:
+        # To decode each picture beforehand would take longer than some rerankers do.
+        whole = [item for item in items if not isinstance(item.content, Path) or is_readable(item.content)]
+        if len(whole) == len(items):
+            raise
+    if not whole:
+        return [], np.zeros(0, dtype=np.float32)
+    return whole, _checked(reranker.score(question.asked, [item.content for item in whole]), len(whole), reranker)
 
 
 def _checked(scores: object, count: int, reranker: Reranker) -> Float32:
@@ -187,17 +205,6 @@ def _checked(scores: object, count: int, reranker: Reranker) -> Float32:
             "are no numbers: it must give one finite number for each, in their order."
         )
     return found
-
-
-def _is_picture(path: Path) -> bool:
-    """Whether a file is there and begins as an image does."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path):
-            return True
-    except (OSError, UnidentifiedImageError):
-        return False
 
 
 def _count(number: int, noun: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jina_rag.errors import IndexStateError
+from jina_rag.stores.images import unreadable
 from jina_rag.types import Box, Float32
 
 if TYPE_CHECKING:
@@ -22,9 +21,6 @@ _DRAWN = 800
 """Soft borders need no more pixels than this, and drawing takes a tenth of the time."""
 _GROUND = 0.015
 """Of the longer side: what is brighter or darker over more than this is no letter but what letters stand on."""
-
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
-"""What Pillow raises on files that are no pictures, or broken ones."""
 
 
 def decoded(path: Path, box: Box | None = None, *, max_side: int | None = None) -> Image:
@@ -49,7 +45,7 @@ def decoded(path: Path, box: Box | None = None, *, max_side: int | None = None) 
                 left, top = min(int(x0 * width), width - 1), min(int(y0 * height), height - 1)
                 right, bottom = max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))
                 picture = opened.crop((left, top, right, bottom)).convert("RGB")
-    except (*_DAMAGED, images.DecompressionBombError) as exc:
+    except unreadable() as exc:
         # A file that is there is not written again, whatever it holds, and `verify` misses absent ones only.
         raise IndexStateError(
             f"The page image {path} is missing or damaged ({exc}): delete the file if it is there, then "
