@@ -362,6 +362,18 @@ def test_verify_names_what_is_amiss(index, docs):
     assert [problem.what for problem in index.verify()] == ["1 image file(s) belong to no page."]
 
 
+def test_a_damaged_image_is_named_and_made_again(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    image = index.search("whales", k=1)[0].image_path
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    problems = [(problem.doc_id, problem.what) for problem in index.verify()]
+    assert problems == [("animals.pdf", "The image of page 2 is damaged.")]
+    index.ingest(docs, settings=NO_OCR, again=True)
+    assert image.read_bytes() == whole
+    assert index.verify() == []
+
+
 def test_an_index_is_copied_and_a_stopped_copy_goes_on(index, docs, tmp_path, embedder):
     shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
     index.ingest(docs, settings=NO_OCR, metadata={"year": 2024})

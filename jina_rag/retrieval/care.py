@@ -116,7 +116,7 @@ def refresh_locations(parts: Parts, sha256: str) -> None:
 
 
 def verify(parts: Parts) -> list[Problem]:
-    """Hold vectors, images and manifest against each other; nothing is changed.
+    """Hold vectors, images and manifest against each other; nothing is changed. Every image is read.
 
     Returns:
         What is amiss, each with the document to ingest again; empty for an index in order.
@@ -146,6 +146,8 @@ def verify(parts: Parts) -> list[Problem]:
                 problems.append(Problem(f"The vectors of {what} {part.page} are missing.", doc_id))
             if part.image and part.image not in images:
                 problems.append(Problem(f"The image of {what} {part.page} is missing.", doc_id))
+            elif part.image and not parts.images.is_whole(part.image):
+                problems.append(Problem(f"The image of {what} {part.page} is damaged.", doc_id))
     problems += _strangers(parts.store, known)
     lost = images - manifest.images()
     if lost:

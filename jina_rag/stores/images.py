@@ -58,7 +58,7 @@ class ImageFiles:
         name = f"{digest[:2]}/{digest}.jpg"
         target = self.folder / name
         try:
-            if not target.exists():
+            if not self.is_whole(name):
                 _write(target, content, self.folder)
         except OSError as exc:
             raise IndexStateError(
@@ -76,7 +76,7 @@ class ImageFiles:
         """
         target = self.path(name)
         try:
-            if target.exists():
+            if self.is_whole(name):
                 return
             content = file.read_bytes()
             if hashlib.sha256(content).hexdigest() != target.stem:
@@ -84,6 +84,14 @@ class ImageFiles:
             _write(target, content, self.folder)
         except OSError as exc:
             raise IndexStateError(f"The page image {file} cannot be copied: {exc.strerror or exc}.") from exc
+
+    def is_whole(self, name: str) -> bool:
+        """Whether the picture of that name is there and holds what its name says."""
+        target = self.path(name)
+        try:
+            return hashlib.sha256(target.read_bytes()).hexdigest() == target.stem
+        except FileNotFoundError:
+            return False
 
     def path(self, name: str) -> Path:
         """Where the picture of that name lies (or would lie).

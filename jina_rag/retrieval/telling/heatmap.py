@@ -46,10 +46,8 @@ def decoded(path: Path, box: Box | None = None, *, max_side: int | None = None) 
                 right, bottom = max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))
                 picture = opened.crop((left, top, right, bottom)).convert("RGB")
     except unreadable() as exc:
-        # A file that is there is not written again, whatever it holds, and `verify` misses absent ones only.
         raise IndexStateError(
-            f"The page image {path} is missing or damaged ({exc}): delete the file if it is there, then "
-            "`jina-rag verify` tells what to ingest with --again."
+            f"The page image {path} is missing or damaged ({exc}): `jina-rag verify` tells what to ingest with --again."
         ) from exc
     if max_side is None or max(picture.size) <= max_side:
         return picture
