@@ -266,7 +266,7 @@ def test_search_in_stages_for_a_person(cli, shared):
     assert result.code == 0
     assert "Score and rank in each stage" in result.out
     assert all(stage in result.out for stage in ("dense", "lexical", "maxsim", "rescore"))
-    assert "every page is scored" in result.out
+    assert "every page is compared" in result.out
     assert "candidates" in result.err
     reranked = cli("search", "where do whales sing?", "-i", kb, "--reranker", "lite", "--max-ms", "0", "--json").json
     assert not reranked["complete"]

@@ -80,7 +80,7 @@ def test_hits_carry_the_score_of_each_stage(kb):
 def test_explained_hits_tell_which_stage_put_them_where(kb):
     hits = kb.search("rain on the hills", k=4, explain=True)
     assert [step.stage for step in hits[0].steps if step.rank is not None] == ["maxsim", "rescore"]
-    assert "every page is scored" in hits[0].steps[0].note
+    assert "every page is compared" in hits[0].steps[0].note
     staged = kb.search("rain on the hills", k=4, explain=True, stages=[Prefetch(exhaustive=0)])
     assert places(staged) == places(hits)
     steps = {step.stage: step for step in staged[0].steps}

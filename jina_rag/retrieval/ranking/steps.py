@@ -12,7 +12,7 @@ _NOTES = {
     "identifiers": "the share of the question's codes that the page has exactly, rare ones first",
     "window": "MaxSim of the best window of the page's words",
 }
-_SKIPPED = "it picked nothing: in an index of this size every page is scored"
+_SKIPPED = "it picked no candidates: in an index of this size every page is compared"
 
 
 def ranks_of(ranked: Sequence[Candidate]) -> dict[str, dict[str, int]]:
