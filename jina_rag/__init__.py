@@ -11,57 +11,95 @@ from typing import TYPE_CHECKING, Any
 from jina_rag._version import __version__
 
 if TYPE_CHECKING:
-    from jina_rag.errors import JinaRagError
+    from jina_rag.config import IngestSettings, Storage
+    from jina_rag.errors import InvalidInputError, JinaRagError, MissingDependencyError
     from jina_rag.models.page_memory import PageMemory
     from jina_rag.models.registry import load_embedder, load_reranker
+    from jina_rag.protocols import Embedder, Reranker
     from jina_rag.retrieval.index import DocumentIndex
+    from jina_rag.retrieval.page_files import load_pages, open_page, save_page
     from jina_rag.retrieval.ranking.calibration import Calibration, fit_calibration
     from jina_rag.retrieval.ranking.results import SearchResults
     from jina_rag.retrieval.ranking.stages import Rerank, Rescore
     from jina_rag.retrieval.telling.context import build_context
-    from jina_rag.types import Embeddings, IngestReport, Page, Prefetch, Range, Region, ScoredPage
+    from jina_rag.types import (
+        Embeddings,
+        Failure,
+        IngestReport,
+        Page,
+        PageScreenshot,
+        Prefetch,
+        Range,
+        Region,
+        ScoredPage,
+        Word,
+    )
 
 _WHERE = {
     "Calibration": "jina_rag.retrieval.ranking.calibration",
     "DocumentIndex": "jina_rag.retrieval.index",
+    "Embedder": "jina_rag.protocols",
     "Embeddings": "jina_rag.types",
+    "Failure": "jina_rag.types",
     "IngestReport": "jina_rag.types",
+    "IngestSettings": "jina_rag.config",
+    "InvalidInputError": "jina_rag.errors",
     "JinaRagError": "jina_rag.errors",
+    "MissingDependencyError": "jina_rag.errors",
     "Page": "jina_rag.types",
     "PageMemory": "jina_rag.models.page_memory",
+    "PageScreenshot": "jina_rag.types",
     "Prefetch": "jina_rag.types",
     "Range": "jina_rag.types",
     "Region": "jina_rag.types",
     "Rerank": "jina_rag.retrieval.ranking.stages",
+    "Reranker": "jina_rag.protocols",
     "Rescore": "jina_rag.retrieval.ranking.stages",
     "ScoredPage": "jina_rag.types",
     "SearchResults": "jina_rag.retrieval.ranking.results",
+    "Storage": "jina_rag.config",
+    "Word": "jina_rag.types",
     "build_context": "jina_rag.retrieval.telling.context",
     "fit_calibration": "jina_rag.retrieval.ranking.calibration",
     "load_embedder": "jina_rag.models.registry",
+    "load_pages": "jina_rag.retrieval.page_files",
     "load_reranker": "jina_rag.models.registry",
+    "open_page": "jina_rag.retrieval.page_files",
+    "save_page": "jina_rag.retrieval.page_files",
 }
 
 __all__ = [
     "Calibration",
     "DocumentIndex",
+    "Embedder",
     "Embeddings",
+    "Failure",
     "IngestReport",
+    "IngestSettings",
+    "InvalidInputError",
     "JinaRagError",
+    "MissingDependencyError",
     "Page",
     "PageMemory",
+    "PageScreenshot",
     "Prefetch",
     "Range",
     "Region",
     "Rerank",
+    "Reranker",
     "Rescore",
     "ScoredPage",
     "SearchResults",
+    "Storage",
+    "Word",
     "__version__",
     "build_context",
     "fit_calibration",
     "load_embedder",
+    "load_pages",
     "load_reranker",
+    "open_page",
+    "save_page",
 ]
 
 

@@ -324,6 +324,8 @@ class ScoredPage:
         steps: Which stage put the page where, in order; empty unless the search was asked to explain.
         other_pages: Further pages of the document that were found, best first, where hits are grouped by document.
         similar: Pages that show nearly the same, folded into this one where a search was asked to do so.
+        text: All words of the page; for a text that was given to `DocumentIndex.add`, as it was given.
+        added: Whether it was given to `DocumentIndex.add`, under the id `doc_id`, rather than read from a file.
     """
 
     doc_id: str
@@ -343,6 +345,8 @@ class ScoredPage:
     steps: tuple[Step, ...] = ()
     other_pages: tuple[int, ...] = ()
     similar: tuple[SimilarPage, ...] = ()
+    text: str = ""
+    added: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,21 @@ def is_data_uri(text: str) -> bool:
     return text.startswith("data:image/") and _DATA_URI.fullmatch(text) is not None
 
 
+def decode_data_uri(text: str) -> bytes:
+    """The bytes of an image's file.
+
+    Raises:
+        InvalidInputError: If the text is not a base64 data URI of an image in whole.
+    """
+    match = _DATA_URI.fullmatch(text)
+    if match is None:
+        raise InvalidInputError("A data URI must read data:image/…;base64,… in whole.")
+    try:
+        return base64.b64decode("".join(match[1].split()), validate=True)
+    except binascii.Error as exc:
+        raise InvalidInputError(f"A data URI is not valid base64: {exc}.") from exc
+
+
 class Picture:
     """An image that was looked at but not decoded yet: its size is known, its pixels come with `load`.
 
@@ -185,13 +200,7 @@ def _check_bytes(source: bytes | Path, name: str, limits: Limits) -> None:
 def _resolve(text: str, opening: Opening) -> tuple[bytes | Path, str]:
     """The bytes or the path that a str stands for."""
     if text.startswith("data:"):
-        match = _DATA_URI.fullmatch(text)
-        if match is None:
-            raise InvalidInputError("A data URI must read data:image/…;base64,… in whole.")
-        try:
-            return base64.b64decode("".join(match[1].split()), validate=True), "A data URI"
-        except binascii.Error as exc:
-            raise InvalidInputError(f"A data URI is not valid base64: {exc}.") from exc
+        return decode_data_uri(text), "A data URI"
     if _URL.match(text):
         if not opening.allow_urls:
             raise InvalidInputError(

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from jina_rag.config import IngestSettings, Storage
 from jina_rag.errors import IndexMismatchError, IndexStateError, InvalidInputError
 from jina_rag.protocols import Embedder, Reranker
-from jina_rag.retrieval.asking import Asking
 from jina_rag.retrieval.care import Problem, settle, verify
+from jina_rag.retrieval.entries import Entries
 from jina_rag.retrieval.handles import Handle, check_model, check_storage, open_handle
 from jina_rag.retrieval.manifest import DocumentRecord
 from jina_rag.retrieval.select import chosen_by_filter, chosen_by_name
+from jina_rag.retrieval.several import several
 from jina_rag.types import IngestReport, Where
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class IndexStats:
     bytes: Mapping[str, int] = field(default_factory=dict)
 
 
-class DocumentIndex(Asking):
+class DocumentIndex(Entries):
     """An index of page screenshots.
 
         with DocumentIndex.open("kb/") as index:
@@ -74,6 +75,7 @@ class DocumentIndex(Asking):
     def __init__(self, shared: Handle, embedder: str | Embedder | None) -> None:
         super().__init__(None if isinstance(embedder, str) else embedder)
         self._shared: Handle | None = shared
+        self._asked: tuple[str, str | None] = ("", None)
 
     @classmethod
     def open(
@@ -113,6 +115,11 @@ class DocumentIndex(Asking):
         """
         opened = cls._open_at(location, embedder=embedder, storage=storage, create=create, files=files, api_key=api_key)
         opened._reranker = os.fspath(reranker) if isinstance(reranker, os.PathLike) else reranker
+        name = os.fspath(location)
+        opened._asked = (
+            name if "://" in name else os.path.abspath(name),
+            None if files is None else os.path.abspath(files),
+        )
         return opened
 
     @classmethod
@@ -211,7 +218,7 @@ class DocumentIndex(Asking):
                 again=again,
                 stop=stop,
             )
-            return run.run(_several(paths), exclude=[shared.root])
+            return run.run(several(paths), exclude=[shared.root])
 
     async def aingest(
         self,
@@ -264,7 +271,7 @@ class DocumentIndex(Asking):
         )
         stats = self.stats()
         return estimate.plan(
-            _several(paths),
+            several(paths),
             metadata=metadata,
             sync=sync,
             again=again,
@@ -408,11 +415,23 @@ class DocumentIndex(Asking):
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As the place it lies at: whoever unpickles it opens it again, with the key of a server from the environment.
+
+        Raises:
+            InvalidInputError: If it has a reranker that is not known by its name.
+        """
+        if self._reranker is not None and not isinstance(self._reranker, str):
+            raise InvalidInputError(
+                "An index with a reranker that was loaded by hand cannot be pickled: open it with the reranker's name."
+            )
+        return _open_again, (*self._asked, self._reranker)
+
     def __repr__(self) -> str:
         if self._shared is None:
             return "DocumentIndex(closed)"
         return f"DocumentIndex({self._shared.location!r}, embedder={self._shared.settings['embedder']!r})"
 
 
-def _several(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
-    return [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+def _open_again(location: str, files: str | None, reranker: str | None) -> DocumentIndex:
+    return DocumentIndex.open(location, files=files, reranker=reranker, create=False)

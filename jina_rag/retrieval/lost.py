@@ -49,6 +49,7 @@ def gone(
             record
             for record in manifest.documents()
             if record.doc_id not in left
+            and not record.added
             and _is_under(record.path, place)
             and not any(folder in record.path.parents for folder in blind)
             and is_gone(record.path)

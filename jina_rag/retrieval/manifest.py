@@ -31,6 +31,8 @@ from jina_rag.types import Failure
 
 SCHEMA_VERSION = 3
 """The second format does not know which kinds of regions a page has, nor where its words stand."""
+ADDED = -1
+"""Time of the last change of what is no file: no file has it."""
 RATE = "rate"
 """Key of the settings that holds [pages, seconds] of the runs so far."""
 
@@ -76,7 +78,7 @@ class DocumentRecord:
         path: The file, absolute.
         sha256: Of the bytes that are searched, which names the content; those of the file, once it is `done`.
         size: Bytes.
-        mtime_ns: Time of the file's last change.
+        mtime_ns: Time of the file's last change; `ADDED` where there is no file.
         done: False while it is being indexed (or when that was interrupted).
         pages: Pages indexed.
         regions: Regions indexed.
@@ -100,6 +102,11 @@ class DocumentRecord:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
     by_name: bool = False
+
+    @property
+    def added(self) -> bool:
+        """Whether it was given to `DocumentIndex.add` rather than read from a file."""
+        return self.mtime_ns == ADDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +193,7 @@ class Manifest:
 
     def document_at(self, path: Path) -> DocumentRecord | None:
         """The document made from that file, or None."""
-        return next(iter(self._documents("WHERE d.path = ?", _pack(path))), None)
+        return next(iter(self._documents("WHERE d.path = ? AND d.mtime_ns != ?", _pack(path), ADDED)), None)
 
     def documents(self) -> list[DocumentRecord]:
         """All documents, pending ones included, by id."""

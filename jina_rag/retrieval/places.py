@@ -81,6 +81,18 @@ def describe(
     return payload
 
 
+def describe_text(
+    text: str, rows: Float32, assignment: Assignment | None = None, *, signs: bool = True
+) -> dict[str, Any]:
+    """As `describe`, for a text that is no page: its words stand nowhere."""
+    payload: dict[str, Any] = {schema.TEXT: text, schema.REGIONS: []}
+    if assignment is not None:
+        payload[schema.ASSIGNMENT] = encode_assignment(assignment)
+    if signs:
+        payload[schema.SIGNS] = encode_signs(rows)
+    return payload
+
+
 def words_of(payload: Mapping[str, Any]) -> tuple[list[str], Float32] | None:
     """The words of a page and where they stand, in reading order; None where that is not known.
 
@@ -111,15 +123,17 @@ def find_place(query: Float32, payload: Mapping[str, Any], image_folder: Path, r
     """
     text = str(payload.get(schema.TEXT, ""))
     regions = regions_of(payload, image_folder)
-    if schema.GRID not in payload or not (payload.get(schema.SIGNS) or (rows is not None and len(rows))):
+    if not (payload.get(schema.SIGNS) or (rows is not None and len(rows))):
         # A picture without words is its only region; there is nothing to compare it with.
         whole = regions[0] if len(regions) == 1 and not text else None
         return Place(region=whole, snippet=_cut(text.split(), 0))
     if payload.get(schema.SIGNS):
         rows = decode_signs(payload[schema.SIGNS], query.shape[1])
     assert rows is not None
-    grid = schema.decode_grid(payload[schema.GRID])
     similar = of_tokens(token_similarity(query, rows), payload)
+    if schema.GRID not in payload:
+        return Place(snippet=_snippet(similar, text))
+    grid = schema.decode_grid(payload[schema.GRID])
     if len(grid) != len(similar):  # a store has merged rows of a very long page by itself
         return Place(snippet=_cut(text.split(), 0))
     placed = ~np.isnan(grid.boxes).any(axis=1)  # the words of a model's own prompt stand nowhere

@@ -234,7 +234,7 @@ class Planner:
             other = self._manifest.document(doc_id)
             if doc_id in self._taken:
                 continue
-            if other is None or other.path == path or (root in other.path.parents and is_gone(other.path)):
+            if other is None or (not other.added and _is_free(other.path, path, root)):
                 return doc_id
         raise DocumentError(f"{source.doc_id!r} cannot be given a name of its own in this index.")
 
@@ -250,6 +250,11 @@ class Planner:
             given = self._metadata
         kept: dict[str, Any] = schema.clean_payload(dict(given))
         return {**kept, **(read_beside(path, self.warnings) if self._sidecars else {})}, kept
+
+
+def _is_free(other: Path, path: Path, root: Path) -> bool:
+    """Whether a document's file is this one, or is gone from the given folder."""
+    return other == path or (root in other.parents and is_gone(other))
 
 
 def _same_name(a: Path, b: Path) -> bool:

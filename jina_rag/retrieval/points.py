@@ -22,7 +22,7 @@ from jina_rag.config import Storage
 from jina_rag.protocols import Embedder, Input
 from jina_rag.retrieval.hubness import Background
 from jina_rag.retrieval.manifest import DocumentRecord, Part
-from jina_rag.retrieval.places import describe
+from jina_rag.retrieval.places import describe, describe_text
 from jina_rag.scoring import normalise
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
@@ -146,6 +146,24 @@ class PointMaker:
             made.append((point, Part(page_id, page.number, "page", image)))
         return made
 
+    def make_text(self, document: DocumentRecord, text: str, encoded: Encoded) -> Made:
+        """The point of a text that is no page: without a picture, and without places."""
+        page_id = schema.point_id(document.sha256, 1)
+        rows, assignment = self._kept(encoded.rows, page_id)
+        payload = {
+            schema.KIND: "page",
+            schema.PAGE_ID: page_id,
+            schema.PAGE: 1,
+            schema.PAGE_COUNT: 1,
+            schema.REVISION: document.sha256,
+            schema.HAS: [],
+            schema.BIAS: self._bias(rows),
+            **location_payload([document]),
+            **describe_text(text, rows, assignment, signs=self._storage.sign_codes),
+        }
+        point = Point(page_id, encoded.dense, _filled(rows), lexical.document_vector(text), payload)
+        return point, Part(page_id, 1, "page", None)
+
     def _kept(self, rows: Float32, page_id: str) -> tuple[Float32, Assignment | None]:
         """The rows as the index keeps them, and which of them each row went into; None where all are kept.
 
@@ -223,11 +241,12 @@ class PointMaker:
 
 def location_payload(documents: Sequence[DocumentRecord]) -> dict[str, Any]:
     """The part of a payload that says in which files the content lies; filters match any of them."""
-    return {
+    where: dict[str, Any] = {
         schema.DOC_ID: [document.doc_id for document in documents],
         schema.META: [dict(document.metadata) for document in documents],
         schema.PATH: [document.path.as_posix() for document in documents],
     }
+    return where | ({schema.ADDED: True} if documents[0].added else {})
 
 
 def crop(page: Page, box: Box) -> Image:

@@ -59,7 +59,7 @@ class ImageFiles:
         target = self.folder / name
         try:
             if not self.is_whole(name):
-                _write(target, content, self.folder)
+                write_whole(target, content, self.folder)
         except OSError as exc:
             raise IndexStateError(
                 f"A page image cannot be written to {self.folder}: {exc.strerror or exc}. "
@@ -81,7 +81,7 @@ class ImageFiles:
             content = file.read_bytes()
             if hashlib.sha256(content).hexdigest() != target.stem:
                 raise IndexCorruptError(f"The page image {file} does not hold what it was made of: ingest it again.")
-            _write(target, content, self.folder)
+            write_whole(target, content, self.folder)
         except OSError as exc:
             raise IndexStateError(f"The page image {file} cannot be copied: {exc.strerror or exc}.") from exc
 
@@ -134,7 +134,7 @@ def checked_name(name: object) -> str | None:
     return name if isinstance(name, str) and _NAME.fullmatch(name) else None
 
 
-def _write(target: Path, content: bytes, folder: Path) -> None:
+def write_whole(target: Path, content: bytes, folder: Path) -> None:
     """Write beside the target, then rename: a reader, or a crash, never meets half a file."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     target.parent.mkdir(mode=0o700, exist_ok=True)

@@ -28,6 +28,8 @@ DENSE = "dense"
 MULTI = "multi"
 LEXICAL = "lexical"
 
+ADDED = "added"
+"""True for what was given to `DocumentIndex.add` rather than read from a file."""
 KIND = "kind"
 """``"page"``, or what a region is: ``"chart"``, ``"table"``, ``"figure"``."""
 DOC_ID = "doc_id"

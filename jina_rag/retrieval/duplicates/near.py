@@ -77,7 +77,7 @@ class NearDuplicates:
             with Image.open(self._images.path(str(payload[schema.IMAGE]))) as other:
                 return _alike(_small(page.screenshot.image), _small(other))
         except (OSError, UnidentifiedImageError, KeyError):
-            return False  # the picture is elsewhere: without it nothing can be said
+            return False  # the picture is elsewhere, or it is a text: without one nothing can be said
 
 
 def _among(met: Sequence[tuple[str, Page, Float32]], page: Page, dense: Float32) -> str | None:

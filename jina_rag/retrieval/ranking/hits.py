@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,27 +56,37 @@ def make_hit(
         details: Whether to look for the best region and the snippet.
     """
     payload = point.payload
-    shown, *copies = found
     images = parts.images
     place = find_place(question.multi, payload, images.folder, point.multi) if details else Place()
     region = place.region
     if candidate.region is not None:
         region = region_of(payload, candidate.region.payload.get(schema.BOX), images.folder) or region
-    return ScoredPage(
-        doc_id=shown.doc_id,
-        path=shown.path,
-        page=int(payload[schema.PAGE]),
-        page_id=point.id,
-        page_count=int(payload[schema.PAGE_COUNT]),
+    return replace(
+        bare_hit(parts, point.id, payload, found),
         score=candidate.score,
         stage=candidate.stage,
         scores=dict(candidate.scores),
         region=region,
-        image_path=images.path(payload[schema.IMAGE]),
         snippet=place.snippet,
+        repeats=_repeated(parts, payload) if details else None,
+    )
+
+
+def bare_hit(parts: Parts, page_id: str, payload: Mapping[str, Any], found: list[Location]) -> ScoredPage:
+    """A page as it is shown, by itself: no question was asked, so that it has no score and no best place."""
+    shown, *copies = found
+    return ScoredPage(
+        doc_id=shown.doc_id,
+        path=shown.path,
+        page=int(payload[schema.PAGE]),
+        page_id=page_id,
+        page_count=int(payload[schema.PAGE_COUNT]),
+        score=0.0,
+        image_path=parts.images.path(payload[schema.IMAGE]) if payload.get(schema.IMAGE) else None,
         metadata=shown.metadata,
         copies=tuple(copies),
-        repeats=_repeated(parts, payload) if details else None,
+        text=str(payload.get(schema.TEXT, "")),
+        added=bool(payload.get(schema.ADDED)),
     )
 
 

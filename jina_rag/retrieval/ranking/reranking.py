@@ -133,10 +133,12 @@ def _items(
     payload = point.payload
     found = []
     for kind in shows:
-        if kind == "text" and str(payload.get(schema.TEXT, "")).strip():
+        # What is no page has nothing but its text to show.
+        bare = kind == "page" and not payload.get(schema.IMAGE)
+        if (kind == "text" or (bare and "text" not in shows)) and str(payload.get(schema.TEXT, "")).strip():
             # Said outright: a page whose words look like the address of an image is text all the same.
-            found.append(_Item(place, kind, {"text": str(payload[schema.TEXT])}, "text"))
-        if kind == "page":
+            found.append(_Item(place, "text", {"text": str(payload[schema.TEXT])}, "text"))
+        if kind == "page" and not bare:
             picture = images.path(payload[schema.IMAGE])
             if picture.is_file():
                 found.append(_Item(place, kind, picture, "image"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jina_rag.compression import decode_assignment
@@ -48,7 +49,9 @@ class Answers:
             raise InvalidInputError(
                 f"{reranker.name} cannot tell which part of a page carried its score: jina-reranker-m0 can."
             )
-        image = self._parts.images.path(self._point(hit, vectors=False).payload[schema.IMAGE])
+        image = self._image(self._point(hit, vectors=False))
+        if image is None:
+            raise InvalidInputError(f"{hit.doc_id} is a text without a picture: there is no place on it to point at.")
         if not image.is_file():
             raise IndexStateError(f"{hit.doc_id}, page {hit.page}: its screenshot is not on this machine.")
         found = tell(question, image, **({} if method is None else {"method": method}))
@@ -110,10 +113,16 @@ class Answers:
             )
         return found[0]
 
+    def _image(self, point: Point) -> Path | None:
+        """The page's screenshot; None for a text that is no page."""
+        name = point.payload.get(schema.IMAGE)
+        return self._parts.images.path(name) if name else None
+
     def _explanation(self, question: Question, point: Point) -> Explanation:
-        image = self._parts.images.path(point.payload[schema.IMAGE])
+        image = self._image(point)
         if point.multi is None or schema.GRID not in point.payload:
             return Explanation.empty(image)
+        assert image is not None, "places on a page without a picture"
         pooled = schema.ASSIGNMENT in point.payload
         return explain(
             question.multi,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from jina_rag.compression.pooling import Assignment
-from jina_rag.errors import InvalidInputError
+from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.retrieval.telling.areas import Area, areas_of
 from jina_rag.retrieval.telling.heatmap import decoded, draw_frame, overlay, raster
 from jina_rag.retrieval.telling.passages import proper
@@ -42,7 +42,7 @@ class Explanation:
         boxes: Shape (places, 4) float32, fractions of the page.
         weights: Shape (places,) float32 in [0, 1]; the best place has 1, and places that speak less to the
             question than half of the page have 0.
-        image_path: The page screenshot to draw on.
+        image_path: The page screenshot to draw on; None for a text that is no page.
         kind: ``"words"`` where places are pieces of text, ``"patches"`` where they are parts of the picture.
         tokens: The question's tokens as texts; "" for what is none of the user's words. Empty where they are not known.
         maps: What `of_token` and `per_token` are computed from; None where there is nothing for single tokens.
@@ -50,13 +50,13 @@ class Explanation:
 
     boxes: Float32
     weights: Float32
-    image_path: Path
+    image_path: Path | None
     kind: Literal["words", "patches"] = "words"
     tokens: tuple[str, ...] = ()
     maps: TokenMaps | None = None
 
     @classmethod
-    def empty(cls, image_path: Path) -> Explanation:
+    def empty(cls, image_path: Path | None) -> Explanation:
         """For a page without places, such as a photo without words: there is nothing to point at."""
         return cls(np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.float32), image_path)
 
@@ -178,6 +178,8 @@ class Explanation:
             InvalidInputError: If there is no such token.
         """
         weights = self._weights(token)
+        if self.image_path is None:
+            raise IndexStateError("A text that is no page has no picture to draw on.")
         page = decoded(self.image_path, max_side=max_side)
         picture = overlay(page, self.boxes, weights, soft=self._soft(page.size))
         if frame is not None:
