@@ -1,12 +1,14 @@
 # Two commands do all on a fresh machine with Python 3.11 or newer and make:
 #   make demo   ingest the sample documents, ask five questions, write demo-output/report.html
 #   make test   the whole test suite, with types, layers and style
+# and one more before a release:
+#   make wheel  the wheel in empty environments, with each extra alone
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format wheel clean
 
 demo: $(VENV)/.light
 	"$(BIN)/python" -m jina_rag demo --output demo-output
@@ -23,6 +25,9 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	"$(BIN)/ruff" check --fix .
 	"$(BIN)/ruff" format .
+
+wheel: $(VENV)/.dev
+	"$(BIN)/python" tools/check_wheel.py
 
 $(VENV)/.light: pyproject.toml
 	test -x "$(BIN)/python" || $(PYTHON) -m venv "$(VENV)"

@@ -348,6 +348,11 @@ class ScoredPage:
     text: str = ""
     added: bool = False
 
+    @property
+    def is_text(self) -> bool:
+        """Whether it is a text that was given to `DocumentIndex.add`, which is no page and has no picture."""
+        return self.added and self.image_path is None
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

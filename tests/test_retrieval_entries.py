@@ -197,6 +197,27 @@ def test_ids_are_deleted_to_the_letter(index):
     assert index.verify() == []
 
 
+@pytest.mark.parametrize(
+    ("where", "left"),
+    [
+        ({"by": 'Änn "x"'}, ["b", "c"]),
+        ({"by": ["Bo", 'Änn "x"']}, ["c"]),
+        ({"doc_id": ["a", "c", "zz"]}, ["b"]),
+        ({"year": 2024}, ["b", "c"]),
+        ({"deep.by": "Cy"}, ["a", "b"]),
+        ({"by": "B"}, ["a", "b", "c"]),
+        ({"year": 2025, "by": "Bo"}, ["a", "c"]),
+    ],
+)
+def test_a_filter_deletes_what_it_finds(index, where, left):
+    metadata = [{"by": 'Änn "x"', "year": 2024}, {"by": ["Bo"], "year": 2025}, {"deep": {"by": "Cy"}, "note": "Bo"}]
+    index.add(["one", "two", "three"], ids=["a", "b", "c"], metadata=metadata)
+    found = sorted(ids(index.search("one two three", filter=where)))
+    index.delete(filter=where)
+    assert sorted(record.doc_id for record in index.documents()) == left
+    assert found == sorted({"a", "b", "c"} - set(left))
+
+
 # -- beside documents --------------------------------------------------------------------------------------
 
 
@@ -255,6 +276,7 @@ def test_a_text_has_no_place_to_point_at(index):
         explanation.picture()
     context = index.build_context("growth", [hit])
     assert context.left_out == ()
+    assert context.sources[0].label == index.cite("growth", hit).label == "a"
     assert "growth by region" in str(context.blocks())
 
 

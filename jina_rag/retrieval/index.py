@@ -18,7 +18,7 @@ from jina_rag.retrieval.care import Problem, settle, verify
 from jina_rag.retrieval.entries import Entries
 from jina_rag.retrieval.handles import Handle, check_model, check_storage, open_handle
 from jina_rag.retrieval.manifest import DocumentRecord
-from jina_rag.retrieval.select import chosen_by_filter, chosen_by_name
+from jina_rag.retrieval.select import chosen_by_filter, chosen_by_name, possible
 from jina_rag.retrieval.several import several
 from jina_rag.types import IngestReport, Where
 
@@ -304,9 +304,10 @@ class DocumentIndex(Entries):
             raise InvalidInputError("Say which documents to remove: an id, a file, a folder, a glob or a filter.")
         shared = self._alive
         with shared.changing():
-            chosen = shared.manifest.documents()
-            if document is not None:
-                chosen = chosen_by_name(chosen, os.fspath(document))
+            if document is None:
+                chosen = possible(shared.manifest, filter or {})
+            else:
+                chosen = chosen_by_name(shared.manifest.documents(), os.fspath(document))
             if filter:
                 chosen = chosen_by_filter(chosen, filter)
             for record in chosen:

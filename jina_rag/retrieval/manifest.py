@@ -199,6 +199,16 @@ class Manifest:
         """All documents, pending ones included, by id."""
         return self._documents("ORDER BY d.doc_id")
 
+    def documents_named(self, doc_ids: Iterable[str]) -> list[DocumentRecord]:
+        """Those of these ids that there are."""
+        found = (self.document(doc_id) for doc_id in dict.fromkeys(doc_ids))
+        return [record for record in found if record is not None]
+
+    def documents_that_mention(self, texts: Sequence[str]) -> list[DocumentRecord]:
+        """Those with at least one of these texts somewhere among the values of their metadata, and perhaps others."""
+        any_of = " OR ".join("instr(d.metadata, ?)" for _ in texts)
+        return self._documents(f"WHERE {any_of} ORDER BY d.doc_id", *(json.dumps(text) for text in texts))
+
     def documents_of(self, sha256: str, *, waiting: bool = False) -> list[DocumentRecord]:
         """The documents whose pages are those of a content, by id; with `waiting`, also those that will be."""
         return self._documents("WHERE d.sha256 = ? OR (? AND d.next = ?) ORDER BY d.doc_id", sha256, waiting, sha256)
@@ -208,7 +218,7 @@ class Manifest:
         return self._documents("WHERE c.state = 'pending' OR d.next IS NOT NULL ORDER BY d.doc_id")
 
     def _documents(self, clause: str, *args: object) -> list[DocumentRecord]:
-        rows = self._rows(_DOCUMENTS + clause, *args)  # the clauses are constants of this module
+        rows = self._rows(_DOCUMENTS + clause, *args)  # the clauses are this module's own; values stand in `args`
         return [
             DocumentRecord(
                 doc_id=row[0],

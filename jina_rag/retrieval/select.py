@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.retrieval.manifest import DocumentRecord
+from jina_rag.retrieval.manifest import DocumentRecord, Manifest
 from jina_rag.stores import schema
 from jina_rag.stores.conditions import matches as stored_matches
 from jina_rag.types import Range, Scalar, Where
 
+_AT_ONCE = 500
+"""Values that are looked for together."""
 _OF_PAGES = ("page", schema.HAS)
 """Keys of a filter that say nothing of a document as a whole."""
 
@@ -46,6 +48,17 @@ def chosen_by_filter(records: Sequence[DocumentRecord], where: Where) -> list[Do
                 f"Documents cannot be chosen by {key!r}, which is said of pages: filter by path, doc_id or metadata."
             )
     return [record for record in records if is_meant(record.doc_id, record.path, record.metadata, where)]
+
+
+def possible(manifest: Manifest, where: Where) -> list[DocumentRecord]:
+    """Documents among which all are that match a filter: not every one of a large index has to be looked at."""
+    for key, value in where.items():
+        texts = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
+        if key == "path" or not texts or len(texts) > _AT_ONCE or not all(isinstance(text, str) for text in texts):
+            continue
+        named = [str(text) for text in texts]
+        return manifest.documents_named(named) if key == "doc_id" else manifest.documents_that_mention(named)
+    return manifest.documents()
 
 
 def is_meant(doc_id: str, path: Path, metadata: Mapping[str, Any], where: Where) -> bool:

@@ -52,6 +52,7 @@ class Citation:
         score: The hit's.
         kind: What the box holds, where it is a chart, table or figure.
         caption: Of the chart, table or figure.
+        is_text: Whether it is of a text that is no page.
     """
 
     doc_id: str
@@ -64,11 +65,12 @@ class Citation:
     score: float = 0.0
     kind: RegionKind | None = None
     caption: str = ""
+    is_text: bool = False
 
     @property
     def label(self) -> str:
-        """Such as ``"report.pdf, page 3"``."""
-        return f"{self.path.name}, page {self.page}"
+        """Such as ``"report.pdf, page 3"``; of a text, its name alone."""
+        return self.path.name if self.is_text else f"{self.path.name}, page {self.page}"
 
     def crop(self, *, max_side: int | None = None) -> Image:
         """The picture of the box, RGB.
@@ -139,6 +141,7 @@ def cite(
         score=hit.score,
         kind=None if region is None else region.kind,
         caption="" if region is None else region.caption,
+        is_text=hit.is_text,
     )
 
 

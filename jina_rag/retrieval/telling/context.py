@@ -54,6 +54,7 @@ class Source:
         metadata: What was given for the document.
         score: The hit's.
         image: Which of `Context.images` shows it, from 0; None if none does.
+        is_text: Whether it is a text that is no page.
     """
 
     number: int
@@ -63,11 +64,12 @@ class Source:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     score: float = 0.0
     image: int | None = None
+    is_text: bool = False
 
     @property
     def label(self) -> str:
-        """Such as ``"report.pdf, page 3"``."""
-        return f"{self.path.name}, page {self.page}"
+        """Such as ``"report.pdf, page 3"``; of a text, its name alone."""
+        return self.path.name if self.is_text else f"{self.path.name}, page {self.page}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ def build_context(
             snippet; where there is too little for all pages, the last ones are left out, and so are their pictures.
         prefer: ``"page"`` for screenshots of whole pages; ``"region"`` for the cited place, or the best chart, table
             or figure, where there is one.
-        text_of: Gives a page's words, None if it has none; None for the hit's snippet.
+        text_of: Gives the words of a page, None if it has none; None for the text of the hit, else its snippet.
         citation_of: Gives the place of a page to show, with ``prefer="region"``; None for the hit's region.
         count_tokens: Of the model; None for `estimate_tokens`.
         max_side: Longest side of a picture in pixels; larger ones are scaled down.
@@ -163,7 +165,7 @@ def build_context(
     images, shown, missing = pictures(
         hits, most=max_images, max_side=max_side, prefer=prefer, citation_of=citation_of, image_format=image_format
     )
-    texts = [excerpt(hit.snippet if text_of is None else text_of(hit), _found(hit), max_tokens) for hit in hits]
+    texts = [excerpt(_words(hit) if text_of is None else text_of(hit), _found(hit), max_tokens) for hit in hits]
     while True:
         context = _assembled(hits, texts, question, images, shown, Budget(count_tokens or estimate_tokens, max_tokens))
         told = {source.number for source, (text, _) in zip(context.sources, context._parts[1:-1], strict=True) if text}
@@ -191,7 +193,16 @@ def _assembled(
     """The context with these pictures, as far as the budget goes; `left_out` tells of the texts alone."""
     left_out: list[LeftOut] = []
     sources = tuple(
-        Source(number, hit.doc_id, hit.path, hit.page, hit.metadata, hit.score, shown.get(number))
+        Source(
+            number=number,
+            doc_id=hit.doc_id,
+            path=hit.path,
+            page=hit.page,
+            metadata=hit.metadata,
+            score=hit.score,
+            image=shown.get(number),
+            is_text=hit.is_text,
+        )
         for number, hit in enumerate(hits, start=1)
     )
     captions = [caption(images, source.image, hit) for source, hit in zip(sources, hits, strict=True)]
@@ -272,6 +283,10 @@ def _bodies(
             reason = f"There was no room for {source.label} in the tokens that were allowed."
             left_out.append(LeftOut(source.number, what, reason))
     return found
+
+
+def _words(hit: ScoredPage) -> str:
+    return hit.text or hit.snippet
 
 
 def _found(hit: ScoredPage) -> str:

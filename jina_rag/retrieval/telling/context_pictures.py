@@ -66,7 +66,7 @@ def pictures(
     files: dict[Path, bytes] = {}
     known: dict[tuple[bytes, Box | None] | bytes, int] = {}
     for number, hit in enumerate(hits, start=1):
-        if hit.added and hit.image_path is None:
+        if hit.is_text:
             continue  # a text that is no page has no picture to miss
         try:
             part = _part(hit, prefer, citation_of)

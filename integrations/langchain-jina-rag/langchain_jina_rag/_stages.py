@@ -1,0 +1,90 @@
+"""The stages of a search as fields of a pydantic model: values of jina_rag within, JSON without."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+from jina_rag import Calibration, Prefetch, Range, Rerank, Rescore
+
+Stage: TypeAlias = Prefetch | Rescore | Rerank
+_KINDS: dict[str, type[Any]] = {"prefetch": Prefetch, "rescore": Rescore, "rerank": Rerank}
+
+
+def stages_to_json(stages: Any) -> list[dict[str, Any]] | None:  # noqa: ANN401  # a stage, several, or None
+    """Each stage as ``{"stage": "prefetch", "limit": 300, …}``; a reranker by its name."""
+    if stages is None:
+        return None
+    found = []
+    for stage in [stages] if isinstance(stages, Stage) else stages:
+        values = {entry.name: getattr(stage, entry.name) for entry in fields(stage)}
+        if values.get("shows") is not None:
+            values["shows"] = list(values["shows"])
+        if values.get("calibration") is not None:
+            values["calibration"] = values["calibration"].to_json()
+        if not isinstance(values.get("model"), str | None):
+            values["model"] = values["model"].name
+        found.append({"stage": type(stage).__name__.lower(), **values})
+    return found
+
+
+def stages_from_json(value: Any) -> list[Stage] | None:  # noqa: ANN401  # as a caller gives it
+    """The inverse of `stages_to_json`; stages stay what they are.
+
+    Raises:
+        ValueError: If something is no stage.
+    """
+    if value is None:
+        return None
+    single = isinstance(value, Stage | dict)
+    return [_stage(entry) for entry in ([value] if single else value)]
+
+
+def _stage(value: Any) -> Stage:  # noqa: ANN401
+    if isinstance(value, Stage):
+        return value
+    if not isinstance(value, dict) or value.get("stage") not in _KINDS:
+        raise ValueError(f"A stage is a Prefetch, a Rescore or a Rerank, not {value!r}.")
+    options = {key: option for key, option in value.items() if key != "stage"}
+    if isinstance(options.get("calibration"), dict):
+        options["calibration"] = Calibration.from_json(options["calibration"])
+    try:
+        stage: Stage = _KINDS[value["stage"]](**options)
+    except TypeError as exc:
+        raise ValueError(f"{value!r} is no stage: {exc}.") from exc
+    return stage
+
+
+def filter_to_json(where: Any) -> dict[str, Any] | None:  # noqa: ANN401
+    """A filter with each `Range` as a dictionary."""
+    if where is None:
+        return None
+    return {
+        key: {entry.name: getattr(value, entry.name) for entry in fields(value)} if isinstance(value, Range) else value
+        for key, value in where.items()
+    }
+
+
+def filter_from_json(where: Any) -> Any:  # noqa: ANN401
+    """The inverse of `filter_to_json`."""
+    if not isinstance(where, dict):
+        return where
+    return {key: Range(**value) if isinstance(value, dict) else value for key, value in where.items()}
+
+
+Stages: TypeAlias = Annotated[
+    Any,
+    BeforeValidator(stages_from_json),
+    PlainSerializer(stages_to_json),
+    WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "object"}}, {"type": "null"}]}),
+]
+"""None, a stage of a search, or several."""
+Filter: TypeAlias = Annotated[
+    dict[str, Any] | None,
+    BeforeValidator(filter_from_json),
+    PlainSerializer(filter_to_json),
+    WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "null"}]}),
+]
+"""None, or key → value, several values, or a `jina_rag.Range`."""

@@ -1,0 +1,166 @@
+"""The half of a vector store that answers: by words, by a vector, by difference; also for event loops."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
+from langchain_core.vectorstores.utils import maximal_marginal_relevance
+
+from jina_rag import DocumentIndex, ScoredPage
+from langchain_jina_rag._documents import id_of, is_text, page_document
+from langchain_jina_rag._lazy import LazyIndex
+from langchain_jina_rag._opened import Opening, opened
+from langchain_jina_rag.embeddings import JinaLocalEmbeddings
+
+
+class StoreSearch(VectorStore):
+    """What `JinaVectorStore` answers with."""
+
+    image_key: str
+    _embedding: JinaLocalEmbeddings | None
+    _index: LazyIndex[DocumentIndex]
+    _opening: Opening
+
+    @property
+    @abstractmethod
+    def index(self) -> DocumentIndex:
+        """The index, opened when it is first needed."""
+
+    async def _opened(self) -> DocumentIndex:
+        """The index, opened in a thread."""
+        return await opened(self._index, self._opening)
+
+    def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
+        """The best documents for a question.
+
+        Args:
+            query: The question.
+            k: Documents at most.
+            kwargs: Those of `jina_rag.DocumentIndex.search`: ``filter``, ``stages``, ``min_score``, ….
+        """
+        return [document for document, _ in self.similarity_search_with_score(query, k, **kwargs)]
+
+    async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
+        """As `similarity_search`, in a thread."""
+        return [document for document, _ in await self.asimilarity_search_with_score(query, k, **kwargs)]
+
+    def similarity_search_with_score(
+        self,
+        query: str,
+        k: int = 4,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> list[tuple[Document, float]]:
+        """As `similarity_search`, with scores: per token of the question, or a reranker's; higher is better."""
+        return [(self._document(hit), float(hit.score)) for hit in self.index.search(query, k=k, **kwargs)]
+
+    async def asimilarity_search_with_score(
+        self,
+        query: str,
+        k: int = 4,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> list[tuple[Document, float]]:
+        """As `similarity_search_with_score`, in a thread."""
+        index = await self._opened()
+        return [(self._document(hit), float(hit.score)) for hit in await index.asearch(query, k=k, **kwargs)]
+
+    def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
+        """The nearest documents by the dense vector alone, such as `embeddings` gives.
+
+        Args:
+            embedding: Of the length of `jina_rag.DocumentIndex.dim`.
+            k: Documents at most.
+            kwargs: ``filter``, as in `similarity_search`.
+        """
+        return [self._document(hit) for hit in self.index.nearest(embedding, k=k, **kwargs)]
+
+    async def asimilarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
+        """As `similarity_search_by_vector`, in a thread."""
+        index = await self._opened()
+        return [self._document(hit) for hit in await index.anearest(embedding, k=k, **kwargs)]
+
+    def max_marginal_relevance_search(
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> list[Document]:
+        """Documents that answer the question and differ from each other (maximal marginal relevance).
+
+        Late interaction finds `fetch_k` candidates; which of them are too alike, and how near each is to the question,
+        the dense vectors say.
+
+        Args:
+            query: The question.
+            k: Documents at most.
+            fetch_k: Candidates.
+            lambda_mult: 1 for the nearest documents, 0 for the most different ones.
+            kwargs: Those of `similarity_search`.
+        """
+        hits = self.index.search(query, k=max(k, fetch_k), **kwargs)
+        return self._diverse(self.embeddings.embed_query(query), hits, k, lambda_mult) if hits else []
+
+    def max_marginal_relevance_search_by_vector(
+        self,
+        embedding: list[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> list[Document]:
+        """As `max_marginal_relevance_search`, for the dense vector of a question."""
+        hits = self.index.nearest(embedding, k=max(k, fetch_k), **kwargs)
+        return self._diverse(embedding, hits, k, lambda_mult)
+
+    def _diverse(self, question: list[float], hits: Sequence[ScoredPage], k: int, lambda_mult: float) -> list[Document]:
+        vectors = list(self.index.dense_vectors(hits))
+        chosen = maximal_marginal_relevance(np.array(question, np.float32), vectors, lambda_mult=lambda_mult, k=k)
+        return [self._document(hits[place]) for place in chosen]
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        return _relevance
+
+    @property
+    def embeddings(self) -> JinaLocalEmbeddings:
+        """The model of the index, for dense vectors as the index keeps them. Opens the index and loads the model."""
+        index, own = self.index, self._embedding
+        if own is not None and (own.truncate_dim or index.embedder.dim) == index.dim:
+            return own
+        return JinaLocalEmbeddings(model=index.embedder, truncate_dim=index.dim)
+
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:  # noqa: ANN401  # those of a retriever
+        """A retriever over this store.
+
+        Args:
+            kwargs: ``search_type`` (``"similarity"``, ``"mmr"``, ``"similarity_score_threshold"``), ``search_kwargs``,
+                ``tags``.
+        """
+        tags = kwargs.pop("tags", None) or [type(self).__name__, JinaLocalEmbeddings.__name__]
+        return JinaVectorStoreRetriever(vectorstore=self, tags=tags, **kwargs)
+
+    def _document(self, hit: ScoredPage) -> Document:
+        if is_text(hit):
+            return Document(page_content=hit.text, metadata=dict(hit.metadata), id=id_of(hit))
+        return page_document(hit, self.image_key)
+
+
+class JinaVectorStoreRetriever(VectorStoreRetriever):
+    """What `JinaVectorStore.as_retriever` gives: a trace of it opens no index and loads no model."""
+
+    def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:  # noqa: ANN401
+        # The base class asks the store for its model, on the thread of the event loop.
+        params = BaseRetriever._get_ls_params(self, **kwargs)
+        params["ls_vector_store_provider"] = type(self.vectorstore).__name__
+        params["ls_embedding_provider"] = JinaLocalEmbeddings.__name__
+        return params
+
+
+def _relevance(score: float) -> float:
+    return min(1.0, max(0.0, score))

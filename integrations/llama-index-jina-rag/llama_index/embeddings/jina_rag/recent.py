@@ -1,0 +1,107 @@
+"""What was embedded a moment ago, kept until the vector store asks for it.
+
+A node of LlamaIndex has room for one vector. `JinaPageEmbedding` makes the many vectors of late interaction in the same
+pass, and `JinaVectorStore` needs them: without this they would be made twice.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from jina_rag import Embeddings
+
+Key: TypeAlias = tuple[str, str]
+"""An embedder's fingerprint, and the name of what was embedded (`contents.key_of`)."""
+DEFAULT_BYTES = 256 * 1024 * 1024
+"""Some 600 pages of jina-embeddings-v4, or 1000 of "lite"."""
+
+
+class RecentVectors:
+    """Embeddings of single inputs, up to a number of bytes; the oldest go first. Safe to use from several threads."""
+
+    def __init__(self, max_bytes: int = DEFAULT_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self._kept: OrderedDict[Key, Embeddings] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, key: Key, encoded: Embeddings) -> None:
+        """Keep the embeddings of one input; one that alone is too large is not kept."""
+        with self._lock:
+            self._drop(key)
+            size = _size(encoded)
+            if size > self.max_bytes:
+                return
+            self._kept[key] = encoded
+            self.bytes += size
+            while self.bytes > self.max_bytes:
+                self._drop(next(iter(self._kept)))
+
+    def get(self, key: Key) -> Embeddings | None:
+        """The embeddings of one input; None where there are none (any more)."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def drop(self, key: Key) -> None:
+        """Forget one: it has been stored."""
+        with self._lock:
+            self._drop(key)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._kept.clear()
+            self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def _drop(self, key: Key) -> None:
+        if key in self._kept:
+            self.bytes -= _size(self._kept.pop(key))
+
+
+RECENT = RecentVectors()
+"""Of this process."""
+
+
+def one_of(encoded: Embeddings, row: int) -> Embeddings:
+    """The embeddings of one input of several, as arrays of their own: a view would keep the whole batch."""
+    assert encoded.single is not None
+    assert encoded.multi is not None
+    return Embeddings(
+        single=encoded.single[row : row + 1].copy(),
+        multi=[encoded.multi[row].copy()],
+        grids=None if encoded.grids is None else [encoded.grids[row]],
+    )
+
+
+def fits(encoded: Embeddings, dim: int) -> bool:
+    """Whether an index that keeps dense vectors of `dim` numbers can take these: they are not shorter."""
+    return encoded.single is not None and encoded.single.shape[1] >= dim
+
+
+def joined(several: list[Embeddings], dim: int) -> Embeddings:
+    """Embeddings of single inputs as those of one call, with dense vectors of `dim` numbers.
+
+    Longer dense vectors are cut and made of length 1 again, as the model itself does for ``truncate_dim``.
+    """
+    single = np.concatenate([encoded.single for encoded in several if encoded.single is not None])
+    if single.shape[1] > dim:
+        single = single[:, :dim]
+        single = single / np.maximum(np.linalg.norm(single, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    grids: list[Any] = [None if encoded.grids is None else encoded.grids[0] for encoded in several]
+    return Embeddings(single=single, multi=[rows for encoded in several for rows in encoded.multi or ()], grids=grids)
+
+
+def _size(encoded: Embeddings) -> int:
+    arrays = [encoded.single, *(encoded.multi or ())]
+    for grid in encoded.grids or ():
+        arrays += [] if grid is None else [grid.boxes, grid.images]
+    return sum(array.nbytes for array in arrays if array is not None)

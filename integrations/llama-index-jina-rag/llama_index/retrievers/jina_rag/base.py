@@ -1,0 +1,199 @@
+"""`JinaPageRetriever`: pages of documents by late interaction."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.callbacks.base import CallbackManager
+from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
+from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle
+from llama_index.core.vector_stores.types import MetadataFilters
+from llama_index.retrievers.jina_rag.filters import also, page_where
+from llama_index.retrievers.jina_rag.nodes import node_of
+from llama_index.retrievers.jina_rag.questions import question_of
+
+from jina_rag import DocumentIndex, Embedder, InvalidInputError, Prefetch, Range, Rerank, Reranker, Rescore, ScoredPage
+
+Stage = Prefetch | Rescore | Rerank
+
+
+class JinaPageRetriever(BaseRetriever):
+    """Finds pages of PDFs, scans and office files by looking at them: page images and late interaction, locally.
+
+    Each node is an `ImageNode`: its picture is the page's screenshot, its text the words of the page, and its metadata
+    say where to look (``file_name``, ``page_label``, ``region_kind``, ``region_box``, ``region_caption``, …). A
+    response synthesizer with ``multimodal=True`` sends the picture and its citation to the chat model.
+
+    Setup:
+        ``pip install ".[llama-index]"`` in a clone, and an index::
+
+            from jina_rag import DocumentIndex
+
+            with DocumentIndex.open("kb/") as index:
+                index.ingest("reports/")
+
+    Instantiate:
+        ::
+
+            from llama_index.retrievers.jina_rag import JinaPageRetriever
+
+            retriever = JinaPageRetriever("kb/", similarity_top_k=3)
+
+    Use:
+        ::
+
+            for hit in retriever.retrieve("Which region grew fastest?"):
+                print(hit.score, hit.metadata["file_name"], hit.metadata["page_label"], hit.node.image_path)
+
+            engine = RetrieverQueryEngine(
+                retriever, response_synthesizer=get_response_synthesizer(llm=llm, multimodal=True)
+            )
+            print(engine.query("Which region grew fastest?"))
+
+        A picture is asked with as well: ``retriever.retrieve(QueryBundle("", image_path="chart.png"))``. A bundle with
+        nothing but an ``embedding`` is compared with the pages' dense vectors.
+
+    Async:
+        ``await retriever.aretrieve(…)`` encodes and searches in a thread, never on the thread of the event loop.
+
+    Args:
+        index: A folder, the address of a collection on a Qdrant server, or an open `jina_rag.DocumentIndex`.
+        similarity_top_k: Pages at most.
+        filters: LlamaIndex's metadata filters, over the documents' metadata, ``page_label``, ``file_name``,
+            ``file_path``, ``doc_id``, and ``has`` (``"chart"``, ``"table"``, ``"figure"``). What cannot be translated
+            is refused.
+        filter: A filter of jina_rag, see `jina_rag.DocumentIndex.search`; both must match where both are given.
+        stages: A `jina_rag.Prefetch`, `Rescore` or `Rerank`, or several.
+        reranker: Name or folder of a model, or a reranker, that judges the best pages of each search.
+        group_by: ``"document"`` for the best page of each document.
+        dedup: Whether pages that show nearly the same become one.
+        min_score: Pages of a lower score are left out.
+        show: ``"region"`` gives the node the crop of the chart, table or figure that answers best, where there is one,
+            in the place of the page.
+        cite: Whether ``citation_box`` says where on the page the answer stands; 40 to 100 ms a page with "lite".
+        embedder: As in `jina_rag.DocumentIndex.open`, where `index` is a place.
+        files: As there.
+        api_key: As there. It is never shown, and not pickled.
+        callback_manager: Of LlamaIndex.
+        object_map: As in LlamaIndex's retrievers.
+        objects: As in LlamaIndex's retrievers.
+        verbose: As in LlamaIndex's retrievers.
+
+    Scores are comparable within one query: with a reranker 0 to 1, else the mean cosine per word of the question and
+    what identifiers add to it.
+
+    Raises:
+        IndexNotFoundError: If there is no index at that place.
+        InvalidInputError: If an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        index: str | os.PathLike[str] | DocumentIndex,
+        *,
+        similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
+        filters: MetadataFilters | None = None,
+        filter: Mapping[str, Any] | None = None,
+        stages: Stage | Sequence[Stage] | None = None,
+        reranker: str | os.PathLike[str] | Reranker | None = None,
+        group_by: Literal["page", "document"] = "page",
+        dedup: bool = False,
+        min_score: float | None = None,
+        show: Literal["page", "region"] = "page",
+        cite: bool = False,
+        embedder: str | os.PathLike[str] | Embedder | None = None,
+        files: str | os.PathLike[str] | None = None,
+        api_key: str | None = None,
+        callback_manager: CallbackManager | None = None,
+        object_map: dict[str, Any] | None = None,
+        objects: list[IndexNode] | None = None,
+        verbose: bool = False,
+    ) -> None:
+        if show not in ("page", "region"):
+            raise InvalidInputError(f"show is {show!r}; it is 'page' or 'region'.")
+        self._where = page_where(filters)
+        for key, value in (filter or {}).items():
+            listed = value if isinstance(value, Range | list) else [value] if not _several(value) else list(value)
+            also(self._where, key, listed)
+        self._stages = _with_reranker(stages, reranker)
+        if isinstance(index, DocumentIndex):
+            if embedder is not None or files is not None or api_key is not None:
+                raise InvalidInputError("The index is open already: embedder, files and api_key go with a place.")
+            self._index = index
+        else:
+            self._index = DocumentIndex.open(index, embedder=embedder, create=False, files=files, api_key=api_key)
+        self.similarity_top_k = similarity_top_k
+        self._group_by: Literal["page", "document"] = group_by
+        self._dedup = dedup
+        self._min_score = min_score
+        self._show: Literal["page", "region"] = show
+        self._cite = cite
+        super().__init__(callback_manager=callback_manager, object_map=object_map, objects=objects, verbose=verbose)
+
+    @property
+    def index(self) -> DocumentIndex:
+        """The open index; whoever opened the place with this retriever may close it here."""
+        return self._index
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        if vector := _only_vector(query_bundle):
+            return self._nodes(None, self._index.nearest(vector, k=self.similarity_top_k, filter=self._where))
+        question = question_of(query_bundle)
+        return self._nodes(question, self._index.search(question, **self._options()))
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        if vector := _only_vector(query_bundle):
+            near = await self._index.anearest(vector, k=self.similarity_top_k, filter=self._where)
+            return await asyncio.to_thread(self._nodes, None, near)
+        question = question_of(query_bundle)
+        hits = await self._index.asearch(question, **self._options())
+        return await asyncio.to_thread(self._nodes, question, hits)
+
+    def _options(self) -> Any:  # noqa: ANN401  # of DocumentIndex.search
+        return {
+            "k": self.similarity_top_k,
+            "filter": self._where,
+            "stages": self._stages,
+            "group_by": self._group_by,
+            "dedup": self._dedup,
+            "min_score": self._min_score,
+        }
+
+    def _nodes(self, question: Any, hits: Sequence[ScoredPage]) -> list[NodeWithScore]:  # noqa: ANN401
+        found = []
+        for hit in hits:
+            node = node_of(hit, show=self._show)
+            if self._cite and question is not None:
+                box = self._index.cite(question, hit).box
+                node.metadata["citation_box"] = [round(side, 5) for side in box]
+                node.excluded_llm_metadata_keys.append("citation_box")
+                node.excluded_embed_metadata_keys.append("citation_box")
+            found.append(NodeWithScore(node=node, score=hit.score))
+        return found
+
+    def __repr__(self) -> str:
+        return f"JinaPageRetriever({self._index!r}, similarity_top_k={self.similarity_top_k})"
+
+
+def _with_reranker(
+    stages: Stage | Sequence[Stage] | None, reranker: str | os.PathLike[str] | Reranker | None
+) -> list[Stage] | None:
+    listed = [] if stages is None else [stages] if isinstance(stages, Stage) else list(stages)
+    if reranker is not None:
+        if any(isinstance(stage, Rerank) for stage in listed):
+            raise InvalidInputError("A Rerank among the stages names its model itself: leave reranker out.")
+        listed.append(Rerank(model=reranker))
+    return listed or None
+
+
+def _only_vector(query: QueryBundle) -> list[float] | None:
+    asked = any(text.strip() for text in query.embedding_strs) or query.image_path is not None
+    return None if asked else query.embedding
+
+
+def _several(value: object) -> bool:
+    return isinstance(value, Sequence | set | frozenset) and not isinstance(value, str)

@@ -1,0 +1,104 @@
+"""What the tests of the LangChain adapter share: models that remember their thread, a small index, no network."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from pytest_socket import disable_socket, enable_socket
+
+from jina_rag import DocumentIndex, IngestSettings
+from jina_rag.testing import FakeEmbedder, FakeReranker, sample_pdf
+
+PLAIN = IngestSettings(ocr="never", isolate=False)
+PAGES = ["whales sing in the deep sea", "growth by region in northern towns", "the desert is dry and whales are rare"]
+
+
+class ThreadedEmbedder(FakeEmbedder):
+    """A fake that remembers which threads it worked in."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.threads: set[int] = set()
+
+    def _encode(self, *args):
+        self.threads.add(threading.get_ident())
+        return super()._encode(*args)
+
+
+class ThreadedReranker(FakeReranker):
+    """A fake that remembers which threads it worked in."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.threads: set[int] = set()
+
+    def score(self, query, documents):
+        self.threads.add(threading.get_ident())
+        return super().score(query, documents)
+
+
+class PixelReranker(FakeReranker):
+    """A fake that says it looks at pixels, and likes every picture."""
+
+    reads = "pixels"
+
+    def score(self, query, documents):
+        scores = super().score(query, documents)
+        for place, document in enumerate(documents):
+            if isinstance(document, dict):
+                scores[place] = 0.75
+        return scores
+
+
+class EchoChat(BaseChatModel):
+    """A chat model that keeps the messages it was given."""
+
+    seen: list = []
+
+    @property
+    def _llm_type(self) -> str:
+        return "echo"
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        self.seen.append(messages)
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(content="[1] it is"))])
+
+
+class Trace(BaseCallbackHandler):
+    """Keeps what happened to retrievers."""
+
+    def __init__(self):
+        self.events: list[tuple] = []
+
+    def on_retriever_start(self, serialized, query, *, run_id, parent_run_id=None, tags=None, metadata=None, **kwargs):
+        self.events.append(("start", kwargs.get("name"), query, metadata, tags, parent_run_id))
+
+    def on_retriever_end(self, documents, *, run_id, parent_run_id=None, **kwargs):
+        self.events.append(("end", documents, parent_run_id))
+
+    def on_retriever_error(self, error, *, run_id, parent_run_id=None, **kwargs):
+        self.events.append(("error", error, parent_run_id))
+
+
+@contextmanager
+def no_network():
+    """No socket but the pipes of an event loop."""
+    disable_socket(allow_unix_socket=True)
+    try:
+        yield
+    finally:
+        enable_socket()
+
+
+def fill(folder, embedder, *, name="animals.pdf"):
+    """An index over one PDF of three pages; to be closed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sample_pdf(folder / name, PAGES)
+    index = DocumentIndex.open(folder / "kb", embedder=embedder)
+    index.ingest(folder / name, metadata={"year": 2024, "page": "front"}, settings=PLAIN)
+    return index
