@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.paired import difference
+from jina_rag.evaluation.paired import difference, interval
 
 
 def test_a_difference_has_its_mean_its_interval_and_its_questions():
@@ -38,3 +38,23 @@ def test_the_same_run_differs_by_nothing():
 def test_runs_of_other_questions_are_not_compared(first, second):
     with pytest.raises(InvalidInputError, match="same questions"):
         difference(first, second)
+
+
+def test_the_interval_of_a_mean():
+    rng = np.random.default_rng(5)
+    values = rng.random(400).tolist()
+    low, high = interval(values, seed=1)
+    half = 1.96 * np.std(values) / 20
+    assert low == pytest.approx(np.mean(values) - half, abs=0.003)
+    assert high == pytest.approx(np.mean(values) + half, abs=0.003)
+    assert interval(values, seed=1) == (low, high), "the seed repeats it"
+    assert interval(values, seed=2) != (low, high)
+    assert interval([0.5]) == (0.5, 0.5)
+    with pytest.raises(InvalidInputError, match="at least one question"):
+        interval([])
+
+
+def test_many_questions_are_drawn_in_parts():
+    values = np.linspace(0, 1, 50_001).tolist()  # 10,000 draws of so many would take 4 GB at once
+    low, high = interval(values, resamples=100)
+    assert 0.49 < low < 0.5 < high < 0.51

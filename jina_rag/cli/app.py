@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jina_rag.cli import care, output, search, tools
+from jina_rag.cli import care, clean, evaluate, output, search, tools
 from jina_rag.cli.common import (
     EmbedderOption,
     FilesOption,
@@ -32,7 +32,7 @@ from jina_rag.errors import IndexNotFoundError, JinaRagError
 if TYPE_CHECKING:
     from jina_rag.retrieval.estimate import IngestPlan
 
-_REGISTERED = (search, care, tools)
+_REGISTERED = (search, care, evaluate, clean, tools)
 """Modules whose import adds their commands."""
 
 

@@ -128,23 +128,6 @@ def print_report(err: Console, report: IngestReport) -> None:
         )
 
 
-def print_measures(out: Console, report: Mapping[str, Any]) -> None:
-    """The figures of an evaluation as a table."""
-    from rich.table import Table
-
-    names = list(report["measures"])
-    table = Table()
-    table.add_column("group")
-    for name in ("questions", *names):
-        table.add_column(name, justify="right")
-    table.add_row("all", str(report["queries"]), *(f"{report['measures'][name]:.3f}" for name in names))
-    for group, rows in report["by"].items():
-        table.add_section()
-        for key, row in rows.items():
-            table.add_row(f"{group}: {shown(key)}", str(row["queries"]), *(f"{row[name]:.3f}" for name in names))
-    out.print(table)
-
-
 def print_models(
     out: Console, models: Iterable[ModelDescription], places: Mapping[str, Path | None], default: str
 ) -> None:

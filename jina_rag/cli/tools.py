@@ -1,66 +1,17 @@
-"""The commands around an index: evaluate, models, doctor, demo."""
+"""The commands around an index: models, doctor, demo."""
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from jina_rag.cli import output, results
-from jina_rag.cli.common import EmbedderOption, JsonOption, StorageOption, app, folder_exists
+from jina_rag.cli.common import EmbedderOption, JsonOption, app, folder_exists
 
 models_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
 app.add_typer(models_app, name="models")
-
-
-@app.command()
-def evaluate(
-    folder: Annotated[Path, typer.Argument(help="Folder with docs.jsonl, queries.jsonl and the files.", metavar="DIR")],
-    index: Annotated[
-        Path | None,
-        typer.Option("--index", "-i", help="Keep the index here for a second run; else it is made and thrown away."),
-    ] = None,
-    embedder: EmbedderOption = None,
-    storage: StorageOption = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(help="Write the rankings, one question a line.", metavar="OUT.jsonl", dir_okay=False),
-    ] = None,
-    json: JsonOption = False,
-) -> None:
-    """Measure retrieval on judged questions: nDCG@5, Recall@1, Recall@5, RR@10.
-
-    Example:
-
-      jina-rag evaluate my-judged-folder --index eval-kb
-    """
-    from jina_rag.evaluation.datasets import read_folder
-    from jina_rag.evaluation.runner import evaluate as measure_folder
-    from jina_rag.evaluation.runner import write_run
-    from jina_rag.retrieval.index import DocumentIndex
-
-    out, err = output.consoles()
-    if run is not None:
-        folder_exists(run)
-    judged = read_folder(folder)
-    with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
-        with (
-            DocumentIndex.open(index or Path(scratch) / "index", embedder=embedder, storage=storage) as opened,
-            output.ingest_progress(err, quiet=json) as progress,
-        ):
-            report = measure_folder(judged, opened, ingest=lambda paths: opened.ingest(paths, progress=progress))
-    if run is not None:
-        write_run(run, report.run)
-    if json:
-        output.print_json(report.to_json())
-    else:
-        output.print_measures(out, report.to_json())
-        for failure in report.failed:
-            err.print(f"[red]Failed:[/] {output.shown(failure.path)}: {output.shown(failure.reason)}")
-        err.print(f"{report.seconds:.1f} s, of which {report.index_seconds:.1f} s for the index.")
-    raise typer.Exit(output.PARTLY if report.failed else output.OK)
 
 
 @models_app.callback()

@@ -3,11 +3,13 @@
 ``docs.jsonl`` has one object a line with at least ``doc`` (the file's name without its suffix) and ``file``
 (path relative to the folder). ``queries.jsonl`` has ``qid``, ``query`` and ``relevant``, a list of
 ``{"doc", "page", "grade"}`` with 1-based pages and grade 2 (answers the question) or 1 (answers in part); it may
-have ``modality`` and ``cross_language`` to group by, and ``bbox`` with the place of the answer.
+have ``modality`` and ``cross_language`` to group by, and ``bbox`` with the place of the answer. In its place there may
+be ``questions.csv``, a sheet that a person fills in; see `jina_rag.evaluation.sheet`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +17,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from jina_rag.errors import InvalidInputError
+from jina_rag.evaluation.sheet import read_sheet
+
+DOCUMENTS, QUESTIONS, SHEET = "docs.jsonl", "queries.jsonl", "questions.csv"
 
 PageKey: TypeAlias = tuple[str, int]
 """(doc, page): the file's stem and the 1-based page."""
@@ -54,45 +59,102 @@ def read_folder(root: Path) -> JudgedFolder:
     """Read a folder of judged questions.
 
     Raises:
-        InvalidInputError: If a file is missing, a line is not what it should be, or a question names a
-            document that ``docs.jsonl`` does not list.
+        InvalidInputError: If a file is missing, a line is not what it should be, a question names a document that
+            ``docs.jsonl`` does not list, or ``questions.csv`` and ``queries.jsonl`` contradict each other.
     """
-    for name in ("docs.jsonl", "queries.jsonl"):
-        if not (root / name).is_file():
-            raise InvalidInputError(
-                f"{root} has no {name}: evaluation needs a folder with docs.jsonl, queries.jsonl and the files."
-            )
-    documents: dict[str, Path] = {}
-    for line, entry in _lines(root / "docs.jsonl"):
-        doc, file = (
-            _text(entry, "doc", root / "docs.jsonl", line),
-            _text(entry, "file", root / "docs.jsonl", line),
+    if not (root / DOCUMENTS).is_file():
+        raise InvalidInputError(
+            f"{root} has no {DOCUMENTS}: evaluation needs a folder with {DOCUMENTS}, {QUESTIONS} and the files. "
+            "`jina-rag evaluate init` makes one."
         )
+    documents: dict[str, Path] = {}
+    for line, entry in read_lines(root / DOCUMENTS):
+        doc, file = text_of(entry, "doc", root / DOCUMENTS, line), text_of(entry, "file", root / DOCUMENTS, line)
         if doc in documents:
-            raise InvalidInputError(f"{root / 'docs.jsonl'}, line {line}: the document {doc!r} is listed twice.")
+            raise InvalidInputError(f"{root / DOCUMENTS}, line {line}: the document {doc!r} is listed twice.")
         documents[doc] = root / file
         if not documents[doc].is_file():
-            raise InvalidInputError(f"{root / 'docs.jsonl'}, line {line}: the file {file!r} does not exist.")
-    queries = read_queries(root / "queries.jsonl")
+            raise InvalidInputError(f"{root / DOCUMENTS}, line {line}: the file {file!r} does not exist.")
+    source, entries = read_questions(root)
+    queries = _queries(source, entries)
     for query in queries:
         for doc, _ in query.relevant:
             if doc not in documents:
                 raise InvalidInputError(
-                    f"{root / 'queries.jsonl'}: question {query.qid!r} names the document {doc!r}, "
-                    "which docs.jsonl does not list."
+                    f"{source}: question {query.qid!r} names the document {doc!r}, which {DOCUMENTS} does not list."
                 )
     return JudgedFolder(root=root, documents=documents, queries=queries)
 
 
+def read_questions(root: Path) -> tuple[Path, list[tuple[int, dict[str, Any]]]]:
+    """The file that holds a folder's questions, and its entries as ``queries.jsonl`` has them, with their lines.
+
+    Raises:
+        InvalidInputError: If there is none, it cannot be read, or there are two that contradict each other.
+    """
+    lines, sheet = root / QUESTIONS, root / SHEET
+    if not sheet.is_file():
+        if not lines.is_file():
+            raise InvalidInputError(
+                f"{root} has no {QUESTIONS} and no {SHEET}: evaluation needs questions, and the pages that answer them."
+            )
+        return lines, read_lines(lines)
+    written = read_sheet(sheet)
+    if not lines.is_file():
+        return sheet, written
+    entries = read_lines(lines)
+    if _told(entries) != _told(written):
+        raise InvalidInputError(
+            f"{root} has two sets of questions, and {QUESTIONS} is not what {SHEET} says: make it anew with "
+            f"`jina-rag evaluate check {root} --write`, or remove the one that is out of date."
+        )
+    return lines, entries
+
+
+def _told(entries: list[tuple[int, dict[str, Any]]]) -> list[object]:
+    """What questions and judgements come to, however they are written down."""
+    return [
+        (entry.get("qid"), entry.get("query"), json.dumps(entry.get("relevant", []), sort_keys=True))
+        for _, entry in entries
+    ]
+
+
+def data_hash(folder: JudgedFolder) -> str:
+    """SHA-256 over the list of documents, the questions, and the hash of every file: two runs of the same are alike."""
+    digest = hashlib.sha256()
+    for file in (folder.root / DOCUMENTS, read_questions(folder.root)[0]):
+        digest.update(hashlib.sha256(_content(file)).digest())
+    for doc in sorted(folder.documents):
+        digest.update(f"{doc}\n{file_hash(folder.documents[doc])}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits.
+
+    Raises:
+        InvalidInputError: If it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as exc:
+        raise InvalidInputError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
+
+
 def read_queries(path: Path) -> tuple[JudgedQuery, ...]:
-    """Read questions, one JSON object a line; judgements are optional.
+    """Read questions, one JSON object a line, or a sheet (``.csv``); judgements are optional.
 
     Raises:
         InvalidInputError: If the file or a line cannot be read; the message names the line.
     """
+    return _queries(path, read_sheet(path) if path.suffix.lower() == ".csv" else read_lines(path))
+
+
+def _queries(path: Path, entries: list[tuple[int, dict[str, Any]]]) -> tuple[JudgedQuery, ...]:
     queries: dict[str, JudgedQuery] = {}
-    for line, entry in _lines(path):
-        qid, text = _text(entry, "qid", path, line), _text(entry, "query", path, line)
+    for line, entry in entries:
+        qid, text = text_of(entry, "qid", path, line), text_of(entry, "query", path, line)
         if qid in queries:
             raise InvalidInputError(f"{path}, line {line}: the question id {qid!r} occurs twice.")
         try:
@@ -114,11 +176,14 @@ def read_queries(path: Path) -> tuple[JudgedQuery, ...]:
     return tuple(queries.values())
 
 
-def _lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a file with one JSON object a line, with the numbers of their lines.
+
+    Raises:
+        InvalidInputError: If the file or a line cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as exc:
-        raise InvalidInputError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
+        text = _content(path).decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise InvalidInputError(f"{path} is not UTF-8 text (byte {exc.start}).") from exc
     entries = []
@@ -135,7 +200,19 @@ def _lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return entries
 
 
-def _text(entry: Mapping[str, Any], key: str, path: Path, line: int) -> str:
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise InvalidInputError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
+
+
+def text_of(entry: Mapping[str, Any], key: str, path: Path, line: int) -> str:
+    """A text that an entry must have.
+
+    Raises:
+        InvalidInputError: If it has none; names the file and the line.
+    """
     value = entry.get(key)
     if not isinstance(value, str) or not value.strip():
         raise InvalidInputError(f'{path}, line {line}: "{key}" must be a text that is not empty.')

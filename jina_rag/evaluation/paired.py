@@ -1,13 +1,18 @@
-"""Whether one setting ranks better than another: the paired difference over the same questions, and its interval."""
+"""How sure a figure is: the interval of a mean, and the paired difference of two settings over the same questions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from jina_rag.errors import InvalidInputError
+
+RESAMPLES = 10_000
+_AT_ONCE = 2_000_000
+"""Draws that are held in memory together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Difference:
 
 
 def difference(
-    first: Mapping[str, float], second: Mapping[str, float], *, resamples: int = 10_000, seed: int = 0
+    first: Mapping[str, float], second: Mapping[str, float], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Difference:
     """Compare two runs question by question, by a paired bootstrap (Efron and Tibshirani, 1993; percentile interval).
 
@@ -49,7 +54,35 @@ def difference(
     if not first or first.keys() != second.keys():
         raise InvalidInputError("Two runs can be compared over the same questions only, and at least one.")
     deltas = np.array([second[qid] - first[qid] for qid in sorted(first)])
-    rng = np.random.default_rng(seed)
-    means = np.array([deltas[rng.integers(0, len(deltas), len(deltas))].mean() for _ in range(resamples)])
-    low, high = np.quantile(means, (0.025, 0.975)).tolist()
+    low, high = _interval(deltas, resamples, seed)
     return Difference(float(deltas.mean()), low, high, int((deltas > 1e-9).sum()), int((deltas < -1e-9).sum()))
+
+
+def interval(values: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of a mean, by bootstrap over the questions (percentile interval).
+
+    It tells how far the mean would move with other questions of the same kind. Intervals of two settings may overlap
+    though one is surely better: that is what `difference` is for.
+
+    Args:
+        values: One for each question, in a fixed order.
+        resamples: How often the questions are drawn anew.
+        seed: Of the draws.
+
+    Raises:
+        InvalidInputError: If there is no value.
+    """
+    if not len(values):
+        raise InvalidInputError("An interval needs at least one question.")
+    return _interval(np.asarray(values, dtype=np.float64), resamples, seed)
+
+
+def _interval(values: npt.NDArray[np.float64], resamples: int, seed: int) -> tuple[float, float]:
+    rng = np.random.default_rng(seed)
+    step = max(1, _AT_ONCE // len(values))
+    means = [
+        values[rng.integers(0, len(values), (min(step, resamples - start), len(values)))].mean(axis=1)
+        for start in range(0, resamples, step)
+    ]
+    low, high = np.quantile(np.concatenate(means), (0.025, 0.975)).tolist()
+    return low, high

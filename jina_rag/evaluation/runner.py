@@ -8,10 +8,11 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from jina_rag.errors import InvalidInputError
+from jina_rag.evaluation.answers import TOGETHER, named_pages
 from jina_rag.evaluation.datasets import JudgedFolder, JudgedQuery, PageKey
 from jina_rag.evaluation.measures import DEPTH, mean, measure
 from jina_rag.retrieval.index import DocumentIndex
@@ -19,8 +20,7 @@ from jina_rag.retrieval.ranking.search import GroupBy
 from jina_rag.retrieval.ranking.stages import Stage
 from jina_rag.types import Failure, IngestReport, Where
 
-_TOGETHER = 16
-"""Questions that are embedded in one batch."""
+_READABLE = 0o644
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class EvaluationReport:
     index_seconds: float = field(default=0.0)
 
     def to_json(self) -> dict[str, Any]:
-        """The object that ``jina-rag evaluate --json`` prints."""
+        """Its figures as JSON values; ``jina-rag evaluate --json`` prints these and more."""
         return {
             "queries": self.queries,
             "measures": dict(self.measures),
@@ -64,7 +64,9 @@ def evaluate(
     ingest: Callable[[Sequence[Path]], IngestReport] | None = None,
     on_query: Callable[[int, int], None] | None = None,
 ) -> EvaluationReport:
-    """Ingest the folder's documents into `index` and ask its questions.
+    """Ingest the folder's documents into `index` and ask its questions, in batches.
+
+    For several settings, latency, intervals, and results that are kept, see `jina_rag.evaluation.comparison`.
 
     Args:
         folder: Documents and judged questions.
@@ -78,13 +80,7 @@ def evaluate(
     started = time.monotonic()
     report = (ingest or index.ingest)(list(folder.documents.values()))
     index_seconds = time.monotonic() - started
-    wanted = {path.resolve() for path in folder.documents.values()}
-    strange = [d.path for d in index.documents() if d.path.resolve() not in wanted]
-    if strange:
-        raise InvalidInputError(
-            f"The index at {index.location} holds {len(strange)} document(s) that are not of {folder.root}, such as "
-            f"{strange[0]}: use an index of its own for the evaluation."
-        )
+    check_documents(index, folder)
     names = {path.resolve(): doc for doc, path in folder.documents.items()}
     run = search_all(index, folder.queries, names=names, on_query=on_query)
     per_query = measure(folder.queries, run)
@@ -92,10 +88,7 @@ def evaluate(
     return EvaluationReport(
         queries=len(judged),
         measures=mean(list(per_query.values())),
-        by={
-            "modality": _group(judged, per_query, lambda query: query.modality or None),
-            "language": _group(judged, per_query, _language),
-        },
+        by=grouped(judged, per_query),
         per_query=per_query,
         run=run,
         failed=report.failed,
@@ -136,8 +129,8 @@ def search_all(
         on_note: Called with (qid, note) for what was not done as asked.
     """
     run: dict[str, list[PageKey]] = {}
-    for start in range(0, len(queries), _TOGETHER):
-        some = queries[start : start + _TOGETHER]
+    for start in range(0, len(queries), TOGETHER):
+        some = queries[start : start + TOGETHER]
         found = index.search_many(
             [query.query for query in some],
             k=k,
@@ -152,14 +145,40 @@ def search_all(
             if on_note:
                 for note in hits.notes:
                     on_note(query.qid, note)
-            run[query.qid] = [
-                ((names or {}).get(path.resolve(), PurePosixPath(doc_id).stem), hit.page)
-                for hit in hits
-                for doc_id, path in [(hit.doc_id, hit.path), *((copy.doc_id, copy.path) for copy in hit.copies)]
-            ]
+            run[query.qid] = named_pages(hits, names or {})
         if on_query:
             on_query(start + len(some), len(queries))
     return run
+
+
+def check_documents(index: DocumentIndex, folder: JudgedFolder) -> None:
+    """Refuse an index that holds documents which are not of the folder: they would change the figures.
+
+    Raises:
+        InvalidInputError: If it does.
+    """
+    wanted = {path.resolve() for path in folder.documents.values()}
+    strange = [d.path for d in index.documents() if d.path.resolve() not in wanted]
+    if strange:
+        raise InvalidInputError(
+            f"The index at {index.location} holds {len(strange)} document(s) that are not of {folder.root}, such as "
+            f"{strange[0]}: use an index of its own for the evaluation."
+        )
+
+
+def grouped(
+    queries: Sequence[JudgedQuery], scores: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Means by ``"modality"``, and by ``"language"``: ``"same"`` or ``"cross"``.
+
+    Args:
+        queries: Judged questions; those that state no group are in none.
+        scores: qid → measure → value.
+    """
+    return {
+        "modality": _group(queries, scores, lambda query: query.modality or None),
+        "language": _group(queries, scores, _language),
+    }
 
 
 def write_run(path: Path, run: Mapping[str, Sequence[PageKey]]) -> None:
@@ -168,16 +187,33 @@ def write_run(path: Path, run: Mapping[str, Sequence[PageKey]]) -> None:
         json.dumps({"qid": qid, "ranking": [[doc, page] for doc, page in pages]}, ensure_ascii=False)
         for qid, pages in run.items()
     ]
+    write_whole(path, "".join(line + "\n" for line in lines), what="rankings")
+
+
+def write_whole(path: Path, text: str, *, what: str) -> None:
+    """Write a text file that appears whole or not at all.
+
+    Args:
+        path: Where; a file there is replaced.
+        text: Its content; what UTF-8 cannot encode is escaped.
+        what: What it is, for the message: ``"rankings"``.
+
+    Raises:
+        InvalidInputError: If it cannot be written.
+    """
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
     except OSError as exc:
-        raise InvalidInputError(f"The rankings cannot be written to {path}: {exc.strerror or exc}.") from exc
+        raise InvalidInputError(f"The {what} cannot be written to {path}: {exc.strerror or exc}.") from exc
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write("".join(line + "\n" for line in lines))
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            file.write(text)
+        os.chmod(temporary, _READABLE)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as exc:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(exc, OSError):
+            raise InvalidInputError(f"The {what} cannot be written to {path}: {exc.strerror or exc}.") from exc
         raise
 
 

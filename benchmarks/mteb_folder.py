@@ -1,0 +1,75 @@
+"""A judged folder through mteb: do our wrappers run, and does the whole search reach what `evaluate` says?
+
+    python benchmarks/mteb_folder.py FOLDER --output results
+
+The models of torch are tiny random checkpoints: that they run is what is shown, their figures mean nothing. They get
+the first documents of the folder only (``--tiny-documents``), because each of their pages is a picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from jina_rag import DocumentIndex
+from jina_rag.evaluation.datasets import read_folder
+from jina_rag.evaluation.mteb import BenchmarkSetting, ModelOptions, run_benchmark
+from jina_rag.evaluation.runner import evaluate
+from jina_rag.models.tiny import unpack_tiny
+
+
+def first_documents(folder: Path, count: int, target: Path) -> Path:
+    """A judged folder of the first documents, and the questions about them."""
+    target.mkdir(parents=True, exist_ok=True)
+    lines = [json.loads(line) for line in (folder / "docs.jsonl").read_text(encoding="utf-8").splitlines() if line]
+    kept = [line | {"file": str((folder / line["file"]).resolve())} for line in lines[:count]]
+    names = {line["doc"] for line in kept}
+    asked = [json.loads(line) for line in (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines() if line]
+    asked = [line for line in asked if {page["doc"] for page in line["relevant"]} <= names]
+    for name, rows in (("docs.jsonl", kept), ("queries.jsonl", asked)):
+        (target / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return target
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="with docs.jsonl, queries.jsonl and the files")
+    parser.add_argument("--output", type=Path, help="results and what was embedded; thrown away if not given")
+    parser.add_argument("--index", type=Path, help="an index of the folder by lite, for `evaluate`; made if need be")
+    parser.add_argument("--tiny-documents", type=int, default=6)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
+        output = given.output or Path(scratch) / "results"
+        few = first_documents(given.folder, given.tiny_documents, Path(scratch) / "few")
+        tiny = {family: unpack_tiny(family, Path(scratch) / f"tiny-{family}") for family in ("v4", "colbert-v2", "m0")}
+        options = ModelOptions(max_pixels=50_000, dtype="float32")
+        runs = [
+            ("lite, MaxSim", given.folder, BenchmarkSetting(model="lite")),
+            ("lite, the whole search", given.folder, BenchmarkSetting(model="lite", pipeline=True)),
+            ("tiny v4, dense", few, BenchmarkSetting(model=tiny["v4"], options=options)),
+            ("tiny v4, MaxSim", few, BenchmarkSetting(model=tiny["v4"], vectors="multi", options=options)),
+            ("tiny colbert-v2", few, BenchmarkSetting(model=tiny["colbert-v2"], options=ModelOptions(dtype="float32"))),
+            ("lite, then tiny m0", few, BenchmarkSetting(reranker=tiny["m0"], rerank_top=5, options=options)),
+        ]
+        for name, folder, setting in runs:
+            started = time.monotonic()
+            run = run_benchmark(folder=folder, setting=setting, output=output)
+            for task, reason in run.failed.items():
+                print(f"{name:24} {task}: {reason}")
+            for outcome in run.outcomes:
+                print(
+                    f"{name:24} {outcome.measure} {outcome.value:.2f}, {outcome.queries} questions, {run.embedded} "
+                    f"embedded, {time.monotonic() - started:.0f} s{', done before' if outcome.resumed else ''}",
+                    flush=True,
+                )
+        judged = read_folder(given.folder)
+        with DocumentIndex.open(given.index or Path(scratch) / "index", embedder="lite") as index:
+            measures = evaluate(judged, index).measures
+        print(f"{'evaluate, lite':24} nDCG@5 {100 * measures['nDCG@5']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

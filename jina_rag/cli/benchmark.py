@@ -1,0 +1,169 @@
+"""What ``evaluate --benchmark`` does: public benchmarks through mteb, published figures beside what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jina_rag.cli import output
+from jina_rag.cli.common import JsonOption
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from jina_rag.evaluation.mteb import BenchmarkRun
+
+
+def benchmark(
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--benchmark",
+            "-b",
+            help="JinaVDR, ViDoRe(v1) to (v3), BEIR, MTEB(eng), MIRACL, MLDR, CoIR, LongEmbed, STS, or any other "
+            "benchmark or task of mteb; repeatable.",
+            metavar="NAME",
+        ),
+    ] = None,
+    out_folder: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Results, and what was embedded: the same command goes on.", metavar="DIR"),
+    ] = Path("benchmark-results"),
+    smoke: Annotated[bool, typer.Option("--smoke", help="Only the nine small tasks of JinaVDR.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="A judged folder as a task of mteb.", metavar="DIR", file_okay=False)
+    ] = None,
+    embedder: Annotated[str, typer.Option("--embedder", "-e", help="Model.", metavar="NAME")] = "lite",
+    vectors: Annotated[
+        str, typer.Option(help="single (cosine), multi (MaxSim), or auto: what the model is made for.")
+    ] = "auto",
+    whole: Annotated[
+        bool, typer.Option("--whole-search", help="Measure the whole search over an index, not the vectors alone.")
+    ] = False,
+    reranker: Annotated[
+        str | None, typer.Option(help="Model that judges the best of what was found.", metavar="NAME")
+    ] = None,
+    rerank_top: Annotated[int, typer.Option(min=1, help="So many of them, without --whole-search.")] = 100,
+    storage: Annotated[
+        str | None, typer.Option(help="With --whole-search: exact, balanced or compact.", metavar="NAME")
+    ] = None,
+    stages: Annotated[
+        str, typer.Option(help="With --whole-search: those of search --stage, joined by +.", metavar="STAGE+…")
+    ] = "default",
+    language: Annotated[
+        list[str] | None,
+        typer.Option("--language", help="Only parts of tasks in it: eng, jpn, …; repeatable.", metavar="CODE"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="What images are scaled down to.", show_default=False)
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens that are read of each input.", show_default=False)
+    ] = None,
+    truncate_dim: Annotated[
+        int | None, typer.Option(min=1, help="Length of the dense vectors.", show_default=False)
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Download no model.")] = False,
+    cache_gb: Annotated[float, typer.Option(min=0.001, help="Room for vectors on disk.", metavar="GB")] = 20.0,
+    json: JsonOption = False,
+) -> None:
+    """Measure a model, or the whole search, on public benchmarks; published figures stand beside. Needs the extra eval.
+
+    Examples:
+
+      jina-rag evaluate --benchmark JinaVDR --smoke -e jinaai/jina-embeddings-v4 --vectors multi --device cuda
+
+      jina-rag evaluate -b BEIR -b STS -e jinaai/jina-embedding-b-en-v1
+
+      jina-rag evaluate -b "ViDoRe(v2)" -e jinaai/jina-embeddings-v4 --reranker jinaai/jina-reranker-m0
+
+      jina-rag evaluate -b NFCorpus --whole-search --storage compact
+    """  # fmt: skip
+    from jina_rag.evaluation.mteb import BenchmarkSetting, ModelOptions, run_benchmark
+    from jina_rag.evaluation.settings import parse_stages
+
+    out, err = output.consoles()
+    if not names and not smoke and folder is None:
+        raise typer.BadParameter("Name what to measure: --benchmark NAME, --smoke, or --folder DIR.")
+    setting = BenchmarkSetting(
+        model=embedder,
+        vectors=vectors,  # type: ignore[arg-type]  # checked when made
+        pipeline=whole,
+        reranker=reranker,
+        rerank_top=rerank_top,
+        storage=storage,
+        stages=parse_stages(stages),
+        options=ModelOptions(
+            device=device,
+            dtype=dtype,
+            max_pixels=max_pixels,
+            max_length=max_length,
+            truncate_dim=truncate_dim,
+            revision=revision,
+            local_files_only=offline,
+        ),
+    )
+    with output.counting(err, "tasks", quiet=json) as count:
+        found = run_benchmark(
+            names or [],
+            setting,
+            output=out_folder,
+            folder=folder,
+            smoke=smoke,
+            languages=language,
+            cache_bytes=int(cache_gb * 1e9),
+            progress=None if count is None else lambda done, total, _: count(done, total),
+        )
+    if json:
+        output.print_json(found.to_json())
+    else:
+        print_benchmark(out, err, found)
+    raise typer.Exit(output.PARTLY if found.failed else output.OK)
+
+
+def print_benchmark(out: Console, err: Console, found: BenchmarkRun) -> None:
+    """The figures as a table, and the published ones beside them."""
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("task", overflow="fold")
+    table.add_column("measure")
+    for name in ("questions", "value", "published", "difference", "tolerance"):
+        table.add_column(name, justify="right")
+    for outcome in found.outcomes:
+        table.add_row(
+            output.shown(outcome.task),
+            outcome.measure,
+            "" if outcome.queries is None else str(outcome.queries),
+            f"{outcome.value:.2f}",
+            *_published(outcome.published),
+        )
+    if len(found.outcomes) > 1:
+        table.add_section()
+        table.add_row("mean", "", "", f"{found.mean:.2f}", "", "", "")
+    if found.outcomes:
+        out.print(table)
+    for source in dict.fromkeys(o.published.source for o in found.outcomes if o.published is not None):
+        out.print(output.shown(source), soft_wrap=True)
+    for task, reason in found.failed.items():
+        err.print(f"[red]Failed:[/] {output.shown(task)}: {output.shown(reason)}", soft_wrap=True)
+    done = sum(outcome.resumed for outcome in found.outcomes)
+    again = f"; {output.count(done, 'task')} done before" if done else ""
+    embedded = "" if "search" in found.setting else f", {output.count(found.embedded, 'input')} embedded"
+    err.print(f"{found.seconds:.1f} s{embedded}{again}.", soft_wrap=True)
+
+
+def _published(beside: Any) -> tuple[str, str, str]:  # noqa: ANN401  # targets.Comparison, imported when it is needed
+    if beside is None:
+        return "", "", ""
+    colour = "green" if beside.within else "red"
+    return (
+        f"{beside.target.value:.2f}",
+        f"[{colour}]{beside.difference:+.2f}[/]",
+        f"{beside.tolerance:.2f}",
+    )

@@ -1,0 +1,156 @@
+"""The command that cleans pairs of questions and passages: clean."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jina_rag.cli import output
+from jina_rag.cli.common import JsonOption, app, folder_exists
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.console import Console
+
+    from jina_rag.evaluation.cleaning import CleaningReport, Step
+
+_SHOWN = 100
+"""A line on the terminal for so many pairs."""
+
+
+@app.command("clean")
+def clean_command(
+    pairs: Annotated[Path, typer.Argument(help='JSONL, one {"query", "passage"} a line.', metavar="PAIRS.jsonl")],
+    kept: Annotated[Path, typer.Option("--output", "-o", help="Where the lines that stay go.", metavar="OUT.jsonl")],
+    report: Annotated[
+        Path | None, typer.Option(help="Write counts, settings and seeds as JSON.", metavar="OUT.json", dir_okay=False)
+    ] = None,
+    dropped: Annotated[
+        Path | None,
+        typer.Option(help="Write the other lines, each with its reason.", metavar="OUT.jsonl", dir_okay=False),
+    ] = None,
+    language: Annotated[
+        list[str] | None,
+        typer.Option("--language", help="Keep pairs in this language, such as en; repeatable.", metavar="CODE"),
+    ] = None,
+    near: Annotated[
+        float, typer.Option(help="Passages this alike, 0 to 1, are near-duplicates if the questions are, too.")
+    ] = 0.8,
+    near_query: Annotated[float, typer.Option(help="The same for questions.")] = 0.7,
+    no_near: Annotated[bool, typer.Option("--no-near", help="Leave near-duplicates in.")] = False,
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            "--embedder",
+            "-e",
+            help="Keep pairs whose passage this model ranks first or nearly so: lite, a hub id, a folder.",
+            metavar="NAME",
+        ),
+    ] = None,
+    rank: Annotated[int, typer.Option(help="With an embedder: ranks that are good enough.", metavar="N")] = 2,
+    sample: Annotated[
+        int, typer.Option(help="With an embedder: passages to rank among, drawn from the file.", metavar="N")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of the draw and of the hash functions.", metavar="N")] = 0,
+    query_key: Annotated[str, typer.Option(help="The key of the question.", metavar="KEY")] = "query",
+    passage_key: Annotated[str, typer.Option(help="The key of the passage.", metavar="KEY")] = "passage",
+    scratch: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for 1 kB a pair during the run, and the pairs; else that of the output.", metavar="DIR"
+        ),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Clean pairs for training or evaluation of duplicates, other languages, and passages that do not answer.
+
+    Examples:
+
+      jina-rag clean pairs.jsonl --output clean.jsonl --dropped dropped.jsonl
+
+      jina-rag clean pairs.jsonl --output clean.jsonl --language en --embedder lite --report report.json
+    """
+    from jina_rag.evaluation.cleaning import clean_file
+
+    _, err = output.consoles()
+    for path in (kept, report, dropped):
+        if path is not None:
+            folder_exists(path)
+    if scratch is not None:
+        folder_exists(scratch / "file")
+    near_settings = None if no_near else (near, near_query)
+    steps = _steps(language or [], near_settings, embedder, rank=rank, sample=sample, seed=seed)
+    with _watching(err, quiet=json) as progress:
+        found = clean_file(
+            pairs,
+            kept,
+            steps,
+            dropped=dropped,
+            query_key=query_key,
+            passage_key=passage_key,
+            scratch=scratch,
+            progress=progress,
+        )
+    if report is not None:
+        _write(report, found)
+    if json:
+        output.print_json(found.to_json())
+    else:
+        for line in str(found).splitlines():
+            err.print(output.shown(line), soft_wrap=True)
+    raise typer.Exit(output.PARTLY if found.unreadable else output.OK)
+
+
+def _steps(
+    languages: list[str],
+    near: tuple[float, float] | None,
+    embedder: str | None,
+    *,
+    rank: int,
+    sample: int,
+    seed: int,
+) -> list[Step]:
+    from jina_rag.evaluation.cleaning import Complete, Consistency, ExactDuplicates, Languages, NearDuplicates
+
+    steps: list[Step] = [Complete(), ExactDuplicates()]
+    if languages:
+        steps.append(Languages(tuple(languages)))
+    if near is not None:
+        steps.append(NearDuplicates(passage=near[0], query=near[1], seed=seed))
+    if embedder is not None:
+        from jina_rag.models.registry import load_embedder
+
+        steps.append(Consistency(load_embedder(embedder), n=rank, sample=sample, seed=seed))
+    return steps
+
+
+@contextmanager
+def _watching(err: Console, *, quiet: bool) -> Iterator[Callable[[str, int], None] | None]:
+    """How many pairs have passed each step, on a terminal."""
+    if quiet or not err.is_terminal:
+        yield None
+        return
+    passed: dict[str, int] = {}
+    with err.status("reading") as status:
+
+        def show(step: str, count: int) -> None:
+            passed[step] = count
+            if count % _SHOWN == 0:
+                status.update("passed " + ", ".join(f"{name} {number}" for name, number in passed.items()))
+
+        yield show
+
+
+def _write(path: Path, report: CleaningReport) -> None:
+    import json
+
+    from jina_rag.errors import InvalidInputError
+
+    try:
+        path.write_text(json.dumps(report.to_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    except OSError as exc:
+        raise InvalidInputError(f"The report cannot be written to {path}: {exc.strerror or exc}.") from exc

@@ -1,0 +1,284 @@
+"""The command ``evaluate``: measure a judged folder, make one, look one over."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from jina_rag.cli import measured, output
+from jina_rag.cli.common import JsonOption, app, folder_exists
+from jina_rag.cli.measured_files import write_files
+
+if TYPE_CHECKING:
+    from jina_rag.evaluation.comparison import Watching
+    from jina_rag.evaluation.results import Compared, Evaluation
+
+_MEASURE = "measure"
+
+
+class _FolderFirst(TyperGroup):
+    """A group whose first word is a command of its own, or else what `measure` takes: ``evaluate DIR``."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:  # noqa: ANN401
+        """The context of `measure`, unless a command is named."""
+        if args and args[0] in self.commands:
+            return super().make_context(info_name, args, parent=parent, **extra)
+        return self.commands[_MEASURE].make_context(info_name, args, parent=parent, **extra)
+
+
+evaluate_app = typer.Typer(cls=_FolderFirst, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app.add_typer(
+    evaluate_app,
+    name="evaluate",
+    help="Measure retrieval on judged questions; evaluate init makes such a folder, evaluate check looks one over.",
+    short_help="Measure retrieval on judged questions.",
+)
+
+FolderArgument = Annotated[
+    Path,
+    typer.Argument(help="Folder with docs.jsonl, queries.jsonl or questions.csv, and the files.", metavar="DIR"),
+]
+
+
+@evaluate_app.command(_MEASURE, hidden=True)
+def measure(
+    folder: FolderArgument,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            "--index",
+            "-i",
+            help="Keep the index here, or the indexes of several settings; else thrown away.",
+            metavar="DIR|URL",
+        ),
+    ] = None,
+    embedder: Annotated[
+        list[str] | None, typer.Option("--embedder", "-e", help="Model; repeatable.", metavar="NAME")
+    ] = None,
+    storage: Annotated[
+        list[str] | None, typer.Option(help="exact, balanced or compact; repeatable.", metavar="NAME")
+    ] = None,
+    stages: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Those of search --stage, joined by +, or default; repeatable.",
+            metavar="STAGE+…",
+        ),
+    ] = None,
+    reranker: Annotated[
+        list[str] | None,
+        typer.Option(help="Model that judges the best pages, or none; repeatable.", metavar="NAME"),
+    ] = None,
+    measures: Annotated[
+        list[str] | None,
+        typer.Option("--measure", "-m", help="nDCG@K, Recall@K, RR@K, AP@K or P@K; repeatable.", metavar="NAME@K"),
+    ] = None,
+    no_latency: Annotated[
+        bool, typer.Option("--no-latency", help="Ask in batches: quicker, and no latency is measured.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Ask questions again that have their answers.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a report with plots and pictures that opens anywhere.", metavar="OUT.html", dir_okay=False
+        ),
+    ] = None,
+    failures: Annotated[
+        int | None, typer.Option(min=0, max=1000, help="Show so many of the worst questions.", show_default=False)
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the figures as a Markdown table.", metavar="OUT.md", dir_okay=False)
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Write the rankings, one question a line.", metavar="OUT.jsonl", dir_okay=False),
+    ] = None,
+    trec: Annotated[
+        Path | None,
+        typer.Option(help="Write rankings and judgements for trec_eval and its kind.", metavar="DIR", file_okay=False),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Write all results, to compare a later run with.", metavar="OUT.json", dir_okay=False),
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Compare with results that were saved.", metavar="OTHER.json", dir_okay=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Measure retrieval on judged questions: nDCG, Recall, RR, latency, size; several settings in one run.
+
+    jina-rag evaluate init DIR makes such a folder.
+    jina-rag evaluate check DIR looks one over.
+    What was indexed and asked before is not done again with --index, also after a run that was killed.
+
+    Examples:
+
+      jina-rag evaluate judged --index eval-kb
+
+      jina-rag evaluate judged -i eval-kbs -e lite -e lite-en --storage exact --storage compact --report report.html
+
+      jina-rag evaluate judged -i eval-kb --stages default --stages rescore:dense=0+rerank:limit=10,model=lite
+
+      jina-rag evaluate judged -i eval-kb --save monday.json; jina-rag evaluate judged -i new-kb --compare monday.json
+    """  # fmt: skip
+    from jina_rag.evaluation.comparison import compare_runs, evaluate_settings
+    from jina_rag.evaluation.datasets import read_folder
+    from jina_rag.evaluation.measures import MEASURES, parse_measures
+    from jina_rag.evaluation.saved import load
+    from jina_rag.evaluation.settings import cross_product
+
+    _, err = output.consoles()
+    for path in (report, markdown, run, trec, save):
+        if path is not None:
+            folder_exists(path)
+    names = parse_measures(measures) if measures else MEASURES
+    settings = cross_product(
+        embedder or [], storage or [], stages or [],
+        [None if name.lower() == "none" else name for name in reranker or []],
+    )  # fmt: skip
+    earlier = None if compare is None else load(compare)
+    judged = read_folder(folder)
+    with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
+        found = evaluate_settings(
+            judged,
+            settings,
+            indexes=index or str(Path(scratch) / "index"),
+            measures=names,
+            latency=not no_latency,
+            again=again,
+            seed=seed,
+            command=shlex.join(["jina-rag", *sys.argv[1:]]),
+            watching=_watching(quiet=json),
+        )
+        since = [] if earlier is None or compare is None else compare_runs(earlier, found, called=compare.name)
+        # Before the index is thrown away: the report shows its pictures.
+        write_files(
+            found, since, judged, report=report, markdown=markdown, run=run, trec=trec, save=save, failures=failures
+        )
+    _tell(found, since, failures=failures, json=json)
+    if report is not None and not json:
+        err.print(f"Open this in a browser: {output.shown(report.resolve().as_uri())}", soft_wrap=True)
+    raise typer.Exit(output.PARTLY if any(setting.failed for setting in found.settings) else output.OK)
+
+
+@evaluate_app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder to make.", metavar="DIR")],
+    documents: Annotated[
+        list[Path] | None,
+        typer.Option("--documents", "-d", help="Where the documents lie, if not in DIR; repeatable.", metavar="FOLDER"),
+    ] = None,
+    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Make no pictures of the pages.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Make a folder to judge: its documents listed, pages.html with their pages, questions.csv to write questions on.
+
+    Open pages.html in a browser and questions.csv in a spreadsheet; write a question, and the doc and page that answer
+    it. Run it again when documents were added; questions are never touched.
+
+    Examples:
+
+      jina-rag evaluate init judged --documents reports/
+
+      jina-rag evaluate check judged
+    """
+    from jina_rag.evaluation.skeleton import make_skeleton
+
+    out, err = output.consoles()
+    with output.counting(err, "pages", quiet=json) as progress:
+        made = make_skeleton(folder, documents or [folder], pictures=not no_pictures, progress=progress)
+    if json:
+        output.print_json(made.to_json())
+    else:
+        err.print(
+            f"Listed {output.count(made.documents, 'document')} with {output.count(made.pages, 'page')} in "
+            f"{output.shown(folder / 'docs.jsonl')}.",
+            soft_wrap=True,
+        )
+        for failure in made.failed:
+            page = f", page {failure.page}" if failure.page else ""
+            err.print(
+                f"[red]Failed:[/] {output.shown(failure.path)}{page}: {output.shown(failure.reason)}", soft_wrap=True
+            )
+        if made.sheet is not None:
+            out.print(f"Write questions into {output.shown(made.sheet)}", soft_wrap=True)
+        if made.contact_sheet is not None:
+            out.print(f"Look at the pages in {output.shown(made.contact_sheet.resolve().as_uri())}", soft_wrap=True)
+    raise typer.Exit(output.PARTLY if made.failed else output.OK)
+
+
+@evaluate_app.command()
+def check(
+    folder: FolderArgument,
+    ocr: Annotated[
+        bool, typer.Option("--ocr", help="Read pages without text by OCR, to find words leaked from them.")
+    ] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write queries.jsonl from questions.csv, for other programs.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Look a judged folder over: files, pages, grades, questions asked twice, questions copied from their page.
+
+    Exit status 1 where something is found.
+
+    Examples:
+
+      jina-rag evaluate check judged
+
+      jina-rag evaluate check judged --write
+    """
+    from jina_rag.evaluation.checks import check_folder
+    from jina_rag.evaluation.skeleton import write_questions
+
+    out, err = output.consoles()
+    if write:
+        written, number = write_questions(folder)
+    with output.counting(err, "documents", quiet=json) as progress:
+        checked = check_folder(folder, ocr=ocr, progress=progress)
+    if json:
+        output.print_json(checked.to_json() | ({"written": str(written)} if write else {}))
+    else:
+        measured.print_checked(out, checked)
+        if write:
+            err.print(f"Wrote {output.count(number, 'question')} to {output.shown(written)}.", soft_wrap=True)
+    raise typer.Exit(output.PARTLY if checked.findings else output.OK)
+
+
+def _watching(*, quiet: bool) -> Watching:
+    from jina_rag.evaluation.comparison import Watching
+    from jina_rag.retrieval.index import DocumentIndex
+    from jina_rag.types import IngestReport
+
+    _, err = output.consoles()
+
+    def ingest(index: DocumentIndex, paths: Sequence[Path]) -> IngestReport:
+        with output.ingest_progress(err, quiet=quiet) as progress:
+            return index.ingest(paths, progress=progress)
+
+    @contextmanager
+    def asking(name: str) -> Iterator[Any]:
+        with output.counting(err, f"asking {output.shown(name)}", quiet=quiet) as progress:
+            yield progress
+
+    return Watching(ingest, asking)
+
+
+def _tell(found: Evaluation, since: Sequence[Compared], *, failures: int | None, json: bool) -> None:
+    if json:
+        output.print_json(measured.evaluation_json(found, since))
+        return
+    out, err = output.consoles()
+    measured.print_evaluation(out, err, found, since)
+    if failures:
+        measured.print_failures(out, found, failures)

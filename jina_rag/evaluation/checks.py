@@ -1,0 +1,258 @@
+"""Whether a judged folder can be trusted: files, pages, grades, questions asked twice or copied from their page."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jina_rag.config import IngestSettings
+from jina_rag.errors import InvalidInputError
+from jina_rag.evaluation.datasets import DOCUMENTS, file_hash, read_lines, read_questions, text_of
+from jina_rag.evaluation.judged_pages import Finding, JudgedPages
+from jina_rag.evaluation.leaks import leak, near_pairs, same_question
+
+_QUICK = IngestSettings(dpi=36, ocr="never", regions=False)
+_WITH_OCR = IngestSettings(regions=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found.
+
+    Attributes:
+        findings: What is amiss.
+        notes: What the folder holds, in sentences.
+        counts: The same as numbers: documents, pages, questions, by modality and language.
+    """
+
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    counts: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``evaluate check --json`` prints."""
+        return {
+            "findings": [{"kind": finding.kind, "what": finding.what} for finding in self.findings],
+            "notes": list(self.notes),
+            "counts": dict(self.counts),
+        }
+
+
+@dataclass(slots=True)
+class _Question:
+    qid: str
+    text: str
+    relevant: dict[tuple[str, int], int] = field(default_factory=dict)
+    entry: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_folder(root: Path, *, ocr: bool = False, progress: Callable[[int, int], None] | None = None) -> Checked:
+    """Look a judged folder over. Every document is opened, and every judged page is read.
+
+    Args:
+        root: The folder.
+        ocr: Whether pages without a text layer are read by OCR, to find words that leaked from them.
+        progress: Called with (documents done, all).
+
+    Raises:
+        InvalidInputError: If there is no list of documents or no questions, or a file cannot be read.
+    """
+    if not (root / DOCUMENTS).is_file():
+        raise InvalidInputError(f"{root} has no {DOCUMENTS}: `jina-rag evaluate init {root}` makes one.")
+    findings: list[Finding] = []
+    documents = _documents(root, findings)
+    source, entries = read_questions(root)
+    questions = _questions(source, entries, findings)
+    findings += _judgements(questions, documents, DOCUMENTS)
+    findings += _repeated(questions)
+    wanted = defaultdict(set)
+    for question in questions:
+        for (doc, page), grade in question.relevant.items():
+            if grade:
+                wanted[doc].add(page)
+    reading = JudgedPages(documents, wanted, _WITH_OCR if ocr else _QUICK)
+    findings += reading.run(progress)
+    findings += _beyond(questions, reading.counts)
+    leaked, wordless = _leaked(questions, reading.texts)
+    findings += leaked
+    counts = _counts(questions, reading.counts)
+    notes = _notes(counts)
+    if wordless and not ocr:
+        pages = _many(wordless, "judged page has", "judged pages have")
+        notes.append(f"{pages} no text to hold questions against; --ocr reads it.")
+    if not findings:
+        notes.insert(0, "In order.")
+    return Checked(tuple(findings), tuple(notes), counts)
+
+
+def _documents(root: Path, findings: list[Finding]) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """Document → (file, line), for files that are there."""
+    documents: dict[str, tuple[Path, dict[str, Any]]] = {}
+    hashes: dict[str, list[str]] = defaultdict(list)
+    listed: set[str] = set()
+    for line, entry in read_lines(root / DOCUMENTS):
+        try:
+            doc, file = text_of(entry, "doc", root / DOCUMENTS, line), text_of(entry, "file", root / DOCUMENTS, line)
+        except InvalidInputError as exc:
+            findings.append(Finding("line", str(exc)))
+            continue
+        if doc in listed:
+            findings.append(Finding("document", f"{DOCUMENTS}, line {line}: {doc!r} is listed twice."))
+            continue
+        listed.add(doc)
+        if not (root / file).is_file():
+            findings.append(Finding("missing file", f"{DOCUMENTS}, line {line}: {file!r} does not exist."))
+            continue
+        documents[doc] = (root / file, entry)
+        sha256 = file_hash(root / file)
+        hashes[sha256].append(doc)
+        if entry.get("sha256") not in (None, sha256):
+            findings.append(
+                Finding(
+                    "changed file", f"{file!r} is not the file that was listed (its sha256 differs): judge it anew."
+                )
+            )
+    findings += [
+        Finding(
+            "same file", f"{_and(docs)} are the same file: judge one of them, and remove the others from {DOCUMENTS}."
+        )
+        for docs in hashes.values()
+        if len(docs) > 1
+    ]
+    return documents
+
+
+def _questions(
+    source: Path, entries: Sequence[tuple[int, Mapping[str, Any]]], findings: list[Finding]
+) -> list[_Question]:
+    """The questions that can be read, whatever else is wrong with them."""
+    questions: list[_Question] = []
+    seen: set[str] = set()
+    for line, entry in entries:
+        where = f"{source.name}, line {line}"
+        try:
+            question = _Question(
+                text_of(entry, "qid", source, line), text_of(entry, "query", source, line), entry=entry
+            )
+        except InvalidInputError as exc:
+            findings.append(Finding("line", str(exc)))
+            continue
+        if question.qid in seen:
+            findings.append(Finding("id", f"{where}: the question id {question.qid!r} occurs twice."))
+        seen.add(question.qid)
+        relevant = entry.get("relevant", [])
+        for judged in relevant if isinstance(relevant, list) else [relevant]:
+            try:
+                page, grade = (str(judged["doc"]), int(judged["page"])), judged["grade"]
+            except (TypeError, KeyError, ValueError):
+                findings.append(Finding("judgement", f'{where}: a judgement needs "doc", "page" and "grade".'))
+                continue
+            if grade not in (0, 1, 2) or isinstance(grade, bool):
+                findings.append(
+                    Finding("grade", f"{where}: the grade is {grade!r}; it is 2 (answers), 1 (in part) or 0.")
+                )
+                continue
+            if question.relevant.get(page, grade) != grade:
+                findings.append(Finding("grade", f"{where}: page {page[1]} of {page[0]!r} has two grades."))
+            question.relevant[page] = int(grade)
+        questions.append(question)
+    return questions
+
+
+def _judgements(questions: Sequence[_Question], documents: Mapping[str, object], listed: str) -> Iterator[Finding]:
+    for question in questions:
+        if not any(question.relevant.values()):
+            yield Finding("no judgement", f"{question.qid}: no page answers it, so it is not measured.")
+        elif 2 not in question.relevant.values():
+            yield Finding("grade", f"{question.qid}: no page has grade 2, so Recall and RR are 0 whatever is found.")
+        for doc in sorted({doc for doc, _ in question.relevant if doc not in documents}):
+            yield Finding(
+                "unknown document", f"{question.qid}: {doc!r} is no document of {listed}, or its file is missing."
+            )
+
+
+def _repeated(questions: Sequence[_Question]) -> Iterator[Finding]:
+    same: dict[str, list[_Question]] = defaultdict(list)
+    for question in questions:
+        same[same_question(question.text)].append(question)
+    for group in same.values():
+        if len(group) < 2:
+            continue
+        names = _and([question.qid for question in group])
+        if any(question.relevant != group[0].relevant for question in group):
+            yield Finding(
+                "other pages", f"{names} ask the same, {group[0].text!r}, and name different pages: make them one."
+            )
+        else:
+            yield Finding("asked twice", f"{names} ask the same, {group[0].text!r}: keep one.")
+    firsts = {group[0].qid: group[0].text for group in same.values()}
+    for first, second, share in near_pairs(firsts):
+        yield Finding(
+            "nearly asked twice",
+            f"{first} and {second} share {share:.0%} of their words: {firsts[first]!r} and {firsts[second]!r}.",
+        )
+
+
+def _beyond(questions: Sequence[_Question], counts: Mapping[str, int]) -> Iterator[Finding]:
+    for question in questions:
+        for doc, page in question.relevant:
+            if doc in counts and not 1 <= page <= counts[doc]:
+                yield Finding(
+                    "missing page", f"{question.qid}: {doc!r} has no page {page}; its pages are 1 to {counts[doc]}."
+                )
+
+
+def _leaked(questions: Sequence[_Question], texts: Mapping[tuple[str, int], str]) -> tuple[list[Finding], int]:
+    """Questions copied from their page, and the number of judged pages without words."""
+    findings = []
+    for question in questions:
+        pages = [page for page, grade in question.relevant.items() if grade == 2 and texts.get(page, "").strip()]
+        found = [(leak(question.text, texts[page]), page) for page in pages]
+        copied = [(leaked, page) for leaked, page in found if leaked.is_copied]
+        if copied:
+            leaked, (doc, page) = max(copied, key=lambda row: (row[0].run_words, row[0].share))
+            findings.append(
+                Finding(
+                    "leaked words",
+                    f"{question.qid}: {leaked.share:.0%} of its {leaked.words} content words stand in {doc} p. {page}, "
+                    f"{leaked.run!r} word for word: ask in words of your own.",
+                )
+            )
+    return findings, sum(not text.strip() for text in texts.values())
+
+
+def _counts(questions: Sequence[_Question], pages: Mapping[str, int]) -> dict[str, Any]:
+    def by(key: str) -> dict[str, int]:
+        return dict(Counter(str(q.entry.get(key) or "not stated") for q in questions).most_common())
+
+    return {
+        "documents": len(pages),
+        "pages": sum(pages.values()),
+        "questions": len(questions),
+        "judged_pages": len({page for q in questions for page, grade in q.relevant.items() if grade}),
+        "modality": by("modality"),
+        "language": by("lang"),
+        "cross_language": sum(q.entry.get("cross_language") is True for q in questions),
+    }
+
+
+def _notes(counts: Mapping[str, Any]) -> list[str]:
+    notes = [
+        f"{_many(counts['documents'], 'document')}, {_many(counts['pages'], 'page')}, "
+        f"{_many(counts['questions'], 'question')} about {_many(counts['judged_pages'], 'page')}; "
+        f"{counts['cross_language']} in another language than the page."
+    ]
+    for name in ("modality", "language"):
+        notes.append(f"By {name}: " + ", ".join(f"{key} {number}" for key, number in counts[name].items()) + ".")
+    return notes if counts["questions"] else notes[:1]
+
+
+def _many(number: int, noun: str, nouns: str = "") -> str:
+    return f"{number} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -1,0 +1,233 @@
+"""Steps run one after another over a stream, with every drop counted and explained."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+from jina_rag.errors import InvalidInputError
+from jina_rag.evaluation.cleaning.duplicates import Complete, ExactDuplicates
+from jina_rag.evaluation.cleaning.near import NearDuplicates
+from jina_rag.evaluation.cleaning.pairs import Dropped, OnDrop, Pair, Step, as_pairs, dump, read_pairs
+from jina_rag.evaluation.cleaning.report import CleaningReport, StepReport
+
+_BLOCK = 2**20
+Progress: TypeAlias = Callable[[str, int], None]
+"""Called with the name of a step and the number of pairs that it has let pass."""
+
+
+class Cleaning:
+    """Steps in their order.
+
+    Without `steps` it drops incomplete pairs, exact and near-duplicates. `Languages` belongs before `NearDuplicates`
+    and `Consistency` last, because it is the dearest.
+
+    Example:
+        >>> cleaning = Cleaning([Complete(), ExactDuplicates()])
+        >>> records = [{"query": "Why?", "passage": "So."}, {"query": "WHY? ", "passage": "so."}]
+        >>> list(cleaning.stream(records))
+        [{'query': 'Why?', 'passage': 'So.'}]
+        >>> cleaning.report.dropped
+        1
+    """
+
+    def __init__(self, steps: Sequence[Step] | None = None) -> None:
+        """Take steps.
+
+        Args:
+            steps: In their order; None for incomplete pairs, exact and near-duplicates.
+        """
+        self.steps: tuple[Step, ...] = (
+            tuple(steps) if steps is not None else (Complete(), ExactDuplicates(), NearDuplicates())
+        )
+        self.report = CleaningReport([])
+
+    def stream(
+        self,
+        records: Iterable[Mapping[str, Any]],
+        *,
+        query_key: str = "query",
+        passage_key: str = "passage",
+        on_drop: OnDrop | None = None,
+        scratch: Path | None = None,
+    ) -> Iterator[Mapping[str, Any]]:
+        """Give the records that stay, in their order; `report` is complete after the last.
+
+        Args:
+            records: Objects with the two texts; read once.
+            query_key: The key of the question.
+            passage_key: The key of the passage.
+            on_drop: Called with each of the others.
+            scratch: Where the steps' files go; None for the system's folder of temporary files.
+
+        Raises:
+            InvalidInputError: If a record lacks one of the two texts.
+        """
+        pairs = as_pairs(records, query_key=query_key, passage_key=passage_key)
+        for pair in self.run(pairs, on_drop=on_drop, scratch=scratch):
+            yield pair.record
+
+    def run(
+        self,
+        pairs: Iterable[Pair],
+        *,
+        on_drop: OnDrop | None = None,
+        scratch: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Pair]:
+        """`stream` over pairs; starts a new `report`."""
+        report = self.report = CleaningReport([StepReport(step.name, step.settings) for step in self.steps])
+        with tempfile.TemporaryDirectory(prefix="jina-rag-clean-", dir=scratch) as root, ExitStack() as open_steps:
+            flow: Iterator[Pair] = iter(pairs)
+            before: Callable[[], float] = float  # no step before the first: 0.0
+            for place, (step, tally) in enumerate(zip(self.steps, report.steps, strict=True)):
+                folder = Path(root) / str(place)
+                folder.mkdir()
+                running = step.run(_counted(flow, tally), _counting(tally, on_drop), folder)
+                if hasattr(running, "close"):
+                    # Files of a step are closed before its folder goes, also where the caller stops early.
+                    open_steps.callback(running.close)
+                timed = _Timed(running, tally, before, folder, progress)
+                flow, before = timed, timed.spent
+            for pair in flow:
+                report.kept += 1
+                yield pair
+
+
+def clean_file(
+    path: Path,
+    output: Path,
+    steps: Sequence[Step] | None = None,
+    *,
+    dropped: Path | None = None,
+    query_key: str = "query",
+    passage_key: str = "passage",
+    scratch: Path | None = None,
+    progress: Progress | None = None,
+) -> CleaningReport:
+    """Clean a JSONL file of pairs into another one.
+
+    Both files appear whole or not at all. Memory does not grow with the input; the steps say what grows on disk.
+
+    Args:
+        path: One object a line with the two texts; what else it holds is kept.
+        output: The lines that stay, in their order.
+        steps: As `Cleaning` takes them.
+        dropped: The others, one ``{"line", "step", "reason", "duplicate_of", …, "pair"}`` a line.
+        query_key: The key of the question.
+        passage_key: The key of the passage.
+        scratch: Where the steps' files go; None for the folder of `output`.
+        progress: Called with a step and the pairs it has let pass so far, for each pair.
+
+    Raises:
+        InvalidInputError: If a file cannot be read or written, is named twice, or its first line holds no pair.
+    """
+    named = [p.resolve() for p in (path, output, dropped) if p is not None]
+    if len(set(named)) < len(named):
+        raise InvalidInputError("The pairs, the output and the dropped pairs are different files: name each once.")
+    cleaning = Cleaning(steps)
+    unreadable: dict[str, int] = {}
+    with ExitStack() as stack:
+        sink = stack.enter_context(_Whole(output))
+        waste = stack.enter_context(_Whole(dropped)) if dropped is not None else None
+
+        def drop(one: Dropped) -> None:
+            if one.step == "read":
+                unreadable[one.reason] = unreadable.get(one.reason, 0) + 1
+            if waste is not None:
+                waste.write(dump(one.to_json()))
+
+        pairs = read_pairs(path, drop, query_key=query_key, passage_key=passage_key)
+        where = scratch or output.resolve().parent
+        for pair in cleaning.run(pairs, on_drop=drop, scratch=where, progress=progress):
+            sink.write(dump(pair.record))
+    report = cleaning.report
+    report.unreadable, report.source, report.sha256 = unreadable, path.name, _sha256(path)
+    return report
+
+
+class _Timed(Iterator[Pair]):
+    """Time that a step takes is all the time it is waited for, less that of the steps before it."""
+
+    def __init__(
+        self,
+        pairs: Iterator[Pair],
+        tally: StepReport,
+        before: Callable[[], float],
+        folder: Path,
+        progress: Progress | None,
+    ) -> None:
+        self._pairs, self._tally, self._before, self._folder = pairs, tally, before, folder
+        self._progress = progress
+        self._spent = 0.0
+        self._passed = 0
+
+    def spent(self) -> float:
+        return self._spent
+
+    def __next__(self) -> Pair:
+        started = time.perf_counter()
+        try:
+            pair = next(self._pairs)
+        except StopIteration:
+            self._tally.disk_bytes = sum(file.stat().st_size for file in self._folder.iterdir())
+            raise
+        finally:
+            self._spent += time.perf_counter() - started
+            self._tally.seconds = self._spent - self._before()
+        self._passed += 1
+        if self._progress is not None:
+            self._progress(self._tally.name, self._passed)
+        return pair
+
+
+class _Whole:
+    """A file that takes its name once it is complete."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._temporary = ""
+
+    def __enter__(self) -> BinaryIO:
+        try:
+            handle, self._temporary = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name, suffix=".tmp")
+        except OSError as exc:
+            raise InvalidInputError(f"{self._path} cannot be written: {exc.strerror or exc}.") from exc
+        self._file = os.fdopen(handle, "wb")
+        return self._file
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._file.close()
+        if kind is not None:
+            Path(self._temporary).unlink(missing_ok=True)
+            return
+        os.replace(self._temporary, self._path)
+
+
+def _counted(pairs: Iterator[Pair], tally: StepReport) -> Iterator[Pair]:
+    for pair in pairs:
+        tally.read += 1
+        yield pair
+
+
+def _counting(tally: StepReport, on_drop: OnDrop | None) -> OnDrop:
+    def drop(one: Dropped) -> None:
+        tally.dropped[one.reason] = tally.dropped.get(one.reason, 0) + 1
+        if on_drop is not None:
+            on_drop(one)
+
+    return drop
+
+
+def _sha256(path: Path) -> str:
+    whole = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            whole.update(block)
+    return whole.hexdigest()

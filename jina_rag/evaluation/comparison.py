@@ -1,0 +1,261 @@
+"""Several settings on one judged folder: what each reaches, what it costs, and how sure the differences are.
+
+found = evaluate_settings(read_folder(Path("judged")), cross_product(["lite", "lite-en"]), indexes="eval-kb")
+found.settings[0].measures["nDCG@5"], found.compared[0].difference
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jina_rag._version import __version__
+from jina_rag.errors import InvalidInputError
+from jina_rag.evaluation.answers import Asking, ask_all
+from jina_rag.evaluation.datasets import JudgedFolder, JudgedQuery, data_hash
+from jina_rag.evaluation.measures import DEPTH, MEASURES, depth_of, depths_of, mean, measure, parse_measures, unjudged
+from jina_rag.evaluation.paired import difference, interval
+from jina_rag.evaluation.results import Compared, Evaluation, QueryResult, SettingResult, ranked_pages
+from jina_rag.evaluation.runner import check_documents, grouped
+from jina_rag.evaluation.settings import Setting, names_of, place_index
+from jina_rag.retrieval.index import DocumentIndex
+from jina_rag.types import IngestReport
+
+_PACKAGES = (
+    "numpy", "onnxruntime", "qdrant-edge-py", "qdrant-client", "pytrec-eval-terrier", "torch", "transformers",
+)  # fmt: skip
+_PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
+
+
+@dataclass(frozen=True)
+class Watching:
+    """How somebody follows an evaluation.
+
+    Attributes:
+        ingest: Called with an index and the documents, in the place of its `ingest`.
+        asking: Called with a setting's name; what the context gives is called with (questions done, all).
+    """
+
+    ingest: Callable[[DocumentIndex, Sequence[Path]], IngestReport] = DocumentIndex.ingest
+    asking: Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]] = lambda name: nullcontext()
+
+
+def evaluate_settings(
+    folder: JudgedFolder,
+    settings: Sequence[Setting],
+    *,
+    indexes: str,
+    measures: Sequence[str] = MEASURES,
+    latency: bool = True,
+    again: bool = False,
+    seed: int = 0,
+    command: str = "",
+    watching: Watching | None = None,
+) -> Evaluation:
+    """Index the documents for each setting, ask all questions, and compare every later setting with the first.
+
+    What an earlier run has indexed and asked is not done again, also of a run that was killed.
+
+    Args:
+        folder: Documents and judged questions.
+        settings: At least one.
+        indexes: Folder of the index, or of the indexes where the settings need several; or a collection on a server.
+        measures: What is computed.
+        latency: Whether questions are asked one by one, to time them; else in batches, which is quicker.
+        again: Whether questions are asked again that have their answers.
+        seed: Of every bootstrap.
+        command: The line that repeats it, to be kept with the result.
+        watching: Shows progress.
+
+    Raises:
+        InvalidInputError: If there is no judged question, a measure is unknown, or an index holds other documents.
+        KeyboardInterrupt: If Ctrl-C stopped the ingestion; the same call goes on from there.
+    """
+    if not settings:
+        raise InvalidInputError("Name at least one setting.")
+    if not any(any(query.relevant.values()) for query in folder.queries):
+        raise InvalidInputError(
+            f"No question of {folder.root} has a page that answers it: there is nothing to measure."
+        )
+    started, when = time.monotonic(), datetime.now(UTC)
+    names = parse_measures(measures)
+    places = place_index(indexes, settings)
+    meant = [setting.but_of(Path(places[setting.index_key])) for setting in settings]
+    run = _Run(folder, names, Asking(max(DEPTH, depth_of(names)), latency, again), seed, watching or Watching())
+    found: list[SettingResult] = []
+    for setting, asked, name in zip(settings, meant, names_of(meant), strict=True):
+        found.append(run.one(name, asked, places[setting.index_key]))
+    return Evaluation(
+        folder=str(folder.root),
+        data_hash=data_hash(folder),
+        command=command,
+        versions=versions(),
+        seed=seed,
+        settings=tuple(found),
+        compared=tuple(compared for other in found[1:] for compared in compare(found[0], other, seed=seed)),
+        questions={query.qid: _question(query) for query in folder.queries},
+        seconds=time.monotonic() - started,
+        when=when.isoformat(timespec="seconds"),
+    )
+
+
+def compare(
+    first: SettingResult, second: SettingResult, *, names: tuple[str, str] | None = None, seed: int = 0
+) -> list[Compared]:
+    """One setting against another over the same questions, for every measure that both have.
+
+    Args:
+        first: What it is held against.
+        second: The other one.
+        names: What the two are called; their own names if None.
+        seed: Of the bootstrap.
+
+    Raises:
+        InvalidInputError: If they answered other questions.
+    """
+    before, after = names or (first.name, second.name)
+    rows = [{q.qid: q.measures for q in setting.per_query if q.measures} for setting in (first, second)]
+    return [
+        Compared(
+            before,
+            after,
+            name,
+            difference(*({qid: row[name] for qid, row in setting.items()} for setting in rows), seed=seed),
+        )
+        for name in second.measures
+        if name in first.measures
+    ]
+
+
+def compare_runs(earlier: Evaluation, later: Evaluation, *, called: str = "before") -> list[Compared]:
+    """Two evaluations made at different times: each setting of the later one against that of its name in the earlier.
+
+    Where the earlier one has a single setting, every setting is held against that.
+
+    Args:
+        earlier: What it is held against.
+        later: The other one; its seed is taken.
+        called: What the earlier one is called, beside the names of its settings.
+
+    Raises:
+        InvalidInputError: If they are of different data, or have no setting in common.
+    """
+    if earlier.data_hash != later.data_hash:
+        raise InvalidInputError(
+            f"{called} was measured on other data ({earlier.folder}, hash {earlier.data_hash[:12]}; here "
+            f"{later.data_hash[:12]}): two runs can be compared over the same documents and judgements only."
+        )
+    known = {setting.name: setting for setting in earlier.settings}
+    found = []
+    for setting in later.settings:
+        before = known.get(setting.name) or (earlier.settings[0] if len(known) == 1 else None)
+        if before is not None:
+            found += compare(before, setting, names=(f"{before.name} ({called})", setting.name), seed=later.seed)
+    if not found:
+        raise InvalidInputError(
+            f"{called} has no setting of these names and no measure of these; its settings are {', '.join(known)}."
+        )
+    return found
+
+
+def versions() -> dict[str, str]:
+    """What an evaluation ran with: this package, those that its figures depend on, the platform."""
+    found = {"jina_rag": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found | {"platform": f"{platform.system()} {platform.machine()}"}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all settings of an evaluation have in common."""
+
+    folder: JudgedFolder
+    measures: tuple[str, ...]
+    asking: Asking
+    seed: int
+    watching: Watching
+    index_seconds: dict[str, float] = field(default_factory=dict)
+    """Location → what its making took in this run, also for the settings that share it."""
+
+    def one(self, name: str, setting: Setting, location: str) -> SettingResult:
+        """Index and ask."""
+        folder = self.folder
+        documents = list(folder.documents.values())
+        with DocumentIndex.open(
+            location, embedder=setting.embedder, storage=setting.storage, reranker=setting.reranker
+        ) as index:
+            clock = time.monotonic()
+            report = self.watching.ingest(index, documents)
+            if report.documents or report.pages:
+                self.index_seconds[location] = time.monotonic() - clock
+            if report.interrupted:
+                raise KeyboardInterrupt
+            check_documents(index, folder)
+            names = {path.resolve(): doc for doc, path in folder.documents.items()}
+            with self.watching.asking(name) as on_query:
+                answers = ask_all(index, setting, folder.queries, self.asking, names=names, on_query=on_query)
+            stats = index.stats()
+        answers = self._measured(answers)
+        judged = [query for query, answer in zip(folder.queries, answers, strict=True) if answer.measures]
+        rows = {answer.qid: answer.measures for answer in answers if answer.measures}
+        return SettingResult(
+            name=name,
+            setting=setting.to_json(),
+            fingerprint=stats.fingerprint,
+            queries=len(judged),
+            measures=mean(list(rows.values())),
+            intervals={m: interval([row[m] for row in rows.values()], seed=self.seed) for m in self.measures},
+            by=grouped(judged, rows),
+            per_query=tuple(answers),
+            latency=_latency(answers) if self.asking.alone else {},
+            pages=stats.pages,
+            bytes=dict(stats.bytes),
+            index_seconds=round(self.index_seconds.get(location, 0.0), 3),
+            unjudged={
+                k: sum(answer.unjudged[k] for answer in answers if answer.measures) / len(judged)
+                for k in depths_of(self.measures)
+            },
+            failed=report.failed,
+        )
+
+    def _measured(self, answers: Sequence[QueryResult]) -> list[QueryResult]:
+        found = measure(self.folder.queries, ranked_pages(answers), self.measures)
+        depths = depths_of(self.measures)
+        return [
+            replace(
+                answer,
+                measures=found.get(answer.qid, {}),
+                unjudged=unjudged(query, answer.ranking, depths) if answer.qid in found else {},
+            )
+            for query, answer in zip(self.folder.queries, answers, strict=True)
+        ]
+
+
+def _latency(answers: Sequence[QueryResult]) -> dict[str, float]:
+    times = np.array([answer.milliseconds for answer in answers])
+    found = {name: float(np.percentile(times, share)) for name, share in _PERCENTILES.items()}
+    return {name: round(value, 2) for name, value in {**found, "mean": float(times.mean())}.items()}
+
+
+def _question(query: JudgedQuery) -> dict[str, Any]:
+    language = "" if query.cross_language is None else "cross" if query.cross_language else "same"
+    return {
+        "query": query.query,
+        "modality": query.modality,
+        "language": language,
+        "relevant": [[doc, page, grade] for (doc, page), grade in query.relevant.items()],
+        "answer": str(query.extra.get("answer") or ""),
+    }

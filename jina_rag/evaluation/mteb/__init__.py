@@ -1,0 +1,45 @@
+"""Public benchmarks and a folder of one's own, measured by mteb: needs the extra ``eval``.
+
+mteb (Muennighoff et al., "MTEB: Massive Text Embedding Benchmark", 2022; Enevoldsen et al., "MMTEB", 2025) brings the
+tasks and computes the scores; what is here brings our models to it, each by one of its protocols:
+
+    from jina_rag.evaluation.mteb import BenchmarkSetting, run_benchmark
+
+    setting = BenchmarkSetting(model="jinaai/jina-embeddings-v4", vectors="multi")
+    run = run_benchmark(["JinaVDR"], setting, output="results")
+
+Nothing else in jina_rag imports mteb, which takes seconds and brings PyTorch, pandas and `datasets`.
+"""
+
+from __future__ import annotations
+
+from jina_rag._extras import require
+
+require("mteb", extra="eval")
+require("datasets", extra="eval")
+
+from jina_rag.evaluation.mteb.benchmarks import BENCHMARKS, SMOKE, find_tasks  # noqa: E402
+from jina_rag.evaluation.mteb.cache import VectorCache  # noqa: E402
+from jina_rag.evaluation.mteb.encoders import JinaRagEncoder  # noqa: E402
+from jina_rag.evaluation.mteb.folder_task import FolderTask  # noqa: E402
+from jina_rag.evaluation.mteb.pipeline import JinaRagSearch  # noqa: E402
+from jina_rag.evaluation.mteb.rerankers import JinaRagReranker  # noqa: E402
+from jina_rag.evaluation.mteb.results import BenchmarkRun, TaskOutcome  # noqa: E402
+from jina_rag.evaluation.mteb.running import run_benchmark  # noqa: E402
+from jina_rag.evaluation.mteb.settings import BenchmarkSetting, ModelOptions  # noqa: E402
+
+__all__ = [
+    "BENCHMARKS",
+    "SMOKE",
+    "BenchmarkRun",
+    "BenchmarkSetting",
+    "FolderTask",
+    "JinaRagEncoder",
+    "JinaRagReranker",
+    "JinaRagSearch",
+    "ModelOptions",
+    "TaskOutcome",
+    "VectorCache",
+    "find_tasks",
+    "run_benchmark",
+]

@@ -1,0 +1,103 @@
+"""What mteb hands over, as inputs of our models: its batches, and the rows of its corpora and query sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from jina_rag.errors import InvalidInputError
+from jina_rag.evaluation.mteb.cache import key_of
+from jina_rag.protocols import Input, Part
+
+Parts: TypeAlias = Literal["auto", "image", "text"]
+"""What is read of an input that has an image and a text: what suits the model (``"auto"``: a model that looks at pixels
+reads both together, one that reads words the text), or one of them. Where the text is nothing but the words of the
+image (`FolderTask`, whose documents carry their path), a model that looks at pixels is given the image."""
+
+
+def inputs_of(batch: Mapping[str, Any], *, reads: str, parts: Parts = "auto") -> list[Input]:
+    """The inputs of one batch.
+
+    Args:
+        batch: mteb's: lists under ``"text"``, ``"image"`` (PIL), or both; further columns of its data set.
+        reads: The model's ``reads``.
+        parts: See `Parts`.
+
+    Raises:
+        InvalidInputError: If it has neither.
+    """
+    texts, images = batch.get("text"), batch.get("image")
+    if texts is None and images is None:
+        raise InvalidInputError(
+            f"Texts and images are read here; this task has {', '.join(sorted(batch)) or 'nothing'}."
+        )
+    if parts == "auto" and reads == "pixels" and images is not None and {"path", "page"} <= batch.keys():
+        parts = "image"
+    count = len(texts if texts is not None else images or ())
+    return [
+        one_input(None if texts is None else texts[i], None if images is None else images[i], reads=reads, parts=parts)
+        for i in range(count)
+    ]
+
+
+def one_input(text: str | None, image: Any, *, reads: str, parts: Parts = "auto") -> Input:  # noqa: ANN401  # PIL
+    """A text, an image, or both in a list."""
+    if image is None or (text is not None and parts == "text"):
+        return text or ""
+    shown = _in_rgb(image)
+    if text is None or parts == "image":
+        return shown
+    if reads == "words":
+        return text if text.strip() else shown
+    return [shown, text] if text.strip() else shown
+
+
+def _in_rgb(image: Any) -> Part:  # noqa: ANN401
+    """In RGB, as mteb's own wrappers give images to models."""
+    rgb: Part = image if getattr(image, "mode", "RGB") == "RGB" else image.convert("RGB")
+    return rgb
+
+
+def is_blank(item: Input) -> bool:
+    """Whether it is a text without anything in it."""
+    return isinstance(item, str) and not item.strip()
+
+
+def content_key(item: Input) -> bytes:
+    """A hash of what an input shows: equal for equal pixels and texts, whatever file they come from."""
+    if isinstance(item, str):
+        return key_of("text", item)
+    if isinstance(item, Sequence) and not isinstance(item, bytes):
+        return key_of("parts", *(content_key(part) for part in item))
+    image: Any = item
+    return key_of("image", repr((image.mode, image.size)), image.tobytes())
+
+
+def text_of_query(row: Mapping[str, Any]) -> str:
+    """The text of a query as mteb's own loader puts it together: turns of a conversation joined, instructions added."""
+    text = row.get("text")
+    instruction = row.get("instruction") or ""
+    if isinstance(text, list):
+        turns = [turn if isinstance(turn, str) else f"{turn['role']}: {turn['content']}" for turn in text]
+        return f"{instruction} {'; '.join(turns)}".strip()
+    return f"{text or ''} {instruction}".rstrip() if instruction else text or ""
+
+
+def text_of_document(row: Mapping[str, Any]) -> str | None:
+    """The title and the text of a document as mteb's own loader joins them; None for one without a text."""
+    text = row.get("text")
+    if text is None:
+        return None
+    return f"{row.get('title') or ''} {text}".strip()
+
+
+def rows_of(dataset: Any, size: int) -> Iterator[list[dict[str, Any]]]:  # noqa: ANN401  # datasets.Dataset
+    """The rows of a corpus, `size` at a time: images are opened only then."""
+    some: list[dict[str, Any]] = []
+    for row in dataset:
+        some.append(row)
+        if len(some) == size:
+            yield some
+            some = []
+    if some:
+        yield some

@@ -1,0 +1,258 @@
+"""What the numbers of an evaluation say, and what they do not: best settings, groups, sentences, words of caution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jina_rag.evaluation.paired import Difference, difference, interval
+from jina_rag.evaluation.report.questions import asked, rank_of
+from jina_rag.evaluation.report.words import count, number
+from jina_rag.evaluation.results import Compared, Evaluation, QueryResult, SettingResult
+
+MAIN = "nDCG@5"
+FEW = 10
+"""Questions below which a group is an anecdote."""
+_SAME_SIZE = 1.05
+"""A store's size differs by a few percent between two runs of one setting."""
+_WORDS = {"same": "same language", "cross": "other language"}
+"""How the language groups are called: whether question and page are in one language."""
+
+
+def main_measure(evaluation: Evaluation) -> str:
+    """The measure of plots and failures: nDCG@5, or the first there is; empty where nothing was judged."""
+    names = list(evaluation.settings[0].measures)
+    return MAIN if MAIN in names else names[0] if names else ""
+
+
+def quoted(name: str) -> str:
+    """A setting's name within a sentence: in quotation marks unless it is one word."""
+    return name if name.replace("-", "").replace("_", "").isalnum() else f"“{name}”"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A comparison as a reader takes it.
+
+    Attributes:
+        compared: What was compared.
+        equal: Questions without a difference.
+        kind: ``"better"`` or ``"worse"`` where the interval excludes zero, ``"equal"`` where no question differs,
+            ``"open"`` where nothing can be told.
+        sentence: The same in words.
+        short: The same without the names.
+    """
+
+    compared: Compared
+    equal: int
+    kind: str
+    sentence: str
+    short: str
+
+
+def verdict(compared: Compared, queries: int) -> Verdict:
+    """Judge a comparison by its interval alone.
+
+    Args:
+        compared: A comparison of two settings.
+        queries: Over how many questions.
+    """
+    found = compared.difference
+    first, second = quoted(compared.first), quoted(compared.second)
+    if found.better == found.worse == 0:
+        kind, short = "equal", "Equal on every question."
+        sentence = f"{second} and {first} are equal on every question."
+    elif found.low > 0:
+        kind, amount = "better", f"by {number(found.mean)} ({number(found.low)} to {number(found.high)})."
+        sentence, short = f"{second} is better than {first} {amount}", f"Better {amount}"
+    elif found.high < 0:
+        kind, amount = "worse", f"by {number(-found.mean)} ({number(-found.high)} to {number(-found.low)})."
+        sentence, short = f"{second} is worse than {first} {amount}", f"Worse {amount}"
+    else:
+        kind, amount = "open", f"it may be {number(abs(found.low))} worse or {number(abs(found.high))} better."
+        short = f"No difference can be told: {amount}"
+        sentence = f"No difference can be told between {second} and {first}: {amount}"
+    return Verdict(compared, max(0, queries - found.better - found.worse), kind, sentence, short)
+
+
+def verdicts(evaluation: Evaluation) -> list[Verdict]:
+    """All comparisons of an evaluation, in its order."""
+    return [verdict(compared, evaluation.named(compared.second).queries) for compared in evaluation.compared]
+
+
+def best(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:
+    """Which setting is best in a column, where that can be told.
+
+    Returns:
+        Measure, ``"milliseconds"`` or ``"bytes"`` → setting. It is there only if the paired interval against each other
+        setting excludes zero. Bytes are counted, not sampled: there it is all that are within 5 % of the fewest, where
+        others are not.
+    """
+    settings = evaluation.settings
+    if len(settings) < 2:
+        return {}
+    found: dict[str, tuple[str, ...]] = {}
+    for name in settings[0].measures:
+        top = max(settings, key=lambda setting: setting.measures.get(name, 0.0))
+        if all(_told(evaluation, other, top, name) for other in settings if other is not top):
+            found[name] = (top.name,)
+    fastest = min(settings, key=lambda setting: setting.latency.get("mean", float("inf")))
+    if all(_faster(evaluation, fastest, other) for other in settings if other is not fastest):
+        found["milliseconds"] = (fastest.name,)
+    fewest = min(setting.vector_bytes_per_page for setting in settings)
+    small = tuple(setting.name for setting in settings if setting.vector_bytes_per_page <= _SAME_SIZE * fewest)
+    if len(small) < len(settings):
+        found["bytes"] = small
+    return found
+
+
+def _told(evaluation: Evaluation, low: SettingResult, high: SettingResult, name: str) -> bool:
+    """Whether `high` is better than `low`, by the comparison that was made or by one made now."""
+    for compared in evaluation.compared:
+        if compared.measure == name and (compared.first, compared.second) == (low.name, high.name):
+            return compared.difference.low > 0
+        if compared.measure == name and (compared.first, compared.second) == (high.name, low.name):
+            return compared.difference.high < 0
+    found = _difference(_values(low, name), _values(high, name), seed=evaluation.seed)
+    return found is not None and found.low > 0
+
+
+def _faster(evaluation: Evaluation, fast: SettingResult, slow: SettingResult) -> bool:
+    if not (fast.latency and slow.latency):
+        return False  # not timed one by one
+    found = _difference(
+        {result.qid: result.milliseconds for result in fast.per_query},
+        {result.qid: result.milliseconds for result in slow.per_query},
+        seed=evaluation.seed,
+    )
+    return found is not None and found.low > 0
+
+
+def _difference(first: Mapping[str, float], second: Mapping[str, float], *, seed: int) -> Difference | None:
+    """The paired difference; None where the settings were not asked the same questions."""
+    return difference(first, second, seed=seed) if first and first.keys() == second.keys() else None
+
+
+def _values(setting: SettingResult, name: str) -> dict[str, float]:
+    return {result.qid: result.measures[name] for result in setting.per_query if name in result.measures}
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """Questions of one kind, and what each setting reaches on them.
+
+    Attributes:
+        name: Of the kind.
+        queries: How many there are.
+        means: Of each setting, in their order.
+        intervals: Beside `means`; None where one question alone, or another count, gives none.
+    """
+
+    name: str
+    queries: int
+    means: tuple[float, ...]
+    intervals: tuple[tuple[float, float] | None, ...]
+
+
+def groups(evaluation: Evaluation, kind: str, measure: str) -> list[GroupRow]:
+    """A measure by kind of question, most frequent first, with intervals by bootstrap over the kind's questions.
+
+    Args:
+        evaluation: The evaluation.
+        kind: ``"modality"`` or ``"language"``.
+        measure: Which measure.
+    """
+    names: dict[str, int] = {}
+    for setting in evaluation.settings:
+        for name, row in setting.by.get(kind, {}).items():
+            names[name] = max(names.get(name, 0), int(row.get("queries", 0)))
+    rows = []
+    for name in sorted(names, key=lambda name: (-names[name], name)):
+        means, intervals = [], []
+        for setting in evaluation.settings:
+            row = setting.by.get(kind, {}).get(name, {})
+            means.append(float(row.get(measure, 0.0)))
+            intervals.append(_group_interval(evaluation, setting, kind, name, measure, int(row.get("queries", 0))))
+        rows.append(GroupRow(_WORDS.get(name, name), names[name], tuple(means), tuple(intervals)))
+    return rows
+
+
+def _group_interval(
+    evaluation: Evaluation, setting: SettingResult, kind: str, name: str, measure: str, queries: int
+) -> tuple[float, float] | None:
+    values = [
+        value
+        for qid, value in _values(setting, measure).items()
+        if str(evaluation.questions.get(qid, {}).get(kind, "")) == name
+    ]
+    if len(values) != queries or queries < 2:
+        return None
+    return interval(values, seed=evaluation.seed)
+
+
+def fingerprints(evaluation: Evaluation) -> dict[str, list[str]]:
+    """What the vectors depend on → the settings that share them, as they are called in a sentence."""
+    found: dict[str, list[str]] = {}
+    for setting in evaluation.settings:
+        if setting.fingerprint:
+            found.setdefault(setting.fingerprint, []).append(quoted(setting.name))
+    return found
+
+
+def first_unjudged(evaluation: Evaluation, setting: SettingResult) -> int:
+    """Judged questions whose first page nobody has judged: it counts as wrong, and may be right."""
+    return sum(
+        bool(result.measures and result.ranking) and result.ranking[0] not in asked(evaluation, result.qid).relevant
+        for result in setting.per_query
+    )
+
+
+def answered(evaluation: Evaluation, setting: SettingResult, depth: int) -> int:
+    """Judged questions with a right page among the first `depth`."""
+    return sum(_within(evaluation, result, depth) for result in setting.per_query if result.measures)
+
+
+def _within(evaluation: Evaluation, result: QueryResult, depth: int) -> bool:
+    rank = rank_of(result, asked(evaluation, result.qid))
+    return rank is not None and rank <= depth
+
+
+def caution(evaluation: Evaluation) -> str:
+    """What a reader should keep in mind before trusting a difference, from the data themselves."""
+    measure = main_measure(evaluation)
+    if not measure:
+        return "No question has a judgement, so nothing is known about quality: only time and size were measured."
+    queries = evaluation.settings[0].queries
+    ends = [setting.intervals[measure] for setting in evaluation.settings if measure in setting.intervals]
+    asked_of = count(queries, "question")
+    text = f"These are {asked_of} only: " if queries < 50 else f"With {asked_of}, "
+    if ends:
+        half = max((high - low) / 2 for low, high in ends)
+        text += f"{measure} is known to about ±{half:.2f}, and smaller differences mean nothing unless the paired "
+        text += "comparison tells them." if len(evaluation.settings) > 1 else "comparison with another setting does."
+    else:
+        text += f"no interval was computed for {measure}, so differences may be chance."
+    most = max((first_unjudged(evaluation, setting) for setting in evaluation.settings), default=0)
+    if most:
+        text += (
+            f" For up to {most} of them the first page was judged by nobody: it counts as wrong, and may be right."
+            if len(evaluation.settings) > 1
+            else f" For {most} of them the first page was judged by nobody: it counts as wrong, and may be right."
+        )
+    return text
+
+
+def headline(evaluation: Evaluation) -> str:
+    """One sentence for somebody who reads no further: how often the right page comes, with the first setting."""
+    setting = evaluation.settings[0]
+    judged = [result for result in setting.per_query if result.measures]
+    if not judged:
+        return f"{count(len(evaluation.questions), 'question')} were asked, and none has a judged page."
+    first, five = answered(evaluation, setting, 1), answered(evaluation, setting, 5)
+    total = len(judged)
+    several = len(evaluation.settings) > 1
+    with_it = f"With {quoted(setting.name)}, the first setting," if several else f"With {quoted(setting.name)},"
+    return (
+        f"{with_it} a right page comes first for {first} of {count(total, 'question')} ({first / total:.0%}), "
+        f"and is among the first five for {five} ({five / total:.0%})."
+    )

@@ -1,0 +1,136 @@
+"""What tests of the mteb wrappers share: small tasks, a judged folder, an embedder that counts."""
+
+import json
+from pathlib import Path
+
+import datasets
+from mteb import TaskMetadata
+from mteb.abstasks import AbsTaskRetrieval
+from mteb.abstasks.sts import AbsTaskSTS
+
+from jina_rag.testing import FakeEmbedder, sample_pdf
+
+PAGES = {
+    "fruit": ["apples pears and plums", "oranges from the south", "cherries in june"],
+    "tools": ["hammer and nails", "saws for wood and steel"],
+    "rivers": ["the danube flows east", "the rhine flows north"],
+}
+QUESTIONS = [
+    ("q1", "apples and pears", [("fruit", 1, 2), ("fruit", 2, 1)]),
+    ("q2", "saws for steel", [("tools", 2, 2)]),
+    ("q3", "which river flows east", [("rivers", 1, 2), ("rivers", 2, 1)]),
+    ("q4", "hammer danube cherries", [("rivers", 2, 2)]),
+]
+
+
+def judged_folder(root: Path) -> Path:
+    """Seven pages in three PDFs, and four questions."""
+    root.mkdir(parents=True, exist_ok=True)
+    for doc, texts in PAGES.items():
+        sample_pdf(root / f"{doc}.pdf", texts)
+    rows = [{"doc": doc, "file": f"{doc}.pdf"} for doc in PAGES]
+    (root / "docs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    asked = [
+        {"qid": qid, "query": text, "relevant": [{"doc": d, "page": p, "grade": g} for d, p, g in relevant]}
+        for qid, text, relevant in QUESTIONS
+    ]
+    (root / "queries.jsonl").write_text("\n".join(map(json.dumps, asked)), encoding="utf-8")
+    return root
+
+
+def metadata(name: str, **changes: object) -> TaskMetadata:
+    """What mteb wants to know of a task."""
+    known = {
+        "name": name,
+        "description": "A test.",
+        "dataset": {"path": "test", "revision": "1"},
+        "type": "Retrieval",
+        "category": "t2t",
+        "modalities": ["text"],
+        "eval_splits": ["test"],
+        "eval_langs": ["eng-Latn"],
+        "main_score": "ndcg_at_5",
+    }
+    return TaskMetadata(**(known | changes))
+
+
+class Keeping:
+    """Keeps its metadata when its data are unloaded: mteb takes those for its class's."""
+
+    def unload_data(self):
+        self.dataset = None
+        self.data_loaded = False
+
+
+class SmallTask(Keeping, AbsTaskRetrieval):
+    """A search over given rows."""
+
+    def __init__(self, corpus, queries, relevant, *, name="SmallTask", top_ranked=None, features=None, **changes):
+        self.metadata = metadata(name, **changes)
+        self._data = (corpus, queries, relevant, top_ranked, features)
+        super().__init__()
+
+    def load_data(self, num_proc=None, **kwargs):
+        corpus, queries, relevant, top_ranked, features = self._data
+        self.dataset = {
+            "default": {
+                "test": {
+                    "corpus": datasets.Dataset.from_list(corpus, features=features),
+                    "queries": datasets.Dataset.from_list(queries),
+                    "relevant_docs": relevant,
+                    "top_ranked": top_ranked,
+                }
+            }
+        }
+        self.data_loaded = True
+
+
+def text_task(texts, questions, *, name="SmallTask", **changes):
+    """Texts and questions as lists; question n is answered by text n."""
+    return SmallTask(
+        [{"id": f"d{i}", "title": "", "text": text} for i, text in enumerate(texts)],
+        [{"id": f"q{i}", "text": text} for i, text in enumerate(questions)],
+        {f"q{i}": {f"d{i}": 1} for i in range(len(questions))},
+        name=name,
+        **changes,
+    )
+
+
+class PairsTask(Keeping, AbsTaskSTS):
+    """Pairs of texts and how alike they are."""
+
+    def __init__(self, pairs, name="PairsTask"):
+        self.metadata = metadata(name, type="STS", main_score="cosine_spearman")
+        self._pairs = pairs
+        super().__init__()
+
+    def load_data(self, num_proc=None, **kwargs):
+        rows = [{"sentence1": a, "sentence2": b, "score": score} for a, b, score in self._pairs]
+        self.dataset = {"default": {"test": datasets.Dataset.from_list(rows)}}
+        self.data_loaded = True
+
+
+class Counting(FakeEmbedder):
+    """Counts what it embeds, and is interrupted in the given call."""
+
+    def __init__(self, *, stop_at: int = 0, **options) -> None:
+        super().__init__(**options)
+        self.seen: list[object] = []
+        self.calls = 0
+        self.stop_at = stop_at
+
+    def encode_query(self, queries, **options):
+        found = super().encode_query(queries, **options)
+        self._count(queries)
+        return found
+
+    def encode_document(self, documents, **options):
+        found = super().encode_document(documents, **options)
+        self._count(documents)
+        return found
+
+    def _count(self, items) -> None:
+        self.calls += 1
+        if self.calls == self.stop_at:
+            raise KeyboardInterrupt
+        self.seen += items
