@@ -212,6 +212,14 @@ def test_help(cli, args, command, width):
         assert "evaluate check DIR" in found.out
 
 
+def test_public_benchmarks_are_the_same_command(cli, shared, tmp_path):
+    assert "--whole-search" in cli("--benchmark", "JinaVDR", "--help").out
+    pytest.importorskip("mteb")
+    cli("-b", "NoSuchTask", "-o", tmp_path / "out").refused("NoSuchTask")
+    (tmp_path / "empty").mkdir()
+    cli("--folder", tmp_path / "empty", "-o", tmp_path / "out").refused("docs.jsonl")
+
+
 def test_options_may_stand_before_the_folder(cli, shared, tmp_path, monkeypatch):
     assert cli("--json", "-i", shared / "kb", shared / "judged").json["queries"] == 6
     # A folder that is called as a command is.

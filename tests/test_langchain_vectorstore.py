@@ -194,6 +194,36 @@ def test_files_are_found_and_not_deleted(tmp_path):
 # -- searching ---------------------------------------------------------------------------------------------
 
 
+def test_a_filter_is_over_the_metadata_that_were_given(store, picture):
+    store.add_texts(["whales sing", "whales swim"], [{"page": 3, "source": "a.txt"}, {"page": 0}], ids=["a", "b"])
+    store.add_texts(["authors"], [{"image": str(picture), "page": 3, "doc_id": "album"}], ids=["c"])
+    for where, wanted in (
+        ({"page": 3}, {"a", "c"}),
+        ({"page": 0}, {"b"}),
+        ({"source": "a.txt"}, {"a"}),
+        ({"doc_id": "album"}, {"c"}),
+    ):
+        assert {doc.id for doc in store.similarity_search("whales authors", filter=where)} == wanted
+    vector = store.embeddings.embed_query("whales")
+    assert [doc.id for doc in store.similarity_search_by_vector(vector, filter={"page": 0})] == ["b"]
+    assert [doc.id for doc in store.max_marginal_relevance_search("whales", filter={"page": 0})] == ["b"]
+
+
+def test_a_misspelt_setting_is_named(filled):
+    with pytest.raises(InvalidInputError, match="'fliter' is no setting"):
+        filled.similarity_search(ASKED, fliter={"n": 1})
+    with pytest.raises(InvalidInputError, match="'stages' is no setting of a search: filter are"):
+        filled.similarity_search_by_vector([0.0] * filled.index.dim, stages=[])
+
+
+async def test_documents_make_a_store_without_an_embedding(tmp_path, embedder):
+    docs = [Document(page_content="whales sing", id="a", metadata={"n": 1}), Document(page_content="the desert")]
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        assert JinaVectorStore.from_documents(docs, index=index).get_by_ids(["a"]) == docs[:1]
+        again = await JinaVectorStore.afrom_documents(docs[:1], index=index)
+        assert again.similarity_search("whales", k=1) == docs[:1]
+
+
 def test_scores_filters_and_relevance(filled):
     scored = filled.similarity_search_with_score(ASKED, k=4)
     assert [doc.id for doc, _ in scored][:2] == ["a", "b"]
@@ -316,9 +346,9 @@ async def test_async_gives_the_same_and_never_encodes_on_the_loops_thread(tmp_pa
         ("add_documents", ([Document(page_content=text, id=text[:3]) for text in TEXTS[2:]],), {}),
         ("get_by_ids", (["b", "gro", "none"],), {}),
         ("similarity_search", (ASKED,), {"k": 3}),
-        ("similarity_search_with_score", (ASKED,), {"k": 3, "filter": {"doc_id": ["a", "gro"]}}),
+        ("similarity_search_with_score", (ASKED,), {"k": 3, "filter": {"n": [0, 7]}}),
         ("similarity_search_with_relevance_scores", (ASKED,), {"k": 3}),
-        ("similarity_search_by_vector", (vector,), {"k": 3, "filter": {"doc_id": ["b", "gro"]}}),
+        ("similarity_search_by_vector", (vector,), {"k": 3, "filter": {"n": [1, 7]}}),
         ("max_marginal_relevance_search", (ASKED,), {"k": 2, "lambda_mult": 0.1}),
         ("max_marginal_relevance_search_by_vector", (vector,), {"k": 2, "lambda_mult": 0.1}),
         ("search", (ASKED, "mmr"), {"k": 2}),

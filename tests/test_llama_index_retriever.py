@@ -35,7 +35,7 @@ from jina_rag import (
     Rescore,
     ScoredPage,
 )
-from jina_rag.testing import sample_pdf
+from jina_rag.testing import FakeEmbedder, sample_pdf
 
 PAGES = {
     "growth.pdf": ["growth by region in the north", "list of authors"],
@@ -398,3 +398,16 @@ async def test_the_page_reaches_the_chat_model_as_a_picture_beside_its_citation(
     shown = blocks[where].resolve_image().read()
     assert shown == Path(answer.source_nodes[0].node.image_path).read_bytes()
     assert question in blocks[where + 1].text
+
+
+def test_leaving_a_block_releases_what_was_opened_here(index, tmp_path):
+    with JinaPageRetriever(index) as retriever:
+        assert retriever.retrieve("growth")
+    assert index.search("growth")  # it was given open
+    with DocumentIndex.open(tmp_path / "own", embedder=FakeEmbedder()) as own:
+        own.add(["growth"], ids=["a"])
+        with JinaPageRetriever(tmp_path / "own") as retriever:
+            place = retriever.index
+            assert len(retriever.retrieve("growth")) == 1
+        with pytest.raises(JinaRagError, match="closed"):
+            place.search("growth")

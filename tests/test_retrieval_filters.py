@@ -124,3 +124,13 @@ def test_the_rule_of_the_stores_can_be_asked_of_a_payload():
         ({}, True),
     ]:
         assert matches(payload, where) is expected, where
+
+
+def test_a_key_that_no_document_has_is_said(tmp_path):
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        index.add(["words"], ids=["a"], metadata=[{"year": 2024, "deep": {"by": "Cy"}}])
+        assert index.search("words", filter={"yaer": 2024}).notes == ("No document has 'yaer' among its metadata.",)
+        assert index.search("words", filter={"meta.deep.bx": "Cy", "has": "table"}).notes == (
+            "No document has 'meta.deep.bx' among its metadata.",
+        )
+        assert index.search("words", filter={"year": 1900, "deep.by": "Cy", "path": "a", "page": 3}).notes == ()

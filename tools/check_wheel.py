@@ -45,7 +45,7 @@ from pathlib import Path
 from jina_rag import load_embedder, load_reranker
 from jina_rag.testing import make_checkpoint
 embedder = load_embedder(make_checkpoint("v4", path=Path("v4")))
-assert embedder.encode_query(["tea"], truncate_dim=128).single.shape == (1, 128)
+assert embedder.encode_query(["tea"], truncate_dim=64).single.shape == (1, 64)
 assert load_reranker(make_checkpoint("m0", path=Path("m0"))).score("tea", ["a text"]).shape == (1,)
 """,
     "qdrant": """

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from jina_rag.cli import measured, output
+from jina_rag.cli.benchmark import benchmark
 from jina_rag.cli.common import JsonOption, app, folder_exists
 from jina_rag.cli.measured_files import write_files
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from jina_rag.evaluation.results import Compared, Evaluation
 
 _MEASURE = "measure"
+_BENCHMARK = "benchmark"
+_PUBLIC = ("--benchmark", "-b", "--smoke", "--folder")
+"""Options of which one asks for public benchmarks in the place of a folder."""
 
 
 class _FolderFirst(TyperGroup):
@@ -29,6 +33,8 @@ class _FolderFirst(TyperGroup):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:  # noqa: ANN401
         """The context of `measure`, unless a command is named."""
+        if any(arg.split("=")[0] in _PUBLIC for arg in args):
+            return self.commands[_BENCHMARK].make_context(info_name, args, parent=parent, **extra)
         if args and args[0] in self.commands:
             return super().make_context(info_name, args, parent=parent, **extra)
         return self.commands[_MEASURE].make_context(info_name, args, parent=parent, **extra)
@@ -41,6 +47,7 @@ app.add_typer(
     help="Measure retrieval on judged questions; evaluate init makes such a folder, evaluate check looks one over.",
     short_help="Measure retrieval on judged questions.",
 )
+evaluate_app.command(_BENCHMARK, hidden=True)(benchmark)
 
 FolderArgument = Annotated[
     Path,
@@ -119,6 +126,7 @@ def measure(
 
     jina-rag evaluate init DIR makes such a folder.
     jina-rag evaluate check DIR looks one over.
+    jina-rag evaluate --benchmark NAME --help: public benchmarks.
     What was indexed and asked before is not done again with --index, also after a run that was killed.
 
     Examples:

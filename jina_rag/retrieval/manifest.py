@@ -238,6 +238,15 @@ class Manifest:
             for row in rows
         ]
 
+    def has_key(self, parts: Sequence[str]) -> bool:
+        """Whether some document may have a key of metadata; `parts` are its own and those of the objects around it."""
+        all_of = " AND ".join("instr(metadata, ?)" for _ in parts)
+        rows = self._rows(
+            f"SELECT 1 FROM documents WHERE {all_of} LIMIT 1",  # noqa: S608  # no value stands in it
+            *(f"{json.dumps(part)}: " for part in parts),
+        )
+        return bool(rows)
+
     def place(self, record: DocumentRecord, *, replacing: str | None = None) -> None:
         """Let a document point at a content that is complete.
 

@@ -13,6 +13,7 @@ from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from jina_rag import DocumentIndex, ScoredPage
+from langchain_jina_rag._asking import SETTINGS, check_names, of_entries
 from langchain_jina_rag._documents import id_of, is_text, page_document
 from langchain_jina_rag._lazy import LazyIndex
 from langchain_jina_rag._opened import Opening, opened
@@ -42,7 +43,9 @@ class StoreSearch(VectorStore):
         Args:
             query: The question.
             k: Documents at most.
-            kwargs: Those of `jina_rag.DocumentIndex.search`: ``filter``, ``stages``, ``min_score``, ….
+            kwargs: Those of `jina_rag.DocumentIndex.search`: ``filter``, ``stages``, ``min_score``, …. A filter is over
+                the metadata that documents were added with. (Pages of ingested files have no ``source`` and no ``page``
+                of that kind: `JinaPageRetriever` filters these.)
         """
         return [document for document, _ in self.similarity_search_with_score(query, k, **kwargs)]
 
@@ -57,7 +60,7 @@ class StoreSearch(VectorStore):
         **kwargs: Any,  # noqa: ANN401
     ) -> list[tuple[Document, float]]:
         """As `similarity_search`, with scores: per token of the question, or a reranker's; higher is better."""
-        return [(self._document(hit), float(hit.score)) for hit in self.index.search(query, k=k, **kwargs)]
+        return [(self._document(hit), float(hit.score)) for hit in self.index.search(query, k=k, **_settings(kwargs))]
 
     async def asimilarity_search_with_score(
         self,
@@ -67,7 +70,7 @@ class StoreSearch(VectorStore):
     ) -> list[tuple[Document, float]]:
         """As `similarity_search_with_score`, in a thread."""
         index = await self._opened()
-        return [(self._document(hit), float(hit.score)) for hit in await index.asearch(query, k=k, **kwargs)]
+        return [(self._document(hit), float(hit.score)) for hit in await index.asearch(query, k=k, **_settings(kwargs))]
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
         """The nearest documents by the dense vector alone, such as `embeddings` gives.
@@ -77,12 +80,12 @@ class StoreSearch(VectorStore):
             k: Documents at most.
             kwargs: ``filter``, as in `similarity_search`.
         """
-        return [self._document(hit) for hit in self.index.nearest(embedding, k=k, **kwargs)]
+        return [self._document(hit) for hit in self.index.nearest(embedding, k=k, **_settings(kwargs, ["filter"]))]
 
     async def asimilarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
         """As `similarity_search_by_vector`, in a thread."""
         index = await self._opened()
-        return [self._document(hit) for hit in await index.anearest(embedding, k=k, **kwargs)]
+        return [self._document(hit) for hit in await index.anearest(embedding, k=k, **_settings(kwargs, ["filter"]))]
 
     def max_marginal_relevance_search(
         self,
@@ -104,7 +107,7 @@ class StoreSearch(VectorStore):
             lambda_mult: 1 for the nearest documents, 0 for the most different ones.
             kwargs: Those of `similarity_search`.
         """
-        hits = self.index.search(query, k=max(k, fetch_k), **kwargs)
+        hits = self.index.search(query, k=max(k, fetch_k), **_settings(kwargs))
         return self._diverse(self.embeddings.embed_query(query), hits, k, lambda_mult) if hits else []
 
     def max_marginal_relevance_search_by_vector(
@@ -116,7 +119,7 @@ class StoreSearch(VectorStore):
         **kwargs: Any,  # noqa: ANN401
     ) -> list[Document]:
         """As `max_marginal_relevance_search`, for the dense vector of a question."""
-        hits = self.index.nearest(embedding, k=max(k, fetch_k), **kwargs)
+        hits = self.index.nearest(embedding, k=max(k, fetch_k), **_settings(kwargs, ["filter"]))
         return self._diverse(embedding, hits, k, lambda_mult)
 
     def _diverse(self, question: list[float], hits: Sequence[ScoredPage], k: int, lambda_mult: float) -> list[Document]:
@@ -160,6 +163,12 @@ class JinaVectorStoreRetriever(VectorStoreRetriever):
         params["ls_vector_store_provider"] = type(self.vectorstore).__name__
         params["ls_embedding_provider"] = JinaLocalEmbeddings.__name__
         return params
+
+
+def _settings(given: dict[str, Any], known: Sequence[str] = SETTINGS) -> dict[str, Any]:
+    """Those of a search, with a filter as the index has it."""
+    check_names(given, known)
+    return {**given, "filter": of_entries(given["filter"])} if "filter" in given else given
 
 
 def _relevance(score: float) -> float:

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from jina_rag import DocumentIndex, Embedder, Reranker
+from langchain_jina_rag._asking import asked, check_names, of_pages
 from langchain_jina_rag._documents import id_of, page_document
 from langchain_jina_rag._lazy import LazyIndex
 from langchain_jina_rag._opened import Opening, as_location, opened, without_key
@@ -121,8 +122,9 @@ class JinaPageRetriever(BaseRetriever):
     k: int = Field(default=5, ge=1)
     """How many pages to return at most."""
     filter: Filter = None
-    """Conditions: ``path`` (a glob), ``doc_id``, ``page`` (from 1), ``has`` (``"chart"``, ``"table"``, ``"figure"``),
-    or a key of the documents' metadata → a value, several values, or a `jina_rag.Range`."""
+    """Conditions on the metadata of pages: ``source`` or ``path`` (a file, or a glob), ``page`` (from 0), ``doc_id``,
+    or a key that was given at ingestion; and ``has`` (``"chart"``, ``"table"``, ``"figure"``). Key → a value, several
+    values, or a `jina_rag.Range`."""
     stages: Stages = None
     """`jina_rag.Prefetch`, `Rescore`, `Rerank`, one or several, in the place of the index's own."""
     group_by: GroupBy = "page"
@@ -193,7 +195,7 @@ class JinaPageRetriever(BaseRetriever):
         **settings: Any,  # noqa: ANN401  # those of a search
     ) -> list[Document]:
         index = self._index.get(self._opening.open)
-        return [page_document(hit) for hit in index.search(_asked(query, image), **self._settings(settings))]
+        return [page_document(hit) for hit in index.search(asked(query, image), **self._settings(settings))]
 
     async def _aget_relevant_documents(
         self,
@@ -204,7 +206,7 @@ class JinaPageRetriever(BaseRetriever):
         **settings: Any,  # noqa: ANN401
     ) -> list[Document]:
         index = await opened(self._index, self._opening)
-        return [page_document(hit) for hit in await index.asearch(_asked(query, image), **self._settings(settings))]
+        return [page_document(hit) for hit in await index.asearch(asked(query, image), **self._settings(settings))]
 
     def invoke_image(
         self,
@@ -254,8 +256,10 @@ class JinaPageRetriever(BaseRetriever):
 
     def _settings(self, given: dict[str, Any]) -> dict[str, Any]:
         """The settings of one search: those of the call before the fields."""
+        check_names(given)
         fields = ("k", "filter", "stages", "group_by", "dedup", "min_score")
-        return {**{name: getattr(self, name) for name in fields}, **given}
+        settings = {**{name: getattr(self, name) for name in fields}, **given}
+        return settings | {"filter": of_pages(settings["filter"])}
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:  # noqa: ANN401
         """What a trace tells about the search."""
@@ -289,9 +293,3 @@ class JinaPageRetriever(BaseRetriever):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _asked(query: str, image: ImageInput | None) -> Any:  # noqa: ANN401  # an input of jina_rag
-    if image is None:
-        return query
-    return [query, {"image": image}] if query else {"image": image}

@@ -165,6 +165,21 @@ class JinaVectorStore(StoreSearch):
         store.add_texts(texts, metadatas, ids=ids)
         return store
 
+    @classmethod
+    def from_documents(cls, documents: list[Document], embedding: Embeddings | None = None, **kwargs: Any) -> Self:  # noqa: ANN401
+        """A store with these documents in it; other arguments are those of `from_texts`."""
+        return super().from_documents(documents, embedding, **kwargs)  # type: ignore[arg-type]  # None is the index's
+
+    @classmethod
+    async def afrom_documents(
+        cls,
+        documents: list[Document],
+        embedding: Embeddings | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Self:
+        """As `from_documents`, in a thread."""
+        return await super().afrom_documents(documents, embedding, **kwargs)  # type: ignore[arg-type]
+
     # -- filling -------------------------------------------------------------------------------------------
 
     def add_texts(

@@ -10,6 +10,7 @@ import numpy as np
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.retrieval.care import Parts
+from jina_rag.retrieval.manifest import Manifest
 from jina_rag.retrieval.select import matches, path_globs
 from jina_rag.stores import schema
 from jina_rag.stores.conditions import checked_range, checked_scalar
@@ -57,6 +58,12 @@ def conditions_of(where: Mapping[str, _Value], parts: Parts) -> dict[str, Any] |
             return None
         conditions[schema.DOC_ID] = ids
     return conditions
+
+
+def unknown_keys(where: Mapping[str, _Value], manifest: Manifest) -> list[str]:
+    """Keys of a filter that no document has among its metadata: misspelt, most likely."""
+    names = {key: key.removeprefix(f"{schema.META}.") for key in where if key != "path" and key not in _OWN_KEYS}
+    return [key for key, name in names.items() if not manifest.has_key(name.split("."))]
 
 
 def _matching_ids(where: Where, parts: Parts) -> list[str]:

@@ -13,7 +13,7 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.protocols import Embedder, Input, Reranker
 from jina_rag.retrieval.care import Parts
 from jina_rag.retrieval.ranking.candidates import Candidate, Candidates
-from jina_rag.retrieval.ranking.filters import checked_filter, conditions_of
+from jina_rag.retrieval.ranking.filters import checked_filter, conditions_of, unknown_keys
 from jina_rag.retrieval.ranking.hits import locations, make_hit
 from jina_rag.retrieval.ranking.questions import Question, embed_questions
 from jina_rag.retrieval.ranking.reranking import rerank
@@ -113,6 +113,12 @@ class Searcher:
                 results = self._one(question, conditions, asked)
             results.question = question.text
             results.milliseconds = {"encode": round(encode, 3), **results.milliseconds}
+            if not results and asked.where and self._parts.manifest.contents():
+                # A misspelt key finds nothing, which looks like an index without an answer.
+                results.notes += tuple(
+                    f"No document has {key!r} among its metadata."
+                    for key in unknown_keys(asked.where, self._parts.manifest)
+                )
             if question.cut:
                 results.notes = ("The question is too long: its end was not read.", *results.notes)
             found.append(results)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks.base import CallbackManager
@@ -120,6 +121,7 @@ class JinaPageRetriever(BaseRetriever):
             listed = value if isinstance(value, Range | list) else [value] if not _several(value) else list(value)
             also(self._where, key, listed)
         self._stages = _with_reranker(stages, reranker)
+        self._ours = not isinstance(index, DocumentIndex)
         if isinstance(index, DocumentIndex):
             if embedder is not None or files is not None or api_key is not None:
                 raise InvalidInputError("The index is open already: embedder, files and api_key go with a place.")
@@ -136,8 +138,21 @@ class JinaPageRetriever(BaseRetriever):
 
     @property
     def index(self) -> DocumentIndex:
-        """The open index; whoever opened the place with this retriever may close it here."""
+        """The open index."""
         return self._index
+
+    def close(self) -> None:
+        """Release the index, unless it was given open; so does leaving a ``with`` block."""
+        if self._ours:
+            self._index.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         if vector := _only_vector(query_bundle):

@@ -48,9 +48,7 @@ class JinaVectorStore(BasePydanticVectorStore):
             index = VectorStoreIndex.from_vector_store(
                 vector_store, embed_model=JinaLocalEmbedding(embedder=vector_store.client.embedder)
             )
-            engine = index.as_query_engine(
-                similarity_top_k=3, response_synthesizer=get_response_synthesizer(llm=llm, multimodal=True)
-            )
+            engine = index.as_query_engine(llm=llm, multimodal=True, similarity_top_k=3)
             print(engine.query("Which region grew fastest?"))
 
         LlamaIndex wants an ``embed_model`` here, but does not use it for questions. Fill the store by `add` or by an
