@@ -220,6 +220,19 @@ def test_public_benchmarks_are_the_same_command(cli, shared, tmp_path):
     cli("--folder", tmp_path / "empty", "-o", tmp_path / "out").refused("docs.jsonl")
 
 
+def test_the_negation_test_for_a_program_and_for_a_person(cli, tmp_path):
+    rows = [{"anchor": "a man sleeps", "entailment": "a man rests", "negative": "whales do not sing"}]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = cli("negation", tmp_path / "t.jsonl", "--json").json
+    assert (found["embedder"], found["easy"]["n"], found["easy"]["value"]) == ("lite", 1, 1.0)
+    assert found["published"]["easy"] == 0.982
+    said = cli("negation", "-e", "lite-en")
+    assert "100 triplets" in said.out
+    assert "98.2%" in said.out
+    assert "other ones" in said.err
+    cli("negation", tmp_path / "none.jsonl").refused("none.jsonl")
+
+
 def test_options_may_stand_before_the_folder(cli, shared, tmp_path, monkeypatch):
     assert cli("--json", "-i", shared / "kb", shared / "judged").json["queries"] == 6
     # A folder that is called as a command is.

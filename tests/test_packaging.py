@@ -127,10 +127,12 @@ def test_the_commands_in_the_readme_exist_with_their_options():
         if name.startswith("-"):
             continue
         command = commands[name]
-        if hasattr(command, "commands"):  # `evaluate DIR` is `evaluate measure DIR`
-            inner = command.commands.get(arguments[0] if arguments else "") or command.commands.get("measure")
-            command = inner or command
-        options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        inner = getattr(command, "commands", {})
+        if arguments and arguments[0] in inner:
+            meant = [inner[arguments[0]]]
+        else:  # `evaluate DIR` is `evaluate measure DIR`, `evaluate --benchmark …` is `evaluate benchmark …`
+            meant = [command, *(inner[name] for name in ("measure", "benchmark") if name in inner)]
+        options = {option for one in meant for parameter in one.params for option in parameter.opts} | {"--help"}
         assert {argument for argument in arguments if argument.startswith("-")} <= options, line
 
 

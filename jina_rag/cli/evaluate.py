@@ -17,6 +17,7 @@ from jina_rag.cli import measured, output
 from jina_rag.cli.benchmark import benchmark
 from jina_rag.cli.common import JsonOption, app, folder_exists
 from jina_rag.cli.measured_files import write_files
+from jina_rag.cli.negation import negation
 
 if TYPE_CHECKING:
     from jina_rag.evaluation.comparison import Watching
@@ -48,6 +49,7 @@ app.add_typer(
     short_help="Measure retrieval on judged questions.",
 )
 evaluate_app.command(_BENCHMARK, hidden=True)(benchmark)
+evaluate_app.command()(negation)
 
 FolderArgument = Annotated[
     Path,
@@ -126,7 +128,7 @@ def measure(
 
     jina-rag evaluate init DIR makes such a folder.
     jina-rag evaluate check DIR looks one over.
-    jina-rag evaluate --benchmark NAME --help: public benchmarks.
+    jina-rag evaluate --benchmark NAME --help: public benchmarks; jina-rag evaluate negation: do models hear a "not"?
     What was indexed and asked before is not done again with --index, also after a run that was killed.
 
     Examples:
