@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from jina_rag._version import __version__
+
+# From 1.32 on, onnxruntime tells Microsoft of its runs on Linux and macOS, too, unless this is set before it is loaded;
+# its Python switch comes too late for the first report. Whoever wants it sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from jina_rag.config import IngestSettings, Storage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from types import ModuleType
 
 from jina_rag.errors import MissingDependencyError
@@ -32,3 +33,18 @@ def require(module: str, *, extra: str | None = None, package: str | None = None
             else f"pip install {name}"
         )
         raise MissingDependencyError(f"This needs the package {name!r}, which is not installed: {line}") from exc
+
+
+def require_onnxruntime() -> ModuleType:
+    """Import onnxruntime, which then reports nothing to anybody.
+
+    The environment variable that `jina_rag` sets when it is imported does that; where onnxruntime was loaded before,
+    its own switch ends what has begun.
+
+    Raises:
+        MissingDependencyError: If it is not installed.
+    """
+    runtime = require("onnxruntime")
+    if os.environ.get("ORT_DISABLE_TELEMETRY") == "1":
+        runtime.disable_telemetry_events()
+    return runtime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -71,3 +72,17 @@ def test_a_search_does_not_load_what_reads_documents(tmp_path):
     found = loaded_after(code)
     assert {"onnxruntime", "qdrant_edge"} <= found
     assert not found & {"PIL", "pymupdf", "fitz", "rapidocr", "cv2", "tokenizers", "jinja2", "torch", "pytrec_eval"}
+
+
+def test_no_package_reports_to_anybody(tmp_path):
+    """onnxruntime 1.32 keeps what it is going to send, and the name it gives this machine, in the user's cache."""
+    code = (
+        "import PIL.Image\n"
+        "from jina_rag import load_embedder, load_reranker\n"
+        "assert load_embedder('lite-en').encode_query(['growth']).single.shape == (1, 384)\n"
+        "load_reranker('lite-en').score('growth', [PIL.Image.new('RGB', (60, 40), 'white')])\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert not [path for path in tmp_path.rglob("*") if "microsoft" in str(path.relative_to(tmp_path)).lower()]

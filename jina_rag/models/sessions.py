@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jina_rag._extras import require
+from jina_rag._extras import require_onnxruntime
 from jina_rag.errors import CheckpointError
 
 
@@ -32,7 +32,7 @@ def open_session(
         CheckpointError: If onnxruntime cannot open it.
         MissingDependencyError: If onnxruntime is not installed.
     """
-    ort = require("onnxruntime")
+    ort = require_onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
     # Waiting threads would otherwise spin, and burn the cores that rendering and OCR need.

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from jina_rag._extras import require
+from jina_rag._extras import require, require_onnxruntime
 from jina_rag.errors import CheckpointError, MissingDependencyError
 from jina_rag.ocr.graph import Graph, Node
 from jina_rag.types import Float32
@@ -182,7 +182,7 @@ def _verified(folder: Path, task: str, release: str) -> bytes:
 
 
 def _session(data: bytes) -> Session:
-    ort = require("onnxruntime")
+    ort = require_onnxruntime()
     options = ort.SessionOptions()
     # Pages are read in parallel, one processor each; a thread that spins would take it from the others.
     options.intra_op_num_threads = 1
