@@ -302,13 +302,16 @@ def test_messages_survive_odd_names_and_the_end_of_the_stream():
             messages.receive(io.BytesIO(written[:cut]))
 
 
-def test_the_worker_answers_in_this_process_too(document, tmp_path):
+def test_the_worker_answers_in_this_process_too(document, tmp_path, monkeypatch):
     """The desk by itself, so that its branches are seen."""
+    held = []
+    monkeypatch.setattr(worker, "_limit_memory", held.append)  # it would hold this process to it for good
     desk = worker._Desk()
     request = messages.pack_request(document, QUICK)
     assert "passwords" in request["settings"]
     opened, _ = desk.answer({**request, "settings": {**request["settings"], "isolate": False}})
     assert opened["count"] == 2
+    assert held == [QUICK.limits.max_memory]
     header, body = desk.answer({"op": "page", "number": 1})
     # As it comes through the pipe: tuples are lists then.
     page, _ = messages.unpack_page(document, 1, 2, json.loads(json.dumps(header)), body, Limits())

@@ -63,13 +63,16 @@ def measure(
 
     names = parse_measures(measures)
     judged = [query for query in queries if any(query.relevant.values())]
-    graded = {q.qid: {_key(page): 2**grade - 1 for page, grade in q.relevant.items() if grade > 0} for q in judged}
-    full = {q.qid: {_key(page): int(grade == 2) for page, grade in q.relevant.items()} for q in judged}
+    keys = {query.qid: ascii(query.qid) for query in judged}
+    graded = {
+        keys[q.qid]: {_key(page): 2**grade - 1 for page, grade in q.relevant.items() if grade > 0} for q in judged
+    }
+    full = {keys[q.qid]: {_key(page): int(grade == 2) for page, grade in q.relevant.items()} for q in judged}
     scores = {}
     for query in judged:
         pages = list(dict.fromkeys(_key(page) for page in run.get(query.qid, ())))
         # trec_eval sorts by score and breaks ties by name: ranks as scores keep the order of the run.
-        scores[query.qid] = {page: float(len(pages) - rank) for rank, page in enumerate(pages)}
+        scores[keys[query.qid]] = {page: float(len(pages) - rank) for rank, page in enumerate(pages)}
     found: dict[str, dict[str, float]] = {query.qid: {} for query in judged}
     for name in names:
         family, k = _parsed(name)
@@ -81,7 +84,7 @@ def measure(
         evaluator = pytrec_eval.RelevanceEvaluator(graded if family == "nDCG" else full, {wanted})
         values = evaluator.evaluate(ranked)
         for query in judged:
-            found[query.qid][name] = values.get(query.qid, {}).get(key, 0.0)
+            found[query.qid][name] = values.get(keys[query.qid], {}).get(key, 0.0)
     return found
 
 
@@ -112,4 +115,5 @@ def _parsed(name: str) -> tuple[str, int]:
 
 
 def _key(page: PageKey) -> str:
-    return f"{page[0]}\x1f{page[1]}"
+    # In ASCII: pytrec_eval crashes on a name that is no UTF-8, and ends one at its first NUL.
+    return f"{page[0]!a} {page[1]}"
