@@ -93,7 +93,8 @@ def print_hits(out: Console, question: str, hits: Sequence[ScoredPage], *, first
     table.add_column("page", overflow="fold", width=max(16, min(longest, out.width * 2 // 5 - 8)))
     table.add_column("what it says there", overflow="fold", ratio=1)
     for rank, hit in enumerate(hits, start=first):
-        place = Text.from_markup(f"[bold]{shown(hit.doc_id)}[/bold]\npage {hit.page} of {hit.page_count}")
+        where = "a text" if hit.is_text else f"page {hit.page} of {hit.page_count}"
+        place = Text.from_markup(f"[bold]{shown(hit.doc_id)}[/bold]\n{where}")
         if hit.other_pages:
             more = ", ".join(map(str, hit.other_pages[:6])) + (" …" if len(hit.other_pages) > 6 else "")
             place.append(f"\nalso page {more}", style="dim")
