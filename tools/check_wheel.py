@@ -58,8 +58,12 @@ else:
     raise AssertionError("no server answers there")
 """,
     "eval": """
-import mteb, ir_measures
-from jina_rag.evaluation.mteb import JinaRagSearch
+from jina_rag.evaluation.cleaning import Cleaning, Languages
+from jina_rag.evaluation.mteb import JinaRagSearch, find_tasks
+assert find_tasks(["NFCorpus"])
+pairs = [{"query": "where do whales sing?", "passage": "They sing in the deep sea, and far away from the coast."}]
+pairs += [{"query": "wo singen die Wale?", "passage": "Sie singen in der Tiefsee, weit entfernt von der Küste."}]
+assert list(Cleaning([Languages(("en",))]).stream(pairs)) == pairs[:1]
 """,
 }
 """One call of what each extra brings."""
