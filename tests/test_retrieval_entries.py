@@ -87,6 +87,18 @@ def test_a_new_content_takes_the_place_of_the_old_one(index):
     assert index.verify() == []
 
 
+def test_an_old_content_that_comes_back_while_a_new_one_is_unfinished_is_the_one_that_counts(index, monkeypatch):
+    index.add(["old words"], ids=["a"])
+    with monkeypatch.context() as patch:
+        patch.setattr(type(index._alive.store), "flush", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            index.add(["new words"], ids=["a"])
+    index.add(["old words"], ids=["a"])
+    assert index.get(["a"])[0].text == "old words"
+    assert index.stats().pending == 0
+    assert index.verify() == []
+
+
 def test_what_is_known_is_not_embedded_again_and_its_metadata_are_new(index, embedder):
     index.add(["words"], ids=["a"], metadata=[{"year": 2023}])
     before = encoded(embedder)
@@ -188,6 +200,25 @@ def test_nearest_ranks_by_the_dense_vector_under_a_filter(index, embedder):
 def test_nearest_refuses_what_is_no_vector_of_the_index(index, vector):
     with pytest.raises(InvalidInputError, match="128 finite numbers"):
         index.nearest(vector)
+
+
+def test_more_than_there_is_may_be_asked_for_and_vectors_of_any_length(index, embedder):
+    index.add(["growth", "costs"], ids=["a", "b"])
+    vector = embedder.encode_query(["growth"], multi=False).single[0].astype(np.float64)
+    assert ids(index.nearest(vector * 1e200, k=10**30)) == ids(index.nearest(vector * 1e-200, k=2)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("vector", ["growth", [None] * 128, [10**400] * 128])
+def test_what_is_no_vector_at_all_is_refused(index, vector):
+    with pytest.raises(InvalidInputError, match="128 finite numbers"):
+        index.nearest(vector)
+
+
+def test_ids_are_texts(index):
+    with pytest.raises(InvalidInputError, match="An id is 7"):
+        index.get([7])
+    with pytest.raises(InvalidInputError, match="list of ids"):
+        index.get("a")
 
 
 def test_ids_are_deleted_to_the_letter(index):

@@ -20,7 +20,7 @@ from jina_rag.ingestion.sources import source_file
 from jina_rag.protocols import Embedder, Input
 from jina_rag.retrieval.care import Parts, drop_parts, settle
 from jina_rag.retrieval.given import Entry
-from jina_rag.retrieval.manifest import DocumentRecord
+from jina_rag.retrieval.manifest import DocumentRecord, Part
 from jina_rag.retrieval.page_files import beside, open_page
 from jina_rag.retrieval.points import Encoded, Made, PointMaker
 from jina_rag.stores import schema
@@ -65,17 +65,20 @@ class Adding:
             IndexStateError: If the index cannot be written.
         """
         todo: list[Entry] = []
+        placed: list[DocumentRecord] = []
         for entry in entries:
             known = self._manifest.document(entry.record.doc_id)
             if known is not None and not known.added:
                 raise InvalidInputError(
                     f"{entry.record.doc_id!r} is the id of a document that was read from {known.path}: choose another."
                 )
-            if self._manifest.is_done(entry.record.sha256):
-                if known is None or known != replace(entry.record, **_facts(known)):
-                    self._manifest.place(entry.record)
-            else:
+            if not self._manifest.is_done(entry.record.sha256):
                 todo.append(entry)
+            elif known is None or not known.done or known != replace(entry.record, **_facts(known)):
+                placed.append(entry.record)
+        with self._manifest.together():
+            for record in placed:
+                self._manifest.place(record)
         if not todo:
             return
         maker = PointMaker(
@@ -105,15 +108,19 @@ class Adding:
             made.append((entry, several, notes))
         points = [point for _, several, _ in made for point, _ in several]
         check_space(self._parts.images.folder.parent, sum(map(schema.size_of, points)))
-        for entry, several, _ in made:
-            self._manifest.begin(entry.record)
-            drop_parts(self._parts, self._manifest.add_parts(entry.record.sha256, [part for _, part in several]))
+        gone: list[Part] = []
+        with self._manifest.together():
+            for entry, several, _ in made:
+                self._manifest.begin(entry.record)
+                gone += self._manifest.add_parts(entry.record.sha256, [part for _, part in several])
+        drop_parts(self._parts, gone)
         for batch in schema.batches(points):
             self._parts.store.upsert(batch)
         self._parts.store.flush()
-        for entry, _, notes in made:
-            warnings = [Failure(entry.record.path, note, 1) for note in notes]
-            self._manifest.finish(entry.record, warnings=warnings)
+        with self._manifest.together():
+            for entry, _, notes in made:
+                warnings = [Failure(entry.record.path, note, 1) for note in notes]
+                self._manifest.finish(entry.record, warnings=warnings)
         if problem is not None:
             settle(self._parts)
             raise problem

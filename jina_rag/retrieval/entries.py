@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.models.inputs import listed
+from jina_rag.models.inputs import clean_text, listed
 from jina_rag.protocols import Input
 from jina_rag.retrieval.asking import Asking
 from jina_rag.retrieval.care import Parts
@@ -90,6 +90,9 @@ class Entries(Asking):
         """
         if isinstance(ids, str):
             raise InvalidInputError("Pass a list of ids, not a single text.")
+        for name in ids:
+            if not isinstance(name, str):
+                raise InvalidInputError(f"An id is {name!r}: ids are texts.")
         parts = self._alive.parts
         named = {name: point_id for name in ids if (point_id := _point_id(parts, name)) is not None}
         points = {point.id: point for point in parts.store.fetch(list(named.values()), vectors=False)}
@@ -121,22 +124,18 @@ class Entries(Asking):
             InvalidInputError: If the vector is of another length, or holds what is no number.
         """
         shared = self._alive
-        wanted = np.asarray(vector, dtype=np.float32)
-        if wanted.shape != (self.dim,) or not np.isfinite(wanted).all():
-            raise InvalidInputError(
-                f"A vector for this index has {self.dim} finite numbers; this one has the shape {wanted.shape}."
-            )
+        wanted = _as_vector(vector, self.dim)
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise InvalidInputError(f"k is {k!r}; it must be a whole number of at least 1.")
-        length = float(np.linalg.norm(wanted))
         where = checked_filter(filter)
         conditions = conditions_of(where, shared.parts)
-        if conditions is None or not length:
+        if conditions is None or not wanted.any():
             return []
         found: list[ScoredPage] = []
-        limit = k
+        most = shared.store.count()  # engines take no number that is beyond a machine's
+        limit = min(k, max(most, 1))
         while True:
-            hits = shared.store.nearest(wanted / length, limit=limit, where={schema.KIND: "page", **conditions})
+            hits = shared.store.nearest(wanted, limit=limit, where={schema.KIND: "page", **conditions})
             found = [hit for hit in (self._dense_hit(hit, where) for hit in hits) if hit is not None]
             # Pages of a document that is just being replaced are shown to nobody.
             if len(found) >= k or len(hits) < limit:
@@ -208,12 +207,32 @@ class Entries(Asking):
         return replace(page, score=hit.score, stage="dense", scores={"dense": hit.score})
 
 
+def _as_vector(vector: object, dim: int) -> Float32:
+    """A vector of length 1, or of zeros.
+
+    Raises:
+        InvalidInputError: If it is none of that many finite numbers.
+    """
+    try:
+        wanted = np.asarray(vector, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise InvalidInputError(f"A vector for this index has {dim} finite numbers; this is none: {exc}.") from exc
+    if wanted.shape != (dim,) or not np.isfinite(wanted).all():
+        raise InvalidInputError(
+            f"A vector for this index has {dim} finite numbers; this one has the shape {wanted.shape}."
+        )
+    largest = np.abs(wanted).max()
+    # First to numbers about 1, whose squares are numbers.
+    wanted = wanted / largest if largest else wanted
+    return (wanted / (np.linalg.norm(wanted) or 1.0)).astype(np.float32)
+
+
 def _point_id(parts: Parts, name: str) -> str | None:
     """The id of a page's point, by what a user calls the page; None for what can be none."""
-    record = parts.manifest.document(name)
+    record = parts.manifest.document(clean_text(name))
     if record is not None and record.added:
         return next((part.part_id for part in parts.manifest.parts(record.sha256) if part.kind == "page"), None)
     try:
         return str(uuid.UUID(name))
-    except (ValueError, AttributeError, TypeError):
+    except ValueError:
         return None

@@ -146,8 +146,11 @@ class Manifest:
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: all of it or nothing."""
+        """One transaction: all of it or nothing; within another one, a part of that."""
         with self._lock:
+            if self._db.in_transaction:  # of this thread, which has the lock
+                yield self._db
+                return
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
@@ -161,6 +164,12 @@ class Manifest:
                         "or end the other process that uses the index."
                     ) from exc
                 raise
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Several changes as one: all of them or none. Each by itself would wait for the disk."""
+        with self._write():
+            yield
 
     def _rows(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
         with self._lock:
