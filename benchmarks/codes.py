@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jina_rag import DocumentIndex, Rescore
 from jina_rag.config import IngestSettings
-from jina_rag.retrieval.ranking.stages import default_stages
+from jina_rag.search.stages import default_stages
 from jina_rag.testing import sample_pdf
 
 FAMILIES = ["KX-4471-B", "E10-2093", "0X80070057", "M8X20-A4", "331.204.7", "ERR_4096_T", "7QF3-88L2", "471199"]

@@ -92,9 +92,9 @@ def child(folder: Path, index: Path, milliseconds: float) -> None:
                 "embedded": embedder.embedded - before,
                 "unchanged": report.unchanged,
             }
-    from jina_rag.ingestion import isolated
+    from jina_rag.parsing.workers import pool
 
-    isolated._IDLE.close()  # a child's time counts once it has ended
+    pool._IDLE.close()  # a child's time counts once it has ended
     workers = resource.getrusage(resource.RUSAGE_CHILDREN)
     found["worker_cpu"] = workers.ru_utime + workers.ru_stime
     found["worker_rss_mb"] = workers.ru_maxrss / 1024

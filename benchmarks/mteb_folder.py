@@ -18,7 +18,7 @@ from jina_rag import DocumentIndex
 from jina_rag.evaluation.datasets import read_folder
 from jina_rag.evaluation.mteb import BenchmarkSetting, ModelOptions, run_benchmark
 from jina_rag.evaluation.runner import evaluate
-from jina_rag.models.tiny import unpack_tiny
+from jina_rag.models.tiny_checkpoints import unpack_tiny
 
 
 def first_documents(folder: Path, count: int, target: Path) -> Path:

@@ -29,11 +29,11 @@ import numpy as np
 from PIL import Image
 
 from jina_rag.config import IngestSettings
-from jina_rag.ingestion.documents import open_document
-from jina_rag.ingestion.pages import areas_to_read
-from jina_rag.ingestion.sources import SourceFile, find_sources
 from jina_rag.ocr import lines, read_areas, weights
 from jina_rag.ocr.find import _tiles
+from jina_rag.parsing.documents import open_document
+from jina_rag.parsing.pages import areas_to_read
+from jina_rag.parsing.sources import SourceFile, find_sources
 from jina_rag.types import Box, Page, Word
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)

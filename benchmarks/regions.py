@@ -19,10 +19,10 @@ from pathlib import Path
 from PIL import ImageDraw
 
 from jina_rag.config import IngestSettings
-from jina_rag.ingestion.boxes import iou
-from jina_rag.ingestion.documents import open_document
-from jina_rag.ingestion.pages import read_pages
-from jina_rag.ingestion.sources import source_file
+from jina_rag.parsing.documents import open_document
+from jina_rag.parsing.layout.boxes import iou
+from jina_rag.parsing.pages import read_pages
+from jina_rag.parsing.sources import source_file
 from jina_rag.types import Page
 
 

@@ -46,8 +46,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from models import pages, texts
 
 from jina_rag import load_reranker
-from jina_rag.models.page_memory import PageMemory
-from jina_rag.models.text_tokens import TextTokenizer
+from jina_rag.models.jina.text_tokens import TextTokenizer
+from jina_rag.models.runtime.prefix_cache import PageMemory
 from jina_rag.testing import make_checkpoint
 
 BARS = {"first": 1.05, "later": 30, "wrong": 1e-5}

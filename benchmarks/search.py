@@ -22,14 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from jina_rag import DocumentIndex, Prefetch, Rescore, lexical
+from jina_rag import DocumentIndex, Prefetch, Rescore, sparse
+from jina_rag.catalog.manifest import DocumentRecord, Part
 from jina_rag.config import Storage
-from jina_rag.retrieval.manifest import DocumentRecord, Part
-from jina_rag.retrieval.ranking.questions import Question
-from jina_rag.retrieval.ranking.stages import Stages
 from jina_rag.scoring import normalise
+from jina_rag.search.query import Question
+from jina_rag.search.stages import Stages
 from jina_rag.stores import schema
-from jina_rag.stores.edge_points import sparse
+from jina_rag.stores.qdrant.edge_codec import sparse as engine_sparse
 from jina_rag.testing import FakeEmbedder
 from jina_rag.types import Embeddings, Point, Range
 
@@ -75,7 +75,7 @@ def fill(index: DocumentIndex, pages: int, rows: int) -> None:
                     schema.point_id(sha256, number),
                     normalise(vectors.mean(axis=0)),
                     vectors,
-                    lexical.document_vector(text),
+                    sparse.document_vector(text),
                     {
                         schema.KIND: "page", schema.PAGE_ID: schema.point_id(sha256, number), schema.PAGE: number,
                         schema.PAGE_COUNT: 100, schema.REVISION: sha256, schema.IMAGE: f"00/{'0' * 64}.jpg",
@@ -102,7 +102,7 @@ def bare(index: DocumentIndex, dense, question: str, multi, limit: int):
         prefetches=[
             engine.Prefetch(query=engine.Query.Nearest(dense.tolist(), using=schema.DENSE), limit=PREFETCH.limit),
             engine.Prefetch(
-                query=engine.Query.Nearest(sparse(engine, lexical.query_vector(question)), using=schema.LEXICAL),
+                query=engine.Query.Nearest(engine_sparse(engine, sparse.query_vector(question)), using=schema.LEXICAL),
                 limit=PREFETCH.lexical_limit,
             ),
         ],

@@ -19,8 +19,8 @@ from pathlib import Path
 from jina_rag import DocumentIndex, Prefetch, Rerank, Rescore
 from jina_rag.evaluation.datasets import read_folder
 from jina_rag.evaluation.measures import DEPTH, mean, measure
-from jina_rag.evaluation.paired import difference
-from jina_rag.retrieval.ranking.stages import default_stages
+from jina_rag.evaluation.significance import difference
+from jina_rag.search.stages import default_stages
 
 TWO = {"exhaustive": 0}
 

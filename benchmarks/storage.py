@@ -34,20 +34,20 @@ from typing import Any
 import numpy as np
 
 from jina_rag import DocumentIndex
+from jina_rag.catalog.manifest import peek_settings
 from jina_rag.compression import encode_assignment, encode_signs, expand, pool_tokens
 from jina_rag.config import Storage
 from jina_rag.evaluation.datasets import JudgedFolder, read_folder
 from jina_rag.evaluation.measures import DEPTH, measure
+from jina_rag.explain.explanation import explain
+from jina_rag.index.session import MANIFEST, VECTORS
 from jina_rag.models.registry import load_embedder
 from jina_rag.protocols import Embedder
-from jina_rag.retrieval.handles import MANIFEST, VECTORS
-from jina_rag.retrieval.hubness import Background
-from jina_rag.retrieval.manifest import peek_settings
-from jina_rag.retrieval.ranking.stages import Rescore
-from jina_rag.retrieval.telling.explain import explain
+from jina_rag.reference_queries import ReferenceQueries
 from jina_rag.scoring import token_similarity
+from jina_rag.search.stages import Rescore
 from jina_rag.stores import schema
-from jina_rag.stores.qdrant_edge import EdgeStore
+from jina_rag.stores.qdrant.edge import EdgeStore
 from jina_rag.types import Float32, Point
 
 KINDS = ("dense", "multi", "lexical")
@@ -91,7 +91,7 @@ class Bench:
 
     def __init__(self, folder: JudgedFolder, points: Sequence[Point], embedder: Embedder) -> None:
         self.folder, self.points, self.embedder = folder, points, embedder
-        self.background = Background(embedder)
+        self.background = ReferenceQueries(embedder)
         encoded = embedder.encode_query([query.query for query in folder.queries], single=False)
         assert encoded.multi is not None
         self.questions = encoded.multi

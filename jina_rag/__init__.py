@@ -17,16 +17,16 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from jina_rag.config import IngestSettings, Storage
+    from jina_rag.context.builder import build_context
     from jina_rag.errors import InvalidInputError, JinaRagError, MissingDependencyError
-    from jina_rag.models.page_memory import PageMemory
+    from jina_rag.index.document_index import DocumentIndex
+    from jina_rag.indexing.page_files import load_pages, open_page, save_page
     from jina_rag.models.registry import load_embedder, load_reranker
+    from jina_rag.models.runtime.prefix_cache import PageMemory
     from jina_rag.protocols import Embedder, Reranker
-    from jina_rag.retrieval.index import DocumentIndex
-    from jina_rag.retrieval.page_files import load_pages, open_page, save_page
-    from jina_rag.retrieval.ranking.calibration import Calibration, fit_calibration
-    from jina_rag.retrieval.ranking.results import SearchResults
-    from jina_rag.retrieval.ranking.stages import Rerank, Rescore
-    from jina_rag.retrieval.telling.context import build_context
+    from jina_rag.search.calibration import Calibration, fit_calibration
+    from jina_rag.search.results import SearchResults
+    from jina_rag.search.stages import Rerank, Rescore
     from jina_rag.types import (
         Embeddings,
         Failure,
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     )
 
 _WHERE = {
-    "Calibration": "jina_rag.retrieval.ranking.calibration",
-    "DocumentIndex": "jina_rag.retrieval.index",
+    "Calibration": "jina_rag.search.calibration",
+    "DocumentIndex": "jina_rag.index.document_index",
     "Embedder": "jina_rag.protocols",
     "Embeddings": "jina_rag.types",
     "Failure": "jina_rag.types",
@@ -52,25 +52,25 @@ _WHERE = {
     "JinaRagError": "jina_rag.errors",
     "MissingDependencyError": "jina_rag.errors",
     "Page": "jina_rag.types",
-    "PageMemory": "jina_rag.models.page_memory",
+    "PageMemory": "jina_rag.models.runtime.prefix_cache",
     "PageScreenshot": "jina_rag.types",
     "Prefetch": "jina_rag.types",
     "Range": "jina_rag.types",
     "Region": "jina_rag.types",
-    "Rerank": "jina_rag.retrieval.ranking.stages",
+    "Rerank": "jina_rag.search.stages",
     "Reranker": "jina_rag.protocols",
-    "Rescore": "jina_rag.retrieval.ranking.stages",
+    "Rescore": "jina_rag.search.stages",
     "ScoredPage": "jina_rag.types",
-    "SearchResults": "jina_rag.retrieval.ranking.results",
+    "SearchResults": "jina_rag.search.results",
     "Storage": "jina_rag.config",
     "Word": "jina_rag.types",
-    "build_context": "jina_rag.retrieval.telling.context",
-    "fit_calibration": "jina_rag.retrieval.ranking.calibration",
+    "build_context": "jina_rag.context.builder",
+    "fit_calibration": "jina_rag.search.calibration",
     "load_embedder": "jina_rag.models.registry",
-    "load_pages": "jina_rag.retrieval.page_files",
+    "load_pages": "jina_rag.indexing.page_files",
     "load_reranker": "jina_rag.models.registry",
-    "open_page": "jina_rag.retrieval.page_files",
-    "save_page": "jina_rag.retrieval.page_files",
+    "open_page": "jina_rag.indexing.page_files",
+    "save_page": "jina_rag.indexing.page_files",
 }
 
 __all__ = [

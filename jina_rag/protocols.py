@@ -61,7 +61,7 @@ class Embedder(Protocol):
     def hubness(self) -> float:
         """The share, 0 to 1, of a page's mean score for general questions that search takes off its score.
 
-        A property of the model's vector space, measured; 0 leaves MaxSim as it is. See `retrieval.hubness`.
+        A property of the model's vector space, measured; 0 leaves MaxSim as it is. See `hubness`.
         """
         ...
 

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 import hypothesis
 import pytest
-
-# With --import-mode=importlib pytest adds nothing to the path; `import contracts` needs this folder on it.
-sys.path.insert(0, str(Path(__file__).parent))
 
 # No test reaches the model hub; those of downloads have one of their own on this machine.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -23,7 +18,7 @@ hypothesis.settings.load_profile("shared")
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> dict[str, str]:
     """Folders of the tiny checkpoints that come with the package, by family. Not to be written to."""
-    from jina_rag.models.tiny import TINY_FAMILIES, unpack_tiny
+    from jina_rag.models.tiny_checkpoints import TINY_FAMILIES, unpack_tiny
 
     root = tmp_path_factory.mktemp("tiny")
     return {family: str(unpack_tiny(family, root / family)) for family in TINY_FAMILIES}

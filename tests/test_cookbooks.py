@@ -15,8 +15,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "cookbooks").glob("*.ipynb"))
 PUBLIC = {
     "jina_rag",

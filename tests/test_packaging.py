@@ -8,12 +8,11 @@ import json
 import re
 import shlex
 import tomllib
-from pathlib import Path
 
 import pytest
 import typer
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PAPERS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "NOTICE")
 

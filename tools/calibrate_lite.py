@@ -17,8 +17,8 @@ import numpy as np
 import onnxruntime as ort
 from float_e5 import build
 
-from jina_rag.models.e5_int8 import LEVELS, PRODUCTS, Calibration
-from jina_rag.models.e5_weights import E5Weights, weights_path
+from jina_rag.models.lite.e5_int8 import LEVELS, PRODUCTS, Calibration
+from jina_rag.models.lite.e5_weights import E5Weights, weights_path
 
 OUTPUT = Path(__file__).parents[1] / "jina_rag" / "models" / "_assets" / "e5_calibration.npz"
 FLATTENING = {1.0: 24, 0.5: 24, 0.2: 12}

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from jina_rag.models.e5_weights import E5Weights
+from jina_rag.models.lite.e5_weights import E5Weights
 
 
 class _Builder:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from jina_rag.background import QUESTIONS
-from jina_rag.models.e5 import ASSETS
-from jina_rag.models.lite import LiteEmbedder, LiteRecipe
+from jina_rag.models.lite.e5 import ASSETS
+from jina_rag.models.lite.embedder import LiteEmbedder, LiteRecipe
 from jina_rag.models.registry import _backbone
+from jina_rag.reference_queries import QUESTIONS
 from jina_rag.types import Float32
 
 

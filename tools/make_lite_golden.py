@@ -15,7 +15,7 @@ import onnxruntime as ort
 import tokenizers
 from float_e5 import build
 
-from jina_rag.models.e5_weights import E5Weights, weights_path
+from jina_rag.models.lite.e5_weights import E5Weights, weights_path
 
 OUTPUT = Path(__file__).parents[1] / "tests" / "data" / "lite_golden.npz"
 SENTENCES = (

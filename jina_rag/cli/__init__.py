@@ -55,6 +55,6 @@ def _load(index: str) -> None:
     with suppress(Exception):
         from pathlib import Path
 
-        from jina_rag.retrieval.handles import load_recorded
+        from jina_rag.index.session import load_recorded
 
         _held.append(load_recorded(Path(index)))

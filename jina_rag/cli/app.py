@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jina_rag.cli import care, clean, evaluate, output, search, tools
+from jina_rag.cli import care, clean, evaluate, search, tools
 from jina_rag.cli.common import (
     EmbedderOption,
     FilesOption,
@@ -27,10 +27,11 @@ from jina_rag.cli.common import (
     metadata_of,
     passwords_of,
 )
+from jina_rag.cli.output import console
 from jina_rag.errors import IndexNotFoundError, JinaRagError
 
 if TYPE_CHECKING:
-    from jina_rag.retrieval.estimate import IngestPlan
+    from jina_rag.indexing.dry_run import IngestPlan
 
 _REGISTERED = (search, care, evaluate, clean, tools)
 """Modules whose import adds their commands."""
@@ -81,9 +82,9 @@ def ingest(
       jina-rag ingest docs/ --index http://localhost:6333/docs --storage balanced
     """
     from jina_rag.config import IngestSettings
-    from jina_rag.retrieval.index import DocumentIndex
+    from jina_rag.index.document_index import DocumentIndex
 
-    _, err = output.consoles()
+    _, err = console.consoles()
     settings = IngestSettings(
         passwords=passwords_of(password or [], passwords),
         ocr=ocr,  # type: ignore[arg-type]  # checked when made
@@ -94,28 +95,28 @@ def ingest(
     existing(paths)
     if dry_run:
         where = {"embedder": embedder, "storage": storage, "files": files}
-        with output.waiting(err, "looking", quiet=json):
+        with console.waiting(err, "looking", quiet=json):
             plan = _planned(index, where, paths, metadata=metadata, settings=settings, sync=sync, again=again)
         if json:
-            output.print_json(output.plan_json(plan))
+            console.print_json(console.plan_json(plan))
         else:
-            output.print_plan(output.consoles()[0], err, plan)
-        raise typer.Exit(output.PARTLY if plan.failed else output.OK)
+            console.print_plan(console.consoles()[0], err, plan)
+        raise typer.Exit(console.PARTLY if plan.failed else console.OK)
     with (
         DocumentIndex.open(index, embedder=embedder, storage=storage, files=files) as opened,
-        output.ingest_progress(err, quiet=json) as progress,
+        console.ingest_progress(err, quiet=json) as progress,
     ):
         report = opened.ingest(paths, metadata=metadata, settings=settings, progress=progress, sync=sync, again=again)
     if json:
-        output.print_json(output.ingest_json(report))
+        console.print_json(console.ingest_json(report))
     else:
-        output.print_report(err, report)
-    raise typer.Exit(output.INTERRUPTED if report.interrupted else output.PARTLY if report.failed else output.OK)
+        console.print_report(err, report)
+    raise typer.Exit(console.INTERRUPTED if report.interrupted else console.PARTLY if report.failed else console.OK)
 
 
 def _planned(index: str, where: dict[str, Any], paths: list[Path], **options: Any) -> IngestPlan:  # noqa: ANN401
     """The plan; where there is no index yet, that of one which is thrown away."""
-    from jina_rag.retrieval.index import DocumentIndex
+    from jina_rag.index.document_index import DocumentIndex
 
     try:
         with DocumentIndex.open(index, create=False, **where) as opened:
@@ -133,11 +134,11 @@ def main() -> None:
     except JinaRagError as exc:
         _leave(str(exc))
     except OSError as exc:
-        where = f" {output.shown(exc.filename)}:" if exc.filename else ""
+        where = f" {console.shown(exc.filename)}:" if exc.filename else ""
         _leave(f"The system refused:{where} {exc.strerror or exc}.")
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
-        raise SystemExit(output.INTERRUPTED) from None
+        raise SystemExit(console.INTERRUPTED) from None
     except Exception as exc:
         _leave(f"This is a defect of jina-rag, please report it: {type(exc).__name__}: {exc}")
 
@@ -145,6 +146,6 @@ def main() -> None:
 def _leave(message: str) -> None:
     if os.environ.get("JINA_RAG_DEBUG"):
         raise  # called from except clauses only
-    _, err = output.consoles()
-    err.print(f"[red]Error:[/] {output.shown(message)}", soft_wrap=True)
-    raise SystemExit(output.USAGE)
+    _, err = console.consoles()
+    err.print(f"[red]Error:[/] {console.shown(message)}", soft_wrap=True)
+    raise SystemExit(console.USAGE)

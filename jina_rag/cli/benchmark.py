@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jina_rag.cli import output
 from jina_rag.cli.common import JsonOption
+from jina_rag.cli.output import console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,7 +87,7 @@ def benchmark(
     from jina_rag.evaluation.mteb import BenchmarkSetting, ModelOptions, run_benchmark
     from jina_rag.evaluation.settings import parse_stages
 
-    out, err = output.consoles()
+    out, err = console.consoles()
     if not names and not smoke and folder is None:
         raise typer.BadParameter("Name what to measure: --benchmark NAME, --smoke, or --folder DIR.")
     setting = BenchmarkSetting(
@@ -108,7 +108,7 @@ def benchmark(
             local_files_only=offline,
         ),
     )
-    with output.counting(err, "tasks", quiet=json) as count:
+    with console.counting(err, "tasks", quiet=json) as count:
         found = run_benchmark(
             names or [],
             setting,
@@ -120,10 +120,10 @@ def benchmark(
             progress=None if count is None else lambda done, total, _: count(done, total),
         )
     if json:
-        output.print_json(found.to_json())
+        console.print_json(found.to_json())
     else:
         print_benchmark(out, err, found)
-    raise typer.Exit(output.PARTLY if found.failed else output.OK)
+    raise typer.Exit(console.PARTLY if found.failed else console.OK)
 
 
 def print_benchmark(out: Console, err: Console, found: BenchmarkRun) -> None:
@@ -137,7 +137,7 @@ def print_benchmark(out: Console, err: Console, found: BenchmarkRun) -> None:
         table.add_column(name, justify="right")
     for outcome in found.outcomes:
         table.add_row(
-            output.shown(outcome.task),
+            console.shown(outcome.task),
             outcome.measure,
             "" if outcome.queries is None else str(outcome.queries),
             f"{outcome.value:.2f}",
@@ -149,12 +149,12 @@ def print_benchmark(out: Console, err: Console, found: BenchmarkRun) -> None:
     if found.outcomes:
         out.print(table)
     for source in dict.fromkeys(o.published.source for o in found.outcomes if o.published is not None):
-        out.print(output.shown(source), soft_wrap=True)
+        out.print(console.shown(source), soft_wrap=True)
     for task, reason in found.failed.items():
-        err.print(f"[red]Failed:[/] {output.shown(task)}: {output.shown(reason)}", soft_wrap=True)
+        err.print(f"[red]Failed:[/] {console.shown(task)}: {console.shown(reason)}", soft_wrap=True)
     done = sum(outcome.resumed for outcome in found.outcomes)
-    again = f"; {output.count(done, 'task')} done before" if done else ""
-    embedded = "" if "search" in found.setting else f", {output.count(found.embedded, 'input')} embedded"
+    again = f"; {console.count(done, 'task')} done before" if done else ""
+    embedded = "" if "search" in found.setting else f", {console.count(found.embedded, 'input')} embedded"
     err.print(f"{found.seconds:.1f} s{embedded}{again}.", soft_wrap=True)
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from jina_rag.cli import output
 from jina_rag.cli.common import FilesOption, IndexOption, JsonOption, app, filters
+from jina_rag.cli.output import console
 
 
 @app.command()
@@ -39,9 +39,9 @@ def remove(
 
       jina-rag remove --filter year=2019 --index kb
     """
-    from jina_rag.retrieval.index import DocumentIndex
+    from jina_rag.index.document_index import DocumentIndex
 
-    _, err = output.consoles()
+    _, err = console.consoles()
     where = filters(filter or [])
     if not documents and not where:
         raise typer.BadParameter("Name documents, or give a --filter.")
@@ -54,19 +54,19 @@ def remove(
             if not count:
                 missing.append(document or "the filter")
     if json:
-        output.print_json(
+        console.print_json(
             {
                 "removed": removed,
                 "failed": [{"path": m, "reason": "No such document in the index."} for m in missing],
             }
         )
     else:
-        err.print(f"Removed {output.count(removed, 'document')}.")
+        err.print(f"Removed {console.count(removed, 'document')}.")
         for name in missing:
             err.print(
-                f"[red]No such document in the index:[/] {output.shown(name)} (`jina-rag info --documents` lists them)"
+                f"[red]No such document in the index:[/] {console.shown(name)} (`jina-rag info --documents` lists them)"
             )
-    raise typer.Exit(output.PARTLY if missing else output.OK)
+    raise typer.Exit(console.PARTLY if missing else console.OK)
 
 
 @app.command()
@@ -84,9 +84,9 @@ def info(
     """
     from rich.table import Table
 
-    from jina_rag.retrieval.index import DocumentIndex
+    from jina_rag.index.document_index import DocumentIndex
 
-    out, _ = output.consoles()
+    out, _ = console.consoles()
     with DocumentIndex.open(index, create=False, files=files) as opened:
         stats, records = opened.stats(), opened.documents()
     if json:
@@ -113,10 +113,10 @@ def info(
                 }
                 for r in records
             ]
-        output.print_json(found)
+        console.print_json(found)
         return
     table = Table.grid(padding=(0, 2))
-    table.add_row("location", output.shown(stats.location))
+    table.add_row("location", console.shown(stats.location))
     table.add_row(
         "documents",
         f"{stats.documents}"
@@ -127,10 +127,10 @@ def info(
     table.add_row("model", stats.fingerprint)
     table.add_row("made by", f"jina-rag {stats.version}")
     table.add_row("storage", stats.storage)
-    per_page = f", {output.size(sum(stats.bytes.values()) // stats.pages)} a page" if stats.pages else ""
-    table.add_row("on disk", output.size(sum(stats.bytes.values())) + per_page)
+    per_page = f", {console.size(sum(stats.bytes.values()) // stats.pages)} a page" if stats.pages else ""
+    table.add_row("on disk", console.size(sum(stats.bytes.values())) + per_page)
     for name, part in stats.bytes.items():
-        table.add_row(f"  {name}", output.size(part))
+        table.add_row(f"  {name}", console.size(part))
     out.print(table)
     if documents:
         listed = Table()
@@ -138,8 +138,8 @@ def info(
             counts = name in ("pages", "regions")
             listed.add_column(name, overflow="fold", justify="right" if counts else "left")
         for record in records:
-            name = output.shown(record.doc_id) + ("" if record.done else " [yellow](unfinished)[/]")
-            listed.add_row(name, str(record.pages), str(record.regions), output.shown(record.path))
+            name = console.shown(record.doc_id) + ("" if record.done else " [yellow](unfinished)[/]")
+            listed.add_row(name, str(record.pages), str(record.regions), console.shown(record.path))
         out.print(listed)
 
 
@@ -151,13 +151,13 @@ def verify(index: IndexOption, files: FilesOption = None, json: JsonOption = Fal
 
       jina-rag verify --index kb
     """
-    from jina_rag.retrieval.index import DocumentIndex
+    from jina_rag.index.document_index import DocumentIndex
 
-    out, _ = output.consoles()
+    out, _ = console.consoles()
     with DocumentIndex.open(index, create=False, files=files) as opened:
         problems, stats = opened.verify(), opened.stats()
     if json:
-        output.print_json(
+        console.print_json(
             {
                 "documents": stats.documents,
                 "pages": stats.pages,
@@ -166,15 +166,15 @@ def verify(index: IndexOption, files: FilesOption = None, json: JsonOption = Fal
         )
     elif not problems:
         out.print(
-            f"In order: {output.count(stats.documents, 'document')}, {output.count(stats.pages, 'page')}, "
+            f"In order: {console.count(stats.documents, 'document')}, {console.count(stats.pages, 'page')}, "
             "each with its vectors and its image."
         )
     else:
         for problem in problems:
-            where = f"{output.shown(problem.doc_id)}: " if problem.doc_id else ""
-            out.print(f"[red]{where}[/]{output.shown(problem.what)}", soft_wrap=True)
+            where = f"{console.shown(problem.doc_id)}: " if problem.doc_id else ""
+            out.print(f"[red]{where}[/]{console.shown(problem.what)}", soft_wrap=True)
         out.print("Ingest these documents again with --again, or all of the folder.", soft_wrap=True)
-    raise typer.Exit(output.PARTLY if problems else output.OK)
+    raise typer.Exit(console.PARTLY if problems else console.OK)
 
 
 @app.command()
@@ -199,14 +199,16 @@ def copy(
 
       jina-rag copy kb "https://cluster.example:6333/docs?grpc=true&shards=6&replicas=2"
     """
-    from jina_rag.retrieval.index import DocumentIndex
+    from jina_rag.index.document_index import DocumentIndex
 
-    _, err = output.consoles()
+    _, err = console.consoles()
     with DocumentIndex.open(source, create=False, files=source_files) as opened:
-        with output.counting(err, "points", quiet=json) as progress:
+        with console.counting(err, "points", quiet=json) as progress:
             sent = opened.copy_to(target, files=files, progress=progress)
         stats = opened.stats()
     if json:
-        output.print_json({"documents": stats.documents, "pages": stats.pages, "points_sent": sent})
+        console.print_json({"documents": stats.documents, "pages": stats.pages, "points_sent": sent})
     else:
-        err.print(f"Copied {output.count(stats.documents, 'document')} to {output.shown(target)}, {sent} points sent.")
+        err.print(
+            f"Copied {console.count(stats.documents, 'document')} to {console.shown(target)}, {sent} points sent."
+        )

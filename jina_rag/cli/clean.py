@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jina_rag.cli import output
 from jina_rag.cli.common import JsonOption, app, folder_exists
+from jina_rag.cli.output import console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,7 +76,7 @@ def clean_command(
     """
     from jina_rag.evaluation.cleaning import clean_file
 
-    _, err = output.consoles()
+    _, err = console.consoles()
     for path in (kept, report, dropped):
         if path is not None:
             folder_exists(path)
@@ -98,11 +98,11 @@ def clean_command(
     if report is not None:
         _write(report, found)
     if json:
-        output.print_json(found.to_json())
+        console.print_json(found.to_json())
     else:
         for line in str(found).splitlines():
-            err.print(output.shown(line), soft_wrap=True)
-    raise typer.Exit(output.PARTLY if found.unreadable else output.OK)
+            err.print(console.shown(line), soft_wrap=True)
+    raise typer.Exit(console.PARTLY if found.unreadable else console.OK)
 
 
 def _steps(

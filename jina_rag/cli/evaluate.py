@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from jina_rag.cli import measured, output
 from jina_rag.cli.benchmark import benchmark
 from jina_rag.cli.common import JsonOption, app, folder_exists
-from jina_rag.cli.measured_files import write_files
 from jina_rag.cli.negation import negation
+from jina_rag.cli.output import console
+from jina_rag.cli.output import evaluation as evaluation_output
+from jina_rag.cli.output.evaluation_files import write_files
 
 if TYPE_CHECKING:
     from jina_rag.evaluation.comparison import Watching
@@ -144,10 +145,10 @@ def measure(
     from jina_rag.evaluation.comparison import compare_runs, evaluate_settings
     from jina_rag.evaluation.datasets import read_folder
     from jina_rag.evaluation.measures import MEASURES, parse_measures
-    from jina_rag.evaluation.saved import load
+    from jina_rag.evaluation.serialization import load
     from jina_rag.evaluation.settings import cross_product
 
-    _, err = output.consoles()
+    _, err = console.consoles()
     for path in (report, markdown, run, trec, save):
         if path is not None:
             folder_exists(path)
@@ -177,8 +178,8 @@ def measure(
         )
     _tell(found, since, failures=failures, json=json)
     if report is not None and not json:
-        err.print(f"Open this in a browser: {output.shown(report.resolve().as_uri())}", soft_wrap=True)
-    raise typer.Exit(output.PARTLY if any(setting.failed for setting in found.settings) else output.OK)
+        err.print(f"Open this in a browser: {console.shown(report.resolve().as_uri())}", soft_wrap=True)
+    raise typer.Exit(console.PARTLY if any(setting.failed for setting in found.settings) else console.OK)
 
 
 @evaluate_app.command()
@@ -202,29 +203,29 @@ def init(
 
       jina-rag evaluate check judged
     """
-    from jina_rag.evaluation.skeleton import make_skeleton
+    from jina_rag.evaluation.scaffold import make_skeleton
 
-    out, err = output.consoles()
-    with output.counting(err, "pages", quiet=json) as progress:
+    out, err = console.consoles()
+    with console.counting(err, "pages", quiet=json) as progress:
         made = make_skeleton(folder, documents or [folder], pictures=not no_pictures, progress=progress)
     if json:
-        output.print_json(made.to_json())
+        console.print_json(made.to_json())
     else:
         err.print(
-            f"Listed {output.count(made.documents, 'document')} with {output.count(made.pages, 'page')} in "
-            f"{output.shown(folder / 'docs.jsonl')}.",
+            f"Listed {console.count(made.documents, 'document')} with {console.count(made.pages, 'page')} in "
+            f"{console.shown(folder / 'docs.jsonl')}.",
             soft_wrap=True,
         )
         for failure in made.failed:
             page = f", page {failure.page}" if failure.page else ""
             err.print(
-                f"[red]Failed:[/] {output.shown(failure.path)}{page}: {output.shown(failure.reason)}", soft_wrap=True
+                f"[red]Failed:[/] {console.shown(failure.path)}{page}: {console.shown(failure.reason)}", soft_wrap=True
             )
         if made.sheet is not None:
-            out.print(f"Write questions into {output.shown(made.sheet)}", soft_wrap=True)
+            out.print(f"Write questions into {console.shown(made.sheet)}", soft_wrap=True)
         if made.contact_sheet is not None:
-            out.print(f"Look at the pages in {output.shown(made.contact_sheet.resolve().as_uri())}", soft_wrap=True)
-    raise typer.Exit(output.PARTLY if made.failed else output.OK)
+            out.print(f"Look at the pages in {console.shown(made.contact_sheet.resolve().as_uri())}", soft_wrap=True)
+    raise typer.Exit(console.PARTLY if made.failed else console.OK)
 
 
 @evaluate_app.command()
@@ -249,36 +250,36 @@ def check(
       jina-rag evaluate check judged --write
     """
     from jina_rag.evaluation.checks import check_folder
-    from jina_rag.evaluation.skeleton import write_questions
+    from jina_rag.evaluation.scaffold import write_questions
 
-    out, err = output.consoles()
+    out, err = console.consoles()
     if write:
         written, number = write_questions(folder)
-    with output.counting(err, "documents", quiet=json) as progress:
+    with console.counting(err, "documents", quiet=json) as progress:
         checked = check_folder(folder, ocr=ocr, progress=progress)
     if json:
-        output.print_json(checked.to_json() | ({"written": str(written)} if write else {}))
+        console.print_json(checked.to_json() | ({"written": str(written)} if write else {}))
     else:
-        measured.print_checked(out, checked)
+        evaluation_output.print_checked(out, checked)
         if write:
-            err.print(f"Wrote {output.count(number, 'question')} to {output.shown(written)}.", soft_wrap=True)
-    raise typer.Exit(output.PARTLY if checked.findings else output.OK)
+            err.print(f"Wrote {console.count(number, 'question')} to {console.shown(written)}.", soft_wrap=True)
+    raise typer.Exit(console.PARTLY if checked.findings else console.OK)
 
 
 def _watching(*, quiet: bool) -> Watching:
     from jina_rag.evaluation.comparison import Watching
-    from jina_rag.retrieval.index import DocumentIndex
+    from jina_rag.index.document_index import DocumentIndex
     from jina_rag.types import IngestReport
 
-    _, err = output.consoles()
+    _, err = console.consoles()
 
     def ingest(index: DocumentIndex, paths: Sequence[Path]) -> IngestReport:
-        with output.ingest_progress(err, quiet=quiet) as progress:
+        with console.ingest_progress(err, quiet=quiet) as progress:
             return index.ingest(paths, progress=progress)
 
     @contextmanager
     def asking(name: str) -> Iterator[Any]:
-        with output.counting(err, f"asking {output.shown(name)}", quiet=quiet) as progress:
+        with console.counting(err, f"asking {console.shown(name)}", quiet=quiet) as progress:
             yield progress
 
     return Watching(ingest, asking)
@@ -286,9 +287,9 @@ def _watching(*, quiet: bool) -> Watching:
 
 def _tell(found: Evaluation, since: Sequence[Compared], *, failures: int | None, json: bool) -> None:
     if json:
-        output.print_json(measured.evaluation_json(found, since))
+        console.print_json(evaluation_output.evaluation_json(found, since))
         return
-    out, err = output.consoles()
-    measured.print_evaluation(out, err, found, since)
+    out, err = console.consoles()
+    evaluation_output.print_evaluation(out, err, found, since)
     if failures:
-        measured.print_failures(out, found, failures)
+        evaluation_output.print_failures(out, found, failures)

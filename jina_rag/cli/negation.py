@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from jina_rag.cli import output
 from jina_rag.cli.common import JsonOption
+from jina_rag.cli.output import console
 
 
 def negation(
@@ -36,13 +36,13 @@ def negation(
     from jina_rag.evaluation.negation import evaluate_negation, read_triplets, sample_triplets
     from jina_rag.models.registry import load_embedder
 
-    out, err = output.consoles()
+    out, err = console.consoles()
     given = sample_triplets() if triplets is None else read_triplets(triplets)
-    with output.waiting(err, "embedding", quiet=json):
+    with console.waiting(err, "embedding", quiet=json):
         found = evaluate_negation(load_embedder(embedder, device=device), given)
     if json:
-        output.print_json(found.to_json())
+        console.print_json(found.to_json())
     else:
-        out.print(output.shown(str(found)), soft_wrap=True)
+        out.print(console.shown(str(found)), soft_wrap=True)
         if triplets is None:
             err.print("These are our own triplets, which are harder: the published figures are of other ones.")

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from jina_rag.cli import output, results
 from jina_rag.cli.common import (
     FilesOption,
     IndexOption,
@@ -18,6 +17,8 @@ from jina_rag.cli.common import (
     folder_exists,
     write_picture,
 )
+from jina_rag.cli.output import console
+from jina_rag.cli.output import hits as hit_output
 from jina_rag.errors import InvalidInputError
 
 _HITS, _HITS_OF_MANY = 5, 10
@@ -103,7 +104,7 @@ def search(
         raise typer.BadParameter("--queries and --run go together.")
     if (question is None and image is None) if queries is None else question is not None:
         raise typer.BadParameter("Give a QUERY or --image FILE, or --queries FILE.jsonl with --run OUT.jsonl.")
-    out, err = output.consoles()
+    out, err = console.consoles()
     where = filters(filter or [])
     options: dict[str, Any] = {
         "filter": where,
@@ -126,7 +127,7 @@ def search(
             raise typer.BadParameter(f"--heatmap {str(heatmap)!r}: a heat map is a PNG, so give a name in .png.")
         folder_exists(heatmap)
     asked: Any = question if image is None else image if question is None else [question, image]
-    from jina_rag.retrieval.index import DocumentIndex
+    from jina_rag.index.document_index import DocumentIndex
 
     with DocumentIndex.open(index, create=False, files=files, reranker=reranker) as opened:
         hits = opened.search(asked, k=k, offset=offset, explain=explain, **options)
@@ -140,20 +141,20 @@ def search(
         err.print("No page was found, so no heat map was drawn.")
     shown = question if question is not None else str(image)
     if json:
-        output.print_json(results.search_json(shown, hits, first=offset + 1))
+        console.print_json(hit_output.search_json(shown, hits, first=offset + 1))
         return
-    results.print_hits(out, shown, hits, first=offset + 1)
-    results.print_steps(out, hits, first=offset + 1)
-    results.print_notes(err, hits, explain=explain)
+    hit_output.print_hits(out, shown, hits, first=offset + 1)
+    hit_output.print_steps(out, hits, first=offset + 1)
+    hit_output.print_notes(err, hits, explain=explain)
     if hits.more:
         err.print(f"There are more: --offset {offset + k}.", style="dim")
     if heatmap is not None and hits:
-        err.print(f"Heat map of rank {offset + 1}: {output.shown(heatmap)}")
+        err.print(f"Heat map of rank {offset + 1}: {console.shown(heatmap)}")
 
 
 def _stages(options: list[str], reranker: str | None, max_ms: float | None, max_images: int | None) -> list[Any]:
     """``--stage`` and the reranker's own options as stages, one of each kind."""
-    from jina_rag.retrieval.ranking.stages import Rerank, parse_stage
+    from jina_rag.search.stages import Rerank, parse_stage
 
     stages: dict[type[Any], Any] = {}
     for option in options:
@@ -203,7 +204,7 @@ def _search_many(
 ) -> None:
     from jina_rag.evaluation.datasets import read_queries
     from jina_rag.evaluation.runner import search_all, write_run
-    from jina_rag.retrieval.index import DocumentIndex
+    from jina_rag.index.document_index import DocumentIndex
 
     asked = read_queries(queries)
     with DocumentIndex.open(index, create=False, files=files, reranker=reranker) as opened:
@@ -211,11 +212,11 @@ def _search_many(
         ranking = search_all(opened, asked, on_note=lambda qid, note: notes.setdefault(qid, []).append(note), **options)
     write_run(run, ranking)
     if json:
-        output.print_json({"queries": len(asked), "run": str(run), **({"notes": notes} if notes else {})})
+        console.print_json({"queries": len(asked), "run": str(run), **({"notes": notes} if notes else {})})
         return
-    _, err = output.consoles()
-    err.print(f"Asked {output.count(len(asked), 'question')}; the rankings are in {output.shown(run)}.")
+    _, err = console.consoles()
+    err.print(f"Asked {console.count(len(asked), 'question')}; the rankings are in {console.shown(run)}.")
     for qid, said in list(notes.items())[:5]:
-        err.print(f"[yellow]Note:[/] {output.shown(qid)}: {output.shown(' '.join(said))}", soft_wrap=True)
+        err.print(f"[yellow]Note:[/] {console.shown(qid)}: {console.shown(' '.join(said))}", soft_wrap=True)
     if len(notes) > 5:
         err.print(f"… and notes on {len(notes) - 5} more questions; --json has all.")

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from jina_rag.cli import output, results
 from jina_rag.cli.common import EmbedderOption, JsonOption, app, folder_exists
+from jina_rag.cli.output import console
+from jina_rag.cli.output import hits as hit_output
 
 models_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich")
 app.add_typer(models_app, name="models")
@@ -26,8 +27,8 @@ def models(context: typer.Context, json: JsonOption = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
+    from jina_rag.index.session import DEFAULT_EMBEDDER
     from jina_rag.models.catalogue import MODELS, weights_of
-    from jina_rag.retrieval.handles import DEFAULT_EMBEDDER
 
     places = {name: weights_of(name) for name in MODELS}
     if json:
@@ -40,9 +41,9 @@ def models(context: typer.Context, json: JsonOption = False) -> None:
             }
             for name, model in MODELS.items()
         ]
-        output.print_json({"models": entries})
+        console.print_json({"models": entries})
         return
-    output.print_models(output.consoles()[0], MODELS.values(), places, DEFAULT_EMBEDDER)
+    console.print_models(console.consoles()[0], MODELS.values(), places, DEFAULT_EMBEDDER)
 
 
 @models_app.command()
@@ -61,11 +62,11 @@ def download(
 
     found = fetch(model, revision=revision)
     if json:
-        output.print_json({"model": model, "revision": found.revision, "path": str(found.folder)})
+        console.print_json({"model": model, "revision": found.revision, "path": str(found.folder)})
         return
-    out, _ = output.consoles()
+    out, _ = console.consoles()
     commit = f" at commit {found.revision}" if found.revision else ""
-    out.print(f"{output.shown(model)}{commit}: {output.shown(found.folder)}", soft_wrap=True)
+    out.print(f"{console.shown(model)}{commit}: {console.shown(found.folder)}", soft_wrap=True)
 
 
 @app.command()
@@ -107,10 +108,10 @@ def doctor(
         raise typer.BadParameter("--expected and --write-expected go with a MODEL.")
     if write_expected is not None:
         folder_exists(write_expected)
-    from jina_rag.doctor.report import examine
+    from jina_rag.doctor.examination import examine
 
-    out, err = output.consoles()
-    with output.waiting(err, "examining", quiet=json):
+    out, err = console.consoles()
+    with console.waiting(err, "examining", quiet=json):
         found = examine(
             model,
             device=device,
@@ -120,10 +121,12 @@ def doctor(
             local_files_only=offline,
         )
     if json:
-        output.print_json(found.to_json())
+        console.print_json(found.to_json())
     else:
-        output.print_examination(out, found)
-    raise typer.Exit({"ok": output.OK, "failed": output.PARTLY, "refused": output.USAGE}.get(found.worst, output.OK))
+        console.print_examination(out, found)
+    raise typer.Exit(
+        {"ok": console.OK, "failed": console.PARTLY, "refused": console.USAGE}.get(found.worst, console.OK)
+    )
 
 
 @app.command()
@@ -142,22 +145,22 @@ def demo(
     """
     from jina_rag.demo.run import run_demo
 
-    out, err = output.consoles()
-    with output.ingest_progress(err, quiet=json) as progress:
+    out, err = console.consoles()
+    with console.ingest_progress(err, quiet=json) as progress:
         result = run_demo(folder, embedder=embedder, progress=progress)
     if json:
-        output.print_json(
+        console.print_json(
             {
                 "report": str(result.report),
-                "ingest": output.ingest_json(result.ingest),
-                "questions": [results.search_json(a.question, a.hits) for a in result.answers],
+                "ingest": console.ingest_json(result.ingest),
+                "questions": [hit_output.search_json(a.question, a.hits) for a in result.answers],
             }
         )
         return
     for answer in result.answers:
-        results.print_hits(out, f"{answer.question}  ({answer.kind}, {answer.seconds * 1000:.0f} ms)", answer.hits)
-    output.print_report(err, result.ingest)
+        hit_output.print_hits(out, f"{answer.question}  ({answer.kind}, {answer.seconds * 1000:.0f} ms)", answer.hits)
+    console.print_report(err, result.ingest)
     out.print(
-        f"\nOpen this in a browser: [bold]{output.shown(result.report.resolve().as_uri())}[/bold]",
+        f"\nOpen this in a browser: [bold]{console.shown(result.report.resolve().as_uri())}[/bold]",
         soft_wrap=True,
     )

@@ -10,7 +10,7 @@ import importlib.resources
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from jina_rag.demo.pictures import InlinePicture, around, inline_picture
+from jina_rag.demo.images import InlinePicture, around, inline_picture
 from jina_rag.types import Box, Failure, Region
 
 _BEST = (900, 150_000)

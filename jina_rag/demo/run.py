@@ -17,9 +17,9 @@ from jina_rag.demo.report import (
     render_report,
 )
 from jina_rag.demo.samples import SampleQuestion, sample_documents, sample_folder, sample_questions
+from jina_rag.index.document_index import DocumentIndex, IndexStats
+from jina_rag.indexing.ingest import IngestProgress
 from jina_rag.protocols import Embedder
-from jina_rag.retrieval.index import DocumentIndex, IndexStats
-from jina_rag.retrieval.ingest import IngestProgress
 from jina_rag.types import Box, IngestReport, ScoredPage
 
 _PAGES_PER_QUESTION = 3

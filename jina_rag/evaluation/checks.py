@@ -12,7 +12,7 @@ from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.datasets import DOCUMENTS, file_hash, read_lines, read_questions, text_of
 from jina_rag.evaluation.judged_pages import Finding, JudgedPages
-from jina_rag.evaluation.leaks import leak, near_pairs, same_question
+from jina_rag.evaluation.query_leakage import leak, near_pairs, same_question
 
 _QUICK = IngestSettings(dpi=36, ocr="never", regions=False)
 _WITH_OCR = IngestSettings(regions=False)

@@ -20,14 +20,14 @@ import numpy as np
 
 from jina_rag._version import __version__
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.answers import Asking, ask_all
 from jina_rag.evaluation.datasets import JudgedFolder, JudgedQuery, data_hash
 from jina_rag.evaluation.measures import DEPTH, MEASURES, depth_of, depths_of, mean, measure, parse_measures, unjudged
-from jina_rag.evaluation.paired import difference, interval
 from jina_rag.evaluation.results import Compared, Evaluation, QueryResult, SettingResult, ranked_pages
+from jina_rag.evaluation.run_cache import Asking, ask_all
 from jina_rag.evaluation.runner import check_documents, grouped
 from jina_rag.evaluation.settings import Setting, names_of, place_index
-from jina_rag.retrieval.index import DocumentIndex
+from jina_rag.evaluation.significance import difference, interval
+from jina_rag.index.document_index import DocumentIndex
 from jina_rag.types import IngestReport
 
 _PACKAGES = (

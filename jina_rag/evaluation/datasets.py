@@ -4,7 +4,7 @@
 (path relative to the folder). ``queries.jsonl`` has ``qid``, ``query`` and ``relevant``, a list of
 ``{"doc", "page", "grade"}`` with 1-based pages and grade 2 (answers the question) or 1 (answers in part); it may
 have ``modality`` and ``cross_language`` to group by, and ``bbox`` with the place of the answer. In its place there may
-be ``questions.csv``, a sheet that a person fills in; see `jina_rag.evaluation.sheet`.
+be ``questions.csv``, a sheet that a person fills in; see `jina_rag.evaluation.queries_csv`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.sheet import read_sheet
+from jina_rag.evaluation.queries_csv import read_sheet
 
 DOCUMENTS, QUESTIONS, SHEET = "docs.jsonl", "queries.jsonl", "questions.csv"
 

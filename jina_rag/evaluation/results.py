@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jina_rag.evaluation.datasets import PageKey
-from jina_rag.evaluation.paired import Difference
+from jina_rag.evaluation.significance import Difference
 from jina_rag.types import Failure
 
 LOG = "vectors: log"

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.answers import TOGETHER, named_pages
 from jina_rag.evaluation.datasets import JudgedFolder, JudgedQuery, PageKey
 from jina_rag.evaluation.measures import DEPTH, mean, measure
-from jina_rag.retrieval.index import DocumentIndex
-from jina_rag.retrieval.ranking.search import GroupBy
-from jina_rag.retrieval.ranking.stages import Stage
+from jina_rag.evaluation.run_cache import TOGETHER, named_pages
+from jina_rag.index.document_index import DocumentIndex
+from jina_rag.search.searcher import GroupBy
+from jina_rag.search.stages import Stage
 from jina_rag.types import Failure, IngestReport, Where
 
 _READABLE = 0o644

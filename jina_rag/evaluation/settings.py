@@ -18,12 +18,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from jina_rag.catalog.manifest import peek_settings
 from jina_rag.config import Storage
 from jina_rag.errors import InvalidInputError
+from jina_rag.index.session import DEFAULT_EMBEDDER, MANIFEST
 from jina_rag.protocols import Embedder, Reranker
-from jina_rag.retrieval.handles import DEFAULT_EMBEDDER, MANIFEST
-from jina_rag.retrieval.manifest import peek_settings
-from jina_rag.retrieval.ranking.stages import Rerank, Stage, parse_stage
+from jina_rag.search.stages import Rerank, Stage, parse_stage
 
 DEFAULT = "default"
 """The name of stages as they suit the embedder."""

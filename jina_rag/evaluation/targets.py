@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeVar, get_args
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.published import (
+from jina_rag.evaluation.reference_scores import (
     TOLERANCE,
     Kind,
     Loader,

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jina_rag.models import hub
+from jina_rag.models.runtime import hub
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from jina_rag.errors import InvalidInputError, ModelNotFoundError
-from jina_rag.models import catalogue, hub
-from jina_rag.models.backbone import Backbone
+from jina_rag.models import catalogue
 from jina_rag.models.catalogue import MODELS
-from jina_rag.models.checkpoints import Checkpoint, commit_in, open_checkpoint
-from jina_rag.models.page_memory import PageMemory
+from jina_rag.models.lite.backbone import Backbone
+from jina_rag.models.runtime import hub
+from jina_rag.models.runtime.checkpoints import Checkpoint, commit_in, open_checkpoint
+from jina_rag.models.runtime.prefix_cache import PageMemory
 from jina_rag.protocols import Embedder, Reranker
 
 _log = logging.getLogger("jina_rag")
@@ -56,7 +57,7 @@ def load_embedder(
         allow_urls: Fetch images from http and https addresses, given as ``{"image": "https://…"}``.
         allow_unexpected: Load a checkpoint although it has tensors that nothing uses.
         rules: For jina-colbert-v2: `skiplist`, `query_length`, `attend_to_expansion`
-            (`jina_rag.models.colbert_v2.ColbertOptions`).
+            (`jina_rag.models.jina.colbert_v2.ColbertOptions`).
 
     Raises:
         ModelNotFoundError: If there is no such model, or it cannot be fetched.
@@ -67,13 +68,13 @@ def load_embedder(
     if str(name_or_path) in catalogue.names_of("lite"):
         _refuse_rules(str(name_or_path), rules)
         _check_lite(device=device, dtype=dtype, task=task, revision=revision, max_pixels=max_pixels)
-        from jina_rag.models.lite import LiteEmbedder, check_truncate_dim
+        from jina_rag.models.lite.embedder import LiteEmbedder, check_truncate_dim
 
         name = _resolve_lite(str(name_or_path))
         check_truncate_dim(truncate_dim, MODELS[name].dim, name)
         return LiteEmbedder(_backbone(name), max_length=max_length)
     checkpoint = find_checkpoint(name_or_path, revision=revision, local_files_only=local_files_only, role="embedder")
-    from jina_rag.models.native import native_embedder
+    from jina_rag.models.factory import native_embedder
 
     return native_embedder(
         checkpoint,
@@ -105,21 +106,21 @@ def load_reranker(
     """Load a model that scores documents for a question; other arguments and errors are those of `load_embedder`.
 
     `page_memory` says how much jina-reranker-m0 keeps of documents that it has read, so that further questions about
-    them cost their own tokens only: a `jina_rag.models.page_memory.PageMemory`, True for a share of the memory that is
+    them cost their own tokens only: a `PageMemory`, True for a share of the memory that is
     free, or False for nothing. Scores are the same. The lite models have none.
     """
     if str(name_or_path) in catalogue.names_of("lite"):
         if isinstance(page_memory, PageMemory):
             raise InvalidInputError(f"{name_or_path} reads no pages: leave page_memory out.")
         _check_lite(device=device, dtype=dtype, task="retrieval", revision=revision, max_pixels=max_pixels)
-        from jina_rag.models.lite import LiteEmbedder
-        from jina_rag.models.lite_reranker import LiteReranker
+        from jina_rag.models.lite.embedder import LiteEmbedder
+        from jina_rag.models.lite.reranker import LiteReranker
 
         backbone = _backbone(_resolve_lite(str(name_or_path)))
         middle, width = backbone.typical
         return LiteReranker(LiteEmbedder(backbone, max_length=max_length), middle=middle, width=width)
     checkpoint = find_checkpoint(name_or_path, revision=revision, local_files_only=local_files_only, role="reranker")
-    from jina_rag.models.native import native_reranker
+    from jina_rag.models.factory import native_reranker
 
     return native_reranker(
         checkpoint,
@@ -155,7 +156,7 @@ def find_checkpoint(
             raise InvalidInputError(f"{name} is a folder, and folders have no revisions, got revision={revision!r}.")
         found = open_checkpoint(folder, name=os.path.abspath(folder))
     elif isinstance(name_or_path, str) and hub.is_hub_id(name):
-        from jina_rag.models.native import require_packages
+        from jina_rag.models.factory import require_packages
 
         require_packages()  # before gigabytes are fetched that nothing here could run
         fetched = hub.fetch(name, revision=revision, local_files_only=local_files_only)
@@ -249,13 +250,13 @@ def _resolve_lite(name: str) -> str:
 
 
 def _e5(path: Path) -> Backbone:
-    from jina_rag.models.e5 import E5
+    from jina_rag.models.lite.e5 import E5
 
     return E5(path)
 
 
 def _minilm(path: Path) -> Backbone:
-    from jina_rag.models.minilm import MiniLM
+    from jina_rag.models.lite.minilm import MiniLM
 
     return MiniLM(path)
 

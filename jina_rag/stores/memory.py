@@ -16,7 +16,7 @@ import numpy as np
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.scoring import maxsim_many
 from jina_rag.stores import schema
-from jina_rag.stores.conditions import checked_range, conditions, in_range
+from jina_rag.stores.filters import checked_range, conditions, in_range
 from jina_rag.types import Float32, Point, Prefetch, Range, SparseVector, StoreHit, Where
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from jina_rag._extras import require
 from jina_rag.errors import InvalidInputError
-from jina_rag.models.tiny import tiny_archive, unpack_tiny
+from jina_rag.models.tiny_checkpoints import tiny_archive, unpack_tiny
 from jina_rag.testing.checkpoint_shapes import Shapes, adapter_shapes, config_of, shapes_of
 
 _SHARD_BYTES = 1_000_000_000

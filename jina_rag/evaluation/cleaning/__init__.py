@@ -10,7 +10,7 @@ from __future__ import annotations
 from jina_rag.evaluation.cleaning.consistency import Consistency
 from jina_rag.evaluation.cleaning.duplicates import Complete, ExactDuplicates
 from jina_rag.evaluation.cleaning.language import Languages
-from jina_rag.evaluation.cleaning.near import NearDuplicates
+from jina_rag.evaluation.cleaning.near_duplicates import NearDuplicates
 from jina_rag.evaluation.cleaning.pairs import Dropped, Pair, Step, read_pairs
 from jina_rag.evaluation.cleaning.pipeline import Cleaning, clean_file
 from jina_rag.evaluation.cleaning.report import CleaningReport, StepReport

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jina_rag.evaluation.cleaning.pairs import Dropped, OnDrop, Pair, same_text
-from jina_rag.evaluation.cleaning.table import scratch_table
+from jina_rag.evaluation.cleaning.sqlite_scratch import scratch_table
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.cleaning.duplicates import Complete, ExactDuplicates
-from jina_rag.evaluation.cleaning.near import NearDuplicates
+from jina_rag.evaluation.cleaning.near_duplicates import NearDuplicates
 from jina_rag.evaluation.cleaning.pairs import Dropped, OnDrop, Pair, Step, as_pairs, dump, read_pairs
 from jina_rag.evaluation.cleaning.report import CleaningReport, StepReport
 

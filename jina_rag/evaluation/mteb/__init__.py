@@ -25,7 +25,7 @@ from jina_rag.evaluation.mteb.folder_task import FolderTask  # noqa: E402
 from jina_rag.evaluation.mteb.pipeline import JinaRagSearch  # noqa: E402
 from jina_rag.evaluation.mteb.rerankers import JinaRagReranker  # noqa: E402
 from jina_rag.evaluation.mteb.results import BenchmarkRun, TaskOutcome  # noqa: E402
-from jina_rag.evaluation.mteb.running import run_benchmark  # noqa: E402
+from jina_rag.evaluation.mteb.runner import run_benchmark  # noqa: E402
 from jina_rag.evaluation.mteb.settings import BenchmarkSetting, ModelOptions  # noqa: E402
 
 __all__ = [

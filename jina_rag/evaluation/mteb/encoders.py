@@ -12,7 +12,7 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.mteb.cache import VectorCache, Vectors, key_of
 from jina_rag.evaluation.mteb.contents import Parts, content_key, inputs_of, is_blank
 from jina_rag.evaluation.mteb.loading import EmbedderSource
-from jina_rag.evaluation.mteb.metas import encoder_meta
+from jina_rag.evaluation.mteb.model_meta import encoder_meta
 from jina_rag.evaluation.mteb.settings import ModelOptions, VectorKind
 from jina_rag.evaluation.mteb.similarity import Many, dense_scores, maxsim_scores, ragged
 from jina_rag.protocols import Embedder, Input

@@ -15,8 +15,8 @@ from pathlib import Path
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.datasets import PageKey
-from jina_rag.ingestion.pages import DocumentEnd, DocumentStart, read_pages
-from jina_rag.ingestion.sources import SourceFile, source_file
+from jina_rag.parsing.pages import DocumentEnd, DocumentStart, read_pages
+from jina_rag.parsing.sources import SourceFile, source_file
 from jina_rag.types import Failure, Page
 
 _log = logging.getLogger("jina_rag")

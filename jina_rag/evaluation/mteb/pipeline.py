@@ -14,11 +14,11 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.mteb.cache import key_of
 from jina_rag.evaluation.mteb.contents import is_blank, one_input, rows_of, text_of_document, text_of_query
 from jina_rag.evaluation.mteb.loading import EmbedderSource, RerankerSource
-from jina_rag.evaluation.mteb.metas import pipeline_meta
+from jina_rag.evaluation.mteb.model_meta import pipeline_meta
 from jina_rag.evaluation.mteb.settings import ModelOptions
+from jina_rag.index.document_index import DocumentIndex
 from jina_rag.protocols import Embedder, Input, Reranker
-from jina_rag.retrieval.index import DocumentIndex
-from jina_rag.retrieval.ranking.stages import Stage
+from jina_rag.search.stages import Stage
 
 _log = logging.getLogger("jina_rag")
 _TOGETHER = 64

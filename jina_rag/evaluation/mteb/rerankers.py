@@ -13,7 +13,7 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.mteb.cache import VectorCache, Vectors, key_of
 from jina_rag.evaluation.mteb.contents import Parts, content_key, inputs_of, is_blank
 from jina_rag.evaluation.mteb.loading import RerankerSource
-from jina_rag.evaluation.mteb.metas import reranker_meta
+from jina_rag.evaluation.mteb.model_meta import reranker_meta
 from jina_rag.evaluation.mteb.settings import ModelOptions
 from jina_rag.protocols import Input, Reranker
 from jina_rag.types import Float32

@@ -12,7 +12,7 @@ from jina_rag.config import Storage
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.mteb.contents import Parts
 from jina_rag.protocols import Embedder, Reranker
-from jina_rag.retrieval.ranking.stages import Stage
+from jina_rag.search.stages import Stage
 
 VectorKind: TypeAlias = Literal["single", "multi"]
 """Dense vectors and cosine, or multi-vectors and MaxSim."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jina_rag.evaluation.paired import Difference, difference, interval
-from jina_rag.evaluation.report.questions import asked, rank_of
-from jina_rag.evaluation.report.words import count, number
+from jina_rag.evaluation.report.formatting import count, number
+from jina_rag.evaluation.report.queries import asked, rank_of
 from jina_rag.evaluation.results import Compared, Evaluation, QueryResult, SettingResult
+from jina_rag.evaluation.significance import Difference, difference, interval
 
 MAIN = "nDCG@5"
 FEW = 10

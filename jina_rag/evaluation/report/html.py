@@ -15,7 +15,7 @@ from typing import Any
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.datasets import PageKey
-from jina_rag.evaluation.report import words
+from jina_rag.evaluation.report import formatting
 from jina_rag.evaluation.report.findings import (
     FEW,
     GroupRow,
@@ -29,9 +29,9 @@ from jina_rag.evaluation.report.findings import (
     main_measure,
     verdicts,
 )
-from jina_rag.evaluation.report.pictures import Bounds, Picture, pictures
+from jina_rag.evaluation.report.page_images import Bounds, Picture, pictures
 from jina_rag.evaluation.report.plots import Dot, bars, forest, scatter
-from jina_rag.evaluation.report.questions import Asked, Got, Miss, PerSetting, asked, by_question, misses, per_setting
+from jina_rag.evaluation.report.queries import Asked, Got, Miss, PerSetting, asked, by_question, misses, per_setting
 from jina_rag.evaluation.report.svg import colour, key
 from jina_rag.evaluation.results import Evaluation, SettingResult
 from jina_rag.evaluation.runner import write_whole
@@ -78,11 +78,11 @@ def render(evaluation: Evaluation, *, documents: Mapping[str, Path], failures: i
         lstrip_blocks=True,
         # Whatever is text and not made here is made harmless, wherever the template puts it.
         finalize=lambda value: (
-            words.plain(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+            formatting.plain(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
         ),
     )
     for name in ("number", "signed", "interval", "size", "milliseconds", "seconds", "count", "listed", "moment"):
-        environment.filters[name] = getattr(words, name)
+        environment.filters[name] = getattr(formatting, name)
     template = environment.from_string(files.joinpath("report.html.j2").read_text(encoding="utf-8"))
     return template.render(
         **_context(evaluation, documents, failures),
@@ -191,7 +191,7 @@ def _plots(settings: Sequence[SettingResult], measure: str) -> list[tuple[str, A
             title=f"{measure} against bytes a page",
             across="bytes a page (logarithmic)",
             up=measure,
-            unit=words.size,
+            unit=formatting.size,
         )
         shown.append(("Quality against size. Up and to the left is better.", picture))
     if measure and min(times) > 0:
@@ -201,7 +201,7 @@ def _plots(settings: Sequence[SettingResult], measure: str) -> list[tuple[str, A
             title=f"{measure} against latency",
             across="latency of a search, p50 with a line to p90 (logarithmic)",
             up=measure,
-            unit=words.milliseconds,
+            unit=formatting.milliseconds,
         )
         shown.append(("Quality against latency. Up and to the left is better.", picture))
     return shown

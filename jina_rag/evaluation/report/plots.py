@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from jina_rag.evaluation.report.findings import FEW, GroupRow
+from jina_rag.evaluation.report.formatting import interval, number, signed
+from jina_rag.evaluation.report.formatting import tick as shortened
 from jina_rag.evaluation.report.labels import Label, Rectangle, apart, nearest, place
 from jina_rag.evaluation.report.svg import Drawing, clipped, colour, linear, logarithmic, text_width
-from jina_rag.evaluation.report.words import interval, number, signed
-from jina_rag.evaluation.report.words import tick as shortened
 
 _WIDTH = 430.0
 _FONT = 12.5

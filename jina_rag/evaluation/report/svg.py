@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from jina_rag.evaluation.report.words import plain
+from jina_rag.evaluation.report.formatting import plain
 
 COLOURS = 8
 """Classes ``s0`` to ``s7`` of the style sheet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from jina_rag.evaluation.report.findings import best, caution, fingerprints, quoted, verdicts
-from jina_rag.evaluation.report.words import (
+from jina_rag.evaluation.report.formatting import (
     count,
     interval,
     listed,

@@ -1,0 +1,104 @@
+"""Which documents are meant: by name, folder or glob, or by a filter."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jina_rag.catalog.manifest import DocumentRecord, Manifest
+from jina_rag.errors import InvalidInputError
+from jina_rag.stores import schema
+from jina_rag.stores.filters import matches as stored_matches
+from jina_rag.types import Range, Scalar, Where
+
+_AT_ONCE = 500
+"""Values that are looked for together."""
+_OF_PAGES = ("page", schema.HAS)
+"""Keys of a filter that say nothing of a document as a whole."""
+
+
+def chosen_by_name(records: Sequence[DocumentRecord], pattern: str) -> list[DocumentRecord]:
+    """Documents called by id, by file, by folder, or by a glob over ids.
+
+    Raises:
+        InvalidInputError: If the name is empty, which as a path would mean everything under the current folder.
+    """
+    if not pattern.strip():
+        raise InvalidInputError("The name of a document to remove is empty: give an id, a file, a folder or a glob.")
+    exact = [record for record in records if record.doc_id == pattern]
+    if exact:
+        return exact
+    path = Path(os.path.abspath(pattern))
+    placed = [record for record in records if record.path == path or path in record.path.parents]
+    return placed or [record for record in records if fnmatch.fnmatchcase(record.doc_id, pattern)]
+
+
+def chosen_by_filter(records: Sequence[DocumentRecord], where: Where) -> list[DocumentRecord]:
+    """Documents that match every key of a filter.
+
+    Raises:
+        InvalidInputError: If it asks for a page or for what is on it, or makes no sense.
+    """
+    for key in _OF_PAGES:
+        if key in where:
+            raise InvalidInputError(
+                f"Documents cannot be chosen by {key!r}, which is said of pages: filter by path, doc_id or metadata."
+            )
+    return [record for record in records if is_meant(record.doc_id, record.path, record.metadata, where)]
+
+
+def possible(manifest: Manifest, where: Where) -> list[DocumentRecord]:
+    """Documents among which all are that match a filter: not every one of a large index has to be looked at."""
+    for key, value in where.items():
+        texts = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
+        if key == "path" or not texts or len(texts) > _AT_ONCE or not all(isinstance(text, str) for text in texts):
+            continue
+        named = [str(text) for text in texts]
+        return manifest.documents_named(named) if key == "doc_id" else manifest.documents_that_mention(named)
+    return manifest.documents()
+
+
+def is_meant(doc_id: str, path: Path, metadata: Mapping[str, Any], where: Where) -> bool:
+    """Whether a document matches a filter over ``path``, ``doc_id`` and metadata.
+
+    ``page`` and ``has``, which are said of pages, are not looked at.
+    """
+    for key, value in where.items():
+        if key == "path":
+            if not matches(doc_id, path, path_globs(value)):
+                return False
+        elif key == "doc_id":
+            if not stored_matches({schema.DOC_ID: doc_id}, {schema.DOC_ID: value}):
+                return False
+        elif key not in _OF_PAGES:
+            name = f"{schema.META}.{key.removeprefix(f'{schema.META}.')}"
+            if not stored_matches({schema.META: metadata}, {name: value}):
+                return False
+    return True
+
+
+def path_globs(value: Scalar | Sequence[Scalar] | Range) -> list[str]:
+    """The value of a ``path`` filter as globs.
+
+    Raises:
+        InvalidInputError: If it is anything but a text or texts.
+    """
+    globs = [value] if isinstance(value, str) else value
+    if not isinstance(globs, Sequence) or not all(isinstance(glob, str) for glob in globs):
+        raise InvalidInputError(
+            f"The filter 'path' is {value!r}: give a glob such as 'reports/*.pdf', or a list of them."
+        )
+    return [str(glob) for glob in globs]
+
+
+def matches(doc_id: str, path: Path, globs: Sequence[str]) -> bool:
+    """Whether a document's id or its file is meant by one of the globs."""
+    return any(
+        glob in (doc_id, path.as_posix())  # names may hold what globs are made of
+        or fnmatch.fnmatchcase(doc_id, glob)
+        or fnmatch.fnmatchcase(path.as_posix(), glob)
+        for glob in globs
+    )

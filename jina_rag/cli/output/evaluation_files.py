@@ -1,0 +1,70 @@
+"""The files that ``jina-rag evaluate`` writes: report, table, rankings, judgements, results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jina_rag.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from jina_rag.evaluation.datasets import JudgedFolder
+    from jina_rag.evaluation.results import Compared, Evaluation
+
+
+def write_files(
+    found: Evaluation,
+    since: Sequence[Compared],
+    folder: JudgedFolder,
+    *,
+    report: Path | None,
+    markdown: Path | None,
+    run: Path | None,
+    trec: Path | None,
+    save: Path | None,
+    failures: int | None,
+) -> None:
+    """All files that were asked for; what is compared with an earlier run stands in those that are read by people."""
+    from jina_rag.evaluation import trec as trec_files
+    from jina_rag.evaluation.results import ranked_pages
+    from jina_rag.evaluation.runner import write_run, write_whole
+    from jina_rag.evaluation.serialization import save as save_results
+
+    rankings = {setting.name: ranked_pages(setting.per_query) for setting in found.settings}
+    if save is not None:
+        save_results(save, found)
+    if run is not None:
+        for path, name in _files(run, rankings):
+            write_run(path, rankings[name])
+    if trec is not None:
+        try:
+            trec.mkdir(exist_ok=True)
+        except OSError as exc:
+            raise InvalidInputError(f"The folder {trec} cannot be made: {exc.strerror or exc}.") from exc
+        for path, name in _files(trec / trec_files.RUN, rankings):
+            trec_files.write_trec_run(path, rankings[name], name=name)
+        trec_files.write_qrels(trec / trec_files.QRELS, folder.queries)
+        trec_files.write_qrels(trec / trec_files.GAINS, folder.queries, gains=True)
+    shown = replace(found, compared=(*found.compared, *since))
+    if markdown is not None:
+        from jina_rag.evaluation.report import markdown as as_markdown
+
+        write_whole(markdown, as_markdown(shown), what="table")
+    if report is not None:
+        from jina_rag.evaluation.report import write_html
+
+        write_html(shown, report, documents=folder.documents, failures=10 if failures is None else failures)
+
+
+def _files(path: Path, rankings: Mapping[str, object]) -> list[tuple[Path, str]]:
+    """A file for each setting: the one that was named, or with the setting's name in it where there are several."""
+    from jina_rag.evaluation.settings import file_names
+
+    if len(rankings) == 1:
+        return [(path, next(iter(rankings)))]
+    parts = file_names(list(rankings))
+    return [
+        (path.with_name(f"{path.stem}.{part}{path.suffix}"), name) for part, name in zip(parts, rankings, strict=True)
+    ]

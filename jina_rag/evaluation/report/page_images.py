@@ -1,0 +1,131 @@
+"""Pictures of pages for the report: taken from the index where it has them, rendered from the files where not."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jina_rag.config import IngestSettings
+from jina_rag.errors import DocumentError, IndexStateError, InvalidInputError
+from jina_rag.evaluation.datasets import PageKey
+from jina_rag.evaluation.results import Evaluation
+from jina_rag.explain.heatmap import decoded
+from jina_rag.parsing.office import as_pdf
+from jina_rag.parsing.sources import source_file
+from jina_rag.parsing.workers.pool import open_isolated
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_RENDERING = IngestSettings(dpi=100, ocr="never", regions=False)
+_TALL = 1.45
+"""Height of a picture over its width, at most; a page of A4 has 1.41."""
+_QUALITIES = (82, 72, 60, 48)
+_LEAST_SIDE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How large a picture may be: its width in pixels, and the bytes of its JPEG."""
+
+    width: int
+    bytes: int
+
+    def part(self, share: float) -> Bounds:
+        """Bounds for a picture of that share of the bytes, and of the pixels."""
+        return Bounds(max(1, round(self.width * math.sqrt(share))), max(1, round(self.bytes * share)))
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A page as a data URI with its size in pixels, or the reason why there is none."""
+
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+    reason: str = ""
+
+
+def pictures(
+    wanted: Mapping[PageKey, Bounds], evaluation: Evaluation, documents: Mapping[str, Path]
+) -> dict[PageKey, Picture]:
+    """A picture of each page.
+
+    Args:
+        wanted: Pages, and how large each may be.
+        evaluation: Its rankings say where the index keeps screenshots.
+        documents: Document → file, for pages that no setting has found. Each is opened once, in a worker process.
+    """
+    kept = {
+        page: image
+        for setting in evaluation.settings
+        for result in setting.per_query
+        for page, image in zip(result.ranking, result.images, strict=False)
+        if image is not None and page in wanted
+    }
+    found: dict[PageKey, Picture] = {}
+    for page, image in kept.items():
+        # A screenshot that is gone or damaged is no loss: the file has the page, too.
+        with contextlib.suppress(IndexStateError):
+            found[page] = _encoded(decoded(image), wanted[page])
+    missing: dict[str, list[int]] = {}
+    for doc, number in wanted:
+        if (doc, number) not in found:
+            missing.setdefault(doc, []).append(number)
+    for doc, numbers in missing.items():
+        for number, rendered in _rendered(documents.get(doc), numbers):
+            page = (doc, number)
+            found[page] = Picture(reason=rendered) if isinstance(rendered, str) else _encoded(rendered, wanted[page])
+    return found
+
+
+def _rendered(path: Path | None, numbers: list[int]) -> Iterator[tuple[int, Image | str]]:
+    """Pages of one document, each as pixels or as the reason why not."""
+    if path is None:
+        yield from ((number, "The document is not among the files.") for number in numbers)
+        return
+    left = list(numbers)
+    try:
+        with as_pdf(source_file(path), _RENDERING) as shown, open_isolated(shown, _RENDERING) as renderer:
+            while left:
+                number = left[0]
+                try:
+                    rendered: Image | str = renderer.render(number).screenshot.image
+                except DocumentError as error:
+                    rendered = str(error)
+                left.pop(0)
+                yield number, rendered
+    except (DocumentError, InvalidInputError) as error:
+        yield from ((number, str(error)) for number in left)
+
+
+def _encoded(image: Image, bounds: Bounds) -> Picture:
+    """A picture as JPEG within its bounds: by lower quality first, then by fewer pixels."""
+    from PIL import Image as images
+
+    image = image.convert("RGB")
+    image.thumbnail((bounds.width, round(_TALL * bounds.width)), images.Resampling.LANCZOS)
+    content = _jpeg(image, bounds.bytes)
+    while len(content) > bounds.bytes and min(image.size) > _LEAST_SIDE:
+        image = image.resize((image.width * 4 // 5, image.height * 4 // 5), images.Resampling.LANCZOS)
+        content = _jpeg(image, bounds.bytes)
+    uri = f"data:image/jpeg;base64,{base64.b64encode(content).decode('ascii')}"
+    return Picture(uri, image.width, image.height)
+
+
+def _jpeg(image: Image, most: int) -> bytes:
+    """The best of a few qualities that fits, or the lowest."""
+    content = b""
+    for quality in _QUALITIES:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
+        content = buffer.getvalue()
+        if len(content) <= most:
+            break
+    return content

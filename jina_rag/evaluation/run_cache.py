@@ -1,0 +1,205 @@
+"""What an index answers to judged questions, kept beside it: who is stopped goes on, and nothing is asked twice.
+
+``evaluation.jsonl`` in the folder of the index has a line for each question and way of asking. A line counts for the
+same model, documents, stages, depth and version of jina_rag only. Judgements are no part of it: they may change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from jina_rag._version import __version__
+from jina_rag.errors import InvalidInputError
+from jina_rag.evaluation.datasets import JudgedQuery, PageKey
+from jina_rag.evaluation.results import QueryResult
+from jina_rag.evaluation.settings import Setting, parse_stages
+from jina_rag.index.document_index import DocumentIndex
+from jina_rag.search.results import SearchResults
+
+FILE = "evaluation.jsonl"
+TOGETHER = 16
+"""Questions that are embedded in one batch, where their latency is of no interest."""
+WARM_UP = "What is this document about?"
+"""Asked first and not timed: it loads the model. None of the judged questions, which would find their pages warm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How questions are asked.
+
+    Attributes:
+        depth: Pages for each.
+        alone: One by one after one to warm up, so that each has its latency; else in batches.
+        again: Whether questions are asked that have their answers already.
+    """
+
+    depth: int
+    alone: bool = True
+    again: bool = False
+
+
+def ask_all(
+    index: DocumentIndex,
+    setting: Setting,
+    queries: Sequence[JudgedQuery],
+    asking: Asking,
+    *,
+    names: Mapping[Path, str],
+    on_query: Callable[[int, int], None] | None = None,
+) -> list[QueryResult]:
+    """The ranking for each question, in their order; `QueryResult.measures` and `unjudged` are still to be filled.
+
+    Args:
+        index: What is asked, opened with the setting's reranker.
+        setting: Gives the stages.
+        queries: Questions.
+        asking: How.
+        names: File → what judgements call its document; others are called by their file's stem.
+        on_query: Called with (done, all).
+
+    Raises:
+        InvalidInputError: If a question cannot be asked, or the answers cannot be kept.
+    """
+    kept = _Kept(index, setting, asking, names)
+    found = {} if asking.again else kept.read()
+    missing = list(dict.fromkeys(query.query for query in queries if query.query not in found))
+    stages = list(parse_stages(setting.stages))
+    done = sum(query.query in found for query in queries)
+    if on_query:
+        on_query(done, len(queries))
+    if missing and asking.alone:
+        index.search(WARM_UP, k=asking.depth, stages=stages)
+    step = 1 if asking.alone else TOGETHER
+    for start in range(0, len(missing), step):
+        some = missing[start : start + step]
+        clock = time.perf_counter()
+        # Alone as users ask, with regions and snippets; both give the same pages.
+        answers = index.search_many(some, k=asking.depth, stages=stages, details=asking.alone)
+        milliseconds = (time.perf_counter() - clock) * 1000 if asking.alone else 0.0
+        for text, hits in zip(some, answers, strict=True):
+            found[text] = _result(hits, names, milliseconds)
+        kept.add({text: found[text] for text in some})
+        if on_query:
+            on_query(min(done + start + len(some), len(queries)), len(queries))
+    return [replace(found[query.query], qid=query.qid) for query in queries]
+
+
+def named_pages(hits: SearchResults, names: Mapping[Path, str]) -> list[PageKey]:
+    """The pages of hits as judgements name them.
+
+    Files with the same bytes follow each other: the index has their pages once, and judgements may name either.
+    """
+    return [page for page, _, _ in _pages(hits, names)]
+
+
+def _pages(hits: SearchResults, names: Mapping[Path, str]) -> Iterator[tuple[PageKey, float, Path | None]]:
+    for hit in hits:
+        for doc_id, path in [(hit.doc_id, hit.path), *((copy.doc_id, copy.path) for copy in hit.copies)]:
+            yield (names.get(path.resolve(), PurePosixPath(doc_id).stem), hit.page), hit.score, hit.image_path
+
+
+def _result(hits: SearchResults, names: Mapping[Path, str], milliseconds: float) -> QueryResult:
+    pages = list(_pages(hits, names))
+    return QueryResult(
+        qid="",
+        ranking=tuple(page for page, _, _ in pages),
+        milliseconds=round(milliseconds, 3),
+        scores=tuple(round(float(score), 6) for _, score, _ in pages),
+        images=tuple(image for _, _, image in pages),
+        notes=hits.notes,
+    )
+
+
+class _Kept:
+    """The file beside the index, as far as it is about one way of asking."""
+
+    def __init__(self, index: DocumentIndex, setting: Setting, asking: Asking, names: Mapping[Path, str]) -> None:
+        self._folder = index.location
+        self._alone = asking.alone
+        self._key = _key(index, setting, asking, names)
+
+    def read(self) -> dict[str, QueryResult]:
+        """Question → its answer, for those that were asked in this way before."""
+        try:
+            text = (self._folder / FILE).read_text("utf-8", errors="replace")
+        except FileNotFoundError:
+            return {}
+        except OSError as exc:
+            raise _trouble(self._folder / FILE, "read", exc) from exc
+        found = {}
+        for line in text.split("\n"):
+            # A line that a killed process left half written is asked again.
+            with suppress(ValueError, KeyError, TypeError):
+                entry = json.loads(line)
+                if entry["key"] == self._key and (entry["alone"] or not self._alone):
+                    found[entry["query"]] = self._from_json(entry)
+        return found
+
+    def add(self, answers: Mapping[str, QueryResult]) -> None:
+        """Keep answers at once: the process may be killed at any time."""
+        lines = [json.dumps(self._to_json(query, result)) + "\n" for query, result in answers.items()]
+        try:
+            with (self._folder / FILE).open("ab+") as file:
+                if file.tell():
+                    file.seek(-1, 2)
+                    if file.read(1) != b"\n":
+                        lines.insert(0, "\n")
+                file.write("".join(lines).encode("ascii"))
+        except OSError as exc:
+            raise _trouble(self._folder / FILE, "written", exc) from exc
+
+    def _to_json(self, query: str, result: QueryResult) -> dict[str, Any]:
+        return {
+            "key": self._key,
+            "alone": self._alone,
+            "query": query,
+            "ranking": result.ranking,
+            "milliseconds": result.milliseconds,
+            "scores": result.scores,
+            "images": [self._relative(image) for image in result.images],
+            "notes": result.notes,
+        }
+
+    def _relative(self, image: Path | None) -> str | None:
+        if image is None:
+            return None
+        return str(image.relative_to(self._folder) if image.is_relative_to(self._folder) else image)
+
+    def _from_json(self, entry: Mapping[str, Any]) -> QueryResult:
+        return QueryResult(
+            qid="",
+            ranking=tuple((str(doc), int(page)) for doc, page in entry["ranking"]),
+            milliseconds=float(entry["milliseconds"]) if self._alone else 0.0,
+            scores=tuple(map(float, entry["scores"])),
+            images=tuple(None if name is None else self._folder / name for name in entry["images"]),
+            notes=tuple(map(str, entry["notes"])),
+        )
+
+
+def _key(index: DocumentIndex, setting: Setting, asking: Asking, names: Mapping[Path, str]) -> str:
+    """Changes with all that an answer depends on, but for the question."""
+    stats = index.stats()
+    parts = {
+        "version": __version__,
+        "fingerprint": stats.fingerprint,
+        "storage": stats.storage,
+        "stages": [str(stage) for stage in parse_stages(setting.stages)],
+        "reranker": setting.to_json().get("reranker", ""),
+        "depth": asking.depth,
+        "documents": sorted(
+            (names.get(record.path.resolve(), ""), record.doc_id, record.sha256, record.pages, record.regions)
+            for record in index.documents()
+        ),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _trouble(path: Path, what: str, exc: OSError) -> InvalidInputError:
+    return InvalidInputError(f"The answers of an evaluation cannot be {what} at {path}: {exc.strerror or exc}.")

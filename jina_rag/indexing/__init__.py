@@ -1,0 +1,1 @@
+"""From pages to points: planning a run, embedding, building points, writing them."""

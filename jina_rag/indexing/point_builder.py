@@ -1,0 +1,282 @@
+"""From an embedded page to what is stored of it: its point, those of its charts, tables and figures, their pictures.
+
+A region is a point of its own beside its page, so that it can be a candidate by itself. Its vectors are those of the
+page's words that stand in it or in its caption, for a model that reads words and knows where they are; a model that
+looks at pixels sees the region's picture.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from jina_rag import sparse
+from jina_rag.catalog.locations import location_payload
+from jina_rag.catalog.manifest import DocumentRecord, Part
+from jina_rag.compression import cut_rows, pool_tokens
+from jina_rag.compression.pooling import Assignment
+from jina_rag.config import Storage
+from jina_rag.indexing.page_payload import describe, describe_text
+from jina_rag.protocols import Embedder, Input
+from jina_rag.reference_queries import ReferenceQueries
+from jina_rag.scoring import normalise
+from jina_rag.stores import schema
+from jina_rag.stores.images import ImageFiles
+from jina_rag.types import Box, Float32, Page, Point, Region, TokenGrid
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What an embedder made of one page or region: dense (dim,), rows (tokens, multi_dim), the boxes of the rows."""
+
+    dense: Float32
+    rows: Float32
+    grid: TokenGrid | None = None
+
+
+_LEADING = 4
+"""How many rows of a region become one where its page has all of them."""
+
+Made: TypeAlias = tuple[Point, Part]
+
+
+class PointMaker:
+    """Makes the points of pages and writes their pictures."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        images: ImageFiles,
+        *,
+        dim: int,
+        quality: int,
+        storage: Storage | None = None,
+        regions: bool = True,
+    ) -> None:
+        """Make a maker.
+
+        Args:
+            embedder: Made the vectors; asked again for regions whose vectors the page does not hold.
+            images: Where pictures go.
+            dim: Length of the dense vectors that the index keeps.
+            quality: JPEG quality of the pictures.
+            storage: How vectors are kept; as they are if None.
+            regions: Whether regions become points of their own.
+        """
+        self._embedder = embedder
+        self._images = images
+        self._truncate_dim = dim if dim != embedder.dim else None
+        self._quality = quality
+        self._storage = storage or Storage()
+        self._regions = regions
+        self._background: ReferenceQueries | None = None
+        self.notes: dict[str, str] = {}
+        """Id of a page's point → what was done to its vectors that its owner should know."""
+
+    def encode(self, inputs: Sequence[Input]) -> list[Encoded]:
+        """Embed documents with the index's dimensions."""
+        if not inputs:
+            return []
+        result = self._embedder.encode_document(inputs, truncate_dim=self._truncate_dim)
+        assert result.single is not None
+        assert result.multi is not None
+        grids = result.grids or [None] * len(inputs)
+        return [Encoded(*parts) for parts in zip(result.single, result.multi, grids, strict=True)]
+
+    def input_of(self, page: Page) -> Page | str:
+        """The page; for an embedder that reads words, a page without any is known by its file name."""
+        if page.words or self._embedder.reads == "pixels":
+            return page
+        return " ".join(re.findall(r"[^\W_]+", PurePosixPath(page.doc_id).stem))
+
+    def is_by_name(self, page: Page) -> bool:
+        """Whether the file's name stands for the page."""
+        return not isinstance(self.input_of(page), Page)
+
+    def make(
+        self, documents: Sequence[DocumentRecord], pages: Sequence[tuple[Page, Encoded]], near: Mapping[str, str]
+    ) -> list[Made]:
+        """The points of some pages of one content, each page after its regions: where it is, they are, too.
+
+        Args:
+            documents: Where the content lies; the first gives the hash.
+            pages: What was embedded.
+            near: Id of a page's point → id of the earlier page that it repeats.
+        """
+        sha256 = documents[0].sha256
+        where = location_payload(documents)
+        made: list[Made] = []
+        regions = self._region_vectors(pages) if self._regions else [[] for _ in pages]
+        for (page, encoded), vectors in zip(pages, regions, strict=True):
+            page_id = schema.point_id(sha256, page.number)
+            rows, assignment = self._kept(encoded.rows, page_id)
+            crops = [self._images.put(crop(page, region.box), self._quality) for region in page.regions]
+            common = {
+                **where,
+                schema.PAGE: page.number,
+                schema.PAGE_COUNT: page.count,
+                schema.REVISION: sha256,
+                schema.HAS: sorted({region.kind for region in page.regions}),
+            }
+            bias = self._bias(rows)
+            shown = zip(page.regions, crops, strict=True)
+            for number, ((region, image), vector) in enumerate(zip(shown, vectors, strict=False)):
+                made.append(self._region(common | {schema.BIAS: bias}, page, number, region, image, vector))
+            image = self._images.put(page.screenshot.image, self._quality)
+            # File names are often the only words a photo has, and people search for them.
+            words = f"{page.text}\n{PurePosixPath(page.doc_id).stem}"
+            payload: dict[str, Any] = {
+                schema.KIND: "page",
+                schema.PAGE_ID: page_id,
+                schema.IMAGE: image,
+                schema.BIAS: bias,
+                **common,
+                **describe(page, rows, encoded.grid, crops, assignment, signs=self._storage.sign_codes),
+            }
+            if page_id in near:
+                payload[schema.NEAR] = near[page_id]
+            point = Point(page_id, encoded.dense, _filled(rows), sparse.document_vector(words), payload)
+            made.append((point, Part(page_id, page.number, "page", image)))
+        return made
+
+    def make_text(self, document: DocumentRecord, text: str, encoded: Encoded) -> Made:
+        """The point of a text that is no page: without a picture, and without places."""
+        page_id = schema.point_id(document.sha256, 1)
+        rows, assignment = self._kept(encoded.rows, page_id)
+        payload = {
+            schema.KIND: "page",
+            schema.PAGE_ID: page_id,
+            schema.PAGE: 1,
+            schema.PAGE_COUNT: 1,
+            schema.REVISION: document.sha256,
+            schema.HAS: [],
+            schema.BIAS: self._bias(rows),
+            **location_payload([document]),
+            **describe_text(text, rows, assignment, signs=self._storage.sign_codes),
+        }
+        point = Point(page_id, encoded.dense, _filled(rows), sparse.document_vector(text), payload)
+        return point, Part(page_id, 1, "page", None)
+
+    def _kept(self, rows: Float32, page_id: str) -> tuple[Float32, Assignment | None]:
+        """The rows as the index keeps them, and which of them each row went into; None where all are kept.
+
+        A store takes so many numbers of a page and not one more: a page that has more is pooled, and that is noted.
+        """
+        if not len(rows):
+            return rows, None
+        rows = cut_rows(rows, self._storage.multi_dim or rows.shape[1])
+        most = (schema.MULTI_LIMIT - 1) // rows.shape[1]
+        pooled, assignment = pool_tokens(rows, self._storage.pool_factor, most=most)
+        if len(rows) / self._storage.pool_factor > most:
+            self.notes[page_id] = (
+                f"The page has {len(rows):,} vectors, more than a store takes of one page; they were pooled into "
+                f"{len(pooled):,}."
+            )
+        return pooled, assignment if len(pooled) < len(rows) else None
+
+    def _kept_of_region(self, rows: Float32, point_id: str) -> Float32:
+        """As `_kept`; rows that the page has, too, only lead to it, which a quarter of them does as well."""
+        kept, _ = self._kept(rows, point_id)
+        return kept if self._embedder.reads == "pixels" else pool_tokens(kept, _LEADING)[0]
+
+    def _region(
+        self, common: Mapping[str, Any], page: Page, number: int, region: Region, image: str, vector: Encoded | None
+    ) -> Made:
+        sha256 = str(common[schema.REVISION])
+        point_id = schema.point_id(sha256, page.number, f"region{number}")
+        words = " ".join([region.caption, *(word.text for word in page.words if _inside(word.box, region.box))])
+        point = Point(
+            point_id,
+            None if vector is None else vector.dense,
+            None if vector is None else _filled(self._kept_of_region(vector.rows, point_id)),
+            sparse.document_vector(words),
+            {
+                **common,
+                schema.KIND: region.kind,
+                schema.PAGE_ID: schema.point_id(sha256, page.number),
+                schema.BOX: [round(side, 5) for side in region.box],
+                schema.CAPTION: region.caption,
+                schema.IMAGE: image,
+            },
+        )
+        return point, Part(point_id, page.number, region.kind, image)
+
+    def _region_vectors(self, pages: Sequence[tuple[Page, Encoded]]) -> list[list[Encoded | None]]:
+        """The vectors of every region of every page; None for one without any."""
+        found: list[list[Encoded | None]] = [[None] * len(page.regions) for page, _ in pages]
+        inputs: list[Input] = []
+        places: list[tuple[int, int]] = []
+        for i, (page, encoded) in enumerate(pages):
+            for j, region in enumerate(page.regions):
+                if self._embedder.reads == "pixels":
+                    inputs.append(crop(page, region.box))
+                elif encoded.grid is not None and len(encoded.dense) == encoded.rows.shape[1]:
+                    found[i][j] = _slice(page, region, encoded)
+                    continue
+                else:
+                    words = [word.text for word in page.words if _inside(word.box, region.box)]
+                    text = " ".join([region.caption, *words]).strip()
+                    if not text:
+                        continue
+                    inputs.append({"text": text})  # said outright: words may look like the address of an image
+                places.append((i, j))
+        for (i, j), vector in zip(places, self.encode(inputs), strict=True):
+            found[i][j] = vector
+        return found
+
+    def _bias(self, rows: Float32) -> float:
+        if not self._embedder.hubness:
+            return 0.0
+        if self._background is None:
+            self._background = ReferenceQueries(self._embedder)
+        return self._background.bias(rows)
+
+
+def crop(page: Page, box: Box) -> Image:
+    """The part of the screenshot in a box, at least one pixel."""
+    width, height = page.screenshot.image.size
+    x0, y0, x1, y1 = box
+    left, top = min(int(x0 * width), width - 1), min(int(y0 * height), height - 1)
+    right, bottom = max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))
+    return page.screenshot.image.crop((left, top, right, bottom))
+
+
+def _slice(page: Page, region: Region, encoded: Encoded) -> Encoded | None:
+    """The rows of a page that stand for the words of a region and of its caption."""
+    assert encoded.grid is not None
+    boxes = encoded.grid.boxes
+    inside = np.zeros(len(boxes), dtype=bool)
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    for x0, y0, x1, y1 in [region.box, *_caption_boxes(page, region)]:
+        inside |= (middles >= (x0, y0)).all(axis=1) & (middles <= (x1, y1)).all(axis=1)
+    rows = encoded.rows[inside]
+    return Encoded(normalise(rows.mean(axis=0)), rows) if len(rows) else None
+
+
+def _caption_boxes(page: Page, region: Region) -> list[Box]:
+    """Where the words of a region's caption stand on the page."""
+    wanted = region.caption.split()
+    texts = [word.text for word in page.words]
+    if not wanted:
+        return []
+    for start in range(len(texts) - len(wanted) + 1):
+        if texts[start] == wanted[0] and texts[start : start + len(wanted)] == wanted:
+            return [word.box for word in page.words[start : start + len(wanted)]]
+    return []
+
+
+def _inside(box: Box, region: Box) -> bool:
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return region[0] <= x <= region[2] and region[1] <= y <= region[3]
+
+
+def _filled(rows: Float32) -> Float32 | None:
+    return rows if len(rows) else None

@@ -1,0 +1,312 @@
+"""jina-colbert-v2: texts to one vector per token, for late interaction.
+
+Jha et al., "Jina-ColBERT-v2: A General-Purpose Multilingual Late Interaction Retriever" (2024), and its model card.
+Queries and documents carry a marker, queries are filled up with mask tokens that take part in attention, documents
+leave out the rows of punctuation. PyLate's rules are the default; ColBERT's own can be chosen.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import string
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from jina_rag.errors import InvalidInputError
+from jina_rag.inputs import listed, text_of
+from jina_rag.models.jina.text_tokens import TextTokenizer
+from jina_rag.models.jina.xlm_rotary import RotaryEncoder
+from jina_rag.models.runtime.batching import BatchRunner
+from jina_rag.models.runtime.checkpoints import Checkpoint, FromCheckpoint
+from jina_rag.models.runtime.devices import Placement, own_precision
+from jina_rag.models.runtime.output_checks import check_vectors
+from jina_rag.models.runtime.weights import WeightFiles, fill
+from jina_rag.protocols import Input
+from jina_rag.scoring import normalise
+from jina_rag.types import Embeddings, Float32, TokenGrid
+
+_log = logging.getLogger("jina_rag")
+
+MAX_LENGTH = 8192
+QUERY_LENGTH = 32
+Skiplist: TypeAlias = Literal["pylate", "stanford", "none"]
+_MATRYOSHKA = (128, 96, 64)
+_IGNORED = (r"roberta\.pooler\..*", r"roberta\.embeddings\.position_ids", r"lm_head\..*")
+
+
+@dataclass(frozen=True, slots=True)
+class ColbertOptions:
+    """The rules on which implementations differ.
+
+    Attributes:
+        skiplist: Whose rule says which rows of a document are punctuation. ``"pylate"``: the bare piece of each
+            of the 32 ASCII symbols (and the unknown piece, for symbols that have none); ``"stanford"``: the first
+            piece of each symbol as a word of its own, as in ColBERT and fastembed; ``"none"``: keep all rows.
+        query_length: Tokens of a query, markers and expansion included; longer ones are cut.
+        attend_to_expansion: Whether the mask tokens that fill a query up are attended to, as published.
+    """
+
+    skiplist: Skiplist = "pylate"
+    query_length: int = QUERY_LENGTH
+    attend_to_expansion: bool = True
+
+    def __post_init__(self) -> None:
+        if self.skiplist not in ("pylate", "stanford", "none"):
+            raise InvalidInputError(f"skiplist is 'pylate', 'stanford' or 'none'; got {self.skiplist!r}.")
+        if not 4 <= self.query_length <= MAX_LENGTH:
+            raise InvalidInputError(f"query_length is {self.query_length}; it must be between 4 and {MAX_LENGTH:,}.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """One input: ids, which of them are attended to, which rows are kept, and the texts of all ids or no texts."""
+
+    ids: npt.NDArray[np.int64]
+    attended: npt.NDArray[np.bool_]
+    kept: npt.NDArray[np.bool_]
+    texts: tuple[str, ...]
+
+    @property
+    def kept_texts(self) -> tuple[str, ...]:
+        """The texts of the rows that are kept."""
+        return tuple(itertools.compress(self.texts, self.kept))
+
+
+class ColbertV2(FromCheckpoint):
+    """Implements `jina_rag.protocols.Embedder` for texts and the words of pages. Safe to share between threads.
+
+    The model has no dense vector. The one given here is the mean of the rows, normalised: good enough to pick
+    candidates with, an extension without published scores.
+    """
+
+    reads: Literal["words", "pixels"] = "words"
+    hubness: float = 0.0
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        placement: Placement,
+        *,
+        truncate_dim: int | None = None,
+        max_length: int | None = None,
+        options: ColbertOptions | None = None,
+        allow_unexpected: bool = False,
+    ) -> None:
+        """Load the weights.
+
+        Args:
+            checkpoint: The folder.
+            placement: Device and dtype.
+            truncate_dim: Length of the rows. Cutting the 128 of jina-colbert-v2 to 96 or 64 equals cutting its
+                projection; that the checkpoints -96 and -64 are such cuts was not verified: load those for their
+                published scores.
+            max_length: Tokens of a document; None for 8,192.
+            options: See `ColbertOptions`.
+            allow_unexpected: Whether keys that nothing uses are let pass.
+
+        Raises:
+            CheckpointError: If the weights do not fit.
+            InvalidInputError: If an argument makes no sense.
+        """
+        self._checkpoint, self.placement = checkpoint, placement
+        self._options = options or ColbertOptions()
+        self._max_length = _checked_length(max_length)
+        self._tokenizer = TextTokenizer(checkpoint.folder, fallback="XLMRobertaTokenizer")
+        with WeightFiles(checkpoint.weights) as files:
+            out = files.shape("linear.weight")[0] if "linear.weight" in files else 128
+            self._full_dim = int(out)
+            self._module = nn.Module()
+            self._module.add_module("roberta", RotaryEncoder.empty(checkpoint.config))
+            with torch.device("meta"):
+                self._module.add_module("linear", nn.Linear(int(checkpoint.config["hidden_size"]), out, bias=False))
+            fill(
+                self._module,
+                files,
+                rename=lambda key: key,
+                ignore=_IGNORED,
+                allow_unexpected=allow_unexpected,
+                dtype=placement.dtype,
+                device=placement.device,
+            )
+        self._module.to(placement.device).eval()
+        self._truncate_dim = self._checked_dim(truncate_dim)
+        special = self._tokenizer.special
+        self._bos, self._eos, self._mask = special("<s>"), special("</s>"), special("<mask>")
+        self._markers = {side: special(f"[{side}Marker]") for side in ("Query", "Document")}
+        self._skipped = np.array(sorted(self._skiplist()), dtype=np.int64)
+        self._lock = threading.Lock()
+        self._runner: BatchRunner[list[_Tokens], Float32] = BatchRunner(
+            placement.device, placement.batch_tokens, name=checkpoint.name
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, commit, hash of the weights, rules."""
+        rules = self._options
+        expanded = "" if rules.attend_to_expansion else "-no-attend"
+        return self._checkpoint.fingerprint(f"{rules.skiplist}-q{rules.query_length}{expanded}-d{self.multi_dim}")
+
+    @property
+    def multi_dim(self) -> int:
+        """Length of the rows."""
+        return self._truncate_dim or self._full_dim
+
+    @property
+    def multi_matryoshka_dims(self) -> tuple[int, ...]:
+        """Lengths that rows can be cut to: those that the model was trained with (model card)."""
+        return tuple(dim for dim in _MATRYOSHKA if dim <= self.multi_dim)
+
+    @property
+    def dim(self) -> int:
+        """Length of the dense vector: that of the rows."""
+        return self.multi_dim
+
+    def encode_query(
+        self,
+        queries: Sequence[Input],
+        *,
+        single: bool = True,
+        multi: bool = True,
+        truncate_dim: int | None = None,
+        max_length: int | None = None,
+        max_pixels: int | None = None,
+        batch_tokens: int | None = None,
+    ) -> Embeddings:
+        """Embed questions: always `query_length` rows each, the mask tokens' among them.
+
+        Args:
+            queries: Texts.
+            single: Whether to give the mean of the rows.
+            multi: Whether to give the rows, shape (query_length, multi_dim).
+            truncate_dim: Length of the rows in this call.
+            max_length: In place of the `query_length` of the options.
+            max_pixels: Without effect.
+            batch_tokens: Tokens that go through the model at once.
+
+        Raises:
+            InvalidInputError: If an input is no text.
+        """
+        length = self._options.query_length if max_length is None else max_length
+        if length < 4:
+            raise InvalidInputError(f"max_length is {length}; a query needs at least 4 tokens.")
+        texts = [text_of(item, self.name) for item in listed(queries, "questions")]
+        found = self._ids(texts, multi)
+        asked = [self._query(ids, pieces, length) for ids, pieces in found]
+        truncated = [len(ids) + 3 > length for ids, _ in found]
+        return self._encode(asked, truncated, single, multi, truncate_dim, batch_tokens)
+
+    def encode_document(
+        self,
+        documents: Sequence[Input],
+        *,
+        single: bool = True,
+        multi: bool = True,
+        truncate_dim: int | None = None,
+        max_length: int | None = None,
+        max_pixels: int | None = None,
+        batch_tokens: int | None = None,
+    ) -> Embeddings:
+        """Embed texts and the words of pages: a row for each token that is no punctuation; see `encode_query`."""
+        limit = self._max_length if max_length is None else _checked_length(max_length)
+        texts = [text_of(item, self.name) for item in listed(documents, "documents")]
+        found = self._ids(texts, multi)
+        truncated = [len(ids) + 3 > limit for ids, _ in found]
+        if cut := sum(truncated):
+            _log.warning("%d of %d documents were cut after %d tokens (max_length).", cut, len(found), limit)
+        read = [self._document(ids, pieces, limit) for ids, pieces in found]
+        return self._encode(read, truncated, single, multi, truncate_dim, batch_tokens)
+
+    def _ids(self, texts: Sequence[str], named: bool) -> list[tuple[list[int], tuple[str, ...]]]:
+        """The ids of each text and, where they are asked for, what these stand for."""
+        bare = [text.strip() for text in texts]
+        ids = self._tokenizer.encode_many(bare)
+        pieces = self._tokenizer.pieces_many(bare) if named else [("",) * len(item) for item in ids]
+        return list(zip(ids, pieces, strict=True))
+
+    def _query(self, ids: list[int], pieces: tuple[str, ...], length: int) -> _Tokens:
+        """Marker behind <s>, cut so that </s> stays, filled up with mask tokens."""
+        text = [self._bos, self._markers["Query"], *ids[: length - 3], self._eos]
+        every = np.array(text + [self._mask] * (length - len(text)), dtype=np.int64)
+        attended = np.ones(length, dtype=bool)
+        if not self._options.attend_to_expansion:
+            attended[len(text) :] = False
+        texts = ("", "", *pieces[: length - 3], *[""] * (length + 1 - len(text)))
+        return _Tokens(every, attended, np.ones(length, dtype=bool), texts)
+
+    def _document(self, ids: list[int], pieces: tuple[str, ...], limit: int) -> _Tokens:
+        text = np.array([self._bos, self._markers["Document"], *ids[: limit - 3], self._eos], dtype=np.int64)
+        texts = ("", "", *pieces[: limit - 3], "")
+        return _Tokens(text, np.ones(len(text), dtype=bool), ~np.isin(text, self._skipped), texts)
+
+    def _encode(
+        self,
+        tokens: list[_Tokens],
+        truncated: list[bool],
+        single: bool,
+        multi: bool,
+        truncate_dim: int | None,
+        batch_tokens: int | None,
+    ) -> Embeddings:
+        dim = self._checked_dim(truncate_dim) or self._truncate_dim
+        rows = self._runner.run(
+            [len(item.ids) for item in tokens],
+            lambda indices: [tokens[i] for i in indices],
+            lambda batch: self._forward(batch, dim),
+            batch_tokens=batch_tokens,
+        )
+        check_vectors(rows, self.name, self.placement)
+        grids: list[TokenGrid | None] = [None] * len(rows)
+        means = [row.mean(axis=0) for row in rows]
+        return Embeddings(
+            single=normalise(np.reshape(means, (len(rows), dim or self._full_dim))) if single else None,
+            multi=rows if multi else None,
+            grids=grids if multi else None,
+            tokens=[item.kept_texts for item in tokens] if multi else None,
+            truncated=truncated,
+        )
+
+    def _forward(self, batch: list[_Tokens], dim: int | None) -> list[Float32]:
+        longest = max(len(item.ids) for item in batch)
+        ids = np.zeros((len(batch), longest), dtype=np.int64)
+        attended = np.zeros((len(batch), longest), dtype=bool)
+        for row, item in enumerate(batch):
+            ids[row, : len(item.ids)] = item.ids
+            attended[row, : len(item.ids)] = item.attended
+        device = self.placement.device
+        mask = None if attended.all() else torch.from_numpy(attended).to(device)
+        module: Any = self._module
+        with self._lock, torch.inference_mode(), own_precision(device):
+            hidden = module.roberta(torch.from_numpy(ids).to(device), mask)
+            rows = module.linear(hidden)[..., :dim].float()
+            vectors = nn.functional.normalize(rows, dim=-1).cpu().numpy()
+        return [vectors[i, : len(item.ids)][item.kept] for i, item in enumerate(batch)]
+
+    def _skiplist(self) -> set[int]:
+        if self._options.skiplist == "none":
+            return set()
+        if self._options.skiplist == "stanford":
+            return {self._tokenizer.encode(symbol)[0] for symbol in string.punctuation}
+        unknown = self._tokenizer.special("<unk>")
+        found = (self._tokenizer.piece(symbol) for symbol in string.punctuation)
+        return {unknown if piece is None else piece for piece in found}
+
+    def _checked_dim(self, dim: int | None) -> int | None:
+        if dim is not None and not 1 <= dim <= self._full_dim:
+            raise InvalidInputError(f"truncate_dim is {dim}; the rows of {self.name} have {self._full_dim} dimensions.")
+        return dim
+
+
+def _checked_length(max_length: int | None) -> int:
+    if max_length is None:
+        return MAX_LENGTH
+    if not 4 <= max_length <= MAX_LENGTH:
+        raise InvalidInputError(f"max_length is {max_length}; it must be between 4 and {MAX_LENGTH:,} tokens.")
+    return max_length

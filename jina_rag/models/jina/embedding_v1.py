@@ -1,0 +1,232 @@
+"""Jina Embeddings v1 (jina-embedding-s-en-v1, -b-, -l-): English texts to one dense vector.
+
+Günther et al., "Jina Embeddings: A Novel Set of High-Performance Sentence Embedding Models" (2023). A T5 encoder,
+the mean of its last hidden states, 512 tokens; no prefix. The published vectors are not normalised and cosine is
+meant: here they are, unless `raw` asks otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from jina_rag.errors import CheckpointError, InvalidInputError
+from jina_rag.inputs import listed, text_of
+from jina_rag.models.jina.text_tokens import TextTokenizer
+from jina_rag.models.runtime.batching import BatchRunner
+from jina_rag.models.runtime.checkpoints import Checkpoint, FromCheckpoint
+from jina_rag.models.runtime.devices import Placement, own_precision
+from jina_rag.models.runtime.output_checks import check_vectors
+from jina_rag.models.runtime.weights import WeightFiles, fill
+from jina_rag.protocols import Input
+from jina_rag.scoring import normalise
+from jina_rag.types import Embeddings, Float32
+
+_log = logging.getLogger("jina_rag")
+
+MAX_LENGTH = 512
+_IGNORED = (r"encoder\.embed_tokens\.weight", r"decoder\..*", r"lm_head\..*")
+Ids = npt.NDArray[np.int64]
+
+
+class EmbeddingV1(FromCheckpoint):
+    """Implements `jina_rag.protocols.Embedder` for texts and the words of pages. Safe to share between threads.
+
+    The model has one vector per text; as a multi-vector it is that one row, so that MaxSim is the cosine.
+    """
+
+    reads: Literal["words", "pixels"] = "words"
+    hubness: float = 0.0
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        placement: Placement,
+        *,
+        max_length: int | None = None,
+        allow_unexpected: bool = False,
+    ) -> None:
+        """Load the weights.
+
+        Args:
+            checkpoint: The folder, in the layout of sentence-transformers.
+            placement: Device and dtype; float16 is refused, T5 overflows in it.
+            max_length: Tokens of a text; None for what the checkpoint says, else 512.
+            allow_unexpected: Whether keys that nothing uses are let pass.
+
+        Raises:
+            CheckpointError: If the weights do not fit, or it pools otherwise than by the mean.
+            InvalidInputError: If an argument makes no sense.
+        """
+        if placement.dtype == torch.float16:
+            raise InvalidInputError("T5 overflows in float16: load it with dtype='bfloat16' or 'float32'.")
+        pooling = checkpoint.json("1_Pooling/config.json", required=False)
+        if not pooling.get("pooling_mode_mean_tokens", True):
+            raise CheckpointError(f"{checkpoint.folder} does not pool by the mean: it is no Jina Embeddings v1.")
+        self._checkpoint, self.placement = checkpoint, placement
+        stated = checkpoint.json("sentence_bert_config.json", required=False).get("max_seq_length")
+        self._max_length = _checked_length(max_length) or int(stated or MAX_LENGTH)
+        self._tokenizer = TextTokenizer(checkpoint.folder, fallback="T5Tokenizer")
+        self._eos = self._tokenizer.special("</s>")
+        self._module = _empty_encoder(checkpoint)
+        with WeightFiles(checkpoint.weights) as files:
+            fill(
+                self._module,
+                files,
+                rename=lambda key: key,
+                ignore=_IGNORED,
+                allow_unexpected=allow_unexpected,
+                dtype=placement.dtype,
+                device=placement.device,
+            )
+        self._module.encoder.embed_tokens = self._module.shared
+        self._module.to(placement.device).eval()
+        self._lock = threading.Lock()
+        self._runner: BatchRunner[list[Ids], Float32] = BatchRunner(
+            placement.device, placement.batch_tokens, name=checkpoint.name
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, commit, hash of the weights."""
+        return self._checkpoint.fingerprint()
+
+    @property
+    def dim(self) -> int:
+        """Length of the vector: 512 (s), 768 (b), 1024 (l)."""
+        return int(self._checkpoint.config["d_model"])
+
+    @property
+    def multi_dim(self) -> int:
+        """As `dim`."""
+        return self.dim
+
+    def encode_query(
+        self,
+        queries: Sequence[Input],
+        *,
+        single: bool = True,
+        multi: bool = True,
+        truncate_dim: int | None = None,
+        max_length: int | None = None,
+        max_pixels: int | None = None,
+        batch_tokens: int | None = None,
+        raw: bool = False,
+    ) -> Embeddings:
+        """Embed texts; both sides are encoded alike.
+
+        Args:
+            queries: Texts, or pages for their words.
+            single: Whether to give the vectors, shape (n, dim).
+            multi: Whether to give each as an array of one row.
+            truncate_dim: Leave it out: these vectors are not made to be cut.
+            max_length: Tokens of a text, end token included.
+            max_pixels: Without effect.
+            batch_tokens: Tokens that go through the model at once.
+            raw: Give the vectors as published, not normalised.
+
+        Raises:
+            InvalidInputError: If an input is no text.
+        """
+        self.check_truncate_dim(truncate_dim)
+        limit = _checked_length(max_length) or self._max_length
+        texts = [text_of(item, self.name).strip() for item in listed(queries, "texts")]
+        found = self._tokenizer.encode_many(texts)
+        cut = sum(len(ids) + 1 > limit for ids in found)
+        if cut:
+            _log.warning("%d of %d texts were cut after %d tokens (max_length).", cut, len(found), limit)
+        tokens = [np.array([*ids[: limit - 1], self._eos], dtype=np.int64) for ids in found]
+        vectors = self._runner.run(
+            [len(ids) for ids in tokens],
+            lambda indices: [tokens[i] for i in indices],
+            self._forward,
+            batch_tokens=batch_tokens,
+        )
+        check_vectors(vectors, self.name, self.placement)
+        every = np.reshape(np.array(vectors, dtype=np.float32), (len(vectors), self.dim))
+        every = every if raw else normalise(every)
+        return Embeddings(
+            single=every if single else None,
+            multi=[row[None] for row in every] if multi else None,
+            grids=[None] * len(every) if multi else None,
+        )
+
+    def encode_document(
+        self,
+        documents: Sequence[Input],
+        *,
+        single: bool = True,
+        multi: bool = True,
+        truncate_dim: int | None = None,
+        max_length: int | None = None,
+        max_pixels: int | None = None,
+        batch_tokens: int | None = None,
+        raw: bool = False,
+    ) -> Embeddings:
+        """See `encode_query`."""
+        return self.encode_query(
+            documents,
+            single=single,
+            multi=multi,
+            truncate_dim=truncate_dim,
+            max_length=max_length,
+            max_pixels=max_pixels,
+            batch_tokens=batch_tokens,
+            raw=raw,
+        )
+
+    def check_truncate_dim(self, truncate_dim: int | None) -> None:
+        """Refuse to cut vectors that were not trained to be cut.
+
+        Raises:
+            InvalidInputError: If `truncate_dim` is neither None nor `dim`.
+        """
+        if truncate_dim not in (None, self.dim):
+            raise InvalidInputError(
+                f"The vectors of {self.name} have {self.dim} dimensions and are not made to be cut: leave truncate_dim "
+                f"out, got {truncate_dim}."
+            )
+
+    def _forward(self, batch: list[Ids]) -> list[Float32]:
+        longest = max(len(ids) for ids in batch)
+        padded = np.zeros((len(batch), longest), dtype=np.int64)
+        mask = np.zeros((len(batch), longest), dtype=np.int64)
+        for row, ids in enumerate(batch):
+            padded[row, : len(ids)] = ids
+            mask[row, : len(ids)] = 1
+        device = self.placement.device
+        attended = torch.from_numpy(mask).to(device)
+        with self._lock, torch.inference_mode(), own_precision(device):
+            hidden = self._module(input_ids=torch.from_numpy(padded).to(device), attention_mask=attended)
+            weights = attended / attended.sum(dim=1, keepdim=True)
+            states = hidden.last_hidden_state.float()
+            vectors: Float32 = torch.bmm(weights[:, None, :].float(), states)[:, 0].cpu().numpy()
+        return list(vectors)
+
+
+def _empty_encoder(checkpoint: Checkpoint) -> Any:  # noqa: ANN401  # transformers' T5EncoderModel
+    from accelerate import init_empty_weights
+    from transformers import T5Config, T5EncoderModel
+
+    unused = ("architectures", "auto_map", "torch_dtype", "dtype", "transformers_version", "_name_or_path")
+    plain = {key: value for key, value in checkpoint.config.items() if key not in unused}
+    try:
+        with init_empty_weights(include_buffers=False):
+            module = T5EncoderModel(T5Config(**plain))
+    except (ValueError, TypeError, KeyError) as exc:
+        raise CheckpointError(f"The config.json in {checkpoint.folder} does not describe this model: {exc}") from exc
+    # One table under two names; the file has the first.
+    del module.encoder.embed_tokens
+    return module
+
+
+def _checked_length(max_length: int | None) -> int | None:
+    if max_length is not None and not 2 <= max_length <= MAX_LENGTH:
+        raise InvalidInputError(f"max_length is {max_length}; it must be between 2 and {MAX_LENGTH} tokens.")
+    return max_length

@@ -1,0 +1,357 @@
+"""jina-embeddings-v4: texts, images and pages to one dense vector and one multi-vector, in one forward pass.
+
+Günther et al., "jina-embeddings-v4: Universal Embeddings for Multimodal Multilingual Retrieval" (2025), and its model
+card. Where this differs from the published code, on purpose: the prefix of text-matching is always "Query: " (as its
+documentation says; the published code looks at a property of the model), EXIF orientation is applied, special tokens
+in a text are text, and documents of several parts have a dense vector at all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from jina_rag.errors import CheckpointError, InvalidInputError
+from jina_rag.images import Opening, Picture
+from jina_rag.inputs import listed, parts_of
+from jina_rag.models.jina.image_patches import ImagePatcher
+from jina_rag.models.jina.lora import activate, add_adapters, merge_adapter
+from jina_rag.models.jina.prompt_texts import prompt_texts
+from jina_rag.models.jina.qwen_vl import Batch, QwenVL, rename_key
+from jina_rag.models.jina.vl_prompts import Prompt, Segment, check_length, grid_of
+from jina_rag.models.runtime.batching import BatchRunner
+from jina_rag.models.runtime.checkpoints import Checkpoint, FromCheckpoint
+from jina_rag.models.runtime.devices import Placement, own_precision
+from jina_rag.models.runtime.output_checks import check_vectors
+from jina_rag.protocols import Input
+from jina_rag.types import Embeddings, Float32
+
+_log = logging.getLogger("jina_rag")
+
+MAX_LENGTH = 32_768
+_INSTRUCTION = "Describe the image."
+_SAME_PREFIX = "text-matching"
+"""The task whose documents are encoded as queries are: neither side is a question."""
+Side = Literal["Query", "Passage"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Vectors:
+    """What one input gives: dense, shape (dim,), and rows, shape (tokens, multi_dim); either may be left out."""
+
+    single: Float32 | None
+    multi: Float32 | None
+
+
+class EmbeddingsV4(FromCheckpoint):
+    """Implements `jina_rag.protocols.Embedder`. Safe to share between threads; forward passes take turns.
+
+    Texts are pooled over all their tokens, images from the start to the end of the image. A document of several
+    parts (texts and images in a list) is one prompt, ``<|im_start|>user`` … ``<|im_end|>``, pooled over its parts;
+    the published code has no dense vector for these, so this is an extension without published scores.
+
+    Attributes:
+        tasks: Tasks that can be asked for.
+    """
+
+    reads: Literal["words", "pixels"] = "pixels"
+    hubness: float = 0.0
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        placement: Placement,
+        *,
+        task: str | Sequence[str] = "retrieval",
+        truncate_dim: int | None = None,
+        max_pixels: int | None = None,
+        max_length: int | None = None,
+        opening: Opening | None = None,
+        allow_unexpected: bool = False,
+    ) -> None:
+        """Load the weights and the adapters.
+
+        Args:
+            checkpoint: The folder.
+            placement: Device and dtype.
+            task: One task, whose adapter is merged into the weights; or several, which stay beside them: each call
+                then names one, and takes longer. The first is the one that is meant if a call names none.
+            truncate_dim: Length of the dense vectors, one of the checkpoint's Matryoshka dimensions.
+            max_pixels: What images are scaled down to; None for the published 602,112 (768 tokens).
+            max_length: Tokens that are read of a text; None for 32,768.
+            opening: Limits on images.
+            allow_unexpected: Whether keys that nothing uses are let pass.
+
+        Raises:
+            CheckpointError: If weights or adapters do not fit.
+            InvalidInputError: If a task or a dimension is unknown.
+        """
+        config = checkpoint.config
+        self._checkpoint, self.placement = checkpoint, placement
+        self._opening = opening or Opening()
+        known = tuple(config.get("task_names") or ("retrieval", "text-matching", "code"))
+        self.tasks = (task,) if isinstance(task, str) else tuple(dict.fromkeys(task))
+        if not self.tasks or not set(self.tasks) <= set(known):
+            raise InvalidInputError(f"task is one of {', '.join(known)}, or several of them; got {task!r}.")
+        multi_dim = int(config.get("multi_vector_projector_dim") or 128)
+        hidden = int((config.get("text_config") or config)["hidden_size"])
+        self.matryoshka_dims = tuple(int(dim) for dim in config.get("matryoshka_dims") or (hidden,))
+        self._dim, self.multi_dim = hidden, multi_dim
+        self._truncate_dim = self._checked_dim(config.get("truncate_dim") if truncate_dim is None else truncate_dim)
+        self._max_length = _checked_length(max_length)
+        with torch.device("meta"):
+            projector = nn.Linear(hidden, multi_dim)
+        self._model = QwenVL(
+            checkpoint,
+            kind="qwen2_5_vl",
+            heads={"multi_vector_projector": projector},
+            placement=placement,
+            patcher=ImagePatcher(checkpoint, max_pixels=max_pixels, fixed_limits=False),
+            allow_unexpected=allow_unexpected,
+        )
+        folder = checkpoint.folder / "adapters"
+        if not folder.is_dir():
+            raise CheckpointError(f"{checkpoint.folder} has no folder 'adapters': it is not a complete checkpoint.")
+        add_adapters(
+            self._model.module,
+            folder,
+            self.tasks,
+            rename=rename_key,
+            dtype=placement.dtype,
+            device=placement.device,
+        )
+        if len(self.tasks) == 1:
+            merge_adapter(self._model.module, self.tasks[0])
+        self._active = self.tasks[0] if len(self.tasks) == 1 else ""
+        self._start, self._end = (self._model.tokenizer.special(name) for name in ("<|im_start|>", "<|im_end|>"))
+        self._runner: BatchRunner[Any, _Vectors] = BatchRunner(
+            placement.device, placement.batch_tokens, name=checkpoint.name
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, commit, hash of weights and adapters, task, resolution."""
+        return self._checkpoint.fingerprint(self.tasks[0], f"{self._model.patcher.max_pixels}px")
+
+    @property
+    def dim(self) -> int:
+        """Length of the dense vector: `truncate_dim`, else the model's hidden size."""
+        return self._truncate_dim or self._dim
+
+    def encode_query(
+        self,
+        queries: Sequence[Input],
+        *,
+        single: bool = True,
+        multi: bool = True,
+        truncate_dim: int | None = None,
+        max_length: int | None = None,
+        max_pixels: int | None = None,
+        batch_tokens: int | None = None,
+        task: str | None = None,
+    ) -> Embeddings:
+        """Embed questions; see `Embeddings` for the shapes. Texts get the prefix "Query: ".
+
+        Args:
+            queries: Texts, images, pages, or lists of these.
+            single: Whether to give the dense vectors.
+            multi: Whether to give the multi-vectors, shape (tokens, multi_dim), and their grids.
+            truncate_dim: Cuts the dense vectors to one of `matryoshka_dims` and normalises them again.
+            max_length: Tokens that are read of a text, prefix included.
+            max_pixels: What images are scaled down to in this call.
+            batch_tokens: Tokens that go through the model at once.
+            task: One of `tasks`; None for the first.
+
+        Raises:
+            InvalidInputError: If an input or an argument makes no sense.
+            ModelError: If a vector is not a number, or one input does not fit into memory.
+        """
+        return self._encode(
+            listed(queries, "questions"),
+            "Query",
+            single,
+            multi,
+            truncate_dim,
+            max_length,
+            max_pixels,
+            batch_tokens,
+            task,
+        )
+
+    def encode_document(
+        self,
+        documents: Sequence[Input],
+        *,
+        single: bool = True,
+        multi: bool = True,
+        truncate_dim: int | None = None,
+        max_length: int | None = None,
+        max_pixels: int | None = None,
+        batch_tokens: int | None = None,
+        task: str | None = None,
+    ) -> Embeddings:
+        """Embed texts (prefix "Passage: "), images and pages; see `encode_query` for the arguments.
+
+        An image's multi-vector has a row for every token of its prompt; its grid says which box of the image each
+        row stands for, and is NaN for the rows of the prompt's own words.
+        """
+        return self._encode(
+            listed(documents, "documents"),
+            "Passage",
+            single,
+            multi,
+            truncate_dim,
+            max_length,
+            max_pixels,
+            batch_tokens,
+            task,
+        )
+
+    def _encode(
+        self,
+        inputs: Sequence[Input],
+        side: Side,
+        single: bool,
+        multi: bool,
+        truncate_dim: int | None,
+        max_length: int | None,
+        max_pixels: int | None,
+        batch_tokens: int | None,
+        task: str | None,
+    ) -> Embeddings:
+        task = self.tasks[0] if task is None else task
+        if task not in self.tasks:
+            raise InvalidInputError(
+                f"This model was loaded for {', '.join(self.tasks)}, not for {task!r}: load it with task={task!r}, or "
+                "with several tasks."
+            )
+        dim = self._checked_dim(truncate_dim) or self._truncate_dim
+        limit = self._max_length if max_length is None else _checked_length(max_length)
+        prefix: Side = "Query" if task == _SAME_PREFIX else side
+        segments = [self._segments(item, prefix) for item in inputs]
+        prompts, truncated = self._prompts(segments, limit, max_pixels)
+        spans = [self._span(prompt, item) for prompt, item in zip(prompts, segments, strict=True)]
+
+        def prepare(indices: Sequence[int]) -> tuple[Batch, list[tuple[int, int]]]:
+            return self._model.prepare([prompts[i] for i in indices]), [spans[i] for i in indices]
+
+        def compute(prepared: tuple[Batch, list[tuple[int, int]]]) -> list[_Vectors]:
+            return self._forward(*prepared, task=task, single=single, multi=multi, dim=dim)
+
+        seat = self._model.seat
+        with seat.turn():
+            vectors = self._runner.run(
+                [len(prompt) for prompt in prompts], prepare, seat.roomy(compute), batch_tokens=batch_tokens
+            )
+        check_vectors([v.single for v in vectors] + [v.multi for v in vectors], self.name, self.placement)
+        return Embeddings(
+            single=np.array([v.single for v in vectors], np.float32).reshape(-1, dim or self._dim) if single else None,
+            multi=[v.multi for v in vectors if v.multi is not None] if multi else None,
+            grids=[grid_of(prompt) for prompt in prompts] if multi else None,
+            tokens=[self._texts(*pair) for pair in zip(prompts, segments, strict=True)] if multi else None,
+            truncated=truncated,
+        )
+
+    def _texts(self, prompt: Prompt, item: Sequence[Segment]) -> tuple[str, ...] | None:
+        """What each token stands for; None where the user gave pictures only."""
+        if _INSTRUCTION in item:
+            return None
+        # The space behind "Query:" is part of the first word's token.
+        lead = "user\n" if prompt.pictures else str(item[0]).partition(" ")[0]
+        return prompt_texts(item, prompt, self._model.tokenizer, lead=lead, trailing=bool(prompt.pictures))
+
+    def _prompts(
+        self, segments: Sequence[Sequence[Segment]], limit: int, max_pixels: int | None
+    ) -> tuple[list[Prompt], list[bool]]:
+        """The prompts, texts cut to `limit` tokens, and which were cut."""
+        prompts = self._model.prompts(segments, max_pixels=max_pixels)
+        truncated = [not prompt.pictures and len(prompt) > limit for prompt in prompts]
+        for number, prompt in enumerate(prompts, start=1):
+            if prompt.pictures:
+                check_length(prompt, MAX_LENGTH, f"Input {number} of {len(prompts)}")
+        if any(truncated):
+            _log.warning("%d of %d texts were cut after %d tokens (max_length).", sum(truncated), len(prompts), limit)
+        return [prompt if prompt.pictures else Prompt(prompt.ids[:limit]) for prompt in prompts], truncated
+
+    def _segments(self, item: Input, prefix: Side) -> list[Segment]:
+        parts = parts_of(item, self._opening)
+        texts = [part for part in parts if isinstance(part, str)]
+        if len(texts) == len(parts):
+            return [f"{prefix}: " + "\n".join(texts)]
+        segments: list[Segment] = [self._start, "user\n"]
+        for part in parts:
+            segments += self._model.picture_segments(part) if isinstance(part, Picture) else [part]
+        return [*segments, *([] if texts else [_INSTRUCTION]), self._end, "\n"]
+
+    def _span(self, prompt: Prompt, item: Sequence[Segment]) -> tuple[int, int]:
+        """The tokens that the dense vector is the mean of: all of a text; images with their marks; all parts."""
+        if not prompt.pictures:
+            return 0, len(prompt)
+        if _INSTRUCTION in item:
+            first, last = prompt.pictures[0], prompt.pictures[-1]
+            return first.start - 1, last.start + last.tokens + 1
+        tokens = self._model.tokenizer.encode
+        return 1 + len(tokens("user\n")), len(prompt) - 1 - len(tokens("\n"))
+
+    def _forward(
+        self,
+        batch: Batch,
+        spans: Sequence[tuple[int, int]],
+        *,
+        task: str,
+        single: bool,
+        multi: bool,
+        dim: int | None,
+    ) -> list[_Vectors]:
+        with self._model.lock, torch.inference_mode(), own_precision(self.placement.device):
+            if self._active != task:
+                activate(self._model.module, task)
+                self._active = task
+            hidden = self._model.hidden(batch)
+            dense = self._dense(hidden, spans, dim) if single else None
+            rows = self._rows(hidden) if multi else None
+        return [
+            _Vectors(None if dense is None else dense[i], None if rows is None else rows[i, :length].copy())
+            for i, length in enumerate(batch.lengths)
+        ]
+
+    def _dense(self, hidden: torch.Tensor, spans: Sequence[tuple[int, int]], dim: int | None) -> Float32:
+        """The mean over each row's span, normalised, cut and normalised again; shape (batch, dim)."""
+        at = torch.arange(hidden.shape[1], device=hidden.device)
+        limits = torch.tensor(spans, device=hidden.device)
+        inside = (at >= limits[:, :1]) & (at < limits[:, 1:])
+        weights = inside / inside.sum(dim=1, keepdim=True)
+        mean = torch.bmm(weights[:, None, :].float(), hidden.float())[:, 0]
+        dense = nn.functional.normalize(mean, dim=-1)
+        if dim is not None:
+            dense = nn.functional.normalize(dense[:, :dim], dim=-1)
+        vectors: Float32 = dense.cpu().numpy()
+        return vectors
+
+    def _rows(self, hidden: torch.Tensor) -> Float32:
+        """The projected tokens, normalised; shape (batch, longest, multi_dim)."""
+        projector: Any = self._model.module.multi_vector_projector
+        rows: Float32 = nn.functional.normalize(projector(hidden).float(), dim=-1).cpu().numpy()
+        return rows
+
+    def _checked_dim(self, dim: int | None) -> int | None:
+        if dim is not None and dim not in self.matryoshka_dims:
+            raise InvalidInputError(
+                f"truncate_dim is {dim}; the vectors of {self.name} can be cut to "
+                f"{', '.join(map(str, self.matryoshka_dims))}."
+            )
+        return dim
+
+
+def _checked_length(max_length: int | None) -> int:
+    if max_length is None:
+        return MAX_LENGTH
+    if not 1 <= max_length <= MAX_LENGTH:
+        raise InvalidInputError(f"max_length is {max_length}; it must be between 1 and {MAX_LENGTH:,} tokens.")
+    return max_length

@@ -1,0 +1,139 @@
+"""From pictures to the patches that the Qwen-VL vision towers take.
+
+The pixels come from transformers' Pillow processor, chosen outright: the torchvision one gives slightly other values
+(up to 0.0028 in a vector), and what is installed must not change results. Sizes are computed here, before anything is
+decoded, so that batches can be filled by tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jina_rag.errors import CheckpointError, InvalidInputError
+from jina_rag.images import Picture
+from jina_rag.models.runtime.checkpoints import Checkpoint
+
+MIN_PIXELS = 3136
+MAX_PIXELS = 602_112
+"""768 tokens: what both models were published with."""
+LARGEST_PIXELS = 16_777_216
+"""4,096 x 4,096: more was never meant for these models."""
+_ASPECT = 200
+
+
+class ImagePatcher:
+    """Scales pictures and cuts them into patches, as a checkpoint's preprocessor_config.json says."""
+
+    def __init__(self, checkpoint: Checkpoint, *, max_pixels: int | None, fixed_limits: bool) -> None:
+        """Read the settings.
+
+        Args:
+            checkpoint: Its preprocessor_config.json.
+            max_pixels: Pixels a picture is scaled down to; None for the published limit.
+            fixed_limits: Take the published limits of 3,136 and 602,112 pixels, whatever the file says, as the
+                published code of jina-reranker-m0 does.
+
+        Raises:
+            CheckpointError: If the file makes no sense.
+            InvalidInputError: If `max_pixels` is too small or too large.
+        """
+        settings = checkpoint.json("preprocessor_config.json", required=False)
+        vision = checkpoint.config.get("vision_config") or {}
+        size = settings.get("size") or {}
+        try:
+            self.patch = int(settings.get("patch_size") or vision.get("patch_size") or 14)
+            self.merge = int(settings.get("merge_size") or vision.get("spatial_merge_size") or 2)
+            temporal = int(settings.get("temporal_patch_size") or vision.get("temporal_patch_size") or 2)
+            low = settings.get("min_pixels") or size.get("shortest_edge") or size.get("min_pixels")
+            high = settings.get("max_pixels") or size.get("longest_edge") or size.get("max_pixels")
+            self.min_pixels = MIN_PIXELS if fixed_limits else int(low or MIN_PIXELS)
+            self.max_pixels = MAX_PIXELS if fixed_limits else int(high or MAX_PIXELS)
+            self._options: dict[str, Any] = {
+                key: settings[key]
+                for key in ("image_mean", "image_std", "rescale_factor", "resample")
+                if settings.get(key) is not None
+            }
+            self._options |= {"patch_size": self.patch, "merge_size": self.merge, "temporal_patch_size": temporal}
+        except (TypeError, ValueError, AttributeError) as exc:
+            raise CheckpointError(f"The preprocessor_config.json in {checkpoint.folder} makes no sense: {exc}") from exc
+        if self.patch != int(vision.get("patch_size", self.patch)):
+            raise CheckpointError(
+                f"{checkpoint.folder}: config.json says patches of {vision['patch_size']} pixels, "
+                f"preprocessor_config.json {self.patch}."
+            )
+        self.max_pixels = self.limit(max_pixels)
+        self._processors: dict[int, Any] = {}
+
+    @property
+    def side(self) -> int:
+        """Pixels along the side of the square that one token stands for."""
+        return self.patch * self.merge
+
+    def limit(self, max_pixels: int | None) -> int:
+        """The limit that holds: the given one, else the own.
+
+        Raises:
+            InvalidInputError: If it is outside what makes sense.
+        """
+        if max_pixels is None:
+            return self.max_pixels
+        lowest = max(self.side * self.side, self.min_pixels)
+        if not lowest <= max_pixels <= LARGEST_PIXELS:
+            raise InvalidInputError(
+                f"max_pixels is {max_pixels}; it must be between {lowest} and {LARGEST_PIXELS:,} "
+                f"(one token stands for {self.side} x {self.side} pixels)."
+            )
+        return max_pixels
+
+    def tokens(self, size: tuple[int, int], max_pixels: int, name: str = "An image") -> tuple[int, int]:
+        """Rows and columns of tokens that a picture of this width and height gives.
+
+        Raises:
+            InvalidInputError: If one side is more than 200 times the other.
+        """
+        width, height = size
+        if max(width, height) > _ASPECT * min(width, height):
+            raise InvalidInputError(
+                f"{name} has {width} x {height} pixels; one side may be at most {_ASPECT} times the other: cut it."
+            )
+        side = self.side
+        rows, columns = round(height / side), round(width / side)
+        pixels = rows * columns * side * side
+        if pixels > max_pixels:
+            shrink = math.sqrt(height * width / max_pixels)
+            rows = max(1, math.floor(height / shrink / side))
+            columns = max(1, math.floor(width / shrink / side))
+        elif pixels < self.min_pixels:
+            grow = math.sqrt(self.min_pixels / (height * width))
+            rows, columns = math.ceil(height * grow / side), math.ceil(width * grow / side)
+        return rows, columns
+
+    def patches(self, picture: Picture, max_pixels: int) -> tuple[npt.NDArray[np.float32], tuple[int, int, int]]:
+        """Decode a picture.
+
+        Returns:
+            Patches, shape (patches, channels x temporal x patch x patch) float32, in the order of 2 x 2 blocks; and
+            the grid (1, height, width) in patches.
+        """
+        done = self._processor(max_pixels).preprocess(images=[picture.load()], return_tensors="np")
+        patches: npt.NDArray[np.float32] = done["pixel_values"].astype(np.float32, copy=False)
+        time, height, width = (int(value) for value in done["image_grid_thw"][0])
+        rows, columns = self.tokens(picture.size, max_pixels, picture.name)
+        if (height, width) != (rows * self.merge, columns * self.merge):
+            raise CheckpointError(
+                f"{picture.name} was cut into {height} x {width} patches, expected {rows * self.merge} x "
+                f"{columns * self.merge}: this version of transformers scales images differently."
+            )
+        return patches, (time, height, width)
+
+    def _processor(self, max_pixels: int) -> Any:  # noqa: ANN401  # transformers' processor
+        if max_pixels not in self._processors:
+            from transformers import Qwen2VLImageProcessorPil
+
+            size = {"shortest_edge": self.min_pixels, "longest_edge": max_pixels}
+            self._processors[max_pixels] = Qwen2VLImageProcessorPil(size=size, do_convert_rgb=False, **self._options)
+        return self._processors[max_pixels]

@@ -1,0 +1,120 @@
+"""Prompts with pictures in them: their tokens, the positions of these, and which box of an image each stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from jina_rag.errors import InvalidInputError
+from jina_rag.images import Picture
+from jina_rag.types import TokenGrid
+
+Segment: TypeAlias = "str | int | Picture"
+"""A piece of a prompt: text, the id of a special token, or a picture."""
+Int64: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedPicture:
+    """A picture in a prompt.
+
+    Attributes:
+        picture: The picture.
+        start: Index of its first token.
+        rows: Height of its grid of tokens.
+        columns: Width of its grid of tokens.
+        max_pixels: What it is scaled down to.
+    """
+
+    picture: Picture
+    start: int
+    rows: int
+    columns: int
+    max_pixels: int
+
+    @property
+    def tokens(self) -> int:
+        """Number of its tokens."""
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A sequence of tokens with pictures in it.
+
+    Attributes:
+        ids: Token ids, shape (tokens,); a picture's are all the image token.
+        pictures: In order.
+    """
+
+    ids: Int64
+    pictures: tuple[PlacedPicture, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def join_texts(segments: Sequence[Segment]) -> list[Segment]:
+    """The pieces with neighbouring texts as one: a tokenizer sees what stands together, together."""
+    joined: list[Segment] = []
+    for part in segments:
+        if isinstance(part, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += part
+        elif part != "":
+            joined.append(part)
+    return joined
+
+
+def mrope_positions(prompt: Prompt) -> Int64:
+    """Positions of a prompt's tokens on the axes time, height and width, shape (3, tokens).
+
+    Text counts up on all three; a picture's tokens share one time and count rows and columns; what follows goes on
+    behind the largest. (Qwen2-VL, Wang et al. 2024, section 2.1.)
+    """
+    positions = np.empty((3, len(prompt)), dtype=np.int64)
+    at = following = 0
+    for placed in prompt.pictures:
+        positions[:, at : placed.start] = np.arange(following, following + placed.start - at)
+        following += placed.start - at
+        end = placed.start + placed.tokens
+        positions[0, placed.start : end] = following
+        positions[1, placed.start : end] = following + np.repeat(np.arange(placed.rows), placed.columns)
+        positions[2, placed.start : end] = following + np.tile(np.arange(placed.columns), placed.rows)
+        following += max(placed.rows, placed.columns)
+        at = end
+    positions[:, at:] = np.arange(following, following + len(prompt) - at)
+    return positions
+
+
+def grid_of(prompt: Prompt) -> TokenGrid | None:
+    """The box of its image that each token of a prompt stands for; None for a text."""
+    if not prompt.pictures:
+        return None
+    boxes = np.full((len(prompt), 4), np.nan, dtype=np.float32)
+    images = np.full(len(prompt), -1, dtype=np.int32)
+    for number, placed in enumerate(prompt.pictures):
+        row, column = (axis.reshape(-1) for axis in np.mgrid[: placed.rows, : placed.columns])
+        part = slice(placed.start, placed.start + placed.tokens)
+        boxes[part] = np.stack([column, row, column + 1, row + 1], axis=1) / np.array(
+            [placed.columns, placed.rows] * 2, dtype=np.float32
+        )
+        images[part] = number
+    return TokenGrid(boxes, "patches", images if len(prompt.pictures) > 1 else None)
+
+
+def check_length(prompt: Prompt, limit: int, what: str) -> None:
+    """Refuse a prompt whose pictures alone are too long.
+
+    Raises:
+        InvalidInputError: With both numbers.
+    """
+    if len(prompt) > limit:
+        images = sum(placed.tokens for placed in prompt.pictures)
+        raise InvalidInputError(
+            f"{what} has {len(prompt)} tokens, {images} of them for its images, and the limit is {limit}: lower "
+            "max_pixels or raise max_length."
+        )

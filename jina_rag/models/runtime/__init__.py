@@ -1,0 +1,1 @@
+"""What every torch model needs: checkpoints, weights, devices, batching, caches, offloading."""

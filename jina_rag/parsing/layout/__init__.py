@@ -1,0 +1,1 @@
+"""Where charts, tables, figures, captions and lines of text are on a page."""

@@ -1,0 +1,73 @@
+"""The words that name a chart, table or figure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from jina_rag.parsing.layout.boxes import touch
+from jina_rag.parsing.layout.text_lines import TextLine
+from jina_rag.types import Box, RegionKind
+
+# How captions begin, in the languages we met; a number or a mark must follow, or it is a word of a sentence.
+_NAMED = re.compile(
+    r"^\W{0,2}(?:fig(?:ure|ura|\.)?|table|tab\.?|chart|graph|diagram|exhibit|plate|scheme|abb(?:ildung|\.)?|tabelle|"
+    r"grafik|schaubild|tableau|graphique|cuadro|tabla|gr[áa]fico|tabela|tabella|figuur|tabel|"
+    r"рис(?:унок|\.)?|табл(?:ица|\.)?|график|схема|図表?|表|图|圖|그림|표|شكل|جدول|รูปที่|ตาราง(?:ที่)?|चित्र|तालिका)"
+    r"\s*[-–.]?\s*(?:[\dIVX一二三四五六七八九十]+|[:：])",
+    re.IGNORECASE,
+)
+_REACH = 40.0
+_MAX_CHARACTERS = 300
+_MAX_LINES = 3
+
+
+def find_caption(kind: RegionKind, box: Box, lines: Sequence[TextLine]) -> str:
+    """The line near a region that starts like a caption, else the short line right above or below it.
+
+    Args:
+        kind: Tables are named above rather than below, all else below rather than above.
+        box: The region, in the same unit as `lines`.
+        lines: All lines of the page in reading order.
+
+    Returns:
+        The caption, up to three lines of it; empty if there is none.
+    """
+    named = named_caption(box, lines)
+    if named is not None:
+        return named
+    above = [i for i, line in enumerate(lines) if line.box[3] <= box[1] + 4 and _is_title(line, box)]
+    below = [i for i, line in enumerate(lines) if line.box[1] >= box[3] - 4 and _is_title(line, box)]
+    for side in (above, below) if kind == "table" else (below, above):
+        if side:
+            return lines[min(side, key=lambda index: _distance(lines[index].box, box))].text[:_MAX_CHARACTERS]
+    return ""
+
+
+def named_caption(box: Box, lines: Sequence[TextLine]) -> str | None:
+    """The nearest caption that says what it is ("Figure 3"), up to three lines of it; None without one."""
+    near = [index for index, line in enumerate(lines) if _distance(line.box, box) <= _REACH and _NAMED.match(line.text)]
+    return _paragraph(min(near, key=lambda index: _distance(lines[index].box, box)), lines) if near else None
+
+
+def _is_title(line: TextLine, box: Box) -> bool:
+    """Whether a line is right beside the region and made of words."""
+    return touch(line.box, box, 0, 24) and line.numbers < line.words and any(c.isalpha() for c in line.text)
+
+
+def _distance(a: Box, b: Box) -> float:
+    across = max(a[0] - b[2], b[0] - a[2], 0.0)
+    down = max(a[1] - b[3], b[1] - a[3], 0.0)
+    return across + down
+
+
+def _paragraph(index: int, lines: Sequence[TextLine]) -> str:
+    """A line and what follows it in the same paragraph."""
+    taken = [lines[index]]
+    for line in lines[index + 1 : index + _MAX_LINES]:
+        last = taken[-1]
+        high = last.box[3] - last.box[1]
+        if abs(line.box[1] - last.box[3]) > 0.6 * high or not touch(line.box, last.box, 0, high):
+            break
+        taken.append(line)
+    return " ".join(line.text for line in taken)[:_MAX_CHARACTERS]

@@ -1,0 +1,277 @@
+"""Charts, tables and figures of a page, from where its shapes, pictures and words are: no model, no pixels.
+
+Shapes that lie close together are one thing; parallel rules with words between them are a table. What is too
+small, or is only the background of running text, is dropped; the axis labels around a chart are taken in.
+Boxes are in points of the displayed page until the end, when they become fractions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from jina_rag._extras import require
+from jina_rag.parsing.layout.boxes import area, intersection, merged, touch, union
+from jina_rag.parsing.layout.captions import find_caption, named_caption
+from jina_rag.parsing.layout.tables import RULE_THICKNESS, has_columns, ruled_tables
+from jina_rag.parsing.layout.text_lines import TextLine
+from jina_rag.types import Box, Float32, Region, RegionKind
+
+# Shapes no further apart than this belong together, in points.
+_GAP = 3.0
+_CELL = 2.0
+# Pictures and charts this close are parts of one.
+_APART = 12.0
+# A cluster over more of the page than this is held together by frames and dividers, which are left out then.
+_TOO_LARGE = 0.5
+_FRAME = 0.6
+# What covers more of a page than this is the page itself.
+_WHOLE_PAGE = 0.8
+_MIN_SIDE = 40.0
+_MIN_SHARE = 0.012
+# A shape over more of the page than this is its background.
+_BACKGROUND = 0.85
+# Labels this close to a chart or figure are part of it.
+_LABEL_GAP = 14.0
+# Shapes with this many numbers at them show data.
+_CHART_NUMBERS = 3
+# From this many words on a framed text is no label.
+_SENTENCE = 10
+# A drawing of straight lines has this many in either direction.
+_MANY_LINES = 4
+_MAX_REGIONS = 12
+_MAX_CLUSTERS = 150
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """What is on a page besides text, in points of the displayed page, clipped to it.
+
+    Attributes:
+        width: Of the page.
+        height: Of the page.
+        pictures: Boxes of raster pictures.
+        drawings: Boxes of visible vector shapes, shape (n, 4).
+        curved: Which of them have curves, shape (n,).
+    """
+
+    width: float
+    height: float
+    pictures: tuple[Box, ...] = ()
+    drawings: Float32 = field(default_factory=lambda: np.zeros((0, 4), dtype=np.float32))
+    curved: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
+
+
+def find_regions(shapes: Shapes, lines: Sequence[TextLine], *, text_page: bool = False) -> tuple[Region, ...]:
+    """Find the charts, tables and figures of a page.
+
+    Args:
+        shapes: Its drawings and pictures.
+        lines: The lines of its text layer, in the same points.
+        text_page: Whether it is a page of text, on which nothing that covers nearly all of it is a region.
+
+    Returns:
+        Regions from top to bottom, boxes as fractions of the page; they hardly overlap. A picture over the
+        whole page (a scan) is none.
+    """
+    page = shapes.width * shapes.height
+    kept = _areas(shapes.drawings) < _BACKGROUND * page
+    drawings, curved = shapes.drawings[kept], shapes.curved[kept]
+    pictures = [box for box in shapes.pictures if area(box) < _BACKGROUND * page]
+    clusters = _split_clusters(drawings, _array(pictures), shapes.width, shapes.height, whole=not text_page)
+    # A dirty scan has thousands of specks: looking at each would take seconds and find nothing.
+    clusters = sorted(clusters, key=area, reverse=True)[:_MAX_CLUSTERS]
+    kinds = [_kind(box, drawings, curved, pictures, lines) for box in clusters]
+    others = _parts_joined([box for box, kind in zip(clusters, kinds, strict=True) if kind != "table"], page)
+    others = [box for box in others if _kind(box, drawings, curved, pictures, lines)]
+    tables = [box for box, kind in zip(clusters, kinds, strict=True) if kind == "table"]
+    tables += [box for box in ruled_tables(drawings, others, lines) if not any(_holds(box, other) for other in others)]
+    # What frames most of a page and another find is decoration.
+    everything = [box for box in tables + others if _is_large_enough(box, page)]
+    everything = [
+        box
+        for box in everything
+        if area(box) < _TOO_LARGE * page or not any(_holds(box, other) for other in everything)
+    ]
+    found: list[tuple[RegionKind, Box]] = [("figure", box) for box in others if box in everything]
+    found += [("table", box) for box in merged(box for box in tables if box in everything)]
+    found = _joined_by_caption(found, lines)
+    found.sort(key=lambda item: area(item[1]), reverse=True)
+    regions = []
+    for kind, box in sorted(found[:_MAX_REGIONS], key=lambda item: (item[1][1], item[1][0])):
+        grown = box
+        if kind != "table":
+            grown = _with_labels(box, lines)
+            if text_page and area(grown) > _WHOLE_PAGE * page:
+                grown = box
+            drawn = not _is_picture(box, pictures)
+            kind = "chart" if drawn and _numbers(grown, lines) >= _CHART_NUMBERS else kind
+        (x0, x1), (y0, y1) = np.clip((grown[::2], grown[1::2]), 0, [[shapes.width], [shapes.height]])
+        place = (
+            float(x0) / shapes.width,
+            float(y0) / shapes.height,
+            float(x1) / shapes.width,
+            float(y1) / shapes.height,
+        )
+        regions.append(Region(kind, place, find_caption(kind, box, lines)))
+    return tuple(regions)
+
+
+def _parts_joined(boxes: Sequence[Box], page: float) -> list[Box]:
+    """Join what is close together, unless that would join most of the page."""
+    joined = []
+    for box in merged(boxes, _APART, _APART):
+        parts = [part for part in boxes if intersection(part, box) >= 0.99 * area(part)]
+        joined += [box] if area(box) <= _TOO_LARGE * page else parts
+    return joined
+
+
+def _holds(outer: Box, inner: Box) -> bool:
+    return inner != outer and area(inner) < area(outer) and intersection(outer, inner) > 0.8 * area(inner)
+
+
+def _is_picture(box: Box, pictures: Sequence[Box]) -> bool:
+    return sum(intersection(picture, box) for picture in pictures) > 0.4 * area(box)
+
+
+def _numbers(box: Box, lines: Sequence[TextLine]) -> int:
+    return sum(line.numbers for line in lines if intersection(line.box, box) > 0.5 * area(line.box))
+
+
+def _is_large_enough(box: Box, page: float) -> bool:
+    return min(box[2] - box[0], box[3] - box[1]) >= _MIN_SIDE and area(box) >= _MIN_SHARE * page
+
+
+def _joined_by_caption(
+    found: Sequence[tuple[RegionKind, Box]], lines: Sequence[TextLine]
+) -> list[tuple[RegionKind, Box]]:
+    """Pictures and charts side by side that share one caption are parts of one figure."""
+    groups: dict[tuple[bool, str], list[tuple[RegionKind, Box]]] = {}
+    for number, (kind, box) in enumerate(found):
+        caption = named_caption(box, lines) if kind != "table" else None
+        groups.setdefault((caption is None, caption or str(number)), []).append((kind, box))
+    joined: list[tuple[RegionKind, Box]] = []
+    for group in groups.values():
+        box = group[0][1]
+        for _, other in group[1:]:
+            box = union(box, other)
+        joined.append((group[0][0], box))
+    return joined
+
+
+def _split_clusters(drawings: Float32, pictures: Float32, width: float, height: float, *, whole: bool) -> list[Box]:
+    """Clusters, the ones that cover most of the page taken apart into what their frames hold.
+
+    Without `whole`, nothing that covers nearly all of the page is left.
+    """
+    found = []
+    page = width * height
+    for box in _clusters(np.concatenate([drawings, pictures]), width, height):
+        x0, y0, x1, y1 = box
+        if area(box) > _TOO_LARGE * page:
+            frame = np.array((_FRAME * (x1 - x0), _FRAME * (y1 - y0)))
+            inner = drawings[~(drawings[:, 2:] - drawings[:, :2] > frame).any(axis=1)]
+            parts = [
+                part
+                for part in _clusters(np.concatenate([inner, pictures]), width, height)
+                if part[0] >= x0 and part[1] >= y0 and part[2] <= x1 and part[3] <= y1
+            ]
+            background = not whole and area(box) > _WHOLE_PAGE * page
+            # Without its rules a table is nothing; a picture is no frame.
+            if background or sum(map(area, parts)) > 0.3 * area(box):
+                found += parts
+                continue
+        found.append(box)
+    return [box for box in found if whole or area(box) <= _WHOLE_PAGE * page]
+
+
+def _clusters(boxes: Float32, width: float, height: float) -> list[Box]:
+    """Boxes around shapes that lie close together: connected cells of a coarse raster of the page."""
+    if len(boxes) == 0:
+        return []
+    cv2 = require("cv2", package="opencv-python-headless")
+    raster = np.zeros((int(height / _CELL) + 2, int(width / _CELL) + 2), dtype=np.uint8)
+    reach = np.array((-1, -1, 1, 1), dtype=np.float32) * (_GAP / 2)
+    for x0, y0, x1, y1 in np.unique(((boxes + reach) / _CELL).clip(min=0).astype(np.int32), axis=0).tolist():
+        raster[y0 : y1 + 1, x0 : x1 + 1] = 1
+    count, labels = cv2.connectedComponents(raster, connectivity=4)
+    middles = ((boxes[:, :2] + boxes[:, 2:]) / 2 / _CELL).astype(np.int32)
+    groups = labels[middles[:, 1], middles[:, 0]]
+    low = np.full((count, 2), np.inf)
+    high = np.full((count, 2), -np.inf)
+    np.minimum.at(low, groups, boxes[:, :2])
+    np.maximum.at(high, groups, boxes[:, 2:])
+    return [(*low[group].tolist(), *high[group].tolist()) for group in np.unique(groups)]
+
+
+def _kind(
+    box: Box,
+    drawings: Float32,
+    curved: npt.NDArray[np.bool_],
+    pictures: Sequence[Box],
+    lines: Sequence[TextLine],
+) -> RegionKind | None:
+    """A table, or a figure that its labels may show to be a chart; None for the decoration of text."""
+    if _is_picture(box, pictures):
+        return "figure"
+    x0, y0, x1, y1 = box
+    within = (drawings[:, 0] < x1) & (drawings[:, 2] > x0) & (drawings[:, 1] < y1) & (drawings[:, 3] > y0)
+    inside = drawings[within]
+    texts = [line for line in lines if intersection(line.box, box) > 0.5 * area(line.box)]
+    words = sum(line.words for line in texts)
+    wide, high = inside[:, 2] - inside[:, 0], inside[:, 3] - inside[:, 1]
+    flat = high <= RULE_THICKNESS
+    solid = int((~flat & (wide > RULE_THICKNESS)).sum())
+    rules = len(np.unique((inside[flat & (wide >= 20), 1] / 3).round()))
+    curves = int(curved[within].sum())
+    rows = len({round(line.box[1] / 6) for line in texts})
+    running = sum(1 for line in texts if line.box[2] - line.box[0] > 0.75 * (x1 - x0))
+    if len(inside) <= 4 and words >= _SENTENCE and running > 0.4 * len(texts):
+        return None  # a frame around text
+    if len(texts) >= 4 and rows >= 2 and curves <= 0.2 * len(inside):
+        covered = sum(area(line.box) for line in texts) / area(box)
+        columns = has_columns([line.box for line in texts])
+        if columns and (covered > 0.15 or (rules >= 3 and covered > 0.08)):
+            return "table"
+    if len(inside) <= 2 and words > 3:
+        return None
+    if solid == 0 and curves == 0 and words == 0 and not _is_line_drawing(inside):
+        return None
+    return "figure"
+
+
+def _is_line_drawing(lines: Float32) -> bool:
+    """Whether straight lines are a drawing: many of them, most shorter than the rules of a table or form."""
+    wide, high = lines[:, 2] - lines[:, 0], lines[:, 3] - lines[:, 1]
+    level, upright = wide > high, high > wide
+    extent = np.ptp(lines[:, ::2]), np.ptp(lines[:, 1::2])
+    short = (level & (wide < 0.5 * extent[0])) | (upright & (high < 0.5 * extent[1]))
+    return min(int((level & short).sum()), int((upright & short).sum())) >= _MANY_LINES
+
+
+def _with_labels(box: Box, lines: Sequence[TextLine]) -> Box:
+    """Take in short lines right beside a chart or figure: axis labels, legends, titles."""
+    grown = box
+    for _ in range(2):
+        for line in lines:
+            x0, _, x1, _ = line.box
+            if (
+                x0 >= box[0] - 60
+                and x1 <= box[2] + 60
+                and (x1 - x0) < 0.8 * (box[2] - box[0])
+                and touch(grown, line.box, _LABEL_GAP, _LABEL_GAP / 2)
+            ):
+                grown = union(grown, line.box)
+    return grown
+
+
+def _areas(boxes: Float32) -> Float32:
+    areas: Float32 = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return areas
+
+
+def _array(boxes: Sequence[Box]) -> Float32:
+    return np.array(boxes, dtype=np.float32).reshape(-1, 4)

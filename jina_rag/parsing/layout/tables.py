@@ -1,0 +1,82 @@
+"""Tables, from parallel rules and rows of short pieces of text; boxes are in points of the displayed page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jina_rag.parsing.layout.boxes import area, intersection, union
+from jina_rag.parsing.layout.text_lines import TextLine
+from jina_rag.types import Box, Float32
+
+# A rule is at most this thick and at least this long.
+RULE_THICKNESS = 3.0
+_RULE_LENGTH = 40.0
+_ROW_HEIGHT = 40.0
+_RULE_JOINT = 4.0
+_MAX_RULES = 300
+
+
+def ruled_tables(drawings: Float32, taken: Sequence[Box], lines: Sequence[TextLine]) -> list[Box]:
+    """Tables without a frame: rules of the same extent below each other, with rows of words between them."""
+    groups: list[Box] = []
+    ends: list[Box] = []
+    for rule in _rules(drawings):
+        if any(intersection(rule, box) > 0.5 * area(rule) for box in taken):
+            continue
+        for index, last in enumerate(ends):
+            if _same_extent(last, rule) and _is_tabular((last[0], last[1], last[2], rule[3]), lines):
+                groups[index], ends[index] = union(groups[index], rule), rule
+                break
+        else:
+            groups.append(rule)
+            ends.append(rule)
+    return [
+        group
+        for group, end in zip(groups, ends, strict=True)
+        # The grid of a chart has lines of the same extent, but no rows of words.
+        if group != end and _is_tabular(group, lines)
+    ]
+
+
+def _rules(drawings: Float32) -> list[Box]:
+    """Horizontal rules, top to bottom; pieces of one broken rule joined."""
+    thin = (drawings[:, 3] - drawings[:, 1] <= RULE_THICKNESS) & (drawings[:, 2] - drawings[:, 0] > RULE_THICKNESS)
+    found = drawings[thin]
+    rows = np.round((found[:, 1] + found[:, 3]) / 2)
+    joined: list[Box] = []
+    row = None
+    for index in np.lexsort((found[:, 0], rows)).tolist():
+        x0, y0, x1, y1 = found[index].tolist()
+        if joined and row == rows[index] and x0 - joined[-1][2] <= _RULE_JOINT:
+            joined[-1] = union(joined[-1], (x0, y0, x1, y1))
+        else:
+            joined.append((x0, y0, x1, y1))
+        row = rows[index]
+    return [box for box in joined if box[2] - box[0] >= _RULE_LENGTH][:_MAX_RULES]
+
+
+def _same_extent(a: Box, b: Box) -> bool:
+    both = min(a[2], b[2]) - max(a[0], b[0])
+    return both >= 0.9 * max(a[2] - a[0], b[2] - b[0])
+
+
+def _is_tabular(box: Box, lines: Sequence[TextLine]) -> bool:
+    """Whether the text in a box stands in rows of several pieces, or there is room for one row only."""
+    inside = [line.box for line in lines if intersection(line.box, box) > 0.5 * area(line.box)]
+    if not inside:
+        return box[3] - box[1] < _ROW_HEIGHT
+    return has_columns(inside)
+
+
+def has_columns(pieces: Sequence[Box]) -> bool:
+    """Whether most rows of text hold several pieces. Cells of several lines make rows with one."""
+    rows: list[list[float]] = []  # middle, half a height, pieces
+    for _, y0, _, y1 in sorted(pieces, key=lambda box: box[1] + box[3]):
+        middle = (y0 + y1) / 2
+        if rows and middle - rows[-1][0] < rows[-1][1]:
+            rows[-1][2] += 1
+        else:
+            rows.append([middle, (y1 - y0) / 2, 1])
+    return sum(1 for row in rows if row[2] > 1) >= 0.5 * len(rows)

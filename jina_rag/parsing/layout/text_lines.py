@@ -1,0 +1,64 @@
+"""Lines of text, put together again from words with boxes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jina_rag.parsing.layout.boxes import union
+from jina_rag.types import Box, Word
+
+_NUMBER = re.compile(r"[^\w]*\d[\d.,]*[^\w]*")
+
+
+@dataclass(frozen=True, slots=True)
+class TextLine:
+    """Words that stand side by side without a wide gap.
+
+    Attributes:
+        text: Joined by spaces.
+        box: Around all of them, in points of the displayed page.
+        words: How many.
+        numbers: How many of them are made of digits.
+    """
+
+    text: str
+    box: Box
+    words: int
+    numbers: int
+
+
+def text_lines(words: Sequence[Word], width: float, height: float) -> list[TextLine]:
+    """Join consecutive words that share a row and are less than a line's height apart.
+
+    Args:
+        words: In the order of the text layer; boxes are fractions of the page.
+        width: Of the page, in points.
+        height: Of the page, in points.
+    """
+    lines: list[TextLine] = []
+    current: list[tuple[str, Box]] = []
+    for word in words:
+        x0, y0, x1, y1 = word.box
+        placed = (word.text, (x0 * width, y0 * height, x1 * width, y1 * height))
+        if current and not _continues(current[-1][1], placed[1]):
+            lines.append(_line(current))
+            current = []
+        current.append(placed)
+    if current:
+        lines.append(_line(current))
+    return lines
+
+
+def _continues(last: Box, box: Box) -> bool:
+    high = min(last[3] - last[1], box[3] - box[1])
+    return min(last[3], box[3]) - max(last[1], box[1]) > 0.5 * high and -high < box[0] - last[2] < high
+
+
+def _line(words: Sequence[tuple[str, Box]]) -> TextLine:
+    box = words[0][1]
+    for _, other in words[1:]:
+        box = union(box, other)
+    numbers = sum(1 for text, _ in words if text.strip("()[]%€$£-+–−.,:;").replace(",", "").replace(".", "").isdigit())
+    return TextLine(" ".join(text for text, _ in words), box, len(words), numbers)

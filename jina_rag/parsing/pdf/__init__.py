@@ -1,0 +1,1 @@
+"""PDF renderers: PyMuPDF, and PDFium as the second one."""

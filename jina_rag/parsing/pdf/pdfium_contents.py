@@ -1,0 +1,82 @@
+"""Whether a page that PDFium shows as blank has content: it leaves out in silence what it cannot decode."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import zlib
+from typing import Any, TypeAlias
+
+from jina_rag.parsing.pdf.pdfium_library import PdfiumFile
+
+Handle: TypeAlias = Any
+
+# What PDFium decodes, by the long and the short names.
+_FILTERS = {
+    b"FlateDecode", b"Fl", b"LZWDecode", b"LZW", b"ASCII85Decode", b"A85", b"ASCIIHexDecode", b"AHx",
+    b"RunLengthDecode", b"RL", b"CCITTFaxDecode", b"CCF", b"DCTDecode", b"DCT", b"JBIG2Decode", b"JPXDecode", b"Crypt",
+}  # fmt: skip
+_FILTER = re.compile(rb"/Filter\s*(?:/([^\s/<>\[\]()]+)|\[([^\]]*)\])")
+_CONTENTS = re.compile(rb"/Contents\s*(?:(\d+)\s+\d+\s+R|\[([^\]]*)\])")
+# Operators that paint text, paths, pictures and forms.
+_PAINTS = re.compile(rb"(?:^|[\s\]>)])(?:Tj|TJ|Do|sh|EI|S|s|f|F|f\*|B|B\*|b|b\*)(?=\s|$)")
+# Of a copy of a page and of a stream, more is not looked at.
+_MOST_BYTES = 16 * 1024**2
+
+
+def has_content(file: PdfiumFile, index: int) -> bool:
+    """Whether a page without any object in PDFium's eyes has streams it could not decode, or that paint.
+
+    Args:
+        file: The document.
+        index: Of the page, from 0.
+    """
+    # No function gives the streams of a page; a document of this page alone can be written and looked at.
+    copy = _copy(file, index)
+    if any(name not in _FILTERS for found in _FILTER.findall(copy) for name in _names(found)):
+        return True
+    found = _CONTENTS.search(copy)
+    numbers = re.findall(rb"(\d+)\s+\d+\s+R", found[0]) if found else []
+    return any(_paints_or_is_damaged(copy, number) for number in numbers)
+
+
+def _copy(file: PdfiumFile, index: int) -> bytes:
+    raw = file.raw
+    copy = raw.FPDF_CreateNewDocument()
+    try:
+        which = (ctypes.c_int * 1)(index)
+        if not raw.FPDF_ImportPagesByIndex(copy, file.document, which, 1, 0):
+            return b""
+        written = bytearray()
+
+        def write(_: Handle, data: Handle, size: int) -> int:
+            written.extend(ctypes.string_at(data, size))
+            return int(len(written) <= _MOST_BYTES)  # 0 ends the writing
+
+        writer = raw.FPDF_FILEWRITE(version=1)
+        writer.WriteBlock = type(writer.WriteBlock)(write)
+        raw.FPDF_SaveAsCopy(copy, writer, raw.FPDF_NO_INCREMENTAL)
+        return bytes(written)
+    finally:
+        raw.FPDF_CloseDocument(copy)
+
+
+def _names(found: tuple[bytes, bytes]) -> list[bytes]:
+    single, several = found
+    return [single] if single else re.findall(rb"/([^\s/<>\[\]()]+)", several)
+
+
+def _paints_or_is_damaged(copy: bytes, number: bytes) -> bool:
+    found = re.search(rb"(?:^|[\r\n])" + number + rb" 0 obj(.*?)stream\r?\n(.*?)endstream", copy, re.DOTALL)
+    if not found:
+        return False
+    header, data = found[1], found[2]
+    names = [name for match in _FILTER.findall(header) for name in _names(match)]
+    if names == [b"FlateDecode"] or names == [b"Fl"]:
+        try:
+            data = zlib.decompressobj().decompress(data, _MOST_BYTES)
+        except zlib.error:
+            return True
+    elif names:
+        return False  # decoded by PDFium, which found nothing to paint
+    return bool(_PAINTS.search(data))

@@ -1,0 +1,328 @@
+"""Which documents lie under the given paths: a walk that reports every entry it meets and never hangs on one.
+
+What a file is, its first bytes decide; the suffix only tells what its owner believes, which matters for one
+thing: a file that claims to be a document and is not has *failed*, any other file that is none is *skipped*.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from jina_rag.errors import InvalidInputError
+from jina_rag.types import Failure
+
+Kind: TypeAlias = Literal["pdf", "image", "office"]
+
+INDEX_FILES = frozenset({"manifest.sqlite3", "images"})
+"""What tells that a folder is an index, not a folder of documents."""
+_PDF_SUFFIXES = {".pdf"}
+_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".gif", ".bmp", ".webp"}
+_OFFICE_SUFFIXES = {
+    ".docx", ".docm", ".dotx", ".doc", ".odt", ".rtf", ".pptx", ".pptm", ".ppsx", ".ppt", ".pps", ".odp",
+    ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods",
+}  # fmt: skip
+# Compound files hold much else: Outlook messages, installers, thumbnails.
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+# Readers accept junk before the header, up to this many bytes (PDF 1.7, annex H, note 13).
+_HEADER_BYTES = 1024
+_BMP_HEADER_SIZES = {12, 40, 52, 56, 64, 108, 124}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A document to be read.
+
+    Attributes:
+        path: The file, as reached from the path that was given.
+        root: The folder that was given, or the folder of the file that was given.
+        doc_id: `path` relative to `root` with forward slashes, made printable (see `printable`).
+        kind: What its first bytes say it is.
+        done: Pages that need not be read, because an earlier run that was interrupted has them.
+        revision: Hash of the file's bytes, where it is known; labels what is cached of it.
+    """
+
+    path: Path
+    root: Path
+    doc_id: str
+    kind: Kind
+    done: frozenset[int] = frozenset()
+    revision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An entry passed over on purpose, and why, in one sentence."""
+
+    path: Path
+    reason: str
+
+
+Entry: TypeAlias = "SourceFile | Skipped | Failure"
+
+
+def path_list(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
+    """One path or several, as a list.
+
+    Raises:
+        InvalidInputError: If a path is empty, which would mean the current folder: an unset variable of a shell is one.
+    """
+    names = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if any(not os.fspath(name).strip() for name in names):
+        raise InvalidInputError('A path is empty: name a file or a folder to read, or "." for the current folder.')
+    return names
+
+
+def find_sources(
+    paths: Iterable[str | os.PathLike[str]], *, exclude: Collection[str | os.PathLike[str]] = ()
+) -> Iterator[Entry]:
+    """Walk files and folders, in the order given and sorted by name within each folder.
+
+    Every file comes once, however many links lead to it; links are followed after everything else under
+    their root, so that a document keeps its real name. Hidden entries are skipped. Nothing but regular files
+    is ever opened. Two documents under different roots may have the same `doc_id`: the index tells them
+    apart.
+
+    Args:
+        paths: Files, folders, and globs such as ``reports/**/*.pdf``. A file given here is read even if hidden, and
+            fails if it is no document.
+        exclude: Files and folders to stay out of, such as the index itself, with all that lies in them, whatever path
+            or link leads there.
+
+    Returns:
+        An iterator that looks at the disk as it goes.
+
+    Raises:
+        InvalidInputError: At once, if a path does not exist or none is given.
+    """
+    roots = [Path(path) for path in paths]
+    if not roots:
+        raise InvalidInputError("No path was given: name at least one file or folder to read.")
+    return _Walk({os.path.realpath(path) for path in exclude}).run([found for root in roots for found in _meant(root)])
+
+
+def _meant(root: Path) -> list[Path]:
+    """What a path stands for: itself, or what it matches as a glob where nothing has that very name."""
+    if os.path.lexists(root):
+        return [root]
+    if not glob.has_magic(str(root)):
+        raise InvalidInputError(f"There is no file or folder {printable(str(root))!r}: check the path.")
+    found = [Path(name) for name in sorted(glob.glob(str(root), recursive=True))]
+    if not found:
+        raise InvalidInputError(f"Nothing matches {printable(str(root))!r}: check the path and its wildcards.")
+    # What lies in a folder that matched is met there: once is enough.
+    folders = {path for path in found if path.is_dir()}
+    return [path for path in found if not folders & set(path.parents)]
+
+
+def source_file(path: str | os.PathLike[str]) -> SourceFile:
+    """The one document at `path`.
+
+    Raises:
+        InvalidInputError: If nothing is there, or it is not a document; the message is the reason.
+    """
+    for entry in find_sources([path]):
+        if isinstance(entry, SourceFile) and Path(path) == entry.path:
+            return entry
+        raise InvalidInputError(
+            f"{printable(str(path))!r} is not one document: "
+            + ("it is a folder." if isinstance(entry, SourceFile) else entry.reason)
+        )
+    raise InvalidInputError(f"{printable(str(path))!r} is not one document: it is an empty folder.")
+
+
+def printable(name: str) -> str:
+    r"""Write a file name so that it can be encoded as UTF-8, reversibly.
+
+    Names that are valid text come back unchanged, line breaks and all. A byte that is not UTF-8, which
+    Python holds as a lone surrogate, becomes U+FFFD and two hexadecimal digits; U+FFFD itself is doubled.
+
+    >>> printable("bad\udcff.pdf")
+    'bad�FF.pdf'
+    """
+    return "".join(_printable_character(character) for character in name)
+
+
+def sniff(head: bytes) -> Kind | None:
+    """What the first bytes of a file say it is; None for anything but a PDF, an image or an office file.
+
+    Args:
+        head: The first 1,024 bytes, or all there are.
+    """
+    if head.lstrip(b"\xef\xbb\xbf\x00\t\n\r\f ").startswith(b"%PDF-"):
+        return "pdf"
+    if head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")):
+        return "image"
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "image"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "image"
+    if _is_office(head):
+        return "office"
+    # "BM" alone begins many a text: the size of the second header must be one that exists.
+    if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
+        return "image"
+    return None
+
+
+def _is_office(head: bytes) -> bool:
+    """Rich text, OpenDocument (which says so in its first entry), or Office Open XML (which begins with its list)."""
+    if head.startswith(b"{\\rtf"):
+        return True
+    if not head.startswith(b"PK\3\4"):
+        return False
+    if head[30:38] == b"mimetype":
+        return head[38:].startswith(b"application/vnd.oasis.opendocument.")
+    # The first entry's name: an archive that merely holds such a file somewhere is none.
+    return head[30:].startswith((b"[Content_Types].xml", b"_rels/.rels", b"docProps/", b"word/", b"xl/", b"ppt/"))
+
+
+class _Walk:
+    """One run of `find_sources`: what was seen so far."""
+
+    def __init__(self, exclude: set[str]) -> None:
+        self._exclude = exclude
+        self._folders: set[str] = set()
+        self._files: dict[str, Path] = {}
+
+    def run(self, roots: list[Path]) -> Iterator[Entry]:
+        for root in roots:
+            if root.is_dir():
+                yield from self._root(root)
+            else:
+                yield from self._file(root, root.parent, given=True)
+
+    def _root(self, root: Path) -> Iterator[Entry]:
+        links: list[Path] = []
+        yield from self._folder(root, root, links)
+        while links:
+            # Links found inside a linked folder join the end of the list; `_folders` ends the loops.
+            link = links.pop(0)
+            if not link.exists():
+                yield Failure(link, "The link leads nowhere: its target does not exist.")
+            elif link.is_dir():
+                yield from self._folder(link, root, links)
+            else:
+                yield from self._file(link, root)
+
+    def _folder(self, folder: Path, root: Path, links: list[Path]) -> Iterator[Entry]:
+        pending = [folder]
+        while pending:
+            current = pending.pop()
+            real = os.path.realpath(current)
+            if self._is_excluded(real):
+                yield Skipped(current, "It is excluded from reading.")
+                continue
+            if real in self._folders:
+                yield Skipped(current, "The folder is read already, by another path.")
+                continue
+            self._folders.add(real)
+            try:
+                with os.scandir(current) as found:
+                    names = sorted(entry.name for entry in found)
+            except OSError as error:
+                yield Failure(current, f"The folder cannot be listed: {_cause(error)}.")
+                continue
+            if INDEX_FILES <= set(names):
+                yield Skipped(current, "It is an index of jina-rag, whose page images are no documents.")
+                continue
+            folders = []
+            for name in names:
+                path = current / name
+                if _is_hidden(path):
+                    yield Skipped(path, "It is hidden.")
+                elif path.is_symlink():
+                    links.append(path)
+                elif path.is_dir():
+                    folders.append(path)
+                else:
+                    yield from self._file(path, root)
+            pending.extend(reversed(folders))
+
+    def _file(self, path: Path, root: Path, *, given: bool = False) -> Iterator[Entry]:
+        real = os.path.realpath(path)
+        if self._is_excluded(real):
+            yield Skipped(path, "It is excluded from reading.")
+            return
+        if real in self._files:
+            yield Skipped(path, f"It is the same file as {printable(str(self._files[real]))!r}.")
+            return
+        self._files[real] = path
+        yield _classify(path, root, given=given)
+
+    def _is_excluded(self, real: str) -> bool:
+        return any(real == place or real.startswith(os.path.join(place, "")) for place in self._exclude)
+
+
+def _classify(path: Path, root: Path, *, given: bool) -> Entry:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            reason = f"It is {_special(status.st_mode)}, not a file."
+            return Failure(path, reason) if given else Skipped(path, reason)
+        with path.open("rb") as file:
+            head = file.read(_HEADER_BYTES)
+    except OSError as error:
+        return Failure(path, f"The file cannot be read: {_cause(error)}.")
+    suffix = path.suffix.lower()
+    kind = sniff(head)
+    if kind is None and suffix in _PDF_SUFFIXES and b"%PDF-" in head:
+        kind = "pdf"
+    if kind is None and suffix in _OFFICE_SUFFIXES and head.startswith((_OLE, b"PK\3\4")):
+        kind = "office"
+    if kind is not None:
+        return SourceFile(path, root, printable(path.relative_to(root).as_posix()), kind)
+    claims = _claim(suffix)
+    if not head and (claims or given):
+        return Failure(path, "The file is empty (0 bytes).")
+    if claims:
+        return Failure(path, f"The content is not {claims}, whatever the name says.")
+    if given:
+        return Failure(path, "The content is neither a PDF, an image nor an office file of a known kind.")
+    return Skipped(path, "It is not a PDF, image or office file.")
+
+
+def _claim(suffix: str) -> str | None:
+    """What a file's name says it is."""
+    if suffix in _PDF_SUFFIXES:
+        return "a PDF"
+    if suffix in _IMAGE_SUFFIXES:
+        return "an image"
+    return "an office file" if suffix in _OFFICE_SUFFIXES else None
+
+
+def _is_hidden(path: Path) -> bool:
+    if path.name.startswith("."):
+        return True
+    try:
+        attributes: int = getattr(path.lstat(), "st_file_attributes", 0)  # Windows only
+    except OSError:
+        return False  # gone or unreadable: `_file` says so with a reason
+    return bool(attributes & stat.FILE_ATTRIBUTE_HIDDEN)
+
+
+def _special(mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "a named pipe"
+    if stat.S_ISSOCK(mode):
+        return "a socket"
+    return "a device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else "something special"
+
+
+def _cause(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
+def _printable_character(character: str) -> str:
+    if character == "\ufffd":
+        return "\ufffd\ufffd"
+    if "\udc80" <= character <= "\udcff":
+        return f"\ufffd{ord(character) - 0xDC00:02X}"
+    if "\ud800" <= character <= "\udfff":  # Windows: half of a UTF-16 pair
+        return f"\ufffdu{ord(character):04X}"
+    return character

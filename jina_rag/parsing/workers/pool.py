@@ -1,0 +1,237 @@
+"""Documents opened in worker processes: one that crashes, hangs or eats memory costs a page, not the run.
+
+A worker is an interpreter of its own that imports nothing of the caller's program, so that scripts need no guard
+around their main part. Workers are kept for the next document for a while, since starting one takes half a second.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from jina_rag.config import IngestSettings
+from jina_rag.errors import DocumentError, LimitExceededError
+from jina_rag.parsing.documents import open_document
+from jina_rag.parsing.renderer import Renderer
+from jina_rag.parsing.sources import SourceFile
+from jina_rag.parsing.workers import ipc
+from jina_rag.parsing.workers.cancellation import Stop
+from jina_rag.parsing.workers.ipc import Answer, NonsenseError
+from jina_rag.parsing.workers.process import Worker, WorkerLostError
+from jina_rag.types import Box, Page
+
+_IDLE_SECONDS = 30.0
+# A document that has ended so many workers is given up: each may have cost the whole time limit.
+_MOST_LOST = 3
+
+
+class _Idle:
+    """Workers that wait for their next document."""
+
+    def __init__(self) -> None:
+        self._workers: list[Worker] = []
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+
+    def take(self) -> Worker:
+        with self._lock:
+            while self._workers:
+                idle = self._workers.pop()
+                if idle.is_alive:
+                    return idle
+                idle.close()
+        return Worker()
+
+    def give(self, freed: Worker) -> None:
+        freed.idle_since = time.monotonic()
+        with self._lock:
+            self._workers.append(freed)
+            if self._timer is None:
+                self._watch()
+
+    def _watch(self) -> None:
+        self._timer = threading.Timer(_IDLE_SECONDS, self._end_old)
+        self._timer.daemon = True
+        self._timer.name = "jina-rag-idle"
+        self._timer.start()
+
+    def _end_old(self) -> None:
+        limit = time.monotonic() - _IDLE_SECONDS * 0.9
+        with self._lock:
+            old = [idle for idle in self._workers if idle.idle_since < limit]
+            self._workers = [idle for idle in self._workers if idle.idle_since >= limit]
+            self._timer = None
+            if self._workers:
+                self._watch()
+        for idle in old:
+            idle.close()
+
+    def close(self) -> None:
+        """End all of them; used at the end of the process."""
+        with self._lock:
+            workers, self._workers = self._workers, []
+        for idle in workers:
+            idle.close(kill=True)
+
+    def forget(self) -> None:
+        """After a fork the workers are the parent's: two processes must not talk to one."""
+        self.__init__()  # type: ignore[misc]
+
+
+_IDLE = _Idle()
+atexit.register(_IDLE.close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_IDLE.forget)
+
+
+def open_isolated(source: SourceFile, settings: IngestSettings, stop: Stop | None = None) -> Renderer:
+    """Open one document in a worker process, or in this one where ``settings.isolate`` is off.
+
+    Args:
+        source: The document.
+        settings: How.
+        stop: Once it is set, workers that are busy with the document are ended.
+
+    Raises:
+        DocumentError: As `open_document`.
+        MissingDependencyError: As `open_document`.
+    """
+    # A program that was frozen into one file has no interpreter to start: it would start itself.
+    if settings.isolate and sys.executable and not getattr(sys, "frozen", False):
+        return IsolatedDocument(source, settings, stop)
+    return open_document(source, settings)
+
+
+class IsolatedDocument:
+    """A `Renderer` whose work is done by worker processes, `settings.render_processes` of them at most.
+
+    Its methods may be called from as many threads.
+
+    Raises:
+        DocumentError: As the renderers in this process; also if opening it crashes or hangs, or no worker starts.
+        MissingDependencyError: As the renderers in this process.
+    """
+
+    def __init__(self, source: SourceFile, settings: IngestSettings, stop: Stop | None = None) -> None:
+        self._source = source
+        self._settings = settings
+        self._stop = stop or Stop()
+        self._ready: queue.LifoQueue[Worker] = queue.LifoQueue()
+        self._lost = 0
+        first, self._count, self._warnings = self._start()
+        self._ready.put(first)
+
+    @property
+    def page_count(self) -> int:
+        """Number of pages (frames)."""
+        return self._count
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What could be mended of the document as a whole."""
+        return self._warnings
+
+    def render(self, number: int) -> Page:
+        """See `PageRenderer.render`."""
+        return self.render_with_pictures(number)[0]
+
+    def render_with_pictures(self, number: int) -> tuple[Page, tuple[Box, ...]]:
+        """See `Renderer.render_with_pictures`.
+
+        Raises:
+            DocumentError: Also if the page crashes the worker, or takes too long or too much memory.
+        """
+        if self._lost >= _MOST_LOST:
+            raise DocumentError(f"It was not tried: {_MOST_LOST} pages of this document have ended the renderer.")
+        try:
+            current = self._ready.get_nowait()
+        except queue.Empty:
+            current, *_ = self._start()
+        limits = self._settings.limits
+        try:
+            header, body = self._ask(current, {"op": "page", "number": number})
+            told = ipc.unpack_error(header)
+            if told is None:
+                result = ipc.unpack_page(self._source, number, self._count, header, body, limits)
+        except WorkerLostError as lost:
+            self._lost += 1
+            raise _failure("The page cannot be rendered", lost) from lost
+        except NonsenseError as nonsense:
+            raise _distrusted("The page cannot be rendered", current) from nonsense
+        if told is not None:
+            if header.get("spent"):  # what ran out of memory once is not trusted with the next page
+                current.close(kill=True)
+            else:
+                self._ready.put(current)
+            raise told
+        self._ready.put(current)
+        return result
+
+    def close(self) -> None:
+        """Give the workers back; where the run is stopped, end them: nothing is waited for then."""
+        while True:
+            try:
+                current = self._ready.get_nowait()
+            except queue.Empty:
+                return
+            if self._stop.is_set:
+                current.close(kill=True)
+                continue
+            try:
+                self._ask(current, {"op": "close"})
+            except (WorkerLostError, NonsenseError):
+                current.close(kill=True)
+                continue
+            _IDLE.give(current)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, current: Worker, request: dict[str, object]) -> Answer:
+        with self._stop.may_end(current.kill):
+            return current.ask(request, self._settings.limits.max_seconds)
+
+    def _start(self) -> tuple[Worker, int, tuple[str, ...]]:
+        """A worker that has this document open, and what it said of it: the count of pages, and warnings."""
+        if self._stop.is_set:
+            raise DocumentError("It was not read: the run was stopped.")
+        try:
+            current = _IDLE.take()
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise DocumentError(f"The process that renders it cannot be started: {reason}.") from error
+        try:
+            header, _ = self._ask(current, ipc.pack_request(self._source, self._settings))
+            told = ipc.unpack_error(header)
+            if told is None:
+                return current, *ipc.unpack_opened(header, self._settings.limits)
+        except WorkerLostError as lost:
+            raise _failure("The file cannot be opened", lost) from lost
+        except NonsenseError as nonsense:
+            raise _distrusted("The file cannot be opened", current) from nonsense
+        if header.get("spent"):
+            current.close(kill=True)
+        else:
+            _IDLE.give(current)
+        raise told
+
+
+def _failure(what: str, lost: WorkerLostError) -> DocumentError:
+    return (LimitExceededError if lost.late else DocumentError)(f"{what}: {lost}.")
+
+
+def _distrusted(what: str, current: Worker) -> DocumentError:
+    """What to raise when a worker says what none of ours says; a document may have taken it over, so it is ended."""
+    current.close(kill=True)
+    return DocumentError(f"{what}: the renderer's answer makes no sense.")

@@ -1,1 +1,0 @@
-"""Where models, stores and ingestion meet: fill an index, search it, explain what was found."""

@@ -1,1 +1,0 @@
-"""From a question to ranked pages: stages as values, and what each does."""

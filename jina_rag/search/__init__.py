@@ -1,0 +1,1 @@
+"""From a query to ranked pages: stages as values, and what each does."""

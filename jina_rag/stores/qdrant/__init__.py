@@ -1,0 +1,1 @@
+"""The Qdrant stores: the embedded engine in a folder, and a server or cluster."""

@@ -1,0 +1,262 @@
+"""Every deliberately bad or odd file through the command line, alone and all together.
+
+`data/bad/manifest.json` says what each file is and what a good program does with it. The word "juniper" stands
+in most of them: what may be indexed is found by it, and what may not be is not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from helpers.paths import DATA
+from PIL import Image
+
+from jina_rag import DocumentIndex, load_embedder
+from jina_rag.cli import main
+
+BAD = DATA / "bad"
+FILES = {entry["file"]: entry for entry in json.loads((BAD / "manifest.json").read_text("utf-8"))["files"]}
+WORD = "juniper"
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict:
+        (line,) = self.out.splitlines()
+        return json.loads(line)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def model():
+    """Held, so that the commands share its weights: each would load them again."""
+    return load_embedder("lite")
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    monkeypatch.delenv("JINA_RAG_DEBUG", raising=False)
+
+    def run(*args: object) -> Result:
+        # Joined to the option, since a name may start with a dash.
+        monkeypatch.setattr(sys, "argv", ["jina-rag", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err + printed.out
+        assert "defect" not in printed.err
+        return Result(left.value.code or 0, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A copy of the set, with the odd names unpacked where the system allows them."""
+    target = tmp_path_factory.mktemp("bad") / "set"
+    target.mkdir()
+    for path in BAD.iterdir():
+        if path.name not in ("manifest.json", "odd_names.zip"):
+            shutil.copy(path, target)
+    with zipfile.ZipFile(BAD / "odd_names.zip") as archive:
+        for name in archive.namelist():
+            try:
+                (target / name).write_bytes(archive.read(name))
+            except OSError:  # Windows forbids < > " | in names
+                continue
+    return target
+
+
+def status(entry: dict) -> set[int]:
+    """Exit statuses that the manifest allows for the file alone."""
+    return {True: {0}, False: {1}, "only with password": {1}}.get(entry["should_index"], {0, 1})
+
+
+def pages_of(index: Path) -> list[tuple[str, int]]:
+    with DocumentIndex.open(index, create=False) as opened:
+        hits = opened._alive.store.scroll({"kind": "page"})
+        return sorted((*hit.payload["doc_id"], hit.payload["page"]) for hit in hits)
+
+
+def shown(hits: list[dict]) -> set[str]:
+    """Every file that is cited: a page is shown once, with all the files that hold it."""
+    return {Path(path).name for hit in hits for path in (hit["path"], *hit["copies"])}
+
+
+@pytest.mark.parametrize("name", sorted(FILES), ids=lambda name: name.encode("ascii", "replace").decode())
+def test_alone(cli, folder, tmp_path, name):
+    """Without OCR, so that it takes no time; which words are read is the matter of the run over all of them."""
+    if not (folder / name).exists():
+        pytest.skip("this system does not allow the name")
+    entry, kb = FILES[name], tmp_path / "kb"
+    options = ("--index", kb, "--ocr", "never", "--json")
+    result = cli("ingest", *options, folder / name)
+    assert result.code in status(entry)
+    report = result.json
+    assert report["documents"] + len(report["failed"]) >= 1, "lost silently"
+    assert report["skipped"] == []
+    if result.code == 1:
+        for failure in report["failed"]:
+            assert Path(failure["path"]).name == name
+            assert failure["reason"].endswith(".")
+            assert len(failure["reason"]) > 15
+    if entry["should_index"] is True:
+        pages = entry["indexable_pages"]
+        assert report["pages"] == {"1 or 4": 1, "1 or 2": 2}.get(pages, pages)
+    if entry["should_index"] in (False, "only with password"):
+        assert pages_of(kb) == []
+    # The same again doubles nothing, and says the same of what failed.
+    before = pages_of(kb)
+    again = cli("ingest", *options, folder / name)
+    assert (again.code, again.json["documents"], again.json["pages"]) == (result.code, 0, 0)
+    assert [f["reason"] for f in again.json["failed"]] == [f["reason"] for f in report["failed"]]
+    assert pages_of(kb) == before
+
+
+def test_with_the_password(cli, folder, tmp_path):
+    kb = tmp_path / "kb"
+    name = "encrypted_known_password.pdf"
+    without = cli("ingest", folder / name, "-i", kb, "--json")
+    assert without.code == 1
+    assert "encrypted" in without.json["failed"][0]["reason"]
+    wrong = cli("ingest", folder / name, "-i", kb, "--password", "wrong", "--json")
+    assert wrong.code == 1
+    both = cli("ingest", folder / name, "-i", kb, "--password", "wrong", "--password", "secret123", "--json")
+    assert (both.code, both.json["pages"], both.json["failed"]) == (0, 2, [])
+    assert pages_of(kb) == [(name, 1), (name, 2)]
+    assert cli("search", WORD, "-i", kb, "--json").json["hits"]
+    assert "secret123" not in "".join(
+        path.read_bytes().decode("latin-1") for path in kb.rglob("*") if path.is_file() and path.stat().st_size < 1e6
+    )
+
+
+def test_a_name_that_starts_with_a_dash_is_given_like_any(cli, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    kb = tmp_path / "kb"
+    assert cli("ingest", "--index", kb, "--ocr", "never", "--", "-dash-first.pdf").code == 0
+    (hit,) = cli("search", WORD, "-i", kb, "--json").json["hits"]
+    assert hit["doc_id"] == "-dash-first.pdf"
+
+
+# -- all together --------------------------------------------------------------------------------------------------
+
+
+def make_the_rest(folder: Path) -> dict[str, bool]:
+    """What only a file system can hold: name → whether it is indexed."""
+    twin = folder / "duplicate_a.pdf"
+    made = {"n" * 240 + ".pdf": True, "big.jpg": False}
+    Image.new("L", (16, 16), 200).save(folder / "big.jpg")
+    # A header that claims 200 megapixels is all that may be looked at: a real one takes seconds to write.
+    data = bytearray((folder / "big.jpg").read_bytes())
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = (10000).to_bytes(2, "big") + (20000).to_bytes(2, "big")
+    (folder / "big.jpg").write_bytes(bytes(data))
+    if os.name == "posix":
+        made |= {"line\nbreak.pdf": True, "dangling.pdf": False, "pipe.pdf": False}
+        (folder / "loop").mkdir()
+        (folder / "loop" / "up").symlink_to("..")
+        (folder / "dangling.pdf").symlink_to("/nonexistent/file.pdf")
+        os.mkfifo(folder / "pipe.pdf")
+        if os.geteuid() != 0:
+            shutil.copy(twin, folder / "noperm.pdf")
+            (folder / "noperm.pdf").chmod(0)
+            made["noperm.pdf"] = False
+    if sys.platform == "linux":
+        made[os.fsdecode(b"bad\xff.pdf")] = True
+    for name, indexed in made.items():
+        if indexed:
+            shutil.copy(twin, folder / name)
+    return made
+
+
+@pytest.fixture(scope="module")
+def together(folder, tmp_path_factory):
+    """One run over everything, OCR included; its report, its index and the files made for it."""
+    root = tmp_path_factory.mktemp("together")
+    everything = root / "everything"
+    shutil.copytree(folder, everything)
+    made = make_the_rest(everything)
+    patch, out = pytest.MonkeyPatch(), root / "report.json"
+    with patch.context() as patched, out.open("w", encoding="utf-8", errors="backslashreplace") as stdout:
+        patched.setattr(sys, "argv", ["jina-rag", "ingest", str(everything), "--index", str(root / "kb"), "--json"])
+        patched.setattr(sys, "stdout", stdout)
+        with pytest.raises(SystemExit) as left:
+            main()
+    assert left.value.code == 1
+    return json.loads(out.read_text("utf-8")), root / "kb", made, everything
+
+
+def expected(made: dict[str, bool], everything: Path) -> tuple[set[str], set[str]]:
+    """Names that must be found, and names that must not."""
+    present = {name: entry for name, entry in FILES.items() if (everything / name).exists()}
+    must = {name for name, entry in present.items() if entry["should_index"] is True}
+    must_not = {name for name, entry in present.items() if entry["should_index"] in (False, "only with password")}
+    return must | {name for name, indexed in made.items() if indexed}, must_not | {
+        name for name, indexed in made.items() if not indexed
+    }
+
+
+def test_everything_is_accounted_for(together):
+    report, _, made, everything = together
+    must, must_not = expected(made, everything)
+    failed = {Path(entry["path"]).name: entry["reason"] for entry in report["failed"]}
+    skipped = {Path(entry["path"]).name: entry["reason"] for entry in report["skipped"]}
+    assert must_not <= set(failed) | set(skipped)
+    assert not must & (set(failed) | set(skipped))
+    assert set(skipped) <= {"pipe.pdf", "pdf_without_extension", "loop", "up"}
+    assert all(reason.endswith(".") and "\n" not in reason for reason in (*failed.values(), *skipped.values()))
+    assert "more than the limit" in failed["big.jpg"]
+    assert "encrypted" in failed["encrypted_unknown_password.pdf"]
+    if "dangling.pdf" in made:
+        assert "leads nowhere" in failed["dangling.pdf"]
+        assert "named pipe" in skipped["pipe.pdf"]
+
+
+def test_the_good_ones_are_found_and_the_bad_ones_are_not(cli, together):
+    _, kb, made, everything = together
+    must, must_not = expected(made, everything)
+    hits = cli("search", WORD, "-i", kb, "-k", "200", "--json").json["hits"]
+    found = shown(hits)
+    assert must <= found
+    assert not must_not & found
+    assert len({(hit["path"], hit["page"]) for hit in hits}) == len(hits)
+    # Those whose text has the word stand before everything that lacks it, wherever a person would look first.
+    best = shown([hit for hit in hits if WORD in hit["snippet"].lower()])
+    assert {"duplicate_a.pdf", "UPPER.PDF", "rotated_90.pdf", "multipage.tiff", "rgba_transparent.png"} <= best
+
+
+def test_names_come_back_unchanged(cli, together):
+    _, kb, _, everything = together
+    paths = {hit["path"] for hit in cli("search", WORD, "-i", kb, "-k", "200", "--json").json["hits"]}
+    names = [name for name, entry in FILES.items() if "packed_in" in entry and (everything / name).exists()]
+    assert names
+    assert {str(everything / name) for name in names} <= paths
+    table = cli("search", WORD, "-i", kb, "-k", "200")
+    assert (table.code, table.err) == (0, "")
+
+
+def test_the_same_run_again_doubles_nothing(cli, together):
+    report, kb, _, everything = together
+    before = pages_of(kb)
+    assert len(before) == len(set(before)) == report["pages"]
+    again = cli("ingest", everything, "--index", kb, "--json")
+    assert again.code == 1
+    assert (again.json["documents"], again.json["pages"]) == (0, 0)
+    assert again.json["unchanged"] == report["documents"]
+    assert sorted(f["path"] for f in again.json["failed"]) == sorted(f["path"] for f in report["failed"])
+    assert pages_of(kb) == before
+    listing = cli("ingest", everything, "--index", kb)
+    assert listing.err.startswith(f"Nothing new to index: {report['documents']} documents unchanged.\n")
+    assert f"Failed ({len(report['failed'])}):" in listing.err

@@ -1,0 +1,276 @@
+"""``jina-rag evaluate`` as a person and a program use it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from helpers.judged_sets import QUESTIONS, entry, write_judged, write_lines
+
+from jina_rag.cli import main
+from jina_rag.evaluation.measures import MEASURES
+from jina_rag.evaluation.serialization import load
+from jina_rag.evaluation.trec import read_qrels, read_trec_run
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict:
+        """The one object on stdout."""
+        (line,) = self.out.splitlines()
+        return json.loads(line)
+
+    def refused(self, *parts: str) -> None:
+        said = " ".join(self.err.replace("│", " ").split())
+        assert (self.code, self.out) == (2, ""), said
+        assert "Traceback" not in said
+        for part in parts:
+            assert part in said
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    monkeypatch.delenv("JINA_RAG_DEBUG", raising=False)
+
+    def run(*args: object, width: int = 140) -> Result:
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr(sys, "argv", ["jina-rag", "evaluate", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        printed = capsys.readouterr()
+        return Result(left.value.code or 0, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A judged folder with a question that nothing answers, and a folder for the index, which the first test makes."""
+    root = tmp_path_factory.mktemp("evaluate")
+    lost = ("f", "where in the deep sea do whales sing?", [("energy", 2, 2)], "text", False)
+    write_judged(root / "judged", (*QUESTIONS, lost))
+    return root
+
+
+def test_one_setting_for_a_program(cli, shared, tmp_path):
+    found = cli(shared / "judged", "-i", shared / "kb", "--json", "--seed", "4")
+    assert (found.code, found.err) == (0, "")
+    value = found.json
+    assert {"queries", "measures", "by", "seconds", "failed"} <= set(value), "what it had from the first"
+    assert tuple(value["measures"]) == MEASURES
+    assert {
+        "intervals", "unjudged", "latency", "pages", "bytes", "index_seconds", "fingerprint", "setting", "data_hash",
+        "command", "versions", "seed", "per_query",
+    } <= set(value)  # fmt: skip
+    assert "settings" not in value
+    assert "compared" not in value
+    assert value["seed"] == 4
+    assert shlex.split(value["command"])[:3] == ["jina-rag", "evaluate", str(shared / "judged")]
+    assert set(value["per_query"]) == set("abcdef")
+    assert value["per_query"]["a"]["measures"]["Recall@1"] == 1.0
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_one_setting_for_a_person(cli, shared, width):
+    found = cli(shared / "judged", "-i", shared / "kb", width=width)
+    assert found.code == 0
+    for part in ("all", "95 % from", "modality: table", "language: cross", *MEASURES, "kB of vectors", "(p99"):
+        assert part in found.out
+    assert max(map(len, found.out.splitlines())) <= width
+    assert " s, of which " in found.err
+
+
+def test_several_settings_and_their_files(cli, shared, tmp_path):
+    stages = ("--stages", "default", "--stages", "rescore:hubness=0,dense=0+prefetch:limit=10")
+    files = ("--run", tmp_path / "r.jsonl", "--trec", tmp_path / "trec", "--save", tmp_path / "s.json")
+    first = (shared / "judged", "-i", shared / "kb", *stages, "-m", "ndcg@3", "-m", "Recall@1")
+    value = cli(*first, *files, "--json").json
+    assert [setting["name"] for setting in value["settings"]] == ["lite, default", f"lite, {stages[3]}"]
+    assert value["measures"] == value["settings"][0]["measures"]
+    assert set(value["measures"]) == {"nDCG@3", "Recall@1"}
+    assert [(entry["second"], entry["measure"]) for entry in value["compared"]] == [
+        (f"lite, {stages[3]}", "nDCG@3"), (f"lite, {stages[3]}", "Recall@1"),
+    ]  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "r.lite-default.jsonl", "r.lite-rescore-hubness=0-dense=0-prefetch-limit=10.jsonl", "trec", "s.json",
+    }  # fmt: skip
+    assert {path.name for path in (tmp_path / "trec").iterdir()} == {
+        "run.lite-default.trec", "run.lite-rescore-hubness=0-dense=0-prefetch-limit=10.trec",
+        "qrels.trec", "qrels-gains.trec",
+    }  # fmt: skip
+    ranking = [json.loads(line) for line in (tmp_path / "r.lite-default.jsonl").read_text().splitlines()]
+    written = read_trec_run(tmp_path / "trec" / "run.lite-default.trec")
+    assert {row["qid"]: [tuple(page) for page in row["ranking"]] for row in ranking} == written
+    assert read_qrels(tmp_path / "trec" / "qrels-gains.trec")["a"] == {("animals", 2): 3, ("animals", 1): 1}
+    assert len(load(tmp_path / "s.json").settings) == 2
+    since = cli(*first, "--compare", tmp_path / "s.json", "--json").json
+    assert [entry["first"] for entry in since["compared"][2:]] == [
+        "lite, default (s.json)", "lite, default (s.json)", *[f"lite, {stages[3]} (s.json)"] * 2,
+    ]  # fmt: skip
+    for width in (80, 140):
+        shown = cli(*first, "--compare", tmp_path / "s.json", "--failures", "2", width=width)
+        assert shown.code == 0
+        for part in ("setting", "kB/page", "95 % interval", "nDCG@3 less that of lite, default", "(s.json)", "Worst"):
+            assert part in shown.out
+        tables = [line for line in shown.out.splitlines() if "─" in line or "0." in line]
+        assert max(len(line) for line in tables) <= width
+
+
+def test_figures_that_do_not_fit_are_said_to_be_elsewhere(cli, shared):
+    shown = cli(shared / "judged", "-i", shared / "kb", "--stages", "default", "--stages", "rescore:dense=1", width=80)
+    assert "Recall@10, RR@10: see --json, or a wider window." in shown.out.replace("\n", " ")
+    wide = cli(shared / "judged", "-i", shared / "kb", "--stages", "default", "--stages", "rescore:dense=1", width=150)
+    assert "see --json" not in wide.out
+
+
+def test_the_worst_questions_are_shown(cli, shared):
+    shown = cli(shared / "judged", "-i", shared / "kb", "--failures", "1", "-m", "P@2").out
+    assert "Worst questions by P@2:" in shown
+    assert "wanted energy p. 2; got animals p. 2" in shown
+    assert "… and 5 more below 1." in shown
+    fine = cli(shared / "judged", "-i", shared / "kb", "--failures", "1", "-m", "Recall@4").out
+    assert "No question is below 1 in Recall@4." in fine
+
+
+def test_reports_are_written_before_the_index_is_thrown_away(cli, shared, tmp_path):
+    found = cli(shared / "judged", "--report", tmp_path / "r.html", "--markdown", tmp_path / "r.md", "--no-latency")
+    assert found.code == 0, found.err
+    html = (tmp_path / "r.html").read_text("utf-8")
+    assert html.count("data:image/") >= 1, "with pictures"
+    assert "nDCG@5" in (tmp_path / "r.md").read_text("utf-8")
+    assert (tmp_path / "r.html").as_uri() in found.err.replace("\n", "")
+
+
+def test_what_could_not_be_read_is_reported(cli, tmp_path):
+    judged = write_judged(tmp_path / "judged")
+    (judged / "docs" / "energy.pdf").write_text("no pdf")
+    result = cli(judged, "--no-latency")
+    assert result.code == 1
+    assert "energy.pdf: The content is not a PDF" in result.err
+    value = cli(judged, "--no-latency", "--json").json
+    assert [Path(entry["path"]).name for entry in value["failed"]] == ["energy.pdf"]
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        (["nowhere"], ["nowhere has no docs.jsonl", "jina-rag evaluate init"]),
+        ([], ["Missing argument"]),
+        (["judged", "-m", "F1@5"], ["'F1@5' is no measure"]),
+        (["judged", "--storage", "tiny"], ["must be one of exact, balanced, compact"]),
+        (["judged", "--stages", "sort:x=1"], ["'sort' is no stage"]),
+        (["judged", "--stages", "rerank:limit=3"], ["need a reranker"]),
+        (["judged", "--report", "no/r.html"], ["cannot be written", "'no'"]),
+        (["judged", "--trec", "no/trec"], ["cannot be written"]),
+        (["judged", "--compare", "none.json"], ["none.json cannot be read"]),
+        (["judged", "--failures", "-1"], ["Invalid value for '--failures'"]),
+        (["init"], ["Missing argument"]),
+        (["init", "new"], ["There is no folder new yet: say where the documents lie with --documents"]),
+        (["check", "nowhere"], ["nowhere has no docs.jsonl"]),
+        (["check", "judged", "--write"], ["has no questions.csv"]),
+        (["check", "judged", "--whatever"], ["No such option"]),
+    ],
+)
+def test_wrong_usage_is_one_clear_sentence(cli, args, parts, tmp_path, monkeypatch):
+    write_judged(tmp_path / "judged")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    cli(*args).refused(*parts)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_results_of_other_data_are_not_compared(cli, shared, tmp_path):
+    cli(shared / "judged", "-i", shared / "kb", "--save", tmp_path / "s.json")
+    judged = write_judged(tmp_path / "judged")
+    result = cli(judged, "--no-latency", "--compare", tmp_path / "s.json")
+    result.refused("s.json was measured on other data", "the same documents and judgements only")
+
+
+@pytest.mark.parametrize(
+    ("args", "command"), [(["--help"], ""), (["init", "-h"], "init "), (["check", "-h"], "check ")]
+)
+@pytest.mark.parametrize("width", [80, 140])
+def test_help(cli, args, command, width):
+    found = cli(*args, width=width)
+    assert found.code == 0
+    assert f"jina-rag evaluate {command}" in found.out
+    assert "Example" in found.out
+    assert "--json" in found.out
+    assert max(map(len, found.out.splitlines())) <= width
+    if not command:
+        assert "evaluate init DIR" in found.out
+        assert "evaluate check DIR" in found.out
+
+
+def test_public_benchmarks_are_the_same_command(cli, shared, tmp_path):
+    assert "--whole-search" in cli("--benchmark", "JinaVDR", "--help").out
+    pytest.importorskip("mteb")
+    cli("-b", "NoSuchTask", "-o", tmp_path / "out").refused("NoSuchTask")
+    (tmp_path / "empty").mkdir()
+    cli("--folder", tmp_path / "empty", "-o", tmp_path / "out").refused("docs.jsonl")
+
+
+def test_the_negation_test_for_a_program_and_for_a_person(cli, tmp_path):
+    rows = [{"anchor": "a man sleeps", "entailment": "a man rests", "negative": "whales do not sing"}]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = cli("negation", tmp_path / "t.jsonl", "--json").json
+    assert (found["embedder"], found["easy"]["n"], found["easy"]["value"]) == ("lite", 1, 1.0)
+    assert found["published"]["easy"] == 0.982
+    said = cli("negation", "-e", "lite-en")
+    assert "100 triplets" in said.out
+    assert "98.2%" in said.out
+    assert "other ones" in said.err
+    cli("negation", tmp_path / "none.jsonl").refused("none.jsonl")
+
+
+def test_options_may_stand_before_the_folder(cli, shared, tmp_path, monkeypatch):
+    assert cli("--json", "-i", shared / "kb", shared / "judged").json["queries"] == 6
+    # A folder that is called as a command is.
+    monkeypatch.chdir(tmp_path)
+    write_judged(tmp_path / "check")
+    assert cli("./check", "--no-latency", "--json").json["queries"] == 5
+
+
+def test_from_a_folder_of_documents_to_a_measurement(cli, tmp_path):
+    write_judged(tmp_path / "any")
+    judged = tmp_path / "judged"
+    made = cli("init", judged, "--documents", tmp_path / "any" / "docs")
+    assert made.code == 0, made.err
+    assert "Listed 2 documents with 4 pages" in made.err
+    assert str(judged / "questions.csv") in made.out.replace("\n", "")
+    assert (judged / "pages.html").as_uri() in made.out.replace("\n", "")
+    cli(judged).refused("there is nothing to measure")
+    with (judged / "questions.csv").open("a", encoding="utf-8") as file:
+        file.write("Where do whales sing?,animals,2\nwhat grew,energy,9\n")
+    checked = cli("check", judged)
+    assert checked.code == 1
+    assert "missing page: q002: 'energy' has no page 9; its pages are 1 to 2." in checked.out
+    sheet = (judged / "questions.csv").read_text("utf-8-sig")
+    (judged / "questions.csv").write_text(sheet.replace("energy,9", "energy,1"), encoding="utf-8")
+    good = cli("check", judged, "--write")
+    assert good.code == 0, good.out
+    assert "In order." in good.out
+    assert "Wrote 2 questions to " in good.err
+    assert cli("check", judged, "--json").json["findings"] == []
+    assert cli("init", judged, "-d", tmp_path / "any" / "docs", "--json").json["documents"] == 2
+    assert cli(judged, "--no-latency", "--json").json["measures"]["Recall@1"] == 1.0
+
+
+def test_check_for_a_program(cli, tmp_path):
+    judged = write_judged(tmp_path / "judged")
+    write_lines(judged / "queries.jsonl", [entry("a", "what?", []), entry("b", "what?", [("animals", 1, 2)])])
+    found = cli("check", judged, "--json")
+    assert found.code == 1
+    assert {finding["kind"] for finding in found.json["findings"]} == {"no judgement", "other pages"}
+    assert found.json["counts"]["questions"] == 2
+    assert found.err == ""

@@ -1,0 +1,219 @@
+"""The HTML report: self-contained, small, and deaf to what documents try to say to the browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jina_rag.demo.images import around, data_uri, inline_picture
+from jina_rag.demo.report import (
+    ReportHit,
+    ReportQuestion,
+    ReportSource,
+    ReportSummary,
+    count,
+    duration,
+    render_report,
+    web_address,
+)
+from jina_rag.types import Failure, Region
+
+EVIL = "\"><script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>.pdf"
+
+
+class Page(HTMLParser):
+    """What a browser would see."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        if self.tags[-1:] != [("style", {})]:
+            self.text += data
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def jpeg(width: int, height: int, *, noise: bool = False) -> bytes:
+    if noise:
+        pixels = np.random.default_rng(7).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels)
+    else:
+        image = Image.new("RGB", (width, height), "white")
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG" if not noise else "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def hit(rank: int, picture: bytes, **fields) -> ReportHit:
+    values = {
+        "rank": rank,
+        "title": "report.pdf",
+        "page": 2,
+        "page_count": 7,
+        "score": 0.876,
+        "snippet": "some words",
+        "picture": picture,
+    }
+    return ReportHit(**{**values, **fields})
+
+
+def summary(**fields) -> ReportSummary:
+    values = {
+        "documents": 10,
+        "pages": 36,
+        "regions": 40,
+        "seconds": 71.0,
+        "embedded_pages": 36,
+        "embedder": "lite",
+        "reads": "words",
+        "version": "0.0",
+    }
+    return ReportSummary(**{**values, **fields})
+
+
+def test_says_what_was_asked_and_what_was_found():
+    region = Region("table", (0.1, 0.4, 0.9, 0.6))
+    question = ReportQuestion(
+        "What does it cost?",
+        "table",
+        0.031,
+        (hit(1, jpeg(400, 500), region=region), hit(2, jpeg(300, 400), title="other.png", page_count=1)),
+        note="A note.",
+    )
+    page = Page(render_report((question,), summary()))
+    text = " ".join(page.text.split())
+    assert "You asked 1 question." in text
+    for expected in (
+        "What does it cost?",
+        "31 ms",
+        "report.pdf",
+        "page 2 of 7",
+        "score 0.876",
+        "table framed",
+    ):
+        assert expected in text
+    assert "A note." in text
+    assert "other.png" in text
+    assert len(page.all("img")) == 3  # two pages and the close-up of the table
+    assert text.count(" framed") == 1
+
+
+def test_a_report_without_hits_regions_or_words_is_still_a_report():
+    empty = ReportQuestion("Nothing?", "text", 2.5, ())
+    bare = ReportQuestion("Bare?", "text", 75.0, (hit(1, jpeg(60, 40), snippet="", page_count=0),))
+    text = " ".join(Page(render_report((empty, bare), summary(embedded_pages=0, reads="pixels"))).text.split())
+    assert "No page has anything to do with this question." in text
+    assert "1 min 15 s" in text
+    assert "to see that nothing had changed" in text
+    assert "page 2 score" in text
+    assert "A vision model looks at the picture" in text
+    assert "does not see pixels" not in text
+
+
+def test_hostile_names_stay_text():
+    failure = Failure(Path(EVIL), EVIL, page=3)
+    source = ReportSource(EVIL, EVIL, 1, EVIL, EVIL, url="javascript:alert(1)")
+    region = Region("chart", (0, 0, 1, 0.3), caption=EVIL)
+    question = ReportQuestion(EVIL, EVIL, 0.1, (hit(1, jpeg(50, 70), title=EVIL, snippet=EVIL, region=region),), EVIL)
+    html = render_report((question,), summary(sources=(source,), failed=(failure,), embedder=EVIL, version=EVIL))
+    page = Page(html)
+    assert not page.all("script")
+    assert "<script" not in html
+    assert all(not name.startswith("on") for _, attrs in page.tags for name in attrs)
+    assert all((attrs["src"] or "").startswith("data:image/jpeg;base64,") for attrs in page.all("img"))
+    assert all((attrs.get("href") or "").startswith("#") for attrs in page.all("a"))
+    assert EVIL in page.text
+
+
+def test_nothing_is_loaded_from_anywhere():
+    source = ReportSource("a.pdf", "A", 1, "MIT", "someone", url="https://example.org/a")
+    question = ReportQuestion("Which?", "text", 0.1, (hit(1, jpeg(50, 70)),))
+    html = render_report((question,), summary(sources=(source,)))
+    page = Page(html)
+    policy = [attrs["content"] for attrs in page.all("meta") if attrs.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    for tag in ("script", "link", "iframe", "object", "embed", "video", "audio", "base", "form"):
+        assert not page.all(tag)
+    assert not re.search(r"url\(|@import", html)
+    assert {attrs["href"] for attrs in page.all("a")} == {"#q1", "https://example.org/a"}
+
+
+def test_fifteen_pictures_of_the_worst_kind_stay_below_three_megabytes():
+    picture = jpeg(1275, 1650, noise=True)
+    hits = tuple(hit(rank, picture, focus=(0.4, 0.4, 0.5, 0.45)) for rank in (1, 2, 3))
+    questions = tuple(ReportQuestion(f"Question {n}?", "text", 0.1, hits) for n in range(5))
+    html = render_report(questions, summary())
+    assert len(Page(html).all("img")) == 20
+    assert len(html.encode()) < 3_000_000
+
+
+def test_pictures_are_scaled_down_and_never_up():
+    small = inline_picture(jpeg(300, 200), max_width=900, max_bytes=100_000)
+    assert (small.width, small.height) == (300, 200)
+    large = inline_picture(jpeg(1800, 1000), max_width=900, max_bytes=100_000)
+    assert (large.width, large.height) == (900, 500)
+    tall = inline_picture(jpeg(400, 4000), max_width=200, max_bytes=100_000)
+    assert tall.height == 320
+
+
+def test_a_crop_holds_the_part_asked_for():
+    image = Image.new("RGB", (200, 100), "white")
+    image.paste("black", (100, 50, 200, 100))
+    shown = inline_picture(image, max_width=500, max_bytes=100_000, crop=(0.5, 0.5, 1.0, 1.0))
+    content = base64.b64decode(shown.uri.partition(",")[2])
+    pixels = np.asarray(Image.open(io.BytesIO(content)))
+    assert pixels.shape == (50, 100, 3)
+    assert pixels.max() < 10
+    tiny = inline_picture(image, max_width=500, max_bytes=100_000, crop=(1.0, 1.0, 1.0, 1.0))
+    assert (tiny.width, tiny.height) == (1, 1)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 0.01, 0.01), (0.99, 0.99, 1, 1), (0.4, 0.5, 0.5, 0.6), (0, 0, 1, 1)])
+def test_around_holds_the_box_and_stays_on_the_page(box):
+    x0, y0, x1, y1 = around(box)
+    assert 0 <= x0 <= box[0]
+    assert 0 <= y0 <= box[1]
+    assert box[2] <= x1 <= 1 + 1e-9
+    assert box[3] <= y1 <= 1 + 1e-9
+    assert x1 - x0 >= 0.7 - 1e-9
+
+
+def test_a_region_that_fills_the_page_is_not_shown_twice():
+    question = ReportQuestion("Q?", "chart", 0.1, (hit(1, jpeg(50, 70), region=Region("chart", (0, 0, 1, 1))),))
+    assert len(Page(render_report((question,), summary())).all("img")) == 1
+
+
+def test_words_for_numbers():
+    assert duration(0.0001) == "1 ms"
+    assert duration(12.34) == "12.3 s"
+    assert count(1, "page") == "1 page"
+    assert count(2000, "page") == "2,000 pages"
+    assert count(2, "box", "boxes") == "2 boxes"
+    assert data_uri(b"ab", "text/plain") == "data:text/plain;base64,YWI="
+
+
+@pytest.mark.parametrize(
+    "address", ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "https:", "", None]
+)
+def test_only_web_addresses_become_links(address):
+    assert web_address(address) is None
+
+
+def test_web_address_is_kept():
+    assert web_address("https://example.org/x?y=1") == "https://example.org/x?y=1"

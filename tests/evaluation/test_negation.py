@@ -1,0 +1,162 @@
+"""The negation test: which similarity must exceed which, ties, intervals, the data."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+
+import numpy as np
+import pytest
+from helpers.paths import ROOT
+
+from jina_rag import load_embedder
+from jina_rag.errors import InvalidInputError
+from jina_rag.evaluation.negation import (
+    PUBLISHED,
+    Accuracy,
+    Triplet,
+    evaluate_negation,
+    read_triplets,
+    sample_triplets,
+)
+from jina_rag.testing import FakeEmbedder
+from jina_rag.types import Embeddings
+
+
+class Angles:
+    """An embedder of texts that are angles in degrees; vectors of any length."""
+
+    name, fingerprint, dim, multi_dim, reads, hubness = "angles", "angles-1", 2, 2, "words", 0.0
+
+    def __init__(self):
+        self.asked = []
+
+    def _encode(self, side, texts, multi):
+        assert not multi
+        self.asked.append((side, len(texts)))
+        turned = np.radians([float(text) for text in texts])
+        return Embeddings(single=(np.stack([np.cos(turned), np.sin(turned)], axis=1) * 7).astype(np.float32))
+
+    def encode_query(self, texts, *, multi=True, **options):
+        return self._encode("query", texts, multi)
+
+    def encode_document(self, texts, *, multi=True, **options):
+        return self._encode("document", texts, multi)
+
+
+def test_easy_compares_with_anchor_and_negative_hard_with_entailment_and_negative():
+    triplets = [
+        Triplet("0", "10", "50"),  # both right: 10 < 50 and 10 < 40
+        Triplet("0", "30", "50"),  # easy only: 30 < 50, but 30 > 20
+        Triplet("0", "30", "-10"),  # hard only: 30 > 10, but 30 < 40
+        Triplet("0", "30", "10"),  # neither: 30 > 10 and 30 > 20
+        Triplet("0", "40", "40"),  # entailment and negative the same: a tie, then wrong
+        Triplet("20", "60", "20"),  # anchor and negative the same: wrong, then a tie
+    ]
+    found = evaluate_negation(Angles(), triplets)
+    assert (found.easy.right, found.easy.ties, found.easy.n) == (2, 1, 6)
+    assert (found.hard.right, found.hard.ties, found.hard.n) == (2, 1, 6)
+    easy = [evaluate_negation(Angles(), [t]).easy.right for t in triplets]
+    hard = [evaluate_negation(Angles(), [t]).hard.right for t in triplets]
+    assert (easy, hard) == ([1, 1, 0, 0, 0, 0], [1, 0, 1, 0, 0, 0])
+
+
+def test_texts_are_embedded_on_one_side_in_batches():
+    triplets = [Triplet("0", "10", "50")] * 7
+    embedder = Angles()
+    query = evaluate_negation(embedder, triplets, batch=10)
+    assert embedder.asked == [("query", 10), ("query", 10), ("query", 1)]
+    embedder = Angles()
+    document = evaluate_negation(embedder, triplets, side="document")
+    assert embedder.asked == [("document", 21)]
+    assert (query.side, document.side) == ("query", "document")
+    assert query.easy == document.easy == Accuracy(7, 0, 7)
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    # Wilson, 1927; the values of Newcombe, Statistics in Medicine 17 (1998), table I.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_intervals_are_those_of_wilson(right, n, low, high):
+    assert Accuracy(right, 0, n).interval == pytest.approx((low, high), abs=5e-5)
+
+
+def test_the_result_stands_beside_the_published_one_and_names_its_data():
+    found = evaluate_negation(Angles(), [Triplet("0", "10", "50"), Triplet("0", "30", "10")]).to_json()
+    assert found["easy"] == pytest.approx(
+        {"value": 0.5, "low": 0.0945, "high": 0.9055, "right": 1, "ties": 0, "n": 2}, abs=1e-4
+    )
+    assert (found["published"]["easy"], found["published"]["hard"]) == (0.982, 0.654)
+    assert found["published"]["model"] == "jinaai/jina-embedding-l-en-v1"
+    assert (found["embedder"], found["fingerprint"], found["side"]) == ("angles", "angles-1", "query")
+    other = evaluate_negation(Angles(), [Triplet("0", "30", "10"), Triplet("0", "10", "50")]).to_json()
+    assert other["data_sha256"] != found["data_sha256"]
+    assert "published 98.2%" in str(evaluate_negation(Angles(), [Triplet("0", "10", "50")]))
+    assert PUBLISHED["hard"] == 0.654
+
+
+def test_triplets_are_read_and_checked(tmp_path):
+    path = tmp_path / "triplets.jsonl"
+    line = {"anchor": "A.", "entailment": "B.", "negative": "Not B.", "label": 1}
+    path.write_text("\ufeff" + json.dumps(line) + "\n\n" + json.dumps(line | {"anchor": "Ä."}), encoding="utf-8")
+    assert read_triplets(path) == (Triplet("A.", "B.", "Not B."), Triplet("Ä.", "B.", "Not B."))
+    for bad in (
+        '{"anchor": "A.", "entailment": "B."}',
+        '{"anchor": "A", "entailment": " ", "negative": "C"}',
+        "[1]",
+        '"x"',
+    ):
+        path.write_text(json.dumps(line) + "\n" + bad, encoding="utf-8")
+        with pytest.raises(InvalidInputError, match='line 2: "anchor", "entailment" and "negative" must be texts'):
+            read_triplets(path)
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(InvalidInputError, match="line 1: not JSON"):
+        read_triplets(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(InvalidInputError, match="not UTF-8"):
+        read_triplets(path)
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        read_triplets(tmp_path / "none.jsonl")
+
+
+def test_nothing_to_test_is_refused():
+    with pytest.raises(InvalidInputError, match="at least one triplet"):
+        evaluate_negation(Angles(), [])
+    embedder = FakeEmbedder()
+    embedder.encode_query = lambda texts, **options: Embeddings()
+    with pytest.raises(InvalidInputError, match="no dense vectors"):
+        evaluate_negation(embedder, sample_triplets())
+
+
+def test_the_sample_is_what_its_tool_writes(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("make_negation_sample", ROOT / "tools" / "make_negation_sample.py")
+    tool = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "make_negation_sample", tool)
+    spec.loader.exec_module(tool)
+    monkeypatch.setattr(tool, "OUT", tmp_path / "sample.jsonl")
+    tool.main()
+    sample = sample_triplets()
+    assert read_triplets(tmp_path / "sample.jsonl") == sample
+    assert len(set(sample)) == 100
+    denials = (" not ", "No ", " never ", "It is not true that ")
+    for triplet in sample:
+        assert any(word in triplet.negative for word in denials)
+        assert not any(word in triplet.entailment for word in denials)
+
+
+def test_lite_passes_the_easy_test_and_not_the_hard_one():
+    found = evaluate_negation(load_embedder("lite"), sample_triplets())
+    assert found.easy.value >= 0.95
+    # Retrieval models hear the words, not the "not": what the hard test is there to show.
+    assert found.hard.value <= 0.1
+    assert found.easy.n == found.hard.n == 100
+
+
+def test_it_runs_with_a_checkpoint_of_v1(tiny, one_thread):
+    embedder = load_embedder(tiny["v1"], device="cpu", dtype="float32")
+    sample = sample_triplets()[:20]
+    found = evaluate_negation(embedder, sample, batch=16)
+    assert found == evaluate_negation(embedder, sample, batch=60)
+    assert found.fingerprint == embedder.fingerprint

@@ -1,0 +1,299 @@
+"""Settings side by side: what is measured, what is kept, what a killed run has to do again."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from helpers.judged_sets import entry, write_judged, write_lines
+
+from jina_rag.errors import InvalidInputError
+from jina_rag.evaluation.comparison import Watching, compare_runs, evaluate_settings
+from jina_rag.evaluation.datasets import data_hash, read_folder
+from jina_rag.evaluation.measures import MEASURES
+from jina_rag.evaluation.run_cache import FILE, WARM_UP
+from jina_rag.evaluation.runner import evaluate
+from jina_rag.evaluation.serialization import load, save, to_json
+from jina_rag.evaluation.settings import Setting
+from jina_rag.evaluation.significance import difference, interval
+from jina_rag.index.document_index import DocumentIndex
+from jina_rag.testing import FakeEmbedder, FakeReranker
+from jina_rag.types import Page
+
+
+@pytest.fixture
+def judged(tmp_path):
+    return read_folder(write_judged(tmp_path / "judged"))
+
+
+def asked(embedder: FakeEmbedder) -> list[str]:
+    """Every question that was embedded, but for the first of a run and the general ones of the hubness correction."""
+    return [text for kind, texts in embedder.history if kind == "query" for text in texts if text != WARM_UP]
+
+
+def embedded(embedder: FakeEmbedder) -> list[tuple[str, int]]:
+    pages = [item for kind, items in embedder.history if kind == "document" for item in items]
+    return [(page.doc_id, page.number) for page in pages if isinstance(page, Page)]
+
+
+def test_one_setting_is_measured_in_full(judged, tmp_path):
+    embedder = FakeEmbedder()
+    found = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"), command="the line", seed=3)
+    setting = found.settings[0]
+    assert (found.folder, found.command, found.seed) == (str(tmp_path / "judged"), "the line", 3)
+    assert found.data_hash == data_hash(judged)
+    assert {"jina_rag", "python", "numpy", "platform", "qdrant-edge-py"} <= set(found.versions)
+    assert (setting.name, setting.queries, setting.pages) == ("fake", 5, 4)
+    assert setting.fingerprint == embedder.fingerprint
+    assert tuple(setting.measures) == MEASURES
+    assert setting.measures["Recall@1"] >= 0.8
+    rows = [answer.measures["nDCG@5"] for answer in setting.per_query]
+    assert setting.measures["nDCG@5"] == pytest.approx(sum(rows) / 5)
+    assert setting.intervals["nDCG@5"] == interval(rows, seed=3)
+    assert setting.by["modality"]["table"]["queries"] == 2
+    assert set(setting.by["language"]) == {"same", "cross"}
+    assert set(setting.latency) == {"p50", "p90", "p99", "mean"}
+    assert 0 < setting.latency["p50"] <= setting.latency["p90"] <= setting.latency["p99"]
+    assert setting.index_seconds > 0
+    assert setting.bytes["images"] > 0
+    assert setting.vector_bytes_per_page > 0
+    first = setting.per_query[0]
+    assert (first.qid, first.ranking[0]) == ("a", ("animals", 2))
+    assert len(first.scores) == len(first.images) == len(first.ranking) == 4
+    assert first.scores == tuple(sorted(first.scores, reverse=True))
+    assert all(image is not None and image.is_file() for image in first.images)
+    assert first.unjudged == {1: 0, 5: 2, 10: 2}
+    assert setting.unjudged[1] == pytest.approx(sum(a.unjudged[1] for a in setting.per_query) / 5)
+    assert found.compared == ()
+    assert found.questions["b"] == {
+        "query": "Wo wuchs solar power?", "modality": "table", "language": "cross",
+        "relevant": [["energy", 1, 2]], "answer": "",
+    }  # fmt: skip
+    assert asked(embedder).count("do cats sleep") == 1, "one by one, each once"
+    assert ("query", ("do cats sleep",)) in embedder.history
+
+
+def test_settings_share_an_index_and_are_compared_with_the_first(judged, tmp_path):
+    embedder, judge = FakeEmbedder(), FakeReranker()
+    settings = [Setting(embedder), Setting(embedder, stages="rescore:dense=1"), Setting(embedder, reranker=judge)]
+    found = evaluate_settings(judged, settings, indexes=str(tmp_path / "kb"), measures=["nDCG@3", "rr@2"], seed=1)
+    assert sorted(embedded(embedder)) == [("animals.pdf", 1), ("animals.pdf", 2), ("energy.pdf", 1), ("energy.pdf", 2)]
+    assert [setting.name for setting in found.settings] == [
+        "fake, default, no reranker", "fake, rescore:dense=1, no reranker", "fake, default, fake",
+    ]  # fmt: skip
+    assert judge.history, "the reranker judged"
+    assert len({setting.index_seconds for setting in found.settings}) == 1, "they share the index and its time"
+    assert [(c.first, c.second, c.measure) for c in found.compared] == [
+        (found.settings[0].name, found.settings[place].name, measure)
+        for place in (1, 2) for measure in ("nDCG@3", "RR@2")
+    ]  # fmt: skip
+    rows = [{a.qid: a.measures["RR@2"] for a in setting.per_query} for setting in found.settings]
+    assert found.compared[3].difference == difference(rows[0], rows[2], seed=1)
+
+
+def test_several_storages_get_indexes_of_their_own(judged, tmp_path):
+    settings = [Setting(FakeEmbedder(), storage) for storage in ("exact", "compact")]
+    found = evaluate_settings(judged, settings, indexes=str(tmp_path / "kbs"), latency=False)
+    assert sorted(path.name for path in (tmp_path / "kbs").iterdir()) == ["fake-compact", "fake-exact"]
+    assert [setting.setting["storage"] for setting in found.settings] == ["exact", "compact"]
+    assert found.settings[0].latency == {}
+
+
+def test_in_batches_the_pages_are_the_same(judged, tmp_path):
+    embedder = FakeEmbedder()
+    alone = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "a"))
+    together = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "b"), latency=False)
+    assert ("query", tuple(query.query for query in judged.queries)) in embedder.history
+    for one, other in zip(alone.settings[0].per_query, together.settings[0].per_query, strict=True):
+        assert one.ranking == other.ranking
+        assert other.milliseconds == 0.0
+    with DocumentIndex.open(tmp_path / "b", embedder=embedder) as index:
+        report = evaluate(judged, index)
+    assert report.measures == together.settings[0].measures
+    assert report.run == {a.qid: list(a.ranking) for a in together.settings[0].per_query}
+
+
+def stopping(after: int) -> Watching:
+    """As if the process were killed when so many questions have been asked."""
+
+    @contextmanager
+    def asking(name):
+        def count(done, total):
+            if done >= after:
+                raise MemoryError("killed")
+
+        yield count
+
+    return Watching(asking=asking)
+
+
+def test_a_killed_run_goes_on_and_asks_nothing_twice(judged, tmp_path):
+    embedder = FakeEmbedder()
+    where = {"indexes": str(tmp_path / "kb")}
+    with pytest.raises(MemoryError):
+        evaluate_settings(judged, [Setting(embedder)], watching=stopping(3), **where)
+    kept = tmp_path / "kb" / FILE
+    assert len(kept.read_text().splitlines()) == 3
+    with kept.open("a") as file:
+        file.write('{"key": "half a li')  # torn by the kill
+    found = evaluate_settings(judged, [Setting(embedder)], **where)
+    questions = [query.query for query in judged.queries]
+    assert sorted(text for text in asked(embedder) if text in questions) == sorted(questions)
+    assert len(embedded(embedder)) == 4
+    assert found.settings[0].index_seconds == 0.0
+    assert all(answer.milliseconds > 0 for answer in found.settings[0].per_query)
+    again = evaluate_settings(judged, [Setting(embedder)], **where)
+    assert len([text for text in asked(embedder) if text in questions]) == 5
+    assert again.settings[0].per_query == found.settings[0].per_query
+    # Answers with latency serve where none is wanted, not the other way round.
+    evaluate_settings(judged, [Setting(embedder)], latency=False, **where)
+    assert len([text for text in asked(embedder) if text in questions]) == 5
+    evaluate_settings(judged, [Setting(embedder)], again=True, **where)
+    assert len([text for text in asked(embedder) if text in questions]) == 10
+
+
+def test_answers_without_latency_do_not_serve_for_it(judged, tmp_path):
+    embedder = FakeEmbedder()
+    evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"), latency=False)
+    found = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
+    assert asked(embedder).count("submarines") == 2
+    assert found.settings[0].latency["p50"] > 0
+
+
+def test_what_an_answer_depends_on_is_asked_again(judged, tmp_path):
+    embedder = FakeEmbedder()
+    where = {"indexes": str(tmp_path / "kb"), "latency": False}
+    before = evaluate_settings(judged, [Setting(embedder)], **where)
+
+    def times() -> int:
+        return asked(embedder).count("submarines")
+
+    assert times() == 1
+    evaluate_settings(judged, [Setting(embedder, stages="rescore:dense=1")], **where)
+    assert times() == 2, "other stages"
+    evaluate_settings(judged, [Setting(embedder)], measures=["Recall@20"], **where)
+    assert times() == 3, "deeper"
+    # Judgements may change: they are no part of an answer.
+    root = judged.root
+    write_lines(root / "queries.jsonl", [entry("a", "submarines", [("energy", 1, 2)]), entry("n", "new", [])])
+    changed = read_folder(root)
+    found = evaluate_settings(changed, [Setting(embedder)], **where)
+    assert times() == 3
+    assert asked(embedder).count("new") == 1
+    assert found.data_hash != before.data_hash
+    assert found.settings[0].queries == 1
+    assert found.settings[0].per_query[1].measures == {}
+    # Documents may not.
+    (root / "docs" / "animals.pdf").unlink()
+    (root / "docs" / "energy.pdf").rename(root / "docs" / "animals.pdf")
+    write_lines(root / "docs.jsonl", [{"doc": "energy", "file": "docs/animals.pdf"}])
+    evaluate_settings(read_folder(root), [Setting(embedder)], indexes=str(tmp_path / "other"), latency=False)
+    assert times() == 4
+
+
+class Interrupted(FakeEmbedder):
+    """Ctrl-C while the second document is embedded."""
+
+    armed = True
+
+    def encode_document(self, documents, **options):
+        if self.armed and any(isinstance(item, Page) and item.doc_id == "energy.pdf" for item in documents):
+            self.armed = False
+            raise KeyboardInterrupt
+        return super().encode_document(documents, **options)
+
+
+def test_an_interrupted_ingestion_is_no_result_and_goes_on(judged, tmp_path):
+    embedder = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
+    assert not (tmp_path / "kb" / FILE).exists(), "nothing is asked of half an index"
+    found = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
+    assert found.settings[0].pages == 4
+    pages = embedded(embedder)
+    assert len(pages) == len(set(pages)) == 4, "no page is embedded twice"
+
+
+def test_what_cannot_be_evaluated_is_refused(judged, tmp_path):
+    with pytest.raises(InvalidInputError, match="at least one setting"):
+        evaluate_settings(judged, [], indexes=str(tmp_path / "kb"))
+    with pytest.raises(InvalidInputError, match="'nDCG' is no measure"):
+        evaluate_settings(judged, [Setting()], indexes=str(tmp_path / "kb"), measures=["nDCG"])
+    write_lines(judged.root / "queries.jsonl", [entry("a", "what?", [])])
+    with pytest.raises(InvalidInputError, match="nothing to measure"):
+        evaluate_settings(read_folder(judged.root), [Setting()], indexes=str(tmp_path / "kb"))
+    assert not (tmp_path / "kb").exists()
+
+
+def test_an_index_with_other_documents_is_refused(judged, tmp_path):
+    other = write_judged(tmp_path / "more" / "judged")
+    embedder = FakeEmbedder()
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        index.ingest(other / "docs")
+        with pytest.raises(InvalidInputError, match="that are not of"):
+            evaluate(judged, index)
+    with pytest.raises(InvalidInputError, match="that are not of"):
+        evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
+
+
+def test_an_evaluation_is_saved_and_compared_later(judged, tmp_path):
+    embedder = FakeEmbedder()
+    settings = [Setting(embedder), Setting(embedder, stages="rescore:dense=1")]
+    found = evaluate_settings(judged, settings, indexes=str(tmp_path / "kb"))
+    save(tmp_path / "old.json", found)
+    loaded = load(tmp_path / "old.json")
+    assert to_json(loaded) == to_json(found)
+    assert loaded.settings[0].per_query == found.settings[0].per_query
+    assert loaded.settings[1].unjudged == found.settings[1].unjudged
+    assert loaded.compared == found.compared
+    since = compare_runs(loaded, found, called="old.json")
+    assert len(since) == 2 * len(MEASURES)
+    assert {(c.first, c.second) for c in since} == {(f"{s.name} (old.json)", s.name) for s in found.settings}
+    assert {c.difference.mean for c in since} == {0.0}
+    single = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
+    assert {c.first for c in compare_runs(single, found)} == {"fake (before)"}, "a single one is held against all"
+    with pytest.raises(InvalidInputError, match="has no setting of these names"):
+        compare_runs(found, single)
+
+
+def test_evaluations_of_other_data_are_not_compared(judged, tmp_path):
+    embedder = FakeEmbedder()
+    before = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
+    with (judged.root / "queries.jsonl").open("a") as file:
+        file.write(json.dumps(entry("z", "dogs", [("animals", 1, 2)])))
+    after = evaluate_settings(read_folder(judged.root), [Setting(embedder)], indexes=str(tmp_path / "kb"))
+    with pytest.raises(InvalidInputError, match="measured on other data"):
+        compare_runs(before, after)
+
+
+def test_the_hash_is_of_lists_and_files(tmp_path):
+    one = data_hash(read_folder(write_judged(tmp_path / "a")))
+    folder = tmp_path / "b"
+    write_judged(folder)
+    for file in ("animals.pdf", "energy.pdf"):
+        (folder / "docs" / file).write_bytes((tmp_path / "a" / "docs" / file).read_bytes())
+    assert data_hash(read_folder(folder)) == one, "wherever it lies"
+    with (folder / "docs" / "energy.pdf").open("ab") as file:
+        file.write(b"%")
+    assert data_hash(read_folder(folder)) != one
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read"),
+        ("{", "not JSON"),
+        ("[]", "no evaluation that this version can read"),
+        ('{"format": 99}', "no evaluation that this version can read"),
+        ('{"format": 1}', "no whole evaluation"),
+        ('{"format": 1, "folder": "", "data_hash": "", "command": "", "versions": [1]}', "no whole evaluation"),
+    ],
+)
+def test_a_file_that_is_no_evaluation_is_refused(tmp_path, content, words):
+    path = Path(tmp_path / "x.json")
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InvalidInputError, match=words):
+        load(path)

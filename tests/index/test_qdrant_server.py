@@ -1,0 +1,223 @@
+"""An index whose vectors are on a Qdrant server: the same behaviour, and its folder of files.
+
+Against the client's stand-in in this process, and against a real server where JINA_RAG_TEST_QDRANT_URL names one.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+import pytest
+
+from jina_rag import DocumentIndex
+from jina_rag.config import IngestSettings
+from jina_rag.errors import (
+    IndexCorruptError,
+    IndexLockedError,
+    IndexMismatchError,
+    IndexNotFoundError,
+    IndexStateError,
+    InvalidInputError,
+)
+from jina_rag.index import qdrant_server
+from jina_rag.index.qdrant_server import Address
+from jina_rag.testing import FakeEmbedder, sample_pdf
+
+NO_OCR = IngestSettings(ocr="never", isolate=False, dpi=60)
+REAL = os.environ.get("JINA_RAG_TEST_QDRANT_URL")
+
+
+@pytest.fixture(params=["stand-in", pytest.param("real", marks=pytest.mark.skipif(not REAL, reason="no server"))])
+def url(request, monkeypatch):
+    """Address of a collection that does not exist yet."""
+    from qdrant_client import QdrantClient
+
+    name = f"jina-rag-test-{uuid.uuid4().hex[:8]}"
+    if request.param == "real":
+        yield f"{REAL.rstrip('/')}/{name}"
+        QdrantClient(REAL, api_key=os.environ.get("QDRANT_API_KEY")).delete_collection(name)
+        return
+    client = QdrantClient(location=":memory:")
+    monkeypatch.setattr(qdrant_server, "_client", client)
+    yield f"http://localhost:6333/{name}"
+    client.close()
+
+
+@pytest.fixture
+def docs(tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    sample_pdf(folder / "animals.pdf", ["cats and dogs sleep all day", "whales sing in the deep sea"])
+    sample_pdf(folder / "energy.pdf", ["solar power grew in Spain"])
+    return folder
+
+
+def open_(url, tmp_path, **options):
+    return DocumentIndex.open(url, files=tmp_path / "files", **options)
+
+
+def test_an_index_on_a_server_does_what_one_in_a_folder_does(url, docs, tmp_path):
+    embedder = FakeEmbedder()
+    with open_(url, tmp_path, embedder=embedder) as index:
+        report = index.ingest(docs, settings=NO_OCR, metadata={"year": 2024})
+        assert (report.documents, report.pages, report.failed) == (2, 3, ())
+        assert index.ingest(docs, settings=NO_OCR).unchanged == 2
+        hit = index.search("whales", k=1)[0]
+        assert (hit.doc_id, hit.page, hit.metadata, hit.path) == (
+            "animals.pdf", 2, {"year": 2024}, docs / "animals.pdf",
+        )  # fmt: skip
+        assert hit.image_path.is_file()
+        assert index.explain("whales sing", hit).brightest is not None
+        assert index.search("whales", filter={"path": "ener*"})[0].doc_id == "energy.pdf"
+        (docs / "animals.pdf").rename(docs / "beasts.pdf")
+        assert index.ingest(docs, settings=NO_OCR).moved == 1
+        sample_pdf(docs / "energy.pdf", ["wind power grew in Denmark"])
+        assert index.ingest(docs, settings=NO_OCR).documents == 1
+        assert index.search("wind", k=1)[0].doc_id == "energy.pdf"
+        assert index.delete("energy.pdf") == 1
+        assert index.verify() == []
+        stats = index.stats()
+        assert (stats.documents, stats.pages, stats.embedder) == (1, 2, "fake")
+        assert stats.location == url
+        assert str(index.location) == str(tmp_path / "files")
+        assert url in repr(index)
+    with open_(url, tmp_path, embedder=embedder, create=False) as index:
+        assert index.search("whales", k=1)[0].doc_id == "beasts.pdf"
+
+
+def test_it_can_be_searched_without_the_files(url, docs, tmp_path):
+    embedder = FakeEmbedder()
+    with open_(url, tmp_path, embedder=embedder) as index:
+        index.ingest(docs, settings=NO_OCR, metadata={"year": 2024})
+    with DocumentIndex.open(url, embedder=embedder, create=False, files=tmp_path / "elsewhere") as index:
+        hit = index.search("whales", k=1, filter={"year": 2024})[0]
+        assert (hit.doc_id, hit.page, hit.path, hit.metadata) == (
+            "animals.pdf", 2, Path(docs / "animals.pdf"), {"year": 2024},
+        )  # fmt: skip
+        assert "whales sing" in hit.snippet
+        assert not hit.image_path.is_file()
+
+
+def test_another_model_or_storage_is_refused(url, docs, tmp_path):
+    with open_(url, tmp_path, embedder=FakeEmbedder()) as index:
+        index.ingest(docs, settings=NO_OCR)
+    with pytest.raises(IndexMismatchError, match="built with"):
+        open_(url, tmp_path, embedder=FakeEmbedder(name="other"))
+    with pytest.raises(IndexMismatchError, match="as exact, not as compact"):
+        open_(url, tmp_path, embedder=FakeEmbedder(), storage="compact")
+
+
+def test_files_of_another_index_are_refused(url, docs, tmp_path):
+    with open_(url, tmp_path, embedder=FakeEmbedder()) as index:
+        index.ingest(docs, settings=NO_OCR)
+    with open_(f"{url}-2", tmp_path / "second", embedder=FakeEmbedder()) as index:
+        index.ingest(docs, settings=NO_OCR)
+    with pytest.raises(IndexMismatchError, match="files of another index"):
+        DocumentIndex.open(f"{url}-2", files=tmp_path / "files", embedder=FakeEmbedder())
+    with pytest.raises(IndexCorruptError, match="no collection at"):
+        DocumentIndex.open(f"{url}-3", files=tmp_path / "files", embedder=FakeEmbedder())
+
+
+def test_there_is_none(url, tmp_path):
+    with pytest.raises(IndexNotFoundError, match="jina-rag ingest"):
+        open_(url, tmp_path, create=False)
+    assert not (tmp_path / "files").exists()
+
+
+def test_two_processes_do_not_change_it_at_once(url, docs, tmp_path):
+    from filelock import FileLock
+
+    with open_(url, tmp_path, embedder=FakeEmbedder()) as index:
+        index.ingest(docs, settings=NO_OCR)
+        with FileLock(tmp_path / "files" / "lock"):  # as the other process would hold it
+            with pytest.raises(IndexLockedError, match="being changed by another process"):
+                index.ingest(docs, settings=NO_OCR)
+            with pytest.raises(IndexLockedError):
+                index.delete("animals.pdf")
+            assert index.search("whales")
+        assert index.ingest(docs, settings=NO_OCR).unchanged == 2
+
+
+def test_a_folder_moves_to_a_server_and_back(url, docs, tmp_path):
+    embedder = FakeEmbedder()
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        index.ingest(docs, settings=NO_OCR, metadata={"year": 2024})
+        expected = [(hit.doc_id, hit.page) for hit in index.search("whales sing in the deep", k=9)[:1]]
+        embedder.history.clear()
+        assert index.copy_to(url, files=tmp_path / "files") == 3
+        assert index.copy_to(url, files=tmp_path / "files") == 0
+    with open_(url, tmp_path, embedder=embedder, create=False) as index:
+        assert [(hit.doc_id, hit.page) for hit in index.search("whales sing in the deep", k=9)[:1]] == expected
+        assert index.search("whales", k=1)[0].image_path.is_file()
+        assert index.verify() == []
+        assert index.ingest(docs, settings=NO_OCR).unchanged == 2
+        index.copy_to(tmp_path / "back")
+    with DocumentIndex.open(tmp_path / "back", embedder=embedder, create=False) as index:
+        assert [(hit.doc_id, hit.page) for hit in index.search("whales sing in the deep", k=9)[:1]] == expected
+        assert index.verify() == []
+    assert not any(side == "document" for side, _ in embedder.history)
+
+
+def test_addresses():
+    address = Address.parse(
+        "https://host.example/prefix/my%20docs?grpc=true&timeout=12.5&shards=3&replicas=2&retries=0&grpc_port=7000"
+    )
+    assert (address.server, address.collection) == ("https://host.example/prefix", "my docs")
+    assert str(address) == "https://host.example/prefix/my docs"
+    connection = address.connection
+    assert (connection.prefer_grpc, connection.timeout, connection.shard_number) == (True, 12.5, 3)
+    assert (connection.replication_factor, connection.retries, connection.grpc_port) == (2, 0, 7000)
+    assert address.files.name == "host.example_my_docs"
+    for wrong, says in [
+        ("http://host:6333", "names no collection"),
+        ("http://host:6333/", "names no collection"),
+        ("ftp://host/x", "no address of an index"),
+        ("http://host/x?colour=red", "no option"),
+        ("http://host/x?timeout=soon", "write a number"),
+        ("http://host/x?grpc=perhaps", "true or false"),
+        ("http://user:secret@host/x", "must not hold a user"),
+    ]:
+        with pytest.raises(InvalidInputError, match=says):
+            DocumentIndex.open(wrong)
+    for wrong in (
+        "http://user:s3cret@host:6333",
+        "https://user:s3cret@host/x?y=1",
+        "ftp://user:s3cret@h/c",
+        "http://user@h",
+    ):
+        with pytest.raises(InvalidInputError, match="must not hold a user") as caught:
+            Address.parse(wrong)
+        assert not any(part in str(caught.value) for part in ("s3cret", "user:", "host"))
+    with pytest.raises(InvalidInputError, match="go with the address"):
+        DocumentIndex.open("kb", files="x")
+
+
+def test_a_server_that_is_not_there(tmp_path):
+    with pytest.raises(IndexStateError, match="No Qdrant server answers"):
+        DocumentIndex.open("http://127.0.0.1:9/docs?retries=0&timeout=2", files=tmp_path / "files")
+    assert not (tmp_path / "files").exists()
+
+
+def test_who_has_other_files_may_search_and_not_change(url, docs, tmp_path):
+    embedder = FakeEmbedder()
+    with open_(url, tmp_path, embedder=embedder) as index:
+        index.ingest(docs, settings=NO_OCR)
+    with DocumentIndex.open(url, embedder=embedder, create=False, files=tmp_path / "elsewhere") as guest:
+        hit = guest.search("whales sing", k=1)[0]
+        assert guest.explain("whales sing", hit).brightest is not None
+        for change in (
+            lambda: guest.ingest(docs, settings=NO_OCR),
+            lambda: guest.delete("animals.pdf"),
+            lambda: guest.copy_to(tmp_path / "copy"),
+        ):
+            with pytest.raises(IndexStateError, match="filled with another folder of files"):
+                change()
+        with pytest.raises(InvalidInputError, match="listed elsewhere"):
+            guest.search("whales", filter={"path": "*"})
+        (problem,) = guest.verify()
+        assert "listed elsewhere" in problem.what
+    with open_(url, tmp_path, embedder=embedder) as index:
+        assert index.verify() == []
+        assert index.ingest(docs, settings=NO_OCR).unchanged == 2

@@ -1,0 +1,707 @@
+"""An index in step with its folder: moved, copied, changed and lost files, what is beside them, and a look ahead."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from jina_rag import DocumentIndex
+from jina_rag.config import IngestSettings
+from jina_rag.errors import IndexMismatchError, IndexStateError, InvalidInputError
+from jina_rag.indexing import ingest
+from jina_rag.testing import FakeEmbedder, sample_pdf
+
+NO_OCR = IngestSettings(ocr="never", isolate=False, dpi=60)
+
+
+@pytest.fixture
+def docs(tmp_path):
+    folder = tmp_path / "docs"
+    (folder / "reports").mkdir(parents=True)
+    sample_pdf(folder / "animals.pdf", ["cats and dogs sleep all day", "whales sing in the deep sea"])
+    sample_pdf(folder / "reports" / "energy.pdf", ["solar power grew in Spain", "order number KX-4471-B was shipped"])
+    return folder
+
+
+@pytest.fixture
+def embedder():
+    return FakeEmbedder()
+
+
+@pytest.fixture
+def index(tmp_path, embedder):
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as opened:
+        yield opened
+
+
+def embedded(embedder):
+    return sum(len(inputs) for side, inputs in embedder.history if side == "document")
+
+
+def stored(index):
+    """Everything that an index holds, to compare two of them: points with their payloads, and image files."""
+    points = {hit.id: hit.payload for hit in index._alive.store.scroll()}
+    return points, set(index._alive.images.names())
+
+
+def ids(index):
+    return [record.doc_id for record in index.documents()]
+
+
+def test_a_renamed_file_is_found_under_its_new_name_and_not_embedded_again(index, docs, embedder):
+    index.ingest(docs, settings=NO_OCR)
+    before = embedded(embedder)
+    (docs / "animals.pdf").rename(docs / "reports" / "beasts.pdf")
+    report = index.ingest(docs, settings=NO_OCR)
+    assert (report.documents, report.unchanged, report.moved, report.removed) == (0, 2, 1, 0)
+    assert embedded(embedder) == before
+    assert ids(index) == ["reports/beasts.pdf", "reports/energy.pdf"]
+    hit = index.search("whales", k=1)[0]
+    assert (hit.doc_id, hit.path, hit.page) == ("reports/beasts.pdf", docs / "reports" / "beasts.pdf", 2)
+    assert index.search("whales", filter={"path": "reports/bea*"})
+    assert not index.search("whales", filter={"doc_id": "animals.pdf"})
+    assert index.verify() == []
+
+
+def test_a_renamed_picture_without_words_is_found_by_its_new_name(index, tmp_path, embedder):
+    Image.new("RGB", (60, 40), "yellow").save(tmp_path / "img_001.png")
+    index.ingest(tmp_path / "img_001.png", settings=NO_OCR)
+    (tmp_path / "img_001.png").rename(tmp_path / "flower.png")
+    report = index.ingest(tmp_path / "flower.png", settings=NO_OCR)
+    assert (report.documents, report.failed) == (1, ())
+    assert ids(index) == ["flower.png"]
+    assert index.search("flower", k=1)[0].score > 0.5
+    assert index.verify() == []
+
+
+def test_copies_are_stored_once_and_cited_at_all_places(index, docs, embedder):
+    shutil.copy(docs / "animals.pdf", docs / "reports" / "copy.pdf")
+    report = index.ingest(docs, settings=NO_OCR)
+    assert (report.documents, report.pages) == (3, 4)
+    assert [entry.path.name for entry in report.duplicates] == ["copy.pdf"]
+    assert "animals.pdf" in report.duplicates[0].reason
+    assert embedded(embedder) == 4
+    assert index.stats().documents == 3
+    assert index.stats().pages == 4
+    hits = index.search("whales", k=5)
+    assert [hit.doc_id for hit in hits].count("animals.pdf") == 2, "each page comes once"
+    assert [place.doc_id for place in hits[0].copies] == ["reports/copy.pdf"]
+    # A filter that means the copy shows the copy.
+    (hit,) = index.search("whales", k=1, filter={"path": "*copy*"})
+    assert (hit.doc_id, [place.doc_id for place in hit.copies]) == ("reports/copy.pdf", ["animals.pdf"])
+    again = index.ingest(docs, settings=NO_OCR)
+    assert (again.documents, again.unchanged, again.duplicates) == (0, 3, ())
+    # A copy of what is in the index already.
+    shutil.copy(docs / "animals.pdf", docs / "third.pdf")
+    report = index.ingest(docs, settings=NO_OCR)
+    assert (report.documents, report.unchanged, len(report.duplicates)) == (1, 3, 1)
+    assert index.delete("animals.pdf") == 1
+    hit = index.search("whales", k=1)[0]
+    assert hit.doc_id == "reports/copy.pdf"
+    assert [place.doc_id for place in hit.copies] == ["third.pdf"]
+    assert hit.image_path.is_file()
+    assert index.verify() == []
+    assert index.delete("reports/copy.pdf") + index.delete("third.pdf") == 2
+    assert not index.search("whales", filter={"path": "*copy*"})
+    assert {name for hit in index._alive.store.scroll() for name in hit.payload["doc_id"]} == {"reports/energy.pdf"}
+
+
+def test_copies_keep_their_own_metadata(index, docs):
+    shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
+    index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"file": path.name, "n": len(path.name)})
+    for name in ("animals.pdf", "copy.pdf"):
+        (hit,) = index.search("whales", k=1, filter={"file": name})
+        assert (hit.doc_id, hit.metadata["file"]) == (name, name)
+    assert index.search("whales", filter={"n": len("copy.pdf")})[0].doc_id == "copy.pdf"
+
+
+def test_one_of_two_copies_changes(index, docs):
+    shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
+    index.ingest(docs, settings=NO_OCR)
+    sample_pdf(docs / "copy.pdf", ["penguins walk on ice"])
+    report = index.ingest(docs, settings=NO_OCR)
+    assert (report.documents, report.unchanged) == (1, 2)
+    assert index.search("whales", k=1)[0].copies == ()
+    assert index.search("penguins", k=1)[0].doc_id == "copy.pdf"
+    assert not index.search("whales", filter={"doc_id": "copy.pdf"})[0].page == 2
+    assert index.verify() == []
+
+
+def test_new_metadata_is_written_without_embedding(index, docs, embedder):
+    index.ingest(docs, settings=NO_OCR, metadata={"year": 2024})
+    before = embedded(embedder)
+    report = index.ingest(docs, settings=NO_OCR, metadata={"year": 2025})
+    assert (report.documents, report.unchanged) == (0, 2)
+    assert embedded(embedder) == before
+    assert index.search("whales", filter={"year": 2025})
+    assert not index.search("whales", filter={"year": 2024})
+
+
+def test_sync_removes_what_is_gone_from_the_given_folders_only(index, docs, tmp_path):
+    other = sample_pdf(tmp_path / "other.pdf", ["penguins"])
+    index.ingest([docs, other], settings=NO_OCR)
+    other.unlink()
+    (docs / "animals.pdf").unlink()
+    assert index.ingest(docs, settings=NO_OCR).removed == 0
+    assert index.plan(docs, settings=NO_OCR, sync=True).removed == 1
+    report = index.ingest(docs, settings=NO_OCR, sync=True)
+    assert (report.removed, report.unchanged) == (1, 1)
+    assert ids(index) == ["other.pdf", "reports/energy.pdf"]
+    assert index.verify() == []
+
+
+def test_sync_does_not_take_an_unmounted_disk_for_an_empty_one(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    shutil.rmtree(docs)
+    docs.mkdir()
+    report = index.ingest(docs, settings=NO_OCR, sync=True)
+    assert report.removed == 0
+    assert "not mounted" in report.warnings[0].reason
+    assert len(index.documents()) == 2
+
+
+def test_a_changed_documents_old_pages_stay_until_the_new_ones_are_in(tmp_path, docs):
+    class Interrupted(FakeEmbedder):
+        left = 10**9
+
+        def encode_document(self, documents, **options):
+            if self.left <= 0:
+                raise KeyboardInterrupt
+            self.left -= len(documents)
+            return super().encode_document(documents, **options)
+
+    embedder = Interrupted()
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        index.ingest(docs, settings=NO_OCR)
+        sample_pdf(docs / "animals.pdf", [f"penguins walk on ice floe{n}" for n in range(20)])
+        embedder.left = ingest.BATCH_PAGES
+        report = index.ingest(docs, settings=NO_OCR)
+        assert report.interrupted
+        hits = index.search("whales penguins", k=50)
+        assert [(hit.doc_id, hit.page, hit.page_count) for hit in hits if hit.doc_id == "animals.pdf"] == [
+            ("animals.pdf", 2, 2),
+            ("animals.pdf", 1, 2),
+        ], "the old pages, and none of the new ones"
+        assert index.stats().pending == 1
+        assert [problem.doc_id for problem in index.verify()] == ["animals.pdf"]
+        embedder.left = 10**9
+        report = index.ingest(docs, settings=NO_OCR)
+        assert (report.documents, report.pages) == (1, 20 - ingest.BATCH_PAGES)
+        assert not any("whales" in hit.snippet for hit in index.search("whales", k=50))
+        assert len(index.search("penguins", k=50, filter={"doc_id": "animals.pdf"})) == 20
+        assert index.verify() == []
+
+
+def test_a_change_that_is_taken_back_leaves_nothing(tmp_path, docs):
+    class Interrupted(FakeEmbedder):
+        on = False
+
+        def encode_document(self, documents, **options):
+            if self.on:
+                raise KeyboardInterrupt
+            return super().encode_document(documents, **options)
+
+    embedder = Interrupted()
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        index.ingest(docs, settings=NO_OCR)
+        before = stored(index)
+        original = (docs / "animals.pdf").read_bytes()
+        sample_pdf(docs / "animals.pdf", ["penguins"])
+        embedder.on = True
+        assert index.ingest(docs, settings=NO_OCR).interrupted
+        (docs / "animals.pdf").write_bytes(original)
+        embedder.on = False
+        report = index.ingest(docs, settings=NO_OCR)
+        assert (report.documents, report.unchanged) == (0, 2)
+        assert stored(index) == before
+        assert index.verify() == []
+
+
+def test_again_embeds_everything_and_leaves_the_same(index, docs, embedder):
+    index.ingest(docs, settings=NO_OCR)
+    before, count = stored(index), embedded(embedder)
+    report = index.ingest(docs, settings=NO_OCR, again=True)
+    assert (report.documents, report.pages) == (2, 4)
+    assert embedded(embedder) == 2 * count
+    assert stored(index) == before
+
+
+def test_sidecars_are_metadata(index, docs):
+    (docs / "animals.pdf.json").write_text('{"year": 2024, "tags": ["pets", "sea"]}')
+    (docs / "reports" / "energy.json").write_text('\ufeff{"year": 2025}', encoding="utf-8")
+    report = index.ingest(docs, settings=NO_OCR, metadata={"year": 1999, "by": "Ann"})
+    assert report.skipped == ()
+    assert index.search("whales", filter={"tags": "sea", "by": "Ann"})[0].metadata == {
+        "year": 2024,
+        "tags": ["pets", "sea"],
+        "by": "Ann",
+    }
+    assert {hit.doc_id for hit in index.search("power", filter={"year": 2025})} == {"reports/energy.pdf"}
+    # A changed sidecar is noticed although the document is not.
+    (docs / "animals.pdf.json").write_text('{"year": 2026}')
+    assert index.ingest(docs, settings=NO_OCR).unchanged == 2
+    assert index.search("whales", filter={"year": 2026})
+    assert index.ingest(docs, settings=IngestSettings(ocr="never", isolate=False, sidecars=False)).skipped
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "{broken", '{"x": NaN}'])
+def test_a_sidecar_that_is_no_metadata_is_told_and_left_alone(index, docs, text):
+    (docs / "animals.json").write_text(text)
+    report = index.ingest(docs, settings=NO_OCR)
+    assert report.documents == 2
+    (warning,) = report.warnings
+    assert warning.path.name == "animals.json"
+    assert "not taken as metadata of animals.pdf" in warning.reason
+    (docs / "animals.json").write_text(json.dumps({"x": "y" * 100_000}))
+    assert index.ingest(docs, settings=NO_OCR).warnings == (), "a large JSON file is data of its own"
+
+
+def test_globs(index, docs):
+    report = index.ingest(str(docs / "**" / "*.pdf"), settings=NO_OCR)
+    assert report.documents == 2
+    with pytest.raises(InvalidInputError, match="Nothing matches"):
+        index.ingest(str(docs / "*.tiff"))
+
+
+def test_a_plan_says_what_would_be_done_and_does_nothing(index, docs, embedder):
+    (docs / "broken.pdf").write_bytes(b"%PDF-1.4 nothing else")
+    (docs / "notes.txt").write_text("x")
+    shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
+    plan = index.plan(docs, settings=NO_OCR)
+    assert (plan.new, plan.changed, plan.unchanged, plan.duplicates, plan.pages) == (2, 0, 0, 1, 4)
+    assert [entry.path.name for entry in plan.failed] == ["broken.pdf"]
+    assert [entry.path.name for entry in plan.skipped] == ["notes.txt"]
+    assert plan.seconds > 0
+    assert plan.bytes > 4 * 1000
+    assert "4 of these pages" in plan.basis
+    assert stored(index) == ({}, set())
+    assert index.documents() == []
+    (docs / "broken.pdf").unlink()
+    index.ingest(docs, settings=NO_OCR)
+    before = embedded(embedder)
+    sample_pdf(docs / "animals.pdf", ["one", "two", "three"])
+    (docs / "reports" / "energy.pdf").rename(docs / "power.pdf")
+    plan = index.plan(docs, settings=NO_OCR)
+    # The copy keeps what both were.
+    assert (plan.new, plan.changed, plan.unchanged, plan.moved, plan.pages) == (0, 1, 2, 1, 3)
+    assert embedded(embedder) > before, "three pages were tried"
+    nothing = index.plan(docs / "copy.pdf", settings=NO_OCR)
+    assert (nothing.pages, nothing.seconds, nothing.basis) == (0, 0, "nothing to do")
+
+
+def test_a_plan_takes_its_figures_from_earlier_runs(index, tmp_path, embedder):
+    for n in range(3):
+        sample_pdf(tmp_path / f"{n}.pdf", [f"document {n} page {p}" for p in range(20)])
+    index.ingest([tmp_path / "0.pdf", tmp_path / "1.pdf", tmp_path / "2.pdf"], settings=NO_OCR)
+    sample_pdf(tmp_path / "new.pdf", ["a", "b"])
+    before = embedded(embedder)
+    plan = index.plan(tmp_path / "new.pdf", settings=NO_OCR)
+    assert "60 pages of earlier runs" in plan.basis
+    assert plan.seconds > 0
+    assert embedded(embedder) == before
+
+
+def test_pages_that_nearly_repeat_earlier_ones_are_marked(index, tmp_path):
+    words = " ".join(f"word{n}" for n in range(40))
+    sample_pdf(tmp_path / "v1.pdf", [f"{words} draft", "something else entirely " * 8])
+    sample_pdf(tmp_path / "v2.pdf", [f"{words} final", "and another thing " * 12, f"{words} final again"])
+    report = index.ingest([tmp_path / "v1.pdf", tmp_path / "v2.pdf"], settings=NO_OCR)
+    assert (report.pages, report.repeated) == (5, 2)
+    marked = {(hit.doc_id, hit.page): hit.repeats for hit in index.search("word3 thing", k=9)}
+    assert marked[("v2.pdf", 1)] == marked[("v2.pdf", 3)] == ("v1.pdf", 1)
+    assert marked[("v1.pdf", 1)] is marked[("v2.pdf", 2)] is None
+    index.delete("v1.pdf")
+    assert all(hit.repeats is None for hit in index.search("word3", k=9))
+
+
+def test_pictures_without_words_repeat_each_other_by_what_they_show(index, tmp_path):
+    gradient = Image.linear_gradient("L").resize((300, 200))
+    gradient.save(tmp_path / "a.png")
+    gradient.resize((290, 195)).save(tmp_path / "b.jpg", quality=70)
+    Image.radial_gradient("L").resize((300, 200)).save(tmp_path / "c.png")
+    for name in ("a.png", "b.jpg", "c.png"):  # the same name, or their vectors would differ
+        (tmp_path / name[0]).mkdir()
+        (tmp_path / name).rename(tmp_path / name[0] / f"scan{name[1:]}")
+    report = index.ingest([tmp_path / "a", tmp_path / "b", tmp_path / "c"], settings=NO_OCR)
+    assert (report.pages, report.repeated) == (3, 1)
+
+
+def test_delete_by_filter(index, docs):
+    index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"year": 2024 + path.name.startswith("e")})
+    with pytest.raises(InvalidInputError, match="page"):
+        index.delete(filter={"page": 1})
+    with pytest.raises(InvalidInputError, match="which documents"):
+        index.delete()
+    assert index.delete("animals.pdf", filter={"year": 2025}) == 0
+    assert index.delete(filter={"year": [2025, 2026]}) == 1
+    assert index.delete(filter={"path": "*.pdf"}) == 1
+    assert index.documents() == []
+    assert stored(index) == ({}, set())
+
+
+def test_verify_names_what_is_amiss(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    handle = index._alive
+    lost = index.search("whales", k=1)[0]
+    lost.image_path.unlink()
+    (energy,) = [record for record in index.documents() if record.doc_id.startswith("reports")]
+    handle.store.delete([handle.manifest.parts(energy.sha256)[0].part_id])
+    handle.images.put(Image.new("RGB", (3, 3)))
+    problems = [(problem.doc_id, problem.what) for problem in index.verify()]
+    assert ("animals.pdf", "The image of page 2 is missing.") in problems
+    assert ("reports/energy.pdf", "The vectors of page 1 are missing.") in problems
+    assert (None, "1 image file(s) belong to no page.") in problems
+    assert len(problems) == 3
+    index.ingest(docs, settings=NO_OCR, again=True)
+    assert [problem.what for problem in index.verify()] == ["1 image file(s) belong to no page."]
+
+
+def test_a_damaged_image_is_named_and_made_again(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    image = index.search("whales", k=1)[0].image_path
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    problems = [(problem.doc_id, problem.what) for problem in index.verify()]
+    assert problems == [("animals.pdf", "The image of page 2 is damaged.")]
+    index.ingest(docs, settings=NO_OCR, again=True)
+    assert image.read_bytes() == whole
+    assert index.verify() == []
+
+
+def test_an_index_is_copied_and_a_stopped_copy_goes_on(index, docs, tmp_path, embedder):
+    shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
+    index.ingest(docs, settings=NO_OCR, metadata={"year": 2024})
+    calls = []
+
+    def stop(done, total):
+        calls.append((done, total))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index.copy_to(tmp_path / "other", progress=stop)
+    assert calls == [(2, 4)]
+    assert index.copy_to(tmp_path / "other") == 2, "only what was missing"
+    assert index.copy_to(tmp_path / "other") == 0
+    with DocumentIndex.open(tmp_path / "other", embedder=embedder, create=False) as other:
+        assert stored(other) == stored(index)
+        assert other.documents() == index.documents()
+        assert other.verify() == []
+        mine, theirs = index.search("whales", k=4), other.search("whales", k=4)
+        assert [(h.doc_id, h.page, h.score) for h in mine] == [(h.doc_id, h.page, h.score) for h in theirs]
+        assert theirs[0].image_path.is_file()
+    with pytest.raises(InvalidInputError, match="onto itself"):
+        index.copy_to(tmp_path / "kb")
+    with DocumentIndex.open(tmp_path / "foreign", embedder=FakeEmbedder(name="other")):
+        pass
+    with pytest.raises(IndexMismatchError, match="built with"):
+        index.copy_to(tmp_path / "foreign")
+
+
+def test_a_full_disk_is_told_before_it_is_full_and_the_run_goes_on_later(index, docs, monkeypatch):
+    monkeypatch.setattr("jina_rag.stores.disk_space.RESERVE", 10**18)
+    with pytest.raises(IndexStateError, match=r"disk of the index is full.*goes on where it stopped"):
+        index.ingest(docs, settings=NO_OCR)
+    monkeypatch.undo()
+    assert index.search("whales") == []
+    report = index.ingest(docs, settings=NO_OCR)
+    assert (report.documents, report.pages) == (2, 4)
+    assert index.verify() == []
+
+
+def test_another_index_inside_the_folder_is_left_out(index, docs, tmp_path):
+    index.ingest(docs, settings=NO_OCR)
+    shutil.copytree(tmp_path / "kb", docs / "old-index")
+    report = index.ingest(docs, settings=NO_OCR)
+    assert (report.documents, report.unchanged) == (0, 2)
+    assert [entry.path.name for entry in report.skipped] == ["old-index"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own, of 76 MB; `grow()` makes it larger."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = shutil.which("mount")
+    made = mount and subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=76m", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if not made or made.returncode:
+        pytest.skip("this user may not mount a disk")
+    yield place, lambda: subprocess.run([mount, "-o", "remount,size=600m", str(place)], check=True)
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_disk_that_really_fills_up(small_disk, docs, embedder):
+    place, grow = small_disk
+    for n in range(6):
+        sample_pdf(docs / f"{n}.pdf", [f"document {n} page {p} " + f"word{n * 9 + p} " * 40 for p in range(9)])
+    with pytest.raises(IndexStateError, match="full"):
+        with DocumentIndex.open(place / "kb", embedder=embedder) as index:
+            index.ingest(docs, settings=IngestSettings(ocr="never", isolate=False, dpi=300, jpeg_quality=95))
+    with DocumentIndex.open(place / "kb", embedder=embedder) as index:
+        before = index.stats().pages
+        assert before < 58
+        index.search("whales")
+        grow()
+        report = index.ingest(docs, settings=IngestSettings(ocr="never", isolate=False, dpi=300, jpeg_quality=95))
+        assert report.failed == ()
+        assert index.stats().pages == 58
+        assert index.verify() == []
+
+
+def test_metadata_follows_a_file_that_is_renamed(index, docs):
+    index.ingest(docs, settings=NO_OCR, metadata={"year": 2025})
+    (docs / "animals.pdf").rename(docs / "beasts.pdf")
+    index.ingest(docs, settings=NO_OCR)
+    assert index.search("whales", filter={"year": 2025}, k=1)[0].doc_id == "beasts.pdf"
+
+
+def test_what_stood_beside_a_file_goes_with_it_and_what_was_given_stays(index, docs):
+    beside = docs / "animals.pdf.json"
+    beside.write_text('{"beside": 1}')
+    index.ingest(docs, settings=NO_OCR, metadata={"year": 2025})
+    index.ingest(docs, settings=NO_OCR)
+    assert index.search("whales", k=1)[0].metadata == {"year": 2025, "beside": 1}
+    beside.unlink()
+    index.ingest(docs, settings=NO_OCR)
+    assert index.search("whales", k=1)[0].metadata == {"year": 2025}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links and pipes")
+def test_a_sidecar_that_is_no_file_of_its_own_is_left_alone(index, docs, tmp_path):
+    (tmp_path / "secret.json").write_text('{"secret": 1}')
+    (docs / "animals.json").symlink_to(tmp_path / "secret.json")
+    os.mkfifo(docs / "reports" / "energy.json")
+    report = index.ingest(docs, settings=NO_OCR)
+    assert report.documents == 2
+    assert index.search("whales", k=1)[0].metadata == {}
+    # Deep nesting and huge numbers are told, and cost the sidecar only.
+    (docs / "animals.pdf.json").write_text("[" * 200 + "]" * 200)
+    (docs / "reports" / "energy.pdf.json").write_text('{"n": ' + "9" * 400 + "}")
+    report = index.ingest(docs, settings=NO_OCR)
+    assert (report.unchanged, len(report.warnings)) == (2, 2)
+    assert index.verify() == []
+
+
+def test_two_files_that_are_swapped_are_not_embedded_again(index, docs, embedder):
+    a, b = docs / "animals.pdf", docs / "reports" / "energy.pdf"
+    index.ingest(docs, settings=NO_OCR)
+    before = embedded(embedder)
+    a.rename(docs / "x")
+    b.rename(a)
+    (docs / "x").rename(b)
+    plan = index.plan(docs, settings=NO_OCR)
+    assert (plan.unchanged, plan.duplicates, plan.pages) == (2, 0, 0)
+    report = index.ingest(docs, settings=NO_OCR)
+    assert (report.unchanged, report.duplicates, report.documents) == (2, (), 0)
+    assert embedded(embedder) == before
+    assert index.search("whales", k=1)[0].doc_id == "reports/energy.pdf"
+    assert index.search("whales", k=1, filter={"doc_id": "reports/energy.pdf"})
+    index.ingest(docs, settings=NO_OCR, again=True)
+    assert index.search("solar", k=1, filter={"doc_id": "animals.pdf"})[0].page == 1
+    assert index.verify() == []
+
+
+def interrupting(monkeypatch, index, method, after=0):
+    """The store's method is interrupted from its `after`-th call on."""
+    real, calls = getattr(type(index._alive.store), method), []
+
+    def call(self, *args, **options):
+        calls.append(1)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(type(index._alive.store), method, call)
+
+
+def test_an_interruption_before_the_points_are_told_is_made_good(index, docs, monkeypatch):
+    shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
+    index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"name": path.stem})
+    (docs / "animals.pdf").rename(docs / "beasts.pdf")
+    with monkeypatch.context() as patch:
+        interrupting(patch, index, "update_payload")
+        with pytest.raises(KeyboardInterrupt):
+            index.ingest(docs, settings=NO_OCR)
+    assert any("where it lies" in problem.what for problem in index.verify())
+    index.ingest(docs, settings=NO_OCR)
+    assert index.search("whales", k=1, filter={"path": "*beasts.pdf"})
+    with monkeypatch.context() as patch:
+        interrupting(patch, index, "update_payload")
+        with pytest.raises(KeyboardInterrupt):
+            index.delete("copy.pdf")
+    (docs / "copy.pdf").unlink()
+    index.ingest(docs, settings=NO_OCR)
+    assert not index.search("whales", filter={"name": "copy"})
+    assert index.verify() == []
+
+
+def test_a_run_that_is_gone_on_with_under_another_name_and_other_metadata(index, tmp_path, monkeypatch):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    sample_pdf(folder / "a.pdf", [f"cats sleep page{n}" for n in range(20)])
+    with monkeypatch.context() as patch:
+        interrupting(patch, index, "upsert", after=1)
+        assert index.ingest(folder, settings=NO_OCR, metadata={"year": 2024}).interrupted
+    (folder / "a.pdf").rename(folder / "b.pdf")
+    assert index.ingest(folder, settings=NO_OCR, metadata={"year": 2025}).pages == 12
+    assert ids(index) == ["b.pdf"]
+    assert len(index.search("cats", k=50, filter={"year": 2025, "doc_id": "b.pdf"})) == 20
+    assert not index.search("cats", k=50, filter={"year": 2024})
+    assert index.verify() == []
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_kept_under_the_old_hash(index, docs, monkeypatch):
+    original = (docs / "animals.pdf").read_bytes()
+    real = ingest.Ingestion._read
+
+    def change(self, todo):
+        sample_pdf(docs / "animals.pdf", ["penguins walk on ice"])
+        return real(self, todo)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest.Ingestion, "_read", change)
+        report = index.ingest(docs, settings=NO_OCR)
+    assert [failure.path.name for failure in report.failed] == ["animals.pdf"]
+    assert "changed while it was read" in report.failed[0].reason
+    assert report.documents == 1
+    assert ids(index) == ["reports/energy.pdf"]
+    assert index.verify() == []
+    (docs / "animals.pdf").write_bytes(original)
+    assert index.ingest(docs, settings=NO_OCR).documents == 1
+    assert index.search("whales", k=1)[0].page == 2
+
+
+def test_a_filter_over_copies_means_one_of_them_not_a_mixture(index, docs):
+    shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
+    index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"year": 2024 + ("copy" in path.name), "n": path.name})
+    assert index.search("whales", k=1, filter={"year": 2025, "n": "copy.pdf"})
+    assert all("energy" in hit.doc_id for hit in index.search("whales", filter={"year": 2024, "n": "copy.pdf"}))
+
+
+def test_a_page_that_stays_in_a_changed_document_repeats_nothing(index, tmp_path):
+    words = [" ".join(f"w{p}x{n}" for n in range(40)) for p in range(3)]
+    sample_pdf(tmp_path / "a.pdf", words)
+    index.ingest(tmp_path / "a.pdf", settings=NO_OCR)
+    sample_pdf(tmp_path / "a.pdf", [words[0], words[1], "something else " * 20])
+    assert index.ingest(tmp_path / "a.pdf", settings=NO_OCR).repeated == 0
+    sample_pdf(tmp_path / "b.pdf", words[:1])
+    assert index.ingest(tmp_path / "b.pdf", settings=NO_OCR).repeated == 1
+    index.ingest([tmp_path / "a.pdf", tmp_path / "b.pdf"], settings=NO_OCR, again=True)
+    marked = {(hit.doc_id, hit.page): hit.repeats for hit in index.search("w0x3", k=9)}
+    assert marked[("b.pdf", 1)] == ("a.pdf", 1)
+    assert marked[("a.pdf", 1)] is None
+
+
+def test_an_empty_name_removes_nothing(index, docs, monkeypatch):
+    index.ingest(docs, settings=NO_OCR)
+    monkeypatch.chdir(docs)
+    with pytest.raises(InvalidInputError, match="is empty"):
+        index.delete("")
+    assert len(index.documents()) == 2
+
+
+def test_what_a_killed_run_has_written_and_not_noted_is_swept(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    handle = index._alive
+    before = stored(index)
+    handle.manifest.write_settings({"dirty": True})
+    name = handle.images.put(Image.new("RGB", (5, 5), "red"))
+    (handle.images.folder / name[:2] / "half.tmp").write_bytes(b"half")
+    index.ingest(docs, settings=NO_OCR)
+    assert stored(index) == before
+    assert not list(handle.images.folder.rglob("*.tmp"))
+
+
+def test_what_ocr_has_read_is_not_read_again_and_goes_with_its_document(index, tmp_path, monkeypatch):
+    reads = []
+
+    def read(pixels, *args, **options):
+        reads.append(pixels.shape)
+        return []
+
+    monkeypatch.setattr("jina_rag.ocr.lines.read_lines", read)
+    picture = Image.effect_noise((80, 60), 90)
+    picture.save(tmp_path / "a.png")
+    settings = IngestSettings(isolate=False)
+    index.ingest(tmp_path / "a.png", settings=settings)
+    assert len(reads) == 1
+    index.ingest(tmp_path / "a.png", settings=settings, again=True)
+    assert len(reads) == 1
+    assert index.stats().bytes["ocr"] > 0
+    index.delete("a.png")
+    index.ingest(tmp_path / "a.png", settings=settings)
+    assert len(reads) == 2
+
+
+def test_sync_keeps_what_it_could_not_look_at(index, docs, tmp_path, monkeypatch):
+    index.ingest(docs, settings=NO_OCR)
+    shutil.move(docs / "reports" / "energy.pdf", tmp_path / "away.pdf")
+    real = os.scandir
+
+    def scandir(path):
+        if os.fspath(path).endswith("reports"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        report = index.ingest(docs, settings=NO_OCR, sync=True)
+    assert [failure.path.name for failure in report.failed] == ["reports"]
+    assert report.removed == 0
+    assert index.ingest(docs, settings=NO_OCR, sync=True).removed == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links")
+def test_sync_keeps_everything_where_the_given_link_leads_nowhere(index, docs, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(docs)
+    index.ingest(link, settings=NO_OCR)
+    docs.rename(tmp_path / "elsewhere")
+    report = index.ingest(link, settings=NO_OCR, sync=True)
+    assert report.removed == 0
+    assert len(index.documents()) == 2
+
+
+def test_sync_with_a_glob_removes_what_the_glob_means(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    sample_pdf(docs / "new.pdf", ["penguins"])
+    (docs / "animals.pdf").unlink()
+    (docs / "reports" / "energy.pdf").unlink()
+    assert index.ingest(str(docs / "[an]*.pdf"), settings=NO_OCR, sync=True).removed == 1
+    assert ids(index) == ["new.pdf", "reports/energy.pdf"]
+
+
+def test_a_copy_takes_what_was_made_again_and_refuses_to_overwrite_another_document(index, docs, tmp_path, embedder):
+    index.ingest(docs, settings=NO_OCR)
+    assert index.copy_to(tmp_path / "other") == 4
+    index.ingest(docs / "animals.pdf", settings=NO_OCR, again=True)
+    assert index.copy_to(tmp_path / "other") == 2, "what was made again since"
+    (tmp_path / "foreign").mkdir()
+    sample_pdf(tmp_path / "foreign" / "animals.pdf", ["penguins"])
+    with DocumentIndex.open(tmp_path / "third", embedder=embedder) as third:
+        third.ingest(tmp_path / "foreign", settings=NO_OCR)
+    with pytest.raises(IndexMismatchError, match=r"another document by the name of animals\.pdf"):
+        index.copy_to(tmp_path / "third")
+
+
+def test_points_that_a_killed_run_has_written_and_not_noted_are_swept(index, docs, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupting(patch, index, "flush")
+        with pytest.raises(KeyboardInterrupt):
+            index.ingest(docs / "animals.pdf", settings=NO_OCR)
+    handle = index._alive
+    ((sha256, done),) = handle.manifest.contents()
+    assert not done
+    (whole, *_) = handle.store.fetch([handle.manifest.parts(sha256)[0].part_id])
+    stray = "00000000-0000-4000-8000-000000000001"
+    handle.store.upsert([replace(whole, id=stray)])
+    index.ingest(docs, settings=NO_OCR)
+    assert handle.store.fetch([stray]) == []
+    assert index.verify() == []

@@ -1,0 +1,324 @@
+"""What is stored of a page: regions as points of their own, rows pooled and cut, pages beyond the store's limit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pymupdf
+import pytest
+
+from jina_rag import DocumentIndex
+from jina_rag.catalog.manifest import DocumentRecord
+from jina_rag.config import IngestSettings, Storage
+from jina_rag.errors import IndexMismatchError, InvalidInputError
+from jina_rag.indexing.point_builder import Encoded, PointMaker
+from jina_rag.scoring import normalise
+from jina_rag.search.late_interaction import Candidates
+from jina_rag.search.snippets import words_of
+from jina_rag.search.stages import Rescore, Stages
+from jina_rag.stores import schema
+from jina_rag.stores.images import ImageFiles
+from jina_rag.testing import FakeEmbedder, make_page, sample_pdf
+from jina_rag.types import Embeddings, Prefetch, Range, Region, TokenGrid
+
+NO_OCR = IngestSettings(ocr="never", isolate=False, dpi=60)
+RECORDS = [DocumentRecord("a.pdf", Path("/docs/a.pdf"), "1" * 64, 1, 1, metadata={"year": 2024})]
+LEFT, RIGHT = (0.0, 0.0, 0.48, 0.2), (0.48, 0.0, 1.0, 0.2)
+WORDS = "sun sun sun sun rain rain rain rain"
+
+
+class Square(FakeEmbedder):
+    """One whose dense vectors have the rows' length, so that regions take their rows from the page."""
+
+    def __init__(self) -> None:
+        super().__init__(dim=64, multi_dim=64, name="square")
+
+
+class Looking(FakeEmbedder):
+    """One that looks at pixels: each picture gives one row for each of its four quarters, by its mean grey."""
+
+    reads = "pixels"
+    dim = multi_dim = 8
+
+    def __init__(self) -> None:
+        super().__init__(dim=8, multi_dim=8, name="looking")
+
+    def encode_document(self, documents, **options):
+        self.history.append(("document", tuple(documents)))
+        rows = [self._rows(getattr(item, "screenshot", None) or item) for item in documents]
+        quarters = np.array([[x / 2, y / 2, x / 2 + 0.5, y / 2 + 0.5] for y in (0, 1) for x in (0, 1)], "f4")
+        return Embeddings(
+            normalise([r.mean(axis=0) for r in rows]), rows, [TokenGrid(quarters, "patches") for _ in documents]
+        )
+
+    def _rows(self, picture):
+        image = getattr(picture, "image", picture).convert("L").resize((2, 2))
+        return normalise([self._code(255 - grey) for grey in np.asarray(image).reshape(-1)])
+
+    def _code(self, darkness):
+        return np.eye(8)[min(int(darkness) // 32, 7)] + 1e-3
+
+    def encode_query(self, queries, **options):
+        rows = [normalise([self._code(255)]) for _ in queries]
+        return Embeddings(normalise([r.mean(axis=0) for r in rows]), rows, [None] * len(queries))
+
+
+def make(embedder, page, tmp_path, storage=None, **options):
+    maker = PointMaker(
+        embedder, ImageFiles(tmp_path / "images"), dim=embedder.dim, quality=80, storage=storage, **options
+    )
+    return maker, maker.make(RECORDS, [(page, maker.encode([page])[0])], {})
+
+
+def test_regions_are_points_beside_their_page_and_come_before_it(tmp_path):
+    page = make_page(WORDS, regions=[Region("table", LEFT, caption="Table 1"), Region("chart", RIGHT)])
+    embedder = Square()
+    _, made = make(embedder, page, tmp_path)
+    assert len(embedder.history) == 1, "nothing but the page is embedded"
+    kinds = [point.payload["kind"] for point, _ in made]
+    assert kinds == ["table", "chart", "page"]
+    table, chart, whole = [point for point, _ in made]
+    assert {point.payload["page_id"] for point, _ in made} == {whole.id}
+    assert table.payload["caption"] == "Table 1"
+    assert table.payload["box"] == list(LEFT)
+    assert [part.kind for _, part in made] == kinds
+    # Four words alike make one row, which is theirs.
+    np.testing.assert_allclose(table.multi, whole.multi[:1], atol=1e-6)
+    np.testing.assert_allclose(chart.multi, whole.multi[4:5], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(table.dense), 1, rtol=1e-5)
+    assert set(table.lexical.indices) != set(chart.lexical.indices)
+    assert all((tmp_path / "images" / point.payload["image"]).is_file() for point, _ in made)
+    assert {tuple(point.payload["has"]) for point, _ in made} == {("chart", "table")}, "they pass the same filter"
+    for point, _ in made:
+        assert (point.payload["doc_id"], point.payload["meta"]) == (["a.pdf"], [{"year": 2024}])
+
+
+def test_the_words_of_a_caption_belong_to_its_region(tmp_path):
+    page = make_page(WORDS + " Figure 2 snow", regions=[Region("chart", RIGHT, caption="Figure 2 snow")])
+    _, made = make(Square(), page, tmp_path)
+    chart, whole = [point for point, _ in made]
+    np.testing.assert_allclose(chart.dense, normalise(whole.multi[4:].mean(axis=0)), rtol=1e-5)
+    assert len(chart.multi) == 2  # of seven words
+
+
+def test_a_model_without_places_reads_the_words_of_a_region(tmp_path):
+    page = make_page(WORDS, regions=[Region("table", LEFT, caption="Table 1"), Region("chart", (0.0, 0.9, 1.0, 1.0))])
+    embedder = FakeEmbedder()  # dense vectors of another length: nothing to take from the page
+    _, made = make(embedder, page, tmp_path)
+    assert embedder.history[-1] == ("document", ({"text": "Table 1 sun sun sun sun"},))
+    assert made[0][0].dense.shape == (128,)
+    assert made[1][0].multi is None, "no words, no caption: its picture is kept all the same"
+
+
+def test_a_model_that_looks_at_pixels_sees_the_crop_and_the_better_of_both_counts(tmp_path):
+    with pymupdf.open() as document:
+        page = document.new_page(width=400, height=400)
+        page.insert_text((20, 30), "a line of text here", fontsize=8)
+        for bar in range(6):
+            page.draw_rect(pymupdf.Rect(60 + bar * 40, 150, 90 + bar * 40, 330), fill=(0, 0, 0))
+        document.new_page(width=400, height=400).draw_rect(pymupdf.Rect(0, 0, 400, 400), fill=(0.5, 0.5, 0.5))
+        document.save(tmp_path / "bars.pdf")
+    embedder = Looking()
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        report = index.ingest(tmp_path / "bars.pdf", settings=NO_OCR)
+        assert report.regions >= 1
+        assert len([item for _, items in embedder.history for item in items]) == report.pages + report.regions
+        hits = index.search("black", k=2)
+        assert hits[0].page == 1
+        assert hits[0].region is not None, "its crop is blacker than the page as a whole"
+        assert hits[0].region.image_path.is_file()
+        assert len(hits) == 2, "a page and its region are one hit"
+
+
+def test_a_region_leads_to_a_page_that_is_no_candidate_itself(tmp_path):
+    page = make_page("rain " * 4 + "moon stars night " * 20, regions=[Region("table", LEFT)])
+    others = [make_page(f"storm rain hail number{n}", number=n) for n in (2, 3, 4)]
+    embedder = Square()
+    maker = PointMaker(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
+    pages = [page, *others]
+    made = maker.make(RECORDS, list(zip(pages, maker.encode(pages), strict=True)), {})
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        handle = index._alive
+        handle.manifest.begin(RECORDS[0])
+        handle.manifest.add_parts(RECORDS[0].sha256, [part for _, part in made])
+        handle.store.upsert([point for point, _ in made])
+        handle.manifest.finish(RECORDS[0])
+        encoded = embedder.encode_query(["rain"])
+
+        def candidates(regions):
+            stages = Stages(Prefetch(limit=2, lexical=False, regions=regions, exhaustive=0), Rescore(limit=2))
+            [question] = index._search.embed(["rain"])
+            found = Candidates(handle.store, embedder).rank(question, {}, 2, stages)
+            return {candidate.page_id: candidate.score for candidate in found}
+
+        first = schema.point_id(RECORDS[0].sha256, 1)
+        nearest = handle.store.nearest(encoded.single[0], limit=2, where={"kind": "page"})
+        assert first not in [hit.id for hit in nearest], "as a page it would be none"
+        with_regions = candidates(1)
+        assert len(with_regions) == 3, "a region takes no other page's place"
+        # The same score as if the page had been a candidate.
+        exact = {hit.page_id: hit.score for hit in index.search("rain", k=4)}
+        assert with_regions[first] == pytest.approx(exact[first], abs=1e-3)
+
+
+def test_as_many_pages_as_asked_for_are_found_however_many_regions_there_are(tmp_path):
+    few = Prefetch(limit=10, lexical=5, regions=5, exhaustive=10)
+    embedder = Square()
+    maker = PointMaker(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
+    boxes = [(0.0, 0.2 * n, 1.0, 0.2 * n + 0.2) for n in range(4)]
+    regions = [Region("table", box) for box in boxes]
+    pages = [make_page(f"sun number{n} " * 16, number=n, regions=regions) for n in range(1, 61)]
+    made = maker.make(RECORDS, list(zip(pages, maker.encode(pages), strict=True)), {})
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        handle = index._alive
+        handle.manifest.begin(RECORDS[0])
+        handle.manifest.add_parts(RECORDS[0].sha256, [part for _, part in made])
+        for batch in schema.batches([point for point, _ in made]):
+            handle.store.upsert(batch)
+        handle.manifest.finish(RECORDS[0])
+        for k in (5, 50, 60, 100):
+            hits = index.search("sun", k=k, stages=[few])
+            assert len({hit.page for hit in hits}) == len(hits) == min(k, 60)
+
+
+def test_pooled_rows_keep_the_places_of_all_words(tmp_path):
+    page = make_page(" ".join(f"word{n // 2}" for n in range(60)), regions=[Region("table", LEFT)])
+    embedder = Square()
+    for storage in (Storage(pool_factor=2), Storage(pool_factor=2, sign_codes=False)):
+        _, made = make(embedder, page, tmp_path, storage)
+        point = made[-1][0]
+        assert len(point.multi) == 30
+        assert len(schema.decode_grid(point.payload["grid"])) == 60
+        assert ("signs" in point.payload) is storage.sign_codes
+
+
+@pytest.mark.parametrize("name", ["exact", "balanced", "compact"])
+def test_every_storage_finds_explains_and_quotes(tmp_path, name):
+    texts = [" ".join(f"w{n}" for n in range(first, first + 60)) for first in range(0, 600, 60)]
+    sample_pdf(tmp_path / "long.pdf", [*texts, "padding " * 40 + "whales sing in the deep sea " + "filler " * 40])
+    embedder = Square()
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder, storage=name) as index:
+        index.ingest(tmp_path / "long.pdf", settings=NO_OCR)
+        hit = index.search("whales sing", k=1)[0]
+        assert hit.page == 11
+        assert "whales sing" in hit.snippet
+        explanation = index.explain("whales sing", hit)
+        assert len(explanation.boxes) == len(explanation.weights) > 80
+        assert explanation.brightest is not None
+        assert index.stats().storage == name
+        assert index.verify() == []
+    with pytest.raises(IndexMismatchError, match="keeps its vectors as"):
+        DocumentIndex.open(tmp_path / "kb", embedder=embedder, storage="compact" if name != "compact" else "exact")
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        assert index.search("whales sing", k=1)[0].page == 11
+
+
+def test_heat_maps_of_pooled_rows_shine_where_the_exact_ones_do(tmp_path):
+    text = " ".join([*(f"w{n}" for n in range(40)), "whales sing", *(f"v{n}" for n in range(40))])
+    sample_pdf(tmp_path / "a.pdf", [text])
+    brightest = []
+    for storage in (Storage(), Storage(pool_factor=2)):
+        with DocumentIndex.open(tmp_path / f"kb{storage.pool_factor}", embedder=Square(), storage=storage) as index:
+            index.ingest(tmp_path / "a.pdf", settings=NO_OCR)
+            brightest.append(index.explain("whales sing", index.search("whales sing", k=1)[0]).brightest)
+    assert brightest[0] == pytest.approx(brightest[1], abs=0.05)
+
+
+class Huge(Square):
+    """A page of 40,000 vectors of 128 numbers: five times what a store takes of one page."""
+
+    def __init__(self) -> None:
+        FakeEmbedder.__init__(self, dim=128, multi_dim=128, name="huge")
+
+    def encode_document(self, documents, **options):
+        found = super().encode_document(documents, **options)
+        rng = np.random.default_rng(0)
+        multi = []
+        for item, rows in zip(documents, found.multi, strict=True):
+            huge = "giant" in getattr(item, "text", "")
+            multi.append(
+                np.concatenate([rows, normalise(rng.normal(size=(40_000 - len(rows), 128)))]) if huge else rows
+            )
+        grids = [TokenGrid(np.tile(np.array([[0.1, 0.1, 0.2, 0.2]], "f4"), (len(rows), 1)), "words") for rows in multi]
+        return replace(found, multi=multi, grids=grids)
+
+
+def test_a_multi_vector_of_40_000_rows_is_stored_pooled_found_and_told(tmp_path):
+    sample_pdf(tmp_path / "a.pdf", ["the giant page about penguins", "a page of usual size about whales"])
+    with DocumentIndex.open(tmp_path / "kb", embedder=Huge()) as index:
+        report = index.ingest(tmp_path / "a.pdf", settings=NO_OCR)
+        assert report.failed == ()
+        (warning,) = report.warnings
+        assert (warning.page, "40,000 vectors" in warning.reason, "8,191" in warning.reason) == (1, True, True)
+        point = index._alive.store.fetch([schema.point_id(index.documents()[0].sha256, 1)])[0]
+        assert point.multi.shape == (8191, 128)
+        hit = index.search("penguins", k=1)[0]
+        assert hit.page == 1
+        assert len(index.explain("penguins", hit).boxes) == 40_000
+        # Said again whenever the document is asked about, not only by the run that met it.
+        assert index.documents()[0].warnings == report.warnings
+
+
+def test_a_length_that_a_model_was_not_trained_for_is_refused(tmp_path):
+    with pytest.raises(InvalidInputError, match="multi_dim is 32"):
+        DocumentIndex.open(tmp_path / "kb", embedder=Square(), storage=Storage(multi_dim=32))
+    assert not (tmp_path / "kb").exists()
+
+    class Nested(Square):
+        multi_matryoshka_dims = (64, 32)
+
+    sample_pdf(tmp_path / "a.pdf", ["cats and dogs", "whales sing"])
+    with DocumentIndex.open(tmp_path / "kb", embedder=Nested(), storage=Storage(multi_dim=32)) as index:
+        index.ingest(tmp_path / "a.pdf", settings=NO_OCR)
+        hit = index.search("whales", k=1)[0]
+        assert hit.page == 2
+        assert index.explain("whales", hit).brightest is not None
+    with pytest.raises(InvalidInputError, match="one of exact, balanced, compact"):
+        DocumentIndex.open(tmp_path / "other", embedder=Square(), storage="tiny")
+
+
+def test_pages_are_found_by_what_is_on_them(tmp_path):
+    embedder = Square()
+    maker = PointMaker(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
+    kinds = [["chart", "chart"], ["table"], [], ["chart", "table", "figure"]]
+    pages = [
+        make_page(WORDS, number=n, regions=[Region(kind, (0.0, 0.0, 1.0, 0.1 * i + 0.1)) for i, kind in enumerate(of)])
+        for n, of in enumerate(kinds, start=1)
+    ]
+    made = maker.make(RECORDS, list(zip(pages, maker.encode(pages), strict=True)), {})
+    assert [point.payload["has"] for point, part in made if part.kind == "page"] == [sorted(set(of)) for of in kinds]
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        store = index._alive.store
+        store.upsert([point for point, _ in made])
+
+        def found(kind, **also):
+            return sorted(hit.payload["page"] for hit in store.scroll({"has": kind, "kind": "page", **also}))
+
+        assert found("chart") == [1, 4]
+        assert found(["table", "figure"]) == [2, 4]
+        assert found("chart", page=Range(gt=1)) == [4]
+        # Regions are candidates of their own, of those pages only.
+        near = store.nearest(np.ones(64, "f4"), limit=99, where={"has": "table", "kind": ["chart", "table", "figure"]})
+        assert {hit.payload["page"] for hit in near} == {2, 4}
+        assert len(near) == 4
+
+
+def test_the_words_of_a_page_are_stored_with_their_places(tmp_path):
+    page = make_page("rain over the hills", regions=[Region("table", LEFT)])
+    for embedder in (Square(), Looking()):
+        _, made = make(embedder, page, tmp_path)
+        table, whole = [point.payload for point, _ in made]
+        assert "words" not in table
+        texts, boxes = words_of(whole)
+        assert texts == ["rain", "over", "the", "hills"]
+        np.testing.assert_allclose(boxes, [word.box for word in page.words], atol=1e-4)
+
+
+def test_a_point_without_vectors_is_kept(tmp_path):
+    page = make_page("", regions=[Region("figure", (0.0, 0.0, 1.0, 1.0))])
+    maker = PointMaker(Square(), ImageFiles(tmp_path / "images"), dim=64, quality=80)
+    nothing = Encoded(np.zeros(64, "f4"), np.zeros((0, 64), "f4"), TokenGrid(np.zeros((0, 4), "f4"), "words"))
+    made = maker.make(RECORDS, [(page, nothing)], {})
+    assert [point.multi for point, _ in made] == [None, None]

@@ -1,0 +1,133 @@
+"""JinaPageLoader: one document for each page, its picture beside, and what could not be read."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("langchain_core")
+
+from helpers.langchain_fakes import PAGES, PLAIN, no_network
+from langchain_core.document_loaders import BaseLoader
+from langchain_jina_rag import JinaPageLoader, JinaVectorStore
+from PIL import Image
+
+from jina_rag import DocumentIndex, InvalidInputError, MissingDependencyError, load_pages, open_page
+from jina_rag.testing import FakeEmbedder, sample_pdf
+
+
+@pytest.fixture(autouse=True)
+def offline():
+    with no_network():
+        yield
+
+
+@pytest.fixture
+def files(tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    sample_pdf(folder / "animals.pdf", PAGES)
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.7 nothing")
+    return folder
+
+
+async def test_one_document_for_each_page(files, tmp_path):
+    loader = JinaPageLoader(files, image_folder=tmp_path / "pages", settings=PLAIN, on_failure=lambda failure: None)
+    docs = loader.load()
+    assert [doc.page_content for doc in docs] == PAGES
+    for number, doc in enumerate(docs):
+        assert doc.metadata == {
+            "source": str(files / "animals.pdf"),
+            "page": number,
+            "total_pages": 3,
+            "doc_id": "animals.pdf",
+            "image": doc.metadata["image"],
+        }
+        assert doc.id == f"{files / 'animals.pdf'}#page={number + 1}"
+        image = Path(doc.metadata["image"])
+        assert image.is_relative_to(tmp_path / "pages")
+        with Image.open(image) as opened:
+            assert opened.format == "JPEG"
+        assert open_page(image).text == doc.page_content
+    assert [doc async for doc in loader.alazy_load()] == docs
+    assert await loader.aload() == docs == list(loader.lazy_load())
+
+
+def test_it_is_lazy(files, tmp_path, monkeypatch):
+    taken = []
+
+    def pages(*args, **options):
+        for page in load_pages(*args, **options):
+            taken.append(page.number)
+            yield page
+
+    monkeypatch.setattr("langchain_jina_rag.document_loaders.load_pages", pages)
+    loader = JinaPageLoader(files / "animals.pdf", image_folder=tmp_path / "pages", settings=PLAIN)
+    documents = loader.lazy_load()
+    assert inspect.isgenerator(documents)
+    assert taken == []
+    next(documents)
+    assert taken == [1]
+    documents.close()
+    assert {"load", "alazy_load", "aload"}.isdisjoint(vars(JinaPageLoader))
+    assert issubclass(JinaPageLoader, BaseLoader)
+
+
+def test_what_cannot_be_read_is_kept_and_told(files, tmp_path, caplog):
+    loader = JinaPageLoader([files], image_folder=tmp_path / "pages", settings=PLAIN)
+    with caplog.at_level(logging.WARNING, logger="langchain_jina_rag"):
+        assert len(loader.load()) == 3
+    assert [failure.path for failure in loader.failures] == [files / "broken.pdf"]
+    assert f"{files / 'broken.pdf'} was not loaded: {loader.failures[0].reason}" in caplog.text
+    told = []
+    other = JinaPageLoader(files, image_folder=tmp_path / "pages", settings=PLAIN, on_failure=told.append)
+    caplog.clear()
+    other.load()
+    other.load()
+    assert len(told) == 2
+    assert other.failures == told[1:]  # of the last run
+    assert not caplog.records
+    with pytest.raises(InvalidInputError, match="nowhere"):
+        JinaPageLoader(tmp_path / "nowhere", image_folder=tmp_path / "pages").load()
+
+
+def test_pictures_go_to_the_users_cache_if_nothing_is_said(files, tmp_path, monkeypatch):
+    import platformdirs
+
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name, **options: tmp_path / "cache" / name)
+    doc = next(iter(JinaPageLoader(files / "animals.pdf", settings=PLAIN).lazy_load()))
+    folder = tmp_path / "cache" / "jina-rag" / "pages"
+    assert Path(doc.metadata["image"]).is_relative_to(folder)
+    if sys.platform != "win32":
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    with pytest.raises(MissingDependencyError, match=r"'platformdirs'.*jina-rag\[langchain\]"):
+        JinaPageLoader(files / "animals.pdf", settings=PLAIN).load()
+
+
+def test_loaded_pages_go_into_a_store_with_words_and_places(files, tmp_path):
+    embedder = FakeEmbedder()
+    loader = JinaPageLoader(files / "animals.pdf", image_folder=tmp_path / "pages", settings=PLAIN)
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        store = JinaVectorStore(index)
+        docs = loader.load()
+        ids = store.add_documents(docs)
+        assert ids == [doc.id for doc in docs]
+        found = store.similarity_search("growth by region", k=1)[0]
+        assert found.page_content == PAGES[1]
+        assert {key: found.metadata[key] for key in ("source", "page", "total_pages", "doc_id")} == {
+            key: docs[1].metadata[key] for key in ("source", "page", "total_pages", "doc_id")
+        }
+        assert Path(found.metadata["image"]).is_relative_to(index.location)
+        hit = index.search("growth by region", k=1)[0]
+        assert index.cite("growth by region", hit).box is not None  # its words kept their places
+        # Once more: the same ids, nothing twice, nothing embedded.
+        embedder.history.clear()
+        assert store.add_documents(loader.load()) == ids
+        assert not [entry for entry in embedder.history if entry[0] == "document"]
+        assert len(store.similarity_search("whales", k=9)) == 3

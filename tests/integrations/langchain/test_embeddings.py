@@ -1,0 +1,217 @@
+"""JinaLocalEmbeddings: vectors as plain floats, images, what it keeps and what it lets go."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import pickle
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("langchain_core")
+
+from helpers.langchain_fakes import ThreadedEmbedder, no_network
+from langchain_core.embeddings import Embeddings
+from langchain_core.load import dumps, loads
+from langchain_jina_rag import JinaLocalEmbeddings, JinaPageRetriever
+from PIL import Image
+from pydantic import BaseModel, ValidationError
+
+from jina_rag import InvalidInputError, load_embedder
+from jina_rag.testing import FakeEmbedder, make_page
+
+
+@pytest.fixture(autouse=True)
+def offline():
+    with no_network():
+        yield
+
+
+@pytest.fixture(scope="module")
+def lite():
+    return load_embedder("lite")
+
+
+def test_vectors_are_those_of_the_model_as_python_floats(lite):
+    embeddings = JinaLocalEmbeddings()
+    texts = ["Growth by region", "A list of authors"]
+    found = embeddings.embed_documents(texts)
+    assert isinstance(embeddings, BaseModel)
+    assert isinstance(embeddings, Embeddings)
+    assert all(type(number) is float for vector in found for number in vector)
+    np.testing.assert_allclose(found, lite.encode_document(texts, multi=False).single, atol=1e-6)
+    question = embeddings.embed_query("Which region grew?")
+    np.testing.assert_allclose(question, lite.encode_query(["Which region grew?"]).single[0], atol=1e-6)
+    assert np.dot(found, question).argmax() == 0
+    assert embeddings.embed_documents([]) == []
+
+
+def test_the_two_sides_are_kept_apart():
+    fake = FakeEmbedder()
+    embeddings = JinaLocalEmbeddings(model=fake)
+    embeddings.embed_query("a")
+    embeddings.embed_documents(["b", "c"])
+    assert fake.history == [("query", ("a",)), ("document", ("b", "c"))]
+
+
+def test_images_of_every_kind_give_the_vector_of_their_words(lite, tmp_path):
+    words = make_page("growth by region", size=(60, 60)).screenshot.image
+    image = Image.new("RGB", (500, 120), "white")
+    image.paste(words, (0, 0))
+    file = tmp_path / "chart.png"
+    image.save(file)
+    data = file.read_bytes()
+    uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    embeddings = JinaLocalEmbeddings(model=lite)
+    found = embeddings.embed_images([str(file), file, data, image, uri])
+    assert np.shape(found) == (5, lite.dim)
+    np.testing.assert_allclose(found, [found[0]] * 5)
+    assert all(type(number) is float for number in found[0])
+
+
+def test_images_that_say_something_are_near_a_question_about_it(lite, tmp_path):
+    from PIL import ImageDraw, ImageFont
+
+    pictures = []
+    for words in ("whales sing in the sea", "tax report of the year"):
+        image = Image.new("RGB", (700, 90), "white")
+        ImageDraw.Draw(image).text((10, 10), words, fill="black", font=ImageFont.load_default(48))
+        pictures.append(image)
+    embeddings = JinaLocalEmbeddings(model=lite)
+    scores = np.dot(embeddings.embed_images(pictures), embeddings.embed_query("Which animals sing?"))
+    assert scores.argmax() == 0
+
+
+def test_what_is_no_image_is_refused_in_a_sentence(tmp_path):
+    embeddings = JinaLocalEmbeddings(model=FakeEmbedder())
+    with pytest.raises(InvalidInputError, match="Pass a list of images, not a single str"):
+        embeddings.embed_images("chart.png")
+    with pytest.raises(InvalidInputError, match="addresses are not fetched without allow_urls=True"):
+        embeddings.embed_images(["https://example.org/chart.png"])
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        JinaLocalEmbeddings(model=load_embedder("lite")).embed_images([tmp_path / "missing.png"])
+
+
+def test_the_model_is_loaded_at_its_first_use_and_once(monkeypatch):
+    loaded = []
+
+    def load(name, **options):
+        loaded.append((name, options))
+        time.sleep(0.05)
+        return FakeEmbedder()
+
+    monkeypatch.setattr("langchain_jina_rag.embeddings.load_embedder", load)
+    embeddings = JinaLocalEmbeddings(
+        model="jinaai/jina-embeddings-v4",
+        device="cuda",
+        dtype="bfloat16",
+        task="code",
+        truncate_dim=64,
+        max_pixels=1000,
+        max_length=99,
+        revision="main",
+        local_files_only=True,
+    )
+    assert not loaded
+    threads = [threading.Thread(target=embeddings.embed_query, args=("whales",)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert loaded == [
+        (
+            "jinaai/jina-embeddings-v4",
+            {
+                "device": "cuda",
+                "dtype": "bfloat16",
+                "task": "code",
+                "truncate_dim": 64,
+                "max_pixels": 1000,
+                "max_length": 99,
+                "revision": "main",
+                "local_files_only": True,
+                "allow_urls": False,
+            },
+        )
+    ]
+    assert len(embeddings.embed_query("whales")) == 64
+
+
+def test_limits_reach_a_model_that_was_given_as_an_object():
+    embeddings = JinaLocalEmbeddings(model=FakeEmbedder(), truncate_dim=16, max_length=1)
+    assert len(embeddings.embed_query("whales sing")) == 16
+    assert embeddings.embed_query("whales sing") == embeddings.embed_query("whales")
+
+
+def test_nothing_of_the_model_is_in_a_dump_a_repr_or_a_pickle():
+    fake = FakeEmbedder(name="lite")
+    fake.weights = np.zeros(50_000)
+    embeddings = JinaLocalEmbeddings(model=fake, max_length=8)
+    embeddings.embed_query("whales")
+    for text in (repr(embeddings), str(embeddings), embeddings.model_dump_json(), dumps(embeddings)):
+        assert "FakeEmbedder" not in text
+    assert repr(embeddings) == "JinaLocalEmbeddings(max_length=8)"
+    assert embeddings.model_dump()["model"] == "lite"
+    kept = pickle.dumps(embeddings)
+    assert len(kept) < 1000
+    assert b"Fake" not in kept
+    again = pickle.loads(kept)
+    assert again.model_dump() == embeddings.model_dump()
+    assert again.embedder is not fake  # loaded anew, by its name
+
+
+@pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
+def test_round_trips():
+    embeddings = JinaLocalEmbeddings(model="lite", max_length=64)
+    assert JinaLocalEmbeddings(**embeddings.model_dump()) == embeddings
+    assert JinaLocalEmbeddings.model_validate_json(embeddings.model_dump_json()) == embeddings
+    assert pickle.loads(pickle.dumps(embeddings)) == embeddings
+    assert JinaLocalEmbeddings.model_json_schema()["properties"]["max_length"]
+    found = loads(dumps(embeddings), valid_namespaces=["langchain_jina_rag"], allowed_objects=[JinaLocalEmbeddings])
+    assert found == embeddings
+    assert JinaLocalEmbeddings(model="lite") != JinaLocalEmbeddings(model="lite-en")
+
+
+def test_copies_share_the_model():
+    fake = FakeEmbedder()
+    embeddings = JinaLocalEmbeddings(model=fake)
+    assert copy.deepcopy(embeddings).embedder is fake
+    assert embeddings.model_copy(update={"truncate_dim": 4}).embedder is fake
+
+
+def test_mistakes_are_told_when_it_is_made():
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        JinaLocalEmbeddings(modle="lite")
+    with pytest.raises(ValidationError, match="it is the name or folder of a model, or an embedder"):
+        JinaLocalEmbeddings(model=3)
+    with pytest.raises(ValidationError, match="device is for loading a model, and 'fake' is loaded"):
+        JinaLocalEmbeddings(model=FakeEmbedder(), device="cuda")
+
+
+async def test_async_gives_the_same_and_never_encodes_on_the_loops_thread():
+    fake = ThreadedEmbedder()
+    embeddings = JinaLocalEmbeddings(model=fake)
+    image = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(image, "PNG")
+    vector = await embeddings.aembed_query("whales")
+    vectors = await embeddings.aembed_documents(["whales", "sing"])
+    pictures = await embeddings.aembed_images([image.getvalue()])
+    assert len(fake.threads) >= 1
+    assert threading.get_ident() not in fake.threads
+    assert vector == embeddings.embed_query("whales")
+    assert vectors == embeddings.embed_documents(["whales", "sing"])
+    assert pictures == embeddings.embed_images([image.getvalue()])
+
+
+def test_taking_a_model_computes_nothing():
+    class Slow(FakeEmbedder):
+        @property
+        def fingerprint(self):
+            raise AssertionError("this would hash gigabytes")
+
+    assert JinaLocalEmbeddings(model=Slow()).model == "fake"
+    assert JinaPageRetriever(index="kb", embedder=Slow()).embedder.model == "fake"

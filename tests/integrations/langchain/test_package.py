@@ -1,0 +1,199 @@
+"""The adapter as a package: what it imports, what it says where something is missing, and that its manuals run."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("langchain_core")
+
+import langchain_jina_rag
+from helpers.langchain_fakes import PAGES, PLAIN, EchoChat, no_network
+from PIL import Image, ImageDraw, ImageFont
+
+import jina_rag
+from jina_rag import DocumentIndex
+from jina_rag.testing import sample_pdf
+
+FOLDER = Path(langchain_jina_rag.__file__).parent
+README = FOLDER.parent / "README.md"
+CLASSES = [getattr(langchain_jina_rag, name) for name in langchain_jina_rag.__all__ if name[0].isupper()]
+
+
+@pytest.fixture(autouse=True)
+def offline():
+    with no_network():
+        yield
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.name)
+def test_only_public_names_are_imported(file):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.split(".")[0] == "jina_rag" for alias in node.names)
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "jina_rag":
+            assert node.module == "jina_rag", "jina_rag's own modules may move"
+            assert {alias.name for alias in node.names} <= set(jina_rag.__all__)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "index":
+            assert not node.attr.startswith("_")
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+def test_the_public_names_are_all_there_and_lazy():
+    found = run(
+        "import langchain_jina_rag, sys\n"
+        "assert dir(langchain_jina_rag) == sorted(langchain_jina_rag.__all__)\n"
+        "assert not {'numpy', 'torch', 'PIL', 'onnxruntime'} & set(sys.modules)\n"
+        "from langchain_jina_rag import *\n"
+        "print(JinaPageRetriever, JinaVectorStore)\n"
+        "assert not {'torch', 'onnxruntime', 'langchain_classic', 'langchain_community', 'pymupdf'} & set(sys.modules)"
+    )
+    assert "JinaPageRetriever" in found
+    with pytest.raises(AttributeError, match="has no attribute 'JinaRetriever'"):
+        _ = langchain_jina_rag.JinaRetriever
+    for name in langchain_jina_rag.__all__:
+        assert getattr(langchain_jina_rag, name).__name__ == name
+
+
+def test_without_langchain_there_is_one_sentence():
+    code = (
+        "import sys\nsys.modules['langchain_core'] = None\n"
+        "from jina_rag import MissingDependencyError\n"
+        "try:\n    import langchain_jina_rag\n"
+        "except ImportError as exc:\n    assert isinstance(exc, MissingDependencyError)\n    print(exc)"
+    )
+    assert run(code).strip() == (
+        "langchain_jina_rag needs the package 'langchain-core', which is not installed: "
+        'pip install "jina-rag[langchain]", or in a clone: pip install ".[langchain]"'
+    )
+
+
+def test_something_else_that_is_missing_is_not_blamed_on_the_extra(tmp_path):
+    (tmp_path / "langchain_core").mkdir()
+    (tmp_path / "langchain_core" / "__init__.py").write_text("import nothing_of_that_name")
+    code = (
+        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n"
+        "try:\n    import langchain_jina_rag\nexcept ModuleNotFoundError as exc:\n    print(exc.name)"
+    )
+    assert run(code).strip() == "nothing_of_that_name"
+
+
+# -- manuals -----------------------------------------------------------------------------------------------
+
+
+def examples(text: str) -> list[str]:
+    """The Python of a docstring, block by block."""
+    lines, found = inspect.cleandoc(text).splitlines(), []
+    for start, line in enumerate(lines):
+        if line.strip() != ".. code-block:: python":
+            continue
+        depth = len(line) - len(line.lstrip())
+        block = []
+        for entry in lines[start + 1 :]:
+            if entry.strip() and len(entry) - len(entry.lstrip()) <= depth:
+                break
+            block.append(entry)
+        found.append(textwrap.dedent("\n".join(block)))
+    return found
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder as the manuals take it for granted."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs" / "reports").mkdir(parents=True)
+    (tmp_path / "reports").mkdir()
+    sample_pdf(tmp_path / "docs" / "animals.pdf", PAGES)
+    sample_pdf(tmp_path / "docs" / "reports" / "a.pdf", PAGES[:1])
+    sample_pdf(tmp_path / "reports" / "b.pdf", PAGES[:1])
+    image = Image.new("RGB", (500, 90), "white")
+    ImageDraw.Draw(image).text((10, 10), "growth by region", fill="black", font=ImageFont.load_default(48))
+    image.save(tmp_path / "chart.png")
+    with DocumentIndex.open("kb") as index:
+        index.ingest("docs", settings=PLAIN)
+        yield
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+async def test_each_manual_is_whole_and_runs(cls, workplace):
+    manual = inspect.cleandoc(cls.__doc__)
+    assert re.findall(r"^(Setup|Instantiate|Use|Async):$", manual, re.MULTILINE) == [
+        "Setup",
+        "Instantiate",
+        "Use",
+        "Async",
+    ]
+    assert 'pip install ".[langchain]"' in manual
+    blocks = examples(manual)
+    assert len(blocks) >= 3
+    assert any("await " in block or "async for" in block for block in blocks)
+    names: dict = {}
+    for block in blocks:
+        code = compile(block, cls.__name__, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        awaited = eval(code, names)
+        if inspect.isawaitable(awaited):
+            await awaited
+    if "docs" in names:
+        assert names["docs"]
+    for value in names.values():
+        if hasattr(value, "close") and not inspect.isclass(value):
+            value.close()
+
+
+def test_the_example_of_the_function_and_of_the_readme_run(workplace):
+    from langchain_core.messages import HumanMessage
+
+    question, model = "Which region grew fastest?", EchoChat(seen=[])
+    with langchain_jina_rag.JinaPageRetriever(index="kb/") as retriever:
+        names: dict = {"retriever": retriever, "model": model}
+        (block,) = examples(langchain_jina_rag.documents_to_content_blocks.__doc__)
+        exec(block, names)
+        assert any(part["type"] == "image" for part in model.seen[0][0].content_blocks)
+    names = {"question": question}
+    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert len([line for line in block.splitlines() if line]) == 3
+    exec(block, names)
+    assert HumanMessage(content_blocks=names["blocks"]).content_blocks
+    names["retriever"].close()
+
+
+def test_the_readme_names_every_class_and_says_the_main_thing_first():
+    text = README.read_text(encoding="utf-8")
+    first = text.split("\n\n")[1].replace("\n", " ")
+    assert first.startswith("Late interaction and page images go through the retriever")
+    assert "one vector per text only" in first
+    for name in langchain_jina_rag.__all__:
+        assert f"| `{name}` |" in text
+    assert not re.search(r"pip install (-U |--upgrade )?[\"']?jina[-_]rag", text)
+
+
+def test_every_public_method_says_what_it_does():
+    for cls in CLASSES:
+        for name, member in vars(cls).items():
+            if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property | classmethod)):
+                assert inspect.getdoc(member), f"{cls.__name__}.{name}"
+
+
+def test_what_can_be_awaited_is_a_coroutine():
+    """Nothing that embeds or searches is left to the caller's thread: each has a twin, and the twin is one."""
+    pairs = {
+        "JinaPageRetriever": {"invoke", "invoke_image", "context", "batch"},
+        "JinaLocalEmbeddings": {"embed_documents", "embed_query", "embed_images"},
+        "JinaLocalRerank": {"compress_documents"},
+        "JinaCompressionRetriever": {"invoke"},
+    }
+    for name, methods in pairs.items():
+        for method in methods:
+            assert inspect.iscoroutinefunction(getattr(getattr(langchain_jina_rag, name), f"a{method}"))

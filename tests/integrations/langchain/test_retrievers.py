@@ -1,0 +1,423 @@
+"""JinaPageRetriever: what it returns, what it takes, how it opens its index, what it lets nobody see."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import threading
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("langchain_core")
+
+from helpers.langchain_fakes import PAGES, PLAIN, ThreadedEmbedder, ThreadedReranker, Trace, fill, no_network
+from langchain_core.load import dumps, loads
+from langchain_core.runnables import ConfigurableField
+from langchain_jina_rag import JinaLocalEmbeddings, JinaLocalRerank, JinaPageRetriever
+from pydantic import ValidationError
+
+from jina_rag import (
+    Calibration,
+    DocumentIndex,
+    InvalidInputError,
+    JinaRagError,
+    Prefetch,
+    Range,
+    Rerank,
+    Rescore,
+    fit_calibration,
+)
+from jina_rag.testing import FakeEmbedder, FakeReranker, make_page, sample_pdf
+
+KEY = "not-for-anybody"
+
+
+@pytest.fixture(autouse=True)
+def offline():
+    with no_network():
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("retriever")
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    return ThreadedEmbedder()
+
+
+@pytest.fixture(scope="module")
+def index(folder, embedder):
+    with fill(folder, embedder) as index:
+        sample_pdf(folder / "birds.pdf", ["birds sing in the morning", PAGES[0]])
+        index.ingest(folder / "birds.pdf", metadata={"year": 2025}, settings=PLAIN)
+        yield index
+
+
+@pytest.fixture
+def retriever(index):
+    return JinaPageRetriever(index=index)
+
+
+# -- what it returns ---------------------------------------------------------------------------------------
+
+
+def test_documents_are_pages_with_their_place(retriever, index, folder):
+    docs = retriever.invoke("growth by region")
+    best, hit = docs[0], index.search("growth by region")[0]
+    assert best.page_content == PAGES[1]
+    assert best.id == hit.page_id
+    metadata = dict(best.metadata)
+    assert metadata.pop("score") == pytest.approx(hit.score)
+    assert metadata == {
+        "source": str(folder / "animals.pdf"),
+        "page": 1,
+        "total_pages": 3,
+        "doc_id": "animals.pdf",
+        "stage": "rescore",
+        "snippet": hit.snippet,
+        "image": str(hit.image_path),
+        "year": 2024,
+        "meta.page": "front",  # the document's own, as the filter calls it
+    }
+    assert hit.image_path.is_file()
+    json.dumps([doc.metadata for doc in docs])
+
+
+def test_a_region_comes_as_plain_values(tmp_path):
+    from jina_rag import Region
+
+    page = make_page("table of growth by region", regions=[Region("table", (0.0, 0.0, 1.0, 0.2), "Table 1")])
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        index.add([page, "a text of no page"], ids=["p", "t"], metadata=[{"year": 1}, {"score": "mine", "page": 7}])
+        found = JinaPageRetriever(index=index).invoke("growth by region")
+        hits = index.search("growth by region")
+        text = JinaPageRetriever(index=index, k=1).invoke("text of no page")[0]
+    region = found[0].metadata["region"]
+    assert region == {
+        "kind": "table",
+        "box": pytest.approx([0.0, 0.0, 1.0, 0.2], abs=1e-3),
+        "caption": "Table 1",
+        "image": str(hits[0].region.image_path),
+    }
+    assert Path(region["image"]).is_file()
+    json.dumps(found[0].metadata)
+    assert found[0].id == "p"
+    assert found[0].metadata["year"] == 1
+    # A text was given its own page, which stays, and a word that is taken, which goes by its other name.
+    assert (text.id, text.page_content, text.metadata["page"]) == ("t", "a text of no page", 7)
+    assert text.metadata["meta.score"] == "mine"
+    assert isinstance(text.metadata["score"], float)
+    assert "image" not in text.metadata
+
+
+# -- what it takes -----------------------------------------------------------------------------------------
+
+
+def test_settings_are_fields_and_arguments_of_a_call(index):
+    retriever = JinaPageRetriever(index=index, k=2, filter={"year": 2025})
+    assert [doc.metadata["year"] for doc in retriever.invoke("whales sing")] == [2025, 2025]
+    assert [doc.metadata["year"] for doc in retriever.invoke("whales sing", filter={"year": 2024}, k=1)] == [2024]
+    assert len(retriever.bind(k=1).invoke("whales sing")) == 1
+    assert {doc.metadata["year"] for doc in retriever.invoke("whales sing", filter=None, k=9)} == {2024, 2025}
+    assert not retriever.invoke("whales sing", filter={"year": Range(gt=2025)})
+    assert not JinaPageRetriever(index=index, filter={"year": Range(gt=2025)}).invoke("whales sing")
+
+
+def test_a_filter_is_over_the_metadata_that_documents_show(index):
+    retriever = JinaPageRetriever(index=index, k=9)
+    for doc in retriever.invoke("growth by region"):
+        where = {key: doc.metadata[key] for key in ("source", "page", "doc_id")}
+        assert [found.id for found in retriever.invoke("growth by region", filter=where)] == [doc.id]
+    pages = [doc.metadata["page"] for doc in retriever.invoke("growth by region", filter={"page": [1, 2]})]
+    assert set(pages) == {1, 2}
+    assert set(pages) == {doc.metadata["page"] for doc in retriever.invoke("growth", filter={"page": Range(gte=1)})}
+
+
+async def test_a_misspelt_setting_is_named(retriever):
+    with pytest.raises(InvalidInputError, match="'top_k' is no setting of a search: k, "):
+        retriever.invoke("whales sing", top_k=3)
+    with pytest.raises(InvalidInputError, match="top_k"):
+        await retriever.ainvoke("whales sing", top_k=3)
+
+
+def test_grouping_folding_and_a_least_score(index):
+    plain = JinaPageRetriever(index=index, k=9)
+    by_document = JinaPageRetriever(index=index, k=9, group_by="document")
+    assert len(plain.invoke("whales sing")) == 5
+    assert len(by_document.invoke("whales sing")) == len(plain.invoke("whales sing", group_by="document")) == 2
+    twins = [doc for doc in plain.invoke("whales sing") if doc.page_content == PAGES[0]]
+    folded = JinaPageRetriever(index=index, k=9, dedup=True).invoke("whales sing")
+    assert len(twins) == 2
+    assert len([doc for doc in folded if doc.page_content == PAGES[0]]) == 1
+    assert len(plain.invoke("whales sing", dedup=True)) == len(folded)
+    best = plain.invoke("whales sing")[0].metadata["score"]
+    assert not JinaPageRetriever(index=index, min_score=best + 1).invoke("whales sing")
+    assert 0 < len(plain.invoke("whales sing", min_score=best - 1e-6)) < 5
+
+
+def test_stages_and_a_reranker(index, folder):
+    reranker = FakeReranker()
+    judged = JinaPageRetriever(index=index, stages=Rerank(model=reranker, limit=2)).invoke("whales sing")
+    assert [doc.metadata["stage"] for doc in judged] == ["rerank", "rerank", "rescore", "rescore", "rescore"]
+    found = JinaPageRetriever(index=index).invoke("whales sing", stages=[Rescore(), Rerank(model=reranker, limit=1)])
+    assert [doc.metadata["stage"] for doc in found][:2] == ["rerank", "rescore"]
+    with JinaPageRetriever(index=folder / "kb", reranker=reranker) as retriever:
+        assert retriever.invoke("whales sing")[0].metadata["stage"] == "rerank"
+    with JinaPageRetriever(index=folder / "kb", reranker=JinaLocalRerank(model=reranker)) as retriever:
+        assert retriever.invoke("whales sing")[0].metadata["stage"] == "rerank"
+    assert len(reranker.history) == 4
+
+
+async def test_an_image_can_be_asked_with(tmp_path):
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = Image.new("RGB", (700, 90), "white")
+    ImageDraw.Draw(image).text((10, 10), "whales sing in the sea", fill="black", font=ImageFont.load_default(48))
+    image.save(tmp_path / "question.png")
+    with DocumentIndex.open(tmp_path / "kb") as index:
+        index.add(["the desert is dry", "whales sing", "tax report"], ids=["a", "b", "c"])
+        retriever = JinaPageRetriever(index=index, k=1)
+        assert retriever.invoke_image(str(tmp_path / "question.png"))[0].id == "b"
+        assert retriever.invoke_image((tmp_path / "question.png").read_bytes(), k=2)[0].id == "b"
+        assert retriever.invoke("report of taxes and", image=image, k=3)[0].id in "bc"
+        picture = str(tmp_path / "question.png")
+        assert await retriever.ainvoke_image(picture, k=2) == retriever.invoke_image(picture, k=2)
+        expected = index.search(["tax", {"image": image}], k=3)
+        assert [doc.id for doc in retriever.invoke("tax", image=image, k=3)] == [hit.doc_id for hit in expected]
+
+
+def test_an_empty_question_is_told(retriever):
+    with pytest.raises(ValueError, match="question is empty"):
+        retriever.invoke("")
+
+
+def test_mistakes_are_told_when_it_is_made(index):
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        JinaPageRetriever(index="kb", top_k=3)
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        JinaPageRetriever(index="kb", k=0)
+    with pytest.raises(ValidationError, match="A stage is a Prefetch, a Rescore or a Rerank"):
+        JinaPageRetriever(index="kb", stages=["rerank"])
+    with pytest.raises(ValidationError, match="embedder is for opening an index, and this one is open"):
+        JinaPageRetriever(index=index, embedder="lite")
+    with pytest.raises(ValidationError, match="index"):
+        JinaPageRetriever()
+    with pytest.raises(ValidationError, match="index"):
+        JinaPageRetriever(index=3)
+
+
+# -- async -------------------------------------------------------------------------------------------------
+
+
+async def test_async_gives_the_same_and_never_works_on_the_loops_thread(folder, index, embedder):
+    embedder.threads.clear()
+    reranker = ThreadedReranker()
+    retriever = JinaPageRetriever(index=index, stages=Rerank(model=reranker), k=3)
+    assert await retriever.ainvoke("whales sing") == retriever.invoke("whales sing")
+    own = threading.get_ident()
+    assert own in embedder.threads  # by invoke, which tells that the fakes see their threads
+    assert own in reranker.threads
+    embedder.threads.clear()
+    reranker.threads.clear()
+    docs = await retriever.ainvoke("whales sing", k=2, filter={"year": 2024})
+    assert len(docs) == 2
+    await retriever.abatch(["whales", "birds"])
+    await retriever.acontext("whales sing", docs)
+    assert embedder.threads
+    assert reranker.threads
+    assert own not in embedder.threads | reranker.threads
+
+
+async def test_async_opens_the_index_in_a_thread(folder, index, monkeypatch):
+    threads = []
+    real = DocumentIndex.open
+
+    def opening(*args, **options):
+        threads.append(threading.get_ident())
+        return real(*args, **options)
+
+    monkeypatch.setattr(DocumentIndex, "open", opening)
+    retriever = JinaPageRetriever(index=folder / "kb", k=1)
+    assert len(await retriever.ainvoke("whales")) == 1
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+    retriever.close()
+
+
+# -- tracing -----------------------------------------------------------------------------------------------
+
+
+async def test_it_is_traced_as_a_retriever(index):
+    trace = Trace()
+    retriever = JinaPageRetriever(index=index, tags=["mine"], metadata={"team": "a"})
+    docs = retriever.invoke("whales sing", {"callbacks": [trace]}, k=2)
+    await retriever.ainvoke("whales sing", {"callbacks": [trace], "run_name": "named"}, k=1)
+    (_, name, query, metadata, tags, _), end, (_, named, *_), second = trace.events
+    assert (name, query, tags) == ("JinaPageRetriever", "whales sing", ["mine"])
+    assert metadata == {
+        "team": "a",
+        "ls_retriever_name": "jinapage",
+        "ls_vector_store_provider": "jina_rag",
+        "ls_embedding_provider": "jina_rag",
+    }
+    assert end[:2] == ("end", docs)
+    assert named == "named"
+    assert len(second[1]) == 1
+    with pytest.raises(ValueError, match="empty"):
+        retriever.invoke("", {"callbacks": [trace]})
+    assert trace.events[-1][0] == "error"
+
+
+def test_a_trace_names_the_model_that_was_named():
+    trace = JinaPageRetriever(index="kb", embedder="lite")._get_ls_params()
+    assert trace["ls_embedding_model"] == "lite"
+    around = JinaPageRetriever(index="kb", embedder=FakeEmbedder(name="mine"))._get_ls_params()
+    assert around["ls_embedding_model"] == "mine"
+
+
+# -- its index ---------------------------------------------------------------------------------------------
+
+
+def test_the_index_is_opened_at_the_first_question_and_closed_after(tmp_path):
+    embedder = FakeEmbedder()
+    fill(tmp_path, embedder).close()
+    before = dict(DocumentIndex._open)
+    retriever = JinaPageRetriever(index=tmp_path / "kb", embedder=embedder, k=1)
+    assert DocumentIndex._open == before
+    with retriever:
+        retriever.invoke("whales")
+        assert len(DocumentIndex._open) == len(before) + 1
+    assert DocumentIndex._open == before
+    assert len(retriever.invoke("whales")) == 1  # opens it again
+    retriever.close()
+    retriever.close()
+    assert DocumentIndex._open == before
+
+
+def test_an_index_that_was_given_stays_open(retriever, index):
+    with retriever:
+        retriever.invoke("whales")
+    assert index.search("whales")
+    retriever.close()
+    assert retriever.invoke("whales")
+
+
+def test_a_place_without_an_index_is_not_made_one(tmp_path):
+    with pytest.raises(JinaRagError, match="no index"):
+        JinaPageRetriever(index=tmp_path / "nowhere").invoke("whales")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_embedder_may_be_an_adapter(tmp_path):
+    embedder = FakeEmbedder()
+    fill(tmp_path, embedder).close()
+    with JinaPageRetriever(index=tmp_path / "kb", embedder=JinaLocalEmbeddings(model=embedder)) as retriever:
+        assert retriever.invoke("whales")
+    with (
+        JinaPageRetriever(index=tmp_path / "kb", embedder=FakeEmbedder(name="other")) as retriever,
+        pytest.raises(JinaRagError, match="was built with"),
+    ):
+        retriever.invoke("whales")
+
+
+# -- what it lets nobody see -------------------------------------------------------------------------------
+
+
+def full(index="http://localhost:6333/pages"):
+    calibration = fit_calibration([("image", x / 20, x > 9) for x in range(20)])
+    assert not calibration.is_identity
+    return JinaPageRetriever(
+        index=index,
+        k=7,
+        filter={"year": Range(gte=2020), "path": ["a*", "b*"]},
+        stages=[Prefetch(limit=9), Rerank(model="lite", shows=("page", "text"), calibration=calibration)],
+        group_by="document",
+        dedup=True,
+        min_score=0.1,
+        embedder="lite",
+        reranker="lite",
+        files="files",
+        api_key=KEY,
+    )
+
+
+def test_the_key_is_in_no_dump_repr_or_pickle():
+    retriever = full()
+    assert retriever.api_key.get_secret_value() == KEY
+    texts = [repr(retriever), str(retriever), str(retriever.model_dump()), retriever.model_dump_json()]
+    texts += [dumps(retriever), str(retriever.__getstate__()), str(retriever._opening)]
+    assert not any(KEY in text for text in texts)
+    assert KEY.encode() not in pickle.dumps(retriever)
+    assert retriever.api_key.get_secret_value() == KEY
+    # Not even stars, which would come back as a key.
+    assert JinaPageRetriever.model_validate_json(retriever.model_dump_json()).api_key is None
+    assert json.loads(dumps(retriever))["kwargs"]["api_key"] == {"lc": 1, "type": "secret", "id": ["QDRANT_API_KEY"]}
+
+
+def test_the_key_reaches_the_server(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(DocumentIndex, "open", lambda location, **options: asked.update(options, at=location))
+    retriever = full()
+    with pytest.raises(AttributeError):
+        retriever.invoke("whales")  # there is no index in this test
+    assert asked["at"] == "http://localhost:6333/pages"
+    assert asked["api_key"] == KEY
+    assert (asked["embedder"], asked["reranker"], asked["files"], asked["create"]) == ("lite", "lite", "files", False)
+
+
+@pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
+def test_round_trips():
+    retriever = full()
+    retriever.api_key = None
+    assert JinaPageRetriever(**retriever.model_dump()) == retriever
+    assert JinaPageRetriever.model_validate_json(retriever.model_dump_json()) == retriever
+    assert pickle.loads(pickle.dumps(retriever)) == retriever
+    assert isinstance(retriever.stages[1].calibration, Calibration)
+    text = dumps(retriever)
+    again = loads(text, valid_namespaces=["langchain_jina_rag"], allowed_objects=[JinaPageRetriever])
+    assert again == retriever
+    assert JinaPageRetriever.model_json_schema()["properties"]["k"]
+    # The key comes back from where it is kept.
+    secret = loads(
+        dumps(full()),
+        valid_namespaces=["langchain_jina_rag"],
+        allowed_objects=[JinaPageRetriever],
+        secrets_map={"QDRANT_API_KEY": KEY},
+    )
+    assert secret.api_key.get_secret_value() == KEY
+
+
+@pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
+def test_objects_go_by_their_names(index):
+    reranker = FakeReranker(name="lite")
+    reranker.weights = bytes(100_000)
+    retriever = JinaPageRetriever(
+        index=str(index.location), embedder=FakeEmbedder(name="lite"), reranker=reranker, stages=Rerank(model=reranker)
+    )
+    kept = pickle.dumps(retriever)
+    assert len(kept) < 3000
+    assert b"Fake" not in kept
+    assert "Fake" not in retriever.model_dump_json() + dumps(retriever)
+    again = pickle.loads(kept)
+    assert again.stages == [Rerank(model="lite")]
+    assert again.embedder.model == again.reranker.model == "lite"
+    classes = [JinaPageRetriever, JinaLocalEmbeddings, JinaLocalRerank]
+    found = loads(dumps(retriever), valid_namespaces=["langchain_jina_rag"], allowed_objects=classes)
+    assert found.reranker.model == "lite"
+    assert found.stages == [Rerank(model="lite")]
+
+
+def test_one_over_an_open_index_can_be_pickled_and_goes_on(index, retriever):
+    again = pickle.loads(pickle.dumps(retriever))
+    assert again.index == str(index.location)
+    assert again.invoke("whales sing", k=2) == retriever.invoke("whales sing", k=2)
+
+
+def test_fields_can_be_left_to_the_caller_of_a_chain(retriever):
+    chosen = retriever.configurable_fields(k=ConfigurableField(id="pages"))
+    assert len(chosen.invoke("whales", {"configurable": {"pages": 1}})) == 1
+    assert len(chosen.invoke("whales", {"configurable": {"pages": 3}})) == 3

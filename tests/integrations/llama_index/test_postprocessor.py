@@ -1,0 +1,201 @@
+"""`JinaLocalRerank`: texts and pictures in one list, events, threads, nothing changed that was passed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import threading
+
+import numpy as np
+import pytest
+from helpers.llama_index_fakes import Callbacks, ThreadedReranker, no_network, recorded
+from llama_index.core.callbacks.schema import CBEventType, EventPayload
+from llama_index.core.schema import ImageDocument, ImageNode, NodeWithScore, QueryBundle, TextNode
+from llama_index.embeddings.jina_rag.contents import PICTURE
+from llama_index.postprocessor.jina_rag_rerank import JinaLocalRerank
+from pydantic import ValidationError
+
+import jina_rag
+from jina_rag import InvalidInputError, save_page
+from jina_rag.testing import make_page
+
+QUERY = "growth by region"
+
+
+class Looking(ThreadedReranker):
+    """Judges pictures over texts."""
+
+    reads = "pixels"
+
+    def score(self, query, documents):
+        super().score("a word", documents)
+        return np.array([0.2 if set(item) == {"text"} else 0.8 for item in documents], np.float32)
+
+
+@pytest.fixture
+def page(tmp_path):
+    return save_page(make_page("growth by region"), tmp_path / "pages")
+
+
+@pytest.fixture
+def nodes(page):
+    return [
+        NodeWithScore(node=TextNode(text="list of authors", id_="authors"), score=0.9),
+        NodeWithScore(node=ImageNode(text="growth by region", image_path=str(page), id_="page"), score=0.5),
+        NodeWithScore(node=TextNode(text="growth of grass", id_="grass"), score=None),
+    ]
+
+
+def test_nodes_are_ordered_by_what_the_reranker_says(nodes):
+    rerank = JinaLocalRerank(reranker=ThreadedReranker(), top_n=2)
+    found = rerank.postprocess_nodes(nodes, query_str=QUERY)
+    assert [hit.node_id for hit in found] == ["page", "grass"]
+    assert [hit.score for hit in found] == [1.0, pytest.approx(1 / 3)]
+    assert rerank.reranker.history[0][1][1] == {"text": "growth by region"}
+
+
+def test_what_was_passed_is_not_changed(nodes):
+    before = copy.deepcopy(nodes)
+    found = JinaLocalRerank(reranker=ThreadedReranker()).postprocess_nodes(nodes, query_str=QUERY)
+    assert nodes == before
+    assert not {id(hit) for hit in found} & {id(hit) for hit in nodes}
+    assert {id(hit.node) for hit in found} == {id(hit.node) for hit in nodes}
+
+
+def test_one_that_looks_at_pixels_is_shown_pictures_and_reads_the_rest(nodes, page, tmp_path):
+    rerank = JinaLocalRerank(reranker=Looking())
+    gone = ImageNode(text="growth", image_path=str(tmp_path / "gone.jpg"), id_="gone")
+    kept = ImageDocument(text="growth", image_path=str(page), metadata={PICTURE: page.stem}, id_="kept")
+    given = [*nodes, NodeWithScore(node=gone), NodeWithScore(node=kept)]
+    rerank.reranker.score = lambda query, documents: shown.extend(documents) or np.zeros(len(documents), np.float32)
+    shown = []
+    rerank.postprocess_nodes(given, query_str=QUERY)
+    assert shown[:4] == [{"text": "list of authors"}, {"image": page}, {"text": "growth of grass"}, {"text": "growth"}]
+    assert isinstance(shown[4], jina_rag.Page)
+
+
+def test_a_picture_that_is_gone_and_has_no_words_is_an_error(tmp_path):
+    gone = NodeWithScore(node=ImageNode(image_path=str(tmp_path / "gone.jpg")))
+    with pytest.raises(jina_rag.JinaRagError, match=r"gone\.jpg"):
+        JinaLocalRerank("lite").postprocess_nodes([gone], query_str=QUERY)
+
+
+def test_metadata_that_are_embedded_are_judged_too():
+    node = TextNode(text="body", metadata={"title": "growth", "path": "region"}, excluded_embed_metadata_keys=["path"])
+    rerank = JinaLocalRerank(reranker=ThreadedReranker())
+    rerank.postprocess_nodes([NodeWithScore(node=node)], query_str=QUERY)
+    assert rerank.reranker.history[0][1] == ({"text": "title: growth\n\nbody"},)
+
+
+def test_a_question_may_be_a_picture(nodes, page):
+    asked = []
+    reranker = ThreadedReranker()
+    reranker.score = lambda query, documents: asked.append(query) or np.zeros(len(documents), np.float32)
+    rerank = JinaLocalRerank(reranker=reranker)
+    rerank.postprocess_nodes(nodes, QueryBundle("", image_path=str(page)))
+    rerank.postprocess_nodes(nodes, QueryBundle("words", image_path=str(page)))
+    assert asked == [{"image": page}, ["words", {"image": page}]]
+
+
+def test_equal_scores_keep_their_order():
+    hits = [NodeWithScore(node=TextNode(text="same", id_=str(i))) for i in range(5)]
+    found = JinaLocalRerank(reranker=ThreadedReranker()).postprocess_nodes(hits, query_str="same")
+    assert [hit.node_id for hit in found] == list("01234")
+
+
+async def test_nothing_to_judge_and_nothing_to_judge_by(nodes):
+    rerank = JinaLocalRerank(reranker=ThreadedReranker())
+    with recorded() as heard:
+        assert rerank.postprocess_nodes([], query_str=QUERY) == []
+        assert await rerank.apostprocess_nodes([], query_str=QUERY) == []
+        with pytest.raises(ValueError, match="There is no query to judge the nodes by"):
+            rerank.postprocess_nodes(nodes)
+        with pytest.raises(InvalidInputError, match="The query is empty"):
+            await rerank.apostprocess_nodes(nodes, query_str=" ")
+    assert not [name for name in heard.names() if name.startswith("ReRank")]
+
+
+async def test_the_coroutine_gives_the_same_and_scores_elsewhere(nodes):
+    rerank = JinaLocalRerank(reranker=ThreadedReranker())
+    sync = rerank.postprocess_nodes(nodes, query_str=QUERY)
+    rerank.reranker.threads.clear()
+    assert await rerank.apostprocess_nodes(nodes, query_str=QUERY) == sync
+    assert rerank.reranker.threads
+    assert threading.get_ident() not in rerank.reranker.threads
+
+
+async def test_events_and_callbacks_tell_of_it(nodes):
+    callbacks = Callbacks()
+    rerank = JinaLocalRerank(reranker=ThreadedReranker(), top_n=2, callback_manager=callbacks.manager)
+    with recorded() as heard:
+        found = rerank.postprocess_nodes(nodes, query_str=QUERY)
+        await rerank.apostprocess_nodes(nodes, query_str=QUERY)
+    assert heard.names() == ["ReRankStartEvent", "ReRankEndEvent"] * 2
+    start, end = heard.events[:2]
+    assert (start.query.query_str, start.top_n, start.model_name) == (QUERY, 2, "fake")
+    assert [hit.node_id for hit in start.nodes] == ["authors", "page", "grass"]
+    assert [hit.node_id for hit in end.nodes] == ["page", "grass"]
+    assert callbacks.started[0][0] == CBEventType.RERANKING
+    assert callbacks.started[0][1][EventPayload.TOP_K] == 2
+    assert callbacks.ended[0][1][EventPayload.NODES] == found
+
+
+def test_the_embedded_default_judges_without_a_network(nodes):
+    with no_network():
+        found = JinaLocalRerank(top_n=1).postprocess_nodes(nodes, query_str="What grew by region?")
+    assert found[0].node_id == "page"
+    assert 0 <= found[0].score <= 1
+
+
+def test_settings_reach_the_model_that_is_loaded(monkeypatch, nodes):
+    asked = {}
+    monkeypatch.setattr(
+        "llama_index.postprocessor.jina_rag_rerank.base.load_reranker",
+        lambda name, **settings: asked.update(settings, name=name) or ThreadedReranker(),
+    )
+    settings = {
+        "device": "cuda",
+        "dtype": "float16",
+        "max_pixels": 9,
+        "max_length": 8,
+        "revision": "abc",
+        "local_files_only": True,
+    }
+    JinaLocalRerank("jinaai/jina-reranker-m0", **settings).postprocess_nodes(nodes, query_str=QUERY)
+    assert asked == {**settings, "name": "jinaai/jina-reranker-m0"}
+    with pytest.raises(InvalidInputError, match="takes no model, device: leave one"):
+        JinaLocalRerank("lite", reranker=ThreadedReranker(), device="cpu")
+    with pytest.raises(ValidationError, match="top_m"):
+        JinaLocalRerank(top_m=3)
+    with pytest.raises(ValidationError, match="top_n"):
+        JinaLocalRerank(top_n=0)
+
+
+def test_it_is_put_away_as_settings_and_comes_back_whole(nodes):
+    class Unpicklable(ThreadedReranker):
+        def __reduce__(self):
+            raise AssertionError("weights are not pickled")
+
+    rerank = JinaLocalRerank("lite", top_n=2, max_length=128)
+    found = rerank.postprocess_nodes(nodes, query_str=QUERY)
+    for again in (
+        JinaLocalRerank.from_dict(rerank.to_dict()),
+        JinaLocalRerank.from_json(rerank.to_json()),
+        pickle.loads(pickle.dumps(rerank)),
+        copy.deepcopy(rerank),
+    ):
+        assert (again.model, again.top_n, again.max_length) == ("lite", 2, 128)
+        assert again.postprocess_nodes(nodes, query_str=QUERY) == found
+    assert json.loads(rerank.model_dump_json())["class_name"] == "JinaLocalRerank"
+    by_hand = JinaLocalRerank(reranker=Unpicklable(name="lite"))
+    assert pickle.loads(pickle.dumps(by_hand))._reranker is None
+    assert copy.deepcopy(by_hand).reranker is by_hand.reranker
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_m0_judges_texts_and_pictures_in_one_list(tiny, nodes):
+    """On the tiny checkpoint: what it says means nothing, but it says it of all of them."""
+    found = JinaLocalRerank(tiny["m0"], max_pixels=28 * 28 * 16).postprocess_nodes(nodes, query_str=QUERY)
+    assert {hit.node_id for hit in found} == {"authors", "page", "grass"}
+    assert all(0 <= hit.score <= 1 for hit in found)

@@ -1,0 +1,439 @@
+"""The embedded default: windows, places, recipe, both encoders, the reranker."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from jina_rag.errors import CheckpointError, InvalidInputError
+from jina_rag.models import lite_text, minilm
+from jina_rag.models.lite.backbone import Token
+from jina_rag.models.lite.embedder import LiteEmbedder, LiteRecipe
+from jina_rag.models.lite.page_text import slice_box
+from jina_rag.models.lite.reranker import LiteReranker
+from jina_rag.models.lite.stopwords import is_stop_word
+from jina_rag.models.lite.windows import windows
+from jina_rag.models.registry import load_embedder, load_reranker
+from jina_rag.protocols import Embedder, Reranker
+from jina_rag.types import Page, PageScreenshot, Word
+
+
+class LettersBackbone:
+    """A token per letter; its vector says which letter, and how far it is from the edges of its sequence."""
+
+    name = "letters"
+    fingerprint = "0"
+    dim = 30
+    typical = (0.5, 0.1)
+    centre = None
+
+    def __init__(self):
+        self.lengths = []
+
+    def tokenize(self, words):
+        size = len
+        return [
+            tuple(Token(ord(c) % 26, i / size(word), (i + 1) / size(word), c) for i, c in enumerate(word))
+            for word in words
+        ]
+
+    def frame(self, side):
+        return ([26, 27] if side == "query" else [26, 28]), [29]
+
+    def encode(self, sequences):
+        self.lengths += [len(ids) for ids in sequences]
+        rows = []
+        for ids in sequences:
+            vectors = np.eye(self.dim, dtype=np.float32)[ids]
+            edge = np.minimum(np.arange(len(ids)), np.arange(len(ids))[::-1])
+            rows.append(vectors * 1 + 0.001 * edge[:, None].astype(np.float32) * np.eye(self.dim)[ids[1]])
+        return rows
+
+
+def page(*words):
+    image = Image.new("RGB", (10, 10), "white")
+    return Page("a.pdf", Path("a.pdf"), 1, 1, PageScreenshot(image, 72.0), tuple(words))
+
+
+@pytest.fixture(scope="module")
+def lite():
+    return load_embedder("lite")
+
+
+@pytest.fixture(scope="module")
+def english():
+    return load_embedder("lite-en")
+
+
+@pytest.fixture(params=["lite", "lite-en"])
+def embedder(request, lite, english):
+    return {"lite": lite, "lite-en": english}[request.param]
+
+
+# Windows
+
+
+@given(st.integers(0, 3000), st.integers(2, 200), st.data())
+def test_windows_cover_each_token_once_and_show_the_most_around_it(count, size, data):
+    overlap = data.draw(st.integers(0, size - 1))
+    found = windows(count, size, overlap)
+    kept = [i for w in found for i in range(w.keep_start, w.keep_stop)]
+    assert kept == list(range(count))
+    assert len({w.stop - w.start for w in found}) <= 1
+    for w in found:
+        assert 0 <= w.start <= w.keep_start < w.keep_stop <= w.stop <= count
+        assert w.stop - w.start <= size
+    for before, after in pairwise(found):
+        assert before.stop - after.start >= overlap
+        # At a border both windows show equally much, so every token has the window where it is most central.
+        left = before.stop - after.keep_start
+        right = after.keep_start - after.start
+        assert abs(left - right) <= 1
+
+
+def test_a_text_that_fits_is_one_window():
+    assert windows(190, 190, 30) == [(0, 190, 0, 190)]
+    assert len(windows(191, 190, 30)) == 2
+    assert windows(0, 190, 30) == []
+
+
+def test_long_texts_are_encoded_in_windows_of_equal_length():
+    backbone = LettersBackbone()
+    embedder = LiteEmbedder(backbone, LiteRecipe(window=20, overlap=4, drop=False))
+    text = "abcdefghij" * 7
+    multi = embedder.encode_document([text]).multi[0]
+    assert multi.shape == (70, 30)
+    np.testing.assert_array_equal(multi[:, :26].argmax(axis=1), [ord(c) % 26 for c in text])
+    assert len(set(backbone.lengths)) == 1
+    assert max(backbone.lengths) <= 20 + 3
+
+
+def test_impossible_windows_are_refused():
+    with pytest.raises(InvalidInputError, match="cannot overlap by 20"):
+        LiteRecipe(window=20, overlap=20)
+
+
+# Places
+
+
+def test_a_word_is_sliced_along_its_longer_axis():
+    wide, tall = (0.1, 0.2, 0.5, 0.25), (0.1, 0.2, 0.15, 0.6)
+    assert slice_box(wide, 0.25, 0.5, "abcd") == pytest.approx((0.2, 0.2, 0.3, 0.25))
+    assert slice_box(tall, 0.25, 0.5, "縦書き文") == pytest.approx((0.1, 0.3, 0.15, 0.4))
+    assert slice_box(wide, 0.0, 1.0, "abcd") == wide
+
+
+def test_arabic_and_hebrew_are_sliced_from_the_right():
+    box = (0.0, 0.0, 0.8, 0.1)
+    assert slice_box(box, 0.0, 0.25, "שלום") == pytest.approx((0.6, 0.0, 0.8, 0.1))
+    assert slice_box(box, 0.75, 1.0, "مصر،") == pytest.approx((0.0, 0.0, 0.2, 0.1))
+
+
+def test_rows_and_boxes_go_together(embedder):
+    words = [
+        Word("The", (0.1, 0.1, 0.2, 0.12)),
+        Word("turbine", (0.3, 0.1, 0.4, 0.12)),
+        Word("!", (0.4, 0.1, 0.41, 0.12)),
+    ]
+    found = embedder.encode_document([page(*words)])
+    [grid] = found.grids
+    assert grid.kind == "words"
+    assert grid.boxes.dtype == np.float32
+    assert len(grid) == len(found.multi[0]) > 0
+    assert (grid.boxes[:, 0] >= 0.3 - 1e-6).all()  # neither the article nor the exclamation mark
+    assert (grid.boxes[:, 2] <= 0.4 + 1e-6).all()
+
+
+def test_one_line_of_chinese_gives_many_places(lite):
+    found = lite.encode_document([page(Word("北京市人口约两千一百万人", (0.0, 0.0, 0.8, 0.05)))])
+    boxes = found.grids[0].boxes
+    assert len(boxes) > 3
+    assert (np.diff(boxes[:, 0]) >= 0).all()
+    assert boxes[-1, 0] > 0.4
+
+
+def test_plain_text_has_no_places(embedder):
+    assert embedder.encode_document(["plain text"]).grids == [None]
+
+
+# The recipe
+
+
+def test_stop_words_are_dropped_after_encoding_and_count_in_the_dense_vector():
+    text = "the river"
+    dropped = LiteEmbedder(LettersBackbone()).encode_document([text])
+    kept = LiteEmbedder(LettersBackbone(), LiteRecipe(drop=False)).encode_document([text])
+    assert dropped.multi[0].shape == (5, 30)
+    assert kept.multi[0].shape == (8, 30)
+    np.testing.assert_array_equal(dropped.multi[0], kept.multi[0][3:])  # encoded in the same context
+    np.testing.assert_array_equal(dropped.single, kept.single)
+    np.testing.assert_allclose(np.linalg.norm(kept.single, axis=1), 1, atol=1e-6)
+
+
+def test_a_text_of_stop_words_keeps_them(embedder):
+    found = embedder.encode_query(["Who is it?"])
+    assert len(found.multi[0]) >= 3
+
+
+def test_stop_words_of_several_languages():
+    assert all(map(is_stop_word, ["The", "(und", "les", "и", "ال".replace("ال", "من"), "der,"]))
+    assert not any(map(is_stop_word, ["thesis", "2023", "die", "no", "AB-12"]))
+
+
+def test_the_prompt_differs_by_side_and_leaves_no_rows():
+    backbone = LettersBackbone()
+    embedder = LiteEmbedder(backbone, LiteRecipe(drop=False))
+    question, text = embedder.encode_query(["river"]).multi[0], embedder.encode_document(["river"]).multi[0]
+    assert question.shape == text.shape == (5, 30)
+    assert (question[:, 27] > 0).any()  # the query prompt was in sight
+    assert (text[:, 27] == 0).all()
+
+
+def test_what_all_vectors_share_is_taken_off():
+    backbone = LettersBackbone()
+    backbone.centre = np.eye(30, dtype=np.float32)[ord("a") % 26]
+    multi = LiteEmbedder(backbone, LiteRecipe(centring=1.0, drop=False)).encode_document(["ab"]).multi[0]
+    shared = ord("a") % 26
+    assert abs(multi[0, shared]) < 0.01  # an "a" is nothing but what is shared
+    assert multi[1, shared] == pytest.approx(-(0.5**0.5), abs=0.01)
+    np.testing.assert_allclose(np.linalg.norm(multi, axis=1), 1, atol=1e-6)
+
+
+def test_recipes_have_their_own_fingerprints(lite):
+    assert lite.fingerprint.startswith("lite@1571fc98")
+    prints = {
+        LiteEmbedder(LettersBackbone(), r).fingerprint for r in (None, LiteRecipe(drop=False), LiteRecipe(window=90))
+    }
+    assert len(prints) == 3
+
+
+# Both encoders
+
+
+def test_shapes_types_and_norms(embedder):
+    found = embedder.encode_document(["Rainfall in the Alps rose.", page(), ""])
+    assert isinstance(embedder, Embedder)
+    assert (embedder.dim, embedder.multi_dim, embedder.reads) == (384, 384, "words")
+    assert found.single.shape == (3, 384)
+    assert found.single.dtype == np.float32
+    assert [m.shape[1] for m in found.multi] == [384] * 3
+    assert all(m.dtype == np.float32 for m in found.multi)
+    np.testing.assert_allclose(np.linalg.norm(found.multi[0], axis=1), 1, atol=1e-5)
+    assert not found.single[1:].any()
+    assert [len(m) for m in found.multi[1:]] == [0, 0]
+    assert len(found.grids[1]) == 0
+    assert embedder.encode_document([]).multi == []
+
+
+def test_only_what_is_asked_for(embedder):
+    assert embedder.encode_query(["river"], single=False).single is None
+    found = embedder.encode_query(["river"], multi=False)
+    assert found.multi is None
+    assert found.grids is None
+
+
+def test_an_answer_is_closer_than_another_text(embedder):
+    question = embedder.encode_query(["How many people live in Berlin?"])
+    texts = embedder.encode_document(["Apples are red and sweet.", "Berlin has 3.7 million inhabitants."])
+    assert question.single[0] @ texts.single[1] > question.single[0] @ texts.single[0]
+
+
+def test_lite_understands_across_languages(lite):
+    question = lite.encode_query(["How many people live in Berlin?"]).single[0]
+    texts = lite.encode_document(["リンゴは赤くて甘い。", "ベルリンの人口は約370万人です。"]).single
+    assert question @ texts[1] > question @ texts[0]
+
+
+def test_batches_change_nothing(embedder):
+    texts = ["short", "a somewhat longer text about the weather in Norway", "river bank " * 120]
+    together = embedder.encode_document(texts)
+    for index, text in enumerate(texts):
+        alone = embedder.encode_document([text])
+        np.testing.assert_allclose(alone.single[0], together.single[index], atol=1e-5)
+        np.testing.assert_allclose(alone.multi[0], together.multi[index], atol=1e-5)
+
+
+def test_many_threads_get_the_same_vectors(embedder):
+    texts = [f"sentence number {i} about thread safety and word{i}" for i in range(12)]
+    expected = embedder.encode_document(texts)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda text: embedder.encode_document([text]), texts * 2))
+    for index, one in enumerate(found):
+        np.testing.assert_allclose(one.multi[0], expected.multi[index % 12], atol=1e-5)
+
+
+@pytest.mark.parametrize("empty", ["", "  \n", "\u200b"])
+def test_an_empty_question_is_refused(lite, empty):
+    with pytest.raises(InvalidInputError, match="Question 2 of 2 is empty"):
+        lite.encode_query(["river", empty])
+
+
+def test_a_picture_without_words_is_no_question(lite):
+    with pytest.raises(InvalidInputError, match="no words that OCR could read"):
+        lite.encode_query([Image.new("RGB", (64, 64), "white")])
+
+
+def test_odd_texts_do_no_harm(embedder):
+    odd = [
+        "\x00",
+        "a\x00b",
+        "\ud800 lone \udfff",
+        "\U0001f600",
+        "<s></s>[SEP]",
+        "e" + "\u0301" * 500,
+        "\u200f\u200f",
+    ]
+    found = embedder.encode_document(odd)
+    assert all(np.isfinite(m).all() for m in found.multi)
+    assert np.isfinite(found.single).all()
+
+
+def test_an_endless_word_is_read_up_to_the_limit(lite, caplog):
+    with caplog.at_level(logging.WARNING, "jina_rag"):
+        found = lite.encode_document(["x1" * 500_000], max_length=300)
+    assert 0 < len(found.multi[0]) <= 300
+    assert "Document 1 of 1 was cut after 300 tokens" in caplog.text
+
+
+def test_a_long_question_is_cut_and_logged(embedder, caplog):
+    with caplog.at_level(logging.WARNING, "jina_rag"):
+        found = embedder.encode_query(["river " * 2000], max_length=40)
+    assert len(found.multi[0]) <= 40
+    assert "Question 1 of 1 was cut after 40 tokens" in caplog.text
+
+
+def test_vectors_cannot_be_cut(embedder):
+    assert embedder.encode_query(["river"], truncate_dim=384).single.shape == (1, 384)
+    with pytest.raises(InvalidInputError, match="384 dimensions and are not made to be cut"):
+        embedder.encode_query(["river"], truncate_dim=128)
+    with pytest.raises(InvalidInputError, match="max_length counts tokens"):
+        embedder.encode_query(["river"], max_length=0)
+
+
+def test_a_single_text_instead_of_a_list_is_refused(embedder):
+    with pytest.raises(InvalidInputError, match="Pass a list"):
+        embedder.encode_query("river")
+
+
+# Images
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    images = []
+
+    def read(image):
+        images.append(image)
+        return [Word("turbine", (0.2, 0.2, 0.4, 0.3), ocr=True)]
+
+    monkeypatch.setattr(lite_text, "_read", read)
+    return images
+
+
+def test_images_are_read_by_ocr_in_every_form(lite, seen, tmp_path):
+    image = Image.new("RGB", (40, 30), "white")
+    buffer = BytesIO()
+    image.save(buffer, "png")
+    (tmp_path / "a.png").write_bytes(buffer.getvalue())
+    found = lite.encode_document([image, buffer.getvalue(), tmp_path / "a.png"])
+    assert [i.size for i in seen] == [(40, 30)] * 3
+    for rows, grid in zip(found.multi, found.grids, strict=True):
+        np.testing.assert_array_equal(rows, found.multi[0])
+        np.testing.assert_allclose(grid.boxes[0, :2], [0.2, 0.2])
+    assert len(lite.encode_query([image]).multi[0]) == len(found.multi[0])
+
+
+def test_transparency_becomes_white_and_turned_photos_upright(lite, seen):
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    turned = Image.new("RGB", (4, 2))
+    turned.getexif()[0x0112] = 6
+    lite.encode_document([clear, turned])
+    assert seen[0].getpixel((0, 0)) == (255, 255, 255)
+    assert seen[1].size == (2, 4)
+
+
+def test_parts_of_a_document_are_read_in_their_order(lite, seen):
+    image = Image.new("RGB", (40, 30), "white")
+    together = lite.encode_document(
+        [["first words", image, {"text": "last words"}], {"image": image}, {"text": "first words"}]
+    )
+    assert len(seen) == 2
+    assert together.grids[0] is None  # places on different images mean nothing together
+    assert together.grids[1] is not None
+    assert len(together.multi[0]) > len(together.multi[1])
+    expected = lite.encode_document(["first words"])
+    np.testing.assert_array_equal(together.multi[2], expected.multi[0])
+
+
+def test_what_is_not_an_image_is_refused(lite, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(InvalidInputError, match=r"broken\.png is not an image"):
+        lite.encode_document([tmp_path / "broken.png"])
+    with pytest.raises(InvalidInputError, match="input of 2 bytes is not an image"):
+        lite.encode_document([b"no"])
+    with pytest.raises(InvalidInputError, match="got int"):
+        lite.encode_document([3])
+
+
+# MiniLM
+
+
+def test_minilm_refuses_other_files(tmp_path, monkeypatch):
+    other = tmp_path / "model.onnx"
+    other.write_bytes(b"other")
+    with pytest.raises(CheckpointError, match=r"model\.onnx have sha256"):
+        minilm.MiniLM(other)
+    monkeypatch.setattr(minilm, "TOKENIZER_SHA256", "0" * 64)
+    with pytest.raises(CheckpointError, match=r"minilm_tokenizer\.json"):
+        minilm.MiniLM(minilm.weights_path())
+
+
+def test_minilm_reads_words_longer_than_its_tokenizer_takes(english):
+    tokens = english._backbone.tokenize(["ab" * 150])[0]
+    assert len(tokens) > 10
+    assert tokens[-1].end == 1.0
+
+
+# The reranker
+
+
+@pytest.mark.parametrize("name", ["lite", "lite-en"])
+def test_the_reranker_orders_answers_first(name):
+    reranker = load_reranker(name)
+    assert isinstance(reranker, Reranker)
+    assert reranker.name == name
+    texts = [
+        "Apples are red.",
+        "",
+        "Berlin has 3.7 million inhabitants.",
+        page(),
+        page(Word("Berlin", (0, 0, 1, 1))),
+    ]
+    scores = reranker.score("How many people live in Berlin?", texts)
+    assert scores.shape == (5,)
+    assert scores.dtype == np.float32
+    assert scores[1] == scores[3] == 0.0
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert scores.argmax() == 2
+    assert scores[2] > 0.7
+    assert scores[0] < 0.3
+    assert reranker.score("river", []).shape == (0,)
+
+
+def test_the_reranker_wants_lists():
+    reranker = LiteReranker(LiteEmbedder(LettersBackbone()), middle=0.5, width=0.1)
+    with pytest.raises(InvalidInputError, match="Pass a list"):
+        reranker.score("river", "bank")
+
+
+def test_the_reranker_prefers_words_that_stand_together():
+    reranker = LiteReranker(LiteEmbedder(LettersBackbone()), middle=0.5, width=0.1, window=8)
+    near, far = reranker.score("xyz", ["xyz" + "b" * 40, "x" + "b" * 20 + "y" + "b" * 20 + "z"])
+    assert near > far

@@ -1,0 +1,757 @@
+"""The page memory of jina-reranker-m0: same scores, less work, bounded, and never another document's."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from helpers.paths import DATA
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from jina_rag import load_reranker
+from jina_rag.errors import InvalidInputError, ModelError
+from jina_rag.models.runtime.prefix_cache import PageMemory, TwoTiers
+
+torch = pytest.importorskip("torch")
+
+from jina_rag.images import Picture, open_picture  # noqa: E402
+from jina_rag.models import document_keys  # noqa: E402  # behind the check for torch
+from jina_rag.models.jina.image_patches import ImagePatcher  # noqa: E402
+from jina_rag.models.jina.m0_scoring import SHORTEST, PairScorer  # noqa: E402
+from jina_rag.models.runtime.batching import BatchRunner  # noqa: E402
+from jina_rag.models.runtime.cache_keys import DocumentKeys  # noqa: E402
+from jina_rag.testing import make_checkpoint  # noqa: E402
+
+IMAGES = DATA / "golden" / "images"
+PHOTO, TALL, ODD, WIDE = (
+    IMAGES / name for name in ("photo_320x240.png", "tall_150x420.png", "odd_57x43.png", "wide_900x120.png")
+)
+LONG = "Revenue grew in the north, and fell in the south. " * 8
+DOCUMENTS = [PHOTO, LONG, [TALL, "a caption", ODD], "short", [LONG, WIDE], [LONG, "and more"], PHOTO, LONG + " "]
+QUESTIONS = ["where did revenue grow?", "\n\nnewlines first", "", " a space first", "*:\n", ODD, ["like this?", TALL]]
+EXACT = 1e-5
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def scratch(tiny):
+    """The model without a memory."""
+    return load_reranker(tiny["m0"], device="cpu", dtype="float32", page_memory=False)
+
+
+@pytest.fixture(scope="module")
+def expected(scratch):
+    """Raw scores of all documents, by question's place."""
+    return [scratch.score(question, DOCUMENTS, raw=True) for question in QUESTIONS]
+
+
+@pytest.fixture
+def load(tiny):
+    def with_memory(page_memory=True, **arguments):
+        return load_reranker(tiny["m0"], device="cpu", dtype="float32", page_memory=page_memory, **arguments)
+
+    return with_memory
+
+
+@pytest.fixture
+def size(load):
+    """Bytes that the memory of PHOTO takes."""
+    model = load()
+    model.score("q", [PHOTO])
+    return model.page_memory.use.host_bytes
+
+
+def pictures(folder, count, seed=0):
+    """Files of different pictures of one size."""
+    random = np.random.default_rng(seed)
+    paths = [folder / f"{seed}-{number}.png" for number in range(count)]
+    for path in paths:
+        Image.fromarray(random.integers(0, 255, (84, 112, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+class Passes:
+    """How many tokens go through the decoder in each pass."""
+
+    def __init__(self, model):
+        self.tokens = []
+        model._model.module.model.language_model.register_forward_pre_hook(self._note, with_kwargs=True)
+
+    def _note(self, _module, _args, kwargs):
+        batch, tokens, _ = kwargs["inputs_embeds"].shape
+        self.tokens.append(batch * tokens)
+
+
+# -- the same scores --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 700, None])
+def test_scores_are_those_without_a_memory(load, expected, batch_tokens):
+    """Texts, pictures, both, as questions and documents; whatever the batches; new and known."""
+    model = load()
+    for question, scores in zip(QUESTIONS, expected, strict=True):
+        found = model.score(question, DOCUMENTS, raw=True, batch_tokens=batch_tokens)
+        np.testing.assert_allclose(found, scores, atol=EXACT)
+    np.testing.assert_allclose(model.score(QUESTIONS[0], DOCUMENTS, raw=True), expected[0], atol=EXACT)
+    assert len(set(np.round(expected[0], 4).tolist())) >= 6  # the model tells them apart
+
+
+def test_all_pairs_in_one_call(load, expected):
+    pairs = [(question, document) for question in QUESTIONS for document in DOCUMENTS]
+    order = np.random.default_rng(0).permutation(len(pairs))
+    pairs, expected = [pairs[i] for i in order], np.concatenate(expected)[order]
+    model = load()
+    passes = Passes(model)
+    np.testing.assert_allclose(model.score_pairs(pairs, raw=True), expected, atol=EXACT)
+    first = sum(passes.tokens)
+    np.testing.assert_allclose(model.score_pairs(pairs, raw=True, batch_tokens=600), expected, atol=EXACT)
+    use = model.page_memory.use
+    kept = [document for document in DOCUMENTS if document != "short"]
+    assert use.host_entries == use.misses == len(kept) - 1  # PHOTO is there twice
+    assert use.hits == 2 * len(kept) * len(QUESTIONS) - use.misses
+    # A document goes through the decoder once, also when all of its questions come together.
+    asked = model._scorer.pairs(*model._prompts(pairs, 10_240, 9_728, None), max_pixels=None)
+    assert first < 0.6 * sum(len(pair.prompt) for pair in asked)
+
+
+def test_the_first_pass_is_one_pass_and_later_ones_cost_the_question(load):
+    model = load()
+    passes = Passes(model)
+    model.score("where?", [PHOTO], raw=True)
+    (whole,) = passes.tokens
+    model.score("where else?", [PHOTO], raw=True)
+    assert len(passes.tokens) == 2
+    assert passes.tokens[1] < 0.2 * whole
+
+
+def test_mixed_lists_equal_each_document_alone(scratch, load, tmp_path):
+    """30 texts and 30 pictures, shuffled; the order of the list is kept, with a memory and without one."""
+    random = np.random.default_rng(3)
+    words = "revenue table growth north chart page line total the of 1998".split()
+    texts = [" ".join(random.choice(words, size=length)) for length in random.integers(1, 150, 30)]
+    documents = [*texts, *pictures(tmp_path, 30)]
+    documents = [documents[i] for i in random.permutation(60)]
+    alone = [float(scratch.score("growth?", [document], raw=True)[0]) for document in documents]
+    model = load()
+    for which in (scratch, model, model):
+        np.testing.assert_allclose(which.score("growth?", documents, raw=True), alone, atol=1e-4)
+    assert model.page_memory.use.hits >= 30
+    assert len(set(np.round(alone, 3).tolist())) > 40
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        {"max_length": 60, "max_query_length": 20},
+        {"max_length": 250, "max_query_length": 100},
+        {"max_length": 250, "max_query_length": 20, "max_doc_length": 130},
+        {"max_length": 400, "max_query_length": 100, "max_doc_length": 300},
+    ],
+)
+def test_truncated_pairs_have_the_same_scores(scratch, load, lengths):
+    """Whether the document is cut, the question, or the question wholly away; also after longer and shorter calls."""
+    model = load()
+    documents = [LONG, LONG[:300], PHOTO if lengths["max_length"] > 200 else LONG[:50], LONG + LONG]
+    questions = ["where?", "why " * 300]
+    for limits in ({}, lengths, {}):
+        for question in questions:
+            expected = scratch.score(question, documents, raw=True, **limits)
+            np.testing.assert_allclose(model.score(question, documents, raw=True, **limits), expected, atol=EXACT)
+
+
+def test_a_prompt_cut_within_its_document_does_not_shorten_what_is_known(scratch, load):
+    model = load()
+    passes = Passes(model)
+    text = LONG[:300]
+    tokens = len(model._model.tokenizer.encode(text))
+    assert tokens > SHORTEST + 10
+    short = {"max_length": tokens + 2, "max_query_length": 1, "max_doc_length": tokens + 1}
+    model.score("q", [text], **short)
+    model.score("q", [text])
+    assert model.page_memory.use.misses == 2
+    passes.tokens.clear()
+    np.testing.assert_allclose(
+        model.score("another", [text], raw=True), scratch.score("another", [text], raw=True), atol=EXACT
+    )
+    assert passes.tokens[0] < 30
+
+
+def test_shorter_dtypes_halve_the_memory_and_stay_near(scratch, load):
+    exact = load()
+    exact.score("q", [PHOTO, LONG])
+    for dtype, allowed in (("bfloat16", 0.05), ("float16", 0.01), ("bf16", 0.05), ("fp16", 0.01)):
+        model = load(PageMemory(dtype=dtype))
+        model.score("q", [PHOTO, LONG])
+        assert 2 * model.page_memory.use.host_bytes == exact.page_memory.use.host_bytes
+        found, expected = (which.score("why?", [PHOTO, LONG], raw=True) for which in (model, scratch))
+        np.testing.assert_allclose(found, expected, atol=allowed)
+        assert np.abs(found - expected).max() > 0
+
+
+def test_a_bfloat16_model_keeps_bfloat16(tiny):
+    scores = []
+    for page_memory in (False, True):
+        model = load_reranker(tiny["m0"], device="cpu", dtype="bfloat16", page_memory=page_memory)
+        model.score("q", [PHOTO, LONG])
+        scores.append(model.score("why?", [PHOTO, LONG], raw=True))
+    np.testing.assert_allclose(*scores, atol=0.1)
+    assert model.page_memory.use.hits == 2
+    kept = model.page_memory.peek(next(iter(model.page_memory._host.entries)))
+    assert kept.states.dtype == torch.bfloat16
+
+
+def test_lazy_pairs_are_taken_out_once(scratch, load):
+    """Objects that are made when they are asked for may have the ids of those that came before."""
+
+    class Lazy(Sequence):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, place):
+            if place >= 4:
+                raise IndexError
+            return "".join(["question ", str(place)]), "".join(["document ", str(place)] * 9)
+
+    expected = [float(scratch.score(*(one, [two]), raw=True)[0]) for one, two in list(Lazy())]
+    for model in (scratch, load()):
+        for pairs in (Lazy(), iter(list(Lazy())), [list(pair) for pair in Lazy()]):
+            np.testing.assert_allclose(model.score_pairs(pairs, raw=True), expected, atol=EXACT)
+    assert len(set(np.round(expected, 4).tolist())) == 4
+
+
+@pytest.mark.parametrize("pairs", ["ab", {"a": "b"}, 5, None])
+def test_what_is_no_list_of_pairs_is_refused(scratch, pairs):
+    with pytest.raises(InvalidInputError, match=r"Pass a list of pairs"):
+        scratch.score_pairs(pairs)
+
+
+@pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "b", "c"), 5, {"a": 1, "b": 2}])
+def test_what_is_no_pair_is_refused(scratch, pair):
+    with pytest.raises(InvalidInputError, match=r"Pair 2 is not two inputs"):
+        scratch.score_pairs([("a", "b"), pair])
+
+
+def test_a_budget_below_one_is_refused_for_an_empty_list_too(scratch):
+    with pytest.raises(InvalidInputError, match="batch_tokens must be at least 1, got 0"):
+        scratch.score("q", [], batch_tokens=0)
+
+
+# -- what counts as the same document ---------------------------------------------------------------------------
+
+
+def test_pictures_that_are_known_are_not_decoded(load, monkeypatch):
+    model = load()
+    decoded = []
+    monkeypatch.setattr(ImagePatcher, "patches", _noting(decoded, ImagePatcher.patches))
+    documents = [PHOTO, [TALL, "a caption", ODD], PHOTO.read_bytes()]
+    model.score("q", documents)
+    assert len(decoded) == 3  # the bytes are those of PHOTO
+    model.score("another", documents)
+    assert len(decoded) == 3
+    assert model.page_memory.use.misses == 2
+
+
+def _noting(notes, function):
+    def noted(*arguments):
+        notes.append(arguments)
+        return function(*arguments)
+
+    return noted
+
+
+def _misses(model, document, **arguments):
+    """Whether a document had to be read."""
+    before = model.page_memory.use.misses
+    model.score("q", [document], **arguments)
+    return model.page_memory.use.misses - before
+
+
+def test_documents_are_known_by_content_and_settings(load, tmp_path):
+    model = load()
+    one, two = pictures(tmp_path, 2)
+    assert _misses(model, one) == 1
+    assert _misses(model, one) == 0
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(one.read_bytes())
+    assert _misses(model, copy) == 0
+    assert _misses(model, two) == 1
+    assert _misses(model, one, max_pixels=5000) == 1
+    assert _misses(model, one, max_pixels=5000) == 0
+    assert _misses(model, [one, two]) == 1
+    assert _misses(model, [two, one]) == 1
+    assert _misses(model, ["a text", one]) == 1
+    assert _misses(model, one) == 0
+    assert _misses(model, LONG) == 1
+    assert _misses(model, {"text": LONG}) == 0
+    assert _misses(model, LONG + "!") == 1
+
+
+def test_images_in_memory_are_known_by_their_pixels(load):
+    model = load()
+    image = Image.open(PHOTO)
+    image.load()
+    assert _misses(model, image) == 1
+    assert _misses(model, image.copy()) == 0
+    image.putpixel((5, 5), (1, 2, 3))
+    assert _misses(model, image) == 1
+    narrow = Image.frombytes("RGB", (60, 120), bytes(60 * 120 * 3))
+    assert _misses(model, narrow) == 1
+    assert _misses(model, Image.frombytes("RGB", (120, 60), bytes(60 * 120 * 3))) == 1
+    noise = np.random.default_rng(0).bytes(6600 * 3)
+    for shape in ((100, 66), (110, 60)):  # the same bytes, and the same number of tokens each way
+        assert _misses(model, Image.frombytes("RGB", shape, noise)) == 1
+    turned = narrow.copy()
+    turned.getexif()[0x0112] = 6
+    assert _misses(model, turned) == 0  # upright it is the last one
+
+
+def test_a_file_that_changes_is_another_document(scratch, load, tmp_path):
+    """Also with the size and the time of change that it had before."""
+    model = load()
+    path, other = (tmp_path / name for name in ("page.bmp", "other.bmp"))
+    for target, value in ((path, 40), (other, 200)):
+        Image.new("RGB", (112, 84), (value, 10, 10)).save(target)
+    model.score("q", [path])
+    stat = path.stat()
+    path.write_bytes(other.read_bytes())
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size
+    np.testing.assert_allclose(model.score("q", [path], raw=True), scratch.score("q", [other], raw=True), atol=EXACT)
+    assert model.page_memory.use.misses == 2
+
+
+def test_a_settled_file_is_not_read_again(tmp_path, monkeypatch):
+    keys = DocumentKeys()
+    (path,) = pictures(tmp_path, 1)
+    picture = open_picture(path)
+    read = []
+    digest = document_keys.hashlib.file_digest
+    monkeypatch.setattr(document_keys.hashlib, "file_digest", _noting(read, digest))
+    found = keys.digest(picture)
+    assert keys.digest(picture) == found
+    assert len(read) == 2  # written a moment ago, it might be written again within one tick of the clock
+    monkeypatch.setattr(document_keys, "_SETTLED_NS", -(10**12))
+    assert keys.digest(picture) == keys.digest(picture) == found
+    assert len(read) == 3
+    path.write_bytes(PHOTO.read_bytes())
+    assert keys.digest(picture) != found
+    monkeypatch.setattr(document_keys, "_REMEMBERED", 3)
+    for other in pictures(tmp_path, 6, seed=1):
+        keys.digest(open_picture(other))
+    assert len(keys._files) == 3
+    path.unlink()
+    with pytest.raises(InvalidInputError, match=r"0-0\.png cannot be read"):
+        keys.digest(picture)
+
+
+def test_what_changes_while_it_is_read_is_not_kept(load, tmp_path, monkeypatch):
+    model = load()
+    path, other = pictures(tmp_path, 2)
+    patches = ImagePatcher.patches
+
+    def change_first(patcher, picture, max_pixels):
+        path.write_bytes(other.read_bytes())
+        return patches(patcher, picture, max_pixels)
+
+    monkeypatch.setattr(ImagePatcher, "patches", change_first)
+    model.score("q", [path])
+    assert model.page_memory.use.host_entries == 0
+    model.score("q", [path])
+    assert model.page_memory.use.host_entries == 1
+
+
+def test_nothing_of_a_question_is_kept(load):
+    """Neither its tokens nor anything that depends on it."""
+    states = []
+    for question in ("one", "quite another question"):
+        model = load()
+        model.score(question, [PHOTO, LONG])
+        memory = model.page_memory
+        states.append({key: memory.peek(key).states for key in memory._host.entries})
+        document = model._model.prompts([["**Document**:\n", LONG, "\n**Query**:\n"]])[0]
+        assert memory.peek(model._scorer._documents.key(document)).tokens == len(document)
+    assert states[0].keys() == states[1].keys()
+    for key, kept in states[0].items():
+        assert kept.shape == states[1][key].shape
+        np.testing.assert_allclose(kept.numpy(), states[1][key].numpy(), atol=1e-5)
+        assert kept.untyped_storage().nbytes() == kept.nbytes  # not a view of a batch
+
+
+def test_short_texts_are_not_kept_and_the_fingerprint_is_the_same(scratch, load):
+    model = load()
+    model.score("q", ["short", "as short"])
+    use = model.page_memory.use
+    assert (use.hits, use.misses, use.host_entries) == (0, 0, 0)
+    assert model.fingerprint == scratch.fingerprint
+
+
+# -- bounds -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Thing:
+    name: int
+    bytes: int
+    where: str = "device"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("put get get leave".split()), st.integers(0, 7), st.integers(1, 40))),
+    st.integers(0, 60),
+    st.integers(0, 90),
+)
+def test_tiers_hold_the_most_recent_within_their_bounds(steps, device, host):
+    """Against a list from old to new: the newest fill the device, older ones main memory, in this order."""
+    tiers = TwoTiers(
+        device,
+        host,
+        to_device=lambda thing: Thing(thing.name, thing.bytes, "device"),
+        to_host=lambda thing: Thing(thing.name, thing.bytes, "host"),
+    )
+    expected = {"device": [], "host": []}  # the oldest first
+
+    def room(tier, limit, size):
+        moved = []
+        while sum(thing.bytes for thing in expected[tier]) + size > limit:
+            moved.append(expected[tier].pop(0))
+        return moved
+
+    def to_host(thing):
+        if thing.bytes <= host:
+            room("host", host, thing.bytes)
+            expected["host"].append(thing)
+
+    def to_device(thing):
+        for old in room("device", device, thing.bytes):
+            to_host(old)
+        expected["device"].append(thing)
+
+    for step, name, amount in steps:
+        key = bytes([name])
+        held = [thing for tier in expected.values() for thing in tier if thing.name == name]
+        if step == "put":
+            for tier in expected.values():
+                tier[:] = [thing for thing in tier if thing.name != name]
+            thing = Thing(name, amount)
+            assert tiers.put(key, thing) == tiers.takes(amount) == (amount <= max(device, host))
+            (to_device if amount <= device else to_host)(thing)
+        elif step == "get":
+            found = tiers.get(key)
+            assert (found is not None) == bool(held)
+            for thing in held:
+                tier = "device" if thing in expected["device"] else "host"
+                expected[tier].remove(thing)
+                if tier == "device" or thing.bytes <= device:
+                    to_device(thing)
+                else:
+                    expected["host"].append(thing)
+                assert found.where == ("device" if thing in expected["device"] else "host")
+        else:
+            assert tiers.leave_device() == bool(expected["device"])
+            for thing in expected["device"]:
+                to_host(thing)
+            expected["device"] = []
+        for tier, limit, held_there in (("device", device, tiers._device), ("host", host, tiers._host)):
+            assert [thing.name for thing in expected[tier]] == [key[0] for key in held_there.entries]
+            assert held_there.bytes == sum(thing.bytes for thing in expected[tier]) <= limit
+            assert {thing.where for thing in held_there.entries.values()} <= {tier}
+    assert tiers.clear() == bool(expected["device"] or expected["host"])
+    assert tiers.use.device_bytes == tiers.use.host_bytes == tiers.use.device_entries == tiers.use.host_entries == 0
+
+
+def test_a_tier_without_room_after_all_costs_only_the_entry():
+    tiers = TwoTiers(10, 10, to_device=lambda thing: None, to_host=lambda thing: None)
+    assert tiers.put(b"a", Thing(0, 8))
+    assert tiers.put(b"b", Thing(1, 8))
+    assert tiers.get(b"a") is None
+    assert tiers.use.host_entries == 0
+    full = TwoTiers(10, 20, to_device=lambda thing: None, to_host=lambda thing: thing)
+    full.put(b"a", Thing(0, 8))
+    full.put(b"b", Thing(1, 8))
+    assert full.get(b"a").name == 0  # served from where it is
+    assert full.use.host_entries == 1
+
+
+@pytest.mark.parametrize("entries", [0.5, 1, 2.5])
+@pytest.mark.parametrize("near", [0, 1])
+def test_a_memory_that_is_too_small_changes_no_score(scratch, load, tmp_path, size, entries, near):
+    """Documents leave while a call runs; what is held stays within the bounds."""
+    documents = [PHOTO, *pictures(tmp_path, 4), LONG, PHOTO]
+    pairs = [(question, document) for question in QUESTIONS[:4] for document in documents]
+    expected = scratch.score_pairs(pairs, raw=True)
+    host, device = int(entries * size), int(near * entries * size)
+    model = load(PageMemory(device_bytes=device, host_bytes=host))
+    for batch_tokens in (None, 300):
+        np.testing.assert_allclose(model.score_pairs(pairs, raw=True, batch_tokens=batch_tokens), expected, atol=EXACT)
+        use = model.page_memory.use
+        assert use.host_bytes <= host
+        assert use.device_bytes <= device
+        assert use.host_entries + use.device_entries > 0
+
+
+def test_many_questions_in_one_call_do_not_read_a_document_for_each(load, tmp_path, size):
+    """Two documents fit: they are read, asked all questions, and make room for the next two."""
+    documents = pictures(tmp_path, 6)
+    model = load()
+    model.score("q", documents[:1])
+    one = model.page_memory.use.host_bytes
+    model = load(PageMemory(host_bytes=2 * one))
+    pairs = [(question, document) for question in QUESTIONS[:5] for document in documents]
+    model.score_pairs(pairs)
+    assert model.page_memory.use.misses == len(documents)
+    assert model.page_memory.use.hits == len(pairs) - len(documents)
+
+
+def test_both_tiers(scratch, load, size):
+    """The newest on the device, older ones in main memory, the oldest nowhere; and back when they are asked for."""
+    model = load(PageMemory(device_bytes=2 * size, host_bytes=2 * size))
+    documents = [PHOTO, TALL, WIDE, IMAGES / "page_2000x1500.png", ODD]
+    for document in [*documents, *documents]:
+        expected = scratch.score("q", [document], raw=True, max_pixels=60_000)
+        found = model.score("q", [document], raw=True, max_pixels=60_000)
+        np.testing.assert_allclose(found, expected, atol=EXACT)
+    use = model.page_memory.use
+    assert use.device_entries
+    assert use.host_entries
+    assert use.hits
+    model._model.seat.left()  # as when another model takes the card
+    left = model.page_memory.use
+    assert left.device_entries == left.device_bytes == 0
+    assert left.host_bytes <= 2 * size
+    found = model.score("q", documents, raw=True, max_pixels=60_000)
+    np.testing.assert_allclose(found, scratch.score("q", documents, raw=True, max_pixels=60_000), atol=EXACT)
+    model.page_memory.clear()
+    assert model.page_memory.use.host_entries == model.page_memory.use.device_entries == 0
+
+
+def test_a_document_that_leaves_between_two_steps_is_read_again(scratch, load, monkeypatch):
+    model = load()
+    documents = [PHOTO, TALL, LONG]
+    model.score("q", documents)
+    real = TwoTiers.get
+
+    def lost(tiers, key, **_):
+        monkeypatch.setattr(TwoTiers, "get", real)
+        tiers.clear()
+        return None
+
+    monkeypatch.setattr(TwoTiers, "get", lost)
+    np.testing.assert_allclose(
+        model.score("why?", documents, raw=True), scratch.score("why?", documents, raw=True), atol=EXACT
+    )
+    assert model.page_memory.use.misses == 6
+
+
+def test_threads_share_one_memory(scratch, load, tmp_path, size):
+    documents = [PHOTO, TALL, LONG, [ODD, "x"], *pictures(tmp_path, 3)]
+    expected = {question: scratch.score(question, documents, raw=True) for question in QUESTIONS[:4]}
+    model = load(PageMemory(device_bytes=size, host_bytes=3 * size))
+    barrier = threading.Barrier(4)
+
+    def ask(number):
+        random = np.random.default_rng(number)
+        barrier.wait()
+        for question in QUESTIONS[:4]:
+            order = random.permutation(len(documents))[:4]
+            found = model.score(question, [documents[i] for i in order], raw=True)
+            np.testing.assert_allclose(found, expected[question][order], atol=EXACT)
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(4)))
+    assert model.page_memory.use.device_bytes <= size
+    assert model.page_memory.use.host_bytes <= 3 * size
+
+
+# -- when memory runs out ---------------------------------------------------------------------------------------
+
+
+def test_a_full_device_gives_up_what_is_kept_before_batches_are_halved(scratch, load, caplog):
+    model = load()
+    documents = [PHOTO, TALL, LONG, *["short"] * 20]
+    expected = scratch.score("why?", documents, raw=True)
+    model.score("q", documents[:3])
+    decoder = model._model.module.model.language_model
+    budget = model._scorer._follower.batch_tokens
+
+    def hook(*_):
+        if model.page_memory.use.host_entries == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    handle = decoder.register_forward_pre_hook(hook)
+    with caplog.at_level(logging.WARNING, "jina_rag"):
+        found = model.score("why?", documents[:2] + documents[3:], raw=True)
+    handle.remove()
+    np.testing.assert_allclose(found, [*expected[:2], *expected[3:]], atol=EXACT)
+    assert model.page_memory.use.misses == 5
+    assert model._scorer._reader.batch_tokens == model._scorer._follower.batch_tokens == budget
+    assert not caplog.records
+
+
+def test_what_never_fits_still_ends_in_a_sentence(load):
+    model = load()
+    model.score("q", [PHOTO])
+    decoder = model._model.module.model.language_model
+
+    def hook(*_):
+        raise torch.OutOfMemoryError("full")
+
+    decoder.register_forward_pre_hook(hook)
+    with pytest.raises(ModelError, match="does not fit into the memory of cpu"):
+        model.score("why?", [PHOTO])
+    assert model.page_memory.use.host_entries == 0
+
+
+@pytest.fixture
+def on_a_card(monkeypatch):
+    """What a device does whose memory is its own: what is kept there leaves for main memory."""
+    monkeypatch.setattr(PairScorer, "_relieve", lambda scorer: scorer.memory.leave_device())
+
+
+def test_what_never_fits_on_a_card_ends_too(load, on_a_card):
+    """Documents that were sent away do not come back only to be sent away again."""
+    model = load(PageMemory(device_bytes=10**8, host_bytes=10**8))
+    model.score("q", [PHOTO, TALL])
+    passes = []
+
+    def hook(*_):
+        passes.append(model.page_memory.use.device_entries)
+        assert len(passes) < 20
+        raise torch.OutOfMemoryError("full")
+
+    model._model.module.model.language_model.register_forward_pre_hook(hook)
+    tokens = len(model._prompts([("why?", TALL)], 10_240, 9_728, None)[0][0])
+    with pytest.raises(ModelError, match=f"An input of {tokens} tokens does not fit"):
+        model.score("why?", [TALL])
+    assert passes == [2, 0]
+
+
+def test_a_card_that_is_full_once_reads_documents_from_main_memory(scratch, load, on_a_card):
+    model = load(PageMemory(device_bytes=10**8, host_bytes=10**8))
+    model.score("q", [PHOTO, TALL])
+    passes = []
+
+    def hook(*_):
+        passes.append(model.page_memory.use.device_entries)
+        if len(passes) == 1:
+            raise torch.OutOfMemoryError("full")
+
+    handle = model._model.module.model.language_model.register_forward_pre_hook(hook)
+    found = model.score("why?", [PHOTO, TALL], raw=True)
+    handle.remove()
+    np.testing.assert_allclose(found, scratch.score("why?", [PHOTO, TALL], raw=True), atol=EXACT)
+    assert passes == [2, 0]
+    assert model.page_memory.use.misses == 2
+    model.score("and?", [PHOTO])
+    assert model.page_memory.use.device_entries == 1
+
+
+def test_questions_that_do_not_fit_leave_the_budget_of_whole_prompts(load, monkeypatch, caplog):
+    monkeypatch.setattr(PairScorer, "_relieve", lambda _: False)
+    model = load()
+    model.score("q", [PHOTO])
+    budget, calls = model._scorer._reader.batch_tokens, []
+
+    def hook(*_):
+        calls.append(1)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("full")
+
+    model._model.module.model.language_model.register_forward_pre_hook(hook)
+    pairs = [(f"why {number}", PHOTO) for number in range(4)]
+    tokens = len(model._prompts(pairs, 10_240, 9_728, None)[0][0])
+    with caplog.at_level(logging.WARNING, "jina_rag"):
+        model.score_pairs(pairs)
+    assert model._scorer._reader.batch_tokens == budget > model._scorer._follower.batch_tokens
+    assert f"with {4 * tokens} tokens at once; it goes on with {2 * tokens}." in caplog.text
+
+
+def test_a_runner_tries_again_once_when_something_was_freed():
+    sizes = []
+
+    def compute(batch):
+        sizes.append(len(batch))
+        if len(sizes) in (1, 2, 5):
+            raise torch.OutOfMemoryError("full")
+        return batch
+
+    freed = []
+    runner = BatchRunner(torch.device("cpu"), 100, name="m")
+    assert runner.run([10] * 8, list, compute, relieve=lambda: not freed.append(len(sizes))) == list(range(8))
+    assert sizes == [8, 8, 4, 4]
+    sizes.clear()
+    runner = BatchRunner(torch.device("cpu"), 40, name="m")
+    with pytest.raises(ModelError, match="An input of 77 tokens"):
+        runner.run([40], list, lambda _: compute(sizes.clear() or [1]), relieve=lambda: True, sizes=[77])
+
+
+def test_what_is_prepared_ahead_is_done_before_memory_is_freed():
+    """It might bring back what is to be freed."""
+    started, events = threading.Event(), []
+
+    def prepare(batch):
+        if batch == [1] and "ahead" not in events:
+            started.set()
+            time.sleep(0.05)
+            events.append("ahead")
+        return batch
+
+    def compute(batch):
+        started.wait(10)
+        if "freed" not in events:
+            raise torch.OutOfMemoryError("full")
+        return batch
+
+    runner = BatchRunner(torch.device("cpu"), 10, name="m")
+    assert runner.run([10, 10], prepare, compute, relieve=lambda: not events.append("freed")) == [0, 1]
+    assert events == ["ahead", "freed"]
+
+
+# -- settings ---------------------------------------------------------------------------------------------------
+
+
+def test_settings(scratch, load):
+    assert scratch.page_memory is None
+    assert load().page_memory.capacity > 10**6
+    assert load(PageMemory(device_bytes=5, host_bytes=7)).page_memory.capacity == 12
+    for wrong in (
+        *({"device_bytes": value} for value in (-1, 1.5, "5", True)),
+        *({"host_bytes": value} for value in (-1, 1.5, "5", True)),
+        {"dtype": "int8"},
+    ):
+        with pytest.raises(InvalidInputError, match=next(iter(wrong))):
+            PageMemory(**wrong)
+    with pytest.raises(InvalidInputError, match="page_memory is a PageMemory, True or False, got 5"):
+        load(5)
+    with pytest.raises(InvalidInputError, match="leave page_memory out"):
+        load_reranker("lite", page_memory=PageMemory())
+
+
+def test_decoders_with_windows_keep_nothing(tmp_path):
+    """What a windowed layer attends to is not all that precedes."""
+    windowed = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0}
+    folder = make_checkpoint("m0", path=tmp_path / "m0", overrides=windowed)
+    model = load_reranker(str(folder), device="cpu", dtype="float32")
+    assert model.page_memory is None
+    assert np.isfinite(model.score("q", [PHOTO, LONG])).all()
+
+
+def test_a_picture_says_where_it_comes_from():
+    data = PHOTO.read_bytes()
+    assert open_picture(PHOTO).source == PHOTO
+    assert open_picture(data).source == data
+    with Image.open(io.BytesIO(data)) as image:
+        assert open_picture(image).source is image
+    assert isinstance(open_picture(PHOTO), Picture)

@@ -1,0 +1,404 @@
+"""OCR: words with boxes out of pixels, whichever way the page is turned, without network or output."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pymupdf
+import pytest
+from helpers.paths import DATA
+from PIL import Image
+
+from jina_rag.errors import CheckpointError
+from jina_rag.ocr import lines, read_areas, read_words, reader, weights
+from jina_rag.ocr.find import _contrast, _spread, find_lines, written_part
+from jina_rag.ocr.graph import Graph
+from jina_rag.ocr.lines import Line
+from jina_rag.ocr.order import reading_order
+
+BAD = DATA / "bad"
+
+
+def text_image(*lines, size=(500, 220), fontsize=22, fontname="helv", rotate=0):
+    """White paper with one line of text for each (x, y, text)."""
+    with pymupdf.open() as document:
+        page = document.new_page(width=size[0], height=size[1])
+        for x, y, text in lines:
+            page.insert_text((x, y), text, fontsize=fontsize, fontname=fontname, rotate=rotate)
+        pixmap = page.get_pixmap()
+        return Image.frombytes("RGB", (pixmap.width, pixmap.height), pixmap.samples)
+
+
+PAGE = text_image(
+    (40, 50, "The juniper berry harvest"), (40, 100, "began in October 1972"), (40, 150, "near Lake Erie")
+)
+TEXT = "The juniper berry harvest began in October 1972 near Lake Erie"
+
+
+def texts(words):
+    return " ".join(word.text for word in words)
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_words_are_read_in_order_however_the_page_is_turned(turn):
+    image = PAGE.rotate(turn, expand=True)
+    words = read_words(image)
+    assert texts(words) == TEXT
+    assert all(word.ocr for word in words)
+    dark = np.asarray(image.convert("L")) < 128
+    covered = np.zeros_like(dark)
+    for word in words:
+        x0, y0, x1, y1 = word.box
+        assert 0 <= x0 < x1 <= 1
+        assert 0 <= y0 < y1 <= 1
+        box = np.s_[
+            int(y0 * image.height) : int(y1 * image.height) + 1,
+            int(x0 * image.width) : int(x1 * image.width) + 1,
+        ]
+        assert dark[box].any()
+        covered[box] = True
+    # The boxes hold the ink and little else.
+    assert dark[covered].sum() > 0.93 * dark.sum()
+    assert covered.mean() < 0.25
+
+
+def test_each_word_has_its_own_place_on_the_line():
+    words = {word.text: word.box for word in read_words(PAGE)}
+    reference = pymupdf.open()
+    page = reference.new_page(width=500, height=220)
+    page.insert_text((40, 50), "The juniper berry harvest", fontsize=22)
+    for x0, _, x1, _, text, *_ in page.get_text("words"):
+        assert words[text][0] == pytest.approx(x0 / 500, abs=0.015)
+        assert words[text][2] == pytest.approx(x1 / 500, abs=0.015)
+    reference.close()
+
+
+def test_only_the_given_areas_are_read_and_boxes_stay_those_of_the_image():
+    (word, *_) = read_areas(PAGE, [(0, 0.55, 1, 0.8)])
+    assert word.text == "near"
+    whole = {word.text: word.box for word in read_words(PAGE)}
+    assert word.box == pytest.approx(whole["near"], abs=0.02)
+
+
+def test_lines_that_are_known_are_not_read():
+    known = [word.box for word in read_words(PAGE) if word.text in ("began", "in", "October", "1972")]
+    assert texts(read_areas(PAGE, [(0, 0, 1, 1)], known=known)) == "The juniper berry harvest near Lake Erie"
+
+
+def test_dark_paper_and_grey_modes():
+    negative = Image.eval(PAGE, lambda value: 255 - value)
+    assert texts(read_words(negative.convert("L"))) == TEXT
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2500, 1), (3, 900), (200, 200)])
+def test_pictures_without_words(size):
+    assert read_words(Image.new("RGB", size, "white")) == []
+    noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    read_words(Image.fromarray(noise))  # whatever it reads, it does not fail
+
+
+def test_unsure_lines_are_dropped():
+    assert read_words(PAGE, min_score=1.01) == []
+
+
+def test_a_long_page_is_read_in_tiles():
+    lines = [(20, y, f"row {y} juniper") for y in range(40, 4000, 330)]
+    found = texts(read_words(text_image(*lines, size=(220, 4000), fontsize=16)))
+    assert found == " ".join(text for _, _, text in lines)
+
+
+def test_written_part_leaves_out_margins_and_blank_images():
+    pixels = np.full((400, 300, 3), 255, np.uint8)
+    assert written_part(pixels) is None
+    pixels[100:120, 50:80] = 0
+    assert written_part(pixels) == (34, 84, 96, 136)
+    pixels[:] = (200, 0, 200)
+    pixels[100:120, 50:80] = (200, 0, 60)  # letters that differ from the paper in colour alone
+    assert written_part(pixels) == (34, 84, 96, 136)
+
+
+def line(text, x0, y0, x1, y1, turn=0):
+    corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.float32)
+    return Line(text, 1.0, np.roll(corners, -turn, axis=0), tuple(np.linspace(0, 1, len(text) + 1)))
+
+
+def ordered(lines):
+    return "".join(lines[index].text for index in reading_order(lines))
+
+
+def test_columns_of_text_are_read_one_after_the_other():
+    lines = [
+        line(text, x, y, x + 200, y + 12)
+        for x, texts_ in ((0, "abc"), (230, "def"))
+        for y, text in zip((0, 20, 40), texts_, strict=True)
+    ]
+    assert ordered(lines[::-1]) == "abcdef"
+
+
+def test_rows_of_a_table_are_read_row_by_row():
+    lines = [
+        line(text, x, y, x + 40, y + 12)
+        for text, x, y in zip("acebdf", (0, 0, 0, 200, 200, 200), (0, 20, 40, 2, 21, 39), strict=True)
+    ]
+    assert ordered(lines) == "abcdef"
+
+
+def test_vertical_columns_are_read_from_the_right():
+    assert ordered([line("a", 100, 0, 115, 200, turn=1), line("b", 60, 0, 75, 200, turn=1)]) == "ab"
+    assert ordered([line("b", 60, 0, 75, 200, turn=1), line("a", 100, 0, 115, 200, turn=1)]) == "ab"
+
+
+def test_weights_are_checked(tmp_path):
+    folder = weights._folder()
+    for path in folder.glob("*.onnx"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (finder,) = tmp_path.glob("*_det_*.onnx")
+    data = bytearray(finder.read_bytes())
+    data[len(data) // 2] ^= 1
+    finder.write_bytes(bytes(data))
+    with pytest.raises(CheckpointError, match="damaged or altered"):
+        weights._verified(tmp_path, "det", "3.10.0")
+    assert weights._verified(tmp_path, "det", "9.9")  # unknown: noted, not refused
+    finder.unlink()
+    with pytest.raises(CheckpointError, match="holds 0"):
+        weights._verified(tmp_path, "det", "3.10.0")
+
+
+def test_every_released_version_we_know_is_pinned():
+    from importlib.metadata import version
+
+    assert version("rapidocr") in weights._SHA256, "pin the hashes of the new wheel in ocr/weights.py"
+
+
+def test_no_output_and_no_network(tmp_path):
+    """In a process of its own, because what is loaded once stays."""
+    program = f"""
+import socket
+def refuse(*args, **kwargs): raise AssertionError("network")
+socket.socket.connect = refuse
+socket.create_connection = refuse
+socket.getaddrinfo = refuse
+from PIL import Image
+from jina_rag.ocr import read_words
+words = read_words(Image.open({str(BAD / "rgba_transparent.png")!r}).convert("L").point(lambda v: 255 - v))
+import sys
+sys.exit(0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path)},
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_is_light():
+    program = "import sys, jina_rag.ocr, jina_rag.parsing.pages; print([m for m in ('cv2', 'onnxruntime', 'pymupdf', 'rapidocr', 'PIL.Image') if m in sys.modules])"  # noqa: E501
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_finding_lines_needs_no_minimal_size():
+    assert find_lines(weights.models(), np.zeros((1, 1, 3), np.uint8), max_side=960) == []
+
+
+CHINESE = [
+    "价值就是一物和另一物的交换比例",
+    "商品首先是一个外界的对象",
+    "每一种有用物都可以从两个角度来考察",
+    "物的有用性使物成为使用价值",
+    "使用价值只是在使用或消费中得到实现",
+    "交换价值首先表现为一种量的关系",
+    "在商品中的劳动的量成正比",
+]
+
+
+class Widths:
+    """An encoder that notes how wide its pictures are."""
+
+    def __init__(self, session):
+        self.session, self.widths = session, []
+
+    def run(self, outputs, inputs):
+        self.widths.append(inputs["x"].shape[3])
+        return self.session.run(outputs, inputs)
+
+
+@pytest.fixture
+def widths(monkeypatch):
+    loaded = weights.models()
+    encoder = Widths(loaded.encoder)
+    monkeypatch.setattr(weights, "_models", dataclasses.replace(loaded, encoder=encoder))
+    return encoder.widths
+
+
+def test_chinese_is_read_and_its_wide_characters_narrowed(widths, monkeypatch):
+    rows = [(30, 50 + 44 * row, text) for row, text in enumerate(CHINESE)]
+    image = text_image(*rows, size=(620, 360), fontsize=28, fontname="china-s")
+    assert texts(read_words(image)) == " ".join(CHINESE)
+    narrowed = sum(widths)
+    widths.clear()
+    monkeypatch.setattr(reader, "_WORTH", 0)
+    assert texts(read_words(image)) == " ".join(CHINESE)
+    assert narrowed < 0.85 * sum(widths)
+
+
+def test_lines_of_small_letters_among_wide_characters_are_read_at_full_width(monkeypatch):
+    small = "a line of small letters, ill in the lily villa"
+    rows = [(30, 50 + 44 * row, text) for row, text in enumerate(CHINESE)]
+    image = text_image(*rows, size=(620, 420), fontsize=28, fontname="china-s")
+    image.paste(text_image((30, 40, small), size=(620, 60)), (0, 360))
+    assert texts(read_words(image)) == " ".join([*CHINESE, small])
+
+
+def test_vertical_japanese_is_read_from_the_right():
+    columns = ["日本語の文章は縦に書くことができる", "列は右から左へと順に並んでいる", "句読点は右上に置かれる"]
+    rows = [
+        (420 - 60 * column, 50 + 32 * row, character)
+        for column, text in enumerate(columns)
+        for row, character in enumerate(text)
+    ]
+    image = text_image(*rows, size=(500, 620), fontsize=28, fontname="japan")
+    assert texts(read_words(image)) == " ".join(columns)
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_many_lines_that_are_turned_are_read_by_a_sample(turn, widths):
+    rows = [f"{word} harvest of the year {1970 + n}" for n, word in enumerate("one two three four five six".split())]
+    image = text_image(*[(20, 40 + 40 * n, text) for n, text in enumerate(rows)], size=(520, 260))
+    assert texts(read_words(image.rotate(turn, expand=True))) == " ".join(rows)
+    # All once, and four the wrong way; but of level lines it is not known before that they stand on their heads.
+    assert len(widths) <= (6 + 4 if turn != 180 else 6 + 6 + 4)
+
+
+def test_labels_that_run_up_beside_level_text(widths):
+    image = text_image((120, 50, "Diagram of the harvest"), (120, 360, "1972 1973 1974"), size=(500, 400))
+    labels = ["Juniper", "Lavender", "Rosemary", "Marjoram", "Coriander", "Fenugreek"]
+    upright = text_image(*[(10, 30 + 40 * n, text) for n, text in enumerate(labels)], size=(160, 260), fontsize=24)
+    image.paste(upright.rotate(90, expand=True), (130, 100))
+    found = texts(read_words(image)).split()
+    assert sorted(found) == sorted([*"Diagram of the harvest 1972 1973 1974".split(), *labels])
+    # Sure of the first way, it tries no other.
+    assert len(widths) == 2 + len(labels)
+
+
+def test_few_lines_that_stand_are_read_each_in_its_own_way():
+    image = Image.new("RGB", (400, 400), "white")
+    for x, turn, text in ((40, 90, "running upwards"), (280, 270, "running downwards")):
+        image.paste(text_image((10, 30, text), size=(300, 44)).rotate(turn, expand=True), (x, 50))
+    assert sorted(texts(read_words(image)).split()) == ["downwards", "running", "running", "upwards"]
+
+
+def test_lines_are_read_as_the_published_recogniser_reads_them():
+    """Its graph is cut before the softmax, run line by line, and most of its steps are never classified."""
+    import onnxruntime
+
+    loaded = weights.models()
+    whole = onnxruntime.InferenceSession(weights._verified(weights._folder(), "rec", "3.10.0"))
+    for text in ("The juniper berry harvest", "October 1972", "il1 lily bookkeeper 1000"):
+        crop = np.asarray(text_image((10, 30, text), size=(14 * len(text), 40)))
+        (read,) = reader.read_crops(loaded, [crop])
+        picture, share = reader._picture(crop, 1.0)
+        assert not picture[..., -32:].any()  # the empty columns it was trained with
+        certain = whole.run(None, {"x": picture})[0][0]
+        best = certain.argmax(axis=1)
+        begins = np.flatnonzero((best != 0) & (best != np.append(0, best[:-1])))
+        assert read.text == "".join(loaded.characters[index] for index in best[begins]) == text
+        assert read.score == pytest.approx(certain[begins, best[begins]].mean(), abs=1e-4)
+        assert read.middles == pytest.approx((begins + 0.5) / (len(best) * share))
+        assert 0 < read.middles[0] < read.middles[-1] < 1
+
+
+def test_steps_that_are_surely_blank_are_not_classified():
+    loaded = weights.models()
+    crop = np.asarray(text_image((10, 30, "The juniper berry harvest"), size=(330, 40)))
+    counted = []
+
+    class Counting:
+        def run(self, outputs, inputs):
+            counted.extend(len(rows) for rows in inputs.values())
+            return loaded.classifier.run(outputs, inputs)
+
+        get_inputs = loaded.classifier.get_inputs
+
+    counting = dataclasses.replace(loaded, classifier=Counting())
+    (skipping,) = reader.read_crops(counting, [crop])
+    few = sum(counted)
+    counted.clear()
+    # As for a wheel whose weights we do not know: everything is classified.
+    (whole,) = reader.read_crops(dataclasses.replace(counting, blank=np.zeros_like(loaded.blank)), [crop])
+    assert (whole.text, whole.middles) == (skipping.text, skipping.middles)
+    assert whole.score == pytest.approx(skipping.score, abs=1e-5)
+    assert few < 0.9 * sum(counted)
+
+
+def test_weights_that_slow_the_processor_are_zero_and_the_outputs_the_same():
+    import onnxruntime
+
+    data = weights._verified(weights._folder(), "det", "3.10.0")
+    graph = Graph(data)
+    assert graph.flush_denormals() > 200_000
+    assert Graph(graph.whole()).flush_denormals() == 0
+    picture = np.asarray(PAGE.resize((160, 96)), np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+    before = onnxruntime.InferenceSession(data).run(None, {"x": picture})[0]
+    assert np.array_equal(weights.models().finder.run(None, {"x": picture})[0], before)
+
+
+def test_the_weights_are_loaded_without_those_that_slow_the_processor(monkeypatch):
+    loaded, session = [], weights._session
+    monkeypatch.setattr(weights, "_session", lambda data: loaded.append(data) or session(data))
+    weights._load(weights._folder(), "3.10.0")
+    assert len(loaded) == 3
+    assert sum(Graph(data).flush_denormals() for data in loaded) == 0
+
+
+def test_a_network_of_another_build_is_refused():
+    finder = Graph(weights._verified(weights._folder(), "det", "3.10.0"))
+    with pytest.raises(CheckpointError, match="another way"):
+        weights._head(finder, "3.10.1")
+    with pytest.raises(CheckpointError, match="5 outputs"):
+        weights._characters(weights.models().encoder, 5, "3.10.1")
+
+
+def test_a_part_of_a_graph_is_a_valid_file():
+    onnx = pytest.importorskip("onnx")
+    graph = Graph(weights._verified(weights._folder(), "rec", "3.10.0"))
+    head = weights._head(graph, "3.10.0")
+    part = graph.part({head.vectors: ("n", 120)}, {head.values: ("n", "characters")})
+    model = onnx.load_from_string(part)
+    onnx.checker.check_model(model)
+    assert {node.op_type for node in model.graph.node} <= {"Identity", "MatMul", "Add"}
+    assert len(part) < 0.5 * len(graph.whole())
+    assert graph.weight("nothing") is None
+
+
+@pytest.mark.parametrize("data", [b"\x3a\x7f", b"\x3b", b"\x3a\x02\x0a\x05", b"\x3a\x80"])
+def test_what_is_no_onnx_file_is_refused(data):
+    with pytest.raises(ValueError, match="no ONNX file"):
+        Graph(data)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (130, 65), (63, 64), (200, 333)])
+def test_contrast_is_that_of_numpy(shape):
+    pixels = np.random.default_rng(0).integers(40, 200, (*shape, 3), dtype=np.uint8)
+    for axis in (0, 1):
+        assert np.array_equal(_spread(pixels, axis), np.ptp(pixels, axis=axis))
+    assert _contrast(pixels) == np.ptp(pixels, axis=(0, 1)).max()
+
+
+def test_a_level_line_is_cut_out_as_the_general_way_would():
+    from rapidocr.utils.process_img import get_rotate_crop_image
+
+    pixels = np.random.default_rng(0).integers(0, 255, (90, 300, 3), dtype=np.uint8)
+    quad = np.array([(10, 20), (210, 20), (210, 60), (10, 60)], np.float32)
+    assert np.array_equal(lines._crop(pixels, quad), get_rotate_crop_image(pixels, quad))
+    for turned in (lines._turned(quad, 2), quad + np.array([(0, 0), (0, 3), (0, 3), (0, 0)], np.float32)):
+        assert np.array_equal(lines._crop(pixels, turned), get_rotate_crop_image(pixels, turned))

@@ -1,0 +1,163 @@
+"""Image files: every kind of pixel becomes upright RGB on white."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jina_rag.config import IngestSettings, Limits
+from jina_rag.errors import DocumentError, LimitExceededError
+from jina_rag.parsing.documents import open_document
+from jina_rag.parsing.images import to_rgb
+from jina_rag.parsing.sources import SourceFile
+
+
+def source(path):
+    return SourceFile(path, path.parent, path.name, "image")
+
+
+def shown(path, settings=None, number=1):
+    with open_document(source(path), settings) as document:
+        return document.render(number)
+
+
+def half(mode, left, right, size=(40, 20)):
+    """An image whose left half has one value and whose right half another."""
+    image = Image.new(mode, size, left)
+    image.paste(right, (size[0] // 2, 0, *size))
+    return image
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif", "a.gif", "a.bmp"])
+def test_every_format(tmp_path, name):
+    half("RGB", (200, 30, 30), (30, 30, 200)).save(tmp_path / name)
+    page = shown(tmp_path / name)
+    pixels = np.asarray(page.screenshot.image).astype(int)
+    assert page.screenshot.image.mode == "RGB"
+    assert abs(pixels[10, 5] - (200, 30, 30)).max() < 25
+    assert abs(pixels[10, 35] - (30, 30, 200)).max() < 25
+    assert page.words == ()
+    assert (page.number, page.count) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("image", "left", "right"),
+    [
+        (half("RGBA", (0, 0, 0, 0), (0, 0, 0, 255)), 255, 0),
+        (half("LA", (0, 0), (0, 255)), 255, 0),
+        (half("I;16", 0, 65535), 0, 255),
+        (Image.fromarray(np.repeat(np.array([[1000, 4095]], np.uint16), 20, 1).repeat(20, 0)), 62, 255),
+        (half("I", 0, 60000), 0, 233),
+        (half("F", -1.0, 1.0), 0, 255),
+        (half("1", 0, 1), 0, 255),
+        (half("CMYK", (0, 0, 0, 0), (0, 0, 0, 255)), 255, 0),
+        (half("L", 10, 250), 10, 250),
+    ],
+)
+def test_every_mode_becomes_rgb(image, left, right):
+    pixels = np.asarray(to_rgb(image)).astype(int)
+    assert pixels.shape == (20, 40, 3)
+    assert abs(pixels[10, 5] - left).max() <= 3
+    assert abs(pixels[10, 35] - right).max() <= 3
+
+
+def test_palette_transparency_goes_onto_white(tmp_path):
+    image = Image.new("P", (20, 20), 0)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.paste(1, (10, 0, 20, 20))
+    image.save(tmp_path / "a.png", transparency=0)
+    pixels = np.asarray(shown(tmp_path / "a.png").screenshot.image)
+    assert pixels[5, 2].tolist() == [255, 255, 255]
+    assert pixels[5, 15].tolist() == [255, 0, 0]
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    image = half("RGB", "black", "white")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side: to be turned clockwise
+    image.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    screenshot = shown(tmp_path / "a.jpg").screenshot.image
+    assert screenshot.size == (20, 40)
+    assert screenshot.getpixel((10, 2))[0] < 40
+    assert screenshot.getpixel((10, 37))[0] > 215
+
+
+def test_tiff_frames_are_pages(tmp_path):
+    frames = [Image.new("L", (30 + index, 20), 50 * index) for index in range(4)]
+    frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
+    with open_document(source(tmp_path / "a.tif")) as document:
+        assert document.page_count == 4
+        assert document.warnings == ()
+        for number in (3, 1, 4, 2):  # in any order
+            image = document.render(number).screenshot.image
+            assert image.size == (29 + number, 20)
+            assert image.getpixel((0, 0))[0] == 50 * (number - 1)
+        with pytest.raises(DocumentError, match="no page 5"):
+            document.render(5)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
+def test_of_animations_the_first_frame_is_read(tmp_path, name):
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], duration=100)
+    with open_document(source(tmp_path / name)) as document:
+        assert document.page_count == 1
+        assert "3 frames" in document.warnings[0]
+        assert document.render(1).screenshot.image.getpixel((5, 5))[0] > 200
+
+
+def test_large_pictures_are_scaled_down_with_their_resolution(tmp_path):
+    Image.new("RGB", (3000, 1500), "white").save(tmp_path / "a.jpg", dpi=(300, 300))
+    screenshot = shown(tmp_path / "a.jpg", IngestSettings(max_image_side=1000)).screenshot
+    assert screenshot.image.size == (1000, 500)
+    assert screenshot.dpi == pytest.approx(100)
+
+
+def test_extreme_shapes_keep_a_pixel(tmp_path):
+    Image.new("RGB", (9000, 2), "black").save(tmp_path / "a.png")
+    assert shown(tmp_path / "a.png").screenshot.image.size == (2500, 1)
+    Image.new("RGB", (1, 1), "black").save(tmp_path / "b.png")
+    assert shown(tmp_path / "b.png").screenshot.image.size == (1, 1)
+
+
+def test_too_many_pixels_are_refused_from_the_header(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.new("1", (2000, 1000)).save(path)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(LimitExceededError, match="2000 x 1000"):
+        open_document(source(path), IngestSettings(limits=Limits(max_pixels=1_999_999)))
+    open_document(source(path), IngestSettings(limits=Limits(max_pixels=2_000_000))).__exit__(None, None, None)
+
+
+def test_a_truncated_jpeg_gives_its_upper_part_with_a_warning(tmp_path):
+    data = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(data, "JPEG")
+    (tmp_path / "a.jpg").write_bytes(data.getvalue()[: len(data.getvalue()) // 2])
+    page = shown(tmp_path / "a.jpg")
+    pixels = np.asarray(page.screenshot.image).astype(int)
+    assert any("ends too early" in warning for warning in page.warnings)
+    assert pixels[:60].std() > 30
+    assert pixels[-20:].std() < 5
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.gif", "a.webp", "a.bmp"])
+def test_other_truncated_files_fail_or_warn_but_never_crash(tmp_path, name):
+    noise = np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    for share in (0.1, 0.5, 0.95):
+        (tmp_path / name).write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(DocumentError, match=r"picture|image"):
+            shown(tmp_path / name)
+
+
+def test_complaints_of_pillow_become_warnings_of_the_page(tmp_path):
+    cut_short = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0"
+    Image.new("RGB", (20, 20), "white").save(tmp_path / "a.jpg", exif=cut_short)
+    with open_document(source(tmp_path / "a.jpg")) as document:
+        assert any("Corrupt EXIF" in warning for warning in document.warnings)
+        assert document.render(1).screenshot.image.size == (20, 20)

@@ -1,0 +1,247 @@
+"""The stream: order, failures of pages, merging of OCR, bounded look-ahead, and its end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing
+
+import pymupdf
+import pytest
+from PIL import Image
+
+from jina_rag.config import IngestSettings, Limits, usable_cpus
+from jina_rag.errors import CheckpointError, DocumentError, InvalidInputError
+from jina_rag.parsing import pages
+from jina_rag.parsing.pages import DocumentEnd, DocumentStart, areas_to_read, read_pages
+from jina_rag.parsing.pdf.pymupdf_renderer import PdfDocument
+from jina_rag.parsing.sources import SourceFile
+from jina_rag.types import Failure, Page, PageScreenshot, Word
+
+FAST = IngestSettings(dpi=40, ocr="never", isolate=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left():
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 5
+    while _new(before) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert _new(before) == set()
+
+
+def _new(before):
+    """Threads that were started since, but the one that ends idle workers."""
+    return {thread for thread in set(threading.enumerate()) - before if thread.name != "jina-rag-idle"}
+
+
+def pdf(path, texts):
+    with pymupdf.open() as document:
+        for text in texts:
+            document.new_page(width=300, height=200).insert_text((20, 40), text, fontsize=14)
+        document.save(path)
+    return SourceFile(path, path.parent, path.name, "pdf")
+
+
+def short(events):
+    found = []
+    for event in events:
+        match event:
+            case DocumentStart():
+                found.append(f"start {event.source.doc_id} {event.count}")
+            case Page():
+                found.append(f"{event.doc_id} {event.number}/{event.count} {event.text}")
+            case Failure():
+                found.append(f"failure {event.page}")
+            case DocumentEnd():
+                found.append(f"end {event.pages} {event.failed}")
+    return found
+
+
+def test_documents_and_pages_come_in_order(tmp_path):
+    broken = tmp_path / "broken.pdf"
+    broken.write_bytes(b"%PDF-1.4 nothing")
+    sources = [
+        pdf(tmp_path / "a.pdf", ["one", "two"]),
+        SourceFile(broken, tmp_path, "broken.pdf", "pdf"),
+        pdf(tmp_path / "b.pdf", ["three"]),
+    ]
+    expected = ["start a.pdf 2", "a.pdf 1/2 one", "a.pdf 2/2 two", "end 2 0", "failure None"]
+    expected += ["start b.pdf 1", "b.pdf 1/1 three", "end 1 0"]
+    assert short(read_pages(sources, FAST)) == expected
+
+
+def test_pages_that_are_done_are_left_out(tmp_path):
+    source = pdf(tmp_path / "a.pdf", ["one", "two", "three"])
+    source = SourceFile(source.path, source.root, source.doc_id, source.kind, done=frozenset({2}))
+    assert short(read_pages([source], FAST)) == [
+        "start a.pdf 3",
+        "a.pdf 1/3 one",
+        "a.pdf 3/3 three",
+        "end 2 0",
+    ]
+
+
+def test_one_bad_page_fails_and_the_others_keep_their_numbers(tmp_path, monkeypatch):
+    render = PdfDocument.render_with_pictures
+
+    def fail(self, number):
+        if number == 2:
+            raise DocumentError("The page is made of cheese.")
+        return render(self, number)
+
+    monkeypatch.setattr(PdfDocument, "render_with_pictures", fail)
+    events = list(read_pages([pdf(tmp_path / "a.pdf", ["one", "two", "three"])], FAST))
+    assert short(events) == ["start a.pdf 3", "a.pdf 1/3 one", "failure 2", "a.pdf 3/3 three", "end 2 1"]
+    assert events[2].reason == "The page is made of cheese."
+
+
+def test_closing_early_stops_everything(tmp_path):
+    source = pdf(tmp_path / "a.pdf", [f"page {n}" for n in range(60)])
+    seen = []
+
+    def endless():
+        while True:
+            seen.append(1)
+            yield source
+
+    with closing(read_pages(endless(), IngestSettings(dpi=40, ocr="always", workers=2, isolate=False))) as events:
+        for event in events:
+            if isinstance(event, Page):
+                break
+    assert len(seen) == 1  # the fixture checks the threads
+
+
+def test_it_never_runs_further_ahead_than_asked(tmp_path, monkeypatch):
+    rendered = []
+    render = PdfDocument.render_with_pictures
+    monkeypatch.setattr(PdfDocument, "render_with_pictures", lambda self, n: (rendered.append(n), render(self, n))[1])
+    source = pdf(tmp_path / "a.pdf", ["x"] * 30)
+    with closing(read_pages([source], IngestSettings(dpi=40, ocr="never", look_ahead=3, isolate=False))) as events:
+        next(events)
+        taken = 0
+        for _ in range(5):
+            next(events)
+            taken += 1
+            time.sleep(0.15)
+            assert len(rendered) <= taken + 4  # three in the queue, one in the hand of the thread
+
+
+def test_ocr_runs_in_parallel_and_order_is_kept(tmp_path, monkeypatch):
+    both = threading.Barrier(2, timeout=20)
+
+    def read(image, areas, **options):
+        both.wait()
+        return [Word(f"read{image.width}", (0, 0, 1, 1), ocr=True)]
+
+    monkeypatch.setattr(pages, "read_areas", read)
+    for number, width in enumerate((30, 40, 50, 60)):
+        Image.new("RGB", (width, 20), "white").save(tmp_path / f"{number}.png")
+    sources = [SourceFile(path, tmp_path, path.name, "image") for path in sorted(tmp_path.glob("*.png"))]
+    settings = IngestSettings(workers=2, isolate=False)
+    found = [event.text for event in read_pages(sources, settings) if isinstance(event, Page)]
+    assert found == ["read30", "read40", "read50", "read60"]
+
+
+def test_ocr_words_follow_those_of_the_text_layer(tmp_path):
+    with pymupdf.open() as document:
+        page = document.new_page(width=400, height=300)
+        page.insert_text((30, 40), "Layer text", fontsize=16)
+        with pymupdf.open() as other:
+            other.new_page(width=300, height=60).insert_text((10, 35), "Pixels only", fontsize=24)
+            page.insert_image((30, 150, 330, 210), pixmap=other[0].get_pixmap(dpi=150))
+        document.save(tmp_path / "a.pdf")
+    source = SourceFile(tmp_path / "a.pdf", tmp_path, "a.pdf", "pdf")
+    (page,) = [event for event in read_pages([source]) if isinstance(event, Page)]
+    assert page.text == "Layer text Pixels only"
+    assert [word.ocr for word in page.words] == [False, False, True, True]
+    box = page.words[2].box
+    assert box[0] == pytest.approx(40 / 400, abs=0.03)
+    assert box[1] == pytest.approx(165 / 300, abs=0.05)
+    settings = IngestSettings(ocr="never", isolate=False)
+    (page,) = [event for event in read_pages([source], settings) if isinstance(event, Page)]
+    assert page.text == "Layer text"
+
+
+def test_a_page_whose_ocr_fails_is_kept_with_a_warning(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("out of ink")
+
+    monkeypatch.setattr(pages, "read_areas", fail)
+    source = pdf(tmp_path / "a.pdf", ["few words"])
+    (page,) = [event for event in read_pages([source]) if isinstance(event, Page)]
+    assert page.text == "few words"
+    assert "out of ink" in page.warnings[0]
+
+
+def test_errors_that_concern_every_page_are_raised(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise CheckpointError("damaged weights")
+
+    monkeypatch.setattr(pages, "read_areas", fail)
+    with pytest.raises(CheckpointError, match="damaged weights"):
+        list(read_pages([pdf(tmp_path / "a.pdf", ["few words"])]))
+
+    def sources():
+        yield pdf(tmp_path / "b.pdf", ["one"])
+        raise InvalidInputError("the walk broke")
+
+    with pytest.raises(InvalidInputError, match="the walk broke"):
+        list(read_pages(sources(), FAST))
+
+
+def blank(words=0):
+    image = Image.new("RGB", (10, 10))
+    word = Word("w", (0.0, 0.0, 0.1, 0.1))
+    return Page("a", None, 1, 1, PageScreenshot(image, 72), words=(word,) * words)
+
+
+@pytest.mark.parametrize(
+    ("words", "pictures", "settings", "expected"),
+    [
+        (24, [], IngestSettings(), [(0.0, 0.0, 1.0, 1.0)]),
+        (25, [], IngestSettings(), []),
+        (25, [(0.0, 0.0, 0.3, 0.3)], IngestSettings(), []),
+        (25, [(0.0, 0.0, 0.4, 0.4)], IngestSettings(), [(0.0, 0.0, 0.4, 0.4)]),
+        (25, [(0.0, 0.0, 0.4, 0.4), (0.9, 0.9, 0.95, 0.95)], IngestSettings(), [(0.0, 0.0, 0.4, 0.4)]),
+        (25, [(0.0, 0.0, 0.4, 0.4), (0.3, 0.3, 0.5, 0.4)], IngestSettings(), [(0.0, 0.0, 0.5, 0.4)]),
+        (25, [(0.0, 0.0, 0.9, 0.9)], IngestSettings(), [(0.0, 0.0, 1.0, 1.0)]),
+        (25, [(0.0, 0.0, 0.9, 0.9)], IngestSettings(ocr="never"), []),
+        (0, [], IngestSettings(ocr="never"), []),
+        (99, [], IngestSettings(ocr="always"), [(0.0, 0.0, 1.0, 1.0)]),
+        (3, [], IngestSettings(ocr_min_words=3), []),
+        (25, [(0.0, 0.0, 0.3, 0.3)], IngestSettings(ocr_image_share=0.05), [(0.0, 0.0, 0.3, 0.3)]),
+    ],
+)
+def test_what_ocr_reads(words, pictures, settings, expected):
+    assert areas_to_read(blank(words), pictures, settings) == expected
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dpi": 0},
+        {"dpi": 10_000},
+        {"ocr": "sometimes"},
+        {"ocr_image_share": 2},
+        {"ocr_min_words": -1},
+        {"jpeg_quality": 100},
+        {"passwords": "secret"},
+        {"workers": 0},
+        {"look_ahead": 0},
+        {"max_image_side": 0},
+    ],
+)
+def test_settings_that_make_no_sense(wrong):
+    with pytest.raises(InvalidInputError, match=next(iter(wrong))):
+        IngestSettings(**wrong)
+
+
+def test_limits_are_whole_and_positive():
+    with pytest.raises(InvalidInputError, match=r"limits.max_pages"):
+        Limits(max_pages=0)
+    with pytest.raises(InvalidInputError, match=r"limits.max_seconds is .* between 1 and 86400"):
+        Limits(max_seconds=10**20)
+    assert IngestSettings(workers=3).ocr_threads == 3
+    assert IngestSettings().ocr_threads == usable_cpus() >= 1

@@ -1,0 +1,219 @@
+"""Walking folders: every entry is reported once, nothing hangs, names survive."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jina_rag.errors import InvalidInputError
+from jina_rag.parsing.sources import Skipped, SourceFile, find_sources, printable, sniff, source_file
+from jina_rag.types import Failure
+
+PDF = b"%PDF-1.4\n%%EOF\n"
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs links, pipes and byte names")
+
+
+def ids(entries):
+    return [entry.doc_id for entry in entries if isinstance(entry, SourceFile)]
+
+
+def reasons(entries, kind):
+    return {entry.path.name: entry.reason for entry in entries if isinstance(entry, kind)}
+
+
+def test_walk_is_sorted_and_ids_are_relative_with_slashes(tmp_path):
+    for name in ("b.pdf", "a.PDF", "sub/deep/c.png", "noext"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PNG if name.endswith("png") else PDF)
+    entries = list(find_sources([tmp_path]))
+    assert ids(entries) == ["a.PDF", "b.pdf", "noext", "sub/deep/c.png"]
+    assert [entry.kind for entry in entries] == ["pdf", "pdf", "pdf", "image"]
+    assert all(entry.root == tmp_path for entry in entries)
+
+
+def test_a_single_file_is_named_by_its_name(tmp_path):
+    path = tmp_path / "sub" / "a.pdf"
+    path.parent.mkdir()
+    path.write_bytes(PDF)
+    assert source_file(path) == SourceFile(path, path.parent, "a.pdf", "pdf")
+
+
+def test_source_file_says_why_not(tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(InvalidInputError, match="neither a PDF, an image nor an office file"):
+        source_file(tmp_path / "a.txt")
+    with pytest.raises(InvalidInputError, match="not one document"):
+        source_file(tmp_path)
+
+
+def test_other_files_are_skipped_in_a_folder_but_fail_when_given(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("BM: a text that begins like a bitmap")
+    assert reasons(find_sources([tmp_path]), Skipped) == {"notes.txt": "It is not a PDF, image or office file."}
+    assert "neither a PDF, an image nor an office file" in reasons(find_sources([path]), Failure)["notes.txt"]
+
+
+def test_claims_by_suffix_fail(tmp_path):
+    (tmp_path / "a.png").write_text("<html>")
+    (tmp_path / "b.pdf").write_text("plain text")
+    (tmp_path / "c.pdf").write_bytes(b"")
+    (tmp_path / "d.log").write_bytes(b"")
+    entries = list(find_sources([tmp_path]))
+    failed = reasons(entries, Failure)
+    assert "not an image" in failed["a.png"]
+    assert "not a PDF" in failed["b.pdf"]
+    assert "empty" in failed["c.pdf"]
+    assert set(reasons(entries, Skipped)) == {"d.log"}
+
+
+def test_hidden_entries_are_left_alone_unless_given(tmp_path):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "a.pdf").write_bytes(PDF)
+    (tmp_path / ".b.pdf").write_bytes(PDF)
+    entries = list(find_sources([tmp_path]))
+    assert ids(entries) == []
+    assert reasons(entries, Skipped) == {".git": "It is hidden.", ".b.pdf": "It is hidden."}
+    assert ids(find_sources([tmp_path / ".b.pdf"])) == [".b.pdf"]
+
+
+def test_excluded_folders_are_not_entered(tmp_path):
+    (tmp_path / "kb").mkdir()
+    (tmp_path / "kb" / "screenshot.png").write_bytes(PNG)
+    (tmp_path / "a.pdf").write_bytes(PDF)
+    entries = list(find_sources([tmp_path], exclude=[tmp_path / "kb"]))
+    assert ids(entries) == ["a.pdf"]
+    assert "excluded" in reasons(entries, Skipped)["kb"]
+
+
+@posix
+def test_no_link_leads_into_an_excluded_folder(tmp_path):
+    inside = tmp_path / "kb" / "images" / "ab"
+    inside.mkdir(parents=True)
+    (inside / "crop.png").write_bytes(PNG)
+    (tmp_path / "kb2.pdf").write_bytes(PDF)
+    (tmp_path / "folder").symlink_to(inside.parent)
+    (tmp_path / "file.png").symlink_to(inside / "crop.png")
+    entries = list(find_sources([tmp_path, inside, inside / "crop.png"], exclude=[tmp_path / "kb"]))
+    assert ids(entries) == ["kb2.pdf"]
+    skipped = [entry.path.name for entry in entries if isinstance(entry, Skipped) and "excluded" in entry.reason]
+    assert skipped == ["kb", "file.png", "folder", "ab", "crop.png"]
+
+
+def test_a_missing_path_is_wrong_usage_at_once(tmp_path):
+    with pytest.raises(InvalidInputError, match=r"no file or folder .*nothing"):
+        find_sources([tmp_path, tmp_path / "nothing"])
+    with pytest.raises(InvalidInputError, match="No path"):
+        find_sources([])
+
+
+def test_the_same_file_given_twice_comes_once(tmp_path):
+    path = tmp_path / "a.pdf"
+    path.write_bytes(PDF)
+    entries = list(find_sources([tmp_path, path, tmp_path]))
+    assert ids(entries) == ["a.pdf"]
+    assert "same file" in reasons(entries, Skipped)["a.pdf"]
+
+
+@posix
+def test_links_are_followed_once_and_after_real_names(tmp_path):
+    (tmp_path / "z").mkdir()
+    (tmp_path / "z" / "real.pdf").write_bytes(PDF)
+    (tmp_path / "a_link").symlink_to(tmp_path / "z")
+    (tmp_path / "a.pdf").symlink_to(tmp_path / "z" / "real.pdf")
+    (tmp_path / "z" / "up").symlink_to("..")
+    outside = tmp_path.parent / f"{tmp_path.name}_outside"
+    outside.mkdir()
+    (outside / "far.pdf").write_bytes(PDF)
+    (tmp_path / "far").symlink_to(outside)
+    (tmp_path / "gone.pdf").symlink_to("/nonexistent/file.pdf")
+    entries = list(find_sources([tmp_path]))
+    assert ids(entries) == ["z/real.pdf", "far/far.pdf"]
+    assert "same file" in reasons(entries, Skipped)["a.pdf"]
+    assert "leads nowhere" in reasons(entries, Failure)["gone.pdf"]
+
+
+@posix
+def test_special_files_are_never_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pdf")
+    with socket.socket(socket.AF_UNIX) as server:
+        os_dir = os.getcwd()
+        os.chdir(tmp_path)  # socket names are short
+        try:
+            server.bind("s.pdf")
+        finally:
+            os.chdir(os_dir)
+        skipped = reasons(find_sources([tmp_path]), Skipped)
+    assert "named pipe" in skipped["pipe.pdf"]
+    assert "socket" in skipped["s.pdf"]
+    assert "named pipe" in reasons(find_sources([tmp_path / "pipe.pdf"]), Failure)["pipe.pdf"]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads everything")
+def test_unreadable_entries_fail(tmp_path):
+    (tmp_path / "a.pdf").write_bytes(PDF)
+    (tmp_path / "a.pdf").chmod(0)
+    (tmp_path / "closed").mkdir(mode=0)
+    failed = reasons(find_sources([tmp_path]), Failure)
+    assert set(failed) == {"a.pdf", "closed"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_not_text_become_printable(tmp_path):
+    with open(os.fsencode(tmp_path) + b"/bad\xff.pdf", "wb") as file:
+        file.write(PDF)
+    (tmp_path / "line\nbreak.pdf").write_bytes(PDF)
+    found = ids(find_sources([tmp_path]))
+    assert found == ["bad\ufffdFF.pdf", "line\nbreak.pdf"]
+    assert json.loads(json.dumps(found)) == found
+    assert [name.encode("utf-8") for name in found]
+
+
+@given(st.text(st.characters(), max_size=12), st.text(st.characters(), max_size=12))
+def test_printable_is_reversible_and_encodable(a, b):
+    printable(a).encode("utf-8")
+    assert (printable(a) == printable(b)) == (a == b)
+    if a.isascii():
+        assert printable(a) == a
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"%PDF-1.7", "pdf"),
+        (b"\xef\xbb\xbf\n%PDF-1.7", "pdf"),
+        (b"about %PDF-1.7 files", None),
+        (b"GIF89a", "image"),
+        (b"II*\0", "image"),
+        (b"RIFF\0\0\0\0WEBP", "image"),
+        (b"RIFF\0\0\0\0WAVE", None),
+        (b"BM" + bytes(12) + b"\x28\0\0\0", "image"),
+        (b"BM is no bitmap at all", None),
+        (b"", None),
+    ],
+)
+def test_sniff(head, kind):
+    assert sniff(head) == kind
+
+
+def test_a_pdf_after_junk_counts_only_with_the_suffix(tmp_path):
+    (tmp_path / "a.pdf").write_bytes(b"junk before it\n" + PDF)
+    (tmp_path / "b.txt").write_bytes(b"junk before it\n" + PDF)
+    assert ids(find_sources([tmp_path])) == ["a.pdf"]
+
+
+def test_a_file_that_goes_away_fails(tmp_path):
+    for name in ("a.pdf", "b.pdf"):
+        (tmp_path / name).write_bytes(PDF)
+    walk = find_sources([tmp_path])
+    next(walk)
+    (tmp_path / "b.pdf").unlink()
+    assert "cannot be read" in reasons(walk, Failure)["b.pdf"]

@@ -1,0 +1,140 @@
+"""What a worker says is believed only as far as it makes sense: a document may have taken the worker over."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jina_rag.config import Limits
+from jina_rag.parsing.sources import SourceFile
+from jina_rag.parsing.workers import ipc
+from jina_rag.parsing.workers.ipc import NonsenseError, unpack_opened, unpack_page
+
+SOURCE = SourceFile(Path("a.pdf"), Path(), "a.pdf", "pdf")
+LIMITS = Limits(max_render_pixels=100, max_words=2, max_pages=9)
+PIXELS = bytes(10 * 10 * 3)
+HEADER = {
+    "size": [10, 10],
+    "dpi": 60,
+    "words": [],
+    "regions": [["chart", [0.1, 0.1, 0.5, 0.5], ""]],
+    "pictures": [],
+    "warnings": [],
+}
+NAN, INF = float("nan"), float("inf")
+
+
+def unpack(body=PIXELS, **changes):
+    return unpack_page(SOURCE, 1, 1, HEADER | changes, body, LIMITS)
+
+
+def words(*boxes):
+    return {"words": ["word"] * len(boxes), "body": np.array(boxes, dtype=np.float64).tobytes() + PIXELS}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": 5},
+        {"size": [10]},
+        {"size": [INF, 1]},
+        {"size": [10.0, 10]},
+        {"size": [True, 300]},
+        {"size": [0, 10], "body": b""},
+        {"size": [-10, -10]},
+        {"size": [12, 12], "body": bytes(12 * 12 * 3)},
+        {"size": [65_501, 1], "body": bytes(65_501 * 3)},
+        {"body": PIXELS[:-1]},
+        {"body": PIXELS + b"x"},
+        {"dpi": NAN},
+        {"dpi": INF},
+        {"dpi": 10**400},
+        {"dpi": None},
+        {"words": None},
+        {"words": [5]},
+        {"words": "ab"},
+        words((0, 0, NAN, 1)),
+        words((0, 0, INF, 1)),
+        words(*[(0, 0, 1, 1)] * 3),
+        {"regions": None},
+        {"regions": [5]},
+        {"regions": [["chart", [0, 0, 1, 1]]]},
+        {"regions": [["page", [0, 0, 1, 1], ""]]},
+        {"regions": [[{"a": 1}, [0, 0, 1, 1], ""]]},
+        {"regions": [["chart", [0, 0, 1, 1], None]]},
+        {"regions": [["chart", [0, 0, 1], ""]]},
+        {"regions": [["chart", [0, 0, 1, NAN], ""]]},
+        {"regions": [["chart", [0, 0, 1, 10**400], ""]]},
+        {"regions": [["chart", None, ""]]},
+        {"regions": [["chart", [0, 0, 1, 1], ""]] * 3_000},
+        {"pictures": [[0, 0, -INF, 1]]},
+        {"pictures": 5},
+        {"pictures": {"a": 1}},
+        {"warnings": [5]},
+        {"warnings": "odd"},
+        {"warnings": [""] * 2_000},
+    ],
+    ids=lambda changes: str({key: value for key, value in changes.items() if key != "body"})[:40],
+)
+def test_a_page_that_no_renderer_makes_is_refused(changes):
+    with pytest.raises(NonsenseError):
+        unpack(**changes)
+
+
+@pytest.mark.parametrize("key", HEADER)
+def test_nothing_may_be_missing(key):
+    with pytest.raises(NonsenseError):
+        unpack_page(SOURCE, 1, 1, {name: value for name, value in HEADER.items() if name != key}, PIXELS, LIMITS)
+
+
+def test_boxes_are_brought_onto_the_page():
+    outside = [[-5, -0.01, 0.5, 9], [0.8, 0.9, 0.2, 0.1]]
+    mended = ((0, 0, 0.5, 1), (0.2, 0.1, 0.8, 0.9))
+    page, pictures = unpack(regions=[["table", box, "Caption"] for box in outside], pictures=outside, **words(*outside))
+    assert pictures == mended
+    assert tuple(word.box for word in page.words) == mended
+    assert tuple(region.box for region in page.regions) == mended
+    assert (page.regions[0].kind, page.regions[0].caption, page.regions[0].score) == ("table", "Caption", None)
+
+
+def test_both_sides_may_be_rounded_up():
+    page, _ = unpack(size=[11, 11], body=bytes(11 * 11 * 3))
+    assert page.screenshot.image.size == (11, 11)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"warnings": []},
+        {"count": 0, "warnings": []},
+        {"count": 10, "warnings": []},
+        {"count": True, "warnings": []},
+        {"count": 2.0, "warnings": []},
+        {"count": 2},
+        {"count": 2, "warnings": [{}]},
+    ],
+)
+def test_a_document_that_cannot_be_is_refused(header):
+    with pytest.raises(NonsenseError):
+        unpack_opened(header, LIMITS)
+
+
+def test_a_document_within_the_limits():
+    assert unpack_opened({"count": 9, "warnings": ["It was mended."]}, LIMITS) == (9, ("It was mended.",))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", "5", json.dumps("x")], ids=lambda text: text[:9])
+def test_a_header_that_is_none_is_refused(text):
+    written = struct.pack("=QQ", len(text), 0) + text.encode()
+    with pytest.raises(NonsenseError):
+        ipc.receive(io.BytesIO(written))
+
+
+def test_a_message_of_absurd_length_is_refused_unread():
+    with pytest.raises(NonsenseError):
+        ipc.receive(io.BytesIO(b"\xff" * 16))

@@ -1,0 +1,136 @@
+"""Filters from end to end: ranges of pages and metadata, pages that have a chart, after changes and in copies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jina_rag import DocumentIndex
+from jina_rag.catalog.document_filter import chosen_by_filter, is_meant
+from jina_rag.catalog.manifest import SCHEMA_VERSION, DocumentRecord
+from jina_rag.config import IngestSettings
+from jina_rag.errors import IndexMismatchError, InvalidInputError
+from jina_rag.stores import schema
+from jina_rag.stores.filters import matches
+from jina_rag.testing import FakeEmbedder, sample_pdf
+from jina_rag.types import Range
+
+NO_OCR = IngestSettings(ocr="never", isolate=False, dpi=40)
+YEARS = {"old": 1999, "new": 2021, "newest": 2024.5, "text": "2022", "flag": True}
+
+
+@pytest.fixture
+def docs(tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for name in YEARS:
+        sample_pdf(folder / f"{name}.pdf", [f"whales of {name}", f"ships of {name}", f"storms of {name}"])
+    return folder
+
+
+def year_of(path):
+    return {"year": YEARS[Path(path).stem], "size x.y": {"pages": [len(Path(path).stem)]}}
+
+
+def found(index, **where):
+    return sorted({(hit.path.stem, hit.page) for hit in index.search("whales", k=99, filter=where)})
+
+
+def test_pages_and_metadata_are_chosen_by_a_range(docs, tmp_path):
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        index.ingest(docs, settings=NO_OCR, metadata=year_of)
+        assert found(index, page=Range(gte=3)) == [(name, 3) for name in sorted(YEARS)]
+        assert found(index, year=Range(gte=2000)) == [(name, n) for name in ("new", "newest") for n in (1, 2, 3)]
+        assert found(index, year=Range(gte=2021, lt=2024.5), page=Range(lt=2)) == [("new", 1)]
+        assert found(index, **{"size x.y.pages": Range(gt=4)}) == [("newest", n) for n in (1, 2, 3)]
+        assert found(index, year=Range(gt=3000)) == []
+        assert found(index, path="new*.pdf", page=Range(gte=2, lte=2)) == [("new", 2), ("newest", 2)]
+        with pytest.raises(InvalidInputError, match="such as 20240131"):
+            index.search("whales", filter={"year": Range(gte="2024-01-31")})
+
+
+def test_ranges_follow_metadata_that_changes_copies_and_moves(docs, tmp_path):
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        index.ingest(docs, settings=NO_OCR, metadata=year_of)
+        (docs / "copy.pdf").write_bytes((docs / "old.pdf").read_bytes())
+        (docs / "new.pdf").rename(docs / "moved.pdf")
+        years = {**YEARS, "copy": 2030, "moved": 1980, "newest": 1990}
+        index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"year": years[Path(path).stem]})
+        # A copy is cited where the filter means it, and not where its twin lies.
+        assert {hit.path.stem for hit in index.search("whales", k=99, filter={"year": Range(gte=2025)})} == {"copy"}
+        assert found(index, year=Range(lt=1985)) == [("moved", n) for n in (1, 2, 3)]
+        assert found(index, year=Range(gte=1990, lte=1999), page=Range(lte=1)) == [("newest", 1), ("old", 1)]
+        assert found(index, **{"size x.y.pages": Range(gt=0)}) == [], "what is no longer given is no longer found"
+        assert index.verify() == []
+        index.copy_to(tmp_path / "copy of kb")
+    with DocumentIndex.open(tmp_path / "copy of kb", embedder=FakeEmbedder()) as index:
+        assert found(index, year=Range(lt=1985)) == [("moved", n) for n in (1, 2, 3)]
+        assert index.verify() == []
+
+
+RECORDS = [
+    DocumentRecord(f"{n}.pdf", Path(f"/docs/{n}.pdf"), "1" * 64, 1, 1, metadata=metadata)
+    for n, metadata in enumerate([{"year": 2019}, {"year": 2024, "by": "Ann"}, {"year": "2024"}, {}])
+]
+
+
+def test_documents_are_chosen_by_a_range_of_their_metadata():
+    def chosen(where):
+        return [record.doc_id for record in chosen_by_filter(RECORDS, where)]
+
+    assert chosen({"year": Range(gte=2019)}) == ["0.pdf", "1.pdf"]
+    assert chosen({"year": Range(gt=2019)}) == ["1.pdf"]
+    assert chosen({"year": Range(lt=2024), "path": "?.pdf"}) == ["0.pdf"]
+    assert chosen({"year": Range(gte=0), "by": ["Ann", "Bo"]}) == ["1.pdf"]
+    assert chosen({"year": Range(gt=9, lt=8)}) == chosen({"doc_id": Range(gte=0)}) == []
+    for wrong in ({"year": Range()}, {"year": Range(gte=float("nan"))}, {"path": Range(gte=1)}):
+        with pytest.raises(InvalidInputError):
+            chosen(wrong)
+
+
+@pytest.mark.parametrize("where", [{"page": 1}, {"page": Range(gte=1)}, {"has": "chart"}])
+def test_what_is_said_of_pages_chooses_no_documents(where):
+    assert is_meant("0.pdf", Path("/docs/0.pdf"), {}, where)
+    with pytest.raises(InvalidInputError, match="said of pages"):
+        chosen_by_filter(RECORDS, where)
+
+
+def test_an_index_removes_documents_by_a_range(docs, tmp_path):
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        index.ingest(docs, settings=NO_OCR, metadata=year_of)
+        assert index.delete(filter={"year": Range(lte=2021)}) == 2
+        assert {record.path.stem for record in index.documents()} == {"newest", "text", "flag"}
+
+
+def test_an_index_of_the_second_format_is_refused_with_the_way_out(docs, tmp_path):
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        index._alive.manifest.write_settings({"schema": SCHEMA_VERSION - 1})
+    # It does not know what pages have: a filter would find nothing, and not say so.
+    with pytest.raises(IndexMismatchError, match=r"has the format 2 .* reads 3\. Ingest the documents again"):
+        DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder())
+
+
+def test_the_rule_of_the_stores_can_be_asked_of_a_payload():
+    payload = {"page": 3, schema.HAS: ["chart", "table"], "meta": [{"n": np.float64(2.5)}, {"n": 9}]}
+    for where, expected in [
+        ({"page": Range(gte=3), "has": "chart"}, True),
+        ({"page": Range(gt=3), "has": "chart"}, False),
+        ({"has": ["figure", "table"]}, True),
+        ({"has": "figure"}, False),
+        ({"meta.n": Range(gt=2, lt=3)}, True),
+        ({"meta.n": Range(gt=3, lt=9)}, False),
+        ({}, True),
+    ]:
+        assert matches(payload, where) is expected, where
+
+
+def test_a_key_that_no_document_has_is_said(tmp_path):
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        index.add(["words"], ids=["a"], metadata=[{"year": 2024, "deep": {"by": "Cy"}}])
+        assert index.search("words", filter={"yaer": 2024}).notes == ("No document has 'yaer' among its metadata.",)
+        assert index.search("words", filter={"meta.deep.bx": "Cy", "has": "table"}).notes == (
+            "No document has 'meta.deep.bx' among its metadata.",
+        )
+        assert index.search("words", filter={"year": 1900, "deep.by": "Cy", "path": "a", "page": 3}).notes == ()

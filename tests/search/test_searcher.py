@@ -1,0 +1,446 @@
+"""Searching in stages: what each does, what the hits tell, paging, grouping, questions of every kind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jina_rag import DocumentIndex, Prefetch, Range, Rerank, Rescore, SearchResults
+from jina_rag.config import IngestSettings
+from jina_rag.errors import InvalidInputError
+from jina_rag.search.exact_match import identifiers
+from jina_rag.search.late_interaction import Candidates
+from jina_rag.search.stages import Stages, parse_stage
+from jina_rag.testing import FakeEmbedder, FakeReranker, sample_pdf
+
+NO_OCR = IngestSettings(ocr="never")
+TEXTS = [
+    "rain falls on the green hills of the north",
+    "rain and snow in the mountains",
+    "the river carries rain to the sea",
+    "no drop fell in the desert this year",
+    "rain rain rain over the harbour town",
+    "cats sleep while the storm passes",
+    "sun over the bay",
+]
+
+
+@pytest.fixture(scope="module")
+def docs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("docs")
+    sample_pdf(folder / "weather.pdf", TEXTS)
+    sample_pdf(folder / "parts.pdf", [f"pump number KX-44{n}1-B needs oil and rain cover" for n in range(8)])
+    sample_pdf(folder / "law.pdf", ["§ 12 rain on neighbouring land", "§ 12a snow on neighbouring land"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kb(docs, tmp_path_factory):
+    with DocumentIndex.open(tmp_path_factory.mktemp("kb") / "kb", embedder=FakeEmbedder()) as index:
+        index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"year": 2000 + len(path.stem)})
+        yield index
+
+
+def places(hits):
+    return [(hit.doc_id, hit.page) for hit in hits]
+
+
+def test_results_are_a_list_that_knows_how_it_came_about(kb):
+    hits = kb.search("rain on the hills", k=3)
+    assert isinstance(hits, list)
+    assert isinstance(hits, SearchResults)
+    assert len(hits) == 3
+    assert hits.complete
+    assert hits.more
+    assert hits.notes == ()
+    assert hits.question == "rain on the hills"
+    assert {"encode", "candidates", "show"} <= set(hits.milliseconds)
+    assert not kb.search("rain", k=500).more
+
+
+def test_hits_carry_the_score_of_each_stage(kb):
+    first = kb.search("rain on the hills", k=1)[0]
+    assert first.stage == "rescore"
+    assert first.score == first.scores["rescore"]
+    assert {"dense", "lexical", "maxsim", "rescore"} <= set(first.scores)
+    assert first.steps == (), "nobody asked why"
+    [question] = kb._search.embed(["rain on the hills"])
+    point = kb._alive.store.fetch([first.page_id])[0]
+    assert first.scores["dense"] == pytest.approx(float(question.dense @ point.dense), abs=1e-3)
+    best = (point.multi @ question.multi.T).max(axis=0).mean()
+    assert first.scores["maxsim"] == pytest.approx(float(best), abs=1e-3)
+
+
+def test_explained_hits_tell_which_stage_put_them_where(kb):
+    hits = kb.search("rain on the hills", k=4, explain=True)
+    assert [step.stage for step in hits[0].steps if step.rank is not None] == ["maxsim", "rescore"]
+    assert "every page is compared" in hits[0].steps[0].note
+    staged = kb.search("rain on the hills", k=4, explain=True, stages=[Prefetch(exhaustive=0)])
+    assert places(staged) == places(hits)
+    steps = {step.stage: step for step in staged[0].steps}
+    assert steps["dense"].rank == 1
+    assert steps["lexical"].rank == 1
+    assert [hit.steps[-1].rank for hit in staged] == [1, 2, 3, 4]
+    rain = {
+        (hit.doc_id, hit.page): hit for hit in kb.search("rain", k=99, explain=True, stages=[Prefetch(3, exhaustive=0)])
+    }
+    desert = rain.get(("weather.pdf", 4))
+    assert desert is None or desert.steps[0].rank is None
+
+
+def test_a_longer_list_begins_with_the_shorter_one(kb):
+    few = Prefetch(limit=3, lexical=2, regions=0, exhaustive=0)
+    for stages in (
+        None,
+        Prefetch(exhaustive=0),
+        Rescore(limit=3),
+        [Prefetch(exhaustive=0), Rescore(limit=2)],
+        few,
+        [few, Rescore(limit=2, dense=0.5, window=0.5)],
+    ):
+        whole = places(kb.search("rain in the north", k=17, stages=stages))
+        assert len(set(whole)) == 17
+        for k in (1, 2, 5, 11):
+            assert places(kb.search("rain in the north", k=k, stages=stages)) == whole[:k]
+        paged = [places(kb.search("rain in the north", k=4, offset=at, stages=stages)) for at in range(0, 20, 4)]
+        assert [place for part in paged for place in part] == whole
+        hits = kb.search("rain in the north", k=17, stages=stages, explain=True)
+        scores = [hit.score for hit in hits]
+        assert scores == sorted(scores, reverse=True)
+        assert [hit.steps[-1].rank for hit in hits] == list(range(1, 18))
+        grouped = kb.search("rain in the north", k=9, stages=stages, group_by="document")
+        one_by_one = [
+            kb.search("rain in the north", k=1, offset=n, stages=stages, group_by="document") for n in range(3)
+        ]
+        assert [places(hits) for hits in one_by_one] == [[place] for place in places(grouped)]
+
+
+def test_past_the_end_there_is_nothing(kb):
+    hits = kb.search("rain", k=5, offset=17)
+    assert hits == []
+    assert not hits.more
+
+
+def test_documents_come_once_with_their_best_page(kb):
+    hits = kb.search("rain", k=5, group_by="document")
+    assert len({hit.doc_id for hit in hits}) == len(hits) == 3
+    assert not hits.more
+    weather = next(hit for hit in hits if hit.doc_id == "weather.pdf")
+    pages = [page for doc, page in places(kb.search("rain", k=99)) if doc == "weather.pdf"]
+    assert (weather.page, *weather.other_pages) == tuple(pages)
+    assert len(kb.search("rain", k=1, group_by="document")) == 1
+    assert kb.search("rain", k=1, group_by="document").more
+
+
+def test_a_minimum_score_leaves_the_rest_out(kb):
+    everything = kb.search("rain on the hills", k=99)
+    limit = everything[3].score
+    kept = kb.search("rain on the hills", k=99, min_score=limit)
+    assert places(kept) == places([hit for hit in everything if hit.score >= limit])
+    assert kb.search("rain", min_score=99.0) == []
+
+
+def test_a_minimum_score_ends_the_search_where_nothing_more_can_reach_it(kb, monkeypatch):
+    asked = []
+    rank = Candidates.rank
+    monkeypatch.setattr(Candidates, "rank", lambda self, q, c, need, s: asked.append(need) or rank(self, q, c, need, s))
+    few = Prefetch(limit=3, lexical=2, regions=0, exhaustive=0)
+    assert kb.search("rain", k=5, min_score=99.0, stages=few) == []
+    judged = kb.search("rain", k=9, min_score=0.1, stages=[few, Rerank(model=FakeReranker(), limit=3)])
+    assert len(judged) == 3
+    assert len(asked) == 2, "once for each search"
+
+
+def test_filters_hold_before_anything_is_ranked(kb):
+    assert {hit.doc_id for hit in kb.search("rain", k=99, filter={"path": "l*.pdf"})} == {"law.pdf"}
+    assert {hit.doc_id for hit in kb.search("rain", k=99, filter={"year": Range(gte=2004)})} == {
+        "weather.pdf",
+        "parts.pdf",
+    }
+    assert {hit.page for hit in kb.search("rain", k=99, filter={"page": Range(gt=2, lte=4)})} == {3, 4}
+    assert kb.search("rain", filter={"year": Range(gt=2100)}) == []
+    assert kb.search("rain", filter={"path": "nothing*"}) == []
+    assert kb.search("rain", filter={"page": [], "year": []}) == []
+    assert {hit.page for hit in kb.search("rain", k=99, filter={"page": {1, 2}, "doc_id": Path("law.pdf")})} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"has": "picture"},
+        {"has": 3},
+        {"has": [["chart"]]},
+        {"has": Range(gte=1)},
+        {"path": Range(gte=1)},
+        {"path": 3},
+        {"path": "*", "doc_id": None},
+        {"path": "*", "doc_id": [["a"]]},
+        {"doc_id": Range(gte=1)},
+        {"doc_id": b"x"},
+        {"page": "1"},
+        {"page": True},
+        {"path": "nothing", "year": Range()},
+        {"year": {"gte": 1}},
+        {"year": float("nan")},
+        {None: 1},
+        {"": 1},
+        {5: 1},
+        "year",
+        [("year", 1)],
+    ],
+)
+def test_filters_that_make_no_sense_are_refused_whatever_the_index_holds(kb, wrong):
+    with pytest.raises(InvalidInputError):
+        kb.search("rain", filter=wrong)
+
+
+def test_metadata_may_have_the_names_of_what_hits_have(tmp_path, docs):
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"page": 99 if path.stem == "law" else 1, "has": "x"})
+        assert {hit.doc_id for hit in index.search("rain", k=99, filter={"meta.page": 99})} == {"law.pdf"}
+        assert len(index.search("rain", k=99, filter={"meta.has": "x"})) == 17
+        assert {hit.page for hit in index.search("rain", k=99, filter={"page": 1, "meta.page": 1})} == {1}
+
+
+def test_what_is_asked_for_by_name_is_found_exactly(kb):
+    """All parts share every word, and so does the fake embedder's page vector nearly."""
+    for number in range(8):
+        hits = kb.search(f"pump number KX-44{number}1-B", k=2)
+        assert hits[0].page == number + 1
+        assert hits[0].scores["identifiers"] == pytest.approx(1.0)
+    assert kb.search("pump kx4431b", k=1)[0].page == 4, "spelled without its hyphens"
+    assert places(kb.search("§ 12a", k=1)) == [("law.pdf", 2)]
+    assert places(kb.search("§12", k=1)) == [("law.pdf", 1)]
+    without = kb.search("pump KX-4431-B", k=1, stages=[Rescore(identifiers=0)])
+    assert "identifiers" not in without[0].scores
+
+
+def test_a_page_that_only_an_identifier_leads_to_is_ranked(kb):
+    narrow = [Prefetch(limit=1, lexical=False, regions=False, exhaustive=0), Rescore(limit=1)]
+    hits = kb.search("oil cover of KX-4471-B", k=1, stages=narrow)
+    assert hits[0].page == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("What torque does KX-4471-B need?", ["kx-4471-b"]),
+        ("error 0x80070057 or ERR_CONN_RESET", ["0x80070057", "err_conn_reset"]),
+        ("the 3rd of May 2019, 25 people", []),
+        ("article 4.3.2 and § 12 Abs. 3", ["4.3.2", "§12"]),
+        ("Part 471199", ["471199"]),
+        ("e-mail to well-known people", []),
+        ("東京都", []),
+        ("", []),
+    ],
+)
+def test_identifiers(text, found):
+    assert identifiers(text) == found
+
+
+@given(st.text(max_size=80))
+def test_any_text_has_identifiers_or_none(text):
+    assert len(identifiers(text)) <= 8
+
+
+def test_dense_and_window_scores_can_be_added(kb):
+    base = {hit.page_id: hit for hit in kb.search("rain on the hills", k=99)}
+    mixed = kb.search("rain on the hills", k=99, stages=[Rescore(dense=0.5, window=0.5, window_tokens=4)])
+    assert set(base) == {hit.page_id for hit in mixed}
+    late = np.array([base[hit.page_id].score for hit in mixed])
+    dense = np.array([hit.scores["dense"] for hit in mixed])
+    window = np.array([hit.scores["window"] for hit in mixed])
+    wanted = late + sum(0.5 * (x - x.mean()) / x.std() * late.std() for x in (dense, window))
+    np.testing.assert_allclose([hit.score for hit in mixed], wanted, atol=1e-4)
+    assert [hit.score for hit in mixed] == sorted((hit.score for hit in mixed), reverse=True)
+
+
+def test_hubness_is_the_embedders_or_the_stages(tmp_path, docs):
+    class Hubby(FakeEmbedder):
+        hubness = 0.5
+
+    with DocumentIndex.open(tmp_path / "kb", embedder=Hubby(name="hubby")) as index:
+        index.ingest(docs, settings=NO_OCR)
+        for stages, share in ((None, 0.5), ([Rescore(hubness=0)], 0.0), ([Rescore(hubness=0.2)], 0.2)):
+            for hit in index.search("rain", k=9, stages=stages):
+                expected = hit.scores["maxsim"] - share * hit.scores["background"]
+                assert hit.score == pytest.approx(expected, abs=1e-6)
+
+
+def test_many_questions_are_embedded_in_one_batch(kb):
+    questions = ["rain", "cats sleep", "oil for the pump"]
+    embedder = kb.embedder
+    embedder.history.clear()
+    together = kb.search_many(questions, k=4)
+    assert embedder.history == [("query", tuple(questions))]
+    assert [places(hits) for hits in together] == [places(kb.search(q, k=4)) for q in questions]
+    assert kb.search_many([], k=4) == []
+
+
+def test_questions_of_several_parts(kb):
+    assert places(kb.search(["rain on", {"text": "the hills"}], k=2)) == places(kb.search("rain on\nthe hills", k=2))
+
+
+@pytest.mark.parametrize("question", ["", "  \n\t", {"text": ""}, ["", " "], []])
+def test_an_empty_question_is_refused(kb, question):
+    with pytest.raises(InvalidInputError, match=r"empty|words|part"):
+        kb.search(question)
+
+
+def test_the_empty_one_of_many_questions_is_named(kb):
+    with pytest.raises(InvalidInputError, match="Question 2 of 3"):
+        kb.search_many(["rain", " ", "snow"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"k": 0},
+        {"k": "5"},
+        {"k": 5.5},
+        {"k": None},
+        {"k": True},
+        {"offset": -1},
+        {"offset": 1.5},
+        {"min_score": "a"},
+        {"min_score": 10**400},
+        {"group_by": "chapter"},
+        {"min_score": float("nan")},
+        {"stages": ["prefetch"]},
+        {"stages": [Rescore(), Rescore()]},
+        {"stages": [Rerank()]},
+    ],
+)
+def test_options_that_make_no_sense(kb, options):
+    with pytest.raises(InvalidInputError):
+        kb.search("rain", **options)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Prefetch(limit=-1),
+        lambda: Prefetch(lexical=-1),
+        lambda: Prefetch(limit=1.5),
+        lambda: Rescore(limit=0),
+        lambda: Rescore(dense=-1),
+        lambda: Rescore(window=float("inf")),
+        lambda: Rescore(hubness=True),
+        lambda: Rerank(limit=-1),
+        lambda: Rerank(max_ms=-1),
+        lambda: Rerank(max_images=1.5),
+        lambda: Rerank(shows=()),
+        lambda: Rerank(shows=("chapter",)),
+        lambda: parse_stage("search"),
+        lambda: parse_stage("rescore:weight=3"),
+        lambda: parse_stage("rescore:dense"),
+        lambda: parse_stage("rescore:dense=much"),
+    ],
+)
+def test_stages_that_make_no_sense(make):
+    with pytest.raises(InvalidInputError):
+        make()
+
+
+def test_stages_in_words():
+    assert parse_stage("prefetch:limit=300,lexical=false") == Prefetch(limit=300, lexical=False)
+    assert parse_stage("Rescore: dense=0.3, window_tokens=48") == Rescore(dense=0.3, window_tokens=48)
+    assert parse_stage("rerank:max_ms=500,shows=page+region,model=x/y") == Rerank(
+        max_ms=500, shows=("page", "region"), model="x/y"
+    )
+    assert parse_stage("rescore:hubness=none") == parse_stage("rescore") == Rescore()
+    stages = Stages().but([Rescore(dense=1)])
+    assert (stages.prefetch, stages.rescore.dense, stages.rerank) == (Prefetch(), 1, None)
+
+
+# -- event loops ---------------------------------------------------------------------------------------------
+
+
+class Watched(FakeEmbedder):
+    """Knows which threads it was called from."""
+
+    def __init__(self):
+        super().__init__(name="watched")
+        self.threads = set()
+
+    def _encode(self, *args):
+        self.threads.add(threading.get_ident())
+        return super()._encode(*args)
+
+
+class WatchedReranker(FakeReranker):
+    def __init__(self):
+        super().__init__()
+        self.threads = set()
+
+    def score(self, query, documents):
+        self.threads.add(threading.get_ident())
+        return super().score(query, documents)
+
+
+def test_fifty_coroutines_give_what_fifty_calls_give_on_other_threads(tmp_path, docs):
+    embedder, reranker = Watched(), WatchedReranker()
+    words = "rain snow oil pump cats hills harbour desert river storm".split()
+    questions = [f"{words[i % 10]} and {words[i // 5]}" for i in range(50)]
+
+    async def run(index):
+        report = await index.aingest(docs, settings=NO_OCR)
+        assert report.pages == 17
+        found = await asyncio.gather(*(index.asearch(question, k=4) for question in questions))
+        many = await index.asearch_many(questions, k=4)
+        hit = await index.aexplain(questions[0], found[0][0])
+        cited = await index.acite(questions[0], found[0][0])
+        context = await index.abuild_context(questions[0], found[0], max_images=1)
+        return found, many, (hit, cited, context), threading.get_ident()
+
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder, reranker=reranker) as index:
+        found, many, (explanation, cited, context), loop = asyncio.run(run(index))
+        assert embedder.threads
+        assert reranker.threads
+        assert loop not in embedder.threads
+        assert loop not in reranker.threads
+        expected = [index.search(question, k=4) for question in questions]
+        assert [list(hits) for hits in found] == [list(hits) for hits in expected]
+        assert [list(hits) for hits in many] == [list(hits) for hits in expected]
+        assert explanation.brightest == index.explain(questions[0], expected[0][0]).brightest
+        assert cited == index.cite(questions[0], expected[0][0])
+        assert context == index.build_context(questions[0], expected[0], max_images=1)
+
+
+def test_a_cancelled_ingest_stops_and_leaves_an_index_that_goes_on(tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for n in range(30):
+        sample_pdf(folder / f"{n:02}.pdf", [f"rain number{n}"])
+
+    async def run(index):
+        begun = threading.Event()
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+
+        def progress(state):
+            if state.pages and not begun.is_set():
+                begun.set()
+                loop.call_soon_threadsafe(done.set)
+
+        task = asyncio.create_task(index.aingest(folder, settings=NO_OCR, progress=progress))
+        await done.wait()
+        task.cancel()
+        loop.call_later(0.01, task.cancel)  # as a group of tasks does that is in a hurry
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not index._alive.writing.locked(), "the run has ended by then"
+
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        asyncio.run(run(index))
+        before = index.stats().documents
+        assert 0 < before < 30, "stopped in the middle, and what was finished is there"
+        assert index.search("rain")
+        assert index.ingest(folder, settings=NO_OCR).documents == 30 - before
+        assert index.verify() == []

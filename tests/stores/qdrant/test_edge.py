@@ -1,0 +1,450 @@
+"""What only the embedded store can get wrong: other processes, crashes, damaged files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+
+import numpy as np
+import pytest
+
+from jina_rag.config import Storage
+from jina_rag.errors import (
+    IndexCorruptError,
+    IndexLockedError,
+    IndexMismatchError,
+    IndexNotFoundError,
+    IndexStateError,
+    MissingDependencyError,
+)
+from jina_rag.scoring import maxsim_many, normalise
+from jina_rag.stores import edge_folder, qdrant_edge
+from jina_rag.stores.qdrant.edge import EdgeStore
+from jina_rag.types import Point, Prefetch, Range
+
+WRITER = """
+import sys, uuid
+import numpy as np
+from jina_rag.stores.qdrant.edge import EdgeStore
+from jina_rag.types import Point
+
+store = EdgeStore.open(sys.argv[1], dim=4, multi_dim=8)
+for call in range(10**6):
+    rows = np.full((300, 8), call, "f4")
+    ids = [str(uuid.UUID(int=call * 5 + i + 1)) for i in range(5)]
+    points = [Point(one, multi=rows, payload={"call": call}) for one in ids]
+    store.upsert(points)
+    print(call, flush=True)
+"""
+
+
+def open_(folder, **changes):
+    return EdgeStore.open(folder, **{"dim": 4, "multi_dim": 8, **changes})
+
+
+def point(n, **payload):
+    multi = np.full((2, 8), n, "f4")
+    return Point(str(uuid.UUID(int=n + 1)), dense=np.ones(4, "f4"), multi=multi, payload={"n": n, **payload})
+
+
+def test_points_are_still_there_after_closing(tmp_path):
+    with open_(tmp_path / "a") as store:
+        store.upsert([point(n) for n in range(3)])
+    with open_(tmp_path / "a", create=False) as store:
+        store.delete([point(0).id])
+    with open_(tmp_path / "a") as store:
+        assert sorted(hit.payload["n"] for hit in store.scroll({"n": [0, 1, 2]})) == [1, 2]
+        np.testing.assert_array_equal(store.fetch([point(2).id])[0].multi, point(2).multi)
+
+
+def indexes(store):
+    return {path for path in store._shard.info().payload_schema if path != "_where"}
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_ranges_are_indexed_when_their_key_is_first_met_and_survive_packing_and_reopening(tmp_path, log):
+    with open_(tmp_path, storage=Storage(log=log)) as store:
+        assert indexes(store) == set()
+        store.upsert([point(n, name="x") for n in range(40)])
+        first = indexes(store)
+        assert len(first) == 1
+        store.update_payload({point(3).id: {"meta": [{"a key.": 5}]}})
+        assert len(indexes(store)) == 2
+        store.delete([point(0).id])
+        store.optimize()
+        store.upsert([point(40, name="x")])
+        assert store.count({"n": Range(gte=39)}) == 2
+    with open_(tmp_path) as store:
+        assert len(indexes(store)) == 2
+        store.upsert([point(41)])
+        assert len(indexes(store)) == 2
+        assert [hit.payload["n"] for hit in store.scroll({"meta.a key.": Range(gt=4)})] == [3]
+        assert store.count({"n": Range(lt=2)}) == 1
+        assert store.count({"n": Range(gte=39)}) == 3
+
+
+def test_keys_beyond_those_that_are_indexed_are_filtered_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(qdrant_edge, "MOST_INDEXED", 3)
+    with open_(tmp_path) as store:
+        store.upsert([point(n, **{f"k{i}": n + i for i in range(6)}) for n in range(5)])
+        assert len(indexes(store)) == 3
+        for i in range(6):
+            assert store.count({f"k{i}": Range(gte=i + 3)}) == 2
+
+
+def test_changed_payloads_are_still_there_after_closing(tmp_path):
+    with open_(tmp_path / "a") as store:
+        store.upsert([point(n, kind="page", old=1) for n in range(3)])
+    with open_(tmp_path / "a") as store:
+        store.update_payload({point(1).id: {"kind": "chart", "old": None}})
+    with open_(tmp_path / "a") as store:
+        assert [hit.payload for hit in store.scroll({"kind": "chart"})] == [{"n": 1, "kind": "chart"}]
+        assert store.count({"kind": "page", "old": 1}) == 2
+        np.testing.assert_array_equal(store.fetch([point(1).id])[0].multi, point(1).multi)
+
+
+class Watched:
+    """The engine's shard, with the names of what is called."""
+
+    def __init__(self, shard):
+        self._shard, self.calls = shard, []
+
+    def __getattr__(self, name):
+        self.calls.append(name)
+        return getattr(self._shard, name)
+
+
+def test_closing_leaves_an_empty_last_record_and_writes_nothing_after_mere_reading(tmp_path):
+    """The engine applies the last record of its log again at each open: a batch of pages would take 100 ms."""
+    store = open_(tmp_path / "a")
+    store.upsert([point(0)])
+    written = store._shard = Watched(store._shard)
+    store.close()
+    assert written.calls == ["update", "flush", "close"]
+    store = open_(tmp_path / "a")
+    assert store.count() == 1
+    read = store._shard = Watched(store._shard)
+    store.close()
+    assert read.calls == ["close"]
+
+
+def test_nothing_is_made_when_it_should_not_be(tmp_path):
+    with pytest.raises(IndexNotFoundError, match="ingest"):
+        open_(tmp_path / "a", create=False)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_the_folder_is_its_owners(tmp_path):
+    open_(tmp_path / "new").close()
+    assert (tmp_path / "new").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("dims", [{"dim": 5}, {"multi_dim": 9}])
+def test_vectors_of_other_lengths_are_refused_and_the_lock_is_given_back(tmp_path, dims):
+    open_(tmp_path).close()
+    with pytest.raises(IndexMismatchError, match="dimensions") as caught:
+        open_(tmp_path, **dims)
+    open_(tmp_path).close()
+    assert caught.value.__traceback__, "held until here: the lock must not hang on its frames"
+
+
+def test_an_index_of_a_later_version_is_refused(tmp_path):
+    open_(tmp_path).close()
+    facts = tmp_path / "data" / "store.json"
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "format": 99}))
+    with pytest.raises(IndexMismatchError, match="version"):
+        open_(tmp_path)
+
+
+def test_a_second_process_is_told_which_index_is_open(tmp_path):
+    script = (
+        "import sys; from jina_rag.errors import IndexLockedError\n"
+        "from jina_rag.stores.qdrant.edge import EdgeStore\n"
+        "try: EdgeStore.open(sys.argv[1], dim=4, multi_dim=8)\n"
+        "except IndexLockedError as exc: print(exc); sys.exit(7)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with open_(tmp_path):
+        second = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert second.returncode == 7, second.stderr
+        assert str(tmp_path) in second.stdout
+        assert "close it" in second.stdout
+        with pytest.raises(IndexLockedError):
+            open_(tmp_path)
+    assert subprocess.run(command, check=False).returncode == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("acknowledged", [1, 25])
+def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path, acknowledged):
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as writer:
+        last = next(int(line) for line in writer.stdout if int(line) >= acknowledged)
+        writer.send_signal(signal.SIGKILL)
+        last = max([last, *(int(line) for line in writer.stdout if line.endswith("\n"))])
+    with open_(tmp_path) as store:
+        calls = [hit.payload["call"] for hit in store.scroll()]
+        counts = {call: calls.count(call) for call in set(calls)}
+        assert set(range(last + 1)) <= set(counts)
+        assert set(counts.values()) == {5}, "a call was kept in part"
+        for start in range(0, (max(counts) + 1) * 5, 50):
+            for found in store.fetch([str(uuid.UUID(int=n + 1)) for n in range(start, start + 50)]):
+                assert (found.multi == found.payload["call"]).all()
+        store.upsert([point(0)])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("step", ["edge_folder._config", "pathlib.Path.rename"])
+def test_a_process_killed_while_it_made_the_store_leaves_no_harm(tmp_path, step):
+    script = (
+        "import os, pathlib, sys; from jina_rag.stores import edge_folder, qdrant_edge\n"
+        f"{step} = lambda *_: os.kill(os.getpid(), 9)\n"
+        "qdrant_edge.EdgeStore.open(sys.argv[1], dim=4, multi_dim=8)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "data.new").is_dir()
+    with pytest.raises(IndexNotFoundError):
+        open_(tmp_path, create=False)
+    with open_(tmp_path) as store:
+        store.upsert([point(1)])
+        assert store.count() == 1
+    assert not (tmp_path / "data.new").exists()
+
+
+@pytest.mark.parametrize("damage", ["no store.json", "half store.json", "no shard", "no segments", "no config"])
+def test_damaged_files_are_reported_and_the_lock_is_given_back(tmp_path, damage):
+    with open_(tmp_path) as store:
+        store.upsert([point(1)])
+    data = tmp_path / "data"
+    if damage == "no store.json":
+        (data / "store.json").unlink()
+    elif damage == "half store.json":
+        (data / "store.json").write_text('{"dim"')
+    elif damage == "no shard":
+        (data / "shard").rename(tmp_path / "elsewhere")
+    elif damage == "no config":
+        (data / "shard" / "edge_config.json").write_text("{")
+    else:
+        for file in (data / "shard" / "segments").rglob("*.json"):
+            file.write_text("{")
+    for _ in range(2):
+        with pytest.raises(IndexCorruptError, match=r"restore it|again") as caught:
+            open_(tmp_path)
+        assert str(tmp_path) in str(caught.value)
+        assert caught.value.__cause__ is not None
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(IndexStateError, match="writable"):
+        open_(tmp_path / "file")
+
+
+def test_exceptions_and_panics_of_the_engine_become_ours(tmp_path):
+    class PanicException(BaseException):
+        pass
+
+    for raised, expected in [
+        (RuntimeError("disk"), IndexStateError),
+        (PanicException("lib.rs"), IndexCorruptError),
+    ]:
+        with (
+            pytest.raises(expected, match="be searched") as caught,
+            edge_folder.translated(tmp_path, "be searched"),
+        ):
+            raise raised
+        assert caught.value.__cause__ is raised
+        assert str(raised) in str(caught.value)
+    with pytest.raises(KeyboardInterrupt), edge_folder.translated(tmp_path, "be searched"):
+        raise KeyboardInterrupt
+
+
+def test_a_missing_engine_has_a_pip_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "qdrant_edge", None)
+    with pytest.raises(MissingDependencyError, match="pip install qdrant-edge-py"):
+        open_(tmp_path)
+
+
+@pytest.mark.parametrize(("deleted", "expected"), [(999, 0), (1000, 1)])
+def test_space_of_deleted_points_is_given_back_on_close(tmp_path, monkeypatch, deleted, expected):
+    calls = []
+    optimize = EdgeStore.optimize
+    monkeypatch.setattr(EdgeStore, "optimize", lambda self: (calls.append(self), optimize(self)))
+    with open_(tmp_path) as store:
+        store.upsert([point(n, out=n < deleted) for n in range(1500)])
+        store.delete([point(0).id])
+        store.delete_where({"out": True, "n": list(range(1, deleted))})
+        assert not calls
+    assert len(calls) == expected
+    with open_(tmp_path) as store:
+        assert store.count() == 1500 - deleted
+        assert len(store.search(np.ones((2, 8), "f4"), limit=2000)) == 1500 - deleted
+        store.upsert([point(3000)])
+        assert store.count({"n": 3000}) == 1
+
+
+def test_threads_may_write_and_search_at_once(tmp_path):
+    errors = []
+    with open_(tmp_path) as store:
+
+        def work(worker):
+            try:
+                for n in range(30):
+                    store.upsert([point(worker * 100 + n, worker=worker)])
+                    assert store.search(np.ones((1, 8), "f4"), limit=3)
+                    assert store.count({"worker": worker}) == n + 1
+            except Exception as exc:
+                errors.append(exc)
+
+        threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors
+        assert store.count() == 120
+
+
+# -- how vectors are kept ------------------------------------------------------------------------------------
+
+
+def unit_rows(count, dim=64, seed=0):
+    return normalise(np.random.default_rng(seed).normal(size=(count, dim)))
+
+
+def pages_of(count, rows=40, dim=64):
+    return [Point(str(uuid.UUID(int=n + 1)), multi=unit_rows(rows, dim, n), payload={"n": n}) for n in range(count)]
+
+
+KEPT = [
+    (Storage(), 1e-3),
+    (Storage("int8"), 5e-3),
+    (Storage("int4"), 5e-2),
+    (Storage.named("balanced"), 5e-2),
+    (Storage.named("compact"), 5e-2),
+    (Storage(quantization="binary"), 1e-3),
+    (Storage("int4", quantization="int8"), 5e-2),
+]
+
+
+@pytest.mark.parametrize(("storage", "error"), KEPT, ids=[str(storage) for storage, _ in KEPT])
+def test_scores_and_rows_are_those_of_the_vectors_however_they_are_kept(tmp_path, storage, error):
+    points, question = pages_of(20), unit_rows(5, seed=99)
+    exact = dict(zip([point.id for point in points], maxsim_many(question, [p.multi for p in points]), strict=True))
+    with open_(tmp_path, multi_dim=64, storage=storage) as store:
+        store.upsert(points)
+        before = store.search(question, limit=20)
+    for again in (None, storage):
+        with open_(tmp_path, multi_dim=64, storage=again) as store:
+            assert store.storage == storage
+            hits = store.search(question, limit=20)
+            assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in before]
+            assert {hit.id: hit.score for hit in hits} == pytest.approx(exact, abs=5 * error)
+            found = store.search(question, limit=3, dense=np.ones(4, "f4"), prefetch=Prefetch(5, 0, 0))
+            assert found == []
+            np.testing.assert_allclose(store.fetch([points[3].id])[0].multi, points[3].multi, atol=2 * error)
+
+
+def test_what_is_kept_otherwise_is_refused_with_both_names(tmp_path):
+    open_(tmp_path, storage=Storage.named("compact")).close()
+    for asked in (Storage(), Storage.named("balanced")):
+        with pytest.raises(IndexMismatchError, match=f"as compact, not as {asked}"):
+            open_(tmp_path, storage=asked)
+    open_(tmp_path).close()
+
+
+@pytest.mark.parametrize("recorded", [None, 3, {"datatype": 7}, {"holographic": True}])
+def test_how_it_is_kept_must_be_readable(tmp_path, recorded):
+    open_(tmp_path).close()
+    facts = tmp_path / "data" / "store.json"
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "storage": recorded}))
+    with pytest.raises((IndexCorruptError, IndexMismatchError), match=r"restore it|update jina-rag"):
+        open_(tmp_path)
+
+
+@pytest.mark.parametrize("older", [{"format": 1}, {"format": 2, "storage": {}}])
+def test_a_store_whose_points_have_no_numbers_for_filters_is_refused(tmp_path, older):
+    with open_(tmp_path) as store:
+        store.upsert([point(1)])
+    (tmp_path / "data" / "store.json").write_text(json.dumps({"dim": 4, "multi_dim": 8, **older}))
+    with pytest.raises(IndexMismatchError, match="another version of jina-rag: ingest it again"):
+        open_(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell what a sparse file takes")
+def test_bytes_are_told_by_part(tmp_path):
+    found = {}
+    for name in ("exact", "compact"):
+        with open_(tmp_path / name, multi_dim=64, storage=Storage.named(name)) as store:
+            empty = store.bytes_by_part()
+            store.upsert(pages_of(50, rows=400))
+        with open_(tmp_path / name, multi_dim=64) as store:
+            found[name] = store.bytes_by_part()
+        assert set(found[name]) == {"dense", "multi", "lexical", "payload", "log", "other"}
+        assert found[name]["multi"] > empty["multi"] + 50 * 400 * 64 / 2
+        assert sum(found[name].values()) == sum(
+            file.stat().st_blocks * 512 for file in (tmp_path / name).rglob("*") if file.is_file()
+        )
+    assert found["compact"]["multi"] < found["exact"]["multi"] / 3
+    assert found["exact"]["log"] > 50 * 400 * 64
+    assert found["compact"]["log"] == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("acknowledged", [1, 25])
+def test_without_a_log_a_killed_process_loses_nothing_either(tmp_path, acknowledged):
+    script = WRITER.replace("multi_dim=8)", "multi_dim=8, storage=Storage('int4', log=False))")
+    script = "from jina_rag.config import Storage\n" + script
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as writer:
+        last = next(int(line) for line in writer.stdout if int(line) >= acknowledged)
+        writer.send_signal(signal.SIGKILL)
+        last = max([last, *(int(line) for line in writer.stdout if line.endswith("\n"))])
+    assert not list(tmp_path.rglob("wal"))
+    with open_(tmp_path) as store:
+        calls = [hit.payload["call"] for hit in store.scroll()]
+        assert {call: calls.count(call) for call in range(last + 1)} == dict.fromkeys(range(last + 1), 5)
+        for number in range(last + 1):
+            (found,) = store.fetch([str(uuid.UUID(int=number * 5 + 1))])
+            # int4 keeps a row that has the same number everywhere only roughly.
+            np.testing.assert_allclose(found.multi, number, atol=0.2 * number + 1e-6)
+        store.upsert([point(0)])
+
+
+def test_without_a_log_each_change_is_written_out_and_payloads_once_a_call(tmp_path):
+    with open_(tmp_path, storage=Storage(log=False)) as store:
+        store.upsert([point(n) for n in range(3)])
+        watched = store._shard = Watched(store._shard)
+        store.upsert([point(3)])
+        assert watched.calls == ["update", "flush"]
+        watched.calls.clear()
+        store.update_payload({point(n).id: {"n": n + 10} for n in range(4)})
+        assert watched.calls == ["retrieve", *["update"] * 4, "flush"]
+        watched.calls.clear()
+        store.delete([point(0).id])
+        assert watched.calls == ["update", "flush"]
+    with open_(tmp_path) as store:
+        assert sorted(hit.payload["n"] for hit in store.scroll()) == [11, 12, 13]
+
+
+def test_the_shard_is_loaded_anew_after_so_many_bytes_and_nothing_is_lost(tmp_path, monkeypatch):
+    """Mapped files count as memory: without this it would grow with the index."""
+    monkeypatch.setattr("jina_rag.stores.qdrant.edge._RELIEF", 20_000)
+    rng = np.random.default_rng(0)
+    points = [Point(str(uuid.UUID(int=n + 1)), multi=rng.normal(size=(20, 8)).astype("f4")) for n in range(12)]
+    with EdgeStore.open(tmp_path / "store", dim=4, multi_dim=8) as store:
+        shards = [store._shard]
+        for point in points:
+            store.upsert([point])
+            if store._shard is not shards[-1]:
+                shards.append(store._shard)
+            assert store.count() == int(uuid.UUID(point.id))
+        assert store._mapped <= 20_000
+        assert len(shards) > 1
+        for point, kept in zip(points, store.fetch([point.id for point in points]), strict=True):
+            np.testing.assert_allclose(kept.multi, point.multi, atol=5e-3)

@@ -1,0 +1,585 @@
+"""What only the store on a server can get wrong: requests, retries, keys, versions, collections of others."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import subprocess
+import sys
+import uuid
+
+import grpc
+import numpy as np
+import pytest
+from helpers.qdrant_stand_in import standing_in, standing_in_grpc
+from qdrant_client import QdrantClient, models
+
+from jina_rag.errors import (
+    IndexCorruptError,
+    IndexMismatchError,
+    IndexNotFoundError,
+    IndexStateError,
+    InvalidInputError,
+    MissingDependencyError,
+)
+from jina_rag.stores import edge_points, qdrant_calls, qdrant_errors, qdrant_points, schema
+from jina_rag.stores.qdrant.server import QdrantConnection, QdrantStore
+from jina_rag.types import Point, Prefetch, Range, SparseVector
+
+DIM, MULTI_DIM = 4, 8
+SECRET = "a-very-secret-key"
+FACTS = {"embedder": "lite", "fingerprint": "ab:cd", "settings": {"dim": None, "list": [1, 2.5, "é"]}}
+
+
+def open_(url, **changes):
+    return QdrantStore.open(url, **{"collection": "kb", "dim": DIM, "multi_dim": MULTI_DIM, **changes})
+
+
+def point(n, **payload):
+    multi = np.full((2, MULTI_DIM), n, "f4")
+    lexical = SparseVector(np.array([n + 1], "u4"), np.ones(1, "f4"))
+    return Point(str(uuid.UUID(int=n + 1)), np.ones(DIM, "f4"), multi, lexical, {"n": n, **payload})
+
+
+@pytest.fixture
+def server():
+    with standing_in() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch):
+    """Nothing waits in these tests; what would have been waited is here."""
+    waits = []
+    monkeypatch.setattr(qdrant_calls, "sleep", waits.append)
+    monkeypatch.delenv("QDRANT_API_KEY", raising=False)
+    return waits
+
+
+# Requests
+
+
+def test_no_request_is_above_its_limit_and_values_survive(server):
+    """200 pages of 768 x 128 numbers: 64 of them at once, the client's own default, would be 51 to 130 MB."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(768, 128)).astype("f4")
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    pages = [
+        Point(
+            str(uuid.UUID(int=n + 1)), np.full(384, n, "f4"), np.roll(rows, n, axis=0), None, {"n": n, "text": "é" * n}
+        )
+        for n in range(200)
+    ]
+    with open_(server.url, dim=384, multi_dim=128) as store:
+        server.swallow = True
+        store.upsert(pages)
+        sent = [one for one in server.sent("/points") if one.method == "PUT"]
+        assert max(one.bytes for one in sent) <= schema.BATCH_BYTES
+        assert min(one.bytes for one in sent[:-1]) > schema.BATCH_BYTES - 10**6, "requests are filled"
+        assert 8 < len(sent) < 16
+        assert sum(one.raw.count(b'"id":') for one in sent) == len(pages)
+        # As the server reads them: float32 first, then float16.
+        arrived = [item for one in (sent[0], sent[-1]) for item in one.body["points"]]
+        for item in (arrived[0], arrived[5], arrived[-1]):
+            page = pages[item["payload"]["n"]]
+            assert item["id"] == page.id
+            assert item["payload"]["text"] == page.payload["text"]
+            np.testing.assert_array_equal(np.asarray(item["vector"]["dense"], "f4"), page.dense)
+            kept = np.asarray(item["vector"]["multi"], "f4").astype("f2")
+            np.testing.assert_array_equal(kept, page.multi.astype("f2"))
+        assert arrived[-1]["id"] == pages[-1].id
+
+
+def test_a_page_above_the_limit_goes_alone(server, monkeypatch):
+    monkeypatch.setattr(qdrant_points.by_bytes, "__defaults__", (6000,))
+    with open_(server.url) as store:
+        store.upsert([point(0), point(1, text="x" * 9000), point(2), point(3)])
+        counts = [len(one.body["points"]) for one in server.sent("/points") if one.method == "PUT"]
+        assert counts == [1, 1, 2]
+        assert store.count() == 4
+
+
+def test_every_number_of_a_multi_vector_is_the_shortest_that_rounds_to_its_float16():
+    every = np.arange(65536, dtype="u2").view("f2")
+    finite = every[np.isfinite(every)].astype("f4")[None]
+    sent = np.array(qdrant_points.halves(finite))
+    np.testing.assert_array_equal(sent.astype("f4").astype("f2"), finite.astype("f2"))
+    assert max(len(json.dumps(number)) for number in sent[0].tolist()) <= 11
+    assert qdrant_points.halves(np.array([[1e9, -1e9, 0.1]], "f4")) == [[65500.0, -65500.0, 0.1]], (
+        "as far as float16 goes"
+    )
+
+
+def test_sizes_are_those_of_the_request(server):
+    with open_(server.url) as store:
+        size = qdrant_points.measure(models, grpc=False)
+        points = [edge_points.prepared(point(n, text='é\n"' * n, none=None), DIM, MULTI_DIM) for n in range(5)]
+        expected = sum(size(qdrant_points.encode(models, item, half=True)) for item in points)
+        store.upsert([point(n, text='é\n"' * n, none=None) for n in range(5)])
+        (sent,) = [one for one in server.sent("/points") if one.method == "PUT"]
+        assert sent.bytes == expected + len('{"points":[]}') - 1
+        assert store.fetch([point(1).id])[0].payload == {"n": 1, "text": 'é\n"', "none": None}
+
+
+def test_a_search_is_one_request_and_never_carries_the_tags(server):
+    with open_(server.url) as store:
+        store.upsert([point(n, doc_id="a") for n in range(5)])
+        server.asked.clear()
+        hits = store.search(
+            np.ones((1, MULTI_DIM), "f4"),
+            limit=3,
+            dense=np.ones(DIM, "f4"),
+            lexical=SparseVector(np.array([1], "u4"), np.ones(1, "f4")),
+            prefetch=Prefetch(4, 2, 0),
+            where={"doc_id": "a"},
+            keys=("n",),
+        )
+        assert [hit.payload for hit in hits] == [{"n": 4}, {"n": 3}, {"n": 2}]
+        (asked,) = server.asked
+        body = asked.body
+        assert [(stage["using"], stage["limit"]) for stage in body["prefetch"]] == [("dense", 4), ("lexical", 2)]
+        assert body["using"] == "multi"
+        assert body["prefetch"][0]["filter"] == body["prefetch"][1]["filter"] == body["filter"]
+        store.search(np.ones((1, MULTI_DIM), "f4"), limit=3)
+        assert "prefetch" not in server.asked[-1].body
+        assert server.asked[-1].body["with_payload"] == {"exclude": ["_where", "_numbers"]}
+
+
+def test_the_server_is_told_to_index_numbers_once(server):
+    with open_(server.url) as store:
+        store.upsert([point(n, page=n, meta=[{"a.b": 1}, {"by": "Ann"}]) for n in range(3)])
+        store.upsert([point(7, page=2)])
+        asked = [one.body for one in server.sent("/index")][1:]
+        assert {one["field_schema"] for one in asked} == {"float"}
+        assert len({one["field_name"] for one in asked}) == len(asked) == 3
+        store.update_payload({point(7).id: {"meta": [{"year": 2024}], "page": 5}})
+        assert len(server.sent("/index")) == 5
+        server.asked.clear()
+        assert store.count({"meta.year": Range(gte=2024), "page": Range(lt=6)}) == 1
+        assert store.count({"page": Range(gt=6, lt=5)}) == store.count({"page": Range(gt=6, lte=6)}) == 0
+        (sent,) = server.asked  # nothing is asked that nothing can match
+        assert [condition["range"] for condition in sent.body["filter"]["must"]] == [{"gte": 2024.0}, {"lt": 6.0}]
+    with open_(server.url) as store:
+        store.upsert([point(1, page=3)])
+        store.update_payload({point(1).id: {"page": 4}})
+        assert server.sent("/index") == [], "it says itself what it has indexed"
+
+
+def test_no_more_keys_are_indexed_than_a_server_should_keep(server, monkeypatch):
+    monkeypatch.setattr("jina_rag.stores.qdrant.server.MOST_INDEXED", 2)
+    with open_(server.url) as store:
+        store.upsert([point(1, a=1, b=2, c=3)])
+        assert len(server.sent("/index")) == 3
+        assert store.count({"c": Range(gte=3)}) == 1
+
+
+def test_changing_payloads_moves_neither_vectors_nor_texts(server):
+    with open_(server.url) as store:
+        store.upsert([point(n, text="x" * 10_000, doc_id="a") for n in range(3)])
+        server.asked.clear()
+        store.update_payload({point(n).id: {"doc_id": "b", "gone": None} for n in range(4)})
+        assert sum(one.bytes for one in server.asked) < 2000
+        assert store.count({"doc_id": "b"}) == 3
+        assert len(store.fetch([point(0).id])[0].payload["text"]) == 10_000
+
+
+def test_many_vectors_are_fetched_and_many_points_deleted_in_several_requests(server, monkeypatch):
+    with open_(server.url) as store:
+        store.upsert([point(n) for n in range(40)])
+        ids = [point(n).id for n in reversed(range(40))]
+        assert [found.payload["n"] for found in store.fetch(ids)] == list(reversed(range(40)))
+        assert [len(one.body["ids"]) for one in server.sent("/points") if one.method == "POST"] == [16, 16, 8]
+        monkeypatch.setattr("jina_rag.stores.qdrant.server._DELETE", 30)
+        store.delete(ids)
+        assert len(server.sent("/points/delete")) == 2
+        assert store.count() == 0
+
+
+# Collections
+
+
+@pytest.mark.parametrize(("version", "placed"), [("1.20.1", {"memory": "cold"}), ("1.16.0", {"on_disk": True})])
+def test_a_collection_is_made_once_as_the_server_understands_it(server, version, placed):
+    server.version = version
+    knobs = QdrantConnection(shard_number=2, replication_factor=3, write_consistency=2)
+    with open_(server.url, connection=knobs, facts=FACTS) as store:
+        assert store.facts() == FACTS
+    made = server.created["kb"]
+    assert made["vectors"] == {
+        "dense": {"size": DIM, "distance": "Dot"},
+        "multi": {
+            "size": MULTI_DIM,
+            "distance": "Dot",
+            "datatype": "float16",
+            "multivector_config": {"comparator": "max_sim"},
+            "hnsw_config": {"m": 0},
+            **placed,
+        },
+    }
+    assert made["sparse_vectors"] == {"lexical": {"modifier": "idf"}}
+    assert (made["shard_number"], made["replication_factor"], made["write_consistency_factor"]) == (2, 3, 2)
+    (index,) = server.sent("/index")
+    assert (index.body, index.path) == (
+        {"field_name": "_where", "field_schema": "keyword"},
+        "/collections/kb/index?wait=true",
+    )
+    server.asked.clear()
+    with open_(server.url, facts={"other": 1}) as store:
+        assert store.facts() == FACTS, "facts of a collection that exists are not touched"
+    assert {one.method for one in server.asked} == {"GET"}
+
+
+def test_facts_are_replaced_whole_and_leave_what_others_keep(server):
+    with open_(server.url, facts=FACTS) as store:
+        server.client.update_collection("kb", metadata={"theirs": 1})
+        store.set_facts({"new": [1]})
+        assert store.facts() == {"new": [1]}
+        assert server.client.get_collection("kb").config.metadata["theirs"] == 1
+        with pytest.raises(InvalidInputError, match="JSON"):
+            store.set_facts({"x": object()})
+    with pytest.raises(IndexStateError, match="is closed"):
+        store.facts()
+    with open_(server.url, collection="bare") as store:
+        assert store.facts() == {}
+    with pytest.raises(InvalidInputError, match="JSON"):
+        open_(server.url, collection="never", facts={"x": float("nan")})
+    assert not server.client.collection_exists("never")
+
+
+def test_nothing_is_made_when_it_should_not_be(server):
+    with pytest.raises(IndexNotFoundError, match="ingest"):
+        open_(server.url, create=False)
+    assert not server.client.collection_exists("kb")
+    open_(server.url).close()
+    server.indexed.clear()
+    with open_(server.url, create=False) as store:
+        assert store.count() == 0
+    assert len(server.sent("/index")) == 1, "somebody who only reads makes no index"
+    open_(server.url).close()
+    assert len(server.sent("/index")) == 2
+
+
+def test_collections_of_others_and_other_lengths_are_refused(server):
+    server.client.create_collection("theirs", vectors_config=models.VectorParams(size=3, distance=models.Distance.DOT))
+    with pytest.raises(IndexMismatchError, match="not made by jina-rag"):
+        open_(server.url, collection="theirs")
+    open_(server.url).close()
+    for dims in ({"dim": 5}, {"multi_dim": 9}):
+        with pytest.raises(IndexMismatchError, match="4 and 8 dimensions"):
+            open_(server.url, **dims)
+    server.client.update_collection("kb", metadata={"jina_rag": {"format": 99, "facts": {}}})
+    with pytest.raises(IndexMismatchError, match="another version"):
+        open_(server.url)
+    # Points of the first format have no numbers for filters: a range would find nothing, and not say so.
+    server.client.update_collection("kb", metadata={"jina_rag": {"format": 1, "facts": {}}})
+    with pytest.raises(IndexMismatchError, match="another version"):
+        open_(server.url)
+    server.client.update_collection("theirs", metadata={"jina_rag": {"format": 2, "facts": {}}})
+    with pytest.raises(IndexCorruptError, match="lacks vectors"):
+        open_(server.url, collection="theirs")
+
+
+def test_an_old_server_is_told_so(server):
+    server.version = "1.15.9"
+    with pytest.raises(IndexStateError, match=r"version 1\.15\.9; jina-rag needs 1\.16"):
+        open_(server.url)
+    server.version = "dev-build"
+    open_(server.url).close()
+
+
+def test_a_collection_that_was_made_though_the_answer_was_lost_is_used(server):
+    # The version, whether it exists, and its making, of which the first answer is an error.
+    server.faults = [None, None, "late"]
+    with open_(server.url, facts=FACTS) as store:
+        assert store.facts() == FACTS
+    assert len([one for one in server.asked if (one.method, one.path) == ("PUT", "/collections/kb")]) == 2
+
+
+def test_several_stores_share_a_client_that_stays_open():
+    client = QdrantClient(location=":memory:")
+    with open_(":memory:", client=client, facts=FACTS) as first, open_(":memory:", client=client) as second:
+        first.upsert([point(1)])
+        assert second.count() == 1
+        assert second.facts() == FACTS
+        with open_(":memory:", collection="other", client=client) as third:
+            assert third.count() == 0
+        with pytest.raises(IndexMismatchError):
+            open_(":memory:", client=client, dim=9)
+    assert client.count("kb").count == 1
+    client.close()
+
+
+# Trouble
+
+
+def test_a_server_that_is_not_there(waits, caplog):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(IndexStateError, match=f"No Qdrant server answers at {url}.*is it running") as caught:
+            open_(url)
+    assert caught.value.__cause__ is not None
+    assert len(waits) == 5
+    assert all(0 <= wait <= 0.5 * 2**n for n, wait in enumerate(waits))
+    assert caplog.text.count("no answer") == 5
+    waits.clear()
+    with pytest.raises(IndexStateError):
+        open_(url, connection=QdrantConnection(retries=0))
+    assert not waits
+
+
+def test_what_may_pass_is_tried_again(server, waits):
+    with open_(server.url) as store:
+        said = {"status": {"error": "Write rate limit exceeded"}}
+        server.faults = [
+            "drop",
+            (503, {}, b""),
+            (429, {"retry-after": "7"}, said),
+            (429, {}, said),
+            (502, {}, b"<html>"),
+        ]
+        store.upsert([point(1)])
+        assert store.count() == 1
+        assert len(waits) == 5
+        assert waits[2] == 7
+        server.faults = [(503, {"Retry-After": "11"}, b"")]
+        store.upsert([point(2)])
+        assert waits[5:] == [11]
+
+
+def test_a_server_that_wants_to_be_left_alone_for_long_is(server, waits):
+    with open_(server.url) as store:
+        server.faults = [(429, {"retry-after": "3600"}, {"status": {"error": "Read rate limit exceeded"}})]
+        with pytest.raises(IndexStateError, match=r"limits how much.*Read rate limit exceeded"):
+            store.count()
+        server.faults = [(429, {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, {})] * 6
+        with pytest.raises(IndexStateError, match="limits how much"):
+            store.count()
+        assert len(waits) == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "kind", "match"),
+    [
+        (400, "Bad request: vector", IndexStateError, "could not be written to .Bad request: vector"),
+        (401, "Invalid API key or JWT", IndexStateError, "wants an API key.*QDRANT_API_KEY"),
+        (403, "Forbidden: read-only", IndexStateError, "wants an API key"),
+        (404, "Not found: Collection `kb` doesn't exist!", IndexNotFoundError, "ingest"),
+        (404, "Not found: No point with id 7", IndexStateError, "No point with id 7"),
+        (400, "JSON payload is larger than allowed (limit: 1)", IndexStateError, "larger than the server takes"),
+        (413, "no", IndexStateError, "larger than the server takes"),
+        (500, "No space left on device", IndexStateError, "No space left"),
+    ],
+)
+def test_what_will_not_pass_is_not_tried_again(server, waits, status, said, kind, match):
+    with open_(server.url) as store:
+        server.asked.clear()
+        server.faults = [(status, {}, {"status": {"error": said}})]
+        with pytest.raises(IndexStateError, match=match) as caught:
+            store.upsert([point(1)])
+        assert type(caught.value) is kind
+        assert caught.value.__cause__ is not None
+        assert server.url in str(caught.value)
+        assert "'kb'" in str(caught.value)
+        assert len(server.asked) == 1
+        assert not waits
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, {}, b"<html>hello</html>"),
+        (200, {}, {"hello": "world"}),
+        (404, {}, b"<html>nginx</html>"),
+        (302, {"location": "https://elsewhere"}, b""),
+    ],
+)
+def test_another_kind_of_server_is_recognised(server, answer):
+    server.faults = [answer]
+    with pytest.raises(IndexStateError, match="does not speak as a Qdrant server"):
+        open_(server.url)
+
+
+def test_a_slow_server(server):
+    with open_(server.url, connection=QdrantConnection(timeout=0.3, retries=0)) as store, server.lock:
+        with pytest.raises(IndexStateError, match="did not answer within 1 s"):
+            store.count()
+
+
+def test_the_key_is_sent_and_never_shown(server, caplog, monkeypatch):
+    knobs = QdrantConnection(api_key=SECRET)
+    assert SECRET not in repr(knobs)
+    with open_(server.url, connection=knobs) as store:
+        assert {one.headers["api-key"] for one in server.asked} == {SECRET}
+        server.faults = [(403, {}, {"status": {"error": f"the key {SECRET} is read-only"}})]
+        with pytest.raises(IndexStateError, match="refuses the API key") as caught:
+            store.upsert([point(1)])
+    assert SECRET not in str(caught.value) + caplog.text + repr(vars(store)) + repr(store._remote.place)
+    assert not caplog.records, "loopback is no network"
+    monkeypatch.setenv("QDRANT_API_KEY", " from-the-environment\n")
+    open_(server.url).close()
+    assert server.asked[-1].headers["api-key"] == "from-the-environment"
+    monkeypatch.setenv("QDRANT_API_KEY", "two words")
+    with pytest.raises(InvalidInputError, match="QDRANT_API_KEY is no API key") as caught:
+        open_(server.url)
+    assert "two words" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://192.0.2.1:1", True),
+        ("https://192.0.2.1:1", False),
+        ("http://[::1]:1", False),
+        ("http://localhost:1", False),
+    ],
+)
+def test_a_key_over_an_open_line_is_warned_about(monkeypatch, caplog, url, warned):
+    # Nothing is sent: these addresses must not be reached.
+    monkeypatch.setattr("jina_rag.stores.qdrant.server.open_collection", lambda *_, **__: None)
+    with caplog.at_level(logging.WARNING):
+        open_(url, connection=QdrantConnection(api_key=SECRET)).close()
+    assert ("unencrypted" in caplog.text) is warned
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:6333", "ftp://h", "http://", "kb", "", "http://h:99999", "http://h:x", "http://[::1", "http://h?q=1"],
+)
+def test_addresses_that_are_none_are_refused(url):
+    with pytest.raises(InvalidInputError, match="address of"):
+        open_(url)
+
+
+@pytest.mark.parametrize("url", [f"https://me:{SECRET}@h", f"https://{SECRET}@h", f"https://h?api-key={SECRET}"])
+def test_addresses_with_passwords_are_refused_and_not_shown(url):
+    with pytest.raises(InvalidInputError, match="must not hold a user") as caught:
+        open_(url)
+    assert SECRET not in str(caught.value)
+
+
+def test_addresses_get_their_port(server, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "jina_rag.stores.qdrant.server.open_collection", lambda remote, *_, **__: shown.append(remote.place.url)
+    )
+    for url in ("http://h", "https://H:443/", "http://[::1]", "https://h/qdrant/"):
+        open_(url).close()
+    assert shown == ["http://h:6333", "https://h:443", "http://[::1]:6333", "https://h:6333/qdrant"]
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"api_key": ""},
+        {"api_key": "x\ny"},
+        {"grpc_port": 0},
+        {"timeout": 0},
+        {"timeout": float("inf")},
+        {"retries": -1},
+        {"shard_number": 0},
+        {"replication_factor": 0},
+        {"write_consistency": 0},
+        {"verify": "/no/such/file.pem"},
+        {"verify": False, "prefer_grpc": True},
+    ],
+)
+def test_knobs_are_checked(knobs):
+    with pytest.raises(InvalidInputError):
+        QdrantConnection(**knobs)
+
+
+@pytest.mark.parametrize("changes", [{"dim": 0}, {"multi_dim": -1}, {"collection": "a/b"}, {"collection": ""}])
+def test_other_arguments_are_checked(changes):
+    with pytest.raises(InvalidInputError):
+        open_(":memory:", **changes)
+
+
+def test_a_file_that_is_no_certificate_is_refused(tmp_path):
+    (tmp_path / "ca.pem").write_text("nothing")
+    with pytest.raises(InvalidInputError, match="certificate authority cannot be read"):
+        open_("https://localhost:1", connection=QdrantConnection(verify=tmp_path / "ca.pem"))
+
+
+def test_a_certificate_that_is_not_trusted_is_told_at_once():
+    httpx = pytest.importorskip("httpx")
+    trouble = qdrant_errors.read(httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"))
+    assert not trouble.again
+    place = qdrant_errors.Place("https://h:6333", "kb")
+    assert "`verify`" in str(qdrant_errors.explained(trouble, place, "be opened"))
+
+
+def test_the_client_is_imported_late_and_missed_in_a_sentence(monkeypatch):
+    script = (
+        "import sys, jina_rag, jina_rag.stores.qdrant.server\n"
+        "sys.exit(bool({'qdrant_client', 'tenacity', 'grpc', 'httpx'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    monkeypatch.setitem(sys.modules, "qdrant_client", None)
+    with pytest.raises(MissingDependencyError, match=r"jina-rag\[qdrant\]"):
+        open_(":memory:")
+
+
+# gRPC
+
+
+class Codes(grpc.RpcError):
+    def __init__(self, code, details=None):
+        self._code, self._details = code, details
+
+    def code(self):
+        return self._code
+
+    def details(self):
+        return self._details
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "again", "match"),
+    [
+        ("UNAVAILABLE", "failed to connect", True, "No Qdrant server answers"),
+        ("UNAVAILABLE", "Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", False, "not trusted"),
+        ("DEADLINE_EXCEEDED", "", True, "did not answer within"),
+        ("RESOURCE_EXHAUSTED", "rate limit", True, "limits how much"),
+        ("UNAUTHENTICATED", "no", False, "API key"),
+        ("NOT_FOUND", "Not found: Collection `kb` doesn't exist!", False, "ingest"),
+        ("NOT_FOUND", "Not found: No point with id", False, "No point"),
+        ("OUT_OF_RANGE", "message length too large", False, "larger than the server takes"),
+        ("UNIMPLEMENTED", "", False, "does not speak"),
+        ("INTERNAL", "", False, "INTERNAL"),
+    ],
+)
+def test_codes_of_grpc(code, said, again, match):
+    trouble = qdrant_errors.read(Codes(getattr(grpc.StatusCode, code), said))
+    assert trouble.again is again
+    place = qdrant_errors.Place("http://h:6333", "kb")
+    with pytest.raises(IndexStateError, match=match):
+        raise qdrant_errors.explained(trouble, place, "be searched")
+
+
+def test_grpc_requests_are_filled_by_their_own_bytes_and_carry_the_key(waits):
+    rows = np.random.default_rng(0).normal(size=(768, 128)).astype("f4")
+    pages = [Point(str(uuid.UUID(int=n + 1)), multi=rows, payload={"n": n}) for n in range(50)]
+    with standing_in_grpc() as (server, port):
+        knobs = QdrantConnection(prefer_grpc=True, grpc_port=port, api_key=SECRET)
+        with open_(server.url, multi_dim=128, connection=knobs, facts=FACTS) as store:
+            assert store.facts() == FACTS
+            store.upsert(pages)
+            sizes = [one.bytes for one in server.sent("Upsert")]
+            assert len(sizes) == 2
+            assert schema.BATCH_BYTES - 500_000 < sizes[0] <= schema.BATCH_BYTES
+            np.testing.assert_array_equal(store.fetch([pages[7].id])[0].multi.astype("f2"), rows.astype("f2"))
+            assert {one.headers["api-key"] for one in server.asked} == {SECRET}
+            server.faults = [(grpc.StatusCode.UNAVAILABLE, "later"), (grpc.StatusCode.RESOURCE_EXHAUSTED, "slower")]
+            assert store.count() == 50
+            assert len(waits) == 2
+            server.faults = [(grpc.StatusCode.PERMISSION_DENIED, f"not with {SECRET}")]
+            with pytest.raises(IndexStateError, match="refuses the API key") as caught:
+                store.count()
+            assert SECRET not in str(caught.value)
+            store.update_payload({page.id: {"n": -1} for page in pages})
+            assert store.count({"n": -1}) == 50
+        with pytest.raises(IndexStateError, match="is closed"):
+            store.count()

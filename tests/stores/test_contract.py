@@ -1,0 +1,717 @@
+"""What every store must do, checked on the plain one in memory, on the embedded engine, and on Qdrant's client.
+
+The client has a stand-in for a server in this process: it is used directly, and behind HTTP and gRPC so that all
+goes over a wire once. A real server is used where JINA_RAG_TEST_QDRANT_URL names one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import uuid
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from helpers.qdrant_stand_in import standing_in, standing_in_grpc
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from qdrant_client import QdrantClient
+
+from jina_rag import scoring
+from jina_rag.errors import IndexStateError, InvalidInputError
+from jina_rag.protocols import MultiVectorStore
+from jina_rag.stores import schema
+from jina_rag.stores.qdrant.edge import EdgeStore
+from jina_rag.stores.qdrant.server import QdrantConnection, QdrantStore
+from jina_rag.testing import MemoryStore
+from jina_rag.types import Point, Prefetch, Range, SparseVector, TokenGrid
+
+DIM, MULTI_DIM = 6, 5
+HALF = 2e-3
+"""float16 keeps 11 bits: this much of a number of size 1 to 2."""
+
+
+SERVER = os.environ.get("JINA_RAG_TEST_QDRANT_URL")
+
+
+@pytest.fixture(params=["memory", "edge", "qdrant", "rest", "grpc", "server"])
+def store(request, tmp_path):
+    with opened(request.param, tmp_path) as store:
+        yield store
+
+
+@contextmanager
+def opened(kind, folder):
+    dims = {"dim": DIM, "multi_dim": MULTI_DIM}
+    name = f"jina-rag-test-{uuid.uuid4()}"
+    if kind == "memory":
+        with MemoryStore(**dims) as store:
+            yield store
+    elif kind == "edge":
+        with EdgeStore.open(folder, **dims) as store:
+            yield store
+    elif kind == "qdrant":
+        with QdrantStore.open(":memory:", collection=name, **dims) as store:
+            yield store
+    elif kind == "rest":
+        with standing_in() as server, QdrantStore.open(server.url, collection=name, **dims) as store:
+            yield store
+    elif kind == "grpc":
+        with standing_in_grpc() as (server, port):
+            knobs = QdrantConnection(prefer_grpc=True, grpc_port=port)
+            with QdrantStore.open(server.url, collection=name, connection=knobs, **dims) as store:
+                yield store
+    elif SERVER:
+        key = os.environ.get("QDRANT_API_KEY")
+        cleaner = QdrantClient(url=SERVER, headers={"api-key": key} if key else None, check_compatibility=False)
+        try:
+            with QdrantStore.open(SERVER, collection=name, **dims) as store:
+                yield store
+        finally:
+            cleaner.delete_collection(name)
+            cleaner.close()
+    else:
+        pytest.skip("JINA_RAG_TEST_QDRANT_URL names no server")
+
+
+def key(n):
+    return str(uuid.UUID(int=n + 1))
+
+
+def sparse(weights):
+    return SparseVector(np.array(list(weights), "u4"), np.array(list(weights.values()), "f4"))
+
+
+def point(n, *, rows=3, seed=None, lexical=None, dense=True, **payload):
+    rng = np.random.default_rng(n if seed is None else seed)
+    return Point(
+        id=key(n),
+        dense=rng.normal(size=DIM).astype("f4") if dense else None,
+        multi=rng.normal(size=(rows, MULTI_DIM)).astype("f4") if rows else None,
+        lexical=sparse(lexical) if lexical else None,
+        payload={"n": n, **payload},
+    )
+
+
+def numbers(hits):
+    return [hit.payload["n"] for hit in hits]
+
+
+def question(rows=4, seed=99):
+    return np.random.default_rng(seed).normal(size=(rows, MULTI_DIM)).astype("f4")
+
+
+def any_end(ends):
+    return any(end is not None for end in ends)
+
+
+def test_it_is_a_store(store):
+    assert isinstance(store, MultiVectorStore)
+
+
+def test_an_empty_store_answers_with_nothing(store):
+    assert store.count() == 0
+    assert store.search(question(), limit=3) == []
+    assert store.search(question(), limit=3, dense=np.ones(DIM, "f4"), prefetch=Prefetch(60, 50, 0)) == []
+    assert store.nearest(np.ones(DIM, "f4"), limit=3) == []
+    assert store.nearest(sparse({1: 1.0}), limit=3) == []
+    assert store.fetch([key(1)]) == []
+    assert list(store.scroll()) == []
+    store.upsert([])
+    store.delete([])
+    store.delete([key(7)])
+    store.flush()
+    assert store.count() == 0
+
+
+def test_points_come_back_as_they_were_given(store):
+    payload = {
+        "text": "naïve 東京 \U0001f600",
+        "flag": True,
+        "none": None,
+        "float": 0.1,
+        "big": 2**53 + 1,
+        "meta": {"list": [1, 2.5, "x", {"y": None}]},
+    }
+    given_points = [
+        point(1, lexical={7: 0.5, 2**32 - 1: 2.0}, **payload),
+        point(2, rows=0),
+        point(3, dense=False),
+    ]
+    store.upsert(given_points)
+    ids = [key(3), key(1), key(8), key(2), key(1)]
+    found = store.fetch(ids)
+    assert [p.id for p in found] == [key(3), key(1), key(2), key(1)]
+    whole = found[1]
+    assert whole.payload == {"n": 1, **payload}
+    assert type(whole.payload["flag"]) is bool
+    np.testing.assert_array_equal(whole.dense, given_points[0].dense)
+    np.testing.assert_allclose(whole.multi, given_points[0].multi, atol=HALF)
+    assert whole.multi.dtype == whole.dense.dtype == np.float32
+    weights = dict(zip(whole.lexical.indices.tolist(), whole.lexical.values.tolist(), strict=True))
+    assert weights == {7: 0.5, 2**32 - 1: 2.0}
+    assert found[0].dense is None
+    assert found[0].lexical is None
+    assert found[2].multi is None
+    bare = store.fetch([key(1)], vectors=False)[0]
+    assert (bare.dense, bare.multi, bare.lexical) == (None, None, None)
+    assert bare.payload == whole.payload
+
+
+def test_parts_of_payloads_are_changed_and_what_filters_see_with_them(store):
+    payload = {
+        "doc_id": "a.pdf",
+        "text": "long",
+        "none": None,
+        'x.y " z': 1,
+        "meta": {"year": 2024, "by": "Ann"},
+        "kind": "page",
+    }
+    points = [point(n, lexical={1: 1.0, 10 + n: 1.0}, **payload) for n in range(3)]
+    store.upsert(points)
+    store.update_payload(
+        {
+            key(1): {"meta": {"year": 2025}, "new": [1, "ü"], "doc_id": "b.pdf"},
+            key(2): {"meta": None, "kind": None, 'x.y " z': None, "absent": None, "half": "\ud83d"},
+            key(7): {"meta": {"year": 2025}},
+        }
+    )
+    store.update_payload({})
+    store.update_payload({key(0): {}})
+    first, second, third = store.fetch([key(0), key(1), key(2)])
+    assert first.payload == {"n": 0, **payload}
+    assert second.payload == {"n": 1, **payload, "meta": {"year": 2025}, "new": [1, "ü"], "doc_id": "b.pdf"}
+    assert third.payload == {"n": 2, "doc_id": "a.pdf", "text": "long", "none": None, "half": "\ufffd"}
+    assert store.count() == 3
+    for found, given_point in zip((first, second, third), points, strict=True):
+        np.testing.assert_array_equal(found.dense, given_point.dense)
+        np.testing.assert_allclose(found.multi, given_point.multi, atol=HALF)
+        assert sorted(found.lexical.indices) == sorted(given_point.lexical.indices)
+    ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(9, 9, 0)}
+    for where, expected in [
+        ({"meta.year": 2024}, [0]),
+        ({"meta.year": 2025}, [1]),
+        ({"meta.by": "Ann"}, [0]),
+        ({"doc_id": "a.pdf"}, [0, 2]),
+        ({"doc_id": "b.pdf"}, [1]),
+        ({"new": ["ü"]}, [1]),
+        ({"kind": "page"}, [0, 1]),
+        ({'x.y " z': 1}, [0, 1]),
+        ({"half": "\ufffd"}, [2]),
+        ({}, [0, 1, 2]),
+    ]:
+        assert store.count(where) == len(expected), where
+        assert sorted(numbers(store.scroll(where))) == expected, where
+        assert sorted(numbers(store.search(question(), limit=9, where=where))) == expected, where
+        assert sorted(numbers(store.search(question(), limit=9, where=where, **ask))) == expected, where
+        assert sorted(numbers(store.nearest(np.ones(DIM, "f4"), limit=9, where=where))) == expected, where
+        assert sorted(numbers(store.nearest(sparse({1: 1.0}), limit=9, where=where))) == expected, where
+    assert numbers(store.nearest(sparse({11: 1.0}), limit=9)) == [1]
+    store.delete_where({"meta.year": 2025})
+    assert sorted(numbers(store.scroll())) == [0, 2]
+
+
+def test_many_payloads_are_changed_in_one_call(store):
+    store.upsert([point(n, rows=1, kind="page") for n in range(600)])
+    store.update_payload({key(n): {"kind": "chart"} for n in range(0, 600, 2)})
+    assert sorted(numbers(store.scroll({"kind": "chart"}))) == list(range(0, 600, 2))
+    assert store.count({"kind": "page"}) == 300
+
+
+def test_changes_that_make_no_sense_change_nothing(store):
+    store.upsert([point(1), point(2)])
+    for wrong in ({"x": float("nan")}, {"x": object()}, {"_where": []}):
+        with pytest.raises(InvalidInputError):
+            store.update_payload({key(1): {"n": 9}, key(2): wrong})
+    with pytest.raises(InvalidInputError):
+        store.update_payload({key(1): {"n": 9}, "not a uuid": {"n": 9}})
+    assert sorted(numbers(store.scroll())) == [1, 2]
+
+
+def test_an_upsert_replaces_the_whole_point(store):
+    store.upsert([point(1, lexical={1: 1.0}, old=True), point(2)])
+    store.upsert([Point(key(1), multi=np.ones((1, MULTI_DIM), "f4"), payload={"n": 11})])
+    (found,) = store.fetch([key(1)])
+    assert found.payload == {"n": 11}
+    assert found.dense is None
+    assert found.lexical is None
+    np.testing.assert_array_equal(found.multi, np.ones((1, MULTI_DIM)))
+    assert store.count() == 2
+    assert store.count({"old": True}) == 0
+    assert store.nearest(sparse({1: 1.0}), limit=5) == []
+
+
+def test_the_last_of_one_id_in_a_call_wins(store):
+    store.upsert([point(1, v=1), point(1, v=2)])
+    assert [p.payload["v"] for p in store.fetch([key(1)])] == [2]
+
+
+def test_delete_by_id_and_by_filter(store):
+    store.upsert([point(n, doc_id="a" if n < 3 else "b") for n in range(6)])
+    store.delete([key(0), key(77)])
+    assert sorted(numbers(store.scroll())) == [1, 2, 3, 4, 5]
+    store.delete_where({"doc_id": "a"})
+    assert sorted(numbers(store.search(question(), limit=9))) == [3, 4, 5]
+    store.delete_where({"n": []})
+    assert store.count() == 3
+    store.delete_where({})
+    assert store.count() == 0
+
+
+PAYLOADS = [
+    {
+        "doc_id": "a/é 東京.pdf",
+        "page": 1,
+        "draft": True,
+        "year": 2024,
+        "meta": {"x.y z": "v", "who": ["Ann", "Bo"]},
+    },
+    {"doc_id": "b.pdf", "page": 2, "draft": False, "year": 2024.5, "meta": {"x.y z": "w", "who": "Ann"}},
+    {"doc_id": "1", "page": 1.0, "draft": 1, "year": "2024", "meta": {"who": []}, "long": "x" * 999 + "a"},
+    {"doc_id": "true", "page": -3, "draft": "true", "year": None, "long": "x" * 999 + "b"},
+]
+
+
+FILTERS = [
+    ({}, [0, 1, 2, 3]),
+    ({"doc_id": "a/é 東京.pdf"}, [0]),
+    ({"doc_id": "A/é 東京.pdf"}, []),
+    ({"doc_id": ["b.pdf", "1", "nope"]}, [1, 2]),
+    ({"doc_id": ("b.pdf",)}, [1]),
+    ({"doc_id": []}, []),
+    ({"page": 1}, [0, 2]),
+    ({"page": 1.0}, [0, 2]),
+    ({"page": "1"}, []),
+    ({"page": -3}, [3]),
+    ({"draft": True}, [0]),
+    ({"draft": False}, [1]),
+    ({"draft": 1}, [2]),
+    ({"draft": "true"}, [3]),
+    ({"draft": [True, False]}, [0, 1]),
+    ({"year": 2024.5}, [1]),
+    ({"year": np.int64(2024)}, [0]),
+    ({"year": "2024"}, [2]),
+    ({"meta.x.y z": "v"}, [0]),
+    ({"meta.who": "Ann"}, [0, 1]),
+    ({"meta.who": ["Bo", "Cy"]}, [0]),
+    ({"missing": "x"}, []),
+    ({"doc_id": "b.pdf", "page": 2}, [1]),
+    ({"doc_id": "b.pdf", "page": 1}, []),
+    ({"long": "x" * 999 + "b"}, [3]),
+]
+
+
+def test_filters(store):
+    points = [point(n, lexical={5: 1.0}, **payload) for n, payload in enumerate(PAYLOADS)]
+    for where, expected in FILTERS:
+        store.upsert(points)
+        assert store.count(where) == len(expected), where
+        assert sorted(numbers(store.scroll(where))) == expected, where
+        assert sorted(numbers(store.search(question(), limit=9, where=where))) == expected, where
+        assert sorted(numbers(store.nearest(np.ones(DIM, "f4"), limit=9, where=where))) == expected, where
+        assert sorted(numbers(store.nearest(sparse({5: 1.0}), limit=9, where=where))) == expected, where
+        store.delete_where(where)
+        assert sorted(numbers(store.scroll())) == sorted({0, 1, 2, 3} - set(expected)), where
+
+
+def test_objects_in_lists_are_filtered_by_their_keys(store):
+    store.upsert(
+        [
+            point(1, meta=[{"year": 2024}, {"year": 2025, "by": "Ann"}, "loose"]),
+            point(2, meta=[{"year": 2025, "by": {"name": ["Bo", "Cy"]}}], regions=[{"kind": "chart"}]),
+            point(3, meta={"year": 2023, "list": [{"deep": [{"x": True}]}, None, []]}),
+        ]
+    )
+    for where, expected in [
+        ({"meta.year": 2025}, [1, 2]),
+        ({"meta.year": 2024}, [1]),
+        ({"meta.year": [2023, 2024]}, [1, 3]),
+        ({"meta.by": "Ann"}, [1]),
+        ({"meta.by": "Bo"}, []),
+        ({"meta.by.name": "Cy"}, [2]),
+        ({"meta": "loose"}, [1]),
+        ({"meta.list.deep.x": True}, [3]),
+        ({"meta.list.deep.x": 1}, []),
+        ({"kind": "chart"}, []),
+    ]:
+        assert sorted(numbers(store.scroll(where))) == expected, where
+        assert sorted(numbers(store.search(question(), limit=9, where=where))) == expected, where
+    with pytest.raises(InvalidInputError):
+        store.count({"regions.kind": "chart"})
+
+
+NUMBERED = [
+    {"page": 3, "doc_id": "a", "meta": [{"year": 2019, 'x.y " z[0]': 1.5}, {"year": 2024}]},
+    {"page": 7, "doc_id": "a", "meta": [{"year": 2021.5, "deep": [{"er": [-4, 40]}]}]},
+    {"page": 12.0, "doc_id": "b", "meta": {"year": "2020", "draft": True, "deep": {"er": 0}}},
+    {"page": -1, "doc_id": "b", "meta": [{"year": None}, {"huge": 2**70, 'x.y " z[0]': -0.0}], "text": "5"},
+    {"page": 1e300, "doc_id": "c", "meta": []},
+]
+RANGES = [
+    ({"page": Range(gte=3)}, [0, 1, 2, 4]),
+    ({"page": Range(gt=3)}, [1, 2, 4]),
+    ({"page": Range(gte=3, lte=12)}, [0, 1, 2]),
+    ({"page": Range(gt=3, lt=12)}, [1]),
+    ({"page": Range(gte=0, gt=3, lte=99, lt=12)}, [1]),
+    ({"page": Range(lt=0)}, [3]),
+    ({"page": Range(gte=np.int64(7), lte=np.float32(7.0))}, [1]),
+    ({"page": Range(lte=-1)}, [3]),
+    ({"meta.year": Range(gte=2019, lt=2022)}, [0, 1]),
+    # No one number of the first point is in between, though one is above and one below.
+    ({"meta.year": Range(gt=2019, lt=2024)}, [1]),
+    ({"meta.year": Range(gte=0)}, [0, 1]),
+    ({"meta.deep.er": Range(gte=0)}, [1, 2]),
+    ({"meta.deep.er": Range(lt=0)}, [1]),
+    ({"meta.draft": Range(gte=0)}, []),
+    ({"meta.huge": Range(gte=2**70)}, [3]),
+    ({'meta.x.y " z[0]': Range(gte=0)}, [0, 3]),
+    ({'meta.x.y " z[0]': Range(gte=-0.0, lt=1)}, [3]),
+    ({"missing": Range(gte=0)}, []),
+    ({"doc_id": Range(gte=0)}, []),
+    ({"page": Range(gt=5, lt=4)}, []),
+    ({"page": Range(gt=7, lte=7)}, []),
+    ({"page": Range(gte=7, lt=7)}, []),
+    ({"page": Range(gte=7, lte=7)}, [1]),
+    ({"page": Range(gte=0), "doc_id": "a"}, [0, 1]),
+    ({"page": Range(gte=0), "doc_id": ["b", "c"]}, [2, 4]),
+    ({"page": Range(gte=4), "meta.year": Range(lt=2030)}, [1]),
+    ({"page": Range(gte=4), "doc_id": []}, []),
+]
+
+
+def test_ranges(store):
+    points = [point(n, lexical={5: 1.0}, **payload) for n, payload in enumerate(NUMBERED)]
+    cheap = {"dense": np.ones(DIM, "f4"), "lexical": sparse({5: 1.0})}
+    for where, expected in RANGES:
+        store.upsert(points)
+        assert store.count(where) == len(expected), where
+        assert sorted(numbers(store.scroll(where))) == expected, where
+        assert sorted(numbers(store.search(question(), limit=9, where=where))) == expected, where
+        assert sorted(numbers(store.nearest(np.ones(DIM, "f4"), limit=9, where=where))) == expected, where
+        assert sorted(numbers(store.nearest(sparse({5: 1.0}), limit=9, where=where))) == expected, where
+        found = store.search(question(), limit=9, where=where, prefetch=Prefetch(9, 9, 0), **cheap)
+        assert sorted(numbers(found)) == expected, where
+        store.delete_where(where)
+        assert sorted(numbers(store.scroll())) == sorted(set(range(5)) - set(expected)), where
+    store.upsert(points)
+    assert store.fetch([key(0)])[0].payload == {"n": 0, **NUMBERED[0]}, "what filters look at is not shown"
+    assert "_numbers" not in store.search(question(), limit=1)[0].payload
+
+
+def test_a_range_comes_before_the_candidates_are_chosen(store):
+    points = [point(n, lexical={1: 9.0 if n < 10 else 1.0}, kind="chart" if n % 2 else "page") for n in range(20)]
+    for n, item in enumerate(points):
+        item.dense[:] = 5 if n < 10 else 1
+    store.upsert(points)
+    cheap = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0})}
+    for sizes in (Prefetch(3, 0, 0), Prefetch(0, 3, 0), Prefetch(0, 0, 3)):
+        hits = store.search(question(), limit=99, where={"n": Range(gte=10)}, prefetch=sizes, **cheap)
+        assert len(hits) == 3
+        assert min(numbers(hits)) >= 10
+
+
+def test_a_range_sees_changed_payloads(store):
+    store.upsert([point(n, page=n, meta=[{"year": 2020 + n}]) for n in range(4)])
+    store.update_payload(
+        {
+            key(0): {"meta": [{"year": 1999, "pages": 7}]},
+            key(1): {"meta": None},
+            key(2): {"meta": [{"year": "2022"}], "page": 9},
+        }
+    )
+    for where, expected in [
+        ({"meta.year": Range(gte=2020)}, [3]),
+        ({"meta.year": Range(lt=2020)}, [0]),
+        ({"meta.pages": Range(gt=6)}, [0]),
+        ({"page": Range(gte=2)}, [2, 3]),
+        ({"page": Range(gte=0, lte=1)}, [0, 1]),
+    ]:
+        assert sorted(numbers(store.scroll(where))) == expected, where
+        assert sorted(numbers(store.search(question(), limit=9, where=where))) == expected, where
+    with pytest.raises(InvalidInputError, match="store's own"):
+        store.update_payload({key(0): {"_numbers": {}}})
+
+
+finite = st.one_of(
+    st.integers(-5, 5), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False), st.just(-0.0)
+)
+ends = st.one_of(st.none(), finite)
+
+
+# The store is emptied at the start of each example.
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    values=st.lists(st.one_of(finite, st.booleans(), st.text(max_size=2), st.lists(finite, max_size=3)), max_size=8),
+    limits=st.lists(st.tuples(ends, ends, ends, ends).filter(any_end), min_size=1, max_size=4),
+    borders=st.booleans(),
+)
+def test_a_range_is_the_comparison_of_python(store, values, limits, borders):
+    if borders and values and type(values[0]) in (int, float):
+        limits = [*limits, (values[0], None, None, None), (None, None, values[0], None)]
+    store.delete_where({})
+    store.upsert([point(n, rows=1, v=value) for n, value in enumerate(values)])
+    for gte, lte, gt, lt in limits:
+        expected = [
+            n
+            for n, value in enumerate(values)
+            if any(
+                (gte is None or one >= gte)
+                and (lte is None or one <= lte)
+                and (gt is None or one > gt)
+                and (lt is None or one < lt)
+                for one in (value if isinstance(value, list) else [value])
+                if isinstance(one, int | float) and not isinstance(one, bool)
+            )
+        ]
+        where = {"v": Range(gte, lte, gt, lt)}
+        assert sorted(numbers(store.scroll(where))) == expected, where
+        assert store.count(where) == len(expected), where
+
+
+def test_filters_that_make_no_sense_are_refused(store):
+    calls = [
+        store.count,
+        store.delete_where,
+        lambda where: list(store.scroll(where)),
+        lambda where: store.search(question(), limit=1, where=where),
+        lambda where: store.nearest(np.ones(DIM, "f4"), limit=1, where=where),
+    ]
+    wrong = [
+        {"text": "x"},
+        {"grid": "x"},
+        {"": "x"},
+        {1: "x"},
+        {"a": None},
+        {"a": float("nan")},
+        {"a": {"b": 1}},
+        {"text": Range(gte=1)},
+        {"a": Range()},
+        {"a": Range(gte=float("nan"))},
+        {"a": Range(lt=float("inf"))},
+        {"a": Range(gt=True)},
+        {"a": Range(gte="2024-01-31")},
+        {"a": Range(gte=10**400)},
+        {"a": [Range(gte=1)]},
+    ]
+    for where, call in itertools.product(wrong, calls):
+        with pytest.raises(InvalidInputError):
+            call(where)
+
+
+def test_scroll_passes_every_point_once(store):
+    store.upsert([point(n, rows=1, half=n % 2) for n in range(600)])
+    assert sorted(numbers(store.scroll())) == list(range(600))
+    assert sorted(numbers(store.scroll({"half": 1}))) == list(range(1, 600, 2))
+    assert {hit.score for hit in store.scroll()} == {0.0}
+
+
+# The store is emptied at the start of each example.
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.integers(0, 9), min_size=1, max_size=12),
+    shift=st.sampled_from([0.0, -2.0]),
+    seed=st.integers(0, 10**6),
+)
+def test_search_is_maxsim_also_below_zero(store, lengths, shift, seed):
+    rng = np.random.default_rng(seed)
+    query = np.abs(rng.normal(size=(3, MULTI_DIM))).astype("f4")
+    documents = [(rng.normal(size=(n, MULTI_DIM)) + shift).astype("f4") for n in lengths]
+    store.delete_where({})
+    store.upsert([Point(key(n), multi=rows, payload={"n": n}) for n, rows in enumerate(documents)])
+    exact = scoring.maxsim_many(query, documents)
+    hits = store.search(query, limit=len(documents))
+    assert sorted(numbers(hits)) == [n for n, rows in enumerate(documents) if len(rows)]
+    np.testing.assert_allclose([hit.score for hit in hits], exact[numbers(hits)], atol=3e-2)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_limit_and_ties(store):
+    store.upsert([point(n, seed=1) for n in (3, 1, 2)] + [point(9, seed=2)])
+    hits = store.search(question(), limit=9)
+    assert len(hits) == 4
+    tied = [hit.id for hit in hits if hit.payload["n"] != 9]
+    assert tied == sorted(tied)
+    assert [hit.id for hit in store.search(question(), limit=1)] == [hits[0].id] or hits[0].score == hits[1].score
+    assert len(store.search(question(), limit=2)) == 2
+    assert len(store.search(question(), limit=10**12)) == 4
+    for limit in (0, -1):
+        with pytest.raises(InvalidInputError, match="at least 1"):
+            store.search(question(), limit=limit)
+        with pytest.raises(InvalidInputError, match="at least 1"):
+            store.nearest(np.ones(DIM, "f4"), limit=limit)
+
+
+def test_points_without_a_multi_vector_are_stored_but_never_searched(store):
+    empty = Point(key(5), dense=np.full(DIM, 9, "f4"), multi=np.zeros((0, MULTI_DIM), "f4"), payload={"n": 5})
+    store.upsert([point(1), point(2, rows=0, lexical={1: 1.0}), empty])
+    assert numbers(store.search(question(), limit=9)) == [1]
+    ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(9, 9, 0)}
+    assert numbers(store.search(question(), limit=9, **ask)) == [1]
+    assert numbers(store.nearest(np.ones(DIM, "f4"), limit=1)) == [5]
+    assert store.count() == 3
+    assert store.fetch([key(5)])[0].multi is None
+
+
+def test_prefetch_scores_the_union_of_both_stages(store):
+    points = [point(n, lexical={1: float(n + 1)} if n % 4 == 0 else None) for n in range(24)]
+    store.upsert(points)
+    dense, lexical = np.ones(DIM, "f4"), sparse({1: 1.0})
+    everything = {hit.payload["n"]: hit.score for hit in store.search(question(), limit=99)}
+    nearest_dense = set(np.argsort([-float(p.dense @ dense) for p in points])[:5].tolist())
+    for sizes, given_vectors, expected in [
+        (Prefetch(5, 3, 0), {"dense": dense, "lexical": lexical}, nearest_dense | {20, 16, 12}),
+        (Prefetch(5, 0, 0), {"dense": dense, "lexical": lexical}, nearest_dense),
+        (Prefetch(5, 3, 0), {"dense": dense}, nearest_dense),
+        (Prefetch(5, 3, 0), {"lexical": lexical}, {20, 16, 12}),
+        (Prefetch(0, 2, 0), {"dense": dense, "lexical": lexical}, {20, 16}),
+        (Prefetch(99, 0, 0), {"dense": dense}, set(range(24))),
+        (Prefetch(5, 5, 0), {"lexical": sparse({77: 1.0})}, set()),
+        (Prefetch(5, 5, 0), {"lexical": sparse({})}, set()),
+    ]:
+        hits = store.search(question(), limit=99, prefetch=sizes, **given_vectors)
+        assert set(numbers(hits)) == expected
+        for hit in hits:
+            assert hit.score == pytest.approx(everything[hit.payload["n"]], abs=1e-4)
+    with pytest.raises(InvalidInputError, match="dense or a lexical"):
+        store.search(question(), limit=9, prefetch=Prefetch(60, 50, 0))
+
+
+def test_regions_have_a_stage_of_their_own_and_crowd_out_no_page(store):
+    kinds = ["page", "chart", "table", "figure"]
+    points = [point(n, kind=kinds[n % 4], lexical={1: float(n)}) for n in range(1, 25)]
+    store.upsert(points)
+    dense, lexical = np.ones(DIM, "f4"), sparse({1: 1.0})
+    ask = {"dense": dense, "lexical": lexical}
+
+    def nearest(count, pages):
+        mine = [p for p in points if (p.payload["kind"] == "page") is pages]
+        return {p.payload["n"] for p in sorted(mine, key=lambda p: -float(p.dense @ dense))[:count]}
+
+    def found(prefetch, **options):
+        return set(numbers(store.search(question(), limit=99, prefetch=prefetch, **ask, **options)))
+
+    assert found(Prefetch(2, 0, 5)) == nearest(2, True) | nearest(5, False)
+    assert found(Prefetch(0, 2, 1)) == {24, 20} | nearest(1, False)
+    assert found(Prefetch(6, 0, 5), where={"kind": "page"}) == nearest(6, True)
+
+
+def test_the_filter_comes_before_the_candidates_are_chosen(store):
+    points = [point(n, lexical={1: 9.0 if n < 10 else 1.0}, doc_id="a" if n < 10 else "b") for n in range(20)]
+    for n, item in enumerate(points):
+        item.dense[:] = 5 if n < 10 else 1
+    store.upsert(points)
+    ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(3, 3, 0)}
+    assert set(numbers(store.search(question(), limit=99, where={"doc_id": "b"}, **ask))) <= set(range(10, 20))
+    assert len(store.search(question(), limit=99, where={"doc_id": "b"}, **ask)) >= 3
+
+
+def test_dense_ranking_is_the_dot_product(store):
+    points = [point(n) for n in range(8)]
+    store.upsert(points)
+    asked = np.linspace(-1, 2, DIM, dtype="f4")
+    exact = [float(p.dense @ asked) for p in points]
+    hits = store.nearest(asked, limit=8)
+    assert numbers(hits) == np.argsort(exact)[::-1].tolist()
+    np.testing.assert_allclose([hit.score for hit in hits], sorted(exact, reverse=True), rtol=1e-5)
+
+
+def test_lexical_ranking_weighs_rare_terms_more(store):
+    """ln((N - n + 0.5) / (n + 0.5) + 1), with N the points that have terms."""
+    store.upsert([point(n, lexical={1: 1.0}) for n in range(6)])
+    store.upsert([point(6, lexical={1: 1.0, 2: 0.5}), point(7, lexical={3: 2.0}), point(8)])
+    hits = store.nearest(sparse({1: 1.0, 2: 1.0}), limit=9)
+    common, rare = np.log((8 - 7 + 0.5) / 7.5 + 1), np.log((8 - 1 + 0.5) / 1.5 + 1)
+    assert numbers(hits)[0] == 6
+    assert sorted(numbers(hits)) == [0, 1, 2, 3, 4, 5, 6]
+    assert hits[0].score == pytest.approx(common + 0.5 * rare, rel=1e-4)
+    assert hits[1].score == pytest.approx(common, rel=1e-4)
+    # The share of a filter in the collection does not change what a term is worth.
+    (alone,) = store.nearest(sparse({2: 1.0}), limit=9, where={"n": 6})
+    assert alone.score == pytest.approx(0.5 * rare, rel=1e-4)
+
+
+def test_a_multi_vector_beyond_the_engines_limit_is_merged_not_refused(store, caplog):
+    rows = schema.MULTI_LIMIT // MULTI_DIM + 1
+    multi = np.zeros((rows, MULTI_DIM), "f4")
+    multi[:, 0] = np.linspace(0.5, 1, rows)
+    multi[-1] = [0, 0, 0, 0, 1]
+    grid = TokenGrid(np.tile(np.array([[0.1, 0.1, 0.2, 0.2]], "f4"), (rows, 1)), "words")
+    with caplog.at_level(logging.WARNING):
+        store.upsert([Point(key(1), multi=multi, payload={"n": 1, "doc_id": "d", "grid": schema.encode_grid(grid)})])
+    assert "merged" in caplog.text
+    (hit,) = store.search(np.array([[0, 0, 0, 0, 1]], "f4"), limit=1)
+    assert 0.4 < hit.score <= 1
+    assert len(schema.decode_grid(hit.payload["grid"])) == -(-rows // 2)
+
+
+def test_points_that_make_no_sense_are_refused_with_all_of_their_call(store):
+    wrong = [
+        Point(key(1), dense=np.ones(DIM + 1, "f4")),
+        Point(key(1), multi=np.ones((2, MULTI_DIM + 1), "f4")),
+        Point(key(1), multi=np.ones(MULTI_DIM, "f4")),
+        Point(key(1), dense=np.full(DIM, np.nan, "f4")),
+        Point(key(1), multi=np.full((1, MULTI_DIM), np.inf, "f4")),
+        Point("not a uuid"),
+        Point(key(1), payload={"x": float("nan")}),
+        Point(key(1), payload={"x": object()}),
+        Point(key(1), payload={"_where": []}),
+        Point(key(1), payload={"_numbers": {}}),
+    ]
+    for bad in wrong:
+        with pytest.raises(InvalidInputError):
+            store.upsert([point(2), bad])
+        assert store.count() == 0, bad
+
+
+def test_questions_of_the_wrong_shape_are_refused(store):
+    store.upsert([point(1)])
+    for multi in (np.ones((1, MULTI_DIM + 1), "f4"), np.ones(MULTI_DIM, "f4"), np.ones((0, MULTI_DIM), "f4")):
+        with pytest.raises(InvalidInputError):
+            store.search(multi, limit=1)
+    with pytest.raises(InvalidInputError):
+        store.nearest(np.ones(DIM - 1, "f4"), limit=1)
+    with pytest.raises(InvalidInputError):
+        store.fetch(["nonsense"])
+
+
+def test_broken_text_of_a_pdf_does_not_lose_the_page(store):
+    store.upsert([point(1, text="half \ud83d pair", meta={"t": (1, np.float32(2.0))}, huge=2**80)])
+    payload = store.fetch([key(1)])[0].payload
+    assert payload["text"] == "half \ufffd pair"
+    assert payload["meta"] == {"t": [1, 2.0]}
+    assert payload["huge"] == pytest.approx(2**80)
+
+
+def test_a_closed_store_says_so(store):
+    store.close()
+    store.close()
+    for call in (
+        store.count,
+        store.flush,
+        lambda: store.upsert([point(1)]),
+        lambda: store.delete([key(1)]),
+        lambda: store.delete_where({}),
+        lambda: store.update_payload({key(1): {"n": 2}}),
+        lambda: store.search(question(), limit=1),
+        lambda: store.nearest(np.ones(DIM, "f4"), limit=1),
+        lambda: store.fetch([key(1)]),
+        lambda: list(store.scroll()),
+    ):
+        with pytest.raises(IndexStateError, match="is closed"):
+            call()
+
+
+def test_a_search_carries_the_parts_of_the_payload_that_were_asked_for(store):
+    store.upsert([point(1, text="long", page=4, lexical={3: 1.0})])
+    for call in (
+        lambda **keys: store.search(question(), limit=1, **keys),
+        lambda **keys: store.search(question(), limit=1, dense=np.ones(DIM, "f4"), prefetch=Prefetch(9, 9, 0), **keys),
+        lambda **keys: store.nearest(np.ones(DIM, "f4"), limit=1, **keys),
+        lambda **keys: store.nearest(sparse({3: 1.0}), limit=1, **keys),
+    ):
+        assert call(keys=("page",))[0].payload == {"page": 4}
+        assert call(keys=("absent",))[0].payload == {}
+        assert call(keys=())[0].payload == {}
+        assert call()[0].payload == {"n": 1, "text": "long", "page": 4}

@@ -1,0 +1,195 @@
+"""Ids, filters, limits and the coding of token grids."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import uuid
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from jina_rag.errors import IndexCorruptError, InvalidInputError
+from jina_rag.stores import filters, schema
+from jina_rag.stores.filters import conditions, tags
+from jina_rag.types import Point, TokenGrid
+
+fractions = st.one_of(st.floats(0, 1, width=32), st.just(float("nan")))
+
+
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(0, 20), st.just(4)), elements=fractions),
+    st.sampled_from(["words", "patches"]),
+)
+def test_grids_survive_coding(boxes, kind):
+    text = schema.encode_grid(TokenGrid(boxes, kind))
+    assert json.loads(json.dumps(text)) == text
+    decoded = schema.decode_grid(text)
+    assert decoded.kind == kind
+    assert decoded.boxes.dtype == np.float32
+    np.testing.assert_array_equal(np.isnan(decoded.boxes), np.isnan(boxes))
+    np.testing.assert_allclose(decoded.boxes, boxes, atol=1 / 65535)
+    assert len(text) <= 40 + 4 * -(-8 * len(boxes) // 3), "never much more than the boxes as they are"
+
+
+def test_the_corners_of_the_page_are_exact_and_what_sticks_out_is_clipped():
+    boxes = np.array([[0, 0, 1, 1], [-0.5, 2, 1, 1]], "f4")
+    decoded = schema.decode_grid(schema.encode_grid(TokenGrid(boxes, "words"))).boxes
+    np.testing.assert_array_equal(decoded, [[0, 0, 1, 1], [0, 1, 1, 1]])
+
+
+def test_words_on_lines_take_a_third_of_their_boxes_as_they_are():
+    rng = np.random.default_rng(0)
+    boxes = []
+    for line in range(40):
+        x = 0.1
+        for width in rng.uniform(0.01, 0.09, 9):
+            boxes.append((x, line / 40, x + width, line / 40 + 0.015))
+            x += width + 0.004
+    plain = 4 / 3 * 8 * len(boxes)
+    grid = TokenGrid(np.array(boxes, "f4"), "words")
+    assert len(schema.encode_grid(grid)) < 0.4 * plain
+    np.testing.assert_allclose(schema.decode_grid(schema.encode_grid(grid)).boxes, grid.boxes, atol=1 / 65535)
+
+
+def test_a_grid_that_would_open_to_more_than_any_page_has_is_not_opened(monkeypatch):
+    text = schema.encode_grid(TokenGrid(np.zeros((10_000, 4), "f4"), "words"))
+    assert len(schema.decode_grid(text)) == 10_000
+    monkeypatch.setattr(schema, "_MOST_BYTES", 79_999)
+    with pytest.raises(IndexCorruptError, match="ingest the document again"):
+        schema.decode_grid(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "words:!!", "words:AAAA", "words:eNoDAAAA", "words:eNpjYAQAAAMAAg==", "lines:", "AAAAAAAAAAA="]
+)
+def test_text_that_is_no_grid_is_reported(text):
+    with pytest.raises(IndexCorruptError):
+        schema.decode_grid(text)
+
+
+def test_ids_are_stable_and_depend_on_all_parts():
+    base = schema.point_id("0" * 64, 3)
+    assert base == "6bdbc145-f294-578b-9e8a-4207e548132a", "indexes that exist would not find their pages any more"
+    assert base == schema.point_id("0" * 64, 3, "page")
+    others = [
+        schema.point_id("1" * 64, 3),
+        schema.point_id("0" * 64, 4),
+        schema.point_id("0" * 64, 3, "region0"),
+    ]
+    assert len({base, *others}) == 4
+
+
+def test_ids_are_accepted_in_any_spelling_of_a_uuid():
+    value = uuid.UUID(int=12)
+    assert schema.checked_id(value.hex.upper()) == schema.checked_id("{" + str(value) + "}") == str(value)
+
+
+@given(
+    st.dictionaries(
+        st.text(min_size=1).filter(lambda key: key.split(".")[0] not in schema.UNFILTERABLE),
+        st.one_of(
+            st.booleans(),
+            st.integers(-(2**53), 2**53),
+            st.floats(allow_nan=False, allow_infinity=False),
+            st.text(),
+        ),
+        max_size=4,
+    )
+)
+def test_every_payload_is_found_by_its_own_values(payload):
+    present = set(tags(payload))
+    for wanted in conditions(payload):
+        assert present & set(wanted.tags)
+
+
+def test_values_of_different_kinds_have_different_tags():
+    values = [True, False, 1, 0, "1", "0", "true", 1.5, "x" * 300, "x" * 301]
+    assert len({tags({"k": value})[0] for value in values}) == len(values)
+    assert tags({"k": 1.0}) == tags({"k": 1})
+    assert tags({"a": {"b": 1}}) == tags({"a.b": 1})
+    assert max(len(tag) for tag in tags({"k": "x" * 10_000})) < 300
+    assert tags({"text": "x", "grid": "x", "k": None, "e": []}) == []
+
+
+def test_merging_keeps_order_length_and_all_rows():
+    rows = np.array([[2, 0], [0, 2], [4, 0], [4, 0], [0, 6]], "f4")
+    merged = schema.merge_rows(rows, np.array([0, 2, 4]))
+    np.testing.assert_allclose(merged, [[2**0.5, 2**0.5], [4, 0], [0, 6]], rtol=1e-6)
+    nan = np.nan
+    boxes = np.array([[0.1, 0.1, 0.2, 0.2], [0.3, 0, 0.4, 0.1], [nan] * 4, [0.5, 0.5, 0.6, 0.6], [nan] * 4], "f4")
+    np.testing.assert_allclose(
+        schema.merge_boxes(boxes, np.array([0, 2, 4])),
+        [[0.1, 0, 0.4, 0.2], [0.5, 0.5, 0.6, 0.6], [nan] * 4],
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(("rows", "dim"), [(8192, 128), (2731, 384), (20_000, 384), (513, 2048)])
+def test_fit_stays_below_the_limit(rows, dim):
+    fitted = schema.fit(Point(str(uuid.uuid4()), multi=np.ones((rows, dim), "f4")))
+    assert fitted.multi.size < schema.MULTI_LIMIT
+    assert fitted.multi.shape[1] == dim
+    assert len(fitted.multi) >= rows // (rows * dim // schema.MULTI_LIMIT + 1) // 2
+    small = Point(str(uuid.uuid4()), multi=np.ones((2730, 384), "f4"))
+    assert schema.fit(small) is small
+
+
+def test_batches_are_filled_by_bytes_in_order():
+    points = [Point(str(uuid.UUID(int=n)), multi=np.ones((n % 3 * 100 + 1, 64), "f4")) for n in range(1, 30)]
+    cut = list(schema.batches(points, limit=150_000))
+    assert [point for batch in cut for point in batch] == points
+    assert len(cut) > 3
+    assert all(sum(point.multi.nbytes for point in batch) <= 150_000 for batch in cut)
+    assert [len(batch) for batch in schema.batches(points[:3], limit=1)] == [1, 1, 1]
+    assert list(schema.batches([])) == []
+
+
+def test_payloads_must_be_json():
+    assert schema.clean_payload({"a": (1, np.float32(0.5), None), "b": True}) == {
+        "a": [1, 0.5, None],
+        "b": True,
+    }
+    assert type(schema.clean_payload(np.bool_(True))) is bool
+    assert [type(schema.clean_payload(n)) for n in (-(2**63), 2**64 - 1, 2**64)] == [int, int, float]
+    for wrong in (float("inf"), {1: 2}, object(), b"x", {"a": {3, 4}}):
+        with pytest.raises(InvalidInputError, match="not JSON"):
+            schema.clean_payload(wrong)
+
+
+def nested(depth):
+    value = {"n": 1}
+    for _ in range(depth - 1):
+        value = {"n": value}
+    return value
+
+
+def test_payloads_are_not_nested_endlessly():
+    deep = nested(schema.MOST_DEPTH)
+    assert schema.clean_payload(deep) == deep
+    # What is taken as metadata is taken as the payload of a point, too.
+    assert schema.checked_payload({"meta": [deep]}) == {"meta": [deep]}
+    endless = []
+    endless.append(endless)
+    for wrong in ({"n": deep}, {"n": [deep]}, nested(126), nested(5000), endless):
+        with pytest.raises(InvalidInputError, match="nested deeper than 32"):
+            schema.clean_payload(wrong)
+        with pytest.raises(InvalidInputError, match="nested deeper than 32"):
+            schema.checked_payload({"meta": [wrong]})
+    with pytest.raises(InvalidInputError, match="not JSON"):
+        schema.clean_payload({1: nested(5000)})
+
+
+def test_numbers_that_no_float_holds_are_refused():
+    for number in (10**400, -(10**400), 10**5000):
+        with pytest.raises(InvalidInputError, match="more than 308 digits"):
+            schema.clean_payload({"n": number})
+
+
+def test_examples_in_the_docstrings():
+    result = doctest.testmod(filters)
+    assert result.attempted
+    assert not result.failed

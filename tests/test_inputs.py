@@ -1,0 +1,247 @@
+"""What can be passed as an image or a text, and what is refused before it costs anything."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import threading
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.paths import DATA
+from PIL import Image
+
+from jina_rag.config import Limits
+from jina_rag.errors import InvalidInputError, LimitExceededError
+from jina_rag.images import Opening, Picture, is_data_uri, open_picture
+from jina_rag.inputs import clean_text, listed, parts_of, text_of
+from jina_rag.testing import make_page
+
+
+def png(image: Image.Image, **options) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format="PNG", **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def image():
+    pixels = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    return Image.fromarray(pixels)
+
+
+def test_every_way_to_pass_an_image_gives_the_same_pixels(image, tmp_path):
+    data = png(image)
+    path = tmp_path / "a b.png"
+    path.write_bytes(data)
+    uri = "data:image/png;base64," + base64.b64encode(data).decode()
+    wrapped = [{"image": source} for source in (image, data, path, str(path), uri)]
+    for source in [image, data, bytearray(data), path, uri, *wrapped, {"image": make_page("x")}]:
+        (part,) = parts_of(source, Opening())
+        assert isinstance(part, Picture)
+        if not isinstance(source, dict) or "a b" in str(source):
+            assert part.size == (6, 4)
+            np.testing.assert_array_equal(np.asarray(part.load()), np.asarray(image))
+
+
+def test_a_page_is_its_picture():
+    page = make_page("one two", size=(17, 22))
+    (part,) = parts_of(page, Opening())
+    assert part.size == (17, 22)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "data:image/png;base64,", "see data:image/png;base64,AAAA", "https://a.b/c.png", "a.png"]
+)
+def test_a_text_is_a_text(text):
+    assert parts_of(text, Opening(allow_urls=True)) == [text]
+
+
+def test_a_data_uri_is_told_by_the_whole_text():
+    assert is_data_uri("data:image/png;base64,AAAA")
+    assert is_data_uri("data:image/svg+xml;base64,AA\nAA==")
+    assert not is_data_uri("data:image/png;base64,AAAA is a text")
+    assert not is_data_uri("data:text/html;base64,AAAA")
+    with pytest.raises(InvalidInputError, match=r"not valid base64|not an image"):
+        parts_of("data:image/png;base64,AAA", Opening())
+
+
+def test_exif_orientation_is_applied_early(image, tmp_path):
+    """Sizes are upright before anything is decoded, so that batches are filled by the right number of tokens."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.png"
+    path.write_bytes(png(image, exif=exif.tobytes()))
+    picture = open_picture(path)
+    assert picture.size == (4, 6)
+    assert picture.load().size == (4, 6)
+    np.testing.assert_array_equal(np.asarray(picture.load()), np.rot90(np.asarray(image), -1))
+    with Image.open(path) as opened:
+        assert open_picture(opened).size == (4, 6)
+
+
+def test_alpha_is_dropped_for_models_and_laid_on_white_for_ocr():
+    clear = Image.new("RGBA", (2, 2), (10, 20, 30, 0))
+    assert open_picture(clear).load().getpixel((0, 0)) == (10, 20, 30)
+    assert open_picture(clear).load(alpha="white").getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F", "I"])
+def test_every_mode_becomes_rgb(mode):
+    assert open_picture(Image.new(mode, (3, 2))).load().mode == "RGB"
+
+
+def test_too_many_pixels_are_refused_before_decoding(image, monkeypatch):
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(LimitExceededError, match=r"6 x 4 pixels, more than the limit of 20"):
+        open_picture(png_of(6, 4), Opening(Limits(max_pixels=20)))
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG with a header of this size and no pixels."""
+    import struct
+    import zlib
+
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    end = b"IEND"
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+        + struct.pack(">I", 0) + end + struct.pack(">I", zlib.crc32(end))
+    )  # fmt: skip
+
+
+def test_a_bomb_is_refused():
+    with pytest.raises(LimitExceededError, match="pixels"):
+        open_picture(png_of(60_000, 60_000))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (b"", "not an image"),
+        (b"%PDF-1.4", "not an image"),
+        (Path("nowhere.png"), "cannot be read"),
+        (Path("."), "is a folder"),
+        ({"image": "nowhere.png"}, "cannot be read"),
+        ({"image": "data:text/plain,hello"}, "data URI must read"),
+        ({"image": "a\0b"}, "NUL"),
+        ({"image": 3}, "not int"),
+        ({"picture": "x"}, "one key"),
+        ({"text": 3}, "one key"),
+        ({"text": "a", "image": "b"}, "one key"),
+        (3, "got int"),
+        (None, "got NoneType"),
+        ([], "at least one"),
+        ([["a"]], "cannot be lists"),
+    ],
+)
+def test_what_is_no_input_is_refused_with_a_sentence(source, message):
+    with pytest.raises(InvalidInputError, match=message):
+        parts_of(source, Opening())
+
+
+def test_damaged_pixels_are_refused_when_they_are_decoded():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8))
+    picture = open_picture(png(noise)[:9000])
+    with pytest.raises(InvalidInputError, match=r"cannot be read|not an image"):
+        picture.load()
+
+
+@pytest.mark.parametrize("name", ["animated.gif", "multipage.tiff", "image.webp"])
+def test_files_of_several_frames_are_closed_again(name):
+    """A file left open is a ResourceWarning, which is an error here once the image is collected."""
+    path = DATA / "bad" / name
+    image = open_picture(path).load()
+    assert image.mode == "RGB"
+    assert getattr(image, "fp", None) is None
+
+
+def test_parts_keep_their_order(image):
+    parts = parts_of(["before", image, {"text": "after"}], Opening())
+    assert [type(part) for part in parts] == [str, Picture, str]
+
+
+def test_text_models_take_texts_and_the_words_of_pages(image):
+    assert text_of(make_page("one two"), "m") == "one two"
+    assert text_of({"text": "a"}, "m") == "a"
+    assert text_of(["a", {"text": "b"}], "m") == "a\nb"
+    for source in (image, b"x", {"image": image}, ["a", image]):
+        with pytest.raises(InvalidInputError, match="looks at pixels"):
+            text_of(source, "m")
+
+
+def test_half_characters_do_not_reach_a_tokenizer():
+    assert clean_text("a\ud83dz") == "a\ufffdz"
+    assert clean_text("\ud83d\ude80") == "🚀"
+
+
+@pytest.mark.parametrize("single", ["text", b"bytes", {"text": "x"}, make_page("x"), 3])
+def test_a_single_input_is_not_taken_for_a_list(single):
+    with pytest.raises(InvalidInputError, match="Pass a list of questions"):
+        listed(single, "questions")
+
+
+# -- addresses --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(image):
+    """A server on this machine: one image, one endless answer, one redirect to a file."""
+    data = png(image)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/moved":
+                self.send_response(302)
+                self.send_header("Location", "/image.png")
+                self.end_headers()
+            elif self.path == "/file":
+                self.send_response(302)
+                self.send_header("Location", "file:///etc/hostname")
+                self.end_headers()
+            elif self.path == "/large":
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"x" * 5000)
+            elif self.path == "/image.png":
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(data)
+            else:
+                self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+
+
+def test_addresses_are_not_fetched_unless_allowed(server):
+    with pytest.raises(InvalidInputError, match="allow_urls=True"):
+        parts_of({"image": f"{server}/image.png"}, Opening())
+
+
+def test_allowed_addresses_are_fetched(server):
+    for path in ("image.png", "moved"):
+        (picture,) = parts_of({"image": f"{server}/{path}"}, Opening(allow_urls=True))
+        assert picture.size == (6, 4)
+
+
+@pytest.mark.parametrize("path", ["missing", "file"])
+def test_an_address_that_fails_ends_in_a_sentence(server, path):
+    with pytest.raises(InvalidInputError, match="cannot be fetched"):
+        open_picture(f"{server}/{path}", Opening(allow_urls=True))
+
+
+def test_an_answer_that_is_too_large_is_cut_off(server, monkeypatch):
+    from jina_rag import images
+
+    monkeypatch.setattr(images, "_DOWNLOAD_BYTES", 1000)
+    with pytest.raises(LimitExceededError, match="more than 1,000 bytes"):
+        open_picture(f"{server}/large", Opening(allow_urls=True))

@@ -1,0 +1,84 @@
+"""Terms and weights of the lexical stage."""
+
+from __future__ import annotations
+
+import doctest
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jina_rag import sparse
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Growth, growth!", ["growth", "growth"]),
+        ("STRASSE Straße", ["strasse", "strasse"]),
+        ("ΣΊΣΥΦΟΣ", ["σίσυφοσ"]),
+        ("ｆｕｌｌ ①", ["full", "1"]),
+        ("東京都", ["東京", "京都"]),
+        ("東", ["東"]),
+        ("ภาษาไทย", ["ภา", "าษ", "ษา", "าไ", "ไท", "ทย"]),
+        ("한국어를", ["한국", "국어", "어를"]),
+        ("2024年の売上", ["2024", "年の", "の売", "売上"]),
+        ("AB-12/7", ["ab-12/7", "ab127", "ab", "12", "7"]),
+        ("v1.2.3", ["v1.2.3", "v123", "v1", "2", "3"]),
+        ("3.14", ["3.14", "3", "14"]),
+        ("§ 7a und §§ 12, 13", ["7a", "und", "12", "13", "§7a", "§12"]),
+        ("l'eau", ["l'eau", "l", "eau"]),
+        ("snake_case", ["snake_case", "snake", "case"]),
+        ("… — ?!", []),
+        ("", []),
+    ],
+)
+def test_terms(text, expected):
+    assert list(sparse.terms(text)) == expected
+
+
+def test_a_code_in_a_question_meets_the_code_on_a_page_and_its_parts():
+    page = sparse.document_vector("Order part AB-12/7 today")
+    for question in ("ab-12/7", "AB", "12"):
+        assert np.isin(sparse.query_vector(question).indices, page.indices).any(), question
+    assert not np.isin(sparse.query_vector("AB-13").indices, page.indices).all()
+
+
+def test_weights_saturate_and_shrink_with_length():
+    def weight(text):
+        vector = sparse.document_vector(text)
+        return dict(zip(vector.indices.tolist(), vector.values.tolist(), strict=True))[
+            int(sparse.query_vector("growth").indices[0])
+        ]
+
+    one, two, ten = weight("growth"), weight("growth growth"), weight("growth " * 10)
+    assert one < two < ten < sparse.K1 + 1
+    assert two - one > (ten - two) / 8
+    assert weight("growth " + "other " * 900) < one
+
+
+def test_questions_weigh_each_term_once():
+    vector = sparse.query_vector("rain rain snow")
+    assert vector.values.tolist() == [1.0, 1.0]
+    assert sparse.query_vector("…").indices.shape == (0,)
+
+
+@given(st.text())
+def test_any_text_gives_a_valid_sparse_vector(text):
+    for vector in (sparse.document_vector(text), sparse.query_vector(text)):
+        assert vector.indices.dtype == np.uint32
+        assert vector.values.dtype == np.float32
+        assert len(vector.indices) == len(vector.values) == len(set(vector.indices.tolist()))
+        assert (vector.values > 0).all()
+    assert set(sparse.query_vector(text).indices) == set(sparse.document_vector(text).indices)
+
+
+def test_lone_surrogates_do_no_harm():
+    assert len(sparse.document_vector("part a\ud800b \ud800").indices) > 0
+
+
+def test_examples_in_the_docstrings():
+    result = doctest.testmod(sparse)
+    assert result.attempted
+    assert not result.failed
