@@ -148,7 +148,9 @@ clock = time.perf_counter
 def timed(call):
     start = clock(); result = call(); return result, clock() - start
 _, imports = timed(lambda: [__import__(name) for name in ("numpy", "onnxruntime", "tokenizers")])
-from jina_rag.models import e5, e5_weights, sessions
+from jina_rag.models.lite import e5
+from jina_rag.models.lite import e5_weights
+from jina_rag.models.lite import onnx_session
 path = e5_weights.weights_path()
 _, all_ = timed(lambda: e5.E5(path))
 _, hash_ = timed(lambda: e5_weights.verify(path, e5_weights.SHA256))

@@ -169,7 +169,7 @@ MODELS = {
 
 def weights_of(name: str) -> Path | None:
     """Where the weights of a model of `MODELS` lie on this machine, or None. They are not opened."""
-    from jina_rag.models import e5_weights, minilm
+    from jina_rag.models.lite import e5_weights, minilm
 
     local = {"lite": e5_weights.weights_path, "lite-en": minilm.weights_path}.get(name)
     if local is not None:

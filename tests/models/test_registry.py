@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from jina_rag.errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
-from jina_rag.models import e5_weights, minilm, registry
+from jina_rag.models import registry
 from jina_rag.models.catalogue import MODELS, describe, is_installed, names_of
+from jina_rag.models.lite import e5_weights, minilm
 from jina_rag.models.registry import load_embedder, load_reranker
 
 

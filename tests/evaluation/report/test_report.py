@@ -28,7 +28,7 @@ from jina_rag.evaluation.report import (
     html,
     labels,
     markdown,
-    pictures,
+    page_images,
     plots,
     questions,
     svg,
@@ -581,11 +581,11 @@ def test_failures_with_pictures_of_the_worst_kind_stay_below_eight_megabytes_for
 def test_a_picture_loses_quality_before_it_loses_pixels():
     pixels = np.random.default_rng(7).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
-    best, least = (len(pictures._jpeg(image, bound)) for bound in (10**9, 1))
+    best, least = (len(page_images._jpeg(image, bound)) for bound in (10**9, 1))
     assert least < best
-    same = pictures._encoded(image, Bounds(620, (least + best) // 2))
+    same = page_images._encoded(image, Bounds(620, (least + best) // 2))
     assert (same.width, same.height) == (400, 300)
-    smaller = pictures._encoded(image, Bounds(620, least // 3))
+    smaller = page_images._encoded(image, Bounds(620, least // 3))
     assert smaller.width < 400
     assert len(smaller.uri) * 3 / 4 <= least // 3 + 40
 

@@ -13,7 +13,8 @@ from jina_rag.testing import make_page
 
 torch = pytest.importorskip("torch")
 
-from jina_rag.models import m0_explain, pictures  # noqa: E402  # behind the check for torch
+from jina_rag import images  # noqa: E402  # behind the check for torch
+from jina_rag.models.jina import m0_explain  # noqa: E402
 
 IMAGES = DATA / "golden" / "images"
 PICTURE, OTHER = IMAGES / "photo_320x240.png", IMAGES / "odd_57x43.png"
@@ -297,7 +298,7 @@ def test_an_image_that_is_question_and_document_counts_as_the_document_only(m0):
 
 def test_an_address_is_fetched_once(tiny, monkeypatch):
     fetched = []
-    monkeypatch.setattr(pictures, "_fetch", lambda url: fetched.append(url) or OTHER.read_bytes())
+    monkeypatch.setattr(images, "_fetch", lambda url: fetched.append(url) or OTHER.read_bytes())
     model = load_reranker(tiny["m0"], device="cpu", dtype="float32", allow_urls=True)
     model.explain("q", {"image": "https://x.example/a.png"}, method="attention")
     assert fetched == ["https://x.example/a.png"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jina_rag.errors import CheckpointError, InvalidInputError
-from jina_rag.models import lite_text, minilm
+from jina_rag.models.lite import minilm, page_text
 from jina_rag.models.lite.backbone import Token
 from jina_rag.models.lite.embedder import LiteEmbedder, LiteRecipe
 from jina_rag.models.lite.page_text import slice_box
@@ -333,7 +333,7 @@ def seen(monkeypatch):
         images.append(image)
         return [Word("turbine", (0.2, 0.2, 0.4, 0.3), ocr=True)]
 
-    monkeypatch.setattr(lite_text, "_read", read)
+    monkeypatch.setattr(page_text, "_read", read)
     return images
 
 

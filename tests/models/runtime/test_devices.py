@@ -12,7 +12,7 @@ from jina_rag import load_embedder, load_reranker
 
 torch = pytest.importorskip("torch")
 
-from jina_rag.models import devices  # noqa: E402  # behind the check for torch
+from jina_rag.models.runtime import devices  # noqa: E402  # behind the check for torch
 
 LONG = "Revenue grew in the north, and fell in the south. " * 8
 GIB = 1024**3

@@ -19,8 +19,8 @@ from jina_rag.errors import InvalidInputError, ModelError
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  # behind the check for torch
 
-from jina_rag.models import card_memory, turns  # noqa: E402
 from jina_rag.models.jina.reranker_m0 import RerankerM0  # noqa: E402
+from jina_rag.models.runtime import device_memory, offload  # noqa: E402
 from jina_rag.models.runtime.checkpoints import open_checkpoint  # noqa: E402
 from jina_rag.models.runtime.devices import free_memory, place  # noqa: E402
 from jina_rag.models.runtime.offload import Register, Seat  # noqa: E402
@@ -79,7 +79,7 @@ def all_of(module):
 def card(monkeypatch):
     """The CPU as a device with a memory of its own; a test sets its capacity."""
     memory = SmallCard(10**12)
-    monkeypatch.setitem(turns._registers, "cpu", memory.register)
+    monkeypatch.setitem(offload._registers, "cpu", memory.register)
     return memory
 
 
@@ -255,7 +255,7 @@ def test_turns_nest_in_a_thread_even_while_another_waits(card):
     thread = threading.Thread(target=held, args=(second,), daemon=True)
     with first.turn():
         thread.start()
-        while not turns._registers["cpu"]._queue:  # the other thread waits now
+        while not offload._registers["cpu"]._queue:  # the other thread waits now
             threading.Event().wait(0.001)
         with first.turn():
             assert first.present
@@ -366,14 +366,14 @@ def test_loading_makes_room_and_lets_nobody_come_meanwhile(card):
         with first.turn():
             entered.set()
 
-    with turns.loading("c", CPU, 60):
+    with offload.loading("c", CPU, 60):
         assert (first.present, second.present) == (False, True)
         held(second)  # who is there may go on
         thread = threading.Thread(target=back, daemon=True)
         thread.start()
         assert not entered.wait(0.05)
         third = seated("c", 60)
-        assert not turns._registers["cpu"].clear(second)  # not complete yet: it stays
+        assert not offload._registers["cpu"].clear(second)  # not complete yet: it stays
     thread.join(GONE)
     assert entered.is_set()
     assert (first.present, second.present, third.present) == (True, False, True)
@@ -381,11 +381,11 @@ def test_loading_makes_room_and_lets_nobody_come_meanwhile(card):
 
 def test_a_model_too_large_to_load_is_refused_before_it_is_read(card):
     card.capacity = 100
-    with pytest.raises(ModelError, match="c needs"), turns.loading("c", CPU, 200):
+    with pytest.raises(ModelError, match="c needs"), offload.loading("c", CPU, 200):
         raise AssertionError("not reached")
-    with pytest.raises(ModelError, match="c does not fit onto cpu"), turns.loading("c", CPU, 60):
+    with pytest.raises(ModelError, match="c does not fit onto cpu"), offload.loading("c", CPU, 60):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    with turns.loading("d", CPU, 60):  # nothing is stuck
+    with offload.loading("d", CPU, 60):  # nothing is stuck
         pass
 
 
@@ -395,7 +395,7 @@ def test_loading_waits_for_a_model_in_use(card):
     loaded = threading.Event()
 
     def load():
-        with turns.loading("c", CPU, 40):
+        with offload.loading("c", CPU, 40):
             loaded.set()
 
     thread = threading.Thread(target=load, daemon=True)
@@ -409,9 +409,9 @@ def test_loading_waits_for_a_model_in_use(card):
 
 @pytest.mark.parametrize("error", [InvalidInputError, RuntimeError])
 def test_other_errors_while_loading_pass(card, error):
-    with pytest.raises(error, match="as it was"), turns.loading("c", CPU, 60):
+    with pytest.raises(error, match="as it was"), offload.loading("c", CPU, 60):
         raise error("as it was")
-    with turns.loading("d", CPU, 60):
+    with offload.loading("d", CPU, 60):
         pass
 
 
@@ -528,10 +528,10 @@ def test_no_model_stays_alive_for_its_turns(tiny, card):
 
 
 def test_on_the_cpu_there_is_nothing_to_take_turns_for(tiny):
-    assert turns.register_of(CPU) is None
+    assert offload.register_of(CPU) is None
     assert free_memory(CPU) > 0
     model = load_reranker(tiny["m0"], device="cpu", dtype="float32")
-    with model._model.seat.turn(), turns.loading("c", CPU, 10**18):
+    with model._model.seat.turn(), offload.loading("c", CPU, 10**18):
         pass
     assert model._model.seat.roomy(len) is len
 
@@ -546,15 +546,15 @@ def test_all_of_a_model_moves(tiny, load, family):
     seat = load(tiny[family], device="cpu", dtype="float32", **options)._model.seat
     assert family != "v4" or any("lora_B.code" in name for name, _ in seat.module.named_parameters())
     size = seat.bytes
-    card_memory.CardMemory(torch.device("meta")).bring(seat.module)
+    device_memory.CardMemory(torch.device("meta")).bring(seat.module)
     assert {value.device.type for value in all_of(seat.module)} == {"meta"}
     assert seat.bytes == size
 
 
 def test_a_module_that_left_is_in_main_memory(monkeypatch):
     module, released = nn.Linear(3, 3), []
-    monkeypatch.setattr(card_memory, "release_memory", released.append)
-    card_memory.CardMemory(CPU).take(module)
+    monkeypatch.setattr(device_memory, "release_memory", released.append)
+    device_memory.CardMemory(CPU).take(module)
     assert module.weight.device == CPU
     assert released == [CPU]
 
@@ -565,14 +565,14 @@ def test_free_memory_counts_what_is_held_without_use(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 100)
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 900)
     monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 200)
-    assert card_memory.CardMemory(torch.device("cuda:0")).free() == 700
-    assert card_memory.CardMemory(torch.device("mps")).free() == 700
+    assert device_memory.CardMemory(torch.device("cuda:0")).free() == 700
+    assert device_memory.CardMemory(torch.device("mps")).free() == 700
 
 
 def test_one_card_has_one_register_whatever_it_is_called(monkeypatch):
-    monkeypatch.setattr(turns, "_registers", {})
+    monkeypatch.setattr(offload, "_registers", {})
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    registers = [turns.register_of(torch.device(name)) for name in ("cuda", "cuda:1", "cuda:0", "mps")]
+    registers = [offload.register_of(torch.device(name)) for name in ("cuda", "cuda:1", "cuda:0", "mps")]
     assert registers[0] is registers[1]
     assert len({id(register) for register in registers}) == 3
 

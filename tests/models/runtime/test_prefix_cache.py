@@ -25,9 +25,9 @@ from jina_rag.models.runtime.prefix_cache import PageMemory, TwoTiers
 torch = pytest.importorskip("torch")
 
 from jina_rag.images import Picture, open_picture  # noqa: E402
-from jina_rag.models import document_keys  # noqa: E402  # behind the check for torch
 from jina_rag.models.jina.image_patches import ImagePatcher  # noqa: E402
 from jina_rag.models.jina.m0_scoring import SHORTEST, PairScorer  # noqa: E402
+from jina_rag.models.runtime import cache_keys  # noqa: E402  # behind the check for torch
 from jina_rag.models.runtime.batching import BatchRunner  # noqa: E402
 from jina_rag.models.runtime.cache_keys import DocumentKeys  # noqa: E402
 from jina_rag.testing import make_checkpoint  # noqa: E402
@@ -337,17 +337,17 @@ def test_a_settled_file_is_not_read_again(tmp_path, monkeypatch):
     (path,) = pictures(tmp_path, 1)
     picture = open_picture(path)
     read = []
-    digest = document_keys.hashlib.file_digest
-    monkeypatch.setattr(document_keys.hashlib, "file_digest", _noting(read, digest))
+    digest = cache_keys.hashlib.file_digest
+    monkeypatch.setattr(cache_keys.hashlib, "file_digest", _noting(read, digest))
     found = keys.digest(picture)
     assert keys.digest(picture) == found
     assert len(read) == 2  # written a moment ago, it might be written again within one tick of the clock
-    monkeypatch.setattr(document_keys, "_SETTLED_NS", -(10**12))
+    monkeypatch.setattr(cache_keys, "_SETTLED_NS", -(10**12))
     assert keys.digest(picture) == keys.digest(picture) == found
     assert len(read) == 3
     path.write_bytes(PHOTO.read_bytes())
     assert keys.digest(picture) != found
-    monkeypatch.setattr(document_keys, "_REMEMBERED", 3)
+    monkeypatch.setattr(cache_keys, "_REMEMBERED", 3)
     for other in pictures(tmp_path, 6, seed=1):
         keys.digest(open_picture(other))
     assert len(keys._files) == 3

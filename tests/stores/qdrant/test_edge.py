@@ -23,7 +23,7 @@ from jina_rag.errors import (
     MissingDependencyError,
 )
 from jina_rag.scoring import maxsim_many, normalise
-from jina_rag.stores import edge_folder, qdrant_edge
+from jina_rag.stores.qdrant import edge, edge_folder
 from jina_rag.stores.qdrant.edge import EdgeStore
 from jina_rag.types import Point, Prefetch, Range
 
@@ -89,7 +89,7 @@ def test_ranges_are_indexed_when_their_key_is_first_met_and_survive_packing_and_
 
 
 def test_keys_beyond_those_that_are_indexed_are_filtered_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(qdrant_edge, "MOST_INDEXED", 3)
+    monkeypatch.setattr(edge, "MOST_INDEXED", 3)
     with open_(tmp_path) as store:
         store.upsert([point(n, **{f"k{i}": n + i for i in range(6)}) for n in range(5)])
         assert len(indexes(store)) == 3

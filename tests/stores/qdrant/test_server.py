@@ -23,7 +23,8 @@ from jina_rag.errors import (
     InvalidInputError,
     MissingDependencyError,
 )
-from jina_rag.stores import edge_points, qdrant_calls, qdrant_errors, qdrant_points, schema
+from jina_rag.stores import schema
+from jina_rag.stores.qdrant import codec, edge_codec, errors, retry
 from jina_rag.stores.qdrant.server import QdrantConnection, QdrantStore
 from jina_rag.types import Point, Prefetch, Range, SparseVector
 
@@ -52,7 +53,7 @@ def server():
 def waits(monkeypatch):
     """Nothing waits in these tests; what would have been waited is here."""
     waits = []
-    monkeypatch.setattr(qdrant_calls, "sleep", waits.append)
+    monkeypatch.setattr(retry, "sleep", waits.append)
     monkeypatch.delenv("QDRANT_API_KEY", raising=False)
     return waits
 
@@ -92,7 +93,7 @@ def test_no_request_is_above_its_limit_and_values_survive(server):
 
 
 def test_a_page_above_the_limit_goes_alone(server, monkeypatch):
-    monkeypatch.setattr(qdrant_points.by_bytes, "__defaults__", (6000,))
+    monkeypatch.setattr(codec.by_bytes, "__defaults__", (6000,))
     with open_(server.url) as store:
         store.upsert([point(0), point(1, text="x" * 9000), point(2), point(3)])
         counts = [len(one.body["points"]) for one in server.sent("/points") if one.method == "PUT"]
@@ -103,19 +104,17 @@ def test_a_page_above_the_limit_goes_alone(server, monkeypatch):
 def test_every_number_of_a_multi_vector_is_the_shortest_that_rounds_to_its_float16():
     every = np.arange(65536, dtype="u2").view("f2")
     finite = every[np.isfinite(every)].astype("f4")[None]
-    sent = np.array(qdrant_points.halves(finite))
+    sent = np.array(codec.halves(finite))
     np.testing.assert_array_equal(sent.astype("f4").astype("f2"), finite.astype("f2"))
     assert max(len(json.dumps(number)) for number in sent[0].tolist()) <= 11
-    assert qdrant_points.halves(np.array([[1e9, -1e9, 0.1]], "f4")) == [[65500.0, -65500.0, 0.1]], (
-        "as far as float16 goes"
-    )
+    assert codec.halves(np.array([[1e9, -1e9, 0.1]], "f4")) == [[65500.0, -65500.0, 0.1]], "as far as float16 goes"
 
 
 def test_sizes_are_those_of_the_request(server):
     with open_(server.url) as store:
-        size = qdrant_points.measure(models, grpc=False)
-        points = [edge_points.prepared(point(n, text='é\n"' * n, none=None), DIM, MULTI_DIM) for n in range(5)]
-        expected = sum(size(qdrant_points.encode(models, item, half=True)) for item in points)
+        size = codec.measure(models, grpc=False)
+        points = [edge_codec.prepared(point(n, text='é\n"' * n, none=None), DIM, MULTI_DIM) for n in range(5)]
+        expected = sum(size(codec.encode(models, item, half=True)) for item in points)
         store.upsert([point(n, text='é\n"' * n, none=None) for n in range(5)])
         (sent,) = [one for one in server.sent("/points") if one.method == "PUT"]
         assert sent.bytes == expected + len('{"points":[]}') - 1
@@ -505,10 +504,10 @@ def test_a_file_that_is_no_certificate_is_refused(tmp_path):
 
 def test_a_certificate_that_is_not_trusted_is_told_at_once():
     httpx = pytest.importorskip("httpx")
-    trouble = qdrant_errors.read(httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"))
+    trouble = errors.read(httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"))
     assert not trouble.again
-    place = qdrant_errors.Place("https://h:6333", "kb")
-    assert "`verify`" in str(qdrant_errors.explained(trouble, place, "be opened"))
+    place = errors.Place("https://h:6333", "kb")
+    assert "`verify`" in str(errors.explained(trouble, place, "be opened"))
 
 
 def test_the_client_is_imported_late_and_missed_in_a_sentence(monkeypatch):
@@ -552,11 +551,11 @@ class Codes(grpc.RpcError):
     ],
 )
 def test_codes_of_grpc(code, said, again, match):
-    trouble = qdrant_errors.read(Codes(getattr(grpc.StatusCode, code), said))
+    trouble = errors.read(Codes(getattr(grpc.StatusCode, code), said))
     assert trouble.again is again
-    place = qdrant_errors.Place("http://h:6333", "kb")
+    place = errors.Place("http://h:6333", "kb")
     with pytest.raises(IndexStateError, match=match):
-        raise qdrant_errors.explained(trouble, place, "be searched")
+        raise errors.explained(trouble, place, "be searched")
 
 
 def test_grpc_requests_are_filled_by_their_own_bytes_and_carry_the_key(waits):
