@@ -61,7 +61,7 @@ SENTENCES = (
     "There is still a {a} debate about the {n}, because the {n} {v} both the {n} and the {n}.",
     "Visitors can see the {n} from the {a} {n} near {p}, which {e} {v} in {y}.",
 )
-QUESTIONS = (
+QUERIES = (
     "How did {e} change the {n} in {p}?", "What is the {a} {n} of {e}?", "Why was the {n} of {e} {v} in {y}?",
     "When was the {n} {v} by {e}?", "Which {n} did {e} use for the {a} {n}?", "who {v} the {n} at {e}",
     "{e} {n} {n} cost", "Is the {n} of {e} {a}?",
@@ -162,7 +162,7 @@ class Writer:
         with_entity = [s for s in SENTENCES if "{e}" in s]
         passage = [self.fill(self.rng.choice(with_entity), entity, known)]
         passage += [self.fill(self.rng.choice(SENTENCES), entity) for _ in range(count - 1)]
-        return self.fill(self.rng.choice(QUESTIONS), entity, known), " ".join(passage)
+        return self.fill(self.rng.choice(QUERIES), entity, known), " ".join(passage)
 
     def foreign(self) -> tuple[str, str, str]:
         language = self.rng.choice(sorted(FOREIGN))
@@ -229,14 +229,14 @@ def generate(pairs: int, seed: int) -> Iterator[dict]:
 
 
 _COMMON = {
-    w.strip(".,?").lower() for w in (*NOUNS, *VERBS, *ADJECTIVES, *PLACES, *" ".join((*SENTENCES, *QUESTIONS)).split())
+    w.strip(".,?").lower() for w in (*NOUNS, *VERBS, *ADJECTIVES, *PLACES, *" ".join((*SENTENCES, *QUERIES)).split())
 }
 
 
 class WordStub:
     """An embedder of words without order: the sum of a vector for each; it knows which ones are common."""
 
-    name, fingerprint, dim, multi_dim, reads, hubness = "words", "words-256", 256, 256, "words", 0.0
+    name, fingerprint, dim, multi_dim, modality, hubness = "words", "words-256", 256, 256, "text", 0.0
 
     def __init__(self) -> None:
         self._known: dict[str, np.ndarray] = {}

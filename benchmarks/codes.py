@@ -54,7 +54,7 @@ def main() -> None:
         ]
         with tempfile.TemporaryDirectory() as scratch, DocumentIndex.open(Path(scratch) / "kb") as index:
             index.ingest(sample_pdf(Path(scratch) / "sheets.pdf", texts), settings=IngestSettings(ocr="never"))
-            pages = rng.sample(range(options.pages), options.questions)
+            pages = rng.sample(range(options.pages), options.queries)
             asked = [(ASKED[i % len(ASKED)].format(codes[2 * n + i % 2]), n + 1) for i, n in enumerate(pages)]
             dense = default_stages(index.embedder, reranker=False).rescore.dense
             for weight in WEIGHTS:

@@ -46,15 +46,15 @@ for name in sys.argv[1].split(","):
 """
 
 
-def measure(index: str | os.PathLike[str], question: str = QUESTION, runs: int = RUNS) -> dict[str, Any]:
+def measure(index: str | os.PathLike[str], query: str = QUESTION, runs: int = RUNS) -> dict[str, Any]:
     """Seconds of both and their ratio, printed and returned.
 
     Args:
         index: An existing index.
-        question: What is asked.
+        query: What is asked.
         runs: Runs of each, in turns, after one of each that is not counted.
     """
-    arguments = ["search", question, "--index", os.fspath(index)]
+    arguments = ["search", query, "--index", os.fspath(index)]
     wall: dict[str, list[float]] = {"search": [], "imports": []}
     cpu: dict[str, list[float]] = {"search": [], "imports": []}
     with tempfile.TemporaryDirectory() as compiled:

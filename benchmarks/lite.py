@@ -36,7 +36,7 @@ from jina_rag.parsing.pages import areas_to_read
 from jina_rag.parsing.pdf.pymupdf_renderer import PdfDocument
 from jina_rag.parsing.pdf.pymupdf_shapes import find_drawings
 from jina_rag.parsing.sources import SourceFile, find_sources
-from jina_rag.reference_queries import QUESTIONS, ReferenceQueries
+from jina_rag.reference_queries import QUERIES, ReferenceQueries
 from jina_rag.stores import schema
 from jina_rag.types import Page
 
@@ -119,8 +119,8 @@ class Parts:
         for document in self._documents():
             with document:
                 for number in range(1, document.page_count + 1):
-                    page, pictures = document.render_with_pictures(number)
-                    areas = areas_to_read(page, pictures, self.settings)
+                    page, images = document.render_with_images(number)
+                    areas = areas_to_read(page, images, self.settings)
                     if areas:
                         start = time.process_time()
                         words = read_areas(page.screenshot.image, areas, known=[word.box for word in page.words])
@@ -160,15 +160,15 @@ class Parts:
             self.seconds["store"] = clock(store)[1]
 
 
-def warm_query(index: DocumentIndex, questions: list[str]) -> dict[str, float]:
+def warm_query(index: DocumentIndex, queries: list[str]) -> dict[str, float]:
     """CPU milliseconds of a question: encoding and ranking, and with regions and snippets."""
-    index.search(questions[0])
-    found = {"pages": float(index.stats().pages)}
+    index.search(queries[0])
+    found = {"pages": float(index.info().pages)}
     for name, details in (("rank", False), ("rank_and_show", True)):
         start = time.process_time()
-        for question in questions:
-            index.search(question, details=details)
-        found[f"{name}_cpu_ms"] = (time.process_time() - start) / len(questions) * 1000
+        for query in queries:
+            index.search(query, details=details)
+        found[f"{name}_cpu_ms"] = (time.process_time() - start) / len(queries) * 1000
     return found
 
 
@@ -186,7 +186,7 @@ def main() -> None:
             settings = IngestSettings(isolate=False)
             report, whole = clock(lambda: index.ingest([source.path for source in sources], settings=settings))
             assert report.pages == pages, report
-            query = warm_query(index, list(QUESTIONS))
+            query = warm_query(index, list(QUERIES))
         cold = cold_search.measure(Path(scratch) / "kb")
         cold.pop("packages")
     total = sum(parts.seconds.values())

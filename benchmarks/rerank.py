@@ -47,7 +47,7 @@ from models import pages, texts
 
 from jina_rag import load_reranker
 from jina_rag.models.jina.text_tokens import TextTokenizer
-from jina_rag.models.runtime.prefix_cache import PageMemory
+from jina_rag.models.runtime.prefix_cache import PrefixCache
 from jina_rag.testing import make_checkpoint
 
 BARS = {"first": 1.05, "later": 30, "wrong": 1e-5}
@@ -74,15 +74,15 @@ class Bench:
     def __init__(self, checkpoint: Path, scratch: Path, options: argparse.Namespace) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, options.device, options.dtype
         tokenizer = TextTokenizer(checkpoint, fallback="Qwen2Tokenizer")
-        self.questions = texts(options.questions, 12, 0.4, 60, 2, lambda text: len(tokenizer.encode(text)))
+        self.queries = texts(options.queries, 12, 0.4, 60, 2, lambda text: len(tokenizer.encode(text)))
         self.pages = []
         for number, image in enumerate(pages(options.pages, seed=1)):
             self.pages.append(scratch / f"{number}.png")
             image.save(self.pages[-1])
         self.without, self.kept = self.load(False), self.load(True)
 
-    def load(self, page_memory: PageMemory | bool) -> Any:
-        return load_reranker(str(self.checkpoint), device=self.device, dtype=self.dtype, page_memory=page_memory)
+    def load(self, prefix_cache: PrefixCache | bool) -> Any:
+        return load_reranker(str(self.checkpoint), device=self.device, dtype=self.dtype, prefix_cache=prefix_cache)
 
     def timed(self, model: Any, pairs: Sequence[tuple[str, Path]]) -> tuple[float, np.ndarray]:
         """Seconds a pair, and raw scores."""
@@ -90,7 +90,7 @@ class Bench:
         return took / len(pairs), scores
 
     def run(self) -> dict[str, Any]:
-        first, *others = self.questions
+        first, *others = self.queries
         for model in (self.without, self.load(True)):  # what runs for the first time is slow
             model.score(first, self.pages[:1])
         times: dict[str, list[float]] = {name: [] for name in ("first", "plain", "later", "scratch", "alone")}
@@ -104,20 +104,20 @@ class Bench:
                 times[name].append(took)
             wrong = max(wrong, float(abs(scores["plain"] - scores["first"]).max()))
             exact[first, page] = float(scores["plain"][0])
-        use = self.kept.page_memory.use
+        use = self.kept.prefix_cache.use
         assert use.device_entries + use.host_entries == len(self.pages), use
-        for number, question in enumerate(others):
-            took, known = self.timed(self.kept, [(question, page) for page in self.pages])
+        for number, query in enumerate(others):
+            took, known = self.timed(self.kept, [(query, page) for page in self.pages])
             times["later"].append(took)
             for place in (2 * number % len(self.pages), (2 * number + 1) % len(self.pages)):
-                took, scratch = self.timed(self.without, [(question, self.pages[place])])
+                took, scratch = self.timed(self.without, [(query, self.pages[place])])
                 times["scratch"].append(took)
-                exact[question, self.pages[place]] = float(scratch[0])
+                exact[query, self.pages[place]] = float(scratch[0])
                 wrong = max(wrong, float(abs(scratch[0] - known[place])))
-                took, alone = self.timed(self.kept, [(question, self.pages[place])])
+                took, alone = self.timed(self.kept, [(query, self.pages[place])])
                 times["alone"].append(took)
                 wrong = max(wrong, float(abs(scratch[0] - alone[0])))
-        assert self.kept.page_memory.use.misses == len(self.pages), self.kept.page_memory.use
+        assert self.kept.prefix_cache.use.misses == len(self.pages), self.kept.prefix_cache.use
         median = {name: float(np.median(values)) for name, values in times.items()}
         pairs = self._shuffled(self.pages)
         at_once, found = self.timed(self.kept, pairs)
@@ -139,11 +139,11 @@ class Bench:
 
     def shorter(self, dtype: str) -> dict[str, Any]:
         """A cache in half the bytes: how far its scores are off; and all pairs at once on an empty memory."""
-        model = self.load(PageMemory(dtype=dtype))
+        model = self.load(PrefixCache(dtype=dtype))
         pairs = self._shuffled(self.pages[:4])
         took, found = self.timed(model, pairs)
         _, exact = self.timed(self.kept, pairs)
-        use = model.page_memory.use
+        use = model.prefix_cache.use
         return {
             "cache": dtype,
             "wrong": float(abs(found - exact).max()),
@@ -152,7 +152,7 @@ class Bench:
         }
 
     def _shuffled(self, chosen: Sequence[Path]) -> list[tuple[str, Path]]:
-        pairs = [(question, page) for question in self.questions for page in chosen]
+        pairs = [(query, page) for query in self.queries for page in chosen]
         return [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))]
 
 

@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from jina_rag import DocumentIndex, Prefetch, Rescore, sparse
-from jina_rag.catalog.manifest import DocumentRecord, Part
+from jina_rag.catalog.manifest import DocumentRecord, PointRecord
 from jina_rag.config import Storage
 from jina_rag.scoring import normalise
-from jina_rag.search.query import Question
+from jina_rag.search.query import Query
 from jina_rag.search.stages import Stages
 from jina_rag.stores import schema
 from jina_rag.stores.qdrant.edge_codec import sparse as engine_sparse
@@ -85,7 +85,7 @@ def fill(index: DocumentIndex, pages: int, rows: int) -> None:
                 )
             )  # fmt: skip
         handle.manifest.add_parts(
-            sha256, [Part(point.id, point.payload[schema.PAGE], "page", None) for point in points]
+            sha256, [PointRecord(point.id, point.payload[schema.PAGE], "page", None) for point in points]
         )
         for batch in schema.batches(points):
             handle.store.upsert(batch)
@@ -93,7 +93,7 @@ def fill(index: DocumentIndex, pages: int, rows: int) -> None:
     handle.store.flush()
 
 
-def bare(index: DocumentIndex, dense, question: str, multi, limit: int):
+def bare(index: DocumentIndex, dense, query: str, multi, limit: int):
     """The engine's call without anything of ours around it, ids and scores only."""
     store = index._alive.store
     engine = store._engine
@@ -102,7 +102,7 @@ def bare(index: DocumentIndex, dense, question: str, multi, limit: int):
         prefetches=[
             engine.Prefetch(query=engine.Query.Nearest(dense.tolist(), using=schema.DENSE), limit=PREFETCH.limit),
             engine.Prefetch(
-                query=engine.Query.Nearest(engine_sparse(engine, sparse.query_vector(question)), using=schema.LEXICAL),
+                query=engine.Query.Nearest(engine_sparse(engine, sparse.query_vector(query)), using=schema.LEXICAL),
                 limit=PREFETCH.lexical_limit,
             ),
         ],
@@ -168,21 +168,21 @@ def measure(index: DocumentIndex, embedder: Random, rounds: int) -> dict[str, fl
         if turn == 2:
             found.clear()  # warm
         encoded = embedder.encode_query(["x"])
-        question = " ".join(word(n % 3000) for n in (turn, turn * 7, turn * 31))
+        query = " ".join(word(n % 3000) for n in (turn, turn * 7, turn * 31))
         dense, multi = encoded.single[0], encoded.multi[0]
-        asked = Question(question, question, dense, multi)
-        named = Question(question, f"{question} AB-{turn}-X", dense, multi)
+        asked = Query(query, query, dense, multi)
+        named = Query(query, f"{query} AB-{turn}-X", dense, multi)
         fused = Stages(rescore=Rescore(dense=0.3))
         rank = searcher._candidates.rank
         calls = {
-            "bare call": partial(bare, index, dense, question, multi, POOL),
+            "bare call": partial(bare, index, dense, query, multi, POOL),
             "our search": partial(rank, asked, everything, 5, Stages()),
             "our search, filtered": partial(rank, asked, year, 5, Stages()),
             "our search, filtered by a range": partial(rank, asked, years, 5, Stages()),
             "our search, the question names a code": partial(rank, named, everything, 5, Stages()),
             "our search, dense scores added": partial(rank, asked, everything, 5, fused),
-            "index.search, pages found and read": partial(index.search, question, k=5, details=False),
-            "index.search, with snippets": partial(index.search, question, k=5),
+            "index.search, pages found and read": partial(index.search, query, k=5, details=False),
+            "index.search, with snippets": partial(index.search, query, k=5),
         }
         for name, call in calls.items():
             start = time.perf_counter()

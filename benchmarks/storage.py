@@ -94,7 +94,7 @@ class Bench:
         self.background = ReferenceQueries(embedder)
         encoded = embedder.encode_query([query.query for query in folder.queries], single=False)
         assert encoded.multi is not None
-        self.questions = encoded.multi
+        self.queries = encoded.multi
         self.pages = {p.id: p for p in points if p.payload[schema.KIND] == "page"}
         self.grids = {
             key: schema.decode_grid(page.payload[schema.GRID])
@@ -135,7 +135,7 @@ class Bench:
 
     def _ask(self, store: EdgeStore) -> tuple[np.ndarray, float]:
         run, seconds = {}, []
-        for query, rows in zip(self.folder.queries, self.questions, strict=True):
+        for query, rows in zip(self.folder.queries, self.queries, strict=True):
             started = time.perf_counter()
             hits = store.search(rows, limit=Rescore().limit, where={schema.KIND: "page"}, keys=(schema.BIAS,))
             seconds.append(time.perf_counter() - started)
@@ -148,7 +148,7 @@ class Bench:
     def _heat(self, store: EdgeStore, places: dict[str, np.ndarray | None]) -> dict[str, tuple[Float32, Float32]]:
         ids = {self._name(page): key for key, page in self.pages.items() if key in self.grids}
         heat = {}
-        for query, rows in zip(self.folder.queries, self.questions, strict=True):
+        for query, rows in zip(self.folder.queries, self.queries, strict=True):
             for page in (page for page, grade in query.relevant.items() if grade > 0 and page in ids):
                 key = ids[page]
                 multi, assignment = store.fetch([key])[0].multi, places[key]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jina_rag.index.document_index import DocumentIndex
     from jina_rag.indexing.page_files import load_pages, open_page, save_page
     from jina_rag.models.registry import load_embedder, load_reranker
-    from jina_rag.models.runtime.prefix_cache import PageMemory
+    from jina_rag.models.runtime.prefix_cache import PrefixCache
     from jina_rag.protocols import Embedder, Reranker
     from jina_rag.search.calibration import Calibration, fit_calibration
     from jina_rag.search.results import SearchResults
@@ -52,7 +52,7 @@ _WHERE = {
     "JinaRagError": "jina_rag.errors",
     "MissingDependencyError": "jina_rag.errors",
     "Page": "jina_rag.types",
-    "PageMemory": "jina_rag.models.runtime.prefix_cache",
+    "PrefixCache": "jina_rag.models.runtime.prefix_cache",
     "PageScreenshot": "jina_rag.types",
     "Prefetch": "jina_rag.types",
     "Range": "jina_rag.types",
@@ -85,9 +85,9 @@ __all__ = [
     "JinaRagError",
     "MissingDependencyError",
     "Page",
-    "PageMemory",
     "PageScreenshot",
     "Prefetch",
+    "PrefixCache",
     "Range",
     "Region",
     "Rerank",

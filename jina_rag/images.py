@@ -67,7 +67,7 @@ def decode_data_uri(text: str) -> bytes:
         raise InvalidInputError(f"A data URI is not valid base64: {exc}.") from exc
 
 
-class Picture:
+class LoadedImage:
     """An image that was looked at but not decoded yet: its size is known, its pixels come with `load`.
 
     Many pictures can wait in memory as paths; each is decoded when its batch is.
@@ -114,7 +114,7 @@ class Picture:
         return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def open_picture(source: object, opening: Opening | None = None) -> Picture:
+def open_image(source: object, opening: Opening | None = None) -> LoadedImage:
     """Look at an image: a PIL image, the bytes of a file, its path, a base64 data URI, or an address.
 
     Args:
@@ -130,7 +130,7 @@ def open_picture(source: object, opening: Opening | None = None) -> Picture:
     if isinstance(source, pillow.Image):
         size = _upright(source)
         _check_pixels(size, "An image", opening.limits)
-        return Picture(source, "An image", size)
+        return LoadedImage(source, "An image", size)
     if isinstance(source, str):
         source, name = _resolve(source, opening)
     elif isinstance(source, bytes | bytearray | memoryview):
@@ -147,7 +147,7 @@ def open_picture(source: object, opening: Opening | None = None) -> Picture:
     with _open(source, name) as image:
         size = _upright(image)
     _check_pixels(size, name, opening.limits)
-    return Picture(source, name, size)
+    return LoadedImage(source, name, size)
 
 
 def _open(source: bytes | Path, name: str) -> Image:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.images import Opening, Picture, is_data_uri, open_picture
+from jina_rag.images import LoadedImage, Opening, is_data_uri, open_image
 from jina_rag.protocols import Input
 from jina_rag.types import Page
 
-Part: TypeAlias = "str | Picture"
+TextOrImage: TypeAlias = "str | LoadedImage"
 """A text, or a picture."""
 
 _KINDS = (
@@ -25,7 +25,7 @@ def clean_text(text: str) -> str:
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def parts_of(item: Input, opening: Opening) -> list[Part]:
+def parts_of(item: Input, opening: Opening) -> list[TextOrImage]:
     """The parts of one input, in order.
 
     A str is a text, unless the whole of it is a base64 data URI of an image. Paths and addresses as str are images
@@ -36,9 +36,9 @@ def parts_of(item: Input, opening: Opening) -> list[Part]:
         LimitExceededError: If an image is too large.
     """
     if isinstance(item, str):
-        return [open_picture(item, opening) if is_data_uri(item) else clean_text(item)]
+        return [open_image(item, opening) if is_data_uri(item) else clean_text(item)]
     if isinstance(item, Page):
-        return [open_picture(item.screenshot.image, opening)]
+        return [open_image(item.screenshot.image, opening)]
     if isinstance(item, Mapping):
         return [_of_mapping(item, opening)]
     if isinstance(item, Sequence) and not isinstance(item, bytes | bytearray | memoryview):
@@ -47,7 +47,7 @@ def parts_of(item: Input, opening: Opening) -> list[Part]:
             raise InvalidInputError("A document of several parts needs at least one.")
         return parts
     if isinstance(item, bytes | bytearray | memoryview | os.PathLike) or hasattr(item, "getexif"):
-        return [open_picture(item, opening)]
+        return [open_image(item, opening)]
     raise InvalidInputError(f"An input is {_KINDS}; got {type(item).__name__}.")
 
 
@@ -107,10 +107,10 @@ def _single(entry: object) -> Input:
     return entry  # type: ignore[return-value]  # parts_of checks the rest
 
 
-def _of_mapping(item: Mapping[str, object], opening: Opening) -> Part:
+def _of_mapping(item: Mapping[str, object], opening: Opening) -> TextOrImage:
     if set(item) == {"text"} and isinstance(item["text"], str):
         return clean_text(item["text"])
     if set(item) == {"image"}:
         source = item["image"]
-        return open_picture(source.screenshot.image if isinstance(source, Page) else source, opening)
+        return open_image(source.screenshot.image if isinstance(source, Page) else source, opening)
     raise InvalidInputError(f'A mapping has one key, "text" or "image"; got {sorted(map(str, item))}.')

@@ -21,10 +21,10 @@ from jina_rag.types import (
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Part: TypeAlias = "str | bytes | Path | Image | Page | Mapping[str, str | bytes | Path | Image | Page]"
+InputPart: TypeAlias = "str | bytes | Path | Image | Page | Mapping[str, str | bytes | Path | Image | Page]"
 """A text (str), an image (bytes of a file, its path, PIL, or a base64 data URI as str), a page, or one of these said
 outright: ``{"text": "…"}``, ``{"image": …}``."""
-Input: TypeAlias = "Part | Sequence[Part]"
+Input: TypeAlias = "InputPart | Sequence[InputPart]"
 """One input: a part, or several that belong together (a text with images)."""
 
 
@@ -53,7 +53,7 @@ class Embedder(Protocol):
         ...
 
     @property
-    def reads(self) -> Literal["words", "pixels"]:
+    def modality(self) -> Literal["text", "image"]:
         """What it looks at on a page: the words and their places, or the picture itself."""
         ...
 
@@ -121,7 +121,7 @@ class Reranker(Protocol):
         ...
 
     @property
-    def reads(self) -> Literal["words", "pixels"]:
+    def modality(self) -> Literal["text", "image"]:
         """What it is best given of a page: its words, or its picture."""
         ...
 

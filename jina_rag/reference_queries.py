@@ -14,7 +14,7 @@ from jina_rag.protocols import Embedder
 from jina_rag.scoring import similarity
 from jina_rag.types import Float32
 
-QUESTIONS = (
+QUERIES = (
     "What is the total amount?",
     "Who wrote this document?",
     "When does the contract end?",
@@ -64,12 +64,12 @@ class ReferenceQueries:
     """
 
     def __init__(self, embedder: Embedder) -> None:
-        encoded = embedder.encode_query(QUESTIONS, single=False)
+        encoded = embedder.encode_query(QUERIES, single=False)
         assert encoded.multi is not None
         self._rows: Float32 = np.concatenate(encoded.multi)
         # Each question counts alike, however many tokens it has.
         self._share = np.concatenate([np.full(len(rows), 1 / len(rows)) for rows in encoded.multi])
-        self._share = (self._share / len(QUESTIONS)).astype(np.float32)
+        self._share = (self._share / len(QUERIES)).astype(np.float32)
 
     def bias(self, rows: Float32) -> float:
         """The page's mean score for the general questions: MaxSim over the number of question tokens.

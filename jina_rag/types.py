@@ -317,7 +317,7 @@ class ScoredPage:
         metadata: What was given for the document at ingestion.
         page_count: Number of pages in the document.
         copies: Other files with the same bytes, which hold this page, too.
-        repeats: The earlier page, as (doc_id, page), that this one nearly repeats; None if there is none.
+        near_duplicate_of: The earlier page, as (doc_id, page), that this one nearly repeats; None if there is none.
         page_id: Of its point in the store.
         stage: The stage that gave `score`: ``"rescore"`` or ``"rerank"``.
         scores: Score of each stage that has judged the page, by its name.
@@ -338,7 +338,7 @@ class ScoredPage:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     page_count: int = 0
     copies: tuple[Location, ...] = ()
-    repeats: tuple[str, int] | None = None
+    near_duplicate_of: tuple[str, int] | None = None
     page_id: str = ""
     stage: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)

@@ -51,7 +51,7 @@ def texts(notebook: nbformat.NotebookNode) -> Iterator[str]:
             yield from (str(data) for kind, data in output.get("data", {}).items() if not kind.startswith("image/"))
 
 
-def pictures(cell: nbformat.NotebookNode) -> int:
+def images(cell: nbformat.NotebookNode) -> int:
     return sum(kind.startswith("image/") for output in cell.outputs for kind in output.get("data", {}))
 
 
@@ -88,7 +88,7 @@ def test_runs_from_top_to_bottom_without_network(path, tmp_path):
     fresh = code(stored(tmp_path / path.name))
     # What is stored was made by what is written: a cell that was changed afterwards would show here.
     assert [cell.source for cell in fresh] == [cell.source for cell in code(stored(path))]
-    assert [pictures(cell) for cell in fresh] == [pictures(cell) for cell in code(stored(path))]
+    assert [images(cell) for cell in fresh] == [images(cell) for cell in code(stored(path))]
 
 
 @notebooks
@@ -98,7 +98,7 @@ def test_what_is_stored_can_be_shown(path):
     cells = code(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "not run from top to bottom"
     assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
-    assert sum(pictures(cell) for cell in cells) >= 1
+    assert sum(images(cell) for cell in cells) >= 1
     assert path.stat().st_size < 3_000_000
     assert notebook.cells[0].cell_type == "markdown"
     assert notebook.cells[0].source.startswith("# ")

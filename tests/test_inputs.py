@@ -15,7 +15,7 @@ from PIL import Image
 
 from jina_rag.config import Limits
 from jina_rag.errors import InvalidInputError, LimitExceededError
-from jina_rag.images import Opening, Picture, is_data_uri, open_picture
+from jina_rag.images import LoadedImage, Opening, is_data_uri, open_image
 from jina_rag.inputs import clean_text, listed, parts_of, text_of
 from jina_rag.testing import make_page
 
@@ -40,7 +40,7 @@ def test_every_way_to_pass_an_image_gives_the_same_pixels(image, tmp_path):
     wrapped = [{"image": source} for source in (image, data, path, str(path), uri)]
     for source in [image, data, bytearray(data), path, uri, *wrapped, {"image": make_page("x")}]:
         (part,) = parts_of(source, Opening())
-        assert isinstance(part, Picture)
+        assert isinstance(part, LoadedImage)
         if not isinstance(source, dict) or "a b" in str(source):
             assert part.size == (6, 4)
             np.testing.assert_array_equal(np.asarray(part.load()), np.asarray(image))
@@ -74,29 +74,29 @@ def test_exif_orientation_is_applied_early(image, tmp_path):
     exif[0x0112] = 6
     path = tmp_path / "turned.png"
     path.write_bytes(png(image, exif=exif.tobytes()))
-    picture = open_picture(path)
-    assert picture.size == (4, 6)
-    assert picture.load().size == (4, 6)
-    np.testing.assert_array_equal(np.asarray(picture.load()), np.rot90(np.asarray(image), -1))
+    photo = open_image(path)
+    assert photo.size == (4, 6)
+    assert photo.load().size == (4, 6)
+    np.testing.assert_array_equal(np.asarray(photo.load()), np.rot90(np.asarray(image), -1))
     with Image.open(path) as opened:
-        assert open_picture(opened).size == (4, 6)
+        assert open_image(opened).size == (4, 6)
 
 
 def test_alpha_is_dropped_for_models_and_laid_on_white_for_ocr():
     clear = Image.new("RGBA", (2, 2), (10, 20, 30, 0))
-    assert open_picture(clear).load().getpixel((0, 0)) == (10, 20, 30)
-    assert open_picture(clear).load(alpha="white").getpixel((0, 0)) == (255, 255, 255)
+    assert open_image(clear).load().getpixel((0, 0)) == (10, 20, 30)
+    assert open_image(clear).load(alpha="white").getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F", "I"])
 def test_every_mode_becomes_rgb(mode):
-    assert open_picture(Image.new(mode, (3, 2))).load().mode == "RGB"
+    assert open_image(Image.new(mode, (3, 2))).load().mode == "RGB"
 
 
 def test_too_many_pixels_are_refused_before_decoding(image, monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(LimitExceededError, match=r"6 x 4 pixels, more than the limit of 20"):
-        open_picture(png_of(6, 4), Opening(Limits(max_pixels=20)))
+        open_image(png_of(6, 4), Opening(Limits(max_pixels=20)))
 
 
 def png_of(width: int, height: int) -> bytes:
@@ -115,7 +115,7 @@ def png_of(width: int, height: int) -> bytes:
 
 def test_a_bomb_is_refused():
     with pytest.raises(LimitExceededError, match="pixels"):
-        open_picture(png_of(60_000, 60_000))
+        open_image(png_of(60_000, 60_000))
 
 
 @pytest.mark.parametrize(
@@ -145,23 +145,23 @@ def test_what_is_no_input_is_refused_with_a_sentence(source, message):
 
 def test_damaged_pixels_are_refused_when_they_are_decoded():
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8))
-    picture = open_picture(png(noise)[:9000])
+    image = open_image(png(noise)[:9000])
     with pytest.raises(InvalidInputError, match=r"cannot be read|not an image"):
-        picture.load()
+        image.load()
 
 
 @pytest.mark.parametrize("name", ["animated.gif", "multipage.tiff", "image.webp"])
 def test_files_of_several_frames_are_closed_again(name):
     """A file left open is a ResourceWarning, which is an error here once the image is collected."""
     path = DATA / "bad" / name
-    image = open_picture(path).load()
+    image = open_image(path).load()
     assert image.mode == "RGB"
     assert getattr(image, "fp", None) is None
 
 
 def test_parts_keep_their_order(image):
     parts = parts_of(["before", image, {"text": "after"}], Opening())
-    assert [type(part) for part in parts] == [str, Picture, str]
+    assert [type(part) for part in parts] == [str, LoadedImage, str]
 
 
 def test_text_models_take_texts_and_the_words_of_pages(image):
@@ -229,14 +229,14 @@ def test_addresses_are_not_fetched_unless_allowed(server):
 
 def test_allowed_addresses_are_fetched(server):
     for path in ("image.png", "moved"):
-        (picture,) = parts_of({"image": f"{server}/{path}"}, Opening(allow_urls=True))
-        assert picture.size == (6, 4)
+        (image,) = parts_of({"image": f"{server}/{path}"}, Opening(allow_urls=True))
+        assert image.size == (6, 4)
 
 
 @pytest.mark.parametrize("path", ["missing", "file"])
 def test_an_address_that_fails_ends_in_a_sentence(server, path):
     with pytest.raises(InvalidInputError, match="cannot be fetched"):
-        open_picture(f"{server}/{path}", Opening(allow_urls=True))
+        open_image(f"{server}/{path}", Opening(allow_urls=True))
 
 
 def test_an_answer_that_is_too_large_is_cut_off(server, monkeypatch):
@@ -244,4 +244,4 @@ def test_an_answer_that_is_too_large_is_cut_off(server, monkeypatch):
 
     monkeypatch.setattr(images, "_DOWNLOAD_BYTES", 1000)
     with pytest.raises(LimitExceededError, match="more than 1,000 bytes"):
-        open_picture(f"{server}/large", Opening(allow_urls=True))
+        open_image(f"{server}/large", Opening(allow_urls=True))

@@ -40,8 +40,8 @@ def test_terms(text, expected):
 
 def test_a_code_in_a_question_meets_the_code_on_a_page_and_its_parts():
     page = sparse.document_vector("Order part AB-12/7 today")
-    for question in ("ab-12/7", "AB", "12"):
-        assert np.isin(sparse.query_vector(question).indices, page.indices).any(), question
+    for query in ("ab-12/7", "AB", "12"):
+        assert np.isin(sparse.query_vector(query).indices, page.indices).any(), query
     assert not np.isin(sparse.query_vector("AB-13").indices, page.indices).all()
 
 

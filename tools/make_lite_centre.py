@@ -11,14 +11,14 @@ import numpy as np
 from jina_rag.models.lite.e5 import ASSETS
 from jina_rag.models.lite.embedder import LiteEmbedder, LiteRecipe
 from jina_rag.models.registry import _backbone
-from jina_rag.reference_queries import QUESTIONS
+from jina_rag.reference_queries import QUERIES
 from jina_rag.types import Float32
 
 
 def centre() -> Float32:
     """Shape (384,) float32."""
     embedder = LiteEmbedder(_backbone("lite"), LiteRecipe(centring=0, drop=False))
-    rows = embedder.encode_query(QUESTIONS, single=False).multi
+    rows = embedder.encode_query(QUERIES, single=False).multi
     assert rows is not None
     mean: Float32 = np.concatenate(rows).mean(axis=0)
     return mean

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from jina_rag.catalog.locations import location_payload
-from jina_rag.catalog.manifest import Manifest, Part
+from jina_rag.catalog.manifest import Manifest, PointRecord
 from jina_rag.ocr.cache import OcrCache
 from jina_rag.protocols import MultiVectorStore
 from jina_rag.stores import schema
@@ -17,7 +17,7 @@ _AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class IndexResources:
     """The three places where an index keeps things, and the cache of what OCR has read."""
 
     store: MultiVectorStore
@@ -39,7 +39,7 @@ class Problem:
     doc_id: str | None = None
 
 
-def drop_orphans(parts: Parts) -> int:
+def drop_orphans(parts: IndexResources) -> int:
     """Drop contents that no document points at: points first, the entry last, so that it can be repeated if killed.
 
     Returns:
@@ -58,7 +58,7 @@ def drop_orphans(parts: Parts) -> int:
     return len(orphans)
 
 
-def drop_parts(parts: Parts, gone: Sequence[Part]) -> None:
+def drop_parts(parts: IndexResources, gone: Sequence[PointRecord]) -> None:
     """Remove points that the manifest has forgotten, and the images that nothing refers to any more."""
     parts.store.delete([part.part_id for part in gone])
     for name in parts.manifest.unreferenced(part.image for part in gone if part.image):
@@ -70,7 +70,7 @@ DIRTY = "dirty"
 
 
 @contextmanager
-def changing(parts: Parts) -> Iterator[None]:
+def changing(parts: IndexResources) -> Iterator[None]:
     """Hold this while the index is changed: what a killed change has left half done is mended first."""
     if parts.manifest.settings().get(DIRTY):
         _sweep(parts)
@@ -82,7 +82,7 @@ def changing(parts: Parts) -> Iterator[None]:
         parts.manifest.write_settings({DIRTY: False})
 
 
-def settle(parts: Parts) -> None:
+def settle(parts: IndexResources) -> None:
     """Drop what no document points at, and write into points where their files lie, where that has changed."""
     drop_orphans(parts)
     for sha256 in parts.manifest.stale():
@@ -90,7 +90,7 @@ def settle(parts: Parts) -> None:
         parts.manifest.refreshed(sha256)
 
 
-def _sweep(parts: Parts) -> None:
+def _sweep(parts: IndexResources) -> None:
     """Remove what a change that was killed has written and not noted, or noted as gone and not removed."""
     referenced = parts.manifest.images()
     for name in list(parts.images.names()):
@@ -104,7 +104,7 @@ def _sweep(parts: Parts) -> None:
             parts.store.delete([point_id for point_id in found if point_id not in known])
 
 
-def refresh_locations(parts: Parts, sha256: str) -> None:
+def refresh_locations(parts: IndexResources, sha256: str) -> None:
     """Write into the points of a content in which files it lies and what is known of them."""
     documents = parts.manifest.documents_of(sha256, waiting=True)
     if not documents:
@@ -115,7 +115,7 @@ def refresh_locations(parts: Parts, sha256: str) -> None:
         parts.store.update_payload({point_id: where for point_id in ids[start : start + _AT_ONCE]})
 
 
-def verify(parts: Parts) -> list[Problem]:
+def verify(parts: IndexResources) -> list[Problem]:
     """Hold vectors, images and manifest against each other; nothing is changed. Every image is read.
 
     Returns:

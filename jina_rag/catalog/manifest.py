@@ -110,7 +110,7 @@ class DocumentRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PointRecord:
     """One point of the store and the image file that belongs to it."""
 
     part_id: str
@@ -387,12 +387,12 @@ class Manifest:
 
     # -- parts ---------------------------------------------------------------------------------------------
 
-    def parts(self, sha256: str) -> list[Part]:
+    def parts(self, sha256: str) -> list[PointRecord]:
         """The points of a content, by page."""
         rows = self._rows("SELECT part_id, page, kind, image FROM parts WHERE sha256 = ? ORDER BY page, kind", sha256)
-        return [Part(*row) for row in rows]
+        return [PointRecord(*row) for row in rows]
 
-    def add_parts(self, sha256: str, parts: Sequence[Part]) -> list[Part]:
+    def add_parts(self, sha256: str, parts: Sequence[PointRecord]) -> list[PointRecord]:
         """Note the parts of some pages, before they are written: what is in the store is always in the manifest.
 
         Returns:
@@ -402,7 +402,7 @@ class Manifest:
         kept = {part.part_id for part in parts}
         with self._write() as db:
             before = [
-                Part(*row)
+                PointRecord(*row)
                 for page in pages
                 for row in db.execute(
                     "SELECT part_id, page, kind, image FROM parts WHERE sha256 = ? AND page = ?", (sha256, page)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jina_rag.catalog.maintenance import Parts, drop_parts
-from jina_rag.catalog.manifest import DocumentRecord, Part
+from jina_rag.catalog.maintenance import IndexResources, drop_parts
+from jina_rag.catalog.manifest import DocumentRecord, PointRecord
 from jina_rag.errors import IndexCorruptError, IndexMismatchError
 from jina_rag.stores import schema
 
@@ -17,8 +17,10 @@ _AT_ONCE = 16
 """Points that are read together; what is sent together is decided by bytes."""
 
 
-def copy_index(source: Parts, target: Parts, *, progress: Callable[[int, int], None] | None = None) -> int:
-    """Copy every document that is complete; see `DocumentIndex.copy_to`.
+def copy_index(
+    source: IndexResources, target: IndexResources, *, progress: Callable[[int, int], None] | None = None
+) -> int:
+    """Copy every document that is complete; see `DocumentIndex.copy`.
 
     Documents that the target has and the source has not stay there.
 
@@ -57,7 +59,7 @@ def copy_index(source: Parts, target: Parts, *, progress: Callable[[int, int], N
     return sent
 
 
-def _content(source: Parts, target: Parts, record: DocumentRecord, listed: list[Part]) -> int:
+def _content(source: IndexResources, target: IndexResources, record: DocumentRecord, listed: list[PointRecord]) -> int:
     """Copy one content; what an interrupted copy has sent of it is found and left out."""
     # What an interrupted copy has sent need not be sent again; what is there of an older making must.
     again = bool(target.manifest.is_done(record.sha256))

@@ -51,7 +51,7 @@ def ingest(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done, how long it takes, how much disk.")
     ] = False,
-    again: Annotated[bool, typer.Option("--again", help="Read and embed unchanged documents, too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Read and embed unchanged documents, too.")] = False,
     password: Annotated[
         list[str] | None,
         typer.Option("--password", help="Tried on encrypted files; repeatable.", metavar="TEXT"),
@@ -66,7 +66,7 @@ def ingest(
         list[str] | None,
         typer.Option("--limit", help="Such as max_seconds=120 or max_pages=50000; repeatable.", metavar="NAME=N"),
     ] = None,
-    files: FilesOption = None,
+    assets_dir: FilesOption = None,
     json: JsonOption = False,
 ) -> None:
     """Index PDFs, images and office files. What is known and unchanged is left alone; Ctrl-C leaves a usable index.
@@ -94,19 +94,19 @@ def ingest(
     metadata = metadata_of(meta) if meta else None
     existing(paths)
     if dry_run:
-        where = {"embedder": embedder, "storage": storage, "files": files}
+        where = {"embedder": embedder, "storage": storage, "assets_dir": assets_dir}
         with console.waiting(err, "looking", quiet=json):
-            plan = _planned(index, where, paths, metadata=metadata, settings=settings, sync=sync, again=again)
+            plan = _planned(index, where, paths, metadata=metadata, settings=settings, sync=sync, force=force)
         if json:
             console.print_json(console.plan_json(plan))
         else:
             console.print_plan(console.consoles()[0], err, plan)
         raise typer.Exit(console.PARTLY if plan.failed else console.OK)
     with (
-        DocumentIndex.open(index, embedder=embedder, storage=storage, files=files) as opened,
+        DocumentIndex.open(index, embedder=embedder, storage=storage, assets_dir=assets_dir) as opened,
         console.ingest_progress(err, quiet=json) as progress,
     ):
-        report = opened.ingest(paths, metadata=metadata, settings=settings, progress=progress, sync=sync, again=again)
+        report = opened.ingest(paths, metadata=metadata, settings=settings, progress=progress, sync=sync, force=force)
     if json:
         console.print_json(console.ingest_json(report))
     else:
@@ -123,7 +123,7 @@ def _planned(index: str, where: dict[str, Any], paths: list[Path], **options: An
             return opened.plan(paths, **options)
     except IndexNotFoundError:
         with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
-            with DocumentIndex.open(Path(scratch) / "index", **(where | {"files": None})) as opened:
+            with DocumentIndex.open(Path(scratch) / "index", **(where | {"assets_dir": None})) as opened:
                 return opened.plan(paths, **options)
 
 

@@ -26,7 +26,7 @@ def remove(
             metavar="KEY=VALUE",
         ),
     ] = None,
-    files: FilesOption = None,
+    assets_dir: FilesOption = None,
     json: JsonOption = False,
 ) -> None:
     """Take documents out of the index, their images too. The documents themselves are not touched.
@@ -46,7 +46,7 @@ def remove(
     if not documents and not where:
         raise typer.BadParameter("Name documents, or give a --filter.")
     removed, missing = 0, []
-    with DocumentIndex.open(index, create=False, files=files) as opened:
+    with DocumentIndex.open(index, create=False, assets_dir=assets_dir) as opened:
         asked: list[str | None] = [*documents] if documents else [None]
         for document in asked:
             count = opened.delete(document, filter=where or None)
@@ -73,7 +73,7 @@ def remove(
 def info(
     index: IndexOption,
     documents: Annotated[bool, typer.Option("--documents", help="List every document.")] = False,
-    files: FilesOption = None,
+    assets_dir: FilesOption = None,
     json: JsonOption = False,
 ) -> None:
     """What an index holds, which model made it, what it weighs.
@@ -87,20 +87,20 @@ def info(
     from jina_rag.index.document_index import DocumentIndex
 
     out, _ = console.consoles()
-    with DocumentIndex.open(index, create=False, files=files) as opened:
-        stats, records = opened.stats(), opened.documents()
+    with DocumentIndex.open(index, create=False, assets_dir=assets_dir) as opened:
+        index_info, records = opened.info(), opened.documents()
     if json:
         found: dict[str, Any] = {
-            "location": stats.location,
-            "documents": stats.documents,
-            "pages": stats.pages,
-            "regions": stats.regions,
-            "pending": stats.pending,
-            "embedder": stats.embedder,
-            "fingerprint": stats.fingerprint,
-            "version": stats.version,
-            "storage": stats.storage,
-            "bytes": dict(stats.bytes),
+            "location": index_info.location,
+            "documents": index_info.documents,
+            "pages": index_info.pages,
+            "regions": index_info.regions,
+            "pending": index_info.pending,
+            "embedder": index_info.embedder,
+            "fingerprint": index_info.fingerprint,
+            "version": index_info.version,
+            "storage": index_info.storage,
+            "bytes": dict(index_info.bytes),
         }
         if documents:
             found["list"] = [
@@ -116,20 +116,22 @@ def info(
         console.print_json(found)
         return
     table = Table.grid(padding=(0, 2))
-    table.add_row("location", console.shown(stats.location))
+    table.add_row("location", console.shown(index_info.location))
     table.add_row(
         "documents",
-        f"{stats.documents}"
-        + (f" and {stats.pending} unfinished (ingest them again to finish)" if stats.pending else ""),
+        f"{index_info.documents}"
+        + (f" and {index_info.pending} unfinished (ingest them again to finish)" if index_info.pending else ""),
     )
-    table.add_row("pages", str(stats.pages))
-    table.add_row("charts, tables, figures", str(stats.regions))
-    table.add_row("model", stats.fingerprint)
-    table.add_row("made by", f"jina-rag {stats.version}")
-    table.add_row("storage", stats.storage)
-    per_page = f", {console.size(sum(stats.bytes.values()) // stats.pages)} a page" if stats.pages else ""
-    table.add_row("on disk", console.size(sum(stats.bytes.values())) + per_page)
-    for name, part in stats.bytes.items():
+    table.add_row("pages", str(index_info.pages))
+    table.add_row("charts, tables, figures", str(index_info.regions))
+    table.add_row("model", index_info.fingerprint)
+    table.add_row("made by", f"jina-rag {index_info.version}")
+    table.add_row("storage", index_info.storage)
+    per_page = (
+        f", {console.size(sum(index_info.bytes.values()) // index_info.pages)} a page" if index_info.pages else ""
+    )
+    table.add_row("on disk", console.size(sum(index_info.bytes.values())) + per_page)
+    for name, part in index_info.bytes.items():
         table.add_row(f"  {name}", console.size(part))
     out.print(table)
     if documents:
@@ -144,7 +146,7 @@ def info(
 
 
 @app.command()
-def verify(index: IndexOption, files: FilesOption = None, json: JsonOption = False) -> None:
+def verify(index: IndexOption, assets_dir: FilesOption = None, json: JsonOption = False) -> None:
     """Hold vectors, images and manifest of an index against each other; names what to ingest again.
 
     Example:
@@ -154,19 +156,19 @@ def verify(index: IndexOption, files: FilesOption = None, json: JsonOption = Fal
     from jina_rag.index.document_index import DocumentIndex
 
     out, _ = console.consoles()
-    with DocumentIndex.open(index, create=False, files=files) as opened:
-        problems, stats = opened.verify(), opened.stats()
+    with DocumentIndex.open(index, create=False, assets_dir=assets_dir) as opened:
+        problems, index_info = opened.verify(), opened.info()
     if json:
         console.print_json(
             {
-                "documents": stats.documents,
-                "pages": stats.pages,
+                "documents": index_info.documents,
+                "pages": index_info.pages,
                 "problems": [{"doc_id": problem.doc_id, "reason": problem.what} for problem in problems],
             }
         )
     elif not problems:
         out.print(
-            f"In order: {console.count(stats.documents, 'document')}, {console.count(stats.pages, 'page')}, "
+            f"In order: {console.count(index_info.documents, 'document')}, {console.count(index_info.pages, 'page')}, "
             "each with its vectors and its image."
         )
     else:
@@ -181,13 +183,15 @@ def verify(index: IndexOption, files: FilesOption = None, json: JsonOption = Fal
 def copy(
     source: Annotated[str, typer.Argument(help="Index to copy: folder or address.", metavar="FROM")],
     target: Annotated[str, typer.Argument(help="Where to: folder or address.", metavar="TO")],
-    files: Annotated[
+    assets_dir: Annotated[
         Path | None,
-        typer.Option("--files", help="With a server as target: folder for images and manifest.", metavar="DIR"),
+        typer.Option("--assets-dir", help="With a server as target: folder for images and manifest.", metavar="DIR"),
     ] = None,
-    source_files: Annotated[
+    source_assets_dir: Annotated[
         Path | None,
-        typer.Option("--from-files", help="With a server as source: folder of its images and manifest.", metavar="DIR"),
+        typer.Option(
+            "--from-assets-dir", help="With a server as source: folder of its images and manifest.", metavar="DIR"
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -202,13 +206,13 @@ def copy(
     from jina_rag.index.document_index import DocumentIndex
 
     _, err = console.consoles()
-    with DocumentIndex.open(source, create=False, files=source_files) as opened:
+    with DocumentIndex.open(source, create=False, assets_dir=source_assets_dir) as opened:
         with console.counting(err, "points", quiet=json) as progress:
-            sent = opened.copy_to(target, files=files, progress=progress)
-        stats = opened.stats()
+            sent = opened.copy(target, assets_dir=assets_dir, progress=progress)
+        index_info = opened.info()
     if json:
-        console.print_json({"documents": stats.documents, "pages": stats.pages, "points_sent": sent})
+        console.print_json({"documents": index_info.documents, "pages": index_info.pages, "points_sent": sent})
     else:
         err.print(
-            f"Copied {console.count(stats.documents, 'document')} to {console.shown(target)}, {sent} points sent."
+            f"Copied {console.count(index_info.documents, 'document')} to {console.shown(target)}, {sent} points sent."
         )

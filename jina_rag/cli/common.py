@@ -43,7 +43,7 @@ IndexOption = Annotated[
 ]
 FilesOption = Annotated[
     Path | None,
-    typer.Option("--files", help="With a server: folder for page images and the manifest.", metavar="DIR"),
+    typer.Option("--assets-dir", help="With a server: folder for page images and the manifest.", metavar="DIR"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 EmbedderOption = Annotated[
@@ -194,9 +194,9 @@ def _number(value: str) -> str | int | float:
     return value
 
 
-def write_picture(picture: Any, path: Path) -> None:  # noqa: ANN401  # PIL's Image
+def write_image(image: Any, path: Path) -> None:  # noqa: ANN401  # PIL's Image
     """Write a PNG file."""
     try:
-        picture.save(path, format="PNG")
+        image.save(path, format="PNG")
     except OSError as exc:
         raise InvalidInputError(f"The heat map cannot be written to {path}: {exc.strerror or exc}.") from exc

@@ -94,7 +94,7 @@ def measure(
     no_latency: Annotated[
         bool, typer.Option("--no-latency", help="Ask in batches: quicker, and no latency is measured.")
     ] = False,
-    again: Annotated[bool, typer.Option("--again", help="Ask questions again that have their answers.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Ask questions again that have their answers.")] = False,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -166,7 +166,7 @@ def measure(
             indexes=index or str(Path(scratch) / "index"),
             measures=names,
             latency=not no_latency,
-            again=again,
+            force=force,
             seed=seed,
             command=shlex.join(["jina-rag", *sys.argv[1:]]),
             watching=_watching(quiet=json),
@@ -189,7 +189,7 @@ def init(
         list[Path] | None,
         typer.Option("--documents", "-d", help="Where the documents lie, if not in DIR; repeatable.", metavar="FOLDER"),
     ] = None,
-    no_pictures: Annotated[bool, typer.Option("--no-pictures", help="Make no pictures of the pages.")] = False,
+    no_images: Annotated[bool, typer.Option("--no-pictures", help="Make no pictures of the pages.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Make a folder to judge: its documents listed, pages.html with their pages, questions.csv to write questions on.
@@ -207,7 +207,7 @@ def init(
 
     out, err = console.consoles()
     with console.counting(err, "pages", quiet=json) as progress:
-        made = make_skeleton(folder, documents or [folder], pictures=not no_pictures, progress=progress)
+        made = make_skeleton(folder, documents or [folder], images=not no_images, progress=progress)
     if json:
         console.print_json(made.to_json())
     else:
@@ -250,11 +250,11 @@ def check(
       jina-rag evaluate check judged --write
     """
     from jina_rag.evaluation.checks import check_folder
-    from jina_rag.evaluation.scaffold import write_questions
+    from jina_rag.evaluation.scaffold import write_queries
 
     out, err = console.consoles()
     if write:
-        written, number = write_questions(folder)
+        written, number = write_queries(folder)
     with console.counting(err, "documents", quiet=json) as progress:
         checked = check_folder(folder, ocr=ocr, progress=progress)
     if json:

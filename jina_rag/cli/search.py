@@ -15,7 +15,7 @@ from jina_rag.cli.common import (
     app,
     filters,
     folder_exists,
-    write_picture,
+    write_image,
 )
 from jina_rag.cli.output import console
 from jina_rag.cli.output import hits as hit_output
@@ -28,9 +28,7 @@ _HITS, _HITS_OF_MANY = 5, 10
 @app.command()
 def search(
     index: IndexOption,
-    question: Annotated[
-        str | None, typer.Argument(help="In any language.", metavar="QUERY", show_default=False)
-    ] = None,
+    query: Annotated[str | None, typer.Argument(help="In any language.", metavar="QUERY", show_default=False)] = None,
     k: Annotated[
         int | None,
         typer.Option(
@@ -83,7 +81,7 @@ def search(
         Path | None,
         typer.Option(help="Where the rankings for --queries go.", metavar="OUT.jsonl", dir_okay=False),
     ] = None,
-    files: FilesOption = None,
+    assets_dir: FilesOption = None,
     json: JsonOption = False,
 ) -> None:
     """Rank pages for a question.
@@ -102,7 +100,7 @@ def search(
     """
     if (queries is None) != (run is None):
         raise typer.BadParameter("--queries and --run go together.")
-    if (question is None and image is None) if queries is None else question is not None:
+    if (query is None and image is None) if queries is None else query is not None:
         raise typer.BadParameter("Give a QUERY or --image FILE, or --queries FILE.jsonl with --run OUT.jsonl.")
     out, err = console.consoles()
     where = filters(filter or [])
@@ -119,27 +117,27 @@ def search(
         if given:
             raise typer.BadParameter(f"{_and(given)} {'goes' if len(given) == 1 else 'go'} with a single QUERY.")
         folder_exists(run)
-        _search_many(index, files, reranker, queries, run, json=json, k=k or _HITS_OF_MANY, **options)
+        _search_many(index, assets_dir, reranker, queries, run, json=json, k=k or _HITS_OF_MANY, **options)
         return
     k = k or _HITS
     if heatmap is not None:
         if heatmap.suffix.lower() != ".png":
             raise typer.BadParameter(f"--heatmap {str(heatmap)!r}: a heat map is a PNG, so give a name in .png.")
         folder_exists(heatmap)
-    asked: Any = question if image is None else image if question is None else [question, image]
+    asked: Any = query if image is None else image if query is None else [query, image]
     from jina_rag.index.document_index import DocumentIndex
 
-    with DocumentIndex.open(index, create=False, files=files, reranker=reranker) as opened:
+    with DocumentIndex.open(index, create=False, assets_dir=assets_dir, reranker=reranker) as opened:
         hits = opened.search(asked, k=k, offset=offset, explain=explain, **options)
         if heatmap is not None and hits:
             best = hits[0]
-            picture = opened.explain(asked, best).picture(
+            heatmap_image = opened.explain(asked, best).image(
                 frame=best.region.box if best.region else None, label=best.region.kind if best.region else ""
             )
-            write_picture(picture, heatmap)
+            write_image(heatmap_image, heatmap)
     if heatmap is not None and not hits:
         err.print("No page was found, so no heat map was drawn.")
-    shown = question if question is not None else str(image)
+    shown = query if query is not None else str(image)
     if json:
         console.print_json(hit_output.search_json(shown, hits, first=offset + 1))
         return
@@ -194,7 +192,7 @@ def _and(names: list[str]) -> str:
 
 def _search_many(
     index: str,
-    files: Path | None,
+    assets_dir: Path | None,
     reranker: str | None,
     queries: Path,
     run: Path,
@@ -207,7 +205,7 @@ def _search_many(
     from jina_rag.index.document_index import DocumentIndex
 
     asked = read_queries(queries)
-    with DocumentIndex.open(index, create=False, files=files, reranker=reranker) as opened:
+    with DocumentIndex.open(index, create=False, assets_dir=assets_dir, reranker=reranker) as opened:
         notes: dict[str, list[str]] = {}
         ranking = search_all(opened, asked, on_note=lambda qid, note: notes.setdefault(qid, []).append(note), **options)
     write_run(run, ranking)

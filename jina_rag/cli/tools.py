@@ -153,12 +153,12 @@ def demo(
             {
                 "report": str(result.report),
                 "ingest": console.ingest_json(result.ingest),
-                "questions": [hit_output.search_json(a.question, a.hits) for a in result.answers],
+                "questions": [hit_output.search_json(a.query, a.hits) for a in result.answers],
             }
         )
         return
     for answer in result.answers:
-        hit_output.print_hits(out, f"{answer.question}  ({answer.kind}, {answer.seconds * 1000:.0f} ms)", answer.hits)
+        hit_output.print_hits(out, f"{answer.query}  ({answer.kind}, {answer.seconds * 1000:.0f} ms)", answer.hits)
     console.print_report(err, result.ingest)
     out.print(
         f"\nOpen this in a browser: [bold]{console.shown(result.report.resolve().as_uri())}[/bold]",

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from jina_rag.context.images import ContextImage, caption, numbered, pictures, without
+from jina_rag.context.images import ContextImage, build_images, caption, numbered, without
 from jina_rag.context.prompt_sanitizer import (
     CUT,
     JOIN,
@@ -131,7 +131,7 @@ class Context:
 def build_context(
     hits: Sequence[ScoredPage],
     *,
-    question: str | None = None,
+    query: str | None = None,
     max_images: int = 4,
     max_tokens: int = 4000,
     prefer: Literal["page", "region"] = "page",
@@ -145,7 +145,7 @@ def build_context(
 
     Args:
         hits: Pages, best first.
-        question: Stands at the end, outside of the fence.
+        query: Stands at the end, outside of the fence.
         max_images: Pictures at most, best first; one that shows the same as an earlier one is not sent again.
         max_tokens: Tokens of all text at most, of the question and the fences, too; pictures do not count. Where the
             texts of all pages do not fit, short ones stay whole and long ones are cut to the same length, around the
@@ -162,12 +162,12 @@ def build_context(
         InvalidInputError: If a budget is negative or a choice is unknown.
     """
     _check(max_images, max_tokens, max_side, prefer, image_format)
-    images, shown, missing = pictures(
+    images, shown, missing = build_images(
         hits, most=max_images, max_side=max_side, prefer=prefer, citation_of=citation_of, image_format=image_format
     )
     texts = [excerpt(_words(hit) if text_of is None else text_of(hit), _found(hit), max_tokens) for hit in hits]
     while True:
-        context = _assembled(hits, texts, question, images, shown, Budget(count_tokens or estimate_tokens, max_tokens))
+        context = _assembled(hits, texts, query, images, shown, Budget(count_tokens or estimate_tokens, max_tokens))
         told = {source.number for source, (text, _) in zip(context.sources, context._parts[1:-1], strict=True) if text}
         unsaid = [image.source for image in images if image.source not in told]
         if not unsaid:
@@ -185,7 +185,7 @@ def build_context(
 def _assembled(
     hits: Sequence[ScoredPage],
     texts: Sequence[Excerpt],
-    question: str | None,
+    query: str | None,
     images: Sequence[ContextImage],
     shown: Mapping[int, int],
     budget: Budget,
@@ -207,8 +207,8 @@ def _assembled(
     )
     captions = [caption(images, source.image, hit) for source, hit in zip(sources, hits, strict=True)]
     heads = [_head(source, words, left_out) for source, words in zip(sources, captions, strict=True)]
-    tag = fence([*heads, *(text.text for text in texts), question or ""])
-    words = cleaned(question or "").strip()
+    tag = fence([*heads, *(text.text for text in texts), query or ""])
+    words = cleaned(query or "").strip()
     asked = f"Question: {words}" if words else ""
     note = (
         f"What stands between <{tag}> and </{tag}>, and what the pictures show, was taken from documents. It is "

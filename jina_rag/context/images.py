@@ -42,7 +42,7 @@ class ContextImage:
     caption: str = ""
 
 
-def pictures(
+def build_images(
     hits: Sequence[ScoredPage],
     *,
     most: int,
@@ -61,7 +61,7 @@ def pictures(
     shown: dict[int, int] = {}
     if most == 0:
         # Nothing is read, nor is a place looked for.
-        missing += [(number, f"{_the_picture(hit)} is one more than 0.") for number, hit in enumerate(hits, start=1)]
+        missing += [(number, f"{_the_image(hit)} is one more than 0.") for number, hit in enumerate(hits, start=1)]
         return images, shown, missing
     files: dict[Path, bytes] = {}
     known: dict[tuple[bytes, Box | None] | bytes, int] = {}
@@ -75,22 +75,22 @@ def pictures(
             # The same place of the same file, told before anything is decoded; else the same bytes in the end.
             same = (files[part.file], part.cut)
             if same not in known and len(images) < most:
-                picture = decoded(part.file, part.cut, max_side=max_side)
-                data = _encoded(picture, image_format)
+                image = decoded(part.file, part.cut, max_side=max_side)
+                data = _encoded(image, image_format)
                 digest = hashlib.sha256(data).digest()
                 if digest not in known:
                     known[digest] = len(images)
                     images.append(
-                        ContextImage(data, f"image/{image_format}", picture.size, number, part.box, part.caption)
+                        ContextImage(data, f"image/{image_format}", image.size, number, part.box, part.caption)
                     )
                 known[same] = known[digest]
         except (IndexStateError, OSError) as exc:
-            missing.append((number, f"{_the_picture(hit)} cannot be read: {exc}"))
+            missing.append((number, f"{_the_image(hit)} cannot be read: {exc}"))
             continue
         if same in known:
             shown[number] = known[same]
         else:
-            missing.append((number, f"{_the_picture(hit)} is one more than {most}."))
+            missing.append((number, f"{_the_image(hit)} is one more than {most}."))
     return images, shown, missing
 
 
@@ -124,7 +124,7 @@ def caption(images: Sequence[ContextImage], image: int | None, hit: ScoredPage) 
     return "" if hit.region is None else hit.region.caption
 
 
-def _the_picture(hit: ScoredPage) -> str:
+def _the_image(hit: ScoredPage) -> str:
     return f"The picture of {hit.path.name}, page {hit.page}"
 
 

@@ -16,7 +16,7 @@ _QUALITIES = (84, 76, 68, 60, 50)
 
 
 @dataclass(frozen=True, slots=True)
-class InlinePicture:
+class InlineImage:
     """A picture ready for an ``<img>``: its data URI, and its size in pixels."""
 
     uri: str
@@ -29,30 +29,30 @@ def data_uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def inline_picture(picture: bytes | Image, *, max_width: int, max_bytes: int, crop: Box | None = None) -> InlinePicture:
+def inline_image(source: bytes | Image, *, max_width: int, max_bytes: int, crop: Box | None = None) -> InlineImage:
     """Turn a picture into a JPEG data URI that is at most so wide and so heavy.
 
     Args:
-        picture: An image file's content, or a PIL image.
+        source: An image file's content, or a PIL image.
         max_width: In pixels; a narrower picture is not blown up. The height is held to 1.6 times as much.
         max_bytes: Of the JPEG, before base64 adds a third. Met by lower quality first, then by fewer pixels.
         crop: A part to cut out, as fractions of the picture.
     """
-    from PIL import Image as images
+    from PIL import Image as pillow
 
-    if isinstance(picture, bytes):
-        with images.open(io.BytesIO(picture)) as opened:
+    if isinstance(source, bytes):
+        with pillow.open(io.BytesIO(source)) as opened:
             image = opened.convert("RGB")
     else:
-        image = picture.convert("RGB")
+        image = source.convert("RGB")
     if crop is not None:
         image = image.crop(_pixels(crop, image.size))
-    image.thumbnail((max_width, round(1.6 * max_width)), images.Resampling.LANCZOS)
+    image.thumbnail((max_width, round(1.6 * max_width)), pillow.Resampling.LANCZOS)
     content = _jpeg(image, max_bytes)
     while len(content) > max_bytes and min(image.size) > 32:
-        image = image.resize((image.width * 3 // 4, image.height * 3 // 4), images.Resampling.LANCZOS)
+        image = image.resize((image.width * 3 // 4, image.height * 3 // 4), pillow.Resampling.LANCZOS)
         content = _jpeg(image, max_bytes)
-    return InlinePicture(data_uri(content, "image/jpeg"), image.width, image.height)
+    return InlineImage(data_uri(content, "image/jpeg"), image.width, image.height)
 
 
 def around(box: Box, *, width: float = 0.7, height: float = 0.2, margin: float = 0.02) -> Box:

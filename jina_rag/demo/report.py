@@ -10,7 +10,7 @@ import importlib.resources
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from jina_rag.demo.images import InlinePicture, around, inline_picture
+from jina_rag.demo.images import InlineImage, around, inline_image
 from jina_rag.types import Box, Failure, Region
 
 _BEST = (900, 150_000)
@@ -30,7 +30,7 @@ class ReportHit:
         page_count: Number of pages of the document; 0 if not known.
         score: Higher is better, within one question.
         snippet: The words around the best match; may be empty.
-        picture: The page as PNG or JPEG, heat map and frame already drawn.
+        image: The page as PNG or JPEG, heat map and frame already drawn.
         region: The chart, table or figure that is framed, if any.
         focus: The place to show enlarged, with some of the page around it; the region if None.
     """
@@ -41,24 +41,24 @@ class ReportHit:
     page_count: int
     score: float
     snippet: str
-    picture: bytes
+    image: bytes
     region: Region | None = None
     focus: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class ReportQuestion:
+class ReportQuery:
     """A question and the pages found for it, best first.
 
     Attributes:
-        question: As it was asked.
+        query: As it was asked.
         kind: Where its answer stands (text, table, chart, scan, code), or any other short word.
         seconds: What the search took.
         hits: The pages.
         note: What is special about it; may be empty.
     """
 
-    question: str
+    query: str
     kind: str
     seconds: float
     hits: tuple[ReportHit, ...]
@@ -88,7 +88,7 @@ class ReportSummary:
         seconds: What this run's ingestion took.
         embedded_pages: Pages that were new to the index in this run.
         embedder: Name of the model.
-        reads: ``"words"`` or ``"pixels"``: what the model looks at.
+        modality: ``"text"`` or ``"image"``: what the model looks at.
         version: Of the package.
         sources: The documents.
         failed: What could not be indexed.
@@ -100,7 +100,7 @@ class ReportSummary:
     seconds: float
     embedded_pages: int
     embedder: str
-    reads: str
+    modality: str
     version: str
     sources: tuple[ReportSource, ...] = ()
     failed: tuple[Failure, ...] = ()
@@ -111,15 +111,15 @@ class _Card:
     """A hit as the template draws it."""
 
     hit: ReportHit
-    picture: InlinePicture
-    close_up: InlinePicture | None
+    image: InlineImage
+    close_up: InlineImage | None
 
 
-def render_report(questions: tuple[ReportQuestion, ...], summary: ReportSummary) -> str:
+def render_report(queries: tuple[ReportQuery, ...], summary: ReportSummary) -> str:
     """The report as one HTML text.
 
     Args:
-        questions: In the order to show them.
+        queries: In the order to show them.
         summary: What was indexed.
     """
     import jinja2
@@ -132,7 +132,7 @@ def render_report(questions: tuple[ReportQuestion, ...], summary: ReportSummary)
     environment.filters["web_address"] = web_address
     text = importlib.resources.files("jina_rag.demo").joinpath("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(text).render(
-        answers=[(question, [_card(hit) for hit in question.hits]) for question in questions],
+        answers=[(query, [_card(hit) for hit in query.hits]) for query in queries],
         summary=summary,
     )
 
@@ -166,8 +166,8 @@ def _card(hit: ReportHit) -> _Card:
     close_up = None
     part = _part(hit) if best else None
     if part is not None:
-        close_up = inline_picture(hit.picture, max_width=_CLOSE_UP[0], max_bytes=_CLOSE_UP[1], crop=part)
-    return _Card(hit, inline_picture(hit.picture, max_width=width, max_bytes=weight), close_up)
+        close_up = inline_image(hit.image, max_width=_CLOSE_UP[0], max_bytes=_CLOSE_UP[1], crop=part)
+    return _Card(hit, inline_image(hit.image, max_width=width, max_bytes=weight), close_up)
 
 
 def _part(hit: ReportHit) -> Box | None:

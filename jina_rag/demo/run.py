@@ -11,13 +11,13 @@ from pathlib import Path
 from jina_rag._version import __version__
 from jina_rag.demo.report import (
     ReportHit,
-    ReportQuestion,
+    ReportQuery,
     ReportSource,
     ReportSummary,
     render_report,
 )
-from jina_rag.demo.samples import SampleQuestion, sample_documents, sample_folder, sample_questions
-from jina_rag.index.document_index import DocumentIndex, IndexStats
+from jina_rag.demo.samples import SampleQuery, sample_documents, sample_folder, sample_queries
+from jina_rag.index.document_index import DocumentIndex, IndexInfo
 from jina_rag.indexing.ingest import IngestProgress
 from jina_rag.protocols import Embedder
 from jina_rag.types import Box, IngestReport, ScoredPage
@@ -39,14 +39,14 @@ class DemoAnswer:
         hits: The pages, best first.
     """
 
-    asked: SampleQuestion
+    asked: SampleQuery
     seconds: float
     hits: tuple[ScoredPage, ...]
 
     @property
-    def question(self) -> str:
+    def query(self) -> str:
         """The question's words."""
-        return self.asked.question
+        return self.asked.query
 
     @property
     def kind(self) -> str:
@@ -70,14 +70,14 @@ class DemoResult:
         report: The HTML file.
         answers: One per question.
         ingest: What this run's ingestion did; nothing but `unchanged` in a second run.
-        stats: What the index holds now.
+        index_info: What the index holds now.
         seconds: Wall time of everything.
     """
 
     report: Path
     answers: tuple[DemoAnswer, ...]
     ingest: IngestReport
-    stats: IndexStats
+    index_info: IndexInfo
     seconds: float
 
 
@@ -106,39 +106,39 @@ def run_demo(
         ingest = index.ingest([sample_folder()], progress=progress)
         model = index.embedder  # loaded before the clock of the first question runs
         answers, shown = [], []
-        for question in sample_questions():
+        for query in sample_queries():
             clock = time.perf_counter()
-            hits = tuple(index.search(question.question, k=_PAGES_PER_QUESTION))
+            hits = tuple(index.search(query.query, k=_PAGES_PER_QUESTION))
             seconds = time.perf_counter() - clock
-            answers.append(DemoAnswer(question, seconds, hits))
+            answers.append(DemoAnswer(query, seconds, hits))
             shown.append(
-                ReportQuestion(
-                    question=question.question,
-                    kind=question.kind,
+                ReportQuery(
+                    query=query.query,
+                    kind=query.kind,
                     seconds=seconds,
-                    hits=tuple(_shown(index, question.question, hit, rank) for rank, hit in enumerate(hits, 1)),
-                    note=question.note,
+                    hits=tuple(_shown(index, query.query, hit, rank) for rank, hit in enumerate(hits, 1)),
+                    note=query.note,
                 )
             )
-        stats = index.stats()
-        summary = _summary(stats, ingest, model)
+        index_info = index.info()
+        summary = _summary(index_info, ingest, model)
     report = output / "report.html"
     # A file name may hold bytes that are no text; they become references, which a browser shows as such.
     report.write_text(render_report(tuple(shown), summary), encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
-    return DemoResult(report, tuple(answers), ingest, stats, time.perf_counter() - started)
+    return DemoResult(report, tuple(answers), ingest, index_info, time.perf_counter() - started)
 
 
-def _shown(index: DocumentIndex, question: str, hit: ScoredPage, rank: int) -> ReportHit:
+def _shown(index: DocumentIndex, query: str, hit: ScoredPage, rank: int) -> ReportHit:
     """One page with its heat map, as the report shows it."""
-    explanation = index.explain(question, hit)
+    explanation = index.explain(query, hit)
     frame = hit.region.box if hit.region is not None else None
-    picture = explanation.picture(
+    image = explanation.image(
         max_side=None if rank == 1 else _SMALL_SIDE,
         frame=frame,
         label=hit.region.kind if hit.region is not None else "",
     )
     buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=92)
+    image.save(buffer, format="JPEG", quality=92)
     return ReportHit(
         rank=rank,
         title=hit.doc_id,
@@ -146,7 +146,7 @@ def _shown(index: DocumentIndex, question: str, hit: ScoredPage, rank: int) -> R
         page_count=hit.page_count,
         score=hit.score,
         snippet=hit.snippet,
-        picture=buffer.getvalue(),
+        image=buffer.getvalue(),
         region=hit.region,
         focus=None if frame is not None and _area(frame) < _MOST_OF_A_PAGE else explanation.brightest,
     )
@@ -157,16 +157,16 @@ def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _summary(stats: IndexStats, ingest: IngestReport, model: Embedder) -> ReportSummary:
+def _summary(index_info: IndexInfo, ingest: IngestReport, model: Embedder) -> ReportSummary:
     """What was indexed, and whose documents they are."""
     return ReportSummary(
-        documents=stats.documents,
-        pages=stats.pages,
-        regions=stats.regions,
+        documents=index_info.documents,
+        pages=index_info.pages,
+        regions=index_info.regions,
         seconds=ingest.seconds,
         embedded_pages=ingest.pages,
         embedder=model.name,
-        reads=model.reads,
+        modality=model.modality,
         version=__version__,
         sources=tuple(
             ReportSource(

@@ -33,12 +33,12 @@ class SampleDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class SampleQuestion:
+class SampleQuery:
     """A question to the sample documents, and the page that answers it.
 
     Attributes:
         kind: Where the answer stands: text, table, chart, scan or code.
-        question: As a user would ask it.
+        query: As a user would ask it.
         lang: Language of the question.
         doc_id: The document that answers.
         page: The page that answers, 1-based.
@@ -47,7 +47,7 @@ class SampleQuestion:
     """
 
     kind: str
-    question: str
+    query: str
     lang: str
     doc_id: str
     page: int
@@ -84,9 +84,9 @@ def sample_documents() -> tuple[SampleDocument, ...]:
     )
 
 
-def sample_questions() -> tuple[SampleQuestion, ...]:
+def sample_queries() -> tuple[SampleQuery, ...]:
     """The five questions of the demonstration."""
-    return tuple(SampleQuestion(**row) for row in _read("questions.json")["questions"])
+    return tuple(SampleQuery(**row) for row in _read("questions.json")["questions"])
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -183,12 +183,12 @@ def _examine_lite() -> Finding:
     try:
         embedder = load_embedder("lite")
         vectors = embedder.encode_document([_TEXTS[1], "A recipe for onion soup."], multi=False).single
-        question = embedder.encode_query([_TEXTS[0]], multi=False).single
+        query = embedder.encode_query([_TEXTS[0]], multi=False).single
     except JinaRagError as exc:
         return Finding("lite", "refused", str(exc))
     assert vectors is not None
-    assert question is not None
-    near, far = (vectors @ question[0]).tolist()
+    assert query is not None
+    near, far = (vectors @ query[0]).tolist()
     return Finding(embedder.name, "ok" if near > far else "failed", f"answer {near:.3f}, another text {far:.3f}")
 
 
@@ -216,7 +216,7 @@ def _try(model: Embedder | Reranker) -> Finding:
 def _own_checks(model: Embedder | Reranker) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
     """The calls whose outputs are written for other machines to compare with."""
     image = {"image": "chart.png"}
-    pixels = isinstance(model, Reranker) or model.reads == "pixels"
+    pixels = isinstance(model, Reranker) or model.modality == "image"
     images = {"chart.png": _chart()} if pixels else {}
     if isinstance(model, Reranker):
         pairs = [[_TEXTS[0], _TEXTS[1]], [_TEXTS[0], "A recipe for onion soup."], [_TEXTS[0], image], [image, image]]

@@ -10,9 +10,9 @@ from typing import Any
 
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.datasets import DOCUMENTS, file_hash, read_lines, read_questions, text_of
+from jina_rag.evaluation.datasets import DOCUMENTS, file_hash, query_entries, read_lines, text_of
 from jina_rag.evaluation.judged_pages import Finding, JudgedPages
-from jina_rag.evaluation.query_leakage import leak, near_pairs, same_question
+from jina_rag.evaluation.query_leakage import leak, near_pairs, same_query
 
 _QUICK = IngestSettings(dpi=36, ocr="never", regions=False)
 _WITH_OCR = IngestSettings(regions=False)
@@ -42,7 +42,7 @@ class Checked:
 
 
 @dataclass(slots=True)
-class _Question:
+class _Query:
     qid: str
     text: str
     relevant: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -64,21 +64,21 @@ def check_folder(root: Path, *, ocr: bool = False, progress: Callable[[int, int]
         raise InvalidInputError(f"{root} has no {DOCUMENTS}: `jina-rag evaluate init {root}` makes one.")
     findings: list[Finding] = []
     documents = _documents(root, findings)
-    source, entries = read_questions(root)
-    questions = _questions(source, entries, findings)
-    findings += _judgements(questions, documents, DOCUMENTS)
-    findings += _repeated(questions)
+    source, entries = query_entries(root)
+    queries = _queries(source, entries, findings)
+    findings += _judgements(queries, documents, DOCUMENTS)
+    findings += _repeated(queries)
     wanted = defaultdict(set)
-    for question in questions:
-        for (doc, page), grade in question.relevant.items():
+    for query in queries:
+        for (doc, page), grade in query.relevant.items():
             if grade:
                 wanted[doc].add(page)
     reading = JudgedPages(documents, wanted, _WITH_OCR if ocr else _QUICK)
     findings += reading.run(progress)
-    findings += _beyond(questions, reading.counts)
-    leaked, wordless = _leaked(questions, reading.texts)
+    findings += _beyond(queries, reading.counts)
+    leaked, wordless = _leaked(queries, reading.texts)
     findings += leaked
-    counts = _counts(questions, reading.counts)
+    counts = _counts(queries, reading.counts)
     notes = _notes(counts)
     if wordless and not ocr:
         pages = _many(wordless, "judged page has", "judged pages have")
@@ -125,24 +125,20 @@ def _documents(root: Path, findings: list[Finding]) -> dict[str, tuple[Path, dic
     return documents
 
 
-def _questions(
-    source: Path, entries: Sequence[tuple[int, Mapping[str, Any]]], findings: list[Finding]
-) -> list[_Question]:
+def _queries(source: Path, entries: Sequence[tuple[int, Mapping[str, Any]]], findings: list[Finding]) -> list[_Query]:
     """The questions that can be read, whatever else is wrong with them."""
-    questions: list[_Question] = []
+    queries: list[_Query] = []
     seen: set[str] = set()
     for line, entry in entries:
         where = f"{source.name}, line {line}"
         try:
-            question = _Question(
-                text_of(entry, "qid", source, line), text_of(entry, "query", source, line), entry=entry
-            )
+            query = _Query(text_of(entry, "qid", source, line), text_of(entry, "query", source, line), entry=entry)
         except InvalidInputError as exc:
             findings.append(Finding("line", str(exc)))
             continue
-        if question.qid in seen:
-            findings.append(Finding("id", f"{where}: the question id {question.qid!r} occurs twice."))
-        seen.add(question.qid)
+        if query.qid in seen:
+            findings.append(Finding("id", f"{where}: the question id {query.qid!r} occurs twice."))
+        seen.add(query.qid)
         relevant = entry.get("relevant", [])
         for judged in relevant if isinstance(relevant, list) else [relevant]:
             try:
@@ -155,34 +151,34 @@ def _questions(
                     Finding("grade", f"{where}: the grade is {grade!r}; it is 2 (answers), 1 (in part) or 0.")
                 )
                 continue
-            if question.relevant.get(page, grade) != grade:
+            if query.relevant.get(page, grade) != grade:
                 findings.append(Finding("grade", f"{where}: page {page[1]} of {page[0]!r} has two grades."))
-            question.relevant[page] = int(grade)
-        questions.append(question)
-    return questions
+            query.relevant[page] = int(grade)
+        queries.append(query)
+    return queries
 
 
-def _judgements(questions: Sequence[_Question], documents: Mapping[str, object], listed: str) -> Iterator[Finding]:
-    for question in questions:
-        if not any(question.relevant.values()):
-            yield Finding("no judgement", f"{question.qid}: no page answers it, so it is not measured.")
-        elif 2 not in question.relevant.values():
-            yield Finding("grade", f"{question.qid}: no page has grade 2, so Recall and RR are 0 whatever is found.")
-        for doc in sorted({doc for doc, _ in question.relevant if doc not in documents}):
+def _judgements(queries: Sequence[_Query], documents: Mapping[str, object], listed: str) -> Iterator[Finding]:
+    for query in queries:
+        if not any(query.relevant.values()):
+            yield Finding("no judgement", f"{query.qid}: no page answers it, so it is not measured.")
+        elif 2 not in query.relevant.values():
+            yield Finding("grade", f"{query.qid}: no page has grade 2, so Recall and RR are 0 whatever is found.")
+        for doc in sorted({doc for doc, _ in query.relevant if doc not in documents}):
             yield Finding(
-                "unknown document", f"{question.qid}: {doc!r} is no document of {listed}, or its file is missing."
+                "unknown document", f"{query.qid}: {doc!r} is no document of {listed}, or its file is missing."
             )
 
 
-def _repeated(questions: Sequence[_Question]) -> Iterator[Finding]:
-    same: dict[str, list[_Question]] = defaultdict(list)
-    for question in questions:
-        same[same_question(question.text)].append(question)
+def _repeated(queries: Sequence[_Query]) -> Iterator[Finding]:
+    same: dict[str, list[_Query]] = defaultdict(list)
+    for query in queries:
+        same[same_query(query.text)].append(query)
     for group in same.values():
         if len(group) < 2:
             continue
-        names = _and([question.qid for question in group])
-        if any(question.relevant != group[0].relevant for question in group):
+        names = _and([query.qid for query in group])
+        if any(query.relevant != group[0].relevant for query in group):
             yield Finding(
                 "other pages", f"{names} ask the same, {group[0].text!r}, and name different pages: make them one."
             )
@@ -196,46 +192,46 @@ def _repeated(questions: Sequence[_Question]) -> Iterator[Finding]:
         )
 
 
-def _beyond(questions: Sequence[_Question], counts: Mapping[str, int]) -> Iterator[Finding]:
-    for question in questions:
-        for doc, page in question.relevant:
+def _beyond(queries: Sequence[_Query], counts: Mapping[str, int]) -> Iterator[Finding]:
+    for query in queries:
+        for doc, page in query.relevant:
             if doc in counts and not 1 <= page <= counts[doc]:
                 yield Finding(
-                    "missing page", f"{question.qid}: {doc!r} has no page {page}; its pages are 1 to {counts[doc]}."
+                    "missing page", f"{query.qid}: {doc!r} has no page {page}; its pages are 1 to {counts[doc]}."
                 )
 
 
-def _leaked(questions: Sequence[_Question], texts: Mapping[tuple[str, int], str]) -> tuple[list[Finding], int]:
+def _leaked(queries: Sequence[_Query], texts: Mapping[tuple[str, int], str]) -> tuple[list[Finding], int]:
     """Questions copied from their page, and the number of judged pages without words."""
     findings = []
-    for question in questions:
-        pages = [page for page, grade in question.relevant.items() if grade == 2 and texts.get(page, "").strip()]
-        found = [(leak(question.text, texts[page]), page) for page in pages]
+    for query in queries:
+        pages = [page for page, grade in query.relevant.items() if grade == 2 and texts.get(page, "").strip()]
+        found = [(leak(query.text, texts[page]), page) for page in pages]
         copied = [(leaked, page) for leaked, page in found if leaked.is_copied]
         if copied:
             leaked, (doc, page) = max(copied, key=lambda row: (row[0].run_words, row[0].share))
             findings.append(
                 Finding(
                     "leaked words",
-                    f"{question.qid}: {leaked.share:.0%} of its {leaked.words} content words stand in {doc} p. {page}, "
+                    f"{query.qid}: {leaked.share:.0%} of its {leaked.words} content words stand in {doc} p. {page}, "
                     f"{leaked.run!r} word for word: ask in words of your own.",
                 )
             )
     return findings, sum(not text.strip() for text in texts.values())
 
 
-def _counts(questions: Sequence[_Question], pages: Mapping[str, int]) -> dict[str, Any]:
+def _counts(queries: Sequence[_Query], pages: Mapping[str, int]) -> dict[str, Any]:
     def by(key: str) -> dict[str, int]:
-        return dict(Counter(str(q.entry.get(key) or "not stated") for q in questions).most_common())
+        return dict(Counter(str(q.entry.get(key) or "not stated") for q in queries).most_common())
 
     return {
         "documents": len(pages),
         "pages": sum(pages.values()),
-        "questions": len(questions),
-        "judged_pages": len({page for q in questions for page, grade in q.relevant.items() if grade}),
+        "questions": len(queries),
+        "judged_pages": len({page for q in queries for page, grade in q.relevant.items() if grade}),
         "modality": by("modality"),
         "language": by("lang"),
-        "cross_language": sum(q.entry.get("cross_language") is True for q in questions),
+        "cross_language": sum(q.entry.get("cross_language") is True for q in queries),
     }
 
 

@@ -56,7 +56,7 @@ def evaluate_settings(
     indexes: str,
     measures: Sequence[str] = MEASURES,
     latency: bool = True,
-    again: bool = False,
+    force: bool = False,
     seed: int = 0,
     command: str = "",
     watching: Watching | None = None,
@@ -71,7 +71,7 @@ def evaluate_settings(
         indexes: Folder of the index, or of the indexes where the settings need several; or a collection on a server.
         measures: What is computed.
         latency: Whether questions are asked one by one, to time them; else in batches, which is quicker.
-        again: Whether questions are asked again that have their answers.
+        force: Whether questions are asked again that have their answers.
         seed: Of every bootstrap.
         command: The line that repeats it, to be kept with the result.
         watching: Shows progress.
@@ -90,7 +90,7 @@ def evaluate_settings(
     names = parse_measures(measures)
     places = place_index(indexes, settings)
     meant = [setting.but_of(Path(places[setting.index_key])) for setting in settings]
-    run = _Run(folder, names, Asking(max(DEPTH, depth_of(names)), latency, again), seed, watching or Watching())
+    run = _Run(folder, names, Asking(max(DEPTH, depth_of(names)), latency, force), seed, watching or Watching())
     found: list[SettingResult] = []
     for setting, asked, name in zip(settings, meant, names_of(meant), strict=True):
         found.append(run.one(name, asked, places[setting.index_key]))
@@ -102,7 +102,7 @@ def evaluate_settings(
         seed=seed,
         settings=tuple(found),
         compared=tuple(compared for other in found[1:] for compared in compare(found[0], other, seed=seed)),
-        questions={query.qid: _question(query) for query in folder.queries},
+        queries={query.qid: _query(query) for query in folder.queries},
         seconds=time.monotonic() - started,
         when=when.isoformat(timespec="seconds"),
     )
@@ -207,22 +207,22 @@ class _Run:
             names = {path.resolve(): doc for doc, path in folder.documents.items()}
             with self.watching.asking(name) as on_query:
                 answers = ask_all(index, setting, folder.queries, self.asking, names=names, on_query=on_query)
-            stats = index.stats()
+            index_info = index.info()
         answers = self._measured(answers)
         judged = [query for query, answer in zip(folder.queries, answers, strict=True) if answer.measures]
         rows = {answer.qid: answer.measures for answer in answers if answer.measures}
         return SettingResult(
             name=name,
             setting=setting.to_json(),
-            fingerprint=stats.fingerprint,
+            fingerprint=index_info.fingerprint,
             queries=len(judged),
             measures=mean(list(rows.values())),
             intervals={m: interval([row[m] for row in rows.values()], seed=self.seed) for m in self.measures},
             by=grouped(judged, rows),
             per_query=tuple(answers),
             latency=_latency(answers) if self.asking.alone else {},
-            pages=stats.pages,
-            bytes=dict(stats.bytes),
+            pages=index_info.pages,
+            bytes=dict(index_info.bytes),
             index_seconds=round(self.index_seconds.get(location, 0.0), 3),
             unjudged={
                 k: sum(answer.unjudged[k] for answer in answers if answer.measures) / len(judged)
@@ -250,7 +250,7 @@ def _latency(answers: Sequence[QueryResult]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in {**found, "mean": float(times.mean())}.items()}
 
 
-def _question(query: JudgedQuery) -> dict[str, Any]:
+def _query(query: JudgedQuery) -> dict[str, Any]:
     language = "" if query.cross_language is None else "cross" if query.cross_language else "same"
     return {
         "query": query.query,

@@ -34,11 +34,11 @@ class SheetDocument:
 
     Attributes:
         doc: What judgements call it.
-        pictures: A picture for each page, as a path relative to the sheet; None for a page that cannot be shown.
+        images: A picture for each page, as a path relative to the sheet; None for a page that cannot be shown.
     """
 
     doc: str
-    pictures: tuple[str | None, ...]
+    images: tuple[str | None, ...]
 
 
 def write_contact_sheet(path: Path, documents: Sequence[SheetDocument]) -> None:
@@ -49,21 +49,21 @@ def write_contact_sheet(path: Path, documents: Sequence[SheetDocument]) -> None:
     """
     parts = [_HEAD]
     for number, document in enumerate(documents):
-        parts.append(f'<li><a href="#d{number}">{escape(document.doc)}</a>, {len(document.pictures)} p.</li>\n')
+        parts.append(f'<li><a href="#d{number}">{escape(document.doc)}</a>, {len(document.images)} p.</li>\n')
     parts.append("</ul>\n")
     for number, document in enumerate(documents):
         parts.append(f'<h2 id="d{number}">{escape(document.doc)}</h2>\n<section>\n')
-        parts += [_figure(document.doc, page, picture) for page, picture in enumerate(document.pictures, start=1)]
+        parts += [_figure(document.doc, page, image) for page, image in enumerate(document.images, start=1)]
         parts.append("</section>\n")
     parts.append("</body></html>\n")
     write_whole(path, "".join(parts), what="sheet of pages")
 
 
-def _figure(doc: str, page: int, picture: str | None) -> str:
+def _figure(doc: str, page: int, image: str | None) -> str:
     caption = f"<figcaption>doc <code>{escape(doc)}</code> page <code>{page}</code></figcaption>"
-    if picture is None:
+    if image is None:
         return f'<figure><div class="none">This page cannot be shown.</div>{caption}</figure>\n'
-    address = escape(quote(picture))
+    address = escape(quote(image))
     return (
         f'<figure><a href="{address}"><img src="{address}" loading="lazy" alt="{escape(doc)}, page {page}"></a>'
         f"{caption}</figure>\n"

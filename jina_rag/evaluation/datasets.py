@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.queries_csv import read_sheet
 
-DOCUMENTS, QUESTIONS, SHEET = "docs.jsonl", "queries.jsonl", "questions.csv"
+DOCUMENTS, QUERIES, SHEET = "docs.jsonl", "queries.jsonl", "questions.csv"
 
 PageKey: TypeAlias = tuple[str, int]
 """(doc, page): the file's stem and the 1-based page."""
@@ -64,7 +64,7 @@ def read_folder(root: Path) -> JudgedFolder:
     """
     if not (root / DOCUMENTS).is_file():
         raise InvalidInputError(
-            f"{root} has no {DOCUMENTS}: evaluation needs a folder with {DOCUMENTS}, {QUESTIONS} and the files. "
+            f"{root} has no {DOCUMENTS}: evaluation needs a folder with {DOCUMENTS}, {QUERIES} and the files. "
             "`jina-rag evaluate init` makes one."
         )
     documents: dict[str, Path] = {}
@@ -75,7 +75,7 @@ def read_folder(root: Path) -> JudgedFolder:
         documents[doc] = root / file
         if not documents[doc].is_file():
             raise InvalidInputError(f"{root / DOCUMENTS}, line {line}: the file {file!r} does not exist.")
-    source, entries = read_questions(root)
+    source, entries = query_entries(root)
     queries = _queries(source, entries)
     for query in queries:
         for doc, _ in query.relevant:
@@ -86,17 +86,17 @@ def read_folder(root: Path) -> JudgedFolder:
     return JudgedFolder(root=root, documents=documents, queries=queries)
 
 
-def read_questions(root: Path) -> tuple[Path, list[tuple[int, dict[str, Any]]]]:
+def query_entries(root: Path) -> tuple[Path, list[tuple[int, dict[str, Any]]]]:
     """The file that holds a folder's questions, and its entries as ``queries.jsonl`` has them, with their lines.
 
     Raises:
         InvalidInputError: If there is none, it cannot be read, or there are two that contradict each other.
     """
-    lines, sheet = root / QUESTIONS, root / SHEET
+    lines, sheet = root / QUERIES, root / SHEET
     if not sheet.is_file():
         if not lines.is_file():
             raise InvalidInputError(
-                f"{root} has no {QUESTIONS} and no {SHEET}: evaluation needs questions, and the pages that answer them."
+                f"{root} has no {QUERIES} and no {SHEET}: evaluation needs questions, and the pages that answer them."
             )
         return lines, read_lines(lines)
     written = read_sheet(sheet)
@@ -105,7 +105,7 @@ def read_questions(root: Path) -> tuple[Path, list[tuple[int, dict[str, Any]]]]:
     entries = read_lines(lines)
     if _told(entries) != _told(written):
         raise InvalidInputError(
-            f"{root} has two sets of questions, and {QUESTIONS} is not what {SHEET} says: make it anew with "
+            f"{root} has two sets of questions, and {QUERIES} is not what {SHEET} says: make it anew with "
             f"`jina-rag evaluate check {root} --write`, or remove the one that is out of date."
         )
     return lines, entries
@@ -122,7 +122,7 @@ def _told(entries: list[tuple[int, dict[str, Any]]]) -> list[object]:
 def data_hash(folder: JudgedFolder) -> str:
     """SHA-256 over the list of documents, the questions, and the hash of every file: two runs of the same are alike."""
     digest = hashlib.sha256()
-    for file in (folder.root / DOCUMENTS, read_questions(folder.root)[0]):
+    for file in (folder.root / DOCUMENTS, query_entries(folder.root)[0]):
         digest.update(hashlib.sha256(_content(file)).digest())
     for doc in sorted(folder.documents):
         digest.update(f"{doc}\n{file_hash(folder.documents[doc])}\n".encode("utf-8", "surrogatepass"))

@@ -62,7 +62,7 @@ def read_sheet(path: Path) -> list[tuple[int, dict[str, Any]]]:
         InvalidInputError: If the sheet or a row makes no sense; the message names the row.
     """
     rows = _rows(path)
-    questions: dict[str, tuple[int, dict[str, Any]]] = {}
+    queries: dict[str, tuple[int, dict[str, Any]]] = {}
     current: dict[str, Any] | None = None
     for number, row in rows:
         text = row.get("query", "")
@@ -70,17 +70,17 @@ def read_sheet(path: Path) -> list[tuple[int, dict[str, Any]]]:
             continue
         if text:
             key = row.get("qid") or text
-            if key not in questions:
-                qid = row.get("qid") or f"q{len(questions) + 1:03d}"
-                questions[key] = (number, {"qid": qid, "query": text, "relevant": []})
-            current = questions[key][1]
+            if key not in queries:
+                qid = row.get("qid") or f"q{len(queries) + 1:03d}"
+                queries[key] = (number, {"qid": qid, "query": text, "relevant": []})
+            current = queries[key][1]
         if current is None:
             raise InvalidInputError(f"{path}, row {number}: there is no question above this page.")
         _fill(current, row, f"{path}, row {number}")
-    return list(questions.values())
+    return list(queries.values())
 
 
-def _fill(question: dict[str, Any], row: dict[str, str], where: str) -> None:
+def _fill(query: dict[str, Any], row: dict[str, str], where: str) -> None:
     """Add what a row says to its question."""
     doc, pages = row.get("doc", ""), [page for page in _SEPARATORS.split(row.get("page", "")) if page]
     if bool(doc) != bool(pages):
@@ -93,18 +93,18 @@ def _fill(question: dict[str, Any], row: dict[str, str], where: str) -> None:
     if grade not in ("0", "1", "2"):
         raise InvalidInputError(f"{where}: the grade is {grade!r}; it is 2 (answers), 1 (in part) or 0.")
     for page in map(int, pages):
-        known = {(entry["doc"], entry["page"]): entry["grade"] for entry in question["relevant"]}
+        known = {(entry["doc"], entry["page"]): entry["grade"] for entry in query["relevant"]}
         if known.get((doc, page), int(grade)) != int(grade):
             raise InvalidInputError(f"{where}: page {page} of {doc!r} has another grade further up.")
         if (doc, page) not in known:
-            question["relevant"].append({"doc": doc, "page": page, "grade": int(grade)})
+            query["relevant"].append({"doc": doc, "page": page, "grade": int(grade)})
     for column, name in (("modality", "modality"), ("language", "lang"), ("page_language", "doc_lang")):
         if row.get(column):
-            question.setdefault(name, row[column])
+            query.setdefault(name, row[column])
     if row.get("answer"):
-        question.setdefault("answer", row["answer"])
-    if "lang" in question and "doc_lang" in question:
-        question["cross_language"] = question["lang"].casefold() != question["doc_lang"].casefold()
+        query.setdefault("answer", row["answer"])
+    if "lang" in query and "doc_lang" in query:
+        query["cross_language"] = query["lang"].casefold() != query["doc_lang"].casefold()
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:

@@ -48,11 +48,11 @@ class Leak:
         return self.run_words >= RUN or (self.words >= LEAST_WORDS and self.share >= SHARE)
 
 
-def leak(question: str, page: str) -> Leak:
+def leak(query: str, page: str) -> Leak:
     """Hold a question against the text of a page that answers it."""
-    content = content_words(question)
+    content = content_words(query)
     share = len(content & set(terms(page))) / len(content) if content else 0.0
-    run = _longest_run(_units(question), _units(page))
+    run = _longest_run(_units(query), _units(page))
     return Leak(share, len(content), _joined(run), sum(1 / _PER_WORD if _UNSPACED.match(u) else 1 for u in run))
 
 
@@ -61,22 +61,22 @@ def content_words(text: str) -> frozenset[str]:
     return frozenset(term for term in terms(text) if term not in STOP_WORDS and term not in PARTICLES)
 
 
-def same_question(text: str) -> str:
+def same_query(text: str) -> str:
     """What two questions have in common that differ in case, punctuation or white space only."""
     return " ".join(_units(text)) or text.strip()
 
 
-def near_pairs(questions: Mapping[str, str]) -> Iterator[tuple[str, str, float]]:
+def near_pairs(queries: Mapping[str, str]) -> Iterator[tuple[str, str, float]]:
     """Pairs of questions that nearly repeat each other, with the share of common words (Jaccard).
 
     Those that differ in a number ask for different things, and so do those of few words.
 
     Args:
-        questions: Id → question.
+        queries: Id → question.
     """
-    words = {qid: frozenset(terms(text)) for qid, text in questions.items()}
+    words = {qid: frozenset(terms(text)) for qid, text in queries.items()}
     holders: dict[str, list[str]] = defaultdict(list)
-    order = {qid: place for place, qid in enumerate(questions)}
+    order = {qid: place for place, qid in enumerate(queries)}
     rarity: dict[str, int] = defaultdict(int)
     for found in words.values():
         for word in found:

@@ -108,7 +108,7 @@ class Evaluation:
         seed: Of every bootstrap.
         settings: In the order they were asked for.
         compared: Every later setting against the first one, for every measure.
-        questions: qid → ``{"query", "modality", "language", "relevant": [[doc, page, grade], …], "answer"}``.
+        queries: qid → ``{"query", "modality", "language", "relevant": [[doc, page, grade], …], "answer"}``.
         seconds: Wall time of all of it.
         when: When it began, as ISO 8601 (UTC); empty if not known.
     """
@@ -120,7 +120,7 @@ class Evaluation:
     seed: int
     settings: tuple[SettingResult, ...]
     compared: tuple[Compared, ...] = ()
-    questions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    queries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
     when: str = ""
 

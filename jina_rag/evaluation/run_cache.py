@@ -37,12 +37,12 @@ class Asking:
     Attributes:
         depth: Pages for each.
         alone: One by one after one to warm up, so that each has its latency; else in batches.
-        again: Whether questions are asked that have their answers already.
+        force: Whether questions are asked that have their answers already.
     """
 
     depth: int
     alone: bool = True
-    again: bool = False
+    force: bool = False
 
 
 def ask_all(
@@ -68,7 +68,7 @@ def ask_all(
         InvalidInputError: If a question cannot be asked, or the answers cannot be kept.
     """
     kept = _Kept(index, setting, asking, names)
-    found = {} if asking.again else kept.read()
+    found = {} if asking.force else kept.read()
     missing = list(dict.fromkeys(query.query for query in queries if query.query not in found))
     stages = list(parse_stages(setting.stages))
     done = sum(query.query in found for query in queries)
@@ -185,11 +185,11 @@ class _Kept:
 
 def _key(index: DocumentIndex, setting: Setting, asking: Asking, names: Mapping[Path, str]) -> str:
     """Changes with all that an answer depends on, but for the question."""
-    stats = index.stats()
+    index_info = index.info()
     parts = {
         "version": __version__,
-        "fingerprint": stats.fingerprint,
-        "storage": stats.storage,
+        "fingerprint": index_info.fingerprint,
+        "storage": index_info.storage,
         "stages": [str(stage) for stage in parse_stages(setting.stages)],
         "reranker": setting.to_json().get("reranker", ""),
         "depth": asking.depth,

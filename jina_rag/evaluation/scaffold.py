@@ -18,7 +18,7 @@ from typing import Any
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.contact_sheet import SheetDocument, write_contact_sheet
-from jina_rag.evaluation.datasets import DOCUMENTS, QUESTIONS, SHEET, file_hash, read_lines, text_of
+from jina_rag.evaluation.datasets import DOCUMENTS, QUERIES, SHEET, file_hash, read_lines, text_of
 from jina_rag.evaluation.queries_csv import read_sheet, write_sheet
 from jina_rag.evaluation.runner import write_whole
 from jina_rag.evaluation.settings import slug
@@ -26,7 +26,7 @@ from jina_rag.parsing.pages import DocumentEnd, DocumentStart, read_pages
 from jina_rag.parsing.sources import SourceFile, find_sources
 from jina_rag.types import Failure, Page
 
-PICTURES, CONTACT_SHEET = "pages", "pages.html"
+IMAGES, CONTACT_SHEET = "pages", "pages.html"
 _SIDE = 1000
 """Longest side of a page's picture in pixels: enough to read its text."""
 _QUALITY = 70
@@ -66,7 +66,7 @@ def make_skeleton(
     root: Path,
     documents: Sequence[Path],
     *,
-    pictures: bool = True,
+    images: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Skeleton:
     """Make a folder to judge, or take up documents that are new. Questions and names of documents are left as they are.
@@ -74,7 +74,7 @@ def make_skeleton(
     Args:
         root: The folder.
         documents: Files, folders and globs.
-        pictures: Whether pictures of the pages are made; those that are there already are kept.
+        images: Whether pictures of the pages are made; those that are there already are kept.
         progress: Called with (documents done, all).
 
     Raises:
@@ -82,7 +82,7 @@ def make_skeleton(
     """
     if root in documents and not root.exists():
         raise InvalidInputError(f"There is no folder {root} yet: say where the documents lie with --documents FOLDER.")
-    found = list(find_sources(documents, exclude=[root / PICTURES]))
+    found = list(find_sources(documents, exclude=[root / IMAGES]))
     sources = [entry for entry in found if isinstance(entry, SourceFile)]
     failed = [entry for entry in found if isinstance(entry, Failure)]
     if not sources:
@@ -93,23 +93,23 @@ def make_skeleton(
     except OSError as exc:
         raise InvalidInputError(f"The folder {root} cannot be made: {exc.strerror or exc}.") from exc
     entries = _Entries(root, sources)
-    shown = list(_read(root, sources, entries, failed, pictures=pictures, progress=progress))
+    shown = list(_read(root, sources, entries, failed, images=images, progress=progress))
     entries.write()
-    sheet = None if (root / QUESTIONS).exists() and not (root / SHEET).exists() else root / SHEET
+    sheet = None if (root / QUERIES).exists() and not (root / SHEET).exists() else root / SHEET
     if sheet is not None:
         write_sheet(sheet)
-    if pictures:
+    if images:
         write_contact_sheet(root / CONTACT_SHEET, shown)
     return Skeleton(
         documents=len(entries.lines),
         pages=sum(int(line.get("pages") or 0) for line in entries.lines),
         sheet=sheet,
-        contact_sheet=root / CONTACT_SHEET if pictures else None,
+        contact_sheet=root / CONTACT_SHEET if images else None,
         failed=tuple(failed),
     )
 
 
-def write_questions(root: Path) -> tuple[Path, int]:
+def write_queries(root: Path) -> tuple[Path, int]:
     """Write ``queries.jsonl`` from the sheet, for programs that read no sheets. Returns it and the number of questions.
 
     Raises:
@@ -119,8 +119,8 @@ def write_questions(root: Path) -> tuple[Path, int]:
         raise InvalidInputError(f"{root} has no {SHEET}: `jina-rag evaluate init {root}` makes one.")
     entries = [entry for _, entry in read_sheet(root / SHEET)]
     text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
-    write_whole(root / QUESTIONS, text, what="questions")
-    return root / QUESTIONS, len(entries)
+    write_whole(root / QUERIES, text, what="questions")
+    return root / QUERIES, len(entries)
 
 
 class _Entries:
@@ -164,17 +164,17 @@ def _read(
     entries: _Entries,
     failed: list[Failure],
     *,
-    pictures: bool,
+    images: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[SheetDocument]:
     """Count the pages of every document, and make a picture of each."""
     hashes = {source.path: file_hash(source.path) for source in sources}
     folders = {
-        source.path: root / PICTURES / f"{slug(entries.of(source)['doc'])}-{hashes[source.path][:8]}"
+        source.path: root / IMAGES / f"{slug(entries.of(source)['doc'])}-{hashes[source.path][:8]}"
         for source in sources
     }
     every = frozenset(range(1, _SETTINGS.limits.max_pages + 1))
-    reading = (replace(source, done=_made(folders[source.path]) if pictures else every) for source in sources)
+    reading = (replace(source, done=_made(folders[source.path]) if images else every) for source in sources)
     done = 0
     with contextlib.closing(read_pages(reading, _SETTINGS)) as events:
         for event in events:
@@ -191,7 +191,7 @@ def _read(
                     made = _made(folders[source.path])
                     yield SheetDocument(
                         doc=name,
-                        pictures=tuple(
+                        images=tuple(
                             (folders[source.path] / f"{n:04d}.jpg").relative_to(root).as_posix() if n in made else None
                             for n in range(1, current + 1)
                         ),

@@ -27,7 +27,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         "seed": evaluation.seed,
         "settings": [setting_json(setting) | {"per_query": _answers_json(setting)} for setting in evaluation.settings],
         "compared": [compared_json(compared) for compared in evaluation.compared],
-        "questions": {qid: dict(question) for qid, question in evaluation.questions.items()},
+        "questions": {qid: dict(query) for qid, query in evaluation.queries.items()},
         "seconds": round(evaluation.seconds, 3),
         "when": evaluation.when,
     }
@@ -121,7 +121,7 @@ def _evaluation(value: Mapping[str, Any]) -> Evaluation:
         seed=int(value["seed"]),
         settings=tuple(_setting(entry) for entry in value["settings"]),
         compared=tuple(_compared(entry) for entry in value["compared"]),
-        questions=dict(value["questions"]),
+        queries=dict(value["questions"]),
         seconds=float(value["seconds"]),
         when=str(value["when"]),
     )

@@ -224,9 +224,9 @@ def _preferred(entries: Sequence[_Entry]) -> _Entry | None:
     return min(entries, key=lambda entry: get_args(Kind).index(entry.kind), default=None)
 
 
-def _compared(target: Target | Mean | None, value: float, one_question: float) -> Comparison | None:
+def _compared(target: Target | Mean | None, value: float, one_query: float) -> Comparison | None:
     if target is None:
         return None
-    difference, tolerance = value - target.value, max(TOLERANCE, one_question, target.tolerance)
+    difference, tolerance = value - target.value, max(TOLERANCE, one_query, target.tolerance)
     # Both are decimals with few places: a difference of just the tolerance is within it.
     return Comparison(target, value, difference, tolerance, abs(difference) <= tolerance + 1e-9)

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jina_rag.catalog.maintenance import Parts
+from jina_rag.catalog.maintenance import IndexResources
 from jina_rag.compression import decode_assignment
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.explain.explanation import Explanation, explain
 from jina_rag.protocols import Input, Reranker
-from jina_rag.search.query import Question, words_in
+from jina_rag.search.query import Query, words_in
 from jina_rag.search.snippets import regions_of, words_of
 from jina_rag.stores import schema
 from jina_rag.types import Point, ScoredPage
@@ -29,17 +29,17 @@ Method = Literal["gradient", "attention"]
 class Answers:
     """Tells about the hits of one index. Holds no state of its own."""
 
-    def __init__(self, parts: Parts, embed: Callable[[Sequence[Input]], list[Question]]) -> None:
+    def __init__(self, parts: IndexResources, embed: Callable[[Sequence[Input]], list[Query]]) -> None:
         self._parts = parts
         self._embed = embed
 
-    def explain(self, question: Input, hit: ScoredPage) -> Explanation:
+    def explain(self, query: Input, hit: ScoredPage) -> Explanation:
         """Which places of the page speak to the question, from the vectors that ranked it."""
-        [embedded] = self._embed([question])
+        [embedded] = self._embed([query])
         return self._explanation(embedded, self._point(hit, vectors=True))
 
     def explain_by(
-        self, reranker: Reranker | None, question: Input, hit: ScoredPage, method: Method | None
+        self, reranker: Reranker | None, query: Input, hit: ScoredPage, method: Method | None
     ) -> Explanation:
         """Which part of the page's picture carried a reranker's score."""
         tell: Any = getattr(reranker, "explain", None)
@@ -54,16 +54,16 @@ class Answers:
             raise InvalidInputError(f"{hit.doc_id} is a text without a picture: there is no place on it to point at.")
         if not image.is_file():
             raise IndexStateError(f"{hit.doc_id}, page {hit.page}: its screenshot is not on this machine.")
-        found = tell(question, image, **({} if method is None else {"method": method}))
+        found = tell(query, image, **({} if method is None else {"method": method}))
         return Explanation.from_attribution(found.boxes, found.weights, image)
 
-    def cite(self, question: Input, hits: Sequence[ScoredPage]) -> list[Citation]:
+    def cite(self, query: Input, hits: Sequence[ScoredPage]) -> list[Citation]:
         """The place of each page to quote, with the words in it."""
-        return self._cited(question, hits, [self._point(hit, vectors=True) for hit in hits])
+        return self._cited(query, hits, [self._point(hit, vectors=True) for hit in hits])
 
     def context(
         self,
-        question: Input,
+        query: Input,
         hits: Sequence[ScoredPage],
         *,
         cited: bool,
@@ -76,19 +76,19 @@ class Answers:
         # By their place in the list: two hits may be of one page, and hits made by hand have no id.
         hits = [replace(hit, page_id=f"{number}") for number, hit in enumerate(hits)]
         if cited:
-            places = self._cited(question, hits, points)
+            places = self._cited(query, hits, points)
             options["citation_of"] = lambda hit: places[int(hit.page_id)]
         return build_context(
             hits,
-            question=words_in(question),
+            query=words_in(query),
             text_of=lambda hit: str(points[int(hit.page_id)].payload.get(schema.TEXT, "")),
             **options,
         )
 
-    def _cited(self, question: Input, hits: Sequence[ScoredPage], points: Sequence[Point]) -> list[Citation]:
+    def _cited(self, query: Input, hits: Sequence[ScoredPage], points: Sequence[Point]) -> list[Citation]:
         from jina_rag.explain.citations import cite
 
-        [embedded] = self._embed([question])
+        [embedded] = self._embed([query])
         images = self._parts.images.folder
         return [
             cite(
@@ -118,17 +118,17 @@ class Answers:
         name = point.payload.get(schema.IMAGE)
         return self._parts.images.path(name) if name else None
 
-    def _explanation(self, question: Question, point: Point) -> Explanation:
+    def _explanation(self, query: Query, point: Point) -> Explanation:
         image = self._image(point)
         if point.multi is None or schema.GRID not in point.payload:
             return Explanation.empty(image)
         assert image is not None, "places on a page without a picture"
         pooled = schema.ASSIGNMENT in point.payload
         return explain(
-            question.multi,
+            query.multi,
             point.multi,
             schema.decode_grid(point.payload[schema.GRID]),
             image,
-            tokens=question.tokens,
+            tokens=query.tokens,
             assignment=decode_assignment(point.payload[schema.ASSIGNMENT]) if pooled else None,
         )

@@ -157,7 +157,7 @@ class Explanation:
             raise InvalidInputError(f"size is {size}; a map has at least one pixel each way.")
         return raster(self.boxes, self._weights(token), size)
 
-    def picture(
+    def image(
         self,
         *,
         max_side: int | None = None,
@@ -181,10 +181,10 @@ class Explanation:
         if self.image_path is None:
             raise IndexStateError("A text that is no page has no picture to draw on.")
         page = decoded(self.image_path, max_side=max_side)
-        picture = overlay(page, self.boxes, weights, soft=self._soft(page.size))
+        image = overlay(page, self.boxes, weights, soft=self._soft(page.size))
         if frame is not None:
-            draw_frame(picture, frame, label)
-        return picture
+            draw_frame(image, frame, label)
+        return image
 
     def save(
         self, path: Path, *, frame: Box | None = None, label: str = "", token: int | Sequence[int] | None = None
@@ -192,10 +192,10 @@ class Explanation:
         """Write the picture as a PNG file.
 
         Raises:
-            IndexStateError: As `picture`.
-            InvalidInputError: As `picture`.
+            IndexStateError: As `image`.
+            InvalidInputError: As `image`.
         """
-        self.picture(frame=frame, label=label, token=token).save(path, format="PNG")
+        self.image(frame=frame, label=label, token=token).save(path, format="PNG")
 
     def _weights(self, token: int | Sequence[int] | None) -> Float32:
         return self.weights if token is None else self.of_token(token)

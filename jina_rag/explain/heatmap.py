@@ -34,26 +34,26 @@ def decoded(path: Path, box: Box | None = None, *, max_side: int | None = None) 
     Raises:
         IndexStateError: If the file is not there or damaged.
     """
-    from PIL import Image as images
+    from PIL import Image as pillow
 
     try:
-        with images.open(path) as opened:
+        with pillow.open(path) as opened:
             if box is None:
-                picture = opened.convert("RGB")
+                image = opened.convert("RGB")
             else:
                 (width, height), (x0, y0, x1, y1) = opened.size, box
                 left, top = min(int(x0 * width), width - 1), min(int(y0 * height), height - 1)
                 right, bottom = max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))
-                picture = opened.crop((left, top, right, bottom)).convert("RGB")
+                image = opened.crop((left, top, right, bottom)).convert("RGB")
     except unreadable() as exc:
         raise IndexStateError(
             f"The page image {path} is missing or damaged ({exc}): `jina-rag verify` tells what to ingest with --again."
         ) from exc
-    if max_side is None or max(picture.size) <= max_side:
-        return picture
+    if max_side is None or max(image.size) <= max_side:
+        return image
     # A line of a pixel's width stays one.
-    width, height = (max(1, round(side * max_side / max(picture.size))) for side in picture.size)
-    return picture.resize((width, height), images.Resampling.LANCZOS)
+    width, height = (max(1, round(side * max_side / max(image.size))) for side in image.size)
+    return image.resize((width, height), pillow.Resampling.LANCZOS)
 
 
 def raster(boxes: Float32, weights: Float32, size: tuple[int, int]) -> Float32:
@@ -88,57 +88,57 @@ def overlay(page: Image, boxes: Float32, weights: Float32, *, soft: float) -> Im
         weights: Shape (places,) in [0, 1].
         soft: How far borders are softened, as a share of the page's longer side.
     """
-    from PIL import Image as images
+    from PIL import Image as pillow
     from PIL import ImageChops, ImageFilter
 
     scale = min(1.0, _DRAWN / max(page.size))
     canvas = raster(boxes, weights, (max(1, round(page.width * scale)), max(1, round(page.height * scale))))
-    blurred = images.fromarray((canvas * 255).astype(np.uint8)).filter(
+    blurred = pillow.fromarray((canvas * 255).astype(np.uint8)).filter(
         ImageFilter.GaussianBlur(max(canvas.shape) * soft)
     )
     shine = (np.asarray(blurred, dtype=np.float32) / 255)[..., None]
     tint = 255 - shine * (255 - (_LOW + (_HIGH - _LOW) * shine))
-    colours = images.fromarray(tint.astype(np.uint8)).resize(page.size, images.Resampling.BILINEAR)
+    colours = pillow.fromarray(tint.astype(np.uint8)).resize(page.size, pillow.Resampling.BILINEAR)
     # Multiply rather than cover: black text stays black under any colour.
     painted = ImageChops.multiply(page, colours)
-    small = page.convert("L").resize((canvas.shape[1], canvas.shape[0]), images.Resampling.BILINEAR)
+    small = page.convert("L").resize((canvas.shape[1], canvas.shape[0]), pillow.Resampling.BILINEAR)
     ground = small.filter(ImageFilter.GaussianBlur(max(canvas.shape) * _GROUND))
     dark = ground.point([255 - max(0, min(255, (level - 70) * 4)) for level in range(256)])
     if dark.getextrema()[1] == 0:
         return painted
     # On a dark ground nothing can be darkened: there the colour is light, and white text stays white.
     glow = shine * (_LOW + (_HIGH - _LOW) * shine)
-    lit = ImageChops.screen(page, images.fromarray(glow.astype(np.uint8)).resize(page.size, images.Resampling.BILINEAR))
-    return images.composite(lit, painted, dark.resize(page.size, images.Resampling.BILINEAR))
+    lit = ImageChops.screen(page, pillow.fromarray(glow.astype(np.uint8)).resize(page.size, pillow.Resampling.BILINEAR))
+    return pillow.composite(lit, painted, dark.resize(page.size, pillow.Resampling.BILINEAR))
 
 
-def draw_frame(picture: Image, frame: Box, label: str) -> None:
+def draw_frame(image: Image, frame: Box, label: str) -> None:
     """Frame a box, with a label in the corner where it hides least."""
     from PIL import ImageDraw, ImageFont
 
-    width, height = picture.size
-    line = max(2, round(max(picture.size) / 350))
+    width, height = image.size
+    line = max(2, round(max(image.size) / 350))
     box = (frame[0] * width, frame[1] * height, frame[2] * width, frame[3] * height)
-    draw = ImageDraw.Draw(picture)
+    draw = ImageDraw.Draw(image)
     draw.rectangle(box, outline=_FRAME, width=line)
     if label:
-        font = ImageFont.load_default(max(12, round(max(picture.size) / 70)))
+        font = ImageFont.load_default(max(12, round(max(image.size) / 70)))
         left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
         pad = line * 2
         size = (round(right - left) + 2 * pad, round(bottom - top) + 2 * pad)
-        x, y = _quietest_corner(picture, box, size)
+        x, y = _quietest_corner(image, box, size)
         draw.rectangle((x, y, x + size[0], y + size[1]), fill=_FRAME)
         draw.text((x + pad - left, y + pad - top), label, fill="white", font=font)
 
 
-def _quietest_corner(picture: Image, box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[int, int]:
+def _quietest_corner(image: Image, box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[int, int]:
     """Where a label of that size beside a corner of the frame hides least: its upper left pixel."""
     (width, height), (x0, y0, x1, y1) = size, (round(side) for side in box)
     places = [
-        (min(max(x, 0), max(0, picture.width - width)), min(max(y, 0), max(0, picture.height - height)))
+        (min(max(x, 0), max(0, image.width - width)), min(max(y, 0), max(0, image.height - height)))
         for y in (y0 - height, y1, y0, y1 - height)
         for x in (x0, x1 - width)
     ]
-    grey = np.asarray(picture.convert("L"))
+    grey = np.asarray(image.convert("L"))
     # Flat is quiet, whatever its colour.
     return min(places, key=lambda place: float(grey[place[1] : place[1] + height, place[0] : place[0] + width].std()))

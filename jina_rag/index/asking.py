@@ -118,7 +118,7 @@ class Asking(ABC):
 
     def search(
         self,
-        question: Input,
+        query: Input,
         *,
         k: int = 5,
         offset: int = 0,
@@ -133,7 +133,7 @@ class Asking(ABC):
         """Rank pages for a question.
 
         Args:
-            question: A text in any language the model knows, an image (bytes, `pathlib.Path`, PIL, data URI), a page,
+            query: A text in any language the model knows, an image (bytes, `pathlib.Path`, PIL, data URI), a page,
                 or a list of these. Models that read words read an image by OCR.
             k: How many hits to return at most.
             offset: How many hits to pass over, for the next page of results.
@@ -155,7 +155,7 @@ class Asking(ABC):
             InvalidInputError: If the question is empty, or an argument makes no sense.
         """
         return self.search_many(
-            [question],
+            [query],
             k=k,
             offset=offset,
             filter=filter,
@@ -169,7 +169,7 @@ class Asking(ABC):
 
     def search_many(
         self,
-        questions: Sequence[Input],
+        queries: Sequence[Input],
         *,
         k: int = 5,
         offset: int = 0,
@@ -201,21 +201,21 @@ class Asking(ABC):
             details=details,
             explain=explain,
         )
-        return self._search.search(questions, asked)
+        return self._search.search(queries, asked)
 
-    async def asearch(self, question: Input, **options: Unpack[SearchOptions]) -> SearchResults:
+    async def asearch(self, query: Input, **options: Unpack[SearchOptions]) -> SearchResults:
         """As `search`, in a thread."""
-        return await _in_thread(self.search, question, **options)
+        return await _in_thread(self.search, query, **options)
 
-    async def asearch_many(self, questions: Sequence[Input], **options: Unpack[SearchOptions]) -> list[SearchResults]:
+    async def asearch_many(self, queries: Sequence[Input], **options: Unpack[SearchOptions]) -> list[SearchResults]:
         """As `search_many`, in a thread."""
-        return await _in_thread(self.search_many, questions, **options)
+        return await _in_thread(self.search_many, queries, **options)
 
     # -- explaining ----------------------------------------------------------------------------------------
 
     def explain(
         self,
-        question: Input,
+        query: Input,
         hit: ScoredPage,
         *,
         by: Literal["embedder", "reranker"] = "embedder",
@@ -224,7 +224,7 @@ class Asking(ABC):
         """Where on a page the answer stands.
 
         Args:
-            question: As it was asked.
+            query: As it was asked.
             hit: A page, as `search` returned it.
             by: ``"embedder"``: from the stored vectors that ranked it. ``"reranker"``: which part of the picture
                 carried the reranker's score, for one that looks at pixels.
@@ -235,26 +235,26 @@ class Asking(ABC):
             InvalidInputError: If there is no reranker that could tell.
         """
         if by == "embedder":
-            return self._answers.explain(question, hit)
+            return self._answers.explain(query, hit)
         if by != "reranker":
             raise InvalidInputError(f"A page is explained by the 'embedder' or by the 'reranker', not by {by!r}.")
-        return self._answers.explain_by(self.reranker, question, hit, method)
+        return self._answers.explain_by(self.reranker, query, hit, method)
 
-    def cite(self, question: Input, hit: ScoredPage) -> Citation:
+    def cite(self, query: Input, hit: ScoredPage) -> Citation:
         """The place of a page to quote: its box, the words in it, a picture of it.
 
         Args:
-            question: As it was asked.
+            query: As it was asked.
             hit: A page, as `search` returned it.
 
         Raises:
             IndexStateError: If the page is not in the index any more.
         """
-        return self._answers.cite(question, [hit])[0]
+        return self._answers.cite(query, [hit])[0]
 
     def build_context(
         self,
-        question: Input,
+        query: Input,
         hits: Sequence[ScoredPage],
         *,
         max_images: int = 4,
@@ -267,7 +267,7 @@ class Asking(ABC):
         """What a vision chat model needs to answer from pages: images, captions, sources, the pages' words as data.
 
         Args:
-            question: As it was asked; its words stand at the end.
+            query: As it was asked; its words stand at the end.
             hits: Pages, as `search` returned them, best first.
             max_images: Pictures at most.
             max_tokens: Tokens of all text at most.
@@ -284,7 +284,7 @@ class Asking(ABC):
             InvalidInputError: If a budget is negative or a choice is unknown.
         """
         return self._answers.context(
-            question,
+            query,
             hits,
             cited=prefer == "region",
             max_images=max_images,
@@ -297,24 +297,24 @@ class Asking(ABC):
 
     async def aexplain(
         self,
-        question: Input,
+        query: Input,
         hit: ScoredPage,
         *,
         by: Literal["embedder", "reranker"] = "embedder",
         method: Literal["gradient", "attention"] | None = None,
     ) -> Explanation:
         """As `explain`, in a thread."""
-        return await _in_thread(self.explain, question, hit, by=by, method=method)
+        return await _in_thread(self.explain, query, hit, by=by, method=method)
 
-    async def acite(self, question: Input, hit: ScoredPage) -> Citation:
+    async def acite(self, query: Input, hit: ScoredPage) -> Citation:
         """As `cite`, in a thread."""
-        return await _in_thread(self.cite, question, hit)
+        return await _in_thread(self.cite, query, hit)
 
     async def abuild_context(
-        self, question: Input, hits: Sequence[ScoredPage], **options: Unpack[ContextOptions]
+        self, query: Input, hits: Sequence[ScoredPage], **options: Unpack[ContextOptions]
     ) -> Context:
         """As `build_context`, in a thread."""
-        return await _in_thread(self.build_context, question, hits, **options)
+        return await _in_thread(self.build_context, query, hits, **options)
 
 
 async def _in_thread(function: Callable[Given, Result], *args: Given.args, **options: Given.kwargs) -> Result:

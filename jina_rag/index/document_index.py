@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexStats:
+class IndexInfo:
     """What an index holds.
 
     Attributes:
@@ -86,7 +86,7 @@ class DocumentIndex(Entries):
         reranker: str | os.PathLike[str] | Reranker | None = None,
         storage: str | Storage | None = None,
         create: bool = True,
-        files: str | os.PathLike[str] | None = None,
+        assets_dir: str | os.PathLike[str] | None = None,
         api_key: str | None = None,
     ) -> Self:
         """Open the index at `location`, or make a new one there.
@@ -102,7 +102,7 @@ class DocumentIndex(Entries):
             storage: How a new index keeps its vectors: ``"exact"``, ``"balanced"``, ``"compact"``, or the knobs
                 beneath; None for ``"exact"``, and for what an index that exists was made with.
             create: Whether to make an index where there is none.
-            files: With a server: folder for the page images and the manifest, which a server does not keep; None
+            assets_dir: With a server: folder for the page images and the manifest, which a server does not keep; None
                 for one of this user. Who only searches needs none, and gets hits without images.
             api_key: With a server; None for the environment variable QDRANT_API_KEY.
 
@@ -113,12 +113,14 @@ class DocumentIndex(Entries):
             InvalidInputError: If `location` is a file or an address that makes no sense.
             IndexStateError: If the server cannot be reached.
         """
-        opened = cls._open_at(location, embedder=embedder, storage=storage, create=create, files=files, api_key=api_key)
+        opened = cls._open_at(
+            location, embedder=embedder, storage=storage, create=create, assets_dir=assets_dir, api_key=api_key
+        )
         opened._reranker = os.fspath(reranker) if isinstance(reranker, os.PathLike) else reranker
         name = os.fspath(location)
         opened._asked = (
             name if "://" in name else os.path.abspath(name),
-            None if files is None else os.path.abspath(files),
+            None if assets_dir is None else os.path.abspath(assets_dir),
         )
         return opened
 
@@ -130,7 +132,7 @@ class DocumentIndex(Entries):
         embedder: str | os.PathLike[str] | Embedder | None = None,
         storage: str | Storage | None = None,
         create: bool = True,
-        files: str | os.PathLike[str] | None = None,
+        assets_dir: str | os.PathLike[str] | None = None,
         api_key: str | None = None,
         template: Mapping[str, Any] | None = None,
     ) -> Self:
@@ -139,8 +141,8 @@ class DocumentIndex(Entries):
             embedder = os.fspath(embedder)
         name = os.fspath(location)
         remote = "://" in name
-        if not remote and (files is not None or api_key is not None):
-            raise InvalidInputError("files and api_key go with the address of a Qdrant server, not with a folder.")
+        if not remote and (assets_dir is not None or api_key is not None):
+            raise InvalidInputError("assets_dir and api_key go with the address of a Qdrant server, not with a folder.")
         with cls._open_lock:
             key = name if remote else os.path.realpath(os.path.abspath(name))
             shared = cls._open.get(key)
@@ -155,7 +157,7 @@ class DocumentIndex(Entries):
                     embedder,
                     create=create,
                     storage=storage,
-                    files=None if files is None else Path(files),
+                    assets_dir=None if assets_dir is None else Path(assets_dir),
                     api_key=api_key,
                     template=template,
                 )
@@ -177,7 +179,7 @@ class DocumentIndex(Entries):
         settings: IngestSettings | None = None,
         progress: Callable[[IngestProgress], None] | None = None,
         sync: bool = False,
-        again: bool = False,
+        force: bool = False,
         stop: threading.Event | None = None,
     ) -> IngestReport:
         """Index what is new or changed among files and folders; what is known and unchanged is left alone.
@@ -194,7 +196,7 @@ class DocumentIndex(Entries):
             settings: How pages are rendered and read, and what that may cost.
             progress: Called now and then with how far the run has come.
             sync: Whether documents are removed whose file is gone from the given folders.
-            again: Whether unchanged documents are read and embedded again, to try failed pages or new settings.
+            force: Whether unchanged documents are read and embedded again, to try failed pages or new settings.
             stop: Ends the run as Ctrl-C does once another thread sets it.
 
         Raises:
@@ -215,7 +217,7 @@ class DocumentIndex(Entries):
                 metadata=metadata,
                 progress=progress,
                 sync=sync,
-                again=again,
+                force=force,
                 stop=stop,
             )
             return run.run(path_list(paths), exclude=[shared.root])
@@ -249,7 +251,7 @@ class DocumentIndex(Entries):
         metadata: Metadata | None = None,
         settings: IngestSettings | None = None,
         sync: bool = False,
-        again: bool = False,
+        force: bool = False,
     ) -> IngestPlan:
         """What `ingest` would do with the same arguments: files, pages, time and disk. Nothing is changed.
 
@@ -269,15 +271,15 @@ class DocumentIndex(Entries):
             storage=shared.storage,
             settings=settings or IngestSettings(),
         )
-        stats = self.stats()
+        index_info = self.info()
         return estimate.plan(
             path_list(paths),
             metadata=metadata,
             sync=sync,
-            again=again,
+            force=force,
             exclude=[shared.root],
-            indexed_pages=stats.pages,
-            indexed_bytes=sum(stats.bytes.values()),
+            indexed_pages=index_info.pages,
+            indexed_bytes=sum(index_info.bytes.values()),
         )
 
     # -- tending -------------------------------------------------------------------------------------------
@@ -324,11 +326,11 @@ class DocumentIndex(Entries):
         """
         return verify(self._alive.parts)
 
-    def copy_to(
+    def copy(
         self,
         location: str | os.PathLike[str],
         *,
-        files: str | os.PathLike[str] | None = None,
+        assets_dir: str | os.PathLike[str] | None = None,
         api_key: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> int:
@@ -339,7 +341,7 @@ class DocumentIndex(Entries):
 
         Args:
             location: As in `open`: a new place, or one that an interrupted copy of this index has begun.
-            files: As in `open`.
+            assets_dir: As in `open`.
             api_key: As in `open`.
             progress: Called with (points done, points in all).
 
@@ -353,7 +355,7 @@ class DocumentIndex(Entries):
 
         shared = self._alive
         with DocumentIndex._open_at(
-            location, files=files, api_key=api_key, storage=shared.storage, template=shared.settings
+            location, assets_dir=assets_dir, api_key=api_key, storage=shared.storage, template=shared.settings
         ) as target:
             other = target._alive
             if other is shared:
@@ -368,11 +370,11 @@ class DocumentIndex(Entries):
             with first.changing(), second.changing():
                 return copy_index(shared.parts, other.parts, progress=progress)
 
-    def stats(self) -> IndexStats:
+    def info(self) -> IndexInfo:
         """What the index holds and what it weighs."""
         shared = self._alive
         settings = shared.settings
-        return IndexStats(
+        return IndexInfo(
             location=shared.location,
             **shared.manifest.totals(),
             pending=len(shared.manifest.pending()),
@@ -434,5 +436,5 @@ class DocumentIndex(Entries):
         return f"DocumentIndex({self._shared.location!r}, embedder={self._shared.settings['embedder']!r})"
 
 
-def _open_again(location: str, files: str | None, reranker: str | None) -> DocumentIndex:
-    return DocumentIndex.open(location, files=files, reranker=reranker, create=False)
+def _open_again(location: str, assets_dir: str | None, reranker: str | None) -> DocumentIndex:
+    return DocumentIndex.open(location, assets_dir=assets_dir, reranker=reranker, create=False)

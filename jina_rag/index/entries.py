@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jina_rag.catalog.maintenance import Parts
+from jina_rag.catalog.maintenance import IndexResources
 from jina_rag.errors import InvalidInputError
 from jina_rag.index.asking import Asking
 from jina_rag.inputs import clean_text, listed
@@ -227,7 +227,7 @@ def _as_vector(vector: object, dim: int) -> Float32:
     return (wanted / (np.linalg.norm(wanted) or 1.0)).astype(np.float32)
 
 
-def _point_id(parts: Parts, name: str) -> str | None:
+def _point_id(parts: IndexResources, name: str) -> str | None:
     """The id of a page's point, by what a user calls the page; None for what can be none."""
     record = parts.manifest.document(clean_text(name))
     if record is not None and record.added:

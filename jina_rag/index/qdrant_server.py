@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from jina_rag._extras import require
-from jina_rag.catalog.maintenance import Parts
+from jina_rag.catalog.maintenance import IndexResources
 from jina_rag.catalog.manifest import Manifest, check_schema
 from jina_rag.config import Storage
 from jina_rag.errors import IndexCorruptError, IndexMismatchError, IndexNotFoundError, InvalidInputError
@@ -75,7 +75,7 @@ class Address:
         return cls(server, unquote(collection), QdrantConnection(api_key=api_key, **dict(options)))
 
     @property
-    def files(self) -> Path:
+    def assets_dir(self) -> Path:
         """Where this user keeps the images and the manifest of this collection, if nothing else is said."""
         dirs = require("platformdirs", extra="qdrant")
         name = re.sub(r"[^\w.-]+", "_", f"{urlsplit(self.server).netloc}_{self.collection}")
@@ -92,7 +92,7 @@ def open_server(
     *,
     create: bool,
     storage: str | Storage | None = None,
-    files: Path | None = None,
+    assets_dir: Path | None = None,
     api_key: str | None = None,
     template: Mapping[str, Any] | None = None,
 ) -> Handle:
@@ -113,7 +113,7 @@ def open_server(
     check_schema(settings, str(address))
     kept = Storage.from_json(settings["storage"])
     check_storage(storage, kept, str(address))
-    root = files or address.files
+    root = assets_dir or address.assets_dir
     manifest = open_manifest(root, private=not (root / MANIFEST).is_file())
     try:
         _check_files(manifest, settings, address, root, made_here=facts is None)
@@ -130,7 +130,7 @@ def open_server(
     except BaseException:
         manifest.close()
         raise
-    parts = Parts(store, manifest, ImageFiles(root / IMAGES), OcrCache(root / OCR))
+    parts = IndexResources(store, manifest, ImageFiles(root / IMAGES), OcrCache(root / OCR))
     guest = facts is not None and not manifest.settings()
     handle = Handle(str(address), root, parts, settings, storage=kept, model=model, guard=root / "lock", guest=guest)
     try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jina_rag._version import __version__
-from jina_rag.catalog.maintenance import Parts, changing
+from jina_rag.catalog.maintenance import IndexResources, changing
 from jina_rag.catalog.manifest import RATE, SCHEMA_VERSION, Manifest, peek_settings
 from jina_rag.compression import kept_dim
 from jina_rag.config import Storage
@@ -62,7 +62,7 @@ class Handle:
 
     location: str
     root: Path
-    parts: Parts
+    parts: IndexResources
     settings: dict[str, Any]
     storage: Storage = field(default_factory=Storage)
     users: int = 0
@@ -108,7 +108,7 @@ class Handle:
         if self.guest:
             raise IndexStateError(
                 f"The index at {self.location} was filled with another folder of files than {self.root}: change it "
-                "with that one (--files), or ingest into a collection of your own."
+                "with that one (--assets-dir), or ingest into a collection of your own."
             )
         # The embedded engine has locked its folder itself.
         with self.writing, nullcontext() if self.guard is None else locked(self.guard, self.location):
@@ -210,7 +210,7 @@ def _open(
 
     store = EdgeStore.open(root / VECTORS, dim=settings["dim"], multi_dim=settings["multi_dim"], storage=kept)
     try:
-        parts = Parts(store, manifest, ImageFiles(root / IMAGES), OcrCache(root / OCR))
+        parts = IndexResources(store, manifest, ImageFiles(root / IMAGES), OcrCache(root / OCR))
         handle = Handle(str(root), root, parts, settings, storage=kept, model=model)
         check_model(embedder, handle)
         if not manifest.settings():

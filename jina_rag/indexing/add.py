@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from jina_rag.catalog.maintenance import Parts, drop_parts, settle
-from jina_rag.catalog.manifest import DocumentRecord, Part
+from jina_rag.catalog.maintenance import IndexResources, drop_parts, settle
+from jina_rag.catalog.manifest import DocumentRecord, PointRecord
 from jina_rag.config import IngestSettings, Storage
 from jina_rag.errors import InvalidInputError
 from jina_rag.indexing.add_inputs import Entry
@@ -41,7 +41,7 @@ class Adding:
     def __init__(
         self,
         *,
-        parts: Parts,
+        parts: IndexResources,
         embedder: Callable[[], Embedder],
         dim: int,
         storage: Storage,
@@ -108,7 +108,7 @@ class Adding:
             made.append((entry, several, notes))
         points = [point for _, several, _ in made for point, _ in several]
         check_space(self._parts.images.folder.parent, sum(map(schema.size_of, points)))
-        gone: list[Part] = []
+        gone: list[PointRecord] = []
         with self._manifest.together():
             for entry, several, _ in made:
                 self._manifest.begin(entry.record)

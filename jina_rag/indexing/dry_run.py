@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jina_rag.catalog.maintenance import Parts
+from jina_rag.catalog.maintenance import IndexResources
 from jina_rag.catalog.manifest import RATE, DocumentRecord
 from jina_rag.catalog.missing_files import gone
 from jina_rag.config import IngestSettings, Storage
@@ -38,7 +38,7 @@ class IngestPlan:
     Attributes:
         new: Documents that the index does not have.
         changed: Documents whose file holds something else now.
-        again: Documents that are unchanged and would be made again.
+        force: Documents that are unchanged and would be made again.
         unchanged: Documents that are indexed as they are, moved ones included.
         moved: Of these, documents whose file has another name or folder now.
         duplicates: Files with the same bytes as another one.
@@ -53,7 +53,7 @@ class IngestPlan:
 
     new: int = 0
     changed: int = 0
-    again: int = 0
+    force: int = 0
     unchanged: int = 0
     moved: int = 0
     duplicates: int = 0
@@ -72,7 +72,7 @@ class Estimate:
     def __init__(
         self,
         *,
-        parts: Parts,
+        parts: IndexResources,
         embedder: Callable[[], Embedder],
         dim: int,
         storage: Storage,
@@ -90,14 +90,14 @@ class Estimate:
         *,
         metadata: Metadata | None = None,
         sync: bool = False,
-        again: bool = False,
+        force: bool = False,
         exclude: Sequence[Path] = (),
         indexed_pages: int = 0,
         indexed_bytes: int = 0,
     ) -> IngestPlan:
         """See `DocumentIndex.plan`."""
         planner = Planner(
-            self._parts.manifest, self._parts.store, metadata=metadata, sidecars=self._settings.sidecars, again=again
+            self._parts.manifest, self._parts.store, metadata=metadata, sidecars=self._settings.sidecars, force=force
         )
         todo: list[tuple[Work, list[int]]] = []
         failed: list[Failure] = []

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jina_rag.catalog.maintenance import Parts, drop_parts, settle
-from jina_rag.catalog.manifest import RATE, DocumentRecord, Part
+from jina_rag.catalog.maintenance import IndexResources, drop_parts, settle
+from jina_rag.catalog.manifest import RATE, DocumentRecord, PointRecord
 from jina_rag.catalog.missing_files import gone
 from jina_rag.catalog.near_duplicates.near import NearDuplicates
 from jina_rag.config import IngestSettings, Storage
@@ -76,7 +76,7 @@ class Ingestion:
     def __init__(
         self,
         *,
-        parts: Parts,
+        parts: IndexResources,
         embedder: Callable[[], Embedder],
         dim: int,
         storage: Storage,
@@ -84,7 +84,7 @@ class Ingestion:
         metadata: Metadata | None = None,
         progress: Callable[[IngestProgress], None] | None = None,
         sync: bool = False,
-        again: bool = False,
+        force: bool = False,
         stop: threading.Event | None = None,
     ) -> None:
         self._parts = parts
@@ -93,7 +93,7 @@ class Ingestion:
         self._dim = dim
         self._storage = storage
         self._settings = settings
-        self._planner = Planner(parts.manifest, parts.store, metadata=metadata, sidecars=settings.sidecars, again=again)
+        self._planner = Planner(parts.manifest, parts.store, metadata=metadata, sidecars=settings.sidecars, force=force)
         self._near = NearDuplicates(parts.store, parts.images)
         self._progress = progress
         self._sync = sync
@@ -328,7 +328,7 @@ class Ingestion:
         # Copies of the file that the index had before are cited from the start, too.
         others = [d for d in self._manifest.documents_of(record.sha256, waiting=True) if d.doc_id != record.doc_id]
         made = self._maker.make([record, *others], pages, repeats)
-        stale: list[Part] = self._manifest.add_parts(record.sha256, [part for _, part in made])
+        stale: list[PointRecord] = self._manifest.add_parts(record.sha256, [part for _, part in made])
         drop_parts(self._parts, stale)
         for page, _ in pages:
             if note := self._maker.notes.pop(schema.point_id(record.sha256, page.number), None):

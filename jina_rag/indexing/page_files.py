@@ -92,22 +92,22 @@ def save_page(page: Page, folder: str | os.PathLike[str], *, quality: int = QUAL
         IndexStateError: If the folder cannot be written.
     """
     files = ImageFiles(folder)
-    picture = files.path(files.put(page.screenshot.image, quality))
+    image = files.path(files.put(page.screenshot.image, quality))
     content = json.dumps(clean_payload(_as_json(page))).encode()
     try:
-        write_whole(beside(picture), content, files.folder)
+        write_whole(beside(image), content, files.folder)
     except OSError as exc:
         raise IndexStateError(f"A page cannot be kept in {folder}: {exc.strerror or exc}.") from exc
-    return picture.absolute()
+    return image.absolute()
 
 
-def open_page(picture: str | os.PathLike[str]) -> Page:
+def open_page(image_path: str | os.PathLike[str]) -> Page:
     """The page whose screenshot `save_page` has kept.
 
     Raises:
         InvalidInputError: If it was not kept by `save_page`, or is damaged.
     """
-    path = Path(picture)
+    path = Path(image_path)
     kept = _kept(beside(path))
     from PIL import Image
 
@@ -119,19 +119,19 @@ def open_page(picture: str | os.PathLike[str]) -> Page:
         raise InvalidInputError(f"{path} cannot be read as a page that was kept by save_page ({exc}).") from exc
 
 
-def beside(picture: Path) -> Path:
+def beside(image: Path) -> Path:
     """Where `save_page` leaves the words of a picture."""
-    return picture.with_suffix(_BESIDE)
+    return image.with_suffix(_BESIDE)
 
 
-def source_of(picture: Path) -> Path:
+def source_of(image: Path) -> Path:
     """The document that a kept page was read from; the picture itself if it is no kept page.
 
     Raises:
         InvalidInputError: If what stands beside it is damaged.
     """
-    words = beside(picture)
-    return Path(_kept(words)["path"]) if words.is_file() else picture
+    words = beside(image)
+    return Path(_kept(words)["path"]) if words.is_file() else image
 
 
 def _kept(words: Path) -> dict[str, Any]:

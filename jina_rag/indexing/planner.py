@@ -32,7 +32,7 @@ class Work:
         replaces: Id of the document whose file this one was, under another name.
         changed: Whether the index has an older content of it.
         known: Whether the index has this very content of it, which is made again.
-        again: Whether every page is made anew, although the index has the content.
+        force: Whether every page is made anew, although the index has the content.
     """
 
     source: SourceFile
@@ -40,7 +40,7 @@ class Work:
     replaces: str | None = None
     changed: bool = False
     known: bool = False
-    again: bool = False
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Planner:
         *,
         metadata: Metadata | None = None,
         sidecars: bool = True,
-        again: bool = False,
+        force: bool = False,
     ) -> None:
         """Make a planner.
 
@@ -90,13 +90,13 @@ class Planner:
             store: Its vectors, to tell which pages an interrupted run has stored.
             metadata: What the caller gives for the documents.
             sidecars: Whether JSON files beside documents are metadata.
-            again: Whether contents that are complete are indexed again.
+            force: Whether contents that are complete are indexed again.
         """
         self._manifest = manifest
         self._store = store
         self._metadata = metadata
         self._sidecars = sidecars
-        self._again = again
+        self._again = force
         self._taken: set[str] = set()
         self._left: set[str] = set()
         self._begun: dict[str, DocumentRecord] = {}
@@ -173,7 +173,7 @@ class Planner:
 
     def stored_pages(self, work: Work) -> frozenset[int]:
         """Pages of this very content that an interrupted run has stored already."""
-        if work.again or self._store is None or self._manifest.is_done(work.record.sha256) is not False:
+        if work.force or self._store is None or self._manifest.is_done(work.record.sha256) is not False:
             return frozenset()
         parts = [part for part in self._manifest.parts(work.record.sha256) if part.kind == "page"]
         found = {point.id for point in self._store.fetch([part.part_id for part in parts], vectors=False)}
@@ -211,15 +211,15 @@ class Planner:
             if moved is not None and moved.by_name and not _same_name(moved.path, record.path):
                 # Its pages have no words: they are found by the name, which is another now.
                 self._begun[record.sha256] = record
-                return Work(source, record, replaces=replaces, again=True)
+                return Work(source, record, replaces=replaces, force=True)
             if moved is not None:
                 return Placed(record, "moved", moved, replaces)
             others = self._manifest.documents_of(record.sha256)
             if others:
                 return Placed(record, "duplicate", others[0])
         self._begun[record.sha256] = record
-        again = self._again and bool(done)
-        return Work(source, record, replaces=replaces, changed=changed, known=again and not changed, again=again)
+        force = self._again and bool(done)
+        return Work(source, record, replaces=replaces, changed=changed, known=force and not changed, force=force)
 
     def _free_id(self, source: SourceFile, path: Path) -> str:
         """`source.doc_id`, unless another document has it; then with its folder's name in front.

@@ -17,7 +17,7 @@ import numpy as np
 
 from jina_rag import sparse
 from jina_rag.catalog.locations import location_payload
-from jina_rag.catalog.manifest import DocumentRecord, Part
+from jina_rag.catalog.manifest import DocumentRecord, PointRecord
 from jina_rag.compression import cut_rows, pool_tokens
 from jina_rag.compression.pooling import Assignment
 from jina_rag.config import Storage
@@ -45,7 +45,7 @@ class Encoded:
 _LEADING = 4
 """How many rows of a region become one where its page has all of them."""
 
-Made: TypeAlias = tuple[Point, Part]
+Made: TypeAlias = tuple[Point, PointRecord]
 
 
 class PointMaker:
@@ -93,7 +93,7 @@ class PointMaker:
 
     def input_of(self, page: Page) -> Page | str:
         """The page; for an embedder that reads words, a page without any is known by its file name."""
-        if page.words or self._embedder.reads == "pixels":
+        if page.words or self._embedder.modality == "image":
             return page
         return " ".join(re.findall(r"[^\W_]+", PurePosixPath(page.doc_id).stem))
 
@@ -144,7 +144,7 @@ class PointMaker:
             if page_id in near:
                 payload[schema.NEAR] = near[page_id]
             point = Point(page_id, encoded.dense, _filled(rows), sparse.document_vector(words), payload)
-            made.append((point, Part(page_id, page.number, "page", image)))
+            made.append((point, PointRecord(page_id, page.number, "page", image)))
         return made
 
     def make_text(self, document: DocumentRecord, text: str, encoded: Encoded) -> Made:
@@ -163,7 +163,7 @@ class PointMaker:
             **describe_text(text, rows, assignment, signs=self._storage.sign_codes),
         }
         point = Point(page_id, encoded.dense, _filled(rows), sparse.document_vector(text), payload)
-        return point, Part(page_id, 1, "page", None)
+        return point, PointRecord(page_id, 1, "page", None)
 
     def _kept(self, rows: Float32, page_id: str) -> tuple[Float32, Assignment | None]:
         """The rows as the index keeps them, and which of them each row went into; None where all are kept.
@@ -185,7 +185,7 @@ class PointMaker:
     def _kept_of_region(self, rows: Float32, point_id: str) -> Float32:
         """As `_kept`; rows that the page has, too, only lead to it, which a quarter of them does as well."""
         kept, _ = self._kept(rows, point_id)
-        return kept if self._embedder.reads == "pixels" else pool_tokens(kept, _LEADING)[0]
+        return kept if self._embedder.modality == "image" else pool_tokens(kept, _LEADING)[0]
 
     def _region(
         self, common: Mapping[str, Any], page: Page, number: int, region: Region, image: str, vector: Encoded | None
@@ -207,7 +207,7 @@ class PointMaker:
                 schema.IMAGE: image,
             },
         )
-        return point, Part(point_id, page.number, region.kind, image)
+        return point, PointRecord(point_id, page.number, region.kind, image)
 
     def _region_vectors(self, pages: Sequence[tuple[Page, Encoded]]) -> list[list[Encoded | None]]:
         """The vectors of every region of every page; None for one without any."""
@@ -216,7 +216,7 @@ class PointMaker:
         places: list[tuple[int, int]] = []
         for i, (page, encoded) in enumerate(pages):
             for j, region in enumerate(page.regions):
-                if self._embedder.reads == "pixels":
+                if self._embedder.modality == "image":
                     inputs.append(crop(page, region.box))
                 elif encoded.grid is not None and len(encoded.dense) == encoded.rows.shape[1]:
                     found[i][j] = _slice(page, region, encoded)

@@ -18,7 +18,7 @@ class ModelDescription:
         title: The published model behind it.
         family: Models of one family are run by the same code.
         role: ``"embedder"`` (`load_embedder`), ``"reranker"`` (`load_reranker`), or ``"both"``.
-        reads: Words, or pixels.
+        modality: Words, or pixels.
         languages: In words.
         dim: Length of the dense vector; 0 for a reranker.
         multi_dim: Length of the rows of the multi-vector; 0 for a reranker.
@@ -35,7 +35,7 @@ class ModelDescription:
     title: str
     family: str
     role: Literal["embedder", "reranker", "both"]
-    reads: Literal["words", "pixels"]
+    modality: Literal["text", "image"]
     languages: str
     dim: int
     multi_dim: int
@@ -67,7 +67,7 @@ MODELS = {
             title="multilingual-e5-small",
             family="lite",
             role="both",
-            reads="words",
+            modality="text",
             languages="about 100, also across languages",
             dim=384,
             multi_dim=384,
@@ -84,7 +84,7 @@ MODELS = {
             title="all-MiniLM-L6-v2",
             family="lite",
             role="both",
-            reads="words",
+            modality="text",
             languages="English",
             dim=384,
             multi_dim=384,
@@ -101,7 +101,7 @@ MODELS = {
             title="jina-embeddings-v4",
             family="v4",
             role="embedder",
-            reads="pixels",
+            modality="image",
             languages="30 and more, also across languages",
             dim=2048,
             multi_dim=128,
@@ -116,7 +116,7 @@ MODELS = {
             title="jina-reranker-m0",
             family="m0",
             role="reranker",
-            reads="pixels",
+            modality="image",
             languages="29 and more, also across languages",
             dim=0,
             multi_dim=0,
@@ -131,7 +131,7 @@ MODELS = {
             title="jina-colbert-v2",
             family="colbert-v2",
             role="embedder",
-            reads="words",
+            modality="text",
             languages="89",
             dim=128,
             multi_dim=128,
@@ -147,7 +147,7 @@ MODELS = {
                 title=f"Jina Embeddings v1 ({size})",
                 family="v1",
                 role="embedder",
-                reads="words",
+                modality="text",
                 languages="English",
                 dim=dim,
                 multi_dim=dim,

@@ -11,7 +11,7 @@ from jina_rag._extras import require
 from jina_rag.config import Limits
 from jina_rag.errors import InvalidInputError
 from jina_rag.models.runtime.checkpoints import Checkpoint
-from jina_rag.models.runtime.prefix_cache import PageMemory
+from jina_rag.models.runtime.prefix_cache import PrefixCache
 from jina_rag.protocols import Embedder, Reranker
 
 if TYPE_CHECKING:
@@ -88,13 +88,13 @@ def native_reranker(
     max_pixels: int | None = None,
     max_length: int | None = None,
     allow_urls: bool = False,
-    page_memory: PageMemory | bool = True,
+    prefix_cache: PrefixCache | bool = True,
     allow_unexpected: bool = False,
 ) -> Reranker:
     """See `jina_rag.models.registry.load_reranker`."""
-    if not isinstance(page_memory, PageMemory | bool):
-        raise InvalidInputError(f"page_memory is a PageMemory, True or False, got {page_memory!r}.")
-    memory = (PageMemory() if page_memory else None) if isinstance(page_memory, bool) else page_memory
+    if not isinstance(prefix_cache, PrefixCache | bool):
+        raise InvalidInputError(f"page_memory is a PageMemory, True or False, got {prefix_cache!r}.")
+    memory = (PrefixCache() if prefix_cache else None) if isinstance(prefix_cache, bool) else prefix_cache
     require_packages()
     placement = placement_of(checkpoint, device, dtype)
     with _loading, _room_for(checkpoint, placement), _plain_tensors():
@@ -107,7 +107,7 @@ def native_reranker(
             max_pixels=max_pixels,
             max_length=max_length,
             opening=Opening(Limits(), allow_urls),
-            page_memory=memory,
+            prefix_cache=memory,
             allow_unexpected=allow_unexpected,
         )
 

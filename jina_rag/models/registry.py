@@ -16,7 +16,7 @@ from jina_rag.models.catalogue import MODELS
 from jina_rag.models.lite.backbone import Backbone
 from jina_rag.models.runtime import hub
 from jina_rag.models.runtime.checkpoints import Checkpoint, commit_in, open_checkpoint
-from jina_rag.models.runtime.prefix_cache import PageMemory
+from jina_rag.models.runtime.prefix_cache import PrefixCache
 from jina_rag.protocols import Embedder, Reranker
 
 _log = logging.getLogger("jina_rag")
@@ -100,17 +100,17 @@ def load_reranker(
     revision: str | None = None,
     local_files_only: bool = False,
     allow_urls: bool = False,
-    page_memory: PageMemory | bool = True,
+    prefix_cache: PrefixCache | bool = True,
     allow_unexpected: bool = False,
 ) -> Reranker:
     """Load a model that scores documents for a question; other arguments and errors are those of `load_embedder`.
 
-    `page_memory` says how much jina-reranker-m0 keeps of documents that it has read, so that further questions about
-    them cost their own tokens only: a `PageMemory`, True for a share of the memory that is
+    `prefix_cache` says how much jina-reranker-m0 keeps of documents that it has read, so that further questions about
+    them cost their own tokens only: a `PrefixCache`, True for a share of the memory that is
     free, or False for nothing. Scores are the same. The lite models have none.
     """
     if str(name_or_path) in catalogue.names_of("lite"):
-        if isinstance(page_memory, PageMemory):
+        if isinstance(prefix_cache, PrefixCache):
             raise InvalidInputError(f"{name_or_path} reads no pages: leave page_memory out.")
         _check_lite(device=device, dtype=dtype, task="retrieval", revision=revision, max_pixels=max_pixels)
         from jina_rag.models.lite.embedder import LiteEmbedder
@@ -129,7 +129,7 @@ def load_reranker(
         max_pixels=max_pixels,
         max_length=max_length,
         allow_urls=allow_urls,
-        page_memory=page_memory,
+        prefix_cache=prefix_cache,
         allow_unexpected=allow_unexpected,
     )
 

@@ -84,12 +84,12 @@ def _find(loaded: Models, pixels: Pixels, max_side: int) -> Float32:
     scale = min(1.0, max_side / max(height, width))
     size = [max(_MULTIPLE, round(side * scale / _MULTIPLE) * _MULTIPLE) for side in (width, height)]
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    picture = np.empty((1, 3, size[1], size[0]), np.float32)
+    image = np.empty((1, 3, size[1], size[0]), np.float32)
     # The networks were trained on OpenCV's order of the channels.
-    for plane, channel in zip(picture[0], cv2.split(small)[::-1], strict=True):
+    for plane, channel in zip(image[0], cv2.split(small)[::-1], strict=True):
         np.multiply(channel, np.float32(2 / 255), out=plane, casting="unsafe")
-    picture -= 1
-    certainty = loaded.finder.run(None, {"x": picture})[0]
+    image -= 1
+    certainty = loaded.finder.run(None, {"x": image})[0]
     quads, _ = loaded.outlines(certainty, (height, width))
     return np.asarray(quads, dtype=np.float32).reshape(-1, 4, 2)
 

@@ -93,8 +93,8 @@ def _read(loaded: Models, crops: Sequence[Pixels], stretch: float) -> list[Readi
     # One line at a time: batches would have to be padded, and outgrow the processor's cache.
     lines, shares = [], []
     for crop in crops:
-        picture, share = _picture(crop, stretch)
-        lines.append(loaded.encoder.run(None, {"x": picture})[0][0])
+        image, share = _image(crop, stretch)
+        lines.append(loaded.encoder.run(None, {"x": image})[0][0])
         shares.append(share)
     ends = np.cumsum([len(line) for line in lines])
     vectors = np.concatenate(lines)
@@ -109,18 +109,18 @@ def _read(loaded: Models, crops: Sequence[Pixels], stretch: float) -> list[Readi
     return found
 
 
-def _picture(crop: Pixels, stretch: float) -> tuple[Float32, float]:
+def _image(crop: Pixels, stretch: float) -> tuple[Float32, float]:
     """The network's input, and which share of its width the line takes."""
     import cv2
 
     height, width = crop.shape[:2]
     taken = max(1, math.ceil(_HEIGHT * width / height * stretch))
-    picture = np.zeros((1, 3, _HEIGHT, taken + _EMPTY), np.float32)
+    image = np.zeros((1, 3, _HEIGHT, taken + _EMPTY), np.float32)
     # The networks were trained on OpenCV's order of the channels.
     resized = cv2.resize(crop, (taken, _HEIGHT))[:, :, ::-1].transpose(2, 0, 1)
-    np.multiply(resized, np.float32(2 / 255), out=picture[0, :, :, :taken], casting="unsafe")
-    picture[0, :, :, :taken] -= 1
-    return picture, taken / picture.shape[3]
+    np.multiply(resized, np.float32(2 / 255), out=image[0, :, :, :taken], casting="unsafe")
+    image[0, :, :, :taken] -= 1
+    return image, taken / image.shape[3]
 
 
 def _classify(

@@ -71,9 +71,9 @@ class ImageDocument:
 
     def render(self, number: int) -> Page:
         """See `PageRenderer.render`."""
-        return self.render_with_pictures(number)[0]
+        return self.render_with_images(number)[0]
 
-    def render_with_pictures(self, number: int) -> tuple[Page, tuple[Box, ...]]:
+    def render_with_images(self, number: int) -> tuple[Page, tuple[Box, ...]]:
         """See `Renderer.render_with_pictures`; the whole page is the picture."""
         number_in_range(number, self._count)
         notes: list[str] = []

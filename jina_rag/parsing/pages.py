@@ -200,9 +200,9 @@ class _Stream:
                     failed += 1
                     self._put(Failure(source.path, str(rendered), number))
                     continue
-                page, pictures = rendered
+                page, images = rendered
                 page = replace(page, path=source.path)
-                self._put(self._reading(page, pictures, source.revision) or page)
+                self._put(self._reading(page, images, source.revision) or page)
             self._put(DocumentEnd(source, len(numbers) - failed, failed))
 
     def _rendered(self, renderer: Renderer, numbers: Sequence[int]) -> Generator[tuple[int, _Rendered], None, None]:
@@ -210,7 +210,7 @@ class _Stream:
 
         def render(number: int) -> _Rendered:
             try:
-                return renderer.render_with_pictures(number)
+                return renderer.render_with_images(number)
             except DocumentError as error:
                 return error
 
@@ -231,14 +231,14 @@ class _Stream:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _reading(self, page: Page, pictures: tuple[Box, ...], revision: str) -> _Reading | None:
+    def _reading(self, page: Page, images: tuple[Box, ...], revision: str) -> _Reading | None:
         """Start the OCR of a page that needs it."""
-        areas = areas_to_read(page, pictures, self._settings)
+        areas = areas_to_read(page, images, self._settings)
         if not areas:
             return None
         try:
             # A page that is one picture shows its charts and tables in pixels only.
-            look = self._settings.regions and not page.regions and max(map(area, pictures), default=0) > _SCAN
+            look = self._settings.regions and not page.regions and max(map(area, images), default=0) > _SCAN
             return _Reading(page, self._readers.submit(_read, page, areas, look, self._cache, revision))
         except RuntimeError as error:  # the pool was shut down
             raise _Stopped from error
@@ -254,19 +254,19 @@ class _Stream:
             return replace(page, warnings=(*page.warnings, note))
 
 
-def areas_to_read(page: Page, pictures: Sequence[Box], settings: IngestSettings) -> list[Box]:
+def areas_to_read(page: Page, images: Sequence[Box], settings: IngestSettings) -> list[Box]:
     """Which parts of a page OCR should read: all of it, its pictures, or nothing.
 
     Args:
         page: With the words of its text layer.
-        pictures: Where it shows raster pictures.
+        images: Where it shows raster pictures.
         settings: `ocr`, `ocr_min_words` and `ocr_image_share` decide.
     """
     if settings.ocr == "never":
         return []
     if settings.ocr == "always" or len(page.words) < settings.ocr_min_words:
         return [_WHOLE]
-    areas = merged(pictures)
+    areas = merged(images)
     if sum(map(area, areas)) <= settings.ocr_image_share:
         return []
     areas = [box for box in areas if area(box) >= _MIN_AREA]

@@ -18,7 +18,7 @@ _MAX_SIDE = 32_000
 class Renderer(PageRenderer, Protocol):
     """A `PageRenderer` that also tells where pixels may hold words that the text layer lacks."""
 
-    def render_with_pictures(self, number: int) -> tuple[Page, tuple[Box, ...]]:
+    def render_with_images(self, number: int) -> tuple[Page, tuple[Box, ...]]:
         """Page `number` as `render` returns it, and the boxes of the raster pictures on it.
 
         Raises:

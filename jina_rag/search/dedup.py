@@ -124,14 +124,14 @@ class Folding:
         self._folder, self._multi_dim, self._threshold = image_folder, multi_dim, threshold
         self._firsts: list[Side] = []
         self._reaches = np.zeros((16, 2 * _DIRECTIONS), dtype=np.float32)
-        self._pictures: dict[Path, Float32 | None] = {}
+        self._images: dict[Path, Float32 | None] = {}
         self._last: tuple[str, Side, Float32] | None = None
 
     def find(self, point: Point) -> tuple[int, float] | None:
         """Which first page a page shows nearly the same as, counted from 0, and how similar the two are."""
         side, reach = self._side(point)
         for number in self._near(reach):
-            found = compare(self._firsts[number], side, threshold=self._threshold, pictures=self._pictures)
+            found = compare(self._firsts[number], side, threshold=self._threshold, images=self._images)
             if found is not None:
                 return number, found
         return None
@@ -239,7 +239,7 @@ def similarity(a: Side, b: Side) -> float:
 
 
 def compare(
-    a: Side, b: Side, *, threshold: float = SIMILARITY, pictures: dict[Path, Float32 | None] | None = None
+    a: Side, b: Side, *, threshold: float = SIMILARITY, images: dict[Path, Float32 | None] | None = None
 ) -> float | None:
     """The similarity of two pages that show nearly the same; None for pages that do not.
 
@@ -247,7 +247,7 @@ def compare(
         a: A page.
         b: Another.
         threshold: Least `similarity`.
-        pictures: Screenshots that were read before; those that are read are added.
+        images: Screenshots that were read before; those that are read are added.
 
     Returns:
         `similarity`, or where neither page has rows one minus the difference of the pictures.
@@ -261,7 +261,7 @@ def compare(
     found = 0.0 if cosines is None else _mean(cosines)
     if cosines is not None and found < threshold:
         return None
-    shown = _shown(a, b, {} if pictures is None else pictures)
+    shown = _shown(a, b, {} if images is None else images)
     if shown is None:
         same_words = bool(a.words) and bool(b.words) and unlike(a.words, b.words) == ([], [])
         return found if cosines is not None and found >= SURE and same_words else None
@@ -297,14 +297,14 @@ def _cosines(a: Side, b: Side) -> Float32:
     return cosines
 
 
-def _shown(a: Side, b: Side, pictures: dict[Path, Float32 | None]) -> tuple[Float32, Float32] | None:
+def _shown(a: Side, b: Side, images: dict[Path, Float32 | None]) -> tuple[Float32, Float32] | None:
     """Both pictures; None where one is not there."""
     if a.image is None or b.image is None:
         return None
     for path in (a.image, b.image):
-        if path not in pictures:
-            pictures[path] = image_match.load(path)
-    first, second = pictures[a.image], pictures[b.image]
+        if path not in images:
+            images[path] = image_match.load(path)
+    first, second = images[a.image], images[b.image]
     return None if first is None or second is None else (first, second)
 
 

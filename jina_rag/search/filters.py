@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, get_args
 import numpy as np
 
 from jina_rag.catalog.document_filter import matches, path_globs
-from jina_rag.catalog.maintenance import Parts
+from jina_rag.catalog.maintenance import IndexResources
 from jina_rag.catalog.manifest import Manifest
 from jina_rag.errors import InvalidInputError
 from jina_rag.stores import schema
@@ -39,7 +39,7 @@ def checked_filter(where: object) -> dict[str, _Value]:
     return found
 
 
-def conditions_of(where: Mapping[str, _Value], parts: Parts) -> dict[str, Any] | None:
+def conditions_of(where: Mapping[str, _Value], parts: IndexResources) -> dict[str, Any] | None:
     """Translate a checked filter to payload keys; None if nothing can match.
 
     ``path`` takes globs, ``doc_id`` and ``page`` are the hits', ``has`` is a kind of region on the page; every other
@@ -66,7 +66,7 @@ def unknown_keys(where: Mapping[str, _Value], manifest: Manifest) -> list[str]:
     return [key for key, name in names.items() if not manifest.has_key(name.split("."))]
 
 
-def _matching_ids(where: Where, parts: Parts) -> list[str]:
+def _matching_ids(where: Where, parts: IndexResources) -> list[str]:
     """Ids of the documents whose path matches, and whose id is meant where one is asked for, too."""
     if not parts.manifest.contents() and parts.store.count():
         raise InvalidInputError(

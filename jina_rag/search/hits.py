@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from jina_rag.catalog.document_filter import is_meant
-from jina_rag.catalog.maintenance import Parts
+from jina_rag.catalog.maintenance import IndexResources
 from jina_rag.search.late_interaction import Candidate
-from jina_rag.search.query import Question
+from jina_rag.search.query import Query
 from jina_rag.search.snippets import Place, find_place, region_of
 from jina_rag.stores import schema
 from jina_rag.types import Location, Point, ScoredPage, Where
 
 
-def locations(parts: Parts, payload: Mapping[str, Any], where: Where) -> list[Location]:
+def locations(parts: IndexResources, payload: Mapping[str, Any], where: Where) -> list[Location]:
     """The files that hold a page, those that the filter means first.
 
     Nothing for a page of a content that is not complete yet and replaces another.
@@ -37,11 +37,11 @@ def locations(parts: Parts, payload: Mapping[str, Any], where: Where) -> list[Lo
 
 
 def make_hit(
-    parts: Parts,
+    parts: IndexResources,
     point: Point,
     found: list[Location],
     candidate: Candidate,
-    question: Question,
+    query: Query,
     *,
     details: bool,
 ) -> ScoredPage:
@@ -52,12 +52,12 @@ def make_hit(
         point: The page's point; with its vectors where its payload has no sign codes and `details` are wanted.
         found: The files that hold it, at least one.
         candidate: Its scores.
-        question: What was asked.
+        query: What was asked.
         details: Whether to look for the best region and the snippet.
     """
     payload = point.payload
     images = parts.images
-    place = find_place(question.multi, payload, images.folder, point.multi) if details else Place()
+    place = find_place(query.multi, payload, images.folder, point.multi) if details else Place()
     region = place.region
     if candidate.region is not None:
         region = region_of(payload, candidate.region.payload.get(schema.BOX), images.folder) or region
@@ -68,11 +68,11 @@ def make_hit(
         scores=dict(candidate.scores),
         region=region,
         snippet=place.snippet,
-        repeats=_repeated(parts, payload) if details else None,
+        near_duplicate_of=_near_duplicate_of(parts, payload) if details else None,
     )
 
 
-def bare_hit(parts: Parts, page_id: str, payload: Mapping[str, Any], found: list[Location]) -> ScoredPage:
+def bare_hit(parts: IndexResources, page_id: str, payload: Mapping[str, Any], found: list[Location]) -> ScoredPage:
     """A page as it is shown, by itself: no question was asked, so that it has no score and no best place."""
     shown, *copies = found
     return ScoredPage(
@@ -90,7 +90,7 @@ def bare_hit(parts: Parts, page_id: str, payload: Mapping[str, Any], found: list
     )
 
 
-def _repeated(parts: Parts, payload: Mapping[str, Any]) -> tuple[str, int] | None:
+def _near_duplicate_of(parts: IndexResources, payload: Mapping[str, Any]) -> tuple[str, int] | None:
     if schema.NEAR not in payload:
         return None
     for point in parts.store.fetch([payload[schema.NEAR]], vectors=False):

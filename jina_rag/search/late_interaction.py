@@ -20,7 +20,7 @@ from jina_rag.compression import decode_signs
 from jina_rag.protocols import Embedder, MultiVectorStore
 from jina_rag.scoring import best_window
 from jina_rag.search.exact_match import holders
-from jina_rag.search.query import Question
+from jina_rag.search.query import Query
 from jina_rag.search.stages import Rescore, Stages
 from jina_rag.stores import schema
 from jina_rag.types import Float32, Prefetch, StoreHit
@@ -63,9 +63,9 @@ class Candidates:
     def __init__(self, store: MultiVectorStore, embedder: Embedder) -> None:
         self._store = store
         self._embedder = embedder
-        self._pixels = embedder.reads == "pixels"
+        self._pixels = embedder.modality == "image"
 
-    def rank(self, question: Question, conditions: Mapping[str, Any], need: int, stages: Stages) -> list[Candidate]:
+    def rank(self, query: Query, conditions: Mapping[str, Any], need: int, stages: Stages) -> list[Candidate]:
         """At least `need` pages where there are so many, best first; the same order however many are asked for.
 
         Where the first stage's candidates do not suffice, it is asked for twice as many, and those that are new come
@@ -73,12 +73,12 @@ class Candidates:
         next, so that they are sorted as the pages are.
 
         Args:
-            question: The question.
+            query: The question.
             conditions: The filter, on payload keys.
             need: How many pages are wanted.
             stages: Their `prefetch` and `rescore` are used.
         """
-        holding = holders(question.text, self._store, conditions) if stages.rescore.identifiers else {}
+        holding = holders(query.text, self._store, conditions) if stages.rescore.identifiers else {}
         small = self._is_small(stages.prefetch.exhaustive)
         ranked: list[Candidate] = []
         seen: set[str] = set()
@@ -86,15 +86,15 @@ class Candidates:
         prefetch = stages.prefetch
         while True:
             named = [] if ranked else list(holding)
-            pages, regions = self._scored(question, conditions, None if small else prefetch, stages, named)
+            pages, regions = self._scored(query, conditions, None if small else prefetch, stages, named)
             found = [
-                self._candidate(hit, regions.get(page_id), question)
+                self._candidate(hit, regions.get(page_id), query)
                 for page_id, hit in pages.items()
                 if page_id not in seen
             ]
             for block in _blocks(found, stages.rescore.limit, {} if ranked else holding):
-                scale = scale or self._scale(block, question, stages.rescore)
-                rescored = self._rescored(block, question, holding, stages.rescore, scale)
+                scale = scale or self._scale(block, query, stages.rescore)
+                rescored = self._rescored(block, query, holding, stages.rescore, scale)
                 least = ranked[-1].score if ranked else math.inf
                 ranked += [
                     candidate if candidate.score <= least else _capped(candidate, least) for candidate in rescored
@@ -105,15 +105,15 @@ class Candidates:
             prefetch = replace(prefetch, limit=2 * prefetch.limit)
 
     def cheap_scores(
-        self, question: Question, page_ids: Sequence[str], kinds: Sequence[str] = ("dense", "lexical")
+        self, query: Query, page_ids: Sequence[str], kinds: Sequence[str] = ("dense", "lexical")
     ) -> dict[str, dict[str, float]]:
         """Scores by the cheap vectors: page id → ``{"dense": …, "lexical": …}``."""
         found: dict[str, dict[str, float]] = {page_id: {} for page_id in page_ids}
         if not page_ids:
             return found
         where: dict[str, Any] = {schema.KIND: "page", schema.PAGE_ID: list(page_ids)}
-        words = sparse.query_vector(question.text)
-        for name, vector in (("dense", question.dense), ("lexical", words)):
+        words = sparse.query_vector(query.text)
+        for name, vector in (("dense", query.dense), ("lexical", words)):
             if name not in kinds or (name == "lexical" and not len(words.indices)):
                 continue
             for hit in self._store.nearest(vector, limit=len(page_ids), where=where, keys=()):
@@ -121,7 +121,7 @@ class Candidates:
         return found
 
     def first_ranks(
-        self, question: Question, conditions: Mapping[str, Any], stages: Stages
+        self, query: Query, conditions: Mapping[str, Any], stages: Stages
     ) -> dict[str, dict[str, tuple[int, float]]]:
         """Where the first stage puts each of its candidates: vector → page id → (rank, score).
 
@@ -130,10 +130,10 @@ class Candidates:
         prefetch = stages.prefetch
         if self._is_small(prefetch.exhaustive):
             return {}
-        words = sparse.query_vector(question.text)
+        words = sparse.query_vector(query.text)
         ranks: dict[str, dict[str, tuple[int, float]]] = {}
         for name, vector, limit in (
-            ("dense", question.dense, prefetch.limit),
+            ("dense", query.dense, prefetch.limit),
             ("lexical", words, prefetch.lexical_limit),
         ):
             if limit and not (name == "lexical" and not len(words.indices)):
@@ -146,7 +146,7 @@ class Candidates:
 
     def _scored(
         self,
-        question: Question,
+        query: Query,
         conditions: Mapping[str, Any],
         prefetch: Prefetch | None,
         stages: Stages,
@@ -157,14 +157,14 @@ class Candidates:
             where = conditions if self._pixels else {schema.KIND: "page", **conditions}
             # All of them: of equal scores a limit would take any, and a longer list would not begin as the shorter one.
             limit = stages.prefetch.exhaustive * (_REGIONS if self._pixels else 1)
-            hits = self._store.search(question.multi, limit=limit, where=where, keys=_KEYS)
+            hits = self._store.search(query.multi, limit=limit, where=where, keys=_KEYS)
         else:
             hits = self._store.search(
-                question.multi,
+                query.multi,
                 # All of them: what is scored is scored.
                 limit=max(1, prefetch.limit + prefetch.lexical_limit + prefetch.region_limit),
-                dense=question.dense,
-                lexical=sparse.query_vector(question.text),
+                dense=query.dense,
+                lexical=sparse.query_vector(query.text),
                 prefetch=prefetch,
                 where=conditions,
                 keys=_KEYS,
@@ -174,18 +174,18 @@ class Candidates:
         alone = [page_id for page_id in dict.fromkeys([*regions, *named]) if page_id not in pages]
         if alone:
             where = {schema.KIND: "page", schema.PAGE_ID: alone, **conditions}
-            pages |= _folded(self._store.search(question.multi, limit=len(alone), where=where, keys=_KEYS))[0]
+            pages |= _folded(self._store.search(query.multi, limit=len(alone), where=where, keys=_KEYS))[0]
         return pages, regions
 
     def _is_small(self, exhaustive: int) -> bool:
         # Counting all is quick, counting by a filter is not.
         return self._store.count() <= _REGIONS * exhaustive and self._store.count({schema.KIND: "page"}) <= exhaustive
 
-    def _candidate(self, hit: StoreHit, region: StoreHit | None, question: Question) -> Candidate:
+    def _candidate(self, hit: StoreHit, region: StoreHit | None, query: Query) -> Candidate:
         if not self._pixels or (region is not None and region.score <= hit.score):
             region = None
         # The mean over the question's tokens, so that long and short questions compare.
-        score = (region or hit).score / len(question.multi)
+        score = (region or hit).score / len(query.multi)
         scores = {"maxsim": score}
         if schema.BIAS in hit.payload:
             scores["background"] = float((region or hit).payload.get(schema.BIAS, 0.0))
@@ -197,14 +197,14 @@ class Candidates:
     def _rescored(
         self,
         block: Sequence[Candidate],
-        question: Question,
+        query: Query,
         holding: Mapping[str, float],
         rescore: Rescore,
         scale: Scale,
     ) -> list[Candidate]:
         total = self._late(block, rescore)
         details: list[dict[str, float]] = [dict(candidate.scores) for candidate in block]
-        for name, values in self._others(block, question, rescore).items():
+        for name, values in self._others(block, query, rescore).items():
             mean, factor = scale[name]
             for i, candidate in enumerate(block):
                 if candidate.page_id in values:
@@ -225,22 +225,22 @@ class Candidates:
         hubness = self._embedder.hubness if rescore.hubness is None else rescore.hubness
         return np.array([c.scores["maxsim"] - hubness * c.scores.get("background", 0.0) for c in block], np.float64)
 
-    def _others(self, block: Sequence[Candidate], question: Question, rescore: Rescore) -> dict[str, dict[str, float]]:
+    def _others(self, block: Sequence[Candidate], query: Query, rescore: Rescore) -> dict[str, dict[str, float]]:
         """Scores of other kinds that are to be added: kind → page id → score, for the pages that have one."""
         page_ids = [candidate.page_id for candidate in block]
         found: dict[str, dict[str, float]] = {}
         if rescore.dense:
-            cheap = self.cheap_scores(question, page_ids, ["dense"])
+            cheap = self.cheap_scores(query, page_ids, ["dense"])
             found["dense"] = {page_id: scores["dense"] for page_id, scores in cheap.items() if "dense" in scores}
         if rescore.window:
-            found["window"] = self._windows(page_ids, question.multi, rescore.window_tokens)
+            found["window"] = self._windows(page_ids, query.multi, rescore.window_tokens)
         return found
 
-    def _scale(self, block: Sequence[Candidate], question: Question, rescore: Rescore) -> Scale:
+    def _scale(self, block: Sequence[Candidate], query: Query, rescore: Rescore) -> Scale:
         """How scores of other kinds are brought to the spread of the late-interaction ones, by the best pages."""
         spread = float(self._late(block, rescore).std())
         scale: Scale = {}
-        for name, values in self._others(block, question, rescore).items():
+        for name, values in self._others(block, query, rescore).items():
             other = np.array(list(values.values()) or [0.0], np.float64)
             weight = rescore.dense if name == "dense" else rescore.window
             scale[name] = float(other.mean()), weight * spread / float(other.std()) if other.std() > 0 else 0.0

@@ -14,7 +14,7 @@ from jina_rag.types import Float32, Page
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Query:
     """One question, embedded.
 
     Attributes:
@@ -34,13 +34,13 @@ class Question:
     cut: bool = False
 
 
-def embed_questions(
-    questions: Sequence[Input], embedder: Embedder, *, dim: int | None, multi_dim: int | None
-) -> list[Question]:
+def embed_queries(
+    queries: Sequence[Input], embedder: Embedder, *, dim: int | None, multi_dim: int | None
+) -> list[Query]:
     """Embed questions in one batch.
 
     Args:
-        questions: Texts, images, pages, or lists of these.
+        queries: Texts, images, pages, or lists of these.
         embedder: Of the index.
         dim: What dense vectors are cut to; None for as they are.
         multi_dim: What the rows of multi-vectors are cut to; None for as they are.
@@ -48,10 +48,10 @@ def embed_questions(
     Raises:
         InvalidInputError: If one is empty, or of a kind that the embedder does not take.
     """
-    asked = listed(questions, "questions")
-    texts = [words_in(question) for question in asked]
-    for number, (question, text) in enumerate(zip(asked, texts, strict=True), start=1):
-        if not text.strip() and not has_picture(question):
+    asked = listed(queries, "questions")
+    texts = [words_in(query) for query in asked]
+    for number, (query, text) in enumerate(zip(asked, texts, strict=True), start=1):
+        if not text.strip() and not has_image(query):
             which = "The question" if len(asked) == 1 else f"Question {number} of {len(asked)}"
             raise InvalidInputError(f"{which} is empty: ask something in words, or give an image.")
     if not asked:
@@ -62,33 +62,31 @@ def embed_questions(
     cut = encoded.truncated or [False] * len(asked)
     tokens = encoded.tokens or [None] * len(asked)
     return [
-        Question(
-            question, text, encoded.single[i], cut_rows(rows, multi_dim or rows.shape[1]), tokens[i], cut=bool(cut[i])
-        )
-        for i, (question, text, rows) in enumerate(zip(asked, texts, encoded.multi, strict=True))
+        Query(query, text, encoded.single[i], cut_rows(rows, multi_dim or rows.shape[1]), tokens[i], cut=bool(cut[i]))
+        for i, (query, text, rows) in enumerate(zip(asked, texts, encoded.multi, strict=True))
     ]
 
 
-def words_in(question: Input) -> str:
+def words_in(query: Input) -> str:
     """The words of a question that are given as text; those of a page are its own."""
-    if isinstance(question, str):
-        return "" if is_data_uri(question) else question
-    if isinstance(question, Page):
-        return question.text
-    if isinstance(question, Mapping):
-        text = question.get("text", "")
+    if isinstance(query, str):
+        return "" if is_data_uri(query) else query
+    if isinstance(query, Page):
+        return query.text
+    if isinstance(query, Mapping):
+        text = query.get("text", "")
         return text if isinstance(text, str) else ""
-    if isinstance(question, Sequence) and not isinstance(question, bytes | bytearray | memoryview):
-        return "\n".join(filter(None, (words_in(part) for part in question)))
+    if isinstance(query, Sequence) and not isinstance(query, bytes | bytearray | memoryview):
+        return "\n".join(filter(None, (words_in(part) for part in query)))
     return ""
 
 
-def has_picture(question: Input) -> bool:
+def has_image(query: Input) -> bool:
     """Whether a part of it is anything but text."""
-    if isinstance(question, str):
-        return is_data_uri(question)
-    if isinstance(question, Mapping):
-        return "image" in question
-    if isinstance(question, Sequence) and not isinstance(question, bytes | bytearray | memoryview):
-        return any(has_picture(part) for part in question)
+    if isinstance(query, str):
+        return is_data_uri(query)
+    if isinstance(query, Mapping):
+        return "image" in query
+    if isinstance(query, Sequence) and not isinstance(query, bytes | bytearray | memoryview):
+        return any(has_image(part) for part in query)
     return True

@@ -15,7 +15,7 @@ import numpy as np
 from jina_rag.errors import InvalidInputError, ModelError
 from jina_rag.protocols import Input, Reranker
 from jina_rag.search.late_interaction import Candidate
-from jina_rag.search.query import Question
+from jina_rag.search.query import Query
 from jina_rag.search.snippets import find_place, region_of
 from jina_rag.search.stages import Rerank, Shown
 from jina_rag.stores import schema
@@ -56,7 +56,7 @@ class _Item:
 
 
 def rerank(
-    question: Question,
+    query: Query,
     candidates: Sequence[Candidate],
     points: Mapping[str, Point],
     images: ImageFiles,
@@ -68,7 +68,7 @@ def rerank(
     """Judge the first `stage.limit` candidates.
 
     Args:
-        question: What was asked.
+        query: What was asked.
         candidates: Best first.
         points: The pages' points by id, at least of those to be judged; a candidate without one is passed over.
         images: The pages' pictures.
@@ -81,25 +81,25 @@ def rerank(
         ModelError: If it does not give one number for each document.
     """
     started = clock()
-    shows = stage.shows or (("page",) if reranker.reads == "pixels" else ("text",))
+    shows = stage.shows or (("page",) if reranker.modality == "image" else ("text",))
     items: list[_Item] = []
     notes: list[str] = []
-    without = pictures = refused = 0
+    without = image_count = refused = 0
     for place, candidate in enumerate(candidates[: stage.limit]):
         point = points.get(candidate.page_id)
-        found = [] if point is None else _items(place, candidate, point, question, images, shows)
+        found = [] if point is None else _items(place, candidate, point, query, images, shows)
         without += point is not None and not found
         for item in found:
-            if item.modality == "image" and stage.max_images is not None and pictures >= stage.max_images:
+            if item.modality == "image" and stage.max_images is not None and image_count >= stage.max_images:
                 refused += 1
                 continue
-            pictures += item.modality == "image"
+            image_count += item.modality == "image"
             items.append(item)
     if refused:
         notes.append(f"rerank: {_count(refused, 'image')} not judged (max_images={stage.max_images}).")
     if without:
         notes.append(f"rerank: {_count(without, 'page')} not judged, with nothing to show ({' or '.join(shows)}).")
-    scores, done = _scores(question, items, reranker, stage, clock, started)
+    scores, done = _scores(query, items, reranker, stage, clock, started)
     damaged = {item.page for item in items[:done]} - {item.page for item, _, _ in scores}
     if damaged:
         notes.append(f"rerank: {_count(len(damaged), 'page')} not judged, with a damaged picture: see jina-rag verify.")
@@ -126,7 +126,7 @@ def _items(
     place: int,
     candidate: Candidate,
     point: Point,
-    question: Question,
+    query: Query,
     images: ImageFiles,
     shows: Sequence[Shown],
 ) -> list[_Item]:
@@ -139,21 +139,21 @@ def _items(
             # Said outright: a page whose words look like the address of an image is text all the same.
             found.append(_Item(place, "text", {"text": str(payload[schema.TEXT])}, "text"))
         if kind == "page" and not bare:
-            picture = images.path(payload[schema.IMAGE])
-            if picture.is_file():
-                found.append(_Item(place, kind, picture, "image"))
+            image = images.path(payload[schema.IMAGE])
+            if image.is_file():
+                found.append(_Item(place, kind, image, "image"))
         if kind == "region":
             region = None
             if candidate.region is not None:
                 region = region_of(payload, candidate.region.payload.get(schema.BOX), images.folder)
-            region = region or find_place(question.multi, payload, images.folder, point.multi).region
+            region = region or find_place(query.multi, payload, images.folder, point.multi).region
             if region is not None and region.image_path is not None and region.image_path.is_file():
                 found.append(_Item(place, kind, region.image_path, "image"))
     return found
 
 
 def _scores(
-    question: Question,
+    query: Query,
     items: Sequence[_Item],
     reranker: Reranker,
     stage: Rerank,
@@ -175,7 +175,7 @@ def _scores(
             count = min(count, _FIRST if not done else min(_MOST, 2 * last, int(left / max(spent / done, 1e-9))))
             if left <= 0 or count < 1:
                 break
-        some, found = _asked(question, items[done : done + count], reranker)
+        some, found = _asked(query, items[done : done + count], reranker)
         fair = found
         if stage.calibration is not None and some:
             fair = stage.calibration.apply(found, [item.modality for item in some])
@@ -184,10 +184,10 @@ def _scores(
     return scores, done
 
 
-def _asked(question: Question, items: Sequence[_Item], reranker: Reranker) -> tuple[Sequence[_Item], Float32]:
+def _asked(query: Query, items: Sequence[_Item], reranker: Reranker) -> tuple[Sequence[_Item], Float32]:
     """The items that can be judged, and the reranker's scores of them."""
     try:
-        return items, _checked(reranker.score(question.asked, [item.content for item in items]), len(items), reranker)
+        return items, _checked(reranker.score(query.asked, [item.content for item in items]), len(items), reranker)
     except InvalidInputError:
         # To decode each picture beforehand would take longer than some rerankers do.
         whole = [item for item in items if not isinstance(item.content, Path) or is_readable(item.content)]
@@ -195,7 +195,7 @@ def _asked(question: Question, items: Sequence[_Item], reranker: Reranker) -> tu
             raise
     if not whole:
         return [], np.zeros(0, dtype=np.float32)
-    return whole, _checked(reranker.score(question.asked, [item.content for item in whole]), len(whole), reranker)
+    return whole, _checked(reranker.score(query.asked, [item.content for item in whole]), len(whole), reranker)
 
 
 def _checked(scores: object, count: int, reranker: Reranker) -> Float32:

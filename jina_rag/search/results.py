@@ -11,7 +11,7 @@ class SearchResults(list[ScoredPage]):
     """Hits, best first: a list, with what there is to say about the search as a whole. A slice of it is a plain list.
 
     Attributes:
-        question: The words that were asked.
+        query: The words that were asked.
         notes: What was not done as asked, in sentences: a question that was cut, a budget that ran out.
         complete: False where a budget ran out before all pages were judged that should have been.
         more: Whether there are further hits behind these (`offset`).
@@ -22,14 +22,14 @@ class SearchResults(list[ScoredPage]):
         self,
         hits: Iterable[ScoredPage] = (),
         *,
-        question: str = "",
+        query: str = "",
         notes: tuple[str, ...] = (),
         complete: bool = True,
         more: bool = False,
         milliseconds: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(hits)
-        self.question = question
+        self.query = query
         self.notes = notes
         self.complete = complete
         self.more = more

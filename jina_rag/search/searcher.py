@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from jina_rag.catalog.maintenance import Parts
+from jina_rag.catalog.maintenance import IndexResources
 from jina_rag.config import Storage
 from jina_rag.errors import InvalidInputError
 from jina_rag.protocols import Embedder, Input, Reranker
 from jina_rag.search.filters import checked_filter, conditions_of, unknown_keys
 from jina_rag.search.hits import locations, make_hit
 from jina_rag.search.late_interaction import Candidate, Candidates
-from jina_rag.search.query import Question, embed_questions
+from jina_rag.search.query import Query, embed_queries
 from jina_rag.search.reranking import rerank
 from jina_rag.search.results import SearchResults
 from jina_rag.search.stages import Stages
@@ -88,30 +88,30 @@ class _Shown:
 class Searcher:
     """Searches one index. Holds no state of its own; several threads may use it."""
 
-    def __init__(self, *, parts: Parts, embedder: Embedder, dim: int, storage: Storage | None = None) -> None:
+    def __init__(self, *, parts: IndexResources, embedder: Embedder, dim: int, storage: Storage | None = None) -> None:
         self._parts = parts
         self._storage = storage or Storage()
         self._truncate_dim = dim if dim != embedder.dim else None
         self._embedder = embedder
         self._candidates = Candidates(parts.store, embedder)
 
-    def embed(self, questions: Sequence[Input]) -> list[Question]:
+    def embed(self, queries: Sequence[Input]) -> list[Query]:
         """Embed questions as this index needs them."""
-        return embed_questions(questions, self._embedder, dim=self._truncate_dim, multi_dim=self._storage.multi_dim)
+        return embed_queries(queries, self._embedder, dim=self._truncate_dim, multi_dim=self._storage.multi_dim)
 
-    def search(self, questions: Sequence[Input], asked: Asked) -> list[SearchResults]:
+    def search(self, queries: Sequence[Input], asked: Asked) -> list[SearchResults]:
         """See `DocumentIndex.search_many`."""
         conditions = conditions_of(asked.where or {}, self._parts)
         started = time.monotonic()
-        embedded = self.embed(questions)
+        embedded = self.embed(queries)
         encode = (time.monotonic() - started) * 1000 / max(len(embedded), 1)
         found = []
-        for question in embedded:
+        for query in embedded:
             if conditions is None:
                 results = SearchResults()
             else:
-                results = self._one(question, conditions, asked)
-            results.question = question.text
+                results = self._one(query, conditions, asked)
+            results.query = query.text
             results.milliseconds = {"encode": round(encode, 3), **results.milliseconds}
             if not results and asked.where and self._parts.manifest.contents():
                 # A misspelt key finds nothing, which looks like an index without an answer.
@@ -119,12 +119,12 @@ class Searcher:
                     f"No document has {key!r} among its metadata."
                     for key in unknown_keys(asked.where, self._parts.manifest)
                 )
-            if question.cut:
+            if query.cut:
                 results.notes = ("The question is too long: its end was not read.", *results.notes)
             found.append(results)
         return found
 
-    def _one(self, question: Question, conditions: Mapping[str, Any], asked: Asked) -> SearchResults:
+    def _one(self, query: Query, conditions: Mapping[str, Any], asked: Asked) -> SearchResults:
         timer = _Timer()
         judge = asked.stages.rerank if asked.reranker and asked.stages.rerank and asked.stages.rerank.limit else None
         points: dict[str, Point] = {}
@@ -133,18 +133,18 @@ class Searcher:
         reranked: list[Candidate] | None = None
         need = asked.offset + asked.k + 1
         while True:
-            ranked = self._candidates.rank(question, conditions, max(need, judge.limit if judge else 0), asked.stages)
+            ranked = self._candidates.rank(query, conditions, max(need, judge.limit if judge else 0), asked.stages)
             timer.lap("candidates")
             exhausted = len(ranked) < need
             if judge is not None and asked.reranker is not None:
                 if reranked is None:
                     ranked = self._visible(ranked, judge.limit, points, asked)
-                    done = rerank(question, ranked, points, self._parts.images, asked.reranker(), judge)
+                    done = rerank(query, ranked, points, self._parts.images, asked.reranker(), judge)
                     reranked, notes, complete = done.candidates[: done.judged], done.notes, done.complete
                     timer.lap("rerank")
                 judged = {candidate.page_id for candidate in reranked}
                 ranked = reranked + [c for c in ranked if c.page_id not in judged]
-            width = question.multi.shape[1]
+            width = query.multi.shape[1]
             # With a reranker, scores from before it are of another kind: what it did not judge has none to compare.
             scored = "rerank" if judge is not None else "rescore"
             ended = asked.min_score is not None and not _reaches(ranked, asked.min_score, scored)
@@ -153,7 +153,7 @@ class Searcher:
             if len(shown) >= asked.offset + asked.k or exhausted or ended:
                 break
             need *= 4
-        hits = self._hits(shown[asked.offset : asked.offset + asked.k], question, conditions, ranked, asked)
+        hits = self._hits(shown[asked.offset : asked.offset + asked.k], query, conditions, ranked, asked)
         timer.lap("show")
         return SearchResults(hits, notes=notes, complete=complete, more=more, milliseconds=timer.milliseconds)
 
@@ -233,17 +233,17 @@ class Searcher:
     def _hits(
         self,
         shown: Sequence[_Shown],
-        question: Question,
+        query: Query,
         conditions: Mapping[str, Any],
         ranked: Sequence[Candidate],
         asked: Asked,
     ) -> list[ScoredPage]:
         cheap: Mapping[str, Mapping[str, float]] = {}
         if asked.details or asked.explain:
-            cheap = self._candidates.cheap_scores(question, [entry.point.id for entry in shown])
+            cheap = self._candidates.cheap_scores(query, [entry.point.id for entry in shown])
         hits = []
         for entry in shown:
-            hit = make_hit(self._parts, entry.point, entry.found, entry.candidate, question, details=asked.details)
+            hit = make_hit(self._parts, entry.point, entry.found, entry.candidate, query, details=asked.details)
             hits.append(
                 replace(
                     hit,
@@ -253,7 +253,7 @@ class Searcher:
                 )
             )
         if asked.explain:
-            first = self._candidates.first_ranks(question, conditions, asked.stages)
+            first = self._candidates.first_ranks(query, conditions, asked.stages)
             ranks = ranks_of(ranked)
             hits = [replace(hit, steps=steps_of(hit, first, ranks)) for hit in hits]
         return hits

@@ -36,7 +36,7 @@ class FakeEmbedder:
         history: Each call so far, as ``("query" | "document", inputs)``.
     """
 
-    reads: Literal["words", "pixels"] = "words"
+    modality: Literal["text", "image"] = "text"
     hubness: float = 0.0
 
     def __init__(self, *, dim: int = 128, multi_dim: int = 64, name: str = "fake") -> None:
@@ -120,7 +120,7 @@ class FakeReranker:
         history: Each call so far, as ``(query, documents)``.
     """
 
-    reads: Literal["words", "pixels"] = "words"
+    modality: Literal["text", "image"] = "text"
 
     def __init__(self, *, name: str = "fake") -> None:
         self.name = name

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jina_rag import DocumentIndex
-from jina_rag.catalog.manifest import DocumentRecord, Manifest, Part
+from jina_rag.catalog.manifest import DocumentRecord, Manifest, PointRecord
 from jina_rag.compression import decode_signs, encode_signs
 from jina_rag.config import IngestSettings
 from jina_rag.errors import IndexCorruptError, IndexMismatchError, IndexStateError, InvalidInputError
@@ -33,12 +33,12 @@ FOLDER = Path("images")
 CROP = f"ab/{'ab' * 32}.jpg"
 
 
-def place(page, question: str):
+def place(page, query: str):
     """What the index would show of a page for a question."""
     embedder = FakeEmbedder()
     embedded = embedder.encode_document([page])
     payload = describe(page, embedded.multi[0], embedded.grids[0], [CROP] * len(page.regions))
-    return find_place(embedder.encode_query([question]).multi[0], payload, FOLDER)
+    return find_place(embedder.encode_query([query]).multi[0], payload, FOLDER)
 
 
 # make_page writes eight words a line; a line is 0.03 of the page high.
@@ -187,7 +187,7 @@ def test_broken_sign_codes_are_told():
         decode_signs("AAA", 64)
 
 
-def picture(tmp_path) -> Path:
+def image(tmp_path) -> Path:
     Image.new("RGB", (200, 100), "white").save(tmp_path / "page.png")
     return tmp_path / "page.png"
 
@@ -197,11 +197,11 @@ def test_a_heat_map_shines_where_the_words_match(tmp_path):
     embedder = FakeEmbedder()
     embedded = embedder.encode_document([page])
     query = embedder.encode_query(["sun"]).multi[0]
-    heat = explain(query, embedded.multi[0], embedded.grids[0], picture(tmp_path))
+    heat = explain(query, embedded.multi[0], embedded.grids[0], image(tmp_path))
     assert (heat.weights[:4] > 0.5).all()
     assert (heat.weights[4:] < 0.2).all()
     assert heat.brightest[2] < 0.5
-    pixels = np.asarray(heat.picture()).astype(int)
+    pixels = np.asarray(heat.image()).astype(int)
     redness = pixels[..., 0] - pixels[..., 2]
     assert redness[:10, :90].max() > 60
     assert redness[30:].max() < 10, "the empty part of the page stays white"
@@ -209,15 +209,15 @@ def test_a_heat_map_shines_where_the_words_match(tmp_path):
 
 def test_boxes_without_a_place_are_left_out(tmp_path):
     boxes = np.array([[np.nan] * 4, [0.1, 0.1, 0.2, 0.2]], dtype=np.float32)
-    heat = explain(np.eye(2, dtype="f4"), np.eye(2, dtype="f4"), TokenGrid(boxes, "words"), picture(tmp_path))
+    heat = explain(np.eye(2, dtype="f4"), np.eye(2, dtype="f4"), TokenGrid(boxes, "words"), image(tmp_path))
     assert len(heat.boxes) == 1
     with pytest.raises(InvalidInputError, match="not of one page"):
-        explain(np.eye(2, dtype="f4"), np.eye(2, dtype="f4"), TokenGrid(boxes[:1], "words"), picture(tmp_path))
+        explain(np.eye(2, dtype="f4"), np.eye(2, dtype="f4"), TokenGrid(boxes[:1], "words"), image(tmp_path))
 
 
 def test_a_frame_and_its_label_are_drawn_inside_the_picture(tmp_path):
-    heat = Explanation.empty(picture(tmp_path))
-    framed = np.asarray(heat.picture(frame=(0.0, 0.0, 1.0, 1.0), label="table")).astype(int)
+    heat = Explanation.empty(image(tmp_path))
+    framed = np.asarray(heat.image(frame=(0.0, 0.0, 1.0, 1.0), label="table")).astype(int)
     blue = (framed[..., 2] - framed[..., 0]) > 100
     assert blue[50, 0]
     assert blue.sum() > 4 * (200 + 100)
@@ -263,14 +263,14 @@ def record(doc_id: str = "a.pdf", sha: str = "1") -> DocumentRecord:
 def test_a_document_keeps_its_content_until_the_new_one_is_done(tmp_path):
     manifest = Manifest(tmp_path / "m.sqlite3")
     manifest.begin(record())
-    manifest.add_parts("1", [Part("p1", 1, "page", "x"), Part("r1", 1, "table", "y")])
+    manifest.add_parts("1", [PointRecord("p1", 1, "page", "x"), PointRecord("r1", 1, "table", "y")])
     assert [d.done for d in manifest.documents()] == [False]
     manifest.finish(record(), failures=[Failure(Path("/docs/a.pdf"), "torn", 2)])
     done = manifest.document("a.pdf")
     assert (done.pages, done.regions, done.done, done.metadata) == (1, 1, True, {"year": 2024})
     assert done.failures == (Failure(Path("/docs/a.pdf"), "torn", 2),)
     manifest.begin(record(sha="2"))
-    manifest.add_parts("2", [Part("p2", 1, "page", "x")])
+    manifest.add_parts("2", [PointRecord("p2", 1, "page", "x")])
     changing = manifest.document("a.pdf")
     assert (changing.sha256, changing.done, changing.pages) == ("1", False, 1)
     assert manifest.documents_of("2") == []
@@ -292,7 +292,7 @@ def test_a_document_keeps_its_content_until_the_new_one_is_done(tmp_path):
 def test_copies_share_a_content(tmp_path):
     manifest = Manifest(tmp_path / "m.sqlite3")
     manifest.begin(record())
-    manifest.add_parts("1", [Part("p1", 1, "page", "x")])
+    manifest.add_parts("1", [PointRecord("p1", 1, "page", "x")])
     manifest.finish(record(), by_name=True)
     manifest.place(record("b.pdf"))
     assert [d.doc_id for d in manifest.documents_of("1")] == ["a.pdf", "b.pdf"]
@@ -308,8 +308,8 @@ def test_copies_share_a_content(tmp_path):
 def test_a_page_indexed_again_names_the_regions_it_no_longer_has(tmp_path):
     manifest = Manifest(tmp_path / "m.sqlite3")
     manifest.begin(record())
-    manifest.add_parts("1", [Part("p1", 1, "page", "x"), Part("r1", 1, "table", "y")])
-    assert [part.part_id for part in manifest.add_parts("1", [Part("p1", 1, "page", "x")])] == ["r1"]
+    manifest.add_parts("1", [PointRecord("p1", 1, "page", "x"), PointRecord("r1", 1, "table", "y")])
+    assert [part.part_id for part in manifest.add_parts("1", [PointRecord("p1", 1, "page", "x")])] == ["r1"]
     assert [part.part_id for part in manifest.parts("1")] == ["p1"]
     manifest.close()
 

@@ -464,8 +464,8 @@ def test_search_that_finds_nothing(cli, shared):
 
 
 @pytest.mark.parametrize("question", ["", "   "])
-def test_an_empty_question(cli, shared, question):
-    cli("search", question, "-i", shared / "kb").refused("question is empty")
+def test_an_empty_question(cli, shared, query):
+    cli("search", query, "-i", shared / "kb").refused("question is empty")
 
 
 def test_a_missing_index_says_how_to_make_one(cli, tmp_path):
@@ -476,11 +476,11 @@ def test_a_missing_index_says_how_to_make_one(cli, tmp_path):
 
 
 def test_heatmap(cli, shared, tmp_path):
-    picture = tmp_path / "where.png"
-    result = cli("search", "whales", "-i", shared / "kb", "--heatmap", picture)
+    photo = tmp_path / "where.png"
+    result = cli("search", "whales", "-i", shared / "kb", "--heatmap", photo)
     assert result.code == 0
     assert "Heat map of rank 1" in result.err
-    with Image.open(picture) as image:
+    with Image.open(photo) as image:
         assert image.format == "PNG"
         colours = image.convert("RGB").getcolors(1 << 24)
     # The page alone is black on white; the heat is not.
@@ -492,10 +492,10 @@ def test_heatmap(cli, shared, tmp_path):
 
 @pytest.mark.parametrize("extra", [[], ["--json"]])
 def test_a_heatmap_of_no_hit_is_not_drawn_and_that_is_said(cli, shared, tmp_path, extra):
-    picture = tmp_path / "where.png"
-    result = cli("search", "whales", "-i", shared / "kb", "--filter", "year=1066", "--heatmap", picture, *extra)
+    image = tmp_path / "where.png"
+    result = cli("search", "whales", "-i", shared / "kb", "--filter", "year=1066", "--heatmap", image, *extra)
     assert (result.code, result.err) == (0, "No page was found, so no heat map was drawn.\n")
-    assert not picture.exists()
+    assert not image.exists()
 
 
 def test_a_heatmap_that_cannot_be_written(cli, shared, tmp_path):
@@ -675,7 +675,7 @@ def judged(tmp_path):
     write_docs(folder / "docs")
     lines = [{"doc": "animals", "file": "docs/animals.pdf"}, {"doc": "energy", "file": "docs/reports/energy.pdf"}]
     (folder / "docs.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    questions = [
+    queries = [
         ("a", "where do whales sing?", "animals", 2, "text", False),
         ("b", "Wo wuchs die Solarenergie?", "energy", 1, "table", True),
     ]
@@ -684,7 +684,7 @@ def judged(tmp_path):
             "qid": qid, "query": query, "relevant": [{"doc": doc, "page": page, "grade": 2}],
             "modality": modality, "cross_language": cross,
         }
-        for qid, query, doc, page, modality, cross in questions
+        for qid, query, doc, page, modality, cross in queries
     ]  # fmt: skip
     (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, entries)), encoding="utf-8")
     return folder

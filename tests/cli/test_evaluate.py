@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from helpers.judged_sets import QUESTIONS, entry, write_judged, write_lines
+from helpers.judged_sets import QUERIES, entry, write_judged, write_lines
 
 from jina_rag.cli import main
 from jina_rag.evaluation.measures import MEASURES
@@ -58,7 +58,7 @@ def shared(tmp_path_factory):
     """A judged folder with a question that nothing answers, and a folder for the index, which the first test makes."""
     root = tmp_path_factory.mktemp("evaluate")
     lost = ("f", "where in the deep sea do whales sing?", [("energy", 2, 2)], "text", False)
-    write_judged(root / "judged", (*QUESTIONS, lost))
+    write_judged(root / "judged", (*QUERIES, lost))
     return root
 
 

@@ -109,7 +109,7 @@ def test_limits_and_renderers(cli, docs, tmp_path):  # noqa: F811
 
 def test_again(cli, docs, tmp_path):  # noqa: F811
     cli("ingest", docs, "-i", tmp_path / "kb", *QUICK)
-    assert cli("ingest", docs, "-i", tmp_path / "kb", *QUICK, "--again", "--json").json["documents"] == 2
+    assert cli("ingest", docs, "-i", tmp_path / "kb", *QUICK, "--force", "--json").json["documents"] == 2
 
 
 def test_remove_by_filter(cli, docs, tmp_path):  # noqa: F811
@@ -136,8 +136,8 @@ def test_verify(cli, docs, tmp_path):  # noqa: F811
     assert problem["doc_id"] in ("animals.pdf", "reports/energy.pdf")
     assert "image of page" in problem["reason"]
     said = cli("verify", "-i", kb)
-    assert "--again" in said.out
-    assert cli("ingest", docs, "-i", kb, *QUICK, "--again").code == 0
+    assert "--force" in said.out
+    assert cli("ingest", docs, "-i", kb, *QUICK, "--force").code == 0
     assert cli("verify", "-i", kb).code == 0
 
 
@@ -162,7 +162,7 @@ def address(monkeypatch):
 
 
 def test_every_command_on_a_server(cli, docs, tmp_path, address):  # noqa: F811
-    there = ("-i", address, "--files", tmp_path / "files")
+    there = ("-i", address, "--assets-dir", tmp_path / "files")
     assert cli("ingest", docs, *there, *QUICK, "--json").json["pages"] == 4
     hit = cli("search", "whales", *there, "--json").json["hits"][0]
     assert (hit["doc_id"], hit["page"]) == ("animals.pdf", 2)
@@ -175,11 +175,11 @@ def test_every_command_on_a_server(cli, docs, tmp_path, address):  # noqa: F811
 def test_copy_to_a_server_and_back(cli, docs, tmp_path, address):  # noqa: F811
     kb = tmp_path / "kb"
     cli("ingest", docs, "-i", kb, *QUICK)
-    result = cli("copy", kb, address, "--files", tmp_path / "files", "--json")
+    result = cli("copy", kb, address, "--assets-dir", tmp_path / "files", "--json")
     assert (result.code, result.json["points_sent"]) == (0, 4)
-    assert cli("copy", address, tmp_path / "back", "--from-files", tmp_path / "files").code == 0
+    assert cli("copy", address, tmp_path / "back", "--from-assets-dir", tmp_path / "files").code == 0
     with DocumentIndex.open(tmp_path / "back", create=False) as index:
-        assert index.stats().pages == 4
+        assert index.info().pages == 4
         assert index.verify() == []
     cli("copy", tmp_path / "none", tmp_path / "other").refused("There is no index")
     cli("copy", kb, kb).refused("onto itself")
@@ -188,9 +188,9 @@ def test_copy_to_a_server_and_back(cli, docs, tmp_path, address):  # noqa: F811
 def test_a_server_that_is_not_there_is_one_sentence(cli, docs, tmp_path):  # noqa: F811
     missing = "http://127.0.0.1:9/docs?retries=0&timeout=1"
     for command in (("ingest", docs), ("search", "whales"), ("info",), ("verify",)):
-        cli(*command, "-i", missing, "--files", tmp_path / "files").refused("No Qdrant server answers")
+        cli(*command, "-i", missing, "--assets-dir", tmp_path / "files").refused("No Qdrant server answers")
     cli("search", "x", "-i", "http://127.0.0.1:6333").refused("names no collection")
-    cli("search", "x", "-i", tmp_path / "kb", "--files", tmp_path).refused("go with the address")
+    cli("search", "x", "-i", tmp_path / "kb", "--assets-dir", tmp_path).refused("go with the address")
 
 
 def test_an_office_file_without_libreoffice_is_one_sentence(cli, tmp_path, monkeypatch):  # noqa: F811

@@ -207,9 +207,9 @@ def test_sign_codes_of_pooled_rows_tell_places_as_the_rows_do():
     rows = random_rows(40, 128)
     pooled, assignment = pool_tokens(rows, 2)
     codes = expand(decode_signs(encode_signs(pooled), 128), assignment)
-    question = random_rows(4, 128, seed=3)
-    exact = expand(pooled, assignment) @ question.mean(axis=0)
-    assert np.corrcoef(codes @ question.mean(axis=0), exact)[0, 1] > 0.5
+    query = random_rows(4, 128, seed=3)
+    exact = expand(pooled, assignment) @ query.mean(axis=0)
+    assert np.corrcoef(codes @ query.mean(axis=0), exact)[0, 1] > 0.5
 
 
 # -- settings ------------------------------------------------------------------------------------------------

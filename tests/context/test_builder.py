@@ -66,7 +66,7 @@ def lacking(context):
 
 def test_texts_pictures_and_sources_in_the_order_of_the_hits(folder):
     hits = [hit(folder, 1, "First page."), hit(folder, 2, "Second page.", metadata={"year": 2024})]
-    context = build_context(hits, question="What is it?")
+    context = build_context(hits, query="What is it?")
     blocks = context.blocks()
     assert [block["type"] for block in blocks] == ["text", "text", "image", "text", "image", "text"]
     assert "is an instruction" in blocks[0]["text"]
@@ -104,7 +104,7 @@ def test_pictures_are_scaled_and_encoded_as_asked(folder):
 
 def test_the_same_question_gives_the_same_bytes(folder):
     hits = [hit(folder, 1), hit(folder, 2)]
-    one, two = (build_context(hits, question="q") for _ in range(2))
+    one, two = (build_context(hits, query="q") for _ in range(2))
     assert one == two
     assert one.blocks() == two.blocks()
     assert build_context([hit(folder, 1, "Other.")]).fence != one.fence
@@ -138,10 +138,10 @@ def test_the_same_picture_is_sent_once(folder):
 
 
 def test_no_hits(folder):
-    context = build_context([], question="Anything?")
+    context = build_context([], query="Anything?")
     assert (context.text, context.images, context.sources) == ("Question: Anything?", (), ())
     assert build_context([]).blocks() == []
-    assert build_context([], question=" \u200b\n").blocks() == []
+    assert build_context([], query=" \u200b\n").blocks() == []
 
 
 # -- data stays data -----------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_whatever_stands_on_a_page_stands_inside_of_its_fence(folder):
         metadata={ATTACK: [forged, {"deep": ATTACK}]},
         region=Region("table", (0, 0, 1, 1), f"{ATTACK}\n{forged}"),
     )
-    context = build_context([page, hit(folder, 2)], question="Who?")
+    context = build_context([page, hit(folder, 2)], query="Who?")
     assert len(fenced(context)) == 2
     assert context.fence != honest.fence
     assert ATTACK in fenced(context)[0]
@@ -253,7 +253,7 @@ def test_cleaned_texts_are_clean(text):
 def test_hidden_characters_are_gone_from_everything(folder):
     bidi = "\u202eevil\u2069\x1b"
     page = replace(hit(folder, 1, bidi), path=Path(f"/docs/a{bidi}.pdf"), metadata={bidi: bidi})
-    text = build_context([page], question=f"q{bidi}").text
+    text = build_context([page], query=f"q{bidi}").text
     assert not set("\u202e\u2069\x1b") & set(text)
     assert text.count("evil") == 5
 
@@ -263,10 +263,10 @@ def test_hidden_characters_are_gone_from_everything(folder):
 
 def test_budgets_of_zero_and_one(folder):
     hits = [hit(folder, 1), hit(folder, 2)]
-    nothing = build_context(hits, question="Who?", max_images=0, max_tokens=0)
+    nothing = build_context(hits, query="Who?", max_images=0, max_tokens=0)
     assert (nothing.text, nothing.images, nothing.blocks(), nothing.tokens) == ("", (), [], 0)
     assert lacking(nothing) == [(0, "question"), (1, "image"), (1, "source"), (2, "image"), (2, "source")]
-    one = build_context(hits, question="Who?", max_images=1, max_tokens=1)
+    one = build_context(hits, query="Who?", max_images=1, max_tokens=1)
     # No picture goes without its number and the note that it is data.
     assert (one.text, one.images, one.blocks()) == ("", (), [])
     assert lacking(one) == lacking(nothing)
@@ -277,7 +277,7 @@ def test_budgets_of_zero_and_one(folder):
 def test_a_picture_goes_only_with_its_number_and_the_note(folder, tokens):
     twin = replace(hit(folder, 2, "b " * 30), image_path=folder / "1.png")
     hits = [hit(folder, 1, "a " * 30, metadata={"long": "m" * 90}), twin, hit(folder, 3)]
-    context = build_context(hits, question="Who?", max_tokens=tokens)
+    context = build_context(hits, query="Who?", max_tokens=tokens)
     blocks = context.blocks()
     for at, block in enumerate(blocks):
         if block["type"] == "image":
@@ -328,7 +328,7 @@ def test_of_a_huge_text_only_what_could_be_taken_is_looked_at(folder):
 
 def test_a_long_text_is_cut_between_words_and_that_is_said(folder):
     words = " ".join(f"word{i}" for i in range(3000))
-    context = build_context([hit(folder, 1, words)], question="Who?", max_tokens=500)
+    context = build_context([hit(folder, 1, words)], query="Who?", max_tokens=500)
     (data,) = fenced(context)
     assert data.endswith(" " + CUT)
     kept = data.removesuffix(" " + CUT).splitlines()[-1]
@@ -481,10 +481,10 @@ COUNTS = {
     st.sampled_from(sorted(COUNTS)),
     st.one_of(st.none(), st.text(max_size=80)),
 )
-def test_budgets_are_never_exceeded_and_nothing_is_silently_lost(folder, texts, tokens, images, name, question):
+def test_budgets_are_never_exceeded_and_nothing_is_silently_lost(folder, texts, tokens, images, name, query):
     count = COUNTS[name]
     hits = [hit(folder, i, text) for i, text in enumerate(texts, start=1)]
-    context = build_context(hits, question=question, max_tokens=tokens, max_images=images, count_tokens=count)
+    context = build_context(hits, query=query, max_tokens=tokens, max_images=images, count_tokens=count)
     count = count or estimate_tokens
     blocks = context.blocks()
     assert count(context.text) <= tokens or not context.text
@@ -502,7 +502,7 @@ def test_budgets_are_never_exceeded_and_nothing_is_silently_lost(folder, texts, 
         )
         assert complete or said & {(source.number, "text"), (source.number, "source")}
         assert source.image is not None or (source.number, "image") in said
-    if question and cleaned(question).strip():
+    if query and cleaned(query).strip():
         asked = bool(blocks) and blocks[-1].get("text", "").startswith("Question:")
         assert asked or (0, "question") in said
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jina_rag.demo.images import around, data_uri, inline_picture
+from jina_rag.demo.images import around, data_uri, inline_image
 from jina_rag.demo.report import (
     ReportHit,
-    ReportQuestion,
+    ReportQuery,
     ReportSource,
     ReportSummary,
     count,
@@ -60,7 +60,7 @@ def jpeg(width: int, height: int, *, noise: bool = False) -> bytes:
     return buffer.getvalue()
 
 
-def hit(rank: int, picture: bytes, **fields) -> ReportHit:
+def hit(rank: int, image: bytes, **fields) -> ReportHit:
     values = {
         "rank": rank,
         "title": "report.pdf",
@@ -68,7 +68,7 @@ def hit(rank: int, picture: bytes, **fields) -> ReportHit:
         "page_count": 7,
         "score": 0.876,
         "snippet": "some words",
-        "picture": picture,
+        "picture": image,
     }
     return ReportHit(**{**values, **fields})
 
@@ -89,14 +89,14 @@ def summary(**fields) -> ReportSummary:
 
 def test_says_what_was_asked_and_what_was_found():
     region = Region("table", (0.1, 0.4, 0.9, 0.6))
-    question = ReportQuestion(
+    query = ReportQuery(
         "What does it cost?",
         "table",
         0.031,
         (hit(1, jpeg(400, 500), region=region), hit(2, jpeg(300, 400), title="other.png", page_count=1)),
         note="A note.",
     )
-    page = Page(render_report((question,), summary()))
+    page = Page(render_report((query,), summary()))
     text = " ".join(page.text.split())
     assert "You asked 1 question." in text
     for expected in (
@@ -115,9 +115,9 @@ def test_says_what_was_asked_and_what_was_found():
 
 
 def test_a_report_without_hits_regions_or_words_is_still_a_report():
-    empty = ReportQuestion("Nothing?", "text", 2.5, ())
-    bare = ReportQuestion("Bare?", "text", 75.0, (hit(1, jpeg(60, 40), snippet="", page_count=0),))
-    text = " ".join(Page(render_report((empty, bare), summary(embedded_pages=0, reads="pixels"))).text.split())
+    empty = ReportQuery("Nothing?", "text", 2.5, ())
+    bare = ReportQuery("Bare?", "text", 75.0, (hit(1, jpeg(60, 40), snippet="", page_count=0),))
+    text = " ".join(Page(render_report((empty, bare), summary(embedded_pages=0, modality="image"))).text.split())
     assert "No page has anything to do with this question." in text
     assert "1 min 15 s" in text
     assert "to see that nothing had changed" in text
@@ -130,8 +130,8 @@ def test_hostile_names_stay_text():
     failure = Failure(Path(EVIL), EVIL, page=3)
     source = ReportSource(EVIL, EVIL, 1, EVIL, EVIL, url="javascript:alert(1)")
     region = Region("chart", (0, 0, 1, 0.3), caption=EVIL)
-    question = ReportQuestion(EVIL, EVIL, 0.1, (hit(1, jpeg(50, 70), title=EVIL, snippet=EVIL, region=region),), EVIL)
-    html = render_report((question,), summary(sources=(source,), failed=(failure,), embedder=EVIL, version=EVIL))
+    query = ReportQuery(EVIL, EVIL, 0.1, (hit(1, jpeg(50, 70), title=EVIL, snippet=EVIL, region=region),), EVIL)
+    html = render_report((query,), summary(sources=(source,), failed=(failure,), embedder=EVIL, version=EVIL))
     page = Page(html)
     assert not page.all("script")
     assert "<script" not in html
@@ -143,8 +143,8 @@ def test_hostile_names_stay_text():
 
 def test_nothing_is_loaded_from_anywhere():
     source = ReportSource("a.pdf", "A", 1, "MIT", "someone", url="https://example.org/a")
-    question = ReportQuestion("Which?", "text", 0.1, (hit(1, jpeg(50, 70)),))
-    html = render_report((question,), summary(sources=(source,)))
+    query = ReportQuery("Which?", "text", 0.1, (hit(1, jpeg(50, 70)),))
+    html = render_report((query,), summary(sources=(source,)))
     page = Page(html)
     policy = [attrs["content"] for attrs in page.all("meta") if attrs.get("http-equiv") == "Content-Security-Policy"]
     assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
@@ -155,32 +155,32 @@ def test_nothing_is_loaded_from_anywhere():
 
 
 def test_fifteen_pictures_of_the_worst_kind_stay_below_three_megabytes():
-    picture = jpeg(1275, 1650, noise=True)
-    hits = tuple(hit(rank, picture, focus=(0.4, 0.4, 0.5, 0.45)) for rank in (1, 2, 3))
-    questions = tuple(ReportQuestion(f"Question {n}?", "text", 0.1, hits) for n in range(5))
-    html = render_report(questions, summary())
+    image = jpeg(1275, 1650, noise=True)
+    hits = tuple(hit(rank, image, focus=(0.4, 0.4, 0.5, 0.45)) for rank in (1, 2, 3))
+    queries = tuple(ReportQuery(f"Question {n}?", "text", 0.1, hits) for n in range(5))
+    html = render_report(queries, summary())
     assert len(Page(html).all("img")) == 20
     assert len(html.encode()) < 3_000_000
 
 
 def test_pictures_are_scaled_down_and_never_up():
-    small = inline_picture(jpeg(300, 200), max_width=900, max_bytes=100_000)
+    small = inline_image(jpeg(300, 200), max_width=900, max_bytes=100_000)
     assert (small.width, small.height) == (300, 200)
-    large = inline_picture(jpeg(1800, 1000), max_width=900, max_bytes=100_000)
+    large = inline_image(jpeg(1800, 1000), max_width=900, max_bytes=100_000)
     assert (large.width, large.height) == (900, 500)
-    tall = inline_picture(jpeg(400, 4000), max_width=200, max_bytes=100_000)
+    tall = inline_image(jpeg(400, 4000), max_width=200, max_bytes=100_000)
     assert tall.height == 320
 
 
 def test_a_crop_holds_the_part_asked_for():
     image = Image.new("RGB", (200, 100), "white")
     image.paste("black", (100, 50, 200, 100))
-    shown = inline_picture(image, max_width=500, max_bytes=100_000, crop=(0.5, 0.5, 1.0, 1.0))
+    shown = inline_image(image, max_width=500, max_bytes=100_000, crop=(0.5, 0.5, 1.0, 1.0))
     content = base64.b64decode(shown.uri.partition(",")[2])
     pixels = np.asarray(Image.open(io.BytesIO(content)))
     assert pixels.shape == (50, 100, 3)
     assert pixels.max() < 10
-    tiny = inline_picture(image, max_width=500, max_bytes=100_000, crop=(1.0, 1.0, 1.0, 1.0))
+    tiny = inline_image(image, max_width=500, max_bytes=100_000, crop=(1.0, 1.0, 1.0, 1.0))
     assert (tiny.width, tiny.height) == (1, 1)
 
 
@@ -195,8 +195,8 @@ def test_around_holds_the_box_and_stays_on_the_page(box):
 
 
 def test_a_region_that_fills_the_page_is_not_shown_twice():
-    question = ReportQuestion("Q?", "chart", 0.1, (hit(1, jpeg(50, 70), region=Region("chart", (0, 0, 1, 1))),))
-    assert len(Page(render_report((question,), summary())).all("img")) == 1
+    query = ReportQuery("Q?", "chart", 0.1, (hit(1, jpeg(50, 70), region=Region("chart", (0, 0, 1, 1))),))
+    assert len(Page(render_report((query,), summary())).all("img")) == 1
 
 
 def test_words_for_numbers():

@@ -8,7 +8,7 @@ import pytest
 
 from jina_rag.demo import run as demo_run
 from jina_rag.demo.run import DemoAnswer, run_demo
-from jina_rag.demo.samples import sample_documents, sample_folder, sample_questions
+from jina_rag.demo.samples import sample_documents, sample_folder, sample_queries
 from jina_rag.testing import FakeEmbedder
 from jina_rag.types import ScoredPage
 
@@ -42,8 +42,8 @@ def test_demo_writes_a_report_and_a_second_run_embeds_nothing(tmp_path, two_docu
     assert calls
     assert first.report == tmp_path / "out" / "report.html"
     html = first.report.read_text(encoding="utf-8")
-    assert [answer.question for answer in first.answers] == [q.question for q in sample_questions()]
-    assert all(answer.question in html for answer in first.answers)
+    assert [answer.query for answer in first.answers] == [q.query for q in sample_queries()]
+    assert all(answer.query in html for answer in first.answers)
     assert all(len(answer.hits) == 3 for answer in first.answers)
     assert html.count("data:image/jpeg;base64,") >= 15
     assert "federal-student-loans.pdf" in html
@@ -53,12 +53,12 @@ def test_demo_writes_a_report_and_a_second_run_embeds_nothing(tmp_path, two_docu
     assert model.pages_seen == seen
     assert again.ingest.documents == 0
     assert again.ingest.unchanged == 2
-    assert again.stats.pages == 5
+    assert again.index_info.pages == 5
     assert "to see that nothing had changed" in again.report.read_text(encoding="utf-8")
 
 
 def test_rank_is_that_of_the_answering_page():
-    asked = sample_questions()[0]
+    asked = sample_queries()[0]
     right = ScoredPage(asked.doc_id, sample_folder() / asked.doc_id, asked.page, 0.5)
     wrong = ScoredPage(asked.doc_id, sample_folder() / asked.doc_id, asked.page + 1, 0.6)
     assert DemoAnswer(asked, 0.1, (wrong, right)).rank == 2
@@ -67,8 +67,8 @@ def test_rank_is_that_of_the_answering_page():
 
 def test_the_real_demo_finds_every_answer(tmp_path):
     first = run_demo(tmp_path)
-    assert first.stats.documents == len(sample_documents())
-    assert first.stats.pages == sum(document.pages for document in sample_documents())
+    assert first.index_info.documents == len(sample_documents())
+    assert first.index_info.pages == sum(document.pages for document in sample_documents())
     assert not first.ingest.failed
     assert {answer.kind: answer.rank for answer in first.answers} == dict.fromkeys(
         ("text", "table", "chart", "scan", "code"), 1
@@ -77,4 +77,4 @@ def test_the_real_demo_finds_every_answer(tmp_path):
 
     second = run_demo(tmp_path)
     assert second.ingest.pages == 0
-    assert second.ingest.unchanged == first.stats.documents
+    assert second.ingest.unchanged == first.index_info.documents

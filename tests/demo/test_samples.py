@@ -8,7 +8,7 @@ import json
 import pymupdf
 import pytest
 
-from jina_rag.demo.samples import sample_documents, sample_folder, sample_questions
+from jina_rag.demo.samples import sample_documents, sample_folder, sample_queries
 
 FREE = {"public domain", "CC-BY-SA-4.0", "CC-BY-4.0", "Apache-2.0", "MIT", "LPPL", "LPPL-1.3+"}
 ROWS = json.loads((sample_folder().parent / "SOURCES.json").read_text(encoding="utf-8"))["documents"]
@@ -59,10 +59,10 @@ def test_there_are_enough_of_every_kind_and_not_too_many_bytes():
 
 def test_questions_are_of_five_kinds_and_point_to_pages_that_exist():
     pages = {row["file"]: row["pages"] for row in ROWS}
-    questions = sample_questions()
-    assert {question.kind for question in questions} == {"text", "table", "chart", "scan", "code"}
-    assert len({question.doc_id for question in questions}) == 5
-    for question in questions:
-        assert 1 <= question.page <= pages[question.doc_id]
-        assert question.question.endswith("?")
-        assert question.answer
+    queries = sample_queries()
+    assert {query.kind for query in queries} == {"text", "table", "chart", "scan", "code"}
+    assert len({query.doc_id for query in queries}) == 5
+    for query in queries:
+        assert 1 <= query.page <= pages[query.doc_id]
+        assert query.query.endswith("?")
+        assert query.answer

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from helpers.judged_sets import QUESTIONS, entry, write_judged, write_lines
+from helpers.judged_sets import QUERIES, entry, write_judged, write_lines
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.checks import check_folder
-from jina_rag.evaluation.query_leakage import leak, near_pairs, same_question
+from jina_rag.evaluation.query_leakage import leak, near_pairs, same_query
 from jina_rag.testing import sample_pdf
 
 PAGE = (
@@ -41,7 +41,7 @@ def test_a_folder_in_order(root):
     assert checked.notes[1] == ("2 documents, 4 pages, 5 questions about 4 pages; 1 in another language than the page.")
     assert checked.notes[2] == "By modality: text 2, table 2, not stated 1."
     assert calls[-1] == (2, 2)
-    assert checked.to_json()["counts"]["questions"] == len(QUESTIONS)
+    assert checked.to_json()["counts"]["questions"] == len(QUERIES)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_how_much_a_question_has_in_common_with_its_page():
 
 
 def test_questions_that_nearly_repeat_each_other():
-    questions = {
+    queries = {
         "a": "Which region had the highest sales growth in the second quarter of the year?",
         "b": "Which region had the highest sales growth in the second quarter of this year?",
         "c": "Which region had the lowest unemployment in the fourth quarter of the decade?",
@@ -163,11 +163,11 @@ def test_questions_that_nearly_repeat_each_other():
         "f": "too short",
         "g": "too short!",
     }
-    assert [(first, second) for first, second, _ in near_pairs(questions)] == [("a", "b")]
-    ((_, _, share),) = near_pairs(questions)
+    assert [(first, second) for first, second, _ in near_pairs(queries)] == [("a", "b")]
+    ((_, _, share),) = near_pairs(queries)
     assert share == pytest.approx(12 / 13)
-    assert same_question("Wie  VIELE, bitte?") == same_question("wie viele bitte")
-    assert same_question("?") == "?"
+    assert same_query("Wie  VIELE, bitte?") == same_query("wie viele bitte")
+    assert same_query("?") == "?"
 
 
 def test_near_pairs_are_those_of_all_pairs():
@@ -179,12 +179,12 @@ def test_near_pairs_are_those_of_all_pairs():
 
     rng = random.Random(7)
     words = [f"word{chr(97 + n)}" for n in range(14)]
-    questions = {f"q{n}": " ".join(rng.sample(words, rng.randint(5, 9))) for n in range(120)}
-    found = {(first, second) for first, second, _ in near_pairs(questions)}
-    sets = {qid: set(terms(text)) for qid, text in questions.items()}
+    queries = {f"q{n}": " ".join(rng.sample(words, rng.randint(5, 9))) for n in range(120)}
+    found = {(first, second) for first, second, _ in near_pairs(queries)}
+    sets = {qid: set(terms(text)) for qid, text in queries.items()}
     expected = {
         (first, second)
-        for first, second in itertools.combinations(questions, 2)
+        for first, second in itertools.combinations(queries, 2)
         if len(sets[first] & sets[second]) / len(sets[first] | sets[second]) >= 0.8
     }
     assert found == expected

@@ -27,7 +27,7 @@ from jina_rag.types import Embeddings
 class Angles:
     """An embedder of texts that are angles in degrees; vectors of any length."""
 
-    name, fingerprint, dim, multi_dim, reads, hubness = "angles", "angles-1", 2, 2, "words", 0.0
+    name, fingerprint, dim, multi_dim, modality, hubness = "angles", "angles-1", 2, 2, "text", 0.0
 
     def __init__(self):
         self.asked = []

@@ -67,7 +67,7 @@ def test_one_setting_is_measured_in_full(judged, tmp_path):
     assert first.unjudged == {1: 0, 5: 2, 10: 2}
     assert setting.unjudged[1] == pytest.approx(sum(a.unjudged[1] for a in setting.per_query) / 5)
     assert found.compared == ()
-    assert found.questions["b"] == {
+    assert found.queries["b"] == {
         "query": "Wo wuchs solar power?", "modality": "table", "language": "cross",
         "relevant": [["energy", 1, 2]], "answer": "",
     }  # fmt: skip
@@ -139,19 +139,19 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(judged, tmp_path):
     with kept.open("a") as file:
         file.write('{"key": "half a li')  # torn by the kill
     found = evaluate_settings(judged, [Setting(embedder)], **where)
-    questions = [query.query for query in judged.queries]
-    assert sorted(text for text in asked(embedder) if text in questions) == sorted(questions)
+    queries = [query.query for query in judged.queries]
+    assert sorted(text for text in asked(embedder) if text in queries) == sorted(queries)
     assert len(embedded(embedder)) == 4
     assert found.settings[0].index_seconds == 0.0
     assert all(answer.milliseconds > 0 for answer in found.settings[0].per_query)
     again = evaluate_settings(judged, [Setting(embedder)], **where)
-    assert len([text for text in asked(embedder) if text in questions]) == 5
+    assert len([text for text in asked(embedder) if text in queries]) == 5
     assert again.settings[0].per_query == found.settings[0].per_query
     # Answers with latency serve where none is wanted, not the other way round.
     evaluate_settings(judged, [Setting(embedder)], latency=False, **where)
-    assert len([text for text in asked(embedder) if text in questions]) == 5
-    evaluate_settings(judged, [Setting(embedder)], again=True, **where)
-    assert len([text for text in asked(embedder) if text in questions]) == 10
+    assert len([text for text in asked(embedder) if text in queries]) == 5
+    evaluate_settings(judged, [Setting(embedder)], force=True, **where)
+    assert len([text for text in asked(embedder) if text in queries]) == 10
 
 
 def test_answers_without_latency_do_not_serve_for_it(judged, tmp_path):

@@ -12,9 +12,9 @@ from helpers.judged_sets import entry, write_judged, write_lines
 from PIL import Image
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.datasets import read_folder, read_queries, read_questions
+from jina_rag.evaluation.datasets import query_entries, read_folder, read_queries
 from jina_rag.evaluation.queries_csv import COLUMNS, read_sheet
-from jina_rag.evaluation.scaffold import make_skeleton, write_questions
+from jina_rag.evaluation.scaffold import make_skeleton, write_queries
 from jina_rag.testing import sample_pdf
 
 
@@ -69,9 +69,9 @@ def test_a_folder_is_made_and_evaluated_as_it_is(documents, tmp_path):
     sheet = Links(html)
     assert len(sheet.images) == 5
     for image in sheet.images:
-        with Image.open(root / image) as picture:
-            assert picture.format == "JPEG"
-            assert max(picture.size) <= 1000
+        with Image.open(root / image) as photo:
+            assert photo.format == "JPEG"
+            assert max(photo.size) <= 1000
     assert "script" not in sheet.tags
     assert "http" not in html
     assert "<c>" not in html
@@ -116,7 +116,7 @@ def test_documents_in_the_folder_itself(documents):
 def test_without_pictures_and_with_files_that_fail(documents, tmp_path):
     (documents / "broken.pdf").write_text("no pdf")
     (documents / "cut.pdf").write_bytes(b"%PDF-1.7 and nothing else")
-    made = make_skeleton(tmp_path / "judged", [documents], pictures=False)
+    made = make_skeleton(tmp_path / "judged", [documents], images=False)
     assert (made.documents, made.pages, made.contact_sheet) == (4, 5, None)
     assert sorted(failure.path.name for failure in made.failed) == ["broken.pdf", "cut.pdf"]
     assert sorted(path.name for path in (tmp_path / "judged").iterdir()) == ["docs.jsonl", "questions.csv"]
@@ -136,7 +136,7 @@ def test_what_cannot_be_made_is_refused(tmp_path):
 
 def test_a_folder_with_questions_gets_no_sheet(tmp_path):
     root = write_judged(tmp_path / "judged")
-    made = make_skeleton(root, [root], pictures=False)
+    made = make_skeleton(root, [root], images=False)
     assert made.sheet is None
     assert not (root / "questions.csv").exists()
     assert [line["pages"] for line in lines(root / "docs.jsonl")] == [2, 2]
@@ -219,17 +219,17 @@ def test_questions_for_other_programs(tmp_path):
     root = write_judged(tmp_path / "judged")
     (root / "queries.jsonl").unlink()
     with pytest.raises(InvalidInputError, match=r"has no questions\.csv"):
-        write_questions(root)
+        write_queries(root)
     write_rows(root / "questions.csv", ["Where?", "animals", "2", "", "text", "en", "en"])
     sheet = read_folder(root).queries
-    assert write_questions(root) == (root / "queries.jsonl", 1)
-    assert read_questions(root)[0].name == "queries.jsonl"
+    assert write_queries(root) == (root / "queries.jsonl", 1)
+    assert query_entries(root)[0].name == "queries.jsonl"
     assert read_folder(root).queries == sheet
     # A sheet that was changed since must not be left out in silence.
     write_rows(root / "questions.csv", ["Where?", "animals", "1"])
     with pytest.raises(InvalidInputError, match=r"two sets of questions.*evaluate check .* --write"):
         read_folder(root)
-    write_questions(root)
+    write_queries(root)
     assert read_folder(root).queries[0].relevant == {("animals", 1): 2}
     write_lines(root / "queries.jsonl", [entry("a", "Where?", [])])
     with pytest.raises(InvalidInputError, match="two sets of questions"):

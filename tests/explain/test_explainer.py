@@ -116,7 +116,7 @@ def test_a_reranker_that_looks_at_pixels_explains_its_score(kb, tiny):
             assert explanation.weights.max() == 1
             assert len(explanation.boxes) == len(explanation.weights) > 4
             with Image.open(hits[0].image_path) as page:
-                assert explanation.picture().size == page.size
+                assert explanation.image().size == page.size
         found = asyncio.run(index.aexplain("whales sing", hits[0], by="reranker", method="attention"))
         np.testing.assert_allclose(found.weights, explanation.weights, atol=1e-5)
 
@@ -139,7 +139,7 @@ def test_hits_that_are_gone(tmp_path, docs):
         index.ingest(docs, settings=NO_OCR)
         hit = index.search("desert", k=1)[0]
         index.delete(hit.doc_id)
-        for ask in (index.explain, index.cite, lambda question, hit: index.build_context(question, [hit])):
+        for ask in (index.explain, index.cite, lambda query, hit: index.build_context(query, [hit])):
             with pytest.raises(IndexStateError, match="search again"):
                 ask("desert", hit)
 

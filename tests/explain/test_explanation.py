@@ -156,7 +156,7 @@ PARAGRAPHS = 6
 
 def planted_page(number: int) -> tuple[str, Page, np.ndarray]:
     """The question, a page of six paragraphs of other topics with the answer in one of them, and the answer's boxes."""
-    question, answer, _ = TOPICS[number]
+    query, answer, _ = TOPICS[number]
     words, place, y = [], [], 0.06
     for index in range(PARAGRAPHS):
         text = TOPICS[(number + 3 + 2 * index) % len(TOPICS)][2]
@@ -176,7 +176,7 @@ def planted_page(number: int) -> tuple[str, Page, np.ndarray]:
                 x += width + 0.0125
         y += 0.05
     screenshot = PageScreenshot(Image.new("RGB", (85, 110), "white"), 72)
-    return question, Page("p.pdf", Path("p.pdf"), number + 1, 20, screenshot, tuple(words)), np.array(place, "f4")
+    return query, Page("p.pdf", Path("p.pdf"), number + 1, 20, screenshot, tuple(words)), np.array(place, "f4")
 
 
 @dataclass
@@ -206,9 +206,9 @@ def overlaps(boxes: np.ndarray, place: np.ndarray) -> np.ndarray:
 def lite_pages() -> list[Planted]:
     embedder = load_embedder("lite")
     asked, pages, places = zip(*(planted_page(number) for number in range(20)), strict=True)
-    questions, documents = embedder.encode_query(list(asked)), embedder.encode_document(list(pages))
+    queries, documents = embedder.encode_query(list(asked)), embedder.encode_document(list(pages))
     return [
-        Planted(questions.multi[i], questions.tokens[i], documents.multi[i], documents.grids[i], places[i])
+        Planted(queries.multi[i], queries.tokens[i], documents.multi[i], documents.grids[i], places[i])
         for i in range(20)
     ]
 
@@ -221,10 +221,10 @@ def patch_pages(tiny) -> list[Planted]:
     embedder = load_embedder(tiny["v4"], device="cpu")
     rng = np.random.default_rng(0)
     sizes = rng.integers(220, 340, (20, 2)).tolist()
-    questions = embedder.encode_query([question for question, _, _ in TOPICS])
+    queries = embedder.encode_query([query_text for query_text, _, _ in TOPICS])
     documents = embedder.encode_document([Image.new("RGB", tuple(size), "white") for size in sizes])
     found = []
-    for query, tokens, grid in zip(questions.multi, questions.tokens, documents.grids, strict=True):
+    for query, tokens, grid in zip(queries.multi, queries.tokens, documents.grids, strict=True):
         middle = (grid.boxes[:, :2] + grid.boxes[:, 2:]) / 2
         contents = normalise(rng.normal(size=(36, query.shape[1])))
         which = (np.nan_to_num(middle) * 5.99).astype(int) @ (6, 1)
@@ -298,9 +298,9 @@ def correlation(one: Explanation, other: Explanation) -> float:
 # -- single tokens -------------------------------------------------------------------------------------------
 
 
-def fake(text: str, question: str, image: Path = NOWHERE) -> Explanation:
+def fake(text: str, query: str, image: Path = NOWHERE) -> Explanation:
     embedder = FakeEmbedder()
-    document, asked = embedder.encode_document([make_page(text)]), embedder.encode_query([question])
+    document, asked = embedder.encode_document([make_page(text)]), embedder.encode_query([query])
     return explain(asked.multi[0], document.multi[0], document.grids[0], image, tokens=asked.tokens[0])
 
 
@@ -476,14 +476,14 @@ def screenshot(tmp_path) -> Path:
     return tmp_path / "page.png"
 
 
-def redness(picture: Image.Image) -> np.ndarray:
-    pixels = np.asarray(picture).astype(int)
+def redness(image: Image.Image) -> np.ndarray:
+    pixels = np.asarray(image).astype(int)
     return pixels[..., 0] - pixels[..., 2]
 
 
 def test_a_picture_of_one_token(screenshot):
     heat = fake("sun " + "filler " * 6 + "moon " + "padding " * 8, "sun moon", screenshot)
-    sun, moon = redness(heat.picture(token=0)), redness(heat.picture(token=1))
+    sun, moon = redness(heat.image(token=0)), redness(heat.image(token=1))
     assert sun[5:7, 12:18].min() > 60
     assert sun[:, 150:].max() < 20
     assert moon[5:7, 170:180].min() > 60
@@ -492,7 +492,7 @@ def test_a_picture_of_one_token(screenshot):
     assert heat.array((200, 100), token=1)[5, 175] == heat.of_token(1).max()
     heat.save(screenshot.with_name("token.png"), token=1)
     with Image.open(screenshot.with_name("token.png")) as saved:
-        assert np.array_equal(np.asarray(saved), np.asarray(heat.picture(token=1)))
+        assert np.array_equal(np.asarray(saved), np.asarray(heat.image(token=1)))
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut off", "no picture", "cut header"])
@@ -504,7 +504,7 @@ def test_a_screenshot_that_cannot_be_read_is_named_with_what_to_do(screenshot, d
         screenshot.write_bytes(left[damage])
     heat = Explanation(np.array([[0.2, 0.2, 0.5, 0.5]], "f4"), np.ones(1, "f4"), screenshot)
     with pytest.raises(IndexStateError, match=r"page\.png is missing or damaged .*`jina-rag verify` tells"):
-        heat.picture()
+        heat.image()
     with pytest.raises(IndexStateError, match="verify"):
         heat.save(screenshot.with_name("out.png"))
     assert not screenshot.with_name("out.png").exists()
@@ -521,7 +521,7 @@ def test_boxes_that_are_no_place_are_left_out(screenshot):
     vectors = normalise(np.random.default_rng(0).normal(size=(5, 8)).astype("f4"))
     heat = explain(vectors[:2], vectors, TokenGrid(boxes, "words"), screenshot)
     assert np.array_equal(heat.boxes, boxes[[0, 4]])
-    assert heat.picture(max_side=50).width <= 50
+    assert heat.image(max_side=50).width <= 50
     assert np.array_equal(Explanation.from_attribution(boxes, np.ones(5, "f4"), screenshot).boxes, boxes[[0, 4]])
 
 
@@ -529,7 +529,7 @@ def test_on_a_dark_page_the_place_shines(tmp_path):
     Image.new("RGB", (200, 100), (20, 30, 50)).save(tmp_path / "dark.png")
     box = np.array([[0.2, 0.2, 0.5, 0.5]], "f4")
     heat = Explanation(box, np.ones(1, "f4"), tmp_path / "dark.png")
-    pixels = np.asarray(heat.picture()).astype(int)
+    pixels = np.asarray(heat.image()).astype(int)
     assert pixels[35, 70, 0] > 150, "multiplied alone it would be darker than the page"
     assert pixels[80, 150].tolist() == pytest.approx([20, 30, 50], abs=3)
 
@@ -539,7 +539,7 @@ def test_the_colour_of_a_patch_stays_near_it(screenshot):
     boxes = np.stack([column / 20, row / 10, (column + 1) / 20, (row + 1) / 10], axis=1)
     weights = (np.arange(200) == 4 * 20 + 9).astype("f4")
     heat = Explanation(boxes.astype("f4"), weights, screenshot, kind="patches")
-    red = redness(heat.picture())
+    red = redness(heat.image())
     assert red[45, 95] > 100
     assert red[:, :80].max() < 5
     assert red[:, 110:].max() < 5, "a patch further on nothing is left"
@@ -552,11 +552,11 @@ def test_from_what_a_reranker_says(screenshot):
     assert heat.weights.dtype == np.float32
     assert heat.brightest == (0.5, 0, 1, 0.5)
     assert heat.kind == "patches"
-    assert redness(heat.picture())[25, 150] > 100
+    assert redness(heat.image())[25, 150] > 100
     assert heat.per_token.shape == (0, 3)
     assert heat.words == ()
     with pytest.raises(InvalidInputError, match="no maps of single tokens"):
-        heat.picture(token=0)
+        heat.image(token=0)
     assert Explanation.from_attribution(boxes[:2], np.array([-1.0, 0.0]), screenshot).brightest is None
     with pytest.raises(InvalidInputError, match="one box for each weight"):
         Explanation.from_attribution(boxes, np.ones(3), screenshot)

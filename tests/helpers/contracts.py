@@ -23,12 +23,12 @@ def check_embedder(embedder: Embedder) -> None:
     assert embedder.fingerprint
     page = make_page(ON_TOPIC)
     documents = embedder.encode_document([ON_TOPIC, page, OFF_TOPIC])
-    questions = embedder.encode_query([QUESTION])
+    queries = embedder.encode_query([QUESTION])
     _check_shapes(embedder, documents, 3)
-    _check_shapes(embedder, questions, 1)
-    scores = maxsim_many(questions.multi[0], documents.multi)
+    _check_shapes(embedder, queries, 1)
+    scores = maxsim_many(queries.multi[0], documents.multi)
     assert min(scores[0], scores[1]) > scores[2]
-    dense = documents.single @ questions.single[0]
+    dense = documents.single @ queries.single[0]
     assert min(dense[0], dense[1]) > dense[2]
     _check_grids(documents)
     _check_batch_invariance(embedder)
@@ -112,6 +112,6 @@ def _check_empty(embedder: Embedder) -> None:
     assert not nothing.single.any()
     assert [rows.shape for rows in nothing.multi] == [(0, embedder.multi_dim)] * 2
     assert len(embedder.encode_document([]).single) == 0
-    for question in ("", "  \n"):
+    for query in ("", "  \n"):
         with pytest.raises(InvalidInputError):
-            embedder.encode_query([question])
+            embedder.encode_query([query])

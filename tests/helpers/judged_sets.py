@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jina_rag.testing import sample_pdf
 
-QUESTIONS = (
+QUERIES = (
     ("a", "where do whales sing?", [("animals", 2, 2), ("animals", 1, 1)], "text", False),
     ("b", "Wo wuchs solar power?", [("energy", 1, 2)], "table", True),
     ("c", "which order was shipped", [("energy", 2, 2)], "table", False),
@@ -16,13 +16,13 @@ QUESTIONS = (
 )
 
 
-def write_judged(folder: Path, questions=QUESTIONS) -> Path:
+def write_judged(folder: Path, queries=QUERIES) -> Path:
     """Two documents of two pages each, and five questions."""
     (folder / "docs").mkdir(parents=True)
     sample_pdf(folder / "docs" / "animals.pdf", ["cats and dogs sleep all day", "whales sing in the deep sea"])
     sample_pdf(folder / "docs" / "energy.pdf", ["solar power grew in Spain", "order KX-4471-B was shipped"])
     write_lines(folder / "docs.jsonl", [{"doc": doc, "file": f"docs/{doc}.pdf"} for doc in ("animals", "energy")])
-    write_lines(folder / "queries.jsonl", [entry(*question) for question in questions])
+    write_lines(folder / "queries.jsonl", [entry(*query) for query in queries])
     return folder
 
 

@@ -45,7 +45,7 @@ class ThreadedReranker(FakeReranker):
 class PixelReranker(FakeReranker):
     """A fake that says it looks at pixels, and likes every picture."""
 
-    reads = "pixels"
+    modality = "image"
 
     def score(self, query, documents):
         scores = super().score(query, documents)

@@ -15,7 +15,7 @@ PAGES = {
     "tools": ["hammer and nails", "saws for wood and steel"],
     "rivers": ["the danube flows east", "the rhine flows north"],
 }
-QUESTIONS = [
+QUERIES = [
     ("q1", "apples and pears", [("fruit", 1, 2), ("fruit", 2, 1)]),
     ("q2", "saws for steel", [("tools", 2, 2)]),
     ("q3", "which river flows east", [("rivers", 1, 2), ("rivers", 2, 1)]),
@@ -32,7 +32,7 @@ def judged_folder(root: Path) -> Path:
     (root / "docs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     asked = [
         {"qid": qid, "query": text, "relevant": [{"doc": d, "page": p, "grade": g} for d, p, g in relevant]}
-        for qid, text, relevant in QUESTIONS
+        for qid, text, relevant in QUERIES
     ]
     (root / "queries.jsonl").write_text("\n".join(map(json.dumps, asked)), encoding="utf-8")
     return root
@@ -85,12 +85,12 @@ class SmallTask(Keeping, AbsTaskRetrieval):
         self.data_loaded = True
 
 
-def text_task(texts, questions, *, name="SmallTask", **changes):
+def text_task(texts, queries, *, name="SmallTask", **changes):
     """Texts and questions as lists; question n is answered by text n."""
     return SmallTask(
         [{"id": f"d{i}", "title": "", "text": text} for i, text in enumerate(texts)],
-        [{"id": f"q{i}", "text": text} for i, text in enumerate(questions)],
-        {f"q{i}": {f"d{i}": 1} for i in range(len(questions))},
+        [{"id": f"q{i}", "text": text} for i, text in enumerate(queries)],
+        {f"q{i}": {f"d{i}": 1} for i in range(len(queries))},
         name=name,
         **changes,
     )

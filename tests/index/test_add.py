@@ -77,7 +77,7 @@ def test_without_ids_each_has_one_of_its_own(index):
 def test_of_two_of_the_same_id_the_last_counts(index):
     index.add(["first", "second"], ids=["a", "a"])
     assert [hit.text for hit in index.get(["a"])] == ["second"]
-    assert index.stats().documents == 1
+    assert index.info().documents == 1
 
 
 def test_a_new_content_takes_the_place_of_the_old_one(index):
@@ -95,7 +95,7 @@ def test_an_old_content_that_comes_back_while_a_new_one_is_unfinished_is_the_one
             index.add(["new words"], ids=["a"])
     index.add(["old words"], ids=["a"])
     assert index.get(["a"])[0].text == "old words"
-    assert index.stats().pending == 0
+    assert index.info().pending == 0
     assert index.verify() == []
 
 
@@ -142,8 +142,8 @@ def test_a_page_that_was_kept_comes_back_with_its_words_and_places(tmp_path, ind
 
 def test_a_picture_with_known_words_is_not_read(index, monkeypatch):
     monkeypatch.setattr("jina_rag.parsing.pages.read_areas", None)  # would be called
-    picture = Image.new("RGB", (80, 60), "white")
-    index.add([{"image": picture, "text": "a blank sheet"}], ids=["sheet"])
+    image = Image.new("RGB", (80, 60), "white")
+    index.add([{"image": image, "text": "a blank sheet"}], ids=["sheet"])
     hit = index.search("blank sheet", k=1)[0]
     assert (hit.text, hit.image_path.is_file()) == ("a blank sheet", True)
     assert index.build_context("blank", [hit]).images
@@ -172,7 +172,7 @@ def test_vectors_that_do_not_fit_are_refused(index, embedder):
         index.add(["a"], vectors=FakeEmbedder(dim=16).encode_document(["a"]))
     with pytest.raises(InvalidInputError, match="1 entries"):
         index.add(["a"], vectors=embedder.encode_document(["a", "b"]))
-    assert index.stats().documents == 0
+    assert index.info().documents == 0
 
 
 # -- out again ---------------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def test_entries_stay_when_folders_are_synchronised(docs, index):
 
 def test_an_index_with_entries_is_copied_whole(tmp_path, index, embedder):
     index.add(["words", make_page("a page")], ids=["a", "b"], metadata=[{"k": 1}, {}])
-    index.copy_to(tmp_path / "copy")
+    index.copy(tmp_path / "copy")
     with DocumentIndex.open(tmp_path / "copy", embedder=embedder) as copy:
         assert [(hit.doc_id, hit.text, hit.added) for hit in copy.get(["a", "b"])] == [
             ("a", "words", True),
@@ -287,7 +287,7 @@ def test_an_index_with_entries_is_copied_whole(tmp_path, index, embedder):
 
 def test_a_reranker_that_looks_at_pixels_is_shown_the_words_of_a_text(index):
     class Looks(FakeReranker):
-        reads = "pixels"
+        modality = "image"
 
     reranker = Looks()
     index.add(["growth by region", make_page("growth")], ids=["text", "page"])
@@ -304,7 +304,7 @@ def test_a_text_has_no_place_to_point_at(index):
     explanation = index.explain("growth", hit)
     assert not len(explanation.boxes)
     with pytest.raises(IndexStateError, match="no picture"):
-        explanation.picture()
+        explanation.image()
     context = index.build_context("growth", [hit])
     assert context.left_out == ()
     assert context.sources[0].label == index.cite("growth", hit).label == "a"
@@ -330,7 +330,7 @@ def test_what_cannot_be_added_is_said_with_its_id(index, content, message):
     with pytest.raises(InvalidInputError, match=message) as caught:
         index.add([content], ids=["the-id"])
     assert "the-id" in str(caught.value)
-    assert index.stats().documents == 0
+    assert index.info().documents == 0
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_what_cannot_be_added_is_said_with_its_id(index, content, message):
 def test_arguments_that_do_not_fit_are_refused_before_anything_is_written(index, arguments):
     with pytest.raises(InvalidInputError):
         index.add(["text"], **arguments)
-    assert index.stats().documents == 0
+    assert index.info().documents == 0
 
 
 def test_a_document_of_many_pages_is_no_picture(tmp_path, index):

@@ -225,10 +225,10 @@ def test_explanations_point_at_the_words(index, docs):
     x0, _, x1, y1 = explanation.brightest
     assert 0 <= x0 < x1 <= 1
     assert y1 < 0.3
-    picture = explanation.picture()
-    assert picture.size == image_size(hit.image_path)
-    assert np.asarray(picture).std(axis=2).max() > 30, "nothing coloured was drawn"
-    assert max(explanation.picture(max_side=300, frame=(0.1, 0.1, 0.5, 0.5), label="table").size) == 300
+    image = explanation.image()
+    assert image.size == image_size(hit.image_path)
+    assert np.asarray(image).std(axis=2).max() > 30, "nothing coloured was drawn"
+    assert max(explanation.image(max_side=300, frame=(0.1, 0.1, 0.5, 0.5), label="table").size) == 300
 
 
 def test_an_explanation_of_a_page_that_is_gone(index, docs):
@@ -249,15 +249,15 @@ def test_questions_that_make_no_sense(index, docs):
 
 def test_an_empty_index_answers_with_nothing(index):
     assert index.search("anything") == []
-    assert index.stats().pages == 0
+    assert index.info().pages == 0
 
 
 def test_stats(index, docs):
     index.ingest(docs, settings=NO_OCR)
-    stats = index.stats()
-    assert (stats.documents, stats.pages, stats.pending, stats.embedder) == (2, 4, 0, "fake")
-    assert stats.bytes["images"] > 1000
-    assert stats.bytes["vectors: multi"] > 1000
+    index_info = index.info()
+    assert (index_info.documents, index_info.pages, index_info.pending, index_info.embedder) == (2, 4, 0, "fake")
+    assert index_info.bytes["images"] > 1000
+    assert index_info.bytes["vectors: multi"] > 1000
 
 
 def test_opening_twice_shares_one_handle(tmp_path, docs, embedder):
@@ -358,7 +358,7 @@ def test_ctrl_c_leaves_a_usable_index_and_the_next_run_goes_on(tmp_path, docs):
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         report = index.ingest(many, settings=NO_OCR)
         assert report.interrupted
-        assert index.stats().pending == 1
+        assert index.info().pending == 1
         assert index.search("word3", k=1)[0].page == 4
         stored = len(pages_of(index))
         assert 0 < stored < 20
@@ -367,8 +367,8 @@ def test_ctrl_c_leaves_a_usable_index_and_the_next_run_goes_on(tmp_path, docs):
         assert not report.interrupted
         assert embedded(embedder) == 20 - stored, "pages stored before the interruption are not embedded again"
         assert pages_of(index) == [("long.pdf", n) for n in range(1, 21)]
-        assert index.stats().pending == 0
-        assert index.stats().pages == 20
+        assert index.info().pending == 0
+        assert index.info().pages == 20
 
 
 def test_a_path_that_does_not_exist(index):

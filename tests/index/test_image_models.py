@@ -29,7 +29,7 @@ def test_an_index_is_filled_searched_and_opened_again(tiny, tmp_path, pdf, famil
         assert (report.pages, report.failed) == (3, ())
         first = index.search("Which region grew fastest?", k=3)
         assert len(first) == 3
-        assert Path(index.stats().embedder) == Path(tiny[family])
+        assert Path(index.info().embedder) == Path(tiny[family])
     # The model is remembered; nobody names it again.
     with DocumentIndex.open(tmp_path / "kb") as index:
         again = index.search("Which region grew fastest?", k=3)
@@ -45,7 +45,7 @@ def test_a_page_without_a_word_is_looked_at_by_a_model_that_sees(tiny, tmp_path,
         assert len(explanation.boxes) > 100
         assert explanation.weights.max() == pytest.approx(1)
         assert not np.isnan(explanation.boxes).any()
-        assert explanation.picture().size == explanation.picture().size
+        assert explanation.image().size == explanation.image().size
 
 
 def test_another_model_is_refused(tiny, tmp_path, pdf):

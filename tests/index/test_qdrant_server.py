@@ -55,7 +55,7 @@ def docs(tmp_path):
 
 
 def open_(url, tmp_path, **options):
-    return DocumentIndex.open(url, files=tmp_path / "files", **options)
+    return DocumentIndex.open(url, assets_dir=tmp_path / "files", **options)
 
 
 def test_an_index_on_a_server_does_what_one_in_a_folder_does(url, docs, tmp_path):
@@ -78,9 +78,9 @@ def test_an_index_on_a_server_does_what_one_in_a_folder_does(url, docs, tmp_path
         assert index.search("wind", k=1)[0].doc_id == "energy.pdf"
         assert index.delete("energy.pdf") == 1
         assert index.verify() == []
-        stats = index.stats()
-        assert (stats.documents, stats.pages, stats.embedder) == (1, 2, "fake")
-        assert stats.location == url
+        index_info = index.info()
+        assert (index_info.documents, index_info.pages, index_info.embedder) == (1, 2, "fake")
+        assert index_info.location == url
         assert str(index.location) == str(tmp_path / "files")
         assert url in repr(index)
     with open_(url, tmp_path, embedder=embedder, create=False) as index:
@@ -91,7 +91,7 @@ def test_it_can_be_searched_without_the_files(url, docs, tmp_path):
     embedder = FakeEmbedder()
     with open_(url, tmp_path, embedder=embedder) as index:
         index.ingest(docs, settings=NO_OCR, metadata={"year": 2024})
-    with DocumentIndex.open(url, embedder=embedder, create=False, files=tmp_path / "elsewhere") as index:
+    with DocumentIndex.open(url, embedder=embedder, create=False, assets_dir=tmp_path / "elsewhere") as index:
         hit = index.search("whales", k=1, filter={"year": 2024})[0]
         assert (hit.doc_id, hit.page, hit.path, hit.metadata) == (
             "animals.pdf", 2, Path(docs / "animals.pdf"), {"year": 2024},
@@ -115,9 +115,9 @@ def test_files_of_another_index_are_refused(url, docs, tmp_path):
     with open_(f"{url}-2", tmp_path / "second", embedder=FakeEmbedder()) as index:
         index.ingest(docs, settings=NO_OCR)
     with pytest.raises(IndexMismatchError, match="files of another index"):
-        DocumentIndex.open(f"{url}-2", files=tmp_path / "files", embedder=FakeEmbedder())
+        DocumentIndex.open(f"{url}-2", assets_dir=tmp_path / "files", embedder=FakeEmbedder())
     with pytest.raises(IndexCorruptError, match="no collection at"):
-        DocumentIndex.open(f"{url}-3", files=tmp_path / "files", embedder=FakeEmbedder())
+        DocumentIndex.open(f"{url}-3", assets_dir=tmp_path / "files", embedder=FakeEmbedder())
 
 
 def test_there_is_none(url, tmp_path):
@@ -146,14 +146,14 @@ def test_a_folder_moves_to_a_server_and_back(url, docs, tmp_path):
         index.ingest(docs, settings=NO_OCR, metadata={"year": 2024})
         expected = [(hit.doc_id, hit.page) for hit in index.search("whales sing in the deep", k=9)[:1]]
         embedder.history.clear()
-        assert index.copy_to(url, files=tmp_path / "files") == 3
-        assert index.copy_to(url, files=tmp_path / "files") == 0
+        assert index.copy(url, assets_dir=tmp_path / "files") == 3
+        assert index.copy(url, assets_dir=tmp_path / "files") == 0
     with open_(url, tmp_path, embedder=embedder, create=False) as index:
         assert [(hit.doc_id, hit.page) for hit in index.search("whales sing in the deep", k=9)[:1]] == expected
         assert index.search("whales", k=1)[0].image_path.is_file()
         assert index.verify() == []
         assert index.ingest(docs, settings=NO_OCR).unchanged == 2
-        index.copy_to(tmp_path / "back")
+        index.copy(tmp_path / "back")
     with DocumentIndex.open(tmp_path / "back", embedder=embedder, create=False) as index:
         assert [(hit.doc_id, hit.page) for hit in index.search("whales sing in the deep", k=9)[:1]] == expected
         assert index.verify() == []
@@ -191,12 +191,12 @@ def test_addresses():
             Address.parse(wrong)
         assert not any(part in str(caught.value) for part in ("s3cret", "user:", "host"))
     with pytest.raises(InvalidInputError, match="go with the address"):
-        DocumentIndex.open("kb", files="x")
+        DocumentIndex.open("kb", assets_dir="x")
 
 
 def test_a_server_that_is_not_there(tmp_path):
     with pytest.raises(IndexStateError, match="No Qdrant server answers"):
-        DocumentIndex.open("http://127.0.0.1:9/docs?retries=0&timeout=2", files=tmp_path / "files")
+        DocumentIndex.open("http://127.0.0.1:9/docs?retries=0&timeout=2", assets_dir=tmp_path / "files")
     assert not (tmp_path / "files").exists()
 
 
@@ -204,13 +204,13 @@ def test_who_has_other_files_may_search_and_not_change(url, docs, tmp_path):
     embedder = FakeEmbedder()
     with open_(url, tmp_path, embedder=embedder) as index:
         index.ingest(docs, settings=NO_OCR)
-    with DocumentIndex.open(url, embedder=embedder, create=False, files=tmp_path / "elsewhere") as guest:
+    with DocumentIndex.open(url, embedder=embedder, create=False, assets_dir=tmp_path / "elsewhere") as guest:
         hit = guest.search("whales sing", k=1)[0]
         assert guest.explain("whales sing", hit).brightest is not None
         for change in (
             lambda: guest.ingest(docs, settings=NO_OCR),
             lambda: guest.delete("animals.pdf"),
-            lambda: guest.copy_to(tmp_path / "copy"),
+            lambda: guest.copy(tmp_path / "copy"),
         ):
             with pytest.raises(IndexStateError, match="filled with another folder of files"):
                 change()

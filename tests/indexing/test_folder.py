@@ -87,8 +87,8 @@ def test_copies_are_stored_once_and_cited_at_all_places(index, docs, embedder):
     assert [entry.path.name for entry in report.duplicates] == ["copy.pdf"]
     assert "animals.pdf" in report.duplicates[0].reason
     assert embedded(embedder) == 4
-    assert index.stats().documents == 3
-    assert index.stats().pages == 4
+    assert index.info().documents == 3
+    assert index.info().pages == 4
     hits = index.search("whales", k=5)
     assert [hit.doc_id for hit in hits].count("animals.pdf") == 2, "each page comes once"
     assert [place.doc_id for place in hits[0].copies] == ["reports/copy.pdf"]
@@ -188,7 +188,7 @@ def test_a_changed_documents_old_pages_stay_until_the_new_ones_are_in(tmp_path, 
             ("animals.pdf", 2, 2),
             ("animals.pdf", 1, 2),
         ], "the old pages, and none of the new ones"
-        assert index.stats().pending == 1
+        assert index.info().pending == 1
         assert [problem.doc_id for problem in index.verify()] == ["animals.pdf"]
         embedder.left = 10**9
         report = index.ingest(docs, settings=NO_OCR)
@@ -226,7 +226,7 @@ def test_a_change_that_is_taken_back_leaves_nothing(tmp_path, docs):
 def test_again_embeds_everything_and_leaves_the_same(index, docs, embedder):
     index.ingest(docs, settings=NO_OCR)
     before, count = stored(index), embedded(embedder)
-    report = index.ingest(docs, settings=NO_OCR, again=True)
+    report = index.ingest(docs, settings=NO_OCR, force=True)
     assert (report.documents, report.pages) == (2, 4)
     assert embedded(embedder) == 2 * count
     assert stored(index) == before
@@ -313,11 +313,11 @@ def test_pages_that_nearly_repeat_earlier_ones_are_marked(index, tmp_path):
     sample_pdf(tmp_path / "v2.pdf", [f"{words} final", "and another thing " * 12, f"{words} final again"])
     report = index.ingest([tmp_path / "v1.pdf", tmp_path / "v2.pdf"], settings=NO_OCR)
     assert (report.pages, report.repeated) == (5, 2)
-    marked = {(hit.doc_id, hit.page): hit.repeats for hit in index.search("word3 thing", k=9)}
+    marked = {(hit.doc_id, hit.page): hit.near_duplicate_of for hit in index.search("word3 thing", k=9)}
     assert marked[("v2.pdf", 1)] == marked[("v2.pdf", 3)] == ("v1.pdf", 1)
     assert marked[("v1.pdf", 1)] is marked[("v2.pdf", 2)] is None
     index.delete("v1.pdf")
-    assert all(hit.repeats is None for hit in index.search("word3", k=9))
+    assert all(hit.near_duplicate_of is None for hit in index.search("word3", k=9))
 
 
 def test_pictures_without_words_repeat_each_other_by_what_they_show(index, tmp_path):
@@ -358,7 +358,7 @@ def test_verify_names_what_is_amiss(index, docs):
     assert ("reports/energy.pdf", "The vectors of page 1 are missing.") in problems
     assert (None, "1 image file(s) belong to no page.") in problems
     assert len(problems) == 3
-    index.ingest(docs, settings=NO_OCR, again=True)
+    index.ingest(docs, settings=NO_OCR, force=True)
     assert [problem.what for problem in index.verify()] == ["1 image file(s) belong to no page."]
 
 
@@ -369,7 +369,7 @@ def test_a_damaged_image_is_named_and_made_again(index, docs):
     image.write_bytes(whole[: len(whole) // 2])
     problems = [(problem.doc_id, problem.what) for problem in index.verify()]
     assert problems == [("animals.pdf", "The image of page 2 is damaged.")]
-    index.ingest(docs, settings=NO_OCR, again=True)
+    index.ingest(docs, settings=NO_OCR, force=True)
     assert image.read_bytes() == whole
     assert index.verify() == []
 
@@ -384,10 +384,10 @@ def test_an_index_is_copied_and_a_stopped_copy_goes_on(index, docs, tmp_path, em
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        index.copy_to(tmp_path / "other", progress=stop)
+        index.copy(tmp_path / "other", progress=stop)
     assert calls == [(2, 4)]
-    assert index.copy_to(tmp_path / "other") == 2, "only what was missing"
-    assert index.copy_to(tmp_path / "other") == 0
+    assert index.copy(tmp_path / "other") == 2, "only what was missing"
+    assert index.copy(tmp_path / "other") == 0
     with DocumentIndex.open(tmp_path / "other", embedder=embedder, create=False) as other:
         assert stored(other) == stored(index)
         assert other.documents() == index.documents()
@@ -396,11 +396,11 @@ def test_an_index_is_copied_and_a_stopped_copy_goes_on(index, docs, tmp_path, em
         assert [(h.doc_id, h.page, h.score) for h in mine] == [(h.doc_id, h.page, h.score) for h in theirs]
         assert theirs[0].image_path.is_file()
     with pytest.raises(InvalidInputError, match="onto itself"):
-        index.copy_to(tmp_path / "kb")
+        index.copy(tmp_path / "kb")
     with DocumentIndex.open(tmp_path / "foreign", embedder=FakeEmbedder(name="other")):
         pass
     with pytest.raises(IndexMismatchError, match="built with"):
-        index.copy_to(tmp_path / "foreign")
+        index.copy(tmp_path / "foreign")
 
 
 def test_a_full_disk_is_told_before_it_is_full_and_the_run_goes_on_later(index, docs, monkeypatch):
@@ -445,13 +445,13 @@ def test_a_disk_that_really_fills_up(small_disk, docs, embedder):
         with DocumentIndex.open(place / "kb", embedder=embedder) as index:
             index.ingest(docs, settings=IngestSettings(ocr="never", isolate=False, dpi=300, jpeg_quality=95))
     with DocumentIndex.open(place / "kb", embedder=embedder) as index:
-        before = index.stats().pages
+        before = index.info().pages
         assert before < 58
         index.search("whales")
         grow()
         report = index.ingest(docs, settings=IngestSettings(ocr="never", isolate=False, dpi=300, jpeg_quality=95))
         assert report.failed == ()
-        assert index.stats().pages == 58
+        assert index.info().pages == 58
         assert index.verify() == []
 
 
@@ -503,7 +503,7 @@ def test_two_files_that_are_swapped_are_not_embedded_again(index, docs, embedder
     assert embedded(embedder) == before
     assert index.search("whales", k=1)[0].doc_id == "reports/energy.pdf"
     assert index.search("whales", k=1, filter={"doc_id": "reports/energy.pdf"})
-    index.ingest(docs, settings=NO_OCR, again=True)
+    index.ingest(docs, settings=NO_OCR, force=True)
     assert index.search("solar", k=1, filter={"doc_id": "animals.pdf"})[0].page == 1
     assert index.verify() == []
 
@@ -593,8 +593,8 @@ def test_a_page_that_stays_in_a_changed_document_repeats_nothing(index, tmp_path
     assert index.ingest(tmp_path / "a.pdf", settings=NO_OCR).repeated == 0
     sample_pdf(tmp_path / "b.pdf", words[:1])
     assert index.ingest(tmp_path / "b.pdf", settings=NO_OCR).repeated == 1
-    index.ingest([tmp_path / "a.pdf", tmp_path / "b.pdf"], settings=NO_OCR, again=True)
-    marked = {(hit.doc_id, hit.page): hit.repeats for hit in index.search("w0x3", k=9)}
+    index.ingest([tmp_path / "a.pdf", tmp_path / "b.pdf"], settings=NO_OCR, force=True)
+    marked = {(hit.doc_id, hit.page): hit.near_duplicate_of for hit in index.search("w0x3", k=9)}
     assert marked[("b.pdf", 1)] == ("a.pdf", 1)
     assert marked[("a.pdf", 1)] is None
 
@@ -620,24 +620,24 @@ def test_what_a_killed_run_has_written_and_not_noted_is_swept(index, docs):
 
 
 def test_what_ocr_has_read_is_not_read_again_and_goes_with_its_document(index, tmp_path, monkeypatch):
-    reads = []
+    modality = []
 
     def read(pixels, *args, **options):
-        reads.append(pixels.shape)
+        modality.append(pixels.shape)
         return []
 
     monkeypatch.setattr("jina_rag.ocr.lines.read_lines", read)
-    picture = Image.effect_noise((80, 60), 90)
-    picture.save(tmp_path / "a.png")
+    image = Image.effect_noise((80, 60), 90)
+    image.save(tmp_path / "a.png")
     settings = IngestSettings(isolate=False)
     index.ingest(tmp_path / "a.png", settings=settings)
-    assert len(reads) == 1
-    index.ingest(tmp_path / "a.png", settings=settings, again=True)
-    assert len(reads) == 1
-    assert index.stats().bytes["ocr"] > 0
+    assert len(modality) == 1
+    index.ingest(tmp_path / "a.png", settings=settings, force=True)
+    assert len(modality) == 1
+    assert index.info().bytes["ocr"] > 0
     index.delete("a.png")
     index.ingest(tmp_path / "a.png", settings=settings)
-    assert len(reads) == 2
+    assert len(modality) == 2
 
 
 def test_sync_keeps_what_it_could_not_look_at(index, docs, tmp_path, monkeypatch):
@@ -680,15 +680,15 @@ def test_sync_with_a_glob_removes_what_the_glob_means(index, docs):
 
 def test_a_copy_takes_what_was_made_again_and_refuses_to_overwrite_another_document(index, docs, tmp_path, embedder):
     index.ingest(docs, settings=NO_OCR)
-    assert index.copy_to(tmp_path / "other") == 4
-    index.ingest(docs / "animals.pdf", settings=NO_OCR, again=True)
-    assert index.copy_to(tmp_path / "other") == 2, "what was made again since"
+    assert index.copy(tmp_path / "other") == 4
+    index.ingest(docs / "animals.pdf", settings=NO_OCR, force=True)
+    assert index.copy(tmp_path / "other") == 2, "what was made again since"
     (tmp_path / "foreign").mkdir()
     sample_pdf(tmp_path / "foreign" / "animals.pdf", ["penguins"])
     with DocumentIndex.open(tmp_path / "third", embedder=embedder) as third:
         third.ingest(tmp_path / "foreign", settings=NO_OCR)
     with pytest.raises(IndexMismatchError, match=r"another document by the name of animals\.pdf"):
-        index.copy_to(tmp_path / "third")
+        index.copy(tmp_path / "third")
 
 
 def test_points_that_a_killed_run_has_written_and_not_noted_are_swept(index, docs, monkeypatch):

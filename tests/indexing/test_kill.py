@@ -52,7 +52,7 @@ def contents(index: Path) -> tuple[Counter, set[str], set[str], int]:
         handle = opened._alive
         assert opened.verify() == []
         pages = Counter((*hit.payload["doc_id"], hit.payload["page"]) for hit in handle.store.scroll())
-        return pages, set(handle.images.names()), handle.manifest.images(), opened.stats().pending
+        return pages, set(handle.images.names()), handle.manifest.images(), opened.info().pending
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_killed_again_and_again_then_run_to_the_end(docs, undisturbed, tmp_path)
     assert killed >= 3, "the runs ended before they could be killed"
     # Before the next run the index can be opened, and says what is unfinished.
     with DocumentIndex.open(index, create=False) as opened:
-        assert opened.stats().pending > 0
+        assert opened.info().pending > 0
         opened.search("chapter")
     report = run(docs, index)
     assert report["failed"] == []

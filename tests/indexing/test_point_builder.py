@@ -39,7 +39,7 @@ class Square(FakeEmbedder):
 class Looking(FakeEmbedder):
     """One that looks at pixels: each picture gives one row for each of its four quarters, by its mean grey."""
 
-    reads = "pixels"
+    modality = "image"
     dim = multi_dim = 8
 
     def __init__(self) -> None:
@@ -53,8 +53,8 @@ class Looking(FakeEmbedder):
             normalise([r.mean(axis=0) for r in rows]), rows, [TokenGrid(quarters, "patches") for _ in documents]
         )
 
-    def _rows(self, picture):
-        image = getattr(picture, "image", picture).convert("L").resize((2, 2))
+    def _rows(self, photo):
+        image = getattr(photo, "image", photo).convert("L").resize((2, 2))
         return normalise([self._code(255 - grey) for grey in np.asarray(image).reshape(-1)])
 
     def _code(self, darkness):
@@ -149,8 +149,8 @@ def test_a_region_leads_to_a_page_that_is_no_candidate_itself(tmp_path):
 
         def candidates(regions):
             stages = Stages(Prefetch(limit=2, lexical=False, regions=regions, exhaustive=0), Rescore(limit=2))
-            [question] = index._search.embed(["rain"])
-            found = Candidates(handle.store, embedder).rank(question, {}, 2, stages)
+            [query] = index._search.embed(["rain"])
+            found = Candidates(handle.store, embedder).rank(query, {}, 2, stages)
             return {candidate.page_id: candidate.score for candidate in found}
 
         first = schema.point_id(RECORDS[0].sha256, 1)
@@ -207,7 +207,7 @@ def test_every_storage_finds_explains_and_quotes(tmp_path, name):
         explanation = index.explain("whales sing", hit)
         assert len(explanation.boxes) == len(explanation.weights) > 80
         assert explanation.brightest is not None
-        assert index.stats().storage == name
+        assert index.info().storage == name
         assert index.verify() == []
     with pytest.raises(IndexMismatchError, match="keeps its vectors as"):
         DocumentIndex.open(tmp_path / "kb", embedder=embedder, storage="compact" if name != "compact" else "exact")

@@ -20,7 +20,7 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 WORDS = [Word("juniper", (0.1, 0.2, 1 / 3, 0.3), True), Word("漢字", (0.0, 0.0, 1.0, 0.1), True)]
 
 
-def picture(*texts):
+def photo(*texts):
     image = Image.new("RGB", (360, 40 * len(texts) + 20), "white")
     draw = ImageDraw.Draw(image)
     for row, text in enumerate(texts):
@@ -28,7 +28,7 @@ def picture(*texts):
     return image
 
 
-PICTURE = picture("juniper harvest", "Lake Erie 1972")
+PICTURE = photo("juniper harvest", "Lake Erie 1972")
 TEXTS = ["juniper", "harvest", "Lake", "Erie", "1972"]
 
 

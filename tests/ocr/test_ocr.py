@@ -306,9 +306,9 @@ def test_lines_are_read_as_the_published_recogniser_reads_them():
     for text in ("The juniper berry harvest", "October 1972", "il1 lily bookkeeper 1000"):
         crop = np.asarray(text_image((10, 30, text), size=(14 * len(text), 40)))
         (read,) = reader.read_crops(loaded, [crop])
-        picture, share = reader._picture(crop, 1.0)
-        assert not picture[..., -32:].any()  # the empty columns it was trained with
-        certain = whole.run(None, {"x": picture})[0][0]
+        image, share = reader._image(crop, 1.0)
+        assert not image[..., -32:].any()  # the empty columns it was trained with
+        certain = whole.run(None, {"x": image})[0][0]
         best = certain.argmax(axis=1)
         begins = np.flatnonzero((best != 0) & (best != np.append(0, best[:-1])))
         assert read.text == "".join(loaded.characters[index] for index in best[begins]) == text
@@ -347,9 +347,9 @@ def test_weights_that_slow_the_processor_are_zero_and_the_outputs_the_same():
     graph = Graph(data)
     assert graph.flush_denormals() > 200_000
     assert Graph(graph.whole()).flush_denormals() == 0
-    picture = np.asarray(PAGE.resize((160, 96)), np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
-    before = onnxruntime.InferenceSession(data).run(None, {"x": picture})[0]
-    assert np.array_equal(weights.models().finder.run(None, {"x": picture})[0], before)
+    image = np.asarray(PAGE.resize((160, 96)), np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+    before = onnxruntime.InferenceSession(data).run(None, {"x": image})[0]
+    assert np.array_equal(weights.models().finder.run(None, {"x": image})[0], before)
 
 
 def test_the_weights_are_loaded_without_those_that_slow_the_processor(monkeypatch):

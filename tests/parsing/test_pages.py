@@ -84,7 +84,7 @@ def test_pages_that_are_done_are_left_out(tmp_path):
 
 
 def test_one_bad_page_fails_and_the_others_keep_their_numbers(tmp_path, monkeypatch):
-    render = PdfDocument.render_with_pictures
+    render = PdfDocument.render_with_images
 
     def fail(self, number):
         if number == 2:
@@ -115,7 +115,7 @@ def test_closing_early_stops_everything(tmp_path):
 
 def test_it_never_runs_further_ahead_than_asked(tmp_path, monkeypatch):
     rendered = []
-    render = PdfDocument.render_with_pictures
+    render = PdfDocument.render_with_images
     monkeypatch.setattr(PdfDocument, "render_with_pictures", lambda self, n: (rendered.append(n), render(self, n))[1])
     source = pdf(tmp_path / "a.pdf", ["x"] * 30)
     with closing(read_pages([source], IngestSettings(dpi=40, ocr="never", look_ahead=3, isolate=False))) as events:
@@ -214,8 +214,8 @@ def blank(words=0):
         (25, [(0.0, 0.0, 0.3, 0.3)], IngestSettings(ocr_image_share=0.05), [(0.0, 0.0, 0.3, 0.3)]),
     ],
 )
-def test_what_ocr_reads(words, pictures, settings, expected):
-    assert areas_to_read(blank(words), pictures, settings) == expected
+def test_what_ocr_reads(words, images, settings, expected):
+    assert areas_to_read(blank(words), images, settings) == expected
 
 
 @pytest.mark.parametrize(

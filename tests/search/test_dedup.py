@@ -258,7 +258,7 @@ def test_scans_read_by_ocr_fold_in_an_index(work):
 # -- pixel models: patches -----------------------------------------------------------------------------------
 
 
-def patched(images, picture, *, seed, noise=0.0, changed=(), text="", rows=8, signs=False):
+def patched(images, image, *, seed, noise=0.0, changed=(), text="", rows=8, signs=False):
     """A point of a model that looks at pixels: one vector for each of rows x rows patches."""
     vectors = normalise(np.random.default_rng(seed).normal(size=(rows * rows, 32)))
     for patch in changed:
@@ -267,7 +267,7 @@ def patched(images, picture, *, seed, noise=0.0, changed=(), text="", rows=8, si
     edges = np.arange(rows) / rows
     boxes = np.array([[x, y, x + 1 / rows, y + 1 / rows] for y in edges for x in edges], dtype=np.float32)
     payload = {
-        schema.IMAGE: images.put(picture, 85),
+        schema.IMAGE: images.put(image, 85),
         schema.TEXT: text,
         schema.GRID: schema.encode_grid(TokenGrid(boxes, "patches")),
     }
@@ -291,9 +291,9 @@ def photo(seed, size=(300, 400)):
 @pytest.mark.parametrize("signs", [False, True])
 def test_patches_of_the_same_picture_fold(work, signs):
     images = ImageFiles(work / "patches")
-    picture = photo(1)
-    first = patched(images, picture, seed=1, signs=signs)
-    again = patched(images, picture.resize((240, 320)), seed=1, noise=0.05, signs=signs)
+    image = photo(1)
+    first = patched(images, image, seed=1, signs=signs)
+    again = patched(images, image.resize((240, 320)), seed=1, noise=0.05, signs=signs)
     found = fold([first, again], images.folder, multi_dim=32)
     assert [len(group.others) for group in found] == [1]
     assert found[0].others[0][1] > 0.9
@@ -303,37 +303,37 @@ def test_patches_of_the_same_picture_fold(work, signs):
 
 def test_a_patch_with_something_new_in_it_keeps_pages_apart(work):
     images = ImageFiles(work / "patches")
-    picture = photo(3)
-    stamped = picture.copy()
+    image = photo(3)
+    stamped = image.copy()
     stamped.paste((0, 0, 0), (80, 110, 95, 125))
-    first = patched(images, picture, seed=3)
+    first = patched(images, image, seed=3)
     second = patched(images, stamped, seed=3, noise=0.02, changed=(18,))
     assert similarity(side_of(first, None, 32), side_of(second, None, 32)) > 0.95
     assert len(fold([first, second], images.folder, multi_dim=32)) == 2
     # The pictures were decisive, not the vectors.
-    assert len(fold([first, patched(images, picture, seed=3, noise=0.02)], images.folder, multi_dim=32)) == 1
+    assert len(fold([first, patched(images, image, seed=3, noise=0.02)], images.folder, multi_dim=32)) == 1
 
 
 # -- by themselves -------------------------------------------------------------------------------------------
 
 
-def bare(images, picture, text="", id_="x"):
+def bare(images, image, text="", id_="x"):
     """A point of a picture that is known by its file's name."""
-    payload = {schema.IMAGE: images.put(picture, 85), schema.TEXT: text}
+    payload = {schema.IMAGE: images.put(image, 85), schema.TEXT: text}
     rows = normalise(np.random.default_rng(len(id_)).normal(size=(2, 32)))
     return Point(schema.point_id(id_, 1), None, rows, None, payload)
 
 
 def test_photos_without_words_are_compared_by_their_pictures(work):
     images = ImageFiles(work / "photos")
-    picture = photo(5)
-    width, height = picture.size
+    image = photo(5)
+    width, height = image.size
     points = [
-        bare(images, picture, id_="a"),
+        bare(images, image, id_="a"),
         bare(images, photo(6), id_="bb"),
-        bare(images, picture.resize((210, 280)), id_="ccc"),
-        bare(images, picture.crop((4, 5, width - 6, height - 3)), id_="dddd"),
-        bare(images, picture.crop((0, 0, width // 2, height)), id_="eeeee"),
+        bare(images, image.resize((210, 280)), id_="ccc"),
+        bare(images, image.crop((4, 5, width - 6, height - 3)), id_="dddd"),
+        bare(images, image.crop((0, 0, width // 2, height)), id_="eeeee"),
     ]
     found = fold(points, images.folder, multi_dim=32)
     assert [[points.index(p) for p in (g.first, *(o for o, _ in g.others))] for g in found] == [[0, 2, 3], [1], [4]]
@@ -574,7 +574,7 @@ def test_places_that_correspond_find_the_crop_of_a_page_whose_lines_are_all_alik
             draw.rectangle((x, y, x + 12, y + 8), fill=40)
     draw.rectangle((300, 500, 312, 524), fill=0)
     cropped = image.crop((30, 30, 800, 1000)).resize((794, 1000))
-    a, b = (np.asarray(picture, dtype=np.float32) / 255 for picture in (image, cropped))
+    a, b = (np.asarray(photo, dtype=np.float32) / 255 for photo in (image, cropped))
     first = np.array([[x, y] for x in (0.2, 0.5, 0.8) for y in (0.2, 0.5, 0.8)], dtype=np.float32)
     second = ((first * [800, 1000] - 30) / [770, 970]).astype(np.float32)
     second[0] = 0.9  # a mistake among them does no harm

@@ -49,17 +49,17 @@ def asked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
     sample_pdf(folder / "sheets.pdf", texts)
     pages = rng.sample(range(PAGES), 14)
-    questions = [(ASKED[i % len(ASKED)].format(codes[2 * n + i % 2]), n + 1) for i, n in enumerate(pages)]
+    queries = [(ASKED[i % len(ASKED)].format(codes[2 * n + i % 2]), n + 1) for i, n in enumerate(pages)]
     with DocumentIndex.open(tmp_path_factory.mktemp("kb") / "kb") as index:
         index.ingest(folder, settings=IngestSettings(ocr="never"))
-        assert index.stats().pages == PAGES
-        yield index, questions
+        assert index.info().pages == PAGES
+        yield index, queries
 
 
 @pytest.mark.parametrize("exhaustive", [400, 0])
 def test_each_of_14_codes_is_found_first(asked, exhaustive):
-    index, questions = asked
-    for question, page in questions:
-        hits = index.search(question, k=3, stages=[Prefetch(exhaustive=exhaustive)], details=False)
-        assert hits[0].page == page, (question, [hit.page for hit in hits])
+    index, queries = asked
+    for query, page in queries:
+        hits = index.search(query, k=3, stages=[Prefetch(exhaustive=exhaustive)], details=False)
+        assert hits[0].page == page, (query, [hit.page for hit in hits])
         assert hits[0].scores["identifiers"] > hits[1].scores.get("identifiers", 0)

@@ -64,7 +64,7 @@ def test_ranges_follow_metadata_that_changes_copies_and_moves(docs, tmp_path):
         assert found(index, year=Range(gte=1990, lte=1999), page=Range(lte=1)) == [("newest", 1), ("old", 1)]
         assert found(index, **{"size x.y.pages": Range(gt=0)}) == [], "what is no longer given is no longer found"
         assert index.verify() == []
-        index.copy_to(tmp_path / "copy of kb")
+        index.copy(tmp_path / "copy of kb")
     with DocumentIndex.open(tmp_path / "copy of kb", embedder=FakeEmbedder()) as index:
         assert found(index, year=Range(lt=1985)) == [("moved", n) for n in (1, 2, 3)]
         assert index.verify() == []

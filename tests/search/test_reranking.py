@@ -11,7 +11,7 @@ from PIL import Image
 from jina_rag import DocumentIndex, Rerank, Rescore
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError, ModelError
-from jina_rag.images import open_picture
+from jina_rag.images import open_image
 from jina_rag.search.calibration import fit_calibration
 from jina_rag.search.reranking import rerank
 from jina_rag.testing import FakeEmbedder, FakeReranker, sample_pdf
@@ -23,8 +23,8 @@ WORDS = "rain snow hail wind storm fog frost sun cloud thunder".split()
 class Preferring:
     """Scores by a word of the text, or by how dark a picture is; counts and can take its time."""
 
-    def __init__(self, reads="words", clock=None, seconds=0.0):
-        self.name, self.reads = "preferring", reads
+    def __init__(self, modality="text", clock=None, seconds=0.0):
+        self.name, self.modality = "preferring", modality
         self.calls, self.clock, self.seconds = [], clock, seconds
 
     def score(self, query, documents):
@@ -37,7 +37,7 @@ class Preferring:
                 words = document["text"].split()
                 found.append(WORDS.index(next(w for w in words if w in WORDS)) / 10)
             else:
-                image = open_picture(document).load().convert("L")
+                image = open_image(document).load().convert("L")
                 found.append(1 - float(np.asarray(image).mean()) / 255)
         return np.array(found, np.float32)
 
@@ -100,25 +100,25 @@ def test_an_index_is_opened_with_a_reranker_or_a_search_names_one(kb, tmp_path):
 
 
 def test_a_reranker_that_looks_at_pixels_is_shown_pictures(kb):
-    reranker = Preferring("pixels")
+    reranker = Preferring("image")
     hits = kb.search("weather report", k=3, stages=[Rerank(model=reranker, limit=3)])
     assert {document.suffix for document in reranker.calls[0]} == {".jpg"}
     assert {hit.image_path for hit in hits} == set(reranker.calls[0])
 
 
 def test_a_page_counts_by_its_best_part(kb):
-    reranker = Preferring("pixels")
+    reranker = Preferring("image")
     hits = kb.search("weather report", k=10, stages=[Rerank(model=reranker, limit=10, shows=("page", "text"))])
     [shown] = reranker.calls
     assert [isinstance(document, dict) for document in shown] == [False, True] * 10
     for hit in hits:
-        picture, text = hit.scores.get("rerank:page"), hit.scores.get("rerank:text")
-        assert hit.score == (picture or text)
+        image, text = hit.scores.get("rerank:page"), hit.scores.get("rerank:text")
+        assert hit.score == (image or text)
     assert pages(hits)[0] == 10
 
 
 def test_no_more_images_than_allowed_and_it_is_said(kb):
-    reranker = Preferring("pixels")
+    reranker = Preferring("image")
     hits = kb.search("weather report", k=10, stages=[Rerank(model=reranker, limit=8, max_images=3)])
     assert len(reranker.calls[0]) == 3
     assert [hit.stage for hit in hits].count("rerank") == 3
@@ -134,12 +134,10 @@ def test_no_more_images_than_allowed_and_it_is_said(kb):
 def test_time_that_runs_out_ends_the_stage_with_what_it_has(kb, max_ms, judged):
     clock = Clock()
     reranker = Preferring(clock=clock, seconds=0.1)
-    [question] = kb._search.embed(["weather report"])
-    candidates = kb._search._candidates.rank(question, {}, 10, _stages())
+    [query] = kb._search.embed(["weather report"])
+    candidates = kb._search._candidates.rank(query, {}, 10, _stages())
     points = {point.id: point for point in kb._alive.store.fetch([c.page_id for c in candidates])}
-    found = rerank(
-        question, candidates, points, kb._alive.images, reranker, Rerank(limit=10, max_ms=max_ms), clock=clock
-    )
+    found = rerank(query, candidates, points, kb._alive.images, reranker, Rerank(limit=10, max_ms=max_ms), clock=clock)
     assert found.judged == judged
     assert clock.now <= max(max_ms / 1000, 0.2) + 1e-9, "nothing is begun that does not fit"
     assert {c.page_id for c in found.candidates} == {c.page_id for c in candidates}, "nobody is lost"
@@ -164,7 +162,7 @@ def test_a_search_says_that_time_ran_out(kb):
 def test_scores_are_calibrated_by_what_was_shown(kb):
     labelled = [("text", x / 40, x > 30) for x in range(40)] + [("image", x / 40, x > 2) for x in range(40)]
     calibration = fit_calibration(labelled)
-    reranker = Preferring("pixels")
+    reranker = Preferring("image")
     stage = Rerank(model=reranker, limit=10, shows=("page", "text"), calibration=calibration)
     for hit in kb.search("weather report", k=10, stages=[stage]):
         raw = np.array([(hit.page - 1) / 10], np.float32)
@@ -203,7 +201,7 @@ def test_explained_hits_tell_what_the_reranker_saw(kb):
 
 
 class Faulty:
-    name, reads = "faulty", "words"
+    name, modality = "faulty", "text"
 
     def __init__(self, answer):
         self.answer = answer
@@ -247,7 +245,7 @@ def test_a_damaged_picture_costs_its_page_only(tmp_path, damage):
         index.ingest(tmp_path / "a.pdf", settings=NO_OCR)
         first = index.search("rain north", k=1)[0]
         first.image_path.write_bytes(damage(first.image_path.read_bytes()))
-        hits = index.search("rain north", k=2, stages=Rerank(model=Preferring("pixels")))
+        hits = index.search("rain north", k=2, stages=Rerank(model=Preferring("image")))
         assert [(hit.page, hit.stage) for hit in hits] == [(2, "rerank"), (1, "rescore")]
         assert "1 page was not judged, with a damaged picture" in hits.notes[0]
 
@@ -257,7 +255,7 @@ def test_where_every_picture_is_damaged_nothing_is_judged(tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         index.ingest(tmp_path / "a.pdf", settings=NO_OCR)
         index.search("rain", k=1)[0].image_path.write_bytes(b"junk")
-        hits = index.search("rain", k=1, stages=Rerank(model=Preferring("pixels")))
+        hits = index.search("rain", k=1, stages=Rerank(model=Preferring("image")))
         assert [hit.stage for hit in hits] == ["rescore"]
 
 
@@ -267,7 +265,7 @@ def test_a_question_that_a_reranker_refuses_is_refused(kb):
             raise InvalidInputError("No questions today.")
 
     with pytest.raises(InvalidInputError, match="today"):
-        kb.search("rain", stages=Rerank(model=Strict("pixels")))
+        kb.search("rain", stages=Rerank(model=Strict("image")))
 
 
 def test_a_model_is_a_reranker_a_name_or_a_folder(kb, tiny):

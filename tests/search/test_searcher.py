@@ -59,7 +59,7 @@ def test_results_are_a_list_that_knows_how_it_came_about(kb):
     assert hits.complete
     assert hits.more
     assert hits.notes == ()
-    assert hits.question == "rain on the hills"
+    assert hits.query == "rain on the hills"
     assert {"encode", "candidates", "show"} <= set(hits.milliseconds)
     assert not kb.search("rain", k=500).more
 
@@ -70,10 +70,10 @@ def test_hits_carry_the_score_of_each_stage(kb):
     assert first.score == first.scores["rescore"]
     assert {"dense", "lexical", "maxsim", "rescore"} <= set(first.scores)
     assert first.steps == (), "nobody asked why"
-    [question] = kb._search.embed(["rain on the hills"])
+    [query] = kb._search.embed(["rain on the hills"])
     point = kb._alive.store.fetch([first.page_id])[0]
-    assert first.scores["dense"] == pytest.approx(float(question.dense @ point.dense), abs=1e-3)
-    best = (point.multi @ question.multi.T).max(axis=0).mean()
+    assert first.scores["dense"] == pytest.approx(float(query.dense @ point.dense), abs=1e-3)
+    best = (point.multi @ query.multi.T).max(axis=0).mean()
     assert first.scores["maxsim"] == pytest.approx(float(best), abs=1e-3)
 
 
@@ -274,12 +274,12 @@ def test_hubness_is_the_embedders_or_the_stages(tmp_path, docs):
 
 
 def test_many_questions_are_embedded_in_one_batch(kb):
-    questions = ["rain", "cats sleep", "oil for the pump"]
+    queries = ["rain", "cats sleep", "oil for the pump"]
     embedder = kb.embedder
     embedder.history.clear()
-    together = kb.search_many(questions, k=4)
-    assert embedder.history == [("query", tuple(questions))]
-    assert [places(hits) for hits in together] == [places(kb.search(q, k=4)) for q in questions]
+    together = kb.search_many(queries, k=4)
+    assert embedder.history == [("query", tuple(queries))]
+    assert [places(hits) for hits in together] == [places(kb.search(q, k=4)) for q in queries]
     assert kb.search_many([], k=4) == []
 
 
@@ -288,9 +288,9 @@ def test_questions_of_several_parts(kb):
 
 
 @pytest.mark.parametrize("question", ["", "  \n\t", {"text": ""}, ["", " "], []])
-def test_an_empty_question_is_refused(kb, question):
+def test_an_empty_question_is_refused(kb, query):
     with pytest.raises(InvalidInputError, match=r"empty|words|part"):
-        kb.search(question)
+        kb.search(query)
 
 
 def test_the_empty_one_of_many_questions_is_named(kb):
@@ -387,16 +387,16 @@ class WatchedReranker(FakeReranker):
 def test_fifty_coroutines_give_what_fifty_calls_give_on_other_threads(tmp_path, docs):
     embedder, reranker = Watched(), WatchedReranker()
     words = "rain snow oil pump cats hills harbour desert river storm".split()
-    questions = [f"{words[i % 10]} and {words[i // 5]}" for i in range(50)]
+    queries = [f"{words[i % 10]} and {words[i // 5]}" for i in range(50)]
 
     async def run(index):
         report = await index.aingest(docs, settings=NO_OCR)
         assert report.pages == 17
-        found = await asyncio.gather(*(index.asearch(question, k=4) for question in questions))
-        many = await index.asearch_many(questions, k=4)
-        hit = await index.aexplain(questions[0], found[0][0])
-        cited = await index.acite(questions[0], found[0][0])
-        context = await index.abuild_context(questions[0], found[0], max_images=1)
+        found = await asyncio.gather(*(index.asearch(query, k=4) for query in queries))
+        many = await index.asearch_many(queries, k=4)
+        hit = await index.aexplain(queries[0], found[0][0])
+        cited = await index.acite(queries[0], found[0][0])
+        context = await index.abuild_context(queries[0], found[0], max_images=1)
         return found, many, (hit, cited, context), threading.get_ident()
 
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder, reranker=reranker) as index:
@@ -405,12 +405,12 @@ def test_fifty_coroutines_give_what_fifty_calls_give_on_other_threads(tmp_path, 
         assert reranker.threads
         assert loop not in embedder.threads
         assert loop not in reranker.threads
-        expected = [index.search(question, k=4) for question in questions]
+        expected = [index.search(query, k=4) for query in queries]
         assert [list(hits) for hits in found] == [list(hits) for hits in expected]
         assert [list(hits) for hits in many] == [list(hits) for hits in expected]
-        assert explanation.brightest == index.explain(questions[0], expected[0][0]).brightest
-        assert cited == index.cite(questions[0], expected[0][0])
-        assert context == index.build_context(questions[0], expected[0], max_images=1)
+        assert explanation.brightest == index.explain(queries[0], expected[0][0]).brightest
+        assert cited == index.cite(queries[0], expected[0][0])
+        assert context == index.build_context(queries[0], expected[0], max_images=1)
 
 
 def test_a_cancelled_ingest_stops_and_leaves_an_index_that_goes_on(tmp_path):
@@ -439,7 +439,7 @@ def test_a_cancelled_ingest_stops_and_leaves_an_index_that_goes_on(tmp_path):
 
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         asyncio.run(run(index))
-        before = index.stats().documents
+        before = index.info().documents
         assert 0 < before < 30, "stopped in the middle, and what was finished is there"
         assert index.search("rain")
         assert index.ingest(folder, settings=NO_OCR).documents == 30 - before

@@ -99,7 +99,7 @@ def numbers(hits):
     return [hit.payload["n"] for hit in hits]
 
 
-def question(rows=4, seed=99):
+def query(rows=4, seed=99):
     return np.random.default_rng(seed).normal(size=(rows, MULTI_DIM)).astype("f4")
 
 
@@ -113,8 +113,8 @@ def test_it_is_a_store(store):
 
 def test_an_empty_store_answers_with_nothing(store):
     assert store.count() == 0
-    assert store.search(question(), limit=3) == []
-    assert store.search(question(), limit=3, dense=np.ones(DIM, "f4"), prefetch=Prefetch(60, 50, 0)) == []
+    assert store.search(query(), limit=3) == []
+    assert store.search(query(), limit=3, dense=np.ones(DIM, "f4"), prefetch=Prefetch(60, 50, 0)) == []
     assert store.nearest(np.ones(DIM, "f4"), limit=3) == []
     assert store.nearest(sparse({1: 1.0}), limit=3) == []
     assert store.fetch([key(1)]) == []
@@ -204,8 +204,8 @@ def test_parts_of_payloads_are_changed_and_what_filters_see_with_them(store):
     ]:
         assert store.count(where) == len(expected), where
         assert sorted(numbers(store.scroll(where))) == expected, where
-        assert sorted(numbers(store.search(question(), limit=9, where=where))) == expected, where
-        assert sorted(numbers(store.search(question(), limit=9, where=where, **ask))) == expected, where
+        assert sorted(numbers(store.search(query(), limit=9, where=where))) == expected, where
+        assert sorted(numbers(store.search(query(), limit=9, where=where, **ask))) == expected, where
         assert sorted(numbers(store.nearest(np.ones(DIM, "f4"), limit=9, where=where))) == expected, where
         assert sorted(numbers(store.nearest(sparse({1: 1.0}), limit=9, where=where))) == expected, where
     assert numbers(store.nearest(sparse({11: 1.0}), limit=9)) == [1]
@@ -253,7 +253,7 @@ def test_delete_by_id_and_by_filter(store):
     store.delete([key(0), key(77)])
     assert sorted(numbers(store.scroll())) == [1, 2, 3, 4, 5]
     store.delete_where({"doc_id": "a"})
-    assert sorted(numbers(store.search(question(), limit=9))) == [3, 4, 5]
+    assert sorted(numbers(store.search(query(), limit=9))) == [3, 4, 5]
     store.delete_where({"n": []})
     assert store.count() == 3
     store.delete_where({})
@@ -309,7 +309,7 @@ def test_filters(store):
         store.upsert(points)
         assert store.count(where) == len(expected), where
         assert sorted(numbers(store.scroll(where))) == expected, where
-        assert sorted(numbers(store.search(question(), limit=9, where=where))) == expected, where
+        assert sorted(numbers(store.search(query(), limit=9, where=where))) == expected, where
         assert sorted(numbers(store.nearest(np.ones(DIM, "f4"), limit=9, where=where))) == expected, where
         assert sorted(numbers(store.nearest(sparse({5: 1.0}), limit=9, where=where))) == expected, where
         store.delete_where(where)
@@ -337,7 +337,7 @@ def test_objects_in_lists_are_filtered_by_their_keys(store):
         ({"kind": "chart"}, []),
     ]:
         assert sorted(numbers(store.scroll(where))) == expected, where
-        assert sorted(numbers(store.search(question(), limit=9, where=where))) == expected, where
+        assert sorted(numbers(store.search(query(), limit=9, where=where))) == expected, where
     with pytest.raises(InvalidInputError):
         store.count({"regions.kind": "chart"})
 
@@ -388,16 +388,16 @@ def test_ranges(store):
         store.upsert(points)
         assert store.count(where) == len(expected), where
         assert sorted(numbers(store.scroll(where))) == expected, where
-        assert sorted(numbers(store.search(question(), limit=9, where=where))) == expected, where
+        assert sorted(numbers(store.search(query(), limit=9, where=where))) == expected, where
         assert sorted(numbers(store.nearest(np.ones(DIM, "f4"), limit=9, where=where))) == expected, where
         assert sorted(numbers(store.nearest(sparse({5: 1.0}), limit=9, where=where))) == expected, where
-        found = store.search(question(), limit=9, where=where, prefetch=Prefetch(9, 9, 0), **cheap)
+        found = store.search(query(), limit=9, where=where, prefetch=Prefetch(9, 9, 0), **cheap)
         assert sorted(numbers(found)) == expected, where
         store.delete_where(where)
         assert sorted(numbers(store.scroll())) == sorted(set(range(5)) - set(expected)), where
     store.upsert(points)
     assert store.fetch([key(0)])[0].payload == {"n": 0, **NUMBERED[0]}, "what filters look at is not shown"
-    assert "_numbers" not in store.search(question(), limit=1)[0].payload
+    assert "_numbers" not in store.search(query(), limit=1)[0].payload
 
 
 def test_a_range_comes_before_the_candidates_are_chosen(store):
@@ -407,7 +407,7 @@ def test_a_range_comes_before_the_candidates_are_chosen(store):
     store.upsert(points)
     cheap = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0})}
     for sizes in (Prefetch(3, 0, 0), Prefetch(0, 3, 0), Prefetch(0, 0, 3)):
-        hits = store.search(question(), limit=99, where={"n": Range(gte=10)}, prefetch=sizes, **cheap)
+        hits = store.search(query(), limit=99, where={"n": Range(gte=10)}, prefetch=sizes, **cheap)
         assert len(hits) == 3
         assert min(numbers(hits)) >= 10
 
@@ -429,7 +429,7 @@ def test_a_range_sees_changed_payloads(store):
         ({"page": Range(gte=0, lte=1)}, [0, 1]),
     ]:
         assert sorted(numbers(store.scroll(where))) == expected, where
-        assert sorted(numbers(store.search(question(), limit=9, where=where))) == expected, where
+        assert sorted(numbers(store.search(query(), limit=9, where=where))) == expected, where
     with pytest.raises(InvalidInputError, match="store's own"):
         store.update_payload({key(0): {"_numbers": {}}})
 
@@ -475,7 +475,7 @@ def test_filters_that_make_no_sense_are_refused(store):
         store.count,
         store.delete_where,
         lambda where: list(store.scroll(where)),
-        lambda where: store.search(question(), limit=1, where=where),
+        lambda where: store.search(query(), limit=1, where=where),
         lambda where: store.nearest(np.ones(DIM, "f4"), limit=1, where=where),
     ]
     wrong = [
@@ -529,16 +529,16 @@ def test_search_is_maxsim_also_below_zero(store, lengths, shift, seed):
 
 def test_limit_and_ties(store):
     store.upsert([point(n, seed=1) for n in (3, 1, 2)] + [point(9, seed=2)])
-    hits = store.search(question(), limit=9)
+    hits = store.search(query(), limit=9)
     assert len(hits) == 4
     tied = [hit.id for hit in hits if hit.payload["n"] != 9]
     assert tied == sorted(tied)
-    assert [hit.id for hit in store.search(question(), limit=1)] == [hits[0].id] or hits[0].score == hits[1].score
-    assert len(store.search(question(), limit=2)) == 2
-    assert len(store.search(question(), limit=10**12)) == 4
+    assert [hit.id for hit in store.search(query(), limit=1)] == [hits[0].id] or hits[0].score == hits[1].score
+    assert len(store.search(query(), limit=2)) == 2
+    assert len(store.search(query(), limit=10**12)) == 4
     for limit in (0, -1):
         with pytest.raises(InvalidInputError, match="at least 1"):
-            store.search(question(), limit=limit)
+            store.search(query(), limit=limit)
         with pytest.raises(InvalidInputError, match="at least 1"):
             store.nearest(np.ones(DIM, "f4"), limit=limit)
 
@@ -546,9 +546,9 @@ def test_limit_and_ties(store):
 def test_points_without_a_multi_vector_are_stored_but_never_searched(store):
     empty = Point(key(5), dense=np.full(DIM, 9, "f4"), multi=np.zeros((0, MULTI_DIM), "f4"), payload={"n": 5})
     store.upsert([point(1), point(2, rows=0, lexical={1: 1.0}), empty])
-    assert numbers(store.search(question(), limit=9)) == [1]
+    assert numbers(store.search(query(), limit=9)) == [1]
     ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(9, 9, 0)}
-    assert numbers(store.search(question(), limit=9, **ask)) == [1]
+    assert numbers(store.search(query(), limit=9, **ask)) == [1]
     assert numbers(store.nearest(np.ones(DIM, "f4"), limit=1)) == [5]
     assert store.count() == 3
     assert store.fetch([key(5)])[0].multi is None
@@ -558,7 +558,7 @@ def test_prefetch_scores_the_union_of_both_stages(store):
     points = [point(n, lexical={1: float(n + 1)} if n % 4 == 0 else None) for n in range(24)]
     store.upsert(points)
     dense, lexical = np.ones(DIM, "f4"), sparse({1: 1.0})
-    everything = {hit.payload["n"]: hit.score for hit in store.search(question(), limit=99)}
+    everything = {hit.payload["n"]: hit.score for hit in store.search(query(), limit=99)}
     nearest_dense = set(np.argsort([-float(p.dense @ dense) for p in points])[:5].tolist())
     for sizes, given_vectors, expected in [
         (Prefetch(5, 3, 0), {"dense": dense, "lexical": lexical}, nearest_dense | {20, 16, 12}),
@@ -570,12 +570,12 @@ def test_prefetch_scores_the_union_of_both_stages(store):
         (Prefetch(5, 5, 0), {"lexical": sparse({77: 1.0})}, set()),
         (Prefetch(5, 5, 0), {"lexical": sparse({})}, set()),
     ]:
-        hits = store.search(question(), limit=99, prefetch=sizes, **given_vectors)
+        hits = store.search(query(), limit=99, prefetch=sizes, **given_vectors)
         assert set(numbers(hits)) == expected
         for hit in hits:
             assert hit.score == pytest.approx(everything[hit.payload["n"]], abs=1e-4)
     with pytest.raises(InvalidInputError, match="dense or a lexical"):
-        store.search(question(), limit=9, prefetch=Prefetch(60, 50, 0))
+        store.search(query(), limit=9, prefetch=Prefetch(60, 50, 0))
 
 
 def test_regions_have_a_stage_of_their_own_and_crowd_out_no_page(store):
@@ -590,7 +590,7 @@ def test_regions_have_a_stage_of_their_own_and_crowd_out_no_page(store):
         return {p.payload["n"] for p in sorted(mine, key=lambda p: -float(p.dense @ dense))[:count]}
 
     def found(prefetch, **options):
-        return set(numbers(store.search(question(), limit=99, prefetch=prefetch, **ask, **options)))
+        return set(numbers(store.search(query(), limit=99, prefetch=prefetch, **ask, **options)))
 
     assert found(Prefetch(2, 0, 5)) == nearest(2, True) | nearest(5, False)
     assert found(Prefetch(0, 2, 1)) == {24, 20} | nearest(1, False)
@@ -603,8 +603,8 @@ def test_the_filter_comes_before_the_candidates_are_chosen(store):
         item.dense[:] = 5 if n < 10 else 1
     store.upsert(points)
     ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(3, 3, 0)}
-    assert set(numbers(store.search(question(), limit=99, where={"doc_id": "b"}, **ask))) <= set(range(10, 20))
-    assert len(store.search(question(), limit=99, where={"doc_id": "b"}, **ask)) >= 3
+    assert set(numbers(store.search(query(), limit=99, where={"doc_id": "b"}, **ask))) <= set(range(10, 20))
+    assert len(store.search(query(), limit=99, where={"doc_id": "b"}, **ask)) >= 3
 
 
 def test_dense_ranking_is_the_dot_product(store):
@@ -694,7 +694,7 @@ def test_a_closed_store_says_so(store):
         lambda: store.delete([key(1)]),
         lambda: store.delete_where({}),
         lambda: store.update_payload({key(1): {"n": 2}}),
-        lambda: store.search(question(), limit=1),
+        lambda: store.search(query(), limit=1),
         lambda: store.nearest(np.ones(DIM, "f4"), limit=1),
         lambda: store.fetch([key(1)]),
         lambda: list(store.scroll()),
@@ -706,8 +706,8 @@ def test_a_closed_store_says_so(store):
 def test_a_search_carries_the_parts_of_the_payload_that_were_asked_for(store):
     store.upsert([point(1, text="long", page=4, lexical={3: 1.0})])
     for call in (
-        lambda **keys: store.search(question(), limit=1, **keys),
-        lambda **keys: store.search(question(), limit=1, dense=np.ones(DIM, "f4"), prefetch=Prefetch(9, 9, 0), **keys),
+        lambda **keys: store.search(query(), limit=1, **keys),
+        lambda **keys: store.search(query(), limit=1, dense=np.ones(DIM, "f4"), prefetch=Prefetch(9, 9, 0), **keys),
         lambda **keys: store.nearest(np.ones(DIM, "f4"), limit=1, **keys),
         lambda **keys: store.nearest(sparse({3: 1.0}), limit=1, **keys),
     ):

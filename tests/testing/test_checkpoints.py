@@ -271,8 +271,8 @@ def test_packaged_checkpoints_stay_small_and_bring_their_expected_outputs():
                 assert all(arrays[key].dtype == np.float32 for key in arrays.files)
             assert {check["key"] for check in spec["checks"]} == keys
             named = [item for check in spec["checks"] for item in [*check.get("inputs", []), *_sides(check)]]
-            pictures = {item["image"] for item in named if not isinstance(item, str)}
-            assert pictures == {n.removeprefix("images/") for n in archive.namelist() if n.startswith("images/")}
+            images = {item["image"] for item in named if not isinstance(item, str)}
+            assert images == {n.removeprefix("images/") for n in archive.namelist() if n.startswith("images/")}
 
 
 def _sides(check: dict) -> list:

@@ -45,7 +45,7 @@ def judged(hit: ScoredPage) -> dict[str, Any]:
     return found
 
 
-def picture_of(document: Document, image_key: str) -> Path | None:
+def image_of(document: Document, image_key: str) -> Path | None:
     """The file that a document's metadata name as its picture, if it is there."""
     named = document.metadata.get(image_key)
     if not isinstance(named, str | Path) or not str(named):
@@ -93,7 +93,7 @@ def _hit(document: Document, number: int, image_key: str) -> ScoredPage:
         page_count=_whole(metadata.get("total_pages")),
         score=_number(metadata.get("relevance_score", metadata.get("score"))),
         region=_region(metadata.get("region")),
-        image_path=picture_of(document, image_key),
+        image_path=image_of(document, image_key),
         snippet=str(metadata.get("snippet") or ""),
         metadata={key: value for key, value in metadata.items() if key not in hidden},
         page_id=document.id or "",

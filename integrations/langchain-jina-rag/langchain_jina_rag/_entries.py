@@ -10,7 +10,7 @@ from typing import Any
 from langchain_core.documents import Document
 
 from jina_rag import InvalidInputError, open_page
-from langchain_jina_rag._documents import picture_of
+from langchain_jina_rag._documents import image_of
 
 
 def metadata_of(metadatas: Sequence[dict[str, Any]] | None, count: int) -> list[dict[str, Any]]:
@@ -41,16 +41,16 @@ def ids_of(ids: Sequence[str | None] | None, count: int) -> list[str]:
 
 def content_of(text: str, metadata: dict[str, Any], image_key: str) -> Any:  # noqa: ANN401  # an input of an index
     """A text to be kept to the letter, or a page where the metadata name a picture that is there."""
-    picture = picture_of(Document(page_content="", metadata=metadata), image_key)
-    if picture is None:
+    image = image_of(Document(page_content="", metadata=metadata), image_key)
+    if image is None:
         # Said outright: a text that reads as a data URI is a text all the same.
         return {"text": text}
     # A page that was kept brings its words with their places, unless somebody has changed the words since.
-    return picture if not text.strip() or _kept_words(picture) == text else {"image": picture, "text": text}
+    return image if not text.strip() or _kept_words(image) == text else {"image": image, "text": text}
 
 
-def _kept_words(picture: Path) -> str | None:
+def _kept_words(image: Path) -> str | None:
     try:
-        return open_page(picture).text
+        return open_page(image).text
     except InvalidInputError:
         return None  # a picture that no loader has kept

@@ -22,7 +22,7 @@ class Opening:
     location: str
     embedder: str | JinaLocalEmbeddings | None = None
     reranker: str | JinaLocalRerank | None = None
-    files: str | None = None
+    assets_dir: str | None = None
     api_key: SecretStr | None = None
     create: bool = False
     storage: str | Storage | None = None
@@ -35,7 +35,7 @@ class Opening:
             reranker=self.reranker.reranker if isinstance(self.reranker, JinaLocalRerank) else self.reranker,
             storage=self.storage,
             create=self.create,
-            files=self.files,
+            assets_dir=self.assets_dir,
             api_key=None if self.api_key is None else self.api_key.get_secret_value(),
         )
 
@@ -48,7 +48,7 @@ async def opened(index: LazyIndex[DocumentIndex], opening: Opening) -> DocumentI
 
 def location_of(index: DocumentIndex) -> str:
     """Where an index is, as `DocumentIndex.open` takes it."""
-    return index.stats().location
+    return index.info().location
 
 
 def check_same_model(index: DocumentIndex, embedding: JinaLocalEmbeddings) -> None:
@@ -57,10 +57,10 @@ def check_same_model(index: DocumentIndex, embedding: JinaLocalEmbeddings) -> No
     Raises:
         ValueError: If it is another one than the index was built with.
     """
-    stats = index.stats()
-    if stats.fingerprint != embedding.embedder.fingerprint:
+    index_info = index.info()
+    if index_info.fingerprint != embedding.embedder.fingerprint:
         raise ValueError(
-            f"The index at {stats.location} was built with the model {stats.embedder!r}, not with "
+            f"The index at {index_info.location} was built with the model {index_info.embedder!r}, not with "
             f"{embedding.embedder.name!r}: leave the embedding out, or index into a new folder."
         )
 

@@ -122,9 +122,9 @@ class StoreSearch(VectorStore):
         hits = self.index.nearest(embedding, k=max(k, fetch_k), **_settings(kwargs, ["filter"]))
         return self._diverse(embedding, hits, k, lambda_mult)
 
-    def _diverse(self, question: list[float], hits: Sequence[ScoredPage], k: int, lambda_mult: float) -> list[Document]:
+    def _diverse(self, query: list[float], hits: Sequence[ScoredPage], k: int, lambda_mult: float) -> list[Document]:
         vectors = list(self.index.dense_vectors(hits))
-        chosen = maximal_marginal_relevance(np.array(question, np.float32), vectors, lambda_mult=lambda_mult, k=k)
+        chosen = maximal_marginal_relevance(np.array(query, np.float32), vectors, lambda_mult=lambda_mult, k=k)
         return [self._document(hits[place]) for place in chosen]
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:

@@ -18,7 +18,7 @@ _log = logging.getLogger("langchain_jina_rag")
 def documents_to_content_blocks(
     docs: Sequence[Document],
     *,
-    question: str | None = None,
+    query: str | None = None,
     image: Literal["page", "region"] | None = "page",
     max_side: int = 1568,
     max_images: int | None = None,
@@ -44,7 +44,7 @@ def documents_to_content_blocks(
         docs: Pages or texts, best first, from any retriever. ``metadata``: ``source`` and ``page`` (from 0) give the
             citation (``report.pdf, page 3``), ``image`` is the path of the picture, ``snippet`` and ``region`` are
             those of `JinaPageRetriever`.
-        question: Stands at the end, outside of the tags.
+        query: Stands at the end, outside of the tags.
         image: ``"page"`` for whole screenshots; ``"region"`` for the best chart, table or figure where there is one;
             None for no pictures.
         max_side: Longest side of a picture in pixels; larger ones are scaled down.
@@ -63,7 +63,7 @@ def documents_to_content_blocks(
     most = 0 if image is None else len(docs) if max_images is None else max_images
     context = build_context(
         as_hits(docs, image_key),
-        question=question,
+        query=query,
         text_of=lambda hit: hit.text,
         max_images=most,
         max_tokens=max_tokens,

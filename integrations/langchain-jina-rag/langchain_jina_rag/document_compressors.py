@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from jina_rag import Calibration, Reranker, load_reranker
-from langchain_jina_rag._documents import picture_of
+from langchain_jina_rag._documents import image_of
 from langchain_jina_rag._lazy import Lazy
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class JinaLocalRerank(BaseDocumentCompressor, Serializable):
 
     def _scores(self, documents: Sequence[Document], query: str) -> list[float]:
         reranker = self.reranker
-        inputs = [self._shown(document, reranker.reads) for document in documents]
+        inputs = [self._shown(document, reranker.modality) for document in documents]
         judged = [index for index, given in enumerate(inputs) if given is not None]
         found = [0.0] * len(documents)
         if not judged:
@@ -198,12 +198,12 @@ class JinaLocalRerank(BaseDocumentCompressor, Serializable):
             found[index] = score if math.isfinite(score) else 0.0
         return found
 
-    def _shown(self, document: Document, reads: str) -> Any:  # noqa: ANN401  # an input of a reranker, or None
+    def _shown(self, document: Document, modality: str) -> Any:  # noqa: ANN401  # an input of a reranker, or None
         """What the reranker is given of a document; None if there is nothing."""
         words = document.page_content.strip()
-        picture = picture_of(document, self.image_key)
-        if picture is not None and (reads == "pixels" or not words):
-            return {"image": picture}
+        image = image_of(document, self.image_key)
+        if image is not None and (modality == "image" or not words):
+            return {"image": image}
         return document.page_content if words else None
 
     def _load(self) -> Reranker:

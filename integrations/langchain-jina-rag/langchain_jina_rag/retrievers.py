@@ -139,7 +139,7 @@ class JinaPageRetriever(BaseRetriever):
     reranker: RerankerField = None
     """Name, folder or object of a model that judges the best pages; None for none. For other settings of a model: a
     `JinaLocalRerank`, of which the model is used."""
-    files: str | None = None
+    assets_dir: str | None = None
     """With a server: folder of the pages' images."""
     api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
     """With a server; None for the environment variable QDRANT_API_KEY. It is in no dump, repr or pickle."""
@@ -154,7 +154,7 @@ class JinaPageRetriever(BaseRetriever):
             return handler(data)
         location, given = as_location(data["index"])
         if given is not None:
-            for name in ("embedder", "reranker", "files", "api_key"):
+            for name in ("embedder", "reranker", "assets_dir", "api_key"):
                 if data.get(name) is not None:
                     raise ValueError(f"{name} is for opening an index, and this one is open: open it with {name}.")
         made = handler({**data, "index": location})
@@ -230,14 +230,14 @@ class JinaPageRetriever(BaseRetriever):
         """As `invoke_image`, for event loops."""
         return await self.ainvoke("", config, image=image, **settings)
 
-    def context(self, question: str, documents: list[Document], **options: Any) -> list[ContentBlock]:  # noqa: ANN401
+    def context(self, query: str, documents: list[Document], **options: Any) -> list[ContentBlock]:  # noqa: ANN401
         """What a vision chat model needs to answer from pages of this index, as content blocks for a message.
 
         As `documents_to_content_blocks`, but the index is asked where on each page the answer stands: long texts are
         cut around it, and ``prefer="region"`` shows this place.
 
         Args:
-            question: As it was asked; its words stand at the end.
+            query: As it was asked; its words stand at the end.
             documents: As this retriever returned them; those that are not in the index any more are left out.
             options: Those of `jina_rag.DocumentIndex.build_context`: ``max_images``, ``max_tokens``, ``prefer``, ….
         """
@@ -248,11 +248,11 @@ class JinaPageRetriever(BaseRetriever):
             for doc in documents
             if doc.id in known
         ]
-        return content_blocks(index.build_context(question, hits, **options).blocks())
+        return content_blocks(index.build_context(query, hits, **options).blocks())
 
-    async def acontext(self, question: str, documents: list[Document], **options: Any) -> list[ContentBlock]:  # noqa: ANN401
+    async def acontext(self, query: str, documents: list[Document], **options: Any) -> list[ContentBlock]:  # noqa: ANN401
         """As `context`, in a thread."""
-        return await run_in_executor(None, partial(self.context, question, documents, **options))
+        return await run_in_executor(None, partial(self.context, query, documents, **options))
 
     def _settings(self, given: dict[str, Any]) -> dict[str, Any]:
         """The settings of one search: those of the call before the fields."""
@@ -278,7 +278,7 @@ class JinaPageRetriever(BaseRetriever):
         embedder, reranker = self.embedder, self.reranker
         assert embedder is None or isinstance(embedder, str | JinaLocalEmbeddings)
         assert reranker is None or isinstance(reranker, str | JinaLocalRerank)
-        return Opening(str(self.index), embedder, reranker, self.files, self.api_key)
+        return Opening(str(self.index), embedder, reranker, self.assets_dir, self.api_key)
 
     def close(self) -> None:
         """Release the index, unless it was given as an object; the next question opens it again."""

@@ -96,7 +96,7 @@ class JinaVectorStore(StoreSearch):
         image_key: str = "image",
         create: bool = True,
         storage: str | Storage | None = None,
-        files: str | None = None,
+        assets_dir: str | None = None,
         api_key: str | SecretStr | None = None,
     ) -> None:
         """Say where the index is; it is opened at its first use.
@@ -108,7 +108,7 @@ class JinaVectorStore(StoreSearch):
             image_key: The key of metadata that has the path of a picture.
             create: Whether to make an index where there is none.
             storage: How a new index keeps its vectors; see `jina_rag.Storage`.
-            files: With a server: folder of the pages' images.
+            assets_dir: With a server: folder of the pages' images.
             api_key: With a server; None for the environment variable QDRANT_API_KEY.
 
         Raises:
@@ -125,11 +125,11 @@ class JinaVectorStore(StoreSearch):
         self._embedding = embedding
         self._index: LazyIndex[DocumentIndex] = LazyIndex()
         key = SecretStr(api_key) if isinstance(api_key, str) else api_key
-        self._opening = Opening(location, embedding, reranker, files, key, create, storage)
+        self._opening = Opening(location, embedding, reranker, assets_dir, key, create, storage)
         if given is not None:
-            if reranker is not None or files is not None or api_key is not None or storage is not None:
+            if reranker is not None or assets_dir is not None or api_key is not None or storage is not None:
                 raise InvalidInputError(
-                    "reranker, storage, files and api_key are for opening an index, and this one is open."
+                    "reranker, storage, assets_dir and api_key are for opening an index, and this one is open."
                 )
             if embedding is not None:
                 check_same_model(given, embedding)

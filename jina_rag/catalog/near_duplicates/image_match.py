@@ -154,7 +154,7 @@ def _errors(image: Float32, other: Float32, covered: npt.NDArray[Any], boxes: Fl
     import cv2
 
     height, width = image.shape
-    one, two = (cv2.GaussianBlur(picture, (0, 0), 0.8) for picture in (image, other))
+    one, two = (cv2.GaussianBlur(gray, (0, 0), 0.8) for gray in (image, other))
     found = np.full(len(boxes), np.nan, dtype=np.float32)
     for i, box in enumerate(boxes):
         if np.isnan(box).any():

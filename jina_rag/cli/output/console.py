@@ -75,7 +75,7 @@ def plan_json(plan: IngestPlan) -> dict[str, Any]:
     return {
         "new": plan.new,
         "changed": plan.changed,
-        "again": plan.again,
+        "again": plan.force,
         "unchanged": plan.unchanged,
         "moved": plan.moved,
         "duplicates": plan.duplicates,
@@ -143,7 +143,7 @@ def print_models(
         role = "embedder, reranker" if model.role == "both" else model.role
         table.add_row(
             f"[bold]{model.name}[/]" if model.name == default else model.name,
-            f"{role}; {model.reads}",
+            f"{role}; {model.modality}",
             weight,
             model.licence if model.commercial else f"[yellow]{model.licence}[/]",
             "yes" if places[model.name] else "no",

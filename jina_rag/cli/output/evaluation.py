@@ -89,10 +89,10 @@ def print_checked(out: Console, checked: Checked) -> None:
 
 
 def _failure(out: Console, evaluation: Evaluation, answer: QueryResult, main: str) -> None:
-    question = evaluation.questions[answer.qid]
-    wanted = ", ".join(f"{doc} p. {page}" for doc, page, grade in question["relevant"] if grade)
+    query = evaluation.queries[answer.qid]
+    wanted = ", ".join(f"{doc} p. {page}" for doc, page, grade in query["relevant"] if grade)
     got = ", ".join(f"{doc} p. {page}" for doc, page in answer.ranking[:3]) or "nothing"
-    out.print(f"  {answer.measures[main]:.2f}  {shown(answer.qid)}  {shown(question['query'])}", soft_wrap=True)
+    out.print(f"  {answer.measures[main]:.2f}  {shown(answer.qid)}  {shown(query['query'])}", soft_wrap=True)
     out.print(f"        wanted {shown(wanted)}; got {shown(got)}", soft_wrap=True)
 
 

@@ -50,7 +50,9 @@ def _hit_json(rank: int, hit: ScoredPage) -> dict[str, Any]:
         "image": str(hit.image_path) if hit.image_path else None,
         "snippet": hit.snippet,
         "copies": [str(copy.path) for copy in hit.copies],
-        "repeats": {"doc_id": hit.repeats[0], "page": hit.repeats[1]} if hit.repeats else None,
+        "repeats": {"doc_id": hit.near_duplicate_of[0], "page": hit.near_duplicate_of[1]}
+        if hit.near_duplicate_of
+        else None,
         "other_pages": list(hit.other_pages),
         "similar": [
             {
@@ -70,12 +72,12 @@ def _hit_json(rank: int, hit: ScoredPage) -> dict[str, Any]:
     return found
 
 
-def print_hits(out: Console, question: str, hits: Sequence[ScoredPage], *, first: int = 1) -> None:
+def print_hits(out: Console, query: str, hits: Sequence[ScoredPage], *, first: int = 1) -> None:
     """Ranked pages as a table.
 
     Args:
         out: Where to.
-        question: What was asked.
+        query: What was asked.
         hits: What was found.
         first: Rank of the first of them.
     """
@@ -85,7 +87,7 @@ def print_hits(out: Console, question: str, hits: Sequence[ScoredPage], *, first
     if not hits:
         out.print("No page found.")
         return
-    table = Table(title=escape(question), title_justify="left", title_style="bold", show_lines=True, expand=True)
+    table = Table(title=escape(query), title_justify="left", title_style="bold", show_lines=True, expand=True)
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
     # Wide enough for the names, unless they would leave too little for the words.
@@ -104,8 +106,8 @@ def print_hits(out: Console, question: str, hits: Sequence[ScoredPage], *, first
             place.append(f"\nnearly the same: {similar.location.doc_id} page {similar.page}", style="dim")
         if len(hit.similar) > 3:
             place.append(f"\nand {len(hit.similar) - 3} more", style="dim")
-        if hit.repeats is not None:
-            place.append(f"\nrepeats {hit.repeats[0]} page {hit.repeats[1]}", style="dim")
+        if hit.near_duplicate_of is not None:
+            place.append(f"\nrepeats {hit.near_duplicate_of[0]} page {hit.near_duplicate_of[1]}", style="dim")
         if hit.region is not None:
             place.append(f"\nbest: {hit.region.kind}", style="cyan")
         table.add_row(str(rank), f"{hit.score:.3f}", place, Text(" ".join(hit.snippet.split())))

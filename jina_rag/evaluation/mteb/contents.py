@@ -7,21 +7,21 @@ from typing import Any, Literal, TypeAlias
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.mteb.cache import key_of
-from jina_rag.protocols import Input, Part
+from jina_rag.protocols import Input, InputPart
 
-Parts: TypeAlias = Literal["auto", "image", "text"]
+ContentParts: TypeAlias = Literal["auto", "image", "text"]
 """What is read of an input that has an image and a text: what suits the model (``"auto"``: a model that looks at pixels
 reads both together, one that reads words the text), or one of them. Where the text is nothing but the words of the
 image (`FolderTask`, whose documents carry their path), a model that looks at pixels is given the image."""
 
 
-def inputs_of(batch: Mapping[str, Any], *, reads: str, parts: Parts = "auto") -> list[Input]:
+def inputs_of(batch: Mapping[str, Any], *, modality: str, parts: ContentParts = "auto") -> list[Input]:
     """The inputs of one batch.
 
     Args:
         batch: mteb's: lists under ``"text"``, ``"image"`` (PIL), or both; further columns of its data set.
-        reads: The model's ``reads``.
-        parts: See `Parts`.
+        modality: The model's ``modality``.
+        parts: See `ContentParts`.
 
     Raises:
         InvalidInputError: If it has neither.
@@ -31,30 +31,32 @@ def inputs_of(batch: Mapping[str, Any], *, reads: str, parts: Parts = "auto") ->
         raise InvalidInputError(
             f"Texts and images are read here; this task has {', '.join(sorted(batch)) or 'nothing'}."
         )
-    if parts == "auto" and reads == "pixels" and images is not None and {"path", "page"} <= batch.keys():
+    if parts == "auto" and modality == "image" and images is not None and {"path", "page"} <= batch.keys():
         parts = "image"
     count = len(texts if texts is not None else images or ())
     return [
-        one_input(None if texts is None else texts[i], None if images is None else images[i], reads=reads, parts=parts)
+        one_input(
+            None if texts is None else texts[i], None if images is None else images[i], modality=modality, parts=parts
+        )
         for i in range(count)
     ]
 
 
-def one_input(text: str | None, image: Any, *, reads: str, parts: Parts = "auto") -> Input:  # noqa: ANN401  # PIL
+def one_input(text: str | None, image: Any, *, modality: str, parts: ContentParts = "auto") -> Input:  # noqa: ANN401  # PIL
     """A text, an image, or both in a list."""
     if image is None or (text is not None and parts == "text"):
         return text or ""
     shown = _in_rgb(image)
     if text is None or parts == "image":
         return shown
-    if reads == "words":
+    if modality == "text":
         return text if text.strip() else shown
     return [shown, text] if text.strip() else shown
 
 
-def _in_rgb(image: Any) -> Part:  # noqa: ANN401
+def _in_rgb(image: Any) -> InputPart:  # noqa: ANN401
     """In RGB, as mteb's own wrappers give images to models."""
-    rgb: Part = image if getattr(image, "mode", "RGB") == "RGB" else image.convert("RGB")
+    rgb: InputPart = image if getattr(image, "mode", "RGB") == "RGB" else image.convert("RGB")
     return rgb
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.mteb.cache import VectorCache, Vectors, key_of
-from jina_rag.evaluation.mteb.contents import Parts, content_key, inputs_of, is_blank
+from jina_rag.evaluation.mteb.contents import ContentParts, content_key, inputs_of, is_blank
 from jina_rag.evaluation.mteb.loading import EmbedderSource
 from jina_rag.evaluation.mteb.model_meta import encoder_meta
 from jina_rag.evaluation.mteb.settings import ModelOptions, VectorKind
@@ -50,7 +50,7 @@ class JinaRagEncoder:
         max_length: int | None = None,
         truncate_dim: int | None = None,
         local_files_only: bool = False,
-        parts: Parts = "auto",
+        parts: ContentParts = "auto",
         cache: VectorCache | None = None,
     ) -> None:
         """Look at the model; it is loaded when the first thing is embedded.
@@ -119,7 +119,7 @@ class JinaRagEncoder:
         side = self._side(prompt_type)
         found: list[Vectors] = []
         for batch in inputs:
-            items = inputs_of(batch, reads=self._source.identity.reads, parts=self._parts)
+            items = inputs_of(batch, modality=self._source.identity.modality, parts=self._parts)
             found += self._encoded(items, side, task)
         if self._vectors == "multi":
             return [_there(vectors.multi) for vectors in found]

@@ -25,13 +25,13 @@ class Identity:
             models that were handed over.
         revision: Its commit, or a hash of its weights.
         family: ``"lite"``, ``"v4"``, ``"m0"``, ``"colbert-v2"``, ``"v1"``; empty for a model that was handed over.
-        reads: Words, or pixels.
+        modality: Words, or pixels.
     """
 
     name: str
     revision: str
     family: str
-    reads: str
+    modality: str
 
     @property
     def late(self) -> bool:
@@ -69,7 +69,7 @@ class EmbedderSource:
             self._lite = name in catalogue.names_of("lite")
             self.identity = _named(name, "embedder", options, lambda: self.load("retrieval").fingerprint)
         else:
-            self.identity = _given(model.name, model.fingerprint, model.reads)
+            self.identity = _given(model.name, model.fingerprint, model.modality)
 
     def load(self, task: str) -> Embedder:
         """The embedder for a task: ``"retrieval"``, ``"text-matching"`` or ``"code"``.
@@ -136,7 +136,7 @@ class RerankerSource:
             own = replace(options, revision=revision)
             self.identity = _named(name, "reranker", own, lambda: _lite_version(name))
         else:
-            self.identity = _given(model.name, getattr(model, "fingerprint", model.name), model.reads)
+            self.identity = _given(model.name, getattr(model, "fingerprint", model.name), model.modality)
 
     def load(self) -> Reranker:
         """The reranker."""
@@ -170,15 +170,15 @@ def _named(name: str, role: str, options: ModelOptions, lite: Callable[[], str])
         local_files_only=options.local_files_only,
         role=role,
     )
-    reads = catalogue.describe(found.family).reads
+    modality = catalogue.describe(found.family).modality
     if found.revision is not None:
-        return Identity(name, found.revision, found.family, reads)
-    return Identity(f"jina_rag/{model_name(found.folder)}", _short(found.fingerprint()), found.family, reads)
+        return Identity(name, found.revision, found.family, modality)
+    return Identity(f"jina_rag/{model_name(found.folder)}", _short(found.fingerprint()), found.family, modality)
 
 
-def _given(name: str, fingerprint: str, reads: str) -> Identity:
+def _given(name: str, fingerprint: str, modality: str) -> Identity:
     own = name.strip("/").rsplit("/", 1)[-1] or "model"
-    return Identity(f"jina_rag/{own}", _short(fingerprint), "", reads)
+    return Identity(f"jina_rag/{own}", _short(fingerprint), "", modality)
 
 
 def _lite_version(name: str) -> str:

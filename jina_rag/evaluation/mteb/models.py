@@ -67,8 +67,11 @@ class Models:
             return "image"  # the files themselves are ingested
         if self._setting.parts != "auto":
             return self._setting.parts
-        reads = {self._source.identity.reads, *([self._judge.identity.reads] if self._judge is not None else [])}
-        return "both" if len(reads) > 1 else "text" if reads == {"words"} else "image"
+        modality = {
+            self._source.identity.modality,
+            *([self._judge.identity.modality] if self._judge is not None else []),
+        }
+        return "both" if len(modality) > 1 else "text" if modality == {"text"} else "image"
 
     @property
     def embedded(self) -> int:
@@ -103,12 +106,12 @@ class Models:
             )
         if self._setting.pipeline:
             return
-        reads = set(self.encoder(task).mteb_model_meta.modalities)
+        modality = set(self.encoder(task).mteb_model_meta.modalities)
         for side in (PromptType.query, PromptType.document) if search else (None,):
             has: Set[str] = set(task.metadata.get_modalities(side))
-            if not (has & reads if search else has <= reads):
+            if not (has & modality if search else has <= modality):
                 raise InvalidInputError(
-                    f"{self._source.identity.name} reads {_listed(reads)}; the task has {_listed(has)}."
+                    f"{self._source.identity.name} reads {_listed(modality)}; the task has {_listed(has)}."
                 )
 
     def encoder(self, task: Any) -> JinaRagEncoder:  # noqa: ANN401

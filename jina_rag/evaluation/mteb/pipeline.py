@@ -164,12 +164,12 @@ class JinaRagSearch:
             raise InvalidInputError("There is no index to search: call index first.")
         found: dict[str, dict[str, float]] = {qid: {} for qid in queries["id"]}
         k = min(top_k, self._depth)
-        reads = self._source.identity.reads
+        modality = self._source.identity.modality
         for rows in rows_of(queries, _QUESTIONS):
             asked = [
                 (row["id"], item)
                 for row in rows
-                if not is_blank(item := one_input(text_of_query(row), row.get("image"), reads=reads))
+                if not is_blank(item := one_input(text_of_query(row), row.get("image"), modality=modality))
             ]
             if top_ranked is None:
                 found |= self._ranked(self._index, asked, k, None)

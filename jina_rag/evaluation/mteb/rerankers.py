@@ -11,7 +11,7 @@ import numpy as np
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.mteb.cache import VectorCache, Vectors, key_of
-from jina_rag.evaluation.mteb.contents import Parts, content_key, inputs_of, is_blank
+from jina_rag.evaluation.mteb.contents import ContentParts, content_key, inputs_of, is_blank
 from jina_rag.evaluation.mteb.loading import RerankerSource
 from jina_rag.evaluation.mteb.model_meta import reranker_meta
 from jina_rag.evaluation.mteb.settings import ModelOptions
@@ -40,7 +40,7 @@ class JinaRagReranker:
         dtype: str = "auto",
         max_pixels: int | None = None,
         local_files_only: bool = False,
-        parts: Parts = "auto",
+        parts: ContentParts = "auto",
         cache: VectorCache | None = None,
         experiment: Mapping[str, str | int] | None = None,
     ) -> None:
@@ -121,7 +121,7 @@ class JinaRagReranker:
 
     def _items(self, batches: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Input, bytes]]:
         for batch in batches:
-            for item in inputs_of(batch, reads=self._source.identity.reads, parts=self._parts):
+            for item in inputs_of(batch, modality=self._source.identity.modality, parts=self._parts):
                 yield item, content_key(item)
 
     def _scores(self, query: Input, query_key: bytes, documents: list[tuple[Input, bytes]]) -> list[float]:

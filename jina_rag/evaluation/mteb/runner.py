@@ -215,7 +215,7 @@ class _Run:
         known: dict[str, int] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         key = f"{task.metadata.name} {','.join(sorted(task.hf_subsets))}"
         if not resumed and task.data_loaded and task.dataset:
-            known[key] = _questions(task)
+            known[key] = _queries(task)
             _write(file, known)
         return known.get(key)
 
@@ -268,7 +268,7 @@ def _own(task: Any) -> Any:  # noqa: ANN401
     return own
 
 
-def _questions(task: Any) -> int:  # noqa: ANN401
+def _queries(task: Any) -> int:  # noqa: ANN401
     """How many questions a search's figure is the mean of; pairs or texts of other tasks."""
     splits = [task.dataset.get(subset, task.dataset)[split] for subset in task.hf_subsets for split in task.eval_splits]
     return sum(len(split["relevant_docs"]) if isinstance(task, AbsTaskRetrieval) else len(split) for split in splits)

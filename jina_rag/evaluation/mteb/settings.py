@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from jina_rag.config import Storage
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.mteb.contents import Parts
+from jina_rag.evaluation.mteb.contents import ContentParts
 from jina_rag.protocols import Embedder, Reranker
 from jina_rag.search.stages import Stage
 
@@ -70,7 +70,7 @@ class BenchmarkSetting:
     rerank_top: int = 100
     storage: str | Storage | None = None
     stages: tuple[Stage, ...] = ()
-    parts: Parts = "auto"
+    parts: ContentParts = "auto"
     options: ModelOptions = field(default_factory=ModelOptions)
 
     def __post_init__(self) -> None:

@@ -183,7 +183,7 @@ def _group_interval(
     values = [
         value
         for qid, value in _values(setting, measure).items()
-        if str(evaluation.questions.get(qid, {}).get(kind, "")) == name
+        if str(evaluation.queries.get(qid, {}).get(kind, "")) == name
     ]
     if len(values) != queries or queries < 2:
         return None
@@ -247,7 +247,7 @@ def headline(evaluation: Evaluation) -> str:
     setting = evaluation.settings[0]
     judged = [result for result in setting.per_query if result.measures]
     if not judged:
-        return f"{count(len(evaluation.questions), 'question')} were asked, and none has a judged page."
+        return f"{count(len(evaluation.queries), 'question')} were asked, and none has a judged page."
     first, five = answered(evaluation, setting, 1), answered(evaluation, setting, 5)
     total = len(judged)
     several = len(evaluation.settings) > 1

@@ -29,9 +29,9 @@ from jina_rag.evaluation.report.findings import (
     main_measure,
     verdicts,
 )
-from jina_rag.evaluation.report.page_images import Bounds, Picture, pictures
+from jina_rag.evaluation.report.page_images import Bounds, InlineImage, images
 from jina_rag.evaluation.report.plots import Dot, bars, forest, scatter
-from jina_rag.evaluation.report.queries import Asked, Got, Miss, PerSetting, asked, by_question, misses, per_setting
+from jina_rag.evaluation.report.queries import Asked, Got, Miss, PerSetting, asked, by_query, misses, per_setting
 from jina_rag.evaluation.report.svg import colour, key
 from jina_rag.evaluation.results import Evaluation, SettingResult
 from jina_rag.evaluation.runner import write_whole
@@ -98,7 +98,7 @@ class _Shown:
     """A page of a failure as the template draws it: where it is from, its picture, and what is known of it."""
 
     page: PageKey
-    picture: Picture
+    image: InlineImage
     grade: int | None
     rank: int | None = None
     score: float | None = None
@@ -117,7 +117,7 @@ class _Card:
 class _Row:
     """A question in the table of all."""
 
-    question: Asked
+    query: Asked
     settings: Sequence[PerSetting]
 
 
@@ -129,10 +129,8 @@ def _context(evaluation: Evaluation, documents: Mapping[str, Path], failures: in
     ends = [abs(end) for v in found for end in (v.compared.difference.low, v.compared.difference.high)]
     reach = max(ends, default=0.0) or 1.0
     by_kind = {kind: groups(evaluation, kind, measure) for kind in ("modality", "language")} if measure else {}
-    results = by_question(evaluation)
-    rows = [
-        _Row(question := asked(evaluation, qid), per_setting(some, question, measure)) for qid, some in results.items()
-    ]
+    results = by_query(evaluation)
+    rows = [_Row(query := asked(evaluation, qid), per_setting(some, query, measure)) for qid, some in results.items()]
     unjudged_at = sorted({k for setting in settings for k in setting.unjudged})
     return {
         "evaluation": evaluation,
@@ -185,7 +183,7 @@ def _plots(settings: Sequence[SettingResult], measure: str) -> list[tuple[str, A
     times = [setting.latency.get("p50", 0.0) for setting in settings]
     shown: list[tuple[str, Any]] = []
     if measure and min(sizes) > 0:
-        picture = scatter(
+        image = scatter(
             dots(sizes, [None] * len(sizes)),
             name="plot-size",
             title=f"{measure} against bytes a page",
@@ -193,9 +191,9 @@ def _plots(settings: Sequence[SettingResult], measure: str) -> list[tuple[str, A
             up=measure,
             unit=formatting.size,
         )
-        shown.append(("Quality against size. Up and to the left is better.", picture))
+        shown.append(("Quality against size. Up and to the left is better.", image))
     if measure and min(times) > 0:
-        picture = scatter(
+        image = scatter(
             dots(times, [setting.latency.get("p90") for setting in settings]),
             name="plot-latency",
             title=f"{measure} against latency",
@@ -203,7 +201,7 @@ def _plots(settings: Sequence[SettingResult], measure: str) -> list[tuple[str, A
             up=measure,
             unit=formatting.milliseconds,
         )
-        shown.append(("Quality against latency. Up and to the left is better.", picture))
+        shown.append(("Quality against latency. Up and to the left is better.", image))
     return shown
 
 
@@ -231,7 +229,7 @@ def _cards(evaluation: Evaluation, documents: Mapping[str, Path], measure: str, 
     for miss in found:
         large = [page for page, _ in miss.wanted[:_WANTED]] + [got.page for got in miss.got[:1]]
         sizes.update(dict.fromkeys(large, whole))
-    made = pictures(sizes, evaluation, documents)
+    made = images(sizes, evaluation, documents)
     return [
         _Card(
             miss,

@@ -43,7 +43,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class InlineImage:
     """A page as a data URI with its size in pixels, or the reason why there is none."""
 
     uri: str = ""
@@ -52,9 +52,9 @@ class Picture:
     reason: str = ""
 
 
-def pictures(
+def images(
     wanted: Mapping[PageKey, Bounds], evaluation: Evaluation, documents: Mapping[str, Path]
-) -> dict[PageKey, Picture]:
+) -> dict[PageKey, InlineImage]:
     """A picture of each page.
 
     Args:
@@ -69,7 +69,7 @@ def pictures(
         for page, image in zip(result.ranking, result.images, strict=False)
         if image is not None and page in wanted
     }
-    found: dict[PageKey, Picture] = {}
+    found: dict[PageKey, InlineImage] = {}
     for page, image in kept.items():
         # A screenshot that is gone or damaged is no loss: the file has the page, too.
         with contextlib.suppress(IndexStateError):
@@ -81,7 +81,9 @@ def pictures(
     for doc, numbers in missing.items():
         for number, rendered in _rendered(documents.get(doc), numbers):
             page = (doc, number)
-            found[page] = Picture(reason=rendered) if isinstance(rendered, str) else _encoded(rendered, wanted[page])
+            found[page] = (
+                InlineImage(reason=rendered) if isinstance(rendered, str) else _encoded(rendered, wanted[page])
+            )
     return found
 
 
@@ -105,18 +107,18 @@ def _rendered(path: Path | None, numbers: list[int]) -> Iterator[tuple[int, Imag
         yield from ((number, str(error)) for number in left)
 
 
-def _encoded(image: Image, bounds: Bounds) -> Picture:
+def _encoded(image: Image, bounds: Bounds) -> InlineImage:
     """A picture as JPEG within its bounds: by lower quality first, then by fewer pixels."""
-    from PIL import Image as images
+    from PIL import Image as pillow
 
     image = image.convert("RGB")
-    image.thumbnail((bounds.width, round(_TALL * bounds.width)), images.Resampling.LANCZOS)
+    image.thumbnail((bounds.width, round(_TALL * bounds.width)), pillow.Resampling.LANCZOS)
     content = _jpeg(image, bounds.bytes)
     while len(content) > bounds.bytes and min(image.size) > _LEAST_SIDE:
-        image = image.resize((image.width * 4 // 5, image.height * 4 // 5), images.Resampling.LANCZOS)
+        image = image.resize((image.width * 4 // 5, image.height * 4 // 5), pillow.Resampling.LANCZOS)
         content = _jpeg(image, bounds.bytes)
     uri = f"data:image/jpeg;base64,{base64.b64encode(content).decode('ascii')}"
-    return Picture(uri, image.width, image.height)
+    return InlineImage(uri, image.width, image.height)
 
 
 def _jpeg(image: Image, most: int) -> bytes:

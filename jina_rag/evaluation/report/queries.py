@@ -38,7 +38,7 @@ class Asked:
 
 def asked(evaluation: Evaluation, qid: str) -> Asked:
     """The question of that id; its id stands for a text that was not handed over."""
-    entry = evaluation.questions.get(qid, {})
+    entry = evaluation.queries.get(qid, {})
     return Asked(
         qid=qid,
         text=" ".join(str(entry.get("query") or qid).split()),
@@ -49,9 +49,9 @@ def asked(evaluation: Evaluation, qid: str) -> Asked:
     )
 
 
-def rank_of(result: QueryResult, question: Asked) -> int | None:
+def rank_of(result: QueryResult, query: Asked) -> int | None:
     """Where the first right page came, 1 for first; None if it is not in the ranking."""
-    right = set(question.right)
+    right = set(query.right)
     pages = dict.fromkeys(result.ranking)  # a page that occurs again is ignored, as measures do
     return next((rank for rank, page in enumerate(pages, start=1) if page in right), None)
 
@@ -97,7 +97,7 @@ class Miss:
     """A question that went badly with one setting.
 
     Attributes:
-        question: The question.
+        query: The question.
         measure: What it reached.
         rank: Of the first right page; None if it did not come.
         depth: How many pages came.
@@ -107,7 +107,7 @@ class Miss:
         notes: What was not done as asked.
     """
 
-    question: Asked
+    query: Asked
     measure: float
     rank: int | None
     depth: int
@@ -117,7 +117,7 @@ class Miss:
     notes: tuple[str, ...]
 
 
-def by_question(evaluation: Evaluation) -> dict[str, list[tuple[str, QueryResult]]]:
+def by_query(evaluation: Evaluation) -> dict[str, list[tuple[str, QueryResult]]]:
     """Question id → what each setting that was asked it made of it, as (setting, result)."""
     found: dict[str, list[tuple[str, QueryResult]]] = {}
     for setting in evaluation.settings:
@@ -126,13 +126,13 @@ def by_question(evaluation: Evaluation) -> dict[str, list[tuple[str, QueryResult
     return found
 
 
-def per_setting(results: Sequence[tuple[str, QueryResult]], question: Asked, measure: str) -> tuple[PerSetting, ...]:
-    """How each setting did on a question, of what `by_question` has for it."""
+def per_setting(results: Sequence[tuple[str, QueryResult]], query: Asked, measure: str) -> tuple[PerSetting, ...]:
+    """How each setting did on a question, of what `by_query` has for it."""
     return tuple(
         PerSetting(
             setting=setting,
             measure=result.measures.get(measure),
-            rank=rank_of(result, question),
+            rank=rank_of(result, query),
             depth=len(set(result.ranking)),
             milliseconds=result.milliseconds,
         )
@@ -150,7 +150,7 @@ def misses(evaluation: Evaluation, setting: SettingResult, measure: str, most: i
             went worse with the other settings.
         most: How many at most.
     """
-    results = by_question(evaluation)
+    results = by_query(evaluation)
     failed = [r for r in setting.per_query if r.measures.get(measure, 1.0) < 1.0 - 1e-9]
 
     def badness(result: QueryResult) -> tuple[float, float, float]:
@@ -162,24 +162,24 @@ def misses(evaluation: Evaluation, setting: SettingResult, measure: str, most: i
     return [_miss(asked(evaluation, result.qid), result, results[result.qid], measure) for result in worst]
 
 
-def _miss(question: Asked, result: QueryResult, others: Sequence[tuple[str, QueryResult]], measure: str) -> Miss:
+def _miss(query: Asked, result: QueryResult, others: Sequence[tuple[str, QueryResult]], measure: str) -> Miss:
     first_at = {page: place for place, page in reversed(list(enumerate(result.ranking)))}
     pages = sorted(first_at, key=first_at.__getitem__)
     return Miss(
-        question=question,
+        query=query,
         measure=result.measures[measure],
-        rank=rank_of(result, question),
+        rank=rank_of(result, query),
         depth=len(pages),
-        wanted=tuple(sorted(((p, g) for p, g in question.relevant.items() if g > 0), key=lambda item: -item[1])),
+        wanted=tuple(sorted(((p, g) for p, g in query.relevant.items() if g > 0), key=lambda item: -item[1])),
         got=tuple(
             Got(
                 page=page,
                 rank=rank,
                 score=result.scores[first_at[page]] if first_at[page] < len(result.scores) else None,
-                grade=question.relevant.get(page),
+                grade=query.relevant.get(page),
             )
             for rank, page in enumerate(pages, start=1)
         ),
-        settings=per_setting(others, question, measure),
+        settings=per_setting(others, query, measure),
         notes=result.notes,
     )

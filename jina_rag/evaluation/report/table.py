@@ -87,7 +87,7 @@ def _differences(evaluation: Evaluation) -> list[str]:
 
 def _provenance(evaluation: Evaluation) -> list[str]:
     setting = evaluation.settings[0]
-    asked = len(evaluation.questions) or len(setting.per_query)
+    asked = len(evaluation.queries) or len(setting.per_query)
     data = f"- Data: {escaped(evaluation.folder)}, {count(setting.pages, 'page')}, {count(asked, 'question')}"
     data += f" ({setting.queries:,} judged), SHA-256 {escaped(evaluation.data_hash)}"
     lines = [data, f"- Command: {_code(evaluation.command)}"]

@@ -87,7 +87,7 @@ class ColbertV2(FromCheckpoint):
     candidates with, an extension without published scores.
     """
 
-    reads: Literal["words", "pixels"] = "words"
+    modality: Literal["text", "image"] = "text"
     hubness: float = 0.0
 
     def __init__(

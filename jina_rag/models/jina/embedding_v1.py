@@ -41,7 +41,7 @@ class EmbeddingV1(FromCheckpoint):
     The model has one vector per text; as a multi-vector it is that one row, so that MaxSim is the cosine.
     """
 
-    reads: Literal["words", "pixels"] = "words"
+    modality: Literal["text", "image"] = "text"
     hubness: float = 0.0
 
     def __init__(

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from jina_rag.errors import CheckpointError, InvalidInputError
-from jina_rag.images import Opening, Picture
+from jina_rag.images import LoadedImage, Opening
 from jina_rag.inputs import listed, parts_of
 from jina_rag.models.jina.image_patches import ImagePatcher
 from jina_rag.models.jina.lora import activate, add_adapters, merge_adapter
@@ -60,7 +60,7 @@ class EmbeddingsV4(FromCheckpoint):
         tasks: Tasks that can be asked for.
     """
 
-    reads: Literal["words", "pixels"] = "pixels"
+    modality: Literal["text", "image"] = "image"
     hubness: float = 0.0
 
     def __init__(
@@ -263,21 +263,21 @@ class EmbeddingsV4(FromCheckpoint):
         if _INSTRUCTION in item:
             return None
         # The space behind "Query:" is part of the first word's token.
-        lead = "user\n" if prompt.pictures else str(item[0]).partition(" ")[0]
-        return prompt_texts(item, prompt, self._model.tokenizer, lead=lead, trailing=bool(prompt.pictures))
+        lead = "user\n" if prompt.images else str(item[0]).partition(" ")[0]
+        return prompt_texts(item, prompt, self._model.tokenizer, lead=lead, trailing=bool(prompt.images))
 
     def _prompts(
         self, segments: Sequence[Sequence[Segment]], limit: int, max_pixels: int | None
     ) -> tuple[list[Prompt], list[bool]]:
         """The prompts, texts cut to `limit` tokens, and which were cut."""
         prompts = self._model.prompts(segments, max_pixels=max_pixels)
-        truncated = [not prompt.pictures and len(prompt) > limit for prompt in prompts]
+        truncated = [not prompt.images and len(prompt) > limit for prompt in prompts]
         for number, prompt in enumerate(prompts, start=1):
-            if prompt.pictures:
+            if prompt.images:
                 check_length(prompt, MAX_LENGTH, f"Input {number} of {len(prompts)}")
         if any(truncated):
             _log.warning("%d of %d texts were cut after %d tokens (max_length).", sum(truncated), len(prompts), limit)
-        return [prompt if prompt.pictures else Prompt(prompt.ids[:limit]) for prompt in prompts], truncated
+        return [prompt if prompt.images else Prompt(prompt.ids[:limit]) for prompt in prompts], truncated
 
     def _segments(self, item: Input, prefix: Side) -> list[Segment]:
         parts = parts_of(item, self._opening)
@@ -286,15 +286,15 @@ class EmbeddingsV4(FromCheckpoint):
             return [f"{prefix}: " + "\n".join(texts)]
         segments: list[Segment] = [self._start, "user\n"]
         for part in parts:
-            segments += self._model.picture_segments(part) if isinstance(part, Picture) else [part]
+            segments += self._model.image_segments(part) if isinstance(part, LoadedImage) else [part]
         return [*segments, *([] if texts else [_INSTRUCTION]), self._end, "\n"]
 
     def _span(self, prompt: Prompt, item: Sequence[Segment]) -> tuple[int, int]:
         """The tokens that the dense vector is the mean of: all of a text; images with their marks; all parts."""
-        if not prompt.pictures:
+        if not prompt.images:
             return 0, len(prompt)
         if _INSTRUCTION in item:
-            first, last = prompt.pictures[0], prompt.pictures[-1]
+            first, last = prompt.images[0], prompt.images[-1]
             return first.start - 1, last.start + last.tokens + 1
         tokens = self._model.tokenizer.encode
         return 1 + len(tokens("user\n")), len(prompt) - 1 - len(tokens("\n"))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jina_rag.errors import CheckpointError, InvalidInputError
-from jina_rag.images import Picture
+from jina_rag.images import LoadedImage
 from jina_rag.models.runtime.checkpoints import Checkpoint
 
 MIN_PIXELS = 3136
@@ -112,20 +112,20 @@ class ImagePatcher:
             rows, columns = math.ceil(height * grow / side), math.ceil(width * grow / side)
         return rows, columns
 
-    def patches(self, picture: Picture, max_pixels: int) -> tuple[npt.NDArray[np.float32], tuple[int, int, int]]:
+    def patches(self, image: LoadedImage, max_pixels: int) -> tuple[npt.NDArray[np.float32], tuple[int, int, int]]:
         """Decode a picture.
 
         Returns:
             Patches, shape (patches, channels x temporal x patch x patch) float32, in the order of 2 x 2 blocks; and
             the grid (1, height, width) in patches.
         """
-        done = self._processor(max_pixels).preprocess(images=[picture.load()], return_tensors="np")
+        done = self._processor(max_pixels).preprocess(images=[image.load()], return_tensors="np")
         patches: npt.NDArray[np.float32] = done["pixel_values"].astype(np.float32, copy=False)
         time, height, width = (int(value) for value in done["image_grid_thw"][0])
-        rows, columns = self.tokens(picture.size, max_pixels, picture.name)
+        rows, columns = self.tokens(image.size, max_pixels, image.name)
         if (height, width) != (rows * self.merge, columns * self.merge):
             raise CheckpointError(
-                f"{picture.name} was cut into {height} x {width} patches, expected {rows * self.merge} x "
+                f"{image.name} was cut into {height} x {width} patches, expected {rows * self.merge} x "
                 f"{columns * self.merge}: this version of transformers scales images differently."
             )
         return patches, (time, height, width)

@@ -119,7 +119,7 @@ def _gradient(
     # Patches come in blocks of those that one token stands for.
     tokens = added.view(-1, model.patcher.merge**2).sum(dim=1)
     assert batch.sources is not None
-    count = sum(placed.tokens for placed in prompt.pictures[:images])
+    count = sum(placed.tokens for placed in prompt.images[:images])
     return tokens[batch.sources[:count]].numpy(), raw
 
 

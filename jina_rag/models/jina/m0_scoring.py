@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from jina_rag.images import Picture
+from jina_rag.images import LoadedImage
 from jina_rag.models.jina.qwen_vl import Batch, QwenVL
 from jina_rag.models.jina.vl_prompts import Prompt, Segment
 from jina_rag.models.runtime.batching import BatchRunner, check_budget
 from jina_rag.models.runtime.cache_keys import DocumentKeys
 from jina_rag.models.runtime.devices import DTYPES, own_precision
 from jina_rag.models.runtime.kv_cache import Following, Keeping, Kept, Keys, Like, PrefixMemory, memory_for
-from jina_rag.models.runtime.prefix_cache import PageMemory
+from jina_rag.models.runtime.prefix_cache import PrefixCache
 
 SHORTEST = 48
 """Tokens of a text document, with its markup, from which it is kept. Measured on a random model of middle size: further
@@ -57,7 +57,7 @@ class PairScorer:
         memory: What is kept of their documents; None for nothing.
     """
 
-    def __init__(self, model: QwenVL, head: Any, settings: PageMemory | None, *, name: str) -> None:  # noqa: ANN401
+    def __init__(self, model: QwenVL, head: Any, settings: PrefixCache | None, *, name: str) -> None:  # noqa: ANN401
         """Nothing kept yet. Call it when the weights are on their device: shares are those of what is free then.
 
         Args:
@@ -116,7 +116,7 @@ class PairScorer:
                 length = min(len(document), len(prompt) - 1)
                 differ = np.flatnonzero(prompt.ids[:length] != document.ids[:length])
                 shared = int(differ[0]) if len(differ) else length
-            if key is None or document is None or (shared < SHORTEST and not document.pictures):
+            if key is None or document is None or (shared < SHORTEST and not document.images):
                 asked.append(Asked(prompt))
             else:
                 asked.append(Asked(prompt, document, key, shared))
@@ -281,10 +281,10 @@ def _serves(kept: Kept | None, pair: Asked) -> bool:
 
 
 def _is_kept(document: Prompt) -> bool:
-    return bool(document.pictures) or len(document) >= SHORTEST
+    return bool(document.images) or len(document) >= SHORTEST
 
 
 def _may_be_kept(parts: Sequence[Segment]) -> bool:
     """Before a text is tokenised: no token is shorter than a byte."""
     length = sum(len(part.encode()) for part in parts if isinstance(part, str))
-    return length >= SHORTEST or any(isinstance(part, Picture) for part in parts)
+    return length >= SHORTEST or any(isinstance(part, LoadedImage) for part in parts)

@@ -24,7 +24,7 @@ def prompt_texts(
         As many texts as the prompt has tokens; see `TextTokenizer.pieces_many`.
     """
     texts: list[str] = []
-    pictures = iter(prompt.pictures)
+    images = iter(prompt.images)
     parts = join_texts(segments)
     own = len(lead)
     for number, part in enumerate(parts, start=1):
@@ -33,5 +33,5 @@ def prompt_texts(
             texts += pieces
             own = 0
         else:
-            texts += [""] * (1 if isinstance(part, int) else next(pictures).tokens)
+            texts += [""] * (1 if isinstance(part, int) else next(images).tokens)
     return tuple(texts[: len(prompt)])

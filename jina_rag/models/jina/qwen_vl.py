@@ -22,10 +22,10 @@ import torch
 from torch import nn
 
 from jina_rag.errors import CheckpointError
-from jina_rag.images import Picture
+from jina_rag.images import LoadedImage
 from jina_rag.models.jina.image_patches import ImagePatcher
 from jina_rag.models.jina.text_tokens import TextTokenizer
-from jina_rag.models.jina.vl_prompts import Int64, PlacedPicture, Prompt, Segment, join_texts, mrope_positions
+from jina_rag.models.jina.vl_prompts import Int64, PlacedImage, Prompt, Segment, join_texts, mrope_positions
 from jina_rag.models.runtime.checkpoints import Checkpoint
 from jina_rag.models.runtime.devices import Placement
 from jina_rag.models.runtime.kv_cache import Keys, attending
@@ -152,13 +152,13 @@ class QwenVL:
         ids_of = dict(zip(texts, self.tokenizer.encode_many(texts), strict=True))
         return [self._prompt(prompt, ids_of, max_pixels) for prompt in joined]
 
-    def picture_segments(self, picture: Picture) -> list[Segment]:
+    def image_segments(self, image: LoadedImage) -> list[Segment]:
         """A picture between its two marks."""
-        return [self.vision_start, picture, self.vision_end]
+        return [self.vision_start, image, self.vision_end]
 
     def _prompt(self, segments: Sequence[Segment], ids_of: Mapping[str, list[int]], max_pixels: int | None) -> Prompt:
         ids: list[int] = []
-        pictures = []
+        images = []
         for part in segments:
             if isinstance(part, str):
                 ids += ids_of[part]
@@ -167,9 +167,9 @@ class QwenVL:
             else:
                 limit = self.patcher.limit(max_pixels)
                 rows, columns = self.patcher.tokens(part.size, limit, part.name)
-                pictures.append(PlacedPicture(part, len(ids), rows, columns, limit))
+                images.append(PlacedImage(part, len(ids), rows, columns, limit))
                 ids += [self.image_id] * (rows * columns)
-        return Prompt(np.array(ids, dtype=np.int64), tuple(pictures))
+        return Prompt(np.array(ids, dtype=np.int64), tuple(images))
 
     def prepare(self, prompts: Sequence[Prompt], skip: Sequence[int] | None = None) -> Batch:
         """Pad, position, and decode the pictures: the processor's work, done while the device is busy.
@@ -193,12 +193,12 @@ class QwenVL:
         for row, (prompt, skipped) in enumerate(zip(prompts, skip, strict=True)):
             ids[row, : lengths[row]] = prompt.ids[skipped:]
             positions[:, row, : lengths[row]] = mrope_positions(prompt)[:, skipped:]
-            for placed in prompt.pictures:
+            for placed in prompt.images:
                 if placed.start < skipped:
                     continue
-                key = id(placed.picture), placed.max_pixels
+                key = id(placed.image), placed.max_pixels
                 if key not in first_row:
-                    pixels, grid = self.patcher.patches(placed.picture, placed.max_pixels)
+                    pixels, grid = self.patcher.patches(placed.image, placed.max_pixels)
                     patches.append(pixels)
                     grids.append(grid)
                     first_row[key] = rows

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.images import Opening, Picture
+from jina_rag.images import LoadedImage, Opening
 from jina_rag.inputs import listed, listed_pairs, parts_of
 from jina_rag.models.jina.image_patches import ImagePatcher
 from jina_rag.models.jina.m0_explain import STEPS, Method, attribute
@@ -27,7 +27,7 @@ from jina_rag.models.runtime.checkpoints import Checkpoint, FromCheckpoint
 from jina_rag.models.runtime.devices import Placement
 from jina_rag.models.runtime.kv_cache import PrefixMemory
 from jina_rag.models.runtime.output_checks import check_scores
-from jina_rag.models.runtime.prefix_cache import PageMemory
+from jina_rag.models.runtime.prefix_cache import PrefixCache
 from jina_rag.protocols import Input
 from jina_rag.types import Attribution, Float32
 
@@ -46,7 +46,7 @@ Pair: TypeAlias = "tuple[Input, Input]"
 class RerankerM0(FromCheckpoint):
     """Implements `jina_rag.protocols.Reranker`. Safe to share between threads; forward passes take turns."""
 
-    reads: Literal["words", "pixels"] = "pixels"
+    modality: Literal["text", "image"] = "image"
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class RerankerM0(FromCheckpoint):
         max_pixels: int | None = None,
         max_length: int | None = None,
         opening: Opening | None = None,
-        page_memory: PageMemory | None = PageMemory(),  # noqa: B008  # it never changes
+        prefix_cache: PrefixCache | None = PrefixCache(),  # noqa: B008  # it never changes
         allow_unexpected: bool = False,
     ) -> None:
         """Load the weights.
@@ -67,7 +67,7 @@ class RerankerM0(FromCheckpoint):
             max_pixels: What images are scaled down to; None for the published 602,112 (768 tokens).
             max_length: Tokens of question and document together; None for 10,240, at most 32,768.
             opening: Limits on images.
-            page_memory: How much is kept of documents that were read, so that further questions about them cost
+            prefix_cache: How much is kept of documents that were read, so that further questions about them cost
                 their own tokens only; None for nothing.
             allow_unexpected: Whether keys that nothing uses are let pass.
 
@@ -89,7 +89,7 @@ class RerankerM0(FromCheckpoint):
             patcher=ImagePatcher(checkpoint, max_pixels=max_pixels, fixed_limits=True),
             allow_unexpected=allow_unexpected,
         )
-        self._scorer = PairScorer(self._model, self._model.module.score, page_memory, name=checkpoint.name)
+        self._scorer = PairScorer(self._model, self._model.module.score, prefix_cache, name=checkpoint.name)
 
     @property
     def fingerprint(self) -> str:
@@ -97,7 +97,7 @@ class RerankerM0(FromCheckpoint):
         return self._checkpoint.fingerprint(f"{self._model.patcher.max_pixels}px")
 
     @property
-    def page_memory(self) -> PrefixMemory | None:
+    def prefix_cache(self) -> PrefixMemory | None:
         """What is kept of documents: how much, how often it helped, and `clear`; None if nothing is kept."""
         return self._scorer.memory
 
@@ -207,7 +207,7 @@ class RerankerM0(FromCheckpoint):
         # Opened apart, also where both are one object: what the question's image adds is not the document's.
         asked, shown = self._segments(query), self._segments(document)
         (prompt,), _ = self._joined([(asked, shown)], limit, document_limit, max_pixels)
-        images = sum(isinstance(part, Picture) for part in shown)
+        images = sum(isinstance(part, LoadedImage) for part in shown)
         head: Any = self._model.module.score
         with self._model.seat.turn(), self._model.lock:
             return attribute(self._model, head, prompt, images, method=method, steps=steps)
@@ -226,7 +226,7 @@ class RerankerM0(FromCheckpoint):
         return [
             segment
             for part in parts_of(item, self._opening)
-            for segment in (self._model.picture_segments(part) if isinstance(part, Picture) else [part])
+            for segment in (self._model.image_segments(part) if isinstance(part, LoadedImage) else [part])
         ]
 
     def _joined(
@@ -271,13 +271,13 @@ class RerankerM0(FromCheckpoint):
     def _closed(self, prompt: Prompt, limit: int, what: str) -> Prompt:
         """The prompt within `limit`, with the score token at its end."""
         ids = prompt.ids[: limit - 1]
-        for placed in prompt.pictures:
+        for placed in prompt.images:
             if placed.start + placed.tokens + 1 > len(ids):
                 raise InvalidInputError(
                     f"{what} has {len(prompt) + 1} tokens, and its images do not fit into max_length={limit}: lower "
                     "max_pixels or raise max_length."
                 )
-        return Prompt(np.append(ids, _SCORE_TOKEN), prompt.pictures)
+        return Prompt(np.append(ids, _SCORE_TOKEN), prompt.images)
 
 
 def _checked_length(max_length: int | None) -> int:

@@ -10,27 +10,27 @@ import numpy as np
 import numpy.typing as npt
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.images import Picture
+from jina_rag.images import LoadedImage
 from jina_rag.types import TokenGrid
 
-Segment: TypeAlias = "str | int | Picture"
+Segment: TypeAlias = "str | int | LoadedImage"
 """A piece of a prompt: text, the id of a special token, or a picture."""
 Int64: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedPicture:
+class PlacedImage:
     """A picture in a prompt.
 
     Attributes:
-        picture: The picture.
+        image: The picture.
         start: Index of its first token.
         rows: Height of its grid of tokens.
         columns: Width of its grid of tokens.
         max_pixels: What it is scaled down to.
     """
 
-    picture: Picture
+    image: LoadedImage
     start: int
     rows: int
     columns: int
@@ -48,11 +48,11 @@ class Prompt:
 
     Attributes:
         ids: Token ids, shape (tokens,); a picture's are all the image token.
-        pictures: In order.
+        images: In order.
     """
 
     ids: Int64
-    pictures: tuple[PlacedPicture, ...] = ()
+    images: tuple[PlacedImage, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -77,7 +77,7 @@ def mrope_positions(prompt: Prompt) -> Int64:
     """
     positions = np.empty((3, len(prompt)), dtype=np.int64)
     at = following = 0
-    for placed in prompt.pictures:
+    for placed in prompt.images:
         positions[:, at : placed.start] = np.arange(following, following + placed.start - at)
         following += placed.start - at
         end = placed.start + placed.tokens
@@ -92,18 +92,18 @@ def mrope_positions(prompt: Prompt) -> Int64:
 
 def grid_of(prompt: Prompt) -> TokenGrid | None:
     """The box of its image that each token of a prompt stands for; None for a text."""
-    if not prompt.pictures:
+    if not prompt.images:
         return None
     boxes = np.full((len(prompt), 4), np.nan, dtype=np.float32)
     images = np.full(len(prompt), -1, dtype=np.int32)
-    for number, placed in enumerate(prompt.pictures):
+    for number, placed in enumerate(prompt.images):
         row, column = (axis.reshape(-1) for axis in np.mgrid[: placed.rows, : placed.columns])
         part = slice(placed.start, placed.start + placed.tokens)
         boxes[part] = np.stack([column, row, column + 1, row + 1], axis=1) / np.array(
             [placed.columns, placed.rows] * 2, dtype=np.float32
         )
         images[part] = number
-    return TokenGrid(boxes, "patches", images if len(prompt.pictures) > 1 else None)
+    return TokenGrid(boxes, "patches", images if len(prompt.images) > 1 else None)
 
 
 def check_length(prompt: Prompt, limit: int, what: str) -> None:
@@ -113,7 +113,7 @@ def check_length(prompt: Prompt, limit: int, what: str) -> None:
         InvalidInputError: With both numbers.
     """
     if len(prompt) > limit:
-        images = sum(placed.tokens for placed in prompt.pictures)
+        images = sum(placed.tokens for placed in prompt.images)
         raise InvalidInputError(
             f"{what} has {len(prompt)} tokens, {images} of them for its images, and the limit is {limit}: lower "
             "max_pixels or raise max_length."

@@ -104,9 +104,9 @@ class LiteEmbedder:
         return self._recipe.hubness
 
     @property
-    def reads(self) -> Literal["words", "pixels"]:
+    def modality(self) -> Literal["text", "image"]:
         """Words: images are read by OCR."""
-        return "words"
+        return "text"
 
     def encode_query(
         self,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from jina_rag.images import Opening, Picture, is_data_uri
+from jina_rag.images import LoadedImage, Opening, is_data_uri
 from jina_rag.inputs import parts_of
 from jina_rag.models.lite.backbone import Backbone
 from jina_rag.models.lite.stopwords import has_content, is_particle, is_stop_word
@@ -79,12 +79,12 @@ def words_of(document: Input) -> tuple[list[tuple[str, Box]], bool]:
     found: list[tuple[str, Box]] = []
     parts = parts_of(document, Opening())
     for part in parts:
-        if isinstance(part, Picture):
+        if isinstance(part, LoadedImage):
             words = _read(part.load(alpha="white"))
             found += [(word.text, word.box if len(parts) == 1 else _NOWHERE) for word in words]
         else:
             found += [(word, _NOWHERE) for word in part.split()]
-    return found, len(parts) == 1 and isinstance(parts[0], Picture)
+    return found, len(parts) == 1 and isinstance(parts[0], LoadedImage)
 
 
 def _read(image: Image) -> Sequence[Word]:

@@ -25,7 +25,7 @@ class LiteReranker:
     was 0.30, of those with it 0.52 (MiniLM: 0.22 and 0.53); a score of 0.5 lies between. No probabilities.
     """
 
-    reads: Literal["words", "pixels"] = "words"
+    modality: Literal["text", "image"] = "text"
 
     def __init__(self, embedder: LiteEmbedder, *, middle: float, width: float, window: int = 96) -> None:
         """Combine an embedder and the place of its similarities.
@@ -52,13 +52,13 @@ class LiteReranker:
         """
         if isinstance(documents, str | bytes):
             raise InvalidInputError(f"Pass a list of documents, not a single {type(documents).__name__}.")
-        question = self._embedder.encode_query([query], single=False).multi
+        query_rows = self._embedder.encode_query([query], single=False).multi
         texts = self._embedder.encode_document(documents, single=False).multi
-        assert question is not None
+        assert query_rows is not None
         assert texts is not None
         scores = np.zeros(len(texts), dtype=np.float32)
         for index, rows in enumerate(texts):
             if len(rows):
-                cosine = best_window(question[0], rows, window=self._window) / len(question[0])
+                cosine = best_window(query_rows[0], rows, window=self._window) / len(query_rows[0])
                 scores[index] = 1 / (1 + np.exp((self._middle - cosine) / self._width))
         return scores

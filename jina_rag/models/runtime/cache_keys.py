@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.images import Picture
+from jina_rag.images import LoadedImage
 from jina_rag.models.jina.vl_prompts import Prompt
 
 _SETTLED_NS = 5 * 10**9
@@ -41,8 +41,8 @@ class DocumentKeys:
             InvalidInputError: If a picture's file cannot be read any more.
         """
         found = hashlib.sha256(prompt.ids.tobytes())
-        for placed in prompt.pictures:
-            found.update(self.digest(placed.picture))
+        for placed in prompt.images:
+            found.update(self.digest(placed.image))
             found.update(f"{placed.start} {placed.rows} {placed.columns} {placed.max_pixels}".encode())
         return found.digest()
 
@@ -53,22 +53,22 @@ class DocumentKeys:
         except InvalidInputError:
             return False
 
-    def digest(self, picture: Picture) -> bytes:
+    def digest(self, image: LoadedImage) -> bytes:
         """What a picture shows now, as 32 bytes.
 
         Raises:
             InvalidInputError: If its file cannot be read any more.
         """
-        source = picture.source
+        source = image.source
         if isinstance(source, bytes):
             return hashlib.sha256(source).digest()
         if isinstance(source, Path):
             try:
                 return self._of_file(source)
             except OSError as exc:
-                raise InvalidInputError(f"{picture.name} cannot be read: {exc.strerror or exc}.") from exc
-        pixels = hashlib.sha256(b"%d x %d pixels:" % picture.size)
-        pixels.update(picture.load().tobytes())
+                raise InvalidInputError(f"{image.name} cannot be read: {exc.strerror or exc}.") from exc
+        pixels = hashlib.sha256(b"%d x %d pixels:" % image.size)
+        pixels.update(image.load().tobytes())
         return pixels.digest()
 
     def _of_file(self, path: Path) -> bytes:

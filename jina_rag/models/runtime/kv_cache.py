@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 
 from jina_rag.models.runtime.devices import available_memory, free_memory, is_out_of_memory
-from jina_rag.models.runtime.prefix_cache import PageMemory, TwoTiers
+from jina_rag.models.runtime.prefix_cache import PrefixCache, TwoTiers
 
 _SHARED_HEADS = "jina_rag_shared_heads"
 _DEVICE_SHARE, _HOST_SHARE = 0.25, 0.2
@@ -46,7 +46,7 @@ class Kept:
 PrefixMemory: TypeAlias = "TwoTiers[Kept]"
 
 
-def memory_for(settings: PageMemory, device: torch.device) -> PrefixMemory:
+def memory_for(settings: PrefixCache, device: torch.device) -> PrefixMemory:
     """A memory for what a model on this device may keep; shares are those of what is free now."""
     near, host = settings.device_bytes, settings.host_bytes
     if near is None:

@@ -1,6 +1,6 @@
 """What a reranker keeps of pages that it has read: the most recent ones on its device, older ones in main memory.
 
-`PageMemory` says how much may be kept; `TwoTiers` keeps it. Both tiers are bounded in bytes and the least recently
+`PrefixCache` says how much may be kept; `TwoTiers` keeps it. Both tiers are bounded in bytes and the least recently
 used entry leaves first: from the device to main memory, from there for good. What an entry is made of is not known
 here, only how to move it, so that all of this runs without a GPU.
 """
@@ -19,7 +19,7 @@ Stored = Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, slots=True)
-class PageMemory:
+class PrefixCache:
     """How much a reranker may keep of the pages it has read.
 
     Attributes:

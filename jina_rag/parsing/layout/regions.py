@@ -53,14 +53,14 @@ class Shapes:
     Attributes:
         width: Of the page.
         height: Of the page.
-        pictures: Boxes of raster pictures.
+        images: Boxes of raster pictures.
         drawings: Boxes of visible vector shapes, shape (n, 4).
         curved: Which of them have curves, shape (n,).
     """
 
     width: float
     height: float
-    pictures: tuple[Box, ...] = ()
+    images: tuple[Box, ...] = ()
     drawings: Float32 = field(default_factory=lambda: np.zeros((0, 4), dtype=np.float32))
     curved: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
@@ -80,13 +80,13 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine], *, text_page: bool =
     page = shapes.width * shapes.height
     kept = _areas(shapes.drawings) < _BACKGROUND * page
     drawings, curved = shapes.drawings[kept], shapes.curved[kept]
-    pictures = [box for box in shapes.pictures if area(box) < _BACKGROUND * page]
-    clusters = _split_clusters(drawings, _array(pictures), shapes.width, shapes.height, whole=not text_page)
+    images = [box for box in shapes.images if area(box) < _BACKGROUND * page]
+    clusters = _split_clusters(drawings, _array(images), shapes.width, shapes.height, whole=not text_page)
     # A dirty scan has thousands of specks: looking at each would take seconds and find nothing.
     clusters = sorted(clusters, key=area, reverse=True)[:_MAX_CLUSTERS]
-    kinds = [_kind(box, drawings, curved, pictures, lines) for box in clusters]
+    kinds = [_kind(box, drawings, curved, images, lines) for box in clusters]
     others = _parts_joined([box for box, kind in zip(clusters, kinds, strict=True) if kind != "table"], page)
-    others = [box for box in others if _kind(box, drawings, curved, pictures, lines)]
+    others = [box for box in others if _kind(box, drawings, curved, images, lines)]
     tables = [box for box, kind in zip(clusters, kinds, strict=True) if kind == "table"]
     tables += [box for box in ruled_tables(drawings, others, lines) if not any(_holds(box, other) for other in others)]
     # What frames most of a page and another find is decoration.
@@ -107,7 +107,7 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine], *, text_page: bool =
             grown = _with_labels(box, lines)
             if text_page and area(grown) > _WHOLE_PAGE * page:
                 grown = box
-            drawn = not _is_picture(box, pictures)
+            drawn = not _is_image(box, images)
             kind = "chart" if drawn and _numbers(grown, lines) >= _CHART_NUMBERS else kind
         (x0, x1), (y0, y1) = np.clip((grown[::2], grown[1::2]), 0, [[shapes.width], [shapes.height]])
         place = (
@@ -133,8 +133,8 @@ def _holds(outer: Box, inner: Box) -> bool:
     return inner != outer and area(inner) < area(outer) and intersection(outer, inner) > 0.8 * area(inner)
 
 
-def _is_picture(box: Box, pictures: Sequence[Box]) -> bool:
-    return sum(intersection(picture, box) for picture in pictures) > 0.4 * area(box)
+def _is_image(box: Box, images: Sequence[Box]) -> bool:
+    return sum(intersection(image, box) for image in images) > 0.4 * area(box)
 
 
 def _numbers(box: Box, lines: Sequence[TextLine]) -> int:
@@ -162,21 +162,21 @@ def _joined_by_caption(
     return joined
 
 
-def _split_clusters(drawings: Float32, pictures: Float32, width: float, height: float, *, whole: bool) -> list[Box]:
+def _split_clusters(drawings: Float32, images: Float32, width: float, height: float, *, whole: bool) -> list[Box]:
     """Clusters, the ones that cover most of the page taken apart into what their frames hold.
 
     Without `whole`, nothing that covers nearly all of the page is left.
     """
     found = []
     page = width * height
-    for box in _clusters(np.concatenate([drawings, pictures]), width, height):
+    for box in _clusters(np.concatenate([drawings, images]), width, height):
         x0, y0, x1, y1 = box
         if area(box) > _TOO_LARGE * page:
             frame = np.array((_FRAME * (x1 - x0), _FRAME * (y1 - y0)))
             inner = drawings[~(drawings[:, 2:] - drawings[:, :2] > frame).any(axis=1)]
             parts = [
                 part
-                for part in _clusters(np.concatenate([inner, pictures]), width, height)
+                for part in _clusters(np.concatenate([inner, images]), width, height)
                 if part[0] >= x0 and part[1] >= y0 and part[2] <= x1 and part[3] <= y1
             ]
             background = not whole and area(box) > _WHOLE_PAGE * page
@@ -211,11 +211,11 @@ def _kind(
     box: Box,
     drawings: Float32,
     curved: npt.NDArray[np.bool_],
-    pictures: Sequence[Box],
+    images: Sequence[Box],
     lines: Sequence[TextLine],
 ) -> RegionKind | None:
     """A table, or a figure that its labels may show to be a chart; None for the decoration of text."""
-    if _is_picture(box, pictures):
+    if _is_image(box, images):
         return "figure"
     x0, y0, x1, y1 = box
     within = (drawings[:, 0] < x1) & (drawings[:, 2] > x0) & (drawings[:, 1] < y1) & (drawings[:, 3] > y0)

@@ -76,9 +76,9 @@ class PdfiumDocument:
 
     def render(self, number: int) -> Page:
         """See `PageRenderer.render`."""
-        return self.render_with_pictures(number)[0]
+        return self.render_with_images(number)[0]
 
-    def render_with_pictures(self, number: int) -> tuple[Page, tuple[Box, ...]]:
+    def render_with_images(self, number: int) -> tuple[Page, tuple[Box, ...]]:
         """See `Renderer.render_with_pictures`."""
         number_in_range(number, self._count)
         with LOCK:
@@ -118,10 +118,10 @@ class PdfiumDocument:
                 shapes, objects = self._shapes(layers, to_display, width, height)
         cut_words(words, self._settings.limits.max_words, warnings)
         if _is_white(screenshot.image) and (
-            words or shapes.pictures or len(shapes.drawings) or (not objects and has_content(self._file, number - 1))
+            words or shapes.images or len(shapes.drawings) or (not objects and has_content(self._file, number - 1))
         ):
             warnings.append(BLANK)
-        pictures = tuple(fractions(box, width, height) for box in shapes.pictures)
+        images = tuple(fractions(box, width, height) for box in shapes.images)
         regions = (
             find_regions(shapes, text_lines(words, width, height), text_page=bool(words))
             if self._settings.regions
@@ -138,7 +138,7 @@ class PdfiumDocument:
                 regions=regions,
                 warnings=tuple(warnings),
             ),
-            pictures,
+            images,
         )
 
     def _screenshot(self, page: Handle, width: float, height: float, warnings: list[str]) -> PageScreenshot:
@@ -180,9 +180,9 @@ class PdfiumDocument:
 
     def _shapes(self, layers: list[Handle], to_display: Matrix, width: float, height: float) -> tuple[Shapes, int]:
         found = read_shapes(self._file.raw, layers, drawings=self._settings.regions)
-        pictures = (visible(_turned(box, to_display), width, height) for box in found.pictures)
+        images = (visible(_turned(box, to_display), width, height) for box in found.images)
         drawings, curved = place_drawings(found.boxes, found.curved, to_display, width, height)
-        return Shapes(width, height, tuple(filter(None, pictures)), drawings, curved), found.objects
+        return Shapes(width, height, tuple(filter(None, images)), drawings, curved), found.objects
 
 
 def _display(file: PdfiumFile, page: Handle) -> tuple[Matrix, float, float]:

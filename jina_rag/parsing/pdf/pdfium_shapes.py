@@ -31,13 +31,13 @@ class PageShapes:
     """What was found.
 
     Attributes:
-        pictures: Boxes of raster pictures.
+        images: Boxes of raster pictures.
         boxes: Boxes of visible vector shapes; a path of many rules is one for each.
         curved: Which of `boxes` have curves.
         objects: How many objects of any kind the page has, those within form XObjects included.
     """
 
-    pictures: list[Box] = field(default_factory=list)
+    images: list[Box] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
     curved: list[bool] = field(default_factory=list)
     objects: int = 0
@@ -93,7 +93,7 @@ class _Walk:
             elif kind == raw.FPDF_PAGEOBJ_IMAGE:
                 box = self._bounds(item, matrix)
                 if box and (box := _clipped(box, self._clip(item, matrix, clip))):
-                    self.found.pictures.append(box)
+                    self.found.images.append(box)
             elif kind == raw.FPDF_PAGEOBJ_FORM and depth < _MAX_DEPTH:
                 inner = self._clip(item, matrix, clip)
                 self.objects(

@@ -76,9 +76,9 @@ class PdfDocument:
 
     def render(self, number: int) -> Page:
         """See `PageRenderer.render`."""
-        return self.render_with_pictures(number)[0]
+        return self.render_with_images(number)[0]
 
-    def render_with_pictures(self, number: int) -> tuple[Page, tuple[Box, ...]]:
+    def render_with_images(self, number: int) -> tuple[Page, tuple[Box, ...]]:
         """See `Renderer.render_with_pictures`."""
         with _LOCK:
             return self._guarded(NOT_RENDERED, lambda: self._page(number))
@@ -135,7 +135,7 @@ class PdfDocument:
         words, shapes = self._contents(page, width, height, warnings)
         if self._is_suspiciously_white(page, screenshot.image, words, shapes):
             warnings.append(BLANK)
-        pictures = tuple(fractions(box, width, height) for box in shapes.pictures)
+        images = tuple(fractions(box, width, height) for box in shapes.images)
         regions = (
             find_regions(shapes, text_lines(words, width, height), text_page=bool(words))
             if self._settings.regions
@@ -152,7 +152,7 @@ class PdfDocument:
                 regions=regions,
                 warnings=tuple(warnings),
             ),
-            pictures,
+            images,
         )
 
     def _screenshot(self, page: Handle, width: float, height: float, warnings: list[str]) -> PageScreenshot:
@@ -171,7 +171,7 @@ class PdfDocument:
         page.set_rotation(0)
         try:
             words = self._words(page, to_display, width, height)
-            pictures = [
+            images = [
                 box
                 for info in page.get_image_info()
                 if (box := visible(tuple(self._pymupdf.Rect(info["bbox"]) * to_display), width, height))
@@ -182,7 +182,7 @@ class PdfDocument:
         finally:
             page.set_rotation(rotation)
         cut_words(words, self._settings.limits.max_words, warnings)
-        return words, Shapes(width, height, tuple(pictures), drawings, curved)
+        return words, Shapes(width, height, tuple(images), drawings, curved)
 
     def _words(self, page: Handle, to_display: Handle, width: float, height: float) -> list[Word]:
         library = self._pymupdf
@@ -196,7 +196,7 @@ class PdfDocument:
         if any(channel[0] < 255 for channel in image.getextrema()):  # type: ignore[index]
             return False
         complaints = self._pymupdf.TOOLS.mupdf_warnings()
-        return bool(words or shapes.pictures or len(shapes.drawings) or complaints)
+        return bool(words or shapes.images or len(shapes.drawings) or complaints)
 
 
 def _words_without_width(page: Handle, flags: int) -> list[tuple[Handle, ...]]:

@@ -90,7 +90,7 @@ def pack_request(source: SourceFile, settings: IngestSettings) -> dict[str, Any]
     }
 
 
-def pack_page(page: Page, pictures: tuple[Box, ...]) -> tuple[dict[str, Any], bytes]:
+def pack_page(page: Page, images: tuple[Box, ...]) -> tuple[dict[str, Any], bytes]:
     """A rendered page as a message: words' boxes (n, 4) float64, then the pixels, in the block of bytes."""
     image = page.screenshot.image
     boxes = np.array([word.box for word in page.words], dtype=np.float64).tobytes()
@@ -99,7 +99,7 @@ def pack_page(page: Page, pictures: tuple[Box, ...]) -> tuple[dict[str, Any], by
         "dpi": page.screenshot.dpi,
         "words": [word.text for word in page.words],
         "regions": [[region.kind, region.box, region.caption] for region in page.regions],
-        "pictures": pictures,
+        "pictures": images,
         "warnings": page.warnings,
     }
     return header, boxes + image.tobytes()

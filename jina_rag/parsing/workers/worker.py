@@ -37,7 +37,7 @@ class _Desk:
                 self._close()
                 return {}, b""
             assert self._open is not None, "a page of no document"
-            return pack_page(*self._open.render_with_pictures(int(request["number"])))
+            return pack_page(*self._open.render_with_images(int(request["number"])))
         except JinaRagError as error:
             if _is_out_of_memory(error):
                 return self._too_much()

@@ -109,7 +109,7 @@ def test_planted_faults_are_found_and_good_pairs_stay(planted, tmp_path):
 class Constant:
     """An embedder that costs nothing."""
 
-    name, fingerprint, dim, multi_dim, reads, hubness = "constant", "constant-1", 2, 2, "words", 0.0
+    name, fingerprint, dim, multi_dim, modality, hubness = "constant", "constant-1", 2, 2, "text", 0.0
 
     def encode_query(self, texts, **options):
         return Embeddings(single=np.ones((len(texts), 2), np.float32))
@@ -213,9 +213,9 @@ def test_near_duplicates_name_the_pair_that_they_repeat(query, passage):
 
 
 def test_other_questions_about_a_passage_and_other_passages_for_a_question_stay():
-    questions = ["Where does the turbine stand now?", "Who made the smaller one?", "For how long did it run?"]
+    queries = ["Where does the turbine stand now?", "Who made the smaller one?", "For how long did it run?"]
     passages = ["It was in 1962, says the chronicle of the town.", "Nobody knows; the files were lost in a fire."]
-    records = [pair(), *(pair(q) for q in questions), *(pair(passage=p) for p in passages)]
+    records = [pair(), *(pair(q) for q in queries), *(pair(passage=p) for p in passages)]
     assert cleaned(records, NearDuplicates())[0] == [1, 2, 3, 4, 5, 6]
 
 
@@ -352,7 +352,7 @@ def test_languages_are_checked(monkeypatch):
 class Table:
     """An embedder whose vectors stand in a table."""
 
-    name, fingerprint, dim, multi_dim, reads, hubness = "table", "table-1", 3, 3, "words", 0.0
+    name, fingerprint, dim, multi_dim, modality, hubness = "table", "table-1", 3, 3, "text", 0.0
 
     def __init__(self, vectors, single=True):
         self.vectors, self.single = vectors, single

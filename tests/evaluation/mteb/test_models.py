@@ -8,7 +8,7 @@ import pytest
 from datasets import Features, Image, Value
 from helpers.mteb_tasks import Counting, PairsTask, SmallTask, metadata, text_task
 from mteb.types import PromptType
-from PIL import Image as Pictures
+from PIL import Image as Images
 
 from jina_rag import load_embedder, load_reranker
 from jina_rag.errors import InvalidInputError
@@ -23,8 +23,8 @@ WHERE = {"hf_split": "test", "hf_subset": "default"}
 QUERY, DOCUMENT = PromptType.query, PromptType.document
 
 
-def picture(shade: int, mode: str = "RGB") -> Pictures.Image:
-    return Pictures.new("RGB", (84, 84), (shade, 40, 90)).convert(mode)
+def image(shade: int, mode: str = "RGB") -> Images.Image:
+    return Images.new("RGB", (84, 84), (shade, 40, 90)).convert(mode)
 
 
 def evaluate(model, task):
@@ -106,7 +106,7 @@ class TestTiny:
 
     def test_v4_reads_images_and_texts_in_both_kinds(self, tiny) -> None:
         own = load_embedder(tiny["v4"], dtype="float32", max_pixels=20_000)
-        images = [picture(10), picture(200, "L")]
+        images = [image(10), image(200, "L")]
         wanted = own.encode_document([image.convert("RGB") for image in images])
         asked = own.encode_query(["which?"])
         for kind in ("single", "multi"):
@@ -174,7 +174,7 @@ class TestTiny:
         assert -1 <= result.get_score() <= 1
 
     def test_m0_judges_what_a_first_stage_found(self, tiny, tmp_path) -> None:
-        images = [picture(shade) for shade in (0, 120, 240)]
+        images = [image(shade) for shade in (0, 120, 240)]
         task = SmallTask(
             [{"id": f"d{i}", "image": image} for i, image in enumerate(images)],
             [{"id": "q0", "text": "dark"}, {"id": "q1", "text": "light"}],
@@ -266,19 +266,19 @@ def test_what_was_embedded_is_not_embedded_again(tmp_path) -> None:
 
 
 def test_what_is_read_of_text_and_image() -> None:
-    image, both = picture(5), {"text": ["words", " "], "image": [picture(5), picture(6)]}
-    assert inputs_of(both, reads="words")[0] == "words"
-    assert inputs_of(both, reads="words")[1].size == (84, 84)  # nothing to read but the picture
-    fused = inputs_of(both, reads="pixels")
+    shade, both = image(5), {"text": ["words", " "], "image": [image(5), image(6)]}
+    assert inputs_of(both, modality="text")[0] == "words"
+    assert inputs_of(both, modality="text")[1].size == (84, 84)  # nothing to read but the picture
+    fused = inputs_of(both, modality="image")
     assert fused[0][1] == "words"
     assert fused[1].size == (84, 84)
-    assert inputs_of(both, reads="pixels", parts="text") == ["words", " "]
-    assert inputs_of(both, reads="words", parts="image")[0].size == (84, 84)
+    assert inputs_of(both, modality="image", parts="text") == ["words", " "]
+    assert inputs_of(both, modality="text", parts="image")[0].size == (84, 84)
     of_files = both | {"path": ["a", "b"], "page": [1, 2]}
-    assert inputs_of(of_files, reads="pixels")[0].size == (84, 84)  # the words are the picture's own
+    assert inputs_of(of_files, modality="image")[0].size == (84, 84)  # the words are the picture's own
     with pytest.raises(InvalidInputError, match="audio"):
-        inputs_of({"audio": [1]}, reads="words")
-    assert content_key(image) == content_key(picture(5)) != content_key(picture(6))
+        inputs_of({"audio": [1]}, modality="text")
+    assert content_key(shade) == content_key(image(5)) != content_key(image(6))
     assert content_key("5") != content_key(["5"])
 
 

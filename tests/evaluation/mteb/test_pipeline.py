@@ -5,7 +5,7 @@ import json
 import mteb
 import pytest
 from datasets import Features, Image, Value
-from helpers.mteb_tasks import QUESTIONS, Counting, SmallTask, judged_folder, text_task
+from helpers.mteb_tasks import QUERIES, Counting, SmallTask, judged_folder, text_task
 
 from jina_rag import DocumentIndex, Rescore
 from jina_rag.errors import InvalidInputError
@@ -60,7 +60,7 @@ def test_the_main_score_is_that_of_evaluate(folder, tmp_path, options) -> None:
             assert 0.5 < wanted < 1  # the last question is answered by a page that shares no more than others
         else:
             index.ingest([folder])
-            hits = index.search(QUESTIONS[3][1], k=7, stages=options["stages"])
+            hits = index.search(QUERIES[3][1], k=7, stages=options["stages"])
             order = [f"{hit.path.stem}/{hit.page}" for hit in hits]
             scores = ranked(tmp_path, task)["q4"]
             assert sorted(scores, key=scores.get, reverse=True) == order

@@ -24,14 +24,14 @@ from jina_rag.evaluation.targets import targets_for
 from jina_rag.testing import FakeEmbedder, FakeReranker
 
 TEXTS = [f"text number{i} of many" for i in range(40)]
-QUESTIONS = [f"number{i}" for i in range(5)]
+QUERIES = [f"number{i}" for i in range(5)]
 
 
 def tasks() -> list:
     """Two searches that share no text."""
     return [
-        text_task(TEXTS, QUESTIONS, name="First"),
-        text_task([f"other {text}" for text in TEXTS], [f"other {text}" for text in QUESTIONS], name="Second"),
+        text_task(TEXTS, QUERIES, name="First"),
+        text_task([f"other {text}" for text in TEXTS], [f"other {text}" for text in QUERIES], name="Second"),
     ]
 
 
@@ -267,7 +267,7 @@ def test_an_unknown_name_has_a_hint(name, hint) -> None:
 def test_published_figures_stand_beside(tmp_path, monkeypatch) -> None:
     own = loading.Identity("jinaai/jina-embeddings-v4", "0" * 40, "", "words")
     monkeypatch.setattr(loading, "_given", lambda *_: own)
-    task = text_task(TEXTS, QUESTIONS, name="JinaVDRTQARetrieval")
+    task = text_task(TEXTS, QUERIES, name="JinaVDRTQARetrieval")
     setting = BenchmarkSetting(model=FakeEmbedder(), vectors="multi")
     run = run_benchmark(setting=setting, output=tmp_path, tasks=[task])
     beside = run.outcomes[0].published
@@ -280,7 +280,7 @@ def test_published_figures_stand_beside(tmp_path, monkeypatch) -> None:
         run_benchmark(
             setting=BenchmarkSetting(model=FakeEmbedder(), vectors="multi", options=ModelOptions(truncate_dim=64)),
             output=tmp_path,
-            tasks=[text_task(TEXTS, QUESTIONS, name="JinaVDRTQARetrieval")],
+            tasks=[text_task(TEXTS, QUERIES, name="JinaVDRTQARetrieval")],
         )
         .outcomes[0]
         .published

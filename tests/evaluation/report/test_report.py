@@ -25,14 +25,14 @@ from PIL import Image
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.report import (
     findings,
+    formatting,
     html,
     labels,
     markdown,
     page_images,
     plots,
-    questions,
+    queries,
     svg,
-    words,
     write_html,
 )
 from jina_rag.evaluation.report.page_images import Bounds
@@ -42,7 +42,7 @@ from jina_rag.testing import sample_pdf
 from jina_rag.types import Failure
 
 EVIL = "\"'><script>alert(1)</script><img src=http://evil.example/x onerror=alert(1)>|`{{ 7 * 7 }}\u202egpj.exe"
-QUESTIONS = 12
+QUERIES = 12
 
 
 def setting(
@@ -116,7 +116,7 @@ def evaluation(*settings: SettingResult, **fields) -> Evaluation:
                 "relevant": [["report", place % 2 + 1, 2]],
                 "answer": "",
             }
-            for place in range(QUESTIONS)
+            for place in range(QUERIES)
         },
         "seconds": 12.0,
         "when": "2026-03-01T10:00:00+00:00",
@@ -130,7 +130,7 @@ def evaluation(*settings: SettingResult, **fields) -> Evaluation:
     return Evaluation(**{**given, **fields})
 
 
-GOOD: list[int | None] = [1] * QUESTIONS
+GOOD: list[int | None] = [1] * QUERIES
 BAD: list[int | None] = [3, None, 2, 4, None, 1, 2, 3, None, 2, 5, 2]
 
 
@@ -166,7 +166,7 @@ class Seen(HTMLParser):
 
     @property
     def text(self) -> str:
-        return " ".join(self.words.split())
+        return " ".join(self.formatting.split())
 
     def all(self, tag):
         return [attrs for name, attrs in self.tags if name == tag]
@@ -237,7 +237,7 @@ def test_groups_have_intervals_of_their_own_questions():
 
 
 def test_a_group_whose_questions_are_not_known_has_no_interval():
-    unknown = evaluation(setting("bad", BAD), questions={})
+    unknown = evaluation(setting("bad", BAD), queries={})
     assert all(row.intervals == (None,) for row in findings.groups(unknown, "modality", "nDCG@5"))
 
 
@@ -264,28 +264,28 @@ def test_the_headline_counts_questions():
 
 
 def test_the_rank_is_that_of_the_first_right_page():
-    question = questions.Asked("q", "?", relevant={("a", 1): 1, ("a", 2): 2, ("a", 3): 2})
-    assert questions.rank_of(QueryResult("q", (("a", 1), ("b", 1), ("b", 1), ("a", 3))), question) == 3
-    assert questions.rank_of(QueryResult("q", (("a", 1),)), question) is None
-    in_part = questions.Asked("q", "?", relevant={("a", 1): 1, ("a", 9): 0})
-    assert questions.rank_of(QueryResult("q", (("a", 9), ("a", 1))), in_part) == 2
+    query = queries.Asked("q", "?", relevant={("a", 1): 1, ("a", 2): 2, ("a", 3): 2})
+    assert queries.rank_of(QueryResult("q", (("a", 1), ("b", 1), ("b", 1), ("a", 3))), query) == 3
+    assert queries.rank_of(QueryResult("q", (("a", 1),)), query) is None
+    in_part = queries.Asked("q", "?", relevant={("a", 1): 1, ("a", 9): 0})
+    assert queries.rank_of(QueryResult("q", (("a", 9), ("a", 1))), in_part) == 2
 
 
 def test_the_worst_questions_come_first_and_perfect_ones_never():
     first, second = setting("a", BAD), setting("b", [1, 1, 1, 1, 1, 1, 1, 1, None, 1, 1, 1])
-    found = questions.misses(evaluation(first, second), first, "nDCG@5", 50)
+    found = queries.misses(evaluation(first, second), first, "nDCG@5", 50)
     assert len(found) == 11
-    assert found[0].question.qid == "q08"  # the other setting fails on it, too
-    assert {miss.question.qid for miss in found[1:3]} == {"q01", "q04"}
+    assert found[0].query.qid == "q08"  # the other setting fails on it, too
+    assert {miss.query.qid for miss in found[1:3]} == {"q01", "q04"}
     assert [miss.measure for miss in found] == sorted(miss.measure for miss in found)
     assert [(one.setting, one.rank, one.depth) for one in found[0].settings] == [("a", None, 5), ("b", None, 5)]
-    assert len(questions.misses(evaluation(first), first, "nDCG@5", 3)) == 3
+    assert len(queries.misses(evaluation(first), first, "nDCG@5", 3)) == 3
 
 
 def test_a_page_that_comes_again_keeps_its_first_score():
     result = QueryResult("q00", (("x", 1), ("x", 1), ("report", 1)), {"nDCG@5": 0.5}, scores=(0.9, 0.8, 0.7))
     one = replace(setting("a", [1]), per_query=(result,))
-    got = questions.misses(evaluation(one), one, "nDCG@5", 1)[0].got
+    got = queries.misses(evaluation(one), one, "nDCG@5", 1)[0].got
     assert [(page.page, page.rank, page.score, page.grade) for page in got] == [
         (("x", 1), 1, 0.9, None),
         (("report", 1), 2, 0.7, 2),
@@ -296,23 +296,23 @@ def test_a_page_that_comes_again_keeps_its_first_score():
 
 
 def test_text_from_outside_cannot_act_on_its_line():
-    assert words.plain("a\u202eb\nc\td\u2066\x00\udcff") == "a\\u202eb\\nc d\\u2066\\x00\\udcff"
+    assert formatting.plain("a\u202eb\nc\td\u2066\x00\udcff") == "a\\u202eb\\nc d\\u2066\\x00\\udcff"
     kept = "السؤال ‏שאלה می‌خواهم 漢字 ¿qué?"
-    assert words.plain(kept) == kept
+    assert formatting.plain(kept) == kept
 
 
 def test_numbers_in_units():
-    assert [words.size(v) for v in (0, 820, 999.6, 12_345, 123_456, 1_400_000, 2e9)] == [
+    assert [formatting.size(v) for v in (0, 820, 999.6, 12_345, 123_456, 1_400_000, 2e9)] == [
         "0 B", "820 B", "1.0 kB", "12.3 kB", "123 kB", "1.4 MB", "2.0 GB",
     ]  # fmt: skip
-    assert [words.milliseconds(v) for v in (0.42, 31.4, 999.7, 2100)] == ["0.4 ms", "31 ms", "1.0 s", "2.1 s"]
-    assert [words.seconds(v) for v in (0.4, 75, 7500)] == ["0.4 s", "1 min 15 s", "2 h 5 min"]
-    assert [words.signed(v) for v in (0.03, -0.03, 0.0001, -0.0001)] == ["+0.030", "−0.030", "0.000", "0.000"]
-    assert words.moment("2026-03-01T10:00:00+02:00") == "2026-03-01 08:00 UTC"
-    assert words.moment("2026-03-01T10:00:00") == "2026-03-01 10:00"
-    assert words.moment("last week") == "last week"
-    assert words.listed(["a", "b", "c"]) == "a, b and c"
-    assert words.number(float("nan")) == "–"
+    assert [formatting.milliseconds(v) for v in (0.42, 31.4, 999.7, 2100)] == ["0.4 ms", "31 ms", "1.0 s", "2.1 s"]
+    assert [formatting.seconds(v) for v in (0.4, 75, 7500)] == ["0.4 s", "1 min 15 s", "2 h 5 min"]
+    assert [formatting.signed(v) for v in (0.03, -0.03, 0.0001, -0.0001)] == ["+0.030", "−0.030", "0.000", "0.000"]
+    assert formatting.moment("2026-03-01T10:00:00+02:00") == "2026-03-01 08:00 UTC"
+    assert formatting.moment("2026-03-01T10:00:00") == "2026-03-01 10:00"
+    assert formatting.moment("last week") == "last week"
+    assert formatting.listed(["a", "b", "c"]) == "a, b and c"
+    assert formatting.number(float("nan")) == "–"
 
 
 # Plots
@@ -324,7 +324,7 @@ def drawn(markup) -> ET.Element:
 
 def test_a_plot_says_what_it_is_and_settings_differ_in_shape_and_colour():
     dots = [plots.Dot(f"setting {n}", 1000.0 * (n + 1), 0.5, (0.4, 0.6), 2000.0 * (n + 1)) for n in range(5)]
-    element = drawn(plots.scatter(dots, name="p", title="T", across="x", up="y", unit=words.size))
+    element = drawn(plots.scatter(dots, name="p", title="T", across="x", up="y", unit=formatting.size))
     assert [child.tag for child in element[:2]] == ["title", "desc"]
     assert element.get("aria-labelledby") == "p-title p-desc"
     assert "setting 3: y 0.500 at 4.0 kB" in element[1].text
@@ -460,9 +460,9 @@ def test_all_questions_are_listed_with_values_to_sort_by(documents):
     made = evaluation(setting("a", BAD), setting("b", GOOD[:-1]), compared=())
     seen = Seen(html.render(made, documents=documents, failures=0))
     rows = seen.text[seen.text.index("All questions") :]
-    assert all(f"Question number {place}?" in rows for place in range(QUESTIONS))
+    assert all(f"Question number {place}?" in rows for place in range(QUERIES))
     values = [attrs["data-value"] for attrs in seen.all("td") if "data-value" in attrs]
-    assert len(values) == QUESTIONS * 6
+    assert len(values) == QUERIES * 6
     assert values[:2] == ["0.5", "3"]
     assert values[7] == "1000000"  # question 1 of setting a: not found sorts as the last rank
     assert values[-3:] == ["", "", ""]  # not asked with setting b
@@ -487,7 +487,7 @@ def test_hostile_text_stays_text(documents, tmp_path):
         command=EVIL,
         when=EVIL,
         versions={EVIL: EVIL},
-        questions={f"q{place:02d}": entry for place in range(QUESTIONS)},
+        queries={f"q{place:02d}": entry for place in range(QUERIES)},
     )
     text = html.render(made, documents={**documents, EVIL: documents["report"]})
     seen = Seen(text)
@@ -496,12 +496,12 @@ def test_hostile_text_stays_text(documents, tmp_path):
     assert {attrs.get("src", "")[:23] for attrs in seen.all("img")} == {"data:image/jpeg;base64,"}
     assert "\u202e" not in text
     assert "49" not in seen.text
-    assert words.plain(EVIL).replace("  ", " ") in seen.text
+    assert formatting.plain(EVIL).replace("  ", " ") in seen.text
     for name, _attrs in seen.tags:
         assert name not in {"evil", "x"}
     table = markdown(made)
     assert "\u202e" not in table
-    assert not re.search(r"(?<!\\)<", table.replace(words.plain(EVIL), ""))
+    assert not re.search(r"(?<!\\)<", table.replace(formatting.plain(EVIL), ""))
 
 
 def test_nothing_is_loaded_from_outside_and_only_our_script_may_run(documents):
@@ -528,7 +528,7 @@ def test_wanted_pages_are_rendered_from_their_files_and_found_ones_taken_from_th
     images = {("report", 1): kept, ("report", 2): damaged, ("report", 101): tmp_path / "gone.png"}
     made = evaluation(setting("a", [2, 2, None, None], images=images))
     sizes = {page: html._LARGE for page in [("report", 1), ("report", 2), ("report", 101), ("other", 1)]}
-    found = html.pictures(sizes, made, documents)
+    found = html.images(sizes, made, documents)
     first = decoded(found["report", 1].uri)
     assert first.size == (300, 200)  # as the index has it, and never blown up
     assert abs(first.getpixel((5, 5))[0] - 200) < 8
@@ -572,7 +572,7 @@ def test_failures_with_pictures_of_the_worst_kind_stay_below_eight_megabytes_for
     }
     one = replace(setting("a", [1] * 3), per_query=results)
     path = tmp_path / "report.html"
-    write_html(evaluation(one, questions=entries), path, documents={})
+    write_html(evaluation(one, queries=entries), path, documents={})
     content = path.read_text(encoding="utf-8")
     assert len(Seen(content).all("img")) == 15
     assert 600_000 < path.stat().st_size < 0.3 * 8_000_000
@@ -698,9 +698,9 @@ def test_a_browser_runs_our_script_loads_nothing_and_finds_no_fault(documents, t
     try:
         address = f"http://127.0.0.1:{server.server_port}/x"
         evil = f'"><img src="{address}"><script src="{address}"></script>'
-        entries = dict(evaluation(setting("a", BAD)).questions)
+        entries = dict(evaluation(setting("a", BAD)).queries)
         entries["q03"] = {**entries["q03"], "query": evil, "modality": evil}
-        text = html.render(evaluation(setting(evil, BAD), setting("b", GOOD), questions=entries), documents=documents)
+        text = html.render(evaluation(setting(evil, BAD), setting("b", GOOD), queries=entries), documents=documents)
         # The page as it is, but for one click on the heading of the first setting's measure.
         script = text[text.index("<script>") + len("<script>") : text.index("</script>")]
         clicked = script + 'document.querySelectorAll("table.sortable button")[2].click();'

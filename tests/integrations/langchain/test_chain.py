@@ -51,7 +51,7 @@ def samples(tmp_path_factory):
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     Image.new("RGB", (300, 200), "green").save(tmp_path / "page.png")
     return str(tmp_path / "page.png")
 
@@ -71,7 +71,7 @@ async def test_a_chain_over_the_sample_documents(samples):
     )
 
     def prompt(given):
-        blocks = documents_to_content_blocks(given["docs"], question=given["question"])
+        blocks = documents_to_content_blocks(given["docs"], query=given["question"])
         return [SystemMessage("Answer from the pages, and cite them as [1]."), HumanMessage(content_blocks=blocks)]
 
     chain = {"docs": retriever, "question": RunnablePassthrough()} | RunnableLambda(prompt) | model | StrOutputParser()
@@ -98,8 +98,8 @@ async def test_a_chain_over_the_sample_documents(samples):
     assert [block.get("base64") for block in other.content_blocks] == [block.get("base64") for block in blocks]
 
 
-def test_blocks_stand_in_a_prompt_and_go_to_a_provider(picture):
-    docs = [Document(page_content="growth", metadata={"source": "a/report.pdf", "page": 2, "image": picture})]
+def test_blocks_stand_in_a_prompt_and_go_to_a_provider(image):
+    docs = [Document(page_content="growth", metadata={"source": "a/report.pdf", "page": 2, "image": image})]
     blocks = documents_to_content_blocks(docs)
     message = HumanMessage(content_blocks=[*blocks, create_text_block("Which region?")])
     assert message.content_blocks == HumanMessage(content=message.content).content_blocks
@@ -114,10 +114,10 @@ def test_blocks_stand_in_a_prompt_and_go_to_a_provider(picture):
 # -- the function for itself -------------------------------------------------------------------------------
 
 
-def test_each_document_has_a_number_a_source_and_its_picture(picture, tmp_path, caplog):
+def test_each_document_has_a_number_a_source_and_its_picture(image, tmp_path, caplog):
     Image.new("RGB", (200, 300), "red").save(tmp_path / "second.png")
     docs = [
-        Document(page_content="growth", metadata={"source": "a/report.pdf", "page": 2, "image": picture, "year": 2024}),
+        Document(page_content="growth", metadata={"source": "a/report.pdf", "page": 2, "image": image, "year": 2024}),
         Document(page_content="only a text", metadata={"source": "notes.txt"}),
         Document(page_content="", metadata={"source": "b.pdf", "page": 0, "image": str(tmp_path / "second.png")}),
     ]
@@ -137,8 +137,8 @@ def test_each_document_has_a_number_a_source_and_its_picture(picture, tmp_path, 
     assert not caplog.records  # a text has no picture to miss
 
 
-def test_pictures_are_counted_left_out_and_sent_once(picture, tmp_path, caplog):
-    docs = [Document(page_content=str(n), metadata={"source": "a.pdf", "page": n, "image": picture}) for n in range(3)]
+def test_pictures_are_counted_left_out_and_sent_once(image, tmp_path, caplog):
+    docs = [Document(page_content=str(n), metadata={"source": "a.pdf", "page": n, "image": image}) for n in range(3)]
     blocks = documents_to_content_blocks(docs)
     assert [block["type"] for block in blocks] == ["text", "text", "image", "text", "text"]
     assert "(its picture is that of [1])" in blocks[3]["text"]
@@ -159,10 +159,10 @@ def test_pictures_are_counted_left_out_and_sent_once(picture, tmp_path, caplog):
     assert "one more than 0" in caplog.text
 
 
-def test_a_region_can_be_shown_in_place_of_the_page(picture, tmp_path):
+def test_a_region_can_be_shown_in_place_of_the_page(image, tmp_path):
     Image.new("RGB", (80, 40), "blue").save(tmp_path / "chart.png")
     region = {"kind": "chart", "box": [0, 0, 1, 0.5], "caption": "Figure 1", "image": str(tmp_path / "chart.png")}
-    doc = Document(page_content="x", metadata={"source": "a.pdf", "page": 0, "image": picture, "region": region})
+    doc = Document(page_content="x", metadata={"source": "a.pdf", "page": 0, "image": image, "region": region})
     crop = documents_to_content_blocks([doc], image="region")
     assert shown(crop[2]).size == (80, 40)
     assert "Caption: Figure 1" in crop[1]["text"]
@@ -187,13 +187,13 @@ def test_what_a_page_says_is_data(attack, where):
     if where != "page_content":
         metadata["title" if where == "metadata" else where] = attack
     doc = Document(page_content=attack if where == "page_content" else "growth", metadata=metadata)
-    note, block, question = documents_to_content_blocks([doc], question="Which?")
+    note, block, query = documents_to_content_blocks([doc], query="Which?")
     tag = re.search("<(data-[0-9a-f]+)>", note["text"]).group(1)
     number, opening, *inside, closing = block["text"].split("\n")
     assert (number, opening, closing) == ("[1] (without a picture)", f"<{tag}>", f"</{tag}>")
     assert not any(tag in line for line in inside)
     assert not set("\u202e\u200b\U000e0041") & set(block["text"])
-    assert question["text"] == "Question: Which?"
+    assert query["text"] == "Question: Which?"
 
 
 def test_no_page_can_close_its_own_quotation():
@@ -218,7 +218,7 @@ async def test_the_index_knows_where_the_answer_stands(tmp_path):
         retriever = JinaPageRetriever(index=index, k=9)
         docs = retriever.invoke("whales sing")
         blocks = retriever.context("whales sing", docs, max_images=1)
-        plain = documents_to_content_blocks(docs, question="whales sing", max_images=1)
+        plain = documents_to_content_blocks(docs, query="whales sing", max_images=1)
         kinds = [block["type"] for block in blocks]
         assert kinds.count("image") == 1
         assert kinds == [block["type"] for block in plain]

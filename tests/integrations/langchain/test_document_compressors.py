@@ -40,7 +40,7 @@ def docs():
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     Image.new("RGB", (20, 20), "white").save(tmp_path / "page.png")
     return tmp_path / "page.png"
 
@@ -77,40 +77,40 @@ def test_nothing_in_nothing_out():
     assert not reranker.history
 
 
-def test_pages_and_texts_in_one_list(picture, tmp_path):
+def test_pages_and_texts_in_one_list(image, tmp_path):
     docs = [
-        Document(page_content="whales sing", metadata={"image": str(picture)}),
+        Document(page_content="whales sing", metadata={"image": str(image)}),
         Document(page_content="which whales sing"),
         Document(page_content="whales", metadata={"image": str(tmp_path / "gone.png")}),
         Document(page_content="sing", metadata={"image": "data:image/png;base64," + "A" * 10_000}),
-        Document(page_content="", metadata={"scan": str(picture)}),
+        Document(page_content="", metadata={"scan": str(image)}),
         Document(page_content=" "),
     ]
     pixels, words = PixelReranker(), FakeReranker()
     scored = JinaLocalRerank(model=pixels, top_n=None).compress_documents(docs, QUESTION)
-    shown = [{"image": picture}, "which whales sing", "whales", "sing"]
+    shown = [{"image": image}, "which whales sing", "whales", "sing"]
     assert pixels.history == [(QUESTION, tuple(shown))]
     assert [doc.metadata["relevance_score"] for doc in scored] == pytest.approx([1, 0.75, 1 / 3, 1 / 3, 0, 0])
     JinaLocalRerank(model=words, image_key="scan").compress_documents(docs, QUESTION)
     # A reader of words gets words; of a page that has none, the picture, for OCR.
-    assert words.history == [(QUESTION, ("whales sing", "which whales sing", "whales", "sing", {"image": picture}))]
+    assert words.history == [(QUESTION, ("whales sing", "which whales sing", "whales", "sing", {"image": image}))]
 
 
-def test_a_reranker_of_pixels_is_given_pixels(tiny, one_thread, picture):
+def test_a_reranker_of_pixels_is_given_pixels(tiny, one_thread, image):
     """The architecture of jina-reranker-m0, with random weights."""
     pytest.importorskip("torch")
     rerank = JinaLocalRerank(model=tiny["m0"], device="cpu", max_pixels=20_000, top_n=None)
-    docs = [Document(page_content="whales sing"), Document(page_content="", metadata={"image": str(picture)})]
-    expected = rerank.reranker.score(QUESTION, ["whales sing", {"image": picture}])
+    docs = [Document(page_content="whales sing"), Document(page_content="", metadata={"image": str(image)})]
+    expected = rerank.reranker.score(QUESTION, ["whales sing", {"image": image}])
     found = {doc.page_content: doc.metadata["relevance_score"] for doc in rerank.compress_documents(docs, QUESTION)}
     np.testing.assert_allclose([found["whales sing"], found[""]], expected, atol=1e-6)
 
 
-def test_a_calibration_makes_images_and_texts_comparable(picture):
+def test_a_calibration_makes_images_and_texts_comparable(image):
     labels = [("image", x / 20, x > 18) for x in range(26)] + [("text", x / 40, x > 9) for x in range(26)]
     calibration = fit_calibration([label for label in labels if label[1] <= 1])
     docs = [
-        Document(page_content="a", metadata={"image": str(picture)}),
+        Document(page_content="a", metadata={"image": str(image)}),
         Document(page_content="whales sing"),
     ]
     plain = JinaLocalRerank(model=PixelReranker()).compress_documents(docs, QUESTION)
@@ -200,11 +200,11 @@ async def test_it_gives_what_the_classic_one_gives(base):
     classic = pytest.importorskip("langchain_classic.retrievers").ContextualCompressionRetriever
     parts = {"base_compressor": JinaLocalRerank(model=FakeReranker(), top_n=2), "base_retriever": base}
     theirs, ours = classic(**parts), JinaCompressionRetriever(**parts)
-    for question in ("whales sing", "dry desert", "growth in towns"):
+    for query in ("whales sing", "dry desert", "growth in towns"):
         for options in ({}, {"k": 1}, {"filter": {"year": 1900}}):
-            expected = theirs.invoke(question, **options)
-            assert ours.invoke(question, **options) == expected
-            assert await ours.ainvoke(question, **options) == expected == await theirs.ainvoke(question, **options)
+            expected = theirs.invoke(query, **options)
+            assert ours.invoke(query, **options) == expected
+            assert await ours.ainvoke(query, **options) == expected == await theirs.ainvoke(query, **options)
     assert ours.invoke("whales sing", filter={"year": 1900}) == []
     ran, compared = Trace(), Trace()
     ours.invoke("whales", {"callbacks": [ran]})
@@ -215,7 +215,7 @@ async def test_it_gives_what_the_classic_one_gives(base):
 
 async def test_any_runnable_can_be_the_base(docs):
     chain = JinaCompressionRetriever(
-        base_retriever=RunnableLambda(lambda question: docs), base_compressor=JinaLocalRerank(model=FakeReranker())
+        base_retriever=RunnableLambda(lambda query: docs), base_compressor=JinaLocalRerank(model=FakeReranker())
     )
     assert [doc.id for doc in chain.invoke(QUESTION)] == ["2", "1", "0"]
     assert await chain.ainvoke(QUESTION) == chain.invoke(QUESTION)
@@ -226,7 +226,7 @@ async def test_a_compressor_is_not_asked_about_nothing():
         def compress_documents(self, documents, query, callbacks=None):
             raise AssertionError("nothing to compress")
 
-    chain = JinaCompressionRetriever(base_retriever=RunnableLambda(lambda question: []), base_compressor=Strict())
+    chain = JinaCompressionRetriever(base_retriever=RunnableLambda(lambda query_text: []), base_compressor=Strict())
     assert chain.invoke(QUESTION) == await chain.ainvoke(QUESTION) == []
 
 

@@ -44,9 +44,9 @@ def test_vectors_are_those_of_the_model_as_python_floats(lite):
     assert isinstance(embeddings, Embeddings)
     assert all(type(number) is float for vector in found for number in vector)
     np.testing.assert_allclose(found, lite.encode_document(texts, multi=False).single, atol=1e-6)
-    question = embeddings.embed_query("Which region grew?")
-    np.testing.assert_allclose(question, lite.encode_query(["Which region grew?"]).single[0], atol=1e-6)
-    assert np.dot(found, question).argmax() == 0
+    query = embeddings.embed_query("Which region grew?")
+    np.testing.assert_allclose(query, lite.encode_query(["Which region grew?"]).single[0], atol=1e-6)
+    assert np.dot(found, query).argmax() == 0
     assert embeddings.embed_documents([]) == []
 
 
@@ -76,13 +76,13 @@ def test_images_of_every_kind_give_the_vector_of_their_words(lite, tmp_path):
 def test_images_that_say_something_are_near_a_question_about_it(lite, tmp_path):
     from PIL import ImageDraw, ImageFont
 
-    pictures = []
+    images = []
     for words in ("whales sing in the sea", "tax report of the year"):
         image = Image.new("RGB", (700, 90), "white")
         ImageDraw.Draw(image).text((10, 10), words, fill="black", font=ImageFont.load_default(48))
-        pictures.append(image)
+        images.append(image)
     embeddings = JinaLocalEmbeddings(model=lite)
-    scores = np.dot(embeddings.embed_images(pictures), embeddings.embed_query("Which animals sing?"))
+    scores = np.dot(embeddings.embed_images(images), embeddings.embed_query("Which animals sing?"))
     assert scores.argmax() == 0
 
 
@@ -199,12 +199,12 @@ async def test_async_gives_the_same_and_never_encodes_on_the_loops_thread():
     Image.new("RGB", (4, 4)).save(image, "PNG")
     vector = await embeddings.aembed_query("whales")
     vectors = await embeddings.aembed_documents(["whales", "sing"])
-    pictures = await embeddings.aembed_images([image.getvalue()])
+    images = await embeddings.aembed_images([image.getvalue()])
     assert len(fake.threads) >= 1
     assert threading.get_ident() not in fake.threads
     assert vector == embeddings.embed_query("whales")
     assert vectors == embeddings.embed_documents(["whales", "sing"])
-    assert pictures == embeddings.embed_images([image.getvalue()])
+    assert images == embeddings.embed_images([image.getvalue()])
 
 
 def test_taking_a_model_computes_nothing():

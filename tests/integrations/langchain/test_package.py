@@ -155,13 +155,13 @@ async def test_each_manual_is_whole_and_runs(cls, workplace):
 def test_the_example_of_the_function_and_of_the_readme_run(workplace):
     from langchain_core.messages import HumanMessage
 
-    question, model = "Which region grew fastest?", EchoChat(seen=[])
+    query, model = "Which region grew fastest?", EchoChat(seen=[])
     with langchain_jina_rag.JinaPageRetriever(index="kb/") as retriever:
         names: dict = {"retriever": retriever, "model": model}
         (block,) = examples(langchain_jina_rag.documents_to_content_blocks.__doc__)
         exec(block, names)
         assert any(part["type"] == "image" for part in model.seen[0][0].content_blocks)
-    names = {"question": question}
+    names = {"question": query}
     (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert len([line for line in block.splitlines() if line]) == 3
     exec(block, names)

@@ -184,8 +184,8 @@ async def test_an_image_can_be_asked_with(tmp_path):
         assert retriever.invoke_image(str(tmp_path / "question.png"))[0].id == "b"
         assert retriever.invoke_image((tmp_path / "question.png").read_bytes(), k=2)[0].id == "b"
         assert retriever.invoke("report of taxes and", image=image, k=3)[0].id in "bc"
-        picture = str(tmp_path / "question.png")
-        assert await retriever.ainvoke_image(picture, k=2) == retriever.invoke_image(picture, k=2)
+        photo = str(tmp_path / "question.png")
+        assert await retriever.ainvoke_image(photo, k=2) == retriever.invoke_image(photo, k=2)
         expected = index.search(["tax", {"image": image}], k=3)
         assert [doc.id for doc in retriever.invoke("tax", image=image, k=3)] == [hit.doc_id for hit in expected]
 
@@ -340,7 +340,7 @@ def full(index="http://localhost:6333/pages"):
         min_score=0.1,
         embedder="lite",
         reranker="lite",
-        files="files",
+        assets_dir="files",
         api_key=KEY,
     )
 

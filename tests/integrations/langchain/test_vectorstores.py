@@ -53,7 +53,7 @@ def filled(store):
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     make_page("a list of authors").screenshot.image.save(tmp_path / "page.png")
     return tmp_path / "page.png"
 
@@ -94,15 +94,15 @@ def test_ids_replace_and_are_checked(filled, embedder):
     assert len(mixed[1]) == 36
 
 
-def test_a_document_with_a_picture_is_a_page(store, picture):
-    doc = Document(page_content="a list of authors", metadata={"image": str(picture), "year": 2024, "page": 4}, id="p")
+def test_a_document_with_a_picture_is_a_page(store, image):
+    doc = Document(page_content="a list of authors", metadata={"image": str(image), "year": 2024, "page": 4}, id="p")
     store.add_documents([doc, Document(page_content="growth", id="t")])
     found = store.similarity_search("list of authors", k=1)[0]
     kept = Path(found.metadata["image"])
     assert (found.id, found.page_content) == ("p", "a list of authors")
     assert (found.metadata["year"], found.metadata["page"]) == (2024, 4)
-    assert kept != picture
-    with Image.open(kept) as copy, Image.open(picture) as original:
+    assert kept != image
+    with Image.open(kept) as copy, Image.open(image) as original:
         assert copy.size == original.size
     assert found.metadata["stage"] == "rescore"
     json.dumps(found.metadata)
@@ -114,13 +114,13 @@ def test_a_document_with_a_picture_is_a_page(store, picture):
     assert store.get_by_ids(["p"])[0].page_content == "a list of authors"
 
 
-def test_the_key_of_the_picture_can_be_another(tmp_path, picture):
+def test_the_key_of_the_picture_can_be_another(tmp_path, image):
     with JinaVectorStore(tmp_path / "kb", JinaLocalEmbeddings(model=FakeEmbedder()), image_key="scan") as store:
-        store.add_texts(["authors", "authors"], [{"scan": str(picture)}, {"image": str(picture)}], ids=["a", "b"])
+        store.add_texts(["authors", "authors"], [{"scan": str(image)}, {"image": str(image)}], ids=["a", "b"])
         page, text = store.get_by_ids(["a", "b"])
     assert Path(page.metadata["scan"]).is_file()
-    assert page.metadata["scan"] != str(picture)
-    assert text.metadata == {"image": str(picture)}
+    assert page.metadata["scan"] != str(image)
+    assert text.metadata == {"image": str(image)}
 
 
 def test_words_that_were_changed_since_they_were_kept_count(store, tmp_path):
@@ -194,9 +194,9 @@ def test_files_are_found_and_not_deleted(tmp_path):
 # -- searching ---------------------------------------------------------------------------------------------
 
 
-def test_a_filter_is_over_the_metadata_that_were_given(store, picture):
+def test_a_filter_is_over_the_metadata_that_were_given(store, image):
     store.add_texts(["whales sing", "whales swim"], [{"page": 3, "source": "a.txt"}, {"page": 0}], ids=["a", "b"])
-    store.add_texts(["authors"], [{"image": str(picture), "page": 3, "doc_id": "album"}], ids=["c"])
+    store.add_texts(["authors"], [{"image": str(image), "page": 3, "doc_id": "album"}], ids=["c"])
     for where, wanted in (
         ({"page": 3}, {"a", "c"}),
         ({"page": 0}, {"b"}),
@@ -409,7 +409,7 @@ def test_langchains_own_indexing_keeps_it_in_step(store, embedder):
 
 def test_pickling_and_no_secret(filled, embedder):
     assert isinstance(filled, VectorStore)
-    secret = JinaVectorStore("http://localhost:6333/pages", api_key=KEY, files="files")
+    secret = JinaVectorStore("http://localhost:6333/pages", api_key=KEY, assets_dir="files")
     assert KEY not in repr(secret) + str(vars(secret))
     kept = pickle.dumps(secret)
     assert KEY.encode() not in kept
@@ -430,6 +430,6 @@ def test_it_must_exist_if_it_is_not_to_be_made(tmp_path):
     with pytest.raises(JinaRagError, match="no index"):
         JinaVectorStore(tmp_path / "none", create=False).get_by_ids(["a"])
     with JinaVectorStore(tmp_path / "small", storage="compact") as store:
-        compact = store.index.stats().storage
+        compact = store.index.info().storage
     with JinaVectorStore(tmp_path / "large") as store:
-        assert compact != store.index.stats().storage
+        assert compact != store.index.info().storage

@@ -15,7 +15,7 @@ from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.schema import Document, ImageDocument, ImageNode, MediaResource, Node, TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.embeddings.jina_rag import JinaLocalEmbedding, JinaPageEmbedding
-from llama_index.embeddings.jina_rag.contents import PICTURE, entry_of, input_of, key_of, picture_of
+from llama_index.embeddings.jina_rag.contents import PICTURE, entry_of, image_of, input_of, key_of
 from llama_index.embeddings.jina_rag.recent import RECENT, RecentVectors, joined
 from pydantic import ValidationError
 
@@ -27,7 +27,7 @@ from jina_rag.testing import make_page
 class Sighted(ThreadedEmbedder):
     """Sees something in every picture: the same for the same bytes."""
 
-    reads = "pixels"
+    modality = "image"
 
     def encode_document(self, documents, **options):
         self.seen = list(documents)
@@ -235,10 +235,10 @@ def test_pictures_are_looked_at_and_texts_are_read(page):
 def test_one_that_reads_words_gets_those_that_are_known(page, tmp_path):
     other = tmp_path / "other.jpg"
     other.write_bytes(page.read_bytes())
-    assert input_of(ImageNode(text="known", image_path=str(other)), "words") == {"text": "known"}
-    assert input_of(ImageNode(text="known", image_path=str(other)), "pixels") == {"image": other}
-    assert input_of(ImageNode(image_path=str(other)), "words") == {"image": other}
-    assert input_of(page_node(page), "words").words[0].text == "growth"
+    assert input_of(ImageNode(text="known", image_path=str(other)), "text") == {"text": "known"}
+    assert input_of(ImageNode(text="known", image_path=str(other)), "image") == {"image": other}
+    assert input_of(ImageNode(image_path=str(other)), "text") == {"image": other}
+    assert input_of(page_node(page), "text").words[0].text == "growth"
 
 
 def test_every_way_in_which_a_node_carries_a_picture(page):
@@ -251,15 +251,15 @@ def test_every_way_in_which_a_node_carries_a_picture(page):
         ImageDocument(image_path=str(page)),
         Node(image_resource=MediaResource(path=page)),
     ]
-    assert [picture_of(node).path for node in by_path] == [page] * 3
-    assert [picture_of(node).data for node in (ImageNode(image=code), ImageDocument(image=code))] == [data, data]
-    assert picture_of(ImageNode(image_url="https://x.org/a.png")).url == "https://x.org/a.png"
-    assert [picture_of(node) for node in (TextNode(text="a"), Document(text="a"), ImageNode(text="a"))] == [None] * 3
+    assert [image_of(node).path for node in by_path] == [page] * 3
+    assert [image_of(node).data for node in (ImageNode(image=code), ImageDocument(image=code))] == [data, data]
+    assert image_of(ImageNode(image_url="https://x.org/a.png")).url == "https://x.org/a.png"
+    assert [image_of(node) for node in (TextNode(text="a"), Document(text="a"), ImageNode(text="a"))] == [None] * 3
     assert entry_of(ImageNode(image=code)) == {"image": data}
     with pytest.raises(InvalidInputError, match="is no base64"):
-        picture_of(ImageNode(image="%%%"))
+        image_of(ImageNode(image="%%%"))
     with pytest.raises(InvalidInputError, match="addresses are not followed"):
-        input_of(ImageNode(image_url="https://x.org/a.png"), "pixels")
+        input_of(ImageNode(image_url="https://x.org/a.png"), "image")
 
 
 async def test_a_pipeline_step_works_elsewhere_and_gives_the_same(page):

@@ -26,7 +26,7 @@ QUERY = "growth by region"
 class Looking(ThreadedReranker):
     """Judges pictures over texts."""
 
-    reads = "pixels"
+    modality = "image"
 
     def score(self, query, documents):
         super().score("a word", documents)

@@ -27,7 +27,7 @@ from llama_index.postprocessor.jina_rag_rerank import JinaLocalRerank
 from llama_index.retrievers.jina_rag import JinaPageRetriever
 from llama_index.retrievers.jina_rag.filters import meets, page_where, where_of
 from llama_index.retrievers.jina_rag.nodes import node_of
-from llama_index.retrievers.jina_rag.questions import question_of
+from llama_index.retrievers.jina_rag.queries import query_of
 from PIL import Image
 
 from jina_rag import (
@@ -93,8 +93,8 @@ def test_a_page_is_an_image_node_with_its_words_and_its_place(index, folder):
     assert first.text == "growth by region in the north"
     assert hits[0].text == first.text
     assert first.image_mimetype == "image/jpeg"
-    with Image.open(first.image_path) as picture:
-        assert picture.width > 100
+    with Image.open(first.image_path) as image:
+        assert image.width > 100
     assert first.metadata == {
         "file_name": "growth.pdf",
         "page_label": "1",
@@ -116,9 +116,9 @@ def test_a_model_is_told_where_a_page_comes_from_and_nothing_of_this_machine(ind
     told = node.get_metadata_str(MetadataMode.LLM)
     assert told == "file_name: growth.pdf\npage_label: 1\nyear: 2023\nteam: ['ops', 'growth']"
     assert node.get_metadata_str(MetadataMode.EMBED) == "file_name: growth.pdf\npage_label: 1"
-    text, picture = node.get_content_blocks(MetadataMode.LLM)
+    text, image = node.get_content_blocks(MetadataMode.LLM)
     assert isinstance(text, TextBlock)
-    assert isinstance(picture, ImageBlock)
+    assert isinstance(image, ImageBlock)
 
 
 def test_the_region_that_answers_is_named_and_its_crop_can_be_shown(tmp_path):
@@ -151,31 +151,29 @@ def test_metadata_of_a_document_cannot_say_another_place():
 
 
 def test_a_box_to_cite_is_found_where_it_is_asked_for(index):
-    question = "growth by region"
-    hit = JinaPageRetriever(index, cite=True).retrieve(question)[0]
-    cited = index.cite(question, index.search(question, k=1)[0])
+    query = "growth by region"
+    hit = JinaPageRetriever(index, cite=True).retrieve(query)[0]
+    cited = index.cite(query, index.search(query, k=1)[0])
     assert hit.metadata["citation_box"] == [round(side, 5) for side in cited.box]
     assert "citation_box" not in hit.node.get_metadata_str(MetadataMode.LLM)
-    assert "citation_box" not in JinaPageRetriever(index).retrieve(question)[0].metadata
+    assert "citation_box" not in JinaPageRetriever(index).retrieve(query)[0].metadata
 
 
 # -- searching -------------------------------------------------------------------------------------------------
 
 
 def test_settings_of_a_search_are_passed_on(index, monkeypatch):
-    question = "region in the north"
-    assert len(JinaPageRetriever(index, similarity_top_k=1).retrieve(question)) == 1
-    by_document = JinaPageRetriever(index, similarity_top_k=9, group_by="document").retrieve(question)
+    query = "region in the north"
+    assert len(JinaPageRetriever(index, similarity_top_k=1).retrieve(query)) == 1
+    by_document = JinaPageRetriever(index, similarity_top_k=9, group_by="document").retrieve(query)
     assert len({hit.metadata["doc_id"] for hit in by_document}) == len(by_document) == 3
     best = by_document[0].score
-    assert [hit.score for hit in JinaPageRetriever(index, similarity_top_k=9, min_score=best).retrieve(question)] == [
-        best
-    ]
+    assert [hit.score for hit in JinaPageRetriever(index, similarity_top_k=9, min_score=best).retrieve(query)] == [best]
     stages = [Rescore(identifiers=0), Prefetch(limit=7)]
     retriever = JinaPageRetriever(index, stages=stages, dedup=True)
     seen = {}
-    monkeypatch.setattr(index, "search", lambda question, **options: seen.update(options) or [])
-    retriever.retrieve(question)
+    monkeypatch.setattr(index, "search", lambda query, **options: seen.update(options) or [])
+    retriever.retrieve(query)
     assert (seen["stages"], seen["dedup"], seen["k"]) == (stages, True, 2)
 
 
@@ -201,12 +199,12 @@ async def test_the_coroutine_gives_the_same_and_encodes_elsewhere(index):
 
 def test_many_at_once_give_what_they_give_in_turn(index):
     retriever = JinaPageRetriever(index)
-    questions = ["growth", "north", "nuts", "authors"] * 5
+    queries = ["growth", "north", "nuts", "authors"] * 5
 
     async def all_of_them():
-        return await asyncio.gather(*(retriever.aretrieve(question) for question in questions))
+        return await asyncio.gather(*(retriever.aretrieve(query) for query in queries))
 
-    assert asyncio.run(all_of_them()) == [retriever.retrieve(question) for question in questions]
+    assert asyncio.run(all_of_them()) == [retriever.retrieve(query) for query in queries]
 
 
 async def test_events_and_callbacks_tell_of_it(index):
@@ -230,13 +228,13 @@ def test_a_vector_alone_is_compared_with_the_dense_vectors(index):
 
 def test_what_is_asked_with_a_query():
     image = {"image": Path("chart.png")}
-    assert question_of(QueryBundle("growth")) == "growth"
-    assert question_of(QueryBundle("", image_path="chart.png")) == image
-    assert question_of(QueryBundle("growth", image_path="chart.png")) == ["growth", image]
-    assert question_of(QueryBundle("growth", custom_embedding_strs=["a", "b"])) == ["a", "b"]
+    assert query_of(QueryBundle("growth")) == "growth"
+    assert query_of(QueryBundle("", image_path="chart.png")) == image
+    assert query_of(QueryBundle("growth", image_path="chart.png")) == ["growth", image]
+    assert query_of(QueryBundle("growth", custom_embedding_strs=["a", "b"])) == ["a", "b"]
     for empty in (QueryBundle(""), QueryBundle(" \n"), QueryBundle("", embedding=[1.0])):
         with pytest.raises(InvalidInputError, match="The query is empty"):
-            question_of(empty)
+            query_of(empty)
 
 
 # -- filters ---------------------------------------------------------------------------------------------------
@@ -332,7 +330,7 @@ def test_metadata_meet_a_filter_as_they_do_in_a_search():
 
 
 def test_a_place_is_opened_and_what_is_not_there_is_said(index, tmp_path):
-    place = index.stats().location
+    place = index.info().location
     by_place = JinaPageRetriever(place, embedder=index.embedder)
     assert names(by_place.retrieve("nuts"))[0] == "nuts.pdf 1"
     by_place.index.close()
@@ -394,9 +392,9 @@ async def test_the_page_reaches_the_chat_model_as_a_picture_beside_its_citation(
         response_synthesizer=get_response_synthesizer(llm=llm, multimodal=True),
         node_postprocessors=[JinaLocalRerank(top_n=1)],
     )
-    question = "What keeps self-locking nuts from coming loose?"
+    query = "What keeps self-locking nuts from coming loose?"
     with no_network():
-        answer = await engine.aquery(question) if as_coroutine else engine.query(question)
+        answer = await engine.aquery(query) if as_coroutine else engine.query(query)
     assert str(answer) == "1 images"
     assert [hit.metadata["file_name"] for hit in answer.source_nodes] == ["faa-self-locking-nuts.pdf"]
     blocks = llm.blocks
@@ -404,7 +402,7 @@ async def test_the_page_reaches_the_chat_model_as_a_picture_beside_its_citation(
     assert blocks[where - 1].text.endswith("file_name: faa-self-locking-nuts.pdf\npage_label: 1")
     shown = blocks[where].resolve_image().read()
     assert shown == Path(answer.source_nodes[0].node.image_path).read_bytes()
-    assert question in blocks[where + 1].text
+    assert query in blocks[where + 1].text
 
 
 def test_leaving_a_block_releases_what_was_opened_here(index, tmp_path):

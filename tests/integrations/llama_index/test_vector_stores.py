@@ -72,7 +72,7 @@ def reader(tmp_path):
 
 
 @pytest.fixture
-def picture(tmp_path) -> Path:
+def image(tmp_path) -> Path:
     path = tmp_path / "picture.png"
     Image.new("RGB", (60, 80), "navy").save(path)
     return path
@@ -90,15 +90,15 @@ def only(key, value, operator="==") -> MetadataFilters:
     return MetadataFilters(filters=[MetadataFilter(key=key, value=value, operator=operator)])
 
 
-def ask(question: str, k: int = 5, **more) -> VectorStoreQuery:
-    return VectorStoreQuery(query_str=question, similarity_top_k=k, **more)
+def ask(query: str, k: int = 5, **more) -> VectorStoreQuery:
+    return VectorStoreQuery(query_str=query, similarity_top_k=k, **more)
 
 
 # -- nodes in and out ------------------------------------------------------------------------------------------
 
 
-def test_nodes_come_out_as_they_went_in(store, picture):
-    code = base64.b64encode(picture.read_bytes()).decode()
+def test_nodes_come_out_as_they_went_in(store, image):
+    code = base64.b64encode(image.read_bytes()).decode()
     nodes = [
         TextNode(
             id_="text",
@@ -112,7 +112,7 @@ def test_nodes_come_out_as_they_went_in(store, picture):
             metadata_template="{key}={value}",
             text_template="{content} ({metadata_str})",
         ),
-        ImageNode(id_="path", text="words of a picture", image_path=str(picture), metadata={"year": 2023}),
+        ImageNode(id_="path", text="words of a picture", image_path=str(image), metadata={"year": 2023}),
         ImageNode(id_="data", text="words in base64", image=code),
         IndexNode(id_="index", text="a summary", index_id="elsewhere", obj=TextNode(id_="inner", text="inner")),
         Node(id_="node", text_resource=MediaResource(text="words of a node")),
@@ -128,19 +128,19 @@ def test_nodes_come_out_as_they_went_in(store, picture):
     assert {node.node_id: node for node in result.nodes} == {node.node_id: node for node in before}
 
 
-def test_documents_come_out_as_nodes_of_their_kind(store, picture):
-    code = base64.b64encode(picture.read_bytes()).decode()
+def test_documents_come_out_as_nodes_of_their_kind(store, image):
+    code = base64.b64encode(image.read_bytes()).decode()
     store.add(
         [
             Document(id_="a", text="words", metadata={"year": 1}),
-            ImageDocument(id_="b", text="words", image_path=str(picture), metadata={"year": 2}),
+            ImageDocument(id_="b", text="words", image_path=str(image), metadata={"year": 2}),
             ImageDocument(id_="c", text="words", image=code),
-            Node(id_="d", image_resource=MediaResource(data=picture.read_bytes(), mimetype="image/png")),
+            Node(id_="d", image_resource=MediaResource(data=image.read_bytes(), mimetype="image/png")),
         ]
     )
     a, b, c, d = store.get_nodes(["a", "b", "c", "d"])
     assert (type(a), a.text, a.metadata) == (TextNode, "words", {"year": 1})
-    assert (type(b), b.text, b.image_path, b.image_mimetype) == (ImageNode, "words", str(picture), "image/png")
+    assert (type(b), b.text, b.image_path, b.image_mimetype) == (ImageNode, "words", str(image), "image/png")
     assert (type(c), c.image) == (ImageNode, code)
     assert (type(d), d.image, d.image_mimetype) == (ImageNode, code, "image/png")
 
@@ -367,7 +367,7 @@ def test_a_key_is_neither_shown_nor_dumped_nor_pickled(monkeypatch, store):
         return store.client
 
     monkeypatch.setattr(DocumentIndex, "open", opened)
-    remote = JinaVectorStore("http://localhost:6333/kb", api_key="sesame", files="pages")
+    remote = JinaVectorStore("http://localhost:6333/kb", api_key="sesame", assets_dir="pages")
     assert seen["api_key"] == "sesame"
     assert remote.index == "http://localhost:6333/kb"
     for text in (repr(remote), str(remote), str(remote.to_dict()), remote.model_dump_json(), str(pickle.dumps(remote))):
@@ -443,8 +443,8 @@ async def test_a_reader_gives_a_document_for_each_page(tmp_path, reader):
     second = documents[1]
     assert second.id_ == "docs/report.pdf#p0002"
     assert second.text == "two words"
-    picture = Path(second.image_path)
-    assert picture.is_relative_to(tmp_path / "pages")
+    image = Path(second.image_path)
+    assert image.is_relative_to(tmp_path / "pages")
     assert second.image_mimetype == "image/jpeg"
     assert second.metadata == {
         "file_name": "report.pdf",
@@ -452,7 +452,7 @@ async def test_a_reader_gives_a_document_for_each_page(tmp_path, reader):
         "year": 2024,
         "file_path": str(file),
         "doc_id": "docs/report.pdf",
-        "image_sha256": picture.stem,
+        "image_sha256": image.stem,
     }
     assert second.ref_doc_id is None
     assert second.get_metadata_str(MetadataMode.LLM) == "file_name: report.pdf\npage_label: 2\nyear: 2024"

@@ -362,8 +362,8 @@ def test_a_page_is_embedded_as_its_picture_and_read_by_text_models(models):
     np.testing.assert_array_equal(models["v4"].encode_document([page]).single, as_image)
     expected = models["colbert-v2"].encode_document(["some words on it"]).single
     np.testing.assert_allclose(models["colbert-v2"].encode_document([page]).single, expected, atol=1e-6)
-    assert models["v4"].reads == "pixels"
-    assert models["colbert-v2"].reads == "words"
+    assert models["v4"].modality == "image"
+    assert models["colbert-v2"].modality == "text"
 
 
 def test_exif_orientation_changes_the_vector_of_what_is_stored_not_of_what_is_seen(models, tmp_path):
@@ -405,8 +405,8 @@ def test_positions_are_those_of_the_library(models):
 
     for family in ("v4", "m0"):
         model = models[family]._model
-        segments = ["before ", *model.picture_segments(_picture("photo_320x240.png")), " between "]
-        segments += [*model.picture_segments(_picture("wide_900x120.png")), " after"]
+        segments = ["before ", *model.image_segments(_image("photo_320x240.png")), " between "]
+        segments += [*model.image_segments(_image("wide_900x120.png")), " after"]
         (prompt,) = model.prompts([segments])
         ids = torch.from_numpy(prompt.ids)[None]
         batch = model.prepare([prompt])
@@ -416,10 +416,10 @@ def test_positions_are_those_of_the_library(models):
         np.testing.assert_array_equal(mrope_positions(prompt), expected[:, 0].numpy())
 
 
-def _picture(name):
-    from jina_rag.images import open_picture
+def _image(name):
+    from jina_rag.images import open_image
 
-    return open_picture(IMAGES / name)
+    return open_image(IMAGES / name)
 
 
 def test_max_pixels_can_be_raised_and_lowered(models, tiny):

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jina_rag import load_embedder
-from jina_rag.images import Picture, open_picture
+from jina_rag.images import LoadedImage, open_image
 
 torch = pytest.importorskip("torch")
 
-from jina_rag.models.jina.vl_prompts import PlacedPicture, Prompt, grid_of  # noqa: E402  # behind the check for torch
+from jina_rag.models.jina.vl_prompts import PlacedImage, Prompt, grid_of  # noqa: E402  # behind the check for torch
 
 IMAGES = sorted((DATA / "golden" / "images").glob("*.png"))
 
@@ -79,7 +79,7 @@ def placed(grid):
 
 
 def test_there_are_nine_images_of_different_shapes():
-    assert len({open_picture(path).size for path in IMAGES}) == len(IMAGES) == 9
+    assert len({open_image(path).size for path in IMAGES}) == len(IMAGES) == 9
 
 
 @pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.stem)
@@ -117,8 +117,8 @@ def test_images_of_one_call_keep_their_own_grids(v4):
     "order", [(0, "some words", 1), ("some words", 0, 1), (0, 1, "some words"), (0, "a", 1, "b", 0), (0, 1)]
 )
 def test_a_document_of_images_and_texts_has_a_tiling_of_each_image(v4, seen, order):
-    pictures = [Path(IMAGES[0]).parent / name for name in ("odd_57x43.png", "wide_900x120.png")]
-    parts = [part if isinstance(part, str) else pictures[part] for part in order]
+    images = [Path(IMAGES[0]).parent / name for name in ("odd_57x43.png", "wide_900x120.png")]
+    parts = [part if isinstance(part, str) else images[part] for part in order]
     done = v4.encode_document([parts])
     (grid,), (vectors,) = done.grids, done.multi
     assert len(grid) == len(vectors)
@@ -161,12 +161,12 @@ def test_a_row_stands_for_the_pixels_in_its_box(v4, row, column):
 @given(st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70), st.integers(0, 5)), min_size=1, max_size=4))
 def test_any_grid_tiles(shapes):
     """Float32 fractions of any number of rows and columns meet without gap or overlap."""
-    pictures, at = [], 0
+    images, at = [], 0
     for rows, columns, words in shapes:
         at += words
-        pictures.append(PlacedPicture(Picture(b"", "a", (1, 1)), at, rows, columns, 0))
+        images.append(PlacedImage(LoadedImage(b"", "a", (1, 1)), at, rows, columns, 0))
         at += rows * columns
-    grid = grid_of(Prompt(np.zeros(at + 3, np.int64), tuple(pictures)))
+    grid = grid_of(Prompt(np.zeros(at + 3, np.int64), tuple(images)))
     owner = np.where(placed(grid), 0, -1) if grid.images is None else grid.images
     for number, (rows, columns, _) in enumerate(shapes):
         check_tiles(grid.boxes[owner == number], rows, columns)

@@ -209,8 +209,8 @@ def test_attention_is_what_the_library_gives_without_its_fast_kernels(tiny, m0):
         layer.self_attn.register_forward_hook(lambda _, __, out: rows.append(out[1][0, :, -1].mean(dim=0)))
     with torch.no_grad():
         slow._model.hidden(batch)
-    start = prompt.pictures[0].start
-    expected = torch.stack(rows).mean(dim=0)[start : start + prompt.pictures[0].tokens]
+    start = prompt.images[0].start
+    expected = torch.stack(rows).mean(dim=0)[start : start + prompt.images[0].tokens]
     np.testing.assert_allclose(found.weights, expected.numpy(), atol=1e-6)
     assert (found.weights >= 0).all()
     assert 0 < found.weights.sum() < 1

@@ -190,9 +190,9 @@ def test_stop_words_of_several_languages():
 def test_the_prompt_differs_by_side_and_leaves_no_rows():
     backbone = LettersBackbone()
     embedder = LiteEmbedder(backbone, LiteRecipe(drop=False))
-    question, text = embedder.encode_query(["river"]).multi[0], embedder.encode_document(["river"]).multi[0]
-    assert question.shape == text.shape == (5, 30)
-    assert (question[:, 27] > 0).any()  # the query prompt was in sight
+    query, text = embedder.encode_query(["river"]).multi[0], embedder.encode_document(["river"]).multi[0]
+    assert query.shape == text.shape == (5, 30)
+    assert (query[:, 27] > 0).any()  # the query prompt was in sight
     assert (text[:, 27] == 0).all()
 
 
@@ -220,7 +220,7 @@ def test_recipes_have_their_own_fingerprints(lite):
 def test_shapes_types_and_norms(embedder):
     found = embedder.encode_document(["Rainfall in the Alps rose.", page(), ""])
     assert isinstance(embedder, Embedder)
-    assert (embedder.dim, embedder.multi_dim, embedder.reads) == (384, 384, "words")
+    assert (embedder.dim, embedder.multi_dim, embedder.modality) == (384, 384, "text")
     assert found.single.shape == (3, 384)
     assert found.single.dtype == np.float32
     assert [m.shape[1] for m in found.multi] == [384] * 3
@@ -240,15 +240,15 @@ def test_only_what_is_asked_for(embedder):
 
 
 def test_an_answer_is_closer_than_another_text(embedder):
-    question = embedder.encode_query(["How many people live in Berlin?"])
+    query = embedder.encode_query(["How many people live in Berlin?"])
     texts = embedder.encode_document(["Apples are red and sweet.", "Berlin has 3.7 million inhabitants."])
-    assert question.single[0] @ texts.single[1] > question.single[0] @ texts.single[0]
+    assert query.single[0] @ texts.single[1] > query.single[0] @ texts.single[0]
 
 
 def test_lite_understands_across_languages(lite):
-    question = lite.encode_query(["How many people live in Berlin?"]).single[0]
+    query = lite.encode_query(["How many people live in Berlin?"]).single[0]
     texts = lite.encode_document(["リンゴは赤くて甘い。", "ベルリンの人口は約370万人です。"]).single
-    assert question @ texts[1] > question @ texts[0]
+    assert query @ texts[1] > query @ texts[0]
 
 
 def test_batches_change_nothing(embedder):

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_a_callers_autocast_changes_no_score_and_nothing_that_is_kept(tiny):
     model, other = (load_reranker(tiny["m0"], device="cpu", dtype="float32") for _ in range(2))
-    expected = [other.score(question, [LONG], raw=True) for question in ("q", "why?")]
+    expected = [other.score(query, [LONG], raw=True) for query in ("q", "why?")]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         np.testing.assert_array_equal(model.score("q", [LONG], raw=True), expected[0])
     np.testing.assert_array_equal(model.score("why?", [LONG], raw=True), expected[1])
@@ -38,15 +38,15 @@ def test_a_callers_autocast_changes_no_vector(tiny, family):
 
 
 @pytest.mark.parametrize("page_memory", [True, False])
-def test_weights_and_what_is_kept_go_with_the_model(tiny, page_memory):
+def test_weights_and_what_is_kept_go_with_the_model(tiny, prefix_cache):
     """At once, not when the collector of cycles comes by: on a card the next model needs the room."""
-    model = load_reranker(tiny["m0"], device="cpu", dtype="float32", page_memory=page_memory)
+    model = load_reranker(tiny["m0"], device="cpu", dtype="float32", prefix_cache=prefix_cache)
     model.score("q", [LONG])
     gc.collect()
     gc.disable()
     try:
         held = [weakref.ref(model._model.module), weakref.ref(model._scorer)]
-        held += [weakref.ref(model.page_memory)] if page_memory else []
+        held += [weakref.ref(model.prefix_cache)] if prefix_cache else []
         del model
         assert [reference() for reference in held] == [None] * len(held)
     finally:

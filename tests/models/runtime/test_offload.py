@@ -24,7 +24,7 @@ from jina_rag.models.runtime import device_memory, offload  # noqa: E402
 from jina_rag.models.runtime.checkpoints import open_checkpoint  # noqa: E402
 from jina_rag.models.runtime.devices import free_memory, place  # noqa: E402
 from jina_rag.models.runtime.offload import Register, Seat  # noqa: E402
-from jina_rag.models.runtime.prefix_cache import PageMemory  # noqa: E402
+from jina_rag.models.runtime.prefix_cache import PrefixCache  # noqa: E402
 
 PICTURE = DATA / "golden" / "images" / "photo_320x240.png"
 CPU = torch.device("cpu")
@@ -453,16 +453,16 @@ def test_v4_and_m0_take_turns_and_give_what_they_gave(pair, card):
 def test_what_m0_keeps_of_pages_leaves_the_card_with_it(tiny, card):
     """And serves from main memory when it is back."""
     v4 = load_embedder(tiny["v4"], device="cpu", dtype="float32")
-    memory = PageMemory(device_bytes=10**8, host_bytes=10**8)
-    m0 = RerankerM0(open_checkpoint(Path(tiny["m0"]), name="m0"), place("cpu", "float32"), page_memory=memory)
+    memory = PrefixCache(device_bytes=10**8, host_bytes=10**8)
+    m0 = RerankerM0(open_checkpoint(Path(tiny["m0"]), name="m0"), place("cpu", "float32"), prefix_cache=memory)
     scores = m0.score("a question?", [PICTURE], raw=True)
-    assert (m0.page_memory.use.device_entries, m0.page_memory.use.host_entries) == (1, 0)
+    assert (m0.prefix_cache.use.device_entries, m0.prefix_cache.use.host_entries) == (1, 0)
     card.capacity = max(model._model.seat.bytes for model in (v4, m0)) + 1000
     card.send_away(v4._model.seat)
     v4.encode_query(["a text"])
-    assert (m0.page_memory.use.device_entries, m0.page_memory.use.host_entries) == (0, 1)
+    assert (m0.prefix_cache.use.device_entries, m0.prefix_cache.use.host_entries) == (0, 1)
     np.testing.assert_allclose(m0.score("a question?", [PICTURE], raw=True), scores, atol=1e-5)
-    assert m0.page_memory.use.hits == 1
+    assert m0.prefix_cache.use.hits == 1
 
 
 def test_an_explanation_may_have_the_whole_card(pair, card):

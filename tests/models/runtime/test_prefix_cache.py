@@ -20,11 +20,11 @@ from PIL import Image
 
 from jina_rag import load_reranker
 from jina_rag.errors import InvalidInputError, ModelError
-from jina_rag.models.runtime.prefix_cache import PageMemory, TwoTiers
+from jina_rag.models.runtime.prefix_cache import PrefixCache, TwoTiers
 
 torch = pytest.importorskip("torch")
 
-from jina_rag.images import Picture, open_picture  # noqa: E402
+from jina_rag.images import LoadedImage, open_image  # noqa: E402
 from jina_rag.models.jina.image_patches import ImagePatcher  # noqa: E402
 from jina_rag.models.jina.m0_scoring import SHORTEST, PairScorer  # noqa: E402
 from jina_rag.models.runtime import cache_keys  # noqa: E402  # behind the check for torch
@@ -38,7 +38,7 @@ PHOTO, TALL, ODD, WIDE = (
 )
 LONG = "Revenue grew in the north, and fell in the south. " * 8
 DOCUMENTS = [PHOTO, LONG, [TALL, "a caption", ODD], "short", [LONG, WIDE], [LONG, "and more"], PHOTO, LONG + " "]
-QUESTIONS = ["where did revenue grow?", "\n\nnewlines first", "", " a space first", "*:\n", ODD, ["like this?", TALL]]
+QUERIES = ["where did revenue grow?", "\n\nnewlines first", "", " a space first", "*:\n", ODD, ["like this?", TALL]]
 EXACT = 1e-5
 
 
@@ -48,19 +48,19 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def scratch(tiny):
     """The model without a memory."""
-    return load_reranker(tiny["m0"], device="cpu", dtype="float32", page_memory=False)
+    return load_reranker(tiny["m0"], device="cpu", dtype="float32", prefix_cache=False)
 
 
 @pytest.fixture(scope="module")
 def expected(scratch):
     """Raw scores of all documents, by question's place."""
-    return [scratch.score(question, DOCUMENTS, raw=True) for question in QUESTIONS]
+    return [scratch.score(query, DOCUMENTS, raw=True) for query in QUERIES]
 
 
 @pytest.fixture
 def load(tiny):
-    def with_memory(page_memory=True, **arguments):
-        return load_reranker(tiny["m0"], device="cpu", dtype="float32", page_memory=page_memory, **arguments)
+    def with_memory(prefix_cache=True, **arguments):
+        return load_reranker(tiny["m0"], device="cpu", dtype="float32", prefix_cache=prefix_cache, **arguments)
 
     return with_memory
 
@@ -70,10 +70,10 @@ def size(load):
     """Bytes that the memory of PHOTO takes."""
     model = load()
     model.score("q", [PHOTO])
-    return model.page_memory.use.host_bytes
+    return model.prefix_cache.use.host_bytes
 
 
-def pictures(folder, count, seed=0):
+def images(folder, count, seed=0):
     """Files of different pictures of one size."""
     random = np.random.default_rng(seed)
     paths = [folder / f"{seed}-{number}.png" for number in range(count)]
@@ -101,15 +101,15 @@ class Passes:
 def test_scores_are_those_without_a_memory(load, expected, batch_tokens):
     """Texts, pictures, both, as questions and documents; whatever the batches; new and known."""
     model = load()
-    for question, scores in zip(QUESTIONS, expected, strict=True):
-        found = model.score(question, DOCUMENTS, raw=True, batch_tokens=batch_tokens)
+    for query, scores in zip(QUERIES, expected, strict=True):
+        found = model.score(query, DOCUMENTS, raw=True, batch_tokens=batch_tokens)
         np.testing.assert_allclose(found, scores, atol=EXACT)
-    np.testing.assert_allclose(model.score(QUESTIONS[0], DOCUMENTS, raw=True), expected[0], atol=EXACT)
+    np.testing.assert_allclose(model.score(QUERIES[0], DOCUMENTS, raw=True), expected[0], atol=EXACT)
     assert len(set(np.round(expected[0], 4).tolist())) >= 6  # the model tells them apart
 
 
 def test_all_pairs_in_one_call(load, expected):
-    pairs = [(question, document) for question in QUESTIONS for document in DOCUMENTS]
+    pairs = [(query, document) for query in QUERIES for document in DOCUMENTS]
     order = np.random.default_rng(0).permutation(len(pairs))
     pairs, expected = [pairs[i] for i in order], np.concatenate(expected)[order]
     model = load()
@@ -117,10 +117,10 @@ def test_all_pairs_in_one_call(load, expected):
     np.testing.assert_allclose(model.score_pairs(pairs, raw=True), expected, atol=EXACT)
     first = sum(passes.tokens)
     np.testing.assert_allclose(model.score_pairs(pairs, raw=True, batch_tokens=600), expected, atol=EXACT)
-    use = model.page_memory.use
+    use = model.prefix_cache.use
     kept = [document for document in DOCUMENTS if document != "short"]
     assert use.host_entries == use.misses == len(kept) - 1  # PHOTO is there twice
-    assert use.hits == 2 * len(kept) * len(QUESTIONS) - use.misses
+    assert use.hits == 2 * len(kept) * len(QUERIES) - use.misses
     # A document goes through the decoder once, also when all of its questions come together.
     asked = model._scorer.pairs(*model._prompts(pairs, 10_240, 9_728, None), max_pixels=None)
     assert first < 0.6 * sum(len(pair.prompt) for pair in asked)
@@ -141,13 +141,13 @@ def test_mixed_lists_equal_each_document_alone(scratch, load, tmp_path):
     random = np.random.default_rng(3)
     words = "revenue table growth north chart page line total the of 1998".split()
     texts = [" ".join(random.choice(words, size=length)) for length in random.integers(1, 150, 30)]
-    documents = [*texts, *pictures(tmp_path, 30)]
+    documents = [*texts, *images(tmp_path, 30)]
     documents = [documents[i] for i in random.permutation(60)]
     alone = [float(scratch.score("growth?", [document], raw=True)[0]) for document in documents]
     model = load()
     for which in (scratch, model, model):
         np.testing.assert_allclose(which.score("growth?", documents, raw=True), alone, atol=1e-4)
-    assert model.page_memory.use.hits >= 30
+    assert model.prefix_cache.use.hits >= 30
     assert len(set(np.round(alone, 3).tolist())) > 40
 
 
@@ -164,11 +164,11 @@ def test_truncated_pairs_have_the_same_scores(scratch, load, lengths):
     """Whether the document is cut, the question, or the question wholly away; also after longer and shorter calls."""
     model = load()
     documents = [LONG, LONG[:300], PHOTO if lengths["max_length"] > 200 else LONG[:50], LONG + LONG]
-    questions = ["where?", "why " * 300]
+    queries = ["where?", "why " * 300]
     for limits in ({}, lengths, {}):
-        for question in questions:
-            expected = scratch.score(question, documents, raw=True, **limits)
-            np.testing.assert_allclose(model.score(question, documents, raw=True, **limits), expected, atol=EXACT)
+        for query in queries:
+            expected = scratch.score(query, documents, raw=True, **limits)
+            np.testing.assert_allclose(model.score(query, documents, raw=True, **limits), expected, atol=EXACT)
 
 
 def test_a_prompt_cut_within_its_document_does_not_shorten_what_is_known(scratch, load):
@@ -180,7 +180,7 @@ def test_a_prompt_cut_within_its_document_does_not_shorten_what_is_known(scratch
     short = {"max_length": tokens + 2, "max_query_length": 1, "max_doc_length": tokens + 1}
     model.score("q", [text], **short)
     model.score("q", [text])
-    assert model.page_memory.use.misses == 2
+    assert model.prefix_cache.use.misses == 2
     passes.tokens.clear()
     np.testing.assert_allclose(
         model.score("another", [text], raw=True), scratch.score("another", [text], raw=True), atol=EXACT
@@ -192,9 +192,9 @@ def test_shorter_dtypes_halve_the_memory_and_stay_near(scratch, load):
     exact = load()
     exact.score("q", [PHOTO, LONG])
     for dtype, allowed in (("bfloat16", 0.05), ("float16", 0.01), ("bf16", 0.05), ("fp16", 0.01)):
-        model = load(PageMemory(dtype=dtype))
+        model = load(PrefixCache(dtype=dtype))
         model.score("q", [PHOTO, LONG])
-        assert 2 * model.page_memory.use.host_bytes == exact.page_memory.use.host_bytes
+        assert 2 * model.prefix_cache.use.host_bytes == exact.prefix_cache.use.host_bytes
         found, expected = (which.score("why?", [PHOTO, LONG], raw=True) for which in (model, scratch))
         np.testing.assert_allclose(found, expected, atol=allowed)
         assert np.abs(found - expected).max() > 0
@@ -202,13 +202,13 @@ def test_shorter_dtypes_halve_the_memory_and_stay_near(scratch, load):
 
 def test_a_bfloat16_model_keeps_bfloat16(tiny):
     scores = []
-    for page_memory in (False, True):
-        model = load_reranker(tiny["m0"], device="cpu", dtype="bfloat16", page_memory=page_memory)
+    for prefix_cache in (False, True):
+        model = load_reranker(tiny["m0"], device="cpu", dtype="bfloat16", prefix_cache=prefix_cache)
         model.score("q", [PHOTO, LONG])
         scores.append(model.score("why?", [PHOTO, LONG], raw=True))
     np.testing.assert_allclose(*scores, atol=0.1)
-    assert model.page_memory.use.hits == 2
-    kept = model.page_memory.peek(next(iter(model.page_memory._host.entries)))
+    assert model.prefix_cache.use.hits == 2
+    kept = model.prefix_cache.peek(next(iter(model.prefix_cache._host.entries)))
     assert kept.states.dtype == torch.bfloat16
 
 
@@ -260,7 +260,7 @@ def test_pictures_that_are_known_are_not_decoded(load, monkeypatch):
     assert len(decoded) == 3  # the bytes are those of PHOTO
     model.score("another", documents)
     assert len(decoded) == 3
-    assert model.page_memory.use.misses == 2
+    assert model.prefix_cache.use.misses == 2
 
 
 def _noting(notes, function):
@@ -273,14 +273,14 @@ def _noting(notes, function):
 
 def _misses(model, document, **arguments):
     """Whether a document had to be read."""
-    before = model.page_memory.use.misses
+    before = model.prefix_cache.use.misses
     model.score("q", [document], **arguments)
-    return model.page_memory.use.misses - before
+    return model.prefix_cache.use.misses - before
 
 
 def test_documents_are_known_by_content_and_settings(load, tmp_path):
     model = load()
-    one, two = pictures(tmp_path, 2)
+    one, two = images(tmp_path, 2)
     assert _misses(model, one) == 1
     assert _misses(model, one) == 0
     copy = tmp_path / "copy.png"
@@ -329,56 +329,56 @@ def test_a_file_that_changes_is_another_document(scratch, load, tmp_path):
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert path.stat().st_size == stat.st_size
     np.testing.assert_allclose(model.score("q", [path], raw=True), scratch.score("q", [other], raw=True), atol=EXACT)
-    assert model.page_memory.use.misses == 2
+    assert model.prefix_cache.use.misses == 2
 
 
 def test_a_settled_file_is_not_read_again(tmp_path, monkeypatch):
     keys = DocumentKeys()
-    (path,) = pictures(tmp_path, 1)
-    picture = open_picture(path)
+    (path,) = images(tmp_path, 1)
+    image = open_image(path)
     read = []
     digest = cache_keys.hashlib.file_digest
     monkeypatch.setattr(cache_keys.hashlib, "file_digest", _noting(read, digest))
-    found = keys.digest(picture)
-    assert keys.digest(picture) == found
+    found = keys.digest(image)
+    assert keys.digest(image) == found
     assert len(read) == 2  # written a moment ago, it might be written again within one tick of the clock
     monkeypatch.setattr(cache_keys, "_SETTLED_NS", -(10**12))
-    assert keys.digest(picture) == keys.digest(picture) == found
+    assert keys.digest(image) == keys.digest(image) == found
     assert len(read) == 3
     path.write_bytes(PHOTO.read_bytes())
-    assert keys.digest(picture) != found
+    assert keys.digest(image) != found
     monkeypatch.setattr(cache_keys, "_REMEMBERED", 3)
-    for other in pictures(tmp_path, 6, seed=1):
-        keys.digest(open_picture(other))
+    for other in images(tmp_path, 6, seed=1):
+        keys.digest(open_image(other))
     assert len(keys._files) == 3
     path.unlink()
     with pytest.raises(InvalidInputError, match=r"0-0\.png cannot be read"):
-        keys.digest(picture)
+        keys.digest(image)
 
 
 def test_what_changes_while_it_is_read_is_not_kept(load, tmp_path, monkeypatch):
     model = load()
-    path, other = pictures(tmp_path, 2)
+    path, other = images(tmp_path, 2)
     patches = ImagePatcher.patches
 
-    def change_first(patcher, picture, max_pixels):
+    def change_first(patcher, image, max_pixels):
         path.write_bytes(other.read_bytes())
-        return patches(patcher, picture, max_pixels)
+        return patches(patcher, image, max_pixels)
 
     monkeypatch.setattr(ImagePatcher, "patches", change_first)
     model.score("q", [path])
-    assert model.page_memory.use.host_entries == 0
+    assert model.prefix_cache.use.host_entries == 0
     model.score("q", [path])
-    assert model.page_memory.use.host_entries == 1
+    assert model.prefix_cache.use.host_entries == 1
 
 
 def test_nothing_of_a_question_is_kept(load):
     """Neither its tokens nor anything that depends on it."""
     states = []
-    for question in ("one", "quite another question"):
+    for query in ("one", "quite another question"):
         model = load()
-        model.score(question, [PHOTO, LONG])
-        memory = model.page_memory
+        model.score(query, [PHOTO, LONG])
+        memory = model.prefix_cache
         states.append({key: memory.peek(key).states for key in memory._host.entries})
         document = model._model.prompts([["**Document**:\n", LONG, "\n**Query**:\n"]])[0]
         assert memory.peek(model._scorer._documents.key(document)).tokens == len(document)
@@ -392,7 +392,7 @@ def test_nothing_of_a_question_is_kept(load):
 def test_short_texts_are_not_kept_and_the_fingerprint_is_the_same(scratch, load):
     model = load()
     model.score("q", ["short", "as short"])
-    use = model.page_memory.use
+    use = model.prefix_cache.use
     assert (use.hits, use.misses, use.host_entries) == (0, 0, 0)
     assert model.fingerprint == scratch.fingerprint
 
@@ -488,14 +488,14 @@ def test_a_tier_without_room_after_all_costs_only_the_entry():
 @pytest.mark.parametrize("near", [0, 1])
 def test_a_memory_that_is_too_small_changes_no_score(scratch, load, tmp_path, size, entries, near):
     """Documents leave while a call runs; what is held stays within the bounds."""
-    documents = [PHOTO, *pictures(tmp_path, 4), LONG, PHOTO]
-    pairs = [(question, document) for question in QUESTIONS[:4] for document in documents]
+    documents = [PHOTO, *images(tmp_path, 4), LONG, PHOTO]
+    pairs = [(query, document) for query in QUERIES[:4] for document in documents]
     expected = scratch.score_pairs(pairs, raw=True)
     host, device = int(entries * size), int(near * entries * size)
-    model = load(PageMemory(device_bytes=device, host_bytes=host))
+    model = load(PrefixCache(device_bytes=device, host_bytes=host))
     for batch_tokens in (None, 300):
         np.testing.assert_allclose(model.score_pairs(pairs, raw=True, batch_tokens=batch_tokens), expected, atol=EXACT)
-        use = model.page_memory.use
+        use = model.prefix_cache.use
         assert use.host_bytes <= host
         assert use.device_bytes <= device
         assert use.host_entries + use.device_entries > 0
@@ -503,37 +503,37 @@ def test_a_memory_that_is_too_small_changes_no_score(scratch, load, tmp_path, si
 
 def test_many_questions_in_one_call_do_not_read_a_document_for_each(load, tmp_path, size):
     """Two documents fit: they are read, asked all questions, and make room for the next two."""
-    documents = pictures(tmp_path, 6)
+    documents = images(tmp_path, 6)
     model = load()
     model.score("q", documents[:1])
-    one = model.page_memory.use.host_bytes
-    model = load(PageMemory(host_bytes=2 * one))
-    pairs = [(question, document) for question in QUESTIONS[:5] for document in documents]
+    one = model.prefix_cache.use.host_bytes
+    model = load(PrefixCache(host_bytes=2 * one))
+    pairs = [(query, document) for query in QUERIES[:5] for document in documents]
     model.score_pairs(pairs)
-    assert model.page_memory.use.misses == len(documents)
-    assert model.page_memory.use.hits == len(pairs) - len(documents)
+    assert model.prefix_cache.use.misses == len(documents)
+    assert model.prefix_cache.use.hits == len(pairs) - len(documents)
 
 
 def test_both_tiers(scratch, load, size):
     """The newest on the device, older ones in main memory, the oldest nowhere; and back when they are asked for."""
-    model = load(PageMemory(device_bytes=2 * size, host_bytes=2 * size))
+    model = load(PrefixCache(device_bytes=2 * size, host_bytes=2 * size))
     documents = [PHOTO, TALL, WIDE, IMAGES / "page_2000x1500.png", ODD]
     for document in [*documents, *documents]:
         expected = scratch.score("q", [document], raw=True, max_pixels=60_000)
         found = model.score("q", [document], raw=True, max_pixels=60_000)
         np.testing.assert_allclose(found, expected, atol=EXACT)
-    use = model.page_memory.use
+    use = model.prefix_cache.use
     assert use.device_entries
     assert use.host_entries
     assert use.hits
     model._model.seat.left()  # as when another model takes the card
-    left = model.page_memory.use
+    left = model.prefix_cache.use
     assert left.device_entries == left.device_bytes == 0
     assert left.host_bytes <= 2 * size
     found = model.score("q", documents, raw=True, max_pixels=60_000)
     np.testing.assert_allclose(found, scratch.score("q", documents, raw=True, max_pixels=60_000), atol=EXACT)
-    model.page_memory.clear()
-    assert model.page_memory.use.host_entries == model.page_memory.use.device_entries == 0
+    model.prefix_cache.clear()
+    assert model.prefix_cache.use.host_entries == model.prefix_cache.use.device_entries == 0
 
 
 def test_a_document_that_leaves_between_two_steps_is_read_again(scratch, load, monkeypatch):
@@ -551,28 +551,28 @@ def test_a_document_that_leaves_between_two_steps_is_read_again(scratch, load, m
     np.testing.assert_allclose(
         model.score("why?", documents, raw=True), scratch.score("why?", documents, raw=True), atol=EXACT
     )
-    assert model.page_memory.use.misses == 6
+    assert model.prefix_cache.use.misses == 6
 
 
 def test_threads_share_one_memory(scratch, load, tmp_path, size):
-    documents = [PHOTO, TALL, LONG, [ODD, "x"], *pictures(tmp_path, 3)]
-    expected = {question: scratch.score(question, documents, raw=True) for question in QUESTIONS[:4]}
-    model = load(PageMemory(device_bytes=size, host_bytes=3 * size))
+    documents = [PHOTO, TALL, LONG, [ODD, "x"], *images(tmp_path, 3)]
+    expected = {query: scratch.score(query, documents, raw=True) for query in QUERIES[:4]}
+    model = load(PrefixCache(device_bytes=size, host_bytes=3 * size))
     barrier = threading.Barrier(4)
 
     def ask(number):
         random = np.random.default_rng(number)
         barrier.wait()
-        for question in QUESTIONS[:4]:
+        for query in QUERIES[:4]:
             order = random.permutation(len(documents))[:4]
-            found = model.score(question, [documents[i] for i in order], raw=True)
-            np.testing.assert_allclose(found, expected[question][order], atol=EXACT)
+            found = model.score(query, [documents[i] for i in order], raw=True)
+            np.testing.assert_allclose(found, expected[query][order], atol=EXACT)
         return True
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(ask, range(4)))
-    assert model.page_memory.use.device_bytes <= size
-    assert model.page_memory.use.host_bytes <= 3 * size
+    assert model.prefix_cache.use.device_bytes <= size
+    assert model.prefix_cache.use.host_bytes <= 3 * size
 
 
 # -- when memory runs out ---------------------------------------------------------------------------------------
@@ -587,7 +587,7 @@ def test_a_full_device_gives_up_what_is_kept_before_batches_are_halved(scratch, 
     budget = model._scorer._follower.batch_tokens
 
     def hook(*_):
-        if model.page_memory.use.host_entries == 3:
+        if model.prefix_cache.use.host_entries == 3:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     handle = decoder.register_forward_pre_hook(hook)
@@ -595,7 +595,7 @@ def test_a_full_device_gives_up_what_is_kept_before_batches_are_halved(scratch, 
         found = model.score("why?", documents[:2] + documents[3:], raw=True)
     handle.remove()
     np.testing.assert_allclose(found, [*expected[:2], *expected[3:]], atol=EXACT)
-    assert model.page_memory.use.misses == 5
+    assert model.prefix_cache.use.misses == 5
     assert model._scorer._reader.batch_tokens == model._scorer._follower.batch_tokens == budget
     assert not caplog.records
 
@@ -611,7 +611,7 @@ def test_what_never_fits_still_ends_in_a_sentence(load):
     decoder.register_forward_pre_hook(hook)
     with pytest.raises(ModelError, match="does not fit into the memory of cpu"):
         model.score("why?", [PHOTO])
-    assert model.page_memory.use.host_entries == 0
+    assert model.prefix_cache.use.host_entries == 0
 
 
 @pytest.fixture
@@ -622,12 +622,12 @@ def on_a_card(monkeypatch):
 
 def test_what_never_fits_on_a_card_ends_too(load, on_a_card):
     """Documents that were sent away do not come back only to be sent away again."""
-    model = load(PageMemory(device_bytes=10**8, host_bytes=10**8))
+    model = load(PrefixCache(device_bytes=10**8, host_bytes=10**8))
     model.score("q", [PHOTO, TALL])
     passes = []
 
     def hook(*_):
-        passes.append(model.page_memory.use.device_entries)
+        passes.append(model.prefix_cache.use.device_entries)
         assert len(passes) < 20
         raise torch.OutOfMemoryError("full")
 
@@ -639,12 +639,12 @@ def test_what_never_fits_on_a_card_ends_too(load, on_a_card):
 
 
 def test_a_card_that_is_full_once_reads_documents_from_main_memory(scratch, load, on_a_card):
-    model = load(PageMemory(device_bytes=10**8, host_bytes=10**8))
+    model = load(PrefixCache(device_bytes=10**8, host_bytes=10**8))
     model.score("q", [PHOTO, TALL])
     passes = []
 
     def hook(*_):
-        passes.append(model.page_memory.use.device_entries)
+        passes.append(model.prefix_cache.use.device_entries)
         if len(passes) == 1:
             raise torch.OutOfMemoryError("full")
 
@@ -653,9 +653,9 @@ def test_a_card_that_is_full_once_reads_documents_from_main_memory(scratch, load
     handle.remove()
     np.testing.assert_allclose(found, scratch.score("why?", [PHOTO, TALL], raw=True), atol=EXACT)
     assert passes == [2, 0]
-    assert model.page_memory.use.misses == 2
+    assert model.prefix_cache.use.misses == 2
     model.score("and?", [PHOTO])
-    assert model.page_memory.use.device_entries == 1
+    assert model.prefix_cache.use.device_entries == 1
 
 
 def test_questions_that_do_not_fit_leave_the_budget_of_whole_prompts(load, monkeypatch, caplog):
@@ -723,20 +723,20 @@ def test_what_is_prepared_ahead_is_done_before_memory_is_freed():
 
 
 def test_settings(scratch, load):
-    assert scratch.page_memory is None
-    assert load().page_memory.capacity > 10**6
-    assert load(PageMemory(device_bytes=5, host_bytes=7)).page_memory.capacity == 12
+    assert scratch.prefix_cache is None
+    assert load().prefix_cache.capacity > 10**6
+    assert load(PrefixCache(device_bytes=5, host_bytes=7)).prefix_cache.capacity == 12
     for wrong in (
         *({"device_bytes": value} for value in (-1, 1.5, "5", True)),
         *({"host_bytes": value} for value in (-1, 1.5, "5", True)),
         {"dtype": "int8"},
     ):
         with pytest.raises(InvalidInputError, match=next(iter(wrong))):
-            PageMemory(**wrong)
+            PrefixCache(**wrong)
     with pytest.raises(InvalidInputError, match="page_memory is a PageMemory, True or False, got 5"):
         load(5)
     with pytest.raises(InvalidInputError, match="leave page_memory out"):
-        load_reranker("lite", page_memory=PageMemory())
+        load_reranker("lite", prefix_cache=PrefixCache())
 
 
 def test_decoders_with_windows_keep_nothing(tmp_path):
@@ -744,14 +744,14 @@ def test_decoders_with_windows_keep_nothing(tmp_path):
     windowed = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0}
     folder = make_checkpoint("m0", path=tmp_path / "m0", overrides=windowed)
     model = load_reranker(str(folder), device="cpu", dtype="float32")
-    assert model.page_memory is None
+    assert model.prefix_cache is None
     assert np.isfinite(model.score("q", [PHOTO, LONG])).all()
 
 
 def test_a_picture_says_where_it_comes_from():
     data = PHOTO.read_bytes()
-    assert open_picture(PHOTO).source == PHOTO
-    assert open_picture(data).source == data
+    assert open_image(PHOTO).source == PHOTO
+    assert open_image(data).source == data
     with Image.open(io.BytesIO(data)) as image:
-        assert open_picture(image).source is image
-    assert isinstance(open_picture(PHOTO), Picture)
+        assert open_image(image).source is image
+    assert isinstance(open_image(PHOTO), LoadedImage)

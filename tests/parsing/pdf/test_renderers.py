@@ -176,8 +176,8 @@ def test_boxes_are_ordered_and_within_the_page(tmp_path_factory, size, spots, ro
     source = write(tmp_path_factory.mktemp("p") / "a.pdf", build)
     for each in RENDERERS.values():
         with each(source, IngestSettings(dpi=36)) as document:
-            page, pictures = document.render_with_pictures(1)
-        for x0, y0, x1, y1 in [*(item.box for item in (*page.words, *page.regions)), *pictures]:
+            page, images = document.render_with_images(1)
+        for x0, y0, x1, y1 in [*(item.box for item in (*page.words, *page.regions)), *images]:
             assert 0 <= x0 < x1 <= 1
             assert 0 <= y0 < y1 <= 1
 
@@ -427,14 +427,14 @@ def test_regions_are_found_on_turned_pages_within_forms(renderer, tmp_path, buil
         page.set_rotation(rotation)
         document.save(tmp_path / "a.pdf")
     with renderer(source_of(tmp_path / "a.pdf"), SMALL) as document:
-        page, pictures = document.render_with_pictures(1)
+        page, images = document.render_with_images(1)
     expected = (box[0] / 600, box[1] / 800, box[2] / 600, box[3] / 800)
     assert page.screenshot.image.size == (600, 800)
     (region,) = page.regions
     assert region.kind == kind
     assert iou(region.box, expected) > 0.8
-    assert len(pictures) == (build is raster_picture)
-    assert all(picture == pytest.approx(expected, abs=PLACE) for picture in pictures)
+    assert len(images) == (build is raster_picture)
+    assert all(image == pytest.approx(expected, abs=PLACE) for image in images)
     if kind != "figure":
         assert region.caption.startswith(("Figure 7.", "Table 4:"))
 

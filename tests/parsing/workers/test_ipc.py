@@ -95,8 +95,8 @@ def test_nothing_may_be_missing(key):
 def test_boxes_are_brought_onto_the_page():
     outside = [[-5, -0.01, 0.5, 9], [0.8, 0.9, 0.2, 0.1]]
     mended = ((0, 0, 0.5, 1), (0.2, 0.1, 0.8, 0.9))
-    page, pictures = unpack(regions=[["table", box, "Caption"] for box in outside], pictures=outside, **words(*outside))
-    assert pictures == mended
+    page, images = unpack(regions=[["table", box, "Caption"] for box in outside], images=outside, **words(*outside))
+    assert images == mended
     assert tuple(word.box for word in page.words) == mended
     assert tuple(region.box for region in page.regions) == mended
     assert (page.regions[0].kind, page.regions[0].caption, page.regions[0].score) == ("table", "Caption", None)

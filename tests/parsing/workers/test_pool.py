@@ -42,12 +42,12 @@ def test_a_worker_gives_the_page_that_this_process_gives(document):
         assert there.page_count == here.page_count
         assert there.warnings == here.warnings
         for number in (2, 1):
-            mine, pictures = here.render_with_pictures(number)
-            page, theirs = there.render_with_pictures(number)
+            mine, images = here.render_with_images(number)
+            page, theirs = there.render_with_images(number)
             assert (page.words, page.regions, page.warnings) == (mine.words, mine.regions, mine.warnings)
             assert page.screenshot.image.tobytes() == mine.screenshot.image.tobytes()
             assert (page.number, page.count, page.doc_id, page.path) == (number, 2, "two.pdf", document.path)
-            assert pictures == theirs
+            assert images == theirs
 
 
 def test_isolate_is_the_default_and_can_be_switched_off(document):

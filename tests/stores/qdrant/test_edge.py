@@ -335,18 +335,18 @@ KEPT = [
 
 @pytest.mark.parametrize(("storage", "error"), KEPT, ids=[str(storage) for storage, _ in KEPT])
 def test_scores_and_rows_are_those_of_the_vectors_however_they_are_kept(tmp_path, storage, error):
-    points, question = pages_of(20), unit_rows(5, seed=99)
-    exact = dict(zip([point.id for point in points], maxsim_many(question, [p.multi for p in points]), strict=True))
+    points, query = pages_of(20), unit_rows(5, seed=99)
+    exact = dict(zip([point.id for point in points], maxsim_many(query, [p.multi for p in points]), strict=True))
     with open_(tmp_path, multi_dim=64, storage=storage) as store:
         store.upsert(points)
-        before = store.search(question, limit=20)
+        before = store.search(query, limit=20)
     for again in (None, storage):
         with open_(tmp_path, multi_dim=64, storage=again) as store:
             assert store.storage == storage
-            hits = store.search(question, limit=20)
+            hits = store.search(query, limit=20)
             assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in before]
             assert {hit.id: hit.score for hit in hits} == pytest.approx(exact, abs=5 * error)
-            found = store.search(question, limit=3, dense=np.ones(4, "f4"), prefetch=Prefetch(5, 0, 0))
+            found = store.search(query, limit=3, dense=np.ones(4, "f4"), prefetch=Prefetch(5, 0, 0))
             assert found == []
             np.testing.assert_allclose(store.fetch([points[3].id])[0].multi, points[3].multi, atol=2 * error)
 

@@ -172,13 +172,13 @@ class JinaLocalEmbedding(MultiModalEmbedding):
 
     def _get_image_embeddings(self, img_file_paths: list[ImageType]) -> list[Embedding]:
         self._started()
-        found = self._documents([picture_input(image) for image in img_file_paths])
+        found = self._documents([image_input(image) for image in img_file_paths])
         self._ended(img_file_paths, found)
         return found
 
     async def _aget_image_embeddings(self, img_file_paths: list[ImageType]) -> list[Embedding]:
         self._started()
-        found = await asyncio.to_thread(self._documents, [picture_input(image) for image in img_file_paths])
+        found = await asyncio.to_thread(self._documents, [image_input(image) for image in img_file_paths])
         self._ended(img_file_paths, found)
         return found
 
@@ -214,7 +214,7 @@ class JinaLocalEmbedding(MultiModalEmbedding):
         return copied
 
 
-def picture_input(image: ImageType | bytes | Path) -> Any:  # noqa: ANN401  # one of the forms an embedder takes
+def image_input(image: ImageType | bytes | Path) -> Any:  # noqa: ANN401  # one of the forms an embedder takes
     """An image of LlamaIndex, a path or a buffer, as an input of an embedder."""
     if isinstance(image, BytesIO):
         return {"image": image.getvalue()}

@@ -22,7 +22,7 @@ PICTURE = "image_sha256"
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class LoadedImage:
     """Where a node's picture is: one of the three is not None.
 
     Attributes:
@@ -56,7 +56,7 @@ class Picture:
         )
 
 
-def picture_of(node: BaseNode) -> Picture | None:
+def image_of(node: BaseNode) -> LoadedImage | None:
     """A node's picture; None for a node without one.
 
     Raises:
@@ -73,12 +73,12 @@ def picture_of(node: BaseNode) -> Picture | None:
         return None
     if data:
         try:
-            return Picture(data=base64.b64decode(data, validate=True))
+            return LoadedImage(data=base64.b64decode(data, validate=True))
         except binascii.Error as exc:
             raise InvalidInputError(f"The image of node {node.node_id!r} is no base64 ({exc}).") from exc
     if path:
-        return Picture(path=Path(path))
-    return Picture(url=str(url)) if url else None
+        return LoadedImage(path=Path(path))
+    return LoadedImage(url=str(url)) if url else None
 
 
 def text_of(node: BaseNode) -> str:
@@ -86,39 +86,39 @@ def text_of(node: BaseNode) -> str:
     return node.get_content(metadata_mode=MetadataMode.NONE)
 
 
-def is_kept(node: BaseNode, picture: Picture) -> bool:
+def is_kept(node: BaseNode, image: LoadedImage) -> bool:
     """Whether a picture is the one that `JinaPageReader` gave the node."""
-    return picture.path is not None and picture.path.stem == node.metadata.get(PICTURE)
+    return image.path is not None and image.path.stem == node.metadata.get(PICTURE)
 
 
-def input_of(node: BaseNode, reads: Literal["words", "pixels"]) -> Any:  # noqa: ANN401  # a form that models take
+def input_of(node: BaseNode, modality: Literal["text", "image"]) -> Any:  # noqa: ANN401  # a form that models take
     """A node as an input of an embedder or a reranker.
 
     Args:
         node: Of any kind.
-        reads: What the model looks at. One that reads words gets a node's text rather than a picture whose words it
+        modality: What the model looks at. One that reads words gets a node's text rather than a picture whose words it
             would have to read itself.
 
     Raises:
         InvalidInputError: If the picture is at an address, is not there, or cannot be read.
     """
-    picture = picture_of(node)
-    if picture is None:
+    image = image_of(node)
+    if image is None:
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
-    if is_kept(node, picture) and picture.there:
-        return open_page(picture.given(node.node_id))  # type: ignore[arg-type]  # a path
-    if reads == "words" and (text := text_of(node)).strip():
+    if is_kept(node, image) and image.there:
+        return open_page(image.given(node.node_id))  # type: ignore[arg-type]  # a path
+    if modality == "text" and (text := text_of(node)).strip():
         return {"text": text}
-    return {"image": picture.given(node.node_id)}
+    return {"image": image.given(node.node_id)}
 
 
 def entry_of(node: BaseNode) -> Any:  # noqa: ANN401  # a form that DocumentIndex.add takes
     """A node as `jina_rag.DocumentIndex.add` takes it: with the picture, and the words where they are known."""
-    picture = picture_of(node)
-    if picture is None:
+    image = image_of(node)
+    if image is None:
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
-    given = picture.given(node.node_id)
-    if is_kept(node, picture):
+    given = image.given(node.node_id)
+    if is_kept(node, image):
         return given
     text = text_of(node)
     return {"image": given, "text": text} if text.strip() else {"image": given}
@@ -129,10 +129,10 @@ def key_of(node: BaseNode) -> str | None:
 
     A picture that is not kept with its words is read by the model itself in one case and by the index in the other.
     """
-    picture = picture_of(node)
-    if picture is None:
+    image = image_of(node)
+    if image is None:
         said = "text\0" + node.get_content(metadata_mode=MetadataMode.EMBED)
-    elif is_kept(node, picture):
+    elif is_kept(node, image):
         said = f"page\0{node.metadata[PICTURE]}\0{text_of(node)}"
     else:
         return None

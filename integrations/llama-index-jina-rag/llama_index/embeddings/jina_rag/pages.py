@@ -13,7 +13,7 @@ from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
 from llama_index.embeddings.jina_rag.base import JinaLocalEmbedding
-from llama_index.embeddings.jina_rag.contents import input_of, key_of, picture_of
+from llama_index.embeddings.jina_rag.contents import image_of, input_of, key_of
 from llama_index.embeddings.jina_rag.recent import DEFAULT_BYTES, RECENT, one_of
 
 from jina_rag import Embedder, InvalidInputError
@@ -124,7 +124,7 @@ class JinaPageEmbedding(TransformComponent):
     def _embed(self, nodes: Sequence[BaseNode]) -> None:
         model = self.embed_model
         embedder = model.embedder
-        inputs = [input_of(node, embedder.reads) for node in nodes]
+        inputs = [input_of(node, embedder.modality) for node in nodes]
         keep = bool(self.keep_bytes)
         encoded = embedder.encode_document(inputs, multi=keep, **model.limits)  # type: ignore[arg-type]
         assert encoded.single is not None
@@ -151,7 +151,7 @@ class JinaPageEmbedding(TransformComponent):
 
 def _shown(node: BaseNode) -> str:
     """A node in an event: the path of its picture, or its text."""
-    picture = picture_of(node)
-    if picture is None:
+    image = image_of(node)
+    if image is None:
         return node.get_content(metadata_mode=MetadataMode.EMBED)
-    return "<image>" if picture.path is None else str(picture.path)
+    return "<image>" if image.path is None else str(image.path)

@@ -14,8 +14,8 @@ from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
-from llama_index.embeddings.jina_rag.contents import input_of, picture_of, text_of
-from llama_index.retrievers.jina_rag.questions import question_of
+from llama_index.embeddings.jina_rag.contents import image_of, input_of, text_of
+from llama_index.retrievers.jina_rag.queries import query_of
 
 from jina_rag import InvalidInputError, Reranker, load_reranker
 
@@ -126,7 +126,7 @@ class JinaLocalRerank(BaseNodePostprocessor):
             raise InvalidInputError("There is no query to judge the nodes by: give query_bundle or query_str.")
         if not nodes:
             return []
-        question = question_of(query_bundle)
+        query = query_of(query_bundle)
         dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=self.model))
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
@@ -136,7 +136,7 @@ class JinaLocalRerank(BaseNodePostprocessor):
         }
         with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
             reranker = self.reranker
-            scores = reranker.score(question, [_shown(hit.node, reranker) for hit in nodes]).tolist()
+            scores = reranker.score(query, [_shown(hit.node, reranker) for hit in nodes]).tolist()
             order = sorted(range(len(nodes)), key=lambda place: -scores[place])[: self.top_n]
             found = [NodeWithScore(node=nodes[place].node, score=scores[place]) for place in order]
             event.on_end(payload={EventPayload.NODES: found})
@@ -163,9 +163,9 @@ class JinaLocalRerank(BaseNodePostprocessor):
 
 def _shown(node: BaseNode, reranker: Reranker) -> Any:  # noqa: ANN401  # one of the forms that a reranker takes
     """What the reranker is given of a node: its picture for one that looks at pixels, its words for one that reads."""
-    picture = picture_of(node)
-    if picture is not None and text_of(node).strip() and (reranker.reads == "words" or not picture.there):
-        if reranker.reads == "pixels":
+    image = image_of(node)
+    if image is not None and text_of(node).strip() and (reranker.modality == "text" or not image.there):
+        if reranker.modality == "image":
             _log.warning("The picture of node %s is not on this machine: it is judged by its words.", node.node_id)
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
-    return input_of(node, reranker.reads)
+    return input_of(node, reranker.modality)

@@ -122,7 +122,7 @@ class JinaPageReader(BaseReader):
         return await asyncio.to_thread(self.load_data, *args, **load_kwargs)
 
     def _document(self, page: Page, extra: Mapping[str, Any]) -> Document:
-        picture = save_page(page, self.folder)
+        image = save_page(page, self.folder)
         name = self._name(page.path)
         # No number of pages: it would change the hash of every page of a file that gets one more.
         metadata = {
@@ -131,14 +131,14 @@ class JinaPageReader(BaseReader):
             **extra,
             "file_path": str(page.path),
             "doc_id": name,
-            PICTURE: picture.stem,
+            PICTURE: image.stem,
         }
         # No relationship to a source document: LlamaIndex would take the pages of a file for one document, and
         # replace or delete them all at once.
         return ImageDocument(
             id_=f"{name}#p{page.number:04d}",
             text_resource=MediaResource(text=page.text),
-            image_resource=MediaResource(path=picture, mimetype="image/jpeg"),
+            image_resource=MediaResource(path=image, mimetype="image/jpeg"),
             metadata=metadata,
             excluded_embed_metadata_keys=list(_UNSEEN),
             excluded_llm_metadata_keys=list(_UNSEEN),

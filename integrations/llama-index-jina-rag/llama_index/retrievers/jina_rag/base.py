@@ -15,7 +15,7 @@ from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
 from llama_index.retrievers.jina_rag.filters import also, page_where
 from llama_index.retrievers.jina_rag.nodes import node_of
-from llama_index.retrievers.jina_rag.questions import question_of
+from llama_index.retrievers.jina_rag.queries import query_of
 
 from jina_rag import DocumentIndex, Embedder, InvalidInputError, Prefetch, Range, Rerank, Reranker, Rescore, ScoredPage
 
@@ -77,7 +77,7 @@ class JinaPageRetriever(BaseRetriever):
             in the place of the page.
         cite: Whether ``citation_box`` says where on the page the answer stands; 40 to 100 ms a page with "lite".
         embedder: As in `jina_rag.DocumentIndex.open`, where `index` is a place.
-        files: As there.
+        assets_dir: As there.
         api_key: As there. It is never shown, and not pickled.
         callback_manager: Of LlamaIndex.
         object_map: As in LlamaIndex's retrievers.
@@ -107,7 +107,7 @@ class JinaPageRetriever(BaseRetriever):
         show: Literal["page", "region"] = "page",
         cite: bool = False,
         embedder: str | os.PathLike[str] | Embedder | None = None,
-        files: str | os.PathLike[str] | None = None,
+        assets_dir: str | os.PathLike[str] | None = None,
         api_key: str | None = None,
         callback_manager: CallbackManager | None = None,
         object_map: dict[str, Any] | None = None,
@@ -123,11 +123,13 @@ class JinaPageRetriever(BaseRetriever):
         self._stages = _with_reranker(stages, reranker)
         self._ours = not isinstance(index, DocumentIndex)
         if isinstance(index, DocumentIndex):
-            if embedder is not None or files is not None or api_key is not None:
-                raise InvalidInputError("The index is open already: embedder, files and api_key go with a place.")
+            if embedder is not None or assets_dir is not None or api_key is not None:
+                raise InvalidInputError("The index is open already: embedder, assets_dir and api_key go with a place.")
             self._index = index
         else:
-            self._index = DocumentIndex.open(index, embedder=embedder, create=False, files=files, api_key=api_key)
+            self._index = DocumentIndex.open(
+                index, embedder=embedder, create=False, assets_dir=assets_dir, api_key=api_key
+            )
         self.similarity_top_k = similarity_top_k
         self._group_by: Literal["page", "document"] = group_by
         self._dedup = dedup
@@ -157,16 +159,16 @@ class JinaPageRetriever(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         if vector := _only_vector(query_bundle):
             return self._nodes(None, self._index.nearest(vector, k=self.similarity_top_k, filter=self._where))
-        question = question_of(query_bundle)
-        return self._nodes(question, self._index.search(question, **self._options()))
+        query = query_of(query_bundle)
+        return self._nodes(query, self._index.search(query, **self._options()))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         if vector := _only_vector(query_bundle):
             near = await self._index.anearest(vector, k=self.similarity_top_k, filter=self._where)
             return await asyncio.to_thread(self._nodes, None, near)
-        question = question_of(query_bundle)
-        hits = await self._index.asearch(question, **self._options())
-        return await asyncio.to_thread(self._nodes, question, hits)
+        query = query_of(query_bundle)
+        hits = await self._index.asearch(query, **self._options())
+        return await asyncio.to_thread(self._nodes, query, hits)
 
     def _options(self) -> Any:  # noqa: ANN401  # of DocumentIndex.search
         return {
@@ -178,12 +180,12 @@ class JinaPageRetriever(BaseRetriever):
             "min_score": self._min_score,
         }
 
-    def _nodes(self, question: Any, hits: Sequence[ScoredPage]) -> list[NodeWithScore]:  # noqa: ANN401
+    def _nodes(self, query: Any, hits: Sequence[ScoredPage]) -> list[NodeWithScore]:  # noqa: ANN401
         found = []
         for hit in hits:
             node = node_of(hit, show=self._show)
-            if self._cite and question is not None:
-                box = self._index.cite(question, hit).box
+            if self._cite and query is not None:
+                box = self._index.cite(query, hit).box
                 node.metadata["citation_box"] = [round(side, 5) for side in box]
                 node.excluded_llm_metadata_keys.append("citation_box")
                 node.excluded_embed_metadata_keys.append("citation_box")

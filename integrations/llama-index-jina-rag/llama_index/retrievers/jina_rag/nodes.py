@@ -17,7 +17,7 @@ from llama_index.core.schema import (
     TextNode,
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
-from llama_index.embeddings.jina_rag.contents import picture_of, text_of
+from llama_index.embeddings.jina_rag.contents import image_of, text_of
 
 from jina_rag import ScoredPage
 
@@ -49,9 +49,9 @@ def node_of(hit: ScoredPage, *, show: Literal["page", "region"] = "page") -> Bas
     if hit.added and CONTENT in hit.metadata:
         return metadata_dict_to_node(dict(hit.metadata))
     metadata = page_metadata(hit)
-    picture = hit.image_path
+    image = hit.image_path
     if show == "region" and hit.region is not None and hit.region.image_path is not None:
-        picture = hit.region.image_path
+        image = hit.region.image_path
     common: dict[str, Any] = {
         "id_": hit.page_id,
         "text": hit.text,
@@ -60,10 +60,10 @@ def node_of(hit: ScoredPage, *, show: Literal["page", "region"] = "page") -> Bas
         "excluded_llm_metadata_keys": [key for key in metadata if key in _UNSEEN],
         "relationships": {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=hit.doc_id, node_type=ObjectType.DOCUMENT)},
     }
-    if picture is None:  # an index on a server, whose pictures are on another machine
+    if image is None:  # an index on a server, whose pictures are on another machine
         return TextNode(**common)
     return ImageNode(
-        image_path=str(picture), image_mimetype=mimetypes.guess_type(picture.name)[0] or "image/jpeg", **common
+        image_path=str(image), image_mimetype=mimetypes.guess_type(image.name)[0] or "image/jpeg", **common
     )
 
 
@@ -98,15 +98,15 @@ def plain(node: BaseNode) -> BaseNode:
     """
     if isinstance(node, TextNode):
         return node
-    picture = picture_of(node)
-    if picture is None and not isinstance(node, Document):
+    image = image_of(node)
+    if image is None and not isinstance(node, Document):
         return node
     fields: dict[str, Any] = {
         name: getattr(node, name)
         for name in ("id_", "metadata", "excluded_embed_metadata_keys", "excluded_llm_metadata_keys", "relationships",
                      "metadata_template", "metadata_separator", "text_template")
     }  # fmt: skip
-    if picture is None:
+    if image is None:
         return TextNode(text=text_of(node), **fields)
     resource = node.image_resource if hasattr(node, "image_resource") else None
     assert isinstance(resource, MediaResource)

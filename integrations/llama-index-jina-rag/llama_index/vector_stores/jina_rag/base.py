@@ -65,7 +65,7 @@ class JinaVectorStore(BasePydanticVectorStore):
             `jina_rag.DocumentIndex`.
         embedder: Of a new index, as in `jina_rag.DocumentIndex.open`.
         storage: Of a new index, as there.
-        files: As there.
+        assets_dir: As there.
         api_key: As there. It is never shown, dumped or pickled: later on it comes from the environment variable
             QDRANT_API_KEY.
 
@@ -88,7 +88,7 @@ class JinaVectorStore(BasePydanticVectorStore):
     stores_text: bool = True
     is_embedding_query: bool = False
     index: str = Field(description="Folder or address of the index.")
-    files: str | None = Field(default=None, description="Folder for pictures of an index on a server.")
+    assets_dir: str | None = Field(default=None, description="Folder for pictures of an index on a server.")
 
     _opened: DocumentIndex | None = PrivateAttr(default=None)
     _ours: bool = PrivateAttr(default=True)
@@ -100,7 +100,7 @@ class JinaVectorStore(BasePydanticVectorStore):
         *,
         embedder: str | os.PathLike[str] | Embedder | None = None,
         storage: str | Storage | None = None,
-        files: str | os.PathLike[str] | None = None,
+        assets_dir: str | os.PathLike[str] | None = None,
         api_key: str | None = None,
         stores_text: bool = True,
         is_embedding_query: bool = False,
@@ -110,25 +110,27 @@ class JinaVectorStore(BasePydanticVectorStore):
                 "This store keeps texts and embeds questions itself: leave both settings as they are."
             )
         if isinstance(index, DocumentIndex):
-            if any(option is not None for option in (embedder, storage, files, api_key)):
+            if any(option is not None for option in (embedder, storage, assets_dir, api_key)):
                 raise InvalidInputError(
-                    "The index is open already: embedder, storage, files and api_key go with a place."
+                    "The index is open already: embedder, storage, assets_dir and api_key go with a place."
                 )
             opened = index
         else:
-            opened = DocumentIndex.open(index, embedder=embedder, storage=storage, files=files, api_key=api_key)
-        stats = opened.stats()
-        place = stats.location if isinstance(index, DocumentIndex) else os.fspath(index)
-        kept = None if files is None else os.path.abspath(files)
+            opened = DocumentIndex.open(
+                index, embedder=embedder, storage=storage, assets_dir=assets_dir, api_key=api_key
+            )
+        index_info = opened.info()
+        place = index_info.location if isinstance(index, DocumentIndex) else os.fspath(index)
+        kept = None if assets_dir is None else os.path.abspath(assets_dir)
         super().__init__(  # type: ignore[call-arg]  # pydantic's fields
             stores_text=True,
             is_embedding_query=False,
             index=place if "://" in place else os.path.abspath(place),
-            files=kept,
+            assets_dir=kept,
         )
         self._opened = opened
         self._ours = not isinstance(index, DocumentIndex)
-        self._fingerprint = stats.fingerprint
+        self._fingerprint = index_info.fingerprint
 
     @classmethod
     def class_name(cls) -> str:
@@ -139,7 +141,7 @@ class JinaVectorStore(BasePydanticVectorStore):
     def client(self) -> DocumentIndex:
         """The index."""
         if self._opened is None:  # it was unpickled
-            self._opened = DocumentIndex.open(self.index, files=self.files)
+            self._opened = DocumentIndex.open(self.index, assets_dir=self.assets_dir)
         return self._opened
 
     def close(self) -> None:
@@ -261,7 +263,7 @@ class JinaVectorStore(BasePydanticVectorStore):
     @property
     def _model(self) -> str:
         if self._fingerprint is None:
-            self._fingerprint = self.client.stats().fingerprint
+            self._fingerprint = self.client.info().fingerprint
         return self._fingerprint
 
     def _put(self, nodes: Sequence[BaseNode], vectors: Embeddings | None) -> None:
