@@ -463,7 +463,7 @@ def test_search_that_finds_nothing(cli, shared):
     assert cli("search", "whales", "-i", shared / "kb", "--filter", "year=1066", "--json").json["hits"] == []
 
 
-@pytest.mark.parametrize("question", ["", "   "])
+@pytest.mark.parametrize("query", ["", "   "])
 def test_an_empty_question(cli, shared, query):
     cli("search", query, "-i", shared / "kb").refused("question is empty")
 

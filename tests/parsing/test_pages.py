@@ -198,7 +198,7 @@ def blank(words=0):
 
 
 @pytest.mark.parametrize(
-    ("words", "pictures", "settings", "expected"),
+    ("words", "images", "settings", "expected"),
     [
         (24, [], IngestSettings(), [(0.0, 0.0, 1.0, 1.0)]),
         (25, [], IngestSettings(), []),

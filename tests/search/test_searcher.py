@@ -287,7 +287,7 @@ def test_questions_of_several_parts(kb):
     assert places(kb.search(["rain on", {"text": "the hills"}], k=2)) == places(kb.search("rain on\nthe hills", k=2))
 
 
-@pytest.mark.parametrize("question", ["", "  \n\t", {"text": ""}, ["", " "], []])
+@pytest.mark.parametrize("query", ["", "  \n\t", {"text": ""}, ["", " "], []])
 def test_an_empty_question_is_refused(kb, query):
     with pytest.raises(InvalidInputError, match=r"empty|words|part"):
         kb.search(query)

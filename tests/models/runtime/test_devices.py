@@ -37,7 +37,7 @@ def test_a_callers_autocast_changes_no_vector(tiny, family):
         np.testing.assert_array_equal(model.encode_document([LONG]).single, expected)
 
 
-@pytest.mark.parametrize("page_memory", [True, False])
+@pytest.mark.parametrize("prefix_cache", [True, False])
 def test_weights_and_what_is_kept_go_with_the_model(tiny, prefix_cache):
     """At once, not when the collector of cycles comes by: on a card the next model needs the room."""
     model = load_reranker(tiny["m0"], device="cpu", dtype="float32", prefix_cache=prefix_cache)
