@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jina_rag.protocols import EmbedderDefaults
 from jina_rag.types import Embeddings
 
 NOUNS = """
@@ -233,10 +234,10 @@ _COMMON = {
 }
 
 
-class WordStub:
+class WordStub(EmbedderDefaults):
     """An embedder of words without order: the sum of a vector for each; it knows which ones are common."""
 
-    name, fingerprint, dim, multi_dim, modality, hubness = "words", "words-256", 256, 256, "text", 0.0
+    name, fingerprint, dim, multi_dim, modality = "words", "words-256", 256, 256, "text"
 
     def __init__(self) -> None:
         self._known: dict[str, np.ndarray] = {}

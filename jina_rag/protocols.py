@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 from jina_rag.types import (
+    Attribution,
     Embeddings,
     Float32,
     Page,
@@ -62,6 +63,29 @@ class Embedder(Protocol):
         """The share, 0 to 1, of a page's mean score for general questions that search takes off its score.
 
         A property of the model's vector space, measured; 0 leaves MaxSim as it is. See `hubness`.
+        """
+        ...
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of the weights on the model hub; None for a model that has none."""
+        ...
+
+    @property
+    def matryoshka_dims(self) -> Sequence[int]:
+        """Lengths that the dense vector was trained to be cut to, `dim` among them; empty where it must not be cut."""
+        ...
+
+    @property
+    def multi_matryoshka_dims(self) -> Sequence[int]:
+        """Lengths that the rows were trained to be cut to; empty where they must not be cut."""
+        ...
+
+    @property
+    def dense_weight(self) -> float:
+        """The weight of the dense vector's score beside MaxSim in the rescoring stage; see `Rescore.dense`.
+
+        Measured on judged questions (`benchmarks/stages.py`); 0 for a model that nobody has measured.
         """
         ...
 
@@ -121,6 +145,11 @@ class Reranker(Protocol):
         ...
 
     @property
+    def fingerprint(self) -> str:
+        """Changes whenever scores would: model, revision, hash of the weights, settings."""
+        ...
+
+    @property
     def modality(self) -> Literal["text", "image"]:
         """What it is best given of a page: its words, or its picture."""
         ...
@@ -132,6 +161,64 @@ class Reranker(Protocol):
             InvalidInputError: If an input cannot be read, or is of a kind that the model does not take.
         """
         ...
+
+
+@runtime_checkable
+class PairReranker(Reranker, Protocol):
+    """A reranker that scores any pairs in one call, and gives its raw scores."""
+
+    def score_pairs(self, pairs: Sequence[tuple[Input, Input]], *, raw: bool = False) -> Float32:
+        """Return shape (len(pairs),) float32: in [0, 1], or unbounded with `raw`."""
+        ...
+
+
+@runtime_checkable
+class ExplainingReranker(Reranker, Protocol):
+    """A reranker that tells which part of an image carried its score."""
+
+    def explain(
+        self, query: Input, document: Input, *, method: Literal["gradient", "attention"] = "gradient"
+    ) -> Attribution:
+        """Spread the score of one document over the places of its images.
+
+        Raises:
+            InvalidInputError: If the document has no image, or an argument makes no sense.
+        """
+        ...
+
+
+class ModelPlacement(Protocol):
+    """Where a model runs. Both values are printable: ``"cuda:0"``, ``"torch.bfloat16"``."""
+
+    @property
+    def device(self) -> object:
+        """The device."""
+        ...
+
+    @property
+    def dtype(self) -> object:
+        """The number format of the weights."""
+        ...
+
+
+@runtime_checkable
+class PlacedModel(Protocol):
+    """A model that runs on a device of the caller's choice, in a number format of the caller's choice."""
+
+    @property
+    def placement(self) -> ModelPlacement:
+        """The device and the number format."""
+        ...
+
+
+class EmbedderDefaults:
+    """The optional facts of `Embedder` for a model without peculiarities: a base class for embedders."""
+
+    hubness: float = 0.0
+    revision: str | None = None
+    matryoshka_dims: Sequence[int] = ()
+    multi_matryoshka_dims: Sequence[int] = ()
+    dense_weight: float = 0.0
 
 
 @runtime_checkable
@@ -197,6 +284,10 @@ class MultiVectorStore(Protocol):
 
     def count(self, where: Where | None = None) -> int:
         """Number of matching points."""
+        ...
+
+    def bytes_by_part(self) -> dict[str, int]:
+        """Bytes on disk by what they hold (dense vectors, rows, payload, …); empty where the store cannot tell."""
         ...
 
     def flush(self) -> None:

@@ -41,7 +41,7 @@ def kept_dim(embedder: Embedder, wanted: int | None) -> int:
         InvalidInputError: If the model was not trained for it; the message names what it allows.
     """
     full = embedder.multi_dim
-    allowed = [dim for dim in getattr(embedder, "multi_matryoshka_dims", ()) if dim < full]
+    allowed = [dim for dim in embedder.multi_matryoshka_dims if dim < full]
     if wanted is not None and wanted not in (full, *allowed):
         ways = ", ".join(map(str, sorted({full, *allowed}, reverse=True)))
         raise InvalidInputError(f"multi_dim is {wanted}; the rows of {embedder.name} can have {ways} dimensions.")

@@ -23,7 +23,7 @@ from jina_rag.models import catalogue
 from jina_rag.models.registry import find_checkpoint, load_embedder, load_reranker
 from jina_rag.models.runtime.checkpoints import open_checkpoint
 from jina_rag.models.tiny_checkpoints import TINY_FAMILIES, tiny_archive, unpack_tiny
-from jina_rag.protocols import Embedder, Reranker
+from jina_rag.protocols import Embedder, PlacedModel, Reranker
 
 Status: TypeAlias = Literal["ok", "failed", "skipped", "refused"]
 _PACKAGES = (
@@ -106,7 +106,7 @@ def examine(
     try:
         loaded = _load(model, device=device, dtype=dtype, local_files_only=local_files_only)
         seconds = time.monotonic() - started
-        found.facts.append(("fingerprint", str(getattr(loaded, "fingerprint", loaded.name))))
+        found.facts.append(("fingerprint", loaded.fingerprint))
         found.findings.append(Finding("load", "ok", f"{seconds:.1f} s{_placement(loaded)}"))
         found.findings.append(_try(loaded))
         if known is not None:
@@ -244,13 +244,13 @@ def _chart() -> bytes:
 
 
 def _exact(model: Embedder | Reranker) -> bool:
-    placement = getattr(model, "placement", None)
-    return placement is None or str(placement.dtype) == "torch.float32"
+    return not isinstance(model, PlacedModel) or str(model.placement.dtype) == "torch.float32"
 
 
 def _placement(model: Embedder | Reranker) -> str:
-    placement = getattr(model, "placement", None)
-    return "" if placement is None else f" on {placement.device} in {str(placement.dtype).removeprefix('torch.')}"
+    if not isinstance(model, PlacedModel):
+        return ""
+    return f" on {model.placement.device} in {str(model.placement.dtype).removeprefix('torch.')}"
 
 
 def _findings(what: str, comparisons: Sequence[Comparison]) -> list[Finding]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from jina_rag._version import __version__
 from jina_rag.errors import InvalidInputError
-from jina_rag.protocols import Embedder, Reranker
+from jina_rag.protocols import Embedder, PairReranker, Reranker
 from jina_rag.types import Float32
 
 SPEC, ARRAYS = "expected.json", "expected.npz"
@@ -125,7 +125,7 @@ def write_known(
         arrays |= {f"{check['key']}/{i}": value for i, value in enumerate(found)} if several else {check["key"]: found}
     buffer = BytesIO()
     np.savez_compressed(buffer, **cast(Any, arrays))
-    source = f"jina-rag {__version__}, {getattr(model, 'fingerprint', model.name)}"
+    source = f"jina-rag {__version__}, {model.fingerprint}"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(SPEC, json.dumps({"model": model.name, "source": source, "checks": list(checks)}, indent=1))
         archive.writestr(ARRAYS, buffer.getvalue())
@@ -138,13 +138,12 @@ def _call(model: Embedder | Reranker, check: Mapping[str, Any], images: Mapping[
     output = check["output"]
     if check["call"] == "score":
         pairs = [(_input(query, images), _input(document, images)) for query, document in check["pairs"]]
-        score = getattr(model, "score_pairs", None)
-        if score is None:
+        if not isinstance(model, PairReranker):
             raise InvalidInputError(f"{model.name} is no reranker that takes pairs: these known outputs are not its.")
-        return score(pairs, raw=output == "raw", **options)
-    encode = getattr(model, check["call"], None)
-    if encode is None:
+        return model.score_pairs(pairs, raw=output == "raw", **options)
+    if not isinstance(model, Embedder):
         raise InvalidInputError(f"{model.name} is no embedder: these known outputs are not its.")
+    encode = model.encode_query if check["call"] == "encode_query" else model.encode_document
     inputs = [_input(item, images) for item in check["inputs"]]
     done = encode(inputs, single=output == "single", multi=output == "multi", **options)
     return done.single if output == "single" else done.multi

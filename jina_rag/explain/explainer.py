@@ -11,7 +11,7 @@ from jina_rag.catalog.maintenance import IndexResources
 from jina_rag.compression import decode_assignment
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.explain.explanation import Explanation, explain
-from jina_rag.protocols import Input, Reranker
+from jina_rag.protocols import ExplainingReranker, Input, Reranker
 from jina_rag.search.query import Query, words_in
 from jina_rag.search.snippets import regions_of, words_of
 from jina_rag.stores import schema
@@ -42,10 +42,9 @@ class Answers:
         self, reranker: Reranker | None, query: Input, hit: ScoredPage, method: Method | None
     ) -> Explanation:
         """Which part of the page's picture carried a reranker's score."""
-        tell: Any = getattr(reranker, "explain", None)
         if reranker is None:
             raise InvalidInputError("There is no reranker to explain by: open the index with one (reranker=…).")
-        if tell is None:
+        if not isinstance(reranker, ExplainingReranker):
             raise InvalidInputError(
                 f"{reranker.name} cannot tell which part of a page carried its score: jina-reranker-m0 can."
             )
@@ -54,7 +53,7 @@ class Answers:
             raise InvalidInputError(f"{hit.doc_id} is a text without a picture: there is no place on it to point at.")
         if not image.is_file():
             raise IndexStateError(f"{hit.doc_id}, page {hit.page}: its screenshot is not on this machine.")
-        found = tell(query, image, **({} if method is None else {"method": method}))
+        found = reranker.explain(query, image, **({} if method is None else {"method": method}))
         return Explanation.from_attribution(found.boxes, found.weights, image)
 
     def cite(self, query: Input, hits: Sequence[ScoredPage]) -> list[Citation]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,8 +117,7 @@ class Handle:
 
     def bytes_by_part(self) -> dict[str, int]:
         """Bytes on disk: the parts of the store as far as it can tell, images, manifest, what OCR has read."""
-        by_part: Callable[[], dict[str, int]] | None = getattr(self.store, "bytes_by_part", None)
-        vectors = {f"vectors: {name}": size for name, size in by_part().items()} if by_part else {}
+        vectors = {f"vectors: {name}": size for name, size in self.store.bytes_by_part().items()}
         return {**vectors, **{name: size_on_disk(self.root / file) for name, file in _FILES.items()}}
 
     def release(self) -> None:
@@ -268,7 +267,7 @@ def fresh_settings(embedder: str | Embedder | None, storage: str | Storage | Non
         "fingerprint": model.fingerprint,
         "dim": _dense_dim(model),
         "multi_dim": kept_dim(model, kept.multi_dim),
-        "revision": getattr(model, "revision", None),
+        "revision": model.revision,
         "storage": kept.to_json(),
         "id": uuid.uuid4().hex,
     }
@@ -286,8 +285,7 @@ def _dense_dim(model: Embedder) -> int:
 
     They only pick candidates; half the memory loses next to nothing.
     """
-    dims: Sequence[int] = getattr(model, "matryoshka_dims", ())
-    return DENSE_DIM if model.dim > DENSE_DIM and DENSE_DIM in dims else model.dim
+    return DENSE_DIM if model.dim > DENSE_DIM and DENSE_DIM in model.matryoshka_dims else model.dim
 
 
 @contextmanager

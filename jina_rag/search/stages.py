@@ -98,8 +98,6 @@ class Rerank:
 
 
 Stage: TypeAlias = Prefetch | Rescore | Rerank
-_DENSE = {"lite": 0.3, "lite-en": 0.3}
-"""Weight of the dense vector's score by embedder, measured; for others nobody has."""
 _NAMED: dict[str, type[Any]] = {"prefetch": Prefetch, "rescore": Rescore, "rerank": Rerank}
 
 
@@ -140,14 +138,14 @@ def default_stages(embedder: Embedder, reranker: bool) -> Stages:
     """What suits an embedder.
 
     An option is on where the lower end of its paired 95 % interval on judged questions is not below -0.01 nDCG@5, and
-    it gains something (`benchmarks/stages.py`): for the lite models the hubness correction, which the embedder itself
-    asks for, and some of the dense vector's score. Windows gained nothing with any model.
+    it gains something (`benchmarks/stages.py`): the hubness correction and the dense vector's score, as much of each as
+    the embedder says. Windows gained nothing with any model.
 
     Args:
         embedder: Of the index.
         reranker: Whether the index has one.
     """
-    return Stages(rescore=Rescore(dense=_DENSE.get(embedder.name, 0.0)), rerank=Rerank() if reranker else None)
+    return Stages(rescore=Rescore(dense=embedder.dense_weight), rerank=Rerank() if reranker else None)
 
 
 def parse_stage(text: str) -> Stage:

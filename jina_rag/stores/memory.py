@@ -118,6 +118,10 @@ class MemoryStore:
         """There is nothing to flush to."""
         self._points()
 
+    def bytes_by_part(self) -> dict[str, int]:
+        """Empty: nothing is on disk."""
+        return {}
+
     def close(self) -> None:
         """Forget everything."""
         self._closed = True

@@ -13,7 +13,7 @@ import numpy as np
 
 from jina_rag._extras import require
 from jina_rag.errors import InvalidInputError
-from jina_rag.protocols import Input
+from jina_rag.protocols import EmbedderDefaults, Input
 from jina_rag.scoring import normalise
 from jina_rag.types import (
     Box,
@@ -29,7 +29,7 @@ from jina_rag.types import (
 _WORD = re.compile(r"\w+")
 
 
-class FakeEmbedder:
+class FakeEmbedder(EmbedderDefaults):
     """One vector per word, drawn from the word's hash: pages that share words with a question score higher.
 
     Attributes:
@@ -37,7 +37,6 @@ class FakeEmbedder:
     """
 
     modality: Literal["text", "image"] = "text"
-    hubness: float = 0.0
 
     def __init__(self, *, dim: int = 128, multi_dim: int = 64, name: str = "fake") -> None:
         self.name = name
@@ -125,6 +124,11 @@ class FakeReranker:
     def __init__(self, *, name: str = "fake") -> None:
         self.name = name
         self.history: list[tuple[Input, tuple[Input, ...]]] = []
+
+    @property
+    def fingerprint(self) -> str:
+        """Its name: fakes of one name score alike."""
+        return self.name
 
     def score(self, query: Input, documents: Sequence[Input]) -> Float32:
         """Return shape (len(documents),) float32 in [0, 1]."""

@@ -20,14 +20,15 @@ from jina_rag.evaluation.negation import (
     read_triplets,
     sample_triplets,
 )
+from jina_rag.protocols import EmbedderDefaults
 from jina_rag.testing import FakeEmbedder
 from jina_rag.types import Embeddings
 
 
-class Angles:
+class Angles(EmbedderDefaults):
     """An embedder of texts that are angles in degrees; vectors of any length."""
 
-    name, fingerprint, dim, multi_dim, modality, hubness = "angles", "angles-1", 2, 2, "text", 0.0
+    name, fingerprint, dim, multi_dim, modality = "angles", "angles-1", 2, 2, "text"
 
     def __init__(self):
         self.asked = []

@@ -21,6 +21,10 @@ def check_embedder(embedder: Embedder) -> None:
     assert isinstance(embedder, Embedder)
     assert embedder.name
     assert embedder.fingerprint
+    assert all(1 <= dim <= embedder.dim for dim in embedder.matryoshka_dims)
+    assert all(1 <= dim <= embedder.multi_dim for dim in embedder.multi_matryoshka_dims)
+    assert embedder.dense_weight >= 0
+    assert embedder.hubness >= 0
     page = make_page(ON_TOPIC)
     documents = embedder.encode_document([ON_TOPIC, page, OFF_TOPIC])
     queries = embedder.encode_query([QUESTION])
@@ -40,6 +44,7 @@ def check_reranker(reranker: Reranker) -> None:
     """Shape, range, order and mixed inputs of a reranker."""
     assert isinstance(reranker, Reranker)
     assert reranker.name
+    assert reranker.fingerprint
     scores = reranker.score(QUESTION, [OFF_TOPIC, ON_TOPIC, make_page(ON_TOPIC), make_page("")])
     assert scores.shape == (4,)
     assert scores.dtype == np.float32

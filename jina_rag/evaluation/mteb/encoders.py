@@ -15,7 +15,7 @@ from jina_rag.evaluation.mteb.loading import EmbedderSource
 from jina_rag.evaluation.mteb.model_meta import encoder_meta
 from jina_rag.evaluation.mteb.settings import ModelOptions, VectorKind
 from jina_rag.evaluation.mteb.similarity import Many, dense_scores, maxsim_scores, ragged
-from jina_rag.protocols import Embedder, Input
+from jina_rag.protocols import Embedder, Input, PlacedModel
 from jina_rag.types import Float32
 
 Side = Literal["query", "document"]
@@ -165,7 +165,7 @@ class JinaRagEncoder:
     def _options(self, side: Side, task: str) -> list[str]:
         """All that vectors of one content depend on."""
         embedder = self._source.load(task)
-        precision = getattr(getattr(embedder, "placement", None), "dtype", "float32")
+        precision = embedder.placement.dtype if isinstance(embedder, PlacedModel) else "float32"
         dims = f"{embedder.dim if self._vectors == 'single' else embedder.multi_dim}"
         length = str(self._source.options.max_length)
         return [embedder.fingerprint, side, task, self._vectors, str(precision), dims, length]

@@ -13,7 +13,7 @@ from jina_rag.evaluation.mteb.cache import VectorCache
 from jina_rag.evaluation.mteb.settings import ModelOptions, model_name
 from jina_rag.models import catalogue
 from jina_rag.models.registry import find_checkpoint, load_embedder, load_reranker
-from jina_rag.protocols import Embedder, Reranker
+from jina_rag.protocols import Embedder, PlacedModel, Reranker
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class RerankerSource:
             own = replace(options, revision=revision)
             self.identity = _named(name, "reranker", own, lambda: _lite_version(name))
         else:
-            self.identity = _given(model.name, getattr(model, "fingerprint", model.name), model.modality)
+            self.identity = _given(model.name, model.fingerprint, model.modality)
 
     def load(self) -> Reranker:
         """The reranker."""
@@ -156,9 +156,9 @@ def _pinned(options: dict[str, Any], model: Identity, cache: VectorCache | None)
 
 
 def _pin(loaded: object, options: ModelOptions, model: Identity, cache: VectorCache | None) -> None:
-    dtype = getattr(getattr(loaded, "placement", None), "dtype", None)
-    if cache is not None and dtype is not None and options.dtype == "auto":
-        cache.keep_precision(f"{model.name}@{model.revision}", str(dtype).removeprefix("torch."))
+    if cache is not None and isinstance(loaded, PlacedModel) and options.dtype == "auto":
+        precision = str(loaded.placement.dtype).removeprefix("torch.")
+        cache.keep_precision(f"{model.name}@{model.revision}", precision)
 
 
 def _named(name: str, role: str, options: ModelOptions, lite: Callable[[], str]) -> Identity:

@@ -15,7 +15,7 @@ from jina_rag.evaluation.mteb.contents import ContentParts, content_key, inputs_
 from jina_rag.evaluation.mteb.loading import RerankerSource
 from jina_rag.evaluation.mteb.model_meta import reranker_meta
 from jina_rag.evaluation.mteb.settings import ModelOptions
-from jina_rag.protocols import Input, Reranker
+from jina_rag.protocols import Input, PlacedModel, Reranker
 from jina_rag.types import Float32
 
 _AT_ONCE = 32
@@ -126,8 +126,8 @@ class JinaRagReranker:
 
     def _scores(self, query: Input, query_key: bytes, documents: list[tuple[Input, bytes]]) -> list[float]:
         reranker = self._source.load()
-        made_of = getattr(reranker, "fingerprint", self._source.identity.revision)
-        precision = str(getattr(getattr(reranker, "placement", None), "dtype", "float32"))
+        made_of = reranker.fingerprint
+        precision = str(reranker.placement.dtype) if isinstance(reranker, PlacedModel) else "float32"
         keys = [key_of("score", query_key, key, made_of, precision) for _, key in documents]
         known = {} if self._cache is None else self._cache.get(keys)
         new = {key: item for key, (item, _) in zip(keys, documents, strict=True) if key not in known}

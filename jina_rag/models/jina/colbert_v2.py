@@ -25,7 +25,7 @@ from jina_rag.inputs import listed, text_of
 from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.jina.xlm_rotary import RotaryEncoder
 from jina_rag.models.runtime.batching import BatchRunner
-from jina_rag.models.runtime.checkpoints import Checkpoint, FromCheckpoint
+from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel
 from jina_rag.models.runtime.devices import Placement, own_precision
 from jina_rag.models.runtime.output_checks import check_vectors
 from jina_rag.models.runtime.weights import WeightFiles, fill
@@ -80,7 +80,7 @@ class _Tokens:
         return tuple(itertools.compress(self.texts, self.kept))
 
 
-class ColbertV2(FromCheckpoint):
+class ColbertV2(CheckpointModel):
     """Implements `jina_rag.protocols.Embedder` for texts and the words of pages. Safe to share between threads.
 
     The model has no dense vector. The one given here is the mean of the rows, normalised: good enough to pick
@@ -88,7 +88,6 @@ class ColbertV2(FromCheckpoint):
     """
 
     modality: Literal["text", "image"] = "text"
-    hubness: float = 0.0
 
     def __init__(
         self,
@@ -116,7 +115,7 @@ class ColbertV2(FromCheckpoint):
             CheckpointError: If the weights do not fit.
             InvalidInputError: If an argument makes no sense.
         """
-        self._checkpoint, self.placement = checkpoint, placement
+        super().__init__(checkpoint, placement)
         self._options = options or ColbertOptions()
         self._max_length = _checked_length(max_length)
         self._tokenizer = TextTokenizer(checkpoint.folder, fallback="XLMRobertaTokenizer")
@@ -138,6 +137,8 @@ class ColbertV2(FromCheckpoint):
             )
         self._module.to(placement.device).eval()
         self._truncate_dim = self._checked_dim(truncate_dim)
+        # Those that the model was trained with, by its card.
+        self.multi_matryoshka_dims = tuple(dim for dim in _MATRYOSHKA if dim <= self.multi_dim)
         special = self._tokenizer.special
         self._bos, self._eos, self._mask = special("<s>"), special("</s>"), special("<mask>")
         self._markers = {side: special(f"[{side}Marker]") for side in ("Query", "Document")}
@@ -158,11 +159,6 @@ class ColbertV2(FromCheckpoint):
     def multi_dim(self) -> int:
         """Length of the rows."""
         return self._truncate_dim or self._full_dim
-
-    @property
-    def multi_matryoshka_dims(self) -> tuple[int, ...]:
-        """Lengths that rows can be cut to: those that the model was trained with (model card)."""
-        return tuple(dim for dim in _MATRYOSHKA if dim <= self.multi_dim)
 
     @property
     def dim(self) -> int:

@@ -20,7 +20,7 @@ from jina_rag.errors import CheckpointError, InvalidInputError
 from jina_rag.inputs import listed, text_of
 from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.runtime.batching import BatchRunner
-from jina_rag.models.runtime.checkpoints import Checkpoint, FromCheckpoint
+from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel
 from jina_rag.models.runtime.devices import Placement, own_precision
 from jina_rag.models.runtime.output_checks import check_vectors
 from jina_rag.models.runtime.weights import WeightFiles, fill
@@ -35,14 +35,13 @@ _IGNORED = (r"encoder\.embed_tokens\.weight", r"decoder\..*", r"lm_head\..*")
 Ids = npt.NDArray[np.int64]
 
 
-class EmbeddingV1(FromCheckpoint):
+class EmbeddingV1(CheckpointModel):
     """Implements `jina_rag.protocols.Embedder` for texts and the words of pages. Safe to share between threads.
 
     The model has one vector per text; as a multi-vector it is that one row, so that MaxSim is the cosine.
     """
 
     modality: Literal["text", "image"] = "text"
-    hubness: float = 0.0
 
     def __init__(
         self,
@@ -69,7 +68,7 @@ class EmbeddingV1(FromCheckpoint):
         pooling = checkpoint.json("1_Pooling/config.json", required=False)
         if not pooling.get("pooling_mode_mean_tokens", True):
             raise CheckpointError(f"{checkpoint.folder} does not pool by the mean: it is no Jina Embeddings v1.")
-        self._checkpoint, self.placement = checkpoint, placement
+        super().__init__(checkpoint, placement)
         stated = checkpoint.json("sentence_bert_config.json", required=False).get("max_seq_length")
         self._max_length = _checked_length(max_length) or int(stated or MAX_LENGTH)
         self._tokenizer = TextTokenizer(checkpoint.folder, fallback="T5Tokenizer")

@@ -26,7 +26,7 @@ from jina_rag.models.jina.prompt_texts import prompt_texts
 from jina_rag.models.jina.qwen_vl import Batch, QwenVL, rename_key
 from jina_rag.models.jina.vl_prompts import Prompt, Segment, check_length, grid_of
 from jina_rag.models.runtime.batching import BatchRunner
-from jina_rag.models.runtime.checkpoints import Checkpoint, FromCheckpoint
+from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel
 from jina_rag.models.runtime.devices import Placement, own_precision
 from jina_rag.models.runtime.output_checks import check_vectors
 from jina_rag.protocols import Input
@@ -49,7 +49,7 @@ class _Vectors:
     multi: Float32 | None
 
 
-class EmbeddingsV4(FromCheckpoint):
+class EmbeddingsV4(CheckpointModel):
     """Implements `jina_rag.protocols.Embedder`. Safe to share between threads; forward passes take turns.
 
     Texts are pooled over all their tokens, images from the start to the end of the image. A document of several
@@ -61,7 +61,6 @@ class EmbeddingsV4(FromCheckpoint):
     """
 
     modality: Literal["text", "image"] = "image"
-    hubness: float = 0.0
 
     def __init__(
         self,
@@ -93,7 +92,7 @@ class EmbeddingsV4(FromCheckpoint):
             InvalidInputError: If a task or a dimension is unknown.
         """
         config = checkpoint.config
-        self._checkpoint, self.placement = checkpoint, placement
+        super().__init__(checkpoint, placement)
         self._opening = opening or Opening()
         known = tuple(config.get("task_names") or ("retrieval", "text-matching", "code"))
         self.tasks = (task,) if isinstance(task, str) else tuple(dict.fromkeys(task))

@@ -23,7 +23,7 @@ from jina_rag.models.jina.m0_explain import STEPS, Method, attribute
 from jina_rag.models.jina.m0_scoring import PairScorer
 from jina_rag.models.jina.qwen_vl import QwenVL
 from jina_rag.models.jina.vl_prompts import Prompt, Segment
-from jina_rag.models.runtime.checkpoints import Checkpoint, FromCheckpoint
+from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel
 from jina_rag.models.runtime.devices import Placement
 from jina_rag.models.runtime.kv_cache import PrefixMemory
 from jina_rag.models.runtime.output_checks import check_scores
@@ -43,7 +43,7 @@ _BEFORE, _BETWEEN = "**Document**:\n", "\n**Query**:\n"
 Pair: TypeAlias = "tuple[Input, Input]"
 
 
-class RerankerM0(FromCheckpoint):
+class RerankerM0(CheckpointModel):
     """Implements `jina_rag.protocols.Reranker`. Safe to share between threads; forward passes take turns."""
 
     modality: Literal["text", "image"] = "image"
@@ -78,7 +78,7 @@ class RerankerM0(FromCheckpoint):
         hidden = int((config.get("text_config") or config)["hidden_size"])
         with torch.device("meta"):
             score = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-        self._checkpoint, self.placement = checkpoint, placement
+        super().__init__(checkpoint, placement)
         self._opening = opening or Opening()
         self._max_length = _checked_length(max_length)
         self._model = QwenVL(

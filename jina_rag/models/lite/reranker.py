@@ -44,6 +44,11 @@ class LiteReranker:
         """``"lite"`` or ``"lite-en"``."""
         return self._embedder.name
 
+    @property
+    def fingerprint(self) -> str:
+        """That of the embedder, and the window."""
+        return f"{self._embedder.fingerprint}+window{self._window}"
+
     def score(self, query: Input, documents: Sequence[Input]) -> Float32:
         """Shape (len(documents),) float32 in [0, 1]; 0 for a document without words.
 

@@ -8,9 +8,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from jina_rag.errors import CheckpointError, ModelNotFoundError
+from jina_rag.protocols import EmbedderDefaults
+
+if TYPE_CHECKING:
+    from jina_rag.models.runtime.devices import Placement
 
 Family: TypeAlias = Literal["v4", "m0", "colbert-v2", "v1"]
 
@@ -66,20 +70,18 @@ class Checkpoint:
         return "+".join([f"{name}{where}", digest.hexdigest()[:16], *settings])
 
 
-class FromCheckpoint:
-    """What every model that was loaded from a checkpoint can say of itself."""
+class CheckpointModel(EmbedderDefaults):
+    """A model that was loaded from a checkpoint.
 
-    _checkpoint: Checkpoint
+    Attributes:
+        name: What it was loaded by: a hub id or a folder.
+        revision: The commit, for a checkpoint from the hub.
+        placement: Where it runs, and in which number format.
+    """
 
-    @property
-    def name(self) -> str:
-        """What it was loaded by: a hub id or a folder."""
-        return self._checkpoint.name
-
-    @property
-    def revision(self) -> str | None:
-        """The commit, for a checkpoint from the hub."""
-        return self._checkpoint.revision
+    def __init__(self, checkpoint: Checkpoint, placement: Placement) -> None:
+        self._checkpoint, self.placement = checkpoint, placement
+        self.name, self.revision = checkpoint.name, checkpoint.revision
 
 
 def open_checkpoint(folder: Path, *, name: str, revision: str | None = None) -> Checkpoint:

@@ -29,6 +29,7 @@ from jina_rag.evaluation.cleaning import (
 )
 from jina_rag.evaluation.cleaning.minhash import agreement, jaccard, near_text, signature
 from jina_rag.evaluation.cleaning.pairs import same_text
+from jina_rag.protocols import EmbedderDefaults
 from jina_rag.testing import FakeEmbedder
 from jina_rag.types import Embeddings
 
@@ -106,10 +107,10 @@ def test_planted_faults_are_found_and_good_pairs_stay(planted, tmp_path):
     assert sum(dropped[r["id"]].get("duplicate_of") == r["of"] for r in repeats) / len(repeats) >= 0.99
 
 
-class Constant:
+class Constant(EmbedderDefaults):
     """An embedder that costs nothing."""
 
-    name, fingerprint, dim, multi_dim, modality, hubness = "constant", "constant-1", 2, 2, "text", 0.0
+    name, fingerprint, dim, multi_dim, modality = "constant", "constant-1", 2, 2, "text"
 
     def encode_query(self, texts, **options):
         return Embeddings(single=np.ones((len(texts), 2), np.float32))
@@ -349,10 +350,10 @@ def test_languages_are_checked(monkeypatch):
 # Consistency
 
 
-class Table:
+class Table(EmbedderDefaults):
     """An embedder whose vectors stand in a table."""
 
-    name, fingerprint, dim, multi_dim, modality, hubness = "table", "table-1", 3, 3, "text", 0.0
+    name, fingerprint, dim, multi_dim, modality = "table", "table-1", 3, 3, "text"
 
     def __init__(self, vectors, single=True):
         self.vectors, self.single = vectors, single
