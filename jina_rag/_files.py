@@ -7,8 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jina_rag.errors import IndexLockedError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -31,20 +35,35 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
-@contextmanager
-def locked(path: Path, message: str) -> Iterator[None]:
-    """Hold a lock file.
+def acquire_lock(path: Path, message: str) -> BaseFileLock:
+    """Acquire a lock file, until the lock is released or the process ends; releasing it twice is fine.
+
+    Args:
+        path: The file; its folder exists.
+        message: Of the error.
 
     Raises:
-        IndexLockedError: With `message`, if another process holds it.
+        IndexLockedError: If the lock is held already, by another process or elsewhere in this one.
+        OSError: If the file cannot be made.
     """
     from filelock import FileLock, Timeout
 
+    lock = FileLock(path, timeout=0, thread_local=False)
     try:
-        with FileLock(path, timeout=0, thread_local=False):
-            yield
+        lock.acquire()
     except Timeout as exc:
         raise IndexLockedError(message) from exc
+    return lock
+
+
+@contextmanager
+def locked(path: Path, message: str) -> Iterator[None]:
+    """Hold a lock file; the arguments and errors are those of `acquire_lock`."""
+    lock = acquire_lock(path, message)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def size_on_disk(path: Path) -> int:

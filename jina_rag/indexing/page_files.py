@@ -15,11 +15,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
+from jina_rag._files import write_whole
 from jina_rag.config import IngestSettings
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.parsing.pages import read_pages
 from jina_rag.parsing.sources import SourceFile, find_sources, path_list
-from jina_rag.stores.images import ImageFiles, unreadable, write_whole
+from jina_rag.stores.images import ImageFiles, unreadable
 from jina_rag.stores.schema import clean_payload
 from jina_rag.types import Box, Failure, Page, PageScreenshot, Region, RegionKind, Word
 
@@ -95,7 +96,7 @@ def save_page(page: Page, folder: str | os.PathLike[str], *, quality: int = QUAL
     image = files.path(files.put(page.screenshot.image, quality))
     content = json.dumps(clean_payload(_as_json(page))).encode()
     try:
-        write_whole(beside(image), content, files.folder)
+        write_whole(beside(image), content)
     except OSError as exc:
         raise IndexStateError(f"A page cannot be kept in {folder}: {exc.strerror or exc}.") from exc
     return image.absolute()

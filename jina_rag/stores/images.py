@@ -6,11 +6,11 @@ import hashlib
 import io
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jina_rag._files import write_whole
 from jina_rag.errors import IndexCorruptError, IndexStateError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -56,10 +56,9 @@ class ImageFiles:
         content = buffer.getvalue()
         digest = hashlib.sha256(content).hexdigest()
         name = f"{digest[:2]}/{digest}.jpg"
-        target = self.folder / name
         try:
             if not self.is_whole(name):
-                write_whole(target, content, self.folder)
+                self._write(name, content)
         except OSError as exc:
             raise IndexStateError(
                 f"A page image cannot be written to {self.folder}: {exc.strerror or exc}. "
@@ -81,7 +80,7 @@ class ImageFiles:
             content = file.read_bytes()
             if hashlib.sha256(content).hexdigest() != target.stem:
                 raise IndexCorruptError(f"The page image {file} does not hold what it was made of: ingest it again.")
-            write_whole(target, content, self.folder)
+            self._write(name, content)
         except OSError as exc:
             raise IndexStateError(f"The page image {file} cannot be copied: {exc.strerror or exc}.") from exc
 
@@ -128,25 +127,16 @@ class ImageFiles:
             if _NAME.fullmatch(name):
                 yield name
 
+    def _write(self, name: str, content: bytes) -> None:
+        target = self.folder / name
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        write_whole(target, content)
+
 
 def checked_name(name: object) -> str | None:
     """The name, if it is one that `ImageFiles.put` makes: it leads to a file within the folder and nowhere else."""
     return name if isinstance(name, str) and _NAME.fullmatch(name) else None
-
-
-def write_whole(target: Path, content: bytes, folder: Path) -> None:
-    """Write beside the target, then rename: a reader, or a crash, never meets half a file."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    target.parent.mkdir(mode=0o700, exist_ok=True)
-    # mkstemp makes files that only their owner can read.
-    handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def unreadable() -> tuple[type[Exception], ...]:
@@ -178,8 +168,8 @@ def is_readable(path: Path) -> bool:
     from PIL import Image
 
     try:
-        with Image.open(path) as opened:
-            opened.load()
+        with Image.open(path) as image:
+            image.load()
     except unreadable():
         return False
     return True
