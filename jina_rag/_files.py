@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from jina_rag.errors import IndexLockedError
 
@@ -15,12 +15,19 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Write a file that appears whole or not at all; arguments and errors are those of `open_whole`."""
+    with open_whole(path, mode=mode) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def open_whole(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
     """Write beside `path`, then rename: neither a reader nor a crash leaves half a file.
 
     Args:
-        path: The file; its folder exists. Only its owner can read it.
-        content: All of it.
+        path: The file; its folder exists.
+        mode: Permissions of the file; by default only its owner can read it.
 
     Raises:
         OSError: If the file cannot be written.
@@ -28,7 +35,8 @@ def write_whole(path: Path, content: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            yield stream
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
