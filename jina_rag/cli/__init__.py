@@ -12,7 +12,7 @@ from contextlib import suppress
 
 __all__ = ["main"]
 
-_held: list[object] = []
+_preloaded: list[object] = []
 """What a head start has loaded: held to the end, so that the command finds it."""
 
 
@@ -41,10 +41,10 @@ def _hasten(arguments: Sequence[str]) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if {"-h", "--help"} & set(arguments):
         return
-    for place, argument in enumerate(arguments):
+    for position, argument in enumerate(arguments):
         index = argument.removeprefix("--index=")
-        if argument in ("-i", "--index") and place + 1 < len(arguments):
-            index = arguments[place + 1]
+        if argument in ("-i", "--index") and position + 1 < len(arguments):
+            index = arguments[position + 1]
         if index != argument:
             threading.Thread(target=_load, args=(index,), name="jina-rag-model").start()
             return
@@ -57,4 +57,4 @@ def _load(index: str) -> None:
 
         from jina_rag.index.session import load_recorded
 
-        _held.append(load_recorded(Path(index)))
+        _preloaded.append(load_recorded(Path(index)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jina_rag.cli.common import JsonOption, app, folder_exists
+from jina_rag.cli.common import JsonOption, folder_exists
 from jina_rag.cli.output import console
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ _SHOWN = 100
 """A line on the terminal for so many pairs."""
 
 
-@app.command("clean")
 def clean_command(
     pairs: Annotated[Path, typer.Argument(help='JSONL, one {"query", "passage"} a line.', metavar="PAIRS.jsonl")],
     kept: Annotated[Path, typer.Option("--output", "-o", help="Where the lines that stay go.", metavar="OUT.jsonl")],

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from jina_rag.cli.benchmark import benchmark
-from jina_rag.cli.common import JsonOption, app, folder_exists
+from jina_rag.cli.common import JsonOption, folder_exists
 from jina_rag.cli.negation import negation
 from jina_rag.cli.output import console
 from jina_rag.cli.output import evaluation as evaluation_output
@@ -42,10 +42,11 @@ class _FolderFirst(TyperGroup):
         return self.commands[_MEASURE].make_context(info_name, args, parent=parent, **extra)
 
 
-evaluate_app = typer.Typer(cls=_FolderFirst, rich_markup_mode="rich", pretty_exceptions_enable=False)
-app.add_typer(
-    evaluate_app,
+evaluate_app = typer.Typer(
     name="evaluate",
+    cls=_FolderFirst,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
     help="Measure retrieval on judged questions; evaluate init makes such a folder, evaluate check looks one over.",
     short_help="Measure retrieval on judged questions.",
 )

@@ -1,31 +1,25 @@
-"""The command that asks an index."""
+"""The command ``search``: rank pages for a query, or for many."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jina_rag.cli.common import (
-    FilesOption,
-    IndexOption,
-    JsonOption,
-    app,
-    filters,
-    folder_exists,
-    write_image,
-)
+from jina_rag.cli.common import AssetsOption, IndexOption, JsonOption, filters, folder_exists, open_index
 from jina_rag.cli.output import console
 from jina_rag.cli.output import hits as hit_output
 from jina_rag.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _HITS, _HITS_OF_MANY = 5, 10
 """What -k is when it is not given: a person reads a few hits, and rankings are kept to be judged."""
 
 
-@app.command()
 def search(
     index: IndexOption,
     query: Annotated[str | None, typer.Argument(help="In any language.", metavar="QUERY", show_default=False)] = None,
@@ -43,7 +37,6 @@ def search(
     filter: Annotated[  # the option's name
         list[str] | None,
         typer.Option(
-            "--filter",
             help="Only pages with this metadata (=, >=, <=, >, <), path=GLOB, or has=chart|table|figure; repeatable, a "
             "key given twice matches either value.",
             metavar="KEY=VALUE",
@@ -64,7 +57,6 @@ def search(
     stage: Annotated[
         list[str] | None,
         typer.Option(
-            "--stage",
             help="Such as prefetch:limit=300,lexical=false or rescore:dense=0.3 or rerank:limit=50; repeatable.",
             metavar="NAME:OPTION=N,…",
         ),
@@ -81,7 +73,7 @@ def search(
         Path | None,
         typer.Option(help="Where the rankings for --queries go.", metavar="OUT.jsonl", dir_okay=False),
     ] = None,
-    assets_dir: FilesOption = None,
+    assets_dir: AssetsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Rank pages for a question.
@@ -112,10 +104,10 @@ def search(
         "min_score": min_score,
     }
     if queries is not None and run is not None:
-        alone = {"--heatmap": heatmap, "--image": image, "--explain": explain, "--offset": offset}
-        given = [name for name, value in alone.items() if value]
-        if given:
-            raise typer.BadParameter(f"{_and(given)} {'goes' if len(given) == 1 else 'go'} with a single QUERY.")
+        single_query = {"--heatmap": heatmap, "--image": image, "--explain": explain, "--offset": offset}
+        names = [name for name, value in single_query.items() if value]
+        if names:
+            raise typer.BadParameter(f"{_and(names)} {'goes' if len(names) == 1 else 'go'} with a single QUERY.")
         folder_exists(run)
         _search_many(index, assets_dir, reranker, queries, run, json=json, k=k or _HITS_OF_MANY, **options)
         return
@@ -124,24 +116,22 @@ def search(
         if heatmap.suffix.lower() != ".png":
             raise typer.BadParameter(f"--heatmap {str(heatmap)!r}: a heat map is a PNG, so give a name in .png.")
         folder_exists(heatmap)
-    asked: Any = query if image is None else image if query is None else [query, image]
-    from jina_rag.index.document_index import DocumentIndex
-
-    with DocumentIndex.open(index, create=False, assets_dir=assets_dir, reranker=reranker) as opened:
-        hits = opened.search(asked, k=k, offset=offset, explain=explain, **options)
+    query_input: Any = query if image is None else image if query is None else [query, image]
+    with open_index(index, assets_dir, reranker=reranker) as document_index:
+        hits = document_index.search(query_input, k=k, offset=offset, explain=explain, **options)
         if heatmap is not None and hits:
-            best = hits[0]
-            heatmap_image = opened.explain(asked, best).image(
-                frame=best.region.box if best.region else None, label=best.region.kind if best.region else ""
+            region = hits[0].region
+            heatmap_image = document_index.explain(query_input, hits[0]).image(
+                frame=region.box if region else None, label=region.kind if region else ""
             )
-            write_image(heatmap_image, heatmap)
+            _write_image(heatmap_image, heatmap)
     if heatmap is not None and not hits:
         err.print("No page was found, so no heat map was drawn.")
-    shown = query if query is not None else str(image)
+    title = query if query is not None else str(image)
     if json:
-        console.print_json(hit_output.search_json(shown, hits, first=offset + 1))
+        console.print_json(hit_output.search_json(title, hits, first=offset + 1))
         return
-    hit_output.print_hits(out, shown, hits, first=offset + 1)
+    hit_output.print_hits(out, title, hits, first=offset + 1)
     hit_output.print_steps(out, hits, first=offset + 1)
     hit_output.print_notes(err, hits, explain=explain)
     if hits.more:
@@ -202,19 +192,27 @@ def _search_many(
 ) -> None:
     from jina_rag.evaluation.datasets import read_queries
     from jina_rag.evaluation.runner import search_all, write_run
-    from jina_rag.index.document_index import DocumentIndex
 
-    asked = read_queries(queries)
-    with DocumentIndex.open(index, create=False, assets_dir=assets_dir, reranker=reranker) as opened:
-        notes: dict[str, list[str]] = {}
-        ranking = search_all(opened, asked, on_note=lambda qid, note: notes.setdefault(qid, []).append(note), **options)
+    query_list = read_queries(queries)
+    notes: dict[str, list[str]] = {}
+    with open_index(index, assets_dir, reranker=reranker) as document_index:
+        ranking = search_all(
+            document_index, query_list, on_note=lambda qid, note: notes.setdefault(qid, []).append(note), **options
+        )
     write_run(run, ranking)
     if json:
-        console.print_json({"queries": len(asked), "run": str(run), **({"notes": notes} if notes else {})})
+        console.print_json({"queries": len(query_list), "run": str(run), **({"notes": notes} if notes else {})})
         return
     _, err = console.consoles()
-    err.print(f"Asked {console.count(len(asked), 'question')}; the rankings are in {console.shown(run)}.")
-    for qid, said in list(notes.items())[:5]:
-        err.print(f"[yellow]Note:[/] {console.shown(qid)}: {console.shown(' '.join(said))}", soft_wrap=True)
+    err.print(f"Asked {console.count(len(query_list), 'question')}; the rankings are in {console.shown(run)}.")
+    for qid, sentences in list(notes.items())[:5]:
+        err.print(f"[yellow]Note:[/] {console.shown(qid)}: {console.shown(' '.join(sentences))}", soft_wrap=True)
     if len(notes) > 5:
         err.print(f"… and notes on {len(notes) - 5} more questions; --json has all.")
+
+
+def _write_image(image: Image, path: Path) -> None:
+    try:
+        image.save(path, format="PNG")
+    except OSError as exc:
+        raise InvalidInputError(f"The heat map cannot be written to {path}: {exc.strerror or exc}.") from exc

@@ -38,7 +38,7 @@ def search_json(query: str, hits: Sequence[ScoredPage], *, first: int = 1) -> di
 
 
 def _hit_json(rank: int, hit: ScoredPage) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    content: dict[str, Any] = {
         "rank": rank,
         "score": round(hit.score, 6),
         "stage": hit.stage,
@@ -65,11 +65,11 @@ def _hit_json(rank: int, hit: ScoredPage) -> dict[str, Any]:
         ],
     }
     if hit.steps:
-        found["steps"] = [
+        content["steps"] = [
             {"stage": step.stage, "rank": step.rank, "score": round(step.score, 6), "note": step.note}
             for step in hit.steps
         ]
-    return found
+    return content
 
 
 def print_hits(out: Console, query: str, hits: Sequence[ScoredPage], *, first: int = 1) -> None:

@@ -1,0 +1,55 @@
+"""The command ``delete``: take documents out of an index."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jina_rag.cli.common import AssetsOption, IndexOption, JsonOption, filters, open_index
+from jina_rag.cli.output import console
+
+
+def delete(
+    index: IndexOption,
+    documents: Annotated[
+        list[str] | None,
+        typer.Argument(help="Document ids, files, folders, or globs over ids.", metavar="PATH…", show_default=False),
+    ] = None,
+    filter: Annotated[  # the option's name
+        list[str] | None,
+        typer.Option(
+            help="Documents with this metadata, or path=GLOB; repeatable, all must hold.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    assets_dir: AssetsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take documents out of the index, their images too. The documents themselves are not touched.
+
+    Examples:
+
+      jina-rag delete docs/old.pdf --index kb
+
+      jina-rag delete "reports/2019-*" --index kb
+
+      jina-rag delete --filter year=2019 --index kb
+    """
+    _, err = console.consoles()
+    where = filters(filter or [])
+    if not documents and not where:
+        raise typer.BadParameter("Name documents, or give a --filter.")
+    with open_index(index, assets_dir) as document_index:
+        counts = {name: document_index.delete(name, filter=where or None) for name in documents or [None]}
+    missing = [name or "the filter" for name, count in counts.items() if not count]
+    removed = sum(counts.values())
+    if json:
+        failed = [{"path": name, "reason": "No such document in the index."} for name in missing]
+        console.print_json({"removed": removed, "failed": failed})
+    else:
+        err.print(f"Removed {console.count(removed, 'document')}.")
+        for name in missing:
+            err.print(
+                f"[red]No such document in the index:[/] {console.shown(name)} (`jina-rag info --documents` lists them)"
+            )
+    raise typer.Exit(console.PARTLY if missing else console.OK)

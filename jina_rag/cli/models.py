@@ -1,0 +1,98 @@
+"""The command ``models``: which models there are, and their download."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jina_rag.cli.common import JsonOption
+from jina_rag.cli.output import console
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from jina_rag.models.catalogue import ModelDescription
+
+models_app = typer.Typer(name="models", invoke_without_command=True, rich_markup_mode="rich")
+
+
+@models_app.callback()
+def models(context: typer.Context, json: JsonOption = False) -> None:
+    """The models this version can run: size, languages, licence, whether they are on this machine.
+
+    Examples:
+
+      jina-rag models
+
+      jina-rag models download jinaai/jina-embeddings-v4
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from jina_rag.index.session import DEFAULT_EMBEDDER
+    from jina_rag.models.catalogue import MODELS, weights_of
+
+    folders = {name: weights_of(name) for name in MODELS}
+    if json:
+        entries = [
+            model.to_json()
+            | {
+                "installed": folders[name] is not None,
+                "path": str(folders[name]) if folders[name] else None,
+                "default": name == DEFAULT_EMBEDDER,
+            }
+            for name, model in MODELS.items()
+        ]
+        console.print_json({"models": entries})
+        return
+    _print_models(console.consoles()[0], MODELS.values(), folders, DEFAULT_EMBEDDER)
+
+
+@models_app.command()
+def download(
+    model: Annotated[str, typer.Argument(help="Its id on the Hugging Face hub: owner/model.", metavar="ID")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; main if left out.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Download a model from the hub, or go on with a download. Weights and settings only, never code.
+
+    Example:
+
+      jina-rag models download jinaai/jina-reranker-m0
+    """
+    from jina_rag.models.registry import download as fetch
+
+    checkpoint = fetch(model, revision=revision)
+    if json:
+        console.print_json({"model": model, "revision": checkpoint.revision, "path": str(checkpoint.folder)})
+        return
+    out, _ = console.consoles()
+    commit = f" at commit {checkpoint.revision}" if checkpoint.revision else ""
+    out.print(f"{console.shown(model)}{commit}: {console.shown(checkpoint.folder)}", soft_wrap=True)
+
+
+def _print_models(
+    out: Console, models: Iterable[ModelDescription], folders: Mapping[str, Path | None], default: str
+) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("name", "what it is", "size", "licence", "here"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("name", "size", "here"))
+    for model in models:
+        weight = f"{model.megabytes / 1000:.1f} GB" if model.megabytes >= 1000 else f"{model.megabytes:.0f} MB"
+        role = "embedder, reranker" if model.role == "both" else model.role
+        table.add_row(
+            f"[bold]{model.name}[/]" if model.name == default else model.name,
+            f"{role}; {model.modality}",
+            weight,
+            model.licence if model.commercial else f"[yellow]{model.licence}[/]",
+            "yes" if folders[model.name] else "no",
+        )
+    out.print(table)
+    out.print(f"The default is {default}. What is not here is downloaded when it is first loaded.", soft_wrap=True)
+    out.print("Qwen Research and CC-BY-NC weights: no commercial use without an agreement.", soft_wrap=True)

@@ -1,0 +1,97 @@
+"""What ``ingest`` prints: what became of every file, or would."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from jina_rag.cli.output import console
+from jina_rag.types import Failure, IngestReport
+
+if TYPE_CHECKING:
+    from jina_rag.indexing.dry_run import IngestPlan
+
+_LISTED = 20
+"""Lines of a list that a person still reads; --json has all."""
+
+
+def ingest_json(report: IngestReport) -> dict[str, Any]:
+    """The object that ``ingest --json`` prints."""
+    return _to_json(report) | {"seconds": round(report.seconds, 3)}
+
+
+def plan_json(plan: IngestPlan) -> dict[str, Any]:
+    """The object that ``ingest --dry-run --json`` prints."""
+    content = _to_json(plan)
+    content["again"] = content.pop("force")
+    estimate = {name: content.pop(name) for name in ("seconds", "bytes", "basis")}
+    return content | {"estimate": estimate | {"seconds": round(plan.seconds, 1)}}
+
+
+def print_plan(out: Console, err: Console, plan: IngestPlan) -> None:
+    """What an ingestion would do, for a person."""
+    out.print(
+        f"Would index {console.count(plan.new, 'new document')} and {console.count(plan.changed, 'changed document')}, "
+        f"{console.count(plan.pages, 'page')}; {plan.unchanged} unchanged, {plan.moved} of them moved; "
+        f"{console.count(plan.duplicates, 'duplicate')}; {plan.removed} to be removed.",
+        soft_wrap=True,
+    )
+    if plan.pages:
+        out.print(
+            f"About {console.duration(plan.seconds)} and {console.size(plan.bytes)} of disk, estimated {plan.basis}.",
+            soft_wrap=True,
+        )
+    _list(err, "Passed over", plan.skipped, most=5)
+    _list(err, "[red]Would fail", plan.failed)
+
+
+def print_report(err: Console, report: IngestReport) -> None:
+    """What became of every file, for a person."""
+    unchanged = f"{console.count(report.unchanged, 'document')} unchanged"
+    unchanged += f" ({report.moved} moved)" if report.moved else ""
+    if report.documents or report.pages:
+        line = f"Indexed {console.count(report.documents, 'document')}, {console.count(report.pages, 'page')}"
+        line += f", {console.count(report.regions, 'region')}" if report.regions else ""
+        line += f" in {report.seconds:.1f} s" + (f"; {unchanged}" if report.unchanged else "")
+    else:
+        line = f"Nothing new to index: {unchanged}" if report.unchanged else "Nothing was indexed"
+    err.print(line + ".", soft_wrap=True)
+    if report.removed:
+        err.print(f"Removed {console.count(report.removed, 'document')} whose file is gone.")
+    if report.repeated:
+        err.print(f"{console.count(report.repeated, 'page')} nearly repeat earlier ones, and are marked so.")
+    _list(err, "Duplicates", report.duplicates, most=5)
+    _list(err, "[yellow]Worth a look", report.warnings)
+    _list(err, "Passed over", report.skipped, most=5)
+    _list(err, "[red]Failed", report.failed)
+    if report.interrupted:
+        err.print(
+            "[yellow]Interrupted:[/] the index can be searched, and the same command goes on from here.", soft_wrap=True
+        )
+
+
+def _list(err: Console, title: str, failures: Sequence[Failure], *, most: int = _LISTED) -> None:
+    if not failures:
+        return
+    err.print(f"{title}[/] ({len(failures)}):" if title.startswith("[") else f"{title} ({len(failures)}):")
+    for failure in failures[:most]:
+        page = f", page {failure.page}" if failure.page else ""
+        err.print(f"  {console.shown(failure.path)}{page}: {console.shown(failure.reason)}", soft_wrap=True)
+    if len(failures) > most:
+        err.print(f"  … and {len(failures) - most} more; --json lists all.")
+
+
+def _to_json(result: IngestReport | IngestPlan) -> dict[str, Any]:
+    content = asdict(result)
+    for name, value in content.items():
+        if isinstance(value, tuple):
+            content[name] = [_failure_json(failure) for failure in getattr(result, name)]
+    return content
+
+
+def _failure_json(failure: Failure) -> dict[str, Any]:
+    entry: dict[str, Any] = {"path": str(failure.path), "reason": failure.reason}
+    return entry | {"page": failure.page} if failure.page is not None else entry

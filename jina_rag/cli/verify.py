@@ -1,0 +1,39 @@
+"""The command ``verify``: hold the parts of an index against each other."""
+
+from __future__ import annotations
+
+import typer
+
+from jina_rag.cli.common import AssetsOption, IndexOption, JsonOption, open_index
+from jina_rag.cli.output import console
+
+
+def verify(index: IndexOption, assets_dir: AssetsOption = None, json: JsonOption = False) -> None:
+    """Hold vectors, images and manifest of an index against each other; names what to ingest again.
+
+    Example:
+
+      jina-rag verify --index kb
+    """
+    out, _ = console.consoles()
+    with open_index(index, assets_dir) as document_index:
+        problems, index_info = document_index.verify(), document_index.info()
+    if json:
+        console.print_json(
+            {
+                "documents": index_info.documents,
+                "pages": index_info.pages,
+                "problems": [{"doc_id": problem.doc_id, "reason": problem.what} for problem in problems],
+            }
+        )
+    elif not problems:
+        out.print(
+            f"In order: {console.count(index_info.documents, 'document')}, {console.count(index_info.pages, 'page')}, "
+            "each with its vectors and its image."
+        )
+    else:
+        for problem in problems:
+            where = f"{console.shown(problem.doc_id)}: " if problem.doc_id else ""
+            out.print(f"[red]{where}[/]{console.shown(problem.what)}", soft_wrap=True)
+        out.print("Ingest these documents again with --force, or all of the folder.", soft_wrap=True)
+    raise typer.Exit(console.PARTLY if problems else console.OK)

@@ -1,0 +1,28 @@
+"""What ``ingest`` prints."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from jina_rag.cli.output import ingestion
+from jina_rag.types import Failure, IngestReport
+
+
+def test_a_long_list_is_cut_for_people_only():
+    from rich.console import Console
+
+    failures = tuple(Failure(Path(f"{n}.pdf"), "It is empty.", page=n or None) for n in range(50))
+    report = IngestReport(failed=failures, warnings=failures[:1], skipped=failures[:7], interrupted=True)
+    console = Console(file=io.StringIO(), width=80)
+    ingestion.print_report(console, report)
+    said = console.file.getvalue()
+    assert "Nothing was indexed." in said
+    assert "0.pdf: It is empty." in said
+    assert "3.pdf, page 3: It is empty." in said
+    assert "… and 30 more; --json lists all." in said
+    assert "… and 2 more" in said
+    assert "Worth a look (1):" in said
+    assert "the same command goes on from here" in said
+    assert len(ingestion.ingest_json(report)["failed"]) == 50
+    assert ingestion.ingest_json(report)["failed"][3] == {"path": "3.pdf", "reason": "It is empty.", "page": 3}

@@ -1,0 +1,220 @@
+"""The command line as its users meet it: what every command has, wrong usage, trouble."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.command_line import NO_OCR, process
+
+from jina_rag import DocumentIndex, __version__
+from jina_rag.cli import main
+from jina_rag.testing import sample_pdf
+
+COMMANDS = ("ingest", "search", "delete", "info", "verify", "copy", "evaluate", "clean", "models", "doctor", "demo")
+
+
+def test_without_arguments_it_prints_its_help(cli):
+    result = cli()
+    assert all(command in result.out for command in COMMANDS)
+    assert "Traceback" not in result.err
+
+
+def test_version(cli):
+    result = cli("--version")
+    assert (result.code, result.out) == (0, f"jina-rag {__version__}\n")
+
+
+def test_help_names_every_command(cli):
+    result = cli("--help")
+    assert result.code == 0
+    assert all(command in result.out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("width", [80, 140])
+def test_help_of_each_command_has_examples(cli, command, width):
+    result = cli(command, "--help", width=width)
+    assert result.code == 0
+    assert f"jina-rag {command} " in result.out or f"jina-rag {command}\n" in result.out.replace(" \n", "\n")
+    assert "Example" in result.out
+    assert "--json" in result.out
+    assert max(map(len, result.out.splitlines())) <= width
+
+
+def test_python_m_is_the_same_command():
+    done = process("--version")
+    assert (done.returncode, done.stdout.decode().strip()) == (0, f"jina-rag {__version__}")
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        (["serch", "x"], ["No such command 'serch'", "search"]),
+        (["search", "x"], ["Missing option '--index'"]),
+        (["search", "x", "-i", "kb", "-k", "0"], ["Invalid value for '-k'", "1"]),
+        (["search", "x", "-i", "kb", "-k", "many"], ["Invalid value for '-k'"]),
+        (["search", "x", "-i", "kb", "-k", "99999999999999999999"], ["Invalid value for '-k'", "10000"]),
+        (["search", "-i", "kb"], ["Give a QUERY or --image FILE, or --queries"]),
+        (
+            ["search", "x", "-i", "kb", "--queries", "q.jsonl", "--run", "r.jsonl"],
+            ["Give a QUERY or --image FILE, or --queries"],
+        ),
+        (["search", "-i", "kb", "--queries", "q.jsonl"], ["--queries and --run go together"]),
+        (["search", "x", "-i", "kb", "--filter", "year"], ["--filter 'year'", "KEY=VALUE"]),
+        (["search", "x", "-i", "kb", "--filter", "=2024"], ["--filter '=2024'", "KEY=VALUE"]),
+        (["search", "x", "-i", "kb", "--heatmap", "out.jpg"], ["out.jpg", ".png"]),
+        (["search", "x", "-i", "kb", "--heatmap", "nowhere/out.png"], ["cannot be written", "nowhere"]),
+        (["search", "-i", "kb", "--queries", "q", "--run", "r", "--explain"], ["value: --explain goes with a single"]),
+        (
+            "search -i kb --queries q --run r --image a.png --offset 2 --heatmap a.png".split(),
+            ["value: --heatmap, --image and --offset go with a single QUERY"],
+        ),
+        (["ingest", "--index", "kb"], ["Missing argument 'PATH"]),
+        (["ingest", ".", "--index", "kb", "--metadata", "year"], ["--metadata 'year'", "KEY=VALUE"]),
+        (["ingest", "*.pdf", "--index", "kb"], ["Nothing matches '*.pdf'"]),
+        (["ingest", "**/*.pdf", "--index", "kb"], ["Nothing matches"]),
+        (["ingest", ".", "--index", "kb", "--limit", "max_seconds=" + "9" * 20], ["limits.max_seconds", "86400"]),
+        (["ingest", ".", "--index", "kb", "--ocr", "sometimes"], ["'sometimes'", "auto, never, always"]),
+        (["evaluate", "nowhere"], ["nowhere has no docs.jsonl"]),
+    ],
+)
+def test_wrong_usage_is_one_clear_sentence(cli, args, parts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli(*args).refused(*parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_index_says_how_to_make_one(cli, tmp_path):
+    for args in (["search", "x"], ["info"], ["delete", "a.pdf"]):
+        result = cli(*args, "--index", tmp_path / "kb")
+        result.refused("There is no index at", "jina-rag ingest FOLDER --index")
+    assert not (tmp_path / "kb").exists()
+
+
+def test_a_defect_is_one_sentence_and_debug_shows_the_traceback(cli, monkeypatch, tmp_path):
+    def broken(*_args, **_options):
+        raise RuntimeError("the [sky] fell")
+
+    monkeypatch.setattr(DocumentIndex, "open", broken)
+    result = cli("info", "--index", tmp_path)
+    result.refused("defect of jina-rag, please report it: RuntimeError: the [sky] fell")
+    monkeypatch.setenv("JINA_RAG_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["jina-rag", "info", "--index", str(tmp_path)])
+    with pytest.raises(RuntimeError, match=r"the \[sky\] fell"):
+        main()
+
+
+def test_debug_shows_the_traceback_in_a_process(tmp_path):
+    plain = process("info", "--index", tmp_path / "kb")
+    assert (plain.returncode, b"Traceback" in plain.stderr, plain.stdout) == (2, False, b"")
+    debug = process("info", "--index", tmp_path / "kb", env={"JINA_RAG_DEBUG": "1"})
+    assert b"Traceback" in debug.stderr
+    assert b"IndexNotFoundError" in debug.stderr
+
+
+def test_what_the_system_refuses_is_said(cli, monkeypatch, tmp_path):
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device", "kb/manifest.sqlite3")
+
+    monkeypatch.setattr(DocumentIndex, "open", full)
+    cli("info", "--index", tmp_path).refused("kb/manifest.sqlite3", "No space left on device")
+
+
+def test_a_second_process_is_told_that_the_index_is_open(cli, corpus):
+    with DocumentIndex.open(corpus / "kb"):
+        other = process("search", "whales", "--index", corpus / "kb")
+    assert other.returncode == 2
+    assert other.stdout == b""
+    said = other.stderr.decode()
+    assert "already open" in said
+    assert "Traceback" not in said
+    assert "WAL" not in said
+    assert cli("search", "whales", "-i", corpus / "kb").code == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes of this kind")
+def test_a_reader_that_goes_away_is_no_error(corpus):
+    command = f"{shlex.quote(sys.executable)} -m jina_rag info --json --documents --index kb | true"
+    done = subprocess.run(["sh", "-c", command], cwd=corpus, capture_output=True, timeout=60, check=False)
+    assert done.stderr == b""
+
+
+ODD = ["line\nbreak.pdf", "[red]markup[bold] [link=x].pdf", "<b>&.pdf", "tab\there\x1b[31m.pdf", "naïve 文書 🙂.pdf"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_odd_names_never_break_the_output(encoding, tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    sample_pdf(folder / "a.pdf", ["juniper berries"])
+    names = [*map(os.fsencode, ODD), b"bad\xff.pdf"]
+    for number, name in enumerate(names):
+        # Each of its own content, and a broken twin, so that it stands in the list of failures, too.
+        sample_pdf(folder / "a.pdf", [f"juniper berries {number}"])
+        (folder / "a.pdf").rename(folder / os.fsdecode(name))
+        (folder / os.fsdecode(b"broken-" + name)).write_bytes(b"no pdf")
+    env = {"PYTHONIOENCODING": encoding}
+    kb = tmp_path / "kb"
+
+    report = process("ingest", folder, "--index", kb, "--ocr", "never", "--json", env=env)
+    assert report.returncode == 1, report.stderr
+    found = json.loads(report.stdout.decode(encoding))
+    assert report.stdout.count(b"\n") == 1
+    assert (found["documents"], len(found["failed"])) == (len(names), len(names))
+    assert {os.fsencode(Path(entry["path"]).name) for entry in found["failed"]} == {b"broken-" + n for n in names}
+
+    listing = process("ingest", folder, "--index", kb, "--ocr", "never", env=env)
+    lines = listing.stderr.decode(encoding).splitlines()
+    assert lines[0] == f"Nothing new to index: {len(names)} documents unchanged."
+    assert lines[1] == f"Failed ({len(names)}):"
+    assert len(lines) == 2 + len(names), "one line per file"
+    assert any(r"line\nbreak.pdf" in line for line in lines)
+    assert any("[red]markup[bold] [link=x].pdf" in line for line in lines)
+    assert not any("\x1b" in line for line in lines)
+
+    hits = process("search", "juniper berries", "-i", kb, "-k", "20", "--json", env=env)
+    paths = {os.fsencode(Path(hit["path"]).name) for hit in json.loads(hits.stdout.decode(encoding))["hits"]}
+    assert paths == set(names)
+    for args in (["search", "juniper", "-i", kb, "-k", "20"], ["info", "-i", kb, "--documents"]):
+        table = process(*args, env=env)
+        assert (table.returncode, table.stderr) == (0, b"")
+        shown = table.stdout.decode(encoding)
+        assert "[red]markup" in shown
+        assert "\x1b" not in shown
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are different there")
+def test_ctrl_c_elsewhere_is_no_traceback(cli, monkeypatch, tmp_path):
+    def interrupted(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DocumentIndex, "open", interrupted)
+    result = cli("info", "--index", tmp_path)
+    assert result.code == 130
+    assert "Traceback" not in result.err
+
+
+def test_every_command_on_a_server(cli, docs, tmp_path, address):
+    there = ("-i", address, "--assets-dir", tmp_path / "files")
+    assert cli("ingest", docs, *there, *NO_OCR, "--json").json["pages"] == 4
+    hit = cli("search", "whales", *there, "--json").json["hits"][0]
+    assert (hit["doc_id"], hit["page"]) == ("animals.pdf", 2)
+    assert cli("info", *there, "--json").json["location"] == address
+    assert cli("verify", *there).code == 0
+    assert cli("delete", "animals.pdf", *there).code == 0
+    assert cli("ingest", docs, *there, *NO_OCR, "--dry-run", "--json").json["new"] == 1
+
+
+def test_a_server_that_is_not_there_is_one_sentence(cli, docs, tmp_path):
+    missing = "http://127.0.0.1:9/docs?retries=0&timeout=1"
+    for command in (("ingest", docs), ("search", "whales"), ("info",), ("verify",)):
+        cli(*command, "-i", missing, "--assets-dir", tmp_path / "files").refused("No Qdrant server answers")
+    cli("search", "x", "-i", "http://127.0.0.1:6333").refused("names no collection")
+    cli("search", "x", "-i", tmp_path / "kb", "--assets-dir", tmp_path).refused("go with the address")

@@ -1,0 +1,46 @@
+"""``jina-rag info``."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.command_line import NO_OCR
+
+
+def test_info(cli, corpus):
+    kb = corpus / "kb"
+    plain = cli("info", "-i", kb, "--json")
+    assert (plain.code, plain.err) == (0, "")
+    found = plain.json
+    assert set(found) == {
+        "location", "documents", "pages", "regions", "pending", "embedder", "fingerprint", "version", "storage",
+        "bytes",
+    }  # fmt: skip
+    assert (found["documents"], found["pages"], found["pending"], found["embedder"]) == (2, 4, 0, "lite")
+    assert {"images", "manifest", "ocr", "vectors: multi"} <= set(found["bytes"])
+    assert all(0 <= size < 10_000_000 for size in found["bytes"].values())
+    assert found["bytes"]["images"] > 1000
+    listed = cli("info", "-i", kb, "--documents", "--json").json["list"]
+    assert [(entry["doc_id"], entry["pages"], entry["done"]) for entry in listed] == [
+        ("animals.pdf", 2, True),
+        ("energy.pdf", 2, True),
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_info_for_a_person(cli, corpus, width):
+    result = cli("info", "-i", corpus / "kb", "--documents", width=width)
+    assert (result.code, result.err) == (0, "")
+    assert "lite@" in result.out
+    assert "animals.pdf" in result.out
+    assert "unfinished" not in result.out
+    assert max(map(len, result.out.splitlines())) <= width
+
+
+def test_info_says_how_and_where_the_bytes_are(cli, docs, tmp_path):
+    kb = tmp_path / "kb"
+    cli("ingest", docs, "-i", kb, *NO_OCR, "--storage", "compact")
+    result = cli("info", "-i", kb)
+    assert "compact" in result.out
+    assert "vectors: multi" in result.out
+    assert "a page" in result.out
+    cli("ingest", docs, "-i", kb, "--storage", "exact").refused("as compact, not as exact")

@@ -1,0 +1,267 @@
+"""``jina-rag ingest``: reports, dry runs, metadata, passwords, limits, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pymupdf
+import pytest
+from helpers.command_line import NO_OCR
+
+from jina_rag.cli.ingest import _metadata
+from jina_rag.testing import sample_pdf
+
+
+def test_ingest_json_and_a_second_run(cli, docs, tmp_path):
+    (docs / "broken.pdf").write_text("this is no pdf")
+    (docs / "notes.txt").write_text("not a document")
+    first = cli("ingest", docs, "--index", tmp_path / "kb", "--json")
+    assert first.code == 1
+    assert first.err == ""
+    report = first.json
+    assert set(report) == {
+        "documents", "pages", "regions", "unchanged", "moved", "removed", "repeated", "duplicates", "failed", "skipped",
+        "warnings", "interrupted", "seconds",
+    }  # fmt: skip
+    assert (report["documents"], report["pages"], report["unchanged"]) == (2, 4, 0)
+    assert [(Path(f["path"]).name, "not a PDF" in f["reason"]) for f in report["failed"]] == [("broken.pdf", True)]
+    assert [Path(f["path"]).name for f in report["skipped"]] == ["notes.txt"]
+    (docs / "broken.pdf").unlink()
+    second = cli("ingest", docs, "--index", tmp_path / "kb", "--json")
+    assert (second.code, second.json["documents"], second.json["unchanged"]) == (0, 0, 2)
+
+
+def test_ingest_for_a_person(cli, docs, tmp_path):
+    (docs / "broken.pdf").write_text("this is no pdf")
+    first = cli("ingest", docs, "--index", tmp_path / "kb", "--ocr", "never")
+    assert (first.code, first.out) == (1, "")
+    lines = first.err.splitlines()
+    assert lines[0].startswith("Indexed 2 documents, 4 pages in ")
+    assert lines[1] == "Failed (1):"
+    assert "broken.pdf: The content is not a PDF" in lines[2]
+    assert len(lines) == 3
+    (docs / "broken.pdf").unlink()
+    again = cli("ingest", docs, "--index", tmp_path / "kb", "--ocr", "never")
+    assert (again.code, again.err) == (0, "Nothing new to index: 2 documents unchanged.\n")
+
+
+def test_ingest_of_one_document_in_the_singular(cli, tmp_path):
+    sample_pdf(tmp_path / "a.pdf", ["whales"])
+    result = cli("ingest", tmp_path / "a.pdf", "--index", tmp_path / "kb", "--ocr", "never")
+    assert "Indexed 1 document, 1 page in " in result.err
+
+
+def test_ingest_with_metadata_that_search_can_filter_by(cli, docs, tmp_path):
+    kb = tmp_path / "kb"
+    cli(
+        "ingest", docs / "animals.pdf", "-i", kb, "--metadata", "year=2024", "--metadata", "by=me=you", "--ocr", "never"
+    )
+    cli("ingest", docs / "reports", "-i", kb, "--metadata", "year=2025", "--ocr", "never")
+
+    def found(*filters: str) -> set[str]:
+        options = [part for entry in filters for part in ("--filter", entry)]
+        return {hit["doc_id"] for hit in cli("search", "power", "-i", kb, "--json", *options).json["hits"]}
+
+    assert found() == {"animals.pdf", "energy.pdf"}
+    assert found("year=2024") == {"animals.pdf"}
+    assert found("year=2024", "year=2025") == {"animals.pdf", "energy.pdf"}
+    assert found("by=me=you") == {"animals.pdf"}
+    assert found("year=2025", "by=me=you") == set()
+    assert found("path=en*", "page=2") == {"energy.pdf"}
+    assert found("year>=2025") == {"energy.pdf"}
+    assert found("year>2023", "year<2025") == {"animals.pdf"}
+    assert found("year>2025") == set()
+    for wrong, said in (("year>=new", "no number"), ("year", "KEY>=NUMBER"), ("has=photo", "chart, table, figure")):
+        cli("search", "power", "-i", kb, "--filter", wrong).refused(said)
+    cli("search", "power", "-i", kb, "--filter", "year=2024", "--filter", "year>2023").refused("not both")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2024", 2024),
+        ("-1.5", -1.5),
+        ("007", "007"),
+        ("1e5", "1e5"),
+        ("nan", "nan"),
+        ("٣", "٣"),
+        ("a=b", "a=b"),
+        ("", ""),
+    ],
+)
+def test_metadata_that_is_written_as_a_number_is_one(text, value):
+    (found,) = _metadata([f"key={text}"]).values()
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_a_misspelt_path_makes_no_index(cli, tmp_path):
+    cli("ingest", tmp_path / "dcos", "--index", tmp_path / "kb").refused("no file or folder", "dcos")
+    assert not (tmp_path / "kb").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"*": 5}', "null", "5", '{"*": null}', '{"*": [["a"]]}', '[["a"]]', '{"*": {"a": 1}}', "[5]", "[" * 100_000],
+    ids=lambda content: content[:20],
+)
+def test_passwords_that_are_none_are_one_sentence(cli, docs, tmp_path, content):
+    file = tmp_path / "words.json"
+    file.write_text(content)
+    result = cli("ingest", docs, "--index", tmp_path / "kb", "--passwords", file)
+    result.refused("words.json")
+    assert "defect" not in result.err
+    assert not (tmp_path / "kb").exists()
+
+
+def test_an_unknown_model_lists_the_models_and_makes_no_index(cli, docs, tmp_path):
+    result = cli("ingest", docs, "--index", tmp_path / "kb", "--embedder", "lite-xl")
+    result.refused("no model 'lite-xl'", "'lite'", "'lite-en'")
+    assert not (tmp_path / "kb").exists()
+
+
+def test_another_model_than_the_index_has(cli, corpus):
+    result = cli("ingest", corpus / "docs", "--index", corpus / "kb", "--embedder", "lite-en")
+    result.refused("built with the model 'lite'", "new folder")
+
+
+def test_an_index_does_not_go_into_a_folder_of_other_things(cli, docs):
+    cli("ingest", docs, "--index", docs).refused("holds other files")
+    assert sorted(path.name for path in docs.iterdir()) == ["animals.pdf", "reports"]
+    cli("ingest", docs, "--index", docs / "animals.pdf").refused("is a file")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are different there")
+def test_ctrl_c_during_ingest_leaves_a_usable_index(cli, tmp_path):
+    folder, kb = tmp_path / "docs", tmp_path / "kb"
+    folder.mkdir()
+    for d in range(20):
+        words = " and more words that take their time" * 25
+        sample_pdf(folder / f"doc{d}.pdf", [f"juniper document {d} page {p}{words}" for p in range(6)])
+    command = [sys.executable, "-m", "jina_rag", "ingest", folder, "--index", kb, "--ocr", "never", "--json"]
+    # Where these tests run in the background of a shell, Ctrl-C is ignored, and so it would be by what they start.
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 60
+    while not any((kb / "images").rglob("*.jpg")):
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert b"Traceback" not in err
+    report = json.loads(out)
+    assert report["interrupted"] is True
+    assert report["documents"] < 20
+    assert cli("search", "juniper", "-i", kb).code == 0
+    finished = cli("ingest", folder, "--index", kb, "--ocr", "never", "--json")
+    assert finished.code == 0
+    assert finished.json["documents"] + finished.json["unchanged"] == 20
+    assert finished.json["unchanged"] == report["documents"]
+    info = cli("info", "-i", kb, "--json").json
+    assert (info["documents"], info["pages"], info["pending"]) == (20, 120, 0)
+
+
+def test_a_dry_run_makes_nothing(cli, docs, tmp_path):
+    kb = tmp_path / "kb"
+    (docs / "broken.pdf").write_text("no pdf")
+    plan = cli("ingest", docs, "-i", kb, *NO_OCR, "--dry-run", "--json")
+    assert (plan.code, plan.err) == (1, "")
+    found = plan.json
+    assert (found["new"], found["pages"], found["unchanged"]) == (2, 4, 0)
+    assert found["estimate"]["seconds"] > 0
+    assert found["estimate"]["bytes"] > 0
+    assert "broken.pdf" in found["failed"][0]["path"]
+    assert not kb.exists()
+    (docs / "broken.pdf").unlink()
+    said = cli("ingest", docs, "-i", kb, *NO_OCR, "--dry-run")
+    assert said.code == 0
+    assert "Would index 2 new documents and 0 changed documents, 4 pages" in said.out
+    assert "About" in said.out
+    assert not kb.exists()
+    assert cli("ingest", docs, "-i", kb, *NO_OCR).code == 0
+    again = cli("ingest", docs, "-i", kb, *NO_OCR, "--dry-run", "--json").json
+    assert (again["new"], again["unchanged"], again["pages"], again["estimate"]["seconds"]) == (0, 2, 0, 0)
+
+
+def test_sync_moved_and_copies_for_a_person(cli, docs, tmp_path):
+    kb = tmp_path / "kb"
+    shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
+    first = cli("ingest", docs, "-i", kb, *NO_OCR)
+    assert "Duplicates (1)" in first.err
+    assert "same content as animals.pdf" in first.err
+    (docs / "copy.pdf").unlink()
+    (docs / "reports" / "energy.pdf").rename(docs / "power.pdf")
+    second = cli("ingest", docs, "-i", kb, *NO_OCR, "--sync")
+    assert "2 documents unchanged (1 moved)" in second.err
+    assert "Removed 1 document whose file is gone" in second.err
+    assert "power.pdf" in cli("search", "solar", "-i", kb).out
+
+
+def locked(path, password):
+    with pymupdf.open() as document:
+        document.new_page().insert_text((50, 50), f"secret of {path.stem}")
+        document.save(path, encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw=password)
+
+
+def test_passwords_from_a_file(cli, tmp_path):
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    locked(folder / "one.pdf", "alpha")
+    locked(folder / "two.pdf", "beta")
+    words = tmp_path / "words.json"
+    for content, code, documents in [
+        ({"one*": "alpha", "two*": ["no", "beta"]}, 0, 2),
+        ({"one*": "alpha"}, 1, 1),
+        (["alpha", "beta"], 0, 2),
+    ]:
+        words.write_text(json.dumps(content))
+        kb = tmp_path / f"kb{documents}{code}{type(content).__name__}"
+        report = cli("ingest", folder, "-i", kb, *NO_OCR, "--passwords", words, "--json")
+        assert (report.code, report.json["documents"]) == (code, documents)
+        assert "alpha" not in report.out + report.err
+    words.write_text("not json")
+    cli("ingest", folder, "-i", tmp_path / "kb", "--passwords", words).refused("words.json is not JSON")
+    words.write_text('"alpha"')
+    cli("ingest", folder, "-i", tmp_path / "kb", "--passwords", words).refused("list of passwords")
+    cli("ingest", folder, "-i", tmp_path / "kb", "--passwords", tmp_path / "none").refused("cannot be read")
+
+
+def test_limits_and_renderers(cli, docs, tmp_path):
+    report = cli("ingest", docs, "-i", tmp_path / "kb", *NO_OCR, "--limit", "max_pages=1", "--json")
+    assert report.code == 1
+    assert all("limits.max_pages" in failure["reason"] for failure in report.json["failed"])
+    report = cli("ingest", docs, "-i", tmp_path / "kb", *NO_OCR, "--renderer", "pypdfium2", "--json")
+    assert (report.code, report.json["pages"]) == (0, 4)
+    assert cli("search", "whales", "-i", tmp_path / "kb", "--json").json["hits"][0]["page"] == 2
+    cli("ingest", docs, "-i", tmp_path / "x", "--limit", "max_colours=3").refused("the limits are max_pixels")
+    cli("ingest", docs, "-i", tmp_path / "x", "--limit", "max_pages=many").refused("whole number")
+    cli("ingest", docs, "-i", tmp_path / "x", "--limit", "max_pages=0").refused("max_pages is 0")
+    cli("ingest", docs, "-i", tmp_path / "x", "--renderer", "ghostscript").refused("pymupdf, pypdfium2")
+    cli("ingest", docs, "-i", tmp_path / "x", "--storage", "tiny").refused("'tiny'")
+    assert not (tmp_path / "x").exists()
+
+
+def test_again(cli, docs, tmp_path):
+    cli("ingest", docs, "-i", tmp_path / "kb", *NO_OCR)
+    assert cli("ingest", docs, "-i", tmp_path / "kb", *NO_OCR, "--force", "--json").json["documents"] == 2
+
+
+def test_an_office_file_without_libreoffice_is_one_sentence(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("jina_rag.parsing.office.find_libreoffice", lambda: None)
+    (tmp_path / "a.rtf").write_bytes(rb"{\rtf1 hello}")
+    sample_pdf(tmp_path / "b.pdf", ["hello"])
+    report = cli("ingest", tmp_path, "-i", tmp_path / "kb", *NO_OCR, "--json")
+    assert (report.code, report.json["documents"]) == (1, 1)
+    assert "install LibreOffice" in report.json["failed"][0]["reason"]

@@ -1,0 +1,25 @@
+"""``jina-rag models``."""
+
+from __future__ import annotations
+
+
+def test_models(cli):
+    listed = cli("models", "--json")
+    assert (listed.code, listed.err) == (0, "")
+    models = {model["name"]: model for model in listed.json["models"]}
+    assert {"lite", "lite-en"} <= set(models)
+    assert {"title", "reads", "languages", "licence", "megabytes", "installed", "role"} <= set(models["lite"])
+    assert [model["name"] for model in models.values() if model["default"]] == ["lite"]
+    assert not models["jinaai/jina-embeddings-v4"]["installed"]
+    table = cli("models", width=80)
+    assert table.code == 0
+    for part in ("lite-en", "MIT", "Apache-2.0", "72 MB", "yes"):
+        assert part in table.out
+    assert "…" not in table.out, "something was cut off"
+    assert max(map(len, table.out.splitlines())) <= 80
+
+
+def test_models_download_says_what_is_wrong(cli):
+    cli("models", "download", "jinaai/jina-reranker-m0").refused("not on this machine")  # offline, see conftest
+    cli("models", "download", "lite").refused("come with a package")
+    cli("models", "download", "no id").refused("write owner/model")

@@ -1,0 +1,314 @@
+"""``jina-rag search``: hits, filters, stages, many queries, heat maps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.command_line import NO_OCR
+from PIL import Image
+
+from jina_rag import DocumentIndex
+from jina_rag.testing import sample_pdf
+
+
+def test_search_in_stages_for_a_person(cli, corpus):
+    kb = corpus / "kb"
+    result = cli("search", "where do whales sing?", "-i", kb, "-k", "2", "--explain", "--stage", "rescore:dense=0.5")
+    assert result.code == 0
+    assert "Score and rank in each stage" in result.out
+    assert all(stage in result.out for stage in ("dense", "lexical", "maxsim", "rescore"))
+    assert "every page is compared" in result.out
+    assert "candidates" in result.err
+    reranked = cli("search", "where do whales sing?", "-i", kb, "--reranker", "lite", "--max-ms", "0", "--json").json
+    assert not reranked["complete"]
+    assert "max_ms=0" in reranked["notes"][0]
+    judged = cli("search", "where do whales sing?", "-i", kb, "--reranker", "lite", "--json").json
+    assert {hit["stage"] for hit in judged["hits"]} == {"rerank"}
+    assert (judged["hits"][0]["doc_id"], judged["hits"][0]["page"]) == ("animals.pdf", 2)
+    said = cli("search", "whales", "-i", kb, "--reranker", "lite", "--stage", "rerank:max_ms=0")
+    assert "Note: rerank: 4 pages were not judged" in said.err
+
+
+def test_search_pages_groups_and_cuts_off(cli, corpus):
+    kb = corpus / "kb"
+    whole = cli("search", "whales", "-i", kb, "-k", "4", "--json").json["hits"]
+    rest = cli("search", "whales", "-i", kb, "-k", "2", "--offset", "2", "--json").json["hits"]
+    assert [(hit["rank"], hit["page"]) for hit in rest] == [(hit["rank"], hit["page"]) for hit in whole[2:]]
+    assert cli("search", "whales", "-i", kb, "-k", "2").err == "There are more: --offset 2.\n"
+    assert cli("search", "whales", "-i", kb, "-k", "1", "--offset", "2").err == "There are more: --offset 3.\n"
+    assert cli("search", "whales", "-i", kb, "-k", "2", "--offset", "2").err == ""
+    assert cli("search", "whales", "-i", kb, "-k", "2", "--json").err == ""
+    grouped = cli("search", "whales", "-i", kb, "--group-by", "document", "--json").json["hits"]
+    assert [hit["doc_id"] for hit in grouped] == ["animals.pdf", "energy.pdf"]
+    assert grouped[0]["other_pages"] == [1]
+    assert "also page 1" in cli("search", "whales", "-i", kb, "--group-by", "document").out
+    best = cli("search", "whales", "-i", kb, "--min-score", str(whole[0]["score"] - 1e-4), "--json").json["hits"]
+    assert len(best) == 1
+
+
+def test_a_question_that_is_too_long_is_cut_and_that_is_said(cli, corpus):
+    found = cli("search", "whales sing " * 400, "-i", corpus / "kb", "--json").json
+    assert found["notes"] == ["The question is too long: its end was not read."]
+    assert found["hits"][0]["page"] == 2
+    assert cli("search", "whales sing", "-i", corpus / "kb", "--json").json["notes"] == []
+
+
+def test_search_with_a_picture(cli, corpus, tmp_path):
+    image = cli("search", "whales", "-i", corpus / "kb", "-k", "1", "--json").json["hits"][0]["image"]
+    found = cli("search", "-i", corpus / "kb", "-k", "1", "--image", image, "--json").json
+    assert (found["query"], found["hits"][0]["page"]) == (image, 2)
+    both = cli("search", "whales", "-i", corpus / "kb", "-k", "1", "--image", image, "--json").json
+    assert both["hits"][0]["page"] == 2
+    cli("search", "-i", corpus / "kb", "--image", tmp_path / "none.png").refused("none.png")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--stage", "rescore:dence=1"], "dense=…"),
+        (["--stage", "guess"], "prefetch, rescore and rerank"),
+        (["--max-ms", "5"], "--max-ms needs a reranker: name one with --reranker NAME"),
+        (["--max-images", "5", "--max-ms", "5"], "--max-ms and --max-images need a reranker: name one with --reranker"),
+        (["--max-images", "5", "--stage", "rerank:limit=0"], "--max-images needs a reranker"),
+        (
+            ["--max-ms", "5", "-r", "lite", "--stage", "rerank:max_ms=3"],
+            "in one place: --max-ms, or --stage rerank:max",
+        ),
+        (["--max-images", "5", "--stage", "rerank:model=lite,max_images=0"], "in one place: --max-images, or"),
+        (["--reranker", "lite", "--stage", "rerank:model=lite-en"], "Name the reranker in one place"),
+        (["--group-by", "chapter"], "chapter"),
+        (["--stage", "rerank"], "--stage rerank needs a reranker: name one with --reranker NAME"),
+        (["--stage", "rerank:limit=3"], "--stage rerank needs a reranker: name one with --reranker NAME"),
+        (["--stage", "rescore:dense=1", "--stage", "Rescore:window=1"], "--stage rescore is given twice"),
+        (["--stage", "prefetch:limit=true"], "--stage 'prefetch:limit=true': Prefetch.limit is True"),
+        (["--stage", "prefetch:exhaustive=false"], "Prefetch.exhaustive is False; it counts pages: a number"),
+    ],
+)
+def test_search_options_that_make_no_sense(cli, corpus, options, said):
+    cli("search", "whales", "-i", corpus / "kb", *options).refused(said)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-r", "lite", "--stage", "rerank:limit=3", "--max-ms", "0"],
+        ["--stage", "rerank:limit=3,model=lite", "--max-ms", "0"],
+        ["--stage", "rerank:limit=3,max_ms=0", "-r", "lite", "--max-images", "9"],
+    ],
+)
+def test_limits_for_the_reranker_join_its_stage(cli, corpus, options):
+    found = cli("search", "whales", "-i", corpus / "kb", *options, "--json").json
+    assert not found["complete"]
+    assert "3 pages" in found["notes"][0]
+    assert "max_ms=0" in found["notes"][0]
+    assert {hit["stage"] for hit in found["hits"]} == {"rescore"}
+
+
+def test_stages_that_need_no_reranker(cli, corpus):
+    options = ["--stage", "prefetch:lexical=false,regions=true,limit=3,exhaustive=0", "--stage", "rerank:limit=0"]
+    found = cli("search", "whales", "-i", corpus / "kb", *options, "--json").json
+    assert (found["hits"][0]["page"], found["hits"][0]["stage"]) == (2, "rescore")
+
+
+def test_search_json(cli, corpus):
+    result = cli("search", "where do whales sing?", "-i", corpus / "kb", "-k", "3", "--json")
+    assert (result.code, result.err) == (0, "")
+    found = result.json
+    assert set(found) == {"query", "hits", "notes", "complete", "more", "milliseconds"}
+    assert (found["notes"], found["complete"], found["more"]) == ([], True, True)
+    assert found["query"] == "where do whales sing?"
+    assert [hit["rank"] for hit in found["hits"]] == [1, 2, 3]
+    best = found["hits"][0]
+    assert set(best) == {
+        "rank", "score", "doc_id", "path", "page", "region", "image", "snippet", "copies", "repeats",
+        "stage", "scores", "other_pages", "similar",
+    }  # fmt: skip
+    assert best["scores"][best["stage"]] == best["score"]
+    assert (best["copies"], best["repeats"]) == ([], None)
+    assert (best["doc_id"], best["page"], best["region"]) == ("animals.pdf", 2, None)
+    assert Path(best["path"]) == corpus / "docs" / "animals.pdf"
+    assert Path(best["image"]).is_file()
+    assert "whales" in best["snippet"]
+    assert best["score"] > found["hits"][1]["score"]
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_search_for_a_person(cli, corpus, width):
+    result = cli("search", "order KX-4471-B", "-i", corpus / "kb", width=width)
+    assert (result.code, result.err) == (0, "")
+    assert "energy.pdf" in result.out
+    assert "page 2 of 2" in result.out
+    assert "order KX-4471-B was shipped" in result.out
+    assert max(map(len, result.out.splitlines())) <= width
+
+
+def test_search_that_finds_nothing(cli, corpus):
+    result = cli("search", "whales", "-i", corpus / "kb", "--filter", "year=1066")
+    assert (result.code, result.out) == (0, "No page found.\n")
+    assert cli("search", "whales", "-i", corpus / "kb", "--filter", "year=1066", "--json").json["hits"] == []
+
+
+@pytest.mark.parametrize("query", ["", "   "])
+def test_an_empty_question(cli, corpus, query):
+    cli("search", query, "-i", corpus / "kb").refused("question is empty")
+
+
+def test_heatmap(cli, corpus, tmp_path):
+    photo = tmp_path / "where.png"
+    result = cli("search", "whales", "-i", corpus / "kb", "--heatmap", photo)
+    assert result.code == 0
+    assert "Heat map of rank 1" in result.err
+    with Image.open(photo) as image:
+        assert image.format == "PNG"
+        colours = image.convert("RGB").getcolors(1 << 24)
+    # The page alone is black on white; the heat is not.
+    assert any(max(rgb) - min(rgb) > 60 for _, rgb in colours)
+    alone = cli("search", "whales", "-i", corpus / "kb", "--heatmap", tmp_path / "again.png", "--json")
+    assert len(alone.json["hits"]) == 4
+    assert (tmp_path / "again.png").is_file()
+
+
+@pytest.mark.parametrize("extra", [[], ["--json"]])
+def test_a_heatmap_of_no_hit_is_not_drawn_and_that_is_said(cli, corpus, tmp_path, extra):
+    image = tmp_path / "where.png"
+    result = cli("search", "whales", "-i", corpus / "kb", "--filter", "year=1066", "--heatmap", image, *extra)
+    assert (result.code, result.err) == (0, "No page was found, so no heat map was drawn.\n")
+    assert not image.exists()
+
+
+def test_a_heatmap_that_cannot_be_written(cli, corpus, tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    cli("search", "whales", "-i", corpus / "kb", "--heatmap", tmp_path / "folder.png").refused("is a directory")
+    too_long = tmp_path / ("n" * 300 + ".png")
+    cli("search", "whales", "-i", corpus / "kb", "--heatmap", too_long).refused("cannot be written", "name too long")
+
+
+def test_many_questions(cli, corpus, tmp_path):
+    queries, run = tmp_path / "q.jsonl", tmp_path / "run.jsonl"
+    lines = [{"qid": "a", "query": "whales"}, {"qid": "ü", "query": "solar power"}]
+    queries.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n", encoding="utf-8")
+    result = cli("search", "-i", corpus / "kb", "--queries", queries, "--run", run, "--json")
+    assert (result.code, result.json) == (0, {"queries": 2, "run": str(run)})
+    hurried = ("search", "-i", corpus / "kb", "--queries", queries, "--run", run, "--reranker", "lite", "--max-ms", "0")
+    notes = cli(*hurried, "--json").json["notes"]
+    assert len(notes) == 2
+    assert all("max_ms=0" in note for said in notes.values() for note in said)
+    assert cli(*hurried).err.count("max_ms=0") == 2
+    written = [json.loads(line) for line in run.read_text("utf-8").splitlines()]
+    assert [line["qid"] for line in written] == ["a", "ü"]
+    assert written[0]["ranking"][0] == ["animals", 2]
+    assert written[1]["ranking"][0] == ["energy", 1]
+    assert len(written[0]["ranking"]) == 4
+    queries.write_text(json.dumps(lines[0]), encoding="utf-8")
+    said = cli("search", "-i", corpus / "kb", "--queries", queries, "--run", run)
+    assert (said.out, said.err.startswith("Asked 1 question; ")) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b'{"qid": "a", "query": "x"}\n{"qid": "b", "query"', ["line 2", "not JSON"]),
+        (b'["a", "x"]', ["line 1", "JSON object"]),
+        (b'{"qid": "a"}', ["line 1", '"query"']),
+        (b'{"qid": "a", "query": "x"}\n{"qid": "a", "query": "y"}', ["line 2", "twice"]),
+        (b"\xff\xfe\x00", ["UTF-8"]),
+        (None, ["cannot be read", "No such file"]),
+    ],
+)
+def test_a_broken_file_of_questions(cli, corpus, tmp_path, content, parts):
+    queries, run = tmp_path / "q.jsonl", tmp_path / "run.jsonl"
+    if content is not None:
+        queries.write_bytes(content)
+    cli("search", "-i", corpus / "kb", "--queries", queries, "--run", run).refused("q.jsonl", *parts)
+    assert not run.exists()
+
+
+@pytest.fixture(scope="module")
+def repeating(tmp_path_factory):
+    """An index of 13 pages, of which two of one document and one of another show the same."""
+    root = tmp_path_factory.mktemp("repeating")
+    same = "whales sing in the deep sea, and nobody knows what their long songs are about"
+    things = ("solar power", "old bridges", "tax forms", "apple pie", "chess", "tides", "glass", "wool", "copper")
+    sample_pdf(root / "songs.pdf", [same, same, *(f"a page about {thing}" for thing in things)])
+    sample_pdf(root / "more.pdf", ["order KX-4471-B was shipped", same])
+    with DocumentIndex.open(root / "kb") as index:
+        index.ingest(root / "songs.pdf", metadata={"year": 2024})
+        index.ingest(root / "more.pdf", metadata={"year": 2025})
+    return root
+
+
+def test_pages_that_show_the_same_are_one_hit_with_all_its_places(cli, repeating):
+    hit, other = cli("search", "whales sing", "-i", repeating / "kb", "-k", "2", "--dedup", "--json").json["hits"]
+    places = {("songs.pdf", 1), ("songs.pdf", 2), ("more.pdf", 2)}
+    assert {(hit["doc_id"], hit["page"])} | {(s["doc_id"], s["page"]) for s in hit["similar"]} == places
+    assert (other["doc_id"], other["page"]) not in places
+    for similar in hit["similar"]:
+        assert set(similar) == {"doc_id", "path", "page", "similarity"}
+        assert Path(similar["path"]) == repeating / similar["doc_id"]
+        assert similar["similarity"] > 0.9
+
+
+def test_many_questions_are_asked_as_one_is(cli, repeating, tmp_path):
+    queries, run = tmp_path / "q.jsonl", tmp_path / "run.jsonl"
+    asked = {"a": "whales sing", "b": "order KX-4471-B"}
+    lines = [json.dumps({"qid": qid, "query": query}) for qid, query in asked.items()]
+    queries.write_text("\n".join(lines), encoding="utf-8")
+
+    def many(*options: object) -> dict[str, list]:
+        result = cli("search", "-i", repeating / "kb", "--queries", queries, "--run", run, *options)
+        assert result.code == 0, result.err
+        return {line["qid"]: line["ranking"] for line in map(json.loads, run.read_text("utf-8").splitlines())}
+
+    def one_by_one(*options: object) -> dict[str, list]:
+        hits = {
+            qid: cli("search", query, "-i", repeating / "kb", *options, "--json").json["hits"]
+            for qid, query in asked.items()
+        }
+        return {qid: [[Path(hit["doc_id"]).stem, hit["page"]] for hit in found] for qid, found in hits.items()}
+
+    plain = many("-k", "13")
+    assert plain == one_by_one("-k", "13")
+    assert {qid: len(pages) for qid, pages in plain.items()} == {"a": 13, "b": 13}
+    assert many() == {qid: pages[:10] for qid, pages in plain.items()}
+    assert many("-k", "3") == {qid: pages[:3] for qid, pages in plain.items()}
+    best = cli("search", asked["a"], "-i", repeating / "kb", "--json").json["hits"][0]["score"]
+    for options in (
+        ["--group-by", "document"],
+        ["--dedup"],
+        ["--min-score", best - 0.01],
+        ["--filter", "year=2025"],
+        ["--stage", "rescore:identifiers=0,hubness=0,dense=9"],
+        ["--reranker", "lite", "--stage", "rerank:limit=2", "--min-score", "0"],
+    ):
+        found = many("-k", "13", *options)
+        assert found == one_by_one("-k", "13", *options), options
+        assert found != plain, options
+
+
+def test_rankings_that_cannot_be_written(cli, corpus, tmp_path):
+    queries = tmp_path / "q.jsonl"
+    queries.write_text('{"qid": "a", "query": "whales"}', encoding="utf-8")
+    result = cli("search", "-i", corpus / "kb", "--queries", queries, "--run", tmp_path / "no" / "run.jsonl")
+    result.refused("cannot be written", "no folder")
+    long = cli("search", "-i", corpus / "kb", "--queries", queries, "--run", tmp_path / ("n" * 300))
+    long.refused("cannot be written", "name too long")
+
+
+def test_a_filter_finds_metadata_that_was_given_as_a_number_or_a_boolean(cli, docs, tmp_path):
+    with DocumentIndex.open(tmp_path / "kb") as index:
+        index.ingest(docs / "animals.pdf", metadata={"year": 2024, "draft": True, "share": 0.5})
+    for entry, count in (("year=2024", 2), ("draft=true", 2), ("share=0.5", 2), ("year=2023", 0), ("draft=1e999", 0)):
+        hits = cli("search", "whales", "-i", tmp_path / "kb", "--filter", entry, "--json").json["hits"]
+        assert len(hits) == count, entry
+
+
+def test_copies_are_shown_with_a_hit(cli, docs, tmp_path):
+    kb = tmp_path / "kb"
+    shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
+    cli("ingest", docs, "-i", kb, *NO_OCR)
+    found = cli("search", "whales", "-i", kb, "-k", 1, "--json").json["hits"][0]
+    assert found["copies"] == [str(docs / "copy.pdf")]
+    assert "and in 1 copy" in cli("search", "whales", "-i", kb, "-k", 1).out

@@ -1,0 +1,23 @@
+"""``jina-rag verify``."""
+
+from __future__ import annotations
+
+from helpers.command_line import NO_OCR
+
+
+def test_verify(cli, docs, tmp_path):
+    kb = tmp_path / "kb"
+    cli("ingest", docs, "-i", kb, *NO_OCR)
+    clean = cli("verify", "-i", kb)
+    assert (clean.code, clean.err) == (0, "")
+    assert "In order: 2 documents, 4 pages" in clean.out
+    next((kb / "images").rglob("*.jpg")).unlink()
+    found = cli("verify", "-i", kb, "--json")
+    assert found.code == 1
+    (problem,) = found.json["problems"]
+    assert problem["doc_id"] in ("animals.pdf", "reports/energy.pdf")
+    assert "image of page" in problem["reason"]
+    said = cli("verify", "-i", kb)
+    assert "--force" in said.out
+    assert cli("ingest", docs, "-i", kb, *NO_OCR, "--force").code == 0
+    assert cli("verify", "-i", kb).code == 0
