@@ -29,7 +29,7 @@ from jina_rag.scoring import normalise
 from jina_rag.search.query import Query
 from jina_rag.search.stages import Stages
 from jina_rag.stores import schema
-from jina_rag.stores.qdrant.edge_codec import sparse as engine_sparse
+from jina_rag.stores.qdrant.codec import encode_sparse
 from jina_rag.testing import FakeEmbedder
 from jina_rag.types import Embeddings, Point, Range
 
@@ -84,7 +84,7 @@ def fill(index: DocumentIndex, pages: int, rows: int) -> None:
                     },
                 )
             )  # fmt: skip
-        handle.manifest.add_parts(
+        handle.manifest.add_points(
             sha256, [PointRecord(point.id, point.payload[schema.PAGE], "page", None) for point in points]
         )
         for batch in schema.batches(points):
@@ -96,13 +96,13 @@ def fill(index: DocumentIndex, pages: int, rows: int) -> None:
 def bare(index: DocumentIndex, dense, query: str, multi, limit: int):
     """The engine's call without anything of ours around it, ids and scores only."""
     store = index._alive.store
-    engine = store._engine
+    engine = store._types
     request = engine.QueryRequest(
         query=engine.Query.Nearest(multi.tolist(), using=schema.MULTI),
         prefetches=[
             engine.Prefetch(query=engine.Query.Nearest(dense.tolist(), using=schema.DENSE), limit=PREFETCH.limit),
             engine.Prefetch(
-                query=engine.Query.Nearest(engine_sparse(engine, sparse.query_vector(query)), using=schema.LEXICAL),
+                query=engine.Query.Nearest(encode_sparse(engine, sparse.query_vector(query)), using=schema.LEXICAL),
                 limit=PREFETCH.lexical_limit,
             ),
         ],

@@ -11,13 +11,11 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.scoring import maxsim_many
 from jina_rag.stores import schema
-from jina_rag.stores.filters import checked_range, conditions, in_range
-from jina_rag.types import Float32, Point, Prefetch, Range, SparseVector, StoreHit, Where
+from jina_rag.stores.filters import conditions, matches
+from jina_rag.types import Float32, Point, Prefetch, SparseVector, StoreHit, Where
 
 
 class MemoryStore:
@@ -26,27 +24,27 @@ class MemoryStore:
     def __init__(self, *, dim: int, multi_dim: int) -> None:
         self.dim = dim
         self.multi_dim = multi_dim
-        self._kept: dict[str, Point] = {}
+        self._points_by_id: dict[str, Point] = {}
         self._closed = False
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Write points; one of the same id is replaced."""
         self._points()
-        ready = [self._checked(point) for point in points]
-        self._kept.update({point.id: point for point in ready})
+        checked_points = [schema.checked_point(point, self.dim, self.multi_dim) for point in points]
+        self._points_by_id.update({point.id: point for point in checked_points})
 
     def update_payload(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         """Replace some keys of points' payloads; see `MultiVectorStore`."""
-        kept = self._points()
-        ready = {schema.checked_id(key): schema.checked_payload(change) for key, change in changes.items()}
-        for key in ready.keys() & kept.keys():
-            kept[key] = replace(kept[key], payload=schema.changed_payload(kept[key].payload, ready[key]))
+        points = self._points()
+        changes = {schema.checked_id(key): schema.checked_payload(change) for key, change in changes.items()}
+        for key in changes.keys() & points.keys():
+            points[key] = replace(points[key], payload=schema.changed_payload(points[key].payload, changes[key]))
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points by id; unknown ids are ignored."""
-        kept = self._points()
+        points = self._points()
         for key in [schema.checked_id(value) for value in ids]:
-            kept.pop(key, None)
+            points.pop(key, None)
 
     def delete_where(self, where: Where) -> None:
         """Remove every point that the filter matches."""
@@ -64,23 +62,23 @@ class MemoryStore:
         keys: Sequence[str] | None = None,
     ) -> list[StoreHit]:
         """Rank by MaxSim; see `MultiVectorStore`."""
-        _check_shape(multi, 2, self.multi_dim)
+        schema.checked_vector(multi, 2, self.multi_dim, "question's multi-vector")
         points = self._matching(where)
         if prefetch is not None:
             if dense is None and lexical is None:
                 raise InvalidInputError("A prefetch needs a dense or a lexical vector to find candidates with.")
             vectors = {schema.DENSE: dense, schema.LEXICAL: lexical}
-            found: set[str] = set()
+            candidate_ids: set[str] = set()
             for name, count, also in schema.candidate_stages(prefetch):
                 vector = vectors[name]
                 if vector is not None:
                     # A filter on the kind may be in both: then both hold.
-                    chosen = {hit.id for hit in self.nearest(vector, limit=count, where={**also, **(where or {})})}
-                    found |= chosen & {point.id for point in self._matching(also)}
-            points = [point for point in points if point.id in found]
-        filled = [(point, point.multi) for point in points if point.multi is not None]
-        scores = maxsim_many(multi, [rows for _, rows in filled])
-        return _only(_best([point for point, _ in filled], scores, limit), keys)
+                    nearest_ids = {hit.id for hit in self.nearest(vector, limit=count, where={**also, **(where or {})})}
+                    candidate_ids |= nearest_ids & {point.id for point in self._matching(also)}
+            points = [point for point in points if point.id in candidate_ids]
+        rows = [(point, point.multi) for point in points if point.multi is not None]
+        scores = maxsim_many(multi, [multi_vector for _, multi_vector in rows])
+        return _with_keys(_best([point for point, _ in rows], scores, limit), keys)
 
     def nearest(
         self,
@@ -93,17 +91,17 @@ class MemoryStore:
         """Rank by the dense or the lexical vector; see `MultiVectorStore`."""
         points = self._matching(where)
         if isinstance(vector, SparseVector):
-            return _only(self._lexical(vector, points, limit), keys)
-        _check_shape(vector, 1, self.dim)
-        filled = [(point, point.dense) for point in points if point.dense is not None]
-        scores = [float(dense @ vector) for _, dense in filled]
-        return _only(_best([point for point, _ in filled], scores, limit), keys)
+            return _with_keys(self._lexical(vector, points, limit), keys)
+        schema.checked_vector(vector, 1, self.dim, "dense vector")
+        rows = [(point, point.dense) for point in points if point.dense is not None]
+        scores = [float(dense @ vector) for _, dense in rows]
+        return _with_keys(_best([point for point, _ in rows], scores, limit), keys)
 
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> list[Point]:
         """Return the points that exist among `ids`, in the order of `ids`."""
-        kept = self._points()
-        found = [kept[key] for key in map(schema.checked_id, ids) if key in kept]
-        return found if vectors else [Point(point.id, payload=point.payload) for point in found]
+        stored = self._points()
+        points = [stored[key] for key in map(schema.checked_id, ids) if key in stored]
+        return points if vectors else [Point(point.id, payload=point.payload) for point in points]
 
     def scroll(self, where: Where | None = None) -> Iterator[StoreHit]:
         """Every matching point; scores are 0."""
@@ -125,7 +123,7 @@ class MemoryStore:
     def close(self) -> None:
         """Forget everything."""
         self._closed = True
-        self._kept.clear()
+        self._points_by_id.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -138,17 +136,17 @@ class MemoryStore:
     def _points(self) -> dict[str, Point]:
         if self._closed:
             raise IndexStateError("The store in memory is closed: make a new one.")
-        return self._kept
+        return self._points_by_id
 
     def _matching(self, where: Where | None) -> list[Point]:
         conditions(where or {})  # raises for what cannot be filtered by
-        return [point for point in self._points().values() if _matches(point.payload, where or {})]
+        return [point for point in self._points().values() if matches(point.payload, where or {})]
 
     def _lexical(self, vector: SparseVector, points: Sequence[Point], limit: int) -> list[StoreHit]:
         """Weights times IDF as Qdrant has it, over all points with a lexical vector, whatever the filter."""
         rows = {
             point.id: dict(zip(point.lexical.indices.tolist(), point.lexical.values.tolist(), strict=True))
-            for point in self._kept.values()
+            for point in self._points_by_id.values()
             if point.lexical is not None
         }
         weights = {}
@@ -159,73 +157,13 @@ class MemoryStore:
         scores = [sum(weights.get(i, 0.0) * v for i, v in rows[point.id].items()) for point in sharing]
         return _best(sharing, scores, limit)
 
-    def _checked(self, point: Point) -> Point:
-        if point.dense is not None:
-            _check_shape(point.dense, 1, self.dim)
-        if point.multi is not None:
-            _check_shape(point.multi, 2, self.multi_dim)
-        payload = schema.checked_payload(point.payload)
-        point = schema.fit(replace(point, id=schema.checked_id(point.id), payload=payload))
-        return replace(
-            point,
-            multi=point.multi if point.multi is not None and len(point.multi) else None,
-            lexical=point.lexical if point.lexical is not None and len(point.lexical.indices) else None,
-        )
-
-
-def _check_shape(vector: Float32, axes: int, dim: int) -> None:
-    if vector.ndim != axes or vector.shape[-1] != dim:
-        raise InvalidInputError(f"A vector has shape {vector.shape}, the store keeps {dim} dimensions.")
-    if not np.isfinite(vector).all():
-        raise InvalidInputError("A vector holds NaN or infinity.")
-
 
 def _best(points: Sequence[Point], scores: Sequence[float] | Float32, limit: int) -> list[StoreHit]:
-    if limit < 1:
-        raise InvalidInputError(f"The limit of a search is {limit}: ask for at least 1 result.")
-    hits = [StoreHit(p.id, float(s), dict(p.payload)) for p, s in zip(points, scores, strict=True)]
-    return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:limit]
+    schema.check_limit(limit)
+    return schema.ranked(StoreHit(p.id, float(s), dict(p.payload)) for p, s in zip(points, scores, strict=True))[:limit]
 
 
-def _only(hits: list[StoreHit], keys: Sequence[str] | None) -> list[StoreHit]:
+def _with_keys(hits: list[StoreHit], keys: Sequence[str] | None) -> list[StoreHit]:
     if keys is None:
         return hits
     return [replace(hit, payload={key: hit.payload[key] for key in keys if key in hit.payload}) for hit in hits]
-
-
-def _matches(payload: Any, where: Where) -> bool:  # noqa: ANN401  # JSON
-    for key, value in where.items():
-        if isinstance(value, Range):
-            limits = checked_range(key, value)
-            if not any(in_range(float(have), limits) for have in _values(payload, key) if _is_number(have)):
-                return False
-            continue
-        wanted = [value] if isinstance(value, str | int | float | np.generic) else list(value)
-        if not any(_same(have, want) for have in _values(payload, key) for want in wanted):
-            return False
-    return True
-
-
-def _values(payload: Any, key: str) -> list[Any]:  # noqa: ANN401
-    """The values under a dotted key; each key of an object may itself hold dots, and objects may stand in lists."""
-    if key == "":
-        return payload if isinstance(payload, list) else [payload]
-    if isinstance(payload, list):
-        return [value for item in payload if isinstance(item, dict) for value in _values(item, key)]
-    if not isinstance(payload, dict):
-        return []
-    found = []
-    for name, inner in payload.items():
-        if key == name:
-            found += _values(inner, "")
-        elif key.startswith(f"{name}."):
-            found += _values(inner, key[len(name) + 1 :])
-    return found
-
-
-def _same(have: object, want: object) -> bool:
-    return isinstance(have, bool) == isinstance(want, bool) and have == want
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import math
 import reprlib
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from jina_rag.errors import IndexCorruptError, InvalidInputError
-from jina_rag.types import Float32, Point, Prefetch, RegionKind, TokenGrid, Where
+from jina_rag.types import Float32, Point, Prefetch, RegionKind, StoreHit, TokenGrid, Where
 
-_log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 DENSE = "dense"
 MULTI = "multi"
@@ -72,7 +71,7 @@ UNFILTERABLE = frozenset({GRID, WORDS, ASSIGNMENT, SIGNS, BIAS, REGIONS, TEXT, B
 """Payload keys that are too long, or make no sense, to filter by."""
 
 MULTI_LIMIT = 1_048_576
-"""Qdrant refuses a multi-vector with this many numbers or more."""
+"""Qdrant refuses a multi-vector with this many numbers or more; `indexing.point_builder` pools longer ones."""
 BATCH_BYTES = 16 * 1024 * 1024
 """Size of one request: half of what a Qdrant server takes by default."""
 
@@ -113,6 +112,71 @@ def checked_id(value: str) -> str:
         return str(uuid.UUID(value))
     except (ValueError, AttributeError, TypeError) as exc:
         raise InvalidInputError(f"{value!r} is not an id of a point: pass a UUID as text.") from exc
+
+
+def checked_point(point: Point, dim: int, multi_dim: int) -> Point:
+    """Return the point as a store writes it: with a clean id and payload, without vectors that hold nothing.
+
+    Args:
+        point: To be written.
+        dim: Length of the store's dense vectors.
+        multi_dim: Length of each row of its multi-vectors.
+
+    Raises:
+        InvalidInputError: If a vector has another length, or is beyond Qdrant's limit, or the payload is not JSON.
+    """
+    multi, lexical = point.multi, point.lexical
+    if point.dense is not None:
+        checked_vector(point.dense, 1, dim, "dense vector")
+    if multi is not None and len(multi) and checked_vector(multi, 2, multi_dim, "multi-vector").size >= MULTI_LIMIT:
+        raise InvalidInputError(
+            f"A multi-vector of {len(multi):,} x {multi_dim} numbers is too large for one point, which holds fewer "
+            f"than {MULTI_LIMIT:,}: pool its rows first, with jina_rag.compression.pool_tokens."
+        )
+    return replace(
+        point,
+        id=checked_id(point.id),
+        multi=multi if multi is not None and len(multi) else None,
+        lexical=lexical if lexical is not None and len(lexical.indices) else None,
+        payload=checked_payload(point.payload),
+    )
+
+
+def checked_vector(vector: Float32, axes: int, dim: int, what: str) -> Float32:
+    """Return the vector if the store takes it.
+
+    Args:
+        vector: Shape (dim,) or (tokens, dim).
+        axes: How many it must have.
+        dim: Length of its last axis.
+        what: Its name in messages.
+
+    Raises:
+        InvalidInputError: If it has another shape, or a number that is not finite.
+    """
+    if vector.ndim != axes or vector.shape[-1] != dim:
+        shape = f"({dim},)" if axes == 1 else f"(tokens, {dim})"
+        raise InvalidInputError(
+            f"The {what} has shape {vector.shape}, the index keeps {shape}: was it made by the index's model?"
+        )
+    if not np.isfinite(vector).all():
+        raise InvalidInputError(f"The {what} holds NaN or infinity: the model's output cannot be used.")
+    return vector
+
+
+def ranked(hits: Iterable[StoreHit]) -> list[StoreHit]:
+    """Hits by descending score, those of equal score by id."""
+    return sorted(hits, key=lambda hit: (-hit.score, hit.id))
+
+
+def check_limit(limit: int) -> None:
+    """Refuse a search for less than one result.
+
+    Raises:
+        InvalidInputError: If the limit is below 1.
+    """
+    if limit < 1:
+        raise InvalidInputError(f"The limit of a search is {limit}: ask for at least 1 result.")
 
 
 def candidate_stages(prefetch: Prefetch) -> list[tuple[str, int, Where]]:
@@ -178,8 +242,8 @@ def checked_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 def changed_payload(payload: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The payload with other values for some of its keys; None takes a key out."""
-    kept = {key: value for key, value in payload.items() if key not in changes}
-    return kept | {key: value for key, value in changes.items() if value is not None}
+    unchanged = {key: value for key, value in payload.items() if key not in changes}
+    return unchanged | {key: value for key, value in changes.items() if value is not None}
 
 
 def encode_grid(grid: TokenGrid) -> str:
@@ -222,54 +286,6 @@ def decode_grid(text: str) -> TokenGrid:
     return TokenGrid(boxes=boxes, kind=cast(Literal["words", "patches"], kind))
 
 
-def fit(point: Point) -> Point:
-    """Return the point, its multi-vector merged until Qdrant takes it, and the grid in its payload alongside.
-
-    Neighbouring rows become their mean, at their mean length, because words that stand together mean related
-    things; a page is never refused for being long. Logs a warning when it merges.
-    """
-    if point.multi is None or point.multi.size < MULTI_LIMIT:
-        return point
-    rows, dim = point.multi.shape
-    most = (MULTI_LIMIT - 1) // dim
-    starts = np.arange(0, rows, math.ceil(rows / most))
-    payload = dict(point.payload)
-    if GRID in payload:
-        grid = decode_grid(payload[GRID])
-        if len(grid) == rows:
-            payload[GRID] = encode_grid(replace(grid, boxes=merge_boxes(grid.boxes, starts)))
-    merged = merge_rows(point.multi, starts)
-    _log.warning(
-        "%s, page %s: %d vectors are more than the store takes at once; merged into %d.",
-        payload.get(DOC_ID, point.id), payload.get(PAGE, "?"), rows, len(merged),
-    )  # fmt: skip
-    return replace(point, multi=merged, payload=payload)
-
-
-def merge_rows(rows: Float32, starts: np.ndarray[Any, np.dtype[np.int_]]) -> Float32:
-    """The mean of each run of rows that begins at `starts`, scaled to the mean length of its rows.
-
-    Args:
-        rows: Shape (n, dim).
-        starts: Shape (runs,), ascending from 0.
-
-    Returns:
-        Shape (runs, dim) float32.
-    """
-    counts = np.diff(starts, append=len(rows))[:, None]
-    means = np.add.reduceat(rows, starts, axis=0) / counts
-    lengths = np.add.reduceat(np.linalg.norm(rows, axis=1, keepdims=True), starts, axis=0) / counts
-    norms = np.linalg.norm(means, axis=1, keepdims=True)
-    return cast(Float32, (means * (lengths / np.where(norms == 0, 1, norms))).astype(np.float32))
-
-
-def merge_boxes(boxes: Float32, starts: np.ndarray[Any, np.dtype[np.int_]]) -> Float32:
-    """The smallest box around each run of boxes; rows of NaN count only where a run has nothing else."""
-    low = np.fmin.reduceat(boxes[:, :2], starts, axis=0)
-    high = np.fmax.reduceat(boxes[:, 2:], starts, axis=0)
-    return cast(Float32, np.concatenate([low, high], axis=1))
-
-
 def size_of(point: Point) -> int:
     """About how many bytes a point takes in a request of binary numbers: its vectors and its payload."""
     vectors = sum(array.size * 4 for array in (point.dense, point.multi) if array is not None)
@@ -282,15 +298,26 @@ def batches(points: Sequence[Point], limit: int = BATCH_BYTES) -> Iterator[list[
 
     A point that is larger by itself stands alone.
     """
-    batch: list[Point] = []
-    filled = 0
-    for point in points:
-        size = size_of(point)
-        if batch and filled + size > limit:
+    return batches_by_size(points, size_of, limit)
+
+
+def batches_by_size(items: Iterable[T], size: Callable[[T], int], limit: int) -> Iterator[list[T]]:
+    """Cut items into runs of at most `limit` bytes; an item that is larger by itself stands alone.
+
+    Args:
+        items: In order.
+        size: Counts the bytes of one.
+        limit: Bytes of a run.
+    """
+    batch: list[T] = []
+    batch_bytes = 0
+    for item in items:
+        item_bytes = size(item)
+        if batch and batch_bytes + item_bytes > limit:
             yield batch
-            batch, filled = [], 0
-        batch.append(point)
-        filled += size
+            batch, batch_bytes = [], 0
+        batch.append(item)
+        batch_bytes += item_bytes
     if batch:
         yield batch
 

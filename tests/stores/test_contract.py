@@ -7,7 +7,6 @@ goes over a wire once. A real server is used where JINA_RAG_TEST_QDRANT_URL name
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import uuid
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from jina_rag.stores import schema
 from jina_rag.stores.qdrant.edge import EdgeStore
 from jina_rag.stores.qdrant.server import QdrantConnection, QdrantStore
 from jina_rag.testing import MemoryStore
-from jina_rag.types import Point, Prefetch, Range, SparseVector, TokenGrid
+from jina_rag.types import Point, Prefetch, Range, SparseVector
 
 DIM, MULTI_DIM = 6, 5
 HALF = 2e-3
@@ -632,18 +631,29 @@ def test_lexical_ranking_weighs_rare_terms_more(store):
     assert alone.score == pytest.approx(0.5 * rare, rel=1e-4)
 
 
-def test_a_multi_vector_beyond_the_engines_limit_is_merged_not_refused(store, caplog):
-    rows = schema.MULTI_LIMIT // MULTI_DIM + 1
-    multi = np.zeros((rows, MULTI_DIM), "f4")
-    multi[:, 0] = np.linspace(0.5, 1, rows)
-    multi[-1] = [0, 0, 0, 0, 1]
-    grid = TokenGrid(np.tile(np.array([[0.1, 0.1, 0.2, 0.2]], "f4"), (rows, 1)), "words")
-    with caplog.at_level(logging.WARNING):
-        store.upsert([Point(key(1), multi=multi, payload={"n": 1, "doc_id": "d", "grid": schema.encode_grid(grid)})])
-    assert "merged" in caplog.text
-    (hit,) = store.search(np.array([[0, 0, 0, 0, 1]], "f4"), limit=1)
-    assert 0.4 < hit.score <= 1
-    assert len(schema.decode_grid(hit.payload["grid"])) == -(-rows // 2)
+def test_a_multi_vector_beyond_the_engines_limit_is_refused_with_all_of_its_call(store):
+    most = (schema.MULTI_LIMIT - 1) // MULTI_DIM
+    with pytest.raises(InvalidInputError, match="too large for one point"):
+        store.upsert([point(2), Point(key(1), multi=np.ones((most + 1, MULTI_DIM), "f4"))])
+    assert store.count() == 0
+    store.upsert([Point(key(1), multi=np.ones((most, MULTI_DIM), "f4"))])
+    assert store.count() == 1
+
+
+def test_many_points_are_deleted_in_one_call(store):
+    store.upsert([point(n, rows=1) for n in range(400)])
+    store.delete([key(n) for n in range(300)])
+    assert sorted(numbers(store.scroll())) == list(range(300, 400))
+
+
+def test_it_tells_what_it_takes_on_disk(store):
+    store.upsert([point(1)])
+    sizes = store.bytes_by_part()
+    assert all(isinstance(name, str) and isinstance(size, int) for name, size in sizes.items())
+    if isinstance(store, EdgeStore):
+        assert sizes["multi"] > 0
+    else:
+        assert sizes == {}
 
 
 def test_points_that_make_no_sense_are_refused_with_all_of_their_call(store):

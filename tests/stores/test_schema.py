@@ -115,27 +115,11 @@ def test_values_of_different_kinds_have_different_tags():
     assert tags({"text": "x", "grid": "x", "k": None, "e": []}) == []
 
 
-def test_merging_keeps_order_length_and_all_rows():
-    rows = np.array([[2, 0], [0, 2], [4, 0], [4, 0], [0, 6]], "f4")
-    merged = schema.merge_rows(rows, np.array([0, 2, 4]))
-    np.testing.assert_allclose(merged, [[2**0.5, 2**0.5], [4, 0], [0, 6]], rtol=1e-6)
-    nan = np.nan
-    boxes = np.array([[0.1, 0.1, 0.2, 0.2], [0.3, 0, 0.4, 0.1], [nan] * 4, [0.5, 0.5, 0.6, 0.6], [nan] * 4], "f4")
-    np.testing.assert_allclose(
-        schema.merge_boxes(boxes, np.array([0, 2, 4])),
-        [[0.1, 0, 0.4, 0.2], [0.5, 0.5, 0.6, 0.6], [nan] * 4],
-        rtol=1e-6,
-    )
-
-
-@pytest.mark.parametrize(("rows", "dim"), [(8192, 128), (2731, 384), (20_000, 384), (513, 2048)])
-def test_fit_stays_below_the_limit(rows, dim):
-    fitted = schema.fit(Point(str(uuid.uuid4()), multi=np.ones((rows, dim), "f4")))
-    assert fitted.multi.size < schema.MULTI_LIMIT
-    assert fitted.multi.shape[1] == dim
-    assert len(fitted.multi) >= rows // (rows * dim // schema.MULTI_LIMIT + 1) // 2
-    small = Point(str(uuid.uuid4()), multi=np.ones((2730, 384), "f4"))
-    assert schema.fit(small) is small
+def test_a_multi_vector_up_to_the_limit_is_taken_as_it_is():
+    rows = np.ones((2730, 384), "f4")
+    assert schema.checked_point(Point(str(uuid.uuid4()), multi=rows), 4, 384).multi is rows
+    with pytest.raises(InvalidInputError, match="2,731 x 384 numbers is too large for one point.*pool_tokens"):
+        schema.checked_point(Point(str(uuid.uuid4()), multi=np.ones((2731, 384), "f4")), 4, 384)
 
 
 def test_batches_are_filled_by_bytes_in_order():

@@ -1,4 +1,4 @@
-"""How a Qdrant server is reached: address, key, certificates, patience; and the client made of them."""
+"""How a Qdrant server is reached: address, key, certificates, timeout; the client made of them, and its calls."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import os
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
-from jina_rag.errors import InvalidInputError
-
-Client: TypeAlias = Any
-"""The module qdrant_client and its objects, whose types are not checked: it is imported at first use."""
+from jina_rag._checks import check_whole_number, is_number
+from jina_rag.errors import IndexStateError, InvalidInputError, JinaRagError
+from jina_rag.stores.qdrant.codec import QdrantObject
+from jina_rag.stores.qdrant.errors import Place, explained, read
+from jina_rag.stores.qdrant.retry import retrying
 
 MEMORY: Final = ":memory:"
 """In the place of an address: the client's own stand-in in this process, for tests."""
@@ -58,14 +59,12 @@ class QdrantConnection:
             _checked_key(self.api_key, "api_key")
         if not 1 <= self.grpc_port <= 65_535:
             raise InvalidInputError(f"grpc_port is {self.grpc_port}; it must be between 1 and 65535.")
-        if not (math.isfinite(self.timeout) and self.timeout > 0):
-            raise InvalidInputError(f"timeout is {self.timeout}; it must be a positive number of seconds.")
-        if self.retries < 0:
-            raise InvalidInputError(f"retries is {self.retries}; it must not be negative.")
+        if not (is_number(self.timeout) and self.timeout > 0):
+            raise InvalidInputError(f"timeout is {self.timeout!r}; it must be a positive number of seconds.")
+        check_whole_number("retries", self.retries, minimum=0)
         for name in ("shard_number", "replication_factor", "write_consistency"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InvalidInputError(f"{name} is {value}; it must be at least 1.")
+            if getattr(self, name) is not None:
+                check_whole_number(name, getattr(self, name), minimum=1)
         if self.prefer_grpc and self.verify is False:
             raise InvalidInputError("gRPC cannot leave certificates unchecked: give verify the file of your authority.")
         if not isinstance(self.verify, bool) and not Path(self.verify).is_file():
@@ -84,8 +83,84 @@ class QdrantConnection:
         """
         if self.api_key is not None:
             return self.api_key
-        found = os.environ.get(KEY_VARIABLE, "").strip()
-        return _checked_key(found, KEY_VARIABLE) if found else None
+        key = os.environ.get(KEY_VARIABLE, "").strip()
+        return _checked_key(key, KEY_VARIABLE) if key else None
+
+
+class Remote:
+    """A client and the collection that is spoken to through it: every request to a server passes here.
+
+    May be used by several threads.
+
+    Attributes:
+        place: Which collection of which server.
+        models: The client's request and response types.
+        local: Whether it is the stand-in in this process.
+        grpc: Whether gRPC is spoken.
+    """
+
+    def __init__(
+        self,
+        qdrant_client: QdrantObject,
+        client: QdrantObject,
+        place: Place,
+        connection: QdrantConnection,
+        *,
+        owned: bool,
+    ) -> None:
+        self.place = place
+        self.models = qdrant_client.models
+        # A client that was passed in may be the stand-in under any address.
+        self.local = place.url == MEMORY or type(getattr(client, "_client", None)).__name__ == "QdrantLocal"
+        self.grpc = connection.prefer_grpc and not self.local
+        self._client = client
+        self._owned = owned
+        self._retries = connection.retries
+
+    def call(self, doing: str, method: str, **arguments: Any) -> Any:  # noqa: ANN401  # the client's objects
+        """Call a method of the client, by the rule of `retry`.
+
+        Args:
+            doing: What is being done to the index, for messages: ``"be searched"``.
+            method: Its name.
+            arguments: What it takes.
+
+        Raises:
+            IndexStateError: If it fails; a subclass where the kind of failure has one.
+        """
+        client = self.client
+        try:
+            return retrying(self.place.url, self._retries)(getattr(client, method), **arguments)
+        except JinaRagError:
+            raise
+        except Exception as exc:
+            if self._client is None:
+                raise self._closed() from exc
+            raise explained(read(exc), self.place, doing) from exc
+
+    def on_collection(self, doing: str, method: str, **arguments: Any) -> Any:  # noqa: ANN401
+        """`call` with the name of the collection."""
+        return self.call(doing, method, collection_name=self.place.collection, **arguments)
+
+    @property
+    def client(self) -> QdrantObject:
+        """The client.
+
+        Raises:
+            IndexStateError: If it was closed.
+        """
+        if self._client is None:
+            raise self._closed()
+        return self._client
+
+    def close(self) -> None:
+        """Give the connections back; a client that was passed in stays open."""
+        client, self._client = self._client, None
+        if client is not None and self._owned:
+            client.close()
+
+    def _closed(self) -> IndexStateError:
+        return IndexStateError(f"The index at {self.place} is closed: open it again to use it.")
 
 
 def checked_url(url: str) -> str:
@@ -115,7 +190,7 @@ def checked_url(url: str) -> str:
     return f"{parts.scheme}://{host}:{port or _PORT}{parts.path.rstrip('/')}"
 
 
-def connect(qdrant_client: Client, url: str, connection: QdrantConnection) -> Client:
+def connect(qdrant_client: QdrantObject, url: str, connection: QdrantConnection) -> QdrantObject:
     """The client for an address that `checked_url` returned. Nothing is sent yet.
 
     Args:

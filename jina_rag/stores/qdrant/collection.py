@@ -16,9 +16,9 @@ from jina_rag.errors import (
 )
 from jina_rag.stores import schema
 from jina_rag.stores.filters import indexed_paths
-from jina_rag.stores.qdrant.client import Client, QdrantConnection
+from jina_rag.stores.qdrant.client import QdrantConnection, Remote
+from jina_rag.stores.qdrant.codec import QdrantObject
 from jina_rag.stores.qdrant.errors import AlreadyThereError
-from jina_rag.stores.qdrant.retry import Remote
 
 OLDEST: Final = (1, 16)
 """The first server version whose collections keep metadata."""
@@ -112,8 +112,8 @@ def write_facts(remote: Remote, facts: Mapping[str, Any]) -> None:
 
 
 def vector_params(
-    models: Client, dims: tuple[int, int], storage: Storage, *, tiers: bool
-) -> tuple[dict[str, Client], dict[str, Client]]:
+    models: QdrantObject, dims: tuple[int, int], storage: Storage, *, tiers: bool
+) -> tuple[dict[str, QdrantObject], dict[str, QdrantObject]]:
     """How the vectors of a new collection are kept: those with a value in each dimension, and the sparse ones.
 
     Args:
@@ -147,7 +147,7 @@ def vector_params(
     }, {schema.LEXICAL: models.SparseVectorParams(modifier=models.Modifier.IDF)}
 
 
-def _quantization(models: Client, storage: Storage) -> Client:
+def _quantization(models: QdrantObject, storage: Storage) -> QdrantObject:
     """The second, coarser copy of the rows that is searched first."""
     if storage.quantization == "int8":
         return models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8))
@@ -201,11 +201,11 @@ def _create(
         pass
 
 
-def _described(remote: Remote) -> Client:
+def _described(remote: Remote) -> QdrantObject:
     return remote.on_collection("be opened", "get_collection")
 
 
-def _check(remote: Remote, found: Client, dims: tuple[int, int]) -> None:
+def _check(remote: Remote, found: QdrantObject, dims: tuple[int, int]) -> None:
     record = _record(remote, found)
     if record["format"] != _FORMAT:
         raise IndexMismatchError(
@@ -226,7 +226,7 @@ def _check(remote: Remote, found: Client, dims: tuple[int, int]) -> None:
         )
 
 
-def _record(remote: Remote, found: Client) -> dict[str, Any]:
+def _record(remote: Remote, found: QdrantObject) -> dict[str, Any]:
     record = (found.config.metadata or {}).get(_RECORD)
     if not isinstance(record, Mapping) or not isinstance(record.get("facts"), Mapping) or "format" not in record:
         raise IndexMismatchError(

@@ -8,31 +8,28 @@ killed half-way leaves nothing that looks like an index.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
+from jina_rag._files import acquire_lock, size_on_disk
 from jina_rag.config import Storage
 from jina_rag.errors import (
     IndexCorruptError,
-    IndexLockedError,
     IndexMismatchError,
     IndexNotFoundError,
     IndexStateError,
     JinaRagError,
 )
 from jina_rag.stores import schema
+from jina_rag.stores.filters import indexed_paths
+from jina_rag.stores.qdrant.codec import QdrantObject
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
-
-Engine: TypeAlias = Any
-"""The module qdrant_edge and its objects, whose types are not checked: it is imported at first use."""
 
 _FORMAT: Final = 3
 """Points of the formats before do not carry their numbers for filters."""
@@ -62,15 +59,17 @@ class OpenFolder:
         shard: The engine's.
         lock: To be released after the shard is closed.
         storage: How its vectors are kept.
+        indexed_paths: The paths under which numbers are indexed.
     """
 
-    shard: Engine
+    shard: QdrantObject
     lock: BaseFileLock
     storage: Storage
+    indexed_paths: set[str]
 
 
 def open_shard(
-    engine: Engine, folder: Path, dim: int, multi_dim: int, *, create: bool, storage: Storage | None = None
+    engine: QdrantObject, folder: Path, dim: int, multi_dim: int, *, create: bool, storage: Storage | None = None
 ) -> OpenFolder:
     """Lock the folder and load its shard, after making it where there is none; see `EdgeStore.open`.
 
@@ -85,43 +84,39 @@ def open_shard(
     data = folder / "data"
     if not create and not data.is_dir():
         raise IndexNotFoundError(f"There is no index at {folder}: ingest documents into it first.")
-    lock = _locked(folder)
+    lock = _lock(folder)
     try:
         if not data.is_dir():
             _create(engine, folder / "data.new", data, dim, multi_dim, storage or Storage())
-        kept = _check_facts(data / "store.json", folder, dim, multi_dim, storage)
+        stored = _check_facts(data / "store.json", folder, dim, multi_dim, storage)
         shard = load_shard(engine, folder)
-        if kept.datatype != "float16":
+        with translated(folder, "be opened"):
+            paths = indexed_paths(shard.info().payload_schema)
+        if stored.datatype != "float16":
             _warm(data)
-        return OpenFolder(shard, lock, kept)
+        return OpenFolder(shard, lock, stored, paths)
     except BaseException:
         lock.release()
         raise
 
 
-def load_shard(engine: Engine, folder: Path) -> Engine:
+def load_shard(engine: QdrantObject, folder: Path) -> QdrantObject:
     """Load the shard of a folder that is locked and complete."""
     with translated(folder, "be opened"):
         # The engine keeps its settings: passing them again would rewrite its file at each start.
         return engine.EdgeShard.load(str(folder / "data" / "shard"))
 
 
-def _locked(folder: Path) -> BaseFileLock:
-    from filelock import FileLock, Timeout
-
+def _lock(folder: Path) -> BaseFileLock:
+    message = (
+        f"The index at {folder} is already open, in another process or elsewhere in this one: "
+        "close it there first, or open a copy of the folder."
+    )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # The system drops this lock when the process ends, however it ends.
-        lock = FileLock(folder / "lock", timeout=0, thread_local=False)
-        lock.acquire()
-    except Timeout as exc:
-        raise IndexLockedError(
-            f"The index at {folder} is already open, in another process or elsewhere in this one: "
-            "close it there first, or open a copy of the folder."
-        ) from exc
+        return acquire_lock(folder / "lock", message)
     except OSError as exc:
         raise IndexStateError(f"The index at {folder} cannot be locked ({exc}): is the folder writable?") from exc
-    return lock
 
 
 def bytes_by_part(folder: Path) -> dict[str, int]:
@@ -133,23 +128,13 @@ def bytes_by_part(folder: Path) -> dict[str, int]:
     Returns:
         dense, multi (with second copies for a quicker search), lexical, payload (texts, places, filters), log, other.
     """
-    found = dict.fromkeys([*_PARTS.values(), _LOG, _OTHER], 0)
+    sizes = dict.fromkeys([*_PARTS.values(), _LOG, _OTHER], 0)
     for file in folder.rglob("*"):
-        try:
-            status = file.stat()
-        except OSError:  # the engine has just removed it
-            continue
-        if not stat.S_ISREG(status.st_mode):
-            continue
-        names = file.relative_to(folder).parts
-        part = _LOG if "wal" in names else next((_PARTS[name] for name in names if name in _PARTS), _OTHER)
-        found[part] += _on_disk(status)
-    return found
-
-
-def _on_disk(status: os.stat_result) -> int:
-    blocks: int | None = getattr(status, "st_blocks", None)  # Windows has none
-    return status.st_size if blocks is None else blocks * 512
+        if file.is_file():
+            names = file.relative_to(folder).parts
+            part = _LOG if "wal" in names else next((_PARTS[name] for name in names if name in _PARTS), _OTHER)
+            sizes[part] += size_on_disk(file)
+    return sizes
 
 
 def _warm(data: Path) -> None:
@@ -159,7 +144,7 @@ def _warm(data: Path) -> None:
     first search takes 0.5 ms a page. Reading them from end to end takes a twentieth of that.
     """
     with suppress(OSError):  # it is for speed only
-        files = [(file, _on_disk(file.stat())) for file in data.glob("shard/segments/*/vector_storage-multi/*/chunk_*")]
+        files = [(file, size_on_disk(file)) for file in data.glob("shard/segments/*/vector_storage-multi/*/chunk_*")]
         if sum(size for _, size in files) > _WARM:
             return
         for file, size in files:
@@ -168,7 +153,7 @@ def _warm(data: Path) -> None:
                     size -= read
 
 
-def _create(engine: Engine, temporary: Path, final: Path, dim: int, multi_dim: int, storage: Storage) -> None:
+def _create(engine: QdrantObject, temporary: Path, final: Path, dim: int, multi_dim: int, storage: Storage) -> None:
     with translated(final.parent, "be created"):
         # What a process left that was killed here; nothing was ever written to it.
         if temporary.exists():
@@ -202,16 +187,16 @@ def _check_facts(file: Path, folder: Path, dim: int, multi_dim: int, storage: St
             f"The index at {folder} keeps vectors of {dims[0]} and {dims[1]} dimensions, the model makes "
             f"{dim} and {multi_dim}: open it with the model it was built with, or ingest into a new folder."
         )
-    kept = Storage.from_json(recorded)
-    if storage is not None and storage != kept:
+    stored = Storage.from_json(recorded)
+    if storage is not None and storage != stored:
         raise IndexMismatchError(
-            f"The index at {folder} keeps its vectors as {kept}, not as {storage}: open it without naming a storage, "
+            f"The index at {folder} keeps its vectors as {stored}, not as {storage}: open it without naming a storage, "
             "or ingest into a new folder."
         )
-    return kept
+    return stored
 
 
-def _config(engine: Engine, dim: int, multi_dim: int, storage: Storage) -> Engine:
+def _config(engine: QdrantObject, dim: int, multi_dim: int, storage: Storage) -> QdrantObject:
     datatype = engine.VectorStorageDatatype
     exact = storage.datatype == "float16"
     return engine.EdgeConfig(
@@ -238,7 +223,7 @@ def _config(engine: Engine, dim: int, multi_dim: int, storage: Storage) -> Engin
     )
 
 
-def _quantization(engine: Engine, storage: Storage) -> Engine:
+def _quantization(engine: QdrantObject, storage: Storage) -> QdrantObject:
     if storage.quantization == "int8":
         return engine.ScalarQuantizationConfig(engine.ScalarType.Int8, memory=engine.Memory.Cold)
     if storage.quantization == "binary":

@@ -13,9 +13,6 @@ Kind: TypeAlias = Literal[
     "silent", "slow", "busy", "down", "untrusted", "unauthorised", "missing", "exists", "large", "foreign", "refused"
 ]
 
-_AGAIN: Final = frozenset({"silent", "slow", "busy", "down"})
-_PATIENCE: Final = 300
-"""Seconds; a server that asks to wait longer is not waited for."""
 _REASON: Final = 300
 _STATUSES: Final[dict[int, Kind]] = {
     401: "unauthorised", 403: "unauthorised", 404: "missing", 409: "exists", 413: "large", 429: "busy",
@@ -65,11 +62,6 @@ class Trouble:
     kind: Kind
     reason: str
     wait: float | None = None
-
-    @property
-    def again(self) -> bool:
-        """Whether the same request may succeed a little later."""
-        return self.kind in _AGAIN and (self.wait or 0) <= _PATIENCE
 
 
 def read(exc: BaseException) -> Trouble:

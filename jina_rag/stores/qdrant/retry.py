@@ -1,4 +1,4 @@
-"""Every request to a Qdrant server passes here: sent again where that may help, failures turned into our errors."""
+"""The retry rule of the Qdrant client: which failed requests are sent again, how often, and after which wait."""
 
 from __future__ import annotations
 
@@ -7,104 +7,50 @@ from time import sleep
 from typing import Any, Final
 
 from jina_rag._extras import require
-from jina_rag.errors import IndexStateError, JinaRagError
-from jina_rag.stores.qdrant.client import MEMORY, Client, QdrantConnection
-from jina_rag.stores.qdrant.errors import Place, explained, read
+from jina_rag.stores.qdrant.errors import Kind, Trouble, read
 
 _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 30
 """Seconds between two tries: a random part of a span that doubles from the first to the longest."""
-_BRIEFLY: Final = {"silent": "no answer", "slow": "no answer in time", "busy": "too many requests", "down": "not now"}
+_PATIENCE: Final = 300
+"""Seconds; a server that asks to wait longer is not waited for."""
+_RETRIED: Final[dict[Kind, str]] = {
+    "silent": "no answer", "slow": "no answer in time", "busy": "too many requests", "down": "not now",
+}  # fmt: skip
+"""Kinds of failure after which the same request may succeed a little later, and what the log says of them."""
 _log = logging.getLogger(__name__)
 
 
-class Remote:
-    """A client and the collection that is spoken to through it. May be used by several threads.
+def is_retried(trouble: Trouble) -> bool:
+    """Whether a request that failed so is sent again."""
+    return trouble.kind in _RETRIED and (trouble.wait or 0) <= _PATIENCE
 
-    Attributes:
-        place: Which collection of which server.
-        models: The client's request and response types.
-        local: Whether it is the stand-in in this process.
-        grpc: Whether gRPC is spoken.
+
+def retrying(url: str, retries: int) -> Any:  # noqa: ANN401  # tenacity's type
+    """What calls a function, and calls it again by the rule; it raises what the last call raised.
+
+    Args:
+        url: Of the server, for the log.
+        retries: How often it is called again at most.
     """
+    tenacity = require("tenacity", extra="qdrant")
+    random_wait = tenacity.wait_random_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT)
 
-    def __init__(
-        self, qdrant_client: Client, client: Client, place: Place, connection: QdrantConnection, *, owned: bool
-    ) -> None:
-        self.place = place
-        self.models = qdrant_client.models
-        # A client that was passed in may be the stand-in under any address.
-        self.local = place.url == MEMORY or type(getattr(client, "_client", None)).__name__ == "QdrantLocal"
-        self.grpc = connection.prefer_grpc and not self.local
-        self._client = client
-        self._owned = owned
-        self._retries = connection.retries
+    def wait(state: Any) -> float:  # noqa: ANN401
+        server_wait = read(state.outcome.exception()).wait
+        return float(random_wait(state) if server_wait is None else server_wait)
 
-    def call(self, doing: str, method: str, **arguments: Any) -> Any:  # noqa: ANN401  # the client's objects
-        """Call a method of the client.
+    def warn(state: Any) -> None:  # noqa: ANN401
+        _log.warning(
+            "The Qdrant server at %s did not do what was asked (%s); trying again in %.1f s.",
+            url, _RETRIED[read(state.outcome.exception()).kind], state.next_action.sleep,
+        )  # fmt: skip
 
-        Args:
-            doing: What is being done to the index, for messages: ``"be searched"``.
-            method: Its name.
-            arguments: What it takes.
-
-        Raises:
-            IndexStateError: If it fails; a subclass where the kind of failure has one.
-        """
-        client = self.client
-        try:
-            return self._retrying()(getattr(client, method), **arguments)
-        except JinaRagError:
-            raise
-        except Exception as exc:
-            if self._client is None:
-                raise self._closed() from exc
-            raise explained(read(exc), self.place, doing) from exc
-
-    def on_collection(self, doing: str, method: str, **arguments: Any) -> Any:  # noqa: ANN401
-        """`call` with the name of the collection."""
-        return self.call(doing, method, collection_name=self.place.collection, **arguments)
-
-    @property
-    def client(self) -> Client:
-        """The client.
-
-        Raises:
-            IndexStateError: If it was closed.
-        """
-        if self._client is None:
-            raise self._closed()
-        return self._client
-
-    def close(self) -> None:
-        """Give the connections back; a client that was passed in stays open."""
-        client, self._client = self._client, None
-        if client is not None and self._owned:
-            client.close()
-
-    def _closed(self) -> IndexStateError:
-        return IndexStateError(f"The index at {self.place} is closed: open it again to use it.")
-
-    def _retrying(self) -> Any:  # noqa: ANN401
-        tenacity = require("tenacity", extra="qdrant")
-        spread = tenacity.wait_random_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT)
-
-        def wait(state: Any) -> float:  # noqa: ANN401
-            asked = read(state.outcome.exception()).wait
-            return float(spread(state) if asked is None else asked)
-
-        def tell(state: Any) -> None:  # noqa: ANN401
-            trouble = read(state.outcome.exception())
-            _log.warning(
-                "The Qdrant server at %s did not do what was asked (%s); trying again in %.1f s.",
-                self.place.url, _BRIEFLY[trouble.kind], state.next_action.sleep,
-            )  # fmt: skip
-
-        return tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(self._retries + 1),
-            wait=wait,
-            retry=tenacity.retry_if_exception(lambda exc: read(exc).again),
-            before_sleep=tell,
-            sleep=lambda seconds: sleep(seconds),
-            reraise=True,
-        )
+    return tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(retries + 1),
+        wait=wait,
+        retry=tenacity.retry_if_exception(lambda exc: is_retried(read(exc))),
+        before_sleep=warn,
+        sleep=lambda seconds: sleep(seconds),
+        reraise=True,
+    )

@@ -13,6 +13,7 @@ import uuid
 import numpy as np
 import pytest
 
+from jina_rag._files import size_on_disk
 from jina_rag.config import Storage
 from jina_rag.errors import (
     IndexCorruptError,
@@ -23,7 +24,7 @@ from jina_rag.errors import (
     MissingDependencyError,
 )
 from jina_rag.scoring import maxsim_many, normalise
-from jina_rag.stores.qdrant import edge, edge_folder
+from jina_rag.stores.qdrant import base, edge_folder
 from jina_rag.stores.qdrant.edge import EdgeStore
 from jina_rag.types import Point, Prefetch, Range
 
@@ -89,7 +90,7 @@ def test_ranges_are_indexed_when_their_key_is_first_met_and_survive_packing_and_
 
 
 def test_keys_beyond_those_that_are_indexed_are_filtered_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(edge, "MOST_INDEXED", 3)
+    monkeypatch.setattr(base, "MOST_INDEXED", 3)
     with open_(tmp_path) as store:
         store.upsert([point(n, **{f"k{i}": n + i for i in range(6)}) for n in range(5)])
         assert len(indexes(store)) == 3
@@ -202,9 +203,9 @@ def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path, acknowle
 @pytest.mark.parametrize("step", ["edge_folder._config", "pathlib.Path.rename"])
 def test_a_process_killed_while_it_made_the_store_leaves_no_harm(tmp_path, step):
     script = (
-        "import os, pathlib, sys; from jina_rag.stores import edge_folder, qdrant_edge\n"
+        "import os, pathlib, sys; from jina_rag.stores.qdrant import edge, edge_folder\n"
         f"{step} = lambda *_: os.kill(os.getpid(), 9)\n"
-        "qdrant_edge.EdgeStore.open(sys.argv[1], dim=4, multi_dim=8)"
+        "edge.EdgeStore.open(sys.argv[1], dim=4, multi_dim=8)"
     )
     killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -388,9 +389,7 @@ def test_bytes_are_told_by_part(tmp_path):
             found[name] = store.bytes_by_part()
         assert set(found[name]) == {"dense", "multi", "lexical", "payload", "log", "other"}
         assert found[name]["multi"] > empty["multi"] + 50 * 400 * 64 / 2
-        assert sum(found[name].values()) == sum(
-            file.stat().st_blocks * 512 for file in (tmp_path / name).rglob("*") if file.is_file()
-        )
+        assert sum(found[name].values()) == size_on_disk(tmp_path / name)
     assert found["compact"]["multi"] < found["exact"]["multi"] / 3
     assert found["exact"]["log"] > 50 * 400 * 64
     assert found["compact"]["log"] == 0
@@ -444,7 +443,7 @@ def test_the_shard_is_loaded_anew_after_so_many_bytes_and_nothing_is_lost(tmp_pa
             if store._shard is not shards[-1]:
                 shards.append(store._shard)
             assert store.count() == int(uuid.UUID(point.id))
-        assert store._mapped <= 20_000
+        assert store._mapped_bytes <= 20_000
         assert len(shards) > 1
         for point, kept in zip(points, store.fetch([point.id for point in points]), strict=True):
             np.testing.assert_allclose(kept.multi, point.multi, atol=5e-3)

@@ -24,7 +24,7 @@ from jina_rag.errors import (
     MissingDependencyError,
 )
 from jina_rag.stores import schema
-from jina_rag.stores.qdrant import codec, edge_codec, errors, retry
+from jina_rag.stores.qdrant import codec, errors, retry, server_codec
 from jina_rag.stores.qdrant.server import QdrantConnection, QdrantStore
 from jina_rag.types import Point, Prefetch, Range, SparseVector
 
@@ -93,7 +93,7 @@ def test_no_request_is_above_its_limit_and_values_survive(server):
 
 
 def test_a_page_above_the_limit_goes_alone(server, monkeypatch):
-    monkeypatch.setattr(codec.by_bytes, "__defaults__", (6000,))
+    monkeypatch.setattr(schema, "BATCH_BYTES", 6000)
     with open_(server.url) as store:
         store.upsert([point(0), point(1, text="x" * 9000), point(2), point(3)])
         counts = [len(one.body["points"]) for one in server.sent("/points") if one.method == "PUT"]
@@ -104,17 +104,19 @@ def test_a_page_above_the_limit_goes_alone(server, monkeypatch):
 def test_every_number_of_a_multi_vector_is_the_shortest_that_rounds_to_its_float16():
     every = np.arange(65536, dtype="u2").view("f2")
     finite = every[np.isfinite(every)].astype("f4")[None]
-    sent = np.array(codec.halves(finite))
+    sent = np.array(server_codec.halves(finite))
     np.testing.assert_array_equal(sent.astype("f4").astype("f2"), finite.astype("f2"))
     assert max(len(json.dumps(number)) for number in sent[0].tolist()) <= 11
-    assert codec.halves(np.array([[1e9, -1e9, 0.1]], "f4")) == [[65500.0, -65500.0, 0.1]], "as far as float16 goes"
+    assert server_codec.halves(np.array([[1e9, -1e9, 0.1]], "f4")) == [[65500.0, -65500.0, 0.1]], (
+        "as far as float16 goes"
+    )
 
 
 def test_sizes_are_those_of_the_request(server):
     with open_(server.url) as store:
-        size = codec.measure(models, grpc=False)
-        points = [edge_codec.prepared(point(n, text='é\n"' * n, none=None), DIM, MULTI_DIM) for n in range(5)]
-        expected = sum(size(codec.encode(models, item, half=True)) for item in points)
+        size = server_codec.measure(models, grpc=False)
+        points = [codec.prepared(point(n, text='é\n"' * n, none=None), DIM, MULTI_DIM) for n in range(5)]
+        expected = sum(size(server_codec.encode(models, item)) for item in points)
         store.upsert([point(n, text='é\n"' * n, none=None) for n in range(5)])
         (sent,) = [one for one in server.sent("/points") if one.method == "PUT"]
         assert sent.bytes == expected + len('{"points":[]}') - 1
@@ -166,7 +168,7 @@ def test_the_server_is_told_to_index_numbers_once(server):
 
 
 def test_no_more_keys_are_indexed_than_a_server_should_keep(server, monkeypatch):
-    monkeypatch.setattr("jina_rag.stores.qdrant.server.MOST_INDEXED", 2)
+    monkeypatch.setattr("jina_rag.stores.qdrant.base.MOST_INDEXED", 2)
     with open_(server.url) as store:
         store.upsert([point(1, a=1, b=2, c=3)])
         assert len(server.sent("/index")) == 3
@@ -189,7 +191,7 @@ def test_many_vectors_are_fetched_and_many_points_deleted_in_several_requests(se
         ids = [point(n).id for n in reversed(range(40))]
         assert [found.payload["n"] for found in store.fetch(ids)] == list(reversed(range(40)))
         assert [len(one.body["ids"]) for one in server.sent("/points") if one.method == "POST"] == [16, 16, 8]
-        monkeypatch.setattr("jina_rag.stores.qdrant.server._DELETE", 30)
+        monkeypatch.setattr("jina_rag.stores.qdrant.base.DELETE_BATCH", 30)
         store.delete(ids)
         assert len(server.sent("/points/delete")) == 2
         assert store.count() == 0
@@ -505,7 +507,7 @@ def test_a_file_that_is_no_certificate_is_refused(tmp_path):
 def test_a_certificate_that_is_not_trusted_is_told_at_once():
     httpx = pytest.importorskip("httpx")
     trouble = errors.read(httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"))
-    assert not trouble.again
+    assert not retry.is_retried(trouble)
     place = errors.Place("https://h:6333", "kb")
     assert "`verify`" in str(errors.explained(trouble, place, "be opened"))
 
@@ -552,7 +554,7 @@ class Codes(grpc.RpcError):
 )
 def test_codes_of_grpc(code, said, again, match):
     trouble = errors.read(Codes(getattr(grpc.StatusCode, code), said))
-    assert trouble.again is again
+    assert retry.is_retried(trouble) is again
     place = errors.Place("http://h:6333", "kb")
     with pytest.raises(IndexStateError, match=match):
         raise errors.explained(trouble, place, "be searched")
