@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
+from jina_rag._checks import check_whole_number
 from jina_rag.errors import InvalidInputError
 from jina_rag.images import LoadedImage, Opening, is_data_uri, open_image
 from jina_rag.protocols import Input
@@ -71,7 +73,36 @@ def text_of(item: Input, what: str) -> str:
     )
 
 
-def listed(inputs: Sequence[Input], what: str) -> list[Input]:
+@dataclass(frozen=True, slots=True)
+class EncodeSettings:
+    """`EncodeOptions` with the defaults of those that were left out, checked as far as that is alike for all models.
+
+    Attributes are those of `EncodeOptions`.
+
+    Raises:
+        InvalidInputError: If a number is not a whole number of at least 1.
+    """
+
+    single: bool = True
+    multi: bool = True
+    truncate_dim: int | None = None
+    max_length: int | None = None
+    max_pixels: int | None = None
+    batch_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        numbers = {
+            "truncate_dim": self.truncate_dim,
+            "max_length": self.max_length,
+            "max_pixels": self.max_pixels,
+            "batch_tokens": self.batch_tokens,
+        }
+        for name, value in numbers.items():
+            if value is not None:
+                check_whole_number(name, value, minimum=1)
+
+
+def as_input_list(inputs: Sequence[Input], what: str) -> list[Input]:
     """The inputs as a list.
 
     Raises:
@@ -82,7 +113,7 @@ def listed(inputs: Sequence[Input], what: str) -> list[Input]:
     return list(inputs)
 
 
-def listed_pairs(pairs: Iterable[tuple[Input, Input]]) -> list[tuple[Input, Input]]:
+def as_input_pairs(pairs: Iterable[tuple[Input, Input]]) -> list[tuple[Input, Input]]:
     """The pairs as a list of tuples, each taken out once, so that lazy ones and iterators do.
 
     Raises:
@@ -90,15 +121,15 @@ def listed_pairs(pairs: Iterable[tuple[Input, Input]]) -> list[tuple[Input, Inpu
     """
     if isinstance(pairs, str | bytes | Mapping | Page) or not isinstance(pairs, Iterable):
         raise InvalidInputError(f"Pass a list of pairs (question, document), not a single {type(pairs).__name__}.")
-    found: list[tuple[Input, Input]] = []
+    input_pairs: list[tuple[Input, Input]] = []
     for number, pair in enumerate(pairs, start=1):
         if isinstance(pair, str | bytes) or not isinstance(pair, Sequence) or len(pair) != 2:
             raise InvalidInputError(
                 f"Pair {number} is not two inputs, (question, document): got {type(pair).__name__}."
             )
         query, document = pair
-        found.append((query, document))
-    return found
+        input_pairs.append((query, document))
+    return input_pairs
 
 
 def _single(entry: object) -> Input:

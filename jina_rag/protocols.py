@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, TypedDict, Unpack, runtime_checkable
 
 from jina_rag.types import (
     Attribution,
@@ -27,6 +27,32 @@ InputPart: TypeAlias = "str | bytes | Path | Image | Page | Mapping[str, str | b
 outright: ``{"text": "…"}``, ``{"image": …}``."""
 Input: TypeAlias = "InputPart | Sequence[InputPart]"
 """One input: a part, or several that belong together (a text with images)."""
+
+
+class EncodeOptions(TypedDict, total=False):
+    """What `Embedder.encode_query` and `Embedder.encode_document` take beside their inputs.
+
+    Attributes:
+        single: Whether to give the dense vectors, shape (n, dim) float32. Default True.
+        multi: Whether to give the multi-vectors, n arrays of shape (tokens, multi_dim) float32, with the place of each
+            row on its page. Default True.
+        truncate_dim: Length that the dense vectors are cut to and normalised again, one of
+            `Embedder.matryoshka_dims`; jina-colbert-v2, which has no dense vector of its own, cuts its rows. Default
+            None: the length that the model was loaded with.
+        max_length: Tokens that are read of each input, the prompt's own included; at least 1. Default None: the limit
+            that the model was loaded with.
+        max_pixels: Pixels that an image is scaled down to (width times height), for models that look at pixels; the
+            others ignore it. At least 1. Default None: the limit that the model was loaded with.
+        batch_tokens: Tokens that go through the model at once, padding included; at least 1. An input with more tokens
+            goes alone. Changes speed and memory, not vectors. Default None: what suits the device.
+    """
+
+    single: bool
+    multi: bool
+    truncate_dim: int | None
+    max_length: int | None
+    max_pixels: int | None
+    batch_tokens: int | None
 
 
 @runtime_checkable
@@ -89,46 +115,21 @@ class Embedder(Protocol):
         """
         ...
 
-    def encode_query(
-        self,
-        queries: Sequence[Input],
-        *,
-        single: bool = True,
-        multi: bool = True,
-        truncate_dim: int | None = None,
-        max_length: int | None = None,
-        max_pixels: int | None = None,
-        batch_tokens: int | None = None,
-    ) -> Embeddings:
+    def encode_query(self, queries: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
         """Embed questions; see `Embeddings` for the shapes.
 
         Args:
             queries: The questions.
-            single: Whether to give the dense vectors.
-            multi: Whether to give the multi-vectors, and their grids.
-            truncate_dim: Length of the dense vectors, for models whose vectors can be cut.
-            max_length: Tokens that are read of each.
-            max_pixels: Pixels an image is scaled down to, for models that look at pixels.
-            batch_tokens: Tokens that go through the model at once; None for what suits the device.
+            options: See `EncodeOptions`.
 
         Raises:
             InvalidInputError: If a question is of a kind the model does not take, or empty for a model that has
-                no vector for that.
+                no vector for that; if an option makes no sense for the model.
         """
         ...
 
-    def encode_document(
-        self,
-        documents: Sequence[Input],
-        *,
-        single: bool = True,
-        multi: bool = True,
-        truncate_dim: int | None = None,
-        max_length: int | None = None,
-        max_pixels: int | None = None,
-        batch_tokens: int | None = None,
-    ) -> Embeddings:
-        """Embed pages, images or texts; the arguments are those of `encode_query`.
+    def encode_document(self, documents: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
+        """Embed pages, images or texts; the options are those of `encode_query`.
 
         An input without content gives a zero dense vector and no rows, unless the model has a vector for that.
         """

@@ -16,7 +16,7 @@ from PIL import Image
 from jina_rag.config import Limits
 from jina_rag.errors import InvalidInputError, LimitExceededError
 from jina_rag.images import LoadedImage, Opening, is_data_uri, open_image
-from jina_rag.inputs import clean_text, listed, parts_of, text_of
+from jina_rag.inputs import as_input_list, clean_text, parts_of, text_of
 from jina_rag.testing import make_page
 
 
@@ -181,7 +181,7 @@ def test_half_characters_do_not_reach_a_tokenizer():
 @pytest.mark.parametrize("single", ["text", b"bytes", {"text": "x"}, make_page("x"), 3])
 def test_a_single_input_is_not_taken_for_a_list(single):
     with pytest.raises(InvalidInputError, match="Pass a list of questions"):
-        listed(single, "questions")
+        as_input_list(single, "questions")
 
 
 # -- addresses --------------------------------------------------------------------------------------------------

@@ -7,13 +7,15 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
+from jina_rag._checks import check_whole_number
 from jina_rag._extras import require
 from jina_rag.errors import InvalidInputError
-from jina_rag.protocols import EmbedderDefaults, Input
+from jina_rag.inputs import EncodeSettings, as_input_list
+from jina_rag.protocols import EmbedderDefaults, EncodeOptions, Input
 from jina_rag.scoring import normalise
 from jina_rag.types import (
     Box,
@@ -49,53 +51,29 @@ class FakeEmbedder(EmbedderDefaults):
         """Differs between fakes of other names or dimensions: tests can open an index with the wrong one."""
         return f"{self.name}-{self.dim}-{self.multi_dim}"
 
-    def encode_query(
-        self,
-        queries: Sequence[Input],
-        *,
-        single: bool = True,
-        multi: bool = True,
-        truncate_dim: int | None = None,
-        max_length: int | None = None,
-        max_pixels: int | None = None,
-        batch_tokens: int | None = None,
-    ) -> Embeddings:
+    def encode_query(self, queries: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
         """Embed questions; only texts and pages have words.
 
         Raises:
             InvalidInputError: If one has no words.
         """
-        if isinstance(queries, str | bytes):
-            raise InvalidInputError("Pass a list of questions, not a single text.")
-        self.history.append(("query", tuple(queries)))
-        for query in queries:
+        inputs = as_input_list(queries, "questions")
+        self.history.append(("query", tuple(inputs)))
+        for query in inputs:
             if not _words(query):
                 raise InvalidInputError(f"The question {query!r} has no words: ask in words.")
-        return self._encode(queries, single, multi, truncate_dim, max_length)
+        return self._encode(inputs, EncodeSettings(**options))
 
-    def encode_document(
-        self,
-        documents: Sequence[Input],
-        *,
-        single: bool = True,
-        multi: bool = True,
-        truncate_dim: int | None = None,
-        max_length: int | None = None,
-        max_pixels: int | None = None,
-        batch_tokens: int | None = None,
-    ) -> Embeddings:
+    def encode_document(self, documents: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
         """Embed texts and pages; anything without words gives a zero dense vector and no rows."""
-        if isinstance(documents, str | bytes):
-            raise InvalidInputError("Pass a list of documents, not a single one.")
-        self.history.append(("document", tuple(documents)))
-        return self._encode(documents, single, multi, truncate_dim, max_length)
+        inputs = as_input_list(documents, "documents")
+        self.history.append(("document", tuple(inputs)))
+        return self._encode(inputs, EncodeSettings(**options))
 
-    def _encode(
-        self, inputs: Sequence[Input], single: bool, multi: bool, dim: int | None, length: int | None
-    ) -> Embeddings:
-        if dim is not None and not 1 <= dim <= self.dim:
-            raise InvalidInputError(f"Cannot truncate to {dim} of {self.dim} dimensions.")
-        words = [_words(item)[:length] for item in inputs]
+    def _encode(self, inputs: Sequence[Input], settings: EncodeSettings) -> Embeddings:
+        if settings.truncate_dim is not None:
+            check_whole_number("truncate_dim", settings.truncate_dim, minimum=1, maximum=self.dim)
+        words = [_words(item)[: settings.max_length] for item in inputs]
         dense = [sum((_vector(word, self.dim) for word, _ in item), np.zeros(self.dim)) for item in words]
         rows = [normalise([_vector(word, self.multi_dim) for word, _ in item]) for item in words]
         grids = [
@@ -105,10 +83,12 @@ class FakeEmbedder(EmbedderDefaults):
             for source, item in zip(inputs, words, strict=True)
         ]
         return Embeddings(
-            single=normalise(np.reshape(dense, (len(inputs), self.dim))[:, :dim]) if single else None,
-            multi=[row.reshape(-1, self.multi_dim) for row in rows] if multi else None,
-            grids=grids if multi else None,
-            tokens=[tuple(f" {word}" for word, _ in item) for item in words] if multi else None,
+            single=normalise(np.reshape(dense, (len(inputs), self.dim))[:, : settings.truncate_dim])
+            if settings.single
+            else None,
+            multi=[row.reshape(-1, self.multi_dim) for row in rows] if settings.multi else None,
+            grids=grids if settings.multi else None,
+            tokens=[tuple(f" {word}" for word, _ in item) for item in words] if settings.multi else None,
         )
 
 
@@ -133,11 +113,11 @@ class FakeReranker:
     def score(self, query: Input, documents: Sequence[Input]) -> Float32:
         """Return shape (len(documents),) float32 in [0, 1]."""
         self.history.append((query, tuple(documents)))
-        wanted = {word for word, _ in _words(query)}
-        if not wanted:
+        query_words = {word for word, _ in _words(query)}
+        if not query_words:
             raise InvalidInputError(f"The question {query!r} has no words: ask in words.")
-        held = [{word for word, _ in _words(document)} for document in documents]
-        return np.array([len(wanted & words) / len(wanted) for words in held], dtype=np.float32)
+        document_words = [{word for word, _ in _words(document)} for document in documents]
+        return np.array([len(query_words & words) / len(query_words) for words in document_words], dtype=np.float32)
 
 
 def make_page(

@@ -93,7 +93,7 @@ def test_without_any_weights_the_message_has_the_pip_line(monkeypatch):
         ({"revision": "main"}, "no revisions"),
         ({"skiplist": "none"}, "lite has no 'skiplist'"),
         ({"max_pixels": 0}, "max_pixels must be"),
-        ({"max_length": 0}, "max_length counts tokens"),
+        ({"max_length": 0}, "max_length is 0"),
     ],
 )
 def test_arguments_that_would_mislead_are_refused(argument, message):

@@ -13,15 +13,16 @@ import string
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from jina_rag._checks import check_whole_number
 from jina_rag.errors import InvalidInputError
-from jina_rag.inputs import listed, text_of
+from jina_rag.inputs import EncodeSettings, as_input_list, text_of
 from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.jina.xlm_rotary import RotaryEncoder
 from jina_rag.models.runtime.batching import BatchRunner
@@ -29,7 +30,7 @@ from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel
 from jina_rag.models.runtime.devices import Placement, own_precision
 from jina_rag.models.runtime.output_checks import check_vectors
 from jina_rag.models.runtime.weights import WeightFiles, fill
-from jina_rag.protocols import Input
+from jina_rag.protocols import EncodeOptions, Input
 from jina_rag.scoring import normalise
 from jina_rag.types import Embeddings, Float32, TokenGrid
 
@@ -165,62 +166,36 @@ class ColbertV2(CheckpointModel):
         """Length of the dense vector: that of the rows."""
         return self.multi_dim
 
-    def encode_query(
-        self,
-        queries: Sequence[Input],
-        *,
-        single: bool = True,
-        multi: bool = True,
-        truncate_dim: int | None = None,
-        max_length: int | None = None,
-        max_pixels: int | None = None,
-        batch_tokens: int | None = None,
-    ) -> Embeddings:
+    def encode_query(self, queries: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
         """Embed questions: always `query_length` rows each, the mask tokens' among them.
 
         Args:
             queries: Texts.
-            single: Whether to give the mean of the rows.
-            multi: Whether to give the rows, shape (query_length, multi_dim).
-            truncate_dim: Length of the rows in this call.
-            max_length: In place of the `query_length` of the options.
-            max_pixels: Without effect.
-            batch_tokens: Tokens that go through the model at once.
+            options: See `EncodeOptions`; `single` is the mean of the rows, `truncate_dim` cuts the rows, and
+                `max_length` is in the place of `query_length`.
 
         Raises:
             InvalidInputError: If an input is no text.
         """
-        length = self._options.query_length if max_length is None else max_length
-        if length < 4:
-            raise InvalidInputError(f"max_length is {length}; a query needs at least 4 tokens.")
-        texts = [text_of(item, self.name) for item in listed(queries, "questions")]
-        found = self._ids(texts, multi)
-        asked = [self._query(ids, pieces, length) for ids, pieces in found]
-        truncated = [len(ids) + 3 > length for ids, _ in found]
-        return self._encode(asked, truncated, single, multi, truncate_dim, batch_tokens)
+        settings = EncodeSettings(**options)
+        length = self._options.query_length if settings.max_length is None else _checked_length(settings.max_length)
+        texts = [text_of(item, self.name) for item in as_input_list(queries, "questions")]
+        pieces_of = self._ids_and_pieces(texts, settings.multi)
+        tokens = [self._query(ids, pieces, length) for ids, pieces in pieces_of]
+        return self._encode(tokens, [len(ids) + 3 > length for ids, _ in pieces_of], settings)
 
-    def encode_document(
-        self,
-        documents: Sequence[Input],
-        *,
-        single: bool = True,
-        multi: bool = True,
-        truncate_dim: int | None = None,
-        max_length: int | None = None,
-        max_pixels: int | None = None,
-        batch_tokens: int | None = None,
-    ) -> Embeddings:
+    def encode_document(self, documents: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
         """Embed texts and the words of pages: a row for each token that is no punctuation; see `encode_query`."""
-        limit = self._max_length if max_length is None else _checked_length(max_length)
-        texts = [text_of(item, self.name) for item in listed(documents, "documents")]
-        found = self._ids(texts, multi)
-        truncated = [len(ids) + 3 > limit for ids, _ in found]
+        settings = EncodeSettings(**options)
+        limit = self._max_length if settings.max_length is None else _checked_length(settings.max_length)
+        texts = [text_of(item, self.name) for item in as_input_list(documents, "documents")]
+        pieces_of = self._ids_and_pieces(texts, settings.multi)
+        truncated = [len(ids) + 3 > limit for ids, _ in pieces_of]
         if cut := sum(truncated):
-            _log.warning("%d of %d documents were cut after %d tokens (max_length).", cut, len(found), limit)
-        read = [self._document(ids, pieces, limit) for ids, pieces in found]
-        return self._encode(read, truncated, single, multi, truncate_dim, batch_tokens)
+            _log.warning("%d of %d documents were cut after %d tokens (max_length).", cut, len(texts), limit)
+        return self._encode([self._document(ids, pieces, limit) for ids, pieces in pieces_of], truncated, settings)
 
-    def _ids(self, texts: Sequence[str], named: bool) -> list[tuple[list[int], tuple[str, ...]]]:
+    def _ids_and_pieces(self, texts: Sequence[str], named: bool) -> list[tuple[list[int], tuple[str, ...]]]:
         """The ids of each text and, where they are asked for, what these stand for."""
         bare = [text.strip() for text in texts]
         ids = self._tokenizer.encode_many(bare)
@@ -242,21 +217,14 @@ class ColbertV2(CheckpointModel):
         texts = ("", "", *pieces[: limit - 3], "")
         return _Tokens(text, np.ones(len(text), dtype=bool), ~np.isin(text, self._skipped), texts)
 
-    def _encode(
-        self,
-        tokens: list[_Tokens],
-        truncated: list[bool],
-        single: bool,
-        multi: bool,
-        truncate_dim: int | None,
-        batch_tokens: int | None,
-    ) -> Embeddings:
-        dim = self._checked_dim(truncate_dim) or self._truncate_dim
+    def _encode(self, tokens: list[_Tokens], truncated: list[bool], settings: EncodeSettings) -> Embeddings:
+        single, multi = settings.single, settings.multi
+        dim = self._checked_dim(settings.truncate_dim) or self._truncate_dim
         rows = self._runner.run(
             [len(item.ids) for item in tokens],
             lambda indices: [tokens[i] for i in indices],
             lambda batch: self._forward(batch, dim),
-            batch_tokens=batch_tokens,
+            batch_tokens=settings.batch_tokens,
         )
         check_vectors(rows, self.name, self.placement)
         grids: list[TokenGrid | None] = [None] * len(rows)
@@ -291,8 +259,8 @@ class ColbertV2(CheckpointModel):
         if self._options.skiplist == "stanford":
             return {self._tokenizer.encode(symbol)[0] for symbol in string.punctuation}
         unknown = self._tokenizer.special("<unk>")
-        found = (self._tokenizer.piece(symbol) for symbol in string.punctuation)
-        return {unknown if piece is None else piece for piece in found}
+        pieces = (self._tokenizer.piece(symbol) for symbol in string.punctuation)
+        return {unknown if piece is None else piece for piece in pieces}
 
     def _checked_dim(self, dim: int | None) -> int | None:
         if dim is not None and not 1 <= dim <= self._full_dim:
@@ -303,6 +271,4 @@ class ColbertV2(CheckpointModel):
 def _checked_length(max_length: int | None) -> int:
     if max_length is None:
         return MAX_LENGTH
-    if not 4 <= max_length <= MAX_LENGTH:
-        raise InvalidInputError(f"max_length is {max_length}; it must be between 4 and {MAX_LENGTH:,} tokens.")
-    return max_length
+    return check_whole_number("max_length", max_length, minimum=4, maximum=MAX_LENGTH)

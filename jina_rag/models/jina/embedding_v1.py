@@ -10,21 +10,22 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from jina_rag._checks import check_whole_number
 from jina_rag.errors import CheckpointError, InvalidInputError
-from jina_rag.inputs import listed, text_of
+from jina_rag.inputs import EncodeSettings, as_input_list, text_of
 from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.runtime.batching import BatchRunner
 from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel
 from jina_rag.models.runtime.devices import Placement, own_precision
 from jina_rag.models.runtime.output_checks import check_vectors
 from jina_rag.models.runtime.weights import WeightFiles, fill
-from jina_rag.protocols import Input
+from jina_rag.protocols import EncodeOptions, Input
 from jina_rag.scoring import normalise
 from jina_rag.types import Embeddings, Float32
 
@@ -107,78 +108,46 @@ class EmbeddingV1(CheckpointModel):
         return self.dim
 
     def encode_query(
-        self,
-        queries: Sequence[Input],
-        *,
-        single: bool = True,
-        multi: bool = True,
-        truncate_dim: int | None = None,
-        max_length: int | None = None,
-        max_pixels: int | None = None,
-        batch_tokens: int | None = None,
-        raw: bool = False,
+        self, queries: Sequence[Input], *, raw: bool = False, **options: Unpack[EncodeOptions]
     ) -> Embeddings:
         """Embed texts; both sides are encoded alike.
 
         Args:
             queries: Texts, or pages for their words.
-            single: Whether to give the vectors, shape (n, dim).
-            multi: Whether to give each as an array of one row.
-            truncate_dim: Leave it out: these vectors are not made to be cut.
-            max_length: Tokens of a text, end token included.
-            max_pixels: Without effect.
-            batch_tokens: Tokens that go through the model at once.
             raw: Give the vectors as published, not normalised.
+            options: See `EncodeOptions`; each multi-vector is an array of one row.
 
         Raises:
             InvalidInputError: If an input is no text.
         """
-        self.check_truncate_dim(truncate_dim)
-        limit = _checked_length(max_length) or self._max_length
-        texts = [text_of(item, self.name).strip() for item in listed(queries, "texts")]
-        found = self._tokenizer.encode_many(texts)
-        cut = sum(len(ids) + 1 > limit for ids in found)
-        if cut:
-            _log.warning("%d of %d texts were cut after %d tokens (max_length).", cut, len(found), limit)
-        tokens = [np.array([*ids[: limit - 1], self._eos], dtype=np.int64) for ids in found]
+        settings = EncodeSettings(**options)
+        self.check_truncate_dim(settings.truncate_dim)
+        limit = _checked_length(settings.max_length) or self._max_length
+        texts = [text_of(item, self.name).strip() for item in as_input_list(queries, "texts")]
+        ids_of_texts = self._tokenizer.encode_many(texts)
+        if cut := sum(len(ids) + 1 > limit for ids in ids_of_texts):
+            _log.warning("%d of %d texts were cut after %d tokens (max_length).", cut, len(texts), limit)
+        tokens = [np.array([*ids[: limit - 1], self._eos], dtype=np.int64) for ids in ids_of_texts]
         vectors = self._runner.run(
             [len(ids) for ids in tokens],
             lambda indices: [tokens[i] for i in indices],
             self._forward,
-            batch_tokens=batch_tokens,
+            batch_tokens=settings.batch_tokens,
         )
         check_vectors(vectors, self.name, self.placement)
         every = np.reshape(np.array(vectors, dtype=np.float32), (len(vectors), self.dim))
         every = every if raw else normalise(every)
         return Embeddings(
-            single=every if single else None,
-            multi=[row[None] for row in every] if multi else None,
-            grids=[None] * len(every) if multi else None,
+            single=every if settings.single else None,
+            multi=[row[None] for row in every] if settings.multi else None,
+            grids=[None] * len(every) if settings.multi else None,
         )
 
     def encode_document(
-        self,
-        documents: Sequence[Input],
-        *,
-        single: bool = True,
-        multi: bool = True,
-        truncate_dim: int | None = None,
-        max_length: int | None = None,
-        max_pixels: int | None = None,
-        batch_tokens: int | None = None,
-        raw: bool = False,
+        self, documents: Sequence[Input], *, raw: bool = False, **options: Unpack[EncodeOptions]
     ) -> Embeddings:
         """See `encode_query`."""
-        return self.encode_query(
-            documents,
-            single=single,
-            multi=multi,
-            truncate_dim=truncate_dim,
-            max_length=max_length,
-            max_pixels=max_pixels,
-            batch_tokens=batch_tokens,
-            raw=raw,
-        )
+        return self.encode_query(documents, raw=raw, **options)
 
     def check_truncate_dim(self, truncate_dim: int | None) -> None:
         """Refuse to cut vectors that were not trained to be cut.
@@ -226,6 +195,4 @@ def _empty_encoder(checkpoint: Checkpoint) -> Any:  # noqa: ANN401  # transforme
 
 
 def _checked_length(max_length: int | None) -> int | None:
-    if max_length is not None and not 2 <= max_length <= MAX_LENGTH:
-        raise InvalidInputError(f"max_length is {max_length}; it must be between 2 and {MAX_LENGTH} tokens.")
-    return max_length
+    return None if max_length is None else check_whole_number("max_length", max_length, minimum=2, maximum=MAX_LENGTH)

@@ -11,15 +11,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
 from torch import nn
 
+from jina_rag._checks import check_whole_number
 from jina_rag.errors import CheckpointError, InvalidInputError
 from jina_rag.images import LoadedImage, Opening
-from jina_rag.inputs import listed, parts_of
+from jina_rag.inputs import EncodeSettings, as_input_list, parts_of
 from jina_rag.models.jina.image_patches import ImagePatcher
 from jina_rag.models.jina.lora import activate, add_adapters, merge_adapter
 from jina_rag.models.jina.prompt_texts import prompt_texts
@@ -29,7 +30,7 @@ from jina_rag.models.runtime.batching import BatchRunner
 from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel
 from jina_rag.models.runtime.devices import Placement, own_precision
 from jina_rag.models.runtime.output_checks import check_vectors
-from jina_rag.protocols import Input
+from jina_rag.protocols import EncodeOptions, Input
 from jina_rag.types import Embeddings, Float32
 
 _log = logging.getLogger("jina_rag")
@@ -144,97 +145,44 @@ class EmbeddingsV4(CheckpointModel):
         return self._truncate_dim or self._dim
 
     def encode_query(
-        self,
-        queries: Sequence[Input],
-        *,
-        single: bool = True,
-        multi: bool = True,
-        truncate_dim: int | None = None,
-        max_length: int | None = None,
-        max_pixels: int | None = None,
-        batch_tokens: int | None = None,
-        task: str | None = None,
+        self, queries: Sequence[Input], *, task: str | None = None, **options: Unpack[EncodeOptions]
     ) -> Embeddings:
         """Embed questions; see `Embeddings` for the shapes. Texts get the prefix "Query: ".
 
         Args:
             queries: Texts, images, pages, or lists of these.
-            single: Whether to give the dense vectors.
-            multi: Whether to give the multi-vectors, shape (tokens, multi_dim), and their grids.
-            truncate_dim: Cuts the dense vectors to one of `matryoshka_dims` and normalises them again.
-            max_length: Tokens that are read of a text, prefix included.
-            max_pixels: What images are scaled down to in this call.
-            batch_tokens: Tokens that go through the model at once.
             task: One of `tasks`; None for the first.
+            options: See `EncodeOptions`; `max_length` cuts texts, never images.
 
         Raises:
             InvalidInputError: If an input or an argument makes no sense.
             ModelError: If a vector is not a number, or one input does not fit into memory.
         """
-        return self._encode(
-            listed(queries, "questions"),
-            "Query",
-            single,
-            multi,
-            truncate_dim,
-            max_length,
-            max_pixels,
-            batch_tokens,
-            task,
-        )
+        return self._encode(as_input_list(queries, "questions"), "Query", task, EncodeSettings(**options))
 
     def encode_document(
-        self,
-        documents: Sequence[Input],
-        *,
-        single: bool = True,
-        multi: bool = True,
-        truncate_dim: int | None = None,
-        max_length: int | None = None,
-        max_pixels: int | None = None,
-        batch_tokens: int | None = None,
-        task: str | None = None,
+        self, documents: Sequence[Input], *, task: str | None = None, **options: Unpack[EncodeOptions]
     ) -> Embeddings:
         """Embed texts (prefix "Passage: "), images and pages; see `encode_query` for the arguments.
 
         An image's multi-vector has a row for every token of its prompt; its grid says which box of the image each
         row stands for, and is NaN for the rows of the prompt's own words.
         """
-        return self._encode(
-            listed(documents, "documents"),
-            "Passage",
-            single,
-            multi,
-            truncate_dim,
-            max_length,
-            max_pixels,
-            batch_tokens,
-            task,
-        )
+        return self._encode(as_input_list(documents, "documents"), "Passage", task, EncodeSettings(**options))
 
-    def _encode(
-        self,
-        inputs: Sequence[Input],
-        side: Side,
-        single: bool,
-        multi: bool,
-        truncate_dim: int | None,
-        max_length: int | None,
-        max_pixels: int | None,
-        batch_tokens: int | None,
-        task: str | None,
-    ) -> Embeddings:
+    def _encode(self, inputs: Sequence[Input], side: Side, task: str | None, settings: EncodeSettings) -> Embeddings:
         task = self.tasks[0] if task is None else task
         if task not in self.tasks:
             raise InvalidInputError(
                 f"This model was loaded for {', '.join(self.tasks)}, not for {task!r}: load it with task={task!r}, or "
                 "with several tasks."
             )
-        dim = self._checked_dim(truncate_dim) or self._truncate_dim
-        limit = self._max_length if max_length is None else _checked_length(max_length)
+        single, multi = settings.single, settings.multi
+        dim = self._checked_dim(settings.truncate_dim) or self._truncate_dim
+        limit = self._max_length if settings.max_length is None else _checked_length(settings.max_length)
         prefix: Side = "Query" if task == _SAME_PREFIX else side
         segments = [self._segments(item, prefix) for item in inputs]
-        prompts, truncated = self._prompts(segments, limit, max_pixels)
+        prompts, truncated = self._prompts(segments, limit, settings.max_pixels)
         spans = [self._span(prompt, item) for prompt, item in zip(prompts, segments, strict=True)]
 
         def prepare(indices: Sequence[int]) -> tuple[Batch, list[tuple[int, int]]]:
@@ -245,9 +193,8 @@ class EmbeddingsV4(CheckpointModel):
 
         seat = self._model.seat
         with seat.turn():
-            vectors = self._runner.run(
-                [len(prompt) for prompt in prompts], prepare, seat.roomy(compute), batch_tokens=batch_tokens
-            )
+            lengths = [len(prompt) for prompt in prompts]
+            vectors = self._runner.run(lengths, prepare, seat.roomy(compute), batch_tokens=settings.batch_tokens)
         check_vectors([v.single for v in vectors] + [v.multi for v in vectors], self.name, self.placement)
         return Embeddings(
             single=np.array([v.single for v in vectors], np.float32).reshape(-1, dim or self._dim) if single else None,
@@ -351,6 +298,4 @@ class EmbeddingsV4(CheckpointModel):
 def _checked_length(max_length: int | None) -> int:
     if max_length is None:
         return MAX_LENGTH
-    if not 1 <= max_length <= MAX_LENGTH:
-        raise InvalidInputError(f"max_length is {max_length}; it must be between 1 and {MAX_LENGTH:,} tokens.")
-    return max_length
+    return check_whole_number("max_length", max_length, minimum=1, maximum=MAX_LENGTH)

@@ -18,7 +18,7 @@ import torch
 from jina_rag.images import LoadedImage
 from jina_rag.models.jina.qwen_vl import Batch, QwenVL
 from jina_rag.models.jina.vl_prompts import Prompt, Segment
-from jina_rag.models.runtime.batching import BatchRunner, check_budget
+from jina_rag.models.runtime.batching import BatchRunner
 from jina_rag.models.runtime.cache_keys import DocumentKeys
 from jina_rag.models.runtime.devices import DTYPES, own_precision
 from jina_rag.models.runtime.kv_cache import Following, Keeping, Kept, Keys, Like, PrefixMemory, memory_for
@@ -126,10 +126,8 @@ class PairScorer:
         """Raw scores in the order of the pairs; call it while the weights are on their device.
 
         Raises:
-            InvalidInputError: If the budget is below 1.
             ModelError: If a single pair does not fit into memory.
         """
-        check_budget(batch_tokens)
         found: dict[int, float] = {}
         waiting = list(range(len(asked)))
         while waiting:

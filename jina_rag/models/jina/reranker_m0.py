@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 import numpy as np
 import torch
 from torch import nn
 
+from jina_rag._checks import check_whole_number
 from jina_rag.errors import InvalidInputError
 from jina_rag.images import LoadedImage, Opening
-from jina_rag.inputs import listed, listed_pairs, parts_of
+from jina_rag.inputs import as_input_list, as_input_pairs, parts_of
 from jina_rag.models.jina.image_patches import ImagePatcher
 from jina_rag.models.jina.m0_explain import STEPS, Method, attribute
 from jina_rag.models.jina.m0_scoring import PairScorer
@@ -41,6 +42,17 @@ _SCORE_TOKEN = 100
 _LOGIT_BIAS = 2.65
 _BEFORE, _BETWEEN = "**Document**:\n", "\n**Query**:\n"
 Pair: TypeAlias = "tuple[Input, Input]"
+
+
+class ScoreOptions(TypedDict, total=False):
+    """The options of `RerankerM0.score_pairs`."""
+
+    raw: bool
+    max_length: int | None
+    max_query_length: int
+    max_doc_length: int | None
+    max_pixels: int | None
+    batch_tokens: int | None
 
 
 class RerankerM0(CheckpointModel):
@@ -101,42 +113,19 @@ class RerankerM0(CheckpointModel):
         """What is kept of documents: how much, how often it helped, and `clear`; None if nothing is kept."""
         return self._scorer.memory
 
-    def score(
-        self,
-        query: Input,
-        documents: Sequence[Input],
-        *,
-        raw: bool = False,
-        max_length: int | None = None,
-        max_query_length: int = MAX_QUERY_LENGTH,
-        max_doc_length: int | None = None,
-        max_pixels: int | None = None,
-        batch_tokens: int | None = None,
-    ) -> Float32:
+    def score(self, query: Input, documents: Sequence[Input], **options: Unpack[ScoreOptions]) -> Float32:
         """Score documents for one question.
 
         Args:
             query: A text, an image or a page.
             documents: Texts, images and pages in one list.
-            raw: See `score_pairs`, also for the others.
-            max_length: Of question and document together.
-            max_query_length: Tokens kept free for the question.
-            max_doc_length: Of a text document.
-            max_pixels: What images are scaled down to.
-            batch_tokens: Tokens that go through the model at once.
+            options: See `score_pairs`.
 
         Returns:
             Shape (len(documents),) float32 in [0, 1], in the order of `documents`.
         """
-        return self.score_pairs(
-            [(query, document) for document in listed(documents, "documents")],
-            raw=raw,
-            max_length=max_length,
-            max_query_length=max_query_length,
-            max_doc_length=max_doc_length,
-            max_pixels=max_pixels,
-            batch_tokens=batch_tokens,
-        )
+        documents = as_input_list(documents, "documents")
+        return self.score_pairs([(query, document) for document in documents], **options)
 
     def score_pairs(
         self,
@@ -170,10 +159,14 @@ class RerankerM0(CheckpointModel):
         """
         limit = self._max_length if max_length is None else _checked_length(max_length)
         document_limit = _document_limit(limit, max_query_length, max_doc_length)
-        pairs = listed_pairs(pairs)
-        asked = self._scorer.pairs(*self._prompts(pairs, limit, document_limit, max_pixels), max_pixels=max_pixels)
+        if batch_tokens is not None:
+            check_whole_number("batch_tokens", batch_tokens, minimum=1)
+        pairs = as_input_pairs(pairs)
+        prompt_pairs = self._scorer.pairs(
+            *self._prompts(pairs, limit, document_limit, max_pixels), max_pixels=max_pixels
+        )
         with self._model.seat.turn():
-            scores = np.array(self._scorer.scores(asked, batch_tokens), np.float32)
+            scores = np.array(self._scorer.scores(prompt_pairs, batch_tokens), np.float32)
         check_scores(scores, self.name, self.placement)
         return scores if raw else 1 / (1 + np.exp(np.float32(_LOGIT_BIAS) - scores))
 
@@ -283,9 +276,7 @@ class RerankerM0(CheckpointModel):
 def _checked_length(max_length: int | None) -> int:
     if max_length is None:
         return MAX_LENGTH
-    if not 2 <= max_length <= LONGEST:
-        raise InvalidInputError(f"max_length is {max_length}; it must be between 2 and {LONGEST:,} tokens.")
-    return max_length
+    return check_whole_number("max_length", max_length, minimum=2, maximum=LONGEST)
 
 
 def _document_limit(limit: int, query_limit: int, document_limit: int | None) -> int:

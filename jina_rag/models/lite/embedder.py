@@ -10,15 +10,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
 
+from jina_rag._checks import check_whole_number
 from jina_rag.errors import InvalidInputError
+from jina_rag.images import Opening
+from jina_rag.inputs import EncodeSettings, as_input_list
 from jina_rag.models.lite.backbone import Backbone, Side
 from jina_rag.models.lite.page_text import Tokens, tokens_of, words_of
 from jina_rag.models.lite.windows import Window, windows
-from jina_rag.protocols import EmbedderDefaults, Input
+from jina_rag.protocols import EmbedderDefaults, EncodeOptions, Input
 from jina_rag.scoring import normalise
 from jina_rag.types import Embeddings, Float32, TokenGrid
 
@@ -67,7 +70,14 @@ class LiteRecipe:
 class LiteEmbedder(EmbedderDefaults):
     """Implements `jina_rag.protocols.Embedder` on a text encoder. Safe to share between threads."""
 
-    def __init__(self, backbone: Backbone, recipe: LiteRecipe | None = None, *, max_length: int | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        recipe: LiteRecipe | None = None,
+        *,
+        max_length: int | None = None,
+        opening: Opening | None = None,
+    ) -> None:
         """Combine an encoder and a recipe.
 
         Args:
@@ -75,11 +85,12 @@ class LiteEmbedder(EmbedderDefaults):
             recipe: Defaults to the measured one.
             max_length: Tokens of any input that are read, unless a call says otherwise; None for the recipe's
                 limits.
+            opening: Limits on images, and whether addresses are fetched.
         """
         self._backbone = backbone
         self._recipe = recipe or LiteRecipe()
-        _check_length(max_length)
-        self._max_length = max_length
+        self._max_length = None if max_length is None else check_whole_number("max_length", max_length, minimum=1)
+        self._opening = opening or Opening()
         self.hubness, self.dense_weight = self._recipe.hubness, self._recipe.dense_weight
 
     @property
@@ -107,24 +118,14 @@ class LiteEmbedder(EmbedderDefaults):
         """Words: images are read by OCR."""
         return "text"
 
-    def encode_query(
-        self,
-        queries: Sequence[Input],
-        *,
-        single: bool = True,
-        multi: bool = True,
-        truncate_dim: int | None = None,
-        max_length: int | None = None,
-        max_pixels: int | None = None,
-        batch_tokens: int | None = None,
-    ) -> Embeddings:
+    def encode_query(self, queries: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
         """Embed questions; see `Embeddings` for the shapes.
 
         Raises:
             InvalidInputError: If a question is empty, or `truncate_dim` is another than the model's.
         """
-        limit = max_length or self._max_length or self._recipe.max_query_tokens
-        texts = self._tokens(queries, truncate_dim, max_length, limit, "question")
+        settings = EncodeSettings(**options)
+        texts = self._tokens(queries, settings, self._recipe.max_query_tokens, "Question")
         for index, tokens in enumerate(texts):
             if not len(tokens.ids):
                 which = f"Question {index + 1} of {len(texts)}"
@@ -134,52 +135,33 @@ class LiteEmbedder(EmbedderDefaults):
                     f"{which} has no words that OCR could read, and {self.name!r} sees nothing else: add words, or use "
                     "a model that looks at pixels."
                 )
-        return self._embed(texts, "query", single, multi)
+        return self._embed(texts, "query", settings)
 
-    def encode_document(
-        self,
-        documents: Sequence[Input],
-        *,
-        single: bool = True,
-        multi: bool = True,
-        truncate_dim: int | None = None,
-        max_length: int | None = None,
-        max_pixels: int | None = None,
-        batch_tokens: int | None = None,
-    ) -> Embeddings:
+    def encode_document(self, documents: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
         """Embed pages, images or texts; an input without words gives a zero dense vector and no rows.
 
         Raises:
             InvalidInputError: If an input is not a text, an image or a page, or `truncate_dim` is another
                 than the model's.
         """
-        limit = max_length or self._max_length or self._recipe.max_document_tokens
-        texts = self._tokens(documents, truncate_dim, max_length, limit, "document")
-        return self._embed(texts, "passage", single, multi)
+        settings = EncodeSettings(**options)
+        return self._embed(
+            self._tokens(documents, settings, self._recipe.max_document_tokens, "Document"), "passage", settings
+        )
 
-    def _tokens(
-        self, inputs: Sequence[Input], truncate_dim: int | None, max_length: int | None, limit: int, what: str
-    ) -> list[Tokens]:
-        if isinstance(inputs, str | bytes):
-            raise InvalidInputError(f"Pass a list of inputs, not a single {type(inputs).__name__}.")
-        check_truncate_dim(truncate_dim, self.dim, self.name)
-        _check_length(max_length)
+    def _tokens(self, inputs: Sequence[Input], settings: EncodeSettings, usual_limit: int, what: str) -> list[Tokens]:
+        check_truncate_dim(settings.truncate_dim, self.dim, self.name)
+        limit = settings.max_length or self._max_length or usual_limit
         texts = []
-        for index, item in enumerate(inputs):
-            words, placed = words_of(item)
-            tokens = tokens_of(words, placed, self._backbone, limit)
+        for index, item in enumerate(as_input_list(inputs, f"{what.lower()}s")):
+            words, have_places = words_of(item, self._opening)
+            tokens = tokens_of(words, have_places, self._backbone, limit)
             if tokens.truncated:
-                _log.warning(
-                    "%s %d of %d was cut after %d tokens (max_length).",
-                    what.capitalize(),
-                    index + 1,
-                    len(inputs),
-                    limit,
-                )
+                _log.warning("%s %d of %d was cut after %d tokens (max_length).", what, index + 1, len(inputs), limit)
             texts.append(tokens)
         return texts
 
-    def _embed(self, texts: Sequence[Tokens], side: Side, single: bool, multi: bool) -> Embeddings:
+    def _embed(self, texts: Sequence[Tokens], side: Side, settings: EncodeSettings) -> Embeddings:
         before, after = self._backbone.frame(side)
         plan: list[tuple[int, Window]] = [
             (index, window)
@@ -193,7 +175,7 @@ class LiteEmbedder(EmbedderDefaults):
         for (index, window), vectors in zip(plan, encoded, strict=True):
             first = len(before) + window.keep_start - window.start
             rows[index].append(vectors[first : first + window.keep_stop - window.keep_start])
-        return self._collect(texts, rows, single, multi)
+        return self._collect(texts, rows, settings)
 
     def _centred(self, rows: Float32) -> Float32:
         """Unit vectors with their common part taken off, unit length again."""
@@ -203,7 +185,7 @@ class LiteEmbedder(EmbedderDefaults):
         return normalise(unit - np.float32(self._recipe.centring) * self._backbone.centre)
 
     def _collect(
-        self, texts: Sequence[Tokens], rows: Sequence[Sequence[Float32]], single: bool, multi: bool
+        self, texts: Sequence[Tokens], rows: Sequence[Sequence[Float32]], settings: EncodeSettings
     ) -> Embeddings:
         dense = np.zeros((len(texts), self.dim), dtype=np.float32)
         vectors: list[Float32] = []
@@ -213,15 +195,15 @@ class LiteEmbedder(EmbedderDefaults):
             every = self._centred(np.concatenate(parts) if parts else np.zeros((0, self.dim), dtype=np.float32))
             if len(every):
                 dense[index] = normalise(every.mean(axis=0))
-            kept = tokens.kept if self._recipe.drop and tokens.kept.any() else np.ones(len(every), dtype=bool)
-            vectors.append(every[kept])
-            grids.append(None if tokens.boxes is None else TokenGrid(tokens.boxes[kept], "words"))
-            pieces.append(tokens.texts_of(kept))
+            has_row = tokens.useful if self._recipe.drop and tokens.useful.any() else np.ones(len(every), dtype=bool)
+            vectors.append(every[has_row])
+            grids.append(None if tokens.boxes is None else TokenGrid(tokens.boxes[has_row], "words"))
+            pieces.append(tokens.texts_of(has_row))
         return Embeddings(
-            single=dense if single else None,
-            multi=vectors if multi else None,
-            grids=grids if multi else None,
-            tokens=pieces if multi else None,
+            single=dense if settings.single else None,
+            multi=vectors if settings.multi else None,
+            grids=grids if settings.multi else None,
+            tokens=pieces if settings.multi else None,
             truncated=[tokens.truncated for tokens in texts],
         )
 
@@ -237,8 +219,3 @@ def check_truncate_dim(truncate_dim: int | None, dim: int, name: str) -> None:
             f"The vectors of {name!r} have {dim} dimensions and are not made to be cut (no Matryoshka "
             f"training): leave truncate_dim out, got {truncate_dim}."
         )
-
-
-def _check_length(max_length: int | None) -> None:
-    if max_length is not None and max_length < 1:
-        raise InvalidInputError(f"max_length counts tokens and must be at least 1, got {max_length}.")

@@ -32,7 +32,7 @@ class Tokens:
 
     Attributes:
         ids: Shape (tokens,) int64.
-        kept: Shape (tokens,) bool: whether its vector goes into the multi-vector.
+        useful: Shape (tokens,) bool: whether its vector goes into the multi-vector.
         boxes: Shape (tokens, 4) float32 for pages and images; None for plain text.
         texts: The characters of each token.
         words: Shape (tokens,) int32: the word, counted from 0, that each token is a piece of.
@@ -40,30 +40,30 @@ class Tokens:
     """
 
     ids: npt.NDArray[np.int64]
-    kept: npt.NDArray[np.bool_]
+    useful: npt.NDArray[np.bool_]
     boxes: Float32 | None
     texts: tuple[str, ...]
     words: npt.NDArray[np.int32]
     truncated: bool
 
-    def texts_of(self, chosen: npt.NDArray[np.bool_]) -> tuple[str, ...]:
-        """The characters of the chosen tokens; the first of each word has a space before it.
+    def texts_of(self, mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+        """The characters of some of the tokens; the first of each word has a space before it.
 
         What was left out between two pieces of a word (an apostrophe, a hyphen) goes with the second.
 
         Args:
-            chosen: Shape (tokens,).
+            mask: Shape (tokens,): which.
         """
-        found: list[str] = []
+        pieces: list[str] = []
         before = -1
-        for index in np.flatnonzero(chosen).tolist():
+        for index in np.flatnonzero(mask).tolist():
             same = before >= 0 and self.words[before] == self.words[index]
-            found.append("".join(self.texts[before + 1 : index + 1]) if same else f" {self.texts[index]}")
+            pieces.append("".join(self.texts[before + 1 : index + 1]) if same else f" {self.texts[index]}")
             before = index
-        return tuple(found)
+        return tuple(pieces)
 
 
-def words_of(document: Input) -> tuple[list[tuple[str, Box]], bool]:
+def words_of(document: Input, opening: Opening) -> tuple[list[tuple[str, Box]], bool]:
     """The words of an input, and whether they have places.
 
     A page gives its words, a text is split at white space, an image (PIL, bytes of a file, path, data URI) is read
@@ -76,15 +76,15 @@ def words_of(document: Input) -> tuple[list[tuple[str, Box]], bool]:
         return [(word.text, word.box) for word in document.words], True
     if isinstance(document, str) and not is_data_uri(document):
         return [(word, _NOWHERE) for word in document.split()], False
-    found: list[tuple[str, Box]] = []
-    parts = parts_of(document, Opening())
+    words: list[tuple[str, Box]] = []
+    parts = parts_of(document, opening)
     for part in parts:
         if isinstance(part, LoadedImage):
-            words = _read(part.load(alpha="white"))
-            found += [(word.text, word.box if len(parts) == 1 else _NOWHERE) for word in words]
+            read = _read(part.load(alpha="white"))
+            words += [(word.text, word.box if len(parts) == 1 else _NOWHERE) for word in read]
         else:
-            found += [(word, _NOWHERE) for word in part.split()]
-    return found, len(parts) == 1 and isinstance(parts[0], LoadedImage)
+            words += [(word, _NOWHERE) for word in part.split()]
+    return words, len(parts) == 1 and isinstance(parts[0], LoadedImage)
 
 
 def _read(image: Image) -> Sequence[Word]:
@@ -93,38 +93,38 @@ def _read(image: Image) -> Sequence[Word]:
     return read_words(image)
 
 
-def tokens_of(words: Iterable[tuple[str, Box]], placed: bool, backbone: Backbone, limit: int) -> Tokens:
+def tokens_of(words: Iterable[tuple[str, Box]], have_places: bool, backbone: Backbone, limit: int) -> Tokens:
     """Tokenise words, up to `limit` tokens; what comes after is not looked at.
 
     Args:
         words: Texts and where they stand.
-        placed: Whether the places mean anything.
+        have_places: Whether the places mean anything.
         backbone: Splits the words.
         limit: Most tokens.
     """
     ids: list[int] = []
-    kept: list[bool] = []
+    useful: list[bool] = []
     boxes: list[Box] = []
     texts: list[str] = []
     numbers: list[int] = []
     count = 0
     for chunk in _chunks(words):
         for (text, box), tokens in zip(chunk, backbone.tokenize([text for text, _ in chunk]), strict=True):
-            useful = not is_stop_word(text)
+            stop_word = is_stop_word(text)
             for token in tokens:
                 ids.append(token.id)
                 texts.append(token.text)
                 numbers.append(count)
-                kept.append(useful and has_content(token.text) and not is_particle(token.text))
-                if placed:
+                useful.append(not stop_word and has_content(token.text) and not is_particle(token.text))
+                if have_places:
                     boxes.append(slice_box(box, token.start, token.end, text))
             count += 1
         if len(ids) > limit:
             break
     return Tokens(
         np.array(ids[:limit], dtype=np.int64),
-        np.array(kept[:limit], dtype=bool),
-        np.array(boxes[:limit], dtype=np.float32).reshape(-1, 4) if placed else None,
+        np.array(useful[:limit], dtype=bool),
+        np.array(boxes[:limit], dtype=np.float32).reshape(-1, 4) if have_places else None,
         tuple(texts[:limit]),
         np.array(numbers[:limit], dtype=np.int32),
         truncated=len(ids) > limit,

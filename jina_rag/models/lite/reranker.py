@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 
-from jina_rag.errors import InvalidInputError
 from jina_rag.models.lite.embedder import LiteEmbedder
 from jina_rag.protocols import Input
 from jina_rag.scoring import best_window
@@ -55,8 +54,6 @@ class LiteReranker:
         Raises:
             InvalidInputError: If the question is empty, or an input is of a kind that is not read.
         """
-        if isinstance(documents, str | bytes):
-            raise InvalidInputError(f"Pass a list of documents, not a single {type(documents).__name__}.")
         query_rows = self._embedder.encode_query([query], single=False).multi
         texts = self._embedder.encode_document(documents, single=False).multi
         assert query_rows is not None

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from jina_rag.errors import InvalidInputError, ModelError
+from jina_rag.errors import ModelError
 from jina_rag.models.runtime.devices import is_out_of_memory, release_memory
 
 _log = logging.getLogger("jina_rag")
@@ -46,16 +46,6 @@ def fill_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
             current.append(index)
             used += length
     return batches
-
-
-def check_budget(batch_tokens: int | None) -> None:
-    """Refuse a budget that nothing fits into.
-
-    Raises:
-        InvalidInputError: If it is below 1.
-    """
-    if batch_tokens is not None and batch_tokens < 1:
-        raise InvalidInputError(f"batch_tokens must be at least 1, got {batch_tokens}.")
 
 
 class BatchRunner(Generic[Prepared, Result]):
@@ -101,9 +91,7 @@ class BatchRunner(Generic[Prepared, Result]):
 
         Raises:
             ModelError: If a single input does not fit into memory.
-            InvalidInputError: If the budget is below 1.
         """
-        check_budget(batch_tokens)
         budget = batch_tokens or self.batch_tokens
         results: dict[int, Result] = {}
         relieved = False

@@ -451,7 +451,7 @@ def test_v4_arguments_that_make_no_sense_are_refused(models, tiny):
         ({"task": "code"}, "was loaded for retrieval"),
         ({"max_length": 0}, "max_length is 0"),
         ({"max_length": 40_000}, "32,768"),
-        ({"batch_tokens": 0}, "batch_tokens must be"),
+        ({"batch_tokens": 0}, "batch_tokens is 0"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             model.encode_query(["a"], **options)
