@@ -21,10 +21,10 @@ from typing import Any
 
 import cold_search
 import lite_embed
+from jina_rag.catalog.near_duplicates.finder import NearDuplicateFinder
 
 from jina_rag import DocumentIndex, load_embedder
 from jina_rag.catalog.manifest import DocumentRecord
-from jina_rag.catalog.near_duplicates.near import NearDuplicates
 from jina_rag.config import IngestSettings
 from jina_rag.indexing.ingest import BATCH_PAGES
 from jina_rag.indexing.point_builder import PointMaker
@@ -33,7 +33,7 @@ from jina_rag.parsing.documents import open_document
 from jina_rag.parsing.layout.regions import find_regions
 from jina_rag.parsing.layout.text_lines import text_lines
 from jina_rag.parsing.pages import areas_to_read
-from jina_rag.parsing.pdf.pymupdf_renderer import PdfDocument
+from jina_rag.parsing.pdf.pymupdf_renderer import PyMuPdfRenderer
 from jina_rag.parsing.pdf.pymupdf_shapes import find_drawings
 from jina_rag.parsing.sources import SourceFile, find_sources
 from jina_rag.reference_queries import QUERIES, ReferenceQueries
@@ -74,7 +74,7 @@ class Parts:
             for document in self._documents():
                 with document:
                     for number in range(document.page_count):
-                        if isinstance(document, PdfDocument):
+                        if isinstance(document, PyMuPdfRenderer):
                             page = document._document.load_page(number)
                             document._screenshot(page, page.rect.width, page.rect.height, [])
                         else:
@@ -82,16 +82,16 @@ class Parts:
 
         self.seconds["render"] = clock(call)[1]
 
-    def _pdf_pages(self, call: Callable[[PdfDocument, Any], None]) -> None:
+    def _pdf_pages(self, call: Callable[[PyMuPdfRenderer, Any], None]) -> None:
         for document in self._documents():
             with document:
-                if isinstance(document, PdfDocument):
+                if isinstance(document, PyMuPdfRenderer):
                     for number in range(document.page_count):
                         page = document._document.load_page(number)
                         call(document, page)
 
     def _words(self) -> None:
-        def words(document: PdfDocument, page: Any) -> None:
+        def words(document: PyMuPdfRenderer, page: Any) -> None:
             document._words(page, page.rotation_matrix, page.rect.width, page.rect.height)
 
         self.seconds["words"] = clock(lambda: self._pdf_pages(words))[1]
@@ -100,7 +100,7 @@ class Parts:
         # Words and pictures are inputs here: their time is not counted twice.
         counted = 0.0
 
-        def regions(document: PdfDocument, page: Any) -> None:
+        def regions(document: PyMuPdfRenderer, page: Any) -> None:
             nonlocal counted
             width, height = page.rect.width, page.rect.height
             matrix = page.rotation_matrix
@@ -145,7 +145,7 @@ class Parts:
             encoded, self.seconds["embed"] = clock(embed)
 
             def store() -> None:
-                near = NearDuplicates(shared.store, shared.images)
+                near = NearDuplicateFinder(shared.store, shared.images)
                 for batch, vectors in zip(batches, encoded, strict=True):
                     points = []
                     for page, made in zip(batch, vectors, strict=True):

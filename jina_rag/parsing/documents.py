@@ -26,16 +26,16 @@ def open_document(source: SourceFile, settings: IngestSettings | None = None) ->
     if source.kind == "office":
         raise DocumentError("It is an office file, which must be converted to PDF before it is rendered.")
     if source.kind == "image":
-        from jina_rag.parsing.images import ImageDocument
+        from jina_rag.parsing.images import ImageRenderer
 
-        return ImageDocument(source, settings)
+        return ImageRenderer(source, settings)
     if renderer_name(settings) == "pymupdf":
-        from jina_rag.parsing.pdf.pymupdf_renderer import PdfDocument
+        from jina_rag.parsing.pdf.pymupdf_renderer import PyMuPdfRenderer
 
-        return PdfDocument(source, settings)
-    from jina_rag.parsing.pdf.pdfium_renderer import PdfiumDocument
+        return PyMuPdfRenderer(source, settings)
+    from jina_rag.parsing.pdf.pdfium_renderer import PdfiumRenderer
 
-    return PdfiumDocument(source, settings)
+    return PdfiumRenderer(source, settings)
 
 
 def renderer_name(settings: IngestSettings) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, LimitExceededError
-from jina_rag.parsing.renderer import check_size
+from jina_rag.parsing.renderer import check_size, unreadable
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers.cancellation import Stop
 
@@ -108,7 +108,7 @@ def _converted(program: Path, path: Path, scratch: Path, settings: IngestSetting
     try:
         shutil.copyfile(path, copy)
     except OSError as error:
-        raise DocumentError(f"The file cannot be read: {error.strerror or type(error).__name__}.") from error
+        raise unreadable(error) from error
     command = [
         str(program), f"-env:UserInstallation={profile.as_uri()}", "--headless", "--norestore", "--nolockcheck",
         "--convert-to", "pdf", "--outdir", str(scratch / "out"), str(copy),

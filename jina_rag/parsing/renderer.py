@@ -1,30 +1,142 @@
-"""What the page stream needs of a renderer beyond the public protocol, and what all renderers share."""
+"""What all renderers share: how a document is opened, checked, rendered page by page and closed.
+
+A renderer of another kind of document is a `DocumentRenderer`; another one of PDFs is a `pdf.base.PdfRenderer`, in a
+file of its own. `documents.open_document` chooses among them.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Self
 
-from jina_rag.config import Limits
+from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import DocumentError, LimitExceededError
-from jina_rag.protocols import PageRenderer
-from jina_rag.types import Box, Page
+from jina_rag.parsing.sources import SourceFile
+from jina_rag.types import Box, Page, PageScreenshot, Region, Word
 
+NO_PAGES = "The document has no pages."
 # JPEG cannot hold more, and many viewers stop far below.
 _MAX_SIDE = 32_000
 
 
-class Renderer(PageRenderer, Protocol):
+class Renderer(ABC):
     """A `PageRenderer` that also tells where pixels may hold words that the text layer lacks."""
 
+    def __init__(self, source: SourceFile, settings: IngestSettings) -> None:
+        self._source = source
+        self._settings = settings
+        self._count = 0
+        self._warnings: tuple[str, ...] = ()
+
+    @property
+    def page_count(self) -> int:
+        """Number of pages; of an image, of its frames."""
+        return self._count
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was wrong with the document as a whole but could be mended, in sentences."""
+        return self._warnings
+
+    def render(self, number: int) -> Page:
+        """See `PageRenderer.render`."""
+        return self.render_with_images(number)[0]
+
+    @abstractmethod
     def render_with_images(self, number: int) -> tuple[Page, tuple[Box, ...]]:
-        """Page `number` as `render` returns it, and the boxes of the raster pictures on it.
+        """Page `number` as `render` returns it, and the boxes of the raster images on it.
 
         Raises:
             DocumentError: As `render`.
         """
-        ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the document. Closing twice is fine."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class DocumentRenderer(Renderer):
+    """A `Renderer` that works in this process. A subclass says how its library opens a document and reads a page.
+
+    Raises:
+        PasswordRequiredError: If none of the passwords opens it.
+        LimitExceededError: If it is larger than the limits allow.
+        DocumentError: If it cannot be read at all, or has no pages.
+    """
+
+    _lock: ClassVar[AbstractContextManager[object]] = nullcontext()
+    """Held during every call of the library."""
+
+    def __init__(self, source: SourceFile, settings: IngestSettings) -> None:
+        super().__init__(source, settings)
+        check_size(source.path, settings.limits)
+        with self._lock, ExitStack() as resources:
+            self._count, self._warnings = self._open(resources)
+            check_pages(self._count, settings.limits)
+            self._resources = resources.pop_all()
+
+    def render_with_images(self, number: int) -> tuple[Page, tuple[Box, ...]]:
+        """See `Renderer.render_with_images`."""
+        if not 1 <= number <= self._count:
+            raise DocumentError(f"There is no page {number}: the document has {self._count}.")
+        with self._lock, self._own_errors():
+            return self._page(number)
+
+    def close(self) -> None:
+        """Release the document. Closing twice is fine."""
+        with self._lock:
+            self._resources.close()
+
+    @abstractmethod
+    def _open(self, resources: ExitStack) -> tuple[int, tuple[str, ...]]:
+        """Open the document; return its number of pages and its warnings.
+
+        Args:
+            resources: What `close` releases.
+        """
+
+    @abstractmethod
+    def _own_errors(self) -> AbstractContextManager[None]:
+        """Turn the errors that the library raises for a page into `DocumentError`."""
+
+    @abstractmethod
+    def _page(self, number: int) -> tuple[Page, tuple[Box, ...]]:
+        """Page `number`, which exists, and the boxes of the raster images on it."""
+
+    def _make_page(
+        self,
+        number: int,
+        screenshot: PageScreenshot,
+        warnings: Sequence[str],
+        *,
+        words: Sequence[Word] = (),
+        regions: tuple[Region, ...] = (),
+    ) -> Page:
+        return Page(
+            doc_id=self._source.doc_id,
+            path=self._source.path,
+            number=number,
+            count=self._count,
+            screenshot=screenshot,
+            words=tuple(words),
+            regions=regions,
+            warnings=tuple(warnings),
+        )
+
+
+def unreadable(error: OSError) -> DocumentError:
+    """What to raise for a file that the system does not let us read."""
+    return DocumentError(f"The file cannot be read: {error.strerror or type(error).__name__}.")
 
 
 def check_size(path: Path, limits: Limits) -> None:
@@ -36,7 +148,7 @@ def check_size(path: Path, limits: Limits) -> None:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise DocumentError(f"The file cannot be read: {error.strerror or type(error).__name__}.") from error
+        raise unreadable(error) from error
     if size == 0:
         raise DocumentError("The file is empty (0 bytes).")
     if size > limits.max_bytes:
@@ -52,7 +164,7 @@ def check_pages(count: int, limits: Limits) -> None:
         DocumentError: With the reason.
     """
     if count < 1:
-        raise DocumentError("The document has no pages.")
+        raise DocumentError(NO_PAGES)
     if count > limits.max_pages:
         raise LimitExceededError(
             f"The document has {count:,} pages, more than the limit of {limits.max_pages:,}: "
@@ -63,14 +175,3 @@ def check_pages(count: int, limits: Limits) -> None:
 def fitting_scale(width: float, height: float, limits: Limits) -> float:
     """The factor, at most 1, that brings `width` x `height` pixels within the limits of a screenshot."""
     return min(1.0, math.sqrt(limits.max_render_pixels / max(width * height, 1)), _MAX_SIDE / max(width, height, 1))
-
-
-def number_in_range(number: int, count: int) -> int:
-    """Return `number`.
-
-    Raises:
-        DocumentError: If there is no such page.
-    """
-    if not 1 <= number <= count:
-        raise DocumentError(f"There is no page {number}: the document has {count}.")
-    return number

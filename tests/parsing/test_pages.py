@@ -14,7 +14,7 @@ from jina_rag.config import IngestSettings, Limits, usable_cpus
 from jina_rag.errors import CheckpointError, DocumentError, InvalidInputError
 from jina_rag.parsing import pages
 from jina_rag.parsing.pages import DocumentEnd, DocumentStart, areas_to_read, read_pages
-from jina_rag.parsing.pdf.pymupdf_renderer import PdfDocument
+from jina_rag.parsing.pdf.pymupdf_renderer import PyMuPdfRenderer
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.types import Failure, Page, PageScreenshot, Word
 
@@ -84,14 +84,14 @@ def test_pages_that_are_done_are_left_out(tmp_path):
 
 
 def test_one_bad_page_fails_and_the_others_keep_their_numbers(tmp_path, monkeypatch):
-    render = PdfDocument.render_with_images
+    render = PyMuPdfRenderer.render_with_images
 
     def fail(self, number):
         if number == 2:
             raise DocumentError("The page is made of cheese.")
         return render(self, number)
 
-    monkeypatch.setattr(PdfDocument, "render_with_pictures", fail)
+    monkeypatch.setattr(PyMuPdfRenderer, "render_with_images", fail)
     events = list(read_pages([pdf(tmp_path / "a.pdf", ["one", "two", "three"])], FAST))
     assert short(events) == ["start a.pdf 3", "a.pdf 1/3 one", "failure 2", "a.pdf 3/3 three", "end 2 1"]
     assert events[2].reason == "The page is made of cheese."
@@ -115,8 +115,8 @@ def test_closing_early_stops_everything(tmp_path):
 
 def test_it_never_runs_further_ahead_than_asked(tmp_path, monkeypatch):
     rendered = []
-    render = PdfDocument.render_with_images
-    monkeypatch.setattr(PdfDocument, "render_with_pictures", lambda self, n: (rendered.append(n), render(self, n))[1])
+    render = PyMuPdfRenderer.render_with_images
+    monkeypatch.setattr(PyMuPdfRenderer, "render_with_images", lambda self, n: (rendered.append(n), render(self, n))[1])
     source = pdf(tmp_path / "a.pdf", ["x"] * 30)
     with closing(read_pages([source], IngestSettings(dpi=40, ocr="never", look_ahead=3, isolate=False))) as events:
         next(events)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from jina_rag.types import Box
 
@@ -27,6 +27,20 @@ def iou(a: Box, b: Box) -> float:
 def union(a: Box, b: Box) -> Box:
     """The smallest box around both."""
     return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+
+def bounds(points: Iterable[Sequence[float]]) -> Box:
+    """The smallest box around points (x, y)."""
+    xs, ys = zip(*points, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def clipped(box: Box, clip: Box | None) -> Box | None:
+    """What of a box lies within `clip` (None for no limit); None if nothing does. Edges count."""
+    if clip is None:
+        return box
+    x0, y0, x1, y1 = max(box[0], clip[0]), max(box[1], clip[1]), min(box[2], clip[2]), min(box[3], clip[3])
+    return (x0, y0, x1, y1) if x1 >= x0 and y1 >= y0 else None
 
 
 def touch(a: Box, b: Box, gap_x: float = 0.0, gap_y: float = 0.0) -> bool:

@@ -8,7 +8,6 @@ from jina_rag.parsing.renderer import fitting_scale
 BLANK = "The page has content but renders blank; its screenshot is white."
 REPAIRED = "The file is damaged; it was repaired as far as possible."
 BEYOND_REPAIR = "The file is damaged beyond repair"
-NO_PAGES = "The document has no pages."
 NO_AREA = "The page has no area."
 NOT_RENDERED = "The page cannot be rendered"
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import ctypes
 import re
 import zlib
-from typing import Any, TypeAlias
 
+from jina_rag.parsing.pdf.base import Handle
 from jina_rag.parsing.pdf.pdfium_library import PdfiumFile
-
-Handle: TypeAlias = Any
 
 # What PDFium decodes, by the long and the short names.
 _FILTERS = {
@@ -33,10 +31,10 @@ def has_content(file: PdfiumFile, index: int) -> bool:
     """
     # No function gives the streams of a page; a document of this page alone can be written and looked at.
     copy = _copy(file, index)
-    if any(name not in _FILTERS for found in _FILTER.findall(copy) for name in _names(found)):
+    if any(name not in _FILTERS for match in _FILTER.finditer(copy) for name in _names(match)):
         return True
-    found = _CONTENTS.search(copy)
-    numbers = re.findall(rb"(\d+)\s+\d+\s+R", found[0]) if found else []
+    contents = _CONTENTS.search(copy)
+    numbers = re.findall(rb"(\d+)\s+\d+\s+R", contents[0]) if contents else []
     return any(_paints_or_is_damaged(copy, number) for number in numbers)
 
 
@@ -61,18 +59,18 @@ def _copy(file: PdfiumFile, index: int) -> bytes:
         raw.FPDF_CloseDocument(copy)
 
 
-def _names(found: tuple[bytes, bytes]) -> list[bytes]:
-    single, several = found
-    return [single] if single else re.findall(rb"/([^\s/<>\[\]()]+)", several)
+def _names(filters: re.Match[bytes]) -> list[bytes]:
+    single, array = filters.groups(b"")
+    return [single] if single else re.findall(rb"/([^\s/<>\[\]()]+)", array)
 
 
 def _paints_or_is_damaged(copy: bytes, number: bytes) -> bool:
-    found = re.search(rb"(?:^|[\r\n])" + number + rb" 0 obj(.*?)stream\r?\n(.*?)endstream", copy, re.DOTALL)
-    if not found:
+    stream = re.search(rb"(?:^|[\r\n])" + number + rb" 0 obj(.*?)stream\r?\n(.*?)endstream", copy, re.DOTALL)
+    if not stream:
         return False
-    header, data = found[1], found[2]
-    names = [name for match in _FILTER.findall(header) for name in _names(match)]
-    if names == [b"FlateDecode"] or names == [b"Fl"]:
+    header, data = stream.groups()
+    names = [name for match in _FILTER.finditer(header) for name in _names(match)]
+    if names in ([b"FlateDecode"], [b"Fl"]):
         try:
             data = zlib.decompressobj().decompress(data, _MOST_BYTES)
         except zlib.error:

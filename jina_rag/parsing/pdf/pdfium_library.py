@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias
 
 from jina_rag._extras import require
 from jina_rag.errors import DocumentError, PasswordRequiredError
-from jina_rag.parsing.pdf.document_warnings import BEYOND_REPAIR, NO_PAGES, NOT_RENDERED, needs_password
-
-Handle: TypeAlias = Any
+from jina_rag.parsing.pdf.base import Handle
+from jina_rag.parsing.pdf.document_warnings import BEYOND_REPAIR, NOT_RENDERED, needs_password
+from jina_rag.parsing.renderer import NO_PAGES, unreadable
 
 # PDFium keeps state that all documents share: one thread at a time, whatever document it works on.
 LOCK = threading.RLock()
@@ -145,7 +144,10 @@ class PdfiumFile:
         if name is not None:
             return self.raw.FPDF_LoadDocument(name, secret)
         if self._content is None:  # PDFium reads from it for as long as the document is open
-            self._content = _content(path)
+            try:
+                self._content = path.read_bytes()
+            except OSError as error:
+                raise unreadable(error) from error
         return self.raw.FPDF_LoadMemDocument64(self._content, len(self._content), secret)
 
 
@@ -167,13 +169,6 @@ def _file_name(path: Path) -> bytes | None:
         return str(path).encode("utf-8")
     except UnicodeEncodeError:
         return None
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DocumentError(f"The file cannot be read: {error.strerror or type(error).__name__}.") from error
 
 
 def _reason(raw: ModuleType) -> str:

@@ -1,4 +1,4 @@
-"""PDF pages through PDFium (pypdfium2), under a permissive licence: the second renderer beside `pdf.PdfDocument`.
+"""PDF pages through PDFium (pypdfium2), under a permissive licence: the second renderer beside `pymupdf_renderer`.
 
 Screenshots, words, pictures and regions mean the same; `pdfium_words`, `pdfium_shapes` and `pdfium_contents` read them.
 """
@@ -9,143 +9,73 @@ import ctypes
 import itertools
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from contextlib import ExitStack, contextmanager
 
-from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError
-from jina_rag.parsing.layout.regions import Shapes, find_regions
-from jina_rag.parsing.layout.text_lines import text_lines
-from jina_rag.parsing.pdf.document_warnings import BLANK, NO_AREA, NOT_RENDERED, REPAIRED, zoom_of
+from jina_rag.parsing.layout.regions import Shapes
+from jina_rag.parsing.pdf.base import Handle, PageContents, PdfRenderer
+from jina_rag.parsing.pdf.document_warnings import NO_AREA, NOT_RENDERED, REPAIRED
+from jina_rag.parsing.pdf.drawings import place_drawings
 from jina_rag.parsing.pdf.pdfium_contents import has_content
 from jina_rag.parsing.pdf.pdfium_library import LOCK, PdfiumFile
-from jina_rag.parsing.pdf.pdfium_shapes import read_shapes
+from jina_rag.parsing.pdf.pdfium_shapes import Matrix, moved, read_shapes
 from jina_rag.parsing.pdf.pdfium_words import read_words
-from jina_rag.parsing.pdf.pymupdf_shapes import place_drawings
-from jina_rag.parsing.pdf.words import cut_words, fractions, place_words, visible
-from jina_rag.parsing.renderer import check_pages, check_size, number_in_range
-from jina_rag.parsing.sources import SourceFile
-from jina_rag.types import Box, Page, PageScreenshot, Word
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-Handle: TypeAlias = Any
-Matrix: TypeAlias = tuple[float, float, float, float, float, float]
+from jina_rag.parsing.pdf.words import place_words, visible
+from jina_rag.types import Box
 
 _WHITE = 0xFFFFFFFF
 
 
-class PdfiumDocument:
-    """A `Renderer` of one PDF. May be used from any thread, one call at a time in the whole process.
+class PdfiumRenderer(PdfRenderer):
+    """A `Renderer` of one PDF through PDFium.
 
     Raises:
-        PasswordRequiredError: If none of the passwords opens it.
-        LimitExceededError: If it is larger than the limits allow.
-        DocumentError: If it is no PDF, damaged beyond repair, or has no pages.
         MissingDependencyError: If pypdfium2 is not installed.
     """
 
-    def __init__(self, source: SourceFile, settings: IngestSettings) -> None:
-        self._source = source
-        self._settings = settings
-        # Opened where a page needs it: the document again, its annotations made part of the pages.
-        self._flat: PdfiumFile | None = None
-        check_size(source.path, settings.limits)
-        with LOCK:
-            self._file = self._open()
-            try:
-                self._count = self._file.page_count
-                check_pages(self._count, settings.limits)
-                repaired = self._file.is_repaired
-            except BaseException:
-                self._file.close()
-                raise
-        self._warnings = (REPAIRED,) if repaired else ()
+    _lock = LOCK
+    _annotations_file: PdfiumFile | None = None
+    """Opened where a page needs it: the document again, its annotations made part of the pages."""
 
-    @property
-    def page_count(self) -> int:
-        """Number of pages."""
-        return self._count
+    def _open(self, resources: ExitStack) -> tuple[int, tuple[str, ...]]:
+        self._file = self._open_file(resources)
+        return self._file.page_count, (REPAIRED,) if self._file.is_repaired else ()
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """A sentence if the file had to be repaired, as far as PDFium tells."""
-        return self._warnings
+    def _open_file(self, resources: ExitStack) -> PdfiumFile:
+        file = PdfiumFile(self._source.path, self._settings.passwords_for(self._source.path))
+        resources.callback(file.close)
+        return file
 
-    def render(self, number: int) -> Page:
-        """See `PageRenderer.render`."""
-        return self.render_with_images(number)[0]
+    @contextmanager
+    def _own_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (MemoryError, ValueError, OSError, OverflowError) as error:
+            raise DocumentError(f"{NOT_RENDERED}: {str(error).rstrip('.') or type(error).__name__}.") from error
 
-    def render_with_images(self, number: int) -> tuple[Page, tuple[Box, ...]]:
-        """See `Renderer.render_with_pictures`."""
-        number_in_range(number, self._count)
-        with LOCK:
-            if not self._file.document:
-                raise DocumentError(f"{NOT_RENDERED}: the document is closed.")
-            try:
-                return self._page(number)
-            except (MemoryError, ValueError, OSError, OverflowError) as error:
-                raise DocumentError(f"{NOT_RENDERED}: {str(error).rstrip('.') or type(error).__name__}.") from error
-
-    def close(self) -> None:
-        """Release the file."""
-        with LOCK:
-            self._file.close()
-            if self._flat:
-                self._flat.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _open(self) -> PdfiumFile:
-        return PdfiumFile(self._source.path, self._settings.passwords_for(self._source.path))
-
-    def _page(self, number: int) -> tuple[Page, tuple[Box, ...]]:
-        warnings: list[str] = []
+    def _read(self, number: int, warnings: list[str]) -> PageContents:
+        if not self._file.document:
+            raise DocumentError(f"{NOT_RENDERED}: the document is closed.")
+        raw = self._file.raw
         with self._file.page(number - 1) as page:
             to_display, width, height = _display(self._file, page)
             screenshot = self._screenshot(page, width, height, warnings)
             with self._annotations(page, number - 1) as annotations:
                 layers = [page, *annotations]
-                words = self._words(layers, to_display, width, height)
-                shapes, objects = self._shapes(layers, to_display, width, height)
-        cut_words(words, self._settings.limits.max_words, warnings)
-        if _is_white(screenshot.image) and (
-            words or shapes.images or len(shapes.drawings) or (not objects and has_content(self._file, number - 1))
-        ):
-            warnings.append(BLANK)
-        images = tuple(fractions(box, width, height) for box in shapes.images)
-        regions = (
-            find_regions(shapes, text_lines(words, width, height), text_page=bool(words))
-            if self._settings.regions
-            else ()
-        )
-        return (
-            Page(
-                doc_id=self._source.doc_id,
-                path=self._source.path,
-                number=number,
-                count=self._count,
-                screenshot=screenshot,
-                words=tuple(words),
-                regions=regions,
-                warnings=tuple(warnings),
-            ),
-            images,
+                texts = itertools.chain.from_iterable(read_words(raw, layer) for layer in layers)
+                words = place_words(((text, _turned(box, to_display)) for text, box in texts), width, height)
+                objects = read_shapes(raw, layers, drawings=self._settings.regions)
+        images = (visible(_turned(box, to_display), width, height) for box in objects.images)
+        drawings, curved = place_drawings(objects.boxes, objects.curved, to_display, width, height)
+        return PageContents(
+            screenshot,
+            words,
+            Shapes(width, height, tuple(filter(None, images)), drawings, curved),
+            hides_content=lambda: not objects.count and has_content(self._file, number - 1),
         )
 
-    def _screenshot(self, page: Handle, width: float, height: float, warnings: list[str]) -> PageScreenshot:
-        from PIL import Image
-
+    def _pixels(self, page: Handle, width: float, height: float, zoom: float) -> tuple[tuple[int, int], bytearray]:
         raw = self._file.raw
-        zoom = zoom_of(width, height, self._settings, warnings)
         columns, rows = (max(1, math.ceil(side * zoom - 0.001)) for side in (width, height))
         pixels = bytearray(columns * rows * 3)
         buffer = (ctypes.c_ubyte * len(pixels)).from_buffer(pixels)
@@ -160,8 +90,7 @@ class PdfiumDocument:
                 raw.FPDF_FFLDraw(self._file.form, *area)
         finally:
             raw.FPDFBitmap_Destroy(bitmap)
-        image = Image.frombuffer("RGB", (columns, rows), pixels, "raw", "RGB", 0, 1)
-        return PageScreenshot(image=image, dpi=zoom * 72)
+        return (columns, rows), pixels
 
     @contextmanager
     def _annotations(self, page: Handle, index: int) -> Iterator[list[Handle]]:
@@ -169,20 +98,11 @@ class PdfiumDocument:
         if not _has_annotations(self._file, page):
             yield []
             return
-        if self._flat is None:
-            self._flat = self._open()
-        with self._flat.annotations(index, self._file.raw.FPDFPage_CountObjects(page)) as flat:
-            yield [flat]
-
-    def _words(self, layers: list[Handle], to_display: Matrix, width: float, height: float) -> list[Word]:
-        found = itertools.chain.from_iterable(read_words(self._file.raw, layer) for layer in layers)
-        return place_words(((text, _turned(box, to_display)) for text, box in found), width, height)
-
-    def _shapes(self, layers: list[Handle], to_display: Matrix, width: float, height: float) -> tuple[Shapes, int]:
-        found = read_shapes(self._file.raw, layers, drawings=self._settings.regions)
-        images = (visible(_turned(box, to_display), width, height) for box in found.images)
-        drawings, curved = place_drawings(found.boxes, found.curved, to_display, width, height)
-        return Shapes(width, height, tuple(filter(None, images)), drawings, curved), found.objects
+        if self._annotations_file is None:
+            self._annotations_file = self._open_file(self._resources)
+        objects = self._file.raw.FPDFPage_CountObjects(page)
+        with self._annotations_file.annotations(index, objects) as annotations:
+            yield [annotations]
 
 
 def _display(file: PdfiumFile, page: Handle) -> tuple[Matrix, float, float]:
@@ -205,9 +125,7 @@ def _display(file: PdfiumFile, page: Handle) -> tuple[Matrix, float, float]:
 
 
 def _turned(box: Box, matrix: Matrix) -> Box:
-    a, b, c, d, e, f = matrix
-    x0, y0, x1, y1 = box
-    return a * x0 + c * y0 + e, b * x0 + d * y0 + f, a * x1 + c * y1 + e, b * x1 + d * y1 + f
+    return *moved(box[:2], matrix), *moved(box[2:], matrix)
 
 
 def _has_annotations(file: PdfiumFile, page: Handle) -> bool:
@@ -222,7 +140,3 @@ def _has_annotations(file: PdfiumFile, page: Handle) -> bool:
         finally:
             raw.FPDFPage_CloseAnnot(annotation)
     return False
-
-
-def _is_white(image: Image) -> bool:
-    return all(channel[0] == 255 for channel in image.getextrema())  # type: ignore[index]

@@ -7,12 +7,13 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from jina_rag.parsing.pdf.pymupdf_shapes import MANY_SHAPES, MAX_PIECES, WHITE
+from jina_rag.parsing.layout.boxes import bounds, clipped
+from jina_rag.parsing.pdf.base import Handle
+from jina_rag.parsing.pdf.drawings import MANY_SHAPES, MAX_PIECES, WHITE
 from jina_rag.types import Box
 
-Handle: TypeAlias = Any
 Matrix: TypeAlias = tuple[float, float, float, float, float, float]
 Point: TypeAlias = tuple[float, float]
 
@@ -27,23 +28,23 @@ _MANY_POINTS = 100
 
 
 @dataclass(slots=True)
-class PageShapes:
-    """What was found.
+class PageObjects:
+    """What is on a page besides text.
 
     Attributes:
         images: Boxes of raster pictures.
         boxes: Boxes of visible vector shapes; a path of many rules is one for each.
         curved: Which of `boxes` have curves.
-        objects: How many objects of any kind the page has, those within form XObjects included.
+        count: How many objects of any kind the page has, those within form XObjects included.
     """
 
     images: list[Box] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
     curved: list[bool] = field(default_factory=list)
-    objects: int = 0
+    count: int = 0
 
 
-def read_shapes(raw: ModuleType, pages: Iterable[Handle], *, drawings: bool) -> PageShapes:
+def read_shapes(raw: ModuleType, pages: Iterable[Handle], *, drawings: bool) -> PageObjects:
     """Find the pictures and, if asked for, the drawings of a page, or of several that lie upon each other.
 
     Args:
@@ -54,15 +55,15 @@ def read_shapes(raw: ModuleType, pages: Iterable[Handle], *, drawings: bool) -> 
     walk = _Walk(raw, drawings)
     for page in pages:
         count = raw.FPDFPage_CountObjects(page)
-        walk.objects(count, lambda index, page=page: raw.FPDFPage_GetObject(page, index), _IDENTITY, None, 0)  # type: ignore[misc]
-    return walk.found
+        walk.look_at(count, lambda index, page=page: raw.FPDFPage_GetObject(page, index), _IDENTITY, None, 0)  # type: ignore[misc]
+    return walk.objects
 
 
 class _Walk:
     """One run over the objects of a page; holds what PDFium writes its answers into."""
 
     def __init__(self, raw: ModuleType, drawings: bool) -> None:
-        self.found = PageShapes()
+        self.objects = PageObjects()
         self._raw = raw
         self._drawings = drawings
         self._matrix = raw.FS_MATRIX()
@@ -70,7 +71,7 @@ class _Walk:
         self._bytes = tuple(ctypes.c_uint() for _ in range(4))
         self._ints = (ctypes.c_int(), ctypes.c_int())
 
-    def objects(self, count: int, get: Callable[[int], Handle], matrix: Matrix, clip: Box | None, depth: int) -> None:
+    def look_at(self, count: int, get: Callable[[int], Handle], matrix: Matrix, clip: Box | None, depth: int) -> None:
         """Look at the objects of a page or form.
 
         Args:
@@ -82,21 +83,21 @@ class _Walk:
         """
         raw = self._raw
         for index in range(count):
-            if self.found.objects >= _MAX_OBJECTS:
+            if self.objects.count >= _MAX_OBJECTS:
                 return
             item = get(index)
-            self.found.objects += 1
+            self.objects.count += 1
             kind = raw.FPDFPageObj_GetType(item)
             if kind == raw.FPDF_PAGEOBJ_PATH:
                 if self._drawings:
                     self._path(item, matrix, clip)
             elif kind == raw.FPDF_PAGEOBJ_IMAGE:
                 box = self._bounds(item, matrix)
-                if box and (box := _clipped(box, self._clip(item, matrix, clip))):
-                    self.found.images.append(box)
+                if box and (box := clipped(box, self._clip(item, matrix, clip))):
+                    self.objects.images.append(box)
             elif kind == raw.FPDF_PAGEOBJ_FORM and depth < _MAX_DEPTH:
                 inner = self._clip(item, matrix, clip)
-                self.objects(
+                self.look_at(
                     max(raw.FPDFFormObj_CountObjects(item), 0),
                     lambda at, form=item: raw.FPDFFormObj_GetObject(form, at),  # type: ignore[misc]
                     _product(self._matrix_of(item), matrix),
@@ -119,9 +120,9 @@ class _Walk:
             own = _product(self._matrix_of(item), matrix)
             boxes, curves = self._pieces(item, count, own, only_lines=not mode.value)
         clip = self._clip(item, matrix, clip)
-        boxes = [part for part in (_clipped(box, clip) for box in boxes) if part]
-        self.found.boxes += boxes
-        self.found.curved += [curves] * len(boxes)
+        boxes = [part for part in (clipped(box, clip) for box in boxes) if part]
+        self.objects.boxes += boxes
+        self.objects.curved += [curves] * len(boxes)
 
     def _is_invisible(self, item: Handle, fill: bool, stroke: bool) -> bool:
         """Neither filled nor drawn, white, or fully transparent: clips, and backgrounds nobody sees."""
@@ -140,11 +141,10 @@ class _Walk:
         raw = self._raw
         parts: list[list[Point]] = []
         curves = False
-        pieces = 0
         for at in range(count):
             kind, point, closes = self._segment(raw.FPDFPath_GetPathSegment(item, at))
             curves |= kind == raw.FPDF_SEGMENT_BEZIERTO
-            point = _moved(point, matrix)
+            point = moved(point, matrix)
             if kind == raw.FPDF_SEGMENT_MOVETO or not parts:
                 parts.append([])
             parts[-1].append(point)
@@ -155,12 +155,12 @@ class _Walk:
         pieces = sum(1 if whole else len(part) - 1 for part, whole in zip(parts, rectangles, strict=True))
         # One path may hold all the rules of a table: each is a shape of its own. The outline of an area is not.
         apart = (only_lines or all(rectangles)) and not curves and 1 < pieces <= MAX_PIECES
-        if not apart or len(self.found.boxes) >= MANY_SHAPES:
+        if not apart or len(self.objects.boxes) >= MANY_SHAPES:
             points = [point for part in parts for point in part]
-            return ([_around(points)] if points else []), curves
+            return ([bounds(points)] if points else []), curves
         boxes: list[Box] = []
         for part, whole in zip(parts, rectangles, strict=True):
-            boxes += [_around(part)] if whole else [_around(part[at : at + 2]) for at in range(len(part) - 1)]
+            boxes += [bounds(part)] if whole else [bounds(part[at : at + 2]) for at in range(len(part) - 1)]
         return boxes, curves
 
     def _segment(self, segment: Handle) -> tuple[int, Point, bool]:
@@ -174,9 +174,7 @@ class _Walk:
         if not self._raw.FPDFPageObj_GetBounds(item, *map(ctypes.byref, self._floats)):
             return None
         left, bottom, right, top = (value.value for value in self._floats)
-        return _around(
-            [_moved(point, matrix) for point in ((left, bottom), (left, top), (right, bottom), (right, top))]
-        )
+        return bounds([moved(point, matrix) for point in ((left, bottom), (left, top), (right, bottom), (right, top))])
 
     def _clip(self, item: Handle, matrix: Matrix, clip: Box | None) -> Box | None:
         """What of the page an object may paint on: the boxes around its clips, and what its form may."""
@@ -187,8 +185,8 @@ class _Walk:
             points = [self._segment(raw.FPDFClipPath_GetPathSegment(path, at, segment))[1] for segment in range(count)]
             if not points or count == _MANY_POINTS:
                 continue
-            box = _around([_moved(point, matrix) for point in points])
-            clip = box if clip is None else _clipped(clip, box) or (box[0], box[1], box[0], box[1])
+            box = bounds([moved(point, matrix) for point in points])
+            clip = box if clip is None else clipped(clip, box) or (box[0], box[1], box[0], box[1])
         return clip
 
     def _matrix_of(self, item: Handle) -> Matrix:
@@ -207,15 +205,11 @@ def _product(first: Matrix, second: Matrix) -> Matrix:
     return a * p + b * r, a * q + b * s, c * p + d * r, c * q + d * s, e * p + f * r + t, e * q + f * s + u
 
 
-def _moved(point: Point, matrix: Matrix) -> Point:
+def moved(point: Point, matrix: Matrix) -> Point:
+    """A point through a matrix."""
     x, y = point
     a, b, c, d, e, f = matrix
     return a * x + c * y + e, b * x + d * y + f
-
-
-def _around(points: list[Point]) -> Box:
-    xs, ys = [x for x, _ in points], [y for _, y in points]
-    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _is_rectangle(points: list[Point]) -> bool:
@@ -224,10 +218,3 @@ def _is_rectangle(points: list[Point]) -> bool:
         return False
     sides = [(abs(x1 - x0) < 1e-3, abs(y1 - y0) < 1e-3) for (x0, y0), (x1, y1) in itertools.pairwise(points)]
     return all(upright or level for upright, level in sides)
-
-
-def _clipped(box: Box, clip: Box | None) -> Box | None:
-    if clip is None:
-        return box
-    x0, y0, x1, y1 = max(box[0], clip[0]), max(box[1], clip[1]), min(box[2], clip[2]), min(box[3], clip[3])
-    return (x0, y0, x1, y1) if x1 >= x0 and y1 >= y0 else None

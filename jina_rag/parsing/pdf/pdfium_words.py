@@ -13,11 +13,10 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, TypeAlias
 
+from jina_rag.parsing.layout.boxes import touch, union
+from jina_rag.parsing.pdf.base import Handle
 from jina_rag.types import Box
-
-Handle: TypeAlias = Any
 
 # As shares of the size of the type. Beyond `_SPACE` on the same line begins a word, beyond `_COLUMN` also after
 # characters that no space follows, beyond `_RISE` up or down a line.
@@ -47,9 +46,9 @@ def read_words(raw: ModuleType, page: Handle) -> Iterator[tuple[str, Box]]:
     if not text:
         return
     try:
-        bounds = raw.FS_RECTF()
-        raw.FPDF_GetPageBoundingBox(page, ctypes.byref(bounds))
-        yield from _Reader(raw, text).words((bounds.left, bounds.bottom, bounds.right, bounds.top))
+        box = raw.FS_RECTF()
+        raw.FPDF_GetPageBoundingBox(page, ctypes.byref(box))
+        yield from _Reader(raw, text).words((box.left, box.bottom, box.right, box.top))
     finally:
         raw.FPDFText_ClosePage(text)
 
@@ -80,8 +79,8 @@ class _Reader:
         rect = raw.FS_RECTF()
         reference = ctypes.byref(rect)
         letters: list[str] = []
-        around: Box = (0.0, 0.0, 0.0, 0.0)
-        last, last_box = -1, around
+        bounds: Box = (0.0, 0.0, 0.0, 0.0)
+        last, last_box = -1, bounds
         # What stands between the last character and this one: nothing, a space, or a space or line end PDFium made up.
         gap = ""
         for index in range(raw.FPDFText_CountChars(text)):
@@ -102,13 +101,13 @@ class _Reader:
                 continue
             letter = chr(code)
             if letters and (gap or _apart(box, last_box)) and self._ends(gap, letter, index, box, last, last_box):
-                yield _joined(letters), around
+                yield _text(letters), bounds
                 letters = []
-            around = _around(around, box) if letters else box
+            bounds = union(bounds, box) if letters else box
             letters.append(letter)
             last, last_box, gap = index, box, ""
         if letters:
-            yield _joined(letters), around
+            yield _text(letters), bounds
 
     def _ends(self, gap: str, letter: str, index: int, box: Box, last: int, last_box: Box) -> bool:
         """Whether the last character ends its word, with what PDFium put between it and this one."""
@@ -146,7 +145,7 @@ class _Reader:
         return _Place(x.value, y.value, (matrix.a / length, matrix.b / length), size or 1.0)
 
 
-def _joined(letters: list[str]) -> str:
+def _text(letters: list[str]) -> str:
     """One text; where PDFium gives the halves of a character, as on Windows, they become one again."""
     text = "".join(letters)
     if text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in letters):
@@ -157,7 +156,7 @@ def _joined(letters: list[str]) -> str:
 def _apart(a: Box, b: Box) -> bool:
     """Whether there is something like a space between two characters; many more pass than have one."""
     least = 0.1 * (a[3] - a[1])
-    return a[0] - b[2] > least or b[0] - a[2] > least or a[1] - b[3] > least or b[1] - a[3] > least
+    return not touch(a, b, least, least)
 
 
 def _may_precede_a_space(code: int) -> bool:
@@ -171,7 +170,3 @@ def _extent(box: Box, along: tuple[float, float]) -> tuple[float, float]:
     """From where to where a box reaches in a direction."""
     ends = [along[0] * x + along[1] * y for x in box[::2] for y in box[1::2]]
     return min(ends), max(ends)
-
-
-def _around(a: Box, b: Box) -> Box:
-    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from jina_rag.types import Box, Word
 
@@ -10,30 +10,31 @@ from jina_rag.types import Box, Word
 _JOINERS = "\u200c\u200d"
 
 
-def place_words(found: Iterable[tuple[str, Box]], width: float, height: float) -> list[Word]:
-    """Make words of what a library found.
+def place_words(texts: Iterable[tuple[str, Box]], width: float, height: float) -> list[Word]:
+    """Make words of what a library reads.
 
     Args:
-        found: Texts and boxes in points of the displayed page, in the order of the text layer.
+        texts: Texts and boxes in points of the displayed page, in the order of the text layer.
         width: Of the page, in points.
         height: Of the page, in points.
     """
     words: dict[tuple[object, ...], Word] = {}
-    for raw, around in found:
+    for raw, points in texts:
         text = clean(raw)
-        box = visible(around, width, height)
+        box = visible(points, width, height)
         if text and box:
-            placed = fractions(box, width, height)
+            box = fractions(box, width, height)
             # Shadows and fake bold draw the same word again in the same place.
-            words.setdefault((text, *(round(side, 3) for side in placed)), Word(text, placed))
+            words.setdefault((text, *(round(side, 3) for side in box)), Word(text, box))
     return list(words.values())
 
 
-def cut_words(words: list[Word], limit: int, warnings: list[str]) -> None:
+def cut_words(words: Sequence[Word], limit: int, warnings: list[str]) -> Sequence[Word]:
     """Drop the words beyond the limit, with a warning."""
-    if len(words) > limit:
-        warnings.append(f"The page has {len(words):,} words; the first {limit:,} were kept.")
-        del words[limit:]
+    if len(words) <= limit:
+        return words
+    warnings.append(f"The page has {len(words):,} words; the first {limit:,} were kept.")
+    return words[:limit]
 
 
 def clean(text: str) -> str:

@@ -12,8 +12,6 @@ import queue
 import sys
 import threading
 import time
-from types import TracebackType
-from typing import Self
 
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, LimitExceededError
@@ -108,7 +106,7 @@ def open_isolated(source: SourceFile, settings: IngestSettings, stop: Stop | Non
     return open_document(source, settings)
 
 
-class IsolatedDocument:
+class IsolatedDocument(Renderer):
     """A `Renderer` whose work is done by worker processes, `settings.render_processes` of them at most.
 
     Its methods may be called from as many threads.
@@ -119,30 +117,15 @@ class IsolatedDocument:
     """
 
     def __init__(self, source: SourceFile, settings: IngestSettings, stop: Stop | None = None) -> None:
-        self._source = source
-        self._settings = settings
+        super().__init__(source, settings)
         self._stop = stop or Stop()
         self._ready: queue.LifoQueue[Worker] = queue.LifoQueue()
         self._lost = 0
         first, self._count, self._warnings = self._start()
         self._ready.put(first)
 
-    @property
-    def page_count(self) -> int:
-        """Number of pages (frames)."""
-        return self._count
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What could be mended of the document as a whole."""
-        return self._warnings
-
-    def render(self, number: int) -> Page:
-        """See `PageRenderer.render`."""
-        return self.render_with_images(number)[0]
-
     def render_with_images(self, number: int) -> tuple[Page, tuple[Box, ...]]:
-        """See `Renderer.render_with_pictures`.
+        """See `Renderer.render_with_images`.
 
         Raises:
             DocumentError: Also if the page crashes the worker, or takes too long or too much memory.
@@ -189,14 +172,6 @@ class IsolatedDocument:
                 current.close(kill=True)
                 continue
             _IDLE.give(current)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _ask(self, current: Worker, request: dict[str, object]) -> Answer:
         with self._stop.may_end(current.kill):

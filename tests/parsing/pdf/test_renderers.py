@@ -23,8 +23,8 @@ import jina_rag
 from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import DocumentError, LimitExceededError, MissingDependencyError, PasswordRequiredError
 from jina_rag.parsing.layout.boxes import iou
-from jina_rag.parsing.pdf.pdfium_renderer import PdfiumDocument
-from jina_rag.parsing.pdf.pymupdf_renderer import PdfDocument
+from jina_rag.parsing.pdf.pdfium_renderer import PdfiumRenderer
+from jina_rag.parsing.pdf.pymupdf_renderer import PyMuPdfRenderer
 from jina_rag.parsing.sources import SourceFile, find_sources
 from jina_rag.testing import sample_pdf
 
@@ -35,7 +35,7 @@ FILES = [
     for entry in json.loads((BAD / "manifest.json").read_text("utf-8"))["files"]
     if "pdf" in entry["file"].lower() and entry["file"] not in ("text_named.pdf", "zero_bytes.pdf")
 ]
-RENDERERS = {"pymupdf": PdfDocument, "pypdfium2": PdfiumDocument}
+RENDERERS = {"pymupdf": PyMuPdfRenderer, "pypdfium2": PdfiumRenderer}
 SAMPLES = sorted((Path(jina_rag.__file__).parent / "samples" / "documents").glob("*.pdf"))
 SOUND = [
     BAD / name
@@ -96,7 +96,7 @@ def pairs():
     """The first pages of many documents through both: path → pairs of pages."""
     found = {}
     for path in (*SAMPLES, *SOUND):
-        with PdfDocument(source_of(path), SMALL) as one, PdfiumDocument(source_of(path), SMALL) as other:
+        with PyMuPdfRenderer(source_of(path), SMALL) as one, PdfiumRenderer(source_of(path), SMALL) as other:
             assert one.page_count == other.page_count
             assert one.warnings == other.warnings
             numbers = range(1, min(one.page_count, 4) + 1)
@@ -574,4 +574,4 @@ def test_a_missing_pypdfium2_is_said_with_the_way_out(monkeypatch):
     library.cache_clear()
     monkeypatch.setitem(sys.modules, "pypdfium2", None)
     with pytest.raises(MissingDependencyError, match="pip install pypdfium2"):
-        PdfiumDocument(source_of(BAD / "rotated_90.pdf"), SMALL)
+        PdfiumRenderer(source_of(BAD / "rotated_90.pdf"), SMALL)
