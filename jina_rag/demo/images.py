@@ -41,8 +41,8 @@ def inline_image(source: bytes | Image, *, max_width: int, max_bytes: int, crop:
     from PIL import Image as pillow
 
     if isinstance(source, bytes):
-        with pillow.open(io.BytesIO(source)) as opened:
-            image = opened.convert("RGB")
+        with pillow.open(io.BytesIO(source)) as file:
+            image = file.convert("RGB")
     else:
         image = source.convert("RGB")
     if crop is not None:
@@ -57,12 +57,12 @@ def inline_image(source: bytes | Image, *, max_width: int, max_bytes: int, crop:
 
 def around(box: Box, *, width: float = 0.7, height: float = 0.2, margin: float = 0.02) -> Box:
     """A box grown by a margin, and to at least `width` by `height` of the page, without leaving the page."""
-    x0, x1 = _grown(box[0], box[2], width, margin)
-    y0, y1 = _grown(box[1], box[3], height, margin)
+    x0, x1 = _widened(box[0], box[2], width, margin)
+    y0, y1 = _widened(box[1], box[3], height, margin)
     return (x0, y0, x1, y1)
 
 
-def _grown(low: float, high: float, least: float, margin: float) -> tuple[float, float]:
+def _widened(low: float, high: float, least: float, margin: float) -> tuple[float, float]:
     """One side of `around`."""
     extent = min(1.0, max(least, high - low + 2 * margin))
     start = min(max(0.0, (low + high - extent) / 2), 1.0 - extent)

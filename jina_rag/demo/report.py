@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from jina_rag.demo.images import InlineImage, around, inline_image
+from jina_rag.demo.samples import SampleDocument
 from jina_rag.types import Box, Failure, Region
 
 _BEST = (900, 150_000)
@@ -66,18 +67,6 @@ class ReportQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class ReportSource:
-    """A document that was indexed, whose it is, and under which licence it is shown."""
-
-    file: str
-    title: str
-    pages: int
-    licence: str
-    source: str
-    url: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ReportSummary:
     """What was indexed, and how.
 
@@ -90,7 +79,7 @@ class ReportSummary:
         embedder: Name of the model.
         modality: ``"text"`` or ``"image"``: what the model looks at.
         version: Of the package.
-        sources: The documents.
+        sources: The documents, whose they are, and under which licence they are shown.
         failed: What could not be indexed.
     """
 
@@ -102,7 +91,7 @@ class ReportSummary:
     embedder: str
     modality: str
     version: str
-    sources: tuple[ReportSource, ...] = ()
+    sources: tuple[SampleDocument, ...] = ()
     failed: tuple[Failure, ...] = ()
 
 
@@ -127,9 +116,7 @@ def render_report(queries: tuple[ReportQuery, ...], summary: ReportSummary) -> s
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["duration"] = duration
-    environment.filters["count"] = count
-    environment.filters["web_address"] = web_address
+    environment.filters |= {"duration": duration, "count": count, "web_address": web_address}
     text = importlib.resources.files("jina_rag.demo").joinpath("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(text).render(
         answers=[(query, [_card(hit) for hit in query.hits]) for query in queries],
@@ -161,21 +148,18 @@ def web_address(text: str | None) -> str | None:
 
 def _card(hit: ReportHit) -> _Card:
     """Scale the pictures of one hit: the best page is shown large, with its best part enlarged."""
-    best = hit.rank == 1
-    width, weight = _BEST if best else _OTHER
-    close_up = None
-    part = _part(hit) if best else None
-    if part is not None:
-        close_up = inline_image(hit.image, max_width=_CLOSE_UP[0], max_bytes=_CLOSE_UP[1], crop=part)
+    width, weight = _BEST if hit.rank == 1 else _OTHER
+    detail = _detail(hit) if hit.rank == 1 else None
+    close_up = detail and inline_image(hit.image, max_width=_CLOSE_UP[0], max_bytes=_CLOSE_UP[1], crop=detail)
     return _Card(hit, inline_image(hit.image, max_width=width, max_bytes=weight), close_up)
 
 
-def _part(hit: ReportHit) -> Box | None:
+def _detail(hit: ReportHit) -> Box | None:
     """What to enlarge: the focus and its surroundings, or the region; nothing if that is most of the page."""
     if hit.focus is not None:
-        part = around(hit.focus)
+        box = around(hit.focus)
     elif hit.region is not None:
-        part = around(hit.region.box, width=0.35, height=0.1)
+        box = around(hit.region.box, width=0.35, height=0.1)
     else:
         return None
-    return part if (part[2] - part[0]) * (part[3] - part[1]) < 0.6 else None
+    return box if (box[2] - box[0]) * (box[3] - box[1]) < 0.6 else None

@@ -9,13 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jina_rag._version import __version__
-from jina_rag.demo.report import (
-    ReportHit,
-    ReportQuery,
-    ReportSource,
-    ReportSummary,
-    render_report,
-)
+from jina_rag.demo.report import ReportHit, ReportQuery, ReportSummary, render_report
 from jina_rag.demo.samples import SampleQuery, sample_documents, sample_folder, sample_queries
 from jina_rag.index.document_index import DocumentIndex, IndexInfo
 from jina_rag.indexing.ingest import IngestProgress
@@ -34,30 +28,30 @@ class DemoAnswer:
     """What one question found.
 
     Attributes:
-        asked: The question, with the page that a person found to answer it.
+        sample: The question, with the page that a person found to answer it.
         seconds: Wall time of the search.
         hits: The pages, best first.
     """
 
-    asked: SampleQuery
+    sample: SampleQuery
     seconds: float
     hits: tuple[ScoredPage, ...]
 
     @property
     def query(self) -> str:
         """The question's words."""
-        return self.asked.query
+        return self.sample.query
 
     @property
     def kind(self) -> str:
         """Where the answer stands: text, table, chart, scan or code."""
-        return self.asked.kind
+        return self.sample.kind
 
     @property
     def rank(self) -> int | None:
         """Where the answering page came, 1 for first; None if it is not among the hits."""
         for rank, hit in enumerate(self.hits, 1):
-            if (hit.doc_id, hit.page) == (self.asked.doc_id, self.asked.page):
+            if (hit.doc_id, hit.page) == (self.sample.doc_id, self.sample.page):
                 return rank
         return None
 
@@ -105,38 +99,28 @@ def run_demo(
     with DocumentIndex.open(output / "index", embedder=embedder) as index:
         ingest = index.ingest([sample_folder()], progress=progress)
         model = index.embedder  # loaded before the clock of the first question runs
-        answers, shown = [], []
-        for query in sample_queries():
+        answers, report_queries = [], []
+        for sample in sample_queries():
             clock = time.perf_counter()
-            hits = tuple(index.search(query.query, k=_PAGES_PER_QUESTION))
+            hits = tuple(index.search(sample.query, k=_PAGES_PER_QUESTION))
             seconds = time.perf_counter() - clock
-            answers.append(DemoAnswer(query, seconds, hits))
-            shown.append(
-                ReportQuery(
-                    query=query.query,
-                    kind=query.kind,
-                    seconds=seconds,
-                    hits=tuple(_shown(index, query.query, hit, rank) for rank, hit in enumerate(hits, 1)),
-                    note=query.note,
-                )
-            )
+            answers.append(DemoAnswer(sample, seconds, hits))
+            report_hits = tuple(_report_hit(index, sample.query, hit, rank) for rank, hit in enumerate(hits, 1))
+            report_queries.append(ReportQuery(sample.query, sample.kind, seconds, report_hits, sample.note))
         index_info = index.info()
         summary = _summary(index_info, ingest, model)
     report = output / "report.html"
     # A file name may hold bytes that are no text; they become references, which a browser shows as such.
-    report.write_text(render_report(tuple(shown), summary), encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
+    html = render_report(tuple(report_queries), summary)
+    report.write_text(html, encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
     return DemoResult(report, tuple(answers), ingest, index_info, time.perf_counter() - started)
 
 
-def _shown(index: DocumentIndex, query: str, hit: ScoredPage, rank: int) -> ReportHit:
+def _report_hit(index: DocumentIndex, query: str, hit: ScoredPage, rank: int) -> ReportHit:
     """One page with its heat map, as the report shows it."""
     explanation = index.explain(query, hit)
-    frame = hit.region.box if hit.region is not None else None
-    image = explanation.image(
-        max_side=None if rank == 1 else _SMALL_SIDE,
-        frame=frame,
-        label=hit.region.kind if hit.region is not None else "",
-    )
+    frame, label = (hit.region.box, hit.region.kind) if hit.region is not None else (None, "")
+    image = explanation.image(max_side=None if rank == 1 else _SMALL_SIDE, frame=frame, label=label)
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=92)
     return ReportHit(
@@ -168,16 +152,6 @@ def _summary(index_info: IndexInfo, ingest: IngestReport, model: Embedder) -> Re
         embedder=model.name,
         modality=model.modality,
         version=__version__,
-        sources=tuple(
-            ReportSource(
-                file=document.file,
-                title=document.title,
-                pages=document.pages,
-                licence=document.licence,
-                source=document.source,
-                url=document.url,
-            )
-            for document in sample_documents()
-        ),
+        sources=sample_documents(),
         failed=ingest.failed,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +71,8 @@ def sample_folder() -> Path:
 
 def sample_documents() -> tuple[SampleDocument, ...]:
     """The sample documents, in the order of their file names."""
-    return tuple(
-        SampleDocument(
-            file=row["file"],
-            title=row["title"],
-            pages=row["pages"],
-            licence=row["licence"],
-            source=row["source"],
-            url=row["url"],
-        )
-        for row in _read("SOURCES.json")["documents"]
-    )
+    names = [field.name for field in fields(SampleDocument)]
+    return tuple(SampleDocument(**{name: row[name] for name in names}) for row in _read("SOURCES.json")["documents"])
 
 
 def sample_queries() -> tuple[SampleQuery, ...]:

@@ -16,13 +16,13 @@ from jina_rag.demo.images import around, data_uri, inline_image
 from jina_rag.demo.report import (
     ReportHit,
     ReportQuery,
-    ReportSource,
     ReportSummary,
     count,
     duration,
     render_report,
     web_address,
 )
+from jina_rag.demo.samples import SampleDocument
 from jina_rag.types import Failure, Region
 
 EVIL = "\"><script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>.pdf"
@@ -68,7 +68,7 @@ def hit(rank: int, image: bytes, **fields) -> ReportHit:
         "page_count": 7,
         "score": 0.876,
         "snippet": "some words",
-        "picture": image,
+        "image": image,
     }
     return ReportHit(**{**values, **fields})
 
@@ -81,7 +81,7 @@ def summary(**fields) -> ReportSummary:
         "seconds": 71.0,
         "embedded_pages": 36,
         "embedder": "lite",
-        "reads": "words",
+        "modality": "text",
         "version": "0.0",
     }
     return ReportSummary(**{**values, **fields})
@@ -128,7 +128,7 @@ def test_a_report_without_hits_regions_or_words_is_still_a_report():
 
 def test_hostile_names_stay_text():
     failure = Failure(Path(EVIL), EVIL, page=3)
-    source = ReportSource(EVIL, EVIL, 1, EVIL, EVIL, url="javascript:alert(1)")
+    source = SampleDocument(EVIL, EVIL, 1, EVIL, EVIL, url="javascript:alert(1)")
     region = Region("chart", (0, 0, 1, 0.3), caption=EVIL)
     query = ReportQuery(EVIL, EVIL, 0.1, (hit(1, jpeg(50, 70), title=EVIL, snippet=EVIL, region=region),), EVIL)
     html = render_report((query,), summary(sources=(source,), failed=(failure,), embedder=EVIL, version=EVIL))
@@ -142,7 +142,7 @@ def test_hostile_names_stay_text():
 
 
 def test_nothing_is_loaded_from_anywhere():
-    source = ReportSource("a.pdf", "A", 1, "MIT", "someone", url="https://example.org/a")
+    source = SampleDocument("a.pdf", "A", 1, "MIT", "someone", url="https://example.org/a")
     query = ReportQuery("Which?", "text", 0.1, (hit(1, jpeg(50, 70)),))
     html = render_report((query,), summary(sources=(source,)))
     page = Page(html)

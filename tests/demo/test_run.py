@@ -58,11 +58,11 @@ def test_demo_writes_a_report_and_a_second_run_embeds_nothing(tmp_path, two_docu
 
 
 def test_rank_is_that_of_the_answering_page():
-    asked = sample_queries()[0]
-    right = ScoredPage(asked.doc_id, sample_folder() / asked.doc_id, asked.page, 0.5)
-    wrong = ScoredPage(asked.doc_id, sample_folder() / asked.doc_id, asked.page + 1, 0.6)
-    assert DemoAnswer(asked, 0.1, (wrong, right)).rank == 2
-    assert DemoAnswer(asked, 0.1, (wrong,)).rank is None
+    sample = sample_queries()[0]
+    right = ScoredPage(sample.doc_id, sample_folder() / sample.doc_id, sample.page, 0.5)
+    wrong = ScoredPage(sample.doc_id, sample_folder() / sample.doc_id, sample.page + 1, 0.6)
+    assert DemoAnswer(sample, 0.1, (wrong, right)).rank == 2
+    assert DemoAnswer(sample, 0.1, (wrong,)).rank is None
 
 
 def test_the_real_demo_finds_every_answer(tmp_path):
