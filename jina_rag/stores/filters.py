@@ -11,14 +11,15 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from jina_rag._checks import is_number
 from jina_rag.errors import InvalidInputError
 from jina_rag.stores.schema import NUMBERS, TAGS, UNFILTERABLE
-from jina_rag.types import Range, Scalar, Where
+from jina_rag.types import Point, Range, Scalar, Where
 
 MOST_INDEXED = 64
 """How many keys with numbers a store indexes; in the order in which it meets them. The rest are filtered, too, by
@@ -59,26 +60,26 @@ def tags(payload: Mapping[str, Any]) -> list[str]:
 
 
 def numbers(payload: Mapping[str, Any]) -> dict[str, list[float]]:
-    """The numbers of a payload that can be filtered, by key; keys are joined as those of `tags`.
+    """The numbers of a payload that can be filtered, by the name of their key; keys are joined as those of `tags`.
 
-    >>> numbers({"page": 3, "meta": [{"year": 2024}, {"year": 2025, "draft": True, "by": "Ann"}]})
-    {'page': [3.0], 'meta.year': [2024.0, 2025.0]}
+    >>> list(numbers({"page": 3, "meta": [{"year": 2024}, {"year": 2025, "draft": True, "by": "Ann"}]}).values())
+    [[3.0], [2024.0, 2025.0]]
     """
-    found: dict[str, dict[float, None]] = {}
+    by_name: dict[str, dict[float, None]] = {}
     for key, value in _filterable(payload):
-        if _is_number(value):
-            found.setdefault(key, {})[float(value)] = None
-    return {key: list(values) for key, values in found.items()}
+        if is_number(value):
+            by_name.setdefault(_name(key), {})[float(value)] = None
+    return {name: list(values) for name, values in by_name.items()}
 
 
-def stored_numbers(payload: Mapping[str, Any]) -> dict[str, list[float]]:
-    """The same by the names that they have in the store."""
-    return {_name(key): values for key, values in numbers(payload).items()}
+def filterable(point: Point) -> Point:
+    """The point with what its payload needs so that an engine can filter by it."""
+    return replace(point, payload={**point.payload, **for_filters(point.payload)})
 
 
 def for_filters(payload: Mapping[str, Any]) -> dict[str, Any]:
     """What a store adds to a payload, so that it can be filtered."""
-    return {TAGS: tags(payload), NUMBERS: stored_numbers(payload)}
+    return {TAGS: tags(payload), NUMBERS: numbers(payload)}
 
 
 def number_paths(payload: Mapping[str, Any]) -> list[str]:
@@ -96,7 +97,7 @@ def without_own(payload: Mapping[str, Any] | None) -> dict[str, Any]:
     return {key: value for key, value in (payload or {}).items() if key not in (TAGS, NUMBERS)}
 
 
-def conditions(where: Where) -> list[Condition]:
+def parse_where(where: Where) -> list[Condition]:
     """A filter as conditions, all of which a point must meet.
 
     Numbers are compared as 64-bit floats; of a list it is enough that one number lies in the range. A range whose ends
@@ -106,7 +107,7 @@ def conditions(where: Where) -> list[Condition]:
         InvalidInputError: If a key cannot be filtered by, or a value is not a string, number or boolean, a list of
             them, or a range of numbers.
     """
-    wanted: list[Condition] = []
+    conditions: list[Condition] = []
     for key, value in where.items():
         if not isinstance(key, str) or not key or key.split(".")[0] in UNFILTERABLE:
             raise InvalidInputError(
@@ -114,31 +115,36 @@ def conditions(where: Where) -> list[Condition]:
             )
         if isinstance(value, Range):
             limits = checked_range(key, value)
-            wanted.append(OneOf(()) if _is_empty(limits) else Within(f"{NUMBERS}.{_name(key)}", limits))
+            conditions.append(OneOf(()) if _is_empty(limits) else Within(f"{NUMBERS}.{_name(key)}", limits))
             continue
         values = [value] if isinstance(value, str | int | float | np.generic) else value
         if not isinstance(values, Sequence | set | frozenset):
             raise InvalidInputError(
                 f"The filter {key!r} is {value!r}: give a string, a number, true or false, a list of them, or a range."
             )
-        wanted.append(OneOf(tuple(_tag(key, checked_scalar(key, item)) for item in values)))
-    return wanted
+        conditions.append(OneOf(tuple(_tag(key, checked_scalar(key, item)) for item in values)))
+    return conditions
 
 
-def can_match(wanted: Sequence[Condition]) -> bool:
+def can_match(conditions: Sequence[Condition]) -> bool:
     """False if nothing can meet the conditions."""
-    return all(isinstance(condition, Within) or condition.tags for condition in wanted)
+    return all(isinstance(condition, Within) or condition.tags for condition in conditions)
 
 
 def matches(payload: Mapping[str, Any], where: Where) -> bool:
-    """Whether a payload meets a filter, by the rule of the stores; it raises as `conditions` does."""
+    """Whether a payload meets a filter, by the rule of the stores; it raises as `parse_where` does."""
+    return meets(payload, parse_where(where))
+
+
+def meets(payload: Mapping[str, Any], conditions: Sequence[Condition]) -> bool:
+    """Whether a payload meets all conditions."""
     present = set(tags(payload))
-    within = {f"{NUMBERS}.{name}": values for name, values in stored_numbers(payload).items()}
+    within = {f"{NUMBERS}.{name}": values for name, values in numbers(payload).items()}
     return all(
         any(in_range(number, condition.range) for number in within.get(condition.path, ()))
         if isinstance(condition, Within)
         else not present.isdisjoint(condition.tags)
-        for condition in conditions(where)
+        for condition in conditions
     )
 
 
@@ -173,10 +179,9 @@ def checked_range(key: str, limits: Range) -> Range:
         InvalidInputError: If it has no end at all, or one that is no finite number.
     """
     ends = {name: getattr(limits, name) for name in ("gte", "lte", "gt", "lt")}
-    given = {name: end for name, end in ends.items() if end is not None}
-    if not given:
+    checked = {name: _end(key, name, end) for name, end in ends.items() if end is not None}
+    if not checked:
         raise InvalidInputError(f"The range of {key!r} has no end: give at least one of gte, lte, gt and lt.")
-    checked = {name: _end(key, name, end) for name, end in given.items()}
     if "gte" in checked and "gt" in checked:
         del checked["gte" if checked["gt"] >= checked["gte"] else "gt"]
     if "lte" in checked and "lt" in checked:
@@ -192,8 +197,8 @@ def _end(key: str, name: str, value: object) -> float:
             "of dates, give documents their date as a number, such as 20240131."
         )
     try:
-        if _is_number(plain) and math.isfinite(plain):  # type: ignore[arg-type]  # a number
-            return float(plain)  # type: ignore[arg-type]
+        if is_number(plain):
+            return float(plain)
     except OverflowError:  # a whole number that no float holds
         pass
     raise InvalidInputError(f"The range of {key!r} has {name}={value!r}: its ends are finite numbers.")
@@ -234,7 +239,3 @@ def _tag(key: str, value: Scalar) -> str:
 def _name(key: str) -> str:
     """A name for a key that is a path of its own in any engine: of letters and digits, whatever the key holds."""
     return "n" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

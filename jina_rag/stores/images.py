@@ -6,6 +6,8 @@ import hashlib
 import io
 import os
 import re
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -144,23 +146,10 @@ def unreadable() -> tuple[type[Exception], ...]:
 
     MemoryError among them: a damaged length makes it ask for gigabytes.
     """
-    import struct
-    import zlib
-
     from PIL.Image import DecompressionBombError
 
-    return (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        LookupError,
-        TypeError,
-        MemoryError,
-        struct.error,
-        zlib.error,
-        DecompressionBombError,
-    )
+    builtin = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, MemoryError)
+    return (*builtin, struct.error, zlib.error, DecompressionBombError)
 
 
 def is_readable(path: Path) -> bool:

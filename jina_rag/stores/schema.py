@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jina_rag.errors import IndexCorruptError, InvalidInputError
-from jina_rag.types import Float32, Point, Prefetch, RegionKind, StoreHit, TokenGrid, Where
+from jina_rag.types import Float32, Point, Prefetch, RegionKind, TokenGrid, Where
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ ASSIGNMENT = "assignment"
 SIGNS = "signs"
 """Sign codes of the multi-vector's rows; see `compression.encode_signs`."""
 NEAR = "near"
-"""Id of the earlier page that a page repeats; see `catalog.near_duplicates.near`."""
+"""Id of the earlier page that a page repeats; see `catalog.near_duplicates.finder`."""
 BIAS = "bias"
 """How well a page scores for questions about anything; see `hubness`."""
 REGIONS = "regions"
@@ -63,9 +63,9 @@ META = "meta"
 """What the user gave for the document; its keys are filtered as ``meta.<key>``."""
 
 TAGS = "_where"
-"""Holds one string for each payload value that can be filtered; see `conditions.tags`."""
+"""Holds one string for each payload value that can be filtered; see `filters.tags`."""
 NUMBERS = "_numbers"
-"""Holds a list for each payload key with numbers that can be filtered; see `conditions.numbers`."""
+"""Holds a list for each payload key with numbers that can be filtered; see `filters.numbers`."""
 
 UNFILTERABLE = frozenset({GRID, WORDS, ASSIGNMENT, SIGNS, BIAS, REGIONS, TEXT, BOX, CAPTION, TAGS, NUMBERS})
 """Payload keys that are too long, or make no sense, to filter by."""
@@ -162,21 +162,6 @@ def checked_vector(vector: Float32, axes: int, dim: int, what: str) -> Float32:
     if not np.isfinite(vector).all():
         raise InvalidInputError(f"The {what} holds NaN or infinity: the model's output cannot be used.")
     return vector
-
-
-def ranked(hits: Iterable[StoreHit]) -> list[StoreHit]:
-    """Hits by descending score, those of equal score by id."""
-    return sorted(hits, key=lambda hit: (-hit.score, hit.id))
-
-
-def check_limit(limit: int) -> None:
-    """Refuse a search for less than one result.
-
-    Raises:
-        InvalidInputError: If the limit is below 1.
-    """
-    if limit < 1:
-        raise InvalidInputError(f"The limit of a search is {limit}: ask for at least 1 result.")
 
 
 def candidate_stages(prefetch: Prefetch) -> list[tuple[str, int, Where]]:

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from jina_rag.errors import IndexCorruptError, InvalidInputError
 from jina_rag.stores import filters, schema
-from jina_rag.stores.filters import conditions, tags
+from jina_rag.stores.filters import parse_where, tags
 from jina_rag.types import Point, TokenGrid
 
 fractions = st.one_of(st.floats(0, 1, width=32), st.just(float("nan")))
@@ -102,8 +102,8 @@ def test_ids_are_accepted_in_any_spelling_of_a_uuid():
 )
 def test_every_payload_is_found_by_its_own_values(payload):
     present = set(tags(payload))
-    for wanted in conditions(payload):
-        assert present & set(wanted.tags)
+    for condition in parse_where(payload):
+        assert present & set(condition.tags)
 
 
 def test_values_of_different_kinds_have_different_tags():
@@ -118,7 +118,7 @@ def test_values_of_different_kinds_have_different_tags():
 def test_a_multi_vector_up_to_the_limit_is_taken_as_it_is():
     rows = np.ones((2730, 384), "f4")
     assert schema.checked_point(Point(str(uuid.uuid4()), multi=rows), 4, 384).multi is rows
-    with pytest.raises(InvalidInputError, match="2,731 x 384 numbers is too large for one point.*pool_tokens"):
+    with pytest.raises(InvalidInputError, match=r"2,731 x 384 numbers is too large for one point.*pool_tokens"):
         schema.checked_point(Point(str(uuid.uuid4()), multi=np.ones((2731, 384), "f4")), 4, 384)
 
 

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from jina_rag.stores import schema
-from jina_rag.stores.filters import for_filters, without_own
+from jina_rag.stores.filters import without_own
 from jina_rag.types import Float32, Point, SparseVector
 
 QdrantObject: TypeAlias = Any
 """A module or an object of qdrant_edge or qdrant_client: not type-checked, as both are imported at first use."""
 
 
-def prepared(point: Point, dim: int, multi_dim: int) -> Point:
-    """Return the point as an engine keeps it: see `schema.checked_point`; with what filters look at."""
-    point = schema.checked_point(point, dim, multi_dim)
-    return replace(point, payload={**point.payload, **for_filters(point.payload)})
-
-
 def named_vectors(
     types: QdrantObject, point: Point, multi_rows: Callable[[Float32], list[Any]]
 ) -> dict[str, QdrantObject]:
-    """The vectors of a point that `prepared` returned, in an engine's form.
+    """The vectors of a point that `filters.filterable` returned, in an engine's form.
 
     Args:
         types: The engine's.

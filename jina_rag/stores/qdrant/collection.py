@@ -72,33 +72,31 @@ def open_collection(
     """
     version = _server_version(remote)
     try:
-        found = _described(remote)
+        description = _described(remote)
     except IndexNotFoundError:
         if not create:
             raise IndexNotFoundError(f"There is no index at {remote.place}: ingest documents into it first.") from None
         _create(remote, dims, facts, connection, storage, tiers=version is None or version >= _TIERS)
-        found = _described(remote)
-    _check(remote, found, dims)
-    # The stand-in has no indexes, and warns that it has none. A process may have been killed between making the
-    # collection and this.
-    if create and not remote.local and schema.TAGS not in (found.payload_schema or {}):
-        keyword = remote.models.PayloadSchemaType.KEYWORD
-        remote.on_collection(
-            "be created", "create_payload_index", field_name=schema.TAGS, field_schema=keyword, wait=True
-        )
-    return indexed_paths(found.payload_schema or {})
+        description = _described(remote)
+    _check(remote, description, dims)
+    payload_schema = description.payload_schema or {}
+    # A process may have been killed between making the collection and this.
+    if create and schema.TAGS not in payload_schema:
+        index_payload(remote, "be created", schema.TAGS, remote.models.PayloadSchemaType.KEYWORD)
+    return indexed_paths(payload_schema)
 
 
-def index_numbers(remote: Remote, path: str) -> None:
-    """Index the numbers under a path; another process may have done so, or do so at the same time.
+def index_payload(remote: Remote, doing: str, path: str, kind: QdrantObject) -> None:
+    """Index what payloads hold under a path; another process may have done so, or do so at the same time.
 
     Args:
         remote: The server and the collection's name.
-        path: As `conditions.number_paths` gives it.
+        doing: What is being done to the index, for messages.
+        path: Of the payload.
+        kind: What is indexed, of the client's types.
     """
     if not remote.local:  # the stand-in has no indexes, and warns that it has none
-        kind = remote.models.PayloadSchemaType.FLOAT
-        remote.on_collection("be written to", "create_payload_index", field_name=path, field_schema=kind, wait=True)
+        remote.on_collection(doing, "create_payload_index", field_name=path, field_schema=kind, wait=True)
 
 
 def read_facts(remote: Remote) -> dict[str, Any]:
@@ -162,14 +160,14 @@ def _server_version(remote: Remote) -> tuple[int, int] | None:
     Raises:
         IndexStateError: If it is too old.
     """
-    said = str(remote.call("be opened", "info").version)
-    numbers = re.match(r"v?(\d+)\.(\d+)", said)
+    text = str(remote.call("be opened", "info").version)
+    numbers = re.match(r"v?(\d+)\.(\d+)", text)
     if numbers is None:
         return None
     version = (int(numbers[1]), int(numbers[2]))
     if version < OLDEST:
         raise IndexStateError(
-            f"The Qdrant server at {remote.place.url} has version {said}; jina-rag needs {OLDEST[0]}.{OLDEST[1]} or "
+            f"The Qdrant server at {remote.place.url} has version {text}; jina-rag needs {OLDEST[0]}.{OLDEST[1]} or "
             "newer, whose collections can say what they were built with: update the server."
         )
     return version
@@ -205,29 +203,29 @@ def _described(remote: Remote) -> QdrantObject:
     return remote.on_collection("be opened", "get_collection")
 
 
-def _check(remote: Remote, found: QdrantObject, dims: tuple[int, int]) -> None:
-    record = _record(remote, found)
+def _check(remote: Remote, description: QdrantObject, dims: tuple[int, int]) -> None:
+    record = _record(remote, description)
     if record["format"] != _FORMAT:
         raise IndexMismatchError(
             f"The index at {remote.place} was written by another version of jina-rag: ingest it again."
         )
-    params = found.config.params
+    params = description.config.params
     vectors = params.vectors if isinstance(params.vectors, Mapping) else {}
     if not {schema.DENSE, schema.MULTI} <= vectors.keys() or schema.LEXICAL not in (params.sparse_vectors or {}):
         raise IndexCorruptError(
             f"The index at {remote.place} lacks vectors that it was made with: restore it, or ingest into a new "
             "collection."
         )
-    kept = (int(vectors[schema.DENSE].size), int(vectors[schema.MULTI].size))
-    if kept != dims:
+    sizes = (int(vectors[schema.DENSE].size), int(vectors[schema.MULTI].size))
+    if sizes != dims:
         raise IndexMismatchError(
-            f"The index at {remote.place} keeps vectors of {kept[0]} and {kept[1]} dimensions, the model makes "
+            f"The index at {remote.place} keeps vectors of {sizes[0]} and {sizes[1]} dimensions, the model makes "
             f"{dims[0]} and {dims[1]}: open it with the model it was built with, or ingest into a new collection."
         )
 
 
-def _record(remote: Remote, found: QdrantObject) -> dict[str, Any]:
-    record = (found.config.metadata or {}).get(_RECORD)
+def _record(remote: Remote, description: QdrantObject) -> dict[str, Any]:
+    record = (description.config.metadata or {}).get(_RECORD)
     if not isinstance(record, Mapping) or not isinstance(record.get("facts"), Mapping) or "format" not in record:
         raise IndexMismatchError(
             f"The collection at {remote.place} was not made by jina-rag, it does not say what it was built with: "

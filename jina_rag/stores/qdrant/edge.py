@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
@@ -13,12 +13,13 @@ from jina_rag._extras import require
 from jina_rag.config import Storage
 from jina_rag.errors import IndexStateError
 from jina_rag.stores import schema
-from jina_rag.stores.filters import number_paths
-from jina_rag.stores.qdrant.base import READ_BATCH, BaseQdrantStore, Stage
+from jina_rag.stores.base import Stage
+from jina_rag.stores.filters import Condition, filterable
+from jina_rag.stores.qdrant.base import READ_BATCH, BaseQdrantStore
 from jina_rag.stores.qdrant.codec import QdrantObject
 from jina_rag.stores.qdrant.edge_codec import encode
 from jina_rag.stores.qdrant.edge_folder import OpenFolder, bytes_by_part, load_shard, open_shard, translated
-from jina_rag.types import Point
+from jina_rag.types import Point, StoreHit
 
 _VACUUM: Final = 1000
 """Deleted points that are worth the time to give their space back."""
@@ -153,9 +154,13 @@ class EdgeStore(BaseQdrantStore):
             self.flush()
 
     def _write(self, points: Sequence[Point]) -> None:
+        if not points:
+            return
+        points = [filterable(point) for point in points]
         encoded = [encode(self._types, point) for point in points]
         with self._writing:
-            self._index(path for point in points for path in number_paths(point.payload))
+            for point in points:
+                self._index(point.payload)
             self._update(self._types.UpdateOperation.upsert_points(encoded))
             self._mapped_bytes += sum(map(schema.size_of, points))
             if self._mapped_bytes > _RELIEF:
@@ -175,27 +180,29 @@ class EdgeStore(BaseQdrantStore):
         self._update(self._types.UpdateOperation.delete_points(ids))
         self._deleted_count += len(ids)
 
-    def _delete_matching(self, selection: QdrantObject) -> None:
-        self._deleted_count += self._count(selection)
+    def _delete_matching(self, conditions: Sequence[Condition]) -> None:
+        self._deleted_count += self._count(conditions)
+        selection = self._filter(conditions) or self._types.Filter()
         self._update(self._types.UpdateOperation.delete_points_by_filter(selection))
 
-    def _query(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> Iterable[QdrantObject]:
+    def _query(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> list[StoreHit]:
+        prefetches = [
+            self._types.Prefetch(query=self._nearest(one), limit=one.limit, filter=self._filter(one.conditions))
+            for one in candidates
+        ]
         request = self._types.QueryRequest(
             query=self._nearest(stage),
-            prefetches=[
-                self._types.Prefetch(query=self._nearest(one), limit=one.limit, filter=one.filter) for one in candidates
-            ],
-            filter=stage.filter,
+            prefetches=prefetches,
+            filter=self._filter(stage.conditions),
             limit=stage.limit,
             with_payload=True if keys is None else list(keys),
             params=self._rescoring(stage.using),
         )
         with self._translated("be searched"):
-            points: list[QdrantObject] = self._shard.query(request)
-        return points
+            return self._hits(self._shard.query(request))
 
     def _nearest(self, stage: Stage) -> QdrantObject:
-        return self._types.Query.Nearest(stage.vector, using=stage.using)
+        return self._types.Query.Nearest(self._vector(stage), using=stage.using)
 
     def _rescoring(self, using: str) -> QdrantObject:
         """Whatever coarser copy is searched first, what counts are the rows themselves."""
@@ -204,24 +211,21 @@ class EdgeStore(BaseQdrantStore):
         rescore = self._types.QuantizationSearchParams(rescore=True, oversampling=self.storage.oversampling)
         return self._types.SearchParams(quantization=rescore)
 
-    def _retrieve(self, ids: list[str], *, vectors: bool) -> Iterable[QdrantObject]:
+    def _retrieve(self, ids: list[str], *, vectors: bool) -> QdrantObject:
         with self._translated("be read"):
-            records: list[QdrantObject] = self._shard.retrieve(ids, True, vectors)
-        return records
+            return self._shard.retrieve(ids, True, vectors)
 
-    def _scroll_batch(
-        self, selection: QdrantObject, offset: QdrantObject
-    ) -> tuple[Iterable[QdrantObject], QdrantObject]:
+    def _scroll_batch(self, selection: QdrantObject, offset: QdrantObject) -> QdrantObject:
         request = self._types.ScrollRequest(
             offset=offset, limit=READ_BATCH, filter=selection, with_payload=True, with_vector=False
         )
         with self._translated("be read"):
-            records, following = self._shard.scroll(request)
-        return records, following
+            return self._shard.scroll(request)
 
-    def _count(self, selection: QdrantObject) -> int:
+    def _count(self, conditions: Sequence[Condition]) -> int:
+        request = self._types.CountRequest(exact=True, filter=self._filter(conditions))
         with self._translated("be read"):
-            return int(self._shard.count(self._types.CountRequest(exact=True, filter=selection)))
+            return int(self._shard.count(request))
 
     def _index_numbers(self, path: str) -> None:
         kind = self._types.PayloadSchemaType.Float

@@ -11,7 +11,7 @@ from jina_rag.types import Float32, Point
 
 
 def encode(engine: QdrantObject, point: Point) -> QdrantObject:
-    """The engine's form of a point that `codec.prepared` returned.
+    """The engine's form of a point that `filters.filterable` returned.
 
     Args:
         engine: The module qdrant_edge.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
 from jina_rag._checks import check_whole_number
@@ -10,14 +10,15 @@ from jina_rag._extras import require
 from jina_rag.config import Storage
 from jina_rag.errors import IndexNotFoundError
 from jina_rag.stores import schema
-from jina_rag.stores.filters import number_paths
-from jina_rag.stores.qdrant.base import READ_BATCH, BaseQdrantStore, Stage
+from jina_rag.stores.base import Stage
+from jina_rag.stores.filters import Condition, filterable
+from jina_rag.stores.qdrant.base import READ_BATCH, BaseQdrantStore
 from jina_rag.stores.qdrant.client import MEMORY, QdrantConnection, Remote, checked_url, connect
 from jina_rag.stores.qdrant.codec import QdrantObject
-from jina_rag.stores.qdrant.collection import checked_name, index_numbers, open_collection, read_facts, write_facts
+from jina_rag.stores.qdrant.collection import checked_name, index_payload, open_collection, read_facts, write_facts
 from jina_rag.stores.qdrant.errors import Place
 from jina_rag.stores.qdrant.server_codec import encode, measure
-from jina_rag.types import Point
+from jina_rag.types import Point, StoreHit
 
 __all__ = ["QdrantConnection", "QdrantStore"]
 
@@ -148,7 +149,9 @@ class QdrantStore(BaseQdrantStore):
         self._remote.close()
 
     def _write(self, points: Sequence[Point]) -> None:
-        self._index(path for point in points for path in number_paths(point.payload))
+        points = [filterable(point) for point in points]
+        for point in points:
+            self._index(point.payload)
         self._send((encode(self._types, point) for point in points), "upsert", "points")
 
     def _change(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
@@ -169,29 +172,30 @@ class QdrantStore(BaseQdrantStore):
     def _delete_ids(self, ids: list[str]) -> None:
         self._delete(self._types.PointIdsList(points=ids))
 
-    def _delete_matching(self, selection: QdrantObject) -> None:
-        self._delete(self._types.FilterSelector(filter=selection))
+    def _delete_matching(self, conditions: Sequence[Condition]) -> None:
+        self._delete(self._types.FilterSelector(filter=self._filter(conditions) or self._types.Filter()))
 
     def _delete(self, selector: QdrantObject) -> None:
         self._remote.on_collection("be written to", "delete", points_selector=selector, wait=True)
 
-    def _query(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> Iterable[QdrantObject]:
+    def _query(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> list[StoreHit]:
         prefetch = [
-            self._types.Prefetch(query=one.vector, using=one.using, limit=one.limit, filter=one.filter)
+            self._types.Prefetch(
+                query=self._vector(one), using=one.using, limit=one.limit, filter=self._filter(one.conditions)
+            )
             for one in candidates
         ]
         response = self._remote.on_collection(
             "be searched",
             "query_points",
-            query=stage.vector,
+            query=self._vector(stage),
             using=stage.using,
             prefetch=prefetch or None,
-            query_filter=stage.filter,
+            query_filter=self._filter(stage.conditions),
             limit=stage.limit,
             with_payload=self._payload_selector(keys),
         )
-        points: list[QdrantObject] = response.points
-        return points
+        return self._hits(response.points)
 
     def _payload_selector(self, keys: Sequence[str] | None = None) -> QdrantObject:
         """Which parts of the payload an answer carries: the named ones, or all but the store's own."""
@@ -199,7 +203,7 @@ class QdrantStore(BaseQdrantStore):
             return self._types.PayloadSelectorExclude(exclude=[schema.TAGS, schema.NUMBERS])
         return self._types.PayloadSelectorInclude(include=list(keys)) if keys else False
 
-    def _retrieve(self, ids: list[str], *, vectors: bool) -> Iterable[QdrantObject]:
+    def _retrieve(self, ids: list[str], *, vectors: bool) -> QdrantObject:
         batch = _FETCH_BATCH if vectors else READ_BATCH
         return self._read(ids, batch, with_payload=self._payload_selector(), with_vectors=vectors)
 
@@ -207,10 +211,8 @@ class QdrantStore(BaseQdrantStore):
         for start in range(0, len(ids), batch):
             yield from self._remote.on_collection("be read", "retrieve", ids=ids[start : start + batch], **selection)
 
-    def _scroll_batch(
-        self, selection: QdrantObject, offset: QdrantObject
-    ) -> tuple[Iterable[QdrantObject], QdrantObject]:
-        records, following = self._remote.on_collection(
+    def _scroll_batch(self, selection: QdrantObject, offset: QdrantObject) -> QdrantObject:
+        return self._remote.on_collection(
             "be read",
             "scroll",
             scroll_filter=selection,
@@ -219,13 +221,13 @@ class QdrantStore(BaseQdrantStore):
             with_payload=self._payload_selector(),
             with_vectors=False,
         )
-        return records, following
 
-    def _count(self, selection: QdrantObject) -> int:
+    def _count(self, conditions: Sequence[Condition]) -> int:
+        selection = self._filter(conditions)
         return int(self._remote.on_collection("be read", "count", count_filter=selection, exact=True).count)
 
     def _index_numbers(self, path: str) -> None:
-        index_numbers(self._remote, path)
+        index_payload(self._remote, "be written to", path, self._types.PayloadSchemaType.FLOAT)
 
 
 def _remote_of(url: str, collection: str, connection: QdrantConnection, client: QdrantObject) -> Remote:

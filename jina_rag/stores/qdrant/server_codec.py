@@ -17,7 +17,7 @@ _HALF_MAX: Final = 65_504.0
 
 
 def encode(models: QdrantObject, point: Point) -> QdrantObject:
-    """The client's form of a point that `codec.prepared` returned.
+    """The client's form of a point that `filters.filterable` returned.
 
     Args:
         models: The client's types.

@@ -24,7 +24,8 @@ from jina_rag.errors import (
     MissingDependencyError,
 )
 from jina_rag.stores import schema
-from jina_rag.stores.qdrant import codec, errors, retry, server_codec
+from jina_rag.stores.filters import filterable
+from jina_rag.stores.qdrant import errors, retry, server_codec
 from jina_rag.stores.qdrant.server import QdrantConnection, QdrantStore
 from jina_rag.types import Point, Prefetch, Range, SparseVector
 
@@ -115,7 +116,7 @@ def test_every_number_of_a_multi_vector_is_the_shortest_that_rounds_to_its_float
 def test_sizes_are_those_of_the_request(server):
     with open_(server.url) as store:
         size = server_codec.measure(models, grpc=False)
-        points = [codec.prepared(point(n, text='é\n"' * n, none=None), DIM, MULTI_DIM) for n in range(5)]
+        points = [filterable(point(n, text='é\n"' * n, none=None)) for n in range(5)]
         expected = sum(size(server_codec.encode(models, item)) for item in points)
         store.upsert([point(n, text='é\n"' * n, none=None) for n in range(5)])
         (sent,) = [one for one in server.sent("/points") if one.method == "PUT"]
@@ -191,7 +192,7 @@ def test_many_vectors_are_fetched_and_many_points_deleted_in_several_requests(se
         ids = [point(n).id for n in reversed(range(40))]
         assert [found.payload["n"] for found in store.fetch(ids)] == list(reversed(range(40)))
         assert [len(one.body["ids"]) for one in server.sent("/points") if one.method == "POST"] == [16, 16, 8]
-        monkeypatch.setattr("jina_rag.stores.qdrant.base.DELETE_BATCH", 30)
+        monkeypatch.setattr("jina_rag.stores.base.DELETE_BATCH", 30)
         store.delete(ids)
         assert len(server.sent("/points/delete")) == 2
         assert store.count() == 0
