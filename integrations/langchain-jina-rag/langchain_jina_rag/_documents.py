@@ -10,16 +10,11 @@ from langchain_core.documents import Document
 
 from jina_rag import Region, ScoredPage
 
-PLACE_KEYS = ("source", "page", "total_pages", "doc_id")
-"""Where a page is."""
-JUDGED_KEYS = ("score", "stage", "snippet", "region", "relevance_score")
-"""What was found out about it. One of these names in a document's own metadata is written ``meta.page``, say, as in the
-filters of `jina_rag`."""
-
-
-def is_text(hit: ScoredPage) -> bool:
-    """Whether it is a text that was given to an index, not a page."""
-    return hit.added and hit.image_path is None
+LOCATION_KEYS = ("source", "page", "total_pages", "doc_id")
+"""Metadata keys that say where a page is."""
+RESULT_KEYS = ("score", "stage", "snippet", "region", "relevance_score")
+"""Metadata keys that a search adds. A key of a document's own metadata that has one of these names is written
+``meta.page``, say, as in the filters of `jina_rag`."""
 
 
 def id_of(hit: ScoredPage) -> str:
@@ -27,31 +22,13 @@ def id_of(hit: ScoredPage) -> str:
     return hit.doc_id if hit.added else hit.page_id
 
 
-def judged(hit: ScoredPage) -> dict[str, Any]:
-    """What a search has found out about a page."""
-    found: dict[str, Any] = {}
-    if hit.stage:
-        found |= {"score": float(hit.score), "stage": hit.stage}
-    if hit.snippet:
-        found["snippet"] = hit.snippet
-    if hit.region is not None:
-        region = hit.region
-        found["region"] = {
-            "kind": region.kind,
-            "box": [float(side) for side in region.box],
-            "caption": region.caption,
-            "image": None if region.image_path is None else str(region.image_path),
-        }
-    return found
-
-
 def image_of(document: Document, image_key: str) -> Path | None:
     """The file that a document's metadata name as its picture, if it is there."""
-    named = document.metadata.get(image_key)
-    if not isinstance(named, str | Path) or not str(named):
+    name = document.metadata.get(image_key)
+    if not isinstance(name, str | Path) or not str(name):
         return None
     try:
-        return Path(named) if Path(named).is_file() else None
+        return Path(name) if Path(name).is_file() else None
     except OSError:  # what no path can be, such as a data URI
         return None
 
@@ -63,16 +40,34 @@ def page_document(hit: ScoredPage, image_key: str = "image") -> Document:
     place in its metadata, as loaders do; it stays.
     """
     metadata: dict[str, Any] = {"doc_id": hit.doc_id}
-    if not is_text(hit):
+    if not hit.is_text:
         metadata |= {"source": str(hit.path), "page": hit.page - 1, "total_pages": hit.page_count}
-    given = dict(hit.metadata)
+    own_metadata = dict(hit.metadata)
     if hit.added:
-        metadata |= {key: given.pop(key) for key in (*PLACE_KEYS, image_key) if key in given}
+        metadata |= {key: own_metadata.pop(key) for key in (*LOCATION_KEYS, image_key) if key in own_metadata}
     if hit.image_path is not None:
         metadata[image_key] = str(hit.image_path)
-    taken = (*PLACE_KEYS, *JUDGED_KEYS, image_key)
-    own = {f"meta.{key}" if key in taken else key: value for key, value in given.items()}
-    return Document(page_content=hit.text, metadata={**own, **metadata, **judged(hit)}, id=id_of(hit))
+    reserved = (*LOCATION_KEYS, *RESULT_KEYS, image_key)
+    renamed = {f"meta.{key}" if key in reserved else key: value for key, value in own_metadata.items()}
+    return Document(page_content=hit.text, metadata={**renamed, **metadata, **_results(hit)}, id=id_of(hit))
+
+
+def _results(hit: ScoredPage) -> dict[str, Any]:
+    """What a search has found out about a page."""
+    results: dict[str, Any] = {}
+    if hit.stage:
+        results |= {"score": float(hit.score), "stage": hit.stage}
+    if hit.snippet:
+        results["snippet"] = hit.snippet
+    if hit.region is not None:
+        region = hit.region
+        results["region"] = {
+            "kind": region.kind,
+            "box": [float(side) for side in region.box],
+            "caption": region.caption,
+            "image": None if region.image_path is None else str(region.image_path),
+        }
+    return results
 
 
 def as_hits(documents: Sequence[Document], image_key: str = "image") -> list[ScoredPage]:
@@ -82,23 +77,22 @@ def as_hits(documents: Sequence[Document], image_key: str = "image") -> list[Sco
 
 def _hit(document: Document, number: int, image_key: str) -> ScoredPage:
     metadata = document.metadata
-    page = metadata.get("page")
     name = metadata.get("source") or metadata.get("doc_id") or document.id or f"document {number}"
-    hidden = {*PLACE_KEYS, *JUDGED_KEYS, image_key}
-    placed = isinstance(page, int) and not isinstance(page, bool)
+    reserved = {*LOCATION_KEYS, *RESULT_KEYS, image_key}
+    is_page = _is_int(metadata.get("page"))
     return ScoredPage(
         doc_id=str(metadata.get("doc_id") or name),
         path=Path(str(name)),
-        page=page + 1 if isinstance(page, int) and placed else 1,
-        page_count=_whole(metadata.get("total_pages")),
+        page=metadata["page"] + 1 if is_page else 1,
+        page_count=metadata["total_pages"] if _is_int(metadata.get("total_pages")) else 0,
         score=_number(metadata.get("relevance_score", metadata.get("score"))),
         region=_region(metadata.get("region")),
         image_path=image_of(document, image_key),
         snippet=str(metadata.get("snippet") or ""),
-        metadata={key: value for key, value in metadata.items() if key not in hidden},
+        metadata={key: value for key, value in metadata.items() if key not in reserved},
         page_id=document.id or "",
         text=document.page_content,
-        added=not placed,
+        added=not is_page,
     )
 
 
@@ -117,8 +111,8 @@ def _region(value: Any) -> Region | None:  # noqa: ANN401  # as it stands in som
     )
 
 
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) else 0
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _number(value: object) -> float:

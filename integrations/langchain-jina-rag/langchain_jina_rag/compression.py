@@ -65,10 +65,10 @@ class JinaCompressionRetriever(BaseRetriever):
         run_manager: CallbackManagerForRetrieverRun,
         **kwargs: Any,  # noqa: ANN401  # those of the base retriever
     ) -> list[Document]:
-        found = self.base_retriever.invoke(query, config={"callbacks": run_manager.get_child()}, **kwargs)
-        if not found:
+        documents = self.base_retriever.invoke(query, config={"callbacks": run_manager.get_child()}, **kwargs)
+        if not documents:
             return []
-        return list(self.base_compressor.compress_documents(found, query, callbacks=run_manager.get_child()))
+        return list(self.base_compressor.compress_documents(documents, query, callbacks=run_manager.get_child()))
 
     async def _aget_relevant_documents(
         self,
@@ -77,7 +77,7 @@ class JinaCompressionRetriever(BaseRetriever):
         run_manager: AsyncCallbackManagerForRetrieverRun,
         **kwargs: Any,  # noqa: ANN401
     ) -> list[Document]:
-        found = await self.base_retriever.ainvoke(query, config={"callbacks": run_manager.get_child()}, **kwargs)
-        if not found:
+        documents = await self.base_retriever.ainvoke(query, config={"callbacks": run_manager.get_child()}, **kwargs)
+        if not documents:
             return []
-        return list(await self.base_compressor.acompress_documents(found, query, callbacks=run_manager.get_child()))
+        return list(await self.base_compressor.acompress_documents(documents, query, callbacks=run_manager.get_child()))

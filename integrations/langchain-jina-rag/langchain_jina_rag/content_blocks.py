@@ -33,7 +33,7 @@ def documents_to_content_blocks(
         from langchain_jina_rag import documents_to_content_blocks
 
         docs = retriever.invoke("Which region grew fastest?")
-        message = HumanMessage(content_blocks=documents_to_content_blocks(docs, question="Which region grew fastest?"))
+        message = HumanMessage(content_blocks=documents_to_content_blocks(docs, query="Which region grew fastest?"))
         answer = model.invoke([message])
 
     Whatever stands on a page, in a file's name or in metadata was written by somebody else and may try to give the
@@ -60,19 +60,20 @@ def documents_to_content_blocks(
     Raises:
         InvalidInputError: If an argument makes no sense.
     """
-    most = 0 if image is None else len(docs) if max_images is None else max_images
+    if max_images is None:
+        max_images = len(docs)
     context = build_context(
         as_hits(docs, image_key),
         query=query,
         text_of=lambda hit: hit.text,
-        max_images=most,
+        max_images=0 if image is None else max_images,
         max_tokens=max_tokens,
         prefer=image or "page",
         max_side=max_side,
     )
-    for missing in context.left_out:
-        if not (image is None and missing.what == "image"):
-            _log.warning("A chat model is not given all of document %d: %s", missing.source, missing.reason)
+    for omission in context.left_out:
+        if not (image is None and omission.what == "image"):
+            _log.warning("A chat model is not given all of document %d: %s", omission.source, omission.reason)
     return content_blocks(context.blocks())
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from langchain_core.document_loaders import BaseLoader
 from langchain_core.documents import Document
 
-from jina_rag import Failure, IngestSettings, MissingDependencyError, load_pages, save_page
+from jina_rag import Failure, IngestSettings
+from jina_rag.adapters import PageLoading
 
-_log = logging.getLogger("langchain_jina_rag")
 
-
-class JinaPageLoader(BaseLoader):
+class JinaPageLoader(PageLoading, BaseLoader):
     """Loads PDFs, office files and images page by page, each with its words and its picture.
 
     Pages are rendered and, where they have few words, read by OCR, all on this machine.
@@ -53,6 +50,8 @@ class JinaPageLoader(BaseLoader):
         failures: Files and pages that the last run could not read.
     """
 
+    _extra = "langchain"
+
     def __init__(
         self,
         paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -69,11 +68,8 @@ class JinaPageLoader(BaseLoader):
             settings: How pages are rendered and read.
             on_failure: Called with what cannot be read; None writes it to the log. The rest is loaded in any case.
         """
+        super().__init__(image_folder, settings, on_failure)
         self.paths = paths
-        self.image_folder = None if image_folder is None else Path(image_folder)
-        self.settings = settings
-        self.on_failure = on_failure
-        self.failures: list[Failure] = []
 
     def lazy_load(self) -> Iterator[Document]:
         """One document for each page, as it is read.
@@ -81,19 +77,7 @@ class JinaPageLoader(BaseLoader):
         Raises:
             InvalidInputError: If a path does not exist.
         """
-        self.failures = failures = []
-        folder = self.image_folder or _cache()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # it will hold readable pages
-
-        def failed(failure: Failure) -> None:
-            failures.append(failure)
-            if self.on_failure is not None:
-                self.on_failure(failure)
-            else:
-                where = f"{failure.path}, page {failure.page}" if failure.page else str(failure.path)
-                _log.warning("%s was not loaded: %s", where, failure.reason)
-
-        for page in load_pages(self.paths, settings=self.settings, on_failure=failed):
+        for page, image in self._load_pages(self.paths):
             source = str(page.path)
             yield Document(
                 page_content=page.text,
@@ -102,18 +86,7 @@ class JinaPageLoader(BaseLoader):
                     "page": page.number - 1,
                     "total_pages": page.count,
                     "doc_id": page.doc_id,
-                    "image": str(save_page(page, folder)),
+                    "image": str(image),
                 },
                 id=f"{os.path.abspath(source)}#page={page.number}",
             )
-
-
-def _cache() -> Path:
-    try:
-        import platformdirs
-    except ModuleNotFoundError as exc:
-        raise MissingDependencyError(
-            "This needs the package 'platformdirs', which is not installed, or an image_folder: "
-            'pip install "jina-rag[langchain]", or in a clone: pip install ".[langchain]"'
-        ) from exc
-    return Path(platformdirs.user_cache_path("jina-rag", appauthor=False)) / "pages"

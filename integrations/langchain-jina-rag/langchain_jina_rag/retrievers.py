@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
@@ -24,40 +23,46 @@ from pydantic import (
     model_validator,
 )
 
-from jina_rag import DocumentIndex, Embedder, Reranker
-from langchain_jina_rag._asking import asked, check_names, of_pages
+from jina_rag import DocumentIndex
+from jina_rag.adapters import (
+    EmbedderSource,
+    IndexOpening,
+    IndexOwner,
+    LazyIndex,
+    RerankerSource,
+    page_filter,
+    search_arguments,
+)
 from langchain_jina_rag._documents import id_of, page_document
-from langchain_jina_rag._lazy import LazyIndex
-from langchain_jina_rag._opened import Opening, as_location, opened, without_key
-from langchain_jina_rag._stages import Filter, Stages, filter_to_json, stages_from_json, stages_to_json
+from langchain_jina_rag._search_fields import Filter, Stages, filter_to_json, stages_from_json, stages_to_json
 from langchain_jina_rag.content_blocks import content_blocks
 from langchain_jina_rag.document_compressors import JinaLocalRerank
 from langchain_jina_rag.embeddings import ImageInput, JinaLocalEmbeddings
 
 if TYPE_CHECKING:
     Location: TypeAlias = str | Path | DocumentIndex
-    EmbedderField: TypeAlias = str | Path | Embedder | JinaLocalEmbeddings | None
-    RerankerField: TypeAlias = str | Path | Reranker | JinaLocalRerank | None
+    EmbedderField: TypeAlias = EmbedderSource | JinaLocalEmbeddings | None
+    RerankerField: TypeAlias = RerankerSource | JinaLocalRerank | None
 else:
 
-    def _named(adapter: type, method: str) -> Any:  # noqa: ANN401
-        """A model: its name, or the adapter around an object that has the method."""
+    def _model_field(adapter: type) -> Any:  # noqa: ANN401
+        """The field of a model: its name, or the adapter around a loaded one."""
 
-        def kept(value: Any) -> Any:  # noqa: ANN401
+        def name_or_adapter(value: Any) -> Any:  # noqa: ANN401
             if isinstance(value, Path):
                 return str(value)
-            return adapter(model=value) if callable(getattr(value, method, None)) else value
+            return value if value is None or isinstance(value, str | dict | adapter) else adapter(model=value)
 
-        return Annotated[str | adapter | None, BeforeValidator(kept)]
+        return Annotated[str | adapter | None, BeforeValidator(name_or_adapter)]
 
     Location = str | Path
-    EmbedderField = _named(JinaLocalEmbeddings, "encode_document")
-    RerankerField = _named(JinaLocalRerank, "score")
+    EmbedderField = _model_field(JinaLocalEmbeddings)
+    RerankerField = _model_field(JinaLocalRerank)
 
 GroupBy: TypeAlias = Literal["page", "document"]
 
 
-class JinaPageRetriever(BaseRetriever):
+class JinaPageRetriever(IndexOwner, BaseRetriever):
     """Finds pages of PDFs, office files and images by what is on them: text, charts, tables, handwriting.
 
     The question is compared with each place of a page (late interaction), not with one vector of the whole. The
@@ -131,7 +136,7 @@ class JinaPageRetriever(BaseRetriever):
     """``"document"`` for the best page of each document only."""
     dedup: bool = False
     """Whether pages that show nearly the same are returned once."""
-    min_score: float | None = None
+    score_threshold: float | None = None
     """Pages of a lower score are left out."""
     embedder: EmbedderField = None
     """Name, folder or object of the model; None for the one that the index was built with. For other settings of a
@@ -144,23 +149,19 @@ class JinaPageRetriever(BaseRetriever):
     api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
     """With a server; None for the environment variable QDRANT_API_KEY. It is in no dump, repr or pickle."""
 
-    _index: LazyIndex[DocumentIndex] = PrivateAttr(default_factory=LazyIndex)
+    _index: LazyIndex = PrivateAttr(default_factory=LazyIndex)
 
     @model_validator(mode="wrap")
     @classmethod
     def _keep_index(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401
-        """Keep an open index beside the fields, and its place in them."""
+        """Keep an open index beside the fields, and its location in them."""
         if not isinstance(data, dict) or not isinstance(data.get("index"), str | Path | DocumentIndex):
             return handler(data)
-        location, given = as_location(data["index"])
-        if given is not None:
-            for name in ("embedder", "reranker", "assets_dir", "api_key"):
-                if data.get(name) is not None:
-                    raise ValueError(f"{name} is for opening an index, and this one is open: open it with {name}.")
-        made = handler({**data, "index": location})
-        if given is not None:
-            made._index.give(given)
-        return made
+        opening = {name: data.get(name) for name in ("embedder", "reranker", "assets_dir", "api_key")}
+        location, index = LazyIndex.of(data["index"], **opening)
+        retriever = handler({**data, "index": location})
+        retriever._index = index
+        return retriever
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -175,14 +176,14 @@ class JinaPageRetriever(BaseRetriever):
     @property
     def lc_attributes(self) -> dict[str, Any]:
         """What is no JSON value as it is kept."""
-        found = {"filter": filter_to_json(self.filter), "stages": stages_to_json(self.stages)}
-        return {name: value for name, value in found.items() if value is not None}
+        attributes = {"filter": filter_to_json(self.filter), "stages": stages_to_json(self.stages)}
+        return {name: value for name, value in attributes.items() if value is not None}
 
     def __getstate__(self) -> dict[Any, Any]:
-        state = without_key(super().__getstate__())
-        # A reranker that stands in a stage goes by its name, as everywhere.
-        state["__dict__"]["stages"] = stages_from_json(stages_to_json(self.stages))
-        return state
+        state = super().__getstate__()
+        # Without the key, which a pickle would hold in plain text; a reranker in a stage goes by its name.
+        stages = stages_from_json(stages_to_json(self.stages))
+        return {**state, "__dict__": {**state["__dict__"], "api_key": None, "stages": stages}}
 
     # -- searching -----------------------------------------------------------------------------------------
 
@@ -194,8 +195,8 @@ class JinaPageRetriever(BaseRetriever):
         image: ImageInput | None = None,
         **settings: Any,  # noqa: ANN401  # those of a search
     ) -> list[Document]:
-        index = self._index.get(self._opening.open)
-        return [page_document(hit) for hit in index.search(asked(query, image), **self._settings(settings))]
+        hits = self._index.get(self._opening).search(_query(query, image), **self._arguments(settings))
+        return [page_document(hit) for hit in hits]
 
     async def _aget_relevant_documents(
         self,
@@ -205,8 +206,9 @@ class JinaPageRetriever(BaseRetriever):
         image: ImageInput | None = None,
         **settings: Any,  # noqa: ANN401
     ) -> list[Document]:
-        index = await opened(self._index, self._opening)
-        return [page_document(hit) for hit in await index.asearch(asked(query, image), **self._settings(settings))]
+        index = await self._index.aget(self._opening)
+        hits = await index.asearch(_query(query, image), **self._arguments(settings))
+        return [page_document(hit) for hit in hits]
 
     def invoke_image(
         self,
@@ -241,12 +243,12 @@ class JinaPageRetriever(BaseRetriever):
             documents: As this retriever returned them; those that are not in the index any more are left out.
             options: Those of `jina_rag.DocumentIndex.build_context`: ``max_images``, ``max_tokens``, ``prefer``, ….
         """
-        index = self._index.get(self._opening.open)
-        known = {id_of(hit): hit for hit in index.get([doc.id for doc in documents if doc.id])}
+        index = self._index.get(self._opening)
+        pages = {id_of(hit): hit for hit in index.get([doc.id for doc in documents if doc.id])}
         hits = [
-            replace(known[doc.id], snippet=str(doc.metadata.get("snippet") or ""))
+            replace(pages[doc.id], snippet=str(doc.metadata.get("snippet") or ""))
             for doc in documents
-            if doc.id in known
+            if doc.id in pages
         ]
         return content_blocks(index.build_context(query, hits, **options).blocks())
 
@@ -254,42 +256,32 @@ class JinaPageRetriever(BaseRetriever):
         """As `context`, in a thread."""
         return await run_in_executor(None, partial(self.context, query, documents, **options))
 
-    def _settings(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The settings of one search: those of the call before the fields."""
-        check_names(given)
-        fields = ("k", "filter", "stages", "group_by", "dedup", "min_score")
-        settings = {**{name: getattr(self, name) for name in fields}, **given}
-        return settings | {"filter": of_pages(settings["filter"])}
+    def _arguments(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of one search: the settings of the call before the fields."""
+        names = ("k", "filter", "stages", "group_by", "dedup", "score_threshold")
+        arguments = search_arguments({**{name: getattr(self, name) for name in names}, **settings})
+        return arguments | {"filter": page_filter(arguments["filter"])}
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:  # noqa: ANN401
         """What a trace tells about the search."""
         params = super()._get_ls_params(**kwargs)
         params["ls_vector_store_provider"] = "jina_rag"
         params["ls_embedding_provider"] = "jina_rag"
-        named = self.embedder.model if isinstance(self.embedder, JinaLocalEmbeddings) else self.embedder
-        if named is not None:
-            params["ls_embedding_model"] = str(named)
+        model = self.embedder.model if isinstance(self.embedder, JinaLocalEmbeddings) else self.embedder
+        if model is not None:
+            params["ls_embedding_model"] = str(model)
         return params
 
-    # -- life ----------------------------------------------------------------------------------------------
-
     @property
-    def _opening(self) -> Opening:
+    def _opening(self) -> IndexOpening:
         embedder, reranker = self.embedder, self.reranker
         assert embedder is None or isinstance(embedder, str | JinaLocalEmbeddings)
         assert reranker is None or isinstance(reranker, str | JinaLocalRerank)
-        return Opening(str(self.index), embedder, reranker, self.assets_dir, self.api_key)
+        return IndexOpening(str(self.index), embedder, reranker, assets_dir=self.assets_dir, api_key=self.api_key)
 
-    def close(self) -> None:
-        """Release the index, unless it was given as an object; the next question opens it again."""
-        index = self._index.take()
-        if index is not None:
-            index.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+def _query(text: str, image: ImageInput | None) -> Any:  # noqa: ANN401  # an input of jina_rag
+    """A query of words, of an image, or of both."""
+    if image is None:
+        return text
+    return [text, {"image": image}] if text else {"image": image}

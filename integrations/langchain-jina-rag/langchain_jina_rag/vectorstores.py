@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.runnables.config import run_in_executor
 from pydantic import SecretStr
 
 from jina_rag import DocumentIndex, InvalidInputError, Storage
-from langchain_jina_rag._entries import content_of, ids_of, metadata_of
-from langchain_jina_rag._lazy import LazyIndex
-from langchain_jina_rag._opened import Opening, as_location, check_same_model
-from langchain_jina_rag._store_search import StoreSearch
+from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex
+from langchain_jina_rag._add_inputs import content_of, ids_of, metadata_of
+from langchain_jina_rag._vectorstore_search import StoreSearch
 from langchain_jina_rag.document_compressors import JinaLocalRerank
 from langchain_jina_rag.embeddings import JinaLocalEmbeddings
 
 
-class JinaVectorStore(StoreSearch):
+class JinaVectorStore(IndexOwner, StoreSearch):
     """A vector store of texts and of pages with their pictures, searched by late interaction.
 
     It stands over a `jina_rag.DocumentIndex`, the same that ``jina-rag ingest`` fills and `JinaPageRetriever` searches:
@@ -120,20 +118,15 @@ class JinaVectorStore(StoreSearch):
                 f"{type(embedding).__name__} gives one per text: pass a JinaLocalEmbeddings, or none for the model of "
                 "the index."
             )
-        location, given = as_location(index)
+        location, self._index = LazyIndex.of(
+            index, reranker=reranker, storage=storage, assets_dir=assets_dir, api_key=api_key
+        )
         self.image_key = image_key
         self._embedding = embedding
-        self._index: LazyIndex[DocumentIndex] = LazyIndex()
         key = SecretStr(api_key) if isinstance(api_key, str) else api_key
-        self._opening = Opening(location, embedding, reranker, assets_dir, key, create, storage)
-        if given is not None:
-            if reranker is not None or assets_dir is not None or api_key is not None or storage is not None:
-                raise InvalidInputError(
-                    "reranker, storage, assets_dir and api_key are for opening an index, and this one is open."
-                )
-            if embedding is not None:
-                check_same_model(given, embedding)
-            self._index.give(given)
+        self._opening = IndexOpening(location, embedding, reranker, storage, create, assets_dir, key)
+        if embedding is not None and self._index.external is not None:
+            _check_same_model(self._index.external, embedding)
 
     @classmethod
     def from_texts(
@@ -206,7 +199,7 @@ class JinaVectorStore(StoreSearch):
         Raises:
             InvalidInputError: If the lengths differ, metadata are no JSON, or an id is that of an ingested file.
         """
-        return self.index.add(**self._entries(texts, metadatas, ids, kwargs))
+        return self.index.add(**self._add_arguments(texts, metadatas, ids, kwargs))
 
     async def aadd_texts(
         self,
@@ -218,10 +211,10 @@ class JinaVectorStore(StoreSearch):
         **kwargs: Any,  # noqa: ANN401
     ) -> list[str]:
         """As `add_texts`, in a thread."""
-        index = await self._opened()
-        # Kept pages are read to see whether their words were changed.
-        entries = await run_in_executor(None, self._entries, texts, metadatas, ids, kwargs)
-        return await index.aadd(**entries)
+        index = await self._index.aget(self._opening)
+        # Saved pages are read to see whether their words were changed.
+        arguments = await asyncio.to_thread(self._add_arguments, texts, metadatas, ids, kwargs)
+        return await index.aadd(**arguments)
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:  # noqa: ANN401  # of the interface
         """Take out what was added under these very ids; unknown ones are ignored.
@@ -251,12 +244,7 @@ class JinaVectorStore(StoreSearch):
         """Documents by their ids, in their order; unknown ones are left out."""
         return [self._document(hit) for hit in self.index.get(ids)]
 
-    async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """As `get_by_ids`, in a thread."""
-        index = await self._opened()
-        return [self._document(hit) for hit in await index.aget(ids)]
-
-    def _entries(
+    def _add_arguments(
         self,
         texts: Iterable[str],
         metadatas: Sequence[dict[str, Any]] | None,
@@ -266,31 +254,15 @@ class JinaVectorStore(StoreSearch):
         """The arguments of `DocumentIndex.add`."""
         if unknown:
             raise InvalidInputError(f"Adding knows texts, metadatas and ids, not {', '.join(unknown)}.")
-        listed = list(texts)
-        metadata = metadata_of(metadatas, len(listed))
-        contents = [content_of(text, given, self.image_key) for text, given in zip(listed, metadata, strict=True)]
-        return {"contents": contents, "ids": ids_of(ids, len(listed)), "metadata": metadata}
-
-    # -- life ----------------------------------------------------------------------------------------------
+        items = list(texts)
+        metadata = metadata_of(metadatas, len(items))
+        contents = [content_of(text, entry, self.image_key) for text, entry in zip(items, metadata, strict=True)]
+        return {"contents": contents, "ids": ids_of(ids, len(items)), "metadata": metadata}
 
     @property
     def index(self) -> DocumentIndex:
         """The index, opened when it is first needed."""
-        return self._index.get(self._opening.open)
-
-    def close(self) -> None:
-        """Release the index, unless it was given as an object; the next call opens it again."""
-        index = self._index.take()
-        if index is not None:
-            index.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        return self._index.get(self._opening)
 
     def __getstate__(self) -> dict[str, Any]:
         # Without the key: a pickle would hold it in plain text.
@@ -298,3 +270,17 @@ class JinaVectorStore(StoreSearch):
 
     def __repr__(self) -> str:
         return f"JinaVectorStore({self._opening.location!r})"
+
+
+def _check_same_model(index: DocumentIndex, embedding: JinaLocalEmbeddings) -> None:
+    """Refuse a model whose vectors do not fit an index that is open.
+
+    Raises:
+        ValueError: If it is another one than the index was built with.
+    """
+    index_info = index.info()
+    if index_info.fingerprint != embedding.embedder.fingerprint:
+        raise ValueError(
+            f"The index at {index_info.location} was built with the model {index_info.embedder!r}, not with "
+            f"{embedding.embedder.name!r}: leave the embedding out, or index into a new folder."
+        )

@@ -67,7 +67,7 @@ def shown(block):
 async def test_a_chain_over_the_sample_documents(samples):
     model = EchoChat(seen=[])
     retriever = JinaCompressionRetriever(
-        base_retriever=JinaPageRetriever(index=samples, k=3), base_compressor=JinaLocalRerank(top_n=2)
+        base_retriever=JinaPageRetriever(index=samples, k=3), base_compressor=JinaLocalRerank(model="lite", top_n=2)
     )
 
     def prompt(given):

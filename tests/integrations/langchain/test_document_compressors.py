@@ -57,8 +57,8 @@ def test_the_best_come_first_with_their_scores(docs):
     assert [doc.id for doc in enough.compress_documents(docs, QUESTION)] == ["2", "1"]
 
 
-def test_with_the_default_model(docs):
-    best = JinaLocalRerank(top_n=1).compress_documents(docs, "Which animals make music?")
+def test_with_the_embedded_model(docs):
+    best = JinaLocalRerank(model="lite", top_n=1).compress_documents(docs, "Which animals make music?")
     assert best[0].page_content in TEXTS[1:]
     assert 0 < best[0].metadata["relevance_score"] < 1
 
@@ -125,7 +125,7 @@ def test_a_calibration_makes_images_and_texts_comparable(image):
 def test_the_model_is_loaded_as_the_fields_say(monkeypatch, docs):
     asked = []
     monkeypatch.setattr(
-        "langchain_jina_rag.document_compressors.load_reranker",
+        "jina_rag.adapters.models.load_reranker",
         lambda name, **options: asked.append((name, options)) or FakeReranker(),
     )
     rerank = JinaLocalRerank(
@@ -153,7 +153,7 @@ def test_round_trips_without_the_model():
     kept = pickle.dumps(rerank)
     assert len(kept) < 1000
     assert "Fake" not in repr(rerank) + rerank.model_dump_json() + dumps(rerank)
-    assert repr(rerank) == "JinaLocalRerank(top_n=5, score_threshold=0.25)"
+    assert repr(rerank) == "JinaLocalRerank(model='lite', top_n=5, score_threshold=0.25)"
     by_name = JinaLocalRerank(model="lite", top_n=5, score_threshold=0.25)
     allowed = {"valid_namespaces": ["langchain_jina_rag"], "allowed_objects": [JinaLocalRerank]}
     for again in (
@@ -233,9 +233,9 @@ async def test_a_compressor_is_not_asked_about_nothing():
 async def test_no_model_works_on_the_loops_thread(base):
     reranker = ThreadedReranker()
     chain = JinaCompressionRetriever(base_retriever=base, base_compressor=JinaLocalRerank(model=reranker))
-    base._index.peek().embedder.threads.clear()
+    base._index.external.embedder.threads.clear()
     assert len(await chain.ainvoke("whales sing")) == 3
-    threads = base._index.peek().embedder.threads | reranker.threads
+    threads = base._index.external.embedder.threads | reranker.threads
     assert len(threads) >= 1
     assert threading.get_ident() not in threads
 

@@ -66,7 +66,7 @@ def test_it_is_lazy(files, tmp_path, monkeypatch):
             taken.append(page.number)
             yield page
 
-    monkeypatch.setattr("langchain_jina_rag.document_loaders.load_pages", pages)
+    monkeypatch.setattr("jina_rag.adapters.pages.load_pages", pages)
     loader = JinaPageLoader(files / "animals.pdf", image_folder=tmp_path / "pages", settings=PLAIN)
     documents = loader.lazy_load()
     assert inspect.isgenerator(documents)
@@ -80,7 +80,7 @@ def test_it_is_lazy(files, tmp_path, monkeypatch):
 
 def test_what_cannot_be_read_is_kept_and_told(files, tmp_path, caplog):
     loader = JinaPageLoader([files], image_folder=tmp_path / "pages", settings=PLAIN)
-    with caplog.at_level(logging.WARNING, logger="langchain_jina_rag"):
+    with caplog.at_level(logging.WARNING, logger="jina_rag"):
         assert len(loader.load()) == 3
     assert [failure.path for failure in loader.failures] == [files / "broken.pdf"]
     assert f"{files / 'broken.pdf'} was not loaded: {loader.failures[0].reason}" in caplog.text

@@ -104,7 +104,7 @@ def test_the_model_is_loaded_at_its_first_use_and_once(monkeypatch):
         time.sleep(0.05)
         return FakeEmbedder()
 
-    monkeypatch.setattr("langchain_jina_rag.embeddings.load_embedder", load)
+    monkeypatch.setattr("jina_rag.adapters.models.load_embedder", load)
     embeddings = JinaLocalEmbeddings(
         model="jinaai/jina-embeddings-v4",
         device="cuda",

@@ -155,8 +155,8 @@ def test_grouping_folding_and_a_least_score(index):
     assert len([doc for doc in folded if doc.page_content == PAGES[0]]) == 1
     assert len(plain.invoke("whales sing", dedup=True)) == len(folded)
     best = plain.invoke("whales sing")[0].metadata["score"]
-    assert not JinaPageRetriever(index=index, min_score=best + 1).invoke("whales sing")
-    assert 0 < len(plain.invoke("whales sing", min_score=best - 1e-6)) < 5
+    assert not JinaPageRetriever(index=index, score_threshold=best + 1).invoke("whales sing")
+    assert 0 < len(plain.invoke("whales sing", score_threshold=best - 1e-6)) < 5
 
 
 def test_stages_and_a_reranker(index, folder):
@@ -337,7 +337,7 @@ def full(index="http://localhost:6333/pages"):
         stages=[Prefetch(limit=9), Rerank(model="lite", shows=("page", "text"), calibration=calibration)],
         group_by="document",
         dedup=True,
-        min_score=0.1,
+        score_threshold=0.1,
         embedder="lite",
         reranker="lite",
         assets_dir="files",
@@ -366,7 +366,12 @@ def test_the_key_reaches_the_server(monkeypatch):
         retriever.invoke("whales")  # there is no index in this test
     assert asked["at"] == "http://localhost:6333/pages"
     assert asked["api_key"] == KEY
-    assert (asked["embedder"], asked["reranker"], asked["files"], asked["create"]) == ("lite", "lite", "files", False)
+    assert (asked["embedder"], asked["reranker"], asked["assets_dir"], asked["create"]) == (
+        "lite",
+        "lite",
+        "files",
+        False,
+    )
 
 
 @pytest.mark.filterwarnings("ignore:The function `loads` is in beta")

@@ -15,8 +15,8 @@ from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.schema import Document, ImageDocument, ImageNode, MediaResource, Node, TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.embeddings.jina_rag import JinaLocalEmbedding, JinaPageEmbedding
-from llama_index.embeddings.jina_rag.contents import PICTURE, entry_of, image_of, input_of, key_of
-from llama_index.embeddings.jina_rag.recent import RECENT, RecentVectors, joined
+from llama_index.embeddings.jina_rag.node_inputs import IMAGE_HASH, add_input_of, cache_key_of, image_of, input_of
+from llama_index.embeddings.jina_rag.vector_cache import VECTOR_CACHE, VectorCache, concatenate
 from pydantic import ValidationError
 
 import jina_rag
@@ -42,10 +42,10 @@ def model():
 
 @pytest.fixture(autouse=True)
 def _nothing_kept():
-    RECENT.clear()
+    VECTOR_CACHE.clear()
     yield
-    RECENT.clear()
-    assert RECENT.bytes == 0
+    VECTOR_CACHE.clear()
+    assert VECTOR_CACHE.bytes == 0
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def page(tmp_path):
 
 
 def page_node(path, text="growth by region", **fields):
-    return ImageNode(text=text, image_path=str(path), **{"metadata": {PICTURE: path.stem}, **fields})
+    return ImageNode(text=text, image_path=str(path), **{"metadata": {IMAGE_HASH: path.stem}, **fields})
 
 
 # -- one vector ------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_settings_reach_the_model_that_is_loaded(monkeypatch):
         asked.update(settings, name=name)
         return ThreadedEmbedder()
 
-    monkeypatch.setattr("llama_index.embeddings.jina_rag.base.load_embedder", load)
+    monkeypatch.setattr("jina_rag.adapters.models.load_embedder", load)
     settings = {
         "device": "cuda:1",
         "dtype": "bfloat16",
@@ -179,7 +179,7 @@ def test_settings_reach_the_model_that_is_loaded(monkeypatch):
 
 
 def test_what_concerns_loading_does_not_go_with_a_loaded_model():
-    with pytest.raises(InvalidInputError, match="takes no model_name, device: leave one"):
+    with pytest.raises(InvalidInputError, match="model_name is for loading a model, and 'fake' is loaded"):
         JinaLocalEmbedding("lite", embedder=ThreadedEmbedder(), device="cuda")
 
 
@@ -213,7 +213,7 @@ def test_no_weights_are_pickled_and_the_model_stays_where_it_is(model):
     model = JinaLocalEmbedding(embedder=Unpicklable(name="lite"))
     again = pickle.loads(pickle.dumps(model))
     assert again.model_name == "lite"
-    assert again._embedder is None
+    assert again._lazy_model.external is None
     assert isinstance(model.embedder, Unpicklable)
 
 
@@ -255,7 +255,7 @@ def test_every_way_in_which_a_node_carries_a_picture(page):
     assert [image_of(node).data for node in (ImageNode(image=code), ImageDocument(image=code))] == [data, data]
     assert image_of(ImageNode(image_url="https://x.org/a.png")).url == "https://x.org/a.png"
     assert [image_of(node) for node in (TextNode(text="a"), Document(text="a"), ImageNode(text="a"))] == [None] * 3
-    assert entry_of(ImageNode(image=code)) == {"image": data}
+    assert add_input_of(ImageNode(image=code)) == {"image": data}
     with pytest.raises(InvalidInputError, match="is no base64"):
         image_of(ImageNode(image="%%%"))
     with pytest.raises(InvalidInputError, match="addresses are not followed"):
@@ -289,28 +289,28 @@ def test_what_was_embedded_waits_for_the_store_by_its_content(page):
     step = JinaPageEmbedding(embedder=ThreadedEmbedder())
     node, text, foreign = page_node(page), TextNode(text="words"), ImageNode(image_path=str(page))
     step([node, text, foreign])
-    assert key_of(foreign) is None
-    assert len(RECENT) == 2
-    same = page_node(page, metadata={PICTURE: page.stem, "year": 3})
-    kept = RECENT.get((step.embed_model.embedder.fingerprint, key_of(same)))
+    assert cache_key_of(foreign) is None
+    assert len(VECTOR_CACHE) == 2
+    same = page_node(page, metadata={IMAGE_HASH: page.stem, "year": 3})
+    kept = VECTOR_CACHE.get((step.embed_model.embedder.fingerprint, cache_key_of(same)))
     assert kept.multi[0].shape == (3, 64)
     assert kept.grids[0].kind == "words"
-    assert RECENT.get(("another model", key_of(node))) is None
-    assert key_of(page_node(page, text="other words")) != key_of(node)
-    assert key_of(TextNode(text="words", metadata={"a": 1})) != key_of(text)
+    assert VECTOR_CACHE.get(("another model", cache_key_of(node))) is None
+    assert cache_key_of(page_node(page, text="other words")) != cache_key_of(node)
+    assert cache_key_of(TextNode(text="words", metadata={"a": 1})) != cache_key_of(text)
 
 
 def test_nothing_waits_where_nothing_should(page):
     step = JinaPageEmbedding(embedder=ThreadedEmbedder(), keep_bytes=0)
     step([page_node(page)])
-    assert len(RECENT) == 0
+    assert len(VECTOR_CACHE) == 0
 
 
 def test_the_room_for_waiting_vectors_is_bounded_and_the_oldest_go():
     def of(value):
         return Embeddings(single=np.full((1, 4), value, np.float32), multi=[np.full((2, 4), value, np.float32)])
 
-    recent = RecentVectors(max_bytes=100)  # two of 48 bytes
+    recent = VectorCache(max_bytes=100)  # two of 48 bytes
     for i in range(3):
         recent.put(("m", str(i)), of(i))
     assert [recent.get(("m", str(i))) is not None for i in range(3)] == [False, True, True]
@@ -330,7 +330,7 @@ def test_the_room_for_waiting_vectors_is_bounded_and_the_oldest_go():
 
 def test_vectors_are_cut_to_what_the_index_keeps():
     one = Embeddings(single=np.array([[3, 4, 12]], np.float32) / 13, multi=[np.ones((2, 4), np.float32)])
-    both = joined([one, one], 2)
+    both = concatenate([one, one], 2)
     assert np.allclose(both.single, [[0.6, 0.8]] * 2)
     assert len(both.multi) == 2
     assert both.grids == [None, None]

@@ -12,7 +12,7 @@ import pytest
 from helpers.llama_index_fakes import Callbacks, ThreadedReranker, no_network, recorded
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.schema import ImageDocument, ImageNode, NodeWithScore, QueryBundle, TextNode
-from llama_index.embeddings.jina_rag.contents import PICTURE
+from llama_index.embeddings.jina_rag.node_inputs import IMAGE_HASH
 from llama_index.postprocessor.jina_rag_rerank import JinaLocalRerank
 from pydantic import ValidationError
 
@@ -66,7 +66,7 @@ def test_what_was_passed_is_not_changed(nodes):
 def test_one_that_looks_at_pixels_is_shown_pictures_and_reads_the_rest(nodes, page, tmp_path):
     rerank = JinaLocalRerank(reranker=Looking())
     gone = ImageNode(text="growth", image_path=str(tmp_path / "gone.jpg"), id_="gone")
-    kept = ImageDocument(text="growth", image_path=str(page), metadata={PICTURE: page.stem}, id_="kept")
+    kept = ImageDocument(text="growth", image_path=str(page), metadata={IMAGE_HASH: page.stem}, id_="kept")
     given = [*nodes, NodeWithScore(node=gone), NodeWithScore(node=kept)]
     rerank.reranker.score = lambda query, documents: shown.extend(documents) or np.zeros(len(documents), np.float32)
     shown = []
@@ -143,7 +143,7 @@ async def test_events_and_callbacks_tell_of_it(nodes):
 
 def test_the_embedded_default_judges_without_a_network(nodes):
     with no_network():
-        found = JinaLocalRerank(top_n=1).postprocess_nodes(nodes, query_str="What grew by region?")
+        found = JinaLocalRerank("lite", top_n=1).postprocess_nodes(nodes, query_str="What grew by region?")
     assert found[0].node_id == "page"
     assert 0 <= found[0].score <= 1
 
@@ -151,7 +151,7 @@ def test_the_embedded_default_judges_without_a_network(nodes):
 def test_settings_reach_the_model_that_is_loaded(monkeypatch, nodes):
     asked = {}
     monkeypatch.setattr(
-        "llama_index.postprocessor.jina_rag_rerank.base.load_reranker",
+        "jina_rag.adapters.models.load_reranker",
         lambda name, **settings: asked.update(settings, name=name) or ThreadedReranker(),
     )
     settings = {
@@ -164,7 +164,7 @@ def test_settings_reach_the_model_that_is_loaded(monkeypatch, nodes):
     }
     JinaLocalRerank("jinaai/jina-reranker-m0", **settings).postprocess_nodes(nodes, query_str=QUERY)
     assert asked == {**settings, "name": "jinaai/jina-reranker-m0"}
-    with pytest.raises(InvalidInputError, match="takes no model, device: leave one"):
+    with pytest.raises(InvalidInputError, match="model is for loading a model, and 'fake' is loaded"):
         JinaLocalRerank("lite", reranker=ThreadedReranker(), device="cpu")
     with pytest.raises(ValidationError, match="top_m"):
         JinaLocalRerank(top_m=3)
@@ -189,7 +189,7 @@ def test_it_is_put_away_as_settings_and_comes_back_whole(nodes):
         assert again.postprocess_nodes(nodes, query_str=QUERY) == found
     assert json.loads(rerank.model_dump_json())["class_name"] == "JinaLocalRerank"
     by_hand = JinaLocalRerank(reranker=Unpicklable(name="lite"))
-    assert pickle.loads(pickle.dumps(by_hand))._reranker is None
+    assert pickle.loads(pickle.dumps(by_hand))._lazy_model.external is None
     assert copy.deepcopy(by_hand).reranker is by_hand.reranker
 
 

@@ -25,9 +25,9 @@ from llama_index.core.schema import ImageNode, MetadataMode, NodeRelationship, Q
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 from llama_index.postprocessor.jina_rag_rerank import JinaLocalRerank
 from llama_index.retrievers.jina_rag import JinaPageRetriever
-from llama_index.retrievers.jina_rag.filters import meets, page_where, where_of
+from llama_index.retrievers.jina_rag.filters import page_where, where_of
 from llama_index.retrievers.jina_rag.nodes import node_of
-from llama_index.retrievers.jina_rag.queries import query_of
+from llama_index.retrievers.jina_rag.query_input import query_of
 from PIL import Image
 
 from jina_rag import (
@@ -42,6 +42,7 @@ from jina_rag import (
     Rescore,
     ScoredPage,
 )
+from jina_rag.adapters import metadata_matches
 from jina_rag.testing import FakeEmbedder, sample_pdf
 
 PAGES = {
@@ -168,7 +169,9 @@ def test_settings_of_a_search_are_passed_on(index, monkeypatch):
     by_document = JinaPageRetriever(index, similarity_top_k=9, group_by="document").retrieve(query)
     assert len({hit.metadata["doc_id"] for hit in by_document}) == len(by_document) == 3
     best = by_document[0].score
-    assert [hit.score for hit in JinaPageRetriever(index, similarity_top_k=9, min_score=best).retrieve(query)] == [best]
+    assert [
+        hit.score for hit in JinaPageRetriever(index, similarity_top_k=9, score_threshold=best).retrieve(query)
+    ] == [best]
     stages = [Rescore(identifiers=0), Prefetch(limit=7)]
     retriever = JinaPageRetriever(index, stages=stages, dedup=True)
     seen = {}
@@ -316,14 +319,14 @@ def test_every_operator_is_translated_or_refused():
 
 def test_metadata_meet_a_filter_as_they_do_in_a_search():
     metadata = {"year": 2024, "tags": ["a", "b"], "draft": True, "none": None}
-    assert meets(metadata, {"year": [2024], "tags": ["b", "c"]})
-    assert meets(metadata, {"meta.year": Range(gte=2024, lt=2025)})
-    assert not meets(metadata, {"year": Range(gt=2024)})
-    assert not meets(metadata, {"year": Range(lte=2023)})
-    assert not meets(metadata, {"draft": [1]})
-    assert not meets(metadata, {"draft": Range(gt=0)})
-    assert not meets(metadata, {"missing": ["a"]})
-    assert not meets(metadata, {"tags": Range(gt=0)})
+    assert metadata_matches(metadata, {"year": [2024], "tags": ["b", "c"]})
+    assert metadata_matches(metadata, {"meta.year": Range(gte=2024, lt=2025)})
+    assert not metadata_matches(metadata, {"year": Range(gt=2024)})
+    assert not metadata_matches(metadata, {"year": Range(lte=2023)})
+    assert not metadata_matches(metadata, {"draft": [1]})
+    assert not metadata_matches(metadata, {"draft": Range(gt=0)})
+    assert not metadata_matches(metadata, {"missing": ["a"]})
+    assert not metadata_matches(metadata, {"tags": Range(gt=0)})
 
 
 # -- as an object ----------------------------------------------------------------------------------------------
@@ -390,7 +393,7 @@ async def test_the_page_reaches_the_chat_model_as_a_picture_beside_its_citation(
     engine = RetrieverQueryEngine(
         JinaPageRetriever(samples, similarity_top_k=2),
         response_synthesizer=get_response_synthesizer(llm=llm, multimodal=True),
-        node_postprocessors=[JinaLocalRerank(top_n=1)],
+        node_postprocessors=[JinaLocalRerank("lite", top_n=1)],
     )
     query = "What keeps self-locking nuts from coming loose?"
     with no_network():

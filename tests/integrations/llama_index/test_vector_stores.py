@@ -35,7 +35,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryMode,
 )
 from llama_index.embeddings.jina_rag import JinaLocalEmbedding, JinaPageEmbedding
-from llama_index.embeddings.jina_rag.recent import RECENT
+from llama_index.embeddings.jina_rag.vector_cache import VECTOR_CACHE
 from llama_index.readers.jina_rag import JinaPageReader
 from llama_index.retrievers.jina_rag import JinaPageRetriever
 from llama_index.vector_stores.jina_rag import JinaVectorStore
@@ -49,9 +49,9 @@ QUICK = IngestSettings(isolate=False, ocr="never", dpi=60)
 
 @pytest.fixture(autouse=True)
 def _nothing_kept():
-    RECENT.clear()
+    VECTOR_CACHE.clear()
     yield
-    RECENT.clear()
+    VECTOR_CACHE.clear()
 
 
 @pytest.fixture
@@ -295,7 +295,7 @@ def test_other_modes_are_refused(store, mode):
 
 def test_options_of_a_search_are_passed_on(store):
     store.add(texts(a="growth by region", b="authors"))
-    assert store.query(ask("growth by region"), min_score=0.5).ids == ["a"]
+    assert store.query(ask("growth by region"), score_threshold=0.5).ids == ["a"]
 
 
 async def test_coroutines_give_the_same_and_encode_elsewhere(tmp_path):
@@ -339,7 +339,7 @@ def test_it_is_put_away_as_a_place_without_secrets(tmp_path):
     told = store.to_dict()
     assert told == {
         "index": str(tmp_path / "kb"),
-        "files": None,
+        "assets_dir": None,
         "stores_text": True,
         "is_embedding_query": False,
         "class_name": "JinaVectorStore",
@@ -372,7 +372,7 @@ def test_a_key_is_neither_shown_nor_dumped_nor_pickled(monkeypatch, store):
     assert remote.index == "http://localhost:6333/kb"
     for text in (repr(remote), str(remote), str(remote.to_dict()), remote.model_dump_json(), str(pickle.dumps(remote))):
         assert "sesame" not in text
-    assert pickle.loads(pickle.dumps(remote)).files == str(Path("pages").absolute())
+    assert pickle.loads(pickle.dumps(remote)).assets_dir == str(Path("pages").absolute())
 
 
 def test_an_open_index_is_shared(store):
@@ -418,7 +418,7 @@ def test_nodes_that_are_inserted_into_an_index_are_found(store):
         embed_model=MockEmbedding(1),
     )
     index.insert_nodes(texts(b="list of authors"))
-    retriever = index.as_retriever(similarity_top_k=1, vector_store_kwargs={"min_score": 0.1})
+    retriever = index.as_retriever(similarity_top_k=1, vector_store_kwargs={"score_threshold": 0.1})
     assert [hit.node_id for hit in retriever.retrieve("authors")] == ["b"]
     index.delete_nodes(["b"])
     assert [hit.node_id for hit in index.as_retriever(similarity_top_k=9).retrieve("authors")] == ["a"]
@@ -474,7 +474,7 @@ def test_ids_are_absolute_without_a_root_and_never_the_same_for_two_files(tmp_pa
 def test_reading_is_lazy(tmp_path, reader, monkeypatch):
     file = sample_pdf(tmp_path / "report.pdf", ["one", "two"])
     saved = []
-    module = "llama_index.readers.jina_rag.base"
+    module = "jina_rag.adapters.pages"
     from jina_rag import save_page
 
     monkeypatch.setattr(f"{module}.save_page", lambda page, folder: saved.append(page) or save_page(page, folder))
@@ -565,7 +565,7 @@ async def test_changed_pages_are_embedded_again_unchanged_skipped_and_gone_ones_
     assert len(await run()) == 4
     # Once each: what the pipeline has embedded is what the store keeps.
     assert sorted(embedder.taken()) == ["growth by region", "list of authors", "north and south", "nuts and bolts"]
-    assert len(RECENT) == 0
+    assert len(VECTOR_CACHE) == 0
     assert held() == {
         "a.pdf#p0001": "growth by region",
         "a.pdf#p0002": "list of authors",
@@ -624,7 +624,7 @@ def test_vectors_that_came_with_the_pipeline_are_those_the_index_would_make(tmp_
 def test_what_did_not_wait_is_embedded_by_the_store(store, embedder):
     nodes = texts(a="growth", b="authors")
     JinaPageEmbedding(embedder=embedder)(nodes)
-    RECENT.drop(next(iter(RECENT._kept)))
+    VECTOR_CACHE.drop(next(iter(VECTOR_CACHE._vectors)))
     embedder.history.clear()
     assert store.add(nodes) == ["a", "b"]
     assert embedder.documents == [{"text": "growth"}]
@@ -643,9 +643,9 @@ def test_vectors_that_are_too_short_are_not_taken(store, embedder):
     nodes = texts(a="growth")
     short = ThreadedEmbedder()
     JinaPageEmbedding(embedder=short)(nodes)
-    key = next(iter(RECENT._kept))
-    kept = RECENT.get(key)
-    RECENT.put(key, Embeddings(single=kept.single[:, :8], multi=kept.multi, grids=kept.grids))
+    key = next(iter(VECTOR_CACHE._vectors))
+    kept = VECTOR_CACHE.get(key)
+    VECTOR_CACHE.put(key, Embeddings(single=kept.single[:, :8], multi=kept.multi, grids=kept.grids))
     store.add(nodes)
     assert embedder.documents == [{"text": "growth"}]
 

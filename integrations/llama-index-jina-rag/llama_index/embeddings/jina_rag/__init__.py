@@ -14,6 +14,6 @@ except ModuleNotFoundError as exc:
     ) from exc
 
 from llama_index.embeddings.jina_rag.base import JinaLocalEmbedding
-from llama_index.embeddings.jina_rag.pages import JinaPageEmbedding
+from llama_index.embeddings.jina_rag.page_embedding import JinaPageEmbedding
 
 __all__ = ["JinaLocalEmbedding", "JinaPageEmbedding"]

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import llama_index.core.instrumentation as instrument
 from llama_index.core.base.embeddings.base import Embedding
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
+from llama_index.core.bridge.pydantic import ConfigDict, Field
 from llama_index.core.embeddings import MultiModalEmbedding
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 from llama_index.core.schema import ImageType
 
-from jina_rag import Embedder, Embeddings, InvalidInputError, load_embedder
+from jina_rag import Embedder, InvalidInputError
+from jina_rag.adapters import EmbedderOptions, in_thread, model_argument
 
 dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but not said so
-_LOADING = threading.RLock()
-_OF_LOADING = ("device", "dtype", "task", "revision", "local_files_only")
-"""Settings that say how a model is loaded, and nothing to one that was loaded by hand."""
 
 
-class JinaLocalEmbedding(MultiModalEmbedding):
+class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
     """Texts and images as one dense vector each, by a Jina model that runs on this machine.
 
     Late interaction, which is what finds pages best, needs many vectors per page, and LlamaIndex carries one: for
@@ -79,17 +76,8 @@ class JinaLocalEmbedding(MultiModalEmbedding):
     model_config = ConfigDict(extra="forbid")
 
     model_name: str = Field(default="lite", description="Name, hub id or folder of the model.")
-    device: str = Field(default="auto", description="Where the model runs.")
-    dtype: str = Field(default="auto", description="Of the weights.")
-    task: str = Field(default="retrieval", description="What the vectors are for.")
-    truncate_dim: int | None = Field(default=None, description="Length of the vectors.")
-    max_pixels: int | None = Field(default=None, description="What images are scaled down to.")
-    max_length: int | None = Field(default=None, description="Tokens of an input that are read.")
-    revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
-    local_files_only: bool = Field(default=False, description="Download nothing.")
 
-    _embedder: Embedder | None = PrivateAttr(default=None)
-    _given: bool = PrivateAttr(default=False)
+    _model_field: ClassVar[str] = "model_name"
 
     def __init__(
         self,
@@ -99,70 +87,27 @@ class JinaLocalEmbedding(MultiModalEmbedding):
         **settings: Any,  # noqa: ANN401  # the fields above and those of BaseEmbedding, checked by pydantic
     ) -> None:
         _refuse_cache(settings.get("embeddings_cache"))
-        if embedder is not None:
-            told = [name for name in _OF_LOADING if name in settings]
-            if model_name is not None or told:
-                what = ", ".join(["model_name"] * (model_name is not None) + told)
-                raise InvalidInputError(f"An embedder that is loaded already takes no {what}: leave one of them out.")
-            model_name = embedder.name
-        super().__init__(model_name="lite" if model_name is None else os.fspath(model_name), **settings)
-        self._embedder = embedder
-        self._given = embedder is not None
+        super().__init__(**model_argument("model_name", model_name, embedder), **settings)
 
     @classmethod
     def class_name(cls) -> str:
         """Name in serialised form."""
         return "JinaLocalEmbedding"
 
-    @property
-    def embedder(self) -> Embedder:
-        """The model, loaded when it is first needed.
-
-        Raises:
-            JinaRagError: If it cannot be loaded; see `jina_rag.load_embedder`.
-        """
-        with _LOADING:
-            if self._embedder is None:
-                self._embedder = load_embedder(
-                    self.model_name,
-                    device=self.device,
-                    dtype=self.dtype,
-                    task=self.task,
-                    truncate_dim=self.truncate_dim,
-                    max_pixels=self.max_pixels,
-                    max_length=self.max_length,
-                    revision=self.revision,
-                    local_files_only=self.local_files_only,
-                )
-            return self._embedder
-
-    @property
-    def limits(self) -> dict[str, int | None]:
-        """What a call of the embedder is told: nothing to a model that was loaded with these settings."""
-        if not self._given:
-            return {}
-        return {"truncate_dim": self.truncate_dim, "max_pixels": self.max_pixels, "max_length": self.max_length}
-
     # -- what LlamaIndex calls -----------------------------------------------------------------------------
 
     def _get_query_embedding(self, query: str) -> Embedding:
-        encoded = self.embedder.encode_query([{"text": query}], multi=False, **self.limits)  # type: ignore[arg-type]
-        return _lists(encoded)[0]
-
-    async def _aget_query_embedding(self, query: str) -> Embedding:
-        return await asyncio.to_thread(self._get_query_embedding, query)
+        return self.dense_vectors("query", [{"text": query}])[0]
 
     def _get_text_embedding(self, text: str) -> Embedding:
         return self._get_text_embeddings([text])[0]
 
-    async def _aget_text_embedding(self, text: str) -> Embedding:
-        return (await self._aget_text_embeddings([text]))[0]
-
     def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return self._documents([{"text": text} for text in texts])
+        return self.dense_vectors("document", [{"text": text} for text in texts])
 
-    async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return await asyncio.to_thread(self._get_text_embeddings, texts)
+    _aget_query_embedding = in_thread(_get_query_embedding)
+    _aget_text_embedding = in_thread(_get_text_embedding)
+    _aget_text_embeddings = in_thread(_get_text_embeddings)
 
     def _get_image_embedding(self, img_file_path: ImageType) -> Embedding:
         return self._get_image_embeddings([img_file_path])[0]
@@ -171,47 +116,33 @@ class JinaLocalEmbedding(MultiModalEmbedding):
         return (await self._aget_image_embeddings([img_file_path]))[0]
 
     def _get_image_embeddings(self, img_file_paths: list[ImageType]) -> list[Embedding]:
-        self._started()
-        found = self._documents([image_input(image) for image in img_file_paths])
-        self._ended(img_file_paths, found)
-        return found
+        self._emit_start()
+        embeddings = self._embed_images(img_file_paths)
+        self._emit_end(img_file_paths, embeddings)
+        return embeddings
 
     async def _aget_image_embeddings(self, img_file_paths: list[ImageType]) -> list[Embedding]:
-        self._started()
-        found = await asyncio.to_thread(self._documents, [image_input(image) for image in img_file_paths])
-        self._ended(img_file_paths, found)
-        return found
+        self._emit_start()
+        embeddings = await asyncio.to_thread(self._embed_images, img_file_paths)
+        self._emit_end(img_file_paths, embeddings)
+        return embeddings
 
-    def _documents(self, inputs: Sequence[Any]) -> list[Embedding]:
-        return _lists(self.embedder.encode_document(inputs, multi=False, **self.limits))  # type: ignore[arg-type]
+    def _embed_images(self, images: Sequence[ImageType]) -> list[Embedding]:
+        return self.dense_vectors("document", [image_input(image) for image in images])
 
     # LlamaIndex itself tells its dispatcher of texts, but not of images.
 
-    def _started(self) -> None:
+    def _emit_start(self) -> None:
         dispatcher.event(EmbeddingStartEvent(model_dict=self.to_payload()))
 
-    def _ended(self, images: Sequence[ImageType], embeddings: list[Embedding]) -> None:
+    def _emit_end(self, images: Sequence[ImageType], embeddings: list[Embedding]) -> None:
         chunks = [image if isinstance(image, str) else "<image>" for image in images]
         dispatcher.event(EmbeddingEndEvent(chunks=chunks, embeddings=embeddings))
-
-    # -- kept as settings ----------------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         if name == "embeddings_cache":
             _refuse_cache(value)
         super().__setattr__(name, value)
-
-    def __getstate__(self) -> dict[str, Any]:
-        bare = self.model_copy()
-        bare._embedder, bare._given = None, False
-        return super(JinaLocalEmbedding, bare).__getstate__()
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> JinaLocalEmbedding:
-        bare = self.model_copy()
-        bare._embedder = None
-        copied = super(JinaLocalEmbedding, bare).__deepcopy__(memo)
-        copied._embedder = self._embedder  # one model serves any number of settings
-        return copied
 
 
 def image_input(image: ImageType | bytes | Path) -> Any:  # noqa: ANN401  # one of the forms an embedder takes
@@ -221,12 +152,6 @@ def image_input(image: ImageType | bytes | Path) -> Any:  # noqa: ANN401  # one 
     if isinstance(image, str) and "://" not in image and not image.startswith("data:"):
         return {"image": Path(image)}
     return {"image": image}
-
-
-def _lists(encoded: Embeddings) -> list[Embedding]:
-    assert encoded.single is not None
-    found: list[Embedding] = encoded.single.tolist()
-    return found
 
 
 def _refuse_cache(cache: object) -> None:

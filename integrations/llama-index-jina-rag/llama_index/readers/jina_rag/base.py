@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from llama_index.core.readers.base import BaseReader
 from llama_index.core.schema import Document, ImageDocument, MediaResource
-from llama_index.embeddings.jina_rag.contents import PICTURE
+from llama_index.embeddings.jina_rag.node_inputs import IMAGE_HASH
 
-from jina_rag import Failure, IngestSettings, InvalidInputError, Page, load_pages, save_page
+from jina_rag import Failure, IngestSettings, InvalidInputError, Page
+from jina_rag.adapters import PageLoading, in_thread
 
-_log = logging.getLogger("jina_rag")
-_UNSEEN = ("file_path", "doc_id", PICTURE)
+_HIDDEN_FROM_MODELS = ("file_path", "doc_id", IMAGE_HASH)
 """Metadata that programs need, and a model need not see."""
 
 
-class JinaPageReader(BaseReader):
+class JinaPageReader(PageLoading, BaseReader):
     """Reads documents page by page: each an `ImageDocument` with the page's screenshot and its words.
 
     Words come from the text layer, and by OCR where there is none. Screenshots are kept in a folder, each under the
@@ -66,6 +63,8 @@ class JinaPageReader(BaseReader):
             lists them in any case.
     """
 
+    _extra = "llama-index"
+
     def __init__(
         self,
         folder: str | os.PathLike[str] | None = None,
@@ -74,12 +73,8 @@ class JinaPageReader(BaseReader):
         root: str | os.PathLike[str] | None = None,
         on_failure: Callable[[Failure], None] | None = None,
     ) -> None:
-        self.folder = Path(platformdirs.user_cache_path("jina-rag") / "pages" if folder is None else folder).absolute()
-        self.settings = settings
+        super().__init__(folder, settings, on_failure)
         self.root = None if root is None else Path(os.path.abspath(root))
-        self.on_failure = on_failure
-        self.failures: list[Failure] = []
-        """Files and pages that the last call could not read."""
 
     def lazy_load_data(
         self,
@@ -99,10 +94,7 @@ class JinaPageReader(BaseReader):
         """
         if fs is not None:
             raise InvalidInputError(f"Documents are read from this machine's disk, not from {fs!r}: fetch them first.")
-        failures: list[Failure] = []
-        self.failures = failures
-        pages = load_pages(file, settings=self.settings, on_failure=lambda failure: self._failed(failure, failures))
-        return (self._document(page, extra_info or {}) for page in pages)
+        return (self._document(page, image, extra_info or {}) for page, image in self._load_pages(file))
 
     def load_data(
         self,
@@ -113,16 +105,13 @@ class JinaPageReader(BaseReader):
         """As `lazy_load_data`, as a list."""
         return list(self.lazy_load_data(file, extra_info, fs))
 
+    aload_data = in_thread(load_data)
+
     async def alazy_load_data(self, *args: Any, **load_kwargs: Any) -> Iterable[Document]:  # noqa: ANN401
         """All documents, read in a thread: an iterator would read them on the thread of the event loop."""
-        return await asyncio.to_thread(self.load_data, *args, **load_kwargs)
+        return await self.aload_data(*args, **load_kwargs)
 
-    async def aload_data(self, *args: Any, **load_kwargs: Any) -> list[Document]:  # noqa: ANN401
-        """As `load_data`, in a thread."""
-        return await asyncio.to_thread(self.load_data, *args, **load_kwargs)
-
-    def _document(self, page: Page, extra: Mapping[str, Any]) -> Document:
-        image = save_page(page, self.folder)
+    def _document(self, page: Page, image: Path, extra: Mapping[str, Any]) -> Document:
         name = self._name(page.path)
         # No number of pages: it would change the hash of every page of a file that gets one more.
         metadata = {
@@ -131,7 +120,7 @@ class JinaPageReader(BaseReader):
             **extra,
             "file_path": str(page.path),
             "doc_id": name,
-            PICTURE: image.stem,
+            IMAGE_HASH: image.stem,
         }
         # No relationship to a source document: LlamaIndex would take the pages of a file for one document, and
         # replace or delete them all at once.
@@ -140,8 +129,8 @@ class JinaPageReader(BaseReader):
             text_resource=MediaResource(text=page.text),
             image_resource=MediaResource(path=image, mimetype="image/jpeg"),
             metadata=metadata,
-            excluded_embed_metadata_keys=list(_UNSEEN),
-            excluded_llm_metadata_keys=list(_UNSEEN),
+            excluded_embed_metadata_keys=list(_HIDDEN_FROM_MODELS),
+            excluded_llm_metadata_keys=list(_HIDDEN_FROM_MODELS),
         )
 
     def _name(self, path: Path) -> str:
@@ -149,11 +138,3 @@ class JinaPageReader(BaseReader):
         if self.root is not None and full.is_relative_to(self.root):
             return full.relative_to(self.root).as_posix()
         return full.as_posix()
-
-    def _failed(self, failure: Failure, failures: list[Failure]) -> None:
-        failures.append(failure)
-        if self.on_failure is not None:
-            self.on_failure(failure)
-            return
-        where = f"{failure.path}" if failure.page is None else f"{failure.path}, page {failure.page}"
-        _log.warning("%s: %s", where, failure.reason)

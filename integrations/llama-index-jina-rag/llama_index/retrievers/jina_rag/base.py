@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Literal, Self
+from collections.abc import Mapping, Sequence, Set
+from typing import Any, Literal
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks.base import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
-from llama_index.retrievers.jina_rag.filters import also, page_where
+from llama_index.retrievers.jina_rag.filters import add_condition, page_where
 from llama_index.retrievers.jina_rag.nodes import node_of
-from llama_index.retrievers.jina_rag.queries import query_of
+from llama_index.retrievers.jina_rag.query_input import query_of
+from pydantic import SecretStr
 
 from jina_rag import DocumentIndex, Embedder, InvalidInputError, Prefetch, Range, Rerank, Reranker, Rescore, ScoredPage
+from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex, search_arguments
 
 Stage = Prefetch | Rescore | Rerank
 
 
-class JinaPageRetriever(BaseRetriever):
+class JinaPageRetriever(IndexOwner, BaseRetriever):
     """Finds pages of PDFs, scans and office files by looking at them: page images and late interaction, locally.
 
     Each node is an `ImageNode`: its picture is the page's screenshot, its text the words of the page, and its metadata
@@ -72,7 +73,7 @@ class JinaPageRetriever(BaseRetriever):
         reranker: Name or folder of a model, or a reranker, that judges the best pages of each search.
         group_by: ``"document"`` for the best page of each document.
         dedup: Whether pages that show nearly the same become one.
-        min_score: Pages of a lower score are left out.
+        score_threshold: Pages of a lower score are left out.
         show: ``"region"`` gives the node the crop of the chart, table or figure that answers best, where there is one,
             in the place of the page.
         cite: Whether ``citation_box`` says where on the page the answer stands; 40 to 100 ms a page with "lite".
@@ -103,7 +104,7 @@ class JinaPageRetriever(BaseRetriever):
         reranker: str | os.PathLike[str] | Reranker | None = None,
         group_by: Literal["page", "document"] = "page",
         dedup: bool = False,
-        min_score: float | None = None,
+        score_threshold: float | None = None,
         show: Literal["page", "region"] = "page",
         cite: bool = False,
         embedder: str | os.PathLike[str] | Embedder | None = None,
@@ -116,24 +117,26 @@ class JinaPageRetriever(BaseRetriever):
     ) -> None:
         if show not in ("page", "region"):
             raise InvalidInputError(f"show is {show!r}; it is 'page' or 'region'.")
-        self._where = page_where(filters)
+        where = page_where(filters)
         for key, value in (filter or {}).items():
-            listed = value if isinstance(value, Range | list) else [value] if not _several(value) else list(value)
-            also(self._where, key, listed)
-        self._stages = _with_reranker(stages, reranker)
-        self._ours = not isinstance(index, DocumentIndex)
-        if isinstance(index, DocumentIndex):
-            if embedder is not None or assets_dir is not None or api_key is not None:
-                raise InvalidInputError("The index is open already: embedder, assets_dir and api_key go with a place.")
-            self._index = index
-        else:
-            self._index = DocumentIndex.open(
-                index, embedder=embedder, create=False, assets_dir=assets_dir, api_key=api_key
-            )
+            is_list = isinstance(value, Sequence | Set) and not isinstance(value, str)
+            add_condition(where, key, value if isinstance(value, Range) else list(value) if is_list else [value])
+        location, self._index = LazyIndex.of(index, embedder=embedder, assets_dir=assets_dir, api_key=api_key)
+        self._opening = IndexOpening(
+            location if "://" in location else os.path.abspath(location),
+            os.fspath(embedder) if isinstance(embedder, os.PathLike) else embedder,
+            assets_dir=None if assets_dir is None else os.path.abspath(assets_dir),
+            api_key=None if api_key is None else SecretStr(api_key),
+        )
+        self._index.get(self._opening)  # an index that is not there is told of at once
         self.similarity_top_k = similarity_top_k
-        self._group_by: Literal["page", "document"] = group_by
-        self._dedup = dedup
-        self._min_score = min_score
+        self._settings: dict[str, Any] = {
+            "filter": where,
+            "stages": _with_reranker(stages, reranker),
+            "group_by": group_by,
+            "dedup": dedup,
+            "score_threshold": score_threshold,
+        }
         self._show: Literal["page", "region"] = show
         self._cite = cite
         super().__init__(callback_manager=callback_manager, object_map=object_map, objects=objects, verbose=verbose)
@@ -141,76 +144,58 @@ class JinaPageRetriever(BaseRetriever):
     @property
     def index(self) -> DocumentIndex:
         """The open index."""
-        return self._index
+        return self._index.get(self._opening)
 
-    def close(self) -> None:
-        """Release the index, unless it was given open; so does leaving a ``with`` block."""
-        if self._ours:
-            self._index.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def __getstate__(self) -> dict[str, Any]:
+        # Without the key, which a pickle would hold in plain text, and without the model.
+        return {**self.__dict__, "_opening": IndexOpening(self._opening.location, assets_dir=self._opening.assets_dir)}
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         if vector := _only_vector(query_bundle):
-            return self._nodes(None, self._index.nearest(vector, k=self.similarity_top_k, filter=self._where))
+            hits = self.index.nearest(vector, k=self.similarity_top_k, filter=self._settings["filter"])
+            return self._nodes(None, hits)
         query = query_of(query_bundle)
-        return self._nodes(query, self._index.search(query, **self._options()))
+        return self._nodes(query, self.index.search(query, **self._arguments()))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        index = await self._index.aget(self._opening)
         if vector := _only_vector(query_bundle):
-            near = await self._index.anearest(vector, k=self.similarity_top_k, filter=self._where)
+            near = await index.anearest(vector, k=self.similarity_top_k, filter=self._settings["filter"])
             return await asyncio.to_thread(self._nodes, None, near)
         query = query_of(query_bundle)
-        hits = await self._index.asearch(query, **self._options())
+        hits = await index.asearch(query, **self._arguments())
         return await asyncio.to_thread(self._nodes, query, hits)
 
-    def _options(self) -> Any:  # noqa: ANN401  # of DocumentIndex.search
-        return {
-            "k": self.similarity_top_k,
-            "filter": self._where,
-            "stages": self._stages,
-            "group_by": self._group_by,
-            "dedup": self._dedup,
-            "min_score": self._min_score,
-        }
+    def _arguments(self) -> Any:  # noqa: ANN401  # of DocumentIndex.search
+        return search_arguments({"k": self.similarity_top_k, **self._settings})
 
     def _nodes(self, query: Any, hits: Sequence[ScoredPage]) -> list[NodeWithScore]:  # noqa: ANN401
-        found = []
+        nodes = []
         for hit in hits:
             node = node_of(hit, show=self._show)
             if self._cite and query is not None:
-                box = self._index.cite(query, hit).box
+                box = self.index.cite(query, hit).box
                 node.metadata["citation_box"] = [round(side, 5) for side in box]
                 node.excluded_llm_metadata_keys.append("citation_box")
                 node.excluded_embed_metadata_keys.append("citation_box")
-            found.append(NodeWithScore(node=node, score=hit.score))
-        return found
+            nodes.append(NodeWithScore(node=node, score=hit.score))
+        return nodes
 
     def __repr__(self) -> str:
-        return f"JinaPageRetriever({self._index!r}, similarity_top_k={self.similarity_top_k})"
+        return f"JinaPageRetriever({self._opening.location!r}, similarity_top_k={self.similarity_top_k})"
 
 
 def _with_reranker(
     stages: Stage | Sequence[Stage] | None, reranker: str | os.PathLike[str] | Reranker | None
 ) -> list[Stage] | None:
-    listed = [] if stages is None else [stages] if isinstance(stages, Stage) else list(stages)
+    all_stages = [] if stages is None else [stages] if isinstance(stages, Stage) else list(stages)
     if reranker is not None:
-        if any(isinstance(stage, Rerank) for stage in listed):
+        if any(isinstance(stage, Rerank) for stage in all_stages):
             raise InvalidInputError("A Rerank among the stages names its model itself: leave reranker out.")
-        listed.append(Rerank(model=reranker))
-    return listed or None
+        all_stages.append(Rerank(model=reranker))
+    return all_stages or None
 
 
 def _only_vector(query: QueryBundle) -> list[float] | None:
-    asked = any(text.strip() for text in query.embedding_strs) or query.image_path is not None
-    return None if asked else query.embedding
-
-
-def _several(value: object) -> bool:
-    return isinstance(value, Sequence | set | frozenset) and not isinstance(value, str)
+    has_query = any(text.strip() for text in query.embedding_strs) or query.image_path is not None
+    return None if has_query else query.embedding

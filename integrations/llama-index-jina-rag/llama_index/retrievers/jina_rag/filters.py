@@ -7,14 +7,14 @@ What does not fit this is refused: a filter that were left out would let through
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
 from jina_rag import InvalidInputError, Range
 
-Wanted: TypeAlias = "list[Any] | Range"
+FilterValue: TypeAlias = "list[Any] | Range"
 """Values of which one must match, or a range."""
 
 _ENDS = {FilterOperator.GT: "gt", FilterOperator.GTE: "gte", FilterOperator.LT: "lt", FilterOperator.LTE: "lte"}
@@ -22,7 +22,7 @@ _ONE = (FilterOperator.EQ, FilterOperator.CONTAINS)
 _SEVERAL = (FilterOperator.IN, FilterOperator.ANY)
 
 
-def where_of(filters: MetadataFilters | None, name: Callable[[str], str] = lambda key: key) -> dict[str, Wanted]:
+def where_of(filters: MetadataFilters | None, name: Callable[[str], str] = lambda key: key) -> dict[str, FilterValue]:
     """A filter of LlamaIndex as one of jina_rag.
 
     Args:
@@ -33,9 +33,9 @@ def where_of(filters: MetadataFilters | None, name: Callable[[str], str] = lambd
     Raises:
         InvalidInputError: If it cannot be said as a filter of jina_rag.
     """
-    found: dict[str, Wanted] = {}
+    where: dict[str, FilterValue] = {}
     if filters is None:
-        return found
+        return where
     condition = filters.condition or FilterCondition.AND
     if condition == FilterCondition.NOT:
         _refuse("'not'")
@@ -43,84 +43,79 @@ def where_of(filters: MetadataFilters | None, name: Callable[[str], str] = lambd
         return _either(filters, name)
     for item in filters.filters:
         if isinstance(item, MetadataFilters):
-            for key, wanted in where_of(item, name).items():
-                also(found, key, wanted)
+            for key, value in where_of(item, name).items():
+                add_condition(where, key, value)
         else:
-            also(found, name(item.key), _wanted(item))
-    return found
+            add_condition(where, name(item.key), _value_of(item))
+    return where
 
 
-def also(found: dict[str, Wanted], key: str, wanted: Wanted) -> None:
+def add_condition(where: dict[str, FilterValue], key: str, value: FilterValue) -> None:
     """Add a condition to a filter.
 
     Raises:
         InvalidInputError: If the key has one already, unless both are ranges.
     """
-    before = found.get(key)
+    before = where.get(key)
     if before is None:
-        found[key] = wanted
-    elif isinstance(before, Range) and isinstance(wanted, Range):
-        found[key] = Range(
-            gte=_closer(max, before.gte, wanted.gte),
-            gt=_closer(max, before.gt, wanted.gt),
-            lte=_closer(min, before.lte, wanted.lte),
-            lt=_closer(min, before.lt, wanted.lt),
+        where[key] = value
+    elif isinstance(before, Range) and isinstance(value, Range):
+        where[key] = Range(
+            gte=_closer(max, before.gte, value.gte),
+            gt=_closer(max, before.gt, value.gt),
+            lte=_closer(min, before.lte, value.lte),
+            lt=_closer(min, before.lt, value.lt),
         )
     else:
         _refuse(f"two conditions on {key!r}")
 
 
-def meets(metadata: Mapping[str, Any], where: Mapping[str, Wanted]) -> bool:
-    """Whether metadata meet a filter, by the rule of the index's search."""
-    return all(_has(_at(metadata, key), wanted) for key, wanted in where.items())
-
-
-def page_where(filters: MetadataFilters | None) -> dict[str, Wanted]:
+def page_where(filters: MetadataFilters | None) -> dict[str, FilterValue]:
     """A filter over pages of ingested files: by the keys that `JinaPageRetriever` gives its nodes, and by metadata.
 
     Raises:
         InvalidInputError: If it cannot be said as a filter of jina_rag.
     """
-    found: dict[str, Wanted] = {}
-    for key, wanted in where_of(filters).items():
+    where: dict[str, FilterValue] = {}
+    for key, value in where_of(filters).items():
         if key == "page_label":
-            also(found, "page", _numbers(wanted))
-        elif key == "file_name":
-            also(found, "path", [f"*/{glob.escape(str(value))}" for value in _values(key, wanted)])
-        elif key == "file_path":
-            also(found, "path", [glob.escape(str(value)) for value in _values(key, wanted)])
+            add_condition(where, "page", _numbers(value))
+        elif key in ("file_name", "file_path"):
+            if isinstance(value, Range):
+                _refuse(f"by a range of {key!r}")
+            folder = "*/" if key == "file_name" else ""
+            add_condition(where, "path", [f"{folder}{glob.escape(str(name))}" for name in value])
         else:
-            also(found, key, wanted)
-    return found
+            add_condition(where, key, value)
+    return where
 
 
-def _either(filters: MetadataFilters, name: Callable[[str], str]) -> dict[str, Wanted]:
+def _either(filters: MetadataFilters, name: Callable[[str], str]) -> dict[str, FilterValue]:
     """An "or" over values of one key."""
     keys: set[str] = set()
     values: list[Any] = []
     for item in filters.filters:
-        wanted = None if isinstance(item, MetadataFilters) else _wanted(item)
-        if wanted is None or isinstance(wanted, Range):
+        value = _value_of(item) if isinstance(item, MetadataFilter) else None
+        if value is None or isinstance(value, Range):
             _refuse("'or' over anything but values of one key")
-        keys.add(item.key)  # type: ignore[union-attr]  # wanted is not None
-        values += wanted
+        keys.add(item.key)  # type: ignore[union-attr]  # a MetadataFilter
+        values += value
     if len(keys) > 1:
         _refuse(f"'or' over several keys ({', '.join(sorted(keys))})")
     return {name(keys.pop()): values}
 
 
-def _wanted(item: MetadataFilter) -> Wanted:
+def _value_of(item: MetadataFilter) -> FilterValue:
     value, operator = item.value, item.operator
-    said = f"{item.key} {operator.value} {value!r}"
-    if value is None:
-        _refuse(said)
-    if operator in _ENDS:
-        return Range(**{_ENDS[operator]: value})  # type: ignore[arg-type]  # jina_rag checks and explains
-    if operator in _ONE and not isinstance(value, list):
-        return [value]
-    if operator in _SEVERAL or (operator == FilterOperator.ALL and isinstance(value, list) and len(value) == 1):
-        return list(value) if isinstance(value, list) else [value]
-    _refuse(said)
+    values = value if isinstance(value, list) else [value]
+    if value is not None:
+        if operator in _ENDS:
+            return Range(**{_ENDS[operator]: value})  # type: ignore[arg-type]  # jina_rag checks and explains
+        if operator in _ONE and not isinstance(value, list):
+            return values
+        if operator in _SEVERAL or (operator == FilterOperator.ALL and isinstance(value, list) and len(value) == 1):
+            return list(values)
+    _refuse(f"{item.key} {operator.value} {value!r}")
 
 
 def _refuse(what: str) -> NoReturn:
@@ -130,49 +125,17 @@ def _refuse(what: str) -> NoReturn:
     )
 
 
-def _closer(choose: Callable[[float, float], float], first: float | None, second: float | None) -> float | None:
-    if first is None or second is None:
-        return second if first is None else first
-    return choose(first, second)
+def _closer(choose: Callable[[list[float]], float], *ends: float | None) -> float | None:
+    numbers = [end for end in ends if end is not None]
+    return choose(numbers) if numbers else None
 
 
-def _values(key: str, wanted: Wanted) -> list[Any]:
-    if isinstance(wanted, Range):
-        _refuse(f"by a range of {key!r}")
-    return wanted
-
-
-def _numbers(wanted: Wanted) -> Wanted:
+def _numbers(value: FilterValue) -> FilterValue:
     """Page labels are texts in LlamaIndex; pages are numbers here."""
 
-    def number(value: Any) -> Any:  # noqa: ANN401
-        return int(value) if isinstance(value, str) and value.isdecimal() else value
+    def number(label: Any) -> Any:  # noqa: ANN401
+        return int(label) if isinstance(label, str) and label.isdecimal() else label
 
-    if isinstance(wanted, Range):
-        return Range(gte=number(wanted.gte), lte=number(wanted.lte), gt=number(wanted.gt), lt=number(wanted.lt))
-    return [number(value) for value in wanted]
-
-
-def _at(metadata: Mapping[str, Any], key: str) -> list[Any]:
-    """The values under a key of metadata; ``meta.`` before it says that it is one of metadata."""
-    value = metadata.get(key.removeprefix("meta."))
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _has(values: Sequence[Any], wanted: Wanted) -> bool:
-    if isinstance(wanted, Range):
-        return any(_within(value, wanted) for value in values)
-    return any(
-        value == want and isinstance(value, bool) == isinstance(want, bool) for value in values for want in wanted
-    )
-
-
-def _within(value: object, limits: Range) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return (
-        (limits.gte is None or value >= limits.gte)
-        and (limits.lte is None or value <= limits.lte)
-        and (limits.gt is None or value > limits.gt)
-        and (limits.lt is None or value < limits.lt)
-    )
+    if isinstance(value, Range):
+        return Range(gte=number(value.gte), lte=number(value.lte), gt=number(value.gt), lt=number(value.lt))
+    return [number(label) for label in value]

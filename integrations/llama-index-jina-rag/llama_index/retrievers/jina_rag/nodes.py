@@ -17,16 +17,14 @@ from llama_index.core.schema import (
     TextNode,
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
-from llama_index.embeddings.jina_rag.contents import image_of, text_of
+from llama_index.embeddings.jina_rag.node_inputs import image_of, text_of
 
 from jina_rag import ScoredPage
 
 CONTENT = "_node_content"
 TYPE = "_node_type"
 REF_DOC_ID = "ref_doc_id"
-CITED = ("file_name", "page_label", "region_kind", "region_caption")
-"""What a chat model is told of where a page comes from."""
-_UNSEEN = (
+_HIDDEN_FROM_MODELS = (
     "file_path",
     "doc_id",
     "total_pages",
@@ -57,7 +55,7 @@ def node_of(hit: ScoredPage, *, show: Literal["page", "region"] = "page") -> Bas
         "text": hit.text,
         "metadata": metadata,
         "excluded_embed_metadata_keys": [key for key in metadata if key not in ("file_name", "page_label")],
-        "excluded_llm_metadata_keys": [key for key in metadata if key in _UNSEEN],
+        "excluded_llm_metadata_keys": [key for key in metadata if key in _HIDDEN_FROM_MODELS],
         "relationships": {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=hit.doc_id, node_type=ObjectType.DOCUMENT)},
     }
     if image is None:  # an index on a server, whose pictures are on another machine
@@ -69,27 +67,27 @@ def node_of(hit: ScoredPage, *, show: Literal["page", "region"] = "page") -> Bas
 
 def page_metadata(hit: ScoredPage) -> dict[str, Any]:
     """What is known of a page, in the order in which a model is told of it: by the keys of LlamaIndex's own readers."""
-    found: dict[str, Any] = {"file_name": hit.path.name, "page_label": str(hit.page)}
+    metadata: dict[str, Any] = {"file_name": hit.path.name, "page_label": str(hit.page)}
     region = hit.region
     if region is not None:
-        found["region_kind"] = region.kind
+        metadata["region_kind"] = region.kind
         if region.caption:
-            found["region_caption"] = region.caption
-        found["region_box"] = [round(side, 5) for side in region.box]
+            metadata["region_caption"] = region.caption
+        metadata["region_box"] = [round(side, 5) for side in region.box]
         if region.image_path is not None:
-            found["region_image_path"] = str(region.image_path)
-    found |= {
+            metadata["region_image_path"] = str(region.image_path)
+    metadata |= {
         "file_path": str(hit.path),
         "doc_id": hit.doc_id,
         "total_pages": hit.page_count,
         "snippet": hit.snippet,
     }
     if hit.other_pages:
-        found["other_pages"] = list(hit.other_pages)
-    return found | {key: value for key, value in hit.metadata.items() if key not in found}
+        metadata["other_pages"] = list(hit.other_pages)
+    return metadata | {key: value for key, value in hit.metadata.items() if key not in metadata}
 
 
-def plain(node: BaseNode) -> BaseNode:
+def storable_node(node: BaseNode) -> BaseNode:
     """A node in a form that LlamaIndex reads back whole.
 
     Its vector stores read nodes back as `TextNode`, `ImageNode`, `IndexNode` or `Node`, and lose the bytes of a
@@ -126,12 +124,12 @@ def entry_metadata(node: BaseNode) -> dict[str, Any]:
     The framework's own copies of the document's id (``doc_id``, ``document_id``) are left out: one is enough, and a
     node may have metadata of these names.
     """
-    node = plain(node)
-    made = node_to_metadata_dict(node)
-    own: Mapping[str, Any] = node.model_dump(mode="json", include={"metadata"})["metadata"]
+    node = storable_node(node)
+    node_fields = node_to_metadata_dict(node)
+    metadata: Mapping[str, Any] = node.model_dump(mode="json", include={"metadata"})["metadata"]
     return {
-        **own,
-        CONTENT: made[CONTENT],
-        TYPE: made[TYPE],
+        **metadata,
+        CONTENT: node_fields[CONTENT],
+        TYPE: node_fields[TYPE],
         REF_DOC_ID: node.ref_doc_id or node.node_id,
     }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 from typing import Any
 
-from llama_index.core.bridge.pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from llama_index.core.bridge.pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
@@ -15,16 +14,17 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
     VectorStoreQueryResult,
 )
-from llama_index.embeddings.jina_rag.contents import entry_of, key_of
-from llama_index.embeddings.jina_rag.recent import RECENT, fits, joined
-from llama_index.retrievers.jina_rag.filters import meets, where_of
+from llama_index.embeddings.jina_rag.node_inputs import add_input_of, cache_key_of
+from llama_index.embeddings.jina_rag.vector_cache import VECTOR_CACHE, concatenate, is_long_enough
+from llama_index.retrievers.jina_rag.filters import where_of
 from llama_index.retrievers.jina_rag.nodes import CONTENT, REF_DOC_ID, entry_metadata, node_of
-from llama_index.vector_stores.jina_rag.queries import answer, metadata_key
+from llama_index.vector_stores.jina_rag.store_query import answer, metadata_key
 
 from jina_rag import DocumentIndex, Embedder, Embeddings, InvalidInputError, Storage
+from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex, in_thread, metadata_matches
 
 
-class JinaVectorStore(BasePydanticVectorStore):
+class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
     """Nodes in an index of jina_rag: texts and page pictures, found by late interaction, filtered before the ranking.
 
     The index embeds by itself, nodes as well as questions: `query` compares every word of ``query_str`` with every part
@@ -53,7 +53,7 @@ class JinaVectorStore(BasePydanticVectorStore):
 
         LlamaIndex wants an ``embed_model`` here, but does not use it for questions. Fill the store by `add` or by an
         `IngestionPipeline`, which keeps track of changes (see `JinaPageEmbedding`): a ``VectorStoreIndex(nodes=…)`` of
-        texts and pictures together asks for its pictures only. ``vector_store_kwargs={"min_score": 0.4}`` of a
+        texts and pictures together asks for its pictures only. ``vector_store_kwargs={"score_threshold": 0.4}`` of a
         retriever, as ``stages`` and ``dedup``, go to `jina_rag.DocumentIndex.search`.
 
     Async:
@@ -90,8 +90,7 @@ class JinaVectorStore(BasePydanticVectorStore):
     index: str = Field(description="Folder or address of the index.")
     assets_dir: str | None = Field(default=None, description="Folder for pictures of an index on a server.")
 
-    _opened: DocumentIndex | None = PrivateAttr(default=None)
-    _ours: bool = PrivateAttr(default=True)
+    _index: LazyIndex = PrivateAttr(default_factory=LazyIndex)
     _fingerprint: str | None = PrivateAttr(default=None)
 
     def __init__(
@@ -109,28 +108,25 @@ class JinaVectorStore(BasePydanticVectorStore):
             raise InvalidInputError(
                 "This store keeps texts and embeds questions itself: leave both settings as they are."
             )
-        if isinstance(index, DocumentIndex):
-            if any(option is not None for option in (embedder, storage, assets_dir, api_key)):
-                raise InvalidInputError(
-                    "The index is open already: embedder, storage, assets_dir and api_key go with a place."
-                )
-            opened = index
-        else:
-            opened = DocumentIndex.open(
-                index, embedder=embedder, storage=storage, assets_dir=assets_dir, api_key=api_key
-            )
-        index_info = opened.info()
-        place = index_info.location if isinstance(index, DocumentIndex) else os.fspath(index)
-        kept = None if assets_dir is None else os.path.abspath(assets_dir)
+        location, lazy_index = LazyIndex.of(
+            index, embedder=embedder, storage=storage, assets_dir=assets_dir, api_key=api_key
+        )
         super().__init__(  # type: ignore[call-arg]  # pydantic's fields
             stores_text=True,
             is_embedding_query=False,
-            index=place if "://" in place else os.path.abspath(place),
-            assets_dir=kept,
+            index=location if "://" in location else os.path.abspath(location),
+            assets_dir=None if assets_dir is None else os.path.abspath(assets_dir),
         )
-        self._opened = opened
-        self._ours = not isinstance(index, DocumentIndex)
-        self._fingerprint = index_info.fingerprint
+        self._index = lazy_index
+        opening = IndexOpening(
+            self.index,
+            os.fspath(embedder) if isinstance(embedder, os.PathLike) else embedder,
+            storage=storage,
+            create=True,
+            assets_dir=self.assets_dir,
+            api_key=None if api_key is None else SecretStr(api_key),
+        )
+        self._fingerprint = lazy_index.get(opening).info().fingerprint
 
     @classmethod
     def class_name(cls) -> str:
@@ -139,16 +135,12 @@ class JinaVectorStore(BasePydanticVectorStore):
 
     @property
     def client(self) -> DocumentIndex:
-        """The index."""
-        if self._opened is None:  # it was unpickled
-            self._opened = DocumentIndex.open(self.index, assets_dir=self.assets_dir)
-        return self._opened
+        """The index.
 
-    def close(self) -> None:
-        """Release the index, unless it was given open; the next call opens it again."""
-        if self._opened is not None and self._ours:
-            self._opened.close()
-            self._opened = None
+        Raises:
+            IndexNotFoundError: If the store was closed or unpickled, and the index is gone or on another machine.
+        """
+        return self._index.get(IndexOpening(self.index, assets_dir=self.assets_dir))
 
     # -- filling -------------------------------------------------------------------------------------------
 
@@ -161,34 +153,32 @@ class JinaVectorStore(BasePydanticVectorStore):
         Raises:
             InvalidInputError: If a picture cannot be read; nodes before it may be in the index then.
         """
-        kept: list[tuple[BaseNode, str, Embeddings]] = []
-        bare: list[BaseNode] = []
+        index = self.client
+        embedded: list[tuple[BaseNode, str, Embeddings]] = []
+        unembedded: list[BaseNode] = []
         for node in {node.node_id: node for node in nodes}.values():  # of two of the same id the last counts
-            key = key_of(node)
-            encoded = None if key is None else RECENT.get((self._model, key))
-            if key is None or encoded is None or not fits(encoded, self.client.dim):
-                bare.append(node)
+            key = cache_key_of(node)
+            encoded = None if key is None else VECTOR_CACHE.get((self._model, key))
+            if key is None or encoded is None or not is_long_enough(encoded, index.dim):
+                unembedded.append(node)
             else:
-                kept.append((node, key, encoded))
-        if kept:
-            self._put([node for node, _, _ in kept], joined([encoded for _, _, encoded in kept], self.client.dim))
-            for _, key, _ in kept:
-                RECENT.drop((self._model, key))
-        if bare:
-            self._put(bare, None)
+                embedded.append((node, key, encoded))
+        if embedded:
+            vectors = concatenate([encoded for _, _, encoded in embedded], index.dim)
+            self._put([node for node, _, _ in embedded], vectors)
+            for _, key, _ in embedded:
+                VECTOR_CACHE.drop((self._model, key))
+        if unembedded:
+            self._put(unembedded, None)
         return [node.node_id for node in nodes]
 
-    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:  # noqa: ANN401
-        """As `add`, in a thread."""
-        return await asyncio.to_thread(self.add, nodes, **kwargs)
+    async_add = in_thread(add)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ANN401
         """Remove the nodes of a document, and the document itself where it was added as a node."""
         self.client.delete(filter={f"meta.{REF_DOC_ID}": ref_doc_id})
 
-    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ANN401
-        """As `delete`, in a thread."""
-        await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
+    adelete = in_thread(delete)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     def delete_nodes(
         self,
@@ -205,22 +195,13 @@ class JinaVectorStore(BasePydanticVectorStore):
             return
         self._remove(self._matching(node_ids, filters))
 
-    async def adelete_nodes(
-        self,
-        node_ids: list[str] | None = None,
-        filters: MetadataFilters | None = None,
-        **delete_kwargs: Any,  # noqa: ANN401
-    ) -> None:
-        """As `delete_nodes`, in a thread."""
-        await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
+    adelete_nodes = in_thread(delete_nodes)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     def clear(self) -> None:
         """Remove all nodes. Files that were ingested into the index stay."""
         self._remove(self._matching(None, None))
 
-    async def aclear(self) -> None:
-        """As `clear`, in a thread."""
-        await asyncio.to_thread(self.clear)
+    aclear = in_thread(clear)
 
     # -- asking --------------------------------------------------------------------------------------------
 
@@ -232,14 +213,9 @@ class JinaVectorStore(BasePydanticVectorStore):
         """
         if node_ids is not None and filters is None:
             return [node_of(hit) for hit in self.client.get(node_ids)]
-        found = self._matching(node_ids, filters)
-        return [node_of(hit) for hit in self.client.get(found)]
+        return [node_of(hit) for hit in self.client.get(self._matching(node_ids, filters))]
 
-    async def aget_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
-    ) -> list[BaseNode]:
-        """As `get_nodes`, in a thread."""
-        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
+    aget_nodes = in_thread(get_nodes)
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:  # noqa: ANN401
         """The best nodes for a question.
@@ -254,9 +230,7 @@ class JinaVectorStore(BasePydanticVectorStore):
         """
         return answer(self.client, query, kwargs)
 
-    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:  # noqa: ANN401
-        """As `query`, in a thread."""
-        return await asyncio.to_thread(self.query, query, **kwargs)
+    aquery = in_thread(query)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     # -- what the index knows ------------------------------------------------------------------------------
 
@@ -268,7 +242,7 @@ class JinaVectorStore(BasePydanticVectorStore):
 
     def _put(self, nodes: Sequence[BaseNode], vectors: Embeddings | None) -> None:
         self.client.add(
-            [entry_of(node) for node in nodes],
+            [add_input_of(node) for node in nodes],
             ids=[node.node_id for node in nodes],
             metadata=[entry_metadata(node) for node in nodes],
             vectors=vectors,
@@ -277,11 +251,12 @@ class JinaVectorStore(BasePydanticVectorStore):
     def _matching(self, node_ids: list[str] | None, filters: MetadataFilters | None) -> list[str]:
         """Ids of the nodes that are meant, in the order of `node_ids` where it is given."""
         where = where_of(filters, metadata_key)
-        if node_ids is not None:
-            found = [(hit.doc_id, hit.added, hit.metadata) for hit in self.client.get(node_ids)]
-        else:
-            found = [(record.doc_id, record.added, record.metadata) for record in self.client.documents()]
-        return [name for name, added, own in found if added and CONTENT in own and meets(own, where)]
+        entries = self.client.documents() if node_ids is None else self.client.get(node_ids)
+        return [
+            entry.doc_id
+            for entry in entries
+            if entry.added and CONTENT in entry.metadata and metadata_matches(entry.metadata, where)
+        ]
 
     def _remove(self, ids: list[str]) -> None:
         if ids:
@@ -289,7 +264,7 @@ class JinaVectorStore(BasePydanticVectorStore):
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(BaseModel.__getstate__(self))
-        return state | {"__pydantic_private__": {"_opened": None, "_ours": True, "_fingerprint": None}}
+        return state | {"__pydantic_private__": {"_index": LazyIndex(), "_fingerprint": None}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Not by __init__, as LlamaIndex does: a folder belongs to one process at a time, and whoever unpickles a store

@@ -13,8 +13,8 @@ from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
 from llama_index.embeddings.jina_rag.base import JinaLocalEmbedding
-from llama_index.embeddings.jina_rag.contents import image_of, input_of, key_of
-from llama_index.embeddings.jina_rag.recent import DEFAULT_BYTES, RECENT, one_of
+from llama_index.embeddings.jina_rag.node_inputs import cache_key_of, image_of, input_of
+from llama_index.embeddings.jina_rag.vector_cache import DEFAULT_BYTES, VECTOR_CACHE, take_row
 
 from jina_rag import Embedder, InvalidInputError
 
@@ -94,7 +94,7 @@ class JinaPageEmbedding(TransformComponent):
         elif model_name is not None or embedder is not None or settings:
             raise InvalidInputError("embed_model is complete: give no model_name, embedder or settings beside it.")
         super().__init__(embed_model=embed_model, batch_size=batch_size, keep_bytes=keep_bytes)  # type: ignore[call-arg]
-        RECENT.max_bytes = max(RECENT.max_bytes, keep_bytes)
+        VECTOR_CACHE.max_bytes = max(VECTOR_CACHE.max_bytes, keep_bytes)
 
     @classmethod
     def class_name(cls) -> str:
@@ -109,7 +109,7 @@ class JinaPageEmbedding(TransformComponent):
         """
         for start in range(0, len(nodes), self.batch_size):
             batch = nodes[start : start + self.batch_size]
-            with self._told(batch):
+            with self._emit_events(batch):
                 self._embed(batch)
         return nodes
 
@@ -117,25 +117,23 @@ class JinaPageEmbedding(TransformComponent):
         """As `__call__`, in a thread."""
         for start in range(0, len(nodes), self.batch_size):
             batch = nodes[start : start + self.batch_size]
-            with self._told(batch):
+            with self._emit_events(batch):
                 await asyncio.to_thread(self._embed, batch)
         return nodes
 
     def _embed(self, nodes: Sequence[BaseNode]) -> None:
         model = self.embed_model
-        embedder = model.embedder
-        inputs = [input_of(node, embedder.modality) for node in nodes]
-        keep = bool(self.keep_bytes)
-        encoded = embedder.encode_document(inputs, multi=keep, **model.limits)  # type: ignore[arg-type]
+        inputs = [input_of(node, model.embedder.modality) for node in nodes]
+        encoded = model.encode("document", inputs, multi=bool(self.keep_bytes))
         assert encoded.single is not None
         for row, node in enumerate(nodes):
             node.embedding = encoded.single[row].tolist()
-            key = key_of(node) if keep and not any(model.limits.values()) else None
+            key = cache_key_of(node) if self.keep_bytes and model.matches_fingerprint else None
             if key is not None:
-                RECENT.put((embedder.fingerprint, key), one_of(encoded, row))
+                VECTOR_CACHE.put((model.embedder.fingerprint, key), take_row(encoded, row))
 
     @contextmanager
-    def _told(self, nodes: Sequence[BaseNode]) -> Iterator[None]:
+    def _emit_events(self, nodes: Sequence[BaseNode]) -> Iterator[None]:
         """Tell LlamaIndex's dispatcher and callbacks of one batch."""
         payload = self.embed_model.to_payload()
         dispatcher.event(EmbeddingStartEvent(model_dict=payload))
@@ -143,13 +141,13 @@ class JinaPageEmbedding(TransformComponent):
             CBEventType.EMBEDDING, payload={EventPayload.SERIALIZED: payload}
         ) as event:
             yield
-            chunks = [_shown(node) for node in nodes]
+            chunks = [_event_text(node) for node in nodes]
             embeddings = [node.get_embedding() for node in nodes]
             event.on_end(payload={EventPayload.CHUNKS: chunks, EventPayload.EMBEDDINGS: embeddings})
         dispatcher.event(EmbeddingEndEvent(chunks=chunks, embeddings=embeddings))
 
 
-def _shown(node: BaseNode) -> str:
+def _event_text(node: BaseNode) -> str:
     """A node in an event: the path of its picture, or its text."""
     image = image_of(node)
     if image is None:

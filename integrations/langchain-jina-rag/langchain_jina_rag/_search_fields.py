@@ -1,8 +1,8 @@
-"""The stages of a search as fields of a pydantic model: values of jina_rag within, JSON without."""
+"""The stages and the filter of a search as fields of a pydantic model: values of jina_rag within, JSON without."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -17,7 +17,7 @@ def stages_to_json(stages: Any) -> list[dict[str, Any]] | None:  # noqa: ANN401 
     """Each stage as ``{"stage": "prefetch", "limit": 300, …}``; a reranker by its name."""
     if stages is None:
         return None
-    found = []
+    json_stages = []
     for stage in [stages] if isinstance(stages, Stage) else stages:
         values = {entry.name: getattr(stage, entry.name) for entry in fields(stage)}
         if values.get("shows") is not None:
@@ -26,8 +26,8 @@ def stages_to_json(stages: Any) -> list[dict[str, Any]] | None:  # noqa: ANN401 
             values["calibration"] = values["calibration"].to_json()
         if not isinstance(values.get("model"), str | None):
             values["model"] = values["model"].name
-        found.append({"stage": type(stage).__name__.lower(), **values})
-    return found
+        json_stages.append({"stage": type(stage).__name__.lower(), **values})
+    return json_stages
 
 
 def stages_from_json(value: Any) -> list[Stage] | None:  # noqa: ANN401  # as a caller gives it
@@ -61,10 +61,7 @@ def filter_to_json(where: Any) -> dict[str, Any] | None:  # noqa: ANN401
     """A filter with each `Range` as a dictionary."""
     if where is None:
         return None
-    return {
-        key: {entry.name: getattr(value, entry.name) for entry in fields(value)} if isinstance(value, Range) else value
-        for key, value in where.items()
-    }
+    return {key: asdict(value) if isinstance(value, Range) else value for key, value in where.items()}
 
 
 def filter_from_json(where: Any) -> Any:  # noqa: ANN401

@@ -17,12 +17,12 @@ from llama_index.core.schema import BaseNode, ImageNode, MetadataMode, Node
 
 from jina_rag import InvalidInputError, open_page
 
-PICTURE = "image_sha256"
+IMAGE_HASH = "image_sha256"
 """Metadata key by which `JinaPageReader` says that a picture was kept by `jina_rag.save_page`, with its words."""
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedImage:
+class NodeImage:
     """Where a node's picture is: one of the three is not None.
 
     Attributes:
@@ -36,11 +36,11 @@ class LoadedImage:
     url: str | None = None
 
     @property
-    def there(self) -> bool:
+    def is_local(self) -> bool:
         """Whether it can be looked at without a network."""
         return self.data is not None or (self.path is not None and self.path.is_file())
 
-    def given(self, node_id: str) -> Path | bytes:
+    def content(self, node_id: str) -> Path | bytes:
         """The picture as jina_rag takes it.
 
         Raises:
@@ -56,7 +56,7 @@ class LoadedImage:
         )
 
 
-def image_of(node: BaseNode) -> LoadedImage | None:
+def image_of(node: BaseNode) -> NodeImage | None:
     """A node's picture; None for a node without one.
 
     Raises:
@@ -73,12 +73,12 @@ def image_of(node: BaseNode) -> LoadedImage | None:
         return None
     if data:
         try:
-            return LoadedImage(data=base64.b64decode(data, validate=True))
+            return NodeImage(data=base64.b64decode(data, validate=True))
         except binascii.Error as exc:
             raise InvalidInputError(f"The image of node {node.node_id!r} is no base64 ({exc}).") from exc
     if path:
-        return LoadedImage(path=Path(path))
-    return LoadedImage(url=str(url)) if url else None
+        return NodeImage(path=Path(path))
+    return NodeImage(url=str(url)) if url else None
 
 
 def text_of(node: BaseNode) -> str:
@@ -86,9 +86,9 @@ def text_of(node: BaseNode) -> str:
     return node.get_content(metadata_mode=MetadataMode.NONE)
 
 
-def is_kept(node: BaseNode, image: LoadedImage) -> bool:
+def is_saved_page(node: BaseNode, image: NodeImage) -> bool:
     """Whether a picture is the one that `JinaPageReader` gave the node."""
-    return image.path is not None and image.path.stem == node.metadata.get(PICTURE)
+    return image.path is not None and image.path.stem == node.metadata.get(IMAGE_HASH)
 
 
 def input_of(node: BaseNode, modality: Literal["text", "image"]) -> Any:  # noqa: ANN401  # a form that models take
@@ -105,35 +105,35 @@ def input_of(node: BaseNode, modality: Literal["text", "image"]) -> Any:  # noqa
     image = image_of(node)
     if image is None:
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
-    if is_kept(node, image) and image.there:
-        return open_page(image.given(node.node_id))  # type: ignore[arg-type]  # a path
+    if is_saved_page(node, image) and image.is_local:
+        return open_page(image.content(node.node_id))  # type: ignore[arg-type]  # a path
     if modality == "text" and (text := text_of(node)).strip():
         return {"text": text}
-    return {"image": image.given(node.node_id)}
+    return {"image": image.content(node.node_id)}
 
 
-def entry_of(node: BaseNode) -> Any:  # noqa: ANN401  # a form that DocumentIndex.add takes
+def add_input_of(node: BaseNode) -> Any:  # noqa: ANN401  # a form that DocumentIndex.add takes
     """A node as `jina_rag.DocumentIndex.add` takes it: with the picture, and the words where they are known."""
     image = image_of(node)
     if image is None:
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
-    given = image.given(node.node_id)
-    if is_kept(node, image):
-        return given
+    content = image.content(node.node_id)
+    if is_saved_page(node, image):
+        return content
     text = text_of(node)
-    return {"image": given, "text": text} if text.strip() else {"image": given}
+    return {"image": content, "text": text} if text.strip() else {"image": content}
 
 
-def key_of(node: BaseNode) -> str | None:
-    """Names what `input_of` and `entry_of` say, where they say the very same; None where they may differ a little.
+def cache_key_of(node: BaseNode) -> str | None:
+    """Names what `input_of` and `add_input_of` say, where they say the very same; None where they may differ a little.
 
     A picture that is not kept with its words is read by the model itself in one case and by the index in the other.
     """
     image = image_of(node)
     if image is None:
-        said = "text\0" + node.get_content(metadata_mode=MetadataMode.EMBED)
-    elif is_kept(node, image):
-        said = f"page\0{node.metadata[PICTURE]}\0{text_of(node)}"
+        content = "text\0" + node.get_content(metadata_mode=MetadataMode.EMBED)
+    elif is_saved_page(node, image):
+        content = f"page\0{node.metadata[IMAGE_HASH]}\0{text_of(node)}"
     else:
         return None
-    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()

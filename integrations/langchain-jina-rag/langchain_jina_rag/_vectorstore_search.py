@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,29 +13,21 @@ from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from jina_rag import DocumentIndex, ScoredPage
-from langchain_jina_rag._asking import SETTINGS, check_names, of_entries
-from langchain_jina_rag._documents import id_of, is_text, page_document
-from langchain_jina_rag._lazy import LazyIndex
-from langchain_jina_rag._opened import Opening, opened
+from jina_rag.adapters import SEARCH_SETTINGS, search_arguments
+from langchain_jina_rag._documents import LOCATION_KEYS, id_of, page_document
 from langchain_jina_rag.embeddings import JinaLocalEmbeddings
 
 
 class StoreSearch(VectorStore):
-    """What `JinaVectorStore` answers with."""
+    """What `JinaVectorStore` answers with. The coroutines are langchain-core's: they call these methods in a thread."""
 
     image_key: str
     _embedding: JinaLocalEmbeddings | None
-    _index: LazyIndex[DocumentIndex]
-    _opening: Opening
 
     @property
     @abstractmethod
     def index(self) -> DocumentIndex:
         """The index, opened when it is first needed."""
-
-    async def _opened(self) -> DocumentIndex:
-        """The index, opened in a thread."""
-        return await opened(self._index, self._opening)
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
         """The best documents for a question.
@@ -43,15 +35,11 @@ class StoreSearch(VectorStore):
         Args:
             query: The question.
             k: Documents at most.
-            kwargs: Those of `jina_rag.DocumentIndex.search`: ``filter``, ``stages``, ``min_score``, …. A filter is over
-                the metadata that documents were added with. (Pages of ingested files have no ``source`` and no ``page``
-                of that kind: `JinaPageRetriever` filters these.)
+            kwargs: Those of `jina_rag.DocumentIndex.search`: ``filter``, ``stages``, …; its ``min_score`` is
+                ``score_threshold`` here. A filter is over the metadata that documents were added with. (Pages of
+                ingested files have no ``source`` and no ``page`` of that kind: `JinaPageRetriever` filters these.)
         """
         return [document for document, _ in self.similarity_search_with_score(query, k, **kwargs)]
-
-    async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
-        """As `similarity_search`, in a thread."""
-        return [document for document, _ in await self.asimilarity_search_with_score(query, k, **kwargs)]
 
     def similarity_search_with_score(
         self,
@@ -60,17 +48,7 @@ class StoreSearch(VectorStore):
         **kwargs: Any,  # noqa: ANN401
     ) -> list[tuple[Document, float]]:
         """As `similarity_search`, with scores: per token of the question, or a reranker's; higher is better."""
-        return [(self._document(hit), float(hit.score)) for hit in self.index.search(query, k=k, **_settings(kwargs))]
-
-    async def asimilarity_search_with_score(
-        self,
-        query: str,
-        k: int = 4,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> list[tuple[Document, float]]:
-        """As `similarity_search_with_score`, in a thread."""
-        index = await self._opened()
-        return [(self._document(hit), float(hit.score)) for hit in await index.asearch(query, k=k, **_settings(kwargs))]
+        return [(self._document(hit), float(hit.score)) for hit in self.index.search(query, k=k, **_arguments(kwargs))]
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
         """The nearest documents by the dense vector alone, such as `embeddings` gives.
@@ -80,12 +58,7 @@ class StoreSearch(VectorStore):
             k: Documents at most.
             kwargs: ``filter``, as in `similarity_search`.
         """
-        return [self._document(hit) for hit in self.index.nearest(embedding, k=k, **_settings(kwargs, ["filter"]))]
-
-    async def asimilarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
-        """As `similarity_search_by_vector`, in a thread."""
-        index = await self._opened()
-        return [self._document(hit) for hit in await index.anearest(embedding, k=k, **_settings(kwargs, ["filter"]))]
+        return [self._document(hit) for hit in self.index.nearest(embedding, k=k, **_arguments(kwargs, ["filter"]))]
 
     def max_marginal_relevance_search(
         self,
@@ -107,7 +80,7 @@ class StoreSearch(VectorStore):
             lambda_mult: 1 for the nearest documents, 0 for the most different ones.
             kwargs: Those of `similarity_search`.
         """
-        hits = self.index.search(query, k=max(k, fetch_k), **_settings(kwargs))
+        hits = self.index.search(query, k=max(k, fetch_k), **_arguments(kwargs))
         return self._diverse(self.embeddings.embed_query(query), hits, k, lambda_mult) if hits else []
 
     def max_marginal_relevance_search_by_vector(
@@ -119,13 +92,13 @@ class StoreSearch(VectorStore):
         **kwargs: Any,  # noqa: ANN401
     ) -> list[Document]:
         """As `max_marginal_relevance_search`, for the dense vector of a question."""
-        hits = self.index.nearest(embedding, k=max(k, fetch_k), **_settings(kwargs, ["filter"]))
+        hits = self.index.nearest(embedding, k=max(k, fetch_k), **_arguments(kwargs, ["filter"]))
         return self._diverse(embedding, hits, k, lambda_mult)
 
     def _diverse(self, query: list[float], hits: Sequence[ScoredPage], k: int, lambda_mult: float) -> list[Document]:
         vectors = list(self.index.dense_vectors(hits))
-        chosen = maximal_marginal_relevance(np.array(query, np.float32), vectors, lambda_mult=lambda_mult, k=k)
-        return [self._document(hits[place]) for place in chosen]
+        rows = maximal_marginal_relevance(np.array(query, np.float32), vectors, lambda_mult=lambda_mult, k=k)
+        return [self._document(hits[row]) for row in rows]
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return _relevance
@@ -149,7 +122,7 @@ class StoreSearch(VectorStore):
         return JinaVectorStoreRetriever(vectorstore=self, tags=tags, **kwargs)
 
     def _document(self, hit: ScoredPage) -> Document:
-        if is_text(hit):
+        if hit.is_text:
             return Document(page_content=hit.text, metadata=dict(hit.metadata), id=id_of(hit))
         return page_document(hit, self.image_key)
 
@@ -165,10 +138,16 @@ class JinaVectorStoreRetriever(VectorStoreRetriever):
         return params
 
 
-def _settings(given: dict[str, Any], known: Sequence[str] = SETTINGS) -> dict[str, Any]:
-    """Those of a search, with a filter as the index has it."""
-    check_names(given, known)
-    return {**given, "filter": of_entries(given["filter"])} if "filter" in given else given
+def _arguments(settings: dict[str, Any], allowed: Sequence[str] = SEARCH_SETTINGS) -> dict[str, Any]:
+    """Those of `jina_rag.DocumentIndex.search`; a filter is over the metadata that documents were added with.
+
+    These may have a ``page`` of their own, say, which is written ``meta.page`` in filters of the index.
+    """
+    arguments = search_arguments(settings, allowed)
+    where = arguments.get("filter")
+    if isinstance(where, Mapping):
+        arguments["filter"] = {f"meta.{key}" if key in LOCATION_KEYS else key: value for key, value in where.items()}
+    return arguments
 
 
 def _relevance(score: float) -> float:

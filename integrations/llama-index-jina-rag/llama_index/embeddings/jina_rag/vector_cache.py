@@ -15,18 +15,18 @@ import numpy as np
 from jina_rag import Embeddings
 
 Key: TypeAlias = tuple[str, str]
-"""An embedder's fingerprint, and the name of what was embedded (`contents.key_of`)."""
+"""An embedder's fingerprint, and the name of what was embedded (`node_inputs.cache_key_of`)."""
 DEFAULT_BYTES = 256 * 1024 * 1024
 """Some 600 pages of jina-embeddings-v4, or 1000 of "lite"."""
 
 
-class RecentVectors:
+class VectorCache:
     """Embeddings of single inputs, up to a number of bytes; the oldest go first. Safe to use from several threads."""
 
     def __init__(self, max_bytes: int = DEFAULT_BYTES) -> None:
         self.max_bytes = max_bytes
         self.bytes = 0
-        self._kept: OrderedDict[Key, Embeddings] = OrderedDict()
+        self._vectors: OrderedDict[Key, Embeddings] = OrderedDict()
         self._lock = threading.Lock()
 
     def put(self, key: Key, encoded: Embeddings) -> None:
@@ -36,17 +36,17 @@ class RecentVectors:
             size = _size(encoded)
             if size > self.max_bytes:
                 return
-            self._kept[key] = encoded
+            self._vectors[key] = encoded
             self.bytes += size
             while self.bytes > self.max_bytes:
-                self._drop(next(iter(self._kept)))
+                self._drop(next(iter(self._vectors)))
 
     def get(self, key: Key) -> Embeddings | None:
         """The embeddings of one input; None where there are none (any more)."""
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
+            if key in self._vectors:
+                self._vectors.move_to_end(key)
+            return self._vectors.get(key)
 
     def drop(self, key: Key) -> None:
         """Forget one: it has been stored."""
@@ -56,22 +56,22 @@ class RecentVectors:
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            self._kept.clear()
+            self._vectors.clear()
             self.bytes = 0
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._vectors)
 
     def _drop(self, key: Key) -> None:
-        if key in self._kept:
-            self.bytes -= _size(self._kept.pop(key))
+        if key in self._vectors:
+            self.bytes -= _size(self._vectors.pop(key))
 
 
-RECENT = RecentVectors()
+VECTOR_CACHE = VectorCache()
 """Of this process."""
 
 
-def one_of(encoded: Embeddings, row: int) -> Embeddings:
+def take_row(encoded: Embeddings, row: int) -> Embeddings:
     """The embeddings of one input of several, as arrays of their own: a view would keep the whole batch."""
     assert encoded.single is not None
     assert encoded.multi is not None
@@ -82,22 +82,24 @@ def one_of(encoded: Embeddings, row: int) -> Embeddings:
     )
 
 
-def fits(encoded: Embeddings, dim: int) -> bool:
+def is_long_enough(encoded: Embeddings, dim: int) -> bool:
     """Whether an index that keeps dense vectors of `dim` numbers can take these: they are not shorter."""
     return encoded.single is not None and encoded.single.shape[1] >= dim
 
 
-def joined(several: list[Embeddings], dim: int) -> Embeddings:
+def concatenate(embeddings: list[Embeddings], dim: int) -> Embeddings:
     """Embeddings of single inputs as those of one call, with dense vectors of `dim` numbers.
 
     Longer dense vectors are cut and made of length 1 again, as the model itself does for ``truncate_dim``.
     """
-    single = np.concatenate([encoded.single for encoded in several if encoded.single is not None])
+    single = np.concatenate([encoded.single for encoded in embeddings if encoded.single is not None])
     if single.shape[1] > dim:
         single = single[:, :dim]
         single = single / np.maximum(np.linalg.norm(single, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    grids: list[Any] = [None if encoded.grids is None else encoded.grids[0] for encoded in several]
-    return Embeddings(single=single, multi=[rows for encoded in several for rows in encoded.multi or ()], grids=grids)
+    grids: list[Any] = [None if encoded.grids is None else encoded.grids[0] for encoded in embeddings]
+    return Embeddings(
+        single=single, multi=[rows for encoded in embeddings for rows in encoded.multi or ()], grids=grids
+    )
 
 
 def _size(encoded: Embeddings) -> int:

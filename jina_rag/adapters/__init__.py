@@ -1,0 +1,24 @@
+"""What the adapters for LangChain and LlamaIndex share; needs pydantic, which both frameworks bring."""
+
+from jina_rag.adapters.coroutines import in_thread
+from jina_rag.adapters.filters import SEARCH_SETTINGS, metadata_matches, page_filter, search_arguments
+from jina_rag.adapters.indexes import IndexOpening, IndexOwner, LazyIndex
+from jina_rag.adapters.models import EmbedderOptions, EmbedderSource, RerankerOptions, RerankerSource, model_argument
+from jina_rag.adapters.pages import PageLoading
+
+__all__ = [
+    "SEARCH_SETTINGS",
+    "EmbedderOptions",
+    "EmbedderSource",
+    "IndexOpening",
+    "IndexOwner",
+    "LazyIndex",
+    "PageLoading",
+    "RerankerOptions",
+    "RerankerSource",
+    "in_thread",
+    "metadata_matches",
+    "model_argument",
+    "page_filter",
+    "search_arguments",
+]

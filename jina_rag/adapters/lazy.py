@@ -1,0 +1,32 @@
+"""What an adapter makes at its first use."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Lazy(Generic[T]):
+    """A model or an index that is made at its first use, or was passed by the caller.
+
+    Copies share it and pickles are without it: a model is gigabytes, and a connection means nothing elsewhere. Two are
+    equal if the caller passed the same object to both, or none to either.
+
+    Attributes:
+        external: The caller's own object; None for one that is made here.
+    """
+
+    def __init__(self, external: T | None = None) -> None:
+        self.external = external
+
+    def __eq__(self, other: object) -> bool:
+        return self.external is other.external if isinstance(other, Lazy) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Lazy[T]:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()

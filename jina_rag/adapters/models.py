@@ -1,0 +1,186 @@
+"""The options of a model as pydantic fields, and the model: loaded at its first use, shared by equal options."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
+from weakref import WeakValueDictionary
+
+from pydantic import BaseModel, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
+
+from jina_rag.adapters.lazy import Lazy
+from jina_rag.errors import InvalidInputError
+from jina_rag.models.registry import load_embedder, load_reranker
+from jina_rag.protocols import Embedder, Input, Reranker
+from jina_rag.types import Embeddings
+
+if TYPE_CHECKING:
+    EmbedderSource: TypeAlias = str | Path | Embedder
+    RerankerSource: TypeAlias = str | Path | Reranker
+else:
+    EmbedderSource = RerankerSource = str  # what a field keeps, and what a JSON schema tells
+
+_LIMITS = ("truncate_dim", "max_pixels", "max_length")
+_LOADING = ("device", "dtype", "task", "revision", "local_files_only", "allow_urls")
+
+
+class _Slot:
+    """The place of one model, with a lock of its own: nobody waits for another model to load."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.model: Any = None
+
+
+_slots: WeakValueDictionary[Hashable, _Slot] = WeakValueDictionary()
+_slots_lock = threading.Lock()
+
+
+class LazyModel(Lazy[Any]):
+    """A model that is loaded by name, or was passed by the caller."""
+
+    def __init__(self, external: Any = None) -> None:  # noqa: ANN401  # an embedder or a reranker
+        super().__init__(external)
+        self._slot: _Slot | None = None
+
+    def get(self, load: Callable[..., Any], name: str, options: Mapping[str, Hashable]) -> Any:  # noqa: ANN401
+        """The model; one of the same name and options that is in use anywhere in the process is shared."""
+        if self.external is not None:
+            return self.external
+        with _slots_lock:
+            if self._slot is None:
+                self._slot = _slots.setdefault((load, name, *sorted(options.items())), _Slot())
+            slot = self._slot
+        with slot.lock:
+            if slot.model is None:
+                slot.model = load(name, **options)
+            return slot.model
+
+
+class ModelOptions(BaseModel):
+    """How a model is loaded: the fields that both frameworks' classes have.
+
+    A subclass has a field for the model itself, which takes a name, a folder, or a loaded model; the field keeps the
+    name. Dumps, pickles and reprs hold the fields, never the model.
+    """
+
+    device: str = Field(default="auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")
+    dtype: str = Field(default="auto", description="Of the weights: 'auto', 'float32', 'bfloat16', 'float16'.")
+    max_pixels: int | None = Field(
+        default=None, description="Pixels that images are scaled down to, for models that look at them."
+    )
+    max_length: int | None = Field(
+        default=None, description="Tokens of an input that are read; None for the model's own limit."
+    )
+    revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
+    local_files_only: bool = Field(default=False, description="Download nothing.")
+
+    _lazy_model: LazyModel = PrivateAttr(default_factory=LazyModel)
+    _model_field: ClassVar[str] = "model"
+    _model_method: ClassVar[str]
+    _fixed_options: ClassVar[Sequence[str]]
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_model(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401
+        """Keep a loaded model beside the fields, and its name in them."""
+        field = cls._model_field
+        model = data.get(field) if isinstance(data, dict) else None
+        if model is None:
+            return handler(data)
+        if isinstance(model, str | os.PathLike):
+            return handler({**data, field: os.fspath(model)})
+        # Not by isinstance: before Python 3.12 that asks for the fingerprint, which may have to be computed.
+        if not callable(getattr(model, cls._model_method, None)):
+            kind = "an embedder" if cls._model_method == "encode_document" else "a reranker"
+            raise ValueError(f"{field} is a {type(model).__name__}; it is the name or folder of a model, or {kind}.")
+        options = handler({**data, field: model.name})
+        for name in cls._fixed_options:
+            if name in cls.model_fields and getattr(options, name) != cls.model_fields[name].default:
+                raise ValueError(f"{name} is for loading a model, and {model.name!r} is loaded: leave it out.")
+        options._lazy_model = LazyModel(model)
+        return options
+
+    def _get_model(self, load: Callable[..., Any]) -> Any:  # noqa: ANN401
+        names = [name for name in (*_LOADING, *_LIMITS) if name in type(self).model_fields]
+        options = {name: getattr(self, name) for name in names}
+        return self._lazy_model.get(load, getattr(self, self._model_field), options)
+
+
+class EmbedderOptions(ModelOptions):
+    """The options of an embedder."""
+
+    task: str = Field(default="retrieval", description="For jina-embeddings-v4 also 'text-matching' or 'code'.")
+    truncate_dim: int | None = Field(
+        default=None, description="Length of the vectors, for models whose vectors can be cut; None for all of it."
+    )
+
+    _model_method: ClassVar[str] = "encode_document"
+    _fixed_options: ClassVar[Sequence[str]] = _LOADING
+
+    @property
+    def embedder(self) -> Embedder:
+        """The model, loaded when it is first needed.
+
+        Raises:
+            JinaRagError: If it cannot be loaded; see `jina_rag.load_embedder`.
+        """
+        model: Embedder = self._get_model(load_embedder)
+        return model
+
+    @property
+    def matches_fingerprint(self) -> bool:
+        """Whether `encode` gives the vectors that the embedder's fingerprint stands for: no limit is set per call."""
+        return self._lazy_model.external is None or not any(getattr(self, name) for name in _LIMITS)
+
+    def encode(self, side: Literal["query", "document"], inputs: Sequence[Input], *, multi: bool = False) -> Embeddings:
+        """Embed queries or documents as the options say; see `jina_rag.Embedder`."""
+        embedder = self.embedder
+        encode = embedder.encode_query if side == "query" else embedder.encode_document
+        return encode(
+            inputs,
+            multi=multi,
+            truncate_dim=self.truncate_dim,
+            max_length=self.max_length,
+            max_pixels=self.max_pixels,
+        )
+
+    def dense_vectors(self, side: Literal["query", "document"], inputs: Sequence[Input]) -> list[list[float]]:
+        """One vector of Python floats for each input."""
+        if not inputs:
+            return []
+        single = self.encode(side, inputs).single
+        assert single is not None
+        vectors: list[list[float]] = single.tolist()
+        return vectors
+
+
+class RerankerOptions(ModelOptions):
+    """The options of a reranker."""
+
+    _model_method: ClassVar[str] = "score"
+    _fixed_options: ClassVar[Sequence[str]] = (*_LOADING, *_LIMITS)
+
+    @property
+    def reranker(self) -> Reranker:
+        """The model, loaded when it is first needed.
+
+        Raises:
+            JinaRagError: If it cannot be loaded; see `jina_rag.load_reranker`.
+        """
+        model: Reranker = self._get_model(load_reranker)
+        return model
+
+
+def model_argument(field: str, name: str | os.PathLike[str] | None, model: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The value of a model's field, where a name and a loaded model are two arguments; {} for the default.
+
+    Raises:
+        InvalidInputError: If both are given.
+    """
+    if name is not None and model is not None:
+        raise InvalidInputError(f"{field} is for loading a model, and {model.name!r} is loaded: leave it out.")
+    return {} if name is None and model is None else {field: model if name is None else name}
