@@ -50,9 +50,9 @@ def find_libreoffice() -> Path | None:
     One in the current folder is not: Windows looks there first, and it may be the folder of the documents.
     """
     for name in _PROGRAMS:
-        found = shutil.which(name)
-        if found and os.path.isabs(found) and not _is_here(os.path.dirname(found)):
-            return Path(found)
+        program = shutil.which(name)
+        if program and os.path.isabs(program) and not _is_here(os.path.dirname(program)):
+            return Path(program)
     return next((place for place in (_MAC, _WINDOWS) if place.is_file()), None)
 
 
@@ -86,9 +86,8 @@ def as_pdf(source: SourceFile, settings: IngestSettings, stop: Stop | None = Non
     except OSError as error:
         raise _no_room(error) from error
     with folder as scratch:
-        yield replace(
-            source, path=_converted(program, source.path, Path(scratch), settings, stop or Stop()), kind="pdf"
-        )
+        pdf = _convert(program, source.path, Path(scratch), settings, stop or Stop())
+        yield replace(source, path=pdf, kind="pdf")
 
 
 def _no_room(error: OSError) -> DocumentError:
@@ -96,7 +95,7 @@ def _no_room(error: OSError) -> DocumentError:
     return DocumentError(f"It cannot be converted: LibreOffice has no folder for temporary files ({reason}).")
 
 
-def _converted(program: Path, path: Path, scratch: Path, settings: IngestSettings, stop: Stop) -> Path:
+def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings, stop: Stop) -> Path:
     profile = scratch / "profile"
     try:
         (profile / "user").mkdir(parents=True)
@@ -132,13 +131,13 @@ def _converted(program: Path, path: Path, scratch: Path, settings: IngestSetting
         ) from error
     finally:
         _end(process)
-    made = scratch / "out" / f"{copy.stem}.pdf"
-    if not made.is_file():
+    pdf = scratch / "out" / f"{copy.stem}.pdf"
+    if not pdf.is_file():
         raise DocumentError(
             "LibreOffice could not convert it: it is damaged, encrypted, or of a kind whose part of LibreOffice is "
             "not installed."
         )
-    return made
+    return pdf
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -43,6 +43,18 @@ def clipped(box: Box, clip: Box | None) -> Box | None:
     return (x0, y0, x1, y1) if x1 >= x0 and y1 >= y0 else None
 
 
+def visible(box: Box, width: float, height: float) -> Box | None:
+    """A box, its corners in any order, clipped to the page; None if nothing of it is on the page."""
+    x0, y0 = max(min(box[0], box[2]), 0.0), max(min(box[1], box[3]), 0.0)
+    x1, y1 = min(max(box[0], box[2]), width), min(max(box[1], box[3]), height)
+    return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+
+def fractions(box: Box, width: float, height: float) -> Box:
+    """Points of the displayed page as fractions of it."""
+    return box[0] / width, box[1] / height, min(box[2] / width, 1.0), min(box[3] / height, 1.0)
+
+
 def touch(a: Box, b: Box, gap_x: float = 0.0, gap_y: float = 0.0) -> bool:
     """Whether they overlap or lie no further apart than the gaps."""
     return a[0] - gap_x <= b[2] and b[0] - gap_x <= a[2] and a[1] - gap_y <= b[3] and b[1] - gap_y <= a[3]
@@ -53,10 +65,7 @@ def merged(boxes: Iterable[Box], gap_x: float = 0.0, gap_y: float = 0.0) -> list
     groups: list[Box] = []
     for box in boxes:
         current = box
-        while True:
-            near = [group for group in groups if touch(group, current, gap_x, gap_y)]
-            if not near:
-                break
+        while near := [group for group in groups if touch(group, current, gap_x, gap_y)]:
             for group in near:
                 current = union(current, group)
                 groups.remove(group)

@@ -33,9 +33,9 @@ def find_caption(kind: RegionKind, box: Box, lines: Sequence[TextLine]) -> str:
     Returns:
         The caption, up to three lines of it; empty if there is none.
     """
-    named = named_caption(box, lines)
-    if named is not None:
-        return named
+    caption = named_caption(box, lines)
+    if caption is not None:
+        return caption
     above = [i for i, line in enumerate(lines) if line.box[3] <= box[1] + 4 and _is_title(line, box)]
     below = [i for i, line in enumerate(lines) if line.box[1] >= box[3] - 4 and _is_title(line, box)]
     for side in (above, below) if kind == "table" else (below, above):
@@ -63,11 +63,11 @@ def _distance(a: Box, b: Box) -> float:
 
 def _paragraph(index: int, lines: Sequence[TextLine]) -> str:
     """A line and what follows it in the same paragraph."""
-    taken = [lines[index]]
+    paragraph = [lines[index]]
     for line in lines[index + 1 : index + _MAX_LINES]:
-        last = taken[-1]
+        last = paragraph[-1]
         high = last.box[3] - last.box[1]
         if abs(line.box[1] - last.box[3]) > 0.6 * high or not touch(line.box, last.box, 0, high):
             break
-        taken.append(line)
-    return " ".join(line.text for line in taken)[:_MAX_CHARACTERS]
+        paragraph.append(line)
+    return " ".join(line.text for line in paragraph)[:_MAX_CHARACTERS]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 
 from jina_rag._extras import require
-from jina_rag.parsing.layout.boxes import area, intersection, merged, touch, union
+from jina_rag.parsing.layout.boxes import area, fractions, intersection, merged, touch, union, visible
 from jina_rag.parsing.layout.captions import find_caption, named_caption
 from jina_rag.parsing.layout.tables import RULE_THICKNESS, has_columns, ruled_tables
 from jina_rag.parsing.layout.text_lines import TextLine
@@ -78,55 +79,49 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine], *, text_page: bool =
         whole page (a scan) is none.
     """
     page = shapes.width * shapes.height
-    kept = _areas(shapes.drawings) < _BACKGROUND * page
-    drawings, curved = shapes.drawings[kept], shapes.curved[kept]
+    is_foreground = _areas(shapes.drawings) < _BACKGROUND * page
+    drawings, curved = shapes.drawings[is_foreground], shapes.curved[is_foreground]
     images = [box for box in shapes.images if area(box) < _BACKGROUND * page]
     clusters = _split_clusters(drawings, _array(images), shapes.width, shapes.height, whole=not text_page)
     # A dirty scan has thousands of specks: looking at each would take seconds and find nothing.
     clusters = sorted(clusters, key=area, reverse=True)[:_MAX_CLUSTERS]
-    kinds = [_kind(box, drawings, curved, images, lines) for box in clusters]
-    others = _parts_joined([box for box, kind in zip(clusters, kinds, strict=True) if kind != "table"], page)
-    others = [box for box in others if _kind(box, drawings, curved, images, lines)]
-    tables = [box for box, kind in zip(clusters, kinds, strict=True) if kind == "table"]
+
+    def kind_of(box: Box) -> RegionKind | None:
+        return _kind(box, drawings, curved, images, lines)
+
+    tables = [box for box in clusters if kind_of(box) == "table"]
+    others = _join_parts([box for box in clusters if box not in tables], page)
+    others = [box for box in others if kind_of(box)]
     tables += [box for box in ruled_tables(drawings, others, lines) if not any(_holds(box, other) for other in others)]
-    # What frames most of a page and another find is decoration.
-    everything = [box for box in tables + others if _is_large_enough(box, page)]
-    everything = [
-        box
-        for box in everything
-        if area(box) < _TOO_LARGE * page or not any(_holds(box, other) for other in everything)
-    ]
-    found: list[tuple[RegionKind, Box]] = [("figure", box) for box in others if box in everything]
-    found += [("table", box) for box in merged(box for box in tables if box in everything)]
-    found = _joined_by_caption(found, lines)
-    found.sort(key=lambda item: area(item[1]), reverse=True)
+    # What frames most of a page and another region is decoration.
+    large = [box for box in tables + others if _is_large_enough(box, page)]
+    boxes = [box for box in large if area(box) < _TOO_LARGE * page or not any(_holds(box, other) for other in large)]
+    candidates: list[tuple[RegionKind, Box]] = [("figure", box) for box in others if box in boxes]
+    candidates += [("table", box) for box in merged(box for box in tables if box in boxes)]
+    candidates = _join_by_caption(candidates, lines)
+    candidates.sort(key=lambda item: area(item[1]), reverse=True)
     regions = []
-    for kind, box in sorted(found[:_MAX_REGIONS], key=lambda item: (item[1][1], item[1][0])):
-        grown = box
+    for kind, box in sorted(candidates[:_MAX_REGIONS], key=lambda item: (item[1][1], item[1][0])):
+        extent = box
         if kind != "table":
-            grown = _with_labels(box, lines)
-            if text_page and area(grown) > _WHOLE_PAGE * page:
-                grown = box
-            drawn = not _is_image(box, images)
-            kind = "chart" if drawn and _numbers(grown, lines) >= _CHART_NUMBERS else kind
-        (x0, x1), (y0, y1) = np.clip((grown[::2], grown[1::2]), 0, [[shapes.width], [shapes.height]])
-        place = (
-            float(x0) / shapes.width,
-            float(y0) / shapes.height,
-            float(x1) / shapes.width,
-            float(y1) / shapes.height,
-        )
-        regions.append(Region(kind, place, find_caption(kind, box, lines)))
+            extent = _with_labels(box, lines)
+            if text_page and area(extent) > _WHOLE_PAGE * page:
+                extent = box
+            if not _is_image(box, images) and _numbers(extent, lines) >= _CHART_NUMBERS:
+                kind = "chart"
+        extent = visible(extent, shapes.width, shapes.height) or extent
+        caption = find_caption(kind, box, lines)
+        regions.append(Region(kind, fractions(extent, shapes.width, shapes.height), caption))
     return tuple(regions)
 
 
-def _parts_joined(boxes: Sequence[Box], page: float) -> list[Box]:
+def _join_parts(boxes: Sequence[Box], page: float) -> list[Box]:
     """Join what is close together, unless that would join most of the page."""
-    joined = []
+    wholes = []
     for box in merged(boxes, _APART, _APART):
         parts = [part for part in boxes if intersection(part, box) >= 0.99 * area(part)]
-        joined += [box] if area(box) <= _TOO_LARGE * page else parts
-    return joined
+        wholes += [box] if area(box) <= _TOO_LARGE * page else parts
+    return wholes
 
 
 def _holds(outer: Box, inner: Box) -> bool:
@@ -145,21 +140,15 @@ def _is_large_enough(box: Box, page: float) -> bool:
     return min(box[2] - box[0], box[3] - box[1]) >= _MIN_SIDE and area(box) >= _MIN_SHARE * page
 
 
-def _joined_by_caption(
-    found: Sequence[tuple[RegionKind, Box]], lines: Sequence[TextLine]
+def _join_by_caption(
+    candidates: Sequence[tuple[RegionKind, Box]], lines: Sequence[TextLine]
 ) -> list[tuple[RegionKind, Box]]:
     """Pictures and charts side by side that share one caption are parts of one figure."""
     groups: dict[tuple[bool, str], list[tuple[RegionKind, Box]]] = {}
-    for number, (kind, box) in enumerate(found):
+    for number, (kind, box) in enumerate(candidates):
         caption = named_caption(box, lines) if kind != "table" else None
         groups.setdefault((caption is None, caption or str(number)), []).append((kind, box))
-    joined: list[tuple[RegionKind, Box]] = []
-    for group in groups.values():
-        box = group[0][1]
-        for _, other in group[1:]:
-            box = union(box, other)
-        joined.append((group[0][0], box))
-    return joined
+    return [(group[0][0], reduce(union, [box for _, box in group])) for group in groups.values()]
 
 
 def _split_clusters(drawings: Float32, images: Float32, width: float, height: float, *, whole: bool) -> list[Box]:
@@ -167,7 +156,7 @@ def _split_clusters(drawings: Float32, images: Float32, width: float, height: fl
 
     Without `whole`, nothing that covers nearly all of the page is left.
     """
-    found = []
+    clusters = []
     page = width * height
     for box in _clusters(np.concatenate([drawings, images]), width, height):
         x0, y0, x1, y1 = box
@@ -182,10 +171,10 @@ def _split_clusters(drawings: Float32, images: Float32, width: float, height: fl
             background = not whole and area(box) > _WHOLE_PAGE * page
             # Without its rules a table is nothing; a picture is no frame.
             if background or sum(map(area, parts)) > 0.3 * area(box):
-                found += parts
+                clusters += parts
                 continue
-        found.append(box)
-    return [box for box in found if whole or area(box) <= _WHOLE_PAGE * page]
+        clusters.append(box)
+    return [box for box in clusters if whole or area(box) <= _WHOLE_PAGE * page]
 
 
 def _clusters(boxes: Float32, width: float, height: float) -> list[Box]:
@@ -232,9 +221,8 @@ def _kind(
     if len(inside) <= 4 and words >= _SENTENCE and running > 0.4 * len(texts):
         return None  # a frame around text
     if len(texts) >= 4 and rows >= 2 and curves <= 0.2 * len(inside):
-        covered = sum(area(line.box) for line in texts) / area(box)
-        columns = has_columns([line.box for line in texts])
-        if columns and (covered > 0.15 or (rules >= 3 and covered > 0.08)):
+        text_share = sum(area(line.box) for line in texts) / area(box)
+        if has_columns([line.box for line in texts]) and (text_share > 0.15 or (rules >= 3 and text_share > 0.08)):
             return "table"
     if len(inside) <= 2 and words > 3:
         return None
@@ -254,7 +242,7 @@ def _is_line_drawing(lines: Float32) -> bool:
 
 def _with_labels(box: Box, lines: Sequence[TextLine]) -> Box:
     """Take in short lines right beside a chart or figure: axis labels, legends, titles."""
-    grown = box
+    extent = box
     for _ in range(2):
         for line in lines:
             x0, _, x1, _ = line.box
@@ -262,10 +250,10 @@ def _with_labels(box: Box, lines: Sequence[TextLine]) -> Box:
                 x0 >= box[0] - 60
                 and x1 <= box[2] + 60
                 and (x1 - x0) < 0.8 * (box[2] - box[0])
-                and touch(grown, line.box, _LABEL_GAP, _LABEL_GAP / 2)
+                and touch(extent, line.box, _LABEL_GAP, _LABEL_GAP / 2)
             ):
-                grown = union(grown, line.box)
-    return grown
+                extent = union(extent, line.box)
+    return extent
 
 
 def _areas(boxes: Float32) -> Float32:

@@ -55,8 +55,8 @@ def find_regions_in_pixels(image: Image, words: Sequence[Word]) -> tuple[Region,
     for word in words:
         x0, y0, x1, y1 = (round(side * size) for side, size in zip(word.box, (width, height) * 2, strict=True))
         marks[max(y0 - 1, 0) : y1 + 1, max(x0 - 1, 0) : x1 + 1] = 0
-    _, _, found, _ = cv2.connectedComponentsWithStats(marks, connectivity=8)
-    boxes = found[1:, :4].astype(np.float32)
+    _, _, statistics, _ = cv2.connectedComponentsWithStats(marks, connectivity=8)
+    boxes = statistics[1:, :4].astype(np.float32)
     boxes = boxes[boxes[:, 2:].max(axis=1, initial=0) > _SPECK]
     boxes[:, 2:] += boxes[:, :2]
     shapes = Shapes(width, height, drawings=boxes, curved=np.zeros(len(boxes), dtype=bool))

@@ -18,12 +18,12 @@ _RULE_JOINT = 4.0
 _MAX_RULES = 300
 
 
-def ruled_tables(drawings: Float32, taken: Sequence[Box], lines: Sequence[TextLine]) -> list[Box]:
+def ruled_tables(drawings: Float32, figures: Sequence[Box], lines: Sequence[TextLine]) -> list[Box]:
     """Tables without a frame: rules of the same extent below each other, with rows of words between them."""
     groups: list[Box] = []
     ends: list[Box] = []
     for rule in _rules(drawings):
-        if any(intersection(rule, box) > 0.5 * area(rule) for box in taken):
+        if any(intersection(rule, box) > 0.5 * area(rule) for box in figures):
             continue
         for index, last in enumerate(ends):
             if _same_extent(last, rule) and _is_tabular((last[0], last[1], last[2], rule[3]), lines):
@@ -42,19 +42,19 @@ def ruled_tables(drawings: Float32, taken: Sequence[Box], lines: Sequence[TextLi
 
 def _rules(drawings: Float32) -> list[Box]:
     """Horizontal rules, top to bottom; pieces of one broken rule joined."""
-    thin = (drawings[:, 3] - drawings[:, 1] <= RULE_THICKNESS) & (drawings[:, 2] - drawings[:, 0] > RULE_THICKNESS)
-    found = drawings[thin]
-    rows = np.round((found[:, 1] + found[:, 3]) / 2)
-    joined: list[Box] = []
+    is_thin = (drawings[:, 3] - drawings[:, 1] <= RULE_THICKNESS) & (drawings[:, 2] - drawings[:, 0] > RULE_THICKNESS)
+    pieces = drawings[is_thin]
+    rows = np.round((pieces[:, 1] + pieces[:, 3]) / 2)
+    rules: list[Box] = []
     row = None
-    for index in np.lexsort((found[:, 0], rows)).tolist():
-        x0, y0, x1, y1 = found[index].tolist()
-        if joined and row == rows[index] and x0 - joined[-1][2] <= _RULE_JOINT:
-            joined[-1] = union(joined[-1], (x0, y0, x1, y1))
+    for index in np.lexsort((pieces[:, 0], rows)).tolist():
+        x0, y0, x1, y1 = pieces[index].tolist()
+        if rules and row == rows[index] and x0 - rules[-1][2] <= _RULE_JOINT:
+            rules[-1] = union(rules[-1], (x0, y0, x1, y1))
         else:
-            joined.append((x0, y0, x1, y1))
+            rules.append((x0, y0, x1, y1))
         row = rows[index]
-    return [box for box in joined if box[2] - box[0] >= _RULE_LENGTH][:_MAX_RULES]
+    return [rule for rule in rules if rule[2] - rule[0] >= _RULE_LENGTH][:_MAX_RULES]
 
 
 def _same_extent(a: Box, b: Box) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from jina_rag.parsing.layout.boxes import union
 from jina_rag.types import Box, Word
@@ -41,11 +42,11 @@ def text_lines(words: Sequence[Word], width: float, height: float) -> list[TextL
     current: list[tuple[str, Box]] = []
     for word in words:
         x0, y0, x1, y1 = word.box
-        placed = (word.text, (x0 * width, y0 * height, x1 * width, y1 * height))
-        if current and not _continues(current[-1][1], placed[1]):
+        box = (x0 * width, y0 * height, x1 * width, y1 * height)
+        if current and not _continues(current[-1][1], box):
             lines.append(_line(current))
             current = []
-        current.append(placed)
+        current.append((word.text, box))
     if current:
         lines.append(_line(current))
     return lines
@@ -57,8 +58,6 @@ def _continues(last: Box, box: Box) -> bool:
 
 
 def _line(words: Sequence[tuple[str, Box]]) -> TextLine:
-    box = words[0][1]
-    for _, other in words[1:]:
-        box = union(box, other)
+    box = reduce(union, [box for _, box in words])
     numbers = sum(1 for text, _ in words if text.strip("()[]%€$£-+–−.,:;").replace(",", "").replace(".", "").isdigit())
     return TextLine(" ".join(text for text, _ in words), box, len(words), numbers)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from jina_rag.parsing.layout.boxes import fractions
 from jina_rag.parsing.layout.regions import Shapes, find_regions
 from jina_rag.parsing.layout.text_lines import text_lines
 from jina_rag.parsing.pdf.document_warnings import BLANK, zoom_of
-from jina_rag.parsing.pdf.words import cut_words, fractions
+from jina_rag.parsing.pdf.words import cut_words
 from jina_rag.parsing.renderer import DocumentRenderer
 from jina_rag.types import Box, Page, PageScreenshot, Word
 

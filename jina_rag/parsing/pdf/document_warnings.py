@@ -12,9 +12,9 @@ NO_AREA = "The page has no area."
 NOT_RENDERED = "The page cannot be rendered"
 
 
-def needs_password(tried: bool) -> str:
+def needs_password(any_tried: bool) -> str:
     """The sentence on an encrypted document that stays shut."""
-    cause = "none of the given passwords opens it" if tried else "no password was given"
+    cause = "none of the given passwords opens it" if any_tried else "no password was given"
     return f"The document is encrypted and {cause}."
 
 

@@ -45,16 +45,16 @@ def _copy(file: PdfiumFile, index: int) -> bytes:
         which = (ctypes.c_int * 1)(index)
         if not raw.FPDF_ImportPagesByIndex(copy, file.document, which, 1, 0):
             return b""
-        written = bytearray()
+        content = bytearray()
 
         def write(_: Handle, data: Handle, size: int) -> int:
-            written.extend(ctypes.string_at(data, size))
-            return int(len(written) <= _MOST_BYTES)  # 0 ends the writing
+            content.extend(ctypes.string_at(data, size))
+            return int(len(content) <= _MOST_BYTES)  # 0 ends the writing
 
         writer = raw.FPDF_FILEWRITE(version=1)
         writer.WriteBlock = type(writer.WriteBlock)(write)
         raw.FPDF_SaveAsCopy(copy, writer, raw.FPDF_NO_INCREMENTAL)
-        return bytes(written)
+        return bytes(content)
     finally:
         raw.FPDF_CloseDocument(copy)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from jina_rag.errors import DocumentError
+from jina_rag.parsing.layout.boxes import visible
 from jina_rag.parsing.layout.regions import Shapes
 from jina_rag.parsing.pdf.base import Handle, PageContents, PdfRenderer
 from jina_rag.parsing.pdf.document_warnings import NO_AREA, NOT_RENDERED, REPAIRED
@@ -20,7 +21,7 @@ from jina_rag.parsing.pdf.pdfium_contents import has_content
 from jina_rag.parsing.pdf.pdfium_library import LOCK, PdfiumFile
 from jina_rag.parsing.pdf.pdfium_shapes import Matrix, moved, read_shapes
 from jina_rag.parsing.pdf.pdfium_words import read_words
-from jina_rag.parsing.pdf.words import place_words, visible
+from jina_rag.parsing.pdf.words import place_words
 from jina_rag.types import Box
 
 _WHITE = 0xFFFFFFFF
@@ -63,9 +64,9 @@ class PdfiumRenderer(PdfRenderer):
             with self._annotations(page, number - 1) as annotations:
                 layers = [page, *annotations]
                 texts = itertools.chain.from_iterable(read_words(raw, layer) for layer in layers)
-                words = place_words(((text, _turned(box, to_display)) for text, box in texts), width, height)
+                words = place_words(((text, _display_box(box, to_display)) for text, box in texts), width, height)
                 objects = read_shapes(raw, layers, drawings=self._settings.regions)
-        images = (visible(_turned(box, to_display), width, height) for box in objects.images)
+        images = (visible(_display_box(box, to_display), width, height) for box in objects.images)
         drawings, curved = place_drawings(objects.boxes, objects.curved, to_display, width, height)
         return PageContents(
             screenshot,
@@ -124,7 +125,7 @@ def _display(file: PdfiumFile, page: Handle) -> tuple[Matrix, float, float]:
     return (1.0, 0.0, 0.0, -1.0, -left, top), wide, high
 
 
-def _turned(box: Box, matrix: Matrix) -> Box:
+def _display_box(box: Box, matrix: Matrix) -> Box:
     return *moved(box[:2], matrix), *moved(box[2:], matrix)
 
 

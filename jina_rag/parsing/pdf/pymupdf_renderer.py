@@ -9,11 +9,12 @@ from types import ModuleType
 
 from jina_rag._extras import require
 from jina_rag.errors import DocumentError, PasswordRequiredError
+from jina_rag.parsing.layout.boxes import visible
 from jina_rag.parsing.layout.regions import Shapes
 from jina_rag.parsing.pdf.base import Handle, PageContents, PdfRenderer
 from jina_rag.parsing.pdf.document_warnings import BEYOND_REPAIR, NO_AREA, NOT_RENDERED, REPAIRED, needs_password
 from jina_rag.parsing.pdf.pymupdf_shapes import find_drawings
-from jina_rag.parsing.pdf.words import place_words, visible
+from jina_rag.parsing.pdf.words import place_words
 from jina_rag.types import Word
 
 

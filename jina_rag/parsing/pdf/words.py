@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from jina_rag.parsing.layout.boxes import fractions, visible
 from jina_rag.types import Box, Word
 
 # Not printable, but they tell how letters join in Persian and Indic scripts.
@@ -44,19 +45,5 @@ def clean(text: str) -> str:
     return "".join(filter(_is_character, text))
 
 
-def visible(box: Box, width: float, height: float) -> Box | None:
-    """A box, its corners in any order, clipped to the page; None if nothing of it is on the page."""
-    x0, y0 = max(min(box[0], box[2]), 0.0), max(min(box[1], box[3]), 0.0)
-    x1, y1 = min(max(box[0], box[2]), width), min(max(box[1], box[3]), height)
-    return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
-
-
-def fractions(box: Box, width: float, height: float) -> Box:
-    """Points of the displayed page as fractions of it."""
-    return box[0] / width, box[1] / height, min(box[2] / width, 1.0), min(box[3] / height, 1.0)
-
-
 def _is_character(character: str) -> bool:
-    if character in _JOINERS:
-        return True
-    return character != "\ufffd" and character.isprintable() and not character.isspace()
+    return character in _JOINERS or (character != "\ufffd" and character.isprintable() and not character.isspace())
