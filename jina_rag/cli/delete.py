@@ -40,7 +40,8 @@ def delete(
     if not documents and not where:
         raise typer.BadParameter("Name documents, or give a --filter.")
     with open_index(index, assets_dir) as document_index:
-        counts = {name: document_index.delete(name, filter=where or None) for name in documents or [None]}
+        names: list[str | None] = [*documents] if documents else [None]
+        counts = {name: document_index.delete(name, filter=where or None) for name in names}
     missing = [name or "the filter" for name, count in counts.items() if not count]
     removed = sum(counts.values())
     if json:

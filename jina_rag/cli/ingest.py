@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import math
-import os
 import tempfile
 from contextlib import suppress
 from dataclasses import fields
@@ -24,16 +22,22 @@ if TYPE_CHECKING:
 
 
 def ingest(
-    paths: Annotated[list[Path], typer.Argument(help="Files, folders, globs.", metavar="PATH…", show_default=False)],
+    # Not Path: that would make the current folder of an empty text.
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders, globs: * stays within a folder, ** crosses folders.",
+            metavar="PATH…",
+            show_default=False,
+        ),
+    ],
     index: IndexOption,
     embedder: EmbedderOption = None,
     storage: Annotated[
-        str | None,
-        typer.Option(help="How a new index keeps its vectors: exact, balanced or compact.", metavar="NAME"),
+        str | None, typer.Option(help="How a new index keeps its vectors: exact, balanced or compact.", metavar="NAME")
     ] = None,
     metadata: Annotated[
-        list[str] | None,
-        typer.Option(help="Metadata for these documents; repeatable.", metavar="KEY=VALUE"),
+        list[str] | None, typer.Option(help="Metadata for these documents; repeatable.", metavar="KEY=VALUE")
     ] = None,
     sync: Annotated[bool, typer.Option("--sync", help="Remove documents whose file is gone from there.")] = False,
     dry_run: Annotated[
@@ -41,8 +45,7 @@ def ingest(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Read and embed unchanged documents, too.")] = False,
     password: Annotated[
-        list[str] | None,
-        typer.Option(help="Tried on encrypted files; repeatable.", metavar="TEXT"),
+        list[str] | None, typer.Option(help="Tried on encrypted files; repeatable.", metavar="TEXT")
     ] = None,
     passwords: Annotated[
         Path | None,
@@ -51,8 +54,7 @@ def ingest(
     ocr: Annotated[str, typer.Option(help="auto: where pixels hold text that the file lacks; always; never.")] = "auto",
     renderer: Annotated[str, typer.Option(help="What renders PDFs: auto, pymupdf, pypdfium2.")] = "auto",
     limit: Annotated[
-        list[str] | None,
-        typer.Option(help="Such as max_seconds=120 or max_pages=50000; repeatable.", metavar="NAME=N"),
+        list[str] | None, typer.Option(help="Such as max_seconds=120 or max_pages=50000; repeatable.", metavar="NAME=N")
     ] = None,
     assets_dir: AssetsOption = None,
     json: JsonOption = False,
@@ -71,6 +73,7 @@ def ingest(
     """
     from jina_rag.config import IngestSettings
     from jina_rag.index.document_index import DocumentIndex
+    from jina_rag.parsing.sources import check_paths
 
     out, err = console.consoles()
     settings = IngestSettings(
@@ -85,7 +88,7 @@ def ingest(
         "sync": sync,
         "force": force,
     }
-    _check_existence(paths)
+    check_paths(paths)  # before an index is made: a misspelt path must not leave an empty one behind
     location: dict[str, Any] = {"embedder": embedder, "storage": storage, "assets_dir": assets_dir}
     if dry_run:
         with console.waiting(err, "looking", quiet=json):
@@ -95,10 +98,7 @@ def ingest(
         else:
             ingestion.print_plan(out, err, plan)
         raise typer.Exit(console.PARTLY if plan.failed else console.OK)
-    with (
-        DocumentIndex.open(index, **location) as document_index,
-        console.ingest_progress(err, quiet=json) as progress,
-    ):
+    with DocumentIndex.open(index, **location) as document_index, console.ingest_progress(err, quiet=json) as progress:
         report = document_index.ingest(paths, progress=progress, **options)
     if json:
         console.print_json(ingestion.ingest_json(report))
@@ -107,28 +107,17 @@ def ingest(
     raise typer.Exit(console.INTERRUPTED if report.interrupted else console.PARTLY if report.failed else console.OK)
 
 
-def _plan(index: str, location: dict[str, Any], paths: list[Path], **options: Any) -> IngestPlan:  # noqa: ANN401
+def _plan(index: str, location: dict[str, Any], paths: list[str], **options: Any) -> IngestPlan:  # noqa: ANN401
     """The plan; where there is no index yet, that of one which is thrown away."""
     from jina_rag.index.document_index import DocumentIndex
 
     try:
         with DocumentIndex.open(index, create=False, **location) as document_index:
-            return document_index.plan(paths, **options)
+            return document_index.ingest(paths, dry_run=True, **options)
     except IndexNotFoundError:
         with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
             with DocumentIndex.open(Path(scratch) / "index", **(location | {"assets_dir": None})) as document_index:
-                return document_index.plan(paths, **options)
-
-
-def _check_existence(paths: list[Path]) -> None:
-    """Before an index is made: a misspelt path must not leave an empty one behind."""
-    for path in paths:
-        if os.path.lexists(path):
-            continue
-        if not glob.has_magic(str(path)):
-            raise InvalidInputError(f"There is no file or folder {str(path)!r}: check the path.")
-        if next(glob.iglob(str(path), recursive=True), None) is None:
-            raise InvalidInputError(f"Nothing matches {str(path)!r}: check the path and its wildcards.")
+                return document_index.ingest(paths, dry_run=True, **options)
 
 
 def _pairs(options: list[str], name: str) -> dict[str, str]:
@@ -185,11 +174,11 @@ def _passwords(words: list[str], file: Path | None) -> tuple[str, ...] | dict[st
         raise InvalidInputError(f"{file} cannot be read: {exc.strerror or exc}.") from exc
     except (ValueError, RecursionError) as exc:
         raise InvalidInputError(f"{file} is not JSON: {exc}.") from exc
-    by_glob = {"*": content} if isinstance(content, list) else content
+    by_glob = {"**": content} if isinstance(content, list) else content
     if not isinstance(by_glob, dict):
         raise InvalidInputError(f"{file} must hold a list of passwords, or an object from globs to passwords.")
     lists = {pattern: [value] if isinstance(value, str) else value for pattern, value in by_glob.items()}
     for pattern, value in lists.items():
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
             raise InvalidInputError(f"{file} gives {pattern!r} what is no password: write a text, or a list of texts.")
-    return {pattern: [*value, *words] for pattern, value in {**lists, "*": lists.get("*", [])}.items()}
+    return {pattern: [*value, *words] for pattern, value in {**lists, "**": lists.get("**", [])}.items()}

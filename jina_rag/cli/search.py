@@ -26,11 +26,7 @@ def search(
     k: Annotated[
         int | None,
         typer.Option(
-            "-k",
-            help="How many pages.",
-            min=1,
-            max=10_000,
-            show_default=f"{_HITS}; {_HITS_OF_MANY} with --queries",
+            "-k", help="How many pages.", min=1, max=10_000, show_default=f"{_HITS}; {_HITS_OF_MANY} with --queries"
         ),
     ] = None,
     offset: Annotated[int, typer.Option(help="How many hits to pass over.", min=0, max=1_000_000)] = 0,
@@ -70,8 +66,7 @@ def search(
         typer.Option(help="Ask many questions: one JSON object with qid and query a line.", metavar="FILE.jsonl"),
     ] = None,
     run: Annotated[
-        Path | None,
-        typer.Option(help="Where the rankings for --queries go.", metavar="OUT.jsonl", dir_okay=False),
+        Path | None, typer.Option(help="Where the rankings for --queries go.", metavar="OUT.jsonl", dir_okay=False)
     ] = None,
     assets_dir: AssetsOption = None,
     json: JsonOption = False,
@@ -142,7 +137,8 @@ def search(
 
 def _stages(options: list[str], reranker: str | None, max_ms: float | None, max_images: int | None) -> list[Any]:
     """``--stage`` and the reranker's own options as stages, one of each kind."""
-    from jina_rag.search.stages import Rerank, parse_stage
+    from jina_rag.search.reranking import Rerank
+    from jina_rag.search.stages import parse_stage
 
     stages: dict[type[Any], Any] = {}
     for option in options:

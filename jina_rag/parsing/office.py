@@ -6,6 +6,7 @@ other places; a time limit ends it. Its licence (MPL-2.0) says nothing about wha
 
 from __future__ import annotations
 
+import importlib.resources
 import os
 import shutil
 import signal
@@ -26,22 +27,6 @@ from jina_rag.parsing.workers.cancellation import Stop
 _PROGRAMS = ("soffice", "libreoffice")
 _MAC = Path("/Applications/LibreOffice.app/Contents/MacOS/soffice")
 _WINDOWS = Path("C:/Program Files/LibreOffice/program/soffice.exe")
-_PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
-<oor:items xmlns:oor="http://openoffice.org/2001/registry" xmlns:xs="http://www.w3.org/2001/XMLSchema">
-<item oor:path="/org.openoffice.Office.Common/Security/Scripting"><prop oor:name="MacroSecurityLevel"
- oor:op="fuse"><value>3</value></prop></item>
-<item oor:path="/org.openoffice.Office.Common/Security/Scripting"><prop oor:name="DisableMacrosExecution"
- oor:op="fuse"><value>true</value></prop></item>
-<item oor:path="/org.openoffice.Office.Common/Security/Scripting"><prop oor:name="DisableActiveContent"
- oor:op="fuse"><value>true</value></prop></item>
-<item oor:path="/org.openoffice.Office.Common/Security/Scripting"><prop oor:name="BlockUntrustedRefererLinks"
- oor:op="fuse"><value>true</value></prop></item>
-<item oor:path="/org.openoffice.Office.Calc/Content/Update"><prop oor:name="Link"
- oor:op="fuse"><value>1</value></prop></item>
-<item oor:path="/org.openoffice.Office.Writer/Content/Update"><prop oor:name="Link"
- oor:op="fuse"><value>0</value></prop></item>
-</oor:items>
-"""
 
 
 def find_libreoffice() -> Path | None:
@@ -99,7 +84,8 @@ def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings,
     profile = scratch / "profile"
     try:
         (profile / "user").mkdir(parents=True)
-        (profile / "user" / "registrymodifications.xcu").write_text(_PROFILE, encoding="utf-8")
+        settings_file = importlib.resources.files("jina_rag.parsing").joinpath("libreoffice_profile.xcu")
+        (profile / "user" / "registrymodifications.xcu").write_bytes(settings_file.read_bytes())
     except OSError as error:
         raise _no_room(error) from error
     # Under a plain name: the program has its own ideas of odd ones, and of those that start with a dash.

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,6 +14,8 @@ from rich.markup import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rich.progress import ProgressColumn
 
     from jina_rag.indexing.ingest import IngestProgress
 
@@ -56,52 +59,36 @@ def waiting(err: Console, what: str, *, quiet: bool) -> Iterator[None]:
 @contextmanager
 def ingest_progress(err: Console, *, quiet: bool) -> Iterator[Callable[[IngestProgress], None] | None]:
     """A progress bar on stderr with pages done, pages in all and time left."""
-    if quiet or not err.is_terminal:
-        yield None
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("pages"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("looking for documents", total=None)
+    columns = (BarColumn(), MofNCompleteColumn(), "pages", TimeElapsedColumn(), "left", TimeRemainingColumn())
+    with _bar(err, "looking for documents", "{task.description}", *columns, quiet=quiet) as update:
 
         def show(progress: IngestProgress) -> None:
-            bar.update(
-                task,
-                description=shown(progress.current[-40:]) or "reading",
-                completed=progress.pages,
-                total=progress.pages_total or None,
-            )
+            description = shown(progress.current[-40:]) or "reading"
+            assert update is not None
+            update(description=description, completed=progress.pages, total=progress.pages_total or None)
 
-        yield show
+        yield show if update else None
 
 
 @contextmanager
 def counting(err: Console, what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
     """A progress bar on stderr over a number of things."""
+    with _bar(err, what, quiet=quiet) as update:
+        yield (lambda done, total: update(completed=done, total=total)) if update else None
+
+
+@contextmanager
+def _bar(err: Console, what: str, *columns: str | ProgressColumn, quiet: bool) -> Iterator[Callable[..., None] | None]:
+    """What updates a progress bar; None where nobody looks at one."""
     if quiet or not err.is_terminal:
         yield None
         return
     from rich.progress import Progress
 
-    with Progress(console=err, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with Progress(*columns, console=err, transient=True) as bar:
+        yield partial(bar.update, bar.add_task(what, total=None))
 
 
 def count(number: int, noun: str) -> str:
