@@ -27,7 +27,7 @@ from jina_rag import DocumentIndex, load_embedder
 from jina_rag.catalog.manifest import DocumentRecord
 from jina_rag.config import IngestSettings
 from jina_rag.indexing.ingest import BATCH_PAGES
-from jina_rag.indexing.point_builder import PointMaker
+from jina_rag.indexing.point_builder import PointBuilder
 from jina_rag.ocr import read_areas
 from jina_rag.parsing.documents import open_document
 from jina_rag.parsing.layout.regions import find_regions
@@ -135,12 +135,12 @@ class Parts:
         embedder = load_embedder("lite")
         batches = [pages[i : i + BATCH_PAGES] for i in range(0, len(pages), BATCH_PAGES)]
         with tempfile.TemporaryDirectory() as scratch, DocumentIndex.open(Path(scratch) / "kb") as index:
-            shared = index._alive
-            maker = PointMaker(embedder, shared.images, dim=embedder.dim, quality=self.settings.jpeg_quality)
+            shared = index._session.resources
+            builder = PointBuilder(embedder, shared.images, dim=embedder.dim, quality=self.settings.jpeg_quality)
 
             def embed() -> list[Any]:
-                maker._background = ReferenceQueries(embedder)
-                return [maker.encode([maker.input_of(page) for page in batch]) for batch in batches]
+                builder._background = ReferenceQueries(embedder)
+                return [builder.encode([builder.input_of(page) for page in batch]) for batch in batches]
 
             encoded, self.seconds["embed"] = clock(embed)
 
@@ -152,7 +152,7 @@ class Parts:
                         sha256 = hashlib.sha256(page.doc_id.encode()).hexdigest()
                         near.find([(schema.point_id(sha256, page.number), page, made.dense)])
                         record = DocumentRecord(page.doc_id, page.path, sha256, 0, 0)
-                        points += [point for point, _ in maker.make([record], [(page, made)], {})]
+                        points += [point for point, _ in builder.build([record], [(page, made)], {})]
                     for some in schema.batches(points):
                         shared.store.upsert(some)
                 shared.store.flush()

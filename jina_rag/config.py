@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from jina_rag import globs
 from jina_rag.errors import IndexMismatchError, InvalidInputError
 
 OcrMode: TypeAlias = Literal["auto", "never", "always"]
@@ -118,7 +118,7 @@ class IngestSettings:
             return tuple(self.passwords)
         found: list[str] = []
         for glob, given in self.passwords.items():
-            if fnmatch.fnmatchcase(path.name, glob) or fnmatch.fnmatchcase(path.as_posix(), glob):
+            if globs.matches(path.name, glob) or globs.matches(path.as_posix(), glob):
                 found += [given] if isinstance(given, str) else given
         return tuple(dict.fromkeys(found))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jina_rag import globs
 from jina_rag.catalog.manifest import DocumentRecord, Manifest
 from jina_rag.errors import InvalidInputError
 from jina_rag.stores import schema
@@ -20,8 +20,8 @@ _OF_PAGES = ("page", schema.HAS)
 """Keys of a filter that say nothing of a document as a whole."""
 
 
-def chosen_by_name(records: Sequence[DocumentRecord], pattern: str) -> list[DocumentRecord]:
-    """Documents called by id, by file, by folder, or by a glob over ids.
+def select_by_name(records: Sequence[DocumentRecord], pattern: str) -> list[DocumentRecord]:
+    """Documents called by id, by file, by folder, or by a glob over ids and paths (see `globs`).
 
     Raises:
         InvalidInputError: If the name is empty, which as a path would mean everything under the current folder.
@@ -32,11 +32,11 @@ def chosen_by_name(records: Sequence[DocumentRecord], pattern: str) -> list[Docu
     if exact:
         return exact
     path = Path(os.path.abspath(pattern))
-    placed = [record for record in records if record.path == path or path in record.path.parents]
-    return placed or [record for record in records if fnmatch.fnmatchcase(record.doc_id, pattern)]
+    in_place = [record for record in records if record.path == path or path in record.path.parents]
+    return in_place or [record for record in records if matches_path(record.doc_id, record.path, [pattern])]
 
 
-def chosen_by_filter(records: Sequence[DocumentRecord], where: Where) -> list[DocumentRecord]:
+def select_by_filter(records: Sequence[DocumentRecord], where: Where) -> list[DocumentRecord]:
     """Documents that match every key of a filter.
 
     Raises:
@@ -47,10 +47,10 @@ def chosen_by_filter(records: Sequence[DocumentRecord], where: Where) -> list[Do
             raise InvalidInputError(
                 f"Documents cannot be chosen by {key!r}, which is said of pages: filter by path, doc_id or metadata."
             )
-    return [record for record in records if is_meant(record.doc_id, record.path, record.metadata, where)]
+    return [record for record in records if matches_filter(record.doc_id, record.path, record.metadata, where)]
 
 
-def possible(manifest: Manifest, where: Where) -> list[DocumentRecord]:
+def possible_matches(manifest: Manifest, where: Where) -> list[DocumentRecord]:
     """Documents among which all are that match a filter: not every one of a large index has to be looked at."""
     for key, value in where.items():
         texts = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
@@ -61,14 +61,14 @@ def possible(manifest: Manifest, where: Where) -> list[DocumentRecord]:
     return manifest.documents()
 
 
-def is_meant(doc_id: str, path: Path, metadata: Mapping[str, Any], where: Where) -> bool:
+def matches_filter(doc_id: str, path: Path, metadata: Mapping[str, Any], where: Where) -> bool:
     """Whether a document matches a filter over ``path``, ``doc_id`` and metadata.
 
     ``page`` and ``has``, which are said of pages, are not looked at.
     """
     for key, value in where.items():
         if key == "path":
-            if not matches(doc_id, path, path_globs(value)):
+            if not matches_path(doc_id, path, path_globs(value)):
                 return False
         elif key == "doc_id":
             if not stored_matches({schema.DOC_ID: doc_id}, {schema.DOC_ID: value}):
@@ -84,21 +84,16 @@ def path_globs(value: Scalar | Sequence[Scalar] | Range) -> list[str]:
     """The value of a ``path`` filter as globs.
 
     Raises:
-        InvalidInputError: If it is anything but a text or texts.
+        InvalidInputError: If it is anything but a text or texts, or one is empty.
     """
-    globs = [value] if isinstance(value, str) else value
-    if not isinstance(globs, Sequence) or not all(isinstance(glob, str) for glob in globs):
+    patterns = [value] if isinstance(value, str) else value
+    if not isinstance(patterns, Sequence) or not all(isinstance(item, str) and item.strip() for item in patterns):
         raise InvalidInputError(
             f"The filter 'path' is {value!r}: give a glob such as 'reports/*.pdf', or a list of them."
         )
-    return [str(glob) for glob in globs]
+    return [str(item) for item in patterns]
 
 
-def matches(doc_id: str, path: Path, globs: Sequence[str]) -> bool:
-    """Whether a document's id or its file is meant by one of the globs."""
-    return any(
-        glob in (doc_id, path.as_posix())  # names may hold what globs are made of
-        or fnmatch.fnmatchcase(doc_id, glob)
-        or fnmatch.fnmatchcase(path.as_posix(), glob)
-        for glob in globs
-    )
+def matches_path(doc_id: str, path: Path, patterns: Sequence[str]) -> bool:
+    """Whether one of the globs stands for a document, by its id or by its file."""
+    return any(globs.matches(doc_id, item) or globs.matches(path.as_posix(), item) for item in patterns)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from jina_rag import globs
 from jina_rag.catalog.manifest import DocumentRecord, Manifest
 from jina_rag.types import Failure
 
@@ -22,12 +22,13 @@ def is_gone(path: Path) -> bool:
     return False
 
 
-def gone(
+def missing_documents(
     manifest: Manifest,
     roots: Sequence[str | os.PathLike[str]],
     *,
     unseen: Sequence[Path] = (),
-    left: Collection[str] = (),
+    moved: Collection[str] = (),
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[list[DocumentRecord], list[Failure]]:
     """Documents under the given files, folders and globs whose file does not exist any more.
 
@@ -35,35 +36,37 @@ def gone(
         manifest: What the index knows.
         roots: As they were given.
         unseen: Folders that could not be listed: nothing is said of what was in them.
-        left: Ids of documents that have become others in this run.
+        moved: Ids of documents that have become others in this run.
+        check: Called for every document; what it raises ends the search.
 
     Returns:
         The documents, and folders that look as if their disk were away.
     """
-    lost: dict[str, DocumentRecord] = {}
+    missing: dict[str, DocumentRecord] = {}
     doubts: list[Failure] = []
-    blind = [Path(os.path.abspath(path)) for path in unseen]
+    unlisted = [Path(os.path.abspath(path)) for path in unseen]
+    records = [record for record in manifest.documents() if record.doc_id not in moved and not record.added]
     for root in roots:
         place = Path(os.path.abspath(root))
-        mine = [
-            record
-            for record in manifest.documents()
-            if record.doc_id not in left
-            and not record.added
-            and _is_under(record.path, place)
-            and not any(folder in record.path.parents for folder in blind)
-            and is_gone(record.path)
-        ]
-        if mine and not _is_inhabited(place):
-            reason = "It is empty, like a disk that is not mounted: its documents were kept (see `jina-rag remove`)."
+        candidates = []
+        for record in _records_under(records, place):
+            check()
+            if not any(folder in record.path.parents for folder in unlisted) and is_gone(record.path):
+                candidates.append(record)
+        if candidates and not _is_inhabited(place):
+            reason = "It is empty, like a disk that is not mounted: its documents were kept (see `jina-rag delete`)."
             doubts.append(Failure(Path(root), reason))
             continue
-        lost.update((record.doc_id, record) for record in mine)
-    return list(lost.values()), doubts
+        missing.update((record.doc_id, record) for record in candidates)
+    return list(missing.values()), doubts
 
 
-def _is_under(path: Path, root: Path) -> bool:
-    return path == root or root in path.parents or fnmatch.fnmatchcase(str(path), str(root))
+def _records_under(records: Sequence[DocumentRecord], place: Path) -> list[DocumentRecord]:
+    """Documents in a file or folder of that name, or else those that the name matches as a glob, as `find_sources`."""
+    in_place = [record for record in records if record.path == place or place in record.path.parents]
+    if in_place or not globs.has_wildcards(str(place)):
+        return in_place
+    return [record for record in records if globs.matches(record.path.as_posix(), place.as_posix())]
 
 
 def _is_inhabited(root: Path) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,8 +20,7 @@ from jina_rag.cli.output import evaluation as evaluation_output
 from jina_rag.cli.output.evaluation_files import write_files
 
 if TYPE_CHECKING:
-    from jina_rag.evaluation.comparison import Watching
-    from jina_rag.evaluation.results import Compared, Evaluation
+    from jina_rag.evaluation.comparison import EvaluationHooks
 
 _MEASURE = "measure"
 _BENCHMARK = "benchmark"
@@ -55,7 +53,7 @@ evaluate_app.command()(negation)
 
 FolderArgument = Annotated[
     Path,
-    typer.Argument(help="Folder with docs.jsonl, queries.jsonl or questions.csv, and the files.", metavar="DIR"),
+    typer.Argument(help="Folder with docs.jsonl, queries.jsonl or queries.csv, and the files.", metavar="DIR"),
 ]
 
 
@@ -149,19 +147,17 @@ def measure(
     from jina_rag.evaluation.serialization import load
     from jina_rag.evaluation.settings import cross_product
 
-    _, err = console.consoles()
+    out, err = console.consoles()
     for path in (report, markdown, run, trec, save):
         if path is not None:
             folder_exists(path)
     names = parse_measures(measures) if measures else MEASURES
-    settings = cross_product(
-        embedder or [], storage or [], stages or [],
-        [None if name.lower() == "none" else name for name in reranker or []],
-    )  # fmt: skip
+    rerankers = [None if name.lower() == "none" else name for name in reranker or []]
+    settings = cross_product(embedder or [], storage or [], stages or [], rerankers)
     earlier = None if compare is None else load(compare)
     judged = read_folder(folder)
     with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
-        found = evaluate_settings(
+        evaluation = evaluate_settings(
             judged,
             settings,
             indexes=index or str(Path(scratch) / "index"),
@@ -170,32 +166,45 @@ def measure(
             force=force,
             seed=seed,
             command=shlex.join(["jina-rag", *sys.argv[1:]]),
-            watching=_watching(quiet=json),
+            hooks=_hooks(quiet=json),
         )
-        since = [] if earlier is None or compare is None else compare_runs(earlier, found, called=compare.name)
+        since = [] if earlier is None or compare is None else compare_runs(earlier, evaluation, called=compare.name)
         # Before the index is thrown away: the report shows its pictures.
         write_files(
-            found, since, judged, report=report, markdown=markdown, run=run, trec=trec, save=save, failures=failures
+            evaluation,
+            since,
+            judged,
+            report=report,
+            markdown=markdown,
+            run=run,
+            trec=trec,
+            save=save,
+            failures=failures,
         )
-    _tell(found, since, failures=failures, json=json)
+    if json:
+        console.print_json(evaluation_output.evaluation_json(evaluation, since))
+    else:
+        evaluation_output.print_evaluation(out, err, evaluation, since)
+        if failures:
+            evaluation_output.print_failures(out, evaluation, failures)
     if report is not None and not json:
         err.print(f"Open this in a browser: {console.shown(report.resolve().as_uri())}", soft_wrap=True)
-    raise typer.Exit(console.PARTLY if any(setting.failed for setting in found.settings) else console.OK)
+    raise typer.Exit(console.PARTLY if any(setting.failed for setting in evaluation.settings) else console.OK)
 
 
 @evaluate_app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder to make.", metavar="DIR")],
     documents: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option("--documents", "-d", help="Where the documents lie, if not in DIR; repeatable.", metavar="FOLDER"),
     ] = None,
     no_images: Annotated[bool, typer.Option("--no-pictures", help="Make no pictures of the pages.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Make a folder to judge: its documents listed, pages.html with their pages, questions.csv to write questions on.
+    """Make a folder to judge: its documents listed, pages.html with their pages, queries.csv to write questions on.
 
-    Open pages.html in a browser and questions.csv in a spreadsheet; write a question, and the doc and page that answer
+    Open pages.html in a browser and queries.csv in a spreadsheet; write a question, and the doc and page that answer
     it. Run it again when documents were added; questions are never touched.
 
     Examples:
@@ -204,29 +213,29 @@ def init(
 
       jina-rag evaluate check judged
     """
-    from jina_rag.evaluation.scaffold import make_skeleton
+    from jina_rag.evaluation.scaffold import make_scaffold
+    from jina_rag.parsing.sources import path_list
 
     out, err = console.consoles()
     with console.counting(err, "pages", quiet=json) as progress:
-        made = make_skeleton(folder, documents or [folder], images=not no_images, progress=progress)
+        scaffold = make_scaffold(
+            folder, [Path(name) for name in path_list(documents or [folder])], images=not no_images, progress=progress
+        )
     if json:
-        console.print_json(made.to_json())
+        console.print_json(scaffold.to_json())
     else:
         err.print(
-            f"Listed {console.count(made.documents, 'document')} with {console.count(made.pages, 'page')} in "
+            f"Listed {console.count(scaffold.documents, 'document')} with {console.count(scaffold.pages, 'page')} in "
             f"{console.shown(folder / 'docs.jsonl')}.",
             soft_wrap=True,
         )
-        for failure in made.failed:
-            page = f", page {failure.page}" if failure.page else ""
-            err.print(
-                f"[red]Failed:[/] {console.shown(failure.path)}{page}: {console.shown(failure.reason)}", soft_wrap=True
-            )
-        if made.sheet is not None:
-            out.print(f"Write questions into {console.shown(made.sheet)}", soft_wrap=True)
-        if made.contact_sheet is not None:
-            out.print(f"Look at the pages in {console.shown(made.contact_sheet.resolve().as_uri())}", soft_wrap=True)
-    raise typer.Exit(console.PARTLY if made.failed else console.OK)
+        evaluation_output.print_failed(err, scaffold.failed)
+        if scaffold.sheet is not None:
+            out.print(f"Write questions into {console.shown(scaffold.sheet)}", soft_wrap=True)
+        if scaffold.contact_sheet is not None:
+            address = console.shown(scaffold.contact_sheet.resolve().as_uri())
+            out.print(f"Look at the pages in {address}", soft_wrap=True)
+    raise typer.Exit(console.PARTLY if scaffold.failed else console.OK)
 
 
 @evaluate_app.command()
@@ -236,7 +245,7 @@ def check(
         bool, typer.Option("--ocr", help="Read pages without text by OCR, to find words leaked from them.")
     ] = False,
     write: Annotated[
-        bool, typer.Option("--write", help="Write queries.jsonl from questions.csv, for other programs.")
+        bool, typer.Option("--write", help="Write queries.jsonl from queries.csv, for other programs.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
@@ -255,20 +264,20 @@ def check(
 
     out, err = console.consoles()
     if write:
-        written, number = write_queries(folder)
+        path, number = write_queries(folder)
     with console.counting(err, "documents", quiet=json) as progress:
-        checked = check_folder(folder, ocr=ocr, progress=progress)
+        result = check_folder(folder, ocr=ocr, progress=progress)
     if json:
-        console.print_json(checked.to_json() | ({"written": str(written)} if write else {}))
+        console.print_json(result.to_json() | ({"written": str(path)} if write else {}))
     else:
-        evaluation_output.print_checked(out, checked)
+        evaluation_output.print_check(out, result)
         if write:
-            err.print(f"Wrote {console.count(number, 'question')} to {console.shown(written)}.", soft_wrap=True)
-    raise typer.Exit(console.PARTLY if checked.findings else console.OK)
+            err.print(f"Wrote {console.count(number, 'question')} to {console.shown(path)}.", soft_wrap=True)
+    raise typer.Exit(console.PARTLY if result.findings else console.OK)
 
 
-def _watching(*, quiet: bool) -> Watching:
-    from jina_rag.evaluation.comparison import Watching
+def _hooks(*, quiet: bool) -> EvaluationHooks:
+    from jina_rag.evaluation.comparison import EvaluationHooks
     from jina_rag.index.document_index import DocumentIndex
     from jina_rag.types import IngestReport
 
@@ -278,19 +287,4 @@ def _watching(*, quiet: bool) -> Watching:
         with console.ingest_progress(err, quiet=quiet) as progress:
             return index.ingest(paths, progress=progress)
 
-    @contextmanager
-    def asking(name: str) -> Iterator[Any]:
-        with console.counting(err, f"asking {console.shown(name)}", quiet=quiet) as progress:
-            yield progress
-
-    return Watching(ingest, asking)
-
-
-def _tell(found: Evaluation, since: Sequence[Compared], *, failures: int | None, json: bool) -> None:
-    if json:
-        console.print_json(evaluation_output.evaluation_json(found, since))
-        return
-    out, err = console.consoles()
-    evaluation_output.print_evaluation(out, err, found, since)
-    if failures:
-        evaluation_output.print_failures(out, found, failures)
+    return EvaluationHooks(ingest, lambda name: console.counting(err, f"asking {console.shown(name)}", quiet=quiet))

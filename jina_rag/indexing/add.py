@@ -11,52 +11,53 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from jina_rag.catalog.maintenance import IndexResources, drop_parts, settle
+from jina_rag.catalog.maintenance import drop_points, settle
 from jina_rag.catalog.manifest import DocumentRecord, PointRecord
+from jina_rag.catalog.resources import IndexResources
 from jina_rag.config import IngestSettings, Storage
 from jina_rag.errors import InvalidInputError
-from jina_rag.indexing.add_inputs import Entry
-from jina_rag.indexing.page_files import beside, open_page
-from jina_rag.indexing.point_builder import Encoded, Made, PointMaker
+from jina_rag.indexing.add_inputs import EntryInput
+from jina_rag.indexing.page_files import open_page, sidecar_of
+from jina_rag.indexing.point_builder import BuiltPoint, EncodedPage, PointBuilder
 from jina_rag.parsing.pages import read_pages
 from jina_rag.parsing.sources import source_file
 from jina_rag.protocols import Embedder, Input
 from jina_rag.stores import schema
 from jina_rag.stores.disk_space import check_space
-from jina_rag.types import Embeddings, Failure, Page, TokenGrid, Word
+from jina_rag.types import Embeddings, Failure, Page, Word
 
 BATCH = 16
 """Entries that are read and embedded together: memory stays flat however many there are."""
 _NOWHERE = (float("nan"), float("nan"), float("nan"), float("nan"))
 
-Read: TypeAlias = "str | Page"
+Content: TypeAlias = "str | Page"
 """An entry once it was read: a text, or a page."""
 
 
-class Adding:
-    """One call of `DocumentIndex.add`. Within `care.changing`."""
+class EntryWriter:
+    """One call of `DocumentIndex.add`. Within `maintenance.changing`."""
 
     def __init__(
         self,
         *,
-        parts: IndexResources,
+        resources: IndexResources,
         embedder: Callable[[], Embedder],
         dim: int,
         storage: Storage,
         settings: IngestSettings | None = None,
         vectors: Embeddings | None = None,
     ) -> None:
-        self._parts = parts
-        self._manifest = parts.manifest
+        self._resources = resources
+        self._manifest = resources.manifest
         self._load = embedder
         self._dim = dim
         self._storage = storage
         self._settings = settings or IngestSettings()
         self._vectors = vectors
 
-    def run(self, entries: Sequence[Entry]) -> None:
+    def run(self, entries: Sequence[EntryInput]) -> None:
         """Add what is new or changed.
 
         Raises:
@@ -64,91 +65,93 @@ class Adding:
                 in the index then.
             IndexStateError: If the index cannot be written.
         """
-        todo: list[Entry] = []
-        placed: list[DocumentRecord] = []
-        for entry in entries:
-            known = self._manifest.document(entry.record.doc_id)
-            if known is not None and not known.added:
-                raise InvalidInputError(
-                    f"{entry.record.doc_id!r} is the id of a document that was read from {known.path}: choose another."
-                )
-            if not self._manifest.is_done(entry.record.sha256):
-                todo.append(entry)
-            elif known is None or not known.done or known != replace(entry.record, **_facts(known)):
-                placed.append(entry.record)
-        with self._manifest.together():
-            for record in placed:
-                self._manifest.place(record)
-        if not todo:
+        new: list[EntryInput] = []
+        with self._manifest.transaction():
+            for entry in entries:
+                record = entry.record
+                indexed = self._manifest.document(record.doc_id)
+                if indexed is not None and not indexed.added:
+                    raise InvalidInputError(
+                        f"{record.doc_id!r} is the id of a document that was read from {indexed.path}: choose another."
+                    )
+                if not self._manifest.is_complete(record.sha256):
+                    new.append(entry)
+                elif indexed is None or not indexed.is_complete or _given(indexed) != _given(record):
+                    self._manifest.place(record)
+        if not new:
             return
-        maker = PointMaker(
-            self._load(), self._parts.images, dim=self._dim, quality=self._settings.jpeg_quality, storage=self._storage
+        builder = PointBuilder(
+            self._load(),
+            self._resources.images,
+            dim=self._dim,
+            quality=self._settings.jpeg_quality,
+            storage=self._storage,
         )
-        for start in range(0, len(todo), BATCH):
-            self._batch(todo[start : start + BATCH], maker)
-        settle(self._parts)
+        for start in range(0, len(new), BATCH):
+            self._write(new[start : start + BATCH], builder)
+        settle(self._resources)
 
-    def _batch(self, entries: Sequence[Entry], maker: PointMaker) -> None:
-        read: list[tuple[Entry, Read]] = []
+    def _write(self, entries: Sequence[EntryInput], builder: PointBuilder) -> None:
+        """Read, embed and store some entries; those before one that cannot be read."""
+        contents: list[tuple[EntryInput, Content]] = []
         problem: InvalidInputError | None = None
         for entry in entries:
             try:
-                read.append((entry, self._read(entry)))
+                contents.append((entry, self._read(entry)))
             except InvalidInputError as exc:
                 problem = exc
                 break
-        made: list[tuple[Entry, list[Made], list[str]]] = []
-        for (entry, content), encoded in zip(read, self._encoded(read, maker), strict=True):
+        built: list[tuple[DocumentRecord, list[BuiltPoint], list[Failure]]] = []
+        for (entry, content), encoded in zip(contents, self._encode(contents, builder), strict=True):
+            record, notes = entry.record, []
             if isinstance(content, str):
-                several, notes = [maker.make_text(entry.record, content, encoded)], []
+                pairs = [builder.build_text(record, content, encoded)]
             else:
-                several, notes = maker.make([entry.record], [(content, encoded)], {}), list(content.warnings)
-            if note := maker.notes.pop(several[-1][0].id, None):
+                pairs, notes = builder.build([record], [(content, encoded)], {}), list(content.warnings)
+            if note := builder.notes.pop(pairs[-1][0].id, None):
                 notes.append(note)
-            made.append((entry, several, notes))
-        points = [point for _, several, _ in made for point, _ in several]
-        check_space(self._parts.images.folder.parent, sum(map(schema.size_of, points)))
-        gone: list[PointRecord] = []
-        with self._manifest.together():
-            for entry, several, _ in made:
-                self._manifest.begin(entry.record)
-                gone += self._manifest.add_parts(entry.record.sha256, [part for _, part in several])
-        drop_parts(self._parts, gone)
+            built.append((record, pairs, [Failure(record.path, note, 1) for note in notes]))
+        points = [point for _, pairs, _ in built for point, _ in pairs]
+        check_space(self._resources.images.folder.parent, sum(map(schema.size_of, points)))
+        stale: list[PointRecord] = []
+        with self._manifest.transaction():
+            for record, pairs, _ in built:
+                self._manifest.begin(record)
+                stale += self._manifest.add_points(record.sha256, [point_record for _, point_record in pairs])
+        drop_points(self._resources, stale)
         for batch in schema.batches(points):
-            self._parts.store.upsert(batch)
-        self._parts.store.flush()
-        with self._manifest.together():
-            for entry, _, notes in made:
-                warnings = [Failure(entry.record.path, note, 1) for note in notes]
-                self._manifest.finish(entry.record, warnings=warnings)
+            self._resources.store.upsert(batch)
+        self._resources.store.flush()
+        with self._manifest.transaction():
+            for record, _, warnings in built:
+                self._manifest.finish(record, warnings=warnings)
         if problem is not None:
-            settle(self._parts)
+            settle(self._resources)
             raise problem
 
-    def _encoded(self, read: Sequence[tuple[Entry, Read]], maker: PointMaker) -> list[Encoded]:
+    def _encode(self, contents: Sequence[tuple[EntryInput, Content]], builder: PointBuilder) -> list[EncodedPage]:
         if self._vectors is None:
-            inputs: list[Input] = [{"text": item} if isinstance(item, str) else item for _, item in read]
-            return maker.encode(inputs)
-        given = self._vectors
-        assert given.single is not None
-        assert given.multi is not None
-        grids: Sequence[TokenGrid | None] = given.grids or [None] * len(given.multi)
+            inputs: list[Input] = [{"text": item} if isinstance(item, str) else item for _, item in contents]
+            return builder.encode(inputs)
+        single, multi, grids = self._vectors.single, self._vectors.multi, self._vectors.grids
+        assert single is not None
+        assert multi is not None
         return [
-            Encoded(
-                given.single[entry.place],
-                given.multi[entry.place],
-                None if isinstance(item, str) else grids[entry.place],
+            EncodedPage(
+                single[entry.position],
+                multi[entry.position],
+                grids[entry.position] if grids and not isinstance(content, str) else None,
             )
-            for entry, item in read
+            for entry, content in contents
         ]
 
     # -- reading -------------------------------------------------------------------------------------------
 
-    def _read(self, entry: Entry) -> Read:
+    def _read(self, entry: EntryInput) -> Content:
         content = entry.content
         if isinstance(content, str):
             return content
-        if isinstance(content, Path) and entry.words is None and beside(content).is_file():
+        if isinstance(content, Path) and entry.words is None and sidecar_of(content).is_file():
             content = open_page(content)
         if isinstance(content, Page):
             return replace(content, doc_id=entry.record.doc_id)
@@ -160,7 +163,7 @@ class Adding:
             return page
         return replace(page, words=tuple(Word(word, _NOWHERE) for word in entry.words.split()))
 
-    def _page(self, path: Path, entry: Entry) -> Page:
+    def _page(self, path: Path, entry: EntryInput) -> Page:
         """The one page of a picture, by the way that files are read."""
         doc_id = entry.record.doc_id
         try:
@@ -171,27 +174,20 @@ class Adding:
             ) from exc
         settings = self._settings if entry.words is None else replace(self._settings, ocr="never")
         source = replace(source, revision=entry.record.sha256)
-        with closing(read_pages([source], settings, ocr_cache=self._parts.ocr)) as events:
-            found = list(_first(events))
-        pages = [event for event in found if isinstance(event, Page)]
-        failed = [event for event in found if isinstance(event, Failure)]
-        if failed:
-            raise InvalidInputError(f"The picture of {doc_id!r} cannot be read: {failed[0].reason}")
+        with closing(read_pages([source], settings, ocr_cache=self._resources.ocr)) as events:
+            pages: list[Page] = []
+            for event in events:
+                if isinstance(event, Failure):
+                    raise InvalidInputError(f"The picture of {doc_id!r} cannot be read: {event.reason}")
+                if isinstance(event, Page):
+                    pages.append(event)
+                if len(pages) > 1:  # a document of a thousand is not read to its end only to be refused
+                    break
         if len(pages) != 1:
             raise InvalidInputError(
                 f"{doc_id!r} has more than one page: `ingest` its file, or add its pages one by one (load_pages)."
             )
         return pages[0]
-
-
-def _first(events: Iterator[Any]) -> Iterator[Any]:
-    """Events up to the second page: a document of a thousand is not read to its end only to be refused."""
-    pages = 0
-    for event in events:
-        pages += isinstance(event, Page)
-        yield event
-        if pages > 1:
-            return
 
 
 @contextmanager
@@ -206,8 +202,6 @@ def _as_file(content: Path | bytes) -> Iterator[Path]:
         yield path
 
 
-def _facts(known: DocumentRecord) -> dict[str, Any]:
-    """What the manifest adds to a record."""
-    return {
-        name: getattr(known, name) for name in ("size", "done", "pages", "regions", "failures", "warnings", "by_name")
-    }
+def _given(record: DocumentRecord) -> tuple[object, ...]:
+    """What the caller gave of an entry."""
+    return record.path, record.sha256, record.mtime_ns, record.metadata, record.own_metadata

@@ -13,42 +13,44 @@ from typing import Any
 from jina_rag.catalog.manifest import ADDED, DocumentRecord
 from jina_rag.errors import InvalidInputError
 from jina_rag.images import decode_data_uri, is_data_uri
-from jina_rag.indexing.page_files import beside, source_of
+from jina_rag.indexing.page_files import sidecar_of, source_of
 from jina_rag.inputs import clean_text
 from jina_rag.stores import schema
 from jina_rag.types import Embeddings, Page
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class EntryInput:
     """Something to be added: checked, but not read.
 
     Attributes:
         record: Its id, the hash of its content, its metadata.
         content: A text, a page, or a picture: its file, or its bytes.
         words: Of a picture whose words are known.
-        place: Where it stands in the call.
+        position: Where it stands in the call.
     """
 
     record: DocumentRecord
     content: str | Page | Path | bytes
     words: str | None = None
-    place: int = 0
+    position: int = 0
 
 
-def entries_of(contents: Sequence[object], ids: Sequence[str], metadata: Sequence[Mapping[str, Any]]) -> list[Entry]:
+def entries_of(
+    contents: Sequence[object], ids: Sequence[str], metadata: Sequence[Mapping[str, Any]]
+) -> list[EntryInput]:
     """Check what is to be added; nothing is decoded. Of entries of one id the last counts.
 
     Raises:
         InvalidInputError: If one is of another kind, or its metadata is not JSON.
     """
-    found: dict[str, Entry] = {}
-    for place, (content, entry_id, meta) in enumerate(zip(contents, ids, metadata, strict=True)):
+    entries: dict[str, EntryInput] = {}
+    for position, (content, entry_id, meta) in enumerate(zip(contents, ids, metadata, strict=True)):
         if not isinstance(entry_id, str) or not entry_id.strip():
-            raise InvalidInputError(f"The id of entry {place + 1} is {entry_id!r}: give a text that is not empty.")
+            raise InvalidInputError(f"The id of entry {position + 1} is {entry_id!r}: give a text that is not empty.")
         if not isinstance(meta, Mapping):
             raise InvalidInputError(f"The metadata of {entry_id!r} are {meta!r}: give a mapping.")
-        kept: dict[str, Any] = schema.clean_payload(dict(meta))
+        own_metadata = schema.clean_payload(dict(meta))
         what, words, path = _kind(content, entry_id)
         record = DocumentRecord(
             doc_id=clean_text(entry_id),
@@ -56,11 +58,11 @@ def entries_of(contents: Sequence[object], ids: Sequence[str], metadata: Sequenc
             sha256=_hash(entry_id, what, words),
             size=0,
             mtime_ns=ADDED,
-            metadata=kept,
-            given=kept,
+            metadata=own_metadata,
+            own_metadata=own_metadata,
         )
-        found[record.doc_id] = Entry(record, what, words, place)
-    return list(found.values())
+        entries[record.doc_id] = EntryInput(record, what, words, position)
+    return list(entries.values())
 
 
 def _kind(content: object, entry_id: str) -> tuple[str | Page | Path | bytes, str | None, Path | None]:
@@ -114,7 +116,7 @@ def _hash(entry_id: str, content: str | Page | Path | bytes, words: str | None) 
         take(repr([(region.kind, region.box, region.caption) for region in content.regions]).encode())
     elif isinstance(content, Path):
         take(content.read_bytes())
-        words_file = beside(content)
+        words_file = sidecar_of(content)
         take(words_file.read_bytes() if words is None and words_file.is_file() else b"")
     else:
         take(content.encode() if isinstance(content, str) else content)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jina_rag.catalog.maintenance import IndexResources
-from jina_rag.catalog.manifest import RATE, DocumentRecord
-from jina_rag.catalog.missing_files import gone
+from jina_rag.catalog.manifest import RATE
+from jina_rag.catalog.missing_files import missing_documents
+from jina_rag.catalog.resources import IndexResources
 from jina_rag.config import IngestSettings, Storage
 from jina_rag.errors import DocumentError
-from jina_rag.indexing.planner import Metadata, Placed, Planner, Unchanged, Work
-from jina_rag.indexing.point_builder import PointMaker
+from jina_rag.indexing.planner import IndexTask, Metadata, Placement, Planner
+from jina_rag.indexing.point_builder import PointBuilder
 from jina_rag.parsing.office import as_pdf
 from jina_rag.parsing.pages import read_pages
 from jina_rag.parsing.sources import Skipped, find_sources
+from jina_rag.parsing.workers.cancellation import call_in_thread
 from jina_rag.parsing.workers.pool import open_isolated
 from jina_rag.protocols import Embedder
 from jina_rag.stores import schema
@@ -49,6 +51,7 @@ class IngestPlan:
         basis: What time and disk were estimated from, as a clause.
         failed: Files that could not be indexed, with the reason.
         skipped: Files that would be passed over.
+        interrupted: Whether the look ahead was stopped: the rest is not in it.
     """
 
     new: int = 0
@@ -64,6 +67,7 @@ class IngestPlan:
     basis: str = "nothing to do"
     failed: tuple[Failure, ...] = ()
     skipped: tuple[Failure, ...] = ()
+    interrupted: bool = False
 
 
 class Estimate:
@@ -72,17 +76,19 @@ class Estimate:
     def __init__(
         self,
         *,
-        parts: IndexResources,
+        resources: IndexResources,
         embedder: Callable[[], Embedder],
         dim: int,
         storage: Storage,
         settings: IngestSettings,
+        stop: threading.Event | None = None,
     ) -> None:
-        self._parts = parts
-        self._embedder = embedder
+        self._resources = resources
+        self._load = embedder
         self._dim = dim
         self._storage = storage
         self._settings = settings
+        self._stop = stop or threading.Event()
 
     def plan(
         self,
@@ -95,95 +101,115 @@ class Estimate:
         indexed_pages: int = 0,
         indexed_bytes: int = 0,
     ) -> IngestPlan:
-        """See `DocumentIndex.plan`."""
+        """See `DocumentIndex.ingest`, `dry_run`."""
         planner = Planner(
-            self._parts.manifest, self._parts.store, metadata=metadata, sidecars=self._settings.sidecars, force=force
+            self._resources.manifest,
+            self._resources.store,
+            metadata=metadata,
+            sidecars=self._settings.sidecars,
+            force=force,
+            check=self._check,
         )
-        todo: list[tuple[Work, list[int]]] = []
+        tasks: list[tuple[IndexTask, list[int]]] = []
         failed: list[Failure] = []
         skipped: list[Failure] = []
-        counts = dict.fromkeys(("new", "changed", "again", "unchanged", "moved", "duplicates"), 0)
-        for found in planner.look_at_all(find_sources(paths, exclude=exclude)):
-            if isinstance(found, Skipped):
-                skipped.append(Failure(found.path, found.reason))
-            elif isinstance(found, Failure):
-                failed.append(found)
-            elif isinstance(found, Unchanged):
-                counts["unchanged"] += 1
-            elif isinstance(found, Placed):
-                counts["duplicates"] += found.how == "duplicate"
-                counts["unchanged"] += found.how != "duplicate"
-                counts["moved"] += found.how == "moved"
-            else:
-                try:
-                    numbers = self._pages_of(found, planner)
-                except DocumentError as error:
-                    failed.append(Failure(found.source.path, str(error)))
-                    continue
-                counts["changed" if found.changed else "again" if found.known else "new"] += 1
-                todo.append((found, numbers))
-        pages = sum(len(numbers) for _, numbers in todo)
-        seconds, size, basis = self._cost(todo, indexed_pages, indexed_bytes) if pages else (0.0, 0.0, "nothing to do")
-        unseen = [failure.path for failure in failed if failure.path.is_dir()]
-        lost, _ = gone(self._parts.manifest, paths, unseen=unseen, left=planner.left) if sync else ([], [])
+        counts = dict.fromkeys(("new", "changed", "force", "unchanged", "moved", "duplicates", "removed"), 0)
+        seconds, size, basis, interrupted = 0.0, 0.0, "nothing to do", False
+        try:
+            for item in planner.plan(find_sources(paths, exclude=exclude, check=self._check)):
+                if isinstance(item, Skipped):
+                    skipped.append(Failure(item.path, item.reason))
+                elif isinstance(item, Failure):
+                    failed.append(item)
+                elif isinstance(item, IndexTask):
+                    record = planner.with_metadata(item.source.path, item.record)
+                    try:
+                        tasks.append((replace(item, record=record), self._pages_to_render(item, planner)))
+                    except DocumentError as error:
+                        failed.append(Failure(item.source.path, str(error)))
+                        continue
+                    counts["changed" if item.previous else "force" if item.force else "new"] += 1
+                else:
+                    planner.with_metadata(item.path, item.record)
+                    how = item.how if isinstance(item, Placement) else "same"
+                    counts["duplicates" if how == "duplicate" else "unchanged"] += 1
+                    counts["moved"] += how == "moved"
+            if any(numbers for _, numbers in tasks):
+                seconds, size, basis = self._cost(tasks, indexed_pages, indexed_bytes)
+            if sync:
+                unseen = [failure.path for failure in failed if failure.path.is_dir()]
+                missing, _ = missing_documents(
+                    self._resources.manifest, paths, unseen=unseen, moved=planner.moved_ids, check=self._check
+                )
+                counts["removed"] = len(missing)
+        except _StoppedError:
+            interrupted = True
+        pages = sum(len(numbers) for _, numbers in tasks)
         return IngestPlan(
             **counts,
-            removed=len(lost),
             pages=pages,
             seconds=seconds * pages,
             bytes=round(size * pages),
             basis=basis,
             failed=tuple(failed),
             skipped=tuple(skipped),
+            interrupted=interrupted,
         )
 
-    def _pages_of(self, work: Work, planner: Planner) -> list[int]:
-        """The pages that would be rendered."""
-        stored = planner.stored_pages(work)
-        with as_pdf(work.source, self._settings) as source, open_isolated(source, self._settings) as document:
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise _StoppedError
+
+    def _pages_to_render(self, task: IndexTask, planner: Planner) -> list[int]:
+        stored = planner.stored_pages(task)
+        with as_pdf(task.source, self._settings) as source, open_isolated(source, self._settings) as document:
             return [number for number in range(1, document.page_count + 1) if number not in stored]
 
     def _cost(
-        self, todo: Sequence[tuple[Work, list[int]]], indexed_pages: int, indexed_bytes: int
+        self, tasks: Sequence[tuple[IndexTask, list[int]]], indexed_pages: int, indexed_bytes: int
     ) -> tuple[float, float, str]:
         """Seconds and bytes a page, and what that was taken from."""
-        pages, seconds = self._parts.manifest.settings().get(RATE, (0, 0.0))
+        pages, seconds = self._resources.manifest.settings().get(RATE, (0, 0.0))
         if pages >= _HISTORY and indexed_pages >= _HISTORY:
             basis = f"from the {pages} pages of earlier runs of this index"
             return seconds / pages, indexed_bytes / indexed_pages, basis
-        return self._sampled(todo)
+        return self._sample(tasks)
 
-    def _sampled(self, todo: Sequence[tuple[Work, list[int]]]) -> tuple[float, float, str]:
+    def _sample(self, tasks: Sequence[tuple[IndexTask, list[int]]]) -> tuple[float, float, str]:
         """Render and embed a few pages from all over the documents, into a folder that is thrown away."""
-        every = [(work, number) for work, numbers in todo for number in numbers]
-        step = max(1, len(every) // SAMPLE)
-        chosen = every[step // 2 :: step][:SAMPLE]
-        sources = []
-        for work, numbers in todo:
-            mine = {number for other, number in chosen if other is work}
-            if mine:
+        pages = [(task, number) for task, numbers in tasks for number in numbers]
+        step = max(1, len(pages) // SAMPLE)
+        sample = pages[step // 2 :: step][:SAMPLE]
+        sources, records = [], {}
+        for task, numbers in tasks:
+            sampled = {number for other, number in sample if other is task}
+            if sampled:
                 # All but these; those that are stored already are among them, or are left out anyway.
-                done = frozenset(range(1, max(numbers) + 1)) - mine
-                sources.append((replace(work.source, done=done), work.record))
-        embedder = self._embedder()
+                sources.append(replace(task.source, done=frozenset(range(1, max(numbers) + 1)) - sampled))
+                records[task.source.path] = task.record
         with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
             images = ImageFiles(scratch)
-            maker = PointMaker(
+            embedder = call_in_thread(self._load, self._check)
+            builder = PointBuilder(
                 embedder, images, dim=self._dim, quality=self._settings.jpeg_quality, storage=self._storage
             )
-            records: dict[Path, DocumentRecord] = {source.path: record for source, record in sources}
-            maker.encode(["warm up"])
+            builder.encode(["warm up"])
             started = time.monotonic()
-            sampled, size = 0, 0
-            with closing(read_pages([source for source, _ in sources], self._settings)) as events:
+            count, size = 0, 0
+            with closing(read_pages(sources, self._settings, check=self._check)) as events:
                 for event in events:
+                    self._check()
                     if isinstance(event, Page):
-                        vectors = maker.encode([maker.input_of(event)])[0]
-                        made = maker.make([records[event.path]], [(event, vectors)], {})
-                        size += sum(schema.size_of(point) for point, _ in made)
-                        sampled += 1
+                        vectors = builder.encode([builder.input_of(event)])[0]
+                        points = builder.build([records[event.path]], [(event, vectors)], {})
+                        size += sum(schema.size_of(point) for point, _ in points)
+                        count += 1
             seconds = time.monotonic() - started
             size += sum(images.path(name).stat().st_size for name in images.names())
-        if not sampled:
+        if not count:
             return 0.0, 0.0, "none of the pages that were tried could be read"
-        return seconds / sampled, size / sampled, f"from {sampled} of these pages, rendered and embedded for it"
+        return seconds / count, size / count, f"from {count} of these pages, rendered and embedded for it"
+
+
+class _StoppedError(Exception):
+    """The run is to end."""

@@ -10,7 +10,8 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
@@ -19,7 +20,7 @@ from jina_rag._files import write_whole
 from jina_rag.config import IngestSettings
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.parsing.pages import read_pages
-from jina_rag.parsing.sources import SourceFile, find_sources, path_list
+from jina_rag.parsing.sources import SourceEvent, SourceFile, find_sources
 from jina_rag.stores.images import ImageFiles, unreadable
 from jina_rag.stores.schema import clean_payload
 from jina_rag.types import Box, Failure, Page, PageScreenshot, Region, RegionKind, Word
@@ -28,7 +29,7 @@ _log = logging.getLogger("jina_rag")
 
 QUALITY = 92
 """JPEG quality of the pictures: an index encodes them once more."""
-_BESIDE = ".page.json"
+_SIDECAR_SUFFIX = ".page.json"
 _MOST_BYTES = 64 * 1024 * 1024
 
 
@@ -50,27 +51,31 @@ def load_pages(
     Raises:
         InvalidInputError: At once, if a path does not exist.
     """
-    entries = find_sources(path_list(paths))
-    tell = on_failure or _warn
-    return _stream(entries, settings, tell)
+    return _stream(find_sources(paths), settings, on_failure or _warn)
 
 
 def _stream(
-    entries: Any,  # noqa: ANN401  # an iterator of ingestion's Entry
-    settings: IngestSettings | None,
-    tell: Callable[[Failure], None],
+    events: Iterator[SourceEvent], settings: IngestSettings | None, tell: Callable[[Failure], None]
 ) -> Generator[Page, None, None]:
-    found = list(entries)
-    for entry in found:
-        if isinstance(entry, Failure):
-            tell(entry)
-    sources = [entry for entry in found if isinstance(entry, SourceFile)]
-    with closing(read_pages(sources, settings)) as events:
+    failures: deque[Failure] = deque()  # of the walk, which is in the thread that renders; told in the caller's
+
+    def sources() -> Iterator[SourceFile]:
         for event in events:
-            if isinstance(event, Page):
+            if isinstance(event, Failure):
+                failures.append(event)
+            elif isinstance(event, SourceFile):
                 yield event
-            elif isinstance(event, Failure):
-                tell(event)
+
+    with closing(read_pages(sources(), settings)) as pages:
+        for page in pages:
+            while failures:
+                tell(failures.popleft())
+            if isinstance(page, Page):
+                yield page
+            elif isinstance(page, Failure):
+                tell(page)
+    for failure in failures:
+        tell(failure)
 
 
 def _warn(failure: Failure) -> None:
@@ -96,7 +101,7 @@ def save_page(page: Page, folder: str | os.PathLike[str], *, quality: int = QUAL
     image = files.path(files.put(page.screenshot.image, quality))
     content = json.dumps(clean_payload(_as_json(page))).encode()
     try:
-        write_whole(beside(image), content)
+        write_whole(sidecar_of(image), content)
     except OSError as exc:
         raise IndexStateError(f"A page cannot be kept in {folder}: {exc.strerror or exc}.") from exc
     return image.absolute()
@@ -109,20 +114,20 @@ def open_page(image_path: str | os.PathLike[str]) -> Page:
         InvalidInputError: If it was not kept by `save_page`, or is damaged.
     """
     path = Path(image_path)
-    kept = _kept(beside(path))
+    content = _read_sidecar(sidecar_of(path))
     from PIL import Image
 
     try:
         with Image.open(path) as opened:
             image = opened.convert("RGB")
-        return _from_json(kept, image)
+        return _from_json(content, image)
     except unreadable() as exc:
         raise InvalidInputError(f"{path} cannot be read as a page that was kept by save_page ({exc}).") from exc
 
 
-def beside(image: Path) -> Path:
+def sidecar_of(image: Path) -> Path:
     """Where `save_page` leaves the words of a picture."""
-    return image.with_suffix(_BESIDE)
+    return image.with_suffix(_SIDECAR_SUFFIX)
 
 
 def source_of(image: Path) -> Path:
@@ -131,11 +136,11 @@ def source_of(image: Path) -> Path:
     Raises:
         InvalidInputError: If what stands beside it is damaged.
     """
-    words = beside(image)
-    return Path(_kept(words)["path"]) if words.is_file() else image
+    words = sidecar_of(image)
+    return Path(_read_sidecar(words)["path"]) if words.is_file() else image
 
 
-def _kept(words: Path) -> dict[str, Any]:
+def _read_sidecar(words: Path) -> dict[str, Any]:
     """What stands beside a picture.
 
     Raises:
@@ -144,10 +149,10 @@ def _kept(words: Path) -> dict[str, Any]:
     try:
         if words.stat().st_size > _MOST_BYTES:
             raise ValueError("it is larger than that of any page")
-        kept: dict[str, Any] = json.loads(words.read_bytes())
-        if not isinstance(kept, dict) or not isinstance(kept.get("path"), str):
+        content: dict[str, Any] = json.loads(words.read_bytes())
+        if not isinstance(content, dict) or not isinstance(content.get("path"), str):
             raise ValueError("it is not what was written")
-        return kept
+        return content
     except FileNotFoundError as exc:
         raise InvalidInputError(f"{words} is missing: its picture was not kept by save_page.") from exc
     except (OSError, ValueError, RecursionError) as exc:
@@ -171,16 +176,16 @@ def _rounded(box: Box) -> list[float | None]:
     return [round(side, 5) if math.isfinite(side) else None for side in box]
 
 
-def _from_json(kept: dict[str, Any], image: Any) -> Page:  # noqa: ANN401  # a PIL image
+def _from_json(content: dict[str, Any], image: Any) -> Page:  # noqa: ANN401  # a PIL image
     return Page(
-        doc_id=str(kept["doc_id"]),
-        path=Path(kept["path"]),
-        number=int(kept["number"]),
-        count=int(kept["count"]),
-        screenshot=PageScreenshot(image, float(kept["dpi"])),
-        words=tuple(Word(str(text), _box(box), ocr=bool(ocr)) for text, *box, ocr in kept["words"]),
-        regions=tuple(Region(_kind(kind), _box(box), str(caption)) for kind, *box, caption in kept["regions"]),
-        warnings=tuple(map(str, kept["warnings"])),
+        doc_id=str(content["doc_id"]),
+        path=Path(content["path"]),
+        number=int(content["number"]),
+        count=int(content["count"]),
+        screenshot=PageScreenshot(image, float(content["dpi"])),
+        words=tuple(Word(str(text), _box(box), ocr=bool(ocr)) for text, *box, ocr in content["words"]),
+        regions=tuple(Region(_kind(kind), _box(box), str(caption)) for kind, *box, caption in content["regions"]),
+        warnings=tuple(map(str, content["warnings"])),
     )
 
 

@@ -22,7 +22,7 @@ def describe(
     *,
     signs: bool = True,
 ) -> dict[str, Any]:
-    """The part of a page's payload that `find_place` reads.
+    """The part of a page's payload that `jina_rag.search.snippets.highlight` reads.
 
     Args:
         page: Its words and regions.
@@ -30,7 +30,7 @@ def describe(
         grid: The box of each token; None where the embedder knows no places.
         crops: Names of the region's image files, beside ``page.regions``.
         assignment: The row that each token went into, shape (tokens,); None where each has its own.
-        signs: Whether to keep sign codes of the rows, so that `find_place` needs no vectors.
+        signs: Whether to keep sign codes of the rows, so that `jina_rag.search.snippets.highlight` needs no vectors.
     """
     payload: dict[str, Any] = {
         schema.TEXT: page.text,

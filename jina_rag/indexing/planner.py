@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -12,76 +13,86 @@ from typing import Any, Literal, TypeAlias
 from jina_rag.catalog.manifest import DocumentRecord, Manifest
 from jina_rag.catalog.missing_files import is_gone
 from jina_rag.errors import DocumentError
-from jina_rag.indexing.sidecar import read_beside, sidecars_of
-from jina_rag.parsing.sources import Entry, Skipped, SourceFile, printable
+from jina_rag.indexing.sidecar import read_sidecar, sidecars_of
+from jina_rag.parsing.sources import Skipped, SourceEvent, SourceFile, printable
 from jina_rag.protocols import MultiVectorStore
 from jina_rag.stores import schema
 from jina_rag.types import Failure
 
 Metadata: TypeAlias = "Mapping[str, Any] | Callable[[Path], Mapping[str, Any]]"
 """For all documents, or a function from a document's path to its metadata."""
+_BLOCK = 1 << 20
+"""Bytes that are hashed between two looks at whether to stop."""
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class IndexTask:
     """A document whose content must be indexed: the file, and the record it will have.
 
     Attributes:
         source: The file.
-        record: With the hash of what the file holds now.
+        record: With the hash of what the file holds now; without metadata (see `Planner.with_metadata`).
         replaces: Id of the document whose file this one was, under another name.
-        changed: Whether the index has an older content of it.
-        known: Whether the index has this very content of it, which is made again.
+        previous: Hash of the older content that the index has of it.
         force: Whether every page is made anew, although the index has the content.
     """
 
     source: SourceFile
     record: DocumentRecord
     replaces: str | None = None
-    changed: bool = False
-    known: bool = False
+    previous: str | None = None
     force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """A document whose content the index has already, from this file before or from another one.
+class Placement:
+    """A document whose content the index has already, or gets in this run, from this file or from another one.
 
     Attributes:
-        record: As it shall be.
-        how: ``"same"``: nothing but metadata or time changed. ``"moved"``: its file was elsewhere before.
-            ``"duplicate"``: another file has the same bytes.
+        path: The file, as the walk reached it.
+        record: As it shall be, without metadata.
+        how: ``"same"``: only the time changed. ``"moved"``: its file was elsewhere before. ``"duplicate"``: another
+            file has the same bytes.
         other: The document it was, or is a duplicate of.
         replaces: Id of the document it was, to be dropped.
     """
 
+    path: Path
     record: DocumentRecord
     how: Literal["same", "moved", "duplicate"]
-    other: DocumentRecord | None = None
+    other: DocumentRecord
     replaces: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """A document that is indexed as it is."""
+    """A document whose file is as it was indexed; its metadata may be new.
 
+    Attributes:
+        path: The file, as the walk reached it.
+        record: As the index has it.
+    """
+
+    path: Path
     record: DocumentRecord
 
 
-Found: TypeAlias = "Work | Placed | Unchanged | Failure"
+Outcome: TypeAlias = "Placement | Unchanged | Failure | Skipped"
+"""What becomes of a file that needs no work."""
 
 
 class Planner:
-    """Looks at documents one by one; remembers the names and contents it has met in this run."""
+    """Looks at files one by one; remembers the names and contents it has met in this run."""
 
     def __init__(
         self,
         manifest: Manifest,
-        store: MultiVectorStore | None = None,
+        store: MultiVectorStore,
         *,
         metadata: Metadata | None = None,
         sidecars: bool = True,
         force: bool = False,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Make a planner.
 
@@ -91,135 +102,157 @@ class Planner:
             metadata: What the caller gives for the documents.
             sidecars: Whether JSON files beside documents are metadata.
             force: Whether contents that are complete are indexed again.
+            check: Called for every block of bytes that is hashed; what it raises ends the planning.
         """
         self._manifest = manifest
         self._store = store
         self._metadata = metadata
         self._sidecars = sidecars
-        self._again = force
-        self._taken: set[str] = set()
-        self._left: set[str] = set()
-        self._begun: dict[str, DocumentRecord] = {}
+        self._force = force
+        self._check = check
+        self._used_ids: set[str] = set()
+        self._moved_ids: set[str] = set()
+        self._first_by_hash: dict[str, DocumentRecord] = {}
+        self._new_hashes: dict[str, str] = {}
         self.warnings: list[Failure] = []
         """What was wrong with sidecars."""
 
     @property
-    def left(self) -> frozenset[str]:
+    def moved_ids(self) -> frozenset[str]:
         """Ids of documents whose files have become others."""
-        return frozenset(self._left)
+        return frozenset(self._moved_ids)
 
-    def look_at_all(self, entries: Iterable[Entry]) -> Iterator[Found | Skipped]:
-        """Decide what becomes of everything that a walk has met, in its order; metadata beside a document is no entry.
+    def plan(self, events: Iterable[SourceEvent]) -> Iterator[IndexTask | Outcome]:
+        """Decide what becomes of everything that a walk meets, as it goes; a sidecar is no file of its own.
 
-        Whether a file was moved or copied is told when all have been looked at: of two files that were swapped, neither
-        is a copy.
+        Placements come at the end: whether a file was moved or copied is known when all have been looked at. Of two
+        files that were swapped, neither is a copy.
         """
-        found: list[Found | Skipped] = []
-        beside: set[Path] = set()
-        for entry in entries:
-            if isinstance(entry, SourceFile):
-                beside.update(sidecars_of(entry.path) if self._sidecars else ())
-                found.append(self.look(entry))
-            else:
-                found.append(entry)
-        shown = {
-            item.record.doc_id: item.record.sha256 for item in found if isinstance(item, Work | Placed | Unchanged)
-        }
-        for item in found:
-            if isinstance(item, Placed) and item.how == "duplicate":
-                yield self._as_it_ends(item, shown)
-            elif not (isinstance(item, Skipped) and item.path in beside):
-                yield item
+        placements: list[Placement] = []
+        skipped_json: dict[Path, Skipped] = {}  # until it is known whether they are sidecars
+        folder, sidecars = Path(), set[Path]()
+        for event in events:
+            self._check()
+            if event.path.parent != folder:
+                folder, sidecars = event.path.parent, set()
+            if isinstance(event, SourceFile):
+                if self._sidecars:
+                    sidecars.update(sidecars_of(event.path))
+                    for path in sidecars_of(event.path):
+                        skipped_json.pop(path, None)
+                item = self._look(event)
+                if isinstance(item, IndexTask | Placement):
+                    self._new_hashes[item.record.doc_id] = item.record.sha256
+                if isinstance(item, Placement):
+                    placements.append(item)
+                else:
+                    yield item
+            elif not isinstance(event, Skipped) or event.path.suffix != ".json":
+                yield event
+            elif event.path not in sidecars:
+                skipped_json[event.path] = event
+        yield from skipped_json.values()
+        copies = Counter(self._new_hashes.values())
+        for placement in placements:
+            is_copy = placement.how == "duplicate" and (
+                copies[placement.record.sha256] > 1 or self._stays_elsewhere(placement.record)
+            )
+            yield replace(placement, how="moved") if placement.how == "duplicate" and not is_copy else placement
 
-    def _as_it_ends(self, placed: Placed, shown: Mapping[str, str]) -> Placed:
-        """A duplicate whose other places will show something else was moved here."""
-        sha256 = placed.record.sha256
-        others = {record.doc_id for record in self._manifest.documents_of(sha256)} | set(shown)
-        stays = any(shown.get(doc_id, sha256) == sha256 for doc_id in others if doc_id != placed.record.doc_id)
-        return placed if stays else replace(placed, how="moved")
+    def _stays_elsewhere(self, record: DocumentRecord) -> bool:
+        """Whether some other document that the index has keeps the same content in the end."""
+        sha256 = record.sha256
+        others = [other.doc_id for other in self._manifest.documents_of(sha256) if other.doc_id != record.doc_id]
+        return any(self._new_hashes.get(doc_id, sha256) == sha256 for doc_id in others)
 
-    def look(self, source: SourceFile) -> Found:
-        """Decide what becomes of one document.
+    def _look(self, source: SourceFile) -> IndexTask | Placement | Unchanged | Failure:
+        """Decide what becomes of one file.
 
         A file whose size and time are as recorded is not opened; one with another time is hashed.
         """
         path = Path(os.path.abspath(source.path))
         try:
             status = path.stat()
-            known = self._manifest.document_at(path)
-            doc_id = known.doc_id if known else self._free_id(source, path)
-            known = known or self._manifest.document(doc_id)
-            as_known = known is not None and known.done and not self._again
-            if known and as_known and (known.path, known.size, known.mtime_ns) == (
-                path, status.st_size, status.st_mtime_ns,
-            ):  # fmt: skip
-                self._taken.add(doc_id)
-                return self._same(source.path, known)
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            indexed = self._manifest.document_at(path)
+            doc_id = indexed.doc_id if indexed else self._free_id(source, path)
+            indexed = indexed or self._manifest.document(doc_id)
+            if (
+                indexed is not None
+                and indexed.is_complete
+                and not self._force
+                and (indexed.path, indexed.size, indexed.mtime_ns) == (path, status.st_size, status.st_mtime_ns)
+            ):
+                self._used_ids.add(doc_id)
+                return Unchanged(source.path, indexed)
+            sha256 = self._hash(path)
         except OSError as exc:
             return Failure(source.path, f"The file cannot be read: {exc.strerror or exc}.")
         except DocumentError as exc:
             return Failure(source.path, str(exc))
-        moved = self._moved(sha256) if known is None else None
-        if moved is not None and moved.doc_id == source.doc_id and source.doc_id not in self._taken:
+        moved = self._moved(sha256) if indexed is None else None
+        if moved is not None and moved.doc_id == source.doc_id and source.doc_id not in self._used_ids:
             doc_id = source.doc_id  # a folder that was moved as a whole keeps its documents' names
-        self._taken.add(doc_id)
-        metadata, given = self._metadata_of(source.path, known or moved)
+        self._used_ids.add(doc_id)
+        before = indexed or moved
         record = DocumentRecord(
-            doc_id, path, sha256, status.st_size, status.st_mtime_ns, metadata=metadata, given=given
+            doc_id,
+            path,
+            sha256,
+            status.st_size,
+            status.st_mtime_ns,
+            own_metadata=before.own_metadata if before else {},
         )
-        return self._by_content(source, record, known, moved)
+        return self._by_content(source, record, indexed, moved)
 
-    def stored_pages(self, work: Work) -> frozenset[int]:
+    def _hash(self, path: Path) -> str:
+        digest = hashlib.sha256()
+        with path.open("rb", buffering=0) as file:
+            while block := file.read(_BLOCK):
+                self._check()
+                digest.update(block)
+        return digest.hexdigest()
+
+    def stored_pages(self, task: IndexTask) -> frozenset[int]:
         """Pages of this very content that an interrupted run has stored already."""
-        if work.force or self._store is None or self._manifest.is_done(work.record.sha256) is not False:
+        if task.force or self._manifest.is_complete(task.record.sha256) is not False:
             return frozenset()
-        parts = [part for part in self._manifest.parts(work.record.sha256) if part.kind == "page"]
-        found = {point.id for point in self._store.fetch([part.part_id for part in parts], vectors=False)}
-        return frozenset(part.page for part in parts if part.part_id in found)
-
-    def _same(self, path: Path, known: DocumentRecord) -> Found:
-        metadata, given = self._metadata_of(path, known)
-        if dict(known.metadata) == metadata and dict(known.given) == given:
-            return Unchanged(known)
-        return Placed(replace(known, metadata=metadata, given=given), "same", known)
+        pages = {
+            point.point_id: point.page for point in self._manifest.points(task.record.sha256) if point.kind == "page"
+        }
+        return frozenset(pages[point.id] for point in self._store.fetch(list(pages), vectors=False))
 
     def _moved(self, sha256: str) -> DocumentRecord | None:
         """A document of that content whose file is not there any more, and has not become another in this run."""
         for record in self._manifest.documents_of(sha256, waiting=True):
-            if record.doc_id not in self._left and is_gone(record.path):
+            if record.doc_id not in self._moved_ids and is_gone(record.path):
                 return record
         return None
 
     def _by_content(
-        self, source: SourceFile, record: DocumentRecord, known: DocumentRecord | None, moved: DocumentRecord | None
-    ) -> Found:
+        self, source: SourceFile, record: DocumentRecord, indexed: DocumentRecord | None, moved: DocumentRecord | None
+    ) -> IndexTask | Placement:
         """A file that was read: new content, content at another place, or only another time."""
-        first = self._begun.get(record.sha256)
+        first = self._first_by_hash.get(record.sha256)
         if first is not None:
-            return Placed(record, "duplicate", first)
-        changed = known is not None and known.sha256 != record.sha256
-        done = self._manifest.is_done(record.sha256)
+            return Placement(source.path, record, "duplicate", first)
+        previous = indexed.sha256 if indexed is not None and indexed.sha256 != record.sha256 else None
+        is_complete = bool(self._manifest.is_complete(record.sha256))
         replaces = None
         if moved is not None:
-            self._left.add(moved.doc_id)
+            self._moved_ids.add(moved.doc_id)
             replaces = moved.doc_id if moved.doc_id != record.doc_id else None
-        if done and not self._again:
-            if known is not None and not changed:
-                return Placed(record, "same", known)
-            if moved is not None and moved.by_name and not _same_name(moved.path, record.path):
-                # Its pages have no words: they are found by the name, which is another now.
-                self._begun[record.sha256] = record
-                return Work(source, record, replaces=replaces, force=True)
+        # Pages without words are found by the file's name: under another name they are made again.
+        renamed = moved is not None and moved.by_name and not _same_name(moved.path, record.path)
+        if is_complete and not self._force and not renamed:
+            if indexed is not None and previous is None:
+                return Placement(source.path, record, "same", indexed)
             if moved is not None:
-                return Placed(record, "moved", moved, replaces)
+                return Placement(source.path, record, "moved", moved, replaces)
             others = self._manifest.documents_of(record.sha256)
             if others:
-                return Placed(record, "duplicate", others[0])
-        self._begun[record.sha256] = record
-        force = self._again and bool(done)
-        return Work(source, record, replaces=replaces, changed=changed, known=force and not changed, force=force)
+                return Placement(source.path, record, "duplicate", others[0])
+        self._first_by_hash[record.sha256] = record
+        return IndexTask(source, record, replaces, previous, force=is_complete and (self._force or renamed))
 
     def _free_id(self, source: SourceFile, path: Path) -> str:
         """`source.doc_id`, unless another document has it; then with its folder's name in front.
@@ -232,24 +265,29 @@ class Planner:
         digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:8]
         for doc_id in (source.doc_id, f"{folder}/{source.doc_id}", f"{folder}-{digest}/{source.doc_id}"):
             other = self._manifest.document(doc_id)
-            if doc_id in self._taken:
+            if doc_id in self._used_ids:
                 continue
             if other is None or (not other.added and _is_free(other.path, path, root)):
                 return doc_id
         raise DocumentError(f"{source.doc_id!r} cannot be given a name of its own in this index.")
 
-    def _metadata_of(self, path: Path, known: DocumentRecord | None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The metadata of a document, and the part of it that was given now or before.
+    def with_metadata(self, path: Path, record: DocumentRecord) -> DocumentRecord:
+        """A record with the metadata that it shall have: what is given now or was before, and that of its sidecar.
 
-        What stands beside a document is its own and beats what is given for all of them.
+        A sidecar is the document's own, and beats what is given for all of them.
+
+        Args:
+            path: The file, as the walk reached it: the caller's function is called with it, in this thread.
+            record: With the metadata that were given before.
         """
-        given: Mapping[str, Any] = known.given if known else {}
+        own: Mapping[str, Any] = record.own_metadata
         if callable(self._metadata):
-            given = self._metadata(path)
+            own = self._metadata(path)
         elif self._metadata is not None:
-            given = self._metadata
-        kept: dict[str, Any] = schema.clean_payload(dict(given))
-        return {**kept, **(read_beside(path, self.warnings) if self._sidecars else {})}, kept
+            own = self._metadata
+        own = schema.clean_payload(dict(own))
+        sidecar = read_sidecar(path, self.warnings) if self._sidecars else {}
+        return replace(record, metadata={**own, **sidecar}, own_metadata=own)
 
 
 def _is_free(other: Path, path: Path, root: Path) -> bool:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedPage:
     """What an embedder made of one page or region: dense (dim,), rows (tokens, multi_dim), the boxes of the rows."""
 
     dense: Float32
@@ -45,11 +45,11 @@ class Encoded:
 _LEADING = 4
 """How many rows of a region become one where its page has all of them."""
 
-Made: TypeAlias = tuple[Point, PointRecord]
+BuiltPoint: TypeAlias = tuple[Point, PointRecord]
 
 
-class PointMaker:
-    """Makes the points of pages and writes their pictures."""
+class PointBuilder:
+    """Builds the points of pages and writes their images."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class PointMaker:
         storage: Storage | None = None,
         regions: bool = True,
     ) -> None:
-        """Make a maker.
+        """Make a builder.
 
         Args:
             embedder: Made the vectors; asked again for regions whose vectors the page does not hold.
@@ -81,7 +81,7 @@ class PointMaker:
         self.notes: dict[str, str] = {}
         """Id of a page's point → what was done to its vectors that its owner should know."""
 
-    def encode(self, inputs: Sequence[Input]) -> list[Encoded]:
+    def encode(self, inputs: Sequence[Input]) -> list[EncodedPage]:
         """Embed documents with the index's dimensions."""
         if not inputs:
             return []
@@ -89,7 +89,7 @@ class PointMaker:
         assert result.single is not None
         assert result.multi is not None
         grids = result.grids or [None] * len(inputs)
-        return [Encoded(*parts) for parts in zip(result.single, result.multi, grids, strict=True)]
+        return [EncodedPage(*parts) for parts in zip(result.single, result.multi, grids, strict=True)]
 
     def input_of(self, page: Page) -> Page | str:
         """The page; for an embedder that reads words, a page without any is known by its file name."""
@@ -101,9 +101,9 @@ class PointMaker:
         """Whether the file's name stands for the page."""
         return not isinstance(self.input_of(page), Page)
 
-    def make(
-        self, documents: Sequence[DocumentRecord], pages: Sequence[tuple[Page, Encoded]], near: Mapping[str, str]
-    ) -> list[Made]:
+    def build(
+        self, documents: Sequence[DocumentRecord], pages: Sequence[tuple[Page, EncodedPage]], near: Mapping[str, str]
+    ) -> list[BuiltPoint]:
         """The points of some pages of one content, each page after its regions: where it is, they are, too.
 
         Args:
@@ -113,11 +113,11 @@ class PointMaker:
         """
         sha256 = documents[0].sha256
         where = location_payload(documents)
-        made: list[Made] = []
+        points: list[BuiltPoint] = []
         regions = self._region_vectors(pages) if self._regions else [[] for _ in pages]
         for (page, encoded), vectors in zip(pages, regions, strict=True):
             page_id = schema.point_id(sha256, page.number)
-            rows, assignment = self._kept(encoded.rows, page_id)
+            rows, assignment = self._stored_rows(encoded.rows, page_id)
             crops = [self._images.put(crop(page, region.box), self._quality) for region in page.regions]
             common = {
                 **where,
@@ -127,9 +127,9 @@ class PointMaker:
                 schema.HAS: sorted({region.kind for region in page.regions}),
             }
             bias = self._bias(rows)
-            shown = zip(page.regions, crops, strict=True)
-            for number, ((region, image), vector) in enumerate(zip(shown, vectors, strict=False)):
-                made.append(self._region(common | {schema.BIAS: bias}, page, number, region, image, vector))
+            # There are no vectors where regions are no points of their own.
+            for number, (region, image, vector) in enumerate(zip(page.regions, crops, vectors, strict=False)):
+                points.append(self._region(common | {schema.BIAS: bias}, page, number, region, image, vector))
             image = self._images.put(page.screenshot.image, self._quality)
             # File names are often the only words a photo has, and people search for them.
             words = f"{page.text}\n{PurePosixPath(page.doc_id).stem}"
@@ -143,14 +143,14 @@ class PointMaker:
             }
             if page_id in near:
                 payload[schema.NEAR] = near[page_id]
-            point = Point(page_id, encoded.dense, _filled(rows), sparse.document_vector(words), payload)
-            made.append((point, PointRecord(page_id, page.number, "page", image)))
-        return made
+            point = Point(page_id, encoded.dense, rows if len(rows) else None, sparse.document_vector(words), payload)
+            points.append((point, PointRecord(page_id, page.number, "page", image)))
+        return points
 
-    def make_text(self, document: DocumentRecord, text: str, encoded: Encoded) -> Made:
+    def build_text(self, document: DocumentRecord, text: str, encoded: EncodedPage) -> BuiltPoint:
         """The point of a text that is no page: without a picture, and without places."""
         page_id = schema.point_id(document.sha256, 1)
-        rows, assignment = self._kept(encoded.rows, page_id)
+        rows, assignment = self._stored_rows(encoded.rows, page_id)
         payload = {
             schema.KIND: "page",
             schema.PAGE_ID: page_id,
@@ -162,10 +162,10 @@ class PointMaker:
             **location_payload([document]),
             **describe_text(text, rows, assignment, signs=self._storage.sign_codes),
         }
-        point = Point(page_id, encoded.dense, _filled(rows), sparse.document_vector(text), payload)
+        point = Point(page_id, encoded.dense, rows if len(rows) else None, sparse.document_vector(text), payload)
         return point, PointRecord(page_id, 1, "page", None)
 
-    def _kept(self, rows: Float32, page_id: str) -> tuple[Float32, Assignment | None]:
+    def _stored_rows(self, rows: Float32, page_id: str) -> tuple[Float32, Assignment | None]:
         """The rows as the index keeps them, and which of them each row went into; None where all are kept.
 
         A store takes so many numbers of a page and not one more: a page that has more is pooled, and that is noted.
@@ -182,22 +182,22 @@ class PointMaker:
             )
         return pooled, assignment if len(pooled) < len(rows) else None
 
-    def _kept_of_region(self, rows: Float32, point_id: str) -> Float32:
-        """As `_kept`; rows that the page has, too, only lead to it, which a quarter of them does as well."""
-        kept, _ = self._kept(rows, point_id)
-        return kept if self._embedder.modality == "image" else pool_tokens(kept, _LEADING)[0]
+    def _region_rows(self, rows: Float32, point_id: str) -> Float32:
+        """As `_stored_rows`; rows that the page has, too, only lead to it, which a quarter of them does as well."""
+        stored, _ = self._stored_rows(rows, point_id)
+        return stored if self._embedder.modality == "image" else pool_tokens(stored, _LEADING)[0]
 
     def _region(
-        self, common: Mapping[str, Any], page: Page, number: int, region: Region, image: str, vector: Encoded | None
-    ) -> Made:
+        self, common: Mapping[str, Any], page: Page, number: int, region: Region, image: str, vector: EncodedPage | None
+    ) -> BuiltPoint:
         sha256 = str(common[schema.REVISION])
         point_id = schema.point_id(sha256, page.number, f"region{number}")
-        words = " ".join([region.caption, *(word.text for word in page.words if _inside(word.box, region.box))])
+        rows = None if vector is None else self._region_rows(vector.rows, point_id)
         point = Point(
             point_id,
             None if vector is None else vector.dense,
-            None if vector is None else _filled(self._kept_of_region(vector.rows, point_id)),
-            sparse.document_vector(words),
+            rows if rows is not None and len(rows) else None,
+            sparse.document_vector(_text_of(page, region)),
             {
                 **common,
                 schema.KIND: region.kind,
@@ -209,28 +209,26 @@ class PointMaker:
         )
         return point, PointRecord(point_id, page.number, region.kind, image)
 
-    def _region_vectors(self, pages: Sequence[tuple[Page, Encoded]]) -> list[list[Encoded | None]]:
+    def _region_vectors(self, pages: Sequence[tuple[Page, EncodedPage]]) -> list[list[EncodedPage | None]]:
         """The vectors of every region of every page; None for one without any."""
-        found: list[list[Encoded | None]] = [[None] * len(page.regions) for page, _ in pages]
+        vectors: list[list[EncodedPage | None]] = [[None] * len(page.regions) for page, _ in pages]
         inputs: list[Input] = []
-        places: list[tuple[int, int]] = []
+        positions: list[tuple[int, int]] = []
         for i, (page, encoded) in enumerate(pages):
             for j, region in enumerate(page.regions):
                 if self._embedder.modality == "image":
                     inputs.append(crop(page, region.box))
                 elif encoded.grid is not None and len(encoded.dense) == encoded.rows.shape[1]:
-                    found[i][j] = _slice(page, region, encoded)
+                    vectors[i][j] = _slice(page, region, encoded)
                     continue
-                else:
-                    words = [word.text for word in page.words if _inside(word.box, region.box)]
-                    text = " ".join([region.caption, *words]).strip()
-                    if not text:
-                        continue
+                elif text := _text_of(page, region):
                     inputs.append({"text": text})  # said outright: words may look like the address of an image
-                places.append((i, j))
-        for (i, j), vector in zip(places, self.encode(inputs), strict=True):
-            found[i][j] = vector
-        return found
+                else:
+                    continue
+                positions.append((i, j))
+        for (i, j), vector in zip(positions, self.encode(inputs), strict=True):
+            vectors[i][j] = vector
+        return vectors
 
     def _bias(self, rows: Float32) -> float:
         if not self._embedder.hubness:
@@ -249,7 +247,7 @@ def crop(page: Page, box: Box) -> Image:
     return page.screenshot.image.crop((left, top, right, bottom))
 
 
-def _slice(page: Page, region: Region, encoded: Encoded) -> Encoded | None:
+def _slice(page: Page, region: Region, encoded: EncodedPage) -> EncodedPage | None:
     """The rows of a page that stand for the words of a region and of its caption."""
     assert encoded.grid is not None
     boxes = encoded.grid.boxes
@@ -258,25 +256,24 @@ def _slice(page: Page, region: Region, encoded: Encoded) -> Encoded | None:
     for x0, y0, x1, y1 in [region.box, *_caption_boxes(page, region)]:
         inside |= (middles >= (x0, y0)).all(axis=1) & (middles <= (x1, y1)).all(axis=1)
     rows = encoded.rows[inside]
-    return Encoded(normalise(rows.mean(axis=0)), rows) if len(rows) else None
+    return EncodedPage(normalise(rows.mean(axis=0)), rows) if len(rows) else None
 
 
 def _caption_boxes(page: Page, region: Region) -> list[Box]:
     """Where the words of a region's caption stand on the page."""
-    wanted = region.caption.split()
+    caption = region.caption.split()
     texts = [word.text for word in page.words]
-    if not wanted:
-        return []
-    for start in range(len(texts) - len(wanted) + 1):
-        if texts[start] == wanted[0] and texts[start : start + len(wanted)] == wanted:
-            return [word.box for word in page.words[start : start + len(wanted)]]
+    for start in range(len(texts) - len(caption) + 1):
+        if texts[start : start + len(caption)] == caption:
+            return [word.box for word in page.words[start : start + len(caption)]]
     return []
+
+
+def _text_of(page: Page, region: Region) -> str:
+    """A region's caption and the words that stand in it."""
+    return " ".join([region.caption, *(word.text for word in page.words if _inside(word.box, region.box))]).strip()
 
 
 def _inside(box: Box, region: Box) -> bool:
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     return region[0] <= x <= region[2] and region[1] <= y <= region[3]
-
-
-def _filled(rows: Float32) -> Float32 | None:
-    return rows if len(rows) else None

@@ -22,7 +22,7 @@ def sidecars_of(path: Path) -> tuple[Path, Path]:
     return path.with_name(f"{path.name}.json"), path.with_suffix(".json")
 
 
-def read_beside(path: Path, warnings: list[Failure]) -> dict[str, Any]:
+def read_sidecar(path: Path, warnings: list[Failure]) -> dict[str, Any]:
     """The metadata beside a document; empty if there is none.
 
     Args:
@@ -34,11 +34,10 @@ def read_beside(path: Path, warnings: list[Failure]) -> dict[str, Any]:
             text = _read_small(sidecar)
             if text is None:
                 continue
-            found = json.loads(text)
-            if not isinstance(found, dict):
+            metadata = json.loads(text)
+            if not isinstance(metadata, dict):
                 raise InvalidInputError("it is not a JSON object")
-            cleaned: dict[str, Any] = schema.clean_payload(found)
-            return cleaned
+            return schema.clean_payload(metadata)
         except (OSError, ValueError, RecursionError) as error:
             reason = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
             warnings.append(Failure(sidecar, f"It is not taken as metadata of {path.name}: {reason.rstrip('.')}."))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jina_rag.ocr.interruption import check_interruption
 from jina_rag.ocr.reader import Pixels
 from jina_rag.ocr.weights import Models
 from jina_rag.types import Float32
@@ -89,6 +90,7 @@ def _find(loaded: Models, pixels: Pixels, max_side: int) -> Float32:
     for plane, channel in zip(image[0], cv2.split(small)[::-1], strict=True):
         np.multiply(channel, np.float32(2 / 255), out=plane, casting="unsafe")
     image -= 1
+    check_interruption()
     certainty = loaded.finder.run(None, {"x": image})[0]
     quads, _ = loaded.outlines(certainty, (height, width))
     return np.asarray(quads, dtype=np.float32).reshape(-1, 4, 2)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from jina_rag.ocr.interruption import check_interruption
 from jina_rag.ocr.weights import Models
 from jina_rag.types import Float32
 
@@ -94,6 +95,7 @@ def _read(loaded: Models, crops: Sequence[Pixels], stretch: float) -> list[Readi
     lines, shares = [], []
     for crop in crops:
         image, share = _image(crop, stretch)
+        check_interruption()
         lines.append(loaded.encoder.run(None, {"x": image})[0][0])
         shares.append(share)
     ends = np.cumsum([len(line) for line in lines])
@@ -137,6 +139,7 @@ def _classify(
     rows = np.flatnonzero(blank < _BLANK)
     for begin in range(0, len(rows), _ROWS):
         some = rows[begin : begin + _ROWS]
+        check_interruption()
         values = loaded.classifier.run(None, {name: vectors[some]})[0]
         best[some] = values.argmax(axis=1)
         # A character that goes on over several steps is one.

@@ -16,7 +16,7 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, MissingDependencyError, ModelError
 from jina_rag.ocr import read_areas
+from jina_rag.ocr.interruption import checked_by
 from jina_rag.parsing.layout.boxes import area, merged
 from jina_rag.parsing.layout.scan_regions import find_regions_in_pixels
 from jina_rag.parsing.office import as_pdf
 from jina_rag.parsing.renderer import Renderer
 from jina_rag.parsing.sources import SourceFile
-from jina_rag.parsing.workers.cancellation import Stop
+from jina_rag.parsing.workers.cancellation import PATIENCE, Stop, wait_for
 from jina_rag.parsing.workers.pool import open_isolated
 from jina_rag.types import Box, Failure, Page
 
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from jina_rag.ocr.cache import OcrCache
 
 _WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-# Seconds between two looks at whether the other side is gone.
-_PATIENCE = 0.2
 # Pictures below this share of the page (logos, bullets) are not worth a run of the text finder.
 _MIN_AREA = 0.01
 # From this share on, one run over the whole page costs less than one for each picture.
@@ -77,12 +76,16 @@ class DocumentEnd:
     failed: int
 
 
-_Rendered: TypeAlias = "tuple[Page, tuple[Box, ...]] | DocumentError"
+_Result: TypeAlias = "tuple[Page, tuple[Box, ...]] | DocumentError"
 Event: TypeAlias = "DocumentStart | Page | Failure | DocumentEnd"
 
 
 def read_pages(
-    sources: Iterable[SourceFile], settings: IngestSettings | None = None, *, ocr_cache: OcrCache | None = None
+    sources: Iterable[SourceFile],
+    settings: IngestSettings | None = None,
+    *,
+    ocr_cache: OcrCache | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Generator[Event, None, None]:
     """Read every page of every source, in order.
 
@@ -98,12 +101,13 @@ def read_pages(
         sources: What to read. May be endless.
         settings: How; the defaults if None.
         ocr_cache: What OCR has read before, and where to keep what it reads.
+        check: Called in the consumer's thread while it waits, every 0.05 s; what it raises ends the stream.
 
     Raises:
         MissingDependencyError: If a package is missing, which would fail every page.
         CheckpointError: If the weights of the OCR are not what they should be.
     """
-    stream = _Stream(settings or IngestSettings(), ocr_cache)
+    stream = _Stream(settings or IngestSettings(), ocr_cache, check)
     producer = threading.Thread(target=stream.produce, args=(sources,), name="jina-rag-render", daemon=True)
     producer.start()
     try:
@@ -115,10 +119,10 @@ def read_pages(
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """A page whose pixels are being read; `done` is the page with what was found."""
+    """A page whose pixels are being read; `result` is the page with the words in them."""
 
     page: Page
-    done: Future[Page]
+    result: Future[Page]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +139,10 @@ class _Stopped(Exception):
 class _Stream:
     """The queue between the rendering thread and the consumer. None in it marks the end."""
 
-    def __init__(self, settings: IngestSettings, cache: OcrCache | None = None) -> None:
+    def __init__(self, settings: IngestSettings, cache: OcrCache | None, check: Callable[[], None]) -> None:
         self._settings = settings
         self._cache = cache
+        self._check = check
         self._queue: queue.Queue[Event | _Reading | _Crash | None] = queue.Queue(settings.look_ahead)
         self._stop = Stop()
         self._readers = ThreadPoolExecutor(settings.ocr_threads, thread_name_prefix="jina-rag-ocr")
@@ -159,8 +164,9 @@ class _Stream:
         while True:
             try:
                 # With a time limit Ctrl-C is noticed on every system.
-                item = self._queue.get(timeout=_PATIENCE)
+                item = self._queue.get(timeout=PATIENCE)
             except queue.Empty:
+                self._check()
                 continue
             if item is None:
                 return
@@ -176,7 +182,7 @@ class _Stream:
     def _put(self, item: Event | _Reading | _Crash | None) -> None:
         while not self._stop.is_set:
             try:
-                self._queue.put(item, timeout=_PATIENCE)
+                self._queue.put(item, timeout=PATIENCE)
             except queue.Full:
                 continue
             return
@@ -185,8 +191,8 @@ class _Stream:
     def _document(self, source: SourceFile) -> None:
         with contextlib.ExitStack() as stack:
             try:
-                shown = stack.enter_context(as_pdf(source, self._settings, self._stop))
-                renderer = stack.enter_context(open_isolated(shown, self._settings, self._stop))
+                pdf = stack.enter_context(as_pdf(source, self._settings, self._stop))
+                renderer = stack.enter_context(open_isolated(pdf, self._settings, self._stop))
             except DocumentError as error:
                 self._put(Failure(source.path, str(error)))
                 return
@@ -194,21 +200,21 @@ class _Stream:
             failed = 0
             numbers = [n for n in range(1, renderer.page_count + 1) if n not in source.done]
             # Closed before the renderer is: its threads still hold workers.
-            rendered_pages = stack.enter_context(contextlib.closing(self._rendered(renderer, numbers)))
-            for number, rendered in rendered_pages:
-                if isinstance(rendered, DocumentError):
+            results = stack.enter_context(contextlib.closing(self._render(renderer, numbers)))
+            for number, result in results:
+                if isinstance(result, DocumentError):
                     failed += 1
-                    self._put(Failure(source.path, str(rendered), number))
+                    self._put(Failure(source.path, str(result), number))
                     continue
-                page, images = rendered
+                page, images = result
                 page = replace(page, path=source.path)
                 self._put(self._reading(page, images, source.revision) or page)
             self._put(DocumentEnd(source, len(numbers) - failed, failed))
 
-    def _rendered(self, renderer: Renderer, numbers: Sequence[int]) -> Generator[tuple[int, _Rendered], None, None]:
+    def _render(self, renderer: Renderer, numbers: Sequence[int]) -> Generator[tuple[int, _Result], None, None]:
         """The pages in order, rendered by several workers at a time where there are."""
 
-        def render(number: int) -> _Rendered:
+        def render(number: int) -> _Result:
             try:
                 return renderer.render_with_images(number)
             except DocumentError as error:
@@ -218,16 +224,16 @@ class _Stream:
         if processes <= 1:
             yield from ((number, render(number)) for number in numbers)
             return
-        waiting: deque[tuple[int, Future[_Rendered]]] = deque()
+        waiting: deque[tuple[int, Future[_Result]]] = deque()
         with ThreadPoolExecutor(processes, thread_name_prefix="jina-rag-render") as pool:
             try:
                 for number in numbers:
                     waiting.append((number, pool.submit(render, number)))
                     if len(waiting) > processes:
-                        first, rendered = waiting.popleft()
-                        yield first, rendered.result()
-                for number, rendered in waiting:
-                    yield number, rendered.result()
+                        first, future = waiting.popleft()
+                        yield first, future.result()
+                for number, future in waiting:
+                    yield number, future.result()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
@@ -239,14 +245,28 @@ class _Stream:
         try:
             # A page that is one picture shows its charts and tables in pixels only.
             look = self._settings.regions and not page.regions and max(map(area, images), default=0) > _SCAN
-            return _Reading(page, self._readers.submit(_read, page, areas, look, self._cache, revision))
+            return _Reading(page, self._readers.submit(self._read, page, areas, look, revision))
         except RuntimeError as error:  # the pool was shut down
             raise _Stopped from error
+
+    def _read(self, page: Page, areas: Sequence[Box], look_for_regions: bool, revision: str) -> Page:
+        """Add what the pixels of a page say; runs in a thread of the pool, and ends between two passes of a network."""
+        image = page.screenshot.image
+        text_boxes = [word.box for word in page.words]
+        with checked_by(self._check_stop):
+            words = read_areas(image, areas, known=text_boxes, cache=self._cache, revision=revision)
+        words = (*page.words, *words)
+        regions = find_regions_in_pixels(image, words) if look_for_regions else page.regions
+        return replace(page, words=words, regions=regions)
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set:
+            raise _Stopped
 
     def _with_words(self, reading: _Reading) -> Page:
         page = reading.page
         try:
-            return reading.done.result()
+            return wait_for(reading.result, self._check)
         except (MissingDependencyError, ModelError):
             raise
         except Exception as error:  # the page is worth having without them, and says so
@@ -271,14 +291,3 @@ def areas_to_read(page: Page, images: Sequence[Box], settings: IngestSettings) -
         return []
     areas = [box for box in areas if area(box) >= _MIN_AREA]
     return [_WHOLE] if sum(map(area, areas)) > _MOST else areas
-
-
-def _read(
-    page: Page, areas: Sequence[Box], look_for_regions: bool, cache: OcrCache | None = None, revision: str = ""
-) -> Page:
-    """Add what the pixels of a page say; runs in a thread of the pool."""
-    image = page.screenshot.image
-    known = [word.box for word in page.words]
-    words = page.words + tuple(read_areas(image, areas, known=known, cache=cache, revision=revision))
-    regions = find_regions_in_pixels(image, words) if look_for_regions else page.regions
-    return replace(page, words=words, regions=regions)

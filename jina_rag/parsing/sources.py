@@ -6,14 +6,15 @@ thing: a file that claims to be a document and is not has *failed*, any other fi
 
 from __future__ import annotations
 
-import glob
+import itertools
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from jina_rag import globs
 from jina_rag.errors import InvalidInputError
 from jina_rag.types import Failure
 
@@ -63,24 +64,41 @@ class Skipped:
     reason: str
 
 
-Entry: TypeAlias = "SourceFile | Skipped | Failure"
+SourceEvent: TypeAlias = "SourceFile | Skipped | Failure"
+"""What a walk says of one entry."""
 
 
 def path_list(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
     """One path or several, as a list.
 
     Raises:
-        InvalidInputError: If a path is empty, which would mean the current folder: an unset variable of a shell is one.
+        InvalidInputError: If there is none, or one is empty, which would mean the current folder: an unset variable of
+            a shell is one.
     """
     names = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not names:
+        raise InvalidInputError("No path was given: name at least one file or folder to read.")
     if any(not os.fspath(name).strip() for name in names):
         raise InvalidInputError('A path is empty: name a file or a folder to read, or "." for the current folder.')
     return names
 
 
+def check_paths(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> None:
+    """Refuse paths under which nothing can be read, before anything is made for their sake.
+
+    Raises:
+        InvalidInputError: As `find_sources`.
+    """
+    for path in path_list(paths):
+        _expanded(Path(path))
+
+
 def find_sources(
-    paths: Iterable[str | os.PathLike[str]], *, exclude: Collection[str | os.PathLike[str]] = ()
-) -> Iterator[Entry]:
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    exclude: Collection[str | os.PathLike[str]] = (),
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[SourceEvent]:
     """Walk files and folders, in the order given and sorted by name within each folder.
 
     Every file comes once, however many links lead to it; links are followed after everything else under
@@ -89,35 +107,34 @@ def find_sources(
     apart.
 
     Args:
-        paths: Files, folders, and globs such as ``reports/**/*.pdf``. A file given here is read even if hidden, and
-            fails if it is no document.
+        paths: Files, folders, and globs such as ``reports/**/*.pdf``: ``*`` stays within a folder, ``**`` crosses
+            folders. A file given here is read even if hidden, and fails if it is no document.
         exclude: Files and folders to stay out of, such as the index itself, with all that lies in them, whatever path
             or link leads there.
+        check: Called for every entry that is looked at; what it raises ends the walk.
 
     Returns:
         An iterator that looks at the disk as it goes.
 
     Raises:
-        InvalidInputError: At once, if a path does not exist or none is given.
+        InvalidInputError: At once, if a path is empty or does not exist, or none is given.
     """
-    roots = [Path(path) for path in paths]
-    if not roots:
-        raise InvalidInputError("No path was given: name at least one file or folder to read.")
-    return _Walk({os.path.realpath(path) for path in exclude}).run([found for root in roots for found in _meant(root)])
+    roots = [_expanded(Path(path), check) for path in path_list(paths)]
+    walk = _Walk({os.path.realpath(path) for path in exclude}, check)
+    return walk.run(itertools.chain.from_iterable(roots))
 
 
-def _meant(root: Path) -> list[Path]:
+def _expanded(root: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """What a path stands for: itself, or what it matches as a glob where nothing has that very name."""
     if os.path.lexists(root):
-        return [root]
-    if not glob.has_magic(str(root)):
+        return iter([root])
+    if not globs.has_wildcards(str(root)):
         raise InvalidInputError(f"There is no file or folder {printable(str(root))!r}: check the path.")
-    found = [Path(name) for name in sorted(glob.glob(str(root), recursive=True))]
-    if not found:
+    paths = globs.find(str(root), check)
+    first = next(paths, None)
+    if first is None:
         raise InvalidInputError(f"Nothing matches {printable(str(root))!r}: check the path and its wildcards.")
-    # What lies in a folder that matched is met there: once is enough.
-    folders = {path for path in found if path.is_dir()}
-    return [path for path in found if not folders & set(path.parents)]
+    return itertools.chain([first], paths)
 
 
 def source_file(path: str | os.PathLike[str]) -> SourceFile:
@@ -126,12 +143,12 @@ def source_file(path: str | os.PathLike[str]) -> SourceFile:
     Raises:
         InvalidInputError: If nothing is there, or it is not a document; the message is the reason.
     """
-    for entry in find_sources([path]):
-        if isinstance(entry, SourceFile) and Path(path) == entry.path:
-            return entry
+    for event in find_sources(path):
+        if isinstance(event, SourceFile) and Path(path) == event.path:
+            return event
         raise InvalidInputError(
             f"{printable(str(path))!r} is not one document: "
-            + ("it is a folder." if isinstance(entry, SourceFile) else entry.reason)
+            + ("it is a folder." if isinstance(event, SourceFile) else event.reason)
         )
     raise InvalidInputError(f"{printable(str(path))!r} is not one document: it is an empty folder.")
 
@@ -185,19 +202,20 @@ def _is_office(head: bytes) -> bool:
 class _Walk:
     """One run of `find_sources`: what was seen so far."""
 
-    def __init__(self, exclude: set[str]) -> None:
+    def __init__(self, exclude: set[str], check: Callable[[], None]) -> None:
         self._exclude = exclude
+        self._check = check
         self._folders: set[str] = set()
         self._files: dict[str, Path] = {}
 
-    def run(self, roots: list[Path]) -> Iterator[Entry]:
+    def run(self, roots: Iterable[Path]) -> Iterator[SourceEvent]:
         for root in roots:
             if root.is_dir():
                 yield from self._root(root)
             else:
-                yield from self._file(root, root.parent, given=True)
+                yield from self._file(root, root.parent, is_root=True)
 
-    def _root(self, root: Path) -> Iterator[Entry]:
+    def _root(self, root: Path) -> Iterator[SourceEvent]:
         links: list[Path] = []
         yield from self._folder(root, root, links)
         while links:
@@ -210,7 +228,7 @@ class _Walk:
             else:
                 yield from self._file(link, root)
 
-    def _folder(self, folder: Path, root: Path, links: list[Path]) -> Iterator[Entry]:
+    def _folder(self, folder: Path, root: Path, links: list[Path]) -> Iterator[SourceEvent]:
         pending = [folder]
         while pending:
             current = pending.pop()
@@ -223,8 +241,7 @@ class _Walk:
                 continue
             self._folders.add(real)
             try:
-                with os.scandir(current) as found:
-                    names = sorted(entry.name for entry in found)
+                names = self._names(current)
             except OSError as error:
                 yield Failure(current, f"The folder cannot be listed: {_cause(error)}.")
                 continue
@@ -233,6 +250,7 @@ class _Walk:
                 continue
             folders = []
             for name in names:
+                self._check()
                 path = current / name
                 if _is_hidden(path):
                     yield Skipped(path, "It is hidden.")
@@ -244,7 +262,15 @@ class _Walk:
                     yield from self._file(path, root)
             pending.extend(reversed(folders))
 
-    def _file(self, path: Path, root: Path, *, given: bool = False) -> Iterator[Entry]:
+    def _names(self, folder: Path) -> list[str]:
+        names = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                self._check()
+                names.append(entry.name)
+        return sorted(names)
+
+    def _file(self, path: Path, root: Path, *, is_root: bool = False) -> Iterator[SourceEvent]:
         real = os.path.realpath(path)
         if self._is_excluded(real):
             yield Skipped(path, "It is excluded from reading.")
@@ -253,18 +279,18 @@ class _Walk:
             yield Skipped(path, f"It is the same file as {printable(str(self._files[real]))!r}.")
             return
         self._files[real] = path
-        yield _classify(path, root, given=given)
+        yield _classify(path, root, is_root=is_root)
 
     def _is_excluded(self, real: str) -> bool:
         return any(real == place or real.startswith(os.path.join(place, "")) for place in self._exclude)
 
 
-def _classify(path: Path, root: Path, *, given: bool) -> Entry:
+def _classify(path: Path, root: Path, *, is_root: bool) -> SourceEvent:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             reason = f"It is {_special(status.st_mode)}, not a file."
-            return Failure(path, reason) if given else Skipped(path, reason)
+            return Failure(path, reason) if is_root else Skipped(path, reason)
         with path.open("rb") as file:
             head = file.read(_HEADER_BYTES)
     except OSError as error:
@@ -278,11 +304,11 @@ def _classify(path: Path, root: Path, *, given: bool) -> Entry:
     if kind is not None:
         return SourceFile(path, root, printable(path.relative_to(root).as_posix()), kind)
     claims = _claim(suffix)
-    if not head and (claims or given):
+    if not head and (claims or is_root):
         return Failure(path, "The file is empty (0 bytes).")
     if claims:
         return Failure(path, f"The content is not {claims}, whatever the name says.")
-    if given:
+    if is_root:
         return Failure(path, "The content is neither a PDF, an image nor an office file of a known kind.")
     return Skipped(path, "It is not a PDF, image or office file.")
 

@@ -46,8 +46,8 @@ def embedded(embedder):
 
 def stored(index):
     """Everything that an index holds, to compare two of them: points with their payloads, and image files."""
-    points = {hit.id: hit.payload for hit in index._alive.store.scroll()}
-    return points, set(index._alive.images.names())
+    points = {hit.id: hit.payload for hit in index._session.resources.store.scroll()}
+    return points, set(index._session.resources.images.names())
 
 
 def ids(index):
@@ -93,7 +93,7 @@ def test_copies_are_stored_once_and_cited_at_all_places(index, docs, embedder):
     assert [hit.doc_id for hit in hits].count("animals.pdf") == 2, "each page comes once"
     assert [place.doc_id for place in hits[0].copies] == ["reports/copy.pdf"]
     # A filter that means the copy shows the copy.
-    (hit,) = index.search("whales", k=1, filter={"path": "*copy*"})
+    (hit,) = index.search("whales", k=1, filter={"path": "**/*copy*"})
     assert (hit.doc_id, [place.doc_id for place in hit.copies]) == ("reports/copy.pdf", ["animals.pdf"])
     again = index.ingest(docs, settings=NO_OCR)
     assert (again.documents, again.unchanged, again.duplicates) == (0, 3, ())
@@ -108,8 +108,10 @@ def test_copies_are_stored_once_and_cited_at_all_places(index, docs, embedder):
     assert hit.image_path.is_file()
     assert index.verify() == []
     assert index.delete("reports/copy.pdf") + index.delete("third.pdf") == 2
-    assert not index.search("whales", filter={"path": "*copy*"})
-    assert {name for hit in index._alive.store.scroll() for name in hit.payload["doc_id"]} == {"reports/energy.pdf"}
+    assert not index.search("whales", filter={"path": "**/*copy*"})
+    assert {name for hit in index._session.resources.store.scroll() for name in hit.payload["doc_id"]} == {
+        "reports/energy.pdf"
+    }
 
 
 def test_copies_keep_their_own_metadata(index, docs):
@@ -149,7 +151,7 @@ def test_sync_removes_what_is_gone_from_the_given_folders_only(index, docs, tmp_
     other.unlink()
     (docs / "animals.pdf").unlink()
     assert index.ingest(docs, settings=NO_OCR).removed == 0
-    assert index.plan(docs, settings=NO_OCR, sync=True).removed == 1
+    assert index.ingest(docs, settings=NO_OCR, dry_run=True, sync=True).removed == 1
     report = index.ingest(docs, settings=NO_OCR, sync=True)
     assert (report.removed, report.unchanged) == (1, 1)
     assert ids(index) == ["other.pdf", "reports/energy.pdf"]
@@ -273,7 +275,7 @@ def test_a_plan_says_what_would_be_done_and_does_nothing(index, docs, embedder):
     (docs / "broken.pdf").write_bytes(b"%PDF-1.4 nothing else")
     (docs / "notes.txt").write_text("x")
     shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
-    plan = index.plan(docs, settings=NO_OCR)
+    plan = index.ingest(docs, settings=NO_OCR, dry_run=True)
     assert (plan.new, plan.changed, plan.unchanged, plan.duplicates, plan.pages) == (2, 0, 0, 1, 4)
     assert [entry.path.name for entry in plan.failed] == ["broken.pdf"]
     assert [entry.path.name for entry in plan.skipped] == ["notes.txt"]
@@ -287,11 +289,11 @@ def test_a_plan_says_what_would_be_done_and_does_nothing(index, docs, embedder):
     before = embedded(embedder)
     sample_pdf(docs / "animals.pdf", ["one", "two", "three"])
     (docs / "reports" / "energy.pdf").rename(docs / "power.pdf")
-    plan = index.plan(docs, settings=NO_OCR)
+    plan = index.ingest(docs, settings=NO_OCR, dry_run=True)
     # The copy keeps what both were.
     assert (plan.new, plan.changed, plan.unchanged, plan.moved, plan.pages) == (0, 1, 2, 1, 3)
     assert embedded(embedder) > before, "three pages were tried"
-    nothing = index.plan(docs / "copy.pdf", settings=NO_OCR)
+    nothing = index.ingest(docs / "copy.pdf", settings=NO_OCR, dry_run=True)
     assert (nothing.pages, nothing.seconds, nothing.basis) == (0, 0, "nothing to do")
 
 
@@ -301,7 +303,7 @@ def test_a_plan_takes_its_figures_from_earlier_runs(index, tmp_path, embedder):
     index.ingest([tmp_path / "0.pdf", tmp_path / "1.pdf", tmp_path / "2.pdf"], settings=NO_OCR)
     sample_pdf(tmp_path / "new.pdf", ["a", "b"])
     before = embedded(embedder)
-    plan = index.plan(tmp_path / "new.pdf", settings=NO_OCR)
+    plan = index.ingest(tmp_path / "new.pdf", settings=NO_OCR, dry_run=True)
     assert "60 pages of earlier runs" in plan.basis
     assert plan.seconds > 0
     assert embedded(embedder) == before
@@ -347,11 +349,11 @@ def test_delete_by_filter(index, docs):
 
 def test_verify_names_what_is_amiss(index, docs):
     index.ingest(docs, settings=NO_OCR)
-    handle = index._alive
+    handle = index._session.resources
     lost = index.search("whales", k=1)[0]
     lost.image_path.unlink()
     (energy,) = [record for record in index.documents() if record.doc_id.startswith("reports")]
-    handle.store.delete([handle.manifest.parts(energy.sha256)[0].part_id])
+    handle.store.delete([handle.manifest.points(energy.sha256)[0].point_id])
     handle.images.put(Image.new("RGB", (3, 3)))
     problems = [(problem.doc_id, problem.what) for problem in index.verify()]
     assert ("animals.pdf", "The image of page 2 is missing.") in problems
@@ -496,7 +498,7 @@ def test_two_files_that_are_swapped_are_not_embedded_again(index, docs, embedder
     a.rename(docs / "x")
     b.rename(a)
     (docs / "x").rename(b)
-    plan = index.plan(docs, settings=NO_OCR)
+    plan = index.ingest(docs, settings=NO_OCR, dry_run=True)
     assert (plan.unchanged, plan.duplicates, plan.pages) == (2, 0, 0)
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.unchanged, report.duplicates, report.documents) == (2, (), 0)
@@ -510,7 +512,7 @@ def test_two_files_that_are_swapped_are_not_embedded_again(index, docs, embedder
 
 def interrupting(monkeypatch, index, method, after=0):
     """The store's method is interrupted from its `after`-th call on."""
-    real, calls = getattr(type(index._alive.store), method), []
+    real, calls = getattr(type(index._session.resources.store), method), []
 
     def call(self, *args, **options):
         calls.append(1)
@@ -518,7 +520,7 @@ def interrupting(monkeypatch, index, method, after=0):
             raise KeyboardInterrupt
         return real(self, *args, **options)
 
-    monkeypatch.setattr(type(index._alive.store), method, call)
+    monkeypatch.setattr(type(index._session.resources.store), method, call)
 
 
 def test_an_interruption_before_the_points_are_told_is_made_good(index, docs, monkeypatch):
@@ -531,7 +533,7 @@ def test_an_interruption_before_the_points_are_told_is_made_good(index, docs, mo
             index.ingest(docs, settings=NO_OCR)
     assert any("where it lies" in problem.what for problem in index.verify())
     index.ingest(docs, settings=NO_OCR)
-    assert index.search("whales", k=1, filter={"path": "*beasts.pdf"})
+    assert index.search("whales", k=1, filter={"path": "**/beasts.pdf"})
     with monkeypatch.context() as patch:
         interrupting(patch, index, "update_payload")
         with pytest.raises(KeyboardInterrupt):
@@ -559,14 +561,15 @@ def test_a_run_that_is_gone_on_with_under_another_name_and_other_metadata(index,
 
 def test_a_file_that_changes_while_it_is_read_is_not_kept_under_the_old_hash(index, docs, monkeypatch):
     original = (docs / "animals.pdf").read_bytes()
-    real = ingest.Ingestion._read
+    real = ingest.Ingestion._start
 
-    def change(self, todo):
-        sample_pdf(docs / "animals.pdf", ["penguins walk on ice"])
-        return real(self, todo)
+    def change(self, event):
+        if event.source.doc_id == "animals.pdf":
+            sample_pdf(docs / "animals.pdf", ["penguins walk on ice"])
+        return real(self, event)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest.Ingestion, "_read", change)
+        patch.setattr(ingest.Ingestion, "_start", change)
         report = index.ingest(docs, settings=NO_OCR)
     assert [failure.path.name for failure in report.failed] == ["animals.pdf"]
     assert "changed while it was read" in report.failed[0].reason
@@ -609,7 +612,7 @@ def test_an_empty_name_removes_nothing(index, docs, monkeypatch):
 
 def test_what_a_killed_run_has_written_and_not_noted_is_swept(index, docs):
     index.ingest(docs, settings=NO_OCR)
-    handle = index._alive
+    handle = index._session.resources
     before = stored(index)
     handle.manifest.write_settings({"dirty": True})
     name = handle.images.put(Image.new("RGB", (5, 5), "red"))
@@ -696,10 +699,10 @@ def test_points_that_a_killed_run_has_written_and_not_noted_are_swept(index, doc
         interrupting(patch, index, "flush")
         with pytest.raises(KeyboardInterrupt):
             index.ingest(docs / "animals.pdf", settings=NO_OCR)
-    handle = index._alive
+    handle = index._session.resources
     ((sha256, done),) = handle.manifest.contents()
     assert not done
-    (whole, *_) = handle.store.fetch([handle.manifest.parts(sha256)[0].part_id])
+    (whole, *_) = handle.store.fetch([handle.manifest.points(sha256)[0].point_id])
     stray = "00000000-0000-4000-8000-000000000001"
     handle.store.upsert([replace(whole, id=stray)])
     index.ingest(docs, settings=NO_OCR)

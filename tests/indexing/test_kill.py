@@ -49,7 +49,7 @@ def run(docs: Path, index: Path) -> dict:
 def contents(index: Path) -> tuple[Counter, set[str], set[str], int]:
     """Pages in the store, image files, images that the manifest knows, unfinished documents."""
     with DocumentIndex.open(index, create=False) as opened:
-        handle = opened._alive
+        handle = opened._session.resources
         assert opened.verify() == []
         pages = Counter((*hit.payload["doc_id"], hit.payload["page"]) for hit in handle.store.scroll())
         return pages, set(handle.images.names()), handle.manifest.images(), opened.info().pending
@@ -121,10 +121,14 @@ def everything(index: Path) -> tuple:
     """All that an index holds, to be compared: documents, points with their payloads, images."""
     with DocumentIndex.open(index, embedder=FakeEmbedder(), create=False) as opened:
         assert opened.verify() == []
-        points = {hit.id: hit.payload for hit in opened._alive.store.scroll()}
-        vectors = {point.id: point.multi.shape for point in opened._alive.store.fetch(list(points)) if len(point.multi)}
-        records = [(r.doc_id, r.path, r.sha256, r.pages, r.regions, r.done) for r in opened.documents()]
-        return records, points, vectors, set(opened._alive.images.names())
+        points = {hit.id: hit.payload for hit in opened._session.resources.store.scroll()}
+        vectors = {
+            point.id: point.multi.shape
+            for point in opened._session.resources.store.fetch(list(points))
+            if len(point.multi)
+        }
+        records = [(r.doc_id, r.path, r.sha256, r.pages, r.regions, r.is_complete) for r in opened.documents()]
+        return records, points, vectors, set(opened._session.resources.images.names())
 
 
 def test_killed_at_twenty_random_moments(changing, tmp_path):

@@ -13,11 +13,12 @@ from jina_rag import DocumentIndex
 from jina_rag.catalog.manifest import DocumentRecord
 from jina_rag.config import IngestSettings, Storage
 from jina_rag.errors import IndexMismatchError, InvalidInputError
-from jina_rag.indexing.point_builder import Encoded, PointMaker
+from jina_rag.indexing.point_builder import EncodedPage, PointBuilder
 from jina_rag.scoring import normalise
-from jina_rag.search.late_interaction import Candidates
+from jina_rag.search.fusion import Rescore
+from jina_rag.search.late_interaction import PageRanker
 from jina_rag.search.snippets import words_of
-from jina_rag.search.stages import Rescore, Stages
+from jina_rag.search.stages import Stages
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
 from jina_rag.testing import FakeEmbedder, make_page, sample_pdf
@@ -66,10 +67,10 @@ class Looking(FakeEmbedder):
 
 
 def make(embedder, page, tmp_path, storage=None, **options):
-    maker = PointMaker(
+    builder = PointBuilder(
         embedder, ImageFiles(tmp_path / "images"), dim=embedder.dim, quality=80, storage=storage, **options
     )
-    return maker, maker.make(RECORDS, [(page, maker.encode([page])[0])], {})
+    return builder, builder.build(RECORDS, [(page, builder.encode([page])[0])], {})
 
 
 def test_regions_are_points_beside_their_page_and_come_before_it(tmp_path):
@@ -136,21 +137,21 @@ def test_a_region_leads_to_a_page_that_is_no_candidate_itself(tmp_path):
     page = make_page("rain " * 4 + "moon stars night " * 20, regions=[Region("table", LEFT)])
     others = [make_page(f"storm rain hail number{n}", number=n) for n in (2, 3, 4)]
     embedder = Square()
-    maker = PointMaker(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
+    builder = PointBuilder(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
     pages = [page, *others]
-    made = maker.make(RECORDS, list(zip(pages, maker.encode(pages), strict=True)), {})
+    made = builder.build(RECORDS, list(zip(pages, builder.encode(pages), strict=True)), {})
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
-        handle = index._alive
+        handle = index._session.resources
         handle.manifest.begin(RECORDS[0])
-        handle.manifest.add_parts(RECORDS[0].sha256, [part for _, part in made])
+        handle.manifest.add_points(RECORDS[0].sha256, [part for _, part in made])
         handle.store.upsert([point for point, _ in made])
         handle.manifest.finish(RECORDS[0])
         encoded = embedder.encode_query(["rain"])
 
         def candidates(regions):
             stages = Stages(Prefetch(limit=2, lexical=False, regions=regions, exhaustive=0), Rescore(limit=2))
-            [query] = index._search.embed(["rain"])
-            found = Candidates(handle.store, embedder).rank(query, {}, 2, stages)
+            [query] = index._searcher.embed(["rain"])
+            found = PageRanker(handle.store, embedder).rank(query, {}, 2, stages)
             return {candidate.page_id: candidate.score for candidate in found}
 
         first = schema.point_id(RECORDS[0].sha256, 1)
@@ -166,15 +167,15 @@ def test_a_region_leads_to_a_page_that_is_no_candidate_itself(tmp_path):
 def test_as_many_pages_as_asked_for_are_found_however_many_regions_there_are(tmp_path):
     few = Prefetch(limit=10, lexical=5, regions=5, exhaustive=10)
     embedder = Square()
-    maker = PointMaker(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
+    builder = PointBuilder(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
     boxes = [(0.0, 0.2 * n, 1.0, 0.2 * n + 0.2) for n in range(4)]
     regions = [Region("table", box) for box in boxes]
     pages = [make_page(f"sun number{n} " * 16, number=n, regions=regions) for n in range(1, 61)]
-    made = maker.make(RECORDS, list(zip(pages, maker.encode(pages), strict=True)), {})
+    made = builder.build(RECORDS, list(zip(pages, builder.encode(pages), strict=True)), {})
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
-        handle = index._alive
+        handle = index._session.resources
         handle.manifest.begin(RECORDS[0])
-        handle.manifest.add_parts(RECORDS[0].sha256, [part for _, part in made])
+        handle.manifest.add_points(RECORDS[0].sha256, [part for _, part in made])
         for batch in schema.batches([point for point, _ in made]):
             handle.store.upsert(batch)
         handle.manifest.finish(RECORDS[0])
@@ -252,7 +253,7 @@ def test_a_multi_vector_of_40_000_rows_is_stored_pooled_found_and_told(tmp_path)
         assert report.failed == ()
         (warning,) = report.warnings
         assert (warning.page, "40,000 vectors" in warning.reason, "8,191" in warning.reason) == (1, True, True)
-        point = index._alive.store.fetch([schema.point_id(index.documents()[0].sha256, 1)])[0]
+        point = index._session.resources.store.fetch([schema.point_id(index.documents()[0].sha256, 1)])[0]
         assert point.multi.shape == (8191, 128)
         hit = index.search("penguins", k=1)[0]
         assert hit.page == 1
@@ -281,16 +282,16 @@ def test_a_length_that_a_model_was_not_trained_for_is_refused(tmp_path):
 
 def test_pages_are_found_by_what_is_on_them(tmp_path):
     embedder = Square()
-    maker = PointMaker(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
+    builder = PointBuilder(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
     kinds = [["chart", "chart"], ["table"], [], ["chart", "table", "figure"]]
     pages = [
         make_page(WORDS, number=n, regions=[Region(kind, (0.0, 0.0, 1.0, 0.1 * i + 0.1)) for i, kind in enumerate(of)])
         for n, of in enumerate(kinds, start=1)
     ]
-    made = maker.make(RECORDS, list(zip(pages, maker.encode(pages), strict=True)), {})
+    made = builder.build(RECORDS, list(zip(pages, builder.encode(pages), strict=True)), {})
     assert [point.payload["has"] for point, part in made if part.kind == "page"] == [sorted(set(of)) for of in kinds]
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
-        store = index._alive.store
+        store = index._session.resources.store
         store.upsert([point for point, _ in made])
 
         def found(kind, **also):
@@ -318,7 +319,7 @@ def test_the_words_of_a_page_are_stored_with_their_places(tmp_path):
 
 def test_a_point_without_vectors_is_kept(tmp_path):
     page = make_page("", regions=[Region("figure", (0.0, 0.0, 1.0, 1.0))])
-    maker = PointMaker(Square(), ImageFiles(tmp_path / "images"), dim=64, quality=80)
-    nothing = Encoded(np.zeros(64, "f4"), np.zeros((0, 64), "f4"), TokenGrid(np.zeros((0, 4), "f4"), "words"))
-    made = maker.make(RECORDS, [(page, nothing)], {})
+    builder = PointBuilder(Square(), ImageFiles(tmp_path / "images"), dim=64, quality=80)
+    nothing = EncodedPage(np.zeros(64, "f4"), np.zeros((0, 64), "f4"), TokenGrid(np.zeros((0, 4), "f4"), "words"))
+    made = builder.build(RECORDS, [(page, nothing)], {})
     assert [point.multi for point, _ in made] == [None, None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +15,24 @@ from PIL import Image, ImageDraw, ImageFont
 from jina_rag import DocumentIndex, load_embedder
 from jina_rag.catalog.manifest import DocumentRecord
 from jina_rag.catalog.near_duplicates import image_match
-from jina_rag.catalog.near_duplicates.text_difference import is_renumbered, unlike, words_of
+from jina_rag.catalog.near_duplicates.page_match import MAX_DIFFERENCE
+from jina_rag.catalog.near_duplicates.text_difference import is_renumbered, plain_words, unlike
 from jina_rag.compression import encode_signs
 from jina_rag.config import IngestSettings, Storage
-from jina_rag.indexing.point_builder import PointMaker
+from jina_rag.indexing.point_builder import PointBuilder
 from jina_rag.parsing.documents import open_document
 from jina_rag.parsing.sources import source_file
 from jina_rag.scoring import normalise
 from jina_rag.search import dedup
-from jina_rag.search.dedup import Side, compare, fold, side_of, similarity
+from jina_rag.search.dedup import (
+    MIN_REACH_COSINE,
+    MIN_SIMILARITY,
+    ComparedPage,
+    Deduplicator,
+    compare,
+    reach,
+    similarity,
+)
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
 from jina_rag.types import PageScreenshot, Point, TokenGrid, Word
@@ -65,6 +74,27 @@ def values(random):
         "Resident": random.random() < 0.5,
         "Business": random.random() < 0.5,
     }
+
+
+@dataclass
+class Group:
+    """Pages that show nearly the same: the first, and the others with their similarity to it."""
+
+    first: Point
+    others: list[tuple[Point, float]] = field(default_factory=list)
+
+
+def fold(points, image_folder=None, *, multi_dim):
+    """The groups that a search makes of pages that come in this order."""
+    deduplicator = Deduplicator(image_folder, multi_dim)
+    groups = []
+    for point in points:
+        match = deduplicator.fold(point)
+        if match is None:
+            groups.append(Group(point))
+        else:
+            groups[match[0]].others.append((point, match[1]))
+    return groups
 
 
 def form(page, filled, *, grid=False):
@@ -165,11 +195,11 @@ class Pages:
             return opened.render(1)
 
     def points(self, pages, storage=None) -> list[Point]:
-        maker = PointMaker(self.lite, self.images, dim=384, quality=85, storage=storage, regions=False)
+        builder = PointBuilder(self.lite, self.images, dim=384, quality=85, storage=storage, regions=False)
         made = []
-        for i, (page, encoded) in enumerate(zip(pages, maker.encode(pages), strict=True)):
+        for i, (page, encoded) in enumerate(zip(pages, builder.encode(pages), strict=True)):
             sha256 = hashlib.sha256(f"{self.folder}{i}".encode()).hexdigest()
-            made.append(maker.make([DocumentRecord(page.doc_id, page.path, sha256, 1, 1)], [(page, encoded)], {})[0][0])
+            made.append(builder.build([DocumentRecord(page.doc_id, page.path, sha256, 1, 1)], [(page, encoded)], {})[0][0])
         return made
 
     def folds(self, pairs, storage=None) -> list[bool]:
@@ -246,13 +276,13 @@ def test_scans_read_by_ocr_fold_in_an_index(work):
     with DocumentIndex.open(work / "index") as index:
         report = index.ingest([folder], settings=IngestSettings(regions=False))
         assert report.documents == 3
-        store = index._alive.parts.store
+        store = index._session.resources.store
         points = store.fetch([hit.id for hit in store.scroll({schema.KIND: "page"})], vectors=False)
         points.sort(key=lambda point: point.payload[schema.DOC_ID])
-        groups = fold(points, index._alive.parts.images.folder, multi_dim=384)
+        groups = fold(points, index._session.resources.images.folder, multi_dim=384)
     names = [[p.payload[schema.DOC_ID][0] for p in (g.first, *(o for o, _ in g.others))] for g in groups]
     assert names == [["a.pdf", "b.jpg"], ["d.jpg"]]
-    assert all(dedup.SIMILARITY <= found <= 1 for group in groups for _, found in group.others)
+    assert all(MIN_SIMILARITY <= found <= 1 for group in groups for _, found in group.others)
 
 
 # -- pixel models: patches -----------------------------------------------------------------------------------
@@ -308,7 +338,7 @@ def test_a_patch_with_something_new_in_it_keeps_pages_apart(work):
     stamped.paste((0, 0, 0), (80, 110, 95, 125))
     first = patched(images, image, seed=3)
     second = patched(images, stamped, seed=3, noise=0.02, changed=(18,))
-    assert similarity(side_of(first, None, 32), side_of(second, None, 32)) > 0.95
+    assert similarity(ComparedPage.of(first, None, 32), ComparedPage.of(second, None, 32)) > 0.95
     assert len(fold([first, second], images.folder, multi_dim=32)) == 2
     # The pictures were decisive, not the vectors.
     assert len(fold([first, patched(images, image, seed=3, noise=0.02)], images.folder, multi_dim=32)) == 1
@@ -371,7 +401,7 @@ def test_yes_and_no_are_told_apart_although_they_have_no_vectors(pages):
 
     one, two, three = (pages.page(draw(answer)) for answer in ("yes", "yes", "no"))
     a, b, c = pages.points([one, two, three])
-    assert similarity(*(side_of(point, None, 384) for point in (a, c))) > 0.85
+    assert similarity(*(ComparedPage.of(point, None, 384) for point in (a, c))) > 0.85
     assert len(fold([a, b], pages.images.folder, multi_dim=384)) == 1
     assert len(fold([a, c], pages.images.folder, multi_dim=384)) == 2
 
@@ -407,8 +437,8 @@ def print_rows(changed=None):
 
 
 def similar_pictures(a, b, folder):
-    one, two = (image_match.load(side_of(point, folder, 32).image) for point in (a, b))
-    return image_match.lay(one, two).difference() <= dedup.MOST
+    one, two = (image_match.load(ComparedPage.of(point, folder, 32).content.image) for point in (a, b))
+    return image_match.lay(one, two).difference <= MAX_DIFFERENCE
 
 
 def test_a_name_in_small_print_is_found_where_its_vector_has_no_counterpart(work):
@@ -440,13 +470,11 @@ def test_another_number_is_another_number_however_alike_all_else_is(work):
 
 def test_pages_are_held_against_the_first_of_a_group_only(monkeypatch):
     """a is like b and b like c, but c is not like a: c stays by itself."""
-    points = [Point(schema.point_id(name, 1)) for name in "abc"]
-    sides = [Side(np.zeros((0, 4), dtype=np.float32)) for _ in points]
-    of_point = {point.id: side for point, side in zip(points, sides, strict=True)}
-    monkeypatch.setattr(dedup, "side_of", lambda point, *_: of_point[point.id])
-    monkeypatch.setattr(dedup, "compare", lambda a, b, **_: 0.9 if abs(sides.index(a) - sides.index(b)) == 1 else None)
+    points = [Point(name, payload={schema.TEXT: name}) for name in ("one", "two", "three")]
+    near = [{"one", "two"}, {"two", "three"}]
+    monkeypatch.setattr(dedup, "compare", lambda a, b: 0.9 if {*a.content.words, *b.content.words} in near else None)
     groups = fold(points, None, multi_dim=4)
-    assert [(group.first, group.others) for group in groups] == [(points[0], ((points[1], 0.9),)), (points[2], ())]
+    assert [(group.first, group.others) for group in groups] == [(points[0], [(points[1], 0.9)]), (points[2], [])]
 
 
 # -- most pages are not compared ------------------------------------------------------------------------------
@@ -457,9 +485,9 @@ def compared(monkeypatch):
     """The pairs that were compared in detail."""
     pairs = []
 
-    def counted(a, b, **kwargs):
+    def counted(a, b):
         pairs.append((a, b))
-        return compare(a, b, **kwargs)
+        return compare(a, b)
 
     monkeypatch.setattr(dedup, "compare", counted)
     return pairs
@@ -470,13 +498,13 @@ def each_with_each(points, folder):
     groups = []
     for point in points:
         for group in groups:
-            found = compare(side_of(group[0][0], folder, 32), side_of(point, folder, 32))
+            found = compare(ComparedPage.of(group[0][0], folder, 32), ComparedPage.of(point, folder, 32))
             if found is not None:
                 group.append((point, found))
                 break
         else:
             groups.append([(point, 1.0)])
-    return [(group[0][0], tuple(group[1:])) for group in groups]
+    return [(group[0][0], group[1:]) for group in groups]
 
 
 @pytest.mark.parametrize("signs", [False, True])
@@ -495,9 +523,9 @@ def test_unlike_pages_are_told_apart_without_a_comparison(work, compared, signs)
 @pytest.mark.parametrize("storage", [None, "compact"])
 def test_what_is_left_out_is_far_from_the_same_page(pages, same_pairs, storage):
     points = pages.points([page for pair in same_pairs[:12] for page in pair], storage and Storage.named(storage))
-    sides = [side_of(point, None, 384) for point in points]
-    reaches = np.stack([dedup._reach(side.rows) for side in sides])
-    assert (reaches[::2] * reaches[1::2]).sum(axis=1).min() > dedup._FLOOR + 0.1
+    sides = [ComparedPage.of(point, None, 384) for point in points]
+    reaches = np.stack([reach(side.rows) for side in sides])
+    assert (reaches[::2] * reaches[1::2]).sum(axis=1).min() > MIN_REACH_COSINE + 0.1
     np.testing.assert_allclose(np.linalg.norm(reaches, axis=1), 1, rtol=1e-5)
 
 
@@ -536,24 +564,15 @@ def test_blank_pages_of_patches_are_always_compared(work):
     assert len(fold(blank, images.folder, multi_dim=32)) == 1
 
 
-def test_below_the_usual_threshold_each_is_compared(work, compared):
-    images = ImageFiles(work / "many")
-    points = [patched(images, photo(seed, (90, 120)), seed=seed) for seed in range(5)]
-    fold(points, images.folder, multi_dim=32, threshold=0.3)
-    assert len(compared) == 10
-
-
-def test_nothing_folds_above_a_threshold_of_one(pages, same_pairs):
-    points = pages.points(same_pairs[0])
-    assert len(fold(points, pages.images.folder, multi_dim=384, threshold=1.01)) == 2
+def test_of_no_pages_there_are_no_groups():
     assert fold([], None, multi_dim=384) == []
 
 
 def test_sides_of_other_shapes_are_not_the_same(work):
     images = ImageFiles(work / "patches")
-    a = side_of(patched(images, photo(1), seed=1), images.folder, 32)
-    signs = side_of(patched(images, photo(1), seed=1, signs=True), images.folder, 32)
-    none = side_of(bare(images, photo(1)), images.folder, 32)
+    a = ComparedPage.of(patched(images, photo(1), seed=1), images.folder, 32)
+    signs = ComparedPage.of(patched(images, photo(1), seed=1, signs=True), images.folder, 32)
+    none = ComparedPage.of(bare(images, photo(1)), images.folder, 32)
     assert compare(a, a) == pytest.approx(1)
     assert compare(a, signs) is None
     assert compare(a, none) is None
@@ -563,7 +582,7 @@ def test_sides_of_other_shapes_are_not_the_same(work):
 
 def test_an_image_name_that_leads_elsewhere_is_not_followed(work):
     point = Point("x", None, None, None, {schema.IMAGE: "../../etc/passwd", schema.TEXT: ""})
-    assert side_of(point, work, 32).image is None
+    assert ComparedPage.of(point, work, 32).content.image is None
 
 
 def test_places_that_correspond_find_the_crop_of_a_page_whose_lines_are_all_alike():
@@ -579,8 +598,8 @@ def test_places_that_correspond_find_the_crop_of_a_page_whose_lines_are_all_alik
     second = ((first * [800, 1000] - 30) / [770, 970]).astype(np.float32)
     second[0] = 0.9  # a mistake among them does no harm
     assert image_match.lay(a, b) is None
-    assert image_match.lay(a, b, image_match.Matches(first, second)).difference() < 0.05
-    assert image_match.lay(a, b, image_match.Matches(first[:3], second[:3])) is None  # too few to go by
+    assert image_match.lay(a, b, (first, second)).difference < 0.05
+    assert image_match.lay(a, b, (first[:3], second[:3])) is None  # too few to go by
 
 
 def test_a_picture_that_cannot_be_read_is_none(tmp_path):
@@ -609,7 +628,7 @@ def test_a_picture_that_cannot_be_read_is_none(tmp_path):
     ],
 )
 def test_words_differ_beyond_what_ocr_mistakes(one, other, lost, added):
-    assert unlike(words_of(one), words_of(other)) == (lost, added)
+    assert unlike(*(list(plain_words(text.split()).values()) for text in (one, other))) == (lost, added)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
+PATIENCE = 0.05
+"""Seconds between two looks at whether to stop."""
 
 
 class Stop:
@@ -47,6 +54,37 @@ class Stop:
         finally:
             with self._lock:
                 self._in_work.remove(kill)
+
+
+def wait_for(future: Future[_Result], check: Callable[[], None]) -> _Result:
+    """Wait for a result.
+
+    Args:
+        future: What gives it.
+        check: Called meanwhile, every `PATIENCE` seconds; what it raises ends the wait.
+    """
+    while True:
+        try:
+            return future.result(timeout=PATIENCE)
+        except TimeoutError:
+            if future.done():  # meanwhile, or with a TimeoutError of its own
+                return future.result()
+            check()
+
+
+def call_in_thread(function: Callable[[], _Result], check: Callable[[], None]) -> _Result:
+    """Call a function in a thread of its own, which is left behind where `check` ends the wait (see `wait_for`)."""
+    future: Future[_Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # raised where it is waited for
+            future.set_exception(error)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(run,), name="jina-rag-load", daemon=True).start()
+    return wait_for(future, check)
 
 
 def _try(kill: Callable[[], None]) -> None:
