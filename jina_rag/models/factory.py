@@ -130,12 +130,12 @@ def _plain_tensors() -> AbstractContextManager[None]:
 
 def _room_for(checkpoint: Checkpoint, placement: Placement) -> AbstractContextManager[None]:
     """Memory for a checkpoint on its device while it is loaded; others leave if need be."""
-    from jina_rag.models.runtime.offload import loading
+    from jina_rag.models.runtime.offload import shared_device
     from jina_rag.models.runtime.weights import WeightFiles
 
     with WeightFiles(checkpoint.weights) as files:
         size = files.total_bytes() * placement.dtype.itemsize // files.stored_dtype().itemsize
-    return loading(checkpoint.name, placement.device, size)
+    return shared_device(placement.device).loading(checkpoint.name, size)
 
 
 def require_packages() -> None:

@@ -191,10 +191,11 @@ class EmbeddingsV4(CheckpointModel):
         def compute(prepared: tuple[Batch, list[tuple[int, int]]]) -> list[_Vectors]:
             return self._forward(*prepared, task=task, single=single, multi=multi, dim=dim)
 
-        seat = self._model.seat
-        with seat.turn():
-            lengths = [len(prompt) for prompt in prompts]
-            vectors = self._runner.run(lengths, prepare, seat.roomy(compute), batch_tokens=settings.batch_tokens)
+        lengths = [len(prompt) for prompt in prompts]
+        with self._model.weights.on_device():
+            vectors = self._runner.run(
+                lengths, prepare, compute, batch_tokens=settings.batch_tokens, relieve=self._model.offload_others
+            )
         check_vectors([v.single for v in vectors] + [v.multi for v in vectors], self.name, self.placement)
         return Embeddings(
             single=np.array([v.single for v in vectors], np.float32).reshape(-1, dim or self._dim) if single else None,

@@ -74,18 +74,22 @@ def attribute(
             return _attention(model, score, batch, chosen)
         return _gradient(model, score, batch, prompt, images, steps)
 
-    try:
-        # A caller's own inference mode would leave nothing to differentiate.
-        with torch.inference_mode(False), own_precision(model.placement.device):
-            weights, raw = model.seat.roomy(read)(model.prepare([prompt]))
-    except (RuntimeError, MemoryError) as exc:
-        if not is_out_of_memory(exc):
-            raise
-        release_memory(model.placement.device)
-        raise ModelError(
-            f"Explaining a pair of {len(prompt)} tokens does not fit into the memory of {model.placement.device}: "
-            "lower max_pixels, or use method='attention'."
-        ) from exc
+    for tries in (1, 2):
+        try:
+            # A caller's own inference mode would leave nothing to differentiate.
+            with torch.inference_mode(False), own_precision(model.placement.device):
+                weights, raw = read(model.prepare([prompt]))
+            break
+        except (RuntimeError, MemoryError) as exc:
+            if not is_out_of_memory(exc):
+                raise
+            if tries == 2 or not model.offload_others():
+                release_memory(model.placement.device)
+                raise ModelError(
+                    f"Explaining a pair of {len(prompt)} tokens does not fit into the memory of "
+                    f"{model.placement.device}: lower max_pixels, or use method='attention'."
+                ) from exc
+        release_memory(model.placement.device)  # outside of `except`, whose traceback holds what was computed so far
     if not (np.isfinite(weights).all() and np.isfinite(raw)):
         raise ModelError(
             f"An explanation on {model.placement.device} is not made of numbers: load the model with dtype='bfloat16' "

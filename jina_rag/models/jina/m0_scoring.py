@@ -79,16 +79,17 @@ class PairScorer:
         self.memory: PrefixMemory | None = None
         if settings is not None and model.keeps_keys:
             self.memory = memory_for(settings, place.device)
-            model.seat.on_leave(self.memory.leave_device)
+            model.weights.on_offload = self.memory.leave_device
         # A budget each: what a batch of questions takes beside known documents says nothing of whole prompts.
         self._reader: BatchRunner[Any, float] = BatchRunner(place.device, place.batch_tokens, name=name)
         self._follower: BatchRunner[Any, float | None] = BatchRunner(place.device, place.batch_tokens, name=name)
 
     def _relieve(self) -> bool:
-        """Free the device's memory of what is kept there; whether there was anything."""
+        """Free the device's memory of idle models and of what is kept there; whether there was anything."""
+        relieved = self._model.offload_others()
         if self.memory is None:
-            return False
-        return self.memory.clear() if self._like.device.type == "cpu" else self.memory.leave_device()
+            return relieved
+        return (self.memory.clear() if self._like.device.type == "cpu" else self.memory.leave_device()) or relieved
 
     def pairs(
         self, prompts: Sequence[Prompt], documents: Sequence[Sequence[Segment]], *, max_pixels: int | None
@@ -197,8 +198,7 @@ class PairScorer:
             return scores
 
         lengths = [len(pair.prompt) for pair in pairs]
-        roomy = self._model.seat.roomy(compute)
-        return self._reader.run(lengths, prepare, roomy, batch_tokens=batch_tokens, relieve=self._relieve)
+        return self._reader.run(lengths, prepare, compute, batch_tokens=batch_tokens, relieve=self._relieve)
 
     def _kept_tokens(self, pair: Asked) -> int:
         """How many tokens of a pair are kept, now that its pictures are decoded: none if a file changed meanwhile."""
@@ -242,7 +242,7 @@ class PairScorer:
         return self._follower.run(
             costs,
             prepare,
-            self._model.seat.roomy(compute),
+            compute,
             batch_tokens=batch_tokens,
             relieve=relieve,
             sizes=[len(pair.prompt) for pair in pairs],

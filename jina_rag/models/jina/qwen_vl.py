@@ -29,7 +29,7 @@ from jina_rag.models.jina.vl_prompts import Int64, PlacedImage, Prompt, Segment,
 from jina_rag.models.runtime.checkpoints import Checkpoint
 from jina_rag.models.runtime.devices import Placement
 from jina_rag.models.runtime.kv_cache import Keys, attending
-from jina_rag.models.runtime.offload import Seat
+from jina_rag.models.runtime.offload import OffloadedWeights
 from jina_rag.models.runtime.weights import WeightFiles, fill, renamer
 
 _log = logging.getLogger("jina_rag")
@@ -135,7 +135,11 @@ class QwenVL:
         self.vision_start = _token_id(checkpoint, "vision_start_token_id", self.tokenizer, "<|vision_start|>")
         self.vision_end = _token_id(checkpoint, "vision_end_token_id", self.tokenizer, "<|vision_end|>")
         self.lock = threading.Lock()
-        self.seat = Seat(checkpoint.name, self.module, placement.device)
+        self.weights = OffloadedWeights(checkpoint.name, self.module, placement.device)
+
+    def offload_others(self) -> bool:
+        """Offload the models that nobody uses from the device; whether there was one."""
+        return self.weights.device.offload_idle(self.weights.name)
 
     def prompts(self, segments: Sequence[Sequence[Segment]], *, max_pixels: int | None = None) -> list[Prompt]:
         """Tokenise prompts; texts that follow each other are tokenised as one.

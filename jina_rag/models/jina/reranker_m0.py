@@ -165,7 +165,7 @@ class RerankerM0(CheckpointModel):
         prompt_pairs = self._scorer.pairs(
             *self._prompts(pairs, limit, document_limit, max_pixels), max_pixels=max_pixels
         )
-        with self._model.seat.turn():
+        with self._model.weights.on_device():
             scores = np.array(self._scorer.scores(prompt_pairs, batch_tokens), np.float32)
         check_scores(scores, self.name, self.placement)
         return scores if raw else 1 / (1 + np.exp(np.float32(_LOGIT_BIAS) - scores))
@@ -202,7 +202,7 @@ class RerankerM0(CheckpointModel):
         (prompt,), _ = self._joined([(asked, shown)], limit, document_limit, max_pixels)
         images = sum(isinstance(part, LoadedImage) for part in shown)
         head: Any = self._model.module.score
-        with self._model.seat.turn(), self._model.lock:
+        with self._model.weights.on_device(), self._model.lock:
             return attribute(self._model, head, prompt, images, method=method, steps=steps)
 
     def _prompts(

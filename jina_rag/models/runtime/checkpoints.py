@@ -57,17 +57,9 @@ class Checkpoint:
         return read_json(self.folder / name, required=required)
 
     def fingerprint(self, *settings: str) -> str:
-        """Name, commit, and a hash of the weights' headers and of samples of their bytes, then `settings`.
-
-        The headers alone would not tell a fine-tuned checkpoint from its base.
-        """
-        digest = hashlib.sha256()
-        adapters = sorted((self.folder / "adapters").glob("*.safetensors"))
-        for path in (*self.weights, *adapters):
-            digest.update(_sampled(path))
-        where = f"@{self.revision[:12]}" if self.revision else ""
-        name = self.name if self.revision else Path(self.name).name
-        return "+".join([f"{name}{where}", digest.hexdigest()[:16], *settings])
+        """Hub id and commit (of a folder its family), then `folder_fingerprint`, then `settings`."""
+        source = f"{self.name}@{self.revision[:12]}" if self.revision else self.family
+        return "+".join([source, folder_fingerprint(self.folder)[:16], *settings])
 
 
 class CheckpointModel(EmbedderDefaults):
@@ -153,6 +145,21 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
             "they are not read. Use a revision with safetensors, or convert them."
         )
     raise CheckpointError(f"{folder} has no model.safetensors: download the model again.")
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """A hash of what a checkpoint folder holds: the same wherever the folder lies and whatever its name is.
+
+    It covers the config, and of the weights and adapters the headers, sizes and samples of their bytes: the headers
+    alone would not tell a fine-tuned checkpoint from its base, and all bytes would take minutes.
+
+    Raises:
+        CheckpointError: If it is not a checkpoint.
+    """
+    digest = hashlib.sha256(json.dumps(read_json(folder / "config.json"), sort_keys=True).encode())
+    for path in (*weight_files(folder), *sorted((folder / "adapters").glob("*.safetensors"))):
+        digest.update(_sampled(path))
+    return digest.hexdigest()
 
 
 def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:

@@ -416,12 +416,12 @@ def test_fingerprints_tell_checkpoints_tasks_and_resolutions_apart(tiny, tmp_pat
         load("v4", tiny["v4"], task="code").fingerprint,
         load("v4", tiny["v4"], max_pixels=50176).fingerprint,
         # The same shapes, other values: a fine-tuned model.
-        load("v4", make_checkpoint("v4", path=tmp_path / "a" / "v4", seed=1)).fingerprint,
-        load("v4", make_checkpoint("v4", path=tmp_path / "b" / "v4", seed=2)).fingerprint,
+        load("v4", make_checkpoint("v4", path=tmp_path / "a" / "v4", seed=11)).fingerprint,
+        load("v4", make_checkpoint("v4", path=tmp_path / "b" / "v4", seed=12)).fingerprint,
     }
     assert len(found) == 5
     assert load("v4", tiny["v4"]).fingerprint in found
-    moved = shutil.copytree(tiny["v4"], tmp_path / "elsewhere" / Path(tiny["v4"]).name)
+    moved = shutil.copytree(tiny["v4"], tmp_path / "elsewhere" / "another-name")
     assert load("v4", moved).fingerprint in found
     assert len({load("colbert-v2", tiny["colbert-v2"], skiplist=s).fingerprint for s in ("pylate", "none")}) == 2
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,10 +19,10 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402  # behind the check for torch
 
 from jina_rag.models.jina.reranker_m0 import RerankerM0  # noqa: E402
-from jina_rag.models.runtime import device_memory, offload  # noqa: E402
+from jina_rag.models.runtime import offload  # noqa: E402
 from jina_rag.models.runtime.checkpoints import open_checkpoint  # noqa: E402
 from jina_rag.models.runtime.devices import free_memory, place  # noqa: E402
-from jina_rag.models.runtime.offload import Register, Seat  # noqa: E402
+from jina_rag.models.runtime.offload import OffloadedWeights, SharedDevice, shared_device  # noqa: E402
 from jina_rag.models.runtime.prefix_cache import PrefixCache  # noqa: E402
 
 PICTURE = DATA / "golden" / "images" / "photo_320x240.png"
@@ -35,36 +34,37 @@ GONE = 30
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class SmallCard:
-    """A device memory of `capacity` bytes. What is away is not lost, but cannot be used: its weights are NaN.
+class SmallCard(SharedDevice):
+    """A device of `capacity` bytes. What is away is not lost, but cannot be used: its weights are NaN.
 
     Attributes:
         moves: ("bring" or "take", module), in order.
     """
 
     def __init__(self, capacity):
-        self.capacity, self.margin = capacity, 0
-        self.register = Register(CPU, self)
+        super().__init__(CPU, margin=0)
+        self.capacity = capacity
         self.moves = []
         self._away = {}
 
     def free(self):
-        return self.capacity - sum(seat.bytes for seat in self.register._present())
+        return self.capacity - sum(model.bytes for model in self.models if model.present)
 
-    def bring(self, module):
-        for value, kept in zip(all_of(module), self._away.pop(id(module)), strict=True):
-            value.copy_(kept)
-        self.moves.append(("bring", module))
+    def move(self, module, *, here):
+        if here == (id(module) not in self._away):
+            return  # it is there already
+        if here:
+            for value, stored in zip(all_of(module), self._away.pop(id(module)), strict=True):
+                value.copy_(stored)
+        else:
+            self._away[id(module)] = [value.clone() for value in all_of(module)]
+            for value in all_of(module):
+                value.fill_(float("nan") if value.is_floating_point() else -1)
+        self.moves.append(("bring" if here else "take", module))
 
-    def take(self, module):
-        self._away[id(module)] = [value.clone() for value in all_of(module)]
-        for value in all_of(module):
-            value.fill_(float("nan") if value.is_floating_point() else -1)
-        self.moves.append(("take", module))
-
-    def send_away(self, *seats):
-        for seat in seats:
-            self.register._take(seat)
+    def send_away(self, *models):
+        for model in models:
+            self.move_weights(model, here=False)
         self.moves.clear()
 
     def count(self, what):
@@ -78,111 +78,114 @@ def all_of(module):
 @pytest.fixture
 def card(monkeypatch):
     """The CPU as a device with a memory of its own; a test sets its capacity."""
-    memory = SmallCard(10**12)
-    monkeypatch.setitem(offload._registers, "cpu", memory.register)
-    return memory
+    device = SmallCard(10**12)
+    monkeypatch.setitem(offload._devices, "cpu", device)
+    return device
 
 
-def seated(name, size):
+def loaded(name, size):
     """A model of `size` bytes (a multiple of 4) that lies on the card."""
     module = nn.Module()
     module.weight = nn.Parameter(torch.arange(size // 4, dtype=torch.float32), requires_grad=False)
-    return Seat(name, module, CPU)
+    return OffloadedWeights(name, module, CPU)
 
 
-def held(seat):
-    with seat.turn():
-        assert seat.present
-        assert torch.isfinite(seat.module.weight).all()
+def use(model):
+    with model.on_device():
+        assert model.present
+        assert torch.isfinite(model.module.weight).all()
 
 
 # -- who leaves ---------------------------------------------------------------------------------------------------
 
 
 def test_where_all_fit_nothing_moves(card):
-    first, second = seated("a", 40), seated("b", 60)
+    first, second = loaded("a", 40), loaded("b", 60)
     card.capacity = 100
-    for seat in (first, second, second, first):
-        held(seat)
+    for model in (first, second, second, first):
+        use(model)
     assert card.moves == []
 
 
 def test_the_least_recently_used_leaves_first_and_no_more_than_needed(card):
-    seats = [seated(name, 40) for name in "abc"]
+    models = [loaded(name, 40) for name in "abc"]
     card.capacity = 120
-    card.send_away(seats[2])
-    other = seated("d", 40)
-    held(seats[0])
-    held(other)
-    held(seats[2])
-    assert [(kind, module) for kind, module in card.moves] == [("take", seats[1].module), ("bring", seats[2].module)]
+    card.send_away(models[2])
+    other = loaded("d", 40)
+    use(models[0])
+    use(other)
+    use(models[2])
+    assert [(kind, module) for kind, module in card.moves] == [("take", models[1].module), ("bring", models[2].module)]
 
 
 def test_a_margin_is_kept_if_another_can_leave_for_it(card):
     """Without room for what flows through a model its weights are of no use."""
-    first, second = seated("a", 40), seated("b", 40)
+    first, second = loaded("a", 40), loaded("b", 40)
     card.capacity, card.margin = 100, 30
     card.send_away(first)
-    held(first)
+    use(first)
     assert not second.present
     # Alone, a model may use the margin: it is a wish.
     card.capacity = 50
-    held(second)
+    use(second)
     assert not first.present
 
 
 def test_a_model_too_large_for_the_device_alone_ends_in_a_sentence(card):
-    first, second = seated("a", 40), seated("b", 80)
+    first, second = loaded("a", 40), loaded("b", 80)
     card.send_away(second)
     card.capacity = 60
     with pytest.raises(ModelError, match=r"b needs 0\.0 GB on cpu, and 0\.0 GB are free there: close what else"):
-        held(second)
+        use(second)
     # Nothing is stuck after it.
-    held(first)
+    use(first)
 
 
 def test_a_model_that_is_gone_counts_no_more(card):
-    first, second = seated("a", 40), seated("b", 40)
+    first, second = loaded("a", 40), loaded("b", 40)
     card.capacity = 60
     card.send_away(second)
     del first
     gc.collect()
-    held(second)
+    use(second)
     assert card.moves == [("bring", second.module)]
 
 
 def test_weights_that_cannot_move_after_all_stay_usable(card, monkeypatch):
     """A driver may count memory as free and refuse it; main memory may be full."""
-    first, second = seated("a", 40), seated("b", 40)
+    first, second = loaded("a", 40), loaded("b", 40)
     card.capacity = 60
     card.send_away(second)
 
-    def refuse(_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+    def refuse(direction):
+        def move(module, *, here):
+            if here == direction:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            SmallCard.move(card, module, here=here)
+
+        return move
 
     with monkeypatch.context() as patch:
-        patch.setattr(card, "bring", refuse)
-        patch.setattr(card, "take", lambda module: module is second.module or SmallCard.take(card, module))
-        with pytest.raises(ModelError, match="b does not fit onto cpu any more"):
-            held(second)
+        patch.setattr(card, "move", refuse(True))
+        with pytest.raises(ModelError, match="b does not fit into cpu: close what else uses it"):
+            use(second)
     assert not second.present
-    held(first)
+    use(first)
     with monkeypatch.context() as patch:
-        patch.setattr(card, "take", refuse)
-        patch.setattr(card, "bring", lambda module: None)
-        with pytest.raises(ModelError, match="a cannot leave cpu for another model, because main memory"):
-            held(second)
-    held(first)
-    held(second)
+        patch.setattr(card, "move", refuse(False))
+        with pytest.raises(ModelError, match="a does not fit into main memory"):
+            use(second)
+    use(first)
+    use(second)
 
 
 def test_it_is_said_once(card, caplog):
-    first, second = seated("a", 40), seated("b", 40)
+    first, second = loaded("a", 40), loaded("b", 40)
     card.capacity = 60
     with caplog.at_level(logging.WARNING, "jina_rag"):
         card.send_away(second)
-        for seat in (second, first, second, first):
-            held(seat)
+        for model in (second, first, second, first):
+            use(model)
     assert [record.message for record in caplog.records] == [
         "b and a do not fit into the memory of cpu together: they take turns, which costs a copy of the weights each "
         "time."
@@ -192,54 +195,35 @@ def test_it_is_said_once(card, caplog):
 # -- what else lies on the device ---------------------------------------------------------------------------------
 
 
-class Memory:
-    """Something that a model keeps on its device beside its weights."""
-
-    def __init__(self):
-        self.released = 0
-
-    def release(self):
-        self.released += 1
-
-
 def test_what_else_a_model_keeps_there_is_released_with_it(card):
-    first, second = seated("a", 40), seated("b", 40)
+    first, second = loaded("a", 40), loaded("b", 40)
     card.capacity = 60
-    kept, calls = Memory(), []
-    first.on_leave(kept.release)
-    first.on_leave(lambda: calls.append(first.present))
+    calls = []
+    first.on_offload = lambda: calls.append(first.present)
     card.send_away(second)
-    held(second)
-    assert kept.released == 1
+    use(second)
     assert calls == [False]
-    held(first)
-    assert kept.released == 1
-    # The register keeps nothing alive.
-    kept_too = Memory()
-    second.on_leave(kept_too.release)
-    gone = weakref.ref(kept_too)
-    del kept_too
-    assert gone() is None
-    held(second)
-    held(first)
-    assert kept.released == 2
+    use(first)
+    assert calls == [False]
+    use(second)
+    assert calls == [False, False]
 
 
 # -- threads ------------------------------------------------------------------------------------------------------
 
 
 def test_a_model_in_use_does_not_leave(card):
-    first, second = seated("a", 40), seated("b", 40)
+    first, second = loaded("a", 40), loaded("b", 40)
     card.capacity = 60
     card.send_away(second)
     entered = threading.Event()
 
     def other():
-        with second.turn():
+        with second.on_device():
             entered.set()
 
     thread = threading.Thread(target=other, daemon=True)
-    with first.turn():
+    with first.on_device():
         thread.start()
         assert not entered.wait(0.1)
         assert first.present
@@ -248,25 +232,9 @@ def test_a_model_in_use_does_not_leave(card):
     assert not first.present
 
 
-def test_turns_nest_in_a_thread_even_while_another_waits(card):
-    first, second = seated("a", 40), seated("b", 40)
-    card.capacity = 60
-    card.send_away(second)
-    thread = threading.Thread(target=held, args=(second,), daemon=True)
-    with first.turn():
-        thread.start()
-        while not offload._registers["cpu"]._queue:  # the other thread waits now
-            threading.Event().wait(0.001)
-        with first.turn():
-            assert first.present
-        assert first.present
-    thread.join(GONE)
-    assert not thread.is_alive()
-
-
 def test_who_waits_is_not_overtaken_for_ever(card):
     """A model that is always in use by one of its threads must leave all the same when its turn is over."""
-    first, second = seated("a", 40), seated("b", 40)
+    first, second = loaded("a", 40), loaded("b", 40)
     card.capacity = 60
     card.send_away(second)
     done, stop = threading.Event(), threading.Event()
@@ -275,13 +243,13 @@ def test_who_waits_is_not_overtaken_for_ever(card):
     def busy():
         barrier.wait(GONE)
         while not stop.is_set():
-            with first.turn():
+            with first.on_device():
                 stop.wait(0.002)
 
     def once():
         barrier.wait(GONE)
         stop.wait(0.01)
-        held(second)
+        use(second)
         done.set()
 
     with ThreadPoolExecutor(3) as pool:
@@ -294,22 +262,22 @@ def test_who_waits_is_not_overtaken_for_ever(card):
 
 
 def test_many_threads_and_models_neither_meet_nor_wait_for_each_other(card):
-    seats = [seated(name, 40) for name in "abcd"]
-    card.send_away(*seats[2:])
+    models = [loaded(name, 40) for name in "abcd"]
+    card.send_away(*models[2:])
     card.capacity = 80
     lock, inside, most = threading.Lock(), set(), []
 
     def run(number):
         rng = np.random.default_rng(number)
         for _ in range(40):
-            seat = seats[int(rng.integers(0, 4))]
-            with seat.turn():
+            model = models[int(rng.integers(0, 4))]
+            with model.on_device():
                 with lock:
-                    inside.add((seat.name, number))
+                    inside.add((model.name, number))
                     most.append(len({name for name, _ in inside}))
-                assert torch.isfinite(seat.module.weight).all()
+                assert torch.isfinite(model.module.weight).all()
                 with lock:
-                    inside.discard((seat.name, number))
+                    inside.discard((model.name, number))
 
     with ThreadPoolExecutor(8) as pool:
         for job in [pool.submit(run, number) for number in range(8)]:
@@ -321,59 +289,35 @@ def test_many_threads_and_models_neither_meet_nor_wait_for_each_other(card):
 # -- when memory runs out in the middle ---------------------------------------------------------------------------
 
 
-def test_memory_that_runs_out_sends_the_idle_away_and_tries_again(card):
-    first, second = seated("a", 40), seated("b", 40)
+def test_memory_that_runs_out_sends_the_idle_away(card):
+    first, second = loaded("a", 40), loaded("b", 40)
     card.capacity = 100
-    calls = []
-
-    def compute(value):
-        calls.append(value)
-        if card.free() < 50:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return value + 1
-
-    with first.turn():
-        assert first.roomy(compute)(1) == 2
-    assert calls == [1, 1]
-    assert not second.present
-    # With nobody left to send away, it is an error like any other.
-    card.capacity = 60
-    with first.turn(), pytest.raises(torch.OutOfMemoryError):
-        first.roomy(compute)(1)
-    assert len(calls) == 3
-
-
-def test_other_errors_send_nobody_away(card):
-    first, second = seated("a", 40), seated("b", 40)
-
-    def wrong(_):
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-
-    with first.turn(), pytest.raises(RuntimeError, match="mat1"):
-        first.roomy(wrong)(1)
-    assert second.present
+    with first.on_device():
+        assert card.offload_idle("a")
+        assert (first.present, second.present) == (True, False)
+        assert not card.offload_idle("a")  # nobody is left
 
 
 # -- loading ------------------------------------------------------------------------------------------------------
 
 
 def test_loading_makes_room_and_lets_nobody_come_meanwhile(card):
-    first, second = seated("a", 40), seated("b", 40)
+    first, second = loaded("a", 40), loaded("b", 40)
     card.capacity = 100
     entered = threading.Event()
 
     def back():
-        with first.turn():
+        with first.on_device():
             entered.set()
 
-    with offload.loading("c", CPU, 60):
+    with card.loading("c", 60):
         assert (first.present, second.present) == (False, True)
-        held(second)  # who is there may go on
+        use(second)  # who is there may go on
         thread = threading.Thread(target=back, daemon=True)
         thread.start()
         assert not entered.wait(0.05)
-        third = seated("c", 60)
-        assert not offload._registers["cpu"].clear(second)  # not complete yet: it stays
+        third = loaded("c", 60)
+        assert not card.offload_idle("b")  # not complete yet: it stays
     thread.join(GONE)
     assert entered.is_set()
     assert (first.present, second.present, third.present) == (True, False, True)
@@ -381,37 +325,37 @@ def test_loading_makes_room_and_lets_nobody_come_meanwhile(card):
 
 def test_a_model_too_large_to_load_is_refused_before_it_is_read(card):
     card.capacity = 100
-    with pytest.raises(ModelError, match="c needs"), offload.loading("c", CPU, 200):
+    with pytest.raises(ModelError, match="c needs"), card.loading("c", 200):
         raise AssertionError("not reached")
-    with pytest.raises(ModelError, match="c does not fit onto cpu"), offload.loading("c", CPU, 60):
+    with pytest.raises(ModelError, match="c does not fit onto cpu"), card.loading("c", 60):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    with offload.loading("d", CPU, 60):  # nothing is stuck
+    with card.loading("d", 60):  # nothing is stuck
         pass
 
 
 def test_loading_waits_for_a_model_in_use(card):
-    first = seated("a", 40)
+    first = loaded("a", 40)
     card.capacity = 60
-    loaded = threading.Event()
+    is_loaded = threading.Event()
 
     def load():
-        with offload.loading("c", CPU, 40):
-            loaded.set()
+        with card.loading("c", 40):
+            is_loaded.set()
 
     thread = threading.Thread(target=load, daemon=True)
-    with first.turn():
+    with first.on_device():
         thread.start()
-        assert not loaded.wait(0.05)
+        assert not is_loaded.wait(0.05)
     thread.join(GONE)
-    assert loaded.is_set()
+    assert is_loaded.is_set()
     assert not first.present
 
 
 @pytest.mark.parametrize("error", [InvalidInputError, RuntimeError])
 def test_other_errors_while_loading_pass(card, error):
-    with pytest.raises(error, match="as it was"), offload.loading("c", CPU, 60):
+    with pytest.raises(error, match="as it was"), card.loading("c", 60):
         raise error("as it was")
-    with offload.loading("d", CPU, 60):
+    with card.loading("d", 60):
         pass
 
 
@@ -427,10 +371,10 @@ def pair(tiny, card):
     inputs = ["a text", PICTURE, ["both", PICTURE]]
     vectors = {task: v4.encode_document(inputs, task=task) for task in v4.tasks}
     scores = m0.score("a question?", inputs, raw=True)
-    sizes = [model._model.seat.bytes for model in (v4, m0)]
+    sizes = [model._model.weights.bytes for model in (v4, m0)]
     assert 0 < max(sizes) < sum(sizes)
     card.capacity = max(sizes) + 1000
-    card.send_away(m0._model.seat)
+    card.send_away(m0._model.weights)
     return v4, m0, inputs, vectors, scores
 
 
@@ -457,8 +401,8 @@ def test_what_m0_keeps_of_pages_leaves_the_card_with_it(tiny, card):
     m0 = RerankerM0(open_checkpoint(Path(tiny["m0"]), name="m0"), place("cpu", "float32"), prefix_cache=memory)
     scores = m0.score("a question?", [PICTURE], raw=True)
     assert (m0.prefix_cache.use.device_entries, m0.prefix_cache.use.host_entries) == (1, 0)
-    card.capacity = max(model._model.seat.bytes for model in (v4, m0)) + 1000
-    card.send_away(v4._model.seat)
+    card.capacity = max(model._model.weights.bytes for model in (v4, m0)) + 1000
+    card.send_away(v4._model.weights)
     v4.encode_query(["a text"])
     assert (m0.prefix_cache.use.device_entries, m0.prefix_cache.use.host_entries) == (0, 1)
     np.testing.assert_allclose(m0.score("a question?", [PICTURE], raw=True), scores, atol=1e-5)
@@ -470,15 +414,15 @@ def test_an_explanation_may_have_the_whole_card(pair, card):
     v4, m0, *_ = pair
     card.capacity = 10**12
     m0.score("q", ["a text"])
-    assert v4._model.seat.present
+    assert v4._model.weights.present
 
     def full(*_):
-        if v4._model.seat.present:
+        if v4._model.weights.present:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     m0._model.module.model.language_model.layers[1].register_forward_pre_hook(full)
     assert np.isfinite(m0.explain("q", PICTURE).weights).all()
-    assert not v4._model.seat.present
+    assert not v4._model.weights.present
 
 
 def test_v4_and_m0_in_two_threads(pair, card):
@@ -502,7 +446,7 @@ def test_v4_and_m0_in_two_threads(pair, card):
 def test_a_second_model_loads_onto_a_full_card(tiny, card):
     v4 = load_embedder(tiny["v4"], device="cpu", dtype="float32")
     expected = v4.encode_query(["a text"]).single
-    card.capacity = v4._model.seat.bytes + 1000
+    card.capacity = v4._model.weights.bytes + 1000
     m0 = load_reranker(tiny["m0"], device="cpu", dtype="float32")
     assert [kind for kind, _ in card.moves] == ["take"]
     assert np.isfinite(m0.score("q", ["a text"])).all()
@@ -521,19 +465,43 @@ def test_a_second_model_loads_onto_a_full_card(tiny, card):
 def test_no_model_stays_alive_for_its_turns(tiny, card):
     model = load_reranker(tiny["m0"], device="cpu", dtype="float32")
     model.score("q", ["a text"])
-    assert len(card.register._present()) == 1
+    assert len([m for m in card.models if m.present]) == 1
     del model
     gc.collect()
-    assert card.register._present() == []
+    assert [m for m in card.models if m.present] == []
 
 
-def test_on_the_cpu_there_is_nothing_to_take_turns_for(tiny):
-    assert offload.register_of(CPU) is None
+@pytest.mark.parametrize("runs", ["v4", "m0"])
+def test_a_batch_that_runs_out_of_memory_is_tried_again_without_the_idle_models(pair, card, runs):
+    v4, m0, inputs, *_ = pair
+    card.capacity = 10**12
+    m0.score("q", ["a text"])
+    v4.encode_query(["a text"])
+    model, other, runner = (v4, m0, v4._runner) if runs == "v4" else (m0, v4, m0._scorer._reader)
+    budget, calls = runner.batch_tokens, []
+
+    def full(*_):
+        calls.append(other._model.weights.present)
+        if other._model.weights.present:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model._model.module.model.language_model.layers[1].register_forward_pre_hook(full)
+    if runs == "v4":
+        v4.encode_document(inputs)
+    else:
+        m0.score("a question?", inputs)
+    assert calls[:2] == [True, False]
+    assert runner.batch_tokens == budget
+
+
+def test_on_the_cpu_nothing_is_offloaded(tiny):
     assert free_memory(CPU) > 0
     model = load_reranker(tiny["m0"], device="cpu", dtype="float32")
-    with model._model.seat.turn(), offload.loading("c", CPU, 10**18):
+    other = load_reranker(tiny["m0"], device="cpu", dtype="float32")
+    with model._model.weights.on_device(), shared_device(CPU).loading("c", 10**18):
         pass
-    assert model._model.seat.roomy(len) is len
+    assert not model._model.offload_others()
+    assert other._model.weights.present
 
 
 # -- real devices, as far as they can be stood in for -------------------------------------------------------------
@@ -543,18 +511,18 @@ def test_on_the_cpu_there_is_nothing_to_take_turns_for(tiny):
 def test_all_of_a_model_moves(tiny, load, family):
     """Weights, adapters and buffers; the device without memory shows what stayed behind."""
     options = {"task": ("retrieval", "code")} if family == "v4" else {}
-    seat = load(tiny[family], device="cpu", dtype="float32", **options)._model.seat
-    assert family != "v4" or any("lora_B.code" in name for name, _ in seat.module.named_parameters())
-    size = seat.bytes
-    device_memory.CardMemory(torch.device("meta")).bring(seat.module)
-    assert {value.device.type for value in all_of(seat.module)} == {"meta"}
-    assert seat.bytes == size
+    model = load(tiny[family], device="cpu", dtype="float32", **options)._model.weights
+    assert family != "v4" or any("lora_B.code" in name for name, _ in model.module.named_parameters())
+    size = model.bytes
+    SharedDevice(torch.device("meta")).move(model.module, here=True)
+    assert {value.device.type for value in all_of(model.module)} == {"meta"}
+    assert model.bytes == size
 
 
 def test_a_module_that_left_is_in_main_memory(monkeypatch):
     module, released = nn.Linear(3, 3), []
-    monkeypatch.setattr(device_memory, "release_memory", released.append)
-    device_memory.CardMemory(CPU).take(module)
+    monkeypatch.setattr(offload, "release_memory", released.append)
+    SharedDevice(CPU).move(module, here=False)
     assert module.weight.device == CPU
     assert released == [CPU]
 
@@ -565,83 +533,57 @@ def test_free_memory_counts_what_is_held_without_use(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 100)
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 900)
     monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 200)
-    assert device_memory.CardMemory(torch.device("cuda:0")).free() == 700
-    assert device_memory.CardMemory(torch.device("mps")).free() == 700
+    assert SharedDevice(torch.device("cuda:0")).free() == 700
+    assert SharedDevice(torch.device("mps")).free() == 700
 
 
-def test_one_card_has_one_register_whatever_it_is_called(monkeypatch):
-    monkeypatch.setattr(offload, "_registers", {})
+def test_one_card_is_one_device_whatever_it_is_called(monkeypatch):
+    monkeypatch.setattr(offload, "_devices", {})
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    registers = [offload.register_of(torch.device(name)) for name in ("cuda", "cuda:1", "cuda:0", "mps")]
-    assert registers[0] is registers[1]
-    assert len({id(register) for register in registers}) == 3
+    devices = [shared_device(torch.device(name)) for name in ("cuda", "cuda:1", "cuda:0", "mps")]
+    assert devices[0] is devices[1]
+    assert len({id(device) for device in devices}) == 3
 
 
 # -- when a move is stopped half-way --------------------------------------------------------------------------------
 
 
-def stopped(card, kind, error):
-    """Let the next move of a kind stop at its first tensor."""
-    real = getattr(card, kind)
-
-    def stop(module):
-        setattr(card, kind, real)
-        module.half = True
-        raise error
-
-    setattr(card, kind, stop)
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("kind", ["take", "bring"])
-def test_a_move_that_is_interrupted_spoils_no_weights(card, monkeypatch, kind, error):
-    first, second = seated("a", 40), seated("b", 40)
+@pytest.mark.parametrize("stops_here", [False, True])
+def test_a_move_that_is_interrupted_is_undone(card, monkeypatch, stops_here, error):
+    first, second = loaded("a", 40), loaded("b", 40)
     card.capacity = 60
     card.send_away(second)
-    if kind == "take":
-        stopped(card, "take", error)
-        with pytest.raises(error), second.turn():
-            pass
-        assert not first.present  # half of it may be away: what comes next brings all of it
-    else:
-        taken = []
-        monkeypatch.setattr(card, "take", _unless_away(card, card.take, taken))
-        stopped(card, "bring", error)
-        with pytest.raises(error), second.turn():
-            pass
-        assert taken == [first.module, second.module]  # what had come takes no room
-        assert not second.present
-    for seat in (first, second, first):
-        held(seat)
-    assert not card.register._queue
+    moves = []
+
+    def move(module, *, here):
+        moves.append((module, here))
+        if here == stops_here and len(moves) <= 1 + stops_here:
+            raise error
+        SmallCard.move(card, module, here=here)
+
+    monkeypatch.setattr(card, "move", move)
+    with pytest.raises(error), second.on_device():
+        pass
+    # What had left comes back, and what had come takes no room.
+    assert moves[-1] == ((second.module, False) if stops_here else (first.module, True))
+    assert (first.present, second.present) == (not stops_here, False)
+    for model in (first, second, first):
+        use(model)
+    assert not card.queue
 
 
-def _unless_away(card, take, taken):
-    """Moving to main memory what lies there already is nothing."""
-
-    def move(module):
-        taken.append(module)
-        if id(module) not in card._away:
-            take(module)
-
-    return move
-
-
-def test_what_raises_while_a_model_leaves_keeps_the_register_right(card):
-    first, second = seated("a", 40), seated("b", 40)
+def test_what_raises_while_a_model_leaves_keeps_the_device_right(card):
+    first, second = loaded("a", 40), loaded("b", 40)
     card.capacity = 60
     card.send_away(second)
-    called = []
 
     def broken():
-        called.append("broken")
         raise RuntimeError("broken")
 
-    first.on_leave(broken)
-    first.on_leave(lambda: called.append("other"))
-    with pytest.raises(RuntimeError, match="broken"), second.turn():
+    first.on_offload = broken
+    with pytest.raises(RuntimeError, match="broken"), second.on_device():
         pass
-    assert called == ["broken", "other"]
     assert not first.present
-    held(second)
-    assert not card.register._queue
+    use(second)
+    assert not card.queue

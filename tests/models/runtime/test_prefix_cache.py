@@ -526,7 +526,7 @@ def test_both_tiers(scratch, load, size):
     assert use.device_entries
     assert use.host_entries
     assert use.hits
-    model._model.seat.left()  # as when another model takes the card
+    model._model.weights.on_offload()  # as when another model takes the card
     left = model.prefix_cache.use
     assert left.device_entries == left.device_bytes == 0
     assert left.host_bytes <= 2 * size
