@@ -21,10 +21,10 @@ from typing import Any
 
 import cold_search
 import lite_embed
-from jina_rag.catalog.near_duplicates.finder import NearDuplicateFinder
 
 from jina_rag import DocumentIndex, load_embedder
 from jina_rag.catalog.manifest import DocumentRecord
+from jina_rag.catalog.near_duplicates.finder import NearDuplicateFinder
 from jina_rag.config import IngestSettings
 from jina_rag.indexing.ingest import BATCH_PAGES
 from jina_rag.indexing.point_builder import PointBuilder
@@ -87,8 +87,7 @@ class Parts:
             with document:
                 if isinstance(document, PyMuPdfRenderer):
                     for number in range(document.page_count):
-                        page = document._document.load_page(number)
-                        call(document, page)
+                        call(document, document._document.load_page(number))
 
     def _words(self) -> None:
         def words(document: PyMuPdfRenderer, page: Any) -> None:
@@ -104,11 +103,11 @@ class Parts:
             nonlocal counted
             width, height = page.rect.width, page.rect.height
             matrix = page.rotation_matrix
-            words, shapes = document._contents(page, width, height, [])
+            contents = document._read(page.number + 1, [])
             start = time.process_time()
             page.get_image_info()
             find_drawings(page, matrix, width, height)
-            find_regions(shapes, text_lines(words, width, height))
+            find_regions(contents.shapes, text_lines(contents.words, width, height))
             counted += time.process_time() - start
 
         self._pdf_pages(regions)

@@ -1,10 +1,10 @@
 """What OCR costs: CPU seconds per page that needs it, and what of it goes where.
 
     python benchmarks/ocr.py FOLDER
-    python benchmarks/ocr.py FOLDER --forcest-published
-    python benchmarks/ocr.py FOLDER --forcest-published --text-layer 12
+    python benchmarks/ocr.py FOLDER --against-published
+    python benchmarks/ocr.py FOLDER --against-published --text-layer 12
 
-FOLDER holds PDFs and images. With ``--forcest-published`` the same pages are read by rapidocr's own stages in turn, as
+FOLDER holds PDFs and images. With ``--against-published`` the same pages are read by rapidocr's own stages in turn, as
 its pipeline runs them and as jina_rag called them before: page by page one after the other, so that a busy machine
 slows both. ``--text-layer`` also reads the pictures of so many pages that have a text layer, one of each document, and
 compares with that. CPU seconds count all threads of the process.
@@ -236,7 +236,7 @@ def ours(image: Image.Image, areas: Sequence[Box], known: Sequence[Box]) -> list
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--forcest-published", action="store_true", help="read the same pages the stock way, too")
+    parser.add_argument("--against-published", action="store_true", help="read the same pages the stock way, too")
     parser.add_argument("--text-layer", type=int, default=0, metavar="PAGES", help="compare with text layers")
     parser.add_argument("--verbose", action="store_true", help="a line for each page")
     arguments = parser.parse_args()
