@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from jina_rag.evaluation.mteb import BenchmarkRun
+    from jina_rag.evaluation.reference_scores import Comparison
 
 
 def benchmark(
@@ -43,7 +44,7 @@ def benchmark(
         bool, typer.Option("--whole-search", help="Measure the whole search over an index, not the vectors alone.")
     ] = False,
     reranker: Annotated[
-        str | None, typer.Option(help="Model that judges the best of what was found.", metavar="NAME")
+        str | None, typer.Option(help="Model that judges the best of what was run.", metavar="NAME")
     ] = None,
     rerank_top: Annotated[int, typer.Option(min=1, help="So many of them, without --whole-search.")] = 100,
     storage: Annotated[
@@ -109,7 +110,7 @@ def benchmark(
         ),
     )
     with console.counting(err, "tasks", quiet=json) as count:
-        found = run_benchmark(
+        run = run_benchmark(
             names or [],
             setting,
             output=out_folder,
@@ -120,13 +121,13 @@ def benchmark(
             progress=None if count is None else lambda done, total, _: count(done, total),
         )
     if json:
-        console.print_json(found.to_json())
+        console.print_json(run.to_json())
     else:
-        print_benchmark(out, err, found)
-    raise typer.Exit(console.PARTLY if found.failed else console.OK)
+        print_benchmark(out, err, run)
+    raise typer.Exit(console.PARTLY if run.failed else console.OK)
 
 
-def print_benchmark(out: Console, err: Console, found: BenchmarkRun) -> None:
+def print_benchmark(out: Console, err: Console, run: BenchmarkRun) -> None:
     """The figures as a table, and the published ones beside them."""
     from rich.table import Table
 
@@ -135,35 +136,32 @@ def print_benchmark(out: Console, err: Console, found: BenchmarkRun) -> None:
     table.add_column("measure")
     for name in ("questions", "value", "published", "difference", "tolerance"):
         table.add_column(name, justify="right")
-    for outcome in found.outcomes:
+    for outcome in run.outcomes:
         table.add_row(
             console.shown(outcome.task),
             outcome.measure,
             "" if outcome.queries is None else str(outcome.queries),
             f"{outcome.value:.2f}",
-            *_published(outcome.published),
+            *_reference(outcome.reference),
         )
-    if len(found.outcomes) > 1:
+    if len(run.outcomes) > 1:
         table.add_section()
-        table.add_row("mean", "", "", f"{found.mean:.2f}", "", "", "")
-    if found.outcomes:
+        table.add_row("mean", "", "", f"{run.mean:.2f}", "", "", "")
+    if run.outcomes:
         out.print(table)
-    for source in dict.fromkeys(o.published.source for o in found.outcomes if o.published is not None):
+    for source in dict.fromkeys(o.reference.source for o in run.outcomes if o.reference is not None):
         out.print(console.shown(source), soft_wrap=True)
-    for task, reason in found.failed.items():
+    for task, reason in run.failed.items():
         err.print(f"[red]Failed:[/] {console.shown(task)}: {console.shown(reason)}", soft_wrap=True)
-    done = sum(outcome.resumed for outcome in found.outcomes)
-    again = f"; {console.count(done, 'task')} done before" if done else ""
-    embedded = "" if "search" in found.setting else f", {console.count(found.embedded, 'input')} embedded"
-    err.print(f"{found.seconds:.1f} s{embedded}{again}.", soft_wrap=True)
+    resumed = sum(outcome.resumed for outcome in run.outcomes)
+    before = f"; {console.count(resumed, 'task')} done before" if resumed else ""
+    embedded = "" if "search" in run.setting else f", {console.count(run.embedded, 'input')} embedded"
+    err.print(f"{run.seconds:.1f} s{embedded}{before}.", soft_wrap=True)
 
 
-def _published(beside: Any) -> tuple[str, str, str]:  # noqa: ANN401  # targets.Comparison, imported when it is needed
-    if beside is None:
+def _reference(comparison: Comparison | None) -> tuple[str, str, str]:
+    if comparison is None:
         return "", "", ""
-    colour = "green" if beside.within else "red"
-    return (
-        f"{beside.target.value:.2f}",
-        f"[{colour}]{beside.difference:+.2f}[/]",
-        f"{beside.tolerance:.2f}",
-    )
+    colour = "green" if comparison.within else "red"
+    difference = f"[{colour}]{comparison.difference:+.2f}[/]"
+    return f"{comparison.target.value:.2f}", difference, f"{comparison.tolerance:.2f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from jina_rag.evaluation.cleaning import CleaningReport, Step
+    from jina_rag.evaluation.cleaning import Step
 
 _SHOWN = 100
 """A line on the terminal for so many pairs."""
@@ -24,7 +25,7 @@ _SHOWN = 100
 
 def clean_command(
     pairs: Annotated[Path, typer.Argument(help='JSONL, one {"query", "passage"} a line.', metavar="PAIRS.jsonl")],
-    kept: Annotated[Path, typer.Option("--output", "-o", help="Where the lines that stay go.", metavar="OUT.jsonl")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the lines that stay go.", metavar="OUT.jsonl")],
     report: Annotated[
         Path | None, typer.Option(help="Write counts, settings and seeds as JSON.", metavar="OUT.json", dir_okay=False)
     ] = None,
@@ -74,9 +75,10 @@ def clean_command(
       jina-rag clean pairs.jsonl --output clean.jsonl --language en --embedder lite --report report.json
     """
     from jina_rag.evaluation.cleaning import clean_file
+    from jina_rag.evaluation.files import write_text
 
     _, err = console.consoles()
-    for path in (kept, report, dropped):
+    for path in (output, report, dropped):
         if path is not None:
             folder_exists(path)
     if scratch is not None:
@@ -84,9 +86,9 @@ def clean_command(
     near_settings = None if no_near else (near, near_query)
     steps = _steps(language or [], near_settings, embedder, rank=rank, sample=sample, seed=seed)
     with _watching(err, quiet=json) as progress:
-        found = clean_file(
+        result = clean_file(
             pairs,
-            kept,
+            output,
             steps,
             dropped=dropped,
             query_key=query_key,
@@ -95,13 +97,13 @@ def clean_command(
             progress=progress,
         )
     if report is not None:
-        _write(report, found)
+        write_text(report, dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n", what="report")
     if json:
-        console.print_json(found.to_json())
+        console.print_json(result.to_json())
     else:
-        for line in str(found).splitlines():
+        for line in str(result).splitlines():
             err.print(console.shown(line), soft_wrap=True)
-    raise typer.Exit(console.PARTLY if found.unreadable else console.OK)
+    raise typer.Exit(console.PARTLY if result.unreadable else console.OK)
 
 
 def _steps(
@@ -142,14 +144,3 @@ def _watching(err: Console, *, quiet: bool) -> Iterator[Callable[[str, int], Non
                 status.update("passed " + ", ".join(f"{name} {number}" for name, number in passed.items()))
 
         yield show
-
-
-def _write(path: Path, report: CleaningReport) -> None:
-    import json
-
-    from jina_rag.errors import InvalidInputError
-
-    try:
-        path.write_text(json.dumps(report.to_json(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    except OSError as exc:
-        raise InvalidInputError(f"The report cannot be written to {path}: {exc.strerror or exc}.") from exc

@@ -37,12 +37,12 @@ def negation(
     from jina_rag.models.registry import load_embedder
 
     out, err = console.consoles()
-    given = sample_triplets() if triplets is None else read_triplets(triplets)
+    texts = sample_triplets() if triplets is None else read_triplets(triplets)
     with console.waiting(err, "embedding", quiet=json):
-        found = evaluate_negation(load_embedder(embedder, device=device), given)
+        result = evaluate_negation(load_embedder(embedder, device=device), texts)
     if json:
-        console.print_json(found.to_json())
+        console.print_json(result.to_json())
     else:
-        out.print(console.shown(str(found)), soft_wrap=True)
+        out.print(console.shown(str(result)), soft_wrap=True)
         if triplets is None:
             err.print("These are our own triplets, which are harder: the published figures are of other ones.")

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.datasets import DOCUMENTS, file_hash, query_entries, read_lines, text_of
-from jina_rag.evaluation.judged_pages import Finding, JudgedPages
+from jina_rag.evaluation.datasets import DOCUMENTS, query_entries, text_of
+from jina_rag.evaluation.files import file_hash, read_lines
+from jina_rag.evaluation.judged_pages import Finding, read_judged_pages
 from jina_rag.evaluation.query_leakage import leak, near_pairs, same_query
+from jina_rag.evaluation.report.formatting import count, listed
 
 _QUICK = IngestSettings(dpi=36, ocr="never", regions=False)
 _WITH_OCR = IngestSettings(regions=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class FolderCheck:
     """What was found.
 
     Attributes:
@@ -34,11 +36,7 @@ class Checked:
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``evaluate check --json`` prints."""
-        return {
-            "findings": [{"kind": finding.kind, "what": finding.what} for finding in self.findings],
-            "notes": list(self.notes),
-            "counts": dict(self.counts),
-        }
+        return asdict(self)
 
 
 @dataclass(slots=True)
@@ -49,7 +47,7 @@ class _Query:
     entry: Mapping[str, Any] = field(default_factory=dict)
 
 
-def check_folder(root: Path, *, ocr: bool = False, progress: Callable[[int, int], None] | None = None) -> Checked:
+def check_folder(root: Path, *, ocr: bool = False, progress: Callable[[int, int], None] | None = None) -> FolderCheck:
     """Look a judged folder over. Every document is opened, and every judged page is read.
 
     Args:
@@ -66,43 +64,41 @@ def check_folder(root: Path, *, ocr: bool = False, progress: Callable[[int, int]
     documents = _documents(root, findings)
     source, entries = query_entries(root)
     queries = _queries(source, entries, findings)
-    findings += _judgements(queries, documents, DOCUMENTS)
+    findings += _judgements(queries, documents)
     findings += _repeated(queries)
-    wanted = defaultdict(set)
+    pages = defaultdict(set)
     for query in queries:
         for (doc, page), grade in query.relevant.items():
             if grade:
-                wanted[doc].add(page)
-    reading = JudgedPages(documents, wanted, _WITH_OCR if ocr else _QUICK)
-    findings += reading.run(progress)
-    findings += _beyond(queries, reading.counts)
-    leaked, wordless = _leaked(queries, reading.texts)
-    findings += leaked
-    counts = _counts(queries, reading.counts)
+                pages[doc].add(page)
+    judged = read_judged_pages(documents, pages, _WITH_OCR if ocr else _QUICK, progress)
+    findings += [*judged.findings, *_missing_pages(queries, judged.counts), *_leaks(queries, judged.texts)]
+    counts = _counts(queries, judged.counts)
     notes = _notes(counts)
+    wordless = sum(not text.strip() for text in judged.texts.values())
     if wordless and not ocr:
-        pages = _many(wordless, "judged page has", "judged pages have")
-        notes.append(f"{pages} no text to hold questions against; --ocr reads it.")
+        pages_have = count(wordless, "judged page has", "judged pages have")
+        notes.append(f"{pages_have} no text to hold questions against; --ocr reads it.")
     if not findings:
         notes.insert(0, "In order.")
-    return Checked(tuple(findings), tuple(notes), counts)
+    return FolderCheck(tuple(findings), tuple(notes), counts)
 
 
 def _documents(root: Path, findings: list[Finding]) -> dict[str, tuple[Path, dict[str, Any]]]:
     """Document → (file, line), for files that are there."""
     documents: dict[str, tuple[Path, dict[str, Any]]] = {}
     hashes: dict[str, list[str]] = defaultdict(list)
-    listed: set[str] = set()
+    names: set[str] = set()
     for line, entry in read_lines(root / DOCUMENTS):
         try:
             doc, file = text_of(entry, "doc", root / DOCUMENTS, line), text_of(entry, "file", root / DOCUMENTS, line)
         except InvalidInputError as exc:
             findings.append(Finding("line", str(exc)))
             continue
-        if doc in listed:
+        if doc in names:
             findings.append(Finding("document", f"{DOCUMENTS}, line {line}: {doc!r} is listed twice."))
             continue
-        listed.add(doc)
+        names.add(doc)
         if not (root / file).is_file():
             findings.append(Finding("missing file", f"{DOCUMENTS}, line {line}: {file!r} does not exist."))
             continue
@@ -117,7 +113,7 @@ def _documents(root: Path, findings: list[Finding]) -> dict[str, tuple[Path, dic
             )
     findings += [
         Finding(
-            "same file", f"{_and(docs)} are the same file: judge one of them, and remove the others from {DOCUMENTS}."
+            "same file", f"{listed(docs)} are the same file: judge one of them, and remove the others from {DOCUMENTS}."
         )
         for docs in hashes.values()
         if len(docs) > 1
@@ -158,7 +154,7 @@ def _queries(source: Path, entries: Sequence[tuple[int, Mapping[str, Any]]], fin
     return queries
 
 
-def _judgements(queries: Sequence[_Query], documents: Mapping[str, object], listed: str) -> Iterator[Finding]:
+def _judgements(queries: Sequence[_Query], documents: Mapping[str, object]) -> Iterator[Finding]:
     for query in queries:
         if not any(query.relevant.values()):
             yield Finding("no judgement", f"{query.qid}: no page answers it, so it is not measured.")
@@ -166,7 +162,7 @@ def _judgements(queries: Sequence[_Query], documents: Mapping[str, object], list
             yield Finding("grade", f"{query.qid}: no page has grade 2, so Recall and RR are 0 whatever is found.")
         for doc in sorted({doc for doc, _ in query.relevant if doc not in documents}):
             yield Finding(
-                "unknown document", f"{query.qid}: {doc!r} is no document of {listed}, or its file is missing."
+                "unknown document", f"{query.qid}: {doc!r} is no document of {DOCUMENTS}, or its file is missing."
             )
 
 
@@ -177,7 +173,7 @@ def _repeated(queries: Sequence[_Query]) -> Iterator[Finding]:
     for group in same.values():
         if len(group) < 2:
             continue
-        names = _and([query.qid for query in group])
+        names = listed([query.qid for query in group])
         if any(query.relevant != group[0].relevant for query in group):
             yield Finding(
                 "other pages", f"{names} ask the same, {group[0].text!r}, and name different pages: make them one."
@@ -192,7 +188,7 @@ def _repeated(queries: Sequence[_Query]) -> Iterator[Finding]:
         )
 
 
-def _beyond(queries: Sequence[_Query], counts: Mapping[str, int]) -> Iterator[Finding]:
+def _missing_pages(queries: Sequence[_Query], counts: Mapping[str, int]) -> Iterator[Finding]:
     for query in queries:
         for doc, page in query.relevant:
             if doc in counts and not 1 <= page <= counts[doc]:
@@ -201,23 +197,18 @@ def _beyond(queries: Sequence[_Query], counts: Mapping[str, int]) -> Iterator[Fi
                 )
 
 
-def _leaked(queries: Sequence[_Query], texts: Mapping[tuple[str, int], str]) -> tuple[list[Finding], int]:
-    """Questions copied from their page, and the number of judged pages without words."""
-    findings = []
+def _leaks(queries: Sequence[_Query], texts: Mapping[tuple[str, int], str]) -> Iterator[Finding]:
+    """Questions copied from their page."""
     for query in queries:
         pages = [page for page, grade in query.relevant.items() if grade == 2 and texts.get(page, "").strip()]
-        found = [(leak(query.text, texts[page]), page) for page in pages]
-        copied = [(leaked, page) for leaked, page in found if leaked.is_copied]
-        if copied:
-            leaked, (doc, page) = max(copied, key=lambda row: (row[0].run_words, row[0].share))
-            findings.append(
-                Finding(
-                    "leaked words",
-                    f"{query.qid}: {leaked.share:.0%} of its {leaked.words} content words stand in {doc} p. {page}, "
-                    f"{leaked.run!r} word for word: ask in words of your own.",
-                )
+        copies = [(copy, page) for page in pages if (copy := leak(query.text, texts[page])).is_copied]
+        if copies:
+            copy, (doc, page) = max(copies, key=lambda row: (row[0].run_words, row[0].share))
+            yield Finding(
+                "leaked words",
+                f"{query.qid}: {copy.share:.0%} of its {copy.words} content words stand in {doc} p. {page}, "
+                f"{copy.run!r} word for word: ask in words of your own.",
             )
-    return findings, sum(not text.strip() for text in texts.values())
 
 
 def _counts(queries: Sequence[_Query], pages: Mapping[str, int]) -> dict[str, Any]:
@@ -237,18 +228,10 @@ def _counts(queries: Sequence[_Query], pages: Mapping[str, int]) -> dict[str, An
 
 def _notes(counts: Mapping[str, Any]) -> list[str]:
     notes = [
-        f"{_many(counts['documents'], 'document')}, {_many(counts['pages'], 'page')}, "
-        f"{_many(counts['questions'], 'question')} about {_many(counts['judged_pages'], 'page')}; "
+        f"{count(counts['documents'], 'document')}, {count(counts['pages'], 'page')}, "
+        f"{count(counts['questions'], 'question')} about {count(counts['judged_pages'], 'page')}; "
         f"{counts['cross_language']} in another language than the page."
     ]
     for name in ("modality", "language"):
         notes.append(f"By {name}: " + ", ".join(f"{key} {number}" for key, number in counts[name].items()) + ".")
     return notes if counts["questions"] else notes[:1]
-
-
-def _many(number: int, noun: str, nouns: str = "") -> str:
-    return f"{number} {noun if number == 1 else nouns or noun + 's'}"
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -1,7 +1,7 @@
 """Several settings on one judged folder: what each reaches, what it costs, and how sure the differences are.
 
-found = evaluate_settings(read_folder(Path("judged")), cross_product(["lite", "lite-en"]), indexes="eval-kb")
-found.settings[0].measures["nDCG@5"], found.compared[0].difference
+evaluation = evaluate_settings(read_folder(Path("judged")), cross_product(["lite", "lite-en"]), indexes="eval-kb")
+evaluation.settings[0].measures["nDCG@5"], evaluation.comparisons[0].difference
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +22,8 @@ from jina_rag._version import __version__
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.datasets import JudgedFolder, JudgedQuery, data_hash
 from jina_rag.evaluation.measures import DEPTH, MEASURES, depth_of, depths_of, mean, measure, parse_measures, unjudged
-from jina_rag.evaluation.results import Compared, Evaluation, QueryResult, SettingResult, ranked_pages
-from jina_rag.evaluation.run_cache import Asking, ask_all
+from jina_rag.evaluation.results import Evaluation, PairedComparison, QueryResult, SettingResult, ranked_pages
+from jina_rag.evaluation.run_cache import RunOptions, run_queries
 from jina_rag.evaluation.runner import check_documents, grouped
 from jina_rag.evaluation.settings import Setting, names_of, place_index
 from jina_rag.evaluation.significance import difference, interval
@@ -37,16 +37,16 @@ _PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
 
 
 @dataclass(frozen=True)
-class Watching:
+class EvaluationHooks:
     """How somebody follows an evaluation.
 
     Attributes:
         ingest: Called with an index and the documents, in the place of its `ingest`.
-        asking: Called with a setting's name; what the context gives is called with (questions done, all).
+        search: Called with a setting's name; what the context gives is called with (questions done, all).
     """
 
     ingest: Callable[[DocumentIndex, Sequence[Path]], IngestReport] = DocumentIndex.ingest
-    asking: Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]] = lambda name: nullcontext()
+    search: Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]] = lambda name: nullcontext()
 
 
 def evaluate_settings(
@@ -59,7 +59,7 @@ def evaluate_settings(
     force: bool = False,
     seed: int = 0,
     command: str = "",
-    watching: Watching | None = None,
+    hooks: EvaluationHooks | None = None,
 ) -> Evaluation:
     """Index the documents for each setting, ask all questions, and compare every later setting with the first.
 
@@ -74,7 +74,7 @@ def evaluate_settings(
         force: Whether questions are asked again that have their answers.
         seed: Of every bootstrap.
         command: The line that repeats it, to be kept with the result.
-        watching: Shows progress.
+        hooks: Shows progress.
 
     Raises:
         InvalidInputError: If there is no judged question, a measure is unknown, or an index holds other documents.
@@ -88,20 +88,22 @@ def evaluate_settings(
         )
     started, when = time.monotonic(), datetime.now(UTC)
     names = parse_measures(measures)
-    places = place_index(indexes, settings)
-    meant = [setting.but_of(Path(places[setting.index_key])) for setting in settings]
-    run = _Run(folder, names, Asking(max(DEPTH, depth_of(names)), latency, force), seed, watching or Watching())
-    found: list[SettingResult] = []
-    for setting, asked, name in zip(settings, meant, names_of(meant), strict=True):
-        found.append(run.one(name, asked, places[setting.index_key]))
+    locations = place_index(indexes, settings)
+    completed = [setting.completed(Path(locations[setting.index_key])) for setting in settings]
+    options = RunOptions(max(DEPTH, depth_of(names)), latency, force)
+    run = _Evaluator(folder, names, options, seed, hooks or EvaluationHooks())
+    results = [
+        run.evaluate(name, whole, locations[setting.index_key])
+        for setting, whole, name in zip(settings, completed, names_of(completed), strict=True)
+    ]
     return Evaluation(
         folder=str(folder.root),
         data_hash=data_hash(folder),
         command=command,
         versions=versions(),
         seed=seed,
-        settings=tuple(found),
-        compared=tuple(compared for other in found[1:] for compared in compare(found[0], other, seed=seed)),
+        settings=tuple(results),
+        comparisons=tuple(pair for other in results[1:] for pair in compare(results[0], other, seed=seed)),
         queries={query.qid: _query(query) for query in folder.queries},
         seconds=time.monotonic() - started,
         when=when.isoformat(timespec="seconds"),
@@ -110,7 +112,7 @@ def evaluate_settings(
 
 def compare(
     first: SettingResult, second: SettingResult, *, names: tuple[str, str] | None = None, seed: int = 0
-) -> list[Compared]:
+) -> list[PairedComparison]:
     """One setting against another over the same questions, for every measure that both have.
 
     Args:
@@ -125,7 +127,7 @@ def compare(
     before, after = names or (first.name, second.name)
     rows = [{q.qid: q.measures for q in setting.per_query if q.measures} for setting in (first, second)]
     return [
-        Compared(
+        PairedComparison(
             before,
             after,
             name,
@@ -136,7 +138,7 @@ def compare(
     ]
 
 
-def compare_runs(earlier: Evaluation, later: Evaluation, *, called: str = "before") -> list[Compared]:
+def compare_runs(earlier: Evaluation, later: Evaluation, *, called: str = "before") -> list[PairedComparison]:
     """Two evaluations made at different times: each setting of the later one against that of its name in the earlier.
 
     Where the earlier one has a single setting, every setting is held against that.
@@ -154,63 +156,62 @@ def compare_runs(earlier: Evaluation, later: Evaluation, *, called: str = "befor
             f"{called} was measured on other data ({earlier.folder}, hash {earlier.data_hash[:12]}; here "
             f"{later.data_hash[:12]}): two runs can be compared over the same documents and judgements only."
         )
-    known = {setting.name: setting for setting in earlier.settings}
-    found = []
+    by_name = {setting.name: setting for setting in earlier.settings}
+    comparisons = []
     for setting in later.settings:
-        before = known.get(setting.name) or (earlier.settings[0] if len(known) == 1 else None)
+        before = by_name.get(setting.name) or (earlier.settings[0] if len(by_name) == 1 else None)
         if before is not None:
-            found += compare(before, setting, names=(f"{before.name} ({called})", setting.name), seed=later.seed)
-    if not found:
+            comparisons += compare(before, setting, names=(f"{before.name} ({called})", setting.name), seed=later.seed)
+    if not comparisons:
         raise InvalidInputError(
-            f"{called} has no setting of these names and no measure of these; its settings are {', '.join(known)}."
+            f"{called} has no setting of these names and no measure of these; its settings are {', '.join(by_name)}."
         )
-    return found
+    return comparisons
 
 
 def versions() -> dict[str, str]:
     """What an evaluation ran with: this package, those that its figures depend on, the platform."""
-    found = {"jina_rag": __version__, "python": platform.python_version()}
+    numbers = {"jina_rag": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found | {"platform": f"{platform.system()} {platform.machine()}"}
+        with suppress(importlib.metadata.PackageNotFoundError):
+            numbers[package] = importlib.metadata.version(package)
+    return numbers | {"platform": f"{platform.system()} {platform.machine()}"}
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Evaluator:
     """What all settings of an evaluation have in common."""
 
     folder: JudgedFolder
     measures: tuple[str, ...]
-    asking: Asking
+    options: RunOptions
     seed: int
-    watching: Watching
+    hooks: EvaluationHooks
     index_seconds: dict[str, float] = field(default_factory=dict)
     """Location → what its making took in this run, also for the settings that share it."""
 
-    def one(self, name: str, setting: Setting, location: str) -> SettingResult:
-        """Index and ask."""
+    def evaluate(self, name: str, setting: Setting, location: str) -> SettingResult:
+        """Index and search."""
         folder = self.folder
         documents = list(folder.documents.values())
         with DocumentIndex.open(
             location, embedder=setting.embedder, storage=setting.storage, reranker=setting.reranker
         ) as index:
             clock = time.monotonic()
-            report = self.watching.ingest(index, documents)
+            report = self.hooks.ingest(index, documents)
             if report.documents or report.pages:
                 self.index_seconds[location] = time.monotonic() - clock
             if report.interrupted:
                 raise KeyboardInterrupt
             check_documents(index, folder)
-            names = {path.resolve(): doc for doc, path in folder.documents.items()}
-            with self.watching.asking(name) as on_query:
-                answers = ask_all(index, setting, folder.queries, self.asking, names=names, on_query=on_query)
+            with self.hooks.search(name) as on_query:
+                results = run_queries(
+                    index, setting, folder.queries, self.options, names=folder.names, on_query=on_query
+                )
             index_info = index.info()
-        answers = self._measured(answers)
-        judged = [query for query, answer in zip(folder.queries, answers, strict=True) if answer.measures]
-        rows = {answer.qid: answer.measures for answer in answers if answer.measures}
+        results = self._with_measures(results)
+        judged = [query for query, result in zip(folder.queries, results, strict=True) if result.measures]
+        rows = {result.qid: result.measures for result in results if result.measures}
         return SettingResult(
             name=name,
             setting=setting.to_json(),
@@ -219,43 +220,40 @@ class _Run:
             measures=mean(list(rows.values())),
             intervals={m: interval([row[m] for row in rows.values()], seed=self.seed) for m in self.measures},
             by=grouped(judged, rows),
-            per_query=tuple(answers),
-            latency=_latency(answers) if self.asking.alone else {},
+            per_query=tuple(results),
+            latency=_latency(results) if self.options.one_by_one else {},
             pages=index_info.pages,
             bytes=dict(index_info.bytes),
             index_seconds=round(self.index_seconds.get(location, 0.0), 3),
             unjudged={
-                k: sum(answer.unjudged[k] for answer in answers if answer.measures) / len(judged)
+                k: sum(result.unjudged[k] for result in results if result.measures) / len(judged)
                 for k in depths_of(self.measures)
             },
             failed=report.failed,
         )
 
-    def _measured(self, answers: Sequence[QueryResult]) -> list[QueryResult]:
-        found = measure(self.folder.queries, ranked_pages(answers), self.measures)
+    def _with_measures(self, results: Sequence[QueryResult]) -> list[QueryResult]:
+        per_query = measure(self.folder.queries, ranked_pages(results), self.measures)
         depths = depths_of(self.measures)
         return [
-            replace(
-                answer,
-                measures=found.get(answer.qid, {}),
-                unjudged=unjudged(query, answer.ranking, depths) if answer.qid in found else {},
-            )
-            for query, answer in zip(self.folder.queries, answers, strict=True)
+            replace(result, measures=per_query[query.qid], unjudged=unjudged(query, result.ranking, depths))
+            if query.qid in per_query
+            else result
+            for query, result in zip(self.folder.queries, results, strict=True)
         ]
 
 
-def _latency(answers: Sequence[QueryResult]) -> dict[str, float]:
-    times = np.array([answer.milliseconds for answer in answers])
-    found = {name: float(np.percentile(times, share)) for name, share in _PERCENTILES.items()}
-    return {name: round(value, 2) for name, value in {**found, "mean": float(times.mean())}.items()}
+def _latency(results: Sequence[QueryResult]) -> dict[str, float]:
+    times = np.array([result.milliseconds for result in results])
+    values = {name: np.percentile(times, share) for name, share in _PERCENTILES.items()} | {"mean": times.mean()}
+    return {name: round(float(value), 2) for name, value in values.items()}
 
 
 def _query(query: JudgedQuery) -> dict[str, Any]:
-    language = "" if query.cross_language is None else "cross" if query.cross_language else "same"
     return {
         "query": query.query,
         "modality": query.modality,
-        "language": language,
+        "language": query.language_group,
         "relevant": [[doc, page, grade] for (doc, page), grade in query.relevant.items()],
         "answer": str(query.extra.get("answer") or ""),
     }

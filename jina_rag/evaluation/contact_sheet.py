@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from jina_rag.evaluation.runner import write_whole
+from jina_rag.evaluation.files import write_text
 
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Pages to judge</title><style>
@@ -22,14 +22,14 @@ figcaption{font-size:.85rem;overflow-wrap:anywhere}
 code{user-select:all}
 </style></head><body><h1>Pages to judge</h1>
 <p>Look at a page, think of a question that it answers, and write the question with the page's doc and page number on a
-row of questions.csv. Click on a page to see it larger. Use words of your own: what is copied is found by any search.
+row of queries.csv. Click on a page to see it larger. Use words of your own: what is copied is found by any search.
 Look at the neighbouring pages, too: if one answers as well, it gets a row.</p>
 <ul>
 """
 
 
 @dataclass(frozen=True, slots=True)
-class SheetDocument:
+class ContactSheetDocument:
     """A document and its pages.
 
     Attributes:
@@ -41,7 +41,7 @@ class SheetDocument:
     images: tuple[str | None, ...]
 
 
-def write_contact_sheet(path: Path, documents: Sequence[SheetDocument]) -> None:
+def write_contact_sheet(path: Path, documents: Sequence[ContactSheetDocument]) -> None:
     """Write the sheet. It has no script, and fetches nothing but the pictures beside it.
 
     Raises:
@@ -56,7 +56,7 @@ def write_contact_sheet(path: Path, documents: Sequence[SheetDocument]) -> None:
         parts += [_figure(document.doc, page, image) for page, image in enumerate(document.images, start=1)]
         parts.append("</section>\n")
     parts.append("</body></html>\n")
-    write_whole(path, "".join(parts), what="sheet of pages")
+    write_text(path, "".join(parts), what="sheet of pages")
 
 
 def _figure(doc: str, page: int, image: str | None) -> str:

@@ -4,25 +4,30 @@
 (path relative to the folder). ``queries.jsonl`` has ``qid``, ``query`` and ``relevant``, a list of
 ``{"doc", "page", "grade"}`` with 1-based pages and grade 2 (answers the question) or 1 (answers in part); it may
 have ``modality`` and ``cross_language`` to group by, and ``bbox`` with the place of the answer. In its place there may
-be ``questions.csv``, a sheet that a person fills in; see `jina_rag.evaluation.queries_csv`.
+be ``queries.csv``, a sheet that a person fills in; see `jina_rag.evaluation.queries_csv`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.queries_csv import read_sheet
+from jina_rag.evaluation.files import file_hash, read_lines
+from jina_rag.evaluation.queries_csv import read_queries_csv
 
-DOCUMENTS, QUERIES, SHEET = "docs.jsonl", "queries.jsonl", "questions.csv"
+DOCUMENTS, QUERIES, QUERIES_CSV = "docs.jsonl", "queries.jsonl", "queries.csv"
 
 PageKey: TypeAlias = tuple[str, int]
 """(doc, page): the file's stem and the 1-based page."""
+Qrels: TypeAlias = Mapping[str, Mapping[PageKey, int]]
+"""Relevance judgements: query_id → page → grade."""
+Run: TypeAlias = Mapping[str, Sequence[PageKey]]
+"""What a search gave: query_id → pages, best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,11 @@ class JudgedQuery:
     cross_language: bool | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def language_group(self) -> str:
+        """``"same"`` or ``"cross"``; empty if not stated."""
+        return "" if self.cross_language is None else "cross" if self.cross_language else "same"
+
 
 @dataclass(frozen=True, slots=True)
 class JudgedFolder:
@@ -54,13 +64,18 @@ class JudgedFolder:
     documents: Mapping[str, Path]
     queries: tuple[JudgedQuery, ...]
 
+    @property
+    def names(self) -> dict[Path, str]:
+        """Resolved path of each file → what judgements call its document."""
+        return {path.resolve(): doc for doc, path in self.documents.items()}
+
 
 def read_folder(root: Path) -> JudgedFolder:
     """Read a folder of judged questions.
 
     Raises:
         InvalidInputError: If a file is missing, a line is not what it should be, a question names a document that
-            ``docs.jsonl`` does not list, or ``questions.csv`` and ``queries.jsonl`` contradict each other.
+            ``docs.jsonl`` does not list, or ``queries.csv`` and ``queries.jsonl`` contradict each other.
     """
     if not (root / DOCUMENTS).is_file():
         raise InvalidInputError(
@@ -92,26 +107,27 @@ def query_entries(root: Path) -> tuple[Path, list[tuple[int, dict[str, Any]]]]:
     Raises:
         InvalidInputError: If there is none, it cannot be read, or there are two that contradict each other.
     """
-    lines, sheet = root / QUERIES, root / SHEET
+    lines, sheet = root / QUERIES, root / QUERIES_CSV
     if not sheet.is_file():
         if not lines.is_file():
             raise InvalidInputError(
-                f"{root} has no {QUERIES} and no {SHEET}: evaluation needs questions, and the pages that answer them."
+                f"{root} has no {QUERIES} and no {QUERIES_CSV}: evaluation needs questions, and the pages that answer "
+                "them."
             )
         return lines, read_lines(lines)
-    written = read_sheet(sheet)
+    rows = read_queries_csv(sheet)
     if not lines.is_file():
-        return sheet, written
+        return sheet, rows
     entries = read_lines(lines)
-    if _told(entries) != _told(written):
+    if _contents(entries) != _contents(rows):
         raise InvalidInputError(
-            f"{root} has two sets of questions, and {QUERIES} is not what {SHEET} says: make it anew with "
+            f"{root} has two sets of questions, and {QUERIES} is not what {QUERIES_CSV} says: make it anew with "
             f"`jina-rag evaluate check {root} --write`, or remove the one that is out of date."
         )
     return lines, entries
 
 
-def _told(entries: list[tuple[int, dict[str, Any]]]) -> list[object]:
+def _contents(entries: list[tuple[int, dict[str, Any]]]) -> list[object]:
     """What questions and judgements come to, however they are written down."""
     return [
         (entry.get("qid"), entry.get("query"), json.dumps(entry.get("relevant", []), sort_keys=True))
@@ -123,23 +139,10 @@ def data_hash(folder: JudgedFolder) -> str:
     """SHA-256 over the list of documents, the questions, and the hash of every file: two runs of the same are alike."""
     digest = hashlib.sha256()
     for file in (folder.root / DOCUMENTS, query_entries(folder.root)[0]):
-        digest.update(hashlib.sha256(_content(file)).digest())
+        digest.update(bytes.fromhex(file_hash(file)))
     for doc in sorted(folder.documents):
         digest.update(f"{doc}\n{file_hash(folder.documents[doc])}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal digits.
-
-    Raises:
-        InvalidInputError: If it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as exc:
-        raise InvalidInputError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
 
 
 def read_queries(path: Path) -> tuple[JudgedQuery, ...]:
@@ -148,7 +151,7 @@ def read_queries(path: Path) -> tuple[JudgedQuery, ...]:
     Raises:
         InvalidInputError: If the file or a line cannot be read; the message names the line.
     """
-    return _queries(path, read_sheet(path) if path.suffix.lower() == ".csv" else read_lines(path))
+    return _queries(path, read_queries_csv(path) if path.suffix.lower() == ".csv" else read_lines(path))
 
 
 def _queries(path: Path, entries: list[tuple[int, dict[str, Any]]]) -> tuple[JudgedQuery, ...]:
@@ -174,37 +177,6 @@ def _queries(path: Path, entries: list[tuple[int, dict[str, Any]]]) -> tuple[Jud
             extra=entry,
         )
     return tuple(queries.values())
-
-
-def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of a file with one JSON object a line, with the numbers of their lines.
-
-    Raises:
-        InvalidInputError: If the file or a line cannot be read.
-    """
-    try:
-        text = _content(path).decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        raise InvalidInputError(f"{path} is not UTF-8 text (byte {exc.start}).") from exc
-    entries = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as exc:
-            raise InvalidInputError(f"{path}, line {number}: not JSON ({exc.msg}, column {exc.colno}).") from exc
-        if not isinstance(entry, dict):
-            raise InvalidInputError(f"{path}, line {number}: expected a JSON object.")
-        entries.append((number, entry))
-    return entries
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        raise InvalidInputError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
 
 
 def text_of(entry: Mapping[str, Any], key: str, path: Path, line: int) -> str:

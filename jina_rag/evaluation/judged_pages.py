@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,66 +29,66 @@ class Finding:
     what: str
 
 
+@dataclass(slots=True)
 class JudgedPages:
-    """Opens every document, and reads the pages that questions name.
+    """The documents of a judged folder, opened, and the pages that questions name, read.
 
     Attributes:
         counts: Document → its pages.
         texts: Judged page → its words.
+        findings: What cannot be read, or is not as ``docs.jsonl`` says.
     """
 
-    def __init__(
-        self,
-        documents: Mapping[str, tuple[Path, Mapping[str, Any]]],
-        wanted: Mapping[str, set[int]],
-        settings: IngestSettings,
-    ) -> None:
-        """Take what is to be read.
+    counts: dict[str, int] = field(default_factory=dict)
+    texts: dict[PageKey, str] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
 
-        Args:
-            documents: Document → (its file, its line of ``docs.jsonl``).
-            wanted: Document → pages that questions name.
-            settings: How pages are read.
-        """
-        self._documents = documents
-        self._wanted = wanted
-        self._settings = settings
-        self.counts: dict[str, int] = {}
-        self.texts: dict[PageKey, str] = {}
 
-    def run(self, progress: Callable[[int, int], None] | None) -> list[Finding]:
-        """Read, and tell what cannot be read; `progress` is called with (documents done, all)."""
-        findings: list[Finding] = []
-        names: dict[Path, str] = {}
-        sources: list[SourceFile] = []
-        every = frozenset(range(1, self._settings.limits.max_pages + 1))
-        for doc, (path, _) in self._documents.items():
-            try:
-                source = source_file(path)
-            except InvalidInputError as exc:
-                findings.append(Finding("unreadable", f"{doc}: {exc}"))
-                continue
-            names[source.path] = doc
-            sources.append(replace(source, done=every - self._wanted.get(doc, set())))
-        done = 0
-        with contextlib.closing(read_pages(sources, self._settings)) as events:
-            for event in events:
-                match event:
-                    case DocumentStart(source=source, count=count):
-                        doc = names[source.path]
-                        self.counts[doc] = count
-                        listed = self._documents[doc][1].get("pages")
-                        if listed not in (None, count):
-                            findings.append(
-                                Finding("pages", f"{doc} has {count} pages, and {DOCUMENTS} says {listed}.")
-                            )
-                    case Page():
-                        self.texts[names[event.path], event.number] = event.text
-                    case Failure():
-                        page = f", page {event.page}" if event.page else ""
-                        findings.append(Finding("unreadable", f"{names[event.path]}{page}: {event.reason}"))
-                if isinstance(event, DocumentEnd) or (isinstance(event, Failure) and event.page is None):
-                    done += 1
-                    if progress:
-                        progress(done, len(sources))
-        return findings
+def read_judged_pages(
+    documents: Mapping[str, tuple[Path, Mapping[str, Any]]],
+    pages: Mapping[str, set[int]],
+    settings: IngestSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> JudgedPages:
+    """Open every document, and read the pages that questions name.
+
+    Args:
+        documents: Document → (its file, its line of ``docs.jsonl``).
+        pages: Document → pages that questions name.
+        settings: How pages are read.
+        progress: Called with (documents done, all).
+    """
+    judged = JudgedPages()
+    names: dict[Path, str] = {}
+    sources: list[SourceFile] = []
+    every = frozenset(range(1, settings.limits.max_pages + 1))
+    for doc, (path, _) in documents.items():
+        try:
+            source = source_file(path)
+        except InvalidInputError as exc:
+            judged.findings.append(Finding("unreadable", f"{doc}: {exc}"))
+            continue
+        names[source.path] = doc
+        sources.append(replace(source, done=every - pages.get(doc, set())))
+    done = 0
+    with contextlib.closing(read_pages(sources, settings)) as events:
+        for event in events:
+            match event:
+                case DocumentStart(source=source, count=count):
+                    doc = names[source.path]
+                    judged.counts[doc] = count
+                    listed = documents[doc][1].get("pages")
+                    if listed not in (None, count):
+                        judged.findings.append(
+                            Finding("pages", f"{doc} has {count} pages, and {DOCUMENTS} says {listed}.")
+                        )
+                case Page():
+                    judged.texts[names[event.path], event.number] = event.text
+                case Failure():
+                    page = f", page {event.page}" if event.page else ""
+                    judged.findings.append(Finding("unreadable", f"{names[event.path]}{page}: {event.reason}"))
+            if isinstance(event, DocumentEnd) or (isinstance(event, Failure) and event.page is None):
+                done += 1
+                if progress:
+                    progress(done, len(sources))
+    return judged

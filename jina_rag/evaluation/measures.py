@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.datasets import JudgedQuery, PageKey
+from jina_rag.evaluation.datasets import JudgedQuery, PageKey, Run
 
 MEASURES = ("nDCG@5", "nDCG@10", "Recall@1", "Recall@5", "Recall@10", "RR@10")
 DEPTH = 10
@@ -44,7 +44,7 @@ def depth_of(measures: Iterable[str]) -> int:
 
 
 def measure(
-    queries: Sequence[JudgedQuery], run: Mapping[str, Sequence[PageKey]], measures: Sequence[str] = MEASURES
+    queries: Sequence[JudgedQuery], run: Run, measures: Sequence[str] = MEASURES
 ) -> dict[str, dict[str, float]]:
     """Score a run.
 
@@ -73,19 +73,19 @@ def measure(
         pages = list(dict.fromkeys(_key(page) for page in run.get(query.qid, ())))
         # trec_eval sorts by score and breaks ties by name: ranks as scores keep the order of the run.
         scores[keys[query.qid]] = {page: float(len(pages) - rank) for rank, page in enumerate(pages)}
-    found: dict[str, dict[str, float]] = {query.qid: {} for query in judged}
+    measured: dict[str, dict[str, float]] = {query.qid: {} for query in judged}
     for name in names:
         family, k = _parsed(name)
         if family == "RR":  # trec_eval cuts no ranking for it
-            wanted, key = "recip_rank", "recip_rank"
+            trec_name, key = "recip_rank", "recip_rank"
             ranked = {qid: dict(list(pages.items())[:k]) for qid, pages in scores.items()}
         else:
-            wanted, key, ranked = f"{_TREC[family]}.{k}", f"{_TREC[family]}_{k}", scores
-        evaluator = pytrec_eval.RelevanceEvaluator(graded if family == "nDCG" else full, {wanted})
+            trec_name, key, ranked = f"{_TREC[family]}.{k}", f"{_TREC[family]}_{k}", scores
+        evaluator = pytrec_eval.RelevanceEvaluator(graded if family == "nDCG" else full, {trec_name})
         values = evaluator.evaluate(ranked)
         for query in judged:
-            found[query.qid][name] = values.get(keys[query.qid], {}).get(key, 0.0)
-    return found
+            measured[query.qid][name] = values.get(keys[query.qid], {}).get(key, 0.0)
+    return measured
 
 
 def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -29,6 +29,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jina_rag.errors import InvalidInputError
+from jina_rag.evaluation.files import read_lines
 from jina_rag.protocols import Embedder
 from jina_rag.scoring import normalise
 from jina_rag.types import Float32
@@ -175,13 +176,13 @@ def read_triplets(path: Path) -> tuple[Triplet, ...]:
     Raises:
         InvalidInputError: If the file or a line cannot be read; the message names the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as exc:
-        raise InvalidInputError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
-    except UnicodeDecodeError as exc:
-        raise InvalidInputError(f"{path} is not UTF-8 text (byte {exc.start}).") from exc
-    return _parse(text, str(path))
+    triplets = []
+    for number, entry in read_lines(path):
+        texts = [text for text in map(entry.get, _KEYS) if isinstance(text, str) and text.strip()]
+        if len(texts) < len(_KEYS):
+            raise InvalidInputError(f'{path}, line {number}: "anchor", "entailment" and "negative" must be texts.')
+        triplets.append(Triplet(*texts))
+    return tuple(triplets)
 
 
 def sample_triplets() -> tuple[Triplet, ...]:
@@ -189,21 +190,5 @@ def sample_triplets() -> tuple[Triplet, ...]:
 
     They are a check that a model and the test work, not a benchmark: 25 scenes in English, four negations of each.
     """
-    file = resources.files("jina_rag.evaluation") / "negation_sample.jsonl"
-    return _parse(file.read_text(encoding="utf-8"), file.name)
-
-
-def _parse(text: str, where: str) -> tuple[Triplet, ...]:
-    triplets = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as exc:
-            raise InvalidInputError(f"{where}, line {number}: not JSON.") from exc
-        values = [entry[key] for key in _KEYS if isinstance(entry.get(key), str)] if isinstance(entry, dict) else []
-        if len([value for value in values if value.strip()]) < len(_KEYS):
-            raise InvalidInputError(f'{where}, line {number}: "anchor", "entailment" and "negative" must be texts.')
-        triplets.append(Triplet(*values))
-    return tuple(triplets)
+    with resources.as_file(resources.files("jina_rag.evaluation") / "negation_sample.jsonl") as path:
+        return read_triplets(path)

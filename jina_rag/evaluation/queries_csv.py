@@ -1,4 +1,4 @@
-"""``questions.csv``: questions and the pages that answer them, as a person writes them in a spreadsheet.
+"""``queries.csv``: questions and the pages that answer them, as a person writes them in a spreadsheet.
 
 query, doc, page, grade, modality, language, page_language, answer
 
@@ -32,7 +32,7 @@ _REMARKS = (
 _SEPARATORS = re.compile(r"[\s;,]+")
 
 
-def write_sheet(path: Path) -> None:
+def write_queries_csv(path: Path) -> None:
     """Write an empty sheet with its remarks. A file that is there already is left alone.
 
     Raises:
@@ -52,7 +52,7 @@ def write_sheet(path: Path) -> None:
         raise InvalidInputError(f"{path} cannot be written: {exc.strerror or exc}.") from exc
 
 
-def read_sheet(path: Path) -> list[tuple[int, dict[str, Any]]]:
+def read_queries_csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """The questions of a sheet, each as a line of ``queries.jsonl`` has it, with the number of its first row.
 
     Commas, semicolons and tabs may separate the columns, whichever the spreadsheet writes. Questions are numbered
@@ -93,10 +93,10 @@ def _fill(query: dict[str, Any], row: dict[str, str], where: str) -> None:
     if grade not in ("0", "1", "2"):
         raise InvalidInputError(f"{where}: the grade is {grade!r}; it is 2 (answers), 1 (in part) or 0.")
     for page in map(int, pages):
-        known = {(entry["doc"], entry["page"]): entry["grade"] for entry in query["relevant"]}
-        if known.get((doc, page), int(grade)) != int(grade):
+        grades = {(entry["doc"], entry["page"]): entry["grade"] for entry in query["relevant"]}
+        if grades.get((doc, page), int(grade)) != int(grade):
             raise InvalidInputError(f"{where}: page {page} of {doc!r} has another grade further up.")
-        if (doc, page) not in known:
+        if (doc, page) not in grades:
             query["relevant"].append({"doc": doc, "page": page, "grade": int(grade)})
     for column, name in (("modality", "modality"), ("language", "lang"), ("page_language", "doc_lang")):
         if row.get(column):

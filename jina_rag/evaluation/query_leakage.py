@@ -78,19 +78,19 @@ def near_pairs(queries: Mapping[str, str]) -> Iterator[tuple[str, str, float]]:
     holders: dict[str, list[str]] = defaultdict(list)
     order = {qid: place for place, qid in enumerate(queries)}
     rarity: dict[str, int] = defaultdict(int)
-    for found in words.values():
-        for word in found:
+    for vocabulary in words.values():
+        for word in vocabulary:
             rarity[word] += 1
-    for qid, found in words.items():
-        if len(found) < LEAST_WORDS:
+    for qid, vocabulary in words.items():
+        if len(vocabulary) < LEAST_WORDS:
             continue
         # Sets that share 4 of 5 words share one of the rarest fifth of either (prefix filter, Chaudhuri et al., 2006).
-        rare = sorted(found, key=lambda word: (rarity[word], word))[: len(found) - int(ALIKE * len(found)) + 1]
+        prefix = len(vocabulary) - int(ALIKE * len(vocabulary)) + 1
+        rare = sorted(vocabulary, key=lambda word: (rarity[word], word))[:prefix]
         others = {other for word in rare for other in holders[word]}
         for other in sorted(others, key=order.__getitem__):
-            both = words[other]
-            share = len(found & both) / len(found | both)
-            if share >= ALIKE and _numbers(found) == _numbers(both):
+            share = len(vocabulary & words[other]) / len(vocabulary | words[other])
+            if share >= ALIKE and _numbers(vocabulary) == _numbers(words[other]):
                 yield other, qid, share
         for word in rare:
             holders[word].append(qid)

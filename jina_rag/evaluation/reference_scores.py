@@ -1,4 +1,12 @@
-"""Published figures as a file: what an entry of ``targets.json`` says, and how the file is read.
+"""Published figures of models, in ``targets.json``, and how a measured figure compares with them.
+
+They are those of the papers and model cards of the Jina models, and those of the results repository of mteb, each with
+its source, measure, revision and page resolution.
+
+A figure holds for the program that read the data (its loader). In eight tasks of JinaVDR the paper counts one more
+question than mteb: it has no text and always scores 0. There, the paper's figure is that of mteb times (N − 1) / N,
+where N are the paper's questions (``paper_from_mteb``). So a value that was measured with mteb's loader is compared
+with figures of mteb's loader only, and one that was measured with the paper's with the paper's only.
 
 The file has tables, each a list of rows that share model, use, measure and source, and means. A row takes what it does
 not state from its table. All values are percent points, as published (0.531 is 53.1).
@@ -8,13 +16,14 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from jina_rag.errors import InvalidInputError
+from jina_rag.evaluation.files import read_text
 
 Loader: TypeAlias = Literal["mteb", "paper"]
 """Who read the data: mteb, or the program of the publication."""
@@ -26,11 +35,30 @@ Kind: TypeAlias = Literal["results", "paper", "model card", "model page", "repor
 TOLERANCE = 0.5
 """Points that a repetition may differ by: batching, precision and revision of the weights move a score that much."""
 
-_Entry = TypeVar("_Entry", "Target", "Mean")
+_Score = TypeVar("_Score", "Target", "Mean")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class _Figure:
+    """What figures and averages have in common, see `Target`."""
+
+    benchmark: str
+    model: str
+    vectors: Vectors
+    measure: str
+    value: float
+    source: str
+    kind: Kind
+    loader: Loader
+    max_pixels: int | None = None
+    dimensions: int | None = None
+    setting: str = ""
+    tolerance: float = TOLERANCE
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target(_Figure):
     """A published figure of one model on one task.
 
     Attributes:
@@ -57,29 +85,16 @@ class Target:
     """
 
     table: str
-    benchmark: str
     task: str
-    model: str
-    vectors: Vectors
-    measure: str
-    value: float
-    source: str
-    kind: Kind
-    loader: Loader
     in_mteb: bool = True
     revision: str | None = None
-    max_pixels: int | None = None
     language: str | None = None
-    dimensions: int | None = None
-    setting: str = ""
     queries: int | None = None
     empty_queries: int = 0
-    tolerance: float = TOLERANCE
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mean:
+class Mean(_Figure):
     """A published average; attributes that `Target` has as well mean the same.
 
     Attributes:
@@ -91,29 +106,16 @@ class Mean:
         agrees: Whether the mean of those rows, rounded, is the value. If not, `note` says what it is instead.
     """
 
-    benchmark: str
-    model: str
-    vectors: Vectors
-    measure: str
-    value: float
     decimals: int
-    source: str
-    kind: Kind
-    loader: Loader
     of: str
     count: int | None = None
     table: str | None = None
     tasks: tuple[str, ...] = ()
     agrees: bool | None = None
-    max_pixels: int | None = None
-    dimensions: int | None = None
-    setting: str = ""
-    tolerance: float = TOLERANCE
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class ReferenceScores:
     """All figures of a file."""
 
     targets: tuple[Target, ...]
@@ -125,31 +127,22 @@ class Published:
         return tuple(target for target in rows if not mean.tasks or target.task in mean.tasks)
 
 
-def load_targets(path: Path | None = None) -> Published:
+def load_targets(path: Path | None = None) -> ReferenceScores:
     """Read published figures; those of the package if `path` is None.
 
     Raises:
         InvalidInputError: If the file cannot be read, or an entry is not what `Target` and `Mean` say.
     """
-    return _shipped() if path is None else _parse(_text(path), str(path))
+    return _shipped() if path is None else _parse(read_text(path), str(path))
 
 
 @cache
-def _shipped() -> Published:
+def _shipped() -> ReferenceScores:
     text = importlib.resources.files("jina_rag.evaluation").joinpath("targets.json").read_text(encoding="utf-8")
     return _parse(text, "targets.json")
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as exc:
-        raise InvalidInputError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
-    except UnicodeDecodeError as exc:
-        raise InvalidInputError(f"{path} is not UTF-8 text (byte {exc.start}).") from exc
-
-
-def _parse(text: str, name: str) -> Published:
+def _parse(text: str, name: str) -> ReferenceScores:
     try:
         data = json.loads(text)
         tables, means = list(data["tables"]), list(data["means"])
@@ -159,28 +152,211 @@ def _parse(text: str, name: str) -> Published:
             f'{name}: expected a JSON object with "tables" (each with "id" and "rows") and "means": {exc}.'
         ) from exc
     targets = tuple(
-        _entry(Target, {**{k: v for k, v in table.items() if k not in ("id", "rows")}, **row}, name)
+        _score(Target, {**{k: v for k, v in table.items() if k not in ("id", "rows")}, **row}, name)
         for table, row in rows
     )
-    return Published(targets, tuple(_entry(Mean, mean, name) for mean in means))
+    return ReferenceScores(targets, tuple(_score(Mean, mean, name) for mean in means))
 
 
-def _entry(kind: type[_Entry], values: Mapping[str, Any], name: str) -> _Entry:
+def _score(kind: type[_Score], values: Mapping[str, Any], name: str) -> _Score:
     where = f"{name}, {values.get('table') or values.get('benchmark')}, {values.get('task') or values.get('model')}"
-    unknown = values.keys() - {field.name for field in fields(kind)}
-    if unknown:
+    if unknown := values.keys() - {field.name for field in fields(kind)}:
         raise InvalidInputError(f"{where}: {kind.__name__} has no {', '.join(sorted(unknown))}.")
     arguments: dict[str, Any] = {k: tuple(v) if k == "tasks" else v for k, v in values.items()}
     try:
-        entry = kind(**arguments)
+        score = kind(**arguments)
     except TypeError as exc:
         raise InvalidInputError(f"{where}: {exc}.") from exc
     for field, allowed in (("loader", Loader), ("vectors", Vectors), ("kind", Kind)):
-        if getattr(entry, field) not in get_args(allowed):
+        if getattr(score, field) not in get_args(allowed):
             raise InvalidInputError(f"{where}: {field} must be one of {', '.join(get_args(allowed))}.")
     # Rank correlations can be below 0.
-    if not isinstance(entry.value, int | float) or not -100 <= entry.value <= 100:
+    if not isinstance(score.value, int | float) or not -100 <= score.value <= 100:
         raise InvalidInputError(f"{where}: value must be a number of percent points, from -100 to 100.")
-    if not entry.source:
+    if not score.source:
         raise InvalidInputError(f"{where}: source is empty; say where the figure stands.")
-    return entry
+    return score
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A measured value beside a published one.
+
+    Attributes:
+        target: The published figure.
+        value: What was measured, in percent points.
+        difference: Measured less published, in points.
+        tolerance: The larger of 0.5 points, one question, and what the figure states itself.
+        within: Whether the difference is at most that.
+    """
+
+    target: Target | Mean
+    value: float
+    difference: float
+    tolerance: float
+    within: bool
+
+    @property
+    def source(self) -> str:
+        """A sentence that says what is compared with, and where it stands."""
+        target = self.target
+        facts = [target.source]
+        if isinstance(target, Target) and target.revision:
+            facts.append(f"revision {target.revision}")
+        if target.max_pixels:
+            facts.append(f"at most {target.max_pixels:,} pixels a page")
+        if target.dimensions:
+            facts.append(f"{target.dimensions} dimensions")
+        if target.setting:
+            facts.append(target.setting)
+        facts.append("data read by mteb" if target.loader == "mteb" else "data read by the authors' own program")
+        of = f", mean of {target.of}" if isinstance(target, Mean) else ""
+        note = f" {target.note}" if target.note else ""
+        return f"Published: {target.value:.2f} {target.measure}{of} ({'; '.join(facts)}).{note}"
+
+    def __str__(self) -> str:
+        where = "within" if self.within else "outside"
+        return f"{self.value:.2f}, {self.difference:+.2f} to {self.target.value:.2f}: {where} {self.tolerance:.2f}"
+
+
+def targets_for(
+    task: str,
+    *,
+    model: str | None = None,
+    vectors: Vectors | None = None,
+    loader: Loader | None = None,
+    measure: str | None = None,
+    published: ReferenceScores | None = None,
+) -> tuple[Target, ...]:
+    """All figures of a task, in the order of the file; None means any."""
+    targets = (published or load_targets()).targets
+    return _matching(targets, task=task, model=model, vectors=vectors, loader=loader, measure=measure)
+
+
+def means_for(
+    benchmark: str,
+    *,
+    model: str | None = None,
+    vectors: Vectors | None = None,
+    loader: Loader | None = None,
+    measure: str | None = None,
+    published: ReferenceScores | None = None,
+) -> tuple[Mean, ...]:
+    """All averages of a benchmark, in the order of the file; None means any."""
+    means = (published or load_targets()).means
+    return _matching(means, benchmark=benchmark, model=model, vectors=vectors, loader=loader, measure=measure)
+
+
+def compare(
+    task: str,
+    model: str,
+    vectors: Vectors,
+    value: float,
+    n_queries: int,
+    loader: Loader,
+    *,
+    measure: str | None = None,
+    language: str | None = None,
+    dimensions: int | None = None,
+    published: ReferenceScores | None = None,
+) -> Comparison | None:
+    """Put a measured value beside the published figure of the same model, use and loader.
+
+    Where the results repository and a paper both have a figure of that loader, it is that of the results repository.
+
+    Args:
+        task: As mteb names it.
+        model: Id of the model.
+        vectors: How it was used.
+        value: What was measured, in percent points (87.3, not 0.873).
+        n_queries: Number of questions that were measured: one of them is 100 / n points.
+        loader: Who read the data; figures of the other loader are not used.
+        measure: Name of the measure; None for whichever the figure has.
+        language: Code of the language, for a figure of one language.
+        dimensions: How many numbers of each vector were kept; None for all.
+        published: Figures of another file.
+
+    Returns:
+        The comparison, or None if nothing is published for it.
+
+    Raises:
+        InvalidInputError: If `value` is no number of percent points or `n_queries` is below 1.
+    """
+    _check(value)
+    if n_queries < 1:
+        raise InvalidInputError(f"{task}: a value of {n_queries} questions cannot be compared; it needs at least 1.")
+    targets = targets_for(task, model=model, vectors=vectors, loader=loader, measure=measure, published=published)
+    same = [t for t in targets if (t.language, t.dimensions, t.setting) == (language, dimensions, "")]
+    return _comparison(same, value, 100 / n_queries)
+
+
+def compare_mean(
+    benchmark: str,
+    model: str,
+    vectors: Vectors,
+    value: float,
+    loader: Loader,
+    *,
+    tasks: Sequence[str] | None = None,
+    measure: str | None = None,
+    dimensions: int | None = None,
+    published: ReferenceScores | None = None,
+) -> Comparison | None:
+    """Put a measured average beside the published one; arguments, result and errors as those of `compare`.
+
+    `tasks` are those that were averaged: averages whose rows are known to be of other tasks are not used.
+    """
+    _check(value)
+    everything = published or load_targets()
+    means = means_for(benchmark, model=model, vectors=vectors, loader=loader, measure=measure, published=everything)
+    same = [m for m in means if (m.dimensions, m.setting) == (dimensions, "")]
+    if tasks is not None:
+        same = [m for m in same if m.table is None or {row.task for row in everything.rows(m)} == set(tasks)]
+    return _comparison(same, value, 0.0)
+
+
+def paper_from_mteb(value: float, n: int) -> float:
+    """What the paper's program gives where mteb gives `value`: its N questions have an empty one, which scores 0.
+
+    The sum over the questions is the same, so the paper's mean is that of mteb times (N − 1) / N.
+
+    Args:
+        value: Measured with mteb's loader, over n − 1 questions.
+        n: Questions that the paper counts, the empty one included (`Target.queries` of its figure).
+
+    Raises:
+        InvalidInputError: If `n` is below 2.
+    """
+    return value * _but_one(n) / n
+
+
+def mteb_from_paper(value: float, n: int) -> float:
+    """What mteb gives where the paper's program gives `value`: times N / (N − 1), as `paper_from_mteb` explains."""
+    return value * n / _but_one(n)
+
+
+def _but_one(n: int) -> int:
+    if n < 2:
+        raise InvalidInputError(f"{n} question(s), one of them empty, leave none: n counts the empty question, too.")
+    return n - 1
+
+
+def _check(value: float) -> None:
+    # Rank correlations can be below 0, and a mean of ones times 100 a rounding error above 100.
+    if not abs(value) <= 100 + 1e-6:
+        raise InvalidInputError(f"{value} is not in percent points: give a value from -100 to 100.")
+
+
+def _matching(scores: Sequence[_Score], **values: str | None) -> tuple[_Score, ...]:
+    """Those that have these values; None means any."""
+    return tuple(s for s in scores if all(v is None or getattr(s, name) == v for name, v in values.items()))
+
+
+def _comparison(targets: Sequence[Target | Mean], value: float, one_query: float) -> Comparison | None:
+    """With the figure of the most trusted kind."""
+    target = min(targets, key=lambda target: get_args(Kind).index(target.kind), default=None)
+    if target is None:
+        return None
+    difference, tolerance = value - target.value, max(TOLERANCE, one_query, target.tolerance)
+    # Both are decimals with few places: a difference of just the tolerance is within it.
+    return Comparison(target, value, difference, tolerance, abs(difference) <= tolerance + 1e-9)

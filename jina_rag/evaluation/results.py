@@ -82,12 +82,12 @@ class SettingResult:
 
         Without images, and without the log of the last changes, which does not grow with the pages.
         """
-        kept = {part: size for part, size in self.bytes.items() if part.startswith("vectors") and part != LOG}
-        return sum(kept.values()) / max(self.pages, 1)
+        sizes = {part: size for part, size in self.bytes.items() if part.startswith("vectors") and part != LOG}
+        return sum(sizes.values()) / max(self.pages, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class PairedComparison:
     """One setting against another over the same questions: `second` less `first`."""
 
     first: str
@@ -107,7 +107,7 @@ class Evaluation:
         versions: Package → version, and the platform.
         seed: Of every bootstrap.
         settings: In the order they were asked for.
-        compared: Every later setting against the first one, for every measure.
+        comparisons: Every later setting against the first one, for every measure.
         queries: qid → ``{"query", "modality", "language", "relevant": [[doc, page, grade], …], "answer"}``.
         seconds: Wall time of all of it.
         when: When it began, as ISO 8601 (UTC); empty if not known.
@@ -119,7 +119,7 @@ class Evaluation:
     versions: Mapping[str, str]
     seed: int
     settings: tuple[SettingResult, ...]
-    compared: tuple[Compared, ...] = ()
+    comparisons: tuple[PairedComparison, ...] = ()
     queries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seconds: float = 0.0
     when: str = ""

@@ -1,4 +1,4 @@
-"""What an index answers to judged questions, kept beside it: who is stopped goes on, and nothing is asked twice.
+"""The run of an index, cached beside it: an evaluation that was stopped goes on, and nothing is searched twice.
 
 ``evaluation.jsonl`` in the folder of the index has a line for each question and way of asking. A line counts for the
 same model, documents, stages, depth and version of jina_rag only. Judgements are no part of it: they may change.
@@ -31,25 +31,25 @@ WARM_UP = "What is this document about?"
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """How questions are asked.
+class RunOptions:
+    """How questions are searched.
 
     Attributes:
         depth: Pages for each.
-        alone: One by one after one to warm up, so that each has its latency; else in batches.
-        force: Whether questions are asked that have their answers already.
+        one_by_one: Each alone, after one to warm up, so that it has its latency; else in batches.
+        force: Whether questions are searched again whose results are cached.
     """
 
     depth: int
-    alone: bool = True
+    one_by_one: bool = True
     force: bool = False
 
 
-def ask_all(
+def run_queries(
     index: DocumentIndex,
     setting: Setting,
     queries: Sequence[JudgedQuery],
-    asking: Asking,
+    options: RunOptions,
     *,
     names: Mapping[Path, str],
     on_query: Callable[[int, int], None] | None = None,
@@ -57,38 +57,38 @@ def ask_all(
     """The ranking for each question, in their order; `QueryResult.measures` and `unjudged` are still to be filled.
 
     Args:
-        index: What is asked, opened with the setting's reranker.
+        index: What is searched, opened with the setting's reranker.
         setting: Gives the stages.
         queries: Questions.
-        asking: How.
+        options: How.
         names: File → what judgements call its document; others are called by their file's stem.
         on_query: Called with (done, all).
 
     Raises:
-        InvalidInputError: If a question cannot be asked, or the answers cannot be kept.
+        InvalidInputError: If a question cannot be searched, or the results cannot be cached.
     """
-    kept = _Kept(index, setting, asking, names)
-    found = {} if asking.force else kept.read()
-    missing = list(dict.fromkeys(query.query for query in queries if query.query not in found))
+    cache = _RunCache(index, setting, options, names)
+    results = {} if options.force else cache.read()
+    missing = list(dict.fromkeys(query.query for query in queries if query.query not in results))
     stages = list(parse_stages(setting.stages))
-    done = sum(query.query in found for query in queries)
+    done = sum(query.query in results for query in queries)
     if on_query:
         on_query(done, len(queries))
-    if missing and asking.alone:
-        index.search(WARM_UP, k=asking.depth, stages=stages)
-    step = 1 if asking.alone else TOGETHER
+    if missing and options.one_by_one:
+        index.search(WARM_UP, k=options.depth, stages=stages)
+    step = 1 if options.one_by_one else TOGETHER
     for start in range(0, len(missing), step):
         some = missing[start : start + step]
         clock = time.perf_counter()
         # Alone as users ask, with regions and snippets; both give the same pages.
-        answers = index.search_many(some, k=asking.depth, stages=stages, details=asking.alone)
-        milliseconds = (time.perf_counter() - clock) * 1000 if asking.alone else 0.0
-        for text, hits in zip(some, answers, strict=True):
-            found[text] = _result(hits, names, milliseconds)
-        kept.add({text: found[text] for text in some})
+        hits_of = index.search_many(some, k=options.depth, stages=stages, details=options.one_by_one)
+        milliseconds = (time.perf_counter() - clock) * 1000 if options.one_by_one else 0.0
+        batch = {text: _result(hits, names, milliseconds) for text, hits in zip(some, hits_of, strict=True)}
+        cache.add(batch)
+        results |= batch
         if on_query:
             on_query(min(done + start + len(some), len(queries)), len(queries))
-    return [replace(found[query.query], qid=query.qid) for query in queries]
+    return [replace(results[query.query], qid=query.qid) for query in queries]
 
 
 def named_pages(hits: SearchResults, names: Mapping[Path, str]) -> list[PageKey]:
@@ -117,34 +117,34 @@ def _result(hits: SearchResults, names: Mapping[Path, str], milliseconds: float)
     )
 
 
-class _Kept:
-    """The file beside the index, as far as it is about one way of asking."""
+class _RunCache:
+    """The file beside the index, as far as it is about one way of searching."""
 
-    def __init__(self, index: DocumentIndex, setting: Setting, asking: Asking, names: Mapping[Path, str]) -> None:
+    def __init__(self, index: DocumentIndex, setting: Setting, options: RunOptions, names: Mapping[Path, str]) -> None:
         self._folder = index.location
-        self._alone = asking.alone
-        self._key = _key(index, setting, asking, names)
+        self._one_by_one = options.one_by_one
+        self._key = _key(index, setting, options, names)
 
     def read(self) -> dict[str, QueryResult]:
-        """Question → its answer, for those that were asked in this way before."""
+        """Question → its result, for those that were searched in this way before."""
         try:
             text = (self._folder / FILE).read_text("utf-8", errors="replace")
         except FileNotFoundError:
             return {}
         except OSError as exc:
             raise _trouble(self._folder / FILE, "read", exc) from exc
-        found = {}
+        results = {}
         for line in text.split("\n"):
-            # A line that a killed process left half written is asked again.
+            # A line that a killed process left half written is searched again.
             with suppress(ValueError, KeyError, TypeError):
                 entry = json.loads(line)
-                if entry["key"] == self._key and (entry["alone"] or not self._alone):
-                    found[entry["query"]] = self._from_json(entry)
-        return found
+                if entry["key"] == self._key and (entry["alone"] or not self._one_by_one):
+                    results[entry["query"]] = self._from_json(entry)
+        return results
 
-    def add(self, answers: Mapping[str, QueryResult]) -> None:
-        """Keep answers at once: the process may be killed at any time."""
-        lines = [json.dumps(self._to_json(query, result)) + "\n" for query, result in answers.items()]
+    def add(self, results: Mapping[str, QueryResult]) -> None:
+        """Write results at once: the process may be killed at any time."""
+        lines = [json.dumps(self._to_json(query, result)) + "\n" for query, result in results.items()]
         try:
             with (self._folder / FILE).open("ab+") as file:
                 if file.tell():
@@ -158,7 +158,7 @@ class _Kept:
     def _to_json(self, query: str, result: QueryResult) -> dict[str, Any]:
         return {
             "key": self._key,
-            "alone": self._alone,
+            "alone": self._one_by_one,
             "query": query,
             "ranking": result.ranking,
             "milliseconds": result.milliseconds,
@@ -176,14 +176,14 @@ class _Kept:
         return QueryResult(
             qid="",
             ranking=tuple((str(doc), int(page)) for doc, page in entry["ranking"]),
-            milliseconds=float(entry["milliseconds"]) if self._alone else 0.0,
+            milliseconds=float(entry["milliseconds"]) if self._one_by_one else 0.0,
             scores=tuple(map(float, entry["scores"])),
             images=tuple(None if name is None else self._folder / name for name in entry["images"]),
             notes=tuple(map(str, entry["notes"])),
         )
 
 
-def _key(index: DocumentIndex, setting: Setting, asking: Asking, names: Mapping[Path, str]) -> str:
+def _key(index: DocumentIndex, setting: Setting, options: RunOptions, names: Mapping[Path, str]) -> str:
     """Changes with all that an answer depends on, but for the question."""
     index_info = index.info()
     parts = {
@@ -192,7 +192,7 @@ def _key(index: DocumentIndex, setting: Setting, asking: Asking, names: Mapping[
         "storage": index_info.storage,
         "stages": [str(stage) for stage in parse_stages(setting.stages)],
         "reranker": setting.to_json().get("reranker", ""),
-        "depth": asking.depth,
+        "depth": options.depth,
         "documents": sorted(
             (names.get(record.path.resolve(), ""), record.doc_id, record.sha256, record.pages, record.regions)
             for record in index.documents()

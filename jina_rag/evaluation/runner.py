@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.datasets import JudgedFolder, JudgedQuery, PageKey
+from jina_rag.evaluation.datasets import JudgedFolder, JudgedQuery, PageKey, Run
+from jina_rag.evaluation.files import failures_json, write_lines
 from jina_rag.evaluation.measures import DEPTH, mean, measure
 from jina_rag.evaluation.run_cache import TOGETHER, named_pages
 from jina_rag.index.document_index import DocumentIndex
 from jina_rag.search.searcher import GroupBy
 from jina_rag.search.stages import Stage
 from jina_rag.types import Failure, IngestReport, Where
-
-_READABLE = 0o644
 
 
 @dataclass(frozen=True)
@@ -41,18 +37,18 @@ class EvaluationReport:
     measures: Mapping[str, float]
     by: Mapping[str, Mapping[str, Mapping[str, float]]]
     per_query: Mapping[str, Mapping[str, float]]
-    run: Mapping[str, Sequence[PageKey]]
+    run: Run
     failed: tuple[Failure, ...] = ()
     seconds: float = 0.0
-    index_seconds: float = field(default=0.0)
+    index_seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Its figures as JSON values; ``jina-rag evaluate --json`` prints these and more."""
         return {
             "queries": self.queries,
-            "measures": dict(self.measures),
-            "by": {group: {k: dict(v) for k, v in rows.items()} for group, rows in self.by.items()},
-            "failed": [{"path": str(f.path), "reason": f.reason} for f in self.failed],
+            "measures": self.measures,
+            "by": self.by,
+            "failed": failures_json(self.failed),
             "seconds": round(self.seconds, 3),
         }
 
@@ -81,8 +77,7 @@ def evaluate(
     report = (ingest or index.ingest)(list(folder.documents.values()))
     index_seconds = time.monotonic() - started
     check_documents(index, folder)
-    names = {path.resolve(): doc for doc, path in folder.documents.items()}
-    run = search_all(index, folder.queries, names=names, on_query=on_query)
+    run = search_all(index, folder.queries, names=folder.names, on_query=on_query)
     per_query = measure(folder.queries, run)
     judged = [query for query in folder.queries if query.qid in per_query]
     return EvaluationReport(
@@ -131,7 +126,7 @@ def search_all(
     run: dict[str, list[PageKey]] = {}
     for start in range(0, len(queries), TOGETHER):
         some = queries[start : start + TOGETHER]
-        found = index.search_many(
+        hits_of = index.search_many(
             [query.query for query in some],
             k=k,
             filter=filter,
@@ -141,7 +136,7 @@ def search_all(
             min_score=min_score,
             details=False,
         )
-        for query, hits in zip(some, found, strict=True):
+        for query, hits in zip(some, hits_of, strict=True):
             if on_note:
                 for note in hits.notes:
                     on_note(query.qid, note)
@@ -157,8 +152,8 @@ def check_documents(index: DocumentIndex, folder: JudgedFolder) -> None:
     Raises:
         InvalidInputError: If it does.
     """
-    wanted = {path.resolve() for path in folder.documents.values()}
-    strange = [d.path for d in index.documents() if d.path.resolve() not in wanted]
+    names = folder.names
+    strange = [d.path for d in index.documents() if d.path.resolve() not in names]
     if strange:
         raise InvalidInputError(
             f"The index at {index.location} holds {len(strange)} document(s) that are not of {folder.root}, such as "
@@ -176,59 +171,21 @@ def grouped(
         scores: qid → measure → value.
     """
     return {
-        "modality": _group(queries, scores, lambda query: query.modality or None),
-        "language": _group(queries, scores, _language),
+        "modality": _group(queries, scores, "modality"),
+        "language": _group(queries, scores, "language_group"),
     }
 
 
-def write_run(path: Path, run: Mapping[str, Sequence[PageKey]]) -> None:
+def write_run(path: Path, run: Run) -> None:
     """Write a run, one ``{"qid", "ranking": [[doc, page], …]}`` a line; the file appears whole or not at all."""
-    lines = [
-        json.dumps({"qid": qid, "ranking": [[doc, page] for doc, page in pages]}, ensure_ascii=False)
-        for qid, pages in run.items()
-    ]
-    write_whole(path, "".join(line + "\n" for line in lines), what="rankings")
-
-
-def write_whole(path: Path, text: str, *, what: str) -> None:
-    """Write a text file that appears whole or not at all.
-
-    Args:
-        path: Where; a file there is replaced.
-        text: Its content; what UTF-8 cannot encode is escaped.
-        what: What it is, for the message: ``"rankings"``.
-
-    Raises:
-        InvalidInputError: If it cannot be written.
-    """
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    except OSError as exc:
-        raise InvalidInputError(f"The {what} cannot be written to {path}: {exc.strerror or exc}.") from exc
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.write(text)
-        os.chmod(temporary, _READABLE)
-        os.replace(temporary, path)
-    except BaseException as exc:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(exc, OSError):
-            raise InvalidInputError(f"The {what} cannot be written to {path}: {exc.strerror or exc}.") from exc
-        raise
-
-
-def _language(query: JudgedQuery) -> str | None:
-    return None if query.cross_language is None else "cross" if query.cross_language else "same"
+    write_lines(path, ({"qid": qid, "ranking": pages} for qid, pages in run.items()), what="rankings")
 
 
 def _group(
-    queries: Sequence[JudgedQuery],
-    scores: Mapping[str, Mapping[str, float]],
-    key: Callable[[JudgedQuery], str | None],
+    queries: Sequence[JudgedQuery], scores: Mapping[str, Mapping[str, float]], attribute: str
 ) -> dict[str, dict[str, float]]:
     rows: dict[str, list[Mapping[str, float]]] = {}
     for query in queries:
-        name = key(query)
-        if name is not None:
+        if name := getattr(query, attribute):
             rows.setdefault(name, []).append(scores[query.qid])
     return {name: {"queries": len(values), **mean(values)} for name, values in sorted(rows.items())}

@@ -1,13 +1,13 @@
-"""The beginning of a judged folder: its documents listed, their pages to look at, a sheet to write questions on.
+"""The scaffold of a judged folder: its documents listed, their pages to look at, a sheet to write questions on.
 
-judged/docs.jsonl      doc, file, pages, sha256        judged/questions.csv   see `jina_rag.evaluation.queries_csv`
+judged/docs.jsonl      doc, file, pages, sha256        judged/queries.csv   see `jina_rag.evaluation.queries_csv`
 judged/pages.html      every page, with its doc and number; the pictures are in judged/pages/
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +15,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from jina_rag._files import open_whole
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.contact_sheet import SheetDocument, write_contact_sheet
-from jina_rag.evaluation.datasets import DOCUMENTS, QUERIES, SHEET, file_hash, read_lines, text_of
-from jina_rag.evaluation.queries_csv import read_sheet, write_sheet
-from jina_rag.evaluation.runner import write_whole
+from jina_rag.evaluation.contact_sheet import ContactSheetDocument, write_contact_sheet
+from jina_rag.evaluation.datasets import DOCUMENTS, QUERIES, QUERIES_CSV, text_of
+from jina_rag.evaluation.files import (
+    READABLE,
+    failures_json,
+    file_hash,
+    make_folder,
+    read_lines,
+    write_lines,
+)
+from jina_rag.evaluation.queries_csv import read_queries_csv, write_queries_csv
 from jina_rag.evaluation.settings import slug
 from jina_rag.parsing.pages import DocumentEnd, DocumentStart, read_pages
 from jina_rag.parsing.sources import SourceFile, find_sources
@@ -34,7 +42,7 @@ _SETTINGS = IngestSettings(dpi=100, ocr="never", regions=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Skeleton:
+class Scaffold:
     """What was made.
 
     Attributes:
@@ -56,19 +64,19 @@ class Skeleton:
         return {
             "documents": self.documents,
             "pages": self.pages,
-            "sheet": None if self.sheet is None else str(self.sheet),
-            "contact_sheet": None if self.contact_sheet is None else str(self.contact_sheet),
-            "failed": [{"path": str(f.path), "reason": f.reason, "page": f.page} for f in self.failed],
+            "sheet": self.sheet and str(self.sheet),
+            "contact_sheet": self.contact_sheet and str(self.contact_sheet),
+            "failed": failures_json(self.failed),
         }
 
 
-def make_skeleton(
+def make_scaffold(
     root: Path,
     documents: Sequence[Path],
     *,
     images: bool = True,
     progress: Callable[[int, int], None] | None = None,
-) -> Skeleton:
+) -> Scaffold:
     """Make a folder to judge, or take up documents that are new. Questions and names of documents are left as they are.
 
     Args:
@@ -82,27 +90,24 @@ def make_skeleton(
     """
     if root in documents and not root.exists():
         raise InvalidInputError(f"There is no folder {root} yet: say where the documents lie with --documents FOLDER.")
-    found = list(find_sources(documents, exclude=[root / IMAGES]))
-    sources = [entry for entry in found if isinstance(entry, SourceFile)]
-    failed = [entry for entry in found if isinstance(entry, Failure)]
+    entries = list(find_sources(documents, exclude=[root / IMAGES]))
+    sources = [entry for entry in entries if isinstance(entry, SourceFile)]
+    failed = [entry for entry in entries if isinstance(entry, Failure)]
     if not sources:
         where = ", ".join(map(str, documents))
         raise InvalidInputError(f"There is no document in {where}: say where they lie with --documents FOLDER.")
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise InvalidInputError(f"The folder {root} cannot be made: {exc.strerror or exc}.") from exc
-    entries = _Entries(root, sources)
-    shown = list(_read(root, sources, entries, failed, images=images, progress=progress))
-    entries.write()
-    sheet = None if (root / QUERIES).exists() and not (root / SHEET).exists() else root / SHEET
+    make_folder(root, what="The folder")
+    listing = _DocumentList(root, sources)
+    pages = list(_read(root, sources, listing, failed, images=images, progress=progress))
+    write_lines(root / DOCUMENTS, listing.lines, what="documents")
+    sheet = None if (root / QUERIES).exists() and not (root / QUERIES_CSV).exists() else root / QUERIES_CSV
     if sheet is not None:
-        write_sheet(sheet)
+        write_queries_csv(sheet)
     if images:
-        write_contact_sheet(root / CONTACT_SHEET, shown)
-    return Skeleton(
-        documents=len(entries.lines),
-        pages=sum(int(line.get("pages") or 0) for line in entries.lines),
+        write_contact_sheet(root / CONTACT_SHEET, pages)
+    return Scaffold(
+        documents=len(listing.lines),
+        pages=sum(int(line.get("pages") or 0) for line in listing.lines),
         sheet=sheet,
         contact_sheet=root / CONTACT_SHEET if images else None,
         failed=tuple(failed),
@@ -115,106 +120,93 @@ def write_queries(root: Path) -> tuple[Path, int]:
     Raises:
         InvalidInputError: If there is no sheet, or it makes no sense.
     """
-    if not (root / SHEET).is_file():
-        raise InvalidInputError(f"{root} has no {SHEET}: `jina-rag evaluate init {root}` makes one.")
-    entries = [entry for _, entry in read_sheet(root / SHEET)]
-    text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
-    write_whole(root / QUERIES, text, what="questions")
+    if not (root / QUERIES_CSV).is_file():
+        raise InvalidInputError(f"{root} has no {QUERIES_CSV}: `jina-rag evaluate init {root}` makes one.")
+    entries = [entry for _, entry in read_queries_csv(root / QUERIES_CSV)]
+    write_lines(root / QUERIES, entries, what="questions")
     return root / QUERIES, len(entries)
 
 
-class _Entries:
+class _DocumentList:
     """The lines of ``docs.jsonl``: those that were there, and a new one for each new file."""
 
     def __init__(self, root: Path, sources: Sequence[SourceFile]) -> None:
-        self._file = root / DOCUMENTS
+        file = root / DOCUMENTS
         self.lines: list[dict[str, Any]] = []
-        self._known: dict[Path, dict[str, Any]] = {}
-        for number, line in read_lines(self._file) if self._file.exists() else []:
+        self._by_path: dict[Path, dict[str, Any]] = {}
+        for number, line in read_lines(file) if file.exists() else []:
             self.lines.append(line)
-            self._known[(root / text_of(line, "file", self._file, number)).resolve()] = line
-        names = _names([source for source in sources if source.path.resolve() not in self._known])
+            self._by_path[(root / text_of(line, "file", file, number)).resolve()] = line
+        names = _names([source for source in sources if source.path.resolve() not in self._by_path])
         taken = {line.get("doc") for line in self.lines}
-        self._unlisted: set[str] = set()
         for source, name in names.items():
-            free = next(n for n in _variants(name) if n not in taken)
+            variants = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+            free = next(variant for variant in variants if variant not in taken)
             taken.add(free)
-            self._unlisted.add(free)
-            self._known[source.path.resolve()] = {"doc": free, "file": _relative(source.path, root)}
+            self._by_path[source.path.resolve()] = {"doc": free, "file": _relative(source.path, root)}
 
     def of(self, source: SourceFile) -> dict[str, Any]:
         """The line of a file."""
-        return self._known[source.path.resolve()]
+        return self._by_path[source.path.resolve()]
 
     def add(self, line: dict[str, Any], pages: int, sha256: str) -> None:
         """Take up a document that can be read."""
-        if line["doc"] in self._unlisted:
-            self._unlisted.remove(line["doc"])
+        if not any(line is other for other in self.lines):
             self.lines.append(line)
         line |= {"pages": pages, "sha256": sha256}
-
-    def write(self) -> None:
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self.lines)
-        write_whole(self._file, text, what="documents")
 
 
 def _read(
     root: Path,
     sources: Sequence[SourceFile],
-    entries: _Entries,
+    listing: _DocumentList,
     failed: list[Failure],
     *,
     images: bool,
     progress: Callable[[int, int], None] | None,
-) -> Iterator[SheetDocument]:
+) -> Iterator[ContactSheetDocument]:
     """Count the pages of every document, and make a picture of each."""
     hashes = {source.path: file_hash(source.path) for source in sources}
     folders = {
-        source.path: root / IMAGES / f"{slug(entries.of(source)['doc'])}-{hashes[source.path][:8]}"
+        source.path: root / IMAGES / f"{slug(listing.of(source)['doc'])}-{hashes[source.path][:8]}"
         for source in sources
     }
     every = frozenset(range(1, _SETTINGS.limits.max_pages + 1))
-    reading = (replace(source, done=_made(folders[source.path]) if images else every) for source in sources)
+    reading = (replace(source, done=_drawn(folders[source.path]) if images else every) for source in sources)
     done = 0
     with contextlib.closing(read_pages(reading, _SETTINGS)) as events:
         for event in events:
             match event:
                 case DocumentStart(source=source, count=count):
-                    entries.add(entries.of(source), count, hashes[source.path])
-                    current = count
+                    listing.add(listing.of(source), count, hashes[source.path])
                 case Page():
-                    _save(event, folders[event.path] / f"{event.number:04d}.jpg")
+                    _draw(event, folders[event.path] / f"{event.number:04d}.jpg")
                 case Failure():
                     failed.append(event)
                 case DocumentEnd(source=source):
-                    name = str(entries.of(source)["doc"])
-                    made = _made(folders[source.path])
-                    yield SheetDocument(
-                        doc=name,
-                        images=tuple(
-                            (folders[source.path] / f"{n:04d}.jpg").relative_to(root).as_posix() if n in made else None
-                            for n in range(1, current + 1)
-                        ),
-                    )
+                    line, folder = listing.of(source), folders[source.path]
+                    drawn = _drawn(folder)
+                    files = ((folder / f"{n:04d}.jpg").relative_to(root).as_posix() if n in drawn else None
+                             for n in range(1, line["pages"] + 1))  # fmt: skip
+                    yield ContactSheetDocument(doc=str(line["doc"]), images=tuple(files))
             if isinstance(event, DocumentEnd) or (isinstance(event, Failure) and event.page is None):
                 done += 1
                 if progress:
                     progress(done, len(sources))
 
 
-def _made(folder: Path) -> frozenset[int]:
+def _drawn(folder: Path) -> frozenset[int]:
     """The pages whose pictures are there."""
     return frozenset(int(file.stem) for file in folder.glob("*.jpg") if file.stem.isdecimal())
 
 
-def _save(page: Page, path: Path) -> None:
+def _draw(page: Page, path: Path) -> None:
     image = page.screenshot.image.copy()
     image.thumbnail((_SIDE, _SIDE))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        image.save(unfinished, format="JPEG", quality=_QUALITY)
-        os.replace(unfinished, path)
+        with open_whole(path, mode=READABLE) as file:
+            image.save(file, format="JPEG", quality=_QUALITY)
     except OSError as exc:
         raise InvalidInputError(f"A page's picture cannot be written to {path}: {exc.strerror or exc}.") from exc
 
@@ -229,14 +221,6 @@ def _names(sources: Sequence[SourceFile]) -> dict[SourceFile, str]:
         plain = str(path.with_suffix(""))
         names[source] = path.stem if stems[path.stem] == 1 else plain if paths[plain] == 1 else source.doc_id
     return names
-
-
-def _variants(name: str) -> Iterator[str]:
-    yield name
-    number = 2
-    while True:
-        yield f"{name}-{number}"
-        number += 1
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.results import Compared, Evaluation, QueryResult, SettingResult
-from jina_rag.evaluation.runner import write_whole
+from jina_rag.evaluation.files import failures_json, read_text, write_text
+from jina_rag.evaluation.results import Evaluation, PairedComparison, QueryResult, SettingResult
 from jina_rag.evaluation.significance import Difference
 from jina_rag.types import Failure
 
@@ -17,54 +18,28 @@ FORMAT = 1
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """All of an evaluation as JSON values."""
-    return {
-        "format": FORMAT,
-        "folder": evaluation.folder,
-        "data_hash": evaluation.data_hash,
-        "command": evaluation.command,
-        "versions": dict(evaluation.versions),
-        "seed": evaluation.seed,
-        "settings": [setting_json(setting) | {"per_query": _answers_json(setting)} for setting in evaluation.settings],
-        "compared": [compared_json(compared) for compared in evaluation.compared],
-        "questions": {qid: dict(query) for qid, query in evaluation.queries.items()},
-        "seconds": round(evaluation.seconds, 3),
-        "when": evaluation.when,
-    }
+    """All of an evaluation as JSON values; the paths of screenshots are still paths."""
+    values = {"format": FORMAT, **asdict(evaluation), "seconds": round(evaluation.seconds, 3)}
+    values["questions"] = values.pop("queries")
+    del values["comparisons"]
+    values["compared"] = [comparison_json(comparison) for comparison in evaluation.comparisons]
+    for setting, entry in zip(evaluation.settings, values["settings"], strict=True):
+        entry["failed"] = failures_json(setting.failed)
+    return values
 
 
 def setting_json(setting: SettingResult) -> dict[str, Any]:
     """What a setting reached and what it costs, without its single questions."""
-    return {
-        "name": setting.name,
-        "setting": dict(setting.setting),
-        "fingerprint": setting.fingerprint,
-        "queries": setting.queries,
-        "measures": dict(setting.measures),
-        "intervals": {name: list(ends) for name, ends in setting.intervals.items()},
-        "by": {group: {name: dict(row) for name, row in rows.items()} for group, rows in setting.by.items()},
-        "unjudged": {str(k): number for k, number in setting.unjudged.items()},
-        "latency": dict(setting.latency),
-        "pages": setting.pages,
-        "bytes": dict(setting.bytes),
-        "index_seconds": setting.index_seconds,
-        "failed": [{"path": str(f.path), "reason": f.reason, "page": f.page} for f in setting.failed],
-    }
+    values = asdict(setting) | {"failed": failures_json(setting.failed)}
+    del values["per_query"]
+    return values
 
 
-def compared_json(compared: Compared) -> dict[str, Any]:
+def comparison_json(comparison: PairedComparison) -> dict[str, Any]:
     """A comparison; `mean` is the second less the first."""
-    found = compared.difference
-    return {
-        "first": compared.first,
-        "second": compared.second,
-        "measure": compared.measure,
-        "mean": found.mean,
-        "low": found.low,
-        "high": found.high,
-        "better": found.better,
-        "worse": found.worse,
-    }
+    values = asdict(comparison)
+    del values["difference"]
+    return values | asdict(comparison.difference)
 
 
 def save(path: Path, evaluation: Evaluation) -> None:
@@ -73,7 +48,7 @@ def save(path: Path, evaluation: Evaluation) -> None:
     Raises:
         InvalidInputError: If it cannot be written.
     """
-    write_whole(path, json.dumps(to_json(evaluation)) + "\n", what="results")
+    write_text(path, json.dumps(to_json(evaluation), default=str) + "\n", what="results")
 
 
 def load(path: Path) -> Evaluation:
@@ -82,85 +57,46 @@ def load(path: Path) -> Evaluation:
     Raises:
         InvalidInputError: If it cannot be read, or is no evaluation of this format.
     """
+    text = read_text(path)
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except OSError as exc:
-        raise InvalidInputError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
+        value = json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise InvalidInputError(f"{path} is no saved evaluation: it is not JSON.") from exc
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
+    if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
         raise InvalidInputError(f"{path} is no evaluation that this version can read: save one with --save.")
     try:
-        return _evaluation(value)
+        settings, comparisons = value.pop("settings"), value.pop("compared")
+        return Evaluation(
+            queries=value.pop("questions"),
+            settings=tuple(_setting(entry) for entry in settings),
+            comparisons=tuple(_comparison(entry) for entry in comparisons),
+            **value,
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise InvalidInputError(f"{path} is no whole evaluation ({type(exc).__name__}: {exc}): save it again.") from exc
 
 
-def _answers_json(setting: SettingResult) -> list[dict[str, Any]]:
-    return [
-        {
-            "qid": answer.qid,
-            "ranking": [list(page) for page in answer.ranking],
-            "measures": dict(answer.measures),
-            "milliseconds": answer.milliseconds,
-            "unjudged": {str(k): number for k, number in answer.unjudged.items()},
-            "scores": list(answer.scores),
-            "images": [None if image is None else str(image) for image in answer.images],
-            "notes": list(answer.notes),
-        }
-        for answer in setting.per_query
-    ]
-
-
-def _evaluation(value: Mapping[str, Any]) -> Evaluation:
-    return Evaluation(
-        folder=value["folder"],
-        data_hash=value["data_hash"],
-        command=value["command"],
-        versions=dict(value["versions"]),
-        seed=int(value["seed"]),
-        settings=tuple(_setting(entry) for entry in value["settings"]),
-        compared=tuple(_compared(entry) for entry in value["compared"]),
-        queries=dict(value["questions"]),
-        seconds=float(value["seconds"]),
-        when=str(value["when"]),
-    )
-
-
 def _setting(value: Mapping[str, Any]) -> SettingResult:
-    return SettingResult(
-        name=value["name"],
-        setting=dict(value["setting"]),
-        fingerprint=value["fingerprint"],
-        queries=int(value["queries"]),
-        measures=dict(value["measures"]),
-        intervals={name: (float(low), float(high)) for name, (low, high) in value["intervals"].items()},
-        by=value["by"],
-        per_query=tuple(_answer(entry) for entry in value["per_query"]),
-        latency=dict(value["latency"]),
-        pages=int(value["pages"]),
-        bytes=dict(value["bytes"]),
-        index_seconds=float(value["index_seconds"]),
-        unjudged={int(k): float(number) for k, number in value["unjudged"].items()},
-        failed=tuple(Failure(Path(f["path"]), f["reason"], f["page"]) for f in value["failed"]),
-    )
+    return SettingResult(**{
+        **value,
+        "intervals": {name: (float(low), float(high)) for name, (low, high) in value["intervals"].items()},
+        "per_query": tuple(_query_result(entry) for entry in value["per_query"]),
+        "unjudged": {int(k): float(number) for k, number in value["unjudged"].items()},
+        "failed": tuple(Failure(Path(f["path"]), f["reason"], f["page"]) for f in value["failed"]),
+    })  # fmt: skip
 
 
-def _answer(value: Mapping[str, Any]) -> QueryResult:
-    return QueryResult(
-        qid=value["qid"],
-        ranking=tuple((doc, int(page)) for doc, page in value["ranking"]),
-        measures=dict(value["measures"]),
-        milliseconds=float(value["milliseconds"]),
-        unjudged={int(k): int(number) for k, number in value["unjudged"].items()},
-        scores=tuple(value["scores"]),
-        images=tuple(None if image is None else Path(image) for image in value["images"]),
-        notes=tuple(value["notes"]),
-    )
+def _query_result(value: Mapping[str, Any]) -> QueryResult:
+    return QueryResult(**{
+        **value,
+        "ranking": tuple((doc, int(page)) for doc, page in value["ranking"]),
+        "unjudged": {int(k): int(number) for k, number in value["unjudged"].items()},
+        "scores": tuple(value["scores"]),
+        "images": tuple(None if image is None else Path(image) for image in value["images"]),
+        "notes": tuple(value["notes"]),
+    })  # fmt: skip
 
 
-def _compared(value: Mapping[str, Any]) -> Compared:
-    found = Difference(
-        float(value["mean"]), float(value["low"]), float(value["high"]), int(value["better"]), int(value["worse"])
-    )
-    return Compared(value["first"], value["second"], value["measure"], found)
+def _comparison(value: Mapping[str, Any]) -> PairedComparison:
+    delta = Difference(*(value[name] for name in ("mean", "low", "high", "better", "worse")))
+    return PairedComparison(value["first"], value["second"], value["measure"], delta)

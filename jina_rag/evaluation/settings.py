@@ -23,7 +23,8 @@ from jina_rag.config import Storage
 from jina_rag.errors import InvalidInputError
 from jina_rag.index.session import DEFAULT_EMBEDDER, MANIFEST
 from jina_rag.protocols import Embedder, Reranker
-from jina_rag.search.stages import Rerank, Stage, parse_stage
+from jina_rag.search.reranking import Rerank
+from jina_rag.search.stages import Stage, parse_stage
 
 DEFAULT = "default"
 """The name of stages as they suit the embedder."""
@@ -60,7 +61,7 @@ class Setting:
         """What settings that share an index have in common, as text."""
         return _model_text(self.embedder) or DEFAULT_EMBEDDER, _storage_text(self.storage) or "exact"
 
-    def but_of(self, index: Path) -> Setting:
+    def completed(self, index: Path) -> Setting:
         """This setting with what an index that is there already says about what was left out."""
         recorded = peek_settings(index / MANIFEST)
         if not recorded:
@@ -125,11 +126,16 @@ def cross_product(
 def names_of(settings: Sequence[Setting]) -> list[str]:
     """A short name for each, unique among them: the embedder, and what else differs."""
     rows = [
-        [_short(key[0], settings), key[1], _stages_text(setting.stages), _reranker_text(setting, settings)]
-        for setting, key in ((setting, setting.index_key) for setting in settings)
+        [
+            _short(setting.index_key[0], [other.index_key[0] for other in settings]),
+            setting.index_key[1],
+            setting.stages.strip() if parse_stages(setting.stages) else DEFAULT,
+            _reranker_text(setting, settings),
+        ]
+        for setting in settings
     ]
-    telling = [column == 0 or len({row[column] for row in rows}) > 1 for column in range(4)]
-    names = [", ".join(part for part, tells in zip(row, telling, strict=True) if tells and part) for row in rows]
+    columns = [column for column in range(4) if column == 0 or len({row[column] for row in rows}) > 1]
+    names = [", ".join(row[column] for column in columns if row[column]) for row in rows]
     seen: Counter[str] = Counter()
     for place, name in enumerate(names):
         seen[name] += 1
@@ -167,28 +173,23 @@ def place_index(root: str, settings: Sequence[Setting]) -> dict[tuple[str, str],
     """
     keys = list(dict.fromkeys(setting.index_key for setting in settings))
     beneath = {
-        key: os.path.join(root, slug(f"{_last(key[0])}-{key[1]}" if _named(key) else "/".join(key))) for key in keys
+        key: os.path.join(root, slug(f"{_last(key[0])}-{key[1]}" if _is_plain(key) else "/".join(key))) for key in keys
     }
-    alone = "://" in root or os.path.isfile(os.path.join(root, MANIFEST))
+    is_index = "://" in root or os.path.isfile(os.path.join(root, MANIFEST))
     if len(keys) == 1:
-        return beneath if not alone and _has_several(root) else {keys[0]: root}
-    if alone:
+        return beneath if not is_index and any(Path(root).glob(f"*/{MANIFEST}")) else {keys[0]: root}
+    if is_index:
         raise InvalidInputError(
             f"{root} is one index, and these settings need {len(keys)}: give a folder in which each gets its own."
         )
     return beneath
 
 
-def _has_several(root: str) -> bool:
-    """Whether earlier settings have made their indexes beneath this folder."""
-    return any(Path(root).glob(f"*/{MANIFEST}"))
-
-
 def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.=-]+", "-", text).strip("-.")[:100]
 
 
-def _named(key: tuple[str, str]) -> bool:
+def _is_plain(key: tuple[str, str]) -> bool:
     """Whether embedder and storage have names that belong to nothing else."""
     return "/" not in key[0] and os.sep not in key[0] and key[1] in ("exact", "balanced", "compact")
 
@@ -197,28 +198,21 @@ def _last(name: str) -> str:
     return name.replace(os.sep, "/").rstrip("/").rsplit("/", 1)[-1]
 
 
-def _short(name: str, settings: Sequence[Setting]) -> str:
+def _short(name: str, names: Sequence[str]) -> str:
     """The last part of a model's name, if no other model here ends alike."""
-    others = {setting.index_key[0] for setting in settings}
-    return _last(name) if sum(_last(other) == _last(name) for other in others) == 1 else name
+    return _last(name) if sum(_last(other) == _last(name) for other in set(names)) == 1 else name
 
 
 def _reranker_text(setting: Setting, settings: Sequence[Setting]) -> str:
+    names = [_model_text(other.reranker) for other in settings]
     name = _model_text(setting.reranker)
-    others = {_model_text(other.reranker) for other in settings}
-    if not name:
-        return "no reranker" if len(others) > 1 else ""
-    return _last(name) if sum(_last(other) == _last(name) for other in others) == 1 else name
+    return _short(name, names) if name else "no reranker" if any(names) else ""
 
 
-def _stages_text(stages: str) -> str:
-    return stages.strip() if parse_stages(stages) else DEFAULT
-
-
-def _model_text(model: object) -> str:
+def _model_text(model: str | Embedder | Reranker | None) -> str:
     if model is None or isinstance(model, str):
         return model or ""
-    return str(getattr(model, "name", type(model).__name__))
+    return model.name
 
 
 def _storage_text(storage: str | Storage | None) -> str:

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.datasets import JudgedQuery, PageKey
-from jina_rag.evaluation.runner import write_whole
+from jina_rag.evaluation.datasets import JudgedQuery, PageKey, Run
+from jina_rag.evaluation.files import read_text, write_text
 
 RUN, QRELS, GAINS = "run.trec", "qrels.trec", "qrels-gains.trec"
 _UNSAFE = re.compile(r"[\s%#\x00-\x1f\x7f-\x9f\ud800-\udfff\u200b\ufeff]")
@@ -57,7 +57,7 @@ def unescaped(word: str) -> str:
     return unquote(word, errors="surrogatepass")
 
 
-def write_trec_run(path: Path, run: Mapping[str, Sequence[PageKey]], *, name: str = "jina_rag") -> None:
+def write_trec_run(path: Path, run: Run, *, name: str = "jina_rag") -> None:
     """Write rankings. Scores fall by 1 from rank to rank, since these tools sort by score and not by rank.
 
     Args:
@@ -75,7 +75,7 @@ def write_trec_run(path: Path, run: Mapping[str, Sequence[PageKey]], *, name: st
             f"{escaped(qid)} Q0 {page_id(page)} {rank} {len(pages) - rank + 1} {escaped(name)}\n"
             for rank, page in enumerate(pages, start=1)
         ]
-    write_whole(path, "".join(lines), what="rankings")
+    write_text(path, "".join(lines), what="rankings")
 
 
 def read_trec_run(path: Path) -> dict[str, list[PageKey]]:
@@ -118,7 +118,7 @@ def write_qrels(path: Path, queries: Sequence[JudgedQuery], *, gains: bool = Fal
         for query in queries
         for page, grade in query.relevant.items()
     ]
-    write_whole(path, "".join(lines), what="judgements")
+    write_text(path, "".join(lines), what="judgements")
 
 
 def read_qrels(path: Path) -> dict[str, dict[PageKey, int]]:
@@ -127,28 +127,19 @@ def read_qrels(path: Path) -> dict[str, dict[PageKey, int]]:
     Raises:
         InvalidInputError: If a line is none of them, or the file cannot be read.
     """
-    found: dict[str, dict[PageKey, int]] = defaultdict(dict)
+    qrels: dict[str, dict[PageKey, int]] = defaultdict(dict)
     for number, (qid, _, word, grade) in _lines(path, 4, "QUESTION 0 PAGE GRADE"):
         page = page_of(word)
         try:
-            found[unescaped(qid)][page] = int(grade)
+            qrels[unescaped(qid)][page] = int(grade)
         except ValueError:
             raise InvalidInputError(f"{path}, line {number}: the grade is {grade!r}, which is no number.") from None
-    return dict(found)
+    return dict(qrels)
 
 
 def _lines(path: Path, fields: int, form: str) -> list[tuple[int, list[str]]]:
-    try:
-        text = path.read_text("utf-8")
-    except OSError as exc:
-        raise InvalidInputError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
-    except UnicodeDecodeError as exc:
-        raise InvalidInputError(f"{path} is not UTF-8 text (byte {exc.start}).") from exc
-    found = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        words = line.split()
+    lines = [(number, line.split()) for number, line in enumerate(read_text(path).split("\n"), start=1)]
+    for number, words in lines:
         if words and len(words) != fields:
             raise InvalidInputError(f"{path}, line {number}: a line is {form}.")
-        if words:
-            found.append((number, words))
-    return found
+    return [(number, words) for number, words in lines if words]

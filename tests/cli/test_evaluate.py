@@ -177,7 +177,7 @@ def test_what_could_not_be_read_is_reported(cli, tmp_path):
         (["init"], ["Missing argument"]),
         (["init", "new"], ["There is no folder new yet: say where the documents lie with --documents"]),
         (["check", "nowhere"], ["nowhere has no docs.jsonl"]),
-        (["check", "judged", "--write"], ["has no questions.csv"]),
+        (["check", "judged", "--write"], ["has no queries.csv"]),
         (["check", "judged", "--whatever"], ["No such option"]),
     ],
 )
@@ -247,16 +247,16 @@ def test_from_a_folder_of_documents_to_a_measurement(cli, tmp_path):
     made = cli("init", judged, "--documents", tmp_path / "any" / "docs")
     assert made.code == 0, made.err
     assert "Listed 2 documents with 4 pages" in made.err
-    assert str(judged / "questions.csv") in made.out.replace("\n", "")
+    assert str(judged / "queries.csv") in made.out.replace("\n", "")
     assert (judged / "pages.html").as_uri() in made.out.replace("\n", "")
     cli(judged).refused("there is nothing to measure")
-    with (judged / "questions.csv").open("a", encoding="utf-8") as file:
+    with (judged / "queries.csv").open("a", encoding="utf-8") as file:
         file.write("Where do whales sing?,animals,2\nwhat grew,energy,9\n")
     checked = cli("check", judged)
     assert checked.code == 1
     assert "missing page: q002: 'energy' has no page 9; its pages are 1 to 2." in checked.out
-    sheet = (judged / "questions.csv").read_text("utf-8-sig")
-    (judged / "questions.csv").write_text(sheet.replace("energy,9", "energy,1"), encoding="utf-8")
+    sheet = (judged / "queries.csv").read_text("utf-8-sig")
+    (judged / "queries.csv").write_text(sheet.replace("energy,9", "energy,1"), encoding="utf-8")
     good = cli("check", judged, "--write")
     assert good.code == 0, good.out
     assert "In order." in good.out

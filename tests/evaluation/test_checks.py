@@ -110,7 +110,7 @@ def test_faults_in_documents_are_found(root):
 
 def test_a_folder_without_its_lists_is_refused(root):
     (root / "queries.jsonl").unlink()
-    with pytest.raises(InvalidInputError, match=r"has no queries\.jsonl and no questions\.csv"):
+    with pytest.raises(InvalidInputError, match=r"has no queries\.jsonl and no queries\.csv"):
         check_folder(root)
     (root / "docs.jsonl").unlink()
     with pytest.raises(InvalidInputError, match="evaluate init"):

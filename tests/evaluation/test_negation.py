@@ -110,7 +110,8 @@ def test_triplets_are_read_and_checked(tmp_path):
         '"x"',
     ):
         path.write_text(json.dumps(line) + "\n" + bad, encoding="utf-8")
-        with pytest.raises(InvalidInputError, match='line 2: "anchor", "entailment" and "negative" must be texts'):
+        words = '"anchor", "entailment" and "negative" must be texts' if bad[0] == "{" else "expected a JSON object"
+        with pytest.raises(InvalidInputError, match=f"line 2: {words}"):
             read_triplets(path)
     path.write_text("{", encoding="utf-8")
     with pytest.raises(InvalidInputError, match="line 1: not JSON"):

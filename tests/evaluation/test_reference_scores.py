@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.targets import (
+from jina_rag.evaluation.reference_scores import (
     compare,
     compare_mean,
     load_targets,

@@ -10,7 +10,7 @@ import pytest
 from helpers.judged_sets import entry, write_judged, write_lines
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.comparison import Watching, compare_runs, evaluate_settings
+from jina_rag.evaluation.comparison import EvaluationHooks, compare_runs, evaluate_settings
 from jina_rag.evaluation.datasets import data_hash, read_folder
 from jina_rag.evaluation.measures import MEASURES
 from jina_rag.evaluation.run_cache import FILE, WARM_UP
@@ -66,7 +66,7 @@ def test_one_setting_is_measured_in_full(judged, tmp_path):
     assert all(image is not None and image.is_file() for image in first.images)
     assert first.unjudged == {1: 0, 5: 2, 10: 2}
     assert setting.unjudged[1] == pytest.approx(sum(a.unjudged[1] for a in setting.per_query) / 5)
-    assert found.compared == ()
+    assert found.comparisons == ()
     assert found.queries["b"] == {
         "query": "Wo wuchs solar power?", "modality": "table", "language": "cross",
         "relevant": [["energy", 1, 2]], "answer": "",
@@ -85,12 +85,12 @@ def test_settings_share_an_index_and_are_compared_with_the_first(judged, tmp_pat
     ]  # fmt: skip
     assert judge.history, "the reranker judged"
     assert len({setting.index_seconds for setting in found.settings}) == 1, "they share the index and its time"
-    assert [(c.first, c.second, c.measure) for c in found.compared] == [
+    assert [(c.first, c.second, c.measure) for c in found.comparisons] == [
         (found.settings[0].name, found.settings[place].name, measure)
         for place in (1, 2) for measure in ("nDCG@3", "RR@2")
     ]  # fmt: skip
     rows = [{a.qid: a.measures["RR@2"] for a in setting.per_query} for setting in found.settings]
-    assert found.compared[3].difference == difference(rows[0], rows[2], seed=1)
+    assert found.comparisons[3].difference == difference(rows[0], rows[2], seed=1)
 
 
 def test_several_storages_get_indexes_of_their_own(judged, tmp_path):
@@ -115,7 +115,7 @@ def test_in_batches_the_pages_are_the_same(judged, tmp_path):
     assert report.run == {a.qid: list(a.ranking) for a in together.settings[0].per_query}
 
 
-def stopping(after: int) -> Watching:
+def stopping(after: int) -> EvaluationHooks:
     """As if the process were killed when so many questions have been asked."""
 
     @contextmanager
@@ -126,14 +126,14 @@ def stopping(after: int) -> Watching:
 
         yield count
 
-    return Watching(asking=asking)
+    return EvaluationHooks(search=asking)
 
 
 def test_a_killed_run_goes_on_and_asks_nothing_twice(judged, tmp_path):
     embedder = FakeEmbedder()
     where = {"indexes": str(tmp_path / "kb")}
     with pytest.raises(MemoryError):
-        evaluate_settings(judged, [Setting(embedder)], watching=stopping(3), **where)
+        evaluate_settings(judged, [Setting(embedder)], hooks=stopping(3), **where)
     kept = tmp_path / "kb" / FILE
     assert len(kept.read_text().splitlines()) == 3
     with kept.open("a") as file:
@@ -247,7 +247,7 @@ def test_an_evaluation_is_saved_and_compared_later(judged, tmp_path):
     assert to_json(loaded) == to_json(found)
     assert loaded.settings[0].per_query == found.settings[0].per_query
     assert loaded.settings[1].unjudged == found.settings[1].unjudged
-    assert loaded.compared == found.compared
+    assert loaded.comparisons == found.comparisons
     since = compare_runs(loaded, found, called="old.json")
     assert len(since) == 2 * len(MEASURES)
     assert {(c.first, c.second) for c in since} == {(f"{s.name} (old.json)", s.name) for s in found.settings}

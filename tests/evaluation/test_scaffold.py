@@ -13,8 +13,8 @@ from PIL import Image
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.datasets import query_entries, read_folder, read_queries
-from jina_rag.evaluation.queries_csv import COLUMNS, read_sheet
-from jina_rag.evaluation.scaffold import make_skeleton, write_queries
+from jina_rag.evaluation.queries_csv import COLUMNS, read_queries_csv
+from jina_rag.evaluation.scaffold import make_scaffold, write_queries
 from jina_rag.testing import sample_pdf
 
 
@@ -56,7 +56,7 @@ def write_rows(path, *rows, delimiter=",", encoding="utf-8-sig", columns=COLUMNS
 def test_a_folder_is_made_and_evaluated_as_it_is(documents, tmp_path):
     root = tmp_path / "judged"
     calls = []
-    made = make_skeleton(root, [documents], progress=lambda done, total: calls.append((done, total)))
+    made = make_scaffold(root, [documents], progress=lambda done, total: calls.append((done, total)))
     assert (made.documents, made.pages, made.failed) == (4, 5, ())
     assert calls[-1] == (4, 4)
     listed = {line["doc"]: line for line in lines(root / "docs.jsonl")}
@@ -76,7 +76,7 @@ def test_a_folder_is_made_and_evaluated_as_it_is(documents, tmp_path):
     assert "http" not in html
     assert "<c>" not in html
     assert "a &quot;b&quot; &amp; &lt;c&gt;" in html
-    assert read_sheet(made.sheet) == [], "the remarks and the example are no questions"
+    assert read_queries_csv(made.sheet) == [], "the remarks and the example are no questions"
     assert made.sheet.read_text("utf-8-sig").split("\n")[0].split(",") == [*COLUMNS]
     write_rows(made.sheet, ["# a remark"], ["Where did it grow?", "report", "1"], ["", "old/report", "1", "1"])
     folder = read_folder(root)
@@ -86,29 +86,29 @@ def test_a_folder_is_made_and_evaluated_as_it_is(documents, tmp_path):
 
 def test_again_takes_up_what_is_new_and_leaves_the_rest(documents, tmp_path):
     root = tmp_path / "judged"
-    made = make_skeleton(root, [documents / "report.pdf"])
+    made = make_scaffold(root, [documents / "report.pdf"])
     write_rows(made.sheet, ["Where did it grow?", "mine", "1"])
     line = lines(root / "docs.jsonl")[0] | {"doc": "mine", "licence": "CC0"}
     write_lines(root / "docs.jsonl", [line])
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*.jpg")}
-    again = make_skeleton(root, [documents / "report.pdf", documents / "old"])
+    again = make_scaffold(root, [documents / "report.pdf", documents / "old"])
     assert (again.documents, again.pages) == (2, 3)
     listed = lines(root / "docs.jsonl")
     assert listed[0] == line
     assert listed[1]["doc"] == "report", "the name is free"
     assert read_queries(made.sheet)[0].query == "Where did it grow?"
-    make_skeleton(root, [documents / "report.pdf", documents / "old"])
+    make_scaffold(root, [documents / "report.pdf", documents / "old"])
     kept = {path: path.stat().st_mtime_ns for path in root.rglob("mine*/*.jpg")}
     assert len(kept) == 2, "under the name that judgements use"
-    make_skeleton(root, [documents])
+    make_scaffold(root, [documents])
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "pictures are made once"
     assert all(path.exists() for path in before)
 
 
 def test_documents_in_the_folder_itself(documents):
-    made = make_skeleton(documents, [documents])
+    made = make_scaffold(documents, [documents])
     assert made.documents == 4
-    again = make_skeleton(documents, [documents])
+    again = make_scaffold(documents, [documents])
     assert again.documents == 4, "pictures of pages are no documents"
     assert {line["file"] for line in lines(documents / "docs.jsonl")} >= {"report.pdf", "old/report.pdf"}
 
@@ -116,29 +116,29 @@ def test_documents_in_the_folder_itself(documents):
 def test_without_pictures_and_with_files_that_fail(documents, tmp_path):
     (documents / "broken.pdf").write_text("no pdf")
     (documents / "cut.pdf").write_bytes(b"%PDF-1.7 and nothing else")
-    made = make_skeleton(tmp_path / "judged", [documents], images=False)
+    made = make_scaffold(tmp_path / "judged", [documents], images=False)
     assert (made.documents, made.pages, made.contact_sheet) == (4, 5, None)
     assert sorted(failure.path.name for failure in made.failed) == ["broken.pdf", "cut.pdf"]
-    assert sorted(path.name for path in (tmp_path / "judged").iterdir()) == ["docs.jsonl", "questions.csv"]
+    assert sorted(path.name for path in (tmp_path / "judged").iterdir()) == ["docs.jsonl", "queries.csv"]
     assert made.to_json()["failed"][0]["reason"]
 
 
 def test_what_cannot_be_made_is_refused(tmp_path):
     with pytest.raises(InvalidInputError, match="say where the documents lie with --documents"):
-        make_skeleton(tmp_path / "none", [tmp_path / "none"])
+        make_scaffold(tmp_path / "none", [tmp_path / "none"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidInputError, match="There is no document in"):
-        make_skeleton(tmp_path / "judged", [tmp_path / "empty"])
+        make_scaffold(tmp_path / "judged", [tmp_path / "empty"])
     assert not (tmp_path / "judged").exists()
     with pytest.raises(InvalidInputError, match="check the path"):
-        make_skeleton(tmp_path / "judged", [tmp_path / "nothing"])
+        make_scaffold(tmp_path / "judged", [tmp_path / "nothing"])
 
 
 def test_a_folder_with_questions_gets_no_sheet(tmp_path):
     root = write_judged(tmp_path / "judged")
-    made = make_skeleton(root, [root], images=False)
+    made = make_scaffold(root, [root], images=False)
     assert made.sheet is None
-    assert not (root / "questions.csv").exists()
+    assert not (root / "queries.csv").exists()
     assert [line["pages"] for line in lines(root / "docs.jsonl")] == [2, 2]
 
 
@@ -148,7 +148,7 @@ def test_a_folder_with_questions_gets_no_sheet(tmp_path):
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8", "utf-16"])
 def test_a_sheet_is_read_as_spreadsheets_write_it(tmp_path, delimiter, encoding):
-    path = tmp_path / "questions.csv"
+    path = tmp_path / "queries.csv"
     write_rows(
         path,
         ["Wie viele, und wo?", "a; b, c", "2 3", "", "table", "de", "en", "12 %"],
@@ -189,44 +189,44 @@ def test_a_column_of_ids_is_kept(tmp_path):
     ],
 )
 def test_a_row_that_makes_no_sense_is_named(tmp_path, row, words):
-    write_rows(tmp_path / "questions.csv", row)
+    write_rows(tmp_path / "queries.csv", row)
     with pytest.raises(InvalidInputError, match=words):
-        read_sheet(tmp_path / "questions.csv")
+        read_queries_csv(tmp_path / "queries.csv")
 
 
 def test_a_sheet_that_cannot_be_read_is_named(tmp_path):
-    path = tmp_path / "questions.csv"
+    path = tmp_path / "queries.csv"
     with pytest.raises(InvalidInputError, match="cannot be read"):
-        read_sheet(path)
+        read_queries_csv(path)
     path.write_bytes("Größe,doc,page".encode("cp1252"))
     with pytest.raises(InvalidInputError, match="CSV UTF-8"):
-        read_sheet(path)
+        read_queries_csv(path)
     path.write_text("question,doc\nx,y\n")
     with pytest.raises(InvalidInputError, match="no column query, page"):
-        read_sheet(path)
+        read_queries_csv(path)
     path.write_text("")
     with pytest.raises(InvalidInputError, match="no column query"):
-        read_sheet(path)
+        read_queries_csv(path)
     path.write_text('query,doc,page\n"open,1\n')
     with pytest.raises(InvalidInputError, match="is not a table"):
-        read_sheet(path)
+        read_queries_csv(path)
     write_rows(path, ["What?", "a", "1", "2"], ["What?", "a", "1", "1"])
     with pytest.raises(InvalidInputError, match="has another grade further up"):
-        read_sheet(path)
+        read_queries_csv(path)
 
 
 def test_questions_for_other_programs(tmp_path):
     root = write_judged(tmp_path / "judged")
     (root / "queries.jsonl").unlink()
-    with pytest.raises(InvalidInputError, match=r"has no questions\.csv"):
+    with pytest.raises(InvalidInputError, match=r"has no queries\.csv"):
         write_queries(root)
-    write_rows(root / "questions.csv", ["Where?", "animals", "2", "", "text", "en", "en"])
+    write_rows(root / "queries.csv", ["Where?", "animals", "2", "", "text", "en", "en"])
     sheet = read_folder(root).queries
     assert write_queries(root) == (root / "queries.jsonl", 1)
     assert query_entries(root)[0].name == "queries.jsonl"
     assert read_folder(root).queries == sheet
     # A sheet that was changed since must not be left out in silence.
-    write_rows(root / "questions.csv", ["Where?", "animals", "1"])
+    write_rows(root / "queries.csv", ["Where?", "animals", "1"])
     with pytest.raises(InvalidInputError, match=r"two sets of questions.*evaluate check .* --write"):
         read_folder(root)
     write_queries(root)

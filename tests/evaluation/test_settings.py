@@ -16,7 +16,8 @@ from jina_rag.evaluation.settings import (
     slug,
 )
 from jina_rag.index.document_index import DocumentIndex
-from jina_rag.search.stages import Rerank, Rescore
+from jina_rag.search.fusion import Rescore
+from jina_rag.search.reranking import Rerank
 from jina_rag.testing import FakeEmbedder, FakeReranker
 from jina_rag.types import Prefetch
 
@@ -107,6 +108,6 @@ def test_where_indexes_lie(tmp_path):
     with pytest.raises(InvalidInputError, match="is one index"):
         place_index("http://host:6333/kb", [one, other])
     assert place_index("http://host:6333/kb", [one]) == {("lite", "exact"): "http://host:6333/kb"}
-    told = Setting().but_of(tmp_path / "one")
+    told = Setting().completed(tmp_path / "one")
     assert told.to_json() == {"embedder": "fake", "storage": "compact", "stages": "default"}
-    assert Setting().but_of(tmp_path / "nothing") == Setting()
+    assert Setting().completed(tmp_path / "nothing") == Setting()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,88 +12,91 @@ from jina_rag.cli.output.console import shown, size
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from jina_rag.evaluation.checks import Checked
-    from jina_rag.evaluation.results import Compared, Evaluation, QueryResult, SettingResult
+    from jina_rag.evaluation.checks import FolderCheck
+    from jina_rag.evaluation.results import Evaluation, PairedComparison, QueryResult, SettingResult
+    from jina_rag.types import Failure
 
 _SETTING = 24
 """Columns in which a setting's name is folded."""
 
 
-def evaluation_json(evaluation: Evaluation, earlier: Sequence[Compared] = ()) -> dict[str, Any]:
+def evaluation_json(evaluation: Evaluation, earlier: Sequence[PairedComparison] = ()) -> dict[str, Any]:
     """The object that ``evaluate --json`` prints: the first setting's figures, and for several all of them.
 
     Args:
         evaluation: What was found.
         earlier: Comparisons with an earlier evaluation.
     """
-    from jina_rag.evaluation.serialization import compared_json, setting_json
+    from jina_rag.evaluation.serialization import comparison_json, setting_json
 
     first = evaluation.settings[0]
-    found = setting_json(first)
-    found["failed"] = [{"path": entry["path"], "reason": entry["reason"]} for entry in found["failed"]]
-    found["per_query"] = {
-        answer.qid: {"measures": dict(answer.measures), "milliseconds": answer.milliseconds}
-        for answer in first.per_query
-    }
-    found |= {
+    value = setting_json(first) | {
+        "per_query": {r.qid: {"measures": r.measures, "milliseconds": r.milliseconds} for r in first.per_query},
         "data_hash": evaluation.data_hash,
         "command": evaluation.command,
-        "versions": dict(evaluation.versions),
+        "versions": evaluation.versions,
         "seed": evaluation.seed,
         "seconds": round(evaluation.seconds, 3),
     }
     if len(evaluation.settings) > 1:
-        found["settings"] = [setting_json(setting) for setting in evaluation.settings]
-    if evaluation.compared or earlier:
-        found["compared"] = [compared_json(compared) for compared in (*evaluation.compared, *earlier)]
-    return found
+        value["settings"] = [setting_json(setting) for setting in evaluation.settings]
+    if comparisons := [*evaluation.comparisons, *earlier]:
+        value["compared"] = [comparison_json(comparison) for comparison in comparisons]
+    return value
 
 
-def print_evaluation(out: Console, err: Console, evaluation: Evaluation, earlier: Sequence[Compared] = ()) -> None:
+def print_evaluation(
+    out: Console, err: Console, evaluation: Evaluation, earlier: Sequence[PairedComparison] = ()
+) -> None:
     """Figures, differences and what failed, for a person."""
     if len(evaluation.settings) == 1:
         _groups(out, evaluation.settings[0])
     else:
         _settings(out, evaluation)
-    if compared := [*evaluation.compared, *earlier]:
-        _differences(out, compared)
-    for failure in {(f.path, f.reason): f for setting in evaluation.settings for f in setting.failed}.values():
-        page = f", page {failure.page}" if failure.page else ""
-        err.print(f"[red]Failed:[/] {shown(failure.path)}{page}: {shown(failure.reason)}", soft_wrap=True)
+    if comparisons := [*evaluation.comparisons, *earlier]:
+        _differences(out, comparisons)
+    print_failed(err, {(f.path, f.reason): f for setting in evaluation.settings for f in setting.failed}.values())
     index_seconds = sum({setting.index_seconds for setting in evaluation.settings})
     err.print(f"{evaluation.seconds:.1f} s, of which {index_seconds:.1f} s for the index.")
+
+
+def print_failed(err: Console, failures: Iterable[Failure]) -> None:
+    """Files and pages that could not be read, one sentence each."""
+    for failure in failures:
+        page = f", page {failure.page}" if failure.page else ""
+        err.print(f"[red]Failed:[/] {shown(failure.path)}{page}: {shown(failure.reason)}", soft_wrap=True)
 
 
 def print_failures(out: Console, evaluation: Evaluation, most: int) -> None:
     """The questions that went worst with the first setting: what was wanted, what came."""
     first = evaluation.settings[0]
     main = next(iter(first.measures))
-    judged = [answer for answer in first.per_query if answer.measures]
-    worst = [answer for answer in sorted(judged, key=lambda answer: answer.measures[main]) if answer.measures[main] < 1]
+    below = [result for result in first.per_query if result.measures and result.measures[main] < 1]
+    worst = sorted(below, key=lambda result: result.measures[main])
     if not worst:
         out.print(f"No question is below 1 in {main}.")
         return
     out.print(f"Worst questions by {main}" + (f" with {shown(first.name)}:" if len(evaluation.settings) > 1 else ":"))
-    for answer in worst[:most]:
-        _failure(out, evaluation, answer, main)
+    for result in worst[:most]:
+        _failure(out, evaluation, result, main)
     if len(worst) > most:
         out.print(f"  … and {len(worst) - most} more below 1.")
 
 
-def print_checked(out: Console, checked: Checked) -> None:
+def print_check(out: Console, check: FolderCheck) -> None:
     """What is amiss with a judged folder, one sentence each, and what it holds."""
-    for finding in checked.findings:
+    for finding in check.findings:
         out.print(f"[red]{shown(finding.kind)}:[/] {shown(finding.what)}", soft_wrap=True)
-    for note in checked.notes:
+    for note in check.notes:
         out.print(shown(note), soft_wrap=True)
 
 
-def _failure(out: Console, evaluation: Evaluation, answer: QueryResult, main: str) -> None:
-    query = evaluation.queries[answer.qid]
-    wanted = ", ".join(f"{doc} p. {page}" for doc, page, grade in query["relevant"] if grade)
-    got = ", ".join(f"{doc} p. {page}" for doc, page in answer.ranking[:3]) or "nothing"
-    out.print(f"  {answer.measures[main]:.2f}  {shown(answer.qid)}  {shown(query['query'])}", soft_wrap=True)
-    out.print(f"        wanted {shown(wanted)}; got {shown(got)}", soft_wrap=True)
+def _failure(out: Console, evaluation: Evaluation, result: QueryResult, main: str) -> None:
+    query = evaluation.queries[result.qid]
+    relevant = ", ".join(f"{doc} p. {page}" for doc, page, grade in query["relevant"] if grade)
+    retrieved = ", ".join(f"{doc} p. {page}" for doc, page in result.ranking[:3]) or "nothing"
+    out.print(f"  {result.measures[main]:.2f}  {shown(result.qid)}  {shown(query['query'])}", soft_wrap=True)
+    out.print(f"        wanted {shown(relevant)}; got {shown(retrieved)}", soft_wrap=True)
 
 
 def _groups(out: Console, setting: SettingResult) -> None:
@@ -106,14 +109,14 @@ def _groups(out: Console, setting: SettingResult) -> None:
         for key, row in rows.items():
             table.add_row(f"{group}: {shown(key)}", f"{row['queries']:.0f}", *(f"{row[name]:.3f}" for name in names))
     out.print(table)
-    said = [
+    notes = [
         f"{setting.vector_bytes_per_page / 1000:.1f} kB of vectors a page ({size(sum(setting.bytes.values()))} in all)"
     ]
     if setting.latency:
-        said.append("a question takes " + ", ".join(f"{ms:.0f} ms ({name})" for name, ms in setting.latency.items()))
+        notes.append("a question takes " + ", ".join(f"{ms:.0f} ms ({name})" for name, ms in setting.latency.items()))
     deepest = max(setting.unjudged)
-    said.append(f"{setting.unjudged[deepest]:.1f} of the first {deepest} pages nobody has judged")
-    out.print("; ".join(said) + ".")
+    notes.append(f"{setting.unjudged[deepest]:.1f} of the first {deepest} pages nobody has judged")
+    out.print("; ".join(notes) + ".")
 
 
 def _settings(out: Console, evaluation: Evaluation) -> None:
@@ -126,33 +129,34 @@ def _settings(out: Console, evaluation: Evaluation) -> None:
     fitting = [name for place, name in enumerate(names) if sum(len(n) + 1 for n in names[: place + 1]) <= room]
     table = _table("setting", *fitting, *costs)
     for setting in evaluation.settings:
-        paid = {
+        cost_of = {
             **{f"{name} ms": f"{setting.latency.get(name, 0):.0f}" for name in ("p50", "p99")},
             "kB/page": f"{setting.vector_bytes_per_page / 1000:.1f}",
             "index s": f"{setting.index_seconds:.0f}",
         }
-        reached = (f"{setting.measures[name]:.3f}" for name in fitting)
-        table.add_row(shown(setting.name), *reached, *(paid[name] for name in costs))
+        values = (f"{setting.measures[name]:.3f}" for name in fitting)
+        table.add_row(shown(setting.name), *values, *(cost_of[name] for name in costs))
     out.print(table)
     cut = f" {', '.join(names[len(fitting) :])}: see --json, or a wider window." if len(fitting) < len(names) else ""
     out.print(f"{evaluation.settings[0].queries} judged questions. kB/page: vectors and what goes with them.{cut}")
 
 
-def _differences(out: Console, compared: Sequence[Compared]) -> None:
+def _differences(out: Console, comparisons: Sequence[PairedComparison]) -> None:
     """The first measure of each pair; --json and the report have the others."""
-    main = compared[0].measure
-    for first in dict.fromkeys(entry.first for entry in compared):
-        table = _table(f"{main} less that of {shown(first)}", "difference", "95 % interval", "better", "worse")
-        for entry in compared:
-            if entry.first == first and entry.measure == main:
-                found = entry.difference
-                sure = found.low > 0 or found.high < 0
+    main = [comparison for comparison in comparisons if comparison.measure == comparisons[0].measure]
+    for first in dict.fromkeys(comparison.first for comparison in main):
+        title = f"{main[0].measure} less that of {shown(first)}"
+        table = _table(title, "difference", "95 % interval", "better", "worse")
+        for comparison in main:
+            if comparison.first == first:
+                delta = comparison.difference
+                sure = delta.low > 0 or delta.high < 0
                 table.add_row(
-                    shown(entry.second),
-                    f"[bold]{found.mean:+.3f}[/]" if sure else f"{found.mean:+.3f}",
-                    f"[{found.low:+.3f}, {found.high:+.3f}]".replace("[", r"\["),
-                    str(found.better),
-                    str(found.worse),
+                    shown(comparison.second),
+                    f"[bold]{delta.mean:+.3f}[/]" if sure else f"{delta.mean:+.3f}",
+                    rf"\[{delta.low:+.3f}, {delta.high:+.3f}]",
+                    str(delta.better),
+                    str(delta.worse),
                 )
         out.print(table)
     out.print("Where the interval holds 0, these questions do not tell which is better.")

@@ -7,16 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jina_rag.errors import InvalidInputError
-
 if TYPE_CHECKING:
     from jina_rag.evaluation.datasets import JudgedFolder
-    from jina_rag.evaluation.results import Compared, Evaluation
+    from jina_rag.evaluation.results import Evaluation, PairedComparison
 
 
 def write_files(
-    found: Evaluation,
-    since: Sequence[Compared],
+    evaluation: Evaluation,
+    since: Sequence[PairedComparison],
     folder: JudgedFolder,
     *,
     report: Path | None,
@@ -28,34 +26,32 @@ def write_files(
 ) -> None:
     """All files that were asked for; what is compared with an earlier run stands in those that are read by people."""
     from jina_rag.evaluation import trec as trec_files
+    from jina_rag.evaluation.files import make_folder, write_text
     from jina_rag.evaluation.results import ranked_pages
-    from jina_rag.evaluation.runner import write_run, write_whole
+    from jina_rag.evaluation.runner import write_run
     from jina_rag.evaluation.serialization import save as save_results
 
-    rankings = {setting.name: ranked_pages(setting.per_query) for setting in found.settings}
+    rankings = {setting.name: ranked_pages(setting.per_query) for setting in evaluation.settings}
     if save is not None:
-        save_results(save, found)
+        save_results(save, evaluation)
     if run is not None:
         for path, name in _files(run, rankings):
             write_run(path, rankings[name])
     if trec is not None:
-        try:
-            trec.mkdir(exist_ok=True)
-        except OSError as exc:
-            raise InvalidInputError(f"The folder {trec} cannot be made: {exc.strerror or exc}.") from exc
+        make_folder(trec, what="The folder")
         for path, name in _files(trec / trec_files.RUN, rankings):
             trec_files.write_trec_run(path, rankings[name], name=name)
         trec_files.write_qrels(trec / trec_files.QRELS, folder.queries)
         trec_files.write_qrels(trec / trec_files.GAINS, folder.queries, gains=True)
-    shown = replace(found, compared=(*found.compared, *since))
+    for_people = replace(evaluation, comparisons=(*evaluation.comparisons, *since))
     if markdown is not None:
         from jina_rag.evaluation.report import markdown as as_markdown
 
-        write_whole(markdown, as_markdown(shown), what="table")
+        write_text(markdown, as_markdown(for_people), what="table")
     if report is not None:
         from jina_rag.evaluation.report import write_html
 
-        write_html(shown, report, documents=folder.documents, failures=10 if failures is None else failures)
+        write_html(for_people, report, documents=folder.documents, failures=10 if failures is None else failures)
 
 
 def _files(path: Path, rankings: Mapping[str, object]) -> list[tuple[Path, str]]:

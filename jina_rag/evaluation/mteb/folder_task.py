@@ -15,7 +15,8 @@ from mteb import TaskMetadata
 from mteb.abstasks import AbsTaskRetrieval
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.datasets import JudgedFolder, PageKey, data_hash, file_hash, read_folder
+from jina_rag.evaluation.datasets import JudgedFolder, PageKey, data_hash, read_folder
+from jina_rag.evaluation.files import file_hash
 from jina_rag.evaluation.mteb.folder_pages import folder_pages
 
 Content: TypeAlias = Literal["image", "text", "both"]

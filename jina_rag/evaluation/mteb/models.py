@@ -20,7 +20,7 @@ from jina_rag.evaluation.mteb.loading import EmbedderSource, Identity, RerankerS
 from jina_rag.evaluation.mteb.pipeline import JinaRagSearch
 from jina_rag.evaluation.mteb.rerankers import JinaRagReranker
 from jina_rag.evaluation.mteb.settings import BenchmarkSetting, ModelOptions, VectorKind
-from jina_rag.evaluation.targets import Vectors
+from jina_rag.evaluation.reference_scores import Vectors
 from jina_rag.models import catalogue
 
 _CHUNK = 1_024

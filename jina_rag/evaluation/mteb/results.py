@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jina_rag.evaluation.targets import Comparison, Vectors, compare
+from jina_rag.evaluation.reference_scores import Comparison, Vectors, compare
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class TaskOutcome:
         file: mteb's JSON of the result.
         seconds: Wall time, data included; 0 for a task that an earlier run had finished.
         resumed: Whether an earlier run had finished it.
-        published: The figure that was published for this model on this task with mteb's loader; None if there is none.
+        reference: The figure that was published for this model on this task with mteb's loader; None if there is none.
     """
 
     task: str
@@ -33,11 +33,11 @@ class TaskOutcome:
     file: Path
     seconds: float = 0.0
     resumed: bool = False
-    published: Comparison | None = None
+    reference: Comparison | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
-        beside = self.published
+        reference = self.reference
         return {
             "task": self.task,
             "measure": self.measure,
@@ -46,14 +46,13 @@ class TaskOutcome:
             "file": str(self.file),
             "seconds": round(self.seconds, 1),
             "resumed": self.resumed,
-            "published": None
-            if beside is None
-            else {
-                "value": beside.target.value,
-                "difference": round(beside.difference, 3),
-                "tolerance": round(beside.tolerance, 3),
-                "within": beside.within,
-                "source": beside.source,
+            "published": reference
+            and {
+                "value": reference.target.value,
+                "difference": round(reference.difference, 3),
+                "tolerance": round(reference.tolerance, 3),
+                "within": reference.within,
+                "source": reference.source,
             },
         }
 
@@ -103,7 +102,7 @@ class BenchmarkRun:
         }
 
 
-def beside(
+def reference_of(
     task: str, model: str, vectors: Vectors, value: float, queries: int | None, measure: str, dimensions: int | None
 ) -> Comparison | None:
     """The published figure beside a value; None where there is none, or the number of questions is not known."""

@@ -24,7 +24,7 @@ from jina_rag.evaluation.mteb.cache import DEFAULT_BYTES, VectorCache
 from jina_rag.evaluation.mteb.folder_task import FolderTask
 from jina_rag.evaluation.mteb.logging import quiet
 from jina_rag.evaluation.mteb.models import Models
-from jina_rag.evaluation.mteb.results import BenchmarkRun, TaskOutcome, beside
+from jina_rag.evaluation.mteb.results import BenchmarkRun, TaskOutcome, reference_of
 from jina_rag.evaluation.mteb.settings import BenchmarkSetting
 
 _log = logging.getLogger("jina_rag")
@@ -130,7 +130,7 @@ class _Run:
             file=self._results.get_task_result_path(task.metadata.name, meta),
             seconds=0.0 if resumed else time.monotonic() - started,
             resumed=resumed,
-            published=beside(
+            reference=reference_of(
                 task.metadata.name,
                 meta.name,
                 self._models.published_as(task),

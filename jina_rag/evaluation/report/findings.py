@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jina_rag.evaluation.report.formatting import count, number
-from jina_rag.evaluation.report.queries import asked, rank_of
-from jina_rag.evaluation.results import Compared, Evaluation, QueryResult, SettingResult
-from jina_rag.evaluation.significance import Difference, difference, interval
+from jina_rag.evaluation.report.queries import rank_of, report_query
+from jina_rag.evaluation.results import Evaluation, PairedComparison, SettingResult
+from jina_rag.evaluation.significance import difference, interval
 
 MAIN = "nDCG@5"
 FEW = 10
@@ -35,7 +35,7 @@ class Verdict:
     """A comparison as a reader takes it.
 
     Attributes:
-        compared: What was compared.
+        comparison: What was compared.
         equal: Questions without a difference.
         kind: ``"better"`` or ``"worse"`` where the interval excludes zero, ``"equal"`` where no question differs,
             ``"open"`` where nothing can be told.
@@ -43,41 +43,41 @@ class Verdict:
         short: The same without the names.
     """
 
-    compared: Compared
+    comparison: PairedComparison
     equal: int
     kind: str
     sentence: str
     short: str
 
 
-def verdict(compared: Compared, queries: int) -> Verdict:
+def verdict(comparison: PairedComparison, queries: int) -> Verdict:
     """Judge a comparison by its interval alone.
 
     Args:
-        compared: A comparison of two settings.
+        comparison: Of two settings.
         queries: Over how many questions.
     """
-    found = compared.difference
-    first, second = quoted(compared.first), quoted(compared.second)
-    if found.better == found.worse == 0:
+    delta = comparison.difference
+    first, second = quoted(comparison.first), quoted(comparison.second)
+    if delta.better == delta.worse == 0:
         kind, short = "equal", "Equal on every question."
         sentence = f"{second} and {first} are equal on every question."
-    elif found.low > 0:
-        kind, amount = "better", f"by {number(found.mean)} ({number(found.low)} to {number(found.high)})."
+    elif delta.low > 0:
+        kind, amount = "better", f"by {number(delta.mean)} ({number(delta.low)} to {number(delta.high)})."
         sentence, short = f"{second} is better than {first} {amount}", f"Better {amount}"
-    elif found.high < 0:
-        kind, amount = "worse", f"by {number(-found.mean)} ({number(-found.high)} to {number(-found.low)})."
+    elif delta.high < 0:
+        kind, amount = "worse", f"by {number(-delta.mean)} ({number(-delta.high)} to {number(-delta.low)})."
         sentence, short = f"{second} is worse than {first} {amount}", f"Worse {amount}"
     else:
-        kind, amount = "open", f"it may be {number(abs(found.low))} worse or {number(abs(found.high))} better."
+        kind, amount = "open", f"it may be {number(abs(delta.low))} worse or {number(abs(delta.high))} better."
         short = f"No difference can be told: {amount}"
         sentence = f"No difference can be told between {second} and {first}: {amount}"
-    return Verdict(compared, max(0, queries - found.better - found.worse), kind, sentence, short)
+    return Verdict(comparison, max(0, queries - delta.better - delta.worse), kind, sentence, short)
 
 
 def verdicts(evaluation: Evaluation) -> list[Verdict]:
     """All comparisons of an evaluation, in its order."""
-    return [verdict(compared, evaluation.named(compared.second).queries) for compared in evaluation.compared]
+    return [verdict(pair, evaluation.named(pair.second).queries) for pair in evaluation.comparisons]
 
 
 def best(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:
@@ -91,46 +91,41 @@ def best(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:
     settings = evaluation.settings
     if len(settings) < 2:
         return {}
-    found: dict[str, tuple[str, ...]] = {}
+    winners: dict[str, tuple[str, ...]] = {}
     for name in settings[0].measures:
         top = max(settings, key=lambda setting: setting.measures.get(name, 0.0))
-        if all(_told(evaluation, other, top, name) for other in settings if other is not top):
-            found[name] = (top.name,)
+        if all(_is_better(evaluation, top, other, name) for other in settings if other is not top):
+            winners[name] = (top.name,)
     fastest = min(settings, key=lambda setting: setting.latency.get("mean", float("inf")))
     if all(_faster(evaluation, fastest, other) for other in settings if other is not fastest):
-        found["milliseconds"] = (fastest.name,)
+        winners["milliseconds"] = (fastest.name,)
     fewest = min(setting.vector_bytes_per_page for setting in settings)
     small = tuple(setting.name for setting in settings if setting.vector_bytes_per_page <= _SAME_SIZE * fewest)
     if len(small) < len(settings):
-        found["bytes"] = small
-    return found
+        winners["bytes"] = small
+    return winners
 
 
-def _told(evaluation: Evaluation, low: SettingResult, high: SettingResult, name: str) -> bool:
+def _is_better(evaluation: Evaluation, high: SettingResult, low: SettingResult, name: str) -> bool:
     """Whether `high` is better than `low`, by the comparison that was made or by one made now."""
-    for compared in evaluation.compared:
-        if compared.measure == name and (compared.first, compared.second) == (low.name, high.name):
-            return compared.difference.low > 0
-        if compared.measure == name and (compared.first, compared.second) == (high.name, low.name):
-            return compared.difference.high < 0
-    found = _difference(_values(low, name), _values(high, name), seed=evaluation.seed)
-    return found is not None and found.low > 0
+    for pair in evaluation.comparisons:
+        if pair.measure == name and (pair.first, pair.second) == (low.name, high.name):
+            return pair.difference.low > 0
+        if pair.measure == name and (pair.first, pair.second) == (high.name, low.name):
+            return pair.difference.high < 0
+    return _is_less(_values(low, name), _values(high, name), evaluation.seed)
 
 
 def _faster(evaluation: Evaluation, fast: SettingResult, slow: SettingResult) -> bool:
     if not (fast.latency and slow.latency):
         return False  # not timed one by one
-    found = _difference(
-        {result.qid: result.milliseconds for result in fast.per_query},
-        {result.qid: result.milliseconds for result in slow.per_query},
-        seed=evaluation.seed,
-    )
-    return found is not None and found.low > 0
+    times = [{result.qid: result.milliseconds for result in setting.per_query} for setting in (fast, slow)]
+    return _is_less(times[0], times[1], evaluation.seed)
 
 
-def _difference(first: Mapping[str, float], second: Mapping[str, float], *, seed: int) -> Difference | None:
-    """The paired difference; None where the settings were not asked the same questions."""
-    return difference(first, second, seed=seed) if first and first.keys() == second.keys() else None
+def _is_less(first: Mapping[str, float], second: Mapping[str, float], seed: int) -> bool:
+    """Whether the paired difference is above zero for sure; False where other questions were asked."""
+    return bool(first) and first.keys() == second.keys() and difference(first, second, seed=seed).low > 0
 
 
 def _values(setting: SettingResult, name: str) -> dict[str, float]:
@@ -192,29 +187,23 @@ def _group_interval(
 
 def fingerprints(evaluation: Evaluation) -> dict[str, list[str]]:
     """What the vectors depend on → the settings that share them, as they are called in a sentence."""
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for setting in evaluation.settings:
         if setting.fingerprint:
-            found.setdefault(setting.fingerprint, []).append(quoted(setting.name))
-    return found
+            names.setdefault(setting.fingerprint, []).append(quoted(setting.name))
+    return names
 
 
 def first_unjudged(evaluation: Evaluation, setting: SettingResult) -> int:
     """Judged questions whose first page nobody has judged: it counts as wrong, and may be right."""
-    return sum(
-        bool(result.measures and result.ranking) and result.ranking[0] not in asked(evaluation, result.qid).relevant
-        for result in setting.per_query
-    )
+    results = [result for result in setting.per_query if result.measures and result.ranking]
+    return sum(result.ranking[0] not in report_query(evaluation, result.qid).relevant for result in results)
 
 
 def answered(evaluation: Evaluation, setting: SettingResult, depth: int) -> int:
     """Judged questions with a right page among the first `depth`."""
-    return sum(_within(evaluation, result, depth) for result in setting.per_query if result.measures)
-
-
-def _within(evaluation: Evaluation, result: QueryResult, depth: int) -> bool:
-    rank = rank_of(result, asked(evaluation, result.qid))
-    return rank is not None and rank <= depth
+    judged = [result for result in setting.per_query if result.measures]
+    return sum((rank_of(r, report_query(evaluation, r.qid)) or depth + 1) <= depth for r in judged)
 
 
 def caution(evaluation: Evaluation) -> str:
@@ -224,8 +213,8 @@ def caution(evaluation: Evaluation) -> str:
         return "No question has a judgement, so nothing is known about quality: only time and size were measured."
     queries = evaluation.settings[0].queries
     ends = [setting.intervals[measure] for setting in evaluation.settings if measure in setting.intervals]
-    asked_of = count(queries, "question")
-    text = f"These are {asked_of} only: " if queries < 50 else f"With {asked_of}, "
+    counted = count(queries, "question")
+    text = f"These are {counted} only: " if queries < 50 else f"With {counted}, "
     if ends:
         half = max((high - low) / 2 for low, high in ends)
         text += f"{measure} is known to about ±{half:.2f}, and smaller differences mean nothing unless the paired "
@@ -234,11 +223,8 @@ def caution(evaluation: Evaluation) -> str:
         text += f"no interval was computed for {measure}, so differences may be chance."
     most = max((first_unjudged(evaluation, setting) for setting in evaluation.settings), default=0)
     if most:
-        text += (
-            f" For up to {most} of them the first page was judged by nobody: it counts as wrong, and may be right."
-            if len(evaluation.settings) > 1
-            else f" For {most} of them the first page was judged by nobody: it counts as wrong, and may be right."
-        )
+        most_of = f"up to {most}" if len(evaluation.settings) > 1 else f"{most}"
+        text += f" For {most_of} of them the first page was judged by nobody: it counts as wrong, and may be right."
     return text
 
 

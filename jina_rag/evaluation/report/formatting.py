@@ -68,11 +68,6 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
-def tick(text: str) -> str:
-    """A number of an axis without zeros that say nothing: ``1.0 MB`` is ``1 MB``."""
-    return text.replace(".0 ", " ")
-
-
 def moment(text: str) -> str:
     """An ISO 8601 time as a person reads it, ``2026-03-01 18:59 UTC``; what is none stays as it is."""
     try:

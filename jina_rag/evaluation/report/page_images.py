@@ -53,38 +53,36 @@ class InlineImage:
 
 
 def images(
-    wanted: Mapping[PageKey, Bounds], evaluation: Evaluation, documents: Mapping[str, Path]
+    bounds: Mapping[PageKey, Bounds], evaluation: Evaluation, documents: Mapping[str, Path]
 ) -> dict[PageKey, InlineImage]:
     """A picture of each page.
 
     Args:
-        wanted: Pages, and how large each may be.
+        bounds: Page → how large its picture may be.
         evaluation: Its rankings say where the index keeps screenshots.
         documents: Document → file, for pages that no setting has found. Each is opened once, in a worker process.
     """
-    kept = {
-        page: image
+    screenshots = {
+        page: path
         for setting in evaluation.settings
         for result in setting.per_query
-        for page, image in zip(result.ranking, result.images, strict=False)
-        if image is not None and page in wanted
+        for page, path in zip(result.ranking, result.images, strict=False)
+        if path is not None and page in bounds
     }
-    found: dict[PageKey, InlineImage] = {}
-    for page, image in kept.items():
+    inline: dict[PageKey, InlineImage] = {}
+    for page, path in screenshots.items():
         # A screenshot that is gone or damaged is no loss: the file has the page, too.
         with contextlib.suppress(IndexStateError):
-            found[page] = _encoded(decoded(image), wanted[page])
+            inline[page] = _encoded(decoded(path), bounds[page])
     missing: dict[str, list[int]] = {}
-    for doc, number in wanted:
-        if (doc, number) not in found:
+    for doc, number in bounds:
+        if (doc, number) not in inline:
             missing.setdefault(doc, []).append(number)
     for doc, numbers in missing.items():
-        for number, rendered in _rendered(documents.get(doc), numbers):
+        for number, image in _rendered(documents.get(doc), numbers):
             page = (doc, number)
-            found[page] = (
-                InlineImage(reason=rendered) if isinstance(rendered, str) else _encoded(rendered, wanted[page])
-            )
-    return found
+            inline[page] = InlineImage(reason=image) if isinstance(image, str) else _encoded(image, bounds[page])
+    return inline
 
 
 def _rendered(path: Path | None, numbers: list[int]) -> Iterator[tuple[int, Image | str]]:
@@ -92,19 +90,17 @@ def _rendered(path: Path | None, numbers: list[int]) -> Iterator[tuple[int, Imag
     if path is None:
         yield from ((number, "The document is not among the files.") for number in numbers)
         return
-    left = list(numbers)
+    remaining = list(numbers)
     try:
-        with as_pdf(source_file(path), _RENDERING) as shown, open_isolated(shown, _RENDERING) as renderer:
-            while left:
-                number = left[0]
+        with as_pdf(source_file(path), _RENDERING) as pdf, open_isolated(pdf, _RENDERING) as renderer:
+            while remaining:
                 try:
-                    rendered: Image | str = renderer.render(number).screenshot.image
+                    image: Image | str = renderer.render(remaining[0]).screenshot.image
                 except DocumentError as error:
-                    rendered = str(error)
-                left.pop(0)
-                yield number, rendered
+                    image = str(error)
+                yield remaining.pop(0), image
     except (DocumentError, InvalidInputError) as error:
-        yield from ((number, str(error)) for number in left)
+        yield from ((number, str(error)) for number in remaining)
 
 
 def _encoded(image: Image, bounds: Bounds) -> InlineImage:

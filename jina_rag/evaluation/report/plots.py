@@ -1,197 +1,205 @@
-"""The plots of the report: quality against what it costs, and quality by kind of question."""
+"""The plots of the report: quality against what it costs, and quality by kind of question.
+
+matplotlib draws them as SVG. Text stays text, and colours become variables of the page's style sheet. pyplot is not
+imported, and the settings of matplotlib are restored.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import io
+import re
+import warnings
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
+from rich.text import Text
 
+from jina_rag._extras import require
 from jina_rag.evaluation.report.findings import FEW, GroupRow
-from jina_rag.evaluation.report.formatting import interval, number, signed
-from jina_rag.evaluation.report.formatting import tick as shortened
-from jina_rag.evaluation.report.labels import Label, Rectangle, apart, nearest, place
-from jina_rag.evaluation.report.svg import Drawing, clipped, colour, linear, logarithmic, text_width
+from jina_rag.evaluation.report.formatting import milliseconds, number, plain, size
+from jina_rag.evaluation.results import SettingResult
 
-_WIDTH = 430.0
-_FONT = 12.5
-_LABEL_WIDTH = 170.0
-_APART = 15.0
-"""Least distance of two points across, so that their intervals can be told apart."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = 8
+"""Variables ``--s0`` to ``--s7`` of the style sheet."""
+_MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "p": "⬟", "P": "✚"}
+"""matplotlib's markers, and the same as a character. 7 markers and 8 colours tell 56 settings apart."""
+_PALETTE = ("#1d4ed8", "#c2410c", "#0f766e", "#9333ea", "#a16207", "#be185d", "#4d7c0f", "#475569")
+_INK, _SOFT, _GRID, _PAPER = "#16181d", "#5a6170", "#e9ebf0", "#fefefe"
+_VARIABLES = {colour: f"--s{index}" for index, colour in enumerate(_PALETTE)} | {
+    _INK: "--ink", _SOFT: "--soft", _GRID: "--grid", _PAPER: "--paper",
+}  # fmt: skip
+_SVG = "{http://www.w3.org/2000/svg}"
+_METADATA = ("Creator", "Date", "Format", "Type")
+_WIDTH = 430
+"""Of a plot, in points; the page scales it."""
+_NAME = 15
+"""Columns of a terminal that the name of a kind takes at most."""
+_STYLE = {
+    "svg.fonttype": "none", "text.parse_math": False, "font.size": 12, "text.color": _INK,
+    "axes.edgecolor": _SOFT, "axes.labelcolor": _SOFT, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.axisbelow": True, "axes.grid": True, "grid.color": _GRID, "xtick.color": _SOFT, "ytick.color": _SOFT,
+    "lines.markersize": 8, "lines.markeredgecolor": _PAPER, "xtick.minor.size": 0,
+}  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Dot:
-    """A setting in the plane.
+def key(index: int) -> Markup:
+    """The mark of a setting, to stand before its name."""
+    character = list(_MARKERS.values())[index % len(_MARKERS)]
+    return Markup('<span class="key s{}" aria-hidden="true">{}</span>').format(index % COLOURS, character)
 
-    Attributes:
-        name: Its label.
-        cost: What it costs, above 0.
-        quality: The measure.
-        ends: Its 95 % interval; None for none.
-        worst: A second cost, such as the 90th percentile; None for none.
+
+def cost_plots(settings: Sequence[SettingResult], measure: str) -> list[tuple[str, Markup]]:
+    """(caption, plot) of quality against size and against latency; a cost that nobody measured has no plot.
+
+    Raises:
+        MissingDependencyError: If matplotlib is not installed.
     """
+    sizes = [setting.vector_bytes_per_page for setting in settings]
+    times = [setting.latency.get("p50", 0.0) for setting in settings]
+    slowest = [setting.latency.get("p90", 0.0) for setting in settings]
+    plots = []
+    if measure and min(sizes) > 0:
+        plot = _scatter(settings, measure, "bytes a page", sizes, sizes, size)
+        plots.append(("Quality against size. Up and to the left is better.", plot))
+    if measure and min(times) > 0:
+        plot = _scatter(settings, measure, "latency of a search, p50 with a line to p90", times, slowest, milliseconds)
+        plots.append(("Quality against latency. Up and to the left is better.", plot))
+    return plots
 
-    name: str
-    cost: float
-    quality: float
-    ends: tuple[float, float] | None = None
-    worst: float | None = None
 
-
-def scatter(
-    dots: Sequence[Dot],
-    *,
-    name: str,
-    title: str,
-    across: str,
-    up: str,
+def _scatter(
+    settings: Sequence[SettingResult],
+    measure: str,
+    cost: str,
+    costs: Sequence[float],
+    highest: Sequence[float],
     unit: Callable[[float], str],
 ) -> Markup:
-    """Quality against cost, one point a setting, cost on a logarithmic axis.
+    """Quality against cost, a point for each setting with its interval and a line to its highest cost."""
 
-    Args:
-        dots: In the order of the settings, which gives them their marks.
-        name: Unique in the page.
-        title: Of the plot.
-        across: Label of the axis of cost.
-        up: Label of the axis of quality.
-        unit: Writes a cost.
-    """
-    height, left, right, top, bottom = 310.0, 52.0, _WIDTH - 22.0, 12.0, 264.0
-    told = "; ".join(f"{dot.name}: {up} {number(dot.quality)} at {unit(dot.cost)}" for dot in dots)
-    drawing = Drawing(_WIDTH, height, name, title, told)
-    costs = [cost for dot in dots for cost in (dot.cost, dot.worst) if cost]
-    x = logarithmic(costs, left, right)
-    y = linear([value for dot in dots for value in (dot.quality, *(dot.ends or ()))], bottom, top)
-    for tick in y.ticks:
-        drawing.line(left, y(tick), right, y(tick), "grid")
-        drawing.text(left - 8, y(tick) + 4, f"{tick:.2f}", "tick", anchor="end")
-    for tick in x.ticks:
-        drawing.line(x(tick), bottom, x(tick), bottom + 5, "axis")
-        drawing.text(x(tick), bottom + 20, shortened(unit(tick)), "tick", anchor="middle")
-    drawing.line(left, bottom, right, bottom, "axis")
-    drawing.text((left + right) / 2, height - 8, across, "title", anchor="middle")
-    drawing.turned(14, (top + bottom) / 2, up, "title")
-    places = apart([x(dot.cost) for dot in dots], _APART)
-    obstacles: list[Rectangle] = []
-    for index, (dot, at) in enumerate(zip(dots, places, strict=True)):
-        if dot.worst:
-            end = max(at, at + x(dot.worst) - x(dot.cost))
-            drawing.line(at, y(dot.quality), end, y(dot.quality), f"tail {colour(index)}")
-            drawing.line(end, y(dot.quality) - 4, end, y(dot.quality) + 4, f"tail {colour(index)}")
-            obstacles.append((at, y(dot.quality) - 4, end + 2, y(dot.quality) + 4))
-        if dot.ends:
-            _whisker(drawing, at, y(dot.ends[0]), y(dot.ends[1]), colour(index))
-            obstacles.append((at - 5, y(dot.ends[1]), at + 5, y(dot.ends[0])))
-        obstacles.append((at - 7, y(dot.quality) - 7, at + 7, y(dot.quality) + 7))
-    texts = [clipped(dot.name, _FONT, _LABEL_WIDTH) for dot in dots]
-    labels = [
-        Label(at, y(dot.quality), text_width(text, _FONT), _FONT + 3)
-        for dot, at, text in zip(dots, places, texts, strict=True)
-    ]
-    boxes = place(labels, obstacles, (left + 2, top - 10, right + 20, bottom - 2))
-    for index, (dot, at, text, box) in enumerate(zip(dots, places, texts, boxes, strict=True)):
-        _leader(drawing, labels[index], box, colour(index))
-        hint = f"{dot.name}: {number(dot.quality)} ({interval(dot.ends)}) at {unit(dot.cost)}"
-        drawing.mark(at, y(dot.quality), index, hint=hint)
-        # Anchored on the side of its point, whatever width the reader's font gives it.
-        end = box[2] < at
-        drawing.text(
-            box[2] if end else box[0],
-            box[3] - 4,
-            text,
-            f"name {colour(index)}",
-            anchor="end" if end else "start",
-            hint=hint,
-        )
-    return drawing.markup()
+    def draw(axes: Axes) -> None:
+        from matplotlib.ticker import LogLocator, NullLocator
+        from matplotlib.transforms import ScaledTranslation
+
+        step = min(6.0, 40 / len(settings))
+        for index, (setting, x, highest_x) in enumerate(zip(settings, costs, highest, strict=True)):
+            # Points of equal cost stand side by side, or their intervals would hide each other.
+            aside = ScaledTranslation(step * (index - (len(settings) - 1) / 2) / 72, 0, axes.figure.dpi_scale_trans)
+            y = setting.measures[measure]
+            low, high = setting.intervals.get(measure, (y, y))
+            colour, marker = _look(index)
+            look: dict[str, Any] = {"color": colour, "transform": axes.transData + aside}
+            axes.plot((x, max(x, highest_x)), (y, y), ":|", markeredgecolor=colour, **look)
+            axes.plot((x, x), (low, high), "-_", markeredgecolor=colour, **look)
+            axes.plot(x, y, marker, **look)
+        middle, spread = (min(costs) * max(*costs, *highest)) ** 0.5, max(3.0, max(*costs, *highest) / min(costs) * 1.8)
+        axes.set_xscale("log")
+        axes.set_xlim(middle / spread**0.5, middle * spread**0.5)
+        factors = (1, 1.5, 2, 3, 4, 6, 8) if spread < 6 else (1, 2, 5) if spread < 60 else (1,)
+        axes.xaxis.set_major_locator(LogLocator(subs=factors))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(lambda value, _: unit(value).replace(".0 ", " "))
+        axes.yaxis.set_major_formatter("{x:.2f}")
+        ends = [end for s in settings for end in (s.measures[measure], *s.intervals.get(measure, ()))]
+        room = 0.02 + (max(ends) - min(ends)) / 20
+        axes.set_ylim(max(0.0, min(ends) - room), min(1.0, max(ends) + room))
+        axes.set_xlabel(f"{cost} (logarithmic)")
+        axes.set_ylabel(measure)
+
+    described = (
+        f"{setting.name}: {measure} {number(setting.measures[measure])} at {unit(x)}"
+        for setting, x in zip(settings, costs, strict=True)
+    )
+    return _svg(draw, 310, f"{measure} against {cost}", described)
 
 
-def _whisker(drawing: Drawing, x: float, low: float, high: float, style: str) -> None:
-    drawing.line(x, low, x, high, f"whisker {style}")
-    drawing.line(x - 4, low, x + 4, low, f"whisker {style}")
-    drawing.line(x - 4, high, x + 4, high, f"whisker {style}")
-
-
-def _leader(drawing: Drawing, label: Label, box: Rectangle, style: str) -> None:
-    """A thin line from a point to a label that does not stand next to it."""
-    x, y = nearest(label, box)
-    if abs(x - label.x) + abs(y - label.y) > 16:
-        drawing.line(label.x, label.y, x, y, f"leader {style}")
-
-
-def bars(rows: Sequence[GroupRow], names: Sequence[str], *, name: str, title: str, measure: str) -> Markup:
+def group_bars(rows: Sequence[GroupRow], names: Sequence[str], *, kind: str, measure: str) -> Markup:
     """A measure by kind of question: a bar with its interval for each setting.
 
     Args:
         rows: Kinds of questions.
         names: Of the settings, in the order of their marks.
-        name: Unique in the page.
-        title: Of the plot.
+        kind: What the questions are grouped by.
         measure: Which measure.
+
+    Raises:
+        MissingDependencyError: If matplotlib is not installed.
     """
-    left, right, thick, step, gap = 108.0, _WIDTH - 50.0, 11.0, 14.0, 14.0
-    block = max(step * len(names), 32.0)
-    height = 8 + (block + gap) * len(rows) + 40
-    told = "; ".join(
-        f"{row.name} ({row.queries}): "
-        + ", ".join(f"{setting} {number(mean)}" for setting, mean in zip(names, row.means, strict=True))
+
+    def draw(axes: Axes) -> None:
+        for place, row in enumerate(rows):
+            for index, (mean, ends) in enumerate(zip(row.means, row.intervals, strict=True)):
+                y = place + 0.8 * ((index + 0.5) / len(names) - 0.5)
+                colour, marker = _look(index)
+                axes.barh(y, mean, 0.62 / len(names), color=colour, alpha=0.3)
+                if ends is not None:
+                    axes.plot(ends, (y, y), color=_INK, linewidth=1, marker="|", markersize=6, markeredgecolor=_INK)
+                axes.plot(mean, y, marker, color=colour, markersize=7)
+                axes.text(1.03, y, number(mean), va="center", size=11)
+            few = ", few" if row.queries < FEW else ""
+            axes.annotate(
+                f"n = {row.queries}{few}", (0, place), (-8, -17), textcoords="offset points", ha="right", size=11
+            )
+        axes.set_yticks(range(len(rows)), [_shortened(row.name) for row in rows])
+        axes.set_xlim(0, 1)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(measure)
+
+    described = (
+        f"{row.name} ({row.queries}): " + ", ".join(f"{n} {number(m)}" for n, m in zip(names, row.means, strict=True))
         for row in rows
     )
-    drawing = Drawing(_WIDTH, height, name, title, told)
-    x = linear([0.0, 1.0], left, right)
-    bottom = 8 + (block + gap) * len(rows)
-    for tick in x.ticks:
-        drawing.line(x(tick), 4, x(tick), bottom, "grid")
-        drawing.text(x(tick), bottom + 16, f"{tick:.1f}", "tick", anchor="middle")
-    drawing.text((left + right) / 2, height - 6, measure, "title", anchor="middle")
-    for place_of, row in enumerate(rows):
-        top = 8 + gap / 2 + (block + gap) * place_of
-        middle = top + block / 2
-        few = ", few" if row.queries < FEW else ""
-        drawing.text(left - 10, middle - 2, clipped(row.name, _FONT, left - 14), "name", anchor="end", hint=row.name)
-        drawing.text(left - 10, middle + 14, f"n = {row.queries}{few}", "tick", anchor="end")
-        start = top + (block - step * len(names)) / 2
-        for index, (setting, mean, ends) in enumerate(zip(names, row.means, row.intervals, strict=True)):
-            y = start + step * index + step / 2
-            drawing.bar(left, y - thick / 2, x(mean) - left, thick, f"bar {colour(index)}")
-            if ends is not None:
-                drawing.line(x(ends[0]), y, x(ends[1]), y, "error")
-                drawing.line(x(ends[0]), y - 3, x(ends[0]), y + 3, "error")
-                drawing.line(x(ends[1]), y - 3, x(ends[1]), y + 3, "error")
-            hint = f"{setting}, {row.name}: {number(mean)} ({interval(ends)})"
-            drawing.mark(x(mean), y, index, radius=4.5, hint=hint)
-            drawing.text(right + 10, y + 4, number(mean), "value", hint=hint)
-    drawing.line(left, 4, left, bottom, "axis")
-    return drawing.markup()
+    return _svg(draw, 48 + max(14 * len(names) + 14, 46) * len(rows), f"{measure} by {kind}", described)
 
 
-def forest(low: float, mean: float, high: float, reach: float, kind: str) -> Markup:
-    """A difference and its interval on a line with zero in the middle, for a cell of a table.
+def _look(index: int) -> tuple[str, str]:
+    """The colour and the marker of a setting."""
+    return _PALETTE[index % COLOURS], list(_MARKERS)[index % len(_MARKERS)]
 
-    Args:
-        low: Lower end of the interval.
-        mean: The difference.
-        high: Upper end.
-        reach: The greatest difference that any cell of the table shows.
-        kind: ``"better"``, ``"worse"`` or another class.
-    """
-    width, height = 180.0, 20.0
 
-    def x(value: float) -> float:
-        return width / 2 + min(1.0, max(-1.0, value / reach)) * (width / 2 - 8)
+def _shortened(name: str) -> str:
+    text = Text(plain(name))
+    text.truncate(_NAME, overflow="ellipsis")
+    return text.plain
 
-    line = Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>')
+
+def _svg(draw: Callable[[Axes], None], height: float, title: str, descriptions: Iterable[str]) -> Markup:
+    """The ``<svg>`` element of a figure with one pair of axes, to stand inside a page."""
+    matplotlib = require("matplotlib", extra="eval")
+    from matplotlib.figure import Figure
+
+    file = io.StringIO()
+    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": title}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the reader's font has it
+        figure = Figure((_WIDTH / 72, height / 72), layout="constrained")
+        draw(figure.subplots())
+        figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA))
+    root = ET.fromstring(file.getvalue())  # noqa: S314  # made here
+    prefix = re.sub(r"\W+", "-", title).lower()
+    for element in root.iter():
+        attributes = {name.rpartition("}")[2]: value for name, value in element.items()}
+        attributes.pop("clip-path", None)
+        if element.tag == f"{_SVG}g":
+            attributes.pop("id", None)
+        for name, mark in (("id", ""), ("href", "#")):
+            if name in attributes:  # unique in a page with several plots
+                attributes[name] = f"{mark}{prefix}-{attributes[name].removeprefix('#')}"
+        if "style" in attributes:
+            style = re.sub(r" *font-family:[^;]*;?", "", attributes["style"])
+            attributes["style"] = re.sub("#[0-9a-f]{6}", lambda match: f"var({_VARIABLES[match[0]]})", style)
+        element.tag = element.tag.removeprefix(_SVG)
+        element.attrib.clear()
+        element.attrib.update(attributes)
+    for definitions in root.findall("defs"):
+        root.remove(definitions)  # the style of every element, and clip paths
+    markup = "".join(ET.tostring(child, encoding="unicode") for child in root)
     return Markup(
-        '<svg class="forest" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">{}{}'
-        '<path class="point {}" d="{}"/></svg>'
-    ).format(
-        width,
-        height,
-        f"{signed(mean)}, from {signed(low)} to {signed(high)}",
-        line.format("zero", x(0), 1, x(0), height - 1),
-        line.format(f"range {kind}", x(low), height / 2, x(high), height / 2),
-        kind,
-        f"M{x(mean) - 4.5:.1f} {height / 2:.1f}l4.5 -4.5l4.5 4.5l-4.5 4.5z",
-    )
+        '<svg class="plot" viewBox="{0}" role="img" aria-labelledby="{1}-title {1}-text">'
+        '<title id="{1}-title">{2}</title><desc id="{1}-text">{3}</desc>{4}</svg>'
+    ).format(root.get("viewBox"), prefix, plain(title), plain("; ".join(descriptions)), Markup(markup))  # noqa: S704

@@ -1,4 +1,4 @@
-"""The questions of an evaluation: what was wanted, what came, and which went worst."""
+"""The questions of an evaluation: the relevant pages, what came, and which went worst."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jina_rag.evaluation.results import Evaluation, QueryResult, SettingResult
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReportQuery:
     """A question with its judgements.
 
     Attributes:
@@ -36,10 +36,10 @@ class Asked:
         return [page for page, grade in self.relevant.items() if grade == top > 0]
 
 
-def asked(evaluation: Evaluation, qid: str) -> Asked:
+def report_query(evaluation: Evaluation, qid: str) -> ReportQuery:
     """The question of that id; its id stands for a text that was not handed over."""
     entry = evaluation.queries.get(qid, {})
-    return Asked(
+    return ReportQuery(
         qid=qid,
         text=" ".join(str(entry.get("query") or qid).split()),
         modality=str(entry.get("modality") or ""),
@@ -49,7 +49,7 @@ def asked(evaluation: Evaluation, qid: str) -> Asked:
     )
 
 
-def rank_of(result: QueryResult, query: Asked) -> int | None:
+def rank_of(result: QueryResult, query: ReportQuery) -> int | None:
     """Where the first right page came, 1 for first; None if it is not in the ranking."""
     right = set(query.right)
     pages = dict.fromkeys(result.ranking)  # a page that occurs again is ignored, as measures do
@@ -57,7 +57,7 @@ def rank_of(result: QueryResult, query: Asked) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Got:
+class RetrievedPage:
     """A page that came.
 
     Attributes:
@@ -74,7 +74,7 @@ class Got:
 
 
 @dataclass(frozen=True, slots=True)
-class PerSetting:
+class SettingOutcome:
     """How a setting did on one question.
 
     Attributes:
@@ -101,35 +101,37 @@ class Miss:
         measure: What it reached.
         rank: Of the first right page; None if it did not come.
         depth: How many pages came.
-        wanted: Relevant pages, best grade first.
-        got: Pages that came, best first.
+        relevant: Relevant pages, best grade first.
+        retrieved: Pages that came, best first.
         settings: How each setting did.
         notes: What was not done as asked.
     """
 
-    query: Asked
+    query: ReportQuery
     measure: float
     rank: int | None
     depth: int
-    wanted: tuple[tuple[PageKey, int], ...]
-    got: tuple[Got, ...]
-    settings: tuple[PerSetting, ...]
+    relevant: tuple[tuple[PageKey, int], ...]
+    retrieved: tuple[RetrievedPage, ...]
+    settings: tuple[SettingOutcome, ...]
     notes: tuple[str, ...]
 
 
 def by_query(evaluation: Evaluation) -> dict[str, list[tuple[str, QueryResult]]]:
     """Question id → what each setting that was asked it made of it, as (setting, result)."""
-    found: dict[str, list[tuple[str, QueryResult]]] = {}
+    results: dict[str, list[tuple[str, QueryResult]]] = {}
     for setting in evaluation.settings:
         for result in setting.per_query:
-            found.setdefault(result.qid, []).append((setting.name, result))
-    return found
+            results.setdefault(result.qid, []).append((setting.name, result))
+    return results
 
 
-def per_setting(results: Sequence[tuple[str, QueryResult]], query: Asked, measure: str) -> tuple[PerSetting, ...]:
+def outcomes(
+    results: Sequence[tuple[str, QueryResult]], query: ReportQuery, measure: str
+) -> tuple[SettingOutcome, ...]:
     """How each setting did on a question, of what `by_query` has for it."""
     return tuple(
-        PerSetting(
+        SettingOutcome(
             setting=setting,
             measure=result.measures.get(measure),
             rank=rank_of(result, query),
@@ -154,15 +156,15 @@ def misses(evaluation: Evaluation, setting: SettingResult, measure: str, most: i
     failed = [r for r in setting.per_query if r.measures.get(measure, 1.0) < 1.0 - 1e-9]
 
     def badness(result: QueryResult) -> tuple[float, float, float]:
-        rank = rank_of(result, asked(evaluation, result.qid))
+        rank = rank_of(result, report_query(evaluation, result.qid))
         values = [other.measures.get(measure, 0.0) for _, other in results[result.qid]]
         return result.measures[measure], -(rank or float("inf")), sum(values) / len(values)
 
     worst = sorted(failed, key=badness)[: max(0, most)]
-    return [_miss(asked(evaluation, result.qid), result, results[result.qid], measure) for result in worst]
+    return [_miss(report_query(evaluation, result.qid), result, results[result.qid], measure) for result in worst]
 
 
-def _miss(query: Asked, result: QueryResult, others: Sequence[tuple[str, QueryResult]], measure: str) -> Miss:
+def _miss(query: ReportQuery, result: QueryResult, others: Sequence[tuple[str, QueryResult]], measure: str) -> Miss:
     first_at = {page: place for place, page in reversed(list(enumerate(result.ranking)))}
     pages = sorted(first_at, key=first_at.__getitem__)
     return Miss(
@@ -170,9 +172,9 @@ def _miss(query: Asked, result: QueryResult, others: Sequence[tuple[str, QueryRe
         measure=result.measures[measure],
         rank=rank_of(result, query),
         depth=len(pages),
-        wanted=tuple(sorted(((p, g) for p, g in query.relevant.items() if g > 0), key=lambda item: -item[1])),
-        got=tuple(
-            Got(
+        relevant=tuple(sorted(((p, g) for p, g in query.relevant.items() if g > 0), key=lambda item: -item[1])),
+        retrieved=tuple(
+            RetrievedPage(
                 page=page,
                 rank=rank,
                 score=result.scores[first_at[page]] if first_at[page] < len(result.scores) else None,
@@ -180,6 +182,6 @@ def _miss(query: Asked, result: QueryResult, others: Sequence[tuple[str, QueryRe
             )
             for rank, page in enumerate(pages, start=1)
         ),
-        settings=per_setting(others, query, measure),
+        settings=outcomes(others, query, measure),
         notes=result.notes,
     )

@@ -20,7 +20,7 @@ from jina_rag.cli.benchmark import benchmark
 from jina_rag.errors import InvalidInputError, JinaRagError, MissingDependencyError
 from jina_rag.evaluation.mteb import SMOKE, BenchmarkSetting, ModelOptions, find_tasks, loading, run_benchmark
 from jina_rag.evaluation.mteb.logging import quiet
-from jina_rag.evaluation.targets import targets_for
+from jina_rag.evaluation.reference_scores import targets_for
 from jina_rag.testing import FakeEmbedder, FakeReranker
 
 TEXTS = [f"text number{i} of many" for i in range(40)]
@@ -270,7 +270,7 @@ def test_published_figures_stand_beside(tmp_path, monkeypatch) -> None:
     task = text_task(TEXTS, QUERIES, name="JinaVDRTQARetrieval")
     setting = BenchmarkSetting(model=FakeEmbedder(), vectors="multi")
     run = run_benchmark(setting=setting, output=tmp_path, tasks=[task])
-    beside = run.outcomes[0].published
+    beside = run.outcomes[0].reference
     [target] = targets_for("JinaVDRTQARetrieval", model=own.name, vectors="multi", loader="mteb")
     assert beside.target == target
     assert beside.difference == pytest.approx(100 - target.value)
@@ -283,7 +283,7 @@ def test_published_figures_stand_beside(tmp_path, monkeypatch) -> None:
             tasks=[text_task(TEXTS, QUERIES, name="JinaVDRTQARetrieval")],
         )
         .outcomes[0]
-        .published
+        .reference
         is None
     )  # no figure of so short vectors
 
