@@ -94,24 +94,21 @@ class BaseStore(ABC):
         schema.checked_vector(multi, 2, self.multi_dim, "question's multi-vector")
         if len(multi) == 0:
             raise InvalidInputError("The question has no vectors: pass a multi-vector with at least one row.")
+        if dense is not None:
+            schema.checked_vector(dense, 1, self.dim, "question's dense vector")
+        if prefetch is not None and dense is None and lexical is None:
+            raise InvalidInputError("A prefetch needs a dense or a lexical vector to find candidates with.")
         conditions = parse_where(where or {})
-        candidates: list[Stage] = []
-        if prefetch is not None:
-            if dense is None and lexical is None:
-                raise InvalidInputError("A prefetch needs a dense or a lexical vector to find candidates with.")
-            vectors: dict[str, Float32 | SparseVector] = {}
-            if dense is not None:
-                vectors[schema.DENSE] = schema.checked_vector(dense, 1, self.dim, "question's dense vector")
-            if lexical is not None and len(lexical.indices):
-                vectors[schema.LEXICAL] = lexical
-            candidates = [
-                # Engines pass the outer filter on; said twice, so that nothing hangs on that.
-                Stage(vectors[name], name, count, conditions + parse_where(also))
-                for name, count, also in schema.candidate_stages(prefetch)
-                if name in vectors
-            ]
-            if not candidates:
-                return []
+        has_terms = lexical is not None and len(lexical.indices)
+        vectors = {schema.DENSE: dense, schema.LEXICAL: lexical if has_terms else None}
+        candidates = [
+            # Engines pass the outer filter on; said twice, so that nothing hangs on that.
+            Stage(vector, name, count, conditions + parse_where(also))
+            for name, count, also in schema.candidate_stages(prefetch)
+            if (vector := vectors[name]) is not None
+        ]
+        if prefetch is not None and not candidates:
+            return []
         return self._ranked(Stage(multi, schema.MULTI, limit, conditions), candidates, keys)
 
     def nearest(
@@ -132,10 +129,10 @@ class BaseStore(ABC):
         conditions = parse_where(where or {})
         if not isinstance(vector, SparseVector):
             schema.checked_vector(vector, 1, self.dim, "dense vector")
-            return self._ranked(Stage(vector, schema.DENSE, limit, conditions), [], keys)
+            return self._ranked(Stage(vector, schema.DENSE, limit, conditions), (), keys)
         if not len(vector.indices):
             return []
-        return self._ranked(Stage(vector, schema.LEXICAL, limit, conditions), [], keys)
+        return self._ranked(Stage(vector, schema.LEXICAL, limit, conditions), (), keys)
 
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> list[Point]:
         """Return the points that exist among `ids`, in their order; vectors as stored, in float32.

@@ -164,8 +164,10 @@ def checked_vector(vector: Float32, axes: int, dim: int, what: str) -> Float32:
     return vector
 
 
-def candidate_stages(prefetch: Prefetch) -> list[tuple[str, int, Where]]:
+def candidate_stages(prefetch: Prefetch | None) -> list[tuple[str, int, Where]]:
     """The cheap stages of a prefetch that find anything: vector, how many, and a filter besides that of the search."""
+    if prefetch is None:
+        return []
     pages: Where = {KIND: "page"} if prefetch.regions else {}
     stages: list[tuple[str, int, Where]] = [
         (DENSE, prefetch.limit, pages),

@@ -93,29 +93,24 @@ class Remote:
     May be used by several threads.
 
     Attributes:
-        place: Which collection of which server.
         models: The client's request and response types.
+        place: Which collection of which server.
+        connection: How the server is reached, and what a collection that is made gets.
         local: Whether it is the stand-in in this process.
         grpc: Whether gRPC is spoken.
     """
 
     def __init__(
-        self,
-        qdrant_client: QdrantObject,
-        client: QdrantObject,
-        place: Place,
-        connection: QdrantConnection,
-        *,
-        owned: bool,
+        self, models: QdrantObject, client: QdrantObject, place: Place, connection: QdrantConnection, *, owned: bool
     ) -> None:
+        self.models = models
         self.place = place
-        self.models = qdrant_client.models
+        self.connection = connection
         # A client that was passed in may be the stand-in under any address.
         self.local = place.url == MEMORY or type(getattr(client, "_client", None)).__name__ == "QdrantLocal"
         self.grpc = connection.prefer_grpc and not self.local
         self._client = client
         self._owned = owned
-        self._retries = connection.retries
 
     def call(self, doing: str, method: str, **arguments: Any) -> Any:  # noqa: ANN401  # the client's objects
         """Call a method of the client, by the rule of `retry`.
@@ -130,7 +125,7 @@ class Remote:
         """
         client = self.client
         try:
-            return retrying(self.place.url, self._retries)(getattr(client, method), **arguments)
+            return retrying(self.place.url, self.connection.retries)(getattr(client, method), **arguments)
         except JinaRagError:
             raise
         except Exception as exc:

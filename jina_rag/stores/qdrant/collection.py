@@ -16,7 +16,7 @@ from jina_rag.errors import (
 )
 from jina_rag.stores import schema
 from jina_rag.stores.filters import indexed_paths
-from jina_rag.stores.qdrant.client import QdrantConnection, Remote
+from jina_rag.stores.qdrant.client import Remote
 from jina_rag.stores.qdrant.codec import QdrantObject
 from jina_rag.stores.qdrant.errors import AlreadyThereError
 
@@ -49,13 +49,7 @@ def checked_name(name: str) -> str:
 
 
 def open_collection(
-    remote: Remote,
-    dims: tuple[int, int],
-    *,
-    create: bool,
-    facts: Mapping[str, Any],
-    connection: QdrantConnection,
-    storage: Storage,
+    remote: Remote, dims: tuple[int, int], *, create: bool, facts: Mapping[str, Any], storage: Storage
 ) -> set[str]:
     """See that the collection is there and ours, after making it where there is none; see `QdrantStore.open`.
 
@@ -64,7 +58,6 @@ def open_collection(
         dims: Lengths of the dense vectors and of the multi-vectors' rows.
         create: Whether to make it.
         facts: Kept with a collection that is made.
-        connection: What a collection that is made gets.
         storage: How the vectors of a collection that is made are kept.
 
     Returns:
@@ -76,7 +69,7 @@ def open_collection(
     except IndexNotFoundError:
         if not create:
             raise IndexNotFoundError(f"There is no index at {remote.place}: ingest documents into it first.") from None
-        _create(remote, dims, facts, connection, storage, tiers=version is None or version >= _TIERS)
+        _create(remote, dims, facts, storage, tiers=version is None or version >= _TIERS)
         description = _described(remote)
     _check(remote, description, dims)
     payload_schema = description.payload_schema or {}
@@ -173,15 +166,7 @@ def _server_version(remote: Remote) -> tuple[int, int] | None:
     return version
 
 
-def _create(
-    remote: Remote,
-    dims: tuple[int, int],
-    facts: Mapping[str, Any],
-    connection: QdrantConnection,
-    storage: Storage,
-    *,
-    tiers: bool,
-) -> None:
+def _create(remote: Remote, dims: tuple[int, int], facts: Mapping[str, Any], storage: Storage, *, tiers: bool) -> None:
     vectors, sparse = vector_params(remote.models, dims, storage, tiers=tiers)
     try:
         remote.on_collection(
@@ -189,9 +174,9 @@ def _create(
             "create_collection",
             vectors_config=vectors,
             sparse_vectors_config=sparse,
-            shard_number=connection.shard_number,
-            replication_factor=connection.replication_factor,
-            write_consistency_factor=connection.write_consistency,
+            shard_number=remote.connection.shard_number,
+            replication_factor=remote.connection.replication_factor,
+            write_consistency_factor=remote.connection.write_consistency,
             metadata=_metadata(facts),
         )
     except AlreadyThereError:

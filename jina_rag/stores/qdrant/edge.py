@@ -186,23 +186,18 @@ class EdgeStore(BaseQdrantStore):
         self._update(self._types.UpdateOperation.delete_points_by_filter(selection))
 
     def _query(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> list[StoreHit]:
-        prefetches = [
-            self._types.Prefetch(query=self._nearest(one), limit=one.limit, filter=self._filter(one.conditions))
-            for one in candidates
-        ]
         request = self._types.QueryRequest(
-            query=self._nearest(stage),
-            prefetches=prefetches,
-            filter=self._filter(stage.conditions),
-            limit=stage.limit,
+            **self._stage_arguments(stage),
+            prefetches=[self._types.Prefetch(**self._stage_arguments(one)) for one in candidates],
             with_payload=True if keys is None else list(keys),
             params=self._rescoring(stage.using),
         )
         with self._translated("be searched"):
             return self._hits(self._shard.query(request))
 
-    def _nearest(self, stage: Stage) -> QdrantObject:
-        return self._types.Query.Nearest(self._vector(stage), using=stage.using)
+    def _stage_arguments(self, stage: Stage) -> dict[str, QdrantObject]:
+        query = self._types.Query.Nearest(self._vector(stage), using=stage.using)
+        return {"query": query, "limit": stage.limit, "filter": self._filter(stage.conditions)}
 
     def _rescoring(self, using: str) -> QdrantObject:
         """Whatever coarser copy is searched first, what counts are the rows themselves."""

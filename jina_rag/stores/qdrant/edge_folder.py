@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -35,20 +35,9 @@ _FORMAT: Final = 3
 """Points of the formats before do not carry their numbers for filters."""
 _DATATYPES: Final = {"float16": "Float16", "int8": "Turbo8", "int4": "Turbo4"}
 """What the engine calls them. Its own 8-bit integers, Uint8, take whole numbers from 0 to 255 only."""
-_PARTS: Final = {
-    "vector_storage-dense": "dense",
-    "vector_index-dense": "dense",
-    "vector_storage-multi": "multi",
-    "vector_index-multi": "multi",
-    "vector_storage-lexical": "lexical",
-    "vector_index-lexical": "lexical",
-    "payload_storage": "payload",
-    "payload_index": "payload",
-}
+_PARTS: Final = ("dense", "multi", "lexical", "payload", "log", "other")
 _WARM: Final = 64 * 1024 * 1024
 """Bytes of multi-vectors that are read at once when a store is opened; some 2,000 pages of "compact"."""
-_LOG: Final = "log"
-_OTHER: Final = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +73,21 @@ def open_shard(
     data = folder / "data"
     if not create and not data.is_dir():
         raise IndexNotFoundError(f"There is no index at {folder}: ingest documents into it first.")
-    lock = _lock(folder)
-    try:
+    with ExitStack() as on_failure:
+        lock = _lock(folder)
+        on_failure.callback(lock.release)
         if not data.is_dir():
             _create(engine, folder / "data.new", data, dim, multi_dim, storage or Storage())
-        stored = _check_facts(data / "store.json", folder, dim, multi_dim, storage)
+        storage = _check_facts(data / "store.json", folder, dim, multi_dim, storage)
         shard = load_shard(engine, folder)
+        # Left to the garbage collector, the shard would stay open as long as somebody holds the exception.
+        on_failure.callback(shard.close)
         with translated(folder, "be opened"):
             paths = indexed_paths(shard.info().payload_schema)
-        if stored.datatype != "float16":
+        if storage.datatype != "float16":
             _warm(data)
-        return OpenFolder(shard, lock, stored, paths)
-    except BaseException:
-        lock.release()
-        raise
+        on_failure.pop_all()
+    return OpenFolder(shard, lock, storage, paths)
 
 
 def load_shard(engine: QdrantObject, folder: Path) -> QdrantObject:
@@ -128,13 +118,19 @@ def bytes_by_part(folder: Path) -> dict[str, int]:
     Returns:
         dense, multi (with second copies for a quicker search), lexical, payload (texts, places, filters), log, other.
     """
-    sizes = dict.fromkeys([*_PARTS.values(), _LOG, _OTHER], 0)
+    sizes = dict.fromkeys(_PARTS, 0)
     for file in folder.rglob("*"):
         if file.is_file():
-            names = file.relative_to(folder).parts
-            part = _LOG if "wal" in names else next((_PARTS[name] for name in names if name in _PARTS), _OTHER)
-            sizes[part] += size_on_disk(file)
+            sizes[_part(file.relative_to(folder).parts)] += size_on_disk(file)
     return sizes
+
+
+def _part(names: Sequence[str]) -> str:
+    """What a file of the engine holds, by the names of its folders: such as ``vector_storage-dense``."""
+    if "wal" in names:
+        return "log"
+    kinds = [name.removeprefix("vector_storage-").removeprefix("vector_index-").split("_")[0] for name in names]
+    return next((kind for kind in kinds if kind in _PARTS), "other")
 
 
 def _warm(data: Path) -> None:
@@ -187,13 +183,13 @@ def _check_facts(file: Path, folder: Path, dim: int, multi_dim: int, storage: St
             f"The index at {folder} keeps vectors of {dims[0]} and {dims[1]} dimensions, the model makes "
             f"{dim} and {multi_dim}: open it with the model it was built with, or ingest into a new folder."
         )
-    stored = Storage.from_json(recorded)
-    if storage is not None and storage != stored:
+    actual = Storage.from_json(recorded)
+    if storage is not None and storage != actual:
         raise IndexMismatchError(
-            f"The index at {folder} keeps its vectors as {stored}, not as {storage}: open it without naming a storage, "
+            f"The index at {folder} keeps its vectors as {actual}, not as {storage}: open it without naming a storage, "
             "or ingest into a new folder."
         )
-    return stored
+    return actual
 
 
 def _config(engine: QdrantObject, dim: int, multi_dim: int, storage: Storage) -> QdrantObject:

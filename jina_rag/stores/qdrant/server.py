@@ -82,23 +82,17 @@ class QdrantStore(BaseQdrantStore):
             IndexStateError: If the server cannot be reached, refuses, or is too old.
             MissingDependencyError: If the client is not installed.
         """
-        connection = connection or QdrantConnection()
         check_whole_number("dim", dim, minimum=1)
         check_whole_number("multi_dim", multi_dim, minimum=1)
+        clean_facts = schema.clean_payload(dict(facts or {}))
+        dims, storage = (dim, multi_dim), storage or Storage()
         remote = _remote_of(url, collection, connection, client)
         try:
-            indexed_paths = open_collection(
-                remote,
-                (dim, multi_dim),
-                create=create,
-                facts=schema.clean_payload(dict(facts or {})),
-                connection=connection,
-                storage=storage or Storage(),
-            )
+            indexed_paths = open_collection(remote, dims, create=create, facts=clean_facts, storage=storage)
         except BaseException:
             remote.close()
             raise
-        return cls(remote, (dim, multi_dim), indexed_paths)
+        return cls(remote, dims, indexed_paths)
 
     @classmethod
     def recorded(
@@ -116,7 +110,7 @@ class QdrantStore(BaseQdrantStore):
             IndexMismatchError: If the collection was not made by jina-rag.
             IndexStateError: As `open`.
         """
-        remote = _remote_of(url, collection, connection or QdrantConnection(), client)
+        remote = _remote_of(url, collection, connection, client)
         try:
             return read_facts(remote)
         except IndexNotFoundError:
@@ -230,12 +224,12 @@ class QdrantStore(BaseQdrantStore):
         index_payload(self._remote, "be written to", path, self._types.PayloadSchemaType.FLOAT)
 
 
-def _remote_of(url: str, collection: str, connection: QdrantConnection, client: QdrantObject) -> Remote:
+def _remote_of(url: str, collection: str, connection: QdrantConnection | None, client: QdrantObject) -> Remote:
     """The collection's place behind a client; nothing is sent yet."""
+    connection = connection or QdrantConnection()
     where = checked_url(url)
     secret = None if where == MEMORY else connection.key()
     place = Place(where, checked_name(collection), connection.seconds, secret)
     qdrant_client = require("qdrant_client", extra="qdrant", package="qdrant-client")
-    if client is None:
-        return Remote(qdrant_client, connect(qdrant_client, where, connection), place, connection, owned=True)
-    return Remote(qdrant_client, client, place, connection, owned=False)
+    own_client = connect(qdrant_client, where, connection) if client is None else None
+    return Remote(qdrant_client.models, client or own_client, place, connection, owned=client is None)

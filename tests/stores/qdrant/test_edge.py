@@ -24,7 +24,7 @@ from jina_rag.errors import (
     MissingDependencyError,
 )
 from jina_rag.scoring import maxsim_many, normalise
-from jina_rag.stores.qdrant import base, edge_folder
+from jina_rag.stores.qdrant import base, edge, edge_folder
 from jina_rag.stores.qdrant.edge import EdgeStore
 from jina_rag.types import Point, Prefetch, Range
 
@@ -132,6 +132,70 @@ def test_closing_leaves_an_empty_last_record_and_writes_nothing_after_mere_readi
     read = store._shard = Watched(store._shard)
     store.close()
     assert read.calls == ["close"]
+
+
+class Failing(Watched):
+    """The engine's shard, of which some methods fail."""
+
+    def __init__(self, shard, *names):
+        super().__init__(shard)
+        self._names = names
+
+    def __getattr__(self, name):
+        if name in self._names:
+            raise RuntimeError(f"the disk fails at {name}")
+        return super().__getattr__(name)
+
+
+@pytest.mark.parametrize("step", ["flush", "close", "load"])
+def test_a_failed_reload_leaves_no_lock_behind(tmp_path, monkeypatch, step):
+    store = open_(tmp_path)
+    store.upsert([point(0)])
+    monkeypatch.setattr(edge, "_RELIEF", 0)
+    if step == "load":
+        monkeypatch.setattr(edge, "load_shard", lambda *_: 1 / 0)
+    else:
+        store._shard = Failing(store._shard, step)
+    with pytest.raises(IndexStateError, match="be written to"):
+        store.upsert([point(1)])
+    if step == "load":
+        with pytest.raises(IndexStateError, match="is closed"):
+            store.count()
+        store.close()
+    else:
+        with pytest.raises(IndexStateError, match="be closed"):
+            store.close()
+    store.close()
+    monkeypatch.undo()
+    with open_(tmp_path, create=False) as reopened:
+        assert reopened.count() == 2
+
+
+@pytest.mark.parametrize("step", ["count", "optimize", "update", "flush", "close"])
+def test_a_failed_close_leaves_no_lock_behind(tmp_path, monkeypatch, step):
+    monkeypatch.setattr(edge, "_VACUUM", 1)
+    store = open_(tmp_path)
+    store.upsert([point(n) for n in range(3)])
+    store.delete([point(0).id, point(1).id])
+    store._shard = Failing(store._shard, step)
+    with pytest.raises(IndexStateError, match="the disk fails"):
+        store.close()
+    store.close()
+    with open_(tmp_path, create=False) as reopened:
+        assert reopened.count() == 1
+
+
+@pytest.mark.parametrize("step", ["_create", "_check_facts", "load_shard", "indexed_paths", "_warm"])
+def test_a_failed_open_leaves_no_lock_behind(tmp_path, monkeypatch, step):
+    storage = Storage("int4")  # whose files are read when the store is opened
+    if step != "_create":
+        open_(tmp_path, storage=storage).close()
+    monkeypatch.setattr(edge_folder, step, lambda *_, **__: 1 / 0)
+    with pytest.raises((IndexStateError, ZeroDivisionError)) as caught:
+        open_(tmp_path, storage=storage)
+    monkeypatch.undo()
+    open_(tmp_path, storage=storage).close()
+    assert caught.value.__traceback__, "held until here: the lock must not hang on its frames"
 
 
 def test_nothing_is_made_when_it_should_not_be(tmp_path):
@@ -427,6 +491,9 @@ def test_without_a_log_each_change_is_written_out_and_payloads_once_a_call(tmp_p
         watched.calls.clear()
         store.delete([point(0).id])
         assert watched.calls == ["update", "flush"]
+        watched.calls.clear()
+        store.delete([point(n).id for n in range(100, 900)])
+        assert watched.calls == ["update", "flush"], "one call, however many"
     with open_(tmp_path) as store:
         assert sorted(hit.payload["n"] for hit in store.scroll()) == [11, 12, 13]
 
