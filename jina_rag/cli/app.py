@@ -66,7 +66,7 @@ def main() -> None:
     except JinaRagError as exc:
         _leave(str(exc))
     except OSError as exc:
-        where = f" {console.shown(exc.filename)}:" if exc.filename else ""
+        where = f" {console.one_line(exc.filename)}:" if exc.filename else ""
         _leave(f"The system refused:{where} {exc.strerror or exc}.")
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
@@ -79,5 +79,5 @@ def _leave(message: str) -> None:
     if os.environ.get("JINA_RAG_DEBUG"):
         raise  # called from except clauses only
     _, err = console.consoles()
-    err.print(f"[red]Error:[/] {console.shown(message)}", soft_wrap=True)
+    err.print(f"[red]Error:[/] {console.one_line(message)}", soft_wrap=True)
     raise SystemExit(console.USAGE)

@@ -138,7 +138,7 @@ def print_benchmark(out: Console, err: Console, run: BenchmarkRun) -> None:
         table.add_column(name, justify="right")
     for outcome in run.outcomes:
         table.add_row(
-            console.shown(outcome.task),
+            console.one_line(outcome.task),
             outcome.measure,
             "" if outcome.queries is None else str(outcome.queries),
             f"{outcome.value:.2f}",
@@ -150,9 +150,9 @@ def print_benchmark(out: Console, err: Console, run: BenchmarkRun) -> None:
     if run.outcomes:
         out.print(table)
     for source in dict.fromkeys(o.reference.source for o in run.outcomes if o.reference is not None):
-        out.print(console.shown(source), soft_wrap=True)
+        out.print(console.one_line(source), soft_wrap=True)
     for task, reason in run.failed.items():
-        err.print(f"[red]Failed:[/] {console.shown(task)}: {console.shown(reason)}", soft_wrap=True)
+        err.print(f"[red]Failed:[/] {console.one_line(task)}: {console.one_line(reason)}", soft_wrap=True)
     resumed = sum(outcome.resumed for outcome in run.outcomes)
     before = f"; {console.count(resumed, 'task')} done before" if resumed else ""
     embedded = "" if "search" in run.setting else f", {console.count(run.embedded, 'input')} embedded"

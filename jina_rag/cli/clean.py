@@ -102,7 +102,7 @@ def clean_command(
         console.print_json(result.to_json())
     else:
         for line in str(result).splitlines():
-            err.print(console.shown(line), soft_wrap=True)
+            err.print(console.one_line(line), soft_wrap=True)
     raise typer.Exit(console.PARTLY if result.unreadable else console.OK)
 
 

@@ -42,4 +42,4 @@ def copy(
         console.print_json({"documents": index_info.documents, "pages": index_info.pages, "points_sent": points_sent})
     else:
         documents = console.count(index_info.documents, "document")
-        err.print(f"Copied {documents} to {console.shown(target)}, {points_sent} points sent.")
+        err.print(f"Copied {documents} to {console.one_line(target)}, {points_sent} points sent.")

@@ -51,6 +51,6 @@ def delete(
         err.print(f"Removed {console.count(removed, 'document')}.")
         for name in missing:
             err.print(
-                f"[red]No such document in the index:[/] {console.shown(name)} (`jina-rag info --documents` lists them)"
+                f"[red]No such document in the index:[/] {console.one_line(name)} (`jina-rag info --documents` lists them)"
             )
     raise typer.Exit(console.PARTLY if missing else console.OK)

@@ -42,5 +42,5 @@ def demo(
     for answer in result.answers:
         hit_output.print_hits(out, f"{answer.query}  ({answer.kind}, {answer.seconds * 1000:.0f} ms)", answer.hits)
     ingestion.print_report(err, result.ingest)
-    address = console.shown(result.report.resolve().as_uri())
+    address = console.one_line(result.report.resolve().as_uri())
     out.print(f"\nOpen this in a browser: [bold]{address}[/bold]", soft_wrap=True)

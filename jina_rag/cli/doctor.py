@@ -78,8 +78,8 @@ def doctor(
 
 def _print_examination(out: Console, examination: Examination) -> None:
     for name, value in examination.facts:
-        out.print(f"{console.shown(name):<20} {console.shown(value)}", soft_wrap=True)
+        out.print(f"{console.one_line(name):<20} {console.one_line(value)}", soft_wrap=True)
     out.print()
     for finding in examination.findings:
         mark = f"[{_COLOURS[finding.status]}]{finding.status:<8}[/]"
-        out.print(f"{mark} {console.shown(finding.what)}: {console.shown(finding.detail)}", soft_wrap=True)
+        out.print(f"{mark} {console.one_line(finding.what)}: {console.one_line(finding.detail)}", soft_wrap=True)

@@ -188,7 +188,7 @@ def measure(
         if failures:
             evaluation_output.print_failures(out, evaluation, failures)
     if report is not None and not json:
-        err.print(f"Open this in a browser: {console.shown(report.resolve().as_uri())}", soft_wrap=True)
+        err.print(f"Open this in a browser: {console.one_line(report.resolve().as_uri())}", soft_wrap=True)
     raise typer.Exit(console.PARTLY if any(setting.failed for setting in evaluation.settings) else console.OK)
 
 
@@ -226,14 +226,14 @@ def init(
     else:
         err.print(
             f"Listed {console.count(scaffold.documents, 'document')} with {console.count(scaffold.pages, 'page')} in "
-            f"{console.shown(folder / 'docs.jsonl')}.",
+            f"{console.one_line(folder / 'docs.jsonl')}.",
             soft_wrap=True,
         )
         evaluation_output.print_failed(err, scaffold.failed)
         if scaffold.sheet is not None:
-            out.print(f"Write questions into {console.shown(scaffold.sheet)}", soft_wrap=True)
+            out.print(f"Write questions into {console.one_line(scaffold.sheet)}", soft_wrap=True)
         if scaffold.contact_sheet is not None:
-            address = console.shown(scaffold.contact_sheet.resolve().as_uri())
+            address = console.one_line(scaffold.contact_sheet.resolve().as_uri())
             out.print(f"Look at the pages in {address}", soft_wrap=True)
     raise typer.Exit(console.PARTLY if scaffold.failed else console.OK)
 
@@ -272,7 +272,7 @@ def check(
     else:
         evaluation_output.print_check(out, result)
         if write:
-            err.print(f"Wrote {console.count(number, 'question')} to {console.shown(path)}.", soft_wrap=True)
+            err.print(f"Wrote {console.count(number, 'question')} to {console.one_line(path)}.", soft_wrap=True)
     raise typer.Exit(console.PARTLY if result.findings else console.OK)
 
 
@@ -287,4 +287,4 @@ def _hooks(*, quiet: bool) -> EvaluationHooks:
         with console.ingest_progress(err, quiet=quiet) as progress:
             return index.ingest(paths, progress=progress)
 
-    return EvaluationHooks(ingest, lambda name: console.counting(err, f"asking {console.shown(name)}", quiet=quiet))
+    return EvaluationHooks(ingest, lambda name: console.counting(err, f"asking {console.one_line(name)}", quiet=quiet))

@@ -38,7 +38,7 @@ def info(
         console.print_json(content)
         return
     table = Table.grid(padding=(0, 2))
-    table.add_row("location", console.shown(index_info.location))
+    table.add_row("location", console.one_line(index_info.location))
     unfinished = f" and {index_info.pending} unfinished (ingest them again to finish)" if index_info.pending else ""
     table.add_row("documents", f"{index_info.documents}{unfinished}")
     table.add_row("pages", str(index_info.pages))
@@ -57,6 +57,6 @@ def info(
         for name in ("document", "pages", "regions", "file"):
             listing.add_column(name, overflow="fold", justify="right" if name in ("pages", "regions") else "left")
         for record in records:
-            name = console.shown(record.doc_id) + ("" if record.is_complete else " [yellow](unfinished)[/]")
-            listing.add_row(name, str(record.pages), str(record.regions), console.shown(record.path))
+            name = console.one_line(record.doc_id) + ("" if record.is_complete else " [yellow](unfinished)[/]")
+            listing.add_row(name, str(record.pages), str(record.regions), console.one_line(record.path))
         out.print(listing)

@@ -71,7 +71,7 @@ def download(
         return
     out, _ = console.consoles()
     commit = f" at commit {checkpoint.revision}" if checkpoint.revision else ""
-    out.print(f"{console.shown(model)}{commit}: {console.shown(checkpoint.folder)}", soft_wrap=True)
+    out.print(f"{console.one_line(model)}{commit}: {console.one_line(checkpoint.folder)}", soft_wrap=True)
 
 
 def _print_models(

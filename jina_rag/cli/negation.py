@@ -43,6 +43,6 @@ def negation(
     if json:
         console.print_json(result.to_json())
     else:
-        out.print(console.shown(str(result)), soft_wrap=True)
+        out.print(console.one_line(str(result)), soft_wrap=True)
         if triplets is None:
             err.print("These are our own triplets, which are harder: the published figures are of other ones.")

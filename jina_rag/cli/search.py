@@ -132,7 +132,7 @@ def search(
     if hits.more:
         err.print(f"There are more: --offset {offset + k}.", style="dim")
     if heatmap is not None and hits:
-        err.print(f"Heat map of rank {offset + 1}: {console.shown(heatmap)}")
+        err.print(f"Heat map of rank {offset + 1}: {console.one_line(heatmap)}")
 
 
 def _stages(options: list[str], reranker: str | None, max_ms: float | None, max_images: int | None) -> list[Any]:
@@ -200,9 +200,9 @@ def _search_many(
         console.print_json({"queries": len(query_list), "run": str(run), **({"notes": notes} if notes else {})})
         return
     _, err = console.consoles()
-    err.print(f"Asked {console.count(len(query_list), 'question')}; the rankings are in {console.shown(run)}.")
+    err.print(f"Asked {console.count(len(query_list), 'question')}; the rankings are in {console.one_line(run)}.")
     for qid, sentences in list(notes.items())[:5]:
-        err.print(f"[yellow]Note:[/] {console.shown(qid)}: {console.shown(' '.join(sentences))}", soft_wrap=True)
+        err.print(f"[yellow]Note:[/] {console.one_line(qid)}: {console.one_line(' '.join(sentences))}", soft_wrap=True)
     if len(notes) > 5:
         err.print(f"… and notes on {len(notes) - 5} more questions; --json has all.")
 

@@ -33,7 +33,7 @@ def verify(index: IndexOption, assets_dir: AssetsOption = None, json: JsonOption
         )
     else:
         for problem in problems:
-            where = f"{console.shown(problem.doc_id)}: " if problem.doc_id else ""
-            out.print(f"[red]{where}[/]{console.shown(problem.what)}", soft_wrap=True)
+            where = f"{console.one_line(problem.doc_id)}: " if problem.doc_id else ""
+            out.print(f"[red]{where}[/]{console.one_line(problem.what)}", soft_wrap=True)
         out.print("Ingest these documents again with --force, or all of the folder.", soft_wrap=True)
     raise typer.Exit(console.PARTLY if problems else console.OK)

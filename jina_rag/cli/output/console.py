@@ -41,7 +41,7 @@ def print_json(value: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def shown(name: object) -> str:
+def one_line(name: object) -> str:
     """A name from the disk for a person: one line, no control characters, no markup."""
     return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name)))
 
@@ -65,7 +65,7 @@ def ingest_progress(err: Console, *, quiet: bool) -> Iterator[Callable[[IngestPr
     with _bar(err, "looking for documents", "{task.description}", *columns, quiet=quiet) as update:
 
         def show(progress: IngestProgress) -> None:
-            description = shown(progress.current[-40:]) or "reading"
+            description = one_line(progress.current[-40:]) or "reading"
             assert update is not None
             update(description=description, completed=progress.pages, total=progress.pages_total or None)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from jina_rag.cli.output.console import shown, size
+from jina_rag.cli.output.console import one_line, size
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,7 +64,7 @@ def print_failed(err: Console, failures: Iterable[Failure]) -> None:
     """Files and pages that could not be read, one sentence each."""
     for failure in failures:
         page = f", page {failure.page}" if failure.page else ""
-        err.print(f"[red]Failed:[/] {shown(failure.path)}{page}: {shown(failure.reason)}", soft_wrap=True)
+        err.print(f"[red]Failed:[/] {one_line(failure.path)}{page}: {one_line(failure.reason)}", soft_wrap=True)
 
 
 def print_failures(out: Console, evaluation: Evaluation, most: int) -> None:
@@ -76,7 +76,9 @@ def print_failures(out: Console, evaluation: Evaluation, most: int) -> None:
     if not worst:
         out.print(f"No question is below 1 in {main}.")
         return
-    out.print(f"Worst questions by {main}" + (f" with {shown(first.name)}:" if len(evaluation.settings) > 1 else ":"))
+    out.print(
+        f"Worst questions by {main}" + (f" with {one_line(first.name)}:" if len(evaluation.settings) > 1 else ":")
+    )
     for result in worst[:most]:
         _failure(out, evaluation, result, main)
     if len(worst) > most:
@@ -86,17 +88,17 @@ def print_failures(out: Console, evaluation: Evaluation, most: int) -> None:
 def print_check(out: Console, check: FolderCheck) -> None:
     """What is amiss with a judged folder, one sentence each, and what it holds."""
     for finding in check.findings:
-        out.print(f"[red]{shown(finding.kind)}:[/] {shown(finding.what)}", soft_wrap=True)
+        out.print(f"[red]{one_line(finding.kind)}:[/] {one_line(finding.what)}", soft_wrap=True)
     for note in check.notes:
-        out.print(shown(note), soft_wrap=True)
+        out.print(one_line(note), soft_wrap=True)
 
 
 def _failure(out: Console, evaluation: Evaluation, result: QueryResult, main: str) -> None:
     query = evaluation.queries[result.qid]
     relevant = ", ".join(f"{doc} p. {page}" for doc, page, grade in query["relevant"] if grade)
     retrieved = ", ".join(f"{doc} p. {page}" for doc, page in result.ranking[:3]) or "nothing"
-    out.print(f"  {result.measures[main]:.2f}  {shown(result.qid)}  {shown(query['query'])}", soft_wrap=True)
-    out.print(f"        wanted {shown(relevant)}; got {shown(retrieved)}", soft_wrap=True)
+    out.print(f"  {result.measures[main]:.2f}  {one_line(result.qid)}  {one_line(query['query'])}", soft_wrap=True)
+    out.print(f"        wanted {one_line(relevant)}; got {one_line(retrieved)}", soft_wrap=True)
 
 
 def _groups(out: Console, setting: SettingResult) -> None:
@@ -107,7 +109,7 @@ def _groups(out: Console, setting: SettingResult) -> None:
     table.add_row("[dim]to[/]", "", *(f"[dim]{setting.intervals[name][1]:.3f}[/]" for name in names))
     for group, rows in setting.by.items():
         for key, row in rows.items():
-            table.add_row(f"{group}: {shown(key)}", f"{row['queries']:.0f}", *(f"{row[name]:.3f}" for name in names))
+            table.add_row(f"{group}: {one_line(key)}", f"{row['queries']:.0f}", *(f"{row[name]:.3f}" for name in names))
     out.print(table)
     notes = [
         f"{setting.vector_bytes_per_page / 1000:.1f} kB of vectors a page ({size(sum(setting.bytes.values()))} in all)"
@@ -135,7 +137,7 @@ def _settings(out: Console, evaluation: Evaluation) -> None:
             "index s": f"{setting.index_seconds:.0f}",
         }
         values = (f"{setting.measures[name]:.3f}" for name in fitting)
-        table.add_row(shown(setting.name), *values, *(cost_of[name] for name in costs))
+        table.add_row(one_line(setting.name), *values, *(cost_of[name] for name in costs))
     out.print(table)
     cut = f" {', '.join(names[len(fitting) :])}: see --json, or a wider window." if len(fitting) < len(names) else ""
     out.print(f"{evaluation.settings[0].queries} judged questions. kB/page: vectors and what goes with them.{cut}")
@@ -145,14 +147,14 @@ def _differences(out: Console, comparisons: Sequence[PairedComparison]) -> None:
     """The first measure of each pair; --json and the report have the others."""
     main = [comparison for comparison in comparisons if comparison.measure == comparisons[0].measure]
     for first in dict.fromkeys(comparison.first for comparison in main):
-        title = f"{main[0].measure} less that of {shown(first)}"
+        title = f"{main[0].measure} less that of {one_line(first)}"
         table = _table(title, "difference", "95 % interval", "better", "worse")
         for comparison in main:
             if comparison.first == first:
                 delta = comparison.difference
                 sure = delta.low > 0 or delta.high < 0
                 table.add_row(
-                    shown(comparison.second),
+                    one_line(comparison.second),
                     f"[bold]{delta.mean:+.3f}[/]" if sure else f"{delta.mean:+.3f}",
                     rf"\[{delta.low:+.3f}, {delta.high:+.3f}]",
                     str(delta.better),

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from jina_rag.cli.output.console import count, shown
+from jina_rag.cli.output.console import count, one_line
 from jina_rag.search.results import SearchResults
 from jina_rag.types import ScoredPage, Step
 
@@ -96,7 +96,7 @@ def print_hits(out: Console, query: str, hits: Sequence[ScoredPage], *, first: i
     table.add_column("what it says there", overflow="fold", ratio=1)
     for rank, hit in enumerate(hits, start=first):
         where = "a text" if hit.is_text else f"page {hit.page} of {hit.page_count}"
-        place = Text.from_markup(f"[bold]{shown(hit.doc_id)}[/bold]\n{where}")
+        place = Text.from_markup(f"[bold]{one_line(hit.doc_id)}[/bold]\n{where}")
         if hit.other_pages:
             more = ", ".join(map(str, hit.other_pages[:6])) + (" …" if len(hit.other_pages) > 6 else "")
             place.append(f"\nalso page {more}", style="dim")
@@ -132,13 +132,13 @@ def print_steps(out: Console, hits: Sequence[ScoredPage], *, first: int = 1) -> 
     out.print(table)
     notes = dict.fromkeys((step.stage, step.note) for hit in hits for step in hit.steps if step.note)
     for stage, note in notes:
-        out.print(f"{stage}: {shown(note)}", soft_wrap=True, style="dim")
+        out.print(f"{stage}: {one_line(note)}", soft_wrap=True, style="dim")
 
 
 def print_notes(err: Console, hits: SearchResults, *, explain: bool) -> None:
     """What was not done as asked; with `explain` also the time that each stage took."""
     for note in hits.notes:
-        err.print(f"[yellow]Note:[/] {shown(note)}", soft_wrap=True)
+        err.print(f"[yellow]Note:[/] {one_line(note)}", soft_wrap=True)
     if explain and hits.milliseconds:
         times = ", ".join(f"{name} {value:.0f} ms" for name, value in hits.milliseconds.items())
         err.print(f"Time: {times}.", soft_wrap=True)
