@@ -50,7 +50,6 @@ def delete(
     else:
         err.print(f"Removed {console.count(removed, 'document')}.")
         for name in missing:
-            err.print(
-                f"[red]No such document in the index:[/] {console.one_line(name)} (`jina-rag info --documents` lists them)"
-            )
+            name = console.one_line(name)
+            err.print(f"[red]No such document in the index:[/] {name} (`jina-rag info --documents` lists them)")
     raise typer.Exit(console.PARTLY if missing else console.OK)
