@@ -122,7 +122,7 @@ class Parts:
                     areas = areas_to_read(page, images, self.settings)
                     if areas:
                         start = time.process_time()
-                        words = read_areas(page.screenshot.image, areas, known=[word.box for word in page.words])
+                        words = read_areas(page.screenshot.image, areas, skip_boxes=[word.box for word in page.words])
                         counted += time.process_time() - start
                         self.ocr_pages += 1
                         page = replace(page, words=(*page.words, *words))

@@ -60,7 +60,7 @@ def word(number: int) -> str:
 def fill(index: DocumentIndex, pages: int, rows: int) -> None:
     """Documents of one hundred pages; one in ten of each year."""
     rng = np.random.default_rng(0)
-    handle = index._alive
+    handle = index._session.resources
     words = [word(n) for n in range(3000)]
     for first in range(0, pages, 100):
         sha256 = f"{first:064x}"
@@ -95,7 +95,7 @@ def fill(index: DocumentIndex, pages: int, rows: int) -> None:
 
 def bare(index: DocumentIndex, dense, query: str, multi, limit: int):
     """The engine's call without anything of ours around it, ids and scores only."""
-    store = index._alive.store
+    store = index._session.resources.store
     engine = store._types
     request = engine.QueryRequest(
         query=engine.Query.Nearest(multi.tolist(), using=schema.MULTI),
@@ -124,7 +124,7 @@ before = rss()
 start = time.perf_counter()
 with DocumentIndex.open(sys.argv[1], embedder=embedder, create=False) as index:
     seconds = time.perf_counter() - start
-    index._alive.store.count()
+    index._session.resources.store.count()
     after = rss()
 grown = {name: after[name] - before[name] for name in after}
 print(json.dumps({"seconds": seconds, "rss_mb": grown["VmRSS:"], "anonymous_mb": grown["RssAnon:"]}))
@@ -160,7 +160,7 @@ def main() -> None:
 
 def measure(index: DocumentIndex, embedder: Random, rounds: int) -> dict[str, float]:
     """Medians of each kind of call, taken in turns."""
-    searcher = index._search
+    searcher = index._searcher
     everything, year = {}, {f"{schema.META}.year": 2003}
     years = {f"{schema.META}.year": Range(gte=2003, lt=2005)}
     found: dict[str, list[float]] = {}

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
+from jina_rag.catalog.document_filter import possible_matches, select_by_filter, select_by_name
 from jina_rag.catalog.locations import location_payload
-from jina_rag.catalog.manifest import Manifest, PointRecord
-from jina_rag.ocr.cache import OcrCache
+from jina_rag.catalog.manifest import PointRecord
+from jina_rag.catalog.resources import IndexResources
+from jina_rag.errors import InvalidInputError
 from jina_rag.protocols import MultiVectorStore
 from jina_rag.stores import schema
-from jina_rag.stores.images import ImageFiles
+from jina_rag.types import Where
 
-_AT_ONCE = 256
-
-
-@dataclass(frozen=True, slots=True)
-class IndexResources:
-    """The three places where an index keeps things, and the cache of what OCR has read."""
-
-    store: MultiVectorStore
-    manifest: Manifest
-    images: ImageFiles
-    ocr: OcrCache | None = None
+_CHANGED_TOGETHER = 256
+"""Points whose payload is changed, or that are looked for, in one call of the store."""
+_DELETED_TOGETHER = 10_000
+"""Points that are deleted in one call of the store."""
+_DIRTY = "dirty"
+"""Key of the manifest's settings that is true while the index is being changed."""
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,130 +38,143 @@ class Problem:
     doc_id: str | None = None
 
 
-def drop_orphans(parts: IndexResources) -> int:
-    """Drop contents that no document points at: points first, the entry last, so that it can be repeated if killed.
+@contextmanager
+def changing(resources: IndexResources) -> Iterator[None]:
+    """Hold this while the index is changed: what a killed change has left half done is mended first."""
+    manifest = resources.manifest
+    if manifest.settings().get(_DIRTY):
+        _sweep(resources)
+    manifest.write_settings({_DIRTY: True})
+    settle(resources)
+    yield
+    settle(resources)
+    if not manifest.pending():
+        manifest.write_settings({_DIRTY: False})
+
+
+def delete_documents(resources: IndexResources, name: str | None, where: Where) -> int:
+    """Drop documents with their points and images; see `DocumentIndex.delete`. Within `changing`.
 
     Returns:
         How many.
+
+    Raises:
+        InvalidInputError: If there is neither a name nor a filter, or the filter makes no sense.
     """
-    orphans = parts.manifest.orphans()
-    for sha256 in orphans:
-        parts.store.delete([part.part_id for part in parts.manifest.parts(sha256)])
-        for name in parts.manifest.images_only_of(sha256):
-            parts.images.delete(name)
-        parts.manifest.forget_content(sha256)
-    if orphans:
-        parts.store.flush()
-        if parts.ocr is not None:
-            parts.ocr.forget(orphans)
-    return len(orphans)
+    manifest = resources.manifest
+    if name is None and not where:
+        raise InvalidInputError("Say which documents to remove: an id, a file, a folder, a glob or a filter.")
+    records = possible_matches(manifest, where) if name is None else select_by_name(manifest.documents(), name)
+    if where:
+        records = select_by_filter(records, where)
+    manifest.forget(record.doc_id for record in records)
+    settle(resources)
+    return len(records)
 
 
-def drop_parts(parts: IndexResources, gone: Sequence[PointRecord]) -> None:
-    """Remove points that the manifest has forgotten, and the images that nothing refers to any more."""
-    parts.store.delete([part.part_id for part in gone])
-    for name in parts.manifest.unreferenced(part.image for part in gone if part.image):
-        parts.images.delete(name)
+def settle(resources: IndexResources) -> None:
+    """Drop what no document points at, and write into points where their files lie, where that has changed.
 
-
-DIRTY = "dirty"
-"""Key of the manifest's settings that is true while the index is being changed."""
-
-
-@contextmanager
-def changing(parts: IndexResources) -> Iterator[None]:
-    """Hold this while the index is changed: what a killed change has left half done is mended first."""
-    if parts.manifest.settings().get(DIRTY):
-        _sweep(parts)
-    parts.manifest.write_settings({DIRTY: True})
-    settle(parts)
-    yield
-    settle(parts)
-    if not parts.manifest.pending():
-        parts.manifest.write_settings({DIRTY: False})
-
-
-def settle(parts: IndexResources) -> None:
-    """Drop what no document points at, and write into points where their files lie, where that has changed."""
-    drop_orphans(parts)
-    for sha256 in parts.manifest.stale():
-        refresh_locations(parts, sha256)
-        parts.manifest.refreshed(sha256)
-
-
-def _sweep(parts: IndexResources) -> None:
-    """Remove what a change that was killed has written and not noted, or noted as gone and not removed."""
-    referenced = parts.manifest.images()
-    for name in list(parts.images.names()):
-        if name not in referenced:
-            parts.images.delete(name)
-    parts.images.delete_unfinished()
-    for sha256, done in parts.manifest.contents():
-        if not done:
-            known = {part.part_id for part in parts.manifest.parts(sha256)}
-            found = [hit.id for hit in parts.store.scroll({schema.REVISION: sha256})]
-            parts.store.delete([point_id for point_id in found if point_id not in known])
-
-
-def refresh_locations(parts: IndexResources, sha256: str) -> None:
-    """Write into the points of a content in which files it lies and what is known of them."""
-    documents = parts.manifest.documents_of(sha256, waiting=True)
-    if not documents:
+    However many contents there are, they share one flush and one transaction. The manifest is changed last, so that
+    all of it is repeated after a kill.
+    """
+    manifest, store = resources.manifest, resources.store
+    orphans = set(manifest.orphans())
+    stale = set(manifest.stale()) - orphans
+    if not orphans and not stale:
         return
-    where = location_payload(documents)
-    ids = [part.part_id for part in parts.manifest.parts(sha256)]
-    for start in range(0, len(ids), _AT_ONCE):
-        parts.store.update_payload({point_id: where for point_id in ids[start : start + _AT_ONCE]})
+    points = [point for sha256 in orphans for point in manifest.points(sha256)]
+    for batch in _batches(points, _DELETED_TOGETHER):
+        store.delete([point.point_id for point in batch])
+    for sha256 in stale:
+        _write_locations(resources, sha256)
+    store.flush()
+    _delete_images(resources, points, orphans)
+    with manifest.transaction():
+        manifest.forget_contents(orphans)
+        manifest.mark_fresh(stale)
+    if orphans and resources.ocr is not None:
+        resources.ocr.forget(orphans)
 
 
-def verify(parts: IndexResources) -> list[Problem]:
+def drop_points(resources: IndexResources, points: Sequence[PointRecord]) -> None:
+    """Remove points that the manifest has forgotten, and the images that nothing refers to any more."""
+    resources.store.delete([point.point_id for point in points])
+    _delete_images(resources, points)
+
+
+def verify(resources: IndexResources) -> list[Problem]:
     """Hold vectors, images and manifest against each other; nothing is changed. Every image is read.
 
     Returns:
         What is amiss, each with the document to ingest again; empty for an index in order.
     """
     problems: list[Problem] = []
-    manifest = parts.manifest
-    if not manifest.contents() and parts.store.count():
+    manifest, store, images = resources.manifest, resources.store, resources.images
+    if not manifest.contents() and store.count():
         return [Problem("Its documents are listed elsewhere, in the folder of files that it was filled with.")]
-    images = set(parts.images.names())
+    image_names = set(images.names())
     documents = {record.sha256: record.doc_id for record in manifest.documents()}
     for record in manifest.pending():
         problems.append(Problem("Its indexing was interrupted.", record.doc_id))
     problems += [Problem("The index keeps pages of a document that was removed.") for _ in manifest.orphans()]
     for sha256 in manifest.stale():
         problems.append(Problem("Its pages do not say yet where it lies: ingest anything.", documents.get(sha256)))
-    known: dict[str, str] = {}
-    for sha256, done in manifest.contents():
+    content_of: dict[str, str] = {}
+    for sha256, is_complete in manifest.contents():
         doc_id = documents.get(sha256)
-        listed = manifest.parts(sha256)
-        known.update({part.part_id: sha256 for part in listed})
-        if not done:
+        points = manifest.points(sha256)
+        content_of.update({point.point_id: sha256 for point in points})
+        if not is_complete:
             continue  # said above
-        found = _present(parts.store, [part.part_id for part in listed])
-        for part in listed:
-            what = "page" if part.kind == "page" else f"{part.kind} on page"
-            if part.part_id not in found:
-                problems.append(Problem(f"The vectors of {what} {part.page} are missing.", doc_id))
-            if part.image and part.image not in images:
-                problems.append(Problem(f"The image of {what} {part.page} is missing.", doc_id))
-            elif part.image and not parts.images.is_whole(part.image):
-                problems.append(Problem(f"The image of {what} {part.page} is damaged.", doc_id))
-    problems += _strangers(parts.store, known)
-    lost = images - manifest.images()
-    if lost:
-        problems.append(Problem(f"{len(lost)} image file(s) belong to no page."))
+        stored_ids = _stored_ids(store, points)
+        for point in points:
+            what = "page" if point.kind == "page" else f"{point.kind} on page"
+            if point.point_id not in stored_ids:
+                problems.append(Problem(f"The vectors of {what} {point.page} are missing.", doc_id))
+            if point.image and point.image not in image_names:
+                problems.append(Problem(f"The image of {what} {point.page} is missing.", doc_id))
+            elif point.image and not images.is_whole(point.image):
+                problems.append(Problem(f"The image of {what} {point.page} is damaged.", doc_id))
+    strangers = sum(content_of.get(hit.id) != hit.payload.get(schema.REVISION) for hit in store.scroll())
+    if strangers:
+        problems.append(Problem(f"{strangers} point(s) of the store belong to no document."))
+    extra_images = image_names - manifest.images()
+    if extra_images:
+        problems.append(Problem(f"{len(extra_images)} image file(s) belong to no page."))
     return problems
 
 
-def _present(store: MultiVectorStore, ids: Sequence[str]) -> set[str]:
-    found: set[str] = set()
-    for start in range(0, len(ids), _AT_ONCE):
-        found |= {point.id for point in store.fetch(ids[start : start + _AT_ONCE], vectors=False)}
-    return found
+def _sweep(resources: IndexResources) -> None:
+    """Remove what a change that was killed has written and not noted, or noted as gone and not removed."""
+    manifest, store, images = resources.manifest, resources.store, resources.images
+    for image in set(images.names()) - manifest.images():
+        images.delete(image)
+    images.delete_unfinished()
+    for sha256, is_complete in manifest.contents():
+        if not is_complete:
+            stored_ids = {hit.id for hit in store.scroll({schema.REVISION: sha256})}
+            store.delete(list(stored_ids - {point.point_id for point in manifest.points(sha256)}))
 
 
-def _strangers(store: MultiVectorStore, known: dict[str, str]) -> list[Problem]:
-    """Points that the manifest does not list, and points whose page is another's."""
-    strange = sum(known.get(hit.id) != hit.payload.get(schema.REVISION) for hit in store.scroll())
-    return [Problem(f"{strange} point(s) of the store belong to no document.")] if strange else []
+def _write_locations(resources: IndexResources, sha256: str) -> None:
+    """Write into the points of a content in which files it lies and what is known of them."""
+    documents = resources.manifest.documents_of(sha256, waiting=True)
+    for batch in _batches(resources.manifest.points(sha256), _CHANGED_TOGETHER) if documents else ():
+        resources.store.update_payload(dict.fromkeys((p.point_id for p in batch), location_payload(documents)))
+
+
+def _delete_images(resources: IndexResources, points: Sequence[PointRecord], contents: Collection[str] = ()) -> None:
+    """Delete the images of points that are gone, unless points of other contents than `contents` refer to them."""
+    names = (point.image for point in points if point.image)
+    for image in resources.manifest.unreferenced(names, apart_from=contents):
+        resources.images.delete(image)
+
+
+def _stored_ids(store: MultiVectorStore, points: Sequence[PointRecord]) -> set[str]:
+    batches = _batches([point.point_id for point in points], _CHANGED_TOGETHER)
+    return {point.id for batch in batches for point in store.fetch(batch, vectors=False)}
+
+
+def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -8,10 +8,10 @@ The manifest is the promise; vectors and images are the goods. They are written 
 any moment leaves nothing that the next run does not find and finish:
 
 1. ``begin``: the content stands as pending, and the document as waiting for it;
-2. batch by batch: images, ``add_parts``, then the points;
+2. batch by batch: images, ``add_points``, then the points;
 3. the store is flushed, then ``finish`` marks the content done and lets the document point at it;
 4. what no document points at any more (``orphans``) loses its points, its images, and then its entry
-   (``forget_content``).
+   (``forget_contents``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +29,8 @@ from typing import Any
 from jina_rag.errors import IndexCorruptError, IndexMismatchError, IndexStateError
 from jina_rag.types import Failure
 
-SCHEMA_VERSION = 3
-"""The second format does not know which kinds of regions a page has, nor where its words stand."""
+SCHEMA_VERSION = 4
+"""The third format names its columns and settings otherwise, and does not know what a model folder holds."""
 ADDED = -1
 """Time of the last change of what is no file: no file has it."""
 RATE = "rate"
@@ -39,33 +39,36 @@ RATE = "rate"
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     """CREATE TABLE IF NOT EXISTS contents (
-  sha256 TEXT PRIMARY KEY, state TEXT NOT NULL CHECK (state IN ('pending', 'done')), pages INTEGER NOT NULL DEFAULT 0,
+  sha256 TEXT PRIMARY KEY, is_complete INTEGER NOT NULL DEFAULT 0, pages INTEGER NOT NULL DEFAULT 0,
   regions INTEGER NOT NULL DEFAULT 0, failures TEXT NOT NULL DEFAULT '[]', warnings TEXT NOT NULL DEFAULT '[]',
-  by_name INTEGER NOT NULL DEFAULT 0, ingested REAL NOT NULL DEFAULT 0, stale INTEGER NOT NULL DEFAULT 0)""",
+  by_name INTEGER NOT NULL DEFAULT 0, ingested_at REAL NOT NULL DEFAULT 0, is_stale INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TABLE IF NOT EXISTS documents (
-  doc_id TEXT PRIMARY KEY, path BLOB NOT NULL, sha256 TEXT NOT NULL, next TEXT, size INTEGER NOT NULL,
-  mtime_ns INTEGER NOT NULL, metadata TEXT NOT NULL DEFAULT '{}', given TEXT NOT NULL DEFAULT '{}')""",
-    """CREATE TABLE IF NOT EXISTS parts (
-  part_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, page INTEGER NOT NULL, kind TEXT NOT NULL, image TEXT)""",
-    "CREATE INDEX IF NOT EXISTS parts_by_content ON parts (sha256)",
-    "CREATE INDEX IF NOT EXISTS parts_by_image ON parts (image)",
+  doc_id TEXT PRIMARY KEY, path BLOB NOT NULL, sha256 TEXT NOT NULL, next_sha256 TEXT, size INTEGER NOT NULL,
+  mtime_ns INTEGER NOT NULL, metadata TEXT NOT NULL DEFAULT '{}', own_metadata TEXT NOT NULL DEFAULT '{}')""",
+    """CREATE TABLE IF NOT EXISTS points (
+  point_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, page INTEGER NOT NULL, kind TEXT NOT NULL, image TEXT)""",
+    "CREATE INDEX IF NOT EXISTS points_by_content ON points (sha256)",
+    "CREATE INDEX IF NOT EXISTS points_by_image ON points (image)",
     "CREATE INDEX IF NOT EXISTS documents_by_path ON documents (path)",
     "CREATE INDEX IF NOT EXISTS documents_by_content ON documents (sha256)",
-    "CREATE INDEX IF NOT EXISTS documents_by_next ON documents (next)",
+    "CREATE INDEX IF NOT EXISTS documents_by_next ON documents (next_sha256)",
     # Points say in which files they lie. Whatever changes that marks the content, in the same transaction, until the
     # points say so too: a run that is killed between leaves the mark.
-    """CREATE TRIGGER IF NOT EXISTS document_placed AFTER INSERT ON documents BEGIN
-  UPDATE contents SET stale = 1 WHERE sha256 IN (NEW.sha256, NEW.next); END""",
-    """CREATE TRIGGER IF NOT EXISTS document_changed AFTER UPDATE ON documents
-  WHEN (OLD.path, OLD.metadata, OLD.sha256) != (NEW.path, NEW.metadata, NEW.sha256) OR OLD.next IS NOT NEW.next BEGIN
-  UPDATE contents SET stale = 1 WHERE sha256 IN (OLD.sha256, NEW.sha256, OLD.next, NEW.next); END""",
-    """CREATE TRIGGER IF NOT EXISTS document_gone AFTER DELETE ON documents BEGIN
-  UPDATE contents SET stale = 1 WHERE sha256 IN (OLD.sha256, OLD.next); END""",
+    """CREATE TRIGGER IF NOT EXISTS document_inserted AFTER INSERT ON documents BEGIN
+  UPDATE contents SET is_stale = 1 WHERE sha256 IN (NEW.sha256, NEW.next_sha256); END""",
+    """CREATE TRIGGER IF NOT EXISTS document_updated AFTER UPDATE ON documents
+  WHEN (OLD.path, OLD.metadata, OLD.sha256) != (NEW.path, NEW.metadata, NEW.sha256)
+  OR OLD.next_sha256 IS NOT NEW.next_sha256 BEGIN
+  UPDATE contents SET is_stale = 1
+  WHERE sha256 IN (OLD.sha256, NEW.sha256, OLD.next_sha256, NEW.next_sha256); END""",
+    """CREATE TRIGGER IF NOT EXISTS document_deleted AFTER DELETE ON documents BEGIN
+  UPDATE contents SET is_stale = 1 WHERE sha256 IN (OLD.sha256, OLD.next_sha256); END""",
 )
 
 _DOCUMENTS = (
-    "SELECT d.doc_id, d.path, d.sha256, d.size, d.mtime_ns, c.state = 'done' AND d.next IS NULL, c.pages, c.regions,"
-    " c.failures, c.warnings, d.metadata, c.by_name, d.given FROM documents d JOIN contents c USING (sha256) "
+    "SELECT d.doc_id, d.path, d.sha256, d.size, d.mtime_ns, c.is_complete AND d.next_sha256 IS NULL, c.pages,"
+    " c.regions, c.failures, c.warnings, d.metadata, d.own_metadata, c.by_name"
+    " FROM documents d JOIN contents c USING (sha256) "
 )
 
 
@@ -76,16 +79,17 @@ class DocumentRecord:
     Attributes:
         doc_id: Its name in the index.
         path: The file, absolute.
-        sha256: Of the bytes that are searched, which names the content; those of the file, once it is `done`.
+        sha256: Of the bytes that are searched, which names the content; those of the file, once it is
+            `is_complete`.
         size: Bytes.
         mtime_ns: Time of the file's last change; `ADDED` where there is no file.
-        done: False while it is being indexed (or when that was interrupted).
+        is_complete: False while it is being indexed (or when that was interrupted).
         pages: Pages indexed.
         regions: Regions indexed.
         failures: Pages that could not be indexed.
         warnings: Indexed all the same, but worth a look.
         metadata: What was given for it, and what stands beside it.
-        given: The part of it that was given.
+        own_metadata: The part of it that was given.
         by_name: Whether it has pages without a word, which are found by the file's name.
     """
 
@@ -94,13 +98,13 @@ class DocumentRecord:
     sha256: str
     size: int
     mtime_ns: int
-    done: bool = False
+    is_complete: bool = False
     pages: int = 0
     regions: int = 0
     failures: tuple[Failure, ...] = ()
     warnings: tuple[Failure, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    given: Mapping[str, Any] = field(default_factory=dict)
+    own_metadata: Mapping[str, Any] = field(default_factory=dict)
     by_name: bool = False
 
     @property
@@ -113,7 +117,7 @@ class DocumentRecord:
 class PointRecord:
     """One point of the store and the image file that belongs to it."""
 
-    part_id: str
+    point_id: str
     page: int
     kind: str
     image: str | None
@@ -127,7 +131,7 @@ class Manifest:
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
             self._check_version(path)
-            with self._write() as db:
+            with self.transaction() as db:
                 for statement in _TABLES:
                     db.execute(statement)
         except IndexStateError:
@@ -145,8 +149,8 @@ class Manifest:
             check_schema(self.settings(), str(path.parent))
 
     @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: all of it or nothing; within another one, a part of that."""
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Several changes as one: all of them or none, with one wait for the disk; a part of an enclosing one."""
         with self._lock:
             if self._db.in_transaction:  # of this thread, which has the lock
                 yield self._db
@@ -165,11 +169,9 @@ class Manifest:
                     ) from exc
                 raise
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """Several changes as one: all of them or none. Each by itself would wait for the disk."""
-        with self._write():
-            yield
+    def _write(self, sql: str, *rows: Sequence[object]) -> None:
+        with self.transaction() as db:
+            db.executemany(sql, rows)
 
     def _rows(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
         with self._lock:
@@ -188,11 +190,8 @@ class Manifest:
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Replace the given keys."""
-        with self._write() as db:
-            db.executemany(
-                "INSERT OR REPLACE INTO settings VALUES (?, ?)",
-                [(key, json.dumps(value)) for key, value in settings.items()],
-            )
+        rows = [(key, json.dumps(value)) for key, value in settings.items()]
+        self._write("INSERT OR REPLACE INTO settings VALUES (?, ?)", *rows)
 
     # -- documents -----------------------------------------------------------------------------------------
 
@@ -210,8 +209,7 @@ class Manifest:
 
     def documents_named(self, doc_ids: Iterable[str]) -> list[DocumentRecord]:
         """Those of these ids that there are."""
-        found = (self.document(doc_id) for doc_id in dict.fromkeys(doc_ids))
-        return [record for record in found if record is not None]
+        return [record for doc_id in dict.fromkeys(doc_ids) if (record := self.document(doc_id)) is not None]
 
     def documents_that_mention(self, texts: Sequence[str]) -> list[DocumentRecord]:
         """Those with at least one of these texts somewhere among the values of their metadata, and perhaps others."""
@@ -220,41 +218,30 @@ class Manifest:
 
     def documents_of(self, sha256: str, *, waiting: bool = False) -> list[DocumentRecord]:
         """The documents whose pages are those of a content, by id; with `waiting`, also those that will be."""
-        return self._documents("WHERE d.sha256 = ? OR (? AND d.next = ?) ORDER BY d.doc_id", sha256, waiting, sha256)
+        return self._documents(
+            "WHERE d.sha256 = ? OR (? AND d.next_sha256 = ?) ORDER BY d.doc_id", sha256, waiting, sha256
+        )
 
     def pending(self) -> list[DocumentRecord]:
         """Documents whose indexing was begun and not finished."""
-        return self._documents("WHERE c.state = 'pending' OR d.next IS NOT NULL ORDER BY d.doc_id")
+        return self._documents("WHERE NOT c.is_complete OR d.next_sha256 IS NOT NULL ORDER BY d.doc_id")
 
     def _documents(self, clause: str, *args: object) -> list[DocumentRecord]:
-        rows = self._rows(_DOCUMENTS + clause, *args)  # the clauses are this module's own; values stand in `args`
+        # The clauses are this module's own; values stand in `args`.
         return [
             DocumentRecord(
-                doc_id=row[0],
-                path=_unpack(row[1]),
-                sha256=row[2],
-                size=row[3],
-                mtime_ns=row[4],
-                done=bool(row[5]),
-                pages=row[6],
-                regions=row[7],
-                failures=_failures(row[8], _unpack(row[1])),
-                warnings=_failures(row[9], _unpack(row[1])),
-                metadata=json.loads(row[10]),
-                by_name=bool(row[11]),
-                given=json.loads(row[12]),
+                doc_id, path := _unpack(raw_path), sha256, size, mtime_ns, bool(is_complete), pages, regions,
+                _failures(failures, path), _failures(warnings, path),
+                json.loads(metadata), json.loads(own_metadata), bool(by_name),
             )
-            for row in rows
-        ]
+            for doc_id, raw_path, sha256, size, mtime_ns, is_complete, pages, regions, failures, warnings, metadata,
+            own_metadata, by_name in self._rows(_DOCUMENTS + clause, *args)
+        ]  # fmt: skip
 
-    def has_key(self, parts: Sequence[str]) -> bool:
-        """Whether some document may have a key of metadata; `parts` are its own and those of the objects around it."""
-        all_of = " AND ".join("instr(metadata, ?)" for _ in parts)
-        rows = self._rows(
-            f"SELECT 1 FROM documents WHERE {all_of} LIMIT 1",  # noqa: S608  # no value stands in it
-            *(f"{json.dumps(part)}: " for part in parts),
-        )
-        return bool(rows)
+    def has_key(self, keys: Sequence[str]) -> bool:
+        """Whether some document may have a key of metadata; `keys` are its own and those of the objects around it."""
+        sql = f"SELECT 1 FROM documents WHERE {' AND '.join('instr(metadata, ?)' for _ in keys)} LIMIT 1"  # noqa: S608  # no value stands in it
+        return bool(self._rows(sql, *(f"{json.dumps(key)}: " for key in keys)))
 
     def place(self, record: DocumentRecord, *, replacing: str | None = None) -> None:
         """Let a document point at a content that is complete.
@@ -263,58 +250,57 @@ class Manifest:
             record: Its `sha256` names the content.
             replacing: Id of a document whose file has become this one, to be dropped in the same step.
         """
-        with self._write() as db:
+        with self.transaction() as db:
             if replacing is not None:
                 db.execute("DELETE FROM documents WHERE doc_id = ?", (replacing,))
             _put(db, record)
 
-    def forget(self, doc_id: str) -> None:
-        """Drop a document; its content stays until it is dropped as an orphan."""
-        with self._write() as db:
-            db.execute("DELETE FROM documents WHERE doc_id = ?", (doc_id,))
+    def forget(self, doc_ids: Iterable[str]) -> None:
+        """Drop documents in one transaction; their contents stay until they are dropped as orphans."""
+        self._write("DELETE FROM documents WHERE doc_id = ?", *((doc_id,) for doc_id in doc_ids))
 
     def totals(self) -> dict[str, int]:
         """Documents that are completely indexed, and the pages and regions of their contents."""
         documents = self._rows(
-            "SELECT COUNT(*) FROM documents JOIN contents USING (sha256) WHERE state = 'done' AND next IS NULL"
+            "SELECT COUNT(*) FROM documents JOIN contents USING (sha256) WHERE is_complete AND next_sha256 IS NULL"
         )[0][0]
         pages, regions = self._rows(
             "SELECT COALESCE(SUM(pages), 0), COALESCE(SUM(regions), 0) FROM contents"
-            " WHERE state = 'done' AND sha256 IN (SELECT sha256 FROM documents)"
+            " WHERE is_complete AND sha256 IN (SELECT sha256 FROM documents)"
         )[0]
         return {"documents": documents, "pages": pages, "regions": regions}
 
     # -- contents ------------------------------------------------------------------------------------------
 
-    def is_done(self, sha256: str) -> bool | None:
+    def is_complete(self, sha256: str) -> bool | None:
         """Whether a content is complete; None if there is none of that hash."""
-        rows = self._rows("SELECT state FROM contents WHERE sha256 = ?", sha256)
-        return rows[0][0] == "done" if rows else None
+        rows = self._rows("SELECT is_complete FROM contents WHERE sha256 = ?", sha256)
+        return bool(rows[0][0]) if rows else None
 
     def contents(self) -> list[tuple[str, bool]]:
         """The hash of every content, and whether it is complete."""
-        return [(sha256, state == "done") for sha256, state in self._rows("SELECT sha256, state FROM contents")]
+        return [(row[0], bool(row[1])) for row in self._rows("SELECT sha256, is_complete FROM contents")]
 
     def begin(self, record: DocumentRecord) -> None:
         """State that a content is being indexed for a document; what the document shows now stays until `finish`."""
-        with self._write() as db:
-            known = db.execute("SELECT stale FROM contents WHERE sha256 = ?", (record.sha256,)).fetchone()
+        with self.transaction() as db:
+            is_new = self.is_complete(record.sha256) is None
             db.execute(
-                "INSERT INTO contents (sha256, state) VALUES (?, 'pending')"
-                " ON CONFLICT (sha256) DO UPDATE SET state = 'pending'",
+                "INSERT INTO contents (sha256) VALUES (?) ON CONFLICT (sha256) DO UPDATE SET is_complete = 0",
                 (record.sha256,),
             )
-            served = db.execute(
-                "SELECT d.sha256, c.state = 'done' OR c.ingested > 0 FROM documents d JOIN contents c USING (sha256)"
-                " WHERE doc_id = ?",
-                (record.doc_id,),
-            ).fetchone()
-            if served and served[0] != record.sha256 and served[1]:
-                db.execute("UPDATE documents SET next = ? WHERE doc_id = ?", (record.sha256, record.doc_id))
+            shown = self._rows(
+                "SELECT 1 FROM documents d JOIN contents c USING (sha256)"
+                " WHERE doc_id = ? AND sha256 != ? AND (c.is_complete OR c.ingested_at > 0)",
+                record.doc_id,
+                record.sha256,
+            )
+            if shown:
+                db.execute("UPDATE documents SET next_sha256 = ? WHERE doc_id = ?", (record.sha256, record.doc_id))
             else:
                 _put(db, record)
-            if known is None:  # its points are still to be written, with the document in them
-                db.execute("UPDATE contents SET stale = 0 WHERE sha256 = ?", (record.sha256,))
+            if is_new:  # its points are still to be written, with the document in them
+                self.mark_fresh([record.sha256])
 
     def finish(
         self,
@@ -324,7 +310,7 @@ class Manifest:
         warnings: Sequence[Failure] = (),
         by_name: bool = False,
         replacing: str | None = None,
-        ingested: float | None = None,
+        ingested_at: float | None = None,
     ) -> None:
         """Mark a content done and let the document point at it.
 
@@ -334,103 +320,89 @@ class Manifest:
             warnings: Worth a look.
             by_name: Whether pages without words are found by the file's name.
             replacing: Id of a document whose file has become this one, to be dropped in the same step.
-            ingested: When it was made, in seconds since 1970; now if None.
+            ingested_at: When it was made, in seconds since 1970; now if None.
         """
-        with self._write() as db:
+        with self.transaction() as db:
             _put(db, record)
             db.execute(
-                "UPDATE contents SET state = 'done', failures = ?, warnings = ?, ingested = ?, by_name = ?,"
-                " pages = (SELECT COUNT(*) FROM parts WHERE parts.sha256 = contents.sha256 AND kind = 'page'),"
-                " regions = (SELECT COUNT(*) FROM parts WHERE parts.sha256 = contents.sha256 AND kind != 'page')"
+                "UPDATE contents SET is_complete = 1, failures = ?, warnings = ?, ingested_at = ?, by_name = ?,"
+                " pages = (SELECT COUNT(*) FROM points p WHERE p.sha256 = contents.sha256 AND kind = 'page'),"
+                " regions = (SELECT COUNT(*) FROM points p WHERE p.sha256 = contents.sha256 AND kind != 'page')"
                 " WHERE sha256 = ?",
-                (_dump(failures), _dump(warnings), ingested or time.time(), by_name, record.sha256),
+                (_dump(failures), _dump(warnings), ingested_at or time.time(), by_name, record.sha256),
             )
             if replacing is not None:
                 db.execute("DELETE FROM documents WHERE doc_id = ?", (replacing,))
 
     def abandon(self, record: DocumentRecord) -> None:
         """Take back `begin`: the document shows what it showed before, or is not there."""
-        with self._write() as db:
+        with self.transaction() as db:
             db.execute(
-                "DELETE FROM documents WHERE doc_id = ? AND sha256 = ? AND next IS NULL",
+                "DELETE FROM documents WHERE doc_id = ? AND sha256 = ? AND next_sha256 IS NULL",
                 (record.doc_id, record.sha256),
             )
-            db.execute("UPDATE documents SET next = NULL WHERE doc_id = ?", (record.doc_id,))
+            db.execute("UPDATE documents SET next_sha256 = NULL WHERE doc_id = ?", (record.doc_id,))
 
-    def ingested(self, sha256: str) -> float:
+    def ingested_at(self, sha256: str) -> float:
         """When a content was made, in seconds since 1970; 0 if it never was."""
-        rows = self._rows("SELECT ingested FROM contents WHERE sha256 = ? AND state = 'done'", sha256)
+        rows = self._rows("SELECT ingested_at FROM contents WHERE sha256 = ? AND is_complete", sha256)
         return float(rows[0][0]) if rows else 0.0
 
     def stale(self) -> list[str]:
         """Contents whose points do not say yet where their files lie."""
-        return [row[0] for row in self._rows("SELECT sha256 FROM contents WHERE stale")]
+        return [row[0] for row in self._rows("SELECT sha256 FROM contents WHERE is_stale")]
 
-    def refreshed(self, sha256: str) -> None:
-        """Take the mark from a content whose points have been brought up to date."""
-        with self._write() as db:
-            db.execute("UPDATE contents SET stale = 0 WHERE sha256 = ?", (sha256,))
+    def mark_fresh(self, hashes: Iterable[str]) -> None:
+        """Take the mark from contents whose points have been brought up to date."""
+        self._write("UPDATE contents SET is_stale = 0 WHERE sha256 = ?", *((sha256,) for sha256 in hashes))
 
     def orphans(self) -> list[str]:
         """Contents that no document points at or waits for."""
         rows = self._rows(
             "SELECT sha256 FROM contents WHERE sha256 NOT IN (SELECT sha256 FROM documents)"
-            " AND sha256 NOT IN (SELECT next FROM documents WHERE next IS NOT NULL)"
+            " AND sha256 NOT IN (SELECT next_sha256 FROM documents WHERE next_sha256 IS NOT NULL)"
         )
         return [row[0] for row in rows]
 
-    def forget_content(self, sha256: str) -> None:
-        """Drop a content and its parts, after its points and images are gone."""
-        with self._write() as db:
-            db.execute("DELETE FROM parts WHERE sha256 = ?", (sha256,))
-            db.execute("DELETE FROM contents WHERE sha256 = ?", (sha256,))
+    def forget_contents(self, hashes: Collection[str]) -> None:
+        """Drop contents and their points in one transaction, after the store and the images have lost them."""
+        with self.transaction():
+            for table in ("points", "contents"):
+                self._write(f"DELETE FROM {table} WHERE sha256 = ?", *((sha256,) for sha256 in hashes))  # noqa: S608
 
-    # -- parts ---------------------------------------------------------------------------------------------
+    # -- points --------------------------------------------------------------------------------------------
 
-    def parts(self, sha256: str) -> list[PointRecord]:
+    def points(self, sha256: str) -> list[PointRecord]:
         """The points of a content, by page."""
-        rows = self._rows("SELECT part_id, page, kind, image FROM parts WHERE sha256 = ? ORDER BY page, kind", sha256)
+        rows = self._rows("SELECT point_id, page, kind, image FROM points WHERE sha256 = ? ORDER BY page, kind", sha256)
         return [PointRecord(*row) for row in rows]
 
-    def add_parts(self, sha256: str, parts: Sequence[PointRecord]) -> list[PointRecord]:
-        """Note the parts of some pages, before they are written: what is in the store is always in the manifest.
+    def add_points(self, sha256: str, points: Sequence[PointRecord]) -> list[PointRecord]:
+        """Note the points of some pages, before they are written: what is in the store is always in the manifest.
 
         Returns:
-            Parts that these pages had before and have no more: a page that is indexed again may have fewer regions.
+            Points that these pages had before and have no more: a page that is indexed again may have fewer regions.
         """
-        pages = sorted({part.page for part in parts})
-        kept = {part.part_id for part in parts}
-        with self._write() as db:
-            before = [
-                PointRecord(*row)
-                for page in pages
-                for row in db.execute(
-                    "SELECT part_id, page, kind, image FROM parts WHERE sha256 = ? AND page = ?", (sha256, page)
-                )
-            ]
-            db.executemany("DELETE FROM parts WHERE sha256 = ? AND page = ?", [(sha256, page) for page in pages])
-            db.executemany(
-                "INSERT OR REPLACE INTO parts (part_id, sha256, page, kind, image) VALUES (?,?,?,?,?)",
-                [(part.part_id, sha256, part.page, part.kind, part.image) for part in parts],
+        pages = json.dumps(sorted({point.page for point in points}))
+        on_pages = "FROM points WHERE sha256 = ? AND page IN (SELECT value FROM json_each(?))"
+        with self.transaction():
+            before = self._rows(f"SELECT point_id, page, kind, image {on_pages}", sha256, pages)
+            self._write(f"DELETE {on_pages}", (sha256, pages))
+            self._write(
+                "INSERT OR REPLACE INTO points (point_id, sha256, page, kind, image) VALUES (?,?,?,?,?)",
+                *((point.point_id, sha256, point.page, point.kind, point.image) for point in points),
             )
-        return [part for part in before if part.part_id not in kept]
+        ids = {point.point_id for point in points}
+        return [PointRecord(*row) for row in before if row[0] not in ids]
 
     def images(self) -> set[str]:
         """Every image file that some point refers to."""
-        return {row[0] for row in self._rows("SELECT DISTINCT image FROM parts WHERE image IS NOT NULL")}
+        return {row[0] for row in self._rows("SELECT DISTINCT image FROM points WHERE image IS NOT NULL")}
 
-    def images_only_of(self, sha256: str) -> list[str]:
-        """The image files of a content that no other content refers to."""
-        rows = self._rows(
-            "SELECT DISTINCT image FROM parts p WHERE sha256 = ? AND image IS NOT NULL"
-            " AND NOT EXISTS (SELECT 1 FROM parts o WHERE o.image = p.image AND o.sha256 != p.sha256)",
-            sha256,
-        )
-        return [row[0] for row in rows]
-
-    def unreferenced(self, images: Iterable[str]) -> set[str]:
-        """Those of `images` that no point refers to any more."""
-        return {image for image in set(images) if not self._rows("SELECT 1 FROM parts WHERE image = ? LIMIT 1", image)}
+    def unreferenced(self, images: Iterable[str], *, apart_from: Collection[str] = ()) -> set[str]:
+        """Those of `images` that no point refers to any more, apart from points of the contents `apart_from`."""
+        users = "SELECT DISTINCT sha256 FROM points WHERE image = ?"
+        return {image for image in set(images) if {row[0] for row in self._rows(users, image)} <= set(apart_from)}
 
 
 def check_schema(settings: Mapping[str, Any], location: str) -> None:
@@ -442,17 +414,18 @@ def check_schema(settings: Mapping[str, Any], location: str) -> None:
     if settings and settings.get("schema") != SCHEMA_VERSION:
         raise IndexMismatchError(
             f"The index at {location} has the format {settings.get('schema')!r} (jina-rag {settings.get('version')}); "
-            f"this version reads {SCHEMA_VERSION}. Ingest the documents again, into a new place."
+            f"this version reads {SCHEMA_VERSION}. Ingest the documents again, into a new place: "
+            "`jina-rag ingest FOLDER --index NEW_PLACE`."
         )
 
 
 def _put(db: sqlite3.Connection, record: DocumentRecord) -> None:
     # Not INSERT OR REPLACE, which would not tell the triggers what was there before.
     db.execute(
-        "INSERT INTO documents (doc_id, path, sha256, next, size, mtime_ns, metadata, given)"
+        "INSERT INTO documents (doc_id, path, sha256, next_sha256, size, mtime_ns, metadata, own_metadata)"
         " VALUES (?, ?, ?, NULL, ?, ?, ?, ?) ON CONFLICT (doc_id) DO UPDATE SET path = excluded.path,"
-        " sha256 = excluded.sha256, next = NULL, size = excluded.size, mtime_ns = excluded.mtime_ns,"
-        " metadata = excluded.metadata, given = excluded.given",
+        " sha256 = excluded.sha256, next_sha256 = NULL, size = excluded.size, mtime_ns = excluded.mtime_ns,"
+        " metadata = excluded.metadata, own_metadata = excluded.own_metadata",
         (
             record.doc_id,
             _pack(record.path),
@@ -460,7 +433,7 @@ def _put(db: sqlite3.Connection, record: DocumentRecord) -> None:
             record.size,
             record.mtime_ns,
             json.dumps(dict(record.metadata)),
-            json.dumps(dict(record.given)),
+            json.dumps(dict(record.own_metadata)),
         ),
     )
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jina_rag.catalog.maintenance import IndexResources, drop_parts
+from jina_rag.catalog.maintenance import drop_points
 from jina_rag.catalog.manifest import DocumentRecord, PointRecord
+from jina_rag.catalog.resources import IndexResources
 from jina_rag.errors import IndexCorruptError, IndexMismatchError
 from jina_rag.stores import schema
 
-_AT_ONCE = 16
+_READ_TOGETHER = 16
 """Points that are read together; what is sent together is decided by bytes."""
 
 
@@ -36,56 +37,58 @@ def copy_index(
         IndexCorruptError: If vectors are missing in the source; `verify` tells which.
         IndexMismatchError: If the target has another document of the same name.
     """
-    documents = [record for record in source.manifest.documents() if source.manifest.is_done(record.sha256)]
+    documents = [record for record in source.manifest.documents() if source.manifest.is_complete(record.sha256)]
     for record in documents:
-        there = target.manifest.document(record.doc_id)
-        if there is not None and there.path != record.path:
+        namesake = target.manifest.document(record.doc_id)
+        if namesake is not None and namesake.path != record.path:
             raise IndexMismatchError(
-                f"The target has another document by the name of {record.doc_id}, from {there.path}: copy to a place "
-                "of its own."
+                f"The target has another document by the name of {record.doc_id}, from {namesake.path}: copy to a "
+                "place of its own."
             )
-    parts = {record.sha256: source.manifest.parts(record.sha256) for record in documents}
-    total, done, sent = sum(map(len, parts.values())), 0, 0
-    for sha256, listed in parts.items():
+    points = {record.sha256: source.manifest.points(record.sha256) for record in documents}
+    total, copied, sent = sum(map(len, points.values())), 0, 0
+    for sha256, records in points.items():
         holders = [record for record in documents if record.sha256 == sha256]
-        if target.manifest.ingested(sha256) < source.manifest.ingested(sha256):
-            sent += _content(source, target, holders[0], listed)
+        if target.manifest.ingested_at(sha256) < source.manifest.ingested_at(sha256):
+            sent += _copy_content(source, target, holders[0], records)
         for record in holders:
             target.manifest.place(record)
-        done += len(listed)
+        copied += len(records)
         if progress is not None:
-            progress(done, total)
+            progress(copied, total)
     target.store.flush()
     return sent
 
 
-def _content(source: IndexResources, target: IndexResources, record: DocumentRecord, listed: list[PointRecord]) -> int:
-    """Copy one content; what an interrupted copy has sent of it is found and left out."""
+def _copy_content(
+    source: IndexResources, target: IndexResources, record: DocumentRecord, points: list[PointRecord]
+) -> int:
+    """Copy one content; what an interrupted copy has sent of it is left out."""
     # What an interrupted copy has sent need not be sent again; what is there of an older making must.
-    again = bool(target.manifest.is_done(record.sha256))
+    is_older = bool(target.manifest.is_complete(record.sha256))
     target.manifest.begin(record)
-    drop_parts(target, target.manifest.add_parts(record.sha256, listed))
-    have = {point.id for point in target.store.fetch([part.part_id for part in listed], vectors=False)}
-    have = set() if again else have
-    for part in listed:
-        if part.image:
-            target.images.take(source.images.path(part.image), part.image)
-    missing = [part.part_id for part in listed if part.part_id not in have]
-    for start in range(0, len(missing), _AT_ONCE):
-        wanted = missing[start : start + _AT_ONCE]
-        points = source.store.fetch(wanted)
-        if len(points) != len(wanted):
+    drop_points(target, target.manifest.add_points(record.sha256, points))
+    ids = [point.point_id for point in points]
+    stored_ids = set() if is_older else {point.id for point in target.store.fetch(ids, vectors=False)}
+    for point in points:
+        if point.image:
+            target.images.take(source.images.path(point.image), point.image)
+    missing_ids = [point_id for point_id in ids if point_id not in stored_ids]
+    for start in range(0, len(missing_ids), _READ_TOGETHER):
+        batch_ids = missing_ids[start : start + _READ_TOGETHER]
+        batch = source.store.fetch(batch_ids)
+        if len(batch) != len(batch_ids):
             raise IndexCorruptError(
                 f"Vectors of {record.doc_id} are missing in the index that is copied: `jina-rag verify` tells which."
             )
-        for batch in schema.batches(points):
-            target.store.upsert(batch)
+        for request in schema.batches(batch):
+            target.store.upsert(request)
     target.store.flush()
     target.manifest.finish(
         record,
         failures=record.failures,
         warnings=record.warnings,
         by_name=record.by_name,
-        ingested=source.manifest.ingested(record.sha256),
+        ingested_at=source.manifest.ingested_at(record.sha256),
     )
-    return len(missing)
+    return len(missing_ids)

@@ -9,30 +9,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from jina_rag._extras import require
-from jina_rag.catalog.maintenance import IndexResources
 from jina_rag.catalog.manifest import Manifest, check_schema
-from jina_rag.config import Storage
-from jina_rag.errors import IndexCorruptError, IndexMismatchError, IndexNotFoundError, InvalidInputError
-from jina_rag.index.session import (
-    IMAGES,
-    MANIFEST,
-    OCR,
-    Handle,
-    check_model,
-    check_storage,
-    fresh_settings,
-    like,
-    open_manifest,
+from jina_rag.errors import (
+    IndexCorruptError,
+    IndexMismatchError,
+    IndexNotFoundError,
+    IndexStateError,
+    InvalidInputError,
 )
-from jina_rag.ocr.cache import OcrCache
-from jina_rag.protocols import Embedder
-from jina_rag.stores.images import ImageFiles
+from jina_rag.index.session import (
+    IndexSession,
+    IndexSettings,
+    OpenOptions,
+    new_settings,
+    open_manifest,
+    start_session,
+)
+from jina_rag.stores.qdrant.client import checked_url
 from jina_rag.stores.qdrant.server import QdrantConnection, QdrantStore
 
 _client: Any = None
@@ -42,11 +42,17 @@ _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A collection of a server, and how to reach it."""
+    """A collection of a server, and how to reach it.
+
+    Attributes:
+        server: As it was given.
+        collection: Its name.
+        options: Those of `QdrantConnection` that were given.
+    """
 
     server: str
     collection: str
-    connection: QdrantConnection
+    options: Mapping[str, Any]
 
     @classmethod
     def parse(cls, location: str, *, api_key: str | None = None) -> Address:
@@ -70,15 +76,26 @@ class Address:
             raise InvalidInputError(
                 f"{location} names no collection: write it behind the server's address, as http://HOST:6333/COLLECTION."
             )
-        options = [_option(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True)]
-        server = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-        return cls(server, unquote(collection), QdrantConnection(api_key=api_key, **dict(options)))
+        options = dict(_option(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True))
+        if api_key is not None:
+            options["api_key"] = api_key
+        return cls(urlunsplit((parts.scheme, parts.netloc, path, "", "")), unquote(collection), options)
+
+    @property
+    def connection(self) -> QdrantConnection:
+        """How the server is reached."""
+        return QdrantConnection(**self.options)
+
+    @property
+    def canonical(self) -> str:
+        """The same for every spelling of the address: lower-case host, with its port, without options."""
+        return f"{checked_url(self.server)}/{self.collection}"
 
     @property
     def assets_dir(self) -> Path:
         """Where this user keeps the images and the manifest of this collection, if nothing else is said."""
         dirs = require("platformdirs", extra="qdrant")
-        name = re.sub(r"[^\w.-]+", "_", f"{urlsplit(self.server).netloc}_{self.collection}")
+        name = re.sub(r"[^\w.-]+", "_", self.canonical.partition("://")[2])
         folder: Path = dirs.user_data_path("jina-rag", appauthor=False) / "servers" / name
         return folder
 
@@ -86,76 +103,69 @@ class Address:
         return f"{self.server}/{self.collection}"
 
 
-def open_server(
-    location: str,
-    embedder: str | Embedder | None,
-    *,
-    create: bool,
-    storage: str | Storage | None = None,
-    assets_dir: Path | None = None,
-    api_key: str | None = None,
-    template: Mapping[str, Any] | None = None,
-) -> Handle:
+def open_server(address: Address, options: OpenOptions) -> IndexSession:
     """Open the index in a collection, or make one; see `DocumentIndex.open`."""
-    address = Address.parse(location, api_key=api_key)
-    facts = QdrantStore.recorded(
-        address.server, collection=address.collection, connection=address.connection, client=_client
-    )
-    model: Embedder | None = None
-    if facts is None:
-        if not create:
-            raise IndexNotFoundError(
-                f"There is no index at {address}: make one with `jina-rag ingest FOLDER --index {address}`."
-            )
-        settings, model = (like(template), None) if template else fresh_settings(embedder, storage)
+    connection = address.connection
+    place: dict[str, Any] = {"collection": address.collection, "connection": connection, "client": _client}
+    facts = QdrantStore.recorded(address.server, **place)
+    model = None
+    if facts is not None:
+        check_schema(facts, str(address))
+        settings = IndexSettings.from_json(facts)
+    elif options.create:
+        settings, model = new_settings(options)
     else:
-        settings = facts
-    check_schema(settings, str(address))
-    kept = Storage.from_json(settings["storage"])
-    check_storage(storage, kept, str(address))
-    root = assets_dir or address.assets_dir
-    manifest = open_manifest(root, private=not (root / MANIFEST).is_file())
-    try:
-        _check_files(manifest, settings, address, root, made_here=facts is None)
+        raise IndexNotFoundError(
+            f"There is no index at {address}: make one with `jina-rag ingest FOLDER --index {address}`."
+        )
+    root = options.assets_dir or address.assets_dir
+    with ExitStack() as on_failure:
+        manifest = open_manifest(root)
+        on_failure.callback(manifest.close)
+        _check_files(manifest, settings, address, root, is_new=facts is None)
         store = QdrantStore.open(
             address.server,
-            collection=address.collection,
-            dim=settings["dim"],
-            multi_dim=settings["multi_dim"],
-            connection=address.connection,
-            facts=settings,
-            storage=kept,
-            client=_client,
+            **place,
+            dim=settings.dim,
+            multi_dim=settings.multi_dim,
+            facts=settings.to_json(),
+            storage=settings.storage,
         )
-    except BaseException:
-        manifest.close()
-        raise
-    parts = IndexResources(store, manifest, ImageFiles(root / IMAGES), OcrCache(root / OCR))
-    guest = facts is not None and not manifest.settings()
-    handle = Handle(str(address), root, parts, settings, storage=kept, model=model, guard=root / "lock", guest=guest)
-    try:
-        check_model(embedder, handle)
-        if facts is None:
-            manifest.write_settings(settings)
-    except BaseException:
-        handle.release()
-        raise
-    return handle
+        on_failure.callback(store.close)
+        is_guest = facts is not None and not manifest.settings()
+        session = start_session(
+            manifest, store, settings, options,
+            location=str(address), root=root, model=model, connection=connection, is_guest=is_guest,
+        )  # fmt: skip
+        on_failure.pop_all()
+    return session
 
 
-def _check_files(
-    manifest: Manifest, settings: Mapping[str, Any], address: Address, root: Path, *, made_here: bool
-) -> None:
+def check_connection(session: IndexSession, address: Address) -> None:
+    """Refuse options of an address that differ from those that the collection is open with in this process.
+
+    Raises:
+        IndexStateError: With the way out.
+    """
+    connection = session.connection
+    assert connection is not None, "a session of a folder"
+    for name, value in address.options.items():
+        if value != (connection.key() if name == "api_key" else getattr(connection, name)):
+            raise IndexStateError(
+                f"The index at {address} is open in this process with another {name}: close it first, or leave "
+                f"{name} out."
+            )
+
+
+def _check_files(manifest: Manifest, settings: IndexSettings, address: Address, root: Path, *, is_new: bool) -> None:
     """A folder of files belongs to one index."""
-    noted = manifest.settings()
-    if not noted:
-        return
-    if made_here and manifest.documents():
+    recorded = manifest.settings()
+    if is_new and recorded and manifest.documents():
         raise IndexCorruptError(
             f"There is no collection at {address} any more, but {root} still lists the documents of one: delete that "
             "folder to begin anew, or name another one for the files."
         )
-    if not made_here and noted.get("id") != settings.get("id"):
+    if not is_new and recorded and recorded["id"] != settings.id:
         raise IndexMismatchError(
             f"The folder {root} holds the files of another index than the one at {address}: name another folder for "
             "the files."
@@ -173,8 +183,8 @@ def _option(name: str, value: str) -> tuple[str, Any]:
             raise InvalidInputError(f"{name}={value} in the index's address: write true or false.")
         return ("prefer_grpc" if name == "grpc" else "verify"), _FLAGS[value.lower()]
     if name not in numbers:
-        known = ", ".join(sorted([*numbers, "ca", "grpc", "verify"]))
-        raise InvalidInputError(f"{name!r} in the index's address is no option: there are {known}.")
+        names = ", ".join(sorted([*numbers, "ca", "grpc", "verify"]))
+        raise InvalidInputError(f"{name!r} in the index's address is no option: there are {names}.")
     try:
         return numbers[name], float(value) if name == "timeout" else int(value)
     except ValueError:

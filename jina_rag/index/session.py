@@ -1,4 +1,4 @@
-"""What lies in an index folder, opened together and shared by every handle of the process.
+"""What a process holds of an open index, shared by every `DocumentIndex` on it.
 
 kb/manifest.sqlite3   documents, settings        kb/vectors/      the store
 kb/images/            screenshots and crops      kb/ocr.sqlite3   what OCR has read
@@ -12,90 +12,209 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from jina_rag._files import locked, size_on_disk
 from jina_rag._version import __version__
-from jina_rag.catalog.maintenance import IndexResources, changing
-from jina_rag.catalog.manifest import RATE, SCHEMA_VERSION, Manifest, peek_settings
+from jina_rag.catalog.maintenance import changing
+from jina_rag.catalog.manifest import SCHEMA_VERSION, Manifest, peek_settings
+from jina_rag.catalog.resources import IndexResources
 from jina_rag.compression import kept_dim
 from jina_rag.config import Storage
-from jina_rag.errors import (
-    IndexLockedError,
-    IndexMismatchError,
-    IndexNotFoundError,
-    IndexStateError,
-    InvalidInputError,
-)
+from jina_rag.errors import IndexMismatchError, IndexNotFoundError, IndexStateError, InvalidInputError
 from jina_rag.models.registry import load_embedder
+from jina_rag.models.runtime.checkpoints import folder_fingerprint
 from jina_rag.ocr.cache import OcrCache
 from jina_rag.protocols import Embedder, MultiVectorStore
 from jina_rag.stores.images import ImageFiles
+from jina_rag.stores.qdrant.client import QdrantConnection
 
 MANIFEST = "manifest.sqlite3"
 VECTORS = "vectors"
 IMAGES = "images"
 OCR = "ocr.sqlite3"
-_FILES = {"images": IMAGES, "manifest": MANIFEST, "ocr": OCR}
 DEFAULT_EMBEDDER = "lite"
 DENSE_DIM = 1024
+_DESKTOP_FILES = (".ds_store", "thumbs.db", "desktop.ini", ".directory", ".localized")
+"""What file managers leave in any folder that they show, in lower case."""
 
 
-@dataclass
-class Handle:
+@dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """What `DocumentIndex.open` is given besides the location and the reranker.
+
+    Attributes:
+        embedder: Name of a model, the absolute path of its folder, or an embedder.
+        storage: How vectors are kept; None for what the index has.
+        create: Whether to make an index where there is none.
+        assets_dir: With a server: the folder of files.
+        api_key: With a server.
+        template: Settings of the index that a new one is to be a copy of.
+    """
+
+    embedder: str | Embedder | None = None
+    storage: Storage | None = None
+    create: bool = True
+    assets_dir: Path | None = None
+    api_key: str | None = field(default=None, repr=False)
+    template: IndexSettings | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSettings:
+    """What an index records about how it was built.
+
+    Attributes:
+        embedder: Name of the model, or the absolute path of its folder.
+        requested_embedder: The name that was asked for: "lite" stands for "lite-en" on some machines only.
+        fingerprint: What the model's vectors depend on.
+        folder_fingerprint: What a model folder held; None for a model that is known by its name.
+        revision: Commit of a model from the hub.
+        dim: Length of the dense vectors that are kept.
+        multi_dim: Length of the rows of the multi-vectors that are kept.
+        storage: How vectors are kept.
+        id: Random; the same on a server and in its folder of files.
+        schema: Version of the format.
+        version: Of jina_rag that made the index.
+    """
+
+    embedder: str
+    requested_embedder: str
+    fingerprint: str
+    folder_fingerprint: str | None
+    revision: str | None
+    dim: int
+    multi_dim: int
+    storage: Storage
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    schema: int = SCHEMA_VERSION
+    version: str = __version__
+
+    @classmethod
+    def of_model(cls, model: Embedder, requested: str, storage: Storage) -> Self:
+        """Settings of a new index."""
+        # Dense vectors only pick candidates: cut where the model was trained for it, half the memory loses next to
+        # nothing.
+        is_cut = model.dim > DENSE_DIM and DENSE_DIM in model.matryoshka_dims
+        return cls(
+            embedder=model.name,
+            requested_embedder=requested,
+            fingerprint=model.fingerprint,
+            folder_fingerprint=_folder_content(model.name),
+            revision=model.revision,
+            dim=DENSE_DIM if is_cut else model.dim,
+            multi_dim=kept_dim(model, storage.multi_dim),
+            storage=storage,
+        )
+
+    @classmethod
+    def from_json(cls, recorded: Mapping[str, Any]) -> Self:
+        """Settings as a manifest or a collection has them, among other keys."""
+        values = {item.name: recorded[item.name] for item in fields(cls)}
+        return cls(**values | {"storage": Storage.from_json(recorded["storage"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """The reverse of `from_json`."""
+        return asdict(self) | {"storage": self.storage.to_json()}
+
+    def is_model(self, name: str) -> bool:
+        """Whether a name is that of the model, or a folder holds what the model's folder held."""
+        content = _folder_content(name)
+        return (
+            name in (self.embedder, self.requested_embedder) if content is None else content == self.folder_fingerprint
+        )
+
+
+def new_settings(options: OpenOptions) -> tuple[IndexSettings, Embedder | None]:
+    """What a new index records about its model, and that model unless the index is to be a copy."""
+    if options.template is not None:
+        return replace(options.template, id=uuid.uuid4().hex, version=__version__), None
+    requested = options.embedder if options.embedder is not None else DEFAULT_EMBEDDER
+    model = load_embedder(requested) if isinstance(requested, str) else requested
+    name = requested if isinstance(requested, str) else model.name
+    return IndexSettings.of_model(model, name, options.storage or Storage.named("exact")), model
+
+
+@dataclass(eq=False)
+class IndexSession:
     """An open index.
 
     Attributes:
         location: Where it is, as a person calls it: the folder, or the server's address and the collection.
         root: The folder with manifest and images.
-        parts: Its vectors, documents, pictures.
+        resources: Its vectors, documents, images.
         settings: What it was built with.
-        storage: How its vectors are kept.
-        users: How many `DocumentIndex` objects share it.
+        model: The model, where one was at hand when the index was made.
+        connection: How its server is reached; None for a folder.
+        is_guest: Whether the index's manifest is elsewhere: it can be searched, not changed.
         writing: Held by whoever changes the index.
-        model: The model, where one was at hand when the index was opened.
-        guard: Lock file that is held while an index on a server is changed; None for the embedded engine.
-        guest: Whether the index's manifest is elsewhere: it can be searched, not changed.
     """
 
     location: str
     root: Path
-    parts: IndexResources
-    settings: dict[str, Any]
-    storage: Storage = field(default_factory=Storage)
-    users: int = 0
-    writing: threading.Lock = field(default_factory=threading.Lock)
+    resources: IndexResources
+    settings: IndexSettings
     model: Embedder | None = None
-    guard: Path | None = None
-    guest: bool = False
+    connection: QdrantConnection | None = None
+    is_guest: bool = False
+    writing: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
-    def store(self) -> MultiVectorStore:
-        """Its vectors."""
-        return self.parts.store
-
-    @property
-    def manifest(self) -> Manifest:
-        """Its documents."""
-        return self.parts.manifest
-
-    @property
-    def images(self) -> ImageFiles:
-        """Its pictures."""
-        return self.parts.images
-
-    def embedder(self) -> Embedder:
+    def load_embedder(self, name: str | None = None) -> Embedder:
         """Load the model that the index was built with.
+
+        Args:
+            name: Where its folder is now; other names are passed over for the recorded one.
 
         Raises:
             IndexMismatchError: If this installation's model of that name makes other vectors.
         """
-        # By the recorded name, not the asked one: "lite" stands for "lite-en" on some machines only.
-        embedder = self.model or _load(self.settings)
-        check_model(embedder, self)
-        return embedder
+        is_folder = name is not None and os.path.isabs(name)
+        model = self.model or _load_recorded(self.settings, name if is_folder else None)
+        self.check_model(model)
+        return model
+
+    def check(self, options: OpenOptions) -> None:
+        """Refuse options that do not fit the index.
+
+        Raises:
+            IndexMismatchError: If it has another model or storage; with the way out.
+            IndexStateError: If it is open in this process with another folder of files.
+        """
+        storage = self.settings.storage
+        if options.storage not in (None, storage):
+            raise IndexMismatchError(
+                f"The index at {self.location} keeps its vectors as {storage}, not as {options.storage}: open it "
+                "without naming a storage, or ingest into a new place."
+            )
+        if options.assets_dir is not None and os.path.realpath(options.assets_dir) != os.path.realpath(self.root):
+            raise IndexStateError(
+                f"The index at {self.location} is open in this process with the folder of files {self.root}, not "
+                f"{options.assets_dir}: close it first, or leave assets_dir out."
+            )
+        self.check_model(options.embedder)
+
+    def check_model(self, embedder: str | Embedder | None) -> None:
+        """Refuse a model whose vectors do not fit the index.
+
+        Raises:
+            IndexMismatchError: With the way out.
+        """
+        settings = self.settings
+        if isinstance(embedder, str):
+            if not settings.is_model(embedder):
+                raise IndexMismatchError(
+                    f"The index at {self.location} was built with the model {settings.embedder!r}, not with "
+                    f"{embedder!r}: open it without naming a model, or ingest into a new folder."
+                )
+        elif embedder is not None and embedder.fingerprint != settings.fingerprint:
+            raise IndexMismatchError(
+                f"The index at {self.location} was built with {settings.fingerprint} (jina-rag {settings.version}), "
+                f"but the model at hand is {embedder.fingerprint}: pass an embedder that is loaded as that one was "
+                "(task, max_pixels, revision), or ingest into a new folder."
+            )
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -105,217 +224,107 @@ class Handle:
             IndexLockedError: If another process changes the index.
             IndexStateError: If the index on a server was filled with another folder of files than this one.
         """
-        if self.guest:
+        if self.is_guest:
             raise IndexStateError(
                 f"The index at {self.location} was filled with another folder of files than {self.root}: change it "
                 "with that one (--assets-dir), or ingest into a collection of your own."
             )
+        message = (
+            f"The index at {self.location} is being changed by another process, which uses {self.root}: try again "
+            "later."
+        )
         # The embedded engine has locked its folder itself.
-        with self.writing, nullcontext() if self.guard is None else locked(self.guard, self.location):
-            with changing(self.parts):
-                yield
+        lock = nullcontext() if self.connection is None else locked(self.root / "lock", message)
+        with self.writing, lock, changing(self.resources):
+            yield
 
     def bytes_by_part(self) -> dict[str, int]:
         """Bytes on disk: the parts of the store as far as it can tell, images, manifest, what OCR has read."""
-        vectors = {f"vectors: {name}": size for name, size in self.store.bytes_by_part().items()}
-        return {**vectors, **{name: size_on_disk(self.root / file) for name, file in _FILES.items()}}
-
-    def release(self) -> None:
-        """Flush and close everything."""
-        try:
-            self.store.close()
-        finally:
-            self.manifest.close()
-            if self.parts.ocr is not None:
-                self.parts.ocr.close()
+        sizes = {f"vectors: {name}": size for name, size in self.resources.store.bytes_by_part().items()}
+        files = {"images": IMAGES, "manifest": MANIFEST, "ocr": OCR}
+        return sizes | {name: size_on_disk(self.root / file) for name, file in files.items()}
 
 
-def check_model(embedder: str | Embedder | None, handle: Handle) -> None:
-    """Refuse a model whose vectors do not fit the index.
-
-    Raises:
-        IndexMismatchError: With the way out.
-    """
-    settings = handle.settings
-    if embedder is None:
-        return
-    if isinstance(embedder, str):
-        if embedder not in (settings["embedder"], settings["asked"]):
-            raise IndexMismatchError(
-                f"The index at {handle.location} was built with the model {settings['embedder']!r}, not with "
-                f"{embedder!r}: open it without naming a model, or ingest into a new folder."
-            )
-    elif embedder.fingerprint != settings["fingerprint"]:
-        raise IndexMismatchError(
-            f"The index at {handle.location} was built with {settings['fingerprint']} "
-            f"(jina-rag {settings['version']}), but the model at hand is {embedder.fingerprint}: pass an "
-            "embedder that is loaded as that one was (task, max_pixels, revision), or ingest into a new folder."
-        )
-
-
-def open_handle(
-    root: Path,
-    embedder: str | Embedder | None,
-    *,
-    create: bool,
-    storage: str | Storage | None = None,
-    template: Mapping[str, Any] | None = None,
-) -> Handle:
+def open_folder(root: Path, options: OpenOptions) -> IndexSession:
     """Open the index in the folder `root`, or make one; see `DocumentIndex.open`."""
     if root.exists() and not root.is_dir():
         raise InvalidInputError(f"{root} is a file; an index is a folder.")
-    made_here = not (root / MANIFEST).is_file()
-    if made_here and not create:
+    is_new = not (root / MANIFEST).is_file()
+    if is_new and not options.create:
         raise IndexNotFoundError(f"There is no index at {root}: make one with `jina-rag ingest FOLDER --index {root}`.")
-    if made_here and root.is_dir() and any(entry.name != VECTORS for entry in root.iterdir()):
+    if is_new and root.is_dir() and not all(_is_ignored(entry.name) for entry in root.iterdir()):
         raise IndexStateError(f"{root} holds other files: choose an empty or a new folder for the index.")
     # Before anything is written, so that a misspelt model leaves no half-made index behind.
-    fresh: tuple[dict[str, Any], Embedder | None] | None = None
-    if made_here:
-        fresh = (like(template), None) if template else fresh_settings(embedder, storage)
-    manifest = open_manifest(root, private=made_here)
-    try:
-        return _open(root, manifest, fresh, embedder, storage)
-    except BaseException:
-        manifest.close()
-        raise
+    settings, model = new_settings(options) if is_new else (None, None)
+    with ExitStack() as on_failure:
+        manifest = open_manifest(root)
+        on_failure.callback(manifest.close)
+        recorded = manifest.settings()
+        if recorded:
+            settings = IndexSettings.from_json(recorded)
+        elif settings is None:  # a process was killed that made it
+            settings, model = new_settings(options)
+        # Imported here: `import jina_rag` must not load the engine.
+        from jina_rag.stores.qdrant.edge import EdgeStore
+
+        store = EdgeStore.open(root / VECTORS, dim=settings.dim, multi_dim=settings.multi_dim, storage=settings.storage)
+        on_failure.callback(store.close)
+        session = start_session(manifest, store, settings, options, location=str(root), root=root, model=model)
+        on_failure.pop_all()
+    return session
 
 
-def open_manifest(root: Path, *, private: bool) -> Manifest:
-    """The manifest in a folder, which is made where there is none; with `private` for its owner's eyes only."""
+def open_manifest(root: Path) -> Manifest:
+    """The manifest in a folder; where there is none it is made, and the folder is its owner's alone."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if private:
+        if not (root / MANIFEST).is_file():
             root.chmod(0o700)
     except OSError as exc:
         raise IndexStateError(f"The index folder {root} cannot be made: {exc.strerror}.") from exc
     return Manifest(root / MANIFEST)
 
 
-def _open(
-    root: Path,
+def start_session(
     manifest: Manifest,
-    fresh: tuple[dict[str, Any], Embedder | None] | None,
-    embedder: str | Embedder | None,
-    storage: str | Storage | None,
-) -> Handle:
-    settings, model = manifest.settings(), None
-    if not settings:  # a new index, or one that a process left that was killed here
-        settings, model = fresh or fresh_settings(embedder, storage)
-    kept = Storage.from_json(settings["storage"])
-    check_storage(storage, kept, str(root))
-    # Imported here: `import jina_rag` must not load the engine.
-    from jina_rag.stores.qdrant.edge import EdgeStore
-
-    store = EdgeStore.open(root / VECTORS, dim=settings["dim"], multi_dim=settings["multi_dim"], storage=kept)
-    try:
-        parts = IndexResources(store, manifest, ImageFiles(root / IMAGES), OcrCache(root / OCR))
-        handle = Handle(str(root), root, parts, settings, storage=kept, model=model)
-        check_model(embedder, handle)
-        if not manifest.settings():
-            manifest.write_settings(settings)
-    except BaseException:
-        store.close()
-        raise
-    return handle
-
-
-def check_storage(asked: str | Storage | None, kept: Storage, location: str) -> None:
-    """Refuse another way of keeping vectors than the index has.
-
-    Raises:
-        IndexMismatchError: With the way out.
-    """
-    if asked is not None and named_storage(asked) != kept:
-        raise IndexMismatchError(
-            f"The index at {location} keeps its vectors as {kept}, not as {named_storage(asked)}: open it without "
-            "naming a storage, or ingest into a new place."
-        )
-
-
-def named_storage(storage: str | Storage | None) -> Storage:
-    """A storage by its name, ``"exact"`` if there is none."""
-    if isinstance(storage, Storage):
-        return storage
-    return Storage.named(storage or "exact")
+    store: MultiVectorStore,
+    settings: IndexSettings,
+    options: OpenOptions,
+    *,
+    location: str,
+    root: Path,
+    model: Embedder | None,
+    connection: QdrantConnection | None = None,
+    is_guest: bool = False,
+) -> IndexSession:
+    """A session over an open store and manifest, checked against the options; a new manifest gets the settings."""
+    resources = IndexResources(store, manifest, ImageFiles(root / IMAGES), OcrCache(root / OCR))
+    session = IndexSession(location, root, resources, settings, model, connection, is_guest)
+    session.check(options)
+    if not is_guest and not manifest.settings():
+        manifest.write_settings(settings.to_json())
+    return session
 
 
 def load_recorded(root: Path) -> Embedder | None:
     """Load the model of an index without opening it; None where there is no index.
 
-    For a head start: whoever holds the result shares its weights with a handle that is opened meanwhile.
+    For a head start: whoever holds the result shares its weights with a session that is opened meanwhile.
     """
-    settings = peek_settings(root / MANIFEST)
-    return _load(settings) if settings else None
+    recorded = peek_settings(root / MANIFEST)
+    return _load_recorded(IndexSettings.from_json(recorded)) if recorded else None
 
 
-def _load(settings: Mapping[str, Any]) -> Embedder:
+def _load_recorded(settings: IndexSettings, folder: str | None = None) -> Embedder:
     """The recorded model, at the commit that was recorded: a branch of the hub may have moved on."""
-    return load_embedder(settings["embedder"], revision=settings.get("revision"))
+    return load_embedder(folder or settings.embedder, revision=settings.revision)
 
 
-def fresh_settings(embedder: str | Embedder | None, storage: str | Storage | None) -> tuple[dict[str, Any], Embedder]:
-    """What a new index records about its model, and that model."""
-    asked = embedder if embedder is not None else DEFAULT_EMBEDDER
-    kept = named_storage(storage)
-    model = load_embedder(asked) if isinstance(asked, str) else asked
-    settings = {
-        "schema": SCHEMA_VERSION,
-        "version": __version__,
-        "asked": asked if isinstance(asked, str) else model.name,
-        "embedder": model.name,
-        "fingerprint": model.fingerprint,
-        "dim": _dense_dim(model),
-        "multi_dim": kept_dim(model, kept.multi_dim),
-        "revision": model.revision,
-        "storage": kept.to_json(),
-        "id": uuid.uuid4().hex,
-    }
-    return settings, model
+def _folder_content(name: str) -> str | None:
+    """What the model folder of that absolute path holds; None for other names."""
+    return folder_fingerprint(Path(name)) if os.path.isabs(name) and os.path.isdir(name) else None
 
 
-def like(template: Mapping[str, Any]) -> dict[str, Any]:
-    """What an index records that is made to be a copy of another one."""
-    copied = {key: value for key, value in template.items() if key != RATE}
-    return copied | {"id": uuid.uuid4().hex, "version": __version__}
-
-
-def _dense_dim(model: Embedder) -> int:
-    """Length of the dense vectors that an index keeps: cut to 1,024 where the model was trained for it.
-
-    They only pick candidates; half the memory loses next to nothing.
-    """
-    return DENSE_DIM if model.dim > DENSE_DIM and DENSE_DIM in model.matryoshka_dims else model.dim
-
-
-@contextmanager
-def locked(file: Path, location: str) -> Iterator[None]:
-    """Hold a lock file.
-
-    Raises:
-        IndexLockedError: If another process holds it.
-    """
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(file, timeout=0, thread_local=False):
-            yield
-    except Timeout as exc:
-        raise IndexLockedError(
-            f"The index at {location} is being changed by another process, which uses {file.parent}: try again later."
-        ) from exc
-
-
-def size_on_disk(path: Path) -> int:
-    """Bytes of a file or folder on disk; the engine's files are sparse, so that their lengths would tell too much."""
-    total = 0
-    for file in [path] if path.is_file() else path.rglob("*"):
-        with suppress(OSError):  # somebody has just removed it
-            if file.is_file():
-                total += _allocated(file.stat())
-    return total
-
-
-def _allocated(status: os.stat_result) -> int:
-    blocks: int | None = getattr(status, "st_blocks", None)  # Windows has none
-    return status.st_size if blocks is None else min(status.st_size, blocks * 512)
+def _is_ignored(name: str) -> bool:
+    """Whether a file does not keep a folder from becoming an index."""
+    return name == VECTORS or name.lower() in _DESKTOP_FILES or name.startswith("._")

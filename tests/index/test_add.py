@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 import threading
 from pathlib import Path
 
@@ -90,7 +89,9 @@ def test_a_new_content_takes_the_place_of_the_old_one(index):
 def test_an_old_content_that_comes_back_while_a_new_one_is_unfinished_is_the_one_that_counts(index, monkeypatch):
     index.add(["old words"], ids=["a"])
     with monkeypatch.context() as patch:
-        patch.setattr(type(index._alive.store), "flush", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            type(index._session.resources.store), "flush", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             index.add(["new words"], ids=["a"])
     index.add(["old words"], ids=["a"])
@@ -368,7 +369,7 @@ def test_what_stands_before_a_damaged_picture_is_in_the_index(tmp_path, index):
 @pytest.mark.parametrize("where", ["upsert", "flush"])
 def test_what_a_crash_leaves_is_cleared_by_the_next_change(index, monkeypatch, where):
     index.add(["old words"], ids=["a"])
-    store = index._alive.store
+    store = index._session.resources.store
 
     def crash(*_):
         raise KeyboardInterrupt
@@ -402,19 +403,3 @@ def test_coroutines_work_in_threads_and_give_the_same(index, embedder):
     np.testing.assert_array_equal(vectors, index.dense_vectors(got))
     assert threads
     assert threading.get_ident() not in threads
-
-
-def test_an_index_is_pickled_as_the_place_it_lies_at(tmp_path, index):
-    index.add(["growth"], ids=["a"])
-    pickled = pickle.dumps(index)
-    assert len(pickled) < 500
-    with pickle.loads(pickled) as again:
-        assert again.get(["a"])[0].text == "growth"
-
-
-def test_a_reranker_that_was_loaded_by_hand_cannot_be_pickled(tmp_path, embedder):
-    with (
-        DocumentIndex.open(tmp_path / "kb", embedder=embedder, reranker=FakeReranker()) as index,
-        pytest.raises(InvalidInputError, match="name"),
-    ):
-        pickle.dumps(index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import stat
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from jina_rag.errors import (
     IndexStateError,
     InvalidInputError,
 )
-from jina_rag.testing import FakeEmbedder, sample_pdf
+from jina_rag.testing import FakeEmbedder, FakeReranker, sample_pdf
 
 NO_OCR = IngestSettings(ocr="never")
 
@@ -52,7 +53,7 @@ def embedded(embedder: FakeEmbedder) -> int:
 
 def pages_of(index: DocumentIndex) -> list[tuple[str, int]]:
     """What the store has: (document, page), a page of several copies once for each."""
-    hits = index._alive.store.scroll({"kind": "page"})
+    hits = index._session.resources.store.scroll({"kind": "page"})
     return sorted((doc_id, hit.payload["page"]) for hit in hits for doc_id in hit.payload["doc_id"])
 
 
@@ -88,14 +89,14 @@ def test_a_second_run_embeds_nothing(index, docs, embedder):
 
 def test_a_changed_document_replaces_the_old_one_and_its_images(index, docs):
     index.ingest(docs, settings=NO_OCR)
-    old = set(index._alive.images.names())
+    old = set(index._session.resources.images.names())
     sample_pdf(docs / "animals.pdf", ["penguins walk on ice"])
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.documents, report.unchanged) == (1, 1)
     assert pages_of(index) == [("animals.pdf", 1), ("reports/energy.pdf", 1), ("reports/energy.pdf", 2)]
     assert index.search("penguins", k=1)[0].page == 1
-    assert len(old - set(index._alive.images.names())) == 2
-    assert set(index._alive.images.names()) == index._alive.manifest.images()
+    assert len(old - set(index._session.resources.images.names())) == 2
+    assert set(index._session.resources.images.names()) == index._session.resources.manifest.images()
 
 
 def test_a_moved_document_keeps_one_entry(index, docs):
@@ -169,8 +170,8 @@ def test_delete_takes_pages_and_images(index, docs, how):
     assert index.delete(name) == 1
     assert index.delete(name) == 0
     assert {doc for doc, _ in pages_of(index)} == {"animals.pdf"}
-    assert set(index._alive.images.names()) == index._alive.manifest.images()
-    assert len(list(index._alive.images.names())) == 2
+    assert set(index._session.resources.images.names()) == index._session.resources.manifest.images()
+    assert len(list(index._session.resources.images.names())) == 2
 
 
 def test_an_image_shared_by_two_documents_outlives_one(index, docs):
@@ -262,8 +263,7 @@ def test_stats(index, docs):
 
 def test_opening_twice_shares_one_handle(tmp_path, docs, embedder):
     first = DocumentIndex.open(tmp_path / "kb", embedder=embedder)
-    second = DocumentIndex.open(tmp_path / "sub" / ".." / "kb")
-    second._embedder = embedder
+    second = DocumentIndex.open(tmp_path / "sub" / ".." / "kb", embedder=embedder)
     first.ingest(docs, settings=NO_OCR)
     assert second.search("whales", k=1)[0].page == 2
     first.close()
@@ -374,3 +374,47 @@ def test_ctrl_c_leaves_a_usable_index_and_the_next_run_goes_on(tmp_path, docs):
 def test_a_path_that_does_not_exist(index):
     with pytest.raises(InvalidInputError, match="no file or folder"):
         index.ingest(Path("nowhere.pdf"))
+
+
+@pytest.mark.parametrize(
+    "name", [".DS_Store", "Thumbs.db", "desktop.ini", "Desktop.ini", ".directory", "._kb", ".localized"]
+)
+def test_a_folder_with_nothing_but_what_file_managers_leave_is_empty(tmp_path, embedder, name):
+    (tmp_path / "kb").mkdir()
+    (tmp_path / "kb" / name).write_bytes(b"x")
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        assert index.info().documents == 0
+    assert (tmp_path / "kb" / name).is_file()
+
+
+def test_a_dry_run_returns_the_plan_and_changes_nothing(index, docs):
+    plan = index.ingest(docs, settings=NO_OCR, dry_run=True)
+    assert (plan.new, plan.pages) == (2, 4)
+    assert index.info().documents == 0
+    index.ingest(docs, settings=NO_OCR, dry_run=False)
+    assert index.ingest(docs, settings=NO_OCR, dry_run=True).unchanged == 2
+
+
+def test_an_index_with_a_model_object_is_not_pickled(tmp_path, embedder):
+    with (
+        DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index,
+        pytest.raises(InvalidInputError, match="loaded by hand cannot be pickled: open it with the embedder's name"),
+    ):
+        pickle.dumps(index)
+    with (
+        DocumentIndex.open(tmp_path / "lite", reranker=FakeReranker()) as index,
+        pytest.raises(InvalidInputError, match="open it with the reranker's name"),
+    ):
+        pickle.dumps(index)
+
+
+def test_an_index_is_pickled_by_its_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with DocumentIndex.open("kb", embedder="lite", reranker="lite") as index:
+        index.add(["growth"], ids=["a"])
+        monkeypatch.chdir("/")
+        assert len(pickle.dumps(index)) < 500
+        with pickle.loads(pickle.dumps(index)) as other:
+            assert other._session is index._session
+            assert (other._arguments["embedder"], other._arguments["reranker"]) == ("lite", "lite")
+            assert other.get(["a"])[0].text == "growth"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,34 @@ def test_another_model_is_refused(tiny, tmp_path, pdf):
         DocumentIndex.open(tmp_path / "kb", embedder=code)
 
 
+def test_a_model_folder_is_known_by_what_it_holds(tmp_path, pdf, monkeypatch):
+    home, other_home = tmp_path / "home", tmp_path / "other"
+    model = make_checkpoint("v1", path=home / "m", seed=1)
+    make_checkpoint("v1", path=other_home / "m", seed=2)
+    monkeypatch.chdir(home)
+    with DocumentIndex.open(tmp_path / "kb", embedder="m") as index:
+        index.ingest(pdf, settings=SETTINGS)
+        scores = [(hit.page, hit.score) for hit in index.search("whales", k=3)]
+    for name in ("m/", "./m", Path("m"), model, os.path.join("..", "home", "m")):
+        DocumentIndex.open(tmp_path / "kb", embedder=name).close()
+    monkeypatch.chdir(other_home)
+    with pytest.raises(IndexMismatchError, match="was built with the model"):
+        DocumentIndex.open(tmp_path / "kb", embedder="m")
+    # The same model elsewhere, and by another name.
+    moved = shutil.move(model, tmp_path / "moved")
+    with DocumentIndex.open(tmp_path / "kb", embedder=moved) as index:
+        assert [(hit.page, hit.score) for hit in index.search("whales", k=3)] == scores
+    # Another model where that one was.
+    shutil.copytree(other_home / "m", home / "m")
+    with pytest.raises(IndexMismatchError, match="was built with the model"):
+        DocumentIndex.open(tmp_path / "kb", embedder=home / "m")
+    with (
+        DocumentIndex.open(tmp_path / "kb") as index,
+        pytest.raises(IndexMismatchError, match="but the model at hand is"),
+    ):
+        index.search("whales")
+
+
 def test_a_reranker_is_no_embedder(tiny, tmp_path):
     with pytest.raises(InvalidInputError, match="load_reranker"):
         DocumentIndex.open(tmp_path / "kb", embedder=tiny["m0"])
@@ -81,5 +111,5 @@ def test_long_dense_vectors_are_cut_where_the_model_was_trained_for_it(tmp_path,
     with DocumentIndex.open(tmp_path / "kb", embedder=folder) as index:
         assert index.embedder.dim == 2048
         index.ingest(pdf, settings=SETTINGS)
-        assert index._shared.settings["dim"] == 1024
+        assert index._session.settings.dim == 1024
         assert len(index.search("anything", k=3)) == 3

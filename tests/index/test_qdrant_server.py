@@ -169,7 +169,7 @@ def test_addresses():
     connection = address.connection
     assert (connection.prefer_grpc, connection.timeout, connection.shard_number) == (True, 12.5, 3)
     assert (connection.replication_factor, connection.retries, connection.grpc_port) == (2, 0, 7000)
-    assert address.files.name == "host.example_my_docs"
+    assert address.assets_dir.name == "host.example_6333_prefix_my_docs"
     for wrong, says in [
         ("http://host:6333", "names no collection"),
         ("http://host:6333/", "names no collection"),
@@ -192,6 +192,37 @@ def test_addresses():
         assert not any(part in str(caught.value) for part in ("s3cret", "user:", "host"))
     with pytest.raises(InvalidInputError, match="go with the address"):
         DocumentIndex.open("kb", assets_dir="x")
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["http://LOCALHOST:6333/docs", "HTTP://localhost/docs", "http://localhost:6333/docs/", "http://localhost/docs?"],
+)
+def test_every_spelling_of_an_address_is_one_location(spelling):
+    assert Address.parse(spelling).canonical == Address.parse("http://localhost:6333/docs?timeout=30").canonical
+    assert Address.parse(spelling).assets_dir == Address.parse("http://localhost:6333/docs").assets_dir
+    for other in ("http://localhost:80/docs", "https://localhost:6333/docs", "http://localhost:6333/x/docs"):
+        assert Address.parse(spelling).canonical != Address.parse(other).canonical
+
+
+def test_a_collection_that_is_open_is_shared_and_other_options_are_refused(url, docs, tmp_path):
+    embedder = FakeEmbedder()
+    with open_(f"{url}?timeout=30", tmp_path, embedder=embedder) as index:
+        for spelling in (url, f"{url}/", url.replace("http://l", "HTTP://L"), f"{url}?timeout=30.0"):
+            with DocumentIndex.open(spelling) as other:
+                assert other._session is index._session
+        with open_(url, tmp_path) as other:
+            assert other._session is index._session
+        with pytest.raises(IndexStateError, match="open in this process with another timeout: close it first"):
+            DocumentIndex.open(f"{url}?timeout=31")
+        with pytest.raises(IndexStateError, match="open in this process with another api_key") as caught:
+            DocumentIndex.open(url, api_key="s3cret")
+        assert "s3cret" not in str(caught.value)
+        with pytest.raises(IndexStateError, match=r"open in this process with the folder of files .*files"):
+            DocumentIndex.open(url, assets_dir=tmp_path / "elsewhere")
+        assert index.ingest(docs, settings=NO_OCR).pages == 3
+    with DocumentIndex.open(f"{url}?timeout=31", assets_dir=tmp_path / "elsewhere", embedder=embedder) as guest:
+        assert guest.search("whales")
 
 
 def test_a_server_that_is_not_there(tmp_path):

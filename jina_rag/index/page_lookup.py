@@ -1,0 +1,105 @@
+"""Pages without a query in words: by id, or by a dense vector that was made elsewhere."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from jina_rag._checks import check_whole_number
+from jina_rag.catalog.resources import IndexResources
+from jina_rag.errors import InvalidInputError
+from jina_rag.inputs import clean_text
+from jina_rag.search.filters import checked_filter, conditions_of
+from jina_rag.search.hits import bare_hit, locations
+from jina_rag.stores import schema
+from jina_rag.types import Float32, ScoredPage, Where
+
+
+def pages_by_id(resources: IndexResources, ids: Sequence[str]) -> list[ScoredPage]:
+    """See `DocumentIndex.get`."""
+    if isinstance(ids, str):
+        raise InvalidInputError("Pass a list of ids, not a single text.")
+    for name in ids:
+        if not isinstance(name, str):
+            raise InvalidInputError(f"An id is {name!r}: ids are texts.")
+    point_ids = [_point_id(resources, name) for name in ids]
+    fetched = resources.store.fetch([point_id for point_id in point_ids if point_id is not None], vectors=False)
+    points = {point.id: point for point in fetched}
+    pages = []
+    for point_id in point_ids:
+        point = points.get(point_id or "")
+        if point is None or point.payload.get(schema.KIND) != "page":
+            continue
+        if files := locations(resources, point.payload, {}):
+            pages.append(bare_hit(resources, point.id, point.payload, files))
+    return pages
+
+
+def nearest_pages(
+    resources: IndexResources, vector: Float32 | Sequence[float], *, dim: int, k: int, where: Where | None
+) -> list[ScoredPage]:
+    """See `DocumentIndex.nearest`."""
+    unit_vector = _unit_vector(vector, dim)
+    check_whole_number("k", k, minimum=1)
+    where = checked_filter(where)
+    conditions = conditions_of(where, resources)
+    if conditions is None or not unit_vector.any():
+        return []
+    limit = min(k, max(resources.store.count(), 1))  # engines take no number that is beyond a machine's
+    while True:
+        hits = resources.store.nearest(unit_vector, limit=limit, where={schema.KIND: "page", **conditions})
+        pages = []
+        for hit in hits:
+            # Pages of a document that is just being replaced are shown to nobody.
+            if files := locations(resources, hit.payload, where):
+                page = bare_hit(resources, hit.id, hit.payload, files)
+                pages.append(replace(page, score=hit.score, stage="dense", scores={"dense": hit.score}))
+        if len(pages) >= k or len(hits) < limit:
+            return pages[:k]
+        limit *= 2
+
+
+def dense_vectors(resources: IndexResources, pages: Sequence[ScoredPage], dim: int) -> Float32:
+    """See `DocumentIndex.dense_vectors`."""
+    vectors = np.zeros((len(pages), dim), dtype=np.float32)
+    points = {point.id: point for point in resources.store.fetch([page.page_id for page in pages])}
+    for row, page in zip(vectors, pages, strict=True):
+        point = points.get(page.page_id)
+        if point is not None and point.dense is not None:
+            row[:] = point.dense
+    return vectors
+
+
+def _unit_vector(vector: object, dim: int) -> Float32:
+    """A vector of length 1, or of zeros.
+
+    Raises:
+        InvalidInputError: If it is none of that many finite numbers.
+    """
+    try:
+        numbers = np.asarray(vector, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise InvalidInputError(f"A vector for this index has {dim} finite numbers; this is none: {exc}.") from exc
+    if numbers.shape != (dim,) or not np.isfinite(numbers).all():
+        raise InvalidInputError(
+            f"A vector for this index has {dim} finite numbers; this one has the shape {numbers.shape}."
+        )
+    largest = np.abs(numbers).max()
+    # First to numbers about 1, whose squares are numbers.
+    numbers = numbers / largest if largest else numbers
+    return (numbers / (np.linalg.norm(numbers) or 1.0)).astype(np.float32)
+
+
+def _point_id(resources: IndexResources, name: str) -> str | None:
+    """The id of a page's point, by what a user calls the page; None for what can be none."""
+    record = resources.manifest.document(clean_text(name))
+    if record is not None and record.added:
+        points = resources.manifest.points(record.sha256)
+        return next((point.point_id for point in points if point.kind == "page"), None)
+    try:
+        return str(uuid.UUID(name))
+    except ValueError:
+        return None

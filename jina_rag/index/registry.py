@@ -1,0 +1,108 @@
+"""The open indexes of this process: one session for each canonical location, shared by everybody who opens it.
+
+Each location has a lock of its own, which is held while its session is opened or closed: two threads that open the
+same index get one session, and nobody waits for another location.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jina_rag.index.session import IndexSession, OpenOptions, open_folder
+
+
+class SharedSession:
+    """The session of one location while anybody uses it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._session: IndexSession | None = None
+        self._users = 0
+        self._releases: deque[None] = deque()
+
+    def acquire(self, open_session: Callable[[], IndexSession], check: Callable[[IndexSession], None]) -> IndexSession:
+        """Become a user of the session, which is opened if there is none, and else has to pass a check."""
+        with self._exclusively():
+            if self._session is None:
+                self._session = open_session()
+            else:
+                check(self._session)
+            self._users += 1
+            return self._session
+
+    def release(self, *, wait: bool = True) -> None:
+        """End one user's share; the last one closes the session, which is forgotten whatever closing raises.
+
+        Args:
+            wait: False for a caller that must wait for no lock, such as the garbage collector: it may run while this
+                very thread holds the lock. Whoever holds it then does the work before it goes on.
+        """
+        self._releases.append(None)
+        self._settle(wait=wait)
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                self._close_if_unused()
+                yield
+        finally:
+            self._settle(wait=False)
+
+    def _settle(self, *, wait: bool) -> None:
+        while self._releases and self._lock.acquire(blocking=wait):
+            try:
+                self._close_if_unused()
+            finally:
+                self._lock.release()
+
+    def _close_if_unused(self) -> None:
+        while self._releases:
+            self._releases.pop()
+            self._users -= 1
+        if self._users == 0 and self._session is not None:
+            session, self._session = self._session, None
+            session.resources.close()
+
+
+_sessions: weakref.WeakValueDictionary[str, SharedSession] = weakref.WeakValueDictionary()
+_sessions_lock = threading.Lock()
+"""Held for a look into `_sessions` only."""
+
+
+def open_session(location: str, options: OpenOptions) -> tuple[SharedSession, IndexSession]:
+    """Open the index at a folder or at an address, or share the session that is open already.
+
+    Raises:
+        InvalidInputError: If the address makes no sense.
+        IndexStateError: If it is open with another folder of files, or with other options of its address.
+    """
+    if "://" not in location:
+        root = Path(os.path.abspath(location))
+        shared = _shared(os.path.normcase(os.path.realpath(root)))
+        return shared, shared.acquire(lambda: open_folder(root, options), lambda session: session.check(options))
+
+    from jina_rag.index.qdrant_server import Address, check_connection, open_server
+
+    address = Address.parse(location, api_key=options.api_key)
+
+    def check(session: IndexSession) -> None:
+        check_connection(session, address)
+        session.check(options)
+
+    shared = _shared(address.canonical)
+    return shared, shared.acquire(lambda: open_server(address, options), check)
+
+
+def _shared(key: str) -> SharedSession:
+    with _sessions_lock:
+        shared = _sessions.get(key)
+        if shared is None:
+            shared = _sessions[key] = SharedSession()
+        return shared

@@ -1,0 +1,102 @@
+"""Dropping documents: how often the disk is waited for, and that nothing is left over."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from jina_rag import DocumentIndex
+from jina_rag.testing import FakeEmbedder
+
+
+@pytest.fixture
+def index(tmp_path):
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as opened:
+        yield opened
+
+
+def add_entries(index: DocumentIndex, count: int) -> list[str]:
+    return index.add([f"entry number {number}" for number in range(count)], ids=[f"id{n}" for n in range(count)])
+
+
+def costs(index: DocumentIndex, monkeypatch, action) -> Counter[str]:
+    """How often the manifest commits and the store is called while something is done."""
+    counts: Counter[str] = Counter()
+    resources = index._session.resources
+
+    def count_commits(statement: str) -> None:
+        counts["commits"] += statement == "COMMIT"
+
+    with monkeypatch.context() as patch:
+        for name in ("delete", "flush", "update_payload"):
+            method = getattr(type(resources.store), name)
+
+            def counted(store, *args, name=name, method=method):
+                counts[name] += 1
+                return method(store, *args)
+
+            patch.setattr(type(resources.store), name, counted)
+        resources.manifest._db.set_trace_callback(count_commits)
+        action()
+        resources.manifest._db.set_trace_callback(None)
+    return counts
+
+
+@pytest.mark.parametrize("how", ["ids", "glob"])
+def test_deleting_many_entries_costs_what_deleting_one_does(index, monkeypatch, how):
+    ids = add_entries(index, 61)
+    one = costs(index, monkeypatch, lambda: index.delete("id60"))
+    many = costs(
+        index,
+        monkeypatch,
+        (lambda: index.delete(filter={"doc_id": ids[:60]})) if how == "ids" else (lambda: index.delete("id*")),
+    )
+    assert index.documents() == []
+    assert index._session.resources.store.count() == 0
+    assert index.verify() == []
+    assert many == one
+    assert (many["delete"], many["flush"]) == (1, 1)
+    assert many["commits"] <= 6
+
+
+def test_points_that_lie_elsewhere_now_are_written_with_one_flush(index, tmp_path, monkeypatch):
+    from jina_rag.config import IngestSettings
+    from jina_rag.testing import sample_pdf
+
+    settings = IngestSettings(ocr="never", isolate=False, dpi=40)
+    (tmp_path / "docs").mkdir()
+    for number in range(4):
+        pdf = sample_pdf(tmp_path / "docs" / f"{number}.pdf", [f"page of {number}"])
+        (tmp_path / "docs" / f"copy{number}.pdf").write_bytes(pdf.read_bytes())
+    index.ingest(tmp_path / "docs", settings=settings)
+    counts = costs(index, monkeypatch, lambda: index.delete("copy*"))
+    assert (counts["delete"], counts["flush"], counts["update_payload"]) == (0, 1, 4)
+    assert counts["commits"] <= 6
+    assert {hit.doc_id for hit in index.search("page", k=9)} == {f"{number}.pdf" for number in range(4)}
+    assert index.verify() == []
+
+
+@pytest.mark.parametrize("step", ["delete", "flush", "images", "forget_contents"])
+def test_a_deletion_that_stops_anywhere_is_finished_by_the_next_change(index, tmp_path, monkeypatch, step):
+    from jina_rag.config import IngestSettings
+    from jina_rag.testing import sample_pdf
+
+    pdf = sample_pdf(tmp_path / "a.pdf", ["whales sing"])
+    index.ingest(pdf, settings=IngestSettings(ocr="never", isolate=False, dpi=40))
+    add_entries(index, 3)
+    resources = index._session.resources
+    owner = {"images": resources.images, "forget_contents": resources.manifest}.get(step, resources.store)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(owner), "delete" if step == "images" else step, stop)
+        with pytest.raises(KeyboardInterrupt):
+            index.delete("*")
+    assert index.documents() == []
+    index.add(["something else"])
+    assert index.verify() == []
+    assert index._session.resources.store.count() == 1
+    assert list(resources.images.names()) == []

@@ -1,0 +1,104 @@
+"""The manifest: documents, contents, points."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from jina_rag import DocumentIndex
+from jina_rag.catalog.manifest import DocumentRecord, Manifest, PointRecord
+from jina_rag.errors import IndexCorruptError, IndexMismatchError, IndexStateError
+from jina_rag.testing import FakeEmbedder
+from jina_rag.types import Failure
+
+
+def record(doc_id: str = "a.pdf", sha: str = "1") -> DocumentRecord:
+    return DocumentRecord(doc_id, Path("/docs") / doc_id, sha, 10, 20, metadata={"year": 2024})
+
+
+def test_a_document_keeps_its_content_until_the_new_one_is_done(tmp_path):
+    manifest = Manifest(tmp_path / "m.sqlite3")
+    manifest.begin(record())
+    manifest.add_points("1", [PointRecord("p1", 1, "page", "x"), PointRecord("r1", 1, "table", "y")])
+    assert [d.is_complete for d in manifest.documents()] == [False]
+    manifest.finish(record(), failures=[Failure(Path("/docs/a.pdf"), "torn", 2)])
+    done = manifest.document("a.pdf")
+    assert (done.pages, done.regions, done.is_complete, done.metadata) == (1, 1, True, {"year": 2024})
+    assert done.failures == (Failure(Path("/docs/a.pdf"), "torn", 2),)
+    manifest.begin(record(sha="2"))
+    manifest.add_points("2", [PointRecord("p2", 1, "page", "x")])
+    changing = manifest.document("a.pdf")
+    assert (changing.sha256, changing.is_complete, changing.pages) == ("1", False, 1)
+    assert manifest.documents_of("2") == []
+    assert [d.doc_id for d in manifest.documents_of("2", waiting=True)] == ["a.pdf"]
+    assert manifest.orphans() == []
+    manifest.finish(record(sha="2"))
+    assert manifest.document("a.pdf").sha256 == "2"
+    assert manifest.orphans() == ["1"]
+    assert manifest.unreferenced(["x", "y"], apart_from=["1"]) == {"y"}
+    assert manifest.totals() == {"documents": 1, "pages": 1, "regions": 0}
+    manifest.forget_contents(["1"])
+    assert manifest.unreferenced(["x", "y"]) == {"y"}
+    assert manifest.contents() == [("2", True)]
+    manifest.forget(["a.pdf"])
+    assert manifest.orphans() == ["2"]
+    manifest.close()
+
+
+def test_copies_share_a_content(tmp_path):
+    manifest = Manifest(tmp_path / "m.sqlite3")
+    manifest.begin(record())
+    manifest.add_points("1", [PointRecord("p1", 1, "page", "x")])
+    manifest.finish(record(), by_name=True)
+    manifest.place(record("b.pdf"))
+    assert [d.doc_id for d in manifest.documents_of("1")] == ["a.pdf", "b.pdf"]
+    assert all(d.by_name for d in manifest.documents())
+    assert manifest.totals() == {"documents": 2, "pages": 1, "regions": 0}
+    manifest.place(record("c.pdf"), replacing="b.pdf")
+    assert [d.doc_id for d in manifest.documents()] == ["a.pdf", "c.pdf"]
+    manifest.forget(["a.pdf"])
+    assert manifest.orphans() == []
+    manifest.close()
+
+
+def test_a_page_indexed_again_names_the_regions_it_no_longer_has(tmp_path):
+    manifest = Manifest(tmp_path / "m.sqlite3")
+    manifest.begin(record())
+    manifest.add_points("1", [PointRecord("p1", 1, "page", "x"), PointRecord("r1", 1, "table", "y")])
+    assert [part.point_id for part in manifest.add_points("1", [PointRecord("p1", 1, "page", "x")])] == ["r1"]
+    assert [part.point_id for part in manifest.points("1")] == ["p1"]
+    manifest.close()
+
+
+def test_a_manifest_that_is_no_database_is_told(tmp_path):
+    (tmp_path / "m.sqlite3").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(IndexCorruptError, match="ingest again"):
+        Manifest(tmp_path / "m.sqlite3")
+
+
+def test_an_index_of_an_older_format_is_refused_with_the_way_out_and_left_alone(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "manifest.sqlite3")) as db:
+        db.execute("CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        db.execute("CREATE TABLE documents (doc_id TEXT PRIMARY KEY, path BLOB)")
+        db.executemany("INSERT INTO settings VALUES (?, ?)", [("schema", "1"), ("version", '"0.0.9"')])
+        db.commit()
+    before = (tmp_path / "manifest.sqlite3").read_bytes()
+    with pytest.raises(IndexMismatchError, match=r"format 1 \(jina-rag 0.0.9\).*Ingest the documents again"):
+        DocumentIndex.open(tmp_path, embedder=FakeEmbedder())
+    assert (tmp_path / "manifest.sqlite3").read_bytes() == before
+
+
+def test_a_manifest_that_cannot_be_written_is_told(tmp_path):
+    manifest = Manifest(tmp_path / "m.sqlite3")
+    other = sqlite3.connect(tmp_path / "m.sqlite3", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    manifest._db.execute("PRAGMA busy_timeout = 10")
+    with pytest.raises(IndexStateError, match="cannot be written"):
+        manifest.begin(record())
+    other.execute("ROLLBACK")
+    other.close()
+    manifest.begin(record())
+    manifest.close()
