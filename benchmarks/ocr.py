@@ -30,7 +30,7 @@ from PIL import Image
 
 from jina_rag.config import IngestSettings
 from jina_rag.ocr import lines, read_areas, weights
-from jina_rag.ocr.find import _tiles
+from jina_rag.ocr.detection import _tiles
 from jina_rag.parsing.documents import open_document
 from jina_rag.parsing.pages import areas_to_read
 from jina_rag.parsing.sources import SourceFile, find_sources
@@ -71,7 +71,7 @@ class Published:
         logging.getLogger("RapidOCR").setLevel(logging.ERROR)
         (package,) = importlib.util.find_spec("rapidocr").submodule_search_locations
         folder, release = Path(package) / "models", version("rapidocr")
-        finder, reader = (weights._session(weights._verified(folder, task, release)) for task in ("det", "rec"))
+        finder, reader = (weights._session(weights._verified_model(folder, task, release)) for task in ("det", "rec"))
         shared = {"engine_type": EngineType.ONNXRUNTIME, "lang_type": "ch", "font_path": None}
         self.detector = TextDetector(Settings(shared, session=finder, limit_side_len=0, limit_type="min"))
         self.recognizer = TextRecognizer(Settings(shared, session=reader, rec_batch_num=6, rec_img_shape=(3, 48, 32)))
@@ -157,8 +157,8 @@ class Clocks:
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
-        names = ("finder", "encoder", "classifier")
-        loaded = weights.models()
+        names = ("detector", "encoder", "classifier")
+        loaded = weights.load_models()
         weights._models = dataclasses.replace(
             loaded, **{name: _Clocked(getattr(loaded, name), name, self) for name in names}
         )
@@ -230,7 +230,7 @@ def clock(call: Any, *arguments: Any) -> tuple[list[str], float]:
 
 
 def ours(image: Image.Image, areas: Sequence[Box], known: Sequence[Box]) -> list[str]:
-    return texts_of(read_areas(image, areas, known=known))
+    return texts_of(read_areas(image, areas, skip_boxes=known))
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from jina_rag.ocr.cache import OcrCache
-    from jina_rag.ocr.reader import Pixels
+    from jina_rag.ocr.recognition import Pixels
 
 DEFAULT_MAX_SIDE = 960
 DEFAULT_MIN_SCORE = 0.6
@@ -51,7 +51,7 @@ def read_areas(
     image: Image,
     areas: Sequence[Box],
     *,
-    known: Sequence[Box] = (),
+    skip_boxes: Sequence[Box] = (),
     max_side: int = DEFAULT_MAX_SIDE,
     min_score: float = DEFAULT_MIN_SCORE,
     cache: OcrCache | None = None,
@@ -62,7 +62,7 @@ def read_areas(
     Args:
         image: As for `read_words`.
         areas: Boxes as fractions of the image; overlapping ones are read twice.
-        known: Boxes of words that need no reading. A line that they cover by 30 % or more is left out, which
+        skip_boxes: Boxes of words that need no reading. A line that they cover by 30 % or more is left out, which
             saves most of the time.
         max_side: As for `read_words`, for each area.
         min_score: As for `read_words`.
@@ -78,51 +78,51 @@ def read_areas(
     """
     words: list[Word] = []
     width, height = image.size
-    boxes = np.asarray(known, dtype=np.float32).reshape(-1, 4) * (width, height, width, height)
+    boxes = np.asarray(skip_boxes, dtype=np.float32).reshape(-1, 4) * (width, height, width, height)
     for x0, y0, x1, y1 in areas:
         left, top = int(x0 * width), int(y0 * height)
         right, bottom = max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))
         part = image if (left, top, right, bottom) == (0, 0, width, height) else image.crop((left, top, right, bottom))
         pixels = np.asarray(part.convert("RGB") if part.mode != "RGB" else part)
-        near = (boxes[:, 0] < right) & (boxes[:, 1] < bottom) & (boxes[:, 2] > left) & (boxes[:, 3] > top)
-        covered = (boxes[near] - (left, top, left, top)).astype(np.float32)
-        for word in _read_area(pixels, covered, max_side, min_score, cache, revision):
-            words.append(replace(word, box=_placed(word.box, (left, top), part.size, image.size)))
+        is_near = (boxes[:, 0] < right) & (boxes[:, 1] < bottom) & (boxes[:, 2] > left) & (boxes[:, 3] > top)
+        part_boxes = (boxes[is_near] - (left, top, left, top)).astype(np.float32)
+        for word in _read_area(pixels, part_boxes, max_side, min_score, cache, revision):
+            words.append(replace(word, box=_in_whole_image(word.box, (left, top), part.size, image.size)))
     return words
 
 
 def _read_area(
-    pixels: Pixels, known: Float32, max_side: int, min_score: float, cache: OcrCache | None, revision: str
+    pixels: Pixels, skip_boxes: Float32, max_side: int, min_score: float, cache: OcrCache | None, revision: str
 ) -> list[Word]:
     """Words of an area, boxes as fractions of it, from the cache if they are there."""
     from jina_rag.ocr.cache import area_key
 
-    key = area_key(pixels, known, max_side=max_side, min_score=min_score) if cache is not None else ""
+    key = area_key(pixels, skip_boxes, max_side=max_side, min_score=min_score) if cache is not None else ""
     words = cache.get(key, revision) if cache is not None else None
     if words is None:
-        words = _read_pixels(pixels, known, max_side, min_score)
+        words = _read_pixels(pixels, skip_boxes, max_side, min_score)
         if cache is not None:
             cache.put(key, words, revision)
     return words
 
 
-def _read_pixels(pixels: Pixels, known: Float32, max_side: int, min_score: float) -> list[Word]:
-    from jina_rag.ocr.find import written_part
+def _read_pixels(pixels: Pixels, skip_boxes: Float32, max_side: int, min_score: float) -> list[Word]:
+    from jina_rag.ocr.detection import content_bounds
     from jina_rag.ocr.lines import read_lines
-    from jina_rag.ocr.order import reading_order
+    from jina_rag.ocr.reading_order import reading_order
 
-    written = written_part(pixels)
-    if written is None:
+    bounds = content_bounds(pixels)
+    if bounds is None:
         return []
-    left, top, right, bottom = written
-    covered = known - np.array((left, top, left, top), np.float32)
-    found = read_lines(pixels[top:bottom, left:right], covered, max_side=max_side)
-    lines = [line for line in found if line.score >= min_score]
+    left, top, right, bottom = bounds
+    shifted_boxes = skip_boxes - np.array((left, top, left, top), np.float32)
+    all_lines = read_lines(pixels[top:bottom, left:right], shifted_boxes, max_side=max_side)
+    lines = [line for line in all_lines if line.score >= min_score]
     size = (pixels.shape[1], pixels.shape[0])
     return [word for index in reading_order(lines) for word in lines[index].words((left, top), size)]
 
 
-def _placed(box: Box, offset: tuple[int, int], part: tuple[int, int], whole: tuple[int, int]) -> Box:
+def _in_whole_image(box: Box, offset: tuple[int, int], part: tuple[int, int], whole: tuple[int, int]) -> Box:
     """A box in fractions of a part of an image, in fractions of the whole."""
     x0, x1 = ((offset[0] + x * part[0]) / whole[0] for x in (box[0], box[2]))
     y0, y1 = ((offset[1] + y * part[1]) / whole[1] for y in (box[1], box[3]))

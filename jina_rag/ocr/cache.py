@@ -45,12 +45,12 @@ CREATE INDEX IF NOT EXISTS by_revision ON uses (revision);
 """
 
 
-def area_key(pixels: npt.NDArray[np.uint8], known: Float32, *, max_side: int, min_score: float) -> str:
+def area_key(pixels: npt.NDArray[np.uint8], skip_boxes: Float32, *, max_side: int, min_score: float) -> str:
     """What the words read in an area depend on, as a sha256.
 
     Args:
         pixels: The area, shape (height, width, 3), RGB.
-        known: Boxes in pixels of the area that are not to be read, shape (n, 4).
+        skip_boxes: Boxes in pixels of the area that are not to be read, shape (n, 4).
         max_side: As for `jina_rag.ocr.read_words`.
         min_score: Likewise.
 
@@ -58,11 +58,11 @@ def area_key(pixels: npt.NDArray[np.uint8], known: Float32, *, max_side: int, mi
         MissingDependencyError: If rapidocr is not installed.
         CheckpointError: If the weights in its wheel are not what they should be.
     """
-    facts = [RECIPE, weights.digest(), max_side, min_score, "RGB", pixels.shape, known.shape]
-    found = hashlib.sha256(json.dumps(facts).encode())
-    found.update(np.ascontiguousarray(known, "<f4").data)
-    found.update(np.ascontiguousarray(pixels).data)
-    return found.hexdigest()
+    facts = [RECIPE, weights.digest(), max_side, min_score, "RGB", pixels.shape, skip_boxes.shape]
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    digest.update(np.ascontiguousarray(skip_boxes, "<f4").data)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
 
 
 class OcrCache:
@@ -103,33 +103,33 @@ class OcrCache:
             # What cannot be understood is as good as not there: it will be read again, and written over.
             words = None if row is None else _unpacked(row[0])
             # Looked up first: most hits write nothing, and so wait for no disk.
-            used = "SELECT 1 FROM uses WHERE key = ? AND revision = ?"
-            if words is not None and revision is not None and not database.execute(used, (key, revision)).fetchone():
-                database.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", (key, revision))
+            query, use = "SELECT 1 FROM uses WHERE key = ? AND revision = ?", (key, revision)
+            if words is not None and revision is not None and not database.execute(query, use).fetchone():
+                database.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", use)
             return words
 
-        return self._do(find)
+        return self._run(find)
 
     def put(self, key: str, words: Sequence[Word], revision: str = "") -> None:
         """Keep the words of an area for a document revision."""
         value = zlib.compress(json.dumps([[word.text, *word.box] for word in words]).encode())
 
-        def keep(database: sqlite3.Connection) -> None:
+        def write(database: sqlite3.Connection) -> None:
             database.execute("INSERT OR REPLACE INTO areas VALUES (?, ?)", (key, value))
             database.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", (key, revision))
 
-        self._do(keep)
+        self._run(write)
 
     def forget(self, revisions: Iterable[str]) -> None:
         """Drop, and overwrite, what was put or found for these document revisions and for no other."""
-        gone = [(revision,) for revision in revisions]
+        rows = [(revision,) for revision in revisions]
 
         def drop(database: sqlite3.Connection) -> None:
-            database.executemany("DELETE FROM uses WHERE revision = ?", gone)
+            database.executemany("DELETE FROM uses WHERE revision = ?", rows)
             database.execute("DELETE FROM areas WHERE key NOT IN (SELECT key FROM uses)")
 
-        if gone:
-            self._do(drop)
+        if rows:
+            self._run(drop)
 
     def close(self) -> None:
         """Close the file. Afterwards nothing is found and nothing kept."""
@@ -144,7 +144,7 @@ class OcrCache:
     ) -> None:
         self.close()
 
-    def _do(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
+    def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
         """Run something on the database, all of it or nothing; None where that fails."""
         with self._lock:
             if self._closed:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jina_rag.ocr.find import find_lines
-from jina_rag.ocr.reader import Pixels, Reading, read_crops
-from jina_rag.ocr.weights import Models, models
+from jina_rag.ocr.detection import find_lines
+from jina_rag.ocr.recognition import Pixels, Reading, read_crops
+from jina_rag.ocr.weights import Models, load_models
 from jina_rag.types import Box, Float32, Word
 
 # Lines this much higher than wide hold text that runs down or up.
@@ -24,7 +24,7 @@ _LONG = 6
 _TELLING = 8
 # How wide a space is, in letters.
 _SPACE = 0.5
-_KNOWN = 0.3
+_SKIP_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,15 @@ class Line:
 
     def words(self, offset: tuple[int, int], size: tuple[int, int]) -> list[Word]:
         """Split at spaces; boxes are fractions of an image of `size` that has this line's at `offset`."""
-        found: list[Word] = []
+        words: list[Word] = []
         start = 0
         for end in range(len(self.text) + 1):
             if end == len(self.text) or self.text[end].isspace():
                 if end > start:
                     box = self._box(self.edges[start], self.edges[end], offset, size)
-                    found.append(Word(self.text[start:end], box, ocr=True))
+                    words.append(Word(self.text[start:end], box, ocr=True))
                 start = end + 1
-        return found
+        return words
 
     def _box(self, start: float, end: float, offset: tuple[int, int], size: tuple[int, int]) -> Box:
         top, bottom = self.quad[1] - self.quad[0], self.quad[2] - self.quad[3]
@@ -71,67 +71,67 @@ class Line:
         return float(x0), float(y0), float(x1), float(y1)
 
 
-def read_lines(pixels: Pixels, known: Float32, *, max_side: int) -> list[Line]:
+def read_lines(pixels: Pixels, skip_boxes: Float32, *, max_side: int) -> list[Line]:
     """Find and read the lines of an image, in no particular order.
 
     Args:
         pixels: Shape (height, width, 3), RGB.
-        known: Boxes in pixels, shape (n, 4); lines that they cover by 30 % or more are not read.
+        skip_boxes: Boxes in pixels, shape (n, 4); lines that they cover by 30 % or more are not read.
         max_side: Lines are found in a copy no longer than this; they are read at full size.
     """
-    loaded = models()
-    quads = [quad for quad in find_lines(loaded, pixels, max_side=max_side) if _cover(quad, known) < _KNOWN]
-    lines = _read(loaded, pixels, [quad for quad in quads if not _is_tall(quad)])
+    models = load_models()
+    quads = [quad for quad in find_lines(models, pixels, max_side=max_side) if _cover(quad, skip_boxes) < _SKIP_SHARE]
+    lines = _read(models, pixels, [quad for quad in quads if not _is_tall(quad)])
     if lines and np.mean([line.score for line in lines]) < _DOUBT:
-        lines = _surer_way(loaded, pixels, lines)
+        lines = _surer_way(models, pixels, lines)
     # Beside level lines stand labels of axes, which run up. By itself text runs down: columns of Chinese or
     # Japanese, pages turned right. This is only where to begin.
     quarters = 3 if lines else 1
-    return lines + _read_tall(loaded, pixels, [_turned(quad, quarters) for quad in quads if _is_tall(quad)])
+    return lines + _read_tall(models, pixels, [_rotate(quad, quarters) for quad in quads if _is_tall(quad)])
 
 
-def _read_tall(loaded: Models, pixels: Pixels, quads: list[Float32]) -> list[Line]:
+def _read_tall(models: Models, pixels: Pixels, quads: list[Float32]) -> list[Line]:
     """Read lines that stand, or turn them by half if that is surer: each by itself if few, else as a sample says."""
     # The shortest that are long enough to tell, or else the longest.
     quads = sorted(quads, key=lambda quad: (_aspect(quad) < _TELLING, abs(_aspect(quad) - _TELLING)))
-    lines = _read(loaded, pixels, quads[:_SAMPLE])
+    lines = _read(models, pixels, quads[:_SAMPLE])
     doubtful = [index for index, line in enumerate(lines) if line.score < _SURE or len(line.text) < _LONG]
-    other = dict(zip(doubtful, _read(loaded, pixels, [_turned(quads[i], 2) for i in doubtful]), strict=True))
+    flipped = dict(zip(doubtful, _read(models, pixels, [_rotate(quads[i], 2) for i in doubtful]), strict=True))
     if len(quads) <= _SAMPLE:
-        return [max(line, other.get(index, line), key=lambda line: line.score) for index, line in enumerate(lines)]
-    if sum(line.score for line in other.values()) <= sum(line.score for line in lines):
-        return lines + _read(loaded, pixels, quads[_SAMPLE:])
-    turned = [_turned(quad, 2) for quad in quads]
-    rest = [index for index in range(len(quads)) if index not in other]
-    return list(other.values()) + _read(loaded, pixels, [turned[index] for index in rest])
+        return [max(line, flipped.get(index, line), key=lambda line: line.score) for index, line in enumerate(lines)]
+    if sum(line.score for line in flipped.values()) <= sum(line.score for line in lines):
+        return lines + _read(models, pixels, quads[_SAMPLE:])
+    flipped_quads = [_rotate(quad, 2) for quad in quads]
+    rest = [index for index in range(len(quads)) if index not in flipped]
+    return list(flipped.values()) + _read(models, pixels, [flipped_quads[index] for index in rest])
 
 
-def _surer_way(loaded: Models, pixels: Pixels, lines: list[Line]) -> list[Line]:
+def _surer_way(models: Models, pixels: Pixels, lines: list[Line]) -> list[Line]:
     """The lines, or the same upside down if that is surer: each by itself if few, else as the longest say."""
     if len(lines) <= _SAMPLE:
-        other = _read(loaded, pixels, [_turned(line.quad, 2) for line in lines])
-        return [max(pair, key=lambda line: line.score) for pair in zip(lines, other, strict=True)]
+        flipped = _read(models, pixels, [_rotate(line.quad, 2) for line in lines])
+        return [max(pair, key=lambda line: line.score) for pair in zip(lines, flipped, strict=True)]
     longest = sorted(lines, key=lambda line: len(line.text), reverse=True)[:_SAMPLE]
-    other = _read(loaded, pixels, [_turned(line.quad, 2) for line in longest])
-    if sum(line.score for line in other) <= sum(line.score for line in longest):
+    flipped = _read(models, pixels, [_rotate(line.quad, 2) for line in longest])
+    if sum(line.score for line in flipped) <= sum(line.score for line in longest):
         return lines
-    return _read(loaded, pixels, [_turned(line.quad, 2) for line in lines])
+    return _read(models, pixels, [_rotate(line.quad, 2) for line in lines])
 
 
-def _cover(quad: Float32, known: Float32) -> float:
+def _cover(quad: Float32, boxes: Float32) -> float:
     """Which share of a line's box the known boxes cover."""
     (x0, y0), (x1, y1) = quad.min(axis=0), quad.max(axis=0)
-    wide = (np.minimum(known[:, 2], x1) - np.maximum(known[:, 0], x0)).clip(min=0)
-    high = (np.minimum(known[:, 3], y1) - np.maximum(known[:, 1], y0)).clip(min=0)
+    wide = (np.minimum(boxes[:, 2], x1) - np.maximum(boxes[:, 0], x0)).clip(min=0)
+    high = (np.minimum(boxes[:, 3], y1) - np.maximum(boxes[:, 1], y0)).clip(min=0)
     return float((wide * high).sum() / max((x1 - x0) * (y1 - y0), 1.0))
 
 
-def _read(loaded: Models, pixels: Pixels, quads: Sequence[Float32]) -> list[Line]:
+def _read(models: Models, pixels: Pixels, quads: Sequence[Float32]) -> list[Line]:
     """Read each quad, in the direction its corners say; the result has the order of `quads`."""
     if not quads:
         return []
-    found = read_crops(loaded, [_crop(pixels, quad) for quad in quads])
-    return [Line(read.text, read.score, quad, _edges(read)) for read, quad in zip(found, quads, strict=True)]
+    readings = read_crops(models, [_crop(pixels, quad) for quad in quads])
+    return [Line(one.text, one.score, quad, _edges(one)) for one, quad in zip(readings, quads, strict=True)]
 
 
 def _crop(pixels: Pixels, quad: Float32) -> Pixels:
@@ -145,16 +145,16 @@ def _crop(pixels: Pixels, quad: Float32) -> Pixels:
     return crop
 
 
-def _edges(read: Reading) -> tuple[float, ...]:
+def _edges(reading: Reading) -> tuple[float, ...]:
     """Half way between the middles of neighbours; those of spaces say little."""
-    written = [index for index, character in enumerate(read.text) if not character.isspace()]
-    if not written:
-        return (0.0,) * (len(read.text) + 1)
-    widths = np.full(len(read.text), _SPACE)
-    widths[written] = 1
+    visible = [index for index, character in enumerate(reading.text) if not character.isspace()]
+    if not visible:
+        return (0.0,) * (len(reading.text) + 1)
+    widths = np.full(len(reading.text), _SPACE)
+    widths[visible] = 1
     ends = widths.cumsum()
-    middles = np.asarray(read.middles)[written]
-    return (0.0, *np.interp(ends[:-1], (ends - widths / 2)[written], middles).tolist(), 1.0)
+    middles = np.asarray(reading.middles)[visible]
+    return (0.0, *np.interp(ends[:-1], (ends - widths / 2)[visible], middles).tolist(), 1.0)
 
 
 def _is_tall(quad: Float32) -> bool:
@@ -168,6 +168,6 @@ def _aspect(quad: Float32) -> float:
     return float(np.linalg.norm(quad[1] - quad[0])) / max(float(np.linalg.norm(quad[3] - quad[0])), 1.0)
 
 
-def _turned(quad: Float32, quarters: int) -> Float32:
+def _rotate(quad: Float32, quarters: int) -> Float32:
     """The same place, its text taken to start at another corner: 1 runs down, 2 is upside down, 3 runs up."""
     return np.roll(quad, -quarters, axis=0)

@@ -15,7 +15,7 @@ import numpy as np
 
 from jina_rag._extras import require, require_onnxruntime
 from jina_rag.errors import CheckpointError, MissingDependencyError
-from jina_rag.ocr.graph import Graph, Node
+from jina_rag.ocr.onnx_graph import Graph, Node
 from jina_rag.types import Float32
 
 # onnxruntime.InferenceSession, imported only when used.
@@ -40,7 +40,7 @@ class Models:
     """Everything is safe to use from many threads, as it only reads its state.
 
     Attributes:
-        finder: From an image to the certainty of each of its pixels to be text.
+        detector: From an image to the certainty of each of its pixels to be text.
         outlines: rapidocr's DBPostProcess: from those to the corners of lines.
         encoder: From a line, 48 pixels high, to a vector for each of its steps.
         classifier: From such vectors to a value for each character, the greater the more certain.
@@ -49,7 +49,7 @@ class Models:
         characters: What the classifier's values stand for; the first is "no character".
     """
 
-    finder: Session
+    detector: Session
     outlines: Any
     encoder: Session
     classifier: Session
@@ -62,7 +62,7 @@ _digest: str | None = None
 _lock = threading.Lock()
 
 
-def models() -> Models:
+def load_models() -> Models:
     """The models, loaded at the first call and shared by all threads.
 
     Raises:
@@ -80,14 +80,14 @@ def digest() -> str:
     """The sha256 of both networks, which needs none of them loaded.
 
     Raises:
-        MissingDependencyError: As `models`.
-        CheckpointError: As `models`.
+        MissingDependencyError: As `load_models`.
+        CheckpointError: As `load_models`.
     """
     global _digest
     with _lock:
         if _digest is None:
             folder, release = _folder(), version("rapidocr")
-            files = (_verified(folder, task, release) for task in ("det", "rec"))
+            files = (_verified_model(folder, task, release) for task in ("det", "rec"))
             _digest = hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in files)).hexdigest()
     return _digest
 
@@ -102,22 +102,22 @@ def _folder() -> Path:
 
 def _load(folder: Path, release: str) -> Models:
     require("cv2", package="opencv-python")
-    finder = Graph(_verified(folder, "det", release))
-    reader = Graph(_verified(folder, "rec", release))
-    for graph in (finder, reader):
-        # A quarter of a million of the finder's weights are so small that they make it three times as slow.
+    detector = Graph(_verified_model(folder, "det", release))
+    recognizer = Graph(_verified_model(folder, "rec", release))
+    for graph in (detector, recognizer):
+        # A quarter of a million of the detector's weights are so small that they make it three times as slow.
         graph.flush_denormals()
     from rapidocr.ch_ppocr_det.utils import DBPostProcess
 
     # Its logger writes to stderr, from the import on.
     logging.getLogger("RapidOCR").setLevel(logging.ERROR)
-    head = _head(reader, release)
-    encoder = _session(reader.part({"x": ("n", 3, 48, "width")}, {head.vectors: ("n", "steps", "size")}))
+    head = _head(recognizer, release)
+    encoder = _session(recognizer.part({"x": ("n", 3, 48, "width")}, {head.vectors: ("n", "steps", "size")}))
     return Models(
-        finder=_session(finder.whole()),
+        detector=_session(detector.whole()),
         outlines=DBPostProcess(**_OUTLINES),
         encoder=encoder,
-        classifier=_session(reader.part({head.vectors: ("n", "size")}, {head.values: ("n", "characters")})),
+        classifier=_session(recognizer.part({head.vectors: ("n", "size")}, {head.values: ("n", "characters")})),
         blank=head.blank if release in _SHA256 else np.zeros_like(head.blank),
         characters=_characters(encoder, head.outputs, release),
     )
@@ -125,7 +125,7 @@ def _load(folder: Path, release: str) -> Models:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """The end of the reader's graph: names of the tensors before and after the classifier, and its size."""
+    """The end of the recognizer's graph: names of the tensors before and after the classifier, and its size."""
 
     vectors: str
     values: str
@@ -154,28 +154,28 @@ def _head(graph: Graph, release: str) -> _Head:
 
 
 def _characters(encoder: Session, outputs: int, release: str) -> tuple[str, ...]:
-    listed = encoder.get_modelmeta().custom_metadata_map.get("character", "").splitlines()
-    known = ("", *listed, " ")
-    if len(known) != outputs:
+    lines = encoder.get_modelmeta().custom_metadata_map.get("character", "").splitlines()
+    characters = ("", *lines, " ")
+    if len(characters) != outputs:
         raise CheckpointError(
-            f"The OCR model of rapidocr {release} has {outputs} outputs for {len(known)} characters: {_AGAIN}"
+            f"The OCR model of rapidocr {release} has {outputs} outputs for {len(characters)} characters: {_AGAIN}"
         )
-    return known
+    return characters
 
 
-def _verified(folder: Path, task: str, release: str) -> bytes:
-    found = sorted(folder.glob(f"*_{task}_*.onnx"))
-    if len(found) != 1:
+def _verified_model(folder: Path, task: str, release: str) -> bytes:
+    files = sorted(folder.glob(f"*_{task}_*.onnx"))
+    if len(files) != 1:
         raise CheckpointError(
-            f"The wheel of rapidocr {release} should hold one {task} model, it holds {len(found)}: {_AGAIN}"
+            f"The wheel of rapidocr {release} should hold one {task} model, it holds {len(files)}: {_AGAIN}"
         )
-    data = found[0].read_bytes()
-    known = _SHA256.get(release)
-    if known is None:
+    data = files[0].read_bytes()
+    hashes = _SHA256.get(release)
+    if hashes is None:
         log.info("rapidocr %s is newer or older than the versions whose weights we know by hash.", release)
-    elif hashlib.sha256(data).hexdigest() != known.get(found[0].name):
+    elif hashlib.sha256(data).hexdigest() != hashes.get(files[0].name):
         raise CheckpointError(
-            f"The OCR weights {found[0].name} of rapidocr {release} are damaged or altered: "
+            f"The OCR weights {files[0].name} of rapidocr {release} are damaged or altered: "
             "reinstall it with pip install --force-reinstall rapidocr."
         )
     return data

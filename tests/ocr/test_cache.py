@@ -55,8 +55,8 @@ class Counted:
 @pytest.fixture
 def runs(monkeypatch):
     """How many times a network ran."""
-    loaded = weights.models()
-    counted = {name: Counted(getattr(loaded, name)) for name in ("finder", "encoder", "classifier")}
+    loaded = weights.load_models()
+    counted = {name: Counted(getattr(loaded, name)) for name in ("detector", "encoder", "classifier")}
     monkeypatch.setattr(weights, "_models", dataclasses.replace(loaded, **counted))
     return lambda: sum(session.runs for session in counted.values())
 
@@ -133,11 +133,11 @@ def test_whatever_changes_what_is_read_changes_the_key(monkeypatch):
 def test_known_words_count_only_inside_the_area(cache, runs):
     top = (0.0, 0.0, 1.0, 0.5)
     known = [word.box for word in read_areas(PICTURE, [WHOLE])]
-    assert texts(read_areas(PICTURE, [top], known=known[2:], cache=cache)) == TEXTS[:2]
+    assert texts(read_areas(PICTURE, [top], skip_boxes=known[2:], cache=cache)) == TEXTS[:2]
     before = runs()
-    assert texts(read_areas(PICTURE, [top], known=known[3:], cache=cache)) == TEXTS[:2]
+    assert texts(read_areas(PICTURE, [top], skip_boxes=known[3:], cache=cache)) == TEXTS[:2]
     assert runs() == before
-    assert read_areas(PICTURE, [top], known=known, cache=cache) == []
+    assert read_areas(PICTURE, [top], skip_boxes=known, cache=cache) == []
 
 
 def test_forgotten_is_what_no_other_revision_uses(cache):

@@ -14,11 +14,11 @@ from helpers.paths import DATA
 from PIL import Image
 
 from jina_rag.errors import CheckpointError
-from jina_rag.ocr import lines, read_areas, read_words, reader, weights
-from jina_rag.ocr.find import _contrast, _spread, find_lines, written_part
-from jina_rag.ocr.graph import Graph
+from jina_rag.ocr import lines, read_areas, read_words, recognition, weights
+from jina_rag.ocr.detection import _contrast, _spread, content_bounds, find_lines
 from jina_rag.ocr.lines import Line
-from jina_rag.ocr.order import reading_order
+from jina_rag.ocr.onnx_graph import Graph
+from jina_rag.ocr.reading_order import reading_order
 
 BAD = DATA / "bad"
 
@@ -86,7 +86,7 @@ def test_only_the_given_areas_are_read_and_boxes_stay_those_of_the_image():
 
 def test_lines_that_are_known_are_not_read():
     known = [word.box for word in read_words(PAGE) if word.text in ("began", "in", "October", "1972")]
-    assert texts(read_areas(PAGE, [(0, 0, 1, 1)], known=known)) == "The juniper berry harvest near Lake Erie"
+    assert texts(read_areas(PAGE, [(0, 0, 1, 1)], skip_boxes=known)) == "The juniper berry harvest near Lake Erie"
 
 
 def test_dark_paper_and_grey_modes():
@@ -113,12 +113,12 @@ def test_a_long_page_is_read_in_tiles():
 
 def test_written_part_leaves_out_margins_and_blank_images():
     pixels = np.full((400, 300, 3), 255, np.uint8)
-    assert written_part(pixels) is None
+    assert content_bounds(pixels) is None
     pixels[100:120, 50:80] = 0
-    assert written_part(pixels) == (34, 84, 96, 136)
+    assert content_bounds(pixels) == (34, 84, 96, 136)
     pixels[:] = (200, 0, 200)
     pixels[100:120, 50:80] = (200, 0, 60)  # letters that differ from the paper in colour alone
-    assert written_part(pixels) == (34, 84, 96, 136)
+    assert content_bounds(pixels) == (34, 84, 96, 136)
 
 
 def line(text, x0, y0, x1, y1, turn=0):
@@ -161,11 +161,11 @@ def test_weights_are_checked(tmp_path):
     data[len(data) // 2] ^= 1
     finder.write_bytes(bytes(data))
     with pytest.raises(CheckpointError, match="damaged or altered"):
-        weights._verified(tmp_path, "det", "3.10.0")
-    assert weights._verified(tmp_path, "det", "9.9")  # unknown: noted, not refused
+        weights._verified_model(tmp_path, "det", "3.10.0")
+    assert weights._verified_model(tmp_path, "det", "9.9")  # unknown: noted, not refused
     finder.unlink()
     with pytest.raises(CheckpointError, match="holds 0"):
-        weights._verified(tmp_path, "det", "3.10.0")
+        weights._verified_model(tmp_path, "det", "3.10.0")
 
 
 def test_every_released_version_we_know_is_pinned():
@@ -207,7 +207,7 @@ def test_importing_is_light():
 
 
 def test_finding_lines_needs_no_minimal_size():
-    assert find_lines(weights.models(), np.zeros((1, 1, 3), np.uint8), max_side=960) == []
+    assert find_lines(weights.load_models(), np.zeros((1, 1, 3), np.uint8), max_side=960) == []
 
 
 CHINESE = [
@@ -234,7 +234,7 @@ class Widths:
 
 @pytest.fixture
 def widths(monkeypatch):
-    loaded = weights.models()
+    loaded = weights.load_models()
     encoder = Widths(loaded.encoder)
     monkeypatch.setattr(weights, "_models", dataclasses.replace(loaded, encoder=encoder))
     return encoder.widths
@@ -246,7 +246,7 @@ def test_chinese_is_read_and_its_wide_characters_narrowed(widths, monkeypatch):
     assert texts(read_words(image)) == " ".join(CHINESE)
     narrowed = sum(widths)
     widths.clear()
-    monkeypatch.setattr(reader, "_WORTH", 0)
+    monkeypatch.setattr(recognition, "_WORTH", 0)
     assert texts(read_words(image)) == " ".join(CHINESE)
     assert narrowed < 0.85 * sum(widths)
 
@@ -301,12 +301,12 @@ def test_lines_are_read_as_the_published_recogniser_reads_them():
     """Its graph is cut before the softmax, run line by line, and most of its steps are never classified."""
     import onnxruntime
 
-    loaded = weights.models()
-    whole = onnxruntime.InferenceSession(weights._verified(weights._folder(), "rec", "3.10.0"))
+    loaded = weights.load_models()
+    whole = onnxruntime.InferenceSession(weights._verified_model(weights._folder(), "rec", "3.10.0"))
     for text in ("The juniper berry harvest", "October 1972", "il1 lily bookkeeper 1000"):
         crop = np.asarray(text_image((10, 30, text), size=(14 * len(text), 40)))
-        (read,) = reader.read_crops(loaded, [crop])
-        image, share = reader._image(crop, 1.0)
+        (read,) = recognition.read_crops(loaded, [crop])
+        image, share = recognition._image(crop, 1.0)
         assert not image[..., -32:].any()  # the empty columns it was trained with
         certain = whole.run(None, {"x": image})[0][0]
         best = certain.argmax(axis=1)
@@ -318,7 +318,7 @@ def test_lines_are_read_as_the_published_recogniser_reads_them():
 
 
 def test_steps_that_are_surely_blank_are_not_classified():
-    loaded = weights.models()
+    loaded = weights.load_models()
     crop = np.asarray(text_image((10, 30, "The juniper berry harvest"), size=(330, 40)))
     counted = []
 
@@ -330,11 +330,11 @@ def test_steps_that_are_surely_blank_are_not_classified():
         get_inputs = loaded.classifier.get_inputs
 
     counting = dataclasses.replace(loaded, classifier=Counting())
-    (skipping,) = reader.read_crops(counting, [crop])
+    (skipping,) = recognition.read_crops(counting, [crop])
     few = sum(counted)
     counted.clear()
     # As for a wheel whose weights we do not know: everything is classified.
-    (whole,) = reader.read_crops(dataclasses.replace(counting, blank=np.zeros_like(loaded.blank)), [crop])
+    (whole,) = recognition.read_crops(dataclasses.replace(counting, blank=np.zeros_like(loaded.blank)), [crop])
     assert (whole.text, whole.middles) == (skipping.text, skipping.middles)
     assert whole.score == pytest.approx(skipping.score, abs=1e-5)
     assert few < 0.9 * sum(counted)
@@ -343,13 +343,13 @@ def test_steps_that_are_surely_blank_are_not_classified():
 def test_weights_that_slow_the_processor_are_zero_and_the_outputs_the_same():
     import onnxruntime
 
-    data = weights._verified(weights._folder(), "det", "3.10.0")
+    data = weights._verified_model(weights._folder(), "det", "3.10.0")
     graph = Graph(data)
     assert graph.flush_denormals() > 200_000
     assert Graph(graph.whole()).flush_denormals() == 0
     image = np.asarray(PAGE.resize((160, 96)), np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
     before = onnxruntime.InferenceSession(data).run(None, {"x": image})[0]
-    assert np.array_equal(weights.models().finder.run(None, {"x": image})[0], before)
+    assert np.array_equal(weights.load_models().detector.run(None, {"x": image})[0], before)
 
 
 def test_the_weights_are_loaded_without_those_that_slow_the_processor(monkeypatch):
@@ -361,16 +361,16 @@ def test_the_weights_are_loaded_without_those_that_slow_the_processor(monkeypatc
 
 
 def test_a_network_of_another_build_is_refused():
-    finder = Graph(weights._verified(weights._folder(), "det", "3.10.0"))
+    finder = Graph(weights._verified_model(weights._folder(), "det", "3.10.0"))
     with pytest.raises(CheckpointError, match="another way"):
         weights._head(finder, "3.10.1")
     with pytest.raises(CheckpointError, match="5 outputs"):
-        weights._characters(weights.models().encoder, 5, "3.10.1")
+        weights._characters(weights.load_models().encoder, 5, "3.10.1")
 
 
 def test_a_part_of_a_graph_is_a_valid_file():
     onnx = pytest.importorskip("onnx")
-    graph = Graph(weights._verified(weights._folder(), "rec", "3.10.0"))
+    graph = Graph(weights._verified_model(weights._folder(), "rec", "3.10.0"))
     head = weights._head(graph, "3.10.0")
     part = graph.part({head.vectors: ("n", 120)}, {head.values: ("n", "characters")})
     model = onnx.load_from_string(part)
@@ -400,5 +400,5 @@ def test_a_level_line_is_cut_out_as_the_general_way_would():
     pixels = np.random.default_rng(0).integers(0, 255, (90, 300, 3), dtype=np.uint8)
     quad = np.array([(10, 20), (210, 20), (210, 60), (10, 60)], np.float32)
     assert np.array_equal(lines._crop(pixels, quad), get_rotate_crop_image(pixels, quad))
-    for turned in (lines._turned(quad, 2), quad + np.array([(0, 0), (0, 3), (0, 3), (0, 0)], np.float32)):
+    for turned in (lines._rotate(quad, 2), quad + np.array([(0, 0), (0, 3), (0, 3), (0, 0)], np.float32)):
         assert np.array_equal(lines._crop(pixels, turned), get_rotate_crop_image(pixels, turned))

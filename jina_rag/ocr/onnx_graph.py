@@ -73,21 +73,21 @@ class Graph:
 
         One such number makes a multiplication take a hundred times as long. They are below 1.2e-38.
         """
-        smallest, found = np.finfo(np.float32).tiny, 0
+        smallest, count = np.finfo(np.float32).tiny, 0
         for field in self._weights:
             values = self._floats(field)
             small = np.abs(values) < smallest
-            found += int(np.count_nonzero(values[small]))
+            count += int(np.count_nonzero(values[small]))
             values[small] = 0
-        return found
+        return count
 
     def weight(self, name: str) -> Float32 | None:
         """The values of a weight, in a row; None if there is no such weight of floats."""
         name = next(
             (node.inputs[0] for _, node in self._nodes if node.kind == "Identity" and name in node.outputs), name
         )
-        found = next((field for field in self._weights if self._text(field, _WEIGHT_NAME) == name), None)
-        return None if found is None else self._floats(found).copy()
+        field = next((field for field in self._weights if self._text(field, _WEIGHT_NAME) == name), None)
+        return None if field is None else self._floats(field).copy()
 
     def whole(self) -> bytes:
         """The file."""
@@ -100,17 +100,17 @@ class Graph:
             inputs: By tensor, its shape; float32.
             outputs: Likewise.
         """
-        needed, kept = set(outputs), set()
+        tensor_names, node_starts = set(outputs), set()
         for field, node in reversed(self._nodes):
-            if needed.intersection(node.outputs):
-                kept.add(field.start)
-                needed.update(name for name in node.inputs if name not in inputs)
-                needed.difference_update(node.outputs)
+            if tensor_names.intersection(node.outputs):
+                node_starts.add(field.start)
+                tensor_names.update(name for name in node.inputs if name not in inputs)
+                tensor_names.difference_update(node.outputs)
         body = bytearray()
         for field in self._graph:
-            if field.number == _GRAPH_NODE and field.start not in kept:
+            if field.number == _GRAPH_NODE and field.start not in node_starts:
                 continue
-            if field.number == _GRAPH_WEIGHT and self._text(field, _WEIGHT_NAME) not in needed:
+            if field.number == _GRAPH_WEIGHT and self._text(field, _WEIGHT_NAME) not in tensor_names:
                 continue
             # Shapes noted for tensors hold for the inputs of the whole.
             if field.number not in (_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SHAPES):
@@ -192,17 +192,17 @@ def _tensor(name: str, shape: Shape) -> bytes:
 
 
 def _message(number: int, value: bytes) -> bytes:
-    return _encoded(number << 3 | _BYTES) + _encoded(len(value)) + value
+    return _varint_bytes(number << 3 | _BYTES) + _varint_bytes(len(value)) + value
 
 
 def _number(number: int, value: int) -> bytes:
-    return _encoded(number << 3 | _VARINT) + _encoded(value)
+    return _varint_bytes(number << 3 | _VARINT) + _varint_bytes(value)
 
 
-def _encoded(number: int) -> bytes:
-    found = bytearray()
+def _varint_bytes(number: int) -> bytes:
+    result = bytearray()
     while number > 127:
-        found.append(number & 127 | 128)
+        result.append(number & 127 | 128)
         number >>= 7
-    found.append(number)
-    return bytes(found)
+    result.append(number)
+    return bytes(result)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jina_rag.ocr.interruption import check_interruption
-from jina_rag.ocr.reader import Pixels
+from jina_rag.ocr.recognition import Pixels
 from jina_rag.ocr.weights import Models
 from jina_rag.types import Float32
 
@@ -33,11 +33,11 @@ class _Tile:
     last: float
 
 
-def find_lines(loaded: Models, pixels: Pixels, *, max_side: int) -> list[Float32]:
+def find_lines(models: Models, pixels: Pixels, *, max_side: int) -> list[Float32]:
     """Find lines of text.
 
     Args:
-        loaded: Its finder is used.
+        models: Its detector is used.
         pixels: Shape (height, width, 3), RGB.
         max_side: The image, or each tile of a long one, is scaled down to this many pixels first.
 
@@ -53,10 +53,10 @@ def find_lines(loaded: Models, pixels: Pixels, *, max_side: int) -> list[Float32
         if _contrast(part) < _CONTRAST:
             continue
         shift = np.array((0, tile.start) if along else (tile.start, 0), dtype=np.float32)
-        for quad in _find(loaded, part, max_side):
-            placed = quad + shift
-            if tile.first <= placed[:, along].mean() < tile.last:
-                quads.append(placed)
+        for quad in _find_quads(models, part, max_side):
+            corners = quad + shift
+            if tile.first <= corners[:, along].mean() < tile.last:
+                quads.append(corners)
     return quads
 
 
@@ -77,7 +77,7 @@ def _tiles(long: int, short: int) -> list[_Tile]:
     ]
 
 
-def _find(loaded: Models, pixels: Pixels, max_side: int) -> Float32:
+def _find_quads(models: Models, pixels: Pixels, max_side: int) -> Float32:
     import cv2
 
     # Averaging keeps thin strokes.
@@ -91,12 +91,12 @@ def _find(loaded: Models, pixels: Pixels, max_side: int) -> Float32:
         np.multiply(channel, np.float32(2 / 255), out=plane, casting="unsafe")
     image -= 1
     check_interruption()
-    certainty = loaded.finder.run(None, {"x": image})[0]
-    quads, _ = loaded.outlines(certainty, (height, width))
+    certainty = models.detector.run(None, {"x": image})[0]
+    quads, _ = models.outlines(certainty, (height, width))
     return np.asarray(quads, dtype=np.float32).reshape(-1, 4, 2)
 
 
-def written_part(pixels: Pixels) -> tuple[int, int, int, int] | None:
+def content_bounds(pixels: Pixels) -> tuple[int, int, int, int] | None:
     """The box (x0, y0, x1, y1) in pixels outside which nothing can be written; None if nothing is at all.
 
     Empty margins are a good part of most pages, and looking for lines costs time for every pixel.
@@ -130,12 +130,12 @@ def _along(pick: np.ufunc, pixels: Pixels, axis: int) -> Pixels:
     """Lightest or darkest value of each channel along an axis."""
     if axis == 0:
         return np.asarray(pick.reduce(pixels, axis=0), dtype=np.uint8)
-    found = []
+    parts = []
     for start in range(0, len(pixels), _ROWS):
         part = pixels[start : start + _ROWS]
         # Folded in halves, which overlap if they must: many values at once, where NumPy would take three.
         while (width := part.shape[1]) > 1:
             half = (width + 1) // 2
             part = pick(part[:, :half], part[:, width - half :])
-        found.append(part[:, 0])
-    return np.concatenate(found)
+        parts.append(part[:, 0])
+    return np.concatenate(parts)

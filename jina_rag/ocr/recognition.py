@@ -53,23 +53,24 @@ class Reading:
     middles: tuple[float, ...]
 
 
-def read_crops(loaded: Models, crops: Sequence[Pixels]) -> list[Reading]:
+def read_crops(models: Models, crops: Sequence[Pixels]) -> list[Reading]:
     """Read pictures of one line each, as they stand.
 
     Args:
-        loaded: Its encoder and classifier are used.
+        models: Its encoder and classifier are used.
         crops: Shape (height, width, 3), RGB, upright. Best given all at once for a page.
     """
     order = sorted(range(len(crops)), key=lambda index: abs(_aspect(crops[index]) - _TELLING))
-    found = dict(zip(order, _read(loaded, [crops[index] for index in order[:_TRIAL]], 1.0), strict=False))
+    readings = dict(zip(order, _read(models, [crops[index] for index in order[:_TRIAL]], 1.0), strict=False))
     rest = order[_TRIAL:]
-    stretch = _stretch([(found[index], _aspect(crops[index])) for index in found])
-    found.update(zip(rest, _read(loaded, [crops[index] for index in rest], stretch), strict=True))
+    stretch = _stretch([(readings[index], _aspect(crops[index])) for index in readings])
+    readings.update(zip(rest, _read(models, [crops[index] for index in rest], stretch), strict=True))
     if stretch < 1:
         # Smaller characters than the others, or something else that is harder to read.
-        again = [i for i in rest if found[i].score < _SURE or _steps(found[i], _aspect(crops[i])) * stretch < _TOO_FEW]
-        found.update(zip(again, _read(loaded, [crops[index] for index in again], 1.0), strict=True))
-    return [found[index] for index in range(len(crops))]
+        steps = {index: _steps(readings[index], _aspect(crops[index])) * stretch for index in rest}
+        again = [index for index in rest if readings[index].score < _SURE or steps[index] < _TOO_FEW]
+        readings.update(zip(again, _read(models, [crops[index] for index in again], 1.0), strict=True))
+    return [readings[index] for index in range(len(crops))]
 
 
 def _stretch(trial: Sequence[tuple[Reading, float]]) -> float:
@@ -88,7 +89,7 @@ def _aspect(crop: Pixels) -> float:
     return float(crop.shape[1] / crop.shape[0])
 
 
-def _read(loaded: Models, crops: Sequence[Pixels], stretch: float) -> list[Reading]:
+def _read(models: Models, crops: Sequence[Pixels], stretch: float) -> list[Reading]:
     if not crops:
         return []
     # One line at a time: batches would have to be padded, and outgrow the processor's cache.
@@ -96,19 +97,19 @@ def _read(loaded: Models, crops: Sequence[Pixels], stretch: float) -> list[Readi
     for crop in crops:
         image, share = _image(crop, stretch)
         check_interruption()
-        lines.append(loaded.encoder.run(None, {"x": image})[0][0])
+        lines.append(models.encoder.run(None, {"x": image})[0][0])
         shares.append(share)
     ends = np.cumsum([len(line) for line in lines])
     vectors = np.concatenate(lines)
-    steps, ids, scores = _classify(loaded, vectors, ends - [len(line) for line in lines])
-    found = []
+    steps, ids, scores = _classify(models, vectors, ends - [len(line) for line in lines])
+    readings = []
     for line, end, share in zip(lines, ends, shares, strict=True):
         here = slice(*np.searchsorted(steps, (end - len(line), end)))
-        text = "".join(loaded.characters[index] for index in ids[here])
+        text = "".join(models.characters[index] for index in ids[here])
         places = (steps[here] - (end - len(line)) + 0.5) / (len(line) * share)
         score = float(scores[here].mean()) if text else 0.0
-        found.append(Reading(text, score, tuple(places.clip(0, 1).tolist())))
-    return found
+        readings.append(Reading(text, score, tuple(places.clip(0, 1).tolist())))
+    return readings
 
 
 def _image(crop: Pixels, stretch: float) -> tuple[Float32, float]:
@@ -116,36 +117,36 @@ def _image(crop: Pixels, stretch: float) -> tuple[Float32, float]:
     import cv2
 
     height, width = crop.shape[:2]
-    taken = max(1, math.ceil(_HEIGHT * width / height * stretch))
-    image = np.zeros((1, 3, _HEIGHT, taken + _EMPTY), np.float32)
+    columns = max(1, math.ceil(_HEIGHT * width / height * stretch))
+    image = np.zeros((1, 3, _HEIGHT, columns + _EMPTY), np.float32)
     # The networks were trained on OpenCV's order of the channels.
-    resized = cv2.resize(crop, (taken, _HEIGHT))[:, :, ::-1].transpose(2, 0, 1)
-    np.multiply(resized, np.float32(2 / 255), out=image[0, :, :, :taken], casting="unsafe")
-    image[0, :, :, :taken] -= 1
-    return image, taken / image.shape[3]
+    line = cv2.resize(crop, (columns, _HEIGHT))[:, :, ::-1].transpose(2, 0, 1)
+    np.multiply(line, np.float32(2 / 255), out=image[0, :, :, :columns], casting="unsafe")
+    image[0, :, :, :columns] -= 1
+    return image, columns / image.shape[3]
 
 
 def _classify(
-    loaded: Models, vectors: Float32, starts: npt.NDArray[np.int64]
+    models: Models, vectors: Float32, starts: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Float32]:
     """Decode the steps of many lines: those where a character begins, which one, and how certain it is."""
     # Not by matrix product, for which NumPy would start threads.
-    blank = np.einsum("ij,j->i", vectors, loaded.blank[:-1]) + loaded.blank[-1]
+    blank = np.einsum("ij,j->i", vectors, models.blank[:-1]) + models.blank[-1]
     best = np.zeros(len(vectors), np.int64)
     first = np.zeros(len(vectors), bool)
     first[starts] = True
     steps, scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-    name = loaded.classifier.get_inputs()[0].name
+    name = models.classifier.get_inputs()[0].name
     rows = np.flatnonzero(blank < _BLANK)
     for begin in range(0, len(rows), _ROWS):
         some = rows[begin : begin + _ROWS]
         check_interruption()
-        values = loaded.classifier.run(None, {name: vectors[some]})[0]
+        values = models.classifier.run(None, {name: vectors[some]})[0]
         best[some] = values.argmax(axis=1)
         # A character that goes on over several steps is one.
         new = (best[some] != 0) & (first[some] | (best[some] != best[some - 1]))
         steps.append(some[new])
-        kept = values[new]
-        scores.append(1 / np.exp(kept - kept.max(axis=1, keepdims=True)).sum(axis=1))
+        start_values = values[new]
+        scores.append(1 / np.exp(start_values - start_values.max(axis=1, keepdims=True)).sum(axis=1))
     places = np.concatenate(steps)
     return places, best[places], np.concatenate(scores)
