@@ -30,6 +30,8 @@ _URL = re.compile(r"https?://", re.IGNORECASE)
 _TURNED = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
 _EXIF_ORIENTATION = 0x0112
+_QUALITIES = (84, 76, 68, 60, 48)
+_LEAST_SIDE = 32
 _DOWNLOAD_BYTES = 64 * 1024**2
 _DOWNLOAD_SECONDS = 30.0
 
@@ -112,6 +114,38 @@ class LoadedImage:
             white.alpha_composite(layer)
             image = white
         return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def inline_jpeg(image: Image, *, width: int, height: int, max_bytes: int) -> tuple[str, tuple[int, int]]:
+    """A JPEG data URI for a file that holds its images, and the size in pixels.
+
+    Args:
+        image: In any mode; never scaled up.
+        width: At most, in pixels.
+        height: At most, in pixels.
+        max_bytes: Of the JPEG, before base64 adds a third. Met by lower quality first, then by fewer pixels.
+    """
+    from PIL import Image as pillow
+
+    image = image.convert("RGB")
+    image.thumbnail((width, height), pillow.Resampling.LANCZOS)
+    content = _jpeg(image, max_bytes)
+    while len(content) > max_bytes and min(image.size) > _LEAST_SIDE:
+        image = image.resize((image.width * 4 // 5, image.height * 4 // 5), pillow.Resampling.LANCZOS)
+        content = _jpeg(image, max_bytes)
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode('ascii')}", image.size
+
+
+def _jpeg(image: Image, max_bytes: int) -> bytes:
+    """The best of a few qualities that fits, or the lowest."""
+    content = b""
+    for quality in _QUALITIES:
+        buffer = BytesIO()
+        image.save(buffer, format="JPEG", quality=quality, optimize=True, progressive=True)
+        content = buffer.getvalue()
+        if len(content) <= max_bytes:
+            break
+    return content
 
 
 def open_image(source: object, opening: Opening | None = None) -> LoadedImage:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jina_rag.demo.images import around, data_uri, inline_image
+from jina_rag.demo.images import around, inline_image
 from jina_rag.demo.report import (
     ReportHit,
     ReportQuery,
@@ -205,7 +205,6 @@ def test_words_for_numbers():
     assert count(1, "page") == "1 page"
     assert count(2000, "page") == "2,000 pages"
     assert count(2, "box", "boxes") == "2 boxes"
-    assert data_uri(b"ab", "text/plain") == "data:text/plain;base64,YWI="
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import io
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from jina_rag.errors import DocumentError, IndexStateError, InvalidInputError
 from jina_rag.evaluation.datasets import PageKey
 from jina_rag.evaluation.results import Evaluation
 from jina_rag.explain.heatmap import decoded
+from jina_rag.images import inline_jpeg
 from jina_rag.parsing.office import as_pdf
 from jina_rag.parsing.sources import source_file
 from jina_rag.parsing.workers.pool import open_isolated
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 _RENDERING = IngestSettings(dpi=100, ocr="never", regions=False)
 _TALL = 1.45
 """Height of a picture over its width, at most; a page of A4 has 1.41."""
-_QUALITIES = (82, 72, 60, 48)
-_LEAST_SIDE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,26 +101,6 @@ def _rendered(path: Path | None, numbers: list[int]) -> Iterator[tuple[int, Imag
 
 
 def _encoded(image: Image, bounds: Bounds) -> InlineImage:
-    """A picture as JPEG within its bounds: by lower quality first, then by fewer pixels."""
-    from PIL import Image as pillow
-
-    image = image.convert("RGB")
-    image.thumbnail((bounds.width, round(_TALL * bounds.width)), pillow.Resampling.LANCZOS)
-    content = _jpeg(image, bounds.bytes)
-    while len(content) > bounds.bytes and min(image.size) > _LEAST_SIDE:
-        image = image.resize((image.width * 4 // 5, image.height * 4 // 5), pillow.Resampling.LANCZOS)
-        content = _jpeg(image, bounds.bytes)
-    uri = f"data:image/jpeg;base64,{base64.b64encode(content).decode('ascii')}"
-    return InlineImage(uri, image.width, image.height)
-
-
-def _jpeg(image: Image, most: int) -> bytes:
-    """The best of a few qualities that fits, or the lowest."""
-    content = b""
-    for quality in _QUALITIES:
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
-        content = buffer.getvalue()
-        if len(content) <= most:
-            break
-    return content
+    height = round(_TALL * bounds.width)
+    uri, size = inline_jpeg(image, width=bounds.width, height=height, max_bytes=bounds.bytes)
+    return InlineImage(uri, *size)

@@ -36,6 +36,7 @@ from jina_rag.evaluation.report import (
 from jina_rag.evaluation.report.page_images import Bounds
 from jina_rag.evaluation.results import Evaluation, PairedComparison, QueryResult, SettingResult
 from jina_rag.evaluation.significance import Difference, difference
+from jina_rag.images import _jpeg
 from jina_rag.testing import sample_pdf
 from jina_rag.types import Failure
 
@@ -580,7 +581,7 @@ def test_failures_with_pictures_of_the_worst_kind_stay_below_eight_megabytes_for
 def test_a_picture_loses_quality_before_it_loses_pixels():
     pixels = np.random.default_rng(7).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
-    best, least = (len(page_images._jpeg(image, bound)) for bound in (10**9, 1))
+    best, least = (len(_jpeg(image, bound)) for bound in (10**9, 1))
     assert least < best
     same = page_images._encoded(image, Bounds(620, (least + best) // 2))
     assert (same.width, same.height) == (400, 300)
