@@ -10,7 +10,7 @@ import numpy as np
 
 from jina_rag.models.lite.e5 import ASSETS
 from jina_rag.models.lite.embedder import LiteEmbedder, LiteRecipe
-from jina_rag.models.registry import _backbone
+from jina_rag.models.lite.loading import _backbone
 from jina_rag.reference_queries import QUERIES
 from jina_rag.types import Float32
 

@@ -20,6 +20,7 @@ from jina_rag._version import __version__
 from jina_rag.doctor.expected_outputs import Comparison, compare, read_known, write_known
 from jina_rag.errors import JinaRagError, MissingDependencyError
 from jina_rag.models import catalogue
+from jina_rag.models.factory import LoadOptions, build
 from jina_rag.models.registry import find_checkpoint, load_embedder, load_reranker
 from jina_rag.models.runtime.checkpoints import open_checkpoint
 from jina_rag.models.tiny_checkpoints import TINY_FAMILIES, tiny_archive, unpack_tiny
@@ -172,11 +173,10 @@ def _examine_tiny(family: str) -> Finding:
 
 def _load_tiny(folder: Path) -> Embedder | Reranker:
     """Past the registry, which would speak of the licence of weights that are not there."""
-    from jina_rag.models.factory import native_embedder, native_reranker
-
-    found = open_checkpoint(folder, name=folder.name)
-    reranker = catalogue.describe(found.family).role == "reranker"
-    return (native_reranker if reranker else native_embedder)(found, device="cpu", dtype="float32")
+    model: Embedder | Reranker = build(
+        open_checkpoint(folder, name=folder.name), LoadOptions(device="cpu", dtype="float32")
+    )
+    return model
 
 
 def _examine_lite() -> Finding:

@@ -1,16 +1,21 @@
-"""Puts a checkpoint of one of Jina's families into the class that runs it."""
+"""Builds the class that runs a checkpoint: one function for each family, in `BUILDERS`.
+
+A new family needs a module of its own (`jina_rag.models.jina`), its architecture in
+`jina_rag.models.runtime.checkpoints`, a description in `jina_rag.models.catalogue`, and its function here.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from jina_rag._extras import require
 from jina_rag.config import Limits
 from jina_rag.errors import InvalidInputError
-from jina_rag.models.runtime.checkpoints import Checkpoint
+from jina_rag.images import Opening
+from jina_rag.models.runtime.checkpoints import Checkpoint, Family
 from jina_rag.models.runtime.prefix_cache import PrefixCache
 from jina_rag.protocols import Embedder, Reranker
 
@@ -21,121 +26,156 @@ _loading = threading.Lock()
 """Modules are built under patches of torch that are global to the process."""
 
 
-def native_embedder(
-    checkpoint: Checkpoint,
-    *,
-    device: str,
-    dtype: str,
-    task: str | Sequence[str] = "retrieval",
-    truncate_dim: int | None = None,
-    max_pixels: int | None = None,
-    max_length: int | None = None,
-    allow_urls: bool = False,
-    allow_unexpected: bool = False,
-    rules: Mapping[str, Any] | None = None,
-) -> Embedder:
-    """See `jina_rag.models.registry.load_embedder`."""
-    if rules and checkpoint.family != "colbert-v2":
-        raise InvalidInputError(f"{checkpoint.name} has no {', '.join(map(repr, rules))}.")
-    if task != "retrieval" and checkpoint.family != "v4":
-        raise InvalidInputError(f"{checkpoint.name} has one task, 'retrieval', got {task!r}.")
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How a model is loaded: the arguments of `load_embedder` and `load_reranker`, with their defaults.
+
+    `rules` are those that only one family has.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    task: str | Sequence[str] = "retrieval"
+    truncate_dim: int | None = None
+    max_pixels: int | None = None
+    max_length: int | None = None
+    revision: str | None = None
+    local_files_only: bool = False
+    allow_urls: bool = False
+    allow_unexpected: bool = False
+    prefix_cache: PrefixCache | bool = True
+    rules: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def opening(self) -> Opening:
+        """The limits on images, and whether addresses are fetched."""
+        return Opening(Limits(), self.allow_urls)
+
+    def refuse(self, model: str, *names: str) -> None:
+        """Refuse options that a model would ignore although the caller counts on them.
+
+        Args:
+            model: Its name.
+            names: Of the options that it has no use for.
+
+        Raises:
+            InvalidInputError: If one of them is not at its default.
+        """
+        if self.rules and "rules" in names:
+            raise InvalidInputError(f"{model} has no {', '.join(map(repr, self.rules))}.")
+        defaults = LoadOptions()
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name in names and value != getattr(defaults, option.name):
+                # False is how a caller says that nothing is to be kept; nothing is.
+                if value is not False:
+                    raise InvalidInputError(f"{model} {_WHY[option.name]}: leave out {option.name}={value!r}.")
+
+
+_WHY = {
+    "task": "has one task, 'retrieval'",
+    "max_pixels": "reads words and scales no image down",
+    "revision": "has no revisions, because its weights come with a package",
+    "allow_urls": "reads texts and the words of pages, no images",
+    "allow_unexpected": "is loaded from a package, whose tensors are known",
+    "prefix_cache": "keeps nothing of the pages that it reads",
+}
+
+
+def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401  # what the family is
+    """The embedder or reranker of a checkpoint, with its weights on the device.
+
+    Raises:
+        CheckpointError: If its weights are not what they should be.
+        InvalidInputError: If an option makes no sense for the model.
+        MissingDependencyError: If the extra ``models`` is not installed.
+    """
+    unused, builder = BUILDERS[checkpoint.family]
+    options.refuse(checkpoint.name, *unused)
     require_packages()
-    placement = placement_of(checkpoint, device, dtype)
-    with _loading, _room_for(checkpoint, placement), _plain_tensors():
-        if checkpoint.family == "v4":
-            from jina_rag.images import Opening
-            from jina_rag.models.jina.embeddings_v4 import EmbeddingsV4
-
-            return EmbeddingsV4(
-                checkpoint,
-                placement,
-                task=task,
-                truncate_dim=truncate_dim,
-                max_pixels=max_pixels,
-                max_length=max_length,
-                opening=Opening(Limits(), allow_urls),
-                allow_unexpected=allow_unexpected,
-            )
-        if checkpoint.family == "colbert-v2":
-            from jina_rag.models.jina.colbert_v2 import ColbertOptions, ColbertV2
-
-            try:
-                options = ColbertOptions(**(rules or {}))
-            except TypeError as exc:
-                raise InvalidInputError(
-                    f"jina-colbert-v2 takes skiplist, query_length and attend_to_expansion, not {sorted(rules or {})}."
-                ) from exc
-            return ColbertV2(
-                checkpoint,
-                placement,
-                truncate_dim=truncate_dim,
-                max_length=max_length,
-                options=options,
-                allow_unexpected=allow_unexpected,
-            )
-        from jina_rag.models.jina.embedding_v1 import EmbeddingV1
-
-        embedder = EmbeddingV1(checkpoint, placement, max_length=max_length, allow_unexpected=allow_unexpected)
-        embedder.check_truncate_dim(truncate_dim)
-        return embedder
-
-
-def native_reranker(
-    checkpoint: Checkpoint,
-    *,
-    device: str,
-    dtype: str,
-    max_pixels: int | None = None,
-    max_length: int | None = None,
-    allow_urls: bool = False,
-    prefix_cache: PrefixCache | bool = True,
-    allow_unexpected: bool = False,
-) -> Reranker:
-    """See `jina_rag.models.registry.load_reranker`."""
-    if not isinstance(prefix_cache, PrefixCache | bool):
-        raise InvalidInputError(f"page_memory is a PageMemory, True or False, got {prefix_cache!r}.")
-    memory = (PrefixCache() if prefix_cache else None) if isinstance(prefix_cache, bool) else prefix_cache
-    require_packages()
-    placement = placement_of(checkpoint, device, dtype)
-    with _loading, _room_for(checkpoint, placement), _plain_tensors():
-        from jina_rag.images import Opening
-        from jina_rag.models.jina.reranker_m0 import RerankerM0
-
-        return RerankerM0(
-            checkpoint,
-            placement,
-            max_pixels=max_pixels,
-            max_length=max_length,
-            opening=Opening(Limits(), allow_urls),
-            prefix_cache=memory,
-            allow_unexpected=allow_unexpected,
-        )
-
-
-def placement_of(checkpoint: Checkpoint, device: str, dtype: str) -> Placement:
-    """Where a checkpoint runs and in which dtype, by what it weighs."""
-    from jina_rag.models.runtime.devices import place
-    from jina_rag.models.runtime.weights import WeightFiles
-
-    with WeightFiles(checkpoint.weights) as files:
-        return place(device, dtype, weight_bytes=files.total_bytes(), stored=files.stored_dtype())
-
-
-def _plain_tensors() -> AbstractContextManager[None]:
-    """Outside a caller's inference mode: a tensor made in there could never be part of a gradient, nor be moved."""
     import torch
 
-    return torch.inference_mode(False)
-
-
-def _room_for(checkpoint: Checkpoint, placement: Placement) -> AbstractContextManager[None]:
-    """Memory for a checkpoint on its device while it is loaded; others leave if need be."""
+    from jina_rag.models.runtime.devices import place
     from jina_rag.models.runtime.offload import shared_device
     from jina_rag.models.runtime.weights import WeightFiles
 
     with WeightFiles(checkpoint.weights) as files:
-        size = files.total_bytes() * placement.dtype.itemsize // files.stored_dtype().itemsize
-    return shared_device(placement.device).loading(checkpoint.name, size)
+        stored, stored_bytes = files.stored_dtype(), files.total_bytes()
+    placement = place(options.device, options.dtype, weight_bytes=stored_bytes, stored=stored)
+    size = stored_bytes * placement.dtype.itemsize // stored.itemsize
+    # A tensor made in a caller's inference mode could never be part of a gradient, nor be moved.
+    with _loading, shared_device(placement.device).loading(checkpoint.name, size), torch.inference_mode(False):
+        return builder(checkpoint, placement, options)
+
+
+def _embeddings_v4(checkpoint: Checkpoint, placement: Placement, options: LoadOptions) -> Embedder:
+    from jina_rag.models.jina.embeddings_v4 import EmbeddingsV4
+
+    return EmbeddingsV4(
+        checkpoint,
+        placement,
+        task=options.task,
+        truncate_dim=options.truncate_dim,
+        max_pixels=options.max_pixels,
+        max_length=options.max_length,
+        opening=options.opening,
+        allow_unexpected=options.allow_unexpected,
+    )
+
+
+def _colbert_v2(checkpoint: Checkpoint, placement: Placement, options: LoadOptions) -> Embedder:
+    from jina_rag.models.jina.colbert_v2 import ColbertOptions, ColbertV2
+
+    try:
+        rules = ColbertOptions(**options.rules)
+    except TypeError as exc:
+        raise InvalidInputError(
+            f"jina-colbert-v2 takes skiplist, query_length and attend_to_expansion, not {sorted(options.rules)}."
+        ) from exc
+    return ColbertV2(
+        checkpoint,
+        placement,
+        truncate_dim=options.truncate_dim,
+        max_length=options.max_length,
+        options=rules,
+        allow_unexpected=options.allow_unexpected,
+    )
+
+
+def _embedding_v1(checkpoint: Checkpoint, placement: Placement, options: LoadOptions) -> Embedder:
+    from jina_rag.models.jina.embedding_v1 import EmbeddingV1
+
+    embedder = EmbeddingV1(
+        checkpoint, placement, max_length=options.max_length, allow_unexpected=options.allow_unexpected
+    )
+    embedder.check_truncate_dim(options.truncate_dim)
+    return embedder
+
+
+def _reranker_m0(checkpoint: Checkpoint, placement: Placement, options: LoadOptions) -> Reranker:
+    from jina_rag.models.jina.reranker_m0 import RerankerM0
+
+    cache = options.prefix_cache
+    if not isinstance(cache, PrefixCache | bool):
+        raise InvalidInputError(f"prefix_cache is a PrefixCache, True or False, got {cache!r}.")
+    return RerankerM0(
+        checkpoint,
+        placement,
+        max_pixels=options.max_pixels,
+        max_length=options.max_length,
+        opening=options.opening,
+        prefix_cache=(PrefixCache() if cache else None) if isinstance(cache, bool) else cache,
+        allow_unexpected=options.allow_unexpected,
+    )
+
+
+BUILDERS: dict[Family, tuple[tuple[str, ...], Callable[[Checkpoint, Placement, LoadOptions], Embedder | Reranker]]] = {
+    "v4": (("rules",), _embeddings_v4),
+    "m0": ((), _reranker_m0),
+    "colbert-v2": (("task", "max_pixels", "allow_urls"), _colbert_v2),
+    "v1": (("task", "max_pixels", "allow_urls", "rules"), _embedding_v1),
+}
+"""By family: the options that it has no use for, and the function that builds it."""
 
 
 def require_packages() -> None:

@@ -1,18 +1,23 @@
 """Models by name."""
 
 import gc
+import io
 import json
 import logging
 import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
+from jina_rag import images
 from jina_rag.errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
 from jina_rag.models import registry
 from jina_rag.models.catalogue import MODELS, describe, is_installed, names_of
-from jina_rag.models.lite import e5_weights, minilm
+from jina_rag.models.lite import e5_weights, loading, minilm, page_text
 from jina_rag.models.registry import load_embedder, load_reranker
+from jina_rag.models.runtime.prefix_cache import PrefixCache
+from jina_rag.types import Word
 
 
 def test_importing_the_registry_imports_nothing_heavy():
@@ -83,42 +88,85 @@ def test_without_any_weights_the_message_has_the_pip_line(monkeypatch):
         load_embedder("lite")
 
 
+REFUSED = [
+    ({"device": "cuda"}, "device is 'auto' or 'cpu'"),
+    ({"dtype": "bfloat16"}, "dtype is 'auto' or 'float32'"),
+    ({"max_length": 0}, "max_length is 0"),
+    ({"max_pixels": 1000}, "lite reads words and scales no image down: leave out max_pixels=1000"),
+    ({"revision": "main"}, "lite has no revisions"),
+    ({"allow_unexpected": True}, "lite is loaded from a package, whose tensors are known: leave out allow_unexpected"),
+]
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ({"device": "cuda"}, "device is 'auto' or 'cpu'"),
-        ({"dtype": "bfloat16"}, "dtype is 'auto' or 'float32'"),
-        ({"task": "code"}, "one task, 'retrieval'"),
+        *REFUSED,
+        ({"task": "code"}, "lite has one task, 'retrieval': leave out task='code'"),
         ({"truncate_dim": 128}, "not made to be cut"),
-        ({"revision": "main"}, "no revisions"),
         ({"skiplist": "none"}, "lite has no 'skiplist'"),
-        ({"max_pixels": 0}, "max_pixels must be"),
-        ({"max_length": 0}, "max_length is 0"),
+        ({"prefix_cache": True}, "lite has no 'prefix_cache'"),
     ],
 )
-def test_arguments_that_would_mislead_are_refused(argument, message):
+def test_options_that_a_lite_embedder_would_ignore_are_refused(argument, message):
     with pytest.raises(InvalidInputError, match=message):
         load_embedder("lite", **argument)
 
 
-def test_arguments_that_change_nothing_are_accepted():
-    embedder = load_embedder(
-        "lite",
-        device="cpu",
-        dtype="float32",
-        truncate_dim=384,
-        max_pixels=1000,
-        max_length=5,
-        local_files_only=True,
-    )
+@pytest.mark.parametrize(
+    ("argument", "message"), [*REFUSED, ({"prefix_cache": PrefixCache()}, "lite keeps nothing of the pages")]
+)
+def test_options_that_a_lite_reranker_would_ignore_are_refused(argument, message):
+    with pytest.raises(InvalidInputError, match=message):
+        load_reranker("lite", **argument)
+
+
+def test_options_that_say_what_a_lite_model_does_anyway_are_accepted():
+    options = {"device": "cpu", "dtype": "float32", "max_length": 5, "local_files_only": True}
+    embedder = load_embedder("lite", truncate_dim=384, **options)
     assert len(embedder.encode_query(["one two three four five six seven eight nine"]).multi[0]) <= 5
+    assert load_reranker("lite", prefix_cache=False, **options).score("one", ["one"]).shape == (1,)
+
+
+def test_lite_models_fetch_addresses_where_that_is_allowed(monkeypatch):
+    stream = io.BytesIO()
+    Image.new("RGB", (20, 20), "white").save(stream, "PNG")
+    addresses = []
+    monkeypatch.setattr(images, "_fetch", lambda url: addresses.append(url) or stream.getvalue())
+    monkeypatch.setattr(page_text, "_read", lambda image: [Word("tides", (0.0, 0.0, 1.0, 1.0))])
+    document = {"image": "https://example.org/page.png"}
+    for load in (load_embedder, load_reranker):
+        allowed, forbidden = load("lite", allow_urls=True), load("lite")
+        if load is load_embedder:
+            assert len(allowed.encode_document([document]).multi[0]) > 0
+            with pytest.raises(InvalidInputError, match="loaded with allow_urls=True"):
+                forbidden.encode_document([document])
+        else:
+            assert allowed.score("tides", [document])[0] > 0
+            with pytest.raises(InvalidInputError, match="loaded with allow_urls=True"):
+                forbidden.score("tides", [document])
+    assert addresses == ["https://example.org/page.png"] * 2
+
+
+@pytest.mark.parametrize("family", ["colbert-v2", "v1"])
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"max_pixels": 1000}, "scales no image down"),
+        ({"allow_urls": True}, "no images"),
+        ({"task": "code"}, "one task"),
+    ],
+)
+def test_options_that_a_model_of_texts_would_ignore_are_refused(tiny, family, argument, message):
+    with pytest.raises(InvalidInputError, match=message):
+        load_embedder(tiny[family], device="cpu", **argument)
 
 
 def test_weights_are_shared_while_in_use_and_freed_after():
     gc.collect()
     first, second = load_embedder("lite"), load_reranker("lite")
     assert first._backbone is second._embedder._backbone
-    before = len(registry._loaded)
+    before = len(loading._backbones)
     del first, second
     gc.collect()
-    assert len(registry._loaded) <= before
+    assert len(loading._backbones) <= before

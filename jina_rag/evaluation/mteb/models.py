@@ -43,22 +43,22 @@ class Models:
             store: Where vectors and scores are kept.
         """
         self._setting, self._place, self._store = setting, place, store
-        both = setting.reranker is not None
-        self._source = EmbedderSource(setting.model, _options(setting.model, setting, both), cache=store)
-        self._judge = (
-            None
-            if setting.reranker is None
-            else RerankerSource(setting.reranker, _options(setting.reranker, setting, both), cache=store)
-        )
+        options = _options(setting.model, setting)
+        self._embedder = EmbedderSource(setting.model, options, cache=store)
+        self._reranker: RerankerSource | None = None
+        if setting.reranker is not None:
+            # The revision is the embedder's.
+            options = replace(_options(setting.reranker, setting), revision=None)
+            self._reranker = RerankerSource(setting.reranker, options, cache=store)
         self._encoders: dict[VectorKind, JinaRagEncoder] = {}
         self._search: JinaRagSearch | None = None
-        self._rerankers: dict[VectorKind, JinaRagReranker] = {}
+        self._cross_encoders: dict[VectorKind, JinaRagReranker] = {}
         self.reranks = setting.reranker is not None and not setting.pipeline
 
     @property
     def identity(self) -> Identity:
         """Which model results are filed under: the reranker where it has the last word."""
-        return self._judge.identity if self._judge is not None and self.reranks else self._source.identity
+        return self._reranker.identity if self._reranker is not None and self.reranks else self._embedder.identity
 
     @property
     def content(self) -> Content:
@@ -67,11 +67,8 @@ class Models:
             return "image"  # the files themselves are ingested
         if self._setting.parts != "auto":
             return self._setting.parts
-        modality = {
-            self._source.identity.modality,
-            *([self._judge.identity.modality] if self._judge is not None else []),
-        }
-        return "both" if len(modality) > 1 else "text" if modality == {"text"} else "image"
+        modalities = {source.identity.modality for source in (self._embedder, self._reranker) if source is not None}
+        return "both" if len(modalities) > 1 else "text" if modalities == {"text"} else "image"
 
     @property
     def embedded(self) -> int:
@@ -82,11 +79,11 @@ class Models:
         """Which vectors a task is measured with."""
         if self._setting.vectors != "auto":
             return self._setting.vectors
-        return "multi" if self._source.identity.late and _is_search(task) else "single"
+        return "multi" if self._embedder.identity.late and _is_search(task) else "single"
 
-    def published_as(self, task: Any) -> Vectors:  # noqa: ANN401
-        """What published figures call that. A whole search is held beside those of late interaction."""
-        if self._judge is not None:
+    def reference_vectors(self, task: Any) -> Vectors:  # noqa: ANN401
+        """What reference scores call that. A whole search is held beside those of late interaction."""
+        if self._reranker is not None:
             return "rerank"
         return "multi" if self._setting.pipeline or self.vectors(task) == "multi" else "dense"
 
@@ -106,12 +103,12 @@ class Models:
             )
         if self._setting.pipeline:
             return
-        modality = set(self.encoder(task).mteb_model_meta.modalities)
+        readable = set(self.encoder(task).mteb_model_meta.modalities)
         for side in (PromptType.query, PromptType.document) if search else (None,):
             has: Set[str] = set(task.metadata.get_modalities(side))
-            if not (has & modality if search else has <= modality):
+            if not (has & readable if search else has <= readable):
                 raise InvalidInputError(
-                    f"{self._source.identity.name} reads {_listed(modality)}; the task has {_listed(has)}."
+                    f"{self._embedder.identity.name} reads {_listed(readable)}; the task has {_listed(has)}."
                 )
 
     def encoder(self, task: Any) -> JinaRagEncoder:  # noqa: ANN401
@@ -119,7 +116,7 @@ class Models:
         kind = self.vectors(task)
         if kind not in self._encoders:
             self._encoders[kind] = JinaRagEncoder(
-                self._source, vectors=kind, parts=self._setting.parts, cache=self._store
+                self._embedder, vectors=kind, parts=self._setting.parts, cache=self._store
             )
         return self._encoders[kind]
 
@@ -132,46 +129,46 @@ class Models:
         """What mteb evaluates on a task."""
         if self._setting.pipeline:
             return self._pipeline()
-        return self._reranker(task) if self.reranks else self.first_stage(task)
+        return self._cross_encoder(task) if self.reranks else self.first_stage(task)
 
     def meta(self, task: Any) -> Any:  # noqa: ANN401
         """What mteb files the result under."""
         if self._setting.pipeline:
             return self._pipeline().mteb_model_meta
-        return (self._reranker(task) if self.reranks else self.encoder(task)).mteb_model_meta
+        return (self._cross_encoder(task) if self.reranks else self.encoder(task)).mteb_model_meta
 
     def _pipeline(self) -> JinaRagSearch:
         if self._search is None:
             self._search = JinaRagSearch(
                 self._place / "indexes",
-                self._source,
-                reranker=self._judge,
+                self._embedder,
+                reranker=self._reranker,
                 storage=self._setting.storage,
                 stages=self._setting.stages,
             )
         return self._search
 
-    def _reranker(self, task: Any) -> JinaRagReranker:  # noqa: ANN401
-        assert self._judge is not None
+    def _cross_encoder(self, task: Any) -> JinaRagReranker:  # noqa: ANN401
+        assert self._reranker is not None
         kind = self.vectors(task)
-        if kind not in self._rerankers:
-            first = self._source.identity
-            self._rerankers[kind] = JinaRagReranker(
-                self._judge,
+        if kind not in self._cross_encoders:
+            first = self._embedder.identity
+            self._cross_encoders[kind] = JinaRagReranker(
+                self._reranker,
                 parts=self._setting.parts,
                 cache=self._store,
                 experiment={
                     "first": f"{first.name}@{first.revision[:8]}-{kind}",
                     "top": self._setting.rerank_top,
-                    **{f"first_{name}": value for name, value in self._source.options.changed().items()},
+                    **{f"first_{name}": value for name, value in self._embedder.options.changed().items()},
                 },
             )
-        return self._rerankers[kind]
+        return self._cross_encoders[kind]
 
 
-def _options(model: object, setting: BenchmarkSetting, both: bool) -> ModelOptions:
+def _options(model: object, setting: BenchmarkSetting) -> ModelOptions:
     """Of two models the lite one takes no part in what is said about devices and pixels: the other is meant."""
-    if both and model in catalogue.names_of("lite"):
+    if setting.reranker is not None and model in catalogue.names_of("lite"):
         return replace(setting.options, device="auto", dtype="auto", max_pixels=None)
     return setting.options
 

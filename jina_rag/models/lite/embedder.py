@@ -104,6 +104,11 @@ class LiteEmbedder(EmbedderDefaults):
         return f"{self.name}@{self._backbone.fingerprint}+{self._recipe.version}"
 
     @property
+    def typical(self) -> tuple[float, float]:
+        """See `Backbone.typical`."""
+        return self._backbone.typical
+
+    @property
     def dim(self) -> int:
         """384."""
         return self._backbone.dim

@@ -733,9 +733,9 @@ def test_settings(scratch, load):
     ):
         with pytest.raises(InvalidInputError, match=next(iter(wrong))):
             PrefixCache(**wrong)
-    with pytest.raises(InvalidInputError, match="page_memory is a PageMemory, True or False, got 5"):
+    with pytest.raises(InvalidInputError, match="prefix_cache is a PrefixCache, True or False, got 5"):
         load(5)
-    with pytest.raises(InvalidInputError, match="leave page_memory out"):
+    with pytest.raises(InvalidInputError, match="leave out prefix_cache"):
         load_reranker("lite", prefix_cache=PrefixCache())
 
 
