@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from jina_rag import globs
+from jina_rag._checks import check_whole_number, is_number
 from jina_rag.errors import IndexMismatchError, InvalidInputError
 
 OcrMode: TypeAlias = Literal["auto", "never", "always"]
@@ -46,9 +47,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            _at_least_one(f"limits.{item.name}", getattr(self, item.name))
-        # The system's clocks and timers take no number of any size.
-        _between("limits.max_seconds", self.max_seconds, 1, _DAY)
+            # The system's clocks and timers take no number of any size.
+            maximum = _DAY if item.name == "max_seconds" else None
+            check_whole_number(f"limits.{item.name}", getattr(self, item.name), minimum=1, maximum=maximum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,9 @@ class IngestSettings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        _between("dpi", self.dpi, 36, 600)
-        _between("ocr_image_share", self.ocr_image_share, 0, 1)
-        _between("jpeg_quality", self.jpeg_quality, 1, 95)
+        check_whole_number("dpi", self.dpi, minimum=36, maximum=600)
+        check_whole_number("jpeg_quality", self.jpeg_quality, minimum=1, maximum=95)
+        _check_between("ocr_image_share", self.ocr_image_share, 0, 1)
         if self.ocr not in get_args(OcrMode):
             raise InvalidInputError(f"ocr is {self.ocr!r}; it must be one of {', '.join(get_args(OcrMode))}.")
         _check_passwords(self.passwords)
@@ -104,23 +105,22 @@ class IngestSettings:
             raise InvalidInputError(
                 f"renderer is {self.renderer!r}; it must be one of {', '.join(get_args(RendererName))}."
             )
-        if self.ocr_min_words < 0:
-            raise InvalidInputError(f"ocr_min_words is {self.ocr_min_words}; it must not be negative.")
-        _at_least_one("max_image_side", self.max_image_side)
-        _at_least_one("look_ahead", self.look_ahead)
+        check_whole_number("ocr_min_words", self.ocr_min_words, minimum=0)
+        check_whole_number("max_image_side", self.max_image_side, minimum=1)
+        check_whole_number("look_ahead", self.look_ahead, minimum=1)
         for name in ("workers", "processes"):
             if getattr(self, name) is not None:
-                _at_least_one(name, getattr(self, name))
+                check_whole_number(name, getattr(self, name), minimum=1)
 
     def passwords_for(self, path: Path) -> tuple[str, ...]:
         """The passwords to try on a file, in turn."""
         if not isinstance(self.passwords, Mapping):
             return tuple(self.passwords)
-        found: list[str] = []
-        for glob, given in self.passwords.items():
+        passwords: list[str] = []
+        for glob, value in self.passwords.items():
             if globs.matches(path.name, glob) or globs.matches(path.as_posix(), glob):
-                found += [given] if isinstance(given, str) else given
-        return tuple(dict.fromkeys(found))
+                passwords += [value] if isinstance(value, str) else value
+        return tuple(dict.fromkeys(passwords))
 
     @property
     def render_processes(self) -> int:
@@ -170,16 +170,13 @@ class Storage:
     log: bool = True
 
     def __post_init__(self) -> None:
-        for name, known in (("datatype", get_args(Datatype)), ("quantization", (None, *get_args(Quantization)))):
-            if (value := getattr(self, name)) not in known:
-                raise InvalidInputError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, known))}.")
-        for name, most in (("pool_factor", 32), ("oversampling", 100)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise InvalidInputError(f"{name} is {value!r}; it must be a number between 1 and {most}.")
-            _between(name, value, 1, most)
+        for name, choices in (("datatype", get_args(Datatype)), ("quantization", (None, *get_args(Quantization)))):
+            if (value := getattr(self, name)) not in choices:
+                raise InvalidInputError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}.")
+        _check_between("pool_factor", self.pool_factor, 1, 32)
+        _check_between("oversampling", self.oversampling, 1, 100)
         if self.multi_dim is not None:
-            _at_least_one("multi_dim", self.multi_dim)
+            check_whole_number("multi_dim", self.multi_dim, minimum=1)
 
     @classmethod
     def named(cls, name: str) -> Storage:
@@ -212,12 +209,12 @@ class Storage:
 
     def __str__(self) -> str:
         """The preset's name, or the knobs that differ from ``"exact"``."""
-        kept = self.to_json()
+        settings = self.to_json()
         for name in _PRESETS:
-            if kept == Storage.named(name).to_json():
+            if settings == Storage.named(name).to_json():
                 return name
         exact = Storage().to_json()
-        return ", ".join(f"{key}={value}" for key, value in kept.items() if value != exact[key])
+        return ", ".join(f"{key}={value}" for key, value in settings.items() if value != exact[key])
 
 
 _PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -237,7 +234,7 @@ def usable_cpus() -> int:
 def _check_passwords(passwords: object) -> None:
     groups: list[object] = [passwords]
     if isinstance(passwords, Mapping):
-        groups = [[given] if isinstance(given, str) else given for given in passwords.values()]
+        groups = [[value] if isinstance(value, str) else value for value in passwords.values()]
     for group in groups:
         words = group if isinstance(group, Sequence) and not isinstance(group, str) else [None]
         if not all(isinstance(word, str) for word in words):
@@ -247,11 +244,6 @@ def _check_passwords(passwords: object) -> None:
             )
 
 
-def _between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise InvalidInputError(f"{name} is {value}; it must be between {low} and {high}.")
-
-
-def _at_least_one(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidInputError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+def _check_between(name: str, value: object, low: float, high: float) -> None:
+    if not is_number(value) or not low <= value <= high:
+        raise InvalidInputError(f"{name} is {value!r}; it must be a number between {low} and {high}.")

@@ -22,9 +22,15 @@ from jina_rag._version import __version__
 from jina_rag.catalog.maintenance import changing
 from jina_rag.catalog.manifest import SCHEMA_VERSION, Manifest, peek_settings
 from jina_rag.catalog.resources import IndexResources
-from jina_rag.compression import kept_dim
+from jina_rag.compression import row_dim
 from jina_rag.config import Storage
-from jina_rag.errors import IndexMismatchError, IndexNotFoundError, IndexStateError, InvalidInputError
+from jina_rag.errors import (
+    IndexMismatchError,
+    IndexNotFoundError,
+    IndexStateError,
+    InvalidInputError,
+    ModelNotFoundError,
+)
 from jina_rag.models.registry import load_embedder
 from jina_rag.models.runtime.checkpoints import folder_fingerprint
 from jina_rag.ocr.cache import OcrCache
@@ -94,23 +100,6 @@ class IndexSettings:
     version: str = __version__
 
     @classmethod
-    def of_model(cls, model: Embedder, requested: str, storage: Storage) -> Self:
-        """Settings of a new index."""
-        # Dense vectors only pick candidates: cut where the model was trained for it, half the memory loses next to
-        # nothing.
-        is_cut = model.dim > DENSE_DIM and DENSE_DIM in model.matryoshka_dims
-        return cls(
-            embedder=model.name,
-            requested_embedder=requested,
-            fingerprint=model.fingerprint,
-            folder_fingerprint=_folder_content(model.name),
-            revision=model.revision,
-            dim=DENSE_DIM if is_cut else model.dim,
-            multi_dim=kept_dim(model, storage.multi_dim),
-            storage=storage,
-        )
-
-    @classmethod
     def from_json(cls, recorded: Mapping[str, Any]) -> Self:
         """Settings as a manifest or a collection has them, among other keys."""
         values = {item.name: recorded[item.name] for item in fields(cls)}
@@ -123,9 +112,9 @@ class IndexSettings:
     def is_model(self, name: str) -> bool:
         """Whether a name is that of the model, or a folder holds what the model's folder held."""
         content = _folder_content(name)
-        return (
-            name in (self.embedder, self.requested_embedder) if content is None else content == self.folder_fingerprint
-        )
+        if content is not None:
+            return content == self.folder_fingerprint
+        return name in (self.embedder, self.requested_embedder)
 
 
 def new_settings(options: OpenOptions) -> tuple[IndexSettings, Embedder | None]:
@@ -134,8 +123,20 @@ def new_settings(options: OpenOptions) -> tuple[IndexSettings, Embedder | None]:
         return replace(options.template, id=uuid.uuid4().hex, version=__version__), None
     requested = options.embedder if options.embedder is not None else DEFAULT_EMBEDDER
     model = load_embedder(requested) if isinstance(requested, str) else requested
-    name = requested if isinstance(requested, str) else model.name
-    return IndexSettings.of_model(model, name, options.storage or Storage.named("exact")), model
+    storage = options.storage or Storage.named("exact")
+    settings = IndexSettings(
+        embedder=model.name,
+        requested_embedder=requested if isinstance(requested, str) else model.name,
+        fingerprint=model.fingerprint,
+        folder_fingerprint=_folder_content(model.name),
+        revision=model.revision,
+        # Dense vectors only pick candidates: cut where the model was trained for it, half the memory loses next to
+        # nothing.
+        dim=DENSE_DIM if model.dim > DENSE_DIM and DENSE_DIM in model.matryoshka_dims else model.dim,
+        multi_dim=row_dim(model, storage.multi_dim),
+        storage=storage,
+    )
+    return settings, model
 
 
 @dataclass(eq=False)
@@ -169,10 +170,17 @@ class IndexSession:
             name: Where its folder is now; other names are passed over for the recorded one.
 
         Raises:
+            ModelNotFoundError: If it is not there any more.
             IndexMismatchError: If this installation's model of that name makes other vectors.
         """
-        is_folder = name is not None and os.path.isabs(name)
-        model = self.model or _load_recorded(self.settings, name if is_folder else None)
+        folder = name if name is not None and os.path.isabs(name) else None
+        try:
+            model = self.model or _load_recorded(self.settings, folder)
+        except ModelNotFoundError as exc:
+            raise ModelNotFoundError(
+                f"{exc} The index at {self.location} was built with it: if its folder was moved, open the index with "
+                "embedder=FOLDER."
+            ) from exc
         self.check_model(model)
         return model
 
@@ -269,7 +277,10 @@ def open_folder(root: Path, options: OpenOptions) -> IndexSession:
 
         store = EdgeStore.open(root / VECTORS, dim=settings.dim, multi_dim=settings.multi_dim, storage=settings.storage)
         on_failure.callback(store.close)
-        session = start_session(manifest, store, settings, options, location=str(root), root=root, model=model)
+        session = IndexSession(str(root), root, resources_in(root, manifest, store), settings, model)
+        session.check(options)
+        if not recorded:
+            manifest.write_settings(settings.to_json())
         on_failure.pop_all()
     return session
 
@@ -285,25 +296,9 @@ def open_manifest(root: Path) -> Manifest:
     return Manifest(root / MANIFEST)
 
 
-def start_session(
-    manifest: Manifest,
-    store: MultiVectorStore,
-    settings: IndexSettings,
-    options: OpenOptions,
-    *,
-    location: str,
-    root: Path,
-    model: Embedder | None,
-    connection: QdrantConnection | None = None,
-    is_guest: bool = False,
-) -> IndexSession:
-    """A session over an open store and manifest, checked against the options; a new manifest gets the settings."""
-    resources = IndexResources(store, manifest, ImageFiles(root / IMAGES), OcrCache(root / OCR))
-    session = IndexSession(location, root, resources, settings, model, connection, is_guest)
-    session.check(options)
-    if not is_guest and not manifest.settings():
-        manifest.write_settings(settings.to_json())
-    return session
+def resources_in(root: Path, manifest: Manifest, store: MultiVectorStore) -> IndexResources:
+    """An open manifest and store with the images and the words of OCR that lie in a folder."""
+    return IndexResources(store, manifest, ImageFiles(root / IMAGES), OcrCache(root / OCR))
 
 
 def load_recorded(root: Path) -> Embedder | None:

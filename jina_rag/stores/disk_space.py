@@ -12,21 +12,21 @@ RESERVE = 64 * 1024 * 1024
 _TIMES = 3
 
 
-def check_space(folder: str | os.PathLike[str], needed: int) -> None:
-    """Refuse to write `needed` bytes of vectors where they, their log and the engine's own files may not fit.
+def check_space(folder: str | os.PathLike[str], vector_bytes: int) -> None:
+    """Refuse to write vectors where they, their log and the engine's own files may not fit.
 
     Args:
         folder: On the disk that is written to; it exists.
-        needed: Bytes.
+        vector_bytes: Of the vectors.
 
     Raises:
         IndexStateError: With what is left and what is needed.
     """
-    free = shutil.disk_usage(folder).free
-    wanted = RESERVE + _TIMES * needed
-    if free < wanted:
+    free_bytes = shutil.disk_usage(folder).free
+    needed_bytes = RESERVE + _TIMES * vector_bytes
+    if free_bytes < needed_bytes:
         raise IndexStateError(
-            f"The disk of the index is full: {free / 1e6:,.0f} MB are free at {os.fspath(folder)}, "
-            f"{wanted / 1e6:,.0f} MB are needed to go on. Free some space, then run the same command again: it "
+            f"The disk of the index is full: {free_bytes / 1e6:,.0f} MB are free at {os.fspath(folder)}, "
+            f"{needed_bytes / 1e6:,.0f} MB are needed to go on. Free some space, then run the same command again: it "
             "goes on where it stopped."
         )

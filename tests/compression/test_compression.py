@@ -19,7 +19,7 @@ from jina_rag.compression import (
     encode_assignment,
     encode_signs,
     expand,
-    kept_dim,
+    row_dim,
     pool_tokens,
     pooling,
 )
@@ -194,13 +194,13 @@ def test_cut_rows_are_what_the_model_would_have_made():
 
 def test_rows_are_cut_only_to_what_the_model_was_trained_for():
     embedder = FakeEmbedder(multi_dim=96)
-    assert kept_dim(embedder, None) == kept_dim(embedder, 96) == 96
+    assert row_dim(embedder, None) == row_dim(embedder, 96) == 96
     with pytest.raises(InvalidInputError, match="fake can have 96 dimensions"):
-        kept_dim(embedder, 64)
+        row_dim(embedder, 64)
     embedder.multi_matryoshka_dims = (128, 96, 64)
-    assert kept_dim(embedder, 64) == 64
+    assert row_dim(embedder, 64) == 64
     with pytest.raises(InvalidInputError, match="96, 64 dimensions"):
-        kept_dim(embedder, 128)
+        row_dim(embedder, 128)
 
 
 def test_sign_codes_of_pooled_rows_tell_places_as_the_rows_do():

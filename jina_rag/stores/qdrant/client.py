@@ -57,8 +57,7 @@ class QdrantConnection:
     def __post_init__(self) -> None:
         if self.api_key is not None:
             _checked_key(self.api_key, "api_key")
-        if not 1 <= self.grpc_port <= 65_535:
-            raise InvalidInputError(f"grpc_port is {self.grpc_port}; it must be between 1 and 65535.")
+        check_whole_number("grpc_port", self.grpc_port, minimum=1, maximum=65_535)
         if not (is_number(self.timeout) and self.timeout > 0):
             raise InvalidInputError(f"timeout is {self.timeout!r}; it must be a positive number of seconds.")
         check_whole_number("retries", self.retries, minimum=0)
