@@ -167,10 +167,13 @@ class Models:
 
 
 def _options(model: object, setting: BenchmarkSetting) -> ModelOptions:
-    """Of two models the lite one takes no part in what is said about devices and pixels: the other is meant."""
-    if setting.reranker is not None and model in catalogue.names_of("lite"):
+    """Of two models one that reads words takes no part in what is said about pixels, nor a lite one about devices."""
+    description = catalogue.MODELS.get(str(model))
+    if setting.reranker is None or description is None or description.modality != "text":
+        return setting.options
+    if description.family == "lite":
         return replace(setting.options, device="auto", dtype="auto", max_pixels=None)
-    return setting.options
+    return replace(setting.options, max_pixels=None)
 
 
 def _is_search(task: Any) -> bool:  # noqa: ANN401
