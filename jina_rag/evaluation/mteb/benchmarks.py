@@ -55,14 +55,14 @@ def find_tasks(names: Sequence[str], *, smoke: bool = False, languages: Sequence
     Raises:
         InvalidInputError: If a name is unknown, or nothing is left.
     """
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for name in names or (["JinaVDR"] if smoke else []):
         for task in _tasks(name):
             # mteb hands out the same objects again and again: what is filtered and loaded here is ours.
-            found.setdefault(task.metadata.name, copy.copy(task))
+            by_name.setdefault(task.metadata.name, copy.copy(task))
     if smoke:
-        found = {name: found[name] for name in SMOKE if name in found}
-    tasks = list(found.values())
+        by_name = {name: by_name[name] for name in SMOKE if name in by_name}
+    tasks = list(by_name.values())
     if languages:
         for language in languages:
             if len(language) != 3 or not language.isalpha():
@@ -81,26 +81,26 @@ def _tasks(name: str) -> list[Any]:
     if plain == "sts":
         return [task for task in mteb.get_benchmark("MTEB(eng, v1)").tasks if task.metadata.type == "STS"]
     single = {_plain(short): task for short, task in SINGLE.items()}.get(plain, name)
-    known = {_plain(benchmark.name): benchmark.name for benchmark in mteb.get_benchmarks()}
-    known |= {_plain(short): full for short, full in BENCHMARKS.items()}
-    if plain in known:
-        return list(mteb.get_benchmark(known[plain]).tasks)
+    full_names = {_plain(benchmark.name): benchmark.name for benchmark in mteb.get_benchmarks()}
+    full_names |= {_plain(short): full for short, full in BENCHMARKS.items()}
+    if plain in full_names:
+        return list(mteb.get_benchmark(full_names[plain]).tasks)
     try:
         return [mteb.get_task(single)]
     except KeyError:
-        shown = [*BENCHMARKS, *SINGLE, "STS"]
-        near = _near(name, shown)
-        hint = f"did you mean {', '.join(near)}?" if near else f"benchmarks are {', '.join(shown)}."
+        names = [*BENCHMARKS, *SINGLE, "STS"]
+        near = _near(name, names)
+        hint = f"did you mean {', '.join(near)}?" if near else f"benchmarks are {', '.join(names)}."
         raise InvalidInputError(f"mteb has no benchmark and no task {name!r}: {hint}") from None
 
 
-def _near(name: str, shown: Sequence[str]) -> list[str]:
+def _near(name: str, names: Sequence[str]) -> list[str]:
     """What may have been meant: names that are written alike, else tasks that have it in their name."""
     plain = _plain(name)
     if not plain:
         return []
     tasks = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
-    alike = difflib.get_close_matches(name, [*shown, *tasks], n=3)
+    alike = difflib.get_close_matches(name, [*names, *tasks], n=3)
     return alike or [task for task in tasks if plain in _plain(task)][:3]
 
 

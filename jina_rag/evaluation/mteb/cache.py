@@ -8,18 +8,19 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 
 from jina_rag.errors import InvalidInputError, JinaRagError
 from jina_rag.types import Float32
 
+_Item = TypeVar("_Item")
 DEFAULT_BYTES = 20_000_000_000
 _HEADER = struct.Struct("<iii")
 _TOGETHER = 500
@@ -84,7 +85,7 @@ class VectorCache:
         self.path = path
         self._max = max_bytes
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._told():
+        with self._errors_explained():
             self._file = sqlite3.connect(path, timeout=60, isolation_level=None)
             self._file.execute("PRAGMA journal_mode = WAL")
             self._file.execute("PRAGMA synchronous = NORMAL")
@@ -101,22 +102,22 @@ class VectorCache:
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
         """What is there of `keys`."""
-        found: dict[bytes, Vectors] = {}
-        with self._told():
+        vectors: dict[bytes, Vectors] = {}
+        with self._errors_explained():
             for some in _parts(keys):
                 marks = ", ".join("?" * len(some))
                 rows = self._file.execute(f"SELECT key, value FROM vectors WHERE key IN ({marks})", some)  # noqa: S608
-                found |= {key: Vectors.from_bytes(value) for key, value in rows}
+                vectors |= {key: Vectors.from_bytes(value) for key, value in rows}
                 self._file.execute(
                     f"UPDATE vectors SET run = ? WHERE run < ? AND key IN ({marks})",  # noqa: S608
                     (self._run, self._run, *some),
                 )
-        return found
+        return vectors
 
     def put(self, vectors: Mapping[bytes, Vectors]) -> None:
         """Keep all of these, or none if the process ends here."""
         values = {key: value.to_bytes() for key, value in vectors.items()}
-        with self._told():
+        with self._errors_explained():
             self._file.execute("BEGIN IMMEDIATE")
             try:
                 self._file.executemany(
@@ -131,23 +132,35 @@ class VectorCache:
                 self._file.execute("ROLLBACK")
                 raise
 
+    def get_or_make(
+        self, keys: Sequence[bytes], items: Sequence[_Item], make: Callable[[list[_Item]], Sequence[Vectors]]
+    ) -> list[Vectors]:
+        """Vectors of items: what is here is not made again, and what occurs twice is made once."""
+        vectors = self.get(keys)
+        missing = {key: item for key, item in zip(keys, items, strict=True) if key not in vectors}
+        if missing:
+            made = dict(zip(missing, make(list(missing.values())), strict=True))
+            self.put(made)
+            vectors |= made
+        return [vectors[key] for key in keys]
+
     def precision(self, model: str) -> str | None:
         """The dtype that a model was first used in here, of those that were left to it; None if it was not yet.
 
         On a CPU that choice is made by a measurement, and may be another in the next process: vectors of one run would
         be of two kinds.
         """
-        with self._told():
-            found = self._file.execute("SELECT dtype FROM precisions WHERE model = ?", (model,)).fetchone()
-        return None if found is None else str(found[0])
+        with self._errors_explained():
+            row = self._file.execute("SELECT dtype FROM precisions WHERE model = ?", (model,)).fetchone()
+        return None if row is None else str(row[0])
 
     def keep_precision(self, model: str, dtype: str) -> None:
         """Keep it for `precision`; the first one stays."""
-        with self._told():
+        with self._errors_explained():
             self._file.execute("INSERT OR IGNORE INTO precisions (model, dtype) VALUES (?, ?)", (model, dtype))
 
     def __len__(self) -> int:
-        with self._told():
+        with self._errors_explained():
             [(count,)] = self._file.execute("SELECT count(*) FROM vectors")
         return int(count)
 
@@ -165,7 +178,7 @@ class VectorCache:
         self._size = int(size)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _errors_explained(self) -> Iterator[None]:
         """Errors of the file as one sentence."""
         try:
             yield

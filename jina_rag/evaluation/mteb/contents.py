@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.mteb.cache import key_of
 from jina_rag.protocols import Input, InputPart
 
+_Item = TypeVar("_Item")
 ContentParts: TypeAlias = Literal["auto", "image", "text"]
 """What is read of an input that has an image and a text: what suits the model (``"auto"``: a model that looks at pixels
 reads both together, one that reads words the text), or one of them. Where the text is nothing but the words of the
@@ -46,12 +48,10 @@ def one_input(text: str | None, image: Any, *, modality: str, parts: ContentPart
     """A text, an image, or both in a list."""
     if image is None or (text is not None and parts == "text"):
         return text or ""
-    shown = _in_rgb(image)
-    if text is None or parts == "image":
-        return shown
-    if modality == "text":
-        return text if text.strip() else shown
-    return [shown, text] if text.strip() else shown
+    rgb = _in_rgb(image)
+    if text is None or parts == "image" or not text.strip():
+        return rgb
+    return text if modality == "text" else [rgb, text]
 
 
 def _in_rgb(image: Any) -> InputPart:  # noqa: ANN401
@@ -93,13 +93,8 @@ def text_of_document(row: Mapping[str, Any]) -> str | None:
     return f"{row.get('title') or ''} {text}".strip()
 
 
-def rows_of(dataset: Any, size: int) -> Iterator[list[dict[str, Any]]]:  # noqa: ANN401  # datasets.Dataset
-    """The rows of a corpus, `size` at a time: images are opened only then."""
-    some: list[dict[str, Any]] = []
-    for row in dataset:
-        some.append(row)
-        if len(some) == size:
-            yield some
-            some = []
-    if some:
+def batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """Lists of `size` items: images of a data set are opened only then."""
+    source = iter(items)
+    while some := list(islice(source, size)):
         yield some

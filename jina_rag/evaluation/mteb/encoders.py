@@ -11,11 +11,11 @@ import numpy as np
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.mteb.cache import VectorCache, Vectors, key_of
 from jina_rag.evaluation.mteb.contents import ContentParts, content_key, inputs_of, is_blank
-from jina_rag.evaluation.mteb.loading import EmbedderSource
-from jina_rag.evaluation.mteb.model_meta import encoder_meta
+from jina_rag.evaluation.mteb.loading import EmbedderSource, precision_of
+from jina_rag.evaluation.mteb.model_meta import model_meta
 from jina_rag.evaluation.mteb.settings import ModelOptions, VectorKind
 from jina_rag.evaluation.mteb.similarity import Many, dense_scores, maxsim_scores, ragged
-from jina_rag.protocols import Embedder, Input, PlacedModel
+from jina_rag.protocols import Embedder, Input
 from jina_rag.types import Float32
 
 Side = Literal["query", "document"]
@@ -35,61 +35,42 @@ class JinaRagEncoder:
 
     Attributes:
         mteb_model_meta: What mteb files results under.
-        embedded: Inputs that went through the model; what was known from the cache is not among them.
+        embedded: Inputs that went through the model; what came from the cache is not among them.
     """
 
     def __init__(
         self,
         model: str | os.PathLike[str] | Embedder | EmbedderSource,
-        revision: str | None = None,
         *,
         vectors: VectorKind = "single",
-        device: str = "auto",
-        dtype: str = "auto",
-        max_pixels: int | None = None,
-        max_length: int | None = None,
-        truncate_dim: int | None = None,
-        local_files_only: bool = False,
+        options: ModelOptions | None = None,
         parts: ContentParts = "auto",
         cache: VectorCache | None = None,
     ) -> None:
         """Look at the model; it is loaded when the first thing is embedded.
 
         Args:
-            model: An embedder, or what `jina_rag.load_embedder` takes, whose arguments are the same here; or a source,
-                which has its own.
-            revision: Branch, tag or commit on the hub.
+            model: An embedder, or what `jina_rag.load_embedder` takes; or a source, which has its own options.
             vectors: Which of its vectors are measured.
-            device: See `load_embedder`, also for the others.
-            dtype: Of the weights.
-            max_pixels: What images are scaled down to.
-            max_length: Tokens that are read of each input.
-            truncate_dim: Length of the dense vectors (of the rows, for jina-colbert-v2).
-            local_files_only: Download nothing.
+            options: How it is loaded.
             parts: What is read of an input that has a text and an image.
             cache: Where vectors are kept.
 
         Raises:
             ModelNotFoundError: If there is no such model.
         """
-        options = ModelOptions(
-            device=device or "auto",
-            dtype=dtype,
-            max_pixels=max_pixels,
-            max_length=max_length,
-            truncate_dim=truncate_dim,
-            revision=revision,
-            local_files_only=local_files_only,
-        )
+        options = options or ModelOptions()
         self._source = model if isinstance(model, EmbedderSource) else EmbedderSource(model, options, cache=cache)
         self._vectors, self._parts, self._cache = vectors, parts, cache
         self.embedded = 0
         own = self._source.identity
-        self.mteb_model_meta: Any = encoder_meta(
+        # Dense vectors are filed under the bare model, as mteb's own are, unless it is made for late interaction.
+        unusual = {} if vectors == ("multi" if own.late else "single") else {"vectors": vectors}
+        self.mteb_model_meta: Any = model_meta(
             own,
-            vectors=vectors,
+            "late-interaction" if vectors == "multi" else "dense",
             modalities=_MODALITIES.get(own.family, ["text"]),
-            options=self._source.options.changed() | ({} if parts == "auto" else {"parts": parts}),
+            experiment={**unusual, **self._source.options.changed(), **({} if parts == "auto" else {"parts": parts})},
         )
 
     def encode(
@@ -117,14 +98,14 @@ class JinaRagEncoder:
         """
         task = task_of(task_metadata)
         side = self._side(prompt_type)
-        found: list[Vectors] = []
+        rows: list[Vectors] = []
         for batch in inputs:
             items = inputs_of(batch, modality=self._source.identity.modality, parts=self._parts)
-            found += self._encoded(items, side, task)
+            rows += self._encoded(items, side, task)
         if self._vectors == "multi":
-            return [_there(vectors.multi) for vectors in found]
-        dim = self._source.load(task).dim if not found else len(_there(found[0].single))
-        return np.array([_there(vectors.single) for vectors in found], np.float32).reshape(-1, dim)
+            return [_present(vectors.multi) for vectors in rows]
+        dim = self._source.load(task).dim if not rows else len(_present(rows[0].single))
+        return np.array([_present(vectors.single) for vectors in rows], np.float32).reshape(-1, dim)
 
     def similarity(self, embeddings1: Many, embeddings2: Many) -> Float32:
         """Every query against every document, shape (queries, documents): cosine, or MaxSim without padding."""
@@ -149,50 +130,44 @@ class JinaRagEncoder:
         return "document" if str(getattr(prompt_type, "value", prompt_type)) == "document" else "query"
 
     def _encoded(self, items: Sequence[Input], side: Side, task: str) -> list[Vectors]:
-        """Vectors of the items; what is known is not embedded again, and what occurs twice is embedded once."""
+        """Vectors of the items, from the cache where it has them."""
         if self._cache is None:
-            return self._made(items, side, task)
+            return self._embed(items, side, task)
         options = self._options(side, task)
         keys = [key_of(content_key(item), *options) for item in items]
-        known = self._cache.get(keys)
-        new = {key: item for key, item in zip(keys, items, strict=True) if key not in known}
-        if new:
-            made = dict(zip(new, self._made(list(new.values()), side, task), strict=True))
-            self._cache.put(made)
-            known |= made
-        return [known[key] for key in keys]
+        return self._cache.get_or_make(keys, items, lambda missing: self._embed(missing, side, task))
 
     def _options(self, side: Side, task: str) -> list[str]:
         """All that vectors of one content depend on."""
         embedder = self._source.load(task)
-        precision = embedder.placement.dtype if isinstance(embedder, PlacedModel) else "float32"
         dims = f"{embedder.dim if self._vectors == 'single' else embedder.multi_dim}"
         length = str(self._source.options.max_length)
-        return [embedder.fingerprint, side, task, self._vectors, str(precision), dims, length]
+        return [embedder.fingerprint, side, task, self._vectors, precision_of(embedder), dims, length]
 
-    def _made(self, items: Sequence[Input], side: Side, task: str) -> list[Vectors]:
+    def _embed(self, items: Sequence[Input], side: Side, task: str) -> list[Vectors]:
         embedder = self._source.load(task)
         encode = embedder.encode_query if side == "query" else embedder.encode_document
-        wanted = {"single": self._vectors == "single", "multi": self._vectors == "multi"}
-        arguments = wanted | self._source.arguments(task)
+        arguments = {kind: self._vectors == kind for kind in ("single", "multi")} | self._source.arguments(task)
         self.embedded += len(items)
-        made: dict[int, Vectors] = {}
+        vectors: dict[int, Vectors] = {}
         full = [index for index, item in enumerate(items) if not is_blank(item)]
         groups = ([full] if full else []) + [[index] for index, item in enumerate(items) if is_blank(item)]
         for group in groups:
             try:
-                found = encode([items[index] for index in group], **arguments)
+                embeddings = encode([items[index] for index in group], **arguments)
             except InvalidInputError:
                 if not is_blank(items[group[0]]):
                     raise
-                made[group[0]] = _nothing(embedder)  # some models have no vector for an empty text; data sets have such
+                # Some models have no vector for an empty text; data sets have such.
+                zeros = np.zeros(embedder.dim, np.float32), np.zeros((0, embedder.multi_dim), np.float32)
+                vectors[group[0]] = Vectors(*zeros)
                 continue
             for place, index in enumerate(group):
-                made[index] = Vectors(
-                    single=None if found.single is None else found.single[place],
-                    multi=None if found.multi is None else found.multi[place],
+                vectors[index] = Vectors(
+                    single=None if embeddings.single is None else embeddings.single[place],
+                    multi=None if embeddings.multi is None else embeddings.multi[place],
                 )
-        return [made[index] for index in range(len(items))]
+        return [vectors[index] for index in range(len(items))]
 
 
 def task_of(task_metadata: Any) -> str:  # noqa: ANN401
@@ -203,10 +178,6 @@ def task_of(task_metadata: Any) -> str:  # noqa: ANN401
     return "text-matching" if task_metadata.type in _MATCHING else "retrieval"
 
 
-def _nothing(embedder: Embedder) -> Vectors:
-    return Vectors(np.zeros(embedder.dim, np.float32), np.zeros((0, embedder.multi_dim), np.float32))
-
-
-def _there(part: Float32 | None) -> Float32:
+def _present(part: Float32 | None) -> Float32:
     assert part is not None
     return part

@@ -59,7 +59,7 @@ def folder_pages(
         missing = {place: documents[doc] for doc, place in places.items() if not (place / "pages.json").is_file()}
         if missing:
             _read(missing, work, IngestSettings(ocr="auto" if words else "never"))
-        found = [
+        pages = [
             FolderPage((doc, page["page"]), documents[doc], place / page["image"], page["text"])
             for doc, place in places.items()
             if (place / "pages.json").is_file()
@@ -67,9 +67,9 @@ def folder_pages(
         ]
     except OSError as exc:
         raise InvalidInputError(f"Pages cannot be kept in {work}: {exc.strerror or exc}.") from exc
-    if not found:
+    if not pages:
         raise InvalidInputError("None of the folder's documents has a page that could be read.")
-    return found
+    return pages
 
 
 def _read(missing: Mapping[Path, Path], work: Path, settings: IngestSettings) -> None:

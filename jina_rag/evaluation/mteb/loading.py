@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard, TypeVar
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.mteb.cache import VectorCache
@@ -14,6 +15,8 @@ from jina_rag.evaluation.mteb.settings import ModelOptions, model_name
 from jina_rag.models import catalogue
 from jina_rag.models.registry import find_checkpoint, load_embedder, load_reranker
 from jina_rag.protocols import Embedder, PlacedModel, Reranker
+
+_Model = TypeVar("_Model", Embedder, Reranker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +64,14 @@ class EmbedderSource:
             ModelNotFoundError: If there is no such model.
             InvalidInputError: If it is a reranker.
         """
-        self.options = options
-        self._asked, self._cache = model, cache
-        self._now: tuple[str, Embedder] | None = None
-        if isinstance(model, str | os.PathLike):
-            name = os.fspath(model)
-            self._lite = name in catalogue.names_of("lite")
-            self.identity = _named(name, "embedder", options, lambda: self.load("retrieval").fingerprint)
+        self.options, self._model, self._cache = options, model, cache
+        self._tasks: Sequence[str] = getattr(model, "tasks", ())  # those of jina-embeddings-v4
+        self._loaded: tuple[str, Embedder] | None = None
+        if _is_lite(model):
+            self._loaded = "retrieval", load_embedder(os.fspath(model), **options.to_load())
+            self.identity = _lite_identity(model, self._loaded[1])
         else:
-            self.identity = _given(model.name, model.fingerprint, model.modality)
+            self.identity = _identity_of(model, "embedder", options)
 
     def load(self, task: str) -> Embedder:
         """The embedder for a task: ``"retrieval"``, ``"text-matching"`` or ``"code"``.
@@ -79,111 +81,99 @@ class EmbedderSource:
         Raises:
             InvalidInputError: If an embedder that was handed over was loaded for other tasks.
         """
-        asked = self._asked
-        if not isinstance(asked, str | os.PathLike):
-            tasks = getattr(asked, "tasks", None)
-            if tasks is not None and task not in tasks:
+        model = self._model
+        if not isinstance(model, str | os.PathLike):
+            if self._tasks and task not in self._tasks:
                 raise InvalidInputError(
-                    f"{asked.name} was loaded for {', '.join(tasks)}, and this needs {task!r}: hand over its name, or "
-                    "load it with both tasks."
+                    f"{model.name} was loaded for {', '.join(self._tasks)}, and this needs {task!r}: hand over its "
+                    "name, or load it with both tasks."
                 )
-            return asked
-        wanted = task if not self._lite and self.identity.family == "v4" else "retrieval"
-        if self._now is None or self._now[0] != wanted:
-            self._now = None  # two of them may not fit into memory
-            options = (
-                self.options.to_load() if self._lite else _pinned(self.options.to_load(), self.identity, self._cache)
-            )
-            self._now = wanted, load_embedder(os.fspath(asked), **options, task=wanted)
-            if not self._lite:
-                _pin(self._now[1], self.options, self.identity, self._cache)
-        return self._now[1]
+            return model
+        task = task if self.identity.family == "v4" else "retrieval"
+        if self._loaded is None or self._loaded[0] != task:
+            self._loaded = None  # two of them may not fit into memory
+            load = functools.partial(load_embedder, os.fspath(model), task=task)
+            self._loaded = task, _load(load, self.options.to_load(), self.identity, self._cache)
+        return self._loaded[1]
 
     def arguments(self, task: str) -> dict[str, Any]:
         """What each call of `encode_query` and `encode_document` is given besides."""
-        tasks = getattr(self._asked, "tasks", ())
-        return {"task": task} if len(tasks) > 1 else {}
+        return {"task": task} if len(self._tasks) > 1 else {}
 
 
 class RerankerSource:
     """Gives a reranker when it is needed; see `EmbedderSource`."""
 
     def __init__(
-        self,
-        model: str | os.PathLike[str] | Reranker,
-        options: ModelOptions,
-        *,
-        revision: str | None = None,
-        cache: VectorCache | None = None,
+        self, model: str | os.PathLike[str] | Reranker, options: ModelOptions, *, cache: VectorCache | None = None
     ) -> None:
         """Look at the model; see `EmbedderSource`.
 
         Args:
             model: A reranker, or what `load_reranker` takes.
-            options: How it is loaded; the revision in it is the embedder's.
-            revision: Its own.
+            options: How it is loaded.
             cache: Where scores are kept.
 
         Raises:
             ModelNotFoundError: If there is no such model.
             InvalidInputError: If it is an embedder.
         """
-        self.options = options
-        self._asked, self._revision, self._cache = model, revision, cache
-        self._now: Reranker | None = None
-        if isinstance(model, str | os.PathLike):
-            name = os.fspath(model)
-            own = replace(options, revision=revision)
-            self.identity = _named(name, "reranker", own, lambda: _lite_version(name))
+        self.options, self._model, self._cache = options, model, cache
+        self._loaded: Reranker | None = None
+        if _is_lite(model):
+            self._loaded = load_reranker(os.fspath(model), **options.to_load(reranker=True))
+            self.identity = _lite_identity(model, self._loaded)
         else:
-            self.identity = _given(model.name, model.fingerprint, model.modality)
+            self.identity = _identity_of(model, "reranker", options)
 
     def load(self) -> Reranker:
         """The reranker."""
-        if not isinstance(self._asked, str | os.PathLike):
-            return self._asked
-        if self._now is None:
-            options = _pinned(self.options.to_load(reranker=True), self.identity, self._cache)
-            self._now = load_reranker(os.fspath(self._asked), **options, revision=self._revision)
-            _pin(self._now, self.options, self.identity, self._cache)
-        return self._now
+        if not isinstance(self._model, str | os.PathLike):
+            return self._model
+        if self._loaded is None:
+            load = functools.partial(load_reranker, os.fspath(self._model))
+            self._loaded = _load(load, self.options.to_load(reranker=True), self.identity, self._cache)
+        return self._loaded
 
 
-def _pinned(options: dict[str, Any], model: Identity, cache: VectorCache | None) -> dict[str, Any]:
-    """Options with the dtype that the model was kept with, where it is left to the model."""
-    known = None if cache is None or options["dtype"] != "auto" else cache.precision(f"{model.name}@{model.revision}")
-    return options if known is None else options | {"dtype": known}
+def precision_of(model: Embedder | Reranker) -> str:
+    """The number format of a model's weights, which its outputs depend on."""
+    return str(model.placement.dtype) if isinstance(model, PlacedModel) else "float32"
 
 
-def _pin(loaded: object, options: ModelOptions, model: Identity, cache: VectorCache | None) -> None:
-    if cache is not None and isinstance(loaded, PlacedModel) and options.dtype == "auto":
-        precision = str(loaded.placement.dtype).removeprefix("torch.")
-        cache.keep_precision(f"{model.name}@{model.revision}", precision)
+def _load(
+    load: Callable[..., _Model], options: dict[str, Any], identity: Identity, cache: VectorCache | None
+) -> _Model:
+    """Load a model with the dtype that it was cached with, where it is left to the model."""
+    if cache is None or options["dtype"] != "auto":
+        return load(**options)
+    key = f"{identity.name}@{identity.revision}"
+    model = load(**options | {"dtype": cache.precision(key) or "auto"})
+    if isinstance(model, PlacedModel):
+        cache.keep_precision(key, str(model.placement.dtype).removeprefix("torch."))
+    return model
 
 
-def _named(name: str, role: str, options: ModelOptions, lite: Callable[[], str]) -> Identity:
-    if name in catalogue.names_of("lite"):
-        return Identity(f"jina_rag/{name}", _short(lite()), "lite", "words")
-    found = find_checkpoint(
-        name,
-        revision=options.revision,
-        local_files_only=options.local_files_only,
-        role=role,
-    )
-    modality = catalogue.describe(found.family).modality
-    if found.revision is not None:
-        return Identity(name, found.revision, found.family, modality)
-    return Identity(f"jina_rag/{model_name(found.folder)}", _short(found.fingerprint()), found.family, modality)
+def _is_lite(model: object) -> TypeGuard[str | os.PathLike[str]]:
+    return isinstance(model, str | os.PathLike) and os.fspath(model) in catalogue.names_of("lite")
 
 
-def _given(name: str, fingerprint: str, modality: str) -> Identity:
-    own = name.strip("/").rsplit("/", 1)[-1] or "model"
-    return Identity(f"jina_rag/{own}", _short(fingerprint), "", modality)
+def _identity_of(model: str | os.PathLike[str] | Embedder | Reranker, role: str, options: ModelOptions) -> Identity:
+    if not isinstance(model, str | os.PathLike):
+        own = model.name.strip("/").rsplit("/", 1)[-1] or "model"
+        return Identity(f"jina_rag/{own}", _short(model.fingerprint), "", model.modality)
+    name = os.fspath(model)
+    checkpoint = find_checkpoint(name, revision=options.revision, local_files_only=options.local_files_only, role=role)
+    modality = catalogue.describe(checkpoint.family).modality
+    if checkpoint.revision is None:
+        name, revision = f"jina_rag/{model_name(checkpoint.folder)}", _short(checkpoint.fingerprint())
+    else:
+        revision = checkpoint.revision
+    return Identity(name, revision, checkpoint.family, modality)
 
 
-def _lite_version(name: str) -> str:
-    model: Mapping[str, Any] = catalogue.MODELS[name].to_json()
-    return f"{model['package']}=={model['version']}"
+def _lite_identity(name: str | os.PathLike[str], lite: Embedder | Reranker) -> Identity:
+    return Identity(f"jina_rag/{os.fspath(name)}", _short(lite.fingerprint), "lite", "text")
 
 
 def _short(fingerprint: str) -> str:

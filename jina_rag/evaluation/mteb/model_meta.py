@@ -12,62 +12,30 @@ from jina_rag.evaluation.mteb.loading import Identity
 from jina_rag.models import catalogue
 
 Kind = Literal["dense", "late-interaction", "cross-encoder"]
+_UNSTATED = (
+    "release_date", "languages", "n_parameters", "memory_usage_mb", "max_tokens", "embed_dim", "license",
+    "open_weights", "public_training_code", "public_training_data", "use_instructions", "training_datasets",
+)  # fmt: skip
+_SIMILARITY = {"dense": ScoringFunction.COSINE, "late-interaction": ScoringFunction.MAX_SIM, "cross-encoder": None}
 
 
-def encoder_meta(
-    model: Identity, *, vectors: str, modalities: Sequence[str], options: Mapping[str, str | int]
+def model_meta(
+    model: Identity, kind: Kind, *, modalities: Sequence[str], experiment: Mapping[str, str | int]
 ) -> ModelMeta:
-    """Of an embedder.
-
-    Dense vectors are filed under the bare model, as mteb's own are, unless it is made for late interaction; the
-    others and what `options` names are "experiments" of it.
+    """What results of a model are filed under.
 
     Args:
         model: Which one.
-        vectors: ``"single"`` or ``"multi"``.
+        kind: How it is used.
         modalities: What it reads.
-        options: What differs from the model's own choices.
+        experiment: What differs from the model as it is published; results with it are "experiments" of the model.
     """
-    usual = "multi" if model.late else "single"
-    return _meta(
-        model,
-        kind="late-interaction" if vectors == "multi" else "dense",
-        similarity=ScoringFunction.MAX_SIM if vectors == "multi" else ScoringFunction.COSINE,
-        modalities=modalities,
-        experiment={**({} if vectors == usual else {"vectors": vectors}), **options},
-    )
-
-
-def reranker_meta(model: Identity, *, modalities: Sequence[str], experiment: Mapping[str, str | int]) -> ModelMeta:
-    """Of a reranker; `experiment` says whose best documents it judged, and how many of them."""
-    return _meta(model, kind="cross-encoder", similarity=None, modalities=modalities, experiment=experiment)
-
-
-def pipeline_meta(model: Identity, *, experiment: Mapping[str, str | int]) -> ModelMeta:
-    """Of a whole search with an embedder; `experiment` says how."""
-    return _meta(
-        model,
-        kind="late-interaction",
-        similarity=ScoringFunction.MAX_SIM,
-        modalities=["text", "image"],
-        experiment={"search": "whole", **experiment},
-    )
-
-
-def _meta(
-    model: Identity,
-    *,
-    kind: Kind,
-    similarity: ScoringFunction | None,
-    modalities: Sequence[str],
-    experiment: Mapping[str, str | int],
-) -> ModelMeta:
     ours: dict[str, Any] = {
         "loader": None,
         "loader_kwargs": {},
         "name": model.name,
         "revision": model.revision,
-        "similarity_fn_name": similarity,
+        "similarity_fn_name": _SIMILARITY[kind],
         "model_type": [kind],
         "modalities": list(modalities),
         "experiment_kwargs": dict(experiment) or None,
@@ -76,22 +44,16 @@ def _meta(
     }
     published = MODEL_REGISTRY.get(model.name)
     if published is not None:
-        found: ModelMeta = published.model_copy(update=ours, deep=True)
-        return found
-    known = catalogue.describe(model.family) if model.family else None
-    return ModelMeta(
-        release_date=None,
-        languages=None,
-        n_parameters=known.parameters if known else None,
-        memory_usage_mb=known.megabytes if known else None,
-        max_tokens=known.max_tokens if known else None,
-        embed_dim=known.dim or None if known else None,
-        license=None,
-        open_weights=True if known else None,
-        public_training_code=None,
-        public_training_data=None,
-        framework=["NumPy"] if model.family in ("lite", "") else ["PyTorch", "Transformers", "safetensors"],
-        use_instructions=None,
-        training_datasets=None,
-        **ours,
-    )
+        meta: ModelMeta = published.model_copy(update=ours, deep=True)
+        return meta
+    described = catalogue.describe(model.family) if model.family else None
+    facts = {
+        "n_parameters": described.parameters,
+        "memory_usage_mb": described.megabytes,
+        "max_tokens": described.max_tokens,
+        "embed_dim": described.dim or None,
+        "open_weights": True,
+    } if described else {}  # fmt: skip
+    in_torch = model.family not in ("lite", "")
+    frameworks = ["PyTorch", "Transformers", "safetensors"] if in_torch else ["NumPy"]
+    return ModelMeta(**dict.fromkeys(_UNSTATED) | facts | ours | {"framework": frameworks})

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from mteb.types import PromptType
 
 from jina_rag.config import Storage
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.mteb.cache import key_of
-from jina_rag.evaluation.mteb.contents import is_blank, one_input, rows_of, text_of_document, text_of_query
+from jina_rag.evaluation.mteb.contents import batches, is_blank, one_input, text_of_document, text_of_query
 from jina_rag.evaluation.mteb.loading import EmbedderSource, RerankerSource
-from jina_rag.evaluation.mteb.model_meta import pipeline_meta
+from jina_rag.evaluation.mteb.model_meta import model_meta
 from jina_rag.evaluation.mteb.settings import ModelOptions
 from jina_rag.index.document_index import DocumentIndex
 from jina_rag.protocols import Embedder, Input, Reranker
@@ -23,7 +26,7 @@ from jina_rag.search.stages import Stage
 _log = logging.getLogger("jina_rag")
 _TOGETHER = 64
 """Documents that are handed to the index at once."""
-_QUESTIONS = 16
+_QUERIES = 16
 DEPTH = 100
 """Documents of each ranking: measures that look further down (mteb's recall at 1,000) see no more."""
 
@@ -74,18 +77,22 @@ class JinaRagSearch:
         options = options or ModelOptions()
         self._source = model if isinstance(model, EmbedderSource) else EmbedderSource(model, options)
         if reranker is not None and not isinstance(reranker, RerankerSource):
-            reranker = RerankerSource(reranker, options)
-        self._judge = reranker
-        own = self._source.identity
+            reranker = RerankerSource(reranker, replace(options, revision=None))  # the revision is the embedder's
+        self._reranker = reranker
         self._setting: dict[str, str | int] = {
             "storage": str(storage or "exact"),
             **({"stages": key_of(*map(repr, stages)).hex()[:8]} if stages else {}),
-            **({} if self._judge is None else {"reranker": _filed(self._judge)}),
+            **({} if reranker is None else {"reranker": f"{reranker.identity.name}@{reranker.identity.revision[:8]}"}),
             **self._source.options.changed(),
         }
-        self.mteb_model_meta: Any = pipeline_meta(own, experiment=self._setting)
+        self.mteb_model_meta: Any = model_meta(
+            self._source.identity,
+            "late-interaction",
+            modalities=["text", "image"],
+            experiment={"search": "whole", **self._setting},
+        )
         self._index: DocumentIndex | None = None
-        self._names: Mapping[tuple[str, int], str] = {}
+        self._names: dict[tuple[str, int], str] = {}
         self._numbers: Mapping[str, int] = {}
 
     def index(
@@ -114,18 +121,16 @@ class JinaRagSearch:
             IndexStateError: If the index cannot be written.
         """
         self._release()
-        place = self._place(task_metadata, hf_split, hf_subset)
-        embedder = self._source.load("retrieval")
         self._index = DocumentIndex.open(
-            place,
-            embedder=embedder,
-            reranker=None if self._judge is None else self._judge.load(),
+            self._location(task_metadata, hf_split, hf_subset),
+            embedder=self._source.load("retrieval"),
+            reranker=None if self._reranker is None else self._reranker.load(),
             storage=self._storage,
         )
         if {"path", "page"} <= set(corpus.column_names):
             self._ingest(self._index, corpus)
         else:
-            self._add(self._index, corpus, task_metadata, embedder)
+            self._add(self._index, corpus, task_metadata)
 
     def search(
         self,
@@ -162,48 +167,46 @@ class JinaRagSearch:
         """
         if self._index is None:
             raise InvalidInputError("There is no index to search: call index first.")
-        found: dict[str, dict[str, float]] = {qid: {} for qid in queries["id"]}
+        rankings: dict[str, dict[str, float]] = {query_id: {} for query_id in queries["id"]}
         k = min(top_k, self._depth)
         modality = self._source.identity.modality
-        for rows in rows_of(queries, _QUESTIONS):
-            asked = [
-                (row["id"], item)
-                for row in rows
-                if not is_blank(item := one_input(text_of_query(row), row.get("image"), modality=modality))
-            ]
+        for rows in batches(queries, _QUERIES):
+            items = {row["id"]: one_input(text_of_query(row), row.get("image"), modality=modality) for row in rows}
+            items = {query_id: item for query_id, item in items.items() if not is_blank(item)}
             if top_ranked is None:
-                found |= self._ranked(self._index, asked, k, None)
+                rankings |= self._ranked(self._index, items, k, None)
                 continue
-            for qid, item in asked:
-                chosen = [str(self._numbers[name]) for name in top_ranked.get(qid, ()) if name in self._numbers]
-                if chosen:
-                    found |= self._ranked(self._index, [(qid, item)], k, {"doc_id": chosen})
-        place = self._index.location
+            for query_id, item in items.items():
+                candidates = [
+                    str(self._numbers[name]) for name in top_ranked.get(query_id, ()) if name in self._numbers
+                ]
+                if candidates:
+                    rankings |= self._ranked(self._index, {query_id: item}, k, {"doc_id": candidates})
+        location = self._index.location
         self._release()
         if not self._keep:
-            shutil.rmtree(place)
-        return found
+            shutil.rmtree(location)
+        return rankings
 
     # -- parts ---------------------------------------------------------------------------------------------
 
     def _ranked(
-        self, index: DocumentIndex, asked: Sequence[tuple[str, Input]], k: int, only: Mapping[str, list[str]] | None
+        self, index: DocumentIndex, items: Mapping[str, Input], k: int, only: Mapping[str, list[str]] | None
     ) -> dict[str, dict[str, float]]:
-        if not asked:
+        if not items:
             return {}
-        found = index.search_many(
-            [item for _, item in asked], k=k, filter=only, stages=self._stages or None, details=False
-        )
+        stages = self._stages or None
+        hits_of = index.search_many(list(items.values()), k=k, filter=only, stages=stages, details=False)
         rankings: dict[str, dict[str, float]] = {}
-        for (qid, _), hits in zip(asked, found, strict=True):
+        for query_id, hits in zip(items, hits_of, strict=True):
             # Files with the same bytes follow each other, as in `jina_rag.evaluation.runner.search_all`.
-            places = [
+            documents = [
                 self._names.get((str(where), hit.page))
                 for hit in hits
                 for where in (hit.doc_id if hit.added else hit.path.resolve(), *(c.path.resolve() for c in hit.copies))
             ]
-            names = list(dict.fromkeys(name for name in places if name is not None))
-            rankings[qid] = {name: float(len(names) - rank) for rank, name in enumerate(names)}
+            names = list(dict.fromkeys(name for name in documents if name is not None))
+            rankings[query_id] = {name: float(len(names) - rank) for rank, name in enumerate(names)}
         return rankings
 
     def _ingest(self, index: DocumentIndex, corpus: Any) -> None:  # noqa: ANN401
@@ -218,25 +221,22 @@ class JinaRagSearch:
         }
         self._numbers = {}
 
-    def _add(self, index: DocumentIndex, corpus: Any, task_metadata: Any, embedder: Embedder) -> None:  # noqa: ANN401
-        modalities = set(_document_modalities(task_metadata))
-        number = 0
-        names: dict[tuple[str, int], str] = {}
-        for rows in rows_of(corpus, _TOGETHER):
+    def _add(self, index: DocumentIndex, corpus: Any, task_metadata: Any) -> None:  # noqa: ANN401
+        modalities = set(task_metadata.get_modalities(PromptType.document))
+        self._names = {}
+        for rows in batches(corpus, _TOGETHER):
             contents: list[Input] = []
-            ids: list[str] = []
-            for row in rows:
-                text = text_of_document(row) if "text" in modalities else None
+            ids = [str(len(self._names) + place) for place in range(len(rows))]
+            for row, number in zip(rows, ids, strict=True):
+                text = (text_of_document(row) or "") if "text" in modalities else ""
                 image = row.get("image") if "image" in modalities else None
-                contents.append(_entry(text, image))
-                ids.append(str(number))
-                names[str(number), 1] = row["id"]
-                number += 1
+                content = {} if image is None else {"image": image}
+                contents.append(content | ({"text": text} if text.strip() or image is None else {}))
+                self._names[number, 1] = row["id"]
             index.add(contents, ids=ids)
-        self._names = names
-        self._numbers = {name: int(where) for (where, _), name in names.items()}
+        self._numbers = {name: int(number) for (number, _), name in self._names.items()}
 
-    def _place(self, task_metadata: Any, hf_split: str, hf_subset: str) -> Path:  # noqa: ANN401
+    def _location(self, task_metadata: Any, hf_split: str, hf_subset: str) -> Path:  # noqa: ANN401
         """A folder for this corpus and this setting."""
         revision = str(task_metadata.dataset.get("revision", ""))
         key = key_of(
@@ -254,22 +254,3 @@ class JinaRagSearch:
         if self._index is not None:
             self._index.close()
             self._index = None
-
-
-def _document_modalities(task_metadata: Any) -> Iterable[str]:  # noqa: ANN401
-    from mteb.types import PromptType
-
-    found: Iterable[str] = task_metadata.get_modalities(PromptType.document)
-    return found
-
-
-def _entry(text: str | None, image: Any) -> Input:  # noqa: ANN401  # PIL
-    if image is None:
-        return {"text": text or ""}
-    if text is None or not text.strip():
-        return {"image": image}
-    return {"image": image, "text": text}
-
-
-def _filed(reranker: RerankerSource) -> str:
-    return f"{reranker.identity.name}@{reranker.identity.revision[:8]}"

@@ -11,11 +11,11 @@ import numpy as np
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.mteb.cache import VectorCache, Vectors, key_of
-from jina_rag.evaluation.mteb.contents import ContentParts, content_key, inputs_of, is_blank
-from jina_rag.evaluation.mteb.loading import RerankerSource
-from jina_rag.evaluation.mteb.model_meta import reranker_meta
+from jina_rag.evaluation.mteb.contents import ContentParts, batches, content_key, inputs_of, is_blank
+from jina_rag.evaluation.mteb.loading import RerankerSource, precision_of
+from jina_rag.evaluation.mteb.model_meta import model_meta
 from jina_rag.evaluation.mteb.settings import ModelOptions
-from jina_rag.protocols import Input, PlacedModel, Reranker
+from jina_rag.protocols import Input, Reranker
 from jina_rag.types import Float32
 
 _AT_ONCE = 32
@@ -34,12 +34,8 @@ class JinaRagReranker:
     def __init__(
         self,
         model: str | os.PathLike[str] | Reranker | RerankerSource,
-        revision: str | None = None,
         *,
-        device: str = "auto",
-        dtype: str = "auto",
-        max_pixels: int | None = None,
-        local_files_only: bool = False,
+        options: ModelOptions | None = None,
         parts: ContentParts = "auto",
         cache: VectorCache | None = None,
         experiment: Mapping[str, str | int] | None = None,
@@ -47,13 +43,8 @@ class JinaRagReranker:
         """Look at the model; it is loaded when the first pair is judged.
 
         Args:
-            model: A reranker, or what `jina_rag.load_reranker` takes, whose arguments are the same here; or a source,
-                which has its own.
-            revision: Branch, tag or commit on the hub.
-            device: See `load_reranker`, also for the others.
-            dtype: Of the weights.
-            max_pixels: What images are scaled down to.
-            local_files_only: Download nothing.
+            model: A reranker, or what `jina_rag.load_reranker` takes; or a source, which has its own options.
+            options: How it is loaded.
             parts: What is read of a document that has a text and an image.
             cache: Where scores are kept.
             experiment: What results are filed under besides the model: the first stage.
@@ -61,23 +52,15 @@ class JinaRagReranker:
         Raises:
             ModelNotFoundError: If there is no such model.
         """
-        options = ModelOptions(
-            device=device or "auto", dtype=dtype, max_pixels=max_pixels, local_files_only=local_files_only
-        )
-        self._source = (
-            model
-            if isinstance(model, RerankerSource)
-            else RerankerSource(model, options, revision=revision, cache=cache)
-        )
+        options = options or ModelOptions()
+        self._source = model if isinstance(model, RerankerSource) else RerankerSource(model, options, cache=cache)
         self._parts, self._cache = parts, cache
-        self.mteb_model_meta: Any = reranker_meta(
+        own_parts = {} if parts == "auto" else {"parts": parts}
+        self.mteb_model_meta: Any = model_meta(
             self._source.identity,
+            "cross-encoder",
             modalities=["text", "image"],
-            experiment={
-                **self._source.options.changed(),
-                **({} if parts == "auto" else {"parts": parts}),
-                **(experiment or {}),
-            },
+            experiment={**self._source.options.changed(), **own_parts, **(experiment or {})},
         )
 
     def predict(
@@ -108,15 +91,8 @@ class JinaRagReranker:
         pairs = zip(self._items(inputs1), self._items(inputs2), strict=True)
         scores: list[float] = []
         for query_key, group in groupby(pairs, key=lambda pair: pair[0][1]):
-            query: Input = ""
-            documents: list[tuple[Input, bytes]] = []
-            for (query, _), document in group:
-                documents.append(document)
-                if len(documents) == _AT_ONCE:
-                    scores += self._scores(query, query_key, documents)
-                    documents = []
-            if documents:
-                scores += self._scores(query, query_key, documents)
+            for some in batches(group, _AT_ONCE):
+                scores += self._scores(some[0][0][0], query_key, [document for _, document in some])
         return np.array(scores, np.float32)
 
     def _items(self, batches: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Input, bytes]]:
@@ -126,23 +102,19 @@ class JinaRagReranker:
 
     def _scores(self, query: Input, query_key: bytes, documents: list[tuple[Input, bytes]]) -> list[float]:
         reranker = self._source.load()
-        made_of = reranker.fingerprint
-        precision = str(reranker.placement.dtype) if isinstance(reranker, PlacedModel) else "float32"
-        keys = [key_of("score", query_key, key, made_of, precision) for _, key in documents]
-        known = {} if self._cache is None else self._cache.get(keys)
-        new = {key: item for key, (item, _) in zip(keys, documents, strict=True) if key not in known}
-        if new:
-            made = {
-                key: Vectors(single=np.array([score], np.float32))
-                for key, score in zip(new, self._judged(reranker, query, list(new.values())), strict=True)
-            }
-            if self._cache is not None:
-                self._cache.put(made)
-            known |= made
-        found = [known[key].single for key in keys]
-        return [float(score[0]) for score in found if score is not None]
+        items = [item for item, _ in documents]
+        if self._cache is None:
+            return self._judge(reranker, query, items)
+        precision = precision_of(reranker)
+        keys = [key_of("score", query_key, key, reranker.fingerprint, precision) for _, key in documents]
+        vectors = self._cache.get_or_make(
+            keys,
+            items,
+            lambda missing: [Vectors(np.array([s], np.float32)) for s in self._judge(reranker, query, missing)],
+        )
+        return [float(vector.single[0]) for vector in vectors if vector.single is not None]
 
-    def _judged(self, reranker: Reranker, query: Input, documents: list[Input]) -> list[float]:
+    def _judge(self, reranker: Reranker, query: Input, documents: list[Input]) -> list[float]:
         try:
             return [float(score) for score in reranker.score(query, documents)]
         except InvalidInputError:

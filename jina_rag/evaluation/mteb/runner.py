@@ -19,6 +19,7 @@ from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
 from jina_rag._version import __version__
 from jina_rag.errors import InvalidInputError, JinaRagError
+from jina_rag.evaluation.files import make_folder, write_text
 from jina_rag.evaluation.mteb.benchmarks import find_tasks
 from jina_rag.evaluation.mteb.cache import DEFAULT_BYTES, VectorCache
 from jina_rag.evaluation.mteb.folder_task import FolderTask
@@ -68,25 +69,22 @@ def run_benchmark(
     setting = setting or BenchmarkSetting()
     place = Path(output)
     with quiet(), ExitStack() as stack:
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise InvalidInputError(f"Results cannot be written to {place}: {exc.strerror or exc}.") from exc
+        make_folder(place, what="The folder for results")
         store = stack.enter_context(VectorCache(place / "vectors.sqlite3", max_bytes=cache_bytes))
         models = Models(setting, place, store)
-        chosen = [_own(task) for task in tasks]
+        queue = [_own(task) for task in tasks]
         if folder is not None:
-            chosen.append(FolderTask(Path(folder), place, content=models.content))
-        if names or smoke or not chosen:
-            chosen += find_tasks(names, smoke=smoke, languages=languages)
+            queue.append(FolderTask(Path(folder), place, content=models.content))
+        if names or smoke or not queue:
+            queue += find_tasks(names, smoke=smoke, languages=languages)
         run = _Run(setting, place, models, started)
-        for number, task in enumerate(chosen):
+        for number, task in enumerate(queue):
             if progress:
-                progress(number, len(chosen), task.metadata.name)
+                progress(number, len(queue), task.metadata.name)
             run.do(task)
             run.save()
         if progress:
-            progress(len(chosen), len(chosen), "")
+            progress(len(queue), len(queue), "")
         return run.so_far()
 
 
@@ -103,24 +101,24 @@ class _Run:
         """One task, or the reason why not."""
         name = task.metadata.name
         try:
-            self._outcomes.append(self._done(task))
+            self._outcomes.append(self._outcome(task))
         except (_Unreachable, MemoryError):
             raise
         except JinaRagError as exc:
             self._failed[name] = str(exc)
             _log.warning("%s was not done: %s", name, exc)
 
-    def _done(self, task: Any) -> TaskOutcome:  # noqa: ANN401
+    def _outcome(self, task: Any) -> TaskOutcome:  # noqa: ANN401
         started = time.monotonic()
         self._models.check(task)
         meta = self._models.meta(task)
-        found = self._finished(task, meta)
-        resumed = found is not None
-        if found is None:
+        result = self._finished(task, meta)
+        resumed = result is not None
+        if result is None:
             self._load(task)
-            found = self._evaluated(task, meta)
-        value = 100 * float(found.get_score())
-        queries = self._counted(task, resumed)
+            result = self._result(task, meta)
+        value = 100 * float(result.get_score())
+        queries = self._query_count(task, resumed)
         whole = set(task.hf_subsets) == set(task.metadata.hf_subsets)
         outcome = TaskOutcome(
             task=task.metadata.name,
@@ -133,7 +131,7 @@ class _Run:
             reference=reference_of(
                 task.metadata.name,
                 meta.name,
-                self._models.published_as(task),
+                self._models.reference_vectors(task),
                 value,
                 queries,
                 task.metadata.main_score,
@@ -148,8 +146,8 @@ class _Run:
 
     def _finished(self, task: Any, meta: Any) -> Any:  # noqa: ANN401
         """The result of an earlier run, if nothing is missing in it."""
-        found = self._results.load_task_result(task.metadata.name, meta)
-        return None if found is None or found.get_missing_evaluations(task) else found
+        result = self._results.load_task_result(task.metadata.name, meta)
+        return None if result is None or result.get_missing_evaluations(task) else result
 
     def _load(self, task: Any) -> None:  # noqa: ANN401
         """The data of a task, from the hub or from its cache on this machine."""
@@ -162,13 +160,13 @@ class _Run:
         except Exception as exc:  # data sets are read by code of their own
             raise _data_error(task.metadata.name, exc) from exc
 
-    def _evaluated(self, task: Any, meta: Any) -> Any:  # noqa: ANN401
+    def _result(self, task: Any, meta: Any) -> Any:  # noqa: ANN401
         if isinstance(task, AbsTaskAggregate):
             for part in task.metadata.tasks:
                 part_meta = self._models.meta(part)
                 if self._finished(part, part_meta) is None:
                     self._load(part)
-                    self._evaluated(part, part_meta)
+                    self._result(part, part_meta)
                     part.unload_data()
         elif self._models.reranks:
             self._first_stage(task)
@@ -178,20 +176,17 @@ class _Run:
         """Have the vectors rank, and the task ask for the best of those to be judged."""
         if any(split["top_ranked"] for subset in task.dataset.values() for split in subset.values()):
             return  # a reranking task, which says itself what is to be judged
-        encoder = self._models.encoder(task)
-        folder = self._predictions(encoder.mteb_model_meta)
-        file = folder / task.prediction_file_name
-        if self._finished(task, encoder.mteb_model_meta) is None or not _holds(file, task):
-            if file.exists() and not _readable(file):
-                file.unlink()
-            again = "only-missing" if file.exists() else "always"
-            self._evaluate(self._models.first_stage(task), task, folder, overwrite=again)
+        meta = self._models.encoder(task).mteb_model_meta
+        folder = self._predictions(meta)
+        subsets = _rankings(folder / task.prediction_file_name)
+        whole = all(split in subsets.get(subset, {}) for subset in task.hf_subsets for split in task.eval_splits)
+        if self._finished(task, meta) is None or not whole:
+            overwrite = "only-missing" if subsets else "always"
+            self._evaluate(self._models.first_stage(task), task, folder, overwrite=overwrite)
         task.convert_to_reranking(folder, top_k=self._setting.rerank_top)
 
     def _evaluate(self, model: Any, task: Any, predictions: Path, *, overwrite: str = "only-missing") -> Any:  # noqa: ANN401
-        file = predictions / task.prediction_file_name
-        if file.exists() and not _readable(file):
-            file.unlink()  # a run was killed while mteb wrote it
+        _rankings(predictions / task.prediction_file_name)
         images = "image" in task.metadata.modalities
         return mteb.evaluate(
             model,
@@ -209,18 +204,18 @@ class _Run:
         results = Path(self._results.get_task_result_path("x", meta)).parent
         return self._place / "predictions" / results.relative_to(self._place / "results")
 
-    def _counted(self, task: Any, resumed: bool) -> int | None:  # noqa: ANN401
+    def _query_count(self, task: Any, resumed: bool) -> int | None:  # noqa: ANN401
         """Questions with an answer, or pairs; of a finished task as they were counted then."""
         file = self._place / "questions.json"
-        known: dict[str, int] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        counts: dict[str, int] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         key = f"{task.metadata.name} {','.join(sorted(task.hf_subsets))}"
         if not resumed and task.data_loaded and task.dataset:
-            known[key] = _queries(task)
-            _write(file, known)
-        return known.get(key)
+            counts[key] = _queries(task)
+            _write(file, counts)
+        return counts.get(key)
 
     def so_far(self) -> BenchmarkRun:
-        """What is known by now."""
+        """The run as far as it is done."""
         return BenchmarkRun(
             model=self._models.identity.name,
             revision=self._models.identity.revision,
@@ -254,8 +249,8 @@ def _data_error(task: str, exc: Exception) -> JinaRagError:
             f"The data of {task} are not on this machine, and the Hugging Face hub cannot be reached: run it again "
             "with a network; what is done is kept."
         )
-    said = str(exc).strip().split("\n")[0].rstrip(".")
-    return InvalidInputError(f"The data of {task} cannot be loaded: {type(exc).__name__}: {said}.")
+    message = str(exc).strip().split("\n")[0].rstrip(".")
+    return InvalidInputError(f"The data of {task} cannot be loaded: {type(exc).__name__}: {message}.")
 
 
 def _own(task: Any) -> Any:  # noqa: ANN401
@@ -274,23 +269,19 @@ def _queries(task: Any) -> int:  # noqa: ANN401
     return sum(len(split["relevant_docs"]) if isinstance(task, AbsTaskRetrieval) else len(split) for split in splits)
 
 
-def _readable(file: Path) -> bool:
+def _rankings(file: Path) -> dict[str, Any]:
+    """What a file of rankings holds; one that a killed run left half written is removed."""
     try:
-        return isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
+        rankings = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
     except ValueError:
-        return False
-
-
-def _holds(file: Path, task: Any) -> bool:  # noqa: ANN401
-    """Whether a file of rankings has all that the task asks for."""
-    if not file.is_file() or not _readable(file):
-        return False
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return all(split in found.get(subset, {}) for subset in task.hf_subsets for split in task.eval_splits)
+        rankings = None
+    if isinstance(rankings, dict):
+        return rankings
+    file.unlink()
+    return {}
 
 
 def _write(file: Path, value: object) -> None:
-    """The file appears whole or not at all."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=2), encoding="utf-8")
-    os.replace(temporary, file)
+    write_text(file, json.dumps(value, ensure_ascii=False, indent=2), what="results")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -31,17 +31,14 @@ class ModelOptions:
     local_files_only: bool = False
 
     def to_load(self, *, reranker: bool = False) -> dict[str, Any]:
-        """The arguments of `load_embedder`, or of `load_reranker`: lengths and the revision are the embedder's."""
-        given = {option.name: getattr(self, option.name) for option in fields(self)}
-        if reranker:
-            del given["truncate_dim"], given["max_length"], given["revision"]
-        return given
+        """The arguments of `load_embedder`, or of `load_reranker`, which has no lengths."""
+        embedder_only = ("truncate_dim", "max_length") if reranker else ()
+        return {name: value for name, value in asdict(self).items() if name not in embedder_only}
 
     def changed(self) -> dict[str, str | int]:
         """What differs from a model's own choices and changes its vectors: results are filed by it."""
         names = ("dtype", "max_pixels", "max_length", "truncate_dim")
-        values = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in values.items() if value not in (None, "auto")}
+        return {name: value for name in names if (value := getattr(self, name)) not in (None, "auto")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,22 +50,22 @@ def maxsim_scores(queries: Many, documents: Many) -> Float32:
     Raises:
         InvalidInputError: If the rows are of different lengths.
     """
-    asked, given = ragged(queries), ragged(documents)
-    scores = np.full((len(asked), len(given)), NOTHING, dtype=np.float32)
-    filled = [i for i, rows in enumerate(asked) if len(rows)]
-    scores[[i for i, rows in enumerate(asked) if not len(rows)]] = 0.0
+    query_rows, document_rows = ragged(queries), ragged(documents)
+    scores = np.full((len(query_rows), len(document_rows)), NOTHING, dtype=np.float32)
+    filled = [i for i, rows in enumerate(query_rows) if len(rows)]
+    scores[[i for i, rows in enumerate(query_rows) if not len(rows)]] = 0.0
     if not filled:
         return scores
-    every = np.concatenate([asked[i] for i in filled])
-    starts = _starts([len(asked[i]) for i in filled])
-    for block in _blocks([len(rows) for rows in given], len(every)):
-        rows = np.concatenate([given[i] for i in block])
+    every = np.concatenate([query_rows[i] for i in filled])
+    starts = _starts([len(query_rows[i]) for i in filled])
+    for block in _blocks([len(rows) for rows in document_rows], len(every)):
+        rows = np.concatenate([document_rows[i] for i in block])
         if rows.shape[1] != every.shape[1]:
             raise InvalidInputError(
                 f"Query rows have {every.shape[1]} dimensions and document rows {rows.shape[1]}: were they made by the "
                 "same model?"
             )
-        best = np.maximum.reduceat(rows @ every.T, _starts([len(given[i]) for i in block]), axis=0)
+        best = np.maximum.reduceat(rows @ every.T, _starts([len(document_rows[i]) for i in block]), axis=0)
         scores[np.ix_(filled, block)] = np.add.reduceat(best, starts, axis=1).T
     return scores
 

@@ -20,6 +20,7 @@ from jina_rag.scoring import maxsim
 from jina_rag.testing import FakeEmbedder, FakeReranker
 
 WHERE = {"hf_split": "test", "hf_subset": "default"}
+FLOAT32 = ModelOptions(dtype="float32")
 QUERY, DOCUMENT = PromptType.query, PromptType.document
 
 
@@ -110,7 +111,7 @@ class TestTiny:
         wanted = own.encode_document([image.convert("RGB") for image in images])
         asked = own.encode_query(["which?"])
         for kind in ("single", "multi"):
-            model = JinaRagEncoder(tiny["v4"], vectors=kind, dtype="float32", max_pixels=20_000)
+            model = JinaRagEncoder(tiny["v4"], vectors=kind, options=ModelOptions(dtype="float32", max_pixels=20_000))
             task = metadata("T", type="DocumentUnderstanding", category="t2i", modalities=["text", "image"])
             found = model.encode([{"image": images}], task_metadata=task, prompt_type=DOCUMENT, **WHERE)
             query = model.encode(loader("which?"), task_metadata=task, prompt_type=QUERY, **WHERE)
@@ -119,7 +120,7 @@ class TestTiny:
             np.testing.assert_allclose(query[0], getattr(asked, kind)[0], atol=1e-5)
 
     def test_v4_loads_the_adapter_of_the_task_and_one_at_a_time(self, tiny) -> None:
-        model = JinaRagEncoder(tiny["v4"], dtype="float32")
+        model = JinaRagEncoder(tiny["v4"], options=FLOAT32)
         for task, changes in (
             ("retrieval", {}),
             ("text-matching", {"type": "STS"}),
@@ -161,13 +162,13 @@ class TestTiny:
 
     def test_colbert_v1_and_sts(self, tiny) -> None:
         task = text_task(["apples and pears", "hammers", "rivers"], ["apples", "hammers", "rivers"])
-        colbert = JinaRagEncoder(tiny["colbert-v2"], vectors="multi", dtype="float32")
+        colbert = JinaRagEncoder(tiny["colbert-v2"], vectors="multi", options=FLOAT32)
         assert 0 <= evaluate(colbert, task).get_score() <= 1
         # Questions are cut to 32 tokens; a text that is compared with its like is none.
         long = "word " * 60
         found = colbert.encode(loader(long), task_metadata=metadata("T", type="STS"), **WHERE)
         assert len(found[0]) > 32
-        v1 = JinaRagEncoder(tiny["v1"], dtype="float32")
+        v1 = JinaRagEncoder(tiny["v1"], options=FLOAT32)
         assert v1.mteb_model_meta.modalities == ["text"]
         pairs = PairsTask([("a b", "a b", 5.0), ("a b", "c d", 1.0), ("e", "f", 0.0), ("g h", "g i", 3.0)])
         result = evaluate(v1, pairs)
@@ -187,7 +188,7 @@ class TestTiny:
         )
         own = load_reranker(tiny["m0"], dtype="float32", max_pixels=20_000)
         with VectorCache(tmp_path / "v.sqlite3") as cache:
-            model = JinaRagReranker(tiny["m0"], dtype="float32", max_pixels=20_000, cache=cache)
+            model = JinaRagReranker(tiny["m0"], options=ModelOptions(dtype="float32", max_pixels=20_000), cache=cache)
             result = mteb.evaluate(
                 model, task, cache=None, show_progress_bar=False, co2_tracker=False, prediction_folder=tmp_path
             )
@@ -198,7 +199,7 @@ class TestTiny:
             assert len(cache) == 5
 
     def test_results_of_a_folder_are_not_filed_as_the_published_model(self, tiny) -> None:
-        meta = JinaRagEncoder(tiny["v4"], vectors="multi", max_pixels=20_000).mteb_model_meta
+        meta = JinaRagEncoder(tiny["v4"], vectors="multi", options=ModelOptions(max_pixels=20_000)).mteb_model_meta
         assert meta.name == "jina_rag/v4"
         assert meta.experiment_kwargs == {"vectors": "multi", "max_pixels": 20_000}
         assert len(meta.revision) == 16

@@ -265,8 +265,8 @@ def test_an_unknown_name_has_a_hint(name, hint) -> None:
 
 
 def test_published_figures_stand_beside(tmp_path, monkeypatch) -> None:
-    own = loading.Identity("jinaai/jina-embeddings-v4", "0" * 40, "", "words")
-    monkeypatch.setattr(loading, "_given", lambda *_: own)
+    own = loading.Identity("jinaai/jina-embeddings-v4", "0" * 40, "", "text")
+    monkeypatch.setattr(loading, "_identity_of", lambda *_: own)
     task = text_task(TEXTS, QUERIES, name="JinaVDRTQARetrieval")
     setting = BenchmarkSetting(model=FakeEmbedder(), vectors="multi")
     run = run_benchmark(setting=setting, output=tmp_path, tasks=[task])
