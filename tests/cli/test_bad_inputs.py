@@ -11,10 +11,10 @@ import os
 import shutil
 import sys
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from helpers.command_line import Result
 from helpers.paths import DATA
 from PIL import Image
 
@@ -26,18 +26,6 @@ FILES = {entry["file"]: entry for entry in json.loads((BAD / "manifest.json").re
 WORD = "juniper"
 
 
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict:
-        (line,) = self.out.splitlines()
-        return json.loads(line)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def model():
     """Held, so that the commands share its weights: each would load them again."""
@@ -45,19 +33,14 @@ def model():
 
 
 @pytest.fixture
-def cli(monkeypatch, capsys):
-    monkeypatch.delenv("JINA_RAG_DEBUG", raising=False)
+def cli(cli):
+    """The command line, which must not break on any of these files."""
 
     def run(*args: object) -> Result:
-        # Joined to the option, since a name may start with a dash.
-        monkeypatch.setattr(sys, "argv", ["jina-rag", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err + printed.out
-        assert "defect" not in printed.err
-        return Result(left.value.code or 0, printed.out, printed.err)
+        result = cli(*args)
+        assert "Traceback" not in result.err + result.out
+        assert "defect" not in result.err
+        return result
 
     return run
 
@@ -85,8 +68,8 @@ def status(entry: dict) -> set[int]:
 
 
 def pages_of(index: Path) -> list[tuple[str, int]]:
-    with DocumentIndex.open(index, create=False) as opened:
-        hits = opened._alive.store.scroll({"kind": "page"})
+    with DocumentIndex.open(index, create=False) as document_index:
+        hits = document_index._session.resources.store.scroll({"kind": "page"})
         return sorted((*hit.payload["doc_id"], hit.payload["page"]) for hit in hits)
 
 
