@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from dataclasses import dataclass
 from typing import Any, Self
@@ -76,11 +75,6 @@ class LazyIndex(Lazy[DocumentIndex]):
             if self._handle is None:
                 self._handle = opening.open()
             return self._handle
-
-    async def aget(self, opening: IndexOpening) -> DocumentIndex:
-        """As `get`; where the index is not open yet, a thread opens it: that may load a model."""
-        handle = self.external if self.external is not None else self._handle
-        return handle if handle is not None else await asyncio.to_thread(self.get, opening)
 
     def close(self) -> None:
         """Release the handle; the caller's own index stays open."""

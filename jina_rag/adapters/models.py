@@ -27,16 +27,11 @@ _LIMITS = ("truncate_dim", "max_pixels", "max_length")
 _LOADING = ("device", "dtype", "task", "revision", "local_files_only", "allow_urls")
 
 
-class _Slot:
-    """The place of one model, with a lock of its own: nobody waits for another model to load."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.model: Any = None
-
-
-_slots: WeakValueDictionary[Hashable, _Slot] = WeakValueDictionary()
-_slots_lock = threading.Lock()
+_models: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
+"""Loaded models by name and options, as long as anybody uses them."""
+_locks: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
+"""A lock for each model that is being loaded: nobody waits for another model."""
+_locks_lock = threading.Lock()
 
 
 class LazyModel(Lazy[Any]):
@@ -44,20 +39,20 @@ class LazyModel(Lazy[Any]):
 
     def __init__(self, external: Any = None) -> None:  # noqa: ANN401  # an embedder or a reranker
         super().__init__(external)
-        self._slot: _Slot | None = None
+        self._model = external
 
     def get(self, load: Callable[..., Any], name: str, options: Mapping[str, Hashable]) -> Any:  # noqa: ANN401
         """The model; one of the same name and options that is in use anywhere in the process is shared."""
-        if self.external is not None:
-            return self.external
-        with _slots_lock:
-            if self._slot is None:
-                self._slot = _slots.setdefault((load, name, *sorted(options.items())), _Slot())
-            slot = self._slot
-        with slot.lock:
-            if slot.model is None:
-                slot.model = load(name, **options)
-            return slot.model
+        if self._model is None:
+            key = (load, name, *sorted(options.items()))
+            with _locks_lock:
+                lock = _locks.setdefault(key, threading.Lock())
+            with lock:
+                model = _models.get(key)
+                if model is None:
+                    model = _models[key] = load(name, **options)
+            self._model = model
+        return self._model
 
 
 class ModelOptions(BaseModel):
@@ -69,12 +64,8 @@ class ModelOptions(BaseModel):
 
     device: str = Field(default="auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")
     dtype: str = Field(default="auto", description="Of the weights: 'auto', 'float32', 'bfloat16', 'float16'.")
-    max_pixels: int | None = Field(
-        default=None, description="Pixels that images are scaled down to, for models that look at them."
-    )
-    max_length: int | None = Field(
-        default=None, description="Tokens of an input that are read; None for the model's own limit."
-    )
+    max_pixels: int | None = Field(default=None, description="Pixels that images are scaled down to.")
+    max_length: int | None = Field(default=None, description="Tokens of an input that are read; None for all.")
     revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
     local_files_only: bool = Field(default=False, description="Download nothing.")
 
@@ -113,10 +104,8 @@ class ModelOptions(BaseModel):
 class EmbedderOptions(ModelOptions):
     """The options of an embedder."""
 
-    task: str = Field(default="retrieval", description="For jina-embeddings-v4 also 'text-matching' or 'code'.")
-    truncate_dim: int | None = Field(
-        default=None, description="Length of the vectors, for models whose vectors can be cut; None for all of it."
-    )
+    task: str = Field(default="retrieval", description="Also 'text-matching' or 'code', for jina-embeddings-v4.")
+    truncate_dim: int | None = Field(default=None, description="Length of the vectors; None for the model's own.")
 
     _model_method: ClassVar[str] = "encode_document"
     _fixed_options: ClassVar[Sequence[str]] = _LOADING

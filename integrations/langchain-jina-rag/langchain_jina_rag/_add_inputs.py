@@ -7,35 +7,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from langchain_core.documents import Document
-
 from jina_rag import InvalidInputError, open_page
-from langchain_jina_rag._documents import image_of
+from langchain_jina_rag._documents import image_file
 
 
-def metadata_of(metadatas: Sequence[dict[str, Any]] | None, count: int) -> list[dict[str, Any]]:
-    """One mapping for each text.
-
-    Raises:
-        InvalidInputError: If there are more or fewer.
-    """
-    _check_count("metadatas", metadatas, count)
-    return [{} for _ in range(count)] if metadatas is None else [dict(metadata or {}) for metadata in metadatas]
-
-
-def ids_of(ids: Sequence[str | None] | None, count: int) -> list[str]:
-    """One id for each text, random where there is none.
+def add_arguments(
+    texts: Sequence[str],
+    metadatas: Sequence[dict[str, Any]] | None,
+    ids: Sequence[str | None] | None,
+    image_key: str,
+) -> dict[str, Any]:
+    """The arguments of `DocumentIndex.add`; what has no id gets a random one.
 
     Raises:
-        InvalidInputError: If there are more or fewer.
+        InvalidInputError: If there are more or fewer metadatas or ids than texts.
     """
-    _check_count("ids", ids, count)
-    return [str(uuid.uuid4()) if name is None else name for name in ids or [None] * count]
+    for name, values in (("metadatas", metadatas), ("ids", ids)):
+        if values is not None and len(values) != len(texts):
+            raise InvalidInputError(f"There are {len(texts)} texts and {len(values)} {name}: give one of each.")
+    metadata = [dict(entry or {}) for entry in metadatas or [{} for _ in texts]]
+    return {
+        "contents": [_content(text, entry, image_key) for text, entry in zip(texts, metadata, strict=True)],
+        "ids": [str(uuid.uuid4()) if name is None else name for name in ids or [None for _ in texts]],
+        "metadata": metadata,
+    }
 
 
-def content_of(text: str, metadata: dict[str, Any], image_key: str) -> Any:  # noqa: ANN401  # an input of an index
+def _content(text: str, metadata: dict[str, Any], image_key: str) -> Any:  # noqa: ANN401  # an input of an index
     """A text to be kept to the letter, or a page where the metadata name a picture that is there."""
-    image = image_of(Document(page_content="", metadata=metadata), image_key)
+    image = image_file(metadata.get(image_key))
     if image is None:
         # Said outright: a text that reads as a data URI is a text all the same.
         return {"text": text}
@@ -48,8 +48,3 @@ def _saved_text(image: Path) -> str | None:
         return open_page(image).text
     except InvalidInputError:
         return None  # a picture that no loader has saved
-
-
-def _check_count(name: str, values: Sequence[Any] | None, count: int) -> None:
-    if values is not None and len(values) != count:
-        raise InvalidInputError(f"There are {count} texts and {len(values)} {name}: give one of each.")

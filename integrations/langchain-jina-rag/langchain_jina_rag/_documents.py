@@ -22,13 +22,12 @@ def id_of(hit: ScoredPage) -> str:
     return hit.doc_id if hit.added else hit.page_id
 
 
-def image_of(document: Document, image_key: str) -> Path | None:
-    """The file that a document's metadata name as its picture, if it is there."""
-    name = document.metadata.get(image_key)
-    if not isinstance(name, str | Path) or not str(name):
+def image_file(value: object) -> Path | None:
+    """The file that a metadata value names, if it is there."""
+    if not isinstance(value, str | Path) or not str(value):
         return None
     try:
-        return Path(name) if Path(name).is_file() else None
+        return Path(value) if Path(value).is_file() else None
     except OSError:  # what no path can be, such as a data URI
         return None
 
@@ -87,7 +86,7 @@ def _hit(document: Document, number: int, image_key: str) -> ScoredPage:
         page_count=metadata["total_pages"] if _is_int(metadata.get("total_pages")) else 0,
         score=_number(metadata.get("relevance_score", metadata.get("score"))),
         region=_region(metadata.get("region")),
-        image_path=image_of(document, image_key),
+        image_path=image_file(metadata.get(image_key)),
         snippet=str(metadata.get("snippet") or ""),
         metadata={key: value for key, value in metadata.items() if key not in reserved},
         page_id=document.id or "",

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJs
 
 from jina_rag import Calibration
 from jina_rag.adapters import RerankerOptions, RerankerSource
-from langchain_jina_rag._documents import image_of
+from langchain_jina_rag._documents import image_file
 
 
 def _calibration(value: object) -> object:
@@ -136,7 +136,7 @@ class JinaLocalRerank(RerankerOptions, BaseDocumentCompressor, Serializable):
     def _input(self, document: Document, modality: str) -> Any:  # noqa: ANN401  # an input of a reranker, or None
         """The image or the text of a document; None if it has neither."""
         words = document.page_content.strip()
-        image = image_of(document, self.image_key)
+        image = image_file(document.metadata.get(self.image_key))
         if image is not None and (modality == "image" or not words):
             return {"image": image}
         return document.page_content if words else None

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.messages.content import ContentBlock
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import run_in_executor
 from pydantic import (
     BeforeValidator,
     ConfigDict,
@@ -30,6 +28,7 @@ from jina_rag.adapters import (
     IndexOwner,
     LazyIndex,
     RerankerSource,
+    in_thread,
     page_filter,
     search_arguments,
 )
@@ -198,17 +197,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         hits = self._index.get(self._opening).search(_query(query, image), **self._arguments(settings))
         return [page_document(hit) for hit in hits]
 
-    async def _aget_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: AsyncCallbackManagerForRetrieverRun,
-        image: ImageInput | None = None,
-        **settings: Any,  # noqa: ANN401
-    ) -> list[Document]:
-        index = await self._index.aget(self._opening)
-        hits = await index.asearch(_query(query, image), **self._arguments(settings))
-        return [page_document(hit) for hit in hits]
+    _aget_relevant_documents = in_thread(_get_relevant_documents)
 
     def invoke_image(
         self,
@@ -252,9 +241,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         ]
         return content_blocks(index.build_context(query, hits, **options).blocks())
 
-    async def acontext(self, query: str, documents: list[Document], **options: Any) -> list[ContentBlock]:  # noqa: ANN401
-        """As `context`, in a thread."""
-        return await run_in_executor(None, partial(self.context, query, documents, **options))
+    acontext = in_thread(context)
 
     def _arguments(self, settings: dict[str, Any]) -> dict[str, Any]:
         """The arguments of one search: the settings of the call before the fields."""

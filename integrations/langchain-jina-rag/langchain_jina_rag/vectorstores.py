@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,8 @@ from langchain_core.embeddings import Embeddings
 from pydantic import SecretStr
 
 from jina_rag import DocumentIndex, InvalidInputError, Storage
-from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex
-from langchain_jina_rag._add_inputs import content_of, ids_of, metadata_of
+from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex, in_thread
+from langchain_jina_rag._add_inputs import add_arguments
 from langchain_jina_rag._vectorstore_search import StoreSearch
 from langchain_jina_rag.document_compressors import JinaLocalRerank
 from langchain_jina_rag.embeddings import JinaLocalEmbeddings
@@ -199,22 +198,11 @@ class JinaVectorStore(IndexOwner, StoreSearch):
         Raises:
             InvalidInputError: If the lengths differ, metadata are no JSON, or an id is that of an ingested file.
         """
-        return self.index.add(**self._add_arguments(texts, metadatas, ids, kwargs))
+        if kwargs:
+            raise InvalidInputError(f"Adding knows texts, metadatas and ids, not {', '.join(kwargs)}.")
+        return self.index.add(**add_arguments(list(texts), metadatas, ids, self.image_key))
 
-    async def aadd_texts(
-        self,
-        texts: Iterable[str],
-        metadatas: list[dict[str, Any]] | None = None,
-        *,
-        ids: Sequence[str | None] | None = None,
-        batch_size: int | None = None,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> list[str]:
-        """As `add_texts`, in a thread."""
-        index = await self._index.aget(self._opening)
-        # Saved pages are read to see whether their words were changed.
-        arguments = await asyncio.to_thread(self._add_arguments, texts, metadatas, ids, kwargs)
-        return await index.aadd(**arguments)
+    aadd_texts = in_thread(add_texts)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:  # noqa: ANN401  # of the interface
         """Take out what was added under these very ids; unknown ones are ignored.
@@ -243,21 +231,6 @@ class JinaVectorStore(IndexOwner, StoreSearch):
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Documents by their ids, in their order; unknown ones are left out."""
         return [self._document(hit) for hit in self.index.get(ids)]
-
-    def _add_arguments(
-        self,
-        texts: Iterable[str],
-        metadatas: Sequence[dict[str, Any]] | None,
-        ids: Sequence[str | None] | None,
-        unknown: dict[str, Any],
-    ) -> dict[str, Any]:
-        """The arguments of `DocumentIndex.add`."""
-        if unknown:
-            raise InvalidInputError(f"Adding knows texts, metadatas and ids, not {', '.join(unknown)}.")
-        items = list(texts)
-        metadata = metadata_of(metadatas, len(items))
-        contents = [content_of(text, entry, self.image_key) for text, entry in zip(items, metadata, strict=True)]
-        return {"contents": contents, "ids": ids_of(ids, len(items)), "metadata": metadata}
 
     @property
     def index(self) -> DocumentIndex:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("langchain_core")
 
+from helpers.index_locks import is_locked
 from helpers.langchain_fakes import PAGES, PLAIN, ThreadedEmbedder, ThreadedReranker, Trace, fill, no_network
 from langchain_core.load import dumps, loads
 from langchain_core.runnables import ConfigurableField
@@ -135,6 +138,17 @@ def test_a_filter_is_over_the_metadata_that_documents_show(index):
     pages = [doc.metadata["page"] for doc in retriever.invoke("growth by region", filter={"page": [1, 2]})]
     assert set(pages) == {1, 2}
     assert set(pages) == {doc.metadata["page"] for doc in retriever.invoke("growth", filter={"page": Range(gte=1)})}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [0, np.int64(0), range(0, 1), np.array([0]), (0,), {0}, [np.int32(0)], Range(lt=1), Range(lte=np.float64(0))],
+)
+def test_pages_count_from_zero_in_every_form_of_a_filter(index, page):
+    docs = JinaPageRetriever(index=index, k=9).invoke("growth by region", filter={"page": page})
+    assert {doc.metadata["page"] for doc in docs} == {0}
+    field = JinaPageRetriever(index=index, k=9, filter={"page": page}).invoke("growth by region")
+    assert [doc.id for doc in field] == [doc.id for doc in docs]
 
 
 async def test_a_misspelt_setting_is_named(retriever):
@@ -285,17 +299,32 @@ def test_a_trace_names_the_model_that_was_named():
 def test_the_index_is_opened_at_the_first_question_and_closed_after(tmp_path):
     embedder = FakeEmbedder()
     fill(tmp_path, embedder).close()
-    before = dict(DocumentIndex._open)
     retriever = JinaPageRetriever(index=tmp_path / "kb", embedder=embedder, k=1)
-    assert DocumentIndex._open == before
+    assert not is_locked(tmp_path / "kb")
     with retriever:
         retriever.invoke("whales")
-        assert len(DocumentIndex._open) == len(before) + 1
-    assert DocumentIndex._open == before
+        assert is_locked(tmp_path / "kb")
+    assert not is_locked(tmp_path / "kb")
     assert len(retriever.invoke("whales")) == 1  # opens it again
     retriever.close()
     retriever.close()
-    assert DocumentIndex._open == before
+    assert not is_locked(tmp_path / "kb")
+
+
+async def test_the_folder_is_free_when_retrievers_and_their_copies_are_gone(tmp_path):
+    """LangChain makes a retriever anew for each call with fields that were left open, and closes none."""
+    with DocumentIndex.open(tmp_path / "kb") as filled:
+        filled.add(["whales sing", "the desert is dry"], ids=["a", "b"])
+    retriever = JinaPageRetriever(index=tmp_path / "kb")
+    chain = retriever.configurable_fields(k=ConfigurableField(id="pages"))
+    bound = chain.with_config({"configurable": {"pages": 1}})
+    assert len(chain.invoke("whales", {"configurable": {"pages": 2}})) == 2
+    assert len(bound.invoke("whales")) == len(await bound.ainvoke("whales")) == 1
+    assert len(retriever.model_copy(update={"k": 1}).invoke("whales")) == 1
+    assert is_locked(tmp_path / "kb")
+    del retriever, chain, bound
+    gc.collect()
+    assert not is_locked(tmp_path / "kb")
 
 
 def test_an_index_that_was_given_stays_open(retriever, index):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 import threading
@@ -11,11 +12,13 @@ import pytest
 
 pytest.importorskip("langchain_core")
 
+from helpers.index_locks import is_locked
 from helpers.langchain_fakes import PAGES, ThreadedEmbedder, Trace, fill, no_network
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.indexing import InMemoryRecordManager
 from langchain_core.indexing import index as keep_in_step
+from langchain_core.runnables import ConfigurableField
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from langchain_jina_rag import JinaLocalEmbeddings, JinaLocalRerank, JinaVectorStore
 from PIL import Image
@@ -300,6 +303,8 @@ async def test_a_retriever_is_traced_without_loading_anything(tmp_path):
 
     with Watched(tmp_path / "kb", JinaLocalEmbeddings(model=FakeEmbedder())) as store:
         await store.aadd_texts(TEXTS)
+        assert threading.get_ident() not in opened
+        opened.clear()
         retriever = store.as_retriever(tags=["mine"])
         assert not opened
         trace = Trace()
@@ -424,6 +429,19 @@ def test_pickling_and_no_secret(filled, embedder):
     shared = pickle.loads(pickle.dumps(JinaVectorStore(filled.index)))
     assert shared.similarity_search("whales", k=2) == filled.similarity_search("whales", k=2)
     shared.index.close()
+
+
+async def test_the_folder_is_free_when_stores_and_their_retrievers_are_gone(tmp_path):
+    store = JinaVectorStore(tmp_path / "kb")
+    await store.aadd_texts(TEXTS, ids=list("abcd"))
+    retriever = store.as_retriever(search_kwargs={"k": 1})
+    chain = retriever.configurable_fields(search_kwargs=ConfigurableField(id="search"))
+    assert len(await chain.ainvoke(ASKED, {"configurable": {"search": {"k": 2}}})) == 2
+    assert len(store.max_marginal_relevance_search(ASKED, k=2)) == 2
+    assert is_locked(tmp_path / "kb")
+    del store, retriever, chain
+    gc.collect()
+    assert not is_locked(tmp_path / "kb")
 
 
 def test_it_must_exist_if_it_is_not_to_be_made(tmp_path):

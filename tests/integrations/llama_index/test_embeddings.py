@@ -178,6 +178,33 @@ def test_settings_reach_the_model_that_is_loaded(monkeypatch):
     assert asked == {**settings, "name": "jinaai/jina-embeddings-v4"}
 
 
+def test_a_loaded_model_answers_while_another_one_loads(monkeypatch):
+    loading, go_on, names = threading.Event(), threading.Event(), []
+
+    def load(name, **settings):
+        if name == "slow":
+            loading.set()
+            assert go_on.wait(30)
+        return ThreadedEmbedder(name=name)
+
+    monkeypatch.setattr("jina_rag.adapters.models.load_embedder", load)
+    loaded, slow = JinaLocalEmbedding("loaded"), JinaLocalEmbedding("slow")
+    assert loaded.embedder.name == "loaded"
+    threads = [
+        threading.Thread(target=lambda: slow.embedder),
+        threading.Thread(target=lambda: names.append(loaded.embedder)),
+    ]
+    threads[0].start()
+    try:
+        assert loading.wait(30)
+        threads[1].start()
+        threads[1].join(10)
+        assert names == [loaded.embedder]
+    finally:
+        go_on.set()
+        threads[0].join(30)
+
+
 def test_what_concerns_loading_does_not_go_with_a_loaded_model():
     with pytest.raises(InvalidInputError, match="model_name is for loading a model, and 'fake' is loaded"):
         JinaLocalEmbedding("lite", embedder=ThreadedEmbedder(), device="cuda")
@@ -251,9 +278,9 @@ def test_every_way_in_which_a_node_carries_a_picture(page):
         ImageDocument(image_path=str(page)),
         Node(image_resource=MediaResource(path=page)),
     ]
-    assert [image_of(node).path for node in by_path] == [page] * 3
-    assert [image_of(node).data for node in (ImageNode(image=code), ImageDocument(image=code))] == [data, data]
-    assert image_of(ImageNode(image_url="https://x.org/a.png")).url == "https://x.org/a.png"
+    assert [image_of(node) for node in by_path] == [page] * 3
+    assert [image_of(node) for node in (ImageNode(image=code), ImageDocument(image=code))] == [data, data]
+    assert image_of(ImageNode(image_url="https://x.org/a.png")) == "https://x.org/a.png"
     assert [image_of(node) for node in (TextNode(text="a"), Document(text="a"), ImageNode(text="a"))] == [None] * 3
     assert add_input_of(ImageNode(image=code)) == {"image": data}
     with pytest.raises(InvalidInputError, match="is no base64"):

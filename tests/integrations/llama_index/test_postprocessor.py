@@ -172,6 +172,33 @@ def test_settings_reach_the_model_that_is_loaded(monkeypatch, nodes):
         JinaLocalRerank(top_n=0)
 
 
+def test_a_loaded_model_answers_while_another_one_loads(monkeypatch):
+    loading, go_on, names = threading.Event(), threading.Event(), []
+
+    def load(name, **settings):
+        if name == "slow":
+            loading.set()
+            assert go_on.wait(30)
+        return ThreadedReranker(name=name)
+
+    monkeypatch.setattr("jina_rag.adapters.models.load_reranker", load)
+    loaded, slow = JinaLocalRerank("loaded"), JinaLocalRerank("slow")
+    assert loaded.reranker.name == "loaded"
+    threads = [
+        threading.Thread(target=lambda: slow.reranker),
+        threading.Thread(target=lambda: names.append(loaded.reranker)),
+    ]
+    threads[0].start()
+    try:
+        assert loading.wait(30)
+        threads[1].start()
+        threads[1].join(10)
+        assert names == [loaded.reranker]
+    finally:
+        go_on.set()
+        threads[0].join(30)
+
+
 def test_it_is_put_away_as_settings_and_comes_back_whole(nodes):
     class Unpicklable(ThreadedReranker):
         def __reduce__(self):

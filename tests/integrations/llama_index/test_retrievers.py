@@ -42,7 +42,6 @@ from jina_rag import (
     Rescore,
     ScoredPage,
 )
-from jina_rag.adapters import metadata_matches
 from jina_rag.testing import FakeEmbedder, sample_pdf
 
 PAGES = {
@@ -315,18 +314,6 @@ def test_every_operator_is_translated_or_refused():
             assert where_of(every(("key", operator, value)))
         except InvalidInputError:
             assert operator.value in ("!=", "nin", "text_match", "text_match_insensitive", "is_empty")
-
-
-def test_metadata_meet_a_filter_as_they_do_in_a_search():
-    metadata = {"year": 2024, "tags": ["a", "b"], "draft": True, "none": None}
-    assert metadata_matches(metadata, {"year": [2024], "tags": ["b", "c"]})
-    assert metadata_matches(metadata, {"meta.year": Range(gte=2024, lt=2025)})
-    assert not metadata_matches(metadata, {"year": Range(gt=2024)})
-    assert not metadata_matches(metadata, {"year": Range(lte=2023)})
-    assert not metadata_matches(metadata, {"draft": [1]})
-    assert not metadata_matches(metadata, {"draft": Range(gt=0)})
-    assert not metadata_matches(metadata, {"missing": ["a"]})
-    assert not metadata_matches(metadata, {"tags": Range(gt=0)})
 
 
 # -- as an object ----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import pickle
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.index_locks import is_locked
 from helpers.llama_index_fakes import EchoingVisionModel, ThreadedEmbedder, no_network
 from llama_index.core import SimpleDirectoryReader, StorageContext, VectorStoreIndex, get_response_synthesizer
 from llama_index.core.embeddings import MockEmbedding
@@ -42,6 +44,7 @@ from llama_index.vector_stores.jina_rag import JinaVectorStore
 from PIL import Image
 
 from jina_rag import DocumentIndex, Embeddings, IngestSettings, InvalidInputError, Page
+from jina_rag.errors import IndexNotFoundError
 from jina_rag.testing import sample_pdf
 
 QUICK = IngestSettings(isolate=False, ocr="never", dpi=60)
@@ -357,6 +360,55 @@ def test_it_is_put_away_as_a_place_without_secrets(tmp_path):
     store.close()
     assert store.get_nodes(["a"])
     store.close()
+
+
+def test_threads_share_one_handle_and_closing_releases_it(tmp_path):
+    with DocumentIndex.open(tmp_path / "kb") as index:
+        index.add(["growth"], ids=["a"])
+    with JinaVectorStore(tmp_path / "kb") as original:
+        store = pickle.loads(pickle.dumps(original))
+    barrier, clients = threading.Barrier(6), []
+
+    def ask():
+        barrier.wait()
+        clients.append(store.client)
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(clients) == 6
+    assert len({id(client) for client in clients}) == 1
+    assert is_locked(tmp_path / "kb")
+    store.close()
+    assert not is_locked(tmp_path / "kb")
+
+
+def test_unpickled_where_no_index_is_it_says_so_and_makes_none(tmp_path):
+    store = JinaVectorStore(tmp_path / "kb")
+    stored = pickle.dumps(store)
+    store.close()
+    (tmp_path / "kb").rename(tmp_path / "moved")
+    again = pickle.loads(stored)
+    for call in (lambda: again.client, lambda: again.query(ask("growth")), lambda: again.add(texts(a="growth"))):
+        with pytest.raises(IndexNotFoundError, match=f"There is no index at {tmp_path / 'kb'}"):
+            call()
+    assert not (tmp_path / "kb").exists()
+
+
+def test_the_folder_is_free_when_stores_and_retrievers_are_gone(tmp_path):
+    store = JinaVectorStore(tmp_path / "kb")
+    store.add(texts(a="growth"))
+    retriever = JinaPageRetriever(tmp_path / "kb")
+    assert len(retriever.retrieve("growth")) == 1
+    assert is_locked(tmp_path / "kb")
+    del store
+    gc.collect()
+    assert is_locked(tmp_path / "kb")
+    del retriever
+    gc.collect()
+    assert not is_locked(tmp_path / "kb")
 
 
 def test_a_key_is_neither_shown_nor_dumped_nor_pickled(monkeypatch, store):

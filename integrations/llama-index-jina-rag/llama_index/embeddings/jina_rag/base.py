@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
@@ -112,32 +110,16 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
     def _get_image_embedding(self, img_file_path: ImageType) -> Embedding:
         return self._get_image_embeddings([img_file_path])[0]
 
-    async def _aget_image_embedding(self, img_file_path: ImageType) -> Embedding:
-        return (await self._aget_image_embeddings([img_file_path]))[0]
-
     def _get_image_embeddings(self, img_file_paths: list[ImageType]) -> list[Embedding]:
-        self._emit_start()
-        embeddings = self._embed_images(img_file_paths)
-        self._emit_end(img_file_paths, embeddings)
-        return embeddings
-
-    async def _aget_image_embeddings(self, img_file_paths: list[ImageType]) -> list[Embedding]:
-        self._emit_start()
-        embeddings = await asyncio.to_thread(self._embed_images, img_file_paths)
-        self._emit_end(img_file_paths, embeddings)
-        return embeddings
-
-    def _embed_images(self, images: Sequence[ImageType]) -> list[Embedding]:
-        return self.dense_vectors("document", [image_input(image) for image in images])
-
-    # LlamaIndex itself tells its dispatcher of texts, but not of images.
-
-    def _emit_start(self) -> None:
+        # LlamaIndex itself tells its dispatcher of texts, but not of images.
         dispatcher.event(EmbeddingStartEvent(model_dict=self.to_payload()))
-
-    def _emit_end(self, images: Sequence[ImageType], embeddings: list[Embedding]) -> None:
-        chunks = [image if isinstance(image, str) else "<image>" for image in images]
+        embeddings = self.dense_vectors("document", [image_input(image) for image in img_file_paths])
+        chunks = [image if isinstance(image, str) else "<image>" for image in img_file_paths]
         dispatcher.event(EmbeddingEndEvent(chunks=chunks, embeddings=embeddings))
+        return embeddings
+
+    _aget_image_embedding = in_thread(_get_image_embedding)
+    _aget_image_embeddings = in_thread(_get_image_embeddings)
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         if name == "embeddings_cache":

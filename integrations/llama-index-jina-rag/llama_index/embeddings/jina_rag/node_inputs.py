@@ -9,9 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from llama_index.core.schema import BaseNode, ImageNode, MetadataMode, Node
 
@@ -21,43 +20,12 @@ IMAGE_HASH = "image_sha256"
 """Metadata key by which `JinaPageReader` says that a picture was kept by `jina_rag.save_page`, with its words."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeImage:
-    """Where a node's picture is: one of the three is not None.
-
-    Attributes:
-        path: Its file.
-        data: The bytes of a file.
-        url: An address, which nothing here follows.
-    """
-
-    path: Path | None = None
-    data: bytes | None = None
-    url: str | None = None
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it can be looked at without a network."""
-        return self.data is not None or (self.path is not None and self.path.is_file())
-
-    def content(self, node_id: str) -> Path | bytes:
-        """The picture as jina_rag takes it.
-
-        Raises:
-            InvalidInputError: If it is at an address.
-        """
-        if self.data is not None:
-            return self.data
-        if self.path is not None:
-            return self.path
-        raise InvalidInputError(
-            f"The picture of node {node_id!r} is at {self.url}, and addresses are not followed: fetch it, and give "
-            "image_path or image."
-        )
+NodeImage: TypeAlias = Path | bytes | str
+"""The image of a node: its file, the bytes of a file, or an address, which nothing here follows."""
 
 
 def image_of(node: BaseNode) -> NodeImage | None:
-    """A node's picture; None for a node without one.
+    """A node's image; None for a node without one.
 
     Raises:
         InvalidInputError: If it is given as base64 that is none.
@@ -73,12 +41,15 @@ def image_of(node: BaseNode) -> NodeImage | None:
         return None
     if data:
         try:
-            return NodeImage(data=base64.b64decode(data, validate=True))
+            return base64.b64decode(data, validate=True)
         except binascii.Error as exc:
             raise InvalidInputError(f"The image of node {node.node_id!r} is no base64 ({exc}).") from exc
-    if path:
-        return NodeImage(path=Path(path))
-    return NodeImage(url=str(url)) if url else None
+    return Path(path) if path else url or None
+
+
+def is_local(image: NodeImage) -> bool:
+    """Whether an image can be looked at without a network."""
+    return isinstance(image, bytes) or (isinstance(image, Path) and image.is_file())
 
 
 def text_of(node: BaseNode) -> str:
@@ -88,7 +59,7 @@ def text_of(node: BaseNode) -> str:
 
 def is_saved_page(node: BaseNode, image: NodeImage) -> bool:
     """Whether a picture is the one that `JinaPageReader` gave the node."""
-    return image.path is not None and image.path.stem == node.metadata.get(IMAGE_HASH)
+    return isinstance(image, Path) and image.stem == node.metadata.get(IMAGE_HASH)
 
 
 def input_of(node: BaseNode, modality: Literal["text", "image"]) -> Any:  # noqa: ANN401  # a form that models take
@@ -105,11 +76,11 @@ def input_of(node: BaseNode, modality: Literal["text", "image"]) -> Any:  # noqa
     image = image_of(node)
     if image is None:
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
-    if is_saved_page(node, image) and image.is_local:
-        return open_page(image.content(node.node_id))  # type: ignore[arg-type]  # a path
+    if isinstance(image, Path) and is_saved_page(node, image) and image.is_file():
+        return open_page(image)
     if modality == "text" and (text := text_of(node)).strip():
         return {"text": text}
-    return {"image": image.content(node.node_id)}
+    return {"image": _readable(node, image)}
 
 
 def add_input_of(node: BaseNode) -> Any:  # noqa: ANN401  # a form that DocumentIndex.add takes
@@ -117,7 +88,7 @@ def add_input_of(node: BaseNode) -> Any:  # noqa: ANN401  # a form that Document
     image = image_of(node)
     if image is None:
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
-    content = image.content(node.node_id)
+    content = _readable(node, image)
     if is_saved_page(node, image):
         return content
     text = text_of(node)
@@ -137,3 +108,12 @@ def cache_key_of(node: BaseNode) -> str | None:
     else:
         return None
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _readable(node: BaseNode, image: NodeImage) -> Path | bytes:
+    if isinstance(image, str):
+        raise InvalidInputError(
+            f"The picture of node {node.node_id!r} is at {image}, and addresses are not followed: fetch it, and give "
+            "image_path or image."
+        )
+    return image

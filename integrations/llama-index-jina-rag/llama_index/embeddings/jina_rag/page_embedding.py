@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import llama_index.core.instrumentation as instrument
@@ -17,6 +16,7 @@ from llama_index.embeddings.jina_rag.node_inputs import cache_key_of, image_of, 
 from llama_index.embeddings.jina_rag.vector_cache import DEFAULT_BYTES, VECTOR_CACHE, take_row
 
 from jina_rag import Embedder, InvalidInputError
+from jina_rag.adapters import in_thread
 
 dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but not said so
 
@@ -108,41 +108,27 @@ class JinaPageEmbedding(TransformComponent):
             InvalidInputError: If a picture is at an address, is not there, or cannot be read.
         """
         for start in range(0, len(nodes), self.batch_size):
-            batch = nodes[start : start + self.batch_size]
-            with self._emit_events(batch):
-                self._embed(batch)
+            self._embed_batch(nodes[start : start + self.batch_size])
         return nodes
 
-    async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:  # noqa: ANN401
-        """As `__call__`, in a thread."""
-        for start in range(0, len(nodes), self.batch_size):
-            batch = nodes[start : start + self.batch_size]
-            with self._emit_events(batch):
-                await asyncio.to_thread(self._embed, batch)
-        return nodes
+    acall = in_thread(__call__)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
-    def _embed(self, nodes: Sequence[BaseNode]) -> None:
+    def _embed_batch(self, nodes: Sequence[BaseNode]) -> None:
+        """Embed nodes, and tell LlamaIndex's dispatcher and callbacks of it."""
         model = self.embed_model
-        inputs = [input_of(node, model.embedder.modality) for node in nodes]
-        encoded = model.encode("document", inputs, multi=bool(self.keep_bytes))
-        assert encoded.single is not None
-        for row, node in enumerate(nodes):
-            node.embedding = encoded.single[row].tolist()
-            key = cache_key_of(node) if self.keep_bytes and model.matches_fingerprint else None
-            if key is not None:
-                VECTOR_CACHE.put((model.embedder.fingerprint, key), take_row(encoded, row))
-
-    @contextmanager
-    def _emit_events(self, nodes: Sequence[BaseNode]) -> Iterator[None]:
-        """Tell LlamaIndex's dispatcher and callbacks of one batch."""
-        payload = self.embed_model.to_payload()
+        payload = model.to_payload()
         dispatcher.event(EmbeddingStartEvent(model_dict=payload))
-        with self.embed_model.callback_manager.event(
-            CBEventType.EMBEDDING, payload={EventPayload.SERIALIZED: payload}
-        ) as event:
-            yield
+        with model.callback_manager.event(CBEventType.EMBEDDING, payload={EventPayload.SERIALIZED: payload}) as event:
+            inputs = [input_of(node, model.embedder.modality) for node in nodes]
+            encoded = model.encode("document", inputs, multi=bool(self.keep_bytes))
+            assert encoded.single is not None
+            embeddings = encoded.single.tolist()
+            for row, node in enumerate(nodes):
+                node.embedding = embeddings[row]
+                key = cache_key_of(node) if self.keep_bytes and model.matches_fingerprint else None
+                if key is not None:
+                    VECTOR_CACHE.put((model.embedder.fingerprint, key), take_row(encoded, row))
             chunks = [_event_text(node) for node in nodes]
-            embeddings = [node.get_embedding() for node in nodes]
             event.on_end(payload={EventPayload.CHUNKS: chunks, EventPayload.EMBEDDINGS: embeddings})
         dispatcher.event(EmbeddingEndEvent(chunks=chunks, embeddings=embeddings))
 
@@ -152,4 +138,4 @@ def _event_text(node: BaseNode) -> str:
     image = image_of(node)
     if image is None:
         return node.get_content(metadata_mode=MetadataMode.EMBED)
-    return "<image>" if image.path is None else str(image.path)
+    return str(image) if isinstance(image, Path) else "<image>"

@@ -12,7 +12,7 @@ from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
-from llama_index.embeddings.jina_rag.node_inputs import image_of, input_of, text_of
+from llama_index.embeddings.jina_rag.node_inputs import image_of, input_of, is_local, text_of
 from llama_index.retrievers.jina_rag.query_input import query_of
 
 from jina_rag import InvalidInputError, Reranker
@@ -114,7 +114,7 @@ class JinaLocalRerank(RerankerOptions, BaseNodePostprocessor):
 def _reranker_input(node: BaseNode, reranker: Reranker) -> Any:  # noqa: ANN401  # one of the forms that a reranker takes
     """What the reranker is given of a node: its picture for one that looks at pixels, its words for one that reads."""
     image = image_of(node)
-    if image is not None and text_of(node).strip() and (reranker.modality == "text" or not image.is_local):
+    if image is not None and text_of(node).strip() and (reranker.modality == "text" or not is_local(image)):
         if reranker.modality == "image":
             _log.warning("The picture of node %s is not on this machine: it is judged by its words.", node.node_id)
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from llama_index.retrievers.jina_rag.query_input import query_of
 from pydantic import SecretStr
 
 from jina_rag import DocumentIndex, Embedder, InvalidInputError, Prefetch, Range, Rerank, Reranker, Rescore, ScoredPage
-from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex, search_arguments
+from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex, in_thread, search_arguments
 
 Stage = Prefetch | Rescore | Rerank
 
@@ -157,14 +156,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         query = query_of(query_bundle)
         return self._nodes(query, self.index.search(query, **self._arguments()))
 
-    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        index = await self._index.aget(self._opening)
-        if vector := _only_vector(query_bundle):
-            near = await index.anearest(vector, k=self.similarity_top_k, filter=self._settings["filter"])
-            return await asyncio.to_thread(self._nodes, None, near)
-        query = query_of(query_bundle)
-        hits = await index.asearch(query, **self._arguments())
-        return await asyncio.to_thread(self._nodes, query, hits)
+    _aretrieve = in_thread(_retrieve)
 
     def _arguments(self) -> Any:  # noqa: ANN401  # of DocumentIndex.search
         return search_arguments({"k": self.similarity_top_k, **self._settings})

@@ -1,0 +1,78 @@
+"""Filters over pages that count from 0, and names of settings."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pydantic")
+
+from jina_rag import InvalidInputError, Range
+from jina_rag.adapters import SEARCH_SETTINGS, metadata_matches, page_filter, search_arguments
+
+
+@pytest.mark.parametrize(
+    ("value", "shifted"),
+    [
+        (0, 1),
+        (1.0, 2.0),
+        (np.int64(0), 1),
+        (np.float32(2), 3.0),
+        (np.array(4), 5),
+        ([0, 2], [1, 3]),
+        ((0, np.int16(2)), [1, 3]),
+        (range(0, 3), [1, 2, 3]),
+        (np.arange(3), [1, 2, 3]),
+        ([np.int64(0), np.float64(1)], [1, 2.0]),
+        (deque([5]), [6]),
+        ({7}, [8]),
+        (frozenset({7}), [8]),
+        ({0: "a"}.keys(), [1]),
+        ([range(2), 5], [[1, 2], 6]),
+        ([], []),
+        (Range(gte=0, lt=3), Range(gte=1, lt=4)),
+        (Range(gt=np.int64(1), lte=np.float32(2)), Range(gt=2, lte=3)),
+    ],
+)
+def test_every_form_of_a_page_is_counted_from_one(value, shifted):
+    result = page_filter({"page": value})["page"]
+    assert result == shifted
+    assert type(result) is type(shifted)
+
+
+@pytest.mark.parametrize("value", [True, False, np.bool_(True), [0, True], "3", ["3"], None, b"3", {"gte": 1}])
+def test_what_is_no_page_number_is_refused(value):
+    with pytest.raises(InvalidInputError, match=r"The filter 'page' has .*: give numbers, counted from 0, or a Range"):
+        page_filter({"page": value})
+
+
+def test_other_keys_stay():
+    assert page_filter({"source": "a.pdf", "year": range(3), "meta.page": 4}) == {
+        "path": "a.pdf",
+        "year": range(3),
+        "meta.page": 4,
+    }
+    assert page_filter(None) is None
+    assert page_filter(3) == 3  # the index says what is wrong
+
+
+def test_settings_become_arguments():
+    assert search_arguments({"k": 3, "score_threshold": 0.5}) == {"k": 3, "min_score": 0.5}
+    assert set(search_arguments(dict.fromkeys(SEARCH_SETTINGS))) - {"min_score"} <= set(SEARCH_SETTINGS)
+    with pytest.raises(InvalidInputError, match=r"'min_score' is no setting of a search: k, .*score_threshold"):
+        search_arguments({"min_score": 0.5})
+    with pytest.raises(InvalidInputError, match="'k' is no setting of a search: filter are"):
+        search_arguments({"k": 1}, ["filter"])
+
+
+def test_metadata_meet_a_filter_as_they_do_in_a_search():
+    metadata = {"year": 2024, "tags": ["a", "b"], "draft": True, "none": None, "by": {"name": "Ann"}}
+    assert metadata_matches(metadata, {"year": [2024], "tags": ["b", "c"]})
+    assert metadata_matches(metadata, {"meta.year": Range(gte=2024, lt=2025), "by.name": ["Ann"]})
+    assert not metadata_matches(metadata, {"year": Range(gt=2024)})
+    assert not metadata_matches(metadata, {"draft": [1]})
+    assert not metadata_matches(metadata, {"draft": Range(gt=0)})
+    assert not metadata_matches(metadata, {"missing": ["a"]})
+    assert not metadata_matches(metadata, {"tags": Range(gt=0)})
