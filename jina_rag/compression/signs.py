@@ -34,9 +34,9 @@ def decode_signs(text: str, dim: int) -> Float32:
     """
     width = -(-dim // 8)
     try:
-        packed = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8).reshape(-1, width)
+        codes = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8).reshape(-1, width)
     except ValueError as exc:
         raise IndexCorruptError("Stored sign codes cannot be read: ingest the document again.") from exc
-    bits = np.unpackbits(packed, axis=1, count=dim)
+    bits = np.unpackbits(codes, axis=1, count=dim)
     rows: Float32 = (bits.astype(np.float32) * 2 - 1) / np.float32(np.sqrt(dim))
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,26 +47,14 @@ class Line:
 
     def words(self, offset: tuple[int, int], size: tuple[int, int]) -> list[Word]:
         """Split at spaces; boxes are fractions of an image of `size` that has this line's at `offset`."""
-        words: list[Word] = []
-        start = 0
-        for end in range(len(self.text) + 1):
-            if end == len(self.text) or self.text[end].isspace():
-                if end > start:
-                    box = self._box(self.edges[start], self.edges[end], offset, size)
-                    words.append(Word(self.text[start:end], box, ocr=True))
-                start = end + 1
-        return words
+        words = re.finditer(r"\S+", self.text)
+        return [Word(word[0], self._box(word.start(), word.end(), offset, size), ocr=True) for word in words]
 
-    def _box(self, start: float, end: float, offset: tuple[int, int], size: tuple[int, int]) -> Box:
+    def _box(self, start: int, end: int, offset: tuple[int, int], size: tuple[int, int]) -> Box:
+        """The box around the characters from `start` to before `end`."""
+        shares = np.array([[self.edges[start]], [self.edges[end]]], np.float32)
         top, bottom = self.quad[1] - self.quad[0], self.quad[2] - self.quad[3]
-        corners = np.stack(
-            [
-                self.quad[0] + top * start,
-                self.quad[0] + top * end,
-                self.quad[3] + bottom * start,
-                self.quad[3] + bottom * end,
-            ]
-        )
+        corners = np.concatenate([self.quad[0] + top * shares, self.quad[3] + bottom * shares])
         fractions = ((corners + np.asarray(offset)) / np.asarray(size)).clip(0, 1)
         (x0, y0), (x1, y1) = fractions.min(axis=0), fractions.max(axis=0)
         return float(x0), float(y0), float(x1), float(y1)

@@ -28,7 +28,7 @@ def reading_order(lines: Sequence[Line]) -> list[int]:
         turns[_quarters(line)] += len(line.text)
     turn = turns.most_common(1)[0][0]
     boxes = np.array([_upright_box(line, turn) for line in lines], dtype=np.float32)
-    return _ordered(boxes, list(range(len(lines))))
+    return _order(boxes, list(range(len(lines))))
 
 
 def _quarters(line: Line) -> int:
@@ -46,57 +46,48 @@ def _upright_box(line: Line, quarters: int) -> tuple[float, float, float, float]
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
 
-def _ordered(boxes: Float32, members: list[int]) -> list[int]:
-    blocks = _columns(boxes, members)
-    if blocks is None:
-        blocks = _bands(boxes, members)
-    if blocks is None:
+def _order(boxes: Float32, members: list[int]) -> list[int]:
+    blocks = _columns(boxes, members) or _bands(boxes, members)
+    if not blocks:
         return _rows(boxes, members)
-    return [index for block in blocks for index in _ordered(boxes, block)]
+    return [index for block in blocks for index in _order(boxes, block)]
 
 
-def _columns(boxes: Float32, members: list[int]) -> list[list[int]] | None:
-    """Split at the widest empty vertical strip, if both sides hold lines of text."""
-    split = _widest_gap(boxes[members, 0], boxes[members, 2])
-    if split is None:
-        return None
-    sides = [[i for i in members if boxes[i, 0] < split], [i for i in members if boxes[i, 0] >= split]]
+def _columns(boxes: Float32, members: list[int]) -> list[list[int]]:
+    """Split at the widest empty vertical strip, if both sides hold lines of text; empty if they do not."""
+    sides = _split(boxes, members, 0)
     for side in sides:
         part = boxes[side]
         aspects = (part[:, 2] - part[:, 0]) / np.maximum(part[:, 3] - part[:, 1], 1)
         if len(side) < _MIN_LINES or np.median(aspects) < _LINE_ASPECT:
-            return None
+            return []
     return sides
 
 
-def _bands(boxes: Float32, members: list[int]) -> list[list[int]] | None:
-    """Split at the widest empty horizontal strip, if there is one."""
-    if len(members) < 2 * _MIN_LINES:
-        return None
-    split = _widest_gap(boxes[members, 1], boxes[members, 3])
-    if split is None:
-        return None
-    return [[i for i in members if boxes[i, 1] < split], [i for i in members if boxes[i, 1] >= split]]
+def _bands(boxes: Float32, members: list[int]) -> list[list[int]]:
+    """Split at the widest empty horizontal strip; empty if there is none."""
+    return _split(boxes, members, 1) if len(members) >= 2 * _MIN_LINES else []
 
 
-def _widest_gap(starts: Float32, ends: Float32) -> float | None:
+def _split(boxes: Float32, members: list[int], axis: int) -> list[list[int]]:
+    """The boxes before and after the widest gap between them along an axis; empty if there is none."""
+    starts, ends = boxes[members, axis], boxes[members, axis + 2]
     order = np.argsort(starts)
-    reach = np.maximum.accumulate(ends[order])[:-1]
-    gaps = starts[order][1:] - reach
+    gaps = starts[order][1:] - np.maximum.accumulate(ends[order])[:-1]
     if len(gaps) == 0 or gaps.max() <= 0:
-        return None
-    widest = int(gaps.argmax())
-    return float(starts[order][widest + 1])
+        return []
+    first = float(starts[order][int(gaps.argmax()) + 1])
+    return [[i for i in members if boxes[i, axis] < first], [i for i in members if boxes[i, axis] >= first]]
 
 
 def _rows(boxes: Float32, members: list[int]) -> list[int]:
     """Top to bottom; pieces whose middles are within half a height share a row, left to right."""
     rest = sorted(members, key=lambda i: boxes[i, 1] + boxes[i, 3])
-    ordered: list[int] = []
+    order: list[int] = []
     while rest:
         middle = (boxes[rest[0], 1] + boxes[rest[0], 3]) / 2
         reach = (boxes[rest[0], 3] - boxes[rest[0], 1]) / 2
         row = [i for i in rest if (boxes[i, 1] + boxes[i, 3]) / 2 <= middle + reach]
-        ordered += sorted(row, key=lambda i: float(boxes[i, 0]))
+        order += sorted(row, key=lambda i: float(boxes[i, 0]))
         rest = rest[len(row) :]
-    return ordered
+    return order

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import threading
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -58,7 +59,6 @@ class Models:
 
 
 _models: Models | None = None
-_digest: str | None = None
 _lock = threading.Lock()
 
 
@@ -76,6 +76,7 @@ def load_models() -> Models:
     return _models
 
 
+@cache
 def digest() -> str:
     """The sha256 of both networks, which needs none of them loaded.
 
@@ -83,13 +84,9 @@ def digest() -> str:
         MissingDependencyError: As `load_models`.
         CheckpointError: As `load_models`.
     """
-    global _digest
-    with _lock:
-        if _digest is None:
-            folder, release = _folder(), version("rapidocr")
-            files = (_verified_model(folder, task, release) for task in ("det", "rec"))
-            _digest = hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in files)).hexdigest()
-    return _digest
+    folder, release = _folder(), version("rapidocr")
+    files = (_verified_model(folder, task, release) for task in ("det", "rec"))
+    return hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in files)).hexdigest()
 
 
 def _folder() -> Path:

@@ -138,12 +138,12 @@ def matches(payload: Mapping[str, Any], where: Where) -> bool:
 
 def meets(payload: Mapping[str, Any], conditions: Sequence[Condition]) -> bool:
     """Whether a payload meets all conditions."""
-    present = set(tags(payload))
+    payload_tags = set(tags(payload))
     within = {f"{NUMBERS}.{name}": values for name, values in numbers(payload).items()}
     return all(
         any(in_range(number, condition.range) for number in within.get(condition.path, ()))
         if isinstance(condition, Within)
-        else not present.isdisjoint(condition.tags)
+        else not payload_tags.isdisjoint(condition.tags)
         for condition in conditions
     )
 
@@ -179,14 +179,14 @@ def checked_range(key: str, limits: Range) -> Range:
         InvalidInputError: If it has no end at all, or one that is no finite number.
     """
     ends = {name: getattr(limits, name) for name in ("gte", "lte", "gt", "lt")}
-    checked = {name: _end(key, name, end) for name, end in ends.items() if end is not None}
-    if not checked:
+    bounds = {name: _end(key, name, end) for name, end in ends.items() if end is not None}
+    if not bounds:
         raise InvalidInputError(f"The range of {key!r} has no end: give at least one of gte, lte, gt and lt.")
-    if "gte" in checked and "gt" in checked:
-        del checked["gte" if checked["gt"] >= checked["gte"] else "gt"]
-    if "lte" in checked and "lt" in checked:
-        del checked["lte" if checked["lt"] <= checked["lte"] else "lt"]
-    return Range(**checked)
+    if "gte" in bounds and "gt" in bounds:
+        del bounds["gte" if bounds["gt"] >= bounds["gte"] else "gt"]
+    if "lte" in bounds and "lt" in bounds:
+        del bounds["lte" if bounds["lt"] <= bounds["lte"] else "lt"]
+    return Range(**bounds)
 
 
 def _end(key: str, name: str, value: object) -> float:

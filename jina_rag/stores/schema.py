@@ -240,12 +240,12 @@ def encode_grid(grid: TokenGrid) -> str:
     on 168 pages of text this takes a third of the boxes as they are. Fractions outside 0 to 1 are clipped; NaN
     survives.
     """
-    scaled = np.rint(np.clip(grid.boxes.astype(np.float64), 0, 1) * _STEPS)
-    x0, y0, x1, y1 = np.where(np.isnan(scaled), _NOWHERE, scaled).astype("<u2").T
+    units = np.rint(np.clip(grid.boxes.astype(np.float64), 0, 1) * _STEPS)
+    x0, y0, x1, y1 = np.where(np.isnan(units), _NOWHERE, units).astype("<u2").T
     # Modulo 65536, so that all of it can be undone.
     parts = np.stack([_steps(x0, x1), _steps(y0, y0), x1 - x0, _steps(y1 - y0, y1 - y0)])
-    packed = zlib.compress(parts.astype("<u2").tobytes(), level=9)
-    return f"{grid.kind}:{base64.b64encode(packed).decode('ascii')}"
+    body = zlib.compress(parts.astype("<u2").tobytes(), level=9)
+    return f"{grid.kind}:{base64.b64encode(body).decode('ascii')}"
 
 
 def decode_grid(text: str) -> TokenGrid:

@@ -122,7 +122,7 @@ def test_whatever_changes_what_is_read_changes_the_key(monkeypatch):
         area_key(pixels, known, max_side=640, min_score=0.6),
         area_key(pixels, known, max_side=960, min_score=0.5),
     }
-    monkeypatch.setattr(weights, "_digest", "other weights")
+    monkeypatch.setattr(weights, "digest", lambda: "other weights")
     keys.add(area_key(pixels, known, **settings))
     monkeypatch.setattr("jina_rag.ocr.cache.RECIPE", -1)
     keys.add(area_key(pixels, known, **settings))

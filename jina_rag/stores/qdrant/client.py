@@ -100,7 +100,7 @@ class Remote:
     """
 
     def __init__(
-        self, models: QdrantObject, client: QdrantObject, place: Place, connection: QdrantConnection, *, owned: bool
+        self, models: QdrantObject, client: QdrantObject, place: Place, connection: QdrantConnection, *, own: bool
     ) -> None:
         self.models = models
         self.place = place
@@ -109,7 +109,7 @@ class Remote:
         self.local = place.url == MEMORY or type(getattr(client, "_client", None)).__name__ == "QdrantLocal"
         self.grpc = connection.prefer_grpc and not self.local
         self._client = client
-        self._owned = owned
+        self._owns_client = own
 
     def call(self, doing: str, method: str, **arguments: Any) -> Any:  # noqa: ANN401  # the client's objects
         """Call a method of the client, by the rule of `retry`.
@@ -150,7 +150,7 @@ class Remote:
     def close(self) -> None:
         """Give the connections back; a client that was passed in stays open."""
         client, self._client = self._client, None
-        if client is not None and self._owned:
+        if client is not None and self._owns_client:
             client.close()
 
     def _closed(self) -> IndexStateError:

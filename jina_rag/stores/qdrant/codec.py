@@ -59,7 +59,7 @@ def decode(record: QdrantObject) -> Point:
 def _matrix(rows: Sequence[Sequence[float]]) -> Float32:
     """Rows of Python numbers as an array; struct does it in a third of the time of NumPy."""
     matrix = np.empty((len(rows), len(rows[0])), dtype=np.float32)
-    packed = struct.Struct(f"={matrix.shape[1]}f")
+    row_format = struct.Struct(f"={matrix.shape[1]}f")
     for i, row in enumerate(rows):
-        packed.pack_into(matrix.data, i * packed.size, *row)
+        row_format.pack_into(matrix.data, i * row_format.size, *row)
     return matrix

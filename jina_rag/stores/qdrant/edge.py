@@ -157,11 +157,11 @@ class EdgeStore(BaseQdrantStore):
         if not points:
             return
         points = [filterable(point) for point in points]
-        encoded = [encode(self._types, point) for point in points]
+        engine_points = [encode(self._types, point) for point in points]
         with self._writing:
             for point in points:
                 self._index(point.payload)
-            self._update(self._types.UpdateOperation.upsert_points(encoded))
+            self._update(self._types.UpdateOperation.upsert_points(engine_points))
             self._mapped_bytes += sum(map(schema.size_of, points))
             if self._mapped_bytes > _RELIEF:
                 self._reload()

@@ -145,8 +145,8 @@ def _warm(data: Path) -> None:
             return
         for file, size in files:
             with file.open("rb", buffering=0) as stream:
-                while size > 0 and (read := len(stream.read(min(size, 1 << 20)))):
-                    size -= read
+                while size > 0 and (count := len(stream.read(min(size, 1 << 20)))):
+                    size -= count
 
 
 def _create(engine: QdrantObject, temporary: Path, final: Path, dim: int, multi_dim: int, storage: Storage) -> None:

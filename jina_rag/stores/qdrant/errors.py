@@ -77,8 +77,8 @@ def read(exc: BaseException) -> Trouble:
     if isinstance(status, int):
         return _of_status(status, exc)
     if isinstance(exc, grpc.RpcError) and callable(getattr(exc, "code", None)):
-        said = exc.details()
-        return Trouble(_kind(_CODES.get(exc.code().name, "refused"), said), _short(said or exc.code().name))
+        message = exc.details()
+        return Trouble(_kind(_CODES.get(exc.code().name, "refused"), message), _short(message or exc.code().name))
     name = type(exc).__name__
     if name in ("ResourceExhaustedResponse", "QdrantException"):
         return Trouble("busy", _short(exc), getattr(exc, "retry_after_s", None))
@@ -98,8 +98,8 @@ def explained(trouble: Trouble, place: Place, doing: str) -> IndexStateError:
         place: Where.
         doing: What was to be done to the index, for example ``"be searched"``.
     """
-    said = trouble.reason if place.secret is None else trouble.reason.replace(place.secret, "…")
-    why = f" ({said})" if said else ""
+    message = trouble.reason if place.secret is None else trouble.reason.replace(place.secret, "…")
+    why = f" ({message})" if message else ""
     where = f"The index at {place} could not {doing}"
     sentences = {
         "silent": f"No Qdrant server answers at {place.url}{why}: is it running, and is the address right?",
@@ -126,18 +126,18 @@ def explained(trouble: Trouble, place: Place, doing: str) -> IndexStateError:
 def _of_status(status: int, exc: Any) -> Trouble:  # noqa: ANN401  # an exception of the client
     kind = _STATUSES.get(status, "foreign" if status < 400 else "refused")
     try:
-        said = json.loads(exc.content)["status"]["error"]
+        message = json.loads(exc.content)["status"]["error"]
     except (ValueError, KeyError, TypeError):
         # Whatever stands between, a gateway or another server, does not answer in Qdrant's form.
-        said = f"status {status}"
+        message = f"status {status}"
         kind = "foreign" if kind == "missing" else kind
     after = exc.headers.get("retry-after", "")
-    return Trouble(_kind(kind, said), _short(said), float(after) if after.isdigit() else None)
+    return Trouble(_kind(kind, message), _short(message), float(after) if after.isdigit() else None)
 
 
-def _kind(kind: Kind, said: object) -> Kind:
+def _kind(kind: Kind, message: object) -> Kind:
     """The kind, seen together with what was said."""
-    words = str(said).lower()
+    words = str(message).lower()
     if kind == "silent" and "certificate" in words:
         return "untrusted"
     if "larger than allowed" in words:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from typing import Any, Final, Self
 
 from jina_rag._checks import check_whole_number
@@ -111,12 +112,9 @@ class QdrantStore(BaseQdrantStore):
             IndexStateError: As `open`.
         """
         remote = _remote_of(url, collection, connection, client)
-        try:
+        with closing(remote), suppress(IndexNotFoundError):
             return read_facts(remote)
-        except IndexNotFoundError:
-            return None
-        finally:
-            remote.close()
+        return None
 
     def facts(self) -> dict[str, Any]:
         """What the collection says it was built with, as it was given to `open` or to `set_facts`."""
@@ -150,8 +148,8 @@ class QdrantStore(BaseQdrantStore):
 
     def _change(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         # What cannot be filtered by is most of a payload, and not needed for the tags.
-        needed = self._types.PayloadSelectorExclude(exclude=sorted(schema.UNFILTERABLE))
-        records = self._read(list(changes), READ_BATCH, with_payload=needed, with_vectors=False)
+        selector = self._types.PayloadSelectorExclude(exclude=sorted(schema.UNFILTERABLE))
+        records = self._read(list(changes), READ_BATCH, with_payload=selector, with_vectors=False)
         operations = (
             self._types.SetPayloadOperation(set_payload=self._types.SetPayload(payload=payload, points=[point_id]))
             for point_id, payload in self._changed_payloads(records, changes)
@@ -232,4 +230,4 @@ def _remote_of(url: str, collection: str, connection: QdrantConnection | None, c
     place = Place(where, checked_name(collection), connection.seconds, secret)
     qdrant_client = require("qdrant_client", extra="qdrant", package="qdrant-client")
     own_client = connect(qdrant_client, where, connection) if client is None else None
-    return Remote(qdrant_client.models, client or own_client, place, connection, owned=client is None)
+    return Remote(qdrant_client.models, client or own_client, place, connection, own=client is None)
