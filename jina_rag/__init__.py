@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from jina_rag.models.runtime.prefix_cache import PrefixCache
     from jina_rag.protocols import Embedder, Reranker
     from jina_rag.search.calibration import Calibration, fit_calibration
+    from jina_rag.search.fusion import Rescore
+    from jina_rag.search.reranking import Rerank
     from jina_rag.search.results import SearchResults
-    from jina_rag.search.stages import Rerank, Rescore
     from jina_rag.types import (
         Embeddings,
         Failure,
@@ -41,36 +42,23 @@ if TYPE_CHECKING:
     )
 
 _WHERE = {
-    "Calibration": "jina_rag.search.calibration",
-    "DocumentIndex": "jina_rag.index.document_index",
-    "Embedder": "jina_rag.protocols",
-    "Embeddings": "jina_rag.types",
-    "Failure": "jina_rag.types",
-    "IngestReport": "jina_rag.types",
-    "IngestSettings": "jina_rag.config",
-    "InvalidInputError": "jina_rag.errors",
-    "JinaRagError": "jina_rag.errors",
-    "MissingDependencyError": "jina_rag.errors",
-    "Page": "jina_rag.types",
-    "PrefixCache": "jina_rag.models.runtime.prefix_cache",
-    "PageScreenshot": "jina_rag.types",
-    "Prefetch": "jina_rag.types",
-    "Range": "jina_rag.types",
-    "Region": "jina_rag.types",
-    "Rerank": "jina_rag.search.stages",
-    "Reranker": "jina_rag.protocols",
-    "Rescore": "jina_rag.search.stages",
-    "ScoredPage": "jina_rag.types",
-    "SearchResults": "jina_rag.search.results",
-    "Storage": "jina_rag.config",
-    "Word": "jina_rag.types",
-    "build_context": "jina_rag.context.builder",
-    "fit_calibration": "jina_rag.search.calibration",
-    "load_embedder": "jina_rag.models.registry",
-    "load_pages": "jina_rag.indexing.page_files",
-    "load_reranker": "jina_rag.models.registry",
-    "open_page": "jina_rag.indexing.page_files",
-    "save_page": "jina_rag.indexing.page_files",
+    name: f"jina_rag.{module}"
+    for module, names in {
+        "config": "IngestSettings Storage",
+        "context.builder": "build_context",
+        "errors": "InvalidInputError JinaRagError MissingDependencyError",
+        "index.document_index": "DocumentIndex",
+        "indexing.page_files": "load_pages open_page save_page",
+        "models.registry": "load_embedder load_reranker",
+        "models.runtime.prefix_cache": "PrefixCache",
+        "protocols": "Embedder Reranker",
+        "search.calibration": "Calibration fit_calibration",
+        "search.fusion": "Rescore",
+        "search.reranking": "Rerank",
+        "search.results": "SearchResults",
+        "types": "Embeddings Failure IngestReport Page PageScreenshot Prefetch Range Region ScoredPage Word",
+    }.items()
+    for name in names.split()
 }
 
 __all__ = [

@@ -130,7 +130,9 @@ class Manifest:
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
-            self._check_version(path)
+            # Before anything is written: the tables of another format must not be taken for ours.
+            if self._rows("SELECT 1 FROM sqlite_master WHERE name = 'settings'"):
+                check_schema(self.settings(), str(path.parent))
             with self.transaction() as db:
                 for statement in _TABLES:
                     db.execute(statement)
@@ -142,11 +144,6 @@ class Manifest:
             raise IndexCorruptError(
                 f"{path} is not a readable manifest ({exc}): delete the index folder and ingest again."
             ) from exc
-
-    def _check_version(self, path: Path) -> None:
-        """Before anything is written: the tables of another format must not be taken for ours."""
-        if self._rows("SELECT 1 FROM sqlite_master WHERE name = 'settings'"):
-            check_schema(self.settings(), str(path.parent))
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -252,7 +249,7 @@ class Manifest:
         """
         with self.transaction() as db:
             if replacing is not None:
-                db.execute("DELETE FROM documents WHERE doc_id = ?", (replacing,))
+                self.forget([replacing])
             _put(db, record)
 
     def forget(self, doc_ids: Iterable[str]) -> None:
@@ -332,7 +329,7 @@ class Manifest:
                 (_dump(failures), _dump(warnings), ingested_at or time.time(), by_name, record.sha256),
             )
             if replacing is not None:
-                db.execute("DELETE FROM documents WHERE doc_id = ?", (replacing,))
+                self.forget([replacing])
 
     def abandon(self, record: DocumentRecord) -> None:
         """Take back `begin`: the document shows what it showed before, or is not there."""

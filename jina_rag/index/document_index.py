@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, overload
 
 from jina_rag.catalog.maintenance import Problem, delete_documents, verify
@@ -93,7 +92,7 @@ class DocumentIndex:
         self._models = IndexModels(self._opened_session, options.embedder, reranker)
         self._made_searcher: Searcher | None = None
         self._arguments: dict[str, Any] = {
-            "location": location,
+            "location": location if "://" in location else os.path.abspath(location),
             "assets_dir": options.assets_dir,
             "embedder": options.embedder,
             "reranker": reranker,
@@ -138,18 +137,14 @@ class DocumentIndex:
             InvalidInputError: If `location` is a file or an address that makes no sense.
             IndexStateError: If the server cannot be reached.
         """
-        name = os.fspath(location)
-        is_remote = "://" in name
-        if not is_remote and (assets_dir is not None or api_key is not None):
-            raise InvalidInputError("assets_dir and api_key go with the address of a Qdrant server, not with a folder.")
         options = OpenOptions(
             embedder=resolve_model(embedder),
             storage=Storage.named(storage) if isinstance(storage, str) else storage,
             create=create,
             assets_dir=None if assets_dir is None else Path(os.path.abspath(assets_dir)),
-            api_key=api_key,
+            connection={} if api_key is None else {"api_key": api_key},
         )
-        return cls(name if is_remote else os.path.abspath(name), options, resolve_model(reranker))
+        return cls(os.fspath(location), options, resolve_model(reranker))
 
     # -- filling -------------------------------------------------------------------------------------------
 
@@ -577,7 +572,7 @@ class DocumentIndex:
         options = OpenOptions(
             storage=session.settings.storage,
             assets_dir=None if assets_dir is None else Path(assets_dir),
-            api_key=api_key,
+            connection={} if api_key is None else {"api_key": api_key},
             template=session.settings,
         )
         with DocumentIndex(os.fspath(location), options) as target:
@@ -681,9 +676,7 @@ class DocumentIndex:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:

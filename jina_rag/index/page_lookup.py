@@ -80,16 +80,14 @@ def _unit_vector(vector: object, dim: int) -> Float32:
         InvalidInputError: If it is none of that many finite numbers.
     """
     try:
-        numbers = np.asarray(vector, dtype=np.float64)
+        numbers = np.array(vector, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as exc:
         raise InvalidInputError(f"A vector for this index has {dim} finite numbers; this is none: {exc}.") from exc
     if numbers.shape != (dim,) or not np.isfinite(numbers).all():
         raise InvalidInputError(
             f"A vector for this index has {dim} finite numbers; this one has the shape {numbers.shape}."
         )
-    largest = np.abs(numbers).max()
-    # First to numbers about 1, whose squares are numbers.
-    numbers = numbers / largest if largest else numbers
+    numbers /= np.abs(numbers).max() or 1.0  # to numbers about 1, whose squares are numbers
     return (numbers / (np.linalg.norm(numbers) or 1.0)).astype(np.float32)
 
 

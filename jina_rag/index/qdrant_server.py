@@ -8,7 +8,7 @@ searches does without and gets hits whose `image_path` leads nowhere on this mac
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,41 +21,52 @@ from jina_rag.errors import (
     IndexCorruptError,
     IndexMismatchError,
     IndexNotFoundError,
-    IndexStateError,
     InvalidInputError,
 )
-from jina_rag.index.session import (
-    IndexSession,
-    IndexSettings,
-    OpenOptions,
-    new_settings,
-    open_manifest,
-    start_session,
-)
+from jina_rag.index.session import IndexSession, IndexSettings, OpenOptions, new_settings, open_manifest, resources_in
 from jina_rag.stores.qdrant.client import checked_url
 from jina_rag.stores.qdrant.server import QdrantConnection, QdrantStore
 
 _client: Any = None
 """A client to use in the place of one of our own; for tests against the client's stand-in."""
-_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "1", "yes", "false", "0", "no"):
+        raise ValueError
+    return text.lower() in ("true", "1", "yes")
+
+
+_OPTIONS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
+    "ca": ("verify", str, "a file"),
+    "consistency": ("write_consistency", int, "a number"),
+    "grpc": ("prefer_grpc", _flag, "true or false"),
+    "grpc_port": ("grpc_port", int, "a number"),
+    "replicas": ("replication_factor", int, "a number"),
+    "retries": ("retries", int, "a number"),
+    "shards": ("shard_number", int, "a number"),
+    "timeout": ("timeout", float, "a number"),
+    "verify": ("verify", _flag, "true or false"),
+}
+"""Option of an address → field of `QdrantConnection`, how it is read, and what it has to be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A collection of a server, and how to reach it.
+    """A collection of a server.
 
     Attributes:
         server: As it was given.
         collection: Its name.
-        options: Those of `QdrantConnection` that were given.
+        connection: Fields of `QdrantConnection` that were given.
     """
 
     server: str
     collection: str
-    options: Mapping[str, Any]
+    connection: Mapping[str, Any]
 
     @classmethod
-    def parse(cls, location: str, *, api_key: str | None = None) -> Address:
+    def parse(cls, location: str) -> Address:
         """Read ``http://host:6333/collection?grpc=true&timeout=120&shards=3&replicas=2&ca=FILE``.
 
         Raises:
@@ -76,15 +87,8 @@ class Address:
             raise InvalidInputError(
                 f"{location} names no collection: write it behind the server's address, as http://HOST:6333/COLLECTION."
             )
-        options = dict(_option(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True))
-        if api_key is not None:
-            options["api_key"] = api_key
-        return cls(urlunsplit((parts.scheme, parts.netloc, path, "", "")), unquote(collection), options)
-
-    @property
-    def connection(self) -> QdrantConnection:
-        """How the server is reached."""
-        return QdrantConnection(**self.options)
+        connection = dict(_option(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True))
+        return cls(urlunsplit((parts.scheme, parts.netloc, path, "", "")), unquote(collection), connection)
 
     @property
     def canonical(self) -> str:
@@ -105,7 +109,7 @@ class Address:
 
 def open_server(address: Address, options: OpenOptions) -> IndexSession:
     """Open the index in a collection, or make one; see `DocumentIndex.open`."""
-    connection = address.connection
+    connection = QdrantConnection(**options.connection)
     place: dict[str, Any] = {"collection": address.collection, "connection": connection, "client": _client}
     facts = QdrantStore.recorded(address.server, **place)
     model = None
@@ -133,28 +137,13 @@ def open_server(address: Address, options: OpenOptions) -> IndexSession:
         )
         on_failure.callback(store.close)
         is_guest = facts is not None and not manifest.settings()
-        session = start_session(
-            manifest, store, settings, options,
-            location=str(address), root=root, model=model, connection=connection, is_guest=is_guest,
-        )  # fmt: skip
+        resources = resources_in(root, manifest, store)
+        session = IndexSession(str(address), root, resources, settings, model, connection, True, is_guest)
+        session.check(options)
+        if facts is None:
+            manifest.write_settings(settings.to_json())
         on_failure.pop_all()
     return session
-
-
-def check_connection(session: IndexSession, address: Address) -> None:
-    """Refuse options of an address that differ from those that the collection is open with in this process.
-
-    Raises:
-        IndexStateError: With the way out.
-    """
-    connection = session.connection
-    assert connection is not None, "a session of a folder"
-    for name, value in address.options.items():
-        if value != (connection.key() if name == "api_key" else getattr(connection, name)):
-            raise IndexStateError(
-                f"The index at {address} is open in this process with another {name}: close it first, or leave "
-                f"{name} out."
-            )
 
 
 def _check_files(manifest: Manifest, settings: IndexSettings, address: Address, root: Path, *, is_new: bool) -> None:
@@ -174,18 +163,12 @@ def _check_files(manifest: Manifest, settings: IndexSettings, address: Address, 
 
 def _option(name: str, value: str) -> tuple[str, Any]:
     """One option of an address as a field of `QdrantConnection`."""
-    numbers = {"timeout": "timeout", "retries": "retries", "shards": "shard_number", "replicas": "replication_factor",
-               "consistency": "write_consistency", "grpc_port": "grpc_port"}  # fmt: skip
-    if name == "ca":
-        return "verify", value
-    if name in ("grpc", "verify"):
-        if value.lower() not in _FLAGS:
-            raise InvalidInputError(f"{name}={value} in the index's address: write true or false.")
-        return ("prefer_grpc" if name == "grpc" else "verify"), _FLAGS[value.lower()]
-    if name not in numbers:
-        names = ", ".join(sorted([*numbers, "ca", "grpc", "verify"]))
-        raise InvalidInputError(f"{name!r} in the index's address is no option: there are {names}.")
+    if name not in _OPTIONS:
+        raise InvalidInputError(
+            f"{name!r} in the index's address is no option: there are {', '.join(sorted(_OPTIONS))}."
+        )
+    option, parse, kind = _OPTIONS[name]
     try:
-        return numbers[name], float(value) if name == "timeout" else int(value)
+        return option, parse(value)
     except ValueError:
-        raise InvalidInputError(f"{name}={value} in the index's address: write a number.") from None
+        raise InvalidInputError(f"{name}={value} in the index's address: write {kind}.") from None

@@ -12,8 +12,11 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from jina_rag.errors import InvalidInputError
 from jina_rag.index.session import IndexSession, OpenOptions, open_folder
 
 
@@ -26,13 +29,13 @@ class SharedSession:
         self._users = 0
         self._releases: deque[None] = deque()
 
-    def acquire(self, open_session: Callable[[], IndexSession], check: Callable[[IndexSession], None]) -> IndexSession:
-        """Become a user of the session, which is opened if there is none, and else has to pass a check."""
+    def acquire(self, open_session: Callable[[OpenOptions], IndexSession], options: OpenOptions) -> IndexSession:
+        """Become a user of the session, which is opened if there is none, and else has to fit the options."""
         with self._exclusively():
             if self._session is None:
-                self._session = open_session()
+                self._session = open_session(options)
             else:
-                check(self._session)
+                self._session.check(options)
             self._users += 1
             return self._session
 
@@ -44,7 +47,11 @@ class SharedSession:
                 very thread holds the lock. Whoever holds it then does the work before it goes on.
         """
         self._releases.append(None)
-        self._settle(wait=wait)
+        if wait:
+            with self._exclusively():
+                pass
+        else:
+            self._settle()
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
@@ -53,10 +60,10 @@ class SharedSession:
                 self._close_if_unused()
                 yield
         finally:
-            self._settle(wait=False)
+            self._settle()
 
-    def _settle(self, *, wait: bool) -> None:
-        while self._releases and self._lock.acquire(blocking=wait):
+    def _settle(self) -> None:
+        while self._releases and self._lock.acquire(blocking=False):
             try:
                 self._close_if_unused()
             finally:
@@ -80,29 +87,22 @@ def open_session(location: str, options: OpenOptions) -> tuple[SharedSession, In
     """Open the index at a folder or at an address, or share the session that is open already.
 
     Raises:
-        InvalidInputError: If the address makes no sense.
+        InvalidInputError: If the address makes no sense, or a folder is given what goes with a server.
         IndexStateError: If it is open with another folder of files, or with other options of its address.
     """
-    if "://" not in location:
+    if "://" in location:
+        from jina_rag.index.qdrant_server import Address, open_server
+
+        address = Address.parse(location)
+        key, open_new = address.canonical, partial(open_server, address)
+        options = replace(options, connection={**address.connection, **options.connection})
+    elif options.assets_dir is not None or options.connection:
+        raise InvalidInputError("assets_dir and api_key go with the address of a Qdrant server, not with a folder.")
+    else:
         root = Path(os.path.abspath(location))
-        shared = _shared(os.path.normcase(os.path.realpath(root)))
-        return shared, shared.acquire(lambda: open_folder(root, options), lambda session: session.check(options))
-
-    from jina_rag.index.qdrant_server import Address, check_connection, open_server
-
-    address = Address.parse(location, api_key=options.api_key)
-
-    def check(session: IndexSession) -> None:
-        check_connection(session, address)
-        session.check(options)
-
-    shared = _shared(address.canonical)
-    return shared, shared.acquire(lambda: open_server(address, options), check)
-
-
-def _shared(key: str) -> SharedSession:
+        key, open_new = os.path.normcase(os.path.realpath(root)), partial(open_folder, root)
     with _sessions_lock:
         shared = _sessions.get(key)
         if shared is None:
             shared = _sessions[key] = SharedSession()
-        return shared
+    return shared, shared.acquire(open_new, options)

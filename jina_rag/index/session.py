@@ -57,7 +57,7 @@ class OpenOptions:
         storage: How vectors are kept; None for what the index has.
         create: Whether to make an index where there is none.
         assets_dir: With a server: the folder of files.
-        api_key: With a server.
+        connection: With a server: fields of `QdrantConnection` that were given, among them the API key.
         template: Settings of the index that a new one is to be a copy of.
     """
 
@@ -65,7 +65,7 @@ class OpenOptions:
     storage: Storage | None = None
     create: bool = True
     assets_dir: Path | None = None
-    api_key: str | None = field(default=None, repr=False)
+    connection: Mapping[str, Any] = field(default_factory=dict, repr=False)
     template: IndexSettings | None = None
 
 
@@ -149,7 +149,8 @@ class IndexSession:
         resources: Its vectors, documents, images.
         settings: What it was built with.
         model: The model, where one was at hand when the index was made.
-        connection: How its server is reached; None for a folder.
+        connection: How its server is reached.
+        is_remote: Whether its vectors are on a server.
         is_guest: Whether the index's manifest is elsewhere: it can be searched, not changed.
         writing: Held by whoever changes the index.
     """
@@ -159,7 +160,8 @@ class IndexSession:
     resources: IndexResources
     settings: IndexSettings
     model: Embedder | None = None
-    connection: QdrantConnection | None = None
+    connection: QdrantConnection = field(default_factory=QdrantConnection)
+    is_remote: bool = False
     is_guest: bool = False
     writing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -189,8 +191,15 @@ class IndexSession:
 
         Raises:
             IndexMismatchError: If it has another model or storage; with the way out.
-            IndexStateError: If it is open in this process with another folder of files.
+            IndexStateError: If it is open in this process with another folder of files, or its server is reached
+                otherwise.
         """
+        for name, value in options.connection.items():
+            if value != (self.connection.key() if name == "api_key" else getattr(self.connection, name)):
+                raise IndexStateError(
+                    f"The index at {self.location} is open in this process with another {name}: close it first, or "
+                    f"leave {name} out."
+                )
         storage = self.settings.storage
         if options.storage not in (None, storage):
             raise IndexMismatchError(
@@ -242,7 +251,7 @@ class IndexSession:
             "later."
         )
         # The embedded engine has locked its folder itself.
-        lock = nullcontext() if self.connection is None else locked(self.root / "lock", message)
+        lock = nullcontext() if not self.is_remote else locked(self.root / "lock", message)
         with self.writing, lock, changing(self.resources):
             yield
 

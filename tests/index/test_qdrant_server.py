@@ -23,6 +23,7 @@ from jina_rag.errors import (
 )
 from jina_rag.index import qdrant_server
 from jina_rag.index.qdrant_server import Address
+from jina_rag.stores.qdrant.client import QdrantConnection
 from jina_rag.testing import FakeEmbedder, sample_pdf
 
 NO_OCR = IngestSettings(ocr="never", isolate=False, dpi=60)
@@ -166,7 +167,7 @@ def test_addresses():
     )
     assert (address.server, address.collection) == ("https://host.example/prefix", "my docs")
     assert str(address) == "https://host.example/prefix/my docs"
-    connection = address.connection
+    connection = QdrantConnection(**address.connection)
     assert (connection.prefer_grpc, connection.timeout, connection.shard_number) == (True, 12.5, 3)
     assert (connection.replication_factor, connection.retries, connection.grpc_port) == (2, 0, 7000)
     assert address.assets_dir.name == "host.example_6333_prefix_my_docs"
@@ -252,3 +253,12 @@ def test_who_has_other_files_may_search_and_not_change(url, docs, tmp_path):
     with open_(url, tmp_path, embedder=embedder) as index:
         assert index.verify() == []
         assert index.ingest(docs, settings=NO_OCR).unchanged == 2
+
+
+def test_a_folder_takes_no_options_of_a_server(tmp_path):
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        for options in ({"api_key": "k"}, {"assets_dir": tmp_path / "files"}):
+            with pytest.raises(InvalidInputError, match="go with the address"):
+                index.copy(tmp_path / "copy", **options)
+            with pytest.raises(InvalidInputError, match="go with the address"):
+                DocumentIndex.open(tmp_path / "kb", **options)
