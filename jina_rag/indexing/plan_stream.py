@@ -79,6 +79,8 @@ class PlanStream:
                     self._put(self._tasks, item)
                 else:
                     self._put(self._outcomes, item)
+                if self._halt.is_set():
+                    return
         except BaseException as error:  # raised where the outcomes are taken
             end = error
         self._put(self._outcomes, end)

@@ -254,7 +254,7 @@ class _Stream:
         image = page.screenshot.image
         text_boxes = [word.box for word in page.words]
         with checked_by(self._check_stop):
-            words = read_areas(image, areas, known=text_boxes, cache=self._cache, revision=revision)
+            words = read_areas(image, areas, skip_boxes=text_boxes, cache=self._cache, revision=revision)
         words = (*page.words, *words)
         regions = find_regions_in_pixels(image, words) if look_for_regions else page.regions
         return replace(page, words=words, regions=regions)
@@ -265,8 +265,9 @@ class _Stream:
 
     def _with_words(self, reading: _Reading) -> Page:
         page = reading.page
+        wait_for(reading.result, self._check)
         try:
-            return wait_for(reading.result, self._check)
+            return reading.result.result()
         except (MissingDependencyError, ModelError):
             raise
         except Exception as error:  # the page is worth having without them, and says so

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
@@ -56,20 +56,15 @@ class Stop:
                 self._in_work.remove(kill)
 
 
-def wait_for(future: Future[_Result], check: Callable[[], None]) -> _Result:
-    """Wait for a result.
+def wait_for(future: Future[_Result], check: Callable[[], None]) -> None:
+    """Wait until a result is there.
 
     Args:
         future: What gives it.
         check: Called meanwhile, every `PATIENCE` seconds; what it raises ends the wait.
     """
-    while True:
-        try:
-            return future.result(timeout=PATIENCE)
-        except TimeoutError:
-            if future.done():  # meanwhile, or with a TimeoutError of its own
-                return future.result()
-            check()
+    while not wait([future], timeout=PATIENCE).done:
+        check()
 
 
 def call_in_thread(function: Callable[[], _Result], check: Callable[[], None]) -> _Result:
@@ -84,7 +79,8 @@ def call_in_thread(function: Callable[[], _Result], check: Callable[[], None]) -
 
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(run,), name="jina-rag-load", daemon=True).start()
-    return wait_for(future, check)
+    wait_for(future, check)
+    return future.result()
 
 
 def _try(kill: Callable[[], None]) -> None:

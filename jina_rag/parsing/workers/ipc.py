@@ -99,7 +99,7 @@ def pack_page(page: Page, images: tuple[Box, ...]) -> tuple[dict[str, Any], byte
         "dpi": page.screenshot.dpi,
         "words": [word.text for word in page.words],
         "regions": [[region.kind, region.box, region.caption] for region in page.regions],
-        "pictures": images,
+        "images": images,
         "warnings": page.warnings,
     }
     return header, boxes + image.tobytes()
@@ -164,7 +164,7 @@ def unpack_page(
             regions=_regions(header["regions"]),
             warnings=_texts(header["warnings"], _MOST_WARNINGS),
         )
-        return page, tuple(_boxes(header["pictures"]))
+        return page, tuple(_boxes(header["images"]))
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise NonsenseError from error
 

@@ -23,7 +23,7 @@ HEADER = {
     "dpi": 60,
     "words": [],
     "regions": [["chart", [0.1, 0.1, 0.5, 0.5], ""]],
-    "pictures": [],
+    "images": [],
     "warnings": [],
 }
 NAN, INF = float("nan"), float("inf")
@@ -72,9 +72,9 @@ def words(*boxes):
         {"regions": [["chart", [0, 0, 1, 10**400], ""]]},
         {"regions": [["chart", None, ""]]},
         {"regions": [["chart", [0, 0, 1, 1], ""]] * 3_000},
-        {"pictures": [[0, 0, -INF, 1]]},
-        {"pictures": 5},
-        {"pictures": {"a": 1}},
+        {"images": [[0, 0, -INF, 1]]},
+        {"images": 5},
+        {"images": {"a": 1}},
         {"warnings": [5]},
         {"warnings": "odd"},
         {"warnings": [""] * 2_000},

@@ -1,0 +1,356 @@
+"""A run of ingestion: it plans beside the work, opens nothing twice, and stops at once wherever it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import threading
+from collections import Counter
+
+import pytest
+
+from jina_rag import DocumentIndex, load_pages
+from jina_rag.catalog.missing_files import missing_documents
+from jina_rag.config import IngestSettings
+from jina_rag.errors import InvalidInputError
+from jina_rag.indexing import ingest, plan_stream, planner
+from jina_rag.indexing.planner import Planner
+from jina_rag.parsing import pages, sources
+from jina_rag.testing import FakeEmbedder, sample_pdf
+from jina_rag.types import Failure
+
+NO_OCR = IngestSettings(ocr="never", isolate=False, dpi=40)
+
+
+@pytest.fixture
+def docs(tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for n in range(4):
+        sample_pdf(folder / f"{n}.pdf", [f"whales {n} sing {p}" for p in range(2)])
+    return folder
+
+
+@pytest.fixture
+def embedder():
+    return FakeEmbedder()
+
+
+@pytest.fixture
+def index(tmp_path, embedder):
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as opened:
+        yield opened
+
+
+def embedded(embedder):
+    return sum(len(inputs) for side, inputs in embedder.history if side == "document")
+
+
+# -- paths ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("paths", ["", "  ", ["docs", ""], [" \n"], []])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_an_empty_path_is_not_the_current_folder(index, docs, monkeypatch, paths, dry_run):
+    monkeypatch.chdir(docs.parent)
+    with pytest.raises(InvalidInputError, match=r"empty|No path"):
+        index.ingest(paths, settings=NO_OCR, dry_run=dry_run)
+    with pytest.raises(InvalidInputError, match=r"empty|No path"):
+        index.ingest(paths, settings=NO_OCR, sync=True)
+    with pytest.raises(InvalidInputError, match=r"empty|No path"):
+        load_pages(paths)
+    assert index.documents() == []
+    assert index.ingest(".", settings=NO_OCR, dry_run=True).new == 4, "the current folder is named by a dot"
+
+
+def test_an_empty_name_in_a_filter_is_refused(index, docs):
+    index.ingest(docs / "0.pdf", settings=NO_OCR)
+    for value in ("", " ", ["*.pdf", ""]):
+        with pytest.raises(InvalidInputError, match="path"):
+            index.delete(filter={"path": value})
+        with pytest.raises(InvalidInputError, match="path"):
+            index.search("whales", filter={"path": value})
+
+
+# -- planning ------------------------------------------------------------------------------------------------
+
+
+def test_each_file_is_hashed_once_and_opened_once(index, docs, monkeypatch):
+    hashed, opened, told = Counter(), Counter(), []
+    real_hash, real_open = Planner._hash, pages.open_isolated
+
+    def count_hash(self, path):
+        hashed[path.name] += 1
+        return real_hash(self, path)
+
+    def count_open(source, *args):
+        opened[source.path.name] += 1
+        return real_open(source, *args)
+
+    monkeypatch.setattr(Planner, "_hash", count_hash)
+    monkeypatch.setattr(pages, "open_isolated", count_open)
+    shutil.copy(docs / "0.pdf", docs / "copy.pdf")
+    report = index.ingest(docs, settings=NO_OCR, progress=told.append)
+    assert (report.documents, report.pages, len(report.duplicates)) == (5, 8, 1)
+    assert hashed == Counter({f"{n}.pdf": 1 for n in range(4)}) + Counter({"copy.pdf": 1})
+    assert opened == Counter({f"{n}.pdf": 1 for n in range(4)})
+    last = told[-1]
+    assert (last.documents, last.documents_total, last.pages, last.pages_total) == (4, 4, 8, 8)
+    assert all(one.pages <= one.pages_total and one.documents <= one.documents_total for one in told)
+    assert index.ingest(docs, settings=NO_OCR, progress=told.append).unchanged == 5
+    assert sum(hashed.values()) == 5, "what is unchanged is not hashed"
+
+
+def test_hashing_goes_on_while_pages_are_embedded_and_waits_for_none_of_them(index, docs, embedder, monkeypatch):
+    first_is_embedded = threading.Event()
+    real_hash, real_encode = Planner._hash, embedder.encode_document
+
+    def late_hash(self, path):
+        assert path.name == "0.pdf" or first_is_embedded.wait(30), "the run waits for all hashes"
+        return real_hash(self, path)
+
+    def encode(documents, **options):
+        result = real_encode(documents, **options)
+        first_is_embedded.set()
+        return result
+
+    monkeypatch.setattr(ingest, "BATCH_PAGES", 1)
+    monkeypatch.setattr(Planner, "_hash", late_hash)
+    monkeypatch.setattr(embedder, "encode_document", encode)
+    assert index.ingest(docs, settings=NO_OCR).documents == 4
+
+
+def test_metadata_are_asked_for_in_the_callers_thread(index, docs):
+    threads = set()
+
+    def metadata(path):
+        threads.add(threading.current_thread())
+        return {"name": path.name}
+
+    for _ in range(2):
+        index.ingest(docs, settings=NO_OCR, metadata=metadata)
+    assert threads == {threading.current_thread()}
+
+
+def test_an_error_of_the_planning_is_raised(index, docs, monkeypatch):
+    def look(self, source):
+        raise RuntimeError("planning is broken")
+
+    monkeypatch.setattr(Planner, "_look", look)
+    with pytest.raises(RuntimeError, match="planning is broken"):
+        index.ingest(docs, settings=NO_OCR)
+
+
+def test_contents_that_move_on_from_file_to_file_are_not_embedded_again(index, docs, embedder, monkeypatch):
+    """As log files rotate: the first is new, each other one holds what the one before it held."""
+    index.ingest(docs, settings=NO_OCR)
+    before = embedded(embedder)
+    for n in range(3, 0, -1):
+        shutil.copy(docs / f"{n - 1}.pdf", docs / f"{n}.pdf")
+        os.utime(docs / f"{n}.pdf", ns=(10**18, 10**18 + n))
+    sample_pdf(docs / "0.pdf", ["penguins walk"])
+    # Every chance to drop what is replaced: while the run goes on, and while it is still planned.
+    monkeypatch.setattr(ingest, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(ingest, "BATCH_PAGES", 1)
+    first_is_embedded = threading.Event()
+    real_hash, real_encode = Planner._hash, embedder.encode_document
+
+    def late_hash(self, path):
+        assert path.name == "0.pdf" or first_is_embedded.wait(30)
+        return real_hash(self, path)
+
+    def encode(documents, **options):
+        first_is_embedded.set()
+        return real_encode(documents, **options)
+
+    monkeypatch.setattr(Planner, "_hash", late_hash)
+    monkeypatch.setattr(embedder, "encode_document", encode)
+    report = index.ingest(docs, settings=NO_OCR)
+    assert (report.documents, report.pages, report.unchanged, report.failed) == (1, 1, 3, ())
+    assert embedded(embedder) == before + 1
+    assert index.search("whales 0", k=1)[0].doc_id == "1.pdf"
+    assert index.search("penguins", k=1)[0].doc_id == "0.pdf"
+    assert index.verify() == []
+
+
+def test_a_moved_file_and_one_that_takes_its_place_in_the_same_run(index, docs, embedder):
+    index.ingest(docs, settings=NO_OCR)
+    before = embedded(embedder)
+    (docs / "0.pdf").rename(docs / "9.pdf")
+    (docs / "1.pdf").rename(docs / "sub.pdf")
+    sample_pdf(docs / "0.pdf", ["penguins walk"])
+    report = index.ingest(docs, settings=NO_OCR, sync=True)
+    assert (report.documents, report.moved, report.removed) == (1, 2, 0)
+    assert embedded(embedder) == before + 1
+    assert {record.doc_id for record in index.documents()} == {"0.pdf", "2.pdf", "3.pdf", "9.pdf", "sub.pdf"}
+    assert index.verify() == []
+
+
+def test_a_copy_of_a_file_that_cannot_be_read_fails_with_it(index, docs):
+    for name in ("bad.pdf", "worse.pdf"):
+        (docs / name).write_bytes(b"%PDF-1.4 nothing else")
+    report = index.ingest(docs, settings=NO_OCR)
+    assert {failure.path.name for failure in report.failed} == {"bad.pdf", "worse.pdf"}
+    assert len({failure.reason for failure in report.failed}) == 1
+
+
+def test_planning_is_never_more_than_a_bounded_number_of_files_ahead(monkeypatch):
+    monkeypatch.setattr(plan_stream, "_AHEAD", 3)
+    planned = []
+
+    def items():
+        while True:
+            planned.append(len(planned))
+            yield planner.IndexTask(None, None) if len(planned) % 2 else Failure(None, "")
+
+    with plan_stream.PlanStream(items(), threading.Event()) as stream:
+        tasks = stream.tasks()
+        for taken in range(1, 50):
+            next(tasks)
+            list(stream.outcomes())
+            assert len(planned) <= 2 * taken + 3 + 3 + 2
+
+
+# -- stopping ------------------------------------------------------------------------------------------------
+
+
+class Digest:
+    """A hash that stops the run at its first block, and counts."""
+
+    def __init__(self, stop):
+        self.stop = stop
+        self.blocks = 0
+
+    def __call__(self):
+        return self
+
+    def update(self, block):
+        self.blocks += 1
+        self.stop.set()
+
+    def hexdigest(self):
+        return "0" * 64
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_stop_ends_the_hashing_of_a_huge_file_between_two_blocks(index, docs, embedder, monkeypatch, dry_run):
+    stop = threading.Event()
+    digest = Digest(stop)
+    monkeypatch.setattr(planner, "_BLOCK", 16)
+    monkeypatch.setattr(planner.hashlib, "sha256", lambda *args: digest if not args else real(*args))
+    result = index.ingest(docs, settings=NO_OCR, stop=stop, dry_run=dry_run)
+    assert result.interrupted
+    assert digest.blocks == 1
+    assert embedded(embedder) == 0
+
+
+real = planner.hashlib.sha256
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("pattern", ["", "**/*.pdf"])
+def test_a_stop_ends_the_walk(index, tmp_path, monkeypatch, dry_run, pattern):
+    for n in range(50):
+        (tmp_path / "tree" / f"{n:02}").mkdir(parents=True)
+        (tmp_path / "tree" / f"{n:02}" / "a.txt").write_text("x")
+    sample_pdf(tmp_path / "tree" / "00" / "a.pdf", ["whales"])
+    stop, listed, real_scandir = threading.Event(), [], os.scandir
+
+    def scandir(path):
+        if "tree" in str(path):
+            listed.append(path)
+            if len(listed) == 3:
+                stop.set()
+        return real_scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert index.ingest(tmp_path / "tree" / pattern, settings=NO_OCR, stop=stop, dry_run=dry_run).interrupted
+    assert len(listed) <= 4
+
+
+def test_a_stop_ends_the_listing_of_a_huge_folder(tmp_path, monkeypatch):
+    for n in range(100):
+        (tmp_path / f"{n}.txt").write_text("x")
+    calls = []
+
+    def check():
+        calls.append(1)
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sources, "_classify", lambda *args, **options: pytest.fail("nothing was listed yet"))
+    with pytest.raises(KeyboardInterrupt):
+        list(sources.find_sources(tmp_path, check=check))
+    assert len(calls) == 10
+
+
+def test_cancelling_aingest_ends_the_hashing(index, docs, monkeypatch):
+    hashing = threading.Event()
+
+    def endless(self, path):
+        while True:
+            hashing.set()
+            self._check()
+
+    monkeypatch.setattr(Planner, "_hash", endless)
+
+    async def run():
+        task = asyncio.create_task(index.aingest(docs, settings=NO_OCR))
+        assert await asyncio.to_thread(hashing.wait, 30)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+    assert index.documents() == []
+    monkeypatch.undo()
+    assert index.ingest(docs, settings=NO_OCR).documents == 4
+
+
+def test_a_stop_does_not_wait_for_a_model_that_is_being_loaded(docs, index):
+    stop, may_go_on = threading.Event(), threading.Event()
+
+    def load():
+        stop.set()
+        may_go_on.wait(30)
+        return FakeEmbedder()
+
+    session = index._session
+    run = ingest.Ingestion(
+        resources=session.resources, embedder=load, dim=64, storage=session.settings.storage, settings=NO_OCR, stop=stop
+    )
+    with session.changing():
+        report = run.run([docs])
+    assert report.interrupted
+    assert not may_go_on.is_set()
+    may_go_on.set()
+    assert report.pages == 0
+
+
+def test_a_stop_after_the_first_batch_keeps_it_and_the_next_run_goes_on(index, docs, embedder, monkeypatch):
+    monkeypatch.setattr(ingest, "BATCH_PAGES", 2)
+    stop, real_encode = threading.Event(), embedder.encode_document
+
+    def encode(documents, **options):
+        if embedded(embedder):
+            stop.set()
+        return real_encode(documents, **options)
+
+    monkeypatch.setattr(embedder, "encode_document", encode)
+    report = index.ingest(docs, settings=NO_OCR, stop=stop)
+    assert (report.interrupted, report.documents, report.pages) == (True, 1, 2)
+    assert embedded(embedder) == 4, "a pass of the model ends first, and no other begins"
+    assert index.search("whales", k=9)
+    assert index.ingest(docs, settings=NO_OCR).documents == 3
+    assert index.verify() == []
+
+
+def test_a_stop_ends_the_look_for_missing_files(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+
+    def check():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        missing_documents(index._session.resources.manifest, [docs], check=check)
