@@ -45,7 +45,7 @@ from jina_rag.models.registry import load_embedder
 from jina_rag.protocols import Embedder
 from jina_rag.reference_queries import ReferenceQueries
 from jina_rag.scoring import token_similarity
-from jina_rag.search.stages import Rescore
+from jina_rag.search.fusion import Rescore
 from jina_rag.stores import schema
 from jina_rag.stores.qdrant.edge import EdgeStore
 from jina_rag.types import Float32, Point

@@ -276,7 +276,7 @@ class SimilarPage:
     Attributes:
         location: The file that holds it.
         page: 1-based.
-        similarity: 0 to 1; see `jina_rag.search.dedup`.
+        similarity: 0 to 1: one minus how much the two differ where they differ most.
     """
 
     location: Location

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from jina_rag.catalog.maintenance import IndexResources
+from jina_rag.catalog.resources import IndexResources
 from jina_rag.compression import decode_assignment
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.explain.explanation import Explanation, explain
@@ -18,30 +18,27 @@ from jina_rag.stores import schema
 from jina_rag.types import Point, ScoredPage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jina_rag.context.builder import Context
     from jina_rag.explain.citations import Citation
 
 Method = Literal["gradient", "attention"]
 
 
-class Answers:
+class Explainer:
     """Tells about the hits of one index. Holds no state of its own."""
 
-    def __init__(self, parts: IndexResources, embed: Callable[[Sequence[Input]], list[Query]]) -> None:
-        self._parts = parts
+    def __init__(self, resources: IndexResources, embed: Callable[[Sequence[Input]], list[Query]]) -> None:
+        self._resources = resources
         self._embed = embed
 
     def explain(self, query: Input, hit: ScoredPage) -> Explanation:
-        """Which places of the page speak to the question, from the vectors that ranked it."""
-        [embedded] = self._embed([query])
-        return self._explanation(embedded, self._point(hit, vectors=True))
+        """Which places of the page speak to the query, from the vectors that ranked it."""
+        return self._explanation(self._embed([query])[0], self._point(hit, vectors=True))
 
     def explain_by(
         self, reranker: Reranker | None, query: Input, hit: ScoredPage, method: Method | None
     ) -> Explanation:
-        """Which part of the page's picture carried a reranker's score."""
+        """Which part of the page's image carried a reranker's score."""
         if reranker is None:
             raise InvalidInputError("There is no reranker to explain by: open the index with one (reranker=…).")
         if not isinstance(reranker, ExplainingReranker):
@@ -53,48 +50,58 @@ class Answers:
             raise InvalidInputError(f"{hit.doc_id} is a text without a picture: there is no place on it to point at.")
         if not image.is_file():
             raise IndexStateError(f"{hit.doc_id}, page {hit.page}: its screenshot is not on this machine.")
-        found = reranker.explain(query, image, **({} if method is None else {"method": method}))
-        return Explanation.from_attribution(found.boxes, found.weights, image)
+        attribution = (
+            reranker.explain(query, image) if method is None else reranker.explain(query, image, method=method)
+        )
+        return Explanation.from_attribution(attribution.boxes, attribution.weights, image)
 
     def cite(self, query: Input, hits: Sequence[ScoredPage]) -> list[Citation]:
         """The place of each page to quote, with the words in it."""
-        return self._cited(query, hits, [self._point(hit, vectors=True) for hit in hits])
+        return self._citations(query, hits, [self._point(hit, vectors=True) for hit in hits])
 
-    def context(
+    def build_context(
         self,
         query: Input,
         hits: Sequence[ScoredPage],
         *,
-        cited: bool,
-        **options: Any,  # noqa: ANN401  # those of build_context
+        max_images: int,
+        max_tokens: int,
+        prefer: Literal["page", "region"],
+        count_tokens: Callable[[str], int] | None,
+        max_side: int,
+        image_format: Literal["jpeg", "png"],
     ) -> Context:
-        """What a chat model is given; `options` are those of `build_context`."""
+        """What a chat model is given; the arguments are those of `jina_rag.build_context`."""
         from jina_rag.context.builder import build_context
 
-        points = [self._point(hit, vectors=cited) for hit in hits]
+        points = [self._point(hit, vectors=prefer == "region") for hit in hits]
+        citations = self._citations(query, hits, points) if prefer == "region" else None
         # By their place in the list: two hits may be of one page, and hits made by hand have no id.
         hits = [replace(hit, page_id=f"{number}") for number, hit in enumerate(hits)]
-        if cited:
-            places = self._cited(query, hits, points)
-            options["citation_of"] = lambda hit: places[int(hit.page_id)]
         return build_context(
             hits,
             query=words_in(query),
+            max_images=max_images,
+            max_tokens=max_tokens,
+            prefer=prefer,
             text_of=lambda hit: str(points[int(hit.page_id)].payload.get(schema.TEXT, "")),
-            **options,
+            citation_of=None if citations is None else lambda hit: citations[int(hit.page_id)],
+            count_tokens=count_tokens,
+            max_side=max_side,
+            image_format=image_format,
         )
 
-    def _cited(self, query: Input, hits: Sequence[ScoredPage], points: Sequence[Point]) -> list[Citation]:
+    def _citations(self, query: Input, hits: Sequence[ScoredPage], points: Sequence[Point]) -> list[Citation]:
         from jina_rag.explain.citations import cite
 
-        [embedded] = self._embed([query])
-        images = self._parts.images.folder
+        query_vectors = self._embed([query])[0]
+        folder = self._resources.images.folder
         return [
             cite(
                 hit,
-                self._explanation(embedded, point),
+                self._explanation(query_vectors, point),
                 words=words_of(point.payload),
-                regions=regions_of(point.payload, images),
+                regions=regions_of(point.payload, folder),
             )
             for hit, point in zip(hits, points, strict=True)
         ]
@@ -102,32 +109,31 @@ class Answers:
     def _point(self, hit: ScoredPage, *, vectors: bool) -> Point:
         point_id = hit.page_id
         if not point_id:  # made by hand, or by another version
-            record = self._parts.manifest.document(hit.doc_id)
+            record = self._resources.manifest.document(hit.doc_id)
             point_id = schema.point_id(record.sha256, hit.page) if record is not None else ""
         # By its content: a page of the same number in a file that was replaced is another page.
-        found = self._parts.store.fetch([point_id], vectors=vectors) if point_id else []
-        if not found:
+        points = self._resources.store.fetch([point_id], vectors=vectors) if point_id else []
+        if not points:
             raise IndexStateError(
                 f"{hit.doc_id}, page {hit.page} is not in this index any more (removed or replaced): search again."
             )
-        return found[0]
+        return points[0]
 
     def _image(self, point: Point) -> Path | None:
         """The page's screenshot; None for a text that is no page."""
         name = point.payload.get(schema.IMAGE)
-        return self._parts.images.path(name) if name else None
+        return self._resources.images.path(name) if name else None
 
     def _explanation(self, query: Query, point: Point) -> Explanation:
-        image = self._image(point)
-        if point.multi is None or schema.GRID not in point.payload:
+        payload, image = point.payload, self._image(point)
+        if point.multi is None or schema.GRID not in payload:
             return Explanation.empty(image)
         assert image is not None, "places on a page without a picture"
-        pooled = schema.ASSIGNMENT in point.payload
         return explain(
             query.multi,
             point.multi,
-            schema.decode_grid(point.payload[schema.GRID]),
+            schema.decode_grid(payload[schema.GRID]),
             image,
             tokens=query.tokens,
-            assignment=decode_assignment(point.payload[schema.ASSIGNMENT]) if pooled else None,
+            assignment=decode_assignment(payload[schema.ASSIGNMENT]) if schema.ASSIGNMENT in payload else None,
         )

@@ -51,25 +51,25 @@ def _is_identifier(term: str) -> bool:
     return len(term) >= _LONG_NUMBER and not _YEAR.fullmatch(term)
 
 
-def holders(text: str, store: MultiVectorStore, where: Mapping[str, Any]) -> dict[str, float]:
-    """The pages that have an identifier of the question, with how much that tells, 0 to 1.
+def identifier_shares(text: str, store: MultiVectorStore, where: Mapping[str, Any]) -> dict[str, float]:
+    """The pages that have an identifier of the query, with how much that tells, 0 to 1.
 
     Args:
-        text: The question.
+        text: The query.
         store: Where pages are looked up; one quick call for each identifier.
         where: The search's filter.
 
     Returns:
-        Page id → share of the question's identifiers that it has, each weighted by how rare it is.
+        Page id → share of the query's identifiers that it has, each weighted by how rare it is.
     """
-    named = identifiers(text)
-    found: dict[str, float] = {}
-    for term in named:
+    terms = identifiers(text)
+    shares: dict[str, float] = {}
+    for term in terms:
         pages = {**where, schema.KIND: "page"}
         hits = store.nearest(sparse.exact_vector(term), limit=COMMON + 1, where=pages, keys=())
         if len(hits) > COMMON:
             continue
         weight = 1 - math.log(max(len(hits), 1)) / math.log(COMMON + 1)
         for hit in hits:
-            found[hit.id] = found.get(hit.id, 0.0) + weight / len(named)
-    return found
+            shares[hit.id] = shares.get(hit.id, 0.0) + weight / len(terms)
+    return shares

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias, get_args
 
 import numpy as np
 
-from jina_rag.catalog.document_filter import matches, path_globs
-from jina_rag.catalog.maintenance import IndexResources
+from jina_rag.catalog.document_filter import matches_path, path_globs
 from jina_rag.catalog.manifest import Manifest
+from jina_rag.catalog.resources import IndexResources
 from jina_rag.errors import InvalidInputError
 from jina_rag.stores import schema
 from jina_rag.stores.filters import checked_range, checked_scalar
@@ -30,16 +30,16 @@ def checked_filter(where: object) -> dict[str, _Value]:
         return {}
     if not isinstance(where, Mapping):
         raise InvalidInputError(f"A filter maps keys to values, for example {{'year': 2024}}; got {where!r}.")
-    found: dict[str, _Value] = {}
+    conditions: dict[str, _Value] = {}
     for key, value in where.items():
         if not isinstance(key, str) or not key:
             raise InvalidInputError(f"A filter's keys are names such as path, page or those of metadata; got {key!r}.")
-        found[key] = checked_range(key, value) if isinstance(value, Range) else _values(key, value)
-        _check_own(key, found[key])
-    return found
+        conditions[key] = checked_range(key, value) if isinstance(value, Range) else _values(key, value)
+        _check_own(key, conditions[key])
+    return conditions
 
 
-def conditions_of(where: Mapping[str, _Value], parts: IndexResources) -> dict[str, Any] | None:
+def conditions_of(where: Mapping[str, _Value], resources: IndexResources) -> dict[str, Any] | None:
     """Translate a checked filter to payload keys; None if nothing can match.
 
     ``path`` takes globs, ``doc_id`` and ``page`` are the hits', ``has`` is a kind of region on the page; every other
@@ -53,7 +53,7 @@ def conditions_of(where: Mapping[str, _Value], parts: IndexResources) -> dict[st
         if key != "path":
             conditions[_OWN_KEYS.get(key, f"{schema.META}.{key.removeprefix(schema.META + '.')}")] = value
     if "path" in where:
-        ids = _matching_ids(where, parts)
+        ids = _matching_ids(where, resources)
         if not ids:
             return None
         conditions[schema.DOC_ID] = ids
@@ -66,17 +66,19 @@ def unknown_keys(where: Mapping[str, _Value], manifest: Manifest) -> list[str]:
     return [key for key, name in names.items() if not manifest.has_key(name.split("."))]
 
 
-def _matching_ids(where: Where, parts: IndexResources) -> list[str]:
+def _matching_ids(where: Where, resources: IndexResources) -> list[str]:
     """Ids of the documents whose path matches, and whose id is meant where one is asked for, too."""
-    if not parts.manifest.contents() and parts.store.count():
+    if not resources.manifest.contents() and resources.store.count():
         raise InvalidInputError(
             "The documents of this index are listed elsewhere, in the folder of files that it was filled with: "
             "filter by doc_id or metadata, or open it with that folder."
         )
     globs = path_globs(where["path"])
-    ids = [record.doc_id for record in parts.manifest.documents() if matches(record.doc_id, record.path, globs)]
-    wanted = where.get("doc_id")
-    return [doc_id for doc_id in ids if doc_id in wanted] if isinstance(wanted, list) else ids
+    ids = [
+        record.doc_id for record in resources.manifest.documents() if matches_path(record.doc_id, record.path, globs)
+    ]
+    doc_ids = where.get("doc_id")
+    return [doc_id for doc_id in ids if doc_id in doc_ids] if isinstance(doc_ids, list) else ids
 
 
 def _values(key: str, value: object) -> list[Scalar]:

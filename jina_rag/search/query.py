@@ -1,4 +1,4 @@
-"""A question as a search uses it: its words, its vectors, the picture it may hold."""
+"""A query as a search uses it: its words, its vectors, the image it may hold."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from dataclasses import dataclass
 from jina_rag.compression import cut_rows
 from jina_rag.errors import InvalidInputError
 from jina_rag.images import is_data_uri
-from jina_rag.inputs import listed
+from jina_rag.inputs import as_input_list
 from jina_rag.protocols import Embedder, Input
 from jina_rag.types import Float32, Page
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question, embedded.
+    """One query, embedded.
 
     Attributes:
-        asked: As it was given: what a reranker is shown.
-        text: Its words; empty for a picture.
+        content: The caller's input, which a reranker is shown.
+        text: Its words; empty for an image.
         dense: Shape (dim,).
         multi: Shape (tokens, multi_dim), cut as the index's rows are.
         tokens: What each row stands for, as text; None where the embedder does not tell.
-        cut: Whether it was too long and its end was not read.
+        truncated: Whether it was too long and its end was not read.
     """
 
-    asked: Input
+    content: Input
     text: str
     dense: Float32
     multi: Float32
     tokens: tuple[str, ...] | None = None
-    cut: bool = False
+    truncated: bool = False
 
 
 def embed_queries(
     queries: Sequence[Input], embedder: Embedder, *, dim: int | None, multi_dim: int | None
 ) -> list[Query]:
-    """Embed questions in one batch.
+    """Embed queries in one batch.
 
     Args:
         queries: Texts, images, pages, or lists of these.
@@ -48,27 +48,34 @@ def embed_queries(
     Raises:
         InvalidInputError: If one is empty, or of a kind that the embedder does not take.
     """
-    asked = listed(queries, "questions")
-    texts = [words_in(query) for query in asked]
-    for number, (query, text) in enumerate(zip(asked, texts, strict=True), start=1):
-        if not text.strip() and not has_image(query):
-            which = "The question" if len(asked) == 1 else f"Question {number} of {len(asked)}"
+    inputs = as_input_list(queries, "questions")
+    texts = [words_in(content) for content in inputs]
+    for number, (content, text) in enumerate(zip(inputs, texts, strict=True), start=1):
+        if not text.strip() and not has_image(content):
+            which = "The question" if len(inputs) == 1 else f"Question {number} of {len(inputs)}"
             raise InvalidInputError(f"{which} is empty: ask something in words, or give an image.")
-    if not asked:
+    if not inputs:
         return []
-    encoded = embedder.encode_query(asked, truncate_dim=dim)
-    assert encoded.single is not None
-    assert encoded.multi is not None
-    cut = encoded.truncated or [False] * len(asked)
-    tokens = encoded.tokens or [None] * len(asked)
+    embeddings = embedder.encode_query(inputs, truncate_dim=dim)
+    assert embeddings.single is not None
+    assert embeddings.multi is not None
+    truncated = embeddings.truncated or [False] * len(inputs)
+    tokens = embeddings.tokens or [None] * len(inputs)
     return [
-        Query(query, text, encoded.single[i], cut_rows(rows, multi_dim or rows.shape[1]), tokens[i], cut=bool(cut[i]))
-        for i, (query, text, rows) in enumerate(zip(asked, texts, encoded.multi, strict=True))
+        Query(
+            content,
+            text,
+            embeddings.single[i],
+            cut_rows(rows, multi_dim or rows.shape[1]),
+            tokens[i],
+            truncated=bool(truncated[i]),
+        )
+        for i, (content, text, rows) in enumerate(zip(inputs, texts, embeddings.multi, strict=True))
     ]
 
 
 def words_in(query: Input) -> str:
-    """The words of a question that are given as text; those of a page are its own."""
+    """The words of a query that it holds as text; those of a page are its own."""
     if isinstance(query, str):
         return "" if is_data_uri(query) else query
     if isinstance(query, Page):

@@ -1,46 +1,95 @@
-"""The last stage: the best pages are shown to a reranker, as pictures or as words, within a budget of images and time.
+"""The last stage: the best pages are shown to a reranker, as images or as words, within a budget of images and time.
 
 Pages are taken in the order they have, so that a budget that runs out has spent itself on the best of them.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from jina_rag._checks import check_number, check_whole_number
 from jina_rag.errors import InvalidInputError, ModelError
 from jina_rag.protocols import Input, Reranker
-from jina_rag.search.late_interaction import Candidate
+from jina_rag.search.fusion import Candidate
 from jina_rag.search.query import Query
-from jina_rag.search.snippets import find_place, region_of
-from jina_rag.search.stages import Rerank, Shown
+from jina_rag.search.snippets import highlight, region_at
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles, is_readable
 from jina_rag.types import Float32, Point
 
-_FIRST = 2
-"""Pages that are judged before anything is known of what a page takes."""
-_MOST = 16
-"""Pages in one call where time is limited: a call cannot be broken off."""
+if TYPE_CHECKING:
+    from jina_rag.search.calibration import Calibration
+
+PageView: TypeAlias = Literal["page", "region", "text"]
+"""What a reranker is shown of a page: its screenshot, the crop of its best chart, table or figure, its words."""
+
+_FIRST_ITEMS = 2
+"""Items that are judged before anything is known of what one takes."""
+_MAX_ITEMS = 16
+"""Items in one call where time is limited: a call cannot be broken off."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reranked:
-    """What became of a ranking.
+class Rerank:
+    """The last stage: a reranker reads the query and the best pages together.
+
+    Pages that it judged come first, by its scores; the others follow in the order they had.
 
     Attributes:
-        candidates: All of them; first those that were judged.
-        judged: How many were.
+        model: A reranker, or what `jina_rag.load_reranker` takes; None for the one the index was opened with.
+        limit: Pages that are judged, best first; 0 turns the stage off.
+        shows: What the reranker is shown of each page; a page's score is that of its best part. None for what suits the
+            reranker: the screenshot for one that looks at pixels, the words for one that reads.
+        max_images: Images that are judged at most.
+        max_ms: Milliseconds after which nothing is begun. Two pages are judged first, which tell what a page takes;
+            what is begun is finished, so pages that take longer than those before overrun it.
+        calibration: Makes scores of images and of texts comparable; None takes them as they are. See
+            `jina_rag.search.calibration`.
+    """
+
+    model: str | os.PathLike[str] | Reranker | None = None
+    limit: int = 20
+    shows: tuple[PageView, ...] | None = None
+    max_images: int | None = None
+    max_ms: float | None = None
+    calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.model, os.PathLike):
+            object.__setattr__(self, "model", os.fspath(self.model))
+        if not (self.model is None or isinstance(self.model, str) or hasattr(self.model, "score")):
+            raise InvalidInputError(f"Rerank.model is {self.model!r}; it is a reranker, or the name or folder of one.")
+        check_whole_number("Rerank.limit", self.limit, minimum=0)
+        if self.max_images is not None:
+            check_whole_number("Rerank.max_images", self.max_images, minimum=0)
+        if self.max_ms is not None:
+            check_number("Rerank.max_ms", self.max_ms, minimum=0)
+        if self.shows is not None:
+            object.__setattr__(self, "shows", tuple(self.shows))
+            if not self.shows or not set(self.shows) <= set(get_args(PageView)):
+                raise InvalidInputError(f"Rerank.shows is {self.shows!r}; it is some of 'page', 'region', 'text'.")
+
+
+@dataclass(frozen=True, slots=True)
+class Reranking:
+    """What a reranker made of a ranking.
+
+    Attributes:
+        candidates: All of them; first those that it judged.
+        count: How many it judged.
         complete: False where a budget ended it before all were judged that should have been.
         notes: What was not done, in sentences.
     """
 
     candidates: list[Candidate]
-    judged: int
+    count: int
     complete: bool = True
     notes: tuple[str, ...] = ()
 
@@ -49,8 +98,8 @@ class Reranked:
 class _Item:
     """Something that a reranker is shown: a part of the page at that place of the ranking."""
 
-    page: int
-    kind: Shown
+    place: int
+    view: PageView
     content: Input
     modality: str
 
@@ -64,61 +113,61 @@ def rerank(
     stage: Rerank,
     *,
     clock: Callable[[], float] = time.monotonic,
-) -> Reranked:
+) -> Reranking:
     """Judge the first `stage.limit` candidates.
 
     Args:
-        query: What was asked.
+        query: The query.
         candidates: Best first.
         points: The pages' points by id, at least of those to be judged; a candidate without one is passed over.
-        images: The pages' pictures.
+        images: The pages' images.
         reranker: The judge.
         stage: How many, what of them, and what that may cost.
         clock: Seconds, ever growing.
 
     Raises:
-        InvalidInputError: If the reranker cannot take the question.
+        InvalidInputError: If the reranker cannot take the query.
         ModelError: If it does not give one number for each document.
     """
-    started = clock()
-    shows = stage.shows or (("page",) if reranker.modality == "image" else ("text",))
+    start = clock()
+    views = stage.shows or (("page",) if reranker.modality == "image" else ("text",))
     items: list[_Item] = []
     notes: list[str] = []
-    without = image_count = refused = 0
+    empty_pages = image_count = excess_images = 0
     for place, candidate in enumerate(candidates[: stage.limit]):
         point = points.get(candidate.page_id)
-        found = [] if point is None else _items(place, candidate, point, query, images, shows)
-        without += point is not None and not found
-        for item in found:
+        page_items = [] if point is None else _items(place, candidate, point, query, images, views)
+        empty_pages += point is not None and not page_items
+        for item in page_items:
             if item.modality == "image" and stage.max_images is not None and image_count >= stage.max_images:
-                refused += 1
+                excess_images += 1
                 continue
             image_count += item.modality == "image"
             items.append(item)
-    if refused:
-        notes.append(f"rerank: {_count(refused, 'image')} not judged (max_images={stage.max_images}).")
-    if without:
-        notes.append(f"rerank: {_count(without, 'page')} not judged, with nothing to show ({' or '.join(shows)}).")
-    scores, done = _scores(query, items, reranker, stage, clock, started)
-    damaged = {item.page for item in items[:done]} - {item.page for item, _, _ in scores}
+    if excess_images:
+        notes.append(f"rerank: {_count(excess_images, 'image')} not judged (max_images={stage.max_images}).")
+    if empty_pages:
+        notes.append(f"rerank: {_count(empty_pages, 'page')} not judged, with nothing to show ({' or '.join(views)}).")
+    scores, tried = _scores(query, items, reranker, stage, clock, start)
+    damaged = {item.place for item in items[:tried]} - {item.place for item, _, _ in scores}
     if damaged:
         notes.append(f"rerank: {_count(len(damaged), 'page')} not judged, with a damaged picture: see jina-rag verify.")
-    if done < len(items):
-        left = len({item.page for item in items[done:]})
-        notes.append(f"rerank: {_count(left, 'page')} not judged in full (max_ms={stage.max_ms:g}).")
-    best: dict[int, tuple[float, float, Shown]] = {}
-    for item, score, before in scores:
-        if item.page not in best or (score, before) > best[item.page][:2]:
-            best[item.page] = score, before, item.kind
+    if tried < len(items):
+        page_count = len({item.place for item in items[tried:]})
+        notes.append(f"rerank: {_count(page_count, 'page')} not judged in full (max_ms={stage.max_ms:g}).")
+    best: dict[int, tuple[float, float, PageView]] = {}
+    for item, score, raw_score in scores:
+        if item.place not in best or (score, raw_score) > best[item.place][:2]:
+            best[item.place] = score, raw_score, item.view
     # Calibrated scores may be equal where those of the model are not; last, the earlier stage decides.
     order = sorted(best, key=lambda place: (-best[place][0], -best[place][1], place))
-    judged = [_judged(candidates[place], best[place][0], best[place][2]) for place in order]
+    first = [_with_score(candidates[place], best[place][0], best[place][2]) for place in order]
     rest = [candidate for place, candidate in enumerate(candidates) if place not in best]
-    return Reranked(judged + rest, len(judged), not refused and done == len(items), tuple(notes))
+    return Reranking(first + rest, len(first), not excess_images and tried == len(items), tuple(notes))
 
 
-def _judged(candidate: Candidate, score: float, kind: Shown) -> Candidate:
-    scores = {**candidate.scores, "rerank": score, f"rerank:{kind}": score}
+def _with_score(candidate: Candidate, score: float, view: PageView) -> Candidate:
+    scores = {**candidate.scores, "rerank": score, f"rerank:{view}": score}
     return replace(candidate, score=score, stage="rerank", scores=scores)
 
 
@@ -128,28 +177,26 @@ def _items(
     point: Point,
     query: Query,
     images: ImageFiles,
-    shows: Sequence[Shown],
+    views: Sequence[PageView],
 ) -> list[_Item]:
     payload = point.payload
-    found = []
-    for kind in shows:
+    text, image = str(payload.get(schema.TEXT, "")), payload.get(schema.IMAGE)
+    items = []
+    for view in views:
         # What is no page has nothing but its text to show.
-        bare = kind == "page" and not payload.get(schema.IMAGE)
-        if (kind == "text" or (bare and "text" not in shows)) and str(payload.get(schema.TEXT, "")).strip():
+        if (view == "text" or (view == "page" and not image and "text" not in views)) and text.strip():
             # Said outright: a page whose words look like the address of an image is text all the same.
-            found.append(_Item(place, "text", {"text": str(payload[schema.TEXT])}, "text"))
-        if kind == "page" and not bare:
-            image = images.path(payload[schema.IMAGE])
-            if image.is_file():
-                found.append(_Item(place, kind, image, "image"))
-        if kind == "region":
+            items.append(_Item(place, "text", {"text": text}, "text"))
+        if view == "page" and image and (path := images.path(image)).is_file():
+            items.append(_Item(place, view, path, "image"))
+        if view == "region":
             region = None
             if candidate.region is not None:
-                region = region_of(payload, candidate.region.payload.get(schema.BOX), images.folder)
-            region = region or find_place(query.multi, payload, images.folder, point.multi).region
+                region = region_at(payload, candidate.region.payload.get(schema.BOX), images.folder)
+            region = region or highlight(query.multi, payload, images.folder, point.multi).region
             if region is not None and region.image_path is not None and region.image_path.is_file():
-                found.append(_Item(place, kind, region.image_path, "image"))
-    return found
+                items.append(_Item(place, view, region.image_path, "image"))
+    return items
 
 
 def _scores(
@@ -158,55 +205,51 @@ def _scores(
     reranker: Reranker,
     stage: Rerank,
     clock: Callable[[], float],
-    started: float,
+    start: float,
 ) -> tuple[list[tuple[_Item, float, float]], int]:
-    """Items with their scores, calibrated and as they were, and how many were taken: all unless time runs out.
+    """Items with their scores, calibrated and as they were, and how many were tried: all unless time runs out.
 
-    Items whose pictures turn out to be damaged have no score.
+    Items whose images turn out to be damaged have no score.
     """
     scores: list[tuple[_Item, float, float]] = []
-    done, last = 0, _FIRST
-    while done < len(items):
-        count = len(items) - done
+    tried, last = 0, _FIRST_ITEMS
+    while tried < len(items):
+        count = len(items) - tried
         if stage.max_ms is not None:
-            spent = clock() - started
-            left = stage.max_ms / 1000 - spent
+            elapsed = clock() - start
+            remaining = stage.max_ms / 1000 - elapsed
             # What one item took so far tells how many of them still fit; some take longer, so by small steps.
-            count = min(count, _FIRST if not done else min(_MOST, 2 * last, int(left / max(spent / done, 1e-9))))
-            if left <= 0 or count < 1:
+            fitting = (
+                _FIRST_ITEMS if not tried else min(_MAX_ITEMS, 2 * last, int(remaining / max(elapsed / tried, 1e-9)))
+            )
+            count = min(count, fitting)
+            if remaining <= 0 or count < 1:
                 break
-        some, found = _asked(query, items[done : done + count], reranker)
-        fair = found
-        if stage.calibration is not None and some:
-            fair = stage.calibration.apply(found, [item.modality for item in some])
-        scores += zip(some, fair.tolist(), found.tolist(), strict=True)
-        done, last = done + count, count
-    return scores, done
+        readable, raw_scores = _raw_scores(query, items[tried : tried + count], reranker)
+        calibrated = raw_scores
+        if stage.calibration is not None and readable:
+            calibrated = stage.calibration.apply(raw_scores, [item.modality for item in readable])
+        scores += zip(readable, calibrated.tolist(), raw_scores.tolist(), strict=True)
+        tried, last = tried + count, count
+    return scores, tried
 
 
-def _asked(query: Query, items: Sequence[_Item], reranker: Reranker) -> tuple[Sequence[_Item], Float32]:
+def _raw_scores(query: Query, items: Sequence[_Item], reranker: Reranker) -> tuple[Sequence[_Item], Float32]:
     """The items that can be judged, and the reranker's scores of them."""
     try:
-        return items, _checked(reranker.score(query.asked, [item.content for item in items]), len(items), reranker)
+        scores = np.asarray(reranker.score(query.content, [item.content for item in items]), dtype=np.float32)
     except InvalidInputError:
-        # To decode each picture beforehand would take longer than some rerankers do.
-        whole = [item for item in items if not isinstance(item.content, Path) or is_readable(item.content)]
-        if len(whole) == len(items):
+        # To decode each image beforehand would take longer than some rerankers do.
+        readable = [item for item in items if not isinstance(item.content, Path) or is_readable(item.content)]
+        if len(readable) == len(items):
             raise
-    if not whole:
-        return [], np.zeros(0, dtype=np.float32)
-    return whole, _checked(reranker.score(query.asked, [item.content for item in whole]), len(whole), reranker)
-
-
-def _checked(scores: object, count: int, reranker: Reranker) -> Float32:
-    """What a reranker has given, if that is one number for each item."""
-    found = np.asarray(scores, dtype=np.float32)
-    if found.shape != (count,) or not np.isfinite(found).all():
+        return _raw_scores(query, readable, reranker) if readable else ([], np.zeros(0, dtype=np.float32))
+    if scores.shape != (len(items),) or not np.isfinite(scores).all():
         raise ModelError(
-            f"The reranker {reranker.name!r} gave scores of shape {found.shape} for {count} documents, or some that "
-            "are no numbers: it must give one finite number for each, in their order."
+            f"The reranker {reranker.name!r} gave scores of shape {scores.shape} for {len(items)} documents, or some "
+            "that are no numbers: it must give one finite number for each, in their order."
         )
-    return found
+    return items, scores
 
 
 def _count(number: int, noun: str) -> str:

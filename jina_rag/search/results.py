@@ -11,7 +11,7 @@ class SearchResults(list[ScoredPage]):
     """Hits, best first: a list, with what there is to say about the search as a whole. A slice of it is a plain list.
 
     Attributes:
-        query: The words that were asked.
+        query: The words of the query.
         notes: What was not done as asked, in sentences: a question that was cut, a budget that ran out.
         complete: False where a budget ran out before all pages were judged that should have been.
         more: Whether there are further hits behind these (`offset`).

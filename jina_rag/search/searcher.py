@@ -1,37 +1,35 @@
-"""From a question to ranked pages: candidates, late interaction, a reranker, and what is shown of the best."""
+"""From a query to ranked pages: candidates, late interaction, a reranker, and what is shown of the best."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from jina_rag.catalog.maintenance import IndexResources
+from jina_rag._checks import check_whole_number, is_number, is_whole_number
+from jina_rag.catalog.resources import IndexResources
 from jina_rag.config import Storage
 from jina_rag.errors import InvalidInputError
 from jina_rag.protocols import Embedder, Input, Reranker
 from jina_rag.search.filters import checked_filter, conditions_of, unknown_keys
+from jina_rag.search.fusion import Candidate
 from jina_rag.search.hits import locations, make_hit
-from jina_rag.search.late_interaction import Candidate, Candidates
+from jina_rag.search.late_interaction import PageRanker
 from jina_rag.search.query import Query, embed_queries
-from jina_rag.search.reranking import rerank
+from jina_rag.search.reranking import Reranking, rerank
 from jina_rag.search.results import SearchResults
 from jina_rag.search.stages import Stages
 from jina_rag.search.trace import ranks_of, steps_of
 from jina_rag.stores import schema
 from jina_rag.types import Location, Point, ScoredPage, SimilarPage
 
-if TYPE_CHECKING:
-    from jina_rag.search.dedup import Folding
-
 GroupBy = Literal["page", "document"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a search is asked for, besides its question.
+class SearchRequest:
+    """The arguments of a search, besides its query.
 
     Attributes:
         k: Hits.
@@ -58,221 +56,199 @@ class Asked:
     explain: bool = False
 
     def __post_init__(self) -> None:
-        if not _is_whole(self.k) or self.k < 1:
-            raise InvalidInputError(f"k is {self.k!r}; it must be a whole number of at least 1.")
-        if not _is_whole(self.offset) or self.offset < 0:
+        check_whole_number("k", self.k, minimum=1)
+        if not is_whole_number(self.offset) or self.offset < 0:
             raise InvalidInputError(f"offset is {self.offset!r}; it counts hits from 0.")
         if self.group_by not in ("page", "document"):
             raise InvalidInputError(f"group_by is {self.group_by!r}; hits are grouped by 'page' or by 'document'.")
-        least = self.min_score
-        if least is not None and not (isinstance(least, int | float) and abs(least) < sys.float_info.max):
-            raise InvalidInputError(f"min_score is {least!r}; it must be a number.")
+        if self.min_score is not None and not is_number(self.min_score):
+            raise InvalidInputError(f"min_score is {self.min_score!r}; it must be a number.")
         object.__setattr__(self, "where", checked_filter(self.where))
 
+    @property
+    def last_stage(self) -> str:
+        """The stage whose scores compare: what a reranker did not judge has none to compare with those it gave."""
+        return "rerank" if self.reranker and self.stages.rerank and self.stages.rerank.limit else "rescore"
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    def allows(self, candidate: Candidate) -> bool:
+        """Whether a page has a score of the last stage that is high enough."""
+        return self.min_score is None or (candidate.score >= self.min_score and candidate.stage == self.last_stage)
 
 
 @dataclass
-class _Shown:
-    """A hit in the making: its candidate, where it lies, and what was folded into it."""
+class _PendingHit:
+    """A hit in the making: its candidate, the files that hold it, and what was folded into it."""
 
     candidate: Candidate
     point: Point
-    found: list[Location]
-    other_pages: list[int]
-    similar: list[SimilarPage]
+    files: list[Location]
+    other_pages: list[int] = field(default_factory=list)
+    similar: list[SimilarPage] = field(default_factory=list)
 
 
 class Searcher:
     """Searches one index. Holds no state of its own; several threads may use it."""
 
-    def __init__(self, *, parts: IndexResources, embedder: Embedder, dim: int, storage: Storage | None = None) -> None:
-        self._parts = parts
+    def __init__(
+        self, *, resources: IndexResources, embedder: Embedder, dim: int, storage: Storage | None = None
+    ) -> None:
+        self._resources = resources
         self._storage = storage or Storage()
         self._truncate_dim = dim if dim != embedder.dim else None
         self._embedder = embedder
-        self._candidates = Candidates(parts.store, embedder)
+        self._ranker = PageRanker(resources.store, embedder)
 
     def embed(self, queries: Sequence[Input]) -> list[Query]:
-        """Embed questions as this index needs them."""
+        """Embed queries as this index needs them."""
         return embed_queries(queries, self._embedder, dim=self._truncate_dim, multi_dim=self._storage.multi_dim)
 
-    def search(self, queries: Sequence[Input], asked: Asked) -> list[SearchResults]:
+    def search(self, queries: Sequence[Input], request: SearchRequest) -> list[SearchResults]:
         """See `DocumentIndex.search_many`."""
-        conditions = conditions_of(asked.where or {}, self._parts)
-        started = time.monotonic()
-        embedded = self.embed(queries)
-        encode = (time.monotonic() - started) * 1000 / max(len(embedded), 1)
-        found = []
-        for query in embedded:
-            if conditions is None:
-                results = SearchResults()
-            else:
-                results = self._one(query, conditions, asked)
+        resources, where = self._resources, request.where or {}
+        conditions = conditions_of(where, resources)
+        start = time.monotonic()
+        embeddings = self.embed(queries)
+        encode_ms = round((time.monotonic() - start) * 1000 / max(len(embeddings), 1), 3)
+        all_results = []
+        for query in embeddings:
+            search = _Search(resources, self._storage, self._ranker, query, conditions or {}, request)
+            results = SearchResults() if conditions is None else search.run()
             results.query = query.text
-            results.milliseconds = {"encode": round(encode, 3), **results.milliseconds}
-            if not results and asked.where and self._parts.manifest.contents():
+            results.milliseconds = {"encode": encode_ms, **results.milliseconds}
+            if not results and where and resources.manifest.contents():
                 # A misspelt key finds nothing, which looks like an index without an answer.
-                results.notes += tuple(
-                    f"No document has {key!r} among its metadata."
-                    for key in unknown_keys(asked.where, self._parts.manifest)
-                )
-            if query.cut:
+                keys = unknown_keys(where, resources.manifest)
+                results.notes += tuple(f"No document has {key!r} among its metadata." for key in keys)
+            if query.truncated:
                 results.notes = ("The question is too long: its end was not read.", *results.notes)
-            found.append(results)
-        return found
+            all_results.append(results)
+        return all_results
 
-    def _one(self, query: Query, conditions: Mapping[str, Any], asked: Asked) -> SearchResults:
-        timer = _Timer()
-        judge = asked.stages.rerank if asked.reranker and asked.stages.rerank and asked.stages.rerank.limit else None
-        points: dict[str, Point] = {}
-        notes: tuple[str, ...] = ()
-        complete = True
-        reranked: list[Candidate] | None = None
-        need = asked.offset + asked.k + 1
-        while True:
-            ranked = self._candidates.rank(query, conditions, max(need, judge.limit if judge else 0), asked.stages)
-            timer.lap("candidates")
-            exhausted = len(ranked) < need
-            if judge is not None and asked.reranker is not None:
-                if reranked is None:
-                    ranked = self._visible(ranked, judge.limit, points, asked)
-                    done = rerank(query, ranked, points, self._parts.images, asked.reranker(), judge)
-                    reranked, notes, complete = done.candidates[: done.judged], done.notes, done.complete
-                    timer.lap("rerank")
-                judged = {candidate.page_id for candidate in reranked}
-                ranked = reranked + [c for c in ranked if c.page_id not in judged]
-            width = query.multi.shape[1]
-            # With a reranker, scores from before it are of another kind: what it did not judge has none to compare.
-            scored = "rerank" if judge is not None else "rescore"
-            ended = asked.min_score is not None and not _reaches(ranked, asked.min_score, scored)
-            shown, more = self._shown(ranked, points, asked, scored, multi_dim=width)
-            timer.lap("show")
-            if len(shown) >= asked.offset + asked.k or exhausted or ended:
-                break
-            need *= 4
-        hits = self._hits(shown[asked.offset : asked.offset + asked.k], query, conditions, ranked, asked)
-        timer.lap("show")
-        return SearchResults(hits, notes=notes, complete=complete, more=more, milliseconds=timer.milliseconds)
 
-    # -- what is shown -------------------------------------------------------------------------------------
+class _Search:
+    """One search by one query."""
 
-    def _shown(
-        self, ranked: Sequence[Candidate], points: dict[str, Point], asked: Asked, scored: str, *, multi_dim: int
-    ) -> tuple[list[_Shown], bool]:
-        """The hits up to the last that is asked for, and whether there are more."""
-        wanted = asked.offset + asked.k
-        shown: list[_Shown] = []
-        documents: dict[str, _Shown] = {}
-        folding = self._folding(multi_dim) if asked.dedup else None
-        for candidate, point in self._walk(ranked, points, asked):
-            if asked.min_score is not None and (candidate.score < asked.min_score or candidate.stage != scored):
-                break  # they are sorted: nothing behind it scores more
-            found = self._where(point, asked)
-            if not found:
-                continue
-            page = int(point.payload[schema.PAGE])
-            if asked.group_by == "document" and candidate.revision in documents:
-                documents[candidate.revision].other_pages.append(page)
-                continue
-            same = folding.find(point) if folding is not None else None
-            if same is not None:
-                first, similarity = same
-                shown[first].similar += [SimilarPage(location, page, similarity) for location in found]
-                continue
-            if len(shown) == wanted:
-                return shown, True
-            if folding is not None:
-                folding.add(point)
-            entry = _Shown(candidate, point, found, [], [])
-            documents[candidate.revision] = entry
-            shown.append(entry)
-        return shown, False
-
-    def _folding(self, multi_dim: int) -> Folding:
-        from jina_rag.search.dedup import Folding
-
-        return Folding(self._parts.images.folder, multi_dim)
-
-    def _visible(
-        self, ranked: Sequence[Candidate], limit: int, points: dict[str, Point], asked: Asked
-    ) -> list[Candidate]:
-        """The candidates without those, among the first, whose documents are just being replaced: shown to nobody."""
-        visible: list[Candidate] = []
-        for start in range(0, len(ranked), max(limit, 1)):
-            some = ranked[start : start + limit]
-            self._fetch(points, [candidate.page_id for candidate in some], asked)
-            visible += [c for c in some if c.page_id in points and self._where(points[c.page_id], asked)]
-            if len(visible) >= limit:
-                return visible + list(ranked[start + limit :])
-        return visible
-
-    def _walk(
-        self, ranked: Sequence[Candidate], points: dict[str, Point], asked: Asked
-    ) -> Iterator[tuple[Candidate, Point]]:
-        step = max(asked.k, 1) + 1
-        for start in range(0, len(ranked), step):
-            some = ranked[start : start + step]
-            self._fetch(points, [candidate.page_id for candidate in some], asked)
-            for candidate in some:
-                if candidate.page_id in points:
-                    yield candidate, points[candidate.page_id]
-
-    def _fetch(self, points: dict[str, Point], page_ids: Sequence[str], asked: Asked) -> None:
-        missing = [page_id for page_id in page_ids if page_id not in points]
-        if missing:
-            # Where there are no sign codes, the place on the page is told by its vectors.
-            vectors = (asked.details or asked.dedup) and not self._storage.sign_codes
-            points |= {point.id: point for point in self._parts.store.fetch(missing, vectors=vectors)}
-
-    def _where(self, point: Point, asked: Asked) -> list[Location]:
-        return locations(self._parts, point.payload, asked.where or {})
-
-    def _hits(
+    def __init__(
         self,
-        shown: Sequence[_Shown],
+        resources: IndexResources,
+        storage: Storage,
+        ranker: PageRanker,
         query: Query,
         conditions: Mapping[str, Any],
-        ranked: Sequence[Candidate],
-        asked: Asked,
-    ) -> list[ScoredPage]:
-        cheap: Mapping[str, Mapping[str, float]] = {}
-        if asked.details or asked.explain:
-            cheap = self._candidates.cheap_scores(query, [entry.point.id for entry in shown])
-        hits = []
-        for entry in shown:
-            hit = make_hit(self._parts, entry.point, entry.found, entry.candidate, query, details=asked.details)
-            hits.append(
-                replace(
-                    hit,
-                    scores={**cheap.get(entry.point.id, {}), **hit.scores},
-                    other_pages=tuple(entry.other_pages),
-                    similar=tuple(entry.similar),
-                )
-            )
-        if asked.explain:
-            first = self._candidates.first_ranks(query, conditions, asked.stages)
-            ranks = ranks_of(ranked)
-            hits = [replace(hit, steps=steps_of(hit, first, ranks)) for hit in hits]
-        return hits
+        request: SearchRequest,
+    ) -> None:
+        self._resources, self._ranker = resources, ranker
+        self._query, self._conditions, self._request = query, conditions, request
+        # Where there are no sign codes, the place on the page is told by its vectors.
+        self._vectors = request.details and not storage.sign_codes
+        self._points: dict[str, Point] = {}
+        self._milliseconds: dict[str, float] = {}
+        self._last_lap = time.monotonic()
 
+    def run(self) -> SearchResults:
+        """Rank pages and make the hits; more pages are ranked until there are enough hits, or no more pages."""
+        request = self._request
+        end = request.offset + request.k
+        need = end + 1
+        stage = request.stages.rerank if request.last_stage == "rerank" else None
+        reranking: Reranking | None = None
+        while True:
+            depth = max(need, stage.limit if stage else 0)
+            ranking = self._ranker.rank(self._query, self._conditions, depth, request.stages)
+            self._lap("candidates")
+            exhausted = len(ranking) < need
+            if stage is not None and request.reranker is not None:
+                if reranking is None:
+                    ranking = self._visible(ranking, stage.limit)
+                    images = self._resources.images
+                    reranking = rerank(self._query, ranking, self._points, images, request.reranker(), stage)
+                    self._lap("rerank")
+                best = reranking.candidates[: reranking.count]
+                page_ids = {candidate.page_id for candidate in best}
+                ranking = best + [candidate for candidate in ranking if candidate.page_id not in page_ids]
+            below_minimum = request.min_score is not None and not (ranking and request.allows(ranking[-1]))
+            pending, more = self._fold(ranking, end)
+            self._lap("show")
+            if len(pending) >= end or exhausted or below_minimum:
+                break
+            need *= 4
+        hits = self._hits(pending[request.offset : end], ranking)
+        self._lap("show")
+        notes, complete = (reranking.notes, reranking.complete) if reranking else ((), True)
+        return SearchResults(hits, notes=notes, complete=complete, more=more, milliseconds=self._milliseconds)
 
-def _reaches(ranked: Sequence[Candidate], least: float, scored: str) -> bool:
-    """Whether the last of the pages that this stage scored may not be the last with so high a score."""
-    return bool(ranked) and ranked[-1].stage == scored and ranked[-1].score >= least
-
-
-class _Timer:
-    """Adds up the wall time of stages."""
-
-    def __init__(self) -> None:
-        self.milliseconds: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def lap(self, name: str) -> None:
+    def _lap(self, name: str) -> None:
         """Count the time since the last lap for this stage."""
         now = time.monotonic()
-        self.milliseconds[name] = round(self.milliseconds.get(name, 0.0) + (now - self._last) * 1000, 3)
-        self._last = now
+        self._milliseconds[name] = round(self._milliseconds.get(name, 0.0) + (now - self._last_lap) * 1000, 3)
+        self._last_lap = now
+
+    def _fold(self, ranking: Sequence[Candidate], end: int) -> tuple[list[_PendingHit], bool]:
+        """The hits up to the last that is needed, with what folds into them, and whether there are more."""
+        request = self._request
+        pending: list[_PendingHit] = []
+        documents: dict[str, _PendingHit] = {}
+        deduplicator = None
+        if request.dedup:
+            from jina_rag.search.dedup import Deduplicator
+
+            deduplicator = Deduplicator(self._resources.images.folder)
+        for candidate, point, files in self._walk(ranking, request.k + 1):
+            if not request.allows(candidate):
+                break  # they are sorted: nothing behind it scores more
+            page = int(point.payload[schema.PAGE])
+            if request.group_by == "document" and candidate.revision in documents:
+                documents[candidate.revision].other_pages.append(page)
+                continue
+            match = deduplicator.fold(point) if deduplicator is not None else None
+            if match is not None:
+                first, similarity = match
+                pending[first].similar += [SimilarPage(file, page, similarity) for file in files]
+                continue
+            if len(pending) == end:
+                return pending, True
+            hit = _PendingHit(candidate, point, files)
+            documents[candidate.revision] = hit
+            pending.append(hit)
+        return pending, False
+
+    def _visible(self, ranking: Sequence[Candidate], limit: int) -> list[Candidate]:
+        """The candidates without those, among the first, whose documents are just being replaced: shown to nobody."""
+        visible: list[Candidate] = []
+        for start in range(0, len(ranking), limit):
+            visible += [candidate for candidate, _, _ in self._walk(ranking[start : start + limit], limit)]
+            if len(visible) >= limit:
+                return visible + list(ranking[start + limit :])
+        return visible
+
+    def _walk(self, ranking: Sequence[Candidate], step: int) -> Iterator[tuple[Candidate, Point, list[Location]]]:
+        """Candidates that may be shown, with their points, of which `step` are fetched at a time, and their files."""
+        for start in range(0, len(ranking), step):
+            batch = ranking[start : start + step]
+            missing = [candidate.page_id for candidate in batch if candidate.page_id not in self._points]
+            if missing:
+                points = self._resources.store.fetch(missing, vectors=self._vectors)
+                self._points |= {point.id: point for point in points}
+            for candidate in batch:
+                point = self._points.get(candidate.page_id)
+                if point is not None:
+                    files = locations(self._resources, point.payload, self._request.where or {})
+                    if files:
+                        yield candidate, point, files
+
+    def _hits(self, pending: Sequence[_PendingHit], ranking: Sequence[Candidate]) -> list[ScoredPage]:
+        request, query = self._request, self._query
+        cheap: Mapping[str, Mapping[str, float]] = {}
+        if request.details or request.explain:
+            cheap = self._ranker.cheap_scores(query, [entry.point.id for entry in pending])
+        hits = []
+        for entry in pending:
+            hit = make_hit(self._resources, entry.point, entry.files, entry.candidate, query, details=request.details)
+            scores = {**cheap.get(entry.point.id, {}), **hit.scores}
+            other_pages, similar = tuple(entry.other_pages), tuple(entry.similar)
+            hits.append(replace(hit, scores=scores, other_pages=other_pages, similar=similar))
+        if request.explain:
+            first = self._ranker.first_ranks(query, self._conditions, request.stages)
+            ranks = ranks_of(ranking)
+            hits = [replace(hit, steps=steps_of(hit, first, ranks)) for hit in hits]
+        return hits

@@ -1,4 +1,4 @@
-"""Which place of a found page answers best: its chart or table, and the words to quote.
+"""Snippets: which region of a hit's page answers best, its chart or table, and the words to quote.
 
 Works on the page's sign codes, which travel with its payload: fetching the full vectors of ten hits would take
 longer than ranking a thousand pages.
@@ -21,16 +21,19 @@ from jina_rag.stores.images import checked_name
 from jina_rag.types import Float32, Region
 
 SNIPPET_WORDS = 36
-_PASSAGE = 24
+"""Words of a snippet."""
+_SNIPPET_CHARACTERS = 280
+"""Of a snippet at most: a line of a script without spaces is one word."""
+_PASSAGE_TOKENS = 24
 """Tokens that are judged together when the words to quote are chosen."""
-_MOST = 0.8
+_MAX_REGION_AREA = 0.8
 """A region over more than this share of its page is the page."""
-_AT_ONCE = 2048
+_WORDS_AT_ONCE = 2048
 """Words that are held against all patches of a page together."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Highlight:
     """What a hit shows besides its page: the best region, if one beats the rest, and the words to quote."""
 
     region: Region | None = None
@@ -56,8 +59,8 @@ def words_of(payload: Mapping[str, Any]) -> tuple[list[str], Float32] | None:
     return (texts, boxes) if len(texts) == len(boxes) else None
 
 
-def find_place(query: Float32, payload: Mapping[str, Any], image_folder: Path, rows: Float32 | None = None) -> Place:
-    """Choose the region and the words of a page that speak most to a question.
+def highlight(query: Float32, payload: Mapping[str, Any], image_folder: Path, rows: Float32 | None = None) -> Highlight:
+    """Choose the region and the words of a page that speak most to a query.
 
     Args:
         query: Shape (query tokens, dim).
@@ -67,29 +70,28 @@ def find_place(query: Float32, payload: Mapping[str, Any], image_folder: Path, r
     """
     text = str(payload.get(schema.TEXT, ""))
     regions = regions_of(payload, image_folder)
-    if not (payload.get(schema.SIGNS) or (rows is not None and len(rows))):
-        # A picture without words is its only region; there is nothing to compare it with.
-        whole = regions[0] if len(regions) == 1 and not text else None
-        return Place(region=whole, snippet=_cut(text.split(), 0))
     if payload.get(schema.SIGNS):
         rows = decode_signs(payload[schema.SIGNS], query.shape[1])
-    assert rows is not None
-    similar = of_tokens(token_similarity(query, rows), payload)
+    if rows is None or not len(rows):
+        # An image without words is its only region; there is nothing to compare it with.
+        whole = regions[0] if len(regions) == 1 and not text else None
+        return Highlight(region=whole, snippet=_cut(text.split(), 0))
+    weights = of_tokens(token_similarity(query, rows), payload)
     if schema.GRID not in payload:
-        return Place(snippet=_snippet(similar, text))
+        return Highlight(snippet=_snippet(weights, text))
     grid = schema.decode_grid(payload[schema.GRID])
-    if len(grid) != len(similar):  # a store has merged rows of a very long page by itself
-        return Place(snippet=_cut(text.split(), 0))
-    placed = ~np.isnan(grid.boxes).any(axis=1)  # the words of a model's own prompt stand nowhere
-    weights = similar[placed]
-    region = _best_region(weights, grid.boxes[placed], regions)
+    if len(grid) != len(weights):  # a store has merged rows of a very long page by itself
+        return Highlight(snippet=_cut(text.split(), 0))
+    located = ~np.isnan(grid.boxes).any(axis=1)  # the words of a model's own prompt stand nowhere
+    boxes, weights = grid.boxes[located], weights[located]
+    region = _best_region(weights, boxes, regions)
     if grid.kind == "patches" and (words := words_of(payload)) is not None:
-        weights = _under(words[1], grid.boxes[placed], weights)
+        weights = _word_weights(words[1], boxes, weights)
     snippet = _snippet(weights, text)
     # The labels of a chart read oddly by themselves; its caption says what they are.
     if region is not None and region.caption and region.caption not in snippet:
         snippet = f"{region.caption} … {snippet.removeprefix('… ')}"
-    return Place(region=region, snippet=snippet)
+    return Highlight(region=region, snippet=snippet)
 
 
 def of_tokens(values: Float32, payload: Mapping[str, Any]) -> Float32:
@@ -99,14 +101,14 @@ def of_tokens(values: Float32, payload: Mapping[str, Any]) -> Float32:
     return expand(values, decode_assignment(payload[schema.ASSIGNMENT]))
 
 
-def region_of(payload: Mapping[str, Any], box: Sequence[float] | None, image_folder: Path) -> Region | None:
+def region_at(payload: Mapping[str, Any], box: Sequence[float] | None, image_folder: Path) -> Region | None:
     """The region of a page that has this box, as its own point has it."""
-    wanted = [round(side, 5) for side in box or ()]
-    return next((region for region in regions_of(payload, image_folder) if list(region.box) == wanted), None)
+    sides = [round(side, 5) for side in box or ()]
+    return next((region for region in regions_of(payload, image_folder) if list(region.box) == sides), None)
 
 
 def _best_region(weights: Float32, boxes: Float32, regions: Sequence[Region]) -> Region | None:
-    """The region whose words speak most to the question, if they do so more than the rest of the page.
+    """The region whose words speak most to the query, if they do so more than the rest of the page.
 
     By the mean and not by MaxSim, which favours whichever has more words: measured on 48 pages with a judged box,
     this finds the right region three times as often.
@@ -116,7 +118,7 @@ def _best_region(weights: Float32, boxes: Float32, regions: Sequence[Region]) ->
         inside = _inside(boxes, region)
         x0, y0, x1, y1 = region.box
         # A frame around everything points at nothing.
-        if not inside.any() or (x1 - x0) * (y1 - y0) > _MOST:
+        if not inside.any() or (x1 - x0) * (y1 - y0) > _MAX_REGION_AREA:
             continue
         score = float(weights[inside].mean())
         rest = float(weights[~inside].mean()) if not inside.all() else -np.inf
@@ -142,13 +144,13 @@ def _snippet(weights: Float32, text: str) -> str:
     words = text.split()
     if len(words) <= SNIPPET_WORDS or not len(weights):
         return _cut(words, 0)
-    run = min(_PASSAGE, len(weights))
+    run = min(_PASSAGE_TOKENS, len(weights))
     sums = np.convolve(weights, np.ones(run, dtype=np.float32), mode="valid")
     middle = (int(sums.argmax()) + run / 2) / len(weights)
     return _cut(words, round(middle * len(words)) - SNIPPET_WORDS // 2)
 
 
-def _under(words: Float32, patches: Float32, weights: Float32) -> Float32:
+def _word_weights(words: Float32, patches: Float32, weights: Float32) -> Float32:
     """The weight of each word: the mean of the patches that its middle is on; the least of all where it is on none.
 
     Args:
@@ -159,23 +161,22 @@ def _under(words: Float32, patches: Float32, weights: Float32) -> Float32:
     Returns:
         Shape (n,).
     """
-    found = np.full(len(words), weights.min() if len(weights) else 0, dtype=np.float32)
+    word_weights = np.full(len(words), weights.min() if len(weights) else 0, dtype=np.float32)
     middles = (words[:, :2] + words[:, 2:]) / 2
-    for start in range(0, len(words), _AT_ONCE):
-        part = middles[start : start + _AT_ONCE, None]
+    for start in range(0, len(words), _WORDS_AT_ONCE):
+        part = middles[start : start + _WORDS_AT_ONCE, None]
         on = ((part >= patches[:, :2]) & (part <= patches[:, 2:])).all(axis=2)
         counts = on.sum(axis=1)
-        np.divide(on @ weights, counts, out=found[start : start + _AT_ONCE], where=counts > 0)
-    return found
+        np.divide(on @ weights, counts, out=word_weights[start : start + _WORDS_AT_ONCE], where=counts > 0)
+    return word_weights
 
 
 def _cut(words: Sequence[str], start: int) -> str:
     start = max(0, min(start, len(words) - SNIPPET_WORDS))
     end = start + SNIPPET_WORDS
     text = " ".join(words[start:end])
-    limit = 280  # a line of a script without spaces is one word
-    if len(text) > limit:
-        text, end = text[:limit], 0
+    if len(text) > _SNIPPET_CHARACTERS:
+        text, end = text[:_SNIPPET_CHARACTERS], 0
     return ("… " if start > 0 else "") + text + (" …" if end == 0 or end < len(words) else "")
 
 

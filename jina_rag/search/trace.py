@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from jina_rag.search.late_interaction import Candidate
+from jina_rag.search.fusion import Candidate
 from jina_rag.types import ScoredPage, Step
 
 _NOTES = {
     "background": "what the page scores for any question; a share of it is taken off",
     "identifiers": "the share of the question's codes that the page has exactly, rare ones first",
-    "window": "MaxSim of the best window of the page's words",
 }
 _SKIPPED = "it picked no candidates: in an index of this size every page is compared"
 
 
-def ranks_of(ranked: Sequence[Candidate]) -> dict[str, dict[str, int]]:
+def ranks_of(ranking: Sequence[Candidate]) -> dict[str, dict[str, int]]:
     """Stage → page id → rank from 1, of the stages that put all their pages in an order."""
-    found: dict[str, dict[str, int]] = {}
+    ranks: dict[str, dict[str, int]] = {}
     for stage in ("maxsim", "rescore", "rerank"):
-        scored = [candidate for candidate in ranked if stage in candidate.scores]
+        candidates = [candidate for candidate in ranking if stage in candidate.scores]
         # Stable: pages of equal scores are ranked as they stand.
-        scored.sort(key=lambda candidate: -candidate.scores[stage])
-        found[stage] = {candidate.page_id: rank for rank, candidate in enumerate(scored, start=1)}
-    found["region"] = {candidate.page_id: 0 for candidate in ranked if candidate.region is not None}
-    return found
+        candidates.sort(key=lambda candidate: -candidate.scores[stage])
+        ranks[stage] = {candidate.page_id: rank for rank, candidate in enumerate(candidates, start=1)}
+    ranks["region"] = {candidate.page_id: 0 for candidate in ranking if candidate.region is not None}
+    return ranks
 
 
 def steps_of(
@@ -50,8 +49,8 @@ def steps_of(
             continue
         note = "some by one of their regions" if name == "maxsim" and hit.page_id in ranks["region"] else ""
         if name == "rerank":
-            shown = [key.partition(":")[2] for key in hit.scores if key.startswith("rerank:")]
-            note = f"some judged by their {shown[0]}" if shown else ""
+            views = [key.partition(":")[2] for key in hit.scores if key.startswith("rerank:")]
+            note = f"some judged by their {views[0]}" if views else ""
         steps.append(Step(name, ranks[name].get(hit.page_id), hit.scores[name], note))
         if name == "maxsim":
             steps += [Step(key, None, hit.scores[key], _NOTES[key]) for key in _NOTES if key in hit.scores]

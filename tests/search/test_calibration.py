@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.search.calibration import LEAST, Calibration, Curve, fit_calibration
-from jina_rag.search.stages import Rerank
+from jina_rag.search.reranking import Rerank
 
 # Modality → how the reranker distorts the true log-odds: slope, offset.
 DISTORTED = {"text": (0.5, 2.0), "image": (1.6, -1.5)}

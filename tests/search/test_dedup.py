@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from jina_rag import DocumentIndex, load_embedder
 from jina_rag.catalog.manifest import DocumentRecord
 from jina_rag.catalog.near_duplicates import image_match
-from jina_rag.catalog.near_duplicates.page_match import MAX_DIFFERENCE
+from jina_rag.catalog.near_duplicates.page_match import MAX_DIFFERENCE, PageContent, difference
 from jina_rag.catalog.near_duplicates.text_difference import is_renumbered, plain_words, unlike
 from jina_rag.compression import encode_signs
 from jina_rag.config import IngestSettings, Storage
@@ -24,15 +24,7 @@ from jina_rag.parsing.documents import open_document
 from jina_rag.parsing.sources import source_file
 from jina_rag.scoring import normalise
 from jina_rag.search import dedup
-from jina_rag.search.dedup import (
-    MIN_REACH_COSINE,
-    MIN_SIMILARITY,
-    ComparedPage,
-    Deduplicator,
-    compare,
-    reach,
-    similarity,
-)
+from jina_rag.search.dedup import MIN_SIGNATURE_COSINE, Deduplicator
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
 from jina_rag.types import PageScreenshot, Point, TokenGrid, Word
@@ -84,9 +76,9 @@ class Group:
     others: list[tuple[Point, float]] = field(default_factory=list)
 
 
-def fold(points, image_folder=None, *, multi_dim):
+def fold(points, image_folder=None):
     """The groups that a search makes of pages that come in this order."""
-    deduplicator = Deduplicator(image_folder, multi_dim)
+    deduplicator = Deduplicator(image_folder)
     groups = []
     for point in points:
         match = deduplicator.fold(point)
@@ -199,12 +191,14 @@ class Pages:
         made = []
         for i, (page, encoded) in enumerate(zip(pages, builder.encode(pages), strict=True)):
             sha256 = hashlib.sha256(f"{self.folder}{i}".encode()).hexdigest()
-            made.append(builder.build([DocumentRecord(page.doc_id, page.path, sha256, 1, 1)], [(page, encoded)], {})[0][0])
+            made.append(
+                builder.build([DocumentRecord(page.doc_id, page.path, sha256, 1, 1)], [(page, encoded)], {})[0][0]
+            )
         return made
 
     def folds(self, pairs, storage=None) -> list[bool]:
         points = self.points([page for pair in pairs for page in pair], storage)
-        groups = [fold(points[i : i + 2], self.images.folder, multi_dim=384) for i in range(0, len(points), 2)]
+        groups = [fold(points[i : i + 2], self.images.folder) for i in range(0, len(points), 2)]
         return [len(found) == 1 for found in groups]
 
 
@@ -279,10 +273,10 @@ def test_scans_read_by_ocr_fold_in_an_index(work):
         store = index._session.resources.store
         points = store.fetch([hit.id for hit in store.scroll({schema.KIND: "page"})], vectors=False)
         points.sort(key=lambda point: point.payload[schema.DOC_ID])
-        groups = fold(points, index._session.resources.images.folder, multi_dim=384)
+        groups = fold(points, index._session.resources.images.folder)
     names = [[p.payload[schema.DOC_ID][0] for p in (g.first, *(o for o, _ in g.others))] for g in groups]
     assert names == [["a.pdf", "b.jpg"], ["d.jpg"]]
-    assert all(MIN_SIMILARITY <= found <= 1 for group in groups for _, found in group.others)
+    assert all(1 - MAX_DIFFERENCE <= found <= 1 for group in groups for _, found in group.others)
 
 
 # -- pixel models: patches -----------------------------------------------------------------------------------
@@ -324,11 +318,11 @@ def test_patches_of_the_same_picture_fold(work, signs):
     image = photo(1)
     first = patched(images, image, seed=1, signs=signs)
     again = patched(images, image.resize((240, 320)), seed=1, noise=0.05, signs=signs)
-    found = fold([first, again], images.folder, multi_dim=32)
+    found = fold([first, again], images.folder)
     assert [len(group.others) for group in found] == [1]
     assert found[0].others[0][1] > 0.9
     other = patched(images, photo(2), seed=2, signs=signs)
-    assert len(fold([first, other], images.folder, multi_dim=32)) == 2
+    assert len(fold([first, other], images.folder)) == 2
 
 
 def test_a_patch_with_something_new_in_it_keeps_pages_apart(work):
@@ -338,10 +332,9 @@ def test_a_patch_with_something_new_in_it_keeps_pages_apart(work):
     stamped.paste((0, 0, 0), (80, 110, 95, 125))
     first = patched(images, image, seed=3)
     second = patched(images, stamped, seed=3, noise=0.02, changed=(18,))
-    assert similarity(ComparedPage.of(first, None, 32), ComparedPage.of(second, None, 32)) > 0.95
-    assert len(fold([first, second], images.folder, multi_dim=32)) == 2
+    assert len(fold([first, second], images.folder)) == 2
     # The pictures were decisive, not the vectors.
-    assert len(fold([first, patched(images, image, seed=3, noise=0.02)], images.folder, multi_dim=32)) == 1
+    assert len(fold([first, patched(images, image, seed=3, noise=0.02)], images.folder)) == 1
 
 
 # -- by themselves -------------------------------------------------------------------------------------------
@@ -365,20 +358,20 @@ def test_photos_without_words_are_compared_by_their_pictures(work):
         bare(images, image.crop((4, 5, width - 6, height - 3)), id_="dddd"),
         bare(images, image.crop((0, 0, width // 2, height)), id_="eeeee"),
     ]
-    found = fold(points, images.folder, multi_dim=32)
+    found = fold(points, images.folder)
     assert [[points.index(p) for p in (g.first, *(o for o, _ in g.others))] for g in found] == [[0, 2, 3], [1], [4]]
     assert all(0.8 <= score <= 1 for _, score in found[0].others)
     # Without pictures nothing can be said of them.
-    assert len(fold(points, None, multi_dim=32)) == 5
-    assert len(fold(points, work / "elsewhere", multi_dim=32)) == 5
+    assert len(fold(points, None)) == 5
+    assert len(fold(points, work / "elsewhere")) == 5
 
 
 def test_blank_pages_fold_and_a_blank_page_is_no_photo(work):
     images = ImageFiles(work / "photos")
     white = Image.new("RGB", (300, 400), "white")
     points = [bare(images, white, id_="a"), bare(images, white.resize((150, 200)), id_="b"), bare(images, photo(7))]
-    assert [len(group.others) for group in fold(points, images.folder, multi_dim=32)] == [1, 0]
-    assert len(fold([points[0], bare(images, Image.new("RGB", (300, 400), "black"))], images.folder, multi_dim=32)) == 2
+    assert [len(group.others) for group in fold(points, images.folder)] == [1, 0]
+    assert len(fold([points[0], bare(images, Image.new("RGB", (300, 400), "black"))], images.folder)) == 2
 
 
 def test_without_pictures_all_words_must_agree(pages):
@@ -387,8 +380,8 @@ def test_without_pictures_all_words_must_agree(pages):
     first, again = (pages.page(lambda p: form(p, filled)) for _ in range(2))
     other = pages.page(lambda p: form(p, refilled(filled, dice, "one")))
     a, b, c = pages.points([first, again, other])
-    assert len(fold([a, b], None, multi_dim=384)) == 1
-    assert len(fold([a, c], None, multi_dim=384)) == 2
+    assert len(fold([a, b], None)) == 1
+    assert len(fold([a, c], None)) == 2
 
 
 def test_yes_and_no_are_told_apart_although_they_have_no_vectors(pages):
@@ -401,9 +394,8 @@ def test_yes_and_no_are_told_apart_although_they_have_no_vectors(pages):
 
     one, two, three = (pages.page(draw(answer)) for answer in ("yes", "yes", "no"))
     a, b, c = pages.points([one, two, three])
-    assert similarity(*(ComparedPage.of(point, None, 384) for point in (a, c))) > 0.85
-    assert len(fold([a, b], pages.images.folder, multi_dim=384)) == 1
-    assert len(fold([a, c], pages.images.folder, multi_dim=384)) == 2
+    assert len(fold([a, b], pages.images.folder)) == 1
+    assert len(fold([a, c], pages.images.folder)) == 2
 
 
 NAME = "Maria"
@@ -437,8 +429,8 @@ def print_rows(changed=None):
 
 
 def similar_pictures(a, b, folder):
-    one, two = (image_match.load(ComparedPage.of(point, folder, 32).content.image) for point in (a, b))
-    return image_match.lay(one, two).difference <= MAX_DIFFERENCE
+    one, two = (image_match.load(PageContent.of_payload(point.payload, folder).image) for point in (a, b))
+    return image_match.differences(one, two).max() <= MAX_DIFFERENCE
 
 
 def test_a_name_in_small_print_is_found_where_its_vector_has_no_counterpart(work):
@@ -446,10 +438,10 @@ def test_a_name_in_small_print_is_found_where_its_vector_has_no_counterpart(work
     first = printed(images, PRINT, rows=print_rows(), words=False)
     second = printed(images, PRINT.replace(NAME, "Marta"), rows=print_rows(NAME), words=False)
     assert similar_pictures(first, second, images.folder)
-    assert len(fold([first, second], images.folder, multi_dim=32)) == 2
+    assert len(fold([first, second], images.folder)) == 2
     # Another vector for what looks the same is a word that was misread.
     misread = printed(images, PRINT, rows=print_rows(NAME), words=False)
-    assert len(fold([first, misread], images.folder, multi_dim=32)) == 1
+    assert len(fold([first, misread], images.folder)) == 1
 
 
 def test_a_name_in_small_print_is_found_where_the_words_differ(work):
@@ -457,24 +449,24 @@ def test_a_name_in_small_print_is_found_where_the_words_differ(work):
     first = printed(images, PRINT, rows=print_rows())
     second = printed(images, PRINT.replace(NAME, "Marta"), rows=print_rows())
     assert similar_pictures(first, second, images.folder)
-    assert len(fold([first, second], images.folder, multi_dim=32)) == 2
+    assert len(fold([first, second], images.folder)) == 2
 
 
 def test_another_number_is_another_number_however_alike_all_else_is(work):
     images = ImageFiles(work / "print")
     first = printed(images, PRINT, rows=print_rows())
     second = replace(first, id="other", payload={**first.payload, schema.TEXT: PRINT.replace("4711", "4712")})
-    assert len(fold([first, replace(first, id="again")], images.folder, multi_dim=32)) == 1
-    assert len(fold([first, second], images.folder, multi_dim=32)) == 2
+    assert len(fold([first, replace(first, id="again")], images.folder)) == 1
+    assert len(fold([first, second], images.folder)) == 2
 
 
 def test_pages_are_held_against_the_first_of_a_group_only(monkeypatch):
     """a is like b and b like c, but c is not like a: c stays by itself."""
     points = [Point(name, payload={schema.TEXT: name}) for name in ("one", "two", "three")]
     near = [{"one", "two"}, {"two", "three"}]
-    monkeypatch.setattr(dedup, "compare", lambda a, b: 0.9 if {*a.content.words, *b.content.words} in near else None)
-    groups = fold(points, None, multi_dim=4)
-    assert [(group.first, group.others) for group in groups] == [(points[0], [(points[1], 0.9)]), (points[2], [])]
+    monkeypatch.setattr(dedup, "difference", lambda a, b: 0.25 if {*a.words, *b.words} in near else None)
+    groups = fold(points, None)
+    assert [(group.first, group.others) for group in groups] == [(points[0], [(points[1], 0.75)]), (points[2], [])]
 
 
 # -- most pages are not compared ------------------------------------------------------------------------------
@@ -487,9 +479,9 @@ def compared(monkeypatch):
 
     def counted(a, b):
         pairs.append((a, b))
-        return compare(a, b)
+        return difference(a, b)
 
-    monkeypatch.setattr(dedup, "compare", counted)
+    monkeypatch.setattr(dedup, "difference", counted)
     return pairs
 
 
@@ -498,9 +490,9 @@ def each_with_each(points, folder):
     groups = []
     for point in points:
         for group in groups:
-            found = compare(ComparedPage.of(group[0][0], folder, 32), ComparedPage.of(point, folder, 32))
-            if found is not None:
-                group.append((point, found))
+            off = difference(*(PageContent.of_payload(one.payload, folder) for one in (group[0][0], point)))
+            if off is not None:
+                group.append((point, 1 - off))
                 break
         else:
             groups.append([(point, 1.0)])
@@ -512,7 +504,7 @@ def test_unlike_pages_are_told_apart_without_a_comparison(work, compared, signs)
     images = ImageFiles(work / "many")
     points = [patched(images, photo(seed, (90, 120)), seed=seed, signs=signs) for seed in range(40)]
     again = [patched(images, photo(seed, (90, 120)), seed=seed, noise=0.05, signs=signs) for seed in (38, 2)]
-    found = fold([*points, *again], images.folder, multi_dim=32)
+    found = fold([*points, *again], images.folder)
     assert [(found.index(group), [other for other, _ in group.others]) for group in found if group.others] == [
         (2, [again[1]]),
         (38, [again[0]]),
@@ -523,10 +515,21 @@ def test_unlike_pages_are_told_apart_without_a_comparison(work, compared, signs)
 @pytest.mark.parametrize("storage", [None, "compact"])
 def test_what_is_left_out_is_far_from_the_same_page(pages, same_pairs, storage):
     points = pages.points([page for pair in same_pairs[:12] for page in pair], storage and Storage.named(storage))
-    sides = [ComparedPage.of(point, None, 384) for point in points]
-    reaches = np.stack([reach(side.rows) for side in sides])
-    assert (reaches[::2] * reaches[1::2]).sum(axis=1).min() > MIN_REACH_COSINE + 0.1
-    np.testing.assert_allclose(np.linalg.norm(reaches, axis=1), 1, rtol=1e-5)
+    signatures = np.stack([PageContent.of_payload(point.payload, None).signature for point in points])
+    assert (signatures[::2] * signatures[1::2]).sum(axis=1).min() > MIN_SIGNATURE_COSINE + 0.1
+    np.testing.assert_allclose(np.linalg.norm(signatures, axis=1), 1, rtol=1e-5)
+
+
+def test_signatures_of_pages_of_few_words_are_of_their_images(work):
+    images = ImageFiles(work / "signatures")
+    contents = [
+        PageContent.of_payload(bare(images, image).payload, images.folder)
+        for image in (photo(8), photo(8).resize((210, 280)), photo(9))
+    ]
+    first, again, other = (content.signature for content in contents)
+    assert first @ again > MIN_SIGNATURE_COSINE + 0.4
+    assert first @ other < MIN_SIGNATURE_COSINE
+    assert not PageContent(("few", "words")).signature.any()
 
 
 def test_pages_of_all_kinds_fold_as_if_each_was_compared_with_each(work):
@@ -541,14 +544,13 @@ def test_pages_of_all_kinds_fold_as_if_each_was_compared_with_each(work):
     points = [replace(point, id=str(i)) for i, point in enumerate(points)]
     expected = each_with_each(points, images.folder)
     assert sum(len(others) for _, others in expected) > 8
-    assert [(group.first, group.others) for group in fold(points, images.folder, multi_dim=32)] == expected
+    assert [(group.first, group.others) for group in fold(points, images.folder)] == expected
 
 
-def test_pages_of_few_rows_are_always_compared(work, compared):
-    images = ImageFiles(work / "few")
-    points = [patched(images, photo(seed, (90, 120)), seed=seed, rows=1 + seed % 2) for seed in range(6)]
+def test_pages_of_which_nothing_is_known_are_always_compared(compared):
+    points = [Point(str(n), payload={schema.TEXT: f"number{n}"}) for n in range(6)]
     again = replace(points[2], id="again")
-    assert [len(group.others) for group in fold([*points, again], images.folder, multi_dim=32)] == [0, 0, 1, 0, 0, 0]
+    assert [len(group.others) for group in fold([*points, again])] == [0, 0, 1, 0, 0, 0]
     assert len(compared) == 15 + 3
 
 
@@ -561,28 +563,16 @@ def test_blank_pages_of_patches_are_always_compared(work):
         made = patched(images, white.resize((300 - 60 * seed, 400 - 80 * seed)), seed=seed)
         noise = np.random.default_rng(seed).normal(size=(64, 32)) * 0.03
         blank.append(replace(made, multi=normalise(patch + noise)))
-    assert len(fold(blank, images.folder, multi_dim=32)) == 1
+    assert len(fold(blank, images.folder)) == 1
 
 
 def test_of_no_pages_there_are_no_groups():
-    assert fold([], None, multi_dim=384) == []
-
-
-def test_sides_of_other_shapes_are_not_the_same(work):
-    images = ImageFiles(work / "patches")
-    a = ComparedPage.of(patched(images, photo(1), seed=1), images.folder, 32)
-    signs = ComparedPage.of(patched(images, photo(1), seed=1, signs=True), images.folder, 32)
-    none = ComparedPage.of(bare(images, photo(1)), images.folder, 32)
-    assert compare(a, a) == pytest.approx(1)
-    assert compare(a, signs) is None
-    assert compare(a, none) is None
-    assert compare(a, replace(a, rows=a.rows[:, :16])) is None
-    assert similarity(a, none) == 0
+    assert fold([], None) == []
 
 
 def test_an_image_name_that_leads_elsewhere_is_not_followed(work):
     point = Point("x", None, None, None, {schema.IMAGE: "../../etc/passwd", schema.TEXT: ""})
-    assert ComparedPage.of(point, work, 32).content.image is None
+    assert PageContent.of_payload(point.payload, work).image is None
 
 
 def test_places_that_correspond_find_the_crop_of_a_page_whose_lines_are_all_alike():
@@ -597,9 +587,9 @@ def test_places_that_correspond_find_the_crop_of_a_page_whose_lines_are_all_alik
     first = np.array([[x, y] for x in (0.2, 0.5, 0.8) for y in (0.2, 0.5, 0.8)], dtype=np.float32)
     second = ((first * [800, 1000] - 30) / [770, 970]).astype(np.float32)
     second[0] = 0.9  # a mistake among them does no harm
-    assert image_match.lay(a, b) is None
-    assert image_match.lay(a, b, (first, second)).difference < 0.05
-    assert image_match.lay(a, b, (first[:3], second[:3])) is None  # too few to go by
+    assert image_match.differences(a, b) is None
+    assert image_match.differences(a, b, (first, second)).max() < 0.05
+    assert image_match.differences(a, b, (first[:3], second[:3])) is None  # too few to go by
 
 
 def test_a_picture_that_cannot_be_read_is_none(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jina_rag import DocumentIndex
-from jina_rag.catalog.document_filter import chosen_by_filter, is_meant
+from jina_rag.catalog.document_filter import select_by_filter, matches_filter
 from jina_rag.catalog.manifest import SCHEMA_VERSION, DocumentRecord
 from jina_rag.config import IngestSettings
 from jina_rag.errors import IndexMismatchError, InvalidInputError
@@ -78,7 +78,7 @@ RECORDS = [
 
 def test_documents_are_chosen_by_a_range_of_their_metadata():
     def chosen(where):
-        return [record.doc_id for record in chosen_by_filter(RECORDS, where)]
+        return [record.doc_id for record in select_by_filter(RECORDS, where)]
 
     assert chosen({"year": Range(gte=2019)}) == ["0.pdf", "1.pdf"]
     assert chosen({"year": Range(gt=2019)}) == ["1.pdf"]
@@ -92,9 +92,9 @@ def test_documents_are_chosen_by_a_range_of_their_metadata():
 
 @pytest.mark.parametrize("where", [{"page": 1}, {"page": Range(gte=1)}, {"has": "chart"}])
 def test_what_is_said_of_pages_chooses_no_documents(where):
-    assert is_meant("0.pdf", Path("/docs/0.pdf"), {}, where)
+    assert matches_filter("0.pdf", Path("/docs/0.pdf"), {}, where)
     with pytest.raises(InvalidInputError, match="said of pages"):
-        chosen_by_filter(RECORDS, where)
+        select_by_filter(RECORDS, where)
 
 
 def test_an_index_removes_documents_by_a_range(docs, tmp_path):
@@ -106,7 +106,7 @@ def test_an_index_removes_documents_by_a_range(docs, tmp_path):
 
 def test_an_index_of_the_second_format_is_refused_with_the_way_out(docs, tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
-        index._alive.manifest.write_settings({"schema": SCHEMA_VERSION - 1})
+        index._session.resources.manifest.write_settings({"schema": SCHEMA_VERSION - 1})
     # It does not know what pages have: a filter would find nothing, and not say so.
     with pytest.raises(IndexMismatchError, match=r"has the format 2 .* reads 3\. Ingest the documents again"):
         DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder())

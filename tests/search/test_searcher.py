@@ -70,8 +70,8 @@ def test_hits_carry_the_score_of_each_stage(kb):
     assert first.score == first.scores["rescore"]
     assert {"dense", "lexical", "maxsim", "rescore"} <= set(first.scores)
     assert first.steps == (), "nobody asked why"
-    [query] = kb._search.embed(["rain on the hills"])
-    point = kb._alive.store.fetch([first.page_id])[0]
+    [query] = kb._searcher.embed(["rain on the hills"])
+    point = kb._session.resources.store.fetch([first.page_id])[0]
     assert first.scores["dense"] == pytest.approx(float(query.dense @ point.dense), abs=1e-3)
     best = (point.multi @ query.multi.T).max(axis=0).mean()
     assert first.scores["maxsim"] == pytest.approx(float(best), abs=1e-3)
@@ -435,7 +435,7 @@ def test_a_cancelled_ingest_stops_and_leaves_an_index_that_goes_on(tmp_path):
         loop.call_later(0.01, task.cancel)  # as a group of tasks does that is in a hurry
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not index._alive.writing.locked(), "the run has ended by then"
+        assert not index._session.writing.locked(), "the run has ended by then"
 
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         asyncio.run(run(index))
