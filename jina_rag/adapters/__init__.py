@@ -1,10 +1,10 @@
 """What the adapters for LangChain and LlamaIndex share; needs pydantic, which both frameworks bring."""
 
-from jina_rag.adapters.coroutines import in_thread
 from jina_rag.adapters.filters import SEARCH_SETTINGS, metadata_matches, page_filter, search_arguments
 from jina_rag.adapters.indexes import IndexOpening, IndexOwner, LazyIndex
 from jina_rag.adapters.models import EmbedderOptions, EmbedderSource, RerankerOptions, RerankerSource, model_argument
 from jina_rag.adapters.pages import PageLoading
+from jina_rag.index.coroutines import coroutine_of
 
 __all__ = [
     "SEARCH_SETTINGS",
@@ -16,7 +16,7 @@ __all__ = [
     "PageLoading",
     "RerankerOptions",
     "RerankerSource",
-    "in_thread",
+    "coroutine_of",
     "metadata_matches",
     "model_argument",
     "page_filter",

@@ -18,14 +18,13 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 P = ParamSpec("P")
-Owner = TypeVar("Owner")
 Result = TypeVar("Result")
 Pool = Literal["search", "ingest"]
 
 
 def coroutine_of(
-    method: Callable[Concatenate[Owner, P], Result], *, pool: Pool = "search"
-) -> Callable[Concatenate[Owner, P], Coroutine[Any, Any, Result]]:
+    method: Callable[Concatenate[Any, P], Result], *, pool: Pool = "search"
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, Result]]:
     """The twin of a method for event loops: the same parameters, and the same work in a thread.
 
     Nothing is computed on the thread of the event loop, and the caller's context variables are seen. Where the method
@@ -38,13 +37,14 @@ def coroutine_of(
     can_stop = "stop" in inspect.signature(method).parameters
 
     @functools.wraps(method)
-    async def call(self: Owner, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+    async def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Result:  # noqa: ANN401
         import asyncio  # here and below: a search from a command line does not wait for it
 
         stop: Any = kwargs.get("stop") or threading.Event()
         if can_stop:
             kwargs["stop"] = stop
-        work = functools.partial(contextvars.copy_context().run, method, self, *args, **kwargs)
+        bound: Callable[..., Result] = getattr(self, method.__name__)  # a subclass may have its own
+        work = functools.partial(contextvars.copy_context().run, bound, *args, **kwargs)
         future = asyncio.get_running_loop().run_in_executor(_threads(pool), work)
         if not can_stop:
             return await future

@@ -22,13 +22,13 @@ except ModuleNotFoundError as exc:
     ) from exc
 
 if TYPE_CHECKING:
-    from langchain_jina_rag.compression import JinaCompressionRetriever
-    from langchain_jina_rag.content_blocks import documents_to_content_blocks
-    from langchain_jina_rag.document_compressors import JinaLocalRerank
-    from langchain_jina_rag.document_loaders import JinaPageLoader
-    from langchain_jina_rag.embeddings import JinaLocalEmbeddings
-    from langchain_jina_rag.retrievers import JinaPageRetriever
-    from langchain_jina_rag.vectorstores import JinaVectorStore
+    from langchain_jina_rag.compression import JinaCompressionRetriever as JinaCompressionRetriever
+    from langchain_jina_rag.content_blocks import documents_to_content_blocks as documents_to_content_blocks
+    from langchain_jina_rag.document_compressors import JinaLocalRerank as JinaLocalRerank
+    from langchain_jina_rag.document_loaders import JinaPageLoader as JinaPageLoader
+    from langchain_jina_rag.embeddings import JinaLocalEmbeddings as JinaLocalEmbeddings
+    from langchain_jina_rag.retrievers import JinaPageRetriever as JinaPageRetriever
+    from langchain_jina_rag.vectorstores import JinaVectorStore as JinaVectorStore
 
 _WHERE = {
     "JinaCompressionRetriever": "langchain_jina_rag.compression",
@@ -40,15 +40,7 @@ _WHERE = {
     "documents_to_content_blocks": "langchain_jina_rag.content_blocks",
 }
 
-__all__ = [
-    "JinaCompressionRetriever",
-    "JinaLocalEmbeddings",
-    "JinaLocalRerank",
-    "JinaPageLoader",
-    "JinaPageRetriever",
-    "JinaVectorStore",
-    "documents_to_content_blocks",
-]
+__all__ = sorted(_WHERE)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # the type depends on the name

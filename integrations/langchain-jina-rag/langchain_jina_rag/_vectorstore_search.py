@@ -41,12 +41,7 @@ class StoreSearch(VectorStore):
         """
         return [document for document, _ in self.similarity_search_with_score(query, k, **kwargs)]
 
-    def similarity_search_with_score(
-        self,
-        query: str,
-        k: int = 4,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> list[tuple[Document, float]]:
+    def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:  # noqa: ANN401
         """As `similarity_search`, with scores: per token of the question, or a reranker's; higher is better."""
         return [(self._document(hit), float(hit.score)) for hit in self.index.search(query, k=k, **_arguments(kwargs))]
 
@@ -101,7 +96,7 @@ class StoreSearch(VectorStore):
         return [self._document(hits[row]) for row in rows]
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
-        return _relevance
+        return lambda score: min(1.0, max(0.0, score))
 
     @property
     def embeddings(self) -> JinaLocalEmbeddings:
@@ -148,7 +143,3 @@ def _arguments(settings: dict[str, Any], allowed: Sequence[str] = SEARCH_SETTING
     if isinstance(where, Mapping):
         arguments["filter"] = {f"meta.{key}" if key in LOCATION_KEYS else key: value for key, value in where.items()}
     return arguments
-
-
-def _relevance(score: float) -> float:
-    return min(1.0, max(0.0, score))

@@ -12,7 +12,7 @@ from langchain_core.load.serializable import Serializable
 from pydantic import ConfigDict, Field
 
 from jina_rag import InvalidInputError
-from jina_rag.adapters import EmbedderOptions, EmbedderSource, in_thread
+from jina_rag.adapters import EmbedderOptions, EmbedderSource, coroutine_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -118,4 +118,4 @@ class JinaLocalEmbeddings(EmbedderOptions, Serializable, Embeddings):
                 )
         return self.dense_vectors("document", [{"image": image} for image in images])
 
-    aembed_images = in_thread(embed_images)
+    aembed_images = coroutine_of(embed_images)

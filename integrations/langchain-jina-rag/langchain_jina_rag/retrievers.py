@@ -28,7 +28,7 @@ from jina_rag.adapters import (
     IndexOwner,
     LazyIndex,
     RerankerSource,
-    in_thread,
+    coroutine_of,
     page_filter,
     search_arguments,
 )
@@ -197,14 +197,9 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         hits = self._index.get(self._opening).search(_query(query, image), **self._arguments(settings))
         return [page_document(hit) for hit in hits]
 
-    _aget_relevant_documents = in_thread(_get_relevant_documents)
+    _aget_relevant_documents = coroutine_of(_get_relevant_documents)  # type: ignore[arg-type]  # takes either run manager
 
-    def invoke_image(
-        self,
-        image: ImageInput,
-        config: RunnableConfig | None = None,
-        **settings: Any,  # noqa: ANN401
-    ) -> list[Document]:
+    def invoke_image(self, image: ImageInput, config: RunnableConfig | None = None, **settings: Any) -> list[Document]:  # noqa: ANN401
         """Pages that show what an image shows: a path, the bytes of a file, PIL, or a base64 data URI.
 
         ``invoke("What is that part?", image=…)`` asks with words and an image. A model that reads words reads the
@@ -241,7 +236,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         ]
         return content_blocks(index.build_context(query, hits, **options).blocks())
 
-    acontext = in_thread(context)
+    acontext = coroutine_of(context)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     def _arguments(self, settings: dict[str, Any]) -> dict[str, Any]:
         """The arguments of one search: the settings of the call before the fields."""

@@ -12,7 +12,7 @@ from langchain_core.embeddings import Embeddings
 from pydantic import SecretStr
 
 from jina_rag import DocumentIndex, InvalidInputError, Storage
-from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex, in_thread
+from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex, coroutine_of
 from langchain_jina_rag._add_inputs import add_arguments
 from langchain_jina_rag._vectorstore_search import StoreSearch
 from langchain_jina_rag.document_compressors import JinaLocalRerank
@@ -202,7 +202,7 @@ class JinaVectorStore(IndexOwner, StoreSearch):
             raise InvalidInputError(f"Adding knows texts, metadatas and ids, not {', '.join(kwargs)}.")
         return self.index.add(**add_arguments(list(texts), metadatas, ids, self.image_key))
 
-    aadd_texts = in_thread(add_texts)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
+    aadd_texts = coroutine_of(add_texts, pool="ingest")  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:  # noqa: ANN401  # of the interface
         """Take out what was added under these very ids; unknown ones are ignored.

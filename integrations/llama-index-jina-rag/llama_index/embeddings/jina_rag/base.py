@@ -15,7 +15,7 @@ from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent,
 from llama_index.core.schema import ImageType
 
 from jina_rag import Embedder, InvalidInputError
-from jina_rag.adapters import EmbedderOptions, in_thread, model_argument
+from jina_rag.adapters import EmbedderOptions, coroutine_of, model_argument
 
 dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but not said so
 
@@ -103,9 +103,9 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
     def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
         return self.dense_vectors("document", [{"text": text} for text in texts])
 
-    _aget_query_embedding = in_thread(_get_query_embedding)
-    _aget_text_embedding = in_thread(_get_text_embedding)
-    _aget_text_embeddings = in_thread(_get_text_embeddings)
+    _aget_query_embedding = coroutine_of(_get_query_embedding)
+    _aget_text_embedding = coroutine_of(_get_text_embedding)
+    _aget_text_embeddings = coroutine_of(_get_text_embeddings)
 
     def _get_image_embedding(self, img_file_path: ImageType) -> Embedding:
         return self._get_image_embeddings([img_file_path])[0]
@@ -118,8 +118,8 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
         dispatcher.event(EmbeddingEndEvent(chunks=chunks, embeddings=embeddings))
         return embeddings
 
-    _aget_image_embedding = in_thread(_get_image_embedding)
-    _aget_image_embeddings = in_thread(_get_image_embeddings)
+    _aget_image_embedding = coroutine_of(_get_image_embedding)
+    _aget_image_embeddings = coroutine_of(_get_image_embeddings)
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         if name == "embeddings_cache":

@@ -16,7 +16,7 @@ from llama_index.embeddings.jina_rag.node_inputs import cache_key_of, image_of, 
 from llama_index.embeddings.jina_rag.vector_cache import DEFAULT_BYTES, VECTOR_CACHE, take_row
 
 from jina_rag import Embedder, InvalidInputError
-from jina_rag.adapters import in_thread
+from jina_rag.adapters import coroutine_of
 
 dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but not said so
 
@@ -111,7 +111,7 @@ class JinaPageEmbedding(TransformComponent):
             self._embed_batch(nodes[start : start + self.batch_size])
         return nodes
 
-    acall = in_thread(__call__)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
+    acall = coroutine_of(__call__, pool="ingest")  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     def _embed_batch(self, nodes: Sequence[BaseNode]) -> None:
         """Embed nodes, and tell LlamaIndex's dispatcher and callbacks of it."""

@@ -14,8 +14,9 @@ import numpy as np
 
 from jina_rag import Embeddings
 
-Key: TypeAlias = tuple[str, str]
-"""An embedder's fingerprint, and the name of what was embedded (`node_inputs.cache_key_of`)."""
+Key: TypeAlias = tuple[str, str | None]
+"""An embedder's fingerprint, and the name of what was embedded (`node_inputs.cache_key_of`); nothing is kept under
+None."""
 DEFAULT_BYTES = 256 * 1024 * 1024
 """Some 600 pages of jina-embeddings-v4, or 1000 of "lite"."""
 
@@ -27,19 +28,18 @@ class VectorCache:
         self.max_bytes = max_bytes
         self.bytes = 0
         self._vectors: OrderedDict[Key, Embeddings] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def put(self, key: Key, encoded: Embeddings) -> None:
         """Keep the embeddings of one input; one that alone is too large is not kept."""
         with self._lock:
-            self._drop(key)
-            size = _size(encoded)
-            if size > self.max_bytes:
-                return
+            self.drop(key)
             self._vectors[key] = encoded
-            self.bytes += size
+            self.bytes += _size(encoded)
+            if _size(encoded) > self.max_bytes:
+                self.drop(key)
             while self.bytes > self.max_bytes:
-                self._drop(next(iter(self._vectors)))
+                self.drop(next(iter(self._vectors)))
 
     def get(self, key: Key) -> Embeddings | None:
         """The embeddings of one input; None where there are none (any more)."""
@@ -51,7 +51,8 @@ class VectorCache:
     def drop(self, key: Key) -> None:
         """Forget one: it has been stored."""
         with self._lock:
-            self._drop(key)
+            if key in self._vectors:
+                self.bytes -= _size(self._vectors.pop(key))
 
     def clear(self) -> None:
         """Forget everything."""
@@ -61,10 +62,6 @@ class VectorCache:
 
     def __len__(self) -> int:
         return len(self._vectors)
-
-    def _drop(self, key: Key) -> None:
-        if key in self._vectors:
-            self.bytes -= _size(self._vectors.pop(key))
 
 
 VECTOR_CACHE = VectorCache()

@@ -16,7 +16,7 @@ from llama_index.embeddings.jina_rag.node_inputs import image_of, input_of, is_l
 from llama_index.retrievers.jina_rag.query_input import query_of
 
 from jina_rag import InvalidInputError, Reranker
-from jina_rag.adapters import RerankerOptions, in_thread, model_argument
+from jina_rag.adapters import RerankerOptions, coroutine_of, model_argument
 
 dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but not said so
 _log = logging.getLogger("jina_rag")
@@ -108,7 +108,7 @@ class JinaLocalRerank(RerankerOptions, BaseNodePostprocessor):
         dispatcher.event(ReRankEndEvent(nodes=best))
         return best
 
-    _apostprocess_nodes = in_thread(_postprocess_nodes)
+    _apostprocess_nodes = coroutine_of(_postprocess_nodes)
 
 
 def _reranker_input(node: BaseNode, reranker: Reranker) -> Any:  # noqa: ANN401  # one of the forms that a reranker takes

@@ -12,7 +12,7 @@ from llama_index.core.schema import Document, ImageDocument, MediaResource
 from llama_index.embeddings.jina_rag.node_inputs import IMAGE_HASH
 
 from jina_rag import Failure, IngestSettings, InvalidInputError, Page
-from jina_rag.adapters import PageLoading, in_thread
+from jina_rag.adapters import PageLoading, coroutine_of
 
 _HIDDEN_FROM_MODELS = ("file_path", "doc_id", IMAGE_HASH)
 """Metadata that programs need, and a model need not see."""
@@ -105,7 +105,7 @@ class JinaPageReader(PageLoading, BaseReader):
         """As `lazy_load_data`, as a list."""
         return list(self.lazy_load_data(file, extra_info, fs))
 
-    aload_data = in_thread(load_data)
+    aload_data = coroutine_of(load_data, pool="ingest")
 
     async def alazy_load_data(self, *args: Any, **load_kwargs: Any) -> Iterable[Document]:  # noqa: ANN401
         """All documents, read in a thread: an iterator would read them on the thread of the event loop."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -16,8 +16,8 @@ from llama_index.retrievers.jina_rag.nodes import node_of
 from llama_index.retrievers.jina_rag.query_input import query_of
 from pydantic import SecretStr
 
-from jina_rag import DocumentIndex, Embedder, InvalidInputError, Prefetch, Range, Rerank, Reranker, Rescore, ScoredPage
-from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex, in_thread, search_arguments
+from jina_rag import DocumentIndex, Embedder, InvalidInputError, Prefetch, Rerank, Reranker, Rescore, ScoredPage
+from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex, coroutine_of, search_arguments
 
 Stage = Prefetch | Rescore | Rerank
 
@@ -118,8 +118,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
             raise InvalidInputError(f"show is {show!r}; it is 'page' or 'region'.")
         where = page_where(filters)
         for key, value in (filter or {}).items():
-            is_list = isinstance(value, Sequence | Set) and not isinstance(value, str)
-            add_condition(where, key, value if isinstance(value, Range) else list(value) if is_list else [value])
+            add_condition(where, key, value)
         location, self._index = LazyIndex.of(index, embedder=embedder, assets_dir=assets_dir, api_key=api_key)
         self._opening = IndexOpening(
             location if "://" in location else os.path.abspath(location),
@@ -156,7 +155,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         query = query_of(query_bundle)
         return self._nodes(query, self.index.search(query, **self._arguments()))
 
-    _aretrieve = in_thread(_retrieve)
+    _aretrieve = coroutine_of(_retrieve)
 
     def _arguments(self) -> Any:  # noqa: ANN401  # of DocumentIndex.search
         return search_arguments({"k": self.similarity_top_k, **self._settings})

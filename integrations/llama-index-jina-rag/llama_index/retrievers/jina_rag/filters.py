@@ -92,17 +92,14 @@ def page_where(filters: MetadataFilters | None) -> dict[str, FilterValue]:
 
 def _either(filters: MetadataFilters, name: Callable[[str], str]) -> dict[str, FilterValue]:
     """An "or" over values of one key."""
-    keys: set[str] = set()
-    values: list[Any] = []
-    for item in filters.filters:
-        value = _value_of(item) if isinstance(item, MetadataFilter) else None
-        if value is None or isinstance(value, Range):
-            _refuse("'or' over anything but values of one key")
-        keys.add(item.key)  # type: ignore[union-attr]  # a MetadataFilter
-        values += value
+    items = [item for item in filters.filters if isinstance(item, MetadataFilter)]
+    values = [_value_of(item) for item in items]
+    if len(items) < len(filters.filters) or any(isinstance(value, Range) for value in values):
+        _refuse("'or' over anything but values of one key")
+    keys = sorted({item.key for item in items})
     if len(keys) > 1:
-        _refuse(f"'or' over several keys ({', '.join(sorted(keys))})")
-    return {name(keys.pop()): values}
+        _refuse(f"'or' over several keys ({', '.join(keys)})")
+    return {name(keys[0]): [item for value in values if isinstance(value, list) for item in value]}
 
 
 def _value_of(item: MetadataFilter) -> FilterValue:

@@ -21,7 +21,7 @@ from llama_index.retrievers.jina_rag.nodes import CONTENT, REF_DOC_ID, entry_met
 from llama_index.vector_stores.jina_rag.store_query import answer, metadata_key
 
 from jina_rag import DocumentIndex, Embedder, Embeddings, InvalidInputError, Storage
-from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex, in_thread, metadata_matches
+from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex, coroutine_of, metadata_matches
 
 
 class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
@@ -154,31 +154,25 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
             InvalidInputError: If a picture cannot be read; nodes before it may be in the index then.
         """
         index = self.client
-        embedded: list[tuple[BaseNode, str, Embeddings]] = []
-        unembedded: list[BaseNode] = []
-        for node in {node.node_id: node for node in nodes}.values():  # of two of the same id the last counts
-            key = cache_key_of(node)
-            encoded = None if key is None else VECTOR_CACHE.get((self._model, key))
-            if key is None or encoded is None or not is_long_enough(encoded, index.dim):
-                unembedded.append(node)
-            else:
-                embedded.append((node, key, encoded))
-        if embedded:
-            vectors = concatenate([encoded for _, _, encoded in embedded], index.dim)
-            self._put([node for node, _, _ in embedded], vectors)
-            for _, key, _ in embedded:
-                VECTOR_CACHE.drop((self._model, key))
-        if unembedded:
-            self._put(unembedded, None)
+        unique = {node.node_id: node for node in nodes}  # of two of the same id the last counts
+        keys = {node_id: (self._model, cache_key_of(node)) for node_id, node in unique.items()}
+        cached = {node_id: encoded for node_id, key in keys.items() if (encoded := VECTOR_CACHE.get(key)) is not None}
+        cached = {node_id: encoded for node_id, encoded in cached.items() if is_long_enough(encoded, index.dim)}
+        if cached:
+            self._put([unique[node_id] for node_id in cached], concatenate(list(cached.values()), index.dim))
+            for node_id in cached:
+                VECTOR_CACHE.drop(keys[node_id])
+        if others := [node for node_id, node in unique.items() if node_id not in cached]:
+            self._put(others, None)
         return [node.node_id for node in nodes]
 
-    async_add = in_thread(add)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
+    async_add = coroutine_of(add, pool="ingest")  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ANN401
         """Remove the nodes of a document, and the document itself where it was added as a node."""
         self.client.delete(filter={f"meta.{REF_DOC_ID}": ref_doc_id})
 
-    adelete = in_thread(delete)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
+    adelete = coroutine_of(delete, pool="ingest")  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     def delete_nodes(
         self,
@@ -195,13 +189,13 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
             return
         self._remove(self._matching(node_ids, filters))
 
-    adelete_nodes = in_thread(delete_nodes)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
+    adelete_nodes = coroutine_of(delete_nodes, pool="ingest")  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     def clear(self) -> None:
         """Remove all nodes. Files that were ingested into the index stay."""
         self._remove(self._matching(None, None))
 
-    aclear = in_thread(clear)
+    aclear = coroutine_of(clear, pool="ingest")
 
     # -- asking --------------------------------------------------------------------------------------------
 
@@ -215,7 +209,7 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
             return [node_of(hit) for hit in self.client.get(node_ids)]
         return [node_of(hit) for hit in self.client.get(self._matching(node_ids, filters))]
 
-    aget_nodes = in_thread(get_nodes)
+    aget_nodes = coroutine_of(get_nodes)
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:  # noqa: ANN401
         """The best nodes for a question.
@@ -230,7 +224,7 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         """
         return answer(self.client, query, kwargs)
 
-    aquery = in_thread(query)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
+    aquery = coroutine_of(query)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     # -- what the index knows ------------------------------------------------------------------------------
 
