@@ -18,7 +18,7 @@ class ModelDescription:
         title: The published model behind it.
         family: Models of one family are run by the same code.
         role: ``"embedder"`` (`load_embedder`), ``"reranker"`` (`load_reranker`), or ``"both"``.
-        modality: Words, or pixels.
+        modality: What it looks at on a page: its words, or its image.
         languages: In words.
         dim: Length of the dense vector; 0 for a reranker.
         multi_dim: Length of the rows of the multi-vector; 0 for a reranker.
@@ -48,8 +48,9 @@ class ModelDescription:
     notes: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
+        """The fields as JSON values; `modality` is called ``reads``, as ``jina-rag models --json`` says."""
+        content = asdict(self)
+        return content | {"reads": content.pop("modality")}
 
     @property
     def commercial(self) -> bool:

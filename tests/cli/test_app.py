@@ -79,7 +79,7 @@ def test_python_m_is_the_same_command():
         (["ingest", ".", "--index", "kb", "--metadata", "year"], ["--metadata 'year'", "KEY=VALUE"]),
         (["ingest", "*.pdf", "--index", "kb"], ["Nothing matches '*.pdf'"]),
         (["ingest", "**/*.pdf", "--index", "kb"], ["Nothing matches"]),
-        (["ingest", ".", "--index", "kb", "--limit", "max_seconds=" + "9" * 20], ["limits.max_seconds", "86400"]),
+        (["ingest", ".", "--index", "kb", "--limit", "max_seconds=" + "9" * 20], ["limits.max_seconds", "86,400"]),
         (["ingest", ".", "--index", "kb", "--ocr", "sometimes"], ["'sometimes'", "auto, never, always"]),
         (["evaluate", "nowhere"], ["nowhere has no docs.jsonl"]),
     ],

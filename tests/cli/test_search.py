@@ -82,7 +82,7 @@ def test_search_with_a_picture(cli, corpus, tmp_path):
         (["--group-by", "chapter"], "chapter"),
         (["--stage", "rerank"], "--stage rerank needs a reranker: name one with --reranker NAME"),
         (["--stage", "rerank:limit=3"], "--stage rerank needs a reranker: name one with --reranker NAME"),
-        (["--stage", "rescore:dense=1", "--stage", "Rescore:window=1"], "--stage rescore is given twice"),
+        (["--stage", "rescore:dense=1", "--stage", "Rescore:identifiers=1"], "--stage rescore is given twice"),
         (["--stage", "prefetch:limit=true"], "--stage 'prefetch:limit=true': Prefetch.limit is True"),
         (["--stage", "prefetch:exhaustive=false"], "Prefetch.exhaustive is False; it counts pages: a number"),
     ],
