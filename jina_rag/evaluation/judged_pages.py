@@ -69,7 +69,7 @@ def read_judged_pages(
             judged.findings.append(Finding("unreadable", f"{doc}: {exc}"))
             continue
         names[source.path] = doc
-        sources.append(replace(source, done=every - pages.get(doc, set())))
+        sources.append(replace(source, skip_pages=every - pages.get(doc, set())))
     done = 0
     with contextlib.closing(read_pages(sources, settings)) as events:
         for event in events:

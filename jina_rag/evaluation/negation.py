@@ -21,7 +21,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -80,7 +80,7 @@ class Accuracy:
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
         low, high = self.interval
-        return {"value": self.value, "low": low, "high": high, "right": self.right, "ties": self.ties, "n": self.n}
+        return {"value": self.value, "low": low, "high": high, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +119,10 @@ class NegationResult:
 
     def __str__(self) -> str:
         rows = [f"{self.embedder}, {self.easy.n} triplets (published: {PUBLISHED['model']} on its own 500)"]
-        for name, found, published in (("easy", self.easy, PUBLISHED["easy"]), ("hard", self.hard, PUBLISHED["hard"])):
-            low, high = found.interval
-            rows.append(
-                f"  {name} {found.value:.1%} [{low:.1%}, {high:.1%}], ties {found.ties} (published {published:.1%})"
-            )
+        for name, accuracy in (("easy", self.easy), ("hard", self.hard)):
+            low, high = accuracy.interval
+            shares = f"{accuracy.value:.1%} [{low:.1%}, {high:.1%}]"
+            rows.append(f"  {name} {shares}, ties {accuracy.ties} (published {PUBLISHED[name]:.1%})")
         return "\n".join(rows)
 
 

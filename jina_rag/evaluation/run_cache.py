@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,6 +19,7 @@ from jina_rag._version import __version__
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.datasets import JudgedQuery, PageKey
 from jina_rag.evaluation.results import QueryResult
+from jina_rag.evaluation.serialization import query_result
 from jina_rag.evaluation.settings import Setting, parse_stages
 from jina_rag.index.document_index import DocumentIndex
 from jina_rag.search.results import SearchResults
@@ -156,31 +157,18 @@ class _RunCache:
             raise _trouble(self._folder / FILE, "written", exc) from exc
 
     def _to_json(self, query: str, result: QueryResult) -> dict[str, Any]:
-        return {
-            "key": self._key,
-            "alone": self._one_by_one,
-            "query": query,
-            "ranking": result.ranking,
-            "milliseconds": result.milliseconds,
-            "scores": result.scores,
-            "images": [self._relative(image) for image in result.images],
-            "notes": result.notes,
-        }
+        images = [self._relative(image) for image in result.images]
+        return {"key": self._key, "alone": self._one_by_one, "query": query, **asdict(result), "images": images}
 
     def _relative(self, image: Path | None) -> str | None:
         if image is None:
             return None
         return str(image.relative_to(self._folder) if image.is_relative_to(self._folder) else image)
 
-    def _from_json(self, entry: Mapping[str, Any]) -> QueryResult:
-        return QueryResult(
-            qid="",
-            ranking=tuple((str(doc), int(page)) for doc, page in entry["ranking"]),
-            milliseconds=float(entry["milliseconds"]) if self._one_by_one else 0.0,
-            scores=tuple(map(float, entry["scores"])),
-            images=tuple(None if name is None else self._folder / name for name in entry["images"]),
-            notes=tuple(map(str, entry["notes"])),
-        )
+    def _from_json(self, entry: dict[str, Any]) -> QueryResult:
+        result = query_result({name: value for name, value in entry.items() if name not in ("key", "alone", "query")})
+        images = tuple(None if image is None else self._folder / image for image in result.images)
+        return replace(result, images=images, milliseconds=result.milliseconds if self._one_by_one else 0.0)
 
 
 def _key(index: DocumentIndex, setting: Setting, options: RunOptions, names: Mapping[Path, str]) -> str:

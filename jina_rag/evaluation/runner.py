@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.datasets import JudgedFolder, JudgedQuery, PageKey, Run
-from jina_rag.evaluation.files import failures_json, write_lines
+from jina_rag.evaluation.files import write_lines
 from jina_rag.evaluation.measures import DEPTH, mean, measure
 from jina_rag.evaluation.run_cache import TOGETHER, named_pages
 from jina_rag.index.document_index import DocumentIndex
@@ -41,16 +40,6 @@ class EvaluationReport:
     failed: tuple[Failure, ...] = ()
     seconds: float = 0.0
     index_seconds: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Its figures as JSON values; ``jina-rag evaluate --json`` prints these and more."""
-        return {
-            "queries": self.queries,
-            "measures": self.measures,
-            "by": self.by,
-            "failed": failures_json(self.failed),
-            "seconds": round(self.seconds, 3),
-        }
 
 
 def evaluate(

@@ -172,7 +172,7 @@ def _read(
         for source in sources
     }
     every = frozenset(range(1, _SETTINGS.limits.max_pages + 1))
-    reading = (replace(source, done=_drawn(folders[source.path]) if images else every) for source in sources)
+    reading = (replace(source, skip_pages=_drawn(folders[source.path]) if images else every) for source in sources)
     done = 0
     with contextlib.closing(read_pages(reading, _SETTINGS)) as events:
         for event in events:

@@ -80,13 +80,14 @@ def _setting(value: Mapping[str, Any]) -> SettingResult:
     return SettingResult(**{
         **value,
         "intervals": {name: (float(low), float(high)) for name, (low, high) in value["intervals"].items()},
-        "per_query": tuple(_query_result(entry) for entry in value["per_query"]),
+        "per_query": tuple(query_result(entry) for entry in value["per_query"]),
         "unjudged": {int(k): float(number) for k, number in value["unjudged"].items()},
         "failed": tuple(Failure(Path(f["path"]), f["reason"], f["page"]) for f in value["failed"]),
     })  # fmt: skip
 
 
-def _query_result(value: Mapping[str, Any]) -> QueryResult:
+def query_result(value: Mapping[str, Any]) -> QueryResult:
+    """The inverse of `dataclasses.asdict` and JSON; a `KeyError`, `TypeError` or `ValueError` where it is none."""
     return QueryResult(**{
         **value,
         "ranking": tuple((doc, int(page)) for doc, page in value["ranking"]),

@@ -75,7 +75,7 @@ def test_a_folder_is_made_and_evaluated_as_it_is(documents, tmp_path):
     assert "script" not in sheet.tags
     assert "http" not in html
     assert "<c>" not in html
-    assert "a &quot;b&quot; &amp; &lt;c&gt;" in html
+    assert "a &#34;b&#34; &amp; &lt;c&gt;" in html
     assert read_queries_csv(made.sheet) == [], "the remarks and the example are no questions"
     assert made.sheet.read_text("utf-8-sig").split("\n")[0].split(",") == [*COLUMNS]
     write_rows(made.sheet, ["# a remark"], ["Where did it grow?", "report", "1"], ["", "old/report", "1", "1"])

@@ -37,7 +37,7 @@ def test_stages_are_those_of_search_joined_by_plus():
     [
         ("", "are empty"),
         ("resort:dense=1", "'resort' is no stage"),
-        ("rescore:dense=1+rescore:window=1", "has the stage rescore twice"),
+        ("rescore:dense=1+rescore:limit=1", "has the stage rescore twice"),
         ("rescore:dens=1", "no option of rescore"),
     ],
 )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.cleaning.duplicates import digest
-from jina_rag.evaluation.cleaning.pairs import Dropped, OnDrop, Pair, dump
+from jina_rag.evaluation.cleaning.pairs import Dropped, OnDrop, Pair, batches, dump
 from jina_rag.protocols import Embedder
 from jina_rag.scoring import normalise
 from jina_rag.types import Float32
@@ -44,6 +43,7 @@ class Consistency:
     Source: Günther et al., arXiv 2307.11224, consistency filtering; after Dai et al., Promptagator (ICLR 2023).
     """
 
+    name: ClassVar[str] = "consistency"
     embedder: Embedder
     n: int = 2
     sample: int = 10_000
@@ -56,11 +56,6 @@ class Consistency:
                 f"The rank and the batch are at least 1, the sample at least the rank: got n={self.n}, "
                 f"batch={self.batch}, sample={self.sample}."
             )
-
-    @property
-    def name(self) -> str:
-        """What reports call it."""
-        return "consistency"
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -79,7 +74,7 @@ class Consistency:
             places = self._spool(pairs, file)
             others, names = self._embed_sample(file, places)
             file.seek(0)
-            for lines in _batches(file, self.batch):
+            for lines in batches(file, self.batch):
                 yield from self._judge([_load(line) for line in lines], others, names, drop)
 
     def _spool(self, pairs: Iterable[Pair], file: BinaryIO) -> list[int]:
@@ -99,7 +94,7 @@ class Consistency:
         """Vectors of the sample, shape (m, dim), and what their texts are called, shape (m,)."""
         vectors: list[Float32] = []
         names: list[int] = []
-        for some in _batches(places, self.batch):
+        for some in batches(places, self.batch):
             passages = []
             for place in some:
                 file.seek(place)
@@ -138,12 +133,6 @@ class Consistency:
                 f"The embedder {self.embedder.name!r} gave no dense vectors, which this step compares."
             )
         return normalise(single)
-
-
-def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    source = iter(items)
-    while some := list(itertools.islice(source, size)):
-        yield some
 
 
 def _load(line: bytes) -> Pair:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jina_rag.evaluation.cleaning.pairs import Dropped, OnDrop, Pair, same_text
 from jina_rag.evaluation.cleaning.sqlite_scratch import scratch_table
@@ -19,33 +19,19 @@ class Complete:
     Source: Günther et al., arXiv 2307.11224, de-duplication.
     """
 
-    @property
-    def name(self) -> str:
-        """What reports call it."""
-        return "complete"
+    name: ClassVar[str] = "complete"
 
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """It has none."""
-        return {}
+    settings: ClassVar[Mapping[str, Any]] = {}
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
         """Give the pairs that have something to say on both sides."""
         for pair in pairs:
             query, passage = same_text(pair.query), same_text(pair.passage)
-            reason = (
-                "no question"
-                if not query
-                else "no passage"
-                if not passage
-                else "both sides are the same text"
-                if query == passage
-                else ""
-            )
-            if reason:
-                drop(Dropped(pair.number, self.name, reason, record=pair.record))
-            else:
+            if query and passage and query != passage:
                 yield pair
+                continue
+            reason = "both sides are the same text" if query and passage else "no passage" if query else "no question"
+            drop(Dropped(pair.number, self.name, reason, record=pair.record))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +47,11 @@ class ExactDuplicates:
     Source: Günther et al., arXiv 2307.11224, de-duplication.
     """
 
-    @property
-    def name(self) -> str:
-        """What reports call it."""
-        return "exact duplicates"
+    name: ClassVar[str] = "exact duplicates"
 
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """How texts are made comparable."""
-        return {"normalised": ["NFKC", "case", "white space", "invisible marks"], "hash": "blake2b-128"}
+    settings: ClassVar[Mapping[str, Any]] = {
+        "normalised": ["NFKC", "case", "white space", "invisible marks"], "hash": "blake2b-128",
+    }  # fmt: skip
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
         """Give each pair once."""
@@ -79,9 +61,9 @@ class ExactDuplicates:
         ) as table:
             for pair in pairs:
                 key = digest(pair.query, pair.passage)
-                found = table.execute("SELECT number FROM seen WHERE hash = ?", (key,)).fetchone()
-                if found is not None:
-                    drop(Dropped(pair.number, self.name, "exact duplicate", int(found[0]), record=pair.record))
+                row = table.execute("SELECT number FROM seen WHERE hash = ?", (key,)).fetchone()
+                if row is not None:
+                    drop(Dropped(pair.number, self.name, "exact duplicate", int(row[0]), record=pair.record))
                     continue
                 table.execute("INSERT INTO seen VALUES (?, ?)", (key, pair.number))
                 yield pair

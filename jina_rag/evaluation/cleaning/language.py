@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jina_rag._extras import require
 from jina_rag.errors import InvalidInputError
@@ -30,34 +30,30 @@ class Languages:
     n-grams, Lui and Baldwin, 2012; BSD licence, weights inside the package, 140 languages), which needs NumPy alone.
 
     Attributes:
-        wanted: Codes such as ``"en"``, as py3langid names them.
+        codes: Those wanted, such as ``"en"``, as py3langid names them.
         odds: How much more probable another language must be.
         least: UTF-8 bytes of letters from which on a side is judged alone.
 
     Source: Günther et al., arXiv 2307.11224, language filtering.
     """
 
-    wanted: tuple[str, ...] = ("en",)
+    name: ClassVar[str] = "languages"
+    codes: tuple[str, ...] = ("en",)
     odds: float = 20.0
     least: int = 20
 
     def __post_init__(self) -> None:
-        if isinstance(self.wanted, str) or not self.wanted:
+        if isinstance(self.codes, str) or not self.codes:
             raise InvalidInputError('Name the languages that are wanted as a list, such as ["en", "de"].')
         if not self.odds >= 1:
             raise InvalidInputError(f"The odds of another language are at least 1, not {self.odds}.")
-
-    @property
-    def name(self) -> str:
-        """What reports call it."""
-        return "languages"
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """Languages, odds, what is a short side, and the identifier."""
         version = require("py3langid", extra="eval").__version__
         return {
-            "wanted": list(self.wanted),
+            "wanted": list(self.codes),
             "odds": self.odds,
             "least": self.least,
             "identifier": f"py3langid {version}",
@@ -71,9 +67,8 @@ class Languages:
             InvalidInputError: If it does not know a language.
         """
         rank = _identifier()
-        known = {code for code, _ in rank(b"language")}
-        unknown = [code for code in self.wanted if code not in known]
-        if unknown:
+        supported = {code for code, _ in rank(b"language")}
+        if unknown := [code for code in self.codes if code not in supported]:
             raise InvalidInputError(
                 f"The language {unknown[0]!r} is not one that py3langid knows: name it by its code of ISO 639-1, "
                 'such as "en" or "zh".'
@@ -84,9 +79,8 @@ class Languages:
                 yield pair
             else:
                 side, language = foreign
-                drop(
-                    Dropped(pair.number, self.name, "language", None, {"side": side, "language": language}, pair.record)
-                )
+                detail = {"side": side, "language": language}
+                drop(Dropped(pair.number, self.name, "language", None, detail, pair.record))
 
     def _foreign(self, pair: Pair, rank: Callable[[bytes], list[tuple[str, float]]]) -> tuple[str, str] | None:
         for side, text, other in (("passage", pair.passage, pair.query), ("query", pair.query, pair.passage)):
@@ -95,8 +89,8 @@ class Languages:
             # Best first.
             ranked = [one for one in rank(text[:_READ].encode("utf-8", "replace")) if one[0] not in _SILENT]
             language, value = ranked[0]
-            best = next(value for code, value in ranked if code in self.wanted)
-            if language not in self.wanted and value >= self.odds * best:
+            best = next(value for code, value in ranked if code in self.codes)
+            if language not in self.codes and value >= self.odds * best:
                 return side, language
         return None
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,7 @@ class NearDuplicates:
     Source: Broder, 1997 (MinHash); Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3 (bands).
     """
 
+    name: ClassVar[str] = "near duplicates"
     passage: float = 0.8
     query: float = 0.7
     passage_ngram: int = 5
@@ -64,23 +65,9 @@ class NearDuplicates:
             raise InvalidInputError("An n-gram has at least one character.")
 
     @property
-    def name(self) -> str:
-        """What reports call it."""
-        return "near duplicates"
-
-    @property
     def settings(self) -> Mapping[str, Any]:
         """Thresholds, n-grams, sizes and the seed."""
-        return {
-            "passage": self.passage,
-            "query": self.query,
-            "passage_ngram": self.passage_ngram,
-            "query_ngram": self.query_ngram,
-            "bands": _BANDS,
-            "passage_rows": _PASSAGE_ROWS,
-            "query_rows": _QUERY_ROWS,
-            "seed": self.seed,
-        }
+        return asdict(self) | {"bands": _BANDS, "passage_rows": _PASSAGE_ROWS, "query_rows": _QUERY_ROWS}
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
         """Give the pairs that repeat no earlier one."""
@@ -128,7 +115,8 @@ class NearDuplicates:
 _FIND = (
     "SELECT signed.* FROM (SELECT number FROM bands WHERE key IN ("  # noqa: S608  # holds question marks only
     + ",".join("?" * _BANDS)
-    + ") GROUP BY number ORDER BY COUNT(*) DESC, number LIMIT ?) AS found JOIN signed USING (number) ORDER BY number"
+    + ") GROUP BY number ORDER BY COUNT(*) DESC, number LIMIT ?) AS candidates "
+    "JOIN signed USING (number) ORDER BY number"
 )
 
 

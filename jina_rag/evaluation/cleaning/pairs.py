@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from jina_rag.errors import InvalidInputError
 
+_Item = TypeVar("_Item")
 _INVISIBLE = dict.fromkeys([0x00AD, 0x200B, 0x2060, 0xFEFF])
 """Soft hyphen, zero-width space, word joiner, byte order mark: two texts that differ in these look the same."""
 
@@ -135,6 +137,13 @@ def as_pairs(
             yield _pair(number, record, query_key, passage_key)
         except InvalidInputError as exc:
             raise InvalidInputError(f"Pair {number}: {exc}") from exc
+
+
+def batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """Lists of `size` items; none of them is taken before it is needed."""
+    source = iter(items)
+    while some := list(itertools.islice(source, size)):
+        yield some
 
 
 def dump(record: Mapping[str, Any]) -> bytes:

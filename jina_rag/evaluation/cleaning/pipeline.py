@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
+from jina_rag._files import open_whole
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.cleaning.duplicates import Complete, ExactDuplicates
 from jina_rag.evaluation.cleaning.near_duplicates import NearDuplicates
 from jina_rag.evaluation.cleaning.pairs import Dropped, OnDrop, Pair, Step, as_pairs, dump, read_pairs
 from jina_rag.evaluation.cleaning.report import CleaningReport, StepReport
+from jina_rag.evaluation.files import READABLE, file_hash
 
-_BLOCK = 2**20
 Progress: TypeAlias = Callable[[str, int], None]
 """Called with the name of a step and the number of pairs that it has let pass."""
 
@@ -89,7 +88,7 @@ class Cleaning:
             for place, (step, tally) in enumerate(zip(self.steps, report.steps, strict=True)):
                 folder = Path(root) / str(place)
                 folder.mkdir()
-                running = step.run(_counted(flow, tally), _counting(tally, on_drop), folder)
+                running = step.run(_count_reads(flow, tally), _count_drops(tally, on_drop), folder)
                 if hasattr(running, "close"):
                     # Files of a step are closed before its folder goes, also where the caller stops early.
                     open_steps.callback(running.close)
@@ -128,14 +127,14 @@ def clean_file(
     Raises:
         InvalidInputError: If a file cannot be read or written, is named twice, or its first line holds no pair.
     """
-    named = [p.resolve() for p in (path, output, dropped) if p is not None]
-    if len(set(named)) < len(named):
+    paths = [p.resolve() for p in (path, output, dropped) if p is not None]
+    if len(set(paths)) < len(paths):
         raise InvalidInputError("The pairs, the output and the dropped pairs are different files: name each once.")
     cleaning = Cleaning(steps)
     unreadable: dict[str, int] = {}
     with ExitStack() as stack:
-        sink = stack.enter_context(_Whole(output))
-        waste = stack.enter_context(_Whole(dropped)) if dropped is not None else None
+        sink = stack.enter_context(_written(output))
+        waste = stack.enter_context(_written(dropped)) if dropped is not None else None
 
         def drop(one: Dropped) -> None:
             if one.step == "read":
@@ -148,7 +147,7 @@ def clean_file(
         for pair in cleaning.run(pairs, on_drop=drop, scratch=where, progress=progress):
             sink.write(dump(pair.record))
     report = cleaning.report
-    report.unreadable, report.source, report.sha256 = unreadable, path.name, _sha256(path)
+    report.unreadable, report.source, report.sha256 = unreadable, path.name, file_hash(path)
     return report
 
 
@@ -187,47 +186,26 @@ class _Timed(Iterator[Pair]):
         return pair
 
 
-class _Whole:
+@contextmanager
+def _written(path: Path) -> Iterator[BinaryIO]:
     """A file that takes its name once it is complete."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary = ""
-
-    def __enter__(self) -> BinaryIO:
-        try:
-            handle, self._temporary = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name, suffix=".tmp")
-        except OSError as exc:
-            raise InvalidInputError(f"{self._path} cannot be written: {exc.strerror or exc}.") from exc
-        self._file = os.fdopen(handle, "wb")
-        return self._file
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._file.close()
-        if kind is not None:
-            Path(self._temporary).unlink(missing_ok=True)
-            return
-        os.replace(self._temporary, self._path)
+    try:
+        with open_whole(path, mode=READABLE) as file:
+            yield file
+    except OSError as exc:
+        raise InvalidInputError(f"{path} cannot be written: {exc.strerror or exc}.") from exc
 
 
-def _counted(pairs: Iterator[Pair], tally: StepReport) -> Iterator[Pair]:
+def _count_reads(pairs: Iterator[Pair], tally: StepReport) -> Iterator[Pair]:
     for pair in pairs:
         tally.read += 1
         yield pair
 
 
-def _counting(tally: StepReport, on_drop: OnDrop | None) -> OnDrop:
+def _count_drops(tally: StepReport, on_drop: OnDrop | None) -> OnDrop:
     def drop(one: Dropped) -> None:
         tally.dropped[one.reason] = tally.dropped.get(one.reason, 0) + 1
         if on_drop is not None:
             on_drop(one)
 
     return drop
-
-
-def _sha256(path: Path) -> str:
-    whole = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            whole.update(block)
-    return whole.hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from jina_rag._version import __version__
@@ -31,14 +31,8 @@ class StepReport:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
-        return {
-            "step": self.name,
-            "settings": dict(self.settings),
-            "read": self.read,
-            "dropped": dict(self.dropped),
-            "seconds": round(self.seconds, 3),
-            "disk_bytes": self.disk_bytes,
-        }
+        values = asdict(self) | {"seconds": round(self.seconds, 3)}
+        return {"step": values.pop("name"), **values}
 
 
 @dataclass(slots=True)
@@ -71,16 +65,8 @@ class CleaningReport:
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``jina-rag clean --json`` prints."""
-        return {
-            "version": __version__,
-            "source": self.source,
-            "sha256": self.sha256,
-            "read": self.read,
-            "kept": self.kept,
-            "dropped": self.dropped,
-            "unreadable": dict(self.unreadable),
-            "steps": [step.to_json() for step in self.steps],
-        }
+        counts = {"version": __version__, "read": self.read, "dropped": self.dropped}
+        return asdict(self) | counts | {"steps": [step.to_json() for step in self.steps]}
 
     def __str__(self) -> str:
         lines = [f"{self.read} read, {self.kept} kept, {self.dropped} dropped"]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, Literal, TypeAlias, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.mteb.cache import key_of
 from jina_rag.protocols import Input, InputPart
 
-_Item = TypeVar("_Item")
 ContentParts: TypeAlias = Literal["auto", "image", "text"]
 """What is read of an input that has an image and a text: what suits the model (``"auto"``: a model that looks at pixels
 reads both together, one that reads words the text), or one of them. Where the text is nothing but the words of the
@@ -91,10 +89,3 @@ def text_of_document(row: Mapping[str, Any]) -> str | None:
     if text is None:
         return None
     return f"{row.get('title') or ''} {text}".strip()
-
-
-def batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    """Lists of `size` items: images of a data set are opened only then."""
-    source = iter(items)
-    while some := list(islice(source, size)):
-        yield some

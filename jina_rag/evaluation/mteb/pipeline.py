@@ -14,8 +14,9 @@ from mteb.types import PromptType
 
 from jina_rag.config import Storage
 from jina_rag.errors import InvalidInputError
+from jina_rag.evaluation.cleaning.pairs import batches
 from jina_rag.evaluation.mteb.cache import key_of
-from jina_rag.evaluation.mteb.contents import batches, is_blank, one_input, text_of_document, text_of_query
+from jina_rag.evaluation.mteb.contents import is_blank, one_input, text_of_document, text_of_query
 from jina_rag.evaluation.mteb.loading import EmbedderSource, RerankerSource
 from jina_rag.evaluation.mteb.model_meta import model_meta
 from jina_rag.evaluation.mteb.settings import ModelOptions

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from jina_rag.errors import InvalidInputError
+from jina_rag.evaluation.cleaning.pairs import batches
 from jina_rag.evaluation.mteb.cache import VectorCache, Vectors, key_of
-from jina_rag.evaluation.mteb.contents import ContentParts, batches, content_key, inputs_of, is_blank
+from jina_rag.evaluation.mteb.contents import ContentParts, content_key, inputs_of, is_blank
 from jina_rag.evaluation.mteb.loading import RerankerSource, precision_of
 from jina_rag.evaluation.mteb.model_meta import model_meta
 from jina_rag.evaluation.mteb.settings import ModelOptions

@@ -34,9 +34,6 @@ from jina_rag.evaluation.report.findings import (
 from jina_rag.evaluation.report.page_images import Bounds, InlineImage, images
 from jina_rag.evaluation.report.plots import cost_plots, group_bars, key
 from jina_rag.evaluation.report.queries import (
-    Miss,
-    ReportQuery,
-    SettingOutcome,
     by_query,
     misses,
     outcomes,
@@ -111,23 +108,6 @@ class _PageView:
     score: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Card:
-    """A failure as the template draws it."""
-
-    miss: Miss
-    relevant: list[_PageView]
-    retrieved: list[_PageView]
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A question in the table of all."""
-
-    query: ReportQuery
-    settings: Sequence[SettingOutcome]
-
-
 def _context(evaluation: Evaluation, documents: Mapping[str, Path], failures: int) -> dict[str, Any]:
     """Everything the template names."""
     settings = evaluation.settings
@@ -143,7 +123,7 @@ def _context(evaluation: Evaluation, documents: Mapping[str, Path], failures: in
     except MissingDependencyError as exc:
         missing, plots, bars = str(exc), [], {}
     results = by_query(evaluation)
-    rows = [_Row(query := report_query(evaluation, qid), outcomes(r, query, measure)) for qid, r in results.items()]
+    rows = [(query := report_query(evaluation, qid), outcomes(r, query, measure)) for qid, r in results.items()]
     unjudged_at = sorted({k for setting in settings for k in setting.unjudged})
     return {
         "evaluation": evaluation,
@@ -183,7 +163,7 @@ def _by_setting(all_verdicts: Sequence[Verdict]) -> list[tuple[str, str, list[Ve
     return [(second, first, some) for (second, first), some in pairs.items()]
 
 
-def _cards(evaluation: Evaluation, documents: Mapping[str, Path], measure: str, most: int) -> list[_Card]:
+def _cards(evaluation: Evaluation, documents: Mapping[str, Path], measure: str, most: int) -> list[dict[str, Any]]:
     """The failures of the first setting with pictures of the relevant pages and of those that came."""
     if not measure:
         return []
@@ -202,7 +182,7 @@ def _cards(evaluation: Evaluation, documents: Mapping[str, Path], measure: str, 
         ranks = {hit.page: hit.rank for hit in miss.retrieved}
         relevant = [_PageView(p, image_of[p], grade, ranks.get(p)) for p, grade in miss.relevant[:_RELEVANT]]
         retrieved = [_PageView(h.page, image_of[h.page], h.grade, h.rank, h.score) for h in miss.retrieved[:_RETRIEVED]]
-        cards.append(_Card(miss, relevant, retrieved))
+        cards.append({"miss": miss, "relevant": relevant, "retrieved": retrieved})
     return cards
 
 
