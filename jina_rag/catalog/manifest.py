@@ -286,13 +286,13 @@ class Manifest:
                 "INSERT INTO contents (sha256) VALUES (?) ON CONFLICT (sha256) DO UPDATE SET is_complete = 0",
                 (record.sha256,),
             )
-            shown = self._rows(
+            is_shown = self._rows(
                 "SELECT 1 FROM documents d JOIN contents c USING (sha256)"
                 " WHERE doc_id = ? AND sha256 != ? AND (c.is_complete OR c.ingested_at > 0)",
                 record.doc_id,
                 record.sha256,
             )
-            if shown:
+            if is_shown:
                 db.execute("UPDATE documents SET next_sha256 = ? WHERE doc_id = ?", (record.sha256, record.doc_id))
             else:
                 _put(db, record)

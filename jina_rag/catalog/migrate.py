@@ -46,18 +46,18 @@ def copy_index(
                 "place of its own."
             )
     points = {record.sha256: source.manifest.points(record.sha256) for record in documents}
-    total, copied, sent = sum(map(len, points.values())), 0, 0
+    total, copied_count, sent_count = sum(map(len, points.values())), 0, 0
     for sha256, records in points.items():
         holders = [record for record in documents if record.sha256 == sha256]
         if target.manifest.ingested_at(sha256) < source.manifest.ingested_at(sha256):
-            sent += _copy_content(source, target, holders[0], records)
+            sent_count += _copy_content(source, target, holders[0], records)
         for record in holders:
             target.manifest.place(record)
-        copied += len(records)
+        copied_count += len(records)
         if progress is not None:
-            progress(copied, total)
+            progress(copied_count, total)
     target.store.flush()
-    return sent
+    return sent_count
 
 
 def _copy_content(

@@ -88,9 +88,9 @@ class DocumentIndex:
     """
 
     def __init__(self, location: str, options: OpenOptions, reranker: str | Reranker | None = None) -> None:
-        self._shared, self._opened_session = open_session(location, options)
+        self._shared_session, self._opened_session = open_session(location, options)
         self._models = IndexModels(self._opened_session, options.embedder, reranker)
-        self._made_searcher: Searcher | None = None
+        self._searcher_cache: Searcher | None = None
         self._arguments: dict[str, Any] = {
             "location": location if "://" in location else os.path.abspath(location),
             "assets_dir": options.assets_dir,
@@ -98,7 +98,7 @@ class DocumentIndex:
             "reranker": reranker,
         }
         # Not at the exit of the interpreter, when threads may still be at work.
-        self._lease = weakref.finalize(self, self._shared.release, wait=False)
+        self._lease = weakref.finalize(self, self._shared_session.release, wait=False)
         self._lease.atexit = False
 
     @classmethod
@@ -647,11 +647,11 @@ class DocumentIndex:
     @property
     def _searcher(self) -> Searcher:
         resources, settings = self._session.resources, self._session.settings
-        if self._made_searcher is None:
-            self._made_searcher = Searcher(
+        if self._searcher_cache is None:
+            self._searcher_cache = Searcher(
                 resources=resources, embedder=self.embedder, dim=settings.dim, storage=settings.storage
             )
-        return self._made_searcher
+        return self._searcher_cache
 
     @property
     def _explainer(self) -> Explainer:
@@ -671,7 +671,7 @@ class DocumentIndex:
     def close(self) -> None:
         """Release the index; the last object on a folder closes its store. Closing twice is fine."""
         if self._lease.detach() is not None:
-            self._shared.release()
+            self._shared_session.release()
 
     def __enter__(self) -> Self:
         return self

@@ -26,8 +26,8 @@ def pages_by_id(resources: IndexResources, ids: Sequence[str]) -> list[ScoredPag
         if not isinstance(name, str):
             raise InvalidInputError(f"An id is {name!r}: ids are texts.")
     point_ids = [_point_id(resources, name) for name in ids]
-    fetched = resources.store.fetch([point_id for point_id in point_ids if point_id is not None], vectors=False)
-    points = {point.id: point for point in fetched}
+    possible_ids = [point_id for point_id in point_ids if point_id is not None]
+    points = {point.id: point for point in resources.store.fetch(possible_ids, vectors=False)}
     pages = []
     for point_id in point_ids:
         point = points.get(point_id or "")

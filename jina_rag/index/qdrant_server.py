@@ -148,13 +148,13 @@ def open_server(address: Address, options: OpenOptions) -> IndexSession:
 
 def _check_files(manifest: Manifest, settings: IndexSettings, address: Address, root: Path, *, is_new: bool) -> None:
     """A folder of files belongs to one index."""
-    recorded = manifest.settings()
-    if is_new and recorded and manifest.documents():
+    stored_settings = manifest.settings()
+    if is_new and stored_settings and manifest.documents():
         raise IndexCorruptError(
             f"There is no collection at {address} any more, but {root} still lists the documents of one: delete that "
             "folder to begin anew, or name another one for the files."
         )
-    if not is_new and recorded and recorded["id"] != settings.id:
+    if not is_new and stored_settings and stored_settings["id"] != settings.id:
         raise IndexMismatchError(
             f"The folder {root} holds the files of another index than the one at {address}: name another folder for "
             "the files."

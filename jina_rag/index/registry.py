@@ -102,7 +102,7 @@ def open_session(location: str, options: OpenOptions) -> tuple[SharedSession, In
         root = Path(os.path.abspath(location))
         key, open_new = os.path.normcase(os.path.realpath(root)), partial(open_folder, root)
     with _sessions_lock:
-        shared = _sessions.get(key)
-        if shared is None:
-            shared = _sessions[key] = SharedSession()
-    return shared, shared.acquire(open_new, options)
+        shared_session = _sessions.get(key)
+        if shared_session is None:
+            shared_session = _sessions[key] = SharedSession()
+    return shared_session, shared_session.acquire(open_new, options)

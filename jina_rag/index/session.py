@@ -100,10 +100,10 @@ class IndexSettings:
     version: str = __version__
 
     @classmethod
-    def from_json(cls, recorded: Mapping[str, Any]) -> Self:
+    def from_json(cls, stored_settings: Mapping[str, Any]) -> Self:
         """Settings as a manifest or a collection has them, among other keys."""
-        values = {item.name: recorded[item.name] for item in fields(cls)}
-        return cls(**values | {"storage": Storage.from_json(recorded["storage"])})
+        values = {item.name: stored_settings[item.name] for item in fields(cls)}
+        return cls(**values | {"storage": Storage.from_json(stored_settings["storage"])})
 
     def to_json(self) -> dict[str, Any]:
         """The reverse of `from_json`."""
@@ -121,12 +121,12 @@ def new_settings(options: OpenOptions) -> tuple[IndexSettings, Embedder | None]:
     """What a new index records about its model, and that model unless the index is to be a copy."""
     if options.template is not None:
         return replace(options.template, id=uuid.uuid4().hex, version=__version__), None
-    requested = options.embedder if options.embedder is not None else DEFAULT_EMBEDDER
-    model = load_embedder(requested) if isinstance(requested, str) else requested
+    model_or_name = options.embedder if options.embedder is not None else DEFAULT_EMBEDDER
+    model = load_embedder(model_or_name) if isinstance(model_or_name, str) else model_or_name
     storage = options.storage or Storage.named("exact")
     settings = IndexSettings(
         embedder=model.name,
-        requested_embedder=requested if isinstance(requested, str) else model.name,
+        requested_embedder=model_or_name if isinstance(model_or_name, str) else model.name,
         fingerprint=model.fingerprint,
         folder_fingerprint=_folder_content(model.name),
         revision=model.revision,
@@ -276,9 +276,9 @@ def open_folder(root: Path, options: OpenOptions) -> IndexSession:
     with ExitStack() as on_failure:
         manifest = open_manifest(root)
         on_failure.callback(manifest.close)
-        recorded = manifest.settings()
-        if recorded:
-            settings = IndexSettings.from_json(recorded)
+        stored_settings = manifest.settings()
+        if stored_settings:
+            settings = IndexSettings.from_json(stored_settings)
         elif settings is None:  # a process was killed that made it
             settings, model = new_settings(options)
         # Imported here: `import jina_rag` must not load the engine.
@@ -288,7 +288,7 @@ def open_folder(root: Path, options: OpenOptions) -> IndexSession:
         on_failure.callback(store.close)
         session = IndexSession(str(root), root, resources_in(root, manifest, store), settings, model)
         session.check(options)
-        if not recorded:
+        if not stored_settings:
             manifest.write_settings(settings.to_json())
         on_failure.pop_all()
     return session
@@ -315,8 +315,8 @@ def load_recorded(root: Path) -> Embedder | None:
 
     For a head start: whoever holds the result shares its weights with a session that is opened meanwhile.
     """
-    recorded = peek_settings(root / MANIFEST)
-    return _load_recorded(IndexSettings.from_json(recorded)) if recorded else None
+    stored_settings = peek_settings(root / MANIFEST)
+    return _load_recorded(IndexSettings.from_json(stored_settings)) if stored_settings else None
 
 
 def _load_recorded(settings: IndexSettings, folder: str | None = None) -> Embedder:
