@@ -185,7 +185,7 @@ class Estimate:
             sampled = {number for other, number in sample if other is task}
             if sampled:
                 # All but these; those that are stored already are among them, or are left out anyway.
-                sources.append(replace(task.source, done=frozenset(range(1, max(numbers) + 1)) - sampled))
+                sources.append(replace(task.source, skip_pages=frozenset(range(1, max(numbers) + 1)) - sampled))
                 records[task.source.path] = task.record
         with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
             images = ImageFiles(scratch)

@@ -286,7 +286,7 @@ class Ingestion:
             self._tasks[task.source.path] = task
             record = task.record
             pages = self._planner.stored_pages(task)
-            yield replace(task.source, doc_id=record.doc_id, done=pages, revision=record.sha256)
+            yield replace(task.source, doc_id=record.doc_id, skip_pages=pages, revision=record.sha256)
 
     def _start(self, event: DocumentStart) -> _OpenDocument:
         task = self._tasks.pop(event.source.path)
@@ -295,7 +295,7 @@ class Ingestion:
         document = _OpenDocument(replace(task, record=record))
         document.warnings += [Failure(event.source.path, warning) for warning in event.warnings]
         self._open[record.doc_id] = document
-        pages = event.count - len(event.source.done)
+        pages = event.count - len(event.source.skip_pages)
         self._tell(current=record.doc_id, pages_total=self._state.pages_total + pages)
         return document
 

@@ -37,7 +37,8 @@ def read_sidecar(path: Path, warnings: list[Failure]) -> dict[str, Any]:
             metadata = json.loads(text)
             if not isinstance(metadata, dict):
                 raise InvalidInputError("it is not a JSON object")
-            return schema.clean_payload(metadata)
+            payload: dict[str, Any] = schema.clean_payload(metadata)
+            return payload
         except (OSError, ValueError, RecursionError) as error:
             reason = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
             warnings.append(Failure(sidecar, f"It is not taken as metadata of {path.name}: {reason.rstrip('.')}."))

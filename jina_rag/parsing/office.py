@@ -109,7 +109,7 @@ def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings,
     except OSError as error:
         raise DocumentError(f"LibreOffice cannot be started: {error.strerror or type(error).__name__}.") from error
     try:
-        with stop.may_end(lambda: _kill(process)):
+        with stop.kill_on_stop(lambda: _kill(process)):
             process.wait(timeout=seconds)
     except subprocess.TimeoutExpired as error:
         raise LimitExceededError(

@@ -68,7 +68,7 @@ class DocumentEnd:
     Attributes:
         source: The document.
         pages: Pages handed out.
-        failed: Pages that failed. With `pages` it makes the document's count, less ``source.done``.
+        failed: Pages that failed. With `pages` it makes the document's count, less ``source.skip_pages``.
     """
 
     source: SourceFile
@@ -90,7 +90,7 @@ def read_pages(
     """Read every page of every source, in order.
 
     A document that cannot be opened gives one `Failure` with page None and nothing else. Otherwise it gives
-    `DocumentStart`, then for each page in order (but those of ``source.done``) a `Page` or a `Failure`, then
+    `DocumentStart`, then for each page in order (but those of ``source.skip_pages``) a `Page` or a `Failure`, then
     `DocumentEnd`. Errors of one document never stop the others.
 
     Pages are rendered by worker processes (``settings.isolate``), at most ``settings.look_ahead`` pages ahead;
@@ -198,7 +198,7 @@ class _Stream:
                 return
             self._put(DocumentStart(source, renderer.page_count, renderer.warnings))
             failed = 0
-            numbers = [n for n in range(1, renderer.page_count + 1) if n not in source.done]
+            numbers = [n for n in range(1, renderer.page_count + 1) if n not in source.skip_pages]
             # Closed before the renderer is: its threads still hold workers.
             results = stack.enter_context(contextlib.closing(self._render(renderer, numbers)))
             for number, result in results:
@@ -254,8 +254,8 @@ class _Stream:
         image = page.screenshot.image
         text_boxes = [word.box for word in page.words]
         with checked_by(self._check_stop):
-            words = read_areas(image, areas, skip_boxes=text_boxes, cache=self._cache, revision=revision)
-        words = (*page.words, *words)
+            ocr_words = read_areas(image, areas, skip_boxes=text_boxes, cache=self._cache, revision=revision)
+        words = (*page.words, *ocr_words)
         regions = find_regions_in_pixels(image, words) if look_for_regions else page.regions
         return replace(page, words=words, regions=regions)
 

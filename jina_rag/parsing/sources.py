@@ -44,7 +44,7 @@ class SourceFile:
         root: The folder that was given, or the folder of the file that was given.
         doc_id: `path` relative to `root` with forward slashes, made printable (see `printable`).
         kind: What its first bytes say it is.
-        done: Pages that need not be read, because an earlier run that was interrupted has them.
+        skip_pages: Pages that need not be read, because an earlier run that was interrupted has them.
         revision: Hash of the file's bytes, where it is known; labels what is cached of it.
     """
 
@@ -52,7 +52,7 @@ class SourceFile:
     root: Path
     doc_id: str
     kind: Kind
-    done: frozenset[int] = frozenset()
+    skip_pages: frozenset[int] = frozenset()
     revision: str = ""
 
 

@@ -265,3 +265,12 @@ def test_an_office_file_without_libreoffice_is_one_sentence(cli, tmp_path, monke
     report = cli("ingest", tmp_path, "-i", tmp_path / "kb", *NO_OCR, "--json")
     assert (report.code, report.json["documents"]) == (1, 1)
     assert "install LibreOffice" in report.json["failed"][0]["reason"]
+
+
+@pytest.mark.parametrize("path", ["", " "])
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_an_empty_path_is_refused_and_leaves_no_index(cli, docs, tmp_path, monkeypatch, path, dry_run):
+    monkeypatch.chdir(docs)
+    cli("ingest", path, "--index", tmp_path / "kb", *dry_run).refused("A path is empty")
+    cli("ingest", docs, path, "--index", tmp_path / "kb", *dry_run).refused("A path is empty")
+    assert not (tmp_path / "kb").exists()

@@ -153,19 +153,21 @@ def test_contents_that_move_on_from_file_to_file_are_not_embedded_again(index, d
     # Every chance to drop what is replaced: while the run goes on, and while it is still planned.
     monkeypatch.setattr(ingest, "CHECKPOINT_SECONDS", -1.0)
     monkeypatch.setattr(ingest, "BATCH_PAGES", 1)
-    first_is_embedded = threading.Event()
-    real_hash, real_encode = Planner._hash, embedder.encode_document
+    first_has_ended = threading.Event()
+    real_hash, real_checkpoint = Planner._hash, ingest.Ingestion._checkpoint
 
     def late_hash(self, path):
-        assert path.name == "0.pdf" or first_is_embedded.wait(30)
+        assert path.name == "0.pdf" or first_has_ended.wait(30)
         return real_hash(self, path)
 
-    def encode(documents, **options):
-        first_is_embedded.set()
-        return real_encode(documents, **options)
+    def checkpoint(self, **options):
+        ended = any(document.ended for document in self._open.values())
+        real_checkpoint(self, **options)
+        if ended:
+            first_has_ended.set()
 
     monkeypatch.setattr(Planner, "_hash", late_hash)
-    monkeypatch.setattr(embedder, "encode_document", encode)
+    monkeypatch.setattr(ingest.Ingestion, "_checkpoint", checkpoint)
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.documents, report.pages, report.unchanged, report.failed) == (1, 1, 3, ())
     assert embedded(embedder) == before + 1

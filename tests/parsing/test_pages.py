@@ -74,7 +74,7 @@ def test_documents_and_pages_come_in_order(tmp_path):
 
 def test_pages_that_are_done_are_left_out(tmp_path):
     source = pdf(tmp_path / "a.pdf", ["one", "two", "three"])
-    source = SourceFile(source.path, source.root, source.doc_id, source.kind, done=frozenset({2}))
+    source = SourceFile(source.path, source.root, source.doc_id, source.kind, skip_pages=frozenset({2}))
     assert short(read_pages([source], FAST)) == [
         "start a.pdf 3",
         "a.pdf 1/3 one",

@@ -38,7 +38,7 @@ class Stop:
                 _try(kill)
 
     @contextmanager
-    def may_end(self, kill: Callable[[], None]) -> Iterator[None]:
+    def kill_on_stop(self, kill: Callable[[], None]) -> Iterator[None]:
         """Within it, `kill` is called when the work is to end: at once, if that is known already.
 
         Args:

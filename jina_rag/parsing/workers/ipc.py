@@ -36,7 +36,7 @@ _MOST_SIDE = 65_500
 _LONGEST_REASON = 2_000
 
 
-class NonsenseError(Exception):
+class InvalidMessageError(Exception):
     """A message that no worker of ours sends: whoever sent it is not to be trusted."""
 
 
@@ -54,7 +54,7 @@ def receive(stream: IO[bytes]) -> Answer | None:
 
     Raises:
         EOFError: If the stream ends within a message.
-        NonsenseError: If it is none.
+        InvalidMessageError: If it is none.
     """
     lengths = stream.read(_LENGTHS.size)
     if not lengths:
@@ -63,30 +63,28 @@ def receive(stream: IO[bytes]) -> Answer | None:
         raise EOFError
     first, second = _LENGTHS.unpack(lengths)
     if max(first, second) > _MOST:
-        raise NonsenseError
+        raise InvalidMessageError
     text, body = stream.read(first), stream.read(second)
     if len(text) < first or len(body) < second:
         raise EOFError
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise NonsenseError from error
+        raise InvalidMessageError from error
     if not isinstance(header, dict):
-        raise NonsenseError
+        raise InvalidMessageError
     return header, body
 
 
 def pack_request(source: SourceFile, settings: IngestSettings) -> dict[str, Any]:
     """What the worker needs to open a document."""
-    wanted = asdict(settings)
-    wanted["passwords"] = list(settings.passwords_for(source.path))
     return {
         "op": "open",
         "path": os.path.abspath(source.path),
         "root": os.path.abspath(source.root),
         "doc_id": source.doc_id,
         "kind": source.kind,
-        "settings": wanted,
+        "settings": {**asdict(settings), "passwords": settings.passwords_for(source.path)},
     }
 
 
@@ -111,13 +109,13 @@ def unpack_error(header: Mapping[str, Any]) -> DocumentError | MissingDependency
     Only what can be wrong with a document, or with this installation, comes out as such.
 
     Raises:
-        NonsenseError: If it tells of one without saying which.
+        InvalidMessageError: If it tells of one without saying which.
     """
     if "error" not in header:
         return None
     name, message = header["error"], header.get("message")
     if not isinstance(name, str) or not isinstance(message, str):
-        raise NonsenseError
+        raise InvalidMessageError
     kind = getattr(errors, name, None)
     if not (isinstance(kind, type) and issubclass(kind, DocumentError | MissingDependencyError)):
         kind = DocumentError
@@ -128,11 +126,11 @@ def unpack_opened(header: Mapping[str, Any], limits: Limits) -> tuple[int, tuple
     """What a worker says of a document that it has opened: the count of its pages, and warnings.
 
     Raises:
-        NonsenseError: If it makes no sense.
+        InvalidMessageError: If it makes no sense.
     """
     count = header.get("count")
     if type(count) is not int or not 1 <= count <= limits.max_pages:
-        raise NonsenseError
+        raise InvalidMessageError
     return count, _texts(header.get("warnings"), _MOST_WARNINGS)
 
 
@@ -142,7 +140,7 @@ def unpack_page(
     """The inverse of `pack_page`; boxes are brought onto the page.
 
     Raises:
-        NonsenseError: If the message is not what `pack_page` makes of a page within the limits.
+        InvalidMessageError: If the message is not what `pack_page` makes of a page within the limits.
     """
     from PIL import Image
 
@@ -152,7 +150,7 @@ def unpack_page(
         dpi = float(header["dpi"])
         split = len(texts) * 32
         if not math.isfinite(dpi) or len(body) != split + size[0] * size[1] * 3:
-            raise NonsenseError
+            raise InvalidMessageError
         boxes = _boxes(np.frombuffer(body[:split], dtype=np.float64).reshape(-1, 4))
         page = Page(
             doc_id=source.doc_id,
@@ -166,12 +164,12 @@ def unpack_page(
         )
         return page, tuple(_boxes(header["images"]))
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise NonsenseError from error
+        raise InvalidMessageError from error
 
 
 def _texts(value: Any, most: int) -> tuple[str, ...]:  # noqa: ANN401  # what JSON holds
     if not isinstance(value, list) or len(value) > most or not all(isinstance(text, str) for text in value):
-        raise NonsenseError
+        raise InvalidMessageError
     return tuple(value)
 
 
@@ -179,19 +177,19 @@ def _size(value: Any, limits: Limits) -> tuple[int, int]:  # noqa: ANN401
     """Width and height of a picture."""
     width, height = value
     if any(type(side) is not int or not 1 <= side <= _MOST_SIDE for side in (width, height)):
-        raise NonsenseError
+        raise InvalidMessageError
     # A renderer rounds both sides up, which adds a row and a column at most.
     if (width - 1) * (height - 1) > limits.max_render_pixels * 1.01:
-        raise NonsenseError
+        raise InvalidMessageError
     return width, height
 
 
 def _regions(value: Any) -> tuple[Region, ...]:  # noqa: ANN401
     if not isinstance(value, list) or len(value) > _MOST_REGIONS:
-        raise NonsenseError
+        raise InvalidMessageError
     kinds, captions = [kind for kind, _, _ in value], _texts([caption for _, _, caption in value], _MOST_REGIONS)
     if not all(kind in get_args(RegionKind) for kind in kinds):
-        raise NonsenseError
+        raise InvalidMessageError
     boxes = _boxes([box for _, box, _ in value])
     return tuple(Region(*parts) for parts in zip(kinds, boxes, captions, strict=True))
 
@@ -200,7 +198,7 @@ def _boxes(sides: Any) -> list[Box]:  # noqa: ANN401
     """Boxes within the page, the first corner of each left of and above the second."""
     array = np.asarray(sides, dtype=np.float64).reshape(len(sides), 4)
     if not np.isfinite(array).all():
-        raise NonsenseError
+        raise InvalidMessageError
     array = array.clip(0, 1)
     first, second = np.minimum(array[:, :2], array[:, 2:]), np.maximum(array[:, :2], array[:, 2:])
     return [(x0, y0, x1, y1) for x0, y0, x1, y1 in np.hstack((first, second)).tolist()]

@@ -12,6 +12,8 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, LimitExceededError
@@ -20,13 +22,14 @@ from jina_rag.parsing.renderer import Renderer
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers import ipc
 from jina_rag.parsing.workers.cancellation import Stop
-from jina_rag.parsing.workers.ipc import Answer, NonsenseError
+from jina_rag.parsing.workers.ipc import Answer, InvalidMessageError
 from jina_rag.parsing.workers.process import Worker, WorkerLostError
 from jina_rag.types import Box, Page
 
 _IDLE_SECONDS = 30.0
 # A document that has ended so many workers is given up: each may have cost the whole time limit.
 _MOST_LOST = 3
+_Result = TypeVar("_Result")
 
 
 class _Idle:
@@ -46,10 +49,10 @@ class _Idle:
                 idle.close()
         return Worker()
 
-    def give(self, freed: Worker) -> None:
-        freed.idle_since = time.monotonic()
+    def give(self, worker: Worker) -> None:
+        worker.idle_since = time.monotonic()
         with self._lock:
-            self._workers.append(freed)
+            self._workers.append(worker)
             if self._timer is None:
                 self._watch()
 
@@ -133,80 +136,82 @@ class IsolatedDocument(Renderer):
         if self._lost >= _MOST_LOST:
             raise DocumentError(f"It was not tried: {_MOST_LOST} pages of this document have ended the renderer.")
         try:
-            current = self._ready.get_nowait()
+            worker = self._ready.get_nowait()
         except queue.Empty:
-            current, *_ = self._start()
-        limits = self._settings.limits
-        try:
-            header, body = self._ask(current, {"op": "page", "number": number})
-            told = ipc.unpack_error(header)
-            if told is None:
-                result = ipc.unpack_page(self._source, number, self._count, header, body, limits)
-        except WorkerLostError as lost:
-            self._lost += 1
-            raise _failure("The page cannot be rendered", lost) from lost
-        except NonsenseError as nonsense:
-            raise _distrusted("The page cannot be rendered", current) from nonsense
-        if told is not None:
-            if header.get("spent"):  # what ran out of memory once is not trusted with the next page
-                current.close(kill=True)
-            else:
-                self._ready.put(current)
-            raise told
-        self._ready.put(current)
+            worker, *_ = self._start()
+
+        def unpack(header: dict[str, Any], body: bytes) -> tuple[Page, tuple[Box, ...]]:
+            return ipc.unpack_page(self._source, number, self._count, header, body, self._settings.limits)
+
+        request = {"op": "page", "number": number}
+        result = self._answer(worker, request, unpack, "The page cannot be rendered", self._ready.put)
+        self._ready.put(worker)
         return result
 
     def close(self) -> None:
         """Give the workers back; where the run is stopped, end them: nothing is waited for then."""
         while True:
             try:
-                current = self._ready.get_nowait()
+                worker = self._ready.get_nowait()
             except queue.Empty:
                 return
             if self._stop.is_set:
-                current.close(kill=True)
+                worker.close(kill=True)
                 continue
             try:
-                self._ask(current, {"op": "close"})
-            except (WorkerLostError, NonsenseError):
-                current.close(kill=True)
+                self._ask(worker, {"op": "close"})
+            except (WorkerLostError, InvalidMessageError):
+                worker.close(kill=True)
                 continue
-            _IDLE.give(current)
+            _IDLE.give(worker)
 
-    def _ask(self, current: Worker, request: dict[str, object]) -> Answer:
-        with self._stop.may_end(current.kill):
-            return current.ask(request, self._settings.limits.max_seconds)
+    def _ask(self, worker: Worker, request: Mapping[str, Any]) -> Answer:
+        with self._stop.kill_on_stop(worker.kill):
+            return worker.ask(request, self._settings.limits.max_seconds)
+
+    def _answer(
+        self,
+        worker: Worker,
+        request: Mapping[str, Any],
+        unpack: Callable[[dict[str, Any], bytes], _Result],
+        what: str,
+        release: Callable[[Worker], None],
+    ) -> _Result:
+        """What a worker answers; what is wrong with it is an error that begins with `what`.
+
+        A worker that answers with an error is released; one that did what none of ours does is ended, since a document
+        may have taken it over, and so is one that ran out of memory, which is not trusted with the next page.
+        """
+        try:
+            header, body = self._ask(worker, request)
+            error = ipc.unpack_error(header)
+            if error is None:
+                return unpack(header, body)
+        except WorkerLostError as exc:
+            self._lost += 1
+            raise (LimitExceededError if exc.timed_out else DocumentError)(f"{what}: {exc}.") from exc
+        except InvalidMessageError as exc:
+            worker.close(kill=True)
+            raise DocumentError(f"{what}: the renderer's answer makes no sense.") from exc
+        if header.get("spent"):
+            worker.close(kill=True)
+        else:
+            release(worker)
+        raise error
 
     def _start(self) -> tuple[Worker, int, tuple[str, ...]]:
         """A worker that has this document open, and what it said of it: the count of pages, and warnings."""
         if self._stop.is_set:
             raise DocumentError("It was not read: the run was stopped.")
         try:
-            current = _IDLE.take()
+            worker = _IDLE.take()
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise DocumentError(f"The process that renders it cannot be started: {reason}.") from error
-        try:
-            header, _ = self._ask(current, ipc.pack_request(self._source, self._settings))
-            told = ipc.unpack_error(header)
-            if told is None:
-                return current, *ipc.unpack_opened(header, self._settings.limits)
-        except WorkerLostError as lost:
-            raise _failure("The file cannot be opened", lost) from lost
-        except NonsenseError as nonsense:
-            raise _distrusted("The file cannot be opened", current) from nonsense
-        if header.get("spent"):
-            current.close(kill=True)
-        else:
-            _IDLE.give(current)
-        raise told
 
+        def unpack(header: dict[str, Any], _: bytes) -> tuple[int, tuple[str, ...]]:
+            return ipc.unpack_opened(header, self._settings.limits)
 
-def _failure(what: str, lost: WorkerLostError) -> DocumentError:
-    return (LimitExceededError if lost.late else DocumentError)(f"{what}: {lost}.")
-
-
-def _distrusted(what: str, current: Worker) -> DocumentError:
-    """What to raise when a worker says what none of ours says; a document may have taken it over, so it is ended."""
-    current.close(kill=True)
-    return DocumentError(f"{what}: the renderer's answer makes no sense.")
+        request = ipc.pack_request(self._source, self._settings)
+        count, warnings = self._answer(worker, request, unpack, "The file cannot be opened", _IDLE.give)
+        return worker, count, warnings

@@ -24,12 +24,12 @@ class WorkerLostError(Exception):
     """The process is gone; the message is the reason, as a clause.
 
     Attributes:
-        late: Whether it was ended because of the time limit.
+        timed_out: Whether it was ended because of the time limit.
     """
 
-    def __init__(self, reason: str, *, late: bool) -> None:
+    def __init__(self, reason: str, *, timed_out: bool) -> None:
         super().__init__(reason)
-        self.late = late
+        self.timed_out = timed_out
 
 
 class Worker:
@@ -58,14 +58,14 @@ class Worker:
 
         Raises:
             WorkerLostError: If the process ended, or took longer than `seconds` and was ended.
-            NonsenseError: If the answer is none; the process still runs then.
+            InvalidMessageError: If the answer is none; the process still runs then.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        late = threading.Event()
+        timed_out = threading.Event()
 
         def end() -> None:
-            late.set()
+            timed_out.set()
             self._process.kill()
 
         timer = threading.Timer(seconds, end)
@@ -80,7 +80,9 @@ class Worker:
             timer.cancel()
         if answer is None:
             self.close(kill=True)
-            raise WorkerLostError(_reason(self._process.returncode, seconds, late=late.is_set()), late=late.is_set())
+            raise WorkerLostError(
+                _reason(self._process.returncode, seconds, timed_out=timed_out.is_set()), timed_out=timed_out.is_set()
+            )
         return answer
 
     @property
@@ -107,8 +109,8 @@ class Worker:
             self._process.wait()
 
 
-def _reason(code: int | None, seconds: int, *, late: bool) -> str:
-    if late:
+def _reason(code: int | None, seconds: int, *, timed_out: bool) -> str:
+    if timed_out:
         return f"it took longer than {seconds} s and was stopped (limits.max_seconds)"
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):

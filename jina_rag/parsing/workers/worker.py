@@ -21,7 +21,7 @@ from jina_rag.parsing.workers.ipc import pack_page, receive, send
 _GRACE = 10
 
 
-class _Desk:
+class _DocumentServer:
     """The document that is open, if any, and what to answer."""
 
     def __init__(self) -> None:
@@ -40,20 +40,20 @@ class _Desk:
             return pack_page(*self._open.render_with_images(int(request["number"])))
         except JinaRagError as error:
             if _is_out_of_memory(error):
-                return self._too_much()
+                return self._out_of_memory()
             return {"error": type(error).__name__, "message": str(error)}, b""
         except MemoryError:
-            return self._too_much()
+            return self._out_of_memory()
         except Exception as error:  # one page's trouble, whatever it is
             message = f"It cannot be read: {type(error).__name__}: {str(error)[:200]}."
             return {"error": DocumentError.__name__, "message": message}, b""
 
     def _opened(self, request: Mapping[str, Any]) -> dict[str, Any]:
         self._close()
-        wanted = dict(request["settings"])
-        wanted["limits"] = Limits(**wanted["limits"])
-        wanted["passwords"] = tuple(wanted["passwords"])
-        self._settings = IngestSettings(**wanted)
+        options = dict(request["settings"])
+        self._settings = IngestSettings(
+            **{**options, "limits": Limits(**options["limits"]), "passwords": tuple(options["passwords"])}
+        )
         _limit_memory(self._settings.limits.max_memory)
         source = SourceFile(Path(request["path"]), Path(request["root"]), request["doc_id"], request["kind"])
         self._open = open_document(source, self._settings)
@@ -64,7 +64,7 @@ class _Desk:
             self._open.__exit__(None, None, None)
             self._open = None
 
-    def _too_much(self) -> tuple[dict[str, Any], bytes]:
+    def _out_of_memory(self) -> tuple[dict[str, Any], bytes]:
         most = self._settings.limits.max_memory / 1e6
         message = f"It needs more than the {most:,.0f} MB of memory that a page may take: raise limits.max_memory."
         return {"error": LimitExceededError.__name__, "message": message, "spent": True}, b""
@@ -86,8 +86,8 @@ def _limit_memory(extra: int) -> None:
     except (ImportError, OSError):
         return  # Windows and macOS cannot be held to it
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = min(pages * resource.getpagesize() + extra, 1 << 62)
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    limit = min(pages * resource.getpagesize() + extra, 1 << 62)
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def main() -> None:
@@ -97,13 +97,13 @@ def main() -> None:
     # A native library that prints must not write into the messages.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    desk = _Desk()
+    server = _DocumentServer()
     requests = sys.stdin.buffer
     # The parent may end at any time, and then nobody reads the answer.
     with contextlib.suppress(BrokenPipeError, EOFError):
         while message := receive(requests):
             _alarm(int(message[0].get("seconds", 0)))
-            answer = desk.answer(message[0])
+            answer = server.answer(message[0])
             _alarm(0)
             send(answers, *answer)
 

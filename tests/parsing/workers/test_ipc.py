@@ -13,7 +13,7 @@ import pytest
 from jina_rag.config import Limits
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers import ipc
-from jina_rag.parsing.workers.ipc import NonsenseError, unpack_opened, unpack_page
+from jina_rag.parsing.workers.ipc import InvalidMessageError, unpack_opened, unpack_page
 
 SOURCE = SourceFile(Path("a.pdf"), Path(), "a.pdf", "pdf")
 LIMITS = Limits(max_render_pixels=100, max_words=2, max_pages=9)
@@ -82,13 +82,13 @@ def words(*boxes):
     ids=lambda changes: str({key: value for key, value in changes.items() if key != "body"})[:40],
 )
 def test_a_page_that_no_renderer_makes_is_refused(changes):
-    with pytest.raises(NonsenseError):
+    with pytest.raises(InvalidMessageError):
         unpack(**changes)
 
 
 @pytest.mark.parametrize("key", HEADER)
 def test_nothing_may_be_missing(key):
-    with pytest.raises(NonsenseError):
+    with pytest.raises(InvalidMessageError):
         unpack_page(SOURCE, 1, 1, {name: value for name, value in HEADER.items() if name != key}, PIXELS, LIMITS)
 
 
@@ -120,7 +120,7 @@ def test_both_sides_may_be_rounded_up():
     ],
 )
 def test_a_document_that_cannot_be_is_refused(header):
-    with pytest.raises(NonsenseError):
+    with pytest.raises(InvalidMessageError):
         unpack_opened(header, LIMITS)
 
 
@@ -131,10 +131,10 @@ def test_a_document_within_the_limits():
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", "5", json.dumps("x")], ids=lambda text: text[:9])
 def test_a_header_that_is_none_is_refused(text):
     written = struct.pack("=QQ", len(text), 0) + text.encode()
-    with pytest.raises(NonsenseError):
+    with pytest.raises(InvalidMessageError):
         ipc.receive(io.BytesIO(written))
 
 
 def test_a_message_of_absurd_length_is_refused_unread():
-    with pytest.raises(NonsenseError):
+    with pytest.raises(InvalidMessageError):
         ipc.receive(io.BytesIO(b"\xff" * 16))

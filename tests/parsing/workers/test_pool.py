@@ -213,12 +213,12 @@ def test_a_document_that_hangs_as_it_is_opened_is_given_up_when_the_run_is_stopp
 
 def test_what_is_begun_after_the_stop_is_ended_at_once():
     stop, ended = Stop(), []
-    with stop.may_end(lambda: ended.append("before")):
+    with stop.kill_on_stop(lambda: ended.append("before")):
         pass
-    with stop.may_end(lambda: ended.append("within")):
+    with stop.kill_on_stop(lambda: ended.append("within")):
         stop.set()
         assert ended == ["within"]
-    with stop.may_end(lambda: ended.append("after")):
+    with stop.kill_on_stop(lambda: ended.append("after")):
         assert ended == ["within", "after"]
     stop.set()
     assert ended == ["within", "after"]
@@ -306,7 +306,7 @@ def test_the_worker_answers_in_this_process_too(document, tmp_path, monkeypatch)
     """The desk by itself, so that its branches are seen."""
     held = []
     monkeypatch.setattr(worker, "_limit_memory", held.append)  # it would hold this process to it for good
-    desk = worker._Desk()
+    desk = worker._DocumentServer()
     request = ipc.pack_request(document, QUICK)
     assert "passwords" in request["settings"]
     opened, _ = desk.answer({**request, "settings": {**request["settings"], "isolate": False}})
