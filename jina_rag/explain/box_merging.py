@@ -51,16 +51,16 @@ def areas_of(
     bright = bright[np.argsort(-weights[bright], kind="stable")[:_MOST]]
     if not len(bright):
         return []
-    parts, own = boxes[bright], weights[bright]
-    group = _touching(parts, _margins(parts, kind))
+    places, place_weights = boxes[bright], weights[bright]
+    group = _touching(places, _margins(places, kind))
     while True:
-        hulls = _hulls(parts, group)
-        merged = _touching(hulls, np.zeros((len(hulls), 2), dtype=np.float32))
-        if len(np.unique(merged)) == len(hulls):
+        hulls = _hulls(places, group)
+        labels = _touching(hulls, np.zeros((len(hulls), 2), dtype=np.float32))
+        if len(np.unique(labels)) == len(hulls):
             break
-        group = np.unique(merged, return_inverse=True)[1][group]
+        group = np.unique(labels, return_inverse=True)[1][group]
     peaks = np.zeros(len(hulls), dtype=np.float32)
-    np.maximum.at(peaks, group, own)
+    np.maximum.at(peaks, group, place_weights)
     counts = np.bincount(group, minlength=len(hulls))
     order = np.lexsort((-counts, -peaks))[:k]
     return [Area(_box(hulls[i]), float(peaks[i]), int(counts[i])) for i in order]

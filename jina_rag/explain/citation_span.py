@@ -31,15 +31,15 @@ def paragraph(boxes: Float32, start: int, weights: Float32) -> Box:
     lines = [line]
     edges = {-1: line, 1: line}
     while len(lines) < LINES:
-        following = {side: _next_line(boxes, edge, side) for side, edge in edges.items()}
-        open_sides = [side for side, found in following.items() if found is not None]
+        next_lines = {side: _next_line(boxes, edge, side) for side, edge in edges.items()}
+        open_sides = [side for side, line_words in next_lines.items() if line_words is not None]
         if not open_sides:
             break
-        side = max(open_sides, key=lambda side: float(weights[following[side]].mean()))
-        found = following[side]
-        assert found is not None
-        edges[side] = found
-        lines.append(found)
+        side = max(open_sides, key=lambda side: float(weights[next_lines[side]].mean()))
+        line_words = next_lines[side]
+        assert line_words is not None
+        edges[side] = line_words
+        lines.append(line_words)
     return around(boxes[np.concatenate(lines)])
 
 
@@ -47,8 +47,8 @@ def _line(boxes: Float32, start: int) -> npt.NDArray[np.int_]:
     """Indices of the words that stand in one line with a word, without a gap as between columns."""
     y0, y1 = boxes[start, 1], boxes[start, 3]
     heights = boxes[:, 3] - boxes[:, 1]
-    shared = np.minimum(boxes[:, 3], y1) - np.maximum(boxes[:, 1], y0)
-    level = np.flatnonzero(shared >= 0.5 * np.minimum(heights, y1 - y0))
+    overlap = np.minimum(boxes[:, 3], y1) - np.maximum(boxes[:, 1], y0)
+    level = np.flatnonzero(overlap >= 0.5 * np.minimum(heights, y1 - y0))
     level = level[np.argsort(boxes[level, 0], kind="stable")]
     gap = _WORD_GAP * max(float(np.median(heights[level])), 1e-4)
     # Pages are higher than wide: a fraction of the width is less than one of the height.
@@ -70,37 +70,23 @@ def _next_line(boxes: Float32, line: npt.NDArray[np.int_], side: int) -> npt.NDA
     near = np.setdiff1d(near, line)
     if not len(near):
         return None
-    found = _line(boxes, int(near[away[near].argmin()]))
-    left, _, right, _ = around(boxes[found])
+    neighbour = _line(boxes, int(near[away[near].argmin()]))
+    left, _, right, _ = around(boxes[neighbour])
     # What only touches from the side is another column or a label.
-    shared = min(right, x1) - max(left, x0)
-    return found if shared >= 0.3 * min(right - left, x1 - x0) and not np.intersect1d(found, line).size else None
+    overlap = min(right, x1) - max(left, x0)
+    return (
+        neighbour if overlap >= 0.3 * min(right - left, x1 - x0) and not np.intersect1d(neighbour, line).size else None
+    )
 
 
 def nearest(boxes: Float32, place: Float32) -> int:
     """The box that lies most on a place, or is nearest to it."""
     over = np.minimum(boxes[:, 2:], place[2:]) - np.maximum(boxes[:, :2], place[:2])
-    shared = np.where((over > 0).all(axis=1), over.clip(0).prod(axis=1), 0)
-    if shared.max() > 0:
-        return int(shared.argmax())
+    overlap = np.where((over > 0).all(axis=1), over.clip(0).prod(axis=1), 0)
+    if overlap.max() > 0:
+        return int(overlap.argmax())
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
     return int(np.square(middles - (place[:2] + place[2:]) / 2).sum(axis=1).argmin())
-
-
-def spread(boxes: Float32, places: Float32, weights: Float32) -> Float32:
-    """The weights of places, given to the words on the same spots, shape (words,); 0 where there is no place."""
-    if boxes is places:
-        return weights
-    cells = 128
-    sums = np.zeros((cells, cells), dtype=np.float32)
-
-    def cell(of: Float32) -> tuple[npt.NDArray[np.int_], npt.NDArray[np.int_]]:
-        at = (((of[:, :2] + of[:, 2:]) / 2).clip(0, 1) * (cells - 1)).round().astype(np.int_)
-        return at[:, 1], at[:, 0]
-
-    np.maximum.at(sums, cell(places), weights)
-    found: Float32 = sums[cell(boxes)]
-    return found
 
 
 def are_patches(boxes: Float32) -> bool:
@@ -139,28 +125,28 @@ def _together(boxes: Float32, start: int) -> list[int]:
         for cell in cells(i):
             of_cell.setdefault(cell, set()).add(i)
     own_low, own_high, lows, highs = (ends.tolist() for ends in (boxes[:, :2], boxes[:, 2:], low, high))
-    found, edge = {start}, [start]
-    while edge:
-        i = edge.pop()
+    members, frontier = {start}, [start]
+    while frontier:
+        i = frontier.pop()
         (x0, y0), (x1, y1) = lows[i], highs[i]
         for cell in cells(i):
             near = of_cell[cell]
-            near -= found
+            near -= members
             for j in [
                 j
                 for j in near
                 if own_low[j][0] <= x1 and own_low[j][1] <= y1 and own_high[j][0] >= x0 and own_high[j][1] >= y0
             ]:
-                found.add(j)
-                edge.append(j)
-    return sorted(found)
+                members.add(j)
+                frontier.append(j)
+    return sorted(members)
 
 
-def proper(boxes: Float32) -> npt.NDArray[np.bool_]:
+def valid_boxes(boxes: Float32) -> npt.NDArray[np.bool_]:
     """Which boxes are some place: finite, and not turned around; shape (n,)."""
-    found = np.isfinite(boxes).all(axis=1)
-    found &= (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
-    return np.asarray(found, dtype=np.bool_)
+    valid = np.isfinite(boxes).all(axis=1)
+    valid &= (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
+    return np.asarray(valid, dtype=np.bool_)
 
 
 def around(boxes: Float32) -> Box:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from jina_rag.errors import IndexStateError, InvalidInputError
-from jina_rag.explain.citation_span import are_patches, around, blob, nearest, paragraph, proper, spread
+from jina_rag.explain.citation_span import are_patches, around, blob, nearest, paragraph, valid_boxes
 from jina_rag.explain.explanation import Explanation
 from jina_rag.explain.heatmap import decoded
+from jina_rag.search.snippets import is_inside, word_weights
 from jina_rag.types import Box, Float32, Region, RegionKind, ScoredPage
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def cite(
     places, weights = explanation.boxes, explanation.weights
     if len(places) != len(weights) or (words is not None and len(words[0]) != len(words[1])):
         raise InvalidInputError("Boxes must stand one for one beside weights and words: they are not of one page.")
-    words = _placed(words)
+    words = _valid_words(words)
     brightest = explanation.brightest
     region = _region_of(hit, explanation, words, regions)
     if region is not None:
@@ -126,16 +126,18 @@ def cite(
         if are_patches(places):
             passage = blob(places, weights, bright)
         else:
-            known = places if words is None or not words[0] else words[1]
-            passage = paragraph(known, nearest(known, places[bright]), spread(known, places, weights))
+            boxes, box_weights = places, weights
+            if words is not None and words[0]:
+                boxes, box_weights = words[1], word_weights(words[1], places, weights)
+            passage = paragraph(boxes, nearest(boxes, places[bright]), box_weights)
         box = _roomy(passage)
-    inside = _inside(places, box)
+    inside = is_inside(places, box)
     return Citation(
         doc_id=hit.doc_id,
         path=hit.path,
         page=hit.page,
         box=box,
-        text="" if words is None else " ".join(words[0][i] for i in np.flatnonzero(_inside(words[1], box)).tolist()),
+        text="" if words is None else " ".join(words[0][i] for i in np.flatnonzero(is_inside(words[1], box)).tolist()),
         image_path=hit.image_path,
         weight=float(weights[inside].mean()) if inside.any() else 0.0,
         score=hit.score,
@@ -145,13 +147,13 @@ def cite(
     )
 
 
-def _placed(words: Words | None) -> Words | None:
+def _valid_words(words: Words | None) -> Words | None:
     """Words whose boxes are none (NaN, endless, turned around) are nowhere."""
     if words is None:
         return None
     texts, boxes = words[0], words[1].reshape(-1, 4)
-    kept = proper(boxes)
-    return [texts[i] for i in np.flatnonzero(kept).tolist()], boxes[kept]
+    valid = valid_boxes(boxes)
+    return [texts[i] for i in np.flatnonzero(valid).tolist()], boxes[valid]
 
 
 def _region_of(
@@ -166,28 +168,28 @@ def _region_of(
     if brightest is None:
         return hit.region
     if hit.region is not None:
-        inside = _inside(explanation.boxes, hit.region.box)
+        inside = is_inside(explanation.boxes, hit.region.box)
         if inside.any() and explanation.weights[inside].max() >= _LIT:
             return hit.region
     point = np.array([brightest], dtype=np.float32)
-    there = [
+    covering = [
         region
         for region in regions
         if _area(region.box) <= _WHOLE
-        and any(_inside(point, box)[0] for box in [region.box, *_caption_boxes(region, words)])
+        and any(is_inside(point, box)[0] for box in [region.box, *_caption_boxes(region, words)])
     ]
-    return min(there, key=lambda region: _area(region.box), default=None)
+    return min(covering, key=lambda region: _area(region.box), default=None)
 
 
 def _caption_boxes(region: Region, words: Words | None) -> list[Box]:
     """Where the words of a region's caption stand."""
-    wanted = region.caption.split()
-    if words is None or not wanted:
+    caption_words = region.caption.split()
+    if words is None or not caption_words:
         return []
     texts = list(words[0])
-    for start in range(len(texts) - len(wanted) + 1):
-        if texts[start] == wanted[0] and texts[start : start + len(wanted)] == wanted:
-            return [around(words[1][i : i + 1]) for i in range(start, start + len(wanted))]
+    for start in range(len(texts) - len(caption_words) + 1):
+        if texts[start] == caption_words[0] and texts[start : start + len(caption_words)] == caption_words:
+            return [around(words[1][i : i + 1]) for i in range(start, start + len(caption_words))]
     return []
 
 
@@ -207,13 +209,6 @@ def _stretched(low: float, high: float, least: float) -> tuple[float, float]:
     if high > 1:
         low, high = min(low, 1 - min(least, 1.0)), 1.0
     return max(0.0, low), min(1.0, high)
-
-
-def _inside(boxes: Float32, box: Box) -> npt.NDArray[np.bool_]:
-    """Which boxes have their middle in another."""
-    x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
-    inside: npt.NDArray[np.bool_] = (x >= box[0]) & (x <= box[2]) & (y >= box[1]) & (y <= box[3])
-    return inside
 
 
 def _area(box: Box) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from jina_rag.compression.pooling import Assignment
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.explain.box_merging import Area, areas_of
-from jina_rag.explain.citation_span import proper
+from jina_rag.explain.citation_span import valid_boxes
 from jina_rag.explain.heatmap import decoded, draw_frame, overlay, raster
 from jina_rag.explain.token_maps import TokenMaps
 from jina_rag.scoring import token_similarity
@@ -79,11 +79,11 @@ class Explanation:
             )
         if not np.isfinite(weights).all():
             raise InvalidInputError("Weights of patches must be finite numbers: what was given holds NaN or infinity.")
-        placed = proper(boxes)
-        kept = np.maximum(weights[placed], 0).astype(np.float32)
-        if len(kept) and kept.max() > 0:
-            kept /= kept.max()
-        return cls(boxes[placed].astype(np.float32), kept, image_path, kind="patches")
+        valid = valid_boxes(boxes)
+        positive = np.maximum(weights[valid], 0).astype(np.float32)
+        if len(positive) and positive.max() > 0:
+            positive /= positive.max()
+        return cls(boxes[valid].astype(np.float32), positive, image_path, kind="patches")
 
     @property
     def brightest(self) -> Box | None:
@@ -114,24 +114,24 @@ class Explanation:
         Raises:
             InvalidInputError: If there is no such token.
         """
-        wanted = [token] if isinstance(token, int | np.integer) else list(token)
-        if self.maps is None or not wanted:
+        tokens = [token] if isinstance(token, int | np.integer) else list(token)
+        if self.maps is None or not tokens:
             raise InvalidInputError("There are no maps of single tokens here: ask for the whole question's.")
-        weights = self.maps.one(int(wanted[0]))
-        for other in wanted[1:]:
+        weights = self.maps.one(int(tokens[0]))
+        for other in tokens[1:]:
             weights = np.maximum(weights, self.maps.one(int(other)))
         return weights
 
     @property
     def words(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """The question's words, as far as its tokens tell, each with its tokens' indices."""
-        found: list[tuple[str, list[int]]] = []
+        words: list[tuple[str, list[int]]] = []
         for index, text in enumerate(self.tokens):
-            if not found or text[:1].isspace():
-                found.append((text, [index]))
+            if not words or text[:1].isspace():
+                words.append((text, [index]))
             elif text:
-                found[-1] = (found[-1][0] + text, [*found[-1][1], index])
-        return tuple((word.strip(), tuple(indices)) for word, indices in found if word.strip())
+                words[-1] = (words[-1][0] + text, [*words[-1][1], index])
+        return tuple((word.strip(), tuple(indices)) for word, indices in words if word.strip())
 
     def areas(self, k: int = 5, *, token: int | Sequence[int] | None = None) -> list[Area]:
         """The bright parts of the page as boxes, best first.
@@ -243,16 +243,16 @@ def explain(
         raise InvalidInputError(f"{len(row_of)} page vectors but {len(grid)} boxes: they are not of one page.")
     if tokens is not None and len(tokens) != len(query):
         raise InvalidInputError(f"{len(query)} vectors of the question but {len(tokens)} texts: give one for each.")
-    placed = proper(grid.boxes)
+    valid = valid_boxes(grid.boxes)
     if grid.images is not None:
-        placed &= grid.images == image
-    boxes, row_of = grid.boxes[placed], row_of[placed]
-    own = token_similarity(query, document)[row_of]
+        valid &= grid.images == image
+    boxes, row_of = grid.boxes[valid], row_of[valid]
+    similarity = token_similarity(query, document)[row_of]
     maps = TokenMaps(query, document, row_of, tokens or ())
-    weights = own
-    if len(own):
+    weights = similarity
+    if len(similarity):
         near, far = _spreads(boxes, grid.kind)
-        parts = (own, _support(boxes, own, near), maps.answered(boxes, far))
+        parts = (similarity, _support(boxes, similarity, near), maps.answered(boxes, far))
         weights = _scale(np.cbrt(np.prod([_scale(part) for part in parts], axis=0)))
         # Half of a page speaks less to any question than the other half: only what stands out is worth showing.
         weights = _scale(np.maximum(weights, np.median(weights))) ** 1.5

@@ -37,14 +37,14 @@ def decoded(path: Path, box: Box | None = None, *, max_side: int | None = None) 
     from PIL import Image as pillow
 
     try:
-        with pillow.open(path) as opened:
+        with pillow.open(path) as file:
             if box is None:
-                image = opened.convert("RGB")
+                image = file.convert("RGB")
             else:
-                (width, height), (x0, y0, x1, y1) = opened.size, box
+                (width, height), (x0, y0, x1, y1) = file.size, box
                 left, top = min(int(x0 * width), width - 1), min(int(y0 * height), height - 1)
                 right, bottom = max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))
-                image = opened.crop((left, top, right, bottom)).convert("RGB")
+                image = file.crop((left, top, right, bottom)).convert("RGB")
     except unreadable() as exc:
         raise IndexStateError(
             f"The page image {path} is missing or damaged ({exc}): `jina-rag verify` tells what to ingest with --again."
@@ -93,23 +93,25 @@ def overlay(page: Image, boxes: Float32, weights: Float32, *, soft: float) -> Im
 
     scale = min(1.0, _DRAWN / max(page.size))
     canvas = raster(boxes, weights, (max(1, round(page.width * scale)), max(1, round(page.height * scale))))
-    blurred = pillow.fromarray((canvas * 255).astype(np.uint8)).filter(
+    soft_canvas = pillow.fromarray((canvas * 255).astype(np.uint8)).filter(
         ImageFilter.GaussianBlur(max(canvas.shape) * soft)
     )
-    shine = (np.asarray(blurred, dtype=np.float32) / 255)[..., None]
+    shine = (np.asarray(soft_canvas, dtype=np.float32) / 255)[..., None]
     tint = 255 - shine * (255 - (_LOW + (_HIGH - _LOW) * shine))
     colours = pillow.fromarray(tint.astype(np.uint8)).resize(page.size, pillow.Resampling.BILINEAR)
     # Multiply rather than cover: black text stays black under any colour.
-    painted = ImageChops.multiply(page, colours)
+    tinted_page = ImageChops.multiply(page, colours)
     small = page.convert("L").resize((canvas.shape[1], canvas.shape[0]), pillow.Resampling.BILINEAR)
     ground = small.filter(ImageFilter.GaussianBlur(max(canvas.shape) * _GROUND))
     dark = ground.point([255 - max(0, min(255, (level - 70) * 4)) for level in range(256)])
     if dark.getextrema()[1] == 0:
-        return painted
+        return tinted_page
     # On a dark ground nothing can be darkened: there the colour is light, and white text stays white.
     glow = shine * (_LOW + (_HIGH - _LOW) * shine)
-    lit = ImageChops.screen(page, pillow.fromarray(glow.astype(np.uint8)).resize(page.size, pillow.Resampling.BILINEAR))
-    return pillow.composite(lit, painted, dark.resize(page.size, pillow.Resampling.BILINEAR))
+    lightened_page = ImageChops.screen(
+        page, pillow.fromarray(glow.astype(np.uint8)).resize(page.size, pillow.Resampling.BILINEAR)
+    )
+    return pillow.composite(lightened_page, tinted_page, dark.resize(page.size, pillow.Resampling.BILINEAR))
 
 
 def draw_frame(image: Image, frame: Box, label: str) -> None:

@@ -110,8 +110,8 @@ class TokenMaps:
         """The greatest lift of the tokens that set the scale."""
         if not self.places:
             return np.float32(1)
-        chosen = [self._scaling[i : i + self._step] for i in range(0, len(self._scaling), self._step)]
-        top = max((float(self._lift(self._query[some]).max()) for some in chosen), default=0.0)
+        blocks = [self._scaling[i : i + self._step] for i in range(0, len(self._scaling), self._step)]
+        top = max((float(self._lift(self._query[indices]).max()) for indices in blocks), default=0.0)
         return np.float32(top or 1)
 
     @property
@@ -141,9 +141,9 @@ def _greatest_around(planes: npt.NDArray[np.float32], axis: int, spread: float) 
         spread: Standard deviation in cells.
     """
     along = np.moveaxis(planes, axis, 0)
-    found = along.copy()
+    greatest = along.copy()
     for step in range(1, min(len(along) - 1, int(3 * spread)) + 1):
         share = np.float32(np.exp(-0.5 * (step / spread) ** 2))
-        np.maximum(found[step:], along[:-step] * share, out=found[step:])
-        np.maximum(found[:-step], along[step:] * share, out=found[:-step])
-    return np.moveaxis(found, 0, axis)
+        np.maximum(greatest[step:], along[:-step] * share, out=greatest[step:])
+        np.maximum(greatest[:-step], along[step:] * share, out=greatest[:-step])
+    return np.moveaxis(greatest, 0, axis)

@@ -18,7 +18,7 @@ from jina_rag.compression import decode_assignment, decode_signs, expand
 from jina_rag.scoring import token_similarity
 from jina_rag.stores import schema
 from jina_rag.stores.images import checked_name
-from jina_rag.types import Float32, Region
+from jina_rag.types import Box, Float32, Region
 
 SNIPPET_WORDS = 36
 """Words of a snippet."""
@@ -86,7 +86,7 @@ def highlight(query: Float32, payload: Mapping[str, Any], image_folder: Path, ro
     boxes, weights = grid.boxes[located], weights[located]
     region = _best_region(weights, boxes, regions)
     if grid.kind == "patches" and (words := words_of(payload)) is not None:
-        weights = _word_weights(words[1], boxes, weights)
+        weights = word_weights(words[1], boxes, weights)
     snippet = _snippet(weights, text)
     # The labels of a chart read oddly by themselves; its caption says what they are.
     if region is not None and region.caption and region.caption not in snippet:
@@ -115,7 +115,7 @@ def _best_region(weights: Float32, boxes: Float32, regions: Sequence[Region]) ->
     """
     best: Region | None = None
     for region in regions:
-        inside = _inside(boxes, region)
+        inside = is_inside(boxes, region.box)
         x0, y0, x1, y1 = region.box
         # A frame around everything points at nothing.
         if not inside.any() or (x1 - x0) * (y1 - y0) > _MAX_REGION_AREA:
@@ -127,11 +127,10 @@ def _best_region(weights: Float32, boxes: Float32, regions: Sequence[Region]) ->
     return best
 
 
-def _inside(boxes: Float32, region: Region) -> npt.NDArray[np.bool_]:
-    x = (boxes[:, 0] + boxes[:, 2]) / 2
-    y = (boxes[:, 1] + boxes[:, 3]) / 2
-    x0, y0, x1, y1 = region.box
-    inside: npt.NDArray[np.bool_] = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+def is_inside(boxes: Float32, box: Box) -> npt.NDArray[np.bool_]:
+    """Which boxes have their middle in another."""
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside: npt.NDArray[np.bool_] = ((middles >= box[:2]) & (middles <= box[2:])).all(axis=1)
     return inside
 
 
@@ -150,7 +149,7 @@ def _snippet(weights: Float32, text: str) -> str:
     return _cut(words, round(middle * len(words)) - SNIPPET_WORDS // 2)
 
 
-def _word_weights(words: Float32, patches: Float32, weights: Float32) -> Float32:
+def word_weights(words: Float32, patches: Float32, weights: Float32) -> Float32:
     """The weight of each word: the mean of the patches that its middle is on; the least of all where it is on none.
 
     Args:
@@ -161,14 +160,14 @@ def _word_weights(words: Float32, patches: Float32, weights: Float32) -> Float32
     Returns:
         Shape (n,).
     """
-    word_weights = np.full(len(words), weights.min() if len(weights) else 0, dtype=np.float32)
+    means = np.full(len(words), weights.min() if len(weights) else 0, dtype=np.float32)
     middles = (words[:, :2] + words[:, 2:]) / 2
     for start in range(0, len(words), _WORDS_AT_ONCE):
         part = middles[start : start + _WORDS_AT_ONCE, None]
         on = ((part >= patches[:, :2]) & (part <= patches[:, 2:])).all(axis=2)
         counts = on.sum(axis=1)
-        np.divide(on @ weights, counts, out=word_weights[start : start + _WORDS_AT_ONCE], where=counts > 0)
-    return word_weights
+        np.divide(on @ weights, counts, out=means[start : start + _WORDS_AT_ONCE], where=counts > 0)
+    return means
 
 
 def _cut(words: Sequence[str], start: int) -> str:

@@ -104,11 +104,11 @@ def test_an_index_removes_documents_by_a_range(docs, tmp_path):
         assert {record.path.stem for record in index.documents()} == {"newest", "text", "flag"}
 
 
-def test_an_index_of_the_second_format_is_refused_with_the_way_out(docs, tmp_path):
+def test_an_index_of_an_older_format_is_refused_with_the_way_out(docs, tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         index._session.resources.manifest.write_settings({"schema": SCHEMA_VERSION - 1})
     # It does not know what pages have: a filter would find nothing, and not say so.
-    with pytest.raises(IndexMismatchError, match=r"has the format 2 .* reads 3\. Ingest the documents again"):
+    with pytest.raises(IndexMismatchError, match=rf"has the format {SCHEMA_VERSION - 1} .* reads {SCHEMA_VERSION}\. Ingest the documents again"):
         DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder())
 
 

@@ -15,7 +15,7 @@ from jina_rag import DocumentIndex, Prefetch, Range, Rerank, Rescore, SearchResu
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
 from jina_rag.search.exact_match import identifiers
-from jina_rag.search.late_interaction import Candidates
+from jina_rag.search.late_interaction import PageRanker
 from jina_rag.search.stages import Stages, parse_stage
 from jina_rag.testing import FakeEmbedder, FakeReranker, sample_pdf
 
@@ -102,7 +102,7 @@ def test_a_longer_list_begins_with_the_shorter_one(kb):
         Rescore(limit=3),
         [Prefetch(exhaustive=0), Rescore(limit=2)],
         few,
-        [few, Rescore(limit=2, dense=0.5, window=0.5)],
+        [few, Rescore(limit=2, dense=0.5)],
     ):
         whole = places(kb.search("rain in the north", k=17, stages=stages))
         assert len(set(whole)) == 17
@@ -148,8 +148,8 @@ def test_a_minimum_score_leaves_the_rest_out(kb):
 
 def test_a_minimum_score_ends_the_search_where_nothing_more_can_reach_it(kb, monkeypatch):
     asked = []
-    rank = Candidates.rank
-    monkeypatch.setattr(Candidates, "rank", lambda self, q, c, need, s: asked.append(need) or rank(self, q, c, need, s))
+    rank = PageRanker.rank
+    monkeypatch.setattr(PageRanker, "rank", lambda self, q, c, need, s: asked.append(need) or rank(self, q, c, need, s))
     few = Prefetch(limit=3, lexical=2, regions=0, exhaustive=0)
     assert kb.search("rain", k=5, min_score=99.0, stages=few) == []
     judged = kb.search("rain", k=9, min_score=0.1, stages=[few, Rerank(model=FakeReranker(), limit=3)])
@@ -249,15 +249,14 @@ def test_any_text_has_identifiers_or_none(text):
     assert len(identifiers(text)) <= 8
 
 
-def test_dense_and_window_scores_can_be_added(kb):
+def test_dense_scores_can_be_added(kb):
     base = {hit.page_id: hit for hit in kb.search("rain on the hills", k=99)}
-    mixed = kb.search("rain on the hills", k=99, stages=[Rescore(dense=0.5, window=0.5, window_tokens=4)])
+    mixed = kb.search("rain on the hills", k=99, stages=[Rescore(dense=0.5)])
     assert set(base) == {hit.page_id for hit in mixed}
     late = np.array([base[hit.page_id].score for hit in mixed])
     dense = np.array([hit.scores["dense"] for hit in mixed])
-    window = np.array([hit.scores["window"] for hit in mixed])
-    wanted = late + sum(0.5 * (x - x.mean()) / x.std() * late.std() for x in (dense, window))
-    np.testing.assert_allclose([hit.score for hit in mixed], wanted, atol=1e-4)
+    expected = late + 0.5 * (dense - dense.mean()) / dense.std() * late.std()
+    np.testing.assert_allclose([hit.score for hit in mixed], expected, atol=1e-4)
     assert [hit.score for hit in mixed] == sorted((hit.score for hit in mixed), reverse=True)
 
 
@@ -330,7 +329,7 @@ def test_options_that_make_no_sense(kb, options):
         lambda: Prefetch(limit=1.5),
         lambda: Rescore(limit=0),
         lambda: Rescore(dense=-1),
-        lambda: Rescore(window=float("inf")),
+        lambda: Rescore(dense=float("inf")),
         lambda: Rescore(hubness=True),
         lambda: Rerank(limit=-1),
         lambda: Rerank(max_ms=-1),
@@ -339,6 +338,7 @@ def test_options_that_make_no_sense(kb, options):
         lambda: Rerank(shows=("chapter",)),
         lambda: parse_stage("search"),
         lambda: parse_stage("rescore:weight=3"),
+        lambda: parse_stage("rescore:window=1"),
         lambda: parse_stage("rescore:dense"),
         lambda: parse_stage("rescore:dense=much"),
     ],
@@ -350,12 +350,12 @@ def test_stages_that_make_no_sense(make):
 
 def test_stages_in_words():
     assert parse_stage("prefetch:limit=300,lexical=false") == Prefetch(limit=300, lexical=False)
-    assert parse_stage("Rescore: dense=0.3, window_tokens=48") == Rescore(dense=0.3, window_tokens=48)
+    assert parse_stage("Rescore: dense=0.3, limit=48") == Rescore(dense=0.3, limit=48)
     assert parse_stage("rerank:max_ms=500,shows=page+region,model=x/y") == Rerank(
         max_ms=500, shows=("page", "region"), model="x/y"
     )
     assert parse_stage("rescore:hubness=none") == parse_stage("rescore") == Rescore()
-    stages = Stages().but([Rescore(dense=1)])
+    stages = Stages().override([Rescore(dense=1)])
     assert (stages.prefetch, stages.rescore.dense, stages.rerank) == (Prefetch(), 1, None)
 
 

@@ -148,7 +148,7 @@ def test_of_a_model_that_looks_at_pixels_the_words_under_the_brightest_patches_a
 def test_a_word_beside_all_patches_speaks_least():
     patches = np.array([[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5]], "f4")
     words = np.array([[0.1, 0.1, 0.2, 0.2], [0.4, 0.1, 0.6, 0.2], [0.7, 0.1, 0.8, 0.2], [0.1, 0.8, 0.2, 0.9]], "f4")
-    np.testing.assert_allclose(snippets._word_weights(words, patches, np.array([4, 2], "f4")), [4, 3, 2, 2])
+    np.testing.assert_allclose(snippets.word_weights(words, patches, np.array([4, 2], "f4")), [4, 3, 2, 2])
     many = np.tile(words, (1500, 1))
-    np.testing.assert_allclose(snippets._word_weights(many, patches, np.array([4, 2], "f4")), [4, 3, 2, 2] * 1500)
-    assert snippets._word_weights(words, np.zeros((0, 4), "f4"), np.zeros(0, "f4")).tolist() == [0, 0, 0, 0]
+    np.testing.assert_allclose(snippets.word_weights(many, patches, np.array([4, 2], "f4")), [4, 3, 2, 2] * 1500)
+    assert snippets.word_weights(words, np.zeros((0, 4), "f4"), np.zeros(0, "f4")).tolist() == [0, 0, 0, 0]
