@@ -3,6 +3,9 @@
 An engine matches strings and compares numbers at a path of a payload; a key with a dot, a space or a quote would need
 quoting there, and lists brackets. So each point carries its values a second time, in a form that needs neither: as
 *tags*, one string for each value, and as *numbers*, one list for each key.
+
+A new operator is a class of `Condition` here, made by `parse_where` and evaluated by `meets`; `qdrant.base` puts it
+into the form of the engines.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ TEXTS = ["juniper", "harvest", "Lake", "Erie", "1972"]
 
 @pytest.fixture
 def cache(tmp_path):
-    with OcrCache(tmp_path / "ocr.sqlite") as opened:
-        yield opened
+    with OcrCache(tmp_path / "ocr.sqlite") as cache:
+        yield cache
 
 
 class Counted:
@@ -55,9 +55,9 @@ class Counted:
 @pytest.fixture
 def runs(monkeypatch):
     """How many times a network ran."""
-    loaded = weights.load_models()
-    counted = {name: Counted(getattr(loaded, name)) for name in ("detector", "encoder", "classifier")}
-    monkeypatch.setattr(weights, "_models", dataclasses.replace(loaded, **counted))
+    models = weights.load_models()
+    counted = {name: Counted(getattr(models, name)) for name in ("detector", "encoder", "classifier")}
+    monkeypatch.setattr(weights, "_models", dataclasses.replace(models, **counted))
     return lambda: sum(session.runs for session in counted.values())
 
 
@@ -103,41 +103,41 @@ def test_a_picture_is_known_again_wherever_it_stands(cache, runs):
 def test_an_empty_area_is_kept_as_empty(cache, runs):
     assert read_areas(Image.new("RGB", (64, 64), "white"), [WHOLE], cache=cache) == []
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (64, 64, 3), dtype=np.uint8))
-    read = read_areas(noise, [WHOLE], cache=cache)
+    words = read_areas(noise, [WHOLE], cache=cache)
     before = runs()
-    assert read_areas(noise, [WHOLE], cache=cache) == read
+    assert read_areas(noise, [WHOLE], cache=cache) == words
     assert runs() == before
 
 
 def test_whatever_changes_what_is_read_changes_the_key(monkeypatch):
-    pixels, known = np.asarray(PICTURE), np.zeros((0, 4), np.float32)
+    pixels, no_boxes = np.asarray(PICTURE), np.zeros((0, 4), np.float32)
     other = pixels.copy()
     other[0, 0, 0] ^= 1
     settings = {"max_side": 960, "min_score": 0.6}
     keys = {
-        area_key(pixels, known, **settings),
-        area_key(other, known, **settings),
-        area_key(pixels.reshape(50, -1, 3), known, **settings),
+        area_key(pixels, no_boxes, **settings),
+        area_key(other, no_boxes, **settings),
+        area_key(pixels.reshape(50, -1, 3), no_boxes, **settings),
         area_key(pixels, np.ones((1, 4), np.float32), **settings),
-        area_key(pixels, known, max_side=640, min_score=0.6),
-        area_key(pixels, known, max_side=960, min_score=0.5),
+        area_key(pixels, no_boxes, max_side=640, min_score=0.6),
+        area_key(pixels, no_boxes, max_side=960, min_score=0.5),
     }
     monkeypatch.setattr(weights, "digest", lambda: "other weights")
-    keys.add(area_key(pixels, known, **settings))
+    keys.add(area_key(pixels, no_boxes, **settings))
     monkeypatch.setattr("jina_rag.ocr.cache.RECIPE", -1)
-    keys.add(area_key(pixels, known, **settings))
+    keys.add(area_key(pixels, no_boxes, **settings))
     assert len(keys) == 8
-    assert area_key(pixels.copy(), known.copy(), **settings) in keys
+    assert area_key(pixels.copy(), no_boxes.copy(), **settings) in keys
 
 
 def test_known_words_count_only_inside_the_area(cache, runs):
     top = (0.0, 0.0, 1.0, 0.5)
-    known = [word.box for word in read_areas(PICTURE, [WHOLE])]
-    assert texts(read_areas(PICTURE, [top], skip_boxes=known[2:], cache=cache)) == TEXTS[:2]
+    skip_boxes = [word.box for word in read_areas(PICTURE, [WHOLE])]
+    assert texts(read_areas(PICTURE, [top], skip_boxes=skip_boxes[2:], cache=cache)) == TEXTS[:2]
     before = runs()
-    assert texts(read_areas(PICTURE, [top], skip_boxes=known[3:], cache=cache)) == TEXTS[:2]
+    assert texts(read_areas(PICTURE, [top], skip_boxes=skip_boxes[3:], cache=cache)) == TEXTS[:2]
     assert runs() == before
-    assert read_areas(PICTURE, [top], skip_boxes=known, cache=cache) == []
+    assert read_areas(PICTURE, [top], skip_boxes=skip_boxes, cache=cache) == []
 
 
 def test_forgotten_is_what_no_other_revision_uses(cache):

@@ -85,8 +85,8 @@ def test_only_the_given_areas_are_read_and_boxes_stay_those_of_the_image():
 
 
 def test_lines_that_are_known_are_not_read():
-    known = [word.box for word in read_words(PAGE) if word.text in ("began", "in", "October", "1972")]
-    assert texts(read_areas(PAGE, [(0, 0, 1, 1)], skip_boxes=known)) == "The juniper berry harvest near Lake Erie"
+    skip_boxes = [word.box for word in read_words(PAGE) if word.text in ("began", "in", "October", "1972")]
+    assert texts(read_areas(PAGE, [(0, 0, 1, 1)], skip_boxes=skip_boxes)) == "The juniper berry harvest near Lake Erie"
 
 
 def test_dark_paper_and_grey_modes():
@@ -107,8 +107,8 @@ def test_unsure_lines_are_dropped():
 
 def test_a_long_page_is_read_in_tiles():
     lines = [(20, y, f"row {y} juniper") for y in range(40, 4000, 330)]
-    found = texts(read_words(text_image(*lines, size=(220, 4000), fontsize=16)))
-    assert found == " ".join(text for _, _, text in lines)
+    words = texts(read_words(text_image(*lines, size=(220, 4000), fontsize=16)))
+    assert words == " ".join(text for _, _, text in lines)
 
 
 def test_written_part_leaves_out_margins_and_blank_images():
@@ -188,7 +188,7 @@ words = read_words(Image.open({str(BAD / "rgba_transparent.png")!r}).convert("L"
 import sys
 sys.exit(0)
 """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         capture_output=True,
         text=True,
@@ -196,14 +196,14 @@ sys.exit(0)
         env={**os.environ, "HOME": str(tmp_path)},
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_importing_is_light():
     program = "import sys, jina_rag.ocr, jina_rag.parsing.pages; print([m for m in ('cv2', 'onnxruntime', 'pymupdf', 'rapidocr', 'PIL.Image') if m in sys.modules])"  # noqa: E501
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
 
 
 def test_finding_lines_needs_no_minimal_size():
@@ -234,9 +234,9 @@ class Widths:
 
 @pytest.fixture
 def widths(monkeypatch):
-    loaded = weights.load_models()
-    encoder = Widths(loaded.encoder)
-    monkeypatch.setattr(weights, "_models", dataclasses.replace(loaded, encoder=encoder))
+    models = weights.load_models()
+    encoder = Widths(models.encoder)
+    monkeypatch.setattr(weights, "_models", dataclasses.replace(models, encoder=encoder))
     return encoder.widths
 
 
@@ -284,8 +284,8 @@ def test_labels_that_run_up_beside_level_text(widths):
     labels = ["Juniper", "Lavender", "Rosemary", "Marjoram", "Coriander", "Fenugreek"]
     upright = text_image(*[(10, 30 + 40 * n, text) for n, text in enumerate(labels)], size=(160, 260), fontsize=24)
     image.paste(upright.rotate(90, expand=True), (130, 100))
-    found = texts(read_words(image)).split()
-    assert sorted(found) == sorted([*"Diagram of the harvest 1972 1973 1974".split(), *labels])
+    words = texts(read_words(image)).split()
+    assert sorted(words) == sorted([*"Diagram of the harvest 1972 1973 1974".split(), *labels])
     # Sure of the first way, it tries no other.
     assert len(widths) == 2 + len(labels)
 
@@ -301,40 +301,40 @@ def test_lines_are_read_as_the_published_recogniser_reads_them():
     """Its graph is cut before the softmax, run line by line, and most of its steps are never classified."""
     import onnxruntime
 
-    loaded = weights.load_models()
+    models = weights.load_models()
     whole = onnxruntime.InferenceSession(weights._verified_model(weights._folder(), "rec", "3.10.0"))
     for text in ("The juniper berry harvest", "October 1972", "il1 lily bookkeeper 1000"):
         crop = np.asarray(text_image((10, 30, text), size=(14 * len(text), 40)))
-        (read,) = recognition.read_crops(loaded, [crop])
+        (reading,) = recognition.read_crops(models, [crop])
         image, share = recognition._image(crop, 1.0)
         assert not image[..., -32:].any()  # the empty columns it was trained with
         certain = whole.run(None, {"x": image})[0][0]
         best = certain.argmax(axis=1)
         begins = np.flatnonzero((best != 0) & (best != np.append(0, best[:-1])))
-        assert read.text == "".join(loaded.characters[index] for index in best[begins]) == text
-        assert read.score == pytest.approx(certain[begins, best[begins]].mean(), abs=1e-4)
-        assert read.middles == pytest.approx((begins + 0.5) / (len(best) * share))
-        assert 0 < read.middles[0] < read.middles[-1] < 1
+        assert reading.text == "".join(models.characters[index] for index in best[begins]) == text
+        assert reading.score == pytest.approx(certain[begins, best[begins]].mean(), abs=1e-4)
+        assert reading.middles == pytest.approx((begins + 0.5) / (len(best) * share))
+        assert 0 < reading.middles[0] < reading.middles[-1] < 1
 
 
 def test_steps_that_are_surely_blank_are_not_classified():
-    loaded = weights.load_models()
+    models = weights.load_models()
     crop = np.asarray(text_image((10, 30, "The juniper berry harvest"), size=(330, 40)))
     counted = []
 
     class Counting:
         def run(self, outputs, inputs):
             counted.extend(len(rows) for rows in inputs.values())
-            return loaded.classifier.run(outputs, inputs)
+            return models.classifier.run(outputs, inputs)
 
-        get_inputs = loaded.classifier.get_inputs
+        get_inputs = models.classifier.get_inputs
 
-    counting = dataclasses.replace(loaded, classifier=Counting())
+    counting = dataclasses.replace(models, classifier=Counting())
     (skipping,) = recognition.read_crops(counting, [crop])
     few = sum(counted)
     counted.clear()
     # As for a wheel whose weights we do not know: everything is classified.
-    (whole,) = recognition.read_crops(dataclasses.replace(counting, blank=np.zeros_like(loaded.blank)), [crop])
+    (whole,) = recognition.read_crops(dataclasses.replace(counting, blank=np.zeros_like(models.blank)), [crop])
     assert (whole.text, whole.middles) == (skipping.text, skipping.middles)
     assert whole.score == pytest.approx(skipping.score, abs=1e-5)
     assert few < 0.9 * sum(counted)
@@ -353,11 +353,11 @@ def test_weights_that_slow_the_processor_are_zero_and_the_outputs_the_same():
 
 
 def test_the_weights_are_loaded_without_those_that_slow_the_processor(monkeypatch):
-    loaded, session = [], weights._session
-    monkeypatch.setattr(weights, "_session", lambda data: loaded.append(data) or session(data))
+    models, session = [], weights._session
+    monkeypatch.setattr(weights, "_session", lambda data: models.append(data) or session(data))
     weights._load(weights._folder(), "3.10.0")
-    assert len(loaded) == 3
-    assert sum(Graph(data).flush_denormals() for data in loaded) == 0
+    assert len(models) == 3
+    assert sum(Graph(data).flush_denormals() for data in models) == 0
 
 
 def test_a_network_of_another_build_is_refused():

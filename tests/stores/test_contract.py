@@ -134,26 +134,26 @@ def test_points_come_back_as_they_were_given(store):
         "big": 2**53 + 1,
         "meta": {"list": [1, 2.5, "x", {"y": None}]},
     }
-    given_points = [
+    originals = [
         point(1, lexical={7: 0.5, 2**32 - 1: 2.0}, **payload),
         point(2, rows=0),
         point(3, dense=False),
     ]
-    store.upsert(given_points)
+    store.upsert(originals)
     ids = [key(3), key(1), key(8), key(2), key(1)]
-    found = store.fetch(ids)
-    assert [p.id for p in found] == [key(3), key(1), key(2), key(1)]
-    whole = found[1]
+    points = store.fetch(ids)
+    assert [p.id for p in points] == [key(3), key(1), key(2), key(1)]
+    whole = points[1]
     assert whole.payload == {"n": 1, **payload}
     assert type(whole.payload["flag"]) is bool
-    np.testing.assert_array_equal(whole.dense, given_points[0].dense)
-    np.testing.assert_allclose(whole.multi, given_points[0].multi, atol=HALF)
+    np.testing.assert_array_equal(whole.dense, originals[0].dense)
+    np.testing.assert_allclose(whole.multi, originals[0].multi, atol=HALF)
     assert whole.multi.dtype == whole.dense.dtype == np.float32
     weights = dict(zip(whole.lexical.indices.tolist(), whole.lexical.values.tolist(), strict=True))
     assert weights == {7: 0.5, 2**32 - 1: 2.0}
-    assert found[0].dense is None
-    assert found[0].lexical is None
-    assert found[2].multi is None
+    assert points[0].dense is None
+    assert points[0].lexical is None
+    assert points[2].multi is None
     bare = store.fetch([key(1)], vectors=False)[0]
     assert (bare.dense, bare.multi, bare.lexical) == (None, None, None)
     assert bare.payload == whole.payload
@@ -184,10 +184,10 @@ def test_parts_of_payloads_are_changed_and_what_filters_see_with_them(store):
     assert second.payload == {"n": 1, **payload, "meta": {"year": 2025}, "new": [1, "ü"], "doc_id": "b.pdf"}
     assert third.payload == {"n": 2, "doc_id": "a.pdf", "text": "long", "none": None, "half": "\ufffd"}
     assert store.count() == 3
-    for found, given_point in zip((first, second, third), points, strict=True):
-        np.testing.assert_array_equal(found.dense, given_point.dense)
-        np.testing.assert_allclose(found.multi, given_point.multi, atol=HALF)
-        assert sorted(found.lexical.indices) == sorted(given_point.lexical.indices)
+    for fetched, original in zip((first, second, third), points, strict=True):
+        np.testing.assert_array_equal(fetched.dense, original.dense)
+        np.testing.assert_allclose(fetched.multi, original.multi, atol=HALF)
+        assert sorted(fetched.lexical.indices) == sorted(original.lexical.indices)
     ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(9, 9, 0)}
     for where, expected in [
         ({"meta.year": 2024}, [0]),
@@ -232,11 +232,11 @@ def test_changes_that_make_no_sense_change_nothing(store):
 def test_an_upsert_replaces_the_whole_point(store):
     store.upsert([point(1, lexical={1: 1.0}, old=True), point(2)])
     store.upsert([Point(key(1), multi=np.ones((1, MULTI_DIM), "f4"), payload={"n": 11})])
-    (found,) = store.fetch([key(1)])
-    assert found.payload == {"n": 11}
-    assert found.dense is None
-    assert found.lexical is None
-    np.testing.assert_array_equal(found.multi, np.ones((1, MULTI_DIM)))
+    (replaced,) = store.fetch([key(1)])
+    assert replaced.payload == {"n": 11}
+    assert replaced.dense is None
+    assert replaced.lexical is None
+    np.testing.assert_array_equal(replaced.multi, np.ones((1, MULTI_DIM)))
     assert store.count() == 2
     assert store.count({"old": True}) == 0
     assert store.nearest(sparse({1: 1.0}), limit=5) == []
@@ -390,8 +390,8 @@ def test_ranges(store):
         assert sorted(numbers(store.search(query(), limit=9, where=where))) == expected, where
         assert sorted(numbers(store.nearest(np.ones(DIM, "f4"), limit=9, where=where))) == expected, where
         assert sorted(numbers(store.nearest(sparse({5: 1.0}), limit=9, where=where))) == expected, where
-        found = store.search(query(), limit=9, where=where, prefetch=Prefetch(9, 9, 0), **cheap)
-        assert sorted(numbers(found)) == expected, where
+        hits = store.search(query(), limit=9, where=where, prefetch=Prefetch(9, 9, 0), **cheap)
+        assert sorted(numbers(hits)) == expected, where
         store.delete_where(where)
         assert sorted(numbers(store.scroll())) == sorted(set(range(5)) - set(expected)), where
     store.upsert(points)
@@ -559,7 +559,7 @@ def test_prefetch_scores_the_union_of_both_stages(store):
     dense, lexical = np.ones(DIM, "f4"), sparse({1: 1.0})
     everything = {hit.payload["n"]: hit.score for hit in store.search(query(), limit=99)}
     nearest_dense = set(np.argsort([-float(p.dense @ dense) for p in points])[:5].tolist())
-    for sizes, given_vectors, expected in [
+    for sizes, query_vectors, expected in [
         (Prefetch(5, 3, 0), {"dense": dense, "lexical": lexical}, nearest_dense | {20, 16, 12}),
         (Prefetch(5, 0, 0), {"dense": dense, "lexical": lexical}, nearest_dense),
         (Prefetch(5, 3, 0), {"dense": dense}, nearest_dense),
@@ -569,7 +569,7 @@ def test_prefetch_scores_the_union_of_both_stages(store):
         (Prefetch(5, 5, 0), {"lexical": sparse({77: 1.0})}, set()),
         (Prefetch(5, 5, 0), {"lexical": sparse({})}, set()),
     ]:
-        hits = store.search(query(), limit=99, prefetch=sizes, **given_vectors)
+        hits = store.search(query(), limit=99, prefetch=sizes, **query_vectors)
         assert set(numbers(hits)) == expected
         for hit in hits:
             assert hit.score == pytest.approx(everything[hit.payload["n"]], abs=1e-4)
@@ -588,12 +588,12 @@ def test_regions_have_a_stage_of_their_own_and_crowd_out_no_page(store):
         mine = [p for p in points if (p.payload["kind"] == "page") is pages]
         return {p.payload["n"] for p in sorted(mine, key=lambda p: -float(p.dense @ dense))[:count]}
 
-    def found(prefetch, **options):
+    def hit_numbers(prefetch, **options):
         return set(numbers(store.search(query(), limit=99, prefetch=prefetch, **ask, **options)))
 
-    assert found(Prefetch(2, 0, 5)) == nearest(2, True) | nearest(5, False)
-    assert found(Prefetch(0, 2, 1)) == {24, 20} | nearest(1, False)
-    assert found(Prefetch(6, 0, 5), where={"kind": "page"}) == nearest(6, True)
+    assert hit_numbers(Prefetch(2, 0, 5)) == nearest(2, True) | nearest(5, False)
+    assert hit_numbers(Prefetch(0, 2, 1)) == {24, 20} | nearest(1, False)
+    assert hit_numbers(Prefetch(6, 0, 5), where={"kind": "page"}) == nearest(6, True)
 
 
 def test_the_filter_comes_before_the_candidates_are_chosen(store):
@@ -609,9 +609,9 @@ def test_the_filter_comes_before_the_candidates_are_chosen(store):
 def test_dense_ranking_is_the_dot_product(store):
     points = [point(n) for n in range(8)]
     store.upsert(points)
-    asked = np.linspace(-1, 2, DIM, dtype="f4")
-    exact = [float(p.dense @ asked) for p in points]
-    hits = store.nearest(asked, limit=8)
+    dense_query = np.linspace(-1, 2, DIM, dtype="f4")
+    exact = [float(p.dense @ dense_query) for p in points]
+    hits = store.nearest(dense_query, limit=8)
     assert numbers(hits) == np.argsort(exact)[::-1].tolist()
     np.testing.assert_allclose([hit.score for hit in hits], sorted(exact, reverse=True), rtol=1e-5)
 

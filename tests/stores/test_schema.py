@@ -101,9 +101,9 @@ def test_ids_are_accepted_in_any_spelling_of_a_uuid():
     )
 )
 def test_every_payload_is_found_by_its_own_values(payload):
-    present = set(tags(payload))
+    payload_tags = set(tags(payload))
     for condition in parse_where(payload):
-        assert present & set(condition.tags)
+        assert payload_tags & set(condition.tags)
 
 
 def test_values_of_different_kinds_have_different_tags():
@@ -124,10 +124,10 @@ def test_a_multi_vector_up_to_the_limit_is_taken_as_it_is():
 
 def test_batches_are_filled_by_bytes_in_order():
     points = [Point(str(uuid.UUID(int=n)), multi=np.ones((n % 3 * 100 + 1, 64), "f4")) for n in range(1, 30)]
-    cut = list(schema.batches(points, limit=150_000))
-    assert [point for batch in cut for point in batch] == points
-    assert len(cut) > 3
-    assert all(sum(point.multi.nbytes for point in batch) <= 150_000 for batch in cut)
+    batches = list(schema.batches(points, limit=150_000))
+    assert [point for batch in batches for point in batch] == points
+    assert len(batches) > 3
+    assert all(sum(point.multi.nbytes for point in batch) <= 150_000 for batch in batches)
     assert [len(batch) for batch in schema.batches(points[:3], limit=1)] == [1, 1, 1]
     assert list(schema.batches([])) == []
 

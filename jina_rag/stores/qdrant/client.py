@@ -201,16 +201,14 @@ def connect(qdrant_client: QdrantObject, url: str, connection: QdrantConnection)
     parts = urlsplit(url)
     if key is not None and parts.scheme == "http" and not _loopback(parts):
         _log.warning("The API key travels to %s unencrypted: use https.", url)
-    options: dict[str, Any] = {}
-    try:
-        if isinstance(connection.verify, bool):
-            options["verify"] = connection.verify
-        else:
-            authority = Path(connection.verify)
+    options: dict[str, Any] = {"verify": connection.verify}
+    if not isinstance(connection.verify, bool):
+        authority = Path(connection.verify)
+        try:
             options["verify"] = ssl.create_default_context(cafile=authority)
             options["grpc_options"] = {"root_certificates": authority.read_bytes()}
-    except OSError as exc:
-        raise InvalidInputError(f"The file of the certificate authority cannot be read ({exc}).") from exc
+        except OSError as exc:
+            raise InvalidInputError(f"The file of the certificate authority cannot be read ({exc}).") from exc
     return qdrant_client.QdrantClient(
         url=url,
         grpc_port=connection.grpc_port,

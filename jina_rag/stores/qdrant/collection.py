@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from jina_rag.config import Storage
@@ -123,19 +124,19 @@ def vector_params(
         )
     # Multi-vectors are large and read for a few candidates only.
     cold = {"memory": models.Memory.COLD} if tiers and hasattr(models, "Memory") else {"on_disk": True}
-    return {
-        schema.DENSE: models.VectorParams(size=dims[0], distance=models.Distance.DOT),
-        schema.MULTI: models.VectorParams(
-            size=dims[1],
-            distance=models.Distance.DOT,
-            multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
-            datatype=getattr(models.Datatype, _DATATYPES[storage.datatype]),
-            quantization_config=_quantization(models, storage),
-            # No graph: MaxSim ranks candidates or everything, and a graph over it would be inexact.
-            hnsw_config=models.HnswConfigDiff(m=0),
-            **cold,
-        ),
-    }, {schema.LEXICAL: models.SparseVectorParams(modifier=models.Modifier.IDF)}
+    dense = models.VectorParams(size=dims[0], distance=models.Distance.DOT)
+    multi = models.VectorParams(
+        size=dims[1],
+        distance=models.Distance.DOT,
+        multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
+        datatype=getattr(models.Datatype, _DATATYPES[storage.datatype]),
+        quantization_config=_quantization(models, storage),
+        # No graph: MaxSim ranks candidates or everything, and a graph over it would be inexact.
+        hnsw_config=models.HnswConfigDiff(m=0),
+        **cold,
+    )
+    lexical = models.SparseVectorParams(modifier=models.Modifier.IDF)
+    return {schema.DENSE: dense, schema.MULTI: multi}, {schema.LEXICAL: lexical}
 
 
 def _quantization(models: QdrantObject, storage: Storage) -> QdrantObject:
@@ -168,7 +169,8 @@ def _server_version(remote: Remote) -> tuple[int, int] | None:
 
 def _create(remote: Remote, dims: tuple[int, int], facts: Mapping[str, Any], storage: Storage, *, tiers: bool) -> None:
     vectors, sparse = vector_params(remote.models, dims, storage, tiers=tiers)
-    try:
+    # Another process may be quicker, or a try whose answer was lost may have made it: it is checked like any other.
+    with suppress(AlreadyThereError):
         remote.on_collection(
             "be created",
             "create_collection",
@@ -179,9 +181,6 @@ def _create(remote: Remote, dims: tuple[int, int], facts: Mapping[str, Any], sto
             write_consistency_factor=remote.connection.write_consistency,
             metadata=_metadata(facts),
         )
-    except AlreadyThereError:
-        # Another process was quicker, or a try whose answer was lost has made it: it is checked like any other.
-        pass
 
 
 def _described(remote: Remote) -> QdrantObject:

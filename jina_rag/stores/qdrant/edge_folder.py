@@ -193,30 +193,23 @@ def _check_facts(file: Path, folder: Path, dim: int, multi_dim: int, storage: St
 
 
 def _config(engine: QdrantObject, dim: int, multi_dim: int, storage: Storage) -> QdrantObject:
-    datatype = engine.VectorStorageDatatype
-    exact = storage.datatype == "float16"
-    return engine.EdgeConfig(
-        vectors={
-            schema.DENSE: engine.EdgeVectorParams(
-                # They only pick candidates; half the bytes lose nothing there. "exact" stays as it always was.
-                dim,
-                engine.Distance.Dot,
-                datatype=None if exact else datatype.Float16,
-            ),
-            schema.MULTI: engine.EdgeVectorParams(
-                multi_dim,
-                engine.Distance.Dot,
-                multivector_config=engine.MultiVectorConfig(engine.MultiVectorComparator.MaxSim),
-                datatype=getattr(datatype, _DATATYPES[storage.datatype]),
-                quantization_config=_quantization(engine, storage),
-                # No graph: MaxSim ranks candidates or everything, and a graph over it would be inexact.
-                hnsw_config=engine.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000),
-                memory=engine.Memory.Cold,
-            ),
-        },
-        sparse_vectors={schema.LEXICAL: engine.EdgeSparseVectorParams(modifier=engine.Modifier.Idf)},
-        wal_enabled=storage.log,
+    datatypes = engine.VectorStorageDatatype
+    # Dense vectors only pick candidates; half the bytes lose nothing there. "exact" stays as it always was.
+    dense_datatype = None if storage.datatype == "float16" else datatypes.Float16
+    dense = engine.EdgeVectorParams(dim, engine.Distance.Dot, datatype=dense_datatype)
+    multi = engine.EdgeVectorParams(
+        multi_dim,
+        engine.Distance.Dot,
+        multivector_config=engine.MultiVectorConfig(engine.MultiVectorComparator.MaxSim),
+        datatype=getattr(datatypes, _DATATYPES[storage.datatype]),
+        quantization_config=_quantization(engine, storage),
+        # No graph: MaxSim ranks candidates or everything, and a graph over it would be inexact.
+        hnsw_config=engine.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000),
+        memory=engine.Memory.Cold,
     )
+    lexical = engine.EdgeSparseVectorParams(modifier=engine.Modifier.Idf)
+    vectors, sparse_vectors = {schema.DENSE: dense, schema.MULTI: multi}, {schema.LEXICAL: lexical}
+    return engine.EdgeConfig(vectors=vectors, sparse_vectors=sparse_vectors, wal_enabled=storage.log)
 
 
 def _quantization(engine: QdrantObject, storage: Storage) -> QdrantObject:

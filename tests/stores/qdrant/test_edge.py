@@ -124,14 +124,14 @@ def test_closing_leaves_an_empty_last_record_and_writes_nothing_after_mere_readi
     """The engine applies the last record of its log again at each open: a batch of pages would take 100 ms."""
     store = open_(tmp_path / "a")
     store.upsert([point(0)])
-    written = store._shard = Watched(store._shard)
+    writer = store._shard = Watched(store._shard)
     store.close()
-    assert written.calls == ["update", "flush", "close"]
+    assert writer.calls == ["update", "flush", "close"]
     store = open_(tmp_path / "a")
     assert store.count() == 1
-    read = store._shard = Watched(store._shard)
+    reader = store._shard = Watched(store._shard)
     store.close()
-    assert read.calls == ["close"]
+    assert reader.calls == ["close"]
 
 
 class Failing(Watched):
@@ -258,8 +258,8 @@ def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path, acknowle
         assert set(range(last + 1)) <= set(counts)
         assert set(counts.values()) == {5}, "a call was kept in part"
         for start in range(0, (max(counts) + 1) * 5, 50):
-            for found in store.fetch([str(uuid.UUID(int=n + 1)) for n in range(start, start + 50)]):
-                assert (found.multi == found.payload["call"]).all()
+            for fetched in store.fetch([str(uuid.UUID(int=n + 1)) for n in range(start, start + 50)]):
+                assert (fetched.multi == fetched.payload["call"]).all()
         store.upsert([point(0)])
 
 
@@ -411,16 +411,16 @@ def test_scores_and_rows_are_those_of_the_vectors_however_they_are_kept(tmp_path
             hits = store.search(query, limit=20)
             assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in before]
             assert {hit.id: hit.score for hit in hits} == pytest.approx(exact, abs=5 * error)
-            found = store.search(query, limit=3, dense=np.ones(4, "f4"), prefetch=Prefetch(5, 0, 0))
-            assert found == []
+            hits_by_dense = store.search(query, limit=3, dense=np.ones(4, "f4"), prefetch=Prefetch(5, 0, 0))
+            assert hits_by_dense == []
             np.testing.assert_allclose(store.fetch([points[3].id])[0].multi, points[3].multi, atol=2 * error)
 
 
 def test_what_is_kept_otherwise_is_refused_with_both_names(tmp_path):
     open_(tmp_path, storage=Storage.named("compact")).close()
-    for asked in (Storage(), Storage.named("balanced")):
-        with pytest.raises(IndexMismatchError, match=f"as compact, not as {asked}"):
-            open_(tmp_path, storage=asked)
+    for other in (Storage(), Storage.named("balanced")):
+        with pytest.raises(IndexMismatchError, match=f"as compact, not as {other}"):
+            open_(tmp_path, storage=other)
     open_(tmp_path).close()
 
 
@@ -444,19 +444,19 @@ def test_a_store_whose_points_have_no_numbers_for_filters_is_refused(tmp_path, o
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows does not tell what a sparse file takes")
 def test_bytes_are_told_by_part(tmp_path):
-    found = {}
+    sizes = {}
     for name in ("exact", "compact"):
         with open_(tmp_path / name, multi_dim=64, storage=Storage.named(name)) as store:
             empty = store.bytes_by_part()
             store.upsert(pages_of(50, rows=400))
         with open_(tmp_path / name, multi_dim=64) as store:
-            found[name] = store.bytes_by_part()
-        assert set(found[name]) == {"dense", "multi", "lexical", "payload", "log", "other"}
-        assert found[name]["multi"] > empty["multi"] + 50 * 400 * 64 / 2
-        assert sum(found[name].values()) == size_on_disk(tmp_path / name)
-    assert found["compact"]["multi"] < found["exact"]["multi"] / 3
-    assert found["exact"]["log"] > 50 * 400 * 64
-    assert found["compact"]["log"] == 0
+            sizes[name] = store.bytes_by_part()
+        assert set(sizes[name]) == {"dense", "multi", "lexical", "payload", "log", "other"}
+        assert sizes[name]["multi"] > empty["multi"] + 50 * 400 * 64 / 2
+        assert sum(sizes[name].values()) == size_on_disk(tmp_path / name)
+    assert sizes["compact"]["multi"] < sizes["exact"]["multi"] / 3
+    assert sizes["exact"]["log"] > 50 * 400 * 64
+    assert sizes["compact"]["log"] == 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
@@ -473,9 +473,9 @@ def test_without_a_log_a_killed_process_loses_nothing_either(tmp_path, acknowled
         calls = [hit.payload["call"] for hit in store.scroll()]
         assert {call: calls.count(call) for call in range(last + 1)} == dict.fromkeys(range(last + 1), 5)
         for number in range(last + 1):
-            (found,) = store.fetch([str(uuid.UUID(int=number * 5 + 1))])
+            (fetched,) = store.fetch([str(uuid.UUID(int=number * 5 + 1))])
             # int4 keeps a row that has the same number everywhere only roughly.
-            np.testing.assert_allclose(found.multi, number, atol=0.2 * number + 1e-6)
+            np.testing.assert_allclose(fetched.multi, number, atol=0.2 * number + 1e-6)
         store.upsert([point(0)])
 
 
@@ -512,5 +512,5 @@ def test_the_shard_is_loaded_anew_after_so_many_bytes_and_nothing_is_lost(tmp_pa
             assert store.count() == int(uuid.UUID(point.id))
         assert store._mapped_bytes <= 20_000
         assert len(shards) > 1
-        for point, kept in zip(points, store.fetch([point.id for point in points]), strict=True):
-            np.testing.assert_allclose(kept.multi, point.multi, atol=5e-3)
+        for point, fetched in zip(points, store.fetch([point.id for point in points]), strict=True):
+            np.testing.assert_allclose(fetched.multi, point.multi, atol=5e-3)

@@ -76,20 +76,20 @@ def test_no_request_is_above_its_limit_and_values_survive(server):
     with open_(server.url, dim=384, multi_dim=128) as store:
         server.swallow = True
         store.upsert(pages)
-        sent = [one for one in server.sent("/points") if one.method == "PUT"]
-        assert max(one.bytes for one in sent) <= schema.BATCH_BYTES
-        assert min(one.bytes for one in sent[:-1]) > schema.BATCH_BYTES - 10**6, "requests are filled"
-        assert 8 < len(sent) < 16
-        assert sum(one.raw.count(b'"id":') for one in sent) == len(pages)
+        put_requests = [one for one in server.sent("/points") if one.method == "PUT"]
+        assert max(one.bytes for one in put_requests) <= schema.BATCH_BYTES
+        assert min(one.bytes for one in put_requests[:-1]) > schema.BATCH_BYTES - 10**6, "requests are filled"
+        assert 8 < len(put_requests) < 16
+        assert sum(one.raw.count(b'"id":') for one in put_requests) == len(pages)
         # As the server reads them: float32 first, then float16.
-        arrived = [item for one in (sent[0], sent[-1]) for item in one.body["points"]]
+        arrived = [item for one in (put_requests[0], put_requests[-1]) for item in one.body["points"]]
         for item in (arrived[0], arrived[5], arrived[-1]):
             page = pages[item["payload"]["n"]]
             assert item["id"] == page.id
             assert item["payload"]["text"] == page.payload["text"]
             np.testing.assert_array_equal(np.asarray(item["vector"]["dense"], "f4"), page.dense)
-            kept = np.asarray(item["vector"]["multi"], "f4").astype("f2")
-            np.testing.assert_array_equal(kept, page.multi.astype("f2"))
+            halves = np.asarray(item["vector"]["multi"], "f4").astype("f2")
+            np.testing.assert_array_equal(halves, page.multi.astype("f2"))
         assert arrived[-1]["id"] == pages[-1].id
 
 
@@ -105,9 +105,9 @@ def test_a_page_above_the_limit_goes_alone(server, monkeypatch):
 def test_every_number_of_a_multi_vector_is_the_shortest_that_rounds_to_its_float16():
     every = np.arange(65536, dtype="u2").view("f2")
     finite = every[np.isfinite(every)].astype("f4")[None]
-    sent = np.array(server_codec.halves(finite))
-    np.testing.assert_array_equal(sent.astype("f4").astype("f2"), finite.astype("f2"))
-    assert max(len(json.dumps(number)) for number in sent[0].tolist()) <= 11
+    decimals = np.array(server_codec.halves(finite))
+    np.testing.assert_array_equal(decimals.astype("f4").astype("f2"), finite.astype("f2"))
+    assert max(len(json.dumps(number)) for number in decimals[0].tolist()) <= 11
     assert server_codec.halves(np.array([[1e9, -1e9, 0.1]], "f4")) == [[65500.0, -65500.0, 0.1]], (
         "as far as float16 goes"
     )
@@ -119,8 +119,8 @@ def test_sizes_are_those_of_the_request(server):
         points = [filterable(point(n, text='é\n"' * n, none=None)) for n in range(5)]
         expected = sum(size(server_codec.encode(models, item)) for item in points)
         store.upsert([point(n, text='é\n"' * n, none=None) for n in range(5)])
-        (sent,) = [one for one in server.sent("/points") if one.method == "PUT"]
-        assert sent.bytes == expected + len('{"points":[]}') - 1
+        (request,) = [one for one in server.sent("/points") if one.method == "PUT"]
+        assert request.bytes == expected + len('{"points":[]}') - 1
         assert store.fetch([point(1).id])[0].payload == {"n": 1, "text": 'é\n"', "none": None}
 
 
@@ -138,8 +138,8 @@ def test_a_search_is_one_request_and_never_carries_the_tags(server):
             keys=("n",),
         )
         assert [hit.payload for hit in hits] == [{"n": 4}, {"n": 3}, {"n": 2}]
-        (asked,) = server.asked
-        body = asked.body
+        (request,) = server.asked
+        body = request.body
         assert [(stage["using"], stage["limit"]) for stage in body["prefetch"]] == [("dense", 4), ("lexical", 2)]
         assert body["using"] == "multi"
         assert body["prefetch"][0]["filter"] == body["prefetch"][1]["filter"] == body["filter"]
@@ -152,16 +152,19 @@ def test_the_server_is_told_to_index_numbers_once(server):
     with open_(server.url) as store:
         store.upsert([point(n, page=n, meta=[{"a.b": 1}, {"by": "Ann"}]) for n in range(3)])
         store.upsert([point(7, page=2)])
-        asked = [one.body for one in server.sent("/index")][1:]
-        assert {one["field_schema"] for one in asked} == {"float"}
-        assert len({one["field_name"] for one in asked}) == len(asked) == 3
+        requests = [one.body for one in server.sent("/index")][1:]
+        assert {one["field_schema"] for one in requests} == {"float"}
+        assert len({one["field_name"] for one in requests}) == len(requests) == 3
         store.update_payload({point(7).id: {"meta": [{"year": 2024}], "page": 5}})
         assert len(server.sent("/index")) == 5
         server.asked.clear()
         assert store.count({"meta.year": Range(gte=2024), "page": Range(lt=6)}) == 1
         assert store.count({"page": Range(gt=6, lt=5)}) == store.count({"page": Range(gt=6, lte=6)}) == 0
-        (sent,) = server.asked  # nothing is asked that nothing can match
-        assert [condition["range"] for condition in sent.body["filter"]["must"]] == [{"gte": 2024.0}, {"lt": 6.0}]
+        (request,) = server.asked  # nothing is asked that nothing can match
+        assert [condition["range"] for condition in request.body["filter"]["must"]] == [
+            {"gte": 2024.0},
+            {"lt": 6.0},
+        ]
     with open_(server.url) as store:
         store.upsert([point(1, page=3)])
         store.update_payload({point(1).id: {"page": 4}})
@@ -190,7 +193,7 @@ def test_many_vectors_are_fetched_and_many_points_deleted_in_several_requests(se
     with open_(server.url) as store:
         store.upsert([point(n) for n in range(40)])
         ids = [point(n).id for n in reversed(range(40))]
-        assert [found.payload["n"] for found in store.fetch(ids)] == list(reversed(range(40)))
+        assert [fetched.payload["n"] for fetched in store.fetch(ids)] == list(reversed(range(40)))
         assert [len(one.body["ids"]) for one in server.sent("/points") if one.method == "POST"] == [16, 16, 8]
         monkeypatch.setattr("jina_rag.stores.base.DELETE_BATCH", 30)
         store.delete(ids)
@@ -201,14 +204,14 @@ def test_many_vectors_are_fetched_and_many_points_deleted_in_several_requests(se
 # Collections
 
 
-@pytest.mark.parametrize(("version", "placed"), [("1.20.1", {"memory": "cold"}), ("1.16.0", {"on_disk": True})])
-def test_a_collection_is_made_once_as_the_server_understands_it(server, version, placed):
+@pytest.mark.parametrize(("version", "location"), [("1.20.1", {"memory": "cold"}), ("1.16.0", {"on_disk": True})])
+def test_a_collection_is_made_once_as_the_server_understands_it(server, version, location):
     server.version = version
     knobs = QdrantConnection(shard_number=2, replication_factor=3, write_consistency=2)
     with open_(server.url, connection=knobs, facts=FACTS) as store:
         assert store.facts() == FACTS
-    made = server.created["kb"]
-    assert made["vectors"] == {
+    request = server.created["kb"]
+    assert request["vectors"] == {
         "dense": {"size": DIM, "distance": "Dot"},
         "multi": {
             "size": MULTI_DIM,
@@ -216,11 +219,11 @@ def test_a_collection_is_made_once_as_the_server_understands_it(server, version,
             "datatype": "float16",
             "multivector_config": {"comparator": "max_sim"},
             "hnsw_config": {"m": 0},
-            **placed,
+            **location,
         },
     }
-    assert made["sparse_vectors"] == {"lexical": {"modifier": "idf"}}
-    assert (made["shard_number"], made["replication_factor"], made["write_consistency_factor"]) == (2, 3, 2)
+    assert request["sparse_vectors"] == {"lexical": {"modifier": "idf"}}
+    assert (request["shard_number"], request["replication_factor"], request["write_consistency_factor"]) == (2, 3, 2)
     (index,) = server.sent("/index")
     assert (index.body, index.path) == (
         {"field_name": "_where", "field_schema": "keyword"},
@@ -316,9 +319,9 @@ def test_several_stores_share_a_client_that_stays_open():
 
 
 def test_a_server_that_is_not_there(waits, caplog):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(IndexStateError, match=f"No Qdrant server answers at {url}.*is it running") as caught:
             open_(url)
     assert caught.value.__cause__ is not None
@@ -333,12 +336,12 @@ def test_a_server_that_is_not_there(waits, caplog):
 
 def test_what_may_pass_is_tried_again(server, waits):
     with open_(server.url) as store:
-        said = {"status": {"error": "Write rate limit exceeded"}}
+        message = {"status": {"error": "Write rate limit exceeded"}}
         server.faults = [
             "drop",
             (503, {}, b""),
-            (429, {"retry-after": "7"}, said),
-            (429, {}, said),
+            (429, {"retry-after": "7"}, message),
+            (429, {}, message),
             (502, {}, b"<html>"),
         ]
         store.upsert([point(1)])
@@ -362,7 +365,7 @@ def test_a_server_that_wants_to_be_left_alone_for_long_is(server, waits):
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "kind", "match"),
+    ("status", "message", "kind", "match"),
     [
         (400, "Bad request: vector", IndexStateError, "could not be written to .Bad request: vector"),
         (401, "Invalid API key or JWT", IndexStateError, "wants an API key.*QDRANT_API_KEY"),
@@ -374,10 +377,10 @@ def test_a_server_that_wants_to_be_left_alone_for_long_is(server, waits):
         (500, "No space left on device", IndexStateError, "No space left"),
     ],
 )
-def test_what_will_not_pass_is_not_tried_again(server, waits, status, said, kind, match):
+def test_what_will_not_pass_is_not_tried_again(server, waits, status, message, kind, match):
     with open_(server.url) as store:
         server.asked.clear()
-        server.faults = [(status, {}, {"status": {"error": said}})]
+        server.faults = [(status, {}, {"status": {"error": message}})]
         with pytest.raises(IndexStateError, match=match) as caught:
             store.upsert([point(1)])
         assert type(caught.value) is kind
@@ -463,13 +466,13 @@ def test_addresses_with_passwords_are_refused_and_not_shown(url):
 
 
 def test_addresses_get_their_port(server, monkeypatch):
-    shown = []
+    urls = []
     monkeypatch.setattr(
-        "jina_rag.stores.qdrant.server.open_collection", lambda remote, *_, **__: shown.append(remote.place.url)
+        "jina_rag.stores.qdrant.server.open_collection", lambda remote, *_, **__: urls.append(remote.place.url)
     )
     for url in ("http://h", "https://H:443/", "http://[::1]", "https://h/qdrant/"):
         open_(url).close()
-    assert shown == ["http://h:6333", "https://h:443", "http://[::1]:6333", "https://h:6333/qdrant"]
+    assert urls == ["http://h:6333", "https://h:443", "http://[::1]:6333", "https://h:6333/qdrant"]
 
 
 @pytest.mark.parametrize(
@@ -539,7 +542,7 @@ class Codes(grpc.RpcError):
 
 
 @pytest.mark.parametrize(
-    ("code", "said", "again", "match"),
+    ("code", "message", "again", "match"),
     [
         ("UNAVAILABLE", "failed to connect", True, "No Qdrant server answers"),
         ("UNAVAILABLE", "Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", False, "not trusted"),
@@ -553,8 +556,8 @@ class Codes(grpc.RpcError):
         ("INTERNAL", "", False, "INTERNAL"),
     ],
 )
-def test_codes_of_grpc(code, said, again, match):
-    trouble = errors.read(Codes(getattr(grpc.StatusCode, code), said))
+def test_codes_of_grpc(code, message, again, match):
+    trouble = errors.read(Codes(getattr(grpc.StatusCode, code), message))
     assert retry.is_retried(trouble) is again
     place = errors.Place("http://h:6333", "kb")
     with pytest.raises(IndexStateError, match=match):
