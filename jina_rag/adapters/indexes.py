@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from typing import Any, Self
@@ -21,8 +22,8 @@ class IndexOpening:
     """The arguments of `jina_rag.DocumentIndex.open`; a model may be its options, and is loaded by `open`."""
 
     location: str
-    embedder: str | Embedder | EmbedderOptions | None = None
-    reranker: str | Reranker | RerankerOptions | None = None
+    embedder: str | os.PathLike[str] | Embedder | EmbedderOptions | None = None
+    reranker: str | os.PathLike[str] | Reranker | RerankerOptions | None = None
     storage: str | Storage | None = None
     create: bool = False
     assets_dir: str | None = None
@@ -61,7 +62,7 @@ class LazyIndex(Lazy[DocumentIndex]):
             InvalidInputError: If the index is open already, and there are options.
         """
         if not isinstance(index, DocumentIndex):
-            return str(index), cls()
+            return os.fspath(index), cls()
         for name, value in options.items():
             if value is not None:
                 raise InvalidInputError(f"{name} is for opening an index, and this one is open already: leave it out.")

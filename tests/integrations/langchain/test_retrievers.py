@@ -445,10 +445,16 @@ def test_objects_go_by_their_names(index):
     assert found.stages == [Rerank(model="lite")]
 
 
-def test_one_over_an_open_index_can_be_pickled_and_goes_on(index, retriever):
-    again = pickle.loads(pickle.dumps(retriever))
-    assert again.index == str(index.location)
-    assert again.invoke("whales sing", k=2) == retriever.invoke("whales sing", k=2)
+def test_one_over_an_open_index_can_be_pickled_and_goes_on(tmp_path, retriever):
+    with DocumentIndex.open(tmp_path / "kb") as opened:
+        opened.add(["whales sing", "the desert is dry"], ids=["a", "b"])
+        original = JinaPageRetriever(index=opened)
+        again = pickle.loads(pickle.dumps(original))
+        assert again.index == str(tmp_path / "kb")
+        assert again.invoke("whales sing", k=2) == original.invoke("whales sing", k=2)
+        again._index.external.close()
+    with pytest.raises(InvalidInputError, match="loaded by hand cannot be pickled"):
+        pickle.dumps(retriever)
 
 
 def test_fields_can_be_left_to_the_caller_of_a_chain(retriever):

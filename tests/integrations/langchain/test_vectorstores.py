@@ -412,7 +412,7 @@ def test_langchains_own_indexing_keeps_it_in_step(store, embedder):
     assert len([entry for entry in embedder.history if entry[0] == "document"]) == 1
 
 
-def test_pickling_and_no_secret(filled, embedder):
+def test_pickling_and_no_secret(filled, embedder, tmp_path):
     assert isinstance(filled, VectorStore)
     secret = JinaVectorStore("http://localhost:6333/pages", api_key=KEY, assets_dir="files")
     assert KEY not in repr(secret) + str(vars(secret))
@@ -426,9 +426,11 @@ def test_pickling_and_no_secret(filled, embedder):
     again._opening = filled._opening  # the fake is in no registry
     assert again.similarity_search("whales", k=2) == filled.similarity_search("whales", k=2)
     again.close()
-    shared = pickle.loads(pickle.dumps(JinaVectorStore(filled.index)))
-    assert shared.similarity_search("whales", k=2) == filled.similarity_search("whales", k=2)
-    shared.index.close()
+    with DocumentIndex.open(tmp_path / "named") as index:
+        shared = pickle.loads(pickle.dumps(JinaVectorStore(index)))
+        assert shared.add_texts(TEXTS[:1], ids=["a"]) == ["a"]
+        assert [hit.doc_id for hit in index.get(["a"])] == ["a"]
+        shared.index.close()
 
 
 async def test_the_folder_is_free_when_stores_and_their_retrievers_are_gone(tmp_path):

@@ -122,7 +122,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         location, self._index = LazyIndex.of(index, embedder=embedder, assets_dir=assets_dir, api_key=api_key)
         self._opening = IndexOpening(
             location if "://" in location else os.path.abspath(location),
-            os.fspath(embedder) if isinstance(embedder, os.PathLike) else embedder,
+            embedder,
             assets_dir=None if assets_dir is None else os.path.abspath(assets_dir),
             api_key=None if api_key is None else SecretStr(api_key),
         )

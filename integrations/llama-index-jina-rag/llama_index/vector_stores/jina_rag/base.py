@@ -120,7 +120,7 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         self._index = lazy_index
         opening = IndexOpening(
             self.index,
-            os.fspath(embedder) if isinstance(embedder, os.PathLike) else embedder,
+            embedder,
             storage=storage,
             create=True,
             assets_dir=self.assets_dir,
@@ -154,15 +154,18 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
             InvalidInputError: If a picture cannot be read; nodes before it may be in the index then.
         """
         index = self.client
-        unique = {node.node_id: node for node in nodes}  # of two of the same id the last counts
-        keys = {node_id: (self._model, cache_key_of(node)) for node_id, node in unique.items()}
-        cached = {node_id: encoded for node_id, key in keys.items() if (encoded := VECTOR_CACHE.get(key)) is not None}
-        cached = {node_id: encoded for node_id, encoded in cached.items() if is_long_enough(encoded, index.dim)}
-        if cached:
-            self._put([unique[node_id] for node_id in cached], concatenate(list(cached.values()), index.dim))
-            for node_id in cached:
+        nodes_by_id = {node.node_id: node for node in nodes}  # of two of the same id the last counts
+        keys = {node_id: (self._model, cache_key_of(node)) for node_id, node in nodes_by_id.items()}
+        embeddings: dict[str, Embeddings] = {}
+        for node_id, key in keys.items():
+            encoded = VECTOR_CACHE.get(key)
+            if encoded is not None and is_long_enough(encoded, index.dim):
+                embeddings[node_id] = encoded
+        if embeddings:
+            self._put([nodes_by_id[node_id] for node_id in embeddings], concatenate([*embeddings.values()], index.dim))
+            for node_id in embeddings:
                 VECTOR_CACHE.drop(keys[node_id])
-        if others := [node for node_id, node in unique.items() if node_id not in cached]:
+        if others := [node for node_id, node in nodes_by_id.items() if node_id not in embeddings]:
             self._put(others, None)
         return [node.node_id for node in nodes]
 
