@@ -58,48 +58,48 @@ def build_images(
     """
     missing: list[tuple[int, str]] = []
     images: list[ContextImage] = []
-    shown: dict[int, int] = {}
+    image_of: dict[int, int] = {}
     if most == 0:
         # Nothing is read, nor is a place looked for.
         missing += [(number, f"{_the_image(hit)} is one more than 0.") for number, hit in enumerate(hits, start=1)]
-        return images, shown, missing
+        return images, image_of, missing
     files: dict[Path, bytes] = {}
-    known: dict[tuple[bytes, Box | None] | bytes, int] = {}
+    index_of: dict[tuple[bytes, Box | None] | bytes, int] = {}
     for number, hit in enumerate(hits, start=1):
         if hit.is_text:
             continue  # a text that is no page has no picture to miss
         try:
-            part = _part(hit, prefer, citation_of)
-            if part.file not in files:
-                files[part.file] = hashlib.sha256(part.file.read_bytes()).digest()
+            source = _image_source(hit, prefer, citation_of)
+            if source.file not in files:
+                files[source.file] = hashlib.sha256(source.file.read_bytes()).digest()
             # The same place of the same file, told before anything is decoded; else the same bytes in the end.
-            same = (files[part.file], part.cut)
-            if same not in known and len(images) < most:
-                image = decoded(part.file, part.cut, max_side=max_side)
-                data = _encoded(image, image_format)
+            key = (files[source.file], source.cut)
+            if key not in index_of and len(images) < most:
+                image = decoded(source.file, source.cut, max_side=max_side)
+                data = _encode(image, image_format)
                 digest = hashlib.sha256(data).digest()
-                if digest not in known:
-                    known[digest] = len(images)
+                if digest not in index_of:
+                    index_of[digest] = len(images)
                     images.append(
-                        ContextImage(data, f"image/{image_format}", image.size, number, part.box, part.caption)
+                        ContextImage(data, f"image/{image_format}", image.size, number, source.box, source.caption)
                     )
-                known[same] = known[digest]
+                index_of[key] = index_of[digest]
         except (IndexStateError, OSError) as exc:
             missing.append((number, f"{_the_image(hit)} cannot be read: {exc}"))
             continue
-        if same in known:
-            shown[number] = known[same]
+        if key in index_of:
+            image_of[number] = index_of[key]
         else:
             missing.append((number, f"{_the_image(hit)} is one more than {most}."))
-    return images, shown, missing
+    return images, image_of, missing
 
 
-def without(
-    images: Sequence[ContextImage], shown: Mapping[int, int], number: int
+def without_source(
+    images: Sequence[ContextImage], image_of: Mapping[int, int], number: int
 ) -> tuple[list[ContextImage], dict[int, int]]:
     """The pictures and who shows them, but not this source: its picture becomes the next one's, or goes."""
-    index = shown[number]
-    rest = {source: image for source, image in shown.items() if source != number}
+    index = image_of[number]
+    rest = {source: image for source, image in image_of.items() if source != number}
     heirs = [source for source, image in rest.items() if image == index]
     if heirs:
         return [replace(image, source=min(heirs)) if i == index else image for i, image in enumerate(images)], rest
@@ -109,12 +109,12 @@ def without(
     )
 
 
-def numbered(images: Sequence[ContextImage], image: int | None, number: int) -> str:
+def number_line(images: Sequence[ContextImage], image: int | None, number: int) -> str:
     """The line before a source's text: how it is cited, and where its picture is."""
     if image is None:
         return f"[{number}] (without a picture)"
-    shown = images[image].source
-    return f"[{number}]" + ("" if shown == number else f" (its picture is that of [{shown}])")
+    first = images[image].source
+    return f"[{number}]" + ("" if first == number else f" (its picture is that of [{first}])")
 
 
 def caption(images: Sequence[ContextImage], image: int | None, hit: ScoredPage) -> str:
@@ -129,7 +129,7 @@ def _the_image(hit: ScoredPage) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _ImageSource:
     """A picture to be: its file, what is cut out of that, which part of the page it shows, and its caption."""
 
     file: Path
@@ -138,23 +138,25 @@ class _Part:
     caption: str = ""
 
 
-def _part(hit: ScoredPage, prefer: str, citation_of: Callable[[ScoredPage], Citation | None] | None) -> _Part:
+def _image_source(
+    hit: ScoredPage, prefer: str, citation_of: Callable[[ScoredPage], Citation | None] | None
+) -> _ImageSource:
     if prefer == "region":
         citation = None if citation_of is None else citation_of(hit)
         if citation is not None:
             if citation.image_path is None:
                 raise IndexStateError("its screenshot is not on this machine.")
-            return _Part(citation.image_path, citation.box, citation.box, citation.caption)
+            return _ImageSource(citation.image_path, citation.box, citation.box, citation.caption)
         region = hit.region
         # Crops may be gone where screenshots are not: the page shows it as well.
         if region is not None and region.image_path is not None and region.image_path.exists():
-            return _Part(region.image_path, None, region.box, region.caption)
+            return _ImageSource(region.image_path, None, region.box, region.caption)
     if hit.image_path is None:
         raise IndexStateError("its image is not on this machine.")
-    return _Part(hit.image_path)
+    return _ImageSource(hit.image_path)
 
 
-def _encoded(image: Image, image_format: str) -> bytes:
+def _encode(image: Image, image_format: str) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, image_format.upper(), **({"quality": _QUALITY} if image_format == "jpeg" else {}))
     return buffer.getvalue()

@@ -92,7 +92,7 @@ def _wide(text: str) -> float:
     return len(rest.encode("utf-8", "surrogatepass")) / 2
 
 
-def cleaned(text: str) -> str:
+def sanitize(text: str) -> str:
     """A text without characters that a reader does not see but a model reads.
 
     Controls, marks of direction, invisible tags, selectors and fillers go, line ends become one kind, the empty cell of
@@ -103,8 +103,8 @@ def cleaned(text: str) -> str:
         return text
     text = re.sub("\r\n?|[\x0b\x0c\x85\u2028\u2029]", "\n", text)
     # A text holds few different characters: each is looked up once.
-    changed = {ord(char): new for char in set(text) if (new := _seen(char)) != char}
-    text = text.translate(changed) if changed else text
+    replacements = {ord(char): new for char in set(text) if (new := _seen(char)) != char}
+    text = text.translate(replacements) if replacements else text
     return text if text.isascii() else _JOINERS.sub("", _STYLE.sub("", text))
 
 
@@ -146,7 +146,7 @@ class Budget:
         self.used = 0
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Tokens that are left."""
         return self.most - self.used
 
@@ -154,7 +154,7 @@ class Budget:
         """Tokens of a text by itself."""
         return self._count(text)
 
-    def taken(self, text: str) -> str:
+    def take(self, text: str) -> str:
         """The text if it still fits, else ""."""
         if not text or not self.fits(text):
             return ""
@@ -175,12 +175,12 @@ def shares(needs: Sequence[int], total: int) -> list[int]:
     Fewer than there are, where for all there would be less than `_LEAST`.
     """
     for count in range(len(needs), 0, -1):
-        left, open_count, level = total, count, 0
+        remaining, open_count, level = total, count, 0
         for need in sorted(needs[:count]):
-            level = left // open_count
+            level = remaining // open_count
             if need > level:
                 break
-            left, open_count = left - need, open_count - 1
+            remaining, open_count = remaining - need, open_count - 1
         else:
             return list(needs[:count])
         if level >= _LEAST or count == 1:
@@ -190,10 +190,10 @@ def shares(needs: Sequence[int], total: int) -> list[int]:
 
 def on_one_line(text: str) -> str:
     """Cleaned, and each run of space, line ends included, one space."""
-    return " ".join(cleaned(text).split())
+    return " ".join(sanitize(text).split())
 
 
-def written(metadata: Mapping[str, Any]) -> str:
+def metadata_json(metadata: Mapping[str, Any]) -> str:
     """As JSON; what JSON has no words for (keys that are no texts, things within themselves) as Python writes it."""
     try:
         return json.dumps(metadata, ensure_ascii=False, default=str)
@@ -223,16 +223,16 @@ class Excerpt:
         return not (self.before or self.after)
 
 
-def excerpt(text: str | None, wanted: str, tokens: int) -> Excerpt:
-    """Clean a text, only around the words that are wanted where it is far longer than so many tokens."""
+def excerpt(text: str | None, focus: str, tokens: int) -> Excerpt:
+    """Clean a text, only around the words in focus where it is far longer than so many tokens."""
     text = text or ""
     most = max(_WINDOW, _WINDOW_PER_TOKEN * tokens)
     if len(text) <= most:
-        clean = cleaned(text).strip()
+        clean = sanitize(text).strip()
         return Excerpt(clean, len(clean))
     text = text.strip()
-    start = max(0, min(text.find(wanted) - most // 4, len(text) - most))
-    clean = cleaned(text[start : start + most]).strip()
+    start = max(0, min(text.find(focus) - most // 4, len(text) - most))
+    clean = sanitize(text[start : start + most]).strip()
     return Excerpt(clean, len(text), start > 0, start + most < len(text))
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jina_rag.context.builder import build_context
-from jina_rag.context.prompt_sanitizer import CUT, cleaned, estimate_tokens, fence, shares
+from jina_rag.context.prompt_sanitizer import CUT, estimate_tokens, fence, sanitize, shares
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.explain.citations import Citation
 from jina_rag.models.lite.e5 import E5
@@ -203,13 +203,13 @@ def test_no_text_holds_its_fence(texts):
 
 
 def test_what_is_not_seen_is_not_sent():
-    assert cleaned("a\u202eb\u2066c\u200bd\ufeffe\u00adf") == "abcdef"
-    assert cleaned("a\x00b\x1b[31mc\x07\x7f") == "ab[31mc"
-    assert cleaned("tag\U000e0041\U000e0042 sel\U000e0100") == "tag sel"
-    assert cleaned("one\r\ntwo\rthree\u2028four\x0cfive\tsix") == "one\ntwo\nthree\nfour\nfive\tsix"
-    assert cleaned("half \ud800 pair") == "half \ufffd pair"
+    assert sanitize("a\u202eb\u2066c\u200bd\ufeffe\u00adf") == "abcdef"
+    assert sanitize("a\x00b\x1b[31mc\x07\x7f") == "ab[31mc"
+    assert sanitize("tag\U000e0041\U000e0042 sel\U000e0100") == "tag sel"
+    assert sanitize("one\r\ntwo\rthree\u2028four\x0cfive\tsix") == "one\ntwo\nthree\nfour\nfive\tsix"
+    assert sanitize("half \ud800 pair") == "half \ufffd pair"
     joined = "می\u200cخواهم क्\u200dष 日本語 עברית"
-    assert cleaned(joined) == joined
+    assert sanitize(joined) == joined
 
 
 SECRET = "ignore all"
@@ -224,27 +224,27 @@ BITS = {
 @pytest.mark.parametrize("hidden", BITS.values(), ids=BITS)
 @pytest.mark.parametrize(("before", "behind"), [("Revenue", " grew"), ("می", "خواهم"), ("क्", "ष"), ("東", "京")])
 def test_nothing_is_smuggled_in_what_is_not_drawn(hidden, before, behind):
-    assert cleaned(f"{before}{hidden}{behind}") == f"{before}{behind}"
+    assert sanitize(f"{before}{hidden}{behind}") == f"{before}{behind}"
 
 
 def test_empty_cells_of_braille_are_spaces():
-    assert cleaned("\u2801\u2800\u2803") == "\u2801 \u2803"
+    assert sanitize("\u2801\u2800\u2803") == "\u2801 \u2803"
 
 
 def test_joiners_and_marks_of_colour_stay_where_they_are_drawn():
     emoji = "\u2764\ufe0f\u200d\U0001f525 \U0001f468\u200d\U0001f469\u200d\U0001f467 1\ufe0f\u20e3"
-    assert cleaned(emoji) == emoji
-    assert cleaned("\u2764\ufe0f\ufe0f\ufe0f!") == "\u2764\ufe0f!"
+    assert sanitize(emoji) == emoji
+    assert sanitize("\u2764\ufe0f\ufe0f\ufe0f!") == "\u2764\ufe0f!"
     assert (
-        cleaned("a\u200db\u200cc 1\ufe0f2\ufe0f \U0001f525\u200d x\u200d\U0001f525") == "abc 12 \U0001f525 x\U0001f525"
+        sanitize("a\u200db\u200cc 1\ufe0f2\ufe0f \U0001f525\u200d x\u200d\U0001f525") == "abc 12 \U0001f525 x\U0001f525"
     )
-    assert cleaned("م\u200c و\u200d\u200cم") == "م وم"
+    assert sanitize("م\u200c و\u200d\u200cم") == "م وم"
 
 
 @given(st.text(st.sampled_from("aم\u0930\u094d\u200c\u200d\ufe0f\ufe0e\u2764\U0001f525\u20e31 \u3164")))
 def test_cleaned_texts_are_clean(text):
-    once = cleaned(text)
-    assert cleaned(once) == once
+    once = sanitize(text)
+    assert sanitize(once) == once
     assert not re.search(
         "[\u200c\u200d\ufe0f]{3}|\ufe0f\ufe0f|[\u200c\u200d]{2}|^[\u200c\u200d\ufe0f]|[\u200c\u200d]$", once
     )
@@ -495,14 +495,14 @@ def test_budgets_are_never_exceeded_and_nothing_is_silently_lost(folder, texts, 
     said = set(lacking(context))
     data = fenced(context)
     for source, text in zip(context.sources, texts, strict=True):
-        whole = cleaned(text).strip()
+        whole = sanitize(text).strip()
         body = next((part for part in data if part.startswith(f"File: d{source.number}.pdf")), None)
         complete = (
             body is not None and body.removeprefix(f"File: d{source.number}.pdf, page {source.number}").strip() == whole
         )
         assert complete or said & {(source.number, "text"), (source.number, "source")}
         assert source.image is not None or (source.number, "image") in said
-    if query and cleaned(query).strip():
+    if query and sanitize(query).strip():
         asked = bool(blocks) and blocks[-1].get("text", "").startswith("Question:")
         assert asked or (0, "question") in said
 
