@@ -83,7 +83,7 @@ def page_where(filters: MetadataFilters | None) -> dict[str, FilterValue]:
         elif key in ("file_name", "file_path"):
             if isinstance(value, Range):
                 _refuse(f"by a range of {key!r}")
-            folder = "*/" if key == "file_name" else ""
+            folder = "**/" if key == "file_name" else ""
             add_condition(where, "path", [f"{folder}{glob.escape(str(name))}" for name in value])
         else:
             add_condition(where, key, value)
