@@ -3,8 +3,8 @@
 A reranker that judges both scores one kind higher than the other, so that in one list the wrong kind leads. Here each
 kind ("modality") gets a curve of its own from scores to probabilities of being relevant: p = sigmoid(slope * x +
 intercept), where x is the score, or its log-odds where scores lie in [0, 1]. Platt, "Probabilistic Outputs for Support
-Vector Machines" (1999), with his smoothed targets, fitted by Newton's method as in Lin, Lin and Weng, "A Note on
-Platt's Probabilistic Outputs" (2007). A slope is always positive: within a modality no order is ever turned round.
+Vector Machines" (1999), with his smoothed targets, fitted by the bound of Jaakkola and Jordan, "Bayesian Parameter
+Estimation via Variational Methods" (2000). A slope is always positive: within a modality no order is ever turned round.
 Without labels nothing is changed.
 """
 
@@ -34,7 +34,7 @@ _RIDGE_OF_ALL = 0.01
 _FLATTEST = 1e-3
 """The smallest slope in units of the scores' spread: for labels that speak against the scores."""
 _EDGE = 1e-6
-_STEPS = 100
+_STEPS, _CONVERGED = 2000, 1e-11
 
 _Float64: TypeAlias = npt.NDArray[np.float64]
 
@@ -244,51 +244,35 @@ def _fit(x: _Float64, grades: _Float64, prior: Curve | None) -> tuple[Curve, boo
     high, low = (relevant + 1) / (relevant + 2), 1 / (len(grades) - relevant + 2)
     targets = low + (high - low) * grades
     ridge, toward = (_RIDGE_OF_ALL, 0.0) if prior is None else (RIDGE, prior.slope * spread)
-    slope, intercept = _newton(z, targets, ridge, toward)
+    slope, intercept = _most_likely(np.stack([z, np.ones_like(z)]), targets, ridge, toward)
     flat = slope < _FLATTEST
     if flat:
-        slope, intercept = _newton(z, targets, ridge, toward, held=_FLATTEST)
+        slope = _FLATTEST
+        [intercept] = _most_likely(np.ones((1, len(z))), targets, 0.0, 0.0, offset=slope * z)
     return Curve(slope / spread, intercept - slope * centre / spread), flat
 
 
-def _newton(
-    z: _Float64, targets: _Float64, ridge: float, toward: float, held: float | None = None
-) -> tuple[float, float]:
-    """Minimise the cross entropy plus ridge / 2 * (slope - toward)², over the intercept only if the slope is held."""
-    slope, intercept = (1.0 if held is None else held), 0.0
+def _most_likely(
+    columns: _Float64, targets: _Float64, ridge: float, toward: float, offset: float | _Float64 = 0.0
+) -> list[float]:
+    """The weights of columns, shape (weights, n), that minimise cross entropy + ridge / 2 * (first - toward)².
+
+    Each step minimises a parabola that lies above the loss and touches it, so that no step leads up.
+    """
+    pull = np.array([ridge, 0.0])[: len(columns)]
+    weights = np.zeros(len(columns))
     for _ in range(_STEPS):
-        p = _sigmoid(slope * z + intercept)
-        error, weight = p - targets, p * (1 - p)
-        to_slope = 0.0 if held is not None else float(error @ z) + ridge * (slope - toward)
-        to_intercept = float(error.sum())
-        if abs(to_slope) + abs(to_intercept) < 1e-9 * len(z):
+        odds = weights @ columns + offset
+        curvature = np.divide(np.tanh(odds / 2), 2 * odds, out=np.full_like(targets, 0.25), where=np.abs(odds) > _EDGE)
+        matrix = curvature * columns @ columns.T + np.diag(pull)
+        previous, weights = (
+            weights,
+            np.linalg.solve(matrix, columns @ (targets - 0.5 - curvature * offset) + pull * toward),
+        )
+        if np.abs(weights - previous).max() < _CONVERGED:
             break
-        a, b, c = float(weight @ (z * z)) + ridge, float(weight @ z), float(weight.sum()) + 1e-12
-        if held is not None:
-            step = (0.0, to_intercept / c)
-        else:
-            determinant = a * c - b * b
-            step = ((c * to_slope - b * to_intercept) / determinant, (a * to_intercept - b * to_slope) / determinant)
-        slope, intercept = _shortened(z, targets, ridge, toward, (slope, intercept), step)
-    return slope, intercept
-
-
-def _shortened(
-    z: _Float64, targets: _Float64, ridge: float, toward: float, at: tuple[float, float], step: tuple[float, float]
-) -> tuple[float, float]:
-    """Where a step leads that is halved until the loss falls."""
-
-    def loss(slope: float, intercept: float) -> float:
-        value = slope * z + intercept
-        return float((np.logaddexp(0, value) - targets * value).sum()) + ridge / 2 * (slope - toward) ** 2
-
-    before, share = loss(*at), 1.0
-    while share > 1e-10:
-        tried = (at[0] - share * step[0], at[1] - share * step[1])
-        if loss(*tried) < before:
-            return tried
-        share /= 2
-    return at
+    result: list[float] = weights.tolist()
+    return result
 
 
 def _sigmoid(x: _Float64) -> _Float64:
