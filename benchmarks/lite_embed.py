@@ -148,16 +148,14 @@ clock = time.perf_counter
 def timed(call):
     start = clock(); result = call(); return result, clock() - start
 _, imports = timed(lambda: [__import__(name) for name in ("numpy", "onnxruntime", "tokenizers")])
-from jina_rag.models.lite import e5
-from jina_rag.models.lite import e5_weights
-from jina_rag.models.lite import onnx_session
+from jina_rag.models.lite import e5, e5_weights, onnx_session
 path = e5_weights.weights_path()
 _, all_ = timed(lambda: e5.E5(path))
 _, hash_ = timed(lambda: e5_weights.verify(path, e5_weights.SHA256))
 weights = e5_weights.E5Weights(path)
 _, tokenizer = timed(lambda: e5.E5._tokenizer(weights))
 tensors, convert = timed(lambda: e5.graph_tensors(weights))
-_, session = timed(lambda: sessions.open_session(e5.ASSETS / "e5_graph.onnx", what="lite", tensors=tensors))
+_, session = timed(lambda: onnx_session.open_session(e5.ASSETS / "e5_graph.onnx", what="lite", tensors=tensors))
 print(json.dumps({"imports_s": imports, "load_s": all_, "hash_s": hash_, "tokenizer_s": tokenizer,
                   "convert_s": convert, "session_s": session}))
 """
