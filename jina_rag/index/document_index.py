@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from jina_rag.indexing.dry_run import IngestPlan
     from jina_rag.indexing.ingest import IngestProgress
     from jina_rag.indexing.planner import Metadata
+    from jina_rag.indexing.point_builder import IndexTarget
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
@@ -211,14 +212,7 @@ class DocumentIndex:
             IndexStateError: If the index cannot be written.
         """
         session = self._session
-        arguments: dict[str, Any] = {
-            "resources": session.resources,
-            "embedder": lambda: self.embedder,
-            "dim": session.settings.dim,
-            "storage": session.settings.storage,
-            "settings": settings or IngestSettings(),
-            "stop": stop,
-        }
+        settings = settings or IngestSettings()
         # Imported here: a search has no use for what reads documents, and should not wait for it.
         from jina_rag.parsing.sources import path_list
 
@@ -226,7 +220,7 @@ class DocumentIndex:
             from jina_rag.indexing.dry_run import Estimate
 
             index_info = self.info()
-            return Estimate(**arguments).plan(
+            return Estimate(self._target(), settings, stop=stop).plan(
                 path_list(paths),
                 metadata=metadata,
                 sync=sync,
@@ -238,8 +232,17 @@ class DocumentIndex:
         from jina_rag.indexing.ingest import Ingestion
 
         with session.changing():
-            run = Ingestion(**arguments, metadata=metadata, progress=progress, sync=sync, force=force)
+            run = Ingestion(
+                self._target(), settings, metadata=metadata, progress=progress, sync=sync, force=force, stop=stop
+            )
             return run.run(path_list(paths), exclude=[session.root])
+
+    def _target(self) -> IndexTarget:
+        """What is written to."""
+        from jina_rag.indexing.point_builder import IndexTarget
+
+        session = self._session
+        return IndexTarget(session.resources, lambda: self.embedder, session.settings.dim, session.settings.storage)
 
     def add(
         self,
@@ -283,20 +286,12 @@ class DocumentIndex:
                 f"There are {len(inputs)} contents, {len(names)} ids and {len(mappings)} metadata: give one of each."
             )
         session = self._session
-        dim, multi_dim, storage = session.settings.dim, session.settings.multi_dim, session.settings.storage
         if vectors is not None:
-            vectors = checked_vectors(vectors, len(inputs), dim, multi_dim)
+            vectors = checked_vectors(vectors, len(inputs), session.settings.dim, session.settings.multi_dim)
         entries = entries_of(inputs, names, mappings)
         if entries:
             with session.changing():
-                run = EntryWriter(
-                    resources=session.resources,
-                    embedder=lambda: self.embedder,
-                    dim=dim,
-                    storage=storage,
-                    vectors=vectors,
-                )
-                run.run(entries)
+                EntryWriter(self._target(), vectors=vectors).run(entries)
         return names
 
     # -- searching -----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ next change of the index does not clear away.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +15,14 @@ from typing import TypeAlias
 
 from jina_rag.catalog.maintenance import drop_points, settle
 from jina_rag.catalog.manifest import DocumentRecord, PointRecord
-from jina_rag.catalog.resources import IndexResources
-from jina_rag.config import IngestSettings, Storage
+from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
 from jina_rag.indexing.add_inputs import EntryInput
 from jina_rag.indexing.page_files import open_page, sidecar_of
-from jina_rag.indexing.point_builder import BuiltPoint, EncodedPage, PointBuilder
+from jina_rag.indexing.point_builder import BuiltPoint, EncodedPage, IndexTarget, PointBuilder
 from jina_rag.parsing.pages import read_pages
 from jina_rag.parsing.sources import source_file
-from jina_rag.protocols import Embedder, Input
+from jina_rag.protocols import Input
 from jina_rag.stores import schema
 from jina_rag.stores.disk_space import check_space
 from jina_rag.types import Embeddings, Failure, Page, Word
@@ -39,22 +38,11 @@ Content: TypeAlias = "str | Page"
 class EntryWriter:
     """One call of `DocumentIndex.add`. Within `maintenance.changing`."""
 
-    def __init__(
-        self,
-        *,
-        resources: IndexResources,
-        embedder: Callable[[], Embedder],
-        dim: int,
-        storage: Storage,
-        settings: IngestSettings | None = None,
-        vectors: Embeddings | None = None,
-    ) -> None:
-        self._resources = resources
-        self._manifest = resources.manifest
-        self._load = embedder
-        self._dim = dim
-        self._storage = storage
-        self._settings = settings or IngestSettings()
+    def __init__(self, target: IndexTarget, *, vectors: Embeddings | None = None) -> None:
+        self._target = target
+        self._resources = target.resources
+        self._manifest = target.resources.manifest
+        self._settings = IngestSettings()
         self._vectors = vectors
 
     def run(self, entries: Sequence[EntryInput]) -> None:
@@ -80,13 +68,7 @@ class EntryWriter:
                     self._manifest.place(record)
         if not new:
             return
-        builder = PointBuilder(
-            self._load(),
-            self._resources.images,
-            dim=self._dim,
-            quality=self._settings.jpeg_quality,
-            storage=self._storage,
-        )
+        builder = self._target.builder(self._settings)
         for start in range(0, len(new), BATCH):
             self._write(new[start : start + BATCH], builder)
         settle(self._resources)

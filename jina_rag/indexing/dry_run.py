@@ -6,24 +6,21 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jina_rag.catalog.manifest import RATE
 from jina_rag.catalog.missing_files import missing_documents
-from jina_rag.catalog.resources import IndexResources
-from jina_rag.config import IngestSettings, Storage
+from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError
-from jina_rag.indexing.planner import IndexTask, Metadata, Placement, Planner
-from jina_rag.indexing.point_builder import PointBuilder
+from jina_rag.indexing.planner import IndexTask, Metadata, Planner
+from jina_rag.indexing.point_builder import IndexTarget
 from jina_rag.parsing.office import as_pdf
 from jina_rag.parsing.pages import read_pages
 from jina_rag.parsing.sources import Skipped, find_sources
-from jina_rag.parsing.workers.cancellation import call_in_thread
 from jina_rag.parsing.workers.pool import open_isolated
-from jina_rag.protocols import Embedder
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
 from jina_rag.types import Failure, Page
@@ -73,20 +70,9 @@ class IngestPlan:
 class Estimate:
     """Makes a plan for one index."""
 
-    def __init__(
-        self,
-        *,
-        resources: IndexResources,
-        embedder: Callable[[], Embedder],
-        dim: int,
-        storage: Storage,
-        settings: IngestSettings,
-        stop: threading.Event | None = None,
-    ) -> None:
-        self._resources = resources
-        self._load = embedder
-        self._dim = dim
-        self._storage = storage
+    def __init__(self, target: IndexTarget, settings: IngestSettings, *, stop: threading.Event | None = None) -> None:
+        self._target = target
+        self._resources = target.resources
         self._settings = settings
         self._stop = stop or threading.Event()
 
@@ -131,9 +117,8 @@ class Estimate:
                     counts["changed" if item.previous else "force" if item.force else "new"] += 1
                 else:
                     planner.with_metadata(item.path, item.record)
-                    how = item.how if isinstance(item, Placement) else "same"
-                    counts["duplicates" if how == "duplicate" else "unchanged"] += 1
-                    counts["moved"] += how == "moved"
+                    counts["duplicates" if item.how == "duplicate" else "unchanged"] += 1
+                    counts["moved"] += item.how == "moved"
             if any(numbers for _, numbers in tasks):
                 seconds, size, basis = self._cost(tasks, indexed_pages, indexed_bytes)
             if sync:
@@ -189,10 +174,7 @@ class Estimate:
                 records[task.source.path] = task.record
         with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
             images = ImageFiles(scratch)
-            embedder = call_in_thread(self._load, self._check)
-            builder = PointBuilder(
-                embedder, images, dim=self._dim, quality=self._settings.jpeg_quality, storage=self._storage
-            )
+            builder = self._target.builder(self._settings, images=images, check=self._check)
             builder.encode(["warm up"])
             started = time.monotonic()
             count, size = 0, 0

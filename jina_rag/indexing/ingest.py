@@ -21,16 +21,13 @@ from jina_rag.catalog.maintenance import drop_points, settle
 from jina_rag.catalog.manifest import RATE
 from jina_rag.catalog.missing_files import missing_documents
 from jina_rag.catalog.near_duplicates.finder import NearDuplicateFinder
-from jina_rag.catalog.resources import IndexResources
-from jina_rag.config import IngestSettings, Storage
+from jina_rag.config import IngestSettings
 from jina_rag.errors import JinaRagError
 from jina_rag.indexing.plan_stream import PlanStream
 from jina_rag.indexing.planner import IndexTask, Metadata, Outcome, Placement, Planner
-from jina_rag.indexing.point_builder import EncodedPage, PointBuilder
+from jina_rag.indexing.point_builder import EncodedPage, IndexTarget, PointBuilder
 from jina_rag.parsing.pages import DocumentEnd, DocumentStart, read_pages
 from jina_rag.parsing.sources import Skipped, SourceFile, find_sources
-from jina_rag.parsing.workers.cancellation import call_in_thread
-from jina_rag.protocols import Embedder
 from jina_rag.stores import schema
 from jina_rag.stores.disk_space import check_space
 from jina_rag.types import Failure, IngestReport, Page, Point
@@ -51,6 +48,7 @@ class IngestProgress:
         pages: Pages stored or failed.
         pages_total: Pages that need work, of the documents that were opened so far.
         current: The document being read.
+        documents_opened: Documents whose pages are counted in `pages_total`.
     """
 
     documents: int = 0
@@ -58,6 +56,13 @@ class IngestProgress:
     pages: int = 0
     pages_total: int = 0
     current: str = ""
+    documents_opened: int = 0
+
+    @property
+    def pages_expected(self) -> int:
+        """An estimate of all pages: documents that are not opened yet are taken to be as long as the others."""
+        unopened = max(self.documents_total - max(self.documents_opened, self.documents), 0)
+        return self.pages_total + round(unopened * self.pages_total / max(self.documents_opened, 1))
 
 
 @dataclass
@@ -78,23 +83,18 @@ class Ingestion:
 
     def __init__(
         self,
-        *,
-        resources: IndexResources,
-        embedder: Callable[[], Embedder],
-        dim: int,
-        storage: Storage,
+        target: IndexTarget,
         settings: IngestSettings,
+        *,
         metadata: Metadata | None = None,
         progress: Callable[[IngestProgress], None] | None = None,
         sync: bool = False,
         force: bool = False,
         stop: threading.Event | None = None,
     ) -> None:
-        self._resources = resources
+        self._target = target
+        self._resources = resources = target.resources
         self._manifest = resources.manifest
-        self._load = embedder
-        self._dim = dim
-        self._storage = storage
         self._settings = settings
         self._stop = stop or threading.Event()
         self._halt = threading.Event()
@@ -181,13 +181,7 @@ class Ingestion:
     @functools.cached_property
     def _builder(self) -> PointBuilder:
         """Its model is loaded when there is something to embed: most runs find everything unchanged."""
-        return PointBuilder(
-            call_in_thread(self._load, self._check),
-            self._resources.images,
-            dim=self._dim,
-            quality=self._settings.jpeg_quality,
-            storage=self._storage,
-        )
+        return self._target.builder(self._settings, check=self._check)
 
     # -- what needs no work --------------------------------------------------------------------------------
 
@@ -207,16 +201,14 @@ class Ingestion:
             self._failures.append(outcome)
         elif isinstance(outcome, Skipped):
             self._skipped.append(Failure(outcome.path, outcome.reason))
-        elif isinstance(outcome, Placement):
-            record = self._planner.with_metadata(outcome.path, outcome.record)
-            self._placements.append(replace(outcome, record=record))
         else:
             record = self._planner.with_metadata(outcome.path, outcome.record)
-            if record != outcome.record:
+            if outcome.how != "unchanged":
+                self._placements.append(replace(outcome, record=record))
+                return
+            if record != outcome.other:
                 self._manifest.place(record)
-            # Pages that failed when it was indexed have still failed.
-            self._failures.extend(record.failures)
-            self._tally(unchanged=record.pages > 0)
+            self._tally_placement(outcome)
 
     def _place_known(self) -> None:
         """Let documents point at contents that are in the index; the others wait for a content of this run.
@@ -227,15 +219,16 @@ class Ingestion:
         waiting = []
         for placement in self._placements:
             if self._manifest.is_complete(placement.record.sha256):
-                self._place(placement)
+                self._manifest.place(placement.record, replacing=placement.replaces)
+                self._tally_placement(placement)
             else:
                 waiting.append(placement)
         self._placements = waiting
 
-    def _place(self, placement: Placement) -> None:
-        self._manifest.place(placement.record, replacing=placement.replaces)
+    def _tally_placement(self, placement: Placement) -> None:
         record = self._manifest.document(placement.record.doc_id)
         assert record is not None, "a document that was just placed"
+        # Pages that failed when its content was indexed have still failed.
         self._failures.extend(record.failures)
         if placement.how == "duplicate":
             reason = f"It has the same content as {placement.other.doc_id}: stored once, cited at both places."
@@ -296,7 +289,11 @@ class Ingestion:
         document.warnings += [Failure(event.source.path, warning) for warning in event.warnings]
         self._open[record.doc_id] = document
         pages = event.count - len(event.source.skip_pages)
-        self._tell(current=record.doc_id, pages_total=self._state.pages_total + pages)
+        self._tell(
+            current=record.doc_id,
+            pages_total=self._state.pages_total + pages,
+            documents_opened=self._state.documents_opened + 1,
+        )
         return document
 
     def _fail(self, failure: Failure, current: _OpenDocument | None) -> None:

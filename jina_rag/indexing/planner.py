@@ -50,34 +50,21 @@ class Placement:
 
     Attributes:
         path: The file, as the walk reached it.
-        record: As it shall be, without metadata.
-        how: ``"same"``: only the time changed. ``"moved"``: its file was elsewhere before. ``"duplicate"``: another
-            file has the same bytes.
+        record: As it shall be, with the metadata that it had.
+        how: ``"unchanged"``: the same file, perhaps with another time. ``"moved"``: its file was elsewhere before.
+            ``"duplicate"``: another file has the same bytes.
         other: The document it was, or is a duplicate of.
         replaces: Id of the document it was, to be dropped.
     """
 
     path: Path
     record: DocumentRecord
-    how: Literal["same", "moved", "duplicate"]
+    how: Literal["unchanged", "moved", "duplicate"]
     other: DocumentRecord
     replaces: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Unchanged:
-    """A document whose file is as it was indexed; its metadata may be new.
-
-    Attributes:
-        path: The file, as the walk reached it.
-        record: As the index has it.
-    """
-
-    path: Path
-    record: DocumentRecord
-
-
-Outcome: TypeAlias = "Placement | Unchanged | Failure | Skipped"
+Outcome: TypeAlias = "Placement | Failure | Skipped"
 """What becomes of a file that needs no work."""
 
 
@@ -125,8 +112,8 @@ class Planner:
     def plan(self, events: Iterable[SourceEvent]) -> Iterator[IndexTask | Outcome]:
         """Decide what becomes of everything that a walk meets, as it goes; a sidecar is no file of its own.
 
-        Placements come at the end: whether a file was moved or copied is known when all have been looked at. Of two
-        files that were swapped, neither is a copy.
+        Whether a file was moved or copied comes at the end, when all have been looked at: of two files that were
+        swapped, neither is a copy.
         """
         placements: list[Placement] = []
         skipped_json: dict[Path, Skipped] = {}  # until it is known whether they are sidecars
@@ -141,9 +128,10 @@ class Planner:
                     for path in sidecars_of(event.path):
                         skipped_json.pop(path, None)
                 item = self._look(event)
-                if isinstance(item, IndexTask | Placement):
+                is_unchanged = isinstance(item, Placement) and item.how == "unchanged"
+                if isinstance(item, IndexTask | Placement) and not is_unchanged:
                     self._new_hashes[item.record.doc_id] = item.record.sha256
-                if isinstance(item, Placement):
+                if isinstance(item, Placement) and not is_unchanged:
                     placements.append(item)
                 else:
                     yield item
@@ -165,7 +153,7 @@ class Planner:
         others = [other.doc_id for other in self._manifest.documents_of(sha256) if other.doc_id != record.doc_id]
         return any(self._new_hashes.get(doc_id, sha256) == sha256 for doc_id in others)
 
-    def _look(self, source: SourceFile) -> IndexTask | Placement | Unchanged | Failure:
+    def _look(self, source: SourceFile) -> IndexTask | Placement | Failure:
         """Decide what becomes of one file.
 
         A file whose size and time are as recorded is not opened; one with another time is hashed.
@@ -183,7 +171,7 @@ class Planner:
                 and (indexed.path, indexed.size, indexed.mtime_ns) == (path, status.st_size, status.st_mtime_ns)
             ):
                 self._used_ids.add(doc_id)
-                return Unchanged(source.path, indexed)
+                return Placement(source.path, indexed, "unchanged", indexed)
             sha256 = self._hash(path)
         except OSError as exc:
             return Failure(source.path, f"The file cannot be read: {exc.strerror or exc}.")
@@ -245,7 +233,9 @@ class Planner:
         renamed = moved is not None and moved.by_name and not _same_name(moved.path, record.path)
         if is_complete and not self._force and not renamed:
             if indexed is not None and previous is None:
-                return Placement(source.path, record, "same", indexed)
+                return Placement(
+                    source.path, replace(indexed, mtime_ns=record.mtime_ns, path=record.path), "unchanged", indexed
+                )
             if moved is not None:
                 return Placement(source.path, record, "moved", moved, replaces)
             others = self._manifest.documents_of(record.sha256)

@@ -8,7 +8,7 @@ looks at pixels sees the region's picture.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,10 +18,12 @@ import numpy as np
 from jina_rag import sparse
 from jina_rag.catalog.locations import location_payload
 from jina_rag.catalog.manifest import DocumentRecord, PointRecord
+from jina_rag.catalog.resources import IndexResources
 from jina_rag.compression import cut_rows, pool_tokens
 from jina_rag.compression.pooling import Assignment
-from jina_rag.config import Storage
+from jina_rag.config import IngestSettings, Storage
 from jina_rag.indexing.page_payload import describe, describe_text
+from jina_rag.parsing.workers.cancellation import call_in_thread
 from jina_rag.protocols import Embedder, Input
 from jina_rag.reference_queries import ReferenceQueries
 from jina_rag.scoring import normalise
@@ -31,6 +33,38 @@ from jina_rag.types import Box, Float32, Page, Point, Region, TokenGrid
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class IndexTarget:
+    """The index that is written to.
+
+    Attributes:
+        resources: Its vectors, manifest and images.
+        load_embedder: Loads its model.
+        dim: Length of the dense vectors that it keeps.
+        storage: How it keeps vectors.
+    """
+
+    resources: IndexResources
+    load_embedder: Callable[[], Embedder]
+    dim: int
+    storage: Storage
+
+    def builder(
+        self, settings: IngestSettings, *, images: ImageFiles | None = None, check: Callable[[], None] = lambda: None
+    ) -> PointBuilder:
+        """Load the model for a builder of points, whose images go to `images` if not into the index.
+
+        `check` is called meanwhile; what it raises ends the wait.
+        """
+        return PointBuilder(
+            call_in_thread(self.load_embedder, check),
+            images or self.resources.images,
+            dim=self.dim,
+            quality=settings.jpeg_quality,
+            storage=self.storage,
+        )
 
 
 @dataclass(frozen=True, slots=True)

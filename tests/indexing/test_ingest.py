@@ -16,6 +16,7 @@ from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
 from jina_rag.indexing import ingest, plan_stream, planner
 from jina_rag.indexing.planner import Planner
+from jina_rag.indexing.point_builder import IndexTarget
 from jina_rag.parsing import pages, sources
 from jina_rag.testing import FakeEmbedder, sample_pdf
 from jina_rag.types import Failure
@@ -28,7 +29,7 @@ def docs(tmp_path):
     folder = tmp_path / "docs"
     folder.mkdir()
     for n in range(4):
-        sample_pdf(folder / f"{n}.pdf", [f"whales {n} sing {p}" for p in range(2)])
+        sample_pdf(folder / f"{n}.pdf", [f"whales animal{n} sing song{p}" for p in range(2)])
     return folder
 
 
@@ -171,7 +172,7 @@ def test_contents_that_move_on_from_file_to_file_are_not_embedded_again(index, d
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.documents, report.pages, report.unchanged, report.failed) == (1, 1, 3, ())
     assert embedded(embedder) == before + 1
-    assert index.search("whales 0", k=1)[0].doc_id == "1.pdf"
+    assert index.search("animal0", k=1)[0].doc_id == "1.pdf"
     assert index.search("penguins", k=1)[0].doc_id == "0.pdf"
     assert index.verify() == []
 
@@ -319,9 +320,8 @@ def test_a_stop_does_not_wait_for_a_model_that_is_being_loaded(docs, index):
         return FakeEmbedder()
 
     session = index._session
-    run = ingest.Ingestion(
-        resources=session.resources, embedder=load, dim=64, storage=session.settings.storage, settings=NO_OCR, stop=stop
-    )
+    target = IndexTarget(session.resources, load, 64, session.settings.storage)
+    run = ingest.Ingestion(target, NO_OCR, stop=stop)
     with session.changing():
         report = run.run([docs])
     assert report.interrupted

@@ -67,7 +67,7 @@ def ingest_progress(err: Console, *, quiet: bool) -> Iterator[Callable[[IngestPr
         def show(progress: IngestProgress) -> None:
             description = one_line(progress.current[-40:]) or "reading"
             assert update is not None
-            update(description=description, completed=progress.pages, total=progress.pages_total or None)
+            update(description=description, completed=progress.pages, total=progress.pages_expected or None)
 
         yield show if update else None
 
