@@ -74,7 +74,14 @@ def clean_command(
 
       jina-rag clean pairs.jsonl --output clean.jsonl --language en --embedder lite --report report.json
     """
-    from jina_rag.evaluation.cleaning import clean_file
+    from jina_rag.evaluation.cleaning import (
+        Complete,
+        Consistency,
+        ExactDuplicates,
+        Languages,
+        NearDuplicates,
+        clean_file,
+    )
     from jina_rag.evaluation.files import write_text
 
     _, err = console.consoles()
@@ -83,8 +90,15 @@ def clean_command(
             folder_exists(path)
     if scratch is not None:
         folder_exists(scratch / "file")
-    near_settings = None if no_near else (near, near_query)
-    steps = _steps(language or [], near_settings, embedder, rank=rank, sample=sample, seed=seed)
+    steps: list[Step] = [Complete(), ExactDuplicates()]
+    if language:
+        steps.append(Languages(tuple(language)))
+    if not no_near:
+        steps.append(NearDuplicates(passage=near, query=near_query, seed=seed))
+    if embedder is not None:
+        from jina_rag.models.registry import load_embedder
+
+        steps.append(Consistency(load_embedder(embedder), n=rank, sample=sample, seed=seed))
     with _watching(err, quiet=json) as progress:
         result = clean_file(
             pairs,
@@ -106,41 +120,18 @@ def clean_command(
     raise typer.Exit(console.PARTLY if result.unreadable else console.OK)
 
 
-def _steps(
-    languages: list[str],
-    near: tuple[float, float] | None,
-    embedder: str | None,
-    *,
-    rank: int,
-    sample: int,
-    seed: int,
-) -> list[Step]:
-    from jina_rag.evaluation.cleaning import Complete, Consistency, ExactDuplicates, Languages, NearDuplicates
-
-    steps: list[Step] = [Complete(), ExactDuplicates()]
-    if languages:
-        steps.append(Languages(tuple(languages)))
-    if near is not None:
-        steps.append(NearDuplicates(passage=near[0], query=near[1], seed=seed))
-    if embedder is not None:
-        from jina_rag.models.registry import load_embedder
-
-        steps.append(Consistency(load_embedder(embedder), n=rank, sample=sample, seed=seed))
-    return steps
-
-
 @contextmanager
 def _watching(err: Console, *, quiet: bool) -> Iterator[Callable[[str, int], None] | None]:
     """How many pairs have passed each step, on a terminal."""
     if quiet or not err.is_terminal:
         yield None
         return
-    passed: dict[str, int] = {}
+    counts: dict[str, int] = {}
     with err.status("reading") as status:
 
         def show(step: str, count: int) -> None:
-            passed[step] = count
+            counts[step] = count
             if count % _SHOWN == 0:
-                status.update("passed " + ", ".join(f"{name} {number}" for name, number in passed.items()))
+                status.update("passed " + ", ".join(f"{name} {number}" for name, number in counts.items()))
 
         yield show

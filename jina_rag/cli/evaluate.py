@@ -148,17 +148,17 @@ def measure(
     from jina_rag.evaluation.settings import cross_product
 
     out, err = console.consoles()
-    for path in (report, markdown, run, trec, save):
-        if path is not None:
-            folder_exists(path)
+    paths = {"report": report, "markdown": markdown, "run": run, "trec": trec, "save": save}
+    for path in filter(None, paths.values()):
+        folder_exists(path)
     names = parse_measures(measures) if measures else MEASURES
     rerankers = [None if name.lower() == "none" else name for name in reranker or []]
     settings = cross_product(embedder or [], storage or [], stages or [], rerankers)
     earlier = None if compare is None else load(compare)
-    judged = read_folder(folder)
+    folder_data = read_folder(folder)
     with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
         evaluation = evaluate_settings(
-            judged,
+            folder_data,
             settings,
             indexes=index or str(Path(scratch) / "index"),
             measures=names,
@@ -168,19 +168,9 @@ def measure(
             command=shlex.join(["jina-rag", *sys.argv[1:]]),
             hooks=_hooks(quiet=json),
         )
-        since = [] if earlier is None or compare is None else compare_runs(earlier, evaluation, called=compare.name)
+        since = compare_runs(earlier, evaluation, earlier_name=compare.name) if compare and earlier else []
         # Before the index is thrown away: the report shows its pictures.
-        write_files(
-            evaluation,
-            since,
-            judged,
-            report=report,
-            markdown=markdown,
-            run=run,
-            trec=trec,
-            save=save,
-            failures=failures,
-        )
+        write_files(evaluation, since, folder_data, paths, failures=failures)
     if json:
         console.print_json(evaluation_output.evaluation_json(evaluation, since))
     else:

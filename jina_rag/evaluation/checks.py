@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.datasets import DOCUMENTS, query_entries, text_of
+from jina_rag.evaluation.datasets import DOCUMENTS, JudgedQuery, PageKey, query_entries, text_of
 from jina_rag.evaluation.files import file_hash, read_lines
 from jina_rag.evaluation.judged_pages import Finding, read_judged_pages
 from jina_rag.evaluation.query_leakage import leak, near_pairs, same_query
@@ -39,14 +39,6 @@ class FolderCheck:
         return asdict(self)
 
 
-@dataclass(slots=True)
-class _Query:
-    qid: str
-    text: str
-    relevant: dict[tuple[str, int], int] = field(default_factory=dict)
-    entry: Mapping[str, Any] = field(default_factory=dict)
-
-
 def check_folder(root: Path, *, ocr: bool = False, progress: Callable[[int, int], None] | None = None) -> FolderCheck:
     """Look a judged folder over. Every document is opened, and every judged page is read.
 
@@ -71,11 +63,11 @@ def check_folder(root: Path, *, ocr: bool = False, progress: Callable[[int, int]
         for (doc, page), grade in query.relevant.items():
             if grade:
                 pages[doc].add(page)
-    judged = read_judged_pages(documents, pages, _WITH_OCR if ocr else _QUICK, progress)
-    findings += [*judged.findings, *_missing_pages(queries, judged.counts), *_leaks(queries, judged.texts)]
-    counts = _counts(queries, judged.counts)
+    pages_read = read_judged_pages(documents, pages, _WITH_OCR if ocr else _QUICK, progress)
+    findings += [*pages_read.findings, *_missing_pages(queries, pages_read.counts), *_leaks(queries, pages_read.texts)]
+    counts = _counts(queries, pages_read.counts)
     notes = _notes(counts)
-    wordless = sum(not text.strip() for text in judged.texts.values())
+    wordless = sum(not text.strip() for text in pages_read.texts.values())
     if wordless and not ocr:
         pages_have = count(wordless, "judged page has", "judged pages have")
         notes.append(f"{pages_have} no text to hold questions against; --ocr reads it.")
@@ -106,55 +98,51 @@ def _documents(root: Path, findings: list[Finding]) -> dict[str, tuple[Path, dic
         sha256 = file_hash(root / file)
         hashes[sha256].append(doc)
         if entry.get("sha256") not in (None, sha256):
-            findings.append(
-                Finding(
-                    "changed file", f"{file!r} is not the file that was listed (its sha256 differs): judge it anew."
-                )
-            )
-    findings += [
-        Finding(
-            "same file", f"{listed(docs)} are the same file: judge one of them, and remove the others from {DOCUMENTS}."
-        )
-        for docs in hashes.values()
-        if len(docs) > 1
-    ]
+            what = f"{file!r} is not the file that was listed (its sha256 differs): judge it anew."
+            findings.append(Finding("changed file", what))
+    for docs in hashes.values():
+        if len(docs) > 1:
+            what = f"{listed(docs)} are the same file: judge one of them, and remove the others from {DOCUMENTS}."
+            findings.append(Finding("same file", what))
     return documents
 
 
-def _queries(source: Path, entries: Sequence[tuple[int, Mapping[str, Any]]], findings: list[Finding]) -> list[_Query]:
+def _queries(
+    source: Path, entries: Sequence[tuple[int, Mapping[str, Any]]], findings: list[Finding]
+) -> list[JudgedQuery]:
     """The questions that can be read, whatever else is wrong with them."""
-    queries: list[_Query] = []
-    seen: set[str] = set()
+    queries: list[JudgedQuery] = []
+    query_ids: set[str] = set()
     for line, entry in entries:
         where = f"{source.name}, line {line}"
         try:
-            query = _Query(text_of(entry, "qid", source, line), text_of(entry, "query", source, line), entry=entry)
+            qid, text = text_of(entry, "qid", source, line), text_of(entry, "query", source, line)
         except InvalidInputError as exc:
             findings.append(Finding("line", str(exc)))
             continue
-        if query.qid in seen:
-            findings.append(Finding("id", f"{where}: the question id {query.qid!r} occurs twice."))
-        seen.add(query.qid)
-        relevant = entry.get("relevant", [])
-        for judged in relevant if isinstance(relevant, list) else [relevant]:
+        if qid in query_ids:
+            findings.append(Finding("id", f"{where}: the question id {qid!r} occurs twice."))
+        query_ids.add(qid)
+        relevant: dict[PageKey, int] = {}
+        judgements = entry.get("relevant", [])
+        for judgement in judgements if isinstance(judgements, list) else [judgements]:
             try:
-                page, grade = (str(judged["doc"]), int(judged["page"])), judged["grade"]
+                page, grade = (str(judgement["doc"]), int(judgement["page"])), judgement["grade"]
             except (TypeError, KeyError, ValueError):
                 findings.append(Finding("judgement", f'{where}: a judgement needs "doc", "page" and "grade".'))
                 continue
             if grade not in (0, 1, 2) or isinstance(grade, bool):
-                findings.append(
-                    Finding("grade", f"{where}: the grade is {grade!r}; it is 2 (answers), 1 (in part) or 0.")
-                )
+                what = f"{where}: the grade is {grade!r}; it is 2 (answers), 1 (in part) or 0."
+                findings.append(Finding("grade", what))
                 continue
-            if query.relevant.get(page, grade) != grade:
+            if relevant.get(page, grade) != grade:
                 findings.append(Finding("grade", f"{where}: page {page[1]} of {page[0]!r} has two grades."))
-            query.relevant[page] = int(grade)
-        queries.append(query)
+            relevant[page] = int(grade)
+        queries.append(JudgedQuery(qid, text, relevant, extra=entry))
     return queries
 
 
-def _judgements(queries: Sequence[_Query], documents: Mapping[str, object]) -> Iterator[Finding]:
+def _judgements(queries: Sequence[JudgedQuery], documents: Mapping[str, object]) -> Iterator[Finding]:
     for query in queries:
         if not any(query.relevant.values()):
             yield Finding("no judgement", f"{query.qid}: no page answers it, so it is not measured.")
@@ -166,21 +154,21 @@ def _judgements(queries: Sequence[_Query], documents: Mapping[str, object]) -> I
             )
 
 
-def _repeated(queries: Sequence[_Query]) -> Iterator[Finding]:
-    same: dict[str, list[_Query]] = defaultdict(list)
+def _repeated(queries: Sequence[JudgedQuery]) -> Iterator[Finding]:
+    same: dict[str, list[JudgedQuery]] = defaultdict(list)
     for query in queries:
-        same[same_query(query.text)].append(query)
+        same[same_query(query.query)].append(query)
     for group in same.values():
         if len(group) < 2:
             continue
         names = listed([query.qid for query in group])
         if any(query.relevant != group[0].relevant for query in group):
             yield Finding(
-                "other pages", f"{names} ask the same, {group[0].text!r}, and name different pages: make them one."
+                "other pages", f"{names} ask the same, {group[0].query!r}, and name different pages: make them one."
             )
         else:
-            yield Finding("asked twice", f"{names} ask the same, {group[0].text!r}: keep one.")
-    firsts = {group[0].qid: group[0].text for group in same.values()}
+            yield Finding("asked twice", f"{names} ask the same, {group[0].query!r}: keep one.")
+    firsts = {group[0].qid: group[0].query for group in same.values()}
     for first, second, share in near_pairs(firsts):
         yield Finding(
             "nearly asked twice",
@@ -188,7 +176,7 @@ def _repeated(queries: Sequence[_Query]) -> Iterator[Finding]:
         )
 
 
-def _missing_pages(queries: Sequence[_Query], counts: Mapping[str, int]) -> Iterator[Finding]:
+def _missing_pages(queries: Sequence[JudgedQuery], counts: Mapping[str, int]) -> Iterator[Finding]:
     for query in queries:
         for doc, page in query.relevant:
             if doc in counts and not 1 <= page <= counts[doc]:
@@ -197,11 +185,11 @@ def _missing_pages(queries: Sequence[_Query], counts: Mapping[str, int]) -> Iter
                 )
 
 
-def _leaks(queries: Sequence[_Query], texts: Mapping[tuple[str, int], str]) -> Iterator[Finding]:
+def _leaks(queries: Sequence[JudgedQuery], texts: Mapping[tuple[str, int], str]) -> Iterator[Finding]:
     """Questions copied from their page."""
     for query in queries:
         pages = [page for page, grade in query.relevant.items() if grade == 2 and texts.get(page, "").strip()]
-        copies = [(copy, page) for page in pages if (copy := leak(query.text, texts[page])).is_copied]
+        copies = [(copy, page) for page in pages if (copy := leak(query.query, texts[page])).is_copied]
         if copies:
             copy, (doc, page) = max(copies, key=lambda row: (row[0].run_words, row[0].share))
             yield Finding(
@@ -211,9 +199,9 @@ def _leaks(queries: Sequence[_Query], texts: Mapping[tuple[str, int], str]) -> I
             )
 
 
-def _counts(queries: Sequence[_Query], pages: Mapping[str, int]) -> dict[str, Any]:
+def _counts(queries: Sequence[JudgedQuery], pages: Mapping[str, int]) -> dict[str, Any]:
     def by(key: str) -> dict[str, int]:
-        return dict(Counter(str(q.entry.get(key) or "not stated") for q in queries).most_common())
+        return dict(Counter(str(q.extra.get(key) or "not stated") for q in queries).most_common())
 
     return {
         "documents": len(pages),
@@ -222,7 +210,7 @@ def _counts(queries: Sequence[_Query], pages: Mapping[str, int]) -> dict[str, An
         "judged_pages": len({page for q in queries for page, grade in q.relevant.items() if grade}),
         "modality": by("modality"),
         "language": by("lang"),
-        "cross_language": sum(q.entry.get("cross_language") is True for q in queries),
+        "cross_language": sum(q.extra.get("cross_language") is True for q in queries),
     }
 
 

@@ -86,7 +86,7 @@ def evaluate_settings(
         raise InvalidInputError(
             f"No question of {folder.root} has a page that answers it: there is nothing to measure."
         )
-    started, when = time.monotonic(), datetime.now(UTC)
+    start, when = time.monotonic(), datetime.now(UTC)
     names = parse_measures(measures)
     locations = place_index(indexes, settings)
     completed = [setting.completed(Path(locations[setting.index_key])) for setting in settings]
@@ -105,7 +105,7 @@ def evaluate_settings(
         settings=tuple(results),
         comparisons=tuple(pair for other in results[1:] for pair in compare(results[0], other, seed=seed)),
         queries={query.qid: _query(query) for query in folder.queries},
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - start,
         when=when.isoformat(timespec="seconds"),
     )
 
@@ -138,7 +138,7 @@ def compare(
     ]
 
 
-def compare_runs(earlier: Evaluation, later: Evaluation, *, called: str = "before") -> list[PairedComparison]:
+def compare_runs(earlier: Evaluation, later: Evaluation, *, earlier_name: str = "before") -> list[PairedComparison]:
     """Two evaluations made at different times: each setting of the later one against that of its name in the earlier.
 
     Where the earlier one has a single setting, every setting is held against that.
@@ -146,14 +146,14 @@ def compare_runs(earlier: Evaluation, later: Evaluation, *, called: str = "befor
     Args:
         earlier: What it is held against.
         later: The other one; its seed is taken.
-        called: What the earlier one is called, beside the names of its settings.
+        earlier_name: What the earlier one is called, beside the names of its settings.
 
     Raises:
         InvalidInputError: If they are of different data, or have no setting in common.
     """
     if earlier.data_hash != later.data_hash:
         raise InvalidInputError(
-            f"{called} was measured on other data ({earlier.folder}, hash {earlier.data_hash[:12]}; here "
+            f"{earlier_name} was measured on other data ({earlier.folder}, hash {earlier.data_hash[:12]}; here "
             f"{later.data_hash[:12]}): two runs can be compared over the same documents and judgements only."
         )
     by_name = {setting.name: setting for setting in earlier.settings}
@@ -161,10 +161,12 @@ def compare_runs(earlier: Evaluation, later: Evaluation, *, called: str = "befor
     for setting in later.settings:
         before = by_name.get(setting.name) or (earlier.settings[0] if len(by_name) == 1 else None)
         if before is not None:
-            comparisons += compare(before, setting, names=(f"{before.name} ({called})", setting.name), seed=later.seed)
+            names = f"{before.name} ({earlier_name})", setting.name
+            comparisons += compare(before, setting, names=names, seed=later.seed)
     if not comparisons:
         raise InvalidInputError(
-            f"{called} has no setting of these names and no measure of these; its settings are {', '.join(by_name)}."
+            f"{earlier_name} has no setting of these names and no measure of these; its settings are "
+            f"{', '.join(by_name)}."
         )
     return comparisons
 
@@ -210,23 +212,23 @@ class _Evaluator:
                 )
             index_info = index.info()
         results = self._with_measures(results)
-        judged = [query for query, result in zip(folder.queries, results, strict=True) if result.measures]
+        judged_queries = [query for query, result in zip(folder.queries, results, strict=True) if result.measures]
         rows = {result.qid: result.measures for result in results if result.measures}
         return SettingResult(
             name=name,
             setting=setting.to_json(),
             fingerprint=index_info.fingerprint,
-            queries=len(judged),
+            queries=len(judged_queries),
             measures=mean(list(rows.values())),
             intervals={m: interval([row[m] for row in rows.values()], seed=self.seed) for m in self.measures},
-            by=grouped(judged, rows),
+            by=grouped(judged_queries, rows),
             per_query=tuple(results),
             latency=_latency(results) if self.options.one_by_one else {},
             pages=index_info.pages,
             bytes=dict(index_info.bytes),
             index_seconds=round(self.index_seconds.get(location, 0.0), 3),
             unjudged={
-                k: sum(result.unjudged[k] for result in results if result.measures) / len(judged)
+                k: sum(result.unjudged[k] for result in results if result.measures) / len(judged_queries)
                 for k in depths_of(self.measures)
             },
             failed=report.failed,

@@ -58,7 +58,7 @@ def read_judged_pages(
         settings: How pages are read.
         progress: Called with (documents done, all).
     """
-    judged = JudgedPages()
+    result = JudgedPages()
     names: dict[Path, str] = {}
     sources: list[SourceFile] = []
     every = frozenset(range(1, settings.limits.max_pages + 1))
@@ -66,7 +66,7 @@ def read_judged_pages(
         try:
             source = source_file(path)
         except InvalidInputError as exc:
-            judged.findings.append(Finding("unreadable", f"{doc}: {exc}"))
+            result.findings.append(Finding("unreadable", f"{doc}: {exc}"))
             continue
         names[source.path] = doc
         sources.append(replace(source, skip_pages=every - pages.get(doc, set())))
@@ -76,19 +76,19 @@ def read_judged_pages(
             match event:
                 case DocumentStart(source=source, count=count):
                     doc = names[source.path]
-                    judged.counts[doc] = count
-                    listed = documents[doc][1].get("pages")
-                    if listed not in (None, count):
-                        judged.findings.append(
-                            Finding("pages", f"{doc} has {count} pages, and {DOCUMENTS} says {listed}.")
+                    result.counts[doc] = count
+                    page_count = documents[doc][1].get("pages")
+                    if page_count not in (None, count):
+                        result.findings.append(
+                            Finding("pages", f"{doc} has {count} pages, and {DOCUMENTS} says {page_count}.")
                         )
                 case Page():
-                    judged.texts[names[event.path], event.number] = event.text
+                    result.texts[names[event.path], event.number] = event.text
                 case Failure():
                     page = f", page {event.page}" if event.page else ""
-                    judged.findings.append(Finding("unreadable", f"{names[event.path]}{page}: {event.reason}"))
+                    result.findings.append(Finding("unreadable", f"{names[event.path]}{page}: {event.reason}"))
             if isinstance(event, DocumentEnd) or (isinstance(event, Failure) and event.page is None):
                 done += 1
                 if progress:
                     progress(done, len(sources))
-    return judged
+    return result

@@ -62,30 +62,29 @@ def measure(
     import pytrec_eval
 
     names = parse_measures(measures)
-    judged = [query for query in queries if any(query.relevant.values())]
-    keys = {query.qid: ascii(query.qid) for query in judged}
-    graded = {
-        keys[q.qid]: {_key(page): 2**grade - 1 for page, grade in q.relevant.items() if grade > 0} for q in judged
-    }
-    full = {keys[q.qid]: {_key(page): int(grade == 2) for page, grade in q.relevant.items()} for q in judged}
-    scores = {}
-    for query in judged:
+    judged_queries = [query for query in queries if any(query.relevant.values())]
+    keys = {query.qid: ascii(query.qid) for query in judged_queries}
+    gains, relevance, scores = {}, {}, {}
+    for query in judged_queries:
+        judgements = query.relevant.items()
+        gains[keys[query.qid]] = {_key(page): 2**grade - 1 for page, grade in judgements if grade > 0}
+        relevance[keys[query.qid]] = {_key(page): int(grade == 2) for page, grade in judgements}
         pages = list(dict.fromkeys(_key(page) for page in run.get(query.qid, ())))
         # trec_eval sorts by score and breaks ties by name: ranks as scores keep the order of the run.
         scores[keys[query.qid]] = {page: float(len(pages) - rank) for rank, page in enumerate(pages)}
-    measured: dict[str, dict[str, float]] = {query.qid: {} for query in judged}
+    values_by_query: dict[str, dict[str, float]] = {query.qid: {} for query in judged_queries}
     for name in names:
         family, k = _parsed(name)
         if family == "RR":  # trec_eval cuts no ranking for it
             trec_name, key = "recip_rank", "recip_rank"
-            ranked = {qid: dict(list(pages.items())[:k]) for qid, pages in scores.items()}
+            rankings = {qid: dict(list(pages.items())[:k]) for qid, pages in scores.items()}
         else:
-            trec_name, key, ranked = f"{_TREC[family]}.{k}", f"{_TREC[family]}_{k}", scores
-        evaluator = pytrec_eval.RelevanceEvaluator(graded if family == "nDCG" else full, {trec_name})
-        values = evaluator.evaluate(ranked)
-        for query in judged:
-            measured[query.qid][name] = values.get(keys[query.qid], {}).get(key, 0.0)
-    return measured
+            trec_name, key, rankings = f"{_TREC[family]}.{k}", f"{_TREC[family]}_{k}", scores
+        evaluator = pytrec_eval.RelevanceEvaluator(gains if family == "nDCG" else relevance, {trec_name})
+        scores_of = evaluator.evaluate(rankings)
+        for query in judged_queries:
+            values_by_query[query.qid][name] = scores_of.get(keys[query.qid], {}).get(key, 0.0)
+    return values_by_query
 
 
 def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -105,17 +105,10 @@ class NegationResult:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object, with the published figures and what they are of."""
-        return {
-            "test": "negation",
-            "embedder": self.embedder,
-            "fingerprint": self.fingerprint,
-            "side": self.side,
-            "data_sha256": self.sha256,
-            "easy": self.easy.to_json(),
-            "hard": self.hard.to_json(),
-            "published": PUBLISHED
-            | {"data": "jinaai/negation-dataset, test, 500 triplets", "source": "arXiv 2307.11224"},
-        }
+        values = asdict(self) | {"easy": self.easy.to_json(), "hard": self.hard.to_json()}
+        values["data_sha256"] = values.pop("sha256")
+        source = {"data": "jinaai/negation-dataset, test, 500 triplets", "source": "arXiv 2307.11224"}
+        return {"test": "negation", **values, "published": PUBLISHED | source}
 
     def __str__(self) -> str:
         rows = [f"{self.embedder}, {self.easy.n} triplets (published: {PUBLISHED['model']} on its own 500)"]

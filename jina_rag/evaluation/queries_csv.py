@@ -38,14 +38,10 @@ def write_queries_csv(path: Path) -> None:
     Raises:
         InvalidInputError: If it cannot be written.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    writer.writerows(_REMARKS)
     try:
         # With the mark that tells a spreadsheet that this is UTF-8.
         with path.open("x", encoding="utf-8-sig", newline="") as file:
-            file.write(text.getvalue())
+            csv.writer(file).writerows([COLUMNS, *_REMARKS])
     except FileExistsError:
         return
     except OSError as exc:

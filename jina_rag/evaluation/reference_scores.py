@@ -167,9 +167,9 @@ def _score(kind: type[_Score], values: Mapping[str, Any], name: str) -> _Score:
         score = kind(**arguments)
     except TypeError as exc:
         raise InvalidInputError(f"{where}: {exc}.") from exc
-    for field, allowed in (("loader", Loader), ("vectors", Vectors), ("kind", Kind)):
-        if getattr(score, field) not in get_args(allowed):
-            raise InvalidInputError(f"{where}: {field} must be one of {', '.join(get_args(allowed))}.")
+    for field, choices in (("loader", Loader), ("vectors", Vectors), ("kind", Kind)):
+        if getattr(score, field) not in get_args(choices):
+            raise InvalidInputError(f"{where}: {field} must be one of {', '.join(get_args(choices))}.")
     # Rank correlations can be below 0.
     if not isinstance(score.value, int | float) or not -100 <= score.value <= 100:
         raise InvalidInputError(f"{where}: value must be a number of percent points, from -100 to 100.")

@@ -62,21 +62,21 @@ def evaluate(
     Raises:
         InvalidInputError: If the index holds documents that are not of this folder, which would change the figures.
     """
-    started = time.monotonic()
+    start = time.monotonic()
     report = (ingest or index.ingest)(list(folder.documents.values()))
-    index_seconds = time.monotonic() - started
+    index_seconds = time.monotonic() - start
     check_documents(index, folder)
     run = search_all(index, folder.queries, names=folder.names, on_query=on_query)
     per_query = measure(folder.queries, run)
-    judged = [query for query in folder.queries if query.qid in per_query]
+    judged_queries = [query for query in folder.queries if query.qid in per_query]
     return EvaluationReport(
-        queries=len(judged),
+        queries=len(judged_queries),
         measures=mean(list(per_query.values())),
-        by=grouped(judged, per_query),
+        by=grouped(judged_queries, per_query),
         per_query=per_query,
         run=run,
         failed=report.failed,
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - start,
         index_seconds=index_seconds,
     )
 

@@ -11,7 +11,7 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -61,13 +61,8 @@ class Scaffold:
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``evaluate init --json`` prints."""
-        return {
-            "documents": self.documents,
-            "pages": self.pages,
-            "sheet": self.sheet and str(self.sheet),
-            "contact_sheet": self.contact_sheet and str(self.contact_sheet),
-            "failed": failures_json(self.failed),
-        }
+        values = asdict(self) | {"failed": failures_json(self.failed)}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 def make_scaffold(
@@ -92,13 +87,13 @@ def make_scaffold(
         raise InvalidInputError(f"There is no folder {root} yet: say where the documents lie with --documents FOLDER.")
     entries = list(find_sources(documents, exclude=[root / IMAGES]))
     sources = [entry for entry in entries if isinstance(entry, SourceFile)]
-    failed = [entry for entry in entries if isinstance(entry, Failure)]
+    failures = [entry for entry in entries if isinstance(entry, Failure)]
     if not sources:
         where = ", ".join(map(str, documents))
         raise InvalidInputError(f"There is no document in {where}: say where they lie with --documents FOLDER.")
     make_folder(root, what="The folder")
     listing = _DocumentList(root, sources)
-    pages = list(_read(root, sources, listing, failed, images=images, progress=progress))
+    pages = list(_read(root, sources, listing, failures, images=images, progress=progress))
     write_lines(root / DOCUMENTS, listing.lines, what="documents")
     sheet = None if (root / QUERIES).exists() and not (root / QUERIES_CSV).exists() else root / QUERIES_CSV
     if sheet is not None:
@@ -110,7 +105,7 @@ def make_scaffold(
         pages=sum(int(line.get("pages") or 0) for line in listing.lines),
         sheet=sheet,
         contact_sheet=root / CONTACT_SHEET if images else None,
-        failed=tuple(failed),
+        failed=tuple(failures),
     )
 
 
@@ -138,11 +133,11 @@ class _DocumentList:
             self.lines.append(line)
             self._by_path[(root / text_of(line, "file", file, number)).resolve()] = line
         names = _names([source for source in sources if source.path.resolve() not in self._by_path])
-        taken = {line.get("doc") for line in self.lines}
+        names_in_use = {line.get("doc") for line in self.lines}
         for source, name in names.items():
             variants = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-            free = next(variant for variant in variants if variant not in taken)
-            taken.add(free)
+            free = next(variant for variant in variants if variant not in names_in_use)
+            names_in_use.add(free)
             self._by_path[source.path.resolve()] = {"doc": free, "file": _relative(source.path, root)}
 
     def of(self, source: SourceFile) -> dict[str, Any]:
@@ -160,7 +155,7 @@ def _read(
     root: Path,
     sources: Sequence[SourceFile],
     listing: _DocumentList,
-    failed: list[Failure],
+    failures: list[Failure],
     *,
     images: bool,
     progress: Callable[[int, int], None] | None,
@@ -182,11 +177,11 @@ def _read(
                 case Page():
                     _draw(event, folders[event.path] / f"{event.number:04d}.jpg")
                 case Failure():
-                    failed.append(event)
+                    failures.append(event)
                 case DocumentEnd(source=source):
                     line, folder = listing.of(source), folders[source.path]
-                    drawn = _drawn(folder)
-                    files = ((folder / f"{n:04d}.jpg").relative_to(root).as_posix() if n in drawn else None
+                    page_numbers = _drawn(folder)
+                    files = ((folder / f"{n:04d}.jpg").relative_to(root).as_posix() if n in page_numbers else None
                              for n in range(1, line["pages"] + 1))  # fmt: skip
                     yield ContactSheetDocument(doc=str(line["doc"]), images=tuple(files))
             if isinstance(event, DocumentEnd) or (isinstance(event, Failure) and event.page is None):

@@ -13,7 +13,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -63,15 +63,12 @@ class Setting:
 
     def completed(self, index: Path) -> Setting:
         """This setting with what an index that is there already says about what was left out."""
-        recorded = peek_settings(index / MANIFEST)
-        if not recorded:
+        index_settings = peek_settings(index / MANIFEST)
+        if not index_settings:
             return self
-        return Setting(
-            embedder=recorded["embedder"] if self.embedder is None else self.embedder,
-            storage=Storage.from_json(recorded["storage"]) if self.storage is None else self.storage,
-            stages=self.stages,
-            reranker=self.reranker,
-        )
+        embedder = index_settings["embedder"] if self.embedder is None else self.embedder
+        storage = Storage.from_json(index_settings["storage"]) if self.storage is None else self.storage
+        return replace(self, embedder=embedder, storage=storage)
 
     def to_json(self) -> dict[str, str]:
         """Its parts as text, what was not given left out."""
@@ -115,9 +112,9 @@ def cross_product(
     Raises:
         InvalidInputError: If a part of one makes no sense.
     """
-    combined = product(embedders or [None], storages or [None], stages or [DEFAULT], rerankers or [None])
+    combinations = product(embedders or [None], storages or [None], stages or [DEFAULT], rerankers or [None])
     settings: dict[tuple[Any, ...], Setting] = {}
-    for embedder, storage, stage, reranker in combined:
+    for embedder, storage, stage, reranker in combinations:
         setting = Setting(embedder, storage, stage, reranker)
         settings.setdefault((setting.index_key, parse_stages(stage), _model_text(reranker)), setting)
     return list(settings.values())
@@ -136,11 +133,11 @@ def names_of(settings: Sequence[Setting]) -> list[str]:
     ]
     columns = [column for column in range(4) if column == 0 or len({row[column] for row in rows}) > 1]
     names = [", ".join(row[column] for column in columns if row[column]) for row in rows]
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for place, name in enumerate(names):
-        seen[name] += 1
-        if seen[name] > 1:
-            names[place] = f"{name} ({seen[name]})"
+        counts[name] += 1
+        if counts[name] > 1:
+            names[place] = f"{name} ({counts[name]})"
     return names
 
 

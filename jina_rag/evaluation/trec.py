@@ -86,19 +86,19 @@ def read_trec_run(path: Path) -> dict[str, list[PageKey]]:
     Raises:
         InvalidInputError: If a line is none of a run, or the file cannot be read.
     """
-    scored: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    scored_pages: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for number, fields in _lines(path, 6, "QUESTION Q0 PAGE RANK SCORE NAME"):
         qid, _, word, _, score, _ = fields
         try:
-            scored[unescaped(qid)].append((float(score), word))
+            scored_pages[unescaped(qid)].append((float(score), word))
         except ValueError:
             raise InvalidInputError(f"{path}, line {number}: the score is {score!r}, which is no number.") from None
-    return {qid: [page_of(word) for word in trec_order(rows)] for qid, rows in scored.items()}
+    return {qid: [page_of(word) for word in trec_order(rows)] for qid, rows in scored_pages.items()}
 
 
-def trec_order(scored: Iterable[tuple[float, str]]) -> list[str]:
+def trec_order(scored_pages: Iterable[tuple[float, str]]) -> list[str]:
     """(score, word) → words as trec_eval ranks them: by score, then by their bytes, the last first."""
-    rows = sorted(scored, key=lambda row: (row[0], row[1].encode("utf-8", "surrogatepass")), reverse=True)
+    rows = sorted(scored_pages, key=lambda row: (row[0], row[1].encode("utf-8", "surrogatepass")), reverse=True)
     return [word for _, word in rows]
 
 

@@ -248,7 +248,7 @@ def test_an_evaluation_is_saved_and_compared_later(judged, tmp_path):
     assert loaded.settings[0].per_query == found.settings[0].per_query
     assert loaded.settings[1].unjudged == found.settings[1].unjudged
     assert loaded.comparisons == found.comparisons
-    since = compare_runs(loaded, found, called="old.json")
+    since = compare_runs(loaded, found, earlier_name="old.json")
     assert len(since) == 2 * len(MEASURES)
     assert {(c.first, c.second) for c in since} == {(f"{s.name} (old.json)", s.name) for s in found.settings}
     assert {c.difference.mean for c in since} == {0.0}

@@ -139,8 +139,8 @@ def _settings(out: Console, evaluation: Evaluation) -> None:
         values = (f"{setting.measures[name]:.3f}" for name in fitting)
         table.add_row(one_line(setting.name), *values, *(cost_of[name] for name in costs))
     out.print(table)
-    cut = f" {', '.join(names[len(fitting) :])}: see --json, or a wider window." if len(fitting) < len(names) else ""
-    out.print(f"{evaluation.settings[0].queries} judged questions. kB/page: vectors and what goes with them.{cut}")
+    hint = f" {', '.join(names[len(fitting) :])}: see --json, or a wider window." if len(fitting) < len(names) else ""
+    out.print(f"{evaluation.settings[0].queries} judged questions. kB/page: vectors and what goes with them.{hint}")
 
 
 def _differences(out: Console, comparisons: Sequence[PairedComparison]) -> None:

@@ -16,12 +16,8 @@ def write_files(
     evaluation: Evaluation,
     since: Sequence[PairedComparison],
     folder: JudgedFolder,
+    paths: Mapping[str, Path | None],
     *,
-    report: Path | None,
-    markdown: Path | None,
-    run: Path | None,
-    trec: Path | None,
-    save: Path | None,
     failures: int | None,
 ) -> None:
     """All files that were asked for; what is compared with an earlier run stands in those that are read by people."""
@@ -32,23 +28,23 @@ def write_files(
     from jina_rag.evaluation.serialization import save as save_results
 
     rankings = {setting.name: ranked_pages(setting.per_query) for setting in evaluation.settings}
-    if save is not None:
+    if save := paths["save"]:
         save_results(save, evaluation)
-    if run is not None:
+    if run := paths["run"]:
         for path, name in _files(run, rankings):
             write_run(path, rankings[name])
-    if trec is not None:
+    if trec := paths["trec"]:
         make_folder(trec, what="The folder")
         for path, name in _files(trec / trec_files.RUN, rankings):
             trec_files.write_trec_run(path, rankings[name], name=name)
         trec_files.write_qrels(trec / trec_files.QRELS, folder.queries)
         trec_files.write_qrels(trec / trec_files.GAINS, folder.queries, gains=True)
     for_people = replace(evaluation, comparisons=(*evaluation.comparisons, *since))
-    if markdown is not None:
+    if markdown := paths["markdown"]:
         from jina_rag.evaluation.report import markdown as as_markdown
 
         write_text(markdown, as_markdown(for_people), what="table")
-    if report is not None:
+    if report := paths["report"]:
         from jina_rag.evaluation.report import write_html
 
         write_html(for_people, report, documents=folder.documents, failures=10 if failures is None else failures)

@@ -67,8 +67,8 @@ class Languages:
             InvalidInputError: If it does not know a language.
         """
         rank = _identifier()
-        supported = {code for code, _ in rank(b"language")}
-        if unknown := [code for code in self.codes if code not in supported]:
+        supported_codes = {code for code, _ in rank(b"language")}
+        if unknown := [code for code in self.codes if code not in supported_codes]:
             raise InvalidInputError(
                 f"The language {unknown[0]!r} is not one that py3langid knows: name it by its code of ISO 639-1, "
                 'such as "en" or "zh".'
@@ -87,9 +87,9 @@ class Languages:
             if not _has_letters(text[:_READ], self.least):
                 text = f"{text} {other}"
             # Best first.
-            ranked = [one for one in rank(text[:_READ].encode("utf-8", "replace")) if one[0] not in _SILENT]
-            language, value = ranked[0]
-            best = next(value for code, value in ranked if code in self.codes)
+            by_probability = [one for one in rank(text[:_READ].encode("utf-8", "replace")) if one[0] not in _SILENT]
+            language, value = by_probability[0]
+            best = next(value for code, value in by_probability if code in self.codes)
             if language not in self.codes and value >= self.odds * best:
                 return side, language
         return None

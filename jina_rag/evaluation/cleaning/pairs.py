@@ -157,8 +157,8 @@ def dump(record: Mapping[str, Any]) -> bytes:
 def same_text(text: str) -> str:
     """What two texts have in common that differ in case, white space, invisible marks or Unicode form only (NFKC)."""
     # Twice, because casefold can leave the form, as with U+0345.
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_INVISIBLE).casefold())
-    return " ".join(folded.split())
+    text_folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_INVISIBLE).casefold())
+    return " ".join(text_folded.split())
 
 
 def _record(line: bytes) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -84,7 +85,7 @@ class Cleaning:
         report = self.report = CleaningReport([StepReport(step.name, step.settings) for step in self.steps])
         with tempfile.TemporaryDirectory(prefix="jina-rag-clean-", dir=scratch) as root, ExitStack() as open_steps:
             flow: Iterator[Pair] = iter(pairs)
-            before: Callable[[], float] = float  # no step before the first: 0.0
+            clock = [0.0] * (len(self.steps) + 1)  # seconds that each step was waited for; none before the first
             for place, (step, tally) in enumerate(zip(self.steps, report.steps, strict=True)):
                 folder = Path(root) / str(place)
                 folder.mkdir()
@@ -92,8 +93,7 @@ class Cleaning:
                 if hasattr(running, "close"):
                     # Files of a step are closed before its folder goes, also where the caller stops early.
                     open_steps.callback(running.close)
-                timed = _Timed(running, tally, before, folder, progress)
-                flow, before = timed, timed.spent
+                flow = _measure_time(running, tally, clock, place, folder, progress)
             for pair in flow:
                 report.kept += 1
                 yield pair
@@ -151,39 +151,28 @@ def clean_file(
     return report
 
 
-class _Timed(Iterator[Pair]):
+def _measure_time(
+    pairs: Iterator[Pair],
+    tally: StepReport,
+    clock: list[float],
+    place: int,
+    folder: Path,
+    progress: Progress | None,
+) -> Iterator[Pair]:
     """Time that a step takes is all the time it is waited for, less that of the steps before it."""
-
-    def __init__(
-        self,
-        pairs: Iterator[Pair],
-        tally: StepReport,
-        before: Callable[[], float],
-        folder: Path,
-        progress: Progress | None,
-    ) -> None:
-        self._pairs, self._tally, self._before, self._folder = pairs, tally, before, folder
-        self._progress = progress
-        self._spent = 0.0
-        self._passed = 0
-
-    def spent(self) -> float:
-        return self._spent
-
-    def __next__(self) -> Pair:
-        started = time.perf_counter()
+    for count in itertools.count(1):
+        start = time.perf_counter()
         try:
-            pair = next(self._pairs)
+            pair = next(pairs)
         except StopIteration:
-            self._tally.disk_bytes = sum(file.stat().st_size for file in self._folder.iterdir())
-            raise
+            tally.disk_bytes = sum(file.stat().st_size for file in folder.iterdir())
+            return
         finally:
-            self._spent += time.perf_counter() - started
-            self._tally.seconds = self._spent - self._before()
-        self._passed += 1
-        if self._progress is not None:
-            self._progress(self._tally.name, self._passed)
-        return pair
+            clock[place + 1] += time.perf_counter() - start
+            tally.seconds = clock[place + 1] - clock[place]
+        if progress is not None:
+            progress(tally.name, count)
+        yield pair
 
 
 @contextmanager

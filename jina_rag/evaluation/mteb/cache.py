@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TypeVar
 
 import numpy as np
@@ -139,9 +138,9 @@ class VectorCache:
         vectors = self.get(keys)
         missing = {key: item for key, item in zip(keys, items, strict=True) if key not in vectors}
         if missing:
-            made = dict(zip(missing, make(list(missing.values())), strict=True))
-            self.put(made)
-            vectors |= made
+            new_vectors = dict(zip(missing, make(list(missing.values())), strict=True))
+            self.put(new_vectors)
+            vectors |= new_vectors
         return [vectors[key] for key in keys]
 
     def precision(self, model: str) -> str | None:
@@ -167,14 +166,14 @@ class VectorCache:
     def _make_room(self) -> None:
         [(size,)] = self._file.execute("SELECT total(size) FROM vectors")  # another process may have written, too
         over = size - self._max * _AFTER
-        gone: list[tuple[int]] = []
+        rowids: list[tuple[int]] = []
         for row, weight in self._file.execute("SELECT rowid, size FROM vectors ORDER BY run, rowid"):
             if over <= 0:
                 break
-            gone.append((row,))
+            rowids.append((row,))
             over -= weight
             size -= weight
-        self._file.executemany("DELETE FROM vectors WHERE rowid = ?", gone)
+        self._file.executemany("DELETE FROM vectors WHERE rowid = ?", rowids)
         self._size = int(size)
 
     @contextmanager
@@ -194,9 +193,7 @@ class VectorCache:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -83,27 +83,22 @@ class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]  # mteb is not followe
         if self.data_loaded:
             return
         pages = folder_pages(self.folder.documents, self._hashes, self._work / "pages", words=self._content != "image")
-        columns: dict[str, list[Any]] = {
-            "id": [page_id(page.key) for page in pages],
-            "path": [str(page.path.resolve()) for page in pages],
-            "page": [page.key[1] for page in pages],
+        columns: dict[str, tuple[list[Any], Any]] = {
+            "id": ([page_id(page.key) for page in pages], datasets.Value("string")),
+            "path": ([str(page.path.resolve()) for page in pages], datasets.Value("string")),
+            "page": ([page.key[1] for page in pages], datasets.Value("int64")),
         }
-        features: dict[str, Any] = {
-            "id": datasets.Value("string"),
-            "path": datasets.Value("string"),
-            "page": datasets.Value("int64"),
-        }
-        if self._content != "text":
-            columns["image"] = [str(page.image) for page in pages]  # opened when they are looked at
-            features["image"] = datasets.Image()
+        if self._content != "text":  # opened when they are looked at
+            columns["image"] = ([str(page.image) for page in pages], datasets.Image())
         if self._content != "image":
-            columns["text"] = [page.text for page in pages]
-            features["text"] = datasets.Value("string")
+            columns["text"] = ([page.text for page in pages], datasets.Value("string"))
+        features = datasets.Features({name: feature for name, (_, feature) in columns.items()})
+        corpus = datasets.Dataset.from_dict({name: rows for name, (rows, _) in columns.items()}, features=features)
         queries = [query for query in self.folder.queries if any(query.relevant.values())]
         self.dataset: dict[str, Any] | None = {
             "default": {
                 SPLIT: {
-                    "corpus": datasets.Dataset.from_dict(columns, features=datasets.Features(features)),
+                    "corpus": corpus,
                     "queries": datasets.Dataset.from_dict(
                         {"id": [query.qid for query in queries], "text": [query.query for query in queries]}
                     ),

@@ -42,18 +42,18 @@ def model_meta(
         "extra_requirements_groups": None,
         "output_dtypes": None,
     }
-    published = MODEL_REGISTRY.get(model.name)
-    if published is not None:
-        meta: ModelMeta = published.model_copy(update=ours, deep=True)
+    registered_meta = MODEL_REGISTRY.get(model.name)
+    if registered_meta is not None:
+        meta: ModelMeta = registered_meta.model_copy(update=ours, deep=True)
         return meta
-    described = catalogue.describe(model.family) if model.family else None
+    description = catalogue.describe(model.family) if model.family else None
     facts = {
-        "n_parameters": described.parameters,
-        "memory_usage_mb": described.megabytes,
-        "max_tokens": described.max_tokens,
-        "embed_dim": described.dim or None,
+        "n_parameters": description.parameters,
+        "memory_usage_mb": description.megabytes,
+        "max_tokens": description.max_tokens,
+        "embed_dim": description.dim or None,
         "open_weights": True,
-    } if described else {}  # fmt: skip
+    } if description else {}  # fmt: skip
     in_torch = model.family not in ("lite", "")
     frameworks = ["PyTorch", "Transformers", "safetensors"] if in_torch else ["NumPy"]
     return ModelMeta(**dict.fromkeys(_UNSTATED) | facts | ours | {"framework": frameworks})

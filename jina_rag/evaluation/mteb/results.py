@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,24 +37,17 @@ class TaskOutcome:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
+        values = asdict(self) | {"value": round(self.value, 3), "seconds": round(self.seconds, 1)}
+        del values["reference"]
         reference = self.reference
-        return {
-            "task": self.task,
-            "measure": self.measure,
-            "value": round(self.value, 3),
-            "queries": self.queries,
-            "file": str(self.file),
-            "seconds": round(self.seconds, 1),
-            "resumed": self.resumed,
-            "published": reference
-            and {
-                "value": reference.target.value,
-                "difference": round(reference.difference, 3),
-                "tolerance": round(reference.tolerance, 3),
-                "within": reference.within,
-                "source": reference.source,
-            },
+        published = reference and {
+            "value": reference.target.value,
+            "difference": round(reference.difference, 3),
+            "tolerance": round(reference.tolerance, 3),
+            "within": reference.within,
+            "source": reference.source,
         }
+        return values | {"file": str(self.file), "published": published}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +82,12 @@ class BenchmarkRun:
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``jina-rag evaluate --benchmark … --json`` prints."""
-        return {
-            "model": self.model,
-            "revision": self.revision,
-            "setting": dict(self.setting),
+        values = asdict(self) | {"seconds": round(self.seconds, 1)}
+        del values["outcomes"]
+        return values | {
             "tasks": [outcome.to_json() for outcome in self.outcomes],
             "mean": None if self.mean is None else round(self.mean, 3),
             "failed": [{"task": task, "reason": reason} for task, reason in self.failed.items()],
-            "embedded": self.embedded,
-            "versions": dict(self.versions),
-            "seconds": round(self.seconds, 1),
         }
 
 
@@ -108,7 +97,7 @@ def reference_of(
     """The published figure beside a value; None where there is none, or the number of questions is not known."""
     if not queries:
         return None
-    cut = re.fullmatch(r"ndcg_at_(\d+)", measure)
+    match = re.fullmatch(r"ndcg_at_(\d+)", measure)
     return compare(
         task,
         model,
@@ -116,6 +105,6 @@ def reference_of(
         value,
         queries,
         "mteb",
-        measure=f"nDCG@{cut.group(1)}" if cut else None,
+        measure=f"nDCG@{match.group(1)}" if match else None,
         dimensions=dimensions,
     )

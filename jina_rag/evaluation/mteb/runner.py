@@ -65,7 +65,7 @@ def run_benchmark(
         ModelNotFoundError: If there is no such model.
         JinaRagError: If the data of a task cannot be fetched because the hub cannot be reached.
     """
-    started = time.monotonic()
+    start = time.monotonic()
     setting = setting or BenchmarkSetting()
     place = Path(output)
     with quiet(), ExitStack() as stack:
@@ -77,7 +77,7 @@ def run_benchmark(
             queue.append(FolderTask(Path(folder), place, content=models.content))
         if names or smoke or not queue:
             queue += find_tasks(names, smoke=smoke, languages=languages)
-        run = _Run(setting, place, models, started)
+        run = _Run(setting, place, models, start)
         for number, task in enumerate(queue):
             if progress:
                 progress(number, len(queue), task.metadata.name)
@@ -91,8 +91,8 @@ def run_benchmark(
 class _Run:
     """One run: the tasks one after the other."""
 
-    def __init__(self, setting: BenchmarkSetting, place: Path, models: Models, started: float) -> None:
-        self._setting, self._place, self._models, self._started = setting, place, models, started
+    def __init__(self, setting: BenchmarkSetting, place: Path, models: Models, start: float) -> None:
+        self._setting, self._place, self._models, self._started = setting, place, models, start
         self._results = mteb.ResultCache(place)
         self._outcomes: list[TaskOutcome] = []
         self._failed: dict[str, str] = {}
@@ -109,7 +109,7 @@ class _Run:
             _log.warning("%s was not done: %s", name, exc)
 
     def _outcome(self, task: Any) -> TaskOutcome:  # noqa: ANN401
-        started = time.monotonic()
+        start = time.monotonic()
         self._models.check(task)
         meta = self._models.meta(task)
         result = self._finished(task, meta)
@@ -126,7 +126,7 @@ class _Run:
             value=value,
             queries=queries,
             file=self._results.get_task_result_path(task.metadata.name, meta),
-            seconds=0.0 if resumed else time.monotonic() - started,
+            seconds=0.0 if resumed else time.monotonic() - start,
             resumed=resumed,
             reference=reference_of(
                 task.metadata.name,

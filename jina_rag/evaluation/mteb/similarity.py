@@ -52,12 +52,12 @@ def maxsim_scores(queries: Many, documents: Many) -> Float32:
     """
     query_rows, document_rows = ragged(queries), ragged(documents)
     scores = np.full((len(query_rows), len(document_rows)), NOTHING, dtype=np.float32)
-    filled = [i for i, rows in enumerate(query_rows) if len(rows)]
+    nonempty = [i for i, rows in enumerate(query_rows) if len(rows)]
     scores[[i for i, rows in enumerate(query_rows) if not len(rows)]] = 0.0
-    if not filled:
+    if not nonempty:
         return scores
-    every = np.concatenate([query_rows[i] for i in filled])
-    starts = _starts([len(query_rows[i]) for i in filled])
+    every = np.concatenate([query_rows[i] for i in nonempty])
+    starts = _starts([len(query_rows[i]) for i in nonempty])
     for block in _blocks([len(rows) for rows in document_rows], len(every)):
         rows = np.concatenate([document_rows[i] for i in block])
         if rows.shape[1] != every.shape[1]:
@@ -66,7 +66,7 @@ def maxsim_scores(queries: Many, documents: Many) -> Float32:
                 "same model?"
             )
         best = np.maximum.reduceat(rows @ every.T, _starts([len(document_rows[i]) for i in block]), axis=0)
-        scores[np.ix_(filled, block)] = np.add.reduceat(best, starts, axis=1).T
+        scores[np.ix_(nonempty, block)] = np.add.reduceat(best, starts, axis=1).T
     return scores
 
 

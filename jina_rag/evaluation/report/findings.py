@@ -157,32 +157,25 @@ def groups(evaluation: Evaluation, kind: str, measure: str) -> list[GroupRow]:
         kind: ``"modality"`` or ``"language"``.
         measure: Which measure.
     """
-    names: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for setting in evaluation.settings:
         for name, row in setting.by.get(kind, {}).items():
-            names[name] = max(names.get(name, 0), int(row.get("queries", 0)))
+            counts[name] = max(counts.get(name, 0), int(row.get("queries", 0)))
     rows = []
-    for name in sorted(names, key=lambda name: (-names[name], name)):
-        means, intervals = [], []
-        for setting in evaluation.settings:
-            row = setting.by.get(kind, {}).get(name, {})
-            means.append(float(row.get(measure, 0.0)))
-            intervals.append(_group_interval(evaluation, setting, kind, name, measure, int(row.get("queries", 0))))
-        rows.append(GroupRow(_WORDS.get(name, name), names[name], tuple(means), tuple(intervals)))
+    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+        groups_of = [setting.by.get(kind, {}).get(name, {}) for setting in evaluation.settings]
+        means = tuple(float(group.get(measure, 0.0)) for group in groups_of)
+        intervals = []
+        for setting, group in zip(evaluation.settings, groups_of, strict=True):
+            values = [
+                value
+                for qid, value in _values(setting, measure).items()
+                if str(evaluation.queries.get(qid, {}).get(kind, "")) == name
+            ]
+            whole = len(values) == int(group.get("queries", 0)) >= 2
+            intervals.append(interval(values, seed=evaluation.seed) if whole else None)
+        rows.append(GroupRow(_WORDS.get(name, name), counts[name], means, tuple(intervals)))
     return rows
-
-
-def _group_interval(
-    evaluation: Evaluation, setting: SettingResult, kind: str, name: str, measure: str, queries: int
-) -> tuple[float, float] | None:
-    values = [
-        value
-        for qid, value in _values(setting, measure).items()
-        if str(evaluation.queries.get(qid, {}).get(kind, "")) == name
-    ]
-    if len(values) != queries or queries < 2:
-        return None
-    return interval(values, seed=evaluation.seed)
 
 
 def fingerprints(evaluation: Evaluation) -> dict[str, list[str]]:
@@ -202,8 +195,8 @@ def first_unjudged(evaluation: Evaluation, setting: SettingResult) -> int:
 
 def answered(evaluation: Evaluation, setting: SettingResult, depth: int) -> int:
     """Judged questions with a right page among the first `depth`."""
-    judged = [result for result in setting.per_query if result.measures]
-    return sum((rank_of(r, report_query(evaluation, r.qid)) or depth + 1) <= depth for r in judged)
+    judged_results = [result for result in setting.per_query if result.measures]
+    return sum((rank_of(r, report_query(evaluation, r.qid)) or depth + 1) <= depth for r in judged_results)
 
 
 def caution(evaluation: Evaluation) -> str:
@@ -213,8 +206,8 @@ def caution(evaluation: Evaluation) -> str:
         return "No question has a judgement, so nothing is known about quality: only time and size were measured."
     queries = evaluation.settings[0].queries
     ends = [setting.intervals[measure] for setting in evaluation.settings if measure in setting.intervals]
-    counted = count(queries, "question")
-    text = f"These are {counted} only: " if queries < 50 else f"With {counted}, "
+    query_count = count(queries, "question")
+    text = f"These are {query_count} only: " if queries < 50 else f"With {query_count}, "
     if ends:
         half = max((high - low) / 2 for low, high in ends)
         text += f"{measure} is known to about ±{half:.2f}, and smaller differences mean nothing unless the paired "
@@ -231,11 +224,11 @@ def caution(evaluation: Evaluation) -> str:
 def headline(evaluation: Evaluation) -> str:
     """One sentence for somebody who reads no further: how often the right page comes, with the first setting."""
     setting = evaluation.settings[0]
-    judged = [result for result in setting.per_query if result.measures]
-    if not judged:
+    judged_results = [result for result in setting.per_query if result.measures]
+    if not judged_results:
         return f"{count(len(evaluation.queries), 'question')} were asked, and none has a judged page."
     first, five = answered(evaluation, setting, 1), answered(evaluation, setting, 5)
-    total = len(judged)
+    total = len(judged_results)
     several = len(evaluation.settings) > 1
     with_it = f"With {quoted(setting.name)}, the first setting," if several else f"With {quoted(setting.name)},"
     return (

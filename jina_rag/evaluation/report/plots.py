@@ -24,11 +24,10 @@ from jina_rag.evaluation.results import SettingResult
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = 8
-"""Variables ``--s0`` to ``--s7`` of the style sheet."""
 _MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "p": "⬟", "P": "✚"}
 """matplotlib's markers, and the same as a character. 7 markers and 8 colours tell 56 settings apart."""
 _PALETTE = ("#1d4ed8", "#c2410c", "#0f766e", "#9333ea", "#a16207", "#be185d", "#4d7c0f", "#475569")
+"""The variables ``--s0`` to ``--s7`` of the style sheet."""
 _INK, _SOFT, _GRID, _PAPER = "#16181d", "#5a6170", "#e9ebf0", "#fefefe"
 _VARIABLES = {colour: f"--s{index}" for index, colour in enumerate(_PALETTE)} | {
     _INK: "--ink", _SOFT: "--soft", _GRID: "--grid", _PAPER: "--paper",
@@ -50,7 +49,7 @@ _STYLE = {
 def key(index: int) -> Markup:
     """The mark of a setting, to stand before its name."""
     character = list(_MARKERS.values())[index % len(_MARKERS)]
-    return Markup('<span class="key s{}" aria-hidden="true">{}</span>').format(index % COLOURS, character)
+    return Markup('<span class="key s{}" aria-hidden="true">{}</span>').format(index % len(_PALETTE), character)
 
 
 def cost_plots(settings: Sequence[SettingResult], measure: str) -> list[tuple[str, Markup]]:
@@ -111,11 +110,11 @@ def _scatter(
         axes.set_xlabel(f"{cost} (logarithmic)")
         axes.set_ylabel(measure)
 
-    described = (
+    descriptions = (
         f"{setting.name}: {measure} {number(setting.measures[measure])} at {unit(x)}"
         for setting, x in zip(settings, costs, strict=True)
     )
-    return _svg(draw, 310, f"{measure} against {cost}", described)
+    return _svg(draw, 310, f"{measure} against {cost}", descriptions)
 
 
 def group_bars(rows: Sequence[GroupRow], names: Sequence[str], *, kind: str, measure: str) -> Markup:
@@ -141,26 +140,25 @@ def group_bars(rows: Sequence[GroupRow], names: Sequence[str], *, kind: str, mea
                     axes.plot(ends, (y, y), color=_INK, linewidth=1, marker="|", markersize=6, markeredgecolor=_INK)
                 axes.plot(mean, y, marker, color=colour, markersize=7)
                 axes.text(1.03, y, number(mean), va="center", size=11)
-            few = ", few" if row.queries < FEW else ""
-            axes.annotate(
-                f"n = {row.queries}{few}", (0, place), (-8, -17), textcoords="offset points", ha="right", size=11
-            )
+            count = f"n = {row.queries}{', few' if row.queries < FEW else ''}"
+            axes.annotate(count, (0, place), (-4, -17), textcoords="offset points", ha="right", color=_SOFT)
         axes.set_yticks(range(len(rows)), [_shortened(row.name) for row in rows])
         axes.set_xlim(0, 1)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0, labelcolor=_INK)
         axes.set_xlabel(measure)
 
-    described = (
+    descriptions = (
         f"{row.name} ({row.queries}): " + ", ".join(f"{n} {number(m)}" for n, m in zip(names, row.means, strict=True))
         for row in rows
     )
-    return _svg(draw, 48 + max(14 * len(names) + 14, 46) * len(rows), f"{measure} by {kind}", described)
+    return _svg(draw, 48 + max(14 * len(names) + 14, 46) * len(rows), f"{measure} by {kind}", descriptions)
 
 
 def _look(index: int) -> tuple[str, str]:
     """The colour and the marker of a setting."""
-    return _PALETTE[index % COLOURS], list(_MARKERS)[index % len(_MARKERS)]
+    return _PALETTE[index % len(_PALETTE)], list(_MARKERS)[index % len(_MARKERS)]
 
 
 def _shortened(name: str) -> str:

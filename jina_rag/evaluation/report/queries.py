@@ -153,20 +153,22 @@ def misses(evaluation: Evaluation, setting: SettingResult, measure: str, most: i
         most: How many at most.
     """
     results = by_query(evaluation)
-    failed = [r for r in setting.per_query if r.measures.get(measure, 1.0) < 1.0 - 1e-9]
+    imperfect = [r for r in setting.per_query if r.measures.get(measure, 1.0) < 1.0 - 1e-9]
 
     def badness(result: QueryResult) -> tuple[float, float, float]:
         rank = rank_of(result, report_query(evaluation, result.qid))
         values = [other.measures.get(measure, 0.0) for _, other in results[result.qid]]
         return result.measures[measure], -(rank or float("inf")), sum(values) / len(values)
 
-    worst = sorted(failed, key=badness)[: max(0, most)]
+    worst = sorted(imperfect, key=badness)[: max(0, most)]
     return [_miss(report_query(evaluation, result.qid), result, results[result.qid], measure) for result in worst]
 
 
 def _miss(query: ReportQuery, result: QueryResult, others: Sequence[tuple[str, QueryResult]], measure: str) -> Miss:
-    first_at = {page: place for place, page in reversed(list(enumerate(result.ranking)))}
-    pages = sorted(first_at, key=first_at.__getitem__)
+    scores: dict[PageKey, float] = {}
+    for page, score in zip(result.ranking, result.scores, strict=False):
+        scores.setdefault(page, score)  # a page that occurs again keeps its first one
+    pages = list(dict.fromkeys(result.ranking))
     return Miss(
         query=query,
         measure=result.measures[measure],
@@ -174,12 +176,7 @@ def _miss(query: ReportQuery, result: QueryResult, others: Sequence[tuple[str, Q
         depth=len(pages),
         relevant=tuple(sorted(((p, g) for p, g in query.relevant.items() if g > 0), key=lambda item: -item[1])),
         retrieved=tuple(
-            RetrievedPage(
-                page=page,
-                rank=rank,
-                score=result.scores[first_at[page]] if first_at[page] < len(result.scores) else None,
-                grade=query.relevant.get(page),
-            )
+            RetrievedPage(page, rank, scores.get(page), query.relevant.get(page))
             for rank, page in enumerate(pages, start=1)
         ),
         settings=outcomes(others, query, measure),
