@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
@@ -98,13 +98,9 @@ class IngestSettings:
         check_whole_number("dpi", self.dpi, minimum=36, maximum=600)
         check_whole_number("jpeg_quality", self.jpeg_quality, minimum=1, maximum=95)
         _check_between("ocr_image_share", self.ocr_image_share, 0, 1)
-        if self.ocr not in get_args(OcrMode):
-            raise InvalidInputError(f"ocr is {self.ocr!r}; it must be one of {', '.join(get_args(OcrMode))}.")
+        _check_choice("ocr", self.ocr, get_args(OcrMode))
         _check_passwords(self.passwords)
-        if self.renderer not in get_args(RendererName):
-            raise InvalidInputError(
-                f"renderer is {self.renderer!r}; it must be one of {', '.join(get_args(RendererName))}."
-            )
+        _check_choice("renderer", self.renderer, get_args(RendererName))
         check_whole_number("ocr_min_words", self.ocr_min_words, minimum=0)
         check_whole_number("max_image_side", self.max_image_side, minimum=1)
         check_whole_number("look_ahead", self.look_ahead, minimum=1)
@@ -170,9 +166,8 @@ class Storage:
     log: bool = True
 
     def __post_init__(self) -> None:
-        for name, choices in (("datatype", get_args(Datatype)), ("quantization", (None, *get_args(Quantization)))):
-            if (value := getattr(self, name)) not in choices:
-                raise InvalidInputError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}.")
+        _check_choice("datatype", self.datatype, get_args(Datatype))
+        _check_choice("quantization", self.quantization, (None, *get_args(Quantization)))
         _check_between("pool_factor", self.pool_factor, 1, 32)
         _check_between("oversampling", self.oversampling, 1, 100)
         if self.multi_dim is not None:
@@ -185,8 +180,7 @@ class Storage:
         Raises:
             InvalidInputError: If there is none of that name.
         """
-        if name not in _PRESETS:
-            raise InvalidInputError(f"storage is {name!r}; it must be one of {', '.join(_PRESETS)}.")
+        _check_choice("storage", name, _PRESETS)
         return cls(**_PRESETS[name])
 
     def to_json(self) -> dict[str, Any]:
@@ -242,6 +236,11 @@ def _check_passwords(passwords: object) -> None:
                 "passwords must be a tuple of strings, for example ('secret',), or map globs to them, for example "
                 "{'contract-*.pdf': 'secret'}."
             )
+
+
+def _check_choice(name: str, value: object, choices: Collection[object]) -> None:
+    if value not in choices:
+        raise InvalidInputError(f"{name} is {value!r}; it must be one of {', '.join(map(str, choices))}.")
 
 
 def _check_between(name: str, value: object, low: float, high: float) -> None:

@@ -80,14 +80,6 @@ class OcrCache:
         self._database: sqlite3.Connection | None = None
         self._closed = False
 
-    @property
-    def bytes(self) -> int:
-        """Size of the file; 0 if there is none."""
-        try:
-            return self.path.stat().st_size
-        except OSError:
-            return 0
-
     def get(self, key: str, revision: str | None = None) -> list[Word] | None:
         """The words kept under a key, boxes as they were put; None if there are none.
 

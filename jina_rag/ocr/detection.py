@@ -66,15 +66,12 @@ def _tiles(long: int, short: int) -> list[_Tile]:
         return [_Tile(0, long, 0, long + 1)]
     overlap = size // 8
     starts = range(0, long - overlap, size - overlap)
-    return [
-        _Tile(
-            start,
-            min(start + size, long),
-            start + overlap / 2 if start else 0,
-            start + size - overlap / 2 if start != starts[-1] else long + 1,
-        )
-        for start in starts
-    ]
+    tiles = []
+    for start in starts:
+        first = start + overlap / 2 if start else 0
+        last = start + size - overlap / 2 if start != starts[-1] else long + 1
+        tiles.append(_Tile(start, min(start + size, long), first, last))
+    return tiles
 
 
 def _find_quads(models: Models, pixels: Pixels, max_side: int) -> Float32:

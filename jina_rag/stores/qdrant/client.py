@@ -128,8 +128,7 @@ class Remote:
         except JinaRagError:
             raise
         except Exception as exc:
-            if self._client is None:
-                raise self._closed() from exc
+            _ = self.client  # closed meanwhile, which explains the failure
             raise explained(read(exc), self.place, doing) from exc
 
     def on_collection(self, doing: str, method: str, **arguments: Any) -> Any:  # noqa: ANN401
@@ -144,7 +143,7 @@ class Remote:
             IndexStateError: If it was closed.
         """
         if self._client is None:
-            raise self._closed()
+            raise IndexStateError(f"The index at {self.place} is closed: open it again to use it.")
         return self._client
 
     def close(self) -> None:
@@ -152,9 +151,6 @@ class Remote:
         client, self._client = self._client, None
         if client is not None and self._owns_client:
             client.close()
-
-    def _closed(self) -> IndexStateError:
-        return IndexStateError(f"The index at {self.place} is closed: open it again to use it.")
 
 
 def checked_url(url: str) -> str:

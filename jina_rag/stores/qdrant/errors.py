@@ -71,23 +71,20 @@ def read(exc: BaseException) -> Trouble:
     source = getattr(exc, "source", exc)
     status = getattr(exc, "status_code", None)
     if isinstance(source, httpx.TransportError):
-        return Trouble(
-            _kind("slow" if isinstance(source, httpx.TimeoutException) else "silent", source), _short(source)
-        )
+        return _trouble("slow" if isinstance(source, httpx.TimeoutException) else "silent", source)
     if isinstance(status, int):
         return _of_status(status, exc)
     if isinstance(exc, grpc.RpcError) and callable(getattr(exc, "code", None)):
-        message = exc.details()
-        return Trouble(_kind(_CODES.get(exc.code().name, "refused"), message), _short(message or exc.code().name))
+        return _trouble(_CODES.get(exc.code().name, "refused"), exc.details() or exc.code().name)
     name = type(exc).__name__
     if name in ("ResourceExhaustedResponse", "QdrantException"):
-        return Trouble("busy", _short(exc), getattr(exc, "retry_after_s", None))
+        return _trouble("busy", exc, getattr(exc, "retry_after_s", None))
     if name == "ResponseHandlingException" or isinstance(exc, json.JSONDecodeError):
-        return Trouble("foreign", "its answer cannot be read")
+        return _trouble("foreign", "its answer cannot be read")
     # The stand-in in this process raises plain ones.
     if isinstance(exc, ValueError) and str(exc).startswith("Collection "):
-        return Trouble("exists" if str(exc).endswith("already exists") else "missing", _short(exc))
-    return Trouble("refused", _short(exc))
+        return _trouble("exists" if str(exc).endswith("already exists") else "missing", exc)
+    return _trouble("refused", exc)
 
 
 def explained(trouble: Trouble, place: Place, doing: str) -> IndexStateError:
@@ -132,20 +129,18 @@ def _of_status(status: int, exc: Any) -> Trouble:  # noqa: ANN401  # an exceptio
         message = f"status {status}"
         kind = "foreign" if kind == "missing" else kind
     after = exc.headers.get("retry-after", "")
-    return Trouble(_kind(kind, message), _short(message), float(after) if after.isdigit() else None)
+    return _trouble(kind, message, float(after) if after.isdigit() else None)
 
 
-def _kind(kind: Kind, message: object) -> Kind:
-    """The kind, seen together with what was said."""
-    words = str(message).lower()
+def _trouble(kind: Kind, message: object, wait: float | None = None) -> Trouble:
+    """The failure; what was said may show that it is of another kind."""
+    text = " ".join(str(message).split()).rstrip(".")
+    words = text.lower()
     if kind == "silent" and "certificate" in words:
-        return "untrusted"
-    if "larger than allowed" in words:
-        return "large"
+        kind = "untrusted"
+    elif "larger than allowed" in words:
+        kind = "large"
     # A point that another process has deleted meanwhile is "not found" too.
-    return "refused" if kind == "missing" and "collection" not in words else kind
-
-
-def _short(reason: object) -> str:
-    text = " ".join(str(reason).split()).rstrip(".")
-    return text if len(text) <= _REASON else f"{text[:_REASON]}…"
+    elif kind == "missing" and "collection" not in words:
+        kind = "refused"
+    return Trouble(kind, text if len(text) <= _REASON else f"{text[:_REASON]}…", wait)
