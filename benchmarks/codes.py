@@ -19,7 +19,7 @@ from jina_rag.search.stages import default_stages
 from jina_rag.testing import sample_pdf
 
 FAMILIES = ["KX-4471-B", "E10-2093", "0X80070057", "M8X20-A4", "331.204.7", "ERR_4096_T", "7QF3-88L2", "471199"]
-ASKED = [
+TEMPLATES = [
     "What torque does part {} need?", "{}", "How often is {} replaced?", "Wie oft wird das Teil {} gewechselt?",
     "le couple de serrage de la pièce {}", "part no. {} notes on safety", "{}?",
 ]  # fmt: skip
@@ -27,20 +27,20 @@ WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5)
 
 
 def sisters(code: str, count: int, rng: random.Random) -> list[str]:
-    found = {code}
-    while len(found) < count:
+    codes = {code}
+    while len(codes) < count:
         letters = list(code)
         for place in rng.sample([i for i, c in enumerate(letters) if c.isalnum()], rng.choice([1, 2])):
             letters[place] = rng.choice("0123456789" if letters[place].isdigit() else "ABCDEFGHKLMNPRSTXZ")
-        found.add("".join(letters))
-    return sorted(found)
+        codes.add("".join(letters))
+    return sorted(codes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--pages", type=int, default=224)
-    parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--questions", dest="queries", type=int, default=100)
     options = parser.parse_args()
     for seed in range(1, options.seeds + 1):
         rng = random.Random(seed)
@@ -55,17 +55,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch, DocumentIndex.open(Path(scratch) / "kb") as index:
             index.ingest(sample_pdf(Path(scratch) / "sheets.pdf", texts), settings=IngestSettings(ocr="never"))
             pages = rng.sample(range(options.pages), options.queries)
-            asked = [(ASKED[i % len(ASKED)].format(codes[2 * n + i % 2]), n + 1) for i, n in enumerate(pages)]
+            queries = [(TEMPLATES[i % len(TEMPLATES)].format(codes[2 * n + i % 2]), n + 1) for i, n in enumerate(pages)]
             dense = default_stages(index.embedder, reranker=False).rescore.dense
             for weight in WEIGHTS:
                 stage = Rescore(identifiers=weight, dense=dense)
-                found = sum(
-                    hits[0].page == page
-                    for (_, page), hits in zip(
-                        asked, index.search_many([q for q, _ in asked], k=1, stages=stage, details=False), strict=True
-                    )
-                )
-                print(f"seed {seed}, identifiers={weight:3.1f}: {found} of {len(asked)} found first", flush=True)
+                results = index.search_many([query for query, _ in queries], k=1, stages=stage, details=False)
+                hit_count = sum(hits[0].page == page for (_, page), hits in zip(queries, results, strict=True))
+                print(f"seed {seed}, identifiers={weight:3.1f}: {hit_count} of {len(queries)} found first", flush=True)
 
 
 if __name__ == "__main__":

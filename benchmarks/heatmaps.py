@@ -19,10 +19,10 @@ from jina_rag import DocumentIndex
 from jina_rag.evaluation.datasets import read_folder
 
 
-def overlaps(boxes: np.ndarray, judged: tuple[float, float, float, float]) -> np.ndarray:
+def overlaps(boxes: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
     """Which boxes have their centre inside the judged one."""
     x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
-    return (x >= judged[0]) & (x <= judged[2]) & (y >= judged[1]) & (y <= judged[3])
+    return (x >= box[0]) & (x <= box[2]) & (y >= box[1]) & (y <= box[3])
 
 
 def main() -> None:
@@ -35,8 +35,8 @@ def main() -> None:
     bright, light, chance, regions, rows = [], [], [], [], []
     with DocumentIndex.open(arguments.index, embedder=arguments.embedder) as index:
         index.ingest(list(folder.documents.values()))
-        judged = [query for query in folder.queries if query.extra.get("bbox")]
-        for query in judged:
+        boxed_queries = [query for query in folder.queries if query.extra.get("bbox")]
+        for query in boxed_queries:
             bbox = query.extra["bbox"]
             file = folder.documents[bbox["doc"]]
             hits = index.search(query.query, k=5)
@@ -57,7 +57,7 @@ def main() -> None:
             rows.append((query.qid, query.extra["modality"], bright[-1], round(chance[-1], 2)))
     for row in rows:
         print(*row)
-    print(f"questions with a judged box: {len(judged)}; of these, page among the first 5: {len(bright)}")
+    print(f"questions with a judged box: {len(boxed_queries)}; of these, page among the first 5: {len(bright)}")
     print(f"brightest box on the judged place: {np.mean(bright):.3f}")
     print(f"a random box of the page:          {np.mean(chance):.3f}   ratio {np.mean(bright) / np.mean(chance):.2f}")
     print(f"share of the light on it:          {np.mean(light):.3f}")

@@ -53,10 +53,10 @@ from jina_rag.testing import make_checkpoint
 BARS = {"first": 1.05, "later": 30, "wrong": 1e-5}
 
 
-def missed(found: dict[str, Any], dtype: str) -> list[str]:
+def missed(figures: dict[str, Any], dtype: str) -> list[str]:
     """The bars that were missed."""
-    wrong = dtype == "float32" and not found["wrong"] <= BARS["wrong"]
-    held = {"first": found["first"] <= BARS["first"], "later": found["later"] >= BARS["later"], "wrong": not wrong}
+    wrong = dtype == "float32" and not figures["wrong"] <= BARS["wrong"]
+    held = {"first": figures["first"] <= BARS["first"], "later": figures["later"] >= BARS["later"], "wrong": not wrong}
     return [name for name, good in held.items() if not good]
 
 
@@ -107,21 +107,21 @@ class Bench:
         use = self.kept.prefix_cache.use
         assert use.device_entries + use.host_entries == len(self.pages), use
         for number, query in enumerate(others):
-            took, known = self.timed(self.kept, [(query, page) for page in self.pages])
+            took, later_scores = self.timed(self.kept, [(query, page) for page in self.pages])
             times["later"].append(took)
             for place in (2 * number % len(self.pages), (2 * number + 1) % len(self.pages)):
                 took, scratch = self.timed(self.without, [(query, self.pages[place])])
                 times["scratch"].append(took)
                 exact[query, self.pages[place]] = float(scratch[0])
-                wrong = max(wrong, float(abs(scratch[0] - known[place])))
+                wrong = max(wrong, float(abs(scratch[0] - later_scores[place])))
                 took, alone = self.timed(self.kept, [(query, self.pages[place])])
                 times["alone"].append(took)
                 wrong = max(wrong, float(abs(scratch[0] - alone[0])))
         assert self.kept.prefix_cache.use.misses == len(self.pages), self.kept.prefix_cache.use
         median = {name: float(np.median(values)) for name, values in times.items()}
         pairs = self._shuffled(self.pages)
-        at_once, found = self.timed(self.kept, pairs)
-        off = [abs(float(score) - exact[pair]) for pair, score in zip(pairs, found, strict=True) if pair in exact]
+        at_once, all_scores = self.timed(self.kept, pairs)
+        off = [abs(float(score) - exact[pair]) for pair, score in zip(pairs, all_scores, strict=True) if pair in exact]
         wrong = max(wrong, *off)
         return {
             "first": round(float(np.median(np.divide(times["first"], times["plain"]))), 3),
@@ -141,18 +141,18 @@ class Bench:
         """A cache in half the bytes: how far its scores are off; and all pairs at once on an empty memory."""
         model = self.load(PrefixCache(dtype=dtype))
         pairs = self._shuffled(self.pages[:4])
-        took, found = self.timed(model, pairs)
+        took, scores = self.timed(model, pairs)
         _, exact = self.timed(self.kept, pairs)
         use = model.prefix_cache.use
         return {
             "cache": dtype,
-            "wrong": float(abs(found - exact).max()),
+            "wrong": float(abs(scores - exact).max()),
             "bytes": (use.device_bytes + use.host_bytes) // 4,
             "new_ms": round(1000 * took, 1),
         }
 
-    def _shuffled(self, chosen: Sequence[Path]) -> list[tuple[str, Path]]:
-        pairs = [(query, page) for query in self.queries for page in chosen]
+    def _shuffled(self, paths: Sequence[Path]) -> list[tuple[str, Path]]:
+        pairs = [(query, page) for query in self.queries for page in paths]
         return [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))]
 
 
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--questions", type=int, default=12)
+    parser.add_argument("--questions", dest="queries", type=int, default=12)
     parser.add_argument("--pages", type=int, default=16)
     parser.add_argument("--folder", type=Path, help="where the checkpoint is kept, to use it again")
     options = parser.parse_args(arguments)
@@ -169,12 +169,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not checkpoint.is_dir():
             make_checkpoint("m0", size="mid", path=checkpoint)
         bench = Bench(checkpoint, Path(scratch), options)
-        found = bench.run()
-        failed = missed(found, options.dtype)
-        print(json.dumps({"bars": BARS, **found, "missed": failed}), flush=True)
+        figures = bench.run()
+        failures = missed(figures, options.dtype)
+        print(json.dumps({"bars": BARS, **figures, "missed": failures}), flush=True)
         for dtype in ("bfloat16", "float16"):
             print(json.dumps(bench.shorter(dtype)), flush=True)
-    return 1 if failed else 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

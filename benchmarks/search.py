@@ -146,15 +146,15 @@ def main() -> None:
             fill(index, options.pages, options.rows)
             print(f"{options.pages} pages written in {time.perf_counter() - start:.0f} s")
             times = measure(index, embedder, options.rounds)
-        done = subprocess.run([sys.executable, "-c", OPEN, str(place)], capture_output=True, text=True, check=True)
-    opened = json.loads(done.stdout)
+        process = subprocess.run([sys.executable, "-c", OPEN, str(place)], capture_output=True, text=True, check=True)
+    opening = json.loads(process.stdout)
     base = times["bare call"]
     for name, value in times.items():
         print(f"{name:44s} {value * 1000:7.1f} ms   {value / base:.2f} of the bare call")
     print(f"filtered against unfiltered: {times['our search, filtered'] / times['our search']:.2f} (at most 1.20)")
     print(
-        f"opening {opened['seconds']:.2f} s (at most 2); memory after it +{opened['rss_mb']:.0f} MB, "
-        f"of which {opened['anonymous_mb']:.0f} MB not mapped files"
+        f"opening {opening['seconds']:.2f} s (at most 2); memory after it +{opening['rss_mb']:.0f} MB, "
+        f"of which {opening['anonymous_mb']:.0f} MB not mapped files"
     )
 
 
@@ -163,32 +163,32 @@ def measure(index: DocumentIndex, embedder: Random, rounds: int) -> dict[str, fl
     searcher = index._searcher
     everything, year = {}, {f"{schema.META}.year": 2003}
     years = {f"{schema.META}.year": Range(gte=2003, lt=2005)}
-    found: dict[str, list[float]] = {}
+    times: dict[str, list[float]] = {}
     for turn in range(rounds + 2):
         if turn == 2:
-            found.clear()  # warm
+            times.clear()  # warm
         encoded = embedder.encode_query(["x"])
         query = " ".join(word(n % 3000) for n in (turn, turn * 7, turn * 31))
         dense, multi = encoded.single[0], encoded.multi[0]
-        asked = Query(query, query, dense, multi)
-        named = Query(query, f"{query} AB-{turn}-X", dense, multi)
+        plain = Query(query, query, dense, multi)
+        coded = Query(query, f"{query} AB-{turn}-X", dense, multi)
         fused = Stages(rescore=Rescore(dense=0.3))
-        rank = searcher._candidates.rank
+        rank = searcher._ranker.rank
         calls = {
             "bare call": partial(bare, index, dense, query, multi, POOL),
-            "our search": partial(rank, asked, everything, 5, Stages()),
-            "our search, filtered": partial(rank, asked, year, 5, Stages()),
-            "our search, filtered by a range": partial(rank, asked, years, 5, Stages()),
-            "our search, the question names a code": partial(rank, named, everything, 5, Stages()),
-            "our search, dense scores added": partial(rank, asked, everything, 5, fused),
+            "our search": partial(rank, plain, everything, 5, Stages()),
+            "our search, filtered": partial(rank, plain, year, 5, Stages()),
+            "our search, filtered by a range": partial(rank, plain, years, 5, Stages()),
+            "our search, the question names a code": partial(rank, coded, everything, 5, Stages()),
+            "our search, dense scores added": partial(rank, plain, everything, 5, fused),
             "index.search, pages found and read": partial(index.search, query, k=5, details=False),
             "index.search, with snippets": partial(index.search, query, k=5),
         }
         for name, call in calls.items():
             start = time.perf_counter()
             call()
-            found.setdefault(name, []).append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in found.items()}
+            times.setdefault(name, []).append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 if __name__ == "__main__":

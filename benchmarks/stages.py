@@ -29,7 +29,7 @@ def variants(base: Rescore, embedder: str, rerank: bool) -> dict[str, list]:
     def rescore(**changes):
         return replace(base, **changes)
 
-    found = {
+    stages = {
         "two stages, however small the index": [Prefetch(**TWO)],
         "… without exact terms": [Prefetch(**TWO, lexical=False)],
         "… without regions": [Prefetch(**TWO, regions=False)],
@@ -43,13 +43,11 @@ def variants(base: Rescore, embedder: str, rerank: bool) -> dict[str, list]:
         "dense 0.2": [rescore(dense=0.2)],
         "dense 0.3": [rescore(dense=0.3)],
         "dense 0.5": [rescore(dense=0.5)],
-        "window 0.3": [rescore(window=0.3)],
-        "window 1": [rescore(window=1.0)],
     }
     if rerank:
         for limit in (5, 10):
-            found[f"rerank the best {limit} with {embedder}"] = [base, Rerank(model=embedder, limit=limit)]
-    return found
+            stages[f"rerank the best {limit} with {embedder}"] = [base, Rerank(model=embedder, limit=limit)]
+    return stages
 
 
 def main() -> None:
@@ -77,9 +75,9 @@ def main() -> None:
                     for hit in hits
                     for path in (hit.path, *(copy.path for copy in hit.copies))
                 ]
-            measured = measure(folder.queries, ranking)
-            ndcg = {qid: values["nDCG@5"] for qid, values in measured.items()}
-            return ndcg, mean(list(measured.values())), statistics.median(times) * 1000
+            measures = measure(folder.queries, ranking)
+            ndcg = {qid: values["nDCG@5"] for qid, values in measures.items()}
+            return ndcg, mean(list(measures.values())), statistics.median(times) * 1000
 
         run(None)  # warm
         first, means, milliseconds = run(None)
