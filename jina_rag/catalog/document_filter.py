@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from jina_rag import globs
 from jina_rag.catalog.manifest import DocumentRecord, Manifest
 from jina_rag.errors import InvalidInputError
 from jina_rag.stores import schema
-from jina_rag.stores.filters import matches as stored_matches
+from jina_rag.stores.filters import meets, parse_where
 from jina_rag.types import Range, Scalar, Where
 
 _AT_ONCE = 500
@@ -47,7 +47,8 @@ def select_by_filter(records: Sequence[DocumentRecord], where: Where) -> list[Do
             raise InvalidInputError(
                 f"Documents cannot be chosen by {key!r}, which is said of pages: filter by path, doc_id or metadata."
             )
-    return [record for record in records if matches_filter(record.doc_id, record.path, record.metadata, where)]
+    is_match = document_matcher(where)
+    return [record for record in records if is_match(record.doc_id, record.path, record.metadata)]
 
 
 def possible_matches(manifest: Manifest, where: Where) -> list[DocumentRecord]:
@@ -61,23 +62,25 @@ def possible_matches(manifest: Manifest, where: Where) -> list[DocumentRecord]:
     return manifest.documents()
 
 
-def matches_filter(doc_id: str, path: Path, metadata: Mapping[str, Any], where: Where) -> bool:
-    """Whether a document matches a filter over ``path``, ``doc_id`` and metadata.
+def document_matcher(where: Where) -> Callable[[str, Path, Mapping[str, Any]], bool]:
+    """What tells whether an id, a path and metadata match a filter over ``path``, ``doc_id`` and metadata.
 
-    ``page`` and ``has``, which are said of pages, are not looked at.
+    ``page`` and ``has``, which are said of pages, are not looked at. The filter is parsed once for any number of
+    documents.
     """
-    for key, value in where.items():
-        if key == "path":
-            if not matches_path(doc_id, path, path_globs(value)):
-                return False
-        elif key == "doc_id":
-            if not stored_matches({schema.DOC_ID: doc_id}, {schema.DOC_ID: value}):
-                return False
-        elif key not in _OF_PAGES:
-            name = f"{schema.META}.{key.removeprefix(f'{schema.META}.')}"
-            if not stored_matches({schema.META: metadata}, {name: value}):
-                return False
-    return True
+    patterns = path_globs(where["path"]) if "path" in where else None
+    conditions = parse_where({
+        key if key == schema.DOC_ID else f"{schema.META}.{key.removeprefix(f'{schema.META}.')}": value
+        for key, value in where.items()
+        if key != "path" and key not in _OF_PAGES
+    })  # fmt: skip
+
+    def is_match(doc_id: str, path: Path, metadata: Mapping[str, Any]) -> bool:
+        if patterns is not None and not matches_path(doc_id, path, patterns):
+            return False
+        return not conditions or meets({schema.DOC_ID: doc_id, schema.META: metadata}, conditions)
+
+    return is_match
 
 
 def path_globs(value: Scalar | Sequence[Scalar] | Range) -> list[str]:

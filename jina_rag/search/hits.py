@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jina_rag.catalog.document_filter import matches_filter
+from jina_rag.catalog.document_filter import document_matcher
 from jina_rag.catalog.resources import IndexResources
 from jina_rag.search.fusion import Candidate
 from jina_rag.search.query import Query
@@ -32,7 +32,8 @@ def locations(resources: IndexResources, payload: Mapping[str, Any], where: Wher
     else:
         return []
     # Of a page's files only those that match all of a filter: the store matches each part of it with any of them.
-    matches = [file for file in files if matches_filter(file.doc_id, file.path, file.metadata, where)]
+    is_match = document_matcher(where)
+    matches = [file for file in files if is_match(file.doc_id, file.path, file.metadata)]
     return matches + [file for file in files if file not in matches] if matches else []
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jina_rag import DocumentIndex
-from jina_rag.catalog.document_filter import select_by_filter, matches_filter
+from jina_rag.catalog.document_filter import document_matcher, select_by_filter
 from jina_rag.catalog.manifest import SCHEMA_VERSION, DocumentRecord
 from jina_rag.config import IngestSettings
 from jina_rag.errors import IndexMismatchError, InvalidInputError
@@ -92,7 +92,7 @@ def test_documents_are_chosen_by_a_range_of_their_metadata():
 
 @pytest.mark.parametrize("where", [{"page": 1}, {"page": Range(gte=1)}, {"has": "chart"}])
 def test_what_is_said_of_pages_chooses_no_documents(where):
-    assert matches_filter("0.pdf", Path("/docs/0.pdf"), {}, where)
+    assert document_matcher(where)("0.pdf", Path("/docs/0.pdf"), {})
     with pytest.raises(InvalidInputError, match="said of pages"):
         select_by_filter(RECORDS, where)
 
@@ -108,7 +108,8 @@ def test_an_index_of_an_older_format_is_refused_with_the_way_out(docs, tmp_path)
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         index._session.resources.manifest.write_settings({"schema": SCHEMA_VERSION - 1})
     # It does not know what pages have: a filter would find nothing, and not say so.
-    with pytest.raises(IndexMismatchError, match=rf"has the format {SCHEMA_VERSION - 1} .* reads {SCHEMA_VERSION}\. Ingest the documents again"):
+    message = rf"has the format {SCHEMA_VERSION - 1} .* reads {SCHEMA_VERSION}\. Ingest the documents again"
+    with pytest.raises(IndexMismatchError, match=message):
         DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder())
 
 
