@@ -19,7 +19,7 @@ from jina_rag.index.coroutines import coroutine_of
 from jina_rag.index.models import IndexModels, resolve_model
 from jina_rag.index.page_lookup import dense_vectors, nearest_pages, pages_by_id
 from jina_rag.index.registry import open_session
-from jina_rag.index.session import IndexSession, OpenOptions
+from jina_rag.index.session import IndexSession, OpenOptions, StoppedWaiting
 from jina_rag.inputs import as_input_list
 from jina_rag.protocols import Embedder, Input, Reranker
 from jina_rag.search.results import SearchResults
@@ -231,11 +231,14 @@ class DocumentIndex:
             )
         from jina_rag.indexing.ingest import Ingestion
 
-        with session.changing():
-            run = Ingestion(
-                self._target(), settings, metadata=metadata, progress=progress, sync=sync, force=force, stop=stop
-            )
-            return run.run(path_list(paths), exclude=[session.root])
+        run = Ingestion(
+            self._target(), settings, metadata=metadata, progress=progress, sync=sync, force=force, stop=stop
+        )
+        try:
+            with session.changing(stop):
+                return run.run(path_list(paths), exclude=[session.root])
+        except StoppedWaiting:
+            return IngestReport(interrupted=True)
 
     def _target(self) -> IndexTarget:
         """What is written to."""

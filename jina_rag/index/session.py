@@ -48,6 +48,14 @@ _DESKTOP_FILES = (".ds_store", "thumbs.db", "desktop.ini", ".directory", ".local
 """What file managers leave in any folder that they show, in lower case."""
 
 
+_PATIENCE = 0.05
+"""Seconds between two looks at whether to stop."""
+
+
+class StoppedWaiting(Exception):  # no error: the caller has asked for it
+    """A run was stopped before it began."""
+
+
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
     """What `DocumentIndex.open` is given besides the location and the reranker.
@@ -234,10 +242,14 @@ class IndexSession:
             )
 
     @contextmanager
-    def changing(self) -> Iterator[None]:
+    def changing(self, stop: threading.Event | None = None) -> Iterator[None]:
         """Hold this while the index is changed: one thread, and of a server's index one process, at a time.
 
+        Args:
+            stop: Ends the wait for another thread that changes the index.
+
         Raises:
+            StoppedWaiting: If `stop` was set before it was this thread's turn.
             IndexLockedError: If another process changes the index.
             IndexStateError: If the index on a server was filled with another folder of files than this one.
         """
@@ -252,8 +264,14 @@ class IndexSession:
         )
         # The embedded engine has locked its folder itself.
         lock = nullcontext() if not self.is_remote else locked(self.root / "lock", message)
-        with self.writing, lock, changing(self.resources):
-            yield
+        while not self.writing.acquire(timeout=_PATIENCE):
+            if stop is not None and stop.is_set():
+                raise StoppedWaiting
+        try:
+            with lock, changing(self.resources):
+                yield
+        finally:
+            self.writing.release()
 
     def bytes_by_part(self) -> dict[str, int]:
         """Bytes on disk: the parts of the store as far as it can tell, images, manifest, what OCR has read."""

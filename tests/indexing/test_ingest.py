@@ -356,3 +356,24 @@ def test_a_stop_ends_the_look_for_missing_files(index, docs):
 
     with pytest.raises(KeyboardInterrupt):
         missing_documents(index._session.resources.manifest, [docs], check=check)
+
+
+def test_a_stop_ends_the_wait_for_another_run(index, docs, embedder, monkeypatch):
+    begun, may_go_on, stop = threading.Event(), threading.Event(), threading.Event()
+    real_encode = embedder.encode_document
+
+    def encode(documents, **options):
+        begun.set()
+        assert may_go_on.wait(30)
+        return real_encode(documents, **options)
+
+    monkeypatch.setattr(embedder, "encode_document", encode)
+    other = threading.Thread(target=index.ingest, args=(docs,), kwargs={"settings": NO_OCR})
+    other.start()
+    assert begun.wait(30)
+    stop.set()
+    report = index.ingest(docs, settings=NO_OCR, stop=stop)
+    assert (report.interrupted, report.documents, may_go_on.is_set()) == (True, 0, False)
+    may_go_on.set()
+    other.join()
+    assert index.info().documents == 4
