@@ -14,7 +14,11 @@ def delete(
     index: IndexOption,
     documents: Annotated[
         list[str] | None,
-        typer.Argument(help="Document ids, files, folders, or globs over ids.", metavar="PATH…", show_default=False),
+        typer.Argument(
+            help="Document ids, files, folders, or globs: * stays within a folder, ** crosses folders.",
+            metavar="PATH…",
+            show_default=False,
+        ),
     ] = None,
     filter: Annotated[  # the option's name
         list[str] | None,

@@ -195,7 +195,8 @@ class DocumentIndex:
         again goes on from there.
 
         Args:
-            paths: Files, folders, and globs such as ``reports/**/*.pdf``.
+            paths: Files, folders, and globs such as ``reports/**/*.pdf``: ``*`` stays within a folder, ``**`` crosses
+                folders (see `jina_rag.globs`).
             metadata: For every document, or a function from its path to its metadata; JSON values. Search can
                 filter by it. What stands in ``report.pdf.json`` or ``report.json`` is added to it.
             settings: How pages are rendered and read, and what that may cost.
@@ -517,7 +518,7 @@ class DocumentIndex:
 
         Args:
             document: A document's id, its file (which need not exist any more), a folder of files, or a glob
-                over ids such as ``reports/2023-*``.
+                over ids and paths such as ``reports/2023-*``.
             filter: As in `search`, by ``path``, ``doc_id`` or metadata: documents that match all of it.
 
         Returns:
