@@ -101,9 +101,9 @@ class LoadedImage:
 
         if isinstance(self._source, bytes | Path):
             # Pillow keeps files of several frames open for the next one, and damaged ones, too.
-            with _open(self._source, self.name) as opened:
+            with _open(self._source, self.name) as file_image:
                 try:
-                    image = ImageOps.exif_transpose(opened)
+                    image = ImageOps.exif_transpose(file_image)
                 except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError) as exc:
                     raise InvalidInputError(f"{self.name} is not an image that can be read: {exc}") from exc
         else:

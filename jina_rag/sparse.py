@@ -82,9 +82,9 @@ def exact_vector(term: str) -> SparseVector:
 
 def _spellings(term: str) -> list[str]:
     """A term, and a code of letters and digits without its separators: whoever asks for AB12 means AB-12 as well."""
-    joined = "".join(_PART.findall(term))
-    mixed = any(map(str.isdigit, joined)) and any(map(str.isalpha, joined))
-    return [term, joined] if mixed and joined != term and not term.startswith("§") else [term]
+    plain = "".join(_PART.findall(term))
+    mixed = any(map(str.isdigit, plain)) and any(map(str.isalpha, plain))
+    return [term, plain] if mixed and plain != term and not term.startswith("§") else [term]
 
 
 def _folded(text: str) -> str:

@@ -33,14 +33,14 @@ def sequences(weights: E5Weights, rng: np.random.Generator) -> list[np.ndarray]:
     """Random texts, shape (length,) int64 each."""
     scores = weights.piece_table()[2].astype(np.float64)
     scores[[weights.bos, weights.eos, weights.pad, weights.unk, weights.pieces - 1]] = -np.inf
-    found = []
+    sequences = []
     for flattening, count in FLATTENING.items():
         chances = np.exp(scores * flattening)
         chances /= chances.sum()
         for i in range(count):
             body = rng.choice(len(chances), LENGTHS[i % len(LENGTHS)], p=chances)
-            found.append(np.concatenate(([weights.bos], body, [weights.eos])))
-    return found
+            sequences.append(np.concatenate(([weights.bos], body, [weights.eos])))
+    return sequences
 
 
 def activations(weights: E5Weights, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -98,9 +98,9 @@ def main() -> None:
         for name, parts in PRODUCTS.items():
             rows = weights.ffn if name == "fi" else weights.hidden
             weight = np.concatenate([weights.matrix(f"l{layer}.{part}.w", rows) for part in parts])
-            found = choose(inputs[f"l{layer}.{name}"], weight, lopsided=name == "fo", rng=rng)
-            for kept, value in zip((smooth, scale, zero), found, strict=True):
-                kept[name].append(value)
+            result = choose(inputs[f"l{layer}.{name}"], weight, lopsided=name == "fo", rng=rng)
+            for by_product, value in zip((smooth, scale, zero), result, strict=True):
+                by_product[name].append(value)
     Calibration(
         {name: np.stack(values) for name, values in smooth.items()},
         {name: np.array(values, dtype=np.float32) for name, values in scale.items()},

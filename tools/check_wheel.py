@@ -80,22 +80,22 @@ ABSENT = {
 def main() -> None:
     """Run the checks; the exit status is not 0 where one fails."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    known = [name for name in extras if name not in ("all", "dev")]
-    assert set(known) == set(CALLS) == set(ABSENT), "an extra without a check, or a check without an extra"
+    extra_names = [name for name in extras if name not in ("all", "dev")]
+    assert set(extra_names) == set(CALLS) == set(ABSENT), "an extra without a check, or a check without an extra"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("extras", nargs="*", metavar="EXTRA", help=f"of {', '.join(known)}; all if none is named")
+    parser.add_argument("extras", nargs="*", metavar="EXTRA", help=f"of {', '.join(extra_names)}; all if none is named")
     parser.add_argument("--constraints", type=Path, default=ROOT / "constraints" / "cpu.txt")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         wheel = build(Path(folder))
         check_contents(wheel)
-        for extra in ["", *(arguments.extras or known)]:
+        for extra in ["", *(arguments.extras or extra_names)]:
             environment = Environment(Path(folder) / f"env {extra or 'base'}", arguments.constraints)
             environment.install(f"{wheel}[{extra}]" if extra else str(wheel))
             environment.python(BASE)
             if extra:
                 environment.python(CALLS[extra])
-            for other in known:
+            for other in extra_names:
                 if other != extra and not (extra == "eval" and other == "models"):
                     environment.refuses(ABSENT[other], other)
             if extra == "llama-index":
@@ -158,19 +158,19 @@ class Environment:
 
     def refuses(self, source: str, extra: str) -> None:
         """Run a program that must end in one sentence that names the extra."""
-        done = subprocess.run(  # our own programs
+        process = subprocess.run(  # our own programs
             [self._python, "-W", "ignore", "-c", source], cwd=self._work, capture_output=True, text=True, check=False
         )
-        last = (done.stderr.strip().splitlines() or [""])[-1]
-        if not done.returncode or f"[{extra}]" not in last:
-            sys.exit(f"{source}\ndid not say in one sentence how to get {extra!r}:\n{done.stderr[-2000:]}")
+        last = (process.stderr.strip().splitlines() or [""])[-1]
+        if not process.returncode or f"[{extra}]" not in last:
+            sys.exit(f"{source}\ndid not say in one sentence how to get {extra!r}:\n{process.stderr[-2000:]}")
 
 
 def run(command: list[object], cwd: Path | None = None) -> None:
     """Run a command that must succeed, and show what it says if it does not."""
-    done = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(map(str, command))[:2000]}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    process = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, check=False)
+    if process.returncode:
+        sys.exit(f"{' '.join(map(str, command))[:2000]}\n{process.stdout[-2000:]}{process.stderr[-4000:]}")
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ class _Builder:
         self.weights = weights
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: list[onnx.TensorProto] = []
-        self.known: set[str] = set()
+        self.names: set[str] = set()
 
     def constant(self, name: str, value: np.ndarray | float | list[int]) -> str:
-        if name not in self.known:
-            self.known.add(name)
+        if name not in self.names:
+            self.names.add(name)
             array = np.asarray(value, dtype=np.int64 if isinstance(value, list) else np.float32)
             self.tensors.append(numpy_helper.from_array(array, name))
         return name

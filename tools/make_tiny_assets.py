@@ -38,11 +38,11 @@ def main(golden: Path) -> None:
         name = family.split("-")[0]
         spec = json.loads((golden / f"{name}_golden.json").read_text(encoding="utf-8"))
         with np.load(golden / f"{name}_golden.npz") as arrays:
-            checks, wanted = {"v4": _v4, "m0": _m0, "colbert": _colbert, "v1": _v1}[name](spec, arrays)
+            checks, expected_arrays = {"v4": _v4, "m0": _m0, "colbert": _colbert, "v1": _v1}[name](spec, arrays)
         files = dict(_checkpoint(golden / folder))
         files["expected.json"] = _json({"model": folder, "source": SOURCE, "checks": checks})
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{key: value.astype(np.float32) for key, value in wanted.items()})
+        np.savez_compressed(buffer, **{key: value.astype(np.float32) for key, value in expected_arrays.items()})
         files["expected.npz"] = buffer.getvalue()
         if name in ("v4", "m0"):
             files |= {f"images/{image}": (golden / "images" / image).read_bytes() for image in IMAGES}
@@ -71,7 +71,7 @@ def _check(key: str, call: str, inputs: list[Any], output: str, **options: Any) 
 
 def _v4(spec: dict[str, Any], arrays: Any) -> tuple[list[Any], dict[str, Any]]:  # noqa: ANN401
     texts, some = spec["texts"], [0, 1, 2, 6]
-    wanted = {
+    expected_arrays = {
         "queries": arrays["text/single/retrieval/query"][some],
         "passages": arrays["text/single/retrieval/passage"][some],
         "short": arrays["text/single/retrieval/query/dim16"][:4],
@@ -84,20 +84,20 @@ def _v4(spec: dict[str, Any], arrays: Any) -> tuple[list[Any], dict[str, Any]]: 
         },
     }
     images = [{"image": image} for image in IMAGES]
-    chosen = [texts[i] for i in some]
+    inputs = [texts[i] for i in some]
     return [
-        _check("queries", "encode_query", chosen, "single"),
-        _check("passages", "encode_document", chosen, "single"),
+        _check("queries", "encode_query", inputs, "single"),
+        _check("passages", "encode_document", inputs, "single"),
         _check("short", "encode_query", texts[:4], "single", truncate_dim=16),
-        _check("rows", "encode_query", chosen, "multi"),
-        _check("passage-rows", "encode_document", chosen, "multi"),
+        _check("rows", "encode_query", inputs, "multi"),
+        _check("passage-rows", "encode_document", inputs, "multi"),
         _check("images", "encode_document", images, "single"),
         _check("image-rows", "encode_document", images, "multi"),
-    ], wanted
+    ], expected_arrays
 
 
 def _m0(spec: dict[str, Any], arrays: Any) -> tuple[list[Any], dict[str, Any]]:  # noqa: ANN401
-    checks, wanted = [], {}
+    checks, expected_arrays = [], {}
     entries = {"text_text/bs8": 6, "text_image/bs4": 11, "image_text/bs4": 10, "image_image/bs3": 7}
     for name, most in entries.items():
         kinds = name.split("/")[0].split("_")
@@ -112,18 +112,18 @@ def _m0(spec: dict[str, Any], arrays: Any) -> tuple[list[Any], dict[str, Any]]: 
         for output, tolerance in (("raw", 3e-4), ("score", 1e-4)):
             key = f"{name.split('/')[0]}-{output}"
             checks.append({"key": key, "call": "score", "pairs": pairs, "output": output, "tolerance": tolerance})
-            wanted[key] = arrays[f"{name}/{output}"][rows]
-    return checks, wanted
+            expected_arrays[key] = arrays[f"{name}/{output}"][rows]
+    return checks, expected_arrays
 
 
 def _colbert(spec: dict[str, Any], arrays: Any) -> tuple[list[Any], dict[str, Any]]:  # noqa: ANN401
     texts = spec["texts"]
-    wanted = {f"queries/{i}": arrays[f"query/pylate/{i}"] for i in range(4)}
-    wanted |= {f"documents/{i}": arrays[f"doc/pylate/{i}"] for i in range(4)}
+    expected_arrays = {f"queries/{i}": arrays[f"query/pylate/{i}"] for i in range(4)}
+    expected_arrays |= {f"documents/{i}": arrays[f"doc/pylate/{i}"] for i in range(4)}
     return [
         _check("queries", "encode_query", [texts[i] for i in (0, 1, 2, 3)], "multi"),
         _check("documents", "encode_document", texts[:4], "multi"),
-    ], wanted
+    ], expected_arrays
 
 
 def _v1(spec: dict[str, Any], arrays: Any) -> tuple[list[Any], dict[str, Any]]:  # noqa: ANN401

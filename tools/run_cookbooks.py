@@ -106,9 +106,9 @@ def run(path: Path, *, offline: bool = False, timeout: float = SECONDS) -> nbfor
             client.execute(cleanup_kc=True, env=environment)
         except CellTimeoutError as exc:
             raise TimeoutError(f"{path.name} takes more than {timeout:.0f} seconds.") from exc
-        left = sorted(entry.name for entry in folder.iterdir())
-    if left:
-        raise RuntimeError(f"{path.name} leaves {', '.join(left)} in the folder that it runs in.")
+        leftovers = sorted(entry.name for entry in folder.iterdir())
+    if leftovers:
+        raise RuntimeError(f"{path.name} leaves {', '.join(leftovers)} in the folder that it runs in.")
     seconds = time.monotonic() - started
     if seconds > timeout:
         raise TimeoutError(f"{path.name} takes {seconds:.0f} seconds, more than {timeout:.0f}.")
@@ -146,17 +146,17 @@ def main() -> int:
     parser.add_argument("--into", type=Path, help="an existing folder for the results; else they replace the notebooks")
     parser.add_argument("--offline", action="store_true", help="refuse connections to other machines")
     parser.add_argument("--timeout", type=float, default=SECONDS, help="seconds for each notebook")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     failed = 0
-    for path in given.notebooks or sorted(COOKBOOKS.glob("*.ipynb")):
+    for path in arguments.notebooks or sorted(COOKBOOKS.glob("*.ipynb")):
         started = time.monotonic()
         try:
-            notebook = run(path, offline=given.offline, timeout=given.timeout)
+            notebook = run(path, offline=arguments.offline, timeout=arguments.timeout)
         except (CellExecutionError, TimeoutError, RuntimeError) as exc:
             failed += 1
             print(f"{path.name} failed:\n{exc}", file=sys.stderr)
             continue
-        target = (given.into or path.parent) / path.name
+        target = (arguments.into or path.parent) / path.name
         nbformat.write(notebook, target)
         print(f"{path.name}: {time.monotonic() - started:.0f} s, {target.stat().st_size / 1e6:.2f} MB")
     return failed

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from jina_rag._version import __version__
-from jina_rag.doctor.expected_outputs import Comparison, compare, read_known, write_known
+from jina_rag.doctor.expected_outputs import Comparison, compare, read_known_outputs, write_known_outputs
 from jina_rag.errors import JinaRagError, MissingDependencyError
 from jina_rag.models import catalogue
 from jina_rag.models.factory import LoadOptions, build
@@ -95,31 +95,30 @@ def examine(
     Raises:
         InvalidInputError: If `expected` cannot be read.
     """
-    found = Examination(facts=_facts())
-    known = read_known(expected) if expected is not None else None
-    families = _families(model)
-    for family in families:
-        found.findings.append(_examine_tiny(family))
+    examination = Examination(facts=_facts())
+    findings = examination.findings
+    known_outputs = read_known_outputs(expected) if expected is not None else None
+    findings += [_examine_tiny(family) for family in _families(model)]
     if model is None:
-        found.findings.append(_examine_lite())
-        return found
+        findings.append(_examine_lite())
+        return examination
     started = time.monotonic()
     try:
-        loaded = _load(model, device=device, dtype=dtype, local_files_only=local_files_only)
+        instance = _load(model, device=device, dtype=dtype, local_files_only=local_files_only)
         seconds = time.monotonic() - started
-        found.facts.append(("fingerprint", loaded.fingerprint))
-        found.findings.append(Finding("load", "ok", f"{seconds:.1f} s{_placement(loaded)}"))
-        found.findings.append(_try(loaded))
-        if known is not None:
-            found.findings += _findings("known outputs", compare(loaded, known, exact=_exact(loaded)))
+        examination.facts.append(("fingerprint", instance.fingerprint))
+        findings.append(Finding("load", "ok", f"{seconds:.1f} s{_placement(instance)}"))
+        findings.append(_try(instance))
+        if known_outputs is not None:
+            findings += _findings("known outputs", compare(instance, known_outputs, exact=_exact(instance)))
         if write_expected is not None:
-            write_known(write_expected, loaded, *_own_checks(loaded))
-            found.findings.append(Finding("written", "ok", f"outputs of this machine: {write_expected}"))
+            write_known_outputs(write_expected, instance, *_own_checks(instance))
+            findings.append(Finding("written", "ok", f"outputs of this machine: {write_expected}"))
     except MissingDependencyError as exc:
-        found.findings.append(Finding("load", "skipped", str(exc)))
+        findings.append(Finding("load", "skipped", str(exc)))
     except JinaRagError as exc:
-        found.findings.append(Finding("load", "refused", str(exc)))
-    return found
+        findings.append(Finding("load", "refused", str(exc)))
+    return examination
 
 
 def _families(model: str | None) -> Sequence[str]:
@@ -160,8 +159,7 @@ def _examine_tiny(family: str) -> Finding:
         with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
             folder = unpack_tiny(family, Path(scratch) / family)
             model = _load_tiny(folder)
-            known = read_known(tiny_archive(family))
-            return _summary(what, compare(model, known, exact=True))
+            return _summary(what, compare(model, read_known_outputs(tiny_archive(family)), exact=True))
     except MissingDependencyError as exc:
         return Finding(what, "skipped", str(exc))
     except JinaRagError as exc:
@@ -195,8 +193,8 @@ def _examine_lite() -> Finding:
 def _load(model: str, *, device: str, dtype: str, local_files_only: bool) -> Embedder | Reranker:
     if model in catalogue.names_of("lite"):
         return load_embedder(model, device=device, dtype=dtype)
-    found = find_checkpoint(model, local_files_only=local_files_only)
-    reranker = catalogue.describe(found.family).role == "reranker"
+    checkpoint = find_checkpoint(model, local_files_only=local_files_only)
+    reranker = catalogue.describe(checkpoint.family).role == "reranker"
     load = load_reranker if reranker else load_embedder
     return load(model, device=device, dtype=dtype, local_files_only=local_files_only)
 
@@ -205,8 +203,8 @@ def _try(model: Embedder | Reranker) -> Finding:
     """One small call, with its time."""
     started = time.monotonic()
     if isinstance(model, Embedder):
-        done = model.encode_query([_TEXTS[0]])
-        shapes = [] if done.multi is None else [rows.shape for rows in done.multi]
+        embeddings = model.encode_query([_TEXTS[0]])
+        shapes = [rows.shape for rows in embeddings.multi or ()]
         detail = f"dense {model.dim}, rows {shapes[0] if shapes else '-'}"
     else:
         detail = f"scores {np.round(model.score(_TEXTS[0], [_TEXTS[1], 'A recipe for onion soup.']), 3).tolist()}"
@@ -264,6 +262,6 @@ def _summary(what: str, comparisons: Sequence[Comparison]) -> Finding:
     bad = [c for c in comparisons if not c.passed]
     worst = max(c.difference for c in comparisons)
     if bad:
-        named = ", ".join(f"{c.key} by {c.difference:.1e}" for c in bad[:3])
-        return Finding(what, "failed", f"{len(bad)} of {len(comparisons)} known outputs are off: {named}")
+        names = ", ".join(f"{c.key} by {c.difference:.1e}" for c in bad[:3])
+        return Finding(what, "failed", f"{len(bad)} of {len(comparisons)} known outputs are off: {names}")
     return Finding(what, "ok", f"{len(comparisons)} known outputs, off by {worst:.1e} at most")

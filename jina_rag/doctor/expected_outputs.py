@@ -1,8 +1,8 @@
 """Known outputs of a model, in a file, and how far this machine's are from them.
 
 The file is a zip: ``expected.json`` names the calls and their inputs, ``expected.npz`` has the arrays that came back,
-``images/`` the pictures that the inputs name. Tiny checkpoints bring one along; `write_known` makes one of any model,
-so that two machines, or two versions, can be compared.
+``images/`` the pictures that the inputs name. Tiny checkpoints bring one along; `write_known_outputs` makes one of any
+model, so that two machines, or two versions, can be compared.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownOutputs:
     """Known outputs, read from a file.
 
     Attributes:
@@ -66,7 +66,7 @@ class Known:
     images: Mapping[str, bytes]
 
 
-def read_known(path: Path) -> Known:
+def read_known_outputs(path: Path) -> KnownOutputs:
     """Read a file of known outputs.
 
     Raises:
@@ -74,15 +74,15 @@ def read_known(path: Path) -> Known:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            wanted = [i for i in archive.infolist() if i.filename in (SPEC, ARRAYS) or i.filename.startswith("images/")]
-            if sum(item.file_size for item in wanted) > MOST_BYTES:
+            files = [i for i in archive.infolist() if i.filename in (SPEC, ARRAYS) or i.filename.startswith("images/")]
+            if sum(item.file_size for item in files) > MOST_BYTES:
                 raise InvalidInputError(f"{path} unpacks to more than {MOST_BYTES:,} bytes.")
             spec = json.loads(archive.read(SPEC))
             with np.load(BytesIO(archive.read(ARRAYS)), allow_pickle=False) as arrays:
                 values = {key: arrays[key].astype(np.float32) for key in arrays.files}
             images = {
                 item.filename.removeprefix("images/"): archive.read(item)
-                for item in wanted
+                for item in files
                 if item.filename.startswith("images/") and not item.is_dir()
             }
         checks = spec["checks"]
@@ -93,21 +93,21 @@ def read_known(path: Path) -> Known:
         raise InvalidInputError(
             f"{path} is not a file of known outputs (`doctor --write-expected` makes one): {exc}"
         ) from exc
-    return Known(str(spec.get("model", "")), checks, values, images)
+    return KnownOutputs(str(spec.get("model", "")), checks, values, images)
 
 
-def compare(model: Embedder | Reranker, known: Known, *, exact: bool) -> list[Comparison]:
+def compare(model: Embedder | Reranker, outputs: KnownOutputs, *, exact: bool) -> list[Comparison]:
     """Call the model as the known outputs were made, and compare.
 
     Args:
         model: An embedder, or a reranker, as the calls need.
-        known: The known outputs.
+        outputs: The known outputs.
         exact: Whether it runs in float32, where the tolerance holds.
     """
-    return [_compare(check, known, _call(model, check, known.images), exact=exact) for check in known.checks]
+    return [_compare(check, outputs, _call(model, check, outputs.images), exact=exact) for check in outputs.checks]
 
 
-def write_known(
+def write_known_outputs(
     path: Path, model: Embedder | Reranker, checks: Sequence[Mapping[str, Any]], images: Mapping[str, bytes]
 ) -> None:
     """Call the model and keep what comes back.
@@ -120,9 +120,9 @@ def write_known(
     """
     arrays: dict[str, Float32] = {}
     for check in checks:
-        found = _call(model, check, images)
-        several = check["output"] == "multi"
-        arrays |= {f"{check['key']}/{i}": value for i, value in enumerate(found)} if several else {check["key"]: found}
+        output, key = _call(model, check, images), check["key"]
+        is_list = check["output"] == "multi"
+        arrays |= {f"{key}/{i}": value for i, value in enumerate(output)} if is_list else {key: output}
     buffer = BytesIO()
     np.savez_compressed(buffer, **cast(Any, arrays))
     source = f"jina-rag {__version__}, {model.fingerprint}"
@@ -145,8 +145,8 @@ def _call(model: Embedder | Reranker, check: Mapping[str, Any], images: Mapping[
         raise InvalidInputError(f"{model.name} is no embedder: these known outputs are not its.")
     encode = model.encode_query if check["call"] == "encode_query" else model.encode_document
     inputs = [_input(item, images) for item in check["inputs"]]
-    done = encode(inputs, single=output == "single", multi=output == "multi", **options)
-    return done.single if output == "single" else done.multi
+    embeddings = encode(inputs, single=output == "single", multi=output == "multi", **options)
+    return embeddings.single if output == "single" else embeddings.multi
 
 
 def _input(item: Any, images: Mapping[str, bytes]) -> Any:  # noqa: ANN401  # JSON in, Input out
@@ -159,9 +159,9 @@ def _input(item: Any, images: Mapping[str, bytes]) -> Any:  # noqa: ANN401  # JS
     return item
 
 
-def _compare(check: Mapping[str, Any], known: Known, found: Any, *, exact: bool) -> Comparison:  # noqa: ANN401
+def _compare(check: Mapping[str, Any], outputs: KnownOutputs, output: Any, *, exact: bool) -> Comparison:  # noqa: ANN401
     key, tolerance = str(check["key"]), float(check.get("tolerance", 1e-4))
-    pairs = list(_pairs(key, known, found))
+    pairs = list(_pairs(key, outputs, output))
     if not pairs or any(ours.shape != theirs.shape for ours, theirs in pairs):
         return Comparison(key, float("inf"), 0.0, tolerance, passed=False)
     difference = max(float(np.abs(ours - theirs).max(initial=0)) for ours, theirs in pairs)
@@ -174,12 +174,12 @@ def _compare(check: Mapping[str, Any], known: Known, found: Any, *, exact: bool)
     return Comparison(key, difference, cosine, tolerance, difference <= tolerance if exact else cosine >= _COSINE)
 
 
-def _pairs(key: str, known: Known, found: Any) -> Iterator[tuple[Float32, Float32]]:  # noqa: ANN401
-    if isinstance(found, list):
-        for i, ours in enumerate(found):
-            yield ours, known.arrays.get(f"{key}/{i}", np.zeros(0, np.float32))
+def _pairs(key: str, outputs: KnownOutputs, output: Any) -> Iterator[tuple[Float32, Float32]]:  # noqa: ANN401
+    if isinstance(output, list):
+        for i, ours in enumerate(output):
+            yield ours, outputs.arrays.get(f"{key}/{i}", np.zeros(0, np.float32))
     else:
-        yield found, known.arrays.get(key, np.zeros(0, np.float32))
+        yield output, outputs.arrays.get(key, np.zeros(0, np.float32))
 
 
 def _cosines(ours: Float32, theirs: Float32) -> Float32:

@@ -101,7 +101,7 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401 
 
     with WeightFiles(checkpoint.weights) as files:
         stored, stored_bytes = files.stored_dtype(), files.total_bytes()
-    placement = place(options.device, options.dtype, weight_bytes=stored_bytes, stored=stored)
+    placement = place(options.device, options.dtype, weight_bytes=stored_bytes, stored_dtype=stored)
     size = stored_bytes * placement.dtype.itemsize // stored.itemsize
     # A tensor made in a caller's inference mode could never be part of a gradient, nor be moved.
     with _loading, shared_device(placement.device).loading(checkpoint.name, size), torch.inference_mode(False):

@@ -174,8 +174,11 @@ def _patch_embed(vision: Mapping[str, Any], width: int) -> Shapes:
 
 
 def _merger(vision: Mapping[str, Any], width: int, out: int) -> Shapes:
-    joined = width * vision["spatial_merge_size"] ** 2
-    return {**_linear("visual.merger.mlp.0", joined, joined), **_linear("visual.merger.mlp.2", out, joined)}
+    merger_width = width * vision["spatial_merge_size"] ** 2
+    return {
+        **_linear("visual.merger.mlp.0", merger_width, merger_width),
+        **_linear("visual.merger.mlp.2", out, merger_width),
+    }
 
 
 def _qwen_2_5_vision(vision: Mapping[str, Any]) -> Shapes:

@@ -112,11 +112,11 @@ def _write_weights(folder: Path, shapes: Shapes, *, shards: int, seed: int, dtyp
 def _parts(shapes: Shapes, share: float, shards: int) -> Iterator[Shapes]:
     """The tensors in `shards` groups of about `share` numbers each, in order; none is empty."""
     part: Shapes = {}
-    filled = done = 0
-    for left, (key, shape) in zip(range(len(shapes), 0, -1), shapes.items(), strict=True):
-        if part and done < shards - 1 and (filled + math.prod(shape) / 2 > share or left < shards - done):
+    filled = shard = 0
+    for remaining, (key, shape) in zip(range(len(shapes), 0, -1), shapes.items(), strict=True):
+        if part and shard < shards - 1 and (filled + math.prod(shape) / 2 > share or remaining < shards - shard):
             yield part
-            part, filled, done = {}, 0, done + 1
+            part, filled, shard = {}, 0, shard + 1
         part[key] = shape
         filled += math.prod(shape)
     yield part
@@ -127,8 +127,10 @@ def _write_adapters(
 ) -> None:
     torch = require("torch", extra="models")
     generator = torch.Generator().manual_seed(seed)
-    written = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    _write_json(folder / "adapter_config.json", written | {"r": rank, "lora_alpha": rank if alpha is None else alpha})
+    adapter_config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    _write_json(
+        folder / "adapter_config.json", adapter_config | {"r": rank, "lora_alpha": rank if alpha is None else alpha}
+    )
     tensors = {
         f"{key}.{task}.weight": _random(key, shape, generator, dtype)
         for key, shape in adapter_shapes(config, rank).items()

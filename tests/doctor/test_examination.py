@@ -12,7 +12,7 @@ import pytest
 
 from jina_rag.doctor import examination
 from jina_rag.doctor.examination import examine
-from jina_rag.doctor.expected_outputs import compare, read_known
+from jina_rag.doctor.expected_outputs import compare, read_known_outputs
 from jina_rag.errors import InvalidInputError, MissingDependencyError
 from jina_rag.models.registry import load_embedder
 from jina_rag.models.tiny_checkpoints import TINY_FAMILIES, tiny_archive, unpack_tiny
@@ -41,7 +41,7 @@ def test_the_tiny_checkpoints_are_small_and_complete(tmp_path):
     archives = [tiny_archive(family) for family in TINY_FAMILIES]
     assert sum(path.stat().st_size for path in archives) < 3_000_000
     for family, path in zip(TINY_FAMILIES, archives, strict=True):
-        assert len(read_known(path).checks) >= 1
+        assert len(read_known_outputs(path).checks) >= 1
         folder = unpack_tiny(family, tmp_path / family)
         assert (folder / "model.safetensors").is_file()
         assert not list(folder.glob("expected*"))
@@ -54,7 +54,7 @@ def test_a_model_is_loaded_tried_and_compared(tiny, family):
     found = examine(tiny[family], device="cpu", dtype="float32", expected=tiny_archive(family))
     assert found.worst == "ok", found.findings
     assert [finding.what for finding in found.findings][:3] == [f"tiny {family}", "load", "a call"]
-    assert len(found.findings) == 3 + len(read_known(tiny_archive(family)).checks)
+    assert len(found.findings) == 3 + len(read_known_outputs(tiny_archive(family)).checks)
     assert "fingerprint" in dict(found.facts)
 
 
@@ -80,7 +80,7 @@ def test_a_model_that_computes_something_else_is_found_out(tiny, tmp_path):
     folder = make_checkpoint("v4", path=tmp_path / "other", seed=5)
     found = examine(str(folder), device="cpu", dtype="float32", expected=tiny_archive("v4"))
     assert found.worst == "failed"
-    known = read_known(tiny_archive("v1"))
+    known = read_known_outputs(tiny_archive("v1"))
     comparisons = compare(load_embedder(tiny["v4"], device="cpu", dtype="float32"), known, exact=True)
     assert not any(comparison.passed for comparison in comparisons)
 
@@ -192,4 +192,4 @@ def test_files_that_hold_no_known_outputs_are_refused(tmp_path, content):
             archive.writestr(name, str(text))
         archive.writestr("expected.npz", arrays.getvalue())
     with pytest.raises(InvalidInputError, match="not a file of known outputs"):
-        read_known(path)
+        read_known_outputs(path)

@@ -71,14 +71,14 @@ class _Tokens:
     """One input: ids, which of them are attended to, which rows are kept, and the texts of all ids or no texts."""
 
     ids: npt.NDArray[np.int64]
-    attended: npt.NDArray[np.bool_]
-    kept: npt.NDArray[np.bool_]
+    attention_mask: npt.NDArray[np.bool_]
+    has_row: npt.NDArray[np.bool_]
     texts: tuple[str, ...]
 
     @property
-    def kept_texts(self) -> tuple[str, ...]:
+    def row_texts(self) -> tuple[str, ...]:
         """The texts of the rows that are kept."""
-        return tuple(itertools.compress(self.texts, self.kept))
+        return tuple(itertools.compress(self.texts, self.has_row))
 
 
 class ColbertV2(CheckpointModel):
@@ -127,15 +127,7 @@ class ColbertV2(CheckpointModel):
             self._module.add_module("roberta", RotaryEncoder.empty(checkpoint.config))
             with torch.device("meta"):
                 self._module.add_module("linear", nn.Linear(int(checkpoint.config["hidden_size"]), out, bias=False))
-            fill(
-                self._module,
-                files,
-                rename=lambda key: key,
-                ignore=_IGNORED,
-                allow_unexpected=allow_unexpected,
-                dtype=placement.dtype,
-                device=placement.device,
-            )
+            fill(self._module, files, placement, ignore=_IGNORED, allow_unexpected=allow_unexpected)
         self._module.to(placement.device).eval()
         self._truncate_dim = self._checked_dim(truncate_dim)
         # Those that the model was trained with, by its card.
@@ -195,22 +187,22 @@ class ColbertV2(CheckpointModel):
             _log.warning("%d of %d documents were cut after %d tokens (max_length).", cut, len(texts), limit)
         return self._encode([self._document(ids, pieces, limit) for ids, pieces in pieces_of], truncated, settings)
 
-    def _ids_and_pieces(self, texts: Sequence[str], named: bool) -> list[tuple[list[int], tuple[str, ...]]]:
+    def _ids_and_pieces(self, texts: Sequence[str], with_pieces: bool) -> list[tuple[list[int], tuple[str, ...]]]:
         """The ids of each text and, where they are asked for, what these stand for."""
         bare = [text.strip() for text in texts]
         ids = self._tokenizer.encode_many(bare)
-        pieces = self._tokenizer.pieces_many(bare) if named else [("",) * len(item) for item in ids]
+        pieces = self._tokenizer.pieces_many(bare) if with_pieces else [("",) * len(item) for item in ids]
         return list(zip(ids, pieces, strict=True))
 
     def _query(self, ids: list[int], pieces: tuple[str, ...], length: int) -> _Tokens:
         """Marker behind <s>, cut so that </s> stays, filled up with mask tokens."""
         text = [self._bos, self._markers["Query"], *ids[: length - 3], self._eos]
         every = np.array(text + [self._mask] * (length - len(text)), dtype=np.int64)
-        attended = np.ones(length, dtype=bool)
+        attention_mask = np.ones(length, dtype=bool)
         if not self._options.attend_to_expansion:
-            attended[len(text) :] = False
+            attention_mask[len(text) :] = False
         texts = ("", "", *pieces[: length - 3], *[""] * (length + 1 - len(text)))
-        return _Tokens(every, attended, np.ones(length, dtype=bool), texts)
+        return _Tokens(every, attention_mask, np.ones(length, dtype=bool), texts)
 
     def _document(self, ids: list[int], pieces: tuple[str, ...], limit: int) -> _Tokens:
         text = np.array([self._bos, self._markers["Document"], *ids[: limit - 3], self._eos], dtype=np.int64)
@@ -233,25 +225,25 @@ class ColbertV2(CheckpointModel):
             single=normalise(np.reshape(means, (len(rows), dim or self._full_dim))) if single else None,
             multi=rows if multi else None,
             grids=grids if multi else None,
-            tokens=[item.kept_texts for item in tokens] if multi else None,
+            tokens=[item.row_texts for item in tokens] if multi else None,
             truncated=truncated,
         )
 
     def _forward(self, batch: list[_Tokens], dim: int | None) -> list[Float32]:
         longest = max(len(item.ids) for item in batch)
         ids = np.zeros((len(batch), longest), dtype=np.int64)
-        attended = np.zeros((len(batch), longest), dtype=bool)
+        attention_mask = np.zeros((len(batch), longest), dtype=bool)
         for row, item in enumerate(batch):
             ids[row, : len(item.ids)] = item.ids
-            attended[row, : len(item.ids)] = item.attended
+            attention_mask[row, : len(item.ids)] = item.attention_mask
         device = self.placement.device
-        mask = None if attended.all() else torch.from_numpy(attended).to(device)
+        mask = None if attention_mask.all() else torch.from_numpy(attention_mask).to(device)
         module: Any = self._module
         with self._lock, torch.inference_mode(), own_precision(device):
             hidden = module.roberta(torch.from_numpy(ids).to(device), mask)
             rows = module.linear(hidden)[..., :dim].float()
             vectors = nn.functional.normalize(rows, dim=-1).cpu().numpy()
-        return [vectors[i, : len(item.ids)][item.kept] for i, item in enumerate(batch)]
+        return [vectors[i, : len(item.ids)][item.has_row] for i, item in enumerate(batch)]
 
     def _skiplist(self) -> set[int]:
         if self._options.skiplist == "none":

@@ -76,15 +76,7 @@ class EmbeddingV1(CheckpointModel):
         self._eos = self._tokenizer.special("</s>")
         self._module = _empty_encoder(checkpoint)
         with WeightFiles(checkpoint.weights) as files:
-            fill(
-                self._module,
-                files,
-                rename=lambda key: key,
-                ignore=_IGNORED,
-                allow_unexpected=allow_unexpected,
-                dtype=placement.dtype,
-                device=placement.device,
-            )
+            fill(self._module, files, placement, ignore=_IGNORED, allow_unexpected=allow_unexpected)
         self._module.encoder.embed_tokens = self._module.shared
         self._module.to(placement.device).eval()
         self._lock = threading.Lock()
@@ -163,16 +155,16 @@ class EmbeddingV1(CheckpointModel):
 
     def _forward(self, batch: list[Ids]) -> list[Float32]:
         longest = max(len(ids) for ids in batch)
-        padded = np.zeros((len(batch), longest), dtype=np.int64)
+        ids_of_rows = np.zeros((len(batch), longest), dtype=np.int64)
         mask = np.zeros((len(batch), longest), dtype=np.int64)
         for row, ids in enumerate(batch):
-            padded[row, : len(ids)] = ids
+            ids_of_rows[row, : len(ids)] = ids
             mask[row, : len(ids)] = 1
         device = self.placement.device
-        attended = torch.from_numpy(mask).to(device)
+        attention_mask = torch.from_numpy(mask).to(device)
         with self._lock, torch.inference_mode(), own_precision(device):
-            hidden = self._module(input_ids=torch.from_numpy(padded).to(device), attention_mask=attended)
-            weights = attended / attended.sum(dim=1, keepdim=True)
+            hidden = self._module(input_ids=torch.from_numpy(ids_of_rows).to(device), attention_mask=attention_mask)
+            weights = attention_mask / attention_mask.sum(dim=1, keepdim=True)
             states = hidden.last_hidden_state.float()
             vectors: Float32 = torch.bmm(weights[:, None, :].float(), states)[:, 0].cpu().numpy()
         return list(vectors)

@@ -95,10 +95,10 @@ class EmbeddingsV4(CheckpointModel):
         config = checkpoint.config
         super().__init__(checkpoint, placement)
         self._opening = opening or Opening()
-        known = tuple(config.get("task_names") or ("retrieval", "text-matching", "code"))
+        task_names = tuple(config.get("task_names") or ("retrieval", "text-matching", "code"))
         self.tasks = (task,) if isinstance(task, str) else tuple(dict.fromkeys(task))
-        if not self.tasks or not set(self.tasks) <= set(known):
-            raise InvalidInputError(f"task is one of {', '.join(known)}, or several of them; got {task!r}.")
+        if not self.tasks or not set(self.tasks) <= set(task_names):
+            raise InvalidInputError(f"task is one of {', '.join(task_names)}, or several of them; got {task!r}.")
         multi_dim = int(config.get("multi_vector_projector_dim") or 128)
         hidden = int((config.get("text_config") or config)["hidden_size"])
         self.matryoshka_dims = tuple(int(dim) for dim in config.get("matryoshka_dims") or (hidden,))
@@ -118,14 +118,7 @@ class EmbeddingsV4(CheckpointModel):
         folder = checkpoint.folder / "adapters"
         if not folder.is_dir():
             raise CheckpointError(f"{checkpoint.folder} has no folder 'adapters': it is not a complete checkpoint.")
-        add_adapters(
-            self._model.module,
-            folder,
-            self.tasks,
-            rename=rename_key,
-            dtype=placement.dtype,
-            device=placement.device,
-        )
+        add_adapters(self._model.module, folder, self.tasks, placement, rename=rename_key)
         if len(self.tasks) == 1:
             merge_adapter(self._model.module, self.tasks[0])
         self._active = self.tasks[0] if len(self.tasks) == 1 else ""

@@ -119,9 +119,9 @@ class ImagePatcher:
             Patches, shape (patches, channels x temporal x patch x patch) float32, in the order of 2 x 2 blocks; and
             the grid (1, height, width) in patches.
         """
-        done = self._processor(max_pixels).preprocess(images=[image.load()], return_tensors="np")
-        patches: npt.NDArray[np.float32] = done["pixel_values"].astype(np.float32, copy=False)
-        time, height, width = (int(value) for value in done["image_grid_thw"][0])
+        output = self._processor(max_pixels).preprocess(images=[image.load()], return_tensors="np")
+        patches: npt.NDArray[np.float32] = output["pixel_values"].astype(np.float32, copy=False)
+        time, height, width = (int(value) for value in output["image_grid_thw"][0])
         rows, columns = self.tokens(image.size, max_pixels, image.name)
         if (height, width) != (rows * self.merge, columns * self.merge):
             raise CheckpointError(

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from jina_rag.errors import CheckpointError
 from jina_rag.models.runtime.checkpoints import read_json
-from jina_rag.models.runtime.weights import WeightFiles, placed, put
+from jina_rag.models.runtime.devices import Placement
+from jina_rag.models.runtime.weights import WeightFiles, checked_tensor, put
 
 _KEY = re.compile(r"(?:base_model\.model\.)?(?P<path>.+)\.lora_(?P<part>[AB])\.(?P<task>[^.]+)\.weight")
 _UNUSED = {"use_dora": False, "lora_bias": False, "bias": "none", "modules_to_save": None}
@@ -27,10 +27,9 @@ def add_adapters(
     module: nn.Module,
     folder: Path,
     tasks: Sequence[str],
+    placement: Placement,
     *,
-    rename: Any,  # noqa: ANN401  # Callable[[str], str]
-    dtype: torch.dtype,
-    device: torch.device,
+    rename: Callable[[str], str],
 ) -> None:
     """Put the adapters of `tasks` beside the weights of `module`.
 
@@ -38,9 +37,8 @@ def add_adapters(
         module: Holds the modules that the keys name.
         folder: With adapter_config.json and adapter_model.safetensors.
         tasks: Which of the file's tasks.
+        placement: Where the matrices go, and what they are converted to.
         rename: From the keys of older layouts to the names of `module`.
-        dtype: Of the matrices.
-        device: Where they go.
 
     Raises:
         CheckpointError: If the file lacks a matrix, has one that fits nowhere, one of a wrong shape, or an adapter
@@ -52,13 +50,15 @@ def add_adapters(
     for key, only in _UNUSED.items():
         if config.get(key, only) not in (only, [] if only is None else only):
             raise CheckpointError(f"The adapters in {folder} have {key}={config[key]!r}, which is not supported here.")
-    known = {
+    lora_options = {
         key: config[key]
         for key in ("r", "lora_alpha", "target_modules", "exclude_modules", "rank_pattern", "alpha_pattern")
         if config.get(key) is not None
     }
     try:
-        lora = LoraConfig(**known, use_rslora=bool(config.get("use_rslora")), lora_dropout=0.0, inference_mode=True)
+        lora = LoraConfig(
+            **lora_options, use_rslora=bool(config.get("use_rslora")), lora_dropout=0.0, inference_mode=True
+        )
         with warnings.catch_warnings():
             # A second adapter is what is wanted here.
             warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
@@ -70,53 +70,54 @@ def add_adapters(
     if not path.is_file():
         raise CheckpointError(f"{folder} has no {path.name}: it is not a complete checkpoint.")
     with WeightFiles([path]) as files:
-        _fill(module, files, tasks, rename=rename, dtype=dtype, device=device)
+        _fill(module, files, tasks, placement, rename=rename)
 
 
 def _fill(
     module: nn.Module,
     files: WeightFiles,
     tasks: Sequence[str],
+    placement: Placement,
     *,
-    rename: Any,  # noqa: ANN401
-    dtype: torch.dtype,
-    device: torch.device,
+    rename: Callable[[str], str],
 ) -> None:
-    wanted = {
+    shapes = {
         f"{path}.lora_{part}.{task}.weight": tuple(getattr(layer, f"lora_{part}")[task].weight.shape)
         for path, layer in _layers(module)
         for part in "AB"
         for task in tasks
     }
-    found: set[str] = set()
+    targets: set[str] = set()
     empty = dict.fromkeys(tasks, True)
-    present: set[str] = set()
+    file_tasks: set[str] = set()
     for key in files:
         match = _KEY.fullmatch(key)
         if match is None:
             raise CheckpointError(f"The adapter file has the key {key!r}, which is no LoRA matrix of a task.")
-        present.add(match["task"])
+        file_tasks.add(match["task"])
         if match["task"] not in tasks:
             continue
         target = f"{rename(match['path'])}.lora_{match['part']}.{match['task']}.weight"
-        if target not in wanted:
+        if target not in shapes:
             raise CheckpointError(f"The adapter file has {key!r}, but adapter_config.json has no adapter there.")
-        if files.shape(key) != wanted[target]:
+        if files.shape(key) != shapes[target]:
             raise CheckpointError(
                 f"The adapter matrix {key!r} has the shape {files.shape(key)}, but rank and model ask for "
-                f"{wanted[target]}."
+                f"{shapes[target]}."
             )
-        value = placed(files.tensor(key), key, dtype=dtype, device=device)
+        value = checked_tensor(files.tensor(key), key, placement)
         if match["part"] == "B" and bool(value.any()):
             empty[match["task"]] = False
         put(module, target, value)
-        found.add(target)
+        targets.add(target)
     for task in tasks:
-        if task not in present:
-            raise CheckpointError(f"The adapter file has no task {task!r}; it has {', '.join(sorted(present))}.")
-    missing = [target for target in wanted if target not in found]
-    if missing:
-        raise CheckpointError(f"The adapter file lacks {missing[0]!r} and {len(missing) - 1} more matrices.")
+        if task not in file_tasks:
+            raise CheckpointError(f"The adapter file has no task {task!r}; it has {', '.join(sorted(file_tasks))}.")
+    missing_targets = [target for target in shapes if target not in targets]
+    if missing_targets:
+        raise CheckpointError(
+            f"The adapter file lacks {missing_targets[0]!r} and {len(missing_targets) - 1} more matrices."
+        )
     for task, zero in empty.items():
         if zero:
             raise CheckpointError(

@@ -67,11 +67,11 @@ def attribute(
     if grid is None:
         raise InvalidInputError("The document has no image, so no part of one carried its score: give a page or image.")
     owner = np.zeros(len(grid), np.int32) if grid.images is None else grid.images
-    chosen = ~np.isnan(grid.boxes).any(axis=1) & (owner < images)
+    mask = ~np.isnan(grid.boxes).any(axis=1) & (owner < images)
 
     def read(batch: Batch) -> tuple[Float32, float]:
         if method == "attention":
-            return _attention(model, score, batch, chosen)
+            return _attention(model, score, batch, mask)
         return _gradient(model, score, batch, prompt, images, steps)
 
     for tries in (1, 2):
@@ -95,7 +95,7 @@ def attribute(
             f"An explanation on {model.placement.device} is not made of numbers: load the model with dtype='bfloat16' "
             "or 'float32', or use method='attention'."
         )
-    return Attribution(grid.boxes[chosen], weights, owner[chosen], raw)
+    return Attribution(grid.boxes[mask], weights, owner[mask], raw)
 
 
 def _raw_score(model: QwenVL, score: torch.nn.Module, batch: Batch) -> torch.Tensor:
@@ -113,17 +113,17 @@ def _gradient(
     with torch.no_grad():
         raw = float(_raw_score(model, score, batch))
     away = patches - _plain(patches, batch.grids)
-    added = torch.zeros(len(patches))
+    gains = torch.zeros(len(patches))
     with torch.enable_grad(), _recomputing(model.module.model):
         for step in range(steps):
             # The middle of each of `steps` equal pieces: the midpoint rule of the integral.
             at = (patches - (step + 0.5) / steps * away).requires_grad_(True)
             (slope,) = torch.autograd.grad(_raw_score(model, score, replace(batch, patches=at)), at)
-            added += (slope * away).sum(dim=1) / steps
+            gains += (slope * away).sum(dim=1) / steps
     # Patches come in blocks of those that one token stands for.
-    tokens = added.view(-1, model.patcher.merge**2).sum(dim=1)
+    tokens = gains.view(-1, model.patcher.merge**2).sum(dim=1)
     assert batch.sources is not None
-    count = sum(placed.tokens for placed in prompt.images[:images])
+    count = sum(image.tokens for image in prompt.images[:images])
     return tokens[batch.sources[:count]].numpy(), raw
 
 
@@ -154,19 +154,19 @@ def _recomputing(base: Any) -> Iterator[None]:  # noqa: ANN401  # one of two sto
 
 
 def _attention(
-    model: QwenVL, score: torch.nn.Module, batch: Batch, chosen: np.ndarray[Any, np.dtype[np.bool_]]
+    model: QwenVL, score: torch.nn.Module, batch: Batch, mask: np.ndarray[Any, np.dtype[np.bool_]]
 ) -> tuple[Float32, float]:
-    with torch.no_grad(), _LastRows() as seen:
+    with torch.no_grad(), _LastRows() as recorder:
         raw = float(_raw_score(model, score, batch))
     base: Any = model.module.model
     layers = len(base.language_model.layers)
-    if len(seen.rows) != layers:
+    if len(recorder.rows) != layers:
         raise ModelError(
-            f"{len(seen.rows)} of {layers} layers showed their attention: this version of transformers computes it "
+            f"{len(recorder.rows)} of {layers} layers showed their attention: this version of transformers computes it "
             "elsewhere. Use method='gradient'."
         )
-    mean: Float32 = torch.stack(seen.rows).mean(dim=0).cpu().numpy()
-    return mean[chosen], raw
+    mean: Float32 = torch.stack(recorder.rows).mean(dim=0).cpu().numpy()
+    return mean[mask], raw
 
 
 class _LastRows(TorchFunctionMode):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,15 @@ from jina_rag.models.jina.vl_prompts import Prompt, Segment
 from jina_rag.models.runtime.batching import BatchRunner
 from jina_rag.models.runtime.cache_keys import DocumentKeys
 from jina_rag.models.runtime.devices import DTYPES, own_precision
-from jina_rag.models.runtime.kv_cache import Following, Keeping, Kept, Keys, Like, PrefixMemory, memory_for
+from jina_rag.models.runtime.kv_cache import (
+    CachedPrefix,
+    DecoderFormat,
+    LayerKeys,
+    PrefixRecorder,
+    PrefixReplay,
+    PrefixTiers,
+    make_tiers,
+)
 from jina_rag.models.runtime.prefix_cache import PrefixCache
 
 SHORTEST = 48
@@ -34,27 +42,27 @@ _PER_TOKEN = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PromptPair:
     """A pair.
 
     Attributes:
         prompt: With the score token at its end.
         document: The prompt without its question; None if nothing of it is to be kept.
         key: Of the document.
-        shared: Tokens at the beginning of `prompt` that are those of `document`.
+        shared_tokens: Tokens at the beginning of `prompt` that are those of `document`.
     """
 
     prompt: Prompt
     document: Prompt | None = None
     key: bytes = b""
-    shared: int = 0
+    shared_tokens: int = 0
 
 
 class PairScorer:
     """Runs pairs through a model.
 
     Attributes:
-        memory: What is kept of their documents; None for nothing.
+        prefixes: What is kept of their documents; None for nothing.
     """
 
     def __init__(self, model: QwenVL, head: Any, settings: PrefixCache | None, *, name: str) -> None:  # noqa: ANN401
@@ -70,30 +78,31 @@ class PairScorer:
         place, config = model.placement, model.text_config
         heads = int(config.num_attention_heads)
         width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-        self._like = Like(heads, place.dtype, place.device)
+        self._format = DecoderFormat(heads, place.dtype, place.device)
         self._dtype = place.dtype if settings is None or settings.dtype is None else DTYPES[settings.dtype]
         self._token_bytes = (
             int(config.num_hidden_layers) * 2 * int(config.num_key_value_heads) * width * self._dtype.itemsize
         )
         self._documents = DocumentKeys()
-        self.memory: PrefixMemory | None = None
+        self.prefixes: PrefixTiers | None = None
         if settings is not None and model.keeps_keys:
-            self.memory = memory_for(settings, place.device)
-            model.weights.on_offload = self.memory.leave_device
-        # A budget each: what a batch of questions takes beside known documents says nothing of whole prompts.
+            self.prefixes = make_tiers(settings, place.device)
+            model.weights.on_offload = self.prefixes.leave_device
+        # A budget each: what a batch of questions takes beside kept documents says nothing of whole prompts.
         self._reader: BatchRunner[Any, float] = BatchRunner(place.device, place.batch_tokens, name=name)
         self._follower: BatchRunner[Any, float | None] = BatchRunner(place.device, place.batch_tokens, name=name)
 
     def _relieve(self) -> bool:
         """Free the device's memory of idle models and of what is kept there; whether there was anything."""
-        relieved = self._model.offload_others()
-        if self.memory is None:
-            return relieved
-        return (self.memory.clear() if self._like.device.type == "cpu" else self.memory.leave_device()) or relieved
+        has_offloaded = self._model.offload_others()
+        if self.prefixes is None:
+            return has_offloaded
+        on_cpu = self._format.device.type == "cpu"
+        return (self.prefixes.clear() if on_cpu else self.prefixes.leave_device()) or has_offloaded
 
     def pairs(
         self, prompts: Sequence[Prompt], documents: Sequence[Sequence[Segment]], *, max_pixels: int | None
-    ) -> list[Asked]:
+    ) -> list[PromptPair]:
         """Look up what pairs share.
 
         Pieces may reach over the border between document and question, so where the tokens of a prompt and of its
@@ -107,175 +116,166 @@ class PairScorer:
         Raises:
             InvalidInputError: If a file of a document cannot be read any more.
         """
-        kept = {} if self.memory is None else {id(parts): parts for parts in documents if _may_be_kept(parts)}
-        alone = dict(zip(kept, self._model.prompts(list(kept.values()), max_pixels=max_pixels), strict=True))
+        lists = {} if self.prefixes is None else {id(parts): parts for parts in documents if _may_be_kept(parts)}
+        alone = dict(zip(lists, self._model.prompts(list(lists.values()), max_pixels=max_pixels), strict=True))
         keys = {place: self._documents.key(document) for place, document in alone.items() if _is_kept(document)}
-        asked = []
+        pairs = []
         for prompt, parts in zip(prompts, documents, strict=True):
-            key, document, shared = keys.get(id(parts)), alone.get(id(parts)), 0
+            key, document, shared_tokens = keys.get(id(parts)), alone.get(id(parts)), 0
             if document is not None:
                 length = min(len(document), len(prompt) - 1)
-                differ = np.flatnonzero(prompt.ids[:length] != document.ids[:length])
-                shared = int(differ[0]) if len(differ) else length
-            if key is None or document is None or (shared < SHORTEST and not document.images):
-                asked.append(Asked(prompt))
+                differences = np.flatnonzero(prompt.ids[:length] != document.ids[:length])
+                shared_tokens = int(differences[0]) if len(differences) else length
+            if key is None or document is None or (shared_tokens < SHORTEST and not document.images):
+                pairs.append(PromptPair(prompt))
             else:
-                asked.append(Asked(prompt, document, key, shared))
-        return asked
+                pairs.append(PromptPair(prompt, document, key, shared_tokens))
+        return pairs
 
-    def scores(self, asked: Sequence[Asked], batch_tokens: int | None = None) -> list[float]:
+    def scores(self, pairs: Sequence[PromptPair], batch_tokens: int | None = None) -> list[float]:
         """Raw scores in the order of the pairs; call it while the weights are on their device.
 
         Raises:
             ModelError: If a single pair does not fit into memory.
         """
-        found: dict[int, float] = {}
-        waiting = list(range(len(asked)))
-        while waiting:
+        scores: dict[int, float] = {}
+        remaining = list(range(len(pairs)))
+        while remaining:
             # Those first: what is read now may push their documents out.
-            known = [i for i in waiting if self._is_known(asked[i])]
-            if known:
-                scores = self._follow([asked[i] for i in known], batch_tokens)
-                found.update((i, score) for i, score in zip(known, scores, strict=True) if score is not None)
-            whole, waiting = self._first_of_each([i for i in waiting if i not in found], asked)
-            found.update(zip(whole, self._read([asked[i] for i in whole], batch_tokens), strict=True))
-        return [found[i] for i in range(len(asked))]
+            cached = [i for i in remaining if self._is_cached(pairs[i])]
+            if cached:
+                followed = self._follow([pairs[i] for i in cached], batch_tokens)
+                scores.update((i, score) for i, score in zip(cached, followed, strict=True) if score is not None)
+            whole, remaining = self._first_of_each([i for i in remaining if i not in scores], pairs)
+            scores.update(zip(whole, self._read([pairs[i] for i in whole], batch_tokens), strict=True))
+        return [scores[i] for i in range(len(pairs))]
 
-    def _is_known(self, pair: Asked) -> bool:
-        return self.memory is not None and pair.document is not None and _serves(self.memory.peek(pair.key), pair)
+    def _is_cached(self, pair: PromptPair) -> bool:
+        return self.prefixes is not None and pair.document is not None and _serves(self.prefixes.peek(pair.key), pair)
 
-    def _first_of_each(self, indices: Sequence[int], asked: Sequence[Asked]) -> tuple[list[int], list[int]]:
+    def _first_of_each(self, indices: Sequence[int], pairs: Sequence[PromptPair]) -> tuple[list[int], list[int]]:
         """Pairs to run as a whole now, and those that wait until their document is known.
 
         No more documents are begun than can be kept at once, if others wait for them. A document that cannot be kept
         is read with each of its questions.
         """
-        if self.memory is None:
+        if self.prefixes is None:
             return list(indices), []
-        keys = [self._key(asked[index]) for index in indices]
-        known = [key for key in keys if key is not None]
-        room = self.memory.capacity if len(set(known)) < len(known) else math.inf
+        keys = [self._key(pairs[index]) for index in indices]
+        document_keys = [key for key in keys if key is not None]
+        room = self.prefixes.capacity if len(set(document_keys)) < len(document_keys) else math.inf
         now: list[int] = []
         later: list[int] = []
-        begun: set[bytes] = set()
+        keys_now: set[bytes] = set()
         for index, key in zip(indices, keys, strict=True):
-            size = asked[index].shared * self._token_bytes
-            if key is not None and (key in begun or (begun and size > room)):
+            size = pairs[index].shared_tokens * self._token_bytes
+            if key is not None and (key in keys_now or (keys_now and size > room)):
                 later.append(index)
                 continue
             if key is not None:
-                begun.add(key)
+                keys_now.add(key)
                 room -= size
             now.append(index)
         return now, later
 
-    def _key(self, pair: Asked) -> bytes | None:
+    def _key(self, pair: PromptPair) -> bytes | None:
         """The key of a pair's document, None if it cannot be kept."""
-        assert self.memory is not None
-        fits = pair.document is not None and self.memory.takes(pair.shared * self._token_bytes)
+        assert self.prefixes is not None
+        fits = pair.document is not None and self.prefixes.takes(pair.shared_tokens * self._token_bytes)
         return pair.key if fits else None
 
-    def _read(self, pairs: Sequence[Asked], batch_tokens: int | None) -> list[float]:
+    def _read(self, pairs: Sequence[PromptPair], batch_tokens: int | None) -> list[float]:
         """Score pairs as a whole, and keep their documents."""
-        memory = self.memory
+        prefixes = self.prefixes
 
-        def prepare(places: Sequence[int]) -> tuple[Batch, list[Asked], list[int]]:
-            chosen = [pairs[place] for place in places]
-            batch = self._model.prepare([pair.prompt for pair in chosen])
-            return batch, chosen, [self._kept_tokens(pair) for pair in chosen]
+        def prepare(places: Sequence[int]) -> tuple[Batch, list[PromptPair], list[int]]:
+            rows = [pairs[place] for place in places]
+            batch = self._model.prepare([pair.prompt for pair in rows])
+            return batch, rows, [self._kept_tokens(pair) for pair in rows]
 
-        def compute(prepared: tuple[Batch, list[Asked], list[int]]) -> list[float]:
-            batch, chosen, tokens = prepared
-            keeping = Keeping() if any(tokens) else None
-            scores = self._forward(batch, keeping)
-            if memory is not None and keeping is not None:
+        def compute(prepared: tuple[Batch, list[PromptPair], list[int]]) -> list[float]:
+            batch, rows, tokens = prepared
+            recorder = PrefixRecorder() if any(tokens) else None
+            scores = self._forward(batch, recorder)
+            if prefixes is not None and recorder is not None:
                 with torch.inference_mode():
-                    rows = keeping.kept(tokens, self._dtype)
-                for pair, kept in zip(chosen, rows, strict=True):
-                    if kept is not None:
-                        memory.put(pair.key, kept)
-                        memory.count(misses=1)
+                    row_prefixes = recorder.prefixes(tokens, self._dtype)
+                for pair, prefix in zip(rows, row_prefixes, strict=True):
+                    if prefix is not None:
+                        prefixes.put(pair.key, prefix)
+                        prefixes.count(misses=1)
             return scores
 
         lengths = [len(pair.prompt) for pair in pairs]
         return self._reader.run(lengths, prepare, compute, batch_tokens=batch_tokens, relieve=self._relieve)
 
-    def _kept_tokens(self, pair: Asked) -> int:
+    def _kept_tokens(self, pair: PromptPair) -> int:
         """How many tokens of a pair are kept, now that its pictures are decoded: none if a file changed meanwhile."""
-        if self.memory is None or pair.document is None or self._key(pair) is None:
+        if self.prefixes is None or pair.document is None or self._key(pair) is None:
             return 0
-        return pair.shared if self._documents.still(pair.key, pair.document) else 0
+        return pair.shared_tokens if self._documents.still(pair.key, pair.document) else 0
 
-    def _follow(self, pairs: Sequence[Asked], batch_tokens: int | None) -> list[float | None]:
+    def _follow(self, pairs: Sequence[PromptPair], batch_tokens: int | None) -> list[float | None]:
         """Score pairs by what is kept of their documents; None for those whose document has left meanwhile."""
-        memory = self.memory
-        assert memory is not None
-        crowded = False
+        prefixes = self.prefixes
+        assert prefixes is not None
+        is_crowded = False
 
         def relieve() -> bool:
-            nonlocal crowded
-            crowded = True  # from now on documents are read from where they are
+            nonlocal is_crowded
+            is_crowded = True  # from now on documents are read from where they are
             return self._relieve()
 
-        def prepare(places: Sequence[int]) -> _Known:
-            known = _Known(len(places))
+        def prepare(places: Sequence[int]) -> _CachedBatch:
+            batch = _CachedBatch(len(places))
             for row, place in enumerate(places):
                 pair = pairs[place]
-                kept = memory.get(pair.key, bring=not crowded)
-                if kept is not None and _serves(kept, pair):
-                    known.add(row, pair.prompt, kept, min(kept.tokens, pair.shared))
-            if known.rows:
-                known.batch = self._model.prepare(known.prompts, known.tokens)
-            return known
+                prefix = prefixes.get(pair.key, bring=not is_crowded)
+                if prefix is not None and _serves(prefix, pair):
+                    batch.rows.append(row)
+                    batch.prompts.append(pair.prompt)
+                    batch.prefixes.append(prefix)
+                    batch.tokens.append(min(prefix.tokens, pair.shared_tokens))
+            if batch.rows:
+                batch.inputs = self._model.prepare(batch.prompts, batch.tokens)
+            return batch
 
-        def compute(known: _Known) -> list[float | None]:
-            scores: list[float | None] = [None] * known.size
-            if known.batch is not None:
+        def compute(batch: _CachedBatch) -> list[float | None]:
+            scores: list[float | None] = [None] * batch.size
+            if batch.inputs is not None:
                 with torch.inference_mode():
-                    keys = Following(known.kept, known.tokens, known.batch.ids.shape[1], self._like)
-                for row, score in zip(known.rows, self._forward(known.batch, keys), strict=True):
+                    keys = PrefixReplay(batch.prefixes, batch.tokens, batch.inputs.ids.shape[1], self._format)
+                for row, score in zip(batch.rows, self._forward(batch.inputs, keys), strict=True):
                     scores[row] = score
-                memory.count(hits=len(known.rows))
+                prefixes.count(hits=len(batch.rows))
             return scores
 
-        costs = [len(pair.prompt) - pair.shared + pair.shared // _PER_TOKEN for pair in pairs]
-        return self._follower.run(
-            costs,
-            prepare,
-            compute,
-            batch_tokens=batch_tokens,
-            relieve=relieve,
-            sizes=[len(pair.prompt) for pair in pairs],
-        )
+        costs = [len(pair.prompt) - pair.shared_tokens + pair.shared_tokens // _PER_TOKEN for pair in pairs]
+        sizes = [len(pair.prompt) for pair in pairs]
+        return self._follower.run(costs, prepare, compute, batch_tokens=batch_tokens, relieve=relieve, sizes=sizes)
 
-    def _forward(self, batch: Batch, keys: Keys | None) -> list[float]:
-        with self._model.lock, torch.inference_mode(), own_precision(self._like.device):
+    def _forward(self, batch: Batch, keys: LayerKeys | None) -> list[float]:
+        with self._model.lock, torch.inference_mode(), own_precision(self._format.device):
             hidden = self._model.hidden(batch, keys)
             last = torch.tensor(batch.lengths, device=hidden.device) - 1
             scores: list[float] = self._head(hidden[torch.arange(len(last), device=hidden.device), last])[:, 0].tolist()
             return scores
 
 
-class _Known:
-    """A batch of pairs whose documents are known."""
+@dataclass(slots=True)
+class _CachedBatch:
+    """A batch of pairs. Of those whose documents are kept: row, prompt, prefix, and how much of it is used."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.rows: list[int] = []
-        self.prompts: list[Prompt] = []
-        self.kept: list[Kept] = []
-        self.tokens: list[int] = []
-        self.batch: Batch | None = None
-
-    def add(self, row: int, prompt: Prompt, kept: Kept, tokens: int) -> None:
-        self.rows.append(row)
-        self.prompts.append(prompt)
-        self.kept.append(kept)
-        self.tokens.append(tokens)
+    size: int
+    rows: list[int] = field(default_factory=list)
+    prompts: list[Prompt] = field(default_factory=list)
+    prefixes: list[CachedPrefix] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    inputs: Batch | None = None
 
 
-def _serves(kept: Kept | None, pair: Asked) -> bool:
-    return kept is not None and kept.tokens >= pair.shared - _SLACK
+def _serves(prefix: CachedPrefix | None, pair: PromptPair) -> bool:
+    return prefix is not None and prefix.tokens >= pair.shared_tokens - _SLACK
 
 
 def _is_kept(document: Prompt) -> bool:

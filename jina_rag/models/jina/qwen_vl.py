@@ -28,7 +28,7 @@ from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.jina.vl_prompts import Int64, PlacedImage, Prompt, Segment, join_texts, mrope_positions
 from jina_rag.models.runtime.checkpoints import Checkpoint
 from jina_rag.models.runtime.devices import Placement
-from jina_rag.models.runtime.kv_cache import Keys, attending
+from jina_rag.models.runtime.kv_cache import LayerKeys, attending
 from jina_rag.models.runtime.offload import OffloadedWeights
 from jina_rag.models.runtime.weights import WeightFiles, fill, renamer
 
@@ -113,22 +113,14 @@ class QwenVL:
         for name, head in heads.items():
             self.module.add_module(name, head)
         with WeightFiles(checkpoint.weights) as files:
-            fill(
-                self.module,
-                files,
-                rename=rename_key,
-                ignore=_IGNORED,
-                allow_unexpected=allow_unexpected,
-                dtype=placement.dtype,
-                device=placement.device,
-            )
+            fill(self.module, files, placement, rename=rename_key, ignore=_IGNORED, allow_unexpected=allow_unexpected)
         base.visual.patch_embed = _LinearPatches(base.visual.patch_embed)
         _prefer_flash_attention(base, placement)
         self.module.to(placement.device)  # the buffers: rotary frequencies, which stay float32
         self.module.eval()
         # transformers 5.24 has renamed it, and warns of the old name.
-        known = inspect.signature(base.language_model.forward).parameters
-        self._keys_name = "cache" if "cache" in known else "past_key_values"
+        parameters = inspect.signature(base.language_model.forward).parameters
+        self._keys_name = "cache" if "cache" in parameters else "past_key_values"
         self.config: Any = base.config
         self.text_config: Any = base.config.get_text_config()
         self.image_id = _token_id(checkpoint, "image_token_id", self.tokenizer, "<|image_pad|>")
@@ -151,10 +143,10 @@ class QwenVL:
         Raises:
             InvalidInputError: If a picture cannot be scaled (longer than 200 times its width).
         """
-        joined = [join_texts(prompt) for prompt in segments]
-        texts = list(dict.fromkeys(part for prompt in joined for part in prompt if isinstance(part, str)))
+        parts_of_prompts = [join_texts(prompt) for prompt in segments]
+        texts = list(dict.fromkeys(part for prompt in parts_of_prompts for part in prompt if isinstance(part, str)))
         ids_of = dict(zip(texts, self.tokenizer.encode_many(texts), strict=True))
-        return [self._prompt(prompt, ids_of, max_pixels) for prompt in joined]
+        return [self._prompt(prompt, ids_of, max_pixels) for prompt in parts_of_prompts]
 
     def image_segments(self, image: LoadedImage) -> list[Segment]:
         """A picture between its two marks."""
@@ -184,7 +176,7 @@ class QwenVL:
                 remains, and no picture may be cut. Positions are those in the whole prompt.
         """
         skip = skip or [0] * len(prompts)
-        lengths = [len(prompt) - skipped for prompt, skipped in zip(prompts, skip, strict=True)]
+        lengths = [len(prompt) - skip_count for prompt, skip_count in zip(prompts, skip, strict=True)]
         longest = max(lengths)
         ids = np.zeros((len(prompts), longest), dtype=np.int64)
         positions = np.zeros((3, len(prompts), longest), dtype=np.int64)
@@ -194,21 +186,21 @@ class QwenVL:
         grids: list[tuple[int, int, int]] = []
         first_row: dict[tuple[int, int], int] = {}  # a picture that several prompts share is looked at once
         rows = 0
-        for row, (prompt, skipped) in enumerate(zip(prompts, skip, strict=True)):
-            ids[row, : lengths[row]] = prompt.ids[skipped:]
-            positions[:, row, : lengths[row]] = mrope_positions(prompt)[:, skipped:]
-            for placed in prompt.images:
-                if placed.start < skipped:
+        for row, (prompt, skip_count) in enumerate(zip(prompts, skip, strict=True)):
+            ids[row, : lengths[row]] = prompt.ids[skip_count:]
+            positions[:, row, : lengths[row]] = mrope_positions(prompt)[:, skip_count:]
+            for image in prompt.images:
+                if image.start < skip_count:
                     continue
-                key = id(placed.image), placed.max_pixels
+                key = id(image.image), image.max_pixels
                 if key not in first_row:
-                    pixels, grid = self.patcher.patches(placed.image, placed.max_pixels)
+                    pixels, grid = self.patcher.patches(image.image, image.max_pixels)
                     patches.append(pixels)
                     grids.append(grid)
                     first_row[key] = rows
-                    rows += placed.tokens
-                places.append(np.arange(placed.tokens, dtype=np.int64) + row * longest + placed.start - skipped)
-                sources.append(np.arange(placed.tokens, dtype=np.int64) + first_row[key])
+                    rows += image.tokens
+                places.append(np.arange(image.tokens, dtype=np.int64) + row * longest + image.start - skip_count)
+                sources.append(np.arange(image.tokens, dtype=np.int64) + first_row[key])
         return Batch(
             torch.from_numpy(ids),
             torch.from_numpy(positions),
@@ -225,7 +217,7 @@ class QwenVL:
         base: Any = self.module.model
         return set(base.language_model.config.layer_types) == {_FULL}
 
-    def hidden(self, batch: Batch, keys: Keys | None = None) -> torch.Tensor:
+    def hidden(self, batch: Batch, keys: LayerKeys | None = None) -> torch.Tensor:
         """The last hidden state after the final norm, shape (batch, longest, hidden); one forward pass.
 
         What stands behind a row's length is without meaning. Call it under `torch.inference_mode` and `lock`.
@@ -247,7 +239,7 @@ class QwenVL:
             flat = embedded.view(-1, embedded.shape[-1])
             flat[batch.places.to(device)] = features.to(embedded.dtype)[batch.sources.to(device)]
         with attending(base.language_model.config, keys):
-            done = base.language_model(
+            output = base.language_model(
                 inputs_embeds=embedded,
                 position_ids=batch.positions.to(device),
                 # By kind of layer, a mask is taken as it is; alone it would be made anew without knowing of the keys.
@@ -255,7 +247,7 @@ class QwenVL:
                 use_cache=keys is not None,
                 **({} if keys is None else {self._keys_name: keys}),
             )
-        hidden: torch.Tensor = done.last_hidden_state
+        hidden: torch.Tensor = output.last_hidden_state
         return hidden
 
 

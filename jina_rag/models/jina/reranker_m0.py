@@ -26,7 +26,7 @@ from jina_rag.models.jina.qwen_vl import QwenVL
 from jina_rag.models.jina.vl_prompts import Prompt, Segment
 from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel
 from jina_rag.models.runtime.devices import Placement
-from jina_rag.models.runtime.kv_cache import PrefixMemory
+from jina_rag.models.runtime.kv_cache import PrefixTiers
 from jina_rag.models.runtime.output_checks import check_scores
 from jina_rag.models.runtime.prefix_cache import PrefixCache
 from jina_rag.protocols import Input
@@ -109,9 +109,9 @@ class RerankerM0(CheckpointModel):
         return self._checkpoint.fingerprint(f"{self._model.patcher.max_pixels}px")
 
     @property
-    def prefix_cache(self) -> PrefixMemory | None:
+    def prefix_cache(self) -> PrefixTiers | None:
         """What is kept of documents: how much, how often it helped, and `clear`; None if nothing is kept."""
-        return self._scorer.memory
+        return self._scorer.prefixes
 
     def score(self, query: Input, documents: Sequence[Input], **options: Unpack[ScoreOptions]) -> Float32:
         """Score documents for one question.
@@ -198,9 +198,9 @@ class RerankerM0(CheckpointModel):
         limit = self._max_length if max_length is None else _checked_length(max_length)
         document_limit = _document_limit(limit, MAX_QUERY_LENGTH, None)
         # Opened apart, also where both are one object: what the question's image adds is not the document's.
-        asked, shown = self._segments(query), self._segments(document)
-        (prompt,), _ = self._joined([(asked, shown)], limit, document_limit, max_pixels)
-        images = sum(isinstance(part, LoadedImage) for part in shown)
+        query_segments, document_segments = self._segments(query), self._segments(document)
+        (prompt,), _ = self._join([(query_segments, document_segments)], limit, document_limit, max_pixels)
+        images = sum(isinstance(part, LoadedImage) for part in document_segments)
         head: Any = self._model.module.score
         with self._model.weights.on_device(), self._model.lock:
             return attribute(self._model, head, prompt, images, method=method, steps=steps)
@@ -208,12 +208,14 @@ class RerankerM0(CheckpointModel):
     def _prompts(
         self, pairs: Sequence[Pair], limit: int, document_limit: int, max_pixels: int | None
     ) -> tuple[list[Prompt], list[list[Segment]]]:
-        """See `_joined`. `pairs` keeps its items alive, so that an id stands for one item."""
-        opened: dict[int, list[Segment]] = {}  # a question is asked of many documents: one picture, not many
+        """See `_join`. `pairs` keeps its items alive, so that an id stands for one item."""
+        segments_of: dict[int, list[Segment]] = {}  # a question is asked of many documents: one picture, not many
         for item in (item for pair in pairs for item in reversed(pair)):
-            if id(item) not in opened:
-                opened[id(item)] = self._segments(item)
-        return self._joined([(opened[id(a)], opened[id(b)]) for a, b in pairs], limit, document_limit, max_pixels)
+            if id(item) not in segments_of:
+                segments_of[id(item)] = self._segments(item)
+        return self._join(
+            [(segments_of[id(a)], segments_of[id(b)]) for a, b in pairs], limit, document_limit, max_pixels
+        )
 
     def _segments(self, item: Input) -> list[Segment]:
         return [
@@ -222,7 +224,7 @@ class RerankerM0(CheckpointModel):
             for segment in (self._model.image_segments(part) if isinstance(part, LoadedImage) else [part])
         ]
 
-    def _joined(
+    def _join(
         self,
         pairs: Sequence[tuple[list[Segment], list[Segment]]],
         limit: int,
@@ -230,26 +232,26 @@ class RerankerM0(CheckpointModel):
         max_pixels: int | None,
     ) -> tuple[list[Prompt], list[list[Segment]]]:
         """The prompts of pairs, and of each the part before the question; pairs of one document share it."""
-        shown: dict[int, tuple[list[Segment], bool]] = {}
+        beginnings: dict[int, tuple[list[Segment], bool]] = {}
         for _, document in pairs:
-            if id(document) not in shown:
-                cut, was_cut = self._cut(document, document_limit)
-                shown[id(document)] = [_BEFORE, *cut, _BETWEEN], was_cut
-        built = [[*shown[id(document)][0], *query] for query, document in pairs]
+            if id(document) not in beginnings:
+                shortened, was_cut = self._shorten(document, document_limit)
+                beginnings[id(document)] = [_BEFORE, *shortened, _BETWEEN], was_cut
+        segments = [[*beginnings[id(document)][0], *query] for query, document in pairs]
         prompts, cut_pairs = [], 0
-        for number, prompt in enumerate(self._model.prompts(built, max_pixels=max_pixels), start=1):
+        for number, prompt in enumerate(self._model.prompts(segments, max_pixels=max_pixels), start=1):
             cut_pairs += len(prompt) > limit - 1
-            prompts.append(self._closed(prompt, limit, f"Pair {number} of {len(pairs)}"))
-        cut_documents = sum(shown[id(document)][1] for _, document in pairs)
+            prompts.append(self._close(prompt, limit, f"Pair {number} of {len(pairs)}"))
+        cut_documents = sum(beginnings[id(document)][1] for _, document in pairs)
         if cut_documents:
             _log.warning(
                 "%d of %d documents were cut to %d tokens (max_doc_length).", cut_documents, len(pairs), document_limit
             )
         if cut_pairs:
             _log.warning("%d of %d pairs were cut to %d tokens (max_length).", cut_pairs, len(pairs), limit)
-        return prompts, [shown[id(document)][0] for _, document in pairs]
+        return prompts, [beginnings[id(document)][0] for _, document in pairs]
 
-    def _cut(self, document: list[Segment], limit: int) -> tuple[list[Segment], bool]:
+    def _shorten(self, document: list[Segment], limit: int) -> tuple[list[Segment], bool]:
         """A text document within its budget, cut and decoded as published; others as they are."""
         if not all(isinstance(part, str) for part in document):
             return document, False
@@ -261,11 +263,11 @@ class RerankerM0(CheckpointModel):
             return [text], False
         return [self._model.tokenizer.decode(ids[:limit])], len(ids) > limit
 
-    def _closed(self, prompt: Prompt, limit: int, what: str) -> Prompt:
+    def _close(self, prompt: Prompt, limit: int, what: str) -> Prompt:
         """The prompt within `limit`, with the score token at its end."""
         ids = prompt.ids[: limit - 1]
-        for placed in prompt.images:
-            if placed.start + placed.tokens + 1 > len(ids):
+        for image in prompt.images:
+            if image.start + image.tokens + 1 > len(ids):
                 raise InvalidInputError(
                     f"{what} has {len(prompt) + 1} tokens, and its images do not fit into max_length={limit}: lower "
                     "max_pixels or raise max_length."

@@ -73,7 +73,7 @@ class TextTokenizer:
             texts: As given to `encode_many`.
             skip: Characters at the beginning of each text, a prompt's, that are left out: their tokens are empty.
         """
-        found = []
+        pieces_of_texts = []
         batch = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         for text, encoded in zip(texts, batch, strict=True):
             ends = [end for _, end in encoded.offsets]
@@ -86,8 +86,8 @@ class TextTokenizer:
                 # A normaliser may have dropped characters between two tokens, or behind the last.
                 stops = [*ends[:-1], len(text)] if ends else []
                 pieces = [text[max(start, skip) : stop] for start, stop in zip([0, *stops], stops, strict=False)]
-            found.append(tuple(pieces))
-        return found
+            pieces_of_texts.append(tuple(pieces))
+        return pieces_of_texts
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids that `encode` gave; bytes of cut characters become U+FFFD."""
@@ -100,10 +100,10 @@ class TextTokenizer:
         Raises:
             CheckpointError: If the tokenizer has none of that name.
         """
-        found = self._special.get(content, self._vocabulary.get(content))
-        if found is None:
+        token_id = self._special.get(content, self._vocabulary.get(content))
+        if token_id is None:
             raise CheckpointError(f"The tokenizer in {self._folder} has no token {content!r}.")
-        return found
+        return token_id
 
     def piece(self, content: str) -> int | None:
         """The id of an entry of the vocabulary, or None."""
@@ -122,11 +122,11 @@ def _marked(data: dict[str, Any]) -> dict[str, Any]:
     all the same. Qwen's tokens for tools and code infilling stay what they are, as published.
     """
     every = isinstance(data["model"]["vocab"], list)  # Unigram: jina-colbert-v2 and v1, where all are markup
-    added = [
+    added_tokens = [
         {**token, "special": bool(token.get("special") or every or _MARKUP.match(token["content"]))}
         for token in data.get("added_tokens") or []
     ]
-    return {**data, "added_tokens": added}
+    return {**data, "added_tokens": added_tokens}
 
 
 def _vocabulary(data: dict[str, Any]) -> dict[str, int]:
@@ -160,9 +160,9 @@ _OLDER_FILES = {
 
 def _converted(folder: Path, name: str) -> dict[str, Any]:
     # Without its files transformers makes a tokenizer that knows nothing, and does not say so.
-    missing = [file for file in _OLDER_FILES[name] if not (folder / file).is_file()]
-    if missing:
-        raise ValueError(f"there is no tokenizer.json and no {missing[0]}")
+    missing_files = [file for file in _OLDER_FILES[name] if not (folder / file).is_file()]
+    if missing_files:
+        raise ValueError(f"there is no tokenizer.json and no {missing_files[0]}")
     transformers = require("transformers", extra="models")
     tokenizer = getattr(transformers, name).from_pretrained(str(folder), trust_remote_code=False)
     data: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())

@@ -60,13 +60,13 @@ class Prompt:
 
 def join_texts(segments: Sequence[Segment]) -> list[Segment]:
     """The pieces with neighbouring texts as one: a tokenizer sees what stands together, together."""
-    joined: list[Segment] = []
+    parts: list[Segment] = []
     for part in segments:
-        if isinstance(part, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += part
+        if isinstance(part, str) and parts and isinstance(parts[-1], str):
+            parts[-1] += part
         elif part != "":
-            joined.append(part)
-    return joined
+            parts.append(part)
+    return parts
 
 
 def mrope_positions(prompt: Prompt) -> Int64:
@@ -77,14 +77,14 @@ def mrope_positions(prompt: Prompt) -> Int64:
     """
     positions = np.empty((3, len(prompt)), dtype=np.int64)
     at = following = 0
-    for placed in prompt.images:
-        positions[:, at : placed.start] = np.arange(following, following + placed.start - at)
-        following += placed.start - at
-        end = placed.start + placed.tokens
-        positions[0, placed.start : end] = following
-        positions[1, placed.start : end] = following + np.repeat(np.arange(placed.rows), placed.columns)
-        positions[2, placed.start : end] = following + np.tile(np.arange(placed.columns), placed.rows)
-        following += max(placed.rows, placed.columns)
+    for image in prompt.images:
+        positions[:, at : image.start] = np.arange(following, following + image.start - at)
+        following += image.start - at
+        end = image.start + image.tokens
+        positions[0, image.start : end] = following
+        positions[1, image.start : end] = following + np.repeat(np.arange(image.rows), image.columns)
+        positions[2, image.start : end] = following + np.tile(np.arange(image.columns), image.rows)
+        following += max(image.rows, image.columns)
         at = end
     positions[:, at:] = np.arange(following, following + len(prompt) - at)
     return positions
@@ -96,11 +96,11 @@ def grid_of(prompt: Prompt) -> TokenGrid | None:
         return None
     boxes = np.full((len(prompt), 4), np.nan, dtype=np.float32)
     images = np.full(len(prompt), -1, dtype=np.int32)
-    for number, placed in enumerate(prompt.images):
-        row, column = (axis.reshape(-1) for axis in np.mgrid[: placed.rows, : placed.columns])
-        part = slice(placed.start, placed.start + placed.tokens)
+    for number, image in enumerate(prompt.images):
+        row, column = (axis.reshape(-1) for axis in np.mgrid[: image.rows, : image.columns])
+        part = slice(image.start, image.start + image.tokens)
         boxes[part] = np.stack([column, row, column + 1, row + 1], axis=1) / np.array(
-            [placed.columns, placed.rows] * 2, dtype=np.float32
+            [image.columns, image.rows] * 2, dtype=np.float32
         )
         images[part] = number
     return TokenGrid(boxes, "patches", images if len(prompt.images) > 1 else None)
@@ -113,7 +113,7 @@ def check_length(prompt: Prompt, limit: int, what: str) -> None:
         InvalidInputError: With both numbers.
     """
     if len(prompt) > limit:
-        images = sum(placed.tokens for placed in prompt.images)
+        images = sum(image.tokens for image in prompt.images)
         raise InvalidInputError(
             f"{what} has {len(prompt)} tokens, {images} of them for its images, and the limit is {limit}: lower "
             "max_pixels or raise max_length."

@@ -87,13 +87,13 @@ class _Layer(nn.Module):
         mixer: Any = self.mixer
         mlp: Any = self.mlp
         batch, tokens, width = hidden.shape
-        joined = mixer.Wqkv(hidden).view(batch, tokens, 3, self._heads, width // self._heads)
-        query, key, value = joined.permute(2, 0, 3, 1, 4)
-        attended = scaled_dot_product_attention(_rotate(query, rotary), _rotate(key, rotary), value, attn_mask=allowed)
-        mixed = mixer.out_proj(attended.transpose(1, 2).reshape(batch, tokens, width))
+        query_key_value = mixer.Wqkv(hidden).view(batch, tokens, 3, self._heads, width // self._heads)
+        query, key, value = query_key_value.permute(2, 0, 3, 1, 4)
+        attention = scaled_dot_product_attention(_rotate(query, rotary), _rotate(key, rotary), value, attn_mask=allowed)
+        mixed = mixer.out_proj(attention.transpose(1, 2).reshape(batch, tokens, width))
         hidden = self.norm1(hidden + mixed)
-        done: torch.Tensor = self.norm2(hidden + mlp.fc2(gelu(mlp.fc1(hidden))))
-        return done
+        output: torch.Tensor = self.norm2(hidden + mlp.fc2(gelu(mlp.fc1(hidden))))
+        return output
 
 
 def _rotary(tokens: int, dim: int, base: float, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

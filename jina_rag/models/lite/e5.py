@@ -80,22 +80,22 @@ class E5:
 
     def tokenize(self, words: Sequence[str]) -> list[tuple[Token, ...]]:
         """The tokens of each word; words are remembered, since texts repeat them."""
-        known = self._words
-        new = [word for word in dict.fromkeys(words) if word not in known]
+        tokens_of = self._words
+        new_words = [word for word in dict.fromkeys(words) if word not in tokens_of]
         fresh: dict[str, tuple[Token, ...]] = {}
-        if new:
-            normalised = [normalise_text(word) for word in new]
+        if new_words:
+            normalised = [normalise_text(word) for word in new_words]
             parts = [text.split() for text in normalised]
             pieces = iter(self._unigram.split([part for group in parts for part in group]))
-            for word, text, group in zip(new, normalised, parts, strict=True):
+            for word, text, group in zip(new_words, normalised, parts, strict=True):
                 fresh[word] = _place(text, [(part, next(pieces)) for part in group])
-        found = [fresh[word] if word in fresh else known[word] for word in words]
+        tokens_of_words = [fresh[word] if word in fresh else tokens_of[word] for word in words]
         if fresh:
             with self._lock:
                 if len(self._words) + len(fresh) > _REMEMBERED_WORDS:
                     self._words = {}  # a new dictionary: another thread may be reading the old one
                 self._words.update((word, tokens) for word, tokens in fresh.items() if len(word) < 100)
-        return found
+        return tokens_of_words
 
     def encode(self, sequences: Sequence[npt.NDArray[np.int64]]) -> list[Float32]:
         """Last-layer vectors of whole sequences; see `Backbone.encode`."""

@@ -57,18 +57,18 @@ def verify(path: Path, sha256: str) -> None:
     """
     try:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as exc:
         raise CheckpointError(f"The weights {path} cannot be read: {exc}.") from exc
-    if found != sha256:
+    if digest != sha256:
         raise CheckpointError(
-            f"The weights {path} have sha256 {found[:16]}…, not {sha256[:16]}…: the file is damaged or "
+            f"The weights {path} have sha256 {digest[:16]}…, not {sha256[:16]}…: the file is damaged or "
             "of another version. Reinstall the package it belongs to."
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _TensorLocation:
     quantised: bool
     elements: int
     offset: int
@@ -131,7 +131,7 @@ class E5Weights:
         at += 8 + struct.unpack_from("<iI", view, at)[1]  # the normaliser table
         (count,) = struct.unpack_from("<i", view, at)
         at += 4
-        self._directory: dict[str, _Entry] = {}
+        self._directory: dict[str, _TensorLocation] = {}
         for _ in range(count):
             (length,) = struct.unpack_from("<H", view, at)
             name = view[at + 2 : at + 2 + length].decode("ascii")
@@ -139,7 +139,7 @@ class E5Weights:
             at += 2 + length + 21
             if kind not in (0, 1) or offset + size > len(view):
                 raise ValueError(f"tensor {name} is of kind {kind} and ends at {offset + size}")
-            self._directory[name] = _Entry(kind == 1, elements, offset, size)
+            self._directory[name] = _TensorLocation(kind == 1, elements, offset, size)
         self._table = self.blocks("emb.word", self.vocabulary)
 
     def piece_table(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int32], Float32]:
@@ -188,7 +188,7 @@ class E5Weights:
         """The token embeddings of `ids`, shape (n,): shape (n, hidden) float32."""
         return dequantise(self._table[ids])
 
-    def _entry(self, name: str, *, quantised: bool) -> _Entry:
+    def _entry(self, name: str, *, quantised: bool) -> _TensorLocation:
         entry = self._directory.get(name)
         if entry is None or entry.quantised != quantised:
             raise CheckpointError(f"The weights {self.path} have no tensor {name} of the expected kind.")

@@ -81,7 +81,7 @@ class MiniLM:
         encodings = iter(
             self._tokenizer.encode_batch([part for group in parts for part in group], add_special_tokens=False)
         )
-        found: list[tuple[Token, ...]] = []
+        tokens_of_words: list[tuple[Token, ...]] = []
         for text, group in zip(texts, parts, strict=True):
             tokens: list[Token] = []
             for number, part in enumerate(group):
@@ -89,8 +89,8 @@ class MiniLM:
                 for index, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
                     at = number * _LONGEST_WORD
                     tokens.append(Token(index, (at + start) / len(text), (at + end) / len(text), part[start:end]))
-            found.append(tuple(tokens))
-        return found
+            tokens_of_words.append(tuple(tokens))
+        return tokens_of_words
 
     def encode(self, sequences: Sequence[npt.NDArray[np.int64]]) -> list[Float32]:
         """Last-layer vectors of whole sequences; see `Backbone.encode`.

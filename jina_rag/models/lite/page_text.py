@@ -80,8 +80,8 @@ def words_of(document: Input, opening: Opening) -> tuple[list[tuple[str, Box]], 
     parts = parts_of(document, opening)
     for part in parts:
         if isinstance(part, LoadedImage):
-            read = _read(part.load(alpha="white"))
-            words += [(word.text, word.box if len(parts) == 1 else _NOWHERE) for word in read]
+            ocr_words = _read(part.load(alpha="white"))
+            words += [(word.text, word.box if len(parts) == 1 else _NOWHERE) for word in ocr_words]
         else:
             words += [(word, _NOWHERE) for word in part.split()]
     return words, len(parts) == 1 and isinstance(parts[0], LoadedImage)

@@ -101,12 +101,12 @@ class Unigram:
             Per word its pieces: id, start, end; the characters are those of the word, and a lone ``META``
             covers none. Neighbouring unknown characters are one piece.
         """
-        found: list[list[Piece]] = [[] for _ in words]
+        pieces_of_words: list[list[Piece]] = [[] for _ in words]
         # Words of like length go together, because all words of a batch take as many steps as its longest.
         for batch in _batches(words):
             for index, pieces in zip(batch, self._split([META + words[i] for i in batch]), strict=True):
-                found[index] = pieces
-        return found
+                pieces_of_words[index] = pieces
+        return pieces_of_words
 
     def _split(self, texts: list[str]) -> Iterator[list[Piece]]:
         """Viterbi over all texts at once, one character position after the other."""
@@ -130,22 +130,22 @@ class Unigram:
             ways = best[:, step : step + longest] + scores[:, step]
             choice[:, step] = column = ways.argmax(axis=1)
             best[:, longest + step] = ways[rows, column]
-        taken = np.take_along_axis(ids, choice[:, :, None], axis=2)[:, :, 0]
-        for size, back, piece in zip(sizes.tolist(), (longest - choice).tolist(), taken.tolist(), strict=True):
+        best_ids = np.take_along_axis(ids, choice[:, :, None], axis=2)[:, :, 0]
+        for size, back, piece in zip(sizes.tolist(), (longest - choice).tolist(), best_ids.tolist(), strict=True):
             yield self._path(size, back, piece)
 
     def _path(self, end: int, back: list[int], piece: list[int]) -> list[Piece]:
         """Walk back from `end`: `back` has the length of the piece that leads somewhere, `piece` its id."""
-        found: list[Piece] = []
+        path: list[Piece] = []
         while end:
             start = end - back[end]
-            if found and piece[end] == self._unk == found[-1][0]:
-                found[-1] = (self._unk, max(start - 1, 0), found[-1][2])
+            if path and piece[end] == self._unk == path[-1][0]:
+                path[-1] = (self._unk, max(start - 1, 0), path[-1][2])
             else:
-                found.append((piece[end], max(start - 1, 0), max(end - 1, 0)))
+                path.append((piece[end], max(start - 1, 0), max(end - 1, 0)))
             end = start
-        found.reverse()
-        return found
+        path.reverse()
+        return path
 
     def _edges(self, text: str, sizes: _Ints) -> tuple[_Ints, _Ints, _Ints, _Ints]:
         """All pieces inside the words of `text`: word, end in the word, length, id; each (found,)."""

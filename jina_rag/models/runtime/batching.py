@@ -33,18 +33,18 @@ def fill_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     [[1, 3], [4, 2, 0]]
     """
     batches: list[list[int]] = []
-    widest = used = 0
+    widest = used_tokens = 0
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         length = lengths[index]
         current = batches[-1] if batches else []
         full = widest * (len(current) + 1) > tokens
-        padding = widest * (len(current) + 1) - used - length
+        padding = widest * (len(current) + 1) - used_tokens - length
         if not current or full or (padding > _CALL_TOKENS and padding > _WASTE * widest * (len(current) + 1)):
             batches.append([index])
-            widest, used = length, length
+            widest, used_tokens = length, length
         else:
             current.append(index)
-            used += length
+            used_tokens += length
     return batches
 
 
@@ -94,37 +94,37 @@ class BatchRunner(Generic[Prepared, Result]):
         """
         budget = batch_tokens or self.batch_tokens
         results: dict[int, Result] = {}
-        relieved = False
+        has_relief = False
         batches = fill_batches(lengths, budget)
         batches.reverse()  # the next one is at the end
         with ThreadPoolExecutor(1, thread_name_prefix="jina-rag-prepare") as ahead:
-            waiting = ahead.submit(prepare, batches[-1]) if batches else None
-            while waiting is not None:
-                batch, prepared = batches.pop(), waiting.result()
-                waiting = ahead.submit(prepare, batches[-1]) if batches else None
+            upcoming = ahead.submit(prepare, batches[-1]) if batches else None
+            while upcoming is not None:
+                batch, prepared = batches.pop(), upcoming.result()
+                upcoming = ahead.submit(prepare, batches[-1]) if batches else None
                 try:
-                    computed = compute(prepared)
+                    outputs = compute(prepared)
                 except (RuntimeError, MemoryError) as exc:
                     if not is_out_of_memory(exc):
                         raise
                     del prepared
-                    if waiting is not None and not waiting.cancel():
-                        wait_for([waiting])  # it may bring back what is to be freed
-                    waiting = None
+                    if upcoming is not None and not upcoming.cancel():
+                        wait_for([upcoming])  # it may bring back what is to be freed
+                    upcoming = None
                     # Once for each batch: what was freed may come back, and would be freed again without end.
-                    relieved = not relieved and relieve is not None and relieve()
-                    if not relieved:
+                    has_relief = not has_relief and relieve is not None and relieve()
+                    if not has_relief:
                         budget = self._shrunk(batch, lengths, sizes or lengths, exc)
                 else:
-                    relieved = False
-                    results.update(zip(batch, computed, strict=True))
+                    has_relief = False
+                    results.update(zip(batch, outputs, strict=True))
                     continue
                 # Behind `except`, because the error holds what was computed so far.
                 release_memory(self._device)
-                left = [*batch, *(index for other in batches for index in other)]
-                groups = fill_batches([lengths[index] for index in left], budget)
-                batches = [[left[i] for i in group] for group in reversed(groups)]
-                waiting = ahead.submit(prepare, batches[-1])
+                remaining = [*batch, *(index for other in batches for index in other)]
+                groups = fill_batches([lengths[index] for index in remaining], budget)
+                batches = [[remaining[i] for i in group] for group in reversed(groups)]
+                upcoming = ahead.submit(prepare, batches[-1])
         return [results[index] for index in range(len(lengths))]
 
     def _shrunk(self, batch: Sequence[int], lengths: Sequence[int], sizes: Sequence[int], exc: BaseException) -> int:

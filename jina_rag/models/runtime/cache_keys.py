@@ -40,11 +40,11 @@ class DocumentKeys:
         Raises:
             InvalidInputError: If a picture's file cannot be read any more.
         """
-        found = hashlib.sha256(prompt.ids.tobytes())
-        for placed in prompt.images:
-            found.update(self.digest(placed.image))
-            found.update(f"{placed.start} {placed.rows} {placed.columns} {placed.max_pixels}".encode())
-        return found.digest()
+        digest = hashlib.sha256(prompt.ids.tobytes())
+        for image in prompt.images:
+            digest.update(self.digest(image.image))
+            digest.update(f"{image.start} {image.rows} {image.columns} {image.max_pixels}".encode())
+        return digest.digest()
 
     def still(self, key: bytes, prompt: Prompt) -> bool:
         """Whether a document has the key that it had before: whether no file or image of it was changed meanwhile."""
@@ -75,22 +75,22 @@ class DocumentKeys:
         name = str(path.absolute())
         stamp = _stamp(path)
         with self._lock:
-            known = self._files.get(name)
-            if known is not None and known[0] == stamp:
+            entry = self._files.get(name)
+            if entry is not None and entry[0] == stamp:
                 self._files.move_to_end(name)
-                return known[1]
+                return entry[1]
         read_at = time.time_ns()
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").digest()
+            digest = hashlib.file_digest(file, "sha256").digest()
         # Times in the future, and those of a file that changed while it was read, are no reason to trust either.
         settled = _stamp(path) == stamp and max(stamp[3:]) < read_at - _SETTLED_NS
         with self._lock:
             self._files.pop(name, None)
             if settled:
-                self._files[name] = stamp, found
+                self._files[name] = stamp, digest
                 while len(self._files) > _REMEMBERED:
                     self._files.popitem(last=False)
-        return found
+        return digest
 
 
 def _stamp(path: Path) -> _Stamp:

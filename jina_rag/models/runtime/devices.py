@@ -43,7 +43,7 @@ class Placement:
     batch_tokens: int
 
 
-def place(device: str, dtype: str, *, weight_bytes: int = 0, stored: torch.dtype = torch.bfloat16) -> Placement:
+def place(device: str, dtype: str, *, weight_bytes: int = 0, stored_dtype: torch.dtype = torch.bfloat16) -> Placement:
     """Resolve ``"auto"``.
 
     Args:
@@ -52,7 +52,7 @@ def place(device: str, dtype: str, *, weight_bytes: int = 0, stored: torch.dtype
             on older ones, float32 on MPS); on the CPU whichever of float32 and bfloat16 multiplies faster there,
             and the stored one where float32 would not fit into memory.
         weight_bytes: Of the checkpoint, as stored.
-        stored: Its dtype.
+        stored_dtype: Its dtype.
 
     Raises:
         InvalidInputError: If the device does not exist here or the dtype is unknown.
@@ -63,7 +63,7 @@ def place(device: str, dtype: str, *, weight_bytes: int = 0, stored: torch.dtype
         if dtype not in DTYPES:
             raise InvalidInputError(f"dtype is one of auto, {', '.join(DTYPES)}; got {dtype!r}.")
         return Placement(where, DTYPES[dtype], _batch_tokens(where))
-    return Placement(where, _auto_dtype(where, weight_bytes, stored), _batch_tokens(where))
+    return Placement(where, _auto_dtype(where, weight_bytes, stored_dtype), _batch_tokens(where))
 
 
 def release_memory(device: torch.device) -> None:
@@ -106,10 +106,10 @@ def _left_in_groups() -> Iterator[int]:
     for line in _text(_PROC / "self" / "cgroup").splitlines():
         _, kinds, path = line.split(":", 2) if line.count(":") > 1 else ("", "-", "")
         if not kinds:
-            root, limit, used, cached = _GROUPS, "memory.max", "memory.current", ("inactive_file", "active_file")
+            root, limit, usage, cache_names = _GROUPS, "memory.max", "memory.current", ("inactive_file", "active_file")
         elif "memory" in kinds.split(","):
-            root, limit, used = _GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            cached = ("total_inactive_file", "total_active_file")
+            root, limit, usage = _GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cache_names = ("total_inactive_file", "total_active_file")
         else:
             continue
         # Each group is bounded by those above it. In a container the path may be the one outside, and is not there.
@@ -117,11 +117,11 @@ def _left_in_groups() -> Iterator[int]:
         for folder in (own, *own.parents):
             if not folder.is_relative_to(root):
                 break
-            bounds = _text(folder / limit).strip(), _text(folder / used).strip()
+            bounds = _text(folder / limit).strip(), _text(folder / usage).strip()
             if all(bound.isdigit() for bound in bounds):
                 # The cache of files counts as used, but makes room; without this, checkpoints would fill it.
                 files = _numbers(folder / "memory.stat")
-                yield int(bounds[0]) - int(bounds[1]) + sum(files.get(name, 0) for name in cached)
+                yield int(bounds[0]) - int(bounds[1]) + sum(files.get(name, 0) for name in cache_names)
 
 
 def _numbers(path: Path) -> dict[str, int]:
@@ -196,14 +196,14 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _auto_dtype(device: torch.device, weight_bytes: int, stored: torch.dtype) -> torch.dtype:
+def _auto_dtype(device: torch.device, weight_bytes: int, stored_dtype: torch.dtype) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "mps":
         return torch.float32
-    as_float32 = weight_bytes * 4 // stored.itemsize
-    if stored != torch.float32 and as_float32 > _MEMORY_SHARE * available_memory():
-        return stored
+    as_float32 = weight_bytes * 4 // stored_dtype.itemsize
+    if stored_dtype != torch.float32 and as_float32 > _MEMORY_SHARE * available_memory():
+        return stored_dtype
     return torch.bfloat16 if bfloat16_gain() >= _BF16_GAIN else torch.float32
 
 

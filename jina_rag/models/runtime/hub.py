@@ -71,8 +71,8 @@ def cached(repo_id: str, revision: str | None = None) -> Path | None:
         hub = require("huggingface_hub", extra="models")
     except ImportError:
         return None
-    found = hub.try_to_load_from_cache(repo_id, "config.json", revision=revision or "main")
-    return Path(found).parent if isinstance(found, str) else None
+    config_path = hub.try_to_load_from_cache(repo_id, "config.json", revision=revision or "main")
+    return Path(config_path).parent if isinstance(config_path, str) else None
 
 
 def offline() -> bool:

@@ -23,7 +23,7 @@ _DEVICE_SHARE, _HOST_SHARE = 0.25, 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedPrefix:
     """The keys and values of a prompt's beginning.
 
     Attributes:
@@ -43,10 +43,10 @@ class Kept:
         return self.states.nbytes
 
 
-PrefixMemory: TypeAlias = "TwoTiers[Kept]"
+PrefixTiers: TypeAlias = "TwoTiers[CachedPrefix]"
 
 
-def memory_for(settings: PrefixCache, device: torch.device) -> PrefixMemory:
+def make_tiers(settings: PrefixCache, device: torch.device) -> PrefixTiers:
     """A memory for what a model on this device may keep; shares are those of what is free now."""
     near, host = settings.device_bytes, settings.host_bytes
     if near is None:
@@ -54,21 +54,21 @@ def memory_for(settings: PrefixCache, device: torch.device) -> PrefixMemory:
     return TwoTiers(
         near,
         int(_HOST_SHARE * available_memory()) if host is None else host,
-        to_device=lambda kept: _moved(kept, device),
-        to_host=lambda kept: _moved(kept, torch.device("cpu")),
+        to_device=lambda prefix: _copied_to(prefix, device),
+        to_host=lambda prefix: _copied_to(prefix, torch.device("cpu")),
     )
 
 
-def _moved(kept: Kept, device: torch.device) -> Kept | None:
+def _copied_to(prefix: CachedPrefix, device: torch.device) -> CachedPrefix | None:
     try:
-        return Kept(kept.states.to(device))
+        return CachedPrefix(prefix.states.to(device))
     except (RuntimeError, MemoryError) as exc:
         if not is_out_of_memory(exc):
             raise
         return None  # one page less is kept, or it is read from where it is
 
 
-class Keys(Protocol):
+class LayerKeys(Protocol):
     """What a forward pass does with keys and values.
 
     Attributes:
@@ -95,8 +95,8 @@ class Keys(Protocol):
         ...
 
 
-class Keeping:
-    """Takes the beginnings' keys and values out of a pass over whole prompts; implements `Keys`."""
+class PrefixRecorder:
+    """Takes the beginnings' keys and values out of a pass over whole prompts; implements `LayerKeys`."""
 
     mask: torch.Tensor | None = None
 
@@ -106,11 +106,11 @@ class Keeping:
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, _layer: int, /, *_args: object, **_rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Keys`."""
+        """See `LayerKeys`."""
         self._states += (keys, values)
         return keys, values
 
-    def kept(self, tokens: Sequence[int], dtype: torch.dtype) -> list[Kept | None]:
+    def prefixes(self, tokens: Sequence[int], dtype: torch.dtype) -> list[CachedPrefix | None]:
         """What is kept of each row, after the pass; to be called once.
 
         Copies, because a view would hold the whole batch. All layers are first put together, because a copy for each
@@ -123,54 +123,58 @@ class Keeping:
         every = torch.stack(self._states)
         self._states.clear()
         layers, _, heads, _, width = every.shape
-        rows: list[Kept | None] = []
+        rows: list[CachedPrefix | None] = []
         for row, count in enumerate(tokens):
             if count:
                 states = every.new_empty((layers, heads, count, width), dtype=dtype)
                 states.copy_(every[:, row, :, :count])
-                rows.append(Kept(states.view(layers // 2, 2, heads, count, width)))
+                rows.append(CachedPrefix(states.view(layers // 2, 2, heads, count, width)))
             else:
                 rows.append(None)
         return rows
 
 
-class Following:
-    """Puts kept keys and values before those of a pass over what follows; implements `Keys`.
+class PrefixReplay:
+    """Puts kept keys and values before those of a pass over what follows; implements `LayerKeys`.
 
     All layers use one buffer in turn: what is kept is never there twice.
     """
 
-    def __init__(self, before: Sequence[Kept], tokens: Sequence[int], following: int, like: Like) -> None:
+    def __init__(
+        self, before: Sequence[CachedPrefix], tokens: Sequence[int], following: int, decoder: DecoderFormat
+    ) -> None:
         """Room for a batch.
 
         Args:
             before: What is kept of each row's beginning.
             tokens: How many tokens of it precede the row.
             following: Tokens of the pass, padded.
-            like: What the pass computes with.
+            decoder: What the pass computes with.
         """
-        self._before = [kept.states[:, :, :, :count].unbind(0) for kept, count in zip(before, tokens, strict=True)]
+        self._before = [prefix.states[:, :, :, :count].unbind(0) for prefix, count in zip(before, tokens, strict=True)]
         self._runs = _runs(
-            [(count, kept.states.device, kept.states.dtype) for kept, count in zip(before, tokens, strict=True)]
+            [(count, prefix.states.device, prefix.states.dtype) for prefix, count in zip(before, tokens, strict=True)]
         )
         self._longest = longest = max(tokens)
         _, _, heads, _, width = before[0].states.shape
         # Zeros, because rows with a shorter beginning leave places that the mask must be able to hide.
         self._states = torch.zeros(
-            (2, len(before), heads, longest + following, width), dtype=like.dtype, device=like.device
+            (2, len(before), heads, longest + following, width), dtype=decoder.dtype, device=decoder.device
         )
-        place = torch.arange(longest + following, device=like.device)
-        known = place < torch.tensor(tokens, device=like.device)[:, None]
-        row = torch.arange(following, device=like.device)[:, None]
-        seen = known[:, None] | ((place >= longest) & (place <= longest + row))
-        mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill_(~seen, -torch.inf)
-        self.mask: torch.Tensor | None = mask[:, None].repeat(1, 1, like.heads // heads, 1)
+        place = torch.arange(longest + following, device=decoder.device)
+        is_prefix = place < torch.tensor(tokens, device=decoder.device)[:, None]
+        row = torch.arange(following, device=decoder.device)[:, None]
+        is_visible = is_prefix[:, None] | ((place >= longest) & (place <= longest + row))
+        mask = torch.zeros(is_visible.shape, dtype=decoder.dtype, device=decoder.device).masked_fill_(
+            ~is_visible, -torch.inf
+        )
+        self.mask: torch.Tensor | None = mask[:, None].repeat(1, 1, decoder.heads // heads, 1)
         """Shape (batch, 1, sharing heads x following, longest + following)."""
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer: int, /, *_args: object, **_rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Keys`."""
+        """See `LayerKeys`."""
         for start, stop in self._runs:
             states = torch.stack([self._before[row][layer] for row in range(start, stop)], dim=1)
             self._states[:, start:stop, :, : states.shape[3]].copy_(states)
@@ -190,7 +194,7 @@ def _runs(kinds: Sequence[object]) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Like:
+class DecoderFormat:
     """What a decoder computes with.
 
     Attributes:
@@ -205,7 +209,7 @@ class Like:
 
 
 @contextmanager
-def attending(config: Any, keys: Keys | None) -> Iterator[None]:  # noqa: ANN401  # transformers' config
+def attending(config: Any, keys: LayerKeys | None) -> Iterator[None]:  # noqa: ANN401  # transformers' config
     """Let a decoder attend to kept keys without copying them for each head that shares them.
 
     The stock function repeats keys and values wherever there is a mask, which for a short question after a long page
@@ -236,6 +240,8 @@ def _shared_heads(
 ) -> tuple[torch.Tensor, None]:
     """Grouped-query attention with the heads that share a key as further rows of one query; the same numbers."""
     batch, heads, tokens, width = query.shape
-    shared = query.reshape(batch, key.shape[1], -1, width)
-    done = torch.nn.functional.scaled_dot_product_attention(shared, key, value, attn_mask=attention_mask, scale=scaling)
-    return done.reshape(batch, heads, tokens, width).transpose(1, 2).contiguous(), None
+    rows = query.reshape(batch, key.shape[1], -1, width)
+    attention = torch.nn.functional.scaled_dot_product_attention(
+        rows, key, value, attn_mask=attention_mask, scale=scaling
+    )
+    return attention.reshape(batch, heads, tokens, width).transpose(1, 2).contiguous(), None

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar, get_args
 
+from jina_rag._checks import check_whole_number
 from jina_rag.errors import InvalidInputError
 
 Stored = Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
@@ -37,14 +38,14 @@ class PrefixCache:
 
     def __post_init__(self) -> None:
         for name, value in (("device_bytes", self.device_bytes), ("host_bytes", self.host_bytes)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-                raise InvalidInputError(f"{name} of a page memory is a whole number, 0 or more, got {value!r}.")
+            if value is not None:
+                check_whole_number(f"PrefixCache.{name}", value, minimum=0)
         if self.dtype is not None and self.dtype not in get_args(Stored):
-            raise InvalidInputError(f"dtype of a page memory is float32, bfloat16 or float16, got {self.dtype!r}.")
+            raise InvalidInputError(f"PrefixCache.dtype is float32, bfloat16 or float16, got {self.dtype!r}.")
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryUse:
+class CacheUse:
     """What a memory holds, and what it was good for so far.
 
     Attributes:
@@ -73,10 +74,10 @@ class Sized(Protocol):
         ...
 
 
-Entry = TypeVar("Entry", bound=Sized)
+CacheEntry = TypeVar("CacheEntry", bound=Sized)
 
 
-class TwoTiers(Generic[Entry]):
+class TwoTiers(Generic[CacheEntry]):
     """Entries by key, in two tiers of bounded size. Safe to share between threads."""
 
     def __init__(
@@ -84,8 +85,8 @@ class TwoTiers(Generic[Entry]):
         device_bytes: int,
         host_bytes: int,
         *,
-        to_device: Callable[[Entry], Entry | None],
-        to_host: Callable[[Entry], Entry | None],
+        to_device: Callable[[CacheEntry], CacheEntry | None],
+        to_host: Callable[[CacheEntry], CacheEntry | None],
     ) -> None:
         """An empty memory.
 
@@ -95,8 +96,8 @@ class TwoTiers(Generic[Entry]):
             to_device: Copies an entry to the device; None if there is no room after all.
             to_host: Copies an entry to main memory; None if there is no room after all.
         """
-        self._device: _Tier[Entry] = _Tier(device_bytes)
-        self._host: _Tier[Entry] = _Tier(host_bytes)
+        self._device: _Tier[CacheEntry] = _Tier(device_bytes)
+        self._host: _Tier[CacheEntry] = _Tier(host_bytes)
         self._to_device, self._to_host = to_device, to_host
         self._lock = threading.Lock()
         self._hits = self._misses = 0
@@ -107,10 +108,10 @@ class TwoTiers(Generic[Entry]):
         return self._device.limit + self._host.limit
 
     @property
-    def use(self) -> MemoryUse:
+    def use(self) -> CacheUse:
         """What is held now, and hits and misses since the beginning."""
         with self._lock:
-            return MemoryUse(
+            return CacheUse(
                 self._hits,
                 self._misses,
                 len(self._device.entries),
@@ -123,13 +124,13 @@ class TwoTiers(Generic[Entry]):
         """Whether an entry of so many bytes can be kept at all."""
         return size <= max(self._device.limit, self._host.limit)
 
-    def peek(self, key: bytes) -> Entry | None:
+    def peek(self, key: bytes) -> CacheEntry | None:
         """The entry of a key, without counting as a use."""
         with self._lock:
             entry = self._device.entries.get(key)
             return self._host.entries.get(key) if entry is None else entry
 
-    def get(self, key: bytes, *, bring: bool = True) -> Entry | None:
+    def get(self, key: bytes, *, bring: bool = True) -> CacheEntry | None:
         """The entry of a key, now the most recent one.
 
         Args:
@@ -145,14 +146,14 @@ class TwoTiers(Generic[Entry]):
                 return None
             self._host.entries.move_to_end(key)
             if bring and entry.bytes <= self._device.limit:
-                moved = self._to_device(entry)
-                if moved is not None:
+                on_device = self._to_device(entry)
+                if on_device is not None:
                     self._host.take(key)
-                    self._put_on_device(key, moved)
-                    return moved
+                    self._put_on_device(key, on_device)
+                    return on_device
             return entry
 
-    def put(self, key: bytes, entry: Entry) -> bool:
+    def put(self, key: bytes, entry: CacheEntry) -> bool:
         """Keep an entry in place of what the key had; whether it fits."""
         with self._lock:
             self._device.take(key)
@@ -179,37 +180,37 @@ class TwoTiers(Generic[Entry]):
     def clear(self) -> bool:
         """Forget everything; whether there was anything. Counts stay."""
         with self._lock:
-            held = bool(self._device.entries or self._host.entries)
+            was_filled = bool(self._device.entries or self._host.entries)
             self._device.clear()
             self._host.clear()
-            return held
+            return was_filled
 
-    def _put_on_device(self, key: bytes, entry: Entry) -> None:
+    def _put_on_device(self, key: bytes, entry: CacheEntry) -> None:
         while self._device.bytes + entry.bytes > self._device.limit:
             self._put_on_host(*self._device.oldest())
         self._device.put(key, entry)
 
-    def _put_on_host(self, key: bytes, entry: Entry) -> bool:
+    def _put_on_host(self, key: bytes, entry: CacheEntry) -> bool:
         if entry.bytes > self._host.limit:
             return False
         while self._host.bytes + entry.bytes > self._host.limit:
             self._host.oldest()
-        moved = self._to_host(entry)
-        if moved is None:
+        in_host = self._to_host(entry)
+        if in_host is None:
             return False
-        self._host.put(key, moved)
+        self._host.put(key, in_host)
         return True
 
 
-class _Tier(Generic[Entry]):
+class _Tier(Generic[CacheEntry]):
     """Entries with the least recently used one first, and the sum of their bytes."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.bytes = 0
-        self.entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self.entries: OrderedDict[bytes, CacheEntry] = OrderedDict()
 
-    def put(self, key: bytes, entry: Entry) -> None:
+    def put(self, key: bytes, entry: CacheEntry) -> None:
         self.entries[key] = entry
         self.bytes += entry.bytes
 
@@ -218,7 +219,7 @@ class _Tier(Generic[Entry]):
         if entry is not None:
             self.bytes -= entry.bytes
 
-    def oldest(self) -> tuple[bytes, Entry]:
+    def oldest(self) -> tuple[bytes, CacheEntry]:
         """Take the least recently used entry out."""
         key, entry = self.entries.popitem(last=False)
         self.bytes -= entry.bytes

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from jina_rag.errors import CheckpointError
+from jina_rag.models.runtime.devices import Placement
 
 _LISTED = 3
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -82,65 +83,62 @@ class WeightFiles:
 def fill(
     module: nn.Module,
     files: WeightFiles,
+    placement: Placement,
     *,
-    rename: Callable[[str], str],
+    rename: Callable[[str], str] = str,
     ignore: Iterable[str] = (),
     allow_unexpected: bool = False,
-    dtype: torch.dtype | None,
-    device: torch.device,
 ) -> None:
     """Put the tensors of `files` into the parameters of `module`.
 
     Args:
         module: Its parameters may be on the meta device.
         files: The checkpoint.
+        placement: Where the parameters go, and what they are converted to.
         rename: From a key of the file to the name of a parameter.
         ignore: Patterns of keys that may be there and are not used.
         allow_unexpected: Whether other unused keys are let pass.
-        dtype: What to convert to; None keeps the stored one.
-        device: Where the parameters go.
 
     Raises:
         CheckpointError: If a parameter has no tensor, a tensor no parameter, a shape differs, or a value is not a
             number; the key is named.
     """
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    ignored = [re.compile(pattern) for pattern in ignore]
+    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    patterns = [re.compile(pattern) for pattern in ignore]
     sources: dict[str, str] = {}
     unexpected: list[str] = []
     for key in files:
         target = rename(key)
-        if target not in wanted:
-            if not any(pattern.fullmatch(key) for pattern in ignored):
+        if target not in shapes:
+            if not any(pattern.fullmatch(key) for pattern in patterns):
                 unexpected.append(key)
         elif target in sources:
             raise CheckpointError(f"The keys {sources[target]!r} and {key!r} both stand for {target!r}.")
         else:
             sources[target] = key
-    _refuse_missing([name for name in wanted if name not in sources], unexpected)
+    _refuse_missing([name for name in shapes if name not in sources], unexpected)
     if unexpected and not allow_unexpected:
         raise CheckpointError(
             f"The checkpoint has {_keys(unexpected)} that this model does not use: it is of another kind, or made by a "
             "newer version. Load with allow_unexpected=True to use it all the same."
         )
     for target, key in sources.items():
-        if files.shape(key) != wanted[target]:
+        if files.shape(key) != shapes[target]:
             raise CheckpointError(
-                f"The tensor {key!r} has the shape {files.shape(key)}, but the config asks for {wanted[target]}."
+                f"The tensor {key!r} has the shape {files.shape(key)}, but the config asks for {shapes[target]}."
             )
     for target, key in sources.items():
-        put(module, target, placed(files.tensor(key), key, dtype=dtype, device=device))
+        put(module, target, checked_tensor(files.tensor(key), key, placement))
 
 
-def placed(tensor: torch.Tensor, key: str, *, dtype: torch.dtype | None, device: torch.device) -> torch.Tensor:
+def checked_tensor(tensor: torch.Tensor, key: str, placement: Placement) -> torch.Tensor:
     """A tensor where and as it is wanted, checked to hold numbers.
 
     Raises:
         CheckpointError: If a value is NaN or infinite.
     """
-    if not tensor.is_floating_point():
-        dtype = None
-    result = tensor.to(device=device, dtype=dtype or tensor.dtype)
+    dtype = placement.dtype if tensor.is_floating_point() else tensor.dtype
+    result = tensor.to(device=placement.device, dtype=dtype)
     if result.is_floating_point() and result.numel():
         low, high = torch.aminmax(result)  # one pass, no copy; NaN goes through both
         if not (math.isfinite(low.item()) and math.isfinite(high.item())):
@@ -172,15 +170,15 @@ def renamer(patterns: Mapping[str, str]) -> Callable[[str], str]:
     return rename
 
 
-def _refuse_missing(missing: list[str], unexpected: list[str]) -> None:
-    if not missing:
+def _refuse_missing(missing_keys: list[str], unexpected: list[str]) -> None:
+    if not missing_keys:
         return
     hint = f" It has {_keys(unexpected)} instead." if unexpected else ""
     raise CheckpointError(
-        f"The checkpoint lacks {_keys(missing)}.{hint} It is incomplete or of another kind: download it again."
+        f"The checkpoint lacks {_keys(missing_keys)}.{hint} It is incomplete or of another kind: download it again."
     )
 
 
 def _keys(keys: Sequence[str]) -> str:
-    shown = ", ".join(repr(key) for key in keys[:_LISTED])
-    return shown if len(keys) <= _LISTED else f"{shown} and {len(keys) - _LISTED} more keys"
+    names = ", ".join(repr(key) for key in keys[:_LISTED])
+    return names if len(keys) <= _LISTED else f"{names} and {len(keys) - _LISTED} more keys"

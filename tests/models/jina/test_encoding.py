@@ -201,10 +201,10 @@ def test_bfloat16_scores_are_near_float32(tiny, models):
 
 
 def test_auto_takes_what_is_faster_and_fits():
-    chosen = place("cpu", "auto", weight_bytes=1000, stored=torch.bfloat16).dtype
+    chosen = place("cpu", "auto", weight_bytes=1000, stored_dtype=torch.bfloat16).dtype
     assert chosen == (torch.bfloat16 if bfloat16_gain() >= 1.25 else torch.float32)
     # As float32 this would need 4 million GB.
-    assert place("cpu", "auto", weight_bytes=2 * 10**15, stored=torch.bfloat16).dtype == torch.bfloat16
+    assert place("cpu", "auto", weight_bytes=2 * 10**15, stored_dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(

@@ -617,7 +617,7 @@ def test_what_never_fits_still_ends_in_a_sentence(load):
 @pytest.fixture
 def on_a_card(monkeypatch):
     """What a device does whose memory is its own: what is kept there leaves for main memory."""
-    monkeypatch.setattr(PairScorer, "_relieve", lambda scorer: scorer.memory.leave_device())
+    monkeypatch.setattr(PairScorer, "_relieve", lambda scorer: scorer.prefixes.leave_device())
 
 
 def test_what_never_fits_on_a_card_ends_too(load, on_a_card):
