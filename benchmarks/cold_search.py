@@ -57,9 +57,9 @@ def measure(index: str | os.PathLike[str], query: str = QUESTION, runs: int = RU
     arguments = ["search", query, "--index", os.fspath(index)]
     wall: dict[str, list[float]] = {"search": [], "imports": []}
     cpu: dict[str, list[float]] = {"search": [], "imports": []}
-    with tempfile.TemporaryDirectory() as compiled:
+    with tempfile.TemporaryDirectory() as bytecode_folder:
         env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        env["PYTHONPYCACHEPREFIX"] = compiled
+        env["PYTHONPYCACHEPREFIX"] = bytecode_folder
         listing = [sys.executable, "-c", _LIST, "-", *arguments]
         modules = json.loads(subprocess.run(listing, env=env, capture_output=True, text=True, check=True).stdout)
         commands = {
@@ -72,28 +72,28 @@ def measure(index: str | os.PathLike[str], query: str = QUESTION, runs: int = RU
                 if turn:
                     wall[name].append(seconds)
                     cpu[name].append(busy)
-    found = {
+    figures = {
         "packages": sorted({name.split(".")[0] for name in modules}),
         "search_seconds": round(statistics.median(wall["search"]), 3),
         "imports_seconds": round(statistics.median(wall["imports"]), 3),
         "search_cpu_seconds": round(statistics.median(cpu["search"]), 3),
         "imports_cpu_seconds": round(statistics.median(cpu["imports"]), 3),
     }
-    found["ratio"] = round(found["search_seconds"] / found["imports_seconds"], 2)
-    found["cpu_ratio"] = round(found["search_cpu_seconds"] / found["imports_cpu_seconds"], 2)
-    print(f"bare imports ({', '.join(found['packages'])})")
-    print(f"  {found['imports_seconds']:.2f} s, {found['imports_cpu_seconds']:.2f} s CPU")
-    print(f"cold search\n  {found['search_seconds']:.2f} s, {found['search_cpu_seconds']:.2f} s CPU")
-    print(f"ratio {found['ratio']:.2f} (wall), {found['cpu_ratio']:.2f} (CPU); medians of {runs} runs in turns")
-    return found
+    figures["ratio"] = round(figures["search_seconds"] / figures["imports_seconds"], 2)
+    figures["cpu_ratio"] = round(figures["search_cpu_seconds"] / figures["imports_cpu_seconds"], 2)
+    print(f"bare imports ({', '.join(figures['packages'])})")
+    print(f"  {figures['imports_seconds']:.2f} s, {figures['imports_cpu_seconds']:.2f} s CPU")
+    print(f"cold search\n  {figures['search_seconds']:.2f} s, {figures['search_cpu_seconds']:.2f} s CPU")
+    print(f"ratio {figures['ratio']:.2f} (wall), {figures['cpu_ratio']:.2f} (CPU); medians of {runs} runs in turns")
+    return figures
 
 
 def _timed(command: list[str], env: dict[str, str]) -> tuple[float, float]:
     with tempfile.TemporaryFile() as sink:
         before = os.times()
-        started = time.perf_counter()
+        start = time.perf_counter()
         subprocess.run(command, env=env, stdout=sink, check=True)
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - start
         after = os.times()
     busy = (after.children_user - before.children_user) + (after.children_system - before.children_system)
     return seconds, busy

@@ -68,29 +68,29 @@ def measure(family: str, folder: Path) -> None:
 
     weights = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     base = private()
-    started = time.perf_counter()
+    start = time.perf_counter()
     with Peak() as peak:
         load: Any = load_reranker if family == "m0" else load_embedder
         model = load(str(folder), device="cpu", dtype="bfloat16")
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "model": family,
         "weights_gb": round(weights / 1e9, 2),
-        "load_s": round(time.perf_counter() - started, 1),
+        "load_s": round(time.perf_counter() - start, 1),
         "private_after_load_gb": round((private() - base) / 1e9, 2),
         "private_peak_while_loading_gb": round((peak.value - base) / 1e9, 2),
         "share_of_weights": round((max(peak.value, private()) - base) / weights, 2),
     }
-    print(json.dumps(found), flush=True)
+    print(json.dumps(figures), flush=True)
     for name, item in (("text_s", "Revenue grew by 12 % in the north."), ("page_s", page())):
-        started = time.perf_counter()
+        start = time.perf_counter()
         if family == "m0":
             model.score(QUESTION, [item])
         elif name == "text_s":
             model.encode_query([QUESTION])
         else:
             model.encode_document([item])
-        found[name] = round(time.perf_counter() - started, 1)
-        print(json.dumps(found), flush=True)
+        figures[name] = round(time.perf_counter() - start, 1)
+        print(json.dumps(figures), flush=True)
 
 
 def main() -> None:
@@ -112,10 +112,10 @@ def main() -> None:
                 make_checkpoint(family, "full", folder)
             command = [sys.executable, __file__, family, "--measure", str(folder)]
             try:
-                done = subprocess.run(
+                process = subprocess.run(
                     command, capture_output=True, text=True, timeout=options.page_seconds, check=False
                 )
-                lines, note = done.stdout, done.stderr[-300:] if done.returncode else ""
+                lines, note = process.stdout, process.stderr[-300:] if process.returncode else ""
             except subprocess.TimeoutExpired as exc:
                 lines = (exc.stdout or b"").decode()
                 note = f"stopped after {options.page_seconds:.0f} s"

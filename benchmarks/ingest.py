@@ -80,14 +80,14 @@ def write(folder: Path, pages: int) -> None:
 def child(folder: Path, index: Path, milliseconds: float) -> None:
     """Ingest twice in this process and print the figures."""
     embedder = Burning(milliseconds)
-    found = {}
-    with DocumentIndex.open(index, embedder=embedder) as opened:
+    figures = {}
+    with DocumentIndex.open(index, embedder=embedder) as document_index:
         for name in ("first", "second"):
-            before, started, cpu = embedder.embedded, time.monotonic(), time.process_time()
-            report = opened.ingest(folder, settings=IngestSettings(ocr="never"))
+            before, start, cpu = embedder.embedded, time.monotonic(), time.process_time()
+            report = document_index.ingest(folder, settings=IngestSettings(ocr="never"))
             assert not report.failed, report.failed
-            found[name] = {
-                "wall": time.monotonic() - started,
+            figures[name] = {
+                "wall": time.monotonic() - start,
                 "own_cpu": time.process_time() - cpu,
                 "embedded": embedder.embedded - before,
                 "unchanged": report.unchanged,
@@ -96,10 +96,10 @@ def child(folder: Path, index: Path, milliseconds: float) -> None:
 
     pool._IDLE.close()  # a child's time counts once it has ended
     workers = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found["worker_cpu"] = workers.ru_utime + workers.ru_stime
-    found["worker_rss_mb"] = workers.ru_maxrss / 1024
-    found["rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps(found))
+    figures["worker_cpu"] = workers.ru_utime + workers.ru_stime
+    figures["worker_rss_mb"] = workers.ru_maxrss / 1024
+    figures["rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(figures))
 
 
 def main() -> None:
@@ -126,15 +126,15 @@ def main() -> None:
                 folder,
                 f"{scratch}/kb",
             ]
-            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
-        found = json.loads(done.stdout.splitlines()[-1])
-        first, second = found["first"], found["second"]
-        best = max((first["own_cpu"] + found["worker_cpu"]) / 2, first["own_cpu"], found["worker_cpu"])
-        memory.append(found["rss_mb"])
+            process = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+        figures = json.loads(process.stdout.splitlines()[-1])
+        first, second = figures["first"], figures["second"]
+        best = max((first["own_cpu"] + figures["worker_cpu"]) / 2, first["own_cpu"], figures["worker_cpu"])
+        memory.append(figures["rss_mb"])
         print(f"{pages} pages")
-        print(f"  peak memory {found['rss_mb']:.0f} MB, of a render worker {found['worker_rss_mb']:.0f} MB")
+        print(f"  peak memory {figures['rss_mb']:.0f} MB, of a render worker {figures['worker_rss_mb']:.0f} MB")
         print(
-            f"  wall {first['wall']:.1f} s; CPU: rendering {found['worker_cpu']:.1f} s, "
+            f"  wall {first['wall']:.1f} s; CPU: rendering {figures['worker_cpu']:.1f} s, "
             f"the rest {first['own_cpu']:.1f} s; "
             f"{first['wall'] / best:.2f} of the best on two processors (at most 1.20)"
         )

@@ -97,10 +97,10 @@ class Parts:
 
     def _regions(self) -> None:
         # Words and pictures are inputs here: their time is not counted twice.
-        counted = 0.0
+        cpu_seconds = 0.0
 
         def regions(document: PyMuPdfRenderer, page: Any) -> None:
-            nonlocal counted
+            nonlocal cpu_seconds
             width, height = page.rect.width, page.rect.height
             matrix = page.rotation_matrix
             contents = document._read(page.number + 1, [])
@@ -108,13 +108,13 @@ class Parts:
             page.get_image_info()
             find_drawings(page, matrix, width, height)
             find_regions(contents.shapes, text_lines(contents.words, width, height))
-            counted += time.process_time() - start
+            cpu_seconds += time.process_time() - start
 
         self._pdf_pages(regions)
-        self.seconds["regions"] = counted
+        self.seconds["regions"] = cpu_seconds
 
     def _ocr(self) -> list[Page]:
-        pages, counted = [], 0.0
+        pages, cpu_seconds = [], 0.0
         for document in self._documents():
             with document:
                 for number in range(1, document.page_count + 1):
@@ -123,38 +123,38 @@ class Parts:
                     if areas:
                         start = time.process_time()
                         words = read_areas(page.screenshot.image, areas, skip_boxes=[word.box for word in page.words])
-                        counted += time.process_time() - start
+                        cpu_seconds += time.process_time() - start
                         self.ocr_pages += 1
                         page = replace(page, words=(*page.words, *words))
                     pages.append(page)
-        self.seconds["ocr"] = counted
+        self.seconds["ocr"] = cpu_seconds
         return pages
 
     def _embed_and_store(self, pages: list[Page]) -> None:
         embedder = load_embedder("lite")
         batches = [pages[i : i + BATCH_PAGES] for i in range(0, len(pages), BATCH_PAGES)]
         with tempfile.TemporaryDirectory() as scratch, DocumentIndex.open(Path(scratch) / "kb") as index:
-            shared = index._session.resources
-            builder = PointBuilder(embedder, shared.images, dim=embedder.dim, quality=self.settings.jpeg_quality)
+            resources = index._session.resources
+            builder = PointBuilder(embedder, resources.images, dim=embedder.dim, quality=self.settings.jpeg_quality)
 
             def embed() -> list[Any]:
                 builder._background = ReferenceQueries(embedder)
                 return [builder.encode([builder.input_of(page) for page in batch]) for batch in batches]
 
-            encoded, self.seconds["embed"] = clock(embed)
+            encoded_batches, self.seconds["embed"] = clock(embed)
 
             def store() -> None:
-                near = NearDuplicateFinder(shared.store, shared.images)
-                for batch, vectors in zip(batches, encoded, strict=True):
+                near = NearDuplicateFinder(resources.store, resources.images)
+                for batch, vectors in zip(batches, encoded_batches, strict=True):
                     points = []
-                    for page, made in zip(batch, vectors, strict=True):
+                    for page, page_vectors in zip(batch, vectors, strict=True):
                         sha256 = hashlib.sha256(page.doc_id.encode()).hexdigest()
-                        near.find([(schema.point_id(sha256, page.number), page, made.dense)])
+                        near.find([(schema.point_id(sha256, page.number), page, page_vectors.dense)])
                         record = DocumentRecord(page.doc_id, page.path, sha256, 0, 0)
-                        points += [point for point, _ in builder.build([record], [(page, made)], {})]
+                        points += [point for point, _ in builder.build([record], [(page, page_vectors)], {})]
                     for some in schema.batches(points):
-                        shared.store.upsert(some)
-                shared.store.flush()
+                        resources.store.upsert(some)
+                resources.store.flush()
 
             self.seconds["store"] = clock(store)[1]
 
@@ -162,13 +162,13 @@ class Parts:
 def warm_query(index: DocumentIndex, queries: list[str]) -> dict[str, float]:
     """CPU milliseconds of a question: encoding and ranking, and with regions and snippets."""
     index.search(queries[0])
-    found = {"pages": float(index.info().pages)}
+    figures = {"pages": float(index.info().pages)}
     for name, details in (("rank", False), ("rank_and_show", True)):
         start = time.process_time()
         for query in queries:
             index.search(query, details=details)
-        found[f"{name}_cpu_ms"] = (time.process_time() - start) / len(queries) * 1000
-    return found
+        figures[f"{name}_cpu_ms"] = (time.process_time() - start) / len(queries) * 1000
+    return figures
 
 
 def main() -> None:

@@ -44,17 +44,17 @@ def make_sequences(encoder: Any, texts: Sequence[str], budget: int) -> list[np.n
 
     recipe = LiteRecipe()
     before, after = encoder.frame("passage")
-    found: list[np.ndarray] = []
+    sequences: list[np.ndarray] = []
     rng = np.random.default_rng(0)
     total = 0
     for index in rng.permutation(len(texts)):
         ids = [token.id for word in encoder.tokenize(texts[index].split()) for token in word]
         for window in windows(len(ids), recipe.window, recipe.overlap):
-            found.append(np.array([*before, *ids[window.start : window.stop], *after], dtype=np.int64))
-            total += len(found[-1])
+            sequences.append(np.array([*before, *ids[window.start : window.stop], *after], dtype=np.int64))
+            total += len(sequences[-1])
         if total >= budget:
             break
-    return found
+    return sequences
 
 
 def plain_encoder(weights: Any) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
@@ -137,9 +137,9 @@ print(json.dumps({"load_mb": loaded - imported, "used_mb": rss() - imported}))
 
 def measure_memory(name: str = "lite") -> dict[str, float]:
     """Resident memory added by loading an embedder, and after it has read eight pages, in MiB (Linux)."""
-    done = subprocess.run([sys.executable, "-c", _MEMORY, name], capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    process = subprocess.run([sys.executable, "-c", _MEMORY, name], capture_output=True, text=True, check=True)
+    figures: dict[str, float] = json.loads(process.stdout)
+    return figures
 
 
 _LOAD = """
@@ -163,11 +163,11 @@ print(json.dumps({"imports_s": imports, "load_s": all_, "hash_s": hash_, "tokeni
 
 def measure_load(runs: int = 3) -> dict[str, float]:
     """Wall seconds, medians: the imports, loading "lite" (its parts overlap), and the parts one by one."""
-    found = [
+    measurements = [
         json.loads(subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, check=True).stdout)
         for _ in range(runs)
     ]
-    return {name: float(np.median([one[name] for one in found])) for name in found[0]}
+    return {name: float(np.median([run[name] for run in measurements])) for name in measurements[0]}
 
 
 def main() -> None:

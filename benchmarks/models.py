@@ -50,15 +50,15 @@ def texts(
     """Texts with lognormal lengths in tokens."""
     random = np.random.default_rng(seed)
     cost = {word: count_tokens(f" {word}") for word in WORDS}
-    made = []
+    sentences = []
     for length in np.clip(random.lognormal(np.log(median), sigma, count), 2, longest).astype(int):
-        words, used = [], 0
-        while used < length:
+        words, tokens = [], 0
+        while tokens < length:
             word = WORDS[random.integers(len(WORDS))]
             words.append(word)
-            used += cost[word]
-        made.append(" ".join(words))
-    return made
+            tokens += cost[word]
+        sentences.append(" ".join(words))
+    return sentences
 
 
 def pages(count: int, seed: int) -> list[Any]:
@@ -66,15 +66,15 @@ def pages(count: int, seed: int) -> list[Any]:
     from PIL import Image
 
     random = np.random.default_rng(seed)
-    made = []
+    images = []
     for _ in range(count):
         pixels = np.full((1100, 850, 3), 255, dtype=np.uint8)
         for top in range(60, 1040, 18):
             for left in range(60, 780, 24):
                 if random.random() < 0.8:
                     pixels[top : top + 10, left : left + int(random.integers(8, 22))] = random.integers(0, 120)
-        made.append(Image.fromarray(pixels))
-    return made
+        images.append(Image.fromarray(pixels))
+    return images
 
 
 class Case:
@@ -202,12 +202,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(peak(Case(options.peak[0], folders, options.device, options.dtype), options.peak[1]))
             return
         for name in options.only.split(","):
-            found = compare(Case(name, folders, options.device, options.dtype), options.rounds)
+            figures = compare(Case(name, folders, options.device, options.dtype), options.rounds)
             if options.memory and name != "queries":
                 peaks = {which: _peak_apart(name, which, root, options) for which in ("published", "ours")}
-                found |= {f"{which}_peak_mb": round(value / 1e6) for which, value in peaks.items()}
-                found["memory"] = round(peaks["ours"] / peaks["published"], 2)
-            print(json.dumps({"case": name, **found, "bar": BARS[name]}), flush=True)
+                figures |= {f"{which}_peak_mb": round(value / 1e6) for which, value in peaks.items()}
+                figures["memory"] = round(peaks["ours"] / peaks["published"], 2)
+            print(json.dumps({"case": name, **figures, "bar": BARS[name]}), flush=True)
 
 
 def _peak_apart(name: str, which: str, root: Path, options: argparse.Namespace) -> int:
@@ -215,8 +215,8 @@ def _peak_apart(name: str, which: str, root: Path, options: argparse.Namespace) 
         sys.executable, __file__, "--peak", name, which, "--folder", str(root),
         "--device", options.device, "--dtype", options.dtype,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return int(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(process.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

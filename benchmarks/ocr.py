@@ -72,15 +72,15 @@ class Published:
         (package,) = importlib.util.find_spec("rapidocr").submodule_search_locations
         folder, release = Path(package) / "models", version("rapidocr")
         finder, reader = (weights._session(weights._verified_model(folder, task, release)) for task in ("det", "rec"))
-        shared = {"engine_type": EngineType.ONNXRUNTIME, "lang_type": "ch", "font_path": None}
-        self.detector = TextDetector(Settings(shared, session=finder, limit_side_len=0, limit_type="min"))
-        self.recognizer = TextRecognizer(Settings(shared, session=reader, rec_batch_num=6, rec_img_shape=(3, 48, 32)))
+        options = {"engine_type": EngineType.ONNXRUNTIME, "lang_type": "ch", "font_path": None}
+        self.detector = TextDetector(Settings(options, session=finder, limit_side_len=0, limit_type="min"))
+        self.recognizer = TextRecognizer(Settings(options, session=reader, rec_batch_num=6, rec_img_shape=(3, 48, 32)))
 
-    def read(self, image: Image.Image, areas: Sequence[Box], known: Sequence[Box]) -> list[str]:
+    def read(self, image: Image.Image, areas: Sequence[Box], word_boxes: Sequence[Box]) -> list[str]:
         """The words, in no particular order."""
-        found: list[str] = []
+        texts: list[str] = []
         width, height = image.size
-        boxes = np.asarray(known, np.float32).reshape(-1, 4) * (width, height, width, height)
+        boxes = np.asarray(word_boxes, np.float32).reshape(-1, 4) * (width, height, width, height)
         for x0, y0, x1, y1 in areas:
             left, top = int(x0 * width), int(y0 * height)
             crop = image.crop((left, top, max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))))
@@ -91,11 +91,11 @@ class Published:
                 continue
             x, y = max(int(columns[0]) - 16, 0), max(int(rows[0]) - 16, 0)
             pixels = np.ascontiguousarray(pixels[y : rows[-1] + 17, x : columns[-1] + 17])
-            covered = (boxes - (left + x, top + y, left + x, top + y)).astype(np.float32)
-            for text, score, _ in self.lines(pixels, covered):
+            skip_boxes = (boxes - (left + x, top + y, left + x, top + y)).astype(np.float32)
+            for text, score, _ in self.lines(pixels, skip_boxes):
                 if score >= 0.6:
-                    found += text.split()
-        return found
+                    texts += text.split()
+        return texts
 
     @staticmethod
     def spread(pixels: Any, axis: int) -> Any:
@@ -103,8 +103,8 @@ class Published:
         most, least = (cv2.reduce(image, axis, kind) for kind in (cv2.REDUCE_MAX, cv2.REDUCE_MIN))
         return np.squeeze(most - least, axis=axis)
 
-    def lines(self, pixels: Any, known: Any) -> list[tuple[str, float, Any]]:
-        quads = [quad for quad in self.find(pixels) if lines._cover(quad, known) < 0.3]
+    def lines(self, pixels: Any, skip_boxes: Any) -> list[tuple[str, float, Any]]:
+        quads = [quad for quad in self.find(pixels) if lines._cover(quad, skip_boxes) < 0.3]
         level = self.recognise(pixels, [quad for quad in quads if not lines._is_tall(quad)])
         if level and np.mean([score for _, score, _ in level]) < 0.8:
             level = self.surer_way(pixels, level)
@@ -114,7 +114,7 @@ class Published:
     def find(self, pixels: Any) -> list[Any]:
         height, width = pixels.shape[:2]
         along = 1 if height >= width else 0
-        found = []
+        quads_of_page = []
         for tile in _tiles(max(height, width), min(height, width)):
             part = pixels[tile.start : tile.end] if along else pixels[:, tile.start : tile.end]
             if np.ptp(part, axis=(0, 1)).max() < 24:
@@ -126,10 +126,10 @@ class Published:
             detector = self.detector
             quads, _ = detector.postprocess_op(detector.session(detector.get_preprocess()(small)), (high, wide))
             for quad in np.asarray(quads, np.float32).reshape(-1, 4, 2):
-                placed = quad + np.array((0, tile.start) if along else (tile.start, 0), np.float32)
-                if tile.first <= placed[:, along].mean() < tile.last:
-                    found.append(placed)
-        return found
+                page_quad = quad + np.array((0, tile.start) if along else (tile.start, 0), np.float32)
+                if tile.first <= page_quad[:, along].mean() < tile.last:
+                    quads_of_page.append(page_quad)
+        return quads_of_page
 
     def recognise(self, pixels: Any, quads: Sequence[Any]) -> list[tuple[str, float, Any]]:
         from rapidocr.ch_ppocr_rec import TextRecInput
@@ -138,17 +138,19 @@ class Published:
         if not quads:
             return []
         crops = [get_rotate_crop_image(pixels, quad) for quad in quads]
-        found = self.recognizer(TextRecInput(img=crops, return_word_box=True))
-        return list(zip(found.txts, found.scores, quads, strict=True))
+        output = self.recognizer(TextRecInput(img=crops, return_word_box=True))
+        return list(zip(output.txts, output.scores, quads, strict=True))
 
-    def surer_way(self, pixels: Any, found: list[tuple[str, float, Any]]) -> list[tuple[str, float, Any]]:
-        sample = found if len(found) <= 4 else sorted(found, key=lambda line: len(line[0]), reverse=True)[:4]
+    def surer_way(self, pixels: Any, lines_read: list[tuple[str, float, Any]]) -> list[tuple[str, float, Any]]:
+        sample = (
+            lines_read if len(lines_read) <= 4 else sorted(lines_read, key=lambda line: len(line[0]), reverse=True)[:4]
+        )
         other = self.recognise(pixels, [np.roll(quad, -2, axis=0) for _, _, quad in sample])
-        if len(found) <= 4:
-            return [max(pair, key=lambda line: line[1]) for pair in zip(found, other, strict=True)]
+        if len(lines_read) <= 4:
+            return [max(pair, key=lambda line: line[1]) for pair in zip(lines_read, other, strict=True)]
         if sum(line[1] for line in other) <= sum(line[1] for line in sample):
-            return found
-        return self.recognise(pixels, [np.roll(quad, -2, axis=0) for _, _, quad in found])
+            return lines_read
+        return self.recognise(pixels, [np.roll(quad, -2, axis=0) for _, _, quad in lines_read])
 
 
 class Clocks:
@@ -158,9 +160,9 @@ class Clocks:
         self.seconds: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         names = ("detector", "encoder", "classifier")
-        loaded = weights.load_models()
+        models = weights.load_models()
         weights._models = dataclasses.replace(
-            loaded, **{name: _Clocked(getattr(loaded, name), name, self) for name in names}
+            models, **{name: _Clocked(getattr(models, name), name, self) for name in names}
         )
 
 
@@ -171,10 +173,10 @@ class _Clocked:
 
     def run(self, *arguments: Any) -> Any:
         start = time.process_time()
-        found = self._session.run(*arguments)
+        outputs = self._session.run(*arguments)
         self._clocks.seconds[self._name] += time.process_time() - start
         self._clocks.calls[self._name] += 1
-        return found
+        return outputs
 
 
 def word_f1(ours: Sequence[str], others: Sequence[str]) -> float:
@@ -225,12 +227,12 @@ def texts_of(words: Sequence[Word]) -> list[str]:
 
 def clock(call: Any, *arguments: Any) -> tuple[list[str], float]:
     start = time.process_time()
-    found = call(*arguments)
-    return found, time.process_time() - start
+    result = call(*arguments)
+    return result, time.process_time() - start
 
 
-def ours(image: Image.Image, areas: Sequence[Box], known: Sequence[Box]) -> list[str]:
-    return texts_of(read_areas(image, areas, skip_boxes=known))
+def ours(image: Image.Image, areas: Sequence[Box], word_boxes: Sequence[Box]) -> list[str]:
+    return texts_of(read_areas(image, areas, skip_boxes=word_boxes))
 
 
 def main() -> None:
@@ -251,13 +253,13 @@ def main() -> None:
     seconds, theirs, scores, sizes, layers = 0.0, 0.0, [], [], []
     documents: set[Path] = set()
     for path, page, areas in pages_of(arguments.folder):
-        image, known = page.screenshot.image, [word.box for word in page.words]
+        image, word_boxes = page.screenshot.image, [word.box for word in page.words]
         if areas:
-            texts, spent = clock(ours, image, areas, known)
+            texts, spent = clock(ours, image, areas, word_boxes)
             seconds += spent
             sizes.append(len(texts))
             if published:
-                others, spent_there = clock(published.read, image, areas, known)
+                others, spent_there = clock(published.read, image, areas, word_boxes)
                 theirs += spent_there
                 scores.append(word_f1(texts, others))
                 if arguments.verbose:

@@ -72,7 +72,7 @@ def main() -> None:
                 draw(page, target, options.show / f"{'hit' if best >= 0.5 else 'miss'}_{doc}_{box['page']}.png")
     pages = len(counts)
     print(f"hit rate {sum(hits)}/{len(hits)} = {sum(hits) / len(hits):.2f}")
-    print({name: f"{sum(found)}/{len(found)}" for name, found in modalities.items()})
+    print({name: f"{sum(flags)}/{len(flags)}" for name, flags in modalities.items()})
     print(
         f"regions a page: mean {statistics.mean(counts):.2f}, most {max(counts)}; {dict(kinds)}; "
         f"{(with_regions - without) / pages * 1000:.0f} ms a page, "

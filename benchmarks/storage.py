@@ -104,20 +104,21 @@ class Bench:
 
     def run(self, storage: Storage, folder: Path) -> Result:
         dims = {"dim": len(self._first(self.points, "dense")), "multi_dim": self._first(self.points, "multi").shape[1]}
-        made = [self._kept(point, storage) for point in self.points]
+        points_and_assignments = [self._kept(point, storage) for point in self.points]
+        points = [point for point, _ in points_and_assignments]
         with EdgeStore.open(folder, **dims, storage=storage) as store:
-            for batch in schema.batches([point for point, _ in made]):
+            for batch in schema.batches(points):
                 store.upsert(batch)
-        places = {point.id: assignment for point, assignment in made}
-        codes = sum(len(point.payload.get(key, "")) for point, _ in made for key in (schema.SIGNS, schema.ASSIGNMENT))
-        placed = sum(len(point.payload.get(key, "")) for point, _ in made for key in (schema.GRID, schema.WORDS))
+        places = {point.id: assignment for point, assignment in points_and_assignments}
+        codes = sum(len(point.payload.get(key, "")) for point in points for key in (schema.SIGNS, schema.ASSIGNMENT))
+        place_bytes = sum(len(point.payload.get(key, "")) for point in points for key in (schema.GRID, schema.WORDS))
         with EdgeStore.open(folder, **dims) as store:
             by_part = store.bytes_by_part()
             ndcg, milliseconds = self._ask(store)
             heat = self._heat(store, places)
             shown = self._show(store, storage)
-        count = sum(len(point.multi) for point, _ in made if point.multi is not None)
-        return Result(count / len(self.pages), by_part, codes, placed, ndcg, heat, milliseconds, shown)
+        count = sum(len(point.multi) for point in points if point.multi is not None)
+        return Result(count / len(self.pages), by_part, codes, place_bytes, ndcg, heat, milliseconds, shown)
 
     def _kept(self, point: Point, storage: Storage) -> tuple[Point, np.ndarray | None]:
         """The point as an index with this storage keeps it, and which pooled row each of its rows went into."""
@@ -136,14 +137,14 @@ class Bench:
     def _ask(self, store: EdgeStore) -> tuple[np.ndarray, float]:
         run, seconds = {}, []
         for query, rows in zip(self.folder.queries, self.queries, strict=True):
-            started = time.perf_counter()
+            start = time.perf_counter()
             hits = store.search(rows, limit=Rescore().limit, where={schema.KIND: "page"}, keys=(schema.BIAS,))
-            seconds.append(time.perf_counter() - started)
-            scored = {h.id: h.score / len(rows) - self.embedder.hubness * h.payload[schema.BIAS] for h in hits}
-            best = sorted(scored, key=lambda key: -scored[key])[:DEPTH]
-            run[query.qid] = [self._name(self.pages[key]) for key in best]
-        found = measure(self.folder.queries, run)
-        return np.array([found[qid]["nDCG@5"] for qid in sorted(found)]), statistics.median(seconds) * 1e3
+            seconds.append(time.perf_counter() - start)
+            scores = {h.id: h.score / len(rows) - self.embedder.hubness * h.payload[schema.BIAS] for h in hits}
+            best = sorted(scores, key=lambda key: -scores[key])[:DEPTH]
+            run[query.query_id] = [self._name(self.pages[key]) for key in best]
+        measures = measure(self.folder.queries, run)
+        return np.array([measures[qid]["nDCG@5"] for qid in sorted(measures)]), statistics.median(seconds) * 1e3
 
     def _heat(self, store: EdgeStore, places: dict[str, np.ndarray | None]) -> dict[str, tuple[Float32, Float32]]:
         ids = {self._name(page): key for key, page in self.pages.items() if key in self.grids}
@@ -155,19 +156,19 @@ class Bench:
                 assert multi is not None
                 assert assignment is not None
                 shown = explain(rows, multi, self.grids[key], Path(), assignment=assignment)
-                placed = ~np.isnan(self.grids[key].boxes).any(axis=1)
-                weights = expand(token_similarity(rows, multi), assignment)[placed]
-                heat[f"{query.qid} {page}"] = weights, shown.weights
+                place_bytes = ~np.isnan(self.grids[key].boxes).any(axis=1)
+                weights = expand(token_similarity(rows, multi), assignment)[place_bytes]
+                heat[f"{query.query_id} {page}"] = weights, shown.weights
         return heat
 
     def _show(self, store: EdgeStore, storage: Storage) -> float:
         """What it takes to read five pages for choosing the places on them."""
         seconds = []
         keys = list(self.grids)
-        for start in range(0, len(keys) - 5, 5):
-            started = time.perf_counter()
-            store.fetch(keys[start : start + 5], vectors=not storage.sign_codes)
-            seconds.append(time.perf_counter() - started)
+        for first in range(0, len(keys) - 5, 5):
+            start = time.perf_counter()
+            store.fetch(keys[first : first + 5], vectors=not storage.sign_codes)
+            seconds.append(time.perf_counter() - start)
         return statistics.median(seconds) * 1e3
 
     def _name(self, page: Point) -> tuple[str, int]:
