@@ -73,15 +73,24 @@ def _candidates(folder: Path, parts: list[str], check: Callable[[], None]) -> li
     if not any(map(has_wildcards, parts)):
         check()
         return [(part, (folder / part).is_dir()) for part in sorted(set(parts)) if os.path.lexists(folder / part)]
-    names = []
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                check()
-                names.append((entry.name, entry.is_dir()))
+        return [(entry.name, os.path.isdir(entry.path)) for entry in list_folder(folder, check)]
     except OSError:
         return []
-    return sorted(names)
+
+
+def list_folder(folder: Path, check: Callable[[], None] = lambda: None) -> list[os.DirEntry[str]]:
+    """The entries of a folder by name; `check` is called for each of them.
+
+    Raises:
+        OSError: If it cannot be listed.
+    """
+    entries = []
+    with os.scandir(folder) as iterator:
+        for entry in iterator:
+            check()
+            entries.append(entry)
+    return sorted(entries, key=lambda entry: entry.name)
 
 
 @functools.lru_cache(maxsize=256)

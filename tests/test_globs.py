@@ -64,6 +64,7 @@ def test_links_that_lead_back_do_not_go_on_forever(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path)
     (tmp_path / "a" / "loop").symlink_to(".")
+    (tmp_path / "a" / "itself").symlink_to("itself")
     (tmp_path / "a" / "c.pdf").write_bytes(PDF)
     assert list(globs.find(f"{tmp_path}/**/c.pdf")) == [tmp_path / "a" / "c.pdf"]
 

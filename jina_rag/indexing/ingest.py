@@ -11,6 +11,7 @@ import functools
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -110,7 +111,7 @@ class Ingestion:
         self._progress = progress
         self._sync = sync
         self._state = IngestProgress()
-        self._report = IngestReport()
+        self._counts: Counter[str] = Counter()
         self._failures: list[Failure] = []
         self._warnings: list[Failure] = []
         self._skipped: list[Failure] = []
@@ -136,8 +137,7 @@ class Ingestion:
             self._read(PlanStream(self._planner.plan(sources), self._halt))
             self._checkpoint(force=True)
             self._place_known()
-            for placement in self._placements:
-                self._fail_placement(placement)
+            self._fail_placements()
             if self._sync:
                 self._remove_missing(paths)
         except KeyboardInterrupt:
@@ -147,12 +147,13 @@ class Ingestion:
             for document in list(self._open.values()):
                 if document.changed_on_disk or (not document.ended and _differs(document.task)):
                     self._abandon(document)
-            self._place_known()
+            if self._all_planned:
+                self._place_known()
             self._checkpoint(force=True)
         seconds = time.monotonic() - started
         self._remember_rate(seconds)
-        return replace(
-            self._report,
+        return IngestReport(
+            **self._counts,
             duplicates=tuple(self._duplicates),
             skipped=tuple(self._skipped),
             failed=tuple(self._failures),
@@ -174,9 +175,9 @@ class Ingestion:
 
     def _remember_rate(self, seconds: float) -> None:
         """For estimates: how long the pages of this index have taken."""
-        if self._report.pages:
+        if self._counts["pages"]:
             pages, before = self._manifest.settings().get(RATE, (0, 0.0))
-            self._manifest.write_settings({RATE: (pages + self._report.pages, round(before + seconds, 1))})
+            self._manifest.write_settings({RATE: (pages + self._counts["pages"], round(before + seconds, 1))})
 
     @functools.cached_property
     def _builder(self) -> PointBuilder:
@@ -233,15 +234,16 @@ class Ingestion:
         if placement.how == "duplicate":
             reason = f"It has the same content as {placement.other.doc_id}: stored once, cited at both places."
             self._duplicates.append(Failure(record.path, reason))
-            self._tally(documents=record.pages > 0)
+            self._counts.update(documents=record.pages > 0)
         else:
-            self._tally(unchanged=record.pages > 0, moved=placement.how == "moved")
+            self._counts.update(unchanged=record.pages > 0, moved=placement.how == "moved")
 
-    def _fail_placement(self, placement: Placement) -> None:
-        """Report a file with the same content as one of this run that could not be indexed."""
-        reasons = [f.reason for f in self._failures if f.path == placement.other.path and f.page is None]
-        reason = reasons[0] if reasons else "The file with the same content could not be indexed."
-        self._failures.append(Failure(placement.record.path, reason))
+    def _fail_placements(self) -> None:
+        """Report files with the same content as one of this run that could not be indexed."""
+        reasons = {Path(os.path.abspath(f.path)): f.reason for f in self._failures if f.page is None}
+        for placement in self._placements:
+            reason = reasons.get(placement.other.path, "The file with the same content could not be indexed.")
+            self._failures.append(Failure(placement.record.path, reason))
 
     # -- the work ------------------------------------------------------------------------------------------
 
@@ -249,26 +251,22 @@ class Ingestion:
         self._tell()
         attend = functools.partial(self._attend, plan)
         events = read_pages(self._sources(plan), self._settings, ocr_cache=self._resources.ocr, check=attend)
-        current: _OpenDocument | None = None
         with closing(events), plan:
             for event in events:
                 attend()
                 if isinstance(event, DocumentStart):
-                    current = self._start(event)
+                    self._start(event)
                 elif isinstance(event, Page):
-                    assert current is not None, "a page before its document"
-                    current.warnings += [Failure(event.path, warning, event.number) for warning in event.warnings]
-                    current.pages_to_store += 1
+                    document = self._open[event.doc_id]
+                    document.warnings += [Failure(event.path, warning, event.number) for warning in event.warnings]
+                    document.pages_to_store += 1
                     self._batch.append(event)
                     if len(self._batch) >= BATCH_PAGES:
                         self._embed()
                 elif isinstance(event, Failure):
-                    self._fail(event, current)
-                elif isinstance(event, DocumentEnd):
-                    assert current is not None, "an end without a start"
-                    self._tell(documents=self._state.documents + 1)
-                    current.ended = True
-                    current.changed_on_disk = _differs(current.task)
+                    self._fail(event)
+                else:
+                    self._end(event)
                 self._checkpoint()
             attend()
             self._embed()
@@ -281,8 +279,8 @@ class Ingestion:
             pages = self._planner.stored_pages(task)
             yield replace(task.source, doc_id=record.doc_id, skip_pages=pages, revision=record.sha256)
 
-    def _start(self, event: DocumentStart) -> _OpenDocument:
-        task = self._tasks.pop(event.source.path)
+    def _start(self, event: DocumentStart) -> None:
+        task = self._tasks[event.source.path]
         record = self._planner.with_metadata(task.source.path, task.record)
         self._manifest.begin(record)
         document = _OpenDocument(replace(task, record=record))
@@ -294,17 +292,21 @@ class Ingestion:
             pages_total=self._state.pages_total + pages,
             documents_opened=self._state.documents_opened + 1,
         )
-        return document
 
-    def _fail(self, failure: Failure, current: _OpenDocument | None) -> None:
+    def _fail(self, failure: Failure) -> None:
         self._failures.append(failure)
         if failure.page is None:
-            self._tasks.pop(failure.path, None)
+            del self._tasks[failure.path]
             self._tell(documents=self._state.documents + 1)
-            return
-        self._tell(pages=self._state.pages + 1)
-        assert current is not None, "a failed page before its document"
-        current.failures.append(failure)
+        else:
+            self._tell(pages=self._state.pages + 1)
+            self._open[self._tasks[failure.path].record.doc_id].failures.append(failure)
+
+    def _end(self, event: DocumentEnd) -> None:
+        task = self._tasks.pop(event.source.path)
+        document = self._open[task.record.doc_id]
+        document.ended, document.changed_on_disk = True, _differs(task)
+        self._tell(documents=self._state.documents + 1)
 
     def _abandon(self, document: _OpenDocument) -> None:
         """Take a document back whose file is not what was hashed: its pages may be of one or the other."""
@@ -335,7 +337,7 @@ class Ingestion:
         for page in pages:
             self._open[page.doc_id].pages_to_store -= 1
         page_count = sum(point.payload[schema.KIND] == "page" for point in points)
-        self._tally(pages=page_count, regions=len(points) - page_count, repeated=len(repeats))
+        self._counts.update(pages=page_count, regions=len(points) - page_count, repeated=len(repeats))
         self._tell(pages=self._state.pages + len(pages))
 
     def _points(
@@ -414,7 +416,7 @@ class Ingestion:
             replacing=document.task.replaces,
         )
         finished = self._manifest.document(record.doc_id)
-        self._tally(documents=finished is not None and finished.pages > 0)
+        self._counts.update(documents=finished is not None and finished.pages > 0)
 
     def _remove_missing(self, roots: Sequence[str | os.PathLike[str]]) -> None:
         """Take out documents whose file is gone from the ingested folders."""
@@ -422,12 +424,7 @@ class Ingestion:
         missing, doubts = missing_documents(self._manifest, roots, unseen=unseen, check=self._check)
         self._manifest.forget([record.doc_id for record in missing])
         self._warnings += doubts
-        self._tally(removed=len(missing))
-
-    def _tally(self, **counts: int) -> None:
-        self._report = replace(
-            self._report, **{name: getattr(self._report, name) + int(n) for name, n in counts.items()}
-        )
+        self._counts.update(removed=len(missing))
 
     def _tell(self, **changes: Any) -> None:  # noqa: ANN401  # fields of IngestProgress
         self._state = replace(self._state, **changes)

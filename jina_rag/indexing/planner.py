@@ -182,14 +182,8 @@ class Planner:
             doc_id = source.doc_id  # a folder that was moved as a whole keeps its documents' names
         self._used_ids.add(doc_id)
         before = indexed or moved
-        record = DocumentRecord(
-            doc_id,
-            path,
-            sha256,
-            status.st_size,
-            status.st_mtime_ns,
-            own_metadata=before.own_metadata if before else {},
-        )
+        own = before.own_metadata if before else {}
+        record = DocumentRecord(doc_id, path, sha256, status.st_size, status.st_mtime_ns, own_metadata=own)
         return self._by_content(source, record, indexed, moved)
 
     def _hash(self, path: Path) -> str:

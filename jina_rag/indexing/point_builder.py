@@ -8,7 +8,7 @@ looks at pixels sees the region's picture.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -153,25 +153,18 @@ class PointBuilder:
             page_id = schema.point_id(sha256, page.number)
             rows, assignment = self._stored_rows(encoded.rows, page_id)
             crops = [self._images.put(crop(page, region.box), self._quality) for region in page.regions]
-            common = {
-                **where,
-                schema.PAGE: page.number,
-                schema.PAGE_COUNT: page.count,
-                schema.REVISION: sha256,
-                schema.HAS: sorted({region.kind for region in page.regions}),
-            }
-            bias = self._bias(rows)
+            common = where | self._facts(
+                sha256, rows, page.number, page.count, {region.kind for region in page.regions}
+            )
             # There are no vectors where regions are no points of their own.
             for number, (region, image, vector) in enumerate(zip(page.regions, crops, vectors, strict=False)):
-                points.append(self._region(common | {schema.BIAS: bias}, page, number, region, image, vector))
+                points.append(self._region(common, page, number, region, image, vector))
             image = self._images.put(page.screenshot.image, self._quality)
             # File names are often the only words a photo has, and people search for them.
             words = f"{page.text}\n{PurePosixPath(page.doc_id).stem}"
             payload: dict[str, Any] = {
                 schema.KIND: "page",
-                schema.PAGE_ID: page_id,
                 schema.IMAGE: image,
-                schema.BIAS: bias,
                 **common,
                 **describe(page, rows, encoded.grid, crops, assignment, signs=self._storage.sign_codes),
             }
@@ -187,17 +180,23 @@ class PointBuilder:
         rows, assignment = self._stored_rows(encoded.rows, page_id)
         payload = {
             schema.KIND: "page",
-            schema.PAGE_ID: page_id,
-            schema.PAGE: 1,
-            schema.PAGE_COUNT: 1,
-            schema.REVISION: document.sha256,
-            schema.HAS: [],
-            schema.BIAS: self._bias(rows),
             **location_payload([document]),
+            **self._facts(document.sha256, rows, 1, 1, ()),
             **describe_text(text, rows, assignment, signs=self._storage.sign_codes),
         }
         point = Point(page_id, encoded.dense, rows if len(rows) else None, sparse.document_vector(text), payload)
         return point, PointRecord(page_id, 1, "page", None)
+
+    def _facts(self, sha256: str, rows: Float32, number: int, count: int, kinds: Collection[str]) -> dict[str, Any]:
+        """What the payloads of a page and of its regions have in common."""
+        return {
+            schema.PAGE_ID: schema.point_id(sha256, number),
+            schema.PAGE: number,
+            schema.PAGE_COUNT: count,
+            schema.REVISION: sha256,
+            schema.HAS: sorted(kinds),
+            schema.BIAS: self._bias(rows),
+        }
 
     def _stored_rows(self, rows: Float32, page_id: str) -> tuple[Float32, Assignment | None]:
         """The rows as the index keeps them, and which of them each row went into; None where all are kept.
@@ -235,7 +234,6 @@ class PointBuilder:
             {
                 **common,
                 schema.KIND: region.kind,
-                schema.PAGE_ID: schema.point_id(sha256, page.number),
                 schema.BOX: [round(side, 5) for side in region.box],
                 schema.CAPTION: region.caption,
                 schema.IMAGE: image,

@@ -241,7 +241,7 @@ class _Walk:
                 continue
             self._folders.add(real)
             try:
-                names = self._names(current)
+                names = [entry.name for entry in globs.list_folder(current, self._check)]
             except OSError as error:
                 yield Failure(current, f"The folder cannot be listed: {_cause(error)}.")
                 continue
@@ -261,14 +261,6 @@ class _Walk:
                 else:
                     yield from self._file(path, root)
             pending.extend(reversed(folders))
-
-    def _names(self, folder: Path) -> list[str]:
-        names = []
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                self._check()
-                names.append(entry.name)
-        return sorted(names)
 
     def _file(self, path: Path, root: Path, *, is_root: bool = False) -> Iterator[SourceEvent]:
         real = os.path.realpath(path)
