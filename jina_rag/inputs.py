@@ -102,6 +102,19 @@ class EncodeSettings:
                 check_whole_number(name, value, minimum=1)
 
 
+def check_truncate_dim(truncate_dim: int | None, dim: int, name: str) -> None:
+    """Refuse to cut vectors that were not trained to be cut.
+
+    Raises:
+        InvalidInputError: If `truncate_dim` is neither None nor `dim`.
+    """
+    if truncate_dim not in (None, dim):
+        raise InvalidInputError(
+            f"The vectors of {name!r} have {dim} dimensions and are not made to be cut (no Matryoshka training): leave "
+            f"truncate_dim out, got {truncate_dim}."
+        )
+
+
 def as_input_list(inputs: Sequence[Input], what: str) -> list[Input]:
     """The inputs as a list.
 

@@ -15,6 +15,7 @@ from jina_rag._extras import require
 from jina_rag.config import Limits
 from jina_rag.errors import InvalidInputError
 from jina_rag.images import Opening
+from jina_rag.inputs import check_truncate_dim
 from jina_rag.models.runtime.checkpoints import Checkpoint, Family
 from jina_rag.models.runtime.prefix_cache import PrefixCache
 from jina_rag.protocols import Embedder, Reranker
@@ -145,11 +146,8 @@ def _colbert_v2(checkpoint: Checkpoint, placement: Placement, options: LoadOptio
 def _embedding_v1(checkpoint: Checkpoint, placement: Placement, options: LoadOptions) -> Embedder:
     from jina_rag.models.jina.embedding_v1 import EmbeddingV1
 
-    embedder = EmbeddingV1(
-        checkpoint, placement, max_length=options.max_length, allow_unexpected=options.allow_unexpected
-    )
-    embedder.check_truncate_dim(options.truncate_dim)
-    return embedder
+    check_truncate_dim(options.truncate_dim, int(checkpoint.config["d_model"]), checkpoint.name)
+    return EmbeddingV1(checkpoint, placement, max_length=options.max_length, allow_unexpected=options.allow_unexpected)
 
 
 def _reranker_m0(checkpoint: Checkpoint, placement: Placement, options: LoadOptions) -> Reranker:

@@ -62,8 +62,7 @@ class ColbertOptions:
     def __post_init__(self) -> None:
         if self.skiplist not in ("pylate", "stanford", "none"):
             raise InvalidInputError(f"skiplist is 'pylate', 'stanford' or 'none'; got {self.skiplist!r}.")
-        if not 4 <= self.query_length <= MAX_LENGTH:
-            raise InvalidInputError(f"query_length is {self.query_length}; it must be between 4 and {MAX_LENGTH:,}.")
+        check_whole_number("query_length", self.query_length, minimum=4, maximum=MAX_LENGTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ class ColbertV2(CheckpointModel):
                 self._module.add_module("linear", nn.Linear(int(checkpoint.config["hidden_size"]), out, bias=False))
             fill(self._module, files, placement, ignore=_IGNORED, allow_unexpected=allow_unexpected)
         self._module.to(placement.device).eval()
-        self._truncate_dim = self._checked_dim(truncate_dim)
+        self.dim = self.multi_dim = self._checked_dim(truncate_dim) or self._full_dim
         # Those that the model was trained with, by its card.
         self.multi_matryoshka_dims = tuple(dim for dim in _MATRYOSHKA if dim <= self.multi_dim)
         special = self._tokenizer.special
@@ -147,16 +146,6 @@ class ColbertV2(CheckpointModel):
         rules = self._options
         expanded = "" if rules.attend_to_expansion else "-no-attend"
         return self._checkpoint.fingerprint(f"{rules.skiplist}-q{rules.query_length}{expanded}-d{self.multi_dim}")
-
-    @property
-    def multi_dim(self) -> int:
-        """Length of the rows."""
-        return self._truncate_dim or self._full_dim
-
-    @property
-    def dim(self) -> int:
-        """Length of the dense vector: that of the rows."""
-        return self.multi_dim
 
     def encode_query(self, queries: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
         """Embed questions: always `query_length` rows each, the mask tokens' among them.
@@ -211,7 +200,7 @@ class ColbertV2(CheckpointModel):
 
     def _encode(self, tokens: list[_Tokens], truncated: list[bool], settings: EncodeSettings) -> Embeddings:
         single, multi = settings.single, settings.multi
-        dim = self._checked_dim(settings.truncate_dim) or self._truncate_dim
+        dim = self._checked_dim(settings.truncate_dim) or self.multi_dim
         rows = self._runner.run(
             [len(item.ids) for item in tokens],
             lambda indices: [tokens[i] for i in indices],
@@ -222,14 +211,14 @@ class ColbertV2(CheckpointModel):
         grids: list[TokenGrid | None] = [None] * len(rows)
         means = [row.mean(axis=0) for row in rows]
         return Embeddings(
-            single=normalise(np.reshape(means, (len(rows), dim or self._full_dim))) if single else None,
+            single=normalise(np.reshape(means, (len(rows), dim))) if single else None,
             multi=rows if multi else None,
             grids=grids if multi else None,
             tokens=[item.row_texts for item in tokens] if multi else None,
             truncated=truncated,
         )
 
-    def _forward(self, batch: list[_Tokens], dim: int | None) -> list[Float32]:
+    def _forward(self, batch: list[_Tokens], dim: int) -> list[Float32]:
         longest = max(len(item.ids) for item in batch)
         ids = np.zeros((len(batch), longest), dtype=np.int64)
         attention_mask = np.zeros((len(batch), longest), dtype=bool)

@@ -18,7 +18,7 @@ import torch
 
 from jina_rag._checks import check_whole_number
 from jina_rag.errors import CheckpointError, InvalidInputError
-from jina_rag.inputs import EncodeSettings, as_input_list, text_of
+from jina_rag.inputs import EncodeSettings, as_input_list, check_truncate_dim, text_of
 from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.runtime.batching import BatchRunner
 from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel
@@ -70,6 +70,7 @@ class EmbeddingV1(CheckpointModel):
         if not pooling.get("pooling_mode_mean_tokens", True):
             raise CheckpointError(f"{checkpoint.folder} does not pool by the mean: it is no Jina Embeddings v1.")
         super().__init__(checkpoint, placement)
+        self.dim = self.multi_dim = int(checkpoint.config["d_model"])  # 512 (s), 768 (b), 1024 (l)
         stated = checkpoint.json("sentence_bert_config.json", required=False).get("max_seq_length")
         self._max_length = _checked_length(max_length) or int(stated or MAX_LENGTH)
         self._tokenizer = TextTokenizer(checkpoint.folder, fallback="T5Tokenizer")
@@ -89,16 +90,6 @@ class EmbeddingV1(CheckpointModel):
         """Name, commit, hash of the weights."""
         return self._checkpoint.fingerprint()
 
-    @property
-    def dim(self) -> int:
-        """Length of the vector: 512 (s), 768 (b), 1024 (l)."""
-        return int(self._checkpoint.config["d_model"])
-
-    @property
-    def multi_dim(self) -> int:
-        """As `dim`."""
-        return self.dim
-
     def encode_query(
         self, queries: Sequence[Input], *, raw: bool = False, **options: Unpack[EncodeOptions]
     ) -> Embeddings:
@@ -113,7 +104,7 @@ class EmbeddingV1(CheckpointModel):
             InvalidInputError: If an input is no text.
         """
         settings = EncodeSettings(**options)
-        self.check_truncate_dim(settings.truncate_dim)
+        check_truncate_dim(settings.truncate_dim, self.dim, self.name)
         limit = _checked_length(settings.max_length) or self._max_length
         texts = [text_of(item, self.name).strip() for item in as_input_list(queries, "texts")]
         ids_of_texts = self._tokenizer.encode_many(texts)
@@ -140,18 +131,6 @@ class EmbeddingV1(CheckpointModel):
     ) -> Embeddings:
         """See `encode_query`."""
         return self.encode_query(documents, raw=raw, **options)
-
-    def check_truncate_dim(self, truncate_dim: int | None) -> None:
-        """Refuse to cut vectors that were not trained to be cut.
-
-        Raises:
-            InvalidInputError: If `truncate_dim` is neither None nor `dim`.
-        """
-        if truncate_dim not in (None, self.dim):
-            raise InvalidInputError(
-                f"The vectors of {self.name} have {self.dim} dimensions and are not made to be cut: leave truncate_dim "
-                f"out, got {truncate_dim}."
-            )
 
     def _forward(self, batch: list[Ids]) -> list[Float32]:
         longest = max(len(ids) for ids in batch)

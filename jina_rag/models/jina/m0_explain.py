@@ -20,6 +20,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint as recomputed
 
+from jina_rag._checks import check_whole_number
 from jina_rag.errors import InvalidInputError, ModelError
 from jina_rag.models.jina.qwen_vl import Batch, QwenVL
 from jina_rag.models.jina.vl_prompts import Prompt, grid_of
@@ -61,8 +62,7 @@ def attribute(
     """
     if method not in ("gradient", "attention"):
         raise InvalidInputError(f"method is 'gradient' or 'attention', got {method!r}.")
-    if steps < 1:
-        raise InvalidInputError(f"steps must be at least 1, got {steps}.")
+    check_whole_number("steps", steps, minimum=1)
     grid = grid_of(prompt) if images else None
     if grid is None:
         raise InvalidInputError("The document has no image, so no part of one carried its score: give a page or image.")

@@ -17,7 +17,7 @@ import numpy as np
 from jina_rag._checks import check_whole_number
 from jina_rag.errors import InvalidInputError
 from jina_rag.images import Opening
-from jina_rag.inputs import EncodeSettings, as_input_list
+from jina_rag.inputs import EncodeSettings, as_input_list, check_truncate_dim
 from jina_rag.models.lite.backbone import Backbone, Side
 from jina_rag.models.lite.page_text import Tokens, tokens_of, words_of
 from jina_rag.models.lite.windows import Window, windows
@@ -68,7 +68,17 @@ class LiteRecipe:
 
 
 class LiteEmbedder(EmbedderDefaults):
-    """Implements `jina_rag.protocols.Embedder` on a text encoder. Safe to share between threads."""
+    """Implements `jina_rag.protocols.Embedder` on a text encoder. Safe to share between threads.
+
+    It reads words: images go through OCR.
+
+    Attributes:
+        name: ``"lite"`` or ``"lite-en"``.
+        dim: 384; also that of the rows.
+        typical: See `Backbone.typical`.
+    """
+
+    modality: Literal["text", "image"] = "text"
 
     def __init__(
         self,
@@ -88,40 +98,17 @@ class LiteEmbedder(EmbedderDefaults):
             opening: Limits on images, and whether addresses are fetched.
         """
         self._backbone = backbone
+        self.name, self.dim, self.multi_dim = backbone.name, backbone.dim, backbone.dim
+        self.typical = backbone.typical
         self._recipe = recipe or LiteRecipe()
         self._max_length = None if max_length is None else check_whole_number("max_length", max_length, minimum=1)
         self._opening = opening or Opening()
         self.hubness, self.dense_weight = self._recipe.hubness, self._recipe.dense_weight
 
     @property
-    def name(self) -> str:
-        """``"lite"`` or ``"lite-en"``."""
-        return self._backbone.name
-
-    @property
     def fingerprint(self) -> str:
         """Name, hash of the weights, recipe."""
         return f"{self.name}@{self._backbone.fingerprint}+{self._recipe.version}"
-
-    @property
-    def typical(self) -> tuple[float, float]:
-        """See `Backbone.typical`."""
-        return self._backbone.typical
-
-    @property
-    def dim(self) -> int:
-        """384."""
-        return self._backbone.dim
-
-    @property
-    def multi_dim(self) -> int:
-        """384."""
-        return self._backbone.dim
-
-    @property
-    def modality(self) -> Literal["text", "image"]:
-        """Words: images are read by OCR."""
-        return "text"
 
     def encode_query(self, queries: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
         """Embed questions; see `Embeddings` for the shapes.
@@ -210,17 +197,4 @@ class LiteEmbedder(EmbedderDefaults):
             grids=grids if settings.multi else None,
             tokens=pieces if settings.multi else None,
             truncated=[tokens.truncated for tokens in texts],
-        )
-
-
-def check_truncate_dim(truncate_dim: int | None, dim: int, name: str) -> None:
-    """Refuse to cut vectors that were not trained to be cut.
-
-    Raises:
-        InvalidInputError: If `truncate_dim` is neither None nor `dim`.
-    """
-    if truncate_dim not in (None, dim):
-        raise InvalidInputError(
-            f"The vectors of {name!r} have {dim} dimensions and are not made to be cut (no Matryoshka "
-            f"training): leave truncate_dim out, got {truncate_dim}."
         )

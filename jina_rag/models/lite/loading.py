@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import cast
 
 from jina_rag.errors import InvalidInputError, ModelNotFoundError
+from jina_rag.inputs import check_truncate_dim
 from jina_rag.models import catalogue
 from jina_rag.models.factory import LoadOptions
 from jina_rag.models.lite.backbone import Backbone
-from jina_rag.models.lite.embedder import LiteEmbedder, check_truncate_dim
+from jina_rag.models.lite.embedder import LiteEmbedder
 from jina_rag.models.lite.reranker import LiteReranker
 
 _log = logging.getLogger("jina_rag")

@@ -35,13 +35,8 @@ class LiteReranker:
             width: Above `middle` by as much becomes 0.73.
             window: Document tokens that are looked at together.
         """
-        self._embedder = embedder
+        self._embedder, self.name = embedder, embedder.name
         self._middle, self._width, self._window = middle, width, window
-
-    @property
-    def name(self) -> str:
-        """``"lite"`` or ``"lite-en"``."""
-        return self._embedder.name
 
     @property
     def fingerprint(self) -> str:
