@@ -417,21 +417,14 @@ def check_schema(settings: Mapping[str, Any], location: str) -> None:
 
 
 def _put(db: sqlite3.Connection, record: DocumentRecord) -> None:
+    metadata, own_metadata = json.dumps(dict(record.metadata)), json.dumps(dict(record.own_metadata))
     # Not INSERT OR REPLACE, which would not tell the triggers what was there before.
     db.execute(
         "INSERT INTO documents (doc_id, path, sha256, next_sha256, size, mtime_ns, metadata, own_metadata)"
         " VALUES (?, ?, ?, NULL, ?, ?, ?, ?) ON CONFLICT (doc_id) DO UPDATE SET path = excluded.path,"
         " sha256 = excluded.sha256, next_sha256 = NULL, size = excluded.size, mtime_ns = excluded.mtime_ns,"
         " metadata = excluded.metadata, own_metadata = excluded.own_metadata",
-        (
-            record.doc_id,
-            _pack(record.path),
-            record.sha256,
-            record.size,
-            record.mtime_ns,
-            json.dumps(dict(record.metadata)),
-            json.dumps(dict(record.own_metadata)),
-        ),
+        (record.doc_id, _pack(record.path), record.sha256, record.size, record.mtime_ns, metadata, own_metadata),
     )
 
 

@@ -142,8 +142,8 @@ class DocumentIndex:
             embedder=resolve_model(embedder),
             storage=Storage.named(storage) if isinstance(storage, str) else storage,
             create=create,
-            assets_dir=None if assets_dir is None else Path(os.path.abspath(assets_dir)),
-            connection={} if api_key is None else {"api_key": api_key},
+            assets_dir=None if assets_dir is None else os.path.abspath(assets_dir),
+            api_key=api_key,
         )
         return cls(os.fspath(location), options, resolve_model(reranker))
 
@@ -568,20 +568,16 @@ class DocumentIndex:
         from jina_rag.catalog.migrate import copy_index
 
         session = self._session
-        options = OpenOptions(
-            storage=session.settings.storage,
-            assets_dir=None if assets_dir is None else Path(assets_dir),
-            connection={} if api_key is None else {"api_key": api_key},
-            template=session.settings,
-        )
+        settings = session.settings
+        options = OpenOptions(storage=settings.storage, assets_dir=assets_dir, api_key=api_key, template=settings)
         with DocumentIndex(os.fspath(location), options) as target:
             other = target._session
             if other is session:
                 raise InvalidInputError(f"{session.location} cannot be copied onto itself.")
-            if other.settings.fingerprint != session.settings.fingerprint:
+            if other.settings.fingerprint != settings.fingerprint:
                 raise IndexMismatchError(
                     f"{other.location} was built with {other.settings.fingerprint}, this index with "
-                    f"{session.settings.fingerprint}: copy to a new place."
+                    f"{settings.fingerprint}: copy to a new place."
                 )
             # In the same order whichever way is copied: two copies must not wait for each other.
             first, second = sorted((session, other), key=lambda each: each.location)

@@ -7,6 +7,7 @@ searches does without and gets hits whose `image_path` leads nowhere on this mac
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -109,7 +110,7 @@ class Address:
 
 def open_server(address: Address, options: OpenOptions) -> IndexSession:
     """Open the index in a collection, or make one; see `DocumentIndex.open`."""
-    connection = QdrantConnection(**options.connection)
+    connection = QdrantConnection(**options.connection, api_key=options.api_key)
     place: dict[str, Any] = {"collection": address.collection, "connection": connection, "client": _client}
     facts = QdrantStore.recorded(address.server, **place)
     model = None
@@ -122,7 +123,7 @@ def open_server(address: Address, options: OpenOptions) -> IndexSession:
         raise IndexNotFoundError(
             f"There is no index at {address}: make one with `jina-rag ingest FOLDER --index {address}`."
         )
-    root = options.assets_dir or address.assets_dir
+    root = address.assets_dir if options.assets_dir is None else Path(os.path.abspath(options.assets_dir))
     with ExitStack() as on_failure:
         manifest = open_manifest(root)
         on_failure.callback(manifest.close)

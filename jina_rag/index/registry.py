@@ -95,8 +95,8 @@ def open_session(location: str, options: OpenOptions) -> tuple[SharedSession, In
 
         address = Address.parse(location)
         key, open_new = address.canonical, partial(open_server, address)
-        options = replace(options, connection={**address.connection, **options.connection})
-    elif options.assets_dir is not None or options.connection:
+        options = replace(options, connection=address.connection)
+    elif options.assets_dir is not None or options.api_key is not None:
         raise InvalidInputError("assets_dir and api_key go with the address of a Qdrant server, not with a folder.")
     else:
         root = Path(os.path.abspath(location))

@@ -65,15 +65,17 @@ class OpenOptions:
         storage: How vectors are kept; None for what the index has.
         create: Whether to make an index where there is none.
         assets_dir: With a server: the folder of files.
-        connection: With a server: fields of `QdrantConnection` that were given, among them the API key.
+        api_key: With a server.
+        connection: With a server: fields of `QdrantConnection` that its address has.
         template: Settings of the index that a new one is to be a copy of.
     """
 
     embedder: str | Embedder | None = None
     storage: Storage | None = None
     create: bool = True
-    assets_dir: Path | None = None
-    connection: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    assets_dir: str | os.PathLike[str] | None = None
+    api_key: str | None = field(default=None, repr=False)
+    connection: Mapping[str, Any] = field(default_factory=dict)
     template: IndexSettings | None = None
 
 
@@ -202,12 +204,14 @@ class IndexSession:
             IndexStateError: If it is open in this process with another folder of files, or its server is reached
                 otherwise.
         """
-        for name, value in options.connection.items():
-            if value != (self.connection.key() if name == "api_key" else getattr(self.connection, name)):
-                raise IndexStateError(
-                    f"The index at {self.location} is open in this process with another {name}: close it first, or "
-                    f"leave {name} out."
-                )
+        others = [name for name, value in options.connection.items() if value != getattr(self.connection, name)]
+        if options.api_key is not None and options.api_key != self.connection.key():
+            others.append("api_key")
+        if others:
+            raise IndexStateError(
+                f"The index at {self.location} is open in this process with another {others[0]}: close it first, or "
+                f"leave {others[0]} out."
+            )
         storage = self.settings.storage
         if options.storage not in (None, storage):
             raise IndexMismatchError(
