@@ -274,11 +274,11 @@ def _bodies(
             if i + 1 == len(amounts):
                 most = budget.remaining
             around = partial(body, i)
-            cut = fitting(around, texts[i], budget, most, focus=_focus(hits[i], texts[i].text))
-            if cut is not None:
-                bodies[i] = budget.take(body(i, cut))
-                if not texts[i].whole or cut != texts[i].text:
-                    length = max(0, len(cut) - len(CUT))
+            text = fitting(around, texts[i], budget, most, focus=_focus(hits[i], texts[i].text))
+            if text is not None:
+                bodies[i] = budget.take(body(i, text))
+                if not texts[i].whole or text != texts[i].text:
+                    length = max(0, len(text) - len(CUT))
                     reason = f"The text of {source.label} was cut to about {length} of {texts[i].length} characters."
                     left_out.append(LeftOut(source.number, "text", reason))
         if not bodies[i]:

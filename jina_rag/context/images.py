@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jina_rag.errors import IndexStateError
-from jina_rag.explain.heatmap import decoded
+from jina_rag.explain.heatmap import load_image
 from jina_rag.types import Box, ScoredPage
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def build_images(
             # The same place of the same file, told before anything is decoded; else the same bytes in the end.
             key = (files[source.file], source.cut)
             if key not in index_of and len(images) < most:
-                image = decoded(source.file, source.cut, max_side=max_side)
+                image = load_image(source.file, source.cut, max_side=max_side)
                 data = _encode(image, image_format)
                 digest = hashlib.sha256(data).digest()
                 if digest not in index_of:

@@ -102,8 +102,8 @@ def are_patches(boxes: Float32) -> bool:
 
 def blob(boxes: Float32, weights: Float32, bright: int) -> Box:
     """Around the patches at least half as bright as the brightest that hang together with it."""
-    lit = np.flatnonzero(weights >= _BRIGHT * weights[bright])
-    return around(boxes[lit[_together(boxes[lit], int(np.searchsorted(lit, bright)))]])
+    bright_patches = np.flatnonzero(weights >= _BRIGHT * weights[bright])
+    return around(boxes[bright_patches[_together(boxes[bright_patches], int(np.searchsorted(bright_patches, bright)))]])
 
 
 def _together(boxes: Float32, start: int) -> list[int]:

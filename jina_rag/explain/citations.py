@@ -17,7 +17,7 @@ import numpy as np
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.explain.citation_span import are_patches, around, blob, nearest, paragraph, valid_boxes
 from jina_rag.explain.explanation import Explanation
-from jina_rag.explain.heatmap import decoded
+from jina_rag.explain.heatmap import load_image
 from jina_rag.search.snippets import is_inside, word_weights
 from jina_rag.types import Box, Float32, Region, RegionKind, ScoredPage
 
@@ -84,7 +84,7 @@ class Citation:
         if self.image_path is None:
             raise IndexStateError(f"{self.label}: its screenshot is not on this machine.")
         try:
-            return decoded(self.image_path, self.box, max_side=max_side)
+            return load_image(self.image_path, self.box, max_side=max_side)
         except IndexStateError as exc:
             raise IndexStateError(f"{self.label}: {exc}") from exc
 

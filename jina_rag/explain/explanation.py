@@ -17,7 +17,7 @@ from jina_rag.compression.pooling import Assignment
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.explain.box_merging import Area, areas_of
 from jina_rag.explain.citation_span import valid_boxes
-from jina_rag.explain.heatmap import decoded, draw_frame, overlay, raster
+from jina_rag.explain.heatmap import draw_frame, load_image, overlay, raster
 from jina_rag.explain.token_maps import TokenMaps
 from jina_rag.scoring import token_similarity
 from jina_rag.types import Box, Float32, TokenGrid
@@ -180,7 +180,7 @@ class Explanation:
         weights = self._weights(token)
         if self.image_path is None:
             raise IndexStateError("A text that is no page has no picture to draw on.")
-        page = decoded(self.image_path, max_side=max_side)
+        page = load_image(self.image_path, max_side=max_side)
         image = overlay(page, self.boxes, weights, soft=self._soft(page.size))
         if frame is not None:
             draw_frame(image, frame, label)

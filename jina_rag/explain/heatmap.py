@@ -23,7 +23,7 @@ _GROUND = 0.015
 """Of the longer side: what is brighter or darker over more than this is no letter but what letters stand on."""
 
 
-def decoded(path: Path, box: Box | None = None, *, max_side: int | None = None) -> Image:
+def load_image(path: Path, box: Box | None = None, *, max_side: int | None = None) -> Image:
     """A picture from its file, RGB.
 
     Args:

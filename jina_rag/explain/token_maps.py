@@ -39,8 +39,8 @@ class TokenMaps:
             texts: What each token stands for; the empty ones do not set the scale. Empty if it is not known.
         """
         self._query, self._rows, self._row_of = query, rows, row_of
-        spoken = [i for i, text in enumerate(texts) if text.strip()]
-        self._scaling = np.array(spoken or range(len(query)), dtype=np.int64)
+        token_numbers = [i for i, text in enumerate(texts) if text.strip()]
+        self._scaling = np.array(token_numbers or range(len(query)), dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._query)
@@ -93,11 +93,11 @@ class TokenMaps:
         at = (((boxes[:, :2] + boxes[:, 2:]) / 2).clip(0, 1) * (_CELLS - 1)).round().astype(np.int64)
         cell = at[:, 1] * _CELLS + at[:, 0]
         order = np.argsort(cell, kind="stable")
-        used, starts = np.unique(cell[order], return_index=True)
+        cells, starts = np.unique(cell[order], return_index=True)
         total = np.zeros(_CELLS * _CELLS, dtype=np.float32)
         for lifts in self.lifts():
             planes = np.zeros((len(lifts), _CELLS * _CELLS), dtype=np.float32)
-            planes[:, used] = np.maximum.reduceat(lifts[:, order], starts, axis=1)
+            planes[:, cells] = np.maximum.reduceat(lifts[:, order], starts, axis=1)
             around = planes.reshape(-1, _CELLS, _CELLS)
             for axis, length in ((2, spread[0]), (1, spread[1])):
                 around = _greatest_around(around, axis, length * (_CELLS - 1))

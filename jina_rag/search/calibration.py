@@ -120,7 +120,7 @@ class Calibration:
         curves = [self.curves.get(modality, self.shared) for modality in modalities]
         slopes = np.array([curve.slope for curve in curves])
         intercepts = np.array([curve.intercept for curve in curves])
-        return _sigmoid(slopes * _taken(values, self.log_odds) + intercepts).astype(np.float32)
+        return _sigmoid(slopes * _curve_inputs(values, self.log_odds) + intercepts).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, to be kept beside an application's settings."""
@@ -139,10 +139,10 @@ class Calibration:
             InvalidInputError: If it is something else.
         """
         try:
-            shared = value["shared"]
+            common = value["shared"]
             return cls(
                 curves={str(name): Curve(*curve) for name, curve in value["curves"].items()},
-                shared=None if shared is None else Curve(*shared),
+                shared=None if common is None else Curve(*common),
                 log_odds=bool(value["log_odds"]),
                 notes={str(name): str(note) for name, note in value.get("notes", {}).items()},
             )
@@ -180,23 +180,23 @@ def fit_calibration(labelled: Sequence[Labelled]) -> Calibration:
     """
     names, scores, grades = _columns(labelled)
     log_odds = bool(len(scores)) and bool(scores.min() >= 0) and bool(scores.max() <= 1)
-    taken = _taken(scores, log_odds)
-    lacking = _lacking(grades)
-    if lacking:
-        return Calibration(notes={"": f"There are {lacking} in all: scores are left as they are."})
-    shared, _ = _fit(taken, grades, prior=None)
+    inputs = _curve_inputs(scores, log_odds)
+    shortage = _shortage(grades)
+    if shortage:
+        return Calibration(notes={"": f"There are {shortage} in all: scores are left as they are."})
+    common, _ = _fit(inputs, grades, prior=None)
     curves: dict[str, Curve] = {}
     notes: dict[str, str] = {}
     for name in dict.fromkeys(names.tolist()):
-        mine = names == name
-        lacking = _lacking(grades[mine])
-        if lacking:
-            notes[name] = f"There are {lacking} of modality {name!r}: it shares the curve of all labels."
+        own = names == name
+        shortage = _shortage(grades[own])
+        if shortage:
+            notes[name] = f"There are {shortage} of modality {name!r}: it shares the curve of all labels."
             continue
-        curves[name], flat = _fit(taken[mine], grades[mine], prior=shared)
+        curves[name], flat = _fit(inputs[own], grades[own], prior=common)
         if flat:
             notes[name] = f"The scores of modality {name!r} do not tell relevant from irrelevant: its curve is flat."
-    return Calibration(curves=curves, shared=shared, log_odds=log_odds, notes=notes)
+    return Calibration(curves=curves, shared=common, log_odds=log_odds, notes=notes)
 
 
 def _columns(labelled: Sequence[Labelled]) -> tuple[npt.NDArray[np.object_], _Float64, _Float64]:
@@ -216,7 +216,7 @@ def _columns(labelled: Sequence[Labelled]) -> tuple[npt.NDArray[np.object_], _Fl
     return names, numbers[:, 0], numbers[:, 1]
 
 
-def _lacking(grades: _Float64) -> str:
+def _shortage(grades: _Float64) -> str:
     """What there is too little of, as a phrase; "" if there is enough."""
     relevant, rest = float(grades.sum()), float((1 - grades).sum())
     if min(relevant, rest) >= LEAST:
@@ -224,7 +224,7 @@ def _lacking(grades: _Float64) -> str:
     return f"{relevant:g} relevant and {rest:g} irrelevant labels, fewer than {LEAST} of one class,"
 
 
-def _taken(scores: _Float64, log_odds: bool) -> _Float64:
+def _curve_inputs(scores: _Float64, log_odds: bool) -> _Float64:
     """What a curve takes of scores."""
     if not log_odds:
         return scores
@@ -260,7 +260,7 @@ def _most_likely(
     Each step minimises a parabola that lies above the loss and touches it, so that no step leads up.
     """
     pull = np.array([ridge, 0.0])[: len(columns)]
-    weights = np.zeros(len(columns))
+    weights: _Float64 = np.zeros(len(columns))
     for _ in range(_STEPS):
         odds = weights @ columns + offset
         curvature = np.divide(np.tanh(odds / 2), 2 * odds, out=np.full_like(targets, 0.25), where=np.abs(odds) > _EDGE)

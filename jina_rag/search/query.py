@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from jina_rag.compression import cut_rows
@@ -76,24 +76,26 @@ def embed_queries(
 
 def words_in(query: Input) -> str:
     """The words of a query that it holds as text; those of a page are its own."""
-    if isinstance(query, str):
-        return "" if is_data_uri(query) else query
-    if isinstance(query, Page):
-        return query.text
-    if isinstance(query, Mapping):
-        text = query.get("text", "")
-        return text if isinstance(text, str) else ""
-    if isinstance(query, Sequence) and not isinstance(query, bytes | bytearray | memoryview):
-        return "\n".join(filter(None, (words_in(part) for part in query)))
-    return ""
+    return "\n".join(text for text, _ in _parts(query) if text)
 
 
 def has_image(query: Input) -> bool:
     """Whether a part of it is anything but text."""
+    return any(is_image for _, is_image in _parts(query))
+
+
+def _parts(query: Input) -> Iterator[tuple[str, bool]]:
+    """The words of each part, and whether it is or holds an image."""
     if isinstance(query, str):
-        return is_data_uri(query)
-    if isinstance(query, Mapping):
-        return "image" in query
-    if isinstance(query, Sequence) and not isinstance(query, bytes | bytearray | memoryview):
-        return any(has_image(part) for part in query)
-    return True
+        is_image = is_data_uri(query)
+        yield "" if is_image else query, is_image
+    elif isinstance(query, Page):
+        yield query.text, True
+    elif isinstance(query, Mapping):
+        text = query.get("text", "")
+        yield text if isinstance(text, str) else "", "image" in query
+    elif isinstance(query, Sequence) and not isinstance(query, bytes | bytearray | memoryview):
+        for part in query:
+            yield from _parts(part)
+    else:
+        yield "", True

@@ -101,7 +101,10 @@ class _Item:
     place: int
     view: PageView
     content: Input
-    modality: str
+
+    @property
+    def modality(self) -> str:
+        return "text" if self.view == "text" else "image"
 
 
 def rerank(
@@ -148,12 +151,12 @@ def rerank(
         notes.append(f"rerank: {_count(excess_images, 'image')} not judged (max_images={stage.max_images}).")
     if empty_pages:
         notes.append(f"rerank: {_count(empty_pages, 'page')} not judged, with nothing to show ({' or '.join(views)}).")
-    scores, tried = _scores(query, items, reranker, stage, clock, start)
-    damaged = {item.place for item in items[:tried]} - {item.place for item, _, _ in scores}
+    scores, end = _scores(query, items, reranker, stage, clock, start)
+    damaged = {item.place for item in items[:end]} - {item.place for item, _, _ in scores}
     if damaged:
         notes.append(f"rerank: {_count(len(damaged), 'page')} not judged, with a damaged picture: see jina-rag verify.")
-    if tried < len(items):
-        page_count = len({item.place for item in items[tried:]})
+    if end < len(items):
+        page_count = len({item.place for item in items[end:]})
         notes.append(f"rerank: {_count(page_count, 'page')} not judged in full (max_ms={stage.max_ms:g}).")
     best: dict[int, tuple[float, float, PageView]] = {}
     for item, score, raw_score in scores:
@@ -163,7 +166,7 @@ def rerank(
     order = sorted(best, key=lambda place: (-best[place][0], -best[place][1], place))
     first = [_with_score(candidates[place], best[place][0], best[place][2]) for place in order]
     rest = [candidate for place, candidate in enumerate(candidates) if place not in best]
-    return Reranking(first + rest, len(first), not excess_images and tried == len(items), tuple(notes))
+    return Reranking(first + rest, len(first), not excess_images and end == len(items), tuple(notes))
 
 
 def _with_score(candidate: Candidate, score: float, view: PageView) -> Candidate:
@@ -186,16 +189,16 @@ def _items(
         # What is no page has nothing but its text to show.
         if (view == "text" or (view == "page" and not image and "text" not in views)) and text.strip():
             # Said outright: a page whose words look like the address of an image is text all the same.
-            items.append(_Item(place, "text", {"text": text}, "text"))
+            items.append(_Item(place, "text", {"text": text}))
         if view == "page" and image and (path := images.path(image)).is_file():
-            items.append(_Item(place, view, path, "image"))
+            items.append(_Item(place, view, path))
         if view == "region":
             region = None
             if candidate.region is not None:
                 region = region_at(payload, candidate.region.payload.get(schema.BOX), images.folder)
             region = region or highlight(query.multi, payload, images.folder, point.multi).region
             if region is not None and region.image_path is not None and region.image_path.is_file():
-                items.append(_Item(place, view, region.image_path, "image"))
+                items.append(_Item(place, view, region.image_path))
     return items
 
 
@@ -212,26 +215,26 @@ def _scores(
     Items whose images turn out to be damaged have no score.
     """
     scores: list[tuple[_Item, float, float]] = []
-    tried, last = 0, _FIRST_ITEMS
-    while tried < len(items):
-        count = len(items) - tried
+    end, last_count = 0, _FIRST_ITEMS
+    while end < len(items):
+        count = len(items) - end
         if stage.max_ms is not None:
             elapsed = clock() - start
             remaining = stage.max_ms / 1000 - elapsed
             # What one item took so far tells how many of them still fit; some take longer, so by small steps.
             fitting = (
-                _FIRST_ITEMS if not tried else min(_MAX_ITEMS, 2 * last, int(remaining / max(elapsed / tried, 1e-9)))
+                _FIRST_ITEMS if not end else min(_MAX_ITEMS, 2 * last_count, int(remaining / max(elapsed / end, 1e-9)))
             )
             count = min(count, fitting)
             if remaining <= 0 or count < 1:
                 break
-        readable, raw_scores = _raw_scores(query, items[tried : tried + count], reranker)
+        readable, raw_scores = _raw_scores(query, items[end : end + count], reranker)
         calibrated = raw_scores
         if stage.calibration is not None and readable:
             calibrated = stage.calibration.apply(raw_scores, [item.modality for item in readable])
         scores += zip(readable, calibrated.tolist(), raw_scores.tolist(), strict=True)
-        tried, last = tried + count, count
-    return scores, tried
+        end, last_count = end + count, count
+    return scores, end
 
 
 def _raw_scores(query: Query, items: Sequence[_Item], reranker: Reranker) -> tuple[Sequence[_Item], Float32]:

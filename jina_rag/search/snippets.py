@@ -130,8 +130,7 @@ def _best_region(weights: Float32, boxes: Float32, regions: Sequence[Region]) ->
 def is_inside(boxes: Float32, box: Box) -> npt.NDArray[np.bool_]:
     """Which boxes have their middle in another."""
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside: npt.NDArray[np.bool_] = ((middles >= box[:2]) & (middles <= box[2:])).all(axis=1)
-    return inside
+    return np.asarray(((middles >= box[:2]) & (middles <= box[2:])).all(axis=1))
 
 
 def _snippet(weights: Float32, text: str) -> str:

@@ -73,13 +73,15 @@ def differences(a: Float32, b: Float32, places: Places | None = None) -> Float32
     if transform is None or (all(flat) and abs(a.shape[0] - b.shape[0]) > 0.1 * _SIDE):
         return None
     size, flags = a.shape[::-1], cv2.WARP_INVERSE_MAP
-    covered = cv2.warpAffine(np.ones_like(b, dtype=np.uint8), transform, size, flags=flags | cv2.INTER_NEAREST)
-    area = float(covered.sum() * abs(np.linalg.det(transform[:, :2])))
-    if covered.mean() < _MIN_OVERLAP or area / b.size < _MIN_OVERLAP:
+    coverage = cv2.warpAffine(np.ones_like(b, dtype=np.uint8), transform, size, flags=flags | cv2.INTER_NEAREST)
+    area = float(coverage.sum() * abs(np.linalg.det(transform[:, :2])))
+    if coverage.mean() < _MIN_OVERLAP or area / b.size < _MIN_OVERLAP:
         return None
-    inside = cv2.erode(covered, np.ones((_MARGIN, _MARGIN), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
+    inside = cv2.erode(
+        coverage, np.ones((_MARGIN, _MARGIN), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=(0,)
+    )
     other = cv2.warpAffine(b, transform, size, flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    soft, other = (cv2.GaussianBlur(image, (0, 0), _BLUR) for image in (a, np.where(covered > 0, other, a)))
+    soft, other = (cv2.GaussianBlur(image, (0, 0), _BLUR) for image in (a, np.where(coverage > 0, other, a)))
     # Within a pixel all values count as the same: edges of print are ragged at every resolution in another way.
     near = np.ones((3, 3), np.uint8)
     off = np.zeros_like(a)
@@ -110,10 +112,10 @@ def _align(a: Float32, b: Float32, places: Places | None) -> npt.NDArray[Any] | 
         one, two = (cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) for image in (a, b))
         mask = np.full(two.shape, 255, dtype=np.uint8)
         try:
-            correlation, moved = cv2.findTransformECC(one, two, transform * scale, cv2.MOTION_AFFINE, stop, mask, 3)
+            correlation, affine = cv2.findTransformECC(one, two, transform * scale, cv2.MOTION_AFFINE, stop, mask, 3)
         except cv2.error:  # it found no way to better the start: they have nothing in common
             return None
         if correlation < _MIN_CORRELATION:
             return None
-        transform = np.asarray(moved, dtype=np.float32) / scale
+        transform = np.asarray(affine, dtype=np.float32) / scale
     return transform

@@ -108,20 +108,20 @@ def difference(a: PageContent, b: PageContent) -> float | None:
 
     Without an image of both, all words must agree but for what OCR mistakes.
     """
-    lost, added = unlike(a.words, b.words) if a.words and b.words else ([], [])
+    only_a, only_b = unlike(a.words, b.words) if a.words and b.words else ([], [])
     if a.pixels is None or b.pixels is None:
-        return 0.0 if a.words and b.words and not lost and not added else None
-    if is_renumbered(lost, added):
+        return 0.0 if a.words and b.words and not only_a and not only_b else None
+    if is_renumbered(only_a, only_b):
         return None
     spots = image_match.differences(a.pixels, b.pixels, _common_places(a, b))
-    if spots is None or spots.max() > MAX_DIFFERENCE or (lost and a.boxes is None):
+    if spots is None or spots.max() > MAX_DIFFERENCE or (only_a and a.boxes is None):
         return None
-    if lost and a.boxes is not None:
+    if only_a and a.boxes is not None:
         # Words with a counterpart tell how much the images differ everywhere, by resolution and compression.
         x0, y0, x1, y1 = (np.nan_to_num(a.boxes).clip(0, 1) * np.tile(spots.shape[::-1], 2)).astype(int).T
         slices = zip(y0, y1 + 1, x0, x1 + 1, strict=True)
         off = np.array([spots[top:bottom, left:right].max(initial=0) for top, bottom, left, right in slices])
-        doubtful = np.isin(a.words, lost)
+        doubtful = np.isin(a.words, only_a)
         if off[doubtful].max() > max(_NOISE, off[~doubtful].max(initial=0)):
             return None
     return float(spots.max())

@@ -42,26 +42,26 @@ def unlike(a: Sequence[str], b: Sequence[str]) -> tuple[list[str], list[str]]:
     second = [word for word in second if word not in first_text]
     if len(first) * len(second) > _MAX_PAIRS:
         return first, second
-    lost = []
+    only_a = []
     for word in first:
         alike = next((other for other in second if _is_misread(word, other)), None)
         if alike is None:
-            lost.append(word)
+            only_a.append(word)
         else:
             second.remove(alike)
-    return lost, second
+    return only_a, second
 
 
-def is_renumbered(lost: Sequence[str], added: Sequence[str]) -> bool:
+def is_renumbered(only_a: Sequence[str], only_b: Sequence[str]) -> bool:
     """Whether a number stands in the place of another: as long, half of it equal, and a digit for another digit.
 
     In small print that is too little to be seen in the images, and OCR takes digits for letters, not for digits.
     Where all other words are equal, any other number of that length is another number.
     """
-    if len(lost) * len(added) > _MAX_PAIRS:  # a script that OCR cannot read: the words tell nothing
+    if len(only_a) * len(only_b) > _MAX_PAIRS:  # a script that OCR cannot read: the words tell nothing
         return False
-    alone = len(lost) + len(added) <= 2
-    for one, other in itertools.product(lost, added):
+    alone = len(only_a) + len(only_b) <= 2
+    for one, other in itertools.product(only_a, only_b):
         if len(one) == len(other) and any(a != b and (a + b).isdigit() for a, b in zip(one, other, strict=True)):
             equal = sum(a == b for a, b in zip(_glyphs(one), _glyphs(other), strict=False))
             if alone or (len(one) > 1 and 2 * equal >= len(one)):

@@ -13,7 +13,7 @@ from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, IndexStateError, InvalidInputError
 from jina_rag.evaluation.datasets import PageKey
 from jina_rag.evaluation.results import Evaluation
-from jina_rag.explain.heatmap import decoded
+from jina_rag.explain.heatmap import load_image
 from jina_rag.images import inline_jpeg
 from jina_rag.parsing.office import as_pdf
 from jina_rag.parsing.sources import source_file
@@ -70,7 +70,7 @@ def images(
     for page, path in screenshots.items():
         # A screenshot that is gone or damaged is no loss: the file has the page, too.
         with contextlib.suppress(IndexStateError):
-            inline[page] = _encoded(decoded(path), bounds[page])
+            inline[page] = _encoded(load_image(path), bounds[page])
     missing: dict[str, list[int]] = {}
     for doc, number in bounds:
         if (doc, number) not in inline:
