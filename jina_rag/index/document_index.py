@@ -123,7 +123,8 @@ class DocumentIndex:
             embedder: Name or folder of a model, or an embedder; None for the one the index was built with,
                 and ``"lite"`` for a new index.
             reranker: Name or folder of a model, or a reranker, that judges the best pages of each search; loaded when
-                it is first needed. None for none. It is no part of the index, and each handle may have its own.
+                it is first needed. None for none. It is no part of the index, and each object on an index may have
+                its own.
             storage: How a new index keeps its vectors: ``"exact"``, ``"balanced"``, ``"compact"``, or the knobs
                 beneath; None for ``"exact"``, and for what an index that exists was made with.
             create: Whether to make an index where there is none.

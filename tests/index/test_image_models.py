@@ -11,7 +11,7 @@ import pytest
 
 from jina_rag import DocumentIndex
 from jina_rag.config import IngestSettings
-from jina_rag.errors import IndexMismatchError, InvalidInputError
+from jina_rag.errors import IndexMismatchError, InvalidInputError, ModelNotFoundError
 from jina_rag.testing import make_checkpoint, sample_pdf
 
 pytest.importorskip("torch")
@@ -79,6 +79,11 @@ def test_a_model_folder_is_known_by_what_it_holds(tmp_path, pdf, monkeypatch):
     moved = shutil.move(model, tmp_path / "moved")
     with DocumentIndex.open(tmp_path / "kb", embedder=moved) as index:
         assert [(hit.page, hit.score) for hit in index.search("whales", k=3)] == scores
+    with (
+        DocumentIndex.open(tmp_path / "kb") as index,
+        pytest.raises(ModelNotFoundError, match="if its folder was moved, open the index with embedder=FOLDER"),
+    ):
+        index.search("whales")
     # Another model where that one was.
     shutil.copytree(other_home / "m", home / "m")
     with pytest.raises(IndexMismatchError, match="was built with the model"):
