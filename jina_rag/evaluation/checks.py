@@ -116,13 +116,13 @@ def _queries(
     for line, entry in entries:
         where = f"{source.name}, line {line}"
         try:
-            qid, text = text_of(entry, "qid", source, line), text_of(entry, "query", source, line)
+            query_id, text = text_of(entry, "qid", source, line), text_of(entry, "query", source, line)
         except InvalidInputError as exc:
             findings.append(Finding("line", str(exc)))
             continue
-        if qid in query_ids:
-            findings.append(Finding("id", f"{where}: the question id {qid!r} occurs twice."))
-        query_ids.add(qid)
+        if query_id in query_ids:
+            findings.append(Finding("id", f"{where}: the question id {query_id!r} occurs twice."))
+        query_ids.add(query_id)
         relevant: dict[PageKey, int] = {}
         judgements = entry.get("relevant", [])
         for judgement in judgements if isinstance(judgements, list) else [judgements]:
@@ -138,19 +138,19 @@ def _queries(
             if relevant.get(page, grade) != grade:
                 findings.append(Finding("grade", f"{where}: page {page[1]} of {page[0]!r} has two grades."))
             relevant[page] = int(grade)
-        queries.append(JudgedQuery(qid, text, relevant, extra=entry))
+        queries.append(JudgedQuery(query_id, text, relevant, extra=entry))
     return queries
 
 
 def _judgements(queries: Sequence[JudgedQuery], documents: Mapping[str, object]) -> Iterator[Finding]:
     for query in queries:
         if not any(query.relevant.values()):
-            yield Finding("no judgement", f"{query.qid}: no page answers it, so it is not measured.")
+            yield Finding("no judgement", f"{query.query_id}: no page answers it, so it is not measured.")
         elif 2 not in query.relevant.values():
-            yield Finding("grade", f"{query.qid}: no page has grade 2, so Recall and RR are 0 whatever is found.")
+            yield Finding("grade", f"{query.query_id}: no page has grade 2, so Recall and RR are 0 whatever is found.")
         for doc in sorted({doc for doc, _ in query.relevant if doc not in documents}):
             yield Finding(
-                "unknown document", f"{query.qid}: {doc!r} is no document of {DOCUMENTS}, or its file is missing."
+                "unknown document", f"{query.query_id}: {doc!r} is no document of {DOCUMENTS}, or its file is missing."
             )
 
 
@@ -161,14 +161,14 @@ def _repeated(queries: Sequence[JudgedQuery]) -> Iterator[Finding]:
     for group in same.values():
         if len(group) < 2:
             continue
-        names = listed([query.qid for query in group])
+        names = listed([query.query_id for query in group])
         if any(query.relevant != group[0].relevant for query in group):
             yield Finding(
                 "other pages", f"{names} ask the same, {group[0].query!r}, and name different pages: make them one."
             )
         else:
             yield Finding("asked twice", f"{names} ask the same, {group[0].query!r}: keep one.")
-    firsts = {group[0].qid: group[0].query for group in same.values()}
+    firsts = {group[0].query_id: group[0].query for group in same.values()}
     for first, second, share in near_pairs(firsts):
         yield Finding(
             "nearly asked twice",
@@ -181,7 +181,7 @@ def _missing_pages(queries: Sequence[JudgedQuery], counts: Mapping[str, int]) ->
         for doc, page in query.relevant:
             if doc in counts and not 1 <= page <= counts[doc]:
                 yield Finding(
-                    "missing page", f"{query.qid}: {doc!r} has no page {page}; its pages are 1 to {counts[doc]}."
+                    "missing page", f"{query.query_id}: {doc!r} has no page {page}; its pages are 1 to {counts[doc]}."
                 )
 
 
@@ -194,7 +194,7 @@ def _leaks(queries: Sequence[JudgedQuery], texts: Mapping[tuple[str, int], str])
             copy, (doc, page) = max(copies, key=lambda row: (row[0].run_words, row[0].share))
             yield Finding(
                 "leaked words",
-                f"{query.qid}: {copy.share:.0%} of its {copy.words} content words stand in {doc} p. {page}, "
+                f"{query.query_id}: {copy.share:.0%} of its {copy.words} content words stand in {doc} p. {page}, "
                 f"{copy.run!r} word for word: ask in words of your own.",
             )
 

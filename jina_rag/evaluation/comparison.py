@@ -104,7 +104,7 @@ def evaluate_settings(
         seed=seed,
         settings=tuple(results),
         comparisons=tuple(pair for other in results[1:] for pair in compare(results[0], other, seed=seed)),
-        queries={query.qid: _query(query) for query in folder.queries},
+        queries={query.query_id: _query(query) for query in folder.queries},
         seconds=time.monotonic() - start,
         when=when.isoformat(timespec="seconds"),
     )
@@ -125,13 +125,13 @@ def compare(
         InvalidInputError: If they answered other questions.
     """
     before, after = names or (first.name, second.name)
-    rows = [{q.qid: q.measures for q in setting.per_query if q.measures} for setting in (first, second)]
+    rows = [{q.query_id: q.measures for q in setting.per_query if q.measures} for setting in (first, second)]
     return [
         PairedComparison(
             before,
             after,
             name,
-            difference(*({qid: row[name] for qid, row in setting.items()} for setting in rows), seed=seed),
+            difference(*({query_id: row[name] for query_id, row in setting.items()} for setting in rows), seed=seed),
         )
         for name in second.measures
         if name in first.measures
@@ -213,7 +213,7 @@ class _Evaluator:
             index_info = index.info()
         results = self._with_measures(results)
         judged_queries = [query for query, result in zip(folder.queries, results, strict=True) if result.measures]
-        rows = {result.qid: result.measures for result in results if result.measures}
+        rows = {result.query_id: result.measures for result in results if result.measures}
         return SettingResult(
             name=name,
             setting=setting.to_json(),
@@ -238,8 +238,8 @@ class _Evaluator:
         per_query = measure(self.folder.queries, ranked_pages(results), self.measures)
         depths = depths_of(self.measures)
         return [
-            replace(result, measures=per_query[query.qid], unjudged=unjudged(query, result.ranking, depths))
-            if query.qid in per_query
+            replace(result, measures=per_query[query.query_id], unjudged=unjudged(query, result.ranking, depths))
+            if query.query_id in per_query
             else result
             for query, result in zip(self.folder.queries, results, strict=True)
         ]

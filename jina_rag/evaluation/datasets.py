@@ -1,7 +1,7 @@
 """A folder with documents and judged questions: ``docs.jsonl``, ``queries.jsonl`` and the files.
 
 ``docs.jsonl`` has one object a line with at least ``doc`` (the file's name without its suffix) and ``file``
-(path relative to the folder). ``queries.jsonl`` has ``qid``, ``query`` and ``relevant``, a list of
+(path relative to the folder). ``queries.jsonl`` has ``query_id``, ``query`` and ``relevant``, a list of
 ``{"doc", "page", "grade"}`` with 1-based pages and grade 2 (answers the question) or 1 (answers in part); it may
 have ``modality`` and ``cross_language`` to group by, and ``bbox`` with the place of the answer. In its place there may
 be ``queries.csv``, a sheet that a person fills in; see `jina_rag.evaluation.queries_csv`.
@@ -35,7 +35,7 @@ class JudgedQuery:
     """A question and the pages that answer it.
 
     Attributes:
-        qid: Its id.
+        query_id: Its id.
         query: The question.
         relevant: Page → grade (2 answers, 1 answers in part). Empty for a question without judgements.
         modality: What holds the answer (text, table, chart, …); empty if not stated.
@@ -43,7 +43,7 @@ class JudgedQuery:
         extra: The line as it was read.
     """
 
-    qid: str
+    query_id: str
     query: str
     relevant: Mapping[PageKey, int] = field(default_factory=dict)
     modality: str = ""
@@ -95,9 +95,8 @@ def read_folder(root: Path) -> JudgedFolder:
     for query in queries:
         for doc, _ in query.relevant:
             if doc not in documents:
-                raise InvalidInputError(
-                    f"{source}: question {query.qid!r} names the document {doc!r}, which {DOCUMENTS} does not list."
-                )
+                where = f"{source}: question {query.query_id!r}"
+                raise InvalidInputError(f"{where} names the document {doc!r}, which {DOCUMENTS} does not list.")
     return JudgedFolder(root=root, documents=documents, queries=queries)
 
 
@@ -157,9 +156,9 @@ def read_queries(path: Path) -> tuple[JudgedQuery, ...]:
 def _queries(path: Path, entries: list[tuple[int, dict[str, Any]]]) -> tuple[JudgedQuery, ...]:
     queries: dict[str, JudgedQuery] = {}
     for line, entry in entries:
-        qid, text = text_of(entry, "qid", path, line), text_of(entry, "query", path, line)
-        if qid in queries:
-            raise InvalidInputError(f"{path}, line {line}: the question id {qid!r} occurs twice.")
+        query_id, text = text_of(entry, "qid", path, line), text_of(entry, "query", path, line)
+        if query_id in queries:
+            raise InvalidInputError(f"{path}, line {line}: the question id {query_id!r} occurs twice.")
         try:
             relevant = {(str(r["doc"]), int(r["page"])): int(r["grade"]) for r in entry.get("relevant", [])}
         except (TypeError, KeyError, ValueError) as exc:
@@ -168,8 +167,8 @@ def _queries(path: Path, entries: list[tuple[int, dict[str, Any]]]) -> tuple[Jud
             ) from exc
         if not set(relevant.values()) <= {0, 1, 2}:
             raise InvalidInputError(f"{path}, line {line}: grades are 2 (answers), 1 (in part) or 0.")
-        queries[qid] = JudgedQuery(
-            qid=qid,
+        queries[query_id] = JudgedQuery(
+            query_id=query_id,
             query=text,
             relevant=relevant,
             modality=str(entry.get("modality", "")),

@@ -50,11 +50,11 @@ def measure(
 
     Args:
         queries: Judged questions; those without any relevant page are left out.
-        run: qid → pages, best first. A question that is missing scores 0; a page that occurs again is ignored.
+        run: query_id → pages, best first. A question that is missing scores 0; a page that occurs again is ignored.
         measures: Which; see `parse_measures`.
 
     Returns:
-        qid → measure → value in [0, 1].
+        query_id → measure → value in [0, 1].
 
     Raises:
         InvalidInputError: If a measure is unknown.
@@ -63,27 +63,27 @@ def measure(
 
     names = parse_measures(measures)
     judged_queries = [query for query in queries if any(query.relevant.values())]
-    keys = {query.qid: ascii(query.qid) for query in judged_queries}
+    keys = {query.query_id: ascii(query.query_id) for query in judged_queries}
     gains, relevance, scores = {}, {}, {}
     for query in judged_queries:
         judgements = query.relevant.items()
-        gains[keys[query.qid]] = {_key(page): 2**grade - 1 for page, grade in judgements if grade > 0}
-        relevance[keys[query.qid]] = {_key(page): int(grade == 2) for page, grade in judgements}
-        pages = list(dict.fromkeys(_key(page) for page in run.get(query.qid, ())))
+        gains[keys[query.query_id]] = {_key(page): 2**grade - 1 for page, grade in judgements if grade > 0}
+        relevance[keys[query.query_id]] = {_key(page): int(grade == 2) for page, grade in judgements}
+        pages = list(dict.fromkeys(_key(page) for page in run.get(query.query_id, ())))
         # trec_eval sorts by score and breaks ties by name: ranks as scores keep the order of the run.
-        scores[keys[query.qid]] = {page: float(len(pages) - rank) for rank, page in enumerate(pages)}
-    values_by_query: dict[str, dict[str, float]] = {query.qid: {} for query in judged_queries}
+        scores[keys[query.query_id]] = {page: float(len(pages) - rank) for rank, page in enumerate(pages)}
+    values_by_query: dict[str, dict[str, float]] = {query.query_id: {} for query in judged_queries}
     for name in names:
         family, k = _parsed(name)
         if family == "RR":  # trec_eval cuts no ranking for it
             trec_name, key = "recip_rank", "recip_rank"
-            rankings = {qid: dict(list(pages.items())[:k]) for qid, pages in scores.items()}
+            rankings = {query_id: dict(list(pages.items())[:k]) for query_id, pages in scores.items()}
         else:
             trec_name, key, rankings = f"{_TREC[family]}.{k}", f"{_TREC[family]}_{k}", scores
         evaluator = pytrec_eval.RelevanceEvaluator(gains if family == "nDCG" else relevance, {trec_name})
         scores_of = evaluator.evaluate(rankings)
         for query in judged_queries:
-            values_by_query[query.qid][name] = scores_of.get(keys[query.qid], {}).get(key, 0.0)
+            values_by_query[query.query_id][name] = scores_of.get(keys[query.query_id], {}).get(key, 0.0)
     return values_by_query
 
 

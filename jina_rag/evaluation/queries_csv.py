@@ -67,8 +67,8 @@ def read_queries_csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
         if text:
             key = row.get("qid") or text
             if key not in queries:
-                qid = row.get("qid") or f"q{len(queries) + 1:03d}"
-                queries[key] = (number, {"qid": qid, "query": text, "relevant": []})
+                query_id = row.get("qid") or f"q{len(queries) + 1:03d}"
+                queries[key] = (number, {"qid": query_id, "query": text, "relevant": []})
             current = queries[key][1]
         if current is None:
             raise InvalidInputError(f"{path}, row {number}: there is no question above this page.")

@@ -74,14 +74,14 @@ def near_pairs(queries: Mapping[str, str]) -> Iterator[tuple[str, str, float]]:
     Args:
         queries: Id → question.
     """
-    words = {qid: frozenset(terms(text)) for qid, text in queries.items()}
+    words = {query_id: frozenset(terms(text)) for query_id, text in queries.items()}
     holders: dict[str, list[str]] = defaultdict(list)
-    order = {qid: place for place, qid in enumerate(queries)}
+    order = {query_id: place for place, query_id in enumerate(queries)}
     rarity: dict[str, int] = defaultdict(int)
     for vocabulary in words.values():
         for word in vocabulary:
             rarity[word] += 1
-    for qid, vocabulary in words.items():
+    for query_id, vocabulary in words.items():
         if len(vocabulary) < LEAST_WORDS:
             continue
         # Sets that share 4 of 5 words share one of the rarest fifth of either (prefix filter, Chaudhuri et al., 2006).
@@ -91,9 +91,9 @@ def near_pairs(queries: Mapping[str, str]) -> Iterator[tuple[str, str, float]]:
         for other in sorted(others, key=order.__getitem__):
             share = len(vocabulary & words[other]) / len(vocabulary | words[other])
             if share >= ALIKE and _numbers(vocabulary) == _numbers(words[other]):
-                yield other, qid, share
+                yield other, query_id, share
         for word in rare:
-            holders[word].append(qid)
+            holders[word].append(query_id)
 
 
 def _numbers(words: frozenset[str]) -> frozenset[str]:

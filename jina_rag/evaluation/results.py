@@ -20,7 +20,7 @@ class QueryResult:
     """What came out for one question.
 
     Attributes:
-        qid: Its id.
+        query_id: Its id.
         ranking: Pages, best first.
         measures: Measure → value in [0, 1]; empty for a question without judgements.
         milliseconds: Wall time of the search, its embedding included, asked alone.
@@ -30,7 +30,7 @@ class QueryResult:
         notes: What was not done as asked.
     """
 
-    qid: str
+    query_id: str
     ranking: tuple[PageKey, ...] = ()
     measures: Mapping[str, float] = field(default_factory=dict)
     milliseconds: float = 0.0
@@ -108,7 +108,7 @@ class Evaluation:
         seed: Of every bootstrap.
         settings: In the order they were asked for.
         comparisons: Every later setting against the first one, for every measure.
-        queries: qid → ``{"query", "modality", "language", "relevant": [[doc, page, grade], …], "answer"}``.
+        queries: query_id → ``{"query", "modality", "language", "relevant": [[doc, page, grade], …], "answer"}``.
         seconds: Wall time of all of it.
         when: When it began, as ISO 8601 (UTC); empty if not known.
     """
@@ -131,4 +131,4 @@ class Evaluation:
 
 def ranked_pages(results: Sequence[QueryResult]) -> dict[str, list[PageKey]]:
     """Question id → pages, best first, as measures take it."""
-    return {result.qid: list(result.ranking) for result in results}
+    return {result.query_id: list(result.ranking) for result in results}

@@ -89,7 +89,7 @@ def run_queries(
         results |= batch
         if on_query:
             on_query(min(done + start + len(some), len(queries)), len(queries))
-    return [replace(results[query.query], qid=query.qid) for query in queries]
+    return [replace(results[query.query], query_id=query.query_id) for query in queries]
 
 
 def named_pages(hits: SearchResults, names: Mapping[Path, str]) -> list[PageKey]:
@@ -109,7 +109,7 @@ def _pages(hits: SearchResults, names: Mapping[Path, str]) -> Iterator[tuple[Pag
 def _result(hits: SearchResults, names: Mapping[Path, str], milliseconds: float) -> QueryResult:
     pages = list(_pages(hits, names))
     return QueryResult(
-        qid="",
+        query_id="",
         ranking=tuple(page for page, _, _ in pages),
         milliseconds=round(milliseconds, 3),
         scores=tuple(round(float(score), 6) for _, score, _ in pages),

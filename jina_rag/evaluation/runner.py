@@ -26,8 +26,8 @@ class EvaluationReport:
         queries: Number of judged questions.
         measures: Measure → mean over all questions.
         by: ``{"modality": {name: {"queries": n, measure: mean}}, "language": {"same": …, "cross": …}}``.
-        per_query: qid → measure → value.
-        run: qid → pages, best first.
+        per_query: query_id → measure → value.
+        run: query_id → pages, best first.
         failed: Files that could not be indexed: their pages count as not found.
         seconds: Wall time, ingestion included.
     """
@@ -68,7 +68,7 @@ def evaluate(
     check_documents(index, folder)
     run = search_all(index, folder.queries, names=folder.names, on_query=on_query)
     per_query = measure(folder.queries, run)
-    judged_queries = [query for query in folder.queries if query.qid in per_query]
+    judged_queries = [query for query in folder.queries if query.query_id in per_query]
     return EvaluationReport(
         queries=len(judged_queries),
         measures=mean(list(per_query.values())),
@@ -128,8 +128,8 @@ def search_all(
         for query, hits in zip(some, hits_of, strict=True):
             if on_note:
                 for note in hits.notes:
-                    on_note(query.qid, note)
-            run[query.qid] = named_pages(hits, names or {})
+                    on_note(query.query_id, note)
+            run[query.query_id] = named_pages(hits, names or {})
         if on_query:
             on_query(start + len(some), len(queries))
     return run
@@ -157,24 +157,19 @@ def grouped(
 
     Args:
         queries: Judged questions; those that state no group are in none.
-        scores: qid → measure → value.
+        scores: query_id → measure → value.
     """
+    groups: dict[str, dict[str, list[Mapping[str, float]]]] = {"modality": {}, "language": {}}
+    for query in queries:
+        for kind, name in (("modality", query.modality), ("language", query.language_group)):
+            if name:
+                groups[kind].setdefault(name, []).append(scores[query.query_id])
     return {
-        "modality": _group(queries, scores, "modality"),
-        "language": _group(queries, scores, "language_group"),
+        kind: {name: {"queries": len(rows), **mean(rows)} for name, rows in sorted(by_name.items())}
+        for kind, by_name in groups.items()
     }
 
 
 def write_run(path: Path, run: Run) -> None:
     """Write a run, one ``{"qid", "ranking": [[doc, page], …]}`` a line; the file appears whole or not at all."""
-    write_lines(path, ({"qid": qid, "ranking": pages} for qid, pages in run.items()), what="rankings")
-
-
-def _group(
-    queries: Sequence[JudgedQuery], scores: Mapping[str, Mapping[str, float]], attribute: str
-) -> dict[str, dict[str, float]]:
-    rows: dict[str, list[Mapping[str, float]]] = {}
-    for query in queries:
-        if name := getattr(query, attribute):
-            rows.setdefault(name, []).append(scores[query.qid])
-    return {name: {"queries": len(values), **mean(values)} for name, values in sorted(rows.items())}
+    write_lines(path, ({"qid": query_id, "ranking": pages} for query_id, pages in run.items()), what="rankings")

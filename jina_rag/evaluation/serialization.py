@@ -25,6 +25,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
     values["compared"] = [comparison_json(comparison) for comparison in evaluation.comparisons]
     for setting, entry in zip(evaluation.settings, values["settings"], strict=True):
         entry["failed"] = failures_json(setting.failed)
+        entry["per_query"] = [{"qid": result.pop("query_id"), **result} for result in entry["per_query"]]
     return values
 
 
@@ -80,7 +81,7 @@ def _setting(value: Mapping[str, Any]) -> SettingResult:
     return SettingResult(**{
         **value,
         "intervals": {name: (float(low), float(high)) for name, (low, high) in value["intervals"].items()},
-        "per_query": tuple(query_result(entry) for entry in value["per_query"]),
+        "per_query": tuple(query_result({"query_id": entry.pop("qid"), **entry}) for entry in value["per_query"]),
         "unjudged": {int(k): float(number) for k, number in value["unjudged"].items()},
         "failed": tuple(Failure(Path(f["path"]), f["reason"], f["page"]) for f in value["failed"]),
     })  # fmt: skip

@@ -53,7 +53,7 @@ def difference(
     """
     if not first or first.keys() != second.keys():
         raise InvalidInputError("Two runs can be compared over the same questions only, and at least one.")
-    deltas = np.array([second[qid] - first[qid] for qid in sorted(first)])
+    deltas = np.array([second[query_id] - first[query_id] for query_id in sorted(first)])
     low, high = _interval(deltas, resamples, seed)
     return Difference(float(deltas.mean()), low, high, int((deltas > 1e-9).sum()), int((deltas < -1e-9).sum()))
 

@@ -62,24 +62,24 @@ def write_trec_run(path: Path, run: Run, *, name: str = "jina_rag") -> None:
 
     Args:
         path: Where.
-        run: qid → pages, best first; a page that occurs again is left out.
+        run: query_id → pages, best first; a page that occurs again is left out.
         name: Of the run.
 
     Raises:
         InvalidInputError: If it cannot be written.
     """
     lines = []
-    for qid, ranking in run.items():
+    for query_id, ranking in run.items():
         pages = list(dict.fromkeys(ranking))
         lines += [
-            f"{escaped(qid)} Q0 {page_id(page)} {rank} {len(pages) - rank + 1} {escaped(name)}\n"
+            f"{escaped(query_id)} Q0 {page_id(page)} {rank} {len(pages) - rank + 1} {escaped(name)}\n"
             for rank, page in enumerate(pages, start=1)
         ]
     write_text(path, "".join(lines), what="rankings")
 
 
 def read_trec_run(path: Path) -> dict[str, list[PageKey]]:
-    """Read rankings: qid → pages in the order in which trec_eval takes them.
+    """Read rankings: query_id → pages in the order in which trec_eval takes them.
 
     That is by score, and where scores tie by the name of the page, the last first; the column of ranks is ignored.
 
@@ -88,12 +88,12 @@ def read_trec_run(path: Path) -> dict[str, list[PageKey]]:
     """
     scored_pages: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for number, fields in _lines(path, 6, "QUESTION Q0 PAGE RANK SCORE NAME"):
-        qid, _, word, _, score, _ = fields
+        query_id, _, word, _, score, _ = fields
         try:
-            scored_pages[unescaped(qid)].append((float(score), word))
+            scored_pages[unescaped(query_id)].append((float(score), word))
         except ValueError:
             raise InvalidInputError(f"{path}, line {number}: the score is {score!r}, which is no number.") from None
-    return {qid: [page_of(word) for word in trec_order(rows)] for qid, rows in scored_pages.items()}
+    return {query_id: [page_of(word) for word in trec_order(rows)] for query_id, rows in scored_pages.items()}
 
 
 def trec_order(scored_pages: Iterable[tuple[float, str]]) -> list[str]:
@@ -114,7 +114,7 @@ def write_qrels(path: Path, queries: Sequence[JudgedQuery], *, gains: bool = Fal
         InvalidInputError: If it cannot be written.
     """
     lines = [
-        f"{escaped(query.qid)} 0 {page_id(page)} {2**grade - 1 if gains else grade}\n"
+        f"{escaped(query.query_id)} 0 {page_id(page)} {2**grade - 1 if gains else grade}\n"
         for query in queries
         for page, grade in query.relevant.items()
     ]
@@ -122,16 +122,16 @@ def write_qrels(path: Path, queries: Sequence[JudgedQuery], *, gains: bool = Fal
 
 
 def read_qrels(path: Path) -> dict[str, dict[PageKey, int]]:
-    """Read judgements: qid → page → grade.
+    """Read judgements: query_id → page → grade.
 
     Raises:
         InvalidInputError: If a line is none of them, or the file cannot be read.
     """
     qrels: dict[str, dict[PageKey, int]] = defaultdict(dict)
-    for number, (qid, _, word, grade) in _lines(path, 4, "QUESTION 0 PAGE GRADE"):
+    for number, (query_id, _, word, grade) in _lines(path, 4, "QUESTION 0 PAGE GRADE"):
         page = page_of(word)
         try:
-            qrels[unescaped(qid)][page] = int(grade)
+            qrels[unescaped(query_id)][page] = int(grade)
         except ValueError:
             raise InvalidInputError(f"{path}, line {number}: the grade is {grade!r}, which is no number.") from None
     return dict(qrels)

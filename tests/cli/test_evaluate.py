@@ -274,3 +274,10 @@ def test_check_for_a_program(cli, tmp_path):
     assert {finding["kind"] for finding in found.json["findings"]} == {"no judgement", "other pages"}
     assert found.json["counts"]["questions"] == 2
     assert found.err == ""
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_folder_of_documents_is_refused(cli, docs, tmp_path, monkeypatch, path):
+    monkeypatch.chdir(docs)
+    cli("init", tmp_path / "judged", "--documents", path).refused("A path is empty")
+    assert not (tmp_path / "judged").exists()

@@ -181,7 +181,7 @@ def test_near_pairs_are_those_of_all_pairs():
     words = [f"word{chr(97 + n)}" for n in range(14)]
     queries = {f"q{n}": " ".join(rng.sample(words, rng.randint(5, 9))) for n in range(120)}
     found = {(first, second) for first, second, _ in near_pairs(queries)}
-    sets = {qid: set(terms(text)) for qid, text in queries.items()}
+    sets = {query_id: set(terms(text)) for query_id, text in queries.items()}
     expected = {
         (first, second)
         for first, second in itertools.combinations(queries, 2)

@@ -74,7 +74,9 @@ def test_measures_agree_with_ir_measures(cases):
     theirs = {name: their_measure(ir_measures, name) for name in EVERY}
     cut = {name: 1 / int(name.split("@")[1]) if name.startswith("RR") else 0.0 for name in EVERY}
     qrels = [
-        ir_measures.Qrel(query.qid, page_id(page), grade) for query in queries for page, grade in query.relevant.items()
+        ir_measures.Qrel(query.query_id, page_id(page), grade)
+        for query in queries
+        for page, grade in query.relevant.items()
     ]
     docs = [
         ir_measures.ScoredDoc(f"q{i}", page_id(page), score)
@@ -85,10 +87,10 @@ def test_measures_agree_with_ir_measures(cases):
     values = {
         (row.query_id, row.measure): row.value for row in ir_measures.iter_calc(set(theirs.values()), qrels, docs)
     }
-    for qid, row in found.items():
+    for query_id, row in found.items():
         for name, value in row.items():
             # A question without any page in the run is left out there, and 0 here.
-            expected = values.get((qid, theirs[name]), 0.0)
+            expected = values.get((query_id, theirs[name]), 0.0)
             assert value == pytest.approx(expected if expected > cut[name] - 1e-9 else 0.0, abs=1e-9), name
 
 

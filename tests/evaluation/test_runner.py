@@ -60,7 +60,7 @@ def test_one_setting_is_measured_in_full(judged, tmp_path):
     assert setting.bytes["images"] > 0
     assert setting.vector_bytes_per_page > 0
     first = setting.per_query[0]
-    assert (first.qid, first.ranking[0]) == ("a", ("animals", 2))
+    assert (first.query_id, first.ranking[0]) == ("a", ("animals", 2))
     assert len(first.scores) == len(first.images) == len(first.ranking) == 4
     assert first.scores == tuple(sorted(first.scores, reverse=True))
     assert all(image is not None and image.is_file() for image in first.images)
@@ -89,7 +89,7 @@ def test_settings_share_an_index_and_are_compared_with_the_first(judged, tmp_pat
         (found.settings[0].name, found.settings[place].name, measure)
         for place in (1, 2) for measure in ("nDCG@3", "RR@2")
     ]  # fmt: skip
-    rows = [{a.qid: a.measures["RR@2"] for a in setting.per_query} for setting in found.settings]
+    rows = [{a.query_id: a.measures["RR@2"] for a in setting.per_query} for setting in found.settings]
     assert found.comparisons[3].difference == difference(rows[0], rows[2], seed=1)
 
 
@@ -112,7 +112,7 @@ def test_in_batches_the_pages_are_the_same(judged, tmp_path):
     with DocumentIndex.open(tmp_path / "b", embedder=embedder) as index:
         report = evaluate(judged, index)
     assert report.measures == together.settings[0].measures
-    assert report.run == {a.qid: list(a.ranking) for a in together.settings[0].per_query}
+    assert report.run == {a.query_id: list(a.ranking) for a in together.settings[0].per_query}
 
 
 def stopping(after: int) -> EvaluationHooks:

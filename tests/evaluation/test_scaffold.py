@@ -161,19 +161,19 @@ def test_a_sheet_is_read_as_spreadsheets_write_it(tmp_path, delimiter, encoding)
         encoding=encoding,
     )
     first, second = read_queries(path)
-    assert (first.qid, first.query) == ("q001", "Wie viele, und wo?")
+    assert (first.query_id, first.query) == ("q001", "Wie viele, und wo?")
     assert first.relevant == {
         ("a; b, c", 2): 2, ("a; b, c", 3): 2, ("other", 7): 1, ("third", 1): 2, ("third", 2): 2,
     }  # fmt: skip
     assert (first.modality, first.cross_language, first.extra["answer"], first.extra["lang"]) == (
         "table", True, "12 %", "de",
     )  # fmt: skip
-    assert (second.qid, second.cross_language) == ("q002", False)
+    assert (second.query_id, second.cross_language) == ("q002", False)
 
 
 def test_a_column_of_ids_is_kept(tmp_path):
     write_rows(tmp_path / "q.csv", ["x7", "What?", "a", "1"], columns=("QID", "Query", "Doc ", "page"))
-    assert read_queries(tmp_path / "q.csv")[0].qid == "x7"
+    assert read_queries(tmp_path / "q.csv")[0].query_id == "x7"
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ def test_a_difference_has_its_mean_its_interval_and_its_questions():
     rng = np.random.default_rng(3)
     first = {f"q{n}": float(x) for n, x in enumerate(rng.random(200))}
     second = {
-        qid: value + float(step) for (qid, value), step in zip(first.items(), rng.normal(0.1, 0.2, 200), strict=True)
+        query_id: value + float(step)
+        for (query_id, value), step in zip(first.items(), rng.normal(0.1, 0.2, 200), strict=True)
     }
     found = difference(first, second)
-    deltas = np.array([second[qid] - first[qid] for qid in first])
+    deltas = np.array([second[query_id] - first[query_id] for query_id in first])
     assert found.mean == pytest.approx(deltas.mean())
     # The interval of a mean, as theory has it for many questions.
     half = 1.96 * deltas.std() / len(deltas) ** 0.5

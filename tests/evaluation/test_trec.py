@@ -49,10 +49,10 @@ def test_names_are_one_word_and_come_back(doc, page):
 
 def test_files_come_back_as_they_were(tmp_path):
     write_trec_run(tmp_path / "run.trec", RUN, name="a b")
-    once = {qid: list(dict.fromkeys(pages)) for qid, pages in RUN.items()}
+    once = {query_id: list(dict.fromkeys(pages)) for query_id, pages in RUN.items()}
     assert read_trec_run(tmp_path / "run.trec") == once
     write_qrels(tmp_path / "qrels.trec", QUERIES)
-    assert read_qrels(tmp_path / "qrels.trec") == {q.qid: q.relevant for q in QUERIES if q.relevant}
+    assert read_qrels(tmp_path / "qrels.trec") == {q.query_id: q.relevant for q in QUERIES if q.relevant}
     write_qrels(tmp_path / "gains.trec", QUERIES, gains=True)
     assert set(read_qrels(tmp_path / "gains.trec")["q 1"].values()) == {3, 1, 0}
 

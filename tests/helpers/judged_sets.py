@@ -26,9 +26,9 @@ def write_judged(folder: Path, queries=QUERIES) -> Path:
     return folder
 
 
-def entry(qid, query, relevant, modality="", cross=None) -> dict:
+def entry(query_id, query, relevant, modality="", cross=None) -> dict:
     judged = [{"doc": doc, "page": page, "grade": grade} for doc, page, grade in relevant]
-    return {"qid": qid, "query": query, "relevant": judged, "modality": modality, "cross_language": cross}
+    return {"qid": query_id, "query": query, "relevant": judged, "modality": modality, "cross_language": cross}
 
 
 def write_lines(path: Path, entries: list[dict]) -> None:

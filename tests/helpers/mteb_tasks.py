@@ -31,8 +31,8 @@ def judged_folder(root: Path) -> Path:
     rows = [{"doc": doc, "file": f"{doc}.pdf"} for doc in PAGES]
     (root / "docs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     asked = [
-        {"qid": qid, "query": text, "relevant": [{"doc": d, "page": p, "grade": g} for d, p, g in relevant]}
-        for qid, text, relevant in QUERIES
+        {"qid": query_id, "query": text, "relevant": [{"doc": d, "page": p, "grade": g} for d, p, g in relevant]}
+        for query_id, text, relevant in QUERIES
     ]
     (root / "queries.jsonl").write_text("\n".join(map(json.dumps, asked)), encoding="utf-8")
     return root

@@ -31,7 +31,7 @@ def evaluation_json(evaluation: Evaluation, earlier: Sequence[PairedComparison] 
 
     first = evaluation.settings[0]
     value = setting_json(first) | {
-        "per_query": {r.qid: {"measures": r.measures, "milliseconds": r.milliseconds} for r in first.per_query},
+        "per_query": {r.query_id: {"measures": r.measures, "milliseconds": r.milliseconds} for r in first.per_query},
         "data_hash": evaluation.data_hash,
         "command": evaluation.command,
         "versions": evaluation.versions,
@@ -94,10 +94,10 @@ def print_check(out: Console, check: FolderCheck) -> None:
 
 
 def _failure(out: Console, evaluation: Evaluation, result: QueryResult, main: str) -> None:
-    query = evaluation.queries[result.qid]
+    query = evaluation.queries[result.query_id]
     relevant = ", ".join(f"{doc} p. {page}" for doc, page, grade in query["relevant"] if grade)
     retrieved = ", ".join(f"{doc} p. {page}" for doc, page in result.ranking[:3]) or "nothing"
-    out.print(f"  {result.measures[main]:.2f}  {one_line(result.qid)}  {one_line(query['query'])}", soft_wrap=True)
+    out.print(f"  {result.measures[main]:.2f}  {one_line(result.query_id)}  {one_line(query['query'])}", soft_wrap=True)
     out.print(f"        wanted {one_line(relevant)}; got {one_line(retrieved)}", soft_wrap=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, Literal, TypeAlias
 
 from jina_rag.errors import InvalidInputError
@@ -33,13 +34,8 @@ def inputs_of(batch: Mapping[str, Any], *, modality: str, parts: ContentParts = 
         )
     if parts == "auto" and modality == "image" and images is not None and {"path", "page"} <= batch.keys():
         parts = "image"
-    count = len(texts if texts is not None else images or ())
-    return [
-        one_input(
-            None if texts is None else texts[i], None if images is None else images[i], modality=modality, parts=parts
-        )
-        for i in range(count)
-    ]
+    pairs = zip_longest(texts or (), images or ())
+    return [one_input(text, image, modality=modality, parts=parts) for text, image in pairs]
 
 
 def one_input(text: str | None, image: Any, *, modality: str, parts: ContentParts = "auto") -> Input:  # noqa: ANN401  # PIL

@@ -100,10 +100,12 @@ class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]  # mteb is not followe
                 SPLIT: {
                     "corpus": corpus,
                     "queries": datasets.Dataset.from_dict(
-                        {"id": [query.qid for query in queries], "text": [query.query for query in queries]}
+                        {"id": [query.query_id for query in queries], "text": [query.query for query in queries]}
                     ),
                     "relevant_docs": {
-                        query.qid: {page_id(key): 2**grade - 1 for key, grade in query.relevant.items() if grade > 0}
+                        query.query_id: {
+                            page_id(key): 2**grade - 1 for key, grade in query.relevant.items() if grade > 0
+                        }
                         for query in queries
                     },
                     "top_ranked": None,

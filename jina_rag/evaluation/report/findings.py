@@ -119,7 +119,7 @@ def _is_better(evaluation: Evaluation, high: SettingResult, low: SettingResult, 
 def _faster(evaluation: Evaluation, fast: SettingResult, slow: SettingResult) -> bool:
     if not (fast.latency and slow.latency):
         return False  # not timed one by one
-    times = [{result.qid: result.milliseconds for result in setting.per_query} for setting in (fast, slow)]
+    times = [{result.query_id: result.milliseconds for result in setting.per_query} for setting in (fast, slow)]
     return _is_less(times[0], times[1], evaluation.seed)
 
 
@@ -129,7 +129,7 @@ def _is_less(first: Mapping[str, float], second: Mapping[str, float], seed: int)
 
 
 def _values(setting: SettingResult, name: str) -> dict[str, float]:
-    return {result.qid: result.measures[name] for result in setting.per_query if name in result.measures}
+    return {result.query_id: result.measures[name] for result in setting.per_query if name in result.measures}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +169,8 @@ def groups(evaluation: Evaluation, kind: str, measure: str) -> list[GroupRow]:
         for setting, group in zip(evaluation.settings, groups_of, strict=True):
             values = [
                 value
-                for qid, value in _values(setting, measure).items()
-                if str(evaluation.queries.get(qid, {}).get(kind, "")) == name
+                for query_id, value in _values(setting, measure).items()
+                if str(evaluation.queries.get(query_id, {}).get(kind, "")) == name
             ]
             whole = len(values) == int(group.get("queries", 0)) >= 2
             intervals.append(interval(values, seed=evaluation.seed) if whole else None)
@@ -190,13 +190,13 @@ def fingerprints(evaluation: Evaluation) -> dict[str, list[str]]:
 def first_unjudged(evaluation: Evaluation, setting: SettingResult) -> int:
     """Judged questions whose first page nobody has judged: it counts as wrong, and may be right."""
     results = [result for result in setting.per_query if result.measures and result.ranking]
-    return sum(result.ranking[0] not in report_query(evaluation, result.qid).relevant for result in results)
+    return sum(result.ranking[0] not in report_query(evaluation, result.query_id).relevant for result in results)
 
 
 def answered(evaluation: Evaluation, setting: SettingResult, depth: int) -> int:
     """Judged questions with a right page among the first `depth`."""
     judged_results = [result for result in setting.per_query if result.measures]
-    return sum((rank_of(r, report_query(evaluation, r.qid)) or depth + 1) <= depth for r in judged_results)
+    return sum((rank_of(r, report_query(evaluation, r.query_id)) or depth + 1) <= depth for r in judged_results)
 
 
 def caution(evaluation: Evaluation) -> str:

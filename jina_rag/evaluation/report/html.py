@@ -123,7 +123,9 @@ def _context(evaluation: Evaluation, documents: Mapping[str, Path], failures: in
     except MissingDependencyError as exc:
         missing, plots, bars = str(exc), [], {}
     results = by_query(evaluation)
-    rows = [(query := report_query(evaluation, qid), outcomes(r, query, measure)) for qid, r in results.items()]
+    rows = [
+        (query := report_query(evaluation, query_id), outcomes(r, query, measure)) for query_id, r in results.items()
+    ]
     unjudged_at = sorted({k for setting in settings for k in setting.unjudged})
     return {
         "evaluation": evaluation,

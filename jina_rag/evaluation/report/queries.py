@@ -14,7 +14,7 @@ class ReportQuery:
     """A question with its judgements.
 
     Attributes:
-        qid: Its id.
+        query_id: Its id.
         text: On one line.
         modality: What holds the answer; empty if not stated.
         language: Its group by language; empty if not stated.
@@ -22,7 +22,7 @@ class ReportQuery:
         answer: As the judge wrote it; empty if not stated.
     """
 
-    qid: str
+    query_id: str
     text: str
     modality: str = ""
     language: str = ""
@@ -36,12 +36,12 @@ class ReportQuery:
         return [page for page, grade in self.relevant.items() if grade == top > 0]
 
 
-def report_query(evaluation: Evaluation, qid: str) -> ReportQuery:
+def report_query(evaluation: Evaluation, query_id: str) -> ReportQuery:
     """The question of that id; its id stands for a text that was not handed over."""
-    entry = evaluation.queries.get(qid, {})
+    entry = evaluation.queries.get(query_id, {})
     return ReportQuery(
-        qid=qid,
-        text=" ".join(str(entry.get("query") or qid).split()),
+        query_id=query_id,
+        text=" ".join(str(entry.get("query") or query_id).split()),
         modality=str(entry.get("modality") or ""),
         language=str(entry.get("language") or ""),
         relevant={(str(doc), int(page)): int(grade) for doc, page, grade in entry.get("relevant") or ()},
@@ -122,7 +122,7 @@ def by_query(evaluation: Evaluation) -> dict[str, list[tuple[str, QueryResult]]]
     results: dict[str, list[tuple[str, QueryResult]]] = {}
     for setting in evaluation.settings:
         for result in setting.per_query:
-            results.setdefault(result.qid, []).append((setting.name, result))
+            results.setdefault(result.query_id, []).append((setting.name, result))
     return results
 
 
@@ -156,12 +156,14 @@ def misses(evaluation: Evaluation, setting: SettingResult, measure: str, most: i
     imperfect = [r for r in setting.per_query if r.measures.get(measure, 1.0) < 1.0 - 1e-9]
 
     def badness(result: QueryResult) -> tuple[float, float, float]:
-        rank = rank_of(result, report_query(evaluation, result.qid))
-        values = [other.measures.get(measure, 0.0) for _, other in results[result.qid]]
+        rank = rank_of(result, report_query(evaluation, result.query_id))
+        values = [other.measures.get(measure, 0.0) for _, other in results[result.query_id]]
         return result.measures[measure], -(rank or float("inf")), sum(values) / len(values)
 
     worst = sorted(imperfect, key=badness)[: max(0, most)]
-    return [_miss(report_query(evaluation, result.qid), result, results[result.qid], measure) for result in worst]
+    return [
+        _miss(report_query(evaluation, result.query_id), result, results[result.query_id], measure) for result in worst
+    ]
 
 
 def _miss(query: ReportQuery, result: QueryResult, others: Sequence[tuple[str, QueryResult]], measure: str) -> Miss:

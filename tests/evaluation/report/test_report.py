@@ -55,7 +55,7 @@ def setting(
             pages[rank - 1] = ("report", place % 2 + 1)
         results.append(
             QueryResult(
-                qid=f"q{place:02d}",
+                query_id=f"q{place:02d}",
                 ranking=tuple(pages),
                 measures={
                     "nDCG@5": 0.0 if rank is None else 1 / float(np.log2(rank + 1)),
@@ -98,7 +98,7 @@ def setting(
 
 def evaluation(*settings: SettingResult, **fields) -> Evaluation:
     def values(one, name):
-        return {result.qid: result.measures[name] for result in one.per_query}
+        return {result.query_id: result.measures[name] for result in one.per_query}
 
     values_of = {
         "folder": "judged",
@@ -222,7 +222,9 @@ def test_time_is_compared_question_by_question_and_bytes_are_counted():
     assert found["milliseconds"] == ("fast",)
     assert found["bytes"] == ("slow", "slow too")  # within 5 % of each other
     assert "bytes" not in findings.best(evaluation(slow, setting("as large", GOOD)))
-    others = replace(fast, per_query=tuple(replace(result, qid=result.qid + "x") for result in fast.per_query))
+    others = replace(
+        fast, per_query=tuple(replace(result, query_id=result.query_id + "x") for result in fast.per_query)
+    )
     assert "milliseconds" not in findings.best(evaluation(slow, others, comparisons=()))
 
 
@@ -276,8 +278,8 @@ def test_the_worst_questions_come_first_and_perfect_ones_never():
     first, second = setting("a", BAD), setting("b", [1, 1, 1, 1, 1, 1, 1, 1, None, 1, 1, 1])
     found = queries.misses(evaluation(first, second), first, "nDCG@5", 50)
     assert len(found) == 11
-    assert found[0].query.qid == "q08"  # the other setting fails on it, too
-    assert {miss.query.qid for miss in found[1:3]} == {"q01", "q04"}
+    assert found[0].query.query_id == "q08"  # the other setting fails on it, too
+    assert {miss.query.query_id for miss in found[1:3]} == {"q01", "q04"}
     assert [miss.measure for miss in found] == sorted(miss.measure for miss in found)
     assert [(one.setting, one.rank, one.depth) for one in found[0].settings] == [("a", None, 5), ("b", None, 5)]
     assert len(queries.misses(evaluation(first), first, "nDCG@5", 3)) == 3
