@@ -87,9 +87,11 @@ def open_session(location: str, options: OpenOptions) -> tuple[SharedSession, In
     """Open the index at a folder or at an address, or share the session that is open already.
 
     Raises:
-        InvalidInputError: If the address makes no sense, or a folder is given what goes with a server.
+        InvalidInputError: If the place is empty, the address makes no sense, or a folder is given what goes with a server.
         IndexStateError: If it is open with another folder of files, or with other options of its address.
     """
+    if not location.strip():
+        raise InvalidInputError('The place of the index is empty: name a folder, or "." for the current one.')
     if "://" in location:
         from jina_rag.index.qdrant_server import Address, open_server
 

@@ -65,6 +65,14 @@ def test_an_empty_path_is_not_the_current_folder(index, docs, monkeypatch, paths
     assert index.ingest(".", settings=NO_OCR, dry_run=True).new == 4, "the current folder is named by a dot"
 
 
+@pytest.mark.parametrize("location", ["", " "])
+def test_an_empty_place_of_the_index_is_not_the_current_folder(tmp_path, monkeypatch, location):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError, match="empty"):
+        DocumentIndex.open(location, embedder=FakeEmbedder())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_name_in_a_filter_is_refused(index, docs):
     index.ingest(docs / "0.pdf", settings=NO_OCR)
     for value in ("", " ", ["*.pdf", ""]):
