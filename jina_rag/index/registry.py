@@ -87,7 +87,8 @@ def open_session(location: str, options: OpenOptions) -> tuple[SharedSession, In
     """Open the index at a folder or at an address, or share the session that is open already.
 
     Raises:
-        InvalidInputError: If the place is empty, the address makes no sense, or a folder is given what goes with a server.
+        InvalidInputError: If the place is empty, the address makes no sense, or a folder is given what goes with a
+            server.
         IndexStateError: If it is open with another folder of files, or with other options of its address.
     """
     if not location.strip():
