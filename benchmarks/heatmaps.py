@@ -54,7 +54,7 @@ def main() -> None:
             light.append(float(explanation.weights[inside].sum() / explanation.weights.sum()))
             chance.append(float(inside.mean()))
             regions.append(hit.region is not None and overlaps(np.array([hit.region.box]), box)[0])
-            rows.append((query.qid, query.extra["modality"], bright[-1], round(chance[-1], 2)))
+            rows.append((query.query_id, query.extra["modality"], bright[-1], round(chance[-1], 2)))
     for row in rows:
         print(*row)
     print(f"questions with a judged box: {len(boxed_queries)}; of these, page among the first 5: {len(bright)}")

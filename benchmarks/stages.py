@@ -70,13 +70,13 @@ def main() -> None:
                 start = time.perf_counter()
                 hits = index.search(query.query, k=DEPTH, stages=stages, details=False)
                 times.append(time.perf_counter() - start)
-                ranking[query.qid] = [
+                ranking[query.query_id] = [
                     (names[path.resolve()], hit.page)
                     for hit in hits
                     for path in (hit.path, *(copy.path for copy in hit.copies))
                 ]
             measures = measure(folder.queries, ranking)
-            ndcg = {qid: values["nDCG@5"] for qid, values in measures.items()}
+            ndcg = {query_id: values["nDCG@5"] for query_id, values in measures.items()}
             return ndcg, mean(list(measures.values())), statistics.median(times) * 1000
 
         run(None)  # warm
