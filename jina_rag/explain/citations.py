@@ -195,20 +195,14 @@ def _caption_boxes(region: Region, words: Words | None) -> list[Box]:
 
 def _roomy(box: Box) -> Box:
     """A box with a margin, of a size that can be read, within the page."""
-    x0, x1 = _stretched(box[0] - _PAD[0], box[2] + _PAD[0], LEAST[0])
-    y0, y1 = _stretched(box[1] - _PAD[1], box[3] + _PAD[1], LEAST[1])
-    return (x0, y0, x1, y1)
-
-
-def _stretched(low: float, high: float, least: float) -> tuple[float, float]:
-    """A span of at least this length around the same middle, moved into 0 to 1."""
-    middle, half = (low + high) / 2, max(high - low, least) / 2
+    low, high = np.array(box[:2]) - _PAD, np.array(box[2:]) + _PAD
+    middle, half = (low + high) / 2, np.maximum(high - low, LEAST) / 2
     low, high = middle - half, middle + half
-    if low < 0:
-        low, high = 0.0, max(high, min(least, 1.0))
-    if high > 1:
-        low, high = min(low, 1 - min(least, 1.0)), 1.0
-    return max(0.0, low), min(1.0, high)
+    # What lies beyond the page is cut off, and a box that becomes too small by that is moved.
+    low, high = np.where(low < 0, 0, low), np.where(low < 0, np.maximum(high, LEAST), high)
+    low, high = np.where(high > 1, np.minimum(low, 1 - np.array(LEAST)), low), np.minimum(high, 1)
+    (x0, y0), (x1, y1) = low.clip(0, 1).tolist(), high.clip(0, 1).tolist()
+    return (x0, y0, x1, y1)
 
 
 def _area(box: Box) -> float:

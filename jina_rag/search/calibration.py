@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from jina_rag._checks import is_number
 from jina_rag.errors import InvalidInputError
 from jina_rag.types import Float32
 
@@ -49,7 +50,7 @@ class Curve:
     def __post_init__(self) -> None:
         for name in ("slope", "intercept"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            if not is_number(value):
                 raise InvalidInputError(f"A calibration curve's {name} is {value!r}; it must be a finite number.")
         if self.slope <= 0:
             raise InvalidInputError(f"A calibration curve's slope is {self.slope}; it must be above 0 to keep order.")
@@ -260,15 +261,13 @@ def _most_likely(
     Each step minimises a parabola that lies above the loss and touches it, so that no step leads up.
     """
     pull = np.array([ridge, 0.0])[: len(columns)]
-    weights: _Float64 = np.zeros(len(columns))
+    weights: npt.NDArray[Any] = np.zeros(len(columns))
     for _ in range(_STEPS):
         odds = weights @ columns + offset
         curvature = np.divide(np.tanh(odds / 2), 2 * odds, out=np.full_like(targets, 0.25), where=np.abs(odds) > _EDGE)
         matrix = curvature * columns @ columns.T + np.diag(pull)
-        previous, weights = (
-            weights,
-            np.linalg.solve(matrix, columns @ (targets - 0.5 - curvature * offset) + pull * toward),
-        )
+        previous = weights
+        weights = np.linalg.solve(matrix, columns @ (targets - 0.5 - curvature * offset) + pull * toward)
         if np.abs(weights - previous).max() < _CONVERGED:
             break
     result: list[float] = weights.tolist()

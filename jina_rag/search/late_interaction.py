@@ -64,20 +64,19 @@ class PageRanker:
                 if page_id not in page_ids
             ]
             for group in fusion.groups(fresh, first=not ranking):
-                dense = self._dense_scores(query, group) if rescore.dense else {}
+                group_ids = [candidate.page_id for candidate in group]
+                dense = self.cheap_scores("dense", query, group_ids) if rescore.dense else {}
                 ranking += fusion.fuse(group, dense, ceiling=ranking[-1].score if ranking else math.inf)
             if small or len(ranking) >= need or not fresh or not prefetch.limit:
                 return ranking
             prefetch = replace(prefetch, limit=2 * prefetch.limit)
 
-    def cheap_scores(self, query: Query, page_ids: Sequence[str]) -> dict[str, dict[str, float]]:
-        """Scores by the cheap vectors: page id → ``{"dense": …, "lexical": …}``."""
-        scores: dict[str, dict[str, float]] = {page_id: {} for page_id in page_ids}
-        conditions = {schema.PAGE_ID: list(page_ids)}
-        for name in ("dense", "lexical") if page_ids else ():
-            for hit in self._nearest(name, query, conditions, len(page_ids)):
-                scores[hit.id][name] = hit.score  # the id of a page's point is the page's
-        return scores
+    def cheap_scores(self, name: str, query: Query, page_ids: Sequence[str]) -> dict[str, float]:
+        """Scores by a cheap vector, ``"dense"`` or ``"lexical"``: page id → score, of the pages that have one."""
+        if not page_ids:
+            return {}
+        hits = self._nearest(name, query, {schema.PAGE_ID: list(page_ids)}, len(page_ids))
+        return {hit.id: hit.score for hit in hits}  # the id of a page's point is the page's
 
     def first_ranks(
         self, query: Query, conditions: Mapping[str, Any], stages: Stages
@@ -106,10 +105,6 @@ class PageRanker:
             return []
         vector = query.dense if name == "dense" else words
         return self._store.nearest(vector, limit=limit, where={**conditions, schema.KIND: "page"}, keys=())
-
-    def _dense_scores(self, query: Query, candidates: Sequence[Candidate]) -> dict[str, float]:
-        conditions = {schema.PAGE_ID: [candidate.page_id for candidate in candidates]}
-        return {hit.id: hit.score for hit in self._nearest("dense", query, conditions, len(candidates))}
 
     def _maxsim(
         self,

@@ -238,13 +238,15 @@ class _Search:
 
     def _hits(self, pending: Sequence[_PendingHit], ranking: Sequence[Candidate]) -> list[ScoredPage]:
         request, query = self._request, self._query
-        cheap: Mapping[str, Mapping[str, float]] = {}
+        cheap: dict[str, Mapping[str, float]] = {}
         if request.details or request.explain:
-            cheap = self._ranker.cheap_scores(query, [entry.point.id for entry in pending])
+            page_ids = [entry.point.id for entry in pending]
+            cheap = {name: self._ranker.cheap_scores(name, query, page_ids) for name in ("dense", "lexical")}
         hits = []
         for entry in pending:
             hit = make_hit(self._resources, entry.point, entry.files, entry.candidate, query, details=request.details)
-            scores = {**cheap.get(entry.point.id, {}), **hit.scores}
+            scores = {name: values[hit.page_id] for name, values in cheap.items() if hit.page_id in values}
+            scores |= hit.scores
             other_pages, similar = tuple(entry.other_pages), tuple(entry.similar)
             hits.append(replace(hit, scores=scores, other_pages=other_pages, similar=similar))
         if request.explain:
