@@ -46,7 +46,7 @@ def score(source: Path, dropped: Path) -> dict:
     """Share found of each kind, by its own step; false drops are good pairs that are gone, over all good pairs."""
     own = {"exact": "exact duplicates", "near": "near duplicates", "foreign": "languages", "wrong": "consistency"}
     by = {line["line"]: line for line in map(json.loads, dropped.open(encoding="utf-8"))}
-    all_, gone, right, named = Counter(), Counter(), Counter(), Counter()
+    all_, drops, right_step, named_original = Counter(), Counter(), Counter(), Counter()
     by_step: Counter = Counter()
     for number, line in enumerate(source.open(encoding="utf-8"), start=1):
         record = json.loads(line)
@@ -54,15 +54,15 @@ def score(source: Path, dropped: Path) -> dict:
         keys = [kind, f"{kind}: {how}"] if how else [kind]
         all_.update(keys)
         if number in by:
-            gone.update(keys)
+            drops.update(keys)
             by_step[f"{kind} by {by[number]['step']}"] += 1
-            right.update(keys if by[number]["step"] == own.get(kind) else [])
-            named.update([kind] if by[number].get("duplicate_of") == record["of"] else [])
+            right_step.update(keys if by[number]["step"] == own.get(kind) else [])
+            named_original.update([kind] if by[number].get("duplicate_of") == record["of"] else [])
     return {
-        "pairs": dict(all_), "gone": {k: gone[k] / n for k, n in sorted(all_.items())},
-        "by its own step": {k: right[k] / n for k, n in sorted(all_.items()) if k.split(":")[0] in own},
-        "names the pair it repeats": {k: named[k] / gone[k] for k in ("exact", "near") if gone[k]},
-        "false drops": gone["good"] / all_["good"], "drops": dict(by_step),
+        "pairs": dict(all_), "gone": {k: drops[k] / n for k, n in sorted(all_.items())},
+        "by its own step": {k: right_step[k] / n for k, n in sorted(all_.items()) if k.split(":")[0] in own},
+        "names the pair it repeats": {k: named_original[k] / drops[k] for k in ("exact", "near") if drops[k]},
+        "false drops": drops["good"] / all_["good"], "drops": dict(by_step),
     }  # fmt: skip
 
 
@@ -99,8 +99,8 @@ def measure(pairs: int, seed: int, sample: int, folder: Path) -> None:
     )
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    found = {"seconds": seconds, "peak": peak, "working": watch.highest, "report": report.to_json()}
-    print(json.dumps(found))
+    measurement = {"seconds": seconds, "peak": peak, "working": watch.highest, "report": report.to_json()}
+    print(json.dumps(measurement))
 
 
 def main() -> None:
@@ -125,23 +125,23 @@ def main() -> None:
             write(folder / "pairs.jsonl", pairs, options.seed)
             command = [sys.executable, __file__, "--inside", scratch, "--pairs", str(pairs)]
             command += ["--seed", str(options.seed), "--sample", str(options.sample)]
-            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            report, rated = found["report"], score(folder / "pairs.jsonl", folder / "dropped.jsonl")
+            measurement = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            report, scores = measurement["report"], score(folder / "pairs.jsonl", folder / "dropped.jsonl")
             bytes_read = (folder / "pairs.jsonl").stat().st_size
-        peaks[pairs] = found["working"] / 2**20
+        peaks[pairs] = measurement["working"] / 2**20
         print(
-            f"\n{pairs} pairs, {bytes_read / 1e6:.0f} MB, seed {options.seed}: {found['seconds']:.1f} s, memory up to "
-            f"{peaks[pairs]:.1f} MiB at work, {found['peak'] / 2**20:.1f} MiB with loading"
+            f"\n{pairs} pairs, {bytes_read / 1e6:.0f} MB, seed {options.seed}: {measurement['seconds']:.1f} s, memory up "
+            f"to {peaks[pairs]:.1f} MiB at work, {measurement['peak'] / 2**20:.1f} MiB with loading"
         )
         for step in report["steps"]:
             disk = step["disk_bytes"] / step["read"]
             print(f"  {step['step']:<18} {step['seconds']:7.1f} s  {disk:6.0f} bytes of disk a pair  {step['dropped']}")
         print("  share found, by any step / by its own:")
-        for kind, share in rated["gone"].items():
-            own = f"  {rated['by its own step'][kind]:8.4f}" if kind in rated["by its own step"] else ""
-            print(f"    {kind:<22} {rated['pairs'][kind]:>6}  {share:8.4f}{own}")
-        print(f"  names the pair that it repeats: {rated['names the pair it repeats']}")
-        print(f"  false drops: {rated['false drops']:.5f}   {rated['drops']}", flush=True)
+        for kind, share in scores["gone"].items():
+            own = f"  {scores['by its own step'][kind]:8.4f}" if kind in scores["by its own step"] else ""
+            print(f"    {kind:<22} {scores['pairs'][kind]:>6}  {share:8.4f}{own}")
+        print(f"  names the pair that it repeats: {scores['names the pair it repeats']}")
+        print(f"  false drops: {scores['false drops']:.5f}   {scores['drops']}", flush=True)
     small, large = peaks
     print(f"\nmemory at work grows by {peaks[large] - peaks[small]:.1f} MiB from {small} to {large} pairs")
 

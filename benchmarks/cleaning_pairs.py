@@ -148,22 +148,22 @@ class Writer:
     def name(self) -> str:
         return " ".join("".join(self.rng.sample(SYLLABLES, count)).capitalize() for count in (2, 3))
 
-    def fill(self, template: str, entity: str, known: dict[str, str] | None = None) -> str:
+    def fill(self, template: str, entity: str, slots: dict[str, str] | None = None) -> str:
         out = template
         for slot, words in (("{n}", NOUNS), ("{v}", VERBS), ("{a}", ADJECTIVES), ("{p}", PLACES)):
             while slot in out:
-                out = out.replace(slot, (known or {}).get(slot) or self.zipf(words), 1)
+                out = out.replace(slot, (slots or {}).get(slot) or self.zipf(words), 1)
         out = out.replace("{e}", entity)
         return out.replace("{y}", str(self.rng.randint(1850, 2023))).replace("{d}", str(self.rng.randint(2, 99)))
 
     def good(self) -> tuple[str, str]:
         entity = f"{self.name()} {self.zipf(NOUNS).capitalize()}" if self.rng.random() < 0.5 else self.name()
         count = 1 if self.rng.random() < 0.1 else self.rng.randint(3, 9)  # a tenth is short
-        known = {"{n}": self.zipf(NOUNS), "{p}": self.zipf(PLACES)}
+        slots = {"{n}": self.zipf(NOUNS), "{p}": self.zipf(PLACES)}
         with_entity = [s for s in SENTENCES if "{e}" in s]
-        passage = [self.fill(self.rng.choice(with_entity), entity, known)]
+        passage = [self.fill(self.rng.choice(with_entity), entity, slots)]
         passage += [self.fill(self.rng.choice(SENTENCES), entity) for _ in range(count - 1)]
-        return self.fill(self.rng.choice(QUERIES), entity, known), " ".join(passage)
+        return self.fill(self.rng.choice(QUERIES), entity, slots), " ".join(passage)
 
     def foreign(self) -> tuple[str, str, str]:
         language = self.rng.choice(sorted(FOREIGN))
@@ -240,7 +240,7 @@ class WordStub(EmbedderDefaults):
     name, fingerprint, dim, multi_dim, modality = "words", "words-256", 256, 256, "text"
 
     def __init__(self) -> None:
-        self._known: dict[str, np.ndarray] = {}
+        self._word_vectors: dict[str, np.ndarray] = {}
 
     def encode_query(self, queries: list[str], **options: object) -> Embeddings:
         return Embeddings(single=np.stack([self._embed(text) for text in queries]))
@@ -250,12 +250,12 @@ class WordStub(EmbedderDefaults):
     def _embed(self, text: str) -> np.ndarray:
         total = np.zeros(self.dim, np.float32)
         for word in {w.strip(".,?") for w in text.lower().split()}:
-            if word not in self._known:
-                if len(self._known) > 5000:  # memory is measured here
-                    self._known.clear()
+            if word not in self._word_vectors:
+                if len(self._word_vectors) > 5000:  # memory is measured here
+                    self._word_vectors.clear()
                 seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
-                self._known[word] = np.random.default_rng(seed).standard_normal(self.dim, dtype=np.float32)
-            total += self._known[word] * (0.3 if word in _COMMON or word.isdigit() else 3)
+                self._word_vectors[word] = np.random.default_rng(seed).standard_normal(self.dim, dtype=np.float32)
+            total += self._word_vectors[word] * (0.3 if word in _COMMON or word.isdigit() else 3)
         return total / (np.linalg.norm(total) or 1)
 
 

@@ -25,11 +25,11 @@ def first_documents(folder: Path, count: int, target: Path) -> Path:
     """A judged folder of the first documents, and the questions about them."""
     target.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in (folder / "docs.jsonl").read_text(encoding="utf-8").splitlines() if line]
-    kept = [line | {"file": str((folder / line["file"]).resolve())} for line in lines[:count]]
-    names = {line["doc"] for line in kept}
-    asked = [json.loads(line) for line in (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines() if line]
-    asked = [line for line in asked if {page["doc"] for page in line["relevant"]} <= names]
-    for name, rows in (("docs.jsonl", kept), ("queries.jsonl", asked)):
+    documents = [line | {"file": str((folder / line["file"]).resolve())} for line in lines[:count]]
+    names = {line["doc"] for line in documents}
+    queries = [json.loads(line) for line in (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines() if line]
+    queries = [line for line in queries if {page["doc"] for page in line["relevant"]} <= names]
+    for name, rows in (("docs.jsonl", documents), ("queries.jsonl", queries)):
         (target / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return target
 
@@ -40,15 +40,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="results and what was embedded; thrown away if not given")
     parser.add_argument("--index", type=Path, help="an index of the folder by lite, for `evaluate`; made if need be")
     parser.add_argument("--tiny-documents", type=int, default=6)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
-        output = given.output or Path(scratch) / "results"
-        few = first_documents(given.folder, given.tiny_documents, Path(scratch) / "few")
+        output = arguments.output or Path(scratch) / "results"
+        few = first_documents(arguments.folder, arguments.tiny_documents, Path(scratch) / "few")
         tiny = {family: unpack_tiny(family, Path(scratch) / f"tiny-{family}") for family in ("v4", "colbert-v2", "m0")}
         options = ModelOptions(max_pixels=50_000, dtype="float32")
         runs = [
-            ("lite, MaxSim", given.folder, BenchmarkSetting(model="lite")),
-            ("lite, the whole search", given.folder, BenchmarkSetting(model="lite", pipeline=True)),
+            ("lite, MaxSim", arguments.folder, BenchmarkSetting(model="lite")),
+            ("lite, the whole search", arguments.folder, BenchmarkSetting(model="lite", pipeline=True)),
             ("tiny v4, dense", few, BenchmarkSetting(model=tiny["v4"], options=options)),
             ("tiny v4, MaxSim", few, BenchmarkSetting(model=tiny["v4"], vectors="multi", options=options)),
             ("tiny colbert-v2", few, BenchmarkSetting(model=tiny["colbert-v2"], options=ModelOptions(dtype="float32"))),
@@ -65,9 +65,9 @@ def main() -> None:
                     f"embedded, {time.monotonic() - started:.0f} s{', done before' if outcome.resumed else ''}",
                     flush=True,
                 )
-        judged = read_folder(given.folder)
-        with DocumentIndex.open(given.index or Path(scratch) / "index", embedder="lite") as index:
-            measures = evaluate(judged, index).measures
+        judged_folder = read_folder(arguments.folder)
+        with DocumentIndex.open(arguments.index or Path(scratch) / "index", embedder="lite") as index:
+            measures = evaluate(judged_folder, index).measures
         print(f"{'evaluate, lite':24} nDCG@5 {100 * measures['nDCG@5']:.2f}")
 
 

@@ -53,11 +53,11 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _tensors(folder: Path, prefix: str = "") -> dict[str, torch.Tensor]:
     """The tensors whose names begin with `prefix`, named without it, from all shards."""
-    found = {}
+    tensors = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            found |= {key.removeprefix(prefix): file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}
-    return found
+            tensors |= {key.removeprefix(prefix): file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}
+    return tensors
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -71,9 +71,11 @@ class _Published:
         self.folder, self.dtype, self.device = Path(folder), dtype, "cpu"
         self.config = _json(self.folder / "config.json")
         # The Auto classes would ask on stdin whether to run the code that auto_map names.
-        stated = _json(self.folder / "tokenizer_config.json")
+        tokenizer_config = _json(self.folder / "tokenizer_config.json")
         self.tokenizer = transformers.PreTrainedTokenizerFast(
-            tokenizer_file=str(self.folder / "tokenizer.json"), pad_token=stated["pad_token"], padding_side=padding_side
+            tokenizer_file=str(self.folder / "tokenizer.json"),
+            pad_token=tokenizer_config["pad_token"],
+            padding_side=padding_side,
         )
 
     def to(self, device: str) -> None:
@@ -96,13 +98,13 @@ class _Published:
 
     def _processor(self, low: int | None = None, high: int | None = None) -> Any:
         """The image processor with the folder's numbers, or other limits of pixels."""
-        stated = _json(self.folder / "preprocessor_config.json")
+        config = _json(self.folder / "preprocessor_config.json")
         names = "patch_size merge_size temporal_patch_size resample rescale_factor image_mean image_std".split()
         size = {
-            "shortest_edge": low or stated.get("min_pixels") or stated["size"]["shortest_edge"],
-            "longest_edge": high or stated.get("max_pixels") or stated["size"]["longest_edge"],
+            "shortest_edge": low or config.get("min_pixels") or config["size"]["shortest_edge"],
+            "longest_edge": high or config.get("max_pixels") or config["size"]["longest_edge"],
         }
-        numbers = {name: stated[name] for name in names if name in stated}
+        numbers = {name: config[name] for name in names if name in config}
         # Images come as RGB: transformers 5 would lay transparency on white, where the published code drops it.
         return transformers.Qwen2VLImageProcessorPil(size=size, do_convert_rgb=False, **numbers)
 
@@ -143,16 +145,16 @@ class PublishedV4(_Published):
         tensors = _tensors(folder)
         with warnings.catch_warnings():  # peft asks transformers for a name that goes away
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            adapted = PeftModelForFeatureExtraction(model, PeftConfig.from_pretrained(str(folder)), tasks[0])
+            peft_model = PeftModelForFeatureExtraction(model, PeftConfig.from_pretrained(str(folder)), tasks[0])
         for task in tasks:
             if task != tasks[0]:
-                adapted.add_adapter(task, PeftConfig.from_pretrained(str(folder)))
+                peft_model.add_adapter(task, PeftConfig.from_pretrained(str(folder)))
             own = {k.replace(f".{task}.weight", ".weight"): v for k, v in tensors.items() if f".{task}.weight" in k}
-            loaded = set_peft_model_state_dict(adapted, own, adapter_name=task)
-            wrong = [key for key in loaded.missing_keys if f".{task}." in key] + loaded.unexpected_keys
+            result = set_peft_model_state_dict(peft_model, own, adapter_name=task)
+            wrong = [key for key in result.missing_keys if f".{task}." in key] + result.unexpected_keys
             if wrong or not own:
                 raise RuntimeError(f"{folder}: adapter {task} has {len(own)} tensors; at odds: {wrong[:3]}")
-        return adapted
+        return peft_model
 
     def encode_text(
         self, texts: Sequence[str], *, task: str = "retrieval", prompt_name: str | None = "query",
@@ -173,8 +175,8 @@ class PublishedV4(_Published):
     ) -> Any:  # fmt: skip
         """Vectors of images (paths or PIL): (n, dim), or with `multi` a list of (tokens, multi dim)."""
         processor = self._processor(high=max_pixels)
-        opened = [self._open(image) for image in images]  # all of them before the first batch
-        parts = (opened[at : at + batch_size] for at in range(0, len(opened), batch_size))
+        loaded_images = [self._open(image) for image in images]  # all of them before the first batch
+        parts = (loaded_images[at : at + batch_size] for at in range(0, len(loaded_images), batch_size))
         batches = (self._inputs([IMAGE_PROMPT] * len(part), part, processor) for part in parts)
         return self._encode(batches, task, truncate_dim, multi)
 
@@ -186,21 +188,23 @@ class PublishedV4(_Published):
         if dim is not None and dim not in self.config["matryoshka_dims"]:
             raise ValueError(f"truncate_dim {dim} is none of {self.config['matryoshka_dims']}")
         self.model.set_adapter(task)
-        found: list[np.ndarray] = []
+        vectors: list[np.ndarray] = []
         for inputs in batches:
             if "pixel_values" in inputs:
                 # Pixels travel padded to the largest image of the batch and are cut again on the device.
                 sizes = inputs["image_grid_thw"].prod(dim=1).tolist()
-                padded = nn.utils.rnn.pad_sequence(inputs["pixel_values"].split(sizes), batch_first=True)
-                cut = [rows[:size] for rows, size in zip(padded.to(self.device), sizes, strict=True)]
-                inputs["pixel_values"] = torch.cat(cut)
+                pixels = nn.utils.rnn.pad_sequence(inputs["pixel_values"].split(sizes), batch_first=True)
+                image_rows = [rows[:size] for rows, size in zip(pixels.to(self.device), sizes, strict=True)]
+                inputs["pixel_values"] = torch.cat(image_rows)
             single, rows, mask = self._forward({key: value.to(self.device) for key, value in inputs.items()})
             if multi:
-                found += [row[kept.bool()].float().cpu().numpy() for row, kept in zip(rows, mask, strict=True)]
+                vectors += [
+                    row[row_mask.bool()].float().cpu().numpy() for row, row_mask in zip(rows, mask, strict=True)
+                ]
             else:
                 short = single if dim is None else nn.functional.normalize(single[:, :dim], dim=-1)
-                found += list(short.float().cpu().numpy())
-        return found if multi else np.array(found, dtype=np.float32)
+                vectors += list(short.float().cpu().numpy())
+        return vectors if multi else np.array(vectors, dtype=np.float32)
 
     def _forward(self, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Single vectors, multi vectors and the mask of one batch."""
@@ -208,13 +212,13 @@ class PublishedV4(_Published):
         autocast = torch.autocast(ids.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
         with torch.no_grad(), autocast:
             hidden = self.model(**inputs, output_hidden_states=True, use_cache=False).hidden_states[-1]
-            pooled, start = mask, ids == self.config["vision_start_token_id"]
+            pooling_mask, start = mask, ids == self.config["vision_start_token_id"]
             if start[0].any():  # the first row decides for all
                 first = start.int().argmax(dim=1, keepdim=True)
                 last = (ids == self.config["vision_end_token_id"]).int().argmax(dim=1, keepdim=True)
                 at = torch.arange(ids.shape[1], device=ids.device)
-                pooled = ((at >= first) & (at <= last)).int()
-            mean = (hidden * pooled[..., None]).sum(dim=1) / pooled.sum(dim=1, keepdim=True)
+                pooling_mask = ((at >= first) & (at <= last)).int()
+            mean = (hidden * pooling_mask[..., None]).sum(dim=1) / pooling_mask.sum(dim=1, keepdim=True)
             # Both kinds in every pass, whichever one is asked for.
             rows = nn.functional.normalize(self.projector(hidden), dim=-1) * mask[..., None]
             return nn.functional.normalize(mean, dim=-1), rows, mask
@@ -250,8 +254,8 @@ class PublishedM0(_Published):
         for start in range(0, len(pairs), batch_size):
             prompts, images = [], []
             for query, document in pairs[start : start + batch_size]:
-                shown = [(document, doc_type), (query, query_type)]  # the document comes first, its image too
-                images += [self._open(side) for side, kind in shown if kind == "image"]
+                sides = [(document, doc_type), (query, query_type)]  # the document comes first, its image too
+                images += [self._open(side) for side, kind in sides if kind == "image"]
                 text = IMAGE if doc_type == "image" else self._cut(document, max_doc_length)
                 prompts.append(f"**Document**:\n{text}\n**Query**:\n{IMAGE if query_type == 'image' else query}")
             inputs = self._inputs(prompts, images, self.processor, truncation=True, max_length=max_length - 1)
@@ -281,15 +285,15 @@ class PublishedM0(_Published):
             return self.model.score(hidden[:, -1])[:, 0].float().tolist()
 
 
-def _recorded_inputs(spec: dict[str, Any], described: str) -> list[str]:
+def _recorded_inputs(spec: dict[str, Any], description: str) -> list[str]:
     """The inputs that an entry names, such as `texts[0, 2]`, `images[:4]` or `[long_text, texts[0]]`."""
-    found: list[str] = []
-    for name, chosen in re.findall(r"(texts|long_text|images)(?:\[([^\]]*)\])?", described):
+    inputs: list[str] = []
+    for name, indices in re.findall(r"(texts|long_text|images)(?:\[([^\]]*)\])?", description):
         source = spec[name]
-        if chosen:
-            source = source[: int(chosen[1:])] if chosen[0] == ":" else [source[int(i)] for i in chosen.split(",")]
-        found += [source] if isinstance(source, str) else source
-    return found
+        if indices:
+            source = source[: int(indices[1:])] if indices[0] == ":" else [source[int(i)] for i in indices.split(",")]
+        inputs += [source] if isinstance(source, str) else source
+    return inputs
 
 
 def _v4_again(golden: Path, spec: dict[str, Any], entries: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -327,17 +331,17 @@ def main(golden: Path) -> int:
     for family, again in (("v4", _v4_again), ("m0", _m0_again)):
         spec, arrays = _json(golden / f"{family}_golden.json"), np.load(golden / f"{family}_golden.npz")
         entries = {name: entry for name, entry in spec["entries"].items() if "torchvision" not in name}
-        left = {name for name in arrays if "torchvision" not in name}
+        missing = {name for name in arrays if "torchvision" not in name}
         for name, ours in again(golden, spec, entries):
             parts = {f"{name}/{i}": rows for i, rows in enumerate(ours)} if isinstance(ours, list) else {name: ours}
             same = all(array.shape == arrays[key].shape for key, array in parts.items())
             apart = np.max([np.abs(array - arrays[key]).max() for key, array in parts.items()]) if same else np.inf
-            passed = apart <= (3e-4 if name.endswith("/raw") else 1e-4)  # NaN does not pass
-            print(f"{family} {name}: {apart:.1e}{'' if passed else '  OFF'}")
-            off += not passed
-            left -= parts.keys()
-        if left:
-            print(f"{family}: recorded and not compared: {sorted(left)}")
+            is_close = apart <= (3e-4 if name.endswith("/raw") else 1e-4)  # NaN does not pass
+            print(f"{family} {name}: {apart:.1e}{'' if is_close else '  OFF'}")
+            off += not is_close
+            missing -= parts.keys()
+        if missing:
+            print(f"{family}: recorded and not compared: {sorted(missing)}")
             off += 1
     return int(off > 0)
 
