@@ -130,8 +130,8 @@ def main() -> None:
             bytes_read = (folder / "pairs.jsonl").stat().st_size
         peaks[pairs] = measurement["working"] / 2**20
         print(
-            f"\n{pairs} pairs, {bytes_read / 1e6:.0f} MB, seed {options.seed}: {measurement['seconds']:.1f} s, memory up "
-            f"to {peaks[pairs]:.1f} MiB at work, {measurement['peak'] / 2**20:.1f} MiB with loading"
+            f"\n{pairs} pairs, {bytes_read / 1e6:.0f} MB, seed {options.seed}: {measurement['seconds']:.1f} s, memory "
+            f"up to {peaks[pairs]:.1f} MiB at work, {measurement['peak'] / 2**20:.1f} MiB with loading"
         )
         for step in report["steps"]:
             disk = step["disk_bytes"] / step["read"]
