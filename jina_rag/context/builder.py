@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from jina_rag._checks import check_whole_number
-from jina_rag.context.images import ContextImage, build_images, caption, number_line, without_source
+from jina_rag.context.images import ContextImage, build_images
 from jina_rag.context.prompt_sanitizer import (
     CUT,
     JOIN,
@@ -163,16 +163,14 @@ def build_context(
         InvalidInputError: If a budget is negative or a choice is unknown.
     """
     _check(max_images, max_tokens, max_side, prefer, image_format)
-    images, image_of, missing = build_images(
+    images, missing = build_images(
         hits, most=max_images, max_side=max_side, prefer=prefer, citation_of=citation_of, image_format=image_format
     )
     texts = [excerpt(_words(hit) if text_of is None else text_of(hit), _best_words(hit), max_tokens) for hit in hits]
     while True:
-        context = _assembled(hits, texts, query, images, image_of, Budget(count_tokens or estimate_tokens, max_tokens))
-        numbers = {
-            source.number for source, (text, _) in zip(context.sources, context._parts[1:-1], strict=True) if text
-        }
-        unnumbered = [image.source for image in images if image.source not in numbers]
+        context = _assemble(hits, texts, query, images, Budget(count_tokens or estimate_tokens, max_tokens))
+        texts_by_number = dict(enumerate((text for text, _ in context._parts[1:-1]), start=1))
+        unnumbered = [image.source for image in context.images if not texts_by_number[image.source]]
         if not unnumbered:
             break
         # No picture goes without the line that numbers it and the note that it is data: whoever shows it, too, may
@@ -180,21 +178,25 @@ def build_context(
         for number in unnumbered:
             reason = f"There was no room for the number of {context.sources[number - 1].label} beside its picture."
             missing.append((number, reason))
-            images, image_of = without_source(images, image_of, number)
+            del images[number]
     left_out = [*context.left_out, *(LeftOut(number, "image", reason) for number, reason in missing)]
     return replace(context, left_out=tuple(sorted(left_out, key=lambda item: (item.source, item.what))))
 
 
-def _assembled(
+def _assemble(
     hits: Sequence[ScoredPage],
     texts: Sequence[Excerpt],
     query: str | None,
-    images: Sequence[ContextImage],
-    image_of: Mapping[int, int],
+    images: Mapping[int, ContextImage],
     budget: Budget,
 ) -> Context:
     """The context with these pictures, as far as the budget goes; `left_out` tells of the texts alone."""
     left_out: list[LeftOut] = []
+    # Of the sources that show the same the first is the image's.
+    first_sources: dict[ContextImage, int] = {}
+    for number, image in images.items():
+        first_sources.setdefault(image, number)
+    indices = {image: index for index, image in enumerate(first_sources)}
     sources = tuple(
         Source(
             number=number,
@@ -203,13 +205,12 @@ def _assembled(
             page=hit.page,
             metadata=hit.metadata,
             score=hit.score,
-            image=image_of.get(number),
+            image=indices[images[number]] if number in images else None,
             is_text=hit.is_text,
         )
         for number, hit in enumerate(hits, start=1)
     )
-    captions = [caption(images, source.image, hit) for source, hit in zip(sources, hits, strict=True)]
-    heads = [_head(source, words, left_out) for source, words in zip(sources, captions, strict=True)]
+    heads = [_head(source, hit, images.get(source.number), left_out) for source, hit in zip(sources, hits, strict=True)]
     tag = fence([*heads, *(text.text for text in texts), query or ""])
     words = sanitize(query or "").strip()
     ending_text = f"Question: {words}" if words else ""
@@ -221,19 +222,29 @@ def _assembled(
     if ending_text and not ending:
         left_out.append(LeftOut(0, "question", f"The question takes more than {budget.most} tokens."))
     opening = budget.take(note) if hits else ""
-    first_sources = {image.source for image in images}
-    numbers = [number_line(images, source.image, source.number) for source in sources]
+    numbers = [
+        _number_line(source.number, first_sources[images[source.number]] if source.number in images else None)
+        for source in sources
+    ]
     bodies = _bodies(hits, sources, numbers, heads, texts, tag, budget if opening else None, left_out)
     parts: list[tuple[str, int | None]] = [(opening, None)]
     parts += [
-        (body, source.image if source.number in first_sources else None)
+        (body, source.image if source.number in first_sources.values() else None)
         for source, body in zip(sources, bodies, strict=True)
     ]
     parts.append((ending, None))
-    return Context(tuple(images), sources, tuple(left_out), tag, budget.used, tuple(parts))
+    unique_images = tuple(replace(image, source=number) for image, number in first_sources.items())
+    return Context(unique_images, sources, tuple(left_out), tag, budget.used, tuple(parts))
 
 
-def _head(source: Source, caption: str, left_out: list[LeftOut]) -> str:
+def _number_line(number: int, image_source: int | None) -> str:
+    """The line before a source's text: how it is cited, and where its picture is."""
+    if image_source is None:
+        return f"[{number}] (without a picture)"
+    return f"[{number}]" + ("" if image_source == number else f" (its picture is that of [{image_source}])")
+
+
+def _head(source: Source, hit: ScoredPage, image: ContextImage | None, left_out: list[LeftOut]) -> str:
     lines = [f"File: {on_one_line(source.label)}"]
     if source.metadata:
         text = metadata_json(source.metadata)
@@ -243,6 +254,7 @@ def _head(source: Source, caption: str, left_out: list[LeftOut]) -> str:
             metadata = f"{metadata[:_METADATA]} {CUT}"
             left_out.append(LeftOut(source.number, "metadata", f"The metadata of {source.label} were cut."))
         lines.append(f"Metadata: {metadata}")
+    caption = (image.caption if image else "") or (hit.region.caption if hit.region else "")
     if caption:
         lines.append(f"Caption: {on_one_line(caption)}")
     return "\n".join(lines)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,21 +50,22 @@ def build_images(
     prefer: str,
     citation_of: Callable[[ScoredPage], Citation | None] | None,
     image_format: str,
-) -> tuple[list[ContextImage], dict[int, int], list[tuple[int, str]]]:
-    """Make the pictures of a context; the arguments are those of `build_context`.
+) -> tuple[dict[int, ContextImage], list[tuple[int, str]]]:
+    """Make the images of a context; the arguments are those of `build_context`.
 
     Returns:
-        The pictures; number of a source → which of them shows it; and (number, why) for each source without one.
+        Number of a source → its image, the same for sources that show the same; and (number, why) for each source
+        without one.
     """
-    missing: list[tuple[int, str]] = []
-    images: list[ContextImage] = []
-    image_of: dict[int, int] = {}
     if most == 0:
         # Nothing is read, nor is a place looked for.
-        missing += [(number, f"{_the_image(hit)} is one more than 0.") for number, hit in enumerate(hits, start=1)]
-        return images, image_of, missing
+        return {}, [(number, f"{_the_image(hit)} is one more than 0.") for number, hit in enumerate(hits, start=1)]
+    missing: list[tuple[int, str]] = []
+    images: dict[int, ContextImage] = {}
     files: dict[Path, bytes] = {}
-    index_of: dict[tuple[bytes, Box | None] | bytes, int] = {}
+    # The same place of the same file is told before anything is decoded; else the same bytes in the end.
+    by_place: dict[tuple[bytes, Box | None], ContextImage] = {}
+    by_digest: dict[bytes, ContextImage] = {}
     for number, hit in enumerate(hits, start=1):
         if hit.is_text:
             continue  # a text that is no page has no picture to miss
@@ -72,56 +73,20 @@ def build_images(
             source = _image_source(hit, prefer, citation_of)
             if source.file not in files:
                 files[source.file] = hashlib.sha256(source.file.read_bytes()).digest()
-            # The same place of the same file, told before anything is decoded; else the same bytes in the end.
-            key = (files[source.file], source.cut)
-            if key not in index_of and len(images) < most:
-                image = load_image(source.file, source.cut, max_side=max_side)
-                data = _encode(image, image_format)
-                digest = hashlib.sha256(data).digest()
-                if digest not in index_of:
-                    index_of[digest] = len(images)
-                    images.append(
-                        ContextImage(data, f"image/{image_format}", image.size, number, source.box, source.caption)
-                    )
-                index_of[key] = index_of[digest]
+            place = (files[source.file], source.cut)
+            if place not in by_place and len(by_digest) < most:
+                pixels = load_image(source.file, source.cut, max_side=max_side)
+                data = _encode(pixels, image_format)
+                image = ContextImage(data, f"image/{image_format}", pixels.size, number, source.box, source.caption)
+                by_place[place] = by_digest.setdefault(hashlib.sha256(data).digest(), image)
         except (IndexStateError, OSError) as exc:
             missing.append((number, f"{_the_image(hit)} cannot be read: {exc}"))
             continue
-        if key in index_of:
-            image_of[number] = index_of[key]
+        if place in by_place:
+            images[number] = by_place[place]
         else:
             missing.append((number, f"{_the_image(hit)} is one more than {most}."))
-    return images, image_of, missing
-
-
-def without_source(
-    images: Sequence[ContextImage], image_of: Mapping[int, int], number: int
-) -> tuple[list[ContextImage], dict[int, int]]:
-    """The pictures and who shows them, but not this source: its picture becomes the next one's, or goes."""
-    index = image_of[number]
-    rest = {source: image for source, image in image_of.items() if source != number}
-    heirs = [source for source, image in rest.items() if image == index]
-    if heirs:
-        return [replace(image, source=min(heirs)) if i == index else image for i, image in enumerate(images)], rest
-    return (
-        [image for i, image in enumerate(images) if i != index],
-        {source: image - (image > index) for source, image in rest.items()},
-    )
-
-
-def number_line(images: Sequence[ContextImage], image: int | None, number: int) -> str:
-    """The line before a source's text: how it is cited, and where its picture is."""
-    if image is None:
-        return f"[{number}] (without a picture)"
-    first = images[image].source
-    return f"[{number}]" + ("" if first == number else f" (its picture is that of [{first}])")
-
-
-def caption(images: Sequence[ContextImage], image: int | None, hit: ScoredPage) -> str:
-    """Of what the picture shows, or of the hit's region; "" for none."""
-    if image is not None and images[image].caption:
-        return images[image].caption
-    return "" if hit.region is None else hit.region.caption
+    return images, missing
 
 
 def _the_image(hit: ScoredPage) -> str:
