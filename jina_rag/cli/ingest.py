@@ -19,6 +19,7 @@ from jina_rag.errors import IndexNotFoundError, InvalidInputError
 if TYPE_CHECKING:
     from jina_rag.config import Limits
     from jina_rag.indexing.dry_run import IngestPlan
+    from jina_rag.types import IngestReport
 
 
 def ingest(
@@ -73,7 +74,7 @@ def ingest(
     """
     from jina_rag.config import IngestSettings
     from jina_rag.index.document_index import DocumentIndex
-    from jina_rag.parsing.sources import check_paths
+    from jina_rag.parsing.sources import find_sources
 
     out, err = console.consoles()
     settings = IngestSettings(
@@ -88,7 +89,7 @@ def ingest(
         "sync": sync,
         "force": force,
     }
-    check_paths(paths)  # before an index is made: a misspelt path must not leave an empty one behind
+    find_sources(paths)  # before an index is made: a misspelt path must not leave an empty one behind
     location: dict[str, Any] = {"embedder": embedder, "storage": storage, "assets_dir": assets_dir}
     if dry_run:
         with console.waiting(err, "looking", quiet=json):
@@ -97,14 +98,18 @@ def ingest(
             console.print_json(ingestion.plan_json(plan))
         else:
             ingestion.print_plan(out, err, plan)
-        raise typer.Exit(console.PARTLY if plan.failed else console.OK)
+        raise typer.Exit(_exit_status(plan))
     with DocumentIndex.open(index, **location) as document_index, console.ingest_progress(err, quiet=json) as progress:
         report = document_index.ingest(paths, progress=progress, **options)
     if json:
         console.print_json(ingestion.ingest_json(report))
     else:
         ingestion.print_report(err, report)
-    raise typer.Exit(console.INTERRUPTED if report.interrupted else console.PARTLY if report.failed else console.OK)
+    raise typer.Exit(_exit_status(report))
+
+
+def _exit_status(result: IngestReport | IngestPlan) -> int:
+    return console.INTERRUPTED if result.interrupted else console.PARTLY if result.failed else console.OK
 
 
 def _plan(index: str, location: dict[str, Any], paths: list[str], **options: Any) -> IngestPlan:  # noqa: ANN401

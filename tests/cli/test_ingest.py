@@ -15,7 +15,9 @@ import pymupdf
 import pytest
 from helpers.command_line import NO_OCR
 
+from jina_rag import DocumentIndex
 from jina_rag.cli.ingest import _metadata
+from jina_rag.indexing.dry_run import IngestPlan
 from jina_rag.testing import sample_pdf
 
 
@@ -193,6 +195,12 @@ def test_a_dry_run_makes_nothing(cli, docs, tmp_path):
     assert cli("ingest", docs, "-i", kb, *NO_OCR).code == 0
     again = cli("ingest", docs, "-i", kb, *NO_OCR, "--dry-run", "--json").json
     assert (again["new"], again["unchanged"], again["pages"], again["estimate"]["seconds"]) == (0, 2, 0, 0)
+
+
+def test_a_dry_run_that_is_stopped_says_so(cli, docs, tmp_path, monkeypatch):
+    monkeypatch.setattr(DocumentIndex, "ingest", lambda *_, **__: IngestPlan(new=1, pages=2, interrupted=True))
+    stopped = cli("ingest", docs, "-i", tmp_path / "kb", "--dry-run")
+    assert (stopped.code, "Interrupted" in stopped.err) == (130, True)
 
 
 def test_sync_moved_and_copies_for_a_person(cli, docs, tmp_path):

@@ -46,6 +46,8 @@ def print_plan(out: Console, err: Console, plan: IngestPlan) -> None:
         )
     _list(err, "Passed over", plan.skipped, most=5)
     _list(err, "[red]Would fail", plan.failed)
+    if plan.interrupted:
+        err.print("[yellow]Interrupted:[/] what comes after is not counted.")
 
 
 def print_report(err: Console, report: IngestReport) -> None:
