@@ -44,15 +44,12 @@ def describe(
             for region, crop in zip(page.regions, crops, strict=True)
         ],
     }
-    boxes = _boxes_of(page)
-    if boxes is not None:
+    # `words_of` could not tell otherwise which word has which box.
+    if page.words and page.text.split() == [word.text for word in page.words]:
+        boxes = np.array([word.box for word in page.words], dtype=np.float32)
         payload[schema.WORDS] = schema.encode_grid(TokenGrid(boxes, "words"))
     if grid is not None:
-        payload[schema.GRID] = schema.encode_grid(grid)
-        if assignment is not None:
-            payload[schema.ASSIGNMENT] = encode_assignment(assignment)
-        if signs:
-            payload[schema.SIGNS] = encode_signs(rows)
+        payload |= {schema.GRID: schema.encode_grid(grid)} | _row_payload(rows, assignment, signs=signs)
     return payload
 
 
@@ -60,16 +57,9 @@ def describe_text(
     text: str, rows: Float32, assignment: Assignment | None = None, *, signs: bool = True
 ) -> dict[str, Any]:
     """As `describe`, for a text that is no page: its words stand nowhere."""
-    payload: dict[str, Any] = {schema.TEXT: text, schema.REGIONS: []}
-    if assignment is not None:
-        payload[schema.ASSIGNMENT] = encode_assignment(assignment)
-    if signs:
-        payload[schema.SIGNS] = encode_signs(rows)
-    return payload
+    return {schema.TEXT: text, schema.REGIONS: []} | _row_payload(rows, assignment, signs=signs)
 
 
-def _boxes_of(page: Page) -> Float32 | None:
-    """The boxes of a page's words, shape (n, 4); None if `words_of` could not tell which word has which."""
-    if not page.words or page.text.split() != [word.text for word in page.words]:
-        return None
-    return np.array([word.box for word in page.words], dtype=np.float32)
+def _row_payload(rows: Float32, assignment: Assignment | None, *, signs: bool) -> dict[str, Any]:
+    payload = {} if assignment is None else {schema.ASSIGNMENT: encode_assignment(assignment)}
+    return payload | ({schema.SIGNS: encode_signs(rows)} if signs else {})

@@ -83,16 +83,6 @@ def path_list(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) 
     return names
 
 
-def check_paths(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> None:
-    """Refuse paths under which nothing can be read, before anything is made for their sake.
-
-    Raises:
-        InvalidInputError: As `find_sources`.
-    """
-    for path in path_list(paths):
-        _expanded(Path(path))
-
-
 def find_sources(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
