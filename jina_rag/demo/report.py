@@ -10,9 +10,11 @@ import importlib.resources
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from jina_rag._version import __version__
 from jina_rag.demo.images import InlineImage, around, inline_image
 from jina_rag.demo.samples import SampleDocument
-from jina_rag.types import Box, Failure, Region
+from jina_rag.index.document_index import IndexInfo
+from jina_rag.types import Box, IngestReport, ScoredPage
 
 _BEST = (900, 150_000)
 _CLOSE_UP = (720, 80_000)
@@ -26,24 +28,14 @@ class ReportHit:
 
     Attributes:
         rank: 1 for the best.
-        title: Name of the document.
-        page: 1-based.
-        page_count: Number of pages of the document; 0 if not known.
-        score: Higher is better, within one question.
-        snippet: The words around the best match; may be empty.
+        hit: The page; its region is framed.
         image: The page as PNG or JPEG, heat map and frame already drawn.
-        region: The chart, table or figure that is framed, if any.
         focus: The place to show enlarged, with some of the page around it; the region if None.
     """
 
     rank: int
-    title: str
-    page: int
-    page_count: int
-    score: float
-    snippet: str
+    hit: ScoredPage
     image: bytes
-    region: Region | None = None
     focus: Box | None = None
 
 
@@ -71,35 +63,24 @@ class ReportSummary:
     """What was indexed, and how.
 
     Attributes:
-        documents: Documents in the index.
-        pages: Their pages.
-        regions: Charts, tables and figures found on them.
-        seconds: What this run's ingestion took.
-        embedded_pages: Pages that were new to the index in this run.
-        embedder: Name of the model.
+        index: What the index holds.
+        ingest: What this run's ingestion did.
         modality: ``"text"`` or ``"image"``: what the model looks at.
-        version: Of the package.
         sources: The documents, whose they are, and under which licence they are shown.
-        failed: What could not be indexed.
     """
 
-    documents: int
-    pages: int
-    regions: int
-    seconds: float
-    embedded_pages: int
-    embedder: str
+    index: IndexInfo
+    ingest: IngestReport
     modality: str
-    version: str
     sources: tuple[SampleDocument, ...] = ()
-    failed: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Card:
     """A hit as the template draws it."""
 
-    hit: ReportHit
+    rank: int
+    hit: ScoredPage
     image: InlineImage
     close_up: InlineImage | None
 
@@ -119,8 +100,7 @@ def render_report(queries: tuple[ReportQuery, ...], summary: ReportSummary) -> s
     environment.filters |= {"duration": duration, "count": count, "web_address": web_address}
     text = importlib.resources.files("jina_rag.demo").joinpath("report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(text).render(
-        answers=[(query, [_card(hit) for hit in query.hits]) for query in queries],
-        summary=summary,
+        answers=[(query, [_card(hit) for hit in query.hits]) for query in queries], summary=summary, version=__version__
     )
 
 
@@ -151,15 +131,15 @@ def _card(hit: ReportHit) -> _Card:
     width, weight = _BEST if hit.rank == 1 else _OTHER
     detail = _detail(hit) if hit.rank == 1 else None
     close_up = detail and inline_image(hit.image, max_width=_CLOSE_UP[0], max_bytes=_CLOSE_UP[1], crop=detail)
-    return _Card(hit, inline_image(hit.image, max_width=width, max_bytes=weight), close_up)
+    return _Card(hit.rank, hit.hit, inline_image(hit.image, max_width=width, max_bytes=weight), close_up)
 
 
 def _detail(hit: ReportHit) -> Box | None:
     """What to enlarge: the focus and its surroundings, or the region; nothing if that is most of the page."""
     if hit.focus is not None:
         box = around(hit.focus)
-    elif hit.region is not None:
-        box = around(hit.region.box, width=0.35, height=0.1)
+    elif hit.hit.region is not None:
+        box = around(hit.hit.region.box, width=0.35, height=0.1)
     else:
         return None
     return box if (box[2] - box[0]) * (box[3] - box[1]) < 0.6 else None

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jina_rag._version import __version__
 from jina_rag.demo.report import ReportHit, ReportQuery, ReportSummary, render_report
 from jina_rag.demo.samples import SampleQuery, sample_documents, sample_folder, sample_queries
 from jina_rag.index.document_index import DocumentIndex, IndexInfo
@@ -94,11 +93,11 @@ def run_demo(
         IndexMismatchError: If ``output/index`` was built with another model.
         DocumentError: If the sample documents are not on disk.
     """
-    started = time.perf_counter()
+    start = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     with DocumentIndex.open(output / "index", embedder=embedder) as index:
         ingest = index.ingest([sample_folder()], progress=progress)
-        model = index.embedder  # loaded before the clock of the first question runs
+        modality = index.embedder.modality  # the model is loaded before the clock of the first question runs
         answers, report_queries = [], []
         for sample in sample_queries():
             clock = time.perf_counter()
@@ -108,12 +107,11 @@ def run_demo(
             report_hits = tuple(_report_hit(index, sample.query, hit, rank) for rank, hit in enumerate(hits, 1))
             report_queries.append(ReportQuery(sample.query, sample.kind, seconds, report_hits, sample.note))
         index_info = index.info()
-        summary = _summary(index_info, ingest, model)
     report = output / "report.html"
     # A file name may hold bytes that are no text; they become references, which a browser shows as such.
-    html = render_report(tuple(report_queries), summary)
+    html = render_report(tuple(report_queries), ReportSummary(index_info, ingest, modality, sample_documents()))
     report.write_text(html, encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
-    return DemoResult(report, tuple(answers), ingest, index_info, time.perf_counter() - started)
+    return DemoResult(report, tuple(answers), ingest, index_info, time.perf_counter() - start)
 
 
 def _report_hit(index: DocumentIndex, query: str, hit: ScoredPage, rank: int) -> ReportHit:
@@ -123,35 +121,10 @@ def _report_hit(index: DocumentIndex, query: str, hit: ScoredPage, rank: int) ->
     image = explanation.image(max_side=None if rank == 1 else _SMALL_SIDE, frame=frame, label=label)
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=92)
-    return ReportHit(
-        rank=rank,
-        title=hit.doc_id,
-        page=hit.page,
-        page_count=hit.page_count,
-        score=hit.score,
-        snippet=hit.snippet,
-        image=buffer.getvalue(),
-        region=hit.region,
-        focus=None if frame is not None and _area(frame) < _MOST_OF_A_PAGE else explanation.brightest,
-    )
+    has_small_region = frame is not None and _area(frame) < _MOST_OF_A_PAGE
+    return ReportHit(rank, hit, buffer.getvalue(), focus=None if has_small_region else explanation.brightest)
 
 
 def _area(box: Box) -> float:
     """The share of the page that a box covers."""
     return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _summary(index_info: IndexInfo, ingest: IngestReport, model: Embedder) -> ReportSummary:
-    """What was indexed, and whose documents they are."""
-    return ReportSummary(
-        documents=index_info.documents,
-        pages=index_info.pages,
-        regions=index_info.regions,
-        seconds=ingest.seconds,
-        embedded_pages=ingest.pages,
-        embedder=model.name,
-        modality=model.modality,
-        version=__version__,
-        sources=sample_documents(),
-        failed=ingest.failed,
-    )

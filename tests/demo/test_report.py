@@ -23,7 +23,8 @@ from jina_rag.demo.report import (
     web_address,
 )
 from jina_rag.demo.samples import SampleDocument
-from jina_rag.types import Failure, Region
+from jina_rag.index.document_index import IndexInfo
+from jina_rag.types import Failure, IngestReport, Region, ScoredPage
 
 EVIL = "\"><script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>.pdf"
 
@@ -60,31 +61,16 @@ def jpeg(width: int, height: int, *, noise: bool = False) -> bytes:
     return buffer.getvalue()
 
 
-def hit(rank: int, image: bytes, **fields) -> ReportHit:
-    values = {
-        "rank": rank,
-        "title": "report.pdf",
-        "page": 2,
-        "page_count": 7,
-        "score": 0.876,
-        "snippet": "some words",
-        "image": image,
-    }
-    return ReportHit(**{**values, **fields})
+def hit(rank: int, image: bytes, focus=None, **fields) -> ReportHit:
+    values = {"doc_id": "report.pdf", "page": 2, "page_count": 7, "score": 0.876, "snippet": "some words"}
+    return ReportHit(rank, ScoredPage(path=Path("report.pdf"), **{**values, **fields}), image, focus)
 
 
-def summary(**fields) -> ReportSummary:
-    values = {
-        "documents": 10,
-        "pages": 36,
-        "regions": 40,
-        "seconds": 71.0,
-        "embedded_pages": 36,
-        "embedder": "lite",
-        "modality": "text",
-        "version": "0.0",
-    }
-    return ReportSummary(**{**values, **fields})
+def summary(*, pages=36, failed=(), modality="text", sources=(), **fields) -> ReportSummary:
+    values = {"location": "kb", "documents": 10, "pages": 36, "regions": 40, "pending": 0, "embedder": "lite"}
+    values |= {"fingerprint": "lite@1", "version": "0.0", "storage": "exact"}
+    ingest = IngestReport(pages=pages, failed=failed, seconds=71.0)
+    return ReportSummary(IndexInfo(**values | fields), ingest, modality, sources)
 
 
 def test_says_what_was_asked_and_what_was_found():
@@ -93,7 +79,7 @@ def test_says_what_was_asked_and_what_was_found():
         "What does it cost?",
         "table",
         0.031,
-        (hit(1, jpeg(400, 500), region=region), hit(2, jpeg(300, 400), title="other.png", page_count=1)),
+        (hit(1, jpeg(400, 500), region=region), hit(2, jpeg(300, 400), doc_id="other.png", page_count=1)),
         note="A note.",
     )
     page = Page(render_report((query,), summary()))
@@ -117,7 +103,7 @@ def test_says_what_was_asked_and_what_was_found():
 def test_a_report_without_hits_regions_or_words_is_still_a_report():
     empty = ReportQuery("Nothing?", "text", 2.5, ())
     bare = ReportQuery("Bare?", "text", 75.0, (hit(1, jpeg(60, 40), snippet="", page_count=0),))
-    text = " ".join(Page(render_report((empty, bare), summary(embedded_pages=0, modality="image"))).text.split())
+    text = " ".join(Page(render_report((empty, bare), summary(pages=0, modality="image"))).text.split())
     assert "No page has anything to do with this question." in text
     assert "1 min 15 s" in text
     assert "to see that nothing had changed" in text
@@ -130,8 +116,8 @@ def test_hostile_names_stay_text():
     failure = Failure(Path(EVIL), EVIL, page=3)
     source = SampleDocument(EVIL, EVIL, 1, EVIL, EVIL, url="javascript:alert(1)")
     region = Region("chart", (0, 0, 1, 0.3), caption=EVIL)
-    query = ReportQuery(EVIL, EVIL, 0.1, (hit(1, jpeg(50, 70), title=EVIL, snippet=EVIL, region=region),), EVIL)
-    html = render_report((query,), summary(sources=(source,), failed=(failure,), embedder=EVIL, version=EVIL))
+    query = ReportQuery(EVIL, EVIL, 0.1, (hit(1, jpeg(50, 70), doc_id=EVIL, snippet=EVIL, region=region),), EVIL)
+    html = render_report((query,), summary(sources=(source,), failed=(failure,), embedder=EVIL))
     page = Page(html)
     assert not page.all("script")
     assert "<script" not in html
