@@ -70,8 +70,8 @@ async def test_a_chain_over_the_sample_documents(samples):
         base_retriever=JinaPageRetriever(index=samples, k=3), base_compressor=JinaLocalRerank(model="lite", top_n=2)
     )
 
-    def prompt(given):
-        blocks = documents_to_content_blocks(given["docs"], query=given["question"])
+    def prompt(values):
+        blocks = documents_to_content_blocks(values["docs"], query=values["question"])
         return [SystemMessage("Answer from the pages, and cite them as [1]."), HumanMessage(content_blocks=blocks)]
 
     chain = {"docs": retriever, "question": RunnablePassthrough()} | RunnableLambda(prompt) | model | StrOutputParser()

@@ -102,8 +102,8 @@ def test_a_reranker_of_pixels_is_given_pixels(tiny, one_thread, image):
     rerank = JinaLocalRerank(model=tiny["m0"], device="cpu", max_pixels=20_000, top_n=None)
     docs = [Document(page_content="whales sing"), Document(page_content="", metadata={"image": str(image)})]
     expected = rerank.reranker.score(QUESTION, ["whales sing", {"image": image}])
-    found = {doc.page_content: doc.metadata["relevance_score"] for doc in rerank.compress_documents(docs, QUESTION)}
-    np.testing.assert_allclose([found["whales sing"], found[""]], expected, atol=1e-6)
+    scores = {doc.page_content: doc.metadata["relevance_score"] for doc in rerank.compress_documents(docs, QUESTION)}
+    np.testing.assert_allclose([scores["whales sing"], scores[""]], expected, atol=1e-6)
 
 
 def test_a_calibration_makes_images_and_texts_comparable(image):
@@ -123,15 +123,15 @@ def test_a_calibration_makes_images_and_texts_comparable(image):
 
 
 def test_the_model_is_loaded_as_the_fields_say(monkeypatch, docs):
-    asked = []
+    calls = []
     monkeypatch.setattr(
         "jina_rag.adapters.models.load_reranker",
-        lambda name, **options: asked.append((name, options)) or FakeReranker(),
+        lambda name, **options: calls.append((name, options)) or FakeReranker(),
     )
     rerank = JinaLocalRerank(
         model="jinaai/jina-reranker-m0", device="cuda", dtype="float16", max_pixels=9, max_length=8, revision="x"
     )
-    assert not asked
+    assert not calls
     rerank.compress_documents(docs, QUESTION)
     rerank.compress_documents(docs, QUESTION)
     options = {
@@ -142,7 +142,7 @@ def test_the_model_is_loaded_as_the_fields_say(monkeypatch, docs):
         "revision": "x",
         "local_files_only": False,
     }
-    assert asked == [("jinaai/jina-reranker-m0", options)]
+    assert calls == [("jinaai/jina-reranker-m0", options)]
 
 
 @pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
@@ -181,10 +181,10 @@ def test_mistakes_are_told_when_it_is_made():
 async def test_async_gives_the_same_in_a_thread(docs):
     reranker = ThreadedReranker()
     rerank = JinaLocalRerank(model=reranker)
-    found = await rerank.acompress_documents(docs, QUESTION)
+    best = await rerank.acompress_documents(docs, QUESTION)
     assert reranker.threads
     assert threading.get_ident() not in reranker.threads
-    assert found == rerank.compress_documents(docs, QUESTION)
+    assert best == rerank.compress_documents(docs, QUESTION)
 
 
 # -- a retriever and a compressor --------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_the_compression_retriever_round_trips():
     assert chain.model_dump()["base_retriever"]["k"] == 9
     chain.base_retriever.api_key = None
     classes = [JinaCompressionRetriever, JinaPageRetriever, JinaLocalRerank]
-    found = loads(dumps(chain), valid_namespaces=["langchain_jina_rag"], allowed_objects=classes)
-    assert found == chain == pickle.loads(kept)
+    again = loads(dumps(chain), valid_namespaces=["langchain_jina_rag"], allowed_objects=classes)
+    assert again == chain == pickle.loads(kept)
     with pytest.raises(ValidationError, match="Extra inputs"):
         JinaCompressionRetriever(base_retriever=chain, base_compressor=JinaLocalRerank(), k=3)

@@ -118,12 +118,12 @@ def test_loaded_pages_go_into_a_store_with_words_and_places(files, tmp_path):
         docs = loader.load()
         ids = store.add_documents(docs)
         assert ids == [doc.id for doc in docs]
-        found = store.similarity_search("growth by region", k=1)[0]
-        assert found.page_content == PAGES[1]
-        assert {key: found.metadata[key] for key in ("source", "page", "total_pages", "doc_id")} == {
+        doc = store.similarity_search("growth by region", k=1)[0]
+        assert doc.page_content == PAGES[1]
+        assert {key: doc.metadata[key] for key in ("source", "page", "total_pages", "doc_id")} == {
             key: docs[1].metadata[key] for key in ("source", "page", "total_pages", "doc_id")
         }
-        assert Path(found.metadata["image"]).is_relative_to(index.location)
+        assert Path(doc.metadata["image"]).is_relative_to(index.location)
         hit = index.search("growth by region", k=1)[0]
         assert index.cite("growth by region", hit).box is not None  # its words kept their places
         # Once more: the same ids, nothing twice, nothing embedded.

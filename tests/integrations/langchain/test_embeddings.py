@@ -39,14 +39,14 @@ def lite():
 def test_vectors_are_those_of_the_model_as_python_floats(lite):
     embeddings = JinaLocalEmbeddings()
     texts = ["Growth by region", "A list of authors"]
-    found = embeddings.embed_documents(texts)
+    vectors = embeddings.embed_documents(texts)
     assert isinstance(embeddings, BaseModel)
     assert isinstance(embeddings, Embeddings)
-    assert all(type(number) is float for vector in found for number in vector)
-    np.testing.assert_allclose(found, lite.encode_document(texts, multi=False).single, atol=1e-6)
+    assert all(type(number) is float for vector in vectors for number in vector)
+    np.testing.assert_allclose(vectors, lite.encode_document(texts, multi=False).single, atol=1e-6)
     query = embeddings.embed_query("Which region grew?")
     np.testing.assert_allclose(query, lite.encode_query(["Which region grew?"]).single[0], atol=1e-6)
-    assert np.dot(found, query).argmax() == 0
+    assert np.dot(vectors, query).argmax() == 0
     assert embeddings.embed_documents([]) == []
 
 
@@ -67,10 +67,10 @@ def test_images_of_every_kind_give_the_vector_of_their_words(lite, tmp_path):
     data = file.read_bytes()
     uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
     embeddings = JinaLocalEmbeddings(model=lite)
-    found = embeddings.embed_images([str(file), file, data, image, uri])
-    assert np.shape(found) == (5, lite.dim)
-    np.testing.assert_allclose(found, [found[0]] * 5)
-    assert all(type(number) is float for number in found[0])
+    vectors = embeddings.embed_images([str(file), file, data, image, uri])
+    assert np.shape(vectors) == (5, lite.dim)
+    np.testing.assert_allclose(vectors, [vectors[0]] * 5)
+    assert all(type(number) is float for number in vectors[0])
 
 
 def test_images_that_say_something_are_near_a_question_about_it(lite, tmp_path):
@@ -171,8 +171,8 @@ def test_round_trips():
     assert JinaLocalEmbeddings.model_validate_json(embeddings.model_dump_json()) == embeddings
     assert pickle.loads(pickle.dumps(embeddings)) == embeddings
     assert JinaLocalEmbeddings.model_json_schema()["properties"]["max_length"]
-    found = loads(dumps(embeddings), valid_namespaces=["langchain_jina_rag"], allowed_objects=[JinaLocalEmbeddings])
-    assert found == embeddings
+    again = loads(dumps(embeddings), valid_namespaces=["langchain_jina_rag"], allowed_objects=[JinaLocalEmbeddings])
+    assert again == embeddings
     assert JinaLocalEmbeddings(model="lite") != JinaLocalEmbeddings(model="lite-en")
 
 

@@ -53,7 +53,7 @@ def test_only_public_names_are_imported(file):
 
 
 def test_the_public_names_are_all_there_and_lazy():
-    found = run(
+    output = run(
         "import langchain_jina_rag, sys\n"
         "assert dir(langchain_jina_rag) == sorted(langchain_jina_rag.__all__)\n"
         "assert not {'numpy', 'torch', 'PIL', 'onnxruntime'} & set(sys.modules)\n"
@@ -61,7 +61,7 @@ def test_the_public_names_are_all_there_and_lazy():
         "print(JinaPageRetriever, JinaVectorStore)\n"
         "assert not {'torch', 'onnxruntime', 'langchain_classic', 'langchain_community', 'pymupdf'} & set(sys.modules)"
     )
-    assert "JinaPageRetriever" in found
+    assert "JinaPageRetriever" in output
     with pytest.raises(AttributeError, match="has no attribute 'JinaRetriever'"):
         _ = langchain_jina_rag.JinaRetriever
     for name in langchain_jina_rag.__all__:
@@ -96,7 +96,7 @@ def test_something_else_that_is_missing_is_not_blamed_on_the_extra(tmp_path):
 
 def examples(text: str) -> list[str]:
     """The Python of a docstring, block by block."""
-    lines, found = inspect.cleandoc(text).splitlines(), []
+    lines, blocks = inspect.cleandoc(text).splitlines(), []
     for start, line in enumerate(lines):
         if line.strip() != ".. code-block:: python":
             continue
@@ -106,8 +106,8 @@ def examples(text: str) -> list[str]:
             if entry.strip() and len(entry) - len(entry.lstrip()) <= depth:
                 break
             block.append(entry)
-        found.append(textwrap.dedent("\n".join(block)))
-    return found
+        blocks.append(textwrap.dedent("\n".join(block)))
+    return blocks
 
 
 @pytest.fixture

@@ -96,10 +96,10 @@ def test_a_region_comes_as_plain_values(tmp_path):
     page = make_page("table of growth by region", regions=[Region("table", (0.0, 0.0, 1.0, 0.2), "Table 1")])
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         index.add([page, "a text of no page"], ids=["p", "t"], metadata=[{"year": 1}, {"score": "mine", "page": 7}])
-        found = JinaPageRetriever(index=index).invoke("growth by region")
+        docs = JinaPageRetriever(index=index).invoke("growth by region")
         hits = index.search("growth by region")
         text = JinaPageRetriever(index=index, k=1).invoke("text of no page")[0]
-    region = found[0].metadata["region"]
+    region = docs[0].metadata["region"]
     assert region == {
         "kind": "table",
         "box": pytest.approx([0.0, 0.0, 1.0, 0.2], abs=1e-3),
@@ -107,9 +107,9 @@ def test_a_region_comes_as_plain_values(tmp_path):
         "image": str(hits[0].region.image_path),
     }
     assert Path(region["image"]).is_file()
-    json.dumps(found[0].metadata)
-    assert found[0].id == "p"
-    assert found[0].metadata["year"] == 1
+    json.dumps(docs[0].metadata)
+    assert docs[0].id == "p"
+    assert docs[0].metadata["year"] == 1
     # A text was given its own page, which stays, and a word that is taken, which goes by its other name.
     assert (text.id, text.page_content, text.metadata["page"]) == ("t", "a text of no page", 7)
     assert text.metadata["meta.score"] == "mine"
@@ -134,7 +134,7 @@ def test_a_filter_is_over_the_metadata_that_documents_show(index):
     retriever = JinaPageRetriever(index=index, k=9)
     for doc in retriever.invoke("growth by region"):
         where = {key: doc.metadata[key] for key in ("source", "page", "doc_id")}
-        assert [found.id for found in retriever.invoke("growth by region", filter=where)] == [doc.id]
+        assert [match.id for match in retriever.invoke("growth by region", filter=where)] == [doc.id]
     pages = [doc.metadata["page"] for doc in retriever.invoke("growth by region", filter={"page": [1, 2]})]
     assert set(pages) == {1, 2}
     assert set(pages) == {doc.metadata["page"] for doc in retriever.invoke("growth", filter={"page": Range(gte=1)})}
@@ -177,8 +177,8 @@ def test_stages_and_a_reranker(index, folder):
     reranker = FakeReranker()
     judged = JinaPageRetriever(index=index, stages=Rerank(model=reranker, limit=2)).invoke("whales sing")
     assert [doc.metadata["stage"] for doc in judged] == ["rerank", "rerank", "rescore", "rescore", "rescore"]
-    found = JinaPageRetriever(index=index).invoke("whales sing", stages=[Rescore(), Rerank(model=reranker, limit=1)])
-    assert [doc.metadata["stage"] for doc in found][:2] == ["rerank", "rescore"]
+    docs = JinaPageRetriever(index=index).invoke("whales sing", stages=[Rescore(), Rerank(model=reranker, limit=1)])
+    assert [doc.metadata["stage"] for doc in docs][:2] == ["rerank", "rescore"]
     with JinaPageRetriever(index=folder / "kb", reranker=reranker) as retriever:
         assert retriever.invoke("whales sing")[0].metadata["stage"] == "rerank"
     with JinaPageRetriever(index=folder / "kb", reranker=JinaLocalRerank(model=reranker)) as retriever:
@@ -388,14 +388,14 @@ def test_the_key_is_in_no_dump_repr_or_pickle():
 
 
 def test_the_key_reaches_the_server(monkeypatch):
-    asked = {}
-    monkeypatch.setattr(DocumentIndex, "open", lambda location, **options: asked.update(options, at=location))
+    arguments = {}
+    monkeypatch.setattr(DocumentIndex, "open", lambda location, **options: arguments.update(options, at=location))
     retriever = full()
     with pytest.raises(AttributeError):
         retriever.invoke("whales")  # there is no index in this test
-    assert asked["at"] == "http://localhost:6333/pages"
-    assert asked["api_key"] == KEY
-    assert (asked["embedder"], asked["reranker"], asked["assets_dir"], asked["create"]) == (
+    assert arguments["at"] == "http://localhost:6333/pages"
+    assert arguments["api_key"] == KEY
+    assert (arguments["embedder"], arguments["reranker"], arguments["assets_dir"], arguments["create"]) == (
         "lite",
         "lite",
         "files",
@@ -440,9 +440,9 @@ def test_objects_go_by_their_names(index):
     assert again.stages == [Rerank(model="lite")]
     assert again.embedder.model == again.reranker.model == "lite"
     classes = [JinaPageRetriever, JinaLocalEmbeddings, JinaLocalRerank]
-    found = loads(dumps(retriever), valid_namespaces=["langchain_jina_rag"], allowed_objects=classes)
-    assert found.reranker.model == "lite"
-    assert found.stages == [Rerank(model="lite")]
+    loaded_retriever = loads(dumps(retriever), valid_namespaces=["langchain_jina_rag"], allowed_objects=classes)
+    assert loaded_retriever.reranker.model == "lite"
+    assert loaded_retriever.stages == [Rerank(model="lite")]
 
 
 def test_one_over_an_open_index_can_be_pickled_and_goes_on(tmp_path, retriever):

@@ -100,15 +100,15 @@ def test_ids_replace_and_are_checked(filled, embedder):
 def test_a_document_with_a_picture_is_a_page(store, image):
     doc = Document(page_content="a list of authors", metadata={"image": str(image), "year": 2024, "page": 4}, id="p")
     store.add_documents([doc, Document(page_content="growth", id="t")])
-    found = store.similarity_search("list of authors", k=1)[0]
-    kept = Path(found.metadata["image"])
-    assert (found.id, found.page_content) == ("p", "a list of authors")
-    assert (found.metadata["year"], found.metadata["page"]) == (2024, 4)
+    hit_document = store.similarity_search("list of authors", k=1)[0]
+    kept = Path(hit_document.metadata["image"])
+    assert (hit_document.id, hit_document.page_content) == ("p", "a list of authors")
+    assert (hit_document.metadata["year"], hit_document.metadata["page"]) == (2024, 4)
     assert kept != image
     with Image.open(kept) as copy, Image.open(image) as original:
         assert copy.size == original.size
-    assert found.metadata["stage"] == "rescore"
-    json.dumps(found.metadata)
+    assert hit_document.metadata["stage"] == "rescore"
+    json.dumps(hit_document.metadata)
     again = store.get_by_ids(["p"])[0]
     assert again.metadata["image"] == str(kept)
     assert "score" not in again.metadata
@@ -183,11 +183,11 @@ def test_files_are_found_and_not_deleted(tmp_path):
     with fill(tmp_path, FakeEmbedder()) as index:
         store = JinaVectorStore(index)
         store.add_texts(["whales are mammals"], ids=["mine"])
-        found = store.similarity_search("whales", k=9)
-        page = next(doc for doc in found if doc.page_content == PAGES[0])
+        docs = store.similarity_search("whales", k=9)
+        page = next(doc for doc in docs if doc.page_content == PAGES[0])
         assert page.metadata["source"] == str(tmp_path / "animals.pdf")
         assert store.get_by_ids([page.id])[0].page_content == PAGES[0]
-        assert len(found) == 4
+        assert len(docs) == 4
         with pytest.raises(InvalidInputError, match=r"is a page of the ingested file .*animals\.pdf"):
             store.delete(["mine", page.id])
         assert store.delete(["animals.pdf"]) is True  # the id of a file is none of an entry
@@ -200,13 +200,13 @@ def test_files_are_found_and_not_deleted(tmp_path):
 def test_a_filter_is_over_the_metadata_that_were_given(store, image):
     store.add_texts(["whales sing", "whales swim"], [{"page": 3, "source": "a.txt"}, {"page": 0}], ids=["a", "b"])
     store.add_texts(["authors"], [{"image": str(image), "page": 3, "doc_id": "album"}], ids=["c"])
-    for where, wanted in (
+    for where, ids in (
         ({"page": 3}, {"a", "c"}),
         ({"page": 0}, {"b"}),
         ({"source": "a.txt"}, {"a"}),
         ({"doc_id": "album"}, {"c"}),
     ):
-        assert {doc.id for doc in store.similarity_search("whales authors", filter=where)} == wanted
+        assert {doc.id for doc in store.similarity_search("whales authors", filter=where)} == ids
     vector = store.embeddings.embed_query("whales")
     assert [doc.id for doc in store.similarity_search_by_vector(vector, filter={"page": 0})] == ["b"]
     assert [doc.id for doc in store.max_marginal_relevance_search("whales", filter={"page": 0})] == ["b"]
@@ -243,8 +243,8 @@ def test_scores_filters_and_relevance(filled):
 
 def test_stages_and_a_reranker(filled, embedder):
     reranker = FakeReranker()
-    found = filled.similarity_search_with_score("dry desert", k=2, stages=[Prefetch(), Rerank(model=reranker)])
-    assert found[0][1] == 1.0
+    scored = filled.similarity_search_with_score("dry desert", k=2, stages=[Prefetch(), Rerank(model=reranker)])
+    assert scored[0][1] == 1.0
     filled.close()
     opened = JinaVectorStore(
         filled._opening.location, JinaLocalEmbeddings(model=embedder), reranker=JinaLocalRerank(model=reranker)
@@ -320,8 +320,8 @@ async def test_a_retriever_is_traced_without_loading_anything(tmp_path):
 
 def test_the_embeddings_are_those_of_the_index(tmp_path):
     embedder = FakeEmbedder()
-    given = JinaLocalEmbeddings(model=embedder, truncate_dim=64)  # the index keeps what the model itself gives
-    with JinaVectorStore(tmp_path / "kb", given) as store:
+    embeddings = JinaLocalEmbeddings(model=embedder, truncate_dim=64)  # the index keeps what the model itself gives
+    with JinaVectorStore(tmp_path / "kb", embeddings) as store:
         store.add_texts(TEXTS, ids=list("abcd"))
         assert store.embeddings.embedder is embedder
         vector = store.embeddings.embed_query("dry desert")
@@ -364,13 +364,13 @@ async def test_async_gives_the_same_and_never_encodes_on_the_loops_thread(tmp_pa
     for way in ("sync", "async"):
         embedder = ThreadedEmbedder()
         with JinaVectorStore(tmp_path / way, JinaLocalEmbeddings(model=embedder)) as store:
-            found = []
+            values = []
             for name, args, options in calls:
                 if way == "sync":
-                    found.append(getattr(store, name)(*args, **options))
+                    values.append(getattr(store, name)(*args, **options))
                 else:
-                    found.append(await getattr(store, f"a{name}")(*args, **options))
-            results[way] = found
+                    values.append(await getattr(store, f"a{name}")(*args, **options))
+            results[way] = values
         assert (own in embedder.threads) == (own in working) == (way == "sync")
         assert embedder.threads
         working.clear()

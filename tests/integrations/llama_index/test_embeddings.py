@@ -31,8 +31,8 @@ class Sighted(ThreadedEmbedder):
 
     def encode_document(self, documents, **options):
         self.seen = list(documents)
-        given = [f"{item['image']}" if isinstance(item, dict) and "image" in item else item for item in documents]
-        return super().encode_document(given, **options)
+        inputs = [f"{item['image']}" if isinstance(item, dict) and "image" in item else item for item in documents]
+        return super().encode_document(inputs, **options)
 
 
 @pytest.fixture
@@ -86,14 +86,14 @@ async def test_coroutines_give_the_same_and_encode_elsewhere(model, page):
         model.get_image_embedding_batch(images),
     )
     model.embedder.threads.clear()
-    found = (
+    vectors = (
         await model.aget_query_embedding("one"),
         await model.aget_text_embedding("one"),
         await model.aget_text_embedding_batch(texts),
         await model.aget_image_embedding(images[0]),
         await model.aget_image_embedding_batch(images),
     )
-    assert found == sync
+    assert vectors == sync
     assert model.embedder.threads
     assert threading.get_ident() not in model.embedder.threads
 
@@ -154,10 +154,10 @@ def test_limits_reach_a_model_that_was_loaded_by_hand():
 
 
 def test_settings_reach_the_model_that_is_loaded(monkeypatch):
-    asked = {}
+    arguments = {}
 
     def load(name, **settings):
-        asked.update(settings, name=name)
+        arguments.update(settings, name=name)
         return ThreadedEmbedder()
 
     monkeypatch.setattr("jina_rag.adapters.models.load_embedder", load)
@@ -172,10 +172,10 @@ def test_settings_reach_the_model_that_is_loaded(monkeypatch):
         "local_files_only": True,
     }
     model = JinaLocalEmbedding("jinaai/jina-embeddings-v4", **settings)
-    assert not asked
+    assert not arguments
     model.get_text_embedding("a")
     model.get_text_embedding("b")
-    assert asked == {**settings, "name": "jinaai/jina-embeddings-v4"}
+    assert arguments == {**settings, "name": "jinaai/jina-embeddings-v4"}
 
 
 def test_a_loaded_model_answers_while_another_one_loads(monkeypatch):

@@ -118,9 +118,9 @@ def test_the_neighbour_in_the_namespace_is_there_beside_ours():
 
 @pytest.mark.parametrize("ours", [JinaLocalEmbedding, JinaPageEmbedding, JinaLocalRerank])
 def test_examples_in_the_manuals_run(ours):
-    found = doctest.DocTestFinder().find(ours, ours.__name__, globs={})
+    doctests = doctest.DocTestFinder().find(ours, ours.__name__, globs={})
     with no_network():
-        ran = [doctest.DocTestRunner().run(test) for test in found if test.examples]
+        ran = [doctest.DocTestRunner().run(test) for test in doctests if test.examples]
     assert ran
     assert all(result.attempted and not result.failed for result in ran)
 

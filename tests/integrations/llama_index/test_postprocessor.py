@@ -49,28 +49,28 @@ def nodes(page):
 
 def test_nodes_are_ordered_by_what_the_reranker_says(nodes):
     rerank = JinaLocalRerank(reranker=ThreadedReranker(), top_n=2)
-    found = rerank.postprocess_nodes(nodes, query_str=QUERY)
-    assert [hit.node_id for hit in found] == ["page", "grass"]
-    assert [hit.score for hit in found] == [1.0, pytest.approx(1 / 3)]
+    hits = rerank.postprocess_nodes(nodes, query_str=QUERY)
+    assert [hit.node_id for hit in hits] == ["page", "grass"]
+    assert [hit.score for hit in hits] == [1.0, pytest.approx(1 / 3)]
     assert rerank.reranker.history[0][1][1] == {"text": "growth by region"}
 
 
 def test_what_was_passed_is_not_changed(nodes):
     before = copy.deepcopy(nodes)
-    found = JinaLocalRerank(reranker=ThreadedReranker()).postprocess_nodes(nodes, query_str=QUERY)
+    hits = JinaLocalRerank(reranker=ThreadedReranker()).postprocess_nodes(nodes, query_str=QUERY)
     assert nodes == before
-    assert not {id(hit) for hit in found} & {id(hit) for hit in nodes}
-    assert {id(hit.node) for hit in found} == {id(hit.node) for hit in nodes}
+    assert not {id(hit) for hit in hits} & {id(hit) for hit in nodes}
+    assert {id(hit.node) for hit in hits} == {id(hit.node) for hit in nodes}
 
 
 def test_one_that_looks_at_pixels_is_shown_pictures_and_reads_the_rest(nodes, page, tmp_path):
     rerank = JinaLocalRerank(reranker=Looking())
     gone = ImageNode(text="growth", image_path=str(tmp_path / "gone.jpg"), id_="gone")
     kept = ImageDocument(text="growth", image_path=str(page), metadata={IMAGE_HASH: page.stem}, id_="kept")
-    given = [*nodes, NodeWithScore(node=gone), NodeWithScore(node=kept)]
+    all_nodes = [*nodes, NodeWithScore(node=gone), NodeWithScore(node=kept)]
     rerank.reranker.score = lambda query, documents: shown.extend(documents) or np.zeros(len(documents), np.float32)
     shown = []
-    rerank.postprocess_nodes(given, query_str=QUERY)
+    rerank.postprocess_nodes(all_nodes, query_str=QUERY)
     assert shown[:4] == [{"text": "list of authors"}, {"image": page}, {"text": "growth of grass"}, {"text": "growth"}]
     assert isinstance(shown[4], jina_rag.Page)
 
@@ -89,19 +89,19 @@ def test_metadata_that_are_embedded_are_judged_too():
 
 
 def test_a_question_may_be_a_picture(nodes, page):
-    asked = []
+    queries = []
     reranker = ThreadedReranker()
-    reranker.score = lambda query, documents: asked.append(query) or np.zeros(len(documents), np.float32)
+    reranker.score = lambda query, documents: queries.append(query) or np.zeros(len(documents), np.float32)
     rerank = JinaLocalRerank(reranker=reranker)
     rerank.postprocess_nodes(nodes, QueryBundle("", image_path=str(page)))
     rerank.postprocess_nodes(nodes, QueryBundle("words", image_path=str(page)))
-    assert asked == [{"image": page}, ["words", {"image": page}]]
+    assert queries == [{"image": page}, ["words", {"image": page}]]
 
 
 def test_equal_scores_keep_their_order():
     hits = [NodeWithScore(node=TextNode(text="same", id_=str(i))) for i in range(5)]
-    found = JinaLocalRerank(reranker=ThreadedReranker()).postprocess_nodes(hits, query_str="same")
-    assert [hit.node_id for hit in found] == list("01234")
+    hits = JinaLocalRerank(reranker=ThreadedReranker()).postprocess_nodes(hits, query_str="same")
+    assert [hit.node_id for hit in hits] == list("01234")
 
 
 async def test_nothing_to_judge_and_nothing_to_judge_by(nodes):
@@ -129,7 +129,7 @@ async def test_events_and_callbacks_tell_of_it(nodes):
     callbacks = Callbacks()
     rerank = JinaLocalRerank(reranker=ThreadedReranker(), top_n=2, callback_manager=callbacks.manager)
     with recorded() as heard:
-        found = rerank.postprocess_nodes(nodes, query_str=QUERY)
+        hits = rerank.postprocess_nodes(nodes, query_str=QUERY)
         await rerank.apostprocess_nodes(nodes, query_str=QUERY)
     assert heard.names() == ["ReRankStartEvent", "ReRankEndEvent"] * 2
     start, end = heard.events[:2]
@@ -138,21 +138,21 @@ async def test_events_and_callbacks_tell_of_it(nodes):
     assert [hit.node_id for hit in end.nodes] == ["page", "grass"]
     assert callbacks.started[0][0] == CBEventType.RERANKING
     assert callbacks.started[0][1][EventPayload.TOP_K] == 2
-    assert callbacks.ended[0][1][EventPayload.NODES] == found
+    assert callbacks.ended[0][1][EventPayload.NODES] == hits
 
 
 def test_the_embedded_default_judges_without_a_network(nodes):
     with no_network():
-        found = JinaLocalRerank("lite", top_n=1).postprocess_nodes(nodes, query_str="What grew by region?")
-    assert found[0].node_id == "page"
-    assert 0 <= found[0].score <= 1
+        hits = JinaLocalRerank("lite", top_n=1).postprocess_nodes(nodes, query_str="What grew by region?")
+    assert hits[0].node_id == "page"
+    assert 0 <= hits[0].score <= 1
 
 
 def test_settings_reach_the_model_that_is_loaded(monkeypatch, nodes):
-    asked = {}
+    arguments = {}
     monkeypatch.setattr(
         "jina_rag.adapters.models.load_reranker",
-        lambda name, **settings: asked.update(settings, name=name) or ThreadedReranker(),
+        lambda name, **settings: arguments.update(settings, name=name) or ThreadedReranker(),
     )
     settings = {
         "device": "cuda",
@@ -163,7 +163,7 @@ def test_settings_reach_the_model_that_is_loaded(monkeypatch, nodes):
         "local_files_only": True,
     }
     JinaLocalRerank("jinaai/jina-reranker-m0", **settings).postprocess_nodes(nodes, query_str=QUERY)
-    assert asked == {**settings, "name": "jinaai/jina-reranker-m0"}
+    assert arguments == {**settings, "name": "jinaai/jina-reranker-m0"}
     with pytest.raises(InvalidInputError, match="model is for loading a model, and 'fake' is loaded"):
         JinaLocalRerank("lite", reranker=ThreadedReranker(), device="cpu")
     with pytest.raises(ValidationError, match="top_m"):
@@ -205,7 +205,7 @@ def test_it_is_put_away_as_settings_and_comes_back_whole(nodes):
             raise AssertionError("weights are not pickled")
 
     rerank = JinaLocalRerank("lite", top_n=2, max_length=128)
-    found = rerank.postprocess_nodes(nodes, query_str=QUERY)
+    hits = rerank.postprocess_nodes(nodes, query_str=QUERY)
     for again in (
         JinaLocalRerank.from_dict(rerank.to_dict()),
         JinaLocalRerank.from_json(rerank.to_json()),
@@ -213,7 +213,7 @@ def test_it_is_put_away_as_settings_and_comes_back_whole(nodes):
         copy.deepcopy(rerank),
     ):
         assert (again.model, again.top_n, again.max_length) == ("lite", 2, 128)
-        assert again.postprocess_nodes(nodes, query_str=QUERY) == found
+        assert again.postprocess_nodes(nodes, query_str=QUERY) == hits
     assert json.loads(rerank.model_dump_json())["class_name"] == "JinaLocalRerank"
     by_hand = JinaLocalRerank(reranker=Unpicklable(name="lite"))
     assert pickle.loads(pickle.dumps(by_hand))._lazy_model.external is None
@@ -223,6 +223,6 @@ def test_it_is_put_away_as_settings_and_comes_back_whole(nodes):
 @pytest.mark.usefixtures("one_thread")
 def test_m0_judges_texts_and_pictures_in_one_list(tiny, nodes):
     """On the tiny checkpoint: what it says means nothing, but it says it of all of them."""
-    found = JinaLocalRerank(tiny["m0"], max_pixels=28 * 28 * 16).postprocess_nodes(nodes, query_str=QUERY)
-    assert {hit.node_id for hit in found} == {"authors", "page", "grass"}
-    assert all(0 <= hit.score <= 1 for hit in found)
+    hits = JinaLocalRerank(tiny["m0"], max_pixels=28 * 28 * 16).postprocess_nodes(nodes, query_str=QUERY)
+    assert {hit.node_id for hit in hits} == {"authors", "page", "grass"}
+    assert all(0 <= hit.score <= 1 for hit in hits)

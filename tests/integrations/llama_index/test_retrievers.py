@@ -77,8 +77,8 @@ def names(hits) -> list[str]:
 
 def every(*filters, condition=FilterCondition.AND) -> MetadataFilters:
     listed = [
-        given if isinstance(given, MetadataFilters) else MetadataFilter(key=given[0], operator=given[1], value=given[2])
-        for given in filters
+        item if isinstance(item, MetadataFilters) else MetadataFilter(key=item[0], operator=item[1], value=item[2])
+        for item in filters
     ]
     return MetadataFilters(filters=listed, condition=condition)
 
@@ -243,7 +243,7 @@ def test_what_is_asked_with_a_query():
 
 
 @pytest.mark.parametrize(
-    ("filters", "found"),
+    ("filters", "expected"),
     [
         (every(("year", "==", 2024)), {"north [1].pdf 1"}),
         (every(("year", ">=", 2024)), {"north [1].pdf 1", "nuts.pdf 1"}),
@@ -261,9 +261,9 @@ def test_what_is_asked_with_a_query():
         (every(("year", "==", 1999)), set()),
     ],
 )  # fmt: skip
-def test_filters_of_llama_index_hold(index, filters, found):
+def test_filters_of_llama_index_hold(index, filters, expected):
     hits = JinaPageRetriever(index, similarity_top_k=9, filters=filters).retrieve("region of nuts")
-    assert set(names(hits)) == found
+    assert set(names(hits)) == expected
 
 
 def test_a_file_is_meant_by_its_path(index, folder):

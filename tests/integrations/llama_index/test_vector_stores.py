@@ -85,8 +85,8 @@ def source(doc_id: str):
     return {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=doc_id)}
 
 
-def texts(**given: str) -> list[TextNode]:
-    return [TextNode(id_=name, text=text) for name, text in given.items()]
+def texts(**text_by_id: str) -> list[TextNode]:
+    return [TextNode(id_=name, text=text) for name, text in text_by_id.items()]
 
 
 def only(key, value, operator="==") -> MetadataFilters:
@@ -123,9 +123,9 @@ def test_nodes_come_out_as_they_went_in(store, image):
     before = [node.model_copy(deep=True) for node in nodes]
     assert store.add(nodes) == ["text", "path", "data", "index", "node"]
     assert nodes == before
-    found = store.get_nodes(["node", "index", "missing", "data", "path", "text"])
-    assert [type(node) for node in found] == [Node, IndexNode, ImageNode, ImageNode, TextNode]
-    assert found[::-1] == before
+    stored = store.get_nodes(["node", "index", "missing", "data", "path", "text"])
+    assert [type(node) for node in stored] == [Node, IndexNode, ImageNode, ImageNode, TextNode]
+    assert stored[::-1] == before
     result = store.query(ask("two lines of words", k=9))
     assert sorted(result.ids) == sorted(node.node_id for node in before)
     assert {node.node_id: node for node in result.nodes} == {node.node_id: node for node in before}
@@ -213,9 +213,9 @@ def test_clearing_and_deleting_leave_ingested_files_alone(store, tmp_path):
 
 def test_a_question_is_compared_word_by_word_and_a_vector_by_itself(store, embedder):
     store.add(texts(a="growth by region", b="list of authors"))
-    asked = store.query(ask("which region", query_embedding=[0.0] * 128))
-    assert asked.ids[0] == "a"
-    assert asked.similarities == [hit.score for hit in store.client.search("which region")]
+    result = store.query(ask("which region", query_embedding=[0.0] * 128))
+    assert result.ids[0] == "a"
+    assert result.similarities == [hit.score for hit in store.client.search("which region")]
     vector = embedder.encode_query(["list of authors"]).single[0].tolist()
     near = store.query(VectorStoreQuery(query_embedding=vector, similarity_top_k=1))
     assert (near.ids, near.similarities) == (["b"], [pytest.approx(1, abs=1e-3)])
@@ -239,10 +239,10 @@ def test_filters_are_over_the_metadata_of_nodes(store):
     )
 
     def ids(filters=None, **more):
-        found = store.query(ask("words", filters=filters, **more)).ids
+        node_ids = store.query(ask("words", filters=filters, **more)).ids
         if not more:
-            assert sorted(node.node_id for node in store.get_nodes(filters=filters)) == sorted(found)
-        return sorted(found)
+            assert sorted(node.node_id for node in store.get_nodes(filters=filters)) == sorted(node_ids)
+        return sorted(node_ids)
 
     assert ids(only("year", 2024)) == ["b"]
     assert ids(only("year", 2024, ">=")) == ["b", "c"]
@@ -275,9 +275,9 @@ def test_a_diverse_result_has_less_of_the_same(store):
     plain = store.query(ask("growth by region", k=2))
     assert set(plain.ids) == {"a", "b"}
     diverse = ask("growth by region", k=2, mode=VectorStoreQueryMode.MMR, mmr_threshold=0.3)
-    found = store.query(diverse)
-    assert found.ids == ["a", "c"]
-    assert found.similarities[0] > found.similarities[1]
+    result = store.query(diverse)
+    assert result.ids == ["a", "c"]
+    assert result.similarities[0] > result.similarities[1]
     by_vector = VectorStoreQuery(
         query_embedding=store.client.embedder.encode_query(["growth by region"]).single[0].tolist(),
         similarity_top_k=2,
@@ -578,9 +578,9 @@ class Counting(ThreadedEmbedder):
     """Names what was embedded."""
 
     def taken(self) -> list[str]:
-        found = [item.text if isinstance(item, Page) else item["text"] for item in self.documents]
+        contents = [item.text if isinstance(item, Page) else item["text"] for item in self.documents]
         self.history.clear()
-        return found
+        return contents
 
 
 @pytest.fixture
@@ -658,7 +658,7 @@ def test_a_picture_that_changes_under_the_same_words_is_embedded_again(tmp_path,
 def test_vectors_that_came_with_the_pipeline_are_those_the_index_would_make(tmp_path, reader):
     file = sample_pdf(tmp_path / "report.pdf", ["growth by region", "list of authors"])
     documents = [*reader.load_data(file), TextNode(id_="text", text="nuts and bolts")]
-    found = []
+    results = []
     for name, step in (("one", True), ("other", False)):
         embedder = ThreadedEmbedder()
         store = JinaVectorStore(tmp_path / name, embedder=embedder)
@@ -666,11 +666,11 @@ def test_vectors_that_came_with_the_pipeline_are_those_the_index_would_make(tmp_
         result = store.query(ask("growth by authors of bolts"))
         pages = store.client.get(result.ids)
         boxes = [store.client.cite("growth by authors of bolts", page).box for page in pages[:2]]
-        found.append((result, store.client.dense_vectors(pages), boxes))
+        results.append((result, store.client.dense_vectors(pages), boxes))
         store.close()
-    assert found[0][0] == found[1][0]
-    assert np.array_equal(found[0][1], found[1][1])
-    assert found[0][2] == found[1][2]
+    assert results[0][0] == results[1][0]
+    assert np.array_equal(results[0][1], results[1][1])
+    assert results[0][2] == results[1][2]
 
 
 def test_what_did_not_wait_is_embedded_by_the_store(store, embedder):
