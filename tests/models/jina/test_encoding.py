@@ -558,7 +558,7 @@ def test_threads_share_a_model_with_several_tasks(tiny):
 def test_a_licence_is_told_once(tiny, caplog, monkeypatch):
     from jina_rag.models import registry
 
-    monkeypatch.setattr(registry, "_told", set())
+    monkeypatch.setattr(registry, "_families_warned_about", set())
     with caplog.at_level(logging.WARNING, "jina_rag"):
         for _ in range(2):
             load_reranker(tiny["m0"], device="cpu")
