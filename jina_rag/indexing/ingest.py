@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jina_rag.catalog.maintenance import drop_points, settle
-from jina_rag.catalog.manifest import RATE
+from jina_rag.catalog.manifest import RATE, DocumentRecord
 from jina_rag.catalog.missing_files import missing_documents
 from jina_rag.catalog.near_duplicates.finder import NearDuplicateFinder
 from jina_rag.config import IngestSettings
@@ -209,7 +209,7 @@ class Ingestion:
                 return
             if record != outcome.other:
                 self._manifest.place(record)
-            self._tally_placement(outcome)
+            self._tally_placement(outcome, record)
 
     def _place_known(self) -> None:
         """Let documents point at contents that are in the index; the others wait for a content of this run.
@@ -221,14 +221,14 @@ class Ingestion:
         for placement in self._placements:
             if self._manifest.is_complete(placement.record.sha256):
                 self._manifest.place(placement.record, replacing=placement.replaces)
-                self._tally_placement(placement)
+                record = self._manifest.document(placement.record.doc_id)
+                assert record is not None, "a document that was just placed"
+                self._tally_placement(placement, record)
             else:
                 waiting.append(placement)
         self._placements = waiting
 
-    def _tally_placement(self, placement: Placement) -> None:
-        record = self._manifest.document(placement.record.doc_id)
-        assert record is not None, "a document that was just placed"
+    def _tally_placement(self, placement: Placement, record: DocumentRecord) -> None:
         # Pages that failed when its content was indexed have still failed.
         self._failures.extend(record.failures)
         if placement.how == "duplicate":
