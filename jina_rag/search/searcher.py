@@ -125,43 +125,37 @@ class Searcher:
         return all_results
 
 
+@dataclass
 class _Search:
     """One search by one query."""
 
-    def __init__(
-        self,
-        resources: IndexResources,
-        storage: Storage,
-        ranker: PageRanker,
-        query: Query,
-        conditions: Mapping[str, Any],
-        request: SearchRequest,
-    ) -> None:
-        self._resources, self._ranker = resources, ranker
-        self._query, self._conditions, self._request = query, conditions, request
-        # Where there are no sign codes, the place on the page is told by its vectors.
-        self._vectors = request.details and not storage.sign_codes
-        self._points: dict[str, Point] = {}
-        self._milliseconds: dict[str, float] = {}
-        self._last_lap = time.monotonic()
+    resources: IndexResources
+    storage: Storage
+    ranker: PageRanker
+    query: Query
+    conditions: Mapping[str, Any]
+    request: SearchRequest
+    points: dict[str, Point] = field(default_factory=dict)
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    last_lap: float = field(default_factory=time.monotonic)
 
     def run(self) -> SearchResults:
         """Rank pages and make the hits; more pages are ranked until there are enough hits, or no more pages."""
-        request = self._request
+        request = self.request
         end = request.offset + request.k
         need = end + 1
         stage = request.stages.rerank if request.last_stage == "rerank" else None
         reranking: Reranking | None = None
         while True:
             depth = max(need, stage.limit if stage else 0)
-            ranking = self._ranker.rank(self._query, self._conditions, depth, request.stages)
+            ranking = self.ranker.rank(self.query, self.conditions, depth, request.stages)
             self._lap("candidates")
             exhausted = len(ranking) < need
             if stage is not None and request.reranker is not None:
                 if reranking is None:
                     ranking = self._visible(ranking, stage.limit)
-                    images = self._resources.images
-                    reranking = rerank(self._query, ranking, self._points, images, request.reranker(), stage)
+                    images = self.resources.images
+                    reranking = rerank(self.query, ranking, self.points, images, request.reranker(), stage)
                     self._lap("rerank")
                 best = reranking.candidates[: reranking.count]
                 page_ids = {candidate.page_id for candidate in best}
@@ -175,24 +169,24 @@ class _Search:
         hits = self._hits(pending[request.offset : end], ranking)
         self._lap("show")
         notes, complete = (reranking.notes, reranking.complete) if reranking else ((), True)
-        return SearchResults(hits, notes=notes, complete=complete, more=more, milliseconds=self._milliseconds)
+        return SearchResults(hits, notes=notes, complete=complete, more=more, milliseconds=self.milliseconds)
 
     def _lap(self, name: str) -> None:
         """Count the time since the last lap for this stage."""
         now = time.monotonic()
-        self._milliseconds[name] = round(self._milliseconds.get(name, 0.0) + (now - self._last_lap) * 1000, 3)
-        self._last_lap = now
+        self.milliseconds[name] = round(self.milliseconds.get(name, 0.0) + (now - self.last_lap) * 1000, 3)
+        self.last_lap = now
 
     def _fold(self, ranking: Sequence[Candidate], end: int) -> tuple[list[_PendingHit], bool]:
         """The hits up to the last that is needed, with what folds into them, and whether there are more."""
-        request = self._request
+        request = self.request
         pending: list[_PendingHit] = []
         documents: dict[str, _PendingHit] = {}
         deduplicator = None
         if request.dedup:
             from jina_rag.search.dedup import Deduplicator
 
-            deduplicator = Deduplicator(self._resources.images.folder)
+            deduplicator = Deduplicator(self.resources.images.folder)
         for candidate, point, files in self._walk(ranking, request.k + 1):
             if not request.allows(candidate):
                 break  # they are sorted: nothing behind it scores more
@@ -223,34 +217,36 @@ class _Search:
 
     def _walk(self, ranking: Sequence[Candidate], step: int) -> Iterator[tuple[Candidate, Point, list[Location]]]:
         """Candidates that may be shown, with their points, of which `step` are fetched at a time, and their files."""
+        # Where there are no sign codes, the place on the page is told by its vectors.
+        vectors = self.request.details and not self.storage.sign_codes
         for start in range(0, len(ranking), step):
             batch = ranking[start : start + step]
-            missing = [candidate.page_id for candidate in batch if candidate.page_id not in self._points]
+            missing = [candidate.page_id for candidate in batch if candidate.page_id not in self.points]
             if missing:
-                points = self._resources.store.fetch(missing, vectors=self._vectors)
-                self._points |= {point.id: point for point in points}
+                points = self.resources.store.fetch(missing, vectors=vectors)
+                self.points |= {point.id: point for point in points}
             for candidate in batch:
-                point = self._points.get(candidate.page_id)
+                point = self.points.get(candidate.page_id)
                 if point is not None:
-                    files = locations(self._resources, point.payload, self._request.where or {})
+                    files = locations(self.resources, point.payload, self.request.where or {})
                     if files:
                         yield candidate, point, files
 
     def _hits(self, pending: Sequence[_PendingHit], ranking: Sequence[Candidate]) -> list[ScoredPage]:
-        request, query = self._request, self._query
+        request, query = self.request, self.query
         cheap: dict[str, Mapping[str, float]] = {}
         if request.details or request.explain:
             page_ids = [entry.point.id for entry in pending]
-            cheap = {name: self._ranker.cheap_scores(name, query, page_ids) for name in ("dense", "lexical")}
+            cheap = {name: self.ranker.cheap_scores(name, query, page_ids) for name in ("dense", "lexical")}
         hits = []
         for entry in pending:
-            hit = make_hit(self._resources, entry.point, entry.files, entry.candidate, query, details=request.details)
+            hit = make_hit(self.resources, entry.point, entry.files, entry.candidate, query, details=request.details)
             scores = {name: values[hit.page_id] for name, values in cheap.items() if hit.page_id in values}
             scores |= hit.scores
             other_pages, similar = tuple(entry.other_pages), tuple(entry.similar)
             hits.append(replace(hit, scores=scores, other_pages=other_pages, similar=similar))
         if request.explain:
-            first = self._ranker.first_ranks(query, self._conditions, request.stages)
+            first = self.ranker.first_ranks(query, self.conditions, request.stages)
             ranks = ranks_of(ranking)
             hits = [replace(hit, steps=steps_of(hit, first, ranks)) for hit in hits]
         return hits
