@@ -124,10 +124,6 @@ class Evaluation:
     seconds: float = 0.0
     when: str = ""
 
-    def named(self, name: str) -> SettingResult:
-        """The setting of that name."""
-        return next(setting for setting in self.settings if setting.name == name)
-
 
 def ranked_pages(results: Sequence[QueryResult]) -> dict[str, list[PageKey]]:
     """Question id → pages, best first, as measures take it."""

@@ -63,9 +63,9 @@ def shared(tmp_path_factory):
 
 
 def test_one_setting_for_a_program(cli, shared, tmp_path):
-    found = cli(shared / "judged", "-i", shared / "kb", "--json", "--seed", "4")
-    assert (found.code, found.err) == (0, "")
-    value = found.json
+    outcome = cli(shared / "judged", "-i", shared / "kb", "--json", "--seed", "4")
+    assert (outcome.code, outcome.err) == (0, "")
+    value = outcome.json
     assert {"queries", "measures", "by", "seconds", "failed"} <= set(value), "what it had from the first"
     assert tuple(value["measures"]) == MEASURES
     assert {
@@ -82,12 +82,12 @@ def test_one_setting_for_a_program(cli, shared, tmp_path):
 
 @pytest.mark.parametrize("width", [80, 140])
 def test_one_setting_for_a_person(cli, shared, width):
-    found = cli(shared / "judged", "-i", shared / "kb", width=width)
-    assert found.code == 0
+    outcome = cli(shared / "judged", "-i", shared / "kb", width=width)
+    assert outcome.code == 0
     for part in ("all", "95 % from", "modality: table", "language: cross", *MEASURES, "kB of vectors", "(p99"):
-        assert part in found.out
-    assert max(map(len, found.out.splitlines())) <= width
-    assert " s, of which " in found.err
+        assert part in outcome.out
+    assert max(map(len, outcome.out.splitlines())) <= width
+    assert " s, of which " in outcome.err
 
 
 def test_several_settings_and_their_files(cli, shared, tmp_path):
@@ -143,12 +143,12 @@ def test_the_worst_questions_are_shown(cli, shared):
 
 
 def test_reports_are_written_before_the_index_is_thrown_away(cli, shared, tmp_path):
-    found = cli(shared / "judged", "--report", tmp_path / "r.html", "--markdown", tmp_path / "r.md", "--no-latency")
-    assert found.code == 0, found.err
+    outcome = cli(shared / "judged", "--report", tmp_path / "r.html", "--markdown", tmp_path / "r.md", "--no-latency")
+    assert outcome.code == 0, outcome.err
     html = (tmp_path / "r.html").read_text("utf-8")
     assert html.count("data:image/") >= 1, "with pictures"
     assert "nDCG@5" in (tmp_path / "r.md").read_text("utf-8")
-    assert (tmp_path / "r.html").as_uri() in found.err.replace("\n", "")
+    assert (tmp_path / "r.html").as_uri() in outcome.err.replace("\n", "")
 
 
 def test_what_could_not_be_read_is_reported(cli, tmp_path):
@@ -201,15 +201,15 @@ def test_results_of_other_data_are_not_compared(cli, shared, tmp_path):
 )
 @pytest.mark.parametrize("width", [80, 140])
 def test_help(cli, args, command, width):
-    found = cli(*args, width=width)
-    assert found.code == 0
-    assert f"jina-rag evaluate {command}" in found.out
-    assert "Example" in found.out
-    assert "--json" in found.out
-    assert max(map(len, found.out.splitlines())) <= width
+    outcome = cli(*args, width=width)
+    assert outcome.code == 0
+    assert f"jina-rag evaluate {command}" in outcome.out
+    assert "Example" in outcome.out
+    assert "--json" in outcome.out
+    assert max(map(len, outcome.out.splitlines())) <= width
     if not command:
-        assert "evaluate init DIR" in found.out
-        assert "evaluate check DIR" in found.out
+        assert "evaluate init DIR" in outcome.out
+        assert "evaluate check DIR" in outcome.out
 
 
 def test_public_benchmarks_are_the_same_command(cli, shared, tmp_path):
@@ -223,9 +223,9 @@ def test_public_benchmarks_are_the_same_command(cli, shared, tmp_path):
 def test_the_negation_test_for_a_program_and_for_a_person(cli, tmp_path):
     rows = [{"anchor": "a man sleeps", "entailment": "a man rests", "negative": "whales do not sing"}]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = cli("negation", tmp_path / "t.jsonl", "--json").json
-    assert (found["embedder"], found["easy"]["n"], found["easy"]["value"]) == ("lite", 1, 1.0)
-    assert found["published"]["easy"] == 0.982
+    outcome = cli("negation", tmp_path / "t.jsonl", "--json").json
+    assert (outcome["embedder"], outcome["easy"]["n"], outcome["easy"]["value"]) == ("lite", 1, 1.0)
+    assert outcome["published"]["easy"] == 0.982
     said = cli("negation", "-e", "lite-en")
     assert "100 triplets" in said.out
     assert "98.2%" in said.out
@@ -269,11 +269,11 @@ def test_from_a_folder_of_documents_to_a_measurement(cli, tmp_path):
 def test_check_for_a_program(cli, tmp_path):
     judged = write_judged(tmp_path / "judged")
     write_lines(judged / "queries.jsonl", [entry("a", "what?", []), entry("b", "what?", [("animals", 1, 2)])])
-    found = cli("check", judged, "--json")
-    assert found.code == 1
-    assert {finding["kind"] for finding in found.json["findings"]} == {"no judgement", "other pages"}
-    assert found.json["counts"]["questions"] == 2
-    assert found.err == ""
+    outcome = cli("check", judged, "--json")
+    assert outcome.code == 1
+    assert {finding["kind"] for finding in outcome.json["findings"]} == {"no judgement", "other pages"}
+    assert outcome.json["counts"]["questions"] == 2
+    assert outcome.err == ""
 
 
 @pytest.mark.parametrize("path", ["", " "])

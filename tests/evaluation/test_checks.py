@@ -71,10 +71,10 @@ def test_a_fault_in_a_question_is_found(root, line, kind, words):
     add(root, line)
     checked = check_folder(root)
     assert kind in kinds(checked), checked.findings
-    found = next(finding for finding in checked.findings if finding.kind == kind)
-    assert words in found.what
-    assert found.what.endswith(".")
-    assert "\n" not in found.what
+    result = next(finding for finding in checked.findings if finding.kind == kind)
+    assert words in result.what
+    assert result.what.endswith(".")
+    assert "\n" not in result.what
     assert "In order." not in checked.notes
 
 
@@ -96,13 +96,13 @@ def test_faults_in_documents_are_found(root):
             {"file": "docs/x.pdf"},
         ],
     )
-    found = {finding.kind: finding.what for finding in check_folder(root).findings}
-    assert "animals has 2 pages, and docs.jsonl says 7" in found["pages"]
-    assert "'docs/energy.pdf' is not the file that was listed" in found["changed file"]
-    assert "animals and copy are the same file" in found["same file"]
-    assert "'copy' is listed twice" in found["document"]
-    assert "'docs/gone.pdf' does not exist" in found["missing file"]
-    assert '"doc" must be a text' in found["line"]
+    result = {finding.kind: finding.what for finding in check_folder(root).findings}
+    assert "animals has 2 pages, and docs.jsonl says 7" in result["pages"]
+    assert "'docs/energy.pdf' is not the file that was listed" in result["changed file"]
+    assert "animals and copy are the same file" in result["same file"]
+    assert "'copy' is listed twice" in result["document"]
+    assert "'docs/gone.pdf' does not exist" in result["missing file"]
+    assert '"doc" must be a text' in result["line"]
     unreadable = [f.what for f in check_folder(root).findings if f.kind == "unreadable"]
     assert len(unreadable) == 2
     assert "not a PDF" in unreadable[0]
@@ -180,14 +180,14 @@ def test_near_pairs_are_those_of_all_pairs():
     rng = random.Random(7)
     words = [f"word{chr(97 + n)}" for n in range(14)]
     queries = {f"q{n}": " ".join(rng.sample(words, rng.randint(5, 9))) for n in range(120)}
-    found = {(first, second) for first, second, _ in near_pairs(queries)}
+    result = {(first, second) for first, second, _ in near_pairs(queries)}
     sets = {query_id: set(terms(text)) for query_id, text in queries.items()}
     expected = {
         (first, second)
         for first, second in itertools.combinations(queries, 2)
         if len(sets[first] & sets[second]) / len(sets[first] | sets[second]) >= 0.8
     }
-    assert found == expected
+    assert result == expected
     assert len(expected) > 5
 
 
@@ -197,9 +197,9 @@ def test_near_repetitions_are_findings(root):
         entry("n1", "which animals sleep through all hours of a normal day", [("animals", 1, 2)]),
         entry("n2", "which animals sleep through all hours of the normal day", [("animals", 1, 2)]),
     )
-    found = [finding.what for finding in check_folder(root).findings if finding.kind == "nearly asked twice"]
-    assert len(found) == 1
-    assert found[0].startswith("n1 and n2 share 8")
+    result = [finding.what for finding in check_folder(root).findings if finding.kind == "nearly asked twice"]
+    assert len(result) == 1
+    assert result[0].startswith("n1 and n2 share 8")
 
 
 def test_ocr_reads_what_has_no_text(root):

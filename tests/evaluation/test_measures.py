@@ -48,11 +48,11 @@ rankings = st.lists(st.sampled_from(PAGES), max_size=14)
 @given(st.lists(st.tuples(judgements, rankings), min_size=1, max_size=4))
 def test_measures_agree_with_their_definitions(cases):
     queries = [JudgedQuery(f"q{i}", "?", relevant) for i, (relevant, _) in enumerate(cases)]
-    found = measure(queries, {f"q{i}": ranking for i, (_, ranking) in enumerate(cases)}, EVERY)
+    result = measure(queries, {f"q{i}": ranking for i, (_, ranking) in enumerate(cases)}, EVERY)
     for i, (relevant, ranking) in enumerate(cases):
-        assert tuple(found[f"q{i}"]) == EVERY
+        assert tuple(result[f"q{i}"]) == EVERY
         for name in EVERY:
-            assert found[f"q{i}"][name] == pytest.approx(by_definition(relevant, ranking, name), abs=1e-9), name
+            assert result[f"q{i}"][name] == pytest.approx(by_definition(relevant, ranking, name), abs=1e-9), name
 
 
 # Scores of a few values only, so that most runs have ties; pages nobody judged; runs and judgements that are empty.
@@ -69,8 +69,8 @@ def test_measures_agree_with_ir_measures(cases):
         f"q{i}": [page_of(word) for word in trec_order((score, page_id(page)) for page, score in scored.items())]
         for i, (_, scored) in enumerate(cases)
     }
-    found = measure(queries, run, EVERY)
-    assert set(found) == {f"q{i}" for i, (relevant, _) in enumerate(cases) if any(relevant.values())}
+    result = measure(queries, run, EVERY)
+    assert set(result) == {f"q{i}" for i, (relevant, _) in enumerate(cases) if any(relevant.values())}
     theirs = {name: their_measure(ir_measures, name) for name in EVERY}
     cut = {name: 1 / int(name.split("@")[1]) if name.startswith("RR") else 0.0 for name in EVERY}
     qrels = [
@@ -87,7 +87,7 @@ def test_measures_agree_with_ir_measures(cases):
     values = {
         (row.query_id, row.measure): row.value for row in ir_measures.iter_calc(set(theirs.values()), qrels, docs)
     }
-    for query_id, row in found.items():
+    for query_id, row in result.items():
         for name, value in row.items():
             # A question without any page in the run is left out there, and 0 here.
             expected = values.get((query_id, theirs[name]), 0.0)
@@ -136,10 +136,10 @@ def test_unjudged_pages_are_counted_by_depth():
 
 def test_a_question_that_is_missing_from_the_run_scores_zero():
     queries = [JudgedQuery("q1", "?", {("a", 1): 2}), JudgedQuery("q2", "?", {("a", 2): 2})]
-    found = measure(queries, {"q1": [("a", 1)]})
-    assert found["q1"]["nDCG@5"] == 1
-    assert set(found["q2"].values()) == {0.0}
-    assert mean(list(found.values()))["RR@10"] == 0.5
+    result = measure(queries, {"q1": [("a", 1)]})
+    assert result["q1"]["nDCG@5"] == 1
+    assert set(result["q2"].values()) == {0.0}
+    assert mean(list(result.values()))["RR@10"] == 0.5
 
 
 def test_questions_without_a_relevant_page_are_left_out():

@@ -55,9 +55,9 @@ def test_easy_compares_with_anchor_and_negative_hard_with_entailment_and_negativ
         Triplet("0", "40", "40"),  # entailment and negative the same: a tie, then wrong
         Triplet("20", "60", "20"),  # anchor and negative the same: wrong, then a tie
     ]
-    found = evaluate_negation(Angles(), triplets)
-    assert (found.easy.right, found.easy.ties, found.easy.n) == (2, 1, 6)
-    assert (found.hard.right, found.hard.ties, found.hard.n) == (2, 1, 6)
+    result = evaluate_negation(Angles(), triplets)
+    assert (result.easy.right, result.easy.ties, result.easy.n) == (2, 1, 6)
+    assert (result.hard.right, result.hard.ties, result.hard.n) == (2, 1, 6)
     easy = [evaluate_negation(Angles(), [t]).easy.right for t in triplets]
     hard = [evaluate_negation(Angles(), [t]).hard.right for t in triplets]
     assert (easy, hard) == ([1, 1, 0, 0, 0, 0], [1, 0, 1, 0, 0, 0])
@@ -85,15 +85,15 @@ def test_intervals_are_those_of_wilson(right, n, low, high):
 
 
 def test_the_result_stands_beside_the_published_one_and_names_its_data():
-    found = evaluate_negation(Angles(), [Triplet("0", "10", "50"), Triplet("0", "30", "10")]).to_json()
-    assert found["easy"] == pytest.approx(
+    result = evaluate_negation(Angles(), [Triplet("0", "10", "50"), Triplet("0", "30", "10")]).to_json()
+    assert result["easy"] == pytest.approx(
         {"value": 0.5, "low": 0.0945, "high": 0.9055, "right": 1, "ties": 0, "n": 2}, abs=1e-4
     )
-    assert (found["published"]["easy"], found["published"]["hard"]) == (0.982, 0.654)
-    assert found["published"]["model"] == "jinaai/jina-embedding-l-en-v1"
-    assert (found["embedder"], found["fingerprint"], found["side"]) == ("angles", "angles-1", "query")
+    assert (result["published"]["easy"], result["published"]["hard"]) == (0.982, 0.654)
+    assert result["published"]["model"] == "jinaai/jina-embedding-l-en-v1"
+    assert (result["embedder"], result["fingerprint"], result["side"]) == ("angles", "angles-1", "query")
     other = evaluate_negation(Angles(), [Triplet("0", "30", "10"), Triplet("0", "10", "50")]).to_json()
-    assert other["data_sha256"] != found["data_sha256"]
+    assert other["data_sha256"] != result["data_sha256"]
     assert "published 98.2%" in str(evaluate_negation(Angles(), [Triplet("0", "10", "50")]))
     assert PUBLISHED["hard"] == 0.654
 
@@ -149,16 +149,16 @@ def test_the_sample_is_what_its_tool_writes(tmp_path, monkeypatch):
 
 
 def test_lite_passes_the_easy_test_and_not_the_hard_one():
-    found = evaluate_negation(load_embedder("lite"), sample_triplets())
-    assert found.easy.value >= 0.95
+    result = evaluate_negation(load_embedder("lite"), sample_triplets())
+    assert result.easy.value >= 0.95
     # Retrieval models hear the words, not the "not": what the hard test is there to show.
-    assert found.hard.value <= 0.1
-    assert found.easy.n == found.hard.n == 100
+    assert result.hard.value <= 0.1
+    assert result.easy.n == result.hard.n == 100
 
 
 def test_it_runs_with_a_checkpoint_of_v1(tiny, one_thread):
     embedder = load_embedder(tiny["v1"], device="cpu", dtype="float32")
     sample = sample_triplets()[:20]
-    found = evaluate_negation(embedder, sample, batch=16)
-    assert found == evaluate_negation(embedder, sample, batch=60)
-    assert found.fingerprint == embedder.fingerprint
+    result = evaluate_negation(embedder, sample, batch=16)
+    assert result == evaluate_negation(embedder, sample, batch=60)
+    assert result.fingerprint == embedder.fingerprint

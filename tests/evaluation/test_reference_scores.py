@@ -58,8 +58,8 @@ def tasks(mteb):
     names = {target.task for target in PUBLISHED.targets if target.in_mteb}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = mteb.get_tasks(tasks=sorted(names), exclude_superseded=False, exclude_private=False)
-    return {task.metadata.name: task.metadata.main_score for task in found}
+        result = mteb.get_tasks(tasks=sorted(names), exclude_superseded=False, exclude_private=False)
+    return {task.metadata.name: task.metadata.main_score for task in result}
 
 
 def names_of(mteb, benchmark):
@@ -120,8 +120,8 @@ def test_every_task_of_a_benchmark_has_a_figure(mteb, collection, uses):
             warnings.simplefilter("ignore")
             expected = {t.metadata.name for t in mteb.get_benchmark(collection).tasks if t.metadata.type == "Retrieval"}
     for model, use in uses:
-        found = tasks_of(collection, model, **use)
-        assert sorted(found) == sorted(expected), f"{model} {use}"
+        result = tasks_of(collection, model, **use)
+        assert sorted(result) == sorted(expected), f"{model} {use}"
 
 
 def test_the_sizes_of_the_benchmarks_without_mteb():
@@ -201,9 +201,9 @@ SPOT = [
 
 @pytest.mark.parametrize(("task", "model", "vectors", "loader", "value"), SPOT)
 def test_a_value_is_that_of_its_source(task, model, vectors, loader, value):
-    found = targets_for(task, model=model, vectors=vectors, loader=loader)
-    assert value in [target.value for target in found]
-    assert {target.dimensions for target in found if target.value != value} <= {128, 96, 64}
+    result = targets_for(task, model=model, vectors=vectors, loader=loader)
+    assert value in [target.value for target in result]
+    assert {target.dimensions for target in result if target.value != value} <= {128, 96, 64}
 
 
 # Means
@@ -251,8 +251,8 @@ DISAGREE = [
 
 @pytest.mark.parametrize(("collection", "model", "vectors", "loader", "value"), MEANS)
 def test_a_published_mean_is_the_mean_of_its_rows(collection, model, vectors, loader, value):
-    found = means_for(collection, model=model, vectors=vectors, loader=loader)
-    (mean,) = [m for m in found if m.value == value]
+    result = means_for(collection, model=model, vectors=vectors, loader=loader)
+    (mean,) = [m for m in result if m.value == value]
     assert mean.agrees
     rows = PUBLISHED.rows(mean)
     assert len(rows) == mean.count
@@ -264,9 +264,9 @@ def test_a_published_mean_is_the_mean_of_its_rows(collection, model, vectors, lo
 
 
 def test_the_sizes_of_colbert_keep_their_means():
-    found = {m.dimensions: m for m in means_for("BEIR", model=COLBERT) if m.dimensions}
-    assert {size: mean.value for size, mean in found.items()} == {128: 59.9, 96: 59.1, 64: 58.9}
-    for mean in found.values():
+    result = {m.dimensions: m for m in means_for("BEIR", model=COLBERT) if m.dimensions}
+    assert {size: mean.value for size, mean in result.items()} == {128: 59.9, 96: 59.1, 64: 58.9}
+    for mean in result.values():
         rows = PUBLISHED.rows(mean)
         assert len(rows) == 5
         assert fmean(row.value for row in rows) == pytest.approx(mean.value, abs=0.05 + 1e-9)
@@ -427,9 +427,9 @@ def test_a_figure_of_the_other_loader_is_not_used():
 def test_the_tolerance_is_half_a_point_one_question_or_the_entrys_own(task, n, tolerance):
     (target,) = targets_for(task, model=V4, vectors="multi", loader="mteb")
     for sign in (1, -1):
-        found = compare(task, V4, "multi", min(100, target.value - sign * tolerance), n, "mteb")
-        assert found.tolerance == pytest.approx(tolerance)
-        assert found.within
+        result = compare(task, V4, "multi", min(100, target.value - sign * tolerance), n, "mteb")
+        assert result.tolerance == pytest.approx(tolerance)
+        assert result.within
     beyond = compare(task, V4, "multi", target.value - tolerance - 0.01, n, "mteb")
     assert not beyond.within
     assert beyond.difference == pytest.approx(-tolerance - 0.01)
@@ -439,8 +439,8 @@ def test_the_tolerance_is_half_a_point_one_question_or_the_entrys_own(task, n, t
 def test_the_results_repository_comes_before_a_paper():
     kinds = [t.kind for t in targets_for("ArguAna", model=V4, loader="mteb")]
     assert sorted(kinds) == ["paper", "results"]
-    found = compare("ArguAna", V4, "dense", 67.0, 1406, "mteb")
-    assert (found.target.kind, found.target.value) == ("results", 66.96)
+    result = compare("ArguAna", V4, "dense", 67.0, 1406, "mteb")
+    assert (result.target.kind, result.target.value) == ("results", 66.96)
 
 
 def test_languages_and_sizes_are_asked_for():
@@ -454,22 +454,22 @@ def test_languages_and_sizes_are_asked_for():
 
 
 def test_a_source_is_a_sentence_with_all_that_a_reader_needs():
-    found = compare("JinaVDRDocVQARetrieval", V4, "multi", 95.0, 38, "mteb")
-    assert found.source == (
+    result = compare("JinaVDRDocVQARetrieval", V4, "multi", 95.0, 38, "mteb")
+    assert result.source == (
         "Published: 95.43 nDCG@5 (mteb results repository (github.com/embeddings-benchmark/results); revision "
         "26239889730c735ed7e9a4db9180c8935faf4ba0; at most 37,788,800 pixels a page; data read by mteb)."
     )
-    assert str(found) == "95.00, -0.43 to 95.43: within 2.63"
+    assert str(result) == "95.00, -0.43 to 95.43: within 2.63"
     empty = compare("JinaVDRDocVQARetrieval", V4, "multi", 95.0, 39, "paper")
     assert empty.source.endswith("One of the questions is empty and scores 0; mteb leaves it out.")
 
 
 def test_means_are_compared_too():
-    found = compare_mean("JinaVDR", V4, "multi", 80.6, "mteb")
-    assert (found.target.value, found.within) == (80.98, True)
+    result = compare_mean("JinaVDR", V4, "multi", 80.6, "mteb")
+    assert (result.target.value, result.within) == (80.98, True)
     assert compare_mean("JinaVDR", V4, "multi", 80.6, "paper").target.value == 80.55
     assert compare_mean("JinaVDR", V4, "dense", 73.0, "mteb") is None
-    assert "mean of the 43 tasks" in found.source
+    assert "mean of the 43 tasks" in result.source
     assert compare_mean("BEIR", M0, "rerank", 58.5, "paper").target.value == 58.95
     # Averages of other tasks do not answer.
     eight = [t for t in tasks_of("ViDoRe(v3)", V4, vectors="multi") if "Nuclear" not in t and "Telecom" not in t]
@@ -524,8 +524,8 @@ def test_figures_of_another_file(tmp_path):
         ("Mine", 10, "own paper"),
         ("Other", 20, "own paper"),
     ]
-    found = compare("Mine", "own/model", "dense", 45.0, 10, "mteb", published=own)
-    assert (found.difference, found.within) == (5.0, True)
+    result = compare("Mine", "own/model", "dense", 45.0, 10, "mteb", published=own)
+    assert (result.difference, result.within) == (5.0, True)
     assert compare("NQ", V4, "dense", 61.0, 3452, "mteb", published=own) is None
 
 

@@ -40,11 +40,11 @@ def embedded(embedder: FakeEmbedder) -> list[tuple[str, int]]:
 
 def test_one_setting_is_measured_in_full(judged, tmp_path):
     embedder = FakeEmbedder()
-    found = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"), command="the line", seed=3)
-    setting = found.settings[0]
-    assert (found.folder, found.command, found.seed) == (str(tmp_path / "judged"), "the line", 3)
-    assert found.data_hash == data_hash(judged)
-    assert {"jina_rag", "python", "numpy", "platform", "qdrant-edge-py"} <= set(found.versions)
+    result = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"), command="the line", seed=3)
+    setting = result.settings[0]
+    assert (result.folder, result.command, result.seed) == (str(tmp_path / "judged"), "the line", 3)
+    assert result.data_hash == data_hash(judged)
+    assert {"jina_rag", "python", "numpy", "platform", "qdrant-edge-py"} <= set(result.versions)
     assert (setting.name, setting.queries, setting.pages) == ("fake", 5, 4)
     assert setting.fingerprint == embedder.fingerprint
     assert tuple(setting.measures) == MEASURES
@@ -66,8 +66,8 @@ def test_one_setting_is_measured_in_full(judged, tmp_path):
     assert all(image is not None and image.is_file() for image in first.images)
     assert first.unjudged == {1: 0, 5: 2, 10: 2}
     assert setting.unjudged[1] == pytest.approx(sum(a.unjudged[1] for a in setting.per_query) / 5)
-    assert found.comparisons == ()
-    assert found.queries["b"] == {
+    assert result.comparisons == ()
+    assert result.queries["b"] == {
         "query": "Wo wuchs solar power?", "modality": "table", "language": "cross",
         "relevant": [["energy", 1, 2]], "answer": "",
     }  # fmt: skip
@@ -78,27 +78,27 @@ def test_one_setting_is_measured_in_full(judged, tmp_path):
 def test_settings_share_an_index_and_are_compared_with_the_first(judged, tmp_path):
     embedder, judge = FakeEmbedder(), FakeReranker()
     settings = [Setting(embedder), Setting(embedder, stages="rescore:dense=1"), Setting(embedder, reranker=judge)]
-    found = evaluate_settings(judged, settings, indexes=str(tmp_path / "kb"), measures=["nDCG@3", "rr@2"], seed=1)
+    result = evaluate_settings(judged, settings, indexes=str(tmp_path / "kb"), measures=["nDCG@3", "rr@2"], seed=1)
     assert sorted(embedded(embedder)) == [("animals.pdf", 1), ("animals.pdf", 2), ("energy.pdf", 1), ("energy.pdf", 2)]
-    assert [setting.name for setting in found.settings] == [
+    assert [setting.name for setting in result.settings] == [
         "fake, default, no reranker", "fake, rescore:dense=1, no reranker", "fake, default, fake",
     ]  # fmt: skip
     assert judge.history, "the reranker judged"
-    assert len({setting.index_seconds for setting in found.settings}) == 1, "they share the index and its time"
-    assert [(c.first, c.second, c.measure) for c in found.comparisons] == [
-        (found.settings[0].name, found.settings[place].name, measure)
+    assert len({setting.index_seconds for setting in result.settings}) == 1, "they share the index and its time"
+    assert [(c.first, c.second, c.measure) for c in result.comparisons] == [
+        (result.settings[0].name, result.settings[place].name, measure)
         for place in (1, 2) for measure in ("nDCG@3", "RR@2")
     ]  # fmt: skip
-    rows = [{a.query_id: a.measures["RR@2"] for a in setting.per_query} for setting in found.settings]
-    assert found.comparisons[3].difference == difference(rows[0], rows[2], seed=1)
+    rows = [{a.query_id: a.measures["RR@2"] for a in setting.per_query} for setting in result.settings]
+    assert result.comparisons[3].difference == difference(rows[0], rows[2], seed=1)
 
 
 def test_several_storages_get_indexes_of_their_own(judged, tmp_path):
     settings = [Setting(FakeEmbedder(), storage) for storage in ("exact", "compact")]
-    found = evaluate_settings(judged, settings, indexes=str(tmp_path / "kbs"), latency=False)
+    result = evaluate_settings(judged, settings, indexes=str(tmp_path / "kbs"), latency=False)
     assert sorted(path.name for path in (tmp_path / "kbs").iterdir()) == ["fake-compact", "fake-exact"]
-    assert [setting.setting["storage"] for setting in found.settings] == ["exact", "compact"]
-    assert found.settings[0].latency == {}
+    assert [setting.setting["storage"] for setting in result.settings] == ["exact", "compact"]
+    assert result.settings[0].latency == {}
 
 
 def test_in_batches_the_pages_are_the_same(judged, tmp_path):
@@ -138,15 +138,15 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(judged, tmp_path):
     assert len(kept.read_text().splitlines()) == 3
     with kept.open("a") as file:
         file.write('{"key": "half a li')  # torn by the kill
-    found = evaluate_settings(judged, [Setting(embedder)], **where)
+    result = evaluate_settings(judged, [Setting(embedder)], **where)
     queries = [query.query for query in judged.queries]
     assert sorted(text for text in asked(embedder) if text in queries) == sorted(queries)
     assert len(embedded(embedder)) == 4
-    assert found.settings[0].index_seconds == 0.0
-    assert all(answer.milliseconds > 0 for answer in found.settings[0].per_query)
+    assert result.settings[0].index_seconds == 0.0
+    assert all(answer.milliseconds > 0 for answer in result.settings[0].per_query)
     again = evaluate_settings(judged, [Setting(embedder)], **where)
     assert len([text for text in asked(embedder) if text in queries]) == 5
-    assert again.settings[0].per_query == found.settings[0].per_query
+    assert again.settings[0].per_query == result.settings[0].per_query
     # Answers with latency serve where none is wanted, not the other way round.
     evaluate_settings(judged, [Setting(embedder)], latency=False, **where)
     assert len([text for text in asked(embedder) if text in queries]) == 5
@@ -157,9 +157,9 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(judged, tmp_path):
 def test_answers_without_latency_do_not_serve_for_it(judged, tmp_path):
     embedder = FakeEmbedder()
     evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"), latency=False)
-    found = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
+    result = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
     assert asked(embedder).count("submarines") == 2
-    assert found.settings[0].latency["p50"] > 0
+    assert result.settings[0].latency["p50"] > 0
 
 
 def test_what_an_answer_depends_on_is_asked_again(judged, tmp_path):
@@ -179,12 +179,12 @@ def test_what_an_answer_depends_on_is_asked_again(judged, tmp_path):
     root = judged.root
     write_lines(root / "queries.jsonl", [entry("a", "submarines", [("energy", 1, 2)]), entry("n", "new", [])])
     changed = read_folder(root)
-    found = evaluate_settings(changed, [Setting(embedder)], **where)
+    result = evaluate_settings(changed, [Setting(embedder)], **where)
     assert times() == 3
     assert asked(embedder).count("new") == 1
-    assert found.data_hash != before.data_hash
-    assert found.settings[0].queries == 1
-    assert found.settings[0].per_query[1].measures == {}
+    assert result.data_hash != before.data_hash
+    assert result.settings[0].queries == 1
+    assert result.settings[0].per_query[1].measures == {}
     # Documents may not.
     (root / "docs" / "animals.pdf").unlink()
     (root / "docs" / "energy.pdf").rename(root / "docs" / "animals.pdf")
@@ -210,8 +210,8 @@ def test_an_interrupted_ingestion_is_no_result_and_goes_on(judged, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
     assert not (tmp_path / "kb" / FILE).exists(), "nothing is asked of half an index"
-    found = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
-    assert found.settings[0].pages == 4
+    result = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
+    assert result.settings[0].pages == 4
     pages = embedded(embedder)
     assert len(pages) == len(set(pages)) == 4, "no page is embedded twice"
 
@@ -241,21 +241,21 @@ def test_an_index_with_other_documents_is_refused(judged, tmp_path):
 def test_an_evaluation_is_saved_and_compared_later(judged, tmp_path):
     embedder = FakeEmbedder()
     settings = [Setting(embedder), Setting(embedder, stages="rescore:dense=1")]
-    found = evaluate_settings(judged, settings, indexes=str(tmp_path / "kb"))
-    save(tmp_path / "old.json", found)
+    result = evaluate_settings(judged, settings, indexes=str(tmp_path / "kb"))
+    save(tmp_path / "old.json", result)
     loaded = load(tmp_path / "old.json")
-    assert to_json(loaded) == to_json(found)
-    assert loaded.settings[0].per_query == found.settings[0].per_query
-    assert loaded.settings[1].unjudged == found.settings[1].unjudged
-    assert loaded.comparisons == found.comparisons
-    since = compare_runs(loaded, found, earlier_name="old.json")
+    assert to_json(loaded) == to_json(result)
+    assert loaded.settings[0].per_query == result.settings[0].per_query
+    assert loaded.settings[1].unjudged == result.settings[1].unjudged
+    assert loaded.comparisons == result.comparisons
+    since = compare_runs(loaded, result, earlier_name="old.json")
     assert len(since) == 2 * len(MEASURES)
-    assert {(c.first, c.second) for c in since} == {(f"{s.name} (old.json)", s.name) for s in found.settings}
+    assert {(c.first, c.second) for c in since} == {(f"{s.name} (old.json)", s.name) for s in result.settings}
     assert {c.difference.mean for c in since} == {0.0}
     single = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
-    assert {c.first for c in compare_runs(single, found)} == {"fake (before)"}, "a single one is held against all"
+    assert {c.first for c in compare_runs(single, result)} == {"fake (before)"}, "a single one is held against all"
     with pytest.raises(InvalidInputError, match="has no setting of these names"):
-        compare_runs(found, single)
+        compare_runs(result, single)
 
 
 def test_evaluations_of_other_data_are_not_compared(judged, tmp_path):

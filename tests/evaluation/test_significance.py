@@ -16,21 +16,21 @@ def test_a_difference_has_its_mean_its_interval_and_its_questions():
         query_id: value + float(step)
         for (query_id, value), step in zip(first.items(), rng.normal(0.1, 0.2, 200), strict=True)
     }
-    found = difference(first, second)
+    result = difference(first, second)
     deltas = np.array([second[query_id] - first[query_id] for query_id in first])
-    assert found.mean == pytest.approx(deltas.mean())
+    assert result.mean == pytest.approx(deltas.mean())
     # The interval of a mean, as theory has it for many questions.
     half = 1.96 * deltas.std() / len(deltas) ** 0.5
-    assert found.low == pytest.approx(deltas.mean() - half, abs=0.003)
-    assert found.high == pytest.approx(deltas.mean() + half, abs=0.003)
-    assert (found.better, found.worse) == ((deltas > 0).sum(), (deltas < 0).sum())
-    assert str(found).startswith(f"{found.mean:+.3f} [{found.low:+.3f}, ")
+    assert result.low == pytest.approx(deltas.mean() - half, abs=0.003)
+    assert result.high == pytest.approx(deltas.mean() + half, abs=0.003)
+    assert (result.better, result.worse) == ((deltas > 0).sum(), (deltas < 0).sum())
+    assert str(result).startswith(f"{result.mean:+.3f} [{result.low:+.3f}, ")
 
 
 def test_the_same_run_differs_by_nothing():
     run = {"a": 0.5, "b": 1.0}
-    found = difference(run, dict(run))
-    assert (found.mean, found.low, found.high, found.better, found.worse) == (0, 0, 0, 0, 0)
+    result = difference(run, dict(run))
+    assert (result.mean, result.low, result.high, result.better, result.worse) == (0, 0, 0, 0, 0)
     shifted = difference(run, {"a": 0.75, "b": 1.25})
     assert (shifted.low, shifted.high) == (0.25, 0.25), "paired: what all have in common is no doubt"
 

@@ -120,14 +120,14 @@ class Counting(FakeEmbedder):
         self.stop_at = stop_at
 
     def encode_query(self, queries, **options):
-        found = super().encode_query(queries, **options)
+        result = super().encode_query(queries, **options)
         self._count(queries)
-        return found
+        return result
 
     def encode_document(self, documents, **options):
-        found = super().encode_document(documents, **options)
+        result = super().encode_document(documents, **options)
         self._count(documents)
-        return found
+        return result
 
     def _count(self, items) -> None:
         self.calls += 1

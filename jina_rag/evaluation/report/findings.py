@@ -77,7 +77,8 @@ def verdict(comparison: PairedComparison, queries: int) -> Verdict:
 
 def verdicts(evaluation: Evaluation) -> list[Verdict]:
     """All comparisons of an evaluation, in its order."""
-    return [verdict(pair, evaluation.named(pair.second).queries) for pair in evaluation.comparisons]
+    queries = {setting.name: setting.queries for setting in evaluation.settings}
+    return [verdict(pair, queries[pair.second]) for pair in evaluation.comparisons]
 
 
 def best(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:

@@ -114,8 +114,8 @@ def _context(evaluation: Evaluation, documents: Mapping[str, Path], failures: in
     measure = main_measure(evaluation)
     all_verdicts = verdicts(evaluation)
     ends = [abs(end) for v in all_verdicts for end in (v.comparison.difference.low, v.comparison.difference.high)]
-    by_kind = {kind: groups(evaluation, kind, measure) for kind in ("modality", "language")} if measure else {}
-    by_kind = {kind: rows for kind, rows in by_kind.items() if rows}
+    kinds = ("modality", "language") if measure else ()
+    by_kind = {kind: group_rows for kind in kinds if (group_rows := groups(evaluation, kind, measure))}
     names = [setting.name for setting in settings]
     try:
         missing, plots = "", cost_plots(settings, measure)

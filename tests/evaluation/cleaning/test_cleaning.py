@@ -254,8 +254,8 @@ def test_signatures_estimate_the_jaccard_similarity(cut, seed, turn):
     words = PASSAGE.split()
     one, other = near_text(PASSAGE), near_text(" ".join(words[turn:] + words[:turn]))[cut:]
     true = jaccard(one, other, n=4)
-    found = agreement(*(signature(text, n=4, size=512, seed=seed) for text in (one, other)))
-    assert found == pytest.approx(true, abs=4.5 * (0.25 / 512) ** 0.5)
+    result = agreement(*(signature(text, n=4, size=512, seed=seed) for text in (one, other)))
+    assert result == pytest.approx(true, abs=4.5 * (0.25 / 512) ** 0.5)
 
 
 def test_signatures_of_short_long_and_repeated_texts():
@@ -379,8 +379,8 @@ TABLE = {
 @pytest.mark.parametrize("batch", [1, 3, 64])
 def test_a_pair_stays_if_its_passage_is_among_the_first_for_its_question(n, kept, batch):
     records = [pair(f"q{i}", f"p{i}") for i in (1, 2, 3, 4)]
-    found, dropped = cleaned(records, Consistency(Table(TABLE), n=n, sample=10, batch=batch))
-    assert found == kept
+    result, dropped = cleaned(records, Consistency(Table(TABLE), n=n, sample=10, batch=batch))
+    assert result == kept
     ranks = {3: 2, 4: 4}
     assert {d.number: d.detail["rank"] for d in dropped} == {i: r for i, r in ranks.items() if i not in kept}
     assert {d.reason for d in dropped} <= {"rank of the passage"}
@@ -460,19 +460,19 @@ def test_the_report_has_steps_in_their_order_with_settings_counts_and_seeds(tmp_
         file.write('\n{"query": "only"}\nnot json\n[1]\n')
     steps = [Complete(), ExactDuplicates(), Languages(), NearDuplicates(seed=4), Consistency(FakeEmbedder(), seed=9)]
     report = clean_file(source, tmp_path / "out.jsonl", steps, dropped=tmp_path / "dropped.jsonl")
-    found = report.to_json()
-    assert [s["step"] for s in found["steps"]] == [
+    result = report.to_json()
+    assert [s["step"] for s in result["steps"]] == [
         "complete", "exact duplicates", "languages", "near duplicates", "consistency",
     ]  # fmt: skip
-    assert [s["read"] for s in found["steps"]] == [5, 4, 3, 2, 1]
-    assert [sum(s["dropped"].values()) for s in found["steps"]] == [1, 1, 1, 1, 0]
-    assert found["steps"][3]["settings"]["seed"] == 4
-    assert found["steps"][4]["settings"] == {
+    assert [s["read"] for s in result["steps"]] == [5, 4, 3, 2, 1]
+    assert [sum(s["dropped"].values()) for s in result["steps"]] == [1, 1, 1, 1, 0]
+    assert result["steps"][3]["settings"]["seed"] == 4
+    assert result["steps"][4]["settings"] == {
         "embedder": "fake", "fingerprint": "fake-128-64", "n": 2, "sample": 10_000, "seed": 9,
     }  # fmt: skip
-    assert found["steps"][1]["disk_bytes"] > 0
-    assert (found["read"], found["kept"], found["dropped"], sum(found["unreadable"].values())) == (8, 1, 7, 3)
-    assert len(found["sha256"]) == 64
+    assert result["steps"][1]["disk_bytes"] > 0
+    assert (result["read"], result["kept"], result["dropped"], sum(result["unreadable"].values())) == (8, 1, 7, 3)
+    assert len(result["sha256"]) == 64
     assert read_lines(tmp_path / "out.jsonl") == [records[0]]
     lines = read_lines(tmp_path / "dropped.jsonl")
     assert sorted(line["line"] for line in lines) == [2, 3, 4, 5, 7, 8, 9]
@@ -614,12 +614,12 @@ def test_the_command_cleans_a_file(cli, tmp_path):
         source, "-o", out, "--report", report, "--dropped", dropped, "--language", "en", "--seed", 3, "--json"
     )
     assert code == 0
-    found = json.loads(stdout)
-    assert found == json.loads(report.read_text(encoding="utf-8"))
-    assert (found["read"], found["kept"]) == (5, 2)
+    result = json.loads(stdout)
+    assert result == json.loads(report.read_text(encoding="utf-8"))
+    assert (result["read"], result["kept"]) == (5, 2)
     assert read_lines(out) == [records[0], records[4]]
     assert len(dropped.read_text(encoding="utf-8").splitlines()) == 3
-    assert found["steps"][-1]["settings"]["seed"] == 3
+    assert result["steps"][-1]["settings"]["seed"] == 3
 
     code, stdout, stderr = cli(source, "-o", out, "--no-near")
     assert (code, stdout) == (0, "")
@@ -640,10 +640,10 @@ def test_the_command_ranks_with_a_model_and_lists_what_it_could_not_read(cli, tm
     out = tmp_path / "out.jsonl"
     code, stdout, _ = cli(source, "--output", out, "--embedder", "lite", "--rank", 1, "--sample", 100, "--json")
     assert code == 1
-    found = json.loads(stdout)
-    assert found["steps"][-1]["settings"]["embedder"] == "lite"
-    assert found["steps"][-1]["dropped"] == {"rank of the passage": 1}
-    assert found["unreadable"] == {'"query" is missing or no text.': 1}
+    result = json.loads(stdout)
+    assert result["steps"][-1]["settings"]["embedder"] == "lite"
+    assert result["steps"][-1]["dropped"] == {"rank of the passage": 1}
+    assert result["unreadable"] == {'"query" is missing or no text.': 1}
     assert read_lines(out) == [records[0], records[1], records[3]]
 
 

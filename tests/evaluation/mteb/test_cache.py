@@ -32,10 +32,10 @@ def test_vectors_come_back_exactly(tmp_path, vectors) -> None:
     with VectorCache(tmp_path / "v.sqlite3") as cache:
         cache.put({b"key": vectors})
     with VectorCache(tmp_path / "v.sqlite3") as cache:
-        found = cache.get([b"key", b"other"])
-    assert list(found) == [b"key"]
+        result = cache.get([b"key", b"other"])
+    assert list(result) == [b"key"]
     for name in ("single", "multi"):
-        before, after = getattr(vectors, name), getattr(found[b"key"], name)
+        before, after = getattr(vectors, name), getattr(result[b"key"], name)
         assert (before is None) == (after is None)
         if before is not None:
             assert after.dtype == np.float32
@@ -70,8 +70,8 @@ def test_many_keys_at_once(tmp_path) -> None:
     with VectorCache(tmp_path / "v.sqlite3") as cache:
         keys = [str(i).encode() for i in range(1203)]
         cache.put({key: single(i) for i, key in enumerate(keys)})
-        found = cache.get([*keys, *keys])
-    assert [found[key].single[0] for key in keys] == list(range(1203))
+        result = cache.get([*keys, *keys])
+    assert [result[key].single[0] for key in keys] == list(range(1203))
 
 
 def test_a_file_that_is_something_else_is_one_sentence(tmp_path) -> None:

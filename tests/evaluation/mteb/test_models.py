@@ -64,14 +64,14 @@ def test_questions_and_documents_go_to_their_sides(vectors) -> None:
         assert documents.shape == (2, fake.dim)
     else:
         assert [len(rows) for rows in documents] == [1, 3]
-        wanted = [maxsim(query[0], rows) for rows in documents]
-        np.testing.assert_allclose(model.similarity(query, documents)[0], wanted, rtol=1e-5)
+        expected = [maxsim(query[0], rows) for rows in documents]
+        np.testing.assert_allclose(model.similarity(query, documents)[0], expected, rtol=1e-5)
 
 
 def test_an_empty_question_has_no_vector_and_does_not_end_the_run() -> None:
     model = JinaRagEncoder(FakeEmbedder(), vectors="multi")
-    found = model.encode(loader("a b", " ", "c"), task_metadata=metadata("T"), prompt_type=QUERY, **WHERE)
-    assert [len(rows) for rows in found] == [2, 0, 1]
+    outcome = model.encode(loader("a b", " ", "c"), task_metadata=metadata("T"), prompt_type=QUERY, **WHERE)
+    assert [len(rows) for rows in outcome] == [2, 0, 1]
     result = evaluate(model, text_task(["apples", "pears"], ["apples", ""]))
     assert 0.5 <= result.get_score() <= 1
     with pytest.raises(InvalidInputError, match="no words"):
@@ -108,15 +108,15 @@ class TestTiny:
     def test_v4_reads_images_and_texts_in_both_kinds(self, tiny) -> None:
         own = load_embedder(tiny["v4"], dtype="float32", max_pixels=20_000)
         images = [image(10), image(200, "L")]
-        wanted = own.encode_document([image.convert("RGB") for image in images])
+        expected = own.encode_document([image.convert("RGB") for image in images])
         asked = own.encode_query(["which?"])
         for kind in ("single", "multi"):
             model = JinaRagEncoder(tiny["v4"], vectors=kind, options=ModelOptions(dtype="float32", max_pixels=20_000))
             task = metadata("T", type="DocumentUnderstanding", category="t2i", modalities=["text", "image"])
-            found = model.encode([{"image": images}], task_metadata=task, prompt_type=DOCUMENT, **WHERE)
+            outcome = model.encode([{"image": images}], task_metadata=task, prompt_type=DOCUMENT, **WHERE)
             query = model.encode(loader("which?"), task_metadata=task, prompt_type=QUERY, **WHERE)
             for i in range(2):
-                np.testing.assert_allclose(found[i], getattr(wanted, kind)[i], atol=1e-5)
+                np.testing.assert_allclose(outcome[i], getattr(expected, kind)[i], atol=1e-5)
             np.testing.assert_allclose(query[0], getattr(asked, kind)[0], atol=1e-5)
 
     def test_v4_loads_the_adapter_of_the_task_and_one_at_a_time(self, tiny) -> None:
@@ -126,13 +126,13 @@ class TestTiny:
             ("text-matching", {"type": "STS"}),
             ("code", {"domains": ["Programming"]}),
         ):
-            found = model.encode(
+            outcome = model.encode(
                 loader("def f(): pass"), task_metadata=metadata("T", **changes), prompt_type=DOCUMENT, **WHERE
             )
-            wanted = load_embedder(tiny["v4"], dtype="float32", task=task).encode_document(
+            expected = load_embedder(tiny["v4"], dtype="float32", task=task).encode_document(
                 ["def f(): pass"], multi=False
             )
-            np.testing.assert_allclose(found, wanted.single, atol=1e-5)
+            np.testing.assert_allclose(outcome, expected.single, atol=1e-5)
 
     def test_a_precision_that_is_left_to_the_model_stays_that_of_the_first_run(
         self, tiny, tmp_path, monkeypatch
@@ -153,10 +153,10 @@ class TestTiny:
     def test_an_embedder_that_was_handed_over_is_asked_for_the_task(self, tiny) -> None:
         several = load_embedder(tiny["v4"], dtype="float32", task=["retrieval", "code"])
         model = JinaRagEncoder(several)
-        found = model.encode(
+        outcome = model.encode(
             loader("x"), task_metadata=metadata("T", domains=["Programming"]), prompt_type=QUERY, **WHERE
         )
-        np.testing.assert_allclose(found, several.encode_query(["x"], task="code").single, atol=1e-6)
+        np.testing.assert_allclose(outcome, several.encode_query(["x"], task="code").single, atol=1e-6)
         with pytest.raises(InvalidInputError, match="text-matching"):
             model.encode(loader("x"), task_metadata=metadata("T", type="STS"), **WHERE)
 
@@ -166,8 +166,8 @@ class TestTiny:
         assert 0 <= evaluate(colbert, task).get_score() <= 1
         # Questions are cut to 32 tokens; a text that is compared with its like is none.
         long = "word " * 60
-        found = colbert.encode(loader(long), task_metadata=metadata("T", type="STS"), **WHERE)
-        assert len(found[0]) > 32
+        outcome = colbert.encode(loader(long), task_metadata=metadata("T", type="STS"), **WHERE)
+        assert len(outcome[0]) > 32
         v1 = JinaRagEncoder(tiny["v1"], options=FLOAT32)
         assert v1.mteb_model_meta.modalities == ["text"]
         pairs = PairsTask([("a b", "a b", 5.0), ("a b", "c d", 1.0), ("e", "f", 0.0), ("g h", "g i", 3.0)])
@@ -194,8 +194,8 @@ class TestTiny:
             )
             assert result.task_results[0].scores["test"][0]["hit_rate_at_3"] == 1.0
             scores = json.loads((tmp_path / "SmallTask_predictions.json").read_text())["default"]["test"]
-            wanted = own.score("light", [images[2], images[0], images[1]])
-            np.testing.assert_allclose([scores["q1"][d] for d in ("d2", "d0", "d1")], wanted, atol=1e-4)
+            expected = own.score("light", [images[2], images[0], images[1]])
+            np.testing.assert_allclose([scores["q1"][d] for d in ("d2", "d0", "d1")], expected, atol=1e-4)
             assert len(cache) == 5
 
     def test_results_of_a_folder_are_not_filed_as_the_published_model(self, tiny) -> None:

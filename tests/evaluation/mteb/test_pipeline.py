@@ -16,10 +16,10 @@ from jina_rag.testing import FakeEmbedder, FakeReranker, make_page
 
 
 def scored(model, task, predictions=None):
-    found = mteb.evaluate(
+    result = mteb.evaluate(
         model, task, cache=None, show_progress_bar=False, co2_tracker=False, prediction_folder=predictions
     )
-    return found.task_results[0]
+    return result.task_results[0]
 
 
 def ranked(predictions, task) -> dict[str, dict[str, float]]:
@@ -51,13 +51,13 @@ def test_it_is_what_mteb_asks_for(tmp_path) -> None:
 )
 def test_the_main_score_is_that_of_evaluate(folder, tmp_path, options) -> None:
     task = FolderTask(folder, tmp_path / "work")
-    found = scored(JinaRagSearch(tmp_path / "indexes", FakeEmbedder(), **options), task, tmp_path)
+    result = scored(JinaRagSearch(tmp_path / "indexes", FakeEmbedder(), **options), task, tmp_path)
     opening = {name: value for name, value in options.items() if name != "stages"}
     with DocumentIndex.open(tmp_path / "index", embedder=FakeEmbedder(), **opening) as index:
         if "stages" not in options:
-            wanted = evaluate(read_folder(folder), index).measures["nDCG@5"]
-            assert found.get_score() == pytest.approx(wanted, abs=1e-5)
-            assert 0.5 < wanted < 1  # the last question is answered by a page that shares no more than others
+            expected = evaluate(read_folder(folder), index).measures["nDCG@5"]
+            assert result.get_score() == pytest.approx(expected, abs=1e-5)
+            assert 0.5 < expected < 1  # the last question is answered by a page that shares no more than others
         else:
             index.ingest([folder])
             hits = index.search(QUERIES[3][1], k=7, stages=options["stages"])
@@ -132,11 +132,11 @@ def test_texts_are_found_with_their_titles(tmp_path) -> None:
     task._data[0][1]["title"] = "wood and steel"
     task._data[1].append({"id": "q3", "text": "steel"})
     task._data[2]["q3"] = {"d1": 1}
-    found = scored(JinaRagSearch(tmp_path / "indexes", FakeEmbedder()), task, tmp_path)
+    result = scored(JinaRagSearch(tmp_path / "indexes", FakeEmbedder()), task, tmp_path)
     scores = ranked(tmp_path, task)
     assert max(scores["q3"], key=scores["q3"].get) == "d1"
     assert scores["q1"] == {}  # an empty question finds nothing
-    assert found.get_score() == pytest.approx(0.75)
+    assert result.get_score() == pytest.approx(0.75)
     assert not list((tmp_path / "indexes").iterdir())  # thrown away when it was asked
 
 

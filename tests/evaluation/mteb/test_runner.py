@@ -331,9 +331,9 @@ def test_the_command_prints_a_table_or_json(tmp_path, monkeypatch) -> None:
     assert "input" in shown.stderr
     told = command(*words, "--json")
     assert told.exit_code == 0
-    found = json.loads(told.stdout)
-    assert found["tasks"][0]["queries"] == 4
-    assert found["tasks"][0]["resumed"]
+    value = json.loads(told.stdout)
+    assert value["tasks"][0]["queries"] == 4
+    assert value["tasks"][0]["resumed"]
     assert command().exit_code == 2
 
 

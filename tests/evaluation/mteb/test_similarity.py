@@ -56,10 +56,10 @@ def test_equals_the_score_of_scoring(data) -> None:
     rng = np.random.default_rng(seed)
     queries = [rng.normal(size=(max(n, 1), 4)).astype(np.float32) for n in data.draw(lengths)]
     documents = [rng.normal(size=(n, 4)).astype(np.float32) - 2 for n in data.draw(lengths)]
-    found = maxsim_scores(queries, documents)
-    for query, scores in zip(queries, found, strict=True):
-        wanted = maxsim_many(query, documents)
-        np.testing.assert_allclose(scores, np.where(np.isinf(wanted), NOTHING, wanted), rtol=1e-5, atol=1e-5)
+    outcome = maxsim_scores(queries, documents)
+    for query, scores in zip(queries, outcome, strict=True):
+        expected = maxsim_many(query, documents)
+        np.testing.assert_allclose(scores, np.where(np.isinf(expected), NOTHING, expected), rtol=1e-5, atol=1e-5)
 
 
 def test_blocks_give_what_one_block_gives(monkeypatch) -> None:
@@ -73,9 +73,9 @@ def test_blocks_give_what_one_block_gives(monkeypatch) -> None:
 
 def test_shapes_that_mteb_passes() -> None:
     query, documents = rows(0.5, 0.1), [rows(0.2), rows(0.9, 0.3)]
-    wanted = maxsim_scores([query], documents)
+    expected = maxsim_scores([query], documents)
     for form in (query, query[None], np.array([query])):
-        np.testing.assert_allclose(maxsim_scores(form, documents), wanted)
+        np.testing.assert_allclose(maxsim_scores(form, documents), expected)
     assert maxsim_scores([np.zeros((0, 2))], documents).tolist() == [[0, 0]]  # a question without anything in it
     assert dense_scores(query[0], query).shape == (1, 2)
     with pytest.raises(InvalidInputError, match="same model"):

@@ -177,7 +177,7 @@ class Seen(HTMLParser):
 
 
 @pytest.mark.parametrize(
-    ("found", "kind", "sentence"),
+    ("outcome", "kind", "sentence"),
     [
         (Difference(0.03, 0.01, 0.052, 5, 1), "better", "B is better than A by 0.030 (0.010 to 0.052)."),
         (Difference(-0.03, -0.052, -0.01, 1, 5), "worse", "B is worse than A by 0.030 (0.010 to 0.052)."),
@@ -189,10 +189,10 @@ class Seen(HTMLParser):
         (Difference(0.0, 0.0, 0.0, 0, 0), "equal", "B and A are equal on every question."),
     ],
 )
-def test_a_comparison_is_judged_by_its_interval(found, kind, sentence):
-    verdict = findings.verdict(PairedComparison("A", "B", "nDCG@5", found), 10)
+def test_a_comparison_is_judged_by_its_interval(outcome, kind, sentence):
+    verdict = findings.verdict(PairedComparison("A", "B", "nDCG@5", outcome), 10)
     assert (verdict.kind, verdict.sentence) == (kind, sentence)
-    assert verdict.equal == 10 - found.better - found.worse
+    assert verdict.equal == 10 - outcome.better - outcome.worse
 
 
 def test_an_interval_that_touches_zero_tells_nothing():
@@ -212,15 +212,15 @@ def test_the_best_of_a_column_is_marked_only_where_it_can_be_told():
 
 
 def test_the_third_setting_is_compared_with_the_second_one_too():
-    found = findings.best(evaluation(setting("a", BAD), setting("b", GOOD), setting("c", BAD)))
-    assert found["nDCG@5"] == ("b",)
+    outcome = findings.best(evaluation(setting("a", BAD), setting("b", GOOD), setting("c", BAD)))
+    assert outcome["nDCG@5"] == ("b",)
 
 
 def test_time_is_compared_question_by_question_and_bytes_are_counted():
     slow, fast = setting("slow", GOOD, milliseconds=30), setting("fast", GOOD, size=5000)
-    found = findings.best(evaluation(slow, fast, setting("slow too", GOOD, milliseconds=30, size=1030)))
-    assert found["milliseconds"] == ("fast",)
-    assert found["bytes"] == ("slow", "slow too")  # within 5 % of each other
+    outcome = findings.best(evaluation(slow, fast, setting("slow too", GOOD, milliseconds=30, size=1030)))
+    assert outcome["milliseconds"] == ("fast",)
+    assert outcome["bytes"] == ("slow", "slow too")  # within 5 % of each other
     assert "bytes" not in findings.best(evaluation(slow, setting("as large", GOOD)))
     others = replace(
         fast, per_query=tuple(replace(result, query_id=result.query_id + "x") for result in fast.per_query)
@@ -276,12 +276,12 @@ def test_the_rank_is_that_of_the_first_right_page():
 
 def test_the_worst_questions_come_first_and_perfect_ones_never():
     first, second = setting("a", BAD), setting("b", [1, 1, 1, 1, 1, 1, 1, 1, None, 1, 1, 1])
-    found = queries.misses(evaluation(first, second), first, "nDCG@5", 50)
-    assert len(found) == 11
-    assert found[0].query.query_id == "q08"  # the other setting fails on it, too
-    assert {miss.query.query_id for miss in found[1:3]} == {"q01", "q04"}
-    assert [miss.measure for miss in found] == sorted(miss.measure for miss in found)
-    assert [(one.setting, one.rank, one.depth) for one in found[0].settings] == [("a", None, 5), ("b", None, 5)]
+    outcome = queries.misses(evaluation(first, second), first, "nDCG@5", 50)
+    assert len(outcome) == 11
+    assert outcome[0].query.query_id == "q08"  # the other setting fails on it, too
+    assert {miss.query.query_id for miss in outcome[1:3]} == {"q01", "q04"}
+    assert [miss.measure for miss in outcome] == sorted(miss.measure for miss in outcome)
+    assert [(one.setting, one.rank, one.depth) for one in outcome[0].settings] == [("a", None, 5), ("b", None, 5)]
     assert len(queries.misses(evaluation(first), first, "nDCG@5", 3)) == 3
 
 
@@ -530,14 +530,14 @@ def test_wanted_pages_are_rendered_from_their_files_and_found_ones_taken_from_th
     images = {("report", 1): kept, ("report", 2): damaged, ("report", 101): tmp_path / "gone.png"}
     made = evaluation(setting("a", [2, 2, None, None], images=images))
     sizes = {page: html._LARGE for page in [("report", 1), ("report", 2), ("report", 101), ("other", 1)]}
-    found = html.images(sizes, made, documents)
-    first = decoded(found["report", 1].uri)
+    outcome = html.images(sizes, made, documents)
+    first = decoded(outcome["report", 1].uri)
     assert first.size == (300, 200)  # as the index has it, and never blown up
     assert abs(first.getpixel((5, 5))[0] - 200) < 8
-    second = decoded(found["report", 2].uri)
+    second = decoded(outcome["report", 2].uri)
     assert second.size == (584, 827)  # 420 x 595 points at 100 dpi, from the file
-    assert "no page 101" in found["report", 101].reason
-    assert found["other", 1].reason == "The document is not among the files."
+    assert "no page 101" in outcome["report", 101].reason
+    assert outcome["other", 1].reason == "The document is not among the files."
 
 
 def decoded(uri: str) -> Image.Image:
@@ -676,10 +676,10 @@ def test_a_command_cannot_leave_its_code_span():
 
 
 def chromium() -> str:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
+    outcome = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if outcome is None:
         pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    return found
+    return outcome
 
 
 class Listener(http.server.BaseHTTPRequestHandler):
