@@ -16,7 +16,7 @@ from PIL import Image
 from jina_rag.config import Limits
 from jina_rag.errors import InvalidInputError, LimitExceededError
 from jina_rag.images import LoadedImage, Opening, is_data_uri, open_image
-from jina_rag.inputs import as_input_list, clean_text, parts_of, text_of
+from jina_rag.inputs import EncodeSettings, as_input_list, as_input_pairs, clean_text, parts_of, text_of
 from jina_rag.testing import make_page
 
 
@@ -245,3 +245,25 @@ def test_an_answer_that_is_too_large_is_cut_off(server, monkeypatch):
     monkeypatch.setattr(images, "_DOWNLOAD_BYTES", 1000)
     with pytest.raises(LimitExceededError, match="more than 1,000 bytes"):
         open_image(f"{server}/large", Opening(allow_urls=True))
+
+
+@pytest.mark.parametrize("name", ["truncate_dim", "max_length", "max_pixels", "batch_tokens"])
+@pytest.mark.parametrize("value", [0, -1, True, 2.0, "3"])
+def test_encode_options_that_make_no_sense_are_refused(name, value):
+    with pytest.raises(InvalidInputError, match=f"{name} is {value!r}; it must be a whole number of at least 1"):
+        EncodeSettings(**{name: value})
+
+
+def test_encode_options_have_defaults_and_no_others_are_known():
+    assert EncodeSettings() == EncodeSettings(
+        single=True, multi=True, truncate_dim=None, max_length=None, max_pixels=None, batch_tokens=None
+    )
+    with pytest.raises(TypeError, match="max_tokens"):
+        EncodeSettings(max_tokens=3)
+
+
+def test_pairs_may_be_lazy_and_must_be_pairs():
+    assert as_input_pairs(("q", text) for text in ("a", "b")) == [("q", "a"), ("q", "b")]
+    for wrong in ("ab", [("q",)], ["qa"]):
+        with pytest.raises(InvalidInputError, match=r"list of pairs|not two inputs"):
+            as_input_pairs(wrong)

@@ -8,6 +8,7 @@ from helpers import contracts
 from PIL import Image
 
 from jina_rag.errors import InvalidInputError
+from jina_rag.protocols import ExplainingReranker, PairReranker, PlacedModel
 from jina_rag.testing import FakeEmbedder, FakeReranker, make_page, sample_pdf
 
 
@@ -17,6 +18,16 @@ def test_fake_embedder_keeps_the_contract():
 
 def test_fake_reranker_keeps_the_contract():
     contracts.check_reranker(FakeReranker())
+
+
+def test_a_fake_reranker_can_do_what_each_reranker_can_and_no_more():
+    assert FakeReranker(name="judge").fingerprint == "judge"
+    assert not isinstance(FakeReranker(), ExplainingReranker | PairReranker | PlacedModel)
+
+
+def test_fakes_refuse_options_that_no_model_has():
+    with pytest.raises(TypeError, match="max_tokens"):
+        FakeEmbedder().encode_query(["a"], max_tokens=3)
 
 
 def test_fakes_count_their_calls():

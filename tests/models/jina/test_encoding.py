@@ -18,7 +18,7 @@ from PIL import Image
 
 from jina_rag import load_embedder, load_reranker
 from jina_rag.errors import InvalidInputError, ModelError
-from jina_rag.protocols import Embedder, Reranker
+from jina_rag.protocols import Embedder, ExplainingReranker, PairReranker, PlacedModel
 from jina_rag.scoring import maxsim
 from jina_rag.testing import make_page
 
@@ -507,7 +507,11 @@ def test_cuts_are_reported(models, caplog):
 def test_embedders_keep_the_contract(models, family):
     model = models[family]
     assert isinstance(model, Embedder)
+    assert isinstance(model, PlacedModel)
     assert model.name
+    assert (model.revision, model.dense_weight) == (None, 0.0)
+    assert bool(model.matryoshka_dims) == (family == "v4")
+    assert bool(model.multi_matryoshka_dims) == (family == "colbert-v2")
     assert model.encode_query([]).single.shape == (0, model.dim)
     done = model.encode_document(TEXTS)
     assert done.single.shape == (len(TEXTS), model.dim)
@@ -524,7 +528,9 @@ def test_embedders_keep_the_contract(models, family):
 
 
 def test_the_reranker_keeps_the_contract(models):
-    assert isinstance(models["m0"], Reranker)
+    assert isinstance(models["m0"], ExplainingReranker)
+    assert isinstance(models["m0"], PairReranker)
+    assert isinstance(models["m0"], PlacedModel)
     check_reranker_shape(models["m0"])
 
 

@@ -21,7 +21,7 @@ from jina_rag.models.lite.reranker import LiteReranker
 from jina_rag.models.lite.stopwords import is_stop_word
 from jina_rag.models.lite.windows import windows
 from jina_rag.models.registry import load_embedder, load_reranker
-from jina_rag.protocols import Embedder, Reranker
+from jina_rag.protocols import Embedder, ExplainingReranker, PairReranker, PlacedModel, Reranker
 from jina_rag.types import Page, PageScreenshot, Word
 
 
@@ -221,6 +221,8 @@ def test_shapes_types_and_norms(embedder):
     found = embedder.encode_document(["Rainfall in the Alps rose.", page(), ""])
     assert isinstance(embedder, Embedder)
     assert (embedder.dim, embedder.multi_dim, embedder.modality) == (384, 384, "text")
+    assert (embedder.hubness, embedder.dense_weight, embedder.revision) == (0.5, 0.3, None)
+    assert (embedder.matryoshka_dims, embedder.multi_matryoshka_dims) == ((), ())
     assert found.single.shape == (3, 384)
     assert found.single.dtype == np.float32
     assert [m.shape[1] for m in found.multi] == [384] * 3
@@ -408,7 +410,9 @@ def test_minilm_reads_words_longer_than_its_tokenizer_takes(english):
 def test_the_reranker_orders_answers_first(name):
     reranker = load_reranker(name)
     assert isinstance(reranker, Reranker)
+    assert not isinstance(reranker, ExplainingReranker | PairReranker | PlacedModel)
     assert reranker.name == name
+    assert reranker.fingerprint.startswith(f"{name}@")
     texts = [
         "Apples are red.",
         "",
