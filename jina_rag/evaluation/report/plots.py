@@ -141,7 +141,7 @@ def group_bars(rows: Sequence[GroupRow], names: Sequence[str], *, kind: str, mea
                 axes.plot(mean, y, marker, color=colour, markersize=7)
                 axes.text(1.03, y, number(mean), va="center", size=11)
             count = f"n = {row.queries}{', few' if row.queries < FEW else ''}"
-            axes.annotate(count, (0, place), (-4, -17), textcoords="offset points", ha="right", color=_SOFT)
+            axes.annotate(count, (0, place), (-4, -20), textcoords="offset points", ha="right", color=_SOFT)
         axes.set_yticks(range(len(rows)), [_shortened(row.name) for row in rows])
         axes.set_xlim(0, 1)
         axes.set_ylim(len(rows) - 0.5, -0.5)
