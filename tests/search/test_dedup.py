@@ -16,7 +16,6 @@ from jina_rag import DocumentIndex, load_embedder
 from jina_rag.catalog.manifest import DocumentRecord
 from jina_rag.catalog.near_duplicates import image_match
 from jina_rag.catalog.near_duplicates.page_match import MAX_DIFFERENCE, PageContent, difference
-from jina_rag.catalog.near_duplicates.text_difference import is_renumbered, plain_words, unlike
 from jina_rag.compression import encode_signs
 from jina_rag.config import IngestSettings, Storage
 from jina_rag.indexing.point_builder import PointBuilder
@@ -568,76 +567,3 @@ def test_blank_pages_of_patches_are_always_compared(work):
 
 def test_of_no_pages_there_are_no_groups():
     assert fold([], None) == []
-
-
-def test_an_image_name_that_leads_elsewhere_is_not_followed(work):
-    point = Point("x", None, None, None, {schema.IMAGE: "../../etc/passwd", schema.TEXT: ""})
-    assert PageContent.of_payload(point.payload, work).image is None
-
-
-def test_places_that_correspond_find_the_crop_of_a_page_whose_lines_are_all_alike():
-    image = Image.new("L", (800, 1000), 255)
-    draw = ImageDraw.Draw(image)
-    for y in range(60, 940, 24):
-        for x in range(60, 740, 24):
-            draw.rectangle((x, y, x + 12, y + 8), fill=40)
-    draw.rectangle((300, 500, 312, 524), fill=0)
-    cropped = image.crop((30, 30, 800, 1000)).resize((794, 1000))
-    a, b = (np.asarray(photo, dtype=np.float32) / 255 for photo in (image, cropped))
-    first = np.array([[x, y] for x in (0.2, 0.5, 0.8) for y in (0.2, 0.5, 0.8)], dtype=np.float32)
-    second = ((first * [800, 1000] - 30) / [770, 970]).astype(np.float32)
-    second[0] = 0.9  # a mistake among them does no harm
-    assert image_match.differences(a, b) is None
-    assert image_match.differences(a, b, (first, second)).max() < 0.05
-    assert image_match.differences(a, b, (first[:3], second[:3])) is None  # too few to go by
-
-
-def test_a_picture_that_cannot_be_read_is_none(tmp_path):
-    broken = tmp_path / "a.jpg"
-    broken.write_bytes(b"\xff\xd8\xff not a picture")
-    assert image_match.load(broken) is None
-    assert image_match.load(tmp_path / "missing.jpg") is None
-
-
-# -- words ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "lost", "added"),
-    [
-        ("Invoice no. 12", "invoice NO: 12", [], []),
-        ("Number plate 7", "Numberplate 7", [], []),
-        ("Müller zahlt 450 Euro", "Muller zahlt 45O Euro", [], []),
-        ("modern times", "modem times", [], []),
-        ("Incomprehensible words", "Incomprehensihle words", [], []),
-        ("paid by Maria", "paid by Marta", ["maria"], ["marta"]),
-        ("order 4711", "order 4712", ["4711"], ["4712"]),
-        ("x ticked", "ticked", [], []),
-        ("one two three", "one three", ["two"], []),
-        ("東京都 2024", "東京都 2025", ["2024"], ["2025"]),
-    ],
-)
-def test_words_differ_beyond_what_ocr_mistakes(one, other, lost, added):
-    assert unlike(*(list(plain_words(text.split()).values()) for text in (one, other))) == (lost, added)
-
-
-@pytest.mark.parametrize(
-    ("lost", "added", "expected"),
-    [
-        (["4711"], ["4712"], True),
-        (["5"], ["8"], True),
-        (["bp9378"], ["fp9320"], True),
-        (["b10"], ["ss10"], False),
-        (["maria"], ["marta"], False),
-        (["4711"], [], False),
-        (["2019", "left", "right", "up"], ["4733", "down"], False),
-    ],
-)
-def test_a_number_in_the_place_of_another(lost, added, expected):
-    assert is_renumbered(lost, added) is expected
-
-
-def test_texts_of_which_nothing_agrees_are_of_no_use():
-    a, b = [f"a{i}x" for i in range(60)], [f"a{i}y" for i in range(60)]
-    assert unlike(a, b) == (a, b)
-    assert not is_renumbered([f"1{i:03d}" for i in range(60)], [f"2{i:03d}" for i in range(60)])
