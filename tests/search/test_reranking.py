@@ -137,7 +137,9 @@ def test_time_that_runs_out_ends_the_stage_with_what_it_has(kb, max_ms, judged):
     [query] = kb._searcher.embed(["weather report"])
     candidates = kb._searcher._ranker.rank(query, {}, 10, _stages())
     points = {point.id: point for point in kb._session.resources.store.fetch([c.page_id for c in candidates])}
-    found = rerank(query, candidates, points, kb._session.resources.images, reranker, Rerank(limit=10, max_ms=max_ms), clock=clock)
+    found = rerank(
+        query, candidates, points, kb._session.resources.images, reranker, Rerank(limit=10, max_ms=max_ms), clock=clock
+    )
     assert found.count == judged
     assert clock.now <= max(max_ms / 1000, 0.2) + 1e-9, "nothing is begun that does not fit"
     assert {c.page_id for c in found.candidates} == {c.page_id for c in candidates}, "nobody is lost"
