@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -10,9 +11,9 @@ from rich.markup import escape
 
 from jina_rag.cli.output.console import count, one_line
 from jina_rag.search.results import SearchResults
-from jina_rag.types import ScoredPage, Step
+from jina_rag.types import ScoredPage, SimilarPage, Step
 
-_ORDER = ("dense", "lexical", "maxsim", "background", "window", "identifiers", "rescore", "rerank")
+_ORDER = ("dense", "lexical", "maxsim", "background", "identifiers", "rescore", "rerank")
 
 
 def search_json(query: str, hits: Sequence[ScoredPage], *, first: int = 1) -> dict[str, Any]:
@@ -50,26 +51,18 @@ def _hit_json(rank: int, hit: ScoredPage) -> dict[str, Any]:
         "image": str(hit.image_path) if hit.image_path else None,
         "snippet": hit.snippet,
         "copies": [str(copy.path) for copy in hit.copies],
-        "repeats": {"doc_id": hit.near_duplicate_of[0], "page": hit.near_duplicate_of[1]}
-        if hit.near_duplicate_of
-        else None,
+        "repeats": dict(zip(("doc_id", "page"), hit.near_duplicate_of, strict=True)) if hit.near_duplicate_of else None,
         "other_pages": list(hit.other_pages),
-        "similar": [
-            {
-                "doc_id": s.location.doc_id,
-                "path": str(s.location.path),
-                "page": s.page,
-                "similarity": round(s.similarity, 4),
-            }
-            for s in hit.similar
-        ],
+        "similar": [_similar_json(similar) for similar in hit.similar],
     }
     if hit.steps:
-        content["steps"] = [
-            {"stage": step.stage, "rank": step.rank, "score": round(step.score, 6), "note": step.note}
-            for step in hit.steps
-        ]
+        content["steps"] = [asdict(step) | {"score": round(step.score, 6)} for step in hit.steps]
     return content
+
+
+def _similar_json(similar: SimilarPage) -> dict[str, Any]:
+    where = {"doc_id": similar.location.doc_id, "path": str(similar.location.path)}
+    return where | {"page": similar.page, "similarity": round(similar.similarity, 4)}
 
 
 def print_hits(out: Console, query: str, hits: Sequence[ScoredPage], *, first: int = 1) -> None:
