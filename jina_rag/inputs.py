@@ -102,6 +102,17 @@ class EncodeSettings:
                 check_whole_number(name, value, minimum=1)
 
 
+def length_limit(max_length: int | None, default: int, *, minimum: int, maximum: int) -> int:
+    """`max_length` if it is given and within the bounds of a model, else `default`.
+
+    Raises:
+        InvalidInputError: If it is outside of them.
+    """
+    if max_length is None:
+        return default
+    return check_whole_number("max_length", max_length, minimum=minimum, maximum=maximum)
+
+
 def check_truncate_dim(truncate_dim: int | None, dim: int, name: str) -> None:
     """Refuse to cut vectors that were not trained to be cut.
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from jina_rag._checks import check_whole_number
 from jina_rag.errors import InvalidInputError
-from jina_rag.inputs import EncodeSettings, as_input_list, text_of
+from jina_rag.inputs import EncodeSettings, as_input_list, length_limit, text_of
 from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.jina.xlm_rotary import RotaryEncoder
 from jina_rag.models.runtime.batching import BatchRunner
@@ -117,7 +117,7 @@ class ColbertV2(CheckpointModel):
         """
         super().__init__(checkpoint, placement)
         self._options = options or ColbertOptions()
-        self._max_length = _checked_length(max_length)
+        self._max_length = length_limit(max_length, MAX_LENGTH, minimum=4, maximum=MAX_LENGTH)
         self._tokenizer = TextTokenizer(checkpoint.folder, fallback="XLMRobertaTokenizer")
         with WeightFiles(checkpoint.weights) as files:
             out = files.shape("linear.weight")[0] if "linear.weight" in files else 128
@@ -159,7 +159,7 @@ class ColbertV2(CheckpointModel):
             InvalidInputError: If an input is no text.
         """
         settings = EncodeSettings(**options)
-        length = self._options.query_length if settings.max_length is None else _checked_length(settings.max_length)
+        length = length_limit(settings.max_length, self._options.query_length, minimum=4, maximum=MAX_LENGTH)
         texts = [text_of(item, self.name) for item in as_input_list(queries, "questions")]
         pieces_of = self._ids_and_pieces(texts, settings.multi)
         tokens = [self._query(ids, pieces, length) for ids, pieces in pieces_of]
@@ -168,7 +168,7 @@ class ColbertV2(CheckpointModel):
     def encode_document(self, documents: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
         """Embed texts and the words of pages: a row for each token that is no punctuation; see `encode_query`."""
         settings = EncodeSettings(**options)
-        limit = self._max_length if settings.max_length is None else _checked_length(settings.max_length)
+        limit = length_limit(settings.max_length, self._max_length, minimum=4, maximum=MAX_LENGTH)
         texts = [text_of(item, self.name) for item in as_input_list(documents, "documents")]
         pieces_of = self._ids_and_pieces(texts, settings.multi)
         truncated = [len(ids) + 3 > limit for ids, _ in pieces_of]
@@ -247,9 +247,3 @@ class ColbertV2(CheckpointModel):
         if dim is not None and not 1 <= dim <= self._full_dim:
             raise InvalidInputError(f"truncate_dim is {dim}; the rows of {self.name} have {self._full_dim} dimensions.")
         return dim
-
-
-def _checked_length(max_length: int | None) -> int:
-    if max_length is None:
-        return MAX_LENGTH
-    return check_whole_number("max_length", max_length, minimum=4, maximum=MAX_LENGTH)

@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from jina_rag._checks import check_whole_number
 from jina_rag.errors import CheckpointError, InvalidInputError
-from jina_rag.inputs import EncodeSettings, as_input_list, check_truncate_dim, text_of
+from jina_rag.inputs import EncodeSettings, as_input_list, check_truncate_dim, length_limit, text_of
 from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.runtime.batching import BatchRunner
 from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel
@@ -72,7 +71,7 @@ class EmbeddingV1(CheckpointModel):
         super().__init__(checkpoint, placement)
         self.dim = self.multi_dim = int(checkpoint.config["d_model"])  # 512 (s), 768 (b), 1024 (l)
         stated = checkpoint.json("sentence_bert_config.json", required=False).get("max_seq_length")
-        self._max_length = _checked_length(max_length) or int(stated or MAX_LENGTH)
+        self._max_length = length_limit(max_length, int(stated or MAX_LENGTH), minimum=2, maximum=MAX_LENGTH)
         self._tokenizer = TextTokenizer(checkpoint.folder, fallback="T5Tokenizer")
         self._eos = self._tokenizer.special("</s>")
         self._module = _empty_encoder(checkpoint)
@@ -105,7 +104,7 @@ class EmbeddingV1(CheckpointModel):
         """
         settings = EncodeSettings(**options)
         check_truncate_dim(settings.truncate_dim, self.dim, self.name)
-        limit = _checked_length(settings.max_length) or self._max_length
+        limit = length_limit(settings.max_length, self._max_length, minimum=2, maximum=MAX_LENGTH)
         texts = [text_of(item, self.name).strip() for item in as_input_list(queries, "texts")]
         ids_of_texts = self._tokenizer.encode_many(texts)
         if cut := sum(len(ids) + 1 > limit for ids in ids_of_texts):
@@ -163,7 +162,3 @@ def _empty_encoder(checkpoint: Checkpoint) -> Any:  # noqa: ANN401  # transforme
     # One table under two names; the file has the first.
     del module.encoder.embed_tokens
     return module
-
-
-def _checked_length(max_length: int | None) -> int | None:
-    return None if max_length is None else check_whole_number("max_length", max_length, minimum=2, maximum=MAX_LENGTH)

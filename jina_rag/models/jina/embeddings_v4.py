@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from jina_rag._checks import check_whole_number
 from jina_rag.errors import CheckpointError, InvalidInputError
 from jina_rag.images import LoadedImage, Opening
-from jina_rag.inputs import EncodeSettings, as_input_list, parts_of
+from jina_rag.inputs import EncodeSettings, as_input_list, length_limit, parts_of
 from jina_rag.models.jina.image_patches import ImagePatcher
 from jina_rag.models.jina.lora import activate, add_adapters, merge_adapter
 from jina_rag.models.jina.prompt_texts import prompt_texts
@@ -104,7 +103,7 @@ class EmbeddingsV4(CheckpointModel):
         self.matryoshka_dims = tuple(int(dim) for dim in config.get("matryoshka_dims") or (hidden,))
         self._dim, self.multi_dim = hidden, multi_dim
         self._truncate_dim = self._checked_dim(config.get("truncate_dim") if truncate_dim is None else truncate_dim)
-        self._max_length = _checked_length(max_length)
+        self._max_length = length_limit(max_length, MAX_LENGTH, minimum=1, maximum=MAX_LENGTH)
         with torch.device("meta"):
             projector = nn.Linear(hidden, multi_dim)
         self._model = QwenVL(
@@ -172,7 +171,7 @@ class EmbeddingsV4(CheckpointModel):
             )
         single, multi = settings.single, settings.multi
         dim = self._checked_dim(settings.truncate_dim) or self._truncate_dim
-        limit = self._max_length if settings.max_length is None else _checked_length(settings.max_length)
+        limit = length_limit(settings.max_length, self._max_length, minimum=1, maximum=MAX_LENGTH)
         prefix: Side = "Query" if task == _SAME_PREFIX else side
         segments = [self._segments(item, prefix) for item in inputs]
         prompts, truncated = self._prompts(segments, limit, settings.max_pixels)
@@ -287,9 +286,3 @@ class EmbeddingsV4(CheckpointModel):
                 f"{', '.join(map(str, self.matryoshka_dims))}."
             )
         return dim
-
-
-def _checked_length(max_length: int | None) -> int:
-    if max_length is None:
-        return MAX_LENGTH
-    return check_whole_number("max_length", max_length, minimum=1, maximum=MAX_LENGTH)

@@ -18,7 +18,7 @@ from torch import nn
 from jina_rag._checks import check_whole_number
 from jina_rag.errors import InvalidInputError
 from jina_rag.images import LoadedImage, Opening
-from jina_rag.inputs import as_input_list, as_input_pairs, parts_of
+from jina_rag.inputs import as_input_list, as_input_pairs, length_limit, parts_of
 from jina_rag.models.jina.image_patches import ImagePatcher
 from jina_rag.models.jina.m0_explain import STEPS, Method, attribute
 from jina_rag.models.jina.m0_scoring import PairScorer
@@ -92,7 +92,7 @@ class RerankerM0(CheckpointModel):
             score = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
         super().__init__(checkpoint, placement)
         self._opening = opening or Opening()
-        self._max_length = _checked_length(max_length)
+        self._max_length = length_limit(max_length, MAX_LENGTH, minimum=2, maximum=LONGEST)
         self._model = QwenVL(
             checkpoint,
             kind="qwen2_vl",
@@ -157,7 +157,7 @@ class RerankerM0(CheckpointModel):
             InvalidInputError: If a pair, an input or a length makes no sense, or images do not fit into `max_length`.
             ModelError: If a score is not a number, or one pair does not fit into memory.
         """
-        limit = self._max_length if max_length is None else _checked_length(max_length)
+        limit = length_limit(max_length, self._max_length, minimum=2, maximum=LONGEST)
         document_limit = _document_limit(limit, max_query_length, max_doc_length)
         if batch_tokens is not None:
             check_whole_number("batch_tokens", batch_tokens, minimum=1)
@@ -195,7 +195,7 @@ class RerankerM0(CheckpointModel):
             InvalidInputError: If the document has no image, or an argument makes no sense.
             ModelError: If the result is not a number, or the pair does not fit into memory.
         """
-        limit = self._max_length if max_length is None else _checked_length(max_length)
+        limit = length_limit(max_length, self._max_length, minimum=2, maximum=LONGEST)
         document_limit = _document_limit(limit, MAX_QUERY_LENGTH, None)
         # Opened apart, also where both are one object: what the question's image adds is not the document's.
         query_segments, document_segments = self._segments(query), self._segments(document)
@@ -273,12 +273,6 @@ class RerankerM0(CheckpointModel):
                     "max_pixels or raise max_length."
                 )
         return Prompt(np.append(ids, _SCORE_TOKEN), prompt.images)
-
-
-def _checked_length(max_length: int | None) -> int:
-    if max_length is None:
-        return MAX_LENGTH
-    return check_whole_number("max_length", max_length, minimum=2, maximum=LONGEST)
 
 
 def _document_limit(limit: int, query_limit: int, document_limit: int | None) -> int:
