@@ -48,8 +48,8 @@ def test_help_of_each_command_has_examples(cli, command, width):
 
 
 def test_python_m_is_the_same_command():
-    done = process("--version")
-    assert (done.returncode, done.stdout.decode().strip()) == (0, f"jina-rag {__version__}")
+    completed = process("--version")
+    assert (completed.returncode, completed.stdout.decode().strip()) == (0, f"jina-rag {__version__}")
 
 
 @pytest.mark.parametrize(
@@ -131,18 +131,18 @@ def test_a_second_process_is_told_that_the_index_is_open(cli, corpus):
         other = process("search", "whales", "--index", corpus / "kb")
     assert other.returncode == 2
     assert other.stdout == b""
-    said = other.stderr.decode()
-    assert "already open" in said
-    assert "Traceback" not in said
-    assert "WAL" not in said
+    message = other.stderr.decode()
+    assert "already open" in message
+    assert "Traceback" not in message
+    assert "WAL" not in message
     assert cli("search", "whales", "-i", corpus / "kb").code == 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no pipes of this kind")
 def test_a_reader_that_goes_away_is_no_error(corpus):
     command = f"{shlex.quote(sys.executable)} -m jina_rag info --json --documents --index kb | true"
-    done = subprocess.run(["sh", "-c", command], cwd=corpus, capture_output=True, timeout=60, check=False)
-    assert done.stderr == b""
+    completed = subprocess.run(["sh", "-c", command], cwd=corpus, capture_output=True, timeout=60, check=False)
+    assert completed.stderr == b""
 
 
 ODD = ["line\nbreak.pdf", "[red]markup[bold] [link=x].pdf", "<b>&.pdf", "tab\there\x1b[31m.pdf", "naïve 文書 🙂.pdf"]
@@ -165,10 +165,10 @@ def test_odd_names_never_break_the_output(encoding, tmp_path):
 
     report = process("ingest", folder, "--index", kb, "--ocr", "never", "--json", env=env)
     assert report.returncode == 1, report.stderr
-    found = json.loads(report.stdout.decode(encoding))
+    content = json.loads(report.stdout.decode(encoding))
     assert report.stdout.count(b"\n") == 1
-    assert (found["documents"], len(found["failed"])) == (len(names), len(names))
-    assert {os.fsencode(Path(entry["path"]).name) for entry in found["failed"]} == {b"broken-" + n for n in names}
+    assert (content["documents"], len(content["failed"])) == (len(names), len(names))
+    assert {os.fsencode(Path(entry["path"]).name) for entry in content["failed"]} == {b"broken-" + n for n in names}
 
     listing = process("ingest", folder, "--index", kb, "--ocr", "never", env=env)
     lines = listing.stderr.decode(encoding).splitlines()

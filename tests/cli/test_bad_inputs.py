@@ -175,9 +175,9 @@ def together(folder, tmp_path_factory):
     with patch.context() as patched, out.open("w", encoding="utf-8", errors="backslashreplace") as stdout:
         patched.setattr(sys, "argv", ["jina-rag", "ingest", str(everything), "--index", str(root / "kb"), "--json"])
         patched.setattr(sys, "stdout", stdout)
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_info:
             main()
-    assert left.value.code == 1
+    assert exit_info.value.code == 1
     return json.loads(out.read_text("utf-8")), root / "kb", made, everything
 
 
@@ -211,9 +211,9 @@ def test_the_good_ones_are_found_and_the_bad_ones_are_not(cli, together):
     _, kb, made, everything = together
     must, must_not = expected(made, everything)
     hits = cli("search", WORD, "-i", kb, "-k", "200", "--json").json["hits"]
-    found = shown(hits)
-    assert must <= found
-    assert not must_not & found
+    names = shown(hits)
+    assert must <= names
+    assert not must_not & names
     assert len({(hit["path"], hit["page"]) for hit in hits}) == len(hits)
     # Those whose text has the word stand before everything that lacks it, wherever a person would look first.
     best = shown([hit for hit in hits if WORD in hit["snippet"].lower()])

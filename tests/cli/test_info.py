@@ -10,15 +10,15 @@ def test_info(cli, corpus):
     kb = corpus / "kb"
     plain = cli("info", "-i", kb, "--json")
     assert (plain.code, plain.err) == (0, "")
-    found = plain.json
-    assert set(found) == {
+    content = plain.json
+    assert set(content) == {
         "location", "documents", "pages", "regions", "pending", "embedder", "fingerprint", "version", "storage",
         "bytes",
     }  # fmt: skip
-    assert (found["documents"], found["pages"], found["pending"], found["embedder"]) == (2, 4, 0, "lite")
-    assert {"images", "manifest", "ocr", "vectors: multi"} <= set(found["bytes"])
-    assert all(0 <= size < 10_000_000 for size in found["bytes"].values())
-    assert found["bytes"]["images"] > 1000
+    assert (content["documents"], content["pages"], content["pending"], content["embedder"]) == (2, 4, 0, "lite")
+    assert {"images", "manifest", "ocr", "vectors: multi"} <= set(content["bytes"])
+    assert all(0 <= size < 10_000_000 for size in content["bytes"].values())
+    assert content["bytes"]["images"] > 1000
     listed = cli("info", "-i", kb, "--documents", "--json").json["list"]
     assert [(entry["doc_id"], entry["pages"], entry["done"]) for entry in listed] == [
         ("animals.pdf", 2, True),

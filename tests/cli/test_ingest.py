@@ -67,21 +67,21 @@ def test_ingest_with_metadata_that_search_can_filter_by(cli, docs, tmp_path):
     )
     cli("ingest", docs / "reports", "-i", kb, "--metadata", "year=2025", "--ocr", "never")
 
-    def found(*filters: str) -> set[str]:
+    def ids_of(*filters: str) -> set[str]:
         options = [part for entry in filters for part in ("--filter", entry)]
         return {hit["doc_id"] for hit in cli("search", "power", "-i", kb, "--json", *options).json["hits"]}
 
-    assert found() == {"animals.pdf", "energy.pdf"}
-    assert found("year=2024") == {"animals.pdf"}
-    assert found("year=2024", "year=2025") == {"animals.pdf", "energy.pdf"}
-    assert found("by=me=you") == {"animals.pdf"}
-    assert found("year=2025", "by=me=you") == set()
-    assert found("path=en*", "page=2") == {"energy.pdf"}
-    assert found("year>=2025") == {"energy.pdf"}
-    assert found("year>2023", "year<2025") == {"animals.pdf"}
-    assert found("year>2025") == set()
-    for wrong, said in (("year>=new", "no number"), ("year", "KEY>=NUMBER"), ("has=photo", "chart, table, figure")):
-        cli("search", "power", "-i", kb, "--filter", wrong).refused(said)
+    assert ids_of() == {"animals.pdf", "energy.pdf"}
+    assert ids_of("year=2024") == {"animals.pdf"}
+    assert ids_of("year=2024", "year=2025") == {"animals.pdf", "energy.pdf"}
+    assert ids_of("by=me=you") == {"animals.pdf"}
+    assert ids_of("year=2025", "by=me=you") == set()
+    assert ids_of("path=en*", "page=2") == {"energy.pdf"}
+    assert ids_of("year>=2025") == {"energy.pdf"}
+    assert ids_of("year>2023", "year<2025") == {"animals.pdf"}
+    assert ids_of("year>2025") == set()
+    for wrong, reason in (("year>=new", "no number"), ("year", "KEY>=NUMBER"), ("has=photo", "chart, table, figure")):
+        cli("search", "power", "-i", kb, "--filter", wrong).refused(reason)
     cli("search", "power", "-i", kb, "--filter", "year=2024", "--filter", "year>2023").refused("not both")
 
 
@@ -99,8 +99,8 @@ def test_ingest_with_metadata_that_search_can_filter_by(cli, docs, tmp_path):
     ],
 )
 def test_metadata_that_is_written_as_a_number_is_one(text, value):
-    (found,) = _metadata([f"key={text}"]).values()
-    assert (found, type(found)) == (value, type(value))
+    (content,) = _metadata([f"key={text}"]).values()
+    assert (content, type(content)) == (value, type(value))
 
 
 def test_a_misspelt_path_makes_no_index(cli, tmp_path):
@@ -180,17 +180,17 @@ def test_a_dry_run_makes_nothing(cli, docs, tmp_path):
     (docs / "broken.pdf").write_text("no pdf")
     plan = cli("ingest", docs, "-i", kb, *NO_OCR, "--dry-run", "--json")
     assert (plan.code, plan.err) == (1, "")
-    found = plan.json
-    assert (found["new"], found["pages"], found["unchanged"]) == (2, 4, 0)
-    assert found["estimate"]["seconds"] > 0
-    assert found["estimate"]["bytes"] > 0
-    assert "broken.pdf" in found["failed"][0]["path"]
+    content = plan.json
+    assert (content["new"], content["pages"], content["unchanged"]) == (2, 4, 0)
+    assert content["estimate"]["seconds"] > 0
+    assert content["estimate"]["bytes"] > 0
+    assert "broken.pdf" in content["failed"][0]["path"]
     assert not kb.exists()
     (docs / "broken.pdf").unlink()
-    said = cli("ingest", docs, "-i", kb, *NO_OCR, "--dry-run")
-    assert said.code == 0
-    assert "Would index 2 new documents and 0 changed documents, 4 pages" in said.out
-    assert "About" in said.out
+    message = cli("ingest", docs, "-i", kb, *NO_OCR, "--dry-run")
+    assert message.code == 0
+    assert "Would index 2 new documents and 0 changed documents, 4 pages" in message.out
+    assert "About" in message.out
     assert not kb.exists()
     assert cli("ingest", docs, "-i", kb, *NO_OCR).code == 0
     again = cli("ingest", docs, "-i", kb, *NO_OCR, "--dry-run", "--json").json

@@ -33,13 +33,13 @@ def test_evaluate(cli, judged, tmp_path):
     kb, run = tmp_path / "kb", tmp_path / "run.jsonl"
     result = cli("evaluate", judged, "-i", kb, "--run", run, "--json")
     assert (result.code, result.err) == (0, "")
-    found = result.json
-    assert {"queries", "measures", "by", "seconds"} <= set(found)
-    assert found["queries"] == 2
-    assert {"nDCG@5": 1.0, "Recall@1": 1.0, "Recall@5": 1.0, "RR@10": 1.0}.items() <= found["measures"].items()
-    assert set(found["by"]) == {"modality", "language"}
-    assert set(found["by"]["language"]) == {"same", "cross"}
-    assert set(found["by"]["modality"]) == {"text", "table"}
+    content = result.json
+    assert {"queries", "measures", "by", "seconds"} <= set(content)
+    assert content["queries"] == 2
+    assert {"nDCG@5": 1.0, "Recall@1": 1.0, "Recall@5": 1.0, "RR@10": 1.0}.items() <= content["measures"].items()
+    assert set(content["by"]) == {"modality", "language"}
+    assert set(content["by"]["language"]) == {"same", "cross"}
+    assert set(content["by"]["modality"]) == {"text", "table"}
     ranking = [json.loads(line) for line in run.read_text("utf-8").splitlines()]
     assert [line["ranking"][0] for line in ranking] == [["animals", 2], ["energy", 1]]
     table = cli("evaluate", judged, "-i", kb, width=80)  # the kept index makes the second run quick

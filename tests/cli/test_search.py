@@ -28,8 +28,8 @@ def test_search_in_stages_for_a_person(cli, corpus):
     judged = cli("search", "where do whales sing?", "-i", kb, "--reranker", "lite", "--json").json
     assert {hit["stage"] for hit in judged["hits"]} == {"rerank"}
     assert (judged["hits"][0]["doc_id"], judged["hits"][0]["page"]) == ("animals.pdf", 2)
-    said = cli("search", "whales", "-i", kb, "--reranker", "lite", "--stage", "rerank:max_ms=0")
-    assert "Note: rerank: 4 pages were not judged" in said.err
+    message = cli("search", "whales", "-i", kb, "--reranker", "lite", "--stage", "rerank:max_ms=0")
+    assert "Note: rerank: 4 pages were not judged" in message.err
 
 
 def test_search_pages_groups_and_cuts_off(cli, corpus):
@@ -50,23 +50,23 @@ def test_search_pages_groups_and_cuts_off(cli, corpus):
 
 
 def test_a_question_that_is_too_long_is_cut_and_that_is_said(cli, corpus):
-    found = cli("search", "whales sing " * 400, "-i", corpus / "kb", "--json").json
-    assert found["notes"] == ["The question is too long: its end was not read."]
-    assert found["hits"][0]["page"] == 2
+    content = cli("search", "whales sing " * 400, "-i", corpus / "kb", "--json").json
+    assert content["notes"] == ["The question is too long: its end was not read."]
+    assert content["hits"][0]["page"] == 2
     assert cli("search", "whales sing", "-i", corpus / "kb", "--json").json["notes"] == []
 
 
 def test_search_with_a_picture(cli, corpus, tmp_path):
     image = cli("search", "whales", "-i", corpus / "kb", "-k", "1", "--json").json["hits"][0]["image"]
-    found = cli("search", "-i", corpus / "kb", "-k", "1", "--image", image, "--json").json
-    assert (found["query"], found["hits"][0]["page"]) == (image, 2)
+    content = cli("search", "-i", corpus / "kb", "-k", "1", "--image", image, "--json").json
+    assert (content["query"], content["hits"][0]["page"]) == (image, 2)
     both = cli("search", "whales", "-i", corpus / "kb", "-k", "1", "--image", image, "--json").json
     assert both["hits"][0]["page"] == 2
     cli("search", "-i", corpus / "kb", "--image", tmp_path / "none.png").refused("none.png")
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--stage", "rescore:dence=1"], "dense=…"),
         (["--stage", "guess"], "prefetch, rescore and rerank"),
@@ -87,8 +87,8 @@ def test_search_with_a_picture(cli, corpus, tmp_path):
         (["--stage", "prefetch:exhaustive=false"], "Prefetch.exhaustive is False; it counts pages: a number"),
     ],
 )
-def test_search_options_that_make_no_sense(cli, corpus, options, said):
-    cli("search", "whales", "-i", corpus / "kb", *options).refused(said)
+def test_search_options_that_make_no_sense(cli, corpus, options, message):
+    cli("search", "whales", "-i", corpus / "kb", *options).refused(message)
 
 
 @pytest.mark.parametrize(
@@ -100,28 +100,28 @@ def test_search_options_that_make_no_sense(cli, corpus, options, said):
     ],
 )
 def test_limits_for_the_reranker_join_its_stage(cli, corpus, options):
-    found = cli("search", "whales", "-i", corpus / "kb", *options, "--json").json
-    assert not found["complete"]
-    assert "3 pages" in found["notes"][0]
-    assert "max_ms=0" in found["notes"][0]
-    assert {hit["stage"] for hit in found["hits"]} == {"rescore"}
+    content = cli("search", "whales", "-i", corpus / "kb", *options, "--json").json
+    assert not content["complete"]
+    assert "3 pages" in content["notes"][0]
+    assert "max_ms=0" in content["notes"][0]
+    assert {hit["stage"] for hit in content["hits"]} == {"rescore"}
 
 
 def test_stages_that_need_no_reranker(cli, corpus):
     options = ["--stage", "prefetch:lexical=false,regions=true,limit=3,exhaustive=0", "--stage", "rerank:limit=0"]
-    found = cli("search", "whales", "-i", corpus / "kb", *options, "--json").json
-    assert (found["hits"][0]["page"], found["hits"][0]["stage"]) == (2, "rescore")
+    content = cli("search", "whales", "-i", corpus / "kb", *options, "--json").json
+    assert (content["hits"][0]["page"], content["hits"][0]["stage"]) == (2, "rescore")
 
 
 def test_search_json(cli, corpus):
     result = cli("search", "where do whales sing?", "-i", corpus / "kb", "-k", "3", "--json")
     assert (result.code, result.err) == (0, "")
-    found = result.json
-    assert set(found) == {"query", "hits", "notes", "complete", "more", "milliseconds"}
-    assert (found["notes"], found["complete"], found["more"]) == ([], True, True)
-    assert found["query"] == "where do whales sing?"
-    assert [hit["rank"] for hit in found["hits"]] == [1, 2, 3]
-    best = found["hits"][0]
+    content = result.json
+    assert set(content) == {"query", "hits", "notes", "complete", "more", "milliseconds"}
+    assert (content["notes"], content["complete"], content["more"]) == ([], True, True)
+    assert content["query"] == "where do whales sing?"
+    assert [hit["rank"] for hit in content["hits"]] == [1, 2, 3]
+    best = content["hits"][0]
     assert set(best) == {
         "rank", "score", "doc_id", "path", "page", "region", "image", "snippet", "copies", "repeats",
         "stage", "scores", "other_pages", "similar",
@@ -132,7 +132,7 @@ def test_search_json(cli, corpus):
     assert Path(best["path"]) == corpus / "docs" / "animals.pdf"
     assert Path(best["image"]).is_file()
     assert "whales" in best["snippet"]
-    assert best["score"] > found["hits"][1]["score"]
+    assert best["score"] > content["hits"][1]["score"]
 
 
 @pytest.mark.parametrize("width", [80, 140])
@@ -195,7 +195,7 @@ def test_many_questions(cli, corpus, tmp_path):
     hurried = ("search", "-i", corpus / "kb", "--queries", queries, "--run", run, "--reranker", "lite", "--max-ms", "0")
     notes = cli(*hurried, "--json").json["notes"]
     assert len(notes) == 2
-    assert all("max_ms=0" in note for said in notes.values() for note in said)
+    assert all("max_ms=0" in note for message in notes.values() for note in message)
     assert cli(*hurried).err.count("max_ms=0") == 2
     written = [json.loads(line) for line in run.read_text("utf-8").splitlines()]
     assert [line["qid"] for line in written] == ["a", "ü"]
@@ -203,8 +203,8 @@ def test_many_questions(cli, corpus, tmp_path):
     assert written[1]["ranking"][0] == ["energy", 1]
     assert len(written[0]["ranking"]) == 4
     queries.write_text(json.dumps(lines[0]), encoding="utf-8")
-    said = cli("search", "-i", corpus / "kb", "--queries", queries, "--run", run)
-    assert (said.out, said.err.startswith("Asked 1 question; ")) == ("", True)
+    message = cli("search", "-i", corpus / "kb", "--queries", queries, "--run", run)
+    assert (message.out, message.err.startswith("Asked 1 question; ")) == ("", True)
 
 
 @pytest.mark.parametrize(
@@ -253,8 +253,8 @@ def test_pages_that_show_the_same_are_one_hit_with_all_its_places(cli, repeating
 
 def test_many_questions_are_asked_as_one_is(cli, repeating, tmp_path):
     queries, run = tmp_path / "q.jsonl", tmp_path / "run.jsonl"
-    asked = {"a": "whales sing", "b": "order KX-4471-B"}
-    lines = [json.dumps({"qid": qid, "query": query}) for qid, query in asked.items()]
+    queries_by_id = {"a": "whales sing", "b": "order KX-4471-B"}
+    lines = [json.dumps({"qid": qid, "query": query}) for qid, query in queries_by_id.items()]
     queries.write_text("\n".join(lines), encoding="utf-8")
 
     def many(*options: object) -> dict[str, list]:
@@ -265,16 +265,16 @@ def test_many_questions_are_asked_as_one_is(cli, repeating, tmp_path):
     def one_by_one(*options: object) -> dict[str, list]:
         hits = {
             qid: cli("search", query, "-i", repeating / "kb", *options, "--json").json["hits"]
-            for qid, query in asked.items()
+            for qid, query in queries_by_id.items()
         }
-        return {qid: [[Path(hit["doc_id"]).stem, hit["page"]] for hit in found] for qid, found in hits.items()}
+        return {qid: [[Path(hit["doc_id"]).stem, hit["page"]] for hit in content] for qid, content in hits.items()}
 
     plain = many("-k", "13")
     assert plain == one_by_one("-k", "13")
     assert {qid: len(pages) for qid, pages in plain.items()} == {"a": 13, "b": 13}
     assert many() == {qid: pages[:10] for qid, pages in plain.items()}
     assert many("-k", "3") == {qid: pages[:3] for qid, pages in plain.items()}
-    best = cli("search", asked["a"], "-i", repeating / "kb", "--json").json["hits"][0]["score"]
+    best = cli("search", queries_by_id["a"], "-i", repeating / "kb", "--json").json["hits"][0]["score"]
     for options in (
         ["--group-by", "document"],
         ["--dedup"],
@@ -283,9 +283,9 @@ def test_many_questions_are_asked_as_one_is(cli, repeating, tmp_path):
         ["--stage", "rescore:identifiers=0,hubness=0,dense=9"],
         ["--reranker", "lite", "--stage", "rerank:limit=2", "--min-score", "0"],
     ):
-        found = many("-k", "13", *options)
-        assert found == one_by_one("-k", "13", *options), options
-        assert found != plain, options
+        content = many("-k", "13", *options)
+        assert content == one_by_one("-k", "13", *options), options
+        assert content != plain, options
 
 
 def test_rankings_that_cannot_be_written(cli, corpus, tmp_path):
@@ -309,6 +309,6 @@ def test_copies_are_shown_with_a_hit(cli, docs, tmp_path):
     kb = tmp_path / "kb"
     shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
     cli("ingest", docs, "-i", kb, *NO_OCR)
-    found = cli("search", "whales", "-i", kb, "-k", 1, "--json").json["hits"][0]
-    assert found["copies"] == [str(docs / "copy.pdf")]
+    content = cli("search", "whales", "-i", kb, "-k", 1, "--json").json["hits"][0]
+    assert content["copies"] == [str(docs / "copy.pdf")]
     assert "and in 1 copy" in cli("search", "whales", "-i", kb, "-k", 1).out

@@ -12,12 +12,12 @@ def test_verify(cli, docs, tmp_path):
     assert (clean.code, clean.err) == (0, "")
     assert "In order: 2 documents, 4 pages" in clean.out
     next((kb / "images").rglob("*.jpg")).unlink()
-    found = cli("verify", "-i", kb, "--json")
-    assert found.code == 1
-    (problem,) = found.json["problems"]
+    content = cli("verify", "-i", kb, "--json")
+    assert content.code == 1
+    (problem,) = content.json["problems"]
     assert problem["doc_id"] in ("animals.pdf", "reports/energy.pdf")
     assert "image of page" in problem["reason"]
-    said = cli("verify", "-i", kb)
-    assert "--force" in said.out
+    message = cli("verify", "-i", kb)
+    assert "--force" in message.out
     assert cli("ingest", docs, "-i", kb, *NO_OCR, "--force").code == 0
     assert cli("verify", "-i", kb).code == 0

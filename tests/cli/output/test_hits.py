@@ -13,9 +13,9 @@ def test_search_tells_which_region_answers():
     from jina_rag.types import Region
 
     hit = ScoredPage("a.pdf", Path("a.pdf"), 3, 0.5, region=Region("table", (0.1, 0.2, 0.3, 0.4)), page_count=9)
-    (found,) = hit_output.search_json("q", [hit])["hits"]
-    assert found["region"] == {"kind": "table", "box": [0.1, 0.2, 0.3, 0.4]}
-    assert found["image"] is None
+    (content,) = hit_output.search_json("q", [hit])["hits"]
+    assert content["region"] == {"kind": "table", "box": [0.1, 0.2, 0.3, 0.4]}
+    assert content["image"] is None
     assert "best: table" in shown_hits([hit], 80)
 
 

@@ -16,13 +16,13 @@ def test_a_long_list_is_cut_for_people_only():
     report = IngestReport(failed=failures, warnings=failures[:1], skipped=failures[:7], interrupted=True)
     console = Console(file=io.StringIO(), width=80)
     ingestion.print_report(console, report)
-    said = console.file.getvalue()
-    assert "Nothing was indexed." in said
-    assert "0.pdf: It is empty." in said
-    assert "3.pdf, page 3: It is empty." in said
-    assert "… and 30 more; --json lists all." in said
-    assert "… and 2 more" in said
-    assert "Worth a look (1):" in said
-    assert "the same command goes on from here" in said
+    message = console.file.getvalue()
+    assert "Nothing was indexed." in message
+    assert "0.pdf: It is empty." in message
+    assert "3.pdf, page 3: It is empty." in message
+    assert "… and 30 more; --json lists all." in message
+    assert "… and 2 more" in message
+    assert "Worth a look (1):" in message
+    assert "the same command goes on from here" in message
     assert len(ingestion.ingest_json(report)["failed"]) == 50
     assert ingestion.ingest_json(report)["failed"][3] == {"path": "3.pdf", "reason": "It is empty.", "page": 3}
