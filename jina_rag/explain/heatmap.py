@@ -47,7 +47,7 @@ def load_image(path: Path, box: Box | None = None, *, max_side: int | None = Non
                 image = file.crop((left, top, right, bottom)).convert("RGB")
     except unreadable() as exc:
         raise IndexStateError(
-            f"The page image {path} is missing or damaged ({exc}): `jina-rag verify` tells what to ingest with --again."
+            f"The page image {path} is missing or damaged ({exc}): `jina-rag verify` tells what to ingest with --force."
         ) from exc
     if max_side is None or max(image.size) <= max_side:
         return image
