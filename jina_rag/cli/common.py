@@ -32,6 +32,15 @@ AssetsOption = Annotated[
     Path | None,
     typer.Option("--assets-dir", help="With a server: folder for page images and the manifest.", metavar="DIR"),
 ]
+FilterOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        help="Metadata (=, >=, <=, >, <), path=GLOB, or has=chart|table|figure of a page; repeatable, all must hold, a "
+        "key given twice matches either value.",
+        metavar="KEY=VALUE",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 EmbedderOption = Annotated[
     str | None,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jina_rag.cli.common import AssetsOption, IndexOption, JsonOption, filters, open_index
+from jina_rag.cli.common import AssetsOption, FilterOption, IndexOption, JsonOption, filters, open_index
 from jina_rag.cli.output import console
 
 
@@ -20,12 +20,7 @@ def delete(
             show_default=False,
         ),
     ] = None,
-    filter: Annotated[  # the option's name
-        list[str] | None,
-        typer.Option(
-            help="Documents with this metadata, or path=GLOB; repeatable, all must hold.", metavar="KEY=VALUE"
-        ),
-    ] = None,
+    filter: FilterOption = None,  # the option's name
     assets_dir: AssetsOption = None,
     json: JsonOption = False,
 ) -> None:

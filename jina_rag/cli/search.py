@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jina_rag.cli.common import AssetsOption, IndexOption, JsonOption, filters, folder_exists, open_index
+from jina_rag.cli.common import AssetsOption, FilterOption, IndexOption, JsonOption, filters, folder_exists, open_index
 from jina_rag.cli.output import console
 from jina_rag.cli.output import hits as hit_output
 from jina_rag.errors import InvalidInputError
@@ -30,14 +30,7 @@ def search(
         ),
     ] = None,
     offset: Annotated[int, typer.Option(help="How many hits to pass over.", min=0, max=1_000_000)] = 0,
-    filter: Annotated[  # the option's name
-        list[str] | None,
-        typer.Option(
-            help="Only pages with this metadata (=, >=, <=, >, <), path=GLOB, or has=chart|table|figure; repeatable, a "
-            "key given twice matches either value.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
+    filter: FilterOption = None,  # the option's name
     image: Annotated[
         Path | None, typer.Option(help="Ask with a picture, alone or with a QUERY.", metavar="FILE", dir_okay=False)
     ] = None,

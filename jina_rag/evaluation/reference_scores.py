@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, get_args
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.files import read_text
@@ -219,32 +219,27 @@ class Comparison:
         return f"{self.value:.2f}, {self.difference:+.2f} to {self.target.value:.2f}: {where} {self.tolerance:.2f}"
 
 
+class ScoreFilter(TypedDict, total=False):
+    """Facts that figures must have; a fact that is None or left out may be any."""
+
+    model: str | None
+    vectors: Vectors | None
+    loader: Loader | None
+    measure: str | None
+
+
 def targets_for(
-    task: str,
-    *,
-    model: str | None = None,
-    vectors: Vectors | None = None,
-    loader: Loader | None = None,
-    measure: str | None = None,
-    published: ReferenceScores | None = None,
+    task: str, *, published: ReferenceScores | None = None, **facts: Unpack[ScoreFilter]
 ) -> tuple[Target, ...]:
-    """All figures of a task, in the order of the file; None means any."""
-    targets = (published or load_targets()).targets
-    return _matching(targets, task=task, model=model, vectors=vectors, loader=loader, measure=measure)
+    """All figures of a task, in the order of the file."""
+    return _matching((published or load_targets()).targets, task=task, **facts)
 
 
 def means_for(
-    benchmark: str,
-    *,
-    model: str | None = None,
-    vectors: Vectors | None = None,
-    loader: Loader | None = None,
-    measure: str | None = None,
-    published: ReferenceScores | None = None,
+    benchmark: str, *, published: ReferenceScores | None = None, **facts: Unpack[ScoreFilter]
 ) -> tuple[Mean, ...]:
-    """All averages of a benchmark, in the order of the file; None means any."""
-    means = (published or load_targets()).means
-    return _matching(means, benchmark=benchmark, model=model, vectors=vectors, loader=loader, measure=measure)
+    """All averages of a benchmark, in the order of the file."""
+    return _matching((published or load_targets()).means, benchmark=benchmark, **facts)
 
 
 def compare(

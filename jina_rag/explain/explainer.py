@@ -12,13 +12,12 @@ from jina_rag.compression import decode_assignment
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.explain.explanation import Explanation, explain
 from jina_rag.protocols import ExplainingReranker, Input, Reranker
-from jina_rag.search.query import Query, words_in
+from jina_rag.search.query import Query
 from jina_rag.search.snippets import regions_of, words_of
 from jina_rag.stores import schema
 from jina_rag.types import Point, ScoredPage
 
 if TYPE_CHECKING:
-    from jina_rag.context.builder import Context
     from jina_rag.explain.citations import Citation
 
 Method = Literal["gradient", "attention"]
@@ -59,36 +58,27 @@ class Explainer:
         """The place of each page to quote, with the words in it."""
         return self._citations(query, hits, [self._point(hit, vectors=True) for hit in hits])
 
-    def build_context(
-        self,
-        query: Input,
-        hits: Sequence[ScoredPage],
-        *,
-        max_images: int,
-        max_tokens: int,
-        prefer: Literal["page", "region"],
-        count_tokens: Callable[[str], int] | None,
-        max_side: int,
-        image_format: Literal["jpeg", "png"],
-    ) -> Context:
-        """What a chat model is given; the arguments are those of `jina_rag.build_context`."""
-        from jina_rag.context.builder import build_context
+    def context_sources(
+        self, query: Input, hits: Sequence[ScoredPage], *, cite: bool
+    ) -> tuple[list[ScoredPage], Callable[[ScoredPage], str], Callable[[ScoredPage], Citation] | None]:
+        """Hits, their texts and their citations as `jina_rag.build_context` takes them.
 
-        points = [self._point(hit, vectors=prefer == "region") for hit in hits]
-        citations = self._citations(query, hits, points) if prefer == "region" else None
+        Args:
+            query: As it was asked.
+            hits: Pages, as `search` returned them.
+            cite: Whether pages are cited; False saves reading their vectors.
+
+        Returns:
+            The hits under ids of this call; `text_of`; `citation_of`, None unless `cite`.
+        """
+        points = [self._point(hit, vectors=cite) for hit in hits]
+        citations = self._citations(query, hits, points) if cite else None
         # By their place in the list: two hits may be of one page, and hits made by hand have no id.
-        hits = [replace(hit, page_id=f"{number}") for number, hit in enumerate(hits)]
-        return build_context(
-            hits,
-            query=words_in(query),
-            max_images=max_images,
-            max_tokens=max_tokens,
-            prefer=prefer,
-            text_of=lambda hit: str(points[int(hit.page_id)].payload.get(schema.TEXT, "")),
-            citation_of=None if citations is None else lambda hit: citations[int(hit.page_id)],
-            count_tokens=count_tokens,
-            max_side=max_side,
-            image_format=image_format,
+        numbered_hits = [replace(hit, page_id=f"{number}") for number, hit in enumerate(hits)]
+        return (
+            numbered_hits,
+            lambda hit: str(points[int(hit.page_id)].payload.get(schema.TEXT, "")),
+            None if citations is None else lambda hit: citations[int(hit.page_id)],
         )
 
     def _citations(self, query: Input, hits: Sequence[ScoredPage], points: Sequence[Point]) -> list[Citation]:

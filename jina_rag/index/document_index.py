@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, Unpack, overload
 
 from jina_rag.catalog.maintenance import Problem, delete_documents, verify
 from jina_rag.catalog.manifest import DocumentRecord
@@ -39,7 +39,18 @@ if TYPE_CHECKING:
     from jina_rag.indexing.planner import Metadata
     from jina_rag.indexing.point_builder import IndexTarget
 
-PathLike: TypeAlias = "str | os.PathLike[str]"
+Paths: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
+
+
+class IngestOptions(TypedDict, total=False):
+    """Keyword arguments of `DocumentIndex.ingest` that go with every value of `dry_run`."""
+
+    metadata: Metadata | None
+    settings: IngestSettings | None
+    progress: Callable[[IngestProgress], None] | None
+    sync: bool
+    force: bool
+    stop: threading.Event | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,33 +163,13 @@ class DocumentIndex:
 
     @overload
     def ingest(
-        self,
-        paths: PathLike | Sequence[PathLike],
-        *,
-        metadata: Metadata | None = ...,
-        settings: IngestSettings | None = ...,
-        progress: Callable[[IngestProgress], None] | None = ...,
-        sync: bool = ...,
-        force: bool = ...,
-        stop: threading.Event | None = ...,
-        dry_run: Literal[False] = ...,
+        self, paths: Paths, *, dry_run: Literal[False] = ..., **options: Unpack[IngestOptions]
     ) -> IngestReport: ...
     @overload
+    def ingest(self, paths: Paths, *, dry_run: Literal[True], **options: Unpack[IngestOptions]) -> IngestPlan: ...
     def ingest(
         self,
-        paths: PathLike | Sequence[PathLike],
-        *,
-        metadata: Metadata | None = ...,
-        settings: IngestSettings | None = ...,
-        progress: Callable[[IngestProgress], None] | None = ...,
-        sync: bool = ...,
-        force: bool = ...,
-        stop: threading.Event | None = ...,
-        dry_run: Literal[True],
-    ) -> IngestPlan: ...
-    def ingest(
-        self,
-        paths: PathLike | Sequence[PathLike],
+        paths: Paths,
         *,
         metadata: Metadata | None = None,
         settings: IngestSettings | None = None,
@@ -497,12 +488,18 @@ class DocumentIndex:
             IndexStateError: If a page is not in the index any more.
             InvalidInputError: If a budget is negative or a choice is unknown.
         """
-        return self._explainer.build_context(
-            query,
-            hits,
+        from jina_rag.context.builder import build_context
+        from jina_rag.search.query import words_in
+
+        numbered_hits, text_of, citation_of = self._explainer.context_sources(query, hits, cite=prefer == "region")
+        return build_context(
+            numbered_hits,
+            query=words_in(query),
             max_images=max_images,
             max_tokens=max_tokens,
             prefer=prefer,
+            text_of=text_of,
+            citation_of=citation_of,
             count_tokens=count_tokens,
             max_side=max_side,
             image_format=image_format,
@@ -612,7 +609,20 @@ class DocumentIndex:
 
     # -- for event loops -----------------------------------------------------------------------------------
 
-    aingest = coroutine_of(ingest, pool="ingest")
+    if TYPE_CHECKING:  # an overloaded method loses all overloads but the first in `coroutine_of`
+
+        @overload
+        async def aingest(
+            self, paths: Paths, *, dry_run: Literal[False] = ..., **options: Unpack[IngestOptions]
+        ) -> IngestReport: ...
+        @overload
+        async def aingest(
+            self, paths: Paths, *, dry_run: Literal[True], **options: Unpack[IngestOptions]
+        ) -> IngestPlan: ...
+        async def aingest(self, paths: Paths, **options: Any) -> IngestReport | IngestPlan:
+            """As `ingest`, in a thread; cancelling it stops the run as Ctrl-C does."""
+    else:
+        aingest = coroutine_of(ingest, pool="ingest")
     aadd = coroutine_of(add, pool="ingest")
     adelete = coroutine_of(delete, pool="ingest")
     acopy = coroutine_of(copy, pool="ingest")

@@ -136,9 +136,7 @@ class ColbertV2(CheckpointModel):
         self._markers = {side: special(f"[{side}Marker]") for side in ("Query", "Document")}
         self._skipped = np.array(sorted(self._skiplist()), dtype=np.int64)
         self._lock = threading.Lock()
-        self._runner: BatchRunner[list[_Tokens], Float32] = BatchRunner(
-            placement.device, placement.batch_tokens, name=checkpoint.name
-        )
+        self._runner: BatchRunner[list[_Tokens], Float32] = BatchRunner(placement, name=checkpoint.name)
 
     @property
     def fingerprint(self) -> str:

@@ -80,9 +80,7 @@ class EmbeddingV1(CheckpointModel):
         self._module.encoder.embed_tokens = self._module.shared
         self._module.to(placement.device).eval()
         self._lock = threading.Lock()
-        self._runner: BatchRunner[list[Ids], Float32] = BatchRunner(
-            placement.device, placement.batch_tokens, name=checkpoint.name
-        )
+        self._runner: BatchRunner[list[Ids], Float32] = BatchRunner(placement, name=checkpoint.name)
 
     @property
     def fingerprint(self) -> str:

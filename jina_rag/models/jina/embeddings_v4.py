@@ -122,9 +122,7 @@ class EmbeddingsV4(CheckpointModel):
             merge_adapter(self._model.module, self.tasks[0])
         self._active = self.tasks[0] if len(self.tasks) == 1 else ""
         self._start, self._end = (self._model.tokenizer.special(name) for name in ("<|im_start|>", "<|im_end|>"))
-        self._runner: BatchRunner[Any, _Vectors] = BatchRunner(
-            placement.device, placement.batch_tokens, name=checkpoint.name
-        )
+        self._runner: BatchRunner[Any, _Vectors] = BatchRunner(placement, name=checkpoint.name)
 
     @property
     def fingerprint(self) -> str:

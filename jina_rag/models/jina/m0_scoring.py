@@ -89,8 +89,8 @@ class PairScorer:
             self.prefixes = make_tiers(settings, place.device)
             model.weights.on_offload = self.prefixes.leave_device
         # A budget each: what a batch of questions takes beside kept documents says nothing of whole prompts.
-        self._reader: BatchRunner[Any, float] = BatchRunner(place.device, place.batch_tokens, name=name)
-        self._follower: BatchRunner[Any, float | None] = BatchRunner(place.device, place.batch_tokens, name=name)
+        self._reader: BatchRunner[Any, float] = BatchRunner(place, name=name)
+        self._follower: BatchRunner[Any, float | None] = BatchRunner(place, name=name)
 
     def _relieve(self) -> bool:
         """Free the device's memory of idle models and of what is kept there; whether there was anything."""

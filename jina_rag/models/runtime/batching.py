@@ -8,10 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from typing import Generic, TypeVar
 
-import torch
-
 from jina_rag.errors import ModelError
-from jina_rag.models.runtime.devices import is_out_of_memory, release_memory
+from jina_rag.models.runtime.devices import Placement, is_out_of_memory, release_memory
 
 _log = logging.getLogger("jina_rag")
 _WASTE = 0.15
@@ -55,16 +53,14 @@ class BatchRunner(Generic[Prepared, Result]):
         batch_tokens: The budget; it shrinks when the device runs out of memory.
     """
 
-    def __init__(self, device: torch.device, batch_tokens: int, *, name: str) -> None:
+    def __init__(self, placement: Placement, *, name: str) -> None:
         """Nothing run yet.
 
         Args:
-            device: Where the model is.
-            batch_tokens: The budget to begin with.
+            placement: Where the model is, and the budget to begin with.
             name: Of the model, for messages.
         """
-        self._device = device
-        self.batch_tokens = batch_tokens
+        self._device, self.batch_tokens = placement.device, placement.batch_tokens
         self._name = name
         self._warned = False
 

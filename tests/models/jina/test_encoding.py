@@ -26,7 +26,7 @@ torch = pytest.importorskip("torch")
 
 from jina_rag.models.jina.image_patches import ImagePatcher  # noqa: E402
 from jina_rag.models.runtime.batching import BatchRunner, fill_batches  # noqa: E402  # behind the check for torch
-from jina_rag.models.runtime.devices import bfloat16_gain, place  # noqa: E402
+from jina_rag.models.runtime.devices import Placement, bfloat16_gain, place  # noqa: E402
 
 IMAGES = DATA / "golden" / "images"
 TEXTS = ["What is late interaction retrieval?", "a", "", "Überall gibt es schöne Straßen.", "long " * 120, "日本語の文"]
@@ -58,7 +58,7 @@ def test_batches_hold_every_input_once_within_the_budget(lengths, tokens):
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 200), st.integers(5, 60))
 def test_a_runner_restores_the_order_and_survives_full_memory(lengths, tokens, room):
     """Whatever does not fit is halved until it does; only a single input that is too long ends the run."""
-    runner = BatchRunner(torch.device("cpu"), tokens, name="m")
+    runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, tokens), name="m")
 
     def compute(batch):
         if max(lengths[i] for i in batch) * len(batch) > room:
@@ -74,7 +74,7 @@ def test_a_runner_restores_the_order_and_survives_full_memory(lengths, tokens, r
 
 
 def test_the_next_batch_is_prepared_while_the_device_works():
-    runner = BatchRunner(torch.device("cpu"), 1, name="m")
+    runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, 1), name="m")
     ahead = threading.Event()
     seen = []
 
@@ -93,7 +93,7 @@ def test_the_next_batch_is_prepared_while_the_device_works():
 
 
 def test_other_errors_are_not_taken_for_full_memory():
-    runner = BatchRunner(torch.device("cpu"), 10, name="m")
+    runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, 10), name="m")
 
     def compute(batch):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")

@@ -20,6 +20,7 @@ from PIL import Image
 
 from jina_rag import load_reranker
 from jina_rag.errors import InvalidInputError, ModelError
+from jina_rag.models.runtime.devices import Placement
 from jina_rag.models.runtime.prefix_cache import PrefixCache, TwoTiers
 
 torch = pytest.importorskip("torch")
@@ -688,11 +689,11 @@ def test_a_runner_tries_again_once_when_something_was_freed():
         return batch
 
     freed = []
-    runner = BatchRunner(torch.device("cpu"), 100, name="m")
+    runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, 100), name="m")
     assert runner.run([10] * 8, list, compute, relieve=lambda: not freed.append(len(sizes))) == list(range(8))
     assert sizes == [8, 8, 4, 4]
     sizes.clear()
-    runner = BatchRunner(torch.device("cpu"), 40, name="m")
+    runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, 40), name="m")
     with pytest.raises(ModelError, match="An input of 77 tokens"):
         runner.run([40], list, lambda _: compute(sizes.clear() or [1]), relieve=lambda: True, sizes=[77])
 
@@ -714,7 +715,7 @@ def test_what_is_prepared_ahead_is_done_before_memory_is_freed():
             raise torch.OutOfMemoryError("full")
         return batch
 
-    runner = BatchRunner(torch.device("cpu"), 10, name="m")
+    runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, 10), name="m")
     assert runner.run([10, 10], prepare, compute, relieve=lambda: not events.append("freed")) == [0, 1]
     assert events == ["ahead", "freed"]
 
