@@ -184,11 +184,6 @@ def names_of(family: str) -> list[str]:
     return [model.name for model in MODELS.values() if model.family == family]
 
 
-def is_installed(model: ModelDescription) -> bool:
-    """Whether the weights are on this machine."""
-    return weights_of(model.name) is not None
-
-
 def describe(family: str) -> ModelDescription:
     """The first model of a family: what its licence is."""
     return next(model for model in MODELS.values() if model.family == family)

@@ -19,9 +19,9 @@ from jina_rag.compression import (
     encode_assignment,
     encode_signs,
     expand,
-    row_dim,
     pool_tokens,
     pooling,
+    row_dim,
 )
 from jina_rag.config import Storage
 from jina_rag.errors import IndexCorruptError, IndexMismatchError, InvalidInputError

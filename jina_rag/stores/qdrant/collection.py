@@ -94,13 +94,8 @@ def index_payload(remote: Remote, doing: str, path: str, kind: QdrantObject) -> 
 
 
 def read_facts(remote: Remote) -> dict[str, Any]:
-    """What was kept by `open_collection` or `write_facts`."""
+    """What was kept by `open_collection`."""
     return dict(_record(remote, _described(remote))["facts"])
-
-
-def write_facts(remote: Remote, facts: Mapping[str, Any]) -> None:
-    """Keep other facts in the place of those that are kept; metadata of others stays."""
-    remote.on_collection("be written to", "update_collection", metadata=_metadata(facts))
 
 
 def vector_params(

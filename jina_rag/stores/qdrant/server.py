@@ -16,7 +16,7 @@ from jina_rag.stores.filters import Condition, filterable
 from jina_rag.stores.qdrant.base import READ_BATCH, BaseQdrantStore
 from jina_rag.stores.qdrant.client import MEMORY, QdrantConnection, Remote, checked_url, connect
 from jina_rag.stores.qdrant.codec import QdrantObject
-from jina_rag.stores.qdrant.collection import checked_name, index_payload, open_collection, read_facts, write_facts
+from jina_rag.stores.qdrant.collection import checked_name, index_payload, open_collection, read_facts
 from jina_rag.stores.qdrant.errors import Place
 from jina_rag.stores.qdrant.server_codec import encode, measure
 from jina_rag.types import Point, StoreHit
@@ -117,16 +117,8 @@ class QdrantStore(BaseQdrantStore):
         return None
 
     def facts(self) -> dict[str, Any]:
-        """What the collection says it was built with, as it was given to `open` or to `set_facts`."""
+        """What the collection says it was built with, as it was given to `open`."""
         return read_facts(self._remote)
-
-    def set_facts(self, facts: Mapping[str, Any]) -> None:
-        """Keep other facts in the place of those that are kept.
-
-        Raises:
-            InvalidInputError: If they are not JSON.
-        """
-        write_facts(self._remote, facts)
 
     def flush(self) -> None:
         """Nothing is left to do: every write waited until the server had it in its log and had applied it."""

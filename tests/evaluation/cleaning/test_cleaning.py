@@ -27,7 +27,7 @@ from jina_rag.evaluation.cleaning import (
     clean_file,
     read_pairs,
 )
-from jina_rag.evaluation.cleaning.minhash import agreement, jaccard, near_text, signature
+from jina_rag.evaluation.cleaning.minhash import agreement, near_text, ngrams, signature
 from jina_rag.evaluation.cleaning.pairs import same_text
 from jina_rag.protocols import EmbedderDefaults
 from jina_rag.testing import FakeEmbedder
@@ -48,6 +48,12 @@ def planted():
     sys.modules["cleaning_pairs"] = module
     spec.loader.exec_module(module)
     return module
+
+
+def jaccard(one, other, *, n):
+    """The similarity itself, which signatures estimate: shared n-grams over all n-grams; 1 for two empty texts."""
+    first, second = set(ngrams(one, n).tolist()), set(ngrams(other, n).tolist())
+    return len(first & second) / len(first | second) if first or second else 1.0
 
 
 def pair(query=QUERY, passage=PASSAGE, **more):

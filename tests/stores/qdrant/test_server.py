@@ -235,14 +235,10 @@ def test_a_collection_is_made_once_as_the_server_understands_it(server, version,
     assert {one.method for one in server.asked} == {"GET"}
 
 
-def test_facts_are_replaced_whole_and_leave_what_others_keep(server):
+def test_facts_are_read_beside_what_others_keep(server):
     with open_(server.url, facts=FACTS) as store:
         server.client.update_collection("kb", metadata={"theirs": 1})
-        store.set_facts({"new": [1]})
-        assert store.facts() == {"new": [1]}
-        assert server.client.get_collection("kb").config.metadata["theirs"] == 1
-        with pytest.raises(InvalidInputError, match="JSON"):
-            store.set_facts({"x": object()})
+        assert store.facts() == FACTS
     with pytest.raises(IndexStateError, match="is closed"):
         store.facts()
     with open_(server.url, collection="bare") as store:
