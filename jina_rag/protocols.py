@@ -1,11 +1,10 @@
-"""The seams: what an embedder, a reranker, a store and a renderer must do. Nothing needs to inherit from them."""
+"""The seams: what an embedder, a reranker and a store must do. Nothing needs to inherit from them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, TypedDict, Unpack, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypedDict, Unpack, runtime_checkable
 
 from jina_rag.types import (
     Attribution,
@@ -298,32 +297,3 @@ class MultiVectorStore(Protocol):
     def close(self) -> None:
         """Flush and release; using the store afterwards raises IndexStateError. Closing twice is fine."""
         ...
-
-
-@runtime_checkable
-class PageRenderer(Protocol):
-    """Opens one document and renders its pages. A context manager."""
-
-    @property
-    def page_count(self) -> int:
-        """Number of pages (frames, for images)."""
-        ...
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was wrong with the document as a whole but could be mended, in sentences."""
-        ...
-
-    def render(self, number: int) -> Page:
-        """Return page `number` (1-based), with the words of its text layer and its regions, without OCR.
-
-        Raises:
-            DocumentError: If this page cannot be rendered.
-        """
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None: ...

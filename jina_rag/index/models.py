@@ -37,12 +37,14 @@ class IndexModels:
         self._embedder = embedder
         self.default_reranker = reranker
         self._rerankers: dict[str, Reranker] = {}
-        self._lock = threading.RLock()
+        # A lock for each model: who needs one that is loaded does not wait for another.
+        self._embedder_lock = threading.Lock()
+        self._reranker_locks: dict[str, threading.Lock] = {}
 
     @property
     def embedder(self) -> Embedder:
         """The model of the index."""
-        with self._lock:
+        with self._embedder_lock:
             if self._embedder is None or isinstance(self._embedder, str):
                 self._embedder = self._session.load_embedder(self._embedder)
             return self._embedder
@@ -72,8 +74,8 @@ class IndexModels:
             return model
         from jina_rag.models.registry import load_reranker
 
-        with self._lock:
-            name = os.fspath(model)
+        name = os.fspath(model)
+        with self._reranker_locks.setdefault(name, threading.Lock()):
             if name not in self._rerankers:
                 self._rerankers[name] = load_reranker(name)
             return self._rerankers[name]

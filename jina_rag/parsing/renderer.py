@@ -24,7 +24,7 @@ _MAX_SIDE = 32_000
 
 
 class Renderer(ABC):
-    """A `PageRenderer` that also tells where pixels may hold words that the text layer lacks."""
+    """One open document, rendered page by page. A context manager."""
 
     def __init__(self, source: SourceFile, settings: IngestSettings) -> None:
         self._source = source
@@ -43,12 +43,16 @@ class Renderer(ABC):
         return self._warnings
 
     def render(self, number: int) -> Page:
-        """See `PageRenderer.render`."""
+        """Return page `number` (1-based), with the words of its text layer and its regions, without OCR.
+
+        Raises:
+            DocumentError: If this page cannot be rendered.
+        """
         return self.render_with_images(number)[0]
 
     @abstractmethod
     def render_with_images(self, number: int) -> tuple[Page, tuple[Box, ...]]:
-        """Page `number` as `render` returns it, and the boxes of the raster images on it.
+        """Page `number` as `render` returns it, and the boxes of its raster images, which may hold words.
 
         Raises:
             DocumentError: As `render`.

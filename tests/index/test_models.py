@@ -1,0 +1,40 @@
+"""The models of an index: each has a lock of its own."""
+
+from __future__ import annotations
+
+import threading
+
+from jina_rag import DocumentIndex
+from jina_rag.testing import FakeEmbedder
+
+
+def test_a_search_does_not_wait_while_a_reranker_loads(tmp_path, monkeypatch):
+    loading, may_load = threading.Event(), threading.Event()
+
+    def load_reranker(name):
+        loading.set()
+        assert may_load.wait(30)
+        raise ValueError(name)
+
+    monkeypatch.setattr("jina_rag.models.registry.load_reranker", load_reranker)
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder(), reranker="some/reranker") as index:
+        index.add(["rain in the north"], ids=["a"])
+        errors = []
+
+        def read_reranker():
+            try:
+                index.reranker  # noqa: B018  # loads it
+            except ValueError as exc:
+                errors.append(exc)
+
+        thread = threading.Thread(target=read_reranker)
+        thread.start()
+        assert loading.wait(30)
+        hits = []
+        search = threading.Thread(target=lambda: hits.append(index.embedder.encode_query(["rain"])), daemon=True)
+        search.start()
+        search.join(30)
+        assert hits, "the embedder waits for the reranker"
+        may_load.set()
+        thread.join(30)
+        assert [str(error) for error in errors] == ["some/reranker"]
