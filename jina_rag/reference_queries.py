@@ -64,11 +64,10 @@ class ReferenceQueries:
     """
 
     def __init__(self, embedder: Embedder) -> None:
-        encoded = embedder.encode_query(QUERIES, single=False)
-        assert encoded.multi is not None
-        self._rows: Float32 = np.concatenate(encoded.multi)
+        multi = embedder.encode_query(QUERIES, single=False).require_multi()
+        self._rows: Float32 = np.concatenate(multi)
         # Each question counts alike, however many tokens it has.
-        self._share = np.concatenate([np.full(len(rows), 1 / len(rows)) for rows in encoded.multi])
+        self._share = np.concatenate([np.full(len(rows), 1 / len(rows)) for rows in multi])
         self._share = (self._share / len(QUERIES)).astype(np.float32)
 
     def bias(self, rows: Float32) -> float:

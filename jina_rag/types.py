@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from jina_rag.errors import InvalidInputError
+from jina_rag.errors import InvalidInputError, ModelError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -179,6 +179,26 @@ class Embeddings:
     grids: list[TokenGrid | None] | None = None
     tokens: list[tuple[str, ...] | None] | None = None
     truncated: list[bool] | None = None
+
+    def require_single(self) -> Float32:
+        """The dense vectors, shape (n, dim) float32, for a caller that asked for them.
+
+        Raises:
+            ModelError: If the embedder returned none.
+        """
+        if self.single is None:
+            raise ModelError("The embedder returned no dense vectors (single), although they were asked for.")
+        return self.single
+
+    def require_multi(self) -> list[Float32]:
+        """The multi-vectors, n arrays of shape (tokens_i, multi_dim) float32, for a caller that asked for them.
+
+        Raises:
+            ModelError: If the embedder returned none.
+        """
+        if self.multi is None:
+            raise ModelError("The embedder returned no multi-vectors (multi), although they were asked for.")
+        return self.multi
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,9 +141,7 @@ class EmbedderOptions(ModelOptions):
         """One vector of Python floats for each input."""
         if not inputs:
             return []
-        single = self.encode(side, inputs).single
-        assert single is not None
-        vectors: list[list[float]] = single.tolist()
+        vectors: list[list[float]] = self.encode(side, inputs).require_single().tolist()
         return vectors
 
 

@@ -180,12 +180,10 @@ def _load_tiny(folder: Path) -> Embedder | Reranker:
 def _examine_lite() -> Finding:
     try:
         embedder = load_embedder("lite")
-        vectors = embedder.encode_document([_TEXTS[1], "A recipe for onion soup."], multi=False).single
-        query = embedder.encode_query([_TEXTS[0]], multi=False).single
+        vectors = embedder.encode_document([_TEXTS[1], "A recipe for onion soup."], multi=False).require_single()
+        query = embedder.encode_query([_TEXTS[0]], multi=False).require_single()
     except JinaRagError as exc:
         return Finding("lite", "refused", str(exc))
-    assert vectors is not None
-    assert query is not None
     near, far = (vectors @ query[0]).tolist()
     return Finding(embedder.name, "ok" if near > far else "failed", f"answer {near:.3f}, another text {far:.3f}")
 

@@ -115,9 +115,7 @@ class EntryWriter:
         if self._vectors is None:
             inputs: list[Input] = [{"text": item} if isinstance(item, str) else item for _, item in contents]
             return builder.encode(inputs)
-        single, multi, grids = self._vectors.single, self._vectors.multi, self._vectors.grids
-        assert single is not None
-        assert multi is not None
+        single, multi, grids = self._vectors.require_single(), self._vectors.require_multi(), self._vectors.grids
         return [
             EncodedPage(
                 single[entry.position],

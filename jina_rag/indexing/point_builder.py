@@ -120,10 +120,9 @@ class PointBuilder:
         if not inputs:
             return []
         result = self._embedder.encode_document(inputs, truncate_dim=self._truncate_dim)
-        assert result.single is not None
-        assert result.multi is not None
         grids = result.grids or [None] * len(inputs)
-        return [EncodedPage(*parts) for parts in zip(result.single, result.multi, grids, strict=True)]
+        vectors = zip(result.require_single(), result.require_multi(), grids, strict=True)
+        return [EncodedPage(*parts) for parts in vectors]
 
     def input_of(self, page: Page) -> Page | str:
         """The page; for an embedder that reads words, a page without any is known by its file name."""

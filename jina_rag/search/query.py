@@ -57,20 +57,13 @@ def embed_queries(
     if not inputs:
         return []
     embeddings = embedder.encode_query(inputs, truncate_dim=dim)
-    assert embeddings.single is not None
-    assert embeddings.multi is not None
     truncated = embeddings.truncated or [False] * len(inputs)
     tokens = embeddings.tokens or [None] * len(inputs)
     return [
-        Query(
-            content,
-            text,
-            embeddings.single[i],
-            cut_rows(rows, multi_dim or rows.shape[1]),
-            tokens[i],
-            truncated=bool(truncated[i]),
+        Query(content, text, dense, cut_rows(rows, multi_dim or rows.shape[1]), pieces, truncated=bool(is_cut))
+        for content, text, dense, rows, pieces, is_cut in zip(
+            inputs, texts, embeddings.require_single(), embeddings.require_multi(), tokens, truncated, strict=True
         )
-        for i, (content, text, rows) in enumerate(zip(inputs, texts, embeddings.multi, strict=True))
     ]
 
 

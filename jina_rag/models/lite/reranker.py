@@ -49,10 +49,8 @@ class LiteReranker:
         Raises:
             InvalidInputError: If the question is empty, or an input is of a kind that is not read.
         """
-        query_rows = self._embedder.encode_query([query], single=False).multi
-        texts = self._embedder.encode_document(documents, single=False).multi
-        assert query_rows is not None
-        assert texts is not None
+        query_rows = self._embedder.encode_query([query], single=False).require_multi()
+        texts = self._embedder.encode_document(documents, single=False).require_multi()
         scores = np.zeros(len(texts), dtype=np.float32)
         for index, rows in enumerate(texts):
             if len(rows):

@@ -121,8 +121,7 @@ class JinaPageEmbedding(TransformComponent):
         with model.callback_manager.event(CBEventType.EMBEDDING, payload={EventPayload.SERIALIZED: payload}) as event:
             inputs = [input_of(node, model.embedder.modality) for node in nodes]
             encoded = model.encode("document", inputs, multi=bool(self.keep_bytes))
-            assert encoded.single is not None
-            embeddings = encoded.single.tolist()
+            embeddings = encoded.require_single().tolist()
             for row, node in enumerate(nodes):
                 node.embedding = embeddings[row]
                 key = cache_key_of(node) if self.keep_bytes and model.matches_fingerprint else None

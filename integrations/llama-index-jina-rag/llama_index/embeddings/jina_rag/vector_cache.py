@@ -70,11 +70,9 @@ VECTOR_CACHE = VectorCache()
 
 def take_row(encoded: Embeddings, row: int) -> Embeddings:
     """The embeddings of one input of several, as arrays of their own: a view would keep the whole batch."""
-    assert encoded.single is not None
-    assert encoded.multi is not None
     return Embeddings(
-        single=encoded.single[row : row + 1].copy(),
-        multi=[encoded.multi[row].copy()],
+        single=encoded.require_single()[row : row + 1].copy(),
+        multi=[encoded.require_multi()[row].copy()],
         grids=None if encoded.grids is None else [encoded.grids[row]],
     )
 
