@@ -40,7 +40,7 @@ def read_pages(folder: Path) -> list[str]:
 def make_sequences(encoder: Any, texts: Sequence[str], budget: int) -> list[np.ndarray]:
     """Windows as the embedder makes them, in input order; about `budget` tokens of random texts."""
     from jina_rag.models.lite.embedder import LiteRecipe
-    from jina_rag.models.lite.windows import windows
+    from jina_rag.models.lite.text_windows import windows
 
     recipe = LiteRecipe()
     before, after = encoder.frame("passage")

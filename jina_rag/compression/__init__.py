@@ -1,7 +1,7 @@
 """Smaller forms of vectors, and the way back: sign codes, pooled rows, cut rows."""
 
+from jina_rag.compression.binary_quantization import decode_signs, encode_signs
 from jina_rag.compression.pooling import decode_assignment, encode_assignment, expand, pool_tokens
-from jina_rag.compression.signs import decode_signs, encode_signs
 from jina_rag.compression.truncation import cut_rows, row_dim
 
 __all__ = [

@@ -157,8 +157,9 @@ def _examine_tiny(family: str) -> Finding:
     what = f"tiny {family}"
     try:
         with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
-            folder = unpack_tiny(family, Path(scratch) / family)
-            model = _load_tiny(folder)
+            checkpoint = open_checkpoint(unpack_tiny(family, Path(scratch) / family), name=family)
+            # Past the registry, which would speak of the licence of weights that are not there.
+            model = build(checkpoint, LoadOptions(device="cpu", dtype="float32"))
             return _summary(what, compare(model, read_known_outputs(tiny_archive(family)), exact=True))
     except MissingDependencyError as exc:
         return Finding(what, "skipped", str(exc))
@@ -167,14 +168,6 @@ def _examine_tiny(family: str) -> Finding:
     except (ImportError, OSError, RuntimeError, TypeError, AttributeError) as exc:
         # What packages that do not go together raise: the very thing to find out here.
         return Finding(what, "failed", f"{type(exc).__name__}: {exc}")
-
-
-def _load_tiny(folder: Path) -> Embedder | Reranker:
-    """Past the registry, which would speak of the licence of weights that are not there."""
-    model: Embedder | Reranker = build(
-        open_checkpoint(folder, name=folder.name), LoadOptions(device="cpu", dtype="float32")
-    )
-    return model
 
 
 def _examine_lite() -> Finding:

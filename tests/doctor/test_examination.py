@@ -91,7 +91,7 @@ def test_a_broken_installation_is_a_finding(monkeypatch):
     def broken(*_, **__):
         raise AttributeError("module 'transformers' has no attribute 'Qwen2VLModel'")
 
-    monkeypatch.setattr(examination, "_load_tiny", broken)
+    monkeypatch.setattr(examination, "build", broken)
     finding = examine().findings[0]
     assert (finding.status, "Qwen2VLModel" in finding.detail) == ("failed", True)
 
@@ -101,7 +101,7 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch):
         raise MissingDependencyError("This needs the package 'torch', which is not installed")
 
     monkeypatch.setattr(examination, "_load", missing)
-    monkeypatch.setattr(examination, "_load_tiny", missing)
+    monkeypatch.setattr(examination, "build", missing)
     found = examine()
     assert {finding.status for finding in found.findings[:4]} == {"skipped"}
     assert found.worst == "ok"

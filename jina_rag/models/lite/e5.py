@@ -18,7 +18,7 @@ from jina_rag.models.lite.backbone import Side, Token, batches_of_one_length
 from jina_rag.models.lite.e5_int8 import Calibration, layer_tensors
 from jina_rag.models.lite.e5_weights import SHA256, E5Weights, verify
 from jina_rag.models.lite.onnx_session import open_session
-from jina_rag.models.lite.unigram import Piece, Unigram, normalise_text
+from jina_rag.models.lite.unigram_tokenizer import Piece, Unigram, normalise_text
 from jina_rag.types import Float32
 
 ASSETS = Path(__file__).parents[1] / "_assets"

