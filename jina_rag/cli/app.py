@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -25,7 +26,7 @@ from jina_rag.cli.models import models_app
 from jina_rag.cli.output import console
 from jina_rag.cli.search import search
 from jina_rag.cli.verify import verify
-from jina_rag.errors import JinaRagError
+from jina_rag.errors import InvalidInputError, JinaRagError
 
 app = typer.Typer(
     name="jina-rag",
@@ -62,6 +63,7 @@ def _root(
 def main() -> None:
     """Run the command line; no traceback reaches its user (set JINA_RAG_DEBUG=1 to see it)."""
     try:
+        _refuse_empty_arguments(sys.argv[1:])
         app()
     except JinaRagError as exc:
         _leave(str(exc))
@@ -73,6 +75,20 @@ def main() -> None:
         raise SystemExit(console.INTERRUPTED) from None
     except Exception as exc:
         _leave(f"This is a defect of jina-rag, please report it: {type(exc).__name__}: {exc}")
+
+
+def _refuse_empty_arguments(arguments: Sequence[str]) -> None:
+    """Refuse what an unset shell variable leaves: as a path it would mean the current folder.
+
+    Raises:
+        InvalidInputError: Naming the argument by the option or the word before it.
+    """
+    for before, argument in zip(("jina-rag", *arguments), arguments, strict=False):
+        option, separator, value = argument.partition("=")
+        if not argument or (option.startswith("--") and separator and not value):
+            raise InvalidInputError(
+                f"The argument after {option or before} is empty: is a variable of the shell unset?"
+            )
 
 
 def _leave(message: str) -> None:

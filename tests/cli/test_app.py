@@ -218,3 +218,19 @@ def test_a_server_that_is_not_there_is_one_sentence(cli, docs, tmp_path):
         cli(*command, "-i", missing, "--assets-dir", tmp_path / "files").refused("No Qdrant server answers")
     cli("search", "x", "-i", "http://127.0.0.1:6333").refused("names no collection")
     cli("search", "x", "-i", tmp_path / "kb", "--assets-dir", tmp_path).refused("go with the address")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["ingest", "", "--index", "kb"], "ingest"),
+        (["ingest", "docs", "--index", ""], "--index"),
+        (["evaluate", ""], "evaluate"),
+        (["evaluate", "docs", "--report="], "--report"),
+        (["demo", "--output", ""], "--output"),
+    ],
+)
+def test_an_empty_argument_is_refused(cli, tmp_path, monkeypatch, arguments, name):
+    monkeypatch.chdir(tmp_path)
+    cli(*arguments).refused(f"after {name} is empty")
+    assert not list(tmp_path.iterdir()), "something was written into the current folder"

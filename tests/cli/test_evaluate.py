@@ -279,5 +279,5 @@ def test_check_for_a_program(cli, tmp_path):
 @pytest.mark.parametrize("path", ["", " "])
 def test_an_empty_folder_of_documents_is_refused(cli, docs, tmp_path, monkeypatch, path):
     monkeypatch.chdir(docs)
-    cli("init", tmp_path / "judged", "--documents", path).refused("A path is empty")
+    cli("init", tmp_path / "judged", "--documents", path).refused("is empty")
     assert not (tmp_path / "judged").exists()
