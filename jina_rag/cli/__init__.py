@@ -5,12 +5,18 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from types import FrameType
 
 __all__ = ["main"]
+
+_IMPORT_WAIT = 0.4
+"""Seconds that Ctrl-C waits for an import to end."""
 
 _preloaded: list[object] = []
 """What a head start has loaded: held to the end, so that the command finds it."""
@@ -18,6 +24,9 @@ _preloaded: list[object] = []
 
 def main() -> None:
     """Run the command line of this process, and leave with its exit status."""
+    with suppress(ValueError):  # the main thread alone may set a handler
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _InterruptAfterImports())
     try:
         if sys.argv[1:2] == ["search"]:
             _hasten(sys.argv[2:])
@@ -25,9 +34,37 @@ def main() -> None:
         from jina_rag.cli.app import main as run
 
         run()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as exc:
+        # typer turns Ctrl-C into a silent exit.
+        cause = getattr(exc.__context__, "__cause__", None)
+        if not isinstance(exc, KeyboardInterrupt) and not isinstance(cause, KeyboardInterrupt):
+            raise
         sys.stderr.write("Interrupted.\n")
         raise SystemExit(130) from None
+
+
+class _InterruptAfterImports:
+    """Handles SIGINT as Python does, but lets an import end first.
+
+    An interrupted import may leave its lock held, or fail with an ImportError of its own.
+    """
+
+    first: float | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Raise KeyboardInterrupt; within an import try again soon, and leave the process when it takes too long."""
+        while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+            frame = frame.f_back
+        if frame is None:
+            self.first = None
+            raise KeyboardInterrupt
+        self.first = self.first or time.monotonic()
+        if time.monotonic() - self.first > _IMPORT_WAIT:
+            os.write(2, b"Interrupted.\n")
+            os._exit(130)
+        timer = threading.Timer(0.01, signal.raise_signal, (number,))
+        timer.daemon = True
+        timer.start()
 
 
 def _hasten(arguments: Sequence[str]) -> None:

@@ -70,24 +70,21 @@ def main() -> None:
     except OSError as exc:
         where = f" {console.one_line(exc.filename)}:" if exc.filename else ""
         _leave(f"The system refused:{where} {exc.strerror or exc}.")
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted.\n")
-        raise SystemExit(console.INTERRUPTED) from None
     except Exception as exc:
         _leave(f"This is a defect of jina-rag, please report it: {type(exc).__name__}: {exc}")
 
 
 def _refuse_empty_arguments(arguments: Sequence[str]) -> None:
-    """Refuse what an unset shell variable leaves: as a path it would mean the current folder.
+    """Refuse what an unset shell variable leaves, or one of blanks: as a path it would mean the current folder.
 
     Raises:
         InvalidInputError: Naming the argument by the option or the word before it.
     """
     for before, argument in zip(("jina-rag", *arguments), arguments, strict=False):
         option, separator, value = argument.partition("=")
-        if not argument or (option.startswith("--") and separator and not value):
+        if not argument.strip() or (option.startswith("--") and separator and not value.strip()):
             raise InvalidInputError(
-                f"The argument after {option or before} is empty: is a variable of the shell unset?"
+                f"The argument after {option.strip() or before} is empty or blank: is a variable of the shell unset?"
             )
 
 

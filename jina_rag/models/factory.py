@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jina_rag.models.runtime.devices import Placement
 
 _loading = threading.Lock()
-"""Modules are built under patches of torch that are global to the process."""
+"""Modules are built under patches of torch that are global to the process; taken last, by a model that has its room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401 
     placement = place(options.device, options.dtype, weight_bytes=stored_bytes, stored_dtype=stored)
     size = stored_bytes * placement.dtype.itemsize // stored.itemsize
     # A tensor made in a caller's inference mode could never be part of a gradient, nor be moved.
-    with _loading, shared_device(placement.device).loading(checkpoint.name, size), torch.inference_mode(False):
+    with shared_device(placement.device).loading(checkpoint.name, size), _loading, torch.inference_mode(False):
         return builder(checkpoint, placement, options)
 
 

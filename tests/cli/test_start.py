@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import threading
+import types
 
 import pytest
 
 from jina_rag import DocumentIndex
-from jina_rag.cli import _load, main
+from jina_rag.cli import _InterruptAfterImports, _load, main
 
 
 @pytest.mark.parametrize(
@@ -57,3 +61,54 @@ def test_a_new_index_loads_its_model_once(docs, tmp_path, monkeypatch):
         index.ingest(docs / "animals.pdf")
         assert index.search("whales")
     assert loaded == ["lite"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are different there")
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("typing_extensions", ["info", "--index", "kb"]),
+        ("jina_rag.cli.copy", ["ingest", "docs", "--index", "new"]),
+        ("jina_rag.cli.search", ["search", "whales", "--index", "kb"]),
+        ("jina_rag.index.document_index", ["search", "whales", "--index", "kb"]),
+        ("qdrant_edge", ["info", "--index", "kb"]),
+        ("onnxruntime", ["ingest", "docs", "--index", "new"]),
+    ],
+)
+def test_ctrl_c_while_a_module_is_imported(module, arguments, corpus, tmp_path):
+    """The import is the moment: the process sends itself the signal when it looks for the module."""
+    code = (
+        "import os, signal, sys, threading\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r} and threading.current_thread() is threading.main_thread():\n"
+        "            sys.meta_path.remove(self)\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        f"sys.argv = ['jina-rag', *{arguments!r}]\n"
+        "from jina_rag.cli import main\n"
+        "main()\n"
+    )
+    for name in ("docs", "kb"):
+        (tmp_path / name).symlink_to(corpus / name)
+    stopped = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (stopped.returncode, stopped.stdout, stopped.stderr) == (130, "", "Interrupted.\n")
+
+
+def test_ctrl_c_waits_for_an_import_but_not_for_ever(monkeypatch):
+    """An import that goes on and on is left with the process."""
+    exits = []
+    monkeypatch.setattr("jina_rag.cli._IMPORT_WAIT", -1.0)
+    monkeypatch.setattr("os._exit", exits.append)
+    monkeypatch.setattr("os.write", lambda number, text: exits.append((number, text)))
+    monkeypatch.setattr("jina_rag.cli.threading.Timer", lambda *_: types.SimpleNamespace(start=lambda: None))
+    code = types.SimpleNamespace(co_filename="<frozen importlib._bootstrap>")
+    frame = types.SimpleNamespace(f_back=types.SimpleNamespace(f_code=code), f_code=main.__code__)
+    handler = _InterruptAfterImports()
+    handler(signal.SIGINT, frame)
+    assert exits == [(2, b"Interrupted.\n"), 130]
+    with pytest.raises(KeyboardInterrupt):
+        handler(signal.SIGINT, types.SimpleNamespace(f_back=None, f_code=main.__code__))

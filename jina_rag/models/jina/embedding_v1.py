@@ -20,7 +20,7 @@ from jina_rag.errors import CheckpointError, InvalidInputError
 from jina_rag.inputs import EncodeSettings, as_input_list, check_truncate_dim, length_limit, text_of
 from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.runtime.batching import BatchRunner
-from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel
+from jina_rag.models.runtime.checkpoints import UNRELATED_TO_VECTORS, Checkpoint, CheckpointModel
 from jina_rag.models.runtime.devices import Placement, own_precision
 from jina_rag.models.runtime.output_checks import check_vectors
 from jina_rag.models.runtime.weights import WeightFiles, fill
@@ -150,7 +150,7 @@ def _empty_encoder(checkpoint: Checkpoint) -> Any:  # noqa: ANN401  # transforme
     from accelerate import init_empty_weights
     from transformers import T5Config, T5EncoderModel
 
-    unused = ("architectures", "auto_map", "torch_dtype", "dtype", "transformers_version", "_name_or_path")
+    unused = ("architectures", *UNRELATED_TO_VECTORS)
     plain = {key: value for key, value in checkpoint.config.items() if key not in unused}
     try:
         with init_empty_weights(include_buffers=False):

@@ -26,7 +26,7 @@ from jina_rag.images import LoadedImage
 from jina_rag.models.jina.image_patches import ImagePatcher
 from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.jina.vl_prompts import Int64, PlacedImage, Prompt, Segment, join_texts, mrope_positions
-from jina_rag.models.runtime.checkpoints import Checkpoint
+from jina_rag.models.runtime.checkpoints import UNRELATED_TO_VECTORS, Checkpoint
 from jina_rag.models.runtime.devices import Placement
 from jina_rag.models.runtime.kv_cache import LayerKeys, attending
 from jina_rag.models.runtime.offload import OffloadedWeights
@@ -43,16 +43,7 @@ rename_key = renamer(
 """From the older layout of the published files to the module names of transformers 5; the newer one passes."""
 _IGNORED = (r"(model\.)?lm_head\.weight",)
 _FULL = "full_attention"
-_NOT_FOR_CONFIG = (
-    "architectures",
-    "auto_map",
-    "_attn_implementation",
-    "_name_or_path",
-    "transformers_version",
-    "torch_dtype",
-    "dtype",
-    "model_type",
-)
+_NOT_FOR_CONFIG = (*UNRELATED_TO_VECTORS, "architectures", "_attn_implementation", "model_type")
 
 
 @dataclass(frozen=True, slots=True)

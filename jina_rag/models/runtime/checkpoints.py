@@ -26,6 +26,8 @@ _ARCHITECTURES: Mapping[str, Family] = {
 }
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SAMPLE, _SAMPLES = 4096, 64
+UNRELATED_TO_VECTORS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "auto_map")
+"""Keys of a config that no model is built from: the files of the weights say in which number format they are."""
 
 
 @dataclass(frozen=True)
@@ -150,13 +152,15 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 def folder_fingerprint(folder: Path) -> str:
     """A hash of what a checkpoint folder holds: the same wherever the folder lies and whatever its name is.
 
-    It covers the config, and of the weights and adapters the headers, sizes and samples of their bytes: the headers
-    alone would not tell a fine-tuned checkpoint from its base, and all bytes would take minutes.
+    It covers the config without `UNRELATED_TO_VECTORS`, and of the weights and adapters the headers, sizes and samples
+    of their bytes: the headers alone would not tell a fine-tuned checkpoint from its base, and all bytes would take
+    minutes.
 
     Raises:
         CheckpointError: If it is not a checkpoint.
     """
-    digest = hashlib.sha256(json.dumps(read_json(folder / "config.json"), sort_keys=True).encode())
+    config = json.dumps(_related(read_json(folder / "config.json")), sort_keys=True)
+    digest = hashlib.sha256(config.encode())
     for path in (*weight_files(folder), *sorted((folder / "adapters").glob("*.safetensors"))):
         digest.update(_sampled(path))
     return digest.hexdigest()
@@ -182,8 +186,15 @@ def commit_in(folder: Path) -> str | None:
     return folder.name if _COMMIT.fullmatch(folder.name) else None
 
 
+def _related(config: Any) -> Any:  # noqa: ANN401  # a value of JSON
+    """A config without `UNRELATED_TO_VECTORS`, in its parts as well."""
+    if not isinstance(config, dict):
+        return config
+    return {key: _related(value) for key, value in config.items() if key not in UNRELATED_TO_VECTORS}
+
+
 def _sampled(path: Path) -> bytes:
-    """The header of a safetensors file, its length, and some blocks spread over its bytes."""
+    """The header of a safetensors file, its length, and some blocks spread over its bytes, from first to last."""
     digest = hashlib.sha256()
     try:
         size = path.stat().st_size
@@ -192,7 +203,7 @@ def _sampled(path: Path) -> bytes:
             header = min(int.from_bytes(start, "little"), size)
             digest.update(start + file.read(min(header, 64 * 1024**2)) + size.to_bytes(8, "little"))
             for i in range(_SAMPLES):
-                file.seek(8 + header + (size - 8 - header) * i // _SAMPLES)
+                file.seek(8 + header + max(0, size - 8 - header - _SAMPLE) * i // (_SAMPLES - 1))
                 digest.update(file.read(_SAMPLE))
     except OSError as exc:
         raise CheckpointError(f"{path} cannot be read: {exc.strerror or exc}.") from exc

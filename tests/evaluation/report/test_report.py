@@ -734,3 +734,32 @@ def test_a_browser_runs_our_script_loads_nothing_and_finds_no_fault(documents, t
 
 def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+def test_in_a_browser_no_table_of_settings_is_cut_off(documents, tmp_path, width):
+    """With all that a run has: every measure of the default, latency, two depths; Chromium has no window below 500."""
+    names = ("nDCG@5", "nDCG@10", "Recall@1", "Recall@5", "Recall@10", "RR@10")
+    both = []
+    for name, ranks in (("lite", GOOD), ("lite-en", BAD)):
+        result = setting(name, ranks, size=448_000, index_seconds=132.0, milliseconds=138.0)
+        rows = tuple(replace(r, measures=dict.fromkeys(names, r.measures["nDCG@5"])) for r in result.per_query)
+        means, intervals = (dict.fromkeys(names, of["nDCG@5"]) for of in (result.measures, result.intervals))
+        parts = {"embedder": name, "stages": "default"}
+        both.append(replace(result, setting=parts, per_query=rows, measures=means, intervals=intervals))
+    text = html.render(evaluation(*both), documents=documents)
+    script = text[text.index("<script>") + len("<script>") : text.index("</script>")]
+    measuring = (
+        script + 'document.title = [...document.querySelectorAll(".scroll:has(.cells)")]'
+        '.map(e => e.scrollWidth - e.clientWidth).join(" ");'
+    )
+    for old, new in ((script, measuring), tuple(map(_digest, (script, measuring)))):
+        text = text.replace(old, new)
+    page = tmp_path / "report.html"
+    page.write_text(text, encoding="utf-8")
+    command = [
+        chromium(), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+        "--disable-background-networking", f"--window-size={width},900", "--dump-dom", page.as_uri(),
+    ]  # fmt: skip
+    dump = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert re.search("<title>(.*?)</title>", dump)[1] == "0 0"

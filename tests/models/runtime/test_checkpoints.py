@@ -14,7 +14,7 @@ from helpers.paths import DATA, ROOT
 
 from jina_rag import load_embedder, load_reranker
 from jina_rag.errors import CheckpointError, InvalidInputError, ModelNotFoundError
-from jina_rag.models.runtime.checkpoints import family_of, open_checkpoint
+from jina_rag.models.runtime.checkpoints import family_of, folder_fingerprint, open_checkpoint
 from jina_rag.testing import make_checkpoint
 
 torch = pytest.importorskip("torch")
@@ -424,6 +424,50 @@ def test_fingerprints_tell_checkpoints_tasks_and_resolutions_apart(tiny, tmp_pat
     moved = shutil.copytree(tiny["v4"], tmp_path / "elsewhere" / "another-name")
     assert load("v4", moved).fingerprint in found
     assert len({load("colbert-v2", tiny["colbert-v2"], skiplist=s).fingerprint for s in ("pylate", "none")}) == 2
+
+
+def changed(folder, path, change):
+    """A copy of a checkpoint with another config, or with one of its weights' bytes flipped."""
+    copy = shutil.copytree(folder, path)
+    if isinstance(change, dict):
+        config = json.loads((copy / "config.json").read_text())
+        for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+            part.update(change)
+        (copy / "config.json").write_text(json.dumps(config, indent=1))
+    else:
+        content = bytearray((copy / "model.safetensors").read_bytes())
+        content[change] ^= 1
+        (copy / "model.safetensors").write_bytes(content)
+    return copy
+
+
+@pytest.mark.parametrize("family", ["v4", "colbert-v2"])
+def test_a_fingerprint_sees_the_weights_to_their_ends(tiny, tmp_path, family):
+    folder = Path(tiny[family])
+    header = int.from_bytes((folder / "model.safetensors").read_bytes()[:8], "little")
+    copies = [changed(folder, tmp_path / str(at), at) for at in (-1, 8 + header)]
+    assert len({folder_fingerprint(path) for path in (folder, *copies)}) == 3
+
+
+def test_a_fingerprint_of_a_file_smaller_than_a_sample(tmp_path):
+    for name, content in (("a", b"12345"), ("b", b"12346")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}" + content)
+    assert folder_fingerprint(tmp_path / "a") != folder_fingerprint(tmp_path / "b")
+
+
+@pytest.mark.parametrize("family", ["v4", "colbert-v2", "v1"])
+def test_what_a_config_says_of_its_files_is_not_of_the_vectors(tiny, tmp_path, family):
+    change = {"_name_or_path": "elsewhere", "transformers_version": "9.9", "torch_dtype": "float16"}
+    copy = changed(tiny[family], tmp_path / "copy", change)
+    assert folder_fingerprint(copy) == folder_fingerprint(Path(tiny[family]))
+    models = [load(family, folder) for folder in (tiny[family], copy)]
+    first, second = (model.encode_query(["a text"]).single for model in models)
+    np.testing.assert_array_equal(first, second)
+    assert models[0].fingerprint == models[1].fingerprint
+    other = changed(tiny[family], tmp_path / "other", {"some_size": 3})
+    assert folder_fingerprint(other) != folder_fingerprint(copy)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell what memory is private")

@@ -351,6 +351,30 @@ def test_loading_waits_for_a_model_in_use(card):
     assert not first.present
 
 
+def test_a_model_that_waits_for_room_keeps_no_other_device_waiting(tiny, card, monkeypatch):
+    """A second device stands in for another card: what loads there is not behind the queue of this one."""
+    in_use, waits, is_loaded = loaded("a", 4 * 10**7), threading.Event(), threading.Event()
+    card.capacity = in_use.bytes + 1000
+    has_room = card.has_room
+    monkeypatch.setattr(card, "has_room", lambda *args: waits.set() or has_room(*args))
+
+    def load():
+        load_reranker(tiny["m0"], device="cpu", dtype="float32")
+        is_loaded.set()
+
+    thread = threading.Thread(target=load, daemon=True)
+    with in_use.on_device():
+        thread.start()
+        assert waits.wait(GONE)
+        other = SharedDevice(CPU)
+        with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
+            patch.setitem(offload._devices, "cpu", other)
+            pool.submit(load_embedder, tiny["colbert-v2"], device="cpu", dtype="float32").result(GONE)
+        assert not is_loaded.is_set()
+    assert is_loaded.wait(GONE)
+    thread.join(GONE)
+
+
 @pytest.mark.parametrize("error", [InvalidInputError, RuntimeError])
 def test_other_errors_while_loading_pass(card, error):
     with pytest.raises(error, match="as it was"), card.loading("c", 60):
