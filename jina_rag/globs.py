@@ -3,6 +3,11 @@
 ``*`` and ``?`` stay within one folder and ``**`` crosses folders. ``[abc]`` is one of the characters in it. A wildcard
 does not match a name that begins with a dot, unless the pattern begins with one there, too. A pattern that matches a
 folder stands for everything in it, and a name that is spelled like the pattern matches it.
+
+Names may hold wildcards themselves. One rule for ingestion, sync, deletion and filters: a pattern that is, character by
+character, the name of a file or folder that exists, or the id or path of a document (or of a folder of documents) that
+the index has or had, means only that one, also after it is gone. Ingestion, which only reads, asks the disk; the others
+ask disk and index (`jina_rag.catalog.document_filter.resolve`).
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 has_wildcards = glob.has_magic
+escape = glob.escape
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -77,6 +83,12 @@ def _candidates(folder: Path, parts: list[str], check: Callable[[], None]) -> li
         return [(entry.name, os.path.isdir(entry.path)) for entry in list_folder(folder, check)]
     except OSError:
         return []
+
+
+def matched_part(path: Path, pattern: str) -> Path:
+    """The part of a path that an absolute pattern reaches before its first ``**``: a folder that it stands for."""
+    parts = _split(pattern)
+    return Path(*path.parts[: parts.index("**") if "**" in parts else len(parts)])
 
 
 def list_folder(folder: Path, check: Callable[[], None] = lambda: None) -> list[os.DirEntry[str]]:

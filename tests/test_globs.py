@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from jina_rag import DocumentIndex, globs
-from jina_rag.catalog.document_filter import matches_path, select_by_name
-from jina_rag.catalog.manifest import DocumentRecord
+from jina_rag.catalog.document_filter import resolve_paths, select_by_filter, select_by_name
+from jina_rag.catalog.manifest import DocumentRecord, Manifest
 from jina_rag.catalog.missing_files import missing_documents
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
@@ -82,23 +85,25 @@ def test_a_folder_that_cannot_be_listed_is_no_obstacle_where_the_pattern_names_w
     assert list(globs.find(f"{tmp_path}/docs/*.pdf")) == [tmp_path / "docs" / "a.pdf"]
 
 
-NAMES = st.sampled_from(["a", "b", "ab", "a.pdf", "b.pdf", "2019-a.pdf", "2020"])
+NAMES = st.sampled_from(["a", "b", "ab", "a.pdf", "b.pdf", "2019-a.pdf", "2020", "[ab]", "a[b]", "[!a]*", "[b].pdf"])
 TREES = st.sets(st.lists(NAMES, min_size=1, max_size=3).map(tuple), min_size=1, max_size=10)
 PATTERNS = st.lists(
-    st.sampled_from(["*", "**", "?", "a", "a*", "*.pdf", "[ab]", "[!a]*", "20??", "2019-*", "b.pdf", "*b*"]),
+    st.sampled_from(
+        ["*", "**", "?", "a", "a*", "*.pdf", "[ab]", "[!a]*", "20??", "2019-*", "b.pdf", "*b*", "a[b]", "[b].pdf"]
+    ),
     min_size=1,
     max_size=3,
 )
 
 
-class Listed:
+def listed(folder: Path, records: list[DocumentRecord]) -> Manifest:
     """A manifest that lists some documents."""
-
-    def __init__(self, records):
-        self.records = records
-
-    def documents(self):
-        return self.records
+    manifest = Manifest(folder / "manifest.sqlite3")
+    with manifest.transaction():
+        for record in records:
+            manifest.begin(record)
+            manifest.finish(record)
+    return manifest
 
 
 @settings(max_examples=150, deadline=None)
@@ -113,7 +118,8 @@ def test_ingestion_sync_filter_and_delete_mean_the_same_documents(tree, parts):
             path.parent.mkdir(parents=True, exist_ok=True)
             (path.parent / "note").touch()  # an empty folder looks like a disk that is away
             path.write_bytes(PDF)
-        pattern = "/".join([folder.as_posix(), *parts])
+        relative = "/".join(parts)
+        pattern = f"{folder.as_posix()}/{relative}"
         records = [
             DocumentRecord(source.doc_id, source.path, "", 1, 1)
             for source in find_sources(folder)
@@ -123,14 +129,23 @@ def test_ingestion_sync_filter_and_delete_mean_the_same_documents(tree, parts):
             ingested = {event.path for event in find_sources(pattern) if isinstance(event, SourceFile)}
         except InvalidInputError:  # nothing matches
             ingested = set()
-        by_filter = {r.path for r in records if matches_path(r.doc_id, r.path, [pattern])}
-        by_id = {r.path for r in records if globs.matches(r.doc_id, "/".join(parts))}
-        deleted = {record.path for record in select_by_name(records, pattern)}
-        for record in records:
-            record.path.unlink()
-        missing, _ = missing_documents(Listed(records), [pattern])
-        synced = {record.path for record in missing}
-    assert ingested == by_filter == by_id == deleted == synced
+        with closing(listed(Path(root), records)) as manifest:
+            by_filter, by_id = (
+                {record.path for record in select_by_filter(records, resolve_paths({"path": text}, manifest))}
+                for text in (pattern, relative)
+            )
+            deleted, deleted_by_id = (
+                {record.path for record in select_by_name(manifest, text)} for text in (pattern, relative)
+            )
+            for record in records:
+                record.path.unlink()
+            missing, _ = missing_documents(manifest, [pattern])
+            synced = {record.path for record in missing}
+            # Said a second time, the name of a document that is gone means no other one.
+            manifest.forget(record.doc_id for record in records if record.path in deleted)
+            again = [*select_by_name(manifest, pattern), *select_by_name(manifest, relative)]
+    assert ingested == by_filter == by_id == deleted == deleted_by_id == synced
+    assert again == []
 
 
 def test_sync_with_a_glob_leaves_other_folders_alone(tmp_path):
@@ -158,6 +173,83 @@ def test_a_name_that_holds_wildcards_means_the_file_of_that_name(tmp_path):
         index.ingest(tmp_path / "report 1.pdf", settings=NO_OCR)
         assert index.delete("report [1].pdf") == 1
         assert [record.doc_id for record in index.documents()] == ["report 1.pdf"]
+
+
+@pytest.fixture
+def bracketed(tmp_path):
+    """Names that, read as globs, mean other files of the folder."""
+    docs = tmp_path / "docs"
+    for number, name in enumerate(("r[1].png", "r1.png", "x[ab]/q.png", "xa/q.png", "xa/q2.png")):
+        (docs / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (number * 50, 7, 7)).save(docs / name)
+    return docs
+
+
+@pytest.fixture
+def index(tmp_path, bracketed):
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        assert index.ingest(bracketed, settings=NO_OCR).documents == 5
+        yield index
+
+
+def ids(index):
+    return {record.doc_id for record in index.documents()}
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("is_file_gone", [False, True])
+@pytest.mark.parametrize("name", ["r[1].png", "x[ab]", "x[ab]/", "x[ab]/q.png"])
+def test_a_deletion_said_twice_removes_what_it_names_and_nothing_else(index, bracketed, name, is_file_gone, absolute):
+    document = f"{bracketed}/{name}" if absolute else name
+    assert index.delete(document) == 1
+    if is_file_gone:
+        shutil.rmtree(bracketed)
+    assert index.delete(document) == 0
+    assert index.delete(filter={"path": document}) == 0
+    assert {"r1.png", "xa/q.png", "xa/q2.png"} < ids(index)
+    assert index.verify() == []
+
+
+def test_a_filter_by_a_name_with_brackets_means_that_document(index):
+    assert {hit.doc_id for hit in index.search("r1", filter={"path": "r[1].png"}, k=9)} == {"r[1].png"}
+    assert {hit.doc_id for hit in index.search("q", filter={"path": "x[ab]"}, k=9)} == {"x[ab]/q.png"}
+    assert {hit.doc_id for hit in index.search("q", filter={"path": "x[a]"}, k=9)} == {"xa/q.png", "xa/q2.png"}
+    assert index.delete(filter={"path": "r[1].png"}) == 1
+    assert {"r1.png", "xa/q.png", "xa/q2.png"} < ids(index)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_sync_of_a_folder_with_brackets_in_its_name_stays_in_it(index, bracketed, is_empty, dry_run):
+    (bracketed / "xa" / "q2.png").unlink()
+    (bracketed / "x[ab]" / "note").touch()
+    if is_empty:
+        index.delete("x[ab]")
+        (bracketed / "x[ab]" / "q.png").unlink()
+    report = index.ingest(f"{bracketed}/x[ab]", settings=NO_OCR, sync=True, dry_run=dry_run)
+    assert report.removed == 0
+    assert {"xa/q.png", "xa/q2.png"} < ids(index)
+
+
+def test_a_file_that_was_renamed_leaves_its_name_behind(index, bracketed):
+    (bracketed / "x[ab]" / "q.png").rename(bracketed / "s.png")
+    assert index.ingest(bracketed, settings=NO_OCR, sync=True).documents == 1
+    assert index.delete("x[ab]/q.png") == 0
+    assert index.delete("x[abc]/q.png") == 1
+
+
+@pytest.mark.parametrize("pattern", ["*", "x*", "*/*.png", "x[ab]"])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_sync_takes_an_emptied_folder_of_a_glob_for_a_disk_that_is_away(index, bracketed, pattern, dry_run):
+    (bracketed / "x[ab]" / "q.png").unlink()
+    (bracketed / "xa" / "q2.png").unlink()
+    report = index.ingest(f"{bracketed}/{pattern}", settings=NO_OCR, sync=True, dry_run=dry_run)
+    assert report.removed == (pattern != "x[ab]")
+    if not dry_run:
+        (warning,) = report.warnings
+        assert warning.path.name == "x[ab]"
+        assert "not mounted" in warning.reason
+        assert "x[ab]/q.png" in ids(index)
 
 
 def test_passwords_go_by_the_same_globs():

@@ -20,7 +20,21 @@ _OF_PAGES = ("page", schema.HAS)
 """Keys of a filter that say nothing of a document as a whole."""
 
 
-def select_by_name(records: Sequence[DocumentRecord], pattern: str) -> list[DocumentRecord]:
+def resolve(pattern: str, manifest: Manifest) -> str:
+    """A pattern as a glob: escaped where it is the name of a document, file or folder as it stands (see `globs`)."""
+    path = Path(os.path.abspath(pattern))
+    is_literal = globs.has_wildcards(pattern) and (os.path.lexists(path) or manifest.is_name(pattern.rstrip("/"), path))
+    return globs.escape(pattern) if is_literal else pattern
+
+
+def resolve_paths(where: Where, manifest: Manifest) -> Where:
+    """A filter with every ``path`` in it resolved (see `resolve`)."""
+    if "path" not in where:
+        return where
+    return {**where, "path": [resolve(pattern, manifest) for pattern in path_globs(where["path"])]}
+
+
+def select_by_name(manifest: Manifest, pattern: str) -> list[DocumentRecord]:
     """Documents called by id, by file, by folder, or by a glob over ids and paths (see `globs`).
 
     Raises:
@@ -28,12 +42,14 @@ def select_by_name(records: Sequence[DocumentRecord], pattern: str) -> list[Docu
     """
     if not pattern.strip():
         raise InvalidInputError("The name of a document to remove is empty: give an id, a file, a folder or a glob.")
-    exact = [record for record in records if record.doc_id == pattern]
-    if exact:
-        return exact
+    records = manifest.documents()
     path = Path(os.path.abspath(pattern))
-    in_place = [record for record in records if record.path == path or path in record.path.parents]
-    return in_place or [record for record in records if matches_path(record.doc_id, record.path, [pattern])]
+    resolved = resolve(pattern, manifest)
+    return (
+        [record for record in records if record.doc_id == pattern]
+        or [record for record in records if record.path == path or path in record.path.parents]
+        or [record for record in records if matches_path(record.doc_id, record.path, [resolved])]
+    )
 
 
 def select_by_filter(records: Sequence[DocumentRecord], where: Where) -> list[DocumentRecord]:

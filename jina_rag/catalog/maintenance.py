@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import islice
+from typing import Any, TypeVar
 
-from jina_rag.catalog.document_filter import possible_matches, select_by_filter, select_by_name
+from jina_rag.catalog.document_filter import possible_matches, resolve_paths, select_by_filter, select_by_name
 from jina_rag.catalog.locations import location_payload
-from jina_rag.catalog.manifest import PointRecord
+from jina_rag.catalog.manifest import Manifest, PointRecord
 from jina_rag.catalog.resources import IndexResources
 from jina_rag.errors import InvalidInputError
 from jina_rag.protocols import MultiVectorStore
@@ -64,9 +65,9 @@ def delete_documents(resources: IndexResources, name: str | None, where: Where) 
     manifest = resources.manifest
     if name is None and not where:
         raise InvalidInputError("Say which documents to remove: an id, a file, a folder, a glob or a filter.")
-    records = possible_matches(manifest, where) if name is None else select_by_name(manifest.documents(), name)
+    records = possible_matches(manifest, where) if name is None else select_by_name(manifest, name)
     if where:
-        records = select_by_filter(records, where)
+        records = select_by_filter(records, resolve_paths(where, manifest))
     manifest.forget(record.doc_id for record in records)
     settle(resources)
     return len(records)
@@ -86,8 +87,8 @@ def settle(resources: IndexResources) -> None:
     points = [point for sha256 in orphans for point in manifest.points(sha256)]
     for batch in _batches(points, _DELETED_TOGETHER):
         store.delete([point.point_id for point in batch])
-    for sha256 in stale:
-        _write_locations(resources, sha256)
+    for changes in _batches(_location_changes(manifest, stale), _CHANGED_TOGETHER):
+        store.update_payload(dict(changes))
     store.flush()
     _delete_images(resources, points, orphans)
     with manifest.transaction():
@@ -109,14 +110,12 @@ def verify(resources: IndexResources) -> list[Problem]:
     Returns:
         What is amiss, each with the document to ingest again; empty for an index in order.
     """
-    problems: list[Problem] = []
     manifest, store, images = resources.manifest, resources.store, resources.images
     if not manifest.contents() and store.count():
         return [Problem("Its documents are listed elsewhere, in the folder of files that it was filled with.")]
     image_names = set(images.names())
     documents = {record.sha256: record.doc_id for record in manifest.documents()}
-    for record in manifest.pending():
-        problems.append(Problem("Its indexing was interrupted.", record.doc_id))
+    problems = [Problem("Its indexing was interrupted.", record.doc_id) for record in manifest.pending()]
     problems += [Problem("The index keeps pages of a document that was removed.") for _ in manifest.orphans()]
     for sha256 in manifest.stale():
         problems.append(Problem("Its pages do not say yet where it lies: ingest anything.", documents.get(sha256)))
@@ -157,11 +156,12 @@ def _sweep(resources: IndexResources) -> None:
             store.delete(list(stored_ids - {point.point_id for point in manifest.points(sha256)}))
 
 
-def _write_locations(resources: IndexResources, sha256: str) -> None:
-    """Write into the points of a content in which files it lies and what is known of them."""
-    documents = resources.manifest.documents_of(sha256, waiting=True)
-    for batch in _batches(resources.manifest.points(sha256), _CHANGED_TOGETHER) if documents else ():
-        resources.store.update_payload(dict.fromkeys((p.point_id for p in batch), location_payload(documents)))
+def _location_changes(manifest: Manifest, contents: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What the points of some contents must say of the files that hold them."""
+    for sha256 in contents:
+        if documents := manifest.documents_of(sha256, waiting=True):
+            payload = location_payload(documents)
+            yield from ((point.point_id, payload) for point in manifest.points(sha256))
 
 
 def _delete_images(resources: IndexResources, points: Sequence[PointRecord], contents: Collection[str] = ()) -> None:
@@ -176,5 +176,7 @@ def _stored_ids(store: MultiVectorStore, points: Sequence[PointRecord]) -> set[s
     return {point.id for batch in batches for point in store.fetch(batch, vectors=False)}
 
 
-def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
+def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -17,11 +17,12 @@ any moment leaves nothing that the next run does not find and finish:
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ _TABLES = (
     """CREATE TABLE IF NOT EXISTS documents (
   doc_id TEXT PRIMARY KEY, path BLOB NOT NULL, sha256 TEXT NOT NULL, next_sha256 TEXT, size INTEGER NOT NULL,
   mtime_ns INTEGER NOT NULL, metadata TEXT NOT NULL DEFAULT '{}', own_metadata TEXT NOT NULL DEFAULT '{}')""",
+    # Ids and paths with wildcards of documents that are gone: such a name keeps its literal meaning (see `globs`).
+    "CREATE TABLE IF NOT EXISTS former_names (name BLOB PRIMARY KEY)",
     """CREATE TABLE IF NOT EXISTS points (
   point_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, page INTEGER NOT NULL, kind TEXT NOT NULL, image TEXT)""",
     "CREATE INDEX IF NOT EXISTS points_by_content ON points (sha256)",
@@ -63,6 +66,12 @@ _TABLES = (
   WHERE sha256 IN (OLD.sha256, NEW.sha256, OLD.next_sha256, NEW.next_sha256); END""",
     """CREATE TRIGGER IF NOT EXISTS document_deleted AFTER DELETE ON documents BEGIN
   UPDATE contents SET is_stale = 1 WHERE sha256 IN (OLD.sha256, OLD.next_sha256); END""",
+    """CREATE TRIGGER IF NOT EXISTS name_dropped AFTER DELETE ON documents BEGIN
+  INSERT OR IGNORE INTO former_names SELECT CAST(name AS BLOB)
+  FROM (SELECT OLD.doc_id AS name UNION ALL SELECT OLD.path) WHERE CAST(name AS TEXT) GLOB '*[*?[]*'; END""",
+    """CREATE TRIGGER IF NOT EXISTS path_changed AFTER UPDATE OF path ON documents
+  WHEN OLD.path != NEW.path AND CAST(OLD.path AS TEXT) GLOB '*[*?[]*' BEGIN
+  INSERT OR IGNORE INTO former_names VALUES (OLD.path); END""",
 )
 
 _DOCUMENTS = (
@@ -128,7 +137,8 @@ class Manifest:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._is_closed = False
         try:
             # Before anything is written: the tables of another format must not be taken for ours.
             if self._rows("SELECT 1 FROM sqlite_master WHERE name = 'settings'"):
@@ -137,13 +147,19 @@ class Manifest:
                 for statement in _TABLES:
                     db.execute(statement)
         except IndexStateError:
-            self._db.close()
+            self.close()
             raise
         except (sqlite3.DatabaseError, ValueError) as exc:
-            self._db.close()
+            self.close()
             raise IndexCorruptError(
                 f"{path} is not a readable manifest ({exc}): delete the index folder and ingest again."
             ) from exc
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._is_closed:  # maybe by another thread, between two calls of this one
+            raise IndexStateError("This index was closed: open it again with DocumentIndex.open.")
+        return self._connection
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -177,7 +193,8 @@ class Manifest:
     def close(self) -> None:
         """Release the file; closing twice is fine."""
         with self._lock:
-            self._db.close()
+            self._is_closed = True
+            self._connection.close()
 
     # -- settings ------------------------------------------------------------------------------------------
 
@@ -198,7 +215,7 @@ class Manifest:
 
     def document_at(self, path: Path) -> DocumentRecord | None:
         """The document made from that file, or None."""
-        return next(iter(self._documents("WHERE d.path = ? AND d.mtime_ns != ?", _pack(path), ADDED)), None)
+        return next(iter(self._documents("WHERE d.path = ? AND d.mtime_ns != ?", os.fsencode(path), ADDED)), None)
 
     def documents(self) -> list[DocumentRecord]:
         """All documents, pending ones included, by id."""
@@ -227,13 +244,26 @@ class Manifest:
         # The clauses are this module's own; values stand in `args`.
         return [
             DocumentRecord(
-                doc_id, path := _unpack(raw_path), sha256, size, mtime_ns, bool(is_complete), pages, regions,
+                doc_id, path := Path(os.fsdecode(raw_path)), sha256, size, mtime_ns, bool(is_complete), pages, regions,
                 _failures(failures, path), _failures(warnings, path),
                 json.loads(metadata), json.loads(own_metadata), bool(by_name),
             )
             for doc_id, raw_path, sha256, size, mtime_ns, is_complete, pages, regions, failures, warnings, metadata,
             own_metadata, by_name in self._rows(_DOCUMENTS + clause, *args)
         ]  # fmt: skip
+
+    def is_name(self, doc_id: str, path: Path) -> bool:
+        """Whether a document, or the folder of one, has or had this id or this path, character by character."""
+        doc_ids = [text.encode("utf-8", "surrogatepass") for text in (doc_id, f"{doc_id}/")]
+        rows = self._rows(
+            "SELECT 1 FROM (SELECT CAST(doc_id AS BLOB) AS name FROM documents UNION ALL SELECT path FROM documents"
+            " UNION ALL SELECT name FROM former_names) WHERE name IN (?1, ?3)"
+            " OR substr(name, 1, length(?2)) = ?2 OR substr(name, 1, length(?4)) = ?4 LIMIT 1",
+            *doc_ids,
+            os.fsencode(path),
+            os.fsencode(path / "_")[:-1],
+        )
+        return bool(rows)
 
     def has_key(self, keys: Sequence[str]) -> bool:
         """Whether some document may have a key of metadata; `keys` are its own and those of the objects around it."""
@@ -320,7 +350,7 @@ class Manifest:
             ingested_at: When it was made, in seconds since 1970; now if None.
         """
         with self.transaction() as db:
-            _put(db, record)
+            self.place(record, replacing=replacing)
             db.execute(
                 "UPDATE contents SET is_complete = 1, failures = ?, warnings = ?, ingested_at = ?, by_name = ?,"
                 " pages = (SELECT COUNT(*) FROM points p WHERE p.sha256 = contents.sha256 AND kind = 'page'),"
@@ -328,8 +358,6 @@ class Manifest:
                 " WHERE sha256 = ?",
                 (_dump(failures), _dump(warnings), ingested_at or time.time(), by_name, record.sha256),
             )
-            if replacing is not None:
-                self.forget([replacing])
 
     def abandon(self, record: DocumentRecord) -> None:
         """Take back `begin`: the document shows what it showed before, or is not there."""
@@ -424,7 +452,7 @@ def _put(db: sqlite3.Connection, record: DocumentRecord) -> None:
         " VALUES (?, ?, ?, NULL, ?, ?, ?, ?) ON CONFLICT (doc_id) DO UPDATE SET path = excluded.path,"
         " sha256 = excluded.sha256, next_sha256 = NULL, size = excluded.size, mtime_ns = excluded.mtime_ns,"
         " metadata = excluded.metadata, own_metadata = excluded.own_metadata",
-        (record.doc_id, _pack(record.path), record.sha256, record.size, record.mtime_ns, metadata, own_metadata),
+        (record.doc_id, os.fsencode(record.path), record.sha256, record.size, record.mtime_ns, metadata, own_metadata),
     )
 
 
@@ -436,18 +464,12 @@ def _failures(text: str, path: Path) -> tuple[Failure, ...]:
     return tuple(Failure(path=path, page=page, reason=reason) for page, reason in json.loads(text))
 
 
-def _pack(path: Path) -> bytes:
-    """File names are bytes on some systems and need not be valid text."""
-    return str(path).encode("utf-8", "surrogateescape")
-
-
-def _unpack(raw: bytes) -> Path:
-    return Path(raw.decode("utf-8", "surrogateescape"))
-
-
 def peek_settings(path: Path) -> dict[str, Any]:
     """The settings of a manifest that another thread or process may have open; empty if there is none."""
-    if not path.is_file():
-        return {}
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-        return {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM settings")}
+    if path.is_file():
+        with (
+            suppress(sqlite3.DatabaseError),
+            closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db,
+        ):
+            return {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM settings")}
+    return {}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from jina_rag import globs
+from jina_rag.catalog.document_filter import resolve
 from jina_rag.catalog.manifest import DocumentRecord, Manifest
 from jina_rag.types import Failure
+
+_UNMOUNTED = "It is empty, like a disk that is not mounted: its documents were kept (see `jina-rag delete`)."
 
 
 def is_gone(path: Path) -> bool:
@@ -43,37 +47,34 @@ def missing_documents(
         The documents, and folders that look as if their disk were away.
     """
     missing: dict[str, DocumentRecord] = {}
-    doubts: list[Failure] = []
+    doubts: dict[Path, Failure] = {}
     unlisted = [Path(os.path.abspath(path)) for path in unseen]
     records = [record for record in manifest.documents() if record.doc_id not in moved and not record.added]
     for root in roots:
         place = Path(os.path.abspath(root))
-        candidates = []
-        for record in _records_under(records, place):
+        pattern = resolve(str(place), manifest).replace(os.sep, "/")
+        is_inhabited = functools.cache(_is_inhabited)
+        for record in records:
             check()
-            if not any(folder in record.path.parents for folder in unlisted) and is_gone(record.path):
-                candidates.append(record)
-        if candidates and not _is_inhabited(place):
-            reason = "It is empty, like a disk that is not mounted: its documents were kept (see `jina-rag delete`)."
-            doubts.append(Failure(Path(root), reason))
-            continue
-        missing.update((record.doc_id, record) for record in candidates)
-    return list(missing.values()), doubts
+            if not globs.matches(record.path.as_posix(), pattern) or not is_gone(record.path):
+                continue
+            if any(folder in record.path.parents for folder in unlisted):
+                continue
+            folder = globs.matched_part(record.path, pattern)
+            while not os.path.lexists(folder):
+                folder = folder.parent
+            if is_inhabited(folder):
+                missing[record.doc_id] = record
+            else:
+                doubts[folder] = Failure(Path(root) if folder == place else folder, _UNMOUNTED)
+    return list(missing.values()), list(doubts.values())
 
 
-def _records_under(records: Sequence[DocumentRecord], place: Path) -> list[DocumentRecord]:
-    """Documents in a file or folder of that name, or else those that the name matches as a glob, as `find_sources`."""
-    in_place = [record for record in records if record.path == place or place in record.path.parents]
-    if in_place or not globs.has_wildcards(str(place)):
-        return in_place
-    return [record for record in records if globs.matches(record.path.as_posix(), place.as_posix())]
-
-
-def _is_inhabited(root: Path) -> bool:
-    """Whether a folder holds anything that is not hidden; what is no folder was named by itself."""
-    if not root.is_dir():
-        return not root.is_symlink()
+def _is_inhabited(path: Path) -> bool:
+    """Whether a folder holds anything that is not hidden; a file does, a link that leads nowhere does not."""
     try:
-        return any(not entry.name.startswith(".") for entry in root.iterdir())
+        if not path.is_dir():
+            return not path.is_symlink()
+        return any(not entry.name.startswith(".") for entry in path.iterdir())
     except OSError:
         return False

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from jina_rag._checks import check_whole_number
+from jina_rag.catalog.document_filter import resolve_paths
 from jina_rag.catalog.resources import IndexResources
 from jina_rag.errors import InvalidInputError
 from jina_rag.inputs import clean_text
@@ -25,15 +26,10 @@ def pages_by_id(resources: IndexResources, ids: Sequence[str]) -> list[ScoredPag
     for name in ids:
         if not isinstance(name, str):
             raise InvalidInputError(f"An id is {name!r}: ids are texts.")
-    point_ids = [_point_id(resources, name) for name in ids]
-    possible_ids = [point_id for point_id in point_ids if point_id is not None]
-    points = {point.id: point for point in resources.store.fetch(possible_ids, vectors=False)}
+    point_ids = [point_id for name in ids if (point_id := _point_id(resources, name)) is not None]
     pages = []
-    for point_id in point_ids:
-        point = points.get(point_id or "")
-        if point is None or point.payload.get(schema.KIND) != "page":
-            continue
-        if files := locations(resources, point.payload, {}):
+    for point in resources.store.fetch(point_ids, vectors=False):
+        if point.payload.get(schema.KIND) == "page" and (files := locations(resources, point.payload, {})):
             pages.append(bare_hit(resources, point.id, point.payload, files))
     return pages
 
@@ -44,7 +40,7 @@ def nearest_pages(
     """See `DocumentIndex.nearest`."""
     unit_vector = _unit_vector(vector, dim)
     check_whole_number("k", k, minimum=1)
-    where = checked_filter(where)
+    where = resolve_paths(checked_filter(where), resources.manifest)
     conditions = conditions_of(where, resources)
     if conditions is None or not unit_vector.any():
         return []

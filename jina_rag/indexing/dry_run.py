@@ -20,6 +20,7 @@ from jina_rag.indexing.point_builder import IndexTarget
 from jina_rag.parsing.office import as_pdf
 from jina_rag.parsing.pages import read_pages
 from jina_rag.parsing.sources import Skipped, find_sources
+from jina_rag.parsing.workers.cancellation import Stop, call_in_thread
 from jina_rag.parsing.workers.pool import open_isolated
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
@@ -147,8 +148,21 @@ class Estimate:
 
     def _pages_to_render(self, task: IndexTask, planner: Planner) -> list[int]:
         stored = planner.stored_pages(task)
-        with as_pdf(task.source, self._settings) as source, open_isolated(source, self._settings) as document:
-            return [number for number in range(1, document.page_count + 1) if number not in stored]
+        stop = Stop()
+
+        def count_pages() -> int:
+            with (
+                as_pdf(task.source, self._settings, stop) as source,
+                open_isolated(source, self._settings, stop) as document,
+            ):
+                return document.page_count
+
+        try:
+            page_count = call_in_thread(count_pages, self._check)
+        except _StoppedError:
+            stop.set()
+            raise
+        return [number for number in range(1, page_count + 1) if number not in stored]
 
     def _cost(
         self, tasks: Sequence[tuple[IndexTask, list[int]]], indexed_pages: int, indexed_bytes: int

@@ -147,7 +147,7 @@ class Ingestion:
             for document in list(self._open.values()):
                 if document.changed_on_disk or (not document.ended and _differs(document.task)):
                     self._abandon(document)
-            if self._all_planned:
+            if self._all_planned and self._open:  # what they replace may be the content of a moved file
                 self._place_known()
             self._checkpoint(force=True)
         seconds = time.monotonic() - started
@@ -191,6 +191,7 @@ class Ingestion:
         self._check()
         for outcome in plan.outcomes():
             self._take(outcome)
+            self._check()
         if plan.is_complete and not self._all_planned:
             self._all_planned = True
             self._place_known()
@@ -204,29 +205,29 @@ class Ingestion:
             self._skipped.append(Failure(outcome.path, outcome.reason))
         else:
             record = self._planner.with_metadata(outcome.path, outcome.record)
-            if outcome.how != "unchanged":
+            if record == outcome.other:
+                self._tally_placement(outcome, record)
+            else:
                 self._placements.append(replace(outcome, record=record))
-                return
-            if record != outcome.other:
-                self._manifest.place(record)
-            self._tally_placement(outcome, record)
 
     def _place_known(self) -> None:
         """Let documents point at contents that are in the index; the others wait for a content of this run.
 
-        Not before everything is planned, and all at once: of two files that were swapped, each holds the other's
-        content, which must not be dropped in between.
+        Not before everything is planned, and in one transaction: of two files that were swapped, each holds the
+        other's content, which must not be dropped in between.
         """
-        waiting = []
+        waiting: list[Placement] = []
+        complete: list[Placement] = []
         for placement in self._placements:
-            if self._manifest.is_complete(placement.record.sha256):
+            (complete if self._manifest.is_complete(placement.record.sha256) else waiting).append(placement)
+        with self._manifest.transaction():
+            for placement in complete:
                 self._manifest.place(placement.record, replacing=placement.replaces)
-                record = self._manifest.document(placement.record.doc_id)
-                assert record is not None, "a document that was just placed"
-                self._tally_placement(placement, record)
-            else:
-                waiting.append(placement)
         self._placements = waiting
+        for placement in complete:
+            record = self._manifest.document(placement.record.doc_id)
+            assert record is not None, "a document that was just placed"
+            self._tally_placement(placement, record)
 
     def _tally_placement(self, placement: Placement, record: DocumentRecord) -> None:
         # Pages that failed when its content was indexed have still failed.

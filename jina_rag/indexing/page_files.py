@@ -20,7 +20,7 @@ from jina_rag._files import write_whole
 from jina_rag.config import IngestSettings
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.parsing.pages import read_pages
-from jina_rag.parsing.sources import SourceEvent, SourceFile, find_sources
+from jina_rag.parsing.sources import SourceEvent, SourceFile, find_sources, path_list
 from jina_rag.stores.images import ImageFiles, unreadable
 from jina_rag.stores.schema import clean_payload
 from jina_rag.types import Box, Failure, Page, PageScreenshot, Region, RegionKind, Word
@@ -95,9 +95,10 @@ def save_page(page: Page, folder: str | os.PathLike[str], *, quality: int = QUAL
         The screenshot, named by the SHA-256 of its bytes. `open_page` makes the page of it again.
 
     Raises:
+        InvalidInputError: If the folder's name is empty.
         IndexStateError: If the folder cannot be written.
     """
-    files = ImageFiles(folder)
+    files = ImageFiles(*path_list([folder]))
     image = files.path(files.put(page.screenshot.image, quality))
     content = json.dumps(clean_payload(_as_json(page))).encode()
     try:
@@ -113,7 +114,9 @@ def open_page(image_path: str | os.PathLike[str]) -> Page:
     Raises:
         InvalidInputError: If it was not kept by `save_page`, or is damaged.
     """
-    path = Path(image_path)
+    path = Path(*path_list([image_path]))
+    if not path.name:
+        raise InvalidInputError(f"{path} is a folder: name the screenshot of a page that was kept by save_page.")
     content = _read_sidecar(sidecar_of(path))
     from PIL import Image
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from jina_rag._checks import check_whole_number, is_number, is_whole_number
+from jina_rag.catalog.document_filter import resolve_paths
 from jina_rag.catalog.resources import IndexResources
 from jina_rag.config import Storage
 from jina_rag.errors import InvalidInputError
@@ -104,7 +105,9 @@ class Searcher:
 
     def search(self, queries: Sequence[Input], request: SearchRequest) -> list[SearchResults]:
         """See `DocumentIndex.search_many`."""
-        resources, where = self._resources, request.where or {}
+        resources = self._resources
+        where = resolve_paths(request.where or {}, resources.manifest)
+        request = replace(request, where=where)
         conditions = conditions_of(where, resources)
         start = time.monotonic()
         embeddings = self.embed(queries)

@@ -9,12 +9,14 @@ import threading
 from collections import Counter
 
 import pytest
+from helpers.costs import costs
 
 from jina_rag import DocumentIndex, load_pages
+from jina_rag.catalog.manifest import Manifest
 from jina_rag.catalog.missing_files import missing_documents
 from jina_rag.config import IngestSettings
-from jina_rag.errors import InvalidInputError
-from jina_rag.indexing import ingest, plan_stream, planner
+from jina_rag.errors import DocumentError, InvalidInputError
+from jina_rag.indexing import dry_run, ingest, plan_stream, planner
 from jina_rag.indexing.planner import Planner
 from jina_rag.indexing.point_builder import IndexTarget
 from jina_rag.parsing import pages, sources
@@ -354,6 +356,98 @@ def test_a_stop_after_the_first_batch_keeps_it_and_the_next_run_goes_on(index, d
     assert index.search("whales", k=9)
     assert index.ingest(docs, settings=NO_OCR).documents == 3
     assert index.verify() == []
+
+
+def test_a_stop_ends_the_look_at_files_that_need_no_work(index, docs, monkeypatch):
+    """They wait in a queue, and the caller's function may be slow."""
+    index.ingest(docs, settings=NO_OCR)
+    stop, calls = threading.Event(), []
+    real_attend = ingest.Ingestion._attend
+
+    def attend(self, plan):
+        plan._thread.join(30)  # all of them wait
+        real_attend(self, plan)
+
+    def metadata(path):
+        calls.append(path)
+        stop.set()
+        return {"year": 2024}
+
+    monkeypatch.setattr(ingest.Ingestion, "_attend", attend)
+    assert index.ingest(docs, settings=NO_OCR, metadata=metadata, stop=stop).interrupted
+    assert len(calls) == 1
+
+
+def test_a_stop_as_moved_files_are_placed_leaves_an_index_in_order(index, docs, embedder, monkeypatch):
+    index.ingest(docs, settings=NO_OCR)
+    before = embedded(embedder)
+    (docs / "sub").mkdir()
+    for n in range(4):
+        (docs / f"{n}.pdf").rename(docs / "sub" / f"{n}.pdf")
+    stop, real_place, commits = threading.Event(), Manifest.place, []
+
+    def place(self, record, **options):
+        stop.set()
+        commits.append(self._db.in_transaction)
+        real_place(self, record, **options)
+
+    monkeypatch.setattr(Manifest, "place", place)
+    report = index.ingest(docs, settings=NO_OCR, stop=stop)
+    assert (report.moved, commits) == (4, [True] * 4)
+    assert index.verify() == []
+    monkeypatch.undo()
+    assert index.ingest(docs, settings=NO_OCR, sync=True).unchanged == 4
+    assert {hit.doc_id for hit in index.search("whales", k=9)} == {f"sub/{n}.pdf" for n in range(4)}
+    assert embedded(embedder) == before
+
+
+@pytest.mark.parametrize("metadata", [None, {"year": 2024}])
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_what_needs_no_work_costs_the_same_however_many_files_it_is(index, tmp_path, monkeypatch, is_moved, metadata):
+    def run(name: str, count: int) -> Counter[str]:
+        folder = tmp_path / name
+        folder.mkdir()
+        for n in range(count):
+            sample_pdf(folder / f"{n}.pdf", [f"whales {name} animal{n}"])
+        index.ingest(folder, settings=NO_OCR)
+        if is_moved:
+            folder = folder.rename(tmp_path / f"{name} moved")
+        return costs(index, monkeypatch, lambda: index.ingest(folder, settings=NO_OCR, metadata=metadata))
+
+    few, many = run("few", 2), run("many", 9)
+    assert few == many
+    assert many["update_payload"] == (is_moved or metadata is not None)
+    assert many["commits"] <= 6
+    assert index.verify() == []
+
+
+def test_new_metadata_of_known_entries_costs_the_same_however_many_they_are(index, monkeypatch):
+    ids = [f"id{n}" for n in range(40)]
+    index.add(ids, ids=ids)
+
+    def add(count: int) -> Counter[str]:
+        metadata = [{"year": count}] * count
+        return costs(index, monkeypatch, lambda: index.add(ids[:count], ids=ids[:count], metadata=metadata))
+
+    assert add(2) == add(40)
+    assert {hit.metadata["year"] for hit in index.search("id7", k=40)} == {40}
+
+
+@pytest.mark.parametrize("step", ["as_pdf", "open_isolated"])
+def test_a_stop_ends_a_dry_run_that_opens_a_document(index, docs, monkeypatch, step):
+    """What hangs is ended by the `Stop` that it was called with."""
+    stop, ended = threading.Event(), threading.Event()
+
+    def hang(source, settings, own_stop):
+        with own_stop.kill_on_stop(ended.set):
+            stop.set()
+            assert ended.wait(30)
+        raise DocumentError("It was ended.")
+
+    monkeypatch.setattr(dry_run, step, hang)
+    report = index.ingest(docs, settings=NO_OCR, dry_run=True, stop=stop)
+    assert (report.interrupted, report.new) == (True, 0)
+    assert ended.wait(30)
 
 
 def test_a_stop_ends_the_look_for_missing_files(index, docs):

@@ -44,6 +44,18 @@ def test_a_page_is_kept_and_comes_back(tmp_path):
     assert again.screenshot.image.size == page.screenshot.image.size
 
 
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError, match="empty"):
+        save_page(make_page("some words"), name)
+    with pytest.raises(InvalidInputError, match="empty"):
+        open_page(name)
+    with pytest.raises(InvalidInputError, match="folder"):
+        open_page(".")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_name_follows_what_the_picture_shows(tmp_path):
     page = make_page("some words")
     first = save_page(page, tmp_path)
