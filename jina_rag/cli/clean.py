@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,9 +12,9 @@ from jina_rag.cli.common import JsonOption, folder_exists
 from jina_rag.cli.output import console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from rich.console import Console
+    from rich.status import Status
 
     from jina_rag.evaluation.cleaning import Step
 
@@ -99,7 +98,7 @@ def clean_command(
         from jina_rag.models.registry import load_embedder
 
         steps.append(Consistency(load_embedder(embedder), n=rank, sample=sample, seed=seed))
-    with _watching(err, quiet=json) as progress:
+    with console.waiting(err, "reading", quiet=json) as status:
         result = clean_file(
             pairs,
             output,
@@ -108,7 +107,7 @@ def clean_command(
             query_key=query_key,
             passage_key=passage_key,
             scratch=scratch,
-            progress=progress,
+            progress=_progress(status) if status else None,
         )
     if report is not None:
         write_text(report, dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n", what="report")
@@ -120,18 +119,13 @@ def clean_command(
     raise typer.Exit(console.PARTLY if result.unreadable else console.OK)
 
 
-@contextmanager
-def _watching(err: Console, *, quiet: bool) -> Iterator[Callable[[str, int], None] | None]:
+def _progress(status: Status) -> Callable[[str, int], None]:
     """How many pairs have passed each step, on a terminal."""
-    if quiet or not err.is_terminal:
-        yield None
-        return
     counts: dict[str, int] = {}
-    with err.status("reading") as status:
 
-        def show(step: str, count: int) -> None:
-            counts[step] = count
-            if count % _SHOWN == 0:
-                status.update("passed " + ", ".join(f"{name} {number}" for name, number in counts.items()))
+    def show(step: str, count: int) -> None:
+        counts[step] = count
+        if count % _SHOWN == 0:
+            status.update("passed " + ", ".join(f"{name} {number}" for name, number in counts.items()))
 
-        yield show
+    return show

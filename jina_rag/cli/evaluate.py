@@ -77,10 +77,7 @@ def measure(
     ] = None,
     stages: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Those of search --stage, joined by +, or default; repeatable.",
-            metavar="STAGE+…",
-        ),
+        typer.Option(help="Those of search --stage, joined by +, or default; repeatable.", metavar="STAGE+…"),
     ] = None,
     reranker: Annotated[
         list[str] | None,

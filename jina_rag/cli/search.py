@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +12,6 @@ from jina_rag.cli.common import AssetsOption, FilterOption, IndexOption, JsonOpt
 from jina_rag.cli.output import console
 from jina_rag.cli.output import hits as hit_output
 from jina_rag.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _HITS, _HITS_OF_MANY = 5, 10
 """What -k is when it is not given: a person reads a few hits, and rankings are kept to be judged."""
@@ -101,6 +98,8 @@ def search(
         return
     k = k or _HITS
     if heatmap is not None:
+        from jina_rag.evaluation.files import explain_os_errors
+
         if heatmap.suffix.lower() != ".png":
             raise typer.BadParameter(f"--heatmap {str(heatmap)!r}: a heat map is a PNG, so give a name in .png.")
         folder_exists(heatmap)
@@ -112,7 +111,8 @@ def search(
             heatmap_image = document_index.explain(query_input, hits[0]).image(
                 frame=region.box if region else None, label=region.kind if region else ""
             )
-            _write_image(heatmap_image, heatmap)
+            with explain_os_errors(f"The heat map cannot be written to {heatmap}"):
+                heatmap_image.save(heatmap, format="PNG")
     if heatmap is not None and not hits:
         err.print("No page was found, so no heat map was drawn.")
     title = query if query is not None else str(image)
@@ -198,10 +198,3 @@ def _search_many(
         err.print(f"[yellow]Note:[/] {console.one_line(qid)}: {console.one_line(' '.join(sentences))}", soft_wrap=True)
     if len(notes) > 5:
         err.print(f"… and notes on {len(notes) - 5} more questions; --json has all.")
-
-
-def _write_image(image: Image, path: Path) -> None:
-    try:
-        image.save(path, format="PNG")
-    except OSError as exc:
-        raise InvalidInputError(f"The heat map cannot be written to {path}: {exc.strerror or exc}.") from exc

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,15 @@ READABLE = 0o644
 """Permissions of files that are for others to read."""
 
 
+@contextmanager
+def explain_os_errors(what: str) -> Iterator[None]:
+    """Raise errors of the system as an `InvalidInputError` that begins with `what`: ``"a.csv cannot be read"``."""
+    try:
+        yield
+    except OSError as exc:
+        raise InvalidInputError(f"{what}: {exc.strerror or exc}.") from exc
+
+
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file.
 
@@ -24,9 +34,8 @@ def read_text(path: Path) -> str:
         InvalidInputError: If it cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as exc:
-        raise InvalidInputError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
+        with explain_os_errors(f"{path} cannot be read"):
+            return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as exc:
         raise InvalidInputError(f"{path} is not UTF-8 text (byte {exc.start}).") from exc
 
@@ -42,10 +51,8 @@ def write_text(path: Path, text: str, *, what: str) -> None:
     Raises:
         InvalidInputError: If it cannot be written.
     """
-    try:
+    with explain_os_errors(f"The {what} cannot be written to {path}"):
         write_whole(path, text.encode("utf-8", "backslashreplace"), mode=READABLE)
-    except OSError as exc:
-        raise InvalidInputError(f"The {what} cannot be written to {path}: {exc.strerror or exc}.") from exc
 
 
 def write_lines(path: Path, entries: Iterable[Any], *, what: str) -> None:
@@ -81,10 +88,8 @@ def make_folder(path: Path, *, what: str) -> None:
     Raises:
         InvalidInputError: If it cannot be made.
     """
-    try:
+    with explain_os_errors(f"{what} {path} cannot be made"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise InvalidInputError(f"{what} {path} cannot be made: {exc.strerror or exc}.") from exc
 
 
 def file_hash(path: Path) -> str:
@@ -93,11 +98,8 @@ def file_hash(path: Path) -> str:
     Raises:
         InvalidInputError: If it cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as exc:
-        raise InvalidInputError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
+    with explain_os_errors(f"{path} cannot be read"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def failures_json(failures: Iterable[Failure]) -> list[dict[str, Any]]:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import csv
 import io
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from jina_rag.errors import InvalidInputError
+from jina_rag.evaluation.files import explain_os_errors
 
 COLUMNS = ("query", "doc", "page", "grade", "modality", "language", "page_language", "answer")
 _REMARKS = (
@@ -38,14 +40,10 @@ def write_queries_csv(path: Path) -> None:
     Raises:
         InvalidInputError: If it cannot be written.
     """
-    try:
+    with explain_os_errors(f"{path} cannot be written"), suppress(FileExistsError):
         # With the mark that tells a spreadsheet that this is UTF-8.
         with path.open("x", encoding="utf-8-sig", newline="") as file:
             csv.writer(file).writerows([COLUMNS, *_REMARKS])
-    except FileExistsError:
-        return
-    except OSError as exc:
-        raise InvalidInputError(f"{path} cannot be written: {exc.strerror or exc}.") from exc
 
 
 def read_queries_csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -105,10 +103,8 @@ def _fill(query: dict[str, Any], row: dict[str, str], where: str) -> None:
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """The rows under the headings, by column, with their numbers as a spreadsheet counts them."""
-    try:
+    with explain_os_errors(f"{path} cannot be read"):
         raw = path.read_bytes()
-    except OSError as exc:
-        raise InvalidInputError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
     try:
         text = raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except UnicodeDecodeError as exc:

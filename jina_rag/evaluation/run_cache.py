@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jina_rag._version import __version__
-from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.datasets import JudgedQuery, PageKey
+from jina_rag.evaluation.files import explain_os_errors
 from jina_rag.evaluation.results import QueryResult
 from jina_rag.evaluation.serialization import query_result
 from jina_rag.evaluation.settings import Setting, parse_stages
@@ -122,18 +122,16 @@ class _RunCache:
     """The file beside the index, as far as it is about one way of searching."""
 
     def __init__(self, index: DocumentIndex, setting: Setting, options: RunOptions, names: Mapping[Path, str]) -> None:
-        self._folder = index.location
+        self._folder, self._file = index.location, index.location / FILE
         self._one_by_one = options.one_by_one
         self._key = _key(index, setting, options, names)
 
     def read(self) -> dict[str, QueryResult]:
         """Question → its result, for those that were searched in this way before."""
-        try:
-            text = (self._folder / FILE).read_text("utf-8", errors="replace")
-        except FileNotFoundError:
+        if not self._file.exists():
             return {}
-        except OSError as exc:
-            raise _trouble(self._folder / FILE, "read", exc) from exc
+        with explain_os_errors(f"The answers of an evaluation cannot be read at {self._file}"):
+            text = self._file.read_text("utf-8", errors="replace")
         results = {}
         for line in text.split("\n"):
             # A line that a killed process left half written is searched again.
@@ -146,15 +144,13 @@ class _RunCache:
     def add(self, results: Mapping[str, QueryResult]) -> None:
         """Write results at once: the process may be killed at any time."""
         lines = [json.dumps(self._to_json(query, result)) + "\n" for query, result in results.items()]
-        try:
-            with (self._folder / FILE).open("ab+") as file:
-                if file.tell():
-                    file.seek(-1, 2)
-                    if file.read(1) != b"\n":
-                        lines.insert(0, "\n")
-                file.write("".join(lines).encode("ascii"))
-        except OSError as exc:
-            raise _trouble(self._folder / FILE, "written", exc) from exc
+        where = f"The answers of an evaluation cannot be written at {self._file}"
+        with explain_os_errors(where), self._file.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, 2)
+                if file.read(1) != b"\n":
+                    lines.insert(0, "\n")
+            file.write("".join(lines).encode("ascii"))
 
     def _to_json(self, query: str, result: QueryResult) -> dict[str, Any]:
         images = [self._relative(image) for image in result.images]
@@ -187,7 +183,3 @@ def _key(index: DocumentIndex, setting: Setting, options: RunOptions, names: Map
         ),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _trouble(path: Path, what: str, exc: OSError) -> InvalidInputError:
-    return InvalidInputError(f"The answers of an evaluation cannot be {what} at {path}: {exc.strerror or exc}.")

@@ -22,6 +22,7 @@ from jina_rag.evaluation.contact_sheet import ContactSheetDocument, write_contac
 from jina_rag.evaluation.datasets import DOCUMENTS, QUERIES, QUERIES_CSV, text_of
 from jina_rag.evaluation.files import (
     READABLE,
+    explain_os_errors,
     failures_json,
     file_hash,
     make_folder,
@@ -198,12 +199,10 @@ def _drawn(folder: Path) -> frozenset[int]:
 def _draw(page: Page, path: Path) -> None:
     image = page.screenshot.image.copy()
     image.thumbnail((_SIDE, _SIDE))
-    try:
+    with explain_os_errors(f"A page's picture cannot be written to {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_whole(path, mode=READABLE) as file:
             image.save(file, format="JPEG", quality=_QUALITY)
-    except OSError as exc:
-        raise InvalidInputError(f"A page's picture cannot be written to {path}: {exc.strerror or exc}.") from exc
 
 
 def _names(sources: Sequence[SourceFile]) -> dict[SourceFile, str]:

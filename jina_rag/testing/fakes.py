@@ -17,16 +17,7 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.inputs import EncodeSettings, as_input_list
 from jina_rag.protocols import EmbedderDefaults, EncodeOptions, Input
 from jina_rag.scoring import normalise
-from jina_rag.types import (
-    Box,
-    Embeddings,
-    Float32,
-    Page,
-    PageScreenshot,
-    Region,
-    TokenGrid,
-    Word,
-)
+from jina_rag.types import Box, Embeddings, Float32, Page, PageScreenshot, Region, TokenGrid, Word
 
 _WORD = re.compile(r"\w+")
 

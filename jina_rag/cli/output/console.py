@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rich.progress import ProgressColumn
+    from rich.status import Status
 
     from jina_rag.indexing.ingest import IngestProgress
+    from jina_rag.types import Failure
 
 OK, PARTLY, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -47,13 +49,13 @@ def one_line(name: object) -> str:
 
 
 @contextmanager
-def waiting(err: Console, what: str, *, quiet: bool) -> Iterator[None]:
-    """A sign of life on a terminal."""
+def waiting(err: Console, what: str, *, quiet: bool) -> Iterator[Status | None]:
+    """A sign of life on a terminal; None where nobody looks at one."""
     if quiet or not err.is_terminal:
-        yield
+        yield None
         return
-    with err.status(what):
-        yield
+    with err.status(what) as status:
+        yield status
 
 
 @contextmanager
@@ -89,6 +91,12 @@ def _bar(err: Console, what: str, *columns: str | ProgressColumn, quiet: bool) -
 
     with Progress(*columns, console=err, transient=True) as bar:
         yield partial(bar.update, bar.add_task(what, total=None))
+
+
+def failure_line(failure: Failure) -> str:
+    """A file or page that could not be read, and why."""
+    page = f", page {failure.page}" if failure.page else ""
+    return f"{one_line(failure.path)}{page}: {one_line(failure.reason)}"
 
 
 def count(number: int, noun: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from jina_rag.cli.output.console import one_line, size
+from jina_rag.cli.output.console import failure_line, one_line, size
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,8 +63,7 @@ def print_evaluation(
 def print_failed(err: Console, failures: Iterable[Failure]) -> None:
     """Files and pages that could not be read, one sentence each."""
     for failure in failures:
-        page = f", page {failure.page}" if failure.page else ""
-        err.print(f"[red]Failed:[/] {one_line(failure.path)}{page}: {one_line(failure.reason)}", soft_wrap=True)
+        err.print(f"[red]Failed:[/] {failure_line(failure)}", soft_wrap=True)
 
 
 def print_failures(out: Console, evaluation: Evaluation, most: int) -> None:

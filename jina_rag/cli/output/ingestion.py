@@ -80,8 +80,7 @@ def _list(err: Console, title: str, failures: Sequence[Failure], *, most: int = 
         return
     err.print(f"{title}[/] ({len(failures)}):" if title.startswith("[") else f"{title} ({len(failures)}):")
     for failure in failures[:most]:
-        page = f", page {failure.page}" if failure.page else ""
-        err.print(f"  {console.one_line(failure.path)}{page}: {console.one_line(failure.reason)}", soft_wrap=True)
+        err.print(f"  {console.failure_line(failure)}", soft_wrap=True)
     if len(failures) > most:
         err.print(f"  … and {len(failures) - most} more; --json lists all.")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from jina_rag.errors import InvalidInputError
+from jina_rag.evaluation.files import explain_os_errors
 
 _Item = TypeVar("_Item")
 _INVISIBLE = dict.fromkeys([0x00AD, 0x200B, 0x2060, 0xFEFF])
@@ -108,20 +109,17 @@ def read_pairs(
         InvalidInputError: If the file cannot be read, or its first line holds no pair.
     """
     first = True
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    yield _pair(number, _record(line), query_key, passage_key)
-                except InvalidInputError as exc:
-                    if first or drop is None:
-                        raise InvalidInputError(f"{path}, line {number}: {exc}") from exc
-                    drop(Dropped(number, "read", str(exc)))
-                first = False
-    except OSError as exc:
-        raise InvalidInputError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
+    with explain_os_errors(f"{path} cannot be read"), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield _pair(number, _record(line), query_key, passage_key)
+            except InvalidInputError as exc:
+                if first or drop is None:
+                    raise InvalidInputError(f"{path}, line {number}: {exc}") from exc
+                drop(Dropped(number, "read", str(exc)))
+            first = False
 
 
 def as_pairs(

@@ -16,7 +16,7 @@ from jina_rag.evaluation.cleaning.duplicates import Complete, ExactDuplicates
 from jina_rag.evaluation.cleaning.near_duplicates import NearDuplicates
 from jina_rag.evaluation.cleaning.pairs import Dropped, OnDrop, Pair, Step, as_pairs, dump, read_pairs
 from jina_rag.evaluation.cleaning.report import CleaningReport, StepReport
-from jina_rag.evaluation.files import READABLE, file_hash
+from jina_rag.evaluation.files import READABLE, explain_os_errors, file_hash
 
 Progress: TypeAlias = Callable[[str, int], None]
 """Called with the name of a step and the number of pairs that it has let pass."""
@@ -178,11 +178,8 @@ def _measure_time(
 @contextmanager
 def _written(path: Path) -> Iterator[BinaryIO]:
     """A file that takes its name once it is complete."""
-    try:
-        with open_whole(path, mode=READABLE) as file:
-            yield file
-    except OSError as exc:
-        raise InvalidInputError(f"{path} cannot be written: {exc.strerror or exc}.") from exc
+    with explain_os_errors(f"{path} cannot be written"), open_whole(path, mode=READABLE) as file:
+        yield file
 
 
 def _count_reads(pairs: Iterator[Pair], tally: StepReport) -> Iterator[Pair]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.datasets import PageKey
+from jina_rag.evaluation.files import explain_os_errors
 from jina_rag.parsing.pages import DocumentEnd, DocumentStart, read_pages
 from jina_rag.parsing.sources import SourceFile, source_file
 from jina_rag.types import Failure, Page
@@ -54,7 +55,7 @@ def folder_pages(
         InvalidInputError: If no page can be read, or the folder cannot be written.
     """
     places = {doc: work / f"{hashes[doc][:32]}{'-words' if words else ''}" for doc in documents}
-    try:
+    with explain_os_errors(f"Pages cannot be kept in {work}"):
         work.mkdir(parents=True, exist_ok=True, mode=0o700)  # readable pages, as in an index
         missing = {place: documents[doc] for doc, place in places.items() if not (place / "pages.json").is_file()}
         if missing:
@@ -65,8 +66,6 @@ def folder_pages(
             if (place / "pages.json").is_file()
             for page in json.loads((place / "pages.json").read_text(encoding="utf-8"))
         ]
-    except OSError as exc:
-        raise InvalidInputError(f"Pages cannot be kept in {work}: {exc.strerror or exc}.") from exc
     if not pages:
         raise InvalidInputError("None of the folder's documents has a page that could be read.")
     return pages

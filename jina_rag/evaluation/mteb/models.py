@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,6 @@ class Models:
             options = replace(_options(setting.reranker, setting), revision=None)
             self._reranker = RerankerSource(setting.reranker, options, cache=store)
         self._encoders: dict[VectorKind, JinaRagEncoder] = {}
-        self._search: JinaRagSearch | None = None
         self._cross_encoders: dict[VectorKind, JinaRagReranker] = {}
         self.reranks = setting.reranker is not None and not setting.pipeline
 
@@ -128,25 +128,24 @@ class Models:
     def model(self, task: Any) -> Any:  # noqa: ANN401
         """What mteb evaluates on a task."""
         if self._setting.pipeline:
-            return self._pipeline()
+            return self._pipeline
         return self._cross_encoder(task) if self.reranks else self.first_stage(task)
 
     def meta(self, task: Any) -> Any:  # noqa: ANN401
         """What mteb files the result under."""
         if self._setting.pipeline:
-            return self._pipeline().mteb_model_meta
+            return self._pipeline.mteb_model_meta
         return (self._cross_encoder(task) if self.reranks else self.encoder(task)).mteb_model_meta
 
+    @cached_property
     def _pipeline(self) -> JinaRagSearch:
-        if self._search is None:
-            self._search = JinaRagSearch(
-                self._place / "indexes",
-                self._embedder,
-                reranker=self._reranker,
-                storage=self._setting.storage,
-                stages=self._setting.stages,
-            )
-        return self._search
+        return JinaRagSearch(
+            self._place / "indexes",
+            self._embedder,
+            reranker=self._reranker,
+            storage=self._setting.storage,
+            stages=self._setting.stages,
+        )
 
     def _cross_encoder(self, task: Any) -> JinaRagReranker:  # noqa: ANN401
         assert self._reranker is not None

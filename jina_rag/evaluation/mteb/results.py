@@ -98,13 +98,5 @@ def reference_of(
     if not queries:
         return None
     match = re.fullmatch(r"ndcg_at_(\d+)", measure)
-    return compare(
-        task,
-        model,
-        vectors,
-        value,
-        queries,
-        "mteb",
-        measure=f"nDCG@{match.group(1)}" if match else None,
-        dimensions=dimensions,
-    )
+    name = f"nDCG@{match.group(1)}" if match else None
+    return compare(task, model, vectors, value, queries, "mteb", measure=name, dimensions=dimensions)

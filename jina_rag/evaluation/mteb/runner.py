@@ -119,26 +119,19 @@ class _Run:
             result = self._result(task, meta)
         value = 100 * float(result.get_score())
         queries = self._query_count(task, resumed)
-        whole = set(task.hf_subsets) == set(task.metadata.hf_subsets)
+        name, measure, reference = task.metadata.name, task.metadata.main_score, None
+        if set(task.hf_subsets) == set(task.metadata.hf_subsets):
+            vectors, dimensions = self._models.reference_vectors(task), self._setting.options.truncate_dim
+            reference = reference_of(name, meta.name, vectors, value, queries, measure, dimensions)
         outcome = TaskOutcome(
-            task=task.metadata.name,
-            measure=task.metadata.main_score,
+            task=name,
+            measure=measure,
             value=value,
             queries=queries,
-            file=self._results.get_task_result_path(task.metadata.name, meta),
+            file=self._results.get_task_result_path(name, meta),
             seconds=0.0 if resumed else time.monotonic() - start,
             resumed=resumed,
-            reference=reference_of(
-                task.metadata.name,
-                meta.name,
-                self._models.reference_vectors(task),
-                value,
-                queries,
-                task.metadata.main_score,
-                self._setting.options.truncate_dim,
-            )
-            if whole
-            else None,
+            reference=reference,
         )
         if task.data_loaded:
             task.unload_data()

@@ -33,12 +33,7 @@ from jina_rag.evaluation.report.findings import (
 )
 from jina_rag.evaluation.report.page_images import Bounds, InlineImage, images
 from jina_rag.evaluation.report.plots import cost_plots, group_bars, key
-from jina_rag.evaluation.report.queries import (
-    by_query,
-    misses,
-    outcomes,
-    report_query,
-)
+from jina_rag.evaluation.report.queries import by_query, misses, outcomes, report_query
 from jina_rag.evaluation.results import Evaluation, SettingResult
 from jina_rag.types import Failure
 
