@@ -358,8 +358,7 @@ class DocumentIndex:
         explain: bool = False,
     ) -> list[SearchResults]:
         """Rank pages for each of many questions, which are embedded in one batch; see `search`."""
-        defaults = default_stages(self.embedder, self._models.default_reranker is not None)
-        all_stages = defaults.override(stages)
+        all_stages = default_stages(self.embedder, self._models.default_reranker is not None).override(stages)
         request = SearchRequest(
             k=k,
             offset=offset,
@@ -689,13 +688,20 @@ class DocumentIndex:
         """As the place it lies at: whoever unpickles it opens it again, with the key of a server from the environment.
 
         Raises:
-            InvalidInputError: If its embedder or its reranker was given as an object: weights are not pickled.
+            InvalidInputError: If its embedder or its reranker was given as an object, or the index was built with an
+                object that no name loads: weights are not pickled.
         """
         for role in ("embedder", "reranker"):
             if not isinstance(self._arguments[role], str | None):
                 raise InvalidInputError(
                     f"An index with a model that was loaded by hand cannot be pickled: open it with the {role}'s name."
                 )
+        settings = self._opened_session.settings
+        if not settings.has_loadable_model:
+            raise InvalidInputError(
+                f"An index that was built with a model of your own ({settings.embedder!r}) cannot be pickled: open it "
+                "with that model where it is needed."
+            )
         return partial(type(self).open, create=False, **self._arguments), ()
 
     def __repr__(self) -> str:

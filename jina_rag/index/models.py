@@ -18,10 +18,16 @@ Model = TypeVar("Model")
 
 
 def resolve_model(model: str | os.PathLike[str] | Model | None) -> str | Model | None:
-    """The absolute path of a model folder, which is the same from every working directory; anything else as it is."""
+    """The absolute path of a model folder, which is the same from every working directory; anything else as it is.
+
+    Raises:
+        InvalidInputError: If the name is empty.
+    """
     if not isinstance(model, str | os.PathLike):
         return model
     name = os.fspath(model)
+    if not name.strip():
+        raise InvalidInputError("The name of a model is empty: name an embedder or a reranker, or leave it out.")
     return os.path.realpath(name) if name not in catalogue.names_of("lite") and os.path.isdir(name) else name
 
 

@@ -61,11 +61,10 @@ def nearest_pages(
 def dense_vectors(resources: IndexResources, pages: Sequence[ScoredPage], dim: int) -> Float32:
     """See `DocumentIndex.dense_vectors`."""
     vectors = np.zeros((len(pages), dim), dtype=np.float32)
-    points = {point.id: point for point in resources.store.fetch([page.page_id for page in pages])}
+    points = resources.store.fetch([page.page_id for page in pages])
+    dense = {point.id: point.dense for point in points if point.dense is not None}
     for row, page in zip(vectors, pages, strict=True):
-        point = points.get(page.page_id)
-        if point is not None and point.dense is not None:
-            row[:] = point.dense
+        row[:] = dense.get(page.page_id, 0.0)
     return vectors
 
 

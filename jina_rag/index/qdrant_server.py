@@ -32,10 +32,11 @@ _client: Any = None
 """A client to use in the place of one of our own; for tests against the client's stand-in."""
 
 
+_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
 def _flag(text: str) -> bool:
-    if text.lower() not in ("true", "1", "yes", "false", "0", "no"):
-        raise ValueError
-    return text.lower() in ("true", "1", "yes")
+    return _FLAGS[text.lower()]
 
 
 _OPTIONS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
@@ -101,8 +102,7 @@ class Address:
         """Where this user keeps the images and the manifest of this collection, if nothing else is said."""
         dirs = require("platformdirs", extra="qdrant")
         name = re.sub(r"[^\w.-]+", "_", self.canonical.partition("://")[2])
-        folder: Path = dirs.user_data_path("jina-rag", appauthor=False) / "servers" / name
-        return folder
+        return Path(dirs.user_data_path("jina-rag", appauthor=False)) / "servers" / name
 
     def __str__(self) -> str:
         return f"{self.server}/{self.collection}"
@@ -116,7 +116,7 @@ def open_server(address: Address, options: OpenOptions) -> IndexSession:
     model = None
     if facts is not None:
         check_schema(facts, str(address))
-        settings = IndexSettings.from_json(facts)
+        settings = IndexSettings.from_json(facts, address)
     elif options.create:
         settings, model = new_settings(options)
     else:
@@ -128,14 +128,7 @@ def open_server(address: Address, options: OpenOptions) -> IndexSession:
         manifest = open_manifest(root)
         on_failure.callback(manifest.close)
         _check_files(manifest, settings, address, root, is_new=facts is None)
-        store = QdrantStore.open(
-            address.server,
-            **place,
-            dim=settings.dim,
-            multi_dim=settings.multi_dim,
-            facts=settings.to_json(),
-            storage=settings.storage,
-        )
+        store = QdrantStore.open(address.server, **place, **settings.store_options, facts=settings.to_json())
         on_failure.callback(store.close)
         is_guest = facts is not None and not manifest.settings()
         resources = resources_in(root, manifest, store)
@@ -171,5 +164,5 @@ def _option(name: str, value: str) -> tuple[str, Any]:
     option, parse, kind = _OPTIONS[name]
     try:
         return option, parse(value)
-    except ValueError:
+    except (ValueError, KeyError):
         raise InvalidInputError(f"{name}={value} in the index's address: write {kind}.") from None

@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -47,10 +47,7 @@ class SharedSession:
                 very thread holds the lock. Whoever holds it then does the work before it goes on.
         """
         self._releases.append(None)
-        if wait:
-            with self._exclusively():
-                pass
-        else:
+        with self._exclusively() if wait else nullcontext():
             self._settle()
 
     @contextmanager
@@ -105,7 +102,5 @@ def open_session(location: str, options: OpenOptions) -> tuple[SharedSession, In
         root = Path(os.path.abspath(location))
         key, open_new = os.path.normcase(os.path.realpath(root)), partial(open_folder, root)
     with _sessions_lock:
-        shared_session = _sessions.get(key)
-        if shared_session is None:
-            shared_session = _sessions[key] = SharedSession()
+        shared_session = _sessions.setdefault(key, SharedSession())
     return shared_session, shared_session.acquire(open_new, options)

@@ -25,12 +25,14 @@ from jina_rag.catalog.resources import IndexResources
 from jina_rag.compression import row_dim
 from jina_rag.config import Storage
 from jina_rag.errors import (
+    IndexCorruptError,
     IndexMismatchError,
     IndexNotFoundError,
     IndexStateError,
     InvalidInputError,
     ModelNotFoundError,
 )
+from jina_rag.models.catalogue import MODELS
 from jina_rag.models.registry import load_embedder
 from jina_rag.models.runtime.checkpoints import folder_fingerprint
 from jina_rag.ocr.cache import OcrCache
@@ -44,8 +46,12 @@ IMAGES = "images"
 OCR = "ocr.sqlite3"
 DEFAULT_EMBEDDER = "lite"
 DENSE_DIM = 1024
-_DESKTOP_FILES = (".ds_store", "thumbs.db", "desktop.ini", ".directory", ".localized")
-"""What file managers leave in any folder that they show, in lower case."""
+_SYSTEM_NAMES = (
+    ".ds_store", ".localized", ".spotlight-v100", ".fseventsd", ".trashes", ".temporaryitems", "icon\r", "thumbs.db",
+    "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", ".directory", "lost+found", "@eadir",
+)  # fmt: skip
+"""What file managers and file systems leave in a folder, in lower case."""
+_SYSTEM_PREFIXES = ("._", ".nfs", ".trash-")
 
 
 _PATIENCE = 0.05
@@ -110,14 +116,33 @@ class IndexSettings:
     version: str = __version__
 
     @classmethod
-    def from_json(cls, stored_settings: Mapping[str, Any]) -> Self:
-        """Settings as a manifest or a collection has them, among other keys."""
-        values = {item.name: stored_settings[item.name] for item in fields(cls)}
-        return cls(**values | {"storage": Storage.from_json(stored_settings["storage"])})
+    def from_json(cls, stored_settings: Mapping[str, Any], location: object) -> Self:
+        """Settings as the manifest or the collection of an index has them, among other keys.
+
+        Raises:
+            IndexCorruptError: If one is missing.
+        """
+        values = {item.name: stored_settings[item.name] for item in fields(cls) if item.name in stored_settings}
+        if missing_names := [item.name for item in fields(cls) if item.name not in values]:
+            raise IndexCorruptError(
+                f"The index at {location} does not say what it was built with (missing: {', '.join(missing_names)}): "
+                "restore it, or ingest the documents into a new place."
+            )
+        return cls(**values | {"storage": Storage.from_json(values["storage"])})
 
     def to_json(self) -> dict[str, Any]:
         """The reverse of `from_json`."""
         return asdict(self) | {"storage": self.storage.to_json()}
+
+    @property
+    def store_options(self) -> dict[str, Any]:
+        """How its store is opened."""
+        return {"dim": self.dim, "multi_dim": self.multi_dim, "storage": self.storage}
+
+    @property
+    def has_loadable_model(self) -> bool:
+        """Whether `load_embedder` knows the model; not one that is an object of a user's class."""
+        return self.embedder in MODELS or (self.revision or self.folder_fingerprint) is not None
 
     def is_model(self, name: str) -> bool:
         """Whether a name is that of the model, or a folder holds what the model's folder held."""
@@ -289,8 +314,9 @@ def open_folder(root: Path, options: OpenOptions) -> IndexSession:
     if root.exists() and not root.is_dir():
         raise InvalidInputError(f"{root} is a file; an index is a folder.")
     is_new = not (root / MANIFEST).is_file()
+    no_index = f"There is no index at {root}: make one with `jina-rag ingest FOLDER --index {root}`."
     if is_new and not options.create:
-        raise IndexNotFoundError(f"There is no index at {root}: make one with `jina-rag ingest FOLDER --index {root}`.")
+        raise IndexNotFoundError(no_index)
     if is_new and root.is_dir() and not all(_is_ignored(entry.name) for entry in root.iterdir()):
         raise IndexStateError(f"{root} holds other files: choose an empty or a new folder for the index.")
     # Before anything is written, so that a misspelt model leaves no half-made index behind.
@@ -300,13 +326,16 @@ def open_folder(root: Path, options: OpenOptions) -> IndexSession:
         on_failure.callback(manifest.close)
         stored_settings = manifest.settings()
         if stored_settings:
-            settings = IndexSettings.from_json(stored_settings)
-        elif settings is None:  # a process was killed that made it
+            settings = IndexSettings.from_json(stored_settings, root)
+        elif not options.create:  # a process was killed that made it, here and below
+            raise IndexNotFoundError(no_index)
+        elif settings is None:
             settings, model = new_settings(options)
         # Imported here: `import jina_rag` must not load the engine.
         from jina_rag.stores.qdrant.edge import EdgeStore
 
-        store = EdgeStore.open(root / VECTORS, dim=settings.dim, multi_dim=settings.multi_dim, storage=settings.storage)
+        # The settings are written last: an index that has them and no vectors has lost these.
+        store = EdgeStore.open(root / VECTORS, **settings.store_options, create=not stored_settings)
         on_failure.callback(store.close)
         session = IndexSession(str(root), root, resources_in(root, manifest, store), settings, model)
         session.check(options)
@@ -338,7 +367,7 @@ def load_recorded(root: Path) -> Embedder | None:
     For a head start: whoever holds the result shares its weights with a session that is opened meanwhile.
     """
     stored_settings = peek_settings(root / MANIFEST)
-    return _load_recorded(IndexSettings.from_json(stored_settings)) if stored_settings else None
+    return _load_recorded(IndexSettings.from_json(stored_settings, root)) if stored_settings else None
 
 
 def _load_recorded(settings: IndexSettings, folder: str | None = None) -> Embedder:
@@ -352,5 +381,5 @@ def _folder_content(name: str) -> str | None:
 
 
 def _is_ignored(name: str) -> bool:
-    """Whether a file does not keep a folder from becoming an index."""
-    return name == VECTORS or name.lower() in _DESKTOP_FILES or name.startswith("._")
+    """Whether a file or a folder does not keep the folder that it lies in from becoming an index."""
+    return name == VECTORS or name.lower() in _SYSTEM_NAMES or name.lower().startswith(_SYSTEM_PREFIXES)

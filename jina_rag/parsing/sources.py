@@ -22,12 +22,14 @@ Kind: TypeAlias = Literal["pdf", "image", "office"]
 
 INDEX_FILES = frozenset({"manifest.sqlite3", "images"})
 """What tells that a folder is an index, not a folder of documents."""
-_PDF_SUFFIXES = {".pdf"}
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".gif", ".bmp", ".webp"}
-_OFFICE_SUFFIXES = {
-    ".docx", ".docm", ".dotx", ".doc", ".odt", ".rtf", ".pptx", ".pptm", ".ppsx", ".ppt", ".pps", ".odp",
-    ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods",
-}  # fmt: skip
+_CLAIMS = {
+    "a PDF": ".pdf",
+    "an image": ".png .jpg .jpeg .jpe .jfif .tif .tiff .gif .bmp .webp",
+    "an office file": ".docx .docm .dotx .doc .odt .rtf .pptx .pptm .ppsx .ppt .pps .odp .xlsx .xlsm .xlsb .xls .ods",
+}
+_CLAIM_OF_SUFFIX = {suffix: claim for claim, suffixes in _CLAIMS.items() for suffix in suffixes.split()}
+"""What a file's name says it is."""
+_IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Compound files hold much else: Outlook messages, installers, thumbnails.
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # Readers accept junk before the header, up to this many bytes (PDF 1.7, annex H, note 13).
@@ -72,10 +74,13 @@ def path_list(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) 
     """One path or several, as a list.
 
     Raises:
-        InvalidInputError: If there is none, or one is empty, which would mean the current folder: an unset variable of
-            a shell is one.
+        InvalidInputError: If there is none, one is no path, or one is empty, which would mean the current folder: an
+            unset variable of a shell is one.
     """
-    names = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    names = list(paths) if isinstance(paths, Iterable) and not isinstance(paths, str | bytes | os.PathLike) else [paths]
+    for name in names:
+        if not isinstance(name, str | os.PathLike):
+            raise InvalidInputError(f"A path is {name!r}: name files and folders by text or by pathlib.Path.")
     if not names:
         raise InvalidInputError("No path was given: name at least one file or folder to read.")
     if any(not os.fspath(name).strip() for name in names):
@@ -133,14 +138,11 @@ def source_file(path: str | os.PathLike[str]) -> SourceFile:
     Raises:
         InvalidInputError: If nothing is there, or it is not a document; the message is the reason.
     """
-    for event in find_sources(path):
-        if isinstance(event, SourceFile) and Path(path) == event.path:
-            return event
-        raise InvalidInputError(
-            f"{printable(str(path))!r} is not one document: "
-            + ("it is a folder." if isinstance(event, SourceFile) else event.reason)
-        )
-    raise InvalidInputError(f"{printable(str(path))!r} is not one document: it is an empty folder.")
+    event = next(find_sources(path), Skipped(Path(path), "it is an empty folder."))
+    if isinstance(event, SourceFile) and Path(path) == event.path:
+        return event
+    reason = "it is a folder." if isinstance(event, SourceFile) else event.reason
+    raise InvalidInputError(f"{printable(str(path))!r} is not one document: {reason}")
 
 
 def printable(name: str) -> str:
@@ -163,18 +165,17 @@ def sniff(head: bytes) -> Kind | None:
     """
     if head.lstrip(b"\xef\xbb\xbf\x00\t\n\r\f ").startswith(b"%PDF-"):
         return "pdf"
-    if head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")):
+    if _is_image(head):
         return "image"
-    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "image"
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return "image"
-    if _is_office(head):
-        return "office"
-    # "BM" alone begins many a text: the size of the second header must be one that exists.
-    if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
-        return "image"
-    return None
+    return "office" if _is_office(head) else None
+
+
+def _is_image(head: bytes) -> bool:
+    if head.startswith(b"RIFF"):
+        return head[8:12] == b"WEBP"
+    if head.startswith(b"BM"):  # begins many a text: the size of the second header must be one that exists
+        return int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES
+    return head.startswith(_IMAGE_STARTS)
 
 
 def _is_office(head: bytes) -> bool:
@@ -277,31 +278,21 @@ def _classify(path: Path, root: Path, *, is_root: bool) -> SourceEvent:
             head = file.read(_HEADER_BYTES)
     except OSError as error:
         return Failure(path, f"The file cannot be read: {_cause(error)}.")
-    suffix = path.suffix.lower()
+    claim = _CLAIM_OF_SUFFIX.get(path.suffix.lower())
     kind = sniff(head)
-    if kind is None and suffix in _PDF_SUFFIXES and b"%PDF-" in head:
+    if kind is None and claim == "a PDF" and b"%PDF-" in head:
         kind = "pdf"
-    if kind is None and suffix in _OFFICE_SUFFIXES and head.startswith((_OLE, b"PK\3\4")):
+    if kind is None and claim == "an office file" and head.startswith((_OLE, b"PK\3\4")):
         kind = "office"
     if kind is not None:
         return SourceFile(path, root, printable(path.relative_to(root).as_posix()), kind)
-    claims = _claim(suffix)
-    if not head and (claims or is_root):
+    if not head and (claim or is_root):
         return Failure(path, "The file is empty (0 bytes).")
-    if claims:
-        return Failure(path, f"The content is not {claims}, whatever the name says.")
+    if claim:
+        return Failure(path, f"The content is not {claim}, whatever the name says.")
     if is_root:
         return Failure(path, "The content is neither a PDF, an image nor an office file of a known kind.")
     return Skipped(path, "It is not a PDF, image or office file.")
-
-
-def _claim(suffix: str) -> str | None:
-    """What a file's name says it is."""
-    if suffix in _PDF_SUFFIXES:
-        return "a PDF"
-    if suffix in _IMAGE_SUFFIXES:
-        return "an image"
-    return "an office file" if suffix in _OFFICE_SUFFIXES else None
 
 
 def _is_hidden(path: Path) -> bool:
@@ -315,11 +306,9 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _special(mode: int) -> str:
-    if stat.S_ISFIFO(mode):
-        return "a named pipe"
-    if stat.S_ISSOCK(mode):
-        return "a socket"
-    return "a device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else "something special"
+    is_device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device" if is_device else "something special")
 
 
 def _cause(error: OSError) -> str:

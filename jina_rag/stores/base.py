@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, get_args
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.stores import schema
 from jina_rag.stores.filters import Condition, can_match, parse_where
-from jina_rag.types import Float32, Point, Prefetch, SparseVector, StoreHit, Where
+from jina_rag.types import Float32, Point, Prefetch, RegionKind, SparseVector, StoreHit, Where
 
 DELETE_BATCH: Final = 10_000
 """Ids per call of an engine."""
@@ -98,17 +98,23 @@ class BaseStore(ABC):
         if prefetch is not None and dense is None and lexical is None:
             raise InvalidInputError("A prefetch needs a dense or a lexical vector to find candidates with.")
         conditions = parse_where(where or {})
+        stage = Stage(multi, schema.MULTI, limit, conditions)
+        if prefetch is None:
+            return self._ranked(stage, (), keys)
         has_terms = lexical is not None and len(lexical.indices)
         vectors = {schema.DENSE: dense, schema.LEXICAL: lexical if has_terms else None}
+        pages: Where = {schema.KIND: "page"} if prefetch.regions else {}
         candidates = [
             # Engines pass the outer filter on; said twice, so that nothing hangs on that.
             Stage(vector, name, count, conditions + parse_where(also))
-            for name, count, also in schema.candidate_stages(prefetch)
-            if (vector := vectors[name]) is not None
+            for name, count, also in (
+                (schema.DENSE, prefetch.limit, pages),
+                (schema.LEXICAL, prefetch.lexical_limit, pages),
+                (schema.DENSE, prefetch.region_limit, {schema.KIND: get_args(RegionKind)}),
+            )
+            if count > 0 and (vector := vectors[name]) is not None
         ]
-        if prefetch is not None and not candidates:
-            return []
-        return self._ranked(Stage(multi, schema.MULTI, limit, conditions), candidates, keys)
+        return self._ranked(stage, candidates, keys) if candidates else []
 
     def nearest(
         self,

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -83,11 +83,6 @@ def filterable(point: Point) -> Point:
 def for_filters(payload: Mapping[str, Any]) -> dict[str, Any]:
     """What a store adds to a payload, so that it can be filtered."""
     return {TAGS: tags(payload), NUMBERS: numbers(payload)}
-
-
-def number_paths(payload: Mapping[str, Any]) -> list[str]:
-    """Paths that an engine should index, of a payload with what `for_filters` adds."""
-    return [f"{NUMBERS}.{name}" for name in payload.get(NUMBERS, {})]
 
 
 def indexed_paths(paths: Iterable[str]) -> set[str]:
@@ -181,8 +176,7 @@ def checked_range(key: str, limits: Range) -> Range:
     Raises:
         InvalidInputError: If it has no end at all, or one that is no finite number.
     """
-    ends = {name: getattr(limits, name) for name in ("gte", "lte", "gt", "lt")}
-    bounds = {name: _end(key, name, end) for name, end in ends.items() if end is not None}
+    bounds = {name: _end(key, name, end) for name, end in asdict(limits).items() if end is not None}
     if not bounds:
         raise InvalidInputError(f"The range of {key!r} has no end: give at least one of gte, lte, gt and lt.")
     if "gte" in bounds and "gt" in bounds:

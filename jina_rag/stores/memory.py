@@ -68,12 +68,10 @@ class MemoryStore(BaseStore):
             candidate_ids = {hit.id for one in candidates for hit in self._ranked(one, (), ())}
             points = [point for point in points if point.id in candidate_ids]
         scores = self._scores(stage, points)
-        best = sorted(
-            (point for point in points if point.id in scores), key=lambda point: (-scores[point.id], point.id)
-        )
-        for point in best[: stage.limit]:
-            payload = {key: value for key, value in point.payload.items() if keys is None or key in keys}
-            yield StoreHit(point.id, scores[point.id], payload)
+        for point_id in sorted(scores, key=lambda point_id: (-scores[point_id], point_id))[: stage.limit]:
+            payload = self._points_by_id[point_id].payload
+            selected = {key: value for key, value in payload.items() if keys is None or key in keys}
+            yield StoreHit(point_id, scores[point_id], selected)
 
     def _scores(self, stage: Stage, points: Sequence[Point]) -> dict[str, float]:
         """The score of each point that has the vector, by id."""

@@ -13,13 +13,13 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from jina_rag.errors import IndexCorruptError, InvalidInputError
-from jina_rag.types import Float32, Point, Prefetch, RegionKind, TokenGrid, Where
+from jina_rag.errors import IndexCorruptError, IndexMismatchError, InvalidInputError
+from jina_rag.types import Float32, Point, TokenGrid
 
 T = TypeVar("T")
 
@@ -164,17 +164,17 @@ def checked_vector(vector: Float32, axes: int, dim: int, what: str) -> Float32:
     return vector
 
 
-def candidate_stages(prefetch: Prefetch | None) -> list[tuple[str, int, Where]]:
-    """The cheap stages of a prefetch that find anything: vector, how many, and a filter besides that of the search."""
-    if prefetch is None:
-        return []
-    pages: Where = {KIND: "page"} if prefetch.regions else {}
-    stages: list[tuple[str, int, Where]] = [
-        (DENSE, prefetch.limit, pages),
-        (LEXICAL, prefetch.lexical_limit, pages),
-        (DENSE, prefetch.region_limit, {KIND: get_args(RegionKind)}),
-    ]
-    return [stage for stage in stages if stage[1] > 0]
+def check_dims(stored: tuple[int, int], dims: tuple[int, int], place: object) -> None:
+    """Refuse vectors of other lengths than the model's: dense ones, and rows of multi-vectors.
+
+    Raises:
+        IndexMismatchError: With the way out.
+    """
+    if stored != dims:
+        raise IndexMismatchError(
+            f"The index at {place} keeps vectors of {stored[0]} and {stored[1]} dimensions, the model makes {dims[0]} "
+            f"and {dims[1]}: open it with the model it was built with, or ingest into a new place."
+        )
 
 
 def clean_payload(value: Any, most_depth: int = MOST_DEPTH) -> Any:  # noqa: ANN401  # JSON has no narrower type

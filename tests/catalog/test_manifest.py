@@ -91,6 +91,15 @@ def test_an_index_of_an_older_format_is_refused_with_the_way_out_and_left_alone(
     assert (tmp_path / "manifest.sqlite3").read_bytes() == before
 
 
+def test_a_manifest_that_was_closed_is_told(tmp_path):
+    manifest = Manifest(tmp_path / "m.sqlite3")
+    manifest.close()
+    manifest.close()
+    for use in (manifest.documents, lambda: manifest.begin(record()), lambda: manifest.write_settings({"a": 1})):
+        with pytest.raises(IndexStateError, match="This index was closed"):
+            use()
+
+
 def test_a_manifest_that_cannot_be_written_is_told(tmp_path):
     manifest = Manifest(tmp_path / "m.sqlite3")
     other = sqlite3.connect(tmp_path / "m.sqlite3", isolation_level=None)

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jina_rag import DocumentIndex
+from jina_rag import DocumentIndex, load_embedder
+from jina_rag.catalog.manifest import Manifest, peek_settings
 from jina_rag.config import IngestSettings
 from jina_rag.errors import (
+    IndexCorruptError,
     IndexLockedError,
     IndexMismatchError,
     IndexNotFoundError,
     IndexStateError,
     InvalidInputError,
 )
+from jina_rag.models.tiny_checkpoints import unpack_tiny
 from jina_rag.testing import FakeEmbedder, FakeReranker, sample_pdf
 
 NO_OCR = IngestSettings(ocr="never")
@@ -377,14 +383,75 @@ def test_a_path_that_does_not_exist(index):
 
 
 @pytest.mark.parametrize(
-    "name", [".DS_Store", "Thumbs.db", "desktop.ini", "Desktop.ini", ".directory", "._kb", ".localized"]
-)
+    "name",
+    [
+        ".DS_Store", "Thumbs.db", "desktop.ini", "Desktop.ini", ".directory", "._kb", ".localized", "ehthumbs.db",
+        "Icon\r", ".nfs00000000012a", "@eaDir/", "lost+found/", "$RECYCLE.BIN/", ".Trash-1000/", ".Spotlight-V100/",
+        ".fseventsd/",
+    ],
+)  # fmt: skip
 def test_a_folder_with_nothing_but_what_file_managers_leave_is_empty(tmp_path, embedder, name):
     (tmp_path / "kb").mkdir()
-    (tmp_path / "kb" / name).write_bytes(b"x")
+    if name.endswith("/"):
+        (tmp_path / "kb" / name).mkdir()
+    else:
+        (tmp_path / "kb" / name).write_bytes(b"x")
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         assert index.info().documents == 0
-    assert (tmp_path / "kb" / name).is_file()
+    assert (tmp_path / "kb" / name).exists()
+
+
+def test_an_index_whose_vectors_are_gone_is_refused(tmp_path, embedder):
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        index.add(["whales"], ids=["a"])
+    shutil.rmtree(tmp_path / "kb" / "vectors")
+    for create in (False, True):
+        with pytest.raises(IndexNotFoundError, match=r"no vectors at .*: restore them, or ingest into a new folder"):
+            DocumentIndex.open(tmp_path / "kb", embedder=embedder, create=create)
+    assert not (tmp_path / "kb" / "vectors").exists()
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_what_a_process_left_that_was_killed_while_it_made_an_index_is_none_yet(tmp_path, embedder, is_empty):
+    (tmp_path / "manifest.sqlite3").touch()
+    if not is_empty:
+        Manifest(tmp_path / "manifest.sqlite3").close()
+    assert peek_settings(tmp_path / "manifest.sqlite3") == {}
+    with pytest.raises(IndexNotFoundError, match="There is no index at"):
+        DocumentIndex.open(tmp_path, create=False)
+    assert not (tmp_path / "vectors").exists()
+    with DocumentIndex.open(tmp_path, embedder=embedder) as index:
+        assert index.add(["whales"], ids=["a"]) == ["a"]
+
+
+@pytest.mark.parametrize("name", ["storage", "embedder", "multi_dim"])
+def test_an_index_without_one_of_its_settings_is_refused_with_the_way_out(tmp_path, embedder, name):
+    DocumentIndex.open(tmp_path, embedder=embedder).close()
+    with closing(sqlite3.connect(tmp_path / "manifest.sqlite3")) as db:
+        db.execute("DELETE FROM settings WHERE key = ?", (name,))
+        db.commit()
+    with pytest.raises(IndexCorruptError, match=rf"missing: {name}\): restore it, or ingest .* into a new place"):
+        DocumentIndex.open(tmp_path, embedder=embedder)
+
+
+@pytest.mark.parametrize("models", [{"embedder": ""}, {"reranker": ""}, {"embedder": " "}])
+def test_an_empty_name_of_a_model_is_refused_at_once(tmp_path, models):
+    with pytest.raises(InvalidInputError, match="name of a model is empty"):
+        DocumentIndex.open(tmp_path / "kb", **models)
+    assert not (tmp_path / "kb").exists()
+
+
+@pytest.mark.parametrize("paths", [None, b"docs", 5, [None], [b"docs"]])
+def test_what_is_no_path_is_refused(index, paths):
+    for dry_run in (False, True):
+        with pytest.raises(InvalidInputError, match="A path is "):
+            index.ingest(paths, dry_run=dry_run)
+
+
+def test_closing_while_another_thread_ingests_is_an_error_of_ours(tmp_path, docs):
+    index = DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder())
+    with pytest.raises(IndexStateError, match="closed"):
+        index.ingest(docs, settings=NO_OCR, progress=lambda _: index.close())
 
 
 def test_a_dry_run_returns_the_plan_and_changes_nothing(index, docs):
@@ -406,6 +473,26 @@ def test_an_index_with_a_model_object_is_not_pickled(tmp_path, embedder):
         pytest.raises(InvalidInputError, match="open it with the reranker's name"),
     ):
         pickle.dumps(index)
+
+
+def test_an_index_whose_model_no_name_loads_is_not_pickled(tmp_path, embedder):
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder), DocumentIndex.open(tmp_path / "kb") as second:
+        with pytest.raises(InvalidInputError, match=r"model of your own \('fake'\) cannot be pickled"):
+            pickle.dumps(second)
+    for name in (None, "fake"):
+        with (
+            DocumentIndex.open(tmp_path / "kb", embedder=name) as index,
+            pytest.raises(InvalidInputError, match="cannot be pickled"),
+        ):
+            pickle.dumps(index)
+
+
+def test_an_index_whose_model_was_loaded_by_name_is_pickled(tmp_path):
+    unpack_tiny("colbert-v2", tmp_path / "model")
+    for place, model in (("lite", load_embedder("lite")), ("folder", load_embedder(tmp_path / "model"))):
+        with DocumentIndex.open(tmp_path / place, embedder=model), DocumentIndex.open(tmp_path / place) as second:
+            with pickle.loads(pickle.dumps(second)) as other:
+                assert other._session is second._session
 
 
 def test_an_index_is_pickled_by_its_names(tmp_path, monkeypatch):

@@ -176,6 +176,8 @@ def test_addresses():
         ("http://host:6333/", "names no collection"),
         ("ftp://host/x", "no address of an index"),
         ("http://host/x?colour=red", "no option"),
+        ("http://local host/x", "names a host"),
+        ("http://a<b/x", "names a host"),
         ("http://host/x?timeout=soon", "write a number"),
         ("http://host/x?grpc=perhaps", "true or false"),
         ("http://user:secret@host/x", "must not hold a user"),

@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import math
 import os
+import re
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ MEMORY: Final = ":memory:"
 KEY_VARIABLE: Final = "QDRANT_API_KEY"
 
 _PORT: Final = 6333
+_HOST: Final = re.compile(r"[\w.:%-]+")
+"""Names, in any script, and addresses; IPv6 may name a network interface behind a percent sign."""
 _log = logging.getLogger(__name__)
 
 
@@ -164,20 +167,21 @@ def checked_url(url: str) -> str:
     try:
         parts = urlsplit(url.strip())
         port = parts.port
-    except ValueError as exc:
-        raise InvalidInputError(f"The address of the Qdrant server cannot be read ({_plain(exc)}).") from exc
+    except ValueError as exc:  # whose text may show a password
+        reason = "its port is not a number below 65536" if "ort" in str(exc) else "it is malformed"
+        raise InvalidInputError(f"The address of the Qdrant server cannot be read ({reason}).") from exc
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise InvalidInputError(
             "The address of the Qdrant server must not hold a user, a password or a query: give the key as api_key or "
             f"in the environment variable {KEY_VARIABLE}."
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    host = parts.hostname or ""
+    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host):
         raise InvalidInputError(
             "The address of a Qdrant server begins with http:// or https:// and names a host, "
             'for example "http://localhost:6333".'
         )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}:{port or _PORT}{parts.path.rstrip('/')}"
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port or _PORT}{parts.path.rstrip('/')}"
 
 
 def connect(qdrant_client: QdrantObject, url: str, connection: QdrantConnection) -> QdrantObject:
@@ -231,8 +235,3 @@ def _loopback(parts: SplitResult) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
-
-
-def _plain(exc: ValueError) -> str:
-    """What is wrong with an address, without its parts: it may hold a password."""
-    return "its port is not a number below 65536" if "ort" in str(exc) else "it is malformed"

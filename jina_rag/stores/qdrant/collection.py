@@ -174,7 +174,7 @@ def _create(remote: Remote, dims: tuple[int, int], facts: Mapping[str, Any], sto
             shard_number=remote.connection.shard_number,
             replication_factor=remote.connection.replication_factor,
             write_consistency_factor=remote.connection.write_consistency,
-            metadata=_metadata(facts),
+            metadata={_RECORD: {"format": _FORMAT, "facts": dict(facts)}},
         )
 
 
@@ -196,11 +196,7 @@ def _check(remote: Remote, description: QdrantObject, dims: tuple[int, int]) -> 
             "collection."
         )
     sizes = (int(vectors[schema.DENSE].size), int(vectors[schema.MULTI].size))
-    if sizes != dims:
-        raise IndexMismatchError(
-            f"The index at {remote.place} keeps vectors of {sizes[0]} and {sizes[1]} dimensions, the model makes "
-            f"{dims[0]} and {dims[1]}: open it with the model it was built with, or ingest into a new collection."
-        )
+    schema.check_dims(sizes, dims, remote.place)
 
 
 def _record(remote: Remote, description: QdrantObject) -> dict[str, Any]:
@@ -211,7 +207,3 @@ def _record(remote: Remote, description: QdrantObject) -> dict[str, Any]:
             "choose another name for the index."
         )
     return cast(dict[str, Any], record)
-
-
-def _metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {_RECORD: {"format": _FORMAT, "facts": schema.clean_payload(dict(facts))}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -99,30 +99,29 @@ class EdgeStore(BaseQdrantStore):
     def close(self) -> None:
         """Flush and release; using the store afterwards raises IndexStateError. Closing twice is fine.
 
-        The folder's lock is released whatever fails.
+        The shard is closed and the folder's lock is released whatever fails.
         """
         with self._writing:
             try:
                 # None after a close, and after a reload that failed.
                 if self._shard is not None:
-                    self._close_shard()
+                    with self._translated("be closed"), closing(self._shard):
+                        self._finish_changes()
             finally:
                 self._shard = None
                 self._lock.release()
 
-    def _close_shard(self) -> None:
+    def _finish_changes(self) -> None:
         vacuum = self._deleted_count >= _VACUUM and self._deleted_count > self.count() // 4
         # Coarser copies are made then, and only then.
         if vacuum or (self._changed and self.storage.quantization is not None):
             self.optimize()
-        with self._translated("be closed"):
-            if self._changed and self.storage.log:
-                # The engine applies the last record of its log again at the next open. Let that be an
-                # empty one and not a batch of pages: it saves 100 ms of every search from a command line.
-                self._shard.update(self._types.UpdateOperation.delete_points([_NO_POINT]))
-            if self._changed:
-                self._shard.flush()
-            self._shard.close()
+        if self._changed and self.storage.log:
+            # The engine applies the last record of its log again at the next open. Let that be an
+            # empty one and not a batch of pages: it saves 100 ms of every search from a command line.
+            self._shard.update(self._types.UpdateOperation.delete_points([_NO_POINT]))
+        if self._changed:
+            self._shard.flush()
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -71,8 +71,8 @@ def open_shard(
         storage: How vectors are kept; None for what is there already, or ``"exact"``.
     """
     data = folder / "data"
-    if not create and not data.is_dir():
-        raise IndexNotFoundError(f"There is no index at {folder}: ingest documents into it first.")
+    if not create and not any(data.glob("shard/segments/*/segment.json")):
+        raise IndexNotFoundError(f"There are no vectors at {folder}: restore them, or ingest into a new folder.")
     with ExitStack() as on_failure:
         lock = _lock(folder)
         on_failure.callback(lock.release)
@@ -155,11 +155,10 @@ def _create(engine: QdrantObject, temporary: Path, final: Path, dim: int, multi_
         if temporary.exists():
             shutil.rmtree(temporary)
         (temporary / "shard").mkdir(mode=0o700, parents=True)
-        shard = engine.EdgeShard.create(str(temporary / "shard"), _config(engine, dim, multi_dim, storage))
-        keyword = engine.PayloadSchemaType.Keyword
-        shard.update(engine.UpdateOperation.create_field_index(schema.TAGS, keyword))
-        shard.flush()
-        shard.close()
+        config, keyword = _config(engine, dim, multi_dim, storage), engine.PayloadSchemaType.Keyword
+        with closing(engine.EdgeShard.create(str(temporary / "shard"), config)) as shard:
+            shard.update(engine.UpdateOperation.create_field_index(schema.TAGS, keyword))
+            shard.flush()
         facts = {"format": _FORMAT, "dim": dim, "multi_dim": multi_dim, "storage": storage.to_json()}
         (temporary / "store.json").write_text(json.dumps(facts), encoding="utf-8")
         temporary.rename(final)
@@ -178,11 +177,7 @@ def _check_facts(file: Path, folder: Path, dim: int, multi_dim: int, storage: St
         ) from exc
     if version != _FORMAT:
         raise IndexMismatchError(f"The index at {folder} was written by another version of jina-rag: ingest it again.")
-    if dims != (dim, multi_dim):
-        raise IndexMismatchError(
-            f"The index at {folder} keeps vectors of {dims[0]} and {dims[1]} dimensions, the model makes "
-            f"{dim} and {multi_dim}: open it with the model it was built with, or ingest into a new folder."
-        )
+    schema.check_dims(dims, (dim, multi_dim), folder)
     actual = Storage.from_json(recorded)
     if storage is not None and storage != actual:
         raise IndexMismatchError(

@@ -71,7 +71,7 @@ class QdrantStore(BaseQdrantStore):
             multi_dim: Length of each row of the multi-vectors.
             create: Whether to make it where there is none.
             connection: How to reach the server; None for the defaults.
-            facts: A JSON object, kept with a collection that is made; see `facts`.
+            facts: A JSON object, kept with a collection that is made; see `recorded`.
             storage: How vectors of a collection that is made are kept; None for ``"exact"``. Of its knobs, rows are
                 pooled and cut before they come here.
             client: A `QdrantClient` to use in the place of one of its own; it stays open when the store is closed.
@@ -115,10 +115,6 @@ class QdrantStore(BaseQdrantStore):
         with closing(remote), suppress(IndexNotFoundError):
             return read_facts(remote)
         return None
-
-    def facts(self) -> dict[str, Any]:
-        """What the collection says it was built with, as it was given to `open`."""
-        return read_facts(self._remote)
 
     def flush(self) -> None:
         """Nothing is left to do: every write waited until the server had it in its log and had applied it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -183,6 +184,31 @@ def test_a_failed_close_leaves_no_lock_behind(tmp_path, monkeypatch, step):
     store.close()
     with open_(tmp_path, create=False) as reopened:
         assert reopened.count() == 1
+
+
+@pytest.mark.parametrize("step", ["count", "optimize", "update", "flush"])
+def test_a_shard_is_closed_whatever_fails_before(tmp_path, monkeypatch, step):
+    """Else the engine keeps its own lock as long as somebody refers to the shard."""
+    monkeypatch.setattr(edge, "_VACUUM", 1)
+    store = open_(tmp_path)
+    store.upsert([point(n) for n in range(3)])
+    store.delete([point(0).id, point(1).id])
+    shard = store._shard = Failing(store._shard, step)
+    with pytest.raises(IndexStateError, match="the disk fails"):
+        store.close()
+    assert shard.calls[-1] == "close"
+    with open_(tmp_path, create=False) as reopened:
+        assert reopened.count() == 1
+
+
+@pytest.mark.parametrize("lost", ["data", "data/shard", "data/shard/segments", "data/shard/segments/*"])
+def test_vectors_that_are_gone_are_not_made_anew_unless_asked(tmp_path, lost):
+    with open_(tmp_path) as store:
+        store.upsert([point(0)])
+    for folder in tmp_path.glob(lost):
+        shutil.rmtree(folder)
+    with pytest.raises(IndexNotFoundError, match=r"no vectors at .*: restore them, or ingest into a new folder"):
+        open_(tmp_path, create=False)
 
 
 @pytest.mark.parametrize("step", ["_create", "_check_facts", "load_shard", "indexed_paths", "_warm"])

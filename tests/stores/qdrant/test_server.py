@@ -26,6 +26,7 @@ from jina_rag.errors import (
 from jina_rag.stores import schema
 from jina_rag.stores.filters import filterable
 from jina_rag.stores.qdrant import errors, retry, server_codec
+from jina_rag.stores.qdrant.collection import read_facts
 from jina_rag.stores.qdrant.server import QdrantConnection, QdrantStore
 from jina_rag.types import Point, Prefetch, Range, SparseVector
 
@@ -209,7 +210,7 @@ def test_a_collection_is_made_once_as_the_server_understands_it(server, version,
     server.version = version
     knobs = QdrantConnection(shard_number=2, replication_factor=3, write_consistency=2)
     with open_(server.url, connection=knobs, facts=FACTS) as store:
-        assert store.facts() == FACTS
+        assert read_facts(store._remote) == FACTS
     request = server.created["kb"]
     assert request["vectors"] == {
         "dense": {"size": DIM, "distance": "Dot"},
@@ -231,18 +232,18 @@ def test_a_collection_is_made_once_as_the_server_understands_it(server, version,
     )
     server.asked.clear()
     with open_(server.url, facts={"other": 1}) as store:
-        assert store.facts() == FACTS, "facts of a collection that exists are not touched"
+        assert read_facts(store._remote) == FACTS, "facts of a collection that exists are not touched"
     assert {one.method for one in server.asked} == {"GET"}
 
 
 def test_facts_are_read_beside_what_others_keep(server):
     with open_(server.url, facts=FACTS) as store:
         server.client.update_collection("kb", metadata={"theirs": 1})
-        assert store.facts() == FACTS
+        assert read_facts(store._remote) == FACTS
     with pytest.raises(IndexStateError, match="is closed"):
-        store.facts()
+        read_facts(store._remote)
     with open_(server.url, collection="bare") as store:
-        assert store.facts() == {}
+        assert read_facts(store._remote) == {}
     with pytest.raises(InvalidInputError, match="JSON"):
         open_(server.url, collection="never", facts={"x": float("nan")})
     assert not server.client.collection_exists("never")
@@ -293,7 +294,7 @@ def test_a_collection_that_was_made_though_the_answer_was_lost_is_used(server):
     # The version, whether it exists, and its making, of which the first answer is an error.
     server.faults = [None, None, "late"]
     with open_(server.url, facts=FACTS) as store:
-        assert store.facts() == FACTS
+        assert read_facts(store._remote) == FACTS
     assert len([one for one in server.asked if (one.method, one.path) == ("PUT", "/collections/kb")]) == 2
 
 
@@ -302,7 +303,7 @@ def test_several_stores_share_a_client_that_stays_open():
     with open_(":memory:", client=client, facts=FACTS) as first, open_(":memory:", client=client) as second:
         first.upsert([point(1)])
         assert second.count() == 1
-        assert second.facts() == FACTS
+        assert read_facts(second._remote) == FACTS
         with open_(":memory:", collection="other", client=client) as third:
             assert third.count() == 0
         with pytest.raises(IndexMismatchError):
@@ -566,7 +567,7 @@ def test_grpc_requests_are_filled_by_their_own_bytes_and_carry_the_key(waits):
     with standing_in_grpc() as (server, port):
         knobs = QdrantConnection(prefer_grpc=True, grpc_port=port, api_key=SECRET)
         with open_(server.url, multi_dim=128, connection=knobs, facts=FACTS) as store:
-            assert store.facts() == FACTS
+            assert read_facts(store._remote) == FACTS
             store.upsert(pages)
             sizes = [one.bytes for one in server.sent("Upsert")]
             assert len(sizes) == 2
