@@ -108,9 +108,7 @@ def list_folder(folder: Path, check: Callable[[], None] = lambda: None) -> list[
 @functools.lru_cache(maxsize=256)
 def _split(pattern: str) -> tuple[str, ...]:
     first, *rest = pattern.replace(os.sep, "/").split("/")
-    parts = [part for part in rest if part not in ("", ".")]
-    if first != ".":
-        parts.insert(0, first)
+    parts = [first] * (first != ".") + [part for part in rest if part not in ("", ".")]
     while parts and parts[-1] == "**":  # all that lies in a folder is what the folder stands for
         parts.pop()
     return tuple(parts)
@@ -139,7 +137,5 @@ def _skip_stars(parts: tuple[str, ...], states: Iterable[int]) -> set[int]:
 
 
 def _fits(name: str, part: str) -> bool:
-    if name == part:
-        return True
     is_hidden = name.startswith(".") and not part.startswith(".")
-    return bool(name) and not is_hidden and fnmatch.fnmatch(name, part)
+    return name == part or (bool(name) and not is_hidden and fnmatch.fnmatch(name, part))

@@ -22,16 +22,18 @@ _OF_PAGES = ("page", schema.HAS)
 
 def resolve(pattern: str, manifest: Manifest) -> str:
     """A pattern as a glob: escaped where it is the name of a document, file or folder as it stands (see `globs`)."""
-    path = Path(os.path.abspath(pattern))
-    is_literal = globs.has_wildcards(pattern) and (os.path.lexists(path) or manifest.is_name(pattern.rstrip("/"), path))
+    path = os.path.abspath(pattern)
+    folders = f"{pattern.rstrip('/')}/", f"{path}{os.sep}"
+    is_literal = globs.has_wildcards(pattern) and (
+        os.path.lexists(path) or any(name in (pattern, path) or name.startswith(folders) for name in manifest.names())
+    )
     return globs.escape(pattern) if is_literal else pattern
 
 
-def resolve_paths(where: Where, manifest: Manifest) -> Where:
+def resolve_paths(where: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
     """A filter with every ``path`` in it resolved (see `resolve`)."""
-    if "path" not in where:
-        return where
-    return {**where, "path": [resolve(pattern, manifest) for pattern in path_globs(where["path"])]}
+    paths = [resolve(pattern, manifest) for pattern in path_globs(where["path"])] if "path" in where else []
+    return {**where, "path": paths} if paths else dict(where)
 
 
 def select_by_name(manifest: Manifest, pattern: str) -> list[DocumentRecord]:
@@ -70,11 +72,10 @@ def select_by_filter(records: Sequence[DocumentRecord], where: Where) -> list[Do
 def possible_matches(manifest: Manifest, where: Where) -> list[DocumentRecord]:
     """Documents among which all are that match a filter: not every one of a large index has to be looked at."""
     for key, value in where.items():
-        texts = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
+        texts: list[Any] = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
         if key == "path" or not texts or len(texts) > _AT_ONCE or not all(isinstance(text, str) for text in texts):
             continue
-        named = [str(text) for text in texts]
-        return manifest.documents_named(named) if key == "doc_id" else manifest.documents_that_mention(named)
+        return manifest.documents_named(texts) if key == "doc_id" else manifest.documents_that_mention(texts)
     return manifest.documents()
 
 

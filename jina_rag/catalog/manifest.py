@@ -146,11 +146,10 @@ class Manifest:
             with self.transaction() as db:
                 for statement in _TABLES:
                     db.execute(statement)
-        except IndexStateError:
+        except BaseException as exc:
             self.close()
-            raise
-        except (sqlite3.DatabaseError, ValueError) as exc:
-            self.close()
+            if not isinstance(exc, sqlite3.DatabaseError | ValueError):
+                raise
             raise IndexCorruptError(
                 f"{path} is not a readable manifest ({exc}): delete the index folder and ingest again."
             ) from exc
@@ -252,18 +251,10 @@ class Manifest:
             own_metadata, by_name in self._rows(_DOCUMENTS + clause, *args)
         ]  # fmt: skip
 
-    def is_name(self, doc_id: str, path: Path) -> bool:
-        """Whether a document, or the folder of one, has or had this id or this path, character by character."""
-        doc_ids = [text.encode("utf-8", "surrogatepass") for text in (doc_id, f"{doc_id}/")]
-        rows = self._rows(
-            "SELECT 1 FROM (SELECT CAST(doc_id AS BLOB) AS name FROM documents UNION ALL SELECT path FROM documents"
-            " UNION ALL SELECT name FROM former_names) WHERE name IN (?1, ?3)"
-            " OR substr(name, 1, length(?2)) = ?2 OR substr(name, 1, length(?4)) = ?4 LIMIT 1",
-            *doc_ids,
-            os.fsencode(path),
-            os.fsencode(path / "_")[:-1],
-        )
-        return bool(rows)
+    def names(self) -> list[str]:
+        """The ids and paths of all documents, and those of earlier ones that hold wildcards."""
+        rows = self._rows("SELECT doc_id, path FROM documents UNION ALL SELECT name, name FROM former_names")
+        return [os.fsdecode(name) for row in rows for name in row]
 
     def has_key(self, keys: Sequence[str]) -> bool:
         """Whether some document may have a key of metadata; `keys` are its own and those of the objects around it."""
@@ -288,12 +279,10 @@ class Manifest:
 
     def totals(self) -> dict[str, int]:
         """Documents that are completely indexed, and the pages and regions of their contents."""
-        documents = self._rows(
-            "SELECT COUNT(*) FROM documents JOIN contents USING (sha256) WHERE is_complete AND next_sha256 IS NULL"
-        )[0][0]
-        pages, regions = self._rows(
-            "SELECT COALESCE(SUM(pages), 0), COALESCE(SUM(regions), 0) FROM contents"
-            " WHERE is_complete AND sha256 IN (SELECT sha256 FROM documents)"
+        documents, pages, regions = self._rows(
+            "SELECT (SELECT COUNT(*) FROM documents JOIN contents USING (sha256)"
+            " WHERE is_complete AND next_sha256 IS NULL), COALESCE(SUM(pages), 0), COALESCE(SUM(regions), 0)"
+            " FROM contents WHERE is_complete AND sha256 IN (SELECT sha256 FROM documents)"
         )[0]
         return {"documents": documents, "pages": pages, "regions": regions}
 
@@ -361,11 +350,9 @@ class Manifest:
 
     def abandon(self, record: DocumentRecord) -> None:
         """Take back `begin`: the document shows what it showed before, or is not there."""
+        content = (record.doc_id, record.sha256)
         with self.transaction() as db:
-            db.execute(
-                "DELETE FROM documents WHERE doc_id = ? AND sha256 = ? AND next_sha256 IS NULL",
-                (record.doc_id, record.sha256),
-            )
+            db.execute("DELETE FROM documents WHERE doc_id = ? AND sha256 = ? AND next_sha256 IS NULL", content)
             db.execute("UPDATE documents SET next_sha256 = NULL WHERE doc_id = ?", (record.doc_id,))
 
     def ingested_at(self, sha256: str) -> float:

@@ -19,11 +19,9 @@ def is_gone(path: Path) -> bool:
     """Whether a file is certainly not there any more: one that cannot be looked at may be."""
     try:
         path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
         return False
-    return False
+    except OSError as error:
+        return isinstance(error, FileNotFoundError | NotADirectoryError)
 
 
 def missing_documents(
@@ -48,8 +46,12 @@ def missing_documents(
     """
     missing: dict[str, DocumentRecord] = {}
     doubts: dict[Path, Failure] = {}
-    unlisted = [Path(os.path.abspath(path)) for path in unseen]
-    records = [record for record in manifest.documents() if record.doc_id not in moved and not record.added]
+    unlisted = {Path(os.path.abspath(path)) for path in unseen}
+    records = [
+        record
+        for record in manifest.documents()
+        if record.doc_id not in moved and not record.added and unlisted.isdisjoint(record.path.parents)
+    ]
     for root in roots:
         place = Path(os.path.abspath(root))
         pattern = resolve(str(place), manifest).replace(os.sep, "/")
@@ -57,8 +59,6 @@ def missing_documents(
         for record in records:
             check()
             if not globs.matches(record.path.as_posix(), pattern) or not is_gone(record.path):
-                continue
-            if any(folder in record.path.parents for folder in unlisted):
                 continue
             folder = globs.matched_part(record.path, pattern)
             while not os.path.lexists(folder):

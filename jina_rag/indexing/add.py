@@ -115,15 +115,10 @@ class EntryWriter:
         if self._vectors is None:
             inputs: list[Input] = [{"text": item} if isinstance(item, str) else item for _, item in contents]
             return builder.encode(inputs)
-        single, multi, grids = self._vectors.require_single(), self._vectors.require_multi(), self._vectors.grids
-        return [
-            EncodedPage(
-                single[entry.position],
-                multi[entry.position],
-                grids[entry.position] if grids and not isinstance(content, str) else None,
-            )
-            for entry, content in contents
-        ]
+        single, multi = self._vectors.require_single(), self._vectors.require_multi()
+        grids = self._vectors.grids or [None] * len(multi)
+        positions = [(entry.position, content) for entry, content in contents]
+        return [EncodedPage(single[i], multi[i], None if isinstance(item, str) else grids[i]) for i, item in positions]
 
     # -- reading -------------------------------------------------------------------------------------------
 

@@ -148,20 +148,16 @@ class Estimate:
 
     def _pages_to_render(self, task: IndexTask, planner: Planner) -> list[int]:
         stored = planner.stored_pages(task)
-        stop = Stop()
+        settings, stop = self._settings, Stop()
 
         def count_pages() -> int:
-            with (
-                as_pdf(task.source, self._settings, stop) as source,
-                open_isolated(source, self._settings, stop) as document,
-            ):
+            with as_pdf(task.source, settings, stop) as source, open_isolated(source, settings, stop) as document:
                 return document.page_count
 
         try:
             page_count = call_in_thread(count_pages, self._check)
-        except _StoppedError:
+        finally:
             stop.set()
-            raise
         return [number for number in range(1, page_count + 1) if number not in stored]
 
     def _cost(

@@ -224,9 +224,8 @@ class Ingestion:
             for placement in complete:
                 self._manifest.place(placement.record, replacing=placement.replaces)
         self._placements = waiting
-        for placement in complete:
-            record = self._manifest.document(placement.record.doc_id)
-            assert record is not None, "a document that was just placed"
+        records = self._manifest.documents_named(placement.record.doc_id for placement in complete)
+        for placement, record in zip(complete, records, strict=True):
             self._tally_placement(placement, record)
 
     def _tally_placement(self, placement: Placement, record: DocumentRecord) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from typing import Self, TypeAlias, TypeVar
+from typing import Self, TypeVar
 
 from jina_rag.indexing.planner import IndexTask, Outcome
 from jina_rag.parsing.workers.cancellation import PATIENCE
@@ -13,7 +13,6 @@ from jina_rag.parsing.workers.cancellation import PATIENCE
 _AHEAD = 1000
 """Files that are planned ahead of the work: few enough to keep memory flat."""
 _Item = TypeVar("_Item")
-_End: TypeAlias = "BaseException | None"
 
 
 class PlanStream:
@@ -36,7 +35,7 @@ class PlanStream:
         self._items = items
         self._halt = halt
         self._tasks: queue.Queue[IndexTask | None] = queue.Queue(_AHEAD)
-        self._outcomes: queue.Queue[Outcome | _End] = queue.Queue(_AHEAD)
+        self._outcomes: queue.Queue[Outcome | BaseException | None] = queue.Queue(_AHEAD)
         self._thread = threading.Thread(target=self._run, name="jina-rag-plan", daemon=True)
 
     def __enter__(self) -> Self:
@@ -71,7 +70,7 @@ class PlanStream:
                 yield item
 
     def _run(self) -> None:
-        end: _End = None
+        end: BaseException | None = None
         try:
             for item in self._items:
                 if isinstance(item, IndexTask):

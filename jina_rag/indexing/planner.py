@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from jina_rag.catalog.manifest import DocumentRecord, Manifest
@@ -98,16 +98,12 @@ class Planner:
         self._force = force
         self._check = check
         self._used_ids: set[str] = set()
-        self._moved_ids: set[str] = set()
         self._first_by_hash: dict[str, DocumentRecord] = {}
         self._new_hashes: dict[str, str] = {}
+        self.moved_ids: set[str] = set()
+        """Ids of documents whose files have become others."""
         self.warnings: list[Failure] = []
         """What was wrong with sidecars."""
-
-    @property
-    def moved_ids(self) -> frozenset[str]:
-        """Ids of documents whose files have become others."""
-        return frozenset(self._moved_ids)
 
     def plan(self, events: Iterable[SourceEvent]) -> Iterator[IndexTask | Outcome]:
         """Decide what becomes of everything that a walk meets, as it goes; a sidecar is no file of its own.
@@ -206,7 +202,7 @@ class Planner:
     def _moved(self, sha256: str) -> DocumentRecord | None:
         """A document of that content whose file is not there any more, and has not become another in this run."""
         for record in self._manifest.documents_of(sha256, waiting=True):
-            if record.doc_id not in self._moved_ids and is_gone(record.path):
+            if record.doc_id not in self.moved_ids and is_gone(record.path):
                 return record
         return None
 
@@ -221,10 +217,10 @@ class Planner:
         is_complete = bool(self._manifest.is_complete(record.sha256))
         replaces = None
         if moved is not None:
-            self._moved_ids.add(moved.doc_id)
+            self.moved_ids.add(moved.doc_id)
             replaces = moved.doc_id if moved.doc_id != record.doc_id else None
         # Pages without words are found by the file's name: under another name they are made again.
-        renamed = moved is not None and moved.by_name and not _same_name(moved.path, record.path)
+        renamed = moved is not None and moved.by_name and moved.path.stem != record.path.stem
         if is_complete and not self._force and not renamed:
             if indexed is not None and previous is None:
                 return Placement(
@@ -277,7 +273,3 @@ class Planner:
 def _is_free(other: Path, path: Path, root: Path) -> bool:
     """Whether a document's file is this one, or is gone from the given folder."""
     return other == path or (root in other.parents and is_gone(other))
-
-
-def _same_name(a: Path, b: Path) -> bool:
-    return PurePosixPath(a.name).stem == PurePosixPath(b.name).stem

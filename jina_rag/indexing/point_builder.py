@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -111,7 +112,6 @@ class PointBuilder:
         self._quality = quality
         self._storage = storage or Storage()
         self._regions = regions
-        self._background: ReferenceQueries | None = None
         self.notes: dict[str, str] = {}
         """Id of a page's point → what was done to its vectors that its owner should know."""
 
@@ -261,12 +261,12 @@ class PointBuilder:
             vectors[i][j] = vector
         return vectors
 
+    @cached_property
+    def _background(self) -> ReferenceQueries:
+        return ReferenceQueries(self._embedder)
+
     def _bias(self, rows: Float32) -> float:
-        if not self._embedder.hubness:
-            return 0.0
-        if self._background is None:
-            self._background = ReferenceQueries(self._embedder)
-        return self._background.bias(rows)
+        return self._background.bias(rows) if self._embedder.hubness else 0.0
 
 
 def crop(page: Page, box: Box) -> Image:

@@ -55,10 +55,8 @@ def _read_small(path: Path) -> str | None:
     try:
         # Not a link: it may lead out of the folder. And a pipe of that name must not stop the run.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO):
             return None
         raise
     with os.fdopen(handle, "rb") as file:

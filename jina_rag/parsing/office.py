@@ -116,7 +116,8 @@ def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings,
             f"Converting it with LibreOffice took longer than {seconds} s and was stopped (limits.max_seconds)."
         ) from error
     finally:
-        _end(process)
+        _kill(process)
+        process.wait()
     pdf = scratch / "out" / f"{copy.stem}.pdf"
     if not pdf.is_file():
         raise DocumentError(
@@ -126,14 +127,8 @@ def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings,
     return pdf
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the program and what it has started."""
-    if process.poll() is None:
-        _kill(process)
-        process.wait()
-
-
 def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End the program and what it has started, without waiting for it."""
     with suppress(ProcessLookupError, PermissionError):
         if sys.platform == "win32":
             process.kill()

@@ -125,13 +125,6 @@ class _Reading:
     result: Future[Page]
 
 
-@dataclass(frozen=True, slots=True)
-class _Crash:
-    """An error that is nobody's document's fault, to be raised where the stream is consumed."""
-
-    error: BaseException
-
-
 class _Stopped(Exception):
     """The consumer is gone."""
 
@@ -143,7 +136,7 @@ class _Stream:
         self._settings = settings
         self._cache = cache
         self._check = check
-        self._queue: queue.Queue[Event | _Reading | _Crash | None] = queue.Queue(settings.look_ahead)
+        self._queue: queue.Queue[Event | _Reading | BaseException | None] = queue.Queue(settings.look_ahead)
         self._stop = Stop()
         self._readers = ThreadPoolExecutor(settings.ocr_threads, thread_name_prefix="jina-rag-ocr")
 
@@ -157,7 +150,7 @@ class _Stream:
             pass
         except BaseException as error:  # handed over, to be raised in the consumer's thread
             with contextlib.suppress(_Stopped):
-                self._put(_Crash(error))
+                self._put(error)
 
     def consume(self) -> Generator[Event, None, None]:
         """Hand out events in the consumer's thread; waits for OCR where it must."""
@@ -170,8 +163,8 @@ class _Stream:
                 continue
             if item is None:
                 return
-            if isinstance(item, _Crash):
-                raise item.error
+            if isinstance(item, BaseException):  # nobody's document's fault
+                raise item
             yield self._with_words(item) if isinstance(item, _Reading) else item
 
     def stop(self) -> None:
@@ -179,7 +172,7 @@ class _Stream:
         self._stop.set()
         self._readers.shutdown(wait=True, cancel_futures=True)
 
-    def _put(self, item: Event | _Reading | _Crash | None) -> None:
+    def _put(self, item: Event | _Reading | BaseException | None) -> None:
         while not self._stop.is_set:
             try:
                 self._queue.put(item, timeout=PATIENCE)

@@ -18,24 +18,23 @@ class Stop:
     """Whether the work is to end, and how to end what is in work.
 
     Any thread may set it; it stays set.
+
+    Attributes:
+        is_set: Whether the work is to end.
     """
 
     def __init__(self) -> None:
-        self._is_set = False
+        self.is_set = False
         self._in_work: list[Callable[[], None]] = []
         self._lock = threading.Lock()
-
-    @property
-    def is_set(self) -> bool:
-        """Whether the work is to end."""
-        return self._is_set
 
     def set(self) -> None:
         """End what is in work, and what is begun from now on."""
         with self._lock:
-            self._is_set = True
+            self.is_set = True
             for kill in self._in_work:
-                _try(kill)
+                with suppress(OSError):  # it is gone, or no longer ours; the others still have to be ended
+                    kill()
 
     @contextmanager
     def kill_on_stop(self, kill: Callable[[], None]) -> Iterator[None]:
@@ -47,8 +46,9 @@ class Stop:
         """
         with self._lock:
             self._in_work.append(kill)
-            if self._is_set:
-                _try(kill)
+            if self.is_set:
+                with suppress(OSError):
+                    kill()
         try:
             yield
         finally:
@@ -81,8 +81,3 @@ def call_in_thread(function: Callable[[], _Result], check: Callable[[], None]) -
     threading.Thread(target=context.run, args=(run,), name="jina-rag-load", daemon=True).start()
     wait_for(future, check)
     return future.result()
-
-
-def _try(kill: Callable[[], None]) -> None:
-    with suppress(OSError):  # it is gone, or no longer ours; the others still have to be ended
-        kill()

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from jina_rag.config import IngestSettings
@@ -150,20 +151,14 @@ class IsolatedDocument(Renderer):
 
     def close(self) -> None:
         """Give the workers back; where the run is stopped, end them: nothing is waited for then."""
-        while True:
-            try:
-                worker = self._ready.get_nowait()
-            except queue.Empty:
-                return
-            if self._stop.is_set:
-                worker.close(kill=True)
-                continue
-            try:
-                self._ask(worker, {"op": "close"})
-            except (WorkerLostError, InvalidMessageError):
-                worker.close(kill=True)
-                continue
-            _IDLE.give(worker)
+        while not self._ready.empty():
+            worker = self._ready.get_nowait()
+            with suppress(WorkerLostError, InvalidMessageError):
+                if not self._stop.is_set:
+                    self._ask(worker, {"op": "close"})
+                    _IDLE.give(worker)
+                    continue
+            worker.close(kill=True)
 
     def _ask(self, worker: Worker, request: Mapping[str, Any]) -> Answer:
         with self._stop.kill_on_stop(worker.kill):

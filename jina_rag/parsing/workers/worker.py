@@ -38,13 +38,11 @@ class _DocumentServer:
                 return {}, b""
             assert self._open is not None, "a page of no document"
             return pack_page(*self._open.render_with_images(int(request["number"])))
-        except JinaRagError as error:
+        except Exception as error:  # one page's trouble, whatever it is
             if _is_out_of_memory(error):
                 return self._out_of_memory()
-            return {"error": type(error).__name__, "message": str(error)}, b""
-        except MemoryError:
-            return self._out_of_memory()
-        except Exception as error:  # one page's trouble, whatever it is
+            if isinstance(error, JinaRagError):
+                return {"error": type(error).__name__, "message": str(error)}, b""
             message = f"It cannot be read: {type(error).__name__}: {str(error)[:200]}."
             return {"error": DocumentError.__name__, "message": message}, b""
 
