@@ -19,8 +19,6 @@ from jina_rag.types import Where
 
 _CHANGED_TOGETHER = 256
 """Points whose payload is changed, or that are looked for, in one call of the store."""
-_DELETED_TOGETHER = 10_000
-"""Points that are deleted in one call of the store."""
 _DIRTY = "dirty"
 """Key of the manifest's settings that is true while the index is being changed."""
 _Item = TypeVar("_Item")
@@ -85,16 +83,16 @@ def settle(resources: IndexResources) -> None:
     if not orphans and not stale:
         return
     points = [point for sha256 in orphans for point in manifest.points(sha256)]
-    for batch in _batches(points, _DELETED_TOGETHER):
-        store.delete([point.point_id for point in batch])
-    for changes in _batches(_location_changes(manifest, stale), _CHANGED_TOGETHER):
+    if points:
+        store.delete([point.point_id for point in points])
+    for changes in batched(_location_changes(manifest, stale), _CHANGED_TOGETHER):
         store.update_payload(dict(changes))
     store.flush()
     _delete_images(resources, points, orphans)
     with manifest.transaction():
         manifest.forget_contents(orphans)
         manifest.mark_fresh(stale)
-    if orphans and resources.ocr is not None:
+    if orphans:
         resources.ocr.forget(orphans)
 
 
@@ -172,11 +170,12 @@ def _delete_images(resources: IndexResources, points: Sequence[PointRecord], con
 
 
 def _stored_ids(store: MultiVectorStore, points: Sequence[PointRecord]) -> set[str]:
-    batches = _batches([point.point_id for point in points], _CHANGED_TOGETHER)
+    batches = batched([point.point_id for point in points], _CHANGED_TOGETHER)
     return {point.id for batch in batches for point in store.fetch(batch, vectors=False)}
 
 
-def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+def batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """Cut items into lists of at most `size`."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

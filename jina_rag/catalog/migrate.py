@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jina_rag.catalog.maintenance import drop_points
+from jina_rag.catalog.maintenance import batched, drop_points
 from jina_rag.catalog.manifest import DocumentRecord, PointRecord
 from jina_rag.catalog.resources import IndexResources
 from jina_rag.errors import IndexCorruptError, IndexMismatchError
@@ -74,8 +74,7 @@ def _copy_content(
         if point.image:
             target.images.take(source.images.path(point.image), point.image)
     missing_ids = [point_id for point_id in ids if point_id not in stored_ids]
-    for start in range(0, len(missing_ids), _READ_TOGETHER):
-        batch_ids = missing_ids[start : start + _READ_TOGETHER]
+    for batch_ids in batched(missing_ids, _READ_TOGETHER):
         batch = source.store.fetch(batch_ids)
         if len(batch) != len(batch_ids):
             raise IndexCorruptError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 
 from jina_rag.catalog.manifest import Manifest
@@ -18,12 +18,9 @@ class IndexResources:
     store: MultiVectorStore
     manifest: Manifest
     images: ImageFiles
-    ocr: OcrCache | None = None
+    ocr: OcrCache
 
     def close(self) -> None:
         """Close all of them, whichever of them raises."""
-        with ExitStack() as stack:  # the last one first
-            if self.ocr is not None:
-                stack.callback(self.ocr.close)
-            stack.callback(self.manifest.close)
-            stack.callback(self.store.close)
+        with closing(self.ocr), closing(self.manifest), closing(self.store):  # the last one first
+            pass
