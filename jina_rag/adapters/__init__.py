@@ -2,6 +2,7 @@
 
 from jina_rag.adapters.filters import SEARCH_SETTINGS, metadata_matches, page_filter, search_arguments
 from jina_rag.adapters.indexes import IndexOpening, IndexOwner, LazyIndex
+from jina_rag.adapters.lazy import check_not_empty
 from jina_rag.adapters.models import EmbedderOptions, EmbedderSource, RerankerOptions, RerankerSource, model_argument
 from jina_rag.adapters.pages import PageLoading
 from jina_rag.index.coroutines import coroutine_of
@@ -16,6 +17,7 @@ __all__ = [
     "PageLoading",
     "RerankerOptions",
     "RerankerSource",
+    "check_not_empty",
     "coroutine_of",
     "metadata_matches",
     "model_argument",

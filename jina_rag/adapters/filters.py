@@ -17,7 +17,7 @@ SEARCH_SETTINGS = ("k", "offset", "filter", "stages", "group_by", "dedup", "scor
 
 
 def search_arguments(settings: Mapping[str, Any], allowed: Iterable[str] = SEARCH_SETTINGS) -> dict[str, Any]:
-    """Settings of a search as arguments of `jina_rag.DocumentIndex.search`.
+    """Settings of a search as arguments of `jina_rag.DocumentIndex.search`; NumPy arrays in a filter become lists.
 
     >>> search_arguments({"k": 3, "score_threshold": 0.5})
     {'k': 3, 'min_score': 0.5}
@@ -29,7 +29,10 @@ def search_arguments(settings: Mapping[str, Any], allowed: Iterable[str] = SEARC
     for name in settings:
         if name not in names:
             raise InvalidInputError(f"{name!r} is no setting of a search: {', '.join(names)} are.")
-    return {"min_score" if name == "score_threshold" else name: value for name, value in settings.items()}
+    arguments = {"min_score" if name == "score_threshold" else name: value for name, value in settings.items()}
+    if isinstance(arguments.get("filter"), Mapping):
+        arguments["filter"] = {key: _without_numpy(value) for key, value in arguments["filter"].items()}
+    return arguments
 
 
 def page_filter(where: Any) -> Any:  # noqa: ANN401  # as a caller writes it; the index checks it
@@ -52,13 +55,16 @@ def metadata_matches(metadata: Mapping[str, Any], where: Where) -> bool:
     return matches({"meta": metadata}, {f"meta.{key.removeprefix('meta.')}": value for key, value in where.items()})
 
 
+def _without_numpy(value: Any) -> Any:  # noqa: ANN401
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
 def _next_page(value: Any) -> Any:  # noqa: ANN401
     """Page numbers that count from 0, in any form that a filter takes, as page numbers that count from 1."""
     if isinstance(value, Range):
         ends = {entry.name: getattr(value, entry.name) for entry in fields(value)}
         return Range(**{name: None if end is None else _next_page(end) for name, end in ends.items()})
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
+    value = _without_numpy(value)
     if isinstance(value, Sequence | Set) and not isinstance(value, str | bytes):
         return [_next_page(item) for item in value]
     if isinstance(value, int | float) and not isinstance(value, bool):

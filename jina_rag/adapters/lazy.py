@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Generic, TypeVar
+
+from jina_rag.errors import InvalidInputError
 
 T = TypeVar("T")
 
@@ -30,3 +33,14 @@ class Lazy(Generic[T]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()
+
+
+def check_not_empty(**arguments: object) -> None:
+    """Refuse empty names and paths: an empty path would be the current folder.
+
+    Raises:
+        InvalidInputError: If an argument is an empty text.
+    """
+    for name, value in arguments.items():
+        if isinstance(value, str | os.PathLike) and not os.fspath(value).strip():
+            raise InvalidInputError(f'{name} is empty: give a name or a path, or "." for the current folder.')

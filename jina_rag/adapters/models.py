@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
-from jina_rag.adapters.lazy import Lazy
+from jina_rag.adapters.lazy import Lazy, check_not_empty
 from jina_rag.errors import InvalidInputError
 from jina_rag.models.registry import load_embedder, load_reranker
 from jina_rag.protocols import Embedder, Input, Reranker
@@ -35,24 +35,15 @@ _locks_lock = threading.Lock()
 
 
 class LazyModel(Lazy[Any]):
-    """A model that is loaded by name, or was passed by the caller."""
+    """The model that was passed by the caller, and the one that was loaded by name and options.
 
-    def __init__(self, external: Any = None) -> None:  # noqa: ANN401  # an embedder or a reranker
+    It does not change: one that loads another model takes a new `LazyModel`, and its copies keep theirs.
+    """
+
+    def __init__(self, external: Any = None, key: Hashable = None, model: Any = None) -> None:  # noqa: ANN401
         super().__init__(external)
-        self._model = external
-
-    def get(self, load: Callable[..., Any], name: str, options: Mapping[str, Hashable]) -> Any:  # noqa: ANN401
-        """The model; one of the same name and options that is in use anywhere in the process is shared."""
-        if self._model is None:
-            key = (load, name, *sorted(options.items()))
-            with _locks_lock:
-                lock = _locks.setdefault(key, threading.Lock())
-            with lock:
-                model = _models.get(key)
-                if model is None:
-                    model = _models[key] = load(name, **options)
-            self._model = model
-        return self._model
+        self.key = key
+        self.model = model
 
 
 class ModelOptions(BaseModel):
@@ -83,22 +74,48 @@ class ModelOptions(BaseModel):
         if model is None:
             return handler(data)
         if isinstance(model, str | os.PathLike):
+            check_not_empty(**{field: model})
             return handler({**data, field: os.fspath(model)})
         # Not by isinstance: before Python 3.12 that asks for the fingerprint, which may have to be computed.
         if not callable(getattr(model, cls._model_method, None)):
             kind = "an embedder" if cls._model_method == "encode_document" else "a reranker"
             raise ValueError(f"{field} is a {type(model).__name__}; it is the name or folder of a model, or {kind}.")
         options = handler({**data, field: model.name})
-        for name in cls._fixed_options:
-            if name in cls.model_fields and getattr(options, name) != cls.model_fields[name].default:
-                raise ValueError(f"{name} is for loading a model, and {model.name!r} is loaded: leave it out.")
         options._lazy_model = LazyModel(model)
+        options._check_passed_model()
         return options
 
+    def _check_passed_model(self) -> Any:  # noqa: ANN401
+        """The model that the caller passed, unless the field names another one by now; None if there is none.
+
+        Raises:
+            InvalidInputError: If a field for loading a model is set beside it.
+        """
+        model, fields = self._lazy_model.external, type(self).model_fields
+        if model is None or model.name != getattr(self, self._model_field):
+            return None
+        for name in self._fixed_options:
+            if name in fields and getattr(self, name) != fields[name].default:
+                raise InvalidInputError(f"{name} is for loading a model, and {model.name!r} is loaded: leave it out.")
+        return model
+
     def _get_model(self, load: Callable[..., Any]) -> Any:  # noqa: ANN401
-        names = [name for name in (*_LOADING, *_LIMITS) if name in type(self).model_fields]
-        options = {name: getattr(self, name) for name in names}
-        return self._lazy_model.get(load, getattr(self, self._model_field), options)
+        """The model; one of the same name and options that is in use anywhere in the process is shared."""
+        model = self._check_passed_model()
+        if model is not None:
+            return model
+        lazy_model, name = self._lazy_model, getattr(self, self._model_field)
+        options = {key: getattr(self, key) for key in (*_LOADING, *_LIMITS) if key in type(self).model_fields}
+        key = (load, name, *options.items())
+        if lazy_model.key != key:
+            with _locks_lock:
+                lock = _locks.setdefault(key, threading.Lock())
+            with lock:
+                model = _models.get(key)
+                if model is None:
+                    model = _models[key] = load(name, **options)
+            lazy_model = self._lazy_model = LazyModel(lazy_model.external, key, model)
+        return lazy_model.model
 
 
 class EmbedderOptions(ModelOptions):
@@ -123,19 +140,14 @@ class EmbedderOptions(ModelOptions):
     @property
     def matches_fingerprint(self) -> bool:
         """Whether `encode` gives the vectors that the embedder's fingerprint stands for: no limit is set per call."""
-        return self._lazy_model.external is None or not any(getattr(self, name) for name in _LIMITS)
+        return self._check_passed_model() is None or not any(getattr(self, name) for name in _LIMITS)
 
     def encode(self, side: Literal["query", "document"], inputs: Sequence[Input], *, multi: bool = False) -> Embeddings:
         """Embed queries or documents as the options say; see `jina_rag.Embedder`."""
         embedder = self.embedder
         encode = embedder.encode_query if side == "query" else embedder.encode_document
-        return encode(
-            inputs,
-            multi=multi,
-            truncate_dim=self.truncate_dim,
-            max_length=self.max_length,
-            max_pixels=self.max_pixels,
-        )
+        limits: dict[str, Any] = {name: getattr(self, name) for name in _LIMITS}
+        return encode(inputs, multi=multi, **limits)
 
     def dense_vectors(self, side: Literal["query", "document"], inputs: Sequence[Input]) -> list[list[float]]:
         """One vector of Python floats for each input."""

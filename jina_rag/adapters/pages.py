@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from jina_rag._extras import require
+from jina_rag.adapters.lazy import check_not_empty
 from jina_rag.config import IngestSettings
 from jina_rag.indexing.page_files import load_pages, save_page
 from jina_rag.types import Failure, Page
@@ -34,6 +35,7 @@ class PageLoading:
         settings: IngestSettings | None,
         on_failure: Callable[[Failure], None] | None,
     ) -> None:
+        check_not_empty(image_folder=folder)
         self._folder = folder
         self.settings = settings
         self.on_failure = on_failure

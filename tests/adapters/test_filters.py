@@ -76,3 +76,11 @@ def test_metadata_meet_a_filter_as_they_do_in_a_search():
     assert not metadata_matches(metadata, {"draft": Range(gt=0)})
     assert not metadata_matches(metadata, {"missing": ["a"]})
     assert not metadata_matches(metadata, {"tags": Range(gt=0)})
+
+
+def test_arrays_in_a_filter_become_lists():
+    where = {"year": np.array([2024, 2025]), "page": np.array(3), "n": np.int64(4), "by": "Ann"}
+    assert search_arguments({"filter": where}) == {"filter": {"year": [2024, 2025], "page": 3, "n": 4, "by": "Ann"}}
+    assert isinstance(where["year"], np.ndarray)
+    assert search_arguments({"filter": None}) == {"filter": None}
+    assert search_arguments({"filter": 3}) == {"filter": 3}  # the index says what is wrong

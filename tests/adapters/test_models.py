@@ -190,3 +190,39 @@ def test_limits_of_a_call_reach_a_passed_model():
     assert not options.matches_fingerprint
     assert Embeddings(model=FakeEmbedder()).matches_fingerprint
     assert Embeddings(model="lite", max_length=5).matches_fingerprint
+
+
+@pytest.mark.parametrize("kind", ["embedder", "reranker"])
+def test_the_model_follows_its_options(loads, kind):
+    first = (Embeddings if kind == "embedder" else Rerank)(model="a")
+    model = getattr(first, kind)
+    second = first.model_copy(update={"model": "b"})
+    third = first.model_copy(update={"device": "cpu"})
+    assert [getattr(one, kind).name for one in (first, second, third)] == ["a", "b", "a"]
+    assert getattr(first, kind) is model is not getattr(third, kind)
+    assert [(name, options["device"]) for name, options in loads] == [("a", "auto"), ("b", "auto"), ("a", "cpu")]
+    assert getattr(first.model_copy(update={}), kind) is model
+    first.model = "c"
+    assert getattr(first, kind).name == "c"
+    assert getattr(second, kind).name == "b"
+    assert len(loads) == 4
+
+
+def test_a_passed_model_is_not_that_of_another_name(loads):
+    model = FakeEmbedder()
+    options = Embeddings(model=model, truncate_dim=16)
+    other = options.model_copy(update={"model": "a"})
+    assert other.embedder.name == "a"
+    assert other.matches_fingerprint
+    assert options.embedder is model
+    assert not options.matches_fingerprint
+    with pytest.raises(InvalidInputError, match="device is for loading a model, and 'fake' is loaded: leave it out"):
+        _ = options.model_copy(update={"device": "cpu"}).embedder
+    other.model = "fake"
+    assert other.embedder is model
+
+
+@pytest.mark.parametrize("adapter", [Embeddings, Rerank])
+def test_an_empty_name_is_refused(adapter):
+    with pytest.raises(ValidationError, match="model is empty: give a name or a path"):
+        adapter(model="")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,21 +12,22 @@ from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from jina_rag import DocumentIndex, ScoredPage
-from jina_rag.adapters import SEARCH_SETTINGS, search_arguments
+from jina_rag.adapters import SEARCH_SETTINGS, IndexOpening, IndexOwner, search_arguments
 from langchain_jina_rag._documents import LOCATION_KEYS, id_of, page_document
 from langchain_jina_rag.embeddings import JinaLocalEmbeddings
 
 
-class StoreSearch(VectorStore):
+class StoreSearch(IndexOwner, VectorStore):
     """What `JinaVectorStore` answers with. The coroutines are langchain-core's: they call these methods in a thread."""
 
     image_key: str
     _embedding: JinaLocalEmbeddings | None
+    _opening: IndexOpening
 
     @property
-    @abstractmethod
     def index(self) -> DocumentIndex:
         """The index, opened when it is first needed."""
+        return self._index.get(self._opening)
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
         """The best documents for a question.

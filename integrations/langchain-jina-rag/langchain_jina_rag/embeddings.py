@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 ImageInput: TypeAlias = "str | bytes | Path | Image"
 """A path, the bytes of a file, a base64 data URI, PIL; an address where those are allowed."""
-_URL = re.compile(r"https?://", re.IGNORECASE)
 
 
 class JinaLocalEmbeddings(EmbedderOptions, Serializable, Embeddings):
@@ -106,16 +104,10 @@ class JinaLocalEmbeddings(EmbedderOptions, Serializable, Embeddings):
             images: Paths, bytes of files, PIL images, base64 data URIs.
 
         Raises:
-            InvalidInputError: If one cannot be read, or is an address and `allow_urls` is False.
+            InvalidInputError: If one cannot be read, or is an address and the model was not loaded with `allow_urls`.
         """
         if isinstance(images, str | bytes | Path):
             raise InvalidInputError(f"Pass a list of images, not a single {type(images).__name__}.")
-        for image in images:
-            if isinstance(image, str) and _URL.match(image) and not self.allow_urls:
-                raise InvalidInputError(
-                    f"{image[:200]} is an address, and addresses are not fetched without allow_urls=True; pass the "
-                    "bytes or the path of the image instead."
-                )
         return self.dense_vectors("document", [{"image": image} for image in images])
 
     aembed_images = coroutine_of(embed_images)

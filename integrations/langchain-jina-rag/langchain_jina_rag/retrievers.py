@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
@@ -156,10 +157,11 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         """Keep an open index beside the fields, and its location in them."""
         if not isinstance(data, dict) or not isinstance(data.get("index"), str | Path | DocumentIndex):
             return handler(data)
-        opening = {name: data.get(name) for name in ("embedder", "reranker", "assets_dir", "api_key")}
-        location, index = LazyIndex.of(data["index"], **opening)
-        retriever = handler({**data, "index": location})
-        retriever._index = index
+        options = {name: data.get(name) for name in ("embedder", "reranker", "assets_dir", "api_key")}
+        opening, lazy_index = LazyIndex.of(data["index"], **options)
+        location = data["index"] if lazy_index.external is None else opening.location
+        retriever = handler({**data, "index": os.fspath(location)})
+        retriever._index = lazy_index
         return retriever
 
     @classmethod
@@ -256,10 +258,9 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
     @property
     def _opening(self) -> IndexOpening:
-        embedder, reranker = self.embedder, self.reranker
-        assert embedder is None or isinstance(embedder, str | JinaLocalEmbeddings)
-        assert reranker is None or isinstance(reranker, str | JinaLocalRerank)
-        return IndexOpening(str(self.index), embedder, reranker, assets_dir=self.assets_dir, api_key=self.api_key)
+        return IndexOpening(
+            str(self.index), self.embedder, self.reranker, assets_dir=self.assets_dir, api_key=self.api_key
+        )
 
 
 def _query(text: str, image: ImageInput | None) -> Any:  # noqa: ANN401  # an input of jina_rag

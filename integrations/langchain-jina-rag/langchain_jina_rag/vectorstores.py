@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,15 +11,15 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from pydantic import SecretStr
 
-from jina_rag import DocumentIndex, InvalidInputError, Storage
-from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex, coroutine_of
-from langchain_jina_rag._add_inputs import add_arguments
+from jina_rag import DocumentIndex, InvalidInputError, Storage, open_page
+from jina_rag.adapters import LazyIndex, coroutine_of
+from langchain_jina_rag._documents import image_file
 from langchain_jina_rag._vectorstore_search import StoreSearch
 from langchain_jina_rag.document_compressors import JinaLocalRerank
 from langchain_jina_rag.embeddings import JinaLocalEmbeddings
 
 
-class JinaVectorStore(IndexOwner, StoreSearch):
+class JinaVectorStore(StoreSearch):
     """A vector store of texts and of pages with their pictures, searched by late interaction.
 
     It stands over a `jina_rag.DocumentIndex`, the same that ``jina-rag ingest`` fills and `JinaPageRetriever` searches:
@@ -103,13 +103,15 @@ class JinaVectorStore(IndexOwner, StoreSearch):
             embedding: The model, as a `JinaLocalEmbeddings`; None for that of the index, or for a new one ``"lite"``.
             reranker: A model that judges the best hits of each search; None for none.
             image_key: The key of metadata that has the path of a picture.
-            create: Whether to make an index where there is none.
+            create: Whether to make an index where there is none, at the first use. What is gone later on, or where this
+                is unpickled, is told of and not made.
             storage: How a new index keeps its vectors; see `jina_rag.Storage`.
             assets_dir: With a server: folder of the pages' images.
             api_key: With a server; None for the environment variable QDRANT_API_KEY.
 
         Raises:
-            InvalidInputError: If `embedding` is of another kind.
+            InvalidInputError: If `embedding` is of another kind, or a path or a name is empty.
+            ValueError: If `index` is open, and was built with another model than `embedding`.
         """
         if embedding is not None and not isinstance(embedding, JinaLocalEmbeddings):
             raise InvalidInputError(
@@ -117,15 +119,24 @@ class JinaVectorStore(IndexOwner, StoreSearch):
                 f"{type(embedding).__name__} gives one per text: pass a JinaLocalEmbeddings, or none for the model of "
                 "the index."
             )
-        location, self._index = LazyIndex.of(
-            index, reranker=reranker, storage=storage, assets_dir=assets_dir, api_key=api_key
+        self._opening, self._index = LazyIndex.of(
+            index,
+            embedder=None if isinstance(index, DocumentIndex) else embedding,
+            reranker=reranker,
+            storage=storage,
+            create=create,
+            assets_dir=assets_dir,
+            api_key=api_key,
         )
         self.image_key = image_key
         self._embedding = embedding
-        key = SecretStr(api_key) if isinstance(api_key, str) else api_key
-        self._opening = IndexOpening(location, embedding, reranker, storage, create, assets_dir, key)
-        if embedding is not None and self._index.external is not None:
-            _check_same_model(self._index.external, embedding)
+        if embedding is not None and isinstance(index, DocumentIndex):
+            index_info = index.info()
+            if index_info.fingerprint != embedding.embedder.fingerprint:
+                raise ValueError(
+                    f"The index at {index_info.location} was built with the model {index_info.embedder!r}, not with "
+                    f"{embedding.embedder.name!r}: leave the embedding out, or index into a new folder."
+                )
 
     @classmethod
     def from_texts(
@@ -200,7 +211,7 @@ class JinaVectorStore(IndexOwner, StoreSearch):
         """
         if kwargs:
             raise InvalidInputError(f"Adding knows texts, metadatas and ids, not {', '.join(kwargs)}.")
-        return self.index.add(**add_arguments(list(texts), metadatas, ids, self.image_key))
+        return self.index.add(**_add_arguments(list(texts), metadatas, ids, self.image_key))
 
     aadd_texts = coroutine_of(add_texts, pool="ingest")  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
@@ -232,28 +243,44 @@ class JinaVectorStore(IndexOwner, StoreSearch):
         """Documents by their ids, in their order; unknown ones are left out."""
         return [self._document(hit) for hit in self.index.get(ids)]
 
-    @property
-    def index(self) -> DocumentIndex:
-        """The index, opened when it is first needed."""
-        return self._index.get(self._opening)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Without the key: a pickle would hold it in plain text.
-        return {**self.__dict__, "_opening": replace(self._opening, api_key=None)}
-
     def __repr__(self) -> str:
         return f"JinaVectorStore({self._opening.location!r})"
 
 
-def _check_same_model(index: DocumentIndex, embedding: JinaLocalEmbeddings) -> None:
-    """Refuse a model whose vectors do not fit an index that is open.
+def _add_arguments(
+    texts: Sequence[str],
+    metadatas: Sequence[dict[str, Any]] | None,
+    ids: Sequence[str | None] | None,
+    image_key: str,
+) -> dict[str, Any]:
+    """The arguments of `DocumentIndex.add`; what has no id gets a random one.
 
     Raises:
-        ValueError: If it is another one than the index was built with.
+        InvalidInputError: If there are more or fewer metadatas or ids than texts.
     """
-    index_info = index.info()
-    if index_info.fingerprint != embedding.embedder.fingerprint:
-        raise ValueError(
-            f"The index at {index_info.location} was built with the model {index_info.embedder!r}, not with "
-            f"{embedding.embedder.name!r}: leave the embedding out, or index into a new folder."
-        )
+    for name, values in (("metadatas", metadatas), ("ids", ids)):
+        if values is not None and len(values) != len(texts):
+            raise InvalidInputError(f"There are {len(texts)} texts and {len(values)} {name}: give one of each.")
+    metadata = [dict(entry or {}) for entry in metadatas or [{} for _ in texts]]
+    return {
+        "contents": [_content(text, entry, image_key) for text, entry in zip(texts, metadata, strict=True)],
+        "ids": [str(uuid.uuid4()) if name is None else name for name in ids or [None for _ in texts]],
+        "metadata": metadata,
+    }
+
+
+def _content(text: str, metadata: dict[str, Any], image_key: str) -> Any:  # noqa: ANN401  # an input of an index
+    """A text to be kept to the letter, or a page where the metadata name a picture that is there."""
+    image = image_file(metadata.get(image_key))
+    if image is None:
+        # Said outright: a text that reads as a data URI is a text all the same.
+        return {"text": text}
+    # A page that was saved brings its words with their places, unless somebody has changed the words since.
+    return image if not text.strip() or _saved_text(image) == text else {"image": image, "text": text}
+
+
+def _saved_text(image: Path) -> str | None:
+    try:
+        return open_page(image).text
+    except InvalidInputError:
+        return None  # a picture that no loader has saved

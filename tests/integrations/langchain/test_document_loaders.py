@@ -131,3 +131,9 @@ def test_loaded_pages_go_into_a_store_with_words_and_places(files, tmp_path):
         assert store.add_documents(loader.load()) == ids
         assert not [entry for entry in embedder.history if entry[0] == "document"]
         assert len(store.similarity_search("whales", k=9)) == 3
+
+
+def test_no_images_are_kept_in_the_current_folder_by_mistake(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError, match="image_folder is empty"):
+        JinaPageLoader("docs", image_folder="")

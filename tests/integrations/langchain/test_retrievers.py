@@ -461,3 +461,47 @@ def test_fields_can_be_left_to_the_caller_of_a_chain(retriever):
     chosen = retriever.configurable_fields(k=ConfigurableField(id="pages"))
     assert len(chosen.invoke("whales", {"configurable": {"pages": 1}})) == 1
     assert len(chosen.invoke("whales", {"configurable": {"pages": 3}})) == 3
+
+
+def test_a_copy_or_a_change_searches_its_own_index(tmp_path):
+    embedder = FakeEmbedder()
+    for name in ("a", "b"):
+        with DocumentIndex.open(tmp_path / name, embedder=embedder) as index:
+            index.add([f"whales sing {name}"], ids=[name])
+
+    def ids(retriever):
+        return [doc.id for doc in retriever.invoke("whales sing")]
+
+    with JinaPageRetriever(index=str(tmp_path / "a"), embedder=embedder) as retriever:
+        assert ids(retriever) == ["a"]
+        copied = retriever.model_copy(update={"index": str(tmp_path / "b")})
+        assert (ids(copied), ids(retriever)) == (["b"], ["a"])
+        judged = retriever.model_copy(update={"reranker": JinaLocalRerank(model=FakeReranker())})
+        assert judged.invoke("whales sing")[0].metadata["stage"] == "rerank"
+        retriever.index = str(tmp_path / "b")
+        assert ids(retriever) == ["b"]
+    assert not is_locked(tmp_path / "a")
+    assert not is_locked(tmp_path / "b")
+    with DocumentIndex.open(tmp_path / "a", embedder=embedder) as index:
+        over_open = JinaPageRetriever(index=index)
+        with over_open.model_copy(update={"index": str(tmp_path / "b"), "embedder": embedder}) as copied:
+            assert (ids(copied), ids(over_open)) == (["b"], ["a"])
+
+
+@pytest.mark.parametrize("name", ["index", "embedder", "reranker", "assets_dir"])
+def test_nothing_empty_is_taken_for_the_current_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValidationError, match=f"{name} is empty"):
+        JinaPageRetriever(**{"index": "kb", name: ""})
+    retriever = JinaPageRetriever(index="kb")
+    setattr(retriever, name, "")
+    with pytest.raises(InvalidInputError, match=f"{name} is empty"):
+        retriever.invoke("whales")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_array_is_a_filter_of_any_key(retriever):
+    assert retriever.invoke("whales", filter={"year": np.array([2025])})
+    assert retriever.invoke("whales", filter={"year": np.array([2025])}) == retriever.invoke(
+        "whales", filter={"year": [2025]}
+    )

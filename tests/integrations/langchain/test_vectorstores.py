@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import json
 import pickle
+import shutil
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("langchain_core")
@@ -24,6 +26,7 @@ from langchain_jina_rag import JinaLocalEmbeddings, JinaLocalRerank, JinaVectorS
 from PIL import Image
 
 from jina_rag import DocumentIndex, InvalidInputError, JinaRagError, Prefetch, Rerank
+from jina_rag.errors import IndexNotFoundError
 from jina_rag.testing import FakeEmbedder, FakeReranker, make_page
 
 KEY = "not-for-anybody"
@@ -418,7 +421,7 @@ def test_pickling_and_no_secret(filled, embedder, tmp_path):
     assert KEY not in repr(secret) + str(vars(secret))
     kept = pickle.dumps(secret)
     assert KEY.encode() not in kept
-    assert pickle.loads(kept)._opening.assets_dir == "files"
+    assert pickle.loads(kept)._opening.assets_dir == str(Path("files").absolute())
     assert secret._opening.api_key.get_secret_value() == KEY
     kept = pickle.dumps(filled)
     assert b"Fake" not in kept
@@ -453,3 +456,34 @@ def test_it_must_exist_if_it_is_not_to_be_made(tmp_path):
         compact = store.index.info().storage
     with JinaVectorStore(tmp_path / "large") as store:
         assert compact != store.index.info().storage
+
+
+def test_unpickled_where_no_index_is_it_says_so_and_makes_none(tmp_path):
+    with JinaVectorStore(tmp_path / "kb") as store:
+        store.add_texts(["whales sing"])
+        stored = pickle.dumps(store)
+    shutil.rmtree(tmp_path / "kb")
+    for again in (pickle.loads(stored), store):
+        with pytest.raises(IndexNotFoundError, match="There is no index at"):
+            again.similarity_search("whales")
+    assert not (tmp_path / "kb").exists()
+
+
+def test_nothing_empty_is_taken_for_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("index", "reranker", "assets_dir"):
+        with pytest.raises(InvalidInputError, match=f"{name} is empty"):
+            JinaVectorStore(**{"index": "kb", name: ""})
+    with pytest.raises(InvalidInputError, match="index is empty"):
+        JinaVectorStore.from_texts(TEXTS, index=" ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [np.array([1, 2]), np.array(1), np.int64(1), [np.int64(1)], range(1, 3)])
+def test_a_filter_may_be_of_numpy(store, value):
+    store.add_texts(TEXTS, [{"n": n, "page": n} for n in range(4)], ids=list("abcd"))
+    for key in ("n", "page"):
+        hits = store.similarity_search(ASKED, k=4, filter={key: value})
+        assert {doc.id for doc in hits} == ({"b", "c"} if np.size(value) == 2 else {"b"})
+    assert len(store.max_marginal_relevance_search(ASKED, filter={"n": value})) == len(hits)
+    assert len(store.similarity_search_by_vector([1.0] * 128, filter={"n": value})) == len(hits)

@@ -385,3 +385,13 @@ def test_many_at_once_do_not_disturb_each_other(model):
         return await asyncio.gather(*(model.aget_text_embedding(f"text {i}") for i in range(20)))
 
     assert asyncio.run(all_of_them()) == [model.get_text_embedding(f"text {i}") for i in range(20)]
+
+
+def test_an_empty_name_is_refused_and_a_copy_has_its_own_model(monkeypatch):
+    with pytest.raises(ValidationError, match="model_name is empty"):
+        JinaLocalEmbedding("")
+    monkeypatch.setattr("jina_rag.adapters.models.load_embedder", lambda name, **options: ThreadedEmbedder(name=name))
+    model = JinaLocalEmbedding("a")
+    assert model.embedder.name == "a"
+    assert model.model_copy(update={"model_name": "b"}).embedder.name == "b"
+    assert model.embedder.name == "a"

@@ -23,11 +23,11 @@ from llama_index.core.base.llms.types import ImageBlock, TextBlock
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import ImageNode, MetadataMode, NodeRelationship, QueryBundle, TextNode
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
+from llama_index.embeddings.jina_rag.node_inputs import query_of
 from llama_index.postprocessor.jina_rag_rerank import JinaLocalRerank
 from llama_index.retrievers.jina_rag import JinaPageRetriever
 from llama_index.retrievers.jina_rag.filters import page_where, where_of
 from llama_index.retrievers.jina_rag.nodes import node_of
-from llama_index.retrievers.jina_rag.query_input import query_of
 from PIL import Image
 
 from jina_rag import (

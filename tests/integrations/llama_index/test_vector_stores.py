@@ -720,3 +720,83 @@ def test_a_model_that_looks_at_pixels_sees_each_page_once(tmp_path, tiny, reader
     assert set(by_words.ids) == set(by_vector.ids) == {"report.pdf#p0001", "report.pdf#p0002", "text"}
     assert len(JinaLocalEmbedding(tiny["v4"], truncate_dim=32).get_text_embedding("a")) == 32
     store.close()
+
+
+# -- closed and opened again -----------------------------------------------------------------------------------
+
+
+def test_closed_it_opens_again_with_the_model_it_had(store, embedder):
+    store.add(texts(a="growth by region"))
+    store.close()
+    assert store.query(ask("growth")).ids == ["a"]
+    assert store.client.embedder is embedder
+
+
+@pytest.mark.parametrize("moved", ["index", "assets_dir"])
+def test_a_copy_with_another_place_is_another_store(store, tmp_path, embedder, moved):
+    store.add(texts(a="growth by region"))
+    if moved == "assets_dir":
+        with pytest.raises(InvalidInputError, match="assets_dir"):
+            store.model_copy(update={"assets_dir": str(tmp_path)}).get_nodes()
+        return
+    with JinaVectorStore(tmp_path / "other", embedder=embedder) as other:
+        other.add(texts(b="growth by region"))
+    copied = store.model_copy(update={"index": str(tmp_path / "other")})
+    assert copied.query(ask("growth")).ids == ["b"]
+    assert store.query(ask("growth")).ids == ["a"]
+    shared = JinaVectorStore(store.client).model_copy(update={"index": str(tmp_path / "nowhere")})
+    assert shared.get_nodes() == []
+    assert shared.client.info().location == str(tmp_path / "nowhere")
+    shared.close()
+    assert store.query(ask("growth")).ids == ["a"]
+
+
+def test_closed_it_opens_again_with_all_it_was_opened_with(monkeypatch, store, tmp_path):
+    calls = []
+
+    class Handle:
+        close = info = lambda self: None
+
+    def opened(location, **options):
+        calls.append((location, options))
+        return Handle()
+
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(DocumentIndex, "open", opened)
+    remote = JinaVectorStore(
+        "http://localhost:6333/kb", embedder="model", storage="compact", assets_dir="pages", api_key="sesame"
+    )
+    remote.close()
+    monkeypatch.chdir("/")
+    assert isinstance(remote.client, Handle)
+    (first, options), (second, options_again) = calls
+    assert first == second == "http://localhost:6333/kb"
+    assert options == {
+        "embedder": str((tmp_path / "model").resolve()),
+        "reranker": None,
+        "storage": "compact",
+        "create": True,
+        "assets_dir": str(tmp_path / "pages"),
+        "api_key": "sesame",
+    }
+    assert options_again == options | {"create": False}
+    assert "sesame" not in repr(remote) + str(vars(remote)) + str(remote.__pydantic_private__)
+    assert b"sesame" not in pickle.dumps(remote)
+
+
+@pytest.mark.parametrize("name", ["index", "embedder", "assets_dir"])
+def test_nothing_empty_is_taken_for_the_current_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError, match=f"{name} is empty"):
+        JinaVectorStore(**{"index": "kb", "embedder": ThreadedEmbedder(), name: ""})
+    if name != "assets_dir":
+        with pytest.raises(InvalidInputError, match=f"{name} is empty"):
+            JinaPageRetriever(**{"index": "kb", name: ""})
+    with pytest.raises(InvalidInputError, match="reranker is empty"):
+        JinaPageRetriever("kb", reranker="")
+    with pytest.raises(InvalidInputError, match="image_folder is empty"):
+        JinaPageReader("")
+    with pytest.raises(InvalidInputError, match="root is empty"):
+        JinaPageReader(root="")
+    assert not list(tmp_path.iterdir())

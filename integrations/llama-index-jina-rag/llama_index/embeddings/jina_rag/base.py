@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from io import BytesIO
-from pathlib import Path
 from typing import Any, ClassVar
 
 import llama_index.core.instrumentation as instrument
@@ -13,6 +11,7 @@ from llama_index.core.bridge.pydantic import ConfigDict, Field
 from llama_index.core.embeddings import MultiModalEmbedding
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 from llama_index.core.schema import ImageType
+from llama_index.embeddings.jina_rag.node_inputs import image_input
 
 from jina_rag import Embedder, InvalidInputError
 from jina_rag.adapters import EmbedderOptions, coroutine_of, model_argument
@@ -125,15 +124,6 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
         if name == "embeddings_cache":
             _refuse_cache(value)
         super().__setattr__(name, value)
-
-
-def image_input(image: ImageType | bytes | Path) -> Any:  # noqa: ANN401  # one of the forms an embedder takes
-    """An image of LlamaIndex, a path or a buffer, as an input of an embedder."""
-    if isinstance(image, BytesIO):
-        return {"image": image.getvalue()}
-    if isinstance(image, str) and "://" not in image and not image.startswith("data:"):
-        return {"image": Path(image)}
-    return {"image": image}
 
 
 def _refuse_cache(cache: object) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from llama_index.core.schema import BaseNode, ImageNode, MetadataMode, Node
+from llama_index.core.schema import BaseNode, ImageNode, ImageType, MetadataMode, Node, QueryBundle
 
 from jina_rag import InvalidInputError, open_page
 
@@ -30,21 +31,24 @@ def image_of(node: BaseNode) -> NodeImage | None:
     Raises:
         InvalidInputError: If it is given as base64 that is none.
     """
-    if isinstance(node, ImageNode):
-        data, path, url = node.image, node.image_path, node.image_url
-    elif isinstance(node, Node) and node.image_resource is not None:
-        resource = node.image_resource
-        data = None if resource.data is None else resource.data.decode("ascii")
-        path = None if resource.path is None else str(resource.path)
-        url = None if resource.url is None else str(resource.url)
-    else:
-        return None
+    data, path, url = image_parts(node)
     if data:
         try:
             return base64.b64decode(data, validate=True)
         except binascii.Error as exc:
             raise InvalidInputError(f"The image of node {node.node_id!r} is no base64 ({exc}).") from exc
     return Path(path) if path else url or None
+
+
+def image_parts(node: BaseNode) -> tuple[str | None, str | None, str | None]:
+    """A node's image as base64, as a path and as an address; None for what it has not."""
+    if isinstance(node, ImageNode):
+        return node.image, node.image_path, node.image_url
+    resource = node.image_resource if isinstance(node, Node) else None
+    if resource is None:
+        return None, None, None
+    data, path, url = resource.data, resource.path, resource.url
+    return data.decode("ascii") if data else None, str(path) if path else None, str(url) if url else None
 
 
 def is_local(image: NodeImage) -> bool:
@@ -108,6 +112,30 @@ def cache_key_of(node: BaseNode) -> str | None:
     else:
         return None
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def image_input(image: ImageType | bytes | Path) -> Any:  # noqa: ANN401  # one of the forms an embedder takes
+    """An image of LlamaIndex, a path or a buffer, as an input of an embedder."""
+    if isinstance(image, BytesIO):
+        return {"image": image.getvalue()}
+    if isinstance(image, str) and "://" not in image and not image.startswith("data:"):
+        return {"image": Path(image)}
+    return {"image": image}
+
+
+def query_of(query: QueryBundle) -> Any:  # noqa: ANN401  # one of the forms that jina_rag takes
+    """What is asked: the text, or the picture of ``image_path``, or a list of these where there are several.
+
+    Several ``custom_embedding_strs``, as query transforms make them, are one question of several parts.
+
+    Raises:
+        InvalidInputError: If nothing is asked.
+    """
+    parts: list[Any] = [text for text in query.embedding_strs if text.strip()]
+    parts += [image_input(image) for image in query.embedding_image]
+    if not parts:
+        raise InvalidInputError("The query is empty: ask something in words (query_str), or give an image_path.")
+    return parts[0] if len(parts) == 1 else parts
 
 
 def _readable(node: BaseNode, image: NodeImage) -> Path | bytes:

@@ -41,12 +41,13 @@ class VectorCache:
             while self.bytes > self.max_bytes:
                 self.drop(next(iter(self._vectors)))
 
-    def get(self, key: Key) -> Embeddings | None:
-        """The embeddings of one input; None where there are none (any more)."""
+    def get(self, key: Key, dim: int = 0) -> Embeddings | None:
+        """The embeddings of one input; None where there are none (any more) with dense vectors of `dim` numbers."""
         with self._lock:
-            if key in self._vectors:
-                self._vectors.move_to_end(key)
-            return self._vectors.get(key)
+            if key not in self._vectors or self._vectors[key].require_single().shape[1] < dim:
+                return None
+            self._vectors.move_to_end(key)
+            return self._vectors[key]
 
     def drop(self, key: Key) -> None:
         """Forget one: it has been stored."""
@@ -75,11 +76,6 @@ def take_row(encoded: Embeddings, row: int) -> Embeddings:
         multi=[encoded.require_multi()[row].copy()],
         grids=None if encoded.grids is None else [encoded.grids[row]],
     )
-
-
-def is_long_enough(encoded: Embeddings, dim: int) -> bool:
-    """Whether an index that keeps dense vectors of `dim` numbers can take these: they are not shorter."""
-    return encoded.single is not None and encoded.single.shape[1] >= dim
 
 
 def concatenate(embeddings: list[Embeddings], dim: int) -> Embeddings:

@@ -12,8 +12,7 @@ from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
-from llama_index.embeddings.jina_rag.node_inputs import image_of, input_of, is_local, text_of
-from llama_index.retrievers.jina_rag.query_input import query_of
+from llama_index.embeddings.jina_rag.node_inputs import image_of, input_of, is_local, query_of, text_of
 
 from jina_rag import InvalidInputError, Reranker
 from jina_rag.adapters import RerankerOptions, coroutine_of, model_argument

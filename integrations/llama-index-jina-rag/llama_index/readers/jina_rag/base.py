@@ -12,7 +12,7 @@ from llama_index.core.schema import Document, ImageDocument, MediaResource
 from llama_index.embeddings.jina_rag.node_inputs import IMAGE_HASH
 
 from jina_rag import Failure, IngestSettings, InvalidInputError, Page
-from jina_rag.adapters import PageLoading, coroutine_of
+from jina_rag.adapters import PageLoading, check_not_empty, coroutine_of
 
 _HIDDEN_FROM_MODELS = ("file_path", "doc_id", IMAGE_HASH)
 """Metadata that programs need, and a model need not see."""
@@ -74,6 +74,7 @@ class JinaPageReader(PageLoading, BaseReader):
         on_failure: Callable[[Failure], None] | None = None,
     ) -> None:
         super().__init__(folder, settings, on_failure)
+        check_not_empty(root=root)
         self.root = None if root is None else Path(os.path.abspath(root))
 
     def lazy_load_data(

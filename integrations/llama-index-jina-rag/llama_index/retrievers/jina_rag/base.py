@@ -11,13 +11,12 @@ from llama_index.core.callbacks.base import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
+from llama_index.embeddings.jina_rag.node_inputs import query_of
 from llama_index.retrievers.jina_rag.filters import add_condition, page_where
 from llama_index.retrievers.jina_rag.nodes import node_of
-from llama_index.retrievers.jina_rag.query_input import query_of
-from pydantic import SecretStr
 
 from jina_rag import DocumentIndex, Embedder, InvalidInputError, Prefetch, Rerank, Reranker, Rescore, ScoredPage
-from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex, coroutine_of, search_arguments
+from jina_rag.adapters import IndexOwner, LazyIndex, check_not_empty, coroutine_of, search_arguments
 
 Stage = Prefetch | Rescore | Rerank
 
@@ -119,13 +118,8 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         where = page_where(filters)
         for key, value in (filter or {}).items():
             add_condition(where, key, value)
-        location, self._index = LazyIndex.of(index, embedder=embedder, assets_dir=assets_dir, api_key=api_key)
-        self._opening = IndexOpening(
-            location if "://" in location else os.path.abspath(location),
-            embedder,
-            assets_dir=None if assets_dir is None else os.path.abspath(assets_dir),
-            api_key=None if api_key is None else SecretStr(api_key),
-        )
+        check_not_empty(reranker=reranker)
+        self._opening, self._index = LazyIndex.of(index, embedder=embedder, assets_dir=assets_dir, api_key=api_key)
         self._index.get(self._opening)  # an index that is not there is told of at once
         self.similarity_top_k = similarity_top_k
         self._settings: dict[str, Any] = {
@@ -144,14 +138,10 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         """The open index."""
         return self._index.get(self._opening)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Without the key, which a pickle would hold in plain text, and without the model.
-        return {**self.__dict__, "_opening": IndexOpening(self._opening.location, assets_dir=self._opening.assets_dir)}
-
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         if vector := _only_vector(query_bundle):
-            hits = self.index.nearest(vector, k=self.similarity_top_k, filter=self._settings["filter"])
-            return self._nodes(None, hits)
+            arguments = self._arguments()
+            return self._nodes(None, self.index.nearest(vector, k=arguments["k"], filter=arguments["filter"]))
         query = query_of(query_bundle)
         return self._nodes(query, self.index.search(query, **self._arguments()))
 

@@ -10,14 +10,14 @@ from llama_index.core.schema import (
     BaseNode,
     Document,
     ImageNode,
-    MediaResource,
+    Node,
     NodeRelationship,
     ObjectType,
     RelatedNodeInfo,
     TextNode,
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
-from llama_index.embeddings.jina_rag.node_inputs import image_of, text_of
+from llama_index.embeddings.jina_rag.node_inputs import image_of, image_parts, text_of
 
 from jina_rag import ScoredPage
 
@@ -106,16 +106,10 @@ def storable_node(node: BaseNode) -> BaseNode:
     }  # fmt: skip
     if image is None:
         return TextNode(text=text_of(node), **fields)
-    resource = node.image_resource if hasattr(node, "image_resource") else None
-    assert isinstance(resource, MediaResource)
-    return ImageNode(
-        text=text_of(node),
-        image=None if resource.data is None else resource.data.decode("ascii"),
-        image_path=None if resource.path is None else str(resource.path),
-        image_url=None if resource.url is None else str(resource.url),
-        image_mimetype=resource.mimetype,
-        **fields,
-    )
+    assert isinstance(node, Node)
+    data, path, url = image_parts(node)
+    mimetype = node.image_resource and node.image_resource.mimetype
+    return ImageNode(text=text_of(node), image=data, image_path=path, image_url=url, image_mimetype=mimetype, **fields)
 
 
 def entry_metadata(node: BaseNode) -> dict[str, Any]:

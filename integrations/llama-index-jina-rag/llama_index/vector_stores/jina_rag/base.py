@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from llama_index.core.bridge.pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
+from llama_index.core.bridge.pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
@@ -15,7 +16,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 from llama_index.embeddings.jina_rag.node_inputs import add_input_of, cache_key_of
-from llama_index.embeddings.jina_rag.vector_cache import VECTOR_CACHE, concatenate, is_long_enough
+from llama_index.embeddings.jina_rag.vector_cache import VECTOR_CACHE, concatenate
 from llama_index.retrievers.jina_rag.filters import where_of
 from llama_index.retrievers.jina_rag.nodes import CONTENT, REF_DOC_ID, entry_metadata, node_of
 from llama_index.vector_stores.jina_rag.store_query import answer, metadata_key
@@ -66,8 +67,8 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         embedder: Of a new index, as in `jina_rag.DocumentIndex.open`.
         storage: Of a new index, as there.
         assets_dir: As there.
-        api_key: As there. It is never shown, dumped or pickled: later on it comes from the environment variable
-            QDRANT_API_KEY.
+        api_key: As there. It is never shown, dumped or pickled: where the store is loaded again, the key comes from the
+            environment variable QDRANT_API_KEY.
 
     Nodes come back as they went in, except that a `Document` becomes a `TextNode` and one with a picture an
     `ImageNode`, as in LlamaIndex's own stores. Files that were ingested into the same index are found, too; their
@@ -90,8 +91,8 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
     index: str = Field(description="Folder or address of the index.")
     assets_dir: str | None = Field(default=None, description="Folder for pictures of an index on a server.")
 
-    _index: LazyIndex = PrivateAttr(default_factory=LazyIndex)
-    _fingerprint: str | None = PrivateAttr(default=None)
+    _index: LazyIndex = PrivateAttr()
+    _opening: IndexOpening = PrivateAttr()
 
     def __init__(
         self,
@@ -108,25 +109,12 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
             raise InvalidInputError(
                 "This store keeps texts and embeds questions itself: leave both settings as they are."
             )
-        location, lazy_index = LazyIndex.of(
-            index, embedder=embedder, storage=storage, assets_dir=assets_dir, api_key=api_key
+        opening, lazy_index = LazyIndex.of(
+            index, embedder=embedder, storage=storage, create=True, assets_dir=assets_dir, api_key=api_key
         )
-        super().__init__(  # type: ignore[call-arg]  # pydantic's fields
-            stores_text=True,
-            is_embedding_query=False,
-            index=location if "://" in location else os.path.abspath(location),
-            assets_dir=None if assets_dir is None else os.path.abspath(assets_dir),
-        )
-        self._index = lazy_index
-        opening = IndexOpening(
-            self.index,
-            embedder,
-            storage=storage,
-            create=True,
-            assets_dir=self.assets_dir,
-            api_key=None if api_key is None else SecretStr(api_key),
-        )
-        self._fingerprint = lazy_index.get(opening).info().fingerprint
+        super().__init__(index=opening.location, assets_dir=opening.assets_dir)  # type: ignore[call-arg]
+        self._index, self._opening = lazy_index, opening
+        lazy_index.get(opening)
 
     @classmethod
     def class_name(cls) -> str:
@@ -140,7 +128,7 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         Raises:
             IndexNotFoundError: If the store was closed or unpickled, and the index is gone or on another machine.
         """
-        return self._index.get(IndexOpening(self.index, assets_dir=self.assets_dir))
+        return self._index.get(replace(self._opening, location=self.index, assets_dir=self.assets_dir))
 
     # -- filling -------------------------------------------------------------------------------------------
 
@@ -155,12 +143,11 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         """
         index = self.client
         nodes_by_id = {node.node_id: node for node in nodes}  # of two of the same id the last counts
-        keys = {node_id: (self._model, cache_key_of(node)) for node_id, node in nodes_by_id.items()}
-        embeddings: dict[str, Embeddings] = {}
-        for node_id, key in keys.items():
-            encoded = VECTOR_CACHE.get(key)
-            if encoded is not None and is_long_enough(encoded, index.dim):
-                embeddings[node_id] = encoded
+        # Not asked for in vain: what an index tells includes its size on disk.
+        fingerprint = index.info().fingerprint if len(VECTOR_CACHE) else ""
+        keys = {node_id: (fingerprint, cache_key_of(node)) for node_id, node in nodes_by_id.items()}
+        cached = {node_id: VECTOR_CACHE.get(key, index.dim) for node_id, key in keys.items()}
+        embeddings = {node_id: encoded for node_id, encoded in cached.items() if encoded is not None}
         if embeddings:
             self._put([nodes_by_id[node_id] for node_id in embeddings], concatenate([*embeddings.values()], index.dim))
             for node_id in embeddings:
@@ -208,9 +195,8 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         Raises:
             InvalidInputError: If the filters cannot be translated.
         """
-        if node_ids is not None and filters is None:
-            return [node_of(hit) for hit in self.client.get(node_ids)]
-        return [node_of(hit) for hit in self.client.get(self._matching(node_ids, filters))]
+        ids = node_ids if node_ids is not None and filters is None else self._matching(node_ids, filters)
+        return [node_of(hit) for hit in self.client.get(ids)]
 
     aget_nodes = coroutine_of(get_nodes)
 
@@ -230,12 +216,6 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
     aquery = coroutine_of(query)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     # -- what the index knows ------------------------------------------------------------------------------
-
-    @property
-    def _model(self) -> str:
-        if self._fingerprint is None:
-            self._fingerprint = self.client.info().fingerprint
-        return self._fingerprint
 
     def _put(self, nodes: Sequence[BaseNode], vectors: Embeddings | None) -> None:
         self.client.add(
@@ -260,8 +240,8 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
             self.client.delete(filter={"doc_id": ids})
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(BaseModel.__getstate__(self))
-        return state | {"__pydantic_private__": {"_index": LazyIndex(), "_fingerprint": None}}
+        private = {"_index": LazyIndex(), "_opening": self._opening}
+        return {**BaseModel.__getstate__(self), "__pydantic_private__": private}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Not by __init__, as LlamaIndex does: a folder belongs to one process at a time, and whoever unpickles a store

@@ -86,12 +86,9 @@ def _diverse(index: DocumentIndex, query: VectorStoreQuery, hits: list[ScoredPag
 
 def _query_vector(index: DocumentIndex, query: VectorStoreQuery) -> list[float]:
     """The question's dense vector, of length 1."""
+    vector: Any = query.query_embedding
     if query.query_str is not None and query.query_str.strip():
-        encoded = index.embedder.encode_query([query.query_str], multi=False).single
-        assert encoded is not None
-        vector = encoded[0]
-    else:
-        vector = np.asarray(query.query_embedding, dtype=np.float32)
+        vector = index.embedder.encode_query([query.query_str], multi=False).require_single()[0]
     vector = np.asarray(_truncate(index, vector), dtype=np.float32)
     unit: list[float] = (vector / max(float(np.linalg.norm(vector)), 1e-12)).tolist()
     return unit
