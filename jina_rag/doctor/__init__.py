@@ -1,1 +1,1 @@
-"""Whether this machine computes what the published models compute: `report.examine` is the way in."""
+"""Whether this machine computes what the published models compute: `examination.examine` is the way in."""

@@ -16,7 +16,7 @@ from jina_rag.catalog.manifest import DocumentRecord
 from jina_rag.config import IngestSettings, Storage
 from jina_rag.errors import IndexMismatchError, IndexStateError, InvalidInputError
 from jina_rag.index.coroutines import coroutine_of
-from jina_rag.index.models import IndexModels, resolve_model
+from jina_rag.index.models import IndexModels, absolute_folder, resolve_model
 from jina_rag.index.page_lookup import dense_vectors, nearest_pages, pages_by_id
 from jina_rag.index.registry import open_session
 from jina_rag.index.session import IndexSession, OpenOptions, StoppedWaiting
@@ -154,7 +154,7 @@ class DocumentIndex:
             embedder=resolve_model(embedder),
             storage=Storage.named(storage) if isinstance(storage, str) else storage,
             create=create,
-            assets_dir=None if assets_dir is None else os.path.abspath(assets_dir),
+            assets_dir=absolute_folder(assets_dir),
             api_key=api_key,
         )
         return cls(os.fspath(location), options, resolve_model(reranker))
@@ -566,7 +566,9 @@ class DocumentIndex:
 
         session = self._session
         settings = session.settings
-        options = OpenOptions(storage=settings.storage, assets_dir=assets_dir, api_key=api_key, template=settings)
+        options = OpenOptions(
+            storage=settings.storage, assets_dir=absolute_folder(assets_dir), api_key=api_key, template=settings
+        )
         with DocumentIndex(os.fspath(location), options) as target:
             other = target._session
             if other is session:

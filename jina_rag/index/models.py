@@ -31,6 +31,19 @@ def resolve_model(model: str | os.PathLike[str] | Model | None) -> str | Model |
     return os.path.realpath(name) if name not in catalogue.names_of("lite") and os.path.isdir(name) else name
 
 
+def absolute_folder(assets_dir: str | os.PathLike[str] | None) -> str | None:
+    """The absolute path of a folder of page images; None for none.
+
+    Raises:
+        InvalidInputError: If the path is empty.
+    """
+    if assets_dir is None:
+        return None
+    if not os.fspath(assets_dir).strip():
+        raise InvalidInputError('assets_dir is empty: name a folder, or "." for the current one.')
+    return os.path.abspath(assets_dir)
+
+
 class IndexModels:
     """The embedder and the rerankers that one `DocumentIndex` works with.
 
@@ -68,7 +81,7 @@ class IndexModels:
         """
         if stage is None or not stage.limit:
             return None
-        model = stage.model or self.default_reranker
+        model = stage.model if stage.model is not None else self.default_reranker
         if model is None:
             raise InvalidInputError(
                 "There is no reranker: open the index with one (reranker=…), or name it: Rerank(model=…)."

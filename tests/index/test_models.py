@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from jina_rag import DocumentIndex
+from jina_rag.errors import InvalidInputError
 from jina_rag.testing import FakeEmbedder
 
 
@@ -38,3 +41,11 @@ def test_a_search_does_not_wait_while_a_reranker_loads(tmp_path, monkeypatch):
         may_load.set()
         thread.join(30)
         assert [str(error) for error in errors] == ["some/reranker"]
+
+
+@pytest.mark.parametrize("name", ["assets_dir", "embedder", "reranker"])
+def test_an_empty_name_is_refused_before_anything_is_opened(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError, match="is empty"):
+        DocumentIndex.open("http://127.0.0.1:9/docs", **{name: " "})
+    assert not list(tmp_path.iterdir())
