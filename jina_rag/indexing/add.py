@@ -64,7 +64,9 @@ class EntryWriter:
                     )
                 if not self._manifest.is_complete(record.sha256):
                     new.append(entry)
-                elif indexed is None or not indexed.is_complete or _given(indexed) != _given(record):
+                elif (
+                    indexed is None or not indexed.is_complete or _requested_state(indexed) != _requested_state(record)
+                ):
                     self._manifest.place(record)
         if not new:
             return
@@ -177,6 +179,6 @@ def _as_file(content: Path | bytes) -> Iterator[Path]:
         yield path
 
 
-def _given(record: DocumentRecord) -> tuple[object, ...]:
+def _requested_state(record: DocumentRecord) -> tuple[object, ...]:
     """What the caller gave of an entry."""
     return record.path, record.sha256, record.mtime_ns, record.metadata, record.own_metadata
