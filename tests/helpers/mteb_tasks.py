@@ -30,11 +30,11 @@ def judged_folder(root: Path) -> Path:
         sample_pdf(root / f"{doc}.pdf", texts)
     rows = [{"doc": doc, "file": f"{doc}.pdf"} for doc in PAGES]
     (root / "docs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    asked = [
+    query_entries = [
         {"qid": query_id, "query": text, "relevant": [{"doc": d, "page": p, "grade": g} for d, p, g in relevant]}
         for query_id, text, relevant in QUERIES
     ]
-    (root / "queries.jsonl").write_text("\n".join(map(json.dumps, asked)), encoding="utf-8")
+    (root / "queries.jsonl").write_text("\n".join(map(json.dumps, query_entries)), encoding="utf-8")
     return root
 
 

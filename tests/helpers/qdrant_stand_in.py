@@ -22,7 +22,7 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
 
 @dataclass
-class Asked:
+class RecordedRequest:
     """One request."""
 
     method: str
@@ -42,7 +42,7 @@ class StandIn:
 
     url: str = ""
     version: str = "1.20.0"
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[RecordedRequest] = field(default_factory=list)
     faults: list = field(default_factory=list)
     """Answers to the next requests, in the place of the true ones: None, or (status, headers, body); "drop" ends the
     connection, "late" is what was asked for but answers with 504."""
@@ -53,9 +53,9 @@ class StandIn:
     client: QdrantClient = field(default_factory=lambda: QdrantClient(location=":memory:"))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def sent(self, end: str) -> list[Asked]:
+    def sent(self, end: str) -> list[RecordedRequest]:
         """The requests whose path ends so."""
-        return [one for one in self.asked if one.path.split("?")[0].endswith(end)]
+        return [one for one in self.requests if one.path.split("?")[0].endswith(end)]
 
 
 @contextmanager
@@ -68,8 +68,10 @@ def standing_in():
 
         def answer(self):
             length = int(self.headers.get("content-length", 0))
-            asked = Asked(self.command, self.path, length, dict(self.headers.items()), self.rfile.read(length))
-            state.asked.append(asked)
+            request = RecordedRequest(
+                self.command, self.path, length, dict(self.headers.items()), self.rfile.read(length)
+            )
+            state.requests.append(request)
             fault = state.faults.pop(0) if state.faults else None
             if fault == "drop":
                 self.close_connection = True
@@ -83,7 +85,7 @@ def standing_in():
                 return
             try:
                 with state.lock:
-                    result = serve(state, self.command, self.path.split("?")[0], asked)
+                    result = serve(state, self.command, self.path.split("?")[0], request)
             except ValueError as exc:
                 missing = "not found" in str(exc)
                 status = 404 if missing else 409 if "already exists" in str(exc) else 400
@@ -123,12 +125,12 @@ def standing_in():
         state.client.close()
 
 
-def serve(state, method, path, asked):
+def serve(state, method, path, request):
     if path == "/":
         return {"title": "qdrant", "version": state.version}
     if state.swallow and path.endswith("/points") and method == "PUT":
         return {"operation_id": 1, "status": "completed"}
-    body = asked.body
+    body = request.body
     name, what = re.fullmatch(r"/collections/([^/]+)(.*)", path).groups()
     client, done = state.client, {"operation_id": 1, "status": "completed"}
     if what == "" and method == "GET":
@@ -154,8 +156,8 @@ def serve(state, method, path, asked):
         client.upsert(name, points)
         return done
     if what == "/points":
-        asked = models.PointRequest.model_validate(body)
-        return dumped(client.retrieve(name, asked.ids, asked.with_payload, asked.with_vector or False))
+        request = models.PointRequest.model_validate(body)
+        return dumped(client.retrieve(name, request.ids, request.with_payload, request.with_vector or False))
     if what == "/points/delete":
         chosen = (models.PointIdsList if "points" in body else models.FilterSelector).model_validate(body)
         client.delete(name, chosen)
@@ -166,21 +168,21 @@ def serve(state, method, path, asked):
     if what == "/points/count":
         return {"count": client.count(name, models.CountRequest.model_validate(body).filter).count}
     if what == "/points/scroll":
-        asked = models.ScrollRequest.model_validate(body)
+        request = models.ScrollRequest.model_validate(body)
         records, after = client.scroll(
-            name, asked.filter, limit=asked.limit, offset=asked.offset, with_payload=asked.with_payload
+            name, request.filter, limit=request.limit, offset=request.offset, with_payload=request.with_payload
         )
         return {"points": dumped(records), "next_page_offset": after}
     assert what == "/points/query", path
-    asked = models.QueryRequest.model_validate(body)
+    request = models.QueryRequest.model_validate(body)
     found = client.query_points(
         name,
-        query=asked.query,
-        using=asked.using,
-        prefetch=asked.prefetch,
-        query_filter=asked.filter,
-        limit=asked.limit,
-        with_payload=asked.with_payload,
+        query=request.query,
+        using=request.using,
+        prefetch=request.prefetch,
+        query_filter=request.filter,
+        limit=request.limit,
+        with_payload=request.with_payload,
     )
     return {"points": dumped(found.points)}
 
@@ -191,7 +193,7 @@ def dumped(items):
 
 @contextmanager
 def standing_in_grpc():
-    """The same over gRPC; `asked` has the names of the methods and the bytes of their requests."""
+    """The same over gRPC; `request` has the names of the methods and the bytes of their requests."""
     state = StandIn()
     server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", 32 * 1024 * 1024)])
     kinds = (("Qdrant", messages.QdrantServicer), ("Collections", messages.CollectionsServicer))
@@ -212,7 +214,7 @@ def standing_in_grpc():
 
 def serve_grpc(state, method, request, context):
     headers = {pair.key: pair.value for pair in context.invocation_metadata()}
-    state.asked.append(Asked(method, method, request.ByteSize(), headers, b""))
+    state.requests.append(RecordedRequest(method, method, request.ByteSize(), headers, b""))
     if state.faults:
         context.abort(*state.faults.pop(0))
     try:

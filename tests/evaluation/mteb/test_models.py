@@ -109,7 +109,7 @@ class TestTiny:
         own = load_embedder(tiny["v4"], dtype="float32", max_pixels=20_000)
         images = [image(10), image(200, "L")]
         expected = own.encode_document([image.convert("RGB") for image in images])
-        asked = own.encode_query(["which?"])
+        expected_query = own.encode_query(["which?"])
         for kind in ("single", "multi"):
             model = JinaRagEncoder(tiny["v4"], vectors=kind, options=ModelOptions(dtype="float32", max_pixels=20_000))
             task = metadata("T", type="DocumentUnderstanding", category="t2i", modalities=["text", "image"])
@@ -117,7 +117,7 @@ class TestTiny:
             query = model.encode(loader("which?"), task_metadata=task, prompt_type=QUERY, **WHERE)
             for i in range(2):
                 np.testing.assert_allclose(outcome[i], getattr(expected, kind)[i], atol=1e-5)
-            np.testing.assert_allclose(query[0], getattr(asked, kind)[0], atol=1e-5)
+            np.testing.assert_allclose(query[0], getattr(expected_query, kind)[0], atol=1e-5)
 
     def test_v4_loads_the_adapter_of_the_task_and_one_at_a_time(self, tiny) -> None:
         model = JinaRagEncoder(tiny["v4"], options=FLOAT32)

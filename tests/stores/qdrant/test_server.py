@@ -128,7 +128,7 @@ def test_sizes_are_those_of_the_request(server):
 def test_a_search_is_one_request_and_never_carries_the_tags(server):
     with open_(server.url) as store:
         store.upsert([point(n, doc_id="a") for n in range(5)])
-        server.asked.clear()
+        server.requests.clear()
         hits = store.search(
             np.ones((1, MULTI_DIM), "f4"),
             limit=3,
@@ -139,14 +139,14 @@ def test_a_search_is_one_request_and_never_carries_the_tags(server):
             keys=("n",),
         )
         assert [hit.payload for hit in hits] == [{"n": 4}, {"n": 3}, {"n": 2}]
-        (request,) = server.asked
+        (request,) = server.requests
         body = request.body
         assert [(stage["using"], stage["limit"]) for stage in body["prefetch"]] == [("dense", 4), ("lexical", 2)]
         assert body["using"] == "multi"
         assert body["prefetch"][0]["filter"] == body["prefetch"][1]["filter"] == body["filter"]
         store.search(np.ones((1, MULTI_DIM), "f4"), limit=3)
-        assert "prefetch" not in server.asked[-1].body
-        assert server.asked[-1].body["with_payload"] == {"exclude": ["_where", "_numbers"]}
+        assert "prefetch" not in server.requests[-1].body
+        assert server.requests[-1].body["with_payload"] == {"exclude": ["_where", "_numbers"]}
 
 
 def test_the_server_is_told_to_index_numbers_once(server):
@@ -158,10 +158,10 @@ def test_the_server_is_told_to_index_numbers_once(server):
         assert len({one["field_name"] for one in requests}) == len(requests) == 3
         store.update_payload({point(7).id: {"meta": [{"year": 2024}], "page": 5}})
         assert len(server.sent("/index")) == 5
-        server.asked.clear()
+        server.requests.clear()
         assert store.count({"meta.year": Range(gte=2024), "page": Range(lt=6)}) == 1
         assert store.count({"page": Range(gt=6, lt=5)}) == store.count({"page": Range(gt=6, lte=6)}) == 0
-        (request,) = server.asked  # nothing is asked that nothing can match
+        (request,) = server.requests  # nothing is asked that nothing can match
         assert [condition["range"] for condition in request.body["filter"]["must"]] == [
             {"gte": 2024.0},
             {"lt": 6.0},
@@ -183,9 +183,9 @@ def test_no_more_keys_are_indexed_than_a_server_should_keep(server, monkeypatch)
 def test_changing_payloads_moves_neither_vectors_nor_texts(server):
     with open_(server.url) as store:
         store.upsert([point(n, text="x" * 10_000, doc_id="a") for n in range(3)])
-        server.asked.clear()
+        server.requests.clear()
         store.update_payload({point(n).id: {"doc_id": "b", "gone": None} for n in range(4)})
-        assert sum(one.bytes for one in server.asked) < 2000
+        assert sum(one.bytes for one in server.requests) < 2000
         assert store.count({"doc_id": "b"}) == 3
         assert len(store.fetch([point(0).id])[0].payload["text"]) == 10_000
 
@@ -230,10 +230,10 @@ def test_a_collection_is_made_once_as_the_server_understands_it(server, version,
         {"field_name": "_where", "field_schema": "keyword"},
         "/collections/kb/index?wait=true",
     )
-    server.asked.clear()
+    server.requests.clear()
     with open_(server.url, facts={"other": 1}) as store:
         assert read_facts(store._remote) == FACTS, "facts of a collection that exists are not touched"
-    assert {one.method for one in server.asked} == {"GET"}
+    assert {one.method for one in server.requests} == {"GET"}
 
 
 def test_facts_are_read_beside_what_others_keep(server):
@@ -295,7 +295,7 @@ def test_a_collection_that_was_made_though_the_answer_was_lost_is_used(server):
     server.faults = [None, None, "late"]
     with open_(server.url, facts=FACTS) as store:
         assert read_facts(store._remote) == FACTS
-    assert len([one for one in server.asked if (one.method, one.path) == ("PUT", "/collections/kb")]) == 2
+    assert len([one for one in server.requests if (one.method, one.path) == ("PUT", "/collections/kb")]) == 2
 
 
 def test_several_stores_share_a_client_that_stays_open():
@@ -376,7 +376,7 @@ def test_a_server_that_wants_to_be_left_alone_for_long_is(server, waits):
 )
 def test_what_will_not_pass_is_not_tried_again(server, waits, status, message, kind, match):
     with open_(server.url) as store:
-        server.asked.clear()
+        server.requests.clear()
         server.faults = [(status, {}, {"status": {"error": message}})]
         with pytest.raises(IndexStateError, match=match) as caught:
             store.upsert([point(1)])
@@ -384,7 +384,7 @@ def test_what_will_not_pass_is_not_tried_again(server, waits, status, message, k
         assert caught.value.__cause__ is not None
         assert server.url in str(caught.value)
         assert "'kb'" in str(caught.value)
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
         assert not waits
 
 
@@ -413,7 +413,7 @@ def test_the_key_is_sent_and_never_shown(server, caplog, monkeypatch):
     knobs = QdrantConnection(api_key=SECRET)
     assert SECRET not in repr(knobs)
     with open_(server.url, connection=knobs) as store:
-        assert {one.headers["api-key"] for one in server.asked} == {SECRET}
+        assert {one.headers["api-key"] for one in server.requests} == {SECRET}
         server.faults = [(403, {}, {"status": {"error": f"the key {SECRET} is read-only"}})]
         with pytest.raises(IndexStateError, match="refuses the API key") as caught:
             store.upsert([point(1)])
@@ -421,7 +421,7 @@ def test_the_key_is_sent_and_never_shown(server, caplog, monkeypatch):
     assert not caplog.records, "loopback is no network"
     monkeypatch.setenv("QDRANT_API_KEY", " from-the-environment\n")
     open_(server.url).close()
-    assert server.asked[-1].headers["api-key"] == "from-the-environment"
+    assert server.requests[-1].headers["api-key"] == "from-the-environment"
     monkeypatch.setenv("QDRANT_API_KEY", "two words")
     with pytest.raises(InvalidInputError, match="QDRANT_API_KEY is no API key") as caught:
         open_(server.url)
@@ -573,7 +573,7 @@ def test_grpc_requests_are_filled_by_their_own_bytes_and_carry_the_key(waits):
             assert len(sizes) == 2
             assert schema.BATCH_BYTES - 500_000 < sizes[0] <= schema.BATCH_BYTES
             np.testing.assert_array_equal(store.fetch([pages[7].id])[0].multi.astype("f2"), rows.astype("f2"))
-            assert {one.headers["api-key"] for one in server.asked} == {SECRET}
+            assert {one.headers["api-key"] for one in server.requests} == {SECRET}
             server.faults = [(grpc.StatusCode.UNAVAILABLE, "later"), (grpc.StatusCode.RESOURCE_EXHAUSTED, "slower")]
             assert store.count() == 50
             assert len(waits) == 2
