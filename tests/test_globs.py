@@ -142,7 +142,7 @@ def test_ingestion_sync_filter_and_delete_mean_the_same_documents(tree, parts):
             missing, _ = missing_documents(manifest, [pattern])
             synced = {record.path for record in missing}
             # Said a second time, the name of a document that is gone means no other one.
-            manifest.forget(record.doc_id for record in records if record.path in deleted)
+            manifest.remove_documents(record.doc_id for record in records if record.path in deleted)
             again = [*select_by_name(manifest, pattern), *select_by_name(manifest, relative)]
     assert ingested == by_filter == by_id == deleted == deleted_by_id == synced
     assert again == []

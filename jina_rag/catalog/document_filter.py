@@ -75,7 +75,7 @@ def possible_matches(manifest: Manifest, where: Where) -> list[DocumentRecord]:
         texts: list[Any] = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
         if key == "path" or not texts or len(texts) > _AT_ONCE or not all(isinstance(text, str) for text in texts):
             continue
-        return manifest.documents_named(texts) if key == "doc_id" else manifest.documents_that_mention(texts)
+        return manifest.documents_by_id(texts) if key == "doc_id" else manifest.documents_with_text(texts)
     return manifest.documents()
 
 

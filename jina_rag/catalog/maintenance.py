@@ -29,30 +29,30 @@ class Problem:
     """Something that `verify` found.
 
     Attributes:
-        what: One sentence.
+        message: One sentence.
         doc_id: The document to ingest again; None where no document is concerned.
     """
 
-    what: str
+    message: str
     doc_id: str | None = None
 
 
 @contextmanager
-def changing(resources: IndexResources) -> Iterator[None]:
+def write_session(resources: IndexResources) -> Iterator[None]:
     """Hold this while the index is changed: what a killed change has left half done is mended first."""
     manifest = resources.manifest
     if manifest.settings().get(_DIRTY):
-        _sweep(resources)
+        _recover(resources)
     manifest.write_settings({_DIRTY: True})
-    settle(resources)
+    reconcile(resources)
     yield
-    settle(resources)
+    reconcile(resources)
     if not manifest.pending():
         manifest.write_settings({_DIRTY: False})
 
 
 def delete_documents(resources: IndexResources, name: str | None, where: Where) -> int:
-    """Drop documents with their points and images; see `DocumentIndex.delete`. Within `changing`.
+    """Drop documents with their points and images; see `DocumentIndex.delete`. Within `write_session`.
 
     Returns:
         How many.
@@ -66,12 +66,12 @@ def delete_documents(resources: IndexResources, name: str | None, where: Where) 
     records = possible_matches(manifest, where) if name is None else select_by_name(manifest, name)
     if where:
         records = select_by_filter(records, resolve_paths(where, manifest))
-    manifest.forget(record.doc_id for record in records)
-    settle(resources)
+    manifest.remove_documents(record.doc_id for record in records)
+    reconcile(resources)
     return len(records)
 
 
-def settle(resources: IndexResources) -> None:
+def reconcile(resources: IndexResources) -> None:
     """Drop what no document points at, and write into points where their files lie, where that has changed.
 
     However many contents there are, they share one flush and one transaction. The manifest is changed last, so that
@@ -90,7 +90,7 @@ def settle(resources: IndexResources) -> None:
     store.flush()
     _delete_images(resources, points, orphans)
     with manifest.transaction():
-        manifest.forget_contents(orphans)
+        manifest.remove_contents(orphans)
         manifest.mark_fresh(stale)
     if orphans:
         resources.ocr.forget(orphans)
@@ -131,7 +131,7 @@ def verify(resources: IndexResources) -> list[Problem]:
                 problems.append(Problem(f"The vectors of {what} {point.page} are missing.", doc_id))
             if point.image and point.image not in image_names:
                 problems.append(Problem(f"The image of {what} {point.page} is missing.", doc_id))
-            elif point.image and not images.is_whole(point.image):
+            elif point.image and not images.is_intact(point.image):
                 problems.append(Problem(f"The image of {what} {point.page} is damaged.", doc_id))
     strangers = sum(content_of.get(hit.id) != hit.payload.get(schema.REVISION) for hit in store.scroll())
     if strangers:
@@ -142,7 +142,7 @@ def verify(resources: IndexResources) -> list[Problem]:
     return problems
 
 
-def _sweep(resources: IndexResources) -> None:
+def _recover(resources: IndexResources) -> None:
     """Remove what a change that was killed has written and not noted, or noted as gone and not removed."""
     manifest, store, images = resources.manifest, resources.store, resources.images
     for image in set(images.names()) - manifest.images():

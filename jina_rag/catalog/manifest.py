@@ -11,7 +11,7 @@ any moment leaves nothing that the next run does not find and finish:
 2. batch by batch: images, ``add_points``, then the points;
 3. the store is flushed, then ``finish`` marks the content done and lets the document point at it;
 4. what no document points at any more (``orphans``) loses its points, its images, and then its entry
-   (``forget_contents``).
+   (``remove_contents``).
 """
 
 from __future__ import annotations
@@ -220,11 +220,11 @@ class Manifest:
         """All documents, pending ones included, by id."""
         return self._documents("ORDER BY d.doc_id")
 
-    def documents_named(self, doc_ids: Iterable[str]) -> list[DocumentRecord]:
+    def documents_by_id(self, doc_ids: Iterable[str]) -> list[DocumentRecord]:
         """Those of these ids that there are."""
         return [record for doc_id in dict.fromkeys(doc_ids) if (record := self.document(doc_id)) is not None]
 
-    def documents_that_mention(self, texts: Sequence[str]) -> list[DocumentRecord]:
+    def documents_with_text(self, texts: Sequence[str]) -> list[DocumentRecord]:
         """Those with at least one of these texts somewhere among the values of their metadata, and perhaps others."""
         any_of = " OR ".join("instr(d.metadata, ?)" for _ in texts)
         return self._documents(f"WHERE {any_of} ORDER BY d.doc_id", *(json.dumps(text) for text in texts))
@@ -261,7 +261,7 @@ class Manifest:
         sql = f"SELECT 1 FROM documents WHERE {' AND '.join('instr(metadata, ?)' for _ in keys)} LIMIT 1"  # noqa: S608  # no value stands in it
         return bool(self._rows(sql, *(f"{json.dumps(key)}: " for key in keys)))
 
-    def place(self, record: DocumentRecord, *, replacing: str | None = None) -> None:
+    def put_document(self, record: DocumentRecord, *, replacing: str | None = None) -> None:
         """Let a document point at a content that is complete.
 
         Args:
@@ -270,10 +270,10 @@ class Manifest:
         """
         with self.transaction() as db:
             if replacing is not None:
-                self.forget([replacing])
+                self.remove_documents([replacing])
             _put(db, record)
 
-    def forget(self, doc_ids: Iterable[str]) -> None:
+    def remove_documents(self, doc_ids: Iterable[str]) -> None:
         """Drop documents in one transaction; their contents stay until they are dropped as orphans."""
         self._write("DELETE FROM documents WHERE doc_id = ?", *((doc_id,) for doc_id in doc_ids))
 
@@ -339,7 +339,7 @@ class Manifest:
             ingested_at: When it was made, in seconds since 1970; now if None.
         """
         with self.transaction() as db:
-            self.place(record, replacing=replacing)
+            self.put_document(record, replacing=replacing)
             db.execute(
                 "UPDATE contents SET is_complete = 1, failures = ?, warnings = ?, ingested_at = ?, by_name = ?,"
                 " pages = (SELECT COUNT(*) FROM points p WHERE p.sha256 = contents.sha256 AND kind = 'page'),"
@@ -376,7 +376,7 @@ class Manifest:
         )
         return [row[0] for row in rows]
 
-    def forget_contents(self, hashes: Collection[str]) -> None:
+    def remove_contents(self, hashes: Collection[str]) -> None:
         """Drop contents and their points in one transaction, after the store and the images have lost them."""
         with self.transaction():
             for table in ("points", "contents"):

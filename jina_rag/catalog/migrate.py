@@ -52,7 +52,7 @@ def copy_index(
         if target.manifest.ingested_at(sha256) < source.manifest.ingested_at(sha256):
             sent_count += _copy_content(source, target, holders[0], records)
         for record in holders:
-            target.manifest.place(record)
+            target.manifest.put_document(record)
         copied_count += len(records)
         if progress is not None:
             progress(copied_count, total)
@@ -72,7 +72,7 @@ def _copy_content(
     stored_ids = set() if is_older else {point.id for point in target.store.fetch(ids, vectors=False)}
     for point in points:
         if point.image:
-            target.images.take(source.images.path(point.image), point.image)
+            target.images.copy_from(source.images.path(point.image), point.image)
     missing_ids = [point_id for point_id in ids if point_id not in stored_ids]
     for batch_ids in batched(missing_ids, _READ_TOGETHER):
         batch = source.store.fetch(batch_ids)

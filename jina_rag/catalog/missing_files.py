@@ -15,7 +15,7 @@ from jina_rag.types import Failure
 _UNMOUNTED = "It is empty, like a disk that is not mounted: its documents were kept (see `jina-rag delete`)."
 
 
-def is_gone(path: Path) -> bool:
+def is_missing(path: Path) -> bool:
     """Whether a file is certainly not there any more: one that cannot be looked at may be."""
     try:
         path.lstat()
@@ -58,7 +58,7 @@ def missing_documents(
         is_inhabited = functools.cache(_is_inhabited)
         for record in records:
             check()
-            if not globs.matches(record.path.as_posix(), pattern) or not is_gone(record.path):
+            if not globs.matches(record.path.as_posix(), pattern) or not is_missing(record.path):
                 continue
             folder = globs.matched_part(record.path, pattern)
             while not os.path.lexists(folder):

@@ -23,7 +23,7 @@ def verify(index: IndexOption, assets_dir: AssetsOption = None, json: JsonOption
             {
                 "documents": index_info.documents,
                 "pages": index_info.pages,
-                "problems": [{"doc_id": problem.doc_id, "reason": problem.what} for problem in problems],
+                "problems": [{"doc_id": problem.doc_id, "reason": problem.message} for problem in problems],
             }
         )
     elif not problems:
@@ -34,6 +34,6 @@ def verify(index: IndexOption, assets_dir: AssetsOption = None, json: JsonOption
     else:
         for problem in problems:
             where = f"{console.one_line(problem.doc_id)}: " if problem.doc_id else ""
-            out.print(f"[red]{where}[/]{console.one_line(problem.what)}", soft_wrap=True)
+            out.print(f"[red]{where}[/]{console.one_line(problem.message)}", soft_wrap=True)
         out.print("Ingest these documents again with --force, or all of the folder.", soft_wrap=True)
     raise typer.Exit(console.PARTLY if problems else console.OK)

@@ -112,7 +112,7 @@ def open_server(address: Address, options: OpenOptions) -> IndexSession:
     """Open the index in a collection, or make one; see `DocumentIndex.open`."""
     connection = QdrantConnection(**options.connection, api_key=options.api_key)
     place: dict[str, Any] = {"collection": address.collection, "connection": connection, "client": _client}
-    facts = QdrantStore.recorded(address.server, **place)
+    facts = QdrantStore.stored_facts(address.server, **place)
     model = None
     if facts is not None:
         check_schema(facts, str(address))

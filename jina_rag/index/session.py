@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from jina_rag._files import locked, size_on_disk
 from jina_rag._version import __version__
-from jina_rag.catalog.maintenance import changing
+from jina_rag.catalog.maintenance import write_session
 from jina_rag.catalog.manifest import SCHEMA_VERSION, Manifest, peek_settings
 from jina_rag.catalog.resources import IndexResources
 from jina_rag.compression import row_dim
@@ -297,7 +297,7 @@ class IndexSession:
             if stop is not None and stop.is_set():
                 raise StoppedWaiting
         try:
-            with lock, changing(self.resources):
+            with lock, write_session(self.resources):
                 yield
         finally:
             self.writing.release()

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from jina_rag.catalog.maintenance import drop_points, settle
+from jina_rag.catalog.maintenance import drop_points, reconcile
 from jina_rag.catalog.manifest import DocumentRecord, PointRecord
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
@@ -36,7 +36,7 @@ Content: TypeAlias = "str | Page"
 
 
 class EntryWriter:
-    """One call of `DocumentIndex.add`. Within `maintenance.changing`."""
+    """One call of `DocumentIndex.add`. Within `maintenance.write_session`."""
 
     def __init__(self, target: IndexTarget, *, vectors: Embeddings | None = None) -> None:
         self._target = target
@@ -67,13 +67,13 @@ class EntryWriter:
                 elif (
                     indexed is None or not indexed.is_complete or _requested_state(indexed) != _requested_state(record)
                 ):
-                    self._manifest.place(record)
+                    self._manifest.put_document(record)
         if not new:
             return
         builder = self._target.builder(self._settings)
         for start in range(0, len(new), BATCH):
             self._write(new[start : start + BATCH], builder)
-        settle(self._resources)
+        reconcile(self._resources)
 
     def _write(self, entries: Sequence[EntryInput], builder: PointBuilder) -> None:
         """Read, embed and store some entries; those before one that cannot be read."""
@@ -96,7 +96,7 @@ class EntryWriter:
                 notes.append(note)
             built.append((record, pairs, [Failure(record.path, note, 1) for note in notes]))
         points = [point for _, pairs, _ in built for point, _ in pairs]
-        check_space(self._resources.images.folder.parent, sum(map(schema.size_of, points)))
+        check_space(self._resources.images.folder.parent, sum(map(schema.point_bytes, points)))
         stale: list[PointRecord] = []
         with self._manifest.transaction():
             for record, pairs, _ in built:
@@ -110,7 +110,7 @@ class EntryWriter:
             for record, _, warnings in built:
                 self._manifest.finish(record, warnings=warnings)
         if problem is not None:
-            settle(self._resources)
+            reconcile(self._resources)
             raise problem
 
     def _encode(self, contents: Sequence[tuple[EntryInput, Content]], builder: PointBuilder) -> list[EncodedPage]:

@@ -194,7 +194,7 @@ class Estimate:
                     if isinstance(event, Page):
                         vectors = builder.encode([builder.input_of(event)])[0]
                         points = builder.build([records[event.path]], [(event, vectors)], {})
-                        size += sum(schema.size_of(point) for point, _ in points)
+                        size += sum(schema.point_bytes(point) for point, _ in points)
                         count += 1
             seconds = time.monotonic() - started
             size += sum(images.path(name).stat().st_size for name in images.names())

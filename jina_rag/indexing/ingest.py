@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jina_rag.catalog.maintenance import drop_points, settle
+from jina_rag.catalog.maintenance import drop_points, reconcile
 from jina_rag.catalog.manifest import RATE, DocumentRecord
 from jina_rag.catalog.missing_files import missing_documents
 from jina_rag.catalog.near_duplicates.finder import NearDuplicateFinder
@@ -124,7 +124,7 @@ class Ingestion:
         self._last_checkpoint = time.monotonic()
 
     def run(self, paths: Sequence[str | os.PathLike[str]], *, exclude: Sequence[Path] = ()) -> IngestReport:
-        """Index what is new or changed under `paths`. Within `maintenance.changing`.
+        """Index what is new or changed under `paths`. Within `maintenance.write_session`.
 
         Raises:
             InvalidInputError: If a path does not exist.
@@ -222,9 +222,9 @@ class Ingestion:
             (complete if self._manifest.is_complete(placement.record.sha256) else waiting).append(placement)
         with self._manifest.transaction():
             for placement in complete:
-                self._manifest.place(placement.record, replacing=placement.replaces)
+                self._manifest.put_document(placement.record, replacing=placement.replaces)
         self._placements = waiting
-        records = self._manifest.documents_named(placement.record.doc_id for placement in complete)
+        records = self._manifest.documents_by_id(placement.record.doc_id for placement in complete)
         for placement, record in zip(complete, records, strict=True):
             self._tally_placement(placement, record)
 
@@ -331,7 +331,7 @@ class Ingestion:
             self._check()
             of_document = [(page, vectors) for page, vectors in encoded if page.doc_id == doc_id]
             points += self._points(self._open[doc_id], of_document, repeats)
-        check_space(self._resources.images.folder.parent, sum(map(schema.size_of, points)))
+        check_space(self._resources.images.folder.parent, sum(map(schema.point_bytes, points)))
         for batch in schema.batches(points):
             self._resources.store.upsert(batch)
         for page in pages:
@@ -401,7 +401,7 @@ class Ingestion:
             else:
                 self._finish(document)
         if ready:
-            settle(self._resources)
+            reconcile(self._resources)
             self._last_checkpoint = time.monotonic()
 
     def _finish(self, document: _OpenDocument) -> None:
@@ -422,7 +422,7 @@ class Ingestion:
         """Take out documents whose file is gone from the ingested folders."""
         unseen = [failure.path for failure in self._failures if failure.page is None and failure.path.is_dir()]
         missing, doubts = missing_documents(self._manifest, roots, unseen=unseen, check=self._check)
-        self._manifest.forget([record.doc_id for record in missing])
+        self._manifest.remove_documents([record.doc_id for record in missing])
         self._warnings += doubts
         self._counts.update(removed=len(missing))
 

@@ -21,7 +21,7 @@ from jina_rag.config import IngestSettings
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.parsing.pages import read_pages
 from jina_rag.parsing.sources import SourceEvent, SourceFile, find_sources, path_list
-from jina_rag.stores.images import ImageFiles, unreadable
+from jina_rag.stores.images import ImageFiles, decode_errors
 from jina_rag.stores.schema import clean_payload
 from jina_rag.types import Box, Failure, Page, PageScreenshot, Region, RegionKind, Word
 
@@ -124,7 +124,7 @@ def open_page(image_path: str | os.PathLike[str]) -> Page:
         with Image.open(path) as opened:
             image = opened.convert("RGB")
         return _from_json(content, image)
-    except unreadable() as exc:
+    except decode_errors() as exc:
         raise InvalidInputError(f"{path} cannot be read as a page that was kept by save_page ({exc}).") from exc
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from jina_rag.catalog.manifest import DocumentRecord, Manifest
-from jina_rag.catalog.missing_files import is_gone
+from jina_rag.catalog.missing_files import is_missing
 from jina_rag.errors import DocumentError
 from jina_rag.indexing.sidecar import read_sidecar, sidecars_of
 from jina_rag.parsing.sources import Skipped, SourceEvent, SourceFile, printable
@@ -202,7 +202,7 @@ class Planner:
     def _moved(self, sha256: str) -> DocumentRecord | None:
         """A document of that content whose file is not there any more, and has not become another in this run."""
         for record in self._manifest.documents_of(sha256, waiting=True):
-            if record.doc_id not in self.moved_ids and is_gone(record.path):
+            if record.doc_id not in self.moved_ids and is_missing(record.path):
                 return record
         return None
 
@@ -272,4 +272,4 @@ class Planner:
 
 def _is_free(other: Path, path: Path, root: Path) -> bool:
     """Whether a document's file is this one, or is gone from the given folder."""
-    return other == path or (root in other.parents and is_gone(other))
+    return other == path or (root in other.parents and is_missing(other))

@@ -59,7 +59,7 @@ class ImageFiles:
         digest = hashlib.sha256(content).hexdigest()
         name = f"{digest[:2]}/{digest}.jpg"
         try:
-            if not self.is_whole(name):
+            if not self.is_intact(name):
                 self._write(name, content)
         except OSError as exc:
             raise IndexStateError(
@@ -68,7 +68,7 @@ class ImageFiles:
             ) from exc
         return name
 
-    def take(self, file: Path, name: str) -> None:
+    def copy_from(self, file: Path, name: str) -> None:
         """Keep a copy of a picture that another index has under that name.
 
         Raises:
@@ -77,7 +77,7 @@ class ImageFiles:
         """
         target = self.path(name)
         try:
-            if self.is_whole(name):
+            if self.is_intact(name):
                 return
             content = file.read_bytes()
             if hashlib.sha256(content).hexdigest() != target.stem:
@@ -86,7 +86,7 @@ class ImageFiles:
         except OSError as exc:
             raise IndexStateError(f"The page image {file} cannot be copied: {exc.strerror or exc}.") from exc
 
-    def is_whole(self, name: str) -> bool:
+    def is_intact(self, name: str) -> bool:
         """Whether the picture of that name is there and holds what its name says."""
         target = self.path(name)
         try:
@@ -141,7 +141,7 @@ def checked_name(name: object) -> str | None:
     return name if isinstance(name, str) and _NAME.fullmatch(name) else None
 
 
-def unreadable() -> tuple[type[Exception], ...]:
+def decode_errors() -> tuple[type[Exception], ...]:
     """What Pillow raises on files that are no pictures, or broken ones.
 
     MemoryError among them: a damaged length makes it ask for gigabytes.
@@ -159,6 +159,6 @@ def is_readable(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             image.load()
-    except unreadable():
+    except decode_errors():
         return False
     return True

@@ -273,7 +273,7 @@ def decode_grid(text: str) -> TokenGrid:
     return TokenGrid(boxes=boxes, kind=cast(Literal["words", "patches"], kind))
 
 
-def size_of(point: Point) -> int:
+def point_bytes(point: Point) -> int:
     """About how many bytes a point takes in a request of binary numbers: its vectors and its payload."""
     vectors = sum(array.size * 4 for array in (point.dense, point.multi) if array is not None)
     texts = sum(len(value) for value in point.payload.values() if isinstance(value, str))
@@ -285,7 +285,7 @@ def batches(points: Sequence[Point], limit: int = BATCH_BYTES) -> Iterator[list[
 
     A point that is larger by itself stands alone.
     """
-    return batches_by_size(points, size_of, limit)
+    return batches_by_size(points, point_bytes, limit)
 
 
 def batches_by_size(items: Iterable[T], size: Callable[[T], int], limit: int) -> Iterator[list[T]]:

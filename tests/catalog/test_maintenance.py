@@ -53,7 +53,7 @@ def test_points_that_lie_elsewhere_now_are_written_with_one_flush(index, tmp_pat
     assert index.verify() == []
 
 
-@pytest.mark.parametrize("step", ["delete", "flush", "images", "forget_contents"])
+@pytest.mark.parametrize("step", ["delete", "flush", "images", "remove_contents"])
 def test_a_deletion_that_stops_anywhere_is_finished_by_the_next_change(index, tmp_path, monkeypatch, step):
     from jina_rag.config import IngestSettings
     from jina_rag.testing import sample_pdf
@@ -62,7 +62,7 @@ def test_a_deletion_that_stops_anywhere_is_finished_by_the_next_change(index, tm
     index.ingest(pdf, settings=IngestSettings(ocr="never", isolate=False, dpi=40))
     add_entries(index, 3)
     resources = index._session.resources
-    owner = {"images": resources.images, "forget_contents": resources.manifest}.get(step, resources.store)
+    owner = {"images": resources.images, "remove_contents": resources.manifest}.get(step, resources.store)
 
     def stop(*_, **__):
         raise KeyboardInterrupt

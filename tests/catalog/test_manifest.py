@@ -40,10 +40,10 @@ def test_a_document_keeps_its_content_until_the_new_one_is_done(tmp_path):
     assert manifest.orphans() == ["1"]
     assert manifest.unreferenced(["x", "y"], apart_from=["1"]) == {"y"}
     assert manifest.totals() == {"documents": 1, "pages": 1, "regions": 0}
-    manifest.forget_contents(["1"])
+    manifest.remove_contents(["1"])
     assert manifest.unreferenced(["x", "y"]) == {"y"}
     assert manifest.contents() == [("2", True)]
-    manifest.forget(["a.pdf"])
+    manifest.remove_documents(["a.pdf"])
     assert manifest.orphans() == ["2"]
     manifest.close()
 
@@ -53,13 +53,13 @@ def test_copies_share_a_content(tmp_path):
     manifest.begin(record())
     manifest.add_points("1", [PointRecord("p1", 1, "page", "x")])
     manifest.finish(record(), by_name=True)
-    manifest.place(record("b.pdf"))
+    manifest.put_document(record("b.pdf"))
     assert [d.doc_id for d in manifest.documents_of("1")] == ["a.pdf", "b.pdf"]
     assert all(d.by_name for d in manifest.documents())
     assert manifest.totals() == {"documents": 2, "pages": 1, "regions": 0}
-    manifest.place(record("c.pdf"), replacing="b.pdf")
+    manifest.put_document(record("c.pdf"), replacing="b.pdf")
     assert [d.doc_id for d in manifest.documents()] == ["a.pdf", "c.pdf"]
-    manifest.forget(["a.pdf"])
+    manifest.remove_documents(["a.pdf"])
     assert manifest.orphans() == []
     manifest.close()
 

@@ -34,9 +34,9 @@ def test_places_that_correspond_find_the_crop_of_a_page_whose_lines_are_all_alik
     first = np.array([[x, y] for x in (0.2, 0.5, 0.8) for y in (0.2, 0.5, 0.8)], dtype=np.float32)
     second = ((first * [800, 1000] - 30) / [770, 970]).astype(np.float32)
     second[0] = 0.9  # a mistake among them does no harm
-    assert image_match.differences(a, b) is None
-    assert image_match.differences(a, b, (first, second)).max() < 0.05
-    assert image_match.differences(a, b, (first[:3], second[:3])) is None  # too few to go by
+    assert image_match.difference_map(a, b) is None
+    assert image_match.difference_map(a, b, (first, second)).max() < 0.05
+    assert image_match.difference_map(a, b, (first[:3], second[:3])) is None  # too few to go by
 
 
 def test_a_picture_that_cannot_be_read_is_none(tmp_path):

@@ -355,13 +355,13 @@ def test_verify_names_what_is_amiss(index, docs):
     (energy,) = [record for record in index.documents() if record.doc_id.startswith("reports")]
     handle.store.delete([handle.manifest.points(energy.sha256)[0].point_id])
     handle.images.put(Image.new("RGB", (3, 3)))
-    problems = [(problem.doc_id, problem.what) for problem in index.verify()]
+    problems = [(problem.doc_id, problem.message) for problem in index.verify()]
     assert ("animals.pdf", "The image of page 2 is missing.") in problems
     assert ("reports/energy.pdf", "The vectors of page 1 are missing.") in problems
     assert (None, "1 image file(s) belong to no page.") in problems
     assert len(problems) == 3
     index.ingest(docs, settings=NO_OCR, force=True)
-    assert [problem.what for problem in index.verify()] == ["1 image file(s) belong to no page."]
+    assert [problem.message for problem in index.verify()] == ["1 image file(s) belong to no page."]
 
 
 def test_a_damaged_image_is_named_and_made_again(index, docs):
@@ -369,7 +369,7 @@ def test_a_damaged_image_is_named_and_made_again(index, docs):
     image = index.search("whales", k=1)[0].image_path
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2])
-    problems = [(problem.doc_id, problem.what) for problem in index.verify()]
+    problems = [(problem.doc_id, problem.message) for problem in index.verify()]
     assert problems == [("animals.pdf", "The image of page 2 is damaged.")]
     index.ingest(docs, settings=NO_OCR, force=True)
     assert image.read_bytes() == whole
@@ -531,7 +531,7 @@ def test_an_interruption_before_the_points_are_told_is_made_good(index, docs, mo
         interrupting(patch, index, "update_payload")
         with pytest.raises(KeyboardInterrupt):
             index.ingest(docs, settings=NO_OCR)
-    assert any("where it lies" in problem.what for problem in index.verify())
+    assert any("where it lies" in problem.message for problem in index.verify())
     index.ingest(docs, settings=NO_OCR)
     assert index.search("whales", k=1, filter={"path": "**/beasts.pdf"})
     with monkeypatch.context() as patch:

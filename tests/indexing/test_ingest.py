@@ -391,7 +391,7 @@ def test_a_stop_as_moved_files_are_placed_leaves_an_index_in_order(index, docs, 
         commits.append(self._db.in_transaction)
         real_place(self, record, **options)
 
-    monkeypatch.setattr(Manifest, "place", place)
+    monkeypatch.setattr(Manifest, "put_document", place)
     report = index.ingest(docs, settings=NO_OCR, stop=stop)
     assert (report.moved, commits) == (4, [True] * 4)
     assert index.verify() == []

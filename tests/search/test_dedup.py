@@ -429,7 +429,7 @@ def print_rows(changed=None):
 
 def similar_pictures(a, b, folder):
     one, two = (image_match.load(PageContent.of_payload(point.payload, folder).image) for point in (a, b))
-    return image_match.differences(one, two).max() <= MAX_DIFFERENCE
+    return image_match.difference_map(one, two).max() <= MAX_DIFFERENCE
 
 
 def test_a_name_in_small_print_is_found_where_its_vector_has_no_counterpart(work):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from jina_rag.stores.images import unreadable
+from jina_rag.stores.images import decode_errors
 from jina_rag.types import Float32
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def load(image: Path | Image) -> Float32 | None:
                 file.draft("L", (_SIDE, _SIDE))
                 image = file.convert("L")
         grey = image.convert("L")
-    except unreadable():
+    except decode_errors():
         return None
     factor = _SIDE / max(grey.size)
     size = (max(1, round(grey.width * factor)), max(1, round(grey.height * factor)))
@@ -54,7 +54,7 @@ def load(image: Path | Image) -> Float32 | None:
     return np.asarray(grey.resize(size, method), dtype=np.float32) / np.float32(255)
 
 
-def differences(a: Float32, b: Float32, places: Places | None = None) -> Float32 | None:
+def difference_map(a: Float32, b: Float32, places: Places | None = None) -> Float32 | None:
     """Lay one image on another, and compare them spot by spot.
 
     Args:

@@ -113,7 +113,7 @@ def difference(a: PageContent, b: PageContent) -> float | None:
         return 0.0 if a.words and b.words and not only_a and not only_b else None
     if is_renumbered(only_a, only_b):
         return None
-    spots = image_match.differences(a.pixels, b.pixels, _common_places(a, b))
+    spots = image_match.difference_map(a.pixels, b.pixels, _common_places(a, b))
     if spots is None or spots.max() > MAX_DIFFERENCE or (only_a and a.boxes is None):
         return None
     if only_a and a.boxes is not None:

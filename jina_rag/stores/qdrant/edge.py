@@ -161,7 +161,7 @@ class EdgeStore(BaseQdrantStore):
             for point in points:
                 self._index(point.payload)
             self._update(self._types.UpdateOperation.upsert_points(engine_points))
-            self._mapped_bytes += sum(map(schema.size_of, points))
+            self._mapped_bytes += sum(map(schema.point_bytes, points))
             if self._mapped_bytes > _RELIEF:
                 self._reload()
 

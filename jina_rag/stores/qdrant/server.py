@@ -71,7 +71,7 @@ class QdrantStore(BaseQdrantStore):
             multi_dim: Length of each row of the multi-vectors.
             create: Whether to make it where there is none.
             connection: How to reach the server; None for the defaults.
-            facts: A JSON object, kept with a collection that is made; see `recorded`.
+            facts: A JSON object, kept with a collection that is made; see `stored_facts`.
             storage: How vectors of a collection that is made are kept; None for ``"exact"``. Of its knobs, rows are
                 pooled and cut before they come here.
             client: A `QdrantClient` to use in the place of one of its own; it stays open when the store is closed.
@@ -96,7 +96,7 @@ class QdrantStore(BaseQdrantStore):
         return cls(remote, dims, indexed_paths)
 
     @classmethod
-    def recorded(
+    def stored_facts(
         cls,
         url: str,
         *,
