@@ -1,51 +1,51 @@
-"""Everything that can go wrong, as a tree; each message says what, where, and what to do.
+"""Exception classes. Each message names the problem, the file or argument, and the remedy.
 
-JinaRagError                    catch this to catch all of them
-├── InvalidInputError           an argument, a question or a setting makes no sense (also a ValueError)
-├── MissingDependencyError      a package is not installed (also an ImportError)
-├── DocumentError               one file or page cannot be read; the others go on
-│   ├── UnsupportedDocumentError    not a PDF and not an image
-│   ├── PasswordRequiredError       encrypted, and no password that fits
-│   └── LimitExceededError          more pixels, pages or bytes than the settings allow
-├── ModelError                  a model cannot be used
-│   ├── ModelNotFoundError          no model of that name, or its weights are not installed
-│   └── CheckpointError             weights that are not what they should be (hash, keys, shapes)
-└── IndexStateError             an index cannot be used as asked
-    ├── IndexNotFoundError          nothing there
-    ├── IndexLockedError            another process has it open
-    ├── IndexMismatchError          it was built with another model or other settings
-    └── IndexCorruptError           its files contradict each other
+JinaRagError                    base class of all errors below
+├── InvalidInputError           invalid argument, query or setting (also a ValueError)
+├── MissingDependencyError      missing package (also an ImportError)
+├── DocumentError               unreadable file or page; ingestion continues with the other files
+│   ├── UnsupportedDocumentError    neither a PDF nor an image
+│   ├── PasswordRequiredError       encrypted document without a matching password
+│   └── LimitExceededError          more pixels, pages or bytes than the limits in the settings
+├── ModelError                  unusable model
+│   ├── ModelNotFoundError          unknown model name or missing weights
+│   └── CheckpointError             invalid weights (hash, keys, shapes)
+└── IndexStateError             unusable index
+    ├── IndexNotFoundError          missing index
+    ├── IndexLockedError            index opened by another process
+    ├── IndexMismatchError          index built with another model or other settings
+    └── IndexCorruptError           inconsistent index files
 """
 
 from __future__ import annotations
 
 
 class JinaRagError(Exception):
-    """The root of all errors that jina_rag raises on purpose."""
+    """Base class of all errors that jina_rag raises on purpose."""
 
 
 class InvalidInputError(JinaRagError, ValueError):
-    """An argument, a question or a setting makes no sense."""
+    """An argument, a query or a setting is invalid."""
 
 
 class MissingDependencyError(JinaRagError, ImportError):
-    """A package that the call needs is not installed; the message has the pip line."""
+    """A required package is not installed. The message contains the pip command."""
 
 
 class DocumentError(JinaRagError):
-    """A file or a page cannot be read; the message is the reason shown in reports."""
+    """A file or page cannot be read. Reports print the message as the reason."""
 
 
 class UnsupportedDocumentError(DocumentError):
-    """The content is neither a PDF nor an image of a known kind."""
+    """The file is neither a PDF nor an image in a supported format."""
 
 
 class PasswordRequiredError(DocumentError):
-    """The document is encrypted and none of the given passwords opens it."""
+    """The document is encrypted, and none of the configured passwords opens it."""
 
 
 class LimitExceededError(DocumentError):
-    """The document is beyond a limit of the settings (pixels, pages, bytes)."""
+    """The document exceeds a limit of the settings (pixels, pages, bytes)."""
 
 
 class ModelError(JinaRagError):
@@ -53,19 +53,19 @@ class ModelError(JinaRagError):
 
 
 class ModelNotFoundError(ModelError):
-    """There is no model of that name, or its weights are not on this machine."""
+    """The model name is unknown, or the weights are missing on this machine."""
 
 
 class CheckpointError(ModelError):
-    """Weights are not what they should be: wrong hash, missing keys, wrong shapes, NaN."""
+    """The weights are invalid: wrong hash, missing keys, wrong shapes, or NaN values."""
 
 
 class IndexStateError(JinaRagError):
-    """An index cannot be used as asked."""
+    """The index does not allow the operation in its current state."""
 
 
 class IndexNotFoundError(IndexStateError):
-    """There is no index at that place."""
+    """No index exists at the path or address."""
 
 
 class IndexLockedError(IndexStateError):
@@ -73,8 +73,8 @@ class IndexLockedError(IndexStateError):
 
 
 class IndexMismatchError(IndexStateError):
-    """The index was built with another model or with other settings."""
+    """The index was built with another model or other settings."""
 
 
 class IndexCorruptError(IndexStateError):
-    """The files of the index contradict each other."""
+    """The files of the index are damaged or inconsistent with each other."""

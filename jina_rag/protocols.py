@@ -1,4 +1,4 @@
-"""The seams: what an embedder, a reranker and a store must do. Nothing needs to inherit from them."""
+"""Protocols of embedders, rerankers and vector stores. Implementations need not inherit from them."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 InputPart: TypeAlias = "str | bytes | Path | Image | Page | Mapping[str, str | bytes | Path | Image | Page]"
-"""A text (str), an image (bytes of a file, its path, PIL, or a base64 data URI as str), a page, or one of these said
-outright: ``{"text": "…"}``, ``{"image": …}``."""
+"""A text (str), an image (file content as bytes, a path, a PIL image, or a base64 data URI as str), a page, or a
+mapping that names the kind: ``{"text": "…"}`` or ``{"image": …}``."""
 Input: TypeAlias = "InputPart | Sequence[InputPart]"
-"""One input: a part, or several that belong together (a text with images)."""
+"""One input: a single part, or a sequence of parts that form one document (a text with images)."""
 
 
 class EncodeOptions(TypedDict, total=False):
-    """What `Embedder.encode_query` and `Embedder.encode_document` take beside their inputs.
+    """Keyword options of `Embedder.encode_query` and `Embedder.encode_document`.
 
     Attributes:
-        single: Whether to give the dense vectors, shape (n, dim) float32. Default True.
-        multi: Whether to give the multi-vectors, n arrays of shape (tokens, multi_dim) float32, with the place of each
-            row on its page. Default True.
-        truncate_dim: Length that the dense vectors are cut to and normalised again, one of
-            `Embedder.matryoshka_dims`; jina-colbert-v2, which has no dense vector of its own, cuts its rows. Default
-            None: the length that the model was loaded with.
-        max_length: Tokens that are read of each input, the prompt's own included; at least 1. Default None: the limit
-            that the model was loaded with.
-        max_pixels: Pixels that an image is scaled down to (width times height), for models that look at pixels; the
-            others ignore it. At least 1. Default None: the limit that the model was loaded with.
-        batch_tokens: Tokens that go through the model at once, padding included; at least 1. An input with more tokens
-            goes alone. Changes speed and memory, not vectors. Default None: what suits the device.
+        single: Whether to return dense vectors, shape (n, dim), float32. Default True.
+        multi: Whether to return multi-vectors, n arrays of shape (tokens, multi_dim), float32, with the position of
+            each row on the page. Default True.
+        truncate_dim: Length to which dense vectors are truncated before normalization, one of
+            `Embedder.matryoshka_dims`. jina-colbert-v2 has no dense vector and truncates its rows. Default None: the
+            length set when the model was loaded.
+        max_length: Maximum tokens per input, including the prompt; longer inputs are truncated. At least 1. Default
+            None: the limit set when the model was loaded.
+        max_pixels: Maximum pixels per image (width x height); larger images are scaled down. At least 1. Text models
+            ignore this option. Default None: the limit set when the model was loaded.
+        batch_tokens: Maximum tokens per batch, including padding. At least 1. An input with more tokens forms a batch
+            of one. Affects speed and memory, not vectors. Default None: a size chosen for the device.
     """
 
     single: bool
@@ -56,16 +56,19 @@ class EncodeOptions(TypedDict, total=False):
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Turns questions and documents into one dense vector and one multi-vector each, in one pass."""
+    """Encoder of queries and documents: one dense vector and one multi-vector per input, in one forward pass."""
 
     @property
     def name(self) -> str:
-        """The name it was loaded by, for example ``"lite"``."""
+        """Name under which the model was loaded, for example ``"lite"``."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever vectors would: model, revision, hash of the weights, recipe."""
+        """Identifier of the vector space: model, revision, hash of the weights, settings.
+
+        Two embedders with equal fingerprints return equal vectors.
+        """
         ...
 
     @property
@@ -80,139 +83,187 @@ class Embedder(Protocol):
 
     @property
     def modality(self) -> Literal["text", "image"]:
-        """What it looks at on a page: the words and their places, or the picture itself."""
+        """Input that the model reads from a page: the words with their boxes, or the page image."""
         ...
 
     @property
     def hubness(self) -> float:
-        """The share, 0 to 1, of a page's mean score for general questions that search takes off its score.
+        """Fraction, 0 to 1, of a page's mean score for generic queries that search subtracts from the page's score.
 
-        A property of the model's vector space, measured; 0 leaves MaxSim as it is. See `hubness`.
+        A measured property of the vector space; 0 disables the correction.
         """
         ...
 
     @property
     def revision(self) -> str | None:
-        """The commit of the weights on the model hub; None for a model that has none."""
+        """Commit of the weights on the model hub; None for a model without a commit."""
         ...
 
     @property
     def matryoshka_dims(self) -> Sequence[int]:
-        """Lengths that the dense vector was trained to be cut to, `dim` among them; empty where it must not be cut."""
+        """Matryoshka lengths of the dense vector, including `dim`; empty if the model does not support truncation."""
         ...
 
     @property
     def multi_matryoshka_dims(self) -> Sequence[int]:
-        """Lengths that the rows were trained to be cut to; empty where they must not be cut."""
+        """Matryoshka lengths of the multi-vector rows; empty if the model does not support truncation."""
         ...
 
     @property
     def dense_weight(self) -> float:
-        """The weight of the dense vector's score beside MaxSim in the rescoring stage; see `Rescore.dense`.
+        """Weight of the dense score relative to MaxSim in the rescoring stage; see `Rescore.dense`.
 
-        Measured on judged questions (`benchmarks/stages.py`); 0 for a model that nobody has measured.
+        Measured on judged queries (`benchmarks/stages.py`); 0 for a model without a measurement.
         """
         ...
 
     def encode_query(self, queries: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
-        """Embed questions; see `Embeddings` for the shapes.
+        """Return the embeddings of queries.
 
         Args:
-            queries: The questions.
+            queries: The queries, n inputs.
             options: See `EncodeOptions`.
 
+        Returns:
+            Embeddings in input order: dense vectors of shape (n, dim) and multi-vectors of shape (tokens, multi_dim).
+
         Raises:
-            InvalidInputError: If a question is of a kind the model does not take, or empty for a model that has
-                no vector for that; if an option makes no sense for the model.
+            InvalidInputError: If the model does not support the kind of a query, a query is empty and the model has no
+                vector for empty inputs, or an option is invalid for the model.
         """
         ...
 
     def encode_document(self, documents: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
-        """Embed pages, images or texts; the options are those of `encode_query`.
+        """Return the embeddings of pages, images or texts.
 
-        An input without content gives a zero dense vector and no rows, unless the model has a vector for that.
+        Args:
+            documents: The documents, n inputs. An empty input returns a zero dense vector and no rows, unless the model
+                has a vector for empty inputs.
+            options: See `EncodeOptions`.
+
+        Returns:
+            Embeddings in input order: dense vectors of shape (n, dim) and multi-vectors of shape (tokens, multi_dim).
+
+        Raises:
+            InvalidInputError: If the model does not support the kind of a document, or an option is invalid for the
+                model.
         """
         ...
 
 
 @runtime_checkable
 class Reranker(Protocol):
-    """Judges how well each document answers a question, looking at both together."""
+    """Cross-encoder that scores the relevance of each document to a query."""
 
     @property
     def name(self) -> str:
-        """The name it was loaded by."""
+        """Name under which the model was loaded."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever scores would: model, revision, hash of the weights, settings."""
+        """Identifier of the scores: model, revision, hash of the weights, settings.
+
+        Two rerankers with equal fingerprints return equal scores.
+        """
         ...
 
     @property
     def modality(self) -> Literal["text", "image"]:
-        """What it is best given of a page: its words, or its picture."""
+        """Preferred input for a page: the words, or the page image."""
         ...
 
     def score(self, query: Input, documents: Sequence[Input]) -> Float32:
-        """Return shape (len(documents),) float32 in [0, 1], in the order of `documents`.
+        """Return the relevance score of each document.
+
+        Args:
+            query: The query.
+            documents: The documents, n inputs.
+
+        Returns:
+            Scores from 0 to 1, shape (n,), float32, in the order of `documents`.
 
         Raises:
-            InvalidInputError: If an input cannot be read, or is of a kind that the model does not take.
+            InvalidInputError: If an input cannot be read, or the model does not support the kind of an input.
         """
         ...
 
 
 @runtime_checkable
 class PairReranker(Reranker, Protocol):
-    """A reranker that scores any pairs in one call, and gives its raw scores."""
+    """Reranker that scores arbitrary pairs in one call and can return raw scores."""
 
     def score_pairs(self, pairs: Sequence[tuple[Input, Input]], *, raw: bool = False) -> Float32:
-        """Return shape (len(pairs),) float32: in [0, 1], or unbounded with `raw`."""
+        """Return the relevance score of each (query, document) pair.
+
+        Args:
+            pairs: The pairs, each (query, document).
+            raw: Whether to return the unbounded output of the model instead of a score from 0 to 1.
+
+        Returns:
+            Scores, shape (len(pairs),), float32, in the order of `pairs`.
+        """
         ...
 
 
 @runtime_checkable
 class ExplainingReranker(Reranker, Protocol):
-    """A reranker that tells which part of an image carried its score."""
+    """Reranker that attributes a score to the positions of an image."""
 
     def explain(
         self, query: Input, document: Input, *, method: Literal["gradient", "attention"] = "gradient"
     ) -> Attribution:
-        """Spread the score of one document over the places of its images.
+        """Return the contribution of each image position to the score of a document.
+
+        Args:
+            query: The query.
+            document: A document with at least one image.
+            method: ``"gradient"`` for the contribution of a position to the raw score, ``"attention"`` for its share of
+                the attention.
+
+        Returns:
+            Boxes and weights of the positions, and the raw score.
 
         Raises:
-            InvalidInputError: If the document has no image, or an argument makes no sense.
+            InvalidInputError: If the document has no image, or an argument is invalid.
         """
         ...
 
 
 class ModelPlacement(Protocol):
-    """Where a model runs. Both values are printable: ``"cuda:0"``, ``"torch.bfloat16"``."""
+    """Device and dtype of a loaded model."""
 
     @property
     def device(self) -> object:
-        """The device."""
+        """Device of the weights; its string form is, for example, ``"cuda:0"``."""
         ...
 
     @property
     def dtype(self) -> object:
-        """The number format of the weights."""
+        """Dtype of the weights; its string form is, for example, ``"torch.bfloat16"``."""
         ...
 
 
 @runtime_checkable
 class PlacedModel(Protocol):
-    """A model that runs on a device of the caller's choice, in a number format of the caller's choice."""
+    """Model loaded on a selectable device with a selectable dtype."""
 
     @property
     def placement(self) -> ModelPlacement:
-        """The device and the number format."""
+        """Device and dtype of the model."""
         ...
 
 
 class EmbedderDefaults:
-    """The optional facts of `Embedder` for a model without peculiarities: a base class for embedders."""
+    """Base class for embedders with defaults for the optional properties of `Embedder`.
+
+    Attributes:
+        hubness: See `Embedder.hubness`; default 0, no correction.
+        revision: See `Embedder.revision`; default None.
+        matryoshka_dims: See `Embedder.matryoshka_dims`; default empty, no truncation.
+        multi_matryoshka_dims: See `Embedder.multi_matryoshka_dims`; default empty, no truncation.
+        dense_weight: See `Embedder.dense_weight`; default 0, MaxSim only.
+    """
 
     hubness: float = 0.0
     revision: str | None = None
@@ -223,25 +274,42 @@ class EmbedderDefaults:
 
 @runtime_checkable
 class MultiVectorStore(Protocol):
-    """Keeps points with a dense, a multi and a lexical vector, and searches them."""
+    """Vector store for points with a dense vector, a multi-vector and a lexical vector."""
 
     def upsert(self, points: Sequence[Point]) -> None:
-        """Write points; one of the same id is replaced. All of one call or none is kept after a crash."""
+        """Insert points, replacing existing points with the same id.
+
+        The call is atomic: after a crash, the store contains either all points of the call or none.
+
+        Args:
+            points: The points to write.
+        """
         ...
 
     def update_payload(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Replace some keys of points' payloads: id → key → value; a value of None takes the key out.
+        """Update payload keys of existing points.
 
-        The other keys and all vectors stay; unknown ids are ignored. What filters see changes with it.
+        Other keys and all vectors stay unchanged. Filters apply to the new values.
+
+        Args:
+            changes: Point id → payload key → new value; None deletes the key. Unknown ids are ignored.
         """
         ...
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Remove points by id; unknown ids are ignored."""
+        """Delete points by id.
+
+        Args:
+            ids: Ids of the points. Unknown ids are ignored.
+        """
         ...
 
     def delete_where(self, where: Where) -> None:
-        """Remove every point that the filter matches."""
+        """Delete the points that match a filter.
+
+        Args:
+            where: The filter on the payload.
+        """
         ...
 
     def search(
@@ -255,11 +323,20 @@ class MultiVectorStore(Protocol):
         where: Where | None = None,
         keys: Sequence[str] | None = None,
     ) -> list[StoreHit]:
-        """Rank points by exact MaxSim with `multi`, shape (query tokens, multi_dim).
+        """Return the best points by exact MaxSim.
 
-        With `prefetch`, only the union of the best points by `dense` and by `lexical` is scored; without it,
-        every point that has a multi-vector and passes `where` is. `keys` names the parts of the payload that
-        the hits carry; None for all of it.
+        Args:
+            multi: Multi-vector of the query, shape (tokens, multi_dim), float32.
+            limit: Maximum number of hits.
+            dense: Dense vector of the query for the first stage, shape (dim,), float32.
+            lexical: Term weights of the query for the first stage.
+            prefetch: Candidate limits of the first stage. The store scores only the union of the best points by
+                `dense` and by `lexical`. None scores every point that has a multi-vector and matches `where`.
+            where: Filter on the payload; None for all points.
+            keys: Payload keys to return with the hits; None for all keys.
+
+        Returns:
+            Hits, best first.
         """
         ...
 
@@ -271,29 +348,65 @@ class MultiVectorStore(Protocol):
         where: Where | None = None,
         keys: Sequence[str] | None = None,
     ) -> list[StoreHit]:
-        """Rank by one cheap vector: dense, shape (dim,), or lexical; `keys` as in `search`."""
+        """Return the best points by dense or lexical vector alone.
+
+        Args:
+            vector: Dense vector, shape (dim,), float32, or term weights.
+            limit: Maximum number of hits.
+            where: Filter on the payload; None for all points.
+            keys: Payload keys to return with the hits; None for all keys.
+
+        Returns:
+            Hits, best first.
+        """
         ...
 
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> list[Point]:
-        """Return the points that exist among `ids`, in the order of `ids`; vectors as stored, in float32."""
+        """Return points by id.
+
+        Args:
+            ids: Ids of the points. Unknown ids are ignored.
+            vectors: Whether to return the vectors, as stored, converted to float32.
+
+        Returns:
+            The existing points, in the order of `ids`.
+        """
         ...
 
     def scroll(self, where: Where | None = None) -> Iterator[StoreHit]:
-        """Every matching point, without vectors, in no particular order; scores are 0."""
+        """Iterate over the points that match a filter, without vectors.
+
+        Args:
+            where: Filter on the payload; None for all points.
+
+        Yields:
+            Matching points in arbitrary order, with score 0.
+        """
         ...
 
     def count(self, where: Where | None = None) -> int:
-        """Number of matching points."""
+        """Return the number of points that match a filter.
+
+        Args:
+            where: Filter on the payload; None for all points.
+        """
         ...
 
     def bytes_by_part(self) -> dict[str, int]:
-        """Bytes on disk by what they hold (dense vectors, rows, payload, …); empty where the store cannot tell."""
+        """Return the size on disk in bytes of each part of the store (dense vectors, rows, payload, …).
+
+        Returns:
+            Part → bytes; empty if the store does not provide sizes.
+        """
         ...
 
     def flush(self) -> None:
-        """Make everything written so far survive a power cut."""
+        """Write all changes to disk, so that they survive a power failure."""
         ...
 
     def close(self) -> None:
-        """Flush and release; using the store afterwards raises IndexStateError. Closing twice is fine."""
+        """Flush the store and release its resources.
+
+        Later calls of other methods raise IndexStateError. Calling `close` again has no effect.
+        """
         ...

@@ -1,7 +1,7 @@
-"""The values that travel between the layers: frozen dataclasses, no behaviour beyond simple views.
+"""Data classes passed between the layers of the package, all frozen.
 
-Boxes are fractions of the displayed page, origin top left: ``(x0, y0, x1, y1)`` with 0 <= x0 <= x1 <= 1.
-Pages are 1-based. Vectors are float32 unless a docstring says otherwise.
+Boxes are fractions of the displayed page with the origin at the top left: ``(x0, y0, x1, y1)``, where
+0 <= x0 <= x1 <= 1. Page numbers are 1-based. Vectors are float32 unless a docstring states another dtype.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Scalar: TypeAlias = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A filter's value: numbers between two ends, each of which may be left open.
+    """A numeric range as the value of a filter.
 
     Attributes:
-        gte: At least this.
-        lte: At most this.
-        gt: More than this.
-        lt: Less than this.
+        gte: Lower bound, inclusive; None for no bound.
+        lte: Upper bound, inclusive; None for no bound.
+        gt: Lower bound, exclusive; None for no bound.
+        lt: Upper bound, exclusive; None for no bound.
     """
 
     gte: float | None = None
@@ -43,16 +43,20 @@ class Range:
 
 
 Where: TypeAlias = Mapping[str, Scalar | Sequence[Scalar] | Range]
-"""A filter on a point's payload: every key must equal its value, or one of its values if it is a sequence, or lie in
-the range."""
+"""A filter on the payload of points. A point matches if every key equals the value, one of the values of a sequence, or
+a number within the range."""
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A run of characters without white space, and where it stands on the page.
+    """A run of characters without whitespace, with its box on the page.
 
-    Scripts written without spaces give long "words" (a whole line, often). `ocr` tells whether the
-    characters were read from pixels rather than taken from the document's text layer.
+    In scripts written without spaces, a word is often a whole line.
+
+    Attributes:
+        text: The characters.
+        box: Box on the page, as fractions.
+        ocr: Whether OCR read the characters from pixels. False for words of the text layer.
     """
 
     text: str
@@ -65,11 +69,11 @@ class Region:
     """A chart, table or figure on a page.
 
     Attributes:
-        kind: What it is.
-        box: Where it is on the page.
-        caption: The words above or below that name it; empty if none were found.
-        image_path: The crop beside the index, once stored.
-        score: How much its words speak to the question, in search results; comparable within a page only.
+        kind: ``"chart"``, ``"table"`` or ``"figure"``.
+        box: Box on the page, as fractions.
+        caption: Caption above or below the region; empty if none was found.
+        image_path: The stored crop of the region; None before the region is stored.
+        score: Score of the region's words for the query, in search results. Comparable only within one page.
     """
 
     kind: RegionKind
@@ -81,11 +85,11 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class PageScreenshot:
-    """A page as pixels, as a viewer displays it.
+    """The rendered image of a page, as a viewer displays the page.
 
     Attributes:
-        image: RGB, alpha flattened onto white, upright.
-        dpi: Resolution it was rendered at; for image files the one the file states, or 72.
+        image: RGB image, upright, with alpha flattened onto white.
+        dpi: Rendering resolution in pixels per inch. For image files: the resolution stored in the file, or 72.
     """
 
     image: Image
@@ -94,17 +98,18 @@ class PageScreenshot:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of one document: what it looks like, and which words and regions stand where.
+    """One page of a document: its screenshot, words and regions.
 
     Attributes:
-        doc_id: Path relative to the ingested root, with forward slashes.
-        path: The file.
-        number: 1-based.
+        doc_id: Path of the document relative to the ingested root, with forward slashes.
+        path: Path of the file.
+        number: Page number, 1-based.
         count: Number of pages in the document.
-        screenshot: The pixels.
-        words: In reading order; text layer first, then what OCR added.
+        screenshot: The page screenshot.
+        words: Words in reading order: the text layer first, then the words that OCR added.
         regions: Charts, tables and figures.
-        warnings: What was wrong with it, in sentences (blank render, repaired file, clamped resolution).
+        warnings: Problems found while parsing the page, one sentence each (blank render, repaired file, reduced
+            resolution).
     """
 
     doc_id: str
@@ -118,20 +123,20 @@ class Page:
 
     @property
     def text(self) -> str:
-        """The words, joined by single spaces."""
+        """The words of the page, joined by single spaces."""
         return " ".join(word.text for word in self.words)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenGrid:
-    """Which box of the page each row of a multi-vector stands for.
+    """Boxes on the page for the rows of a multi-vector.
 
     Attributes:
-        boxes: Shape (tokens, 4) float32, fractions of the page; a row of NaN stands for no place
-            (prompt tokens, plain text).
-        kind: ``"words"`` when a box is a piece of text, ``"patches"`` when it is an image patch.
-        images: Shape (tokens,) int32: for a document of several images, which of them a box is a part of (from 0;
-            -1 for rows without a place). None where there is one.
+        boxes: Shape (tokens, 4), float32, fractions of the page. Rows without a position (prompt tokens, plain text)
+            are NaN.
+        kind: ``"words"`` if a box is a piece of text, ``"patches"`` if a box is an image patch.
+        images: Shape (tokens,), int32. For a document of several images: the 0-based index of the image that contains
+            the box, or -1 for rows without a position. None for a document of one image.
     """
 
     boxes: Float32
@@ -144,14 +149,14 @@ class TokenGrid:
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """What each place of a document's images had to do with its score.
+    """Contribution of each position in the images of a document to a reranker score.
 
     Attributes:
-        boxes: Shape (places, 4) float32, fractions of their image.
-        weights: Shape (places,) float32: what a place added to the raw score (negative: took from it), or the share
-            of attention that rested on it.
-        images: Shape (places,) int32: which of the document's images a box is a part of, from 0.
-        score: The raw score.
+        boxes: Shape (positions, 4), float32, fractions of the image.
+        weights: Shape (positions,), float32. Amount that the position added to the raw score (negative: subtracted), or
+            its share of the attention.
+        images: Shape (positions,), int32. 0-based index of the image that contains the box.
+        score: The raw score of the document.
     """
 
     boxes: Float32
@@ -162,16 +167,17 @@ class Attribution:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """What one call of an embedder returns for n inputs, in their order.
+    """Embeddings of n inputs, in input order.
 
     Attributes:
-        single: Shape (n, dim) float32, L2-normalised; None if not asked for.
-        multi: n arrays of shape (tokens_i, multi_dim) float32, rows L2-normalised; None if not asked for.
-        grids: n grids beside `multi`, each None where the input has no places (plain text).
-        tokens: n tuples beside `multi`: what each row stands for, as text (the piece of a word, "" for what is no
-            text); None where the embedder does not tell, and each None where the input is no text.
-        truncated: n booleans: whether the end of the input was not read, because it was too long; None where the
-            embedder does not tell.
+        single: Dense vectors, shape (n, dim), float32, L2-normalized; None if not requested.
+        multi: Multi-vectors, n arrays of shape (tokens_i, multi_dim), float32, rows L2-normalized; None if not
+            requested.
+        grids: Positions of the rows of `multi`, one grid per input; None for an input without positions (plain text).
+        tokens: Token texts of the rows of `multi`, one tuple per input; "" for rows that are not text. None for an
+            input that is not text, and None as a whole if the embedder does not provide token texts.
+        truncated: One boolean per input: whether the input exceeded the token limit and its end was cut off. None if
+            the embedder does not report truncation.
     """
 
     single: Float32 | None = None
@@ -181,29 +187,34 @@ class Embeddings:
     truncated: list[bool] | None = None
 
     def require_single(self) -> Float32:
-        """The dense vectors, shape (n, dim) float32, for a caller that asked for them.
+        """Return the dense vectors, shape (n, dim), float32.
 
         Raises:
-            ModelError: If the embedder returned none.
+            ModelError: If the embedder returned no dense vectors.
         """
         if self.single is None:
-            raise ModelError("The embedder returned no dense vectors (single), although they were asked for.")
+            raise ModelError("The embedder returned no dense vectors (Embeddings.single). Encode with single=True.")
         return self.single
 
     def require_multi(self) -> list[Float32]:
-        """The multi-vectors, n arrays of shape (tokens_i, multi_dim) float32, for a caller that asked for them.
+        """Return the multi-vectors, n arrays of shape (tokens_i, multi_dim), float32.
 
         Raises:
-            ModelError: If the embedder returned none.
+            ModelError: If the embedder returned no multi-vectors.
         """
         if self.multi is None:
-            raise ModelError("The embedder returned no multi-vectors (multi), although they were asked for.")
+            raise ModelError("The embedder returned no multi-vectors (Embeddings.multi). Encode with multi=True.")
         return self.multi
 
 
 @dataclass(frozen=True, slots=True)
 class SparseVector:
-    """Term weights: `indices` (n,) uint32 without repetition, `values` (n,) float32."""
+    """Term weights of a text for lexical search.
+
+    Attributes:
+        indices: Term ids, shape (n,), uint32, unique.
+        values: Weight of each term, shape (n,), float32.
+    """
 
     indices: npt.NDArray[np.uint32]
     values: Float32
@@ -211,14 +222,14 @@ class SparseVector:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What a store keeps: an id, up to three vectors, a JSON payload.
+    """A record of a vector store: an id, up to three vectors and a JSON payload.
 
     Attributes:
-        id: A UUID as text.
-        dense: Shape (dim,), or None.
-        multi: Shape (tokens, multi_dim), or None for a page without any token.
+        id: UUID as text.
+        dense: Dense vector, shape (dim,), float32, or None.
+        multi: Multi-vector, shape (tokens, multi_dim), float32; None for a page without tokens.
         lexical: Term weights, or None.
-        payload: JSON values only.
+        payload: JSON values by key.
     """
 
     id: str
@@ -230,7 +241,13 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class StoreHit:
-    """A point found by a store: its id, its score (higher is better) and its payload."""
+    """A point returned by a store.
+
+    Attributes:
+        id: UUID of the point.
+        score: Score for the query; higher is better.
+        payload: Payload of the point, or the requested keys of the payload.
+    """
 
     id: str
     score: float
@@ -239,16 +256,19 @@ class StoreHit:
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """The first stage of a search: how many candidates each cheap vector hands to exact MaxSim.
+    """Candidate limits of the first search stage, whose candidates are scored with exact MaxSim.
 
     Attributes:
-        limit: Pages by the dense vector.
-        lexical: Whether pages are also found by exact terms, and how many; True for 50.
-        regions: Whether charts, tables and figures are candidates of their own by the dense vector, and how many;
-            True for 50. Where they are, the other two are for pages only, so that regions of some pages do not crowd
-            out other pages.
-        exhaustive: In an index of up to so many pages there is no first stage: every page is scored. (Stores have no
-            use for it.)
+        limit: Number of candidates by dense vector.
+        lexical: Number of candidates by exact terms. True for 50, False or 0 for none.
+        regions: Number of charts, tables and figures by dense vector. True for 50, False or 0 for none. With region
+            candidates, `limit` and `lexical` count pages only, so that the regions of a few pages cannot crowd out
+            other pages.
+        exhaustive: Largest index, in pages, for which search skips the first stage and scores every page. Stores
+            ignore this field.
+
+    Raises:
+        InvalidInputError: If a value is negative or not an integer, or `limit` or `exhaustive` is a bool.
     """
 
     limit: int = 150
@@ -261,27 +281,29 @@ class Prefetch:
             value = getattr(self, name)
             switch = isinstance(value, bool) and name in ("limit", "exhaustive")
             if switch or not isinstance(value, int) or value < 0:
-                raise InvalidInputError(f"Prefetch.{name} is {value!r}; it counts pages: a number, 0 or more.")
+                raise InvalidInputError(f"Prefetch.{name} is {value!r}; expected an integer of at least 0 (pages).")
 
     @property
     def lexical_limit(self) -> int:
-        """How many candidates come by exact terms."""
+        """Number of candidates by exact terms."""
         return 50 if self.lexical is True else int(self.lexical)
 
     @property
     def region_limit(self) -> int:
-        """How many regions are candidates."""
+        """Number of candidate regions."""
         return 50 if self.regions is True else int(self.regions)
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A file that holds a page: copies of a file are indexed once and cited at all their places.
+    """The path of a file that contains a page.
+
+    Copies of a file are indexed once; hits list the locations of all copies.
 
     Attributes:
-        doc_id: Path relative to the ingested root.
-        path: The file as it was ingested.
-        metadata: What was given for the document at ingestion.
+        doc_id: Path of the document relative to the ingested root.
+        path: Path of the file at ingestion.
+        metadata: Metadata of the document, as passed at ingestion.
     """
 
     doc_id: str
@@ -291,12 +313,12 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class SimilarPage:
-    """A page that shows nearly the same as a hit, and was folded into it.
+    """A near-duplicate page that search folded into a hit.
 
     Attributes:
-        location: The file that holds it.
-        page: 1-based.
-        similarity: 0 to 1: one minus how much the two differ where they differ most.
+        location: Location of the file that contains the page.
+        page: Page number, 1-based.
+        similarity: 1 minus the largest local difference between the two pages, from 0 to 1.
     """
 
     location: Location
@@ -306,13 +328,13 @@ class SimilarPage:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one stage of a search made of one page.
+    """Rank and score of a page in one search stage.
 
     Attributes:
-        stage: ``"dense"``, ``"lexical"``, ``"region"``, ``"maxsim"``, ``"rescore"``, ``"rerank"``.
-        rank: The page's rank there, from 1; None where the stage gives a score but no order.
-        score: Higher is better; comparable within the stage only.
-        note: What else there is to say, as a phrase.
+        stage: ``"dense"``, ``"lexical"``, ``"region"``, ``"maxsim"``, ``"rescore"`` or ``"rerank"``.
+        rank: Rank of the page in the stage, 1-based; None if the stage scores the page without ranking it.
+        score: Score in the stage; higher is better. Comparable only within the stage.
+        note: Additional remark on the stage, as a phrase; may be empty.
     """
 
     stage: str
@@ -323,29 +345,30 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class ScoredPage:
-    """A page found for a question.
+    """A search hit: a page, its scores and its location.
 
     Attributes:
-        doc_id: Path relative to the ingested root.
-        path: The file as it was ingested.
-        page: 1-based.
-        score: That of the last stage that judged the page. Higher is better; comparable within one question, among
-            hits of one `stage`.
-        region: The chart, table or figure that answers best, when it matched better than the rest of the page.
-        image_path: The page screenshot beside the index.
-        snippet: The words around the best match; empty for a page without words.
-        metadata: What was given for the document at ingestion.
+        doc_id: Path of the document relative to the ingested root; for an input of `DocumentIndex.add`, its id.
+        path: Path of the file at ingestion.
+        page: Page number, 1-based.
+        score: Score of the last stage that scored the page; higher is better. Comparable within one query, among hits
+            with the same `stage`.
+        region: The best matching chart, table or figure, if it matched better than the rest of the page.
+        image_path: Path of the stored page screenshot.
+        snippet: Words around the best match; empty for a page without words.
+        metadata: Metadata of the document, as passed at ingestion.
         page_count: Number of pages in the document.
-        copies: Other files with the same bytes, which hold this page, too.
-        near_duplicate_of: The earlier page, as (doc_id, page), that this one nearly repeats; None if there is none.
-        page_id: Of its point in the store.
-        stage: The stage that gave `score`: ``"rescore"`` or ``"rerank"``.
-        scores: Score of each stage that has judged the page, by its name.
-        steps: Which stage put the page where, in order; empty unless the search was asked to explain.
-        other_pages: Further pages of the document that were found, best first, where hits are grouped by document.
-        similar: Pages that show nearly the same, folded into this one where a search was asked to do so.
-        text: All words of the page; for a text that was given to `DocumentIndex.add`, as it was given.
-        added: Whether it was given to `DocumentIndex.add`, under the id `doc_id`, rather than read from a file.
+        copies: Locations of other files with the same bytes, which also contain this page.
+        near_duplicate_of: The earlier page, as (doc_id, page), of which this page is a near-duplicate; None if the page
+            has no near-duplicate.
+        page_id: Id of the page's point in the store.
+        stage: The stage that set `score`: ``"rescore"`` or ``"rerank"``.
+        scores: Score in each stage that scored the page, by stage name.
+        steps: Per-stage ranks and scores, in stage order; empty unless the search ran with ``explain=True``.
+        other_pages: Further hits in the same document, best first, if hits are grouped by document.
+        similar: Near-duplicate pages folded into this hit, if the search ran with deduplication.
+        text: All words of the page; for a text passed to `DocumentIndex.add`, the text itself.
+        added: Whether the content was passed to `DocumentIndex.add`. False for pages of files.
     """
 
     doc_id: str
@@ -370,18 +393,18 @@ class ScoredPage:
 
     @property
     def is_text(self) -> bool:
-        """Whether it is a text that was given to `DocumentIndex.add`, which is no page and has no picture."""
+        """True for a text passed to `DocumentIndex.add`, which has no page image."""
         return self.added and self.image_path is None
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A file or page that could not be indexed, and the reason a person understands.
+    """A file or page listed in an `IngestReport`, with the reason.
 
     Attributes:
-        path: The file.
-        reason: One sentence.
-        page: 1-based, or None when the whole file failed.
+        path: Path of the file.
+        reason: The reason, in one sentence.
+        page: Page number, 1-based; None if the reason applies to the whole file.
     """
 
     path: Path
@@ -391,22 +414,22 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What became of every file.
+    """Result of an ingestion.
 
     Attributes:
-        documents: Documents newly indexed or replaced in this run, copies of others included.
-        pages: Their pages.
-        regions: Charts, tables and figures found on them.
-        unchanged: Documents that were already indexed as they are, moved ones included.
-        moved: Of these, documents whose file has another name or folder now.
-        removed: Documents taken out.
-        repeated: Pages of this run that nearly repeat an earlier one; they are stored and marked.
-        duplicates: Of the documents, files with the same bytes as another one: stored once, cited at all places.
-        skipped: Files passed over on purpose, with the reason (not a document, hidden).
+        documents: Number of documents indexed or reindexed in this run, including copies of other documents.
+        pages: Number of pages of these documents.
+        regions: Number of charts, tables and figures on these pages.
+        unchanged: Number of documents that were already indexed with the same content, including moved documents.
+        moved: Number of unchanged documents whose file was renamed or moved.
+        removed: Number of documents removed from the index.
+        repeated: Number of pages of this run that are near-duplicates of an earlier page. They are stored and marked.
+        duplicates: Indexed files with the same bytes as another file. Their pages are stored once; hits list all files.
+        skipped: Files skipped on purpose, with the reason (not a document, hidden).
         failed: Files and pages that could not be indexed, with the reason.
-        warnings: Indexed all the same, but worth a look.
-        seconds: Wall time.
-        interrupted: True when the run was stopped before its end; what is reported is in the index.
+        warnings: Files and pages that were indexed with a problem, with the reason.
+        seconds: Wall-clock time in seconds.
+        interrupted: Whether the run was stopped early. Documents counted in the report are in the index.
     """
 
     documents: int = 0

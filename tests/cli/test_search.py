@@ -84,7 +84,7 @@ def test_search_with_a_picture(cli, corpus, tmp_path):
         (["--stage", "rerank:limit=3"], "--stage rerank needs a reranker: name one with --reranker NAME"),
         (["--stage", "rescore:dense=1", "--stage", "Rescore:identifiers=1"], "--stage rescore is given twice"),
         (["--stage", "prefetch:limit=true"], "--stage 'prefetch:limit=true': Prefetch.limit is True"),
-        (["--stage", "prefetch:exhaustive=false"], "Prefetch.exhaustive is False; it counts pages: a number"),
+        (["--stage", "prefetch:exhaustive=false"], "Prefetch.exhaustive is False; expected an integer"),
     ],
 )
 def test_search_options_that_make_no_sense(cli, corpus, options, message):
