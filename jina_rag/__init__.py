@@ -1,6 +1,6 @@
-"""Search PDFs the way a person reads them: by looking at the pages.
+"""Visual document retrieval over PDF pages and images, with late interaction and reranking.
 
-``import jina_rag`` imports nothing heavy; each public name is loaded when it is first used (PEP 562).
+``import jina_rag`` is fast: the module of a public name is imported at first access (PEP 562).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from jina_rag._version import __version__
 
-# From 1.32 on, onnxruntime tells Microsoft of its runs on Linux and macOS, too, unless this is set before it is loaded;
-# its Python switch comes too late for the first report. Whoever wants it sets the variable to 0.
+# Since 1.32, onnxruntime also sends telemetry to Microsoft on Linux and macOS unless this variable is set before the
+# import; its Python switch is too late for the first report. Set the variable to 0 to allow the telemetry.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         Word,
     )
 
-_WHERE = {
+_MODULES = {
     name: f"jina_rag.{module}"
     for module, names in {
         "config": "IngestSettings Storage",
@@ -71,9 +71,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # the type depends on the name
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module 'jina_rag' has no attribute {name!r}")
-    value = getattr(import_module(_WHERE[name]), name)
+    value = getattr(import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 

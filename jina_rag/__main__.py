@@ -1,4 +1,4 @@
-"""``python -m jina_rag`` is the command ``jina-rag``."""
+"""Entry point of ``python -m jina_rag``, the same command as ``jina-rag``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optional packages, imported at first use; a missing one ends in one sentence with the pip line."""
+"""Imports of optional packages at first use, with the pip command in the error for a missing package."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from jina_rag.errors import MissingDependencyError
 
 
 def require(module: str, *, extra: str | None = None, package: str | None = None) -> ModuleType:
-    """Import `module`, or say how to install it.
+    """Import a module of an optional package.
 
     Args:
-        module: Name to import, for example ``"pymupdf"``.
-        extra: The extra of jina-rag that brings it; None when the base install does.
-        package: Name on PyPI where it differs from `module`.
+        module: Name of the module, for example ``"pymupdf"``.
+        extra: Extra of jina-rag that installs the package; None if the base installation does.
+        package: Name of the package on PyPI, if different from `module`.
+
+    Returns:
+        The imported module.
 
     Raises:
-        MissingDependencyError: If the module is not installed. An ImportError raised inside an installed
-            module is passed on unchanged, because installing something would not mend it.
+        MissingDependencyError: If the module is not installed. An ImportError raised inside an installed module
+            propagates unchanged, because installing the package would not fix it.
     """
     try:
         return importlib.import_module(module)
@@ -32,17 +35,20 @@ def require(module: str, *, extra: str | None = None, package: str | None = None
             if extra
             else f"pip install {name}"
         )
-        raise MissingDependencyError(f"This needs the package {name!r}, which is not installed: {line}") from exc
+        raise MissingDependencyError(f"The package {name!r} is not installed. Run: {line}") from exc
 
 
 def require_onnxruntime() -> ModuleType:
-    """Import onnxruntime, which then reports nothing to anybody.
+    """Import onnxruntime with its telemetry disabled.
 
-    The environment variable that `jina_rag` sets when it is imported does that; where onnxruntime was loaded before,
-    its own switch ends what has begun.
+    `jina_rag` sets an environment variable at import, which disables the telemetry. If onnxruntime was imported before
+    `jina_rag`, its Python switch disables the telemetry from this call on.
+
+    Returns:
+        The imported module.
 
     Raises:
-        MissingDependencyError: If it is not installed.
+        MissingDependencyError: If onnxruntime is not installed.
     """
     runtime = require("onnxruntime")
     if os.environ.get("ORT_DISABLE_TELEMETRY") == "1":

@@ -1,4 +1,4 @@
-"""Files on disk, once each: whole-file writes, lock files, sizes."""
+"""File helpers: atomic writes, lock files and disk usage."""
 
 from __future__ import annotations
 
@@ -16,18 +16,32 @@ if TYPE_CHECKING:
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Write a file that appears whole or not at all; arguments and errors are those of `open_whole`."""
+    """Write a file atomically.
+
+    Args:
+        path: Path of the file, in an existing folder.
+        content: The new content.
+        mode: Permission bits of the file. Default: readable and writable by the owner only.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
     with open_whole(path, mode=mode) as stream:
         stream.write(content)
 
 
 @contextmanager
 def open_whole(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
-    """Write beside `path`, then rename: neither a reader nor a crash leaves half a file.
+    """Open a file for an atomic write: readers see either the previous or the complete new content.
+
+    The content is written to a temporary file in the same folder, which is renamed to `path` at the end.
 
     Args:
-        path: The file; its folder exists.
-        mode: Permissions of the file; by default only its owner can read it.
+        path: Path of the file, in an existing folder.
+        mode: Permission bits of the file. Default: readable and writable by the owner only.
+
+    Yields:
+        The binary stream to write to.
 
     Raises:
         OSError: If the file cannot be written.
@@ -44,15 +58,17 @@ def open_whole(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
 
 
 def acquire_lock(path: Path, message: str) -> BaseFileLock:
-    """Acquire a lock file, until the lock is released or the process ends; releasing it twice is fine.
+    """Return an acquired file lock, which is held until it is released or the process exits.
+
+    Releasing the lock is idempotent.
 
     Args:
-        path: The file; its folder exists.
-        message: Of the error.
+        path: Path of the lock file, in an existing folder.
+        message: Message of the IndexLockedError.
 
     Raises:
-        IndexLockedError: If the lock is held already, by another process or elsewhere in this one.
-        OSError: If the file cannot be made.
+        IndexLockedError: If this process or another process already holds the lock.
+        OSError: If the lock file cannot be created.
     """
     from filelock import FileLock, Timeout
 
@@ -66,7 +82,16 @@ def acquire_lock(path: Path, message: str) -> BaseFileLock:
 
 @contextmanager
 def locked(path: Path, message: str) -> Iterator[None]:
-    """Hold a lock file; the arguments and errors are those of `acquire_lock`."""
+    """Hold a file lock within the context.
+
+    Args:
+        path: Path of the lock file, in an existing folder.
+        message: Message of the IndexLockedError.
+
+    Raises:
+        IndexLockedError: If this process or another process already holds the lock.
+        OSError: If the lock file cannot be created.
+    """
     lock = acquire_lock(path, message)
     try:
         yield
@@ -75,15 +100,15 @@ def locked(path: Path, message: str) -> Iterator[None]:
 
 
 def size_on_disk(path: Path) -> int:
-    """Bytes that a file or folder takes on disk; sparse files take less than their length."""
+    """Return the disk usage of a file or folder in bytes; sparse files use less than their length."""
     total = 0
     for file in [path] if path.is_file() else path.rglob("*"):
-        with suppress(OSError):  # removed meanwhile
+        with suppress(OSError):  # a file may be removed during the listing
             if file.is_file():
                 total += _allocated(file.stat())
     return total
 
 
 def _allocated(status: os.stat_result) -> int:
-    blocks: int | None = getattr(status, "st_blocks", None)  # Windows has none
+    blocks: int | None = getattr(status, "st_blocks", None)  # missing on Windows
     return status.st_size if blocks is None else min(status.st_size, blocks * 512)

@@ -1,4 +1,4 @@
-"""Settings, frozen and checked when made: how documents are read, and what that may cost."""
+"""Settings of ingestion and storage, frozen and validated at construction."""
 
 from __future__ import annotations
 
@@ -22,19 +22,23 @@ _DAY = 24 * 60 * 60
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a document may cost at most. A hostile or broken file ends in an error, not in a full memory.
+    """Resource limits for one document, which turn hostile or broken files into errors.
 
     Attributes:
-        max_pixels: Pixels of an image file, read from its header before anything is decoded; more is refused.
-        max_render_pixels: Pixels of a screenshot. A page or picture that would be larger is rendered at a
-            lower resolution, with a warning. 20 million are 60 MB as RGB.
-        max_pages: Pages (frames) of a document; a document with more is refused.
-        max_bytes: Size of a file; a larger one is refused unread.
-        max_words: Words kept of one page; the rest is dropped with a warning.
-        max_seconds: Time a page may take to be opened and rendered; then its worker process is ended. Also the time
-            an office file may take to be converted. A day at most.
-        max_memory: Bytes a worker process may add to what it needs for itself, where the system can hold it to that
-            (not on Windows and macOS).
+        max_pixels: Maximum pixels of an image file. The size is read from the header before decoding; larger images
+            are rejected.
+        max_render_pixels: Maximum pixels of a page screenshot. Larger pages and images are rendered at a lower
+            resolution, with a warning. 20 million pixels take 60 MB as RGB.
+        max_pages: Maximum pages (or frames) of a document. Longer documents are rejected.
+        max_bytes: Maximum file size in bytes. Larger files are rejected without being read.
+        max_words: Maximum words stored per page. Further words are dropped, with a warning.
+        max_seconds: Timeout in seconds for opening and rendering a page, after which the worker process is terminated.
+            Also the timeout for converting an office file. At most 86,400 (one day).
+        max_memory: Maximum bytes of memory that a worker process may allocate in addition to its own baseline. Not
+            enforced on Windows and macOS.
+
+    Raises:
+        InvalidInputError: If a limit is not an integer of at least 1, or `max_seconds` exceeds 86,400.
     """
 
     max_pixels: int = 120_000_000
@@ -47,34 +51,39 @@ class Limits:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            # The system's clocks and timers take no number of any size.
+            # The timers of the operating system reject very large numbers.
             maximum = _DAY if item.name == "max_seconds" else None
             check_whole_number(f"limits.{item.name}", getattr(self, item.name), minimum=1, maximum=maximum)
 
 
 @dataclass(frozen=True, slots=True)
 class IngestSettings:
-    """How documents become pages.
+    """Settings for parsing documents into pages.
 
     Attributes:
-        dpi: Resolution of the screenshots of PDF pages, in pixels per inch, 36 to 600.
-        ocr: ``"auto"`` reads the pixels of pages with few words or many pictures, ``"always"`` of every page,
-            ``"never"`` of none.
-        ocr_min_words: With ``"auto"``, a page with fewer words in its text layer is read as a whole.
-        ocr_image_share: With ``"auto"``, a page whose pictures cover more than this share has them read.
-        regions: Whether to look for charts, tables and figures.
-        max_image_side: Longest side of an image file's screenshot in pixels; larger ones are scaled down.
-        jpeg_quality: Quality of the stored screenshots, 1 to 95.
-        passwords: Tried in turn on encrypted documents: a tuple for all of them, or a mapping from globs over file
-            names or paths to one password or several.
-        renderer: What renders PDF pages: ``"pymupdf"``, ``"pypdfium2"``, or ``"auto"`` for the first that is installed.
-        isolate: Whether documents are opened in worker processes, so that one that crashes, hangs or eats memory costs
-            a page and not the run. Off, the limits of time and memory do not hold.
-        processes: Worker processes that render pages of one document; None for half of the processors, 8 at most.
-        workers: Threads that do OCR; None for one per processor this process may use.
-        sidecars: Whether ``report.pdf.json`` or ``report.json`` beside ``report.pdf`` is read as its metadata.
-        look_ahead: Pages rendered before they are asked for; bounds the memory the stream holds.
-        limits: What a document may cost at most.
+        dpi: Rendering resolution of PDF pages in pixels per inch, 36 to 600.
+        ocr: ``"auto"`` runs OCR on pages with few words or large images, ``"always"`` on every page, ``"never"`` on
+            none.
+        ocr_min_words: With ``ocr="auto"``, OCR reads the whole page if its text layer has fewer words than this.
+        ocr_image_share: With ``ocr="auto"``, OCR reads the images of a page if they cover more than this fraction of
+            the page, 0 to 1.
+        regions: Whether to detect charts, tables and figures.
+        max_image_side: Maximum length of the longer side of the page screenshot of an image file, in pixels. Larger
+            images are scaled down.
+        jpeg_quality: JPEG quality of the stored page screenshots, 1 to 95.
+        passwords: Passwords to try on encrypted documents, in order: a tuple for all documents, or a mapping from globs
+            over file names or paths to one or more passwords.
+        renderer: PDF renderer: ``"pymupdf"``, ``"pypdfium2"``, or ``"auto"`` for the first one installed.
+        isolate: Whether to open documents in worker processes, so that a crash, timeout or out-of-memory error fails
+            one page instead of the run. Without isolation, the limits on time and memory are not enforced.
+        processes: Worker processes that render the pages of one document. None for half of the CPUs, at most 8.
+        workers: OCR threads. None for one per CPU that the process may use.
+        sidecars: Whether to read ``report.pdf.json`` or ``report.json`` next to ``report.pdf`` as its metadata.
+        look_ahead: Pages to render ahead of the consumer; limits the memory of the page stream.
+        limits: Resource limits for one document.
+
+    Raises:
+        InvalidInputError: If a value has the wrong type or is out of range.
     """
 
     dpi: int = 150
@@ -84,7 +93,7 @@ class IngestSettings:
     regions: bool = True
     max_image_side: int = 2500
     jpeg_quality: int = 85
-    # Never shown: settings end up in logs and error reports.
+    # Excluded from repr: settings are printed in logs and error reports.
     passwords: tuple[str, ...] | Mapping[str, str | Sequence[str]] = field(default=(), repr=False)
     renderer: RendererName = "auto"
     isolate: bool = True
@@ -109,7 +118,11 @@ class IngestSettings:
                 check_whole_number(name, getattr(self, name), minimum=1)
 
     def passwords_for(self, path: Path) -> tuple[str, ...]:
-        """The passwords to try on a file, in turn."""
+        """Return the passwords to try on a file, in order.
+
+        Args:
+            path: Path of the file, compared with the globs by name and as a whole.
+        """
         if not isinstance(self.passwords, Mapping):
             return tuple(self.passwords)
         passwords: list[str] = []
@@ -120,41 +133,49 @@ class IngestSettings:
 
     @property
     def render_processes(self) -> int:
-        """`processes`, or half of the processors this process may use, 1 to 8: the others embed and do OCR."""
+        """Number of rendering processes: `processes`, or half of the usable CPUs (1 to 8).
+
+        The remaining CPUs run OCR and embedding.
+        """
         return self.processes or max(1, min(8, usable_cpus() // 2))
 
     @property
     def ocr_threads(self) -> int:
-        """`workers`, or the number of processors this process may use."""
+        """Number of OCR threads: `workers`, or the number of usable CPUs."""
         return self.workers or usable_cpus()
 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How an index keeps its vectors: what they cost on disk, and what that costs in turn.
+    """Storage format of the vectors of an index.
 
-    Fixed when an index is made. The figures were measured with "lite" on 119 judged questions over 190 pages, with
-    ``python benchmarks/storage.py FOLDER``; see the documentation for the whole table.
+    The format is fixed when the index is created. The figures below were measured with "lite" on 119 judged queries
+    over 190 pages (``python benchmarks/storage.py FOLDER``); the documentation has the full table.
 
     Attributes:
-        datatype: One number of a multi-vector's row: ``"float16"``, 2 bytes; ``"int8"``, 1 byte, scores to 3 digits as
-            with float16; ``"int4"``, half a byte (a random rotation, then 16 levels: TurboQuant, Zandieh et al.,
-            2025), no measurable loss of quality, and searches take half of the time. Nothing is kept besides.
-        pool_factor: About how many rows of a page become one, those that mean nearly the same first; see
-            `compression.pool_tokens`. Up to 4 without a measurable loss of quality. A heat map shows words that share
-            a row alike: it correlates by 0.96 with the exact one at 2, by 0.94 at 2.5, by 0.88 at 4.
-        multi_dim: Length that rows are cut to, for models that were trained for it (jina-colbert-v2: 128, 96, 64);
-            None leaves them whole.
-        sign_codes: Whether one bit of each dimension of each row is kept beside the text, so that the place on a found
-            page is chosen without reading its rows. Off, the rows of the pages that are shown are read: a few
-            milliseconds each.
-        quantization: A second, coarser copy of the rows that is searched first: ``"int8"`` or ``"binary"``; what it
-            finds is scored again with the rows themselves. It takes 50 % or 6 % more room than float16 alone, and
-            about half of the time where every page is scored; next to ``"int4"`` there is little left to gain.
-        oversampling: With `quantization`, how many times the wanted number is scored again.
-        log: Whether each change is first written to a log of up to 64 MB, which holds the newest pages once more,
-            uncompressed. Off, each change is written out before the call returns, which takes no longer: no
-            acknowledged change is lost either way, but of a call that a power cut interrupts a part may stay.
+        datatype: Number format of the multi-vector rows, stored once. ``"float16"``: 2 bytes per dimension. ``"int8"``:
+            1 byte, scores equal to float16 in 3 digits. ``"int4"``: half a byte, no measurable loss of quality, half
+            the search time (a random rotation, then 16 levels: TurboQuant, Zandieh et al., 2025).
+        pool_factor: Approximate number of similar rows of a page that are pooled into one, 1 to 32; see
+            `compression.pool_tokens`. Up to 4, quality shows no measurable loss. Words that share a row have the same
+            value in a heat map: its correlation with the exact heat map is 0.96 at 2, 0.94 at 2.5 and 0.88 at 4.
+        multi_dim: Length to which rows are truncated, for models with Matryoshka rows (jina-colbert-v2: 128, 96, 64).
+            None stores the full length.
+        sign_codes: Whether to store one bit per dimension and row in the payload. Search then locates the best match on
+            a page without reading its rows. Without sign codes, search reads the rows of each returned page, a few
+            milliseconds per page.
+        quantization: Coarse copy of the rows for a first scoring pass, ``"int8"`` or ``"binary"``; None for no copy.
+            The full rows rescore the candidates of the first pass. The copy adds 50 % (int8) or 6 % (binary) to the
+            size of float16 and halves the search time where every page is scored. With ``"int4"`` the gain is small.
+        oversampling: With `quantization`, the number of rescored candidates as a multiple of the requested hits, 1 to
+            100.
+        log: Whether to write each change to a write-ahead log first. The log takes up to 64 MB and stores the latest
+            pages a second time, uncompressed. Without the log, each change is flushed before the call returns, at the
+            same speed. Neither mode loses acknowledged changes, but without the log a power failure can leave an
+            interrupted call partly written.
+
+    Raises:
+        InvalidInputError: If a value is out of range or not one of the choices.
     """
 
     datatype: Datatype = "float16"
@@ -175,34 +196,40 @@ class Storage:
 
     @classmethod
     def named(cls, name: str) -> Storage:
-        """A preset: ``"exact"``, ``"balanced"`` (a third of the bytes) or ``"compact"`` (a ninth).
+        """Return a preset.
+
+        Args:
+            name: ``"exact"``, ``"balanced"`` (a third of the bytes of exact) or ``"compact"`` (a ninth).
 
         Raises:
-            InvalidInputError: If there is none of that name.
+            InvalidInputError: If no preset has this name.
         """
         _check_choice("storage", name, _PRESETS)
         return cls(**_PRESETS[name])
 
     def to_json(self) -> dict[str, Any]:
-        """For the settings of an index."""
+        """Return the fields as a JSON object, for the settings file of an index."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Storage:
-        """The inverse of `to_json`; what is missing is as in ``"exact"``.
+        """Return the storage settings stored by `to_json`.
+
+        Args:
+            value: The JSON object. Missing fields have the values of ``"exact"``.
 
         Raises:
-            IndexMismatchError: If it says something that this version does not know.
+            IndexMismatchError: If this version does not support a field or its value.
         """
         try:
             return cls(**value)
         except (TypeError, InvalidInputError) as exc:
             raise IndexMismatchError(
-                f"The index keeps its vectors in a way that this version does not know ({exc}): update jina-rag."
+                f"The index uses storage settings that this version does not support ({exc}): update jina-rag."
             ) from exc
 
     def __str__(self) -> str:
-        """The preset's name, or the knobs that differ from ``"exact"``."""
+        """Return the preset's name, or the fields that differ from ``"exact"``."""
         settings = self.to_json()
         for name in _PRESETS:
             if settings == Storage.named(name).to_json():
@@ -219,7 +246,7 @@ _PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def usable_cpus() -> int:
-    """How many processors this process may use, at least 1; a container often allows fewer than exist."""
+    """Return the number of CPUs that the process may use, at least 1; containers often restrict it."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return max(1, os.cpu_count() or 1)
@@ -230,19 +257,19 @@ def _check_passwords(passwords: object) -> None:
     if isinstance(passwords, Mapping):
         groups = [[value] if isinstance(value, str) else value for value in passwords.values()]
     for group in groups:
-        words = group if isinstance(group, Sequence) and not isinstance(group, str) else [None]
-        if not all(isinstance(word, str) for word in words):
+        strings = group if isinstance(group, Sequence) and not isinstance(group, str) else [None]
+        if not all(isinstance(string, str) for string in strings):
             raise InvalidInputError(
-                "passwords must be a tuple of strings, for example ('secret',), or map globs to them, for example "
-                "{'contract-*.pdf': 'secret'}."
+                "passwords is invalid; expected a tuple of strings, for example ('secret',), or a mapping from globs "
+                "to strings, for example {'contract-*.pdf': 'secret'}."
             )
 
 
 def _check_choice(name: str, value: object, choices: Collection[object]) -> None:
     if value not in choices:
-        raise InvalidInputError(f"{name} is {value!r}; it must be one of {', '.join(map(str, choices))}.")
+        raise InvalidInputError(f"{name} is {value!r}; expected one of {', '.join(map(str, choices))}.")
 
 
 def _check_between(name: str, value: object, low: float, high: float) -> None:
     if not is_number(value) or not low <= value <= high:
-        raise InvalidInputError(f"{name} is {value!r}; it must be a number between {low} and {high}.")
+        raise InvalidInputError(f"{name} is {value!r}; expected a number from {low} to {high}.")

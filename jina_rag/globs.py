@@ -1,13 +1,14 @@
-"""Globs with one meaning everywhere: paths to ingest and to sync, filters, names to delete, passwords.
+"""Glob patterns with the same rules for ingestion, sync, filters, deletion and passwords.
 
-``*`` and ``?`` stay within one folder and ``**`` crosses folders. ``[abc]`` is one of the characters in it. A wildcard
-does not match a name that begins with a dot, unless the pattern begins with one there, too. A pattern that matches a
-folder stands for everything in it, and a name that is spelled like the pattern matches it.
+``*`` and ``?`` match within one folder, ``**`` matches across folders, and ``[abc]`` matches one of the listed
+characters. A wildcard matches a leading dot of a name only if the pattern also has a leading dot at that position. A
+pattern that matches a folder selects all files in the folder. A name equal to the pattern always matches.
 
-Names may hold wildcards themselves. One rule for ingestion, sync, deletion and filters: a pattern that is, character by
-character, the name of a file or folder that exists, or the id or path of a document (or of a folder of documents) that
-the index has or had, means only that one, also after it is gone. Ingestion, which only reads, asks the disk; the others
-ask disk and index (`jina_rag.catalog.document_filter.resolve`).
+File names may contain wildcard characters. Ingestion, sync, deletion and filters therefore share one rule: a pattern
+equal to the name of an existing file or folder selects only that file or folder. The rule also applies to the id or
+path of a document, or of a folder of documents, that is or was in the index, even after the file was deleted. Ingestion
+looks up such names on disk; sync, deletion and filters look them up on disk and in the index
+(`jina_rag.catalog.document_filter.resolve`).
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ escape = glob.escape
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a pattern stands for a document.
+    """Return whether a pattern selects a document.
 
     Args:
-        name: An id or an absolute path, with forward slashes.
-        pattern: A glob; relative ones match ids, absolute ones match paths. One that begins with ``**/`` matches both.
+        name: Id or absolute path of the document, with forward slashes.
+        pattern: The glob. Relative globs match ids, absolute globs match paths, and globs that start with ``**/`` match
+            both.
 
     >>> matches("reports/2019.pdf", "reports/*"), matches("reports/old/2019.pdf", "reports/*.pdf")
     (True, False)
@@ -38,24 +40,27 @@ def matches(name: str, pattern: str) -> bool:
     if name == pattern:
         return True
     parts = _split(pattern)
-    states = _skip_stars(parts, {0})
+    states = _skip_double_stars(parts, {0})
     for component in name.split("/"):
         if len(parts) in states:
             return True
-        states = _step(parts, states, component)
+        states = _next_states(parts, states, component)
     return len(parts) in states
 
 
 def find(pattern: str, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """The files and folders that a pattern matches on the disk; what lies in one of the folders does not come again.
+    """Iterate over the files and folders on disk that match a pattern.
 
     Args:
-        pattern: A glob.
-        check: Called for every entry that is looked at; what it raises ends the search.
+        pattern: The glob.
+        check: Called for every folder entry visited; an exception from it stops the search.
+
+    Yields:
+        Matching paths. The contents of a matching folder are not listed separately.
     """
     start = Path(pattern)
     parts = _split(start.relative_to(start.anchor).as_posix())
-    pending = [(Path(start.anchor), _skip_stars(parts, {0}))]
+    pending = [(Path(start.anchor), _skip_double_stars(parts, {0}))]
     visited: set[tuple[str, frozenset[int]]] = set()
     while pending:
         folder, states = pending.pop()
@@ -63,19 +68,19 @@ def find(pattern: str, check: Callable[[], None] = lambda: None) -> Iterator[Pat
             yield folder
             continue
         key = (os.path.realpath(folder), frozenset(states))
-        if key in visited:  # a link leads back
+        if key in visited:  # a symbolic link forms a cycle
             continue
         visited.add(key)
         children = []
         for name, is_folder in _candidates(folder, [parts[state] for state in states], check):
-            reached = _step(parts, states, name)
+            reached = _next_states(parts, states, name)
             if len(parts) in reached or (reached and is_folder):
                 children.append((folder / name, reached))
         pending.extend(reversed(children))
 
 
 def _candidates(folder: Path, parts: list[str], check: Callable[[], None]) -> list[tuple[str, bool]]:
-    """Names in a folder that may match, sorted, and whether they are folders; it is listed only where it must be."""
+    """Return (name, is a folder) of entries that may match, sorted; list the folder only if a part has wildcards."""
     if not any(map(has_wildcards, parts)):
         check()
         return [(part, (folder / part).is_dir()) for part in sorted(set(parts)) if os.path.lexists(folder / part)]
@@ -86,16 +91,25 @@ def _candidates(folder: Path, parts: list[str], check: Callable[[], None]) -> li
 
 
 def matched_part(path: Path, pattern: str) -> Path:
-    """The part of a path that an absolute pattern reaches before its first ``**``: a folder that it stands for."""
+    """Return the leading part of a path that corresponds to a pattern up to its first ``**``.
+
+    Args:
+        path: An absolute path that matches the pattern.
+        pattern: An absolute glob.
+    """
     parts = _split(pattern)
     return Path(*path.parts[: parts.index("**") if "**" in parts else len(parts)])
 
 
 def list_folder(folder: Path, check: Callable[[], None] = lambda: None) -> list[os.DirEntry[str]]:
-    """The entries of a folder by name; `check` is called for each of them.
+    """Return the entries of a folder, sorted by name.
+
+    Args:
+        folder: Path of the folder.
+        check: Called for every entry; an exception from it stops the listing.
 
     Raises:
-        OSError: If it cannot be listed.
+        OSError: If the folder cannot be listed.
     """
     entries = []
     with os.scandir(folder) as iterator:
@@ -109,25 +123,25 @@ def list_folder(folder: Path, check: Callable[[], None] = lambda: None) -> list[
 def _split(pattern: str) -> tuple[str, ...]:
     first, *rest = pattern.replace(os.sep, "/").split("/")
     parts = [first] * (first != ".") + [part for part in rest if part not in ("", ".")]
-    while parts and parts[-1] == "**":  # all that lies in a folder is what the folder stands for
+    while parts and parts[-1] == "**":  # a pattern for a folder already selects its contents
         parts.pop()
     return tuple(parts)
 
 
-def _step(parts: tuple[str, ...], states: set[int], name: str) -> set[int]:
-    """Where in the pattern a name leads to, from several places in it."""
+def _next_states(parts: tuple[str, ...], states: set[int], name: str) -> set[int]:
+    """Return the pattern positions reached from `states` by one path component."""
     reached = set()
     for state in states:
         if parts[state] == "**":
             if not name.startswith("."):
                 reached.add(state)
-        elif _fits(name, parts[state]):
+        elif _component_matches(name, parts[state]):
             reached.add(state + 1)
-    return _skip_stars(parts, reached)
+    return _skip_double_stars(parts, reached)
 
 
-def _skip_stars(parts: tuple[str, ...], states: Iterable[int]) -> set[int]:
-    """Add the places behind each ``**``, which may stand for no folder at all."""
+def _skip_double_stars(parts: tuple[str, ...], states: Iterable[int]) -> set[int]:
+    """Add the positions after each ``**``, which also matches zero folders."""
     reached = set(states)
     for state in sorted(reached):
         while state < len(parts) and parts[state] == "**":
@@ -136,6 +150,6 @@ def _skip_stars(parts: tuple[str, ...], states: Iterable[int]) -> set[int]:
     return reached
 
 
-def _fits(name: str, part: str) -> bool:
+def _component_matches(name: str, part: str) -> bool:
     is_hidden = name.startswith(".") and not part.startswith(".")
     return name == part or (bool(name) and not is_hidden and fnmatch.fnmatch(name, part))

@@ -250,7 +250,7 @@ def test_an_answer_that_is_too_large_is_cut_off(server, monkeypatch):
 @pytest.mark.parametrize("name", ["truncate_dim", "max_length", "max_pixels", "batch_tokens"])
 @pytest.mark.parametrize("value", [0, -1, True, 2.0, "3"])
 def test_encode_options_that_make_no_sense_are_refused(name, value):
-    with pytest.raises(InvalidInputError, match=f"{name} is {value!r}; it must be a whole number of at least 1"):
+    with pytest.raises(InvalidInputError, match=f"{name} is {value!r}; expected an integer of at least 1"):
         EncodeSettings(**{name: value})
 
 

@@ -167,7 +167,7 @@ def test_what_could_not_be_read_is_reported(cli, tmp_path):
         (["nowhere"], ["nowhere has no docs.jsonl", "jina-rag evaluate init"]),
         ([], ["Missing argument"]),
         (["judged", "-m", "F1@5"], ["'F1@5' is no measure"]),
-        (["judged", "--storage", "tiny"], ["must be one of exact, balanced, compact"]),
+        (["judged", "--storage", "tiny"], ["expected one of exact, balanced, compact"]),
         (["judged", "--stages", "sort:x=1"], ["'sort' is no stage"]),
         (["judged", "--stages", "rerank:limit=3"], ["need a reranker"]),
         (["judged", "--report", "no/r.html"], ["cannot be written", "'no'"]),

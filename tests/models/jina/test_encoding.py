@@ -480,7 +480,7 @@ def test_other_arguments_that_make_no_sense_are_refused(models, tiny):
             load_embedder(tiny["colbert-v2"], device="cpu", **options)
     with pytest.raises(InvalidInputError, match="not made to be cut"):
         load_embedder(tiny["v1"], device="cpu", truncate_dim=32)
-    with pytest.raises(InvalidInputError, match="between 2 and 512"):
+    with pytest.raises(InvalidInputError, match="from 2 to 512"):
         models["v1"].encode_query(["a"], max_length=600)
     for options in ({"max_length": 1}, {"max_doc_length": 10_000}, {"max_query_length": 0}, {"max_length": 40_000}):
         with pytest.raises(InvalidInputError, match="max_"):

@@ -245,7 +245,7 @@ def test_what_is_no_pair_is_refused(scratch, pair):
 
 
 def test_a_budget_below_one_is_refused_for_an_empty_list_too(scratch):
-    with pytest.raises(InvalidInputError, match="batch_tokens is 0; it must be a whole number of at least 1"):
+    with pytest.raises(InvalidInputError, match="batch_tokens is 0; expected an integer of at least 1"):
         scratch.score("q", [], batch_tokens=0)
 
 
