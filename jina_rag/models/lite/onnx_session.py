@@ -1,4 +1,4 @@
-"""Opens onnxruntime sessions the way a program that shares a laptop with other work should."""
+"""onnxruntime sessions on the CPU that leave idle cores to other work."""
 
 from __future__ import annotations
 
@@ -16,38 +16,41 @@ from jina_rag.errors import CheckpointError
 def open_session(
     graph: Path,
     *,
-    what: str,
+    model_name: str,
     threads: int | None = None,
     tensors: Mapping[str, npt.NDArray[np.generic]] | None = None,
 ) -> Any:  # noqa: ANN401  # an onnxruntime.InferenceSession
     """Open a model file on the CPU.
 
     Args:
-        graph: The file.
-        what: Name of the model, for messages.
-        threads: Threads per run; None for one per core.
-        tensors: Weights that the file names but does not hold.
+        graph: ONNX file.
+        model_name: Model name in error messages.
+        threads: Threads per run. None: one per core.
+        tensors: External initializers by tensor name: weights that the file refers to but does not contain, in the
+            shapes and dtypes of the graph.
+
+    Returns:
+        An ``onnxruntime.InferenceSession``.
 
     Raises:
-        CheckpointError: If onnxruntime cannot open it.
+        CheckpointError: If onnxruntime cannot open the file.
         MissingDependencyError: If onnxruntime is not installed.
     """
     ort = require_onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    # Waiting threads would otherwise spin, and burn the cores that rendering and OCR need.
+    # Spinning threads would occupy cores that rendering and OCR need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     if tensors is not None:
-        # The graph is already fused by hand; higher levels would undo its choices
-        # (tools/build_lite_graph.py).
+        # The graph is already fused (tools/build_lite_graph.py); higher levels would undo the fusions.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         values = [ort.OrtValue.ortvalue_from_numpy(value) for value in tensors.values()]
         options.add_external_initializers(list(tensors), values)
     try:
         return ort.InferenceSession(graph.read_bytes(), options, providers=["CPUExecutionProvider"])
-    except Exception as exc:  # onnxruntime's error classes share no base of their own
+    except Exception as exc:  # onnxruntime's error classes have no common base class
         raise CheckpointError(
-            f"onnxruntime {ort.__version__} cannot open the model {what!r} from {graph}: {exc}"
+            f"onnxruntime {ort.__version__} cannot open the model {model_name!r} from {graph}: {exc}"
         ) from exc

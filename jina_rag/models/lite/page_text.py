@@ -1,4 +1,4 @@
-"""From words with places to tokens with places: what the embedded default reads."""
+"""Input text of the lite models: words with boxes, split into tokens with boxes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jina_rag.types import Box, Float32, Page, Word
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_NOWHERE: Box = (float("nan"), float("nan"), float("nan"), float("nan"))
+_NO_BOX: Box = (float("nan"), float("nan"), float("nan"), float("nan"))
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe]")
 _CHUNK = 20_000
 _LONGEST_WORD = 1_000
@@ -31,12 +31,12 @@ class Tokens:
     """The tokens of one input.
 
     Attributes:
-        ids: Shape (tokens,) int64.
-        useful: Shape (tokens,) bool: whether its vector goes into the multi-vector.
-        boxes: Shape (tokens, 4) float32 for pages and images; None for plain text.
-        texts: The characters of each token.
-        words: Shape (tokens,) int32: the word, counted from 0, that each token is a piece of.
-        truncated: Whether the input had more tokens than were allowed.
+        ids: Token ids, shape (tokens,), int64.
+        useful: False for tokens of stop words, particles and punctuation, shape (tokens,), bool.
+        boxes: Box of each token as fractions of the page, shape (tokens, 4), float32; None for plain text.
+        texts: Characters of each token.
+        words: Index of the word of each token, shape (tokens,), int32.
+        truncated: Whether the input had more tokens than the limit.
     """
 
     ids: npt.NDArray[np.int64]
@@ -47,43 +47,51 @@ class Tokens:
     truncated: bool
 
     def texts_of(self, mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
-        """The characters of some of the tokens; the first of each word has a space before it.
+        """Return the characters of the selected tokens; the first token of a word starts with a space.
 
-        What was left out between two pieces of a word (an apostrophe, a hyphen) goes with the second.
+        An unselected token between two selected tokens of a word (an apostrophe, a hyphen) is prepended to the second.
 
         Args:
-            mask: Shape (tokens,): which.
+            mask: Selected tokens, shape (tokens,), bool.
         """
         pieces: list[str] = []
-        before = -1
+        previous = -1
         for index in np.flatnonzero(mask).tolist():
-            same = before >= 0 and self.words[before] == self.words[index]
-            pieces.append("".join(self.texts[before + 1 : index + 1]) if same else f" {self.texts[index]}")
-            before = index
+            same_word = previous >= 0 and self.words[previous] == self.words[index]
+            pieces.append("".join(self.texts[previous + 1 : index + 1]) if same_word else f" {self.texts[index]}")
+            previous = index
         return tuple(pieces)
 
 
 def words_of(document: Input, opening: Opening) -> tuple[list[tuple[str, Box]], bool]:
-    """The words of an input, and whether they have places.
+    """Return the words of an input with their boxes, and whether the boxes are valid.
 
-    A page gives its words, a text is split at white space, an image (PIL, bytes of a file, path, data URI) is read
-    by OCR. Of several parts, the words of each in turn; places on different images mean nothing together.
+    A page provides its words, a text is split at white space, an image (PIL, bytes, path, data URI) is read by OCR.
+    The words of an input with several parts are concatenated without boxes.
+
+    Args:
+        document: The input.
+        opening: Limits on images, and whether http and https addresses are fetched.
+
+    Returns:
+        Pairs of text and box; boxes are fractions of the page or image, NaN where a word has none. And True if all
+        words have boxes on one page or image.
 
     Raises:
-        InvalidInputError: If it is none of these, or not a readable image.
+        InvalidInputError: If the input has another type, or an image cannot be read.
     """
     if isinstance(document, Page):
         return [(word.text, word.box) for word in document.words], True
     if isinstance(document, str) and not is_data_uri(document):
-        return [(word, _NOWHERE) for word in document.split()], False
+        return [(word, _NO_BOX) for word in document.split()], False
     words: list[tuple[str, Box]] = []
     parts = parts_of(document, opening)
     for part in parts:
         if isinstance(part, LoadedImage):
             ocr_words = _read(part.load(alpha="white"))
-            words += [(word.text, word.box if len(parts) == 1 else _NOWHERE) for word in ocr_words]
+            words += [(word.text, word.box if len(parts) == 1 else _NO_BOX) for word in ocr_words]
         else:
-            words += [(word, _NOWHERE) for word in part.split()]
+            words += [(word, _NO_BOX) for word in part.split()]
     return words, len(parts) == 1 and isinstance(parts[0], LoadedImage)
 
 
@@ -93,53 +101,53 @@ def _read(image: Image) -> Sequence[Word]:
     return read_words(image)
 
 
-def tokens_of(words: Iterable[tuple[str, Box]], have_places: bool, backbone: Backbone, limit: int) -> Tokens:
-    """Tokenise words, up to `limit` tokens; what comes after is not looked at.
+def tokens_of(words: Iterable[tuple[str, Box]], has_boxes: bool, backbone: Backbone, limit: int) -> Tokens:
+    """Return the tokens of words, truncated to `limit` tokens.
 
     Args:
-        words: Texts and where they stand.
-        have_places: Whether the places mean anything.
-        backbone: Splits the words.
-        limit: Most tokens.
+        words: Pairs of text and box, the box as fractions of the page.
+        has_boxes: Whether the boxes are valid.
+        backbone: Tokenizer of the words.
+        limit: Limit of tokens.
     """
     ids: list[int] = []
     useful: list[bool] = []
     boxes: list[Box] = []
     texts: list[str] = []
-    numbers: list[int] = []
-    count = 0
+    word_indices: list[int] = []
+    word_index = 0
     for chunk in _chunks(words):
         for (text, box), tokens in zip(chunk, backbone.tokenize([text for text, _ in chunk]), strict=True):
             stop_word = is_stop_word(text)
             for token in tokens:
                 ids.append(token.id)
                 texts.append(token.text)
-                numbers.append(count)
+                word_indices.append(word_index)
                 useful.append(not stop_word and has_content(token.text) and not is_particle(token.text))
-                if have_places:
+                if has_boxes:
                     boxes.append(slice_box(box, token.start, token.end, text))
-            count += 1
+            word_index += 1
         if len(ids) > limit:
             break
     return Tokens(
         np.array(ids[:limit], dtype=np.int64),
         np.array(useful[:limit], dtype=bool),
-        np.array(boxes[:limit], dtype=np.float32).reshape(-1, 4) if have_places else None,
+        np.array(boxes[:limit], dtype=np.float32).reshape(-1, 4) if has_boxes else None,
         tuple(texts[:limit]),
-        np.array(numbers[:limit], dtype=np.int32),
+        np.array(word_indices[:limit], dtype=np.int32),
         truncated=len(ids) > limit,
     )
 
 
 def _chunks(words: Iterable[tuple[str, Box]]) -> Iterator[list[tuple[str, Box]]]:
-    """Words in groups, endless ones (a page of base64, a book without a space) in parts."""
+    """Yield words in chunks of about 20,000 characters; words of more than 1,000 characters are split."""
     chunk: list[tuple[str, Box]] = []
     size = 0
     for text, box in words:
         for at in range(0, len(text), _LONGEST_WORD):
             part = text[at : at + _LONGEST_WORD]
-            place = slice_box(box, at / len(text), (at + len(part)) / len(text), part)
-            chunk.append((part, place))
+            part_box = slice_box(box, at / len(text), (at + len(part)) / len(text), part)
+            chunk.append((part, part_box))
             size += len(part)
             if size >= _CHUNK:
                 yield chunk
@@ -149,15 +157,19 @@ def _chunks(words: Iterable[tuple[str, Box]]) -> Iterator[list[tuple[str, Box]]]
 
 
 def slice_box(box: Box, start: float, end: float, word: str) -> Box:
-    """The part of a word's box that some characters cover, along the longer axis, in reading direction.
+    """Return the part of a word's box that some of its characters cover.
 
-    A token without characters of its own (the mark of a word's beginning) has a box of no length there.
+    The box is sliced along its longer axis, in reading direction. A token without characters (the word-start marker)
+    gets a box of length 0.
 
     Args:
-        box: The word's.
-        start: Where the characters begin, as a fraction of the word.
-        end: Where they end.
-        word: Tells the direction: Arabic and Hebrew run from the right.
+        box: Box of the word as fractions of the page.
+        start: Start of the characters, as a fraction (0 to 1) of the word.
+        end: End of the characters, as a fraction (0 to 1) of the word.
+        word: Text of the word; Arabic and Hebrew words are sliced from the right.
+
+    Returns:
+        The box (x0, y0, x1, y1) of the characters, as fractions of the page.
     """
     if start <= 0.0 and end >= 1.0:
         return box

@@ -1,6 +1,6 @@
-"""A reranker out of the embedded default, so that every pipeline runs without a download.
+"""Lite reranker: late interaction with the lite embedder, so that reranking works without a download.
 
-It compares vectors that were made apart, so it sees no more than the embedder does; a cross-encoder does.
+Query and document are encoded separately, so the lite reranker is weaker than a cross-encoder.
 """
 
 from __future__ import annotations
@@ -17,37 +17,49 @@ from jina_rag.types import Float32
 
 
 class LiteReranker:
-    """Implements `jina_rag.protocols.Reranker`: the best window's MaxSim per question token, in [0, 1].
+    """`jina_rag.protocols.Reranker` by the MaxSim per query token of a document's best window, in [0, 1].
 
-    Cosines of such encoders fill a small part of [-1, 1], so a logistic curve spreads them and keeps their
-    order. On 60 questions and 45 pages in many languages the median of e5's pages without the answer
-    was 0.30, of those with it 0.52 (MiniLM: 0.22 and 0.53); a score of 0.5 lies between. No probabilities.
+    Cosines of small text encoders fill a narrow part of [-1, 1]; a logistic curve spreads them and preserves their
+    order. On 60 queries and 45 pages in many languages, the median cosine of e5 was 0.30 for pages without the answer
+    and 0.52 for pages with the answer (MiniLM: 0.22 and 0.53); a score of 0.5 separates the two. The scores are not
+    probabilities.
+
+    Attributes:
+        modality: ``"text"``.
+        name: Name of the embedder.
     """
 
     modality: Literal["text", "image"] = "text"
 
     def __init__(self, embedder: LiteEmbedder, *, middle: float, width: float, window: int = 96) -> None:
-        """Combine an embedder and the place of its similarities.
+        """Create a reranker from an embedder.
 
         Args:
-            embedder: Gives the token vectors.
-            middle: Mean cosine per question token that becomes 0.5.
-            width: Above `middle` by as much becomes 0.73.
-            window: Document tokens that are looked at together.
+            embedder: Encoder of queries and documents.
+            middle: Mean cosine per query token that maps to a score of 0.5.
+            width: Width of the logistic curve: a cosine of `middle` + `width` maps to 0.73.
+            window: Tokens per window of the document.
         """
         self._embedder, self.name = embedder, embedder.name
         self._middle, self._width, self._window = middle, width, window
 
     @property
     def fingerprint(self) -> str:
-        """That of the embedder, and the window."""
+        """Fingerprint of the embedder, and the window size."""
         return f"{self._embedder.fingerprint}+window{self._window}"
 
     def score(self, query: Input, documents: Sequence[Input]) -> Float32:
-        """Shape (len(documents),) float32 in [0, 1]; 0 for a document without words.
+        """Return the score of each document.
+
+        Args:
+            query: A text, a page or an image; images are read by OCR.
+            documents: Texts, pages or images.
+
+        Returns:
+            Scores from 0 to 1, shape (len(documents),), float32; 0 for a document without words.
 
         Raises:
-            InvalidInputError: If the question is empty, or an input is of a kind that is not read.
+            InvalidInputError: If the query has no words, or an input is not a text, an image or a page.
         """
         query_rows = self._embedder.encode_query([query], single=False).require_multi()
         texts = self._embedder.encode_document(documents, single=False).require_multi()

@@ -1,7 +1,7 @@
-"""Words that carry no content of their own; their vectors are left out after encoding.
+"""Stop words, whose token vectors are dropped after encoding.
 
-Short lists on purpose, and one for all languages: a word that means something in another of them ("die",
-"no", "son", single letters) costs more when it is dropped than a stop word that is kept.
+The lists are short and shared by all languages: dropping a word that has content in another language ("die", "no",
+"son", single letters) costs more than keeping a stop word.
 """
 
 from __future__ import annotations
@@ -39,12 +39,15 @@ STOP_WORDS = frozenset(word for words in _LISTS.values() for word in words.split
 PARTICLES = frozenset(
     "の は が を に で と も へ や から まで です ます した する 的 了 是 在 和 与 及 或 之 為 为".split()
 )
-"""Dropped as tokens: in scripts without spaces they are no words of their own for us."""
+"""Particles of Japanese and Chinese; dropped as tokens, because these scripts have no spaces between words."""
 
 
 @lru_cache(maxsize=20_000)
 def is_stop_word(word: str) -> bool:
-    """Whether a word, freed of the punctuation around it, is on a list.
+    """Return whether a word is a stop word, ignoring case and surrounding punctuation.
+
+    Args:
+        word: A word of any language.
 
     >>> is_stop_word("(The"), is_stop_word("thesis")
     (True, False)
@@ -53,7 +56,10 @@ def is_stop_word(word: str) -> bool:
 
 
 def is_particle(token: str) -> bool:
-    """Whether a token is a Japanese or Chinese particle.
+    """Return whether a token is a Japanese or Chinese particle.
+
+    Args:
+        token: Characters of the token.
 
     >>> is_particle("の"), is_particle("東")
     (True, False)
@@ -63,7 +69,10 @@ def is_particle(token: str) -> bool:
 
 @lru_cache(maxsize=20_000)
 def has_content(text: str) -> bool:
-    """Whether there is a letter, digit or symbol, and not punctuation only.
+    """Return whether a text contains a letter, digit or symbol, that is, more than punctuation.
+
+    Args:
+        text: Any characters.
 
     >>> has_content("..."), has_content("€"), has_content("7")
     (False, True, True)

@@ -1,4 +1,4 @@
-"""Long texts in overlapping windows, and each token's vector from the window that shows most around it."""
+"""Overlapping windows over long texts; each token vector comes from the window with the most context around it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 
 class Window(NamedTuple):
-    """A stretch of tokens to encode, and the part of it whose vectors are kept.
+    """A window of tokens to encode, and the range of tokens whose vectors are kept.
 
     Attributes:
-        start: First token of the window.
-        stop: One past its last.
-        keep_start: First token whose vector is taken from this window.
-        keep_stop: One past the last.
+        start: Index of the first token of the window.
+        stop: Index after the last token of the window.
+        keep_start: Index of the first token whose vector is kept.
+        keep_stop: Index after the last token whose vector is kept.
     """
 
     start: int
@@ -23,15 +23,14 @@ class Window(NamedTuple):
 
 
 def windows(count: int, size: int, overlap: int) -> list[Window]:
-    """As few windows of at most `size` tokens as cover `count` tokens, with at least `overlap` in common.
+    """Return the fewest windows of at most `size` tokens that cover a text.
 
-    All windows have the same length, so that they fit one batch without padding and none is left with little
-    context.
+    All windows have the same length, so that they fit into one batch without padding and no window has little context.
 
     Args:
         count: Tokens of the text.
-        size: Longest window.
-        overlap: Tokens that neighbours share; less than `size`.
+        size: Limit of tokens per window.
+        overlap: Tokens that adjacent windows share, at least: from 0 to `size` - 1.
 
     >>> windows(10, size=6, overlap=2)
     [Window(start=0, stop=6, keep_start=0, keep_stop=5), Window(start=4, stop=10, keep_start=5, keep_stop=10)]
@@ -41,7 +40,7 @@ def windows(count: int, size: int, overlap: int) -> list[Window]:
     number = 1 if count <= size else -(-(count - overlap) // (size - overlap))
     length = -(-(count + (number - 1) * overlap) // number)
     starts = [round(i * (count - length) / (number - 1)) for i in range(number)] if number > 1 else [0]
-    # Halfway through an overlap both windows show equally much around a token.
+    # In the middle of an overlap, a token has the same context in both windows.
     borders = [
         0,
         *((after + before + length) // 2 for before, after in pairwise(starts)),

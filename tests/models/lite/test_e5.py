@@ -1,4 +1,4 @@
-"""The encoder behind "lite": weights, tokenizer, vectors."""
+"""The e5 encoder of "lite": weight file, tokenizer, vectors and golden values."""
 
 import importlib.util
 import sys
@@ -50,7 +50,7 @@ def cosines(a, b):
     return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
 
 
-def test_blocks_expand_to_nibble_minus_8_times_scale():
+def test_dequantised_weight_is_nibble_minus_8_times_scale():
     block = np.zeros((1, 1, 18), dtype=np.uint8)
     block[0, 0, :2] = np.array([0.5], "<f2").view(np.uint8)
     block[0, 0, 2:] = 0x88
@@ -60,14 +60,14 @@ def test_blocks_expand_to_nibble_minus_8_times_scale():
     np.testing.assert_array_equal(dequantise(block)[0], expected)
 
 
-def test_a_row_of_the_token_table_equals_the_expanded_table(weights):
+def test_token_rows_equal_rows_of_dequantized_table(weights):
     ids = np.array([0, 7, 250_036])
     table = weights.blocks("emb.word", weights.vocabulary)
     np.testing.assert_array_equal(weights.token_rows(ids), dequantise(table[ids]))
     assert weights.token_rows(ids).shape == (3, 384)
 
 
-def test_requantised_weights_stay_within_half_a_step_and_the_safe_range(weights):
+def test_requantised_weights_within_half_a_step_and_levels(weights):
     blocks = weights.blocks("l3.fi.w", 1536)
     smooth = np.linspace(0.5, 2, 384, dtype=np.float32)
     quantised, steps = quantise(blocks, smooth)
@@ -78,7 +78,7 @@ def test_requantised_weights_stay_within_half_a_step_and_the_safe_range(weights)
     assert (np.abs(quantised * steps - exact) <= steps * 0.501).all()
 
 
-def test_a_damaged_weight_file_is_refused_by_name(tmp_path):
+def test_damaged_weight_file_raises_checkpoint_error_with_path(tmp_path):
     copy = tmp_path / "e5-small-q4.bin"
     content = bytearray(weights_path().read_bytes())
     content[-5] ^= 1
@@ -87,7 +87,7 @@ def test_a_damaged_weight_file_is_refused_by_name(tmp_path):
         E5(copy)
 
 
-def test_a_file_of_another_layout_is_refused_by_name(tmp_path):
+def test_unreadable_weight_file_raises_error_with_path(tmp_path):
     other = tmp_path / "other.bin"
     other.write_bytes(b"GGUF" + bytes(5000))
     with pytest.raises(CheckpointError, match=r"other\.bin do not have the layout"):
@@ -101,55 +101,55 @@ def test_a_file_of_another_layout_is_refused_by_name(tmp_path):
         verify(tmp_path / "absent.bin", "0")
 
 
-def test_a_missing_tensor_is_named(weights):
+def test_missing_tensor_error_names_tensor(weights):
     with pytest.raises(CheckpointError, match=r"no tensor l99\.q\.w"):
         weights.blocks("l99.q.w", 384)
     with pytest.raises(CheckpointError, match=r"no tensor emb\.word of the expected kind"):
         weights.floats("emb.word")
 
 
-def test_the_graph_file_is_what_the_tool_builds():
+def test_graph_file_equals_output_of_build_tool():
     built = load_tool("build_lite_graph").build()
     assert (ASSETS / "e5_graph.onnx").read_bytes() == built.SerializeToString(deterministic=True)
 
 
-def test_golden_ids(e5, golden):
+def test_token_ids_match_golden(e5, golden):
     for number, sentence in enumerate(golden["sentences"].tolist()):
         ids = [0, *(token.id for word in e5.tokenize(sentence.split()) for token in word), 2]
         assert ids == golden[f"ids{number}"].tolist(), sentence
 
 
-def test_golden_vectors(e5, golden):
+def test_vectors_match_golden(e5, golden):
     count = len(golden["sentences"])
-    found = e5.encode([golden[f"ids{i}"] for i in range(count)])
-    every = np.concatenate([cosines(found[i], golden[f"vectors{i}"].astype(np.float32)) for i in range(count)])
-    assert every.mean() >= 0.995
-    assert every.min() >= 0.97
+    vectors = e5.encode([golden[f"ids{i}"] for i in range(count)])
+    similarities = [cosines(vectors[i], golden[f"vectors{i}"].astype(np.float32)) for i in range(count)]
+    assert np.concatenate(similarities).mean() >= 0.995
+    assert np.concatenate(similarities).min() >= 0.97
 
 
-def test_prompts_are_the_published_ones(e5, golden):
+def test_prompts_match_published_prompts(e5, golden):
     assert e5.frame("query") == (golden["ids0"][:4].tolist(), [2])  # "query" is two pieces
     assert e5.frame("passage") == (golden["ids1"][:3].tolist(), [2])
 
 
-def test_vectors_do_not_depend_on_the_batch(e5, golden):
+def test_vectors_independent_of_batch(e5, golden):
     long = np.resize(golden["ids3"], 150)
     sequences = [golden["ids0"], long, golden["ids2"], long[::-1].copy(), long]
     together = e5.encode(sequences)
     for one, vectors in zip(sequences, together, strict=True):
-        # Integer products and fixed scales: equal to the last bit but for the attention's float32 sums.
+        # Integer products and fixed scales are exact; only the float32 sums of the attention differ.
         np.testing.assert_allclose(e5.encode([one])[0], vectors, atol=1e-5)
 
 
-def test_nothing_to_encode(e5):
+def test_empty_inputs_give_empty_outputs(e5):
     assert e5.encode([]) == []
     assert e5.tokenize([]) == []
     assert e5.tokenize(["", "\u200b", "\x07"]) == [(), (), ()]
 
 
 @pytest.fixture(scope="module")
-def reference(weights):
-    """The `tokenizers` package with the same pieces; special ones renamed, since text never becomes them."""
+def reference_tokenizer(weights):
+    """A `tokenizers` model with the same pieces; special tokens are renamed, so that no text is tokenized to them."""
     import tokenizers
 
     letters, offsets, scores = weights.piece_table()
@@ -172,35 +172,35 @@ WORD = st.text(
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_pieces_equal_those_of_tokenizers(e5, reference, data):
-    tokenizer, pieces = reference
-    some = st.integers(4, len(pieces) - 2).map(lambda i: pieces[i].replace(META, ""))
-    raw = data.draw(st.lists(st.one_of(WORD, st.lists(some, max_size=5).map("".join)), max_size=6))
+def test_pieces_match_tokenizers_package(e5, reference_tokenizer, data):
+    tokenizer, pieces = reference_tokenizer
+    piece_texts = st.integers(4, len(pieces) - 2).map(lambda i: pieces[i].replace(META, ""))
+    raw = data.draw(st.lists(st.one_of(WORD, st.lists(piece_texts, max_size=5).map("".join)), max_size=6))
     words = [part for word in raw for part in normalise_text(word).split()]
-    for word, ours in zip(words, e5._unigram.split(words), strict=True):
-        theirs = tokenizer.encode(META + word, add_special_tokens=False)
-        assert [piece for piece, _, _ in ours] == theirs.ids
-        spans = [(max(a - 1, 0), max(b - 1, 0)) for a, b in theirs.offsets]
-        assert [(a, b) for _, a, b in ours] == spans
+    for word, actual in zip(words, e5._unigram.split(words), strict=True):
+        expected = tokenizer.encode(META + word, add_special_tokens=False)
+        assert [piece for piece, _, _ in actual] == expected.ids
+        spans = [(max(a - 1, 0), max(b - 1, 0)) for a, b in expected.offsets]
+        assert [(a, b) for _, a, b in actual] == spans
 
 
-def test_text_never_becomes_a_special_token(e5):
+def test_special_token_text_gives_ordinary_pieces(e5):
     special = {0, 1, 2, 250_001}
     for word in ("<s>", "</s>", "<pad>", "<mask>"):
         assert not special & {token.id for token in e5.tokenize([word])[0]}
 
 
-def test_invisible_characters_are_cleaned_as_in_training():
+def test_normalise_text_cleans_invisible_characters():
     assert normalise_text("so\u00adft ﬁn\u200be \ud800x～y\x07") == "so\u00adft fin e  x～y"
 
 
-def test_token_places_are_fractions_of_the_word(e5):
+def test_token_positions_are_fractions_of_word(e5):
     [tokens] = e5.tokenize(["Hausdurchsuchung"])
     assert len(tokens) > 1
     assert tokens[0].start == 0.0
     assert tokens[-1].end == 1.0
     assert all(a.end == b.start for a, b in pairwise(tokens))
     assert "".join(token.text for token in tokens) == "Hausdurchsuchung"
-    [split] = e5.tokenize(["ab\u200bcd"])  # two words for the model, one on the page
+    [split] = e5.tokenize(["ab\u200bcd"])  # one word on the page, two words for the tokenizer
     assert split[-1].end == 1.0
     assert all(0 <= token.start <= token.end <= 1 for token in split)

@@ -1,4 +1,4 @@
-"""The embedded default: windows, places, recipe, both encoders, the reranker."""
+"""The lite models: windows, token boxes, stop words, embedding settings, both encoders and the reranker."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ from jina_rag.types import Page, PageScreenshot, Word
 
 
 class LettersBackbone:
-    """A token per letter; its vector says which letter, and how far it is from the edges of its sequence."""
+    """A backbone with one token per letter; the vector encodes the letter and the distance to the sequence's ends."""
 
     name = "letters"
     fingerprint = "0"
@@ -38,9 +38,8 @@ class LettersBackbone:
         self.lengths = []
 
     def tokenize(self, words):
-        size = len
         return [
-            tuple(Token(ord(c) % 26, i / size(word), (i + 1) / size(word), c) for i, c in enumerate(word))
+            tuple(Token(ord(c) % 26, i / len(word), (i + 1) / len(word), c) for i, c in enumerate(word))
             for word in words
         ]
 
@@ -81,30 +80,30 @@ def embedder(request, lite, english):
 
 
 @given(st.integers(0, 3000), st.integers(2, 200), st.data())
-def test_windows_cover_each_token_once_and_show_the_most_around_it(count, size, data):
+def test_windows_keep_each_token_once_with_most_context(count, size, data):
     overlap = data.draw(st.integers(0, size - 1))
-    found = windows(count, size, overlap)
-    kept = [i for w in found for i in range(w.keep_start, w.keep_stop)]
-    assert kept == list(range(count))
-    assert len({w.stop - w.start for w in found}) <= 1
-    for w in found:
+    result = windows(count, size, overlap)
+    kept_tokens = [i for w in result for i in range(w.keep_start, w.keep_stop)]
+    assert kept_tokens == list(range(count))
+    assert len({w.stop - w.start for w in result}) <= 1
+    for w in result:
         assert 0 <= w.start <= w.keep_start < w.keep_stop <= w.stop <= count
         assert w.stop - w.start <= size
-    for before, after in pairwise(found):
-        assert before.stop - after.start >= overlap
-        # At a border both windows show equally much, so every token has the window where it is most central.
-        left = before.stop - after.keep_start
-        right = after.keep_start - after.start
-        assert abs(left - right) <= 1
+    for first, second in pairwise(result):
+        assert first.stop - second.start >= overlap
+        # The border is in the middle of the overlap: each token comes from the window with the most context.
+        context_after = first.stop - second.keep_start
+        context_before = second.keep_start - second.start
+        assert abs(context_after - context_before) <= 1
 
 
-def test_a_text_that_fits_is_one_window():
+def test_short_text_gives_one_window():
     assert windows(190, 190, 30) == [(0, 190, 0, 190)]
     assert len(windows(191, 190, 30)) == 2
     assert windows(0, 190, 30) == []
 
 
-def test_long_texts_are_encoded_in_windows_of_equal_length():
+def test_long_text_encoded_in_windows_of_equal_length():
     backbone = LettersBackbone()
     embedder = LiteEmbedder(backbone, LiteRecipe(window=20, overlap=4, drop=False))
     text = "abcdefghij" * 7
@@ -115,98 +114,98 @@ def test_long_texts_are_encoded_in_windows_of_equal_length():
     assert max(backbone.lengths) <= 20 + 3
 
 
-def test_impossible_windows_are_refused():
-    with pytest.raises(InvalidInputError, match="cannot overlap by 20"):
+def test_overlap_not_below_window_raises_invalid_input_error():
+    with pytest.raises(InvalidInputError, match="overlap is 20"):
         LiteRecipe(window=20, overlap=20)
 
 
-# Places
+# Token boxes
 
 
-def test_a_word_is_sliced_along_its_longer_axis():
+def test_slice_box_follows_longer_axis():
     wide, tall = (0.1, 0.2, 0.5, 0.25), (0.1, 0.2, 0.15, 0.6)
     assert slice_box(wide, 0.25, 0.5, "abcd") == pytest.approx((0.2, 0.2, 0.3, 0.25))
     assert slice_box(tall, 0.25, 0.5, "縦書き文") == pytest.approx((0.1, 0.3, 0.15, 0.4))
     assert slice_box(wide, 0.0, 1.0, "abcd") == wide
 
 
-def test_arabic_and_hebrew_are_sliced_from_the_right():
+def test_slice_box_of_arabic_and_hebrew_starts_at_right():
     box = (0.0, 0.0, 0.8, 0.1)
     assert slice_box(box, 0.0, 0.25, "שלום") == pytest.approx((0.6, 0.0, 0.8, 0.1))
     assert slice_box(box, 0.75, 1.0, "مصر،") == pytest.approx((0.0, 0.0, 0.2, 0.1))
 
 
-def test_rows_and_boxes_go_together(embedder):
+def test_page_has_one_box_per_row(embedder):
     words = [
         Word("The", (0.1, 0.1, 0.2, 0.12)),
         Word("turbine", (0.3, 0.1, 0.4, 0.12)),
         Word("!", (0.4, 0.1, 0.41, 0.12)),
     ]
-    found = embedder.encode_document([page(*words)])
-    [grid] = found.grids
+    embeddings = embedder.encode_document([page(*words)])
+    [grid] = embeddings.grids
     assert grid.kind == "words"
     assert grid.boxes.dtype == np.float32
-    assert len(grid) == len(found.multi[0]) > 0
-    assert (grid.boxes[:, 0] >= 0.3 - 1e-6).all()  # neither the article nor the exclamation mark
+    assert len(grid) == len(embeddings.multi[0]) > 0
+    assert (grid.boxes[:, 0] >= 0.3 - 1e-6).all()  # no rows for the article and the exclamation mark
     assert (grid.boxes[:, 2] <= 0.4 + 1e-6).all()
 
 
-def test_one_line_of_chinese_gives_many_places(lite):
-    found = lite.encode_document([page(Word("北京市人口约两千一百万人", (0.0, 0.0, 0.8, 0.05)))])
-    boxes = found.grids[0].boxes
+def test_chinese_line_gives_boxes_in_order(lite):
+    embeddings = lite.encode_document([page(Word("北京市人口约两千一百万人", (0.0, 0.0, 0.8, 0.05)))])
+    boxes = embeddings.grids[0].boxes
     assert len(boxes) > 3
     assert (np.diff(boxes[:, 0]) >= 0).all()
     assert boxes[-1, 0] > 0.4
 
 
-def test_plain_text_has_no_places(embedder):
+def test_plain_text_has_no_boxes(embedder):
     assert embedder.encode_document(["plain text"]).grids == [None]
 
 
 # The recipe
 
 
-def test_stop_words_are_dropped_after_encoding_and_count_in_the_dense_vector():
+def test_stop_words_dropped_after_encoding_but_kept_in_dense_vector():
     text = "the river"
     dropped = LiteEmbedder(LettersBackbone()).encode_document([text])
-    kept = LiteEmbedder(LettersBackbone(), LiteRecipe(drop=False)).encode_document([text])
+    complete = LiteEmbedder(LettersBackbone(), LiteRecipe(drop=False)).encode_document([text])
     assert dropped.multi[0].shape == (5, 30)
-    assert kept.multi[0].shape == (8, 30)
-    np.testing.assert_array_equal(dropped.multi[0], kept.multi[0][3:])  # encoded in the same context
-    np.testing.assert_array_equal(dropped.single, kept.single)
-    np.testing.assert_allclose(np.linalg.norm(kept.single, axis=1), 1, atol=1e-6)
+    assert complete.multi[0].shape == (8, 30)
+    np.testing.assert_array_equal(dropped.multi[0], complete.multi[0][3:])  # encoded in the same context
+    np.testing.assert_array_equal(dropped.single, complete.single)
+    np.testing.assert_allclose(np.linalg.norm(complete.single, axis=1), 1, atol=1e-6)
 
 
-def test_a_text_of_stop_words_keeps_them(embedder):
-    found = embedder.encode_query(["Who is it?"])
-    assert len(found.multi[0]) >= 3
+def test_query_of_stop_words_keeps_their_rows(embedder):
+    embeddings = embedder.encode_query(["Who is it?"])
+    assert len(embeddings.multi[0]) >= 3
 
 
-def test_stop_words_of_several_languages():
+def test_is_stop_word_in_several_languages():
     assert all(map(is_stop_word, ["The", "(und", "les", "и", "ال".replace("ال", "من"), "der,"]))
     assert not any(map(is_stop_word, ["thesis", "2023", "die", "no", "AB-12"]))
 
 
-def test_the_prompt_differs_by_side_and_leaves_no_rows():
+def test_prompts_of_query_and_document_differ_and_add_no_rows():
     backbone = LettersBackbone()
     embedder = LiteEmbedder(backbone, LiteRecipe(drop=False))
     query, text = embedder.encode_query(["river"]).multi[0], embedder.encode_document(["river"]).multi[0]
     assert query.shape == text.shape == (5, 30)
-    assert (query[:, 27] > 0).any()  # the query prompt was in sight
+    assert (query[:, 27] > 0).any()  # the query prompt is part of the context
     assert (text[:, 27] == 0).all()
 
 
-def test_what_all_vectors_share_is_taken_off():
+def test_centring_subtracts_backbone_centre():
     backbone = LettersBackbone()
     backbone.centre = np.eye(30, dtype=np.float32)[ord("a") % 26]
     multi = LiteEmbedder(backbone, LiteRecipe(centring=1.0, drop=False)).encode_document(["ab"]).multi[0]
     shared = ord("a") % 26
-    assert abs(multi[0, shared]) < 0.01  # an "a" is nothing but what is shared
+    assert abs(multi[0, shared]) < 0.01  # the vector of "a" equals the subtracted centre
     assert multi[1, shared] == pytest.approx(-(0.5**0.5), abs=0.01)
     np.testing.assert_allclose(np.linalg.norm(multi, axis=1), 1, atol=1e-6)
 
 
-def test_recipes_have_their_own_fingerprints(lite):
+def test_fingerprint_differs_between_recipes(lite):
     assert lite.fingerprint.startswith("lite@1571fc98")
     prints = {
         LiteEmbedder(LettersBackbone(), r).fingerprint for r in (None, LiteRecipe(drop=False), LiteRecipe(window=90))
@@ -217,43 +216,43 @@ def test_recipes_have_their_own_fingerprints(lite):
 # Both encoders
 
 
-def test_shapes_types_and_norms(embedder):
-    found = embedder.encode_document(["Rainfall in the Alps rose.", page(), ""])
+def test_embedding_shapes_dtypes_and_norms(embedder):
+    embeddings = embedder.encode_document(["Rainfall in the Alps rose.", page(), ""])
     assert isinstance(embedder, Embedder)
     assert (embedder.dim, embedder.multi_dim, embedder.modality) == (384, 384, "text")
     assert (embedder.hubness, embedder.dense_weight, embedder.revision) == (0.5, 0.3, None)
     assert (embedder.matryoshka_dims, embedder.multi_matryoshka_dims) == ((), ())
-    assert found.single.shape == (3, 384)
-    assert found.single.dtype == np.float32
-    assert [m.shape[1] for m in found.multi] == [384] * 3
-    assert all(m.dtype == np.float32 for m in found.multi)
-    np.testing.assert_allclose(np.linalg.norm(found.multi[0], axis=1), 1, atol=1e-5)
-    assert not found.single[1:].any()
-    assert [len(m) for m in found.multi[1:]] == [0, 0]
-    assert len(found.grids[1]) == 0
+    assert embeddings.single.shape == (3, 384)
+    assert embeddings.single.dtype == np.float32
+    assert [m.shape[1] for m in embeddings.multi] == [384] * 3
+    assert all(m.dtype == np.float32 for m in embeddings.multi)
+    np.testing.assert_allclose(np.linalg.norm(embeddings.multi[0], axis=1), 1, atol=1e-5)
+    assert not embeddings.single[1:].any()
+    assert [len(m) for m in embeddings.multi[1:]] == [0, 0]
+    assert len(embeddings.grids[1]) == 0
     assert embedder.encode_document([]).multi == []
 
 
-def test_only_what_is_asked_for(embedder):
+def test_single_false_and_multi_false_omit_vectors(embedder):
     assert embedder.encode_query(["river"], single=False).single is None
-    found = embedder.encode_query(["river"], multi=False)
-    assert found.multi is None
-    assert found.grids is None
+    embeddings = embedder.encode_query(["river"], multi=False)
+    assert embeddings.multi is None
+    assert embeddings.grids is None
 
 
-def test_an_answer_is_closer_than_another_text(embedder):
+def test_answer_scores_higher_than_unrelated_text(embedder):
     query = embedder.encode_query(["How many people live in Berlin?"])
     texts = embedder.encode_document(["Apples are red and sweet.", "Berlin has 3.7 million inhabitants."])
     assert query.single[0] @ texts.single[1] > query.single[0] @ texts.single[0]
 
 
-def test_lite_understands_across_languages(lite):
+def test_lite_ranks_cross_lingual_answer_first(lite):
     query = lite.encode_query(["How many people live in Berlin?"]).single[0]
     texts = lite.encode_document(["リンゴは赤くて甘い。", "ベルリンの人口は約370万人です。"]).single
     assert query @ texts[1] > query @ texts[0]
 
 
-def test_batches_change_nothing(embedder):
+def test_vectors_independent_of_batch(embedder):
     texts = ["short", "a somewhat longer text about the weather in Norway", "river bank " * 120]
     together = embedder.encode_document(texts)
     for index, text in enumerate(texts):
@@ -262,28 +261,28 @@ def test_batches_change_nothing(embedder):
         np.testing.assert_allclose(alone.multi[0], together.multi[index], atol=1e-5)
 
 
-def test_many_threads_get_the_same_vectors(embedder):
+def test_concurrent_encoding_gives_same_vectors(embedder):
     texts = [f"sentence number {i} about thread safety and word{i}" for i in range(12)]
     expected = embedder.encode_document(texts)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda text: embedder.encode_document([text]), texts * 2))
-    for index, one in enumerate(found):
-        np.testing.assert_allclose(one.multi[0], expected.multi[index % 12], atol=1e-5)
+        results = list(pool.map(lambda text: embedder.encode_document([text]), texts * 2))
+    for index, result in enumerate(results):
+        np.testing.assert_allclose(result.multi[0], expected.multi[index % 12], atol=1e-5)
 
 
 @pytest.mark.parametrize("empty", ["", "  \n", "\u200b"])
-def test_an_empty_question_is_refused(lite, empty):
-    with pytest.raises(InvalidInputError, match="Question 2 of 2 is empty"):
+def test_empty_query_raises_invalid_input_error(lite, empty):
+    with pytest.raises(InvalidInputError, match="Query 2 of 2 is empty"):
         lite.encode_query(["river", empty])
 
 
-def test_a_picture_without_words_is_no_question(lite):
-    with pytest.raises(InvalidInputError, match="no words that OCR could read"):
+def test_image_query_without_words_raises_invalid_input_error(lite):
+    with pytest.raises(InvalidInputError, match="OCR found no words in query 1 of 1"):
         lite.encode_query([Image.new("RGB", (64, 64), "white")])
 
 
-def test_odd_texts_do_no_harm(embedder):
-    odd = [
+def test_unusual_unicode_gives_finite_vectors(embedder):
+    texts = [
         "\x00",
         "a\x00b",
         "\ud800 lone \udfff",
@@ -292,26 +291,26 @@ def test_odd_texts_do_no_harm(embedder):
         "e" + "\u0301" * 500,
         "\u200f\u200f",
     ]
-    found = embedder.encode_document(odd)
-    assert all(np.isfinite(m).all() for m in found.multi)
-    assert np.isfinite(found.single).all()
+    embeddings = embedder.encode_document(texts)
+    assert all(np.isfinite(m).all() for m in embeddings.multi)
+    assert np.isfinite(embeddings.single).all()
 
 
-def test_an_endless_word_is_read_up_to_the_limit(lite, caplog):
+def test_long_word_truncated_at_max_length_with_warning(lite, caplog):
     with caplog.at_level(logging.WARNING, "jina_rag"):
-        found = lite.encode_document(["x1" * 500_000], max_length=300)
-    assert 0 < len(found.multi[0]) <= 300
-    assert "Document 1 of 1 was cut after 300 tokens" in caplog.text
+        embeddings = lite.encode_document(["x1" * 500_000], max_length=300)
+    assert 0 < len(embeddings.multi[0]) <= 300
+    assert "Document 1 of 1 was truncated to 300 tokens" in caplog.text
 
 
-def test_a_long_question_is_cut_and_logged(embedder, caplog):
+def test_long_query_truncated_at_max_length_with_warning(embedder, caplog):
     with caplog.at_level(logging.WARNING, "jina_rag"):
-        found = embedder.encode_query(["river " * 2000], max_length=40)
-    assert len(found.multi[0]) <= 40
-    assert "Question 1 of 1 was cut after 40 tokens" in caplog.text
+        embeddings = embedder.encode_query(["river " * 2000], max_length=40)
+    assert len(embeddings.multi[0]) <= 40
+    assert "Query 1 of 1 was truncated to 40 tokens" in caplog.text
 
 
-def test_vectors_cannot_be_cut(embedder):
+def test_truncate_dim_and_max_length_are_validated(embedder):
     assert embedder.encode_query(["river"], truncate_dim=384).single.shape == (1, 384)
     with pytest.raises(InvalidInputError, match="384 dimensions and are not made to be cut"):
         embedder.encode_query(["river"], truncate_dim=128)
@@ -319,7 +318,7 @@ def test_vectors_cannot_be_cut(embedder):
         embedder.encode_query(["river"], max_length=0)
 
 
-def test_a_single_text_instead_of_a_list_is_refused(embedder):
+def test_str_instead_of_list_raises_invalid_input_error(embedder):
     with pytest.raises(InvalidInputError, match="Pass a list"):
         embedder.encode_query("river")
 
@@ -328,7 +327,7 @@ def test_a_single_text_instead_of_a_list_is_refused(embedder):
 
 
 @pytest.fixture
-def seen(monkeypatch):
+def ocr_images(monkeypatch):
     images = []
 
     def read(image):
@@ -339,42 +338,42 @@ def seen(monkeypatch):
     return images
 
 
-def test_images_are_read_by_ocr_in_every_form(lite, seen, tmp_path):
+def test_ocr_reads_pil_bytes_and_path_images(lite, ocr_images, tmp_path):
     image = Image.new("RGB", (40, 30), "white")
     buffer = BytesIO()
     image.save(buffer, "png")
     (tmp_path / "a.png").write_bytes(buffer.getvalue())
-    found = lite.encode_document([image, buffer.getvalue(), tmp_path / "a.png"])
-    assert [i.size for i in seen] == [(40, 30)] * 3
-    for rows, grid in zip(found.multi, found.grids, strict=True):
-        np.testing.assert_array_equal(rows, found.multi[0])
+    embeddings = lite.encode_document([image, buffer.getvalue(), tmp_path / "a.png"])
+    assert [i.size for i in ocr_images] == [(40, 30)] * 3
+    for rows, grid in zip(embeddings.multi, embeddings.grids, strict=True):
+        np.testing.assert_array_equal(rows, embeddings.multi[0])
         np.testing.assert_allclose(grid.boxes[0, :2], [0.2, 0.2])
-    assert len(lite.encode_query([image]).multi[0]) == len(found.multi[0])
+    assert len(lite.encode_query([image]).multi[0]) == len(embeddings.multi[0])
 
 
-def test_transparency_becomes_white_and_turned_photos_upright(lite, seen):
+def test_ocr_gets_white_background_and_upright_image(lite, ocr_images):
     clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     turned = Image.new("RGB", (4, 2))
     turned.getexif()[0x0112] = 6
     lite.encode_document([clear, turned])
-    assert seen[0].getpixel((0, 0)) == (255, 255, 255)
-    assert seen[1].size == (2, 4)
+    assert ocr_images[0].getpixel((0, 0)) == (255, 255, 255)
+    assert ocr_images[1].size == (2, 4)
 
 
-def test_parts_of_a_document_are_read_in_their_order(lite, seen):
+def test_document_parts_are_read_in_order(lite, ocr_images):
     image = Image.new("RGB", (40, 30), "white")
     together = lite.encode_document(
         [["first words", image, {"text": "last words"}], {"image": image}, {"text": "first words"}]
     )
-    assert len(seen) == 2
-    assert together.grids[0] is None  # places on different images mean nothing together
+    assert len(ocr_images) == 2
+    assert together.grids[0] is None  # boxes on different images have no common coordinates
     assert together.grids[1] is not None
     assert len(together.multi[0]) > len(together.multi[1])
     expected = lite.encode_document(["first words"])
     np.testing.assert_array_equal(together.multi[2], expected.multi[0])
 
 
-def test_what_is_not_an_image_is_refused(lite, tmp_path):
+def test_invalid_image_raises_invalid_input_error(lite, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(InvalidInputError, match=r"broken\.png is not an image"):
         lite.encode_document([tmp_path / "broken.png"])
@@ -387,7 +386,7 @@ def test_what_is_not_an_image_is_refused(lite, tmp_path):
 # MiniLM
 
 
-def test_minilm_refuses_other_files(tmp_path, monkeypatch):
+def test_minilm_with_wrong_hash_raises_checkpoint_error(tmp_path, monkeypatch):
     other = tmp_path / "model.onnx"
     other.write_bytes(b"other")
     with pytest.raises(CheckpointError, match=r"model\.onnx have sha256"):
@@ -397,7 +396,7 @@ def test_minilm_refuses_other_files(tmp_path, monkeypatch):
         minilm.MiniLM(minilm.weights_path())
 
 
-def test_minilm_reads_words_longer_than_its_tokenizer_takes(english):
+def test_minilm_splits_words_above_wordpiece_limit(english):
     tokens = english._backbone.tokenize(["ab" * 150])[0]
     assert len(tokens) > 10
     assert tokens[-1].end == 1.0
@@ -407,7 +406,7 @@ def test_minilm_reads_words_longer_than_its_tokenizer_takes(english):
 
 
 @pytest.mark.parametrize("name", ["lite", "lite-en"])
-def test_the_reranker_orders_answers_first(name):
+def test_reranker_ranks_answer_first(name):
     reranker = load_reranker(name)
     assert isinstance(reranker, Reranker)
     assert not isinstance(reranker, ExplainingReranker | PairReranker | PlacedModel)
@@ -431,13 +430,13 @@ def test_the_reranker_orders_answers_first(name):
     assert reranker.score("river", []).shape == (0,)
 
 
-def test_the_reranker_wants_lists():
+def test_reranker_with_str_documents_raises_invalid_input_error():
     reranker = LiteReranker(LiteEmbedder(LettersBackbone()), middle=0.5, width=0.1)
     with pytest.raises(InvalidInputError, match="Pass a list"):
         reranker.score("river", "bank")
 
 
-def test_the_reranker_prefers_words_that_stand_together():
+def test_reranker_prefers_adjacent_words():
     reranker = LiteReranker(LiteEmbedder(LettersBackbone()), middle=0.5, width=0.1, window=8)
     near, far = reranker.score("xyz", ["xyz" + "b" * 40, "x" + "b" * 20 + "y" + "b" * 20 + "z"])
     assert near > far
