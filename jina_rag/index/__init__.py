@@ -1,1 +1,1 @@
-"""The front door: `DocumentIndex`, an index in a folder or on a Qdrant server."""
+"""`DocumentIndex`: an index of page screenshots in a folder or on a Qdrant server."""

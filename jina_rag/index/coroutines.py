@@ -1,6 +1,6 @@
-"""Coroutines made of methods, and the threads that they work in.
+"""Coroutine versions of methods, and the thread pools that run them.
 
-The threads are our own, so that a long ingestion keeps nobody else's work waiting.
+The pools are separate from asyncio's default pool, so that a long ingestion does not block other work.
 """
 
 from __future__ import annotations
@@ -25,25 +25,28 @@ Pool = Literal["search", "ingest"]
 def coroutine_of(
     method: Callable[Concatenate[Any, P], Result], *, pool: Pool = "search"
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, Result]]:
-    """The twin of a method for event loops: the same parameters, and the same work in a thread.
+    """Return the coroutine version of a method, with the same parameters and result.
 
-    Nothing is computed on the thread of the event loop, and the caller's context variables are seen. Where the method
-    has a parameter `stop`, cancelling the coroutine sets it and waits until the method has ended.
+    The method runs in a thread with the caller's context variables. If the method has a parameter `stop`, cancelling
+    the coroutine sets `stop` and waits until the method has returned.
 
     Args:
-        method: Its owner may be used from several threads.
-        pool: Which threads do the work.
+        method: A method of a thread-safe object.
+        pool: Thread pool that runs the method.
+
+    Returns:
+        An async method, named like `method` with the prefix ``a``.
     """
     can_stop = "stop" in inspect.signature(method).parameters
 
     @functools.wraps(method)
     async def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Result:  # noqa: ANN401
-        import asyncio  # here and below: a search from a command line does not wait for it
+        import asyncio  # imported here, and concurrent.futures below, so that the command line starts faster
 
         stop: Any = kwargs.get("stop") or threading.Event()
         if can_stop:
             kwargs["stop"] = stop
-        bound: Callable[..., Result] = getattr(self, method.__name__)  # a subclass may have its own
+        bound: Callable[..., Result] = getattr(self, method.__name__)  # a subclass may override the method
         work = functools.partial(contextvars.copy_context().run, bound, *args, **kwargs)
         future = asyncio.get_running_loop().run_in_executor(_threads(pool), work)
         if not can_stop:
@@ -52,10 +55,10 @@ def coroutine_of(
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             stop.set()
-            while not future.done():  # also where it is cancelled again meanwhile
+            while not future.done():  # keep waiting if the coroutine is cancelled repeatedly
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([future])
-            future.exception()  # it has been looked at
+            future.exception()  # retrieve the exception, or asyncio logs a warning
             raise
 
     call.__name__ = f"a{method.__name__}"
@@ -67,5 +70,5 @@ def coroutine_of(
 def _threads(pool: Pool) -> ThreadPoolExecutor:
     from concurrent.futures import ThreadPoolExecutor
 
-    # As many searches at once as asyncio's own pool would take; ingestions of one index take turns anyway.
+    # Size of asyncio's default pool. Ingestions into one index run one at a time regardless.
     return ThreadPoolExecutor(min(32, (os.cpu_count() or 1) + 4), thread_name_prefix=f"jina-rag-{pool}")

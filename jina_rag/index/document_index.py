@@ -1,4 +1,4 @@
-"""The front door: an index of page screenshots in a folder or on a server, to fill, search, explain and tend."""
+"""`DocumentIndex`: create, fill, search, explain and maintain an index of page screenshots."""
 
 from __future__ import annotations
 
@@ -43,7 +43,16 @@ Paths: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 
 
 class IngestOptions(TypedDict, total=False):
-    """Keyword arguments of `DocumentIndex.ingest` that go with every value of `dry_run`."""
+    """Keyword arguments of `DocumentIndex.ingest` that both overloads accept.
+
+    Attributes:
+        metadata: JSON metadata for every document, or a function from a document's path to its metadata.
+        settings: Rendering, OCR and resource limits.
+        progress: Called with an `IngestProgress` as the run advances.
+        sync: Whether to delete indexed documents whose file no longer exists under the ingested paths.
+        force: Whether to re-read and re-embed unchanged documents.
+        stop: Event that stops the run when another thread sets it.
+    """
 
     metadata: Metadata | None
     settings: IngestSettings | None
@@ -55,19 +64,19 @@ class IngestOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """What an index holds.
+    """Contents, model and disk usage of an index.
 
     Attributes:
-        location: The folder.
-        documents: Completely indexed documents.
-        pages: Their pages.
-        regions: Charts, tables and figures on them.
-        pending: Documents whose indexing was interrupted; the next ingest finishes them.
-        embedder: Name of the model.
-        fingerprint: What the model's vectors depend on.
-        version: Of jina_rag that made the index.
-        storage: How vectors are kept.
-        bytes: Bytes on disk by part: the store's parts (``vectors: …``), images, manifest, ocr.
+        location: Folder of the index, or the server address with the collection name.
+        documents: Number of completely indexed documents.
+        pages: Number of pages of these documents.
+        regions: Number of charts, tables and figures on these pages.
+        pending: Number of documents whose indexing was interrupted; the next `ingest` completes them.
+        embedder: Name of the embedder.
+        fingerprint: Fingerprint of the embedder: everything that its vectors depend on.
+        version: Version of jina_rag that created the index.
+        storage: Name of the storage preset, or the storage settings that differ from ``"exact"``.
+        bytes: Bytes on disk by part: the parts of the vector store (``vectors: …``), images, manifest, ocr.
     """
 
     location: str
@@ -83,20 +92,20 @@ class IndexInfo:
 
 
 class DocumentIndex:
-    """An index of page screenshots.
+    """An index of page screenshots, searched with text or image queries.
 
         with DocumentIndex.open("kb/") as index:
             index.ingest(["docs/"])
             for hit in index.search("Which region grew fastest?", k=5):
                 print(hit.path, hit.page, hit.score)
 
-    Made by `open`. Safe to use from several threads; one thread ingests at a time. The folder belongs to one
-    process at a time, and within a process all objects on it share one store, which is closed with the last of them:
-    by `close`, or when nothing refers to the object any more.
+    See `open` for how to create an instance. Instances are thread-safe; one thread at a time changes the index. Only
+    one process at a time can open an index folder. Within a process, all instances on the same folder share one store.
+    The store closes when the last of these instances is closed or garbage-collected.
 
-    Each coroutine works in a thread as the method does whose name it has after an ``a``: nothing is encoded or scored
-    on the thread of an event loop, and many of them at once give what as many calls in turn give. Cancelling `aingest`
-    stops the run as Ctrl-C does, and waits for that.
+    Each coroutine (``asearch``, ``aingest``, …) runs the method of the same name in a thread, so that models never run
+    on the event loop's thread. Concurrent calls return the same results as sequential calls. Cancelling `aingest` stops
+    the run as Ctrl-C does and waits until the run has stopped.
     """
 
     def __init__(self, location: str, options: OpenOptions, reranker: str | Reranker | None = None) -> None:
@@ -109,7 +118,7 @@ class DocumentIndex:
             "embedder": options.embedder,
             "reranker": reranker,
         }
-        # Not at the exit of the interpreter, when threads may still be at work.
+        # Skipped at interpreter exit, when other threads may still use the store.
         self._lease = weakref.finalize(self, self._shared_session.release, wait=False)
         self._lease.atexit = False
 
@@ -125,30 +134,35 @@ class DocumentIndex:
         assets_dir: str | os.PathLike[str] | None = None,
         api_key: str | None = None,
     ) -> Self:
-        """Open the index at `location`, or make a new one there.
+        """Open the index at `location`, or create one.
 
         Args:
-            location: A folder, which is made readable by its owner only: it holds readable pages. Or a collection
-                of a Qdrant server, ``"http://host:6333/collection"``, where options may follow: ``?grpc=true``,
-                ``timeout=120``, ``shards=3``, ``replicas=2``, ``ca=FILE`` (see `QdrantConnection`).
-            embedder: Name or folder of a model, or an embedder; None for the one the index was built with,
-                and ``"lite"`` for a new index.
-            reranker: Name or folder of a model, or a reranker, that judges the best pages of each search; loaded when
-                it is first needed. None for none. It is no part of the index, and each object on an index may have
-                its own.
-            storage: How a new index keeps its vectors: ``"exact"``, ``"balanced"``, ``"compact"``, or the knobs
-                beneath; None for ``"exact"``, and for what an index that exists was made with.
-            create: Whether to make an index where there is none.
-            assets_dir: With a server: folder for the page images and the manifest, which a server does not keep; None
-                for one of this user. Who only searches needs none, and gets hits without images.
-            api_key: With a server; None for the environment variable QDRANT_API_KEY.
+            location: A folder, or a collection of a Qdrant server, ``"http://host:6333/collection"``. A new folder is
+                readable only by its owner, because the index contains the text and images of all pages. A server
+                address accepts options, for example ``?grpc=true&timeout=120&shards=3&replicas=2&ca=FILE`` (see
+                `QdrantConnection`).
+            embedder: Model name, model folder or embedder. Default: the embedder that the index was built with, and
+                ``"lite"`` for a new index.
+            reranker: Model name, model folder or reranker that scores the best pages of each search; loaded on first
+                use. The index does not store the reranker, so each instance can use a different one. Default: no
+                reranker.
+            storage: How a new index stores its vectors: ``"exact"``, ``"balanced"``, ``"compact"`` or a `Storage`.
+                Default: ``"exact"`` for a new index, the recorded storage for an existing index.
+            create: Whether to create the index if it does not exist.
+            assets_dir: For a server: folder of the page images and the manifest, which the server does not store.
+                Default: a folder in the current user's data directory. Searching works without these files, but
+                `ScoredPage.image_path` then names a missing file.
+            api_key: For a server: API key. Default: the environment variable QDRANT_API_KEY.
+
+        Returns:
+            The open index.
 
         Raises:
-            IndexNotFoundError: If there is none and `create` is False.
-            IndexLockedError: If another process has it open.
-            IndexMismatchError: If it was built with another model than `embedder`, or another `storage`.
-            InvalidInputError: If `location` is a file or an address that makes no sense.
-            IndexStateError: If the server cannot be reached.
+            IndexNotFoundError: If `location` has no index and `create` is False.
+            IndexLockedError: If another process has the index open.
+            IndexMismatchError: If the index was built with a different `embedder` or `storage`.
+            InvalidInputError: If `location` is a file or an invalid address.
+            IndexStateError: If the server is unreachable.
         """
         options = OpenOptions(
             embedder=resolve_model(embedder),
@@ -159,7 +173,7 @@ class DocumentIndex:
         )
         return cls(os.fspath(location), options, resolve_model(reranker))
 
-    # -- filling -------------------------------------------------------------------------------------------
+    # -- ingestion -----------------------------------------------------------------------------------------
 
     @overload
     def ingest(
@@ -179,26 +193,31 @@ class DocumentIndex:
         stop: threading.Event | None = None,
         dry_run: bool = False,
     ) -> IngestReport | IngestPlan:
-        """Index what is new or changed among files and folders; what is known and unchanged is left alone.
+        """Index new and changed files, and skip unchanged files.
 
-        A file that was moved is not embedded again, copies of a file are stored once and cited at all places, and a
-        changed file's old pages are found until its new ones are complete. A file or page that cannot be read is
-        reported and the rest goes on. Ctrl-C stops the run and leaves an index that can be searched; the same call
-        again goes on from there.
+        Moved files are not re-embedded. Files with identical content are stored once and cited with every path. The
+        previous pages of a changed file stay searchable until its new pages are complete. A file or page that cannot be
+        read is reported, and the run continues. Ctrl-C stops the run and leaves a searchable index; the same call
+        resumes the run.
 
         Args:
-            paths: Files, folders, and globs such as ``reports/**/*.pdf``: ``*`` stays within a folder, ``**`` crosses
-                folders (see `jina_rag.globs`).
-            metadata: For every document, or a function from its path to its metadata; JSON values. Search can
-                filter by it. What stands in ``report.pdf.json`` or ``report.json`` is added to it.
-            settings: How pages are rendered and read, and what that may cost.
-            progress: Called now and then with how far the run has come.
-            sync: Whether documents are removed whose file is gone from the given folders.
-            force: Whether unchanged documents are read and embedded again, to try failed pages or new settings.
-            stop: Ends the run as Ctrl-C does once another thread sets it.
-            dry_run: Whether to change nothing and to return what the same call would do: files, pages, time and disk.
-                Time and disk are estimated from earlier runs of this index, or else from a few pages that are rendered
-                and embedded for it and thrown away.
+            paths: Files, folders and globs, for example ``reports/**/*.pdf``. ``*`` matches within a folder, ``**``
+                across folders (see `jina_rag.globs`).
+            metadata: JSON metadata for every document, or a function from a document's path to its metadata. `search`
+                can filter by these keys. A sidecar file, ``report.pdf.json`` or ``report.json``, adds and overrides
+                keys.
+            settings: Rendering, OCR and resource limits. Default: `IngestSettings()`.
+            progress: Called with an `IngestProgress` as the run advances.
+            sync: Whether to delete indexed documents whose file no longer exists under `paths`.
+            force: Whether to re-read and re-embed unchanged documents, for example to retry failed pages or to apply
+                new settings.
+            stop: Event that stops the run, as Ctrl-C does, when another thread sets it.
+            dry_run: Whether to change nothing and return an `IngestPlan` of the same call: files, pages, time and disk
+                space. Time and disk space are estimated from earlier runs of this index. Without enough history, a few
+                pages are rendered and embedded for the estimate, then discarded.
+
+        Returns:
+            The report of the run, or the plan if `dry_run` is True.
 
         Raises:
             InvalidInputError: If a path does not exist.
@@ -206,7 +225,7 @@ class DocumentIndex:
         """
         session = self._session
         settings = settings or IngestSettings()
-        # Imported here: a search has no use for what reads documents, and should not wait for it.
+        # Imported here so that a search does not load the document parsers.
         from jina_rag.parsing.sources import path_list
 
         if dry_run:
@@ -234,7 +253,6 @@ class DocumentIndex:
             return IngestReport(interrupted=True)
 
     def _target(self) -> IndexTarget:
-        """What is written to."""
         from jina_rag.indexing.point_builder import IndexTarget
 
         session = self._session
@@ -248,49 +266,51 @@ class DocumentIndex:
         metadata: Sequence[Mapping[str, Any]] | None = None,
         vectors: Embeddings | None = None,
     ) -> list[str]:
-        """Index texts, pictures and pages that lie in no ingested file.
+        """Index texts, images and pages under ids of the caller.
 
-        They are found by `search` as pages of files are; `ScoredPage.added` tells them apart, and `ScoredPage.doc_id`
-        is the id that was given. What has an id that is known takes its place; where the content is the same, nothing
-        is embedded again and only the metadata are.
+        `search` returns these entries like pages of files, with `ScoredPage.added` set to True and the id in
+        `ScoredPage.doc_id`. An entry replaces the existing entry of the same id. If the content is unchanged, only the
+        metadata is updated and nothing is embedded.
 
         Args:
-            contents: Each a text (kept to the letter), a picture (bytes, `pathlib.Path`, PIL image, data URI), a
-                `Page`, or ``{"image": …, "text": …}``: a picture whose words are known. Of other pictures the words are
-                read as `ingest` does. A picture that `save_page` has kept is the page that it was.
-            ids: One for each; random ones if None. Of two of the same id the last counts.
-            metadata: One JSON mapping for each; searches can filter by it.
-            vectors: What the index's embedder has made of these very contents, so that nothing is embedded: dense
-                vectors of this index's `dim`, multi-vectors, grids.
+            contents: One input per entry: a text (stored verbatim), an image (bytes, `pathlib.Path`, PIL image, data
+                URI), a `Page`, or ``{"image": …, "text": …}`` for an image whose text is known. The text of other
+                images is read by OCR, as in `ingest`. An image file written by `save_page` is loaded as the saved page.
+            ids: One id per entry. If an id occurs twice, the last entry wins. Default: random ids.
+            metadata: One JSON mapping per entry, for filters. Default: no metadata.
+            vectors: Embeddings of `contents` by the embedder of this index, with dense vectors of length `dim`,
+                multi-vectors and token grids. Default: `contents` are embedded.
 
         Returns:
-            The ids.
+            The ids, one per entry.
 
         Raises:
-            InvalidInputError: If a content is of another kind or cannot be read, an id is empty or that of an ingested
-                document, or `vectors` do not fit. Entries before the one that is named may be in the index then.
+            InvalidInputError: If the arguments differ in length, an entry has an unsupported type or cannot be read, an
+                id is empty or belongs to an ingested document, or `vectors` do not fit the index. Entries before the
+                one named in the message may already be indexed.
             IndexStateError: If the index cannot be written.
         """
         from jina_rag.indexing.add import EntryWriter
         from jina_rag.indexing.add_inputs import checked_vectors, entries_of
 
         inputs = as_input_list(contents, "contents")
-        names = [uuid.uuid4().hex for _ in inputs] if ids is None else list(ids)
-        mappings: list[Mapping[str, Any]] = [{} for _ in inputs] if metadata is None else list(metadata)
-        if not len(inputs) == len(names) == len(mappings):
+        entry_ids = [uuid.uuid4().hex for _ in inputs] if ids is None else list(ids)
+        entry_metadata: list[Mapping[str, Any]] = [{} for _ in inputs] if metadata is None else list(metadata)
+        if not len(inputs) == len(entry_ids) == len(entry_metadata):
             raise InvalidInputError(
-                f"There are {len(inputs)} contents, {len(names)} ids and {len(mappings)} metadata: give one of each."
+                f"Got {len(inputs)} contents, {len(entry_ids)} ids and {len(entry_metadata)} metadata; expected one of "
+                "each per entry."
             )
         session = self._session
         if vectors is not None:
             vectors = checked_vectors(vectors, len(inputs), session.settings.dim, session.settings.multi_dim)
-        entries = entries_of(inputs, names, mappings)
+        entries = entries_of(inputs, entry_ids, entry_metadata)
         if entries:
             with session.changing():
                 EntryWriter(self._target(), vectors=vectors).run(entries)
-        return names
+        return entry_ids
 
-    # -- searching -----------------------------------------------------------------------------------------
+    # -- search --------------------------------------------------------------------------------------------
 
     def search(
         self,
@@ -298,7 +318,7 @@ class DocumentIndex:
         *,
         k: int = 5,
         offset: int = 0,
-        filter: Where | None = None,  # the word users look for
+        filter: Where | None = None,
         stages: Stage | Sequence[Stage] | None = None,
         group_by: GroupBy = "page",
         dedup: bool = False,
@@ -306,29 +326,31 @@ class DocumentIndex:
         details: bool = True,
         explain: bool = False,
     ) -> SearchResults:
-        """Rank pages for a question.
+        """Return the pages that best match a query.
 
         Args:
-            query: A text in any language the model knows, an image (bytes, `pathlib.Path`, PIL, data URI), a page,
-                or a list of these. Models that read words read an image by OCR.
-            k: How many hits to return at most.
-            offset: How many hits to pass over, for the next page of results.
-            filter: Conditions that hold before anything is ranked. Key → value, or values of which one must match, or
-                a `Range`: ``path`` (a glob such as ``reports/*.pdf``), ``doc_id``, ``page``, ``has`` (a kind of region
-                on the page: ``"chart"``, ``"table"``, ``"figure"``), or any key of the documents' metadata.
-            stages: A `Prefetch`, `Rescore` or `Rerank`, or several, each in the place of the index's own.
-            group_by: ``"document"`` returns each document once, with its best page; `ScoredPage.other_pages` has the
-                others that were found.
-            dedup: Whether pages that show nearly the same become one hit, with the others in `ScoredPage.similar`.
-            min_score: Hits of a lower score are left out, and where a reranker judges, what it did not judge.
-            details: Whether to look for the best region and snippet of each hit.
-            explain: Whether each hit tells which stage put it where (`ScoredPage.steps`).
+            query: A text in any language that the embedder supports, an image (bytes, `pathlib.Path`, PIL image, data
+                URI), a page, or a list of these. Text embedders read images by OCR.
+            k: Maximum number of hits.
+            offset: Number of hits to skip, for pagination.
+            filter: Conditions applied before ranking: key → value, list of accepted values, or `Range`. Keys: ``path``
+                (a glob, for example ``reports/*.pdf``), ``doc_id``, ``page``, ``has`` (a kind of region on the page:
+                ``"chart"``, ``"table"``, ``"figure"``), and every metadata key of the documents.
+            stages: One or several of `Prefetch`, `Rescore` and `Rerank`. Each replaces the default stage of its type.
+            group_by: ``"page"`` returns pages. ``"document"`` returns each document once, with its best page; the other
+                matching pages are in `ScoredPage.other_pages`.
+            dedup: Whether to fold near-duplicate pages into one hit; the folded pages are in `ScoredPage.similar`.
+            min_score: Drop hits below this score; with a reranker, also hits that it did not score. Default: keep all
+                hits.
+            details: Whether to find the best region and the snippet of each hit.
+            explain: Whether to add the rank and score of each stage to the hits (`ScoredPage.steps`).
 
         Returns:
-            A list of `ScoredPage` with `notes`, `complete`, `more` and `milliseconds`.
+            The hits, best first: a list of `ScoredPage` with the attributes `notes`, `complete`, `more` and
+            `milliseconds`.
 
         Raises:
-            InvalidInputError: If the question is empty, or an argument makes no sense.
+            InvalidInputError: If the query is empty or an argument is invalid.
         """
         return self.search_many(
             [query],
@@ -357,7 +379,26 @@ class DocumentIndex:
         details: bool = True,
         explain: bool = False,
     ) -> list[SearchResults]:
-        """Rank pages for each of many questions, which are embedded in one batch; see `search`."""
+        """Return the search results of several queries, which are embedded in one batch.
+
+        Args:
+            queries: The queries, each as in `search`.
+            k: Maximum number of hits per query.
+            offset: Number of hits to skip per query.
+            filter: As in `search`.
+            stages: As in `search`.
+            group_by: As in `search`.
+            dedup: As in `search`.
+            min_score: As in `search`.
+            details: As in `search`.
+            explain: As in `search`.
+
+        Returns:
+            One list of hits per query, in the order of `queries`.
+
+        Raises:
+            InvalidInputError: If a query is empty or an argument is invalid.
+        """
         all_stages = default_stages(self.embedder, self._models.default_reranker is not None).override(stages)
         request = SearchRequest(
             k=k,
@@ -374,48 +415,54 @@ class DocumentIndex:
         return self._searcher.search(queries, request)
 
     def get(self, ids: Sequence[str]) -> list[ScoredPage]:
-        """Pages by their id, in the order of the ids; what is not there is left out.
+        """Return pages by id, in the order of `ids`; missing ids are omitted.
 
         Args:
-            ids: Each a `ScoredPage.page_id`, or an id that was given to `add`.
+            ids: Values of `ScoredPage.page_id`, or ids that were passed to `add`.
 
         Returns:
-            Pages without a score (0.0) and without a stage.
+            The pages, with score 0.0 and an empty `stage`.
+
+        Raises:
+            InvalidInputError: If `ids` is a single string, or an id is not a string.
         """
         return pages_by_id(self._session.resources, ids)
 
     def nearest(
         self, vector: Float32 | Sequence[float], *, k: int = 5, filter: Where | None = None
     ) -> list[ScoredPage]:
-        """Pages by their dense vector alone: for a vector that was made elsewhere, by the model of this index.
+        """Return the pages whose dense vectors are nearest to `vector`, by cosine similarity.
 
-        A question is better asked with `search`, which compares every word of it.
+        For vectors that the caller computed with the embedder of this index. For text queries, use `search`, which also
+        compares token by token.
 
         Args:
-            vector: Shape (dim,).
-            k: Pages at most.
+            vector: Shape (dim,), float32; normalized to unit length.
+            k: Maximum number of pages.
             filter: As in `search`.
 
         Returns:
-            Pages with the cosine as their score and ``"dense"`` as their stage, best first.
+            The pages, best first, with the cosine similarity as `score` and ``"dense"`` as `stage`; empty for a zero
+            vector.
 
         Raises:
-            InvalidInputError: If the vector is of another length, or holds what is no number.
+            InvalidInputError: If `k` is below 1, or `vector` has another shape or a non-finite value.
         """
         return nearest_pages(self._session.resources, vector, dim=self.dim, k=k, where=filter)
 
     def dense_vectors(self, pages: Sequence[ScoredPage]) -> Float32:
-        """The dense vectors of pages as the index keeps them.
+        """Return the dense vectors of pages as stored in the index.
 
         Args:
-            pages: As `search`, `get` or `nearest` returned them.
+            pages: Pages returned by `search`, `get` or `nearest`.
 
         Returns:
-            Shape (len(pages), dim) float32; zeros for a page that has none, or is not in the index any more.
+            Shape (len(pages), dim), float32. The row is zero for a page that has no dense vector or is no longer in the
+            index.
         """
         return dense_vectors(self._session.resources, pages, self.dim)
 
-    # -- explaining ----------------------------------------------------------------------------------------
+    # -- explanation ---------------------------------------------------------------------------------------
 
     def explain(
         self,
@@ -425,34 +472,40 @@ class DocumentIndex:
         by: Literal["embedder", "reranker"] = "embedder",
         method: Literal["gradient", "attention"] | None = None,
     ) -> Explanation:
-        """Where on a page the answer stands.
+        """Return a heat map of a page: the relevance of each position to a query.
 
         Args:
-            query: As it was asked.
-            hit: A page, as `search` returned it.
-            by: ``"embedder"``: from the stored vectors that ranked it. ``"reranker"``: which part of the picture
-                carried the reranker's score, for one that looks at pixels.
-            method: How a reranker is asked; None for what it does best.
+            query: The query that returned `hit`.
+            hit: A page returned by `search`.
+            by: ``"embedder"`` compares the stored vectors that ranked the page. ``"reranker"`` attributes the
+                reranker's score to the parts of the page image; the reranker must read images.
+            method: Attribution method of the reranker. Default: the reranker's own default.
+
+        Returns:
+            Boxes on the page with their weights.
 
         Raises:
-            IndexStateError: If the page is not in the index any more.
-            InvalidInputError: If there is no reranker that could tell.
+            IndexStateError: If the page is no longer in the index, or its screenshot is missing for ``by="reranker"``.
+            InvalidInputError: If `by` is unknown, the index has no reranker, or the reranker cannot explain its scores.
         """
         if by == "embedder":
             return self._explainer.explain(query, hit)
         if by != "reranker":
-            raise InvalidInputError(f"A page is explained by the 'embedder' or by the 'reranker', not by {by!r}.")
+            raise InvalidInputError(f"by is {by!r}; expected one of 'embedder', 'reranker'.")
         return self._explainer.explain_by(self.reranker, query, hit, method)
 
     def cite(self, query: Input, hit: ScoredPage) -> Citation:
-        """The place of a page to quote: its box, the words in it, a picture of it.
+        """Return the citation of a page for a query: the relevant box, the words in the box and the page image.
 
         Args:
-            query: As it was asked.
-            hit: A page, as `search` returned it.
+            query: The query that returned `hit`.
+            hit: A page returned by `search`.
+
+        Returns:
+            The citation; its box is the whole page if no part of the page stands out.
 
         Raises:
-            IndexStateError: If the page is not in the index any more.
+            IndexStateError: If the page is no longer in the index.
         """
         return self._explainer.cite(query, [hit])[0]
 
@@ -468,24 +521,25 @@ class DocumentIndex:
         max_side: int = 1568,
         image_format: Literal["jpeg", "png"] = "jpeg",
     ) -> Context:
-        """What a vision chat model needs to answer from pages: images, captions, sources, the pages' words as data.
+        """Build the context for a vision chat model: images, captions, sources, and the text of pages marked as data.
 
         Args:
-            query: As it was asked; its words stand at the end.
-            hits: Pages, as `search` returned them, best first.
-            max_images: Pictures at most.
-            max_tokens: Tokens of all text at most.
-            prefer: Whether pictures show the whole page, or the place that is cited.
-            count_tokens: Of the chat model; None for an estimate that is rather too high.
-            max_side: Longest side of a picture in pixels.
-            image_format: How pictures are encoded.
+            query: The query; its words come last in the context.
+            hits: Pages returned by `search`, best first.
+            max_images: Maximum number of images.
+            max_tokens: Maximum number of tokens of all text.
+            prefer: ``"page"`` for images of whole pages, ``"region"`` for images of the cited boxes.
+            count_tokens: Token counter of the chat model. Default: an estimate that tends to be too high.
+            max_side: Longest side of an image in pixels.
+            image_format: File format of the images.
 
         Returns:
-            Its `blocks()` are what is sent; `left_out` tells what did not fit.
+            The context. `Context.blocks()` returns the message content for the chat model; `Context.left_out` lists
+            omissions.
 
         Raises:
-            IndexStateError: If a page is not in the index any more.
-            InvalidInputError: If a budget is negative or a choice is unknown.
+            IndexStateError: If a page is no longer in the index.
+            InvalidInputError: If a limit is negative or an option is unknown.
         """
         from jina_rag.context.builder import build_context
         from jina_rag.search.query import words_in
@@ -504,25 +558,26 @@ class DocumentIndex:
             image_format=image_format,
         )
 
-    # -- tending -------------------------------------------------------------------------------------------
+    # -- maintenance ---------------------------------------------------------------------------------------
 
     def documents(self) -> list[DocumentRecord]:
-        """Every document, by id; those whose indexing was interrupted have ``is_complete`` False."""
+        """Return all documents, sorted by id; `is_complete` is False for interrupted ones."""
         return self._session.resources.manifest.documents()
 
     def delete(self, document: str | os.PathLike[str] | None = None, *, filter: Where | None = None) -> int:
-        """Remove documents, their vectors and their images.
+        """Delete documents with their vectors and images.
 
         Args:
-            document: A document's id, its file (which need not exist any more), a folder of files, or a glob
-                over ids and paths such as ``reports/2023-*``.
-            filter: As in `search`, by ``path``, ``doc_id`` or metadata: documents that match all of it.
+            document: A document id, a file (existing or not), a folder of files, or a glob over ids and paths, for
+                example ``reports/2023-*``.
+            filter: Conditions as in `search`, on ``path``, ``doc_id`` or metadata. A document must match all of them,
+                and also `document` if both are passed.
 
         Returns:
-            How many documents were removed.
+            The number of deleted documents.
 
         Raises:
-            InvalidInputError: If neither is given, or the filter makes no sense.
+            InvalidInputError: If neither argument is passed, or the filter is invalid.
         """
         session = self._session
         with session.changing():
@@ -530,10 +585,10 @@ class DocumentIndex:
             return delete_documents(session.resources, name, filter or {})
 
     def verify(self) -> list[Problem]:
-        """Hold vectors, images and manifest against each other; nothing is changed.
+        """Check that vectors, images and manifest agree; nothing is changed.
 
         Returns:
-            What is amiss and which documents to ingest again; empty for an index in order.
+            The problems, each with the document to ingest again; empty for a consistent index.
         """
         return verify(self._session.resources)
 
@@ -545,21 +600,22 @@ class DocumentIndex:
         api_key: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> int:
-        """Copy this index to another place: a folder, or a Qdrant server for one that outgrew this machine.
+        """Copy this index to a folder or a Qdrant server, without embedding anything.
 
-        Points are streamed and requests filled by bytes. A copy that was stopped is gone on with by the same call;
-        what the target has already is not sent again. Nothing is embedded.
+        Points are streamed, in requests limited by bytes. To resume an interrupted copy, make the same call; points
+        that the target already has are not sent again.
 
         Args:
-            location: As in `open`: a new place, or one that an interrupted copy of this index has begun.
+            location: As in `open`: a new location, or the target of an interrupted copy of this index.
             assets_dir: As in `open`.
             api_key: As in `open`.
-            progress: Called with (points done, points in all).
+            progress: Called with (points done, total points).
 
         Returns:
-            How many points were sent.
+            The number of points sent.
 
         Raises:
+            InvalidInputError: If `location` is the location of this index.
             IndexMismatchError: If the target holds an index of another model.
         """
         from jina_rag.catalog.migrate import copy_index
@@ -570,21 +626,21 @@ class DocumentIndex:
             storage=settings.storage, assets_dir=absolute_folder(assets_dir), api_key=api_key, template=settings
         )
         with DocumentIndex(os.fspath(location), options) as target:
-            other = target._session
-            if other is session:
-                raise InvalidInputError(f"{session.location} cannot be copied onto itself.")
-            if other.settings.fingerprint != settings.fingerprint:
+            target_session = target._session
+            if target_session is session:
+                raise InvalidInputError(f"{session.location} cannot be copied onto itself. Pass another location.")
+            if target_session.settings.fingerprint != settings.fingerprint:
                 raise IndexMismatchError(
-                    f"{other.location} was built with {other.settings.fingerprint}, this index with "
-                    f"{settings.fingerprint}: copy to a new place."
+                    f"The index at {target_session.location} was built with {target_session.settings.fingerprint}, "
+                    f"this index with {settings.fingerprint}. Copy to a new location."
                 )
-            # In the same order whichever way is copied: two copies must not wait for each other.
-            first, second = sorted((session, other), key=lambda each: each.location)
-            with first.changing(), second.changing():
-                return copy_index(session.resources, other.resources, progress=progress)
+            # A fixed order of locking keeps two opposite copies from a deadlock.
+            first_session, second_session = sorted((session, target_session), key=lambda each: each.location)
+            with first_session.changing(), second_session.changing():
+                return copy_index(session.resources, target_session.resources, progress=progress)
 
     def info(self) -> IndexInfo:
-        """What the index holds and what it weighs."""
+        """Return the contents, model and disk usage of the index."""
         session, settings = self._session, self._session.settings
         manifest = session.resources.manifest
         return IndexInfo(
@@ -600,17 +656,17 @@ class DocumentIndex:
 
     @property
     def location(self) -> Path:
-        """The folder of the index: its vectors, unless they are on a server, its images and its manifest."""
+        """Folder of the index, with its images, its manifest and, unless a server stores them, its vectors."""
         return self._session.root
 
     @property
     def dim(self) -> int:
-        """Length of the dense vectors that this index keeps; the embedder's may be longer."""
+        """Length of the stored dense vectors, which may be shorter than the embedder's."""
         return self._session.settings.dim
 
-    # -- for event loops -----------------------------------------------------------------------------------
+    # -- coroutines ----------------------------------------------------------------------------------------
 
-    if TYPE_CHECKING:  # an overloaded method loses all overloads but the first in `coroutine_of`
+    if TYPE_CHECKING:  # `coroutine_of` keeps only the first overload
 
         @overload
         async def aingest(
@@ -621,7 +677,7 @@ class DocumentIndex:
             self, paths: Paths, *, dry_run: Literal[True], **options: Unpack[IngestOptions]
         ) -> IngestPlan: ...
         async def aingest(self, paths: Paths, **options: Any) -> IngestReport | IngestPlan:
-            """As `ingest`, in a thread; cancelling it stops the run as Ctrl-C does."""
+            """Run `ingest` in a thread (see `ingest`); cancelling the coroutine stops the run as Ctrl-C does."""
     else:
         aingest = coroutine_of(ingest, pool="ingest")
     aadd = coroutine_of(add, pool="ingest")
@@ -643,12 +699,12 @@ class DocumentIndex:
 
     @property
     def embedder(self) -> Embedder:
-        """The model, loaded when it is first needed."""
+        """Embedder of the index, loaded on first use."""
         return self._models.embedder
 
     @property
     def reranker(self) -> Reranker | None:
-        """The reranker that the index was opened with, loaded when it is first needed; None if there is none."""
+        """Reranker that was passed to `open`, loaded on first use; None if the index has none."""
         return self._models.reranker
 
     @property
@@ -662,21 +718,23 @@ class DocumentIndex:
 
     @property
     def _explainer(self) -> Explainer:
-        # Imported here: a search from a command line does not wait for it.
+        # Imported here so that a search on the command line starts faster.
         from jina_rag.explain.explainer import Explainer
 
         return Explainer(self._session.resources, self._searcher.embed)
 
-    # -- life ----------------------------------------------------------------------------------------------
+    # -- lifecycle -----------------------------------------------------------------------------------------
 
     @property
     def _session(self) -> IndexSession:
         if not self._lease.alive:
-            raise IndexStateError("This index was closed: open it again with DocumentIndex.open.")
+            raise IndexStateError(
+                f"The index at {self._opened_session.location} is closed. Reopen it with DocumentIndex.open."
+            )
         return self._opened_session
 
     def close(self) -> None:
-        """Release the index; the last object on a folder closes its store. Closing twice is fine."""
+        """Release the index; the last instance on a location closes the store. Idempotent."""
         if self._lease.detach() is not None:
             self._shared_session.release()
 
@@ -687,22 +745,22 @@ class DocumentIndex:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As the place it lies at: whoever unpickles it opens it again, with the key of a server from the environment.
+        """Pickle the location and the model names; unpickling reopens the index with the API key of the environment.
 
         Raises:
-            InvalidInputError: If its embedder or its reranker was given as an object, or the index was built with an
-                object that no name loads: weights are not pickled.
+            InvalidInputError: If the embedder or the reranker was passed as an object, or the index was built with an
+                embedder that `load_embedder` cannot load by name. Weights are not pickled.
         """
         for role in ("embedder", "reranker"):
             if not isinstance(self._arguments[role], str | None):
                 raise InvalidInputError(
-                    f"An index with a model that was loaded by hand cannot be pickled: open it with the {role}'s name."
+                    f"The index cannot be pickled, because its {role} is an object. Pass {role} as a name or a folder."
                 )
         settings = self._opened_session.settings
         if not settings.has_loadable_model:
             raise InvalidInputError(
-                f"An index that was built with a model of your own ({settings.embedder!r}) cannot be pickled: open it "
-                "with that model where it is needed."
+                f"The index cannot be pickled, because its embedder ({settings.embedder!r}) is a custom object. Open "
+                "the index with that embedder in each process."
             )
         return partial(type(self).open, create=False, **self._arguments), ()
 

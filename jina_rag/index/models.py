@@ -1,4 +1,4 @@
-"""The models of one index, loaded when they are first needed."""
+"""The embedder and the rerankers of an index, loaded on first use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ Model = TypeVar("Model")
 
 
 def resolve_model(model: str | os.PathLike[str] | Model | None) -> str | Model | None:
-    """The absolute path of a model folder, which is the same from every working directory; anything else as it is.
+    """Return the absolute path of a model folder; return any other value unchanged.
+
+    An absolute path stays valid when the working directory changes.
+
+    Args:
+        model: Model name, model folder, model object or None.
 
     Raises:
         InvalidInputError: If the name is empty.
@@ -27,12 +32,14 @@ def resolve_model(model: str | os.PathLike[str] | Model | None) -> str | Model |
         return model
     name = os.fspath(model)
     if not name.strip():
-        raise InvalidInputError("The name of a model is empty: name an embedder or a reranker, or leave it out.")
+        raise InvalidInputError(
+            "The model name is empty. Pass the name of an embedder or a reranker, or omit the argument."
+        )
     return os.path.realpath(name) if name not in catalogue.names_of("lite") and os.path.isdir(name) else name
 
 
 def absolute_folder(assets_dir: str | os.PathLike[str] | None) -> str | None:
-    """The absolute path of a folder of page images; None for none.
+    """Return the absolute path of an assets folder; return None for None.
 
     Raises:
         InvalidInputError: If the path is empty.
@@ -40,15 +47,15 @@ def absolute_folder(assets_dir: str | os.PathLike[str] | None) -> str | None:
     if assets_dir is None:
         return None
     if not os.fspath(assets_dir).strip():
-        raise InvalidInputError('assets_dir is empty: name a folder, or "." for the current one.')
+        raise InvalidInputError('assets_dir is empty. Pass a folder (--assets-dir), or "." for the current folder.')
     return os.path.abspath(assets_dir)
 
 
 class IndexModels:
-    """The embedder and the rerankers that one `DocumentIndex` works with.
+    """The embedder and the rerankers of one `DocumentIndex`, loaded on first use.
 
     Attributes:
-        default_reranker: The reranker that the index was opened with, or its name; None if there is none.
+        default_reranker: The reranker that the index was opened with, or its name; None without a reranker.
     """
 
     def __init__(self, session: IndexSession, embedder: str | Embedder | None, reranker: str | Reranker | None) -> None:
@@ -56,13 +63,13 @@ class IndexModels:
         self._embedder = embedder
         self.default_reranker = reranker
         self._rerankers: dict[str, Reranker] = {}
-        # A lock for each model: who needs one that is loaded does not wait for another.
+        # One lock per model: using a loaded model does not wait while another model loads.
         self._embedder_lock = threading.Lock()
         self._reranker_locks: dict[str, threading.Lock] = {}
 
     @property
     def embedder(self) -> Embedder:
-        """The model of the index."""
+        """Embedder of the index."""
         with self._embedder_lock:
             if self._embedder is None or isinstance(self._embedder, str):
                 self._embedder = self._session.load_embedder(self._embedder)
@@ -70,21 +77,24 @@ class IndexModels:
 
     @property
     def reranker(self) -> Reranker | None:
-        """The reranker that the index was opened with."""
+        """Reranker that the index was opened with; None without a reranker."""
         return None if self.default_reranker is None else self._load_reranker(self.default_reranker)
 
     def reranker_for(self, stage: Rerank | None) -> Callable[[], Reranker] | None:
-        """What loads the reranker of a stage; None for a stage that judges nothing.
+        """Return a function that loads the reranker of a stage; None if the stage is off.
+
+        Args:
+            stage: The rerank stage of a search; None if the search has none.
 
         Raises:
-            InvalidInputError: If there is none.
+            InvalidInputError: If neither the stage nor the index has a reranker.
         """
         if stage is None or not stage.limit:
             return None
         model = stage.model if stage.model is not None else self.default_reranker
         if model is None:
             raise InvalidInputError(
-                "There is no reranker: open the index with one (reranker=…), or name it: Rerank(model=…)."
+                "The index has no reranker. Open it with reranker=NAME (--reranker), or pass Rerank(model=NAME)."
             )
         return partial(self._load_reranker, model)
 

@@ -1,4 +1,4 @@
-"""Pages without a query in words: by id, or by a dense vector that was made elsewhere."""
+"""Lookup of pages by id, by dense vector, and of the stored vectors of pages."""
 
 from __future__ import annotations
 
@@ -20,12 +20,16 @@ from jina_rag.types import Float32, ScoredPage, Where
 
 
 def pages_by_id(resources: IndexResources, ids: Sequence[str]) -> list[ScoredPage]:
-    """See `DocumentIndex.get`."""
+    """Return pages by id, in the order of `ids` (see `DocumentIndex.get`).
+
+    Raises:
+        InvalidInputError: If `ids` is a single string, or an id is not a string.
+    """
     if isinstance(ids, str):
-        raise InvalidInputError("Pass a list of ids, not a single text.")
+        raise InvalidInputError("Pass a list of ids, not a single string.")
     for name in ids:
         if not isinstance(name, str):
-            raise InvalidInputError(f"An id is {name!r}: ids are texts.")
+            raise InvalidInputError(f"ids contains {name!r}; expected strings.")
     point_ids = [point_id for name in ids if (point_id := _point_id(resources, name)) is not None]
     pages = []
     for point in resources.store.fetch(point_ids, vectors=False):
@@ -37,19 +41,19 @@ def pages_by_id(resources: IndexResources, ids: Sequence[str]) -> list[ScoredPag
 def nearest_pages(
     resources: IndexResources, vector: Float32 | Sequence[float], *, dim: int, k: int, where: Where | None
 ) -> list[ScoredPage]:
-    """See `DocumentIndex.nearest`."""
+    """Return the pages nearest to a dense vector (see `DocumentIndex.nearest`)."""
     unit_vector = _unit_vector(vector, dim)
     check_whole_number("k", k, minimum=1)
     where = resolve_paths(checked_filter(where), resources.manifest)
     conditions = conditions_of(where, resources)
     if conditions is None or not unit_vector.any():
         return []
-    limit = min(k, max(resources.store.count(), 1))  # engines take no number that is beyond a machine's
+    limit = min(k, max(resources.store.count(), 1))  # the store accepts only 64-bit limits
     while True:
         hits = resources.store.nearest(unit_vector, limit=limit, where={schema.KIND: "page", **conditions})
         pages = []
         for hit in hits:
-            # Pages of a document that is just being replaced are shown to nobody.
+            # Pages of unfinished replacements have no location and stay hidden.
             if files := locations(resources, hit.payload, where):
                 page = bare_hit(resources, hit.id, hit.payload, files)
                 pages.append(replace(page, score=hit.score, stage="dense", scores={"dense": hit.score}))
@@ -59,7 +63,7 @@ def nearest_pages(
 
 
 def dense_vectors(resources: IndexResources, pages: Sequence[ScoredPage], dim: int) -> Float32:
-    """See `DocumentIndex.dense_vectors`."""
+    """Return the stored dense vectors, shape (len(pages), dim), float32 (see `DocumentIndex.dense_vectors`)."""
     vectors = np.zeros((len(pages), dim), dtype=np.float32)
     points = resources.store.fetch([page.page_id for page in pages])
     dense = {point.id: point.dense for point in points if point.dense is not None}
@@ -69,25 +73,25 @@ def dense_vectors(resources: IndexResources, pages: Sequence[ScoredPage], dim: i
 
 
 def _unit_vector(vector: object, dim: int) -> Float32:
-    """A vector of length 1, or of zeros.
+    """Return `vector` scaled to length 1, shape (dim,), float32; a zero vector stays zero.
 
     Raises:
-        InvalidInputError: If it is none of that many finite numbers.
+        InvalidInputError: If `vector` does not consist of `dim` finite numbers.
     """
     try:
         numbers = np.array(vector, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as exc:
-        raise InvalidInputError(f"A vector for this index has {dim} finite numbers; this is none: {exc}.") from exc
+        raise InvalidInputError(f"vector is not numeric ({exc}); expected {dim} finite numbers.") from exc
     if numbers.shape != (dim,) or not np.isfinite(numbers).all():
         raise InvalidInputError(
-            f"A vector for this index has {dim} finite numbers; this one has the shape {numbers.shape}."
+            f"vector has shape {numbers.shape} or non-finite values; expected {dim} finite numbers."
         )
-    numbers /= np.abs(numbers).max() or 1.0  # to numbers about 1, whose squares are numbers
+    numbers /= np.abs(numbers).max() or 1.0  # so that the squares neither overflow nor underflow
     return (numbers / (np.linalg.norm(numbers) or 1.0)).astype(np.float32)
 
 
 def _point_id(resources: IndexResources, name: str) -> str | None:
-    """The id of a page's point, by what a user calls the page; None for what can be none."""
+    """Return the point id of a page, given a page id or the id of an added entry; None for an invalid id."""
     record = resources.manifest.document(clean_text(name))
     if record is not None and record.added:
         points = resources.manifest.points(record.sha256)

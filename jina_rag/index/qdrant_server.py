@@ -1,8 +1,8 @@
-"""An index whose vectors are on a Qdrant server: its address, its folder of files, and that both belong together.
+"""Indexes whose vectors are on a Qdrant server: address, local assets folder, and opening.
 
-The server keeps vectors, words, places and what the index was built with: enough to search it from anywhere. Page
-images and the manifest stay in a folder, as they do beside an embedded index; who fills the index needs it, who only
-searches does without and gets hits whose `image_path` leads nowhere on this machine.
+The server stores vectors, words, file locations and the settings of the index, which is enough to search from any
+machine. Page images and the manifest stay in a local assets folder, as in an embedded index. Changing the index
+requires this folder. Without this folder, search works, but `ScoredPage.image_path` names a missing file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from jina_rag.stores.qdrant.client import checked_url
 from jina_rag.stores.qdrant.server import QdrantConnection, QdrantStore
 
 _client: Any = None
-"""A client to use in the place of one of our own; for tests against the client's stand-in."""
+"""Client that replaces the default client; tests set it to an in-memory client."""
 
 
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -50,17 +50,17 @@ _OPTIONS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
     "timeout": ("timeout", float, "a number"),
     "verify": ("verify", _flag, "true or false"),
 }
-"""Option of an address → field of `QdrantConnection`, how it is read, and what it has to be."""
+"""Option of an address → (field of `QdrantConnection`, parser, expected value for error messages)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A collection of a server.
+    """The address of a collection on a Qdrant server.
 
     Attributes:
-        server: As it was given.
-        collection: Its name.
-        connection: Fields of `QdrantConnection` that were given.
+        server: URL of the server, as passed by the caller.
+        collection: Name of the collection.
+        connection: Fields of `QdrantConnection` that the address sets.
     """
 
     server: str
@@ -69,37 +69,40 @@ class Address:
 
     @classmethod
     def parse(cls, location: str) -> Address:
-        """Read ``http://host:6333/collection?grpc=true&timeout=120&shards=3&replicas=2&ca=FILE``.
+        """Parse an address, ``http://host:6333/collection?grpc=true&timeout=120&shards=3&replicas=2&ca=FILE``.
+
+        Args:
+            location: The address.
 
         Raises:
-            InvalidInputError: If it names no collection, or an option that there is not.
+            InvalidInputError: If the address has no collection, an unknown option, or a user or password.
         """
         parts = urlsplit(location)
-        if "@" in parts.netloc:  # before any message that shows the address
+        if "@" in parts.netloc:  # checked before any message prints the address
             raise InvalidInputError(
-                "The address of an index must not hold a user or a password: give the key as api_key or in the "
+                "The address of an index must not contain a user or a password. Pass the key as api_key or in the "
                 "environment variable QDRANT_API_KEY."
             )
         if parts.scheme not in ("http", "https"):
             raise InvalidInputError(
-                f"{parts.scheme}://… is no address of an index: give a folder, or http://HOST:6333/COLLECTION."
+                f"{parts.scheme}://… is not an index address. Pass a folder, or http://HOST:6333/COLLECTION."
             )
         path, _, collection = parts.path.rstrip("/").rpartition("/")
         if not collection:
             raise InvalidInputError(
-                f"{location} names no collection: write it behind the server's address, as http://HOST:6333/COLLECTION."
+                f"{location} has no collection name. Add the collection: http://HOST:6333/COLLECTION."
             )
         connection = dict(_option(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True))
         return cls(urlunsplit((parts.scheme, parts.netloc, path, "", "")), unquote(collection), connection)
 
     @property
     def canonical(self) -> str:
-        """The same for every spelling of the address: lower-case host, with its port, without options."""
+        """Normalized address, equal for all spellings: lower-case host, explicit port, no options."""
         return f"{checked_url(self.server)}/{self.collection}"
 
     @property
     def assets_dir(self) -> Path:
-        """Where this user keeps the images and the manifest of this collection, if nothing else is said."""
+        """Default assets folder of the collection, in the current user's data directory."""
         dirs = require("platformdirs", extra="qdrant")
         name = re.sub(r"[^\w.-]+", "_", self.canonical.partition("://")[2])
         return Path(dirs.user_data_path("jina-rag", appauthor=False)) / "servers" / name
@@ -109,60 +112,67 @@ class Address:
 
 
 def open_server(address: Address, options: OpenOptions) -> IndexSession:
-    """Open the index in a collection, or make one; see `DocumentIndex.open`."""
+    """Open or create the index in a collection (see `DocumentIndex.open`).
+
+    Args:
+        address: The collection.
+        options: The options of `DocumentIndex.open`.
+
+    Raises:
+        IndexNotFoundError: If the collection has no index and `options.create` is False.
+        IndexMismatchError: If the index or the assets folder does not match the options.
+        IndexCorruptError: If the assets folder lists documents of a collection that no longer exists.
+    """
     connection = QdrantConnection(**options.connection, api_key=options.api_key)
-    place: dict[str, Any] = {"collection": address.collection, "connection": connection, "client": _client}
-    facts = QdrantStore.stored_facts(address.server, **place)
+    store_location: dict[str, Any] = {"collection": address.collection, "connection": connection, "client": _client}
+    recorded_settings = QdrantStore.stored_facts(address.server, **store_location)
     model = None
-    if facts is not None:
-        check_schema(facts, str(address))
-        settings = IndexSettings.from_json(facts, address)
+    if recorded_settings is not None:
+        check_schema(recorded_settings, str(address))
+        settings = IndexSettings.from_json(recorded_settings, address)
     elif options.create:
         settings, model = new_settings(options)
     else:
-        raise IndexNotFoundError(
-            f"There is no index at {address}: make one with `jina-rag ingest FOLDER --index {address}`."
-        )
+        raise IndexNotFoundError(f"No index at {address}. Create one with `jina-rag ingest PATH --index {address}`.")
     root = address.assets_dir if options.assets_dir is None else Path(os.path.abspath(options.assets_dir))
     with ExitStack() as on_failure:
         manifest = open_manifest(root)
         on_failure.callback(manifest.close)
-        _check_files(manifest, settings, address, root, is_new=facts is None)
-        store = QdrantStore.open(address.server, **place, **settings.store_options, facts=settings.to_json())
+        _check_files(manifest, settings, address, root, is_new=recorded_settings is None)
+        store = QdrantStore.open(address.server, **store_location, **settings.store_options, facts=settings.to_json())
         on_failure.callback(store.close)
-        is_guest = facts is not None and not manifest.settings()
+        is_guest = recorded_settings is not None and not manifest.settings()
         resources = resources_in(root, manifest, store)
         session = IndexSession(str(address), root, resources, settings, model, connection, True, is_guest)
         session.check(options)
-        if facts is None:
+        if recorded_settings is None:
             manifest.write_settings(settings.to_json())
         on_failure.pop_all()
     return session
 
 
 def _check_files(manifest: Manifest, settings: IndexSettings, address: Address, root: Path, *, is_new: bool) -> None:
-    """A folder of files belongs to one index."""
+    """Raise an error if the assets folder belongs to another index."""
     stored_settings = manifest.settings()
     if is_new and stored_settings and manifest.documents():
         raise IndexCorruptError(
-            f"There is no collection at {address} any more, but {root} still lists the documents of one: delete that "
-            "folder to begin anew, or name another one for the files."
+            f"The collection {address} no longer exists, but {root} still lists its documents. Delete that folder to "
+            "start over, or pass another assets_dir (--assets-dir)."
         )
     if not is_new and stored_settings and stored_settings["id"] != settings.id:
         raise IndexMismatchError(
-            f"The folder {root} holds the files of another index than the one at {address}: name another folder for "
-            "the files."
+            f"The assets folder {root} belongs to another index than {address}. Pass another assets_dir (--assets-dir)."
         )
 
 
 def _option(name: str, value: str) -> tuple[str, Any]:
-    """One option of an address as a field of `QdrantConnection`."""
+    """Return an address option as a field of `QdrantConnection` with its parsed value."""
     if name not in _OPTIONS:
         raise InvalidInputError(
-            f"{name!r} in the index's address is no option: there are {', '.join(sorted(_OPTIONS))}."
+            f"Unknown option {name!r} in the index address; expected one of {', '.join(sorted(_OPTIONS))}."
         )
     option, parse, kind = _OPTIONS[name]
     try:
         return option, parse(value)
     except (ValueError, KeyError):
-        raise InvalidInputError(f"{name}={value} in the index's address: write {kind}.") from None
+        raise InvalidInputError(f"{name}={value} in the index address is invalid; expected {kind}.") from None

@@ -1,7 +1,7 @@
-"""The open indexes of this process: one session for each canonical location, shared by everybody who opens it.
+"""The open indexes of this process: one shared session per canonical location.
 
-Each location has a lock of its own, which is held while its session is opened or closed: two threads that open the
-same index get one session, and nobody waits for another location.
+Each location has its own lock, held while its session opens or closes. Threads that open the same index concurrently
+share one session, and opening one location never blocks another.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jina_rag.index.session import IndexSession, OpenOptions, open_folder
 
 
 class SharedSession:
-    """The session of one location while anybody uses it."""
+    """The session of one location, opened by its first user and closed by its last user."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,7 +30,12 @@ class SharedSession:
         self._releases: deque[None] = deque()
 
     def acquire(self, open_session: Callable[[OpenOptions], IndexSession], options: OpenOptions) -> IndexSession:
-        """Become a user of the session, which is opened if there is none, and else has to fit the options."""
+        """Return the session and increment its user count.
+
+        Args:
+            open_session: Opens the session if the location has none.
+            options: Options of `DocumentIndex.open`. An open session must match them.
+        """
         with self._exclusively():
             if self._session is None:
                 self._session = open_session(options)
@@ -40,11 +45,11 @@ class SharedSession:
             return self._session
 
     def release(self, *, wait: bool = True) -> None:
-        """End one user's share; the last one closes the session, which is forgotten whatever closing raises.
+        """Decrement the user count; at zero, close the session, even if closing raises an error.
 
         Args:
-            wait: False for a caller that must wait for no lock, such as the garbage collector: it may run while this
-                very thread holds the lock. Whoever holds it then does the work before it goes on.
+            wait: Whether to wait for the lock. The garbage collector passes False, because it may run in a thread that
+                already holds the lock; the holder of the lock then completes the release.
         """
         self._releases.append(None)
         with self._exclusively() if wait else nullcontext():
@@ -77,19 +82,26 @@ class SharedSession:
 
 _sessions: weakref.WeakValueDictionary[str, SharedSession] = weakref.WeakValueDictionary()
 _sessions_lock = threading.Lock()
-"""Held for a look into `_sessions` only."""
+"""Held only for access to `_sessions`."""
 
 
 def open_session(location: str, options: OpenOptions) -> tuple[SharedSession, IndexSession]:
-    """Open the index at a folder or at an address, or share the session that is open already.
+    """Open the index at a location, or share the open session of that location.
+
+    Args:
+        location: A folder or the address of a server collection, as in `DocumentIndex.open`.
+        options: The other options of `DocumentIndex.open`.
+
+    Returns:
+        The shared session, which the caller releases, and the session itself.
 
     Raises:
-        InvalidInputError: If the place is empty, the address makes no sense, or a folder is given what goes with a
+        InvalidInputError: If `location` is empty or an invalid address, or a folder is combined with options of a
             server.
-        IndexStateError: If it is open with another folder of files, or with other options of its address.
+        IndexStateError: If the index is already open with another `assets_dir` or other options of its address.
     """
     if not location.strip():
-        raise InvalidInputError('The place of the index is empty: name a folder, or "." for the current one.')
+        raise InvalidInputError('location is empty. Pass a folder (--index), or "." for the current folder.')
     if "://" in location:
         from jina_rag.index.qdrant_server import Address, open_server
 
@@ -97,7 +109,9 @@ def open_session(location: str, options: OpenOptions) -> tuple[SharedSession, In
         key, open_new = address.canonical, partial(open_server, address)
         options = replace(options, connection=address.connection)
     elif options.assets_dir is not None or options.api_key is not None:
-        raise InvalidInputError("assets_dir and api_key go with the address of a Qdrant server, not with a folder.")
+        raise InvalidInputError(
+            "assets_dir and api_key apply only to the address of a Qdrant server. Omit them for a folder."
+        )
     else:
         root = Path(os.path.abspath(location))
         key, open_new = os.path.normcase(os.path.realpath(root)), partial(open_folder, root)

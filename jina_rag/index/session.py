@@ -1,9 +1,9 @@
-"""What a process holds of an open index, shared by every `DocumentIndex` on it.
+"""The open session of an index, shared by every `DocumentIndex` on the same location.
 
-kb/manifest.sqlite3   documents, settings        kb/vectors/      the store
-kb/images/            screenshots and crops      kb/ocr.sqlite3   what OCR has read
+kb/manifest.sqlite3   documents, settings        kb/vectors/      vector store
+kb/images/            screenshots and crops      kb/ocr.sqlite3   OCR cache
 
-With a Qdrant server the vectors are there, and the rest in a folder of files.
+With a Qdrant server, the server holds the vectors, and a local assets folder holds the other files.
 """
 
 from __future__ import annotations
@@ -50,30 +50,30 @@ _SYSTEM_NAMES = (
     ".ds_store", ".localized", ".spotlight-v100", ".fseventsd", ".trashes", ".temporaryitems", "icon\r", "thumbs.db",
     "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", ".directory", "lost+found", "@eadir",
 )  # fmt: skip
-"""What file managers and file systems leave in a folder, in lower case."""
+"""Lower-case names of files that file managers and file systems create in folders."""
 _SYSTEM_PREFIXES = ("._", ".nfs", ".trash-")
 
 
 _PATIENCE = 0.05
-"""Seconds between two looks at whether to stop."""
+"""Seconds between two checks of the stop event."""
 
 
-class StoppedWaiting(Exception):  # no error: the caller has asked for it
-    """A run was stopped before it began."""
+class StoppedWaiting(Exception):  # not an error: the caller requested the stop
+    """The stop event of a run was set before the run started."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
-    """What `DocumentIndex.open` is given besides the location and the reranker.
+    """Options of `DocumentIndex.open` other than the location and the reranker.
 
     Attributes:
-        embedder: Name of a model, the absolute path of its folder, or an embedder.
-        storage: How vectors are kept; None for what the index has.
-        create: Whether to make an index where there is none.
-        assets_dir: With a server: the folder of files.
-        api_key: With a server.
-        connection: With a server: fields of `QdrantConnection` that its address has.
-        template: Settings of the index that a new one is to be a copy of.
+        embedder: Model name, absolute path of a model folder, or an embedder; None for the recorded embedder.
+        storage: How vectors are stored; None for the recorded storage, and ``"exact"`` for a new index.
+        create: Whether to create the index if it does not exist.
+        assets_dir: For a server: the assets folder.
+        api_key: For a server: the API key.
+        connection: For a server: fields of `QdrantConnection` that the address sets.
+        template: Settings of the source index if the new index is a copy.
     """
 
     embedder: str | Embedder | None = None
@@ -87,20 +87,20 @@ class OpenOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexSettings:
-    """What an index records about how it was built.
+    """Recorded settings of an index: its model and its storage.
 
     Attributes:
         embedder: Name of the model, or the absolute path of its folder.
-        requested_embedder: The name that was asked for: "lite" stands for "lite-en" on some machines only.
-        fingerprint: What the model's vectors depend on.
-        folder_fingerprint: What a model folder held; None for a model that is known by its name.
+        requested_embedder: The name that the caller passed; on some machines ``"lite"`` resolves to ``"lite-en"``.
+        fingerprint: Fingerprint of the embedder: everything that its vectors depend on.
+        folder_fingerprint: Fingerprint of the contents of a model folder; None for a model loaded by name.
         revision: Commit of a model from the hub.
-        dim: Length of the dense vectors that are kept.
-        multi_dim: Length of the rows of the multi-vectors that are kept.
-        storage: How vectors are kept.
-        id: Random; the same on a server and in its folder of files.
-        schema: Version of the format.
-        version: Of jina_rag that made the index.
+        dim: Length of the stored dense vectors.
+        multi_dim: Length of the stored rows of the multi-vectors.
+        storage: How vectors are stored.
+        id: Random id, equal on a server and in its assets folder.
+        schema: Version of the index format.
+        version: Version of jina_rag that created the index.
     """
 
     embedder: str
@@ -117,35 +117,39 @@ class IndexSettings:
 
     @classmethod
     def from_json(cls, stored_settings: Mapping[str, Any], location: object) -> Self:
-        """Settings as the manifest or the collection of an index has them, among other keys.
+        """Return the settings recorded in a manifest or a collection; other keys are ignored.
+
+        Args:
+            stored_settings: The recorded keys and values.
+            location: Location of the index, for error messages.
 
         Raises:
-            IndexCorruptError: If one is missing.
+            IndexCorruptError: If a setting is missing.
         """
         values = {item.name: stored_settings[item.name] for item in fields(cls) if item.name in stored_settings}
         if missing_names := [item.name for item in fields(cls) if item.name not in values]:
             raise IndexCorruptError(
-                f"The index at {location} does not say what it was built with (missing: {', '.join(missing_names)}): "
-                "restore it, or ingest the documents into a new place."
+                f"The index at {location} is incomplete (missing settings: {', '.join(missing_names)}). "
+                "Restore a backup, or ingest the documents into a new index."
             )
         return cls(**values | {"storage": Storage.from_json(values["storage"])})
 
     def to_json(self) -> dict[str, Any]:
-        """The reverse of `from_json`."""
+        """Return the settings as JSON values, the inverse of `from_json`."""
         return asdict(self) | {"storage": self.storage.to_json()}
 
     @property
     def store_options(self) -> dict[str, Any]:
-        """How its store is opened."""
+        """Keyword arguments that open the vector store."""
         return {"dim": self.dim, "multi_dim": self.multi_dim, "storage": self.storage}
 
     @property
     def has_loadable_model(self) -> bool:
-        """Whether `load_embedder` knows the model; not one that is an object of a user's class."""
+        """Whether `load_embedder` can load the model; False for an embedder object of a custom class."""
         return self.embedder in MODELS or (self.revision or self.folder_fingerprint) is not None
 
     def is_model(self, name: str) -> bool:
-        """Whether a name is that of the model, or a folder holds what the model's folder held."""
+        """Return whether `name` is the name of the model, or a folder with the same contents as the model's folder."""
         content = _folder_content(name)
         if content is not None:
             return content == self.folder_fingerprint
@@ -153,7 +157,7 @@ class IndexSettings:
 
 
 def new_settings(options: OpenOptions) -> tuple[IndexSettings, Embedder | None]:
-    """What a new index records about its model, and that model unless the index is to be a copy."""
+    """Return the settings of a new index, and its embedder; None as the embedder if the index is a copy."""
     if options.template is not None:
         return replace(options.template, id=uuid.uuid4().hex, version=__version__), None
     model_or_name = options.embedder if options.embedder is not None else DEFAULT_EMBEDDER
@@ -165,8 +169,8 @@ def new_settings(options: OpenOptions) -> tuple[IndexSettings, Embedder | None]:
         fingerprint=model.fingerprint,
         folder_fingerprint=_folder_content(model.name),
         revision=model.revision,
-        # Dense vectors only pick candidates: cut where the model was trained for it, half the memory loses next to
-        # nothing.
+        # Dense vectors only select candidates: Matryoshka truncation halves their memory at almost no loss of
+        # quality.
         dim=DENSE_DIM if model.dim > DENSE_DIM and DENSE_DIM in model.matryoshka_dims else model.dim,
         multi_dim=row_dim(model, storage.multi_dim),
         storage=storage,
@@ -179,15 +183,15 @@ class IndexSession:
     """An open index.
 
     Attributes:
-        location: Where it is, as a person calls it: the folder, or the server's address and the collection.
-        root: The folder with manifest and images.
-        resources: Its vectors, documents, images.
-        settings: What it was built with.
-        model: The model, where one was at hand when the index was made.
-        connection: How its server is reached.
-        is_remote: Whether its vectors are on a server.
-        is_guest: Whether the index's manifest is elsewhere: it can be searched, not changed.
-        writing: Held by whoever changes the index.
+        location: Location for messages: the folder, or the server address with the collection name.
+        root: Folder with the manifest and the images.
+        resources: Vector store, manifest, images and OCR cache.
+        settings: The recorded settings.
+        model: The embedder if it was loaded when the index was created; otherwise None.
+        connection: Connection settings of the server.
+        is_remote: Whether a server stores the vectors.
+        is_guest: Whether the manifest is in another assets folder; the index is then read-only.
+        writing: Lock held while the index is changed.
     """
 
     location: str
@@ -201,97 +205,107 @@ class IndexSession:
     writing: threading.Lock = field(default_factory=threading.Lock)
 
     def load_embedder(self, name: str | None = None) -> Embedder:
-        """Load the model that the index was built with.
+        """Return the embedder that the index was built with.
 
         Args:
-            name: Where its folder is now; other names are passed over for the recorded one.
+            name: Current folder of the model; any value other than an absolute path is ignored. Default: the recorded
+                name or folder.
 
         Raises:
-            ModelNotFoundError: If it is not there any more.
-            IndexMismatchError: If this installation's model of that name makes other vectors.
+            ModelNotFoundError: If the model no longer exists.
+            IndexMismatchError: If the installed model of that name produces other vectors.
         """
         folder = name if name is not None and os.path.isabs(name) else None
         try:
             model = self.model or _load_recorded(self.settings, folder)
         except ModelNotFoundError as exc:
             raise ModelNotFoundError(
-                f"{exc} The index at {self.location} was built with it: if its folder was moved, open the index with "
-                "embedder=FOLDER."
+                f"{exc} The index at {self.location} was built with this model. If the model folder was moved, open "
+                "the "
+                "index with embedder=FOLDER (--embedder FOLDER)."
             ) from exc
         self.check_model(model)
         return model
 
     def check(self, options: OpenOptions) -> None:
-        """Refuse options that do not fit the index.
+        """Raise an error if the options do not match the open index.
+
+        Args:
+            options: Options of `DocumentIndex.open`.
 
         Raises:
-            IndexMismatchError: If it has another model or storage; with the way out.
-            IndexStateError: If it is open in this process with another folder of files, or its server is reached
-                otherwise.
+            IndexMismatchError: If the index has another model or storage.
+            IndexStateError: If the index is open in this process with another assets folder, or with other connection
+                settings of its server.
         """
-        others = [name for name, value in options.connection.items() if value != getattr(self.connection, name)]
+        mismatched = [name for name, value in options.connection.items() if value != getattr(self.connection, name)]
         if options.api_key is not None and options.api_key != self.connection.key():
-            others.append("api_key")
-        if others:
+            mismatched.append("api_key")
+        if mismatched:
             raise IndexStateError(
-                f"The index at {self.location} is open in this process with another {others[0]}: close it first, or "
-                f"leave {others[0]} out."
+                f"The index at {self.location} is already open in this process with another {mismatched[0]}. Close it, "
+                "or "
+                f"omit {mismatched[0]}."
             )
         storage = self.settings.storage
         if options.storage not in (None, storage):
             raise IndexMismatchError(
-                f"The index at {self.location} keeps its vectors as {storage}, not as {options.storage}: open it "
-                "without naming a storage, or ingest into a new place."
+                f"The index at {self.location} was built with storage {storage}, not {options.storage}. Omit storage "
+                "(--storage), or ingest into a new index."
             )
         if options.assets_dir is not None and os.path.realpath(options.assets_dir) != os.path.realpath(self.root):
             raise IndexStateError(
-                f"The index at {self.location} is open in this process with the folder of files {self.root}, not "
-                f"{options.assets_dir}: close it first, or leave assets_dir out."
+                f"The index at {self.location} is already open in this process with assets_dir={self.root}, not "
+                f"{options.assets_dir}. Close it, or omit assets_dir (--assets-dir)."
             )
         self.check_model(options.embedder)
 
     def check_model(self, embedder: str | Embedder | None) -> None:
-        """Refuse a model whose vectors do not fit the index.
+        """Raise an error if the vectors of an embedder do not match the index.
+
+        Args:
+            embedder: Model name, absolute path of a model folder, or an embedder; None is always accepted.
 
         Raises:
-            IndexMismatchError: With the way out.
+            IndexMismatchError: If the embedder is not the one that the index was built with.
         """
         settings = self.settings
         if isinstance(embedder, str):
             if not settings.is_model(embedder):
                 raise IndexMismatchError(
-                    f"The index at {self.location} was built with the model {settings.embedder!r}, not with "
-                    f"{embedder!r}: open it without naming a model, or ingest into a new folder."
+                    f"The index at {self.location} was built with the embedder {settings.embedder!r}, not "
+                    f"{embedder!r}. Omit embedder (--embedder), or ingest into a new index."
                 )
         elif embedder is not None and embedder.fingerprint != settings.fingerprint:
             raise IndexMismatchError(
                 f"The index at {self.location} was built with {settings.fingerprint} (jina-rag {settings.version}), "
-                f"but the model at hand is {embedder.fingerprint}: pass an embedder that is loaded as that one was "
-                "(task, max_pixels, revision), or ingest into a new folder."
+                f"but the embedder is {embedder.fingerprint}. Load the embedder with the same task, max_pixels and "
+                "revision, or ingest into a new index."
             )
 
     @contextmanager
     def changing(self, stop: threading.Event | None = None) -> Iterator[None]:
-        """Hold this while the index is changed: one thread, and of a server's index one process, at a time.
+        """Hold the write lock of the index: one thread and, for an index on a server, one process at a time.
 
         Args:
-            stop: Ends the wait for another thread that changes the index.
+            stop: Event that ends the wait for the lock. Default: wait without limit.
 
         Raises:
-            StoppedWaiting: If `stop` was set before it was this thread's turn.
-            IndexLockedError: If another process changes the index.
-            IndexStateError: If the index on a server was filled with another folder of files than this one.
+            StoppedWaiting: If `stop` is set before this thread holds the lock.
+            IndexLockedError: If another process is changing the index.
+            IndexStateError: If the index on a server was filled with another assets folder.
         """
         if self.is_guest:
             raise IndexStateError(
-                f"The index at {self.location} was filled with another folder of files than {self.root}: change it "
-                "with that one (--assets-dir), or ingest into a collection of your own."
+                f"The index at {self.location} is read-only here: its manifest is in another assets folder than "
+                f"{self.root}. "
+                "Pass that folder as assets_dir (--assets-dir), or ingest into another collection."
             )
         message = (
-            f"The index at {self.location} is being changed by another process, which uses {self.root}: try again "
-            "later."
+            f"The index at {self.location} is locked by another process, which is changing it with {self.root}. Retry "
+            "when that process has finished."
         )
-        # The embedded engine has locked its folder itself.
+        # The embedded store locks its own folder.
         lock = nullcontext() if not self.is_remote else locked(self.root / "lock", message)
         while not self.writing.acquire(timeout=_PATIENCE):
             if stop is not None and stop.is_set():
@@ -303,23 +317,34 @@ class IndexSession:
             self.writing.release()
 
     def bytes_by_part(self) -> dict[str, int]:
-        """Bytes on disk: the parts of the store as far as it can tell, images, manifest, what OCR has read."""
+        """Return the bytes on disk by part: vector store (by its own parts), images, manifest, OCR cache."""
         sizes = {f"vectors: {name}": size for name, size in self.resources.store.bytes_by_part().items()}
         files = {"images": IMAGES, "manifest": MANIFEST, "ocr": OCR}
         return sizes | {name: size_on_disk(self.root / file) for name, file in files.items()}
 
 
 def open_folder(root: Path, options: OpenOptions) -> IndexSession:
-    """Open the index in the folder `root`, or make one; see `DocumentIndex.open`."""
+    """Open or create the index in the folder `root` (see `DocumentIndex.open`).
+
+    Args:
+        root: The folder.
+        options: The options of `DocumentIndex.open`.
+
+    Raises:
+        InvalidInputError: If `root` is a file.
+        IndexNotFoundError: If `root` has no index and `options.create` is False.
+        IndexMismatchError: If the index does not match the options.
+        IndexStateError: If `root` contains other files or cannot be created.
+    """
     if root.exists() and not root.is_dir():
-        raise InvalidInputError(f"{root} is a file; an index is a folder.")
+        raise InvalidInputError(f"{root} is a file. Pass a folder as the location of the index (--index).")
     is_new = not (root / MANIFEST).is_file()
-    no_index = f"There is no index at {root}: make one with `jina-rag ingest FOLDER --index {root}`."
+    no_index = f"No index at {root}. Create one with `jina-rag ingest PATH --index {root}`."
     if is_new and not options.create:
         raise IndexNotFoundError(no_index)
     if is_new and root.is_dir() and not all(_is_ignored(entry.name) for entry in root.iterdir()):
-        raise IndexStateError(f"{root} holds other files: choose an empty or a new folder for the index.")
-    # Before anything is written, so that a misspelt model leaves no half-made index behind.
+        raise IndexStateError(f"{root} contains other files. Choose an empty or a new folder for the index (--index).")
+    # Loaded before anything is written, so that a misspelled model name leaves no incomplete index.
     settings, model = new_settings(options) if is_new else (None, None)
     with ExitStack() as on_failure:
         manifest = open_manifest(root)
@@ -327,14 +352,14 @@ def open_folder(root: Path, options: OpenOptions) -> IndexSession:
         stored_settings = manifest.settings()
         if stored_settings:
             settings = IndexSettings.from_json(stored_settings, root)
-        elif not options.create:  # a process was killed that made it, here and below
+        elif not options.create:  # here and below: the process that created the manifest was killed
             raise IndexNotFoundError(no_index)
         elif settings is None:
             settings, model = new_settings(options)
-        # Imported here: `import jina_rag` must not load the engine.
+        # Imported here so that `import jina_rag` does not load the store's engine.
         from jina_rag.stores.qdrant.edge import EdgeStore
 
-        # The settings are written last: an index that has them and no vectors has lost these.
+        # The settings are written last. An index with settings and without vectors has lost its vectors.
         store = EdgeStore.open(root / VECTORS, **settings.store_options, create=not stored_settings)
         on_failure.callback(store.close)
         session = IndexSession(str(root), root, resources_in(root, manifest, store), settings, model)
@@ -346,40 +371,48 @@ def open_folder(root: Path, options: OpenOptions) -> IndexSession:
 
 
 def open_manifest(root: Path) -> Manifest:
-    """The manifest in a folder; where there is none it is made, and the folder is its owner's alone."""
+    """Open the manifest in an assets folder; create both if missing, with the folder readable only by its owner.
+
+    Raises:
+        IndexStateError: If the folder cannot be created.
+    """
     try:
         root.mkdir(parents=True, exist_ok=True)
         if not (root / MANIFEST).is_file():
             root.chmod(0o700)
     except OSError as exc:
-        raise IndexStateError(f"The index folder {root} cannot be made: {exc.strerror}.") from exc
+        raise IndexStateError(f"The index folder {root} cannot be created: {exc.strerror}.") from exc
     return Manifest(root / MANIFEST)
 
 
 def resources_in(root: Path, manifest: Manifest, store: MultiVectorStore) -> IndexResources:
-    """An open manifest and store with the images and the words of OCR that lie in a folder."""
+    """Return an open manifest and store, together with the images and the OCR cache in the folder `root`."""
     return IndexResources(store, manifest, ImageFiles(root / IMAGES), OcrCache(root / OCR))
 
 
 def load_recorded(root: Path) -> Embedder | None:
-    """Load the model of an index without opening it; None where there is no index.
+    """Load the recorded embedder of an index without opening the index; return None if there is no index.
 
-    For a head start: whoever holds the result shares its weights with a session that is opened meanwhile.
+    The caller can start loading early: a session that is opened meanwhile shares the weights with the returned
+    embedder.
+
+    Args:
+        root: Folder of the index.
     """
     stored_settings = peek_settings(root / MANIFEST)
     return _load_recorded(IndexSettings.from_json(stored_settings, root)) if stored_settings else None
 
 
 def _load_recorded(settings: IndexSettings, folder: str | None = None) -> Embedder:
-    """The recorded model, at the commit that was recorded: a branch of the hub may have moved on."""
+    """Load the recorded model at its recorded commit, because a branch of the hub may have moved."""
     return load_embedder(folder or settings.embedder, revision=settings.revision)
 
 
 def _folder_content(name: str) -> str | None:
-    """What the model folder of that absolute path holds; None for other names."""
+    """Return the fingerprint of the model folder with that absolute path; None for other names."""
     return folder_fingerprint(Path(name)) if os.path.isabs(name) and os.path.isdir(name) else None
 
 
 def _is_ignored(name: str) -> bool:
-    """Whether a file or a folder does not keep the folder that it lies in from becoming an index."""
+    """Return whether an entry may exist in the folder of a new index."""
     return name == VECTORS or name.lower() in _SYSTEM_NAMES or name.lower().startswith(_SYSTEM_PREFIXES)

@@ -93,7 +93,7 @@ def test_wrong_usage_is_one_clear_sentence(cli, args, parts, tmp_path, monkeypat
 def test_a_missing_index_says_how_to_make_one(cli, tmp_path):
     for args in (["search", "x"], ["info"], ["delete", "a.pdf"]):
         result = cli(*args, "--index", tmp_path / "kb")
-        result.refused("There is no index at", "jina-rag ingest FOLDER --index")
+        result.refused("No index at", "jina-rag ingest PATH --index")
     assert not (tmp_path / "kb").exists()
 
 
@@ -215,8 +215,8 @@ def test_a_server_that_is_not_there_is_one_sentence(cli, docs, tmp_path):
     missing = "http://127.0.0.1:9/docs?retries=0&timeout=1"
     for command in (("ingest", docs), ("search", "whales"), ("info",), ("verify",)):
         cli(*command, "-i", missing, "--assets-dir", tmp_path / "files").refused("No Qdrant server answers")
-    cli("search", "x", "-i", "http://127.0.0.1:6333").refused("names no collection")
-    cli("search", "x", "-i", tmp_path / "kb", "--assets-dir", tmp_path).refused("go with the address")
+    cli("search", "x", "-i", "http://127.0.0.1:6333").refused("has no collection name")
+    cli("search", "x", "-i", tmp_path / "kb", "--assets-dir", tmp_path).refused("apply only to the address")
 
 
 @pytest.mark.parametrize(

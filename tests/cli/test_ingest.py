@@ -134,7 +134,7 @@ def test_another_model_than_the_index_has(cli, corpus):
 
 
 def test_an_index_does_not_go_into_a_folder_of_other_things(cli, docs):
-    cli("ingest", docs, "--index", docs).refused("holds other files")
+    cli("ingest", docs, "--index", docs).refused("contains other files")
     assert sorted(path.name for path in docs.iterdir()) == ["animals.pdf", "reports"]
     cli("ingest", docs, "--index", docs / "animals.pdf").refused("is a file")
 

@@ -216,7 +216,7 @@ def test_what_is_no_vector_at_all_is_refused(index, vector):
 
 
 def test_ids_are_texts(index):
-    with pytest.raises(InvalidInputError, match="An id is 7"):
+    with pytest.raises(InvalidInputError, match="ids contains 7"):
         index.get([7])
     with pytest.raises(InvalidInputError, match="list of ids"):
         index.get("a")

@@ -53,7 +53,7 @@ def test_a_page_without_a_word_is_looked_at_by_a_model_that_sees(tiny, tmp_path,
 def test_another_model_is_refused(tiny, tmp_path, pdf):
     DocumentIndex.open(tmp_path / "kb", embedder=Path(tiny["v4"])).close()
     other = make_checkpoint("v4", path=tmp_path / "other", seed=3)
-    with pytest.raises(IndexMismatchError, match="was built with the model"):
+    with pytest.raises(IndexMismatchError, match="was built with the embedder"):
         DocumentIndex.open(tmp_path / "kb", embedder=str(other))
     from jina_rag import load_embedder
 
@@ -73,7 +73,7 @@ def test_a_model_folder_is_known_by_what_it_holds(tmp_path, pdf, monkeypatch):
     for name in ("m/", "./m", Path("m"), model, os.path.join("..", "home", "m")):
         DocumentIndex.open(tmp_path / "kb", embedder=name).close()
     monkeypatch.chdir(other_home)
-    with pytest.raises(IndexMismatchError, match="was built with the model"):
+    with pytest.raises(IndexMismatchError, match="was built with the embedder"):
         DocumentIndex.open(tmp_path / "kb", embedder="m")
     # The same model elsewhere, and by another name.
     moved = shutil.move(model, tmp_path / "moved")
@@ -86,7 +86,7 @@ def test_a_model_folder_is_known_by_what_it_holds(tmp_path, pdf, monkeypatch):
         index.search("whales")
     # Another model where that one was.
     shutil.copytree(other_home / "m", home / "m")
-    with pytest.raises(IndexMismatchError, match="was built with the model"):
+    with pytest.raises(IndexMismatchError, match="was built with the embedder"):
         DocumentIndex.open(tmp_path / "kb", embedder=home / "m")
     with (
         DocumentIndex.open(tmp_path / "kb") as index,

@@ -115,9 +115,9 @@ def test_files_of_another_index_are_refused(url, docs, tmp_path):
         index.ingest(docs, settings=NO_OCR)
     with open_(f"{url}-2", tmp_path / "second", embedder=FakeEmbedder()) as index:
         index.ingest(docs, settings=NO_OCR)
-    with pytest.raises(IndexMismatchError, match="files of another index"):
+    with pytest.raises(IndexMismatchError, match="belongs to another index"):
         DocumentIndex.open(f"{url}-2", assets_dir=tmp_path / "files", embedder=FakeEmbedder())
-    with pytest.raises(IndexCorruptError, match="no collection at"):
+    with pytest.raises(IndexCorruptError, match="no longer exists"):
         DocumentIndex.open(f"{url}-3", assets_dir=tmp_path / "files", embedder=FakeEmbedder())
 
 
@@ -133,7 +133,7 @@ def test_two_processes_do_not_change_it_at_once(url, docs, tmp_path):
     with open_(url, tmp_path, embedder=FakeEmbedder()) as index:
         index.ingest(docs, settings=NO_OCR)
         with FileLock(tmp_path / "files" / "lock"):  # as the other process would hold it
-            with pytest.raises(IndexLockedError, match="being changed by another process"):
+            with pytest.raises(IndexLockedError, match="locked by another process"):
                 index.ingest(docs, settings=NO_OCR)
             with pytest.raises(IndexLockedError):
                 index.delete("animals.pdf")
@@ -172,15 +172,15 @@ def test_addresses():
     assert (connection.replication_factor, connection.retries, connection.grpc_port) == (2, 0, 7000)
     assert address.assets_dir.name == "host.example_6333_prefix_my_docs"
     for wrong, says in [
-        ("http://host:6333", "names no collection"),
-        ("http://host:6333/", "names no collection"),
-        ("ftp://host/x", "no address of an index"),
-        ("http://host/x?colour=red", "no option"),
+        ("http://host:6333", "has no collection name"),
+        ("http://host:6333/", "has no collection name"),
+        ("ftp://host/x", "not an index address"),
+        ("http://host/x?colour=red", "Unknown option"),
         ("http://local host/x", "names a host"),
         ("http://a<b/x", "names a host"),
-        ("http://host/x?timeout=soon", "write a number"),
+        ("http://host/x?timeout=soon", "expected a number"),
         ("http://host/x?grpc=perhaps", "true or false"),
-        ("http://user:secret@host/x", "must not hold a user"),
+        ("http://user:secret@host/x", "must not contain a user"),
     ]:
         with pytest.raises(InvalidInputError, match=says):
             DocumentIndex.open(wrong)
@@ -190,10 +190,10 @@ def test_addresses():
         "ftp://user:s3cret@h/c",
         "http://user@h",
     ):
-        with pytest.raises(InvalidInputError, match="must not hold a user") as caught:
+        with pytest.raises(InvalidInputError, match="must not contain a user") as caught:
             Address.parse(wrong)
         assert not any(part in str(caught.value) for part in ("s3cret", "user:", "host"))
-    with pytest.raises(InvalidInputError, match="go with the address"):
+    with pytest.raises(InvalidInputError, match="apply only to the address"):
         DocumentIndex.open("kb", assets_dir="x")
 
 
@@ -216,12 +216,12 @@ def test_a_collection_that_is_open_is_shared_and_other_options_are_refused(url, 
                 assert other._session is index._session
         with open_(url, tmp_path) as other:
             assert other._session is index._session
-        with pytest.raises(IndexStateError, match="open in this process with another timeout: close it first"):
+        with pytest.raises(IndexStateError, match="open in this process with another timeout. Close it"):
             DocumentIndex.open(f"{url}?timeout=31")
         with pytest.raises(IndexStateError, match="open in this process with another api_key") as caught:
             DocumentIndex.open(url, api_key="s3cret")
         assert "s3cret" not in str(caught.value)
-        with pytest.raises(IndexStateError, match=r"open in this process with the folder of files .*files"):
+        with pytest.raises(IndexStateError, match=r"open in this process with assets_dir=.*files"):
             DocumentIndex.open(url, assets_dir=tmp_path / "elsewhere")
         assert index.ingest(docs, settings=NO_OCR).pages == 3
     with DocumentIndex.open(f"{url}?timeout=31", assets_dir=tmp_path / "elsewhere", embedder=embedder) as guest:
@@ -246,7 +246,7 @@ def test_who_has_other_files_may_search_and_not_change(url, docs, tmp_path):
             lambda: guest.delete("animals.pdf"),
             lambda: guest.copy(tmp_path / "copy"),
         ):
-            with pytest.raises(IndexStateError, match="filled with another folder of files"):
+            with pytest.raises(IndexStateError, match="manifest is in another assets folder"):
                 change()
         with pytest.raises(InvalidInputError, match="listed elsewhere"):
             guest.search("whales", filter={"path": "*"})
@@ -260,7 +260,7 @@ def test_who_has_other_files_may_search_and_not_change(url, docs, tmp_path):
 def test_a_folder_takes_no_options_of_a_server(tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         for options in ({"api_key": "k"}, {"assets_dir": tmp_path / "files"}):
-            with pytest.raises(InvalidInputError, match="go with the address"):
+            with pytest.raises(InvalidInputError, match="apply only to the address"):
                 index.copy(tmp_path / "copy", **options)
-            with pytest.raises(InvalidInputError, match="go with the address"):
+            with pytest.raises(InvalidInputError, match="apply only to the address"):
                 DocumentIndex.open(tmp_path / "kb", **options)

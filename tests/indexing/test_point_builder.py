@@ -210,7 +210,7 @@ def test_every_storage_finds_explains_and_quotes(tmp_path, name):
         assert explanation.brightest is not None
         assert index.info().storage == name
         assert index.verify() == []
-    with pytest.raises(IndexMismatchError, match="keeps its vectors as"):
+    with pytest.raises(IndexMismatchError, match="was built with storage"):
         DocumentIndex.open(tmp_path / "kb", embedder=embedder, storage="compact" if name != "compact" else "exact")
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         assert index.search("whales sing", k=1)[0].page == 11
