@@ -1,1 +1,1 @@
-"""Where on a page the answer stands: heat maps, boxes, citations."""
+"""Heat maps, relevant areas and citations: the part of a page that answers a query."""

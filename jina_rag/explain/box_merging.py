@@ -1,4 +1,4 @@
-"""From many small bright boxes to a few areas: words become lines and passages, patches what they cover together."""
+"""Merging of many small relevant boxes into a few areas: words into lines and passages, patches into clusters."""
 
 from __future__ import annotations
 
@@ -10,86 +10,86 @@ import numpy.typing as npt
 
 from jina_rag.types import Box, Float32
 
-LEVEL = 0.4
-"""A place belongs to an area if its weight is at least this: about the eye's impression of a heat map."""
-_MOST = 1500
-"""Places that are looked at, the brightest: each is compared with each."""
+MIN_WEIGHT = 0.4
+"""Minimum weight of a box that belongs to an area, about the level that looks colored on a heat map."""
+_MAX_BOXES = 1500
+"""Maximum number of boxes that are merged, those with the greatest weights: the comparison is pairwise."""
 _WORD_GAP = 0.02
-"""Of the page's width, to each side of a word: about as far as a dropped stop word."""
+"""Horizontal margin of a word on each side, as a fraction of the page width: about the width of a stop word."""
 _LINE_GAP = 0.6
-"""Of a word's height, above and below it: the lines of a passage touch, those of two paragraphs do not."""
+"""Vertical margin of a word above and below, in word heights: joins the lines of a passage but not two paragraphs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """A bright part of a page.
+    """An area of a page with high weights in a heat map.
 
     Attributes:
-        box: Around its places, fractions of the page.
-        weight: Of its brightest place, in [0, 1].
-        places: How many bright places it holds.
+        box: Bounding box of the area, as fractions of the page.
+        weight: Greatest weight in the area, from 0 to 1.
+        box_count: Number of merged boxes (words or image patches).
     """
 
     box: Box
     weight: float
-    places: int
+    box_count: int
 
 
-def areas_of(
-    boxes: Float32, weights: Float32, kind: Literal["words", "patches"], *, k: int, level: float = LEVEL
+def find_areas(
+    boxes: Float32, weights: Float32, kind: Literal["words", "patches"], *, k: int, min_weight: float = MIN_WEIGHT
 ) -> list[Area]:
-    """The brightest areas, best first.
+    """Return the areas with the greatest weights, best first.
 
     Args:
-        boxes: Shape (places, 4).
-        weights: Shape (places,) in [0, 1].
-        kind: What the places are: words that stand close to each other are of one area, patches that touch.
-        k: How many at most.
-        level: What a place must weigh at least.
+        boxes: Shape (n, 4), float32, as fractions of the page.
+        weights: Shape (n,), float32, from 0 to 1.
+        kind: ``"words"`` merges words that are close to each other, ``"patches"`` merges image patches that touch.
+        k: Maximum number of areas.
+        min_weight: Minimum weight of a box that belongs to an area.
     """
-    bright = np.flatnonzero((weights >= level) & (weights > 0))
-    bright = bright[np.argsort(-weights[bright], kind="stable")[:_MOST]]
+    bright = np.flatnonzero((weights >= min_weight) & (weights > 0))
+    bright = bright[np.argsort(-weights[bright], kind="stable")[:_MAX_BOXES]]
     if not len(bright):
         return []
-    places, place_weights = boxes[bright], weights[bright]
-    group = _touching(places, _margins(places, kind))
+    bright_boxes, bright_weights = boxes[bright], weights[bright]
+    group = _connected_components(bright_boxes, _margins(bright_boxes, kind))
     while True:
-        hulls = _hulls(places, group)
-        labels = _touching(hulls, np.zeros((len(hulls), 2), dtype=np.float32))
+        hulls = _bounding_boxes(bright_boxes, group)
+        labels = _connected_components(hulls, np.zeros((len(hulls), 2), dtype=np.float32))
         if len(np.unique(labels)) == len(hulls):
             break
         group = np.unique(labels, return_inverse=True)[1][group]
     peaks = np.zeros(len(hulls), dtype=np.float32)
-    np.maximum.at(peaks, group, place_weights)
+    np.maximum.at(peaks, group, bright_weights)
     counts = np.bincount(group, minlength=len(hulls))
     order = np.lexsort((-counts, -peaks))[:k]
-    return [Area(_box(hulls[i]), float(peaks[i]), int(counts[i])) for i in order]
+    return [Area(_to_box(hulls[i]), float(peaks[i]), int(counts[i])) for i in order]
 
 
 def _margins(boxes: Float32, kind: str) -> Float32:
-    """How far each box reaches beyond itself, shape (boxes, 2): across, down."""
+    """Return the horizontal and vertical margin within which boxes count as touching, shape (n, 2), float32."""
     height = boxes[:, 3] - boxes[:, 1]
     if kind == "words":
         return np.stack([np.full_like(height, _WORD_GAP), height * _LINE_GAP], axis=1)
-    # A rounding error wider than nothing: the borders of neighbours are the same number, stored in 16 bits.
+    # Neighboring patches share an edge, which is stored in 16 bits: the margin absorbs the rounding error.
     return np.stack([(boxes[:, 2] - boxes[:, 0]) * 0.1, height * 0.1], axis=1)
 
 
-def _touching(boxes: Float32, margins: Float32) -> npt.NDArray[np.int64]:
-    """A number for each box, the same for those that touch, directly or by way of others; numbers count from 0."""
+def _connected_components(boxes: Float32, margins: Float32) -> npt.NDArray[np.int64]:
+    """Return the component of each box, from 0, shape (n,), int64: boxes that touch belong to one component."""
     low, high = boxes[:, :2] - margins, boxes[:, 2:] + margins
-    meets = ((low[:, None] <= high[None]) & (low[None] <= high[:, None])).all(axis=-1)
-    label = np.arange(len(boxes), dtype=np.int32)
+    touches = ((low[:, None] <= high[None]) & (low[None] <= high[:, None])).all(axis=-1)
+    labels = np.arange(len(boxes), dtype=np.int32)
     while True:
-        lowest = np.where(meets, label[None], np.int32(len(boxes))).min(axis=1)
-        lowest = lowest[lowest]
-        if (lowest == label).all():
-            return np.unique(label, return_inverse=True)[1].astype(np.int64)
-        label = lowest
+        smallest = np.where(touches, labels[None], np.int32(len(boxes))).min(axis=1)
+        smallest = smallest[smallest]
+        if (smallest == labels).all():
+            return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+        labels = smallest
 
 
-def _hulls(boxes: Float32, group: npt.NDArray[np.int64]) -> Float32:
-    """The box around each group."""
+def _bounding_boxes(boxes: Float32, group: npt.NDArray[np.int64]) -> Float32:
+    """Return the bounding box of each group, shape (groups, 4), float32."""
     count = int(group.max()) + 1
     hulls = np.concatenate([np.full((count, 2), np.inf), np.full((count, 2), -np.inf)], axis=1).astype(np.float32)
     np.minimum.at(hulls[:, :2], group, boxes[:, :2])
@@ -97,6 +97,6 @@ def _hulls(boxes: Float32, group: npt.NDArray[np.int64]) -> Float32:
     return hulls
 
 
-def _box(row: Float32) -> Box:
+def _to_box(row: Float32) -> Box:
     x0, y0, x1, y1 = row.tolist()
     return (x0, y0, x1, y1)

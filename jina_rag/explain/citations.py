@@ -1,8 +1,8 @@
-"""Citations: for a question and a page, the box to look at, its picture, and the words in it.
+"""Citations: the box of a page that answers a query, with its image and its words.
 
-Starts from the heat map (`explain`). Where the brightest place lies in a chart, table or figure, that is cited as a
-whole: half a table says nothing. Otherwise it is the passage around it: the lines of its paragraph for words, the
-bright patches that hang together for a model that looks at pixels.
+A citation starts from the heat map of `explain`. If the box with the greatest weight is inside a chart, table or
+figure, the whole region is cited. Otherwise the surrounding passage is cited: the lines of the paragraph for words, or
+the connected patches for a vision model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from jina_rag.errors import IndexStateError, InvalidInputError
-from jina_rag.explain.citation_span import are_patches, around, blob, nearest, paragraph, valid_boxes
+from jina_rag.explain.citation_span import are_patches, bounding_box, nearest, paragraph_box, patch_box, valid_boxes
 from jina_rag.explain.explanation import Explanation
 from jina_rag.explain.heatmap import load_image
 from jina_rag.search.snippets import is_inside, word_weights
@@ -25,34 +25,34 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Words: TypeAlias = tuple[Sequence[str], Float32]
-"""The words of a page in reading order, and their boxes, shape (n, 4)."""
+"""The words of a page in reading order, and their boxes, shape (n, 4), float32, as fractions of the page."""
 
-LEAST: tuple[float, float] = (0.3, 0.06)
-"""Width and height of a box at least: less cannot be read without what stands around it."""
-_PAD = (0.008, 0.004)
-_LIT = 0.3
-"""A hit's region is cited if a place in it is at least so bright. Measured on 87 questions whose answer is known by
-its words: 57 % of these are in the box; 51 % where the region must hold the brightest place, 37 % without regions."""
-_WHOLE = 0.8
-"""A region over more than this share of its page is the page."""
+MIN_SIZE: tuple[float, float] = (0.3, 0.06)
+"""Minimum width and height of a box, as fractions of the page: a smaller box lacks the context to be readable."""
+_MARGIN = (0.008, 0.004)
+_MIN_REGION_WEIGHT = 0.3
+"""Minimum weight inside a hit's region for the region to be cited. Measured on 87 queries with known answer words: the
+box contains 57 % of these words; 51 % if the region must contain the greatest weight, 37 % without regions."""
+_MAX_REGION_SHARE = 0.8
+"""Maximum area of a cited region, as a fraction of the page: a larger region counts as the whole page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A place on a page that answers a question.
+    """A box on a page that answers a query.
 
     Attributes:
-        doc_id: Of the document.
-        path: The file as it was ingested.
-        page: 1-based.
-        box: The place; the whole page where nothing points at a part of it.
-        text: The words in the box; "" where the index does not know where the words stand.
-        image_path: The page's screenshot; None where the images are elsewhere.
-        weight: Mean brightness of the box in the heat map, 0 to 1.
-        score: The hit's.
-        kind: What the box holds, where it is a chart, table or figure.
-        caption: Of the chart, table or figure.
-        is_text: Whether it is of a text that is no page.
+        doc_id: Id of the document.
+        path: Path of the file at ingestion.
+        page: Page number, from 1.
+        box: Cited box, as fractions of the page; the whole page if the heat map is empty.
+        text: Words in the box; "" if the index stores no word boxes for the page.
+        image_path: Path of the page screenshot; None if the images are not on this machine.
+        weight: Mean heat map weight in the box, from 0 to 1.
+        score: Score of the hit.
+        kind: ``"chart"``, ``"table"`` or ``"figure"`` for a cited region, else None.
+        caption: Caption of the cited region; "" if none.
+        is_text: Whether the hit is a plain text without a page.
     """
 
     doc_id: str
@@ -69,30 +69,33 @@ class Citation:
 
     @property
     def label(self) -> str:
-        """Such as ``"report.pdf, page 3"``; of a text, its name alone."""
+        """File name and page, for example ``"report.pdf, page 3"``; for a plain text only the name."""
         return self.path.name if self.is_text else f"{self.path.name}, page {self.page}"
 
     def crop(self, *, max_side: int | None = None) -> Image:
-        """The picture of the box, RGB.
+        """Return the cited box of the page screenshot as an RGB image.
 
         Args:
-            max_side: Longest side in pixels; a larger picture is scaled down.
+            max_side: Maximum length of the longer side in pixels; larger images are scaled down. None keeps the size.
 
         Raises:
-            IndexStateError: If the screenshot is not there or damaged.
+            IndexStateError: If the screenshot is missing or damaged.
         """
         if self.image_path is None:
-            raise IndexStateError(f"{self.label}: its screenshot is not on this machine.")
+            raise IndexStateError(f"{self.label}: the screenshot is not on this machine.")
         try:
             return load_image(self.image_path, self.box, max_side=max_side)
         except IndexStateError as exc:
             raise IndexStateError(f"{self.label}: {exc}") from exc
 
     def save(self, path: Path) -> None:
-        """Write the picture of the box as a PNG file.
+        """Write the image of the cited box to a PNG file.
+
+        Args:
+            path: Path of the PNG file.
 
         Raises:
-            IndexStateError: If the screenshot is not there or damaged.
+            IndexStateError: If the screenshot is missing or damaged.
         """
         self.crop().save(path, format="PNG")
 
@@ -100,38 +103,38 @@ class Citation:
 def cite(
     hit: ScoredPage, explanation: Explanation, *, words: Words | None = None, regions: Sequence[Region] = ()
 ) -> Citation:
-    """Choose the place of a page to cite.
+    """Return the citation of a hit: its region, the passage with the greatest weight, or the whole page.
 
     Args:
-        hit: The page.
-        explanation: Its heat map for the question.
-        words: Its words with their boxes; None where they are not known. Words without a proper box do not count.
-        regions: Its charts, tables and figures; the hit's own need not be among them.
+        hit: Page to cite.
+        explanation: Heat map of the page for the query.
+        words: Words of the page with their boxes; None if unknown. Words with an invalid box are ignored.
+        regions: Charts, tables and figures of the page; `hit.region` is always considered.
 
     Raises:
-        InvalidInputError: If words and boxes, or places and weights, do not fit each other.
+        InvalidInputError: If the number of boxes differs from the number of weights or words.
     """
-    places, weights = explanation.boxes, explanation.weights
-    if len(places) != len(weights) or (words is not None and len(words[0]) != len(words[1])):
-        raise InvalidInputError("Boxes must stand one for one beside weights and words: they are not of one page.")
+    heat_boxes, weights = explanation.boxes, explanation.weights
+    if len(heat_boxes) != len(weights) or (words is not None and len(words[0]) != len(words[1])):
+        raise InvalidInputError("The words or weights do not match the boxes in number. Pass those of the same page.")
     words = _valid_words(words)
     brightest = explanation.brightest
-    region = _region_of(hit, explanation, words, regions)
+    region = _select_region(hit, explanation, words, regions)
     if region is not None:
         box = region.box
     elif brightest is None:
         box = (0.0, 0.0, 1.0, 1.0)
     else:
-        bright = int(weights.argmax())
-        if are_patches(places):
-            passage = blob(places, weights, bright)
+        peak = int(weights.argmax())
+        if are_patches(heat_boxes):
+            passage = patch_box(heat_boxes, weights, peak)
         else:
-            boxes, box_weights = places, weights
+            boxes, box_weights = heat_boxes, weights
             if words is not None and words[0]:
-                boxes, box_weights = words[1], word_weights(words[1], places, weights)
-            passage = paragraph(boxes, nearest(boxes, places[bright]), box_weights)
-        box = _roomy(passage)
-    inside = is_inside(places, box)
+                boxes, box_weights = words[1], word_weights(words[1], heat_boxes, weights)
+            passage = paragraph_box(boxes, nearest(boxes, heat_boxes[peak]), box_weights)
+        box = _readable_box(passage)
+    inside = is_inside(heat_boxes, box)
     return Citation(
         doc_id=hit.doc_id,
         path=hit.path,
@@ -148,7 +151,7 @@ def cite(
 
 
 def _valid_words(words: Words | None) -> Words | None:
-    """Words whose boxes are none (NaN, endless, turned around) are nowhere."""
+    """Return the words with a valid box: finite and not inverted."""
     if words is None:
         return None
     texts, boxes = words[0], words[1].reshape(-1, 4)
@@ -156,51 +159,51 @@ def _valid_words(words: Words | None) -> Words | None:
     return [texts[i] for i in np.flatnonzero(valid).tolist()], boxes[valid]
 
 
-def _region_of(
+def _select_region(
     hit: ScoredPage, explanation: Explanation, words: Words | None, regions: Sequence[Region]
 ) -> Region | None:
-    """The chart, table or figure to cite as a whole.
+    """Return the chart, table or figure to cite; None to cite a passage.
 
-    The hit's own, which speaks more to the question than the rest of the page does on the whole, unless it is dark;
-    else the smallest that covers the brightest place with its box or its caption.
+    The region of the hit is preferred if its greatest weight reaches `_MIN_REGION_WEIGHT`. Otherwise the smallest
+    region is chosen whose box or caption contains the box with the greatest weight.
     """
     brightest = explanation.brightest
     if brightest is None:
         return hit.region
     if hit.region is not None:
         inside = is_inside(explanation.boxes, hit.region.box)
-        if inside.any() and explanation.weights[inside].max() >= _LIT:
+        if inside.any() and explanation.weights[inside].max() >= _MIN_REGION_WEIGHT:
             return hit.region
     point = np.array([brightest], dtype=np.float32)
     covering = [
         region
         for region in regions
-        if _area(region.box) <= _WHOLE
+        if _area(region.box) <= _MAX_REGION_SHARE
         and any(is_inside(point, box)[0] for box in [region.box, *_caption_boxes(region, words)])
     ]
     return min(covering, key=lambda region: _area(region.box), default=None)
 
 
 def _caption_boxes(region: Region, words: Words | None) -> list[Box]:
-    """Where the words of a region's caption stand."""
+    """Return the boxes of the words of a region's caption."""
     caption_words = region.caption.split()
     if words is None or not caption_words:
         return []
     texts = list(words[0])
     for start in range(len(texts) - len(caption_words) + 1):
         if texts[start] == caption_words[0] and texts[start : start + len(caption_words)] == caption_words:
-            return [around(words[1][i : i + 1]) for i in range(start, start + len(caption_words))]
+            return [bounding_box(words[1][i : i + 1]) for i in range(start, start + len(caption_words))]
     return []
 
 
-def _roomy(box: Box) -> Box:
-    """A box with a margin, of a size that can be read, within the page."""
-    low, high = np.array(box[:2]) - _PAD, np.array(box[2:]) + _PAD
-    middle, half = (low + high) / 2, np.maximum(high - low, LEAST) / 2
+def _readable_box(box: Box) -> Box:
+    """Return `box` with a margin, at least `MIN_SIZE` large and inside the page."""
+    low, high = np.array(box[:2]) - _MARGIN, np.array(box[2:]) + _MARGIN
+    middle, half = (low + high) / 2, np.maximum(high - low, MIN_SIZE) / 2
     low, high = middle - half, middle + half
-    # What lies beyond the page is cut off, and a box that becomes too small by that is moved.
-    low, high = np.where(low < 0, 0, low), np.where(low < 0, np.maximum(high, LEAST), high)
-    low, high = np.where(high > 1, np.minimum(low, 1 - np.array(LEAST)), low), np.minimum(high, 1)
+    # Clip the box to the page; if it becomes too small, move its opposite edge.
+    low, high = np.where(low < 0, 0, low), np.where(low < 0, np.maximum(high, MIN_SIZE), high)
+    low, high = np.where(high > 1, np.minimum(low, 1 - np.array(MIN_SIZE)), low), np.minimum(high, 1)
     (x0, y0), (x1, y1) = low.clip(0, 1).tolist(), high.clip(0, 1).tolist()
     return (x0, y0, x1, y1)
 

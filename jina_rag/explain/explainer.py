@@ -1,4 +1,4 @@
-"""What can be told of a hit: where on its page the answer stands, what to quote, what to give a chat model."""
+"""Explanations, citations and chat contexts for the hits of an index."""
 
 from __future__ import annotations
 
@@ -24,56 +24,92 @@ Method = Literal["gradient", "attention"]
 
 
 class Explainer:
-    """Tells about the hits of one index. Holds no state of its own."""
+    """Explains and cites the hits of one index. Stateless."""
 
     def __init__(self, resources: IndexResources, embed: Callable[[Sequence[Input]], list[Query]]) -> None:
+        """Create an explainer.
+
+        Args:
+            resources: Open resources of the index: vector store, manifest and page images.
+            embed: Encodes queries with the embedder of the index.
+        """
         self._resources = resources
         self._embed = embed
 
     def explain(self, query: Input, hit: ScoredPage) -> Explanation:
-        """Which places of the page speak to the query, from the vectors that ranked it."""
+        """Return the heat map of a hit's page for the query, from the stored vectors that ranked the page.
+
+        Args:
+            query: Query as text, image or both.
+            hit: Page to explain.
+
+        Raises:
+            IndexStateError: If the page is no longer in the index.
+        """
         return self._explanation(self._embed([query])[0], self._point(hit, vectors=True))
 
     def explain_by(
         self, reranker: Reranker | None, query: Input, hit: ScoredPage, method: Method | None
     ) -> Explanation:
-        """Which part of the page's image carried a reranker's score."""
+        """Return the heat map of a reranker's score over the page image.
+
+        Args:
+            reranker: Reranker that can explain its scores; None raises.
+            query: Query as text, image or both.
+            hit: Page to explain.
+            method: ``"gradient"`` or ``"attention"``; None for the reranker's default.
+
+        Raises:
+            InvalidInputError: If the reranker is None or cannot explain its scores, or the hit is a plain text.
+            IndexStateError: If the page is no longer in the index, or its screenshot is missing.
+        """
         if reranker is None:
-            raise InvalidInputError("There is no reranker to explain by: open the index with one (reranker=…).")
+            raise InvalidInputError("The index has no reranker to explain with. Open the index with one (reranker=…).")
         if not isinstance(reranker, ExplainingReranker):
             raise InvalidInputError(
-                f"{reranker.name} cannot tell which part of a page carried its score: jina-reranker-m0 can."
+                f"{reranker.name} cannot explain its scores. Open the index with reranker='jinaai/jina-reranker-m0'."
             )
         image = self._image(self._point(hit, vectors=False))
         if image is None:
-            raise InvalidInputError(f"{hit.doc_id} is a text without a picture: there is no place on it to point at.")
+            raise InvalidInputError(f"{hit.doc_id} is a plain text without a page image. Explain a hit with an image.")
         if not image.is_file():
-            raise IndexStateError(f"{hit.doc_id}, page {hit.page}: its screenshot is not on this machine.")
+            raise IndexStateError(f"{hit.doc_id}, page {hit.page}: the screenshot is not on this machine.")
         attribution = (
             reranker.explain(query, image) if method is None else reranker.explain(query, image, method=method)
         )
         return Explanation.from_attribution(attribution.boxes, attribution.weights, image)
 
     def cite(self, query: Input, hits: Sequence[ScoredPage]) -> list[Citation]:
-        """The place of each page to quote, with the words in it."""
+        """Return one citation per hit: the box that answers the query, with its words.
+
+        Args:
+            query: Query as text, image or both.
+            hits: Pages to cite.
+
+        Raises:
+            IndexStateError: If a page is no longer in the index.
+        """
         return self._citations(query, hits, [self._point(hit, vectors=True) for hit in hits])
 
     def context_sources(
         self, query: Input, hits: Sequence[ScoredPage], *, cite: bool
     ) -> tuple[list[ScoredPage], Callable[[ScoredPage], str], Callable[[ScoredPage], Citation] | None]:
-        """Hits, their texts and their citations as `jina_rag.build_context` takes them.
+        """Return hits, text lookup and citation lookup in the form that `jina_rag.build_context` takes.
 
         Args:
-            query: As it was asked.
-            hits: Pages, as `search` returned them.
-            cite: Whether pages are cited; False saves reading their vectors.
+            query: Query as text, image or both.
+            hits: Pages returned by `search`.
+            cite: Whether to compute citations; False skips reading the stored vectors.
 
         Returns:
-            The hits under ids of this call; `text_of`; `citation_of`, None unless `cite`.
+            The hits with ids that are valid for the two lookups only; `text_of`; `citation_of`, None unless `cite`.
+
+        Raises:
+            IndexStateError: If a page is no longer in the index.
         """
         points = [self._point(hit, vectors=cite) for hit in hits]
         citations = self._citations(query, hits, points) if cite else None
-        # By their place in the list: two hits may be of one page, and hits made by hand have no id.
+        # Number the hits by list position: two hits can share a page, and hits built by the caller have no id.
         numbered_hits = [replace(hit, page_id=f"{number}") for number, hit in enumerate(hits)]
         return (
             numbered_hits,
@@ -98,19 +134,19 @@ class Explainer:
 
     def _point(self, hit: ScoredPage, *, vectors: bool) -> Point:
         point_id = hit.page_id
-        if not point_id:  # made by hand, or by another version
+        if not point_id:  # built by the caller, or by another version
             record = self._resources.manifest.document(hit.doc_id)
             point_id = schema.point_id(record.sha256, hit.page) if record is not None else ""
-        # By its content: a page of the same number in a file that was replaced is another page.
+        # The point id includes the content hash: a page of a replaced file has another id.
         points = self._resources.store.fetch([point_id], vectors=vectors) if point_id else []
         if not points:
             raise IndexStateError(
-                f"{hit.doc_id}, page {hit.page} is not in this index any more (removed or replaced): search again."
+                f"{hit.doc_id}, page {hit.page} is no longer in this index (deleted or replaced). Repeat the search."
             )
         return points[0]
 
     def _image(self, point: Point) -> Path | None:
-        """The page's screenshot; None for a text that is no page."""
+        """Return the path of the page screenshot; None for a plain text."""
         name = point.payload.get(schema.IMAGE)
         return self._resources.images.path(name) if name else None
 
@@ -118,7 +154,7 @@ class Explainer:
         payload, image = point.payload, self._image(point)
         if point.multi is None or schema.GRID not in payload:
             return Explanation.empty(image)
-        assert image is not None, "places on a page without a picture"
+        assert image is not None, "a token grid without a page image"
         return explain(
             query.multi,
             point.multi,

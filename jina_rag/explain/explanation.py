@@ -1,7 +1,7 @@
-"""Where on a page the answer stands: a heat map from the stored vectors and the boxes they stand for.
+"""Heat map of a page for a query, from the stored page vectors and their boxes.
 
-Nothing is encoded again and no pixel is looked at: the question's vectors meet the page's stored vectors, and
-each stored vector knows its box. What is drawn is therefore exactly what the ranking saw.
+The page is not re-encoded: the query vectors are compared with the stored page vectors, and each stored vector belongs
+to a box of the page. The heat map therefore shows exactly the similarities used in the ranking.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from jina_rag.compression.pooling import Assignment
 from jina_rag.errors import IndexStateError, InvalidInputError
-from jina_rag.explain.box_merging import Area, areas_of
+from jina_rag.explain.box_merging import Area, find_areas
 from jina_rag.explain.citation_span import valid_boxes
 from jina_rag.explain.heatmap import draw_frame, load_image, overlay, raster
 from jina_rag.explain.token_maps import TokenMaps
@@ -25,27 +25,27 @@ from jina_rag.types import Box, Float32, TokenGrid
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_SPREAD = 0.06
-"""Over what part of the page's height neighbouring words support each other. Measured: on pages with a judged box
-the brightest word lies in it 1.4 times as often as a random one at 0.035, 1.6 times from 0.06 to 0.08."""
-_REACH = 0.08
-"""From how far the words of an answer add up, as a part of the page's height."""
+_NEAR_SIGMA = 0.06
+"""Standard deviation of the local mean of word weights, as a fraction of the page height. Measured on pages with a
+judged box: the word with the greatest weight is inside 1.4 times as often as a random word at 0.035, 1.6 times from
+0.06 to 0.08."""
+_FAR_SIGMA = 0.08
+"""Standard deviation of the query coverage around a word, as a fraction of the page height."""
 _CELLS = 256
-_SOFT = 0.004
+_WORD_BLUR = 0.004
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """How much each place of a page speaks to a question, and to each of its tokens.
+    """Relevance of each box of a page to a query, and to each query token.
 
     Attributes:
-        boxes: Shape (places, 4) float32, fractions of the page.
-        weights: Shape (places,) float32 in [0, 1]; the best place has 1, and places that speak less to the
-            question than half of the page have 0.
-        image_path: The page screenshot to draw on; None for a text that is no page.
-        kind: ``"words"`` where places are pieces of text, ``"patches"`` where they are parts of the picture.
-        tokens: The question's tokens as texts; "" for what is none of the user's words. Empty where they are not known.
-        maps: What `of_token` and `per_token` are computed from; None where there is nothing for single tokens.
+        boxes: Shape (n, 4), float32, as fractions of the page.
+        weights: Shape (n,), float32, from 0 to 1: 1 for the most relevant box, 0 for boxes below the page's median.
+        image_path: Path of the page screenshot to draw on; None for a plain text.
+        kind: ``"words"`` if the boxes are pieces of text, ``"patches"`` if they are image patches.
+        tokens: Query tokens as text; "" for tokens that the model adds to the user's words. Empty if unknown.
+        maps: Similarities behind `of_token` and `per_token`; None if unavailable.
     """
 
     boxes: Float32
@@ -57,28 +57,32 @@ class Explanation:
 
     @classmethod
     def empty(cls, image_path: Path | None) -> Explanation:
-        """For a page without places, such as a photo without words: there is nothing to point at."""
+        """Return an explanation without boxes, for example of a photo without words.
+
+        Args:
+            image_path: Path of the page screenshot; None for a plain text.
+        """
         return cls(np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.float32), image_path)
 
     @classmethod
     def from_attribution(cls, boxes: Float32, weights: Float32, image_path: Path) -> Explanation:
-        """From what a model that looks at pixels says of its patches, such as a reranker.
+        """Return an explanation from the patch attributions of a vision model, for example a reranker.
 
         Args:
-            boxes: Shape (patches, 4), fractions of the page; rows of NaN or infinity are left out.
-            weights: Shape (patches,): how much each patch speaks for the score, in any unit; what speaks against it
-                (below 0) has no weight here. The greatest becomes 1.
-            image_path: The page screenshot.
+            boxes: Shape (patches, 4), float32, as fractions of the page; rows with NaN or infinity are dropped.
+            weights: Shape (patches,), float32: contribution of each patch to the score, in any unit. Negative
+                contributions become 0, the greatest becomes 1.
+            image_path: Path of the page screenshot.
 
         Raises:
-            InvalidInputError: If the two do not fit each other, or a weight is no finite number.
+            InvalidInputError: If the shapes differ, or a weight is not finite.
         """
         if boxes.shape != (len(weights), 4):
             raise InvalidInputError(
-                f"{len(weights)} weights but boxes of shape {boxes.shape}: one box for each weight."
+                f"boxes has shape {boxes.shape}; expected ({len(weights)}, 4), one box for each weight."
             )
         if not np.isfinite(weights).all():
-            raise InvalidInputError("Weights of patches must be finite numbers: what was given holds NaN or infinity.")
+            raise InvalidInputError("weights contains NaN or infinity; expected finite numbers.")
         valid = valid_boxes(boxes)
         positive = np.maximum(weights[valid], 0).astype(np.float32)
         if len(positive) and positive.max() > 0:
@@ -87,7 +91,7 @@ class Explanation:
 
     @property
     def brightest(self) -> Box | None:
-        """The box with the greatest weight; None for a page without places."""
+        """Box with the greatest weight; None if no box has a weight above 0."""
         if not len(self.weights) or self.weights.max() <= 0:
             return None
         x0, y0, x1, y1 = self.boxes[int(self.weights.argmax())].tolist()
@@ -95,36 +99,39 @@ class Explanation:
 
     @property
     def per_token(self) -> Float32:
-        """The map of each token, shape (tokens, places) float32 in [0, 1]; computed at each access.
+        """Token maps of all query tokens, shape (tokens, n), float32, from 0 to 1; computed at each access.
 
-        A place weighs what it says itself: by how much its similarity with the token lies above the token's median on
-        the page, as a share of the greatest such lift of any of the user's tokens, to the power of 1.5. So the maps can
-        be compared, and that of a word which the page does not speak of stays pale. Neighbours add nothing here.
+        The lift of a box for a token is its similarity minus the token's median on the page. A weight is the lift
+        divided by the greatest lift of any of the user's tokens, to the power of 1.5. All maps share this scale: a
+        word that the page does not mention has low weights. Neighboring boxes have no influence.
         """
         if self.maps is None:
             return np.zeros((0, len(self.weights)), dtype=np.float32)
-        return self.maps.all()
+        return self.maps.all_maps()
 
     def of_token(self, token: int | Sequence[int]) -> Float32:
-        """The map of one token as in `per_token`, or of several as one (the pieces of a word): the greatest of each.
+        """Return the token map of one query token, or the maximum over several, for example the pieces of a word.
+
+        Args:
+            token: Index of the token, from 0, or several indices.
 
         Returns:
-            Shape (places,) float32.
+            Shape (n,), float32, from 0 to 1, on the scale of `per_token`.
 
         Raises:
-            InvalidInputError: If there is no such token.
+            InvalidInputError: If the index is out of range, or the explanation has no token maps.
         """
         tokens = [token] if isinstance(token, int | np.integer) else list(token)
         if self.maps is None or not tokens:
-            raise InvalidInputError("There are no maps of single tokens here: ask for the whole question's.")
-        weights = self.maps.one(int(tokens[0]))
+            raise InvalidInputError("This explanation has no token maps. Pass token=None for the map of the query.")
+        weights = self.maps.token_map(int(tokens[0]))
         for other in tokens[1:]:
-            weights = np.maximum(weights, self.maps.one(int(other)))
+            weights = np.maximum(weights, self.maps.token_map(int(other)))
         return weights
 
     @property
     def words(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """The question's words, as far as its tokens tell, each with its tokens' indices."""
+        """Words of the query, joined from `tokens`, each with the indices of its tokens."""
         words: list[tuple[str, list[int]]] = []
         for index, text in enumerate(self.tokens):
             if not words or text[:1].isspace():
@@ -134,27 +141,33 @@ class Explanation:
         return tuple((word.strip(), tuple(indices)) for word, indices in words if word.strip())
 
     def areas(self, k: int = 5, *, token: int | Sequence[int] | None = None) -> list[Area]:
-        """The bright parts of the page as boxes, best first.
+        """Return the most relevant areas of the page, best first.
 
-        Words are joined to lines and passages, patches to what they cover together.
+        Words are merged into lines and passages, patches into connected clusters.
 
         Args:
-            k: How many at most; fewer where less of the page is bright.
-            token: Of one token or several, as in `of_token`; None for the whole question.
+            k: Maximum number of areas.
+            token: Index of one or several query tokens, as in `of_token`; None for the whole query.
+
+        Raises:
+            InvalidInputError: If `k` is below 1, or `token` is out of range.
         """
         if k < 1:
-            raise InvalidInputError(f"k is {k}; it must be at least 1.")
-        return areas_of(self.boxes, self._weights(token), self.kind, k=k)
+            raise InvalidInputError(f"k is {k}; expected a number of at least 1.")
+        return find_areas(self.boxes, self._weights(token), self.kind, k=k)
 
     def array(self, size: tuple[int, int], *, token: int | Sequence[int] | None = None) -> Float32:
-        """The map as numbers, shape (height, width) float32 in [0, 1]; 0 where the page has no place.
+        """Return the heat map as an array, shape (height, width), float32, from 0 to 1; 0 outside of all boxes.
 
         Args:
-            size: Width and height in pixels, such as the screenshot's.
-            token: As in `areas`.
+            size: Width and height in pixels, for example those of the screenshot.
+            token: Index of one or several query tokens; None for the whole query.
+
+        Raises:
+            InvalidInputError: If a side of `size` is below 1, or `token` is out of range.
         """
         if min(size) < 1:
-            raise InvalidInputError(f"size is {size}; a map has at least one pixel each way.")
+            raise InvalidInputError(f"size is {size}; expected a width and height of at least 1 pixel.")
         return raster(self.boxes, self._weights(token), size)
 
     def image(
@@ -165,23 +178,23 @@ class Explanation:
         label: str = "",
         token: int | Sequence[int] | None = None,
     ) -> Image:
-        """The page with the heat map over it, RGB.
+        """Return the page screenshot with the heat map over it, an RGB image.
 
         Args:
-            max_side: Longest side in pixels; None keeps the screenshot's size.
-            frame: A box to frame, such as the best region's.
-            label: A word to write at the frame's corner.
-            token: As in `areas`.
+            max_side: Maximum length of the longer side in pixels; None keeps the screenshot's size.
+            frame: Box to draw a frame around, as fractions of the page, for example that of the best region.
+            label: Text at a corner of the frame.
+            token: Index of one or several query tokens; None for the whole query.
 
         Raises:
-            IndexStateError: If the screenshot is not there or damaged.
-            InvalidInputError: If there is no such token.
+            IndexStateError: If the screenshot is missing or damaged, or the hit is a plain text.
+            InvalidInputError: If `token` is out of range.
         """
         weights = self._weights(token)
         if self.image_path is None:
-            raise IndexStateError("A text that is no page has no picture to draw on.")
+            raise IndexStateError("The hit is a plain text without a page image to draw on.")
         page = load_image(self.image_path, max_side=max_side)
-        image = overlay(page, self.boxes, weights, soft=self._soft(page.size))
+        image = overlay(page, self.boxes, weights, blur=self._blur_share(page.size))
         if frame is not None:
             draw_frame(image, frame, label)
         return image
@@ -189,21 +202,27 @@ class Explanation:
     def save(
         self, path: Path, *, frame: Box | None = None, label: str = "", token: int | Sequence[int] | None = None
     ) -> None:
-        """Write the picture as a PNG file.
+        """Write the result of `image` to a PNG file.
+
+        Args:
+            path: Path of the PNG file.
+            frame: Box to draw a frame around, as fractions of the page.
+            label: Text at a corner of the frame.
+            token: Index of one or several query tokens; None for the whole query.
 
         Raises:
-            IndexStateError: As `image`.
-            InvalidInputError: As `image`.
+            IndexStateError: If the screenshot is missing or damaged, or the hit is a plain text.
+            InvalidInputError: If `token` is out of range.
         """
         self.image(frame=frame, label=label, token=token).save(path, format="PNG")
 
     def _weights(self, token: int | Sequence[int] | None) -> Float32:
         return self.weights if token is None else self.of_token(token)
 
-    def _soft(self, size: tuple[int, int]) -> float:
-        """How far borders are softened, as a share of the longer side: for patches a quarter of one, no further."""
+    def _blur_share(self, size: tuple[int, int]) -> float:
+        """Return the blur radius as a fraction of the page's longer side: a quarter of a patch at most."""
         if self.kind == "words" or not len(self.boxes):
-            return _SOFT
+            return _WORD_BLUR
         sides = np.median(self.boxes[:, 2:] - self.boxes[:, :2], axis=0) * size
         return float(sides.min()) / max(size) / 4
 
@@ -218,31 +237,32 @@ def explain(
     assignment: Assignment | None = None,
     image: int = 0,
 ) -> Explanation:
-    """Weigh the places of one page for one question.
+    """Return the heat map of one page for one query.
 
-    A place counts for what it says itself (its mean similarity with the question's tokens), for what stands around it
-    (the mean of the same there), and for how much of the question is answered around it (MaxSim of its neighbourhood,
-    what is nearer counting more): a single word that happens to resemble the question does not outshine a passage that
-    answers it. The three, each scaled to [0, 1], are multiplied, and what lies above the page's median is kept.
-    Neighbourhoods of words are wider than high, since lines belong together; those of patches reach to the next one.
+    The weight of a box combines three scores: its mean similarity with the query tokens; the local mean of these
+    similarities; and the query coverage, MaxSim over the neighborhood with closer boxes counting more. A passage that
+    answers the query therefore outranks a single similar word. The cube root of the product of the scores, each scaled
+    from 0 to 1, is thresholded at the page's median, rescaled and raised to the power of 1.5. Neighborhoods of words
+    are twice as wide as high, because lines belong together; those of patches reach to the adjacent patch.
 
     Args:
-        query: Shape (query tokens, dim).
-        document: Shape (rows, dim), as stored.
-        grid: The box of each page token.
-        image_path: The page screenshot.
-        tokens: What each row of `query` stands for, as text (`Embeddings.tokens`); None if it is not known.
-        assignment: Shape (page tokens,): the row that each token went into; None where each has its own.
-        image: For a document of several images: the one that is explained; places on others are left out.
+        query: Shape (query tokens, dim), float32.
+        document: Shape (rows, dim), float32, as stored.
+        grid: Box of each page token.
+        image_path: Path of the page screenshot.
+        tokens: Text of each row of `query` (`Embeddings.tokens`); None if unknown.
+        assignment: Row of `document` that holds each page token after pooling, shape (page tokens,), int32; None
+            without pooling.
+        image: Index of the explained image in a document of several images; boxes on other images are dropped.
 
     Raises:
-        InvalidInputError: If the grid or the tokens do not fit the vectors.
+        InvalidInputError: If the number of boxes or tokens differs from the number of vectors.
     """
     row_of = np.arange(len(document), dtype=np.int32) if assignment is None else assignment
     if len(grid) != len(row_of):
-        raise InvalidInputError(f"{len(row_of)} page vectors but {len(grid)} boxes: they are not of one page.")
+        raise InvalidInputError(f"{len(row_of)} page vectors but {len(grid)} boxes. Pass those of the same page.")
     if tokens is not None and len(tokens) != len(query):
-        raise InvalidInputError(f"{len(query)} vectors of the question but {len(tokens)} texts: give one for each.")
+        raise InvalidInputError(f"{len(query)} query vectors but {len(tokens)} tokens. Pass one token per vector.")
     valid = valid_boxes(grid.boxes)
     if grid.images is not None:
         valid &= grid.images == image
@@ -251,49 +271,49 @@ def explain(
     maps = TokenMaps(query, document, row_of, tokens or ())
     weights = similarity
     if len(similarity):
-        near, far = _spreads(boxes, grid.kind)
-        parts = (similarity, _support(boxes, similarity, near), maps.answered(boxes, far))
-        weights = _scale(np.cbrt(np.prod([_scale(part) for part in parts], axis=0)))
-        # Half of a page speaks less to any question than the other half: only what stands out is worth showing.
-        weights = _scale(np.maximum(weights, np.median(weights))) ** 1.5
+        near_sigma, far_sigma = _spreads(boxes, grid.kind)
+        parts = (similarity, _support(boxes, similarity, near_sigma), maps.coverage(boxes, far_sigma))
+        weights = _min_max_scale(np.cbrt(np.prod([_min_max_scale(part) for part in parts], axis=0)))
+        # Only boxes above the page's median are informative: any query has a less similar half of the page.
+        weights = _min_max_scale(np.maximum(weights, np.median(weights))) ** 1.5
     return Explanation(boxes, weights.astype(np.float32), image_path, grid.kind, tuple(tokens or ()), maps)
 
 
 def _spreads(boxes: Float32, kind: str) -> tuple[tuple[float, float], tuple[float, float]]:
-    """How far support reaches and how far answers add up: across and down, standard deviations."""
+    """Return the standard deviations (horizontal, vertical) of the local mean and of the query coverage."""
     if kind == "words":
-        # Words of one line belong together more than words of one column do.
-        return (2 * _SPREAD, _SPREAD), (2 * _REACH, _REACH)
+        # Words of a line are more related than words of a column.
+        return (2 * _NEAR_SIGMA, _NEAR_SIGMA), (2 * _FAR_SIGMA, _FAR_SIGMA)
     width, height = np.median(boxes[:, 2:] - boxes[:, :2], axis=0).clip(1e-3, 1).tolist()
     return (width, height), (width, height)
 
 
-def _support(boxes: Float32, weights: Float32, spread: tuple[float, float] = (2 * _SPREAD, _SPREAD)) -> Float32:
-    """For each place, the mean weight around it, the nearest places counting most.
+def _support(boxes: Float32, weights: Float32, sigma: tuple[float, float] = (2 * _NEAR_SIGMA, _NEAR_SIGMA)) -> Float32:
+    """Return the Gaussian-weighted mean of the weights around each box, shape (n,), float32.
 
-    Places are put into the cells of a raster first, which moves them by 1/40 of the reach at most: pages have tens of
-    thousands of places, and each with each would be too many.
+    Boxes are first rounded to raster cells, an error of at most 1/40 of `sigma`: pairwise distances between tens of
+    thousands of boxes would be too slow.
     """
     cells = (((boxes[:, :2] + boxes[:, 2:]) / 2).clip(0, 1) * (_CELLS - 1)).round().astype(np.int64)
     columns, rows = cells[:, 0], cells[:, 1]
-    across, down = _kernel(spread[0]), _kernel(spread[1])
+    across, down = _kernel(sigma[0]), _kernel(sigma[1])
     sums = np.zeros((2, _CELLS, _CELLS), dtype=np.float32)
     np.add.at(sums[0], (rows, columns), weights)
     np.add.at(sums[1], (rows, columns), 1)
-    around, count = (down @ plane @ across for plane in sums)
-    # The added constant pulls lonely places, whose mean is their own weight alone, towards the page's mean.
-    support: Float32 = (around[rows, columns] + 3 * weights.mean()) / (count[rows, columns] + 3)
-    return support
+    weight_sums, counts = (down @ plane @ across for plane in sums)
+    # Additive smoothing pulls isolated boxes, whose local mean is their own weight, towards the page's mean.
+    smoothed: Float32 = (weight_sums[rows, columns] + 3 * weights.mean()) / (counts[rows, columns] + 3)
+    return smoothed
 
 
-def _kernel(spread: float) -> Float32:
-    """How much each cell counts for each other one along one axis, shape (cells, cells)."""
-    place = np.arange(_CELLS, dtype=np.float32) / (_CELLS - 1)
-    kernel: Float32 = np.exp(-0.5 * ((place[:, None] - place[None]) / np.float32(spread)) ** 2)
+def _kernel(sigma: float) -> Float32:
+    """Return the Gaussian weight of each cell for each other cell along one axis, shape (cells, cells), float32."""
+    centers = np.arange(_CELLS, dtype=np.float32) / (_CELLS - 1)
+    kernel: Float32 = np.exp(-0.5 * ((centers[:, None] - centers[None]) / np.float32(sigma)) ** 2)
     return kernel
 
 
-def _scale(weights: Float32) -> Float32:
-    """Shift and stretch to [0, 1]; all zeros if all are equal."""
+def _min_max_scale(weights: Float32) -> Float32:
+    """Return `weights` scaled from 0 to 1; all zeros if all are equal."""
     low, high = weights.min(), weights.max()
     return (weights - low) / (high - low) if high > low else np.zeros_like(weights)

@@ -1,4 +1,4 @@
-"""Screenshots and what is drawn on them: weights as numbers for each pixel, as colours over a page, a framed box."""
+"""Drawing on page screenshots: rasterized weights, color overlays and labeled frames."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jina_rag.errors import IndexStateError
-from jina_rag.stores.images import unreadable
+from jina_rag.stores.images import decode_errors
 from jina_rag.types import Box, Float32
 
 if TYPE_CHECKING:
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 _LOW = np.array([255, 221, 87], dtype=np.float32)
 _HIGH = np.array([214, 40, 40], dtype=np.float32)
 _FRAME = (29, 78, 216)
-_DRAWN = 800
-"""Soft borders need no more pixels than this, and drawing takes a tenth of the time."""
-_GROUND = 0.015
-"""Of the longer side: what is brighter or darker over more than this is no letter but what letters stand on."""
+_MAX_OVERLAY_SIDE = 800
+"""Maximum side of the drawn overlay in pixels: enough for blurred edges, and ten times faster than full size."""
+_BACKGROUND_BLUR = 0.015
+"""Blur radius that removes letters and keeps the page background, as a fraction of the longer side."""
 
 
 def load_image(path: Path, box: Box | None = None, *, max_side: int | None = None) -> Image:
-    """A picture from its file, RGB.
+    """Return an image file, or a box of it, as an RGB image.
 
     Args:
-        path: The file.
-        box: What to cut out of it, in fractions, a pixel at least; None for the whole.
-        max_side: Longest side in pixels; a larger picture is scaled down.
+        path: Path of the image file.
+        box: Box to crop, as fractions of the image, at least 1 pixel; None for the whole image.
+        max_side: Maximum length of the longer side in pixels; larger images are scaled down. None keeps the size.
 
     Raises:
-        IndexStateError: If the file is not there or damaged.
+        IndexStateError: If the file is missing or damaged.
     """
     from PIL import Image as pillow
 
@@ -45,32 +45,33 @@ def load_image(path: Path, box: Box | None = None, *, max_side: int | None = Non
                 left, top = min(int(x0 * width), width - 1), min(int(y0 * height), height - 1)
                 right, bottom = max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))
                 image = file.crop((left, top, right, bottom)).convert("RGB")
-    except unreadable() as exc:
+    except decode_errors() as exc:
         raise IndexStateError(
-            f"The page image {path} is missing or damaged ({exc}): `jina-rag verify` tells what to ingest with --force."
+            f"The page image {path} is missing or damaged ({exc}). Run `jina-rag verify` to list the files to ingest "
+            "with force=True (--force)."
         ) from exc
     if max_side is None or max(image.size) <= max_side:
         return image
-    # A line of a pixel's width stays one.
+    # A side is at least 1 pixel, also for very narrow images.
     width, height = (max(1, round(side * max_side / max(image.size))) for side in image.size)
     return image.resize((width, height), pillow.Resampling.LANCZOS)
 
 
 def raster(boxes: Float32, weights: Float32, size: tuple[int, int]) -> Float32:
-    """The weights as a picture: each pixel has the greatest weight of the boxes that cover it.
+    """Rasterize weights: each pixel gets the greatest weight of the boxes that cover it.
 
     Args:
-        boxes: Shape (places, 4), fractions of the page.
-        weights: Shape (places,).
+        boxes: Shape (n, 4), float32, as fractions of the page.
+        weights: Shape (n,), float32.
         size: Width and height in pixels.
 
     Returns:
-        Shape (height, width) float32; 0 where there is no box. A box covers a pixel at least.
+        Shape (height, width), float32; 0 outside of all boxes. A box covers at least 1 pixel.
     """
     columns, rows = size
     canvas = np.zeros((rows, columns), dtype=np.float32)
     low = np.floor(boxes[:, :2] * (columns, rows)).clip(0, (columns - 1, rows - 1)).astype(int)
-    # A border that lies on a pixel's border, but for a rounding error, covers nothing of the next.
+    # Subtract the rounding error: an edge on a pixel boundary must not cover the next pixel.
     high = np.ceil(boxes[:, 2:] * (columns, rows) - 1e-3).astype(int)
     high = np.maximum(high, low + 1)
     for i in np.flatnonzero(weights > 0):
@@ -79,43 +80,49 @@ def raster(boxes: Float32, weights: Float32, size: tuple[int, int]) -> Float32:
     return canvas
 
 
-def overlay(page: Image, boxes: Float32, weights: Float32, *, soft: float) -> Image:
-    """The page with the weights as colours over it, from white by yellow to red.
+def overlay(page: Image, boxes: Float32, weights: Float32, *, blur: float) -> Image:
+    """Return the page with the weights as a color overlay, from white through yellow to red.
 
     Args:
-        page: RGB.
-        boxes: Shape (places, 4).
-        weights: Shape (places,) in [0, 1].
-        soft: How far borders are softened, as a share of the page's longer side.
+        page: RGB image.
+        boxes: Shape (n, 4), float32, as fractions of the page.
+        weights: Shape (n,), float32, from 0 to 1.
+        blur: Blur radius as a fraction of the page's longer side.
     """
     from PIL import Image as pillow
     from PIL import ImageChops, ImageFilter
 
-    scale = min(1.0, _DRAWN / max(page.size))
+    scale = min(1.0, _MAX_OVERLAY_SIDE / max(page.size))
     canvas = raster(boxes, weights, (max(1, round(page.width * scale)), max(1, round(page.height * scale))))
-    soft_canvas = pillow.fromarray((canvas * 255).astype(np.uint8)).filter(
-        ImageFilter.GaussianBlur(max(canvas.shape) * soft)
+    blurred_canvas = pillow.fromarray((canvas * 255).astype(np.uint8)).filter(
+        ImageFilter.GaussianBlur(max(canvas.shape) * blur)
     )
-    shine = (np.asarray(soft_canvas, dtype=np.float32) / 255)[..., None]
-    tint = 255 - shine * (255 - (_LOW + (_HIGH - _LOW) * shine))
-    colours = pillow.fromarray(tint.astype(np.uint8)).resize(page.size, pillow.Resampling.BILINEAR)
-    # Multiply rather than cover: black text stays black under any colour.
-    tinted_page = ImageChops.multiply(page, colours)
+    intensity = (np.asarray(blurred_canvas, dtype=np.float32) / 255)[..., None]
+    tint = 255 - intensity * (255 - (_LOW + (_HIGH - _LOW) * intensity))
+    colors = pillow.fromarray(tint.astype(np.uint8)).resize(page.size, pillow.Resampling.BILINEAR)
+    # Multiplying keeps black text black under any color.
+    tinted_page = ImageChops.multiply(page, colors)
     small = page.convert("L").resize((canvas.shape[1], canvas.shape[0]), pillow.Resampling.BILINEAR)
-    ground = small.filter(ImageFilter.GaussianBlur(max(canvas.shape) * _GROUND))
-    dark = ground.point([255 - max(0, min(255, (level - 70) * 4)) for level in range(256)])
-    if dark.getextrema()[1] == 0:
+    background = small.filter(ImageFilter.GaussianBlur(max(canvas.shape) * _BACKGROUND_BLUR))
+    dark_mask = background.point([255 - max(0, min(255, (level - 70) * 4)) for level in range(256)])
+    if dark_mask.getextrema()[1] == 0:
         return tinted_page
-    # On a dark ground nothing can be darkened: there the colour is light, and white text stays white.
-    glow = shine * (_LOW + (_HIGH - _LOW) * shine)
+    # A dark background cannot be darkened: screen blending lightens it and keeps white text white.
+    light = intensity * (_LOW + (_HIGH - _LOW) * intensity)
     lightened_page = ImageChops.screen(
-        page, pillow.fromarray(glow.astype(np.uint8)).resize(page.size, pillow.Resampling.BILINEAR)
+        page, pillow.fromarray(light.astype(np.uint8)).resize(page.size, pillow.Resampling.BILINEAR)
     )
-    return pillow.composite(lightened_page, tinted_page, dark.resize(page.size, pillow.Resampling.BILINEAR))
+    return pillow.composite(lightened_page, tinted_page, dark_mask.resize(page.size, pillow.Resampling.BILINEAR))
 
 
 def draw_frame(image: Image, frame: Box, label: str) -> None:
-    """Frame a box, with a label in the corner where it hides least."""
+    """Draw a labeled frame on the image, in place.
+
+    Args:
+        image: RGB image.
+        frame: Box to draw a frame around, as fractions of the image.
+        label: Text at the corner of the frame with the least detail; "" for none.
+    """
     from PIL import ImageDraw, ImageFont
 
     width, height = image.size
@@ -128,19 +135,19 @@ def draw_frame(image: Image, frame: Box, label: str) -> None:
         left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
         pad = line * 2
         size = (round(right - left) + 2 * pad, round(bottom - top) + 2 * pad)
-        x, y = _quietest_corner(image, box, size)
+        x, y = _label_position(image, box, size)
         draw.rectangle((x, y, x + size[0], y + size[1]), fill=_FRAME)
         draw.text((x + pad - left, y + pad - top), label, fill="white", font=font)
 
 
-def _quietest_corner(image: Image, box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[int, int]:
-    """Where a label of that size beside a corner of the frame hides least: its upper left pixel."""
+def _label_position(image: Image, box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[int, int]:
+    """Return the upper left pixel of a label of `size` at the corner of `box` with the least detail."""
     (width, height), (x0, y0, x1, y1) = size, (round(side) for side in box)
-    places = [
+    corners = [
         (min(max(x, 0), max(0, image.width - width)), min(max(y, 0), max(0, image.height - height)))
         for y in (y0 - height, y1, y0, y1 - height)
         for x in (x0, x1 - width)
     ]
     grey = np.asarray(image.convert("L"))
-    # Flat is quiet, whatever its colour.
-    return min(places, key=lambda place: float(grey[place[1] : place[1] + height, place[0] : place[0] + width].std()))
+    # Least detail: lowest standard deviation of gray values.
+    return min(corners, key=lambda xy: float(grey[xy[1] : xy[1] + height, xy[0] : xy[0] + width].std()))

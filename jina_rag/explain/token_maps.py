@@ -1,7 +1,7 @@
-"""How much each place of a page speaks to each token of a question, computed when it is asked for.
+"""Token maps: relevance of each box of a page to each query token, computed on demand.
 
-Hundreds of tokens on tens of thousands of places would be gigabytes: kept are the two sets of vectors, and what is
-computed at once is bounded.
+All maps of hundreds of tokens over tens of thousands of boxes would take gigabytes. Therefore only the vectors are
+stored, and the maps are computed in blocks of limited size.
 """
 
 from __future__ import annotations
@@ -17,78 +17,82 @@ from jina_rag.scoring import similarity
 from jina_rag.types import Float32
 
 _CELLS = 64
-"""Each way, of the raster on which the tokens' matches are spread: one plane for each token."""
-_AT_ONCE = 4_000_000
-"""Numbers in one block of (tokens, places) or (tokens, cells): 16 MB."""
-_SHAPE = 1.5
-"""As for the whole question: what speaks a little stays pale, else half of the page is yellow."""
+"""Rows and columns of the raster on which the matches of a token are spread."""
+_BLOCK_SIZE = 4_000_000
+"""Number of float32 values in one block of shape (tokens, boxes) or (tokens, cells): 16 MB."""
+_GAMMA = 1.5
+"""Exponent that dims low weights, the same as for the whole query: otherwise half of the page is yellow."""
 
 
 class TokenMaps:
-    """The similarities of a question's tokens with the places of a page."""
+    """Similarities between the tokens of a query and the boxes of a page."""
 
     def __init__(
         self, query: Float32, rows: Float32, row_of: npt.NDArray[np.integer], texts: Sequence[str] = ()
     ) -> None:
-        """Take the vectors.
+        """Create the maps of one query on one page.
 
         Args:
-            query: Shape (tokens, dim).
-            rows: Shape (rows, dim), as stored.
-            row_of: Shape (places,): the row that speaks for each place.
-            texts: What each token stands for; the empty ones do not set the scale. Empty if it is not known.
+            query: Query vectors, shape (tokens, dim), float32.
+            rows: Page vectors as stored, shape (rows, dim), float32.
+            row_of: Index into `rows` for each box, shape (boxes,), integer.
+            texts: Text of each query token; empty texts are excluded from the scale. Empty if unknown.
         """
         self._query, self._rows, self._row_of = query, rows, row_of
         token_numbers = [i for i, text in enumerate(texts) if text.strip()]
-        self._scaling = np.array(token_numbers or range(len(query)), dtype=np.int64)
+        self._scale_tokens = np.array(token_numbers or range(len(query)), dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._query)
 
     @property
-    def places(self) -> int:
-        """How many places the page has."""
+    def num_boxes(self) -> int:
+        """Number of boxes on the page."""
         return len(self._row_of)
 
     def lifts(self) -> Iterator[Float32]:
-        """By how much each similarity lies above its token's median on the page, else 0: blocks of (tokens, places)."""
-        for start in range(0, len(self), self._step):
-            yield self._lift(self._query[start : start + self._step])
+        """Yield the lifts: similarity minus the token's median on the page, at least 0.
 
-    def one(self, token: int) -> Float32:
-        """The map of one token, shape (places,) in [0, 1].
+        Yields:
+            Blocks of shape (tokens, boxes), float32, in the order of the tokens.
+        """
+        for start in range(0, len(self), self._stride):
+            yield self._lift(self._query[start : start + self._stride])
 
-        Its lift, as a share of the greatest of any token, to the power of 1.5.
+    def token_map(self, token: int) -> Float32:
+        """Return the map of one token, shape (boxes,), float32, from 0 to 1.
+
+        A weight is the lift divided by the greatest lift of any token, to the power of 1.5.
+
+        Args:
+            token: Index of the query token, from 0.
 
         Raises:
-            InvalidInputError: If there is no such token.
+            InvalidInputError: If `token` is out of range.
         """
         if not 0 <= token < len(self):
-            raise InvalidInputError(f"The question has {len(self)} tokens, counted from 0; there is no token {token}.")
-        [weights] = self._shaped(self._lift(self._query[token : token + 1]))
+            raise InvalidInputError(f"token is {token}; expected an index below {len(self)}, the number of tokens.")
+        [weights] = self._scaled(self._lift(self._query[token : token + 1]))
         return np.asarray(weights)
 
-    def all(self) -> Float32:
-        """The maps of all tokens, shape (tokens, places): 4 bytes for each token on each place."""
-        maps = np.empty((len(self), self.places), dtype=np.float32)
+    def all_maps(self) -> Float32:
+        """Return the maps of all tokens, shape (tokens, boxes), float32, from 0 to 1."""
+        maps = np.empty((len(self), self.num_boxes), dtype=np.float32)
         at = 0
         for block in self.lifts():
-            maps[at : at + len(block)] = self._shaped(block)
+            maps[at : at + len(block)] = self._scaled(block)
             at += len(block)
         return maps
 
-    def answered(self, boxes: Float32, spread: tuple[float, float]) -> Float32:
-        """How much of the question is answered around each place: MaxSim of its neighbourhood.
+    def coverage(self, boxes: Float32, spread: tuple[float, float]) -> Float32:
+        """Return the query coverage around each box: MaxSim over its neighborhood, shape (boxes,), float32.
 
-        The mean over the tokens of the best lift around, which counts less the further away it is. By lifts, because
-        a token that resembles everything would count everywhere.
+        The coverage is the mean over the tokens of the greatest lift nearby, with Gaussian decay by distance. Lifts
+        replace similarities because some tokens are similar to every box.
 
         Args:
-            boxes: Shape (places, 4), fractions of the page.
-            spread: How far a match counts across and down: standard deviations, fractions of the page.
-
-        Returns:
-            Shape (places,) float32.
+            boxes: Shape (boxes, 4), float32, as fractions of the page.
+            spread: Horizontal and vertical standard deviation of the decay, as fractions of the page.
         """
         at = (((boxes[:, :2] + boxes[:, 2:]) / 2).clip(0, 1) * (_CELLS - 1)).round().astype(np.int64)
         cell = at[:, 1] * _CELLS + at[:, 0]
@@ -98,30 +102,30 @@ class TokenMaps:
         for lifts in self.lifts():
             planes = np.zeros((len(lifts), _CELLS * _CELLS), dtype=np.float32)
             planes[:, cells] = np.maximum.reduceat(lifts[:, order], starts, axis=1)
-            around = planes.reshape(-1, _CELLS, _CELLS)
+            spread_planes = planes.reshape(-1, _CELLS, _CELLS)
             for axis, length in ((2, spread[0]), (1, spread[1])):
-                around = _greatest_around(around, axis, length * (_CELLS - 1))
-            total += around.sum(axis=0).reshape(-1)
+                spread_planes = _decayed_maximum(spread_planes, axis, length * (_CELLS - 1))
+            total += spread_planes.sum(axis=0).reshape(-1)
         mean: Float32 = total[cell] / np.float32(len(self))
         return mean
 
     @cached_property
-    def _top(self) -> np.float32:
-        """The greatest lift of the tokens that set the scale."""
-        if not self.places:
+    def _max_lift(self) -> np.float32:
+        """Greatest lift of the tokens that set the scale; 1 if no lift is above 0."""
+        if not self.num_boxes:
             return np.float32(1)
-        blocks = [self._scaling[i : i + self._step] for i in range(0, len(self._scaling), self._step)]
-        top = max((float(self._lift(self._query[indices]).max()) for indices in blocks), default=0.0)
-        return np.float32(top or 1)
+        blocks = [self._scale_tokens[i : i + self._stride] for i in range(0, len(self._scale_tokens), self._stride)]
+        max_lift = max((float(self._lift(self._query[indices]).max()) for indices in blocks), default=0.0)
+        return np.float32(max_lift or 1)
 
     @property
-    def _step(self) -> int:
-        """Tokens that are computed at once."""
-        return max(1, _AT_ONCE // max(self.places, _CELLS * _CELLS))
+    def _stride(self) -> int:
+        """Number of tokens in one block."""
+        return max(1, _BLOCK_SIZE // max(self.num_boxes, _CELLS * _CELLS))
 
-    def _shaped(self, lifts: Float32) -> Float32:
-        # Tokens that do not set the scale may lie above it.
-        shaped: Float32 = (lifts / self._top).clip(0, 1) ** np.float32(_SHAPE)
+    def _scaled(self, lifts: Float32) -> Float32:
+        # Clip: tokens excluded from the scale can exceed 1.
+        shaped: Float32 = (lifts / self._max_lift).clip(0, 1) ** np.float32(_GAMMA)
         return shaped
 
     def _lift(self, query: Float32) -> Float32:
@@ -132,18 +136,21 @@ class TokenMaps:
         return lifted
 
 
-def _greatest_around(planes: npt.NDArray[np.float32], axis: int, spread: float) -> npt.NDArray[np.float32]:
-    """The greatest value around each cell along one axis, values further away counting less.
+def _decayed_maximum(planes: npt.NDArray[np.float32], axis: int, spread: float) -> npt.NDArray[np.float32]:
+    """Return the maximum around each cell along one axis, with Gaussian decay by distance.
 
     Args:
-        planes: Shape (tokens, rows, columns), at least 0.
-        axis: 1 or 2.
-        spread: Standard deviation in cells.
+        planes: Shape (tokens, rows, columns), float32, values of at least 0.
+        axis: 1 for rows, 2 for columns.
+        spread: Standard deviation of the decay in cells.
+
+    Returns:
+        Shape (tokens, rows, columns), float32.
     """
-    along = np.moveaxis(planes, axis, 0)
-    greatest = along.copy()
-    for step in range(1, min(len(along) - 1, int(3 * spread)) + 1):
-        share = np.float32(np.exp(-0.5 * (step / spread) ** 2))
-        np.maximum(greatest[step:], along[:-step] * share, out=greatest[step:])
-        np.maximum(greatest[:-step], along[step:] * share, out=greatest[:-step])
-    return np.moveaxis(greatest, 0, axis)
+    shifted_axis = np.moveaxis(planes, axis, 0)
+    maximum = shifted_axis.copy()
+    for step in range(1, min(len(shifted_axis) - 1, int(3 * spread)) + 1):
+        decay = np.float32(np.exp(-0.5 * (step / spread) ** 2))
+        np.maximum(maximum[step:], shifted_axis[:-step] * decay, out=maximum[step:])
+        np.maximum(maximum[:-step], shifted_axis[step:] * decay, out=maximum[:-step])
+    return np.moveaxis(maximum, 0, axis)
