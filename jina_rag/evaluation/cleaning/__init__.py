@@ -1,8 +1,9 @@
-"""Clean pairs of questions and passages before a model is trained or judged on them.
+"""Cleaning of query-passage pairs before training or evaluation.
 
-The steps are those of Jina Embeddings v1 (Günther et al., arXiv 2307.11224, section "Pairwise data preparation"): empty
-pairs and exact duplicates after normalisation, a language filter, and a consistency filter, which keeps a pair if its
-passage is among the first few for its question. Near-duplicates are ours: the paper removes exact ones only.
+The steps follow Jina Embeddings v1 (Günther et al., arXiv 2307.11224, section "Pairwise data preparation"): they drop
+empty pairs, exact duplicates after normalization, pairs in other languages, and inconsistent pairs. A pair is
+consistent if its passage ranks among the first `n` for its query. The near-duplicate step is an addition: the paper
+removes exact duplicates only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pairs whose passage does not answer their question, by the judgement of an embedder."""
+"""Consistency filter: drop pairs whose passage an embedder ranks low for their query."""
 
 from __future__ import annotations
 
@@ -22,23 +22,27 @@ from jina_rag.types import Float32
 
 @dataclass(frozen=True)
 class Consistency:
-    """Keep a pair if its passage is among the first `n` for its question, itself and a random sample of the others.
+    """A step that keeps a pair if its passage ranks among the first `n` for its query.
 
-    Ranked by the cosine of the embedder's dense vectors. The sample is drawn once, uniformly from all pairs that reach
-    this step; a pair's own passage is left out of it for that pair. A tie counts against the pair.
+    The step ranks the pair's passage against a random sample of passages by the cosine similarity of dense vectors.
+    The sample is drawn once, uniformly from all pairs that reach the step. Sampled passages with the same text as the
+    pair's own passage are ignored for that pair. A tie counts against the pair.
 
-    The paper embeds 1,000,000 pairs with all-MiniLM-L6-v2 and asks for the first two ranks. A smaller sample is a
-    milder test: a wrong passage stays by chance in about n of `sample` cases, one on the same subject more often.
+    The paper embeds 1,000,000 pairs with all-MiniLM-L6-v2 and requires rank 1 or 2. A smaller sample is a weaker test:
+    an unrelated passage stays by chance in about `n` of `sample` cases, and a passage on the same subject more often.
 
-    State: pairs are first written to a file (their own size), then read again. Memory holds the sample's vectors,
-    sample × dim × 4 bytes, and one batch.
+    State: the step writes all pairs to a temporary file (as large as the pairs), then reads them back. Memory holds the
+    sample's vectors (sample × dim × 4 bytes) and one batch.
 
     Attributes:
-        embedder: Any; `encode_query` and `encode_document` are asked for dense vectors.
-        n: Ranks that are good enough.
-        sample: Passages to rank among; all of them where there are fewer.
-        seed: Of the draw.
-        batch: Pairs that are embedded at once.
+        embedder: Any embedder whose `encode_query` and `encode_document` return dense vectors.
+        n: Largest rank, counted from 1, at which a pair stays.
+        sample: Number of passages to rank against; all passages if the input has fewer.
+        seed: Seed of the random sample.
+        batch: Pairs per embedding call.
+
+    Raises:
+        InvalidInputError: If `n` or `batch` is below 1, or `sample` is below `n`.
 
     Source: Günther et al., arXiv 2307.11224, consistency filtering; after Dai et al., Promptagator (ICLR 2023).
     """
@@ -53,13 +57,13 @@ class Consistency:
     def __post_init__(self) -> None:
         if min(self.n, self.batch) < 1 or self.sample < self.n:
             raise InvalidInputError(
-                f"The rank and the batch are at least 1, the sample at least the rank: got n={self.n}, "
-                f"batch={self.batch}, sample={self.sample}."
+                f"Consistency got n={self.n}, batch={self.batch}, sample={self.sample}; expected n and batch of at "
+                "least 1 (--rank), and a sample of at least n (--sample)."
             )
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Model, rank, sample and seed."""
+        """Name and fingerprint of the embedder, rank, sample size and seed."""
         return {
             "embedder": self.embedder.name,
             "fingerprint": self.embedder.fingerprint,
@@ -69,58 +73,71 @@ class Consistency:
         }
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
-        """Give the pairs that pass, once all of them have been read."""
+        """Yield the consistent pairs in order, after all pairs have been read.
+
+        Args:
+            pairs: Input pairs; read once.
+            drop: Called with each pair that the step drops.
+            scratch: An empty folder for the step's temporary file.
+
+        Raises:
+            InvalidInputError: If the embedder returns no dense vectors.
+        """
         with (scratch / "pairs.jsonl").open("w+b") as file:
-            places = self._spool(pairs, file)
-            others, names = self._embed_sample(file, places)
+            offsets = self._spool(pairs, file)
+            sample_vectors, sample_hashes = self._embed_sample(file, offsets)
             file.seek(0)
             for lines in batches(file, self.batch):
-                yield from self._judge([_load(line) for line in lines], others, names, drop)
+                yield from self._filter_batch(
+                    [_parse_pair(line) for line in lines], sample_vectors, sample_hashes, drop
+                )
 
     def _spool(self, pairs: Iterable[Pair], file: BinaryIO) -> list[int]:
-        """Write the pairs down; where those of the sample begin, in order (algorithm R, Vitter 1985)."""
+        """Write the pairs to `file` and return the byte offsets of the sample, sorted (algorithm R, Vitter 1985)."""
         rng = random.Random(self.seed)  # noqa: S311  # a sample, not a secret
-        places: list[int] = []
+        offsets: list[int] = []
         for count, pair in enumerate(pairs):
-            place = file.tell()
+            offset = file.tell()
             file.write(dump({"pair": [pair.number, pair.query, pair.passage], "record": pair.record}))
             if count < self.sample:
-                places.append(place)
+                offsets.append(offset)
             elif (slot := rng.randrange(count + 1)) < self.sample:
-                places[slot] = place
-        return sorted(places)
+                offsets[slot] = offset
+        return sorted(offsets)
 
-    def _embed_sample(self, file: BinaryIO, places: Sequence[int]) -> tuple[Float32, npt.NDArray[np.uint64]]:
-        """Vectors of the sample, shape (m, dim), and what their texts are called, shape (m,)."""
+    def _embed_sample(self, file: BinaryIO, offsets: Sequence[int]) -> tuple[Float32, npt.NDArray[np.uint64]]:
+        """Return the sample's vectors, shape (m, dim), float32, and the hashes of its passages, shape (m,), uint64."""
         vectors: list[Float32] = []
-        names: list[int] = []
-        for some in batches(places, self.batch):
+        sample_hashes: list[int] = []
+        for batch_offsets in batches(offsets, self.batch):
             passages = []
-            for place in some:
-                file.seek(place)
-                passages.append(_load(file.readline()).passage)
+            for offset in batch_offsets:
+                file.seek(offset)
+                passages.append(_parse_pair(file.readline()).passage)
             vectors.append(self._dense(self.embedder.encode_document(passages, multi=False).single))
-            names += [_name(passage) for passage in passages]
+            sample_hashes += [_text_hash(passage) for passage in passages]
         if not vectors:
             return np.zeros((0, self.embedder.dim), np.float32), np.zeros(0, np.uint64)
-        return np.concatenate(vectors), np.array(names, dtype=np.uint64)
+        return np.concatenate(vectors), np.array(sample_hashes, dtype=np.uint64)
 
-    def _judge(self, pairs: list[Pair], others: Float32, names: npt.NDArray[np.uint64], drop: OnDrop) -> Iterator[Pair]:
+    def _filter_batch(
+        self, pairs: list[Pair], sample_vectors: Float32, sample_hashes: npt.NDArray[np.uint64], drop: OnDrop
+    ) -> Iterator[Pair]:
         try:
             queries = self._dense(self.embedder.encode_query([pair.query for pair in pairs], multi=False).single)
             passages = self._dense(self.embedder.encode_document([pair.passage for pair in pairs], multi=False).single)
         except InvalidInputError as exc:
-            if len(pairs) > 1:  # one that it cannot read must not cost the others
+            if len(pairs) > 1:  # embed one by one, so that only the unreadable pair is dropped
                 for pair in pairs:
-                    yield from self._judge([pair], others, names, drop)
+                    yield from self._filter_batch([pair], sample_vectors, sample_hashes, drop)
                 return
             detail = {"message": str(exc)}
             drop(Dropped(pairs[0].number, self.name, "the embedder cannot read it", None, detail, pairs[0].record))
             return
-        own = np.sum(queries * passages, axis=1)
-        mine = np.array([_name(pair.passage) for pair in pairs], dtype=np.uint64)
-        ahead = (queries @ others.T >= own[:, None]) & (names[None, :] != mine[:, None])
-        for pair, rank, similarity in zip(pairs, (1 + ahead.sum(axis=1)).tolist(), own.tolist(), strict=True):
+        own_scores = np.sum(queries * passages, axis=1)
+        own_hashes = np.array([_text_hash(pair.passage) for pair in pairs], dtype=np.uint64)
+        ahead = (queries @ sample_vectors.T >= own_scores[:, None]) & (sample_hashes[None, :] != own_hashes[:, None])
+        for pair, rank, similarity in zip(pairs, (1 + ahead.sum(axis=1)).tolist(), own_scores.tolist(), strict=True):
             if rank <= self.n:
                 yield pair
             else:
@@ -130,16 +147,16 @@ class Consistency:
     def _dense(self, single: Float32 | None) -> Float32:
         if single is None:
             raise InvalidInputError(
-                f"The embedder {self.embedder.name!r} gave no dense vectors, which this step compares."
+                f"The embedder {self.embedder.name!r} returned no dense vectors; pass an embedder that supports them."
             )
         return normalise(single)
 
 
-def _load(line: bytes) -> Pair:
+def _parse_pair(line: bytes) -> Pair:
     entry = json.loads(line)
     number, query, passage = entry["pair"]
     return Pair(number, query, passage, entry["record"])
 
 
-def _name(passage: str) -> int:
+def _text_hash(passage: str) -> int:
     return int.from_bytes(digest(passage)[:8], "little")

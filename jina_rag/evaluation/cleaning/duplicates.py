@@ -1,4 +1,7 @@
-"""Pairs that say nothing, and pairs that were there before."""
+"""Steps that drop incomplete pairs and exact duplicates.
+
+Source: Günther et al., arXiv 2307.11224, de-duplication.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from jina_rag.evaluation.cleaning.sqlite_scratch import scratch_table
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """Drop pairs with an empty side, and pairs whose sides are the same text.
+    """A step that drops pairs with an empty side, and pairs whose query and passage are the same text.
 
     Source: Günther et al., arXiv 2307.11224, de-duplication.
     """
@@ -24,7 +27,13 @@ class Complete:
     settings: ClassVar[Mapping[str, Any]] = {}
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
-        """Give the pairs that have something to say on both sides."""
+        """Yield the complete pairs in order.
+
+        Args:
+            pairs: Input pairs; read once.
+            drop: Called with each pair that the step drops.
+            scratch: Unused.
+        """
         for pair in pairs:
             query, passage = same_text(pair.query), same_text(pair.passage)
             if query and passage and query != passage:
@@ -36,13 +45,14 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class ExactDuplicates:
-    """Drop pairs that were there before, but for case, white space, invisible marks and Unicode form.
+    """A step that keeps the first of identical pairs and drops the others.
 
-    Of pairs that are the same the first stays. The paper compares hashes after white space and case are
-    normalised; Unicode form (NFKC) and invisible marks are added here.
+    Pairs are identical if they differ only in case, white space, invisible characters and Unicode form. The paper
+    compares hashes after normalizing white space and case; this step also normalizes Unicode form (NFKC) and removes
+    invisible characters.
 
-    State: a 128-bit hash and a number for each kept pair in a file, about 30 bytes a pair; memory does not grow.
-    Two different pairs have the same hash once in 10^20 for a million million pairs.
+    State: a file with a 128-bit hash and a number for each pair that stays, about 30 bytes per pair. Memory does not
+    grow with the input. Among 10^12 different pairs, the probability of a hash collision is below 10^-14.
 
     Source: Günther et al., arXiv 2307.11224, de-duplication.
     """
@@ -54,7 +64,13 @@ class ExactDuplicates:
     }  # fmt: skip
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
-        """Give each pair once."""
+        """Yield each pair once, in order.
+
+        Args:
+            pairs: Input pairs; read once.
+            drop: Called with each duplicate.
+            scratch: An empty folder for the file of hashes.
+        """
         with scratch_table(
             scratch / "exact.sqlite",
             "CREATE TABLE seen (hash BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID",
@@ -70,10 +86,14 @@ class ExactDuplicates:
 
 
 def digest(*texts: str) -> bytes:
-    """16 bytes that are the same for texts that differ in case, white space, invisible marks or Unicode form only."""
-    whole = hashlib.blake2b(digest_size=16)
+    """Return a 16-byte BLAKE2b hash of the normalized texts.
+
+    Args:
+        *texts: Texts to hash in order, each normalized with `same_text`.
+    """
+    hasher = hashlib.blake2b(digest_size=16)
     for text in texts:
         part = same_text(text).encode("utf-8", "surrogatepass")
-        # The length goes in first, else ("ab", "c") would be ("a", "bc").
-        whole.update(len(part).to_bytes(8, "little") + part)
-    return whole.digest()
+        # The length prefix keeps ("ab", "c") and ("a", "bc") apart.
+        hasher.update(len(part).to_bytes(8, "little") + part)
+    return hasher.digest()

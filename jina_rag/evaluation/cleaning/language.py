@@ -1,4 +1,4 @@
-"""Pairs in languages that are not wanted."""
+"""Language filter for query-passage pairs."""
 
 from __future__ import annotations
 
@@ -12,27 +12,31 @@ from jina_rag._extras import require
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.cleaning.pairs import Dropped, OnDrop, Pair
 
-_READ = 500
-"""Characters of a text that are looked at: more change no verdict and cost time."""
-_SILENT = frozenset({"zxx"})
-"""What the identifier calls a text without words, such as numbers."""
+_MAX_CHARS = 500
+"""Characters of a text that the identifier reads: more characters do not change the result."""
+_WORDLESS_CODES = frozenset({"zxx"})
+"""Code that the identifier returns for a text without words, for example numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Languages:
-    """Drop pairs with a side in another language than those wanted.
+    """A step that drops pairs whose query or passage is in another language than `codes`.
 
-    Each side is identified on its own, and is foreign if some language is `odds` times as probable as the most
-    probable of those wanted: a text that could be either stays. A side of less than `least` bytes of letters is
-    read together with the other one, since a few words are often words of several languages.
+    The step identifies the language of each side. A side is foreign if a language outside `codes` is at least `odds`
+    times as probable as the most probable language of `codes`; an ambiguous text stays. A side with fewer than `least`
+    bytes of letters is identified together with the other side, because a few words often exist in several languages.
 
-    The paper uses fastText's model; here it is py3langid (extra ``eval``; a naive Bayes classifier over byte
-    n-grams, Lui and Baldwin, 2012; BSD licence, weights inside the package, 140 languages), which needs NumPy alone.
+    The paper uses fastText's model. This step uses py3langid (extra ``eval``): a naive Bayes classifier over byte
+    n-grams (Lui and Baldwin, 2012) with a BSD license, weights in the package, 140 languages, and NumPy as its only
+    dependency.
 
     Attributes:
-        codes: Those wanted, such as ``"en"``, as py3langid names them.
-        odds: How much more probable another language must be.
-        least: UTF-8 bytes of letters from which on a side is judged alone.
+        codes: Language codes of py3langid, for example ``"en"``.
+        odds: Minimum ratio of the foreign language's probability to that of the best language in `codes`.
+        least: Minimum UTF-8 bytes of letters for a side to be identified alone.
+
+    Raises:
+        InvalidInputError: If `codes` is empty or a string, or `odds` is below 1.
 
     Source: Günther et al., arXiv 2307.11224, language filtering.
     """
@@ -44,13 +48,13 @@ class Languages:
 
     def __post_init__(self) -> None:
         if isinstance(self.codes, str) or not self.codes:
-            raise InvalidInputError('Name the languages that are wanted as a list, such as ["en", "de"].')
+            raise InvalidInputError(f'codes is {self.codes!r}; expected a non-empty list, for example ["en", "de"].')
         if not self.odds >= 1:
-            raise InvalidInputError(f"The odds of another language are at least 1, not {self.odds}.")
+            raise InvalidInputError(f"odds is {self.odds}; expected a number of at least 1.")
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Languages, odds, what is a short side, and the identifier."""
+        """Language codes, odds, minimum letters, and the identifier's name and version."""
         version = require("py3langid", extra="eval").__version__
         return {
             "wanted": list(self.codes),
@@ -60,18 +64,23 @@ class Languages:
         }
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
-        """Give the pairs whose sides are in a language that is wanted, or could be.
+        """Yield the pairs whose sides are in a language of `codes`, or could be, in order.
+
+        Args:
+            pairs: Input pairs; read once.
+            drop: Called with each pair that the step drops.
+            scratch: Unused.
 
         Raises:
             MissingDependencyError: If py3langid is not installed.
-            InvalidInputError: If it does not know a language.
+            InvalidInputError: If py3langid does not support a language of `codes`.
         """
         rank = _identifier()
         supported_codes = {code for code, _ in rank(b"language")}
         if unknown := [code for code in self.codes if code not in supported_codes]:
             raise InvalidInputError(
-                f"The language {unknown[0]!r} is not one that py3langid knows: name it by its code of ISO 639-1, "
-                'such as "en" or "zh".'
+                f"Unsupported language {unknown[0]!r} (--language); expected an ISO 639-1 code that py3langid "
+                'supports, for example "en" or "zh".'
             )
         for pair in pairs:
             foreign = self._foreign(pair, rank)
@@ -84,19 +93,20 @@ class Languages:
 
     def _foreign(self, pair: Pair, rank: Callable[[bytes], list[tuple[str, float]]]) -> tuple[str, str] | None:
         for side, text, other in (("passage", pair.passage, pair.query), ("query", pair.query, pair.passage)):
-            if not _has_letters(text[:_READ], self.least):
+            if not _has_letters(text[:_MAX_CHARS], self.least):
                 text = f"{text} {other}"
-            # Best first.
-            by_probability = [one for one in rank(text[:_READ].encode("utf-8", "replace")) if one[0] not in _SILENT]
-            language, value = by_probability[0]
-            best = next(value for code, value in by_probability if code in self.codes)
+            ranked = [
+                entry for entry in rank(text[:_MAX_CHARS].encode("utf-8", "replace")) if entry[0] not in _WORDLESS_CODES
+            ]
+            language, value = ranked[0]
+            best = next(value for code, value in ranked if code in self.codes)
             if language not in self.codes and value >= self.odds * best:
                 return side, language
         return None
 
 
 def _has_letters(text: str, least: int) -> bool:
-    """Whether the letters of a text take `least` bytes, which weighs a Chinese one as three Latin ones."""
+    """Return whether the letters of `text` take at least `least` UTF-8 bytes (3 per Chinese letter, 1 per Latin)."""
     count = 0
     for letter in filter(str.isalpha, text):
         count += len(letter.encode("utf-8", "replace"))

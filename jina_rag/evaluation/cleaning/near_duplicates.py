@@ -1,4 +1,4 @@
-"""Pairs that nearly repeat an earlier one, found by MinHash and locality-sensitive hashing in a file."""
+"""Near-duplicate detection over pairs, with MinHash and locality-sensitive hashing in a file."""
 
 from __future__ import annotations
 
@@ -19,31 +19,38 @@ from jina_rag.evaluation.cleaning.sqlite_scratch import scratch_table
 _BANDS = 24
 _QUERY_ROWS, _PASSAGE_ROWS = 3, 4
 _CANDIDATES = 32
-"""Earlier pairs that one is held against, those that share the most bands first: a bound where thousands are alike."""
+"""Maximum earlier pairs that a pair is compared with, those that share the most bands first."""
 
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicates:
-    """Drop pairs whose question and passage both nearly repeat those of an earlier pair that stayed.
+    """A step that drops pairs whose query and passage are both similar to those of an earlier pair.
 
-    Both, because many questions about one passage are no duplicates, nor are many passages for one question.
-    Similarity is the Jaccard similarity of character n-grams, letters and digits only, estimated from signatures of
-    96 (passage) and 72 (question) positions. Two pairs are compared if all of 3 positions of the question's and 4
-    of the passage's signature agree in any of 24 bands: for pairs at 0.85 and 0.85 that is a chance of 0.9999, at the
-    thresholds of 0.8 and 0.7 of 0.97, at 0.4 and 0.4 of 0.04. Comparing decides; the bands only find.
+    Both sides must be similar: several queries for one passage are not duplicates, and neither are several passages for
+    one query. Similarity is the Jaccard similarity of character n-grams over letters and digits. The step estimates it
+    from MinHash signatures of 96 positions for a passage and 72 for a query.
 
-    Pairs are compared with those that stayed, not with those that were dropped, so similarity does not creep on from
-    one to the next.
+    The step compares two pairs if their signatures agree in at least one of 24 bands. A band holds 3 positions of the
+    query's and 4 of the passage's signature. The probability of a comparison is 0.9999 for pairs with similarities of
+    0.85 and 0.85, 0.97 at the default thresholds of 0.8 and 0.7, and 0.04 at 0.4 and 0.4. The bands only select
+    candidates; the estimated similarities decide.
 
-    State: a signature of 336 bytes and 24 rows of an index for each kept pair, about 800 bytes a pair in a file;
-    memory does not grow.
+    The step compares a pair with earlier pairs that stayed, never with dropped pairs. A chain of pairs that each
+    resemble the previous one is therefore not dropped as a whole.
+
+    State: a file with a signature of 336 bytes and 24 index rows for each pair that stays, about 800 bytes per pair.
+    Memory does not grow with the input.
 
     Attributes:
-        passage: Similarity of the passages from which on they are nearly the same, 0 to 1.
-        query: The same for the questions; lower, because one word is more of a short text.
-        passage_ngram: Characters of a passage's n-grams.
-        query_ngram: Characters of a question's n-grams.
-        seed: Of the hash functions.
+        passage: Minimum similarity of near-duplicate passages, above 0 and at most 1.
+        query: Minimum similarity of near-duplicate queries, above 0 and at most 1. The default is lower than that of
+            passages, because one changed word is a larger fraction of a short text.
+        passage_ngram: Characters per n-gram of a passage.
+        query_ngram: Characters per n-gram of a query.
+        seed: Seed of the hash functions.
+
+    Raises:
+        InvalidInputError: If a threshold is outside (0, 1], or an n-gram length is below 1.
 
     Source: Broder, 1997 (MinHash); Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3 (bands).
     """
@@ -59,18 +66,24 @@ class NearDuplicates:
         for value in (self.passage, self.query):
             if not 0 < value <= 1:
                 raise InvalidInputError(
-                    f"A similarity from which on pairs are near-duplicates is in (0, 1], not {value}."
+                    f"The near-duplicate threshold is {value}; expected a number in (0, 1] (--near, --near-query)."
                 )
         if min(self.passage_ngram, self.query_ngram) < 1:
-            raise InvalidInputError("An n-gram has at least one character.")
+            raise InvalidInputError("passage_ngram and query_ngram are the characters per n-gram; expected at least 1.")
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Thresholds, n-grams, sizes and the seed."""
+        """Similarity thresholds, n-gram lengths, seed, and the sizes of the bands."""
         return asdict(self) | {"bands": _BANDS, "passage_rows": _PASSAGE_ROWS, "query_rows": _QUERY_ROWS}
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
-        """Give the pairs that repeat no earlier one."""
+        """Yield the pairs without an earlier near-duplicate, in order.
+
+        Args:
+            pairs: Input pairs; read once.
+            drop: Called with each near-duplicate.
+            scratch: An empty folder for the file of signatures.
+        """
         with scratch_table(
             scratch / "near.sqlite",
             "CREATE TABLE signed (number INTEGER PRIMARY KEY, query BLOB, passage BLOB)",
@@ -87,32 +100,35 @@ class NearDuplicates:
                     table.execute(
                         "INSERT INTO signed VALUES (?, ?, ?)", (pair.number, query.tobytes(), passage.tobytes())
                     )
-                    # Sorted rows go faster into a tree.
+                    # Inserting sorted rows into the B-tree is faster.
                     table.executemany(
                         "INSERT OR IGNORE INTO bands VALUES (?, ?)", [(key, pair.number) for key in sorted(keys)]
                     )
                     yield pair
                     continue
-                number, like_query, like_passage = match
-                detail = {"query_similarity": round(like_query, 3), "passage_similarity": round(like_passage, 3)}
+                number, query_similarity, passage_similarity = match
+                detail = {
+                    "query_similarity": round(query_similarity, 3),
+                    "passage_similarity": round(passage_similarity, 3),
+                }
                 drop(Dropped(pair.number, self.name, "near duplicate", number, detail, pair.record))
 
     def _match(
         self, table: sqlite3.Connection, keys: list[int], query: Signature, passage: Signature
     ) -> tuple[int, float, float] | None:
-        """(number, similarity of the questions, of the passages) of the most similar earlier pair, if any is near."""
+        """Return (number, query similarity, passage similarity) of the most similar near-duplicate, or None."""
         best: tuple[int, float, float] | None = None
-        for number, query_bytes, passage_bytes in table.execute(_FIND, (*keys, _CANDIDATES)):
-            like_query = agreement(query, np.frombuffer(query_bytes, dtype=np.uint16))
-            like_passage = agreement(passage, np.frombuffer(passage_bytes, dtype=np.uint16))
-            if like_query < self.query or like_passage < self.passage:
+        for number, query_bytes, passage_bytes in table.execute(_CANDIDATES_SQL, (*keys, _CANDIDATES)):
+            query_similarity = agreement(query, np.frombuffer(query_bytes, dtype=np.uint16))
+            passage_similarity = agreement(passage, np.frombuffer(passage_bytes, dtype=np.uint16))
+            if query_similarity < self.query or passage_similarity < self.passage:
                 continue
-            if best is None or like_query + like_passage > best[1] + best[2]:
-                best = (int(number), like_query, like_passage)
+            if best is None or query_similarity + passage_similarity > best[1] + best[2]:
+                best = (int(number), query_similarity, passage_similarity)
         return best
 
 
-_FIND = (
+_CANDIDATES_SQL = (
     "SELECT signed.* FROM (SELECT number FROM bands WHERE key IN ("  # noqa: S608  # holds question marks only
     + ",".join("?" * _BANDS)
     + ") GROUP BY number ORDER BY COUNT(*) DESC, number LIMIT ?) AS candidates "
@@ -121,7 +137,7 @@ _FIND = (
 
 
 def _keys(query: Signature, passage: Signature) -> list[int]:
-    """One number in 63 bits for each band; equal where all of its positions are."""
+    """Return one 63-bit key per band; two pairs share a key if all positions of the band agree."""
     rows: npt.NDArray[np.uint64] = np.concatenate(
         [query.reshape(_BANDS, _QUERY_ROWS), passage.reshape(_BANDS, _PASSAGE_ROWS)], axis=1
     ).astype(np.uint64)

@@ -1,4 +1,4 @@
-"""A pair of a question and a passage, the file it comes from, and what a cleaning step is."""
+"""Query-passage pairs, the reader of JSONL files, and the protocol of a cleaning step."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from jina_rag.evaluation.files import explain_os_errors
 
 _Item = TypeVar("_Item")
 _INVISIBLE = dict.fromkeys([0x00AD, 0x200B, 0x2060, 0xFEFF])
-"""Soft hyphen, zero-width space, word joiner, byte order mark: two texts that differ in these look the same."""
+"""Characters without a visible glyph: soft hyphen, zero-width space, word joiner, byte order mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A question and its passage.
+    """A query and its passage.
 
     Attributes:
-        number: Its place in the input from 1; in a file, the number of its line.
-        query: The question.
-        passage: The passage.
-        record: The object as it was read, other keys included: what is written when the pair is kept.
+        number: Position in the input, counted from 1; the line number if the pair comes from a file.
+        query: The query's text.
+        passage: The passage's text.
+        record: The input object with all its keys, written to the output if the pair stays.
     """
 
     number: int
@@ -37,15 +37,15 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A pair that was taken out.
+    """A pair or line that a cleaning run dropped.
 
     Attributes:
-        number: `Pair.number`; for a line that holds no pair, the number of the line.
-        step: The step's name, or ``"read"``.
-        reason: In a few words, the same for all that share it, so that it can be counted.
-        duplicate_of: `Pair.number` of the kept pair that this one repeats; None for other reasons.
-        detail: What led to it (similarity, language, rank).
-        record: The object as it was read; empty where there was none.
+        number: `Pair.number`, or the line number of a line without a pair.
+        step: Name of the step, or ``"read"`` for a line without a pair.
+        reason: A short text that is identical for all pairs dropped for the same reason.
+        duplicate_of: `Pair.number` of the pair that stays, if this pair duplicates another; else None.
+        detail: Measurements behind the decision: similarities, language or rank.
+        record: The input object; empty for a line without a pair.
     """
 
     number: int
@@ -56,7 +56,7 @@ class Dropped:
     record: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The line of the file of dropped pairs."""
+        """Return the JSON object for the file of dropped pairs."""
         line: dict[str, Any] = {"line": self.number, "step": self.step, "reason": self.reason}
         if self.duplicate_of is not None:
             line["duplicate_of"] = self.duplicate_of
@@ -64,29 +64,29 @@ class Dropped:
 
 
 OnDrop: TypeAlias = Callable[[Dropped], None]
-"""Called with each pair that a step takes out."""
+"""Callback for each pair that a step drops."""
 
 
 class Step(Protocol):
-    """One step of cleaning. It may be used for one run after another; nothing of a run stays in it."""
+    """Protocol of a cleaning step. A step holds no state between runs and may be reused."""
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Name of the step in reports."""
         ...
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All that decides what it drops, seeds included, as JSON values."""
+        """All settings that affect the step's decisions, seeds included, as JSON values."""
         ...
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
-        """Give the pairs that stay, in their order.
+        """Yield the pairs that stay, in order.
 
         Args:
-            pairs: Read once, from first to last.
-            drop: Called with each of the others.
-            scratch: An empty folder for state that must not be held in memory; removed after the run.
+            pairs: Input pairs; read once, in order.
+            drop: Called with each pair that the step drops.
+            scratch: An empty folder for state that does not fit in memory; deleted after the run.
         """
         ...
 
@@ -94,19 +94,24 @@ class Step(Protocol):
 def read_pairs(
     path: Path, drop: OnDrop | None = None, *, query_key: str = "query", passage_key: str = "passage"
 ) -> Iterator[Pair]:
-    """Read pairs from a JSONL file, one object a line, holding one line at a time.
+    """Yield the pairs of a JSONL file, reading one line at a time.
 
-    Lines that hold no pair go to `drop` and are passed over. The first one must hold a pair: where it does not, the
-    file or the keys are the wrong ones, and all would be lost.
+    Lines without a pair are reported to `drop` and skipped. The first non-blank line must hold a pair, because an
+    invalid first line means a wrong file or wrong keys.
 
     Args:
-        path: UTF-8; blank lines are passed over.
-        drop: Called with each line that is not JSON or lacks one of the two texts; None to raise there.
-        query_key: The key of the question.
-        passage_key: The key of the passage.
+        path: A UTF-8 file with one JSON object per line. Blank lines are skipped.
+        drop: Called with each line that is not a JSON object or lacks one of the two texts; None raises an error
+            instead.
+        query_key: Record key of the query.
+        passage_key: Record key of the passage.
+
+    Yields:
+        The pairs in the order of the file, numbered by line.
 
     Raises:
-        InvalidInputError: If the file cannot be read, or its first line holds no pair.
+        InvalidInputError: If the file cannot be read, its first line holds no pair, or, with `drop=None`, any line
+            holds no pair.
     """
     first = True
     with explain_os_errors(f"{path} cannot be read"), path.open("rb") as file:
@@ -125,10 +130,18 @@ def read_pairs(
 def as_pairs(
     records: Iterable[Mapping[str, Any]], *, query_key: str = "query", passage_key: str = "passage"
 ) -> Iterator[Pair]:
-    """Number objects from 1 as pairs.
+    """Yield records as pairs, numbered from 1.
+
+    Args:
+        records: Objects that hold a query and a passage.
+        query_key: Record key of the query.
+        passage_key: Record key of the passage.
+
+    Yields:
+        One pair per record, in order.
 
     Raises:
-        InvalidInputError: If one lacks one of the two texts; the message has its number.
+        InvalidInputError: If a record lacks one of the two texts; the message has the pair's number.
     """
     for number, record in enumerate(records, start=1):
         try:
@@ -138,14 +151,14 @@ def as_pairs(
 
 
 def batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    """Lists of `size` items; none of them is taken before it is needed."""
+    """Yield lists of at most `size` items, consuming `items` lazily."""
     source = iter(items)
-    while some := list(itertools.islice(source, size)):
-        yield some
+    while batch := list(itertools.islice(source, size)):
+        yield batch
 
 
 def dump(record: Mapping[str, Any]) -> bytes:
-    r"""One line of JSON in UTF-8; a lone surrogate, which UTF-8 has no bytes for, becomes ``\udcXX``."""
+    r"""Return `record` as one line of JSON in UTF-8; lone surrogates, which UTF-8 cannot encode, become ``\udcXX``."""
     try:
         return json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
     except UnicodeEncodeError:
@@ -153,8 +166,8 @@ def dump(record: Mapping[str, Any]) -> bytes:
 
 
 def same_text(text: str) -> str:
-    """What two texts have in common that differ in case, white space, invisible marks or Unicode form only (NFKC)."""
-    # Twice, because casefold can leave the form, as with U+0345.
+    """Return `text` normalized: NFKC, case-folded, without invisible characters, single spaces as white space."""
+    # NFKC runs twice because casefold can produce text outside the form, for example from U+0345.
     text_folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_INVISIBLE).casefold())
     return " ".join(text_folded.split())
 
@@ -165,7 +178,7 @@ def _record(line: bytes) -> Mapping[str, Any]:
     except UnicodeDecodeError as exc:
         raise InvalidInputError("not UTF-8 text.") from exc
     except (ValueError, RecursionError) as exc:
-        raise InvalidInputError("not JSON.") from exc
+        raise InvalidInputError("not valid JSON.") from exc
     if not isinstance(record, dict):
         raise InvalidInputError("not a JSON object.")
     return record
@@ -175,5 +188,5 @@ def _pair(number: int, record: Mapping[str, Any], query_key: str, passage_key: s
     query, passage = record.get(query_key), record.get(passage_key)
     for key, value in ((query_key, query), (passage_key, passage)):
         if not isinstance(value, str):
-            raise InvalidInputError(f'"{key}" is missing or no text.')
+            raise InvalidInputError(f'"{key}" is missing or not a string.')
     return Pair(number, str(query), str(passage), record)

@@ -1,4 +1,4 @@
-"""Steps run one after another over a stream, with every drop counted and explained."""
+"""Streaming pipeline of cleaning steps, with a report of every dropped pair."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ from jina_rag.evaluation.cleaning.duplicates import Complete, ExactDuplicates
 from jina_rag.evaluation.cleaning.near_duplicates import NearDuplicates
 from jina_rag.evaluation.cleaning.pairs import Dropped, OnDrop, Pair, Step, as_pairs, dump, read_pairs
 from jina_rag.evaluation.cleaning.report import CleaningReport, StepReport
-from jina_rag.evaluation.files import READABLE, explain_os_errors, file_hash
+from jina_rag.evaluation.files import FILE_MODE, explain_os_errors, file_hash
 
 Progress: TypeAlias = Callable[[str, int], None]
-"""Called with the name of a step and the number of pairs that it has let pass."""
+"""Callback with the name of a step and the number of pairs that have passed the step so far."""
 
 
 class Cleaning:
-    """Steps in their order.
+    """A pipeline of cleaning steps.
 
-    Without `steps` it drops incomplete pairs, exact and near-duplicates. `Languages` belongs before `NearDuplicates`
-    and `Consistency` last, because it is the dearest.
+    The default steps drop incomplete pairs, exact duplicates and near-duplicates. Place `Languages` before
+    `NearDuplicates`, and `Consistency` last, because `Consistency` is the most expensive step.
+
+    Attributes:
+        steps: The steps in order.
+        report: Counts of the current run, complete after the run's last pair.
 
     Example:
         >>> cleaning = Cleaning([Complete(), ExactDuplicates()])
@@ -38,10 +42,10 @@ class Cleaning:
     """
 
     def __init__(self, steps: Sequence[Step] | None = None) -> None:
-        """Take steps.
+        """Initialize the pipeline.
 
         Args:
-            steps: In their order; None for incomplete pairs, exact and near-duplicates.
+            steps: The steps in order; None for `Complete`, `ExactDuplicates` and `NearDuplicates`.
         """
         self.steps: tuple[Step, ...] = (
             tuple(steps) if steps is not None else (Complete(), ExactDuplicates(), NearDuplicates())
@@ -57,14 +61,14 @@ class Cleaning:
         on_drop: OnDrop | None = None,
         scratch: Path | None = None,
     ) -> Iterator[Mapping[str, Any]]:
-        """Give the records that stay, in their order; `report` is complete after the last.
+        """Yield the records that stay, in order; `report` is complete after the last record.
 
         Args:
-            records: Objects with the two texts; read once.
-            query_key: The key of the question.
-            passage_key: The key of the passage.
-            on_drop: Called with each of the others.
-            scratch: Where the steps' files go; None for the system's folder of temporary files.
+            records: Objects that hold a query and a passage; read once.
+            query_key: Record key of the query.
+            passage_key: Record key of the passage.
+            on_drop: Called with each dropped pair; None to ignore dropped pairs.
+            scratch: Folder for the steps' temporary files; None for the system's temporary folder.
 
         Raises:
             InvalidInputError: If a record lacks one of the two texts.
@@ -81,19 +85,26 @@ class Cleaning:
         scratch: Path | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Pair]:
-        """`stream` over pairs; starts a new `report`."""
+        """Yield the pairs that stay, in order, and start a new `report`.
+
+        Args:
+            pairs: Input pairs; read once.
+            on_drop: Called with each dropped pair; None to ignore dropped pairs.
+            scratch: Folder for the steps' temporary files; None for the system's temporary folder.
+            progress: Called for each pair that passes a step; None for no progress reports.
+        """
         report = self.report = CleaningReport([StepReport(step.name, step.settings) for step in self.steps])
         with tempfile.TemporaryDirectory(prefix="jina-rag-clean-", dir=scratch) as root, ExitStack() as open_steps:
             flow: Iterator[Pair] = iter(pairs)
-            clock = [0.0] * (len(self.steps) + 1)  # seconds that each step was waited for; none before the first
-            for place, (step, tally) in enumerate(zip(self.steps, report.steps, strict=True)):
-                folder = Path(root) / str(place)
+            waited = [0.0] * (len(self.steps) + 1)  # seconds spent waiting for each step; index 0 is the input
+            for position, (step, tally) in enumerate(zip(self.steps, report.steps, strict=True)):
+                folder = Path(root) / str(position)
                 folder.mkdir()
                 running = step.run(_count_reads(flow, tally), _count_drops(tally, on_drop), folder)
                 if hasattr(running, "close"):
-                    # Files of a step are closed before its folder goes, also where the caller stops early.
+                    # Close a step's files before its folder is deleted, even if the caller stops early.
                     open_steps.callback(running.close)
-                flow = _measure_time(running, tally, clock, place, folder, progress)
+                flow = _measure_time(running, tally, waited, position, folder, progress)
             for pair in flow:
                 report.kept += 1
                 yield pair
@@ -110,42 +121,50 @@ def clean_file(
     scratch: Path | None = None,
     progress: Progress | None = None,
 ) -> CleaningReport:
-    """Clean a JSONL file of pairs into another one.
+    """Clean a JSONL file of pairs and write the pairs that stay to `output`.
 
-    Both files appear whole or not at all. Memory does not grow with the input; the steps say what grows on disk.
+    Both output files are written atomically. Memory does not grow with the input; the docstring of each step states its
+    disk usage.
 
     Args:
-        path: One object a line with the two texts; what else it holds is kept.
-        output: The lines that stay, in their order.
-        steps: As `Cleaning` takes them.
-        dropped: The others, one ``{"line", "step", "reason", "duplicate_of", …, "pair"}`` a line.
-        query_key: The key of the question.
-        passage_key: The key of the passage.
-        scratch: Where the steps' files go; None for the folder of `output`.
-        progress: Called with a step and the pairs it has let pass so far, for each pair.
+        path: A JSONL file with one object per line that holds a query and a passage. Other keys are preserved.
+        output: Destination of the pairs that stay, in order.
+        steps: The steps in order; None for the default steps of `Cleaning`.
+        dropped: Destination of the dropped pairs, one ``{"line", "step", "reason", "duplicate_of", …, "pair"}`` per
+            line; None to write no such file.
+        query_key: Record key of the query.
+        passage_key: Record key of the passage.
+        scratch: Folder for the steps' temporary files; None for the folder of `output`.
+        progress: Called for each pair that passes a step; None for no progress reports.
+
+    Returns:
+        The report of the run, with the name and the SHA-256 of the input file.
 
     Raises:
-        InvalidInputError: If a file cannot be read or written, is named twice, or its first line holds no pair.
+        InvalidInputError: If a file cannot be read or written, two of the paths are the same file, or the first line
+            holds no pair.
     """
     paths = [p.resolve() for p in (path, output, dropped) if p is not None]
     if len(set(paths)) < len(paths):
-        raise InvalidInputError("The pairs, the output and the dropped pairs are different files: name each once.")
+        raise InvalidInputError(
+            "Two of the input, output and dropped-pairs paths are the same file. Pass a different path for each."
+        )
     cleaning = Cleaning(steps)
     unreadable: dict[str, int] = {}
     with ExitStack() as stack:
-        sink = stack.enter_context(_written(output))
-        waste = stack.enter_context(_written(dropped)) if dropped is not None else None
+        output_file = stack.enter_context(_atomic_file(output))
+        dropped_file = stack.enter_context(_atomic_file(dropped)) if dropped is not None else None
 
-        def drop(one: Dropped) -> None:
-            if one.step == "read":
-                unreadable[one.reason] = unreadable.get(one.reason, 0) + 1
-            if waste is not None:
-                waste.write(dump(one.to_json()))
+        def drop(entry: Dropped) -> None:
+            if entry.step == "read":
+                unreadable[entry.reason] = unreadable.get(entry.reason, 0) + 1
+            if dropped_file is not None:
+                dropped_file.write(dump(entry.to_json()))
 
         pairs = read_pairs(path, drop, query_key=query_key, passage_key=passage_key)
-        where = scratch or output.resolve().parent
-        for pair in cleaning.run(pairs, on_drop=drop, scratch=where, progress=progress):
-            sink.write(dump(pair.record))
+        folder = scratch or output.resolve().parent
+        for pair in cleaning.run(pairs, on_drop=drop, scratch=folder, progress=progress):
+            output_file.write(dump(pair.record))
     report = cleaning.report
     report.unreadable, report.source, report.sha256 = unreadable, path.name, file_hash(path)
     return report
@@ -154,12 +173,12 @@ def clean_file(
 def _measure_time(
     pairs: Iterator[Pair],
     tally: StepReport,
-    clock: list[float],
-    place: int,
+    waited: list[float],
+    position: int,
     folder: Path,
     progress: Progress | None,
 ) -> Iterator[Pair]:
-    """Time that a step takes is all the time it is waited for, less that of the steps before it."""
+    """Yield `pairs` and record the step's seconds: the wait for the step minus the wait for the previous step."""
     for count in itertools.count(1):
         start = time.perf_counter()
         try:
@@ -168,17 +187,17 @@ def _measure_time(
             tally.disk_bytes = sum(file.stat().st_size for file in folder.iterdir())
             return
         finally:
-            clock[place + 1] += time.perf_counter() - start
-            tally.seconds = clock[place + 1] - clock[place]
+            waited[position + 1] += time.perf_counter() - start
+            tally.seconds = waited[position + 1] - waited[position]
         if progress is not None:
             progress(tally.name, count)
         yield pair
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name once it is complete."""
-    with explain_os_errors(f"{path} cannot be written"), open_whole(path, mode=READABLE) as file:
+def _atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that is renamed to `path` once it is complete."""
+    with explain_os_errors(f"{path} cannot be written"), open_whole(path, mode=FILE_MODE) as file:
         yield file
 
 
@@ -189,9 +208,9 @@ def _count_reads(pairs: Iterator[Pair], tally: StepReport) -> Iterator[Pair]:
 
 
 def _count_drops(tally: StepReport, on_drop: OnDrop | None) -> OnDrop:
-    def drop(one: Dropped) -> None:
-        tally.dropped[one.reason] = tally.dropped.get(one.reason, 0) + 1
+    def drop(entry: Dropped) -> None:
+        tally.dropped[entry.reason] = tally.dropped.get(entry.reason, 0) + 1
         if on_drop is not None:
-            on_drop(one)
+            on_drop(entry)
 
     return drop

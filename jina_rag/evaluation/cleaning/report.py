@@ -1,4 +1,4 @@
-"""What a cleaning found: how many pairs each step took out, and why, with all settings."""
+"""Report of a cleaning run: dropped pairs per step and reason, with all settings."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from jina_rag._version import __version__
 
 @dataclass(slots=True)
 class StepReport:
-    """One step of a run.
+    """Counts and settings of one step of a run.
 
     Attributes:
-        name: The step.
-        settings: All that decides what it drops.
-        read: Pairs that reached it.
-        dropped: Reason → pairs.
-        seconds: Time spent in it, without the steps before it.
-        disk_bytes: State it kept on disk during the run.
+        name: Name of the step.
+        settings: All settings that affect the step's decisions.
+        read: Number of pairs that reached the step.
+        dropped: Number of dropped pairs by reason.
+        seconds: Time spent in the step, previous steps excluded, in seconds.
+        disk_bytes: Size of the step's temporary files at the end of the run, in bytes.
     """
 
     name: str
@@ -30,21 +30,21 @@ class StepReport:
     disk_bytes: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Return the step's report as a JSON object."""
         values = asdict(self) | {"seconds": round(self.seconds, 3)}
         return {"step": values.pop("name"), **values}
 
 
 @dataclass(slots=True)
 class CleaningReport:
-    """A run, complete once its last pair has been given out.
+    """Counts of one cleaning run, complete after the run's last pair.
 
     Attributes:
-        steps: In the order they ran.
-        unreadable: What lines without a pair had wrong → lines.
-        kept: Pairs that all steps let pass.
-        source: The file, or empty.
-        sha256: Of the file's bytes, or empty.
+        steps: Reports of the steps, in order.
+        unreadable: Number of lines without a pair, by error message.
+        kept: Number of pairs that passed all steps.
+        source: Name of the input file; empty if the input was not a file.
+        sha256: SHA-256 of the input file; empty if the input was not a file.
     """
 
     steps: list[StepReport]
@@ -55,16 +55,16 @@ class CleaningReport:
 
     @property
     def read(self) -> int:
-        """Pairs and unreadable lines of the input."""
+        """Number of pairs and unreadable lines in the input."""
         return (self.steps[0].read if self.steps else self.kept) + sum(self.unreadable.values())
 
     @property
     def dropped(self) -> int:
-        """All that was read and not kept."""
+        """Number of pairs and unreadable lines that were dropped."""
         return self.read - self.kept
 
     def to_json(self) -> dict[str, Any]:
-        """The object that ``jina-rag clean --json`` prints."""
+        """Return the object that ``jina-rag clean --json`` prints."""
         counts = {"version": __version__, "read": self.read, "dropped": self.dropped}
         return asdict(self) | counts | {"steps": [step.to_json() for step in self.steps]}
 

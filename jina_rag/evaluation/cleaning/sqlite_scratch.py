@@ -1,4 +1,4 @@
-"""A table on disk that answers at once and holds a fixed share of memory, however long it grows."""
+"""Temporary SQLite tables with a fixed cache size."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 CACHE_BYTES = 8 * 2**20
-"""Pages of a table that are held in memory."""
+"""SQLite page cache of a temporary table, in bytes (8 MiB)."""
 
 
 @contextmanager
 def scratch_table(path: Path, *statements: str) -> Iterator[sqlite3.Connection]:
-    """Make a SQLite file for the time of one run.
+    """Open a SQLite file for one run.
 
-    It needs no protection against a crash, since nothing of it outlives the run: no journal, nothing is synced.
+    The file is temporary, so journaling and syncing are off; a crash may corrupt the file.
+
+    Args:
+        path: Path of the new file.
+        *statements: SQL statements that create the tables.
     """
     with closing(sqlite3.connect(path, isolation_level=None)) as table:
         for pragma in (
@@ -27,7 +31,7 @@ def scratch_table(path: Path, *statements: str) -> Iterator[sqlite3.Connection]:
             table.execute(f"PRAGMA {pragma}")
         for statement in statements:
             table.execute(statement)
-        # One transaction, never committed page by page: the cache spills to the file when it is full.
+        # A single transaction avoids a commit per row; a full cache spills to the file.
         table.execute("BEGIN")
         yield table
         table.execute("COMMIT")

@@ -1,4 +1,4 @@
-"""Cleaning of pairs: what each step drops and keeps, what the report says, what it costs in memory."""
+"""Cleaning of query-passage pairs: dropped pairs of each step, reports, memory use and the `clean` command."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ QUERY = "When was the turbine of the harbour replaced?"
 
 
 @pytest.fixture(scope="module")
-def planted():
-    """benchmarks/cleaning_pairs.py: the pairs that the benchmark cleans."""
+def cleaning_pairs():
+    """The module benchmarks/cleaning_pairs.py, which generates pairs with known faults."""
     spec = importlib.util.spec_from_file_location("cleaning_pairs", ROOT / "benchmarks" / "cleaning_pairs.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["cleaning_pairs"] = module
@@ -51,7 +51,7 @@ def planted():
 
 
 def jaccard(one, other, *, n):
-    """The similarity itself, which signatures estimate: shared n-grams over all n-grams; 1 for two empty texts."""
+    """The exact Jaccard similarity of the texts' n-gram sets; 1 for two empty texts."""
     first, second = set(ngrams(one, n).tolist()), set(ngrams(other, n).tolist())
     return len(first & second) / len(first | second) if first or second else 1.0
 
@@ -60,8 +60,8 @@ def pair(query=QUERY, passage=PASSAGE, **more):
     return {"query": query, "passage": passage, **more}
 
 
-def cleaned(records, *steps):
-    """(numbers of the records that stay, what was dropped)."""
+def run_steps(records, *steps):
+    """Return the numbers of the records that stay, and the dropped pairs."""
     dropped = []
     numbered = [record | {"number": number} for number, record in enumerate(records, start=1)]
     kept = [r["number"] for r in Cleaning(steps).stream(numbered, on_drop=dropped.append)]
@@ -78,18 +78,18 @@ def read_lines(path):
     return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
 
 
-# The acceptance, at a smaller size than benchmarks/cleaning.py
+# All steps: a smaller run of benchmarks/cleaning.py
 
 
-def test_planted_faults_are_found_and_good_pairs_stay(planted, tmp_path):
-    records = list(planted.generate(1600, seed=5))
+def test_steps_drop_planted_faults_and_keep_good_pairs(cleaning_pairs, tmp_path):
+    records = list(cleaning_pairs.generate(1600, seed=5))
     source = write_lines(tmp_path / "pairs.jsonl", records)
     steps = [
         Complete(),
         ExactDuplicates(),
         Languages(),
         NearDuplicates(),
-        Consistency(planted.WordStub(), sample=500),
+        Consistency(cleaning_pairs.WordStub(), sample=500),
     ]
     report = clean_file(source, tmp_path / "kept.jsonl", steps, dropped=tmp_path / "dropped.jsonl")
     dropped = {line["line"]: line for line in read_lines(tmp_path / "dropped.jsonl")}
@@ -98,23 +98,23 @@ def test_planted_faults_are_found_and_good_pairs_stay(planted, tmp_path):
     assert report.read == len(records)
     assert report.kept == len(kept)
 
-    def share(kind, step):
-        them = [record for record in records if record["kind"] == kind]
-        assert len(them) > 60
-        return sum(r["id"] in dropped and dropped[r["id"]]["step"] == step for r in them) / len(them)
+    def fraction_dropped(kind, step):
+        of_kind = [record for record in records if record["kind"] == kind]
+        assert len(of_kind) > 60
+        return sum(r["id"] in dropped and dropped[r["id"]]["step"] == step for r in of_kind) / len(of_kind)
 
-    assert share("exact", "exact duplicates") >= 0.99
-    assert share("near", "near duplicates") >= 0.95
-    assert share("foreign", "languages") >= 0.95
-    assert share("wrong", "consistency") >= 0.97
+    assert fraction_dropped("exact", "exact duplicates") >= 0.99
+    assert fraction_dropped("near", "near duplicates") >= 0.95
+    assert fraction_dropped("foreign", "languages") >= 0.95
+    assert fraction_dropped("wrong", "consistency") >= 0.97
     good = [record for record in records if record["kind"] == "good"]
     assert sum(record["id"] in dropped for record in good) / len(good) <= 0.01
-    repeats = [r for r in records if r["kind"] in ("exact", "near") and r["id"] in dropped]
-    assert sum(dropped[r["id"]].get("duplicate_of") == r["of"] for r in repeats) / len(repeats) >= 0.99
+    duplicates = [r for r in records if r["kind"] in ("exact", "near") and r["id"] in dropped]
+    assert sum(dropped[r["id"]].get("duplicate_of") == r["of"] for r in duplicates) / len(duplicates) >= 0.99
 
 
 class Constant(EmbedderDefaults):
-    """An embedder that costs nothing."""
+    """An embedder that returns the same vector for every text."""
 
     name, fingerprint, dim, multi_dim, modality = "constant", "constant-1", 2, 2, "text"
 
@@ -124,7 +124,7 @@ class Constant(EmbedderDefaults):
     encode_document = encode_query
 
 
-def test_memory_does_not_grow_with_the_number_or_the_length_of_texts():
+def test_memory_is_independent_of_number_and_length_of_texts():
     def peak(count):
         records = (pair(f"Question {n} about {n * n}?", f"{n}: " + PASSAGE * 60) for n in range(count))
         steps = (Complete(), ExactDuplicates(), NearDuplicates(), Consistency(Constant(), sample=4, batch=2))
@@ -139,7 +139,7 @@ def test_memory_does_not_grow_with_the_number_or_the_length_of_texts():
             tracemalloc.stop()
 
     peak(5)
-    # 100 more pairs have 1 MB of text.
+    # 100 additional pairs hold 1 MB of text.
     assert peak(120) - peak(20) < 200_000
 
 
@@ -154,8 +154,8 @@ def test_memory_does_not_grow_with_the_number_or_the_length_of_texts():
         ("The same text", "the  SAME text ", "both sides are the same text"),
     ],
 )
-def test_pairs_that_say_nothing_are_dropped(query, passage, reason):
-    kept, dropped = cleaned([pair(), pair(query, passage)], Complete())
+def test_complete_drops_pairs_with_an_empty_or_identical_side(query, passage, reason):
+    kept, dropped = run_steps([pair(), pair(query, passage)], Complete())
     assert kept == [1]
     assert [d.reason for d in dropped] == [reason]
 
@@ -173,22 +173,22 @@ def test_pairs_that_say_nothing_are_dropped(query, passage, reason):
         lambda t: t.replace("a", "a\u00ad").replace("e", "\u200be"),
     ],
 )
-def test_an_exact_duplicate_is_one_in_any_case_space_and_unicode_form(change):
+def test_exact_duplicates_ignore_case_white_space_and_unicode_form(change):
     first = pair("Où est la première fiche, in Straße 5?", "Ici, sur la fiche à côté.")
     other = pair("Something else?", "Yes.")
     again = pair(change(first["query"]), change(first["passage"]))
-    kept, dropped = cleaned([first, other, again], ExactDuplicates())
+    kept, dropped = run_steps([first, other, again], ExactDuplicates())
     assert kept == [1, 2]
     assert [(d.reason, d.duplicate_of) for d in dropped] == [("exact duplicate", 1)]
 
 
-def test_texts_that_differ_in_a_letter_a_mark_or_the_place_of_the_border_are_no_exact_duplicates():
+def test_exact_duplicates_keep_pairs_that_differ_in_one_character():
     records = [pair("ab", "c"), pair("a", "bc"), pair("ab", "ć"), pair("ab", "c."), pair("c", "ab"), pair("ab", "d")]
-    assert cleaned(records, ExactDuplicates())[0] == [1, 2, 3, 4, 5, 6]
+    assert run_steps(records, ExactDuplicates())[0] == [1, 2, 3, 4, 5, 6]
 
 
 @given(st.text())
-def test_normalising_twice_changes_nothing(text):
+def test_same_text_is_idempotent(text):
     assert same_text(same_text(text)) == same_text(text)
 
 
@@ -206,32 +206,32 @@ def test_normalising_twice_changes_nothing(text):
         (QUERY.upper(), PASSAGE.replace("in 1962", "1963")),
     ],
 )
-def test_near_duplicates_name_the_pair_that_they_repeat(query, passage):
+def test_near_duplicate_reports_number_of_the_original_pair(query, passage):
     records = [
         pair("What is a comet?", "A body of ice and dust that goes round the sun."),
         pair(),
         pair(query, passage),
     ]
-    kept, dropped = cleaned(records, NearDuplicates())
+    kept, dropped = run_steps(records, NearDuplicates())
     assert kept == [1, 2]
     assert [(d.reason, d.duplicate_of) for d in dropped] == [("near duplicate", 2)]
     assert 0.8 <= dropped[0].detail["passage_similarity"] <= 1
     assert 0.7 <= dropped[0].detail["query_similarity"] <= 1
 
 
-def test_other_questions_about_a_passage_and_other_passages_for_a_question_stay():
+def test_near_duplicates_need_similar_query_and_passage():
     queries = ["Where does the turbine stand now?", "Who made the smaller one?", "For how long did it run?"]
     passages = ["It was in 1962, says the chronicle of the town.", "Nobody knows; the files were lost in a fire."]
     records = [pair(), *(pair(q) for q in queries), *(pair(passage=p) for p in passages)]
-    assert cleaned(records, NearDuplicates())[0] == [1, 2, 3, 4, 5, 6]
+    assert run_steps(records, NearDuplicates())[0] == [1, 2, 3, 4, 5, 6]
 
 
-def test_likeness_does_not_creep_from_pair_to_pair():
+def test_near_duplicates_are_compared_with_remaining_pairs_only():
     words = PASSAGE.split()
     chain = []
-    for start in range(0, len(words), 2):  # each like the one before, the last unlike the first
+    for start in range(0, len(words), 2):  # each passage resembles the previous one; the last differs from the first
         chain.append(pair(passage=" ".join(["changed"] * start + words[start:])))
-    kept, dropped = cleaned(chain, NearDuplicates(passage=0.8))
+    kept, dropped = run_steps(chain, NearDuplicates(passage=0.8))
     assert len(kept) > 2
     assert {d.duplicate_of for d in dropped} <= set(kept)
     for one in dropped:
@@ -239,24 +239,24 @@ def test_likeness_does_not_creep_from_pair_to_pair():
         assert jaccard(near_text(first), near_text(one.record["passage"]), n=5) > 0.6
 
 
-def test_thresholds_decide():
+def test_near_duplicate_thresholds_apply_to_query_and_passage():
     near = [pair(), pair(passage=PASSAGE.replace("smaller", "larger").replace("Leeds", "Perth"))]
-    assert cleaned(near, NearDuplicates(passage=0.7))[0] == [1]
-    assert cleaned(near, NearDuplicates(passage=0.99))[0] == [1, 2]
-    asked = [pair(), pair(QUERY.replace("replaced", "repaired"))]
-    assert cleaned(asked, NearDuplicates(query=0.5))[0] == [1]
-    assert cleaned(asked, NearDuplicates(query=0.99))[0] == [1, 2]
+    assert run_steps(near, NearDuplicates(passage=0.7))[0] == [1]
+    assert run_steps(near, NearDuplicates(passage=0.99))[0] == [1, 2]
+    near_queries = [pair(), pair(QUERY.replace("replaced", "repaired"))]
+    assert run_steps(near_queries, NearDuplicates(query=0.5))[0] == [1]
+    assert run_steps(near_queries, NearDuplicates(query=0.99))[0] == [1, 2]
 
 
-def test_thousands_that_are_alike_are_held_against_the_likest():
+def test_near_duplicates_match_the_most_similar_of_many_candidates():
     records = [pair(f"What does part {n} of the list {n * 31} weigh?") for n in range(150)]
     records += [records[70] | {"query": records[70]["query"].replace("weigh?", "weigh")}]
-    _, dropped = cleaned(records, NearDuplicates(query=0.97))
+    _, dropped = run_steps(records, NearDuplicates(query=0.97))
     assert [(d.number, d.duplicate_of) for d in dropped] == [(151, 71)]
 
 
 @given(st.integers(0, 60), st.integers(0, 3), st.integers(0, 5))
-def test_signatures_estimate_the_jaccard_similarity(cut, seed, turn):
+def test_signature_agreement_estimates_jaccard_similarity(cut, seed, turn):
     words = PASSAGE.split()
     one, other = near_text(PASSAGE), near_text(" ".join(words[turn:] + words[:turn]))[cut:]
     true = jaccard(one, other, n=4)
@@ -264,7 +264,7 @@ def test_signatures_estimate_the_jaccard_similarity(cut, seed, turn):
     assert result == pytest.approx(true, abs=4.5 * (0.25 / 512) ** 0.5)
 
 
-def test_signatures_of_short_long_and_repeated_texts():
+def test_signature_of_short_long_and_repeated_texts():
     sign = {text: signature(text, n=5, size=64, seed=0) for text in ("", "abc", "abd", "東京")}
     assert len({s.tobytes() for s in sign.values()}) == 4
     long = "".join(chr(97 + n * n % 26) + chr(97 + n % 23) for n in range(5000))
@@ -275,7 +275,7 @@ def test_signatures_of_short_long_and_repeated_texts():
 
 
 @pytest.mark.parametrize("setting", [{"passage": 0}, {"query": 1.1}, {"passage": float("nan")}, {"query_ngram": 0}])
-def test_settings_of_near_duplicates_are_checked(setting):
+def test_near_duplicates_invalid_settings_raise(setting):
     with pytest.raises(InvalidInputError):
         NearDuplicates(**setting)
 
@@ -310,54 +310,54 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("text", ENGLISH)
-def test_english_stays_also_where_it_is_short_or_names_places_abroad(text):
-    assert cleaned([pair(query=text)], Languages(("en",)))[0] == [1]
-    assert cleaned([pair(passage=text)], Languages(("en",)))[0] == [1]
+def test_languages_keep_short_english_and_foreign_names(text):
+    assert run_steps([pair(query=text)], Languages(("en",)))[0] == [1]
+    assert run_steps([pair(passage=text)], Languages(("en",)))[0] == [1]
 
 
 @pytest.mark.parametrize("language", FOREIGN)
-def test_either_side_in_another_language_is_found(language):
+def test_languages_drop_pairs_with_either_side_foreign(language):
     records = [pair(passage=FOREIGN[language]), pair(query=FOREIGN[language])]
-    kept, dropped = cleaned(records, Languages(("en",)))
+    kept, dropped = run_steps(records, Languages(("en",)))
     assert kept == []
     assert [(d.reason, d.detail["side"]) for d in dropped] == [("language", "passage"), ("language", "query")]
     assert {d.detail["language"] for d in dropped} == {language}
-    assert cleaned(records, Languages(("en", language)))[0] == [1, 2]
+    assert run_steps(records, Languages(("en", language)))[0] == [1, 2]
 
 
-def test_a_short_side_is_read_with_the_other():
-    # Alone it would be taken for Spanish.
-    assert cleaned([pair("pump torque value", PASSAGE)], Languages(("en",)))[0] == [1]
-    assert cleaned([pair("pump torque value", PASSAGE)], Languages(("en",), least=1))[0] == []
-    # "Gift" and "Rat" are German words, and English ones.
+def test_languages_identify_a_short_side_with_the_other_side():
+    # The query alone is identified as Spanish.
+    assert run_steps([pair("pump torque value", PASSAGE)], Languages(("en",)))[0] == [1]
+    assert run_steps([pair("pump torque value", PASSAGE)], Languages(("en",), least=1))[0] == []
+    # "Gift" and "Rat" are words of both German and English.
     records = [pair("Gift Rat", PASSAGE), pair("Gift Rat", "Der Ausschuss hat den Haushalt ohne Änderung genehmigt.")]
-    assert cleaned(records, Languages(("en",)))[0] == [1]
-    assert cleaned(records, Languages(("de",)))[0] == [2]
+    assert run_steps(records, Languages(("en",)))[0] == [1]
+    assert run_steps(records, Languages(("de",)))[0] == [2]
 
 
-def test_odds_decide():
+def test_languages_odds_decide_ambiguous_texts():
     unsure = pair("De pomp is kapot, God morgon")
-    assert cleaned([unsure], Languages(("en",), odds=1.0))[0] == []
-    assert cleaned([unsure], Languages(("en",), odds=1e30))[0] == [1]
+    assert run_steps([unsure], Languages(("en",), odds=1.0))[0] == []
+    assert run_steps([unsure], Languages(("en",), odds=1e30))[0] == [1]
 
 
-def test_languages_are_checked(monkeypatch):
-    with pytest.raises(InvalidInputError, match="as a list"):
+def test_languages_invalid_settings_or_missing_package_raise(monkeypatch):
+    with pytest.raises(InvalidInputError, match="non-empty list"):
         Languages("en")
     with pytest.raises(InvalidInputError, match="at least 1"):
         Languages(odds=0.5)
-    with pytest.raises(InvalidInputError, match="'english' is not one"):
-        cleaned([pair()], Languages(("english",)))
+    with pytest.raises(InvalidInputError, match="Unsupported language 'english'"):
+        run_steps([pair()], Languages(("english",)))
     monkeypatch.setitem(sys.modules, "py3langid", None)
     with pytest.raises(MissingDependencyError, match=r"jina-rag\[eval\]"):
-        cleaned([pair()], Languages())
+        run_steps([pair()], Languages())
 
 
 # Consistency
 
 
 class Table(EmbedderDefaults):
-    """An embedder whose vectors stand in a table."""
+    """An embedder that reads its vectors from a table."""
 
     name, fingerprint, dim, multi_dim, modality = "table", "table-1", 3, 3, "text"
 
@@ -374,92 +374,92 @@ class Table(EmbedderDefaults):
 
 
 TABLE = {
-    "q1": (2, 0, 0), "p1": (3, 0, 0),  # p1 is first
-    "q2": (0, 1, 0), "p2": (0, 1, 1),  # p2 is first
-    "q3": (0, 2, 0), "p3": (1, 0.01, 0.1),  # p2, then p3
-    "q4": (1, 1, 0), "p4": (-1, -1, 5),  # p1, p3, p2, then p4
+    "q1": (2, 0, 0), "p1": (3, 0, 0),  # p1 ranks first
+    "q2": (0, 1, 0), "p2": (0, 1, 1),  # p2 ranks first
+    "q3": (0, 2, 0), "p3": (1, 0.01, 0.1),  # ranking: p2, p3
+    "q4": (1, 1, 0), "p4": (-1, -1, 5),  # ranking: p1, p3, p2, p4
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("n", "kept"), [(1, [1, 2]), (2, [1, 2, 3]), (3, [1, 2, 3]), (4, [1, 2, 3, 4])])
 @pytest.mark.parametrize("batch", [1, 3, 64])
-def test_a_pair_stays_if_its_passage_is_among_the_first_for_its_question(n, kept, batch):
+def test_consistency_keeps_pairs_whose_passage_ranks_within_n(n, kept, batch):
     records = [pair(f"q{i}", f"p{i}") for i in (1, 2, 3, 4)]
-    result, dropped = cleaned(records, Consistency(Table(TABLE), n=n, sample=10, batch=batch))
+    result, dropped = run_steps(records, Consistency(Table(TABLE), n=n, sample=10, batch=batch))
     assert result == kept
     ranks = {3: 2, 4: 4}
     assert {d.number: d.detail["rank"] for d in dropped} == {i: r for i, r in ranks.items() if i not in kept}
     assert {d.reason for d in dropped} <= {"rank of the passage"}
 
 
-def test_ties_count_against_a_pair_but_not_its_own_passage():
+def test_consistency_ties_count_except_with_the_same_passage():
     table = {"q": (1, 0, 0), "p": (1, 0, 0), "twin": (1, 0, 0), "other q": (0, 1, 0)}
     same_passage = [pair("q", "p"), pair("other q", "P ")]
     table["P "] = table["p"]
-    assert cleaned(same_passage, Consistency(Table(table), n=1, sample=5))[0] == [1, 2]
+    assert run_steps(same_passage, Consistency(Table(table), n=1, sample=5))[0] == [1, 2]
     tied = [pair("q", "p"), pair("other q", "twin")]
-    kept, dropped = cleaned(tied, Consistency(Table(table), n=1, sample=5))
+    kept, dropped = run_steps(tied, Consistency(Table(table), n=1, sample=5))
     assert kept == []
     assert [d.detail["rank"] for d in dropped] == [2, 2]
 
 
-def test_the_sample_is_drawn_from_all_pairs_by_its_seed():
+def test_consistency_sample_is_uniform_and_deterministic_by_seed():
     rng = np.random.default_rng(0)
     names = [f"{side}{n}" for n in range(300) for side in "qp"]
     table = dict(zip(names, rng.standard_normal((600, 3)), strict=True))
     records = [pair(f"q{n}", f"p{n}") for n in range(300)]
 
-    def kept(**options):
-        return cleaned(records, Consistency(Table(table), **options))[0]
+    def consistent(**options):
+        return run_steps(records, Consistency(Table(table), **options))[0]
 
-    some = kept(sample=20, n=2, seed=1)
-    assert some == kept(sample=20, n=2, seed=1, batch=7)
-    assert some != kept(sample=20, n=2, seed=2)
-    # Passages without any relation are among the first 2 of 21 in about 2 of 21 cases.
-    assert 0.03 < len(some) / 300 < 0.25
-    # From a hundred on all are alike: more to rank among, fewer that stay.
-    assert len(kept(sample=300, n=2)) < len(some)
+    numbers = consistent(sample=20, n=2, seed=1)
+    assert numbers == consistent(sample=20, n=2, seed=1, batch=7)
+    assert numbers != consistent(sample=20, n=2, seed=2)
+    # An unrelated passage ranks among the first 2 of 21 in about 2 of 21 cases.
+    assert 0.03 < len(numbers) / 300 < 0.25
+    # A larger sample drops more pairs.
+    assert len(consistent(sample=300, n=2)) < len(numbers)
 
-    seen = []
+    calls = []
     embedder = Table(table)
-    plain = embedder.encode_document
-    embedder.encode_document = lambda texts, **options: (seen.append(list(texts)), plain(texts, **options))[1]
-    cleaned(records, Consistency(embedder, sample=100, n=2, batch=100))
-    drawn = [int(name[1:]) for name in seen[0]]
-    assert len(drawn) == 100
-    assert sum(number >= 150 for number in drawn) == pytest.approx(50, abs=15)
+    encode = embedder.encode_document
+    embedder.encode_document = lambda texts, **options: (calls.append(list(texts)), encode(texts, **options))[1]
+    run_steps(records, Consistency(embedder, sample=100, n=2, batch=100))
+    sampled = [int(name[1:]) for name in calls[0]]
+    assert len(sampled) == 100
+    assert sum(number >= 150 for number in sampled) == pytest.approx(50, abs=15)
 
 
-def test_a_question_that_the_embedder_refuses_costs_itself_alone():
+def test_consistency_drops_only_the_pair_that_cannot_be_embedded():
     records = [pair("q1", "p1"), pair("q-unknown", "p2"), pair("q2", "p2")]
-    kept, dropped = cleaned(records, Consistency(Table(TABLE), n=1, sample=10))
+    kept, dropped = run_steps(records, Consistency(Table(TABLE), n=1, sample=10))
     assert kept == [1, 3]
     assert [(d.number, d.reason, d.detail["message"]) for d in dropped] == [
         (2, "the embedder cannot read it", "A text is not in the table.")
     ]
 
 
-def test_consistency_is_checked():
+def test_consistency_invalid_settings_or_embedder_raise():
     with pytest.raises(InvalidInputError, match="n=3, batch=64, sample=2"):
         Consistency(Table(TABLE), n=3, sample=2)
     with pytest.raises(InvalidInputError, match="no dense vectors"):
-        cleaned([pair("q1", "p1")], Consistency(Table(TABLE, single=False)))
-    assert cleaned([], Consistency(Table(TABLE)))[0] == []
+        run_steps([pair("q1", "p1")], Consistency(Table(TABLE, single=False)))
+    assert run_steps([], Consistency(Table(TABLE)))[0] == []
 
 
-def test_consistency_takes_any_embedder_of_jina_rag():
+def test_consistency_accepts_any_embedder():
     records = [
         pair("Which turbine did the harbour have?"),
         pair("What is a comet made of?", "A comet is made of ice."),
         pair("What is a comet made of?", "The budget of the town was approved."),
     ]
-    assert cleaned(records, Consistency(FakeEmbedder(), n=1))[0] == [1, 2]
+    assert run_steps(records, Consistency(FakeEmbedder(), n=1))[0] == [1, 2]
 
 
-# The whole
+# The pipeline
 
 
-def test_the_report_has_steps_in_their_order_with_settings_counts_and_seeds(tmp_path):
+def test_report_lists_steps_in_order_with_settings_and_counts(tmp_path):
     records = [pair(more=[1]), pair("", "x"), pair(QUERY.upper()), pair(passage=FOREIGN["de"]), pair("so " + QUERY)]
     source = write_lines(tmp_path / "pairs.jsonl", records)
     with source.open("a", encoding="utf-8") as file:
@@ -489,7 +489,7 @@ def test_the_report_has_steps_in_their_order_with_settings_counts_and_seeds(tmp_
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dropped.jsonl", "out.jsonl", "pairs.jsonl"]
 
 
-def test_steps_are_optional_and_may_be_used_again():
+def test_cleaning_default_steps_are_reusable():
     records = [pair(), pair(), pair("so " + QUERY)]
     cleaning = Cleaning()
     for _ in range(2):
@@ -498,7 +498,7 @@ def test_steps_are_optional_and_may_be_used_again():
     assert list(Cleaning([]).stream(records)) == records
 
 
-def test_a_run_that_is_left_early_leaves_no_files(tmp_path):
+def test_stream_closed_early_deletes_temporary_files(tmp_path):
     cleaning = Cleaning()
     flow = cleaning.stream((pair(f"question {n}", f"answer {n}") for n in range(10)), scratch=tmp_path)
     next(flow)
@@ -507,7 +507,7 @@ def test_a_run_that_is_left_early_leaves_no_files(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_time_of_a_step_is_its_own(monkeypatch):
+def test_step_seconds_exclude_other_steps(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("jina_rag.evaluation.cleaning.pipeline.time.perf_counter", lambda: clock[0])
 
@@ -527,8 +527,8 @@ def test_the_time_of_a_step_is_its_own(monkeypatch):
     assert [step.seconds for step in cleaning.report.steps] == [20, 2, 200]
 
 
-def test_steps_are_ended_before_their_folder_goes_in_whatever_order_they_are_forgotten(tmp_path):
-    ended, held = [], []
+def test_steps_are_closed_before_their_folder_is_deleted(tmp_path):
+    folder_existed, generators = [], []
 
     class Step:
         name, settings = "step", {}
@@ -538,18 +538,18 @@ def test_steps_are_ended_before_their_folder_goes_in_whatever_order_they_are_for
                 try:
                     yield from pairs
                 finally:
-                    ended.append(scratch.is_dir())
+                    folder_existed.append(scratch.is_dir())
 
-            held.append(flow())
-            return held[-1]
+            generators.append(flow())
+            return generators[-1]
 
     flow = Cleaning([Step(), Step()]).stream([pair(), pair()], scratch=tmp_path)
     next(flow)
     flow.close()
-    assert ended == [True, True]
+    assert folder_existed == [True, True]
 
 
-def test_a_run_that_fails_leaves_the_old_output(tmp_path):
+def test_failed_run_keeps_the_previous_output(tmp_path):
     source = write_lines(tmp_path / "pairs.jsonl", [pair()])
     output = tmp_path / "out.jsonl"
     output.write_text("old", encoding="utf-8")
@@ -559,7 +559,7 @@ def test_a_run_that_fails_leaves_the_old_output(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.jsonl", "pairs.jsonl"]
 
 
-def test_records_are_written_as_they_were_read(tmp_path):
+def test_clean_file_writes_records_unchanged(tmp_path):
     source = tmp_path / "pairs.jsonl"
     source.write_bytes(
         b'\xef\xbb\xbf{"question": "Wie?", "answer": "So \\ud83d.", "n": 1.5}\r\n'
@@ -574,18 +574,18 @@ def test_records_are_written_as_they_were_read(tmp_path):
     assert report.kept == 2
 
 
-def test_input_that_makes_no_sense_is_refused_in_one_sentence(tmp_path):
+def test_clean_file_invalid_input_raises(tmp_path):
     source = write_lines(tmp_path / "pairs.jsonl", [pair()])
     out = tmp_path / "out.jsonl"
     with pytest.raises(InvalidInputError, match=r'line 1: "question" is missing'):
         clean_file(source, out, query_key="question")
-    with pytest.raises(InvalidInputError, match="name each once"):
+    with pytest.raises(InvalidInputError, match="same file"):
         clean_file(source, source)
     with pytest.raises(InvalidInputError, match="cannot be read"):
         clean_file(tmp_path / "none.jsonl", out)
     with pytest.raises(InvalidInputError, match="cannot be written"):
         clean_file(source, tmp_path / "none" / "out.jsonl", scratch=tmp_path)
-    with pytest.raises(InvalidInputError, match=r'Pair 2: "passage" is missing or no text'):
+    with pytest.raises(InvalidInputError, match=r'Pair 2: "passage" is missing or not a string'):
         list(Cleaning().stream([pair(), {"query": "x", "passage": 5}]))
     with source.open("ab") as file:
         file.write(b"\xff\n")
@@ -604,15 +604,15 @@ def cli(monkeypatch, capsys):
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["jina-rag", "clean", *map(str, args)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as system_exit:
             main()
-        printed = capsys.readouterr()
-        return left.value.code or 0, printed.out, printed.err
+        captured = capsys.readouterr()
+        return system_exit.value.code or 0, captured.out, captured.err
 
     return run
 
 
-def test_the_command_cleans_a_file(cli, tmp_path):
+def test_command_writes_output_report_and_dropped_pairs(cli, tmp_path):
     records = [pair(), pair(QUERY.lower()), pair("so " + QUERY), pair(passage=FOREIGN["fr"]), pair("Why?", "So.")]
     source = write_lines(tmp_path / "pairs.jsonl", records)
     out, report, dropped = tmp_path / "out.jsonl", tmp_path / "report.json", tmp_path / "dropped.jsonl"
@@ -633,7 +633,7 @@ def test_the_command_cleans_a_file(cli, tmp_path):
     assert "exact duplicates, exact duplicate: 1" in stderr
 
 
-def test_the_command_ranks_with_a_model_and_lists_what_it_could_not_read(cli, tmp_path):
+def test_command_with_embedder_reports_unreadable_lines(cli, tmp_path):
     records = [
         pair("What is a comet made of?", "A comet is made of ice and dust."),
         pair("Who approved the budget?", "The committee approved the budget."),
@@ -649,30 +649,30 @@ def test_the_command_ranks_with_a_model_and_lists_what_it_could_not_read(cli, tm
     result = json.loads(stdout)
     assert result["steps"][-1]["settings"]["embedder"] == "lite"
     assert result["steps"][-1]["dropped"] == {"rank of the passage": 1}
-    assert result["unreadable"] == {'"query" is missing or no text.': 1}
+    assert result["unreadable"] == {'"query" is missing or not a string.': 1}
     assert read_lines(out) == [records[0], records[1], records[3]]
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--near", "2"], "in (0, 1]"),
-        (["--language", "xx"], "'xx' is not one"),
+        (["--language", "xx"], "Unsupported language 'xx'"),
         (["--query-key", "q"], '"q" is missing'),
-        (["--report", "none/report.json"], "there is no folder 'none'"),
-        (["--scratch", "none"], "there is no folder 'none'"),
+        (["--report", "none/report.json"], "folder 'none' does not exist"),
+        (["--scratch", "none"], "folder 'none' does not exist"),
     ],
 )
-def test_the_command_refuses_in_one_sentence(cli, tmp_path, options, said):
+def test_command_invalid_options_exit_with_status_2(cli, tmp_path, options, message):
     source = write_lines(tmp_path / "pairs.jsonl", [pair()])
     code, stdout, stderr = cli(source, "-o", tmp_path / "out.jsonl", *options)
     assert (code, stdout) == (2, "")
-    assert said in " ".join(stderr.split())
+    assert message in " ".join(stderr.split())
     assert "Traceback" not in stderr
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_the_command_has_help_with_examples(cli):
+def test_command_help_has_an_example(cli):
     code, stdout, _ = cli("--help")
     assert code == 0
     assert "jina-rag clean pairs.jsonl --output clean.jsonl" in stdout
