@@ -1,4 +1,4 @@
-"""The command line: parses and prints; nothing else."""
+"""The command line ``jina-rag``: argument parsing and printed output."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from types import FrameType
 
 __all__ = ["main"]
 
-_IMPORT_WAIT = 0.4
-"""Seconds that Ctrl-C waits for an import to end."""
+_IMPORT_GRACE = 0.4
+"""Seconds that Ctrl-C waits for a running import to finish."""
 
 _preloaded: list[object] = []
-"""What a head start has loaded: held to the end, so that the command finds it."""
+"""Models loaded in advance by `_preload_model`, kept alive until the command loads them."""
 
 
 def main() -> None:
-    """Run the command line of this process, and leave with its exit status."""
-    with suppress(ValueError):  # the main thread alone may set a handler
+    """Run the command line and exit with its status."""
+    with suppress(ValueError):  # signal.signal fails outside the main thread
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _InterruptAfterImports())
     try:
         if sys.argv[1:2] == ["search"]:
-            _hasten(sys.argv[2:])
-        # Imported here, so that Ctrl-C is met from the first moment.
+            _preload_model(sys.argv[2:])
+        # Imported here, so that the SIGINT handler also covers the import.
         from jina_rag.cli.app import main as run
 
         run()
     except (KeyboardInterrupt, SystemExit) as exc:
-        # typer turns Ctrl-C into a silent exit.
+        # typer turns KeyboardInterrupt into a SystemExit without a message.
         cause = getattr(exc.__context__, "__cause__", None)
         if not isinstance(exc, KeyboardInterrupt) and not isinstance(cause, KeyboardInterrupt):
             raise
@@ -44,22 +44,22 @@ def main() -> None:
 
 
 class _InterruptAfterImports:
-    """Handles SIGINT as Python does, but lets an import end first.
+    """SIGINT handler that raises KeyboardInterrupt after a running import has finished.
 
-    An interrupted import may leave its lock held, or fail with an ImportError of its own.
+    An interrupted import can leave the import lock held, or raise a misleading ImportError.
     """
 
     first: float | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Raise KeyboardInterrupt; within an import try again soon, and leave the process when it takes too long."""
+        """Raise KeyboardInterrupt. During an import, retry every 10 ms and exit the process after `_IMPORT_GRACE`."""
         while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
             frame = frame.f_back
         if frame is None:
             self.first = None
             raise KeyboardInterrupt
         self.first = self.first or time.monotonic()
-        if time.monotonic() - self.first > _IMPORT_WAIT:
+        if time.monotonic() - self.first > _IMPORT_GRACE:
             os.write(2, b"Interrupted.\n")
             os._exit(130)
         timer = threading.Timer(0.01, signal.raise_signal, (number,))
@@ -67,12 +67,12 @@ class _InterruptAfterImports:
         timer.start()
 
 
-def _hasten(arguments: Sequence[str]) -> None:
-    """Load the model of a search while its command is still being imported and read: a third less to wait.
+def _preload_model(arguments: Sequence[str]) -> None:
+    """Load the model of a search in a thread while the command is imported, which cuts the start-up time by a third.
 
-    A guess at what the arguments mean; whatever is wrong with them is said by the command itself.
+    Only looks for the index option; the command itself validates the arguments.
     """
-    # A search is over before garbage matters, and its matrices are too small to share among threads.
+    # A search ends before garbage collection pays off, and its matrices are too small for several threads.
     gc.set_threshold(100_000, 50, 50)
     atexit.register(gc.freeze)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -88,7 +88,7 @@ def _hasten(arguments: Sequence[str]) -> None:
 
 
 def _load(index: str) -> None:
-    # Nothing is lost by this: the command loads the model again, and says what is wrong with it.
+    # Errors are ignored here, because the command loads the model again and reports them.
     with suppress(Exception):
         from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""The application: its commands, and the way out of all of them.
+"""The command-line application: its commands and its error handling.
 
-Each command parses its arguments, calls a public function and prints what came back.
-Exit status: 0 done, 1 done with failures listed, 2 wrong usage or input, 130 stopped by Ctrl-C.
+Each command parses its arguments, calls one public function and prints the result.
+Exit status: 0 success, 1 some files or pages failed (listed), 2 invalid usage or input, 130 interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from jina_rag._version import __version__
 from jina_rag.cli.clean import clean_command
@@ -28,15 +29,30 @@ from jina_rag.cli.search import search
 from jina_rag.cli.verify import verify
 from jina_rag.errors import InvalidInputError, JinaRagError
 
+
+class _OrderedGroup(TyperGroup):
+    """A group that lists its commands in the order of use."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401
+        """Return the command names in the order of `_ORDER`."""
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
+
+
+_ORDER = ["ingest", "search", "info", "delete", "verify", "copy", "models", "evaluate", "clean", "doctor", "demo"]
+
 app = typer.Typer(
     name="jina-rag",
+    cls=_OrderedGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Search PDFs and images the way a person reads them: by looking at the pages. "
-    "Everything runs on this machine.",
+    help="Search PDFs and images by their page screenshots. All models run on this machine.\n\n"
+    "Examples:\n\n"
+    "  jina-rag ingest docs/ --index kb\n"
+    '  jina-rag search "Which region grew fastest?" --index kb',
+    epilog="Run jina-rag COMMAND --help for the options and examples of a command.",
 )
 for command in (ingest, search, delete, info, verify, copy, doctor, demo):
     app.command()(command)
@@ -54,43 +70,47 @@ def _print_version(requested: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options that stand before the command."""
+    """Handle the options that precede the command."""
 
 
 def main() -> None:
-    """Run the command line; no traceback reaches its user (set JINA_RAG_DEBUG=1 to see it)."""
+    """Run the command line. Print errors as one sentence, with a traceback only if JINA_RAG_DEBUG=1 is set."""
     try:
         _refuse_empty_arguments(sys.argv[1:])
         app()
     except JinaRagError as exc:
-        _leave(str(exc))
+        _exit_with_error(str(exc))
     except OSError as exc:
-        where = f" {console.one_line(exc.filename)}:" if exc.filename else ""
-        _leave(f"The system refused:{where} {exc.strerror or exc}.")
+        file = f" on {console.one_line(exc.filename)}" if exc.filename else ""
+        _exit_with_error(f"The operating system reported an error{file}: {exc.strerror or exc}.")
     except Exception as exc:
-        _leave(f"This is a defect of jina-rag, please report it: {type(exc).__name__}: {exc}")
+        _exit_with_error(
+            f"Internal error in jina-rag: {type(exc).__name__}: {exc}. "
+            "Report it with the traceback that JINA_RAG_DEBUG=1 prints."
+        )
 
 
 def _refuse_empty_arguments(arguments: Sequence[str]) -> None:
-    """Refuse what an unset shell variable leaves, or one of blanks: as a path it would mean the current folder.
+    """Reject empty and blank arguments, which as a path mean the current folder.
 
     Raises:
-        InvalidInputError: Naming the argument by the option or the word before it.
+        InvalidInputError: If an argument is empty or blank. The message names the preceding option or argument.
     """
-    for before, argument in zip(("jina-rag", *arguments), arguments, strict=False):
+    for preceding, argument in zip(("jina-rag", *arguments), arguments, strict=False):
         option, separator, value = argument.partition("=")
         if not argument.strip() or (option.startswith("--") and separator and not value.strip()):
             raise InvalidInputError(
-                f"The argument after {option.strip() or before} is empty or blank: is a variable of the shell unset?"
+                f"The argument after {option.strip() or preceding} is empty. "
+                "Pass a value, or check for an unset shell variable."
             )
 
 
-def _leave(message: str) -> None:
+def _exit_with_error(message: str) -> None:
     if os.environ.get("JINA_RAG_DEBUG"):
-        raise  # called from except clauses only
+        raise  # the exception being handled: only except clauses call this function
     _, err = console.consoles()
     err.print(f"[red]Error:[/] {console.one_line(message)}", soft_wrap=True)
     raise SystemExit(console.USAGE)

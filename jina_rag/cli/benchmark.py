@@ -1,4 +1,4 @@
-"""What ``evaluate --benchmark`` does: public benchmarks through mteb, published figures beside what was measured."""
+"""The command ``evaluate --benchmark``: run public benchmarks with mteb and compare with published scores."""
 
 from __future__ import annotations
 
@@ -23,77 +23,91 @@ def benchmark(
         typer.Option(
             "--benchmark",
             "-b",
-            help="JinaVDR, ViDoRe(v1) to (v3), BEIR, MTEB(eng), MIRACL, MLDR, CoIR, LongEmbed, STS, or any other "
-            "benchmark or task of mteb; repeatable.",
+            help="JinaVDR, ViDoRe(v1) to (v3), BEIR, MTEB(eng), MIRACL, MLDR, CoIR, LongEmbed, STS, or another mteb "
+            "benchmark or task. Repeatable.",
             metavar="NAME",
         ),
     ] = None,
     out_folder: Annotated[
         Path,
-        typer.Option("--output", "-o", help="Results, and what was embedded: the same command goes on.", metavar="DIR"),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder of results and cached vectors; the same command resumes from it.",
+            metavar="DIR",
+        ),
     ] = Path("benchmark-results"),
-    smoke: Annotated[bool, typer.Option("--smoke", help="Only the nine small tasks of JinaVDR.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Run the nine smallest tasks of JinaVDR only.")] = False,
     folder: Annotated[
-        Path | None, typer.Option(help="A judged folder as a task of mteb.", metavar="DIR", file_okay=False)
+        Path | None, typer.Option(help="Judged folder to run as an mteb task.", metavar="DIR", file_okay=False)
     ] = None,
-    embedder: Annotated[str, typer.Option("--embedder", "-e", help="Model.", metavar="NAME")] = "lite",
+    embedder: Annotated[str, typer.Option("--embedder", "-e", help="Embedding model.", metavar="NAME")] = "lite",
     vectors: Annotated[
-        str, typer.Option(help="single (cosine), multi (MaxSim), or auto: what the model is made for.")
+        str,
+        typer.Option(
+            help="Vectors to score: single (dense), multi (MaxSim), or auto for the default of the model.",
+            metavar="KIND",
+        ),
     ] = "auto",
     whole: Annotated[
-        bool, typer.Option("--whole-search", help="Measure the whole search over an index, not the vectors alone.")
+        bool,
+        typer.Option("--whole-search", help="Measure the whole search over an index instead of the vectors alone."),
     ] = False,
-    reranker: Annotated[
-        str | None, typer.Option(help="Model that judges the best of what was run.", metavar="NAME")
-    ] = None,
-    rerank_top: Annotated[int, typer.Option(min=1, help="So many of them, without --whole-search.")] = 100,
+    reranker: Annotated[str | None, typer.Option(help="Model that reranks the top documents.", metavar="NAME")] = None,
+    rerank_top: Annotated[
+        int, typer.Option(min=1, help="Documents to rerank per query, without --whole-search.", metavar="N")
+    ] = 100,
     storage: Annotated[
-        str | None, typer.Option(help="With --whole-search: exact, balanced or compact.", metavar="NAME")
+        str | None, typer.Option(help="Vector storage for --whole-search: exact, balanced or compact.", metavar="NAME")
     ] = None,
     stages: Annotated[
-        str, typer.Option(help="With --whole-search: those of search --stage, joined by +.", metavar="STAGE+…")
+        str,
+        typer.Option(help="Search stages for --whole-search: values of search --stage joined by +.", metavar="STAGE+…"),
     ] = "default",
     language: Annotated[
         list[str] | None,
-        typer.Option("--language", help="Only parts of tasks in it: eng, jpn, …; repeatable.", metavar="CODE"),
+        typer.Option(
+            "--language", help="Restrict the tasks to a language, for example eng or jpn. Repeatable.", metavar="CODE"
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="Dtype of the weights: auto, float32, bfloat16 or float16.", metavar="DTYPE")
+    ] = "auto",
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="What images are scaled down to.", show_default=False)
+        int | None, typer.Option(min=1, help="Maximum pixels per image; larger images are scaled down.", metavar="N")
     ] = None,
-    max_length: Annotated[
-        int | None, typer.Option(min=1, help="Tokens that are read of each input.", show_default=False)
-    ] = None,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Maximum tokens per input.", metavar="N")] = None,
     truncate_dim: Annotated[
-        int | None, typer.Option(min=1, help="Length of the dense vectors.", show_default=False)
+        int | None, typer.Option(min=1, help="Dimensions to keep of the dense vectors.", metavar="N")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Download no model.")] = False,
-    cache_gb: Annotated[float, typer.Option(min=0.001, help="Room for vectors on disk.", metavar="GB")] = 20.0,
+    offline: Annotated[bool, typer.Option("--offline", help="Use local models only; download none.")] = False,
+    cache_gb: Annotated[
+        float, typer.Option(min=0.001, help="Maximum size of the vector cache on disk, in gigabytes.", metavar="GB")
+    ] = 20.0,
     json: JsonOption = False,
 ) -> None:
-    """Measure a model, or the whole search, on public benchmarks; published figures stand beside. Needs the extra eval.
+    """Measure a model or the whole search on public benchmarks, next to the published scores.
+
+    Requires the extra "eval" of jina-rag.
 
     Examples:
 
       jina-rag evaluate --benchmark JinaVDR --smoke -e jinaai/jina-embeddings-v4 --vectors multi --device cuda
-
       jina-rag evaluate -b BEIR -b STS -e jinaai/jina-embedding-b-en-v1
-
       jina-rag evaluate -b "ViDoRe(v2)" -e jinaai/jina-embeddings-v4 --reranker jinaai/jina-reranker-m0
-
       jina-rag evaluate -b NFCorpus --whole-search --storage compact
-    """  # fmt: skip
+    """
     from jina_rag.evaluation.mteb import BenchmarkSetting, ModelOptions, run_benchmark
     from jina_rag.evaluation.settings import parse_stages
 
     out, err = console.consoles()
     if not names and not smoke and folder is None:
-        raise typer.BadParameter("Name what to measure: --benchmark NAME, --smoke, or --folder DIR.")
+        raise typer.BadParameter("Pass --benchmark NAME, --smoke or --folder DIR.")
     setting = BenchmarkSetting(
         model=embedder,
-        vectors=vectors,  # type: ignore[arg-type]  # checked when made
+        vectors=vectors,  # type: ignore[arg-type]  # BenchmarkSetting checks the value
         pipeline=whole,
         reranker=reranker,
         rerank_top=rerank_top,
@@ -128,13 +142,13 @@ def benchmark(
 
 
 def print_benchmark(out: Console, err: Console, run: BenchmarkRun) -> None:
-    """The figures as a table, and the published ones beside them."""
+    """Print the measured scores as a table, next to the published ones."""
     from rich.table import Table
 
     table = Table()
     table.add_column("task", overflow="fold")
     table.add_column("measure")
-    for name in ("questions", "value", "published", "difference", "tolerance"):
+    for name in ("queries", "value", "published", "difference", "tolerance"):
         table.add_column(name, justify="right")
     for outcome in run.outcomes:
         table.add_row(
@@ -154,9 +168,9 @@ def print_benchmark(out: Console, err: Console, run: BenchmarkRun) -> None:
     for task, reason in run.failed.items():
         err.print(f"[red]Failed:[/] {console.one_line(task)}: {console.one_line(reason)}", soft_wrap=True)
     resumed = sum(outcome.resumed for outcome in run.outcomes)
-    before = f"; {console.count(resumed, 'task')} done before" if resumed else ""
+    cached = f"; {console.count(resumed, 'task')} from an earlier run" if resumed else ""
     embedded = "" if "search" in run.setting else f", {console.count(run.embedded, 'input')} embedded"
-    err.print(f"{run.seconds:.1f} s{embedded}{before}.", soft_wrap=True)
+    err.print(f"{run.seconds:.1f} s{embedded}{cached}.", soft_wrap=True)
 
 
 def _reference(comparison: Comparison | None) -> tuple[str, str, str]:

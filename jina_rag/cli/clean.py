@@ -1,4 +1,4 @@
-"""The command that cleans pairs of questions and passages: clean."""
+"""The command ``clean``: filter query-passage pairs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jina_rag.cli.common import JsonOption, folder_exists
+from jina_rag.cli.common import JsonOption, check_parent_folder
 from jina_rag.cli.output import console
 
 if TYPE_CHECKING:
@@ -18,59 +18,73 @@ if TYPE_CHECKING:
 
     from jina_rag.evaluation.cleaning import Step
 
-_SHOWN = 100
-"""A line on the terminal for so many pairs."""
+_PAIRS_PER_UPDATE = 100
+"""Pairs between two updates of the status line."""
 
 
 def clean_command(
-    pairs: Annotated[Path, typer.Argument(help='JSONL, one {"query", "passage"} a line.', metavar="PAIRS.jsonl")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the lines that stay go.", metavar="OUT.jsonl")],
+    pairs: Annotated[
+        Path, typer.Argument(help='JSONL file with {"query", "passage"} per line.', metavar="PAIRS.jsonl")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the kept pairs.", metavar="OUT.jsonl")],
     report: Annotated[
         Path | None, typer.Option(help="Write counts, settings and seeds as JSON.", metavar="OUT.json", dir_okay=False)
     ] = None,
     dropped: Annotated[
         Path | None,
-        typer.Option(help="Write the other lines, each with its reason.", metavar="OUT.jsonl", dir_okay=False),
+        typer.Option(help="Write the dropped pairs, each with its reason.", metavar="OUT.jsonl", dir_okay=False),
     ] = None,
     language: Annotated[
         list[str] | None,
-        typer.Option("--language", help="Keep pairs in this language, such as en; repeatable.", metavar="CODE"),
+        typer.Option(
+            "--language", help="Keep only pairs in this language, for example en. Repeatable.", metavar="CODE"
+        ),
     ] = None,
     near: Annotated[
-        float, typer.Option(help="Passages this alike, 0 to 1, are near-duplicates if the questions are, too.")
+        float,
+        typer.Option(
+            help="Passage similarity from 0 to 1 at which pairs with near-duplicate queries are dropped.",
+            metavar="N",
+        ),
     ] = 0.8,
-    near_query: Annotated[float, typer.Option(help="The same for questions.")] = 0.7,
-    no_near: Annotated[bool, typer.Option("--no-near", help="Leave near-duplicates in.")] = False,
+    near_query: Annotated[
+        float, typer.Option(help="Query similarity from 0 to 1 of near-duplicates.", metavar="N")
+    ] = 0.7,
+    no_near: Annotated[bool, typer.Option("--no-near", help="Keep near-duplicates.")] = False,
     embedder: Annotated[
         str | None,
         typer.Option(
             "--embedder",
             "-e",
-            help="Keep pairs whose passage this model ranks first or nearly so: lite, a hub id, a folder.",
+            help="Drop pairs whose passage this model ranks below --rank: lite, a Hugging Face id or a folder.",
             metavar="NAME",
         ),
     ] = None,
-    rank: Annotated[int, typer.Option(help="With an embedder: ranks that are good enough.", metavar="N")] = 2,
+    rank: Annotated[int, typer.Option(help="With --embedder: lowest rank of a kept passage.", metavar="N")] = 2,
     sample: Annotated[
-        int, typer.Option(help="With an embedder: passages to rank among, drawn from the file.", metavar="N")
+        int, typer.Option(help="With --embedder: number of passages to rank, sampled from the file.", metavar="N")
     ] = 10_000,
-    seed: Annotated[int, typer.Option(help="Of the draw and of the hash functions.", metavar="N")] = 0,
-    query_key: Annotated[str, typer.Option(help="The key of the question.", metavar="KEY")] = "query",
-    passage_key: Annotated[str, typer.Option(help="The key of the passage.", metavar="KEY")] = "passage",
+    seed: Annotated[int, typer.Option(help="Seed of the sample and of the MinHash functions.", metavar="N")] = 0,
+    query_key: Annotated[str, typer.Option(help="JSON key of the query.", metavar="KEY")] = "query",
+    passage_key: Annotated[str, typer.Option(help="JSON key of the passage.", metavar="KEY")] = "passage",
     scratch: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for 1 kB a pair during the run, and the pairs; else that of the output.", metavar="DIR"
+            help="Folder for temporary data, about 1 kB per pair plus the pairs.",
+            metavar="DIR",
+            show_default="folder of --output",
         ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Clean pairs for training or evaluation of duplicates, other languages, and passages that do not answer.
+    """Drop duplicates and inconsistent pairs from training data.
+
+    Reads query-passage pairs. Drops exact duplicates and near-duplicates.
+    With --language, drops other languages. With --embedder, drops passages that do not answer their query.
 
     Examples:
 
       jina-rag clean pairs.jsonl --output clean.jsonl --dropped dropped.jsonl
-
       jina-rag clean pairs.jsonl --output clean.jsonl --language en --embedder lite --report report.json
     """
     from jina_rag.evaluation.cleaning import (
@@ -86,9 +100,9 @@ def clean_command(
     _, err = console.consoles()
     for path in (output, report, dropped):
         if path is not None:
-            folder_exists(path)
+            check_parent_folder(path)
     if scratch is not None:
-        folder_exists(scratch / "file")
+        check_parent_folder(scratch / "file")
     steps: list[Step] = [Complete(), ExactDuplicates()]
     if language:
         steps.append(Languages(tuple(language)))
@@ -98,7 +112,7 @@ def clean_command(
         from jina_rag.models.registry import load_embedder
 
         steps.append(Consistency(load_embedder(embedder), n=rank, sample=sample, seed=seed))
-    with console.waiting(err, "reading", quiet=json) as status:
+    with console.spinner(err, "reading", quiet=json) as status:
         result = clean_file(
             pairs,
             output,
@@ -110,7 +124,7 @@ def clean_command(
             progress=_progress(status) if status else None,
         )
     if report is not None:
-        write_text(report, dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n", what="report")
+        write_text(report, dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n", label="report")
     if json:
         console.print_json(result.to_json())
     else:
@@ -120,12 +134,12 @@ def clean_command(
 
 
 def _progress(status: Status) -> Callable[[str, int], None]:
-    """How many pairs have passed each step, on a terminal."""
+    """Return a callback that shows the number of pairs after each step."""
     counts: dict[str, int] = {}
 
     def show(step: str, count: int) -> None:
         counts[step] = count
-        if count % _SHOWN == 0:
+        if count % _PAIRS_PER_UPDATE == 0:
             status.update("passed " + ", ".join(f"{name} {number}" for name, number in counts.items()))
 
     return show

@@ -1,4 +1,4 @@
-"""What several commands share: options, readings of what stands on the command line, an index opened."""
+"""Options and argument parsing shared by several commands."""
 
 from __future__ import annotations
 
@@ -24,55 +24,78 @@ IndexOption = Annotated[
     typer.Option(
         "--index",
         "-i",
-        help="Folder of the index, or the address of a collection on a Qdrant server: http://HOST:6333/NAME.",
+        help="Index folder, or URL of a Qdrant collection: http://HOST:6333/NAME.",
         metavar="DIR|URL",
     ),
 ]
 AssetsOption = Annotated[
     Path | None,
-    typer.Option("--assets-dir", help="With a server: folder for page images and the manifest.", metavar="DIR"),
+    typer.Option(
+        "--assets-dir",
+        help="Folder of page images and manifest; only for a Qdrant collection.",
+        metavar="DIR",
+        show_default="user data folder",
+    ),
 ]
 FilterOption = Annotated[
     list[str] | None,
     typer.Option(
         "--filter",
-        help="Metadata (=, >=, <=, >, <), path=GLOB, or has=chart|table|figure of a page; repeatable, all must hold, a "
-        "key given twice matches either value.",
+        help="Match metadata with =, >=, <=, > or <, the file with path=GLOB, or has=chart|table|figure. "
+        "Repeatable: different keys must all match, values of the same key are alternatives.",
         metavar="KEY=VALUE",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; messages go to stderr.")]
 EmbedderOption = Annotated[
     str | None,
     typer.Option(
         "--embedder",
         "-e",
-        help="Model: lite (many languages), lite-en (English, small), a hub id, or a folder.",
+        help="Embedding model: lite (multilingual), lite-en (English), a Hugging Face id or a checkpoint folder.",
         metavar="NAME",
+        show_default="lite for a new index",
     ),
 ]
 
 
 def open_index(location: str, assets_dir: Path | None, *, reranker: str | None = None) -> DocumentIndex:
-    """Open an index that exists.
+    """Open an existing index.
+
+    Args:
+        location: Index folder, or URL of a Qdrant collection.
+        assets_dir: Folder of the page images and the manifest of a Qdrant collection; None for the default.
+        reranker: Name of the reranker; None for no reranking.
 
     Raises:
-        IndexNotFoundError: If there is none.
+        IndexNotFoundError: If no index exists at `location`.
     """
-    # Imported here: the commands that use no index, and --help, do not wait for it.
+    # Imported here, because --help and commands without an index must start fast.
     from jina_rag.index.document_index import DocumentIndex
 
     return DocumentIndex.open(location, create=False, assets_dir=assets_dir, reranker=reranker)
 
 
-def folder_exists(path: Path) -> None:
-    """Before the work: nobody should wait for a result that has no place to go."""
+def check_parent_folder(path: Path) -> None:
+    """Check that the folder of an output file exists, before the command computes the output.
+
+    Raises:
+        InvalidInputError: If the folder does not exist.
+    """
     if not path.parent.is_dir():
-        raise InvalidInputError(f"{path} cannot be written: there is no folder {str(path.parent)!r}.")
+        raise InvalidInputError(
+            f"Cannot write {path}: the folder {str(path.parent)!r} does not exist. Create it first."
+        )
 
 
 def filters(options: list[str]) -> Mapping[str, Any]:
-    """``--filter KEY=VALUE`` as a filter; a key given twice matches either value. ``KEY>=N`` is one end of a range."""
+    """Parse the values of ``--filter`` into a filter.
+
+    Repeated ``KEY=VALUE`` options of one key are alternatives. ``KEY>=N`` and ``KEY<=N`` are the ends of one range.
+
+    Raises:
+        typer.BadParameter: If a value is not of the form ``KEY=VALUE`` or ``KEY>=NUMBER``.
+    """
     from jina_rag.types import Range
 
     where: dict[str, Any] = {}
@@ -80,29 +103,29 @@ def filters(options: list[str]) -> Mapping[str, Any]:
     for option in options:
         match = _CONDITION.fullmatch(option)
         if match is None:
-            raise typer.BadParameter(f"--filter {option!r}: write KEY=VALUE, or KEY>=NUMBER.")
+            raise typer.BadParameter(f"--filter {option!r} is invalid. Write KEY=VALUE or KEY>=NUMBER.")
         key, operator, value = match.groups()
         if operator == "=":
-            where.setdefault(key, []).extend(_readings(value) if key != "path" else [value])
+            where.setdefault(key, []).extend(_typed_values(value) if key != "path" else [value])
             continue
         try:
             ranges.setdefault(key, {})[_ENDS[operator]] = float(value)
         except ValueError:
-            raise typer.BadParameter(f"--filter {option!r}: {value!r} is no number.") from None
+            raise typer.BadParameter(f"--filter {option!r}: {value!r} is not a number. Write KEY>=NUMBER.") from None
     for key, ends in ranges.items():
         if key in where:
-            raise typer.BadParameter(f"--filter {key!r}: give values or a range, not both.")
+            raise typer.BadParameter(f"--filter {key!r} has both values and a range. Use one of them.")
         where[key] = Range(**ends)
     return where
 
 
-def _readings(value: str) -> list[str | int | float | bool]:
-    """What a value on the command line may stand for: metadata given in Python has numbers and booleans, too."""
-    readings: list[str | int | float | bool] = [value]
+def _typed_values(value: str) -> list[str | int | float | bool]:
+    """Return the string and its boolean or numeric value, because metadata passed in Python may hold either."""
+    values: list[str | int | float | bool] = [value]
     if value in ("true", "false"):
-        readings.append(value == "true")
+        values.append(value == "true")
     for number in (int, float):
         with suppress(ValueError):
-            readings.append(number(value))
+            values.append(number(value))
             break
-    return [reading for reading in readings if not isinstance(reading, float) or math.isfinite(reading)]
+    return [typed for typed in values if not isinstance(typed, float) or math.isfinite(typed)]

@@ -1,4 +1,4 @@
-"""The command ``copy``: an index to another place."""
+"""The command ``copy``: copy an index to another folder or server."""
 
 from __future__ import annotations
 
@@ -12,25 +12,29 @@ from jina_rag.cli.output import console
 
 
 def copy(
-    source: Annotated[str, typer.Argument(help="Index to copy: folder or address.", metavar="FROM")],
-    target: Annotated[str, typer.Argument(help="Where to: folder or address.", metavar="TO")],
+    source: Annotated[str, typer.Argument(help="Index to copy: folder or Qdrant collection URL.", metavar="FROM")],
+    target: Annotated[str, typer.Argument(help="New index: folder or Qdrant collection URL.", metavar="TO")],
     assets_dir: Annotated[
-        Path | None, typer.Option(help="With a server as target: folder for images and manifest.", metavar="DIR")
+        Path | None,
+        typer.Option(help="Folder of page images and manifest; only if TO is a Qdrant collection.", metavar="DIR"),
     ] = None,
     source_assets_dir: Annotated[
         Path | None,
         typer.Option(
-            "--from-assets-dir", help="With a server as source: folder of its images and manifest.", metavar="DIR"
+            "--from-assets-dir",
+            help="Folder of page images and manifest; only if FROM is a Qdrant collection.",
+            metavar="DIR",
         ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Copy an index to another place, such as a Qdrant server when it outgrew this machine; can be stopped and gone on.
+    """Copy an index to another folder or to a Qdrant server.
+
+    Copies the stored vectors and images without embedding them again. Run an interrupted copy again to resume.
 
     Examples:
 
       jina-rag copy kb http://localhost:6333/docs
-
       jina-rag copy kb "https://cluster.example:6333/docs?grpc=true&shards=6&replicas=2"
     """
     _, err = console.consoles()

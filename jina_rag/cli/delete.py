@@ -1,4 +1,4 @@
-"""The command ``delete``: take documents out of an index."""
+"""The command ``delete``: delete documents from an index."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def delete(
     documents: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Document ids, files, folders, or globs: * stays within a folder, ** crosses folders.",
+            help="Document ids, files, folders or globs; * matches within one folder, ** across folders.",
             metavar="PATH…",
             show_default=False,
         ),
@@ -24,31 +24,31 @@ def delete(
     assets_dir: AssetsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Take documents out of the index, their images too. The documents themselves are not touched.
+    """Delete documents and their page images from an index.
+
+    The source files are not deleted.
 
     Examples:
 
       jina-rag delete docs/old.pdf --index kb
-
       jina-rag delete "reports/2019-*" --index kb
-
       jina-rag delete --filter year=2019 --index kb
     """
     _, err = console.consoles()
     where = filters(filter or [])
     if not documents and not where:
-        raise typer.BadParameter("Name documents, or give a --filter.")
+        raise typer.BadParameter("Pass a PATH or a --filter.")
     with open_index(index, assets_dir) as document_index:
         names: list[str | None] = [*documents] if documents else [None]
         counts = {name: document_index.delete(name, filter=where or None) for name in names}
-    missing = [name or "the filter" for name, count in counts.items() if not count]
+    missing = [name or "--filter" for name, count in counts.items() if not count]
     removed = sum(counts.values())
     if json:
         failed = [{"path": name, "reason": "No such document in the index."} for name in missing]
         console.print_json({"removed": removed, "failed": failed})
     else:
-        err.print(f"Removed {console.count(removed, 'document')}.")
+        err.print(f"Deleted {console.count(removed, 'document')}.")
         for name in missing:
             name = console.one_line(name)
-            err.print(f"[red]No such document in the index:[/] {name} (`jina-rag info --documents` lists them)")
+            err.print(f"[red]No such document in the index:[/] {name}. Run `jina-rag info --documents` to list them.")
     raise typer.Exit(console.PARTLY if missing else console.OK)

@@ -1,4 +1,4 @@
-"""The command ``demo``: the sample documents, five questions, a report."""
+"""The command ``demo``: index the sample documents, run five queries, write a report."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jina_rag.cli.output import hits as hit_output
 
 def demo(
     folder: Annotated[
-        Path, typer.Option("--output", "-o", help="Where the index and the report go.", metavar="DIR")
+        Path, typer.Option("--output", "-o", help="Folder for the index and the report.", metavar="DIR")
     ] = Path("demo-output"),
     embedder: EmbedderOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Index the sample documents, ask five questions, and write a report with pictures.
+    """Index the sample documents, run five queries and write a report.
 
     Example:
 
@@ -43,4 +43,4 @@ def demo(
         hit_output.print_hits(out, f"{answer.query}  ({answer.kind}, {answer.seconds * 1000:.0f} ms)", answer.hits)
     ingestion.print_report(err, result.ingest)
     address = console.one_line(result.report.resolve().as_uri())
-    out.print(f"\nOpen this in a browser: [bold]{address}[/bold]", soft_wrap=True)
+    out.print(f"\nOpen the report in a browser: [bold]{address}[/bold]", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The command ``doctor``: examine this installation."""
+"""The command ``doctor``: check this installation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jina_rag.cli.common import JsonOption, folder_exists
+from jina_rag.cli.common import JsonOption, check_parent_folder
 from jina_rag.cli.output import console
 
 if TYPE_CHECKING:
@@ -23,44 +23,48 @@ def doctor(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="A model to load and try: a name, a hub id, or a folder.", metavar="MODEL", show_default=False
+            help="Model to load and check: a name, a Hugging Face id or a checkpoint folder.",
+            metavar="MODEL",
+            show_default=False,
         ),
     ] = None,
     expected: Annotated[
-        Path | None, typer.Option(help="Compare the model with known outputs.", metavar="FILE.zip", dir_okay=False)
+        Path | None,
+        typer.Option(help="Compare the outputs of the model with this file.", metavar="FILE.zip", dir_okay=False),
     ] = None,
     write_expected: Annotated[
         Path | None,
         typer.Option(
-            help="Write the model's outputs, to compare other machines with.", metavar="FILE.zip", dir_okay=False
+            help="Write the outputs of the model, for --expected on another machine.",
+            metavar="FILE.zip",
+            dir_okay=False,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="Dtype of the weights: auto, float32, bfloat16 or float16.", metavar="DTYPE")
+    ] = "auto",
+    offline: Annotated[bool, typer.Option("--offline", help="Use local models only; download none.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Examine this installation: packages, devices, memory, and whether models compute what they should.
+    """Check packages, devices, memory and model outputs.
 
-    Tiny checkpoints that come with the package are compared with what the published code made of them. A bug report
-    can carry the page this prints.
+    Compares tiny built-in checkpoints with outputs of the published code. Attach the output to a bug report.
 
     Examples:
 
       jina-rag doctor
-
       jina-rag doctor jinaai/jina-embeddings-v4 --device cuda
-
-      jina-rag doctor my-checkpoint/ --expected known.zip
+      jina-rag doctor my-checkpoint/ --expected outputs.zip
     """
     if model is None and (expected is not None or write_expected is not None):
-        raise typer.BadParameter("--expected and --write-expected go with a MODEL.")
+        raise typer.BadParameter("--expected and --write-expected require a MODEL.")
     if write_expected is not None:
-        folder_exists(write_expected)
+        check_parent_folder(write_expected)
     from jina_rag.doctor.examination import examine
 
     out, err = console.consoles()
-    with console.waiting(err, "examining", quiet=json):
+    with console.spinner(err, "checking", quiet=json):
         examination = examine(
             model,
             device=device,

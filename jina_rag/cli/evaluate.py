@@ -1,4 +1,4 @@
-"""The command ``evaluate``: measure a judged folder, make one, look one over."""
+"""The command ``evaluate``: measure retrieval on a judged folder; create and check such a folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from jina_rag.cli.benchmark import benchmark
-from jina_rag.cli.common import JsonOption, folder_exists
+from jina_rag.cli.common import JsonOption, check_parent_folder
 from jina_rag.cli.negation import negation
 from jina_rag.cli.output import console
 from jina_rag.cli.output import evaluation as evaluation_output
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 _MEASURE = "measure"
 _BENCHMARK = "benchmark"
-_PUBLIC = ("--benchmark", "-b", "--smoke", "--folder")
-"""Options of which one asks for public benchmarks in the place of a folder."""
+_BENCHMARK_OPTIONS = ("--benchmark", "-b", "--smoke", "--folder")
+"""Options that select public benchmarks instead of a judged folder."""
 
 
-class _FolderFirst(TyperGroup):
-    """A group whose first word is a command of its own, or else what `measure` takes: ``evaluate DIR``."""
+class _DefaultToMeasure(TyperGroup):
+    """A command group that runs `measure` if the first argument is not a command: ``evaluate DIR``."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:  # noqa: ANN401
-        """The context of `measure`, unless a command is named."""
-        if any(arg.split("=")[0] in _PUBLIC for arg in args):
+        """Return the context of the named command, or of `measure`."""
+        if any(arg.split("=")[0] in _BENCHMARK_OPTIONS for arg in args):
             return self.commands[_BENCHMARK].make_context(info_name, args, parent=parent, **extra)
         if args and args[0] in self.commands:
             return super().make_context(info_name, args, parent=parent, **extra)
@@ -42,18 +42,17 @@ class _FolderFirst(TyperGroup):
 
 evaluate_app = typer.Typer(
     name="evaluate",
-    cls=_FolderFirst,
+    cls=_DefaultToMeasure,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Measure retrieval on judged questions; evaluate init makes such a folder, evaluate check looks one over.",
-    short_help="Measure retrieval on judged questions.",
+    help="Measure retrieval on judged queries or public benchmarks.",
 )
 evaluate_app.command(_BENCHMARK, hidden=True)(benchmark)
 evaluate_app.command()(negation)
 
 FolderArgument = Annotated[
     Path,
-    typer.Argument(help="Folder with docs.jsonl, queries.jsonl or queries.csv, and the files.", metavar="DIR"),
+    typer.Argument(help="Judged folder: docs.jsonl, queries.jsonl or queries.csv, and the documents.", metavar="DIR"),
 ]
 
 
@@ -65,79 +64,96 @@ def measure(
         typer.Option(
             "--index",
             "-i",
-            help="Keep the index here, or the indexes of several settings; else thrown away.",
+            help="Where to keep the index, to reuse it in later runs.",
             metavar="DIR|URL",
+            show_default="temporary folder",
         ),
     ] = None,
     embedder: Annotated[
-        list[str] | None, typer.Option("--embedder", "-e", help="Model; repeatable.", metavar="NAME")
+        list[str] | None,
+        typer.Option("--embedder", "-e", help="Embedding model. Repeatable.", metavar="NAME", show_default="lite"),
     ] = None,
     storage: Annotated[
-        list[str] | None, typer.Option(help="exact, balanced or compact; repeatable.", metavar="NAME")
+        list[str] | None,
+        typer.Option(
+            help="Vector storage: exact, balanced or compact. Repeatable.", metavar="NAME", show_default="exact"
+        ),
     ] = None,
     stages: Annotated[
         list[str] | None,
-        typer.Option(help="Those of search --stage, joined by +, or default; repeatable.", metavar="STAGE+…"),
+        typer.Option(
+            help="Search stages: default, or values of search --stage joined by +. Repeatable.", metavar="STAGE+…"
+        ),
     ] = None,
     reranker: Annotated[
         list[str] | None,
-        typer.Option(help="Model that judges the best pages, or none; repeatable.", metavar="NAME"),
+        typer.Option(
+            help="Model that reranks the best pages, or none. Repeatable.", metavar="NAME", show_default="none"
+        ),
     ] = None,
     measures: Annotated[
         list[str] | None,
-        typer.Option("--measure", "-m", help="nDCG@K, Recall@K, RR@K, AP@K or P@K; repeatable.", metavar="NAME@K"),
+        typer.Option("--measure", "-m", help="nDCG@K, Recall@K, RR@K, AP@K or P@K. Repeatable.", metavar="NAME@K"),
     ] = None,
     no_latency: Annotated[
-        bool, typer.Option("--no-latency", help="Ask in batches: quicker, and no latency is measured.")
+        bool, typer.Option("--no-latency", help="Search in batches, which is faster, and measure no latency.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Ask questions again that have their answers.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Search again instead of reusing the cached rankings of an earlier run.")
+    ] = False,
     report: Annotated[
         Path | None,
         typer.Option(
-            help="Write a report with plots and pictures that opens anywhere.", metavar="OUT.html", dir_okay=False
+            help="Write a self-contained HTML report with plots and page images.", metavar="OUT.html", dir_okay=False
         ),
     ] = None,
     failures: Annotated[
-        int | None, typer.Option(min=0, max=1000, help="Show so many of the worst questions.", show_default=False)
+        int | None,
+        typer.Option(
+            min=0, max=1000, help="Number of lowest-scoring queries to show.", metavar="N", show_default=False
+        ),
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(help="Write the figures as a Markdown table.", metavar="OUT.md", dir_okay=False)
+        Path | None, typer.Option(help="Write the measures as a Markdown table.", metavar="OUT.md", dir_okay=False)
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(help="Write the rankings, one question a line.", metavar="OUT.jsonl", dir_okay=False),
+        typer.Option(help="Write the rankings, one query per line.", metavar="OUT.jsonl", dir_okay=False),
     ] = None,
     trec: Annotated[
         Path | None,
-        typer.Option(help="Write rankings and judgements for trec_eval and its kind.", metavar="DIR", file_okay=False),
+        typer.Option(help="Write run and qrels files for trec_eval and ir_measures.", metavar="DIR", file_okay=False),
     ] = None,
     save: Annotated[
         Path | None,
-        typer.Option(help="Write all results, to compare a later run with.", metavar="OUT.json", dir_okay=False),
+        typer.Option(help="Write all results, for --compare in a later run.", metavar="OUT.json", dir_okay=False),
     ] = None,
     compare: Annotated[
-        Path | None, typer.Option(help="Compare with results that were saved.", metavar="OTHER.json", dir_okay=False)
+        Path | None,
+        typer.Option(help="Compare with the results of an earlier --save.", metavar="OTHER.json", dir_okay=False),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap intervals.", metavar="N")] = 0,
     json: JsonOption = False,
 ) -> None:
-    """Measure retrieval on judged questions: nDCG, Recall, RR, latency, size; several settings in one run.
+    """Measure retrieval on judged queries: nDCG, Recall, RR, latency and index size.
 
-    jina-rag evaluate init DIR makes such a folder.
-    jina-rag evaluate check DIR looks one over.
-    jina-rag evaluate --benchmark NAME --help: public benchmarks; jina-rag evaluate negation: do models hear a "not"?
-    What was indexed and asked before is not done again with --index, also after a run that was killed.
+    Repeat an option to compare several settings in one run. With --index, an interrupted or repeated run resumes.
+
+    Related commands:
+
+      jina-rag evaluate init DIR            Create a judged folder.
+      jina-rag evaluate check DIR           Check a judged folder.
+      jina-rag evaluate --benchmark NAME    Run a public benchmark; add --help for its options.
+      jina-rag evaluate negation            Run the negation test.
 
     Examples:
 
       jina-rag evaluate judged --index eval-kb
-
       jina-rag evaluate judged -i eval-kbs -e lite -e lite-en --storage exact --storage compact --report report.html
-
       jina-rag evaluate judged -i eval-kb --stages default --stages rescore:dense=0+rerank:limit=10,model=lite
-
-      jina-rag evaluate judged -i eval-kb --save monday.json; jina-rag evaluate judged -i new-kb --compare monday.json
-    """  # fmt: skip
+      jina-rag evaluate judged -i eval-kb --save baseline.json
+      jina-rag evaluate judged -i new-kb --compare baseline.json
+    """
     from jina_rag.evaluation.comparison import compare_runs, evaluate_settings
     from jina_rag.evaluation.datasets import read_folder
     from jina_rag.evaluation.measures import MEASURES, parse_measures
@@ -147,11 +163,11 @@ def measure(
     out, err = console.consoles()
     paths = {"report": report, "markdown": markdown, "run": run, "trec": trec, "save": save}
     for path in filter(None, paths.values()):
-        folder_exists(path)
+        check_parent_folder(path)
     names = parse_measures(measures) if measures else MEASURES
     rerankers = [None if name.lower() == "none" else name for name in reranker or []]
     settings = cross_product(embedder or [], storage or [], stages or [], rerankers)
-    earlier = None if compare is None else load(compare)
+    earlier_evaluation = None if compare is None else load(compare)
     folder_data = read_folder(folder)
     with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
         evaluation = evaluate_settings(
@@ -165,39 +181,45 @@ def measure(
             command=shlex.join(["jina-rag", *sys.argv[1:]]),
             hooks=_hooks(quiet=json),
         )
-        since = compare_runs(earlier, evaluation, earlier_name=compare.name) if compare and earlier else []
-        # Before the index is thrown away: the report shows its pictures.
-        write_files(evaluation, since, folder_data, paths, failures=failures)
+        comparisons = (
+            compare_runs(earlier_evaluation, evaluation, earlier_name=compare.name)
+            if compare and earlier_evaluation
+            else []
+        )
+        # Before the temporary index is deleted, because the report embeds its page images.
+        write_files(evaluation, comparisons, folder_data, paths, failures=failures)
     if json:
-        console.print_json(evaluation_output.evaluation_json(evaluation, since))
+        console.print_json(evaluation_output.evaluation_json(evaluation, comparisons))
     else:
-        evaluation_output.print_evaluation(out, err, evaluation, since)
+        evaluation_output.print_evaluation(out, err, evaluation, comparisons)
         if failures:
             evaluation_output.print_failures(out, evaluation, failures)
     if report is not None and not json:
-        err.print(f"Open this in a browser: {console.one_line(report.resolve().as_uri())}", soft_wrap=True)
+        err.print(f"Open the report in a browser: {console.one_line(report.resolve().as_uri())}", soft_wrap=True)
     raise typer.Exit(console.PARTLY if any(setting.failed for setting in evaluation.settings) else console.OK)
 
 
 @evaluate_app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="Folder to make.", metavar="DIR")],
+    folder: Annotated[Path, typer.Argument(help="Judged folder to create or update.", metavar="DIR")],
     documents: Annotated[
         list[str] | None,
-        typer.Option("--documents", "-d", help="Where the documents lie, if not in DIR; repeatable.", metavar="FOLDER"),
+        typer.Option(
+            "--documents", "-d", help="Folder of the documents. Repeatable.", metavar="FOLDER", show_default="DIR"
+        ),
     ] = None,
-    no_images: Annotated[bool, typer.Option("--no-pictures", help="Make no pictures of the pages.")] = False,
+    no_images: Annotated[bool, typer.Option("--no-pictures", help="Render no page images.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Make a folder to judge: its documents listed, pages.html with their pages, queries.csv to write questions on.
+    """Create a judged folder: docs.jsonl, pages.html with all pages, and queries.csv to fill in.
 
-    Open pages.html in a browser and queries.csv in a spreadsheet; write a question, and the doc and page that answer
-    it. Run it again when documents were added; questions are never touched.
+    Open pages.html in a browser and queries.csv in a spreadsheet.
+    Write one query per row, with the document and the page that answer it.
+    Run the command again after adding documents. Existing queries stay unchanged.
 
     Examples:
 
       jina-rag evaluate init judged --documents reports/
-
       jina-rag evaluate check judged
     """
     from jina_rag.evaluation.scaffold import make_scaffold
@@ -218,10 +240,10 @@ def init(
         )
         evaluation_output.print_failed(err, scaffold.failed)
         if scaffold.sheet is not None:
-            out.print(f"Write questions into {console.one_line(scaffold.sheet)}", soft_wrap=True)
+            out.print(f"Write queries into {console.one_line(scaffold.sheet)}", soft_wrap=True)
         if scaffold.contact_sheet is not None:
             address = console.one_line(scaffold.contact_sheet.resolve().as_uri())
-            out.print(f"Look at the pages in {address}", soft_wrap=True)
+            out.print(f"View the pages in {address}", soft_wrap=True)
     raise typer.Exit(console.PARTLY if scaffold.failed else console.OK)
 
 
@@ -229,21 +251,20 @@ def init(
 def check(
     folder: FolderArgument,
     ocr: Annotated[
-        bool, typer.Option("--ocr", help="Read pages without text by OCR, to find words leaked from them.")
+        bool, typer.Option("--ocr", help="Run OCR on pages without text, to find queries copied from them.")
     ] = False,
     write: Annotated[
-        bool, typer.Option("--write", help="Write queries.jsonl from queries.csv, for other programs.")
+        bool, typer.Option("--write", help="Convert queries.csv to queries.jsonl, for other programs.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Look a judged folder over: files, pages, grades, questions asked twice, questions copied from their page.
+    """Check a judged folder: files, pages, grades, duplicate queries, queries copied from their page.
 
-    Exit status 1 where something is found.
+    The exit status is 1 if the check reports a problem.
 
     Examples:
 
       jina-rag evaluate check judged
-
       jina-rag evaluate check judged --write
     """
     from jina_rag.evaluation.checks import check_folder
@@ -259,7 +280,7 @@ def check(
     else:
         evaluation_output.print_check(out, result)
         if write:
-            err.print(f"Wrote {console.count(number, 'question')} to {console.one_line(path)}.", soft_wrap=True)
+            err.print(f"Wrote {console.count(number, 'query', 'queries')} to {console.one_line(path)}.", soft_wrap=True)
     raise typer.Exit(console.PARTLY if result.findings else console.OK)
 
 
@@ -274,4 +295,6 @@ def _hooks(*, quiet: bool) -> EvaluationHooks:
         with console.ingest_progress(err, quiet=quiet) as progress:
             return index.ingest(paths, progress=progress)
 
-    return EvaluationHooks(ingest, lambda name: console.counting(err, f"asking {console.one_line(name)}", quiet=quiet))
+    return EvaluationHooks(
+        ingest, lambda name: console.counting(err, f"searching with {console.one_line(name)}", quiet=quiet)
+    )

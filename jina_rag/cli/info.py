@@ -1,4 +1,4 @@
-"""The command ``info``: what an index holds."""
+"""The command ``info``: contents, model and size of an index."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from jina_rag.cli.output import console
 
 def info(
     index: IndexOption,
-    documents: Annotated[bool, typer.Option("--documents", help="List every document.")] = False,
+    documents: Annotated[bool, typer.Option("--documents", help="List all documents.")] = False,
     assets_dir: AssetsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """What an index holds, which model made it, what it weighs.
+    """Show the contents, the model and the disk space of an index.
 
     Example:
 
@@ -39,16 +39,16 @@ def info(
         return
     table = Table.grid(padding=(0, 2))
     table.add_row("location", console.one_line(index_info.location))
-    unfinished = f" and {index_info.pending} unfinished (ingest them again to finish)" if index_info.pending else ""
+    unfinished = f" and {index_info.pending} unfinished (run ingest again to finish)" if index_info.pending else ""
     table.add_row("documents", f"{index_info.documents}{unfinished}")
     table.add_row("pages", str(index_info.pages))
     table.add_row("charts, tables, figures", str(index_info.regions))
     table.add_row("model", index_info.fingerprint)
-    table.add_row("made by", f"jina-rag {index_info.version}")
+    table.add_row("created with", f"jina-rag {index_info.version}")
     table.add_row("storage", index_info.storage)
     total = sum(index_info.bytes.values())
-    per_page = f", {console.size(total // index_info.pages)} a page" if index_info.pages else ""
-    table.add_row("on disk", console.size(total) + per_page)
+    per_page = f", {console.size(total // index_info.pages)} per page" if index_info.pages else ""
+    table.add_row("disk space", console.size(total) + per_page)
     for name, size in index_info.bytes.items():
         table.add_row(f"  {name}", console.size(size))
     out.print(table)

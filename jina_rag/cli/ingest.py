@@ -1,4 +1,4 @@
-"""The command ``ingest``: fill an index."""
+"""The command ``ingest``: index documents."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def ingest(
-    # Not Path: that would make the current folder of an empty text.
+    # Not Path, which turns an empty string into the current folder.
     paths: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders, globs: * stays within a folder, ** crosses folders.",
+            help="Files, folders or globs; * matches within one folder, ** across folders.",
             metavar="PATH…",
             show_default=False,
         ),
@@ -35,41 +35,66 @@ def ingest(
     index: IndexOption,
     embedder: EmbedderOption = None,
     storage: Annotated[
-        str | None, typer.Option(help="How a new index keeps its vectors: exact, balanced or compact.", metavar="NAME")
+        str | None,
+        typer.Option(
+            help="Vector storage of a new index: exact, balanced (1/3 of the bytes) or compact (1/9).",
+            metavar="NAME",
+            show_default="exact",
+        ),
     ] = None,
     metadata: Annotated[
-        list[str] | None, typer.Option(help="Metadata for these documents; repeatable.", metavar="KEY=VALUE")
+        list[str] | None,
+        typer.Option(
+            help="Metadata to store with these documents, for search --filter. Repeatable.", metavar="KEY=VALUE"
+        ),
     ] = None,
-    sync: Annotated[bool, typer.Option("--sync", help="Remove documents whose file is gone from there.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done, how long it takes, how much disk.")
+    sync: Annotated[
+        bool, typer.Option("--sync", help="Delete indexed documents whose source file no longer exists under PATH.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Read and embed unchanged documents, too.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the planned changes, estimated time and disk space; index nothing.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Parse and embed unchanged documents again.")] = False,
     password: Annotated[
-        list[str] | None, typer.Option(help="Tried on encrypted files; repeatable.", metavar="TEXT")
+        list[str] | None, typer.Option(help="Password to try on encrypted documents. Repeatable.", metavar="TEXT")
     ] = None,
     passwords: Annotated[
         Path | None,
-        typer.Option(help="JSON list of passwords, or object from file globs to passwords.", metavar="FILE.json"),
+        typer.Option(
+            help="JSON file with a list of passwords, or an object of file globs and their passwords.",
+            metavar="FILE.json",
+        ),
     ] = None,
-    ocr: Annotated[str, typer.Option(help="auto: where pixels hold text that the file lacks; always; never.")] = "auto",
-    renderer: Annotated[str, typer.Option(help="What renders PDFs: auto, pymupdf, pypdfium2.")] = "auto",
+    ocr: Annotated[
+        str,
+        typer.Option(
+            help="Run OCR: auto (pages with little text or large images), always or never.",
+            metavar="MODE",
+        ),
+    ] = "auto",
+    renderer: Annotated[
+        str,
+        typer.Option(help="PDF renderer: pymupdf, pypdfium2, or auto for the first one installed.", metavar="NAME"),
+    ] = "auto",
     limit: Annotated[
-        list[str] | None, typer.Option(help="Such as max_seconds=120 or max_pages=50000; repeatable.", metavar="NAME=N")
+        list[str] | None,
+        typer.Option(
+            help="Limit for one document, for example max_pages=50000 or max_seconds=120 (per page). Repeatable.",
+            metavar="NAME=N",
+        ),
     ] = None,
     assets_dir: AssetsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Index PDFs, images and office files. What is known and unchanged is left alone; Ctrl-C leaves a usable index.
+    """Index PDFs, images and office files.
+
+    Unchanged documents are skipped. Ctrl-C leaves a usable index; run the command again to resume.
 
     Examples:
 
       jina-rag ingest docs/ --index kb
-
       jina-rag ingest docs/ --index kb --sync --dry-run
-
       jina-rag ingest report.pdf scans/ --index kb --metadata year=2025
-
       jina-rag ingest docs/ --index http://localhost:6333/docs --storage balanced
     """
     from jina_rag.config import IngestSettings
@@ -79,7 +104,7 @@ def ingest(
     out, err = console.consoles()
     settings = IngestSettings(
         passwords=_passwords(password or [], passwords),
-        ocr=ocr,  # type: ignore[arg-type]  # checked when made
+        ocr=ocr,  # type: ignore[arg-type]  # IngestSettings checks the value
         renderer=renderer,  # type: ignore[arg-type]
         limits=_limits(limit or []),
     )
@@ -89,10 +114,10 @@ def ingest(
         "sync": sync,
         "force": force,
     }
-    find_sources(paths)  # before an index is made: a misspelt path must not leave an empty one behind
+    find_sources(paths)  # before the index is created: a misspelt path must not create an empty index
     location: dict[str, Any] = {"embedder": embedder, "storage": storage, "assets_dir": assets_dir}
     if dry_run:
-        with console.waiting(err, "looking", quiet=json):
+        with console.spinner(err, "planning", quiet=json):
             plan = _plan(index, location, paths, **options)
         if json:
             console.print_json(ingestion.plan_json(plan))
@@ -113,7 +138,7 @@ def _exit_status(result: IngestReport | IngestPlan) -> int:
 
 
 def _plan(index: str, location: dict[str, Any], paths: list[str], **options: Any) -> IngestPlan:  # noqa: ANN401
-    """The plan; where there is no index yet, that of one which is thrown away."""
+    """Return the plan of an ingestion. A missing index is planned in a temporary folder, so that none is created."""
     from jina_rag.index.document_index import DocumentIndex
 
     try:
@@ -126,23 +151,23 @@ def _plan(index: str, location: dict[str, Any], paths: list[str], **options: Any
 
 
 def _pairs(options: list[str], name: str) -> dict[str, str]:
-    """``KEY=VALUE`` given several times; `name` is the option's, for the message."""
+    """Parse repeated ``KEY=VALUE`` options into a dictionary; `name` is the option that the error message quotes."""
     values = {}
     for option in options:
         key, separator, value = option.partition("=")
         if not separator or not key:
-            raise typer.BadParameter(f"{name} {option!r}: write KEY=VALUE.")
+            raise typer.BadParameter(f"{name} {option!r} is invalid. Write KEY=VALUE.")
         values[key] = value
     return values
 
 
 def _metadata(options: list[str]) -> dict[str, str | int | float]:
-    """``--metadata KEY=VALUE``; what is written as a number is one, so that ranges of it can be asked for."""
+    """Parse the values of ``--metadata``. Numbers become numeric, so that range filters apply to them."""
     return {key: _number(value) for key, value in _pairs(options, "--metadata").items()}
 
 
 def _number(value: str) -> str | int | float:
-    """The number that a text writes out as Python does; 007 and 1e5 stay texts, as codes do."""
+    """Return the number whose Python spelling is `value`, or `value` itself; "007" and "1e5" stay strings."""
     for kind in (int, float):
         with suppress(ValueError):
             if str(kind(value)) == value and math.isfinite(kind(value)):
@@ -151,39 +176,39 @@ def _number(value: str) -> str | int | float:
 
 
 def _limits(options: list[str]) -> Limits:
-    """``--limit NAME=NUMBER`` as settings."""
     from jina_rag.config import Limits
 
     names = [field.name for field in fields(Limits)]
     limits: dict[str, int] = {}
     for name, value in _pairs(options, "--limit").items():
         if name not in names:
-            raise typer.BadParameter(f"--limit {name!r}: the limits are {', '.join(names)}.")
+            raise typer.BadParameter(f"--limit {name!r} is not a limit. Use one of {', '.join(names)}.")
         try:
             limits[name] = int(value.replace("_", ""))
         except ValueError:
-            raise typer.BadParameter(f"--limit {name}={value!r}: write a whole number.") from None
+            raise typer.BadParameter(f"--limit {name}={value!r} is invalid. Write a whole number.") from None
     return Limits(**limits)
 
 
 def _passwords(words: list[str], file: Path | None) -> tuple[str, ...] | dict[str, list[str]]:
-    """``--password`` and ``--passwords FILE.json`` as the setting.
-
-    The file holds a list of passwords, or an object from globs over file names to one or several.
-    """
+    """Merge ``--password`` and ``--passwords FILE.json`` into the value of `IngestSettings.passwords`."""
     if file is None:
         return tuple(words)
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as exc:
-        raise InvalidInputError(f"{file} cannot be read: {exc.strerror or exc}.") from exc
+        raise InvalidInputError(f"--passwords {file} cannot be read: {exc.strerror or exc}.") from exc
     except (ValueError, RecursionError) as exc:
-        raise InvalidInputError(f"{file} is not JSON: {exc}.") from exc
+        raise InvalidInputError(f"--passwords {file} is not valid JSON: {exc}.") from exc
     by_glob = {"**": content} if isinstance(content, list) else content
     if not isinstance(by_glob, dict):
-        raise InvalidInputError(f"{file} must hold a list of passwords, or an object from globs to passwords.")
+        raise InvalidInputError(
+            f"--passwords {file} must hold a JSON list of passwords, or an object of file globs and passwords."
+        )
     lists = {pattern: [value] if isinstance(value, str) else value for pattern, value in by_glob.items()}
     for pattern, value in lists.items():
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            raise InvalidInputError(f"{file} gives {pattern!r} what is no password: write a text, or a list of texts.")
+            raise InvalidInputError(
+                f"--passwords {file}: the value of {pattern!r} must be a string or a list of strings."
+            )
     return {pattern: [*value, *words] for pattern, value in {**lists, "**": lists.get("**", [])}.items()}

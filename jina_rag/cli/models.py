@@ -1,4 +1,4 @@
-"""The command ``models``: which models there are, and their download."""
+"""The command ``models``: list and download models."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ models_app = typer.Typer(name="models", invoke_without_command=True, rich_markup
 
 @models_app.callback()
 def models(context: typer.Context, json: JsonOption = False) -> None:
-    """The models this version can run: size, languages, licence, whether they are on this machine.
+    """List the models with size, license and local availability.
 
     Examples:
 
       jina-rag models
-
       jina-rag models download jinaai/jina-embeddings-v4
     """
     if context.invoked_subcommand is not None:
@@ -53,11 +52,13 @@ def models(context: typer.Context, json: JsonOption = False) -> None:
 
 @models_app.command()
 def download(
-    model: Annotated[str, typer.Argument(help="Its id on the Hugging Face hub: owner/model.", metavar="ID")],
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; main if left out.")] = None,
+    model: Annotated[str, typer.Argument(help="Model id on the Hugging Face hub: owner/model.", metavar="ID")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.", show_default="main")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Download a model from the hub, or go on with a download. Weights and settings only, never code.
+    """Download a model from the Hugging Face hub, or resume a download.
+
+    Downloads weights and settings only, never code.
 
     Example:
 
@@ -81,8 +82,8 @@ def _print_models(
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("name", "what it is", "size", "licence", "here"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("name", "size", "here"))
+    for name in ("name", "role", "size", "license", "local"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("name", "size", "local"))
     for model in models:
         weight = f"{model.megabytes / 1000:.1f} GB" if model.megabytes >= 1000 else f"{model.megabytes:.0f} MB"
         role = "embedder, reranker" if model.role == "both" else model.role
@@ -94,5 +95,5 @@ def _print_models(
             "yes" if folders[model.name] else "no",
         )
     out.print(table)
-    out.print(f"The default is {default}. What is not here is downloaded when it is first loaded.", soft_wrap=True)
-    out.print("Qwen Research and CC-BY-NC weights: no commercial use without an agreement.", soft_wrap=True)
+    out.print(f"The default is {default}. Other models are downloaded on first use.", soft_wrap=True)
+    out.print("Qwen Research and CC-BY-NC licenses forbid commercial use without an agreement.", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The command ``evaluate negation``: does an embedder notice that a statement is denied?"""
+"""The command ``evaluate negation``: the negation test of an embedding model."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ def negation(
     triplets: Annotated[
         Path | None,
         typer.Argument(
-            help='JSONL, one {"anchor", "entailment", "negative"} a line; 100 of ours if left out.',
+            help='JSONL file with {"anchor", "entailment", "negative"} per line.',
             metavar="TRIPLETS.jsonl",
             dir_okay=False,
-            show_default=False,
+            show_default="100 built-in triplets",
         ),
     ] = None,
-    embedder: Annotated[str, typer.Option("--embedder", "-e", help="Model.", metavar="NAME")] = "lite",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    embedder: Annotated[str, typer.Option("--embedder", "-e", help="Embedding model.", metavar="NAME")] = "lite",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")] = "auto",
     json: JsonOption = False,
 ) -> None:
-    """The negation test of Jina Embeddings v1: easy and hard accuracy, beside the published ones.
+    """Run the negation test of Jina Embeddings v1, and print easy and hard accuracy next to the published ones.
 
     Examples:
 
       jina-rag evaluate negation -e jinaai/jina-embedding-l-en-v1
-
       jina-rag evaluate negation negation-test.jsonl -e lite --json
     """
     from jina_rag.evaluation.negation import evaluate_negation, read_triplets, sample_triplets
@@ -38,11 +37,13 @@ def negation(
 
     out, err = console.consoles()
     texts = sample_triplets() if triplets is None else read_triplets(triplets)
-    with console.waiting(err, "embedding", quiet=json):
+    with console.spinner(err, "embedding", quiet=json):
         result = evaluate_negation(load_embedder(embedder, device=device), texts)
     if json:
         console.print_json(result.to_json())
     else:
         out.print(console.one_line(str(result)), soft_wrap=True)
         if triplets is None:
-            err.print("These are our own triplets, which are harder: the published figures are of other ones.")
+            err.print(
+                "The built-in triplets are harder than those of the published accuracies: do not compare the two."
+            )

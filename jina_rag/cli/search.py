@@ -1,4 +1,4 @@
-"""The command ``search``: rank pages for a query, or for many."""
+"""The command ``search``: rank pages for one query or a file of queries."""
 
 from __future__ import annotations
 
@@ -8,77 +8,112 @@ from typing import Annotated, Any
 
 import typer
 
-from jina_rag.cli.common import AssetsOption, FilterOption, IndexOption, JsonOption, filters, folder_exists, open_index
+from jina_rag.cli.common import (
+    AssetsOption,
+    FilterOption,
+    IndexOption,
+    JsonOption,
+    check_parent_folder,
+    filters,
+    open_index,
+)
 from jina_rag.cli.output import console
 from jina_rag.cli.output import hits as hit_output
 from jina_rag.errors import InvalidInputError
 
-_HITS, _HITS_OF_MANY = 5, 10
-"""What -k is when it is not given: a person reads a few hits, and rankings are kept to be judged."""
+_DEFAULT_K, _DEFAULT_K_OF_RUN = 5, 10
+"""Defaults of ``-k`` for one query, and for a run file of many queries."""
 
 
 def search(
     index: IndexOption,
-    query: Annotated[str | None, typer.Argument(help="In any language.", metavar="QUERY", show_default=False)] = None,
+    query: Annotated[
+        str | None, typer.Argument(help="Query text, in any language.", metavar="QUERY", show_default=False)
+    ] = None,
     k: Annotated[
         int | None,
         typer.Option(
-            "-k", help="How many pages.", min=1, max=10_000, show_default=f"{_HITS}; {_HITS_OF_MANY} with --queries"
+            "-k",
+            help="Number of hits to return.",
+            min=1,
+            max=10_000,
+            metavar="N",
+            show_default=f"{_DEFAULT_K}; {_DEFAULT_K_OF_RUN} with --queries",
         ),
     ] = None,
-    offset: Annotated[int, typer.Option(help="How many hits to pass over.", min=0, max=1_000_000)] = 0,
+    offset: Annotated[int, typer.Option(help="Number of top hits to skip.", min=0, max=1_000_000, metavar="N")] = 0,
     filter: FilterOption = None,  # the option's name
     image: Annotated[
-        Path | None, typer.Option(help="Ask with a picture, alone or with a QUERY.", metavar="FILE", dir_okay=False)
+        Path | None,
+        typer.Option(help="Image to search with, alone or in addition to QUERY.", metavar="FILE", dir_okay=False),
     ] = None,
-    group_by: Annotated[str, typer.Option(help="page, or document: each once, with its best page.")] = "page",
-    dedup: Annotated[bool, typer.Option("--dedup", help="Pages that show nearly the same become one hit.")] = False,
-    min_score: Annotated[float | None, typer.Option(help="Leave out what scores less.")] = None,
+    group_by: Annotated[
+        str,
+        typer.Option(help="Group the hits: page, or document for each document once.", metavar="UNIT"),
+    ] = "page",
+    dedup: Annotated[bool, typer.Option("--dedup", help="Merge near-duplicate pages into one hit.")] = False,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            help="Drop hits below this score; with a reranker, also hits that it did not score.", metavar="SCORE"
+        ),
+    ] = None,
     reranker: Annotated[
         str | None,
-        typer.Option("--reranker", "-r", help="Model that judges the best pages: a hub id, a folder.", metavar="NAME"),
+        typer.Option(
+            "--reranker",
+            "-r",
+            help="Model that reranks the best pages: a Hugging Face id or a checkpoint folder.",
+            metavar="NAME",
+        ),
     ] = None,
-    max_ms: Annotated[float | None, typer.Option(help="Time for the reranker, in milliseconds.", min=0)] = None,
-    max_images: Annotated[int | None, typer.Option(help="Images for the reranker.", min=0)] = None,
+    max_ms: Annotated[
+        float | None, typer.Option(help="Time limit of the reranker, in milliseconds.", min=0, metavar="MS")
+    ] = None,
+    max_images: Annotated[
+        int | None, typer.Option(help="Maximum number of page images to rerank.", min=0, metavar="N")
+    ] = None,
     stage: Annotated[
         list[str] | None,
         typer.Option(
-            help="Such as prefetch:limit=300,lexical=false or rescore:dense=0.3 or rerank:limit=50; repeatable.",
+            help="Stage options, for example prefetch:limit=300, rescore:dense=0.3 or rerank:limit=50. Repeatable.",
             metavar="NAME:OPTION=N,…",
         ),
     ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Say which stage put each page where.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print the score and the rank of each hit in each stage.")
+    ] = False,
     heatmap: Annotated[
-        Path | None, typer.Option(help="Draw where the best page answers.", metavar="OUT.png", dir_okay=False)
+        Path | None,
+        typer.Option(help="Write a heat map of the top hit as a PNG image.", metavar="OUT.png", dir_okay=False),
     ] = None,
     queries: Annotated[
         Path | None,
-        typer.Option(help="Ask many questions: one JSON object with qid and query a line.", metavar="FILE.jsonl"),
+        typer.Option(
+            help="Search for many queries, one JSON object with qid and query per line.", metavar="FILE.jsonl"
+        ),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Where the rankings for --queries go.", metavar="OUT.jsonl", dir_okay=False)
+        Path | None,
+        typer.Option(help="Run file to write the rankings of --queries to.", metavar="OUT.jsonl", dir_okay=False),
     ] = None,
     assets_dir: AssetsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Rank pages for a question.
+    """Rank the indexed pages for a query.
 
     Examples:
 
       jina-rag search "Which region grew fastest?" --index kb
-
-      jina-rag search "termination notice" -i kb --filter "path=contracts/*" --filter "year>=2020" --heatmap where.png
-
+      jina-rag search "termination notice" -i kb --filter "path=contracts/*" --filter "year>=2020" --heatmap heatmap.png
       jina-rag search "error E-4711" -i kb --explain
-
       jina-rag search "Which region grew fastest?" -i kb --reranker jinaai/jina-reranker-m0 --max-ms 2000
-
-      jina-rag search -i kb --queries questions.jsonl --run run.jsonl
+      jina-rag search -i kb --queries queries.jsonl --run run.jsonl
     """
     if (queries is None) != (run is None):
-        raise typer.BadParameter("--queries and --run go together.")
+        raise typer.BadParameter("--queries and --run require each other. Pass both.")
     if (query is None and image is None) if queries is None else query is not None:
-        raise typer.BadParameter("Give a QUERY or --image FILE, or --queries FILE.jsonl with --run OUT.jsonl.")
+        raise typer.BadParameter("Pass a QUERY or --image FILE, or --queries FILE.jsonl with --run OUT.jsonl.")
     out, err = console.consoles()
     where = filters(filter or [])
     options: dict[str, Any] = {
@@ -92,17 +127,17 @@ def search(
         single_query = {"--heatmap": heatmap, "--image": image, "--explain": explain, "--offset": offset}
         names = [name for name, value in single_query.items() if value]
         if names:
-            raise typer.BadParameter(f"{_and(names)} {'goes' if len(names) == 1 else 'go'} with a single QUERY.")
-        folder_exists(run)
-        _search_many(index, assets_dir, reranker, queries, run, json=json, k=k or _HITS_OF_MANY, **options)
+            raise typer.BadParameter(f"{_join_names(names)} cannot be combined with --queries. Pass a single QUERY.")
+        check_parent_folder(run)
+        _search_many(index, assets_dir, reranker, queries, run, json=json, k=k or _DEFAULT_K_OF_RUN, **options)
         return
-    k = k or _HITS
+    k = k or _DEFAULT_K
     if heatmap is not None:
         from jina_rag.evaluation.files import explain_os_errors
 
         if heatmap.suffix.lower() != ".png":
-            raise typer.BadParameter(f"--heatmap {str(heatmap)!r}: a heat map is a PNG, so give a name in .png.")
-        folder_exists(heatmap)
+            raise typer.BadParameter(f"--heatmap {str(heatmap)!r}: the file name must end in .png.")
+        check_parent_folder(heatmap)
     query_input: Any = query if image is None else image if query is None else [query, image]
     with open_index(index, assets_dir, reranker=reranker) as document_index:
         hits = document_index.search(query_input, k=k, offset=offset, explain=explain, **options)
@@ -111,10 +146,10 @@ def search(
             heatmap_image = document_index.explain(query_input, hits[0]).image(
                 frame=region.box if region else None, label=region.kind if region else ""
             )
-            with explain_os_errors(f"The heat map cannot be written to {heatmap}"):
+            with explain_os_errors(f"Cannot write the heat map to {heatmap}"):
                 heatmap_image.save(heatmap, format="PNG")
     if heatmap is not None and not hits:
-        err.print("No page was found, so no heat map was drawn.")
+        err.print("No hits, so no heat map was written.")
     title = query if query is not None else str(image)
     if json:
         console.print_json(hit_output.search_json(title, hits, first=offset + 1))
@@ -123,13 +158,13 @@ def search(
     hit_output.print_steps(out, hits, first=offset + 1)
     hit_output.print_notes(err, hits, explain=explain)
     if hits.more:
-        err.print(f"There are more: --offset {offset + k}.", style="dim")
+        err.print(f"More hits: pass --offset {offset + k}.", style="dim")
     if heatmap is not None and hits:
         err.print(f"Heat map of rank {offset + 1}: {console.one_line(heatmap)}")
 
 
 def _stages(options: list[str], reranker: str | None, max_ms: float | None, max_images: int | None) -> list[Any]:
-    """``--stage`` and the reranker's own options as stages, one of each kind."""
+    """Build the search stages from ``--stage`` and the reranker options, at most one of each kind."""
     from jina_rag.search.reranking import Rerank
     from jina_rag.search.stages import parse_stage
 
@@ -141,23 +176,25 @@ def _stages(options: list[str], reranker: str | None, max_ms: float | None, max_
             raise InvalidInputError(f"--stage {option!r}: {exc}") from exc
         if type(stage) in stages:
             name = type(stage).__name__.lower()
-            raise InvalidInputError(f"--stage {name} is given twice: write its options in one, with commas.")
+            raise InvalidInputError(f"--stage {name} occurs twice. Join its options with commas in one --stage.")
         stages[type(stage)] = stage
-    judge: Rerank | None = stages.get(Rerank)
+    rerank: Rerank | None = stages.get(Rerank)
     limits = {name: value for name, value in (("max_ms", max_ms), ("max_images", max_images)) if value is not None}
-    if reranker is not None and judge is not None and judge.model:
-        raise InvalidInputError("Name the reranker in one place: --reranker NAME, or --stage rerank:model=NAME.")
-    if reranker is None and (judge is None or not judge.model):
-        idle = [_option(name) for name in limits] or (["--stage rerank"] if judge is not None and judge.limit else [])
-        if idle:
-            verb = "needs" if len(idle) == 1 else "need"
-            raise InvalidInputError(f"{_and(idle)} {verb} a reranker: name one with --reranker NAME.")
+    if reranker is not None and rerank is not None and rerank.model:
+        raise InvalidInputError("The reranker is set twice. Pass either --reranker NAME or --stage rerank:model=NAME.")
+    if reranker is None and (rerank is None or not rerank.model):
+        unused = [_option(name) for name in limits] or (
+            ["--stage rerank"] if rerank is not None and rerank.limit else []
+        )
+        if unused:
+            verb = "requires" if len(unused) == 1 else "require"
+            raise InvalidInputError(f"{_join_names(unused)} {verb} a reranker. Pass --reranker NAME.")
     if limits:
-        judge = judge or Rerank()
+        rerank = rerank or Rerank()
         for name in limits:
-            if getattr(judge, name) is not None:
-                raise InvalidInputError(f"Give this limit in one place: {_option(name)}, or --stage rerank:{name}=….")
-        stages[Rerank] = replace(judge, **limits)  # type: ignore[arg-type]  # names and types as above
+            if getattr(rerank, name) is not None:
+                raise InvalidInputError(f"{name} is set twice. Pass either {_option(name)} or --stage rerank:{name}=N.")
+        stages[Rerank] = replace(rerank, **limits)  # type: ignore[arg-type]  # names and types as above
     return list(stages.values())
 
 
@@ -165,7 +202,7 @@ def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _and(names: list[str]) -> str:
+def _join_names(names: list[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
@@ -177,7 +214,7 @@ def _search_many(
     run: Path,
     *,
     json: bool,
-    **options: Any,  # noqa: ANN401  # those of search_all
+    **options: Any,  # noqa: ANN401  # options of search_all
 ) -> None:
     from jina_rag.evaluation.datasets import read_queries
     from jina_rag.evaluation.runner import search_all, write_run
@@ -193,8 +230,8 @@ def _search_many(
         console.print_json({"queries": len(query_list), "run": str(run), **({"notes": notes} if notes else {})})
         return
     _, err = console.consoles()
-    err.print(f"Asked {console.count(len(query_list), 'question')}; the rankings are in {console.one_line(run)}.")
+    err.print(f"Wrote the rankings of {console.count(len(query_list), 'query', 'queries')} to {console.one_line(run)}.")
     for qid, sentences in list(notes.items())[:5]:
         err.print(f"[yellow]Note:[/] {console.one_line(qid)}: {console.one_line(' '.join(sentences))}", soft_wrap=True)
     if len(notes) > 5:
-        err.print(f"… and notes on {len(notes) - 5} more questions; --json has all.")
+        err.print(f"… and notes on {len(notes) - 5} more queries; --json prints all.")

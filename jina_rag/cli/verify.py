@@ -1,4 +1,4 @@
-"""The command ``verify``: hold the parts of an index against each other."""
+"""The command ``verify``: check the consistency of an index."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from jina_rag.cli.output import console
 
 
 def verify(index: IndexOption, assets_dir: AssetsOption = None, json: JsonOption = False) -> None:
-    """Hold vectors, images and manifest of an index against each other; names what to ingest again.
+    """Check the vectors, images and manifest of an index.
+
+    Prints each problem with the document to ingest again. Changes nothing.
 
     Example:
 
@@ -28,12 +30,12 @@ def verify(index: IndexOption, assets_dir: AssetsOption = None, json: JsonOption
         )
     elif not problems:
         out.print(
-            f"In order: {console.count(index_info.documents, 'document')}, {console.count(index_info.pages, 'page')}, "
-            "each with its vectors and its image."
+            f"No problems in {console.count(index_info.documents, 'document')} "
+            f"with {console.count(index_info.pages, 'page')}."
         )
     else:
         for problem in problems:
             where = f"{console.one_line(problem.doc_id)}: " if problem.doc_id else ""
             out.print(f"[red]{where}[/]{console.one_line(problem.message)}", soft_wrap=True)
-        out.print("Ingest these documents again with --force, or all of the folder.", soft_wrap=True)
+        out.print("Run `jina-rag ingest PATH --force` on these documents or on their folder.", soft_wrap=True)
     raise typer.Exit(console.PARTLY if problems else console.OK)

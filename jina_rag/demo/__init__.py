@@ -1,1 +1,1 @@
-"""The demonstration: sample documents, five questions, and a report that shows the pages that answer them."""
+"""The demo: sample documents, five queries and an HTML report of their hits."""

@@ -1,4 +1,4 @@
-"""Pictures inside an HTML file: made small enough to travel, and written as data URIs."""
+"""Page images for an HTML file: scaled down, compressed and written as data URIs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class InlineImage:
-    """A picture ready for an ``<img>``: its data URI, and its size in pixels."""
+    """Image data for an ``<img>`` element.
+
+    Attributes:
+        uri: JPEG data URI.
+        width: Width in pixels.
+        height: Height in pixels.
+    """
 
     uri: str
     width: int
@@ -23,13 +29,13 @@ class InlineImage:
 
 
 def inline_image(source: bytes | Image, *, max_width: int, max_bytes: int, crop: Box | None = None) -> InlineImage:
-    """Turn a picture into a JPEG data URI that is at most so wide and so heavy.
+    """Return an image as a JPEG data URI of limited size.
 
     Args:
-        source: An image file's content, or a PIL image.
-        max_width: In pixels; a narrower picture is not blown up. The height is held to 1.6 times as much.
-        max_bytes: As of `inline_jpeg`.
-        crop: A part to cut out, as fractions of the picture.
+        source: Content of an image file, or a PIL image.
+        max_width: Maximum width in pixels; the maximum height is 1.6 times as large. Smaller images keep their size.
+        max_bytes: Maximum size of the JPEG in bytes; see `inline_jpeg`.
+        crop: Box to cut out, as fractions of the image from 0 to 1; None for the whole image.
     """
     from PIL import Image as pillow
 
@@ -41,21 +47,28 @@ def inline_image(source: bytes | Image, *, max_width: int, max_bytes: int, crop:
 
 
 def around(box: Box, *, width: float = 0.7, height: float = 0.2, margin: float = 0.02) -> Box:
-    """A box grown by a margin, and to at least `width` by `height` of the page, without leaving the page."""
-    x0, x1 = _widened(box[0], box[2], width, margin)
-    y0, y1 = _widened(box[1], box[3], height, margin)
+    """Return `box` enlarged by a margin and to a minimum size, clipped to the page.
+
+    Args:
+        box: Box (x0, y0, x1, y1) as fractions of the page.
+        width: Minimum width, as a fraction of the page width.
+        height: Minimum height, as a fraction of the page height.
+        margin: Margin on each side, as a fraction of the page.
+    """
+    x0, x1 = _enlarge(box[0], box[2], width, margin)
+    y0, y1 = _enlarge(box[1], box[3], height, margin)
     return (x0, y0, x1, y1)
 
 
-def _widened(low: float, high: float, least: float, margin: float) -> tuple[float, float]:
-    """One side of `around`."""
-    extent = min(1.0, max(least, high - low + 2 * margin))
+def _enlarge(low: float, high: float, minimum: float, margin: float) -> tuple[float, float]:
+    """Enlarge the interval from `low` to `high` in one dimension, clipped to 0 and 1."""
+    extent = min(1.0, max(minimum, high - low + 2 * margin))
     start = min(max(0.0, (low + high - extent) / 2), 1.0 - extent)
     return start, start + extent
 
 
 def _pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A box in pixels, at least one wide and high, inside the picture."""
+    """Convert a box to pixels, at least 1 x 1 pixel and inside the image."""
     width, height = size
     left = min(max(0, int(box[0] * width)), width - 1)
     top = min(max(0, int(box[1] * height)), height - 1)

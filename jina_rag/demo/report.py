@@ -1,7 +1,7 @@
-"""A report that anyone can open: questions, the pages that answer them, and where on the page.
+"""The HTML report of the demo: queries, their hits, and the matching regions of each page.
 
-One HTML file with everything in it: pictures as data URIs, styles inline, no script, nothing fetched. What
-comes from documents (names, snippets) is escaped, and a policy in the page itself forbids any request.
+The report is one self-contained file: images are data URIs, styles are inline, and it has no script. File names and
+snippets are escaped, and a content security policy blocks all requests.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from jina_rag.types import Box, IngestReport, ScoredPage
 _BEST = (900, 150_000)
 _CLOSE_UP = (720, 80_000)
 _OTHER = (500, 55_000)
-"""Widths in pixels and bytes that fifteen pages and five close-ups can take within 3 MB of HTML."""
+"""(maximum width in pixels, maximum bytes) of each image, so that 15 pages and 5 close-ups fit into 3 MB of HTML."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportHit:
-    """A page found for a question.
+    """One hit of a query.
 
     Attributes:
-        rank: 1 for the best.
-        hit: The page; its region is framed.
-        image: The page as PNG or JPEG, heat map and frame already drawn.
-        focus: The place to show enlarged, with some of the page around it; the region if None.
+        rank: Rank of the hit, from 1.
+        hit: The page with its region.
+        image: PNG or JPEG file content of the page image, with heat map and region frame.
+        focus: Box to enlarge, as fractions of the page; None for the box of the region.
     """
 
     rank: int
@@ -41,14 +41,14 @@ class ReportHit:
 
 @dataclass(frozen=True, slots=True)
 class ReportQuery:
-    """A question and the pages found for it, best first.
+    """One query and its hits.
 
     Attributes:
-        query: As it was asked.
-        kind: Where its answer stands (text, table, chart, scan, code), or any other short word.
-        seconds: What the search took.
-        hits: The pages.
-        note: What is special about it; may be empty.
+        query: The query text.
+        kind: Label of the query, for example "text", "table", "chart", "scan" or "code".
+        seconds: Wall time of the search in seconds.
+        hits: The hits in rank order.
+        note: Remark shown below the query; may be empty.
     """
 
     query: str
@@ -60,13 +60,13 @@ class ReportQuery:
 
 @dataclass(frozen=True, slots=True)
 class ReportSummary:
-    """What was indexed, and how.
+    """Summary of the index and its documents.
 
     Attributes:
-        index: What the index holds.
-        ingest: What this run's ingestion did.
-        modality: ``"text"`` or ``"image"``: what the model looks at.
-        sources: The documents, whose they are, and under which licence they are shown.
+        index: Contents and size of the index.
+        ingest: Report of the ingestion of this run.
+        modality: Input of the model: ``"text"`` or ``"image"``.
+        sources: The documents with their sources and licenses.
     """
 
     index: IndexInfo
@@ -77,7 +77,7 @@ class ReportSummary:
 
 @dataclass(frozen=True, slots=True)
 class _Card:
-    """A hit as the template draws it."""
+    """A hit with the scaled images of the template."""
 
     rank: int
     hit: ScoredPage
@@ -86,11 +86,11 @@ class _Card:
 
 
 def render_report(queries: tuple[ReportQuery, ...], summary: ReportSummary) -> str:
-    """The report as one HTML text.
+    """Return the report as HTML.
 
     Args:
-        queries: In the order to show them.
-        summary: What was indexed.
+        queries: The queries in display order.
+        summary: Summary of the index.
     """
     import jinja2
 
@@ -105,7 +105,11 @@ def render_report(queries: tuple[ReportQuery, ...], summary: ReportSummary) -> s
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit a person would choose."""
+    """Format seconds as ms, s or min.
+
+    Args:
+        seconds: Duration in seconds.
+    """
     if seconds < 1:
         return f"{max(1, round(seconds * 1000))} ms"
     if seconds < 60:
@@ -114,12 +118,12 @@ def duration(seconds: float) -> str:
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
-    """A number and its noun: ``1 page``, ``2 pages``."""
+    """Return a number with its noun: ``1 page``, ``2 pages``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def web_address(text: str | None) -> str | None:
-    """The address if it is one that a link may point to (http or https); None otherwise."""
+    """Return `text` if it is an http or https URL, None otherwise."""
     if not text:
         return None
     parts = urlsplit(text)
@@ -127,15 +131,15 @@ def web_address(text: str | None) -> str | None:
 
 
 def _card(hit: ReportHit) -> _Card:
-    """Scale the pictures of one hit: the best page is shown large, with its best part enlarged."""
-    width, weight = _BEST if hit.rank == 1 else _OTHER
+    """Scale the images of a hit. The hit of rank 1 gets a larger image and a close-up."""
+    width, max_bytes = _BEST if hit.rank == 1 else _OTHER
     detail = _detail(hit) if hit.rank == 1 else None
     close_up = detail and inline_image(hit.image, max_width=_CLOSE_UP[0], max_bytes=_CLOSE_UP[1], crop=detail)
-    return _Card(hit.rank, hit.hit, inline_image(hit.image, max_width=width, max_bytes=weight), close_up)
+    return _Card(hit.rank, hit.hit, inline_image(hit.image, max_width=width, max_bytes=max_bytes), close_up)
 
 
 def _detail(hit: ReportHit) -> Box | None:
-    """What to enlarge: the focus and its surroundings, or the region; nothing if that is most of the page."""
+    """Return the box to enlarge around the focus or the region; None if the box covers most of the page."""
     if hit.focus is not None:
         box = around(hit.focus)
     elif hit.hit.region is not None:

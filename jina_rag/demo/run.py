@@ -1,4 +1,4 @@
-"""The demonstration itself: index the sample documents, ask them five questions, write the report."""
+"""The demo: index the sample documents, run five queries, write the report."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from jina_rag.indexing.ingest import IngestProgress
 from jina_rag.protocols import Embedder
 from jina_rag.types import Box, IngestReport, ScoredPage
 
-_PAGES_PER_QUESTION = 3
+_HITS_PER_QUERY = 3
 _SMALL_SIDE = 900
-"""Longest side in pixels of the pages below the first: they are shown small."""
-_MOST_OF_A_PAGE = 0.6
-"""A region of this share of its page is no place to enlarge: the best words on it are."""
+"""Longest side in pixels of the page images below rank 1."""
+_MAX_CLOSE_UP_AREA = 0.6
+"""Largest area of a region to enlarge, as a fraction of the page; above, the close-up shows the best words."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoAnswer:
-    """What one question found.
+    """Hits of one sample query.
 
     Attributes:
-        sample: The question, with the page that a person found to answer it.
-        seconds: Wall time of the search.
-        hits: The pages, best first.
+        sample: The query with its relevant page.
+        seconds: Wall time of the search in seconds.
+        hits: The hits in rank order.
     """
 
     sample: SampleQuery
@@ -38,17 +38,17 @@ class DemoAnswer:
 
     @property
     def query(self) -> str:
-        """The question's words."""
+        """Text of the query."""
         return self.sample.query
 
     @property
     def kind(self) -> str:
-        """Where the answer stands: text, table, chart, scan or code."""
+        """Where the answer appears: text, table, chart, scan or code."""
         return self.sample.kind
 
     @property
     def rank(self) -> int | None:
-        """Where the answering page came, 1 for first; None if it is not among the hits."""
+        """Rank of the relevant page, from 1; None if the hits do not contain it."""
         for rank, hit in enumerate(self.hits, 1):
             if (hit.doc_id, hit.page) == (self.sample.doc_id, self.sample.page):
                 return rank
@@ -57,14 +57,14 @@ class DemoAnswer:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What the demonstration did.
+    """Result of the demo.
 
     Attributes:
-        report: The HTML file.
-        answers: One per question.
-        ingest: What this run's ingestion did; nothing but `unchanged` in a second run.
-        index_info: What the index holds now.
-        seconds: Wall time of everything.
+        report: Path of the HTML report.
+        answers: Hits of each query.
+        ingest: Report of the ingestion; a second run reports all documents as unchanged.
+        index_info: Contents and size of the index.
+        seconds: Wall time of the demo in seconds.
     """
 
     report: Path
@@ -80,51 +80,54 @@ def run_demo(
     embedder: str | Embedder | None = None,
     progress: Callable[[IngestProgress], None] | None = None,
 ) -> DemoResult:
-    """Index the sample documents into ``output/index``, ask the questions, write ``output/report.html``.
+    """Index the sample documents in ``output/index``, run the queries and write ``output/report.html``.
 
-    A second run finds the index as it is and embeds nothing but the questions.
+    A second run reuses the index and embeds only the queries.
 
     Args:
-        output: A folder; made if missing.
-        embedder: The model, by name or loaded; None for the index's own, and ``"lite"`` for a new index.
-        progress: Called while the documents are indexed.
+        output: Output folder, created if missing.
+        embedder: Embedding model or its name; None for the model of the index, or ``"lite"`` for a new index.
+        progress: Callback during ingestion.
+
+    Returns:
+        The hits, the ingestion report and the path of the HTML report.
 
     Raises:
-        IndexMismatchError: If ``output/index`` was built with another model.
+        IndexMismatchError: If ``output/index`` was created with another model.
         DocumentError: If the sample documents are not on disk.
     """
     start = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     with DocumentIndex.open(output / "index", embedder=embedder) as index:
         ingest = index.ingest([sample_folder()], progress=progress)
-        modality = index.embedder.modality  # the model is loaded before the clock of the first question runs
+        modality = index.embedder.modality  # loads the model, so that the time of the first query excludes it
         answers, report_queries = [], []
         for sample in sample_queries():
-            clock = time.perf_counter()
-            hits = tuple(index.search(sample.query, k=_PAGES_PER_QUESTION))
-            seconds = time.perf_counter() - clock
+            search_start = time.perf_counter()
+            hits = tuple(index.search(sample.query, k=_HITS_PER_QUERY))
+            seconds = time.perf_counter() - search_start
             answers.append(DemoAnswer(sample, seconds, hits))
             report_hits = tuple(_report_hit(index, sample.query, hit, rank) for rank, hit in enumerate(hits, 1))
             report_queries.append(ReportQuery(sample.query, sample.kind, seconds, report_hits, sample.note))
         index_info = index.info()
     report = output / "report.html"
-    # A file name may hold bytes that are no text; they become references, which a browser shows as such.
+    # File names may contain bytes that are invalid UTF-8; the file stores them as character references.
     html = render_report(tuple(report_queries), ReportSummary(index_info, ingest, modality, sample_documents()))
     report.write_text(html, encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
     return DemoResult(report, tuple(answers), ingest, index_info, time.perf_counter() - start)
 
 
 def _report_hit(index: DocumentIndex, query: str, hit: ScoredPage, rank: int) -> ReportHit:
-    """One page with its heat map, as the report shows it."""
+    """Render a hit with its heat map and region frame."""
     explanation = index.explain(query, hit)
     frame, label = (hit.region.box, hit.region.kind) if hit.region is not None else (None, "")
     image = explanation.image(max_side=None if rank == 1 else _SMALL_SIDE, frame=frame, label=label)
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=92)
-    has_small_region = frame is not None and _area(frame) < _MOST_OF_A_PAGE
+    has_small_region = frame is not None and _area(frame) < _MAX_CLOSE_UP_AREA
     return ReportHit(rank, hit, buffer.getvalue(), focus=None if has_small_region else explanation.brightest)
 
 
 def _area(box: Box) -> float:
-    """The share of the page that a box covers."""
+    """Return the area of a box as a fraction of the page."""
     return (box[2] - box[0]) * (box[3] - box[1])

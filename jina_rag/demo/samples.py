@@ -1,4 +1,4 @@
-"""The sample documents that ship with the package: where they lie, whose they are, what to ask them."""
+"""The sample documents of the package, their sources and licenses, and the sample queries."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from jina_rag.errors import DocumentError
 
 @dataclass(frozen=True, slots=True)
 class SampleDocument:
-    """One sample document and its licence.
+    """One sample document and its license.
 
     Attributes:
-        file: Its name in `sample_folder`.
-        title: What it is.
-        pages: How many pages it has.
-        licence: Name of the licence, or ``"public domain"``.
-        source: Whose work it is and where it comes from.
-        url: A page about it, or None.
+        file: File name in `sample_folder`.
+        title: Title of the document.
+        pages: Number of pages.
+        licence: Name of the license, or ``"public domain"``.
+        source: Author and origin.
+        url: URL of the source, or None.
     """
 
     file: str
@@ -34,16 +34,16 @@ class SampleDocument:
 
 @dataclass(frozen=True, slots=True)
 class SampleQuery:
-    """A question to the sample documents, and the page that answers it.
+    """A query for the sample documents and its relevant page.
 
     Attributes:
-        kind: Where the answer stands: text, table, chart, scan or code.
-        query: As a user would ask it.
-        lang: Language of the question.
-        doc_id: The document that answers.
-        page: The page that answers, 1-based.
-        answer: The answer, as a person read it there.
-        note: What is special about it; may be empty.
+        kind: Where the answer appears: text, table, chart, scan or code.
+        query: The query text.
+        lang: Language code of the query.
+        doc_id: Id of the relevant document.
+        page: Number of the relevant page, from 1.
+        answer: The answer on that page.
+        note: Remark shown in the report; may be empty.
     """
 
     kind: str
@@ -56,32 +56,30 @@ class SampleQuery:
 
 
 def sample_folder() -> Path:
-    """The folder of the sample documents.
+    """Return the folder of the sample documents.
 
     Raises:
-        DocumentError: If the package lies in an archive, where documents cannot be opened.
+        DocumentError: If the package is installed in an archive, from which documents cannot be opened.
     """
     folder = importlib.resources.files("jina_rag").joinpath("samples", "documents")
     if not isinstance(folder, Path) or not folder.is_dir():
-        raise DocumentError(
-            f"The sample documents are no folder on disk ({folder}): install the package unpacked, with pip."
-        )
+        raise DocumentError(f"The sample documents are not in a folder on disk ({folder}). Install jina-rag with pip.")
     return folder
 
 
 def sample_documents() -> tuple[SampleDocument, ...]:
-    """The sample documents, in the order of their file names."""
+    """Return the sample documents, sorted by file name."""
     names = [field.name for field in fields(SampleDocument)]
     return tuple(SampleDocument(**{name: row[name] for name in names}) for row in _read("SOURCES.json")["documents"])
 
 
 def sample_queries() -> tuple[SampleQuery, ...]:
-    """The five questions of the demonstration."""
+    """Return the five sample queries."""
     return tuple(SampleQuery(**row) for row in _read("questions.json")["questions"])
 
 
 def _read(name: str) -> dict[str, Any]:
-    """One of the JSON files beside the documents."""
+    """Read a JSON file of the samples folder."""
     text = importlib.resources.files("jina_rag").joinpath("samples", name).read_text(encoding="utf-8")
     content: dict[str, Any] = json.loads(text)
     return content

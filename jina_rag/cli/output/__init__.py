@@ -1,1 +1,1 @@
-"""What the commands print."""
+"""Printed output of the commands."""

@@ -1,4 +1,4 @@
-"""What ``jina-rag evaluate`` prints: tables for a person, one object for a program."""
+"""Output of ``evaluate``: tables, or one JSON object."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from jina_rag.evaluation.results import Evaluation, PairedComparison, QueryResult, SettingResult
     from jina_rag.types import Failure
 
-_SETTING = 24
-"""Columns in which a setting's name is folded."""
+_SETTING_WIDTH = 24
+"""Width in characters at which the name of a setting wraps."""
 
 
 def evaluation_json(evaluation: Evaluation, earlier: Sequence[PairedComparison] = ()) -> dict[str, Any]:
-    """The object that ``evaluate --json`` prints: the first setting's figures, and for several all of them.
+    """Return the object that ``evaluate --json`` prints: the first setting, and all settings if there are several.
 
     Args:
-        evaluation: What was found.
+        evaluation: The results.
         earlier: Comparisons with an earlier evaluation.
     """
     from jina_rag.evaluation.serialization import comparison_json, setting_json
@@ -48,59 +48,66 @@ def evaluation_json(evaluation: Evaluation, earlier: Sequence[PairedComparison] 
 def print_evaluation(
     out: Console, err: Console, evaluation: Evaluation, earlier: Sequence[PairedComparison] = ()
 ) -> None:
-    """Figures, differences and what failed, for a person."""
+    """Print the measures, the differences between settings, and the failures."""
     if len(evaluation.settings) == 1:
-        _groups(out, evaluation.settings[0])
+        _print_groups(out, evaluation.settings[0])
     else:
-        _settings(out, evaluation)
+        _print_settings(out, evaluation)
     if comparisons := [*evaluation.comparisons, *earlier]:
-        _differences(out, comparisons)
+        _print_differences(out, comparisons)
     print_failed(err, {(f.path, f.reason): f for setting in evaluation.settings for f in setting.failed}.values())
     index_seconds = sum({setting.index_seconds for setting in evaluation.settings})
-    err.print(f"{evaluation.seconds:.1f} s, of which {index_seconds:.1f} s for the index.")
+    err.print(f"{evaluation.seconds:.1f} s, of which {index_seconds:.1f} s for indexing.")
 
 
 def print_failed(err: Console, failures: Iterable[Failure]) -> None:
-    """Files and pages that could not be read, one sentence each."""
+    """Print the files and pages that failed, one line each."""
     for failure in failures:
         err.print(f"[red]Failed:[/] {failure_line(failure)}", soft_wrap=True)
 
 
 def print_failures(out: Console, evaluation: Evaluation, most: int) -> None:
-    """The questions that went worst with the first setting: what was wanted, what came."""
+    """Print the lowest-scoring queries of the first setting, with their relevant and retrieved pages.
+
+    Args:
+        out: Console of stdout.
+        evaluation: The results.
+        most: Maximum number of queries.
+    """
     first = evaluation.settings[0]
     main = next(iter(first.measures))
     below = [result for result in first.per_query if result.measures and result.measures[main] < 1]
     worst = sorted(below, key=lambda result: result.measures[main])
     if not worst:
-        out.print(f"No question is below 1 in {main}.")
+        out.print(f"All queries reach 1 in {main}.")
         return
     out.print(
-        f"Worst questions by {main}" + (f" with {one_line(first.name)}:" if len(evaluation.settings) > 1 else ":")
+        f"Lowest-scoring queries by {main}"
+        + (f" with {one_line(first.name)}:" if len(evaluation.settings) > 1 else ":")
     )
     for result in worst[:most]:
-        _failure(out, evaluation, result, main)
+        _print_failure(out, evaluation, result, main)
     if len(worst) > most:
         out.print(f"  … and {len(worst) - most} more below 1.")
 
 
 def print_check(out: Console, check: FolderCheck) -> None:
-    """What is amiss with a judged folder, one sentence each, and what it holds."""
+    """Print the problems of a judged folder, one line each, and its contents."""
     for finding in check.findings:
         out.print(f"[red]{one_line(finding.kind)}:[/] {one_line(finding.what)}", soft_wrap=True)
     for note in check.notes:
         out.print(one_line(note), soft_wrap=True)
 
 
-def _failure(out: Console, evaluation: Evaluation, result: QueryResult, main: str) -> None:
+def _print_failure(out: Console, evaluation: Evaluation, result: QueryResult, main: str) -> None:
     query = evaluation.queries[result.query_id]
     relevant = ", ".join(f"{doc} p. {page}" for doc, page, grade in query["relevant"] if grade)
     retrieved = ", ".join(f"{doc} p. {page}" for doc, page in result.ranking[:3]) or "nothing"
     out.print(f"  {result.measures[main]:.2f}  {one_line(result.query_id)}  {one_line(query['query'])}", soft_wrap=True)
-    out.print(f"        wanted {one_line(relevant)}; got {one_line(retrieved)}", soft_wrap=True)
+    out.print(f"        relevant: {one_line(relevant)}; retrieved: {one_line(retrieved)}", soft_wrap=True)
 
 
-def _groups(out: Console, setting: SettingResult) -> None:
+def _print_groups(out: Console, setting: SettingResult) -> None:
     names = list(setting.measures)
     table = _table("group", "n", *names)
     table.add_row("all", str(setting.queries), *(f"{setting.measures[name]:.3f}" for name in names))
@@ -111,23 +118,25 @@ def _groups(out: Console, setting: SettingResult) -> None:
             table.add_row(f"{group}: {one_line(key)}", f"{row['queries']:.0f}", *(f"{row[name]:.3f}" for name in names))
     out.print(table)
     notes = [
-        f"{setting.vector_bytes_per_page / 1000:.1f} kB of vectors a page ({size(sum(setting.bytes.values()))} in all)"
+        f"{setting.vector_bytes_per_page / 1000:.1f} kB of vectors per page, {size(sum(setting.bytes.values()))} in all"
     ]
     if setting.latency:
-        notes.append("a question takes " + ", ".join(f"{ms:.0f} ms ({name})" for name, ms in setting.latency.items()))
+        notes.append("query latency: " + ", ".join(f"{ms:.0f} ms ({name})" for name, ms in setting.latency.items()))
     deepest = max(setting.unjudged)
-    notes.append(f"{setting.unjudged[deepest]:.1f} of the first {deepest} pages nobody has judged")
+    notes.append(f"unjudged: {setting.unjudged[deepest]:.1f} of the first {deepest} pages per query")
     out.print("; ".join(notes) + ".")
 
 
-def _settings(out: Console, evaluation: Evaluation) -> None:
+def _print_settings(out: Console, evaluation: Evaluation) -> None:
     names = list(evaluation.settings[0].measures)
     costs = ["kB/page", "index s"]
     if any(setting.latency for setting in evaluation.settings):
         costs = ["p50 ms", "p99 ms", *costs]
     widest = max(len(setting.name) for setting in evaluation.settings)
-    room = out.width - min(widest, _SETTING) - sum(len(name) + 1 for name in costs)
-    fitting = [name for place, name in enumerate(names) if sum(len(n) + 1 for n in names[: place + 1]) <= room]
+    free_width = out.width - min(widest, _SETTING_WIDTH) - sum(len(name) + 1 for name in costs)
+    fitting = [
+        name for position, name in enumerate(names) if sum(len(n) + 1 for n in names[: position + 1]) <= free_width
+    ]
     table = _table("setting", *fitting, *costs)
     for setting in evaluation.settings:
         cost_of = {
@@ -138,29 +147,31 @@ def _settings(out: Console, evaluation: Evaluation) -> None:
         values = (f"{setting.measures[name]:.3f}" for name in fitting)
         table.add_row(one_line(setting.name), *values, *(cost_of[name] for name in costs))
     out.print(table)
-    hint = f" {', '.join(names[len(fitting) :])}: see --json, or a wider window." if len(fitting) < len(names) else ""
-    out.print(f"{evaluation.settings[0].queries} judged questions. kB/page: vectors and what goes with them.{hint}")
+    hint = (
+        f" {', '.join(names[len(fitting) :])}: see --json, or widen the terminal." if len(fitting) < len(names) else ""
+    )
+    out.print(f"{evaluation.settings[0].queries} judged questions. kB/page: size of vectors and their metadata.{hint}")
 
 
-def _differences(out: Console, comparisons: Sequence[PairedComparison]) -> None:
-    """The first measure of each pair; --json and the report have the others."""
+def _print_differences(out: Console, comparisons: Sequence[PairedComparison]) -> None:
+    """Print the first measure of each comparison; --json and the report contain all measures."""
     main = [comparison for comparison in comparisons if comparison.measure == comparisons[0].measure]
     for first in dict.fromkeys(comparison.first for comparison in main):
-        title = f"{main[0].measure} less that of {one_line(first)}"
+        title = f"{main[0].measure} minus that of {one_line(first)}"
         table = _table(title, "difference", "95 % interval", "better", "worse")
         for comparison in main:
             if comparison.first == first:
                 delta = comparison.difference
-                sure = delta.low > 0 or delta.high < 0
+                significant = delta.low > 0 or delta.high < 0
                 table.add_row(
                     one_line(comparison.second),
-                    f"[bold]{delta.mean:+.3f}[/]" if sure else f"{delta.mean:+.3f}",
+                    f"[bold]{delta.mean:+.3f}[/]" if significant else f"{delta.mean:+.3f}",
                     rf"\[{delta.low:+.3f}, {delta.high:+.3f}]",
                     str(delta.better),
                     str(delta.worse),
                 )
         out.print(table)
-    out.print("Where the interval holds 0, these questions do not tell which is better.")
+    out.print("An interval that contains 0 means: no significant difference on these queries.")
 
 
 def _table(first: str, *others: str) -> Table:

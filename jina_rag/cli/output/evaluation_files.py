@@ -1,4 +1,4 @@
-"""The files that ``jina-rag evaluate`` writes: report, table, rankings, judgements, results."""
+"""Output files of ``evaluate``: report, Markdown table, rankings, qrels and results."""
 
 from __future__ import annotations
 
@@ -14,13 +14,21 @@ if TYPE_CHECKING:
 
 def write_files(
     evaluation: Evaluation,
-    since: Sequence[PairedComparison],
+    earlier: Sequence[PairedComparison],
     folder: JudgedFolder,
     paths: Mapping[str, Path | None],
     *,
     failures: int | None,
 ) -> None:
-    """All files that were asked for; what is compared with an earlier run stands in those that are read by people."""
+    """Write the requested files.
+
+    Args:
+        evaluation: The results.
+        earlier: Comparisons with an earlier evaluation, for the report and the Markdown table.
+        folder: The judged folder.
+        paths: File or folder of each output, None for an output that was not requested.
+        failures: Number of lowest-scoring queries in the report; None for 10.
+    """
     from jina_rag.evaluation import trec as trec_files
     from jina_rag.evaluation.files import make_folder, write_text
     from jina_rag.evaluation.results import ranked_pages
@@ -34,24 +42,24 @@ def write_files(
         for path, name in _files(run, rankings):
             write_run(path, rankings[name])
     if trec := paths["trec"]:
-        make_folder(trec, what="The folder")
+        make_folder(trec, label="The folder")
         for path, name in _files(trec / trec_files.RUN, rankings):
             trec_files.write_trec_run(path, rankings[name], name=name)
         trec_files.write_qrels(trec / trec_files.QRELS, folder.queries)
         trec_files.write_qrels(trec / trec_files.GAINS, folder.queries, gains=True)
-    for_people = replace(evaluation, comparisons=(*evaluation.comparisons, *since))
+    with_comparisons = replace(evaluation, comparisons=(*evaluation.comparisons, *earlier))
     if markdown := paths["markdown"]:
         from jina_rag.evaluation.report import markdown as as_markdown
 
-        write_text(markdown, as_markdown(for_people), what="table")
+        write_text(markdown, as_markdown(with_comparisons), label="table")
     if report := paths["report"]:
         from jina_rag.evaluation.report import write_html
 
-        write_html(for_people, report, documents=folder.documents, failures=10 if failures is None else failures)
+        write_html(with_comparisons, report, documents=folder.documents, failures=10 if failures is None else failures)
 
 
 def _files(path: Path, rankings: Mapping[str, object]) -> list[tuple[Path, str]]:
-    """A file for each setting: the one that was named, or with the setting's name in it where there are several."""
+    """Return one path per setting: `path` itself, or with the name of the setting inserted if there are several."""
     from jina_rag.evaluation.settings import file_names
 
     if len(rankings) == 1:

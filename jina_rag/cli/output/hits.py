@@ -1,4 +1,4 @@
-"""What a search prints: its hits as a table or as JSON, why they are where they are, and what was not done."""
+"""Output of ``search``: hits as a table or as JSON, stage scores, and notes."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _ORDER = ("dense", "lexical", "maxsim", "background", "identifiers", "rescore", 
 
 
 def search_json(query: str, hits: Sequence[ScoredPage], *, first: int = 1) -> dict[str, Any]:
-    """The object that ``search --json`` prints.
+    """Return the object that ``search --json`` prints.
 
     Args:
-        query: What was asked.
-        hits: What was found.
-        first: Rank of the first of them.
+        query: The query text, or the path of the query image.
+        hits: The hits in rank order.
+        first: Rank of the first hit.
     """
-    whole: dict[str, Any] = {
+    content: dict[str, Any] = {
         "query": query,
         "hits": [_hit_json(rank, hit) for rank, hit in enumerate(hits, start=first)],
     }
     if isinstance(hits, SearchResults):
-        whole |= {
+        content |= {
             "notes": list(hits.notes),
             "complete": hits.complete,
             "more": hits.more,
             "milliseconds": dict(hits.milliseconds),
         }
-    return whole
+    return content
 
 
 def _hit_json(rank: int, hit: ScoredPage) -> dict[str, Any]:
@@ -61,54 +61,54 @@ def _hit_json(rank: int, hit: ScoredPage) -> dict[str, Any]:
 
 
 def _similar_json(similar: SimilarPage) -> dict[str, Any]:
-    where = {"doc_id": similar.location.doc_id, "path": str(similar.location.path)}
-    return where | {"page": similar.page, "similarity": round(similar.similarity, 4)}
+    location = {"doc_id": similar.location.doc_id, "path": str(similar.location.path)}
+    return location | {"page": similar.page, "similarity": round(similar.similarity, 4)}
 
 
 def print_hits(out: Console, query: str, hits: Sequence[ScoredPage], *, first: int = 1) -> None:
-    """Ranked pages as a table.
+    """Print the hits as a table.
 
     Args:
-        out: Where to.
-        query: What was asked.
-        hits: What was found.
-        first: Rank of the first of them.
+        out: Console of stdout.
+        query: Title of the table.
+        hits: The hits in rank order.
+        first: Rank of the first hit.
     """
     from rich.table import Table
     from rich.text import Text
 
     if not hits:
-        out.print("No page found.")
+        out.print("No hits.")
         return
     table = Table(title=escape(query), title_justify="left", title_style="bold", show_lines=True, expand=True)
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
-    # Wide enough for the names, unless they would leave too little for the words.
+    # Wide enough for the document ids, but at most 2/5 of the terminal, so that the snippets stay readable.
     longest = max(len(hit.doc_id) for hit in hits)
     table.add_column("page", overflow="fold", width=max(16, min(longest, out.width * 2 // 5 - 8)))
-    table.add_column("what it says there", overflow="fold", ratio=1)
+    table.add_column("snippet", overflow="fold", ratio=1)
     for rank, hit in enumerate(hits, start=first):
-        where = "a text" if hit.is_text else f"page {hit.page} of {hit.page_count}"
-        place = Text.from_markup(f"[bold]{one_line(hit.doc_id)}[/bold]\n{where}")
+        position = "text" if hit.is_text else f"page {hit.page} of {hit.page_count}"
+        cell = Text.from_markup(f"[bold]{one_line(hit.doc_id)}[/bold]\n{position}")
         if hit.other_pages:
             more = ", ".join(map(str, hit.other_pages[:6])) + (" …" if len(hit.other_pages) > 6 else "")
-            place.append(f"\nalso page {more}", style="dim")
+            cell.append(f"\nalso page {more}", style="dim")
         if hit.copies:
-            place.append(f"\nand in {count(len(hit.copies), 'copy').replace('copys', 'copies')}", style="dim")
+            cell.append(f"\nand {count(len(hit.copies), 'copy', 'copies')}", style="dim")
         for similar in hit.similar[:3]:
-            place.append(f"\nnearly the same: {similar.location.doc_id} page {similar.page}", style="dim")
+            cell.append(f"\nnear-duplicate: {similar.location.doc_id} page {similar.page}", style="dim")
         if len(hit.similar) > 3:
-            place.append(f"\nand {len(hit.similar) - 3} more", style="dim")
+            cell.append(f"\nand {len(hit.similar) - 3} more", style="dim")
         if hit.near_duplicate_of is not None:
-            place.append(f"\nrepeats {hit.near_duplicate_of[0]} page {hit.near_duplicate_of[1]}", style="dim")
+            cell.append(f"\nnear-duplicate of {hit.near_duplicate_of[0]} page {hit.near_duplicate_of[1]}", style="dim")
         if hit.region is not None:
-            place.append(f"\nbest: {hit.region.kind}", style="cyan")
-        table.add_row(str(rank), f"{hit.score:.3f}", place, Text(" ".join(hit.snippet.split())))
+            cell.append(f"\nbest region: {hit.region.kind}", style="cyan")
+        table.add_row(str(rank), f"{hit.score:.3f}", cell, Text(" ".join(hit.snippet.split())))
     out.print(table)
 
 
 def print_steps(out: Console, hits: Sequence[ScoredPage], *, first: int = 1) -> None:
-    """Which stage put each hit where: its score in each stage, and its rank there."""
+    """Print the score and the rank of each hit in each stage."""
     from rich import box
     from rich.table import Table
 
@@ -129,7 +129,7 @@ def print_steps(out: Console, hits: Sequence[ScoredPage], *, first: int = 1) -> 
 
 
 def print_notes(err: Console, hits: SearchResults, *, explain: bool) -> None:
-    """What was not done as asked; with `explain` also the time that each stage took."""
+    """Print the notes of a search; with `explain` also the time of each stage in milliseconds."""
     for note in hits.notes:
         err.print(f"[yellow]Note:[/] {one_line(note)}", soft_wrap=True)
     if explain and hits.milliseconds:

@@ -1,4 +1,4 @@
-"""What ``ingest`` prints: what became of every file, or would."""
+"""Output of ``ingest``: the report of an ingestion or of a dry run."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from jina_rag.types import Failure, IngestReport
 if TYPE_CHECKING:
     from jina_rag.indexing.dry_run import IngestPlan
 
-_LISTED = 20
-"""Lines of a list that a person still reads; --json has all."""
+_MAX_LINES = 20
+"""Maximum number of lines printed per list; --json prints all."""
 
 
 def ingest_json(report: IngestReport) -> dict[str, Any]:
-    """The object that ``ingest --json`` prints."""
+    """Return the object that ``ingest --json`` prints."""
     return _to_json(report) | {"seconds": round(report.seconds, 3)}
 
 
 def plan_json(plan: IngestPlan) -> dict[str, Any]:
-    """The object that ``ingest --dry-run --json`` prints."""
+    """Return the object that ``ingest --dry-run --json`` prints."""
     content = _to_json(plan)
     content["again"] = content.pop("force")
     estimate = {name: content.pop(name) for name in ("seconds", "bytes", "basis")}
@@ -32,26 +32,27 @@ def plan_json(plan: IngestPlan) -> dict[str, Any]:
 
 
 def print_plan(out: Console, err: Console, plan: IngestPlan) -> None:
-    """What an ingestion would do, for a person."""
+    """Print the plan of an ingestion."""
     out.print(
         f"Would index {console.count(plan.new, 'new document')} and {console.count(plan.changed, 'changed document')}, "
         f"{console.count(plan.pages, 'page')}; {plan.unchanged} unchanged, {plan.moved} of them moved; "
-        f"{console.count(plan.duplicates, 'duplicate')}; {plan.removed} to be removed.",
+        f"{console.count(plan.duplicates, 'duplicate')}; {plan.removed} to delete.",
         soft_wrap=True,
     )
     if plan.pages:
         out.print(
-            f"About {console.duration(plan.seconds)} and {console.size(plan.bytes)} of disk, estimated {plan.basis}.",
+            f"About {console.duration(plan.seconds)} and {console.size(plan.bytes)} of disk space, "
+            f"estimated {plan.basis}.",
             soft_wrap=True,
         )
-    _list(err, "Passed over", plan.skipped, most=5)
-    _list(err, "[red]Would fail", plan.failed)
+    _print_list(err, "Skipped", plan.skipped, most=5)
+    _print_list(err, "[red]Would fail", plan.failed)
     if plan.interrupted:
-        err.print("[yellow]Interrupted:[/] what comes after is not counted.")
+        err.print("[yellow]Interrupted:[/] the remaining documents are not counted.")
 
 
 def print_report(err: Console, report: IngestReport) -> None:
-    """What became of every file, for a person."""
+    """Print the report of an ingestion."""
     unchanged = f"{console.count(report.unchanged, 'document')} unchanged"
     unchanged += f" ({report.moved} moved)" if report.moved else ""
     if report.documents or report.pages:
@@ -59,30 +60,28 @@ def print_report(err: Console, report: IngestReport) -> None:
         line += f", {console.count(report.regions, 'region')}" if report.regions else ""
         line += f" in {report.seconds:.1f} s" + (f"; {unchanged}" if report.unchanged else "")
     else:
-        line = f"Nothing new to index: {unchanged}" if report.unchanged else "Nothing was indexed"
+        line = f"Nothing to index: {unchanged}" if report.unchanged else "Nothing was indexed"
     err.print(line + ".", soft_wrap=True)
     if report.removed:
-        err.print(f"Removed {console.count(report.removed, 'document')} whose file is gone.")
+        err.print(f"Deleted {console.count(report.removed, 'document')} whose source file no longer exists.")
     if report.repeated:
-        err.print(f"{console.count(report.repeated, 'page')} nearly repeat earlier ones, and are marked so.")
-    _list(err, "Duplicates", report.duplicates, most=5)
-    _list(err, "[yellow]Worth a look", report.warnings)
-    _list(err, "Passed over", report.skipped, most=5)
-    _list(err, "[red]Failed", report.failed)
+        err.print(f"Marked {console.count(report.repeated, 'page')} as near-duplicates of earlier pages.")
+    _print_list(err, "Duplicates", report.duplicates, most=5)
+    _print_list(err, "[yellow]Warnings", report.warnings)
+    _print_list(err, "Skipped", report.skipped, most=5)
+    _print_list(err, "[red]Failed", report.failed)
     if report.interrupted:
-        err.print(
-            "[yellow]Interrupted:[/] the index can be searched, and the same command goes on from here.", soft_wrap=True
-        )
+        err.print("[yellow]Interrupted:[/] the index is usable. Run the same command again to resume.", soft_wrap=True)
 
 
-def _list(err: Console, title: str, failures: Sequence[Failure], *, most: int = _LISTED) -> None:
+def _print_list(err: Console, title: str, failures: Sequence[Failure], *, most: int = _MAX_LINES) -> None:
     if not failures:
         return
     err.print(f"{title}[/] ({len(failures)}):" if title.startswith("[") else f"{title} ({len(failures)}):")
     for failure in failures[:most]:
         err.print(f"  {console.failure_line(failure)}", soft_wrap=True)
     if len(failures) > most:
-        err.print(f"  … and {len(failures) - most} more; --json lists all.")
+        err.print(f"  … and {len(failures) - most} more; --json prints all.")
 
 
 def _to_json(result: IngestReport | IngestPlan) -> dict[str, Any]:
