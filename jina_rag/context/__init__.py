@@ -1,1 +1,1 @@
-"""What a chat model is given: page images, captions, sources, and the pages' words as data."""
+"""Chat model context: page images, captions, numbered sources, and page text fenced as data."""

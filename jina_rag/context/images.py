@@ -1,4 +1,4 @@
-"""The pictures of a context: screenshots or the places in question, scaled and encoded, each sent once."""
+"""Images of a context: page screenshots or cited boxes, scaled, encoded and deduplicated."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
     from jina_rag.explain.citations import Citation
 
-_QUALITY = 85
+_JPEG_QUALITY = 85
 
 
 @dataclass(frozen=True, slots=True)
 class ContextImage:
-    """A picture for the model.
+    """An encoded image for the chat model.
 
     Attributes:
-        data: Bytes of the file.
+        data: Bytes of the encoded image.
         mime_type: ``"image/jpeg"`` or ``"image/png"``.
         size: Width and height in pixels.
-        source: Number of the first source that it shows.
-        box: Which part of the page; None for the whole page.
-        caption: Of the chart, table or figure; "" for none.
+        source: Number of the first source that the image shows, from 1.
+        box: Box of the page, as fractions of the page; None for the whole page.
+        caption: Caption of the chart, table or figure; "" if none.
     """
 
     data: bytes = field(repr=False)
@@ -45,60 +45,68 @@ class ContextImage:
 def build_images(
     hits: Sequence[ScoredPage],
     *,
-    most: int,
+    limit: int,
     max_side: int,
     prefer: str,
     citation_of: Callable[[ScoredPage], Citation | None] | None,
     image_format: str,
 ) -> tuple[dict[int, ContextImage], list[tuple[int, str]]]:
-    """Make the images of a context; the arguments are those of `build_context`.
+    """Load and encode the images of a context.
+
+    Args:
+        hits: Pages, best first.
+        limit: Maximum number of images, best first.
+        max_side: Maximum length of an image's longer side in pixels.
+        prefer: ``"page"`` or ``"region"``.
+        citation_of: Returns the citation whose box is sent with ``prefer="region"``; None for the hit's region.
+        image_format: ``"jpeg"`` or ``"png"``.
 
     Returns:
-        Number of a source → its image, the same for sources that show the same; and (number, why) for each source
-        without one.
+        Images by source number, one object for sources that share an image; and (source number, reason) for each
+        source whose image is missing.
     """
-    if most == 0:
-        # Nothing is read, nor is a place looked for.
-        return {}, [(number, f"{_the_image(hit)} is one more than 0.") for number, hit in enumerate(hits, start=1)]
+    if limit == 0:
+        # Skip reading files and computing citations.
+        return {}, [(number, f"{_image_name(hit)} exceeds max_images=0.") for number, hit in enumerate(hits, start=1)]
     missing: list[tuple[int, str]] = []
     images: dict[int, ContextImage] = {}
     files: dict[Path, bytes] = {}
-    # The same place of the same file is told before anything is decoded; else the same bytes in the end.
-    by_place: dict[tuple[bytes, Box | None], ContextImage] = {}
+    # Deduplicate by file and crop before decoding, then by the encoded bytes.
+    by_crop: dict[tuple[bytes, Box | None], ContextImage] = {}
     by_digest: dict[bytes, ContextImage] = {}
     for number, hit in enumerate(hits, start=1):
         if hit.is_text:
-            continue  # a text that is no page has no picture to miss
+            continue  # a plain text has no image
         try:
             source = _image_source(hit, prefer, citation_of)
             if source.file not in files:
                 files[source.file] = hashlib.sha256(source.file.read_bytes()).digest()
-            place = (files[source.file], source.cut)
-            if place not in by_place and len(by_digest) < most:
-                pixels = load_image(source.file, source.cut, max_side=max_side)
+            crop = (files[source.file], source.crop)
+            if crop not in by_crop and len(by_digest) < limit:
+                pixels = load_image(source.file, source.crop, max_side=max_side)
                 data = _encode(pixels, image_format)
                 image = ContextImage(data, f"image/{image_format}", pixels.size, number, source.box, source.caption)
-                by_place[place] = by_digest.setdefault(hashlib.sha256(data).digest(), image)
+                by_crop[crop] = by_digest.setdefault(hashlib.sha256(data).digest(), image)
         except (IndexStateError, OSError) as exc:
-            missing.append((number, f"{_the_image(hit)} cannot be read: {exc}"))
+            missing.append((number, f"{_image_name(hit)} cannot be read: {exc}"))
             continue
-        if place in by_place:
-            images[number] = by_place[place]
+        if crop in by_crop:
+            images[number] = by_crop[crop]
         else:
-            missing.append((number, f"{_the_image(hit)} is one more than {most}."))
+            missing.append((number, f"{_image_name(hit)} exceeds max_images={limit}."))
     return images, missing
 
 
-def _the_image(hit: ScoredPage) -> str:
-    return f"The picture of {hit.path.name}, page {hit.page}"
+def _image_name(hit: ScoredPage) -> str:
+    return f"The image of {hit.path.name}, page {hit.page}"
 
 
 @dataclass(frozen=True, slots=True)
 class _ImageSource:
-    """A picture to be: its file, what is cut out of that, which part of the page it shows, and its caption."""
+    """Source of an image: its file, the crop in the file, its box on the page, and its caption."""
 
     file: Path
-    cut: Box | None = None
+    crop: Box | None = None
     box: Box | None = None
     caption: str = ""
 
@@ -110,18 +118,18 @@ def _image_source(
         citation = None if citation_of is None else citation_of(hit)
         if citation is not None:
             if citation.image_path is None:
-                raise IndexStateError("its screenshot is not on this machine.")
+                raise IndexStateError("the screenshot is not on this machine.")
             return _ImageSource(citation.image_path, citation.box, citation.box, citation.caption)
         region = hit.region
-        # Crops may be gone where screenshots are not: the page shows it as well.
+        # If the file of the crop is missing, send the page screenshot, which also shows the region.
         if region is not None and region.image_path is not None and region.image_path.exists():
             return _ImageSource(region.image_path, None, region.box, region.caption)
     if hit.image_path is None:
-        raise IndexStateError("its image is not on this machine.")
+        raise IndexStateError("the screenshot is not on this machine.")
     return _ImageSource(hit.image_path)
 
 
 def _encode(image: Image, image_format: str) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, image_format.upper(), **({"quality": _QUALITY} if image_format == "jpeg" else {}))
+    image.save(buffer, image_format.upper(), **({"quality": _JPEG_QUALITY} if image_format == "jpeg" else {}))
     return buffer.getvalue()

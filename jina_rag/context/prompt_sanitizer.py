@@ -1,4 +1,4 @@
-"""Texts for a model that belong to somebody else: cleaned, fenced, counted, and cut to what a budget allows."""
+"""Untrusted text for a chat model: sanitizing, fencing, token estimates and cuts to a budget."""
 
 from __future__ import annotations
 
@@ -12,117 +12,129 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-CUT = "… cut"
-_BEFORE = "cut …"
-"""Stands where a text was cut."""
-JOIN = "\n\n"
-"""Stands between the parts of a context's text."""
-_LEAST = 60
-"""Tokens that a part is given at least; where there are fewer for each, fewer parts are given."""
-_WINDOW = 4000
+CUT_MARK = "… cut"
+_CUT_MARK_BEFORE = "cut …"
+"""Marks a cut at the beginning of a text; `CUT_MARK` marks a cut at the end."""
+PART_SEPARATOR = "\n\n"
+"""Separates the parts of a context's text."""
+_MIN_PART_TOKENS = 60
+"""Minimum number of tokens per source: if the budget allows less, fewer sources get text."""
+_MIN_WINDOW = 4000
 _WINDOW_PER_TOKEN = 16
-"""Characters of a text that are looked at for each token of the budget: no model has so long tokens on the whole."""
-_LONG_WORD = 40
+"""Characters read per token of the budget: more than the mean token length of any model."""
+_MAX_WORD = 40
 _IGNORABLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0e\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
 )
-"""What Unicode says is not to be drawn (Default_Ignorable_Code_Point), beyond controls and the kinds below."""
-_JOINING = (
+"""Invisible characters (Unicode Default_Ignorable_Code_Point), without control characters, joiners and U+FE0F."""
+_JOINING_SCRIPTS = (
     "\u0600-\u07ff\u0840-\u08ff\u0900-\u109f\u1780-\u18af\u1900-\u1cff\ua800-\ua8ff\ua980-\uaaff\uabc0-\uabff"
     "\ufb50-\ufdff\ufe70-\ufefc\U00010a00-\U00011fff\U0001e900-\U0001e95f"
 )
-"""Scripts whose letters join: Arabic and its kin, those of India and its neighbours, Mongolian, Adlam."""
+"""Scripts that use joiners: Arabic and related scripts, Indic and Southeast Asian scripts, Mongolian, Adlam."""
 _EMOJI = (
     "\xa9\xae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u23ff\u24c2\u25a0-\u27bf\u2900-\u297f\u2b00-\u2bff"
     "\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
 )
-_STYLE = re.compile(f"(?<![{_EMOJI}])(?<![#*0-9](?=\ufe0f\u20e3))\ufe0f")
-"""The mark of a coloured emoji where none or another such mark stands before it."""
-_JOINERS = re.compile(
-    f"(?<![{_JOINING}])(?<![{_EMOJI}\ufe0f](?=\u200d[{_EMOJI}]))[\u200c\u200d]"
-    f"|(?<=[{_JOINING}])[\u200c\u200d](?![{_JOINING}])"
+_STRAY_SELECTOR = re.compile(f"(?<![{_EMOJI}])(?<![#*0-9](?=\ufe0f\u20e3))\ufe0f")
+"""U+FE0F (emoji presentation) without a preceding emoji or keycap base."""
+_STRAY_JOINERS = re.compile(
+    f"(?<![{_JOINING_SCRIPTS}])(?<![{_EMOJI}\ufe0f](?=\u200d[{_EMOJI}]))[\u200c\u200d]"
+    f"|(?<=[{_JOINING_SCRIPTS}])[\u200c\u200d](?![{_JOINING_SCRIPTS}])"
 )
-"""Joiners and non-joiners that join nothing."""
+"""Joiners (U+200D) and non-joiners (U+200C) outside of joining scripts and emoji sequences."""
 _WORD = re.compile(r"[^\W\d_]+")
-_VOWELLESS = re.compile(r"[^aeiou]{1,4}", re.IGNORECASE)
-_RARE = re.compile(r"[^aeiouyAEIOUY]{4,}|[a-z][A-Z]|[jqxzJQXZ]|([A-Z]{2,})")
-"""What words seldom hold: a row of consonants, a capital within, rare letters; and, less so, a row of capitals."""
+_NO_VOWELS = re.compile(r"[^aeiou]{1,4}", re.IGNORECASE)
+_RARE_LETTERS = re.compile(r"[^aeiouyAEIOUY]{4,}|[a-z][A-Z]|[jqxzJQXZ]|([A-Z]{2,})")
+"""Letters that are rare in words: 4 consonants in a row, an inner capital, j, q, x, z; group 1: capitals in a row."""
 
-_MIXED = re.compile("[A-Za-z](?=[0-9])|[0-9](?=[A-Za-z])")
+_LETTER_DIGIT_BORDER = re.compile("[A-Za-z](?=[0-9])|[0-9](?=[A-Za-z])")
 
 
 def estimate_tokens(text: str) -> int:
-    """About how many tokens a model makes of a text, rather too many than too few.
+    """Return an estimate of the number of tokens of a text that tends to overestimate.
 
-    A letter of an ordinary word or a space counts a third of a token, more in what is no word: up to one a letter in
-    codes, abbreviations and random letters. A digit counts 0.55, each number 0.3 more and each border between letters
-    and digits 0.2, another sign of ASCII 1, any other character half of its bytes in UTF-8: 1.5 for Chinese, Japanese,
-    Korean and Thai, 1 for Cyrillic, Greek and Arabic. Measured against the tokenizer of XLM-R (multilingual-e5): 1 to
-    1.4 times its count for codes, numbers and random letters, 2 times for English and German prose, more for other
-    scripts.
+    - A letter of an ordinary word or a space counts 1/3 token; a letter of a code, abbreviation or random string up to
+      1 token.
+    - A digit counts 0.55 tokens, each number 0.3 more, each border between letters and digits 0.2 more.
+    - Any other ASCII character counts 1 token.
+    - A non-ASCII character counts half of its UTF-8 bytes: 1.5 tokens for Chinese, Japanese, Korean and Thai, 1 token
+      for Cyrillic, Greek and Arabic.
+
+    Measured against the tokenizer of XLM-R (multilingual-e5): 1 to 1.4 times its count for codes, numbers and random
+    letters, 2 times for English and German prose, more for other scripts.
+
+    Args:
+        text: Any text.
 
     >>> estimate_tokens("A word or two"), estimate_tokens("東京都"), estimate_tokens("QX7-4KD")
     (6, 5, 7)
     """
-    words = sum(count * _weight(word) for word, count in Counter(_WORD.findall(text)).items())
+    words = sum(count * _word_tokens(word) for word, count in Counter(_WORD.findall(text)).items())
     plain = _WORD.sub("", text)
     numbers = re.findall("[0-9]+", plain)
     digits = sum(map(len, numbers))
     spaces = sum(map(str.isspace, plain))
     signs = sum(map(str.isascii, plain)) - digits - spaces
-    mixed = len(_MIXED.findall(text))
-    return math.ceil(words + 0.3 * len(numbers) + 0.55 * digits + 0.2 * mixed + spaces / 3 + signs + _wide(plain))
+    mixed = len(_LETTER_DIGIT_BORDER.findall(text))
+    return math.ceil(words + 0.3 * len(numbers) + 0.55 * digits + 0.2 * mixed + spaces / 3 + signs + _non_ascii(plain))
 
 
-def _weight(word: str) -> float:
-    """About how many tokens a model makes of a row of letters, without the space before it."""
+def _word_tokens(word: str) -> float:
+    """Return the estimated number of tokens of a run of letters."""
     length = len(word)
     if not word.isascii():
-        return sum(map(str.isascii, word)) / 3 + _wide(word)
+        return sum(map(str.isascii, word)) / 3 + _non_ascii(word)
     if length == 1:
         return 1.0
-    if _VOWELLESS.fullmatch(word):
+    if _NO_VOWELS.fullmatch(word):
         return 0.9 * length
-    rare = sum((0.3 if match[1] else 0.55) * len(match[0]) for match in _RARE.finditer(word))
+    rare = sum((0.3 if match[1] else 0.55) * len(match[0]) for match in _RARE_LETTERS.finditer(word))
     return max(1.0, length / 3 + (rare if rare > 0.1 * length else 0))
 
 
-def _wide(text: str) -> float:
+def _non_ascii(text: str) -> float:
     rest = "".join(char for char in text if not char.isascii())
     return len(rest.encode("utf-8", "surrogatepass")) / 2
 
 
 def sanitize(text: str) -> str:
-    """A text without characters that a reader does not see but a model reads.
+    """Remove characters that are invisible to a reader but read by a model.
 
-    Controls, marks of direction, invisible tags, selectors and fillers go, line ends become one kind, the empty cell of
-    Braille a space. A single joiner stays between letters of scripts that join, or within an emoji; so does one mark of
-    colour after an emoji. Halves of surrogate pairs become U+FFFD.
+    Control characters, bidirectional marks, tag characters, variation selectors and fillers are removed. Line ends
+    become newlines, blank Braille cells become spaces, and lone surrogates become U+FFFD. A single joiner is kept
+    between letters of joining scripts and inside emoji sequences, and one U+FE0F is kept after an emoji.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The sanitized text.
     """
     if text.isascii() and text.isprintable():
         return text
     text = re.sub("\r\n?|[\x0b\x0c\x85\u2028\u2029]", "\n", text)
-    # A text holds few different characters: each is looked up once.
-    replacements = {ord(char): new for char in set(text) if (new := _seen(char)) != char}
+    # Look up each distinct character once: a text has few of them.
+    replacements = {ord(char): new for char in set(text) if (new := _visible(char)) != char}
     text = text.translate(replacements) if replacements else text
-    return text if text.isascii() else _JOINERS.sub("", _STYLE.sub("", text))
+    return text if text.isascii() else _STRAY_JOINERS.sub("", _STRAY_SELECTOR.sub("", text))
 
 
-def _seen(char: str) -> str:
-    """What stays of a character by itself."""
+def _visible(char: str) -> str:
+    """Return the replacement of a character: itself, a space, U+FFFD, or "" if invisible."""
     if char in "\n\t\u200c\u200d":
         return char
     if "\ud800" <= char <= "\udfff":
         return "\ufffd"
     if char == "\u2800":
         return " "
-    unseen = unicodedata.category(char) in ("Cc", "Cf") or _IGNORABLE.match(char)
-    return "" if unseen else char
+    invisible = unicodedata.category(char) in ("Cc", "Cf") or _IGNORABLE.match(char)
+    return "" if invisible else char
 
 
 def fence(texts: Sequence[str]) -> str:
-    """A tag's name that occurs in none of the texts, however it is written; the same for the same texts."""
-    # Without signs and spaces, wide and other shapes as plain ones: a model may read these as the fence, too.
+    """Return a tag name that occurs in none of the texts in any spelling; deterministic for given texts."""
+    # Compare letters and digits only, after NFKC and case folding: a model may read variants as the fence.
     plain = "\n".join("".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold())) for text in texts)
     digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
     while digest[:12] in plain:
@@ -131,48 +143,60 @@ def fence(texts: Sequence[str]) -> str:
 
 
 class Budget:
-    """Counts what is taken, by parts and as one text: whichever is more.
+    """A token budget: counts the parts separately and joined, and uses the greater count.
 
     Attributes:
-        most: Tokens that may be taken in all.
-        used: Tokens that were taken.
+        limit: Maximum number of tokens.
+        used: Number of tokens used.
     """
 
-    def __init__(self, count: Callable[[str], int], most: int) -> None:
+    def __init__(self, count: Callable[[str], int], limit: int) -> None:
+        """Create an unused budget.
+
+        Args:
+            count: Returns the number of tokens of a text.
+            limit: Maximum number of tokens.
+        """
         self._count = count
-        self.most = most
+        self.limit = limit
         self._texts: list[str] = []
         self._sum = 0
         self.used = 0
 
     @property
     def remaining(self) -> int:
-        """Tokens that are left."""
-        return self.most - self.used
+        """Number of unused tokens."""
+        return self.limit - self.used
 
     def count(self, text: str) -> int:
-        """Tokens of a text by itself."""
+        """Return the number of tokens of a text."""
         return self._count(text)
 
     def take(self, text: str) -> str:
-        """The text if it still fits, else ""."""
+        """Use tokens for `text` and return it; return "" if it exceeds the budget."""
         if not text or not self.fits(text):
             return ""
         self._sum += self._count(text)
         self._texts.append(text)
-        self.used = max(self._sum, self._count(JOIN.join(self._texts)))
+        self.used = max(self._sum, self._count(PART_SEPARATOR.join(self._texts)))
         return text
 
     def fits(self, text: str) -> bool:
-        """Whether a text can still be taken."""
-        together = self._count(JOIN.join([*self._texts, text]))
-        return bool(max(self._sum + self._count(text), together) <= self.most)
+        """Return whether `text` fits the remaining budget."""
+        together = self._count(PART_SEPARATOR.join([*self._texts, text]))
+        return bool(max(self._sum + self._count(text), together) <= self.limit)
 
 
-def shares(needs: Sequence[int], total: int) -> list[int]:
-    """How much each of the first sources gets: what it needs, or one amount for all that need more.
+def allocate_tokens(needs: Sequence[int], total: int) -> list[int]:
+    """Allocate tokens to sources: each gets what it needs, up to a common maximum.
 
-    Fewer than there are, where for all there would be less than `_LEAST`.
+    Args:
+        needs: Number of tokens that each source needs.
+        total: Number of available tokens.
+
+    Returns:
+        Number of tokens of each of the first sources. Shorter than `needs` if the common maximum for all sources would
+        be less than `_MIN_PART_TOKENS`.
     """
     for count in range(len(needs), 0, -1):
         remaining, open_count, level = total, count, 0
@@ -183,18 +207,18 @@ def shares(needs: Sequence[int], total: int) -> list[int]:
             remaining, open_count = remaining - need, open_count - 1
         else:
             return list(needs[:count])
-        if level >= _LEAST or count == 1:
+        if level >= _MIN_PART_TOKENS or count == 1:
             return [min(need, level) for need in needs[:count]]
     return []
 
 
 def on_one_line(text: str) -> str:
-    """Cleaned, and each run of space, line ends included, one space."""
+    """Sanitize `text` and replace each run of whitespace, including line ends, by one space."""
     return " ".join(sanitize(text).split())
 
 
 def metadata_json(metadata: Mapping[str, Any]) -> str:
-    """As JSON; what JSON has no words for (keys that are no texts, things within themselves) as Python writes it."""
+    """Return the metadata as JSON, or its Python `str` if JSON cannot represent it (tuple keys, circular values)."""
     try:
         return json.dumps(metadata, ensure_ascii=False, default=str)
     except (TypeError, ValueError, RecursionError):
@@ -203,83 +227,89 @@ def metadata_json(metadata: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """A cleaned text, or the part of a very long one that a budget could take at most.
+    """A sanitized text, or the part of a very long text that can fit a budget.
 
     Attributes:
-        text: Without space around it.
-        length: Of the whole in characters.
-        before: Whether something is missing before it.
-        after: Whether something is missing behind it.
+        text: Sanitized text without surrounding whitespace.
+        length: Length of the complete text in characters.
+        cut_before: Whether text before the excerpt is missing.
+        cut_after: Whether text after the excerpt is missing.
     """
 
     text: str
     length: int
-    before: bool = False
-    after: bool = False
+    cut_before: bool = False
+    cut_after: bool = False
 
     @property
-    def whole(self) -> bool:
-        """Whether nothing is missing."""
-        return not (self.before or self.after)
+    def is_complete(self) -> bool:
+        """Whether the excerpt is the complete text."""
+        return not (self.cut_before or self.cut_after)
 
 
 def excerpt(text: str | None, focus: str, tokens: int) -> Excerpt:
-    """Clean a text, only around the words in focus where it is far longer than so many tokens."""
+    """Sanitize a text; of a very long text only the part around `focus`.
+
+    Args:
+        text: Text of a page; None counts as empty.
+        focus: Words around which a very long text is cut.
+        tokens: Token budget. At most 16 characters per token, and at least 4,000 characters, are sanitized.
+    """
     text = text or ""
-    most = max(_WINDOW, _WINDOW_PER_TOKEN * tokens)
-    if len(text) <= most:
+    limit = max(_MIN_WINDOW, _WINDOW_PER_TOKEN * tokens)
+    if len(text) <= limit:
         clean = sanitize(text).strip()
         return Excerpt(clean, len(clean))
     text = text.strip()
-    start = max(0, min(text.find(focus) - most // 4, len(text) - most))
-    clean = sanitize(text[start : start + most]).strip()
-    return Excerpt(clean, len(text), start > 0, start + most < len(text))
+    start = max(0, min(text.find(focus) - limit // 4, len(text) - limit))
+    clean = sanitize(text[start : start + limit]).strip()
+    return Excerpt(clean, len(text), start > 0, start + limit < len(text))
 
 
-def fitting(body: Callable[[str], str], text: Excerpt, budget: Budget, most: int, *, focus: int = 0) -> str | None:
-    """The text, or the longest part of it around `focus` that fits, cut between words; None if not even nothing fits.
+def fit_text(body: Callable[[str], str], text: Excerpt, budget: Budget, limit: int, *, focus: int = 0) -> str | None:
+    """Return the text, or the longest part around `focus` that fits, cut between words; None if not even "" fits.
 
     Args:
-        body: Puts what stands around a text.
-        text: The text.
-        budget: What is left for all.
-        most: What is left for this one.
-        focus: The character that matters most: a part begins somewhat before it.
+        body: Adds the lines around a text: number, fence and header.
+        text: Text to fit.
+        budget: Budget of the whole context.
+        limit: Maximum number of tokens of this source, including the lines around the text.
+        focus: Index of the character around which the text is cut.
     """
 
     def fits(part: str) -> bool:
-        whole = body(part)
-        return bool(budget.count(whole) <= most) and budget.fits(whole)
+        full_text = body(part)
+        return bool(budget.count(full_text) <= limit) and budget.fits(full_text)
 
-    if text.whole and fits(text.text):
+    if text.is_complete and fits(text.text):
         return text.text
     low, high = 0, len(text.text)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(_cut(text, middle, focus)) else (low, middle - 1)
-    # Somebody's counting may fall where a text grows: what is taken is tried itself.
+    # A caller's token count may decrease for a longer text: verify the result itself.
     while low > 0 and not fits(_cut(text, low, focus)):
         low -= 1
     if low > 0:
         return _cut(text, low, focus)
-    return CUT if fits(CUT) else None
+    return CUT_MARK if fits(CUT_MARK) else None
 
 
 def _cut(excerpt: Excerpt, length: int, focus: int = 0) -> str:
-    """So many characters of a text, back to the borders of words unless it is a script without spaces."""
+    """Return `length` characters of an excerpt with cut marks, shortened to word boundaries if the text has spaces."""
     text = excerpt.text
     start = max(0, min(focus - length // 4, len(text) - length))
     part = text[start : start + length]
     if start + length < len(text) and not text[start + length].isspace():
-        # A border is looked for over the length of a long word.
-        border = max(part.rfind(space, max(0, length - _LONG_WORD)) for space in " \n\t")
+        # Search for a word boundary within the length of a long word.
+        border = max(part.rfind(space, max(0, length - _MAX_WORD)) for space in " \n\t")
         part = part[: border if border > 0 else length]
     if start > 0 and not text[start - 1].isspace():
-        borders = [at for space in " \n\t" if (at := part.find(space, 0, _LONG_WORD)) >= 0]
+        borders = [at for space in " \n\t" if (at := part.find(space, 0, _MAX_WORD)) >= 0]
         part = part[min(borders) :] if borders else part
     if not part.strip():
-        return CUT
-    # Where only the beginning is missing, the mark of the end would be wrong, and a mark there must be.
-    before = f"{_BEFORE} " if start > 0 or excerpt.before else ""
-    after = f" {CUT}" if start + length < len(text) or excerpt.after or not before else ""
-    return f"{before}{part.strip()}{after}"
+        return CUT_MARK
+    # A cut at the beginning only gets the mark at the beginning only; any part that is cut gets at least one mark.
+    prefix = f"{_CUT_MARK_BEFORE} " if start > 0 or excerpt.cut_before else ""
+    suffix = f" {CUT_MARK}" if start + length < len(text) or excerpt.cut_after or not prefix else ""
+    return f"{prefix}{part.strip()}{suffix}"

@@ -534,7 +534,7 @@ class DocumentIndex:
             image_format: File format of the images.
 
         Returns:
-            The context. `Context.blocks()` returns the message content for the chat model; `Context.left_out` lists
+            The context. `Context.blocks()` returns the message content for the chat model; `Context.omissions` lists
             omissions.
 
         Raises:

@@ -307,7 +307,7 @@ def test_a_text_has_no_place_to_point_at(index):
     with pytest.raises(IndexStateError, match="no picture"):
         explanation.image()
     context = index.build_context("growth", [hit])
-    assert context.left_out == ()
+    assert context.omissions == ()
     assert context.sources[0].label == index.cite("growth", hit).label == "a"
     assert "growth by region" in str(context.blocks())
 

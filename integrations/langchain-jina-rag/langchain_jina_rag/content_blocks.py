@@ -71,8 +71,8 @@ def documents_to_content_blocks(
         prefer=image or "page",
         max_side=max_side,
     )
-    for omission in context.left_out:
-        if not (image is None and omission.what == "image"):
+    for omission in context.omissions:
+        if not (image is None and omission.kind == "image"):
             _log.warning("A chat model is not given all of document %d: %s", omission.source, omission.reason)
     return content_blocks(context.blocks())
 

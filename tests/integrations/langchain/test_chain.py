@@ -156,7 +156,7 @@ def test_pictures_are_counted_left_out_and_sent_once(image, tmp_path, caplog):
     assert "was cut" in caplog.text
     caplog.clear()
     documents_to_content_blocks(docs, max_images=0)
-    assert "one more than 0" in caplog.text
+    assert "exceeds max_images=0" in caplog.text
 
 
 def test_a_region_can_be_shown_in_place_of_the_page(image, tmp_path):
