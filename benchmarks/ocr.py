@@ -105,10 +105,10 @@ class Published:
 
     def lines(self, pixels: Any, skip_boxes: Any) -> list[tuple[str, float, Any]]:
         quads = [quad for quad in self.find(pixels) if lines._cover(quad, skip_boxes) < 0.3]
-        level = self.recognise(pixels, [quad for quad in quads if not lines._is_tall(quad)])
+        level = self.recognise(pixels, [quad for quad in quads if not lines._is_vertical(quad)])
         if level and np.mean([score for _, score, _ in level]) < 0.8:
             level = self.surer_way(pixels, level)
-        tall = self.recognise(pixels, [np.roll(quad, -1, axis=0) for quad in quads if lines._is_tall(quad)])
+        tall = self.recognise(pixels, [np.roll(quad, -1, axis=0) for quad in quads if lines._is_vertical(quad)])
         return level + (self.surer_way(pixels, tall) if tall else [])
 
     def find(self, pixels: Any) -> list[Any]:

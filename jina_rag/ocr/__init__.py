@@ -1,9 +1,8 @@
-"""Words with boxes from pixels: PP-OCR models, run in this process, on the processor, without any download.
+"""OCR: words with boxes from pixels, by PP-OCR models on the CPU, in this process and without a download.
 
-The networks are the ONNX files inside the wheel of ``rapidocr``, whose post-processing outlines the lines. All
-else is in the modules of this package: running them fast, which parts to search, which lines to leave out, text
-that stands on its side or its head, the order of reading, words. Nothing is written but a cache that is asked
-for, nothing is fetched, nothing is printed.
+The models are the ONNX files in the wheel of ``rapidocr``, whose post-processing converts the detector's output to line
+outlines. This package implements tiling, skipped lines, rotated and upside-down text, the reading order and the split
+into words. OCR writes no file except the cache that the caller passes, opens no connection and prints nothing.
 """
 
 from __future__ import annotations
@@ -27,22 +26,23 @@ DEFAULT_MIN_SCORE = 0.6
 
 
 def read_words(image: Image, *, max_side: int = DEFAULT_MAX_SIDE, min_score: float = DEFAULT_MIN_SCORE) -> list[Word]:
-    """Read all words of an image.
+    """Return all words of an image.
 
-    Safe to call from many threads at once; each call uses one processor. Text turned by a quarter or by half
-    is read too. Takes half a second for a screen of sparse text and two or three for a dense page.
+    Thread-safe; each call uses one CPU core. Text rotated by 90, 180 or 270 degrees is also read. A sparse screenshot
+    takes about half a second, a dense page two to three seconds.
 
     Args:
-        image: Any mode; an alpha channel should be flattened before.
-        max_side: The image is scaled down to this many pixels to find the lines. They are read at full size.
-        min_score: Lines the model is less sure of are dropped, 0 to 1.
+        image: An image in any mode. Flatten an alpha channel before.
+        max_side: Longest side in pixels of the scaled-down image that lines are detected in. Lines are recognized at
+            full resolution.
+        min_score: Lowest mean confidence of a line's characters, 0 to 1. Lines below it are dropped.
 
     Returns:
-        Words in reading order, boxes as fractions of the image, `ocr` true; empty if nothing was found.
+        Words in reading order, with boxes as fractions of the image and `ocr` set to True; empty if no words are found.
 
     Raises:
         MissingDependencyError: If rapidocr, onnxruntime or OpenCV is not installed.
-        CheckpointError: If the weights in the wheel are not what they should be.
+        CheckpointError: If the weights in the wheel are damaged or have an unknown graph.
     """
     return read_areas(image, [(0.0, 0.0, 1.0, 1.0)], max_side=max_side, min_score=min_score)
 
@@ -57,24 +57,25 @@ def read_areas(
     cache: OcrCache | None = None,
     revision: str = "",
 ) -> list[Word]:
-    """Read the words of parts of an image, which costs less than all of it.
+    """Return the words in some areas of an image.
 
     Args:
-        image: As for `read_words`.
-        areas: Boxes as fractions of the image; overlapping ones are read twice.
-        skip_boxes: Boxes of words that need no reading. A line that they cover by 30 % or more is left out, which
-            saves most of the time.
-        max_side: As for `read_words`, for each area.
-        min_score: As for `read_words`.
-        cache: Where areas that were read before are looked up, and what is read is kept.
-        revision: The document revision that `cache` should keep it for.
+        image: An image in any mode. Flatten an alpha channel before.
+        areas: Boxes as fractions of the image. Overlapping areas are read twice.
+        skip_boxes: Boxes of known words, as fractions of the image. A detected line is skipped if they cover at least
+            30 % of its box, which saves most of the time.
+        max_side: Longest side in pixels of each scaled-down area that lines are detected in.
+        min_score: Lowest mean confidence of a line's characters, 0 to 1. Lines below it are dropped.
+        cache: Cache of the words of areas; None to read every area.
+        revision: Document revision that the words are cached for.
 
     Returns:
-        As `read_words`; boxes are fractions of the whole image, words in the order of the areas.
+        Words in the order of the areas, in reading order inside an area, with boxes as fractions of the whole image and
+        `ocr` set to True.
 
     Raises:
-        MissingDependencyError: As `read_words`.
-        CheckpointError: As `read_words`.
+        MissingDependencyError: If rapidocr, onnxruntime or OpenCV is not installed.
+        CheckpointError: If the weights in the wheel are damaged or have an unknown graph.
     """
     words: list[Word] = []
     width, height = image.size
@@ -94,7 +95,7 @@ def read_areas(
 def _read_area(
     pixels: Pixels, skip_boxes: Float32, max_side: int, min_score: float, cache: OcrCache | None, revision: str
 ) -> list[Word]:
-    """Words of an area, boxes as fractions of it, from the cache if they are there."""
+    """Return the words of an area, from the cache if possible; boxes are fractions of the area."""
     from jina_rag.ocr.cache import area_key
 
     key = area_key(pixels, skip_boxes, max_side=max_side, min_score=min_score) if cache is not None else ""
@@ -123,7 +124,7 @@ def _read_pixels(pixels: Pixels, skip_boxes: Float32, max_side: int, min_score: 
 
 
 def _in_whole_image(box: Box, offset: tuple[int, int], part: tuple[int, int], whole: tuple[int, int]) -> Box:
-    """A box in fractions of a part of an image, in fractions of the whole."""
+    """Convert a box from fractions of a crop to fractions of the whole image; offset and sizes are in pixels."""
     x0, x1 = ((offset[0] + x * part[0]) / whole[0] for x in (box[0], box[2]))
     y0, y1 = ((offset[1] + y * part[1]) / whole[1] for y in (box[1], box[3]))
     return max(x0, 0.0), max(y0, 0.0), min(x1, 1.0), min(y1, 1.0)

@@ -1,7 +1,7 @@
-"""What OCR read, kept by what the pixels are: the same picture is never read twice.
+"""Cache of OCR words by the content of the pixels, in an SQLite file.
 
-The same scan in another file, or the same page of a changed document, costs a look into a file of SQLite. What
-lies there are words of documents, so that it can also be told to forget them.
+The same scan in another file, or an unchanged page of a changed document, is read from the cache. The cache contains
+words of documents, so `OcrCache.forget` erases the words of deleted documents.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
-# To be raised with every change of this package that changes what is read.
+# Version of the OCR pipeline. Increase it with each change of `jina_rag.ocr` that changes the words read.
 RECIPE = 1
 
-# Far more than a page holds; a damaged file must not fill the memory.
+# Limit of decompressed bytes per area, far above those of a page, so that a damaged file cannot exhaust the memory.
 _MAX_BYTES = 1 << 26
-# Seconds to wait for another process that writes.
-_PATIENCE = 5.0
+# Seconds to wait for the lock of another process that writes.
+_LOCK_TIMEOUT = 5.0
 _TABLES = """
 PRAGMA secure_delete = ON;
 PRAGMA synchronous = NORMAL;
@@ -45,17 +45,17 @@ CREATE INDEX IF NOT EXISTS by_revision ON uses (revision);
 
 
 def area_key(pixels: npt.NDArray[np.uint8], skip_boxes: Float32, *, max_side: int, min_score: float) -> str:
-    """What the words read in an area depend on, as a sha256.
+    """Return the cache key of an area: the sha256 of all inputs that determine its words.
 
     Args:
-        pixels: The area, shape (height, width, 3), RGB.
-        skip_boxes: Boxes in pixels of the area that are not to be read, shape (n, 4).
-        max_side: As for `jina_rag.ocr.read_words`.
-        min_score: Likewise.
+        pixels: Pixels of the area, shape (height, width, 3), uint8, RGB.
+        skip_boxes: Boxes of known words in pixels of the area, shape (n, 4), float32.
+        max_side: Longest side in pixels for line detection, as in `jina_rag.ocr.read_words`.
+        min_score: Lowest confidence of a line, 0 to 1, as in `jina_rag.ocr.read_words`.
 
     Raises:
         MissingDependencyError: If rapidocr is not installed.
-        CheckpointError: If the weights in its wheel are not what they should be.
+        CheckpointError: If the weights in the wheel of rapidocr are damaged.
     """
     facts = [RECIPE, weights.digest(), max_side, min_score, "RGB", pixels.shape, skip_boxes.shape]
     digest = hashlib.sha256(json.dumps(facts).encode())
@@ -65,13 +65,16 @@ def area_key(pixels: npt.NDArray[np.uint8], skip_boxes: Float32, *, max_side: in
 
 
 class OcrCache:
-    """Words by `area_key`, in one file that only its owner can read. Safe to use from many threads of one process.
+    """A cache of words by `area_key`, in an SQLite file with owner-only permissions. Thread-safe.
 
-    Nothing here ever fails: where the file is damaged or cannot be written, one warning is logged, and from then
-    on nothing is found and nothing kept.
+    No method raises an error. If the file is damaged or cannot be written, the cache logs one warning; from then on,
+    `get` returns None and `put` stores nothing.
+
+    Attributes:
+        path: The file.
 
     Args:
-        path: The file; made at the first use if it does not exist, in a folder that does.
+        path: The file. It is created at the first use; its folder must exist.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -81,19 +84,22 @@ class OcrCache:
         self._closed = False
 
     def get(self, key: str, revision: str | None = None) -> list[Word] | None:
-        """The words kept under a key, boxes as they were put; None if there are none.
+        """Return the cached words of an area.
 
         Args:
-            key: See `area_key`.
-            revision: The document revision that they are wanted for; None if for none. `forget` leaves them as
-                long as it has not been told that one, too.
+            key: Key of the area, from `area_key`.
+            revision: Document revision that uses the words; `forget` keeps the words until that revision is also
+                forgotten. None records no use.
+
+        Returns:
+            The words with the boxes passed to `put`, or None if the area is not cached.
         """
 
         def find(database: sqlite3.Connection) -> list[Word] | None:
             row = database.execute("SELECT words FROM areas WHERE key = ?", (key,)).fetchone()
-            # What cannot be understood is as good as not there: it will be read again, and written over.
-            words = None if row is None else _unpacked(row[0])
-            # Looked up first: most hits write nothing, and so wait for no disk.
+            # A damaged entry counts as a miss: the caller reads the area and overwrites the entry.
+            words = None if row is None else _decode(row[0])
+            # Most hits have the use recorded already, and the lookup saves a write to disk.
             query, use = "SELECT 1 FROM uses WHERE key = ? AND revision = ?", (key, revision)
             if words is not None and revision is not None and not database.execute(query, use).fetchone():
                 database.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", use)
@@ -102,7 +108,13 @@ class OcrCache:
         return self._run(find)
 
     def put(self, key: str, words: Sequence[Word], revision: str = "") -> None:
-        """Keep the words of an area for a document revision."""
+        """Store the words of an area for a document revision, replacing earlier words.
+
+        Args:
+            key: Key of the area, from `area_key`.
+            words: Words with boxes; text and box are stored.
+            revision: Document revision that uses the words.
+        """
         value = zlib.compress(json.dumps([[word.text, *word.box] for word in words]).encode())
 
         def write(database: sqlite3.Connection) -> None:
@@ -112,7 +124,11 @@ class OcrCache:
         self._run(write)
 
     def forget(self, revisions: Iterable[str]) -> None:
-        """Drop, and overwrite, what was put or found for these document revisions and for no other."""
+        """Erase the words that only these document revisions use, overwriting them on disk.
+
+        Args:
+            revisions: Document revisions; unknown ones are ignored.
+        """
         rows = [(revision,) for revision in revisions]
 
         def drop(database: sqlite3.Connection) -> None:
@@ -123,7 +139,7 @@ class OcrCache:
             self._run(drop)
 
     def close(self) -> None:
-        """Close the file. Afterwards nothing is found and nothing kept."""
+        """Close the file; after that, `get` returns None and `put` stores nothing. Idempotent."""
         with self._lock:
             self._close()
 
@@ -134,7 +150,7 @@ class OcrCache:
         self.close()
 
     def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
-        """Run something on the database, all of it or nothing; None where that fails."""
+        """Run `work` in a transaction and return its result; None if the cache is closed or the file fails."""
         with self._lock:
             if self._closed:
                 return None
@@ -146,18 +162,19 @@ class OcrCache:
             except (OSError, sqlite3.Error) as error:
                 self._close()
                 log.warning(
-                    "What OCR reads is not kept, because %s cannot be used: %s. Pages are read all the same; "
-                    "if it stays so, delete that file.",
+                    "The OCR cache %s cannot be used: %s. Pages are read without the cache. If the error persists, "
+                    "delete the file.",
                     self.path,
                     error,
                 )
                 return None
 
     def _open(self) -> sqlite3.Connection:
-        # Before SQLite makes it, which would let others read it; what it puts beside it gets the same mode.
+        # Create the file before SQLite does, which would make it readable by others; SQLite gives its journal the same
+        # mode.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         self.path.chmod(0o600)
-        database = sqlite3.connect(self.path, timeout=_PATIENCE, check_same_thread=False)
+        database = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT, check_same_thread=False)
         try:
             database.executescript(_TABLES)
         except sqlite3.Error:
@@ -173,8 +190,8 @@ class OcrCache:
             self._database = None
 
 
-def _unpacked(value: bytes) -> list[Word] | None:
-    """What was put; None if it is damaged."""
+def _decode(value: bytes) -> list[Word] | None:
+    """Return the words of a stored value, or None if the value is damaged."""
     try:
         unpacker = zlib.decompressobj()
         entries = json.loads(unpacker.decompress(value, _MAX_BYTES))

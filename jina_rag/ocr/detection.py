@@ -1,4 +1,8 @@
-"""Where the lines of text are in an image: which parts of it to search, and a network for each."""
+"""Detection of text lines in an image, tile by tile.
+
+Source: Liao et al., Real-time Scene Text Detection with Differentiable Binarization (AAAI 2020); the model is from
+PP-OCR (Du et al., 2020).
+"""
 
 from __future__ import annotations
 
@@ -11,21 +15,21 @@ from jina_rag.ocr.recognition import Pixels
 from jina_rag.ocr.weights import Models
 from jina_rag.types import Float32
 
-# The network halves the image five times.
-_MULTIPLE = 32
-# Longer images are cut into tiles this much longer than wide, so that their text stays legible.
-_TILE = 1.6
-_MIN_TILE = 640
-# Below this difference between the darkest and the lightest value nothing is written there.
-_CONTRAST = 24
+# The network halves the resolution five times.
+_SIDE_MULTIPLE = 32
+# Longer images are split into tiles of this aspect ratio, so that the scaled-down text stays legible.
+_TILE_ASPECT = 1.6
+_MIN_TILE_SIDE = 640
+# An area whose darkest and lightest values differ by less has no text.
+_MIN_CONTRAST = 24
 _MARGIN = 16
 # Rows of an image that fit into the processor's cache.
-_ROWS = 64
+_ROW_CHUNK = 64
 
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """Rows (or columns) `start` to `end` of an image; its lines have their middle in `first` to `last`."""
+    """Rows or columns `start` to `end` of an image; the centers of its lines are from `first` to below `last`."""
 
     start: int
     end: int
@@ -34,34 +38,34 @@ class _Tile:
 
 
 def find_lines(models: Models, pixels: Pixels, *, max_side: int) -> list[Float32]:
-    """Find lines of text.
+    """Return the outlines of the text lines of an image.
 
     Args:
-        models: Its detector is used.
-        pixels: Shape (height, width, 3), RGB.
-        max_side: The image, or each tile of a long one, is scaled down to this many pixels first.
+        models: The OCR models; the detector and its post-processing are used.
+        pixels: Shape (height, width, 3), uint8, RGB.
+        max_side: Longest side in pixels of the scaled-down image, or of each scaled-down tile of a long image.
 
     Returns:
-        Corners in pixels, each (4, 2) float32, clockwise from the top left one.
+        The corners of each line in pixels, shape (4, 2), float32, clockwise from the top left corner.
     """
     height, width = pixels.shape[:2]
-    along = 1 if height >= width else 0
+    axis = 1 if height >= width else 0
     tiles = _tiles(max(height, width), min(height, width))
     quads = []
     for tile in tiles:
-        part = pixels[tile.start : tile.end] if along else pixels[:, tile.start : tile.end]
-        if _contrast(part) < _CONTRAST:
+        part = pixels[tile.start : tile.end] if axis else pixels[:, tile.start : tile.end]
+        if _contrast(part) < _MIN_CONTRAST:
             continue
-        shift = np.array((0, tile.start) if along else (tile.start, 0), dtype=np.float32)
+        shift = np.array((0, tile.start) if axis else (tile.start, 0), dtype=np.float32)
         for quad in _find_quads(models, part, max_side):
             corners = quad + shift
-            if tile.first <= corners[:, along].mean() < tile.last:
+            if tile.first <= corners[:, axis].mean() < tile.last:
                 quads.append(corners)
     return quads
 
 
 def _tiles(long: int, short: int) -> list[_Tile]:
-    size = max(int(short * _TILE), _MIN_TILE)
+    size = max(int(short * _TILE_ASPECT), _MIN_TILE_SIDE)
     if long <= size * 1.5:
         return [_Tile(0, long, 0, long + 1)]
     overlap = size // 8
@@ -77,30 +81,36 @@ def _tiles(long: int, short: int) -> list[_Tile]:
 def _find_quads(models: Models, pixels: Pixels, max_side: int) -> Float32:
     import cv2
 
-    # Averaging keeps thin strokes.
+    # INTER_AREA averages pixels, which preserves thin strokes.
     height, width = pixels.shape[:2]
     scale = min(1.0, max_side / max(height, width))
-    size = [max(_MULTIPLE, round(side * scale / _MULTIPLE) * _MULTIPLE) for side in (width, height)]
+    size = [max(_SIDE_MULTIPLE, round(side * scale / _SIDE_MULTIPLE) * _SIDE_MULTIPLE) for side in (width, height)]
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     image = np.empty((1, 3, size[1], size[0]), np.float32)
-    # The networks were trained on OpenCV's order of the channels.
+    # The models were trained on OpenCV's channel order, BGR.
     for plane, channel in zip(image[0], cv2.split(small)[::-1], strict=True):
         np.multiply(channel, np.float32(2 / 255), out=plane, casting="unsafe")
     image -= 1
     check_interruption()
-    certainty = models.detector.run(None, {"x": image})[0]
-    quads, _ = models.outlines(certainty, (height, width))
+    probabilities = models.detector.run(None, {"x": image})[0]
+    quads, _ = models.outlines(probabilities, (height, width))
     return np.asarray(quads, dtype=np.float32).reshape(-1, 4, 2)
 
 
 def content_bounds(pixels: Pixels) -> tuple[int, int, int, int] | None:
-    """The box (x0, y0, x1, y1) in pixels outside which nothing can be written; None if nothing is at all.
+    """Return the box of an image that can contain text, without the empty margins.
 
-    Empty margins are a good part of most pages, and looking for lines costs time for every pixel.
+    Line detection takes time for every pixel, and margins are a large part of most pages.
+
+    Args:
+        pixels: Shape (height, width, 3), uint8, RGB.
+
+    Returns:
+        The box (x0, y0, x1, y1) in pixels, or None for an image without contrast.
     """
-    # In each channel by itself: letters may differ from the paper in colour alone.
-    rows = np.flatnonzero((_spread(pixels, 1) >= _CONTRAST).any(axis=1))
-    columns = np.flatnonzero((_spread(pixels, 0) >= _CONTRAST).any(axis=1))
+    # Each channel separately: text may differ from the background in color only.
+    rows = np.flatnonzero((_spread(pixels, 1) >= _MIN_CONTRAST).any(axis=1))
+    columns = np.flatnonzero((_spread(pixels, 0) >= _MIN_CONTRAST).any(axis=1))
     if len(rows) == 0 or len(columns) == 0:
         return None
     height, width = pixels.shape[:2]
@@ -113,26 +123,27 @@ def content_bounds(pixels: Pixels) -> tuple[int, int, int, int] | None:
 
 
 def _spread(pixels: Pixels, axis: int) -> Pixels:
-    """Lightest less darkest value of each channel along an axis, as np.ptp gives it, in a fraction of the time."""
-    return _along(np.maximum, pixels, axis) - _along(np.minimum, pixels, axis)
+    """Return the range of values of each channel along an axis, as np.ptp does, in a fraction of the time."""
+    return _channel_extremes(np.maximum, pixels, axis) - _channel_extremes(np.minimum, pixels, axis)
 
 
 def _contrast(pixels: Pixels) -> int:
-    """Lightest less darkest value of an image, in the channel where they are furthest apart."""
-    most, least = (_along(pick, pixels, 0) for pick in (np.maximum, np.minimum))
-    return int((most.max(axis=0).astype(int) - least.min(axis=0)).max())
+    """Return the largest range of values of any channel of an image."""
+    highest, lowest = (_channel_extremes(ufunc, pixels, 0) for ufunc in (np.maximum, np.minimum))
+    return int((highest.max(axis=0).astype(int) - lowest.min(axis=0)).max())
 
 
-def _along(pick: np.ufunc, pixels: Pixels, axis: int) -> Pixels:
-    """Lightest or darkest value of each channel along an axis."""
+def _channel_extremes(ufunc: np.ufunc, pixels: Pixels, axis: int) -> Pixels:
+    """Return the maximum or minimum of each channel along an axis, as `ufunc` is np.maximum or np.minimum."""
     if axis == 0:
-        return np.asarray(pick.reduce(pixels, axis=0), dtype=np.uint8)
+        return np.asarray(ufunc.reduce(pixels, axis=0), dtype=np.uint8)
     parts = []
-    for start in range(0, len(pixels), _ROWS):
-        part = pixels[start : start + _ROWS]
-        # Folded in halves, which overlap if they must: many values at once, where NumPy would take three.
+    for start in range(0, len(pixels), _ROW_CHUNK):
+        part = pixels[start : start + _ROW_CHUNK]
+        # Reduce halves, overlapping for odd widths: vectorized over a half row, where NumPy's reduction handles only
+        # three values at a time.
         while (width := part.shape[1]) > 1:
             half = (width + 1) // 2
-            part = pick(part[:, :half], part[:, width - half :])
+            part = ufunc(part[:, :half], part[:, width - half :])
         parts.append(part[:, 0])
     return np.concatenate(parts)

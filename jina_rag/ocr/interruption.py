@@ -1,4 +1,4 @@
-"""Ends the reading of an image between two passes of a network, where nobody waits for it any more."""
+"""Cancellation of OCR between two forward passes of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ _CHECK: ContextVar[Callable[[], None]] = ContextVar("check", default=lambda: Non
 
 @contextmanager
 def checked_by(check: Callable[[], None]) -> Iterator[None]:
-    """Within it, in this thread, `check` is called before each pass of a network; what it raises ends the reading."""
+    """Call `check` before each forward pass of an OCR model in this thread; its exception cancels the reading.
+
+    Args:
+        check: Function that raises an exception to cancel.
+
+    Yields:
+        Nothing; the check applies inside the ``with`` block.
+    """
     token = _CHECK.set(check)
     try:
         yield
@@ -20,5 +27,5 @@ def checked_by(check: Callable[[], None]) -> Iterator[None]:
 
 
 def check_interruption() -> None:
-    """Raise what the check of this thread raises, if any."""
+    """Call the check that `checked_by` set in this thread, if any."""
     _CHECK.get()()

@@ -1,7 +1,7 @@
-"""ONNX files cut and mended in memory, as far as OCR needs it, without the package ``onnx``.
+"""In-memory editing of ONNX files, without the package ``onnx``: subgraphs and flushed denormals.
 
-A file is a protobuf message: a row of fields, each a number and a value. Whatever is not understood here is
-copied as it stands. Numbers of fields are those of ``onnx.proto``, which never change.
+An ONNX file is a protobuf message: a sequence of fields, each a number and a value. Other fields are copied unchanged.
+The field numbers are those of ``onnx.proto``, which are stable.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from jina_rag.types import Float32
 
-# Of a tensor: sides, with names for those that vary.
+# Shape of a tensor; dynamic dimensions have names.
 Shape: TypeAlias = Sequence[str | int]
 
 _MODEL_GRAPH = 7
@@ -28,7 +28,13 @@ _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operation of a graph, with the names of the tensors it takes and makes."""
+    """An operation of a graph.
+
+    Attributes:
+        kind: Operator, for example ``"MatMul"``.
+        inputs: Names of the input tensors.
+        outputs: Names of the output tensors.
+    """
 
     kind: str
     inputs: tuple[str, ...]
@@ -37,7 +43,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """A field of a message: bytes `start` to `end`, of which its value those from `value` on."""
+    """A field of a message at bytes `start` to `end`; its value starts at byte `value`."""
 
     number: int
     start: int
@@ -46,32 +52,32 @@ class _Field:
 
 
 class Graph:
-    """An ONNX file.
+    """An ONNX file in memory.
 
     Args:
-        data: Its bytes, weights inside, little endian as all ONNX files are.
+        data: Bytes of the file, with the weights inside.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If `data` is not an ONNX file.
     """
 
     def __init__(self, data: bytes) -> None:
         self._data = bytearray(data)
         self._model = list(self._fields(0, len(data)))
-        (whole,) = (field for field in self._model if field.number == _MODEL_GRAPH)
-        self._graph = list(self._fields(whole.value, whole.end))
+        (graph_field,) = (field for field in self._model if field.number == _MODEL_GRAPH)
+        self._graph = list(self._fields(graph_field.value, graph_field.end))
         self._nodes = [(field, self._node(field)) for field in self._graph if field.number == _GRAPH_NODE]
         self._weights = [field for field in self._graph if field.number == _GRAPH_WEIGHT]
 
     @property
     def nodes(self) -> list[Node]:
-        """All operations, each after those whose results it takes."""
+        """All operations in topological order."""
         return [node for _, node in self._nodes]
 
     def flush_denormals(self) -> int:
-        """Set weights too small for the processor's fast path to zero, and return how many there were.
+        """Set denormal weights to zero and return their number.
 
-        One such number makes a multiplication take a hundred times as long. They are below 1.2e-38.
+        Denormals are numbers below 1.2e-38; a multiplication with one takes a hundred times as long.
         """
         smallest, count = np.finfo(np.float32).tiny, 0
         for field in self._weights:
@@ -82,23 +88,30 @@ class Graph:
         return count
 
     def weight(self, name: str) -> Float32 | None:
-        """The values of a weight, in a row; None if there is no such weight of floats."""
+        """Return the values of a float32 weight.
+
+        Args:
+            name: Name of the tensor.
+
+        Returns:
+            Shape (elements,), float32; None if the graph has no weight of that name.
+        """
         name = next(
             (node.inputs[0] for _, node in self._nodes if node.kind == "Identity" and name in node.outputs), name
         )
         field = next((field for field in self._weights if self._text(field, _WEIGHT_NAME) == name), None)
         return None if field is None else self._floats(field).copy()
 
-    def whole(self) -> bytes:
-        """The file."""
+    def to_bytes(self) -> bytes:
+        """Return the bytes of the file."""
         return bytes(self._data)
 
-    def part(self, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> bytes:
-        """The file of the operations between some tensors, everything else left out.
+    def subgraph(self, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> bytes:
+        """Return an ONNX file of the operations between some tensors.
 
         Args:
-            inputs: By tensor, its shape; float32.
-            outputs: Likewise.
+            inputs: Shape of each input tensor, float32, by name.
+            outputs: Shape of each output tensor, float32, by name.
         """
         tensor_names, node_starts = set(outputs), set()
         for field, node in reversed(self._nodes):
@@ -112,7 +125,7 @@ class Graph:
                 continue
             if field.number == _GRAPH_WEIGHT and self._text(field, _WEIGHT_NAME) not in tensor_names:
                 continue
-            # Shapes noted for tensors hold for the inputs of the whole.
+            # The recorded shapes of intermediate tensors are only valid for the inputs of the whole graph.
             if field.number not in (_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SHAPES):
                 body += self._data[field.start : field.end]
         for name, shape in inputs.items():
@@ -127,7 +140,7 @@ class Graph:
         )
 
     def _floats(self, weight: _Field) -> Float32:
-        """A view of the values of a weight; empty if it holds no floats or has them elsewhere."""
+        """Return a view of the values of a weight; empty if they are not float32 or are stored in another file."""
         kind = span = None
         for field in self._fields(weight.value, weight.end):
             if field.number == _WEIGHT_TYPE:
@@ -157,25 +170,25 @@ class Graph:
             key, value = self._varint(position)
             kind = key & 7
             if kind == _VARINT:
-                after = self._varint(value)[1]
+                end_of_field = self._varint(value)[1]
             elif kind == _BYTES:
                 size, value = self._varint(value)
-                after = value + size
+                end_of_field = value + size
             elif kind in (_FOUR_BYTES, _EIGHT_BYTES):
-                after = value + (4 if kind == _FOUR_BYTES else 8)
+                end_of_field = value + (4 if kind == _FOUR_BYTES else 8)
             else:
-                raise ValueError(f"no ONNX file: a field of kind {kind} at byte {position}")
-            if after > end:
-                raise ValueError(f"no ONNX file: the field at byte {position} ends after its message")
-            yield _Field(key >> 3, position, value, after)
-            position = after
+                raise ValueError(f"not an ONNX file: unknown field type {kind} at byte {position}")
+            if end_of_field > end:
+                raise ValueError(f"not an ONNX file: the field at byte {position} extends past its message")
+            yield _Field(key >> 3, position, value, end_of_field)
+            position = end_of_field
 
     def _varint(self, position: int) -> tuple[int, int]:
-        """The number that begins at a byte, seven bits a byte, and the position after it."""
+        """Return the varint at a byte (seven bits per byte) and the position after it."""
         number = shift = 0
         while True:
             if position >= len(self._data):
-                raise ValueError("no ONNX file: it ends within a number")
+                raise ValueError("not an ONNX file: the data ends within a number")
             byte = self._data[position]
             number |= (byte & 127) << shift
             position += 1
@@ -185,7 +198,7 @@ class Graph:
 
 
 def _tensor(name: str, shape: Shape) -> bytes:
-    """A ValueInfoProto: name (1), type (2) of a tensor (1): element (1), shape (2) of sides (1), each (1) or (2)."""
+    """Return a ValueInfoProto: name (1), type (2), tensor (1): element type (1), shape (2), dimensions (1)."""
     sides = (_number(1, side) if isinstance(side, int) else _message(2, side.encode()) for side in shape)
     kind = _number(1, _FLOAT) + _message(2, b"".join(_message(1, side) for side in sides))
     return _message(1, name.encode()) + _message(2, _message(1, kind))

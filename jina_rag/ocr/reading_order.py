@@ -1,4 +1,4 @@
-"""The order in which a person reads lines of text that are scattered over a page."""
+"""Reading order of the text lines of a page."""
 
 from __future__ import annotations
 
@@ -10,29 +10,33 @@ import numpy as np
 from jina_rag.ocr.lines import Line
 from jina_rag.types import Float32
 
-# Only blocks of real lines stand side by side as columns; short pieces side by side are rows of a table.
+# A block is a column if it has at least this number of lines with at least this median ratio of width to height.
+# Shorter lines next to each other are the cells of a table row.
 _LINE_ASPECT = 8
 _MIN_LINES = 3
 
 
 def reading_order(lines: Sequence[Line]) -> list[int]:
-    """Indices of `lines` in reading order: columns of text one after the other, else row by row.
+    """Return the indices of `lines` in reading order: column by column, or row by row without columns.
 
-    The page is turned so that most characters stand upright first, which puts the columns of vertical
-    Chinese or Japanese text from right to left.
+    The page is rotated first, so that most characters run from left to right. Columns of vertical Chinese or Japanese
+    text are therefore read from right to left.
+
+    Args:
+        lines: Lines of one image, in any order.
     """
     if not lines:
         return []
-    turns: Counter[int] = Counter()
+    characters_by_direction: Counter[int] = Counter()
     for line in lines:
-        turns[_quarters(line)] += len(line.text)
-    turn = turns.most_common(1)[0][0]
-    boxes = np.array([_upright_box(line, turn) for line in lines], dtype=np.float32)
+        characters_by_direction[_quarters(line)] += len(line.text)
+    direction = characters_by_direction.most_common(1)[0][0]
+    boxes = np.array([_upright_box(line, direction) for line in lines], dtype=np.float32)
     return _order(boxes, list(range(len(lines))))
 
 
 def _quarters(line: Line) -> int:
-    """Which way the text runs: 0 to the right, 1 down, 2 to the left, 3 up."""
+    """Return the direction of the text: 0 to the right, 1 down, 2 to the left, 3 up."""
     x, y = line.quad[1] - line.quad[0]
     if abs(x) >= abs(y):
         return 0 if x >= 0 else 2
@@ -41,7 +45,7 @@ def _quarters(line: Line) -> int:
 
 def _upright_box(line: Line, quarters: int) -> tuple[float, float, float, float]:
     x, y = line.quad[:, 0], line.quad[:, 1]
-    # Turning the page back by a quarter: what ran down now runs right, what was right is now on top.
+    # Rotates the page by that number of quarters counterclockwise: text that runs down then runs to the right.
     x, y = {0: (x, y), 1: (y, -x), 2: (-x, -y), 3: (-y, x)}[quarters]
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
@@ -54,7 +58,7 @@ def _order(boxes: Float32, members: list[int]) -> list[int]:
 
 
 def _columns(boxes: Float32, members: list[int]) -> list[list[int]]:
-    """Split at the widest empty vertical strip, if both sides hold lines of text; empty if they do not."""
+    """Split at the widest empty vertical strip; return no groups unless both sides are columns of text."""
     sides = _split(boxes, members, 0)
     for side in sides:
         part = boxes[side]
@@ -65,12 +69,12 @@ def _columns(boxes: Float32, members: list[int]) -> list[list[int]]:
 
 
 def _bands(boxes: Float32, members: list[int]) -> list[list[int]]:
-    """Split at the widest empty horizontal strip; empty if there is none."""
+    """Split at the widest empty horizontal strip; return no groups if the boxes have no gap."""
     return _split(boxes, members, 1) if len(members) >= 2 * _MIN_LINES else []
 
 
 def _split(boxes: Float32, members: list[int], axis: int) -> list[list[int]]:
-    """The boxes before and after the widest gap between them along an axis; empty if there is none."""
+    """Split boxes at the widest gap along an axis; return no groups if the boxes have no gap."""
     starts, ends = boxes[members, axis], boxes[members, axis + 2]
     order = np.argsort(starts)
     gaps = starts[order][1:] - np.maximum.accumulate(ends[order])[:-1]
@@ -81,13 +85,13 @@ def _split(boxes: Float32, members: list[int], axis: int) -> list[list[int]]:
 
 
 def _rows(boxes: Float32, members: list[int]) -> list[int]:
-    """Top to bottom; pieces whose middles are within half a height share a row, left to right."""
-    rest = sorted(members, key=lambda i: boxes[i, 1] + boxes[i, 3])
+    """Order boxes by row, then from left to right; boxes of a row have their centers within half a height."""
+    remaining = sorted(members, key=lambda i: boxes[i, 1] + boxes[i, 3])
     order: list[int] = []
-    while rest:
-        middle = (boxes[rest[0], 1] + boxes[rest[0], 3]) / 2
-        reach = (boxes[rest[0], 3] - boxes[rest[0], 1]) / 2
-        row = [i for i in rest if (boxes[i, 1] + boxes[i, 3]) / 2 <= middle + reach]
+    while remaining:
+        middle = (boxes[remaining[0], 1] + boxes[remaining[0], 3]) / 2
+        half_height = (boxes[remaining[0], 3] - boxes[remaining[0], 1]) / 2
+        row = [i for i in remaining if (boxes[i, 1] + boxes[i, 3]) / 2 <= middle + half_height]
         order += sorted(row, key=lambda i: float(boxes[i, 0]))
-        rest = rest[len(row) :]
+        remaining = remaining[len(row) :]
     return order

@@ -1,4 +1,4 @@
-"""The two networks of OCR: where their weights lie, whether those are what they should be, how they run."""
+"""The OCR models: location and hashes of their weights, and their onnxruntime sessions."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from jina_rag.errors import CheckpointError, MissingDependencyError
 from jina_rag.ocr.onnx_graph import Graph, Node
 from jina_rag.types import Float32
 
-# onnxruntime.InferenceSession, imported only when used.
+# An onnxruntime.InferenceSession; onnxruntime is imported only when it is used.
 Session: TypeAlias = Any
 
 log = logging.getLogger(__name__)
 
-# By the version of the rapidocr wheel. Another version has other files, which is no error.
+# sha256 of the model files by version of the rapidocr wheel. Other versions are accepted unchecked.
 _SHA256 = {
     "3.10.0": {
         "PP-OCRv6_det_small.onnx": "090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
         "PP-OCRv6_rec_small.onnx": "6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
     },
 }
-_AGAIN = 'reinstall it with pip install --force-reinstall "rapidocr==3.10.*".'
-# Of rapidocr's DBPostProcess, as its pipeline sets them.
+_REINSTALL = 'Run: pip install --force-reinstall "rapidocr==3.10.*"'
+# Arguments of rapidocr's DBPostProcess in its own pipeline.
 _OUTLINES = {"thresh": 0.3, "box_thresh": 0.5, "unclip_ratio": 1.6, "use_dilation": True}
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Everything is safe to use from many threads, as it only reads its state.
+    """The loaded OCR models. Stateless and thread-safe.
 
     Attributes:
-        detector: From an image to the certainty of each of its pixels to be text.
-        outlines: rapidocr's DBPostProcess: from those to the corners of lines.
-        encoder: From a line, 48 pixels high, to a vector for each of its steps.
-        classifier: From such vectors to a value for each character, the greater the more certain.
-        blank: The part of `classifier` that tells "no character": factors of a vector, then a constant. All
-            zero for weights of which we do not know how large those values get.
-        characters: What the classifier's values stand for; the first is "no character".
+        detector: Session from an image to the text probability of each pixel.
+        outlines: rapidocr's DBPostProcess, from text probabilities to the corners of lines.
+        encoder: Session from a line image of height 48 pixels to one vector per time step.
+        classifier: Session from these vectors to one logit per character.
+        blank: Weights of the blank class in `classifier`, then its bias, shape (dim + 1,), float32. All zero for
+            weights with unknown hashes, whose range of logits was not measured.
+        characters: Character of each class; the first class is the blank.
     """
 
     detector: Session
@@ -63,11 +63,11 @@ _lock = threading.Lock()
 
 
 def load_models() -> Models:
-    """The models, loaded at the first call and shared by all threads.
+    """Return the OCR models, loaded at the first call and shared by all threads.
 
     Raises:
         MissingDependencyError: If rapidocr, onnxruntime or OpenCV is not installed.
-        CheckpointError: If a file is missing or is not what it should be.
+        CheckpointError: If a model file is missing or damaged, or has an unknown graph.
     """
     global _models
     with _lock:
@@ -78,11 +78,11 @@ def load_models() -> Models:
 
 @cache
 def digest() -> str:
-    """The sha256 of both networks, which needs none of them loaded.
+    """Return the sha256 of both model files, without loading the models.
 
     Raises:
-        MissingDependencyError: As `load_models`.
-        CheckpointError: As `load_models`.
+        MissingDependencyError: If rapidocr is not installed.
+        CheckpointError: If a model file is missing or damaged.
     """
     folder, release = _folder(), version("rapidocr")
     files = (_verified_model(folder, task, release) for task in ("det", "rec"))
@@ -90,10 +90,10 @@ def digest() -> str:
 
 
 def _folder() -> Path:
-    # Found, not imported: that takes half a second, and the weights are checked first.
+    # Importing rapidocr would take half a second, and the weights are verified before the import.
     spec = importlib.util.find_spec("rapidocr")
     if spec is None or not spec.submodule_search_locations:
-        raise MissingDependencyError("OCR needs the package 'rapidocr', which is not installed: pip install rapidocr")
+        raise MissingDependencyError("rapidocr is not installed; OCR requires it. Run: pip install rapidocr")
     return Path(spec.submodule_search_locations[0]) / "models"
 
 
@@ -102,19 +102,19 @@ def _load(folder: Path, release: str) -> Models:
     detector = Graph(_verified_model(folder, "det", release))
     recognizer = Graph(_verified_model(folder, "rec", release))
     for graph in (detector, recognizer):
-        # A quarter of a million of the detector's weights are so small that they make it three times as slow.
+        # 250,000 denormal weights make the detector three times as slow.
         graph.flush_denormals()
     from rapidocr.ch_ppocr_det.utils import DBPostProcess
 
-    # Its logger writes to stderr, from the import on.
+    # The logger of rapidocr writes to stderr once the package is imported.
     logging.getLogger("RapidOCR").setLevel(logging.ERROR)
     head = _head(recognizer, release)
-    encoder = _session(recognizer.part({"x": ("n", 3, 48, "width")}, {head.vectors: ("n", "steps", "size")}))
+    encoder = _session(recognizer.subgraph({"x": ("n", 3, 48, "width")}, {head.vectors: ("n", "steps", "size")}))
     return Models(
-        detector=_session(detector.whole()),
+        detector=_session(detector.to_bytes()),
         outlines=DBPostProcess(**_OUTLINES),
         encoder=encoder,
-        classifier=_session(recognizer.part({head.vectors: ("n", "size")}, {head.values: ("n", "characters")})),
+        classifier=_session(recognizer.subgraph({head.vectors: ("n", "size")}, {head.values: ("n", "characters")})),
         blank=head.blank if release in _SHA256 else np.zeros_like(head.blank),
         characters=_characters(encoder, head.outputs, release),
     )
@@ -122,7 +122,7 @@ def _load(folder: Path, release: str) -> Models:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """The end of the recognizer's graph: names of the tensors before and after the classifier, and its size."""
+    """The classifier in the recognizer's graph: input and output tensor, blank weights, number of classes."""
 
     vectors: str
     values: str
@@ -131,21 +131,21 @@ class _Head:
 
 
 def _head(graph: Graph, release: str) -> _Head:
-    """Find the classifier: vectors times weights plus biases, then the softmax, which nobody needs for all steps."""
-    makers = {name: node for node in graph.nodes for name in node.outputs}
+    """Find the classifier of the recognizer: MatMul and Add before the final Softmax, which is not needed."""
+    producers = {name: node for node in graph.nodes for name in node.outputs}
 
-    def maker(name: str, kind: str) -> Node | None:
-        node = makers.get(name)
+    def producer(name: str, kind: str) -> Node | None:
+        node = producers.get(name)
         while node is not None and node.kind == "Identity":
-            node = makers.get(node.inputs[0])
+            node = producers.get(node.inputs[0])
         return node if node is not None and node.kind == kind else None
 
-    add = maker(graph.nodes[-1].inputs[0], "Add") if graph.nodes[-1].kind == "Softmax" else None
-    product = maker(add.inputs[0], "MatMul") if add else None
+    add = producer(graph.nodes[-1].inputs[0], "Add") if graph.nodes[-1].kind == "Softmax" else None
+    product = producer(add.inputs[0], "MatMul") if add else None
     biases = graph.weight(add.inputs[1]) if add else None
     factors = graph.weight(product.inputs[1]) if product else None
     if add is None or product is None or biases is None or factors is None:
-        raise CheckpointError(f"The OCR model of rapidocr {release} is built in another way than known: {_AGAIN}")
+        raise CheckpointError(f"The OCR model of rapidocr {release} has an unknown graph. {_REINSTALL}")
     blank = np.append(factors.reshape(-1, len(biases))[:, 0], biases[0]).astype(np.float32)
     return _Head(product.inputs[0], add.outputs[0], blank, len(biases))
 
@@ -155,7 +155,7 @@ def _characters(encoder: Session, outputs: int, release: str) -> tuple[str, ...]
     characters = ("", *lines, " ")
     if len(characters) != outputs:
         raise CheckpointError(
-            f"The OCR model of rapidocr {release} has {outputs} outputs for {len(characters)} characters: {_AGAIN}"
+            f"The OCR model of rapidocr {release} has {outputs} outputs for {len(characters)} characters. {_REINSTALL}"
         )
     return characters
 
@@ -164,16 +164,16 @@ def _verified_model(folder: Path, task: str, release: str) -> bytes:
     files = sorted(folder.glob(f"*_{task}_*.onnx"))
     if len(files) != 1:
         raise CheckpointError(
-            f"The wheel of rapidocr {release} should hold one {task} model, it holds {len(files)}: {_AGAIN}"
+            f"rapidocr {release} has {len(files)} files of the {task} model; expected one. {_REINSTALL}"
         )
     data = files[0].read_bytes()
     hashes = _SHA256.get(release)
     if hashes is None:
-        log.info("rapidocr %s is newer or older than the versions whose weights we know by hash.", release)
+        log.info("The hashes of the OCR weights of rapidocr %s are unknown. The weights are not verified.", release)
     elif hashlib.sha256(data).hexdigest() != hashes.get(files[0].name):
         raise CheckpointError(
-            f"The OCR weights {files[0].name} of rapidocr {release} are damaged or altered: "
-            "reinstall it with pip install --force-reinstall rapidocr."
+            f"The OCR weights {files[0].name} of rapidocr {release} are damaged or altered. "
+            "Run: pip install --force-reinstall rapidocr"
         )
     return data
 
@@ -181,11 +181,11 @@ def _verified_model(folder: Path, task: str, release: str) -> bytes:
 def _session(data: bytes) -> Session:
     ort = require_onnxruntime()
     options = ort.SessionOptions()
-    # Pages are read in parallel, one processor each; a thread that spins would take it from the others.
+    # Pages are read in parallel, one core each; a spinning thread would occupy the core of another page.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Every line has another width: memory kept per shape would only grow.
+    # Each line has its own width, so memory kept per shape would grow without limit.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.log_severity_level = 3

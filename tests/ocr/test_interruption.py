@@ -1,4 +1,4 @@
-"""The reading of an image ends between two passes of a network where nobody waits for it."""
+"""Cancellation of OCR: the check runs before each forward pass, and its exception cancels the reading."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from jina_rag.parsing import pages
 from jina_rag.parsing.sources import source_file
 
 
-class Ended(Exception):
+class Cancelled(Exception):
     pass
 
 
-def picture():
+def text_image():
     image = Image.new("RGB", (600, 200), "white")
     for line in range(4):
         ImageDraw.Draw(image).text(
@@ -27,41 +27,41 @@ def picture():
     return image
 
 
-def test_the_check_is_called_before_each_pass_and_only_within():
+def test_check_is_called_before_each_forward_pass():
     calls = []
     with checked_by(lambda: calls.append(1)):
-        words = read_words(picture())
+        words = read_words(text_image())
     assert "whales" in {word.text for word in words}
-    assert len(calls) > 4, "one to find the lines, one for each of them"
+    assert len(calls) > 4, "one call for detection, one for each line"
     before = len(calls)
 
-    def end():
+    def cancel():
         calls.append(1)
-        raise Ended
+        raise Cancelled
 
-    with checked_by(end), pytest.raises(Ended):
-        read_words(picture())
+    with checked_by(cancel), pytest.raises(Cancelled):
+        read_words(text_image())
     assert len(calls) == before + 1
-    assert read_words(picture())
+    assert read_words(text_image())
 
 
-def test_closing_the_stream_ends_the_reading_of_a_page(tmp_path, monkeypatch):
-    picture().save(tmp_path / "a.png")
+def test_check_cancels_ocr_of_a_page(tmp_path, monkeypatch):
+    text_image().save(tmp_path / "a.png")
     reading = threading.Event()
 
-    def endless(*args, **options):
+    def read_until_cancelled(*args, **options):
         while True:
             reading.set()
             check_interruption()
 
-    monkeypatch.setattr(pages, "read_areas", endless)
+    monkeypatch.setattr(pages, "read_areas", read_until_cancelled)
 
     def check():
         if reading.is_set():
-            raise Ended
+            raise Cancelled
 
     events = pages.read_pages(
         [source_file(tmp_path / "a.png")], IngestSettings(ocr="always", isolate=False), check=check
     )
-    with pytest.raises(Ended):
+    with pytest.raises(Cancelled):
         list(events)

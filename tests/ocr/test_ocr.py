@@ -1,4 +1,4 @@
-"""OCR: words with boxes out of pixels, whichever way the page is turned, without network or output."""
+"""OCR: words, boxes and reading order of rotated pages, verified weights, no network access and no output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BAD = DATA / "bad"
 
 
 def text_image(*lines, size=(500, 220), fontsize=22, fontname="helv", rotate=0):
-    """White paper with one line of text for each (x, y, text)."""
+    """Return a white image with one line of text for each (x, y, text)."""
     with pymupdf.open() as document:
         page = document.new_page(width=size[0], height=size[1])
         for x, y, text in lines:
@@ -43,9 +43,9 @@ def texts(words):
     return " ".join(word.text for word in words)
 
 
-@pytest.mark.parametrize("turn", [0, 90, 180, 270])
-def test_words_are_read_in_order_however_the_page_is_turned(turn):
-    image = PAGE.rotate(turn, expand=True)
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_words_of_rotated_page_in_reading_order(rotation):
+    image = PAGE.rotate(rotation, expand=True)
     words = read_words(image)
     assert texts(words) == TEXT
     assert all(word.ocr for word in words)
@@ -61,12 +61,12 @@ def test_words_are_read_in_order_however_the_page_is_turned(turn):
         ]
         assert dark[box].any()
         covered[box] = True
-    # The boxes hold the ink and little else.
+    # The boxes cover the dark pixels and few others.
     assert dark[covered].sum() > 0.93 * dark.sum()
     assert covered.mean() < 0.25
 
 
-def test_each_word_has_its_own_place_on_the_line():
+def test_word_boxes_match_text_layer():
     words = {word.text: word.box for word in read_words(PAGE)}
     reference = pymupdf.open()
     page = reference.new_page(width=500, height=220)
@@ -77,69 +77,69 @@ def test_each_word_has_its_own_place_on_the_line():
     reference.close()
 
 
-def test_only_the_given_areas_are_read_and_boxes_stay_those_of_the_image():
+def test_read_areas_gives_boxes_of_whole_image():
     (word, *_) = read_areas(PAGE, [(0, 0.55, 1, 0.8)])
     assert word.text == "near"
     whole = {word.text: word.box for word in read_words(PAGE)}
     assert word.box == pytest.approx(whole["near"], abs=0.02)
 
 
-def test_lines_that_are_known_are_not_read():
+def test_skip_boxes_skip_known_lines():
     skip_boxes = [word.box for word in read_words(PAGE) if word.text in ("began", "in", "October", "1972")]
     assert texts(read_areas(PAGE, [(0, 0, 1, 1)], skip_boxes=skip_boxes)) == "The juniper berry harvest near Lake Erie"
 
 
-def test_dark_paper_and_grey_modes():
+def test_light_text_on_dark_grayscale_image():
     negative = Image.eval(PAGE, lambda value: 255 - value)
     assert texts(read_words(negative.convert("L"))) == TEXT
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2500, 1), (3, 900), (200, 200)])
-def test_pictures_without_words(size):
+def test_images_without_words(size):
     assert read_words(Image.new("RGB", size, "white")) == []
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    read_words(Image.fromarray(noise))  # whatever it reads, it does not fail
+    read_words(Image.fromarray(noise))  # any result, but no error
 
 
-def test_unsure_lines_are_dropped():
+def test_lines_below_min_score_are_dropped():
     assert read_words(PAGE, min_score=1.01) == []
 
 
-def test_a_long_page_is_read_in_tiles():
+def test_long_page_is_read_in_tiles():
     lines = [(20, y, f"row {y} juniper") for y in range(40, 4000, 330)]
     words = texts(read_words(text_image(*lines, size=(220, 4000), fontsize=16)))
     assert words == " ".join(text for _, _, text in lines)
 
 
-def test_written_part_leaves_out_margins_and_blank_images():
+def test_content_bounds_exclude_margins_and_blank_images():
     pixels = np.full((400, 300, 3), 255, np.uint8)
     assert content_bounds(pixels) is None
     pixels[100:120, 50:80] = 0
     assert content_bounds(pixels) == (34, 84, 96, 136)
     pixels[:] = (200, 0, 200)
-    pixels[100:120, 50:80] = (200, 0, 60)  # letters that differ from the paper in colour alone
+    pixels[100:120, 50:80] = (200, 0, 60)  # text that differs from the background in color only
     assert content_bounds(pixels) == (34, 84, 96, 136)
 
 
-def line(text, x0, y0, x1, y1, turn=0):
+def line(text, x0, y0, x1, y1, rotation=0):
     corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.float32)
-    return Line(text, 1.0, np.roll(corners, -turn, axis=0), tuple(np.linspace(0, 1, len(text) + 1)))
+    return Line(text, 1.0, np.roll(corners, -rotation, axis=0), tuple(np.linspace(0, 1, len(text) + 1)))
 
 
 def ordered(lines):
     return "".join(lines[index].text for index in reading_order(lines))
 
 
-def test_columns_of_text_are_read_one_after_the_other():
+def test_reading_order_of_columns():
     lines = [
         line(text, x, y, x + 200, y + 12)
-        for x, texts_ in ((0, "abc"), (230, "def"))
-        for y, text in zip((0, 20, 40), texts_, strict=True)
+        for x, column_texts in ((0, "abc"), (230, "def"))
+        for y, text in zip((0, 20, 40), column_texts, strict=True)
     ]
     assert ordered(lines[::-1]) == "abcdef"
 
 
-def test_rows_of_a_table_are_read_row_by_row():
+def test_reading_order_of_table_rows():
     lines = [
         line(text, x, y, x + 40, y + 12)
         for text, x, y in zip("acebdf", (0, 0, 0, 200, 200, 200), (0, 20, 40, 2, 21, 39), strict=True)
@@ -147,35 +147,35 @@ def test_rows_of_a_table_are_read_row_by_row():
     assert ordered(lines) == "abcdef"
 
 
-def test_vertical_columns_are_read_from_the_right():
-    assert ordered([line("a", 100, 0, 115, 200, turn=1), line("b", 60, 0, 75, 200, turn=1)]) == "ab"
-    assert ordered([line("b", 60, 0, 75, 200, turn=1), line("a", 100, 0, 115, 200, turn=1)]) == "ab"
+def test_reading_order_of_vertical_columns_starts_at_right():
+    assert ordered([line("a", 100, 0, 115, 200, rotation=1), line("b", 60, 0, 75, 200, rotation=1)]) == "ab"
+    assert ordered([line("b", 60, 0, 75, 200, rotation=1), line("a", 100, 0, 115, 200, rotation=1)]) == "ab"
 
 
-def test_weights_are_checked(tmp_path):
+def test_damaged_or_missing_weights_raise_checkpoint_error(tmp_path):
     folder = weights._folder()
     for path in folder.glob("*.onnx"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (finder,) = tmp_path.glob("*_det_*.onnx")
-    data = bytearray(finder.read_bytes())
+    (detector_file,) = tmp_path.glob("*_det_*.onnx")
+    data = bytearray(detector_file.read_bytes())
     data[len(data) // 2] ^= 1
-    finder.write_bytes(bytes(data))
+    detector_file.write_bytes(bytes(data))
     with pytest.raises(CheckpointError, match="damaged or altered"):
         weights._verified_model(tmp_path, "det", "3.10.0")
-    assert weights._verified_model(tmp_path, "det", "9.9")  # unknown: noted, not refused
-    finder.unlink()
-    with pytest.raises(CheckpointError, match="holds 0"):
+    assert weights._verified_model(tmp_path, "det", "9.9")  # an unknown version is accepted unverified
+    detector_file.unlink()
+    with pytest.raises(CheckpointError, match="has 0 files of the det model"):
         weights._verified_model(tmp_path, "det", "3.10.0")
 
 
-def test_every_released_version_we_know_is_pinned():
+def test_hashes_of_installed_rapidocr_are_pinned():
     from importlib.metadata import version
 
     assert version("rapidocr") in weights._SHA256, "pin the hashes of the new wheel in ocr/weights.py"
 
 
-def test_no_output_and_no_network(tmp_path):
-    """In a process of its own, because what is loaded once stays."""
+def test_ocr_uses_no_network_and_prints_nothing(tmp_path):
+    """The test needs its own process, because models stay loaded once they are used."""
     program = f"""
 import socket
 def refuse(*args, **kwargs): raise AssertionError("network")
@@ -200,13 +200,13 @@ sys.exit(0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_importing_is_light():
+def test_import_loads_no_heavy_packages():
     program = "import sys, jina_rag.ocr, jina_rag.parsing.pages; print([m for m in ('cv2', 'onnxruntime', 'pymupdf', 'rapidocr', 'PIL.Image') if m in sys.modules])"  # noqa: E501
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert process.stdout.strip() == "[]"
 
 
-def test_finding_lines_needs_no_minimal_size():
+def test_find_lines_of_one_pixel_image():
     assert find_lines(weights.load_models(), np.zeros((1, 1, 3), np.uint8), max_side=960) == []
 
 
@@ -221,8 +221,8 @@ CHINESE = [
 ]
 
 
-class Widths:
-    """An encoder that notes how wide its pictures are."""
+class WidthRecorder:
+    """An encoder that records the width of its inputs."""
 
     def __init__(self, session):
         self.session, self.widths = session, []
@@ -235,23 +235,23 @@ class Widths:
 @pytest.fixture
 def widths(monkeypatch):
     models = weights.load_models()
-    encoder = Widths(models.encoder)
+    encoder = WidthRecorder(models.encoder)
     monkeypatch.setattr(weights, "_models", dataclasses.replace(models, encoder=encoder))
     return encoder.widths
 
 
-def test_chinese_is_read_and_its_wide_characters_narrowed(widths, monkeypatch):
+def test_chinese_lines_are_scaled_down_horizontally(widths, monkeypatch):
     rows = [(30, 50 + 44 * row, text) for row, text in enumerate(CHINESE)]
     image = text_image(*rows, size=(620, 360), fontsize=28, fontname="china-s")
     assert texts(read_words(image)) == " ".join(CHINESE)
     narrowed = sum(widths)
     widths.clear()
-    monkeypatch.setattr(recognition, "_WORTH", 0)
+    monkeypatch.setattr(recognition, "_MAX_SCALE", 0)
     assert texts(read_words(image)) == " ".join(CHINESE)
     assert narrowed < 0.85 * sum(widths)
 
 
-def test_lines_of_small_letters_among_wide_characters_are_read_at_full_width(monkeypatch):
+def test_small_letters_among_wide_characters_read_at_full_width(monkeypatch):
     small = "a line of small letters, ill in the lily villa"
     rows = [(30, 50 + 44 * row, text) for row, text in enumerate(CHINESE)]
     image = text_image(*rows, size=(620, 420), fontsize=28, fontname="china-s")
@@ -259,7 +259,7 @@ def test_lines_of_small_letters_among_wide_characters_are_read_at_full_width(mon
     assert texts(read_words(image)) == " ".join([*CHINESE, small])
 
 
-def test_vertical_japanese_is_read_from_the_right():
+def test_vertical_japanese_read_from_right_to_left():
     columns = ["日本語の文章は縦に書くことができる", "列は右から左へと順に並んでいる", "句読点は右上に置かれる"]
     rows = [
         (420 - 60 * column, 50 + 32 * row, character)
@@ -270,35 +270,35 @@ def test_vertical_japanese_is_read_from_the_right():
     assert texts(read_words(image)) == " ".join(columns)
 
 
-@pytest.mark.parametrize("turn", [90, 180, 270])
-def test_many_lines_that_are_turned_are_read_by_a_sample(turn, widths):
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_sample_decides_direction_of_rotated_lines(rotation, widths):
     rows = [f"{word} harvest of the year {1970 + n}" for n, word in enumerate("one two three four five six".split())]
     image = text_image(*[(20, 40 + 40 * n, text) for n, text in enumerate(rows)], size=(520, 260))
-    assert texts(read_words(image.rotate(turn, expand=True))) == " ".join(rows)
-    # All once, and four the wrong way; but of level lines it is not known before that they stand on their heads.
-    assert len(widths) <= (6 + 4 if turn != 180 else 6 + 6 + 4)
+    assert texts(read_words(image.rotate(rotation, expand=True))) == " ".join(rows)
+    # Each line once, and the sample of four in the other direction. Upside-down lines are all read twice.
+    assert len(widths) <= (6 + 4 if rotation != 180 else 6 + 6 + 4)
 
 
-def test_labels_that_run_up_beside_level_text(widths):
+def test_axis_labels_next_to_horizontal_text_read_once(widths):
     image = text_image((120, 50, "Diagram of the harvest"), (120, 360, "1972 1973 1974"), size=(500, 400))
     labels = ["Juniper", "Lavender", "Rosemary", "Marjoram", "Coriander", "Fenugreek"]
-    upright = text_image(*[(10, 30 + 40 * n, text) for n, text in enumerate(labels)], size=(160, 260), fontsize=24)
-    image.paste(upright.rotate(90, expand=True), (130, 100))
+    labels_image = text_image(*[(10, 30 + 40 * n, text) for n, text in enumerate(labels)], size=(160, 260), fontsize=24)
+    image.paste(labels_image.rotate(90, expand=True), (130, 100))
     words = texts(read_words(image)).split()
     assert sorted(words) == sorted([*"Diagram of the harvest 1972 1973 1974".split(), *labels])
-    # Sure of the first way, it tries no other.
+    # The first direction has a high score, so each line is read once.
     assert len(widths) == 2 + len(labels)
 
 
-def test_few_lines_that_stand_are_read_each_in_its_own_way():
+def test_few_vertical_lines_each_read_in_own_direction():
     image = Image.new("RGB", (400, 400), "white")
-    for x, turn, text in ((40, 90, "running upwards"), (280, 270, "running downwards")):
-        image.paste(text_image((10, 30, text), size=(300, 44)).rotate(turn, expand=True), (x, 50))
+    for x, rotation, text in ((40, 90, "running upwards"), (280, 270, "running downwards")):
+        image.paste(text_image((10, 30, text), size=(300, 44)).rotate(rotation, expand=True), (x, 50))
     assert sorted(texts(read_words(image)).split()) == ["downwards", "running", "running", "upwards"]
 
 
-def test_lines_are_read_as_the_published_recogniser_reads_them():
-    """Its graph is cut before the softmax, run line by line, and most of its steps are never classified."""
+def test_recognition_matches_unsplit_published_model():
+    """The graph is split before the softmax and run line by line, and blank steps are not classified."""
     import onnxruntime
 
     models = weights.load_models()
@@ -307,52 +307,54 @@ def test_lines_are_read_as_the_published_recogniser_reads_them():
         crop = np.asarray(text_image((10, 30, text), size=(14 * len(text), 40)))
         (reading,) = recognition.read_crops(models, [crop])
         image, share = recognition._image(crop, 1.0)
-        assert not image[..., -32:].any()  # the empty columns it was trained with
-        certain = whole.run(None, {"x": image})[0][0]
-        best = certain.argmax(axis=1)
+        assert not image[..., -32:].any()  # the blank columns of the training lines
+        probabilities = whole.run(None, {"x": image})[0][0]
+        best = probabilities.argmax(axis=1)
         begins = np.flatnonzero((best != 0) & (best != np.append(0, best[:-1])))
         assert reading.text == "".join(models.characters[index] for index in best[begins]) == text
-        assert reading.score == pytest.approx(certain[begins, best[begins]].mean(), abs=1e-4)
-        assert reading.middles == pytest.approx((begins + 0.5) / (len(best) * share))
-        assert 0 < reading.middles[0] < reading.middles[-1] < 1
+        assert reading.score == pytest.approx(probabilities[begins, best[begins]].mean(), abs=1e-4)
+        assert reading.centers == pytest.approx((begins + 0.5) / (len(best) * share))
+        assert 0 < reading.centers[0] < reading.centers[-1] < 1
 
 
-def test_steps_that_are_surely_blank_are_not_classified():
+def test_blank_steps_are_not_classified():
     models = weights.load_models()
     crop = np.asarray(text_image((10, 30, "The juniper berry harvest"), size=(330, 40)))
-    counted = []
+    batch_sizes = []
 
-    class Counting:
+    class CountingClassifier:
         def run(self, outputs, inputs):
-            counted.extend(len(rows) for rows in inputs.values())
+            batch_sizes.extend(len(rows) for rows in inputs.values())
             return models.classifier.run(outputs, inputs)
 
         get_inputs = models.classifier.get_inputs
 
-    counting = dataclasses.replace(models, classifier=Counting())
-    (skipping,) = recognition.read_crops(counting, [crop])
-    few = sum(counted)
-    counted.clear()
-    # As for a wheel whose weights we do not know: everything is classified.
-    (whole,) = recognition.read_crops(dataclasses.replace(counting, blank=np.zeros_like(models.blank)), [crop])
-    assert (whole.text, whole.middles) == (skipping.text, skipping.middles)
-    assert whole.score == pytest.approx(skipping.score, abs=1e-5)
-    assert few < 0.9 * sum(counted)
+    counting_models = dataclasses.replace(models, classifier=CountingClassifier())
+    (skipped,) = recognition.read_crops(counting_models, [crop])
+    skipped_count = sum(batch_sizes)
+    batch_sizes.clear()
+    # Zero blank weights, as for unknown versions of rapidocr, classify every step.
+    (complete,) = recognition.read_crops(
+        dataclasses.replace(counting_models, blank=np.zeros_like(models.blank)), [crop]
+    )
+    assert (complete.text, complete.centers) == (skipped.text, skipped.centers)
+    assert complete.score == pytest.approx(skipped.score, abs=1e-5)
+    assert skipped_count < 0.9 * sum(batch_sizes)
 
 
-def test_weights_that_slow_the_processor_are_zero_and_the_outputs_the_same():
+def test_flush_denormals_leaves_outputs_unchanged():
     import onnxruntime
 
     data = weights._verified_model(weights._folder(), "det", "3.10.0")
     graph = Graph(data)
     assert graph.flush_denormals() > 200_000
-    assert Graph(graph.whole()).flush_denormals() == 0
+    assert Graph(graph.to_bytes()).flush_denormals() == 0
     image = np.asarray(PAGE.resize((160, 96)), np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
     before = onnxruntime.InferenceSession(data).run(None, {"x": image})[0]
     assert np.array_equal(weights.load_models().detector.run(None, {"x": image})[0], before)
 
 
-def test_the_weights_are_loaded_without_those_that_slow_the_processor(monkeypatch):
+def test_loaded_models_have_no_denormals(monkeypatch):
     models, session = [], weights._session
     monkeypatch.setattr(weights, "_session", lambda data: models.append(data) or session(data))
     weights._load(weights._folder(), "3.10.0")
@@ -360,41 +362,41 @@ def test_the_weights_are_loaded_without_those_that_slow_the_processor(monkeypatc
     assert sum(Graph(data).flush_denormals() for data in models) == 0
 
 
-def test_a_network_of_another_build_is_refused():
-    finder = Graph(weights._verified_model(weights._folder(), "det", "3.10.0"))
-    with pytest.raises(CheckpointError, match="another way"):
-        weights._head(finder, "3.10.1")
+def test_unknown_model_graph_raises_checkpoint_error():
+    detector_file = Graph(weights._verified_model(weights._folder(), "det", "3.10.0"))
+    with pytest.raises(CheckpointError, match="unknown graph"):
+        weights._head(detector_file, "3.10.1")
     with pytest.raises(CheckpointError, match="5 outputs"):
         weights._characters(weights.load_models().encoder, 5, "3.10.1")
 
 
-def test_a_part_of_a_graph_is_a_valid_file():
+def test_subgraph_is_a_valid_onnx_file():
     onnx = pytest.importorskip("onnx")
     graph = Graph(weights._verified_model(weights._folder(), "rec", "3.10.0"))
     head = weights._head(graph, "3.10.0")
-    part = graph.part({head.vectors: ("n", 120)}, {head.values: ("n", "characters")})
+    part = graph.subgraph({head.vectors: ("n", 120)}, {head.values: ("n", "characters")})
     model = onnx.load_from_string(part)
     onnx.checker.check_model(model)
     assert {node.op_type for node in model.graph.node} <= {"Identity", "MatMul", "Add"}
-    assert len(part) < 0.5 * len(graph.whole())
+    assert len(part) < 0.5 * len(graph.to_bytes())
     assert graph.weight("nothing") is None
 
 
 @pytest.mark.parametrize("data", [b"\x3a\x7f", b"\x3b", b"\x3a\x02\x0a\x05", b"\x3a\x80"])
-def test_what_is_no_onnx_file_is_refused(data):
-    with pytest.raises(ValueError, match="no ONNX file"):
+def test_invalid_onnx_data_raises_value_error(data):
+    with pytest.raises(ValueError, match="not an ONNX file"):
         Graph(data)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (130, 65), (63, 64), (200, 333)])
-def test_contrast_is_that_of_numpy(shape):
+def test_contrast_and_spread_match_numpy_ptp(shape):
     pixels = np.random.default_rng(0).integers(40, 200, (*shape, 3), dtype=np.uint8)
     for axis in (0, 1):
         assert np.array_equal(_spread(pixels, axis), np.ptp(pixels, axis=axis))
     assert _contrast(pixels) == np.ptp(pixels, axis=(0, 1)).max()
 
 
-def test_a_level_line_is_cut_out_as_the_general_way_would():
+def test_crop_of_upright_line_matches_general_crop():
     from rapidocr.utils.process_img import get_rotate_crop_image
 
     pixels = np.random.default_rng(0).integers(0, 255, (90, 300, 3), dtype=np.uint8)
