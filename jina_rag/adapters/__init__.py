@@ -1,4 +1,4 @@
-"""What the adapters for LangChain and LlamaIndex share; needs pydantic, which both frameworks bring."""
+"""Shared base of the LangChain and LlamaIndex adapters. Requires pydantic, which both frameworks install."""
 
 from jina_rag.adapters.filters import SEARCH_SETTINGS, metadata_matches, page_filter, search_arguments
 from jina_rag.adapters.indexes import IndexOpening, IndexOwner, LazyIndex

@@ -1,4 +1,4 @@
-"""The index behind a retriever or a vector store, opened at its first use."""
+"""Index of a retriever or vector store, opened at first use."""
 
 from __future__ import annotations
 
@@ -20,12 +20,22 @@ from jina_rag.protocols import Embedder, Reranker
 
 @dataclass(frozen=True)
 class IndexOpening:
-    """The arguments of `jina_rag.DocumentIndex.open`; a model may be its options, which load it.
+    """Arguments of `jina_rag.DocumentIndex.open`.
 
-    Copies are the opening itself. A pickle holds no key and no loaded model, and what comes out of it makes no index.
+    A deep copy is the same object. A pickle excludes the API key and loaded models, and an unpickled opening does not
+    create an index.
+
+    Attributes:
+        location: Folder of the index, or URL of a collection on a Qdrant server.
+        embedder: Name, folder, options or object of the embedder; None for the embedder of the index.
+        reranker: Name, folder, options or object of the reranker; None for none.
+        storage: Storage format of a new index: a preset name or a `jina_rag.Storage`; None for the default.
+        create: Whether to create a missing index.
+        assets_dir: Folder of the page images of an index on a server; None for the default.
+        api_key: API key of the server; None for the environment variable QDRANT_API_KEY.
 
     Raises:
-        InvalidInputError: If a path or the name of a model is empty.
+        InvalidInputError: If a path or a model name is empty.
     """
 
     location: str
@@ -40,7 +50,7 @@ class IndexOpening:
         check_not_empty(index=self.location, embedder=self.embedder, reranker=self.reranker, assets_dir=self.assets_dir)
 
     def arguments(self) -> dict[str, Any]:
-        """All arguments but the location and `create`, with the models that are options loaded."""
+        """Return the keyword arguments of `DocumentIndex.open` except `create`; options are replaced by models."""
         return {
             "embedder": self.embedder.embedder if isinstance(self.embedder, EmbedderOptions) else self.embedder,
             "reranker": self.reranker.reranker if isinstance(self.reranker, RerankerOptions) else self.reranker,
@@ -59,9 +69,18 @@ class IndexOpening:
 
 
 class LazyIndex(Lazy[DocumentIndex]):
-    """The handles of an adapter and its copies, one for each opening, or the caller's own index, which stays open."""
+    """Index handles of an adapter and its copies, one per `IndexOpening`, or an index opened by the caller.
+
+    An index opened by the caller is never closed here.
+    """
 
     def __init__(self, external: DocumentIndex | None = None, location: str | None = None) -> None:
+        """Create the holder; no index is opened.
+
+        Args:
+            external: Index opened by the caller; None to open the index at first use.
+            location: Location of `external`.
+        """
         super().__init__(external)
         self._location = location
         self._lock = threading.Lock()
@@ -70,14 +89,14 @@ class LazyIndex(Lazy[DocumentIndex]):
 
     @classmethod
     def of(cls, index: Any, **options: Any) -> tuple[IndexOpening, LazyIndex]:  # noqa: ANN401
-        """How an index is opened, with absolute paths, and its handle.
+        """Return the `IndexOpening` of an index, with absolute paths, and the `LazyIndex` that opens it.
 
         Args:
-            index: A folder, an address, or an open index.
-            options: Those of `IndexOpening`.
+            index: Folder of an index, URL of a collection on a Qdrant server, or an open index.
+            options: Further fields of `IndexOpening`.
 
         Raises:
-            InvalidInputError: If the index is open already, and there are options; or one of them is empty.
+            InvalidInputError: If options are passed with an open index, or a path or model name is empty.
         """
         if isinstance(options.get("api_key"), str):
             options["api_key"] = SecretStr(options["api_key"])
@@ -96,21 +115,25 @@ class LazyIndex(Lazy[DocumentIndex]):
         return opening, lazy_index
 
     def get(self, opening: IndexOpening) -> DocumentIndex:
-        """The index; several threads that ask first get one handle.
+        """Return the open index of `opening`. Thread-safe: concurrent first calls share one handle.
 
-        A place where an index was opened before is not made once more: what is gone is told of.
+        An index that was opened before and is missing now is not re-created.
+
+        Args:
+            opening: Location and options of the index.
 
         Raises:
-            InvalidInputError: If the caller's own index is meant, and there are options for opening it.
+            InvalidInputError: If `opening` has options for the index opened by the caller.
+            IndexNotFoundError: If the index is missing, and `opening.create` is False or it was opened before.
         """
         if self.external is not None and opening.location == self._location:
             names = ("embedder", "reranker", "storage", "assets_dir", "api_key")
             name = next((name for name in names if getattr(opening, name) is not None), None)
             if name is not None:
-                raise InvalidInputError(f"{name} is for opening an index, and this one is open already: leave it out.")
+                raise InvalidInputError(f"{name} applies only to opening an index; this index is open. Omit it.")
             return self.external
         location, arguments = opening.location, opening.arguments()
-        # Loaded models by identity: their handle keeps them, and the caller's need not be comparable.
+        # Key loaded models by identity: the handle keeps them alive, and models need not be comparable.
         key = (location, *(arg if isinstance(arg, str | Storage | None) else id(arg) for arg in arguments.values()))
         with self._lock:
             if key not in self._handles:
@@ -120,7 +143,7 @@ class LazyIndex(Lazy[DocumentIndex]):
             return self._handles[key]
 
     def close(self) -> None:
-        """Release the handles; the caller's own index stays open."""
+        """Close all handles; an index opened by the caller stays open."""
         with self._lock:
             handles, self._handles = self._handles, {}
         for handle in handles.values():
@@ -131,12 +154,12 @@ class LazyIndex(Lazy[DocumentIndex]):
 
 
 class IndexOwner:
-    """Releases its index by `close`, or at the end of a ``with`` block."""
+    """Base class of adapters that close their index with `close` or at the end of a ``with`` block."""
 
     _index: LazyIndex
 
     def close(self) -> None:
-        """Release the index, unless it was passed open; the next call opens it again."""
+        """Close the index, unless it was passed open; the next call reopens the index."""
         self._index.close()
 
     def __enter__(self) -> Self:

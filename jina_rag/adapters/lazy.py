@@ -1,4 +1,4 @@
-"""What an adapter makes at its first use."""
+"""Lazily created models and indexes of the adapters."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ T = TypeVar("T")
 
 
 class Lazy(Generic[T]):
-    """A model or an index that is made at its first use, or was passed by the caller.
+    """A model or index that is created at first use or passed by the caller.
 
-    Copies share it and pickles are without it: a model is gigabytes, and a connection means nothing elsewhere. Two are
-    equal if the caller passed the same object to both, or none to either.
+    Copies share the object and pickles exclude it, because models are large and connections are not portable. Two
+    `Lazy` objects are equal if the caller passed the same object to both, or to neither.
 
     Attributes:
-        external: The caller's own object; None for one that is made here.
+        external: Object passed by the caller; None if the object is created at first use.
     """
 
     def __init__(self, external: T | None = None) -> None:
+        """Create the holder.
+
+        Args:
+            external: Object passed by the caller; None to create the object at first use.
+        """
         self.external = external
 
     def __eq__(self, other: object) -> bool:
@@ -36,11 +41,14 @@ class Lazy(Generic[T]):
 
 
 def check_not_empty(**arguments: object) -> None:
-    """Refuse empty names and paths: an empty path would be the current folder.
+    """Check that names and paths are not empty: an empty path would mean the current folder.
+
+    Args:
+        arguments: Values by argument name; values that are neither strings nor paths are ignored.
 
     Raises:
-        InvalidInputError: If an argument is an empty text.
+        InvalidInputError: If a value is empty or whitespace.
     """
     for name, value in arguments.items():
         if isinstance(value, str | os.PathLike) and not os.fspath(value).strip():
-            raise InvalidInputError(f'{name} is empty: give a name or a path, or "." for the current folder.')
+            raise InvalidInputError(f'{name} is empty; expected a name or a path. Pass "." for the current folder.')

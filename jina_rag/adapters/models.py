@@ -1,4 +1,4 @@
-"""The options of a model as pydantic fields, and the model: loaded at its first use, shared by equal options."""
+"""Model options as pydantic fields, with the model loaded at first use and shared between equal options."""
 
 from __future__ import annotations
 
@@ -21,54 +21,69 @@ if TYPE_CHECKING:
     EmbedderSource: TypeAlias = str | Path | Embedder
     RerankerSource: TypeAlias = str | Path | Reranker
 else:
-    EmbedderSource = RerankerSource = str  # what a field keeps, and what a JSON schema tells
+    EmbedderSource = RerankerSource = str  # stored type of the field, also in its JSON schema
 
-_LIMITS = ("truncate_dim", "max_pixels", "max_length")
-_LOADING = ("device", "dtype", "task", "revision", "local_files_only", "allow_urls")
+_CALL_LIMITS = ("truncate_dim", "max_pixels", "max_length")
+_LOAD_OPTIONS = ("device", "dtype", "task", "revision", "local_files_only", "allow_urls")
 
 
 _models: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
-"""Loaded models by name and options, as long as anybody uses them."""
+"""Loaded models by name and options, for as long as they are referenced."""
 _locks: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
-"""A lock for each model that is being loaded: nobody waits for another model."""
+"""One lock per model that is loading, so that different models load concurrently."""
 _locks_lock = threading.Lock()
 
 
 class LazyModel(Lazy[Any]):
-    """The model that was passed by the caller, and the one that was loaded by name and options.
+    """A model passed by the caller, and the model loaded by name and options.
 
-    It does not change: one that loads another model takes a new `LazyModel`, and its copies keep theirs.
+    Immutable: options that load another model replace their `LazyModel`, and copies keep theirs.
     """
 
     def __init__(self, external: Any = None, key: Hashable = None, model: Any = None) -> None:  # noqa: ANN401
+        """Create the holder.
+
+        Args:
+            external: Model passed by the caller; None for none.
+            key: Name and options of `model`.
+            model: Loaded model.
+        """
         super().__init__(external)
         self.key = key
         self.model = model
 
 
 class ModelOptions(BaseModel):
-    """How a model is loaded: the fields that both frameworks' classes have.
+    """Options for loading a model, shared by the classes of both frameworks.
 
-    A subclass has a field for the model itself, which takes a name, a folder, or a loaded model; the field keeps the
-    name. Dumps, pickles and reprs hold the fields, never the model.
+    A subclass adds a field for the model, which accepts a name, a folder or a loaded model and stores the name. Dumps,
+    pickles and reprs contain the fields, never the model.
+
+    Attributes:
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        dtype: Type of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        max_pixels: Maximum number of pixels of an image; larger images are scaled down. None for the model's default.
+        max_length: Maximum number of tokens of an input; longer inputs are truncated. None for the model's limit.
+        revision: Branch, tag or commit on the Hugging Face hub; None for the default branch.
+        local_files_only: Whether to use downloaded files only.
     """
 
-    device: str = Field(default="auto", description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")
-    dtype: str = Field(default="auto", description="Of the weights: 'auto', 'float32', 'bfloat16', 'float16'.")
-    max_pixels: int | None = Field(default=None, description="Pixels that images are scaled down to.")
-    max_length: int | None = Field(default=None, description="Tokens of an input that are read; None for all.")
-    revision: str | None = Field(default=None, description="Branch, tag or commit on the hub.")
-    local_files_only: bool = Field(default=False, description="Download nothing.")
+    device: str = Field(default="auto", description="Device: 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")
+    dtype: str = Field(default="auto", description="Type of the weights: 'auto', 'float32', 'bfloat16', 'float16'.")
+    max_pixels: int | None = Field(default=None, description="Maximum pixels of an image; larger ones are scaled down.")
+    max_length: int | None = Field(default=None, description="Maximum tokens of an input; None for the model's limit.")
+    revision: str | None = Field(default=None, description="Branch, tag or commit on the Hugging Face hub.")
+    local_files_only: bool = Field(default=False, description="Use downloaded files only.")
 
     _lazy_model: LazyModel = PrivateAttr(default_factory=LazyModel)
     _model_field: ClassVar[str] = "model"
     _model_method: ClassVar[str]
-    _fixed_options: ClassVar[Sequence[str]]
+    _loading_only_options: ClassVar[Sequence[str]]
 
     @model_validator(mode="wrap")
     @classmethod
-    def _keep_model(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401
-        """Keep a loaded model beside the fields, and its name in them."""
+    def _store_model(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401
+        """Store a loaded model outside of the fields, and its name in the model field."""
         field = cls._model_field
         model = data.get(field) if isinstance(data, dict) else None
         if model is None:
@@ -76,36 +91,36 @@ class ModelOptions(BaseModel):
         if isinstance(model, str | os.PathLike):
             check_not_empty(**{field: model})
             return handler({**data, field: os.fspath(model)})
-        # Not by isinstance: before Python 3.12 that asks for the fingerprint, which may have to be computed.
+        # Avoid isinstance with the protocol: before Python 3.12 it evaluates `fingerprint`, which can be slow.
         if not callable(getattr(model, cls._model_method, None)):
             kind = "an embedder" if cls._model_method == "encode_document" else "a reranker"
-            raise ValueError(f"{field} is a {type(model).__name__}; it is the name or folder of a model, or {kind}.")
+            raise ValueError(f"{field} is a {type(model).__name__}; expected a model name, a folder or {kind}.")
         options = handler({**data, field: model.name})
         options._lazy_model = LazyModel(model)
         options._check_passed_model()
         return options
 
     def _check_passed_model(self) -> Any:  # noqa: ANN401
-        """The model that the caller passed, unless the field names another one by now; None if there is none.
+        """Return the model passed by the caller; None if there is none or the model field was changed.
 
         Raises:
-            InvalidInputError: If a field for loading a model is set beside it.
+            InvalidInputError: If a loading option is set together with the passed model.
         """
         model, fields = self._lazy_model.external, type(self).model_fields
         if model is None or model.name != getattr(self, self._model_field):
             return None
-        for name in self._fixed_options:
+        for name in self._loading_only_options:
             if name in fields and getattr(self, name) != fields[name].default:
-                raise InvalidInputError(f"{name} is for loading a model, and {model.name!r} is loaded: leave it out.")
+                raise InvalidInputError(f"{name} applies only to loading a model; {model.name!r} is loaded. Omit it.")
         return model
 
     def _get_model(self, load: Callable[..., Any]) -> Any:  # noqa: ANN401
-        """The model; one of the same name and options that is in use anywhere in the process is shared."""
+        """Return the passed or loaded model; equal names and options share one model per process."""
         model = self._check_passed_model()
         if model is not None:
             return model
         lazy_model, name = self._lazy_model, getattr(self, self._model_field)
-        options = {key: getattr(self, key) for key in (*_LOADING, *_LIMITS) if key in type(self).model_fields}
+        options = {key: getattr(self, key) for key in (*_LOAD_OPTIONS, *_CALL_LIMITS) if key in type(self).model_fields}
         key = (load, name, *options.items())
         if lazy_model.key != key:
             with _locks_lock:
@@ -119,38 +134,58 @@ class ModelOptions(BaseModel):
 
 
 class EmbedderOptions(ModelOptions):
-    """The options of an embedder."""
+    """Options for loading an embedder.
 
-    task: str = Field(default="retrieval", description="Also 'text-matching' or 'code', for jina-embeddings-v4.")
+    Attributes:
+        task: ``"retrieval"``; jina-embeddings-v4 also supports ``"text-matching"`` and ``"code"``.
+        truncate_dim: Length of the dense vectors after Matryoshka truncation; None for the model's full length.
+    """
+
+    task: str = Field(default="retrieval", description="'retrieval'; jina-embeddings-v4: also 'text-matching', 'code'.")
     truncate_dim: int | None = Field(default=None, description="Length of the vectors; None for the model's own.")
 
     _model_method: ClassVar[str] = "encode_document"
-    _fixed_options: ClassVar[Sequence[str]] = _LOADING
+    _loading_only_options: ClassVar[Sequence[str]] = _LOAD_OPTIONS
 
     @property
     def embedder(self) -> Embedder:
-        """The model, loaded when it is first needed.
+        """The embedder, loaded at first use.
 
         Raises:
-            JinaRagError: If it cannot be loaded; see `jina_rag.load_embedder`.
+            JinaRagError: If the model cannot be loaded; see `jina_rag.load_embedder`.
         """
         model: Embedder = self._get_model(load_embedder)
         return model
 
     @property
     def matches_fingerprint(self) -> bool:
-        """Whether `encode` gives the vectors that the embedder's fingerprint stands for: no limit is set per call."""
-        return self._check_passed_model() is None or not any(getattr(self, name) for name in _LIMITS)
+        """Whether the vectors of `encode` match the embedder's fingerprint: no limit overrides a passed embedder."""
+        return self._check_passed_model() is None or not any(getattr(self, name) for name in _CALL_LIMITS)
 
     def encode(self, side: Literal["query", "document"], inputs: Sequence[Input], *, multi: bool = False) -> Embeddings:
-        """Embed queries or documents as the options say; see `jina_rag.Embedder`."""
+        """Encode queries or documents with the limits of the options; see `jina_rag.Embedder`.
+
+        Args:
+            side: ``"query"`` or ``"document"``.
+            inputs: Texts, images or pages.
+            multi: Whether to return multi-vectors in addition to the dense vectors.
+
+        Returns:
+            Dense vectors of shape (n, dim), float32, and with `multi` one array of shape (tokens, dim), float32, per
+            input.
+        """
         embedder = self.embedder
         encode = embedder.encode_query if side == "query" else embedder.encode_document
-        limits: dict[str, Any] = {name: getattr(self, name) for name in _LIMITS}
+        limits: dict[str, Any] = {name: getattr(self, name) for name in _CALL_LIMITS}
         return encode(inputs, multi=multi, **limits)
 
     def dense_vectors(self, side: Literal["query", "document"], inputs: Sequence[Input]) -> list[list[float]]:
-        """One vector of Python floats for each input."""
+        """Return one dense vector per input, each a list of `truncate_dim` or the model's number of floats.
+
+        Args:
+            side: ``"query"`` or ``"document"``.
+            inputs: Texts, images or pages.
+        """
         if not inputs:
             return []
         vectors: list[list[float]] = self.encode(side, inputs).require_single().tolist()
@@ -158,28 +193,36 @@ class EmbedderOptions(ModelOptions):
 
 
 class RerankerOptions(ModelOptions):
-    """The options of a reranker."""
+    """Options for loading a reranker."""
 
     _model_method: ClassVar[str] = "score"
-    _fixed_options: ClassVar[Sequence[str]] = (*_LOADING, *_LIMITS)
+    _loading_only_options: ClassVar[Sequence[str]] = (*_LOAD_OPTIONS, *_CALL_LIMITS)
 
     @property
     def reranker(self) -> Reranker:
-        """The model, loaded when it is first needed.
+        """The reranker, loaded at first use.
 
         Raises:
-            JinaRagError: If it cannot be loaded; see `jina_rag.load_reranker`.
+            JinaRagError: If the model cannot be loaded; see `jina_rag.load_reranker`.
         """
         model: Reranker = self._get_model(load_reranker)
         return model
 
 
 def model_argument(field: str, name: str | os.PathLike[str] | None, model: Any) -> dict[str, Any]:  # noqa: ANN401
-    """The value of a model's field, where a name and a loaded model are two arguments; {} for the default.
+    """Merge the arguments for a model name and a loaded model into one keyword argument.
+
+    Args:
+        field: Name of the model field.
+        name: Model name or folder; None for none.
+        model: Loaded model; None for none.
+
+    Returns:
+        ``{field: name or model}``, or ``{}`` if both are None.
 
     Raises:
-        InvalidInputError: If both are given.
+        InvalidInputError: If both are passed.
     """
     if name is not None and model is not None:
-        raise InvalidInputError(f"{field} is for loading a model, and {model.name!r} is loaded: leave it out.")
+        raise InvalidInputError(f"{field} applies only to loading a model; {model.name!r} is loaded. Omit it.")
     return {} if name is None and model is None else {field: model if name is None else name}

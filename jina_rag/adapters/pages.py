@@ -1,4 +1,4 @@
-"""Pages of files, as both frameworks load them: each with the file of its image."""
+"""Page loading shared by the document loader and the reader."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _log = logging.getLogger("jina_rag")
 
 
 class PageLoading:
-    """Reads pages one by one and keeps their images in a folder.
+    """Base class that loads pages one by one and saves their images to a folder.
 
     Attributes:
-        settings: How pages are rendered and read.
-        on_failure: Called with each file or page that cannot be read; None writes a warning to the log.
+        settings: Settings for rendering and reading pages; None for the defaults.
+        on_failure: Called with each file or page that cannot be read; None logs a warning.
         failures: Files and pages that the last run could not read.
     """
 
@@ -35,6 +35,13 @@ class PageLoading:
         settings: IngestSettings | None,
         on_failure: Callable[[Failure], None] | None,
     ) -> None:
+        """Create the loader; no file is read.
+
+        Args:
+            folder: Folder for page images; None for a folder in the user's cache.
+            settings: Settings for rendering and reading pages; None for the defaults.
+            on_failure: Called with each file or page that cannot be read; None logs a warning.
+        """
         check_not_empty(image_folder=folder)
         self._folder = folder
         self.settings = settings
@@ -44,21 +51,21 @@ class PageLoading:
     def _load_pages(
         self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     ) -> Iterator[tuple[Page, Path]]:
-        """Pages as they are read, and the files of their images.
+        """Return an iterator over pages and the paths of their images.
 
         Raises:
-            InvalidInputError: At once, if a path does not exist.
+            InvalidInputError: If a path does not exist; raised before iteration.
         """
         failures: list[Failure] = []
         self.failures = failures
         folder = self.image_folder
         pages = load_pages(paths, settings=self.settings, on_failure=partial(self._report, failures))
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # it will hold readable pages
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # page images can be confidential
         return ((page, save_page(page, folder)) for page in pages)
 
     @property
     def image_folder(self) -> Path:
-        """Where images are kept: the folder that was named, or one in this user's cache."""
+        """Folder of the page images: the configured folder, or one in the user's cache."""
         if self._folder is not None:
             return Path(os.path.abspath(self._folder))
         platformdirs = require("platformdirs", extra=self._extra)
@@ -69,5 +76,5 @@ class PageLoading:
         if self.on_failure is not None:
             self.on_failure(failure)
             return
-        where = f"{failure.path}, page {failure.page}" if failure.page else str(failure.path)
-        _log.warning("%s was not loaded: %s", where, failure.reason)
+        location = f"{failure.path}, page {failure.page}" if failure.page else str(failure.path)
+        _log.warning("%s was not loaded: %s", location, failure.reason)

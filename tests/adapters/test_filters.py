@@ -1,4 +1,4 @@
-"""Filters over pages that count from 0, and names of settings."""
+"""Adapter filters and search settings: conversion to arguments of the index."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jina_rag.adapters import SEARCH_SETTINGS, metadata_matches, page_filter, se
 
 
 @pytest.mark.parametrize(
-    ("value", "shifted"),
+    ("value", "expected"),
     [
         (0, 1),
         (1.0, 2.0),
@@ -36,38 +36,40 @@ from jina_rag.adapters import SEARCH_SETTINGS, metadata_matches, page_filter, se
         (Range(gt=np.int64(1), lte=np.float32(2)), Range(gt=2, lte=3)),
     ],
 )
-def test_every_form_of_a_page_is_counted_from_one(value, shifted):
+def test_page_filter_shifts_every_form_to_one_based(value, expected):
     result = page_filter({"page": value})["page"]
-    assert result == shifted
-    assert type(result) is type(shifted)
+    assert result == expected
+    assert type(result) is type(expected)
 
 
 @pytest.mark.parametrize("value", [True, False, np.bool_(True), [0, True], "3", ["3"], None, b"3", {"gte": 1}])
-def test_what_is_no_page_number_is_refused(value):
-    with pytest.raises(InvalidInputError, match=r"The filter 'page' has .*: give numbers, counted from 0, or a Range"):
+def test_page_filter_rejects_other_values(value):
+    with pytest.raises(InvalidInputError, match=r"The filter 'page' is .*; expected 0-based page numbers or a Range"):
         page_filter({"page": value})
 
 
-def test_other_keys_stay():
+def test_page_filter_keeps_other_keys():
     assert page_filter({"source": "a.pdf", "year": range(3), "meta.page": 4}) == {
         "path": "a.pdf",
         "year": range(3),
         "meta.page": 4,
     }
     assert page_filter(None) is None
-    assert page_filter(3) == 3  # the index says what is wrong
+    assert page_filter(3) == 3  # the index raises the error
 
 
-def test_settings_become_arguments():
+def test_search_arguments_rename_and_validate_settings():
     assert search_arguments({"k": 3, "score_threshold": 0.5}) == {"k": 3, "min_score": 0.5}
     assert set(search_arguments(dict.fromkeys(SEARCH_SETTINGS))) - {"min_score"} <= set(SEARCH_SETTINGS)
-    with pytest.raises(InvalidInputError, match=r"'min_score' is no setting of a search: k, .*score_threshold"):
+    with pytest.raises(
+        InvalidInputError, match=r"'min_score' is not a search setting; expected one of k, .*score_threshold"
+    ):
         search_arguments({"min_score": 0.5})
-    with pytest.raises(InvalidInputError, match="'k' is no setting of a search: filter are"):
+    with pytest.raises(InvalidInputError, match="'k' is not a search setting; expected one of filter"):
         search_arguments({"k": 1}, ["filter"])
 
 
-def test_metadata_meet_a_filter_as_they_do_in_a_search():
+def test_metadata_matches_like_index_search():
     metadata = {"year": 2024, "tags": ["a", "b"], "draft": True, "none": None, "by": {"name": "Ann"}}
     assert metadata_matches(metadata, {"year": [2024], "tags": ["b", "c"]})
     assert metadata_matches(metadata, {"meta.year": Range(gte=2024, lt=2025), "by.name": ["Ann"]})
@@ -78,9 +80,9 @@ def test_metadata_meet_a_filter_as_they_do_in_a_search():
     assert not metadata_matches(metadata, {"tags": Range(gt=0)})
 
 
-def test_arrays_in_a_filter_become_lists():
+def test_search_arguments_convert_numpy_arrays():
     where = {"year": np.array([2024, 2025]), "page": np.array(3), "n": np.int64(4), "by": "Ann"}
     assert search_arguments({"filter": where}) == {"filter": {"year": [2024, 2025], "page": 3, "n": 4, "by": "Ann"}}
     assert isinstance(where["year"], np.ndarray)
     assert search_arguments({"filter": None}) == {"filter": None}
-    assert search_arguments({"filter": 3}) == {"filter": 3}  # the index says what is wrong
+    assert search_arguments({"filter": 3}) == {"filter": 3}  # the index raises the error

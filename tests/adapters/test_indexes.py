@@ -1,4 +1,4 @@
-"""The index behind an adapter: one handle, opened at its first use, released, and gone with the adapter."""
+"""Index of an adapter: one handle per opening, opened at first use, closed with the adapter, never pickled."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Adapter(IndexOwner):
 
 
 @pytest.fixture
-def handles(monkeypatch):
-    """Handles that were opened and not closed again."""
+def open_handles(monkeypatch):
+    """Return the list of handles that are open."""
     handles, lock = [], threading.Lock()
     real_open, real_close = DocumentIndex.open, DocumentIndex.close
 
@@ -55,40 +55,40 @@ def handles(monkeypatch):
     return handles
 
 
-def test_threads_that_ask_first_get_one_handle(tmp_path, handles):
+def test_concurrent_first_calls_share_one_handle(tmp_path, open_handles):
     adapter, barrier, indexes = Adapter(tmp_path / "kb"), threading.Barrier(6), []
     assert not (tmp_path / "kb").exists()
 
-    def ask():
+    def open_index():
         barrier.wait()
         indexes.append(adapter.index)
 
-    threads = [threading.Thread(target=ask) for _ in range(6)]
+    threads = [threading.Thread(target=open_index) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
     assert len(indexes) == 6
-    assert len({id(index) for index in indexes}) == len(handles) == 1
+    assert len({id(index) for index in indexes}) == len(open_handles) == 1
     adapter.close()
-    assert not handles
-    assert adapter.index is not indexes[0]  # opens it again
+    assert not open_handles
+    assert adapter.index is not indexes[0]  # reopened
     adapter.close()
     adapter.close()
-    assert not handles
+    assert not open_handles
 
 
-def test_an_index_that_is_passed_open_stays_open(tmp_path):
+def test_passed_open_index_stays_open(tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         with Adapter(index) as adapter:
             assert adapter.index is index
             assert adapter.opening.location == str(tmp_path / "kb")
         assert index.info().documents == 0
-        with pytest.raises(InvalidInputError, match="storage is for opening an index, and this one is open already"):
+        with pytest.raises(InvalidInputError, match="storage applies only to opening an index"):
             Adapter(index, assets_dir=None, storage="exact")
 
 
-def test_the_folder_is_free_when_the_adapter_is_gone(tmp_path):
+def test_deleted_adapter_releases_index_lock(tmp_path):
     adapter = Adapter(tmp_path / "kb")
     adapter.index.add(["whales sing"], ids=["a"])
     assert is_locked(tmp_path / "kb")
@@ -97,41 +97,41 @@ def test_the_folder_is_free_when_the_adapter_is_gone(tmp_path):
     assert not is_locked(tmp_path / "kb")
 
 
-def test_no_handle_and_no_key_is_pickled_or_shown(tmp_path):
+def test_lazy_index_pickle_and_repr_exclude_handle_and_key(tmp_path):
     lazy = LazyIndex()
     opening = IndexOpening(str(tmp_path / "kb"), FakeEmbedder(), create=True, api_key=SecretStr("sesame"))
     assert "sesame" not in repr(opening)
     index = lazy.get(IndexOpening(str(tmp_path / "kb"), FakeEmbedder(), create=True))
     assert str(tmp_path) not in repr(lazy)
-    again = pickle.loads(pickle.dumps(lazy))
-    assert again == lazy
-    assert again.external is None
+    unpickled = pickle.loads(pickle.dumps(lazy))
+    assert unpickled == lazy
+    assert unpickled.external is None
     assert LazyIndex(index) != lazy
     assert LazyIndex(index) == LazyIndex(index)
     lazy.close()
 
 
-def test_the_handle_follows_every_argument_of_the_opening(tmp_path, handles):
+def test_each_opening_has_its_own_handle(tmp_path, open_handles):
     lazy, embedder = LazyIndex(), FakeEmbedder()
     opening = IndexOpening(str(tmp_path / "a"), embedder, create=True)
     index = lazy.get(opening)
     assert lazy.get(replace(opening)) is lazy.get(replace(opening, create=False)) is index
-    others = [
+    variants = [
         replace(opening, location=str(tmp_path / "b")),
         replace(opening, embedder=FakeEmbedder()),
         replace(opening, reranker=FakeReranker()),
         replace(opening, storage="exact"),
     ]
-    assert len({id(lazy.get(other)) for other in [opening, *others]}) == len(handles) == 5
-    assert lazy.get(others[0]).info().location == str(tmp_path / "b")
-    assert lazy.get(others[2]).reranker is others[2].reranker
+    assert len({id(lazy.get(variant)) for variant in [opening, *variants]}) == len(open_handles) == 5
+    assert lazy.get(variants[0]).info().location == str(tmp_path / "b")
+    assert lazy.get(variants[2]).reranker is variants[2].reranker
     assert lazy.get(opening) is index
     lazy.close()
-    assert not handles
+    assert not open_handles
 
 
 @pytest.mark.parametrize(("name", "value"), [("assets_dir", "files"), ("api_key", SecretStr("sesame"))])
-def test_the_handle_follows_what_goes_with_a_server(monkeypatch, name, value):
+def test_handle_depends_on_assets_dir_and_api_key(monkeypatch, name, value):
     calls = []
 
     def open_index(location, **options):
@@ -146,7 +146,7 @@ def test_the_handle_follows_what_goes_with_a_server(monkeypatch, name, value):
     assert [options[name] for _, options in calls] == [None, "sesame" if name == "api_key" else "files"]
 
 
-def test_the_handle_follows_the_options_of_its_model(monkeypatch, tmp_path):
+def test_handle_depends_on_model_options(monkeypatch, tmp_path):
     class Embeddings(EmbedderOptions):
         model: EmbedderSource = "a"
 
@@ -162,19 +162,19 @@ def test_the_handle_follows_the_options_of_its_model(monkeypatch, tmp_path):
     lazy.close()
 
 
-def test_another_place_or_other_options_are_not_those_of_the_callers_index(tmp_path):
+def test_passed_index_rejects_other_options(tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         opening, lazy = LazyIndex.of(index)
-        other = replace(opening, location=str(tmp_path / "other"), embedder=FakeEmbedder(), create=True)
-        assert lazy.get(other).info().location == str(tmp_path / "other")
+        variant = replace(opening, location=str(tmp_path / "other"), embedder=FakeEmbedder(), create=True)
+        assert lazy.get(variant).info().location == str(tmp_path / "other")
         assert lazy.get(opening) is index
-        with pytest.raises(InvalidInputError, match="reranker is for opening an index, and this one is open already"):
+        with pytest.raises(InvalidInputError, match="reranker applies only to opening an index"):
             lazy.get(replace(opening, reranker="lite"))
         lazy.close()
         assert index.info().documents == 0
 
 
-def test_an_index_that_is_gone_is_told_of_and_not_made_again(tmp_path):
+def test_deleted_index_raises_and_is_not_recreated(tmp_path):
     adapter = Adapter(tmp_path / "kb")
     adapter.index.add(["whales sing"], ids=["a"])
     adapter.close()
@@ -186,17 +186,17 @@ def test_an_index_that_is_gone_is_told_of_and_not_made_again(tmp_path):
     assert not (tmp_path / "kb").exists()
 
 
-def test_an_opening_is_pickled_without_its_key_and_loaded_models_and_makes_nothing(tmp_path):
+def test_opening_pickle_excludes_key_models_and_create(tmp_path):
     opening = IndexOpening(str(tmp_path), FakeEmbedder(), "lite", "compact", True, None, SecretStr("sesame"))
-    stored = pickle.dumps(opening)
-    assert b"sesame" not in stored
-    assert b"Fake" not in stored
-    assert pickle.loads(stored) == IndexOpening(str(tmp_path), None, "lite", "compact", False)
+    pickled = pickle.dumps(opening)
+    assert b"sesame" not in pickled
+    assert b"Fake" not in pickled
+    assert pickle.loads(pickled) == IndexOpening(str(tmp_path), None, "lite", "compact", False)
     assert copy.deepcopy(opening).embedder is opening.embedder
     assert copy.copy(Adapter(tmp_path)).opening.create
 
 
-def test_paths_are_those_of_the_working_directory_at_the_time(tmp_path, monkeypatch):
+def test_paths_resolve_against_initial_working_directory(tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path)
     opening, _ = LazyIndex.of("kb", embedder="model", assets_dir="files", api_key="sesame")
@@ -206,13 +206,13 @@ def test_paths_are_those_of_the_working_directory_at_the_time(tmp_path, monkeypa
     assert opening.api_key == SecretStr("sesame")
 
 
-@pytest.mark.parametrize("empty", ["", " "])
-def test_empty_places_and_names_are_refused(tmp_path, monkeypatch, empty):
+@pytest.mark.parametrize("empty_value", ["", " "])
+def test_empty_paths_and_names_raise_invalid_input_error(tmp_path, monkeypatch, empty_value):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InvalidInputError, match="index is empty: give a name or a path"):
-        LazyIndex.of(empty, embedder=FakeEmbedder(), create=True)
+    with pytest.raises(InvalidInputError, match="index is empty; expected a name or a path"):
+        LazyIndex.of(empty_value, embedder=FakeEmbedder(), create=True)
     for name in ("embedder", "reranker", "assets_dir"):
         with pytest.raises(InvalidInputError, match=f"{name} is empty"):
-            LazyIndex.of("kb", **{name: empty})
+            LazyIndex.of("kb", **{name: empty_value})
     check_not_empty(a=None, b=".", c=tmp_path, d=FakeEmbedder())
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Models of adapters: loaded once and at their first use, a lock for each, shared by equal options, in no pickle."""
+"""Models of adapters: loaded once at first use, shared by equal options, excluded from pickles."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Rerank(RerankerOptions):
 
 
 @pytest.fixture
-def loads(monkeypatch):
-    """What was loaded, with fakes in the place of models."""
+def load_calls(monkeypatch):
+    """Replace model loading by fakes and return the list of (name, options) of each load."""
     calls = []
 
     def load_embedder(name, **options):
@@ -45,8 +45,8 @@ def loads(monkeypatch):
     return calls
 
 
-def in_threads(function, count=6):
-    """The results of a function that several threads call at once."""
+def run_in_threads(function, count=6):
+    """Call `function` from `count` threads at once and return the results."""
     barrier, results = threading.Barrier(count), []
 
     def call():
@@ -61,11 +61,11 @@ def in_threads(function, count=6):
     return results
 
 
-def test_a_model_is_loaded_at_its_first_use_and_once(loads):
+def test_model_is_loaded_once_at_first_use(load_calls):
     options = Embeddings(model="a", device="cpu", truncate_dim=8)
-    assert not loads
-    assert len({id(model) for model in in_threads(lambda: options.embedder)}) == 1
-    assert loads == [
+    assert not load_calls
+    assert len({id(model) for model in run_in_threads(lambda: options.embedder)}) == 1
+    assert load_calls == [
         (
             "a",
             {
@@ -82,19 +82,19 @@ def test_a_model_is_loaded_at_its_first_use_and_once(loads):
     ]
 
 
-def test_equal_options_share_a_model_and_others_do_not(loads):
+def test_equal_options_share_one_model(load_calls):
     first = Embeddings(model="a")
-    models = in_threads(lambda: Embeddings(model="a").embedder)
+    models = run_in_threads(lambda: Embeddings(model="a").embedder)
     assert {id(model) for model in models} == {id(first.embedder)}
     assert len(models) == 6
-    assert len(loads) == 1
+    assert len(load_calls) == 1
     assert Embeddings(model="a", device="cpu").embedder is not first.embedder
     assert Embeddings(model="b").embedder is not first.embedder
     assert Rerank(model="a").reranker.name == "a"
-    assert [name for name, _ in loads] == ["a", "a", "b", "a"]
+    assert [name for name, _ in load_calls] == ["a", "a", "b", "a"]
 
 
-def test_a_model_that_nobody_uses_is_let_go(loads):
+def test_unused_model_is_garbage_collected(load_calls):
     options = Embeddings(model="a")
     model = weakref.ref(options.embedder)
     assert model() is not None
@@ -102,17 +102,17 @@ def test_a_model_that_nobody_uses_is_let_go(loads):
     gc.collect()
     assert model() is None
     assert Embeddings(model="a").embedder.name == "a"
-    assert len(loads) == 2
+    assert len(load_calls) == 2
 
 
 @pytest.mark.parametrize("kind", ["embedder", "reranker"])
-def test_a_loaded_model_answers_while_another_one_loads(monkeypatch, kind):
-    loading, go_on = threading.Event(), threading.Event()
+def test_loaded_model_is_available_while_another_loads(monkeypatch, kind):
+    loading, proceed = threading.Event(), threading.Event()
 
     def load(name, **options):
         if name == "slow":
             loading.set()
-            assert go_on.wait(30)
+            assert proceed.wait(30)
         return FakeEmbedder(name=name) if kind == "embedder" else FakeReranker(name=name)
 
     monkeypatch.setattr(f"jina_rag.adapters.models.load_{kind}", load)
@@ -124,20 +124,20 @@ def test_a_loaded_model_answers_while_another_one_loads(monkeypatch, kind):
     names = []
     try:
         assert loading.wait(30)
-        # In a thread of its own, so that a lock that is held shows as a missing answer and not as a test that hangs.
+        # In a thread of its own: a held lock then fails the assertion instead of blocking the test.
         other = threading.Thread(
-            target=lambda: names.extend(getattr(one, kind).name for one in (loaded, adapter(model="third")))
+            target=lambda: names.extend(getattr(options, kind).name for options in (loaded, adapter(model="third")))
         )
         other.start()
         other.join(10)
         assert names == ["loaded", "third"]
         assert slow_thread.is_alive()
     finally:
-        go_on.set()
+        proceed.set()
         slow_thread.join(30)
 
 
-def test_loading_that_fails_is_tried_again(monkeypatch):
+def test_failed_load_is_retried(monkeypatch):
     failures = [OSError("no network"), None]
 
     def load(name, **options):
@@ -152,38 +152,36 @@ def test_loading_that_fails_is_tried_again(monkeypatch):
     assert rerank.reranker.name == "a"
 
 
-def test_a_passed_model_is_kept_and_pickles_are_without_it():
+def test_passed_model_is_used_and_not_pickled():
     class Unpicklable(FakeEmbedder):
         def __reduce__(self):
-            raise AssertionError("weights are not pickled")
+            raise AssertionError("weights must not be pickled")
 
     model = Unpicklable(name="lite")
     options = Embeddings(model=model, max_length=5)
     assert options.embedder is model
     assert copy.deepcopy(options).embedder is options.model_copy(update={"max_length": 4}).embedder is model
-    again = pickle.loads(pickle.dumps(options))
-    assert (again.model, again.max_length) == ("lite", 5)
+    unpickled = pickle.loads(pickle.dumps(options))
+    assert (unpickled.model, unpickled.max_length) == ("lite", 5)
     assert "Unpicklable" not in repr(options) + repr(options._lazy_model) + options.model_dump_json()
-    assert again != options
-    assert again == Embeddings(model="lite", max_length=5)
+    assert unpickled != options
+    assert unpickled == Embeddings(model="lite", max_length=5)
 
 
-def test_what_concerns_loading_is_refused_beside_a_loaded_model():
-    with pytest.raises(ValidationError, match="dtype is for loading a model, and 'fake' is loaded: leave it out"):
+def test_passed_model_rejects_loading_options():
+    with pytest.raises(ValidationError, match="dtype applies only to loading a model; 'fake' is loaded"):
         Embeddings(model=FakeEmbedder(), dtype="float16")
-    with pytest.raises(ValidationError, match="max_length is for loading a model"):
+    with pytest.raises(ValidationError, match="max_length applies only to loading a model"):
         Rerank(model=FakeReranker(), max_length=5)
-    with pytest.raises(
-        ValidationError, match="model is a FakeReranker; it is the name or folder of a model, or an emb"
-    ):
+    with pytest.raises(ValidationError, match="model is a FakeReranker; expected a model name, a folder or an emb"):
         Embeddings(model=FakeReranker())
-    with pytest.raises(InvalidInputError, match="model_name is for loading a model, and 'fake' is loaded"):
+    with pytest.raises(InvalidInputError, match="model_name applies only to loading a model; 'fake' is loaded"):
         model_argument("model_name", "lite", FakeEmbedder())
     assert model_argument("model", None, None) == {}
     assert model_argument("model", "lite", None) == {"model": "lite"}
 
 
-def test_limits_of_a_call_reach_a_passed_model():
+def test_call_limits_apply_to_passed_model():
     options = Embeddings(model=FakeEmbedder(), truncate_dim=16)
     assert len(options.dense_vectors("query", ["whales"])[0]) == 16
     assert options.dense_vectors("document", []) == []
@@ -193,22 +191,22 @@ def test_limits_of_a_call_reach_a_passed_model():
 
 
 @pytest.mark.parametrize("kind", ["embedder", "reranker"])
-def test_the_model_follows_its_options(loads, kind):
+def test_changed_options_load_another_model(load_calls, kind):
     first = (Embeddings if kind == "embedder" else Rerank)(model="a")
     model = getattr(first, kind)
     second = first.model_copy(update={"model": "b"})
-    third = first.model_copy(update={"device": "cpu"})
-    assert [getattr(one, kind).name for one in (first, second, third)] == ["a", "b", "a"]
-    assert getattr(first, kind) is model is not getattr(third, kind)
-    assert [(name, options["device"]) for name, options in loads] == [("a", "auto"), ("b", "auto"), ("a", "cpu")]
+    with_device = first.model_copy(update={"device": "cpu"})
+    assert [getattr(options, kind).name for options in (first, second, with_device)] == ["a", "b", "a"]
+    assert getattr(first, kind) is model is not getattr(with_device, kind)
+    assert [(name, options["device"]) for name, options in load_calls] == [("a", "auto"), ("b", "auto"), ("a", "cpu")]
     assert getattr(first.model_copy(update={}), kind) is model
     first.model = "c"
     assert getattr(first, kind).name == "c"
     assert getattr(second, kind).name == "b"
-    assert len(loads) == 4
+    assert len(load_calls) == 4
 
 
-def test_a_passed_model_is_not_that_of_another_name(loads):
+def test_changed_model_name_replaces_passed_model(load_calls):
     model = FakeEmbedder()
     options = Embeddings(model=model, truncate_dim=16)
     other = options.model_copy(update={"model": "a"})
@@ -216,13 +214,13 @@ def test_a_passed_model_is_not_that_of_another_name(loads):
     assert other.matches_fingerprint
     assert options.embedder is model
     assert not options.matches_fingerprint
-    with pytest.raises(InvalidInputError, match="device is for loading a model, and 'fake' is loaded: leave it out"):
+    with pytest.raises(InvalidInputError, match="device applies only to loading a model; 'fake' is loaded"):
         _ = options.model_copy(update={"device": "cpu"}).embedder
     other.model = "fake"
     assert other.embedder is model
 
 
 @pytest.mark.parametrize("adapter", [Embeddings, Rerank])
-def test_an_empty_name_is_refused(adapter):
-    with pytest.raises(ValidationError, match="model is empty: give a name or a path"):
+def test_empty_model_name_raises_validation_error(adapter):
+    with pytest.raises(ValidationError, match="model is empty; expected a name or a path"):
         adapter(model="")

@@ -172,9 +172,9 @@ def test_mistakes_are_told_when_it_is_made():
         JinaLocalRerank(k=3)
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         JinaLocalRerank(top_n=0)
-    with pytest.raises(ValidationError, match="the name or folder of a model, or a reranker"):
+    with pytest.raises(ValidationError, match="a folder or a reranker"):
         JinaLocalRerank(model=object())
-    with pytest.raises(ValidationError, match="dtype is for loading a model, and 'fake' is loaded"):
+    with pytest.raises(ValidationError, match="dtype applies only to loading a model; 'fake' is loaded"):
         JinaLocalRerank(model=FakeReranker(), dtype="float16")
 
 

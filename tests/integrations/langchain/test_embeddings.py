@@ -186,9 +186,9 @@ def test_copies_share_the_model():
 def test_mistakes_are_told_when_it_is_made():
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         JinaLocalEmbeddings(modle="lite")
-    with pytest.raises(ValidationError, match="it is the name or folder of a model, or an embedder"):
+    with pytest.raises(ValidationError, match="expected a model name, a folder or an embedder"):
         JinaLocalEmbeddings(model=3)
-    with pytest.raises(ValidationError, match="device is for loading a model, and 'fake' is loaded"):
+    with pytest.raises(ValidationError, match="device applies only to loading a model; 'fake' is loaded"):
         JinaLocalEmbeddings(model=FakeEmbedder(), device="cuda")
 
 

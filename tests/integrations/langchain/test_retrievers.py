@@ -152,7 +152,7 @@ def test_pages_count_from_zero_in_every_form_of_a_filter(index, page):
 
 
 async def test_a_misspelt_setting_is_named(retriever):
-    with pytest.raises(InvalidInputError, match="'top_k' is no setting of a search: k, "):
+    with pytest.raises(InvalidInputError, match="'top_k' is not a search setting; expected one of k, "):
         retriever.invoke("whales sing", top_k=3)
     with pytest.raises(InvalidInputError, match="top_k"):
         await retriever.ainvoke("whales sing", top_k=3)
@@ -216,7 +216,7 @@ def test_mistakes_are_told_when_it_is_made(index):
         JinaPageRetriever(index="kb", k=0)
     with pytest.raises(ValidationError, match="A stage is a Prefetch, a Rescore or a Rerank"):
         JinaPageRetriever(index="kb", stages=["rerank"])
-    with pytest.raises(ValidationError, match="embedder is for opening an index, and this one is open"):
+    with pytest.raises(ValidationError, match="embedder applies only to opening an index"):
         JinaPageRetriever(index=index, embedder="lite")
     with pytest.raises(ValidationError, match="index"):
         JinaPageRetriever()

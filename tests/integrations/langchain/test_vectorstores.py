@@ -218,7 +218,7 @@ def test_a_filter_is_over_the_metadata_that_were_given(store, image):
 def test_a_misspelt_setting_is_named(filled):
     with pytest.raises(InvalidInputError, match="'fliter' is no setting"):
         filled.similarity_search(ASKED, fliter={"n": 1})
-    with pytest.raises(InvalidInputError, match="'stages' is no setting of a search: filter are"):
+    with pytest.raises(InvalidInputError, match="'stages' is not a search setting; expected one of filter"):
         filled.similarity_search_by_vector([0.0] * filled.index.dim, stages=[])
 
 

@@ -206,7 +206,7 @@ def test_a_loaded_model_answers_while_another_one_loads(monkeypatch):
 
 
 def test_what_concerns_loading_does_not_go_with_a_loaded_model():
-    with pytest.raises(InvalidInputError, match="model_name is for loading a model, and 'fake' is loaded"):
+    with pytest.raises(InvalidInputError, match="model_name applies only to loading a model; 'fake' is loaded"):
         JinaLocalEmbedding("lite", embedder=ThreadedEmbedder(), device="cuda")
 
 

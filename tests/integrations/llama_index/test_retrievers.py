@@ -327,7 +327,7 @@ def test_a_place_is_opened_and_what_is_not_there_is_said(index, tmp_path):
     with pytest.raises(JinaRagError, match="no index"):
         JinaPageRetriever(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
-    with pytest.raises(InvalidInputError, match="open already"):
+    with pytest.raises(InvalidInputError, match="this index is open"):
         JinaPageRetriever(index, api_key="secret")
     with pytest.raises(InvalidInputError, match="'page' or 'region'"):
         JinaPageRetriever(index, show="all")

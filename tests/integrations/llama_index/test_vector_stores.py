@@ -433,7 +433,7 @@ def test_an_open_index_is_shared(store):
     assert shared.index == store.index
     shared.close()
     assert store.get_nodes() == []
-    with pytest.raises(InvalidInputError, match="open already"):
+    with pytest.raises(InvalidInputError, match="this index is open"):
         JinaVectorStore(store.client, storage="exact")
     with pytest.raises(InvalidInputError, match="embeds questions itself"):
         JinaVectorStore(store.client, is_embedding_query=True)
