@@ -1,14 +1,16 @@
-"""Public benchmarks and a folder of one's own, measured by mteb: needs the extra ``eval``.
+"""Evaluation with mteb, on public benchmarks and on judged folders. Requires the extra ``eval``.
 
-mteb (Muennighoff et al., "MTEB: Massive Text Embedding Benchmark", 2022; Enevoldsen et al., "MMTEB", 2025) brings the
-tasks and computes the scores; what is here brings our models to it, each by one of its protocols:
+mteb provides the tasks and computes the scores. The classes of this package implement mteb's protocols for the models
+and the search of jina_rag:
 
     from jina_rag.evaluation.mteb import BenchmarkSetting, run_benchmark
 
     setting = BenchmarkSetting(model="jinaai/jina-embeddings-v4", vectors="multi")
     run = run_benchmark(["JinaVDR"], setting, output="results")
 
-Nothing else in jina_rag imports mteb, which takes seconds and brings PyTorch, pandas and `datasets`.
+Other modules of jina_rag do not import mteb, because its import takes seconds and loads PyTorch, pandas and `datasets`.
+
+Source: Muennighoff et al., MTEB: Massive Text Embedding Benchmark (2022); Enevoldsen et al., MMTEB (2025).
 """
 
 from __future__ import annotations

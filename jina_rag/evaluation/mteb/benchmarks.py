@@ -1,4 +1,4 @@
-"""Names of benchmarks, as users and papers write them, and the tasks that mteb has under them."""
+"""Short benchmark names, and the mteb tasks that each name stands for."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ BENCHMARKS = {
     "CoIR": "CoIR",
     "LongEmbed": "LongEmbed",
 }
-"""Short name → mteb's benchmark. ViDoRe v1 also as ``vidore-v1``, and so on: case and punctuation do not matter."""
+"""Short name → name of the mteb benchmark.
+
+Case and punctuation are ignored: ``vidore-v1`` and ``ViDoRe(v1)`` are the same name.
+"""
 SINGLE = {"MIRACL": "MIRACLRetrieval", "MLDR": "MultiLongDocRetrieval"}
-"""Short name → the one task that mteb has of it."""
+"""Short name → mteb task, for datasets with a single task."""
 SMOKE = (
     "JinaVDRRamensBenchmarkRetrieval",
     "JinaVDRBeveragesCatalogueRetrieval",
@@ -37,28 +40,28 @@ SMOKE = (
     "JinaVDRHungarianDocQARetrieval",
     "JinaVDREuropeanaFrNewsRetrieval",
 )
-"""The nine small tasks of JinaVDR: whether an installation computes what it should, in minutes rather than days."""
+"""Nine small tasks of JinaVDR that test an installation in minutes; all of JinaVDR takes days."""
 
 
 def find_tasks(names: Sequence[str], *, smoke: bool = False, languages: Sequence[str] | None = None) -> list[Any]:
-    """The tasks of benchmarks, and single tasks, each once, in the order they were asked for.
+    """Return the mteb tasks of the named benchmarks and tasks, each once, in the order of `names`.
 
     Args:
-        names: Of benchmarks (`BENCHMARKS`, ``"MIRACL"``, ``"MLDR"``, ``"STS"``, and every one that mteb has) and of
-            mteb's tasks.
-        smoke: The nine tasks of `SMOKE`; with `names`, those of them that are among these.
-        languages: Codes of three letters: only the parts of tasks in these languages.
+        names: Names of benchmarks (`BENCHMARKS`, ``"MIRACL"``, ``"MLDR"``, ``"STS"``, or any benchmark of mteb) and of
+            mteb tasks.
+        smoke: Return only the nine tasks of `SMOKE`; with `names`, only the smoke tasks that `names` includes.
+        languages: ISO 639-3 codes; restrict each task to its subsets in these languages. None for all languages.
 
     Returns:
-        Tasks of mteb, their data not loaded.
+        Copies of mteb's task objects, without their data.
 
     Raises:
-        InvalidInputError: If a name is unknown, or nothing is left.
+        InvalidInputError: If a name is unknown, a language code does not have three letters, or no task remains.
     """
     by_name: dict[str, Any] = {}
     for name in names or (["JinaVDR"] if smoke else []):
         for task in _tasks(name):
-            # mteb hands out the same objects again and again: what is filtered and loaded here is ours.
+            # mteb returns shared task objects; copies keep filters and data local to this call.
             by_name.setdefault(task.metadata.name, copy.copy(task))
     if smoke:
         by_name = {name: by_name[name] for name in SMOKE if name in by_name}
@@ -66,13 +69,11 @@ def find_tasks(names: Sequence[str], *, smoke: bool = False, languages: Sequence
     if languages:
         for language in languages:
             if len(language) != 3 or not language.isalpha():
-                raise InvalidInputError(
-                    f"The language {language!r} is no code of three letters, such as 'eng' or 'jpn'."
-                )
+                raise InvalidInputError(f"The language is {language!r}; expected a three-letter code like 'eng'.")
         tasks = [task for task in tasks if set(languages) & set(task.metadata.languages)]
         tasks = [task.filter_languages(list(languages)) for task in tasks]
     if not tasks:
-        raise InvalidInputError("No task is left: name a benchmark or a task, and languages that it has.")
+        raise InvalidInputError("No task matches. Pass a benchmark or a task, and languages that the task has.")
     return tasks
 
 
@@ -89,19 +90,19 @@ def _tasks(name: str) -> list[Any]:
         return [mteb.get_task(single)]
     except KeyError:
         names = [*BENCHMARKS, *SINGLE, "STS"]
-        near = _near(name, names)
-        hint = f"did you mean {', '.join(near)}?" if near else f"benchmarks are {', '.join(names)}."
-        raise InvalidInputError(f"mteb has no benchmark and no task {name!r}: {hint}") from None
+        matches = _similar_names(name, names)
+        hint = f"Did you mean {', '.join(matches)}?" if matches else f"Benchmarks: {', '.join(names)}."
+        raise InvalidInputError(f"mteb has no benchmark or task {name!r}. {hint}") from None
 
 
-def _near(name: str, names: Sequence[str]) -> list[str]:
-    """What may have been meant: names that are written alike, else tasks that have it in their name."""
+def _similar_names(name: str, names: Sequence[str]) -> list[str]:
+    """Return up to three names of similar spelling, or else tasks whose name contains `name`."""
     plain = _plain(name)
     if not plain:
         return []
     tasks = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
-    alike = difflib.get_close_matches(name, [*names, *tasks], n=3)
-    return alike or [task for task in tasks if plain in _plain(task)][:3]
+    close_matches = difflib.get_close_matches(name, [*names, *tasks], n=3)
+    return close_matches or [task for task in tasks if plain in _plain(task)][:3]
 
 
 def _plain(name: str) -> str:

@@ -1,6 +1,7 @@
-"""Vectors on disk, so that a run that was killed embeds nothing twice, and neither does the next benchmark.
+"""Cache of vectors on disk, shared by resumed runs and by benchmarks with the same texts or images.
 
-One SQLite file: what a call of the model gave is there whole, or not at all, whenever the process ends.
+The cache is one SQLite file. The vectors of one model call are written in one transaction, so a killed process leaves
+all of them or none.
 """
 
 from __future__ import annotations
@@ -22,20 +23,25 @@ from jina_rag.types import Float32
 _Item = TypeVar("_Item")
 DEFAULT_BYTES = 20_000_000_000
 _HEADER = struct.Struct("<iii")
-_TOGETHER = 500
-_AFTER = 0.9
-"""What is left of the allowed bytes when old vectors make room, so that it does not happen at every call."""
+_KEYS_PER_QUERY = 500
+_FILL_AFTER_EVICTION = 0.9
+"""Fraction of `max_bytes` that remains after an eviction, so that not every write evicts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """What is kept of one input: its dense vector, shape (dim,), its rows, shape (tokens, dim), or both. Float32."""
+    """The cached vectors of one input.
+
+    Attributes:
+        single: The dense vector, shape (dim,), float32; None if not cached.
+        multi: The multi-vector, shape (tokens, dim), float32; None if not cached.
+    """
 
     single: Float32 | None = None
     multi: Float32 | None = None
 
     def to_bytes(self) -> bytes:
-        """Exact: float32, little-endian."""
+        """Return the vectors as bytes: a header with the shapes, then little-endian float32 values."""
         single, multi = self.single, self.multi
         sizes = (-1 if single is None else len(single), *((-1, 0) if multi is None else multi.shape))
         parts = [np.ascontiguousarray(part, dtype="<f4").tobytes() for part in (single, multi) if part is not None]
@@ -43,18 +49,18 @@ class Vectors:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """What `to_bytes` gave."""
+        """Return the vectors that `to_bytes` encoded in `data`."""
         dim, rows, width = _HEADER.unpack_from(data)
-        numbers = np.frombuffer(data, dtype="<f4", offset=_HEADER.size).astype(np.float32)
-        at = max(dim, 0)
+        values = np.frombuffer(data, dtype="<f4", offset=_HEADER.size).astype(np.float32)
+        offset = max(dim, 0)
         return cls(
-            single=None if dim < 0 else numbers[:at],
-            multi=None if rows < 0 else numbers[at:].reshape(rows, width),
+            single=None if dim < 0 else values[:offset],
+            multi=None if rows < 0 else values[offset:].reshape(rows, width),
         )
 
 
 def key_of(*parts: bytes | str) -> bytes:
-    """A key made of parts, none of which can run into the next."""
+    """Return a SHA-256 hash of `parts`, in which each part is preceded by its length."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
@@ -63,28 +69,31 @@ def key_of(*parts: bytes | str) -> bytes:
 
 
 class VectorCache:
-    """Vectors by key, bounded in bytes: the ones that were not used for the longest time make room for new ones.
+    """A context manager for vectors on disk, with a size limit in bytes and least-recently-used eviction.
 
-    A context manager. Several processes may share a file; each object belongs to one thread.
+    Several processes may share a file. An object must be used by one thread only.
+
+    Attributes:
+        path: Path of the SQLite file.
     """
 
     def __init__(self, path: Path, *, max_bytes: int = DEFAULT_BYTES) -> None:
-        """Open the file, or make it and its folder.
+        """Open the cache, and create the file and its folder if they do not exist.
 
         Args:
-            path: The file.
-            max_bytes: Of all vectors; the file is a little larger.
+            path: Path of the SQLite file.
+            max_bytes: Limit for all vectors, in bytes; the file is slightly larger.
 
         Raises:
-            InvalidInputError: If `max_bytes` is not positive.
-            JinaRagError: If the file cannot be opened, or is something else.
+            InvalidInputError: If `max_bytes` is below 1.
+            JinaRagError: If the file cannot be opened, or is not a SQLite file.
         """
         if max_bytes < 1:
-            raise InvalidInputError(f"max_bytes is {max_bytes}; vectors need room: give a positive number.")
+            raise InvalidInputError(f"max_bytes is {max_bytes}; expected a positive number of bytes.")
         self.path = path
-        self._max = max_bytes
+        self._max_bytes = max_bytes
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._errors_explained():
+        with self._explain_sqlite_errors():
             self._file = sqlite3.connect(path, timeout=60, isolation_level=None)
             self._file.execute("PRAGMA journal_mode = WAL")
             self._file.execute("PRAGMA synchronous = NORMAL")
@@ -93,30 +102,30 @@ class VectorCache:
                 "(key BLOB PRIMARY KEY, run INTEGER NOT NULL, size INTEGER NOT NULL, value BLOB NOT NULL)"
             )
             self._file.execute("CREATE TABLE IF NOT EXISTS precisions (model TEXT PRIMARY KEY, dtype TEXT NOT NULL)")
-            # The columns that bounding looks at, without reading through the vectors.
+            # The index lets an eviction find old rows without reading the vectors.
             self._file.execute("CREATE INDEX IF NOT EXISTS age ON vectors (run, size)")
             [(run, size)] = self._file.execute("SELECT max(run), total(size) FROM vectors")
         self._run = (run or 0) + 1
         self._size = int(size)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
-        """What is there of `keys`."""
+        """Return the cached vectors of `keys`; keys that are not cached are missing in the result."""
         vectors: dict[bytes, Vectors] = {}
-        with self._errors_explained():
-            for some in _parts(keys):
-                marks = ", ".join("?" * len(some))
-                rows = self._file.execute(f"SELECT key, value FROM vectors WHERE key IN ({marks})", some)  # noqa: S608
+        with self._explain_sqlite_errors():
+            for batch in _unique_batches(keys):
+                marks = ", ".join("?" * len(batch))
+                rows = self._file.execute(f"SELECT key, value FROM vectors WHERE key IN ({marks})", batch)  # noqa: S608
                 vectors |= {key: Vectors.from_bytes(value) for key, value in rows}
                 self._file.execute(
                     f"UPDATE vectors SET run = ? WHERE run < ? AND key IN ({marks})",  # noqa: S608
-                    (self._run, self._run, *some),
+                    (self._run, self._run, *batch),
                 )
         return vectors
 
     def put(self, vectors: Mapping[bytes, Vectors]) -> None:
-        """Keep all of these, or none if the process ends here."""
+        """Store vectors by key, in one transaction."""
         values = {key: value.to_bytes() for key, value in vectors.items()}
-        with self._errors_explained():
+        with self._explain_sqlite_errors():
             self._file.execute("BEGIN IMMEDIATE")
             try:
                 self._file.executemany(
@@ -124,8 +133,8 @@ class VectorCache:
                     [(key, self._run, len(value), value) for key, value in values.items()],
                 )
                 self._size += sum(map(len, values.values()))
-                if self._size > self._max:
-                    self._make_room()
+                if self._size > self._max_bytes:
+                    self._evict()
                 self._file.execute("COMMIT")
             except BaseException:
                 self._file.execute("ROLLBACK")
@@ -134,7 +143,13 @@ class VectorCache:
     def get_or_make(
         self, keys: Sequence[bytes], items: Sequence[_Item], make: Callable[[list[_Item]], Sequence[Vectors]]
     ) -> list[Vectors]:
-        """Vectors of items: what is here is not made again, and what occurs twice is made once."""
+        """Return the vectors of `items` in order, and compute and store those that are not cached.
+
+        Args:
+            keys: One key per item.
+            items: The inputs.
+            make: Computes vectors. Called at most once, with the distinct items that are not cached.
+        """
         vectors = self.get(keys)
         missing = {key: item for key, item in zip(keys, items, strict=True) if key not in vectors}
         if missing:
@@ -144,50 +159,50 @@ class VectorCache:
         return [vectors[key] for key in keys]
 
     def precision(self, model: str) -> str | None:
-        """The dtype that a model was first used in here, of those that were left to it; None if it was not yet.
+        """Return the dtype that was first stored for `model`, or None.
 
-        On a CPU that choice is made by a measurement, and may be another in the next process: vectors of one run would
-        be of two kinds.
+        On a CPU, ``dtype="auto"`` chooses the dtype by a speed measurement, which may differ between processes. The
+        stored dtype keeps all vectors of a cache in one precision.
         """
-        with self._errors_explained():
+        with self._explain_sqlite_errors():
             row = self._file.execute("SELECT dtype FROM precisions WHERE model = ?", (model,)).fetchone()
         return None if row is None else str(row[0])
 
     def keep_precision(self, model: str, dtype: str) -> None:
-        """Keep it for `precision`; the first one stays."""
-        with self._errors_explained():
+        """Store the dtype of `model`, unless a dtype is already stored."""
+        with self._explain_sqlite_errors():
             self._file.execute("INSERT OR IGNORE INTO precisions (model, dtype) VALUES (?, ?)", (model, dtype))
 
     def __len__(self) -> int:
-        with self._errors_explained():
+        with self._explain_sqlite_errors():
             [(count,)] = self._file.execute("SELECT count(*) FROM vectors")
         return int(count)
 
-    def _make_room(self) -> None:
-        [(size,)] = self._file.execute("SELECT total(size) FROM vectors")  # another process may have written, too
-        over = size - self._max * _AFTER
+    def _evict(self) -> None:
+        [(size,)] = self._file.execute("SELECT total(size) FROM vectors")  # includes writes of other processes
+        excess = size - self._max_bytes * _FILL_AFTER_EVICTION
         rowids: list[tuple[int]] = []
-        for row, weight in self._file.execute("SELECT rowid, size FROM vectors ORDER BY run, rowid"):
-            if over <= 0:
+        for row, row_bytes in self._file.execute("SELECT rowid, size FROM vectors ORDER BY run, rowid"):
+            if excess <= 0:
                 break
             rowids.append((row,))
-            over -= weight
-            size -= weight
+            excess -= row_bytes
+            size -= row_bytes
         self._file.executemany("DELETE FROM vectors WHERE rowid = ?", rowids)
         self._size = int(size)
 
     @contextmanager
-    def _errors_explained(self) -> Iterator[None]:
-        """Errors of the file as one sentence."""
+    def _explain_sqlite_errors(self) -> Iterator[None]:
+        """Convert SQLite errors to JinaRagError."""
         try:
             yield
         except sqlite3.Error as exc:
             raise JinaRagError(
-                f"The vectors in {self.path} cannot be used ({exc}): delete the file, or give it room."
+                f"The vector cache {self.path} cannot be used ({exc}). Delete the file, or free disk space."
             ) from exc
 
     def close(self) -> None:
-        """Release the file. Closing twice is fine."""
+        """Close the file. Closing is idempotent."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -197,7 +212,7 @@ class VectorCache:
         self.close()
 
 
-def _parts(keys: Sequence[bytes]) -> Iterator[list[bytes]]:
+def _unique_batches(keys: Sequence[bytes]) -> Iterator[list[bytes]]:
     unique = list(dict.fromkeys(keys))
-    for start in range(0, len(unique), _TOGETHER):
-        yield unique[start : start + _TOGETHER]
+    for start in range(0, len(unique), _KEYS_PER_QUERY):
+        yield unique[start : start + _KEYS_PER_QUERY]

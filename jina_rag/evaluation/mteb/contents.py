@@ -1,4 +1,4 @@
-"""What mteb hands over, as inputs of our models: its batches, and the rows of its corpora and query sets."""
+"""Conversion of mteb's batches, corpus rows and query rows to model inputs."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from jina_rag.evaluation.mteb.cache import key_of
 from jina_rag.protocols import Input, InputPart
 
 ContentParts: TypeAlias = Literal["auto", "image", "text"]
-"""What is read of an input that has an image and a text: what suits the model (``"auto"``: a model that looks at pixels
-reads both together, one that reads words the text), or one of them. Where the text is nothing but the words of the
-image (`FolderTask`, whose documents carry their path), a model that looks at pixels is given the image."""
+"""Parts of an input that a model reads if the input has both an image and a text.
+
+``"image"`` and ``"text"`` select one part. ``"auto"`` gives both parts to an image model and the text to a text model.
+With ``"auto"``, an image model reads only the image of a `FolderTask` page, whose text repeats the words of the image.
+"""
 
 
 def inputs_of(batch: Mapping[str, Any], *, modality: str, parts: ContentParts = "auto") -> list[Input]:
-    """The inputs of one batch.
+    """Return the model inputs of one batch, in order.
 
     Args:
-        batch: mteb's: lists under ``"text"``, ``"image"`` (PIL), or both; further columns of its data set.
-        modality: The model's ``modality``.
-        parts: See `ContentParts`.
+        batch: A batch of mteb: lists under ``"text"``, ``"image"`` (PIL images) or both, and other columns.
+        modality: The model's ``modality``, ``"text"`` or ``"image"``.
+        parts: Parts of an input with an image and a text, see `ContentParts`.
 
     Raises:
-        InvalidInputError: If it has neither.
+        InvalidInputError: If the batch has neither texts nor images.
     """
     texts, images = batch.get("text"), batch.get("image")
     if texts is None and images is None:
         raise InvalidInputError(
-            f"Texts and images are read here; this task has {', '.join(sorted(batch)) or 'nothing'}."
+            f"The task has the columns {', '.join(sorted(batch)) or 'none'}; expected a text or an image column."
         )
     if parts == "auto" and modality == "image" and images is not None and {"path", "page"} <= batch.keys():
         parts = "image"
@@ -39,7 +41,14 @@ def inputs_of(batch: Mapping[str, Any], *, modality: str, parts: ContentParts = 
 
 
 def one_input(text: str | None, image: Any, *, modality: str, parts: ContentParts = "auto") -> Input:  # noqa: ANN401  # PIL
-    """A text, an image, or both in a list."""
+    """Return the model input of one row: a text, an RGB image, or a list of both.
+
+    Args:
+        text: The text; None if the row has no text.
+        image: The PIL image; None if the row has no image.
+        modality: The model's ``modality``, ``"text"`` or ``"image"``.
+        parts: Parts to read if the row has both, see `ContentParts`.
+    """
     if image is None or (text is not None and parts == "text"):
         return text or ""
     rgb = _in_rgb(image)
@@ -49,18 +58,18 @@ def one_input(text: str | None, image: Any, *, modality: str, parts: ContentPart
 
 
 def _in_rgb(image: Any) -> InputPart:  # noqa: ANN401
-    """In RGB, as mteb's own wrappers give images to models."""
+    """Convert an image to RGB, as mteb's wrappers do."""
     rgb: InputPart = image if getattr(image, "mode", "RGB") == "RGB" else image.convert("RGB")
     return rgb
 
 
 def is_blank(item: Input) -> bool:
-    """Whether it is a text without anything in it."""
+    """Return whether `item` is an empty text or white space."""
     return isinstance(item, str) and not item.strip()
 
 
 def content_key(item: Input) -> bytes:
-    """A hash of what an input shows: equal for equal pixels and texts, whatever file they come from."""
+    """Return a hash of the pixels and texts of an input, independent of its source file."""
     if isinstance(item, str):
         return key_of("text", item)
     if isinstance(item, Sequence) and not isinstance(item, bytes):
@@ -70,7 +79,7 @@ def content_key(item: Input) -> bytes:
 
 
 def text_of_query(row: Mapping[str, Any]) -> str:
-    """The text of a query as mteb's own loader puts it together: turns of a conversation joined, instructions added."""
+    """Return the text of a query as mteb's loader builds it, from conversation turns and an instruction."""
     text = row.get("text")
     instruction = row.get("instruction") or ""
     if isinstance(text, list):
@@ -80,7 +89,7 @@ def text_of_query(row: Mapping[str, Any]) -> str:
 
 
 def text_of_document(row: Mapping[str, Any]) -> str | None:
-    """The title and the text of a document as mteb's own loader joins them; None for one without a text."""
+    """Return the title and text of a document joined as in mteb's loader, or None if the row has no text."""
     text = row.get("text")
     if text is None:
         return None

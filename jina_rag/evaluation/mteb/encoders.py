@@ -1,4 +1,4 @@
-"""Our embedders as mteb's encoders: dense vectors with cosine, or multi-vectors with a MaxSim that pads nothing."""
+"""mteb encoders for the embedders of jina_rag, with cosine similarity or MaxSim without padding."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ from jina_rag.protocols import Embedder, Input
 from jina_rag.types import Float32
 
 Side = Literal["query", "document"]
-_MATCHING = ("STS", "PairClassification", "VisualSTS(eng)", "VisualSTS(multi)")
+_TEXT_MATCHING_TYPES = ("STS", "PairClassification", "VisualSTS(eng)", "VisualSTS(multi)")
 _MODALITIES = {family: ["text", "image"] for family in ("lite", "v4", "")}
-"""What a family reads; others read texts. The lite models read images by OCR; of models that were handed over, nobody
-knows better than they do."""
+"""Modalities by model family; other families read text. The lite models read images with OCR. The empty family holds
+embedder objects passed by the caller."""
 
 
 class JinaRagEncoder:
-    """Implements mteb's `EncoderProtocol` for every embedder of ours: jina-embeddings-v4, jina-colbert-v2, v1, lite.
+    """An mteb encoder (`EncoderProtocol`) for any embedder: jina-embeddings-v4, jina-colbert-v2, v1, lite.
 
-    Questions go to `encode_query` and documents to `encode_document`; where a task has no sides (STS, classification),
-    everything is a question, but for jina-colbert-v2, which cuts those to 32 tokens. jina-embeddings-v4 works with its
-    adapter for code where the task is about code, for text-matching in STS and pair classification, else for
-    retrieval, which is what mteb's own wrapper does; other than there, the documents of reranking tasks are passages.
+    Queries are encoded with `encode_query` and documents with `encode_document`. Inputs of tasks without sides (STS,
+    classification) are encoded as queries. jina-colbert-v2 encodes such inputs as documents, because it truncates
+    queries to 32 tokens.
+
+    jina-embeddings-v4 uses its code adapter for tasks about code, its text-matching adapter for STS and pair
+    classification, and its retrieval adapter for all other tasks, like mteb's own wrapper. Unlike mteb's wrapper, this
+    encoder encodes the documents of reranking tasks as documents.
 
     Attributes:
-        mteb_model_meta: What mteb files results under.
-        embedded: Inputs that went through the model; what came from the cache is not among them.
+        mteb_model_meta: Model name, revision and options under which mteb stores results.
+        embedded: Number of inputs that the model embedded; cached inputs do not count.
     """
 
     def __init__(
@@ -47,29 +50,29 @@ class JinaRagEncoder:
         parts: ContentParts = "auto",
         cache: VectorCache | None = None,
     ) -> None:
-        """Look at the model; it is loaded when the first thing is embedded.
+        """Resolve the model; its weights are loaded on the first call of `encode`.
 
         Args:
-            model: An embedder, or what `jina_rag.load_embedder` takes; or a source, which has its own options.
-            vectors: Which of its vectors are measured.
-            options: How it is loaded.
-            parts: What is read of an input that has a text and an image.
-            cache: Where vectors are kept.
+            model: An embedder, a model name or folder for `jina_rag.load_embedder`, or a source with its own options.
+            vectors: Vectors to evaluate: ``"single"`` for dense vectors, ``"multi"`` for multi-vectors.
+            options: Loading options; None for the defaults.
+            parts: Parts to read of an input with a text and an image, see `ContentParts`.
+            cache: Cache for the vectors; None for no cache.
 
         Raises:
-            ModelNotFoundError: If there is no such model.
+            ModelNotFoundError: If the model does not exist.
         """
         options = options or ModelOptions()
         self._source = model if isinstance(model, EmbedderSource) else EmbedderSource(model, options, cache=cache)
         self._vectors, self._parts, self._cache = vectors, parts, cache
         self.embedded = 0
-        own = self._source.identity
-        # Dense vectors are filed under the bare model, as mteb's own are, unless it is made for late interaction.
-        unusual = {} if vectors == ("multi" if own.late else "single") else {"vectors": vectors}
+        identity = self._source.identity
+        # Results with a model's usual kind of vectors are stored under the model's name, as mteb does.
+        unusual = {} if vectors == ("multi" if identity.late else "single") else {"vectors": vectors}
         self.mteb_model_meta: Any = model_meta(
-            own,
+            identity,
             "late-interaction" if vectors == "multi" else "dense",
-            modalities=_MODALITIES.get(own.family, ["text"]),
+            modalities=_MODALITIES.get(identity.family, ["text"]),
             experiment={**unusual, **self._source.options.changed(), **({} if parts == "auto" else {"parts": parts})},
         )
 
@@ -83,38 +86,48 @@ class JinaRagEncoder:
         prompt_type: Any = None,  # noqa: ANN401  # mteb.types.PromptType
         **kwargs: Any,  # noqa: ANN401  # mteb's: batch size and progress, which are the loader's
     ) -> Float32 | list[Float32]:
-        """Embed what a loader gives, batch after batch.
+        """Return the vectors of all inputs of a data loader.
 
         Args:
-            inputs: mteb's loader.
-            task_metadata: Of the task.
-            hf_split: Without effect.
-            hf_subset: Without effect.
-            prompt_type: Query or document; None where a task has no sides.
-            kwargs: Without effect.
+            inputs: mteb's data loader, an iterable of batches.
+            task_metadata: Metadata of the task; selects the adapter.
+            hf_split: Ignored.
+            hf_subset: Ignored.
+            prompt_type: Query or document; None for tasks without sides.
+            kwargs: Ignored.
 
         Returns:
-            Shape (n, dim) float32, or n arrays of shape (tokens_i, multi_dim).
+            Dense vectors of shape (n, dim), float32, or n multi-vectors of shape (tokens_i, multi_dim), float32.
         """
         task = task_of(task_metadata)
         side = self._side(prompt_type)
         rows: list[Vectors] = []
         for batch in inputs:
             items = inputs_of(batch, modality=self._source.identity.modality, parts=self._parts)
-            rows += self._encoded(items, side, task)
+            rows += self._cached_vectors(items, side, task)
         if self._vectors == "multi":
             return [_present(vectors.multi) for vectors in rows]
         dim = self._source.load(task).dim if not rows else len(_present(rows[0].single))
         return np.array([_present(vectors.single) for vectors in rows], np.float32).reshape(-1, dim)
 
     def similarity(self, embeddings1: Many, embeddings2: Many) -> Float32:
-        """Every query against every document, shape (queries, documents): cosine, or MaxSim without padding."""
+        """Return the cosine similarity or MaxSim of each query and document, shape (queries, documents), float32.
+
+        Args:
+            embeddings1: Vectors of the queries: shape (queries, dim), or a list of arrays of shape (tokens_i, dim).
+            embeddings2: Vectors of the documents, in the same form.
+        """
         if self._vectors == "multi":
             return maxsim_scores(embeddings1, embeddings2)
         return dense_scores(embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Many, embeddings2: Many) -> Float32:
-        """Each with its partner, shape (n,)."""
+        """Return the similarity of each pair of vectors, shape (n,), float32.
+
+        Args:
+            embeddings1: First vectors of the pairs: shape (n, dim), or a list of n arrays of shape (tokens_i, dim).
+            embeddings2: Second vectors of the pairs, in the same form.
+        """
         if self._vectors == "multi":
             pairs = zip(ragged(embeddings1), ragged(embeddings2), strict=True)
             return np.array([maxsim_scores([a], [b])[0, 0] for a, b in pairs], np.float32)
@@ -129,8 +142,8 @@ class JinaRagEncoder:
             return "document" if self._source.identity.family == "colbert-v2" else "query"
         return "document" if str(getattr(prompt_type, "value", prompt_type)) == "document" else "query"
 
-    def _encoded(self, items: Sequence[Input], side: Side, task: str) -> list[Vectors]:
-        """Vectors of the items, from the cache where it has them."""
+    def _cached_vectors(self, items: Sequence[Input], side: Side, task: str) -> list[Vectors]:
+        """Return the vectors of the items, from the cache if possible."""
         if self._cache is None:
             return self._embed(items, side, task)
         options = self._options(side, task)
@@ -138,7 +151,7 @@ class JinaRagEncoder:
         return self._cache.get_or_make(keys, items, lambda missing: self._embed(missing, side, task))
 
     def _options(self, side: Side, task: str) -> list[str]:
-        """All that vectors of one content depend on."""
+        """Return all settings that affect the vectors, as parts of a cache key."""
         embedder = self._source.load(task)
         dims = f"{embedder.dim if self._vectors == 'single' else embedder.multi_dim}"
         length = str(self._source.options.max_length)
@@ -158,24 +171,24 @@ class JinaRagEncoder:
             except InvalidInputError:
                 if not is_blank(items[group[0]]):
                     raise
-                # Some models have no vector for an empty text; data sets have such.
+                # Some models refuse empty texts, which occur in datasets; a zero vector represents them.
                 zeros = np.zeros(embedder.dim, np.float32), np.zeros((0, embedder.multi_dim), np.float32)
                 vectors[group[0]] = Vectors(*zeros)
                 continue
-            for place, index in enumerate(group):
+            for row, index in enumerate(group):
                 vectors[index] = Vectors(
-                    single=None if embeddings.single is None else embeddings.single[place],
-                    multi=None if embeddings.multi is None else embeddings.multi[place],
+                    single=None if embeddings.single is None else embeddings.single[row],
+                    multi=None if embeddings.multi is None else embeddings.multi[row],
                 )
         return [vectors[index] for index in range(len(items))]
 
 
 def task_of(task_metadata: Any) -> str:  # noqa: ANN401
-    """Which adapter of jina-embeddings-v4 a task is for."""
+    """Return the jina-embeddings-v4 adapter of a task: ``"code"``, ``"text-matching"`` or ``"retrieval"``."""
     languages = [str(language) for language in task_metadata.bcp47_codes]
     if "Programming" in (task_metadata.domains or ()) or any(language.endswith("-Code") for language in languages):
         return "code"
-    return "text-matching" if task_metadata.type in _MATCHING else "retrieval"
+    return "text-matching" if task_metadata.type in _TEXT_MATCHING_TYPES else "retrieval"
 
 
 def _present(part: Float32 | None) -> Float32:

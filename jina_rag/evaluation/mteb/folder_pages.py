@@ -1,4 +1,4 @@
-"""The pages of a judged folder as pictures and words, read once and kept beside the results."""
+"""Images and texts of the pages of a judged folder, read once and stored next to the results."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _log = logging.getLogger("jina_rag")
 
 @dataclass(frozen=True, slots=True)
 class FolderPage:
-    """One page.
+    """A page of a judged folder.
 
     Attributes:
-        key: What judgements call it.
-        path: The document's file.
-        image: Its picture, a PNG file.
-        text: Its words; empty where they were not read.
+        key: Document name and page number, as in the relevance judgments.
+        path: Path of the document.
+        image: Path of the page image, a PNG file.
+        text: The page's text; empty if the text was not read.
     """
 
     key: PageKey
@@ -43,59 +43,59 @@ class FolderPage:
 def folder_pages(
     documents: Mapping[str, Path], hashes: Mapping[str, str], work: Path, *, words: bool
 ) -> list[FolderPage]:
-    """Every page of the documents, in their order. What was read in an earlier call is not read again.
+    """Return all pages of the documents in order, and render documents that no earlier call has rendered.
 
     Args:
-        documents: Name → file.
-        hashes: Name → hash of the file.
-        work: Folder for the pictures; made if need be.
-        words: Whether words are read as well, as `DocumentIndex.ingest` does: the text layer's, else by OCR.
+        documents: Document name → path.
+        hashes: Document name → hash of the file.
+        work: Folder for the page images; created if it does not exist.
+        words: Also read the text of each page, from the text layer or with OCR, like `DocumentIndex.ingest`.
 
     Raises:
         InvalidInputError: If no page can be read, or the folder cannot be written.
     """
-    places = {doc: work / f"{hashes[doc][:32]}{'-words' if words else ''}" for doc in documents}
-    with explain_os_errors(f"Pages cannot be kept in {work}"):
-        work.mkdir(parents=True, exist_ok=True, mode=0o700)  # readable pages, as in an index
-        missing = {place: documents[doc] for doc, place in places.items() if not (place / "pages.json").is_file()}
+    folders = {doc: work / f"{hashes[doc][:32]}{'-words' if words else ''}" for doc in documents}
+    with explain_os_errors(f"Pages cannot be written to {work}"):
+        work.mkdir(parents=True, exist_ok=True, mode=0o700)  # page images are private, as in an index
+        missing = {folder: documents[doc] for doc, folder in folders.items() if not (folder / "pages.json").is_file()}
         if missing:
-            _read(missing, work, IngestSettings(ocr="auto" if words else "never"))
+            _render_documents(missing, work, IngestSettings(ocr="auto" if words else "never"))
         pages = [
-            FolderPage((doc, page["page"]), documents[doc], place / page["image"], page["text"])
-            for doc, place in places.items()
-            if (place / "pages.json").is_file()
-            for page in json.loads((place / "pages.json").read_text(encoding="utf-8"))
+            FolderPage((doc, page["page"]), documents[doc], folder / page["image"], page["text"])
+            for doc, folder in folders.items()
+            if (folder / "pages.json").is_file()
+            for page in json.loads((folder / "pages.json").read_text(encoding="utf-8"))
         ]
     if not pages:
-        raise InvalidInputError("None of the folder's documents has a page that could be read.")
+        raise InvalidInputError("No page of the judged folder's documents can be read. Check the documents.")
     return pages
 
 
-def _read(missing: Mapping[Path, Path], work: Path, settings: IngestSettings) -> None:
-    """Read documents into their places; each appears whole, or not at all."""
+def _render_documents(missing: Mapping[Path, Path], work: Path, settings: IngestSettings) -> None:
+    """Render each document of `missing` (folder → document) into its folder, atomically."""
     sources: list[SourceFile] = []
     for path in missing.values():
         try:
             sources.append(source_file(path))
         except InvalidInputError as exc:
             _log.warning("%s cannot be read: %s", path, exc)
-    by_path = {path.resolve(): place for place, path in missing.items()}
+    folder_by_path = {path.resolve(): folder for folder, path in missing.items()}
     with tempfile.TemporaryDirectory(dir=work, prefix=".reading-") as scratch:
         pages: list[dict[str, str | int]] = []
-        making = Path(scratch)
+        temporary = Path(scratch)
         with closing(read_pages(sources, settings)) as events:
             for event in events:
                 if isinstance(event, DocumentStart):
-                    pages, making = [], Path(tempfile.mkdtemp(dir=scratch))
+                    pages, temporary = [], Path(tempfile.mkdtemp(dir=scratch))
                 elif isinstance(event, Page):
                     name = f"{event.number:05}.png"
-                    event.screenshot.image.save(making / name, "PNG", compress_level=1)
+                    event.screenshot.image.save(temporary / name, "PNG", compress_level=1)
                     pages.append({"page": event.number, "image": name, "text": event.text})
                 elif isinstance(event, Failure):
-                    where = "" if event.page is None else f", page {event.page}"
-                    _log.warning("%s%s cannot be read: %s", event.path, where, event.reason)
+                    page_suffix = "" if event.page is None else f", page {event.page}"
+                    _log.warning("%s%s cannot be read: %s", event.path, page_suffix, event.reason)
                 elif isinstance(event, DocumentEnd):
-                    (making / "pages.json").write_text(json.dumps(pages, ensure_ascii=False), encoding="utf-8")
-                    place = by_path[event.source.path.resolve()]
-                    shutil.rmtree(place, ignore_errors=True)  # of a run that was killed here
-                    os.replace(making, place)
+                    (temporary / "pages.json").write_text(json.dumps(pages, ensure_ascii=False), encoding="utf-8")
+                    folder = folder_by_path[event.source.path.resolve()]
+                    shutil.rmtree(folder, ignore_errors=True)  # an incomplete folder of a killed run
+                    os.replace(temporary, folder)

@@ -1,7 +1,7 @@
-"""A judged folder as a retrieval task of mteb: its pages are the corpus, as pictures, as texts, or as both.
+"""A judged folder as an mteb retrieval task whose corpus is the folder's pages, as images, texts or both.
 
-Grades go in as gains, 2 → 3 and 1 → 1: nDCG is then the one of ``jina-rag evaluate``. mteb's recall and reciprocal rank
-count every page with a gain, and so pages that answer in part, which `evaluate` does not: they differ.
+The task converts grades to gains (grade 2 to 3, grade 1 to 1), so its nDCG equals that of ``jina-rag evaluate``. Recall
+and reciprocal rank differ: mteb counts every page with a gain as relevant, ``jina-rag evaluate`` only pages of grade 2.
 """
 
 from __future__ import annotations
@@ -26,32 +26,33 @@ SPLIT = "test"
 
 
 class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]  # mteb is not followed by the type checker
-    """A task made at run time from a judged folder, see `jina_rag.evaluation.datasets`.
+    """An mteb task for a judged folder (see `jina_rag.evaluation.datasets`).
 
-    Each document of its corpus has an ``id`` (`page_id`) and carries the ``path`` of its file and its 1-based ``page``,
-    so that `JinaRagSearch` ingests the files themselves. Its name ends in a hash of the data: results of a folder that
-    has changed are not taken for those of the new one.
+    Each row of the corpus is one page with its ``id`` (see `page_id`), the ``path`` of its file and its 1-based
+    ``page`` number. `JinaRagSearch` ingests the files at these paths. The task's name ends with a hash of the data, so
+    results of a changed folder are stored under another name.
 
     Attributes:
         folder: The judged folder.
-        metadata: mteb's.
+        metadata: The task's mteb metadata.
+        data_loaded: True after `load_data`.
     """
 
     data_loaded: bool
 
     def __init__(self, folder: str | Path | JudgedFolder, work: str | Path, *, content: Content = "image") -> None:
-        """Read the judgements; pages are rendered when the data are loaded.
+        """Read the relevance judgments; `load_data` renders the pages.
 
         Args:
             folder: The judged folder, or its path.
-            work: Where pictures of the pages are kept. They show what the documents hold.
-            content: What models are given of a page: its picture, its words (read as `ingest` does), or both.
+            work: Folder for the page images, which are as confidential as the documents.
+            content: Content of a page for the model: its image, its text (read like `DocumentIndex.ingest`), or both.
 
         Raises:
-            InvalidInputError: If the folder is not what it should be.
+            InvalidInputError: If `content` is invalid, or the folder is not a judged folder.
         """
         if content not in _CATEGORY:
-            raise InvalidInputError(f"content is {content!r}; it is 'image', 'text' or 'both'.")
+            raise InvalidInputError(f"content is {content!r}; expected one of 'image', 'text', 'both'.")
         self.folder = folder if isinstance(folder, JudgedFolder) else read_folder(Path(folder))
         self._work, self._content = Path(work), content
         self._hashes = {doc: file_hash(path) for doc, path in self.folder.documents.items()}
@@ -59,23 +60,23 @@ class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]  # mteb is not followe
         slug = re.sub(r"[^A-Za-z0-9]+", "-", self.folder.root.resolve().name).strip("-")
         self.metadata = TaskMetadata(
             name=f"Folder-{slug or 'judged'}-{revision[:8]}",
-            description="A judged folder of documents; a unit is one page. Gains: 3 answers the question, 1 in part.",
+            description="A judged folder of documents, one page per corpus row. Gains: 3 relevant, 1 partly relevant.",
             dataset={"path": slug or "judged", "revision": revision},
             type="DocumentUnderstanding" if content != "text" else "Retrieval",
             category=_CATEGORY[content],
             modalities=_MODALITIES[content],
             eval_splits=[SPLIT],
-            eval_langs=["mul-Zyyy"],  # several, or none that is known
+            eval_langs=["mul-Zyyy"],  # multiple or unknown languages
             main_score="ndcg_at_5",
         )
         super().__init__()
 
     def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:  # noqa: ANN401  # mteb's
-        """Render the pages and read the questions.
+        """Render the pages and build the dataset of corpus, queries and relevance judgments.
 
         Args:
-            num_proc: Without effect.
-            kwargs: Without effect.
+            num_proc: Ignored.
+            kwargs: Ignored.
 
         Raises:
             InvalidInputError: If no page can be read.
@@ -88,7 +89,7 @@ class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]  # mteb is not followe
             "path": ([str(page.path.resolve()) for page in pages], datasets.Value("string")),
             "page": ([page.key[1] for page in pages], datasets.Value("int64")),
         }
-        if self._content != "text":  # opened when they are looked at
+        if self._content != "text":  # images are decoded on access
             columns["image"] = ([str(page.image) for page in pages], datasets.Image())
         if self._content != "image":
             columns["text"] = ([page.text for page in pages], datasets.Value("string"))
@@ -115,11 +116,11 @@ class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]  # mteb is not followe
         self.data_loaded = True
 
     def unload_data(self) -> None:
-        """Forget the data. What mteb does besides is to take the metadata back to its class's, which has none."""
+        """Release the data and keep the task's metadata, which mteb's implementation would reset."""
         self.dataset = None
         self.data_loaded = False
 
 
 def page_id(key: PageKey) -> str:
-    """What a page is called in a task."""
+    """Return the id of a page in the corpus, ``document/page``."""
     return f"{key[0]}/{key[1]}"

@@ -1,4 +1,4 @@
-"""A model by its name: what results are filed under, known before its weights are read."""
+"""Model sources: the identity of a model is known before its weights are loaded."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _Model = TypeVar("_Model", Embedder, Reranker)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which model it is.
+    """Name and revision of a model.
 
     Attributes:
-        name: ``owner/model``, as mteb wants it: the id on the hub, or ``jina_rag/…`` for the lite models, folders and
-            models that were handed over.
-        revision: Its commit, or a hash of its weights.
-        family: ``"lite"``, ``"v4"``, ``"m0"``, ``"colbert-v2"``, ``"v1"``; empty for a model that was handed over.
-        modality: Words, or pixels.
+        name: ``owner/model``, the form that mteb requires: the model id on the Hugging Face Hub, or ``jina_rag/…`` for
+            lite models, local folders and model objects.
+        revision: Commit of the checkpoint, or a hash of its weights.
+        family: ``"lite"``, ``"v4"``, ``"m0"``, ``"colbert-v2"`` or ``"v1"``; empty for a model object.
+        modality: ``"text"`` or ``"image"``.
     """
 
     name: str
@@ -38,34 +38,34 @@ class Identity:
 
     @property
     def late(self) -> bool:
-        """Whether it is made for late interaction first of all."""
+        """True for models whose main use is late interaction."""
         return self.family in ("colbert-v2", "lite")
 
 
 class EmbedderSource:
-    """Gives an embedder when it is needed: for models with task adapters, the one that the task asks for.
+    """A lazily loaded embedder, with the adapter that the current task requires.
 
     Attributes:
-        options: How it is loaded.
-        identity: Which model it is.
+        options: Loading options.
+        identity: Name and revision of the model.
     """
 
     def __init__(
         self, model: str | os.PathLike[str] | Embedder, options: ModelOptions, *, cache: VectorCache | None = None
     ) -> None:
-        """Look at the model; checkpoints are found, or fetched, but not read.
+        """Resolve the model. A checkpoint is located or downloaded, but its weights are not loaded.
 
         Args:
-            model: An embedder, or what `load_embedder` takes.
-            options: How it is loaded; without effect on an embedder.
-            cache: Where vectors are kept: a dtype that is left to the model is the one that it was kept with.
+            model: An embedder, or a model name or folder for `load_embedder`.
+            options: Loading options; ignored for an embedder object.
+            cache: Vector cache; with ``dtype="auto"``, the model uses the dtype stored in the cache. None for no cache.
 
         Raises:
-            ModelNotFoundError: If there is no such model.
-            InvalidInputError: If it is a reranker.
+            ModelNotFoundError: If the model does not exist.
+            InvalidInputError: If the model is a reranker.
         """
         self.options, self._model, self._cache = options, model, cache
-        self._tasks: Sequence[str] = getattr(model, "tasks", ())  # those of jina-embeddings-v4
+        self._tasks: Sequence[str] = getattr(model, "tasks", ())  # only jina-embeddings-v4 has tasks
         self._loaded: tuple[str, Embedder] | None = None
         if _is_lite(model):
             self._loaded = "retrieval", load_embedder(os.fspath(model), **options.to_load())
@@ -74,49 +74,57 @@ class EmbedderSource:
             self.identity = _identity_of(model, "embedder", options)
 
     def load(self, task: str) -> Embedder:
-        """The embedder for a task: ``"retrieval"``, ``"text-matching"`` or ``"code"``.
+        """Return the embedder for a task.
 
-        Only jina-embeddings-v4 has adapters; one is in memory at a time, merged into the weights.
+        Only jina-embeddings-v4 has task adapters. One adapter is in memory at a time, merged into the weights.
+
+        Args:
+            task: ``"retrieval"``, ``"text-matching"`` or ``"code"``.
 
         Raises:
-            InvalidInputError: If an embedder that was handed over was loaded for other tasks.
+            InvalidInputError: If the source holds an embedder object that was loaded for other tasks.
         """
         model = self._model
         if not isinstance(model, str | os.PathLike):
             if self._tasks and task not in self._tasks:
                 raise InvalidInputError(
-                    f"{model.name} was loaded for {', '.join(self._tasks)}, and this needs {task!r}: hand over its "
-                    "name, or load it with both tasks."
+                    f"{model.name} was loaded for the tasks {', '.join(self._tasks)}, but the benchmark requires "
+                    f"{task!r}. Pass the model's name, or load the model with both tasks."
                 )
             return model
         task = task if self.identity.family == "v4" else "retrieval"
         if self._loaded is None or self._loaded[0] != task:
-            self._loaded = None  # two of them may not fit into memory
+            self._loaded = None  # release the current model first: two may not fit in memory
             load = functools.partial(load_embedder, os.fspath(model), task=task)
             self._loaded = task, _load(load, self.options.to_load(), self.identity, self._cache)
         return self._loaded[1]
 
     def arguments(self, task: str) -> dict[str, Any]:
-        """What each call of `encode_query` and `encode_document` is given besides."""
+        """Return the task arguments for `encode_query` and `encode_document`."""
         return {"task": task} if len(self._tasks) > 1 else {}
 
 
 class RerankerSource:
-    """Gives a reranker when it is needed; see `EmbedderSource`."""
+    """A lazily loaded reranker.
+
+    Attributes:
+        options: Loading options.
+        identity: Name and revision of the model.
+    """
 
     def __init__(
         self, model: str | os.PathLike[str] | Reranker, options: ModelOptions, *, cache: VectorCache | None = None
     ) -> None:
-        """Look at the model; see `EmbedderSource`.
+        """Resolve the model. A checkpoint is located or downloaded, but its weights are not loaded.
 
         Args:
-            model: A reranker, or what `load_reranker` takes.
-            options: How it is loaded.
-            cache: Where scores are kept.
+            model: A reranker, or a model name or folder for `load_reranker`.
+            options: Loading options; ignored for a reranker object.
+            cache: Score cache; with ``dtype="auto"``, the model uses the dtype stored in the cache. None for no cache.
 
         Raises:
-            ModelNotFoundError: If there is no such model.
-            InvalidInputError: If it is an embedder.
+            ModelNotFoundError: If the model does not exist.
+            InvalidInputError: If the model is an embedder.
         """
         self.options, self._model, self._cache = options, model, cache
         self._loaded: Reranker | None = None
@@ -127,7 +135,7 @@ class RerankerSource:
             self.identity = _identity_of(model, "reranker", options)
 
     def load(self) -> Reranker:
-        """The reranker."""
+        """Return the reranker, loading it on the first call."""
         if not isinstance(self._model, str | os.PathLike):
             return self._model
         if self._loaded is None:
@@ -137,14 +145,14 @@ class RerankerSource:
 
 
 def precision_of(model: Embedder | Reranker) -> str:
-    """The number format of a model's weights, which its outputs depend on."""
+    """Return the dtype of a model's weights; ``"float32"`` for models without a placement."""
     return str(model.placement.dtype) if isinstance(model, PlacedModel) else "float32"
 
 
 def _load(
     load: Callable[..., _Model], options: dict[str, Any], identity: Identity, cache: VectorCache | None
 ) -> _Model:
-    """Load a model with the dtype that it was cached with, where it is left to the model."""
+    """Load a model; with ``dtype="auto"``, use the dtype stored in the cache, or store the chosen dtype."""
     if cache is None or options["dtype"] != "auto":
         return load(**options)
     key = f"{identity.name}@{identity.revision}"
@@ -160,21 +168,21 @@ def _is_lite(model: object) -> TypeGuard[str | os.PathLike[str]]:
 
 def _identity_of(model: str | os.PathLike[str] | Embedder | Reranker, role: str, options: ModelOptions) -> Identity:
     if not isinstance(model, str | os.PathLike):
-        own = model.name.strip("/").rsplit("/", 1)[-1] or "model"
-        return Identity(f"jina_rag/{own}", _short(model.fingerprint), "", model.modality)
+        short_name = model.name.strip("/").rsplit("/", 1)[-1] or "model"
+        return Identity(f"jina_rag/{short_name}", _short_hash(model.fingerprint), "", model.modality)
     name = os.fspath(model)
     checkpoint = find_checkpoint(name, revision=options.revision, local_files_only=options.local_files_only, role=role)
     modality = catalogue.describe(checkpoint.family).modality
     if checkpoint.revision is None:
-        name, revision = f"jina_rag/{model_name(checkpoint.folder)}", _short(checkpoint.fingerprint())
+        name, revision = f"jina_rag/{model_name(checkpoint.folder)}", _short_hash(checkpoint.fingerprint())
     else:
         revision = checkpoint.revision
     return Identity(name, revision, checkpoint.family, modality)
 
 
 def _lite_identity(name: str | os.PathLike[str], lite: Embedder | Reranker) -> Identity:
-    return Identity(f"jina_rag/{os.fspath(name)}", _short(lite.fingerprint), "lite", "text")
+    return Identity(f"jina_rag/{os.fspath(name)}", _short_hash(lite.fingerprint), "lite", "text")
 
 
-def _short(fingerprint: str) -> str:
+def _short_hash(fingerprint: str) -> str:
     return hashlib.sha256(fingerprint.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""mteb, datasets and the hub's client log and draw bars on stderr; a run of ours says what it does itself."""
+"""Suppression of log lines and progress bars of mteb, datasets and the Hugging Face Hub client."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from contextlib import contextmanager
 import datasets
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-_LOUD = ("mteb", "datasets", "huggingface_hub", "sentence_transformers")
+_LIBRARIES = ("mteb", "datasets", "huggingface_hub", "sentence_transformers")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within it nothing below an error is logged by these, and no bar is drawn; behind it all is as it was."""
-    loggers = [logging.getLogger(name) for name in _LOUD]
-    before = [(logger, logger.level) for logger in loggers]
+    """Suppress warnings, log lines below level ERROR and progress bars of the libraries; restore the state on exit."""
+    loggers = [logging.getLogger(name) for name in _LIBRARIES]
+    levels = [(logger, logger.level) for logger in loggers]
     bars, hub_bars = datasets.are_progress_bars_disabled(), are_progress_bars_disabled()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -25,11 +25,11 @@ def quiet() -> Iterator[None]:
     disable_progress_bars()
     try:
         with warnings.catch_warnings():
-            for name in _LOUD:
+            for name in _LIBRARIES:
                 warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
             yield
     finally:
-        for logger, level in before:
+        for logger, level in levels:
             logger.setLevel(level)
         if not bars:
             datasets.enable_progress_bars()

@@ -1,4 +1,4 @@
-"""What mteb files results under: a model, its revision, and what was set otherwise than it is published."""
+"""mteb model metadata: model, revision and changed options under which mteb stores results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jina_rag.evaluation.mteb.loading import Identity
 from jina_rag.models import catalogue
 
 Kind = Literal["dense", "late-interaction", "cross-encoder"]
-_UNSTATED = (
+_OPTIONAL_FIELDS = (
     "release_date", "languages", "n_parameters", "memory_usage_mb", "max_tokens", "embed_dim", "license",
     "open_weights", "public_training_code", "public_training_data", "use_instructions", "training_datasets",
 )  # fmt: skip
@@ -22,15 +22,15 @@ _SIMILARITY = {"dense": ScoringFunction.COSINE, "late-interaction": ScoringFunct
 def model_meta(
     model: Identity, kind: Kind, *, modalities: Sequence[str], experiment: Mapping[str, str | int]
 ) -> ModelMeta:
-    """What results of a model are filed under.
+    """Return the metadata under which mteb stores a model's results.
 
     Args:
-        model: Which one.
-        kind: How it is used.
-        modalities: What it reads.
-        experiment: What differs from the model as it is published; results with it are "experiments" of the model.
+        model: Name and revision of the model.
+        kind: Use of the model in the evaluation.
+        modalities: Input modalities, ``"text"`` and ``"image"``.
+        experiment: Options that differ from the published model. mteb stores such results as experiments of the model.
     """
-    ours: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "loader": None,
         "loader_kwargs": {},
         "name": model.name,
@@ -44,7 +44,7 @@ def model_meta(
     }
     registered_meta = MODEL_REGISTRY.get(model.name)
     if registered_meta is not None:
-        meta: ModelMeta = registered_meta.model_copy(update=ours, deep=True)
+        meta: ModelMeta = registered_meta.model_copy(update=fields, deep=True)
         return meta
     description = catalogue.describe(model.family) if model.family else None
     facts = {
@@ -56,4 +56,4 @@ def model_meta(
     } if description else {}  # fmt: skip
     in_torch = model.family not in ("lite", "")
     frameworks = ["PyTorch", "Transformers", "safetensors"] if in_torch else ["NumPy"]
-    return ModelMeta(**dict.fromkeys(_UNSTATED) | facts | ours | {"framework": frameworks})
+    return ModelMeta(**dict.fromkeys(_OPTIONAL_FIELDS) | facts | fields | {"framework": frameworks})

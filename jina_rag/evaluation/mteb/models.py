@@ -1,4 +1,4 @@
-"""The models of one run: an encoder for each kind of vectors, a search, a reranker; each made when a task needs it."""
+"""The models of a benchmark run: encoders, search and reranker, each created when a task requires it."""
 
 from __future__ import annotations
 
@@ -25,46 +25,46 @@ from jina_rag.evaluation.reference_scores import Vectors
 from jina_rag.models import catalogue
 
 _CHUNK = 1_024
-"""Documents whose multi-vectors are held at once: 400 MB of jina-embeddings-v4's pages."""
+"""Documents whose multi-vectors are in memory at the same time; about 400 MB for pages of jina-embeddings-v4."""
 
 
 class Models:
-    """What a setting measures a task with.
+    """The models that a setting evaluates.
 
     Attributes:
-        reranks: Whether a reranker judges what the vectors found, by mteb's own reranking.
+        reranks: True if a reranker scores the candidates of the vectors, with mteb's reranking.
     """
 
-    def __init__(self, setting: BenchmarkSetting, place: Path, store: VectorCache) -> None:
-        """Look at the models; none is loaded that need not be.
+    def __init__(self, setting: BenchmarkSetting, output: Path, cache: VectorCache) -> None:
+        """Resolve the models; weights are loaded when a task requires them.
 
         Args:
-            setting: What is measured.
-            place: Folder of the results.
-            store: Where vectors and scores are kept.
+            setting: The models and options to evaluate.
+            output: Folder of the results.
+            cache: Cache for vectors and scores.
         """
-        self._setting, self._place, self._store = setting, place, store
+        self._setting, self._output, self._cache = setting, output, cache
         options = _options(setting.model, setting)
-        self._embedder = EmbedderSource(setting.model, options, cache=store)
+        self._embedder = EmbedderSource(setting.model, options, cache=cache)
         self._reranker: RerankerSource | None = None
         if setting.reranker is not None:
-            # The revision is the embedder's.
+            # setting.options.revision names a commit of the embedder.
             options = replace(_options(setting.reranker, setting), revision=None)
-            self._reranker = RerankerSource(setting.reranker, options, cache=store)
+            self._reranker = RerankerSource(setting.reranker, options, cache=cache)
         self._encoders: dict[VectorKind, JinaRagEncoder] = {}
         self._cross_encoders: dict[VectorKind, JinaRagReranker] = {}
         self.reranks = setting.reranker is not None and not setting.pipeline
 
     @property
     def identity(self) -> Identity:
-        """Which model results are filed under: the reranker where it has the last word."""
+        """The model under which results are stored: the reranker if it determines the ranking, or else the embedder."""
         return self._reranker.identity if self._reranker is not None and self.reranks else self._embedder.identity
 
     @property
     def content(self) -> Content:
-        """What a judged folder has to hold for these models."""
+        """Page content that a judged folder must provide for these models."""
         if self._setting.pipeline:
-            return "image"  # the files themselves are ingested
+            return "image"  # the search ingests the files
         if self._setting.parts != "auto":
             return self._setting.parts
         modalities = {source.identity.modality for source in (self._embedder, self._reranker) if source is not None}
@@ -72,34 +72,46 @@ class Models:
 
     @property
     def embedded(self) -> int:
-        """Inputs that went through the embedder by way of an encoder."""
+        """Number of inputs that the embedder has embedded through an encoder."""
         return sum(encoder.embedded for encoder in self._encoders.values())
 
     def vectors(self, task: Any) -> VectorKind:  # noqa: ANN401  # mteb.AbsTask
-        """Which vectors a task is measured with."""
+        """Return the kind of vectors for a task.
+
+        Args:
+            task: An mteb task.
+        """
         if self._setting.vectors != "auto":
             return self._setting.vectors
         return "multi" if self._embedder.identity.late and _is_search(task) else "single"
 
     def reference_vectors(self, task: Any) -> Vectors:  # noqa: ANN401
-        """What reference scores call that. A whole search is held beside those of late interaction."""
+        """Return the kind of published scores to compare with; the search pipeline compares with late interaction.
+
+        Args:
+            task: An mteb task.
+        """
         if self._reranker is not None:
             return "rerank"
         return "multi" if self._setting.pipeline or self.vectors(task) == "multi" else "dense"
 
     def check(self, task: Any) -> None:  # noqa: ANN401
-        """Refuse a task that the models cannot do, before anything is loaded or embedded.
+        """Check that the models support a task, before any model or data is loaded.
+
+        Args:
+            task: An mteb task.
 
         Raises:
-            InvalidInputError: If it is no search and this needs one, or the model does not read what it has.
+            InvalidInputError: If the setting supports retrieval tasks only and the task is of another type, or the
+                model does not read the task's modality.
         """
         search, kind = _is_search(task), task.metadata.type
         if not search and (self._setting.pipeline or self.reranks):
-            what = "a whole search" if self._setting.pipeline else "a reranker"
-            raise InvalidInputError(f"It is a task of {kind}, and {what} is measured on searches only.")
+            subject = "the search pipeline" if self._setting.pipeline else "a reranker"
+            raise InvalidInputError(f"The task is of type {kind}; {subject} can be evaluated on retrieval tasks only.")
         if not search and self.vectors(task) == "multi":
             raise InvalidInputError(
-                f"A task of {kind} compares one vector of each text: measure it with single vectors."
+                f"The task is of type {kind}, which requires single vectors. Pass vectors='single' (--vectors single)."
             )
         if self._setting.pipeline:
             return
@@ -108,31 +120,47 @@ class Models:
             has: Set[str] = set(task.metadata.get_modalities(side))
             if not (has & readable if search else has <= readable):
                 raise InvalidInputError(
-                    f"{self._embedder.identity.name} reads {_listed(readable)}; the task has {_listed(has)}."
+                    f"{self._embedder.identity.name} reads {_join(readable)}; the task has {_join(has)}."
                 )
 
     def encoder(self, task: Any) -> JinaRagEncoder:  # noqa: ANN401
-        """The encoder for a task."""
+        """Return the encoder for a task.
+
+        Args:
+            task: An mteb task.
+        """
         kind = self.vectors(task)
         if kind not in self._encoders:
             self._encoders[kind] = JinaRagEncoder(
-                self._embedder, vectors=kind, parts=self._setting.parts, cache=self._store
+                self._embedder, vectors=kind, parts=self._setting.parts, cache=self._cache
             )
         return self._encoders[kind]
 
     def first_stage(self, task: Any) -> Any:  # noqa: ANN401
-        """The encoder for mteb; multi-vectors are large, so it is made to hold those of fewer documents at once."""
+        """Return the encoder for mteb's retrieval, in smaller corpus chunks for multi-vectors to limit memory.
+
+        Args:
+            task: An mteb task.
+        """
         encoder = self.encoder(task)
         return SearchEncoderWrapper(encoder, corpus_chunk_size=_CHUNK) if self.vectors(task) == "multi" else encoder
 
     def model(self, task: Any) -> Any:  # noqa: ANN401
-        """What mteb evaluates on a task."""
+        """Return the model that mteb evaluates on a task: the search, the reranker or the encoder.
+
+        Args:
+            task: An mteb task.
+        """
         if self._setting.pipeline:
             return self._pipeline
         return self._cross_encoder(task) if self.reranks else self.first_stage(task)
 
     def meta(self, task: Any) -> Any:  # noqa: ANN401
-        """What mteb files the result under."""
+        """Return the metadata under which mteb stores the result of a task.
+
+        Args:
+            task: An mteb task.
+        """
         if self._setting.pipeline:
             return self._pipeline.mteb_model_meta
         return (self._cross_encoder(task) if self.reranks else self.encoder(task)).mteb_model_meta
@@ -140,7 +168,7 @@ class Models:
     @cached_property
     def _pipeline(self) -> JinaRagSearch:
         return JinaRagSearch(
-            self._place / "indexes",
+            self._output / "indexes",
             self._embedder,
             reranker=self._reranker,
             storage=self._setting.storage,
@@ -155,7 +183,7 @@ class Models:
             self._cross_encoders[kind] = JinaRagReranker(
                 self._reranker,
                 parts=self._setting.parts,
-                cache=self._store,
+                cache=self._cache,
                 experiment={
                     "first": f"{first.name}@{first.revision[:8]}-{kind}",
                     "top": self._setting.rerank_top,
@@ -166,7 +194,10 @@ class Models:
 
 
 def _options(model: object, setting: BenchmarkSetting) -> ModelOptions:
-    """Of two models one that reads words takes no part in what is said about pixels, nor a lite one about devices."""
+    """Return the loading options of one of two models.
+
+    A text model ignores `max_pixels`, and a lite model also ignores `device` and `dtype`.
+    """
     description = catalogue.MODELS.get(str(model))
     if setting.reranker is None or description is None or description.modality != "text":
         return setting.options
@@ -180,5 +211,5 @@ def _is_search(task: Any) -> bool:  # noqa: ANN401
     return all(isinstance(part, AbsTaskRetrieval) for part in parts)
 
 
-def _listed(names: Set[str]) -> str:
+def _join(names: Set[str]) -> str:
     return " and ".join(sorted(names))

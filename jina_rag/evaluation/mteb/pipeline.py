@@ -1,4 +1,7 @@
-"""The whole of our search as mteb's: an index of the corpus, candidates, late interaction, a reranker."""
+"""An mteb search model that runs the search pipeline of jina_rag over an index of the corpus.
+
+The pipeline consists of candidate retrieval, late interaction and an optional reranker.
+"""
 
 from __future__ import annotations
 
@@ -25,22 +28,22 @@ from jina_rag.protocols import Embedder, Input, Reranker
 from jina_rag.search.stages import Stage
 
 _log = logging.getLogger("jina_rag")
-_TOGETHER = 64
-"""Documents that are handed to the index at once."""
-_QUERIES = 16
+_DOCUMENT_BATCH = 64
+"""Documents per call of `DocumentIndex.add`."""
+_QUERY_BATCH = 16
 DEPTH = 100
-"""Documents of each ranking: measures that look further down (mteb's recall at 1,000) see no more."""
+"""Default length of a ranking in documents; deeper measures (mteb's recall at 1,000) are computed over this length."""
 
 
 class JinaRagSearch:
-    """Implements mteb's `SearchProtocol` with a `DocumentIndex`.
+    """An mteb search model (`SearchProtocol`) over a `DocumentIndex`.
 
-    A corpus of texts and images is put in by `DocumentIndex.add`; one whose documents carry the ``path`` of their file
-    and their ``page`` (`FolderTask`) is ingested from the files, as a user would. An index that a killed run has begun
-    is gone on with.
+    The model adds a corpus of texts and images with `DocumentIndex.add`. If the rows of the corpus have the columns
+    ``path`` and ``page`` (`FolderTask`), the model ingests the files with `DocumentIndex.ingest`. A run that was killed
+    while indexing resumes with the existing index.
 
     Attributes:
-        mteb_model_meta: What mteb files results under.
+        mteb_model_meta: Model name, revision and options under which mteb stores results.
     """
 
     def __init__(
@@ -55,30 +58,30 @@ class JinaRagSearch:
         depth: int = DEPTH,
         keep: bool = False,
     ) -> None:
-        """Look at the models; they are loaded when they are needed.
+        """Resolve the models; weights are loaded by `index`.
 
         Args:
-            folder: Where indexes are made, one for each corpus.
-            model: An embedder, or what `jina_rag.load_embedder` takes.
-            reranker: A reranker, or what `jina_rag.load_reranker` takes; None for none.
-            storage: How indexes keep their vectors, see `DocumentIndex.open`.
-            stages: In the place of the default ones.
-            options: How models are loaded.
-            depth: Documents of each ranking at most.
-            keep: Whether indexes stay when their questions were asked.
+            folder: Folder of the indexes, one index per corpus.
+            model: An embedder, or a model name or folder for `jina_rag.load_embedder`.
+            reranker: A reranker, or a model name or folder for `jina_rag.load_reranker`; None for no reranking.
+            storage: Vector storage of the indexes, see `DocumentIndex.open`; None for the default.
+            stages: Search stages; empty for the default stages.
+            options: Loading options of both models; None for the defaults.
+            depth: Maximum documents per ranking.
+            keep: Keep an index after its queries have been searched; False deletes the index.
 
         Raises:
-            ModelNotFoundError: If there is no such model.
+            ModelNotFoundError: If a model does not exist.
             InvalidInputError: If `depth` is below 1.
         """
         if depth < 1:
-            raise InvalidInputError(f"depth is {depth}; it counts documents: at least 1.")
+            raise InvalidInputError(f"depth is {depth}; expected at least 1 document.")
         self._root, self._storage, self._stages = Path(folder), storage, tuple(stages)
         self._depth, self._keep = depth, keep
         options = options or ModelOptions()
         self._source = model if isinstance(model, EmbedderSource) else EmbedderSource(model, options)
         if reranker is not None and not isinstance(reranker, RerankerSource):
-            reranker = RerankerSource(reranker, replace(options, revision=None))  # the revision is the embedder's
+            reranker = RerankerSource(reranker, replace(options, revision=None))  # options.revision is of the embedder
         self._reranker = reranker
         self._setting: dict[str, str | int] = {
             "storage": str(storage or "exact"),
@@ -107,16 +110,17 @@ class JinaRagSearch:
         num_proc: int | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        """Index a corpus.
+        """Index a corpus for the following call of `search`.
 
         Args:
-            corpus: Rows with ``id`` and ``text`` (and ``title``), ``image``, both, or ``path`` and ``page``.
-            task_metadata: Of the task.
-            hf_split: Of its data, which have an index each.
-            hf_subset: See there.
-            encode_kwargs: Without effect.
-            num_proc: Without effect.
-            kwargs: Without effect.
+            corpus: A dataset with the column ``id``. Its other columns are ``text`` (with an optional ``title``),
+                ``image`` or both, or else ``path`` and ``page``.
+            task_metadata: Metadata of the task.
+            hf_split: Name of the split; each split and subset has its own index.
+            hf_subset: Name of the subset.
+            encode_kwargs: Ignored.
+            num_proc: Ignored.
+            kwargs: Ignored.
 
         Raises:
             IndexStateError: If the index cannot be written.
@@ -146,65 +150,65 @@ class JinaRagSearch:
         num_proc: int | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> dict[str, dict[str, float]]:
-        """Ask the questions.
+        """Search the indexed corpus for all queries and return the rankings.
 
         Args:
-            queries: Rows with ``id`` and ``text``, ``image`` or both.
-            task_metadata: Of the task.
-            hf_split: Of its data.
-            hf_subset: See there.
-            top_k: Documents of each ranking at most.
-            encode_kwargs: Without effect.
-            top_ranked: Question → documents that are ranked for it, where not all are.
-            num_proc: Without effect.
-            kwargs: Without effect.
+            queries: A dataset with the column ``id`` and the columns ``text``, ``image`` or both.
+            task_metadata: Ignored.
+            hf_split: Ignored.
+            hf_subset: Ignored.
+            top_k: Maximum documents per ranking; the model's `depth` is a second limit.
+            encode_kwargs: Ignored.
+            top_ranked: Query id → ids of the documents to rank, for reranking tasks; None to rank the whole corpus.
+            num_proc: Ignored.
+            kwargs: Ignored.
 
         Returns:
-            Question → document → score. Scores fall with the rank, by one each, so that mteb ranks as we do. A question
-            without anything in it finds nothing.
+            Query id → document id → score. The last document scores 1 and each better rank scores 1 more, so that mteb
+            preserves the order of the hits. An empty query has an empty ranking.
 
         Raises:
-            InvalidInputError: If nothing was indexed.
+            InvalidInputError: If `index` was not called before.
         """
         if self._index is None:
-            raise InvalidInputError("There is no index to search: call index first.")
+            raise InvalidInputError("No corpus is indexed. Call index before search.")
         rankings: dict[str, dict[str, float]] = {query_id: {} for query_id in queries["id"]}
         k = min(top_k, self._depth)
         modality = self._source.identity.modality
-        for rows in batches(queries, _QUERIES):
+        for rows in batches(queries, _QUERY_BATCH):
             items = {row["id"]: one_input(text_of_query(row), row.get("image"), modality=modality) for row in rows}
             items = {query_id: item for query_id, item in items.items() if not is_blank(item)}
             if top_ranked is None:
-                rankings |= self._ranked(self._index, items, k, None)
+                rankings |= self._rank(self._index, items, k, None)
                 continue
             for query_id, item in items.items():
                 candidates = [
                     str(self._numbers[name]) for name in top_ranked.get(query_id, ()) if name in self._numbers
                 ]
                 if candidates:
-                    rankings |= self._ranked(self._index, {query_id: item}, k, {"doc_id": candidates})
+                    rankings |= self._rank(self._index, {query_id: item}, k, {"doc_id": candidates})
         location = self._index.location
         self._release()
         if not self._keep:
             shutil.rmtree(location)
         return rankings
 
-    # -- parts ---------------------------------------------------------------------------------------------
+    # -- helpers -------------------------------------------------------------------------------------------
 
-    def _ranked(
-        self, index: DocumentIndex, items: Mapping[str, Input], k: int, only: Mapping[str, list[str]] | None
+    def _rank(
+        self, index: DocumentIndex, items: Mapping[str, Input], k: int, filter_: Mapping[str, list[str]] | None
     ) -> dict[str, dict[str, float]]:
         if not items:
             return {}
         stages = self._stages or None
-        hits_of = index.search_many(list(items.values()), k=k, filter=only, stages=stages, details=False)
+        hit_lists = index.search_many(list(items.values()), k=k, filter=filter_, stages=stages, details=False)
         rankings: dict[str, dict[str, float]] = {}
-        for query_id, hits in zip(items, hits_of, strict=True):
-            # Files with the same bytes follow each other, as in `jina_rag.evaluation.runner.search_all`.
+        for query_id, hits in zip(items, hit_lists, strict=True):
+            # Files with the same bytes take consecutive ranks, as in `jina_rag.evaluation.runner.search_all`.
             documents = [
-                self._names.get((str(where), hit.page))
+                self._names.get((str(source), hit.page))
                 for hit in hits
-                for where in (hit.doc_id if hit.added else hit.path.resolve(), *(c.path.resolve() for c in hit.copies))
+                for source in (hit.doc_id if hit.added else hit.path.resolve(), *(c.path.resolve() for c in hit.copies))
             ]
             names = list(dict.fromkeys(name for name in documents if name is not None))
             rankings[query_id] = {name: float(len(names) - rank) for rank, name in enumerate(names)}
@@ -216,7 +220,7 @@ class JinaRagSearch:
         if report.interrupted:
             raise KeyboardInterrupt
         for failure in report.failed:
-            _log.warning("%s was not indexed, and is not found: %s", failure.path, failure.reason)
+            _log.warning("%s was not indexed, so searches cannot find it: %s", failure.path, failure.reason)
         self._names = {
             (str(path), int(page)): name for path, page, name in zip(paths, corpus["page"], corpus["id"], strict=True)
         }
@@ -225,9 +229,9 @@ class JinaRagSearch:
     def _add(self, index: DocumentIndex, corpus: Any, task_metadata: Any) -> None:  # noqa: ANN401
         modalities = set(task_metadata.get_modalities(PromptType.document))
         self._names = {}
-        for rows in batches(corpus, _TOGETHER):
+        for rows in batches(corpus, _DOCUMENT_BATCH):
             contents: list[Input] = []
-            ids = [str(len(self._names) + place) for place in range(len(rows))]
+            ids = [str(len(self._names) + position) for position in range(len(rows))]
             for row, number in zip(rows, ids, strict=True):
                 text = (text_of_document(row) or "") if "text" in modalities else ""
                 image = row.get("image") if "image" in modalities else None
@@ -238,7 +242,7 @@ class JinaRagSearch:
         self._numbers = {name: int(number) for (number, _), name in self._names.items()}
 
     def _location(self, task_metadata: Any, hf_split: str, hf_subset: str) -> Path:  # noqa: ANN401
-        """A folder for this corpus and this setting."""
+        """Return the index folder for a corpus, embedder and storage."""
         revision = str(task_metadata.dataset.get("revision", ""))
         key = key_of(
             task_metadata.name,

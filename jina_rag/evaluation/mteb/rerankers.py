@@ -1,4 +1,4 @@
-"""Our rerankers as mteb's cross-encoders: they judge pairs of a question and a document, texts and images."""
+"""mteb cross-encoders for the rerankers of jina_rag, which score pairs of a query and a text or image document."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from jina_rag.evaluation.mteb.settings import ModelOptions
 from jina_rag.protocols import Input, Reranker
 from jina_rag.types import Float32
 
-_AT_ONCE = 32
-"""Documents of one question that go to the reranker together: as images they are held in memory."""
+_BATCH = 32
+"""Maximum documents of one query per reranker call, which limits the images in memory."""
 
 
 class JinaRagReranker:
-    """Implements mteb's `CrossEncoderProtocol` for jina-reranker-m0, and for the lite reranker.
+    """An mteb cross-encoder (`CrossEncoderProtocol`) for jina-reranker-m0 and the lite reranker.
 
-    mteb has it judge what a first stage found: ``task.convert_to_reranking(predictions, top_k=…)``.
+    mteb reranks the candidates of a first stage: ``task.convert_to_reranking(predictions, top_k=…)``.
 
     Attributes:
-        mteb_model_meta: What mteb files results under.
+        mteb_model_meta: Model name, revision and options under which mteb stores results.
     """
 
     def __init__(
@@ -41,27 +41,27 @@ class JinaRagReranker:
         cache: VectorCache | None = None,
         experiment: Mapping[str, str | int] | None = None,
     ) -> None:
-        """Look at the model; it is loaded when the first pair is judged.
+        """Resolve the model; its weights are loaded on the first call of `predict`.
 
         Args:
-            model: A reranker, or what `jina_rag.load_reranker` takes; or a source, which has its own options.
-            options: How it is loaded.
-            parts: What is read of a document that has a text and an image.
-            cache: Where scores are kept.
-            experiment: What results are filed under besides the model: the first stage.
+            model: A reranker, a model name or folder for `jina_rag.load_reranker`, or a source with its own options.
+            options: Loading options; None for the defaults.
+            parts: Parts to read of a document with a text and an image, see `ContentParts`.
+            cache: Cache for the scores; None for no cache.
+            experiment: Additional options under which mteb stores results, for example the first stage.
 
         Raises:
-            ModelNotFoundError: If there is no such model.
+            ModelNotFoundError: If the model does not exist.
         """
         options = options or ModelOptions()
         self._source = model if isinstance(model, RerankerSource) else RerankerSource(model, options, cache=cache)
         self._parts, self._cache = parts, cache
-        own_parts = {} if parts == "auto" else {"parts": parts}
+        changed_parts = {} if parts == "auto" else {"parts": parts}
         self.mteb_model_meta: Any = model_meta(
             self._source.identity,
             "cross-encoder",
             modalities=["text", "image"],
-            experiment={**self._source.options.changed(), **own_parts, **(experiment or {})},
+            experiment={**self._source.options.changed(), **changed_parts, **(experiment or {})},
         )
 
     def predict(
@@ -75,25 +75,25 @@ class JinaRagReranker:
         prompt_type: Any = None,  # noqa: ANN401
         **kwargs: Any,  # noqa: ANN401
     ) -> Float32:
-        """Score pairs: the first question with the first document, and so on.
+        """Return the relevance score of each pair of a query and a document.
 
         Args:
-            inputs1: Loader of the questions, one for each pair.
-            inputs2: Loader of the documents.
-            task_metadata: Without effect, as are the others.
-            hf_split: See there.
-            hf_subset: See there.
-            prompt_type: See there.
-            kwargs: See there.
+            inputs1: Data loader of the queries, one per pair.
+            inputs2: Data loader of the documents, one per pair.
+            task_metadata: Ignored.
+            hf_split: Ignored.
+            hf_subset: Ignored.
+            prompt_type: Ignored.
+            kwargs: Ignored.
 
         Returns:
-            Shape (pairs,) float32.
+            Scores in the order of the pairs, shape (pairs,), float32.
         """
         pairs = zip(self._items(inputs1), self._items(inputs2), strict=True)
         scores: list[float] = []
         for query_key, group in groupby(pairs, key=lambda pair: pair[0][1]):
-            for some in batches(group, _AT_ONCE):
-                scores += self._scores(some[0][0][0], query_key, [document for _, document in some])
+            for batch in batches(group, _BATCH):
+                scores += self._cached_scores(batch[0][0][0], query_key, [document for _, document in batch])
         return np.array(scores, np.float32)
 
     def _items(self, batches: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Input, bytes]]:
@@ -101,24 +101,24 @@ class JinaRagReranker:
             for item in inputs_of(batch, modality=self._source.identity.modality, parts=self._parts):
                 yield item, content_key(item)
 
-    def _scores(self, query: Input, query_key: bytes, documents: list[tuple[Input, bytes]]) -> list[float]:
+    def _cached_scores(self, query: Input, query_key: bytes, documents: list[tuple[Input, bytes]]) -> list[float]:
         reranker = self._source.load()
         items = [item for item, _ in documents]
         if self._cache is None:
-            return self._judge(reranker, query, items)
+            return self._score(reranker, query, items)
         precision = precision_of(reranker)
         keys = [key_of("score", query_key, key, reranker.fingerprint, precision) for _, key in documents]
         vectors = self._cache.get_or_make(
             keys,
             items,
-            lambda missing: [Vectors(np.array([s], np.float32)) for s in self._judge(reranker, query, missing)],
+            lambda missing: [Vectors(np.array([s], np.float32)) for s in self._score(reranker, query, missing)],
         )
         return [float(vector.single[0]) for vector in vectors if vector.single is not None]
 
-    def _judge(self, reranker: Reranker, query: Input, documents: list[Input]) -> list[float]:
+    def _score(self, reranker: Reranker, query: Input, documents: list[Input]) -> list[float]:
         try:
             return [float(score) for score in reranker.score(query, documents)]
         except InvalidInputError:
             if not is_blank(query):
                 raise
-            return [0.0] * len(documents)  # some models refuse an empty question; data sets have such
+            return [0.0] * len(documents)  # some models refuse empty queries, which occur in datasets

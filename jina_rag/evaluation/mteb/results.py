@@ -1,4 +1,4 @@
-"""What a run of benchmarks found, each task with the published figure beside it."""
+"""Results of a benchmark run, with the published score of each task."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from jina_rag.evaluation.reference_scores import Comparison, Vectors, compare
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome:
-    """What came out of one task.
+    """The result of one task.
 
     Attributes:
-        task: mteb's name of it.
-        measure: mteb's name of its main score, such as ``ndcg_at_5``.
-        value: The main score in percent points: the mean over the task's languages and splits.
-        queries: Questions that were judged; None where they were not counted, or the task is no search.
-        file: mteb's JSON of the result.
-        seconds: Wall time, data included; 0 for a task that an earlier run had finished.
-        resumed: Whether an earlier run had finished it.
-        reference: The figure that was published for this model on this task with mteb's loader; None if there is none.
+        task: mteb's name of the task.
+        measure: mteb's name of the task's main score, for example ``ndcg_at_5``.
+        value: Main score in percent, averaged over the task's subsets and splits.
+        queries: Number of judged queries, or of pairs or texts if the task is not a retrieval task; None if unknown.
+        file: Path of mteb's JSON file with the result.
+        seconds: Wall time in seconds, including the loading of data; 0 for a resumed task.
+        resumed: True if an earlier run had finished the task.
+        reference: Comparison with the score published for the model on this task with mteb's loader; None if no score
+            is published.
     """
 
     task: str
@@ -36,7 +37,7 @@ class TaskOutcome:
     reference: Comparison | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the result as a JSON object."""
         values = asdict(self) | {"value": round(self.value, 3), "seconds": round(self.seconds, 1)}
         del values["reference"]
         reference = self.reference
@@ -52,18 +53,18 @@ class TaskOutcome:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkRun:
-    """What a run found.
+    """The result of a benchmark run.
 
     Attributes:
-        model: ``owner/model``, as mteb files it.
-        revision: Commit, or hash of the weights.
-        setting: What was measured, what was left alone left out.
-        outcomes: Tasks that are done, in their order.
-        failed: Task → why it could not be done.
-        embedded: Inputs that went through the embedder; what was known from disk is not among them. 0 for a whole
-            search, whose index does that.
-        versions: Package → version.
-        seconds: Wall time.
+        model: ``owner/model``, the name under which mteb stores results.
+        revision: Commit of the checkpoint, or a hash of its weights.
+        setting: Evaluated models and options; options with default values are omitted.
+        outcomes: Results of the finished tasks, in order.
+        failed: Task name → error message.
+        embedded: Number of inputs that the embedder embedded, cached inputs excluded; 0 with ``pipeline=True``, where
+            the index embeds the inputs.
+        versions: Package name → version.
+        seconds: Wall time in seconds.
     """
 
     model: str
@@ -77,11 +78,11 @@ class BenchmarkRun:
 
     @property
     def mean(self) -> float | None:
-        """The mean over the tasks that are done, in percent points; None for none."""
+        """Mean score of the finished tasks in percent; None if no task has finished."""
         return sum(outcome.value for outcome in self.outcomes) / len(self.outcomes) if self.outcomes else None
 
     def to_json(self) -> dict[str, Any]:
-        """The object that ``jina-rag evaluate --benchmark … --json`` prints."""
+        """Return the object that ``jina-rag evaluate --benchmark … --json`` prints."""
         values = asdict(self) | {"seconds": round(self.seconds, 1)}
         del values["outcomes"]
         return values | {
@@ -94,7 +95,17 @@ class BenchmarkRun:
 def reference_of(
     task: str, model: str, vectors: Vectors, value: float, queries: int | None, measure: str, dimensions: int | None
 ) -> Comparison | None:
-    """The published figure beside a value; None where there is none, or the number of questions is not known."""
+    """Return the comparison of a score with the published score, or None if no score is published or `queries` is 0.
+
+    Args:
+        task: mteb's name of the task.
+        model: Name of the model, ``owner/model``.
+        vectors: Kind of the published score.
+        value: The score in percent.
+        queries: Number of judged queries; None if unknown.
+        measure: mteb's name of the measure, for example ``ndcg_at_5``.
+        dimensions: Dimension to which dense vectors were truncated; None if they were not.
+    """
     if not queries:
         return None
     match = re.fullmatch(r"ndcg_at_(\d+)", measure)

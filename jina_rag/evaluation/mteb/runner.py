@@ -1,4 +1,4 @@
-"""A run of benchmarks: what is done is skipped, what failed is listed, and a killed run is gone on with."""
+"""Resumable benchmark runs, which skip finished tasks and report failed ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from jina_rag.evaluation.mteb.settings import BenchmarkSetting
 
 _log = logging.getLogger("jina_rag")
 _BATCH = {"text": 256, "image": 16}
-"""Inputs that are read together, and lost together when a run is killed."""
+"""Inputs per batch by modality; a killed run loses at most the current batch."""
 
 
 def run_benchmark(
@@ -45,78 +45,81 @@ def run_benchmark(
     cache_bytes: int = DEFAULT_BYTES,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> BenchmarkRun:
-    """Measure a setting on benchmarks, on single tasks, or on a judged folder.
+    """Evaluate a model or the search pipeline on benchmarks, single tasks or a judged folder.
 
     Args:
-        names: Benchmarks and tasks, see `find_tasks`.
-        setting: What is measured; the lite model if None.
-        output: Folder of the results: mteb's JSON files under ``results``, and beside them ``vectors.sqlite3`` (what
-            was embedded), ``predictions`` (rankings), ``indexes``, ``pages`` and ``summary.json``. The same call again
-            skips the tasks that are done there, and embeds nothing that was embedded there.
-        folder: A judged folder, measured as well; see `FolderTask`.
-        tasks: Tasks of mteb of one's own, measured as well.
-        smoke: Only the nine small tasks of JinaVDR.
-        languages: Only the parts of tasks in these languages, as codes of three letters.
-        cache_bytes: Room for vectors on disk.
-        progress: Called with (tasks done, tasks in all, the next task).
+        names: Names of benchmarks and tasks, see `find_tasks`.
+        setting: The models and options to evaluate; None for the lite model.
+        output: Folder of the results. It holds mteb's JSON files in ``results``, the cached vectors in
+            ``vectors.sqlite3``, the rankings in ``predictions``, ``indexes``, page images in ``pages``, and
+            ``summary.json``. A repeated call skips finished tasks and reuses cached vectors.
+        folder: A judged folder to evaluate in addition, see `FolderTask`.
+        tasks: mteb task objects to evaluate in addition.
+        smoke: Evaluate only the nine small tasks of JinaVDR.
+        languages: ISO 639-3 codes; restrict each task to its subsets in these languages. None for all languages.
+        cache_bytes: Limit for vectors on disk, in bytes.
+        progress: Called with the number of finished tasks, the number of all tasks and the name of the next task.
+
+    Returns:
+        The results of all tasks, with the error messages of failed tasks.
 
     Raises:
-        InvalidInputError: If a name or the setting makes no sense.
-        ModelNotFoundError: If there is no such model.
-        JinaRagError: If the data of a task cannot be fetched because the hub cannot be reached.
+        InvalidInputError: If a name or an option is invalid.
+        ModelNotFoundError: If a model does not exist.
+        JinaRagError: If the data of a task are not local and the Hugging Face Hub cannot be reached.
     """
     start = time.monotonic()
     setting = setting or BenchmarkSetting()
-    place = Path(output)
+    root = Path(output)
     with quiet(), ExitStack() as stack:
-        make_folder(place, what="The folder for results")
-        store = stack.enter_context(VectorCache(place / "vectors.sqlite3", max_bytes=cache_bytes))
-        models = Models(setting, place, store)
-        queue = [_own(task) for task in tasks]
+        make_folder(root, label="The folder for results")
+        cache = stack.enter_context(VectorCache(root / "vectors.sqlite3", max_bytes=cache_bytes))
+        models = Models(setting, root, cache)
+        queue = [_copy_task(task) for task in tasks]
         if folder is not None:
-            queue.append(FolderTask(Path(folder), place, content=models.content))
+            queue.append(FolderTask(Path(folder), root, content=models.content))
         if names or smoke or not queue:
             queue += find_tasks(names, smoke=smoke, languages=languages)
-        run = _Run(setting, place, models, start)
+        run = _Run(setting, root, models, start)
         for number, task in enumerate(queue):
             if progress:
                 progress(number, len(queue), task.metadata.name)
-            run.do(task)
+            run.evaluate(task)
             run.save()
         if progress:
             progress(len(queue), len(queue), "")
-        return run.so_far()
+        return run.result()
 
 
 class _Run:
-    """One run: the tasks one after the other."""
+    """The state of a benchmark run."""
 
-    def __init__(self, setting: BenchmarkSetting, place: Path, models: Models, start: float) -> None:
-        self._setting, self._place, self._models, self._started = setting, place, models, start
-        self._results = mteb.ResultCache(place)
+    def __init__(self, setting: BenchmarkSetting, output: Path, models: Models, start: float) -> None:
+        self._setting, self._output, self._models, self._start = setting, output, models, start
+        self._results = mteb.ResultCache(output)
         self._outcomes: list[TaskOutcome] = []
         self._failed: dict[str, str] = {}
 
-    def do(self, task: Any) -> None:  # noqa: ANN401  # mteb.AbsTask
-        """One task, or the reason why not."""
+    def evaluate(self, task: Any) -> None:  # noqa: ANN401  # mteb.AbsTask
+        """Evaluate one task, and record its result or its error message."""
         name = task.metadata.name
         try:
             self._outcomes.append(self._outcome(task))
-        except (_Unreachable, MemoryError):
+        except (_HubUnreachableError, MemoryError):
             raise
         except JinaRagError as exc:
             self._failed[name] = str(exc)
-            _log.warning("%s was not done: %s", name, exc)
+            _log.warning("Task %s failed: %s", name, exc)
 
     def _outcome(self, task: Any) -> TaskOutcome:  # noqa: ANN401
         start = time.monotonic()
         self._models.check(task)
         meta = self._models.meta(task)
-        result = self._finished(task, meta)
+        result = self._finished_result(task, meta)
         resumed = result is not None
         if result is None:
             self._load(task)
-            result = self._result(task, meta)
+            result = self._compute_result(task, meta)
         value = 100 * float(result.get_score())
         queries = self._query_count(task, resumed)
         name, measure, reference = task.metadata.name, task.metadata.main_score, None
@@ -137,49 +140,49 @@ class _Run:
             task.unload_data()
         return outcome
 
-    def _finished(self, task: Any, meta: Any) -> Any:  # noqa: ANN401
-        """The result of an earlier run, if nothing is missing in it."""
+    def _finished_result(self, task: Any, meta: Any) -> Any:  # noqa: ANN401
+        """Return the result of an earlier run if it is complete, else None."""
         result = self._results.load_task_result(task.metadata.name, meta)
         return None if result is None or result.get_missing_evaluations(task) else result
 
     def _load(self, task: Any) -> None:  # noqa: ANN401
-        """The data of a task, from the hub or from its cache on this machine."""
+        """Load a task's data from the Hugging Face Hub or its local cache."""
         if isinstance(task, AbsTaskAggregate) or task.data_loaded:
             return
         try:
             task.load_data()
         except JinaRagError:
             raise
-        except Exception as exc:  # data sets are read by code of their own
+        except Exception as exc:  # each dataset has its own loading code, which may raise any error
             raise _data_error(task.metadata.name, exc) from exc
 
-    def _result(self, task: Any, meta: Any) -> Any:  # noqa: ANN401
+    def _compute_result(self, task: Any, meta: Any) -> Any:  # noqa: ANN401
         if isinstance(task, AbsTaskAggregate):
             for part in task.metadata.tasks:
                 part_meta = self._models.meta(part)
-                if self._finished(part, part_meta) is None:
+                if self._finished_result(part, part_meta) is None:
                     self._load(part)
-                    self._result(part, part_meta)
+                    self._compute_result(part, part_meta)
                     part.unload_data()
         elif self._models.reranks:
-            self._first_stage(task)
+            self._run_first_stage(task)
         return self._evaluate(self._models.model(task), task, self._predictions(meta))
 
-    def _first_stage(self, task: Any) -> None:  # noqa: ANN401
-        """Have the vectors rank, and the task ask for the best of those to be judged."""
+    def _run_first_stage(self, task: Any) -> None:  # noqa: ANN401
+        """Rank the corpus with the vectors and convert the task to reranking the top documents."""
         if any(split["top_ranked"] for subset in task.dataset.values() for split in subset.values()):
-            return  # a reranking task, which says itself what is to be judged
+            return  # a reranking task already lists its candidates
         meta = self._models.encoder(task).mteb_model_meta
         folder = self._predictions(meta)
-        subsets = _rankings(folder / task.prediction_file_name)
-        whole = all(split in subsets.get(subset, {}) for subset in task.hf_subsets for split in task.eval_splits)
-        if self._finished(task, meta) is None or not whole:
+        subsets = _read_rankings(folder / task.prediction_file_name)
+        complete = all(split in subsets.get(subset, {}) for subset in task.hf_subsets for split in task.eval_splits)
+        if self._finished_result(task, meta) is None or not complete:
             overwrite = "only-missing" if subsets else "always"
             self._evaluate(self._models.first_stage(task), task, folder, overwrite=overwrite)
         task.convert_to_reranking(folder, top_k=self._setting.rerank_top)
 
     def _evaluate(self, model: Any, task: Any, predictions: Path, *, overwrite: str = "only-missing") -> Any:  # noqa: ANN401
-        _rankings(predictions / task.prediction_file_name)
+        _read_rankings(predictions / task.prediction_file_name)  # deletes an incomplete file
         images = "image" in task.metadata.modalities
         return mteb.evaluate(
             model,
@@ -193,22 +196,22 @@ class _Run:
         ).task_results[0]
 
     def _predictions(self, meta: Any) -> Path:  # noqa: ANN401
-        """Where rankings of a model lie: beside its results' own place, which mteb takes for results."""
+        """Return the folder of a model's rankings; it is outside ``results``, because mteb reads all files there."""
         results = Path(self._results.get_task_result_path("x", meta)).parent
-        return self._place / "predictions" / results.relative_to(self._place / "results")
+        return self._output / "predictions" / results.relative_to(self._output / "results")
 
     def _query_count(self, task: Any, resumed: bool) -> int | None:  # noqa: ANN401
-        """Questions with an answer, or pairs; of a finished task as they were counted then."""
-        file = self._place / "questions.json"
+        """Return the number of judged queries or pairs; for a resumed task, the stored number, or None."""
+        file = self._output / "questions.json"
         counts: dict[str, int] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         key = f"{task.metadata.name} {','.join(sorted(task.hf_subsets))}"
         if not resumed and task.data_loaded and task.dataset:
-            counts[key] = _queries(task)
+            counts[key] = _count_queries(task)
             _write(file, counts)
         return counts.get(key)
 
-    def so_far(self) -> BenchmarkRun:
-        """The run as far as it is done."""
+    def result(self) -> BenchmarkRun:
+        """Return the results of the tasks evaluated so far."""
         return BenchmarkRun(
             model=self._models.identity.name,
             revision=self._models.identity.revision,
@@ -217,20 +220,20 @@ class _Run:
             failed=dict(self._failed),
             embedded=self._models.embedded,
             versions={"jina_rag": __version__, **{name: version(name) for name in ("mteb", "datasets", "numpy")}},
-            seconds=time.monotonic() - self._started,
+            seconds=time.monotonic() - self._start,
         )
 
     def save(self) -> None:
         """Write ``summary.json``."""
-        _write(self._place / "summary.json", self.so_far().to_json())
+        _write(self._output / "summary.json", self.result().to_json())
 
 
-class _Unreachable(JinaRagError):
-    """The hub does not answer: no task behind this one could be done either."""
+class _HubUnreachableError(JinaRagError):
+    """An unreachable Hugging Face Hub. The run stops, because the remaining tasks would fail for the same reason."""
 
 
 def _data_error(task: str, exc: Exception) -> JinaRagError:
-    """Why the data of a task cannot be had, in one sentence."""
+    """Return the error for task data that cannot be loaded."""
     chain: list[BaseException] = []
     cause: BaseException | None = exc
     while cause is not None and cause not in chain:
@@ -238,32 +241,33 @@ def _data_error(task: str, exc: Exception) -> JinaRagError:
         cause = cause.__cause__ or cause.__context__
     kinds = {kind.__name__ for error in chain for kind in type(error).__mro__}
     if kinds & {"ConnectionError", "TransportError", "OfflineModeIsEnabled", "LocalEntryNotFoundError"}:
-        return _Unreachable(
-            f"The data of {task} are not on this machine, and the Hugging Face hub cannot be reached: run it again "
-            "with a network; what is done is kept."
+        return _HubUnreachableError(
+            f"The data of {task} are not on this machine, and the Hugging Face Hub cannot be reached. Connect to the "
+            "network and repeat the run; finished tasks are skipped."
         )
     message = str(exc).strip().split("\n")[0].rstrip(".")
     return InvalidInputError(f"The data of {task} cannot be loaded: {type(exc).__name__}: {message}.")
 
 
-def _own(task: Any) -> Any:  # noqa: ANN401
-    """A task that can be unloaded, and told what to rerank, while the caller's stays as it is."""
-    own = copy.copy(task)
-    if own.data_loaded and isinstance(own, AbsTaskRetrieval):
-        own.dataset = {
-            subset: {split: dict(data) for split, data in splits.items()} for subset, splits in own.dataset.items()
+def _copy_task(task: Any) -> Any:  # noqa: ANN401
+    """Return a copy of a task whose data can be unloaded or changed without an effect on the caller's task."""
+    task_copy = copy.copy(task)
+    if task_copy.data_loaded and isinstance(task_copy, AbsTaskRetrieval):
+        task_copy.dataset = {
+            subset: {split: dict(data) for split, data in splits.items()}
+            for subset, splits in task_copy.dataset.items()
         }
-    return own
+    return task_copy
 
 
-def _queries(task: Any) -> int:  # noqa: ANN401
-    """How many questions a search's figure is the mean of; pairs or texts of other tasks."""
+def _count_queries(task: Any) -> int:  # noqa: ANN401
+    """Return the number of judged queries of a retrieval task, or of pairs or texts of another task."""
     splits = [task.dataset.get(subset, task.dataset)[split] for subset in task.hf_subsets for split in task.eval_splits]
     return sum(len(split["relevant_docs"]) if isinstance(task, AbsTaskRetrieval) else len(split) for split in splits)
 
 
-def _rankings(file: Path) -> dict[str, Any]:
-    """What a file of rankings holds; one that a killed run left half written is removed."""
+def _read_rankings(file: Path) -> dict[str, Any]:
+    """Return the rankings of a file; delete a file that a killed run left incomplete."""
     try:
         rankings = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -277,4 +281,4 @@ def _rankings(file: Path) -> dict[str, Any]:
 
 
 def _write(file: Path, value: object) -> None:
-    write_text(file, json.dumps(value, ensure_ascii=False, indent=2), what="results")
+    write_text(file, json.dumps(value, ensure_ascii=False, indent=2), label="results")

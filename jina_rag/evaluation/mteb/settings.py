@@ -1,4 +1,4 @@
-"""What is measured: a model and its options, or the whole of our search."""
+"""Settings of a benchmark run: models, loading options and search options."""
 
 from __future__ import annotations
 
@@ -15,12 +15,22 @@ from jina_rag.protocols import Embedder, Reranker
 from jina_rag.search.stages import Stage
 
 VectorKind: TypeAlias = Literal["single", "multi"]
-"""Dense vectors and cosine, or multi-vectors and MaxSim."""
+"""``"single"``: dense vectors with cosine similarity; ``"multi"``: multi-vectors with MaxSim."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """How models are loaded: see `jina_rag.load_embedder`. What is left alone is the model's own choice."""
+    """Loading options of a model, see `jina_rag.load_embedder`.
+
+    Attributes:
+        device: Device, for example ``"cuda"``; ``"auto"`` for the default device.
+        dtype: Dtype of the weights; ``"auto"`` for the default of model and device.
+        max_pixels: Maximum pixels per image; None for the model's default.
+        max_length: Maximum tokens per input of an embedder; None for the model's default.
+        truncate_dim: Dimension to which an embedder truncates dense vectors; None for all dimensions.
+        revision: Branch, tag or commit on the Hugging Face Hub; None for the default branch.
+        local_files_only: Use only local checkpoints, without a download.
+    """
 
     device: str = "auto"
     dtype: str = "auto"
@@ -31,33 +41,36 @@ class ModelOptions:
     local_files_only: bool = False
 
     def to_load(self, *, reranker: bool = False) -> dict[str, Any]:
-        """The arguments of `load_embedder`, or of `load_reranker`, which has no lengths."""
+        """Return the arguments for `load_embedder`, or with `reranker=True` those for `load_reranker`."""
         embedder_only = ("truncate_dim", "max_length") if reranker else ()
         return {name: value for name, value in asdict(self).items() if name not in embedder_only}
 
     def changed(self) -> dict[str, str | int]:
-        """What differs from a model's own choices and changes its vectors: results are filed by it."""
+        """Return the non-default options that change a model's vectors; mteb stores them with the results."""
         names = ("dtype", "max_pixels", "max_length", "truncate_dim")
         return {name: value for name in names if (value := getattr(self, name)) not in (None, "auto")}
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkSetting:
-    """What is measured.
+    """The models and options that a benchmark run evaluates.
 
     Attributes:
-        model: An embedder, or what `jina_rag.load_embedder` takes.
-        vectors: ``"single"`` (dense vectors, cosine), ``"multi"`` (multi-vectors, MaxSim), or ``"auto"``: multi for
-            the models that are made for it (jina-colbert-v2, lite), where the task is a search; else single.
-        pipeline: Measure the whole of our search over an index (`storage`, `stages`, `reranker`), rather than the
-            vectors alone.
-        reranker: A reranker, or what `jina_rag.load_reranker` takes. Without `pipeline` it judges the best
-            `rerank_top` documents of the vectors, by mteb's own reranking.
-        rerank_top: How many.
-        storage: How an index keeps its vectors, with `pipeline`.
-        stages: Of the search, with `pipeline`; in the place of the defaults.
-        parts: What is read of documents that have a text and an image.
-        options: How models are loaded.
+        model: An embedder, or a model name or folder for `jina_rag.load_embedder`.
+        vectors: ``"single"`` (dense vectors, cosine), ``"multi"`` (multi-vectors, MaxSim) or ``"auto"``. ``"auto"``
+            uses multi-vectors for jina-colbert-v2 and lite in retrieval tasks, and dense vectors otherwise.
+        pipeline: Evaluate the search pipeline over an index, with `storage`, `stages` and `reranker`; False evaluates
+            the vectors alone.
+        reranker: A reranker, or a model name or folder for `jina_rag.load_reranker`; None for no reranking. Without
+            `pipeline`, mteb reranks the top `rerank_top` documents of the vectors.
+        rerank_top: Number of documents per query to rerank without `pipeline`.
+        storage: Vector storage of the index, with `pipeline` only; None for the default.
+        stages: Search stages, with `pipeline` only; empty for the default stages.
+        parts: Parts to read of documents with a text and an image, see `ContentParts`.
+        options: Loading options of the models.
+
+    Raises:
+        InvalidInputError: If an option is invalid, or conflicts with `pipeline`.
     """
 
     model: str | os.PathLike[str] | Embedder = "lite"
@@ -72,20 +85,20 @@ class BenchmarkSetting:
 
     def __post_init__(self) -> None:
         if self.vectors not in ("auto", "single", "multi"):
-            raise InvalidInputError(f"vectors is {self.vectors!r}; it is 'auto', 'single' or 'multi'.")
+            raise InvalidInputError(f"vectors is {self.vectors!r}; expected one of 'auto', 'single', 'multi'.")
         if self.parts not in ("auto", "image", "text"):
-            raise InvalidInputError(f"parts is {self.parts!r}; it is 'auto', 'image' or 'text'.")
+            raise InvalidInputError(f"parts is {self.parts!r}; expected one of 'auto', 'image', 'text'.")
         if self.rerank_top < 1:
-            raise InvalidInputError(f"rerank_top is {self.rerank_top}; it counts documents: at least 1.")
+            raise InvalidInputError(f"rerank_top is {self.rerank_top}; expected at least 1 document.")
         if not self.pipeline and (self.storage is not None or self.stages):
-            raise InvalidInputError("storage and stages are those of an index: they go with pipeline=True.")
+            raise InvalidInputError("storage and stages require an index. Pass pipeline=True (--whole-search).")
         if self.pipeline and self.vectors != "auto":
             raise InvalidInputError(
-                "The whole search uses both kinds of vectors: leave vectors out with pipeline=True."
+                "pipeline=True (--whole-search) uses both kinds of vectors. Omit vectors (--vectors)."
             )
 
     def described(self) -> dict[str, str]:
-        """Its parts as text, what was left alone left out."""
+        """Return the setting as a mapping of names to texts; options with default values are omitted."""
         parts: Mapping[str, Any] = {
             "embedder": model_name(self.model),
             "vectors": "" if self.vectors == "auto" else self.vectors,
@@ -101,7 +114,7 @@ class BenchmarkSetting:
 
 
 def model_name(model: str | os.PathLike[str] | Embedder | Reranker) -> str:
-    """What a model is called: its id, the last part of its folder, or the name it was loaded by."""
+    """Return the short name of a model: its id on the hub, the name of its folder, or the `name` of a model object."""
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else model.name
     folder = Path(name)
     return folder.resolve().name if folder.is_absolute() or isinstance(model, os.PathLike) or folder.is_dir() else name

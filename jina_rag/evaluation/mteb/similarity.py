@@ -1,7 +1,7 @@
-"""Similarities as mteb asks for them: every query against every document.
+"""Similarity matrices of queries and documents for mteb.
 
-mteb's own MaxSim pads documents of different lengths with zero rows, and a zero row beats every negative similarity:
-true scores of -1 and -0.5 come back as 0 and -0.5. Here nothing is padded.
+mteb's MaxSim pads documents of different lengths with zero rows, and a zero row exceeds every negative similarity:
+scores of -1 and -0.5 become 0 and -0.5. The functions of this module do not pad.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.types import Float32
 
 Many: TypeAlias = "npt.ArrayLike | Sequence[npt.ArrayLike]"
-"""Vectors of several inputs, as arrays or tensors: one array, or a list with an array for each."""
+"""Vectors of several inputs: one array or tensor, or a list with one array or tensor per input."""
 
 _BLOCK = 64 * 1024 * 1024
-"""Similarities that are held at once: 256 MB."""
+"""Similarities in memory at the same time: 64 Mi float32 values, 256 MiB."""
 NOTHING = float(np.finfo(np.float32).min)
-"""The score of a document without rows. MaxSim has -inf there, which JSON does not know."""
+"""Score of a document without rows, in place of MaxSim's -inf, which JSON does not support."""
 
 
 def dense_scores(queries: Many, documents: Many) -> Float32:
-    """Dot products of normalised vectors, shape (queries, documents) float32.
+    """Return the dot products of normalized vectors, shape (queries, documents), float32.
 
     Args:
-        queries: Shape (n, dim), or (dim,) for one.
-        documents: Likewise.
+        queries: Shape (queries, dim), or (dim,) for one query.
+        documents: Shape (documents, dim), or (dim,) for one document.
     """
-    a, b = (np.atleast_2d(np.asarray(side, dtype=np.float32)) for side in (queries, documents))
-    scores: Float32 = a @ b.T
+    query_rows, document_rows = (np.atleast_2d(np.asarray(side, dtype=np.float32)) for side in (queries, documents))
+    scores: Float32 = query_rows @ document_rows.T
     return scores
 
 
 def maxsim_scores(queries: Many, documents: Many) -> Float32:
-    """MaxSim of every query with every document, shape (queries, documents) float32; see `jina_rag.scoring.maxsim`.
+    """Return the MaxSim score of each query and document (see `jina_rag.scoring.maxsim`).
 
     Args:
-        queries: A list of arrays of shape (tokens_i, dim), one array of shape (n, tokens, dim), or one query of shape
-            (tokens, dim). A query without rows scores 0 with every document.
-        documents: Likewise. All rows of an array count: whoever has padded should give a list instead.
+        queries: A list of arrays of shape (tokens_i, dim), one array of shape (queries, tokens, dim), or one query of
+            shape (tokens, dim). A query without rows scores 0 for every document.
+        documents: The same forms. All rows of an array count, so pass a list if documents differ in length.
 
     Returns:
-        `NOTHING` where a document has no rows.
+        Shape (queries, documents), float32; `NOTHING` for documents without rows.
 
     Raises:
-        InvalidInputError: If the rows are of different lengths.
+        InvalidInputError: If the rows of queries and documents differ in dimension.
     """
     query_rows, document_rows = ragged(queries), ragged(documents)
     scores = np.full((len(query_rows), len(document_rows)), NOTHING, dtype=np.float32)
@@ -56,22 +56,26 @@ def maxsim_scores(queries: Many, documents: Many) -> Float32:
     scores[[i for i, rows in enumerate(query_rows) if not len(rows)]] = 0.0
     if not nonempty:
         return scores
-    every = np.concatenate([query_rows[i] for i in nonempty])
+    all_query_rows = np.concatenate([query_rows[i] for i in nonempty])
     starts = _starts([len(query_rows[i]) for i in nonempty])
-    for block in _blocks([len(rows) for rows in document_rows], len(every)):
+    for block in _blocks([len(rows) for rows in document_rows], len(all_query_rows)):
         rows = np.concatenate([document_rows[i] for i in block])
-        if rows.shape[1] != every.shape[1]:
+        if rows.shape[1] != all_query_rows.shape[1]:
             raise InvalidInputError(
-                f"Query rows have {every.shape[1]} dimensions and document rows {rows.shape[1]}: were they made by the "
-                "same model?"
+                f"Query rows have {all_query_rows.shape[1]} dimensions and document rows have {rows.shape[1]}. Encode "
+                "both with the same model."
             )
-        best = np.maximum.reduceat(rows @ every.T, _starts([len(document_rows[i]) for i in block]), axis=0)
+        best = np.maximum.reduceat(rows @ all_query_rows.T, _starts([len(document_rows[i]) for i in block]), axis=0)
         scores[np.ix_(nonempty, block)] = np.add.reduceat(best, starts, axis=1).T
     return scores
 
 
 def ragged(vectors: Many) -> list[Float32]:
-    """A list with an array of shape (tokens, dim) for each input."""
+    """Return the multi-vectors as a list of arrays of shape (tokens, dim), float32, one per input.
+
+    Args:
+        vectors: A list of arrays, one array of shape (n, tokens, dim), or one array of shape (tokens, dim).
+    """
     if isinstance(vectors, list | tuple):
         return [np.asarray(rows, dtype=np.float32) for rows in vectors]
     array = np.asarray(vectors, dtype=np.float32)
@@ -83,7 +87,7 @@ def _starts(lengths: Sequence[int]) -> npt.NDArray[np.int64]:
 
 
 def _blocks(lengths: Sequence[int], width: int) -> Iterator[list[int]]:
-    """Documents that have rows, in groups whose similarities fit into memory."""
+    """Yield groups of non-empty documents by index; a group has at most `_BLOCK` similarities, or one document."""
     block: list[int] = []
     rows = 0
     for index, length in enumerate(lengths):

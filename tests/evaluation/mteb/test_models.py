@@ -1,4 +1,4 @@
-"""Our models behind mteb's protocols: sides, adapters, what is filed, what is kept."""
+"""mteb encoders and cross-encoders: query and document sides, adapters, metadata, inputs and the vector cache."""
 
 import json
 
@@ -19,7 +19,7 @@ from jina_rag.evaluation.mteb.loading import EmbedderSource, RerankerSource
 from jina_rag.scoring import maxsim
 from jina_rag.testing import FakeEmbedder, FakeReranker
 
-WHERE = {"hf_split": "test", "hf_subset": "default"}
+SPLIT = {"hf_split": "test", "hf_subset": "default"}
 FLOAT32 = ModelOptions(dtype="float32")
 QUERY, DOCUMENT = PromptType.query, PromptType.document
 
@@ -36,30 +36,30 @@ def loader(*texts: str) -> list[dict[str, list[str]]]:
     return [{"text": list(texts)}]
 
 
-# -- what mteb asks of models ----------------------------------------------------------------------------------
+# -- protocols and task adapters -------------------------------------------------------------------------------
 
 
-def test_they_are_what_mteb_asks_for() -> None:
-    encoder, judge = JinaRagEncoder(FakeEmbedder()), JinaRagReranker(FakeReranker())
+def test_models_implement_the_mteb_protocols() -> None:
+    encoder, reranker = JinaRagEncoder(FakeEmbedder()), JinaRagReranker(FakeReranker())
     assert isinstance(encoder, mteb.EncoderProtocol)
     assert not isinstance(encoder, mteb.SearchProtocol)
-    assert isinstance(judge, mteb.CrossEncoderProtocol)
-    assert not isinstance(judge, mteb.EncoderProtocol)
-    for model in (encoder, judge):
+    assert isinstance(reranker, mteb.CrossEncoderProtocol)
+    assert not isinstance(reranker, mteb.EncoderProtocol)
+    for model in (encoder, reranker):
         assert mteb.models.ModelMeta.model_validate(model.mteb_model_meta.model_dump())
 
 
 @pytest.mark.parametrize("vectors", ["single", "multi"])
-def test_questions_and_documents_go_to_their_sides(vectors) -> None:
+def test_encode_uses_the_side_of_the_prompt_type(vectors) -> None:
     fake = FakeEmbedder()
     model = JinaRagEncoder(fake, vectors=vectors)
     task = metadata("T")
-    query = model.encode(loader("a b"), task_metadata=task, prompt_type=QUERY, **WHERE)
-    documents = model.encode(loader("a", "b c d"), task_metadata=task, prompt_type=DOCUMENT, **WHERE)
-    neither = model.encode(loader("a b"), task_metadata=task, **WHERE)
+    query = model.encode(loader("a b"), task_metadata=task, prompt_type=QUERY, **SPLIT)
+    documents = model.encode(loader("a", "b c d"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT)
+    without_side = model.encode(loader("a b"), task_metadata=task, **SPLIT)
     assert [side for side, _ in fake.history] == ["query", "document", "query"]
     assert len(documents) == 2
-    np.testing.assert_array_equal(query[0], neither[0])
+    np.testing.assert_array_equal(query[0], without_side[0])
     if vectors == "single":
         assert documents.shape == (2, fake.dim)
     else:
@@ -68,14 +68,14 @@ def test_questions_and_documents_go_to_their_sides(vectors) -> None:
         np.testing.assert_allclose(model.similarity(query, documents)[0], expected, rtol=1e-5)
 
 
-def test_an_empty_question_has_no_vector_and_does_not_end_the_run() -> None:
+def test_encode_empty_query_gives_an_empty_multi_vector() -> None:
     model = JinaRagEncoder(FakeEmbedder(), vectors="multi")
-    outcome = model.encode(loader("a b", " ", "c"), task_metadata=metadata("T"), prompt_type=QUERY, **WHERE)
+    outcome = model.encode(loader("a b", " ", "c"), task_metadata=metadata("T"), prompt_type=QUERY, **SPLIT)
     assert [len(rows) for rows in outcome] == [2, 0, 1]
     result = evaluate(model, text_task(["apples", "pears"], ["apples", ""]))
     assert 0.5 <= result.get_score() <= 1
     with pytest.raises(InvalidInputError, match="no words"):
-        model.encode(loader("???"), task_metadata=metadata("T"), prompt_type=QUERY, **WHERE)
+        model.encode(loader("???"), task_metadata=metadata("T"), prompt_type=QUERY, **SPLIT)
 
 
 @pytest.mark.parametrize(
@@ -89,37 +89,37 @@ def test_an_empty_question_has_no_vector_and_does_not_end_the_run() -> None:
         ({"eval_langs": ["python-Code"]}, "code"),
     ],
 )
-def test_the_adapter_follows_the_task(changes, task) -> None:
+def test_task_of_selects_the_adapter(changes, task) -> None:
     assert task_of(metadata("T", **changes)) == task
 
 
-def test_tasks_of_mteb_have_the_adapters_that_its_own_wrapper_takes() -> None:
+def test_task_of_agrees_with_the_mteb_wrapper() -> None:
     names = {"AppsRetrieval": "code", "STSBenchmark": "text-matching", "SciFact": "retrieval"}
     assert {name: task_of(mteb.get_task(name).metadata) for name in names} == names
 
 
-# -- v4, colbert-v2, v1, m0: tiny checkpoints ------------------------------------------------------------------
+# -- tiny checkpoints of v4, colbert-v2, v1 and m0 -------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("one_thread")
 class TestTiny:
-    """Random weights: what is shown is that vectors are the models' own."""
+    """Tests with random weights: the wrappers return the vectors and scores of the wrapped models."""
 
-    def test_v4_reads_images_and_texts_in_both_kinds(self, tiny) -> None:
-        own = load_embedder(tiny["v4"], dtype="float32", max_pixels=20_000)
+    def test_v4_encodes_images_and_texts_with_both_kinds_of_vectors(self, tiny) -> None:
+        embedder = load_embedder(tiny["v4"], dtype="float32", max_pixels=20_000)
         images = [image(10), image(200, "L")]
-        expected = own.encode_document([image.convert("RGB") for image in images])
-        expected_query = own.encode_query(["which?"])
+        expected = embedder.encode_document([image.convert("RGB") for image in images])
+        expected_query = embedder.encode_query(["which?"])
         for kind in ("single", "multi"):
             model = JinaRagEncoder(tiny["v4"], vectors=kind, options=ModelOptions(dtype="float32", max_pixels=20_000))
             task = metadata("T", type="DocumentUnderstanding", category="t2i", modalities=["text", "image"])
-            outcome = model.encode([{"image": images}], task_metadata=task, prompt_type=DOCUMENT, **WHERE)
-            query = model.encode(loader("which?"), task_metadata=task, prompt_type=QUERY, **WHERE)
+            outcome = model.encode([{"image": images}], task_metadata=task, prompt_type=DOCUMENT, **SPLIT)
+            query = model.encode(loader("which?"), task_metadata=task, prompt_type=QUERY, **SPLIT)
             for i in range(2):
                 np.testing.assert_allclose(outcome[i], getattr(expected, kind)[i], atol=1e-5)
             np.testing.assert_allclose(query[0], getattr(expected_query, kind)[0], atol=1e-5)
 
-    def test_v4_loads_the_adapter_of_the_task_and_one_at_a_time(self, tiny) -> None:
+    def test_v4_loads_the_adapter_of_each_task(self, tiny) -> None:
         model = JinaRagEncoder(tiny["v4"], options=FLOAT32)
         for task, changes in (
             ("retrieval", {}),
@@ -127,46 +127,44 @@ class TestTiny:
             ("code", {"domains": ["Programming"]}),
         ):
             outcome = model.encode(
-                loader("def f(): pass"), task_metadata=metadata("T", **changes), prompt_type=DOCUMENT, **WHERE
+                loader("def f(): pass"), task_metadata=metadata("T", **changes), prompt_type=DOCUMENT, **SPLIT
             )
             expected = load_embedder(tiny["v4"], dtype="float32", task=task).encode_document(
                 ["def f(): pass"], multi=False
             )
             np.testing.assert_allclose(outcome, expected.single, atol=1e-5)
 
-    def test_a_precision_that_is_left_to_the_model_stays_that_of_the_first_run(
-        self, tiny, tmp_path, monkeypatch
-    ) -> None:
-        # It is measured on a CPU, and may come out otherwise in the next process.
-        seen = []
-        for measured in (9.0, 0.1):
-            monkeypatch.setattr("jina_rag.models.runtime.devices.bfloat16_gain", lambda gain=measured: gain)
+    def test_automatic_dtype_is_stored_in_the_cache(self, tiny, tmp_path, monkeypatch) -> None:
+        # On a CPU, the automatic dtype depends on a speed measurement, which may differ between processes.
+        dtypes = []
+        for speedup in (9.0, 0.1):
+            monkeypatch.setattr("jina_rag.models.runtime.devices.bfloat16_gain", lambda gain=speedup: gain)
             with VectorCache(tmp_path / "v.sqlite3") as cache:
                 source = EmbedderSource(tiny["v4"], ModelOptions(device="cpu"), cache=cache)
-                seen.append(str(source.load("retrieval").placement.dtype))
-                judge = RerankerSource(tiny["m0"], ModelOptions(device="cpu"), cache=cache)
-                seen.append(str(judge.load().placement.dtype))
-        assert seen == ["torch.bfloat16"] * 4
-        free = EmbedderSource(tiny["v4"], ModelOptions(device="cpu"))
-        assert str(free.load("retrieval").placement.dtype) == "torch.float32"
+                dtypes.append(str(source.load("retrieval").placement.dtype))
+                reranker = RerankerSource(tiny["m0"], ModelOptions(device="cpu"), cache=cache)
+                dtypes.append(str(reranker.load().placement.dtype))
+        assert dtypes == ["torch.bfloat16"] * 4
+        uncached = EmbedderSource(tiny["v4"], ModelOptions(device="cpu"))
+        assert str(uncached.load("retrieval").placement.dtype) == "torch.float32"
 
-    def test_an_embedder_that_was_handed_over_is_asked_for_the_task(self, tiny) -> None:
-        several = load_embedder(tiny["v4"], dtype="float32", task=["retrieval", "code"])
-        model = JinaRagEncoder(several)
+    def test_embedder_object_encodes_with_the_task_of_the_benchmark(self, tiny) -> None:
+        embedder = load_embedder(tiny["v4"], dtype="float32", task=["retrieval", "code"])
+        model = JinaRagEncoder(embedder)
         outcome = model.encode(
-            loader("x"), task_metadata=metadata("T", domains=["Programming"]), prompt_type=QUERY, **WHERE
+            loader("x"), task_metadata=metadata("T", domains=["Programming"]), prompt_type=QUERY, **SPLIT
         )
-        np.testing.assert_allclose(outcome, several.encode_query(["x"], task="code").single, atol=1e-6)
+        np.testing.assert_allclose(outcome, embedder.encode_query(["x"], task="code").single, atol=1e-6)
         with pytest.raises(InvalidInputError, match="text-matching"):
-            model.encode(loader("x"), task_metadata=metadata("T", type="STS"), **WHERE)
+            model.encode(loader("x"), task_metadata=metadata("T", type="STS"), **SPLIT)
 
-    def test_colbert_v1_and_sts(self, tiny) -> None:
+    def test_colbert_and_v1_run_retrieval_and_sts_tasks(self, tiny) -> None:
         task = text_task(["apples and pears", "hammers", "rivers"], ["apples", "hammers", "rivers"])
         colbert = JinaRagEncoder(tiny["colbert-v2"], vectors="multi", options=FLOAT32)
         assert 0 <= evaluate(colbert, task).get_score() <= 1
-        # Questions are cut to 32 tokens; a text that is compared with its like is none.
+        # jina-colbert-v2 truncates queries to 32 tokens; STS texts are encoded as documents.
         long = "word " * 60
-        outcome = colbert.encode(loader(long), task_metadata=metadata("T", type="STS"), **WHERE)
+        outcome = colbert.encode(loader(long), task_metadata=metadata("T", type="STS"), **SPLIT)
         assert len(outcome[0]) > 32
         v1 = JinaRagEncoder(tiny["v1"], options=FLOAT32)
         assert v1.mteb_model_meta.modalities == ["text"]
@@ -174,7 +172,7 @@ class TestTiny:
         result = evaluate(v1, pairs)
         assert -1 <= result.get_score() <= 1
 
-    def test_m0_judges_what_a_first_stage_found(self, tiny, tmp_path) -> None:
+    def test_m0_reranks_first_stage_candidates(self, tiny, tmp_path) -> None:
         images = [image(shade) for shade in (0, 120, 240)]
         task = SmallTask(
             [{"id": f"d{i}", "image": image} for i, image in enumerate(images)],
@@ -186,7 +184,7 @@ class TestTiny:
             features=Features({"id": Value("string"), "image": Image()}),
             top_ranked={"q0": ["d0", "d1"], "q1": ["d2", "d0", "d1"]},
         )
-        own = load_reranker(tiny["m0"], dtype="float32", max_pixels=20_000)
+        reranker = load_reranker(tiny["m0"], dtype="float32", max_pixels=20_000)
         with VectorCache(tmp_path / "v.sqlite3") as cache:
             model = JinaRagReranker(tiny["m0"], options=ModelOptions(dtype="float32", max_pixels=20_000), cache=cache)
             result = mteb.evaluate(
@@ -194,11 +192,11 @@ class TestTiny:
             )
             assert result.task_results[0].scores["test"][0]["hit_rate_at_3"] == 1.0
             scores = json.loads((tmp_path / "SmallTask_predictions.json").read_text())["default"]["test"]
-            expected = own.score("light", [images[2], images[0], images[1]])
+            expected = reranker.score("light", [images[2], images[0], images[1]])
             np.testing.assert_allclose([scores["q1"][d] for d in ("d2", "d0", "d1")], expected, atol=1e-4)
             assert len(cache) == 5
 
-    def test_results_of_a_folder_are_not_filed_as_the_published_model(self, tiny) -> None:
+    def test_local_checkpoint_has_its_own_model_name(self, tiny) -> None:
         meta = JinaRagEncoder(tiny["v4"], vectors="multi", options=ModelOptions(max_pixels=20_000)).mteb_model_meta
         assert meta.name == "jina_rag/v4"
         assert meta.experiment_kwargs == {"vectors": "multi", "max_pixels": 20_000}
@@ -209,81 +207,81 @@ class TestTiny:
 # -- rerankers -------------------------------------------------------------------------------------------------
 
 
-def test_pairs_are_judged_in_their_order_and_once(tmp_path) -> None:
+def test_predict_scores_pairs_in_order_and_caches_scores(tmp_path) -> None:
     fake = FakeReranker()
     queries = [{"text": ["a b", "a b"]}, {"text": ["c", "a b", "  "]}]
     documents = [{"text": ["a", "b a"]}, {"text": ["c d", "a", "x"]}]
     with VectorCache(tmp_path / "v.sqlite3") as cache:
         for _ in range(2):
             model = JinaRagReranker(fake, cache=cache)
-            scores = model.predict(queries, documents, task_metadata=metadata("T"), **WHERE)
+            scores = model.predict(queries, documents, task_metadata=metadata("T"), **SPLIT)
             assert scores.tolist() == [0.5, 1.0, 1.0, 0.5, 0.0]
     assert [(query, list(documents)) for query, documents in fake.history[:2]] == [
         ("a b", ["a", "b a"]),
         ("c", ["c d"]),
     ]
-    assert len(fake.history) == 3  # the empty question is refused by the fake, and asked once
+    assert len(fake.history) == 3  # FakeReranker refuses the empty query; its score is cached after one call
 
 
-# -- the cache -------------------------------------------------------------------------------------------------
+# -- vector cache ----------------------------------------------------------------------------------------------
 
 
-def test_what_was_embedded_is_not_embedded_again(tmp_path) -> None:
+def test_encode_reads_repeated_inputs_from_the_cache(tmp_path) -> None:
     task = metadata("T")
     with VectorCache(tmp_path / "v.sqlite3") as cache:
         first = Counting()
         model = JinaRagEncoder(first, vectors="multi", cache=cache)
-        one = model.encode(
-            [{"text": ["a", "b", "a"]}, {"text": ["b", "c"]}], task_metadata=task, prompt_type=DOCUMENT, **WHERE
+        computed = model.encode(
+            [{"text": ["a", "b", "a"]}, {"text": ["b", "c"]}], task_metadata=task, prompt_type=DOCUMENT, **SPLIT
         )
         assert sorted(first.seen) == ["a", "b", "c"]
         assert model.embedded == 3
     with VectorCache(tmp_path / "v.sqlite3") as cache:
         second = Counting()
-        again = JinaRagEncoder(second, vectors="multi", cache=cache)
-        two = again.encode(loader("a", "b", "a", "b", "c"), task_metadata=task, prompt_type=DOCUMENT, **WHERE)
+        model = JinaRagEncoder(second, vectors="multi", cache=cache)
+        cached = model.encode(loader("a", "b", "a", "b", "c"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT)
         assert second.seen == []
-        for before, after in zip(one, two, strict=True):
-            np.testing.assert_array_equal(before, after)
-        # Another side, kind of vectors, model or length is another vector.
-        again.encode(loader("a"), task_metadata=task, prompt_type=QUERY, **WHERE)
+        for expected, actual in zip(computed, cached, strict=True):
+            np.testing.assert_array_equal(expected, actual)
+        # Side, kind of vectors, model and maximum length are part of the cache key.
+        model.encode(loader("a"), task_metadata=task, prompt_type=QUERY, **SPLIT)
         JinaRagEncoder(second, vectors="single", cache=cache).encode(
-            loader("a"), task_metadata=task, prompt_type=DOCUMENT, **WHERE
+            loader("a"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT
         )
         assert second.seen == ["a", "a"]
         other = Counting(name="other")
         JinaRagEncoder(other, vectors="multi", cache=cache).encode(
-            loader("a"), task_metadata=task, prompt_type=DOCUMENT, **WHERE
+            loader("a"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT
         )
         assert other.seen == ["a"]
         source = EmbedderSource(second, ModelOptions(max_length=3))
         JinaRagEncoder(source, vectors="multi", cache=cache).encode(
-            loader("a"), task_metadata=task, prompt_type=DOCUMENT, **WHERE
+            loader("a"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT
         )
         assert second.seen == ["a", "a", "a"]
 
 
-# -- what is read ----------------------------------------------------------------------------------------------
+# -- inputs ----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_read_of_text_and_image() -> None:
+def test_inputs_of_selects_text_image_or_both() -> None:
     shade, both = image(5), {"text": ["words", " "], "image": [image(5), image(6)]}
     assert inputs_of(both, modality="text")[0] == "words"
-    assert inputs_of(both, modality="text")[1].size == (84, 84)  # nothing to read but the picture
+    assert inputs_of(both, modality="text")[1].size == (84, 84)  # without a text, only the image remains
     fused = inputs_of(both, modality="image")
     assert fused[0][1] == "words"
     assert fused[1].size == (84, 84)
     assert inputs_of(both, modality="image", parts="text") == ["words", " "]
     assert inputs_of(both, modality="text", parts="image")[0].size == (84, 84)
     of_files = both | {"path": ["a", "b"], "page": [1, 2]}
-    assert inputs_of(of_files, modality="image")[0].size == (84, 84)  # the words are the picture's own
+    assert inputs_of(of_files, modality="image")[0].size == (84, 84)  # the text repeats the words of the image
     with pytest.raises(InvalidInputError, match="audio"):
         inputs_of({"audio": [1]}, modality="text")
     assert content_key(shade) == content_key(image(5)) != content_key(image(6))
     assert content_key("5") != content_key(["5"])
 
 
-def test_texts_are_put_together_as_mteb_does() -> None:
+def test_query_and_document_texts_match_mteb() -> None:
     assert text_of_document({"title": "T", "text": " x "}) == "T  x"
     assert text_of_document({"title": "", "text": " x "}) == "x"
     assert text_of_document({"image": 1}) is None

@@ -1,4 +1,4 @@
-"""The whole search behind mteb's protocol, on texts, on images, and on the files of a judged folder."""
+"""The search pipeline as an mteb search model, on texts, images and the files of a judged folder."""
 
 import json
 
@@ -15,14 +15,14 @@ from jina_rag.evaluation.runner import evaluate
 from jina_rag.testing import FakeEmbedder, FakeReranker, make_page
 
 
-def scored(model, task, predictions=None):
+def evaluate_task(model, task, predictions=None):
     result = mteb.evaluate(
         model, task, cache=None, show_progress_bar=False, co2_tracker=False, prediction_folder=predictions
     )
     return result.task_results[0]
 
 
-def ranked(predictions, task) -> dict[str, dict[str, float]]:
+def rankings(predictions, task) -> dict[str, dict[str, float]]:
     return json.loads((predictions / task.prediction_file_name).read_text())["default"]["test"]
 
 
@@ -31,13 +31,13 @@ def folder(tmp_path_factory):
     return judged_folder(tmp_path_factory.mktemp("judged folder"))
 
 
-def test_it_is_what_mteb_asks_for(tmp_path) -> None:
+def test_search_model_implements_the_mteb_protocol(tmp_path) -> None:
     model = JinaRagSearch(tmp_path, FakeEmbedder())
     assert isinstance(model, mteb.SearchProtocol)
     assert not isinstance(model, mteb.EncoderProtocol)
     with pytest.raises(InvalidInputError, match="depth"):
         JinaRagSearch(tmp_path, FakeEmbedder(), depth=0)
-    with pytest.raises(InvalidInputError, match="index first"):
+    with pytest.raises(InvalidInputError, match="Call index"):
         model.search({"id": []}, task_metadata=None, hf_split="", hf_subset="", top_k=1)
 
 
@@ -49,26 +49,26 @@ def test_it_is_what_mteb_asks_for(tmp_path) -> None:
     [{}, {"reranker": FakeReranker()}, {"storage": "compact"}, {"stages": (Rescore(dense=0.9, identifiers=0.0),)}],
     ids=["default", "reranker", "compact", "stages"],
 )
-def test_the_main_score_is_that_of_evaluate(folder, tmp_path, options) -> None:
+def test_folder_task_score_equals_evaluate(folder, tmp_path, options) -> None:
     task = FolderTask(folder, tmp_path / "work")
-    result = scored(JinaRagSearch(tmp_path / "indexes", FakeEmbedder(), **options), task, tmp_path)
-    opening = {name: value for name, value in options.items() if name != "stages"}
-    with DocumentIndex.open(tmp_path / "index", embedder=FakeEmbedder(), **opening) as index:
+    result = evaluate_task(JinaRagSearch(tmp_path / "indexes", FakeEmbedder(), **options), task, tmp_path)
+    open_options = {name: value for name, value in options.items() if name != "stages"}
+    with DocumentIndex.open(tmp_path / "index", embedder=FakeEmbedder(), **open_options) as index:
         if "stages" not in options:
             expected = evaluate(read_folder(folder), index).measures["nDCG@5"]
             assert result.get_score() == pytest.approx(expected, abs=1e-5)
-            assert 0.5 < expected < 1  # the last question is answered by a page that shares no more than others
+            assert 0.5 < expected < 1  # the relevant page of q4 shares no more words with the query than other pages
         else:
             index.ingest([folder])
             hits = index.search(QUERIES[3][1], k=7, stages=options["stages"])
             order = [f"{hit.path.stem}/{hit.page}" for hit in hits]
-            scores = ranked(tmp_path, task)["q4"]
+            scores = rankings(tmp_path, task)["q4"]
             assert sorted(scores, key=scores.get, reverse=True) == order
-    for scores in ranked(tmp_path, task).values():
-        assert list(scores.values()) == sorted(set(scores.values()), reverse=True)  # strictly falling
+    for scores in rankings(tmp_path, task).values():
+        assert list(scores.values()) == sorted(set(scores.values()), reverse=True)  # strictly decreasing
 
 
-def test_gains_are_those_of_evaluate(folder, tmp_path) -> None:
+def test_folder_task_converts_grades_to_gains(folder, tmp_path) -> None:
     task = FolderTask(folder, tmp_path)
     task.load_data()
     split = task.dataset["default"]["test"]
@@ -79,38 +79,40 @@ def test_gains_are_those_of_evaluate(folder, tmp_path) -> None:
     assert row["image"].size[0] > 100
 
 
-def test_pages_as_words_and_as_both(folder, tmp_path) -> None:
-    words = FolderTask(folder, tmp_path, content="text")
-    words.load_data()
-    corpus = words.dataset["default"]["test"]["corpus"]
+def test_folder_task_content_text_and_both(folder, tmp_path) -> None:
+    text_only = FolderTask(folder, tmp_path, content="text")
+    text_only.load_data()
+    corpus = text_only.dataset["default"]["test"]["corpus"]
     assert corpus["text"][0] == "apples pears and plums"
     assert "image" not in corpus.column_names
     both = FolderTask(folder, tmp_path, content="both")
     both.load_data()
     assert {"image", "text"} <= set(both.dataset["default"]["test"]["corpus"].column_names)
-    assert words.metadata.name == both.metadata.name
+    assert text_only.metadata.name == both.metadata.name
     with pytest.raises(InvalidInputError, match="content"):
         FolderTask(folder, tmp_path, content="sound")
 
 
-def test_pages_are_read_once_and_a_changed_folder_has_another_name(tmp_path, monkeypatch) -> None:
+def test_folder_task_renders_once_and_renames_changed_folders(tmp_path, monkeypatch) -> None:
     from jina_rag.evaluation.mteb import folder_pages
 
     folder = judged_folder(tmp_path / "folder")
-    read: list[int] = []
-    real = folder_pages.read_pages
-    monkeypatch.setattr(folder_pages, "read_pages", lambda s, *a, **o: read.append(len(s)) or real(s, *a, **o))
+    document_counts: list[int] = []
+    read_pages = folder_pages.read_pages
+    monkeypatch.setattr(
+        folder_pages, "read_pages", lambda s, *a, **o: document_counts.append(len(s)) or read_pages(s, *a, **o)
+    )
     first = FolderTask(folder, tmp_path / "work")
     first.load_data()
     FolderTask(folder, tmp_path / "work").load_data()
-    assert read == [3]
+    assert document_counts == [3]
     (folder / "queries.jsonl").write_text((folder / "queries.jsonl").read_text() + "\n", encoding="utf-8")
     changed = FolderTask(folder, tmp_path / "work")
     assert changed.metadata.name != first.metadata.name
     assert changed.metadata.revision != first.metadata.revision
 
 
-def test_a_document_that_cannot_be_read_is_left_out_and_said(tmp_path, caplog) -> None:
+def test_folder_task_skips_unreadable_documents_with_a_warning(tmp_path, caplog) -> None:
     folder = judged_folder(tmp_path / "folder")
     (folder / "rivers.pdf").write_bytes(b"%PDF-1.4 and nothing")
     task = FolderTask(folder, tmp_path / "work")
@@ -120,32 +122,32 @@ def test_a_document_that_cannot_be_read_is_left_out_and_said(tmp_path, caplog) -
     assert len(task.dataset["default"]["test"]["corpus"]) == 5
     for name in ("fruit", "tools"):
         (folder / f"{name}.pdf").write_bytes(b"%PDF-1.4 and nothing")
-    with pytest.raises(InvalidInputError, match="None of"):
+    with pytest.raises(InvalidInputError, match="No page"):
         FolderTask(folder, tmp_path / "work").load_data()
 
 
-# -- corpora of mteb -------------------------------------------------------------------------------------------
+# -- mteb corpora ----------------------------------------------------------------------------------------------
 
 
-def test_texts_are_found_with_their_titles(tmp_path) -> None:
+def test_search_finds_texts_by_title_and_deletes_its_index(tmp_path) -> None:
     task = text_task(["plums", "saws", "danube"], ["fruit plums", "", "danube"])
     task._data[0][1]["title"] = "wood and steel"
     task._data[1].append({"id": "q3", "text": "steel"})
     task._data[2]["q3"] = {"d1": 1}
-    result = scored(JinaRagSearch(tmp_path / "indexes", FakeEmbedder()), task, tmp_path)
-    scores = ranked(tmp_path, task)
+    result = evaluate_task(JinaRagSearch(tmp_path / "indexes", FakeEmbedder()), task, tmp_path)
+    scores = rankings(tmp_path, task)
     assert max(scores["q3"], key=scores["q3"].get) == "d1"
-    assert scores["q1"] == {}  # an empty question finds nothing
+    assert scores["q1"] == {}  # an empty query
     assert result.get_score() == pytest.approx(0.75)
-    assert not list((tmp_path / "indexes").iterdir())  # thrown away when it was asked
+    assert not list((tmp_path / "indexes").iterdir())  # the index is deleted after the search
 
 
-def test_images_are_found_by_their_words(tmp_path) -> None:
-    shades = [make_page(text).screenshot.image for text in ("a", "b c d e f", "g h")]
+def test_search_finds_images_by_their_text(tmp_path) -> None:
+    images = [make_page(text).screenshot.image for text in ("a", "b c d e f", "g h")]
     task = SmallTask(
         [
             {"id": f"d{i}", "text": text, "image": image}
-            for i, (text, image) in enumerate(zip("xyz", shades, strict=True))
+            for i, (text, image) in enumerate(zip("xyz", images, strict=True))
         ],
         [{"id": "q0", "text": "y"}],
         {"q0": {"d1": 1}},
@@ -154,37 +156,37 @@ def test_images_are_found_by_their_words(tmp_path) -> None:
         features=Features({"id": Value("string"), "text": Value("string"), "image": Image()}),
     )
     fake = FakeEmbedder()
-    assert scored(JinaRagSearch(tmp_path, fake), task).get_score() == 1.0
+    assert evaluate_task(JinaRagSearch(tmp_path, fake), task).get_score() == 1.0
     pages = [item for side, items in fake.history if side == "document" for item in items]
     assert [page.text for page in pages] == ["x", "y", "z"]
-    assert pages[0].screenshot.image.size == shades[0].size
+    assert pages[0].screenshot.image.size == images[0].size
 
 
-def test_what_a_reranking_task_asks_for_is_all_that_is_ranked(tmp_path) -> None:
-    chosen = {"q0": ["d2", "d1"], "q1": ["d0", "unknown"]}
-    task = text_task(["apples", "apples pears", "apples plums"], ["apples plums", "apples"], top_ranked=chosen)
-    scored(JinaRagSearch(tmp_path / "indexes", FakeEmbedder()), task, tmp_path)
-    scores = ranked(tmp_path, task)
+def test_search_ranks_only_candidates_of_a_reranking_task(tmp_path) -> None:
+    candidates = {"q0": ["d2", "d1"], "q1": ["d0", "unknown"]}
+    task = text_task(["apples", "apples pears", "apples plums"], ["apples plums", "apples"], top_ranked=candidates)
+    evaluate_task(JinaRagSearch(tmp_path / "indexes", FakeEmbedder()), task, tmp_path)
+    scores = rankings(tmp_path, task)
     assert list(scores["q0"]) == ["d2", "d1"]
     assert set(scores["q1"]) == {"d0"}
 
 
-def test_depth_ends_a_ranking(tmp_path) -> None:
+def test_depth_limits_the_ranking(tmp_path) -> None:
     task = text_task([f"apples {i}" for i in range(9)], ["apples"])
-    scored(JinaRagSearch(tmp_path / "indexes", FakeEmbedder(), depth=4), task, tmp_path)
-    assert len(ranked(tmp_path, task)["q0"]) == 4
+    evaluate_task(JinaRagSearch(tmp_path / "indexes", FakeEmbedder(), depth=4), task, tmp_path)
+    assert len(rankings(tmp_path, task)["q0"]) == 4
 
 
-def test_an_interrupted_index_is_gone_on_with(tmp_path, monkeypatch) -> None:
+def test_interrupted_indexing_resumes(tmp_path, monkeypatch) -> None:
     from jina_rag.evaluation.mteb import pipeline
 
-    monkeypatch.setattr(pipeline, "_TOGETHER", 2)
+    monkeypatch.setattr(pipeline, "_DOCUMENT_BATCH", 2)
     texts = [f"text number{i}" for i in range(7)]
     first = Counting(stop_at=3)
     with pytest.raises(KeyboardInterrupt):
-        scored(JinaRagSearch(tmp_path, first), text_task(texts, ["number5"]))
+        evaluate_task(JinaRagSearch(tmp_path, first), text_task(texts, ["number5"]))
     second = Counting()
-    assert scored(JinaRagSearch(tmp_path, second), text_task(texts, ["number5"])).get_score() == pytest.approx(
+    assert evaluate_task(JinaRagSearch(tmp_path, second), text_task(texts, ["number5"])).get_score() == pytest.approx(
         0.3869, 1
     )
     documents = [item["text"] for item in [*first.seen, *second.seen] if isinstance(item, dict)]

@@ -1,4 +1,4 @@
-"""MaxSim for mteb: nothing is padded, so negative similarities are right."""
+"""Similarity matrices for mteb: MaxSim without padding, which keeps negative similarities."""
 
 import mteb
 import numpy as np
@@ -17,12 +17,12 @@ from jina_rag.types import Embeddings
 
 
 def rows(*cosines: float) -> np.ndarray:
-    """Unit rows with these first coordinates: their dot products with (1, 0)."""
+    """Return unit rows whose dot products with (1, 0) are `cosines`."""
     return np.array([[c, np.sqrt(1 - c * c)] for c in cosines], np.float32)
 
 
-class Opposed(FakeEmbedder):
-    """Every similarity is negative; the longer text is the nearer one."""
+class NegativeEmbedder(FakeEmbedder):
+    """An embedder with negative similarities only; texts with the word "long" score higher."""
 
     def __init__(self) -> None:
         super().__init__(dim=2, multi_dim=2)
@@ -34,23 +34,23 @@ class Opposed(FakeEmbedder):
         return Embeddings(multi=[rows(-0.9, -0.5, -0.7) if "long" in text else rows(-1.0) for text in documents])
 
 
-def test_padding_with_zeros_is_wrong_and_ours_is_right() -> None:
+def test_maxsim_keeps_negative_scores_unlike_mteb_padding() -> None:
     query, documents = [np.array([[1, 0]], np.float32)], [rows(-1.0), rows(-0.9, -0.5)]
     assert maxsim_scores(query, documents)[0].tolist() == pytest.approx([-1, -0.5])
-    assert max_sim(query, documents)[0].tolist() == pytest.approx([0, -0.5])  # why this module exists
+    assert max_sim(query, documents)[0].tolist() == pytest.approx([0, -0.5])  # the zero padding of mteb
 
 
-def test_mteb_ranks_negative_similarities_rightly_by_our_encoder() -> None:
+def test_mteb_evaluation_ranks_negative_similarities() -> None:
     task = text_task(["the long one"], ["anything"])
     task._data[0].append({"id": "d1", "title": "", "text": "short"})
-    model = JinaRagEncoder(Opposed(), vectors="multi")
+    model = JinaRagEncoder(NegativeEmbedder(), vectors="multi")
     result = mteb.evaluate(model, task, cache=None, show_progress_bar=False, co2_tracker=False)
     assert result.task_results[0].get_score() == 1.0
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_equals_the_score_of_scoring(data) -> None:
+def test_maxsim_scores_equal_scoring_maxsim(data) -> None:
     seed = data.draw(st.integers(0, 2**32 - 1))
     lengths = st.lists(st.integers(0, 6), min_size=1, max_size=6)
     rng = np.random.default_rng(seed)
@@ -62,27 +62,27 @@ def test_equals_the_score_of_scoring(data) -> None:
         np.testing.assert_allclose(scores, np.where(np.isinf(expected), NOTHING, expected), rtol=1e-5, atol=1e-5)
 
 
-def test_blocks_give_what_one_block_gives(monkeypatch) -> None:
+def test_maxsim_in_blocks_equals_one_block(monkeypatch) -> None:
     rng = np.random.default_rng(0)
     queries = [rng.normal(size=(n, 4)) for n in (2, 3)]
     documents = [rng.normal(size=(n, 4)) for n in (5, 0, 1, 9, 2)]
-    whole = maxsim_scores(queries, documents)
+    expected = maxsim_scores(queries, documents)
     monkeypatch.setattr(similarity, "_BLOCK", 30)
-    np.testing.assert_allclose(maxsim_scores(queries, documents), whole, rtol=1e-6)
+    np.testing.assert_allclose(maxsim_scores(queries, documents), expected, rtol=1e-6)
 
 
-def test_shapes_that_mteb_passes() -> None:
+def test_similarity_accepts_all_input_shapes_of_mteb() -> None:
     query, documents = rows(0.5, 0.1), [rows(0.2), rows(0.9, 0.3)]
     expected = maxsim_scores([query], documents)
     for form in (query, query[None], np.array([query])):
         np.testing.assert_allclose(maxsim_scores(form, documents), expected)
-    assert maxsim_scores([np.zeros((0, 2))], documents).tolist() == [[0, 0]]  # a question without anything in it
+    assert maxsim_scores([np.zeros((0, 2))], documents).tolist() == [[0, 0]]  # an empty query
     assert dense_scores(query[0], query).shape == (1, 2)
     with pytest.raises(InvalidInputError, match="same model"):
         maxsim_scores([query], [np.ones((1, 3))])
 
 
-def test_pairs_equal_the_diagonal() -> None:
+def test_pairwise_similarity_equals_the_diagonal() -> None:
     rng = np.random.default_rng(1)
     ragged = [rng.normal(size=(n, 3)) for n in (1, 4, 2)]
     multi, single = (JinaRagEncoder(FakeEmbedder(), vectors=kind) for kind in ("multi", "single"))
