@@ -1,1 +1,1 @@
-"""Where vectors and page images are kept: the embedded store, its schema, and image files beside it."""
+"""Vector stores, their payload schema and filters, and the files of page images."""

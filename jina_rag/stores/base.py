@@ -1,4 +1,4 @@
-"""What every store does before and after its engine's calls: arguments checked, filters parsed, hits ordered."""
+"""Base class of the vector stores: validates arguments, parses filters and sorts hits."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from jina_rag.stores.filters import Condition, can_match, parse_where
 from jina_rag.types import Float32, Point, Prefetch, RegionKind, SparseVector, StoreHit, Where
 
 DELETE_BATCH: Final = 10_000
-"""Ids per call of an engine."""
+"""Maximum number of ids per delete call of an engine."""
 
 
 class Stage(NamedTuple):
-    """A search by one vector: of candidates, or of the result.
+    """One search stage with one query vector: a candidate stage or the final ranking.
 
     Attributes:
-        vector: Shape (dim,), (query tokens, multi_dim), or sparse.
-        using: Name of the vector that it is compared with.
-        limit: How many points to find, at least 1.
-        conditions: What the points must meet.
+        vector: Query vector: dense, shape (dim,), float32; multi-vector, shape (query tokens, multi_dim), float32; or
+            sparse.
+        using: Name of the stored vector to compare with.
+        limit: Maximum number of points to return, at least 1.
+        conditions: Filter conditions; a point must meet all of them.
     """
 
     vector: Float32 | SparseVector
@@ -32,41 +33,64 @@ class Stage(NamedTuple):
 
 
 class BaseStore(ABC):
-    """A `MultiVectorStore` but for the calls of its engine, which are the abstract methods. Also a context manager."""
+    """Base class of a `MultiVectorStore`: a subclass implements the abstract methods with the calls of its engine.
+
+    As a context manager, the store is closed on exit.
+
+    Attributes:
+        dim: Length of the dense vectors.
+        multi_dim: Length of each row of the multi-vectors.
+    """
 
     def __init__(self, dim: int, multi_dim: int) -> None:
         self.dim = dim
         self.multi_dim = multi_dim
 
     def upsert(self, points: Sequence[Point]) -> None:
-        """Write points; one of the same id is replaced. A multi-vector without rows is left out.
+        """Write points, replacing stored points with the same id.
+
+        All points are validated before the first write. A multi-vector without rows is not stored.
+
+        Args:
+            points: Points to write. If several have the same id, the last one is stored.
 
         Raises:
-            InvalidInputError: If a vector has another length than the store's, or more rows than an engine takes,
-                or a payload is not JSON; nothing is written then.
+            InvalidInputError: If an id is not a UUID, a vector has the wrong shape or a number that is not finite, a
+                multi-vector has `schema.MULTI_LIMIT` numbers or more, or a payload is not JSON. No point is written.
         """
         checked_points = (schema.checked_point(point, self.dim, self.multi_dim) for point in points)
         self._write(list({point.id: point for point in checked_points}.values()))
 
     def update_payload(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Replace some keys of points' payloads: id → key → value; a value of None takes the key out.
+        """Set or remove payload keys of stored points.
 
-        The other keys and all vectors stay; unknown ids are ignored. Each point is changed whole or not at all; a
-        call that fails may have changed some points, and can be repeated.
+        All other keys and all vectors stay unchanged. Each point is updated atomically. A call that fails may have
+        updated some of the points; repeating the call is safe.
+
+        Args:
+            changes: Point id → payload key → new value; None removes the key. Unknown ids are ignored.
 
         Raises:
-            InvalidInputError: If a value is not JSON; nothing is changed then.
+            InvalidInputError: If an id is not a UUID or a value is not JSON. No point is changed.
         """
         self._change({schema.checked_id(key): schema.checked_payload(change) for key, change in changes.items()})
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Remove points by id; unknown ids are ignored."""
+        """Delete points by id; unknown ids are ignored.
+
+        Raises:
+            InvalidInputError: If an id is not a UUID. No point is deleted.
+        """
         point_ids = [schema.checked_id(value) for value in ids]
         for start in range(0, len(point_ids), DELETE_BATCH):
             self._delete_ids(point_ids[start : start + DELETE_BATCH])
 
     def delete_where(self, where: Where) -> None:
-        """Remove every point that the filter matches; an empty filter matches all of them."""
+        """Delete every point that matches the filter; an empty filter deletes all points.
+
+        Raises:
+            InvalidInputError: If the filter is invalid.
+        """
         conditions = parse_where(where)
         if can_match(conditions):
             self._delete_matching(conditions)
@@ -82,39 +106,49 @@ class BaseStore(ABC):
         where: Where | None = None,
         keys: Sequence[str] | None = None,
     ) -> list[StoreHit]:
-        """Rank points by exact MaxSim with `multi`, shape (query tokens, multi_dim); see `MultiVectorStore`.
+        """Rank points by exact MaxSim, the first stage and MaxSim in one engine call; see `MultiVectorStore.search`.
 
-        Candidates and MaxSim are one call of the engine.
+        Args:
+            multi: Query multi-vector, shape (query tokens, multi_dim), float32.
+            limit: Maximum number of hits, at least 1.
+            dense: Dense query vector of the first stage, shape (dim,), float32.
+            lexical: Term weights of the query for the first stage.
+            prefetch: Candidate limits of the first stage; None scores every point that matches `where`.
+            where: Filter; None for all points.
+            keys: Payload keys in the hits; None for all keys.
+
+        Returns:
+            Hits by descending score; hits with equal scores are sorted by id.
 
         Raises:
-            InvalidInputError: If a vector has another length than the store's, if `limit` is below 1, or if
-                there is a `prefetch` but neither `dense` nor `lexical`.
+            InvalidInputError: If a vector has the wrong shape, `multi` has no rows, `limit` is below 1, or `prefetch`
+                is set without `dense` and `lexical`.
         """
-        schema.checked_vector(multi, 2, self.multi_dim, "question's multi-vector")
+        schema.checked_vector(multi, 2, self.multi_dim, "query multi-vector")
         if len(multi) == 0:
-            raise InvalidInputError("The question has no vectors: pass a multi-vector with at least one row.")
+            raise InvalidInputError("The query multi-vector has no rows. Pass at least one row.")
         if dense is not None:
-            schema.checked_vector(dense, 1, self.dim, "question's dense vector")
+            schema.checked_vector(dense, 1, self.dim, "dense query vector")
         if prefetch is not None and dense is None and lexical is None:
-            raise InvalidInputError("A prefetch needs a dense or a lexical vector to find candidates with.")
+            raise InvalidInputError("prefetch is set without a query vector for it. Pass a dense or a lexical vector.")
         conditions = parse_where(where or {})
         stage = Stage(multi, schema.MULTI, limit, conditions)
         if prefetch is None:
-            return self._ranked(stage, (), keys)
+            return self._rank(stage, (), keys)
         has_terms = lexical is not None and len(lexical.indices)
         vectors = {schema.DENSE: dense, schema.LEXICAL: lexical if has_terms else None}
         pages: Where = {schema.KIND: "page"} if prefetch.regions else {}
         candidates = [
-            # Engines pass the outer filter on; said twice, so that nothing hangs on that.
-            Stage(vector, name, count, conditions + parse_where(also))
-            for name, count, also in (
+            # Engines also apply the outer filter to each candidate stage; the explicit filter does not rely on that.
+            Stage(vector, name, count, conditions + parse_where(kind_filter))
+            for name, count, kind_filter in (
                 (schema.DENSE, prefetch.limit, pages),
                 (schema.LEXICAL, prefetch.lexical_limit, pages),
                 (schema.DENSE, prefetch.region_limit, {schema.KIND: get_args(RegionKind)}),
             )
             if count > 0 and (vector := vectors[name]) is not None
         ]
-        return self._ranked(stage, candidates, keys) if candidates else []
+        return self._rank(stage, candidates, keys) if candidates else []
 
     def nearest(
         self,
@@ -124,44 +158,62 @@ class BaseStore(ABC):
         where: Where | None = None,
         keys: Sequence[str] | None = None,
     ) -> list[StoreHit]:
-        """Rank by one cheap vector: dense, shape (dim,), or lexical; `keys` as in `search`.
+        """Rank points by a dense or a lexical vector.
 
-        A lexical one finds only points that share a term with it.
+        Args:
+            vector: Dense query vector, shape (dim,), float32; or term weights, which match only points that share a
+                term with the query.
+            limit: Maximum number of hits, at least 1.
+            where: Filter; None for all points.
+            keys: Payload keys in the hits; None for all keys.
+
+        Returns:
+            Hits by descending score; hits with equal scores are sorted by id.
 
         Raises:
-            InvalidInputError: If the vector has another length than the store's, or `limit` is below 1.
+            InvalidInputError: If the vector has the wrong shape, or `limit` is below 1.
         """
         conditions = parse_where(where or {})
         if not isinstance(vector, SparseVector):
             schema.checked_vector(vector, 1, self.dim, "dense vector")
-            return self._ranked(Stage(vector, schema.DENSE, limit, conditions), (), keys)
+            return self._rank(Stage(vector, schema.DENSE, limit, conditions), (), keys)
         if not len(vector.indices):
             return []
-        return self._ranked(Stage(vector, schema.LEXICAL, limit, conditions), (), keys)
+        return self._rank(Stage(vector, schema.LEXICAL, limit, conditions), (), keys)
 
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> list[Point]:
-        """Return the points that exist among `ids`, in their order; vectors as stored, in float32.
+        """Return the existing points among `ids`, in the order of `ids`.
 
-        Multi-vectors come out of the embedded engine as Python numbers: some 12 ms for a page of 400 x 384.
+        The embedded engine returns multi-vectors as Python numbers, which takes about 12 ms for a page of 400 x 384.
+
+        Args:
+            ids: Point ids; missing ones are skipped.
+            vectors: Whether to return the vectors, as stored, in float32.
+
+        Raises:
+            InvalidInputError: If an id is not a UUID.
         """
         order = [schema.checked_id(value) for value in ids]
         points = {point.id: point for point in self._fetch(list(dict.fromkeys(order)), vectors=vectors)}
         return [points[value] for value in order if value in points]
 
     def scroll(self, where: Where | None = None) -> Iterator[StoreHit]:
-        """Every matching point, without vectors, in no particular order; scores are 0."""
+        """Yield every matching point without its vectors, with score 0, in arbitrary order."""
         conditions = parse_where(where or {})
         if can_match(conditions):
             yield from self._scroll(conditions)
 
     def count(self, where: Where | None = None) -> int:
-        """Number of matching points."""
+        """Return the number of matching points."""
         conditions = parse_where(where or {})
         return self._count(conditions) if can_match(conditions) else 0
 
     @abstractmethod
     def close(self) -> None:
-        """Release what the store holds; using it afterwards raises IndexStateError. Closing twice is fine."""
+        """Close the store and release its resources; idempotent.
+
+        Every other call on a closed store raises IndexStateError.
+        """
 
     def __enter__(self) -> Self:
         return self
@@ -169,43 +221,43 @@ class BaseStore(ABC):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _ranked(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> list[StoreHit]:
+    def _rank(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> list[StoreHit]:
         if stage.limit < 1:
-            raise InvalidInputError(f"The limit of a search is {stage.limit}: ask for at least 1 result.")
+            raise InvalidInputError(f"limit is {stage.limit}; expected at least 1.")
         if not can_match(stage.conditions):
             return []
         return sorted(self._query(stage, candidates, keys), key=lambda hit: (-hit.score, hit.id))
 
-    # The calls of an engine. Every id, point and vector has been checked.
+    # Engine calls. All ids, points and vectors are already validated.
 
     @abstractmethod
     def _write(self, points: Sequence[Point]) -> None:
-        """Write points with different ids."""
+        """Write points, whose ids are distinct."""
 
     @abstractmethod
     def _change(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Change the payloads of the points of these ids that exist."""
+        """Update the payloads of existing points; unknown ids are ignored."""
 
     @abstractmethod
     def _delete_ids(self, ids: list[str]) -> None:
-        """Delete points by id."""
+        """Delete points by id; unknown ids are ignored."""
 
     @abstractmethod
     def _delete_matching(self, conditions: Sequence[Condition]) -> None:
-        """Delete the points that meet conditions."""
+        """Delete all points that meet the conditions."""
 
     @abstractmethod
     def _query(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> Iterable[StoreHit]:
-        """The best points, among the union of `candidates` if there are any, in any order."""
+        """Return the best points, in any order; with `candidates`, only points of their union are scored."""
 
     @abstractmethod
     def _fetch(self, ids: list[str], *, vectors: bool) -> Iterable[Point]:
-        """The points of those ids that exist, in any order."""
+        """Return the existing points of `ids`, in any order."""
 
     @abstractmethod
     def _scroll(self, conditions: Sequence[Condition]) -> Iterator[StoreHit]:
-        """All points that meet conditions, without vectors."""
+        """Yield all points that meet the conditions, without vectors."""
 
     @abstractmethod
     def _count(self, conditions: Sequence[Condition]) -> int:
-        """Number of points that meet conditions."""
+        """Return the number of points that meet the conditions."""

@@ -1,4 +1,4 @@
-"""Room on the disk, looked at before it is needed: an engine that maps its files dies of a full one."""
+"""Check for free disk space before a write: an engine with memory-mapped files crashes on a full disk."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ import shutil
 from jina_rag.errors import IndexStateError
 
 RESERVE = 64 * 1024 * 1024
-"""Bytes left alone: the engine writes ahead into files of half this size."""
-_TIMES = 3
+"""Bytes that stay free: the engine preallocates files of half this size."""
+_SPACE_FACTOR = 3  # bytes per byte of vectors: the vectors, their log and the engine's own files
 
 
 def check_space(folder: str | os.PathLike[str], vector_bytes: int) -> None:
-    """Refuse to write vectors where they, their log and the engine's own files may not fit.
+    """Check that the disk has room for vectors, their log and the engine's own files.
 
     Args:
-        folder: On the disk that is written to; it exists.
-        vector_bytes: Of the vectors.
+        folder: An existing folder on the disk to check.
+        vector_bytes: Size of the vectors in bytes.
 
     Raises:
-        IndexStateError: With what is left and what is needed.
+        IndexStateError: If free space is below 64 MiB plus three times `vector_bytes`.
     """
     free_bytes = shutil.disk_usage(folder).free
-    needed_bytes = RESERVE + _TIMES * vector_bytes
+    needed_bytes = RESERVE + _SPACE_FACTOR * vector_bytes
     if free_bytes < needed_bytes:
         raise IndexStateError(
-            f"The disk of the index is full: {free_bytes / 1e6:,.0f} MB are free at {os.fspath(folder)}, "
-            f"{needed_bytes / 1e6:,.0f} MB are needed to go on. Free some space, then run the same command again: it "
-            "goes on where it stopped."
+            f"The disk of the index is full: {free_bytes / 1e6:,.0f} MB free at {os.fspath(folder)}, "
+            f"{needed_bytes / 1e6:,.0f} MB required. Free some space, then rerun the command: it resumes."
         )

@@ -1,11 +1,11 @@
-"""Filters, as every store applies them: what a point carries so that it can be filtered, and what a filter asks of it.
+"""Payload filters of all stores: the payload keys that make a point filterable, and the conditions of a filter.
 
-An engine matches strings and compares numbers at a path of a payload; a key with a dot, a space or a quote would need
-quoting there, and lists brackets. So each point carries its values a second time, in a form that needs neither: as
-*tags*, one string for each value, and as *numbers*, one list for each key.
+An engine matches strings and compares numbers at a payload path. In a path, a key with a dot, a space or a quote
+requires quoting, and a list requires brackets. To avoid both, each point stores its filterable values a second time: as
+*tags*, one string per value, and as *numbers*, one list per key.
 
-A new operator is a class of `Condition` here, made by `parse_where` and evaluated by `meets`; `qdrant.base` puts it
-into the form of the engines.
+A new operator requires a `Condition` class, parsed by `parse_where` and evaluated by `meets_all`; `qdrant.base`
+translates the class for the Qdrant engines.
 """
 
 from __future__ import annotations
@@ -24,23 +24,32 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.stores.schema import NUMBERS, TAGS, UNFILTERABLE
 from jina_rag.types import Point, Range, Scalar, Where
 
-MOST_INDEXED = 64
-"""How many keys with numbers a store indexes; in the order in which it meets them. The rest are filtered, too, by
-reading every payload: 11 µs a point."""
+MAX_INDEXED_KEYS = 64
+"""Maximum number of numeric keys that a store indexes, in the order in which the keys first occur. Filters on other
+numeric keys read every payload, which takes 11 µs per point."""
 
-_LONG_TEXT = 256
+_MAX_TAG_TEXT = 256  # characters; tags contain the hash of a longer string
 
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """A point must have at least one of these tags; where there is none, nothing matches."""
+    """Condition that a point has at least one of the tags; without tags, no point matches.
+
+    Attributes:
+        tags: Tags as returned by `tags`.
+    """
 
     tags: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """A point must have a number in the range, whose ends are finite floats, under this path of its payload."""
+    """Condition that a point has a number within a range at a payload path.
+
+    Attributes:
+        path: Payload path of the list of numbers.
+        range: Range with finite floats as its bounds.
+    """
 
     path: str
     range: Range
@@ -50,92 +59,93 @@ Condition: TypeAlias = OneOf | Within
 
 
 def tags(payload: Mapping[str, Any]) -> list[str]:
-    """One string for each value of a payload that can be filtered.
+    """Return one tag for each filterable value of a payload.
 
-    A tag is the key and the value as JSON, so that true, 1 and "1" stay different and 1 and 1.0 do not. A list
-    gives one tag for each item; the keys of an inner object, also of one in a list, are joined by dots; null gives
-    none.
+    A tag is the key and the value as JSON: true, 1 and "1" have different tags, 1 and 1.0 have the same tag. A list
+    has one tag per item. Keys of nested objects, including objects in lists, are joined by dots. Null has no tag.
 
     >>> tags({"page": 3.0, "meta": {"draft": True, "by": ["Ann", {"name": "Bo"}]}})
     ['["page", 3]', '["meta.draft", true]', '["meta.by", "Ann"]', '["meta.by.name", "Bo"]']
     """
-    return list(dict.fromkeys(_tag(key, value) for key, value in _filterable(payload)))
+    return list(dict.fromkeys(_tag(key, value) for key, value in _filter_values(payload)))
 
 
 def numbers(payload: Mapping[str, Any]) -> dict[str, list[float]]:
-    """The numbers of a payload that can be filtered, by the name of their key; keys are joined as those of `tags`.
+    """Return the filterable numbers of a payload by hashed key; nested keys are joined by dots as in `tags`.
 
     >>> list(numbers({"page": 3, "meta": [{"year": 2024}, {"year": 2025, "draft": True, "by": "Ann"}]}).values())
     [[3.0], [2024.0, 2025.0]]
     """
     by_name: dict[str, dict[float, None]] = {}
-    for key, value in _filterable(payload):
+    for key, value in _filter_values(payload):
         if is_number(value):
-            by_name.setdefault(_name(key), {})[float(value)] = None
+            by_name.setdefault(_number_key(key), {})[float(value)] = None
     return {name: list(values) for name, values in by_name.items()}
 
 
-def filterable(point: Point) -> Point:
-    """The point with what its payload needs so that an engine can filter by it."""
-    return replace(point, payload={**point.payload, **for_filters(point.payload)})
+def with_filter_payload(point: Point) -> Point:
+    """Return the point with the tags and numbers of its payload added."""
+    return replace(point, payload={**point.payload, **filter_payload(point.payload)})
 
 
-def for_filters(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """What a store adds to a payload, so that it can be filtered."""
+def filter_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the payload keys that a store adds for filters: tags and numbers."""
     return {TAGS: tags(payload), NUMBERS: numbers(payload)}
 
 
 def indexed_paths(paths: Iterable[str]) -> set[str]:
-    """Those of an engine's indexes that are of numbers."""
+    """Return those payload paths of `paths` that index numbers."""
     return {path for path in paths if path.startswith(f"{NUMBERS}.")}
 
 
-def without_own(payload: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A payload as it was given: without what `for_filters` adds."""
+def without_filter_keys(payload: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the payload without the keys that `filter_payload` adds."""
     return {key: value for key, value in (payload or {}).items() if key not in (TAGS, NUMBERS)}
 
 
 def parse_where(where: Where) -> list[Condition]:
-    """A filter as conditions, all of which a point must meet.
+    """Parse a filter into conditions, all of which a point must meet.
 
-    Numbers are compared as 64-bit floats; of a list it is enough that one number lies in the range. A range whose ends
-    exclude each other matches nothing.
+    Numbers are compared as 64-bit floats. A list matches a range if at least one of its numbers is in the range. An
+    empty range, for example gt=5 with lt=4, matches no point.
+
+    Args:
+        where: Payload key → string, number, boolean, a list of them, or a `Range`. Nested keys are joined by dots.
 
     Raises:
-        InvalidInputError: If a key cannot be filtered by, or a value is not a string, number or boolean, a list of
-            them, or a range of numbers.
+        InvalidInputError: If a key is not filterable, or a value has another type.
     """
     conditions: list[Condition] = []
     for key, value in where.items():
         if not isinstance(key, str) or not key or key.split(".")[0] in UNFILTERABLE:
             raise InvalidInputError(
-                f"Results cannot be filtered by {key!r}: use doc_id, path, page, kind or meta.<key>."
+                f"{key!r} is not a filterable key; expected doc_id, path, page, kind or meta.<key>."
             )
         if isinstance(value, Range):
             limits = checked_range(key, value)
-            conditions.append(OneOf(()) if _is_empty(limits) else Within(f"{NUMBERS}.{_name(key)}", limits))
+            conditions.append(OneOf(()) if _is_empty(limits) else Within(f"{NUMBERS}.{_number_key(key)}", limits))
             continue
         values = [value] if isinstance(value, str | int | float | np.generic) else value
         if not isinstance(values, Sequence | set | frozenset):
             raise InvalidInputError(
-                f"The filter {key!r} is {value!r}: give a string, a number, true or false, a list of them, or a range."
+                f"The filter {key!r} is {value!r}; expected a string, number, boolean, a list of them, or a range."
             )
         conditions.append(OneOf(tuple(_tag(key, checked_scalar(key, item)) for item in values)))
     return conditions
 
 
 def can_match(conditions: Sequence[Condition]) -> bool:
-    """False if nothing can meet the conditions."""
+    """Return False if a condition excludes every point, for example an empty list of values."""
     return all(isinstance(condition, Within) or condition.tags for condition in conditions)
 
 
 def matches(payload: Mapping[str, Any], where: Where) -> bool:
-    """Whether a payload meets a filter, by the rule of the stores; it raises as `parse_where` does."""
-    return meets(payload, parse_where(where))
+    """Return whether a payload matches a filter, by the rules of the stores; see `parse_where` for errors."""
+    return meets_all(payload, parse_where(where))
 
 
-def meets(payload: Mapping[str, Any], conditions: Sequence[Condition]) -> bool:
-    """Whether a payload meets all conditions."""
+def meets_all(payload: Mapping[str, Any], conditions: Sequence[Condition]) -> bool:
+    """Return whether a payload meets all conditions."""
     payload_tags = set(tags(payload))
     within = {f"{NUMBERS}.{name}": values for name, values in numbers(payload).items()}
     return all(
@@ -147,7 +157,7 @@ def meets(payload: Mapping[str, Any], conditions: Sequence[Condition]) -> bool:
 
 
 def in_range(number: float, limits: Range) -> bool:
-    """Whether a number lies in a range."""
+    """Return whether a number is within a range."""
     return (
         (limits.gte is None or number >= limits.gte)
         and (limits.lte is None or number <= limits.lte)
@@ -157,28 +167,37 @@ def in_range(number: float, limits: Range) -> bool:
 
 
 def checked_scalar(key: str, value: object) -> Scalar:
-    """Return a filter's value as a Python scalar; NumPy's become Python's.
+    """Return a filter value as a Python scalar; NumPy scalars are converted.
+
+    Args:
+        key: Filter key, for the error message.
+        value: Filter value.
 
     Raises:
-        InvalidInputError: If it is anything but a string, a finite number or a boolean.
+        InvalidInputError: If the value is not a string, a finite number or a boolean.
     """
     plain = value.item() if isinstance(value, np.generic) else value
     if isinstance(plain, str | bool | int) or (isinstance(plain, float) and math.isfinite(plain)):
         return plain
-    raise InvalidInputError(f"The filter {key!r} has the value {value!r}: give strings, numbers, true or false.")
+    raise InvalidInputError(f"The filter {key!r} has the value {value!r}; expected a string, a number, true or false.")
 
 
 def checked_range(key: str, limits: Range) -> Range:
-    """Return a range with at most one lower and one upper end, as floats.
+    """Return a range with at most one lower and one upper bound, as floats.
 
-    An engine looks at one of each only: of ``gte`` and ``gt``, and of ``lte`` and ``lt``, the closer one stays.
+    An engine applies only one bound per side: of ``gte`` and ``gt``, and of ``lte`` and ``lt``, the tighter one is
+    returned.
+
+    Args:
+        key: Filter key, for the error message.
+        limits: Range with at least one bound.
 
     Raises:
-        InvalidInputError: If it has no end at all, or one that is no finite number.
+        InvalidInputError: If the range has no bound, or a bound is not a finite number.
     """
-    bounds = {name: _end(key, name, end) for name, end in asdict(limits).items() if end is not None}
+    bounds = {name: _checked_bound(key, name, end) for name, end in asdict(limits).items() if end is not None}
     if not bounds:
-        raise InvalidInputError(f"The range of {key!r} has no end: give at least one of gte, lte, gt and lt.")
+        raise InvalidInputError(f"The range of {key!r} has no bounds. Pass at least one of gte, lte, gt and lt.")
     if "gte" in bounds and "gt" in bounds:
         del bounds["gte" if bounds["gt"] >= bounds["gte"] else "gt"]
     if "lte" in bounds and "lt" in bounds:
@@ -186,40 +205,40 @@ def checked_range(key: str, limits: Range) -> Range:
     return Range(**bounds)
 
 
-def _end(key: str, name: str, value: object) -> float:
+def _checked_bound(key: str, name: str, value: object) -> float:
     plain = value.item() if isinstance(value, np.generic) else value
     if isinstance(plain, str):
         raise InvalidInputError(
-            f"The range of {key!r} has {name}={plain!r}, which is text: ranges are of numbers; to filter by a range "
-            "of dates, give documents their date as a number, such as 20240131."
+            f"The range of {key!r} has {name}={plain!r}, which is text; expected a number. To filter by a range of "
+            "dates, store the date in the metadata as a number, for example 20240131."
         )
     try:
         if is_number(plain):
             return float(plain)
-    except OverflowError:  # a whole number that no float holds
+    except OverflowError:  # an integer beyond the range of a float
         pass
-    raise InvalidInputError(f"The range of {key!r} has {name}={value!r}: its ends are finite numbers.")
+    raise InvalidInputError(f"The range of {key!r} has {name}={value!r}; expected a finite number.")
 
 
 def _is_empty(limits: Range) -> bool:
-    """Whether its ends exclude each other; what an engine would make of that need not be known."""
+    """Return whether no number is within the range; such a range is never passed to an engine."""
     low = limits.gt if limits.gte is None else limits.gte
     high = limits.lt if limits.lte is None else limits.lte
     return low is not None and high is not None and (low > high or (low == high and not in_range(low, limits)))
 
 
-def _filterable(payload: Mapping[str, Any]) -> Iterator[tuple[str, Scalar]]:
-    yield from _flat({key: value for key, value in payload.items() if key.split(".")[0] not in UNFILTERABLE}, "")
+def _filter_values(payload: Mapping[str, Any]) -> Iterator[tuple[str, Scalar]]:
+    yield from _flatten({key: value for key, value in payload.items() if key.split(".")[0] not in UNFILTERABLE}, "")
 
 
-def _flat(value: Any, key: str) -> Iterator[tuple[str, Scalar]]:  # noqa: ANN401
+def _flatten(value: Any, key: str) -> Iterator[tuple[str, Scalar]]:  # noqa: ANN401
     if isinstance(value, Mapping):
         for inner, item in value.items():
-            yield from _flat(item, f"{key}.{inner}" if key else inner)
+            yield from _flatten(item, f"{key}.{inner}" if key else inner)
     elif isinstance(value, list | tuple):
         for item in value:
             if not isinstance(item, list | tuple):
-                yield from _flat(item, key)
+                yield from _flatten(item, key)
     elif value is not None:
         yield key, value
 
@@ -227,12 +246,12 @@ def _flat(value: Any, key: str) -> Iterator[tuple[str, Scalar]]:  # noqa: ANN401
 def _tag(key: str, value: Scalar) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, str) and len(value) > _LONG_TEXT:
+    if isinstance(value, str) and len(value) > _MAX_TAG_TEXT:
         digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
         return json.dumps([key, {"sha256": digest}])
     return json.dumps([key, value], ensure_ascii=False)
 
 
-def _name(key: str) -> str:
-    """A name for a key that is a path of its own in any engine: of letters and digits, whatever the key holds."""
+def _number_key(key: str) -> str:
+    """Return a hash of the key in letters and digits, which is a valid path segment in every engine."""
     return "n" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]

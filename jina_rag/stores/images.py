@@ -1,4 +1,4 @@
-"""Page screenshots and crops as files beside the index, named by what they hold."""
+"""Page screenshots and region crops as files of the index, named by the SHA-256 of their bytes."""
 
 from __future__ import annotations
 
@@ -19,41 +19,44 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 QUALITY = 85
-"""JPEG quality; at 150 dpi text stays crisp at some 270 KB a page."""
+"""Default JPEG quality, from 1 to 100; a page at 150 dpi takes about 270 KB with sharp text."""
 
 _NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})\.jpg")
 
 
 class ImageFiles:
-    """A folder of JPEG files; the name of each is the SHA-256 of its bytes.
+    """A folder of JPEG files, each named by the SHA-256 of its bytes.
 
-    The same picture is kept once, a name never points to another picture, and writing one again changes
-    nothing. Folder and files are readable by their owner only (where the system knows such modes).
+    Identical images are stored once, and rewriting an image is idempotent. Only the owner can read the folder and its
+    files, on systems with POSIX permissions.
+
+    Attributes:
+        folder: Path of the folder; created by the first write.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
 
     def put(self, image: Image, quality: int = QUALITY) -> str:
-        """Keep a picture.
+        """Store an image as JPEG.
 
         Args:
-            image: Converted to RGB where it is not.
-            quality: JPEG quality, 1 to 100.
+            image: Image in any mode; converted to RGB.
+            quality: JPEG quality, from 1 to 100.
 
         Returns:
-            Its name, ``"ab/abcdef….jpg"``, relative to the folder, with a forward slash.
+            Name of the file relative to the folder, ``"ab/abcdef….jpg"``, with a forward slash.
 
         Raises:
-            InvalidInputError: If the picture cannot be a JPEG (no pixels, more than 65,500 on a side).
-            IndexStateError: If it cannot be written.
+            InvalidInputError: If JPEG does not support the image: no pixels, or a side above 65,500 pixels.
+            IndexStateError: If the file cannot be written.
         """
         buffer = io.BytesIO()
         try:
             image.convert("RGB").save(buffer, "JPEG", quality=quality)
         except (OSError, ValueError, SystemError) as exc:
             raise InvalidInputError(
-                f"A picture of {image.width} x {image.height} pixels cannot be kept as JPEG: {exc}"
+                f"An image of {image.width} x {image.height} pixels cannot be stored as JPEG: {exc}"
             ) from exc
         content = buffer.getvalue()
         digest = hashlib.sha256(content).hexdigest()
@@ -63,17 +66,21 @@ class ImageFiles:
                 self._write(name, content)
         except OSError as exc:
             raise IndexStateError(
-                f"A page image cannot be written to {self.folder}: {exc.strerror or exc}. "
-                "Is the disk full or the folder read-only?"
+                f"Writing a page image to {self.folder} failed: {exc.strerror or exc}. "
+                "Check the free disk space and the permissions of the folder."
             ) from exc
         return name
 
     def copy_from(self, file: Path, name: str) -> None:
-        """Keep a copy of a picture that another index has under that name.
+        """Copy an image file of another index.
+
+        Args:
+            file: The image file to copy.
+            name: Name of the image, as returned by `put`.
 
         Raises:
-            IndexCorruptError: If the file does not hold what its name says.
-            IndexStateError: If it cannot be read or written.
+            IndexCorruptError: If the hash of the file does not match its name.
+            IndexStateError: If the file cannot be read or written.
         """
         target = self.path(name)
         try:
@@ -81,13 +88,17 @@ class ImageFiles:
                 return
             content = file.read_bytes()
             if hashlib.sha256(content).hexdigest() != target.stem:
-                raise IndexCorruptError(f"The page image {file} does not hold what it was made of: ingest it again.")
+                raise IndexCorruptError(f"The page image {file} is damaged. Ingest its document again.")
             self._write(name, content)
         except OSError as exc:
-            raise IndexStateError(f"The page image {file} cannot be copied: {exc.strerror or exc}.") from exc
+            raise IndexStateError(f"Copying the page image {file} failed: {exc.strerror or exc}.") from exc
 
     def is_intact(self, name: str) -> bool:
-        """Whether the picture of that name is there and holds what its name says."""
+        """Return whether the image exists and its hash matches its name.
+
+        Raises:
+            IndexCorruptError: If `name` is not an image name.
+        """
         target = self.path(name)
         try:
             return hashlib.sha256(target.read_bytes()).hexdigest() == target.stem
@@ -95,35 +106,35 @@ class ImageFiles:
             return False
 
     def path(self, name: str) -> Path:
-        """Where the picture of that name lies (or would lie).
+        """Return the path of an image, which need not exist; the path is always within the folder.
 
         Raises:
-            IndexCorruptError: If the name is not one that `put` makes; it never leads out of the folder.
+            IndexCorruptError: If `name` is not an image name as returned by `put`.
         """
         if checked_name(name) is None:
-            raise IndexCorruptError(f"{name!r} is not the name of a page image: ingest the document again.")
+            raise IndexCorruptError(f"{name!r} is not the name of a page image. Ingest the document again.")
         return self.folder / name
 
     def delete(self, name: str) -> None:
-        """Remove a picture; one that is not there is ignored.
+        """Delete an image; a missing image is ignored.
 
         Raises:
-            IndexCorruptError: If the name is not one that `put` makes.
-            IndexStateError: If it cannot be removed.
+            IndexCorruptError: If `name` is not an image name as returned by `put`.
+            IndexStateError: If the file cannot be deleted.
         """
         target = self.path(name)
         try:
             target.unlink(missing_ok=True)
         except OSError as exc:
-            raise IndexStateError(f"The page image {target} cannot be removed: {exc.strerror or exc}.") from exc
+            raise IndexStateError(f"Deleting the page image {target} failed: {exc.strerror or exc}.") from exc
 
     def delete_unfinished(self) -> None:
-        """Remove files that a killed process had begun to write."""
+        """Delete the temporary files of interrupted writes."""
         for file in self.folder.glob("??/*.tmp"):
             file.unlink(missing_ok=True)
 
     def names(self) -> Iterator[str]:
-        """The names of all pictures, in no particular order."""
+        """Yield the names of all images, in arbitrary order."""
         for file in self.folder.glob("??/*.jpg"):
             name = f"{file.parent.name}/{file.name}"
             if _NAME.fullmatch(name):
@@ -137,14 +148,14 @@ class ImageFiles:
 
 
 def checked_name(name: object) -> str | None:
-    """The name, if it is one that `ImageFiles.put` makes: it leads to a file within the folder and nowhere else."""
+    """Return `name` if `ImageFiles.put` can have returned it, else None; a valid name never leaves the folder."""
     return name if isinstance(name, str) and _NAME.fullmatch(name) else None
 
 
 def decode_errors() -> tuple[type[Exception], ...]:
-    """What Pillow raises on files that are no pictures, or broken ones.
+    """Return the exception classes that Pillow raises for files that are damaged or not images.
 
-    MemoryError among them: a damaged length makes it ask for gigabytes.
+    They include MemoryError: a damaged length field makes Pillow allocate gigabytes.
     """
     from PIL.Image import DecompressionBombError
 
@@ -153,7 +164,7 @@ def decode_errors() -> tuple[type[Exception], ...]:
 
 
 def is_readable(path: Path) -> bool:
-    """Whether a picture is there and can be decoded to its end."""
+    """Return whether the image at `path` exists and decodes completely."""
     from PIL import Image
 
     try:

@@ -1,7 +1,4 @@
-"""A store in memory that computes everything plainly and exactly: what the other stores are held against.
-
-For tests, ours and our users'; it keeps float32 and is not made for many pages.
-"""
+"""Exact in-memory vector store: the reference implementation that the other stores are tested against."""
 
 from __future__ import annotations
 
@@ -14,38 +11,47 @@ from jina_rag.errors import IndexStateError
 from jina_rag.scoring import maxsim_many
 from jina_rag.stores import schema
 from jina_rag.stores.base import BaseStore, Stage
-from jina_rag.stores.filters import Condition, meets
+from jina_rag.stores.filters import Condition, meets_all
 from jina_rag.types import Point, SparseVector, StoreHit
 
 
 class MemoryStore(BaseStore):
-    """A `MultiVectorStore` in memory; also a context manager."""
+    """An exact `MultiVectorStore` in memory, for tests: it stores float32 vectors and scans all points.
+
+    As a context manager, the store is closed on exit.
+    """
 
     def __init__(self, *, dim: int, multi_dim: int) -> None:
+        """Create an empty store.
+
+        Args:
+            dim: Length of the dense vectors.
+            multi_dim: Length of each row of the multi-vectors.
+        """
         super().__init__(dim, multi_dim)
         self._points_by_id: dict[str, Point] = {}
         self._closed = False
 
     def flush(self) -> None:
-        """There is nothing to flush to."""
+        """Do nothing: the store has no disk storage."""
         self._points()
 
     def bytes_by_part(self) -> dict[str, int]:
-        """Empty: nothing is on disk."""
+        """Return an empty dict: the store takes no bytes on disk."""
         return {}
 
     def close(self) -> None:
-        """Forget everything."""
+        """Close the store and drop all points; idempotent."""
         self._closed = True
         self._points_by_id.clear()
 
     def _points(self) -> dict[str, Point]:
         if self._closed:
-            raise IndexStateError("The store in memory is closed: make a new one.")
+            raise IndexStateError("The in-memory store is closed. Create a new MemoryStore.")
         return self._points_by_id
 
     def _matching(self, conditions: Sequence[Condition]) -> list[Point]:
-        return [point for point in self._points().values() if not conditions or meets(point.payload, conditions)]
+        return [point for point in self._points().values() if not conditions or meets_all(point.payload, conditions)]
 
     def _write(self, points: Sequence[Point]) -> None:
         self._points().update({point.id: point for point in points})
@@ -65,7 +71,7 @@ class MemoryStore(BaseStore):
     def _query(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> Iterable[StoreHit]:
         points = self._matching(stage.conditions)
         if candidates:
-            candidate_ids = {hit.id for one in candidates for hit in self._ranked(one, (), ())}
+            candidate_ids = {hit.id for one in candidates for hit in self._rank(one, (), ())}
             points = [point for point in points if point.id in candidate_ids]
         scores = self._scores(stage, points)
         for point_id in sorted(scores, key=lambda point_id: (-scores[point_id], point_id))[: stage.limit]:
@@ -74,7 +80,7 @@ class MemoryStore(BaseStore):
             yield StoreHit(point_id, scores[point_id], selected)
 
     def _scores(self, stage: Stage, points: Sequence[Point]) -> dict[str, float]:
-        """The score of each point that has the vector, by id."""
+        """Return the score of each point that has the compared vector, by id."""
         if isinstance(stage.vector, SparseVector):
             return self._lexical_scores(stage.vector, points)
         if stage.using == schema.DENSE:
@@ -83,7 +89,7 @@ class MemoryStore(BaseStore):
         return dict(zip(rows, maxsim_many(stage.vector, list(rows.values())).tolist(), strict=True))
 
     def _lexical_scores(self, vector: SparseVector, points: Sequence[Point]) -> dict[str, float]:
-        """Weights times IDF as Qdrant has it, over all points with a lexical vector, whatever the filter."""
+        """Return term weights times Qdrant's IDF, which counts all points with a lexical vector, not only matches."""
         rows = {
             point.id: dict(zip(point.lexical.indices.tolist(), point.lexical.values.tolist(), strict=True))
             for point in self._points().values()
@@ -93,8 +99,8 @@ class MemoryStore(BaseStore):
         for index, value in zip(vector.indices.tolist(), vector.values.tolist(), strict=True):
             n = sum(index in row for row in rows.values())
             weights[index] = value * math.log((len(rows) - n + 0.5) / (n + 0.5) + 1)
-        sharing = [point.id for point in points if weights.keys() & rows.get(point.id, {}).keys()]
-        return {key: sum(weights.get(i, 0.0) * v for i, v in rows[key].items()) for key in sharing}
+        matching_ids = [point.id for point in points if weights.keys() & rows.get(point.id, {}).keys()]
+        return {key: sum(weights.get(i, 0.0) * v for i, v in rows[key].items()) for key in matching_ids}
 
     def _fetch(self, ids: list[str], *, vectors: bool) -> Iterable[Point]:
         points = self._points()

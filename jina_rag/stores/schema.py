@@ -1,6 +1,6 @@
-"""What a point looks like in the store: names of vectors and payload keys, ids, limits, grids.
+"""Schema of stored points: names of vectors and payload keys, point ids, limits, and the encoding of token grids.
 
-Every store writes points in this shape, so that an index can be copied from one to another.
+All stores share this schema, so that an index can be copied from one store to another.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ MULTI = "multi"
 LEXICAL = "lexical"
 
 ADDED = "added"
-"""True for what was given to `DocumentIndex.add` rather than read from a file."""
+"""True for content that was passed to `DocumentIndex.add` instead of read from a file."""
 KIND = "kind"
-"""``"page"``, or what a region is: ``"chart"``, ``"table"``, ``"figure"``."""
+"""``"page"``, or the kind of a region: ``"chart"``, ``"table"`` or ``"figure"``."""
 DOC_ID = "doc_id"
 PATH = "path"
 PAGE = "page"
 PAGE_COUNT = "page_count"
 PAGE_ID = "page_id"
-"""Id of the point of the page that a region stands on; a page carries its own."""
+"""Point id of the page that contains a region; the point of a page has its own id here."""
 REVISION = "revision"
 """SHA-256 of the file that the page was rendered from."""
 IMAGE = "image"
@@ -44,94 +44,98 @@ BOX = "box"
 CAPTION = "caption"
 GRID = "grid"
 TEXT = "text"
-"""The words of a page, joined by single spaces."""
+"""Words of a page, joined by single spaces."""
 WORDS = "words"
-"""The box of each word of `TEXT`, coded as a grid."""
+"""Box of each word of `TEXT`, encoded by `encode_grid`."""
 ASSIGNMENT = "assignment"
-"""Which stored row each place of the grid stands for, where rows were pooled; see `compression.pool_tokens`."""
+"""For pooled rows: the stored row of each box of the grid; see `compression.pool_tokens`."""
 SIGNS = "signs"
-"""Sign codes of the multi-vector's rows; see `compression.encode_signs`."""
+"""Sign codes of the rows of the multi-vector; see `compression.encode_signs`."""
 NEAR = "near"
-"""Id of the earlier page that a page repeats; see `catalog.near_duplicates.finder`."""
+"""Point id of the earlier page of which a page is a near-duplicate; see `catalog.near_duplicates.finder`."""
 BIAS = "bias"
-"""How well a page scores for questions about anything; see `hubness`."""
+"""Mean score of a page for generic queries; see `Embedder.hubness`."""
 REGIONS = "regions"
-"""Charts, tables and figures of a page: a list of objects with kind, box, caption and image."""
+"""Charts, tables and figures of a page: a list of objects with the keys kind, box, caption and image."""
 HAS = "has"
-"""Which kinds of regions are on the page: a sorted list, on its point and on those of its regions."""
+"""Sorted list of the region kinds on a page, stored with the page and with each of its regions."""
 META = "meta"
-"""What the user gave for the document; its keys are filtered as ``meta.<key>``."""
+"""Metadata of the documents with this content; filters name its keys as ``meta.<key>``."""
 
 TAGS = "_where"
-"""Holds one string for each payload value that can be filtered; see `filters.tags`."""
+"""One string for each filterable payload value; see `filters.tags`."""
 NUMBERS = "_numbers"
-"""Holds a list for each payload key with numbers that can be filtered; see `filters.numbers`."""
+"""One list of numbers for each numeric payload key; see `filters.numbers`."""
 
 UNFILTERABLE = frozenset({GRID, WORDS, ASSIGNMENT, SIGNS, BIAS, REGIONS, TEXT, BOX, CAPTION, TAGS, NUMBERS})
-"""Payload keys that are too long, or make no sense, to filter by."""
+"""Payload keys whose values are too long or meaningless for a filter."""
 
 MULTI_LIMIT = 1_048_576
-"""Qdrant refuses a multi-vector with this many numbers or more; `indexing.point_builder` pools longer ones."""
+"""Qdrant rejects a multi-vector with this many numbers or more; `indexing.point_builder` pools larger ones."""
 BATCH_BYTES = 16 * 1024 * 1024
-"""Size of one request: half of what a Qdrant server takes by default."""
+"""Maximum number of bytes of one request: half of the default limit of a Qdrant server."""
 
-MOST_DEPTH = 32
-"""How deep the objects and lists of metadata may be nested: with 126 levels an engine cannot read its files again."""
+MAX_METADATA_DEPTH = 32
+"""Maximum nesting depth of the objects and lists in metadata; with 126 levels, an engine fails to reload its files."""
 _OUTER_DEPTH = 2
-"""Metadata stands in a list of a payload."""
+"""Nesting levels of a payload around its metadata, which is in a list."""
 
 _NAMESPACE = uuid.UUID("6f1c6d0e-6a51-5a0b-9d0f-3f1a0d2c7b64")
-_NOWHERE = 65535
-_STEPS = 65534
-_MOST_BYTES = 1 << 26
-"""Of the boxes of a page, before they are packed: 8 million of them."""
+_NAN_CODE = 65535
+_MAX_CODE = 65534
+_MAX_GRID_BYTES = 1 << 26
+"""Maximum number of bytes of the decompressed boxes of a page: 8 million boxes."""
 
 
 def point_id(revision: str, page: int, part: str = "page") -> str:
-    """The id of a page or of one of its regions: the same input has the same id on every machine.
+    """Return the deterministic point id of a page or of one of its regions.
 
     Args:
-        revision: SHA-256 of the file: copies of a file share their points, and an edited file never overwrites the
-            points that still serve.
-        page: 1-based.
+        revision: SHA-256 of the file. Copies of a file share their points; an edited file has new ids, so its points
+            never overwrite the points that searches still use.
+        page: Page number, from 1.
         part: ``"page"``, or a name that is unique among the regions of the page.
 
     Returns:
-        A UUID (version 5) as text.
+        A UUID (version 5) as text, equal on every machine.
     """
     return str(uuid.uuid5(_NAMESPACE, json.dumps([revision, page, part])))
 
 
 def checked_id(value: str) -> str:
-    """Return the id in its canonical spelling.
+    """Return a point id in its canonical spelling.
+
+    Args:
+        value: A UUID in any spelling that Python parses.
 
     Raises:
-        InvalidInputError: If it is not a UUID.
+        InvalidInputError: If `value` is not a UUID.
     """
     try:
         return str(uuid.UUID(value))
     except (ValueError, AttributeError, TypeError) as exc:
-        raise InvalidInputError(f"{value!r} is not an id of a point: pass a UUID as text.") from exc
+        raise InvalidInputError(f"The point id is {value!r}; expected a UUID as text.") from exc
 
 
 def checked_point(point: Point, dim: int, multi_dim: int) -> Point:
-    """Return the point as a store writes it: with a clean id and payload, without vectors that hold nothing.
+    """Return a validated point for a store to write: canonical id, cleaned payload, empty vectors set to None.
 
     Args:
-        point: To be written.
-        dim: Length of the store's dense vectors.
-        multi_dim: Length of each row of its multi-vectors.
+        point: Point to write.
+        dim: Length of the dense vectors of the store.
+        multi_dim: Length of each row of the multi-vectors of the store.
 
     Raises:
-        InvalidInputError: If a vector has another length, or is beyond Qdrant's limit, or the payload is not JSON.
+        InvalidInputError: If the id is not a UUID, a vector has the wrong shape or a number that is not finite, the
+            multi-vector has `MULTI_LIMIT` numbers or more, or the payload is not JSON.
     """
     multi, lexical = point.multi, point.lexical
     if point.dense is not None:
         checked_vector(point.dense, 1, dim, "dense vector")
     if multi is not None and len(multi) and checked_vector(multi, 2, multi_dim, "multi-vector").size >= MULTI_LIMIT:
         raise InvalidInputError(
-            f"A multi-vector of {len(multi):,} x {multi_dim} numbers is too large for one point, which holds fewer "
-            f"than {MULTI_LIMIT:,}: pool its rows first, with jina_rag.compression.pool_tokens."
+            f"A multi-vector of {len(multi):,} x {multi_dim} numbers is too large for one point; expected fewer than "
+            f"{MULTI_LIMIT:,} numbers. Pool its rows with jina_rag.compression.pool_tokens."
         )
     return replace(
         point,
@@ -142,159 +146,175 @@ def checked_point(point: Point, dim: int, multi_dim: int) -> Point:
     )
 
 
-def checked_vector(vector: Float32, axes: int, dim: int, what: str) -> Float32:
-    """Return the vector if the store takes it.
+def checked_vector(vector: Float32, axes: int, dim: int, name: str) -> Float32:
+    """Return the vector unchanged if its shape and numbers are valid.
 
     Args:
-        vector: Shape (dim,) or (tokens, dim).
-        axes: How many it must have.
-        dim: Length of its last axis.
-        what: Its name in messages.
+        vector: Shape (dim,) or (tokens, dim), float32.
+        axes: Expected number of axes: 1 or 2.
+        dim: Expected length of the last axis.
+        name: Name of the vector in error messages.
+
+    Returns:
+        `vector`, float32.
 
     Raises:
-        InvalidInputError: If it has another shape, or a number that is not finite.
+        InvalidInputError: If the vector has another shape, or a number that is not finite.
     """
     if vector.ndim != axes or vector.shape[-1] != dim:
         shape = f"({dim},)" if axes == 1 else f"(tokens, {dim})"
         raise InvalidInputError(
-            f"The {what} has shape {vector.shape}, the index keeps {shape}: was it made by the index's model?"
+            f"The {name} has shape {vector.shape}; the index expects {shape}. Encode it with the model of the index."
         )
     if not np.isfinite(vector).all():
-        raise InvalidInputError(f"The {what} holds NaN or infinity: the model's output cannot be used.")
+        raise InvalidInputError(f"The {name} contains NaN or infinity, so the output of the model is unusable.")
     return vector
 
 
-def check_dims(stored: tuple[int, int], dims: tuple[int, int], place: object) -> None:
-    """Refuse vectors of other lengths than the model's: dense ones, and rows of multi-vectors.
+def check_dims(stored: tuple[int, int], dims: tuple[int, int], location: object) -> None:
+    """Check that an index stores vectors of the lengths that the model returns.
+
+    Args:
+        stored: Lengths of the dense vectors and of the rows of the multi-vectors in the index.
+        dims: The same lengths of the model.
+        location: Path or address of the index, for the error message.
 
     Raises:
-        IndexMismatchError: With the way out.
+        IndexMismatchError: If the lengths differ.
     """
     if stored != dims:
         raise IndexMismatchError(
-            f"The index at {place} keeps vectors of {stored[0]} and {stored[1]} dimensions, the model makes {dims[0]} "
-            f"and {dims[1]}: open it with the model it was built with, or ingest into a new place."
+            f"The index at {location} has vectors of {stored[0]} and {stored[1]} dimensions, the model has {dims[0]} "
+            f"and {dims[1]}. Open the index with the model it was built with, or ingest into a new index."
         )
 
 
-def clean_payload(value: Any, most_depth: int = MOST_DEPTH) -> Any:  # noqa: ANN401  # JSON has no narrower type
-    """Return a payload that every engine takes: no lone surrogates, no tuples, no NumPy scalars.
+def clean_payload(value: Any, max_depth: int = MAX_METADATA_DEPTH) -> Any:  # noqa: ANN401  # JSON has no narrower type
+    """Return a copy of a payload that every engine accepts: without lone surrogates, tuples and NumPy scalars.
 
     Args:
-        value: Metadata, or a part of it.
-        most_depth: How deep it may be nested.
+        value: Metadata or a nested value of it.
+        max_depth: Maximum nesting depth; 32 levels by default.
 
     Raises:
-        InvalidInputError: If a value is not JSON (NaN and infinities are not), is nested deeper, or is a whole number
-            beyond the range of a float.
+        InvalidInputError: If a value is not JSON (NaN and infinity are not JSON), is nested too deeply, or is an
+            integer beyond the range of a float.
     """
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str):
-        # PDF text layers hold halves of surrogate pairs; losing the page for one would be worse.
+        # PDF text layers contain lone surrogates; replacing them keeps the page searchable.
         return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        # Beyond 64 bits an engine would round silently; as float the rounding is the one Python shows.
+        # An engine rounds integers beyond 64 bits silently; a float shows the rounding to the caller.
         try:
             return value if -(2**63) <= value < 2**64 else float(value)
         except OverflowError as exc:
-            raise InvalidInputError("A payload holds a number of more than 308 digits: write it as text.") from exc
+            raise InvalidInputError("A payload contains a number of more than 308 digits. Pass it as text.") from exc
     if isinstance(value, float) and math.isfinite(value):
         return value
-    if isinstance(value, Mapping | list | tuple) and most_depth < 1:
-        raise InvalidInputError(f"A payload is nested deeper than {MOST_DEPTH} levels: make it flatter.")
+    if isinstance(value, Mapping | list | tuple) and max_depth < 1:
+        raise InvalidInputError(f"A payload is nested deeper than {MAX_METADATA_DEPTH} levels. Flatten it.")
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {clean_payload(key): clean_payload(item, most_depth - 1) for key, item in value.items()}
+        return {clean_payload(key): clean_payload(item, max_depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [clean_payload(item, most_depth - 1) for item in value]
+        return [clean_payload(item, max_depth - 1) for item in value]
     raise InvalidInputError(
-        # Cut short: what is nested endlessly has no end in words either.
-        f"A payload holds {reprlib.repr(value)}, which is not JSON: use strings, finite numbers, lists, objects."
+        # reprlib truncates: the repr of a recursive value is infinite.
+        f"A payload contains {reprlib.repr(value)}, which is not JSON. Use strings, finite numbers, lists, objects."
     )
 
 
 def checked_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a payload, or changes to one, as a store writes it: see `clean_payload`.
+    """Return a cleaned payload, or cleaned payload changes, for a store to write; see `clean_payload`.
 
     Raises:
-        InvalidInputError: If it is not JSON, or has a key that is the stores' own.
+        InvalidInputError: If the payload is not JSON, or has one of the reserved keys `TAGS` and `NUMBERS`.
     """
     for key in (TAGS, NUMBERS):
         if key in payload:
-            raise InvalidInputError(f"The payload key {key!r} is the store's own: use another name.")
-    return cast(dict[str, Any], clean_payload(dict(payload), MOST_DEPTH + _OUTER_DEPTH))
+            raise InvalidInputError(f"The payload key {key!r} is reserved for the store. Use another name.")
+    return cast(dict[str, Any], clean_payload(dict(payload), MAX_METADATA_DEPTH + _OUTER_DEPTH))
 
 
 def changed_payload(payload: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The payload with other values for some of its keys; None takes a key out."""
+    """Return a copy of the payload with the changes applied; None removes a key."""
     unchanged = {key: value for key, value in payload.items() if key not in changes}
     return unchanged | {key: value for key, value in changes.items() if value is not None}
 
 
 def encode_grid(grid: TokenGrid) -> str:
-    """A grid as text: its kind, then base64 of its boxes as differences that are packed; some 5 characters a box.
+    """Return a token grid as text: its kind and the base64 of its delta-encoded, zlib-compressed boxes.
 
-    Boxes are (tokens, 4) uint16. Of words that follow each other on a line, most differences are 0 or that of a space:
-    on 168 pages of text this takes a third of the boxes as they are. Fractions outside 0 to 1 are clipped; NaN
-    survives.
+    A box takes about 5 characters. Boxes are quantized to uint16, shape (tokens, 4), and stored as differences. For
+    consecutive words of a line, most differences are 0 or the width of a space; on 168 pages of text, the encoding
+    takes a third of the size of the raw boxes. Fractions outside 0 to 1 are clipped; NaN is preserved.
+
+    Args:
+        grid: Token grid; boxes as fractions of the page, shape (tokens, 4), float32.
     """
-    units = np.rint(np.clip(grid.boxes.astype(np.float64), 0, 1) * _STEPS)
-    x0, y0, x1, y1 = np.where(np.isnan(units), _NOWHERE, units).astype("<u2").T
-    # Modulo 65536, so that all of it can be undone.
-    parts = np.stack([_steps(x0, x1), _steps(y0, y0), x1 - x0, _steps(y1 - y0, y1 - y0)])
+    units = np.rint(np.clip(grid.boxes.astype(np.float64), 0, 1) * _MAX_CODE)
+    x0, y0, x1, y1 = np.where(np.isnan(units), _NAN_CODE, units).astype("<u2").T
+    # Differences modulo 65536 are exactly invertible.
+    parts = np.stack([_row_differences(x0, x1), _row_differences(y0, y0), x1 - x0, _row_differences(y1 - y0, y1 - y0)])
     body = zlib.compress(parts.astype("<u2").tobytes(), level=9)
     return f"{grid.kind}:{base64.b64encode(body).decode('ascii')}"
 
 
 def decode_grid(text: str) -> TokenGrid:
-    """The inverse of `encode_grid`, within 1/65535 of a page.
+    """Return the token grid that `encode_grid` encoded, within 1/65535 of the page width and height.
+
+    Args:
+        text: Output of `encode_grid`.
 
     Raises:
-        IndexCorruptError: If the text is not an encoded grid.
+        IndexCorruptError: If `text` is not an encoded grid.
     """
     kind, _, body = text.partition(":")
     try:
-        opening = zlib.decompressobj()
-        raw = opening.decompress(base64.b64decode(body, validate=True), _MOST_BYTES)
-        if not opening.eof:
-            raise ValueError("cut off, or larger than any page")
+        decompressor = zlib.decompressobj()
+        raw = decompressor.decompress(base64.b64decode(body, validate=True), _MAX_GRID_BYTES)
+        if not decompressor.eof:
+            raise ValueError("truncated, or larger than the limit")
         steps = np.frombuffer(raw, dtype="<u2").reshape(4, -1)
     except (ValueError, zlib.error) as exc:
-        raise IndexCorruptError("A stored token grid cannot be read: ingest the document again.") from exc
+        raise IndexCorruptError("A stored token grid is unreadable. Ingest the document again.") from exc
     if kind not in ("words", "patches"):
-        raise IndexCorruptError(f"A stored token grid is of the unknown kind {kind!r}: update jina-rag.")
+        raise IndexCorruptError(f"A stored token grid has the unknown kind {kind!r}. Update jina-rag.")
     x1 = np.cumsum(steps[0] + steps[2], dtype=np.uint16)
     y0 = np.cumsum(steps[1], dtype=np.uint16)
     codes = np.stack([x1 - steps[2], y0, x1, y0 + np.cumsum(steps[3], dtype=np.uint16)], axis=1)
-    boxes = codes.astype(np.float32) / np.float32(_STEPS)
-    boxes[codes == _NOWHERE] = np.nan
+    boxes = codes.astype(np.float32) / np.float32(_MAX_CODE)
+    boxes[codes == _NAN_CODE] = np.nan
     return TokenGrid(boxes=boxes, kind=cast(Literal["words", "patches"], kind))
 
 
 def point_bytes(point: Point) -> int:
-    """About how many bytes a point takes in a request of binary numbers: its vectors and its payload."""
+    """Return the approximate bytes of a point in a binary request: float32 vectors, payload texts and 4 KiB."""
     vectors = sum(array.size * 4 for array in (point.dense, point.multi) if array is not None)
     texts = sum(len(value) for value in point.payload.values() if isinstance(value, str))
     return vectors + texts + 4096
 
 
 def batches(points: Sequence[Point], limit: int = BATCH_BYTES) -> Iterator[list[Point]]:
-    """Cut points into runs of at most `limit` bytes of vectors, for one upsert each.
+    """Yield batches of points, in order, for one upsert call each.
 
-    A point that is larger by itself stands alone.
+    Args:
+        points: Points to upsert.
+        limit: Maximum number of bytes of a batch, estimated by `point_bytes`. A larger point forms a batch of its own.
     """
     return batches_by_size(points, point_bytes, limit)
 
 
 def batches_by_size(items: Iterable[T], size: Callable[[T], int], limit: int) -> Iterator[list[T]]:
-    """Cut items into runs of at most `limit` bytes; an item that is larger by itself stands alone.
+    """Yield batches of items, in order.
 
     Args:
-        items: In order.
-        size: Counts the bytes of one.
-        limit: Bytes of a run.
+        items: Items to batch.
+        size: Function that returns the bytes of an item.
+        limit: Maximum number of bytes of a batch. A larger item forms a batch of its own.
     """
     batch: list[T] = []
     batch_bytes = 0
@@ -309,8 +329,8 @@ def batches_by_size(items: Iterable[T], size: Callable[[T], int], limit: int) ->
         yield batch
 
 
-def _steps(values: npt.NDArray[np.uint16], before: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
-    """How far each value is from what stands before it, modulo 65536."""
+def _row_differences(values: npt.NDArray[np.uint16], before: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """Return the difference of each value and its predecessor in `before`, modulo 65536, shape (n,), uint16."""
     shifted = np.zeros_like(values)
     shifted[1:] = before[:-1]
     return values - shifted

@@ -429,7 +429,7 @@ def test_a_range_sees_changed_payloads(store):
     ]:
         assert sorted(numbers(store.scroll(where))) == expected, where
         assert sorted(numbers(store.search(query(), limit=9, where=where))) == expected, where
-    with pytest.raises(InvalidInputError, match="store's own"):
+    with pytest.raises(InvalidInputError, match="reserved for the store"):
         store.update_payload({key(0): {"_numbers": {}}})
 
 

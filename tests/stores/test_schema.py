@@ -58,8 +58,8 @@ def test_words_on_lines_take_a_third_of_their_boxes_as_they_are():
 def test_a_grid_that_would_open_to_more_than_any_page_has_is_not_opened(monkeypatch):
     text = schema.encode_grid(TokenGrid(np.zeros((10_000, 4), "f4"), "words"))
     assert len(schema.decode_grid(text)) == 10_000
-    monkeypatch.setattr(schema, "_MOST_BYTES", 79_999)
-    with pytest.raises(IndexCorruptError, match="ingest the document again"):
+    monkeypatch.setattr(schema, "_MAX_GRID_BYTES", 79_999)
+    with pytest.raises(IndexCorruptError, match="Ingest the document again"):
         schema.decode_grid(text)
 
 
@@ -152,7 +152,7 @@ def nested(depth):
 
 
 def test_payloads_are_not_nested_endlessly():
-    deep = nested(schema.MOST_DEPTH)
+    deep = nested(schema.MAX_METADATA_DEPTH)
     assert schema.clean_payload(deep) == deep
     # What is taken as metadata is taken as the payload of a point, too.
     assert schema.checked_payload({"meta": [deep]}) == {"meta": [deep]}

@@ -1,1 +1,1 @@
-"""The Qdrant stores: the embedded engine in a folder, and a server or cluster."""
+"""Vector stores on Qdrant: the embedded engine over a folder, and a server or cluster."""

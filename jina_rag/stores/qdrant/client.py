@@ -1,4 +1,4 @@
-"""How a Qdrant server is reached: address, key, certificates, timeout; the client made of them, and its calls."""
+"""Connection to a Qdrant server: address, API key, certificates and timeout, and the calls of the client."""
 
 from __future__ import annotations
 
@@ -16,37 +16,40 @@ from urllib.parse import SplitResult, urlsplit
 from jina_rag._checks import check_whole_number, is_number
 from jina_rag.errors import IndexStateError, InvalidInputError, JinaRagError
 from jina_rag.stores.qdrant.codec import QdrantObject
-from jina_rag.stores.qdrant.errors import Place, explained, read
-from jina_rag.stores.qdrant.retry import retrying
+from jina_rag.stores.qdrant.errors import Address, classify_error, to_index_error
+from jina_rag.stores.qdrant.retry import retry_policy
 
 MEMORY: Final = ":memory:"
-"""In the place of an address: the client's own stand-in in this process, for tests."""
+"""Address of the client's in-process Qdrant, for tests."""
 KEY_VARIABLE: Final = "QDRANT_API_KEY"
 
 _PORT: Final = 6333
 _HOST: Final = re.compile(r"[\w.:%-]+")
-"""Names, in any script, and addresses; IPv6 may name a network interface behind a percent sign."""
+"""Host names in any script and IP addresses; an IPv6 address may end with a percent sign and a network interface."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class QdrantConnection:
-    """How to reach a server, and what a collection that is made there gets.
+    """Connection settings of a server, and cluster settings of new collections.
 
     Attributes:
-        api_key: Sent with every request; None for the environment variable QDRANT_API_KEY, and none where that is not
-            set either.
-        prefer_grpc: Whether to speak gRPC, which writes large pages in half the bytes, rather than REST.
-        grpc_port: Where the server listens for gRPC.
-        timeout: Seconds a request may take; rounded up to whole ones.
-        retries: How often a request is sent again that got no answer, or the answer "not now".
-        verify: Whether to check the server's certificate, or the file of the authority that signed it (PEM).
-        shard_number: Parts a new collection is cut into, for a cluster; None for the server's choice.
-        replication_factor: Copies of each part; None for the server's choice.
-        write_consistency: How many copies must have a change before it counts as written; None for the server's choice.
+        api_key: API key, sent with every request. None for the environment variable QDRANT_API_KEY; if the variable is
+            also unset, no key is sent.
+        prefer_grpc: Whether to use gRPC instead of REST; gRPC writes large pages in half the bytes.
+        grpc_port: gRPC port of the server.
+        timeout: Maximum number of seconds of a request, rounded up to whole seconds.
+        retries: Maximum number of retries of a request without an answer, or with a temporary failure.
+        verify: Whether to verify the certificate of the server; or the PEM file of the certificate authority.
+        shard_number: Number of shards of a new collection, for a cluster; None for the default of the server.
+        replication_factor: Number of replicas of each shard; None for the default of the server.
+        write_consistency: Number of replicas that must acknowledge a write; None for the default of the server.
+
+    Raises:
+        InvalidInputError: If a setting is invalid.
     """
 
-    # Never shown: settings end up in logs and error reports.
+    # Excluded from the repr: settings end up in logs and error reports.
     api_key: str | None = field(default=None, repr=False)
     prefer_grpc: bool = False
     grpc_port: int = 6334
@@ -62,26 +65,26 @@ class QdrantConnection:
             _checked_key(self.api_key, "api_key")
         check_whole_number("grpc_port", self.grpc_port, minimum=1, maximum=65_535)
         if not (is_number(self.timeout) and self.timeout > 0):
-            raise InvalidInputError(f"timeout is {self.timeout!r}; it must be a positive number of seconds.")
+            raise InvalidInputError(f"timeout is {self.timeout!r}; expected a positive number of seconds.")
         check_whole_number("retries", self.retries, minimum=0)
         for name in ("shard_number", "replication_factor", "write_consistency"):
             if getattr(self, name) is not None:
                 check_whole_number(name, getattr(self, name), minimum=1)
         if self.prefer_grpc and self.verify is False:
-            raise InvalidInputError("gRPC cannot leave certificates unchecked: give verify the file of your authority.")
+            raise InvalidInputError("gRPC always verifies certificates. Pass the file of your authority as verify.")
         if not isinstance(self.verify, bool) and not Path(self.verify).is_file():
-            raise InvalidInputError(f"There is no file {os.fspath(self.verify)} of a certificate authority.")
+            raise InvalidInputError(f"The certificate file {os.fspath(self.verify)} does not exist. Check verify.")
 
     @property
     def seconds(self) -> int:
-        """The timeout as the client takes it."""
+        """Timeout in whole seconds, as the client requires."""
         return math.ceil(self.timeout)
 
     def key(self) -> str | None:
-        """The API key, from here or from the environment.
+        """Return the API key, from `api_key` or from the environment variable QDRANT_API_KEY.
 
         Raises:
-            InvalidInputError: If it cannot be one; the message does not show it.
+            InvalidInputError: If the key in the environment is invalid; the message does not contain the key.
         """
         if self.api_key is not None:
             return self.api_key
@@ -90,117 +93,125 @@ class QdrantConnection:
 
 
 class Remote:
-    """A client and the collection that is spoken to through it: every request to a server passes here.
-
-    May be used by several threads.
+    """A collection on a server, and the client that sends all requests to it; thread-safe.
 
     Attributes:
-        models: The client's request and response types.
-        place: Which collection of which server.
-        connection: How the server is reached, and what a collection that is made gets.
-        local: Whether it is the stand-in in this process.
-        grpc: Whether gRPC is spoken.
+        models: Module with the request and response types of the client.
+        address: Address of the collection.
+        connection: Connection settings, and cluster settings of a new collection.
+        local: Whether the client is an in-process Qdrant instead of a server.
+        grpc: Whether requests use gRPC.
     """
 
     def __init__(
-        self, models: QdrantObject, client: QdrantObject, place: Place, connection: QdrantConnection, *, own: bool
+        self, models: QdrantObject, client: QdrantObject, address: Address, connection: QdrantConnection, *, own: bool
     ) -> None:
         self.models = models
-        self.place = place
+        self.address = address
         self.connection = connection
-        # A client that was passed in may be the stand-in under any address.
-        self.local = place.url == MEMORY or type(getattr(client, "_client", None)).__name__ == "QdrantLocal"
+        # A client of the caller may be in-process under any address.
+        self.local = address.url == MEMORY or type(getattr(client, "_client", None)).__name__ == "QdrantLocal"
         self.grpc = connection.prefer_grpc and not self.local
         self._client = client
         self._owns_client = own
 
-    def call(self, doing: str, method: str, **arguments: Any) -> Any:  # noqa: ANN401  # the client's objects
-        """Call a method of the client, by the rule of `retry`.
+    def call(self, action: str, method: str, **arguments: Any) -> Any:  # noqa: ANN401  # the client's objects
+        """Call a method of the client with the retry policy of `retry_policy`.
 
         Args:
-            doing: What is being done to the index, for messages: ``"be searched"``.
-            method: Its name.
-            arguments: What it takes.
+            action: The action in the passive voice, for error messages, for example ``"be searched"``.
+            method: Name of the method.
+            arguments: Keyword arguments of the method.
+
+        Returns:
+            The return value of the method.
 
         Raises:
-            IndexStateError: If it fails; a subclass where the kind of failure has one.
+            IndexStateError: If the call fails, or the client is closed; IndexNotFoundError if the collection is
+                missing, `CollectionExistsError` if it already exists.
         """
         client = self.client
         try:
-            return retrying(self.place.url, self.connection.retries)(getattr(client, method), **arguments)
+            return retry_policy(self.address.url, self.connection.retries)(getattr(client, method), **arguments)
         except JinaRagError:
             raise
         except Exception as exc:
-            _ = self.client  # closed meanwhile, which explains the failure
-            raise explained(read(exc), self.place, doing) from exc
+            _ = self.client  # raises if another thread closed the client, which explains the failure
+            raise to_index_error(classify_error(exc), self.address, action) from exc
 
-    def on_collection(self, doing: str, method: str, **arguments: Any) -> Any:  # noqa: ANN401
-        """`call` with the name of the collection."""
-        return self.call(doing, method, collection_name=self.place.collection, **arguments)
+    def call_collection(self, action: str, method: str, **arguments: Any) -> Any:  # noqa: ANN401
+        """Call a method of the client on the collection; see `call`."""
+        return self.call(action, method, collection_name=self.address.collection, **arguments)
 
     @property
     def client(self) -> QdrantObject:
-        """The client.
+        """The Qdrant client.
 
         Raises:
-            IndexStateError: If it was closed.
+            IndexStateError: If the client is closed.
         """
         if self._client is None:
-            raise IndexStateError(f"The index at {self.place} is closed: open it again to use it.")
+            raise IndexStateError(f"The index at {self.address} is closed. Reopen it with DocumentIndex.open.")
         return self._client
 
     def close(self) -> None:
-        """Give the connections back; a client that was passed in stays open."""
+        """Close the client, unless the caller passed the client; idempotent."""
         client, self._client = self._client, None
         if client is not None and self._owns_client:
             client.close()
 
 
 def checked_url(url: str) -> str:
-    """Return the address as it is used and shown: with its port, 6333 where it names none.
+    """Return a normalized server address, with port 6333 if the address has no port.
+
+    Args:
+        url: Address of a server, for example ``"http://localhost:6333"``; or ``":memory:"``.
 
     Raises:
-        InvalidInputError: If it is not the address of a server, or has a password in it; the message does not show it.
+        InvalidInputError: If `url` is not the address of a server, or contains a user, a password, a query or a
+            fragment; the message does not contain the address.
     """
     if url == MEMORY:
         return url
     try:
         parts = urlsplit(url.strip())
         port = parts.port
-    except ValueError as exc:  # whose text may show a password
+    except ValueError as exc:  # the text of the exception may contain a password
         reason = "its port is not a number below 65536" if "ort" in str(exc) else "it is malformed"
-        raise InvalidInputError(f"The address of the Qdrant server cannot be read ({reason}).") from exc
+        raise InvalidInputError(f"The address of the Qdrant server is invalid ({reason}).") from exc
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise InvalidInputError(
-            "The address of the Qdrant server must not hold a user, a password or a query: give the key as api_key or "
-            f"in the environment variable {KEY_VARIABLE}."
+            "The address of the Qdrant server contains a user, a password or a query. Pass the key as api_key, or set "
+            f"the environment variable {KEY_VARIABLE}."
         )
     host = parts.hostname or ""
     if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host):
         raise InvalidInputError(
-            "The address of a Qdrant server begins with http:// or https:// and names a host, "
+            "The address of the Qdrant server is invalid; expected http:// or https:// and a host, "
             'for example "http://localhost:6333".'
         )
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port or _PORT}{parts.path.rstrip('/')}"
 
 
 def connect(qdrant_client: QdrantObject, url: str, connection: QdrantConnection) -> QdrantObject:
-    """The client for an address that `checked_url` returned. Nothing is sent yet.
+    """Return a client for a server, without sending a request.
+
+    Logs a warning if the API key is sent unencrypted over a network.
 
     Args:
-        qdrant_client: The module.
-        url: Where the server is.
-        connection: How to reach it.
+        qdrant_client: The module qdrant_client.
+        url: Address of the server, as returned by `checked_url`.
+        connection: Connection settings.
 
     Raises:
-        InvalidInputError: If the file of the certificate authority cannot be read.
+        InvalidInputError: If the file of the certificate authority is unreadable.
     """
     if url == MEMORY:
         return qdrant_client.QdrantClient(location=MEMORY)
     key = connection.key()
     parts = urlsplit(url)
-    if key is not None and parts.scheme == "http" and not _loopback(parts):
-        _log.warning("The API key travels to %s unencrypted: use https.", url)
+    if key is not None and parts.scheme == "http" and not _is_loopback(parts):
+        _log.warning("The API key is sent to %s unencrypted. Use an https:// address.", url)
     options: dict[str, Any] = {"verify": connection.verify}
     if not isinstance(connection.verify, bool):
         authority = Path(connection.verify)
@@ -208,28 +219,28 @@ def connect(qdrant_client: QdrantObject, url: str, connection: QdrantConnection)
             options["verify"] = ssl.create_default_context(cafile=authority)
             options["grpc_options"] = {"root_certificates": authority.read_bytes()}
         except OSError as exc:
-            raise InvalidInputError(f"The file of the certificate authority cannot be read ({exc}).") from exc
+            raise InvalidInputError(f"The file of the certificate authority is unreadable ({exc}).") from exc
     return qdrant_client.QdrantClient(
         url=url,
         grpc_port=connection.grpc_port,
         prefer_grpc=connection.prefer_grpc,
         timeout=connection.seconds,
-        # As a header: given as `api_key`, the client warns through Python's warnings, which we do in the log.
+        # As a header: with `api_key`, the client also issues a Python warning in addition to the log line above.
         headers=None if key is None else {"api-key": key},
-        # It asks in a thread and warns; the version is checked in `qdrant_collection`.
+        # The check of the client runs in a thread and only warns; `open_collection` checks the version.
         check_compatibility=False,
         **options,
     )
 
 
 def _checked_key(key: str, name: str) -> str:
-    # Anything else cannot be sent in a header, and the transport's complaint would show it.
+    # Other characters are invalid in a header, and the error of the transport would contain the key.
     if not key or not all("!" <= letter <= "~" for letter in key):
-        raise InvalidInputError(f"{name} is no API key: it is empty, or has characters other than printable ASCII.")
+        raise InvalidInputError(f"{name} is not a valid API key; expected printable ASCII characters without spaces.")
     return key
 
 
-def _loopback(parts: SplitResult) -> bool:
+def _is_loopback(parts: SplitResult) -> bool:
     host = parts.hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -1,4 +1,4 @@
-"""Points on their way into a Qdrant engine and back, as far as the embedded engine and a server have it in common."""
+"""Conversion of points to and from Qdrant types, shared by the embedded engine and the server."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from jina_rag.stores import schema
-from jina_rag.stores.filters import without_own
+from jina_rag.stores.filters import without_filter_keys
 from jina_rag.types import Float32, Point, SparseVector
 
 QdrantObject: TypeAlias = Any
-"""A module or an object of qdrant_edge or qdrant_client: not type-checked, as both are imported at first use."""
+"""A module or object of qdrant_edge or qdrant_client; untyped, because both are imported lazily."""
 
 
 def named_vectors(
     types: QdrantObject, point: Point, multi_rows: Callable[[Float32], list[Any]]
 ) -> dict[str, QdrantObject]:
-    """The vectors of a point that `filters.filterable` returned, in an engine's form.
+    """Return the vectors of a point by vector name, as engine types.
 
     Args:
-        types: The engine's.
-        point: To be written.
-        multi_rows: Turns the multi-vector into the rows that the engine takes.
+        types: Module or object with the types of the engine.
+        point: Point to write, as returned by `filters.with_filter_payload`.
+        multi_rows: Function that converts a multi-vector, shape (tokens, dim), float32, to the rows of the engine.
     """
     vectors: dict[str, QdrantObject] = {}
     if point.dense is not None:
@@ -37,12 +37,12 @@ def named_vectors(
 
 
 def encode_sparse(types: QdrantObject, vector: SparseVector) -> QdrantObject:
-    """The engine's sparse vector."""
+    """Return a sparse vector as an engine type."""
     return types.SparseVector(indices=vector.indices.tolist(), values=vector.values.tolist())
 
 
 def decode(record: QdrantObject) -> Point:
-    """Our point, of a record that an engine read."""
+    """Return the point of a record that an engine has read."""
     vectors = record.vector or {}
     dense, multi, lexical = (vectors.get(name) for name in (schema.DENSE, schema.MULTI, schema.LEXICAL))
     return Point(
@@ -52,12 +52,12 @@ def decode(record: QdrantObject) -> Point:
         lexical=None
         if lexical is None
         else SparseVector(np.asarray(lexical.indices, np.uint32), np.asarray(lexical.values, np.float32)),
-        payload=without_own(record.payload),
+        payload=without_filter_keys(record.payload),
     )
 
 
 def _matrix(rows: Sequence[Sequence[float]]) -> Float32:
-    """Rows of Python numbers as an array; struct does it in a third of the time of NumPy."""
+    """Return rows of Python numbers as an array, shape (tokens, dim); struct takes a third of the time of NumPy."""
     matrix = np.empty((len(rows), len(rows[0])), dtype=np.float32)
     row_format = struct.Struct(f"={matrix.shape[1]}f")
     for i, row in enumerate(rows):

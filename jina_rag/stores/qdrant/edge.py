@@ -1,4 +1,4 @@
-"""The embedded store: Qdrant's engine in this process, over a folder that one process has open at a time."""
+"""Embedded vector store: the Qdrant engine over a folder that one process opens at a time."""
 
 from __future__ import annotations
 
@@ -14,41 +14,44 @@ from jina_rag.config import Storage
 from jina_rag.errors import IndexStateError
 from jina_rag.stores import schema
 from jina_rag.stores.base import Stage
-from jina_rag.stores.filters import Condition, filterable
+from jina_rag.stores.filters import Condition, with_filter_payload
 from jina_rag.stores.qdrant.base import READ_BATCH, BaseQdrantStore
 from jina_rag.stores.qdrant.codec import QdrantObject
 from jina_rag.stores.qdrant.edge_codec import encode
-from jina_rag.stores.qdrant.edge_folder import OpenFolder, bytes_by_part, load_shard, open_shard, translated
+from jina_rag.stores.qdrant.edge_folder import OpenFolder, bytes_by_part, engine_errors, load_shard, open_shard
 from jina_rag.types import Point, StoreHit
 
-_VACUUM: Final = 1000
-"""Deleted points that are worth the time to give their space back."""
-_RELIEF: Final = 96 * 1024 * 1024
-"""Bytes of vectors after whose writing the shard is loaded anew: the pages it has mapped count as this process's
-memory until then, and would grow with the index."""
-_NO_POINT: Final = "00000000-0000-0000-0000-000000000000"
+_MIN_VACUUM_POINTS: Final = 1000
+"""Minimum number of deleted points for which closing the store reclaims their space."""
+_RELOAD_BYTES: Final = 96 * 1024 * 1024
+"""Bytes of written vectors after which the store reloads the shard to unmap its files: their mapped pages count as
+memory of this process, and grow with the index."""
+_ABSENT_POINT_ID: Final = "00000000-0000-0000-0000-000000000000"
 
 
 class EdgeStore(BaseQdrantStore):
-    """A `MultiVectorStore` over a folder, in this process. Also a context manager.
+    """A `MultiVectorStore` over a folder, in this process; thread-safe.
 
-    Methods may be called from several threads. How vectors are kept is told by `storage`. All points of one `upsert`
-    or none are kept after a crash: a call is one record of the engine's log, so cut long lists with `schema.batches`.
+    As a context manager, the store is closed on exit. An `upsert` call is one record of the engine's log and is atomic,
+    even after a crash; split long lists with `schema.batches`.
+
+    Attributes:
+        storage: Vector storage of the store, read from the folder.
     """
 
     def __init__(self, path: Path, engine: QdrantObject, folder: OpenFolder, dims: tuple[int, int]) -> None:
         super().__init__(engine, engine.RangeFloat, dims, folder.indexed_paths)
         self._path = path
         self._shard = folder.shard
-        self._lock = folder.lock
+        self._folder_lock = folder.lock
         self.storage = folder.storage
-        self._writing = threading.RLock()
-        # Held for each call of the engine, which holds the interpreter's lock anyway: nobody meets a shard that is
-        # just being loaded anew.
-        self._calling = threading.RLock()
+        self._write_lock = threading.RLock()
+        # Held for each engine call, so that no thread calls the shard during a reload. It costs no concurrency: the
+        # engine holds the interpreter lock during a call.
+        self._engine_lock = threading.RLock()
         self._mapped_bytes = 0
         self._deleted_count = 0
-        self._changed = False
+        self._has_changes = False
 
     @classmethod
     def open(
@@ -60,22 +63,24 @@ class EdgeStore(BaseQdrantStore):
         create: bool = True,
         storage: Storage | None = None,
     ) -> Self:
-        """Open the store in the folder `path`, or make it.
+        """Open the store in a folder, creating a missing store.
 
         Args:
-            path: A folder of its own; made, readable by its owner only, where it does not exist.
+            path: Folder that contains only the store. A new folder is readable only by its owner.
             dim: Length of the dense vectors.
             multi_dim: Length of each row of the multi-vectors.
-            create: Whether to make a store where there is none.
-            storage: How vectors are kept; fixed when the store is made. None for ``"exact"``, or for what is there.
-                Of its knobs, rows are pooled and cut before they come here.
+            create: Whether to create a missing store.
+            storage: Vector storage, fixed at creation. None for the storage of an existing store, or ``"exact"`` for a
+                new one. The store applies the datatype, the quantization and the log; the caller pools and truncates
+                the rows.
 
         Raises:
-            IndexNotFoundError: If there is none and `create` is False.
-            IndexLockedError: If it is open already.
-            IndexMismatchError: If it holds vectors of other lengths, or kept in another way than `storage`.
-            IndexCorruptError: If the engine cannot read its files.
-            IndexStateError: If the folder cannot be written to.
+            IndexNotFoundError: If the store is missing and `create` is False.
+            IndexLockedError: If the store is already open.
+            IndexMismatchError: If the store has vectors of other lengths, or another storage.
+            IndexCorruptError: If the files of the store are damaged.
+            IndexStateError: If the folder is not writable.
+            MissingDependencyError: If the package qdrant-edge-py is not installed.
         """
         folder = Path(path)
         engine = require("qdrant_edge", package="qdrant-edge-py")
@@ -83,97 +88,97 @@ class EdgeStore(BaseQdrantStore):
         return cls(folder, engine, open_folder, (dim, multi_dim))
 
     def flush(self) -> None:
-        """Make everything written so far survive a power cut."""
-        with self._writing, self._translated("be flushed"):
+        """Flush all writes to disk, so that they survive a power failure."""
+        with self._write_lock, self._engine_call("be flushed"):
             self._shard.flush()
 
     def optimize(self) -> None:
-        """Give back the space of deleted points; takes about a millisecond a page."""
-        with self._writing, self._translated("be optimised"):
+        """Reclaim the space of deleted points, in about 1 ms per page."""
+        with self._write_lock, self._engine_call("be optimized"):
             self._shard.optimize()
 
     def bytes_by_part(self) -> dict[str, int]:
-        """Bytes on disk by what they hold; see `edge_folder.bytes_by_part`."""
+        """Return the bytes on disk of each part of the store; see `edge_folder.bytes_by_part`."""
         return bytes_by_part(self._path)
 
     def close(self) -> None:
-        """Flush and release; using the store afterwards raises IndexStateError. Closing twice is fine.
+        """Flush and close the store and release its lock, even if a step fails; idempotent.
 
-        The shard is closed and the folder's lock is released whatever fails.
+        Other calls on a closed store raise IndexStateError.
         """
-        with self._writing:
+        with self._write_lock:
             try:
-                # None after a close, and after a reload that failed.
+                # None after a close and after a failed reload.
                 if self._shard is not None:
-                    with self._translated("be closed"), closing(self._shard):
-                        self._finish_changes()
+                    with self._engine_call("be closed"), closing(self._shard):
+                        self._finish_writes()
             finally:
                 self._shard = None
-                self._lock.release()
+                self._folder_lock.release()
 
-    def _finish_changes(self) -> None:
-        vacuum = self._deleted_count >= _VACUUM and self._deleted_count > self.count() // 4
-        # Coarser copies are made then, and only then.
-        if vacuum or (self._changed and self.storage.quantization is not None):
+    def _finish_writes(self) -> None:
+        vacuum = self._deleted_count >= _MIN_VACUUM_POINTS and self._deleted_count > self.count() // 4
+        # The engine builds quantized copies only during an optimization.
+        if vacuum or (self._has_changes and self.storage.quantization is not None):
             self.optimize()
-        if self._changed and self.storage.log:
-            # The engine applies the last record of its log again at the next open. Let that be an
-            # empty one and not a batch of pages: it saves 100 ms of every search from a command line.
-            self._shard.update(self._types.UpdateOperation.delete_points([_NO_POINT]))
-        if self._changed:
+        if self._has_changes and self.storage.log:
+            # The next open replays the last log record. Replaying an empty record instead of a batch of pages saves
+            # 100 ms per command-line search.
+            self._shard.update(self._types.UpdateOperation.delete_points([_ABSENT_POINT_ID]))
+        if self._has_changes:
             self._shard.flush()
 
     @contextmanager
-    def _translated(self, doing: str) -> Iterator[None]:
-        with self._calling:
+    def _engine_call(self, action: str) -> Iterator[None]:
+        with self._engine_lock:
             if self._shard is None:
-                raise IndexStateError(f"The index at {self._path} is closed: open it again to use it.")
-            with translated(self._path, doing):
+                raise IndexStateError(f"The index at {self._path} is closed. Reopen it with DocumentIndex.open.")
+            with engine_errors(self._path, action):
                 yield
 
     def _reload(self) -> None:
-        """Close the shard and load it again, which gives the memory of its mapped files back."""
-        with self._writing, self._translated("be written to"):
+        """Close and reload the shard, which releases the memory of its mapped files."""
+        with self._write_lock, self._engine_call("be written to"):
             self._shard.flush()
             self._shard.close()
             self._shard = None
             self._shard = load_shard(self._types, self._path)
             self._mapped_bytes = 0
 
-    def _update(self, operation: QdrantObject, *, settle: bool = True) -> None:
-        with self._writing, self._translated("be written to"):
-            self._changed = True
+    def _update(self, operation: QdrantObject, *, flush: bool = True) -> None:
+        with self._write_lock, self._engine_call("be written to"):
+            self._has_changes = True
             self._shard.update(operation)
-            if settle:
-                self._settle()
+            if flush:
+                self._flush_without_log()
 
-    def _settle(self) -> None:
-        """Without a log, what was written counts once it is flushed."""
+    def _flush_without_log(self) -> None:
+        """Flush a store without a log, whose writes are durable only after a flush."""
         if not self.storage.log:
             self.flush()
 
     def _write(self, points: Sequence[Point]) -> None:
         if not points:
             return
-        points = [filterable(point) for point in points]
+        points = [with_filter_payload(point) for point in points]
         engine_points = [encode(self._types, point) for point in points]
-        with self._writing:
+        with self._write_lock:
             for point in points:
-                self._index(point.payload)
+                self._index_payload(point.payload)
             self._update(self._types.UpdateOperation.upsert_points(engine_points))
             self._mapped_bytes += sum(map(schema.point_bytes, points))
-            if self._mapped_bytes > _RELIEF:
+            if self._mapped_bytes > _RELOAD_BYTES:
                 self._reload()
 
     def _change(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         ids = list(changes)
         for start in range(0, len(ids), READ_BATCH):
-            # What is read and what is written must not have another writer between them.
-            with self._writing:
+            # Holding the lock prevents another write between the read and the update.
+            with self._write_lock:
                 records = self._retrieve(ids[start : start + READ_BATCH], vectors=False)
                 for point_id, payload in self._changed_payloads(records, changes):
-                    self._update(self._types.UpdateOperation.set_payload([point_id], payload), settle=False)
-                self._settle()
+                    self._update(self._types.UpdateOperation.set_payload([point_id], payload), flush=False)
+                self._flush_without_log()
 
     def _delete_ids(self, ids: list[str]) -> None:
         self._update(self._types.UpdateOperation.delete_points(ids))
@@ -189,38 +194,38 @@ class EdgeStore(BaseQdrantStore):
             **self._stage_arguments(stage),
             prefetches=[self._types.Prefetch(**self._stage_arguments(one)) for one in candidates],
             with_payload=True if keys is None else list(keys),
-            params=self._rescoring(stage.using),
+            params=self._rescore_params(stage.using),
         )
-        with self._translated("be searched"):
-            return self._hits(self._shard.query(request))
+        with self._engine_call("be searched"):
+            return self._to_hits(self._shard.query(request))
 
     def _stage_arguments(self, stage: Stage) -> dict[str, QdrantObject]:
-        query = self._types.Query.Nearest(self._vector(stage), using=stage.using)
+        query = self._types.Query.Nearest(self._query_vector(stage), using=stage.using)
         return {"query": query, "limit": stage.limit, "filter": self._filter(stage.conditions)}
 
-    def _rescoring(self, using: str) -> QdrantObject:
-        """Whatever coarser copy is searched first, what counts are the rows themselves."""
+    def _rescore_params(self, using: str) -> QdrantObject:
+        """Return search parameters that rescore the hits of a quantized copy with the full rows."""
         if using != schema.MULTI or self.storage.quantization is None:
             return None
         rescore = self._types.QuantizationSearchParams(rescore=True, oversampling=self.storage.oversampling)
         return self._types.SearchParams(quantization=rescore)
 
     def _retrieve(self, ids: list[str], *, vectors: bool) -> QdrantObject:
-        with self._translated("be read"):
+        with self._engine_call("be read"):
             return self._shard.retrieve(ids, True, vectors)
 
     def _scroll_batch(self, selection: QdrantObject, offset: QdrantObject) -> QdrantObject:
         request = self._types.ScrollRequest(
             offset=offset, limit=READ_BATCH, filter=selection, with_payload=True, with_vector=False
         )
-        with self._translated("be read"):
+        with self._engine_call("be read"):
             return self._shard.scroll(request)
 
     def _count(self, conditions: Sequence[Condition]) -> int:
         request = self._types.CountRequest(exact=True, filter=self._filter(conditions))
-        with self._translated("be read"):
+        with self._engine_call("be read"):
             return int(self._shard.count(request))
 
     def _index_numbers(self, path: str) -> None:
         kind = self._types.PayloadSchemaType.Float
-        self._update(self._types.UpdateOperation.create_field_index(path, kind), settle=False)
+        self._update(self._types.UpdateOperation.create_field_index(path, kind), flush=False)

@@ -1,4 +1,4 @@
-"""Points on their way into the embedded engine: it speaks lists of Python numbers, not arrays."""
+"""Conversion of points for the embedded engine, which accepts Python numbers but no NumPy arrays."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from jina_rag.types import Float32, Point
 
 
 def encode(engine: QdrantObject, point: Point) -> QdrantObject:
-    """The engine's form of a point that `filters.filterable` returned.
+    """Return a point as an engine type.
 
     Args:
         engine: The module qdrant_edge.
-        point: To be written.
+        point: Point to write, as returned by `filters.with_filter_payload`.
     """
-    return engine.Point(point.id, named_vectors(engine, point, _rows), dict(point.payload))
+    return engine.Point(point.id, named_vectors(engine, point, _to_rows), dict(point.payload))
 
 
-def _rows(multi: Float32) -> list[array[float]]:
-    # An array per row, not nested lists: a third less time, as no number becomes a Python object that
-    # outlives its conversion.
+def _to_rows(multi: Float32) -> list[array[float]]:
+    # One array per row takes a third less time than nested lists, because no number becomes a long-lived Python object.
     return [array("f", row.tobytes()) for row in np.ascontiguousarray(multi, dtype=np.float32)]

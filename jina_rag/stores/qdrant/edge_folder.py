@@ -1,8 +1,8 @@
-"""Qdrant's engine in a folder: locking it, making it whole or not at all, its exceptions turned into ours.
+"""Folder of the embedded Qdrant engine: locking, atomic creation, opening, and error translation.
 
-The folder holds ``lock`` and ``data/``; ``data/store.json`` names the dimensions and how vectors are kept,
-``data/shard/`` is the engine's. A store is made under another name and renamed when complete, so that a process
-killed half-way leaves nothing that looks like an index.
+The folder contains ``lock`` and ``data/``. ``data/store.json`` records the dimensions and the vector storage;
+``data/shard/`` contains the files of the engine. A new store is created under a temporary name and renamed when
+complete, so that a killed process never leaves an incomplete store.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 _FORMAT: Final = 3
-"""Points of the formats before do not carry their numbers for filters."""
+"""Format version of the store. Points of earlier formats lack the numbers for range filters."""
 _DATATYPES: Final = {"float16": "Float16", "int8": "Turbo8", "int4": "Turbo4"}
-"""What the engine calls them. Its own 8-bit integers, Uint8, take whole numbers from 0 to 255 only."""
+"""Names of the datatypes in the engine. Its datatype Uint8 accepts only integers from 0 to 255."""
 _PARTS: Final = ("dense", "multi", "lexical", "payload", "log", "other")
-_WARM: Final = 64 * 1024 * 1024
-"""Bytes of multi-vectors that are read at once when a store is opened; some 2,000 pages of "compact"."""
+_READ_AHEAD_LIMIT: Final = 64 * 1024 * 1024
+"""Maximum bytes of multi-vectors that opening a store reads ahead: about 2,000 pages of the storage "compact"."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenFolder:
-    """A store's folder while it is open.
+    """An open store folder.
 
     Attributes:
-        shard: The engine's.
-        lock: To be released after the shard is closed.
-        storage: How its vectors are kept.
-        indexed_paths: The paths under which numbers are indexed.
+        shard: Shard of the engine.
+        lock: Lock of the folder, to release after closing the shard.
+        storage: Vector storage of the store.
+        indexed_paths: Payload paths with an index of numbers.
     """
 
     shard: QdrantObject
@@ -60,88 +60,95 @@ class OpenFolder:
 def open_shard(
     engine: QdrantObject, folder: Path, dim: int, multi_dim: int, *, create: bool, storage: Storage | None = None
 ) -> OpenFolder:
-    """Lock the folder and load its shard, after making it where there is none; see `EdgeStore.open`.
+    """Lock a store folder and load its shard, creating a missing store; see `EdgeStore.open`.
 
     Args:
         engine: The module qdrant_edge.
-        folder: Where it lies.
+        folder: Folder of the store.
         dim: Length of the dense vectors.
         multi_dim: Length of each row of the multi-vectors.
-        create: Whether to make a shard where there is none.
-        storage: How vectors are kept; None for what is there already, or ``"exact"``.
+        create: Whether to create a missing store.
+        storage: Vector storage; None for the storage of an existing store, or ``"exact"`` for a new one.
+
+    Raises:
+        IndexNotFoundError: If the store has no vectors and `create` is False.
     """
     data = folder / "data"
     if not create and not any(data.glob("shard/segments/*/segment.json")):
-        raise IndexNotFoundError(f"There are no vectors at {folder}: restore them, or ingest into a new folder.")
+        raise IndexNotFoundError(f"The index at {folder} has no vectors. Restore it, or ingest into a new folder.")
     with ExitStack() as on_failure:
-        lock = _lock(folder)
+        lock = _lock_folder(folder)
         on_failure.callback(lock.release)
         if not data.is_dir():
             _create(engine, folder / "data.new", data, dim, multi_dim, storage or Storage())
         storage = _check_facts(data / "store.json", folder, dim, multi_dim, storage)
         shard = load_shard(engine, folder)
-        # Left to the garbage collector, the shard would stay open as long as somebody holds the exception.
+        # Without the callback, an exception that the caller stores keeps the shard open.
         on_failure.callback(shard.close)
-        with translated(folder, "be opened"):
+        with engine_errors(folder, "be opened"):
             paths = indexed_paths(shard.info().payload_schema)
         if storage.datatype != "float16":
-            _warm(data)
+            _read_ahead(data)
         on_failure.pop_all()
     return OpenFolder(shard, lock, storage, paths)
 
 
 def load_shard(engine: QdrantObject, folder: Path) -> QdrantObject:
-    """Load the shard of a folder that is locked and complete."""
-    with translated(folder, "be opened"):
-        # The engine keeps its settings: passing them again would rewrite its file at each start.
+    """Return the loaded shard of a locked, complete store folder."""
+    with engine_errors(folder, "be opened"):
+        # The engine stores its settings; passing them here rewrites the settings file at each start.
         return engine.EdgeShard.load(str(folder / "data" / "shard"))
 
 
-def _lock(folder: Path) -> BaseFileLock:
+def _lock_folder(folder: Path) -> BaseFileLock:
     message = (
-        f"The index at {folder} is already open, in another process or elsewhere in this one: "
-        "close it there first, or open a copy of the folder."
+        f"The index at {folder} is locked by another process, or open elsewhere in this one. "
+        "Close it there, or open a copy of the folder."
     )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return acquire_lock(folder / "lock", message)
     except OSError as exc:
-        raise IndexStateError(f"The index at {folder} cannot be locked ({exc}): is the folder writable?") from exc
+        raise IndexStateError(f"The index at {folder} cannot be locked ({exc}). Make the folder writable.") from exc
 
 
 def bytes_by_part(folder: Path) -> dict[str, int]:
-    """Bytes on disk of the store in a folder, by what they hold: the blocks that its files take.
+    """Return the bytes on disk of each part of a store, as allocated blocks.
 
-    The engine's files are sparse and made 32 MB long at once; their lengths would tell too much. What it has not
-    flushed yet may not take blocks yet.
+    The engine creates sparse files of 32 MB, so the file lengths exceed the used space. Unflushed writes may not have
+    blocks yet.
+
+    Args:
+        folder: Folder of the store.
 
     Returns:
-        dense, multi (with second copies for a quicker search), lexical, payload (texts, places, filters), log, other.
+        Bytes of the parts dense, multi (including quantized copies), lexical, payload (texts, boxes, filter keys), log
+        and other.
     """
     sizes = dict.fromkeys(_PARTS, 0)
     for file in folder.rglob("*"):
         if file.is_file():
-            sizes[_part(file.relative_to(folder).parts)] += size_on_disk(file)
+            sizes[_file_part(file.relative_to(folder).parts)] += size_on_disk(file)
     return sizes
 
 
-def _part(names: Sequence[str]) -> str:
-    """What a file of the engine holds, by the names of its folders: such as ``vector_storage-dense``."""
+def _file_part(names: Sequence[str]) -> str:
+    """Return the part of a file by the names of its folders, for example ``vector_storage-dense``."""
     if "wal" in names:
         return "log"
     kinds = [name.removeprefix("vector_storage-").removeprefix("vector_index-").split("_")[0] for name in names]
     return next((kind for kind in kinds if kind in _PARTS), "other")
 
 
-def _warm(data: Path) -> None:
-    """Read the multi-vectors once, where they are few.
+def _read_ahead(data: Path) -> None:
+    """Read the multi-vector files once, up to a total of 64 MiB, to fill the page cache.
 
-    When the engine loads such files it drops what the system has cached of them, and then reads them by 4 KB: the
-    first search takes 0.5 ms a page. Reading them from end to end takes a twentieth of that.
+    Loading int8 and int4 files drops them from the page cache, and the engine then reads them in blocks of 4 KB: the
+    first search takes 0.5 ms per page. A sequential read takes a twentieth of that time.
     """
-    with suppress(OSError):  # it is for speed only
+    with suppress(OSError):  # reading ahead is only an optimization
         files = [(file, size_on_disk(file)) for file in data.glob("shard/segments/*/vector_storage-multi/*/chunk_*")]
-        if sum(size for _, size in files) > _WARM:
+        if sum(size for _, size in files) > _READ_AHEAD_LIMIT:
             return
         for file, size in files:
             with file.open("rb", buffering=0) as stream:
@@ -150,8 +157,8 @@ def _warm(data: Path) -> None:
 
 
 def _create(engine: QdrantObject, temporary: Path, final: Path, dim: int, multi_dim: int, storage: Storage) -> None:
-    with translated(final.parent, "be created"):
-        # What a process left that was killed here; nothing was ever written to it.
+    with engine_errors(final.parent, "be created"):
+        # A process killed during creation leaves this folder; the folder never contains points.
         if temporary.exists():
             shutil.rmtree(temporary)
         (temporary / "shard").mkdir(mode=0o700, parents=True)
@@ -165,7 +172,7 @@ def _create(engine: QdrantObject, temporary: Path, final: Path, dim: int, multi_
 
 
 def _check_facts(file: Path, folder: Path, dim: int, multi_dim: int, storage: Storage | None) -> Storage:
-    """Compare what the folder says of itself with what is asked for; how its vectors are kept."""
+    """Return the recorded storage of a store after comparing its facts with the requested ones."""
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         dims = (int(facts["dim"]), int(facts["multi_dim"]))
@@ -173,15 +180,15 @@ def _check_facts(file: Path, folder: Path, dim: int, multi_dim: int, storage: St
         recorded = dict(facts["storage"]) if version == _FORMAT else {}
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise IndexCorruptError(
-            f"The index at {folder} cannot be read ({file.name}: {exc}): restore it, or ingest into a new folder."
+            f"The index at {folder} is unreadable ({file.name}: {exc}). Restore it, or ingest into a new folder."
         ) from exc
     if version != _FORMAT:
-        raise IndexMismatchError(f"The index at {folder} was written by another version of jina-rag: ingest it again.")
+        raise IndexMismatchError(f"The index at {folder} is from another jina-rag version. Ingest its documents again.")
     schema.check_dims(dims, (dim, multi_dim), folder)
     actual = Storage.from_json(recorded)
     if storage is not None and storage != actual:
         raise IndexMismatchError(
-            f"The index at {folder} keeps its vectors as {actual}, not as {storage}: open it without naming a storage, "
+            f"The index at {folder} stores its vectors as {actual}, not as {storage}. Omit storage (--storage), "
             "or ingest into a new folder."
         )
     return actual
@@ -189,7 +196,7 @@ def _check_facts(file: Path, folder: Path, dim: int, multi_dim: int, storage: St
 
 def _config(engine: QdrantObject, dim: int, multi_dim: int, storage: Storage) -> QdrantObject:
     datatypes = engine.VectorStorageDatatype
-    # Dense vectors only pick candidates; half the bytes lose nothing there. "exact" stays as it always was.
+    # Dense vectors only select candidates, for which float16 is sufficient. "exact" stores float32.
     dense_datatype = None if storage.datatype == "float16" else datatypes.Float16
     dense = engine.EdgeVectorParams(dim, engine.Distance.Dot, datatype=dense_datatype)
     multi = engine.EdgeVectorParams(
@@ -198,7 +205,7 @@ def _config(engine: QdrantObject, dim: int, multi_dim: int, storage: Storage) ->
         multivector_config=engine.MultiVectorConfig(engine.MultiVectorComparator.MaxSim),
         datatype=getattr(datatypes, _DATATYPES[storage.datatype]),
         quantization_config=_quantization(engine, storage),
-        # No graph: MaxSim ranks candidates or everything, and a graph over it would be inexact.
+        # No HNSW graph: MaxSim scores the candidates or all points exactly; a graph search would be approximate.
         hnsw_config=engine.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000),
         memory=engine.Memory.Cold,
     )
@@ -216,26 +223,35 @@ def _quantization(engine: QdrantObject, storage: Storage) -> QdrantObject:
 
 
 @contextmanager
-def translated(folder: Path, doing: str) -> Iterator[None]:
-    """The one place where the engine's exceptions become ours."""
+def engine_errors(folder: Path, action: str) -> Iterator[None]:
+    """Translate exceptions and panics of the engine to index errors.
+
+    Args:
+        folder: Folder of the store, for error messages.
+        action: The action in the passive voice, for error messages, for example ``"be searched"``.
+
+    Raises:
+        IndexCorruptError: If the store cannot be opened, or the engine panics.
+        IndexStateError: If any other engine call fails.
+    """
     try:
         yield
     except JinaRagError:
         raise
     except Exception as exc:
         reason = " ".join(str(exc).split())
-        if doing == "be opened":
+        if action == "be opened":
             raise IndexCorruptError(
-                f"The index at {folder} could not be opened ({reason}): restore it, or ingest into a new folder."
+                f"The index at {folder} could not be opened ({reason}). Restore it, or ingest into a new folder."
             ) from exc
         raise IndexStateError(
-            f"The index at {folder} could not {doing} ({reason}): is the disk full or the folder read-only?"
+            f"The index at {folder} could not {action} ({reason}). Check the free disk space and the permissions."
         ) from exc
     except BaseException as exc:
-        # A panic of the engine derives from BaseException, under a class that cannot be imported.
+        # A panic of the engine derives from BaseException; its class is not importable.
         if type(exc).__name__ != "PanicException":
             raise
         raise IndexCorruptError(
-            f"The index at {folder} could not {doing}, the engine failed inside ({exc}): "
-            "open it again; if that fails too, restore it or ingest into a new folder."
+            f"The index at {folder} could not {action}: the engine failed ({exc}). "
+            "Reopen the index. If the failure persists, restore it or ingest into a new folder."
         ) from exc

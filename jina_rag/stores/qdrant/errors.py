@@ -1,4 +1,4 @@
-"""What went wrong at a Qdrant server: REST, gRPC and the client's own stand-in brought to one set of kinds."""
+"""Failures of requests to a Qdrant server: REST, gRPC and in-process errors mapped to kinds and to index errors."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from typing import Any, Final, Literal, TypeAlias
 from jina_rag._extras import require
 from jina_rag.errors import IndexNotFoundError, IndexStateError
 
-Kind: TypeAlias = Literal[
-    "silent", "slow", "busy", "down", "untrusted", "unauthorised", "missing", "exists", "large", "foreign", "refused"
-]
+FailureKind: TypeAlias = Literal[
+    "unreachable", "timeout", "rate_limited", "unavailable", "untrusted", "unauthorized", "not_found", "exists",
+    "too_large", "not_qdrant", "rejected",
+]  # fmt: skip
 
-_REASON: Final = 300
-_STATUSES: Final[dict[int, Kind]] = {
-    401: "unauthorised", 403: "unauthorised", 404: "missing", 409: "exists", 413: "large", 429: "busy",
-    502: "down", 503: "down", 504: "down",
+_MAX_REASON_LENGTH: Final = 300  # characters
+_STATUSES: Final[dict[int, FailureKind]] = {
+    401: "unauthorized", 403: "unauthorized", 404: "not_found", 409: "exists", 413: "too_large", 429: "rate_limited",
+    502: "unavailable", 503: "unavailable", 504: "unavailable",
 }  # fmt: skip
-_CODES: Final[dict[str, Kind]] = {
-    "UNAVAILABLE": "silent", "DEADLINE_EXCEEDED": "slow", "RESOURCE_EXHAUSTED": "busy", "NOT_FOUND": "missing",
-    "UNAUTHENTICATED": "unauthorised", "PERMISSION_DENIED": "unauthorised", "ALREADY_EXISTS": "exists",
-    "OUT_OF_RANGE": "large", "UNIMPLEMENTED": "foreign",
+_GRPC_CODES: Final[dict[str, FailureKind]] = {
+    "UNAVAILABLE": "unreachable", "DEADLINE_EXCEEDED": "timeout", "RESOURCE_EXHAUSTED": "rate_limited",
+    "NOT_FOUND": "not_found", "UNAUTHENTICATED": "unauthorized", "PERMISSION_DENIED": "unauthorized",
+    "ALREADY_EXISTS": "exists", "OUT_OF_RANGE": "too_large", "UNIMPLEMENTED": "not_qdrant",
 }  # fmt: skip
 
 
-class AlreadyThereError(IndexStateError):
-    """What was to be made exists; caught where that is as good as having made it."""
+class CollectionExistsError(IndexStateError):
+    """The collection to create already exists; callers that accept an existing collection catch this error."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Which collection of which server is spoken to.
+class Address:
+    """Address of a collection on a server.
 
     Attributes:
-        url: As `checked_url` returns it.
-        collection: Its name.
-        timeout: Seconds a request may take.
-        secret: The API key, which no message may show.
+        url: Server address, as returned by `checked_url`.
+        collection: Name of the collection.
+        timeout: Maximum number of seconds of a request, for error messages.
+        secret: API key, to be redacted in error messages.
     """
 
     url: str
@@ -50,97 +51,97 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """One failure.
+class RequestFailure:
+    """Failure of one request.
 
     Attributes:
-        kind: What sort.
-        reason: What the server or the transport said; may be empty.
-        wait: Seconds after which the server wants to be asked again.
+        kind: Kind of the failure.
+        reason: Message of the server or the transport; may be empty.
+        wait: Seconds until the server accepts a retry; None if the server does not state a wait.
     """
 
-    kind: Kind
+    kind: FailureKind
     reason: str
     wait: float | None = None
 
 
-def read(exc: BaseException) -> Trouble:
-    """What an exception that came out of the client means."""
+def classify_error(exc: BaseException) -> RequestFailure:
+    """Return the failure that an exception of the client stands for."""
     httpx, grpc = require("httpx"), require("grpc")
-    # The REST client wraps what the transport raised.
+    # The REST client wraps errors of the transport.
     source = getattr(exc, "source", exc)
     status = getattr(exc, "status_code", None)
     if isinstance(source, httpx.TransportError):
-        return _trouble("slow" if isinstance(source, httpx.TimeoutException) else "silent", source)
+        return _make_failure("timeout" if isinstance(source, httpx.TimeoutException) else "unreachable", source)
     if isinstance(status, int):
-        return _of_status(status, exc)
+        return _from_status(status, exc)
     if isinstance(exc, grpc.RpcError) and callable(getattr(exc, "code", None)):
-        return _trouble(_CODES.get(exc.code().name, "refused"), exc.details() or exc.code().name)
+        return _make_failure(_GRPC_CODES.get(exc.code().name, "rejected"), exc.details() or exc.code().name)
     name = type(exc).__name__
     if name in ("ResourceExhaustedResponse", "QdrantException"):
-        return _trouble("busy", exc, getattr(exc, "retry_after_s", None))
+        return _make_failure("rate_limited", exc, getattr(exc, "retry_after_s", None))
     if name == "ResponseHandlingException" or isinstance(exc, json.JSONDecodeError):
-        return _trouble("foreign", "its answer cannot be read")
-    # The stand-in in this process raises plain ones.
+        return _make_failure("not_qdrant", "its response is unreadable")
+    # The in-process client raises plain ValueErrors.
     if isinstance(exc, ValueError) and str(exc).startswith("Collection "):
-        return _trouble("exists" if str(exc).endswith("already exists") else "missing", exc)
-    return _trouble("refused", exc)
+        return _make_failure("exists" if str(exc).endswith("already exists") else "not_found", exc)
+    return _make_failure("rejected", exc)
 
 
-def explained(trouble: Trouble, place: Place, doing: str) -> IndexStateError:
-    """Our error for it: what, where, and what to do.
+def to_index_error(failure: RequestFailure, address: Address, action: str) -> IndexStateError:
+    """Return the index error for a failed request, with the reason, the address and a remedy in its message.
 
     Args:
-        trouble: What `read` returned.
-        place: Where.
-        doing: What was to be done to the index, for example ``"be searched"``.
+        failure: Failure of the request.
+        address: Address of the collection.
+        action: The failed action in the passive voice, for the message, for example ``"be searched"``.
     """
-    message = trouble.reason if place.secret is None else trouble.reason.replace(place.secret, "…")
+    message = failure.reason if address.secret is None else failure.reason.replace(address.secret, "…")
     why = f" ({message})" if message else ""
-    where = f"The index at {place} could not {doing}"
+    where = f"The index at {address} could not {action}"
     sentences = {
-        "silent": f"No Qdrant server answers at {place.url}{why}: is it running, and is the address right?",
-        "slow": f"{where}: the server did not answer within {place.timeout} s{why}. Is it overloaded? A longer "
-        "timeout may help.",
-        "busy": f"{where}: the server limits how much may be asked of it{why}. Try again later, or raise its limits.",
-        "down": f"{where}: the server, or what stands before it, cannot serve now{why}. Try again later.",
-        "untrusted": f"{where}: the certificate of the server is not trusted{why}. Give the file of the authority "
-        "that signed it as `verify`.",
-        "unauthorised": f"{where}: the server refuses the API key{why}. Is the key right, and may it do that?"
-        if place.secret
-        else f"{where}: the server wants an API key{why}. Give one, or set the environment variable QDRANT_API_KEY.",
-        "large": f"{where}: the request was larger than the server takes{why}. Raise its limit on requests to 32 MiB "
-        "or more.",
-        "foreign": f"What answers at {place.url} does not speak as a Qdrant server does{why}: is the address right?",
-        "missing": f"There is no index at {place}{why}: ingest documents into it first.",
-        "exists": f"{where}: it exists already{why}.",
-        "refused": f"{where}{why}.",
+        "unreachable": f"No Qdrant server answers at {address.url}{why}. Check the address, or start the server.",
+        "timeout": f"{where}: the server did not answer within {address.timeout} s{why}. Pass a higher timeout, or "
+        "reduce the load of the server.",
+        "rate_limited": f"{where}: the rate limit of the server is exceeded{why}. Retry later, or raise the limit.",
+        "unavailable": f"{where}: the server, or a proxy in front of the server, is unavailable{why}. Retry later.",
+        "untrusted": f"{where}: the certificate of the server is not trusted{why}. Pass the file of the certificate "
+        "authority as `verify`.",
+        "unauthorized": f"{where}: the server rejected the API key{why}. Check the key and its permissions."
+        if address.secret
+        else f"{where}: the server requires an API key{why}. Pass api_key, or set the variable QDRANT_API_KEY.",
+        "too_large": f"{where}: the request exceeds the size limit of the server{why}. Raise the limit to 32 MiB or "
+        "more.",
+        "not_qdrant": f"The server at {address.url} is not a Qdrant server{why}. Check the address.",
+        "not_found": f"No index at {address}{why}. Create one with `jina-rag ingest PATH --index URL`.",
+        "exists": f"{where}: it already exists{why}.",
+        "rejected": f"{where}{why}.",
     }
-    kinds: dict[Kind, type[IndexStateError]] = {"missing": IndexNotFoundError, "exists": AlreadyThereError}
-    return kinds.get(trouble.kind, IndexStateError)(sentences[trouble.kind])
+    kinds: dict[FailureKind, type[IndexStateError]] = {"not_found": IndexNotFoundError, "exists": CollectionExistsError}
+    return kinds.get(failure.kind, IndexStateError)(sentences[failure.kind])
 
 
-def _of_status(status: int, exc: Any) -> Trouble:  # noqa: ANN401  # an exception of the client
-    kind = _STATUSES.get(status, "foreign" if status < 400 else "refused")
+def _from_status(status: int, exc: Any) -> RequestFailure:  # noqa: ANN401  # an exception of the client
+    kind = _STATUSES.get(status, "not_qdrant" if status < 400 else "rejected")
     try:
         message = json.loads(exc.content)["status"]["error"]
     except (ValueError, KeyError, TypeError):
-        # Whatever stands between, a gateway or another server, does not answer in Qdrant's form.
+        # A gateway or another server does not respond in Qdrant's format.
         message = f"status {status}"
-        kind = "foreign" if kind == "missing" else kind
+        kind = "not_qdrant" if kind == "not_found" else kind
     after = exc.headers.get("retry-after", "")
-    return _trouble(kind, message, float(after) if after.isdigit() else None)
+    return _make_failure(kind, message, float(after) if after.isdigit() else None)
 
 
-def _trouble(kind: Kind, message: object, wait: float | None = None) -> Trouble:
-    """The failure; what was said may show that it is of another kind."""
+def _make_failure(kind: FailureKind, message: object, wait: float | None = None) -> RequestFailure:
+    """Return a failure, with the kind corrected by the text of the message."""
     text = " ".join(str(message).split()).rstrip(".")
     words = text.lower()
-    if kind == "silent" and "certificate" in words:
+    if kind == "unreachable" and "certificate" in words:
         kind = "untrusted"
     elif "larger than allowed" in words:
-        kind = "large"
-    # A point that another process has deleted meanwhile is "not found" too.
-    elif kind == "missing" and "collection" not in words:
-        kind = "refused"
-    return Trouble(kind, text if len(text) <= _REASON else f"{text[:_REASON]}…", wait)
+        kind = "too_large"
+    # A point that another process has deleted is also "not found".
+    elif kind == "not_found" and "collection" not in words:
+        kind = "rejected"
+    return RequestFailure(kind, text if len(text) <= _MAX_REASON_LENGTH else f"{text[:_MAX_REASON_LENGTH]}…", wait)

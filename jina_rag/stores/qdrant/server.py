@@ -1,4 +1,4 @@
-"""The store on a Qdrant server or cluster: many processes may have it open at a time."""
+"""Vector store on a Qdrant server or cluster, which several processes can open at the same time."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from jina_rag.config import Storage
 from jina_rag.errors import IndexNotFoundError
 from jina_rag.stores import schema
 from jina_rag.stores.base import Stage
-from jina_rag.stores.filters import Condition, filterable
+from jina_rag.stores.filters import Condition, with_filter_payload
 from jina_rag.stores.qdrant.base import READ_BATCH, BaseQdrantStore
 from jina_rag.stores.qdrant.client import MEMORY, QdrantConnection, Remote, checked_url, connect
 from jina_rag.stores.qdrant.codec import QdrantObject
 from jina_rag.stores.qdrant.collection import checked_name, index_payload, open_collection, read_facts
-from jina_rag.stores.qdrant.errors import Place
-from jina_rag.stores.qdrant.server_codec import encode, measure
+from jina_rag.stores.qdrant.errors import Address
+from jina_rag.stores.qdrant.server_codec import encode, size_function
 from jina_rag.types import Point, StoreHit
 
 __all__ = ["QdrantConnection", "QdrantStore"]
 
 _FETCH_BATCH: Final = 16
-"""Points per request with vectors: a page may take 2 MB of JSON."""
-_ENVELOPE: Final = 4096
-"""Bytes of a request beside its points."""
+"""Points per read request with vectors; a page may take 2 MB of JSON."""
+_REQUEST_OVERHEAD: Final = 4096
+"""Maximum number of bytes of a request in addition to its points."""
 
 
 class QdrantStore(BaseQdrantStore):
-    """A `MultiVectorStore` on a Qdrant server, version 1.16 or newer. Also a context manager.
+    """A `MultiVectorStore` on a Qdrant server, version 1.16 or newer; thread-safe.
 
-    Methods may be called from several threads, and several processes may have the same collection open.
-    Multi-vectors are kept as float16, dense ones as float32. In a collection of several shards, how rare a term is
-    (which weighs in lexical search) is counted in each shard by itself.
+    Several processes can open the same collection. As a context manager, the store is closed on exit. By default,
+    multi-vectors are stored as float16 and dense vectors as float32. In a collection of several shards, each shard
+    computes the IDF of lexical search over its own points.
 
-    When `upsert` returns, the server has applied all of it. The points go in as many requests as they need, none above
-    `schema.BATCH_BYTES` unless a single point is. Each request is applied whole; a call that fails, or is killed, may
-    have written the points of its first requests. Ids make it repeatable: the same call again ends in the same state.
-    Two processes that change the payload of the same point at the same time both succeed, but what filters see may
-    then lack one of the changes.
+    `upsert` returns after the server has applied all points. It splits the points into requests of at most
+    `schema.BATCH_BYTES`; a larger point is sent alone. Each request is atomic. A call that fails or is killed may have
+    written the points of its first requests; repeating the call is safe, because `upsert` is idempotent.
+
+    If two processes change the payload of the same point at the same time, both calls succeed, but the filter keys of
+    the point may lack one of the changes.
     """
 
     def __init__(self, remote: Remote, dims: tuple[int, int], indexed_paths: set[str]) -> None:
@@ -61,33 +62,34 @@ class QdrantStore(BaseQdrantStore):
         storage: Storage | None = None,
         client: QdrantObject = None,
     ) -> Self:
-        """Open the collection, or make it.
+        """Open a collection, creating a missing one.
 
         Args:
-            url: Of the server, for example ``"http://localhost:6333"``; port 6333 where it names none. ``":memory:"``
-                is the client's stand-in in this process, for tests.
-            collection: Its name, or an alias.
+            url: Address of the server, for example ``"http://localhost:6333"``; the default port is 6333.
+                ``":memory:"`` is the client's in-process Qdrant, for tests.
+            collection: Name or alias of the collection.
             dim: Length of the dense vectors.
             multi_dim: Length of each row of the multi-vectors.
-            create: Whether to make it where there is none.
-            connection: How to reach the server; None for the defaults.
-            facts: A JSON object, kept with a collection that is made; see `stored_facts`.
-            storage: How vectors of a collection that is made are kept; None for ``"exact"``. Of its knobs, rows are
-                pooled and cut before they come here.
-            client: A `QdrantClient` to use in the place of one of its own; it stays open when the store is closed.
+            create: Whether to create a missing collection.
+            connection: Connection settings; None for the defaults.
+            facts: JSON object to store with a new collection; see `stored_facts`.
+            storage: Vector storage of a new collection; None for ``"exact"``. The store applies the datatype and the
+                quantization; the caller pools and truncates the rows.
+            client: A `QdrantClient` to use instead of a new client; closing the store leaves this client open.
 
         Raises:
-            InvalidInputError: If an argument makes no sense.
-            IndexNotFoundError: If there is none and `create` is False.
-            IndexMismatchError: If it was not made by jina-rag, or holds vectors of other lengths.
-            IndexStateError: If the server cannot be reached, refuses, or is too old.
-            MissingDependencyError: If the client is not installed.
+            InvalidInputError: If an argument is invalid.
+            IndexNotFoundError: If the collection is missing and `create` is False.
+            IndexMismatchError: If the collection was not created by jina-rag, or has vectors of other lengths.
+            IndexCorruptError: If the collection lacks a vector.
+            IndexStateError: If the server is unreachable, rejects a request, or is too old.
+            MissingDependencyError: If the package qdrant-client is not installed.
         """
         check_whole_number("dim", dim, minimum=1)
         check_whole_number("multi_dim", multi_dim, minimum=1)
         clean_facts = schema.clean_payload(dict(facts or {}))
         dims, storage = (dim, multi_dim), storage or Storage()
-        remote = _remote_of(url, collection, connection, client)
+        remote = _make_remote(url, collection, connection, client)
         try:
             indexed_paths = open_collection(remote, dims, create=create, facts=clean_facts, storage=storage)
         except BaseException:
@@ -104,38 +106,44 @@ class QdrantStore(BaseQdrantStore):
         connection: QdrantConnection | None = None,
         client: QdrantObject = None,
     ) -> dict[str, Any] | None:
-        """The facts of a collection, before it is opened; None where there is none. The arguments are those of `open`.
+        """Return the facts of a collection without opening the store; None if the collection is missing.
+
+        Args:
+            url: Address of the server; see `open`.
+            collection: Name or alias of the collection.
+            connection: Connection settings; None for the defaults.
+            client: A `QdrantClient` to use instead of a new client.
 
         Raises:
-            InvalidInputError: As `open`.
-            IndexMismatchError: If the collection was not made by jina-rag.
-            IndexStateError: As `open`.
+            InvalidInputError: If an argument is invalid.
+            IndexMismatchError: If the collection was not created by jina-rag.
+            IndexStateError: If the server is unreachable or rejects a request.
         """
-        remote = _remote_of(url, collection, connection, client)
+        remote = _make_remote(url, collection, connection, client)
         with closing(remote), suppress(IndexNotFoundError):
             return read_facts(remote)
         return None
 
     def flush(self) -> None:
-        """Nothing is left to do: every write waited until the server had it in its log and had applied it."""
+        """Do nothing: every write returns after the server has logged and applied the write."""
         _ = self._remote.client
 
     def bytes_by_part(self) -> dict[str, int]:
-        """Empty: a server does not tell what its files take."""
+        """Return an empty dict: a server does not report the bytes of its files."""
         return {}
 
     def close(self) -> None:
-        """Release the connections; using the store afterwards raises IndexStateError. Closing twice is fine."""
+        """Close the connections of the store; idempotent. Other calls on a closed store raise IndexStateError."""
         self._remote.close()
 
     def _write(self, points: Sequence[Point]) -> None:
-        points = [filterable(point) for point in points]
+        points = [with_filter_payload(point) for point in points]
         for point in points:
-            self._index(point.payload)
+            self._index_payload(point.payload)
         self._send((encode(self._types, point) for point in points), "upsert", "points")
 
     def _change(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
-        # What cannot be filtered by is most of a payload, and not needed for the tags.
+        # Unfilterable keys are most of a payload, and the tags do not need them.
         selector = self._types.PayloadSelectorExclude(exclude=sorted(schema.UNFILTERABLE))
         records = self._read(list(changes), READ_BATCH, with_payload=selector, with_vectors=False)
         operations = (
@@ -145,9 +153,9 @@ class QdrantStore(BaseQdrantStore):
         self._send(operations, "batch_update_points", "update_operations")
 
     def _send(self, items: Iterator[QdrantObject], method: str, argument: str) -> None:
-        size = measure(self._types, grpc=self._remote.grpc)
-        for batch in schema.batches_by_size(items, size, schema.BATCH_BYTES - _ENVELOPE):
-            self._remote.on_collection("be written to", method, **{argument: batch}, wait=True)
+        size = size_function(self._types, grpc=self._remote.grpc)
+        for batch in schema.batches_by_size(items, size, schema.BATCH_BYTES - _REQUEST_OVERHEAD):
+            self._remote.call_collection("be written to", method, **{argument: batch}, wait=True)
 
     def _delete_ids(self, ids: list[str]) -> None:
         self._delete(self._types.PointIdsList(points=ids))
@@ -156,29 +164,29 @@ class QdrantStore(BaseQdrantStore):
         self._delete(self._types.FilterSelector(filter=self._filter(conditions) or self._types.Filter()))
 
     def _delete(self, selector: QdrantObject) -> None:
-        self._remote.on_collection("be written to", "delete", points_selector=selector, wait=True)
+        self._remote.call_collection("be written to", "delete", points_selector=selector, wait=True)
 
     def _query(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> list[StoreHit]:
         prefetch = [
             self._types.Prefetch(
-                query=self._vector(one), using=one.using, limit=one.limit, filter=self._filter(one.conditions)
+                query=self._query_vector(one), using=one.using, limit=one.limit, filter=self._filter(one.conditions)
             )
             for one in candidates
         ]
-        response = self._remote.on_collection(
+        response = self._remote.call_collection(
             "be searched",
             "query_points",
-            query=self._vector(stage),
+            query=self._query_vector(stage),
             using=stage.using,
             prefetch=prefetch or None,
             query_filter=self._filter(stage.conditions),
             limit=stage.limit,
             with_payload=self._payload_selector(keys),
         )
-        return self._hits(response.points)
+        return self._to_hits(response.points)
 
     def _payload_selector(self, keys: Sequence[str] | None = None) -> QdrantObject:
-        """Which parts of the payload an answer carries: the named ones, or all but the store's own."""
+        """Return the payload keys of a response: `keys`, or all keys except tags and numbers."""
         if keys is None:
             return self._types.PayloadSelectorExclude(exclude=[schema.TAGS, schema.NUMBERS])
         return self._types.PayloadSelectorInclude(include=list(keys)) if keys else False
@@ -189,10 +197,10 @@ class QdrantStore(BaseQdrantStore):
 
     def _read(self, ids: list[str], batch: int, **selection: QdrantObject) -> Iterator[QdrantObject]:
         for start in range(0, len(ids), batch):
-            yield from self._remote.on_collection("be read", "retrieve", ids=ids[start : start + batch], **selection)
+            yield from self._remote.call_collection("be read", "retrieve", ids=ids[start : start + batch], **selection)
 
     def _scroll_batch(self, selection: QdrantObject, offset: QdrantObject) -> QdrantObject:
-        return self._remote.on_collection(
+        return self._remote.call_collection(
             "be read",
             "scroll",
             scroll_filter=selection,
@@ -204,18 +212,18 @@ class QdrantStore(BaseQdrantStore):
 
     def _count(self, conditions: Sequence[Condition]) -> int:
         selection = self._filter(conditions)
-        return int(self._remote.on_collection("be read", "count", count_filter=selection, exact=True).count)
+        return int(self._remote.call_collection("be read", "count", count_filter=selection, exact=True).count)
 
     def _index_numbers(self, path: str) -> None:
         index_payload(self._remote, "be written to", path, self._types.PayloadSchemaType.FLOAT)
 
 
-def _remote_of(url: str, collection: str, connection: QdrantConnection | None, client: QdrantObject) -> Remote:
-    """The collection's place behind a client; nothing is sent yet."""
+def _make_remote(url: str, collection: str, connection: QdrantConnection | None, client: QdrantObject) -> Remote:
+    """Return the collection with a client for it, without sending a request."""
     connection = connection or QdrantConnection()
-    where = checked_url(url)
-    secret = None if where == MEMORY else connection.key()
-    place = Place(where, checked_name(collection), connection.seconds, secret)
+    server_url = checked_url(url)
+    secret = None if server_url == MEMORY else connection.key()
+    address = Address(server_url, checked_name(collection), connection.seconds, secret)
     qdrant_client = require("qdrant_client", extra="qdrant", package="qdrant-client")
-    own_client = connect(qdrant_client, where, connection) if client is None else None
-    return Remote(qdrant_client.models, client or own_client, place, connection, own=client is None)
+    own_client = connect(qdrant_client, server_url, connection) if client is None else None
+    return Remote(qdrant_client.models, client or own_client, address, connection, own=client is None)

@@ -91,7 +91,7 @@ def test_ranges_are_indexed_when_their_key_is_first_met_and_survive_packing_and_
 
 
 def test_keys_beyond_those_that_are_indexed_are_filtered_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "MOST_INDEXED", 3)
+    monkeypatch.setattr(base, "MAX_INDEXED_KEYS", 3)
     with open_(tmp_path) as store:
         store.upsert([point(n, **{f"k{i}": n + i for i in range(6)}) for n in range(5)])
         assert len(indexes(store)) == 3
@@ -152,7 +152,7 @@ class Failing(Watched):
 def test_a_failed_reload_leaves_no_lock_behind(tmp_path, monkeypatch, step):
     store = open_(tmp_path)
     store.upsert([point(0)])
-    monkeypatch.setattr(edge, "_RELIEF", 0)
+    monkeypatch.setattr(edge, "_RELOAD_BYTES", 0)
     if step == "load":
         monkeypatch.setattr(edge, "load_shard", lambda *_: 1 / 0)
     else:
@@ -174,7 +174,7 @@ def test_a_failed_reload_leaves_no_lock_behind(tmp_path, monkeypatch, step):
 
 @pytest.mark.parametrize("step", ["count", "optimize", "update", "flush", "close"])
 def test_a_failed_close_leaves_no_lock_behind(tmp_path, monkeypatch, step):
-    monkeypatch.setattr(edge, "_VACUUM", 1)
+    monkeypatch.setattr(edge, "_MIN_VACUUM_POINTS", 1)
     store = open_(tmp_path)
     store.upsert([point(n) for n in range(3)])
     store.delete([point(0).id, point(1).id])
@@ -189,7 +189,7 @@ def test_a_failed_close_leaves_no_lock_behind(tmp_path, monkeypatch, step):
 @pytest.mark.parametrize("step", ["count", "optimize", "update", "flush"])
 def test_a_shard_is_closed_whatever_fails_before(tmp_path, monkeypatch, step):
     """Else the engine keeps its own lock as long as somebody refers to the shard."""
-    monkeypatch.setattr(edge, "_VACUUM", 1)
+    monkeypatch.setattr(edge, "_MIN_VACUUM_POINTS", 1)
     store = open_(tmp_path)
     store.upsert([point(n) for n in range(3)])
     store.delete([point(0).id, point(1).id])
@@ -207,11 +207,11 @@ def test_vectors_that_are_gone_are_not_made_anew_unless_asked(tmp_path, lost):
         store.upsert([point(0)])
     for folder in tmp_path.glob(lost):
         shutil.rmtree(folder)
-    with pytest.raises(IndexNotFoundError, match=r"no vectors at .*: restore them, or ingest into a new folder"):
+    with pytest.raises(IndexNotFoundError, match=r"has no vectors\. Restore it, or ingest into a new folder"):
         open_(tmp_path, create=False)
 
 
-@pytest.mark.parametrize("step", ["_create", "_check_facts", "load_shard", "indexed_paths", "_warm"])
+@pytest.mark.parametrize("step", ["_create", "_check_facts", "load_shard", "indexed_paths", "_read_ahead"])
 def test_a_failed_open_leaves_no_lock_behind(tmp_path, monkeypatch, step):
     storage = Storage("int4")  # whose files are read when the store is opened
     if step != "_create":
@@ -265,7 +265,7 @@ def test_a_second_process_is_told_which_index_is_open(tmp_path):
         second = subprocess.run(command, capture_output=True, text=True, check=False)
         assert second.returncode == 7, second.stderr
         assert str(tmp_path) in second.stdout
-        assert "close it" in second.stdout
+        assert "Close it" in second.stdout
         with pytest.raises(IndexLockedError):
             open_(tmp_path)
     assert subprocess.run(command, check=False).returncode == 0
@@ -325,7 +325,7 @@ def test_damaged_files_are_reported_and_the_lock_is_given_back(tmp_path, damage)
         for file in (data / "shard" / "segments").rglob("*.json"):
             file.write_text("{")
     for _ in range(2):
-        with pytest.raises(IndexCorruptError, match=r"restore it|again") as caught:
+        with pytest.raises(IndexCorruptError, match=r"Restore it|again") as caught:
             open_(tmp_path)
         assert str(tmp_path) in str(caught.value)
         assert caught.value.__cause__ is not None
@@ -347,12 +347,12 @@ def test_exceptions_and_panics_of_the_engine_become_ours(tmp_path):
     ]:
         with (
             pytest.raises(expected, match="be searched") as caught,
-            edge_folder.translated(tmp_path, "be searched"),
+            edge_folder.engine_errors(tmp_path, "be searched"),
         ):
             raise raised
         assert caught.value.__cause__ is raised
         assert str(raised) in str(caught.value)
-    with pytest.raises(KeyboardInterrupt), edge_folder.translated(tmp_path, "be searched"):
+    with pytest.raises(KeyboardInterrupt), edge_folder.engine_errors(tmp_path, "be searched"):
         raise KeyboardInterrupt
 
 
@@ -455,7 +455,7 @@ def test_how_it_is_kept_must_be_readable(tmp_path, recorded):
     open_(tmp_path).close()
     facts = tmp_path / "data" / "store.json"
     facts.write_text(json.dumps({**json.loads(facts.read_text()), "storage": recorded}))
-    with pytest.raises((IndexCorruptError, IndexMismatchError), match=r"restore it|update jina-rag"):
+    with pytest.raises((IndexCorruptError, IndexMismatchError), match=r"Restore it|update jina-rag"):
         open_(tmp_path)
 
 
@@ -464,7 +464,7 @@ def test_a_store_whose_points_have_no_numbers_for_filters_is_refused(tmp_path, o
     with open_(tmp_path) as store:
         store.upsert([point(1)])
     (tmp_path / "data" / "store.json").write_text(json.dumps({"dim": 4, "multi_dim": 8, **older}))
-    with pytest.raises(IndexMismatchError, match="another version of jina-rag: ingest it again"):
+    with pytest.raises(IndexMismatchError, match="from another jina-rag version"):
         open_(tmp_path)
 
 
@@ -526,7 +526,7 @@ def test_without_a_log_each_change_is_written_out_and_payloads_once_a_call(tmp_p
 
 def test_the_shard_is_loaded_anew_after_so_many_bytes_and_nothing_is_lost(tmp_path, monkeypatch):
     """Mapped files count as memory: without this it would grow with the index."""
-    monkeypatch.setattr("jina_rag.stores.qdrant.edge._RELIEF", 20_000)
+    monkeypatch.setattr("jina_rag.stores.qdrant.edge._RELOAD_BYTES", 20_000)
     rng = np.random.default_rng(0)
     points = [Point(str(uuid.UUID(int=n + 1)), multi=rng.normal(size=(20, 8)).astype("f4")) for n in range(12)]
     with EdgeStore.open(tmp_path / "store", dim=4, multi_dim=8) as store:

@@ -24,7 +24,7 @@ from jina_rag.errors import (
     MissingDependencyError,
 )
 from jina_rag.stores import schema
-from jina_rag.stores.filters import filterable
+from jina_rag.stores.filters import with_filter_payload
 from jina_rag.stores.qdrant import errors, retry, server_codec
 from jina_rag.stores.qdrant.collection import read_facts
 from jina_rag.stores.qdrant.server import QdrantConnection, QdrantStore
@@ -106,18 +106,18 @@ def test_a_page_above_the_limit_goes_alone(server, monkeypatch):
 def test_every_number_of_a_multi_vector_is_the_shortest_that_rounds_to_its_float16():
     every = np.arange(65536, dtype="u2").view("f2")
     finite = every[np.isfinite(every)].astype("f4")[None]
-    decimals = np.array(server_codec.halves(finite))
+    decimals = np.array(server_codec.fp16_rows(finite))
     np.testing.assert_array_equal(decimals.astype("f4").astype("f2"), finite.astype("f2"))
     assert max(len(json.dumps(number)) for number in decimals[0].tolist()) <= 11
-    assert server_codec.halves(np.array([[1e9, -1e9, 0.1]], "f4")) == [[65500.0, -65500.0, 0.1]], (
+    assert server_codec.fp16_rows(np.array([[1e9, -1e9, 0.1]], "f4")) == [[65500.0, -65500.0, 0.1]], (
         "as far as float16 goes"
     )
 
 
 def test_sizes_are_those_of_the_request(server):
     with open_(server.url) as store:
-        size = server_codec.measure(models, grpc=False)
-        points = [filterable(point(n, text='é\n"' * n, none=None)) for n in range(5)]
+        size = server_codec.size_function(models, grpc=False)
+        points = [with_filter_payload(point(n, text='é\n"' * n, none=None)) for n in range(5)]
         expected = sum(size(server_codec.encode(models, item)) for item in points)
         store.upsert([point(n, text='é\n"' * n, none=None) for n in range(5)])
         (request,) = [one for one in server.sent("/points") if one.method == "PUT"]
@@ -173,7 +173,7 @@ def test_the_server_is_told_to_index_numbers_once(server):
 
 
 def test_no_more_keys_are_indexed_than_a_server_should_keep(server, monkeypatch):
-    monkeypatch.setattr("jina_rag.stores.qdrant.base.MOST_INDEXED", 2)
+    monkeypatch.setattr("jina_rag.stores.qdrant.base.MAX_INDEXED_KEYS", 2)
     with open_(server.url) as store:
         store.upsert([point(1, a=1, b=2, c=3)])
         assert len(server.sent("/index")) == 3
@@ -264,27 +264,27 @@ def test_nothing_is_made_when_it_should_not_be(server):
 
 def test_collections_of_others_and_other_lengths_are_refused(server):
     server.client.create_collection("theirs", vectors_config=models.VectorParams(size=3, distance=models.Distance.DOT))
-    with pytest.raises(IndexMismatchError, match="not made by jina-rag"):
+    with pytest.raises(IndexMismatchError, match="not created by jina-rag"):
         open_(server.url, collection="theirs")
     open_(server.url).close()
     for dims in ({"dim": 5}, {"multi_dim": 9}):
         with pytest.raises(IndexMismatchError, match="4 and 8 dimensions"):
             open_(server.url, **dims)
     server.client.update_collection("kb", metadata={"jina_rag": {"format": 99, "facts": {}}})
-    with pytest.raises(IndexMismatchError, match="another version"):
+    with pytest.raises(IndexMismatchError, match="another jina-rag version"):
         open_(server.url)
     # Points of the first format have no numbers for filters: a range would find nothing, and not say so.
     server.client.update_collection("kb", metadata={"jina_rag": {"format": 1, "facts": {}}})
-    with pytest.raises(IndexMismatchError, match="another version"):
+    with pytest.raises(IndexMismatchError, match="another jina-rag version"):
         open_(server.url)
     server.client.update_collection("theirs", metadata={"jina_rag": {"format": 2, "facts": {}}})
-    with pytest.raises(IndexCorruptError, match="lacks vectors"):
+    with pytest.raises(IndexCorruptError, match="lacks a vector"):
         open_(server.url, collection="theirs")
 
 
 def test_an_old_server_is_told_so(server):
     server.version = "1.15.9"
-    with pytest.raises(IndexStateError, match=r"version 1\.15\.9; jina-rag needs 1\.16"):
+    with pytest.raises(IndexStateError, match=r"version 1\.15\.9; jina-rag requires 1\.16"):
         open_(server.url)
     server.version = "dev-build"
     open_(server.url).close()
@@ -319,7 +319,7 @@ def test_a_server_that_is_not_there(waits, caplog):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with pytest.raises(IndexStateError, match=f"No Qdrant server answers at {url}.*is it running") as caught:
+        with pytest.raises(IndexStateError, match=f"No Qdrant server answers at {url}.*start the server") as caught:
             open_(url)
     assert caught.value.__cause__ is not None
     assert len(waits) == 5
@@ -353,10 +353,10 @@ def test_what_may_pass_is_tried_again(server, waits):
 def test_a_server_that_wants_to_be_left_alone_for_long_is(server, waits):
     with open_(server.url) as store:
         server.faults = [(429, {"retry-after": "3600"}, {"status": {"error": "Read rate limit exceeded"}})]
-        with pytest.raises(IndexStateError, match=r"limits how much.*Read rate limit exceeded"):
+        with pytest.raises(IndexStateError, match=r"rate limit of the server.*Read rate limit exceeded"):
             store.count()
         server.faults = [(429, {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, {})] * 6
-        with pytest.raises(IndexStateError, match="limits how much"):
+        with pytest.raises(IndexStateError, match="rate limit of the server"):
             store.count()
         assert len(waits) == 5
 
@@ -365,12 +365,12 @@ def test_a_server_that_wants_to_be_left_alone_for_long_is(server, waits):
     ("status", "message", "kind", "match"),
     [
         (400, "Bad request: vector", IndexStateError, "could not be written to .Bad request: vector"),
-        (401, "Invalid API key or JWT", IndexStateError, "wants an API key.*QDRANT_API_KEY"),
-        (403, "Forbidden: read-only", IndexStateError, "wants an API key"),
+        (401, "Invalid API key or JWT", IndexStateError, "requires an API key.*QDRANT_API_KEY"),
+        (403, "Forbidden: read-only", IndexStateError, "requires an API key"),
         (404, "Not found: Collection `kb` doesn't exist!", IndexNotFoundError, "ingest"),
         (404, "Not found: No point with id 7", IndexStateError, "No point with id 7"),
-        (400, "JSON payload is larger than allowed (limit: 1)", IndexStateError, "larger than the server takes"),
-        (413, "no", IndexStateError, "larger than the server takes"),
+        (400, "JSON payload is larger than allowed (limit: 1)", IndexStateError, "exceeds the size limit"),
+        (413, "no", IndexStateError, "exceeds the size limit"),
         (500, "No space left on device", IndexStateError, "No space left"),
     ],
 )
@@ -399,7 +399,7 @@ def test_what_will_not_pass_is_not_tried_again(server, waits, status, message, k
 )
 def test_another_kind_of_server_is_recognised(server, answer):
     server.faults = [answer]
-    with pytest.raises(IndexStateError, match="does not speak as a Qdrant server"):
+    with pytest.raises(IndexStateError, match="is not a Qdrant server"):
         open_(server.url)
 
 
@@ -415,15 +415,15 @@ def test_the_key_is_sent_and_never_shown(server, caplog, monkeypatch):
     with open_(server.url, connection=knobs) as store:
         assert {one.headers["api-key"] for one in server.requests} == {SECRET}
         server.faults = [(403, {}, {"status": {"error": f"the key {SECRET} is read-only"}})]
-        with pytest.raises(IndexStateError, match="refuses the API key") as caught:
+        with pytest.raises(IndexStateError, match="rejected the API key") as caught:
             store.upsert([point(1)])
-    assert SECRET not in str(caught.value) + caplog.text + repr(vars(store)) + repr(store._remote.place)
+    assert SECRET not in str(caught.value) + caplog.text + repr(vars(store)) + repr(store._remote.address)
     assert not caplog.records, "loopback is no network"
     monkeypatch.setenv("QDRANT_API_KEY", " from-the-environment\n")
     open_(server.url).close()
     assert server.requests[-1].headers["api-key"] == "from-the-environment"
     monkeypatch.setenv("QDRANT_API_KEY", "two words")
-    with pytest.raises(InvalidInputError, match="QDRANT_API_KEY is no API key") as caught:
+    with pytest.raises(InvalidInputError, match="QDRANT_API_KEY is not a valid API key") as caught:
         open_(server.url)
     assert "two words" not in str(caught.value)
 
@@ -457,7 +457,7 @@ def test_addresses_that_are_none_are_refused(url):
 
 @pytest.mark.parametrize("url", [f"https://me:{SECRET}@h", f"https://{SECRET}@h", f"https://h?api-key={SECRET}"])
 def test_addresses_with_passwords_are_refused_and_not_shown(url):
-    with pytest.raises(InvalidInputError, match="must not hold a user") as caught:
+    with pytest.raises(InvalidInputError, match="contains a user") as caught:
         open_(url)
     assert SECRET not in str(caught.value)
 
@@ -465,7 +465,7 @@ def test_addresses_with_passwords_are_refused_and_not_shown(url):
 def test_addresses_get_their_port(server, monkeypatch):
     urls = []
     monkeypatch.setattr(
-        "jina_rag.stores.qdrant.server.open_collection", lambda remote, *_, **__: urls.append(remote.place.url)
+        "jina_rag.stores.qdrant.server.open_collection", lambda remote, *_, **__: urls.append(remote.address.url)
     )
     for url in ("http://h", "https://H:443/", "http://[::1]", "https://h/qdrant/"):
         open_(url).close()
@@ -501,16 +501,16 @@ def test_other_arguments_are_checked(changes):
 
 def test_a_file_that_is_no_certificate_is_refused(tmp_path):
     (tmp_path / "ca.pem").write_text("nothing")
-    with pytest.raises(InvalidInputError, match="certificate authority cannot be read"):
+    with pytest.raises(InvalidInputError, match="certificate authority is unreadable"):
         open_("https://localhost:1", connection=QdrantConnection(verify=tmp_path / "ca.pem"))
 
 
 def test_a_certificate_that_is_not_trusted_is_told_at_once():
     httpx = pytest.importorskip("httpx")
-    trouble = errors.read(httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"))
-    assert not retry.is_retried(trouble)
-    place = errors.Place("https://h:6333", "kb")
-    assert "`verify`" in str(errors.explained(trouble, place, "be opened"))
+    trouble = errors.classify_error(httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"))
+    assert not retry.is_retryable(trouble)
+    place = errors.Address("https://h:6333", "kb")
+    assert "`verify`" in str(errors.to_index_error(trouble, place, "be opened"))
 
 
 def test_the_client_is_imported_late_and_missed_in_a_sentence(monkeypatch):
@@ -544,21 +544,21 @@ class Codes(grpc.RpcError):
         ("UNAVAILABLE", "failed to connect", True, "No Qdrant server answers"),
         ("UNAVAILABLE", "Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", False, "not trusted"),
         ("DEADLINE_EXCEEDED", "", True, "did not answer within"),
-        ("RESOURCE_EXHAUSTED", "rate limit", True, "limits how much"),
+        ("RESOURCE_EXHAUSTED", "rate limit", True, "rate limit"),
         ("UNAUTHENTICATED", "no", False, "API key"),
         ("NOT_FOUND", "Not found: Collection `kb` doesn't exist!", False, "ingest"),
         ("NOT_FOUND", "Not found: No point with id", False, "No point"),
-        ("OUT_OF_RANGE", "message length too large", False, "larger than the server takes"),
-        ("UNIMPLEMENTED", "", False, "does not speak"),
+        ("OUT_OF_RANGE", "message length too large", False, "exceeds the size limit"),
+        ("UNIMPLEMENTED", "", False, "is not a Qdrant server"),
         ("INTERNAL", "", False, "INTERNAL"),
     ],
 )
 def test_codes_of_grpc(code, message, again, match):
-    trouble = errors.read(Codes(getattr(grpc.StatusCode, code), message))
-    assert retry.is_retried(trouble) is again
-    place = errors.Place("http://h:6333", "kb")
+    trouble = errors.classify_error(Codes(getattr(grpc.StatusCode, code), message))
+    assert retry.is_retryable(trouble) is again
+    place = errors.Address("http://h:6333", "kb")
     with pytest.raises(IndexStateError, match=match):
-        raise errors.explained(trouble, place, "be searched")
+        raise errors.to_index_error(trouble, place, "be searched")
 
 
 def test_grpc_requests_are_filled_by_their_own_bytes_and_carry_the_key(waits):
@@ -578,7 +578,7 @@ def test_grpc_requests_are_filled_by_their_own_bytes_and_carry_the_key(waits):
             assert store.count() == 50
             assert len(waits) == 2
             server.faults = [(grpc.StatusCode.PERMISSION_DENIED, f"not with {SECRET}")]
-            with pytest.raises(IndexStateError, match="refuses the API key") as caught:
+            with pytest.raises(IndexStateError, match="rejected the API key") as caught:
                 store.count()
             assert SECRET not in str(caught.value)
             store.update_payload({page.id: {"n": -1} for page in pages})
