@@ -11,12 +11,12 @@ from jina_rag import globs
 from jina_rag.catalog.manifest import DocumentRecord, Manifest
 from jina_rag.errors import InvalidInputError
 from jina_rag.stores import schema
-from jina_rag.stores.filters import meets, parse_where
+from jina_rag.stores.filters import meets_all, parse_where
 from jina_rag.types import Range, Scalar, Where
 
-_AT_ONCE = 500
+_MAX_VALUES = 500
 """Values that are looked for together."""
-_OF_PAGES = ("page", schema.HAS)
+_PAGE_KEYS = ("page", schema.HAS)
 """Keys of a filter that say nothing of a document as a whole."""
 
 
@@ -60,7 +60,7 @@ def select_by_filter(records: Sequence[DocumentRecord], where: Where) -> list[Do
     Raises:
         InvalidInputError: If it asks for a page or for what is on it, or makes no sense.
     """
-    for key in _OF_PAGES:
+    for key in _PAGE_KEYS:
         if key in where:
             raise InvalidInputError(
                 f"Documents cannot be chosen by {key!r}, which is said of pages: filter by path, doc_id or metadata."
@@ -73,7 +73,7 @@ def possible_matches(manifest: Manifest, where: Where) -> list[DocumentRecord]:
     """Documents among which all are that match a filter: not every one of a large index has to be looked at."""
     for key, value in where.items():
         texts: list[Any] = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
-        if key == "path" or not texts or len(texts) > _AT_ONCE or not all(isinstance(text, str) for text in texts):
+        if key == "path" or not texts or len(texts) > _MAX_VALUES or not all(isinstance(text, str) for text in texts):
             continue
         return manifest.documents_by_id(texts) if key == "doc_id" else manifest.documents_with_text(texts)
     return manifest.documents()
@@ -89,13 +89,13 @@ def document_matcher(where: Where) -> Callable[[str, Path, Mapping[str, Any]], b
     conditions = parse_where({
         key if key == schema.DOC_ID else f"{schema.META}.{key.removeprefix(f'{schema.META}.')}": value
         for key, value in where.items()
-        if key != "path" and key not in _OF_PAGES
+        if key != "path" and key not in _PAGE_KEYS
     })  # fmt: skip
 
     def is_match(doc_id: str, path: Path, metadata: Mapping[str, Any]) -> bool:
         if patterns is not None and not matches_path(doc_id, path, patterns):
             return False
-        return not conditions or meets({schema.DOC_ID: doc_id, schema.META: metadata}, conditions)
+        return not conditions or meets_all({schema.DOC_ID: doc_id, schema.META: metadata}, conditions)
 
     return is_match
 

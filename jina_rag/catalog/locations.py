@@ -11,9 +11,9 @@ from jina_rag.stores import schema
 
 def location_payload(documents: Sequence[DocumentRecord]) -> dict[str, Any]:
     """The part of a payload that says in which files the content lies; filters match any of them."""
-    where: dict[str, Any] = {
+    payload: dict[str, Any] = {
         schema.DOC_ID: [document.doc_id for document in documents],
         schema.META: [dict(document.metadata) for document in documents],
         schema.PATH: [document.path.as_posix() for document in documents],
     }
-    return where | ({schema.ADDED: True} if documents[0].added else {})
+    return payload | ({schema.ADDED: True} if documents[0].added else {})

@@ -17,7 +17,7 @@ from jina_rag.protocols import MultiVectorStore
 from jina_rag.stores import schema
 from jina_rag.types import Where
 
-_CHANGED_TOGETHER = 256
+_BATCH_POINTS = 256
 """Points whose payload is changed, or that are looked for, in one call of the store."""
 _DIRTY = "dirty"
 """Key of the manifest's settings that is true while the index is being changed."""
@@ -85,7 +85,7 @@ def reconcile(resources: IndexResources) -> None:
     points = [point for sha256 in orphans for point in manifest.points(sha256)]
     if points:
         store.delete([point.point_id for point in points])
-    for changes in batched(_location_changes(manifest, stale), _CHANGED_TOGETHER):
+    for changes in batched(_location_changes(manifest, stale), _BATCH_POINTS):
         store.update_payload(dict(changes))
     store.flush()
     _delete_images(resources, points, orphans)
@@ -126,16 +126,16 @@ def verify(resources: IndexResources) -> list[Problem]:
             continue  # said above
         stored_ids = _stored_ids(store, points)
         for point in points:
-            what = "page" if point.kind == "page" else f"{point.kind} on page"
+            label = "page" if point.kind == "page" else f"{point.kind} on page"
             if point.point_id not in stored_ids:
-                problems.append(Problem(f"The vectors of {what} {point.page} are missing.", doc_id))
+                problems.append(Problem(f"The vectors of {label} {point.page} are missing.", doc_id))
             if point.image and point.image not in image_names:
-                problems.append(Problem(f"The image of {what} {point.page} is missing.", doc_id))
+                problems.append(Problem(f"The image of {label} {point.page} is missing.", doc_id))
             elif point.image and not images.is_intact(point.image):
-                problems.append(Problem(f"The image of {what} {point.page} is damaged.", doc_id))
-    strangers = sum(content_of.get(hit.id) != hit.payload.get(schema.REVISION) for hit in store.scroll())
-    if strangers:
-        problems.append(Problem(f"{strangers} point(s) of the store belong to no document."))
+                problems.append(Problem(f"The image of {label} {point.page} is damaged.", doc_id))
+    unknown_points = sum(content_of.get(hit.id) != hit.payload.get(schema.REVISION) for hit in store.scroll())
+    if unknown_points:
+        problems.append(Problem(f"{unknown_points} point(s) of the store belong to no document."))
     extra_images = image_names - manifest.images()
     if extra_images:
         problems.append(Problem(f"{len(extra_images)} image file(s) belong to no page."))
@@ -157,7 +157,7 @@ def _recover(resources: IndexResources) -> None:
 def _location_changes(manifest: Manifest, contents: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What the points of some contents must say of the files that hold them."""
     for sha256 in contents:
-        if documents := manifest.documents_of(sha256, waiting=True):
+        if documents := manifest.documents_of(sha256, include_pending=True):
             payload = location_payload(documents)
             yield from ((point.point_id, payload) for point in manifest.points(sha256))
 
@@ -165,12 +165,12 @@ def _location_changes(manifest: Manifest, contents: Iterable[str]) -> Iterator[t
 def _delete_images(resources: IndexResources, points: Sequence[PointRecord], contents: Collection[str] = ()) -> None:
     """Delete the images of points that are gone, unless points of other contents than `contents` refer to them."""
     names = (point.image for point in points if point.image)
-    for image in resources.manifest.unreferenced(names, apart_from=contents):
+    for image in resources.manifest.unreferenced(names, except_contents=contents):
         resources.images.delete(image)
 
 
 def _stored_ids(store: MultiVectorStore, points: Sequence[PointRecord]) -> set[str]:
-    batches = batched([point.point_id for point in points], _CHANGED_TOGETHER)
+    batches = batched([point.point_id for point in points], _BATCH_POINTS)
     return {point.id for batch in batches for point in store.fetch(batch, vectors=False)}
 
 

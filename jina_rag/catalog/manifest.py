@@ -229,10 +229,10 @@ class Manifest:
         any_of = " OR ".join("instr(d.metadata, ?)" for _ in texts)
         return self._documents(f"WHERE {any_of} ORDER BY d.doc_id", *(json.dumps(text) for text in texts))
 
-    def documents_of(self, sha256: str, *, waiting: bool = False) -> list[DocumentRecord]:
-        """The documents whose pages are those of a content, by id; with `waiting`, also those that will be."""
+    def documents_of(self, sha256: str, *, include_pending: bool = False) -> list[DocumentRecord]:
+        """The documents whose pages are those of a content, by id; with `include_pending`, also those that will be."""
         return self._documents(
-            "WHERE d.sha256 = ? OR (? AND d.next_sha256 = ?) ORDER BY d.doc_id", sha256, waiting, sha256
+            "WHERE d.sha256 = ? OR (? AND d.next_sha256 = ?) ORDER BY d.doc_id", sha256, include_pending, sha256
         )
 
     def pending(self) -> list[DocumentRecord]:
@@ -244,7 +244,7 @@ class Manifest:
         return [
             DocumentRecord(
                 doc_id, path := Path(os.fsdecode(raw_path)), sha256, size, mtime_ns, bool(is_complete), pages, regions,
-                _failures(failures, path), _failures(warnings, path),
+                _load_failures(failures, path), _load_failures(warnings, path),
                 json.loads(metadata), json.loads(own_metadata), bool(by_name),
             )
             for doc_id, raw_path, sha256, size, mtime_ns, is_complete, pages, regions, failures, warnings, metadata,
@@ -271,7 +271,7 @@ class Manifest:
         with self.transaction() as db:
             if replacing is not None:
                 self.remove_documents([replacing])
-            _put(db, record)
+            _upsert_document(db, record)
 
     def remove_documents(self, doc_ids: Iterable[str]) -> None:
         """Drop documents in one transaction; their contents stay until they are dropped as orphans."""
@@ -305,16 +305,16 @@ class Manifest:
                 "INSERT INTO contents (sha256) VALUES (?) ON CONFLICT (sha256) DO UPDATE SET is_complete = 0",
                 (record.sha256,),
             )
-            is_shown = self._rows(
+            has_searchable_content = self._rows(
                 "SELECT 1 FROM documents d JOIN contents c USING (sha256)"
                 " WHERE doc_id = ? AND sha256 != ? AND (c.is_complete OR c.ingested_at > 0)",
                 record.doc_id,
                 record.sha256,
             )
-            if is_shown:
+            if has_searchable_content:
                 db.execute("UPDATE documents SET next_sha256 = ? WHERE doc_id = ?", (record.sha256, record.doc_id))
             else:
-                _put(db, record)
+                _upsert_document(db, record)
             if is_new:  # its points are still to be written, with the document in them
                 self.mark_fresh([record.sha256])
 
@@ -345,7 +345,13 @@ class Manifest:
                 " pages = (SELECT COUNT(*) FROM points p WHERE p.sha256 = contents.sha256 AND kind = 'page'),"
                 " regions = (SELECT COUNT(*) FROM points p WHERE p.sha256 = contents.sha256 AND kind != 'page')"
                 " WHERE sha256 = ?",
-                (_dump(failures), _dump(warnings), ingested_at or time.time(), by_name, record.sha256),
+                (
+                    _dump_failures(failures),
+                    _dump_failures(warnings),
+                    ingested_at or time.time(),
+                    by_name,
+                    record.sha256,
+                ),
             )
 
     def abandon(self, record: DocumentRecord) -> None:
@@ -398,23 +404,23 @@ class Manifest:
         pages = json.dumps(sorted({point.page for point in points}))
         on_pages = "FROM points WHERE sha256 = ? AND page IN (SELECT value FROM json_each(?))"
         with self.transaction():
-            before = self._rows(f"SELECT point_id, page, kind, image {on_pages}", sha256, pages)
+            previous_rows = self._rows(f"SELECT point_id, page, kind, image {on_pages}", sha256, pages)
             self._write(f"DELETE {on_pages}", (sha256, pages))
             self._write(
                 "INSERT OR REPLACE INTO points (point_id, sha256, page, kind, image) VALUES (?,?,?,?,?)",
                 *((point.point_id, sha256, point.page, point.kind, point.image) for point in points),
             )
         ids = {point.point_id for point in points}
-        return [PointRecord(*row) for row in before if row[0] not in ids]
+        return [PointRecord(*row) for row in previous_rows if row[0] not in ids]
 
     def images(self) -> set[str]:
         """Every image file that some point refers to."""
         return {row[0] for row in self._rows("SELECT DISTINCT image FROM points WHERE image IS NOT NULL")}
 
-    def unreferenced(self, images: Iterable[str], *, apart_from: Collection[str] = ()) -> set[str]:
-        """Those of `images` that no point refers to any more, apart from points of the contents `apart_from`."""
+    def unreferenced(self, images: Iterable[str], *, except_contents: Collection[str] = ()) -> set[str]:
+        """Those of `images` that no point refers to any more, apart from points of the contents `except_contents`."""
         users = "SELECT DISTINCT sha256 FROM points WHERE image = ?"
-        return {image for image in set(images) if {row[0] for row in self._rows(users, image)} <= set(apart_from)}
+        return {image for image in set(images) if {row[0] for row in self._rows(users, image)} <= set(except_contents)}
 
 
 def check_schema(settings: Mapping[str, Any], location: str) -> None:
@@ -431,7 +437,7 @@ def check_schema(settings: Mapping[str, Any], location: str) -> None:
         )
 
 
-def _put(db: sqlite3.Connection, record: DocumentRecord) -> None:
+def _upsert_document(db: sqlite3.Connection, record: DocumentRecord) -> None:
     metadata, own_metadata = json.dumps(dict(record.metadata)), json.dumps(dict(record.own_metadata))
     # Not INSERT OR REPLACE, which would not tell the triggers what was there before.
     db.execute(
@@ -443,11 +449,11 @@ def _put(db: sqlite3.Connection, record: DocumentRecord) -> None:
     )
 
 
-def _dump(failures: Sequence[Failure]) -> str:
+def _dump_failures(failures: Sequence[Failure]) -> str:
     return json.dumps([[failure.page, failure.reason] for failure in failures])
 
 
-def _failures(text: str, path: Path) -> tuple[Failure, ...]:
+def _load_failures(text: str, path: Path) -> tuple[Failure, ...]:
     return tuple(Failure(path=path, page=page, reason=reason) for page, reason in json.loads(text))
 
 

@@ -14,7 +14,7 @@ from jina_rag.catalog.resources import IndexResources
 from jina_rag.errors import IndexCorruptError, IndexMismatchError
 from jina_rag.stores import schema
 
-_READ_TOGETHER = 16
+_READ_BATCH = 16
 """Points that are read together; what is sent together is decided by bytes."""
 
 
@@ -74,7 +74,7 @@ def _copy_content(
         if point.image:
             target.images.copy_from(source.images.path(point.image), point.image)
     missing_ids = [point_id for point_id in ids if point_id not in stored_ids]
-    for batch_ids in batched(missing_ids, _READ_TOGETHER):
+    for batch_ids in batched(missing_ids, _READ_BATCH):
         batch = source.store.fetch(batch_ids)
         if len(batch) != len(batch_ids):
             raise IndexCorruptError(

@@ -28,8 +28,8 @@ def missing_documents(
     manifest: Manifest,
     roots: Sequence[str | os.PathLike[str]],
     *,
-    unseen: Sequence[Path] = (),
-    moved: Collection[str] = (),
+    unlisted: Sequence[Path] = (),
+    moved_ids: Collection[str] = (),
     check: Callable[[], None] = lambda: None,
 ) -> tuple[list[DocumentRecord], list[Failure]]:
     """Documents under the given files, folders and globs whose file does not exist any more.
@@ -37,25 +37,25 @@ def missing_documents(
     Args:
         manifest: What the index knows.
         roots: As they were given.
-        unseen: Folders that could not be listed: nothing is said of what was in them.
-        moved: Ids of documents that have become others in this run.
+        unlisted: Folders that could not be listed: nothing is said of what was in them.
+        moved_ids: Ids of documents that have become others in this run.
         check: Called for every document; what it raises ends the search.
 
     Returns:
         The documents, and folders that look as if their disk were away.
     """
     missing: dict[str, DocumentRecord] = {}
-    doubts: dict[Path, Failure] = {}
-    unlisted = {Path(os.path.abspath(path)) for path in unseen}
+    unmounted: dict[Path, Failure] = {}
+    unlisted_paths = {Path(os.path.abspath(path)) for path in unlisted}
     records = [
         record
         for record in manifest.documents()
-        if record.doc_id not in moved and not record.added and unlisted.isdisjoint(record.path.parents)
+        if record.doc_id not in moved_ids and not record.added and unlisted_paths.isdisjoint(record.path.parents)
     ]
     for root in roots:
-        place = Path(os.path.abspath(root))
-        pattern = resolve(str(place), manifest).replace(os.sep, "/")
-        is_inhabited = functools.cache(_is_inhabited)
+        root_path = Path(os.path.abspath(root))
+        pattern = resolve(str(root_path), manifest).replace(os.sep, "/")
+        has_visible_entries = functools.cache(_has_visible_entries)
         for record in records:
             check()
             if not globs.matches(record.path.as_posix(), pattern) or not is_missing(record.path):
@@ -63,14 +63,14 @@ def missing_documents(
             folder = globs.matched_part(record.path, pattern)
             while not os.path.lexists(folder):
                 folder = folder.parent
-            if is_inhabited(folder):
+            if has_visible_entries(folder):
                 missing[record.doc_id] = record
             else:
-                doubts[folder] = Failure(Path(root) if folder == place else folder, _UNMOUNTED)
-    return list(missing.values()), list(doubts.values())
+                unmounted[folder] = Failure(Path(root) if folder == root_path else folder, _UNMOUNTED)
+    return list(missing.values()), list(unmounted.values())
 
 
-def _is_inhabited(path: Path) -> bool:
+def _has_visible_entries(path: Path) -> bool:
     """Whether a folder holds anything that is not hidden; a file does, a link that leads nowhere does not."""
     try:
         if not path.is_dir():

@@ -33,12 +33,12 @@ def test_a_document_keeps_its_content_until_the_new_one_is_done(tmp_path):
     changing = manifest.document("a.pdf")
     assert (changing.sha256, changing.is_complete, changing.pages) == ("1", False, 1)
     assert manifest.documents_of("2") == []
-    assert [d.doc_id for d in manifest.documents_of("2", waiting=True)] == ["a.pdf"]
+    assert [d.doc_id for d in manifest.documents_of("2", include_pending=True)] == ["a.pdf"]
     assert manifest.orphans() == []
     manifest.finish(record(sha="2"))
     assert manifest.document("a.pdf").sha256 == "2"
     assert manifest.orphans() == ["1"]
-    assert manifest.unreferenced(["x", "y"], apart_from=["1"]) == {"y"}
+    assert manifest.unreferenced(["x", "y"], except_contents=["1"]) == {"y"}
     assert manifest.totals() == {"documents": 1, "pages": 1, "regions": 0}
     manifest.remove_contents(["1"])
     assert manifest.unreferenced(["x", "y"]) == {"y"}

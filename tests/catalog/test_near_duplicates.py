@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 
 from jina_rag.catalog.near_duplicates import image_match
 from jina_rag.catalog.near_duplicates.finder import NearDuplicateFinder
-from jina_rag.catalog.near_duplicates.page_match import PageContent, says_same
-from jina_rag.catalog.near_duplicates.text_difference import is_renumbered, plain_words, unlike
+from jina_rag.catalog.near_duplicates.page_match import PageContent, is_near_duplicate
+from jina_rag.catalog.near_duplicates.text_difference import has_changed_number, normalized_words, unmatched_words
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
 from jina_rag.types import Page, PageScreenshot, StoreHit, Word
@@ -65,7 +65,7 @@ def test_a_picture_that_cannot_be_read_is_none(tmp_path):
     ],
 )
 def test_words_differ_beyond_what_ocr_mistakes(one, other, lost, added):
-    assert unlike(*(list(plain_words(text.split()).values()) for text in (one, other))) == (lost, added)
+    assert unmatched_words(*(list(normalized_words(text.split()).values()) for text in (one, other))) == (lost, added)
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,13 @@ def test_words_differ_beyond_what_ocr_mistakes(one, other, lost, added):
     ],
 )
 def test_a_number_in_the_place_of_another(lost, added, expected):
-    assert is_renumbered(lost, added) is expected
+    assert has_changed_number(lost, added) is expected
 
 
 def test_texts_of_which_nothing_agrees_are_of_no_use():
     a, b = [f"a{i}x" for i in range(60)], [f"a{i}y" for i in range(60)]
-    assert unlike(a, b) == (a, b)
-    assert not is_renumbered([f"1{i:03d}" for i in range(60)], [f"2{i:03d}" for i in range(60)])
+    assert unmatched_words(a, b) == (a, b)
+    assert not has_changed_number([f"1{i:03d}" for i in range(60)], [f"2{i:03d}" for i in range(60)])
 
 
 # -- pages of an index ---------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_the_first_of_several_that_say_the_same_is_the_one_that_is_repeated(tmp_
 
 def test_pages_of_few_words_say_the_same_if_they_show_the_same():
     white, grey = (Image.new("RGB", (80, 100), shade) for shade in ("white", "grey"))
-    assert says_same(PageContent(image=white), PageContent(image=white.resize((160, 200))))
-    assert not says_same(PageContent(image=white), PageContent(image=grey))
-    assert not says_same(PageContent(image=white), PageContent())
-    assert says_same(PageContent(("few", "words")), PageContent(("few", "words")))
+    assert is_near_duplicate(PageContent(image=white), PageContent(image=white.resize((160, 200))))
+    assert not is_near_duplicate(PageContent(image=white), PageContent(image=grey))
+    assert not is_near_duplicate(PageContent(image=white), PageContent())
+    assert is_near_duplicate(PageContent(("few", "words")), PageContent(("few", "words")))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from jina_rag.catalog.near_duplicates.page_match import PageContent, says_same
+from jina_rag.catalog.near_duplicates.page_match import PageContent, is_near_duplicate
 from jina_rag.protocols import MultiVectorStore
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
@@ -18,7 +18,7 @@ from jina_rag.types import Float32, Page
 
 MIN_COSINE = 0.97
 """Dense vectors less alike than this are not looked at closer."""
-_CANDIDATES = 3
+_MAX_CANDIDATES = 3
 _KEYS = (schema.TEXT, schema.WORDS, schema.IMAGE, schema.NEAR, schema.REVISION)
 
 
@@ -39,21 +39,21 @@ class NearDuplicateFinder:
         Returns:
             Id → id of the earlier page; where that one repeats another itself, the first of them.
         """
-        first_of: dict[str, str] = {}
+        original_ids: dict[str, str] = {}
         earlier: list[tuple[str, PageContent, Float32]] = []
         for point_id, page, dense in pages:
             if np.linalg.norm(dense) > 1e-6:
                 content = PageContent.of_page(page)
                 candidates = [(id_, other) for id_, other, vector in earlier if float(vector @ dense) >= MIN_COSINE]
                 for first, other in [*self._stored(point_id, dense, ignore), *candidates]:
-                    if says_same(content, other):
-                        first_of[point_id] = first_of.get(first, first)
+                    if is_near_duplicate(content, other):
+                        original_ids[point_id] = original_ids.get(first, first)
                         break
                 earlier.append((point_id, content, dense))
-        return first_of
+        return original_ids
 
     def _stored(self, point_id: str, dense: Float32, ignore: Collection[str]) -> Iterator[tuple[str, PageContent]]:
-        for hit in self._store.nearest(dense, limit=_CANDIDATES, where={schema.KIND: "page"}, keys=_KEYS):
+        for hit in self._store.nearest(dense, limit=_MAX_CANDIDATES, where={schema.KIND: "page"}, keys=_KEYS):
             first = str(hit.payload.get(schema.NEAR) or hit.id)
             # A page that is made again meets itself, and those that repeat it.
             if first != point_id and hit.score >= MIN_COSINE and hit.payload.get(schema.REVISION) not in ignore:

@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jina_rag.catalog.near_duplicates import image_match
-from jina_rag.catalog.near_duplicates.text_difference import is_renumbered, overlap, plain_words, unlike
+from jina_rag.catalog.near_duplicates.text_difference import (
+    has_changed_number,
+    normalized_words,
+    unmatched_words,
+    word_overlap,
+)
 from jina_rag.scoring import normalise
 from jina_rag.stores import schema
 from jina_rag.stores.images import checked_name
@@ -34,7 +39,7 @@ MIN_OVERLAP = 0.9
 """Share of words that pages of many words must have in common to say the same."""
 SIGNATURE_DIM = 4096
 _FEW_WORDS = 20
-_NOISE = 0.005
+_NOISE_LEVEL = 0.005
 """Differences of a word's place that never tell of another word."""
 
 
@@ -56,7 +61,7 @@ class PageContent:
     def of_page(cls, page: Page) -> PageContent:
         """Of a page that was just read."""
         boxes = np.array([word.box for word in page.words], dtype=np.float32).reshape(-1, 4)
-        return cls._of([word.text for word in page.words], boxes, page.screenshot.image)
+        return cls._normalized([word.text for word in page.words], boxes, page.screenshot.image)
 
     @classmethod
     def of_payload(cls, payload: Mapping[str, Any], image_folder: Path | None) -> PageContent:
@@ -64,14 +69,14 @@ class PageContent:
         name = checked_name(payload.get(schema.IMAGE))
         boxes = schema.decode_grid(payload[schema.WORDS]).boxes if schema.WORDS in payload else None
         image = image_folder / name if image_folder is not None and name is not None else None
-        return cls._of(str(payload.get(schema.TEXT, "")).split(), boxes, image)
+        return cls._normalized(str(payload.get(schema.TEXT, "")).split(), boxes, image)
 
     @classmethod
-    def _of(cls, words: Sequence[str], boxes: Float32 | None, image: Path | Image | None) -> PageContent:
-        plain = plain_words(words)
+    def _normalized(cls, words: Sequence[str], boxes: Float32 | None, image: Path | Image | None) -> PageContent:
+        normalized = normalized_words(words)
         if boxes is not None:
-            boxes = boxes[list(plain)] if len(boxes) == len(words) else None
-        return cls(tuple(plain.values()), boxes, image)
+            boxes = boxes[list(normalized)] if len(boxes) == len(words) else None
+        return cls(tuple(normalized.values()), boxes, image)
 
     @cached_property
     def pixels(self) -> Float32 | None:
@@ -96,10 +101,10 @@ class PageContent:
         return normalise(np.resize(values - values.mean(), SIGNATURE_DIM))
 
 
-def says_same(a: PageContent, b: PageContent) -> bool:
+def is_near_duplicate(a: PageContent, b: PageContent) -> bool:
     """Whether pages say nearly the same, such as two versions of a report; pages of few words must show the same."""
     if max(len(a.words), len(b.words)) >= _FEW_WORDS:
-        return overlap(a.words, b.words) >= MIN_OVERLAP
+        return word_overlap(a.words, b.words) >= MIN_OVERLAP
     return difference(a, b) is not None
 
 
@@ -108,26 +113,28 @@ def difference(a: PageContent, b: PageContent) -> float | None:
 
     Without an image of both, all words must agree but for what OCR mistakes.
     """
-    only_a, only_b = unlike(a.words, b.words) if a.words and b.words else ([], [])
+    only_a, only_b = unmatched_words(a.words, b.words) if a.words and b.words else ([], [])
     if a.pixels is None or b.pixels is None:
         return 0.0 if a.words and b.words and not only_a and not only_b else None
-    if is_renumbered(only_a, only_b):
+    if has_changed_number(only_a, only_b):
         return None
-    spots = image_match.difference_map(a.pixels, b.pixels, _common_places(a, b))
+    spots = image_match.difference_map(a.pixels, b.pixels, _matching_points(a, b))
     if spots is None or spots.max() > MAX_DIFFERENCE or (only_a and a.boxes is None):
         return None
     if only_a and a.boxes is not None:
         # Words with a counterpart tell how much the images differ everywhere, by resolution and compression.
         x0, y0, x1, y1 = (np.nan_to_num(a.boxes).clip(0, 1) * np.tile(spots.shape[::-1], 2)).astype(int).T
         slices = zip(y0, y1 + 1, x0, x1 + 1, strict=True)
-        off = np.array([spots[top:bottom, left:right].max(initial=0) for top, bottom, left, right in slices])
-        doubtful = np.isin(a.words, only_a)
-        if off[doubtful].max() > max(_NOISE, off[~doubtful].max(initial=0)):
+        word_differences = np.array(
+            [spots[top:bottom, left:right].max(initial=0) for top, bottom, left, right in slices]
+        )
+        is_unmatched = np.isin(a.words, only_a)
+        if word_differences[is_unmatched].max() > max(_NOISE_LEVEL, word_differences[~is_unmatched].max(initial=0)):
             return None
     return float(spots.max())
 
 
-def _common_places(a: PageContent, b: PageContent) -> image_match.Places | None:
+def _matching_points(a: PageContent, b: PageContent) -> image_match.PointPairs | None:
     """The middles of the words that stand once on each page."""
     if a.boxes is None or b.boxes is None:
         return None
