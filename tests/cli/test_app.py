@@ -77,7 +77,7 @@ def test_python_m_is_the_same_command():
         ),
         (["ingest", "--index", "kb"], ["Missing argument 'PATH"]),
         (["ingest", ".", "--index", "kb", "--metadata", "year"], ["--metadata 'year'", "KEY=VALUE"]),
-        (["ingest", "*.pdf", "--index", "kb"], ["Nothing matches '*.pdf'"]),
+        (["ingest", "*.pdf", "--index", "kb"], ["No file or folder matches '*.pdf'"]),
         (["ingest", "**/*.pdf", "--index", "kb"], ["Nothing matches"]),
         (["ingest", ".", "--index", "kb", "--limit", "max_seconds=" + "9" * 20], ["limits.max_seconds", "86,400"]),
         (["ingest", ".", "--index", "kb", "--ocr", "sometimes"], ["'sometimes'", "auto, never, always"]),
@@ -132,7 +132,7 @@ def test_a_second_process_is_told_that_the_index_is_open(cli, corpus):
     assert other.returncode == 2
     assert other.stdout == b""
     message = other.stderr.decode()
-    assert "already open" in message
+    assert "locked by another process" in message
     assert "Traceback" not in message
     assert "WAL" not in message
     assert cli("search", "whales", "-i", corpus / "kb").code == 0

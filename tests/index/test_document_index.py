@@ -378,7 +378,7 @@ def test_ctrl_c_leaves_a_usable_index_and_the_next_run_goes_on(tmp_path, docs):
 
 
 def test_a_path_that_does_not_exist(index):
-    with pytest.raises(InvalidInputError, match="no file or folder"):
+    with pytest.raises(InvalidInputError, match="does not exist"):
         index.ingest(Path("nowhere.pdf"))
 
 
@@ -406,7 +406,7 @@ def test_an_index_whose_vectors_are_gone_is_refused(tmp_path, embedder):
         index.add(["whales"], ids=["a"])
     shutil.rmtree(tmp_path / "kb" / "vectors")
     for create in (False, True):
-        with pytest.raises(IndexNotFoundError, match=r"no vectors at .*: restore them, or ingest into a new folder"):
+        with pytest.raises(IndexNotFoundError, match=r"has no vectors\. Restore it, or ingest into a new folder"):
             DocumentIndex.open(tmp_path / "kb", embedder=embedder, create=create)
     assert not (tmp_path / "kb" / "vectors").exists()
 

@@ -407,7 +407,7 @@ def test_an_index_is_copied_and_a_stopped_copy_goes_on(index, docs, tmp_path, em
 
 def test_a_full_disk_is_told_before_it_is_full_and_the_run_goes_on_later(index, docs, monkeypatch):
     monkeypatch.setattr("jina_rag.stores.disk_space.RESERVE", 10**18)
-    with pytest.raises(IndexStateError, match=r"disk of the index is full.*goes on where it stopped"):
+    with pytest.raises(IndexStateError, match=r"disk of the index is full.*rerun the command: it resumes"):
         index.ingest(docs, settings=NO_OCR)
     monkeypatch.undo()
     assert index.search("whales") == []
