@@ -1,1 +1,1 @@
-"""Measure retrieval on judged questions."""
+"""Evaluation of retrieval on judged queries."""

@@ -1,4 +1,4 @@
-"""Whether a judged folder can be trusted: files, pages, grades, questions asked twice or copied from their page."""
+"""Validation of a judged folder: documents, pages, grades, duplicate queries, queries copied from their page."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.datasets import DOCUMENTS, JudgedQuery, PageKey, query_entries, text_of
+from jina_rag.evaluation.datasets import DOCUMENTS, JudgedQuery, PageKey, get_text, query_entries
 from jina_rag.evaluation.files import file_hash, read_lines
 from jina_rag.evaluation.judged_pages import Finding, read_judged_pages
-from jina_rag.evaluation.query_leakage import leak, near_pairs, same_query
+from jina_rag.evaluation.query_leakage import find_leak, near_duplicate_queries, normalized_query
 from jina_rag.evaluation.report.formatting import count, listed
 
-_QUICK = IngestSettings(dpi=36, ocr="never", regions=False)
+_WITHOUT_OCR = IngestSettings(dpi=36, ocr="never", regions=False)
 _WITH_OCR = IngestSettings(regions=False)
 
 
 @dataclass(frozen=True, slots=True)
 class FolderCheck:
-    """What was found.
+    """The problems and the statistics of a judged folder.
 
     Attributes:
-        findings: What is amiss.
-        notes: What the folder holds, in sentences.
-        counts: The same as numbers: documents, pages, questions, by modality and language.
+        findings: One entry per problem; empty for a valid folder.
+        notes: Sentences that summarize the folder.
+        counts: The same statistics as numbers: documents, pages, queries, and queries by modality and by language.
     """
 
     findings: tuple[Finding, ...]
@@ -35,60 +35,63 @@ class FolderCheck:
     counts: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """The object that ``evaluate check --json`` prints."""
+        """Return the JSON object that ``evaluate check --json`` prints."""
         return asdict(self)
 
 
 def check_folder(root: Path, *, ocr: bool = False, progress: Callable[[int, int], None] | None = None) -> FolderCheck:
-    """Look a judged folder over. Every document is opened, and every judged page is read.
+    """Validate a judged folder: open every document and read the text of every judged page.
 
     Args:
-        root: The folder.
-        ocr: Whether pages without a text layer are read by OCR, to find words that leaked from them.
-        progress: Called with (documents done, all).
+        root: The judged folder.
+        ocr: Read judged pages without a text layer by OCR, so that queries copied from those pages are found.
+        progress: Called with (documents done, all documents).
+
+    Returns:
+        The findings, a summary in sentences, and the counts.
 
     Raises:
-        InvalidInputError: If there is no list of documents or no questions, or a file cannot be read.
+        InvalidInputError: If ``docs.jsonl`` or the queries file is missing or cannot be read.
     """
     if not (root / DOCUMENTS).is_file():
-        raise InvalidInputError(f"{root} has no {DOCUMENTS}: `jina-rag evaluate init {root}` makes one.")
+        raise InvalidInputError(f"{root} has no {DOCUMENTS}. Create it with `jina-rag evaluate init {root}`.")
     findings: list[Finding] = []
     documents = _documents(root, findings)
     source, entries = query_entries(root)
     queries = _queries(source, entries, findings)
-    findings += _judgements(queries, documents)
-    findings += _repeated(queries)
+    findings += _check_grades(queries, documents)
+    findings += _duplicates(queries)
     pages = defaultdict(set)
     for query in queries:
         for (doc, page), grade in query.relevant.items():
             if grade:
                 pages[doc].add(page)
-    pages_read = read_judged_pages(documents, pages, _WITH_OCR if ocr else _QUICK, progress)
+    pages_read = read_judged_pages(documents, pages, _WITH_OCR if ocr else _WITHOUT_OCR, progress)
     findings += [*pages_read.findings, *_missing_pages(queries, pages_read.counts), *_leaks(queries, pages_read.texts)]
     counts = _counts(queries, pages_read.counts)
     notes = _notes(counts)
-    wordless = sum(not text.strip() for text in pages_read.texts.values())
-    if wordless and not ocr:
-        pages_have = count(wordless, "judged page has", "judged pages have")
-        notes.append(f"{pages_have} no text to hold questions against; --ocr reads it.")
+    pages_without_text = sum(not text.strip() for text in pages_read.texts.values())
+    if pages_without_text and not ocr:
+        pages_have = count(pages_without_text, "judged page has", "judged pages have")
+        notes.append(f"{pages_have} no text layer to compare queries with. Read it by OCR: pass ocr=True (--ocr).")
     if not findings:
-        notes.insert(0, "In order.")
+        notes.insert(0, "No problems found.")
     return FolderCheck(tuple(findings), tuple(notes), counts)
 
 
 def _documents(root: Path, findings: list[Finding]) -> dict[str, tuple[Path, dict[str, Any]]]:
-    """Document → (file, line), for files that are there."""
+    """Return document → (file, entry of ``docs.jsonl``) for existing files; add the problems to `findings`."""
     documents: dict[str, tuple[Path, dict[str, Any]]] = {}
     hashes: dict[str, list[str]] = defaultdict(list)
     names: set[str] = set()
     for line, entry in read_lines(root / DOCUMENTS):
         try:
-            doc, file = text_of(entry, "doc", root / DOCUMENTS, line), text_of(entry, "file", root / DOCUMENTS, line)
+            doc, file = get_text(entry, "doc", root / DOCUMENTS, line), get_text(entry, "file", root / DOCUMENTS, line)
         except InvalidInputError as exc:
             findings.append(Finding("line", str(exc)))
             continue
         if doc in names:
-            findings.append(Finding("document", f"{DOCUMENTS}, line {line}: {doc!r} is listed twice."))
+            findings.append(Finding("document", f"{DOCUMENTS}, line {line}: {doc!r} is listed twice. Remove one line."))
             continue
         names.add(doc)
         if not (root / file).is_file():
@@ -98,30 +101,30 @@ def _documents(root: Path, findings: list[Finding]) -> dict[str, tuple[Path, dic
         sha256 = file_hash(root / file)
         hashes[sha256].append(doc)
         if entry.get("sha256") not in (None, sha256):
-            what = f"{file!r} is not the file that was listed (its sha256 differs): judge it anew."
-            findings.append(Finding("changed file", what))
+            sentence = f"{file!r} has changed: its sha256 differs from {DOCUMENTS}. Review its judgements."
+            findings.append(Finding("changed file", sentence))
     for docs in hashes.values():
         if len(docs) > 1:
-            what = f"{listed(docs)} are the same file: judge one of them, and remove the others from {DOCUMENTS}."
-            findings.append(Finding("same file", what))
+            sentence = f"{listed(docs)} are the same file. Judge one of them and remove the others from {DOCUMENTS}."
+            findings.append(Finding("same file", sentence))
     return documents
 
 
 def _queries(
     source: Path, entries: Sequence[tuple[int, Mapping[str, Any]]], findings: list[Finding]
 ) -> list[JudgedQuery]:
-    """The questions that can be read, whatever else is wrong with them."""
+    """Return every query with an id and a text; add the problems to `findings`."""
     queries: list[JudgedQuery] = []
     query_ids: set[str] = set()
     for line, entry in entries:
-        where = f"{source.name}, line {line}"
+        location = f"{source.name}, line {line}"
         try:
-            query_id, text = text_of(entry, "qid", source, line), text_of(entry, "query", source, line)
+            query_id, text = get_text(entry, "qid", source, line), get_text(entry, "query", source, line)
         except InvalidInputError as exc:
             findings.append(Finding("line", str(exc)))
             continue
         if query_id in query_ids:
-            findings.append(Finding("id", f"{where}: the question id {query_id!r} occurs twice."))
+            findings.append(Finding("id", f"{location}: the query id {query_id!r} occurs twice. Rename one."))
         query_ids.add(query_id)
         relevant: dict[PageKey, int] = {}
         judgements = entry.get("relevant", [])
@@ -129,50 +132,50 @@ def _queries(
             try:
                 page, grade = (str(judgement["doc"]), int(judgement["page"])), judgement["grade"]
             except (TypeError, KeyError, ValueError):
-                findings.append(Finding("judgement", f'{where}: a judgement needs "doc", "page" and "grade".'))
+                findings.append(Finding("judgement", f'{location}: a judgement requires "doc", "page" and "grade".'))
                 continue
             if grade not in (0, 1, 2) or isinstance(grade, bool):
-                what = f"{where}: the grade is {grade!r}; it is 2 (answers), 1 (in part) or 0."
-                findings.append(Finding("grade", what))
+                sentence = f"{location}: grade is {grade!r}; expected 2 (answers), 1 (in part) or 0 (no)."
+                findings.append(Finding("grade", sentence))
                 continue
             if relevant.get(page, grade) != grade:
-                findings.append(Finding("grade", f"{where}: page {page[1]} of {page[0]!r} has two grades."))
+                findings.append(Finding("grade", f"{location}: page {page[1]} of {page[0]!r} has two grades."))
             relevant[page] = int(grade)
         queries.append(JudgedQuery(query_id, text, relevant, extra=entry))
     return queries
 
 
-def _judgements(queries: Sequence[JudgedQuery], documents: Mapping[str, object]) -> Iterator[Finding]:
+def _check_grades(queries: Sequence[JudgedQuery], documents: Mapping[str, object]) -> Iterator[Finding]:
     for query in queries:
         if not any(query.relevant.values()):
-            yield Finding("no judgement", f"{query.query_id}: no page answers it, so it is not measured.")
+            yield Finding("no judgement", f"{query.query_id}: no relevant page, so this query is not scored.")
         elif 2 not in query.relevant.values():
-            yield Finding("grade", f"{query.query_id}: no page has grade 2, so Recall and RR are 0 whatever is found.")
+            yield Finding("grade", f"{query.query_id}: no page has grade 2, so Recall and RR are always 0.")
         for doc in sorted({doc for doc, _ in query.relevant if doc not in documents}):
             yield Finding(
-                "unknown document", f"{query.query_id}: {doc!r} is no document of {DOCUMENTS}, or its file is missing."
+                "unknown document", f"{query.query_id}: {doc!r} is not listed in {DOCUMENTS}, or its file is missing."
             )
 
 
-def _repeated(queries: Sequence[JudgedQuery]) -> Iterator[Finding]:
-    same: dict[str, list[JudgedQuery]] = defaultdict(list)
+def _duplicates(queries: Sequence[JudgedQuery]) -> Iterator[Finding]:
+    groups: dict[str, list[JudgedQuery]] = defaultdict(list)
     for query in queries:
-        same[same_query(query.query)].append(query)
-    for group in same.values():
+        groups[normalized_query(query.query)].append(query)
+    for group in groups.values():
         if len(group) < 2:
             continue
         names = listed([query.query_id for query in group])
         if any(query.relevant != group[0].relevant for query in group):
             yield Finding(
-                "other pages", f"{names} ask the same, {group[0].query!r}, and name different pages: make them one."
+                "other pages", f"{names} have the same text, {group[0].query!r}, but different pages. Merge them."
             )
         else:
-            yield Finding("asked twice", f"{names} ask the same, {group[0].query!r}: keep one.")
-    firsts = {group[0].query_id: group[0].query for group in same.values()}
-    for first, second, share in near_pairs(firsts):
+            yield Finding("asked twice", f"{names} have the same text, {group[0].query!r}. Keep one.")
+    texts = {group[0].query_id: group[0].query for group in groups.values()}
+    for first, second, share in near_duplicate_queries(texts):
         yield Finding(
             "nearly asked twice",
-            f"{first} and {second} share {share:.0%} of their words: {firsts[first]!r} and {firsts[second]!r}.",
+            f"{first} and {second} share {share:.0%} of their words: {texts[first]!r} and {texts[second]!r}.",
         )
 
 
@@ -181,26 +184,26 @@ def _missing_pages(queries: Sequence[JudgedQuery], counts: Mapping[str, int]) ->
         for doc, page in query.relevant:
             if doc in counts and not 1 <= page <= counts[doc]:
                 yield Finding(
-                    "missing page", f"{query.query_id}: {doc!r} has no page {page}; its pages are 1 to {counts[doc]}."
+                    "missing page", f"{query.query_id}: {doc!r} has no page {page}; expected 1 to {counts[doc]}."
                 )
 
 
 def _leaks(queries: Sequence[JudgedQuery], texts: Mapping[tuple[str, int], str]) -> Iterator[Finding]:
-    """Questions copied from their page."""
+    """Yield a finding for each query copied from a page of grade 2."""
     for query in queries:
         pages = [page for page, grade in query.relevant.items() if grade == 2 and texts.get(page, "").strip()]
-        copies = [(copy, page) for page in pages if (copy := leak(query.query, texts[page])).is_copied]
+        copies = [(copy, page) for page in pages if (copy := find_leak(query.query, texts[page])).is_copied]
         if copies:
             copy, (doc, page) = max(copies, key=lambda row: (row[0].run_words, row[0].share))
             yield Finding(
                 "leaked words",
-                f"{query.query_id}: {copy.share:.0%} of its {copy.words} content words stand in {doc} p. {page}, "
-                f"{copy.run!r} word for word: ask in words of your own.",
+                f"{query.query_id}: {copy.share:.0%} of its {copy.words} content words occur in {doc} p. {page}, "
+                f"{copy.run!r} verbatim. Rephrase the query.",
             )
 
 
 def _counts(queries: Sequence[JudgedQuery], pages: Mapping[str, int]) -> dict[str, Any]:
-    def by(key: str) -> dict[str, int]:
+    def count_by(key: str) -> dict[str, int]:
         return dict(Counter(str(q.extra.get(key) or "not stated") for q in queries).most_common())
 
     return {
@@ -208,8 +211,8 @@ def _counts(queries: Sequence[JudgedQuery], pages: Mapping[str, int]) -> dict[st
         "pages": sum(pages.values()),
         "questions": len(queries),
         "judged_pages": len({page for q in queries for page, grade in q.relevant.items() if grade}),
-        "modality": by("modality"),
-        "language": by("lang"),
+        "modality": count_by("modality"),
+        "language": count_by("lang"),
         "cross_language": sum(q.extra.get("cross_language") is True for q in queries),
     }
 
@@ -217,8 +220,8 @@ def _counts(queries: Sequence[JudgedQuery], pages: Mapping[str, int]) -> dict[st
 def _notes(counts: Mapping[str, Any]) -> list[str]:
     notes = [
         f"{count(counts['documents'], 'document')}, {count(counts['pages'], 'page')}, "
-        f"{count(counts['questions'], 'question')} about {count(counts['judged_pages'], 'page')}; "
-        f"{counts['cross_language']} in another language than the page."
+        f"{count(counts['questions'], 'query', 'queries')} with {count(counts['judged_pages'], 'relevant page')}; "
+        f"{counts['cross_language']} in a different language from the page."
     ]
     for name in ("modality", "language"):
         notes.append(f"By {name}: " + ", ".join(f"{key} {number}" for key, number in counts[name].items()) + ".")

@@ -1,7 +1,8 @@
-"""Several settings on one judged folder: what each reaches, what it costs, and how sure the differences are.
+"""Evaluation of several settings on one judged folder: measures, costs, and paired differences with intervals.
 
-evaluation = evaluate_settings(read_folder(Path("judged")), cross_product(["lite", "lite-en"]), indexes="eval-kb")
-evaluation.settings[0].measures["nDCG@5"], evaluation.comparisons[0].difference
+Example:
+    evaluation = evaluate_settings(read_folder(Path("judged")), cross_product(["lite", "lite-en"]), indexes="eval-kb")
+    evaluation.settings[0].measures["nDCG@5"], evaluation.comparisons[0].difference
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import numpy as np
 
 from jina_rag._version import __version__
 from jina_rag.errors import InvalidInputError
-from jina_rag.evaluation.datasets import JudgedFolder, JudgedQuery, data_hash
-from jina_rag.evaluation.measures import DEPTH, MEASURES, depth_of, depths_of, mean, measure, parse_measures, unjudged
+from jina_rag.evaluation.datasets import QUERIES, QUERIES_CSV, JudgedFolder, JudgedQuery, data_hash
+from jina_rag.evaluation.measures import DEPTH, MEASURES, all_depths, max_depth, mean, measure, parse_measures, unjudged
 from jina_rag.evaluation.results import Evaluation, PairedComparison, QueryResult, SettingResult, ranked_pages
 from jina_rag.evaluation.run_cache import RunOptions, run_queries
-from jina_rag.evaluation.runner import check_documents, grouped
-from jina_rag.evaluation.settings import Setting, names_of, place_index
+from jina_rag.evaluation.runner import check_documents, group_means
+from jina_rag.evaluation.settings import Setting, index_locations, setting_names
 from jina_rag.evaluation.significance import difference, interval
 from jina_rag.index.document_index import DocumentIndex
 from jina_rag.types import IngestReport
@@ -38,11 +39,12 @@ _PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
 
 @dataclass(frozen=True)
 class EvaluationHooks:
-    """How somebody follows an evaluation.
+    """Callbacks that follow the progress of an evaluation.
 
     Attributes:
-        ingest: Called with an index and the documents, in the place of its `ingest`.
-        search: Called with a setting's name; what the context gives is called with (questions done, all).
+        ingest: Called with an index and its documents instead of `DocumentIndex.ingest`.
+        search: Called with the name of a setting. The returned context manager yields a callback that receives (queries
+            done, all queries), or None.
     """
 
     ingest: Callable[[DocumentIndex, Sequence[Path]], IngestReport] = DocumentIndex.ingest
@@ -61,40 +63,45 @@ def evaluate_settings(
     command: str = "",
     hooks: EvaluationHooks | None = None,
 ) -> Evaluation:
-    """Index the documents for each setting, ask all questions, and compare every later setting with the first.
+    """Index the documents for each setting, run all queries, and compare every setting with the first.
 
-    What an earlier run has indexed and asked is not done again, also of a run that was killed.
+    The evaluation reuses existing indexes and cached query results, also those of an interrupted run.
 
     Args:
-        folder: Documents and judged questions.
-        settings: At least one.
-        indexes: Folder of the index, or of the indexes where the settings need several; or a collection on a server.
-        measures: What is computed.
-        latency: Whether questions are asked one by one, to time them; else in batches, which is quicker.
-        force: Whether questions are asked again that have their answers.
-        seed: Of every bootstrap.
-        command: The line that repeats it, to be kept with the result.
-        hooks: Shows progress.
+        folder: Documents and judged queries.
+        settings: At least one setting.
+        indexes: Folder of the index, or parent folder of the indexes if the settings need several; or the address of a
+            collection on a server.
+        measures: Names of measures, for example ``"nDCG@5"``.
+        latency: Run the queries one by one and time each of them. If False, run them in batches, which is faster.
+        force: Run every query, also those with a cached result.
+        seed: Seed of every bootstrap.
+        command: Command line that repeats the evaluation; stored with the result.
+        hooks: Progress callbacks.
+
+    Returns:
+        The result of each setting, and the comparison of each later setting with the first.
 
     Raises:
-        InvalidInputError: If there is no judged question, a measure is unknown, or an index holds other documents.
-        KeyboardInterrupt: If Ctrl-C stopped the ingestion; the same call goes on from there.
+        InvalidInputError: If `settings` is empty, no query has a relevant page, a measure is unknown, or an index holds
+            documents from outside the folder.
+        KeyboardInterrupt: If Ctrl-C stopped the ingestion. The same call resumes it.
     """
     if not settings:
-        raise InvalidInputError("Name at least one setting.")
+        raise InvalidInputError("settings is empty. Pass at least one setting.")
     if not any(any(query.relevant.values()) for query in folder.queries):
         raise InvalidInputError(
-            f"No question of {folder.root} has a page that answers it: there is nothing to measure."
+            f"{folder.root} has no judged query. Add a relevant page to a query of {QUERIES} or {QUERIES_CSV}."
         )
-    start, when = time.monotonic(), datetime.now(UTC)
+    start, started_at = time.monotonic(), datetime.now(UTC)
     names = parse_measures(measures)
-    locations = place_index(indexes, settings)
+    locations = index_locations(indexes, settings)
     completed = [setting.completed(Path(locations[setting.index_key])) for setting in settings]
-    options = RunOptions(max(DEPTH, depth_of(names)), latency, force)
+    options = RunOptions(max(DEPTH, max_depth(names)), latency, force)
     run = _Evaluator(folder, names, options, seed, hooks or EvaluationHooks())
     results = [
-        run.evaluate(name, whole, locations[setting.index_key])
-        for setting, whole, name in zip(settings, completed, names_of(completed), strict=True)
+        run.evaluate(name, resolved, locations[setting.index_key])
+        for setting, resolved, name in zip(settings, completed, setting_names(completed), strict=True)
     ]
     return Evaluation(
         folder=str(folder.root),
@@ -104,25 +111,28 @@ def evaluate_settings(
         seed=seed,
         settings=tuple(results),
         comparisons=tuple(pair for other in results[1:] for pair in compare(results[0], other, seed=seed)),
-        queries={query.query_id: _query(query) for query in folder.queries},
+        queries={query.query_id: _query_json(query) for query in folder.queries},
         seconds=time.monotonic() - start,
-        when=when.isoformat(timespec="seconds"),
+        when=started_at.isoformat(timespec="seconds"),
     )
 
 
 def compare(
     first: SettingResult, second: SettingResult, *, names: tuple[str, str] | None = None, seed: int = 0
 ) -> list[PairedComparison]:
-    """One setting against another over the same questions, for every measure that both have.
+    """Compare one setting with another over the same queries, for every measure that both have.
 
     Args:
-        first: What it is held against.
-        second: The other one.
-        names: What the two are called; their own names if None.
-        seed: Of the bootstrap.
+        first: Result of the baseline.
+        second: Result of the setting to compare with the baseline.
+        names: Names of the two in the comparison; default: the names of the settings.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        One comparison per measure.
 
     Raises:
-        InvalidInputError: If they answered other questions.
+        InvalidInputError: If the two results cover different queries.
     """
     before, after = names or (first.name, second.name)
     rows = [{q.query_id: q.measures for q in setting.per_query if q.measures} for setting in (first, second)]
@@ -139,22 +149,25 @@ def compare(
 
 
 def compare_runs(earlier: Evaluation, later: Evaluation, *, earlier_name: str = "before") -> list[PairedComparison]:
-    """Two evaluations made at different times: each setting of the later one against that of its name in the earlier.
+    """Compare each setting of a later evaluation with the setting of the same name in an earlier evaluation.
 
-    Where the earlier one has a single setting, every setting is held against that.
+    If the earlier evaluation has a single setting, every later setting is compared with that one.
 
     Args:
-        earlier: What it is held against.
-        later: The other one; its seed is taken.
-        earlier_name: What the earlier one is called, beside the names of its settings.
+        earlier: The baseline.
+        later: The evaluation to compare with the baseline. Its seed is the seed of the bootstrap.
+        earlier_name: Label of the earlier evaluation, appended to the names of its settings.
+
+    Returns:
+        One comparison per setting and measure.
 
     Raises:
-        InvalidInputError: If they are of different data, or have no setting in common.
+        InvalidInputError: If the evaluations differ in documents or judgements, or share no setting or no measure.
     """
     if earlier.data_hash != later.data_hash:
         raise InvalidInputError(
-            f"{earlier_name} was measured on other data ({earlier.folder}, hash {earlier.data_hash[:12]}; here "
-            f"{later.data_hash[:12]}): two runs can be compared over the same documents and judgements only."
+            f"{earlier_name} was measured on different data ({earlier.folder}, hash {earlier.data_hash[:12]}; current "
+            f"hash {later.data_hash[:12]}). Compare runs over the same documents and judgements."
         )
     by_name = {setting.name: setting for setting in earlier.settings}
     comparisons = []
@@ -165,14 +178,14 @@ def compare_runs(earlier: Evaluation, later: Evaluation, *, earlier_name: str = 
             comparisons += compare(before, setting, names=names, seed=later.seed)
     if not comparisons:
         raise InvalidInputError(
-            f"{earlier_name} has no setting of these names and no measure of these; its settings are "
+            f"{earlier_name} has no setting or no measure in common with the current run. Its settings: "
             f"{', '.join(by_name)}."
         )
     return comparisons
 
 
 def versions() -> dict[str, str]:
-    """What an evaluation ran with: this package, those that its figures depend on, the platform."""
+    """Return the versions of this package, Python and the packages that affect the figures, and the platform."""
     numbers = {"jina_rag": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -182,7 +195,7 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Evaluator:
-    """What all settings of an evaluation have in common."""
+    """Options that all settings of an evaluation share, and the time spent on each index."""
 
     folder: JudgedFolder
     measures: tuple[str, ...]
@@ -190,19 +203,19 @@ class _Evaluator:
     seed: int
     hooks: EvaluationHooks
     index_seconds: dict[str, float] = field(default_factory=dict)
-    """Location → what its making took in this run, also for the settings that share it."""
+    """Location → seconds that ingestion took in this evaluation; shared by the settings of one index."""
 
     def evaluate(self, name: str, setting: Setting, location: str) -> SettingResult:
-        """Index and search."""
+        """Index the documents, run the queries, and return the result of the setting."""
         folder = self.folder
         documents = list(folder.documents.values())
         with DocumentIndex.open(
             location, embedder=setting.embedder, storage=setting.storage, reranker=setting.reranker
         ) as index:
-            clock = time.monotonic()
+            started = time.monotonic()
             report = self.hooks.ingest(index, documents)
             if report.documents or report.pages:
-                self.index_seconds[location] = time.monotonic() - clock
+                self.index_seconds[location] = time.monotonic() - started
             if report.interrupted:
                 raise KeyboardInterrupt
             check_documents(index, folder)
@@ -221,7 +234,7 @@ class _Evaluator:
             queries=len(judged_queries),
             measures=mean(list(rows.values())),
             intervals={m: interval([row[m] for row in rows.values()], seed=self.seed) for m in self.measures},
-            by=grouped(judged_queries, rows),
+            by=group_means(judged_queries, rows),
             per_query=tuple(results),
             latency=_latency(results) if self.options.one_by_one else {},
             pages=index_info.pages,
@@ -229,14 +242,14 @@ class _Evaluator:
             index_seconds=round(self.index_seconds.get(location, 0.0), 3),
             unjudged={
                 k: sum(result.unjudged[k] for result in results if result.measures) / len(judged_queries)
-                for k in depths_of(self.measures)
+                for k in all_depths(self.measures)
             },
             failed=report.failed,
         )
 
     def _with_measures(self, results: Sequence[QueryResult]) -> list[QueryResult]:
         per_query = measure(self.folder.queries, ranked_pages(results), self.measures)
-        depths = depths_of(self.measures)
+        depths = all_depths(self.measures)
         return [
             replace(result, measures=per_query[query.query_id], unjudged=unjudged(query, result.ranking, depths))
             if query.query_id in per_query
@@ -251,7 +264,7 @@ def _latency(results: Sequence[QueryResult]) -> dict[str, float]:
     return {name: round(float(value), 2) for name, value in values.items()}
 
 
-def _query(query: JudgedQuery) -> dict[str, Any]:
+def _query_json(query: JudgedQuery) -> dict[str, Any]:
     return {
         "query": query.query,
         "modality": query.modality,

@@ -1,4 +1,4 @@
-"""``pages.html``: all pages of a folder, small, each with the doc and page to write into the sheet of questions."""
+"""The contact sheet ``pages.html``: thumbnails of all pages with the doc and page number for the queries file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jina_rag.evaluation.files import write_text
 
 @dataclass(frozen=True, slots=True)
 class ContactSheetDocument:
-    """A document and its pages.
+    """A document and its page images.
 
     Attributes:
-        doc: What judgements call it.
-        images: A picture for each page, as a path relative to the sheet; None for a page that cannot be shown.
+        doc: Name of the document in the judgements.
+        images: One image path per page, relative to the contact sheet; None for a page that could not be rendered.
     """
 
     doc: str
@@ -24,13 +24,17 @@ class ContactSheetDocument:
 
 
 def write_contact_sheet(path: Path, documents: Sequence[ContactSheetDocument]) -> None:
-    """Write the sheet. It has no script, and fetches nothing but the pictures beside it.
+    """Write the contact sheet: static HTML without scripts, whose only resources are the page images.
+
+    Args:
+        path: Path of the HTML file; an existing file is replaced.
+        documents: Documents in the order of the sheet.
 
     Raises:
-        InvalidInputError: If it cannot be written.
+        InvalidInputError: If the file cannot be written.
     """
     import jinja2
 
     file = importlib.resources.files("jina_rag.evaluation") / "contact_sheet.html.j2"
     template = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(file.read_text(encoding="utf-8"))
-    write_text(path, template.render(documents=documents) + "\n", what="sheet of pages")
+    write_text(path, template.render(documents=documents) + "\n", label="contact sheet")

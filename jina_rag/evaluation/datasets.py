@@ -1,10 +1,10 @@
-"""A folder with documents and judged questions: ``docs.jsonl``, ``queries.jsonl`` and the files.
+"""Judged folders: ``docs.jsonl``, ``queries.jsonl`` or ``queries.csv``, and the documents.
 
-``docs.jsonl`` has one object a line with at least ``doc`` (the file's name without its suffix) and ``file``
-(path relative to the folder). ``queries.jsonl`` has ``query_id``, ``query`` and ``relevant``, a list of
-``{"doc", "page", "grade"}`` with 1-based pages and grade 2 (answers the question) or 1 (answers in part); it may
-have ``modality`` and ``cross_language`` to group by, and ``bbox`` with the place of the answer. In its place there may
-be ``queries.csv``, a sheet that a person fills in; see `jina_rag.evaluation.queries_csv`.
+``docs.jsonl`` has one JSON object per line with at least ``doc`` (the file name without its suffix) and ``file`` (a
+path relative to the folder). ``queries.jsonl`` has ``qid``, ``query`` and ``relevant``, a list of
+``{"doc", "page", "grade"}`` with 1-based pages and grade 2 (answers the query), 1 (answers it in part) or 0. Optional
+keys: ``modality`` and ``cross_language``, which group the results, and ``bbox``, the region of the answer.
+``queries.csv`` holds the same data as a spreadsheet; see `jina_rag.evaluation.queries_csv`.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from jina_rag.evaluation.queries_csv import read_queries_csv
 DOCUMENTS, QUERIES, QUERIES_CSV = "docs.jsonl", "queries.jsonl", "queries.csv"
 
 PageKey: TypeAlias = tuple[str, int]
-"""(doc, page): the file's stem and the 1-based page."""
+"""(doc, page): the name of the document in ``docs.jsonl`` and the 1-based page."""
 Qrels: TypeAlias = Mapping[str, Mapping[PageKey, int]]
 """Relevance judgements: query_id → page → grade."""
 Run: TypeAlias = Mapping[str, Sequence[PageKey]]
-"""What a search gave: query_id → pages, best first."""
+"""Search results: query_id → pages, best first."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedQuery:
-    """A question and the pages that answer it.
+    """A query and its relevance judgements.
 
     Attributes:
-        query_id: Its id.
-        query: The question.
-        relevant: Page → grade (2 answers, 1 answers in part). Empty for a question without judgements.
-        modality: What holds the answer (text, table, chart, …); empty if not stated.
-        cross_language: Whether question and page are in different languages; None if not stated.
-        extra: The line as it was read.
+        query_id: Id of the query, unique in its folder.
+        query: Text of the query.
+        relevant: Page → grade: 2 (answers the query), 1 (answers it in part) or 0. Empty for an unjudged query.
+        modality: Content type that holds the answer (text, table, chart, …); empty if not stated.
+        cross_language: True if query and page are in different languages; None if not stated.
+        extra: The entry of the queries file.
     """
 
     query_id: str
@@ -58,7 +58,13 @@ class JudgedQuery:
 
 @dataclass(frozen=True, slots=True)
 class JudgedFolder:
-    """Documents and questions of one folder; `documents` maps each doc to its file."""
+    """The documents and queries of a judged folder.
+
+    Attributes:
+        root: Path of the folder.
+        documents: Document name → path of its file.
+        queries: Queries in the order of the queries file.
+    """
 
     root: Path
     documents: Mapping[str, Path]
@@ -66,68 +72,75 @@ class JudgedFolder:
 
     @property
     def names(self) -> dict[Path, str]:
-        """Resolved path of each file → what judgements call its document."""
+        """Resolved path of each file → name of its document in the judgements."""
         return {path.resolve(): doc for doc, path in self.documents.items()}
 
 
 def read_folder(root: Path) -> JudgedFolder:
-    """Read a folder of judged questions.
+    """Return the documents and queries of a judged folder.
+
+    Args:
+        root: Path of the folder.
 
     Raises:
-        InvalidInputError: If a file is missing, a line is not what it should be, a question names a document that
-            ``docs.jsonl`` does not list, or ``queries.csv`` and ``queries.jsonl`` contradict each other.
+        InvalidInputError: If a file is missing, a line is invalid, a query refers to a document missing from
+            ``docs.jsonl``, or ``queries.csv`` and ``queries.jsonl`` contradict each other.
     """
     if not (root / DOCUMENTS).is_file():
         raise InvalidInputError(
-            f"{root} has no {DOCUMENTS}: evaluation needs a folder with {DOCUMENTS}, {QUERIES} and the files. "
-            "`jina-rag evaluate init` makes one."
+            f"{root} has no {DOCUMENTS}. A judged folder holds {DOCUMENTS}, {QUERIES} and the documents. "
+            f"Create it with `jina-rag evaluate init {root}`."
         )
     documents: dict[str, Path] = {}
     for line, entry in read_lines(root / DOCUMENTS):
-        doc, file = text_of(entry, "doc", root / DOCUMENTS, line), text_of(entry, "file", root / DOCUMENTS, line)
+        doc, file = get_text(entry, "doc", root / DOCUMENTS, line), get_text(entry, "file", root / DOCUMENTS, line)
         if doc in documents:
-            raise InvalidInputError(f"{root / DOCUMENTS}, line {line}: the document {doc!r} is listed twice.")
+            raise InvalidInputError(f"{root / DOCUMENTS}, line {line}: {doc!r} is listed twice. Remove one line.")
         documents[doc] = root / file
         if not documents[doc].is_file():
-            raise InvalidInputError(f"{root / DOCUMENTS}, line {line}: the file {file!r} does not exist.")
+            raise InvalidInputError(f"{root / DOCUMENTS}, line {line}: {file!r} does not exist. Check the path.")
     source, entries = query_entries(root)
     queries = _queries(source, entries)
     for query in queries:
         for doc, _ in query.relevant:
             if doc not in documents:
-                where = f"{source}: question {query.query_id!r}"
-                raise InvalidInputError(f"{where} names the document {doc!r}, which {DOCUMENTS} does not list.")
+                location = f"{source}: query {query.query_id!r}"
+                raise InvalidInputError(f"{location} refers to document {doc!r}, which {DOCUMENTS} does not list.")
     return JudgedFolder(root=root, documents=documents, queries=queries)
 
 
 def query_entries(root: Path) -> tuple[Path, list[tuple[int, dict[str, Any]]]]:
-    """The file that holds a folder's questions, and its entries as ``queries.jsonl`` has them, with their lines.
+    """Return the path of the queries file and its entries, in the form of ``queries.jsonl``, with their line numbers.
+
+    Args:
+        root: Path of the judged folder.
 
     Raises:
-        InvalidInputError: If there is none, it cannot be read, or there are two that contradict each other.
+        InvalidInputError: If the folder has no queries file, the file cannot be read, or ``queries.csv`` and
+            ``queries.jsonl`` contradict each other.
     """
-    lines, sheet = root / QUERIES, root / QUERIES_CSV
-    if not sheet.is_file():
-        if not lines.is_file():
+    jsonl_path, csv_path = root / QUERIES, root / QUERIES_CSV
+    if not csv_path.is_file():
+        if not jsonl_path.is_file():
             raise InvalidInputError(
-                f"{root} has no {QUERIES} and no {QUERIES_CSV}: evaluation needs questions, and the pages that answer "
-                "them."
+                f"{root} has no {QUERIES} and no {QUERIES_CSV}. Create {QUERIES_CSV} with "
+                f"`jina-rag evaluate init {root}` and fill it in."
             )
-        return lines, read_lines(lines)
-    rows = read_queries_csv(sheet)
-    if not lines.is_file():
-        return sheet, rows
-    entries = read_lines(lines)
+        return jsonl_path, read_lines(jsonl_path)
+    rows = read_queries_csv(csv_path)
+    if not jsonl_path.is_file():
+        return csv_path, rows
+    entries = read_lines(jsonl_path)
     if _contents(entries) != _contents(rows):
         raise InvalidInputError(
-            f"{root} has two sets of questions, and {QUERIES} is not what {QUERIES_CSV} says: make it anew with "
-            f"`jina-rag evaluate check {root} --write`, or remove the one that is out of date."
+            f"{root}: {QUERIES} and {QUERIES_CSV} differ. Rewrite {QUERIES} with "
+            f"`jina-rag evaluate check {root} --write`, or remove the outdated file."
         )
-    return lines, entries
+    return jsonl_path, entries
 
 
 def _contents(entries: list[tuple[int, dict[str, Any]]]) -> list[object]:
-    """What questions and judgements come to, however they are written down."""
+    """Return ids, texts and judgements in a form that does not depend on the file format."""
     return [
         (entry.get("qid"), entry.get("query"), json.dumps(entry.get("relevant", []), sort_keys=True))
         for _, entry in entries
@@ -135,7 +148,13 @@ def _contents(entries: list[tuple[int, dict[str, Any]]]) -> list[object]:
 
 
 def data_hash(folder: JudgedFolder) -> str:
-    """SHA-256 over the list of documents, the questions, and the hash of every file: two runs of the same are alike."""
+    """Return a SHA-256 over the list of documents, the queries and the content of every file, in hexadecimal digits.
+
+    Equal data gives an equal hash, independent of the path of the folder.
+
+    Args:
+        folder: The judged folder.
+    """
     digest = hashlib.sha256()
     for file in (folder.root / DOCUMENTS, query_entries(folder.root)[0]):
         digest.update(bytes.fromhex(file_hash(file)))
@@ -145,10 +164,13 @@ def data_hash(folder: JudgedFolder) -> str:
 
 
 def read_queries(path: Path) -> tuple[JudgedQuery, ...]:
-    """Read questions, one JSON object a line, or a sheet (``.csv``); judgements are optional.
+    """Return the queries of a JSONL file, or of a spreadsheet if the suffix is ``.csv``; judgements are optional.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        InvalidInputError: If the file or a line cannot be read; the message names the line.
+        InvalidInputError: If the file or a line cannot be read; the message gives the line number.
     """
     return _queries(path, read_queries_csv(path) if path.suffix.lower() == ".csv" else read_lines(path))
 
@@ -156,17 +178,17 @@ def read_queries(path: Path) -> tuple[JudgedQuery, ...]:
 def _queries(path: Path, entries: list[tuple[int, dict[str, Any]]]) -> tuple[JudgedQuery, ...]:
     queries: dict[str, JudgedQuery] = {}
     for line, entry in entries:
-        query_id, text = text_of(entry, "qid", path, line), text_of(entry, "query", path, line)
+        query_id, text = get_text(entry, "qid", path, line), get_text(entry, "query", path, line)
         if query_id in queries:
-            raise InvalidInputError(f"{path}, line {line}: the question id {query_id!r} occurs twice.")
+            raise InvalidInputError(f"{path}, line {line}: the query id {query_id!r} occurs twice. Rename one.")
         try:
             relevant = {(str(r["doc"]), int(r["page"])): int(r["grade"]) for r in entry.get("relevant", [])}
         except (TypeError, KeyError, ValueError) as exc:
             raise InvalidInputError(
-                f'{path}, line {line}: "relevant" must be a list of objects with doc, page and grade.'
+                f'{path}, line {line}: "relevant" is invalid; expected a list of objects with doc, page and grade.'
             ) from exc
         if not set(relevant.values()) <= {0, 1, 2}:
-            raise InvalidInputError(f"{path}, line {line}: grades are 2 (answers), 1 (in part) or 0.")
+            raise InvalidInputError(f"{path}, line {line}: invalid grade; expected 2 (answers), 1 (in part) or 0 (no).")
         queries[query_id] = JudgedQuery(
             query_id=query_id,
             query=text,
@@ -178,13 +200,19 @@ def _queries(path: Path, entries: list[tuple[int, dict[str, Any]]]) -> tuple[Jud
     return tuple(queries.values())
 
 
-def text_of(entry: Mapping[str, Any], key: str, path: Path, line: int) -> str:
-    """A text that an entry must have.
+def get_text(entry: Mapping[str, Any], key: str, path: Path, line: int) -> str:
+    """Return the value of a required text key of an entry.
+
+    Args:
+        entry: One line of a JSONL file.
+        key: The required key.
+        path: Path of the file, for the error message.
+        line: 1-based line number, for the error message.
 
     Raises:
-        InvalidInputError: If it has none; names the file and the line.
+        InvalidInputError: If the value is missing, empty, or not a string.
     """
     value = entry.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise InvalidInputError(f'{path}, line {line}: "{key}" must be a text that is not empty.')
+        raise InvalidInputError(f'{path}, line {line}: "{key}" is missing or invalid; expected a non-empty string.')
     return value

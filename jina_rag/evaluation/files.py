@@ -1,4 +1,4 @@
-"""The text files of an evaluation: read and written whole, with errors that name the file and the line."""
+"""Text files of an evaluation: atomic writes, and read errors with file and line."""
 
 from __future__ import annotations
 
@@ -14,57 +14,79 @@ from jina_rag._files import write_whole
 from jina_rag.errors import InvalidInputError
 from jina_rag.types import Failure
 
-READABLE = 0o644
-"""Permissions of files that are for others to read."""
+FILE_MODE = 0o644
+"""Permissions of output files: readable by all users, writable by the owner."""
 
 
 @contextmanager
-def explain_os_errors(what: str) -> Iterator[None]:
-    """Raise errors of the system as an `InvalidInputError` that begins with `what`: ``"a.csv cannot be read"``."""
+def explain_os_errors(message: str) -> Iterator[None]:
+    """Convert an `OSError` raised in the context into an `InvalidInputError`.
+
+    Args:
+        message: Beginning of the message, for example ``"a.csv cannot be read"``.
+
+    Raises:
+        InvalidInputError: If the body raises an `OSError`.
+    """
     try:
         yield
     except OSError as exc:
-        raise InvalidInputError(f"{what}: {exc.strerror or exc}.") from exc
+        raise InvalidInputError(f"{message}: {exc.strerror or exc}.") from exc
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file.
+    """Return the text of a UTF-8 file, without its byte-order mark.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        InvalidInputError: If it cannot be read, or is not UTF-8.
+        InvalidInputError: If the file cannot be read, or is not valid UTF-8.
     """
     try:
         with explain_os_errors(f"{path} cannot be read"):
             return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise InvalidInputError(f"{path} is not UTF-8 text (byte {exc.start}).") from exc
+        raise InvalidInputError(f"{path} is not UTF-8 text (byte {exc.start}). Save it as UTF-8.") from exc
 
 
-def write_text(path: Path, text: str, *, what: str) -> None:
-    """Write a text file that appears whole or not at all.
+def write_text(path: Path, text: str, *, label: str) -> None:
+    """Write a text file atomically, in UTF-8.
 
     Args:
-        path: Where; a file there is replaced.
-        text: Its content; what UTF-8 cannot encode is escaped.
-        what: What it is, for the message: ``"rankings"``.
+        path: Path of the file; an existing file is replaced.
+        text: Content. Characters that UTF-8 cannot encode are escaped with a backslash.
+        label: Content type for the error message, for example ``"rankings"``.
 
     Raises:
-        InvalidInputError: If it cannot be written.
+        InvalidInputError: If the file cannot be written.
     """
-    with explain_os_errors(f"The {what} cannot be written to {path}"):
-        write_whole(path, text.encode("utf-8", "backslashreplace"), mode=READABLE)
+    with explain_os_errors(f"The {label} cannot be written to {path}"):
+        write_whole(path, text.encode("utf-8", "backslashreplace"), mode=FILE_MODE)
 
 
-def write_lines(path: Path, entries: Iterable[Any], *, what: str) -> None:
-    """Write one JSON value a line; arguments and errors as those of `write_text`."""
-    write_text(path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries), what=what)
+def write_lines(path: Path, entries: Iterable[Any], *, label: str) -> None:
+    """Write a JSON Lines file atomically.
+
+    Args:
+        path: Path of the file; an existing file is replaced.
+        entries: JSON values, one per line.
+        label: Content type for the error message, for example ``"rankings"``.
+
+    Raises:
+        InvalidInputError: If the file cannot be written.
+    """
+    write_text(path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries), label=label)
 
 
 def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of a file with one JSON object a line, with the numbers of their lines.
+    """Return the (line number, object) pairs of a file with one JSON object per line; empty lines are skipped.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        InvalidInputError: If the file or a line cannot be read.
+        InvalidInputError: If the file cannot be read, or a line is not a JSON object.
     """
     entries = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
@@ -82,26 +104,37 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return entries
 
 
-def make_folder(path: Path, *, what: str) -> None:
-    """Make a folder and those above it, unless it is there.
+def make_folder(path: Path, *, label: str) -> None:
+    """Create a folder and its parents; an existing folder is left unchanged.
+
+    Args:
+        path: Path of the folder.
+        label: Noun phrase that begins the error message, for example ``"The folder"``.
 
     Raises:
-        InvalidInputError: If it cannot be made.
+        InvalidInputError: If the folder cannot be created.
     """
-    with explain_os_errors(f"{what} {path} cannot be made"):
+    with explain_os_errors(f"{label} {path} cannot be created"):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal digits.
+    """Return the SHA-256 of a file, in hexadecimal digits.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        InvalidInputError: If it cannot be read.
+        InvalidInputError: If the file cannot be read.
     """
     with explain_os_errors(f"{path} cannot be read"), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def failures_json(failures: Iterable[Failure]) -> list[dict[str, Any]]:
-    """Files and pages that failed, as JSON objects."""
+    """Return failed files and pages as JSON objects with ``path``, ``reason`` and ``page``.
+
+    Args:
+        failures: Failures of an ingestion.
+    """
     return [asdict(failure) | {"path": str(failure.path)} for failure in failures]

@@ -1,4 +1,4 @@
-"""The pages that questions name, read for a check of their folder."""
+"""Reading of judged pages for the validation of a judged folder."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from jina_rag.types import Failure, Page
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is amiss.
+    """A problem in a judged folder.
 
     Attributes:
-        kind: In a few words.
-        what: One sentence.
+        kind: Category of the problem in a few words, for example ``"missing page"``.
+        what: Description in one or two sentences.
     """
 
     kind: str
@@ -31,12 +31,12 @@ class Finding:
 
 @dataclass(slots=True)
 class JudgedPages:
-    """The documents of a judged folder, opened, and the pages that questions name, read.
+    """Page counts of the documents and texts of the judged pages.
 
     Attributes:
-        counts: Document → its pages.
-        texts: Judged page → its words.
-        findings: What cannot be read, or is not as ``docs.jsonl`` says.
+        counts: Document → number of pages.
+        texts: Judged page → its text.
+        findings: Documents and pages that cannot be read, and page counts that differ from ``docs.jsonl``.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -50,18 +50,21 @@ def read_judged_pages(
     settings: IngestSettings,
     progress: Callable[[int, int], None] | None = None,
 ) -> JudgedPages:
-    """Open every document, and read the pages that questions name.
+    """Open every document and read the text of its judged pages.
 
     Args:
-        documents: Document → (its file, its line of ``docs.jsonl``).
-        pages: Document → pages that questions name.
-        settings: How pages are read.
-        progress: Called with (documents done, all).
+        documents: Document → (its file, its entry of ``docs.jsonl``).
+        pages: Document → 1-based numbers of its judged pages.
+        settings: Resolution, OCR and limits of the reader.
+        progress: Called with (documents done, all documents).
+
+    Returns:
+        Page counts, texts and problems.
     """
     result = JudgedPages()
     names: dict[Path, str] = {}
     sources: list[SourceFile] = []
-    every = frozenset(range(1, settings.limits.max_pages + 1))
+    all_pages = frozenset(range(1, settings.limits.max_pages + 1))
     for doc, (path, _) in documents.items():
         try:
             source = source_file(path)
@@ -69,7 +72,7 @@ def read_judged_pages(
             result.findings.append(Finding("unreadable", f"{doc}: {exc}"))
             continue
         names[source.path] = doc
-        sources.append(replace(source, skip_pages=every - pages.get(doc, set())))
+        sources.append(replace(source, skip_pages=all_pages - pages.get(doc, set())))
     done = 0
     with contextlib.closing(read_pages(sources, settings)) as events:
         for event in events:
@@ -80,7 +83,7 @@ def read_judged_pages(
                     page_count = documents[doc][1].get("pages")
                     if page_count not in (None, count):
                         result.findings.append(
-                            Finding("pages", f"{doc} has {count} pages, and {DOCUMENTS} says {page_count}.")
+                            Finding("pages", f"{doc} has {count} pages, but {DOCUMENTS} states {page_count}.")
                         )
                 case Page():
                     result.texts[names[event.path], event.number] = event.text

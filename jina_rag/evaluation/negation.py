@@ -1,18 +1,20 @@
-"""The negation test of Jina Embeddings v1: does an embedder notice that a statement is denied?
+"""The negation test of Jina Embeddings v1: does an embedder separate a statement from its negation?
 
-A triplet is a statement (anchor), what follows from it (entailment), and a denial of that (negative), which is worded
-nearly like the entailment. With s for the cosine of two vectors,
+A triplet is a statement (anchor), a statement that follows from the anchor (entailment), and a negation of the
+entailment in nearly the same words (negative). With s for the cosine similarity,
 
 - the easy accuracy is the share of triplets with s(anchor, entailment) > s(anchor, negative),
 - the hard accuracy is the share of triplets with s(anchor, entailment) > s(entailment, negative).
 
-These are EasyNegation and HardNegation of Günther et al., arXiv 2307.11224, section "Effectiveness of negation data",
-called ``anchor_score`` and ``entailment_score`` in ``evaluate_on_negations.py`` beside the dataset
-``jinaai/negation-dataset`` on the Hugging Face hub. A tie is not a success, there as here.
+The paper calls them EasyNegation and HardNegation; ``evaluate_on_negations.py`` of the dataset
+``jinaai/negation-dataset`` calls them ``anchor_score`` and ``entailment_score``. A tie counts as wrong, as in that
+script.
 
-The data: JSONL with ``anchor``, ``entailment``, ``negative``. The published test split (500 triplets, Apache-2.0) is
-written in this form by ``datasets.load_dataset("jinaai/negation-dataset", split="test").to_json(path)``. A sample of
-100 triplets written by template comes with the package: `sample_triplets`.
+Data format: JSON Lines with the keys ``anchor``, ``entailment`` and ``negative``. Export the published test split
+(500 triplets, Apache-2.0) with ``datasets.load_dataset("jinaai/negation-dataset", split="test").to_json(path)``.
+`sample_triplets` returns a sample of 100 triplets that were generated from templates.
+
+Source: Günther et al., Jina Embeddings (arXiv 2307.11224), section "Effectiveness of negation data".
 """
 
 from __future__ import annotations
@@ -35,15 +37,21 @@ from jina_rag.scoring import normalise
 from jina_rag.types import Float32
 
 PUBLISHED = {"model": "jinaai/jina-embedding-l-en-v1", "easy": 0.982, "hard": 0.654}
-"""Günther et al., arXiv 2307.11224, on the 500 triplets of the test split of ``jinaai/negation-dataset``."""
+"""Accuracies on the test split of ``jinaai/negation-dataset`` (500 triplets), from Günther et al., arXiv 2307.11224."""
 _KEYS = ("anchor", "entailment", "negative")
 _Z = 1.959963984540054
-"""The normal distribution's 97.5 % point."""
+"""97.5th percentile of the standard normal distribution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Triplet:
-    """A statement, what follows from it, and a denial of what follows."""
+    """A statement, an entailed statement, and its negation.
+
+    Attributes:
+        anchor: The statement.
+        entailment: A statement that follows from the anchor.
+        negative: A negation of the entailment.
+    """
 
     anchor: str
     entailment: str
@@ -55,8 +63,8 @@ class Accuracy:
     """A share of triplets with its 95 % interval.
 
     Attributes:
-        right: Triplets with the greater similarity where it belongs.
-        ties: Triplets with two equal similarities; they are not right.
+        right: Triplets in which s(anchor, entailment) is the greater similarity.
+        ties: Triplets with two equal similarities; they count as wrong.
         n: All triplets.
     """
 
@@ -66,34 +74,34 @@ class Accuracy:
 
     @property
     def value(self) -> float:
-        """The share, 0 to 1."""
+        """Share of correct triplets, from 0 to 1."""
         return self.right / self.n
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's score interval, 95 % (Wilson, 1927)."""
-        share, shrink = self.value, 1 + _Z**2 / self.n
-        centre = (share + _Z**2 / (2 * self.n)) / shrink
-        half = _Z / shrink * math.sqrt(share * (1 - share) / self.n + _Z**2 / (4 * self.n**2))
-        return max(0.0, centre - half), min(1.0, centre + half)
+        """Lower and upper end of Wilson's 95 % score interval (Wilson, 1927), from 0 to 1."""
+        share, denominator = self.value, 1 + _Z**2 / self.n
+        centre = (share + _Z**2 / (2 * self.n)) / denominator
+        half_width = _Z / denominator * math.sqrt(share * (1 - share) / self.n + _Z**2 / (4 * self.n**2))
+        return max(0.0, centre - half_width), min(1.0, centre + half_width)
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Return the counts, the share and its interval as a JSON object."""
         low, high = self.interval
         return {"value": self.value, "low": low, "high": high, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)
 class NegationResult:
-    """What the test found.
+    """Easy and hard accuracy of one embedder.
 
     Attributes:
-        easy: s(anchor, entailment) > s(anchor, negative).
-        hard: s(anchor, entailment) > s(entailment, negative).
+        easy: Accuracy of s(anchor, entailment) > s(anchor, negative).
+        hard: Accuracy of s(anchor, entailment) > s(entailment, negative).
         embedder: Name of the embedder.
-        fingerprint: What its vectors depend on.
-        side: How the texts were embedded.
-        sha256: Of the triplets, in their order.
+        fingerprint: Fingerprint of the embedder; equal fingerprints mean equal vectors.
+        side: Side of the embedder that encoded the texts: ``"query"`` or ``"document"``.
+        sha256: SHA-256 of the triplets in their order, in hexadecimal digits.
     """
 
     easy: Accuracy
@@ -104,14 +112,14 @@ class NegationResult:
     sha256: str
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object, with the published figures and what they are of."""
+        """Return the result as a JSON object, next to the published accuracies, their model and their source."""
         values = asdict(self) | {"easy": self.easy.to_json(), "hard": self.hard.to_json()}
         values["data_sha256"] = values.pop("sha256")
         source = {"data": "jinaai/negation-dataset, test, 500 triplets", "source": "arXiv 2307.11224"}
         return {"test": "negation", **values, "published": PUBLISHED | source}
 
     def __str__(self) -> str:
-        rows = [f"{self.embedder}, {self.easy.n} triplets (published: {PUBLISHED['model']} on its own 500)"]
+        rows = [f"{self.embedder}, {self.easy.n} triplets (published: {PUBLISHED['model']}, 500 other triplets)"]
         for name, accuracy in (("easy", self.easy), ("hard", self.hard)):
             low, high = accuracy.interval
             shares = f"{accuracy.value:.1%} [{low:.1%}, {high:.1%}]"
@@ -122,65 +130,69 @@ class NegationResult:
 def evaluate_negation(
     embedder: Embedder, triplets: Sequence[Triplet], *, side: Literal["query", "document"] = "query", batch: int = 64
 ) -> NegationResult:
-    """Run the test.
+    """Measure the easy and the hard accuracy of an embedder.
 
     Args:
-        embedder: Any; it is asked for dense vectors.
-        triplets: At least one.
-        side: Whether all three texts are embedded as questions or as documents. Models with a prefix for each ask for
-            the question's where both texts are of one kind (E5's model card; jina-embeddings-v4's task
-            ``text-matching``); for Jina Embeddings v1 there is no difference.
-        batch: Texts that are embedded at once.
+        embedder: An embedder with dense vectors.
+        triplets: At least one triplet.
+        side: Side that encodes all three texts: ``"query"`` or ``"document"``. Models with a
+            prefix per side recommend the query prefix for symmetric tasks (E5's model card; jina-embeddings-v4's task
+            ``text-matching``). For Jina Embeddings v1 both sides give the same result.
+        batch: Texts per call of the embedder.
 
     Raises:
-        InvalidInputError: If there are no triplets, or the embedder gives no dense vectors.
+        InvalidInputError: If `triplets` is empty, or the embedder returns no dense vectors.
     """
     if not triplets:
-        raise InvalidInputError("The negation test needs at least one triplet.")
+        raise InvalidInputError("triplets is empty. Pass at least one triplet.")
     texts = [text for triplet in triplets for text in (triplet.anchor, triplet.entailment, triplet.negative)]
     encode = embedder.encode_query if side == "query" else embedder.encode_document
     vectors: list[Float32] = []
     for start in range(0, len(texts), batch):
         single = encode(texts[start : start + batch], multi=False).single
         if single is None:
-            raise InvalidInputError(f"The embedder {embedder.name!r} gave no dense vectors, which this test compares.")
+            raise InvalidInputError(f"The embedder {embedder.name!r} returned no dense vectors. Use a dense embedder.")
         vectors.append(normalise(single))
-    # In double precision: a tie then is one of the vectors, not of the sum's rounding.
+    # Double precision, so that ties come from equal similarities and not from rounding of the sums.
     anchor, entailment, negative = (
         np.concatenate(vectors).astype(np.float64).reshape(len(triplets), 3, -1).swapaxes(0, 1)
     )
     positive = np.einsum("nd,nd->n", anchor, entailment)
     easy, hard = np.einsum("nd,nd->n", anchor, negative), np.einsum("nd,nd->n", entailment, negative)
-    whole = hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    digest = hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     return NegationResult(
         easy=Accuracy(int((positive > easy).sum()), int((positive == easy).sum()), len(triplets)),
         hard=Accuracy(int((positive > hard).sum()), int((positive == hard).sum()), len(triplets)),
         embedder=embedder.name,
         fingerprint=embedder.fingerprint,
         side=side,
-        sha256=whole.hexdigest(),
+        sha256=digest.hexdigest(),
     )
 
 
 def read_triplets(path: Path) -> tuple[Triplet, ...]:
-    """Read triplets, one ``{"anchor", "entailment", "negative"}`` a line; other keys are passed over.
+    """Return the triplets of a JSON Lines file; keys other than those of `Triplet` are ignored.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        InvalidInputError: If the file or a line cannot be read; the message names the line.
+        InvalidInputError: If the file or a line cannot be read; the message gives the line number.
     """
     triplets = []
     for number, entry in read_lines(path):
         texts = [text for text in map(entry.get, _KEYS) if isinstance(text, str) and text.strip()]
         if len(texts) < len(_KEYS):
-            raise InvalidInputError(f'{path}, line {number}: "anchor", "entailment" and "negative" must be texts.')
+            raise InvalidInputError(f'{path}, line {number}: "anchor", "entailment" and "negative" must be non-empty.')
         triplets.append(Triplet(*texts))
     return tuple(triplets)
 
 
 def sample_triplets() -> tuple[Triplet, ...]:
-    """The 100 triplets that come with the package, made by ``tools/make_negation_sample.py``.
+    """Return the 100 sample triplets of the package, generated by ``tools/make_negation_sample.py``.
 
-    They are a check that a model and the test work, not a benchmark: 25 scenes in English, four negations of each.
+    The sample has 25 English scenes with four negations each. It checks that a model and the test work; it is not a
+    benchmark.
     """
     with resources.as_file(resources.files("jina_rag.evaluation") / "negation_sample.jsonl") as path:
         return read_triplets(path)

@@ -1,10 +1,10 @@
-"""``queries.csv``: questions and the pages that answer them, as a person writes them in a spreadsheet.
+"""``queries.csv``: judged queries as a spreadsheet.
 
 query, doc, page, grade, modality, language, page_language, answer
 
-A row is a question and a page that answers it. For a further page, add a row with the same question, or with none.
-Several pages of one document may stand in one cell, with spaces between them. What may be left out: grade (2), and
-everything after it. Rows whose question begins with # are remarks.
+Each row is a query and a page that answers it. For another page, add a row with the same query or an empty query cell.
+One cell can hold several page numbers of the same document, separated by spaces. Optional: grade (default 2) and the
+columns after it. Rows that begin with # are comments.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from jina_rag.evaluation.files import explain_os_errors
 COLUMNS = ("query", "doc", "page", "grade", "modality", "language", "page_language", "answer")
 _REMARKS = (
     (
-        "# One row for each question and page. pages.html shows the pages, with the doc and page to write here. "
-        "Rows that begin with # are not read.",
+        "# One row per query and page. pages.html shows the pages, each with its doc and page number. "
+        "Rows that begin with # are ignored.",
     ),
     (
-        "# grade: 2 if the page answers the question, 1 if it answers it in part. "
-        "modality: text, table, chart, diagram, image or scan. Both languages as codes, such as en and de.",
+        "# grade: 2 if the page answers the query, 1 if it answers the query in part. "
+        "modality: text, table, chart, diagram, image or scan. language, page_language: codes, for example en or de.",
     ),
     ("# Example: Which region grew fastest in 2021?", "annual-report", "12", "2", "chart", "en", "en", "the north"),
 )
@@ -35,25 +35,31 @@ _SEPARATORS = re.compile(r"[\s;,]+")
 
 
 def write_queries_csv(path: Path) -> None:
-    """Write an empty sheet with its remarks. A file that is there already is left alone.
+    """Create an empty ``queries.csv`` with instructions in comment rows. An existing file is left unchanged.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        InvalidInputError: If it cannot be written.
+        InvalidInputError: If the file cannot be written.
     """
     with explain_os_errors(f"{path} cannot be written"), suppress(FileExistsError):
-        # With the mark that tells a spreadsheet that this is UTF-8.
+        # Spreadsheet programs detect UTF-8 by the byte-order mark.
         with path.open("x", encoding="utf-8-sig", newline="") as file:
             csv.writer(file).writerows([COLUMNS, *_REMARKS])
 
 
 def read_queries_csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The questions of a sheet, each as a line of ``queries.jsonl`` has it, with the number of its first row.
+    """Return the queries of a spreadsheet in the form of ``queries.jsonl``, each with the number of its first row.
 
-    Commas, semicolons and tabs may separate the columns, whichever the spreadsheet writes. Questions are numbered
-    q001, q002, … unless there is a column qid.
+    Columns are separated by commas, semicolons or tabs. Queries get the ids q001, q002, … unless the spreadsheet has a
+    column ``qid``.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        InvalidInputError: If the sheet or a row makes no sense; the message names the row.
+        InvalidInputError: If the file cannot be read, or a row is invalid; the message gives the row number.
     """
     rows = _rows(path)
     queries: dict[str, tuple[int, dict[str, Any]]] = {}
@@ -69,27 +75,27 @@ def read_queries_csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
                 queries[key] = (number, {"qid": query_id, "query": text, "relevant": []})
             current = queries[key][1]
         if current is None:
-            raise InvalidInputError(f"{path}, row {number}: there is no question above this page.")
+            raise InvalidInputError(f"{path}, row {number}: the query is empty, and no row above has a query.")
         _fill(current, row, f"{path}, row {number}")
     return list(queries.values())
 
 
-def _fill(query: dict[str, Any], row: dict[str, str], where: str) -> None:
-    """Add what a row says to its question."""
+def _fill(query: dict[str, Any], row: dict[str, str], location: str) -> None:
+    """Add the page, the grade and the optional columns of a row to its query."""
     doc, pages = row.get("doc", ""), [page for page in _SEPARATORS.split(row.get("page", "")) if page]
     if bool(doc) != bool(pages):
-        raise InvalidInputError(f"{where}: a page needs both its doc and its number.")
+        raise InvalidInputError(f"{location}: doc or page is empty. Fill in both.")
     grade = row.get("grade", "") or "2"
     if not all(page.isdecimal() and int(page) > 0 for page in pages):
         raise InvalidInputError(
-            f"{where}: the page is {row['page']!r}; write numbers from 1 on, with spaces between them."
+            f"{location}: page is {row['page']!r}; expected numbers of at least 1, separated by spaces."
         )
     if grade not in ("0", "1", "2"):
-        raise InvalidInputError(f"{where}: the grade is {grade!r}; it is 2 (answers), 1 (in part) or 0.")
+        raise InvalidInputError(f"{location}: grade is {grade!r}; expected 2 (answers), 1 (in part) or 0 (no).")
     for page in map(int, pages):
         grades = {(entry["doc"], entry["page"]): entry["grade"] for entry in query["relevant"]}
         if grades.get((doc, page), int(grade)) != int(grade):
-            raise InvalidInputError(f"{where}: page {page} of {doc!r} has another grade further up.")
+            raise InvalidInputError(f"{location}: page {page} of {doc!r} has a different grade in a row above.")
         if (doc, page) not in grades:
             query["relevant"].append({"doc": doc, "page": page, "grade": int(grade)})
     for column, name in (("modality", "modality"), ("language", "lang"), ("page_language", "doc_lang")):
@@ -102,24 +108,24 @@ def _fill(query: dict[str, Any], row: dict[str, str], where: str) -> None:
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """The rows under the headings, by column, with their numbers as a spreadsheet counts them."""
+    """Return (row number, column → cell) for each row below the header; numbers start at 1 for the header."""
     with explain_os_errors(f"{path} cannot be read"):
         raw = path.read_bytes()
     try:
         text = raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise InvalidInputError(f'{path} is not UTF-8: save it from the spreadsheet as "CSV UTF-8".') from exc
+        raise InvalidInputError(f'{path} is not UTF-8. Save the spreadsheet as "CSV UTF-8".') from exc
     first = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)
     try:
         table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as exc:
-        raise InvalidInputError(f"{path} is not a table: {exc}.") from exc
+        raise InvalidInputError(f"{path} is not valid CSV: {exc}.") from exc
     headings = [cell.strip().casefold() for cell in table[0]] if table else []
     missing = [name for name in ("query", "doc", "page") if name not in headings]
     if missing:
         raise InvalidInputError(
-            f"{path} has no column {', '.join(missing)}: its first row names the columns {', '.join(COLUMNS)}."
+            f"{path} has no column {', '.join(missing)}; the first row must be the header {', '.join(COLUMNS)}."
         )
     return [
         (number, {name: cell.strip() for name, cell in zip(headings, row, strict=False)})

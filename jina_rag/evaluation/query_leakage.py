@@ -1,6 +1,6 @@
-"""Questions that give their page away, because they were copied from it; and questions that are asked twice.
+"""Query leakage and duplicates: queries copied from their page, and queries that occur twice.
 
-A set of such questions measures the search for known words, and says that every setting is good.
+Copied queries measure keyword search only: every setting scores high on them.
 """
 
 from __future__ import annotations
@@ -14,27 +14,26 @@ from dataclasses import dataclass
 from jina_rag.models.lite.stopwords import PARTICLES, STOP_WORDS
 from jina_rag.sparse import terms
 
-SHARE, LEAST_WORDS, RUN = 0.85, 5, 6
-"""A question is flagged if this share of so many content words stands in its page, or a run of so many words.
-
-Of 119 questions that a person wrote in words of his own, none had more than 0.77, or a run of more than 4 words."""
-ALIKE = 0.8
-"""Two questions are nearly the same from this share of common words on."""
+# A query is copied if 0.85 of its content words (at least 5) occur on its page, or 6 consecutive words.
+# Of 119 queries that a person wrote in their own words, none exceeded a share of 0.77 or a run of 4 words.
+MIN_COPIED_SHARE, MIN_WORDS, MIN_COPIED_RUN = 0.85, 5, 6
+MIN_JACCARD = 0.8
+"""Smallest Jaccard similarity of the words of two near-duplicate queries, from 0 to 1."""
 _WORD = re.compile(r"[^\W_]+")
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _PER_WORD = 2
-"""Characters that make a word in scripts without spaces."""
+"""Characters that count as one word in scripts without spaces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """What a question has in common with a page.
+    """Words that a query shares with a page.
 
     Attributes:
-        share: Of the question's content words, those that stand in the page.
-        words: The question's content words.
-        run: The longest run of words that both have, as the question has it.
-        run_words: Its length in words; two characters are one in scripts without spaces.
+        share: Fraction (0 to 1) of the query's content words that occur on the page.
+        words: Number of distinct content words in the query.
+        run: The longest sequence of words that occurs in both, in the query's form.
+        run_words: Length of `run` in words; two characters count as one word in scripts without spaces.
     """
 
     share: float
@@ -44,84 +43,100 @@ class Leak:
 
     @property
     def is_copied(self) -> bool:
-        """Whether it is too much to be chance."""
-        return self.run_words >= RUN or (self.words >= LEAST_WORDS and self.share >= SHARE)
+        """True if the overlap is too large for a query in independent words."""
+        return self.run_words >= MIN_COPIED_RUN or (self.words >= MIN_WORDS and self.share >= MIN_COPIED_SHARE)
 
 
-def leak(query: str, page: str) -> Leak:
-    """Hold a question against the text of a page that answers it."""
+def find_leak(query: str, page: str) -> Leak:
+    """Compare a query with the text of a page that answers it.
+
+    Args:
+        query: Text of the query.
+        page: Text of the page.
+
+    Returns:
+        The shared content words and the longest common sequence of words.
+    """
     content = content_words(query)
     share = len(content & set(terms(page))) / len(content) if content else 0.0
-    run = _longest_run(_units(query), _units(page))
-    return Leak(share, len(content), _joined(run), sum(1 / _PER_WORD if _UNSPACED.match(u) else 1 for u in run))
+    run = _longest_run(_fold_words(query), _fold_words(page))
+    return Leak(share, len(content), _join(run), sum(1 / _PER_WORD if _UNSPACED.match(u) else 1 for u in run))
 
 
 def content_words(text: str) -> frozenset[str]:
-    """The different words of a text that carry content; pairs of characters in scripts without spaces."""
+    """Return the distinct content words of a text, without stop words; character pairs in scripts without spaces.
+
+    Args:
+        text: Any text.
+    """
     return frozenset(term for term in terms(text) if term not in STOP_WORDS and term not in PARTICLES)
 
 
-def same_query(text: str) -> str:
-    """What two questions have in common that differ in case, punctuation or white space only."""
-    return " ".join(_units(text)) or text.strip()
-
-
-def near_pairs(queries: Mapping[str, str]) -> Iterator[tuple[str, str, float]]:
-    """Pairs of questions that nearly repeat each other, with the share of common words (Jaccard).
-
-    Those that differ in a number ask for different things, and so do those of few words.
+def normalized_query(text: str) -> str:
+    """Return a normalized text that is equal for queries that differ only in case, punctuation or white space.
 
     Args:
-        queries: Id → question.
+        text: Text of the query.
+    """
+    return " ".join(_fold_words(text)) or text.strip()
+
+
+def near_duplicate_queries(queries: Mapping[str, str]) -> Iterator[tuple[str, str, float]]:
+    """Yield pairs of near-duplicate queries, each with the Jaccard similarity of its words, from 0 to 1.
+
+    Queries with different numbers are not near-duplicates. Queries of fewer than 5 distinct words are skipped.
+
+    Args:
+        queries: query_id → text.
     """
     words = {query_id: frozenset(terms(text)) for query_id, text in queries.items()}
-    holders: dict[str, list[str]] = defaultdict(list)
-    order = {query_id: place for place, query_id in enumerate(queries)}
-    rarity: dict[str, int] = defaultdict(int)
+    queries_by_word: dict[str, list[str]] = defaultdict(list)
+    order = {query_id: position for position, query_id in enumerate(queries)}
+    query_counts: dict[str, int] = defaultdict(int)
     for vocabulary in words.values():
         for word in vocabulary:
-            rarity[word] += 1
+            query_counts[word] += 1
     for query_id, vocabulary in words.items():
-        if len(vocabulary) < LEAST_WORDS:
+        if len(vocabulary) < MIN_WORDS:
             continue
-        # Sets that share 4 of 5 words share one of the rarest fifth of either (prefix filter, Chaudhuri et al., 2006).
-        prefix = len(vocabulary) - int(ALIKE * len(vocabulary)) + 1
-        rare = sorted(vocabulary, key=lambda word: (rarity[word], word))[:prefix]
-        others = {other for word in rare for other in holders[word]}
-        for other in sorted(others, key=order.__getitem__):
-            share = len(vocabulary & words[other]) / len(vocabulary | words[other])
-            if share >= ALIKE and _numbers(vocabulary) == _numbers(words[other]):
-                yield other, query_id, share
+        # Prefix filter (Chaudhuri et al., 2006): sets that share 4/5 of their words share one of their rarest words.
+        prefix = len(vocabulary) - int(MIN_JACCARD * len(vocabulary)) + 1
+        rare = sorted(vocabulary, key=lambda word: (query_counts[word], word))[:prefix]
+        candidates = {candidate for word in rare for candidate in queries_by_word[word]}
+        for candidate in sorted(candidates, key=order.__getitem__):
+            share = len(vocabulary & words[candidate]) / len(vocabulary | words[candidate])
+            if share >= MIN_JACCARD and _numbers(vocabulary) == _numbers(words[candidate]):
+                yield candidate, query_id, share
         for word in rare:
-            holders[word].append(query_id)
+            queries_by_word[word].append(query_id)
 
 
 def _numbers(words: frozenset[str]) -> frozenset[str]:
     return frozenset(word for word in words if any(map(str.isdigit, word)))
 
 
-def _units(text: str) -> list[str]:
-    """Words in order, folded; in scripts without spaces every character is one."""
-    units: list[str] = []
+def _fold_words(text: str) -> list[str]:
+    """Return the case-folded words in order; in scripts without spaces, each character is one word."""
+    words: list[str] = []
     for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold()):
-        units += word if _UNSPACED.search(word) else [word]
-    return units
+        words += word if _UNSPACED.search(word) else [word]
+    return words
 
 
-def _joined(units: list[str]) -> str:
-    return ("" if units and _UNSPACED.match(units[0]) else " ").join(units)
+def _join(words: list[str]) -> str:
+    return ("" if words and _UNSPACED.match(words[0]) else " ").join(words)
 
 
-def _longest_run(short: list[str], long: list[str]) -> list[str]:
-    text = f" {' '.join(long)} "
-    best: list[str] = []
+def _longest_run(query_words: list[str], page_words: list[str]) -> list[str]:
+    text = f" {' '.join(page_words)} "
+    longest: list[str] = []
     start, end = 0, 1
-    while end <= len(short):
-        if f" {' '.join(short[start:end])} " in text:
-            if end - start > len(best):
-                best = short[start:end]
+    while end <= len(query_words):
+        if f" {' '.join(query_words[start:end])} " in text:
+            if end - start > len(longest):
+                longest = query_words[start:end]
             end += 1
         else:
             start += 1
             end = max(end, start + 1)
-    return best
+    return longest

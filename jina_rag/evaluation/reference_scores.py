@@ -1,15 +1,19 @@
-"""Published figures of models, in ``targets.json``, and how a measured figure compares with them.
+"""Published scores of models (``targets.json``) and their comparison with measured scores.
 
-They are those of the papers and model cards of the Jina models, and those of the results repository of mteb, each with
-its source, measure, revision and page resolution.
+The scores come from the papers and model cards of the Jina models and from the results repository of mteb. Each score
+has its source, measure, model revision and page resolution.
 
-A figure holds for the program that read the data (its loader). In eight tasks of JinaVDR the paper counts one more
-question than mteb: it has no text and always scores 0. There, the paper's figure is that of mteb times (N − 1) / N,
-where N are the paper's questions (``paper_from_mteb``). So a value that was measured with mteb's loader is compared
-with figures of mteb's loader only, and one that was measured with the paper's with the paper's only.
+A score is valid for the program that read the data (its loader). In eight tasks of JinaVDR the paper counts one query
+more than mteb: an empty query, which always scores 0. In those tasks the paper's score is mteb's score times
+(N − 1) / N, where N is the number of queries in the paper (`paper_from_mteb`). A value measured with mteb's loader is
+therefore compared only with scores of mteb's loader, and a value measured with the paper's loader only with scores of
+the paper's loader.
 
-The file has tables, each a list of rows that share model, use, measure and source, and means. A row takes what it does
-not state from its table. All values are percent points, as published (0.531 is 53.1).
+File format: a list of tables and a list of means. A table is a list of rows and the fields that the rows share, for
+example model, vectors, measure and source. A row inherits each field that it does not set. All values are in percentage
+points, as published (0.531 is 53.1).
+
+Source: the field `source` of each score in ``targets.json``.
 """
 
 from __future__ import annotations
@@ -26,21 +30,21 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.files import read_text
 
 Loader: TypeAlias = Literal["mteb", "paper"]
-"""Who read the data: mteb, or the program of the publication."""
+"""Program that read the data: mteb, or the program of the publication."""
 Vectors: TypeAlias = Literal["dense", "multi", "rerank", "sparse", "unstated"]
-"""One vector a text or page, one a token or patch, a reranker over a first stage, or weighted words."""
+"""One vector per text or page, one vector per token or patch, a reranker over a first stage, or term weights."""
 Kind: TypeAlias = Literal["results", "paper", "model card", "model page", "reported"]
-"""What the source is; "results" is the results repository of mteb, "reported" a figure whose publication is unknown."""
+"""Kind of source: "results" is the results repository of mteb; "reported" is a score of unknown publication."""
 
 TOLERANCE = 0.5
-"""Points that a repetition may differ by: batching, precision and revision of the weights move a score that much."""
+"""Deviation that batching, precision and weight revision can cause in a reproduced score, in percentage points."""
 
 _Score = TypeVar("_Score", "Target", "Mean")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Figure:
-    """What figures and averages have in common, see `Target`."""
+    """Fields that `Target` and `Mean` share; see `Target`."""
 
     benchmark: str
     model: str
@@ -59,29 +63,29 @@ class _Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target(_Figure):
-    """A published figure of one model on one task.
+    """A published score of one model on one task.
 
     Attributes:
-        table: Id of the table in the file that the figure is a row of.
-        benchmark: The collection the task belongs to, as mteb names it where it has it.
-        task: The task as mteb names it; the paper's name if `in_mteb` is false.
-        model: Id on the Hugging Face hub where it has one.
-        vectors: How the model was used.
-        measure: Such as nDCG@5; "unstated" if it is not known.
-        value: In percent points, as published.
+        table: Id of the table in ``targets.json`` that holds the score.
+        benchmark: Benchmark of the task, under mteb's name if mteb has the benchmark.
+        task: mteb's name of the task; the paper's name if `in_mteb` is False.
+        model: Id of the model on the Hugging Face hub, if it has one.
+        vectors: Vectors that the model was evaluated with.
+        measure: Name of the measure, for example nDCG@5; "unstated" if unknown.
+        value: Score in percentage points, as published.
         source: Paper and table, model card, or results repository.
-        kind: What the source is.
-        loader: Who read the data.
-        in_mteb: Whether mteb has the task.
-        revision: Of the weights; several where the source does not say which. None if not stated.
-        max_pixels: Largest number of pixels of a page image; None if not stated, or for text.
-        language: Where the figure is of one language: its code as published.
-        dimensions: Where the vectors were cut: how many numbers were kept.
-        setting: What else differs from the model as it is; empty for nothing.
-        queries: Number of questions, `empty_queries` included; None if not known.
-        empty_queries: Questions without text among them, which score 0.
-        tolerance: Points that a repetition may differ by.
-        note: What else a reader must know.
+        kind: Kind of the source.
+        loader: Program that read the data.
+        in_mteb: True if mteb has the task.
+        revision: Revision of the weights; several if the source does not say which; None if not stated.
+        max_pixels: Largest number of pixels per page image; None for texts, or if not stated.
+        language: Language code of a score for one language, as published; otherwise None.
+        dimensions: Number of dimensions after Matryoshka truncation; None for full vectors.
+        setting: Other deviations from the published model; empty for none.
+        queries: Number of queries, including `empty_queries`; None if unknown.
+        empty_queries: Number of queries without text, which score 0.
+        tolerance: Expected deviation of a reproduction, in percentage points.
+        note: Remarks for the reader.
     """
 
     table: str
@@ -95,15 +99,16 @@ class Target(_Figure):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mean(_Figure):
-    """A published average; attributes that `Target` has as well mean the same.
+    """A published mean over tasks or languages. Attributes not listed here are those of `Target`.
 
     Attributes:
-        decimals: How many the value is printed with, in points.
-        of: What it is the mean of, in words.
+        decimals: Number of decimals of the published value, in percentage points.
+        of: Description of the averaged scores.
         count: Number of tasks or languages; None if not stated.
-        table: Id of the table that holds its rows; None if they are not published or not transcribed.
-        tasks: Tasks of that table that count; empty for all.
-        agrees: Whether the mean of those rows, rounded, is the value. If not, `note` says what it is instead.
+        table: Id of the table with the averaged scores; None if they are not published or not transcribed.
+        tasks: Tasks of that table that the mean covers; empty for all.
+        agrees: True if the rounded mean of the table's scores is the published value. If False, `note` gives the
+            difference. None without a table.
     """
 
     decimals: int
@@ -116,78 +121,90 @@ class Mean(_Figure):
 
 @dataclass(frozen=True, slots=True)
 class ReferenceScores:
-    """All figures of a file."""
+    """All scores and means of a file.
+
+    Attributes:
+        targets: Scores in the order of the file.
+        means: Means in the order of the file.
+    """
 
     targets: tuple[Target, ...]
     means: tuple[Mean, ...]
 
     def rows(self, mean: Mean) -> tuple[Target, ...]:
-        """The figures that `mean` is the average of; empty if the file has none."""
+        """Return the scores that `mean` averages; empty if the file does not hold them.
+
+        Args:
+            mean: A mean of this file.
+        """
         rows = (target for target in self.targets if target.table == mean.table)
         return tuple(target for target in rows if not mean.tasks or target.task in mean.tasks)
 
 
 def load_targets(path: Path | None = None) -> ReferenceScores:
-    """Read published figures; those of the package if `path` is None.
+    """Return the published scores of a file.
+
+    Args:
+        path: Path of the file; None for the ``targets.json`` of the package.
 
     Raises:
-        InvalidInputError: If the file cannot be read, or an entry is not what `Target` and `Mean` say.
+        InvalidInputError: If the file cannot be read, or an entry does not match `Target` or `Mean`.
     """
-    return _shipped() if path is None else _parse(read_text(path), str(path))
+    return _package_scores() if path is None else _parse_scores(read_text(path), str(path))
 
 
 @cache
-def _shipped() -> ReferenceScores:
+def _package_scores() -> ReferenceScores:
     text = importlib.resources.files("jina_rag.evaluation").joinpath("targets.json").read_text(encoding="utf-8")
-    return _parse(text, "targets.json")
+    return _parse_scores(text, "targets.json")
 
 
-def _parse(text: str, name: str) -> ReferenceScores:
+def _parse_scores(text: str, name: str) -> ReferenceScores:
     try:
         data = json.loads(text)
         tables, means = list(data["tables"]), list(data["means"])
         rows = [({**table, "table": table["id"]}, row) for table in tables for row in table["rows"]]
     except (json.JSONDecodeError, KeyError, TypeError) as exc:
         raise InvalidInputError(
-            f'{name}: expected a JSON object with "tables" (each with "id" and "rows") and "means": {exc}.'
+            f'{name}: expected a JSON object with "tables" (each with "id" and "rows") and "means" ({exc}).'
         ) from exc
     targets = tuple(
-        _score(Target, {**{k: v for k, v in table.items() if k not in ("id", "rows")}, **row}, name)
+        _parse_score(Target, {**{k: v for k, v in table.items() if k not in ("id", "rows")}, **row}, name)
         for table, row in rows
     )
-    return ReferenceScores(targets, tuple(_score(Mean, mean, name) for mean in means))
+    return ReferenceScores(targets, tuple(_parse_score(Mean, mean, name) for mean in means))
 
 
-def _score(kind: type[_Score], values: Mapping[str, Any], name: str) -> _Score:
-    where = f"{name}, {values.get('table') or values.get('benchmark')}, {values.get('task') or values.get('model')}"
+def _parse_score(kind: type[_Score], values: Mapping[str, Any], name: str) -> _Score:
+    location = f"{name}, {values.get('table') or values.get('benchmark')}, {values.get('task') or values.get('model')}"
     if unknown := values.keys() - {field.name for field in fields(kind)}:
-        raise InvalidInputError(f"{where}: {kind.__name__} has no {', '.join(sorted(unknown))}.")
+        raise InvalidInputError(f"{location}: {kind.__name__} has no field {', '.join(sorted(unknown))}.")
     arguments: dict[str, Any] = {k: tuple(v) if k == "tasks" else v for k, v in values.items()}
     try:
         score = kind(**arguments)
     except TypeError as exc:
-        raise InvalidInputError(f"{where}: {exc}.") from exc
+        raise InvalidInputError(f"{location}: {exc}.") from exc
     for field, choices in (("loader", Loader), ("vectors", Vectors), ("kind", Kind)):
         if getattr(score, field) not in get_args(choices):
-            raise InvalidInputError(f"{where}: {field} must be one of {', '.join(get_args(choices))}.")
+            raise InvalidInputError(f"{location}: {field} is invalid; expected one of {', '.join(get_args(choices))}.")
     # Rank correlations can be below 0.
     if not isinstance(score.value, int | float) or not -100 <= score.value <= 100:
-        raise InvalidInputError(f"{where}: value must be a number of percent points, from -100 to 100.")
+        raise InvalidInputError(f"{location}: value is {score.value!r}; expected percentage points from -100 to 100.")
     if not score.source:
-        raise InvalidInputError(f"{where}: source is empty; say where the figure stands.")
+        raise InvalidInputError(f"{location}: source is empty; expected the publication of the score.")
     return score
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A measured value beside a published one.
+    """A measured value next to a published score.
 
     Attributes:
-        target: The published figure.
-        value: What was measured, in percent points.
-        difference: Measured less published, in points.
-        tolerance: The larger of 0.5 points, one question, and what the figure states itself.
-        within: Whether the difference is at most that.
+        target: The published score or mean.
+        value: The measured value, in percentage points.
+        difference: Measured minus published value, in percentage points.
+        tolerance: Largest of 0.5 points, the weight of one query, and the tolerance of the score, in percentage points.
+        within: True if the absolute difference is at most `tolerance`.
     """
 
     target: Target | Mean
@@ -198,29 +215,36 @@ class Comparison:
 
     @property
     def source(self) -> str:
-        """A sentence that says what is compared with, and where it stands."""
+        """One sentence with the published score, its measure and its source."""
         target = self.target
-        facts = [target.source]
+        details = [target.source]
         if isinstance(target, Target) and target.revision:
-            facts.append(f"revision {target.revision}")
+            details.append(f"revision {target.revision}")
         if target.max_pixels:
-            facts.append(f"at most {target.max_pixels:,} pixels a page")
+            details.append(f"at most {target.max_pixels:,} pixels a page")
         if target.dimensions:
-            facts.append(f"{target.dimensions} dimensions")
+            details.append(f"{target.dimensions} dimensions")
         if target.setting:
-            facts.append(target.setting)
-        facts.append("data read by mteb" if target.loader == "mteb" else "data read by the authors' own program")
+            details.append(target.setting)
+        details.append("data read by mteb" if target.loader == "mteb" else "data read by the authors' program")
         of = f", mean of {target.of}" if isinstance(target, Mean) else ""
         note = f" {target.note}" if target.note else ""
-        return f"Published: {target.value:.2f} {target.measure}{of} ({'; '.join(facts)}).{note}"
+        return f"Published: {target.value:.2f} {target.measure}{of} ({'; '.join(details)}).{note}"
 
     def __str__(self) -> str:
-        where = "within" if self.within else "outside"
-        return f"{self.value:.2f}, {self.difference:+.2f} to {self.target.value:.2f}: {where} {self.tolerance:.2f}"
+        location = "within" if self.within else "outside"
+        return f"{self.value:.2f}, {self.difference:+.2f} to {self.target.value:.2f}: {location} {self.tolerance:.2f}"
 
 
 class ScoreFilter(TypedDict, total=False):
-    """Facts that figures must have; a fact that is None or left out may be any."""
+    """Field values to select scores by; a missing field or None matches every value.
+
+    Attributes:
+        model: Id of the model.
+        vectors: Vectors that the model was evaluated with.
+        loader: Program that read the data.
+        measure: Name of the measure.
+    """
 
     model: str | None
     vectors: Vectors | None
@@ -229,17 +253,29 @@ class ScoreFilter(TypedDict, total=False):
 
 
 def targets_for(
-    task: str, *, published: ReferenceScores | None = None, **facts: Unpack[ScoreFilter]
+    task: str, *, published: ReferenceScores | None = None, **filters: Unpack[ScoreFilter]
 ) -> tuple[Target, ...]:
-    """All figures of a task, in the order of the file."""
-    return _matching((published or load_targets()).targets, task=task, **facts)
+    """Return all scores of a task, in the order of the file.
+
+    Args:
+        task: mteb's name of the task.
+        published: Scores to select from; default: those of the package.
+        **facts: Values that the scores must have; see `ScoreFilter`.
+    """
+    return _select((published or load_targets()).targets, task=task, **filters)
 
 
 def means_for(
-    benchmark: str, *, published: ReferenceScores | None = None, **facts: Unpack[ScoreFilter]
+    benchmark: str, *, published: ReferenceScores | None = None, **filters: Unpack[ScoreFilter]
 ) -> tuple[Mean, ...]:
-    """All averages of a benchmark, in the order of the file."""
-    return _matching((published or load_targets()).means, benchmark=benchmark, **facts)
+    """Return all means of a benchmark, in the order of the file.
+
+    Args:
+        benchmark: mteb's name of the benchmark.
+        published: Scores to select from; default: those of the package.
+        **facts: Values that the means must have; see `ScoreFilter`.
+    """
+    return _select((published or load_targets()).means, benchmark=benchmark, **filters)
 
 
 def compare(
@@ -255,34 +291,34 @@ def compare(
     dimensions: int | None = None,
     published: ReferenceScores | None = None,
 ) -> Comparison | None:
-    """Put a measured value beside the published figure of the same model, use and loader.
+    """Compare a measured value with the published score of the same model, vectors and loader.
 
-    Where the results repository and a paper both have a figure of that loader, it is that of the results repository.
+    If several sources published a score for that loader, the results repository of mteb takes precedence over papers.
 
     Args:
-        task: As mteb names it.
+        task: mteb's name of the task.
         model: Id of the model.
-        vectors: How it was used.
-        value: What was measured, in percent points (87.3, not 0.873).
-        n_queries: Number of questions that were measured: one of them is 100 / n points.
-        loader: Who read the data; figures of the other loader are not used.
-        measure: Name of the measure; None for whichever the figure has.
-        language: Code of the language, for a figure of one language.
-        dimensions: How many numbers of each vector were kept; None for all.
-        published: Figures of another file.
+        vectors: Vectors that the model was evaluated with.
+        value: Measured value in percentage points (87.3, not 0.873).
+        n_queries: Number of measured queries, at least 1; one query weighs 100 / n points.
+        loader: Program that read the data; scores of the other loader are not used.
+        measure: Name of the measure; None for any.
+        language: Language code, for a score of one language.
+        dimensions: Number of dimensions after Matryoshka truncation; None for full vectors.
+        published: Scores to compare with; default: those of the package.
 
     Returns:
-        The comparison, or None if nothing is published for it.
+        The comparison, or None without a matching score.
 
     Raises:
-        InvalidInputError: If `value` is no number of percent points or `n_queries` is below 1.
+        InvalidInputError: If `value` is not a number from −100 to 100, or `n_queries` is below 1.
     """
-    _check(value)
+    _check_percentage_points(value)
     if n_queries < 1:
-        raise InvalidInputError(f"{task}: a value of {n_queries} questions cannot be compared; it needs at least 1.")
+        raise InvalidInputError(f"{task}: n_queries is {n_queries}; expected at least 1.")
     targets = targets_for(task, model=model, vectors=vectors, loader=loader, measure=measure, published=published)
-    same = [t for t in targets if (t.language, t.dimensions, t.setting) == (language, dimensions, "")]
-    return _comparison(same, value, 100 / n_queries)
+    candidates = [t for t in targets if (t.language, t.dimensions, t.setting) == (language, dimensions, "")]
+    return _compare_with(candidates, value, 100 / n_queries)
 
 
 def compare_mean(
@@ -297,61 +333,85 @@ def compare_mean(
     dimensions: int | None = None,
     published: ReferenceScores | None = None,
 ) -> Comparison | None:
-    """Put a measured average beside the published one; arguments, result and errors as those of `compare`.
+    """Compare a measured mean with the published mean of the same model, vectors and loader.
 
-    `tasks` are those that were averaged: averages whose rows are known to be of other tasks are not used.
+    Args:
+        benchmark: mteb's name of the benchmark.
+        model: Id of the model.
+        vectors: Vectors that the model was evaluated with.
+        value: Measured mean in percentage points (87.3, not 0.873).
+        loader: Program that read the data; means of the other loader are not used.
+        tasks: Averaged tasks; published means over other tasks are not used. None for any tasks.
+        measure: Name of the measure; None for any.
+        dimensions: Number of dimensions after Matryoshka truncation; None for full vectors.
+        published: Scores to compare with; default: those of the package.
+
+    Returns:
+        The comparison, or None without a matching mean.
+
+    Raises:
+        InvalidInputError: If `value` is not a number from −100 to 100.
     """
-    _check(value)
-    everything = published or load_targets()
-    means = means_for(benchmark, model=model, vectors=vectors, loader=loader, measure=measure, published=everything)
-    same = [m for m in means if (m.dimensions, m.setting) == (dimensions, "")]
+    _check_percentage_points(value)
+    scores = published or load_targets()
+    means = means_for(benchmark, model=model, vectors=vectors, loader=loader, measure=measure, published=scores)
+    candidates = [m for m in means if (m.dimensions, m.setting) == (dimensions, "")]
     if tasks is not None:
-        same = [m for m in same if m.table is None or {row.task for row in everything.rows(m)} == set(tasks)]
-    return _comparison(same, value, 0.0)
+        candidates = [m for m in candidates if m.table is None or {row.task for row in scores.rows(m)} == set(tasks)]
+    return _compare_with(candidates, value, 0.0)
 
 
 def paper_from_mteb(value: float, n: int) -> float:
-    """What the paper's program gives where mteb gives `value`: its N questions have an empty one, which scores 0.
+    """Convert mteb's score into the score of the paper's program.
 
-    The sum over the questions is the same, so the paper's mean is that of mteb times (N − 1) / N.
+    The paper's N queries include an empty query that scores 0. The sum over the queries is equal, so the paper's mean
+    is mteb's mean times (N − 1) / N.
 
     Args:
-        value: Measured with mteb's loader, over n − 1 questions.
-        n: Questions that the paper counts, the empty one included (`Target.queries` of its figure).
+        value: Score measured with mteb's loader over n − 1 queries, in percentage points.
+        n: Number of queries in the paper, including the empty query (`Target.queries` of the paper's score).
 
     Raises:
         InvalidInputError: If `n` is below 2.
     """
-    return value * _but_one(n) / n
+    return value * _nonempty_queries(n) / n
 
 
 def mteb_from_paper(value: float, n: int) -> float:
-    """What mteb gives where the paper's program gives `value`: times N / (N − 1), as `paper_from_mteb` explains."""
-    return value * n / _but_one(n)
+    """Convert a score of the paper's program into the score of mteb: times N / (N − 1). See `paper_from_mteb`.
+
+    Args:
+        value: Score measured with the paper's loader over n queries, in percentage points.
+        n: Number of queries in the paper, including the empty query.
+
+    Raises:
+        InvalidInputError: If `n` is below 2.
+    """
+    return value * n / _nonempty_queries(n)
 
 
-def _but_one(n: int) -> int:
+def _nonempty_queries(n: int) -> int:
     if n < 2:
-        raise InvalidInputError(f"{n} question(s), one of them empty, leave none: n counts the empty question, too.")
+        raise InvalidInputError(f"n is {n}; expected at least 2, because n includes the empty query.")
     return n - 1
 
 
-def _check(value: float) -> None:
-    # Rank correlations can be below 0, and a mean of ones times 100 a rounding error above 100.
+def _check_percentage_points(value: float) -> None:
+    # Rank correlations can be below 0, and rounding can lift a mean of 100 slightly above 100.
     if not abs(value) <= 100 + 1e-6:
-        raise InvalidInputError(f"{value} is not in percent points: give a value from -100 to 100.")
+        raise InvalidInputError(f"value is {value}; expected percentage points from -100 to 100.")
 
 
-def _matching(scores: Sequence[_Score], **values: str | None) -> tuple[_Score, ...]:
-    """Those that have these values; None means any."""
+def _select(scores: Sequence[_Score], **values: str | None) -> tuple[_Score, ...]:
+    """Return the scores whose fields have these values; None matches every value."""
     return tuple(s for s in scores if all(v is None or getattr(s, name) == v for name, v in values.items()))
 
 
-def _comparison(targets: Sequence[Target | Mean], value: float, one_query: float) -> Comparison | None:
-    """With the figure of the most trusted kind."""
+def _compare_with(targets: Sequence[Target | Mean], value: float, one_query: float) -> Comparison | None:
+    """Compare with the score of the first available kind, in the order of `Kind`; None without scores."""
     target = min(targets, key=lambda target: get_args(Kind).index(target.kind), default=None)
     if target is None:
         return None
     difference, tolerance = value - target.value, max(TOLERANCE, one_query, target.tolerance)
-    # Both are decimals with few places: a difference of just the tolerance is within it.
+    # The margin keeps a difference of exactly the tolerance within it, despite floating-point rounding.
     return Comparison(target, value, difference, tolerance, abs(difference) <= tolerance + 1e-9)

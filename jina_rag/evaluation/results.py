@@ -1,4 +1,4 @@
-"""What an evaluation found: values that runners fill, and reports, tables and JSON are made of."""
+"""Results of an evaluation: the values behind reports, tables and JSON files."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from jina_rag.evaluation.significance import Difference
 from jina_rag.types import Failure
 
 LOG = "vectors: log"
-"""The part of an index's bytes that holds its last changes once more, up to a fixed size."""
+"""Key of the write-ahead log in the bytes of an index: a second copy of the latest changes, of limited size."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """What came out for one question.
+    """Result of one query.
 
     Attributes:
-        query_id: Its id.
+        query_id: Id of the query.
         ranking: Pages, best first.
-        measures: Measure → value in [0, 1]; empty for a question without judgements.
-        milliseconds: Wall time of the search, its embedding included, asked alone.
-        unjudged: How many of the first `k` pages nobody has judged, by k: they count as not relevant.
-        scores: Of the pages, beside `ranking`; comparable within the question.
-        images: Screenshots of the pages, beside `ranking`; None where there is none.
-        notes: What was not done as asked.
+        measures: Measure → value from 0 to 1; empty for a query without judgements.
+        milliseconds: Wall time of the search including the embedding of the query, in milliseconds; 0 if queries ran in
+            batches.
+        unjudged: k → number of unjudged pages among the first k; unjudged pages count as not relevant.
+        scores: Scores of the pages, parallel to `ranking`; comparable within one query.
+        images: Screenshots of the pages, parallel to `ranking`; None for a page without a screenshot.
+        notes: Deviations from the requested search, for example a truncated query.
     """
 
     query_id: str
@@ -42,22 +43,23 @@ class QueryResult:
 
 @dataclass(frozen=True, slots=True)
 class SettingResult:
-    """What one setting reached.
+    """Result of one setting.
 
     Attributes:
-        name: Short and unique among the settings of an evaluation.
-        setting: Its parts as text: ``{"embedder", "storage", "stages", "reranker"}``, what was not given left out.
-        fingerprint: What the vectors depend on.
-        queries: Judged questions.
-        measures: Measure → mean over them.
-        intervals: Measure → its 95 % bootstrap interval.
+        name: Short name, unique within the evaluation.
+        setting: The setting as text: ``{"embedder", "storage", "stages", "reranker"}``, without unset values.
+        fingerprint: Fingerprint of the embedder; equal fingerprints mean equal vectors.
+        queries: Number of judged queries.
+        measures: Measure → mean over the judged queries, from 0 to 1.
+        intervals: Measure → lower and upper end of its 95 % bootstrap interval.
         by: Group (``"modality"``, ``"language"``) → name → ``{"queries": n, measure: mean}``.
-        per_query: Every question, in the order of the file.
-        latency: ``{"p50", "p90", "p99", "mean"}`` in milliseconds, of questions asked one by one after one to warm up.
-        pages: Pages in the index.
-        bytes: Bytes on disk by part.
-        index_seconds: Wall time of the ingestion; 0 where the index was there already.
-        unjudged: Mean number of unjudged pages among the first k, by k.
+        per_query: Results of all queries, in the order of the queries file.
+        latency: ``{"p50", "p90", "p99", "mean"}`` in milliseconds, over queries that ran one by one after one warm-up
+            query; empty if queries ran in batches.
+        pages: Number of pages in the index.
+        bytes: Part of the index → size on disk in bytes.
+        index_seconds: Wall time of the ingestion in seconds; 0 for an existing index.
+        unjudged: k → mean number of unjudged pages among the first k.
         failed: Files and pages that could not be indexed.
     """
 
@@ -78,9 +80,9 @@ class SettingResult:
 
     @property
     def vector_bytes_per_page(self) -> float:
-        """Bytes a page of what the store keeps: vectors and what goes with them.
+        """Bytes per page in the vector store: vectors and their payload.
 
-        Without images, and without the log of the last changes, which does not grow with the pages.
+        Excludes images and the write-ahead log, whose size does not depend on the number of pages.
         """
         sizes = {part: size for part, size in self.bytes.items() if part.startswith("vectors") and part != LOG}
         return sum(sizes.values()) / max(self.pages, 1)
@@ -88,7 +90,14 @@ class SettingResult:
 
 @dataclass(frozen=True, slots=True)
 class PairedComparison:
-    """One setting against another over the same questions: `second` less `first`."""
+    """A paired comparison of two settings over the same queries.
+
+    Attributes:
+        first: Name of the baseline setting.
+        second: Name of the setting compared with the baseline.
+        measure: Name of the measure.
+        difference: Mean of `second` minus `first` over the queries, with its interval.
+    """
 
     first: str
     second: str
@@ -98,19 +107,19 @@ class PairedComparison:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Several settings on one judged set.
+    """Results of several settings on one judged folder.
 
     Attributes:
-        folder: The judged set.
-        data_hash: SHA-256 over ``docs.jsonl``, ``queries.jsonl`` and the files' hashes.
-        command: The line that repeats it.
+        folder: Path of the judged folder.
+        data_hash: SHA-256 over ``docs.jsonl``, the queries file and the content of the documents.
+        command: Command line that repeats the evaluation.
         versions: Package → version, and the platform.
-        seed: Of every bootstrap.
-        settings: In the order they were asked for.
-        comparisons: Every later setting against the first one, for every measure.
+        seed: Seed of every bootstrap.
+        settings: Results in the order of the requested settings.
+        comparisons: Each later setting compared with the first, for every measure.
         queries: query_id → ``{"query", "modality", "language", "relevant": [[doc, page, grade], …], "answer"}``.
-        seconds: Wall time of all of it.
-        when: When it began, as ISO 8601 (UTC); empty if not known.
+        seconds: Wall time of the whole evaluation in seconds.
+        when: Start time in ISO 8601 (UTC); empty if unknown.
     """
 
     folder: str
@@ -126,5 +135,9 @@ class Evaluation:
 
 
 def ranked_pages(results: Sequence[QueryResult]) -> dict[str, list[PageKey]]:
-    """Question id → pages, best first, as measures take it."""
+    """Return query_id → pages, best first: the run that the measures read.
+
+    Args:
+        results: Results of the queries of one setting.
+    """
     return {result.query_id: list(result.ranking) for result in results}

@@ -1,7 +1,8 @@
-"""The run of an index, cached beside it: an evaluation that was stopped goes on, and nothing is searched twice.
+"""Cached query results of an index, so that an interrupted evaluation resumes without repeating searches.
 
-``evaluation.jsonl`` in the folder of the index has a line for each question and way of asking. A line counts for the
-same model, documents, stages, depth and version of jina_rag only. Judgements are no part of it: they may change.
+The file ``evaluation.jsonl`` in the folder of the index has one line per query and search configuration. A line is
+valid only for the same model, documents, stages, depth and version of jina_rag. Judgements are not cached, so they may
+change.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from jina_rag.evaluation.settings import Setting, parse_stages
 from jina_rag.index.document_index import DocumentIndex
 from jina_rag.search.results import SearchResults
 
-FILE = "evaluation.jsonl"
-TOGETHER = 16
-"""Questions that are embedded in one batch, where their latency is of no interest."""
+CACHE_FILE = "evaluation.jsonl"
+BATCH_SIZE = 16
+"""Queries per batch when latency is not measured."""
 WARM_UP = "What is this document about?"
-"""Asked first and not timed: it loads the model. None of the judged questions, which would find their pages warm."""
+"""Untimed warm-up query, which loads the model. A judged query would warm the caches for its own pages."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How questions are searched.
+    """Search options of an evaluation run.
 
     Attributes:
-        depth: Pages for each.
-        one_by_one: Each alone, after one to warm up, so that it has its latency; else in batches.
-        force: Whether questions are searched again whose results are cached.
+        depth: Number of pages per query.
+        one_by_one: Run each query alone, after a warm-up query, and time it. If False, run queries in batches.
+        force: Run every query, also those with a cached result.
     """
 
     depth: int
@@ -55,18 +56,18 @@ def run_queries(
     names: Mapping[Path, str],
     on_query: Callable[[int, int], None] | None = None,
 ) -> list[QueryResult]:
-    """The ranking for each question, in their order; `QueryResult.measures` and `unjudged` are still to be filled.
+    """Return the result of each query, in order; `QueryResult.measures` and `unjudged` are left empty.
 
     Args:
-        index: What is searched, opened with the setting's reranker.
-        setting: Gives the stages.
-        queries: Questions.
-        options: How.
-        names: File → what judgements call its document; others are called by their file's stem.
-        on_query: Called with (done, all).
+        index: The index, opened with the reranker of the setting.
+        setting: The setting, which defines the stages.
+        queries: Queries to run.
+        options: Depth, timing and use of the cache.
+        names: File → name of its document in the judgements; the default is the stem of the file name.
+        on_query: Called with (queries done, all queries).
 
     Raises:
-        InvalidInputError: If a question cannot be searched, or the results cannot be cached.
+        InvalidInputError: If a query cannot be searched, or the cache cannot be read or written.
     """
     cache = _RunCache(index, setting, options, names)
     results = {} if options.force else cache.read()
@@ -77,25 +78,30 @@ def run_queries(
         on_query(done, len(queries))
     if missing and options.one_by_one:
         index.search(WARM_UP, k=options.depth, stages=stages)
-    step = 1 if options.one_by_one else TOGETHER
-    for start in range(0, len(missing), step):
-        some = missing[start : start + step]
-        clock = time.perf_counter()
-        # Alone as users ask, with regions and snippets; both give the same pages.
-        hits_of = index.search_many(some, k=options.depth, stages=stages, details=options.one_by_one)
-        milliseconds = (time.perf_counter() - clock) * 1000 if options.one_by_one else 0.0
-        batch = {text: _result(hits, names, milliseconds) for text, hits in zip(some, hits_of, strict=True)}
+    batch_size = 1 if options.one_by_one else BATCH_SIZE
+    for start in range(0, len(missing), batch_size):
+        texts = missing[start : start + batch_size]
+        started = time.perf_counter()
+        # A timed search includes regions and snippets, as for a user; the pages are the same without.
+        hits_of = index.search_many(texts, k=options.depth, stages=stages, details=options.one_by_one)
+        milliseconds = (time.perf_counter() - started) * 1000 if options.one_by_one else 0.0
+        batch = {text: _result(hits, names, milliseconds) for text, hits in zip(texts, hits_of, strict=True)}
         cache.add(batch)
         results |= batch
         if on_query:
-            on_query(min(done + start + len(some), len(queries)), len(queries))
+            on_query(min(done + start + len(texts), len(queries)), len(queries))
     return [replace(results[query.query], query_id=query.query_id) for query in queries]
 
 
-def named_pages(hits: SearchResults, names: Mapping[Path, str]) -> list[PageKey]:
-    """The pages of hits as judgements name them.
+def judged_page_keys(hits: SearchResults, names: Mapping[Path, str]) -> list[PageKey]:
+    """Return the pages of hits under their names in the judgements.
 
-    Files with the same bytes follow each other: the index has their pages once, and judgements may name either.
+    The index stores the pages of identical files once. The result lists such a page under each file, one after another,
+    because judgements may refer to any of the files.
+
+    Args:
+        hits: Hits of one query.
+        names: File → name of its document in the judgements; the default is the stem of the file name.
     """
     return [page for page, _, _ in _pages(hits, names)]
 
@@ -119,22 +125,22 @@ def _result(hits: SearchResults, names: Mapping[Path, str], milliseconds: float)
 
 
 class _RunCache:
-    """The file beside the index, as far as it is about one way of searching."""
+    """The cache file of an index, limited to one search configuration."""
 
     def __init__(self, index: DocumentIndex, setting: Setting, options: RunOptions, names: Mapping[Path, str]) -> None:
-        self._folder, self._file = index.location, index.location / FILE
+        self._folder, self._file = index.location, index.location / CACHE_FILE
         self._one_by_one = options.one_by_one
         self._key = _key(index, setting, options, names)
 
     def read(self) -> dict[str, QueryResult]:
-        """Question → its result, for those that were searched in this way before."""
+        """Return query text → cached result."""
         if not self._file.exists():
             return {}
-        with explain_os_errors(f"The answers of an evaluation cannot be read at {self._file}"):
+        with explain_os_errors(f"The cached results in {self._file} cannot be read"):
             text = self._file.read_text("utf-8", errors="replace")
         results = {}
         for line in text.split("\n"):
-            # A line that a killed process left half written is searched again.
+            # Skip incomplete lines of a killed process; their queries run again.
             with suppress(ValueError, KeyError, TypeError):
                 entry = json.loads(line)
                 if entry["key"] == self._key and (entry["alone"] or not self._one_by_one):
@@ -142,10 +148,10 @@ class _RunCache:
         return results
 
     def add(self, results: Mapping[str, QueryResult]) -> None:
-        """Write results at once: the process may be killed at any time."""
+        """Append results to the file immediately, because the process may be killed at any time."""
         lines = [json.dumps(self._to_json(query, result)) + "\n" for query, result in results.items()]
-        where = f"The answers of an evaluation cannot be written at {self._file}"
-        with explain_os_errors(where), self._file.open("ab+") as file:
+        message = f"The results cannot be cached in {self._file}"
+        with explain_os_errors(message), self._file.open("ab+") as file:
             if file.tell():
                 file.seek(-1, 2)
                 if file.read(1) != b"\n":
@@ -168,7 +174,7 @@ class _RunCache:
 
 
 def _key(index: DocumentIndex, setting: Setting, options: RunOptions, names: Mapping[Path, str]) -> str:
-    """Changes with all that an answer depends on, but for the question."""
+    """Return a hash of everything that a result depends on, except the query."""
     index_info = index.info()
     parts = {
         "version": __version__,

@@ -1,4 +1,4 @@
-"""Run judged questions against an index and report how well it ranks."""
+"""Evaluation of one index on a judged folder: ingestion, search and measures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.datasets import JudgedFolder, JudgedQuery, PageKey, Run
 from jina_rag.evaluation.files import write_lines
 from jina_rag.evaluation.measures import DEPTH, mean, measure
-from jina_rag.evaluation.run_cache import TOGETHER, named_pages
+from jina_rag.evaluation.run_cache import BATCH_SIZE, judged_page_keys
 from jina_rag.index.document_index import DocumentIndex
 from jina_rag.search.searcher import GroupBy
 from jina_rag.search.stages import Stage
@@ -20,16 +20,17 @@ from jina_rag.types import Failure, IngestReport, Where
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What an evaluation found.
+    """Measures of one index on a judged folder.
 
     Attributes:
-        queries: Number of judged questions.
-        measures: Measure → mean over all questions.
+        queries: Number of judged queries.
+        measures: Measure → mean over the judged queries, from 0 to 1.
         by: ``{"modality": {name: {"queries": n, measure: mean}}, "language": {"same": …, "cross": …}}``.
-        per_query: query_id → measure → value.
+        per_query: query_id → measure → value from 0 to 1.
         run: query_id → pages, best first.
-        failed: Files that could not be indexed: their pages count as not found.
-        seconds: Wall time, ingestion included.
+        failed: Files and pages that could not be indexed; their pages count as not found.
+        seconds: Wall time in seconds, including the ingestion.
+        index_seconds: Wall time of the ingestion in seconds.
     """
 
     queries: int
@@ -49,18 +50,21 @@ def evaluate(
     ingest: Callable[[Sequence[Path]], IngestReport] | None = None,
     on_query: Callable[[int, int], None] | None = None,
 ) -> EvaluationReport:
-    """Ingest the folder's documents into `index` and ask its questions, in batches.
+    """Ingest the documents of a judged folder, run its queries in batches, and return the default measures.
 
-    For several settings, latency, intervals, and results that are kept, see `jina_rag.evaluation.comparison`.
+    For several settings, latency, intervals and saved results, see `jina_rag.evaluation.comparison`.
 
     Args:
-        folder: Documents and judged questions.
-        index: Documents that it already holds unchanged are not embedded again.
-        ingest: Called instead of ``index.ingest`` (to show progress).
-        on_query: Called with (done, all) after each question.
+        folder: Documents and judged queries.
+        index: An index of this folder, or an empty one. Unchanged documents are not embedded again.
+        ingest: Called with the documents instead of ``index.ingest``, for example to show progress.
+        on_query: Called with (queries done, all queries) after each batch.
+
+    Returns:
+        The measures, their means by group, and the rankings.
 
     Raises:
-        InvalidInputError: If the index holds documents that are not of this folder, which would change the figures.
+        InvalidInputError: If the index holds documents from outside the folder.
     """
     start = time.monotonic()
     report = (ingest or index.ingest)(list(folder.documents.values()))
@@ -72,7 +76,7 @@ def evaluate(
     return EvaluationReport(
         queries=len(judged_queries),
         measures=mean(list(per_query.values())),
-        by=grouped(judged_queries, per_query),
+        by=group_means(judged_queries, per_query),
         per_query=per_query,
         run=run,
         failed=report.failed,
@@ -88,35 +92,36 @@ def search_all(
     names: Mapping[Path, str] | None = None,
     on_query: Callable[[int, int], None] | None = None,
     k: int = DEPTH,
-    filter: Where | None = None,  # the word users look for
+    filter: Where | None = None,
     stages: Sequence[Stage] | None = None,
     group_by: GroupBy = "page",
     dedup: bool = False,
     min_score: float | None = None,
     on_note: Callable[[str, str], None] | None = None,
 ) -> dict[str, list[PageKey]]:
-    """The best `k` pages for each question; a document is called by `names`, else by its file's stem.
+    """Return query_id → the best `k` pages of each query.
 
-    Files with the same bytes follow each other: the index has their pages once, and judgements may name either.
+    The index stores the pages of identical files once. The result lists such a page under each file, one after another,
+    because judgements may refer to any of the files.
 
     Args:
-        index: What is asked.
-        queries: Questions.
-        names: File → what judgements call its document.
-        on_query: Called with (done, all) after each batch of questions.
-        k: Hits for each question at most.
-        filter: As `DocumentIndex.search` takes it, and so are the others.
-        stages: In the place of the index's own.
-        group_by: ``"document"`` ranks each document once, by its best page.
-        dedup: Whether pages that show nearly the same are left out after the best of them.
-        min_score: Pages of a lower score are left out.
-        on_note: Called with (qid, note) for what was not done as asked.
+        index: The index to search.
+        queries: Queries to run.
+        names: File → name of its document in the judgements; the default is the stem of the file name.
+        on_query: Called with (queries done, all queries) after each batch.
+        k: Maximum number of hits per query.
+        filter: Metadata filter; see `DocumentIndex.search`.
+        stages: Search stages; None for the stages of the index.
+        group_by: ``"page"``, or ``"document"`` to rank each document once, by its best page.
+        dedup: Keep only the best page of a group of near-duplicates.
+        min_score: Drop pages below this score; None for no minimum.
+        on_note: Called with (query_id, note) for each deviation from the requested search.
     """
     run: dict[str, list[PageKey]] = {}
-    for start in range(0, len(queries), TOGETHER):
-        some = queries[start : start + TOGETHER]
+    for start in range(0, len(queries), BATCH_SIZE):
+        batch = queries[start : start + BATCH_SIZE]
         hits_of = index.search_many(
-            [query.query for query in some],
+            [query.query for query in batch],
             k=k,
             filter=filter,
             stages=stages,
@@ -125,39 +130,46 @@ def search_all(
             min_score=min_score,
             details=False,
         )
-        for query, hits in zip(some, hits_of, strict=True):
+        for query, hits in zip(batch, hits_of, strict=True):
             if on_note:
                 for note in hits.notes:
                     on_note(query.query_id, note)
-            run[query.query_id] = named_pages(hits, names or {})
+            run[query.query_id] = judged_page_keys(hits, names or {})
         if on_query:
-            on_query(start + len(some), len(queries))
+            on_query(start + len(batch), len(queries))
     return run
 
 
 def check_documents(index: DocumentIndex, folder: JudgedFolder) -> None:
-    """Refuse an index that holds documents which are not of the folder: they would change the figures.
+    """Raise if an index holds documents from outside a judged folder, because they would distort the measures.
+
+    Args:
+        index: The index.
+        folder: The judged folder.
 
     Raises:
-        InvalidInputError: If it does.
+        InvalidInputError: If the index holds such a document.
     """
     names = folder.names
-    strange = [d.path for d in index.documents() if d.path.resolve() not in names]
-    if strange:
+    foreign = [d.path for d in index.documents() if d.path.resolve() not in names]
+    if foreign:
         raise InvalidInputError(
-            f"The index at {index.location} holds {len(strange)} document(s) that are not of {folder.root}, such as "
-            f"{strange[0]}: use an index of its own for the evaluation."
+            f"The index at {index.location} holds {len(foreign)} document(s) from outside {folder.root}, for example "
+            f"{foreign[0]}. Use a separate index for the evaluation."
         )
 
 
-def grouped(
+def group_means(
     queries: Sequence[JudgedQuery], scores: Mapping[str, Mapping[str, float]]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Means by ``"modality"``, and by ``"language"``: ``"same"`` or ``"cross"``.
+    """Return the mean measures by ``"modality"`` and by ``"language"`` (``"same"`` or ``"cross"``).
 
     Args:
-        queries: Judged questions; those that state no group are in none.
+        queries: Judged queries; a query that does not state its group is in none.
         scores: query_id → measure → value.
+
+    Returns:
+        Kind of group → name → ``{"queries": n, measure: mean}``.
     """
     groups: dict[str, dict[str, list[Mapping[str, float]]]] = {"modality": {}, "language": {}}
     for query in queries:
@@ -171,5 +183,13 @@ def grouped(
 
 
 def write_run(path: Path, run: Run) -> None:
-    """Write a run, one ``{"qid", "ranking": [[doc, page], …]}`` a line; the file appears whole or not at all."""
-    write_lines(path, ({"qid": query_id, "ranking": pages} for query_id, pages in run.items()), what="rankings")
+    """Write a run as JSON Lines, one ``{"qid", "ranking": [[doc, page], …]}`` per query; the write is atomic.
+
+    Args:
+        path: Path of the file; an existing file is replaced.
+        run: query_id → pages, best first.
+
+    Raises:
+        InvalidInputError: If the file cannot be written.
+    """
+    write_lines(path, ({"qid": query_id, "ranking": pages} for query_id, pages in run.items()), label="rankings")

@@ -1,4 +1,4 @@
-"""An evaluation as JSON, to be compared with a later one: ``jina-rag evaluate --save`` and ``--compare``."""
+"""JSON format of an evaluation, for ``jina-rag evaluate --save`` and ``--compare``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ FORMAT = 1
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """All of an evaluation as JSON values; the paths of screenshots are still paths."""
+    """Return an evaluation as a dict for ``json.dumps(…, default=str)``; paths of screenshots remain `Path` objects.
+
+    Args:
+        evaluation: The evaluation.
+    """
     values = {"format": FORMAT, **asdict(evaluation), "seconds": round(evaluation.seconds, 3)}
     values["questions"] = values.pop("queries")
     del values["comparisons"]
@@ -30,41 +34,56 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def setting_json(setting: SettingResult) -> dict[str, Any]:
-    """What a setting reached and what it costs, without its single questions."""
+    """Return the result of a setting as a JSON object, without the results of its queries.
+
+    Args:
+        setting: The result.
+    """
     values = asdict(setting) | {"failed": failures_json(setting.failed)}
     del values["per_query"]
     return values
 
 
 def comparison_json(comparison: PairedComparison) -> dict[str, Any]:
-    """A comparison; `mean` is the second less the first."""
+    """Return a paired comparison as a JSON object; ``mean`` is the second setting minus the first.
+
+    Args:
+        comparison: The comparison.
+    """
     values = asdict(comparison)
     del values["difference"]
     return values | asdict(comparison.difference)
 
 
 def save(path: Path, evaluation: Evaluation) -> None:
-    """Write an evaluation; the file appears whole or not at all.
+    """Write an evaluation as JSON; the write is atomic.
+
+    Args:
+        path: Path of the file; an existing file is replaced.
+        evaluation: The evaluation.
 
     Raises:
-        InvalidInputError: If it cannot be written.
+        InvalidInputError: If the file cannot be written.
     """
-    write_text(path, json.dumps(to_json(evaluation), default=str) + "\n", what="results")
+    write_text(path, json.dumps(to_json(evaluation), default=str) + "\n", label="results")
 
 
 def load(path: Path) -> Evaluation:
-    """Read what `save` wrote.
+    """Return the evaluation that `save` wrote.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        InvalidInputError: If it cannot be read, or is no evaluation of this format.
+        InvalidInputError: If the file cannot be read, or is not an evaluation of this format version.
     """
     text = read_text(path)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise InvalidInputError(f"{path} is no saved evaluation: it is not JSON.") from exc
+        raise InvalidInputError(f"{path} is not a saved evaluation: not JSON. Write one with --save.") from exc
     if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
-        raise InvalidInputError(f"{path} is no evaluation that this version can read: save one with --save.")
+        raise InvalidInputError(f"{path} is not an evaluation in a supported format. Write one with --save.")
     try:
         settings, comparisons = value.pop("settings"), value.pop("compared")
         return Evaluation(
@@ -74,7 +93,7 @@ def load(path: Path) -> Evaluation:
             **value,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise InvalidInputError(f"{path} is no whole evaluation ({type(exc).__name__}: {exc}): save it again.") from exc
+        raise InvalidInputError(f"{path} is incomplete ({type(exc).__name__}: {exc}). Rewrite it with --save.") from exc
 
 
 def _setting(value: Mapping[str, Any]) -> SettingResult:
@@ -88,7 +107,16 @@ def _setting(value: Mapping[str, Any]) -> SettingResult:
 
 
 def query_result(value: Mapping[str, Any]) -> QueryResult:
-    """The inverse of `dataclasses.asdict` and JSON; a `KeyError`, `TypeError` or `ValueError` where it is none."""
+    """Return the `QueryResult` of a JSON object; the inverse of `dataclasses.asdict` and JSON.
+
+    Args:
+        value: The JSON object.
+
+    Raises:
+        KeyError: If a key is missing.
+        TypeError: If a value has the wrong type, or a key is unknown.
+        ValueError: If a value cannot be converted.
+    """
     return QueryResult(**{
         **value,
         "ranking": tuple((doc, int(page)) for doc, page in value["ranking"]),

@@ -1,9 +1,10 @@
-"""What an evaluation compares: settings, each an embedder, a storage, stages and a reranker.
+"""Settings of an evaluation: combinations of embedder, storage, stages and reranker.
 
+Example:
     settings = cross_product(embedders=["lite", "lite-en"], storages=["exact", "compact"])
     names = names_of(settings)  # ["lite, exact", "lite, compact", "lite-en, exact", "lite-en, compact"]
 
-Those with the same embedder and storage share an index.
+Settings with the same embedder and storage share an index.
 """
 
 from __future__ import annotations
@@ -27,19 +28,21 @@ from jina_rag.search.reranking import Rerank
 from jina_rag.search.stages import Stage, parse_stage
 
 DEFAULT = "default"
-"""The name of stages as they suit the embedder."""
+"""Name of the default stages of the embedder."""
 _NEXT_STAGE = re.compile(r"\+(?=\s*(?:prefetch|rescore|rerank)\s*(?:[:+]|$))", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One way to search.
+    """A combination of embedder, storage, stages and reranker.
 
     Attributes:
-        embedder: Name or folder of a model, or an embedder; None for the index's own, and the default for a new one.
-        storage: How vectors are kept; None for the index's own, and ``"exact"`` for a new one.
-        stages: As text, see `parse_stages`; ``"default"`` for what suits the embedder.
-        reranker: Name or folder of a model, or a reranker; None for none.
+        embedder: Name or folder of a model, or an embedder; None for the embedder of an existing index, and for the
+            default embedder of a new one.
+        storage: Name of a storage, or a storage; None for the storage of an existing index, and for ``"exact"`` in a
+            new one.
+        stages: Stages as text, see `parse_stages`; ``"default"`` for the default stages of the embedder.
+        reranker: Name or folder of a model, or a reranker; None to search without one.
     """
 
     embedder: str | Embedder | None = None
@@ -50,19 +53,23 @@ class Setting:
     def __post_init__(self) -> None:
         if isinstance(self.storage, str):
             Storage.named(self.storage)
-        judge = next((stage for stage in parse_stages(self.stages) if isinstance(stage, Rerank)), None)
-        if judge is not None and judge.limit and not judge.model and self.reranker is None:
+        rerank_stage = next((stage for stage in parse_stages(self.stages) if isinstance(stage, Rerank)), None)
+        if rerank_stage is not None and rerank_stage.limit and not rerank_stage.model and self.reranker is None:
             raise InvalidInputError(
-                f"The stages {self.stages!r} need a reranker: name one, or write rerank:model=NAME."
+                f"stages is {self.stages!r}, which requires a reranker. Pass reranker, or write rerank:model=NAME."
             )
 
     @property
     def index_key(self) -> tuple[str, str]:
-        """What settings that share an index have in common, as text."""
+        """(embedder, storage) as text; equal for settings that share an index."""
         return _model_text(self.embedder) or DEFAULT_EMBEDDER, _storage_text(self.storage) or "exact"
 
     def completed(self, index: Path) -> Setting:
-        """This setting with what an index that is there already says about what was left out."""
+        """Return this setting with unset values read from an existing index.
+
+        Args:
+            index: Folder of the index; the setting is unchanged if the folder holds no index.
+        """
         index_settings = peek_settings(index / MANIFEST)
         if not index_settings:
             return self
@@ -71,7 +78,7 @@ class Setting:
         return replace(self, embedder=embedder, storage=storage)
 
     def to_json(self) -> dict[str, str]:
-        """Its parts as text, what was not given left out."""
+        """Return the setting as text values, without unset ones."""
         parts = {
             "embedder": _model_text(self.embedder),
             "storage": _storage_text(self.storage),
@@ -82,22 +89,24 @@ class Setting:
 
 
 def parse_stages(text: str) -> tuple[Stage, ...]:
-    """Stages from one line: those of ``jina-rag search --stage``, joined by ``+``.
+    """Return the stages of one line: the values of ``jina-rag search --stage``, joined by ``+``.
 
-    ``"rescore:dense=0.3+rerank:limit=20,model=lite"``; ``"default"`` gives none, so that all are as suits the embedder.
+    Args:
+        text: For example ``"rescore:dense=0.3+rerank:limit=20,model=lite"``. ``"default"`` gives an empty tuple: the
+            embedder's default stages.
 
     Raises:
-        InvalidInputError: If a stage, an option or a value is unknown, or a stage is given twice.
+        InvalidInputError: If the text is empty, a stage, an option or a value is invalid, or a stage occurs twice.
     """
     if not text.strip():
-        raise InvalidInputError(f"The stages are empty: write {DEFAULT}, or such as rescore:dense=0.3.")
+        raise InvalidInputError(f"stages is empty; expected {DEFAULT}, or for example rescore:dense=0.3.")
     if text.strip().lower() == DEFAULT:
         return ()
     stages = tuple(parse_stage(part) for part in _NEXT_STAGE.split(text))
     kinds = Counter(type(stage).__name__.lower() for stage in stages)
     for name, times in kinds.items():
         if times > 1:
-            raise InvalidInputError(f"{text!r} has the stage {name} twice: write its options in one, with commas.")
+            raise InvalidInputError(f"{text!r} has the stage {name} twice. Join their options with commas.")
     return stages
 
 
@@ -107,10 +116,16 @@ def cross_product(
     stages: Sequence[str] = (),
     rerankers: Sequence[str | Reranker | None] = (),
 ) -> list[Setting]:
-    """Every combination, each once; those that share an index follow each other. What is empty is as by default.
+    """Return every distinct combination; combinations that share an index follow each other.
+
+    Args:
+        embedders: Values for `Setting.embedder`; empty for the default.
+        storages: Values for `Setting.storage`; empty for the default.
+        stages: Values for `Setting.stages`; empty for the default.
+        rerankers: Values for `Setting.reranker`; empty for the default.
 
     Raises:
-        InvalidInputError: If a part of one makes no sense.
+        InvalidInputError: If a value is invalid.
     """
     combinations = product(embedders or [None], storages or [None], stages or [DEFAULT], rerankers or [None])
     settings: dict[tuple[Any, ...], Setting] = {}
@@ -120,11 +135,15 @@ def cross_product(
     return list(settings.values())
 
 
-def names_of(settings: Sequence[Setting]) -> list[str]:
-    """A short name for each, unique among them: the embedder, and what else differs."""
+def setting_names(settings: Sequence[Setting]) -> list[str]:
+    """Return a short unique name per setting: the embedder and each part that differs between the settings.
+
+    Args:
+        settings: The settings of one evaluation.
+    """
     rows = [
         [
-            _short(setting.index_key[0], [other.index_key[0] for other in settings]),
+            _short_name(setting.index_key[0], [other.index_key[0] for other in settings]),
             setting.index_key[1],
             setting.stages.strip() if parse_stages(setting.stages) else DEFAULT,
             _reranker_text(setting, settings),
@@ -134,76 +153,86 @@ def names_of(settings: Sequence[Setting]) -> list[str]:
     columns = [column for column in range(4) if column == 0 or len({row[column] for row in rows}) > 1]
     names = [", ".join(row[column] for column in columns if row[column]) for row in rows]
     counts: Counter[str] = Counter()
-    for place, name in enumerate(names):
+    for position, name in enumerate(names):
         counts[name] += 1
         if counts[name] > 1:
-            names[place] = f"{name} ({counts[name]})"
+            names[position] = f"{name} ({counts[name]})"
     return names
 
 
 def slug(text: str) -> str:
-    """A text as a file's name: letters, digits and a few marks; two texts have two slugs."""
-    plain = _plain(text)
-    if plain == text and len(plain) <= 60:
-        return plain
-    return f"{plain[:50]}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
+    """Return a file name for a text: letters, digits and the characters ``_.=-``.
+
+    A hash is appended if the text is longer than 60 characters or contains other characters.
+
+    Args:
+        text: Any text; different texts give different slugs.
+    """
+    safe_text = _safe_characters(text)
+    if safe_text == text and len(safe_text) <= 60:
+        return safe_text
+    return f"{safe_text[:50]}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
 
 
 def file_names(names: Sequence[str]) -> list[str]:
-    """Names of settings as parts of the names of files, unique among them."""
-    plain = [_plain(name) for name in names]
-    return plain if len({name.lower() for name in plain}) == len(names) else [slug(name) for name in names]
-
-
-def place_index(root: str, settings: Sequence[Setting]) -> dict[tuple[str, str], str]:
-    """Where each index lies: at `root` if there is one, in folders beneath if there are several.
+    """Return a file name without suffix for each name of a setting, unique among them.
 
     Args:
-        root: A folder, or the address of a collection on a server, which is one index.
-        settings: All that are evaluated.
+        names: Names of settings.
+    """
+    safe_text = [_safe_characters(name) for name in names]
+    return safe_text if len({name.lower() for name in safe_text}) == len(names) else [slug(name) for name in names]
+
+
+def index_locations(root: str, settings: Sequence[Setting]) -> dict[tuple[str, str], str]:
+    """Return the location of each index: `root` for a single index, subfolders of `root` for several.
+
+    Args:
+        root: Path of a folder, or address of a collection on a server, which is a single index.
+        settings: All settings of the evaluation.
 
     Returns:
         `Setting.index_key` → location.
 
     Raises:
-        InvalidInputError: If several are wanted, and `root` is one index.
+        InvalidInputError: If the settings need several indexes, but `root` is a single index.
     """
     keys = list(dict.fromkeys(setting.index_key for setting in settings))
-    beneath = {
-        key: os.path.join(root, slug(f"{_last(key[0])}-{key[1]}" if _is_plain(key) else "/".join(key))) for key in keys
+    folders = {
+        key: os.path.join(root, slug(f"{_tail(key[0])}-{key[1]}" if _builtin(key) else "/".join(key))) for key in keys
     }
     is_index = "://" in root or os.path.isfile(os.path.join(root, MANIFEST))
     if len(keys) == 1:
-        return beneath if not is_index and any(Path(root).glob(f"*/{MANIFEST}")) else {keys[0]: root}
+        return folders if not is_index and any(Path(root).glob(f"*/{MANIFEST}")) else {keys[0]: root}
     if is_index:
         raise InvalidInputError(
-            f"{root} is one index, and these settings need {len(keys)}: give a folder in which each gets its own."
+            f"{root} is a single index, but the settings need {len(keys)}. Pass a folder that can hold several indexes."
         )
-    return beneath
+    return folders
 
 
-def _plain(text: str) -> str:
+def _safe_characters(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.=-]+", "-", text).strip("-.")[:100]
 
 
-def _is_plain(key: tuple[str, str]) -> bool:
-    """Whether embedder and storage have names that belong to nothing else."""
+def _builtin(key: tuple[str, str]) -> bool:
+    """Return whether embedder and storage have built-in names, which are unique."""
     return "/" not in key[0] and os.sep not in key[0] and key[1] in ("exact", "balanced", "compact")
 
 
-def _last(name: str) -> str:
+def _tail(name: str) -> str:
     return name.replace(os.sep, "/").rstrip("/").rsplit("/", 1)[-1]
 
 
-def _short(name: str, names: Sequence[str]) -> str:
-    """The last part of a model's name, if no other model here ends alike."""
-    return _last(name) if sum(_last(other) == _last(name) for other in set(names)) == 1 else name
+def _short_name(name: str, names: Sequence[str]) -> str:
+    """Return the last part of a model's name, or the whole name if another model has the same last part."""
+    return _tail(name) if sum(_tail(other) == _tail(name) for other in set(names)) == 1 else name
 
 
 def _reranker_text(setting: Setting, settings: Sequence[Setting]) -> str:
     names = [_model_text(other.reranker) for other in settings]
     name = _model_text(setting.reranker)
-    return _short(name, names) if name else "no reranker" if any(names) else ""
+    return _short_name(name, names) if name else "no reranker" if any(names) else ""
 
 
 def _model_text(model: str | Embedder | Reranker | None) -> str:

@@ -1,4 +1,7 @@
-"""How sure a figure is: the interval of a mean, and the paired difference of two settings over the same questions."""
+"""Confidence intervals: the interval of a mean, and the paired difference of two settings over the same queries.
+
+Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), percentile interval.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,21 @@ import numpy.typing as npt
 from jina_rag.errors import InvalidInputError
 
 RESAMPLES = 10_000
-_AT_ONCE = 2_000_000
-"""Draws that are held in memory together."""
+"""Default number of bootstrap resamples."""
+_MAX_DRAWS = 2_000_000
+"""Largest number of draws held in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The mean difference between two runs over the same questions.
+    """The mean difference between two runs over the same queries.
 
     Attributes:
-        mean: Second run less first one.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        better: Questions that are better in the second run.
-        worse: Questions that are worse.
+        mean: Mean of second minus first run.
+        low: Lower end of the 95 % interval of the mean.
+        high: Upper end of the interval.
+        better: Number of queries with a higher value in the second run.
+        worse: Number of queries with a lower value in the second run.
     """
 
     mean: float
@@ -40,46 +44,46 @@ class Difference:
 def difference(
     first: Mapping[str, float], second: Mapping[str, float], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Difference:
-    """Compare two runs question by question, by a paired bootstrap (Efron and Tibshirani, 1993; percentile interval).
+    """Return the mean difference of two runs with its 95 % interval, by a paired bootstrap over the queries.
 
     Args:
-        first: Question id → measure.
-        second: The same questions.
-        resamples: How often the questions are drawn anew.
-        seed: Of the draws.
+        first: query_id → value of the measure in the baseline run.
+        second: query_id → value in the other run, for the same queries.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the random generator.
 
     Raises:
-        InvalidInputError: If the runs are of other questions, or of none.
+        InvalidInputError: If the runs cover different queries, or none.
     """
     if not first or first.keys() != second.keys():
-        raise InvalidInputError("Two runs can be compared over the same questions only, and at least one.")
+        raise InvalidInputError("The runs cover different queries, or none. Compare runs over the same queries.")
     deltas = np.array([second[query_id] - first[query_id] for query_id in sorted(first)])
     low, high = interval(deltas, resamples=resamples, seed=seed)
     return Difference(float(deltas.mean()), low, high, int((deltas > 1e-9).sum()), int((deltas < -1e-9).sum()))
 
 
 def interval(values: npt.ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of a mean, by bootstrap over the questions (percentile interval).
+    """Return the lower and upper end of the 95 % interval of a mean, by bootstrap over the queries.
 
-    It tells how far the mean would move with other questions of the same kind. Intervals of two settings may overlap
-    though one is surely better: that is what `difference` is for.
+    The interval estimates how far the mean would move with other queries of the same kind. Intervals of two settings
+    can overlap even if one setting is reliably better; compare settings with `difference`.
 
     Args:
-        values: One for each question, in a fixed order.
-        resamples: How often the questions are drawn anew.
-        seed: Of the draws.
+        values: One value per query in a fixed order. Shape (n,), converted to float64.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the random generator.
 
     Raises:
-        InvalidInputError: If there is no value.
+        InvalidInputError: If `values` is empty.
     """
     values = np.asarray(values, dtype=np.float64)
     if not len(values):
-        raise InvalidInputError("An interval needs at least one question.")
+        raise InvalidInputError("values is empty; an interval requires the value of at least one query.")
     rng = np.random.default_rng(seed)
-    step = max(1, _AT_ONCE // len(values))
+    chunk = max(1, _MAX_DRAWS // len(values))
     means = [
-        values[rng.integers(0, len(values), (min(step, resamples - start), len(values)))].mean(axis=1)
-        for start in range(0, resamples, step)
+        values[rng.integers(0, len(values), (min(chunk, resamples - start), len(values)))].mean(axis=1)
+        for start in range(0, resamples, chunk)
     ]
     low, high = np.quantile(np.concatenate(means), (0.025, 0.975)).tolist()
     return low, high

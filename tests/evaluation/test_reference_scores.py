@@ -1,4 +1,4 @@
-"""Published figures: all there, true to their sources, and compared with what they hold for only."""
+"""Published scores: completeness, agreement with their sources, and comparison with measured scores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LARGE, BASE, SMALL = (f"jinaai/jina-embedding-{size}-en-v1" for size in "lbs")
 COLQWEN, COLPALI, TOMORO = "vidore/colqwen2.5-v0.2", "vidore/colpali-v1.3", "TomoroAI/tomoro-colqwen3-embed-4b"
 VOYAGE = "voyageai/voyage-multimodal-3"
 PUBLISHED = load_targets()
-ONE_EMPTY = [
+TASKS_WITH_EMPTY_QUERY = [
     "JinaVDRArxivQARetrieval",
     "JinaVDRDocQAAI",
     "JinaVDRDocQAEnergyRetrieval",
@@ -54,7 +54,7 @@ def mteb():
 
 @pytest.fixture(scope="module")
 def tasks(mteb):
-    """Every task of the file that mteb should have → the measure mteb reports for it."""
+    """Task in ``targets.json`` that mteb has → main score that mteb reports."""
     names = {target.task for target in PUBLISHED.targets if target.in_mteb}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -62,25 +62,25 @@ def tasks(mteb):
     return {task.metadata.name: task.metadata.main_score for task in result}
 
 
-def names_of(mteb, benchmark):
+def task_names(mteb, benchmark):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return {task.metadata.name for task in mteb.get_benchmark(benchmark).tasks}
 
 
-def tasks_of(benchmark, model, **use):
-    return [t.task for t in PUBLISHED.targets if (t.benchmark, t.model) == (benchmark, model) and matches(t, use)]
+def scored_tasks(benchmark, model, **filters):
+    return [t.task for t in PUBLISHED.targets if (t.benchmark, t.model) == (benchmark, model) and matches(t, filters)]
 
 
-def matches(entry, use):
-    return all(getattr(entry, name) == value for name, value in use.items())
+def matches(entry, filters):
+    return all(getattr(entry, name) == value for name, value in filters.items())
 
 
-# What is there
+# Completeness
 
 
 @pytest.mark.parametrize(
-    ("collection", "uses"),
+    ("collection", "filter_sets"),
     [
         (
             "JinaVDR",
@@ -113,37 +113,37 @@ def matches(entry, use):
         ("LongEmbed", [(V4, {"loader": "paper"}), (V4, {"loader": "mteb"})]),
     ],
 )
-def test_every_task_of_a_benchmark_has_a_figure(mteb, collection, uses):
-    expected = names_of(mteb, collection)
+def test_every_task_of_a_benchmark_has_a_score(mteb, collection, filter_sets):
+    expected = task_names(mteb, collection)
     if collection == "MTEB(eng, v2)":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             expected = {t.metadata.name for t in mteb.get_benchmark(collection).tasks if t.metadata.type == "Retrieval"}
-    for model, use in uses:
-        result = tasks_of(collection, model, **use)
-        assert sorted(result) == sorted(expected), f"{model} {use}"
+    for model, filters in filter_sets:
+        result = scored_tasks(collection, model, **filters)
+        assert sorted(result) == sorted(expected), f"{model} {filters}"
 
 
-def test_the_sizes_of_the_benchmarks_without_mteb():
-    assert len(tasks_of("JinaVDR", V4, vectors="multi", loader="mteb")) == 43
-    sizes = {name: len(tasks_of(name, V4, vectors="multi", loader="mteb")) for name in ("ViDoRe(v1)", "ViDoRe(v2)")}
+def test_benchmark_sizes():
+    assert len(scored_tasks("JinaVDR", V4, vectors="multi", loader="mteb")) == 43
+    sizes = {name: len(scored_tasks(name, V4, vectors="multi", loader="mteb")) for name in ("ViDoRe(v1)", "ViDoRe(v2)")}
     assert sizes == {"ViDoRe(v1)": 10, "ViDoRe(v2)": 4}
-    assert len(tasks_of("ViDoRe(v3)", V4, vectors="multi")) == 10
+    assert len(scored_tasks("ViDoRe(v3)", V4, vectors="multi")) == 10
 
 
-def test_beir(mteb):
-    beir = names_of(mteb, "BEIR")
-    thirteen = set(tasks_of("BEIR", COLBERT, dimensions=None))
+def test_beir_tasks(mteb):
+    beir = task_names(mteb, "BEIR")
+    thirteen = set(scored_tasks("BEIR", COLBERT, dimensions=None))
     assert len(thirteen) == 13
     assert thirteen == beir - {"CQADupstackRetrieval", "MSMARCO"}
     for model in (BASE, SMALL):
-        assert set(tasks_of("BEIR", model)) == beir
-    # Those of v4 that the results repository holds; the HN variants are under MTEB(eng, v2).
-    assert beir - set(tasks_of("BEIR", V4)) == {"FEVER", "HotpotQA", "MSMARCO", "CQADupstackRetrieval"}
-    assert len(tasks_of("CQADupstack", V4)) == 12
+        assert set(scored_tasks("BEIR", model)) == beir
+    # The results repository lacks four BEIR tasks for v4; the hard-negative variants belong to MTEB(eng, v2).
+    assert beir - set(scored_tasks("BEIR", V4)) == {"FEVER", "HotpotQA", "MSMARCO", "CQADupstackRetrieval"}
+    assert len(scored_tasks("CQADupstack", V4)) == 12
 
 
-def test_figures_without_rows():
+def test_means_without_task_scores():
     page = {(mean.benchmark, mean.vectors): mean.value for mean in PUBLISHED.means if mean.model == M0}
     assert page == {
         ("BEIR", "rerank"): 58.95,
@@ -160,18 +160,18 @@ def test_figures_without_rows():
     assert {m.vectors: m.value for m in means_for("BEIR", model="jinaai/jina-embeddings-v3")} == {"dense": 55.81}
 
 
-def test_colbert_in_languages_and_sizes():
+def test_colbert_languages_and_dimensions():
     assert len(targets_for("MIRACLRetrieval", model=COLBERT)) == 18
     assert len(targets_for("mMARCO", model=COLBERT)) == 13
-    cut = {t.dimensions: t.value for t in targets_for("MSMARCO", model=COLBERT)}
-    assert cut == {None: 39.6, 128: 39.6, 96: 39.1, 64: 38.8}
+    by_dimensions = {t.dimensions: t.value for t in targets_for("MSMARCO", model=COLBERT)}
+    assert by_dimensions == {None: 39.6, 128: 39.6, 96: 39.1, 64: 38.8}
     for dimensions in (128, 96, 64):
-        assert len(tasks_of("BEIR", COLBERT, dimensions=dimensions)) == 5
+        assert len(scored_tasks("BEIR", COLBERT, dimensions=dimensions)) == 5
 
 
-# Single values, read from the publications once more
+# Single scores, transcribed from the publications a second time
 
-SPOT = [
+SCORES = [
     ("JinaVDRAirbnbSyntheticRetrieval", V4, "dense", "paper", 8.18),
     ("JinaVDRAirbnbSyntheticRetrieval", V4, "multi", "paper", 37.51),
     ("JinaVDRAirbnbSyntheticRetrieval", V4, "multi", "mteb", 37.34),
@@ -199,8 +199,8 @@ SPOT = [
 ]
 
 
-@pytest.mark.parametrize(("task", "model", "vectors", "loader", "value"), SPOT)
-def test_a_value_is_that_of_its_source(task, model, vectors, loader, value):
+@pytest.mark.parametrize(("task", "model", "vectors", "loader", "value"), SCORES)
+def test_score_matches_its_publication(task, model, vectors, loader, value):
     result = targets_for(task, model=model, vectors=vectors, loader=loader)
     assert value in [target.value for target in result]
     assert {target.dimensions for target in result if target.value != value} <= {128, 96, 64}
@@ -238,8 +238,8 @@ MEANS = [
     ("BEIR", "BM25", "sparse", "paper", 44.0),
     ("mMARCO", COLBERT, "multi", "paper", 31.3),
 ]
-DISAGREE = [
-    # benchmark, model, vectors, printed, mean of its rows
+DISAGREEING_MEANS = [
+    # benchmark, model, vectors, published mean, mean of its scores
     ("JinaVDR", V4, "dense", 75.47, 73.98),
     ("JinaVDR", V4, "multi", 81.52, 80.55),
     ("MTEB(eng, v2)", V4, "dense", 55.97, 55.91),
@@ -250,20 +250,20 @@ DISAGREE = [
 
 
 @pytest.mark.parametrize(("collection", "model", "vectors", "loader", "value"), MEANS)
-def test_a_published_mean_is_the_mean_of_its_rows(collection, model, vectors, loader, value):
+def test_published_mean_is_the_mean_of_its_scores(collection, model, vectors, loader, value):
     result = means_for(collection, model=model, vectors=vectors, loader=loader)
     (mean,) = [m for m in result if m.value == value]
     assert mean.agrees
     rows = PUBLISHED.rows(mean)
     assert len(rows) == mean.count
-    # Printed with so many decimals; a five behind them may have been rounded either way.
+    # The published mean has `decimals` decimals; a trailing five may be rounded up or down.
     assert fmean(row.value for row in rows) == pytest.approx(value, abs=0.5 * 10**-mean.decimals + 1e-9)
     assert {(row.model, row.vectors, row.loader, row.measure) for row in rows} == {
         (mean.model, mean.vectors, mean.loader, mean.measure)
     }
 
 
-def test_the_sizes_of_colbert_keep_their_means():
+def test_colbert_means_per_dimension():
     result = {m.dimensions: m for m in means_for("BEIR", model=COLBERT) if m.dimensions}
     assert {size: mean.value for size, mean in result.items()} == {128: 59.9, 96: 59.1, 64: 58.9}
     for mean in result.values():
@@ -272,26 +272,26 @@ def test_the_sizes_of_colbert_keep_their_means():
         assert fmean(row.value for row in rows) == pytest.approx(mean.value, abs=0.05 + 1e-9)
 
 
-@pytest.mark.parametrize(("collection", "model", "vectors", "printed", "of_rows"), DISAGREE)
-def test_a_published_mean_that_is_not_that_of_its_rows_says_so(collection, model, vectors, printed, of_rows):
+@pytest.mark.parametrize(("collection", "model", "vectors", "printed", "mean_of_rows"), DISAGREEING_MEANS)
+def test_disagreeing_mean_is_marked_and_explained(collection, model, vectors, printed, mean_of_rows):
     (mean,) = [m for m in means_for(collection, model=model, vectors=vectors) if m.value == printed]
     assert mean.agrees is False
     calculated = fmean(row.value for row in PUBLISHED.rows(mean))
-    assert round(calculated, mean.decimals) == of_rows
+    assert round(calculated, mean.decimals) == mean_of_rows
     assert abs(calculated - printed) > 0.5 * 10**-mean.decimals
-    assert str(of_rows) in mean.note
+    assert str(mean_of_rows) in mean.note
 
 
-def test_every_mean_with_rows_is_named_above():
+def test_every_mean_with_scores_is_tested():
     with_rows = [m for m in PUBLISHED.means if m.table]
     assert all(PUBLISHED.rows(m) for m in with_rows)
-    assert sum(m.agrees is True for m in with_rows) == len(MEANS) + 3  # and the three sizes of colbert-v2
-    assert sum(m.agrees is False for m in with_rows) == len(DISAGREE)
+    assert sum(m.agrees is True for m in with_rows) == len(MEANS) + 3  # plus three dimensions of colbert-v2
+    assert sum(m.agrees is False for m in with_rows) == len(DISAGREEING_MEANS)
     assert all(m.agrees is None for m in PUBLISHED.means if not m.table)
     assert all(not PUBLISHED.rows(m) for m in PUBLISHED.means if not m.table)
 
 
-def test_coir_is_the_mean_of_nine_tasks_and_says_what_ten_give():
+def test_coir_mean_covers_nine_tasks_and_notes_the_mean_of_ten():
     (mean,) = means_for("CoIR", model=V4)
     everything = [t.value for t in PUBLISHED.targets if t.table == mean.table]
     assert len(everything) == 10
@@ -301,32 +301,32 @@ def test_coir_is_the_mean_of_nine_tasks_and_says_what_ten_give():
     assert "COIRCodeSearchNetRetrieval" not in mean.tasks
 
 
-def test_the_public_tasks_of_vidore_v3_are_the_eight_without_nuclear_and_telecom(mteb):
+def test_vidore_v3_mean_excludes_nuclear_and_telecom(mteb):
     (mean,) = means_for("ViDoRe(v3)", model=V4, vectors="multi")
-    hidden = names_of(mteb, "ViDoRe(v3)") - set(mean.tasks)
+    hidden = task_names(mteb, "ViDoRe(v3)") - set(mean.tasks)
     assert hidden == {"Vidore3NuclearRetrieval", "Vidore3TelecomRetrieval"}
 
 
-# Every entry
+# Consistency of all entries
 
 
-def test_tasks_are_named_as_in_mteb(mteb, tasks):
+def test_task_names_match_mteb(mteb, tasks):
     assert {t.task for t in PUBLISHED.targets if t.in_mteb} == tasks.keys()
-    strange = {t.task for t in PUBLISHED.targets if not t.in_mteb}
-    assert strange == {
+    other_tasks = {t.task for t in PUBLISHED.targets if not t.in_mteb}
+    assert other_tasks == {
         *("flickr30k", "mscoco", "crossmodal3600", "xtd10"),
         *("Flickr30k", "COCO", "CIFAR", "mMARCO", "EasyNegation", "HardNegation"),
     }
 
 
-def test_results_of_mteb_are_in_the_measure_that_mteb_reports(tasks):
+def test_mteb_results_use_the_main_score_of_mteb(tasks):
     results = [t for t in PUBLISHED.targets if t.kind == "results"]
     assert len(results) > 300
     wrong = {t.task: t.measure for t in results if MEASURES[t.measure] != tasks[t.task]}
     assert not wrong
 
 
-def test_no_figure_is_there_twice():
+def test_scores_are_unique():
     def key(t):
         return (t.task, t.model, t.vectors, t.measure, t.loader, t.kind, t.language, t.dimensions, t.setting)
 
@@ -338,13 +338,13 @@ def test_no_figure_is_there_twice():
     assert [k for k, n in Counter(map(mean_key, PUBLISHED.means)).items() if n > 1] == []
 
 
-def test_values_are_percent_points_with_a_source():
+def test_values_are_percentage_points_with_a_source():
     for entry in (*PUBLISHED.targets, *PUBLISHED.means):
         assert entry.source.strip()
         assert entry.loader in ("mteb", "paper")
-        # One Spearman correlation is below zero: an English model on Chinese pairs.
+        # STSB has negative Spearman correlations: an English model on Chinese pairs.
         assert 0 < entry.value <= 100 or entry.task == "STSB"
-        assert round(entry.value, 2) == entry.value, "printed with two decimals at most"
+        assert round(entry.value, 2) == entry.value, "at most two decimals"
         assert entry.tolerance == (2.0 if getattr(entry, "task", "") == "JinaVDRDonutVQAISynHMPRetrieval" else 0.5)
     assert all(t.loader == "mteb" for t in PUBLISHED.targets if t.kind == "results")
     pages = [t for t in PUBLISHED.targets if t.model == V4 and t.benchmark.startswith(("JinaVDR", "ViDoRe"))]
@@ -352,51 +352,51 @@ def test_values_are_percent_points_with_a_source():
     assert all(t.revision for t in pages if t.loader == "mteb")
 
 
-def test_no_correlation_counts_questions():
+def test_correlations_have_no_query_count():
     assert all(t.queries is None for t in PUBLISHED.targets if t.measure == "Spearman")
     assert all(t.queries for t in PUBLISHED.targets if t.benchmark == "JinaVDR")
 
 
-# One empty question
+# Conversion between loaders
 
 
-@pytest.mark.parametrize("task", ONE_EMPTY)
-def test_the_paper_counts_one_question_more_than_mteb(task):
+@pytest.mark.parametrize("task", TASKS_WITH_EMPTY_QUERY)
+def test_paper_counts_one_query_more_than_mteb(task):
     (paper,) = targets_for(task, model=V4, vectors="multi", loader="paper")
     (mteb,) = targets_for(task, model=V4, vectors="multi", loader="mteb")
     assert (paper.queries, paper.empty_queries) == (mteb.queries + 1, 1)
     assert mteb.empty_queries == 0
-    # Both are printed with two decimals.
+    # Both scores are published with two decimals.
     assert mteb_from_paper(paper.value, paper.queries) == pytest.approx(mteb.value, abs=0.0105)
     assert paper_from_mteb(mteb.value, paper.queries) == pytest.approx(paper.value, abs=0.0105)
-    assert abs(paper.value - mteb.value) > 0.5, "without the relation they would not be within the tolerance"
+    assert abs(paper.value - mteb.value) > 0.5, "without conversion, the difference exceeds the tolerance"
 
 
-def test_no_other_task_has_an_empty_question():
+def test_empty_queries_occur_only_in_listed_tasks():
     marked = {t.task for t in PUBLISHED.targets if t.empty_queries}
-    assert marked == set(ONE_EMPTY)
+    assert marked == set(TASKS_WITH_EMPTY_QUERY)
     assert all(t.loader == "paper" for t in PUBLISHED.targets if t.empty_queries)
 
 
 @given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=40))
-def test_an_empty_question_lowers_the_mean_by_that_relation(scores):
+def test_conversion_accounts_for_one_empty_query(scores):
     with_empty = [*scores, 0.0]
     n = len(with_empty)
     assert paper_from_mteb(100 * fmean(scores), n) == pytest.approx(100 * fmean(with_empty))
     assert mteb_from_paper(100 * fmean(with_empty), n) == pytest.approx(100 * fmean(scores))
 
 
-def test_the_relation_needs_a_question_besides_the_empty_one():
+def test_conversion_requires_at_least_two_queries():
     for convert in (paper_from_mteb, mteb_from_paper):
-        with pytest.raises(InvalidInputError, match="one of them empty"):
+        with pytest.raises(InvalidInputError, match="includes the empty query"):
             convert(50.0, 1)
 
 
 # Comparisons
 
 
-@pytest.mark.parametrize("task", ONE_EMPTY)
-def test_a_value_is_compared_with_the_figure_of_its_own_loader(task):
+@pytest.mark.parametrize("task", TASKS_WITH_EMPTY_QUERY)
+def test_value_is_compared_with_the_score_of_its_loader(task):
     (paper,) = targets_for(task, model=V4, vectors="multi", loader="paper")
     (mteb,) = targets_for(task, model=V4, vectors="multi", loader="mteb")
     with_mteb = compare(task, V4, "multi", mteb.value, mteb.queries, "mteb")
@@ -405,10 +405,10 @@ def test_a_value_is_compared_with_the_figure_of_its_own_loader(task):
     assert with_paper.target == paper
     assert with_paper.difference == pytest.approx(mteb.value - paper.value)
     assert "data read by mteb" in with_mteb.source
-    assert "authors' own program" in with_paper.source
+    assert "authors' program" in with_paper.source
 
 
-def test_a_figure_of_the_other_loader_is_not_used():
+def test_score_of_the_other_loader_is_not_used():
     assert compare("JinaVDRArxivQARetrieval", V4, "dense", 95.44, 29, "mteb") is None
     assert compare("JinaVDRArxivQARetrieval", V4, "dense", 95.44, 30, "paper").within
     assert compare("JinaVDRArxivQARetrieval", "some/model", "multi", 95.44, 29, "mteb") is None
@@ -424,7 +424,7 @@ def test_a_figure_of_the_other_loader_is_not_used():
         ("JinaVDRDonutVQAISynHMPRetrieval", 20, 5.0),
     ],
 )
-def test_the_tolerance_is_half_a_point_one_question_or_the_entrys_own(task, n, tolerance):
+def test_tolerance_is_the_largest_of_three_limits(task, n, tolerance):
     (target,) = targets_for(task, model=V4, vectors="multi", loader="mteb")
     for sign in (1, -1):
         result = compare(task, V4, "multi", min(100, target.value - sign * tolerance), n, "mteb")
@@ -436,24 +436,24 @@ def test_the_tolerance_is_half_a_point_one_question_or_the_entrys_own(task, n, t
     assert "outside" in str(beyond)
 
 
-def test_the_results_repository_comes_before_a_paper():
+def test_results_repository_takes_precedence_over_papers():
     kinds = [t.kind for t in targets_for("ArguAna", model=V4, loader="mteb")]
     assert sorted(kinds) == ["paper", "results"]
     result = compare("ArguAna", V4, "dense", 67.0, 1406, "mteb")
     assert (result.target.kind, result.target.value) == ("results", 66.96)
 
 
-def test_languages_and_sizes_are_asked_for():
+def test_language_and_dimensions_must_match():
     assert compare("MIRACLRetrieval", COLBERT, "multi", 50.4, 305, "paper") is None
     assert compare("MIRACLRetrieval", COLBERT, "multi", 50.4, 305, "paper", language="de").target.value == 50.4
     assert compare("NFCorpus", COLBERT, "multi", 34.7, 323, "paper").target.value == 34.6
-    cut = compare("NFCorpus", COLBERT, "multi", 34.7, 323, "paper", dimensions=64)
-    assert (cut.target.value, cut.difference) == (34.7, 0)
-    assert "64 dimensions" in cut.source
+    by_dimensions = compare("NFCorpus", COLBERT, "multi", 34.7, 323, "paper", dimensions=64)
+    assert (by_dimensions.target.value, by_dimensions.difference) == (34.7, 0)
+    assert "64 dimensions" in by_dimensions.source
     assert compare("MSMARCO", COLBERT, "multi", 39.6, 6980, "paper", measure="nDCG@10") is None
 
 
-def test_a_source_is_a_sentence_with_all_that_a_reader_needs():
+def test_comparison_source_sentence():
     result = compare("JinaVDRDocVQARetrieval", V4, "multi", 95.0, 38, "mteb")
     assert result.source == (
         "Published: 95.43 nDCG@5 (mteb results repository (github.com/embeddings-benchmark/results); revision "
@@ -461,42 +461,42 @@ def test_a_source_is_a_sentence_with_all_that_a_reader_needs():
     )
     assert str(result) == "95.00, -0.43 to 95.43: within 2.63"
     empty = compare("JinaVDRDocVQARetrieval", V4, "multi", 95.0, 39, "paper")
-    assert empty.source.endswith("One of the questions is empty and scores 0; mteb leaves it out.")
+    assert empty.source.endswith("One query is empty and scores 0; mteb omits it.")
 
 
-def test_means_are_compared_too():
+def test_compare_mean_selects_the_matching_mean():
     result = compare_mean("JinaVDR", V4, "multi", 80.6, "mteb")
     assert (result.target.value, result.within) == (80.98, True)
     assert compare_mean("JinaVDR", V4, "multi", 80.6, "paper").target.value == 80.55
     assert compare_mean("JinaVDR", V4, "dense", 73.0, "mteb") is None
     assert "mean of the 43 tasks" in result.source
     assert compare_mean("BEIR", M0, "rerank", 58.5, "paper").target.value == 58.95
-    # Averages of other tasks do not answer.
-    eight = [t for t in tasks_of("ViDoRe(v3)", V4, vectors="multi") if "Nuclear" not in t and "Telecom" not in t]
+    # Means over other tasks are not used.
+    eight = [t for t in scored_tasks("ViDoRe(v3)", V4, vectors="multi") if "Nuclear" not in t and "Telecom" not in t]
     assert compare_mean("ViDoRe(v3)", V4, "multi", 57.0, "mteb", tasks=eight).target.value == 56.99
-    ten = tasks_of("ViDoRe(v3)", V4, vectors="multi")
+    ten = scored_tasks("ViDoRe(v3)", V4, vectors="multi")
     assert compare_mean("ViDoRe(v3)", V4, "multi", 57.0, "mteb", tasks=ten) is None
     assert compare_mean("BEIR", COLBERT, "multi", 59.0, "paper", dimensions=64).target.value == 58.9
 
 
 @pytest.mark.parametrize("value", [101.0, -101.0, float("nan")])
-def test_a_value_that_is_no_percentage_is_refused(value):
-    with pytest.raises(InvalidInputError, match="percent points"):
+def test_value_outside_percentage_points_raises_invalid_input(value):
+    with pytest.raises(InvalidInputError, match="percentage points"):
         compare("NQ", V4, "dense", value, 3452, "mteb")
-    with pytest.raises(InvalidInputError, match="percent points"):
+    with pytest.raises(InvalidInputError, match="percentage points"):
         compare_mean("JinaVDR", V4, "multi", value, "mteb")
 
 
-def test_a_perfect_score_may_have_been_rounded_up():
+def test_perfect_score_may_exceed_100_by_rounding():
     assert compare("NQ", V4, "dense", 100 * (0.1 + 0.2) / 0.3, 3452, "mteb").value > 100
 
 
-def test_a_value_needs_questions():
+def test_zero_queries_raise_invalid_input():
     with pytest.raises(InvalidInputError, match="at least 1"):
         compare("NQ", V4, "dense", 61.0, 0, "mteb")
 
 
-# A file of one's own
+# Custom score files
 
 ROW = {"task": "Mine", "value": 40.0}
 TABLE = {
@@ -512,21 +512,21 @@ TABLE = {
 }
 
 
-def written(tmp_path, table, rows, means=()):
+def write_targets(tmp_path, table, rows, means=()):
     path = tmp_path / "targets.json"
     path.write_text(json.dumps({"tables": [{**table, "rows": list(rows)}], "means": list(means)}))
     return path
 
 
-def test_figures_of_another_file(tmp_path):
-    own = load_targets(written(tmp_path, TABLE, [ROW, {**ROW, "task": "Other", "queries": 20}]))
-    assert [(t.task, t.queries, t.source) for t in own.targets] == [
+def test_load_targets_from_another_file(tmp_path):
+    scores = load_targets(write_targets(tmp_path, TABLE, [ROW, {**ROW, "task": "Other", "queries": 20}]))
+    assert [(t.task, t.queries, t.source) for t in scores.targets] == [
         ("Mine", 10, "own paper"),
         ("Other", 20, "own paper"),
     ]
-    result = compare("Mine", "own/model", "dense", 45.0, 10, "mteb", published=own)
+    result = compare("Mine", "own/model", "dense", 45.0, 10, "mteb", published=scores)
     assert (result.difference, result.within) == (5.0, True)
-    assert compare("NQ", V4, "dense", 61.0, 3452, "mteb", published=own) is None
+    assert compare("NQ", V4, "dense", 61.0, 3452, "mteb", published=scores) is None
 
 
 @pytest.mark.parametrize(
@@ -534,20 +534,20 @@ def test_figures_of_another_file(tmp_path):
     [
         ({}, {"value": 140.0}, "from -100 to 100"),
         ({}, {"value": "40"}, "from -100 to 100"),
-        ({"loader": "other"}, {}, "loader must be one of mteb, paper"),
-        ({"vectors": "late"}, {}, "vectors must be one of"),
-        ({"kind": "blog"}, {}, "kind must be one of"),
+        ({"loader": "other"}, {}, "loader is invalid; expected one of mteb, paper"),
+        ({"vectors": "late"}, {}, "vectors is invalid; expected one of"),
+        ({"kind": "blog"}, {}, "kind is invalid; expected one of"),
         ({"source": ""}, {}, "source is empty"),
-        ({}, {"colour": "red"}, "Target has no colour"),
+        ({}, {"colour": "red"}, "Target has no field colour"),
     ],
 )
-def test_an_entry_that_is_wrong_is_named(tmp_path, table, row, message):
-    with pytest.raises(InvalidInputError, match=message) as caught:
-        load_targets(written(tmp_path, {**TABLE, **table}, [{**ROW, **row}]))
-    assert "targets.json, mine, Mine" in str(caught.value)
+def test_invalid_entry_is_named_in_the_error(tmp_path, table, row, message):
+    with pytest.raises(InvalidInputError, match=message) as error:
+        load_targets(write_targets(tmp_path, {**TABLE, **table}, [{**ROW, **row}]))
+    assert "targets.json, mine, Mine" in str(error.value)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
+def test_invalid_targets_file_raises_invalid_input(tmp_path):
     with pytest.raises(InvalidInputError, match="cannot be read"):
         load_targets(tmp_path / "none.json")
     for content, message in [(b"{", "expected a JSON object"), (b"[]", "expected"), (b"\xff\xfe\xff", "not UTF-8")]:
@@ -557,6 +557,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
             load_targets(path)
     incomplete = {k: v for k, v in TABLE.items() if k != "model"}
     with pytest.raises(InvalidInputError, match="model"):
-        load_targets(written(tmp_path, incomplete, [ROW]))
-    with pytest.raises(InvalidInputError, match="Mean has no extra"):
-        load_targets(written(tmp_path, TABLE, [ROW], means=[{"benchmark": "Own", "extra": 1}]))
+        load_targets(write_targets(tmp_path, incomplete, [ROW]))
+    with pytest.raises(InvalidInputError, match="Mean has no field extra"):
+        load_targets(write_targets(tmp_path, TABLE, [ROW], means=[{"benchmark": "Own", "extra": 1}]))

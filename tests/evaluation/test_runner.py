@@ -1,4 +1,4 @@
-"""Settings side by side: what is measured, what is kept, what a killed run has to do again."""
+"""Evaluation of settings: measures, comparisons, cached query results, and saved evaluations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.comparison import EvaluationHooks, compare_runs, evaluate_settings
 from jina_rag.evaluation.datasets import data_hash, read_folder
 from jina_rag.evaluation.measures import MEASURES
-from jina_rag.evaluation.run_cache import FILE, WARM_UP
+from jina_rag.evaluation.run_cache import CACHE_FILE, WARM_UP
 from jina_rag.evaluation.runner import evaluate
 from jina_rag.evaluation.serialization import load, save, to_json
 from jina_rag.evaluation.settings import Setting
@@ -28,21 +28,21 @@ def judged(tmp_path):
     return read_folder(write_judged(tmp_path / "judged"))
 
 
-def asked(embedder: FakeEmbedder) -> list[str]:
-    """Every question that was embedded, but for the first of a run and the general ones of the hubness correction."""
+def searched_queries(embedder: FakeEmbedder) -> list[str]:
+    """Return the embedded queries, without the warm-up query."""
     return [text for kind, texts in embedder.history if kind == "query" for text in texts if text != WARM_UP]
 
 
-def embedded(embedder: FakeEmbedder) -> list[tuple[str, int]]:
+def page_keys(embedder: FakeEmbedder) -> list[tuple[str, int]]:
     pages = [item for kind, items in embedder.history if kind == "document" for item in items]
     return [(page.doc_id, page.number) for page in pages if isinstance(page, Page)]
 
 
-def test_one_setting_is_measured_in_full(judged, tmp_path):
+def test_single_setting_result_fields(judged, tmp_path):
     embedder = FakeEmbedder()
-    result = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"), command="the line", seed=3)
+    result = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"), command="the command", seed=3)
     setting = result.settings[0]
-    assert (result.folder, result.command, result.seed) == (str(tmp_path / "judged"), "the line", 3)
+    assert (result.folder, result.command, result.seed) == (str(tmp_path / "judged"), "the command", 3)
     assert result.data_hash == data_hash(judged)
     assert {"jina_rag", "python", "numpy", "platform", "qdrant-edge-py"} <= set(result.versions)
     assert (setting.name, setting.queries, setting.pages) == ("fake", 5, 4)
@@ -71,20 +71,20 @@ def test_one_setting_is_measured_in_full(judged, tmp_path):
         "query": "Wo wuchs solar power?", "modality": "table", "language": "cross",
         "relevant": [["energy", 1, 2]], "answer": "",
     }  # fmt: skip
-    assert asked(embedder).count("do cats sleep") == 1, "one by one, each once"
+    assert searched_queries(embedder).count("do cats sleep") == 1, "each query runs once"
     assert ("query", ("do cats sleep",)) in embedder.history
 
 
 def test_settings_share_an_index_and_are_compared_with_the_first(judged, tmp_path):
-    embedder, judge = FakeEmbedder(), FakeReranker()
-    settings = [Setting(embedder), Setting(embedder, stages="rescore:dense=1"), Setting(embedder, reranker=judge)]
+    embedder, reranker = FakeEmbedder(), FakeReranker()
+    settings = [Setting(embedder), Setting(embedder, stages="rescore:dense=1"), Setting(embedder, reranker=reranker)]
     result = evaluate_settings(judged, settings, indexes=str(tmp_path / "kb"), measures=["nDCG@3", "rr@2"], seed=1)
-    assert sorted(embedded(embedder)) == [("animals.pdf", 1), ("animals.pdf", 2), ("energy.pdf", 1), ("energy.pdf", 2)]
+    assert sorted(page_keys(embedder)) == [("animals.pdf", 1), ("animals.pdf", 2), ("energy.pdf", 1), ("energy.pdf", 2)]
     assert [setting.name for setting in result.settings] == [
         "fake, default, no reranker", "fake, rescore:dense=1, no reranker", "fake, default, fake",
     ]  # fmt: skip
-    assert judge.history, "the reranker judged"
-    assert len({setting.index_seconds for setting in result.settings}) == 1, "they share the index and its time"
+    assert reranker.history, "the reranker scored pages"
+    assert len({setting.index_seconds for setting in result.settings}) == 1, "shared ingestion time"
     assert [(c.first, c.second, c.measure) for c in result.comparisons] == [
         (result.settings[0].name, result.settings[place].name, measure)
         for place in (1, 2) for measure in ("nDCG@3", "RR@2")
@@ -93,7 +93,7 @@ def test_settings_share_an_index_and_are_compared_with_the_first(judged, tmp_pat
     assert result.comparisons[3].difference == difference(rows[0], rows[2], seed=1)
 
 
-def test_several_storages_get_indexes_of_their_own(judged, tmp_path):
+def test_each_storage_has_its_own_index(judged, tmp_path):
     settings = [Setting(FakeEmbedder(), storage) for storage in ("exact", "compact")]
     result = evaluate_settings(judged, settings, indexes=str(tmp_path / "kbs"), latency=False)
     assert sorted(path.name for path in (tmp_path / "kbs").iterdir()) == ["fake-compact", "fake-exact"]
@@ -101,144 +101,144 @@ def test_several_storages_get_indexes_of_their_own(judged, tmp_path):
     assert result.settings[0].latency == {}
 
 
-def test_in_batches_the_pages_are_the_same(judged, tmp_path):
+def test_batched_search_returns_the_same_pages(judged, tmp_path):
     embedder = FakeEmbedder()
-    alone = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "a"))
-    together = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "b"), latency=False)
+    one_by_one = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "a"))
+    batched = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "b"), latency=False)
     assert ("query", tuple(query.query for query in judged.queries)) in embedder.history
-    for one, other in zip(alone.settings[0].per_query, together.settings[0].per_query, strict=True):
+    for one, other in zip(one_by_one.settings[0].per_query, batched.settings[0].per_query, strict=True):
         assert one.ranking == other.ranking
         assert other.milliseconds == 0.0
     with DocumentIndex.open(tmp_path / "b", embedder=embedder) as index:
         report = evaluate(judged, index)
-    assert report.measures == together.settings[0].measures
-    assert report.run == {a.query_id: list(a.ranking) for a in together.settings[0].per_query}
+    assert report.measures == batched.settings[0].measures
+    assert report.run == {a.query_id: list(a.ranking) for a in batched.settings[0].per_query}
 
 
-def stopping(after: int) -> EvaluationHooks:
-    """As if the process were killed when so many questions have been asked."""
+def raise_after(after: int) -> EvaluationHooks:
+    """Return hooks that raise after a number of queries, as if the process were killed."""
 
     @contextmanager
-    def asking(name):
-        def count(done, total):
+    def search(name):
+        def on_query(done, total):
             if done >= after:
                 raise MemoryError("killed")
 
-        yield count
+        yield on_query
 
-    return EvaluationHooks(search=asking)
+    return EvaluationHooks(search=search)
 
 
-def test_a_killed_run_goes_on_and_asks_nothing_twice(judged, tmp_path):
+def test_killed_run_resumes_without_repeating_queries(judged, tmp_path):
     embedder = FakeEmbedder()
-    where = {"indexes": str(tmp_path / "kb")}
+    options = {"indexes": str(tmp_path / "kb")}
     with pytest.raises(MemoryError):
-        evaluate_settings(judged, [Setting(embedder)], hooks=stopping(3), **where)
-    kept = tmp_path / "kb" / FILE
-    assert len(kept.read_text().splitlines()) == 3
-    with kept.open("a") as file:
-        file.write('{"key": "half a li')  # torn by the kill
-    result = evaluate_settings(judged, [Setting(embedder)], **where)
+        evaluate_settings(judged, [Setting(embedder)], hooks=raise_after(3), **options)
+    cache_file = tmp_path / "kb" / CACHE_FILE
+    assert len(cache_file.read_text().splitlines()) == 3
+    with cache_file.open("a") as file:
+        file.write('{"key": "half a li')  # incomplete line of the killed process
+    result = evaluate_settings(judged, [Setting(embedder)], **options)
     queries = [query.query for query in judged.queries]
-    assert sorted(text for text in asked(embedder) if text in queries) == sorted(queries)
-    assert len(embedded(embedder)) == 4
+    assert sorted(text for text in searched_queries(embedder) if text in queries) == sorted(queries)
+    assert len(page_keys(embedder)) == 4
     assert result.settings[0].index_seconds == 0.0
     assert all(answer.milliseconds > 0 for answer in result.settings[0].per_query)
-    again = evaluate_settings(judged, [Setting(embedder)], **where)
-    assert len([text for text in asked(embedder) if text in queries]) == 5
-    assert again.settings[0].per_query == result.settings[0].per_query
-    # Answers with latency serve where none is wanted, not the other way round.
-    evaluate_settings(judged, [Setting(embedder)], latency=False, **where)
-    assert len([text for text in asked(embedder) if text in queries]) == 5
-    evaluate_settings(judged, [Setting(embedder)], force=True, **where)
-    assert len([text for text in asked(embedder) if text in queries]) == 10
+    repeated = evaluate_settings(judged, [Setting(embedder)], **options)
+    assert len([text for text in searched_queries(embedder) if text in queries]) == 5
+    assert repeated.settings[0].per_query == result.settings[0].per_query
+    # Timed cached results are also valid without latency, but not vice versa.
+    evaluate_settings(judged, [Setting(embedder)], latency=False, **options)
+    assert len([text for text in searched_queries(embedder) if text in queries]) == 5
+    evaluate_settings(judged, [Setting(embedder)], force=True, **options)
+    assert len([text for text in searched_queries(embedder) if text in queries]) == 10
 
 
-def test_answers_without_latency_do_not_serve_for_it(judged, tmp_path):
+def test_untimed_cached_results_are_not_used_for_latency(judged, tmp_path):
     embedder = FakeEmbedder()
     evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"), latency=False)
     result = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
-    assert asked(embedder).count("submarines") == 2
+    assert searched_queries(embedder).count("submarines") == 2
     assert result.settings[0].latency["p50"] > 0
 
 
-def test_what_an_answer_depends_on_is_asked_again(judged, tmp_path):
+def test_cache_depends_on_stages_depth_and_documents(judged, tmp_path):
     embedder = FakeEmbedder()
-    where = {"indexes": str(tmp_path / "kb"), "latency": False}
-    before = evaluate_settings(judged, [Setting(embedder)], **where)
+    options = {"indexes": str(tmp_path / "kb"), "latency": False}
+    before = evaluate_settings(judged, [Setting(embedder)], **options)
 
-    def times() -> int:
-        return asked(embedder).count("submarines")
+    def search_count() -> int:
+        return searched_queries(embedder).count("submarines")
 
-    assert times() == 1
-    evaluate_settings(judged, [Setting(embedder, stages="rescore:dense=1")], **where)
-    assert times() == 2, "other stages"
-    evaluate_settings(judged, [Setting(embedder)], measures=["Recall@20"], **where)
-    assert times() == 3, "deeper"
-    # Judgements may change: they are no part of an answer.
+    assert search_count() == 1
+    evaluate_settings(judged, [Setting(embedder, stages="rescore:dense=1")], **options)
+    assert search_count() == 2, "different stages"
+    evaluate_settings(judged, [Setting(embedder)], measures=["Recall@20"], **options)
+    assert search_count() == 3, "greater depth"
+    # Judgements may change, because they are not cached.
     root = judged.root
     write_lines(root / "queries.jsonl", [entry("a", "submarines", [("energy", 1, 2)]), entry("n", "new", [])])
     changed = read_folder(root)
-    result = evaluate_settings(changed, [Setting(embedder)], **where)
-    assert times() == 3
-    assert asked(embedder).count("new") == 1
+    result = evaluate_settings(changed, [Setting(embedder)], **options)
+    assert search_count() == 3
+    assert searched_queries(embedder).count("new") == 1
     assert result.data_hash != before.data_hash
     assert result.settings[0].queries == 1
     assert result.settings[0].per_query[1].measures == {}
-    # Documents may not.
+    # A change of the documents invalidates the cache.
     (root / "docs" / "animals.pdf").unlink()
     (root / "docs" / "energy.pdf").rename(root / "docs" / "animals.pdf")
     write_lines(root / "docs.jsonl", [{"doc": "energy", "file": "docs/animals.pdf"}])
     evaluate_settings(read_folder(root), [Setting(embedder)], indexes=str(tmp_path / "other"), latency=False)
-    assert times() == 4
+    assert search_count() == 4
 
 
-class Interrupted(FakeEmbedder):
-    """Ctrl-C while the second document is embedded."""
+class InterruptedEmbedder(FakeEmbedder):
+    """Raises KeyboardInterrupt once, while embedding the second document."""
 
-    armed = True
+    interrupt = True
 
     def encode_document(self, documents, **options):
-        if self.armed and any(isinstance(item, Page) and item.doc_id == "energy.pdf" for item in documents):
-            self.armed = False
+        if self.interrupt and any(isinstance(item, Page) and item.doc_id == "energy.pdf" for item in documents):
+            self.interrupt = False
             raise KeyboardInterrupt
         return super().encode_document(documents, **options)
 
 
-def test_an_interrupted_ingestion_is_no_result_and_goes_on(judged, tmp_path):
-    embedder = Interrupted()
+def test_interrupted_ingestion_resumes_without_cached_results(judged, tmp_path):
+    embedder = InterruptedEmbedder()
     with pytest.raises(KeyboardInterrupt):
         evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
-    assert not (tmp_path / "kb" / FILE).exists(), "nothing is asked of half an index"
+    assert not (tmp_path / "kb" / CACHE_FILE).exists(), "a partial index is not searched"
     result = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
     assert result.settings[0].pages == 4
-    pages = embedded(embedder)
+    pages = page_keys(embedder)
     assert len(pages) == len(set(pages)) == 4, "no page is embedded twice"
 
 
-def test_what_cannot_be_evaluated_is_refused(judged, tmp_path):
+def test_invalid_settings_or_measures_raise_invalid_input(judged, tmp_path):
     with pytest.raises(InvalidInputError, match="at least one setting"):
         evaluate_settings(judged, [], indexes=str(tmp_path / "kb"))
-    with pytest.raises(InvalidInputError, match="'nDCG' is no measure"):
+    with pytest.raises(InvalidInputError, match="'nDCG' is not a measure"):
         evaluate_settings(judged, [Setting()], indexes=str(tmp_path / "kb"), measures=["nDCG"])
     write_lines(judged.root / "queries.jsonl", [entry("a", "what?", [])])
-    with pytest.raises(InvalidInputError, match="nothing to measure"):
+    with pytest.raises(InvalidInputError, match="has no judged query"):
         evaluate_settings(read_folder(judged.root), [Setting()], indexes=str(tmp_path / "kb"))
     assert not (tmp_path / "kb").exists()
 
 
-def test_an_index_with_other_documents_is_refused(judged, tmp_path):
+def test_index_with_other_documents_raises_invalid_input(judged, tmp_path):
     other = write_judged(tmp_path / "more" / "judged")
     embedder = FakeEmbedder()
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         index.ingest(other / "docs")
-        with pytest.raises(InvalidInputError, match="that are not of"):
+        with pytest.raises(InvalidInputError, match="from outside"):
             evaluate(judged, index)
-    with pytest.raises(InvalidInputError, match="that are not of"):
+    with pytest.raises(InvalidInputError, match="from outside"):
         evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
 
 
-def test_an_evaluation_is_saved_and_compared_later(judged, tmp_path):
+def test_saved_evaluation_is_loaded_and_compared(judged, tmp_path):
     embedder = FakeEmbedder()
     settings = [Setting(embedder), Setting(embedder, stages="rescore:dense=1")]
     result = evaluate_settings(judged, settings, indexes=str(tmp_path / "kb"))
@@ -248,52 +248,52 @@ def test_an_evaluation_is_saved_and_compared_later(judged, tmp_path):
     assert loaded.settings[0].per_query == result.settings[0].per_query
     assert loaded.settings[1].unjudged == result.settings[1].unjudged
     assert loaded.comparisons == result.comparisons
-    since = compare_runs(loaded, result, earlier_name="old.json")
-    assert len(since) == 2 * len(MEASURES)
-    assert {(c.first, c.second) for c in since} == {(f"{s.name} (old.json)", s.name) for s in result.settings}
-    assert {c.difference.mean for c in since} == {0.0}
+    comparisons = compare_runs(loaded, result, earlier_name="old.json")
+    assert len(comparisons) == 2 * len(MEASURES)
+    assert {(c.first, c.second) for c in comparisons} == {(f"{s.name} (old.json)", s.name) for s in result.settings}
+    assert {c.difference.mean for c in comparisons} == {0.0}
     single = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
-    assert {c.first for c in compare_runs(single, result)} == {"fake (before)"}, "a single one is held against all"
-    with pytest.raises(InvalidInputError, match="has no setting of these names"):
+    assert {c.first for c in compare_runs(single, result)} == {"fake (before)"}, "the only setting is the baseline"
+    with pytest.raises(InvalidInputError, match="has no setting or no measure in common"):
         compare_runs(result, single)
 
 
-def test_evaluations_of_other_data_are_not_compared(judged, tmp_path):
+def test_evaluations_of_different_data_raise_invalid_input(judged, tmp_path):
     embedder = FakeEmbedder()
     before = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
     with (judged.root / "queries.jsonl").open("a") as file:
         file.write(json.dumps(entry("z", "dogs", [("animals", 1, 2)])))
     after = evaluate_settings(read_folder(judged.root), [Setting(embedder)], indexes=str(tmp_path / "kb"))
-    with pytest.raises(InvalidInputError, match="measured on other data"):
+    with pytest.raises(InvalidInputError, match="measured on different data"):
         compare_runs(before, after)
 
 
-def test_the_hash_is_of_lists_and_files(tmp_path):
+def test_data_hash_covers_lists_and_file_contents(tmp_path):
     one = data_hash(read_folder(write_judged(tmp_path / "a")))
     folder = tmp_path / "b"
     write_judged(folder)
     for file in ("animals.pdf", "energy.pdf"):
         (folder / "docs" / file).write_bytes((tmp_path / "a" / "docs" / file).read_bytes())
-    assert data_hash(read_folder(folder)) == one, "wherever it lies"
+    assert data_hash(read_folder(folder)) == one, "the path does not matter"
     with (folder / "docs" / "energy.pdf").open("ab") as file:
         file.write(b"%")
     assert data_hash(read_folder(folder)) != one
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         (None, "cannot be read"),
         ("{", "not JSON"),
-        ("[]", "no evaluation that this version can read"),
-        ('{"format": 99}', "no evaluation that this version can read"),
-        ('{"format": 1}', "no whole evaluation"),
-        ('{"format": 1, "folder": "", "data_hash": "", "command": "", "versions": [1]}', "no whole evaluation"),
+        ("[]", "not an evaluation in a supported format"),
+        ('{"format": 99}', "not an evaluation in a supported format"),
+        ('{"format": 1}', "is incomplete"),
+        ('{"format": 1, "folder": "", "data_hash": "", "command": "", "versions": [1]}', "is incomplete"),
     ],
 )
-def test_a_file_that_is_no_evaluation_is_refused(tmp_path, content, words):
+def test_load_of_invalid_file_raises_invalid_input(tmp_path, content, message):
     path = Path(tmp_path / "x.json")
     if content is not None:
         path.write_text(content)
-    with pytest.raises(InvalidInputError, match=words):
+    with pytest.raises(InvalidInputError, match=message):
         load(path)

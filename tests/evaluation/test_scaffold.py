@@ -1,4 +1,4 @@
-"""The beginning of a judged folder: documents listed, pages shown, a sheet that a person fills in."""
+"""Scaffold of a judged folder: list of documents, contact sheet, and ``queries.csv``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def documents(tmp_path):
     return folder
 
 
-class Links(HTMLParser):
+class ImageLinks(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.images, self.tags = [], set()
@@ -42,7 +42,7 @@ class Links(HTMLParser):
             self.images.append(unquote(dict(attrs)["src"]))
 
 
-def lines(path):
+def read_json_lines(path):
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
@@ -53,108 +53,108 @@ def write_rows(path, *rows, delimiter=",", encoding="utf-8-sig", columns=COLUMNS
         writer.writerows(rows)
 
 
-def test_a_folder_is_made_and_evaluated_as_it_is(documents, tmp_path):
+def test_scaffold_is_a_valid_judged_folder(documents, tmp_path):
     root = tmp_path / "judged"
     calls = []
-    made = make_scaffold(root, [documents], progress=lambda done, total: calls.append((done, total)))
-    assert (made.documents, made.pages, made.failed) == (4, 5, ())
+    scaffold = make_scaffold(root, [documents], progress=lambda done, total: calls.append((done, total)))
+    assert (scaffold.documents, scaffold.pages, scaffold.failed) == (4, 5, ())
     assert calls[-1] == (4, 4)
-    listed = {line["doc"]: line for line in lines(root / "docs.jsonl")}
-    assert set(listed) == {"report", "old/report", 'a "b" & <c>', "scan"}
-    assert listed["report"] | {"sha256": ""} == {
+    documents_by_name = {line["doc"]: line for line in read_json_lines(root / "docs.jsonl")}
+    assert set(documents_by_name) == {"report", "old/report", 'a "b" & <c>', "scan"}
+    assert documents_by_name["report"] | {"sha256": ""} == {
         "doc": "report", "file": "../documents/report.pdf", "pages": 2, "sha256": "",
     }  # fmt: skip
-    assert len(listed["report"]["sha256"]) == 64
-    html = made.contact_sheet.read_text("utf-8")
-    sheet = Links(html)
+    assert len(documents_by_name["report"]["sha256"]) == 64
+    html = scaffold.contact_sheet.read_text("utf-8")
+    sheet = ImageLinks(html)
     assert len(sheet.images) == 5
     for image in sheet.images:
-        with Image.open(root / image) as photo:
-            assert photo.format == "JPEG"
-            assert max(photo.size) <= 1000
+        with Image.open(root / image) as page_image:
+            assert page_image.format == "JPEG"
+            assert max(page_image.size) <= 1000
     assert "script" not in sheet.tags
     assert "http" not in html
     assert "<c>" not in html
     assert "a &#34;b&#34; &amp; &lt;c&gt;" in html
-    assert read_queries_csv(made.sheet) == [], "the remarks and the example are no questions"
-    assert made.sheet.read_text("utf-8-sig").split("\n")[0].split(",") == [*COLUMNS]
-    write_rows(made.sheet, ["# a remark"], ["Where did it grow?", "report", "1"], ["", "old/report", "1", "1"])
+    assert read_queries_csv(scaffold.sheet) == [], "comments and the example are not queries"
+    assert scaffold.sheet.read_text("utf-8-sig").split("\n")[0].split(",") == [*COLUMNS]
+    write_rows(scaffold.sheet, ["# a comment"], ["Where did it grow?", "report", "1"], ["", "old/report", "1", "1"])
     folder = read_folder(root)
     assert folder.queries[0].relevant == {("report", 1): 2, ("old/report", 1): 1}
     assert folder.documents["report"].resolve() == documents / "report.pdf"
 
 
-def test_again_takes_up_what_is_new_and_leaves_the_rest(documents, tmp_path):
+def test_repeated_scaffold_adds_new_documents_only(documents, tmp_path):
     root = tmp_path / "judged"
-    made = make_scaffold(root, [documents / "report.pdf"])
-    write_rows(made.sheet, ["Where did it grow?", "mine", "1"])
-    line = lines(root / "docs.jsonl")[0] | {"doc": "mine", "licence": "CC0"}
+    scaffold = make_scaffold(root, [documents / "report.pdf"])
+    write_rows(scaffold.sheet, ["Where did it grow?", "mine", "1"])
+    line = read_json_lines(root / "docs.jsonl")[0] | {"doc": "mine", "licence": "CC0"}
     write_lines(root / "docs.jsonl", [line])
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*.jpg")}
-    again = make_scaffold(root, [documents / "report.pdf", documents / "old"])
-    assert (again.documents, again.pages) == (2, 3)
-    listed = lines(root / "docs.jsonl")
-    assert listed[0] == line
-    assert listed[1]["doc"] == "report", "the name is free"
-    assert read_queries(made.sheet)[0].query == "Where did it grow?"
+    repeated = make_scaffold(root, [documents / "report.pdf", documents / "old"])
+    assert (repeated.documents, repeated.pages) == (2, 3)
+    documents_by_name = read_json_lines(root / "docs.jsonl")
+    assert documents_by_name[0] == line
+    assert documents_by_name[1]["doc"] == "report", "the renamed document frees this name"
+    assert read_queries(scaffold.sheet)[0].query == "Where did it grow?"
     make_scaffold(root, [documents / "report.pdf", documents / "old"])
-    kept = {path: path.stat().st_mtime_ns for path in root.rglob("mine*/*.jpg")}
-    assert len(kept) == 2, "under the name that judgements use"
+    image_times = {path: path.stat().st_mtime_ns for path in root.rglob("mine*/*.jpg")}
+    assert len(image_times) == 2, "image folders use the name in the judgements"
     make_scaffold(root, [documents])
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "pictures are made once"
+    assert {path: path.stat().st_mtime_ns for path in image_times} == image_times, "images are rendered once"
     assert all(path.exists() for path in before)
 
 
-def test_documents_in_the_folder_itself(documents):
-    made = make_scaffold(documents, [documents])
-    assert made.documents == 4
-    again = make_scaffold(documents, [documents])
-    assert again.documents == 4, "pictures of pages are no documents"
-    assert {line["file"] for line in lines(documents / "docs.jsonl")} >= {"report.pdf", "old/report.pdf"}
+def test_scaffold_inside_the_documents_folder(documents):
+    scaffold = make_scaffold(documents, [documents])
+    assert scaffold.documents == 4
+    repeated = make_scaffold(documents, [documents])
+    assert repeated.documents == 4, "page images are not ingested as documents"
+    assert {line["file"] for line in read_json_lines(documents / "docs.jsonl")} >= {"report.pdf", "old/report.pdf"}
 
 
-def test_without_pictures_and_with_files_that_fail(documents, tmp_path):
+def test_scaffold_without_images_reports_failed_files(documents, tmp_path):
     (documents / "broken.pdf").write_text("no pdf")
     (documents / "cut.pdf").write_bytes(b"%PDF-1.7 and nothing else")
-    made = make_scaffold(tmp_path / "judged", [documents], images=False)
-    assert (made.documents, made.pages, made.contact_sheet) == (4, 5, None)
-    assert sorted(failure.path.name for failure in made.failed) == ["broken.pdf", "cut.pdf"]
+    scaffold = make_scaffold(tmp_path / "judged", [documents], images=False)
+    assert (scaffold.documents, scaffold.pages, scaffold.contact_sheet) == (4, 5, None)
+    assert sorted(failure.path.name for failure in scaffold.failed) == ["broken.pdf", "cut.pdf"]
     assert sorted(path.name for path in (tmp_path / "judged").iterdir()) == ["docs.jsonl", "queries.csv"]
-    assert made.to_json()["failed"][0]["reason"]
+    assert scaffold.to_json()["failed"][0]["reason"]
 
 
-def test_what_cannot_be_made_is_refused(tmp_path):
-    with pytest.raises(InvalidInputError, match="say where the documents lie with --documents"):
+def test_missing_documents_raise_invalid_input(tmp_path):
+    with pytest.raises(InvalidInputError, match="Pass the documents: --documents"):
         make_scaffold(tmp_path / "none", [tmp_path / "none"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InvalidInputError, match="There is no document in"):
+    with pytest.raises(InvalidInputError, match="No document in"):
         make_scaffold(tmp_path / "judged", [tmp_path / "empty"])
     assert not (tmp_path / "judged").exists()
-    with pytest.raises(InvalidInputError, match="check the path"):
+    with pytest.raises(InvalidInputError, match="Check the path"):
         make_scaffold(tmp_path / "judged", [tmp_path / "nothing"])
 
 
-def test_a_folder_with_questions_gets_no_sheet(tmp_path):
+def test_folder_with_queries_jsonl_gets_no_queries_csv(tmp_path):
     root = write_judged(tmp_path / "judged")
-    made = make_scaffold(root, [root], images=False)
-    assert made.sheet is None
+    scaffold = make_scaffold(root, [root], images=False)
+    assert scaffold.sheet is None
     assert not (root / "queries.csv").exists()
-    assert [line["pages"] for line in lines(root / "docs.jsonl")] == [2, 2]
+    assert [line["pages"] for line in read_json_lines(root / "docs.jsonl")] == [2, 2]
 
 
-# -- the sheet -----------------------------------------------------------------------------------------------------
+# queries.csv
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8", "utf-16"])
-def test_a_sheet_is_read_as_spreadsheets_write_it(tmp_path, delimiter, encoding):
+def test_queries_csv_delimiters_and_encodings(tmp_path, delimiter, encoding):
     path = tmp_path / "queries.csv"
     write_rows(
         path,
         ["Wie viele, und wo?", "a; b, c", "2 3", "", "table", "de", "en", "12 %"],
         ["", "other", "7", "1"],
         [],
-        ["# remark", "x"],
+        ["# comment", "x"],
         ["Which one?", "a; b, c", "1", "2", "chart", "en", "EN"],
         ["Wie viele, und wo?", "third", "1; 2"],
         delimiter=delimiter,
@@ -171,30 +171,30 @@ def test_a_sheet_is_read_as_spreadsheets_write_it(tmp_path, delimiter, encoding)
     assert (second.query_id, second.cross_language) == ("q002", False)
 
 
-def test_a_column_of_ids_is_kept(tmp_path):
+def test_queries_csv_id_column_is_used(tmp_path):
     write_rows(tmp_path / "q.csv", ["x7", "What?", "a", "1"], columns=("QID", "Query", "Doc ", "page"))
     assert read_queries(tmp_path / "q.csv")[0].query_id == "x7"
 
 
 @pytest.mark.parametrize(
-    ("row", "words"),
+    ("row", "message"),
     [
-        (["", "a", "1"], "row 2: there is no question above"),
-        (["What?", "a", ""], "row 2: a page needs both"),
-        (["What?", "", "1"], "row 2: a page needs both"),
-        (["What?", "a", "0"], "the page is '0'"),
-        (["What?", "a", "3-5"], "the page is '3-5'"),
-        (["What?", "a", "1", "3"], "the grade is '3'"),
-        (["What?", "a", "1 1", "good"], "the grade is 'good'"),
+        (["", "a", "1"], "row 2: the query is empty"),
+        (["What?", "a", ""], "row 2: doc or page is empty"),
+        (["What?", "", "1"], "row 2: doc or page is empty"),
+        (["What?", "a", "0"], "page is '0'"),
+        (["What?", "a", "3-5"], "page is '3-5'"),
+        (["What?", "a", "1", "3"], "grade is '3'"),
+        (["What?", "a", "1 1", "good"], "grade is 'good'"),
     ],
 )
-def test_a_row_that_makes_no_sense_is_named(tmp_path, row, words):
+def test_invalid_row_is_named_in_the_error(tmp_path, row, message):
     write_rows(tmp_path / "queries.csv", row)
-    with pytest.raises(InvalidInputError, match=words):
+    with pytest.raises(InvalidInputError, match=message):
         read_queries_csv(tmp_path / "queries.csv")
 
 
-def test_a_sheet_that_cannot_be_read_is_named(tmp_path):
+def test_invalid_queries_csv_raises_invalid_input(tmp_path):
     path = tmp_path / "queries.csv"
     with pytest.raises(InvalidInputError, match="cannot be read"):
         read_queries_csv(path)
@@ -208,14 +208,14 @@ def test_a_sheet_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(InvalidInputError, match="no column query"):
         read_queries_csv(path)
     path.write_text('query,doc,page\n"open,1\n')
-    with pytest.raises(InvalidInputError, match="is not a table"):
+    with pytest.raises(InvalidInputError, match="is not valid CSV"):
         read_queries_csv(path)
     write_rows(path, ["What?", "a", "1", "2"], ["What?", "a", "1", "1"])
-    with pytest.raises(InvalidInputError, match="has another grade further up"):
+    with pytest.raises(InvalidInputError, match="has a different grade in a row above"):
         read_queries_csv(path)
 
 
-def test_questions_for_other_programs(tmp_path):
+def test_write_queries_and_contradicting_query_files(tmp_path):
     root = write_judged(tmp_path / "judged")
     (root / "queries.jsonl").unlink()
     with pytest.raises(InvalidInputError, match=r"has no queries\.csv"):
@@ -225,12 +225,12 @@ def test_questions_for_other_programs(tmp_path):
     assert write_queries(root) == (root / "queries.jsonl", 1)
     assert query_entries(root)[0].name == "queries.jsonl"
     assert read_folder(root).queries == sheet
-    # A sheet that was changed since must not be left out in silence.
+    # A later change of queries.csv must not be ignored.
     write_rows(root / "queries.csv", ["Where?", "animals", "1"])
-    with pytest.raises(InvalidInputError, match=r"two sets of questions.*evaluate check .* --write"):
+    with pytest.raises(InvalidInputError, match=r"differ.*evaluate check .* --write"):
         read_folder(root)
     write_queries(root)
     assert read_folder(root).queries[0].relevant == {("animals", 1): 2}
     write_lines(root / "queries.jsonl", [entry("a", "Where?", [])])
-    with pytest.raises(InvalidInputError, match="two sets of questions"):
+    with pytest.raises(InvalidInputError, match=r"queries\.jsonl and queries\.csv differ"):
         read_folder(root)

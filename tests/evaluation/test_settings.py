@@ -1,4 +1,4 @@
-"""Settings: their stages, their names, their indexes."""
+"""Settings of an evaluation: parsing of stages, names, file names, and index locations."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from jina_rag.evaluation.settings import (
     Setting,
     cross_product,
     file_names,
-    names_of,
+    index_locations,
     parse_stages,
-    place_index,
+    setting_names,
     slug,
 )
 from jina_rag.index.document_index import DocumentIndex
@@ -22,7 +22,7 @@ from jina_rag.testing import FakeEmbedder, FakeReranker
 from jina_rag.types import Prefetch
 
 
-def test_stages_are_those_of_search_joined_by_plus():
+def test_parse_stages_splits_at_plus():
     assert parse_stages("default") == ()
     assert parse_stages(" rescore:dense=0.3 ") == (Rescore(dense=0.3),)
     assert parse_stages("prefetch:limit=300,lexical=false+rerank:model=a+b/c,shows=page+text,limit=4") == (
@@ -33,23 +33,23 @@ def test_stages_are_those_of_search_joined_by_plus():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
-        ("", "are empty"),
-        ("resort:dense=1", "'resort' is no stage"),
+        ("", "is empty"),
+        ("resort:dense=1", "'resort'"),
         ("rescore:dense=1+rescore:limit=1", "has the stage rescore twice"),
-        ("rescore:dens=1", "no option of rescore"),
+        ("rescore:dens=1", "of rescore; expected"),
     ],
 )
-def test_stages_that_make_no_sense_are_refused(text, words):
-    with pytest.raises(InvalidInputError, match=words):
+def test_invalid_stages_raise_invalid_input(text, message):
+    with pytest.raises(InvalidInputError, match=message):
         parse_stages(text)
 
 
-def test_a_setting_is_checked_when_it_is_made():
+def test_setting_validates_its_values():
     with pytest.raises(InvalidInputError, match="exact, balanced, compact"):
         Setting(storage="tiny")
-    with pytest.raises(InvalidInputError, match="need a reranker"):
+    with pytest.raises(InvalidInputError, match="requires a reranker"):
         Setting(stages="rerank:limit=3")
     assert Setting(stages="rerank:limit=3", reranker="lite").to_json() == {
         "stages": "rerank:limit=3", "reranker": "lite",
@@ -60,23 +60,27 @@ def test_a_setting_is_checked_when_it_is_made():
     }  # fmt: skip
 
 
-def test_every_combination_once_with_a_short_name():
+def test_cross_product_is_distinct_with_short_names():
     settings = cross_product(["lite", "o/big", "lite"], ["exact", "compact"], ["default", "rescore:dense=0"])
     assert len(settings) == 8
-    assert names_of(settings)[:3] == ["lite, exact, default", "lite, exact, rescore:dense=0", "lite, compact, default"]
-    assert names_of(settings)[-1] == "big, compact, rescore:dense=0"
+    assert setting_names(settings)[:3] == [
+        "lite, exact, default",
+        "lite, exact, rescore:dense=0",
+        "lite, compact, default",
+    ]
+    assert setting_names(settings)[-1] == "big, compact, rescore:dense=0"
     keys = [setting.index_key for setting in settings]
-    assert keys == sorted(keys, key=keys.index), "those that share an index follow each other"
-    assert names_of(cross_product()) == ["lite"]
-    assert names_of(cross_product(["lite"], ["compact"])) == ["lite"]
-    assert names_of(cross_product(["a/m", "b/m"])) == ["a/m", "b/m"]
-    assert names_of(cross_product(rerankers=[None, "x/judge"])) == ["lite, no reranker", "lite, judge"]
-    twice = [Setting(FakeEmbedder(dim=8)), Setting(FakeEmbedder(dim=16))]
-    assert names_of(twice) == ["fake", "fake (2)"]
+    assert keys == sorted(keys, key=keys.index), "settings that share an index are adjacent"
+    assert setting_names(cross_product()) == ["lite"]
+    assert setting_names(cross_product(["lite"], ["compact"])) == ["lite"]
+    assert setting_names(cross_product(["a/m", "b/m"])) == ["a/m", "b/m"]
+    assert setting_names(cross_product(rerankers=[None, "x/judge"])) == ["lite, no reranker", "lite, judge"]
+    same_name = [Setting(FakeEmbedder(dim=8)), Setting(FakeEmbedder(dim=16))]
+    assert setting_names(same_name) == ["fake", "fake (2)"]
     assert len(cross_product(stages=["default", " Default"])) == 1
 
 
-def test_names_of_files():
+def test_file_names_are_unique_and_safe():
     assert file_names(["lite, exact", "o/big, exact"]) == ["lite-exact", "o-big-exact"]
     clash = file_names(["a, b", "a b"])
     assert len(set(clash)) == 2
@@ -87,27 +91,27 @@ def test_names_of_files():
     assert len(slug("x" * 300)) < 64
 
 
-def test_where_indexes_lie(tmp_path):
+def test_index_locations(tmp_path):
     root = str(tmp_path / "kb")
     one, other = Setting("lite"), Setting("lite", "compact")
     staged = Setting("lite", stages="rescore:dense=0")
-    assert place_index(root, [one, staged]) == {("lite", "exact"): root}
-    two = place_index(root, [one, other])
+    assert index_locations(root, [one, staged]) == {("lite", "exact"): root}
+    two = index_locations(root, [one, other])
     assert two == {("lite", "exact"): f"{root}/lite-exact", ("lite", "compact"): f"{root}/lite-compact"}
-    hub = place_index(root, [one, Setting("a/m"), Setting("b/m")])
+    hub = index_locations(root, [one, Setting("a/m"), Setting("b/m")])
     assert len(set(hub.values())) == 3
-    # An index that several settings have made beneath is found again by one of them.
+    # A single setting reuses the index that an evaluation of several settings created in a subfolder.
     with DocumentIndex.open(tmp_path / "kb" / "fake-exact", embedder=FakeEmbedder()):
         pass
-    assert list(place_index(root, [Setting(FakeEmbedder())]).values()) == [f"{root}/fake-exact"]
-    assert list(place_index(root, [one]).values()) == [f"{root}/lite-exact"], "beside the others"
+    assert list(index_locations(root, [Setting(FakeEmbedder())]).values()) == [f"{root}/fake-exact"]
+    assert list(index_locations(root, [one]).values()) == [f"{root}/lite-exact"], "next to existing indexes"
     with DocumentIndex.open(tmp_path / "one", embedder=FakeEmbedder(), storage="compact"):
         pass
-    with pytest.raises(InvalidInputError, match="is one index, and these settings need 2"):
-        place_index(str(tmp_path / "one"), [one, other])
-    with pytest.raises(InvalidInputError, match="is one index"):
-        place_index("http://host:6333/kb", [one, other])
-    assert place_index("http://host:6333/kb", [one]) == {("lite", "exact"): "http://host:6333/kb"}
-    told = Setting().completed(tmp_path / "one")
-    assert told.to_json() == {"embedder": "fake", "storage": "compact", "stages": "default"}
+    with pytest.raises(InvalidInputError, match="is a single index, but the settings need 2"):
+        index_locations(str(tmp_path / "one"), [one, other])
+    with pytest.raises(InvalidInputError, match="is a single index"):
+        index_locations("http://host:6333/kb", [one, other])
+    assert index_locations("http://host:6333/kb", [one]) == {("lite", "exact"): "http://host:6333/kb"}
+    completed = Setting().completed(tmp_path / "one")
+    assert completed.to_json() == {"embedder": "fake", "storage": "compact", "stages": "default"}
     assert Setting().completed(tmp_path / "nothing") == Setting()
