@@ -1,1 +1,1 @@
-"""From a query to ranked pages: stages as values, and what each does."""
+"""Page search: candidates, late interaction, reranking, and the construction of hits."""

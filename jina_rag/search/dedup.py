@@ -1,4 +1,7 @@
-"""Hits that show nearly the same, folded into the first of them; see `jina_rag.catalog.near_duplicates.page_match`."""
+"""Deduplication of hits: near-duplicate pages fold into the best hit.
+
+The comparison of pages is in `jina_rag.catalog.near_duplicates.page_match`.
+"""
 
 from __future__ import annotations
 
@@ -11,40 +14,44 @@ from jina_rag.catalog.near_duplicates.page_match import SIGNATURE_DIM, PageConte
 from jina_rag.types import Point
 
 MIN_SIGNATURE_COSINE = 0.5
-"""Pages whose signatures are less alike are not held against each other: one product tells most of them apart."""
+"""Minimum cosine similarity of two page signatures for a full comparison; one matrix product excludes most pairs."""
 
 
 class Deduplicator:
-    """Folds pages, which come one by one, best first, into the first page of a group that they show the same as.
+    """Folds near-duplicate pages into the first page of their group. Pages arrive one by one, best first.
 
-    Each page is held against the first page of every group: none drifts in through a third.
+    Each page is compared only with the first page of every group, so that similarity is not transitive.
     """
 
     def __init__(self, image_folder: Path | None) -> None:
-        """Begin without groups.
+        """Start without groups.
 
         Args:
-            image_folder: Where the screenshots lie. Without them the words alone must agree, all of them.
+            image_folder: Folder of the screenshots. If None, pages match only if all their words are equal.
         """
         self._folder = image_folder
-        self._firsts: list[PageContent] = []
+        self._first_pages: list[PageContent] = []
         self._signatures = np.zeros((16, SIGNATURE_DIM), dtype=np.float32)
 
     def fold(self, point: Point) -> tuple[int, float] | None:
-        """The group that a page folds into, counted from 0, and its similarity to the first page, 0 to 1.
+        """Return the number of the page's group, from 0, and its similarity to the group's first page, from 0 to 1.
 
-        None for a page that begins a group.
+        Args:
+            point: The page's point.
+
+        Returns:
+            Group and similarity; None if the page starts a new group.
         """
-        page, count = PageContent.of_payload(point.payload, self._folder), len(self._firsts)
+        page, count = PageContent.of_payload(point.payload, self._folder), len(self._first_pages)
         cosines = scoring.similarity(self._signatures[:count], page.signature[None])[:, 0]
-        # Those of which nothing is known have zeros.
+        # A page without a signature has a zero vector and is always compared.
         for number in np.flatnonzero((cosines >= MIN_SIGNATURE_COSINE) | (cosines == 0)).tolist():
-            off = difference(self._firsts[number], page)
-            if off is not None:
-                return number, 1 - off
+            distance = difference(self._first_pages[number], page)
+            if distance is not None:
+                return number, 1 - distance
         if count == len(self._signatures):
-            # Twice as large each time, so that not every page copies all before it.
+            # Double the capacity, so that appending stays amortized constant.
             self._signatures = np.concatenate([self._signatures, np.zeros_like(self._signatures)])
         self._signatures[count] = page.signature
-        self._firsts.append(page)
+        self._first_pages.append(page)
         return None

@@ -1,7 +1,7 @@
-"""Identifiers in a question: part numbers, error codes, paragraphs, which mean exactly what they say.
+"""Exact matches of the identifiers in a query: part numbers, error codes, paragraphs.
 
-Vectors know that ``KX-4471-B`` is a part number, and little of which one. So a question's identifiers are looked up in
-the lexical index, each by itself, and a page that has one gains a little: the more, the fewer pages have it.
+Embeddings recognize ``KX-4471-B`` as a part number, but hardly distinguish it from other part numbers. Therefore each
+identifier is looked up in the lexical index, and pages that contain it receive a bonus that grows with its rarity.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from jina_rag import sparse
 from jina_rag.protocols import MultiVectorStore
 from jina_rag.stores import schema
 
-MOST = 8
-"""Identifiers of a question that are looked up."""
-COMMON = 20
-"""An identifier that more pages have tells nothing: a year, the name of a series."""
+MAX_IDENTIFIERS = 8
+"""Maximum number of identifiers of a query that are looked up."""
+MAX_PAGES_PER_IDENTIFIER = 20
+"""Maximum number of pages with an identifier. A more frequent identifier is ignored: a year, the name of a series."""
 
 _DIGIT = re.compile(r"\d")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -28,15 +28,18 @@ _LONG_NUMBER = 4
 
 
 def identifiers(text: str) -> list[str]:
-    """The terms of a question that name one thing, as the lexical index has them, in order and without repetition.
+    """Return the identifiers of a query, as tokenized by the lexical index, in order and without repetition.
 
-    These are terms of letters and digits, of digits with something between them, with underscores, numbers of four
-    digits and more that are no year, and paragraphs.
+    Identifiers are terms of letters and digits other than ordinals, digits with separators, terms with underscores,
+    numbers of at least four digits other than years, and paragraphs (§). At most 8 identifiers are returned.
 
     >>> identifiers("Which torque does KX-4471-B need since 2019, see § 12a and ERR_IO?")
     ['kx-4471-b', '§12a', 'err_io']
+
+    Args:
+        text: Text of the query.
     """
-    return [term for term in dict.fromkeys(sparse.wholes(text)) if _is_identifier(term)][:MOST]
+    return [term for term in dict.fromkeys(sparse.whole_terms(text)) if _is_identifier(term)][:MAX_IDENTIFIERS]
 
 
 def _is_identifier(term: str) -> bool:
@@ -52,24 +55,24 @@ def _is_identifier(term: str) -> bool:
 
 
 def identifier_shares(text: str, store: MultiVectorStore, where: Mapping[str, Any]) -> dict[str, float]:
-    """The pages that have an identifier of the query, with how much that tells, 0 to 1.
+    """Return the pages that contain an identifier of the query, with a rarity-weighted score.
 
     Args:
-        text: The query.
-        store: Where pages are looked up; one quick call for each identifier.
-        where: The search's filter.
+        text: Text of the query.
+        store: The vector store; one fast call per identifier.
+        where: Filter of the search, on payload keys.
 
     Returns:
-        Page id → share of the query's identifiers that it has, each weighted by how rare it is.
+        Page id → fraction of the query's identifiers on the page, from 0 to 1, each identifier weighted by its rarity.
     """
     terms = identifiers(text)
     shares: dict[str, float] = {}
     for term in terms:
         pages = {**where, schema.KIND: "page"}
-        hits = store.nearest(sparse.exact_vector(term), limit=COMMON + 1, where=pages, keys=())
-        if len(hits) > COMMON:
+        hits = store.nearest(sparse.exact_vector(term), limit=MAX_PAGES_PER_IDENTIFIER + 1, where=pages, keys=())
+        if len(hits) > MAX_PAGES_PER_IDENTIFIER:
             continue
-        weight = 1 - math.log(max(len(hits), 1)) / math.log(COMMON + 1)
+        weight = 1 - math.log(max(len(hits), 1)) / math.log(MAX_PAGES_PER_IDENTIFIER + 1)
         for hit in hits:
             shares[hit.id] = shares.get(hit.id, 0.0) + weight / len(terms)
     return shares

@@ -1,4 +1,4 @@
-"""A user's filter as conditions on what the store keeps, applied before anything is ranked."""
+"""Search filters: validation, and translation to payload conditions that the store applies before ranking."""
 
 from __future__ import annotations
 
@@ -16,42 +16,49 @@ from jina_rag.stores import schema
 from jina_rag.stores.filters import checked_range, checked_scalar
 from jina_rag.types import Range, RegionKind, Scalar, Where
 
-_OWN_KEYS = {"doc_id": schema.DOC_ID, "page": schema.PAGE, "has": schema.HAS}
+_HIT_KEYS = {"doc_id": schema.DOC_ID, "page": schema.PAGE, "has": schema.HAS}
 _Value: TypeAlias = "list[Scalar] | Range"
 
 
 def checked_filter(where: object) -> dict[str, _Value]:
-    """A filter whose values are lists or ranges.
+    """Return a validated filter, with every value as a list or a `Range`.
+
+    Args:
+        where: Filter as written by the caller; None for no filter.
 
     Raises:
-        InvalidInputError: If it makes no sense, whatever the index holds.
+        InvalidInputError: If a key or a value is invalid, regardless of the index.
     """
     if where is None:
         return {}
     if not isinstance(where, Mapping):
-        raise InvalidInputError(f"A filter maps keys to values, for example {{'year': 2024}}; got {where!r}.")
+        raise InvalidInputError(f"filter is {where!r}; expected a mapping, for example {{'year': 2024}}.")
     conditions: dict[str, _Value] = {}
     for key, value in where.items():
         if not isinstance(key, str) or not key:
-            raise InvalidInputError(f"A filter's keys are names such as path, page or those of metadata; got {key!r}.")
+            raise InvalidInputError(f"filter has the key {key!r}; expected a non-empty string, for example 'path'.")
         conditions[key] = checked_range(key, value) if isinstance(value, Range) else _values(key, value)
-        _check_own(key, conditions[key])
+        _check_hit_key(key, conditions[key])
     return conditions
 
 
 def conditions_of(where: Mapping[str, _Value], resources: IndexResources) -> dict[str, Any] | None:
-    """Translate a checked filter to payload keys; None if nothing can match.
+    """Translate a validated filter to payload keys; return None if no page can match.
 
-    ``path`` takes globs, ``doc_id`` and ``page`` are the hits', ``has`` is a kind of region on the page; every other
-    key is one of the documents' metadata. One of these names in the metadata is written ``meta.page``.
+    The keys ``path`` (globs), ``doc_id``, ``page`` and ``has`` (a kind of region on the page) refer to the hit. All
+    other keys refer to the documents' metadata. For a metadata key of the same name, write for example ``meta.page``.
+
+    Args:
+        where: Result of `checked_filter`.
+        resources: Resources of the index.
 
     Raises:
-        InvalidInputError: If it asks for a path where the index's documents are listed elsewhere.
+        InvalidInputError: If the filter has a path and the manifest is in another assets folder.
     """
     conditions: dict[str, Any] = {}
     for key, value in where.items():
         if key != "path":
-            conditions[_OWN_KEYS.get(key, f"{schema.META}.{key.removeprefix(schema.META + '.')}")] = value
+            conditions[_HIT_KEYS.get(key, f"{schema.META}.{key.removeprefix(schema.META + '.')}")] = value
     if "path" in where:
         ids = _matching_ids(where, resources)
         if not ids:
@@ -61,17 +68,21 @@ def conditions_of(where: Mapping[str, _Value], resources: IndexResources) -> dic
 
 
 def unknown_keys(where: Mapping[str, _Value], manifest: Manifest) -> list[str]:
-    """Keys of a filter that no document has among its metadata: misspelt, most likely."""
-    names = {key: key.removeprefix(f"{schema.META}.") for key in where if key != "path" and key not in _OWN_KEYS}
+    """Return the filter keys that no document has in its metadata, usually misspelled ones."""
+    names = {key: key.removeprefix(f"{schema.META}.") for key in where if key != "path" and key not in _HIT_KEYS}
     return [key for key, name in names.items() if not manifest.has_key(name.split("."))]
 
 
 def _matching_ids(where: Where, resources: IndexResources) -> list[str]:
-    """Ids of the documents whose path matches, and whose id is meant where one is asked for, too."""
+    """Return the ids of the documents whose path matches and that satisfy the ``doc_id`` condition of the filter.
+
+    Raises:
+        InvalidInputError: If the manifest is in another assets folder.
+    """
     if not resources.manifest.contents() and resources.store.count():
         raise InvalidInputError(
-            "The documents of this index are listed elsewhere, in the folder of files that it was filled with: "
-            "filter by doc_id or metadata, or open it with that folder."
+            "The index cannot be filtered by path here, because its manifest is in another assets folder. Filter by "
+            "doc_id or metadata, or pass that folder as assets_dir (--assets-dir)."
         )
     globs = path_globs(where["path"])
     ids = [
@@ -82,27 +93,27 @@ def _matching_ids(where: Where, resources: IndexResources) -> list[str]:
 
 
 def _values(key: str, value: object) -> list[Scalar]:
-    one = value is None or isinstance(value, str | bytes | int | float | np.generic | os.PathLike)
-    if not one and not isinstance(value, Sequence | Set):
+    is_single = value is None or isinstance(value, str | bytes | int | float | np.generic | os.PathLike)
+    if not is_single and not isinstance(value, Sequence | Set):
         raise InvalidInputError(
-            f"The filter {key!r} is {value!r}: give a string, a number, true or false, several of them, or a Range."
+            f"The filter {key!r} is {value!r}; expected a string, a number, a bool, a list of these, or a Range."
         )
-    several: Any = [value] if one else value
-    paths = key in ("path", "doc_id")
+    items: Any = [value] if is_single else value
+    is_path = key in ("path", "doc_id")
     return [
-        os.fspath(item) if paths and isinstance(item, os.PathLike) else checked_scalar(key, item) for item in several
+        os.fspath(item) if is_path and isinstance(item, os.PathLike) else checked_scalar(key, item) for item in items
     ]
 
 
-def _check_own(key: str, value: _Value) -> None:
-    """Refuse what a page's own keys can never be: it would silently find nothing."""
+def _check_hit_key(key: str, value: _Value) -> None:
+    """Raise an error for values of ``path``, ``doc_id``, ``page`` or ``has`` that can never match a page."""
     texts = [] if isinstance(value, Range) else [item for item in value if isinstance(item, str)]
     numbers = [] if isinstance(value, Range) else [item for item in value if type(item) in (int, float)]
     if key in ("path", "doc_id") and value and not texts:
-        kind = "glob such as 'reports/*.pdf'" if key == "path" else "text"
-        raise InvalidInputError(f"The filter {key!r} is {value!r}: give a {kind}, or several.")
+        kind = "glob, for example 'reports/*.pdf'" if key == "path" else "string"
+        raise InvalidInputError(f"The filter {key!r} is {value!r}; expected a {kind}, or a list of these.")
     if key == "page" and value and not isinstance(value, Range) and not numbers:
-        raise InvalidInputError(f"The filter 'page' is {value!r}: give numbers, counted from 1, or a Range.")
+        raise InvalidInputError(f"The filter 'page' is {value!r}; expected 1-based page numbers or a Range.")
     kinds = get_args(RegionKind)
     if key == "has" and (isinstance(value, Range) or not set(value) <= set(kinds)):
-        raise InvalidInputError(f"The filter 'has' is {value!r}: give one or several of {', '.join(kinds)}.")
+        raise InvalidInputError(f"The filter 'has' is {value!r}; expected one or several of {', '.join(kinds)}.")

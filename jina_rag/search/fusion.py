@@ -1,7 +1,7 @@
-"""Score fusion: what is added to a page's MaxSim score, and in which order pages then stand.
+"""Score fusion in the rescoring stage: MaxSim, hubness correction, dense score and identifiers.
 
-A share of what the page scores for any query is taken off MaxSim (hubness). The dense vector's score, brought to the
-spread of the late-interaction scores, and the query's identifiers that the page has exactly are added to it.
+The hubness correction subtracts from MaxSim a fraction of the page's mean score for general queries. The dense score,
+scaled to the spread of the late-interaction scores, and the query's identifiers found on the page are added.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ from jina_rag.types import StoreHit
 
 @dataclass(frozen=True, slots=True)
 class Rescore:
-    """The second stage: exact MaxSim on the stored multi-vectors, per query token, and what is added to it.
+    """The second stage: exact MaxSim on the stored multi-vectors, fused with other scores.
 
     Attributes:
-        limit: Pages that are compared with each other, best first by MaxSim; what comes further down follows in groups
-            of as many, each ranked by itself and none above the group before. So a longer list begins with the shorter.
-        hubness: Share of a page's mean score for general questions that is taken off; None for the embedder's own. See
-            `jina_rag.reference_queries`.
-        identifiers: What a page gains that has an identifier of the query (a part number, an error code, a paragraph)
-            exactly as it is written; in units of a cosine. See `jina_rag.search.exact_match`.
-        dense: Weight of the dense vector's score, brought to the spread of the late-interaction scores first.
+        limit: Number of pages per group, in the order of MaxSim. Fusion reorders pages only within their group, so that
+            a longer result list starts with the shorter one.
+        hubness: Fraction of a page's mean score for general queries that is subtracted; None for the embedder's
+            default. See `jina_rag.reference_queries`.
+        identifiers: Bonus for identifiers of the query (part numbers, error codes, paragraphs) that the page contains
+            exactly as written, in units of cosine similarity; scaled by the weighted fraction of identifiers found. See
+            `jina_rag.search.exact_match`.
+        dense: Weight of the dense score, after scaling to the spread of the late-interaction scores.
+
+    Raises:
+        InvalidInputError: If `limit` is below 1 or a weight is negative.
     """
 
     limit: int = 60
@@ -45,15 +49,15 @@ class Rescore:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A page on its way through the stages.
+    """A page with its scores between the search stages.
 
     Attributes:
-        page_id: Of its point.
-        revision: Hash of the file that it is a page of.
-        score: That of the last stage.
-        stage: The name of that stage.
-        scores: Score of each stage so far.
-        region: Its chart, table or figure that scored better than itself.
+        page_id: Id of the page's point.
+        revision: SHA-256 hash of the page's file.
+        score: Score of the last stage.
+        stage: Name of the last stage.
+        scores: Stage name → score, for the stages so far.
+        region: Chart, table or figure of the page with a higher score than the page itself.
     """
 
     page_id: str
@@ -66,22 +70,27 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class DenseScale:
-    """How dense scores are brought to the spread of late-interaction scores: ``factor * (score - mean)``."""
+    """Linear scaling of dense scores to the spread of late-interaction scores: ``factor * (score - mean)``.
+
+    Attributes:
+        mean: Mean of the dense scores.
+        factor: Weight of the dense score times the ratio of the two standard deviations.
+    """
 
     mean: float
     factor: float
 
 
 class Fusion:
-    """Fuses the scores of pages, group by group; the first group sets the scale of the dense scores."""
+    """Fuses the scores of pages group by group; the first group determines the scale of the dense scores."""
 
     def __init__(self, rescore: Rescore, hubness: float, identifier_shares: Mapping[str, float]) -> None:
-        """Take what is added.
+        """Set the weights and the identifier matches of one query.
 
         Args:
             rescore: The weights.
-            hubness: The embedder's own share, where `rescore` has none.
-            identifier_shares: Page id → share of the query's identifiers that it has.
+            hubness: The embedder's hubness correction, used if `rescore.hubness` is None.
+            identifier_shares: Page id → weighted fraction of the query's identifiers on the page, from 0 to 1.
         """
         self._rescore = rescore
         self._hubness = hubness if rescore.hubness is None else rescore.hubness
@@ -89,31 +98,34 @@ class Fusion:
         self._scale: DenseScale | None = None
 
     def groups(self, candidates: Sequence[Candidate], *, first: bool) -> Iterator[Sequence[Candidate]]:
-        """Pages in groups of `Rescore.limit` that are compared with each other, best first by MaxSim.
+        """Yield the candidates in groups of `Rescore.limit`, best first by MaxSim.
 
-        Whatever has an identifier of the query is compared with the best, wherever vectors have put it (`first`).
+        Args:
+            candidates: The candidates.
+            first: Whether these are the first candidates of the search. Pages with an identifier of the query then join
+                the first group, regardless of their MaxSim score.
         """
         size = self._rescore.limit
-        identified = self._identifier_shares if first else {}
+        identified_ids = self._identifier_shares if first else {}
         order = sorted(candidates, key=lambda candidate: (-candidate.score, candidate.page_id))
-        head = [c for rank, c in enumerate(order) if rank < size or c.page_id in identified]
-        rest = [c for c in order[size:] if c.page_id not in identified]
+        head = [c for rank, c in enumerate(order) if rank < size or c.page_id in identified_ids]
+        rest = [c for c in order[size:] if c.page_id not in identified_ids]
         if head:
             yield head
         yield from (rest[start : start + size] for start in range(0, len(rest), size))
 
     def fuse(self, group: Sequence[Candidate], dense: Mapping[str, float], *, ceiling: float) -> list[Candidate]:
-        """A group of pages with their fused scores, best first.
+        """Return a group of candidates with their fused scores, best first.
 
         Args:
-            group: Pages with their MaxSim scores.
-            dense: Page id → score of the dense vector, of the pages that have one; empty for none to be added.
-            ceiling: No score is higher: that of the last page of the group before.
+            group: Candidates with their MaxSim scores.
+            dense: Page id → dense score, for the pages that have one; empty for no dense fusion.
+            ceiling: Upper bound of the scores: the lowest score of the previous group.
         """
-        late = np.array([c.scores["maxsim"] - self._hubness * c.scores.get("background", 0.0) for c in group])
-        scale = self._scale = self._scale or self._dense_scale(late, dense)
+        late_scores = np.array([c.scores["maxsim"] - self._hubness * c.scores.get("background", 0.0) for c in group])
+        scale = self._scale = self._scale or self._dense_scale(late_scores, dense)
         candidates = []
-        for candidate, score in zip(group, late.tolist(), strict=True):
+        for candidate, score in zip(group, late_scores.tolist(), strict=True):
             scores = dict(candidate.scores)
             if candidate.page_id in dense:
                 scores["dense"] = dense[candidate.page_id]
@@ -126,8 +138,8 @@ class Fusion:
         capped = [(candidate, min(candidate.score, ceiling)) for candidate in candidates]
         return [replace(c, score=score, scores={**c.scores, "rescore": score}) for c, score in capped]
 
-    def _dense_scale(self, late: npt.NDArray[np.float64], dense: Mapping[str, float]) -> DenseScale:
+    def _dense_scale(self, late_scores: npt.NDArray[np.float64], dense: Mapping[str, float]) -> DenseScale:
         values = np.array(list(dense.values()) or [0.0], np.float64)
         spread = float(values.std())
-        factor = self._rescore.dense * float(late.std()) / spread if spread > 0 else 0.0
+        factor = self._rescore.dense * float(late_scores.std()) / spread if spread > 0 else 0.0
         return DenseScale(float(values.mean()), factor)

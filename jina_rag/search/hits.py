@@ -1,4 +1,4 @@
-"""From a ranked candidate to what a user sees: the files that hold the page, its best region, the words to quote."""
+"""Construction of hits: from a ranked candidate to its files, best region and snippet."""
 
 from __future__ import annotations
 
@@ -17,21 +17,27 @@ from jina_rag.types import Location, Point, ScoredPage, Where
 
 
 def locations(resources: IndexResources, payload: Mapping[str, Any], where: Where) -> list[Location]:
-    """The files that hold a page, those that the filter means first.
+    """Return the files that contain a page, files that match the filter first.
 
-    Nothing for a page of a content that is not complete yet and replaces another.
+    Args:
+        resources: Resources of the index.
+        payload: Payload of the page's point.
+        where: Filter of the search, validated.
+
+    Returns:
+        The files. Empty if no file matches the filter, or the page belongs to an unfinished replacement of a document.
     """
     sha256 = str(payload[schema.REVISION])
     records = resources.manifest.documents_of(sha256)
     if records:
         files = [Location(record.doc_id, record.path, dict(record.metadata)) for record in records]
     elif resources.manifest.is_complete(sha256) is None:
-        # The index was filled on another machine: what the store says of the files.
+        # The manifest is on another machine. Use the file locations in the store.
         columns = zip(payload[schema.DOC_ID], payload[schema.PATH], payload[schema.META], strict=True)
         files = [Location(str(doc_id), Path(path), dict(meta)) for doc_id, path, meta in columns]
     else:
         return []
-    # Of a page's files only those that match all of a filter: the store matches each part of it with any of them.
+    # The store matches each condition with any file of the page. A hit requires one file that matches all conditions.
     is_match = document_matcher(where)
     matches = [file for file in files if is_match(file.doc_id, file.path, file.metadata)]
     return matches + [file for file in files if file not in matches] if matches else []
@@ -46,15 +52,15 @@ def make_hit(
     *,
     details: bool,
 ) -> ScoredPage:
-    """A page as it is shown.
+    """Return the hit of a ranked candidate.
 
     Args:
-        resources: Of the index.
-        point: The page's point; with its vectors where its payload has no sign codes and `details` are wanted.
-        files: The files that hold it, at least one.
-        candidate: Its scores.
+        resources: Resources of the index.
+        point: The page's point; with its vectors if `details` is True and the payload has no sign codes.
+        files: The files that contain the page, at least one.
+        candidate: The candidate with its scores.
         query: The query.
-        details: Whether to look for the best region and the snippet.
+        details: Whether to find the best region and the snippet.
     """
     payload = point.payload
     folder = resources.images.folder
@@ -74,7 +80,14 @@ def make_hit(
 
 
 def bare_hit(resources: IndexResources, page_id: str, payload: Mapping[str, Any], files: list[Location]) -> ScoredPage:
-    """A page as it is shown, by itself: without a query it has no score and no best place."""
+    """Return the hit of a page without a query: score 0.0, no region and no snippet.
+
+    Args:
+        resources: Resources of the index.
+        page_id: Id of the page's point.
+        payload: Payload of the page's point.
+        files: The files that contain the page, at least one.
+    """
     file, *copies = files
     return ScoredPage(
         doc_id=file.doc_id,
@@ -97,4 +110,4 @@ def _near_duplicate_of(resources: IndexResources, payload: Mapping[str, Any]) ->
     for point in resources.store.fetch([payload[schema.NEAR]], vectors=False):
         for location in locations(resources, point.payload, {}):
             return location.doc_id, int(point.payload[schema.PAGE])
-    return None  # the earlier page was removed
+    return None  # the earlier page was deleted

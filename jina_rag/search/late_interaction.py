@@ -1,8 +1,8 @@
-"""The first two stages: candidates by the cheap vectors, and exact MaxSim on their stored rows, in one store call.
+"""The first two stages of a search: candidates from the cheap vectors, then exact MaxSim, in one call of the store.
 
-Charts, tables and figures are candidates of their own; what they find is folded into their pages. For a model that
-reads words a region's score never beats its page's, whose rows hold the region's: it leads to the page, and the page is
-scored. For a model that looks at pixels the region's own image was embedded, and the better of both counts.
+Charts, tables and figures are separate candidates, and their matches count for their pages. For text embedders, the
+rows of a region are a subset of the page's rows, so a region never scores above its page: it only surfaces the page as
+a candidate. Image embedders embed the region's own image, and the better score of page and region counts.
 """
 
 from __future__ import annotations
@@ -22,68 +22,80 @@ from jina_rag.stores import schema
 from jina_rag.types import Prefetch, StoreHit
 
 _KEYS = (schema.BIAS, schema.PAGE_ID, schema.KIND, schema.BOX, schema.REVISION)
-"""The rest of a payload is long: it is fetched for the pages that are shown."""
+"""Payload keys that ranking needs. The rest of the payload is long, and fetched only for the returned pages."""
 
 _POINTS_PER_PAGE = 12
-"""Points of a page, itself included, up to which an index may still be a small one."""
+"""Maximum average number of points per page, page included, of an index that is searched exhaustively."""
 
 
 class PageRanker:
-    """Ranks the pages of one store. Holds no state of its own."""
+    """Ranks the pages of one store. Stateless."""
 
     def __init__(self, store: MultiVectorStore, embedder: Embedder) -> None:
         self._store = store
         self._embedder = embedder
-        self._pixels = embedder.modality == "image"
+        self._is_image_embedder = embedder.modality == "image"
 
     def rank(self, query: Query, conditions: Mapping[str, Any], need: int, stages: Stages) -> list[Candidate]:
-        """At least `need` pages where there are so many, best first; the same order however many are needed.
+        """Return at least `need` pages if that many match, best first; the order does not depend on `need`.
 
-        Where the first stage's candidates do not suffice, it is asked for twice as many, and those that are new come
-        behind. Within them, pages are compared in groups of `Rescore.limit`; scores never rise from one group to the
-        next, so that they are sorted as the pages are.
+        If the first stage returns too few candidates, its limit is doubled, and the new candidates follow the previous
+        ones. Fusion orders the pages within groups of `Rescore.limit`, and no score exceeds the lowest score of the
+        previous group, so that scores descend over the whole ranking.
 
         Args:
             query: The query.
             conditions: The filter, on payload keys.
-            need: How many pages are needed.
-            stages: Their `prefetch` and `rescore` are used.
+            need: Number of pages that the caller needs.
+            stages: The search stages; only `prefetch` and `rescore` are used.
         """
         rescore, prefetch = stages.rescore, stages.prefetch
-        identified = identifier_shares(query.text, self._store, conditions) if rescore.identifiers else {}
-        fusion = Fusion(rescore, self._embedder.hubness, identified)
-        small = self._is_small(prefetch.exhaustive)
+        identifier_scores = identifier_shares(query.text, self._store, conditions) if rescore.identifiers else {}
+        fusion = Fusion(rescore, self._embedder.hubness, identifier_scores)
+        is_small = self._is_small(prefetch.exhaustive)
         ranking: list[Candidate] = []
         while True:
             page_ids = {candidate.page_id for candidate in ranking}
-            leads = [] if ranking else list(identified)
-            pages, regions = self._maxsim(query, conditions, None if small else prefetch, stages, leads)
-            fresh = [
+            lead_ids = [] if ranking else list(identifier_scores)
+            pages, regions = self._maxsim(query, conditions, None if is_small else prefetch, stages, lead_ids)
+            new_candidates = [
                 self._candidate(hit, regions.get(page_id), query)
                 for page_id, hit in pages.items()
                 if page_id not in page_ids
             ]
-            for group in fusion.groups(fresh, first=not ranking):
+            for group in fusion.groups(new_candidates, first=not ranking):
                 group_ids = [candidate.page_id for candidate in group]
                 dense = self.cheap_scores("dense", query, group_ids) if rescore.dense else {}
                 ranking += fusion.fuse(group, dense, ceiling=ranking[-1].score if ranking else math.inf)
-            if small or len(ranking) >= need or not fresh or not prefetch.limit:
+            if is_small or len(ranking) >= need or not new_candidates or not prefetch.limit:
                 return ranking
             prefetch = replace(prefetch, limit=2 * prefetch.limit)
 
     def cheap_scores(self, name: str, query: Query, page_ids: Sequence[str]) -> dict[str, float]:
-        """Scores by a cheap vector, ``"dense"`` or ``"lexical"``: page id → score, of the pages that have one."""
+        """Return page id → score by a cheap vector, for the pages that have one.
+
+        Args:
+            name: ``"dense"`` or ``"lexical"``.
+            query: The query.
+            page_ids: The pages.
+        """
         if not page_ids:
             return {}
         hits = self._nearest(name, query, {schema.PAGE_ID: list(page_ids)}, len(page_ids))
-        return {hit.id: hit.score for hit in hits}  # the id of a page's point is the page's
+        return {hit.id: hit.score for hit in hits}  # the id of a page's point is the page id
 
     def first_ranks(
         self, query: Query, conditions: Mapping[str, Any], stages: Stages
     ) -> dict[str, dict[str, tuple[int, float]]]:
-        """Where the first stage puts each of its candidates: vector → page id → (rank, score).
+        """Return the first-stage candidates: vector name → page id → (1-based rank, score).
 
-        Nothing in an index so small that every page is scored.
+        Args:
+            query: The query.
+            conditions: The filter, on payload keys.
+            stages: The search stages; only `prefetch` is used.
+
+        Returns:
+            The candidates; empty if the index is so small that every page is scored.
         """
         prefetch = stages.prefetch
         if self._is_small(prefetch.exhaustive):
@@ -99,7 +111,7 @@ class PageRanker:
         }
 
     def _nearest(self, name: str, query: Query, conditions: Mapping[str, Any], limit: int) -> list[StoreHit]:
-        """The best pages by one cheap vector; none by that of a query without words."""
+        """Return the best pages by one cheap vector; none for the lexical vector of a query without words."""
         words = sparse.query_vector(query.text)
         if name == "lexical" and not len(words.indices):
             return []
@@ -112,21 +124,23 @@ class PageRanker:
         conditions: Mapping[str, Any],
         prefetch: Prefetch | None,
         stages: Stages,
-        leads: Sequence[str],
+        lead_ids: Sequence[str],
     ) -> tuple[dict[str, StoreHit], dict[str, StoreHit]]:
-        """Pages by id, and the best region of each by the page's id, by MaxSim; without a prefetch, of all pages.
+        """Return pages by id, and the best region of each page by page id, scored by MaxSim.
 
-        Pages that only one of their regions or an identifier (`leads`) has led to are scored like the others.
+        Without `prefetch`, all pages are scored. Pages that only a region or an identifier (`lead_ids`) has surfaced
+        are scored in a second call.
         """
         if prefetch is None:
-            where = conditions if self._pixels else {schema.KIND: "page", **conditions}
-            # All of them: of equal scores a limit would take any, and a longer list would not begin as the shorter one.
-            limit = stages.prefetch.exhaustive * (_POINTS_PER_PAGE if self._pixels else 1)
+            where = conditions if self._is_image_embedder else {schema.KIND: "page", **conditions}
+            # No effective limit: a limit picks arbitrarily among equal scores, so a longer list would not start with
+            # the shorter one.
+            limit = stages.prefetch.exhaustive * (_POINTS_PER_PAGE if self._is_image_embedder else 1)
             hits = self._store.search(query.multi, limit=limit, where=where, keys=_KEYS)
         else:
             hits = self._store.search(
                 query.multi,
-                # All of them: what is scored is scored.
+                # All candidates, since MaxSim is computed for all of them.
                 limit=max(1, prefetch.limit + prefetch.lexical_limit + prefetch.region_limit),
                 dense=query.dense,
                 lexical=sparse.query_vector(query.text),
@@ -135,21 +149,21 @@ class PageRanker:
                 keys=_KEYS,
             )
         pages, regions = _by_page(hits)
-        missing = [page_id for page_id in dict.fromkeys([*regions, *leads]) if page_id not in pages]
+        missing = [page_id for page_id in dict.fromkeys([*regions, *lead_ids]) if page_id not in pages]
         if missing:
             where = {schema.KIND: "page", schema.PAGE_ID: missing, **conditions}
             pages |= _by_page(self._store.search(query.multi, limit=len(missing), where=where, keys=_KEYS))[0]
         return pages, regions
 
     def _is_small(self, exhaustive: int) -> bool:
-        # Counting all is quick, counting by a filter is not.
-        few = self._store.count() <= _POINTS_PER_PAGE * exhaustive
-        return few and self._store.count({schema.KIND: "page"}) <= exhaustive
+        # Counting all points is fast; counting with a filter is slow.
+        is_few_points = self._store.count() <= _POINTS_PER_PAGE * exhaustive
+        return is_few_points and self._store.count({schema.KIND: "page"}) <= exhaustive
 
     def _candidate(self, hit: StoreHit, region: StoreHit | None, query: Query) -> Candidate:
-        if not self._pixels or (region is not None and region.score <= hit.score):
+        if not self._is_image_embedder or (region is not None and region.score <= hit.score):
             region = None
-        # The mean over the query's tokens, so that long and short queries compare.
+        # Mean over the query tokens, so that scores of long and short queries are comparable.
         score = (region or hit).score / len(query.multi)
         scores = {"maxsim": score}
         if schema.BIAS in hit.payload:
@@ -159,7 +173,7 @@ class PageRanker:
 
 
 def _by_page(hits: Sequence[StoreHit]) -> tuple[dict[str, StoreHit], dict[str, StoreHit]]:
-    """Pages by id, and the best region of each page by the page's id, both best first."""
+    """Return pages by id, and the best region of each page by page id, both best first."""
     pages: dict[str, StoreHit] = {}
     regions: dict[str, StoreHit] = {}
     for hit in hits:

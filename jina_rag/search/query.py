@@ -1,4 +1,4 @@
-"""A query as a search uses it: its words, its vectors, the image it may hold."""
+"""Queries of a search: their text, their vectors and their images."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from jina_rag.types import Float32, Page
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query, embedded.
+    """One embedded query.
 
     Attributes:
-        content: The caller's input, which a reranker is shown.
-        text: Its words; empty for an image.
-        dense: Shape (dim,).
-        multi: Shape (tokens, multi_dim), cut as the index's rows are.
-        tokens: What each row stands for, as text; None where the embedder does not tell.
-        truncated: Whether it was too long and its end was not read.
+        content: The caller's input, which the reranker receives.
+        text: Text of the query; empty for an image.
+        dense: Dense vector, shape (dim,), float32.
+        multi: Multi-vector, shape (tokens, multi_dim), float32, truncated like the rows of the index.
+        tokens: Text of each token (row of `multi`); None if the embedder does not report tokens.
+        truncated: Whether the embedder truncated the query because of its length.
     """
 
     content: Input
@@ -41,19 +41,22 @@ def embed_queries(
 
     Args:
         queries: Texts, images, pages, or lists of these.
-        embedder: Of the index.
-        dim: What dense vectors are cut to; None for as they are.
-        multi_dim: What the rows of multi-vectors are cut to; None for as they are.
+        embedder: Embedder of the index.
+        dim: Length that dense vectors are truncated to; None for no truncation.
+        multi_dim: Length that the rows of multi-vectors are truncated to; None for no truncation.
+
+    Returns:
+        The embedded queries, in the order of `queries`.
 
     Raises:
-        InvalidInputError: If one is empty, or of a kind that the embedder does not take.
+        InvalidInputError: If a query is empty, or of a type that the embedder does not support.
     """
-    inputs = as_input_list(queries, "questions")
+    inputs = as_input_list(queries, "queries")
     texts = [words_in(content) for content in inputs]
     for number, (content, text) in enumerate(zip(inputs, texts, strict=True), start=1):
         if not text.strip() and not has_image(content):
-            which = "The question" if len(inputs) == 1 else f"Question {number} of {len(inputs)}"
-            raise InvalidInputError(f"{which} is empty: ask something in words, or give an image.")
+            which = "The query" if len(inputs) == 1 else f"Query {number} of {len(inputs)}"
+            raise InvalidInputError(f"{which} is empty. Pass a text or an image.")
     if not inputs:
         return []
     embeddings = embedder.encode_query(inputs, truncate_dim=dim)
@@ -68,17 +71,17 @@ def embed_queries(
 
 
 def words_in(query: Input) -> str:
-    """The words of a query that it holds as text; those of a page are its own."""
+    """Return the text of a query: its text parts and the words of its pages, one part per line."""
     return "\n".join(text for text, _ in _parts(query) if text)
 
 
 def has_image(query: Input) -> bool:
-    """Whether a part of it is anything but text."""
+    """Return whether a part of the query is an image or a page."""
     return any(is_image for _, is_image in _parts(query))
 
 
 def _parts(query: Input) -> Iterator[tuple[str, bool]]:
-    """The words of each part, and whether it is or holds an image."""
+    """Yield the text of each part, and whether the part is or contains an image."""
     if isinstance(query, str):
         is_image = is_data_uri(query)
         yield "" if is_image else query, is_image

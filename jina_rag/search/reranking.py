@@ -1,6 +1,6 @@
-"""The last stage: the best pages are shown to a reranker, as images or as words, within a budget of images and time.
+"""The last search stage: a reranker scores the best pages, as images or text, within a budget of images and time.
 
-Pages are taken in the order they have, so that a budget that runs out has spent itself on the best of them.
+Pages are scored in the order of the previous stages, so that an exhausted budget has covered the best pages.
 """
 
 from __future__ import annotations
@@ -28,30 +28,35 @@ if TYPE_CHECKING:
     from jina_rag.search.calibration import Calibration
 
 PageView: TypeAlias = Literal["page", "region", "text"]
-"""What a reranker is shown of a page: its screenshot, the crop of its best chart, table or figure, its words."""
+"""Input of the reranker for a page: its screenshot, the crop of its best chart, table or figure, or its words."""
 
 _FIRST_ITEMS = 2
-"""Items that are judged before anything is known of what one takes."""
+"""Items in the first call, before the time per item is known."""
 _MAX_ITEMS = 16
-"""Items in one call where time is limited: a call cannot be broken off."""
+"""Maximum number of items per call with a time budget, because a call cannot be interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rerank:
     """The last stage: a reranker reads the query and the best pages together.
 
-    Pages that it judged come first, by its scores; the others follow in the order they had.
+    Scored pages come first, ordered by their scores; the other pages follow in their previous order.
 
     Attributes:
-        model: A reranker, or what `jina_rag.load_reranker` takes; None for the one the index was opened with.
-        limit: Pages that are judged, best first; 0 turns the stage off.
-        shows: What the reranker is shown of each page; a page's score is that of its best part. None for what suits the
-            reranker: the screenshot for one that looks at pixels, the words for one that reads.
-        max_images: Images that are judged at most.
-        max_ms: Milliseconds after which nothing is begun. Two pages are judged first, which tell what a page takes;
-            what is begun is finished, so pages that take longer than those before overrun it.
-        calibration: Makes scores of images and of texts comparable; None takes them as they are. See
+        model: A reranker, or an argument of `jina_rag.load_reranker`; None for the reranker that the index was opened
+            with.
+        limit: Number of best pages to score; 0 turns the stage off.
+        shows: Views of each page that the reranker scores; the best view determines the page's score. None for the
+            default of the reranker: the screenshot for an image reranker, the words for a text reranker.
+        max_images: Maximum number of images to score; None for no limit.
+        max_ms: Time budget in milliseconds; None for no limit. The first call scores two items to measure the time per
+            item. No call starts after the budget, but a running call is finished, so pages that take longer than the
+            previous ones overrun the budget.
+        calibration: Makes the scores of images and texts comparable; None uses the raw scores. See
             `jina_rag.search.calibration`.
+
+    Raises:
+        InvalidInputError: If an argument is invalid.
     """
 
     model: str | os.PathLike[str] | Reranker | None = None
@@ -65,7 +70,9 @@ class Rerank:
         if isinstance(self.model, os.PathLike):
             object.__setattr__(self, "model", os.fspath(self.model))
         if not (self.model is None or isinstance(self.model, str) or hasattr(self.model, "score")):
-            raise InvalidInputError(f"Rerank.model is {self.model!r}; it is a reranker, or the name or folder of one.")
+            raise InvalidInputError(
+                f"Rerank.model is {self.model!r}; expected a reranker, or the name or folder of one."
+            )
         check_whole_number("Rerank.limit", self.limit, minimum=0)
         if self.max_images is not None:
             check_whole_number("Rerank.max_images", self.max_images, minimum=0)
@@ -74,18 +81,20 @@ class Rerank:
         if self.shows is not None:
             object.__setattr__(self, "shows", tuple(self.shows))
             if not self.shows or not set(self.shows) <= set(get_args(PageView)):
-                raise InvalidInputError(f"Rerank.shows is {self.shows!r}; it is some of 'page', 'region', 'text'.")
+                raise InvalidInputError(
+                    f"Rerank.shows is {self.shows!r}; expected one or several of 'page', 'region', 'text'."
+                )
 
 
 @dataclass(frozen=True, slots=True)
 class Reranking:
-    """What a reranker made of a ranking.
+    """Result of the reranking stage.
 
     Attributes:
-        candidates: All of them; first those that it judged.
-        count: How many it judged.
-        complete: False where a budget ended it before all were judged that should have been.
-        notes: What was not done, in sentences.
+        candidates: All candidates, scored ones first.
+        count: Number of scored candidates.
+        complete: False if a budget ran out before all requested candidates were scored.
+        notes: Sentences on candidates that were not scored.
     """
 
     candidates: list[Candidate]
@@ -96,9 +105,9 @@ class Reranking:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """Something that a reranker is shown: a part of the page at that place of the ranking."""
+    """One view of a candidate, as input for the reranker; `position` is the index of the candidate in the ranking."""
 
-    place: int
+    position: int
     view: PageView
     content: Input
 
@@ -117,29 +126,32 @@ def rerank(
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> Reranking:
-    """Judge the first `stage.limit` candidates.
+    """Score the first `stage.limit` candidates with a reranker.
 
     Args:
         query: The query.
-        candidates: Best first.
-        points: The pages' points by id, at least of those to be judged; a candidate without one is passed over.
-        images: The pages' images.
-        reranker: The judge.
-        stage: How many, what of them, and what that may cost.
-        clock: Seconds, ever growing.
+        candidates: The candidates, best first.
+        points: Page id → point, at least for the candidates to score; a candidate without a point is skipped.
+        images: Image files of the index.
+        reranker: The reranker.
+        stage: Number of candidates, views and budgets.
+        clock: Monotonic clock, in seconds.
+
+    Returns:
+        All candidates, scored ones first.
 
     Raises:
-        InvalidInputError: If the reranker cannot take the query.
-        ModelError: If it does not give one number for each document.
+        InvalidInputError: If the reranker does not support the query.
+        ModelError: If the reranker does not return one finite score per document.
     """
     start = clock()
     views = stage.shows or (("page",) if reranker.modality == "image" else ("text",))
     items: list[_Item] = []
     notes: list[str] = []
     empty_pages = image_count = excess_images = 0
-    for place, candidate in enumerate(candidates[: stage.limit]):
+    for position, candidate in enumerate(candidates[: stage.limit]):
         point = points.get(candidate.page_id)
-        page_items = [] if point is None else _items(place, candidate, point, query, images, views)
+        page_items = [] if point is None else _items(position, candidate, point, query, images, views)
         empty_pages += point is not None and not page_items
         for item in page_items:
             if item.modality == "image" and stage.max_images is not None and image_count >= stage.max_images:
@@ -148,25 +160,27 @@ def rerank(
             image_count += item.modality == "image"
             items.append(item)
     if excess_images:
-        notes.append(f"rerank: {_count(excess_images, 'image')} not judged (max_images={stage.max_images}).")
+        notes.append(f"rerank: {_count(excess_images, 'image')} not scored (max_images={stage.max_images}).")
     if empty_pages:
-        notes.append(f"rerank: {_count(empty_pages, 'page')} not judged, with nothing to show ({' or '.join(views)}).")
+        notes.append(f"rerank: {_count(empty_pages, 'page')} not scored, without a {' or '.join(views)} view.")
     scores, end = _scores(query, items, reranker, stage, clock, start)
-    damaged = {item.place for item in items[:end]} - {item.place for item, _, _ in scores}
+    damaged = {item.position for item in items[:end]} - {item.position for item, _, _ in scores}
     if damaged:
-        notes.append(f"rerank: {_count(len(damaged), 'page')} not judged, with a damaged picture: see jina-rag verify.")
+        notes.append(
+            f"rerank: {_count(len(damaged), 'page')} not scored, because of a damaged image. Run: jina-rag verify"
+        )
     if end < len(items):
-        page_count = len({item.place for item in items[end:]})
-        notes.append(f"rerank: {_count(page_count, 'page')} not judged in full (max_ms={stage.max_ms:g}).")
+        page_count = len({item.position for item in items[end:]})
+        notes.append(f"rerank: {_count(page_count, 'page')} not fully scored (max_ms={stage.max_ms:g}).")
     best: dict[int, tuple[float, float, PageView]] = {}
     for item, score, raw_score in scores:
-        if item.place not in best or (score, raw_score) > best[item.place][:2]:
-            best[item.place] = score, raw_score, item.view
-    # Calibrated scores may be equal where those of the model are not; last, the earlier stage decides.
-    order = sorted(best, key=lambda place: (-best[place][0], -best[place][1], place))
-    first = [_with_score(candidates[place], best[place][0], best[place][2]) for place in order]
-    rest = [candidate for place, candidate in enumerate(candidates) if place not in best]
-    return Reranking(first + rest, len(first), not excess_images and end == len(items), tuple(notes))
+        if item.position not in best or (score, raw_score) > best[item.position][:2]:
+            best[item.position] = score, raw_score, item.view
+    # Ties of calibrated scores are broken by the raw score, then by the order of the previous stage.
+    order = sorted(best, key=lambda position: (-best[position][0], -best[position][1], position))
+    scored = [_with_score(candidates[position], best[position][0], best[position][2]) for position in order]
+    unscored = [candidate for position, candidate in enumerate(candidates) if position not in best]
+    return Reranking(scored + unscored, len(scored), not excess_images and end == len(items), tuple(notes))
 
 
 def _with_score(candidate: Candidate, score: float, view: PageView) -> Candidate:
@@ -175,7 +189,7 @@ def _with_score(candidate: Candidate, score: float, view: PageView) -> Candidate
 
 
 def _items(
-    place: int,
+    position: int,
     candidate: Candidate,
     point: Point,
     query: Query,
@@ -186,19 +200,19 @@ def _items(
     text, image = str(payload.get(schema.TEXT, "")), payload.get(schema.IMAGE)
     items = []
     for view in views:
-        # What is no page has nothing but its text to show.
+        # An added text has no image: its text replaces the page view.
         if (view == "text" or (view == "page" and not image and "text" not in views)) and text.strip():
-            # Said outright: a page whose words look like the address of an image is text all the same.
-            items.append(_Item(place, "text", {"text": text}))
+            # The mapping marks the input as text, even if the words look like a data URI.
+            items.append(_Item(position, "text", {"text": text}))
         if view == "page" and image and (path := images.path(image)).is_file():
-            items.append(_Item(place, view, path))
+            items.append(_Item(position, view, path))
         if view == "region":
             region = None
             if candidate.region is not None:
                 region = region_at(payload, candidate.region.payload.get(schema.BOX), images.folder)
             region = region or highlight(query.multi, payload, images.folder, point.multi).region
             if region is not None and region.image_path is not None and region.image_path.is_file():
-                items.append(_Item(place, view, region.image_path))
+                items.append(_Item(position, view, region.image_path))
     return items
 
 
@@ -210,9 +224,9 @@ def _scores(
     clock: Callable[[], float],
     start: float,
 ) -> tuple[list[tuple[_Item, float, float]], int]:
-    """Items with their scores, calibrated and as they were, and how many were tried: all unless time runs out.
+    """Return items with their calibrated and raw scores, and the number of items tried (all, unless time runs out).
 
-    Items whose images turn out to be damaged have no score.
+    Items with damaged images have no score.
     """
     scores: list[tuple[_Item, float, float]] = []
     end, last_count = 0, _FIRST_ITEMS
@@ -221,7 +235,7 @@ def _scores(
         if stage.max_ms is not None:
             elapsed = clock() - start
             remaining = stage.max_ms / 1000 - elapsed
-            # What one item took so far tells how many of them still fit; some take longer, so by small steps.
+            # Estimate from the mean time per item how many items still fit; grow the calls slowly, as items vary.
             fitting = (
                 _FIRST_ITEMS if not end else min(_MAX_ITEMS, 2 * last_count, int(remaining / max(elapsed / end, 1e-9)))
             )
@@ -238,19 +252,20 @@ def _scores(
 
 
 def _raw_scores(query: Query, items: Sequence[_Item], reranker: Reranker) -> tuple[Sequence[_Item], Float32]:
-    """The items that can be judged, and the reranker's scores of them."""
+    """Return the items with readable input, and their raw scores, shape (items,), float32."""
     try:
         scores = np.asarray(reranker.score(query.content, [item.content for item in items]), dtype=np.float32)
     except InvalidInputError:
-        # To decode each image beforehand would take longer than some rerankers do.
+        # Images are checked only after a failure, because decoding each image first is slower than some rerankers.
         readable = [item for item in items if not isinstance(item.content, Path) or is_readable(item.content)]
         if len(readable) == len(items):
             raise
         return _raw_scores(query, readable, reranker) if readable else ([], np.zeros(0, dtype=np.float32))
     if scores.shape != (len(items),) or not np.isfinite(scores).all():
         raise ModelError(
-            f"The reranker {reranker.name!r} gave scores of shape {scores.shape} for {len(items)} documents, or some "
-            "that are no numbers: it must give one finite number for each, in their order."
+            f"The reranker {reranker.name!r} returned scores of shape {scores.shape} for {len(items)} documents, or "
+            "non-finite scores; "
+            "expected one finite number per document, in order."
         )
     return items, scores
 

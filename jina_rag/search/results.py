@@ -1,4 +1,4 @@
-"""What a search returns: its hits, in a list that knows how it came about."""
+"""The result of a search: a list of hits with information on the search as a whole."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from jina_rag.types import ScoredPage
 
 
 class SearchResults(list[ScoredPage]):
-    """Hits, best first: a list, with what there is to say about the search as a whole. A slice of it is a plain list.
+    """Hits, best first: a list with information on the search as a whole. A slice of it is a plain list.
 
     Attributes:
-        query: The words of the query.
-        notes: What was not done as asked, in sentences: a question that was cut, a budget that ran out.
-        complete: False where a budget ran out before all pages were judged that should have been.
-        more: Whether there are further hits behind these (`offset`).
-        milliseconds: Stage → wall time: ``"encode"``, ``"candidates"``, ``"rerank"``, ``"show"``.
+        hits: The hits, best first.
+        query: Text of the query; empty for an image.
+        notes: Sentences on deviations from the request, for example a truncated query or an exhausted budget.
+        complete: False if a budget ran out before the reranker had scored all requested pages.
+        more: Whether further hits exist after these (see `offset` of `DocumentIndex.search`).
+        milliseconds: Stage → wall time in milliseconds: ``"encode"``, ``"candidates"``, ``"rerank"``, ``"show"``.
     """
 
     def __init__(

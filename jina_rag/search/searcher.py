@@ -1,4 +1,4 @@
-"""From a query to ranked pages: candidates, late interaction, a reranker, and what is shown of the best."""
+"""Search of one index: from queries to ranked pages and their hits."""
 
 from __future__ import annotations
 
@@ -30,19 +30,22 @@ GroupBy = Literal["page", "document"]
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """The arguments of a search, besides its query.
+    """Arguments of a search other than the query.
 
     Attributes:
-        k: Hits.
-        offset: Hits that are passed over.
-        where: A filter, as users write it; checked here.
-        stages: How pages are ranked.
-        reranker: Loads the reranker; called where `stages.rerank` judges anything.
-        group_by: Whether hits are pages, or documents with their best page.
-        dedup: Whether pages that show nearly the same become one hit.
-        min_score: What the score of the last stage must be at least.
-        details: Whether the best region and a snippet are looked for.
-        explain: Whether hits tell which stage put them where.
+        k: Maximum number of hits.
+        stages: The search stages.
+        offset: Number of hits to skip.
+        where: Filter as written by the caller; validated here.
+        reranker: Loads the reranker; called only if `stages.rerank` scores at least one page.
+        group_by: ``"page"`` for pages, ``"document"`` for documents with their best page.
+        dedup: Whether to fold near-duplicate pages into one hit.
+        min_score: Minimum score in the last stage.
+        details: Whether to find the best region and the snippet of each hit.
+        explain: Whether to add the rank and score of each stage to the hits.
+
+    Raises:
+        InvalidInputError: If an argument is invalid.
     """
 
     k: int
@@ -59,26 +62,26 @@ class SearchRequest:
     def __post_init__(self) -> None:
         check_whole_number("k", self.k, minimum=1)
         if not is_whole_number(self.offset) or self.offset < 0:
-            raise InvalidInputError(f"offset is {self.offset!r}; it counts hits from 0.")
+            raise InvalidInputError(f"offset is {self.offset!r}; expected a whole number of at least 0.")
         if self.group_by not in ("page", "document"):
-            raise InvalidInputError(f"group_by is {self.group_by!r}; hits are grouped by 'page' or by 'document'.")
+            raise InvalidInputError(f"group_by is {self.group_by!r}; expected one of 'page', 'document'.")
         if self.min_score is not None and not is_number(self.min_score):
-            raise InvalidInputError(f"min_score is {self.min_score!r}; it must be a number.")
+            raise InvalidInputError(f"min_score is {self.min_score!r}; expected a number.")
         object.__setattr__(self, "where", checked_filter(self.where))
 
     @property
     def last_stage(self) -> str:
-        """The stage whose scores compare: what a reranker did not judge has none to compare with those it gave."""
+        """Name of the last stage, which sets the order: ``"rerank"`` with a reranker, otherwise ``"rescore"``."""
         return "rerank" if self.reranker and self.stages.rerank and self.stages.rerank.limit else "rescore"
 
     def allows(self, candidate: Candidate) -> bool:
-        """Whether a page has a score of the last stage that is high enough."""
+        """Return whether the last stage scored the page and the score is at least `min_score`."""
         return self.min_score is None or (candidate.score >= self.min_score and candidate.stage == self.last_stage)
 
 
 @dataclass
 class _PendingHit:
-    """A hit in the making: its candidate, the files that hold it, and what was folded into it."""
+    """A hit under construction: the candidate, the files of the page, and the pages folded into the hit."""
 
     candidate: Candidate
     point: Point
@@ -88,7 +91,7 @@ class _PendingHit:
 
 
 class Searcher:
-    """Searches one index. Holds no state of its own; several threads may use it."""
+    """Search over one index. Stateless and thread-safe."""
 
     def __init__(
         self, *, resources: IndexResources, embedder: Embedder, dim: int, storage: Storage | None = None
@@ -100,11 +103,16 @@ class Searcher:
         self._ranker = PageRanker(resources.store, embedder)
 
     def embed(self, queries: Sequence[Input]) -> list[Query]:
-        """Embed queries as this index needs them."""
+        """Embed queries with the dimensions of this index."""
         return embed_queries(queries, self._embedder, dim=self._truncate_dim, multi_dim=self._storage.multi_dim)
 
     def search(self, queries: Sequence[Input], request: SearchRequest) -> list[SearchResults]:
-        """See `DocumentIndex.search_many`."""
+        """Return the results of several queries (see `DocumentIndex.search_many`).
+
+        Args:
+            queries: The queries.
+            request: The other arguments of the search.
+        """
         resources = self._resources
         where = resolve_paths(request.where or {}, resources.manifest)
         request = replace(request, where=where)
@@ -119,18 +127,18 @@ class Searcher:
             results.query = query.text
             results.milliseconds = {"encode": encode_ms, **results.milliseconds}
             if not results and where and resources.manifest.contents():
-                # A misspelt key finds nothing, which looks like an index without an answer.
+                # Distinguish a misspelled key from a query without matches.
                 keys = unknown_keys(where, resources.manifest)
-                results.notes += tuple(f"No document has {key!r} among its metadata." for key in keys)
+                results.notes += tuple(f"No document has the metadata key {key!r}." for key in keys)
             if query.truncated:
-                results.notes = ("The question is too long: its end was not read.", *results.notes)
+                results.notes = ("The query is too long and was truncated.", *results.notes)
             all_results.append(results)
         return all_results
 
 
 @dataclass
 class _Search:
-    """One search by one query."""
+    """One search with one query."""
 
     resources: IndexResources
     storage: Storage
@@ -140,48 +148,48 @@ class _Search:
     request: SearchRequest
     points: dict[str, Point] = field(default_factory=dict)
     milliseconds: dict[str, float] = field(default_factory=dict)
-    last_lap: float = field(default_factory=time.monotonic)
+    last_time: float = field(default_factory=time.monotonic)
 
     def run(self) -> SearchResults:
-        """Rank pages and make the hits; more pages are ranked until there are enough hits, or no more pages."""
+        """Rank pages and build the hits; widen the ranking until it yields enough hits or contains all pages."""
         request = self.request
         end = request.offset + request.k
-        need = end + 1
+        needed = end + 1
         stage = request.stages.rerank if request.last_stage == "rerank" else None
         reranking: Reranking | None = None
         while True:
-            depth = max(need, stage.limit if stage else 0)
+            depth = max(needed, stage.limit if stage else 0)
             ranking = self.ranker.rank(self.query, self.conditions, depth, request.stages)
-            self._lap("candidates")
-            exhausted = len(ranking) < need
+            self._add_time("candidates")
+            is_exhausted = len(ranking) < needed
             if stage is not None and request.reranker is not None:
                 if reranking is None:
                     ranking = self._visible(ranking, stage.limit)
                     images = self.resources.images
                     reranking = rerank(self.query, ranking, self.points, images, request.reranker(), stage)
-                    self._lap("rerank")
+                    self._add_time("rerank")
                 best = reranking.candidates[: reranking.count]
                 page_ids = {candidate.page_id for candidate in best}
                 ranking = best + [candidate for candidate in ranking if candidate.page_id not in page_ids]
-            below_minimum = request.min_score is not None and not (ranking and request.allows(ranking[-1]))
+            is_below_minimum = request.min_score is not None and not (ranking and request.allows(ranking[-1]))
             pending, more = self._fold(ranking, end)
-            self._lap("show")
-            if len(pending) >= end or exhausted or below_minimum:
+            self._add_time("show")
+            if len(pending) >= end or is_exhausted or is_below_minimum:
                 break
-            need *= 4
+            needed *= 4
         hits = self._hits(pending[request.offset : end], ranking)
-        self._lap("show")
+        self._add_time("show")
         notes, complete = (reranking.notes, reranking.complete) if reranking else ((), True)
         return SearchResults(hits, notes=notes, complete=complete, more=more, milliseconds=self.milliseconds)
 
-    def _lap(self, name: str) -> None:
-        """Count the time since the last lap for this stage."""
+    def _add_time(self, name: str) -> None:
+        """Add the time since the last call to the time of a stage."""
         now = time.monotonic()
-        self.milliseconds[name] = round(self.milliseconds.get(name, 0.0) + (now - self.last_lap) * 1000, 3)
-        self.last_lap = now
+        self.milliseconds[name] = round(self.milliseconds.get(name, 0.0) + (now - self.last_time) * 1000, 3)
+        self.last_time = now
 
     def _fold(self, ranking: Sequence[Candidate], end: int) -> tuple[list[_PendingHit], bool]:
-        """The hits up to the last that is needed, with what folds into them, and whether there are more."""
+        """Return the first `end` hits with the pages folded into them, and whether further hits exist."""
         request = self.request
         pending: list[_PendingHit] = []
         documents: dict[str, _PendingHit] = {}
@@ -192,7 +200,7 @@ class _Search:
             deduplicator = Deduplicator(self.resources.images.folder)
         for candidate, point, files in self._walk(ranking, request.k + 1):
             if not request.allows(candidate):
-                break  # they are sorted: nothing behind it scores more
+                break  # the ranking is sorted by descending score
             page = int(point.payload[schema.PAGE])
             if request.group_by == "document" and candidate.revision in documents:
                 documents[candidate.revision].other_pages.append(page)
@@ -210,7 +218,7 @@ class _Search:
         return pending, False
 
     def _visible(self, ranking: Sequence[Candidate], limit: int) -> list[Candidate]:
-        """The candidates without those, among the first, whose documents are just being replaced: shown to nobody."""
+        """Drop pages of unfinished replacements from the start of a ranking, until `limit` visible pages are found."""
         visible: list[Candidate] = []
         for start in range(0, len(ranking), limit):
             visible += [candidate for candidate, _, _ in self._walk(ranking[start : start + limit], limit)]
@@ -219,14 +227,14 @@ class _Search:
         return visible
 
     def _walk(self, ranking: Sequence[Candidate], step: int) -> Iterator[tuple[Candidate, Point, list[Location]]]:
-        """Candidates that may be shown, with their points, of which `step` are fetched at a time, and their files."""
-        # Where there are no sign codes, the place on the page is told by its vectors.
+        """Yield the visible candidates with their points and files; points are fetched in batches of `step`."""
+        # Without sign codes, the best position on the page is computed from the stored vectors.
         vectors = self.request.details and not self.storage.sign_codes
         for start in range(0, len(ranking), step):
             batch = ranking[start : start + step]
-            missing = [candidate.page_id for candidate in batch if candidate.page_id not in self.points]
-            if missing:
-                points = self.resources.store.fetch(missing, vectors=vectors)
+            missing_ids = [candidate.page_id for candidate in batch if candidate.page_id not in self.points]
+            if missing_ids:
+                points = self.resources.store.fetch(missing_ids, vectors=vectors)
                 self.points |= {point.id: point for point in points}
             for candidate in batch:
                 point = self.points.get(candidate.page_id)
@@ -237,19 +245,19 @@ class _Search:
 
     def _hits(self, pending: Sequence[_PendingHit], ranking: Sequence[Candidate]) -> list[ScoredPage]:
         request, query = self.request, self.query
-        cheap: dict[str, Mapping[str, float]] = {}
+        cheap_scores: dict[str, Mapping[str, float]] = {}
         if request.details or request.explain:
             page_ids = [entry.point.id for entry in pending]
-            cheap = {name: self.ranker.cheap_scores(name, query, page_ids) for name in ("dense", "lexical")}
+            cheap_scores = {name: self.ranker.cheap_scores(name, query, page_ids) for name in ("dense", "lexical")}
         hits = []
         for entry in pending:
             hit = make_hit(self.resources, entry.point, entry.files, entry.candidate, query, details=request.details)
-            scores = {name: values[hit.page_id] for name, values in cheap.items() if hit.page_id in values}
+            scores = {name: values[hit.page_id] for name, values in cheap_scores.items() if hit.page_id in values}
             scores |= hit.scores
             other_pages, similar = tuple(entry.other_pages), tuple(entry.similar)
             hits.append(replace(hit, scores=scores, other_pages=other_pages, similar=similar))
         if request.explain:
-            first = self.ranker.first_ranks(query, self.conditions, request.stages)
+            first_ranks = self.ranker.first_ranks(query, self.conditions, request.stages)
             ranks = ranks_of(ranking)
-            hits = [replace(hit, steps=steps_of(hit, first, ranks)) for hit in hits]
+            hits = [replace(hit, steps=steps_of(hit, first_ranks, ranks)) for hit in hits]
         return hits

@@ -1,6 +1,6 @@
-"""Snippets: which region of a hit's page answers best, its chart or table, and the words to quote.
+"""Snippets: the best region of a hit's page, and the words to quote.
 
-Works on the page's sign codes, which travel with its payload: fetching the full vectors of ten hits would take
+Computed from the page's sign codes, which are part of its payload. Fetching the full vectors of ten hits would take
 longer than ranking a thousand pages.
 """
 
@@ -21,36 +21,41 @@ from jina_rag.stores.images import checked_name
 from jina_rag.types import Box, Float32, Region
 
 SNIPPET_WORDS = 36
-"""Words of a snippet."""
+"""Maximum number of words in a snippet."""
 _SNIPPET_CHARACTERS = 280
-"""Of a snippet at most: a line of a script without spaces is one word."""
-_PASSAGE_TOKENS = 24
-"""Tokens that are judged together when the words to quote are chosen."""
+"""Maximum number of characters in a snippet; in scripts without spaces, a whole line is one word."""
+_WINDOW_TOKENS = 24
+"""Window length in tokens for choosing the snippet."""
 _MAX_REGION_AREA = 0.8
-"""A region over more than this share of its page is the page."""
-_WORDS_AT_ONCE = 2048
-"""Words that are held against all patches of a page together."""
+"""Maximum area of a region as a fraction of the page; a larger region counts as the whole page."""
+_WORD_BATCH = 2048
+"""Number of words per batch that are compared with all patches of a page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Highlight:
-    """What a hit shows besides its page: the best region, if one beats the rest, and the words to quote."""
+    """The best region and the snippet of a hit.
+
+    Attributes:
+        region: The region with the highest score; None if no region scores above the rest of the page.
+        snippet: The words to quote.
+    """
 
     region: Region | None = None
     snippet: str = ""
 
 
 def words_of(payload: Mapping[str, Any]) -> tuple[list[str], Float32] | None:
-    """The words of a page and where they stand, in reading order; None where that is not known.
+    """Return the words of a page with their boxes, in reading order; None if the boxes are unknown.
 
     Args:
-        payload: As `describe` made it.
+        payload: Payload of the page's point, built by `describe`.
 
     Returns:
-        n texts, and their boxes: shape (n, 4), fractions of the page.
+        n words, and their boxes, shape (n, 4), float32, as fractions of the page.
 
     Raises:
-        IndexCorruptError: If the boxes cannot be read.
+        IndexCorruptError: If the boxes cannot be decoded.
     """
     if schema.WORDS not in payload:
         return None
@@ -60,116 +65,137 @@ def words_of(payload: Mapping[str, Any]) -> tuple[list[str], Float32] | None:
 
 
 def highlight(query: Float32, payload: Mapping[str, Any], image_folder: Path, rows: Float32 | None = None) -> Highlight:
-    """Choose the region and the words of a page that speak most to a query.
+    """Return the region and the snippet of a page that match a query best.
 
     Args:
-        query: Shape (query tokens, dim).
-        payload: As `describe` made it.
-        image_folder: Where the crops lie.
-        rows: The page's multi-vector as it is stored; needed where the payload has no sign codes.
+        query: Multi-vector of the query, shape (query tokens, dim), float32.
+        payload: Payload of the page's point, built by `describe`.
+        image_folder: Folder of the region crops.
+        rows: The page's stored multi-vector, shape (rows, dim), float32; required if the payload has no sign codes.
     """
     text = str(payload.get(schema.TEXT, ""))
     regions = regions_of(payload, image_folder)
     if payload.get(schema.SIGNS):
         rows = decode_signs(payload[schema.SIGNS], query.shape[1])
     if rows is None or not len(rows):
-        # An image without words is its only region; there is nothing to compare it with.
-        whole = regions[0] if len(regions) == 1 and not text else None
-        return Highlight(region=whole, snippet=_cut(text.split(), 0))
+        # An image file without words has a single region, the whole image.
+        only_region = regions[0] if len(regions) == 1 and not text else None
+        return Highlight(region=only_region, snippet=_window(text.split(), 0))
     weights = of_tokens(token_similarity(query, rows), payload)
     if schema.GRID not in payload:
         return Highlight(snippet=_snippet(weights, text))
     grid = schema.decode_grid(payload[schema.GRID])
-    if len(grid) != len(weights):  # a store has merged rows of a very long page by itself
-        return Highlight(snippet=_cut(text.split(), 0))
-    located = ~np.isnan(grid.boxes).any(axis=1)  # the words of a model's own prompt stand nowhere
-    boxes, weights = grid.boxes[located], weights[located]
+    if len(grid) != len(weights):  # the store merged rows of a very long page
+        return Highlight(snippet=_window(text.split(), 0))
+    has_box = ~np.isnan(grid.boxes).any(axis=1)  # prompt tokens have no position
+    boxes, weights = grid.boxes[has_box], weights[has_box]
     region = _best_region(weights, boxes, regions)
     if grid.kind == "patches" and (words := words_of(payload)) is not None:
         weights = word_weights(words[1], boxes, weights)
     snippet = _snippet(weights, text)
-    # The labels of a chart read oddly by themselves; its caption says what they are.
+    # The labels of a chart are hard to understand without its caption.
     if region is not None and region.caption and region.caption not in snippet:
         snippet = f"{region.caption} … {snippet.removeprefix('… ')}"
     return Highlight(region=region, snippet=snippet)
 
 
 def of_tokens(values: Float32, payload: Mapping[str, Any]) -> Float32:
-    """What belongs to a page's stored rows, shape (rows, …), given to each of its tokens, shape (tokens, …)."""
+    """Expand values of stored rows to one value per token.
+
+    Args:
+        values: Values per row, shape (rows, …), float32.
+        payload: Payload of the page's point, with the row of each token if rows were pooled.
+
+    Returns:
+        Shape (tokens, …), float32.
+    """
     if schema.ASSIGNMENT not in payload:
         return values
     return expand(values, decode_assignment(payload[schema.ASSIGNMENT]))
 
 
 def region_at(payload: Mapping[str, Any], box: Sequence[float] | None, image_folder: Path) -> Region | None:
-    """The region of a page that has this box, as its own point has it."""
+    """Return the region of a page with the given box; None if the page has no such region.
+
+    Args:
+        payload: Payload of the page's point.
+        box: Box as fractions of the page, as stored in the region's point.
+        image_folder: Folder of the region crops.
+    """
     sides = [round(side, 5) for side in box or ()]
     return next((region for region in regions_of(payload, image_folder) if list(region.box) == sides), None)
 
 
 def _best_region(weights: Float32, boxes: Float32, regions: Sequence[Region]) -> Region | None:
-    """The region whose words speak most to the query, if they do so more than the rest of the page.
+    """Return the region with the highest mean token weight, if that mean exceeds the mean of the rest of the page.
 
-    By the mean and not by MaxSim, which favours whichever has more words: measured on 48 pages with a judged box,
-    this finds the right region three times as often.
+    The mean replaces MaxSim, which favors regions with more words: measured on 48 pages with a judged box, the mean
+    finds the right region three times as often.
     """
     best: Region | None = None
     for region in regions:
-        inside = is_inside(boxes, region.box)
+        is_in_region = is_inside(boxes, region.box)
         x0, y0, x1, y1 = region.box
-        # A frame around everything points at nothing.
-        if not inside.any() or (x1 - x0) * (y1 - y0) > _MAX_REGION_AREA:
+        # A box around the whole page does not narrow down the position.
+        if not is_in_region.any() or (x1 - x0) * (y1 - y0) > _MAX_REGION_AREA:
             continue
-        score = float(weights[inside].mean())
-        rest = float(weights[~inside].mean()) if not inside.all() else -np.inf
-        if score > rest and (best is None or best.score is None or score > best.score):
+        score = float(weights[is_in_region].mean())
+        rest_score = float(weights[~is_in_region].mean()) if not is_in_region.all() else -np.inf
+        if score > rest_score and (best is None or best.score is None or score > best.score):
             best = replace(region, score=score)
     return best
 
 
 def is_inside(boxes: Float32, box: Box) -> npt.NDArray[np.bool_]:
-    """Which boxes have their middle in another."""
+    """Return which boxes have their center inside `box`, shape (n,), bool.
+
+    Args:
+        boxes: Shape (n, 4), float32, as fractions of the page.
+        box: The enclosing box, as fractions of the page.
+    """
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
     return np.asarray(((middles >= box[:2]) & (middles <= box[2:])).all(axis=1))
 
 
 def _snippet(weights: Float32, text: str) -> str:
-    """The words around the densest run of speaking tokens.
+    """Return the words around the window of tokens with the highest total weight.
 
-    Tokens and words are both in reading order, so that the place among the tokens tells the place among the words.
-    Image patches run from top to bottom, and tell it roughly where nothing is known of the words.
+    Tokens and words are both in reading order, so the relative position of the window among the tokens locates the
+    words. Image patches run from top to bottom and locate words without boxes only roughly.
     """
     words = text.split()
     if len(words) <= SNIPPET_WORDS or not len(weights):
-        return _cut(words, 0)
-    run = min(_PASSAGE_TOKENS, len(weights))
-    sums = np.convolve(weights, np.ones(run, dtype=np.float32), mode="valid")
-    middle = (int(sums.argmax()) + run / 2) / len(weights)
-    return _cut(words, round(middle * len(words)) - SNIPPET_WORDS // 2)
+        return _window(words, 0)
+    window = min(_WINDOW_TOKENS, len(weights))
+    window_weights = np.convolve(weights, np.ones(window, dtype=np.float32), mode="valid")
+    middle = (int(window_weights.argmax()) + window / 2) / len(weights)
+    return _window(words, round(middle * len(words)) - SNIPPET_WORDS // 2)
 
 
 def word_weights(words: Float32, patches: Float32, weights: Float32) -> Float32:
-    """The weight of each word: the mean of the patches that its middle is on; the least of all where it is on none.
+    """Return the weight of each word: the mean weight of the patches that contain the word's center.
+
+    A word outside all patches gets the lowest patch weight.
 
     Args:
-        words: Boxes, shape (n, 4).
-        patches: Boxes, shape (m, 4).
-        weights: Of the patches, shape (m,).
+        words: Boxes of the words, shape (n, 4), float32.
+        patches: Boxes of the patches, shape (m, 4), float32.
+        weights: Weights of the patches, shape (m,), float32.
 
     Returns:
-        Shape (n,).
+        Shape (n,), float32.
     """
     means = np.full(len(words), weights.min() if len(weights) else 0, dtype=np.float32)
     middles = (words[:, :2] + words[:, 2:]) / 2
-    for start in range(0, len(words), _WORDS_AT_ONCE):
-        part = middles[start : start + _WORDS_AT_ONCE, None]
-        on = ((part >= patches[:, :2]) & (part <= patches[:, 2:])).all(axis=2)
-        counts = on.sum(axis=1)
-        np.divide(on @ weights, counts, out=means[start : start + _WORDS_AT_ONCE], where=counts > 0)
+    for start in range(0, len(words), _WORD_BATCH):
+        batch = middles[start : start + _WORD_BATCH, None]
+        is_covered = ((batch >= patches[:, :2]) & (batch <= patches[:, 2:])).all(axis=2)
+        counts = is_covered.sum(axis=1)
+        np.divide(is_covered @ weights, counts, out=means[start : start + _WORD_BATCH], where=counts > 0)
     return means
 
 
-def _cut(words: Sequence[str], start: int) -> str:
+def _window(words: Sequence[str], start: int) -> str:
     start = max(0, min(start, len(words) - SNIPPET_WORDS))
     end = start + SNIPPET_WORDS
     text = " ".join(words[start:end])
@@ -179,13 +205,18 @@ def _cut(words: Sequence[str], start: int) -> str:
 
 
 def regions_of(payload: Mapping[str, Any], image_folder: Path) -> list[Region]:
-    """The charts, tables and figures of a page."""
+    """Return the charts, tables and figures of a page.
+
+    Args:
+        payload: Payload of the page's point.
+        image_folder: Folder of the region crops.
+    """
     return [
         Region(
             kind=entry["kind"],
             box=tuple(entry["box"]),
             caption=entry["caption"],
-            # Whoever can write to a server could have a hit show any file of this machine otherwise.
+            # Validate the name: a payload written by others must not make a hit show an arbitrary local file.
             image_path=image_folder / name if (name := checked_name(entry.get("image"))) else None,
         )
         for entry in payload.get(schema.REGIONS, [])

@@ -1,9 +1,9 @@
-"""The stages of a search as values: what finds candidates, what refines their scores, what judges the best of them.
+"""The stages of a search as values: candidates (`Prefetch`), late interaction (`Rescore`), reranking (`Rerank`).
 
-    index.search(question, stages=[Prefetch(limit=300), Rescore(dense=0.3), Rerank(max_ms=500)])
+    index.search(query, stages=[Prefetch(limit=300), Rescore(dense=0.3), Rerank(max_ms=500)])
 
-What is not given is as it suits the index's embedder. `Prefetch` stands in `jina_rag.types`, since stores know it;
-`Rescore` in `fusion` and `Rerank` in `reranking`, beside what they set.
+Omitted stages use the defaults of the index's embedder. `Prefetch` is in `jina_rag.types`, because stores also use it.
+`Rescore` is in `fusion` and `Rerank` in `reranking`, next to the code that they configure.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Stages:
     """All stages of a search.
 
     Attributes:
-        prefetch: Finds candidates.
-        rescore: Scores them by late interaction.
-        rerank: Judges the best of them; None where there is no reranker.
+        prefetch: Selects the candidates.
+        rescore: Scores the candidates by late interaction.
+        rerank: Scores the best pages with a reranker; None without a reranker.
     """
 
     prefetch: Prefetch = field(default_factory=Prefetch)
@@ -38,10 +38,13 @@ class Stages:
     rerank: Rerank | None = None
 
     def override(self, stages: Stage | Sequence[Stage] | None) -> Stages:
-        """These stages, with others in the place of those of their kind.
+        """Return these stages with one or several stages replaced by stages of the same type.
+
+        Args:
+            stages: The new stages; None or an empty sequence replaces nothing.
 
         Raises:
-            InvalidInputError: If something is no stage, or there are two of a kind.
+            InvalidInputError: If a value is not a stage, or two stages have the same type.
         """
         by_name: dict[str, Any] = {}
         if isinstance(stages, Prefetch | Rescore | Rerank):
@@ -49,29 +52,34 @@ class Stages:
         for stage in stages or ():
             name = next((name for name, kind in _STAGE_TYPES.items() if isinstance(stage, kind)), None)
             if name is None:
-                raise InvalidInputError(f"A stage is a Prefetch, a Rescore or a Rerank, not {stage!r}.")
+                raise InvalidInputError(f"stages contains {stage!r}; expected a Prefetch, a Rescore or a Rerank.")
             if name in by_name:
-                raise InvalidInputError(f"A search has one stage of each kind, and two are {type(stage).__name__}.")
+                raise InvalidInputError(
+                    f"stages contains {type(stage).__name__} twice; expected one stage of each type."
+                )
             by_name[name] = stage
         return replace(self, **by_name)
 
 
 def default_stages(embedder: Embedder, reranker: bool) -> Stages:
-    """What suits an embedder.
+    """Return the default stages of an index.
 
-    An option is on where the lower end of its paired 95 % interval on judged questions is not below -0.01 nDCG@5, and
-    it gains something (`benchmarks/stages.py`): the hubness correction and the dense vector's score, as much of each as
-    the embedder says.
+    An option is on by default if it improves nDCG@5 on judged queries and the lower end of its paired 95 % confidence
+    interval is at least -0.01 (`benchmarks/stages.py`). Two options qualify, both with the weight that the embedder
+    defines: the hubness correction and the score of the dense vector.
 
     Args:
-        embedder: Of the index.
-        reranker: Whether the index has one.
+        embedder: Embedder of the index.
+        reranker: Whether the index has a reranker.
     """
     return Stages(rescore=Rescore(dense=embedder.dense_weight), rerank=Rerank() if reranker else None)
 
 
 def parse_stage(text: str) -> Stage:
-    """A stage from one line, such as ``"prefetch:limit=300,lexical=false"`` or ``"rerank:max_ms=500"``.
+    """Parse a stage from one line, for example ``"prefetch:limit=300,lexical=false"`` or ``"rerank:max_ms=500"``.
+
+    Args:
+        text: Stage name, a colon, and comma-separated ``option=value`` pairs.
 
     Raises:
         InvalidInputError: If the stage, an option or a value is unknown.
@@ -79,13 +87,15 @@ def parse_stage(text: str) -> Stage:
     name, _, options = text.partition(":")
     kind = _STAGE_TYPES.get(name.strip().lower())
     if kind is None:
-        raise InvalidInputError(f"{name!r} is no stage of a search: prefetch, rescore and rerank are.")
+        raise InvalidInputError(f"Unknown search stage {name!r}; expected one of prefetch, rescore, rerank.")
     names = [field.name for field in fields(kind) if field.name != "calibration"]
     values: dict[str, Any] = {}
     for option in filter(None, (part.strip() for part in options.split(","))):
         key, equals, value = option.partition("=")
         if key not in names or not equals:
-            raise InvalidInputError(f"{option!r} is no option of {name}: {', '.join(f'{key}=…' for key in names)} are.")
+            raise InvalidInputError(
+                f"Unknown option {option!r} of {name}; expected one of {', '.join(f'{key}=…' for key in names)}."
+            )
         values[key] = tuple(value.split("+")) if key == "shows" else value if key == "model" else _value(key, value)
     stage: Stage = kind(**values)
     return stage
@@ -98,4 +108,4 @@ def _value(key: str, text: str) -> float | bool | None:
     for number in (int, float):
         with suppress(ValueError):
             return number(text)
-    raise InvalidInputError(f"{key}={text!r}: write a number, true or false.")
+    raise InvalidInputError(f"{key} is {text!r}; expected a number, true or false.")

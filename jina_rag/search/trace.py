@@ -1,4 +1,4 @@
-"""Which stage put a page where: the story of a hit, for people who want to know why."""
+"""Per-stage ranks and scores of a hit (``explain=True``)."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from jina_rag.search.fusion import Candidate
 from jina_rag.types import ScoredPage, Step
 
 _NOTES = {
-    "background": "what the page scores for any question; a share of it is taken off",
-    "identifiers": "the share of the question's codes that the page has exactly, rare ones first",
+    "background": "mean score of the page for general queries; a fraction is subtracted",
+    "identifiers": "fraction of the query's identifiers on the page, weighted by rarity",
 }
-_SKIPPED = "it picked no candidates: in an index of this size every page is compared"
+_SKIPPED = "selected no candidates: in an index of this size, every page is scored"
 
 
 def ranks_of(ranking: Sequence[Candidate]) -> dict[str, dict[str, int]]:
-    """Stage → page id → rank from 1, of the stages that put all their pages in an order."""
+    """Return stage → page id → 1-based rank, for the stages that order all their pages."""
     ranks: dict[str, dict[str, int]] = {}
     for stage in ("maxsim", "rescore", "rerank"):
         candidates = [candidate for candidate in ranking if stage in candidate.scores]
-        # Stable: pages of equal scores are ranked as they stand.
+        # The sort is stable: pages with equal scores keep their order.
         candidates.sort(key=lambda candidate: -candidate.scores[stage])
         ranks[stage] = {candidate.page_id: rank for rank, candidate in enumerate(candidates, start=1)}
     ranks["region"] = {candidate.page_id: 0 for candidate in ranking if candidate.region is not None}
@@ -27,30 +27,30 @@ def ranks_of(ranking: Sequence[Candidate]) -> dict[str, dict[str, int]]:
 
 
 def steps_of(
-    hit: ScoredPage, first: Mapping[str, Mapping[str, tuple[int, float]]], ranks: Mapping[str, Mapping[str, int]]
+    hit: ScoredPage, first_ranks: Mapping[str, Mapping[str, tuple[int, float]]], ranks: Mapping[str, Mapping[str, int]]
 ) -> tuple[Step, ...]:
-    """The steps of one hit, in order.
+    """Return the steps of one hit, in the order of the stages.
 
     Args:
-        hit: With the scores of its stages.
-        first: Vector of the first stage → page id → (rank, score); empty where every page was scored.
-        ranks: From `ranks_of`.
+        hit: The hit with its scores by stage.
+        first_ranks: First-stage vector → page id → (rank, score); empty if every page was scored.
+        ranks: Result of `ranks_of`.
     """
     steps = []
     for name in ("dense", "lexical"):
-        if name in first and hit.page_id in first[name]:
-            rank, score = first[name][hit.page_id]
+        if name in first_ranks and hit.page_id in first_ranks[name]:
+            rank, score = first_ranks[name][hit.page_id]
             steps.append(Step(name, rank, score))
         elif name in hit.scores:
-            note = "where no rank stands, the page was found by another stage" if name in first else _SKIPPED
+            note = "pages without a rank were found by another stage" if name in first_ranks else _SKIPPED
             steps.append(Step(name, None, hit.scores[name], note))
     for name in ("maxsim", "rescore", "rerank"):
         if name not in hit.scores:
             continue
-        note = "some by one of their regions" if name == "maxsim" and hit.page_id in ranks["region"] else ""
+        note = "for some pages, the score of a region" if name == "maxsim" and hit.page_id in ranks["region"] else ""
         if name == "rerank":
             views = [key.partition(":")[2] for key in hit.scores if key.startswith("rerank:")]
-            note = f"some judged by their {views[0]}" if views else ""
+            note = f"for some pages, the score of their {views[0]}" if views else ""
         steps.append(Step(name, ranks[name].get(hit.page_id), hit.scores[name], note))
         if name == "maxsim":
             steps += [Step(key, None, hit.scores[key], _NOTES[key]) for key in _NOTES if key in hit.scores]

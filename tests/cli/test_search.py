@@ -29,7 +29,7 @@ def test_search_in_stages_for_a_person(cli, corpus):
     assert {hit["stage"] for hit in judged["hits"]} == {"rerank"}
     assert (judged["hits"][0]["doc_id"], judged["hits"][0]["page"]) == ("animals.pdf", 2)
     message = cli("search", "whales", "-i", kb, "--reranker", "lite", "--stage", "rerank:max_ms=0")
-    assert "Note: rerank: 4 pages were not judged" in message.err
+    assert "Note: rerank: 4 pages were not scored" in message.err
 
 
 def test_search_pages_groups_and_cuts_off(cli, corpus):
@@ -51,7 +51,7 @@ def test_search_pages_groups_and_cuts_off(cli, corpus):
 
 def test_a_question_that_is_too_long_is_cut_and_that_is_said(cli, corpus):
     content = cli("search", "whales sing " * 400, "-i", corpus / "kb", "--json").json
-    assert content["notes"] == ["The question is too long: its end was not read."]
+    assert content["notes"] == ["The query is too long and was truncated."]
     assert content["hits"][0]["page"] == 2
     assert cli("search", "whales sing", "-i", corpus / "kb", "--json").json["notes"] == []
 

@@ -1,4 +1,4 @@
-"""Calibration between modalities, on synthetic scores whose true probabilities are known."""
+"""Calibration in search: comparable scores of texts and images, on synthetic scores with known probabilities."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jina_rag.errors import InvalidInputError
-from jina_rag.search.calibration import LEAST, Calibration, Curve, fit_calibration
+from jina_rag.search.calibration import MIN_LABELS, Calibration, Curve, fit_calibration
 from jina_rag.search.reranking import Rerank
 
-# Modality → how the reranker distorts the true log-odds: slope, offset.
-DISTORTED = {"text": (0.5, 2.0), "image": (1.6, -1.5)}
+# Modality → (slope, offset) of the reranker's distortion of the true log-odds.
+DISTORTION = {"text": (0.5, 2.0), "image": (1.6, -1.5)}
 
 
-def judged(count: int, seed: int, *, squashed: bool = True):
-    """Labels of two modalities: the same true log-odds, scored with another slope and offset each."""
+def synthetic_labels(count: int, seed: int, *, as_probabilities: bool = True):
+    """Return labels of two modalities with different distortions, and the true probabilities."""
     random = np.random.default_rng(seed)
     labels, truth = [], []
-    for modality, (slope, offset) in DISTORTED.items():
+    for modality, (slope, offset) in DISTORTION.items():
         odds = random.normal(-0.7, 2, count)
         relevant = random.random(count) < 1 / (1 + np.exp(-odds))
         scores = slope * odds + offset
-        if squashed:
+        if as_probabilities:
             scores = 1 / (1 + np.exp(-scores))
         labels += [(modality, float(s), bool(r)) for s, r in zip(scores, relevant, strict=True)]
         truth.append(1 / (1 + np.exp(-odds)))
     return labels, np.concatenate(truth)
 
 
-def auc(scores, relevant) -> float:
+def roc_auc(scores, relevant) -> float:
     ranks = np.empty(len(scores))
     ranks[np.argsort(scores, kind="stable")] = np.arange(len(scores))
     positive = relevant.sum()
@@ -46,24 +46,24 @@ def columns(labels):
     return list(names), np.array(scores), np.array(relevant)
 
 
-@pytest.mark.parametrize("squashed", [True, False])
-def test_a_mixed_list_comes_close_to_the_oracle(squashed):
-    labels, _ = judged(400, seed=1, squashed=squashed)
-    unseen, truth = judged(2000, seed=2, squashed=squashed)
+@pytest.mark.parametrize("as_probabilities", [True, False])
+def test_calibrated_mixed_ranking_is_close_to_the_oracle(as_probabilities):
+    labels, _ = synthetic_labels(400, seed=1, as_probabilities=as_probabilities)
+    unseen, truth = synthetic_labels(2000, seed=2, as_probabilities=as_probabilities)
     names, scores, relevant = columns(unseen)
     calibration = fit_calibration(labels)
-    assert calibration.log_odds == squashed
-    after = calibration.apply(scores, names)
-    before, oracle = auc(scores, relevant), auc(truth, relevant)
-    assert before < oracle - 0.05
-    assert auc(after, relevant) > oracle - 0.005
-    assert np.abs(after - truth).mean() < 0.03
-    if squashed:  # otherwise the scores are no probabilities to begin with
-        assert np.square(after - relevant).mean() < np.square(scores - relevant).mean() - 0.03
-        assert np.square(after - relevant).mean() < np.square(truth - relevant).mean() + 0.003
+    assert calibration.log_odds == as_probabilities
+    calibrated = calibration.apply(scores, names)
+    auc_before, auc_oracle = roc_auc(scores, relevant), roc_auc(truth, relevant)
+    assert auc_before < auc_oracle - 0.05
+    assert roc_auc(calibrated, relevant) > auc_oracle - 0.005
+    assert np.abs(calibrated - truth).mean() < 0.03
+    if as_probabilities:  # otherwise the raw scores are not probabilities
+        assert np.square(calibrated - relevant).mean() < np.square(scores - relevant).mean() - 0.03
+        assert np.square(calibrated - relevant).mean() < np.square(truth - relevant).mean() + 0.003
 
 
-def test_without_labels_scores_stay_exactly_as_they_are():
+def test_identity_calibration_returns_scores_unchanged():
     scores = np.array([0.1, 1 / 3, -7.25, 1e-30], dtype=np.float32)
     for calibration in (Calibration(), fit_calibration([])):
         assert calibration.is_identity
@@ -80,7 +80,7 @@ def test_without_labels_scores_stay_exactly_as_they_are():
     ),
     st.lists(st.floats(-100, 100), min_size=2, max_size=20),
 )
-def test_no_order_within_a_modality_is_turned_round(labels, scores):
+def test_calibration_preserves_order_within_a_modality(labels, scores):
     calibration = fit_calibration(labels)
     scores = np.sort(scores)
     for modality in ("text", "image", "video"):
@@ -91,55 +91,55 @@ def test_no_order_within_a_modality_is_turned_round(labels, scores):
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=12, max_size=40))
-def test_grades_are_taken_as_well(pairs):
+def test_fit_accepts_graded_labels(pairs):
     calibration = fit_calibration([("text", score, grade) for score, grade in pairs])
     after = calibration.apply([0.0, 0.5, 1.0], ["text"] * 3)
     assert (np.diff(after) >= 0).all()
 
 
-def test_grades_count_as_parts_of_a_label():
+def test_grade_of_one_half_gives_probability_one_half():
     halves = [("text", score, 0.5) for score in np.linspace(-1, 1, 20)]
     after = fit_calibration(halves).apply([-1.0, 1.0], ["text"] * 2)
     np.testing.assert_allclose(after, 0.5, atol=0.02)
 
 
-def test_scores_that_speak_against_the_labels_give_a_flat_curve_that_still_rises():
+def test_labels_contradicting_scores_give_a_flat_increasing_curve():
     labels = [("text", x, x < 0) for x in np.linspace(-2, 2, 40)] + [
         ("image", x, x > 0) for x in np.linspace(-2, 2, 40)
     ]
     calibration = fit_calibration(labels)
-    assert "do not tell" in calibration.notes["text"]
+    assert "do not separate" in calibration.notes["text"]
     assert "image" not in calibration.notes
     after = calibration.apply([-2.0, 2.0], ["text"] * 2)
     assert after[0] < after[1] < after[0] + 0.01
 
 
-def test_a_modality_with_few_labels_shares_the_curve_of_all_and_says_so():
-    labels, _ = judged(100, seed=3)
-    few = [("audio", 0.5, True)] * (LEAST - 1) + [("audio", 0.2, False)] * 50
-    calibration = fit_calibration(labels + few)
+def test_modality_with_few_labels_uses_the_shared_curve_and_adds_a_note():
+    labels, _ = synthetic_labels(100, seed=3)
+    audio_labels = [("audio", 0.5, True)] * (MIN_LABELS - 1) + [("audio", 0.2, False)] * 50
+    calibration = fit_calibration(labels + audio_labels)
     assert set(calibration.curves) == {"text", "image"}
     assert "'audio'" in calibration.notes["audio"]
-    assert "shares the curve" in calibration.notes["audio"]
+    assert "curve of all labels applies" in calibration.notes["audio"]
     np.testing.assert_array_equal(
         calibration.apply([0.1, 0.7], ["audio"] * 2), calibration.apply([0.1, 0.7], ["never seen"] * 2)
     )
-    enough = fit_calibration([*labels, *few, ("audio", 0.6, True)])
-    assert set(enough.curves) == {"text", "image", "audio"}
+    refitted = fit_calibration([*labels, *audio_labels, ("audio", 0.6, True)])
+    assert set(refitted.curves) == {"text", "image", "audio"}
 
 
-def test_one_class_in_all_leaves_scores_alone_and_says_so():
+def test_labels_of_one_class_give_the_identity_and_a_note():
     calibration = fit_calibration([("text", x / 100, True) for x in range(100)])
     assert calibration.is_identity
     assert "0 irrelevant" in calibration.notes[""]
     assert calibration.apply([0.3], ["text"])[0] == np.float32(0.3)
 
 
-def test_classes_told_apart_perfectly_and_equal_scores_give_finite_curves():
-    apart = [("text", float(x > 10), x > 10) for x in range(21)]
-    after = fit_calibration(apart).apply([0.0, 1.0], ["text"] * 2)
+def test_separable_equal_and_huge_scores_give_finite_curves():
+    separable = [("text", float(x > 10), x > 10) for x in range(21)]
+    after = fit_calibration(separable).apply([0.0, 1.0], ["text"] * 2)
     assert after[0] < 0.2 < 0.8 < after[1]
-    assert 0.05 < after[0]  # as Platt has it: 21 labels prove no certainty
+    assert 0.05 < after[0]  # Platt's targets: 21 labels do not prove certainty
     assert after[1] < 0.95
     equal = [("text", 3.0, x % 4 == 0) for x in range(40)]
     np.testing.assert_allclose(fit_calibration(equal).apply([3.0], ["text"]), 0.27, atol=0.03)
@@ -147,24 +147,24 @@ def test_classes_told_apart_perfectly_and_equal_scores_give_finite_curves():
     assert np.isfinite(fit_calibration(huge).apply([0.0, 1e13], ["text"] * 2)).all()
 
 
-def test_a_calibration_goes_through_json():
-    labels, _ = judged(50, seed=4)
+def test_calibration_json_round_trip():
+    labels, _ = synthetic_labels(50, seed=4)
     calibration = fit_calibration([*labels, ("audio", 0.5, True)])
-    back = Calibration.from_json(json.loads(json.dumps(calibration.to_json())))
-    assert back == calibration
-    assert "text" in repr(back)
-    assert "log-odds" in repr(back)
+    restored = Calibration.from_json(json.loads(json.dumps(calibration.to_json())))
+    assert restored == calibration
+    assert "text" in repr(restored)
+    assert "log-odds" in repr(restored)
     assert Calibration.from_json(Calibration().to_json()) == Calibration()
     with pytest.raises(AttributeError):
-        back.shared = None
+        restored.shared = None
 
 
-@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
-def test_a_calibration_is_a_value_like_any_other(how):
-    fitted = fit_calibration([*judged(50, seed=4)[0], ("audio", 0.5, True)])
+@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_calibration_copies_and_pickles_equal_and_hashable(clone):
+    fitted = fit_calibration([*synthetic_labels(50, seed=4)[0], ("audio", 0.5, True)])
     assert fitted.notes
     for calibration in (fitted, Calibration()):
-        other = how(calibration)
+        other = clone(calibration)
         assert other == calibration
         assert hash(other) == hash(calibration)
         assert {calibration: 1}[other] == 1
@@ -173,14 +173,14 @@ def test_a_calibration_is_a_value_like_any_other(how):
         )
         with pytest.raises(TypeError):
             other.curves["text"] = Curve(1, 0)
-        # It stands inside a stage, which is copied, kept in sets and sent to other processes as a whole.
+        # A stage with a calibration is also copied, hashed and pickled.
         stage = Rerank(calibration=calibration)
-        assert how(stage) == stage
-        assert hash(how(stage)) == hash(stage)
+        assert clone(stage) == stage
+        assert hash(clone(stage)) == hash(stage)
     assert fitted != Calibration()
 
 
-def test_the_order_of_curves_is_no_difference():
+def test_calibration_equality_ignores_the_order_of_curves():
     one, two = Curve(1, 0), Curve(2, 0.5)
     a = Calibration({"image": one, "text": two}, shared=one)
     b = Calibration({"text": two, "image": one}, shared=one)
@@ -189,18 +189,18 @@ def test_the_order_of_curves_is_no_difference():
     assert len({a, b, Calibration({"text": one, "image": two}, shared=one)}) == 2
 
 
-def test_a_modality_that_was_never_seen_takes_the_shared_curve():
-    calibration = fit_calibration(judged(50, seed=4)[0])
+def test_unknown_modality_uses_the_shared_curve():
+    calibration = fit_calibration(synthetic_labels(50, seed=4)[0])
     scores = [0.2, 0.9]
     shared = Calibration(shared=calibration.shared, log_odds=calibration.log_odds).apply(scores, ["x"] * 2)
     np.testing.assert_array_equal(calibration.apply(scores, ["page"] * 2), shared)
     assert not np.array_equal(calibration.apply(scores, ["image"] * 2), shared)
 
 
-@pytest.mark.parametrize("described", [Calibration, fit_calibration])
-def test_what_searches_call_modalities_is_said(described):
-    assert '``"image"``' in described.__doc__
-    assert '``"text"``' in described.__doc__
+@pytest.mark.parametrize("documented", [Calibration, fit_calibration])
+def test_docstrings_name_the_modalities_of_searches(documented):
+    assert '``"image"``' in documented.__doc__
+    assert '``"text"``' in documented.__doc__
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_what_searches_call_modalities_is_said(described):
         {"curves": {"text": [1, 0]}, "shared": None, "log_odds": True},
     ],
 )
-def test_what_is_no_calibration_is_refused(value):
+def test_from_json_rejects_invalid_values(value):
     with pytest.raises(InvalidInputError):
         Calibration.from_json(value)
 
@@ -226,14 +226,14 @@ def test_what_is_no_calibration_is_refused(value):
     [("text", 0.5), ("text", float("nan"), True), ("text", 0.5, 2), ("text", 0.5, -0.1), (1, 0.5, True), "abc",
      ("text", "0.5", True)],
 )  # fmt: skip
-def test_bad_labels_are_refused(label):
+def test_fit_rejects_malformed_labels(label):
     with pytest.raises(InvalidInputError):
         fit_calibration([("text", 0.1, False), label])
 
 
-def test_bad_scores_are_refused():
+def test_apply_rejects_bad_lengths_and_non_finite_scores():
     for calibration in (Calibration(), Calibration(shared=Curve(1, 0))):
-        with pytest.raises(InvalidInputError, match="2 scores but 1"):
+        with pytest.raises(InvalidInputError, match="2 scores and 1"):
             calibration.apply([0.1, 0.2], ["text"])
         with pytest.raises(InvalidInputError, match="finite"):
             calibration.apply([float("nan")], ["text"])

@@ -1,4 +1,4 @@
-"""Near-identical pages fold into one; one form filled in differently never does."""
+"""Deduplication in search: near-duplicate pages fold into one hit; one form filled in differently never folds."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def values(random):
 
 @dataclass
 class Group:
-    """Pages that show nearly the same: the first, and the others with their similarity to it."""
+    """A group of near-duplicate pages: the first, and the others with their similarity to it."""
 
     first: Point
     others: list[tuple[Point, float]] = field(default_factory=list)
 
 
 def fold(points, image_folder=None):
-    """The groups that a search makes of pages that come in this order."""
+    """Return the groups that a search forms of pages in this order."""
     deduplicator = Deduplicator(image_folder)
     groups = []
     for point in points:
@@ -109,8 +109,8 @@ def form(page, filled, *, grid=False):
     page.insert_text((40, y + 8), "The applicant declares that all statements are true and complete.", fontsize=8)
 
 
-def refilled(filled, random, how):
-    """The form as somebody else fills it in."""
+def refilled_form(filled, random, how):
+    """Return the form with other values."""
     other, new = dict(filled), values(random)
     texts = [key for key, value in filled.items() if isinstance(value, str)]
     if how == "all":
@@ -136,8 +136,8 @@ def document(draw):
     return pdf
 
 
-def scanned(page, random, *, dpi, quality, crop):
-    """The page at another resolution and JPEG quality, slightly cropped; its words lose what is cut off."""
+def scan_of(page, random, *, dpi, quality, crop):
+    """Return the page at another resolution and JPEG quality, slightly cropped, without the words that are cut off."""
     image = page.screenshot.image
     left, top, right, bottom = (random.uniform(0, crop) for _ in range(4))
     width, height = image.size
@@ -160,20 +160,20 @@ def scanned(page, random, *, dpi, quality, crop):
 
 
 @pytest.fixture(scope="module")
-def lite():
+def lite_embedder():
     return load_embedder("lite")
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory):
+def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("dedup")
 
 
-class Pages:
-    """Makes points of pages, without OCR, as an index does."""
+class PageFactory:
+    """Renders pages and builds their points as an index does, without OCR."""
 
-    def __init__(self, lite, folder: Path) -> None:
-        self.lite = lite
+    def __init__(self, lite_embedder, folder: Path) -> None:
+        self.lite_embedder = lite_embedder
         self.folder = folder
         self.images = ImageFiles(folder / "images")
         self.number = 0
@@ -185,15 +185,15 @@ class Pages:
         with open_document(source_file(file), IngestSettings(regions=False, isolate=False)) as opened:
             return opened.render(1)
 
-    def points(self, pages, storage=None) -> list[Point]:
-        builder = PointBuilder(self.lite, self.images, dim=384, quality=85, storage=storage, regions=False)
-        made = []
-        for i, (page, encoded) in enumerate(zip(pages, builder.encode(pages), strict=True)):
+    def points(self, factory, storage=None) -> list[Point]:
+        builder = PointBuilder(self.lite_embedder, self.images, dim=384, quality=85, storage=storage, regions=False)
+        points = []
+        for i, (page, encoded) in enumerate(zip(factory, builder.encode(factory), strict=True)):
             sha256 = hashlib.sha256(f"{self.folder}{i}".encode()).hexdigest()
-            made.append(
+            points.append(
                 builder.build([DocumentRecord(page.doc_id, page.path, sha256, 1, 1)], [(page, encoded)], {})[0][0]
             )
-        return made
+        return points
 
     def folds(self, pairs, storage=None) -> list[bool]:
         points = self.points([page for pair in pairs for page in pair], storage)
@@ -202,19 +202,19 @@ class Pages:
 
 
 @pytest.fixture(scope="module")
-def pages(lite, work):
-    return Pages(lite, work)
+def factory(lite_embedder, folder):
+    return PageFactory(lite_embedder, folder)
 
 
 @pytest.fixture(scope="module")
-def same_pairs(pages):
+def same_pairs(factory):
     dice = random.Random(11)
     pairs = []
     for i in range(40):
         filled = values(dice)
         draw = [letter, table, form][i % 3]
-        page = pages.page((lambda p, f=filled: form(p, f)) if draw is form else (lambda p, d=draw: d(p, dice)))
-        other = scanned(
+        page = factory.page((lambda p, f=filled: form(p, f)) if draw is form else (lambda p, d=draw: d(p, dice)))
+        other = scan_of(
             page,
             dice,
             dpi=dice.choice([96, 110, 130, 180, 200]),
@@ -226,48 +226,48 @@ def same_pairs(pages):
 
 
 @pytest.fixture(scope="module")
-def form_pairs(pages):
+def form_pairs(factory):
     dice = random.Random(12)
     pairs = []
     for i in range(40):
         filled = values(dice)
-        other = refilled(filled, dice, ["all", "one", "digit", "tick", "blank"][i % 5])
-        first = pages.page(lambda p, f=filled, g=i % 2: form(p, f, grid=bool(g)))
-        second = pages.page(lambda p, f=other, g=i % 2: form(p, f, grid=bool(g)))
+        other = refilled_form(filled, dice, ["all", "one", "digit", "tick", "blank"][i % 5])
+        first = factory.page(lambda p, f=filled, g=i % 2: form(p, f, grid=bool(g)))
+        second = factory.page(lambda p, f=other, g=i % 2: form(p, f, grid=bool(g)))
         if i % 4 == 3:
-            second = scanned(second, dice, dpi=dice.choice([120, 150, 180]), quality=70, crop=dice.choice([0, 0.02]))
+            second = scan_of(second, dice, dpi=dice.choice([120, 150, 180]), quality=70, crop=dice.choice([0, 0.02]))
         pairs.append((first, second))
     return pairs
 
 
-def test_at_least_38_of_40_pairs_of_the_same_page_fold(pages, same_pairs):
-    assert sum(pages.folds(same_pairs)) >= 38
+def test_rescanned_pages_fold_in_38_of_40_pairs(factory, same_pairs):
+    assert sum(factory.folds(same_pairs)) >= 38
 
 
-def test_none_of_40_pairs_of_one_form_filled_in_differently_folds(pages, form_pairs):
-    assert not any(pages.folds(form_pairs))
+def test_forms_filled_in_differently_never_fold(factory, form_pairs):
+    assert not any(factory.folds(form_pairs))
 
 
-def test_pooled_and_cut_vectors_tell_the_same(pages, same_pairs, form_pairs):
+def test_compact_storage_folds_the_same_pairs(factory, same_pairs, form_pairs):
     compact = Storage.named("compact")
-    assert sum(pages.folds(same_pairs[:6], compact)) >= 5
-    assert not any(pages.folds(form_pairs[:10], compact))
+    assert sum(factory.folds(same_pairs[:6], compact)) >= 5
+    assert not any(factory.folds(form_pairs[:10], compact))
 
 
-def test_scans_read_by_ocr_fold_in_an_index(work):
+def test_ocr_scans_of_one_page_fold_in_an_index(folder):
     dice = random.Random(13)
     filled = values(dice)
     one = document(lambda p: form(p, filled))
-    two = document(lambda p: form(p, refilled(filled, dice, "one")))
-    folder = work / "scans"
-    folder.mkdir()
-    one.save(folder / "a.pdf")
+    two = document(lambda p: form(p, refilled_form(filled, dice, "one")))
+    docs = folder / "scans"
+    docs.mkdir()
+    one.save(docs / "a.pdf")
     for name, pdf, dpi, quality in (("b", one, 110, 60), ("d", two, 150, 85)):
         pixels = pdf[0].get_pixmap(dpi=dpi)
         image = Image.frombytes("RGB", (pixels.width, pixels.height), pixels.samples)
-        image.save(folder / f"{name}.jpg", quality=quality, dpi=(dpi, dpi))
-    with DocumentIndex.open(work / "index") as index:
-        report = index.ingest([folder], settings=IngestSettings(regions=False))
+        image.save(docs / f"{name}.jpg", quality=quality, dpi=(dpi, dpi))
+    with DocumentIndex.open(folder / "index") as index:
+        report = index.ingest([docs], settings=IngestSettings(regions=False))
         assert report.documents == 3
         store = index._session.resources.store
         points = store.fetch([hit.id for hit in store.scroll({schema.KIND: "page"})], vectors=False)
@@ -278,11 +278,11 @@ def test_scans_read_by_ocr_fold_in_an_index(work):
     assert all(1 - MAX_DIFFERENCE <= found <= 1 for group in groups for _, found in group.others)
 
 
-# -- pixel models: patches -----------------------------------------------------------------------------------
+# -- image embedders: patches --------------------------------------------------------------------------------
 
 
-def patched(images, image, *, seed, noise=0.0, changed=(), text="", rows=8, signs=False):
-    """A point of a model that looks at pixels: one vector for each of rows x rows patches."""
+def patch_point(images, image, *, seed, noise=0.0, changed=(), text="", rows=8, signs=False):
+    """Return a point of an image embedder, with one vector for each of rows x rows patches."""
     vectors = normalise(np.random.default_rng(seed).normal(size=(rows * rows, 32)))
     for patch in changed:
         vectors[patch] = normalise(np.random.default_rng(seed + 1000 + patch).normal(size=32))
@@ -300,7 +300,7 @@ def patched(images, image, *, seed, noise=0.0, changed=(), text="", rows=8, sign
 
 
 def photo(seed, size=(300, 400)):
-    """Something that looks like a picture: blots of all sizes."""
+    """Return an image that resembles a photo: random blots of several sizes."""
     noise = np.random.default_rng(seed)
     layers = [
         np.asarray(
@@ -312,78 +312,82 @@ def photo(seed, size=(300, 400)):
 
 
 @pytest.mark.parametrize("signs", [False, True])
-def test_patches_of_the_same_picture_fold(work, signs):
-    images = ImageFiles(work / "patches")
+def test_resized_image_folds_by_patch_vectors(folder, signs):
+    images = ImageFiles(folder / "patches")
     image = photo(1)
-    first = patched(images, image, seed=1, signs=signs)
-    again = patched(images, image.resize((240, 320)), seed=1, noise=0.05, signs=signs)
+    first = patch_point(images, image, seed=1, signs=signs)
+    again = patch_point(images, image.resize((240, 320)), seed=1, noise=0.05, signs=signs)
     found = fold([first, again], images.folder)
     assert [len(group.others) for group in found] == [1]
     assert found[0].others[0][1] > 0.9
-    other = patched(images, photo(2), seed=2, signs=signs)
+    other = patch_point(images, photo(2), seed=2, signs=signs)
     assert len(fold([first, other], images.folder)) == 2
 
 
-def test_a_patch_with_something_new_in_it_keeps_pages_apart(work):
-    images = ImageFiles(work / "patches")
+def test_stamp_in_one_patch_prevents_folding(folder):
+    images = ImageFiles(folder / "patches")
     image = photo(3)
     stamped = image.copy()
     stamped.paste((0, 0, 0), (80, 110, 95, 125))
-    first = patched(images, image, seed=3)
-    second = patched(images, stamped, seed=3, noise=0.02, changed=(18,))
+    first = patch_point(images, image, seed=3)
+    second = patch_point(images, stamped, seed=3, noise=0.02, changed=(18,))
     assert len(fold([first, second], images.folder)) == 2
-    # The pictures were decisive, not the vectors.
-    assert len(fold([first, patched(images, image, seed=3, noise=0.02)], images.folder)) == 1
+    # The images decided, not the vectors.
+    assert len(fold([first, patch_point(images, image, seed=3, noise=0.02)], images.folder)) == 1
 
 
-# -- by themselves -------------------------------------------------------------------------------------------
+# -- single criteria -----------------------------------------------------------------------------------------
 
 
-def bare(images, image, text="", id_="x"):
-    """A point of a picture that is known by its file's name."""
+def image_point(images, image, text="", id_="x"):
+    """Return a point of an image without words, embedded by its file name."""
     payload = {schema.IMAGE: images.put(image, 85), schema.TEXT: text}
     rows = normalise(np.random.default_rng(len(id_)).normal(size=(2, 32)))
     return Point(schema.point_id(id_, 1), None, rows, None, payload)
 
 
-def test_photos_without_words_are_compared_by_their_pictures(work):
-    images = ImageFiles(work / "photos")
+def test_photos_without_words_fold_by_image(folder):
+    images = ImageFiles(folder / "photos")
     image = photo(5)
     width, height = image.size
     points = [
-        bare(images, image, id_="a"),
-        bare(images, photo(6), id_="bb"),
-        bare(images, image.resize((210, 280)), id_="ccc"),
-        bare(images, image.crop((4, 5, width - 6, height - 3)), id_="dddd"),
-        bare(images, image.crop((0, 0, width // 2, height)), id_="eeeee"),
+        image_point(images, image, id_="a"),
+        image_point(images, photo(6), id_="bb"),
+        image_point(images, image.resize((210, 280)), id_="ccc"),
+        image_point(images, image.crop((4, 5, width - 6, height - 3)), id_="dddd"),
+        image_point(images, image.crop((0, 0, width // 2, height)), id_="eeeee"),
     ]
     found = fold(points, images.folder)
     assert [[points.index(p) for p in (g.first, *(o for o, _ in g.others))] for g in found] == [[0, 2, 3], [1], [4]]
     assert all(0.8 <= score <= 1 for _, score in found[0].others)
-    # Without pictures nothing can be said of them.
+    # Without image files, pages without words never fold.
     assert len(fold(points, None)) == 5
-    assert len(fold(points, work / "elsewhere")) == 5
+    assert len(fold(points, folder / "elsewhere")) == 5
 
 
-def test_blank_pages_fold_and_a_blank_page_is_no_photo(work):
-    images = ImageFiles(work / "photos")
+def test_blank_pages_fold_only_with_blank_pages_of_the_same_color(folder):
+    images = ImageFiles(folder / "photos")
     white = Image.new("RGB", (300, 400), "white")
-    points = [bare(images, white, id_="a"), bare(images, white.resize((150, 200)), id_="b"), bare(images, photo(7))]
+    points = [
+        image_point(images, white, id_="a"),
+        image_point(images, white.resize((150, 200)), id_="b"),
+        image_point(images, photo(7)),
+    ]
     assert [len(group.others) for group in fold(points, images.folder)] == [1, 0]
-    assert len(fold([points[0], bare(images, Image.new("RGB", (300, 400), "black"))], images.folder)) == 2
+    assert len(fold([points[0], image_point(images, Image.new("RGB", (300, 400), "black"))], images.folder)) == 2
 
 
-def test_without_pictures_all_words_must_agree(pages):
+def test_without_image_files_all_words_must_match(factory):
     dice = random.Random(14)
     filled = values(dice)
-    first, again = (pages.page(lambda p: form(p, filled)) for _ in range(2))
-    other = pages.page(lambda p: form(p, refilled(filled, dice, "one")))
-    a, b, c = pages.points([first, again, other])
+    first, again = (factory.page(lambda p: form(p, filled)) for _ in range(2))
+    other = factory.page(lambda p: form(p, refilled_form(filled, dice, "one")))
+    a, b, c = factory.points([first, again, other])
     assert len(fold([a, b], None)) == 1
     assert len(fold([a, c], None)) == 2
 
 
-def test_yes_and_no_are_told_apart_although_they_have_no_vectors(pages):
+def test_stopword_difference_prevents_folding(factory):
     def draw(answer):
         def form(page):
             for row, label in enumerate(["Owner of the vehicle", "Insurance at that time", "Repair by the council"]):
@@ -391,17 +395,17 @@ def test_yes_and_no_are_told_apart_although_they_have_no_vectors(pages):
 
         return form
 
-    one, two, three = (pages.page(draw(answer)) for answer in ("yes", "yes", "no"))
-    a, b, c = pages.points([one, two, three])
-    assert len(fold([a, b], pages.images.folder)) == 1
-    assert len(fold([a, c], pages.images.folder)) == 2
+    one, two, three = (factory.page(draw(answer)) for answer in ("yes", "yes", "no"))
+    a, b, c = factory.points([one, two, three])
+    assert len(fold([a, b], factory.images.folder)) == 1
+    assert len(fold([a, c], factory.images.folder)) == 2
 
 
-NAME = "Maria"
+PRINT_NAME = "Maria"
 
 
-def printed(images, text, *, rows, words=True):
-    """A page of small print with a vector for each of its words, which the words do not determine."""
+def small_print_point(images, text, *, rows, words=True):
+    """Return a point of a page in small print, with one vector per word, independent of the word."""
     image = Image.new("L", (1000, 1000), 255)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(11)
@@ -417,7 +421,7 @@ def printed(images, text, *, rows, words=True):
     return Point(schema.point_id(text, 1), None, rows, None, payload)
 
 
-PRINT = " ".join([*WORDS, *WORDS, NAME, "4711"])
+PRINT = " ".join([*WORDS, *WORDS, PRINT_NAME, "4711"])
 
 
 def print_rows(changed=None):
@@ -427,40 +431,40 @@ def print_rows(changed=None):
     return rows
 
 
-def similar_pictures(a, b, folder):
+def images_match(a, b, folder):
     one, two = (image_match.load(PageContent.of_payload(point.payload, folder).image) for point in (a, b))
     return image_match.difference_map(one, two).max() <= MAX_DIFFERENCE
 
 
-def test_a_name_in_small_print_is_found_where_its_vector_has_no_counterpart(work):
-    images = ImageFiles(work / "print")
-    first = printed(images, PRINT, rows=print_rows(), words=False)
-    second = printed(images, PRINT.replace(NAME, "Marta"), rows=print_rows(NAME), words=False)
-    assert similar_pictures(first, second, images.folder)
+def test_changed_name_in_small_print_is_found_by_its_vector(folder):
+    images = ImageFiles(folder / "print")
+    first = small_print_point(images, PRINT, rows=print_rows(), words=False)
+    second = small_print_point(images, PRINT.replace(PRINT_NAME, "Marta"), rows=print_rows(PRINT_NAME), words=False)
+    assert images_match(first, second, images.folder)
     assert len(fold([first, second], images.folder)) == 2
-    # Another vector for what looks the same is a word that was misread.
-    misread = printed(images, PRINT, rows=print_rows(NAME), words=False)
+    # Equal pixels with another vector mean a misread word.
+    misread = small_print_point(images, PRINT, rows=print_rows(PRINT_NAME), words=False)
     assert len(fold([first, misread], images.folder)) == 1
 
 
-def test_a_name_in_small_print_is_found_where_the_words_differ(work):
-    images = ImageFiles(work / "print")
-    first = printed(images, PRINT, rows=print_rows())
-    second = printed(images, PRINT.replace(NAME, "Marta"), rows=print_rows())
-    assert similar_pictures(first, second, images.folder)
+def test_changed_name_in_small_print_is_found_by_its_word(folder):
+    images = ImageFiles(folder / "print")
+    first = small_print_point(images, PRINT, rows=print_rows())
+    second = small_print_point(images, PRINT.replace(PRINT_NAME, "Marta"), rows=print_rows())
+    assert images_match(first, second, images.folder)
     assert len(fold([first, second], images.folder)) == 2
 
 
-def test_another_number_is_another_number_however_alike_all_else_is(work):
-    images = ImageFiles(work / "print")
-    first = printed(images, PRINT, rows=print_rows())
+def test_changed_number_prevents_folding(folder):
+    images = ImageFiles(folder / "print")
+    first = small_print_point(images, PRINT, rows=print_rows())
     second = replace(first, id="other", payload={**first.payload, schema.TEXT: PRINT.replace("4711", "4712")})
     assert len(fold([first, replace(first, id="again")], images.folder)) == 1
     assert len(fold([first, second], images.folder)) == 2
 
 
-def test_pages_are_held_against_the_first_of_a_group_only(monkeypatch):
-    """a is like b and b like c, but c is not like a: c stays by itself."""
+def test_pages_are_compared_with_the_first_of_a_group_only(monkeypatch):
+    """One resembles two, and two resembles three, but one does not resemble three: three stays separate."""
     points = [Point(name, payload={schema.TEXT: name}) for name in ("one", "two", "three")]
     near = [{"one", "two"}, {"two", "three"}]
     monkeypatch.setattr(dedup, "difference", lambda a, b: 0.25 if {*a.words, *b.words} in near else None)
@@ -468,12 +472,12 @@ def test_pages_are_held_against_the_first_of_a_group_only(monkeypatch):
     assert [(group.first, group.others) for group in groups] == [(points[0], [(points[1], 0.75)]), (points[2], [])]
 
 
-# -- most pages are not compared ------------------------------------------------------------------------------
+# -- signatures exclude most comparisons ----------------------------------------------------------------------
 
 
 @pytest.fixture
-def compared(monkeypatch):
-    """The pairs that were compared in detail."""
+def compared_pairs(monkeypatch):
+    """Return the pairs that were compared in detail."""
     pairs = []
 
     def counted(a, b):
@@ -484,14 +488,14 @@ def compared(monkeypatch):
     return pairs
 
 
-def each_with_each(points, folder):
-    """What `fold` finds, without any short cut."""
+def fold_exhaustively(points, folder):
+    """Return the groups that `fold` forms, without signatures."""
     groups = []
     for point in points:
         for group in groups:
-            off = difference(*(PageContent.of_payload(one.payload, folder) for one in (group[0][0], point)))
-            if off is not None:
-                group.append((point, 1 - off))
+            distance = difference(*(PageContent.of_payload(member.payload, folder) for member in (group[0][0], point)))
+            if distance is not None:
+                group.append((point, 1 - distance))
                 break
         else:
             groups.append([(point, 1.0)])
@@ -499,30 +503,30 @@ def each_with_each(points, folder):
 
 
 @pytest.mark.parametrize("signs", [False, True])
-def test_unlike_pages_are_told_apart_without_a_comparison(work, compared, signs):
-    images = ImageFiles(work / "many")
-    points = [patched(images, photo(seed, (90, 120)), seed=seed, signs=signs) for seed in range(40)]
-    again = [patched(images, photo(seed, (90, 120)), seed=seed, noise=0.05, signs=signs) for seed in (38, 2)]
+def test_signatures_skip_most_detailed_comparisons(folder, compared_pairs, signs):
+    images = ImageFiles(folder / "many")
+    points = [patch_point(images, photo(seed, (90, 120)), seed=seed, signs=signs) for seed in range(40)]
+    again = [patch_point(images, photo(seed, (90, 120)), seed=seed, noise=0.05, signs=signs) for seed in (38, 2)]
     found = fold([*points, *again], images.folder)
     assert [(found.index(group), [other for other, _ in group.others]) for group in found if group.others] == [
         (2, [again[1]]),
         (38, [again[0]]),
     ]
-    assert len(compared) < 100, "each with each would be more than 800"
+    assert len(compared_pairs) < 100, "an exhaustive comparison needs more than 800"
 
 
 @pytest.mark.parametrize("storage", [None, "compact"])
-def test_what_is_left_out_is_far_from_the_same_page(pages, same_pairs, storage):
-    points = pages.points([page for pair in same_pairs[:12] for page in pair], storage and Storage.named(storage))
+def test_signatures_of_the_same_page_are_far_above_the_threshold(factory, same_pairs, storage):
+    points = factory.points([page for pair in same_pairs[:12] for page in pair], storage and Storage.named(storage))
     signatures = np.stack([PageContent.of_payload(point.payload, None).signature for point in points])
     assert (signatures[::2] * signatures[1::2]).sum(axis=1).min() > MIN_SIGNATURE_COSINE + 0.1
     np.testing.assert_allclose(np.linalg.norm(signatures, axis=1), 1, rtol=1e-5)
 
 
-def test_signatures_of_pages_of_few_words_are_of_their_images(work):
-    images = ImageFiles(work / "signatures")
+def test_signature_of_a_page_with_few_words_comes_from_its_image(folder):
+    images = ImageFiles(folder / "signatures")
     contents = [
-        PageContent.of_payload(bare(images, image).payload, images.folder)
+        PageContent.of_payload(image_point(images, image).payload, images.folder)
         for image in (photo(8), photo(8).resize((210, 280)), photo(9))
     ]
     first, again, other = (content.signature for content in contents)
@@ -531,39 +535,39 @@ def test_signatures_of_pages_of_few_words_are_of_their_images(work):
     assert not PageContent(("few", "words")).signature.any()
 
 
-def test_pages_of_all_kinds_fold_as_if_each_was_compared_with_each(work):
-    images = ImageFiles(work / "kinds")
+def test_fold_equals_exhaustive_comparison_for_mixed_pages(folder):
+    images = ImageFiles(folder / "kinds")
     points = []
     for seed in range(12):
         points += [
-            patched(images, photo(seed % 5, (90, 120)), seed=seed % 5, noise=0.02 * seed, signs=seed % 2 == 0),
-            bare(images, photo(50 + seed % 4, (90, 120)), id_=f"{'x' * (seed + 1)}"),
+            patch_point(images, photo(seed % 5, (90, 120)), seed=seed % 5, noise=0.02 * seed, signs=seed % 2 == 0),
+            image_point(images, photo(50 + seed % 4, (90, 120)), id_=f"{'x' * (seed + 1)}"),
         ]
     points.append(replace(points[0], multi=np.zeros_like(points[0].multi), payload=points[2].payload))
     points = [replace(point, id=str(i)) for i, point in enumerate(points)]
-    expected = each_with_each(points, images.folder)
+    expected = fold_exhaustively(points, images.folder)
     assert sum(len(others) for _, others in expected) > 8
     assert [(group.first, group.others) for group in fold(points, images.folder)] == expected
 
 
-def test_pages_of_which_nothing_is_known_are_always_compared(compared):
+def test_pages_without_signature_are_always_compared(compared_pairs):
     points = [Point(str(n), payload={schema.TEXT: f"number{n}"}) for n in range(6)]
     again = replace(points[2], id="again")
     assert [len(group.others) for group in fold([*points, again])] == [0, 0, 1, 0, 0, 0]
-    assert len(compared) == 15 + 3
+    assert len(compared_pairs) == 15 + 3
 
 
-def test_blank_pages_of_patches_are_always_compared(work):
-    images = ImageFiles(work / "few")
+def test_blank_pages_with_patch_vectors_fold(folder):
+    images = ImageFiles(folder / "few")
     white = Image.new("RGB", (300, 400), "white")
     patch = normalise(np.random.default_rng(9).normal(size=32))
     blank = []
     for seed in range(2):
-        made = patched(images, white.resize((300 - 60 * seed, 400 - 80 * seed)), seed=seed)
+        made = patch_point(images, white.resize((300 - 60 * seed, 400 - 80 * seed)), seed=seed)
         noise = np.random.default_rng(seed).normal(size=(64, 32)) * 0.03
         blank.append(replace(made, multi=normalise(patch + noise)))
     assert len(fold(blank, images.folder)) == 1
 
 
-def test_of_no_pages_there_are_no_groups():
+def test_fold_of_no_pages_returns_no_groups():
     assert fold([], None) == []

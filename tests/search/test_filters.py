@@ -1,4 +1,4 @@
-"""Filters from end to end: ranges of pages and metadata, pages that have a chart, after changes and in copies."""
+"""Filters in search: ranges of pages and metadata, after changes and in copies of the index."""
 
 from __future__ import annotations
 
@@ -30,43 +30,43 @@ def docs(tmp_path):
     return folder
 
 
-def year_of(path):
+def year_metadata(path):
     return {"year": YEARS[Path(path).stem], "size x.y": {"pages": [len(Path(path).stem)]}}
 
 
-def found(index, **where):
+def hit_pages(index, **where):
     return sorted({(hit.path.stem, hit.page) for hit in index.search("whales", k=99, filter=where)})
 
 
-def test_pages_and_metadata_are_chosen_by_a_range(docs, tmp_path):
+def test_range_filter_on_page_and_metadata(docs, tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
-        index.ingest(docs, settings=NO_OCR, metadata=year_of)
-        assert found(index, page=Range(gte=3)) == [(name, 3) for name in sorted(YEARS)]
-        assert found(index, year=Range(gte=2000)) == [(name, n) for name in ("new", "newest") for n in (1, 2, 3)]
-        assert found(index, year=Range(gte=2021, lt=2024.5), page=Range(lt=2)) == [("new", 1)]
-        assert found(index, **{"size x.y.pages": Range(gt=4)}) == [("newest", n) for n in (1, 2, 3)]
-        assert found(index, year=Range(gt=3000)) == []
-        assert found(index, path="new*.pdf", page=Range(gte=2, lte=2)) == [("new", 2), ("newest", 2)]
-        with pytest.raises(InvalidInputError, match="such as 20240131"):
+        index.ingest(docs, settings=NO_OCR, metadata=year_metadata)
+        assert hit_pages(index, page=Range(gte=3)) == [(name, 3) for name in sorted(YEARS)]
+        assert hit_pages(index, year=Range(gte=2000)) == [(name, n) for name in ("new", "newest") for n in (1, 2, 3)]
+        assert hit_pages(index, year=Range(gte=2021, lt=2024.5), page=Range(lt=2)) == [("new", 1)]
+        assert hit_pages(index, **{"size x.y.pages": Range(gt=4)}) == [("newest", n) for n in (1, 2, 3)]
+        assert hit_pages(index, year=Range(gt=3000)) == []
+        assert hit_pages(index, path="new*.pdf", page=Range(gte=2, lte=2)) == [("new", 2), ("newest", 2)]
+        with pytest.raises(InvalidInputError, match="for example 20240131"):
             index.search("whales", filter={"year": Range(gte="2024-01-31")})
 
 
-def test_ranges_follow_metadata_that_changes_copies_and_moves(docs, tmp_path):
+def test_range_filter_follows_changed_metadata_copies_and_moves(docs, tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
-        index.ingest(docs, settings=NO_OCR, metadata=year_of)
+        index.ingest(docs, settings=NO_OCR, metadata=year_metadata)
         (docs / "copy.pdf").write_bytes((docs / "old.pdf").read_bytes())
         (docs / "new.pdf").rename(docs / "moved.pdf")
         years = {**YEARS, "copy": 2030, "moved": 1980, "newest": 1990}
         index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"year": years[Path(path).stem]})
-        # A copy is cited where the filter means it, and not where its twin lies.
+        # The hit names the copy that matches the filter, not its duplicate.
         assert {hit.path.stem for hit in index.search("whales", k=99, filter={"year": Range(gte=2025)})} == {"copy"}
-        assert found(index, year=Range(lt=1985)) == [("moved", n) for n in (1, 2, 3)]
-        assert found(index, year=Range(gte=1990, lte=1999), page=Range(lte=1)) == [("newest", 1), ("old", 1)]
-        assert found(index, **{"size x.y.pages": Range(gt=0)}) == [], "what is no longer given is no longer found"
+        assert hit_pages(index, year=Range(lt=1985)) == [("moved", n) for n in (1, 2, 3)]
+        assert hit_pages(index, year=Range(gte=1990, lte=1999), page=Range(lte=1)) == [("newest", 1), ("old", 1)]
+        assert hit_pages(index, **{"size x.y.pages": Range(gt=0)}) == [], "removed metadata no longer matches"
         assert index.verify() == []
         index.copy(tmp_path / "copy of kb")
     with DocumentIndex.open(tmp_path / "copy of kb", embedder=FakeEmbedder()) as index:
-        assert found(index, year=Range(lt=1985)) == [("moved", n) for n in (1, 2, 3)]
+        assert hit_pages(index, year=Range(lt=1985)) == [("moved", n) for n in (1, 2, 3)]
         assert index.verify() == []
 
 
@@ -76,44 +76,44 @@ RECORDS = [
 ]
 
 
-def test_documents_are_chosen_by_a_range_of_their_metadata():
-    def chosen(where):
+def test_select_by_filter_with_metadata_ranges():
+    def selected_ids(where):
         return [record.doc_id for record in select_by_filter(RECORDS, where)]
 
-    assert chosen({"year": Range(gte=2019)}) == ["0.pdf", "1.pdf"]
-    assert chosen({"year": Range(gt=2019)}) == ["1.pdf"]
-    assert chosen({"year": Range(lt=2024), "path": "?.pdf"}) == ["0.pdf"]
-    assert chosen({"year": Range(gte=0), "by": ["Ann", "Bo"]}) == ["1.pdf"]
-    assert chosen({"year": Range(gt=9, lt=8)}) == chosen({"doc_id": Range(gte=0)}) == []
-    for wrong in ({"year": Range()}, {"year": Range(gte=float("nan"))}, {"path": Range(gte=1)}):
+    assert selected_ids({"year": Range(gte=2019)}) == ["0.pdf", "1.pdf"]
+    assert selected_ids({"year": Range(gt=2019)}) == ["1.pdf"]
+    assert selected_ids({"year": Range(lt=2024), "path": "?.pdf"}) == ["0.pdf"]
+    assert selected_ids({"year": Range(gte=0), "by": ["Ann", "Bo"]}) == ["1.pdf"]
+    assert selected_ids({"year": Range(gt=9, lt=8)}) == selected_ids({"doc_id": Range(gte=0)}) == []
+    for invalid in ({"year": Range()}, {"year": Range(gte=float("nan"))}, {"path": Range(gte=1)}):
         with pytest.raises(InvalidInputError):
-            chosen(wrong)
+            selected_ids(invalid)
 
 
 @pytest.mark.parametrize("where", [{"page": 1}, {"page": Range(gte=1)}, {"has": "chart"}])
-def test_what_is_said_of_pages_chooses_no_documents(where):
+def test_select_by_filter_rejects_page_conditions(where):
     assert document_matcher(where)("0.pdf", Path("/docs/0.pdf"), {})
     with pytest.raises(InvalidInputError, match="said of pages"):
         select_by_filter(RECORDS, where)
 
 
-def test_an_index_removes_documents_by_a_range(docs, tmp_path):
+def test_delete_with_a_range_filter(docs, tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
-        index.ingest(docs, settings=NO_OCR, metadata=year_of)
+        index.ingest(docs, settings=NO_OCR, metadata=year_metadata)
         assert index.delete(filter={"year": Range(lte=2021)}) == 2
         assert {record.path.stem for record in index.documents()} == {"newest", "text", "flag"}
 
 
-def test_an_index_of_an_older_format_is_refused_with_the_way_out(docs, tmp_path):
+def test_older_index_format_raises_mismatch_error_with_a_remedy(docs, tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         index._session.resources.manifest.write_settings({"schema": SCHEMA_VERSION - 1})
-    # It does not know what pages have: a filter would find nothing, and not say so.
+    # An older index lacks payload keys, so a filter would silently match nothing.
     message = rf"has the format {SCHEMA_VERSION - 1} .* reads {SCHEMA_VERSION}\. Ingest the documents again"
     with pytest.raises(IndexMismatchError, match=message):
         DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder())
 
 
-def test_the_rule_of_the_stores_can_be_asked_of_a_payload():
+def test_matches_evaluates_filters_on_a_payload():
     payload = {"page": 3, schema.HAS: ["chart", "table"], "meta": [{"n": np.float64(2.5)}, {"n": 9}]}
     for where, expected in [
         ({"page": Range(gte=3), "has": "chart"}, True),
@@ -127,11 +127,11 @@ def test_the_rule_of_the_stores_can_be_asked_of_a_payload():
         assert matches(payload, where) is expected, where
 
 
-def test_a_key_that_no_document_has_is_said(tmp_path):
+def test_unknown_metadata_key_adds_a_note(tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         index.add(["words"], ids=["a"], metadata=[{"year": 2024, "deep": {"by": "Cy"}}])
-        assert index.search("words", filter={"yaer": 2024}).notes == ("No document has 'yaer' among its metadata.",)
+        assert index.search("words", filter={"yaer": 2024}).notes == ("No document has the metadata key 'yaer'.",)
         assert index.search("words", filter={"meta.deep.bx": "Cy", "has": "table"}).notes == (
-            "No document has 'meta.deep.bx' among its metadata.",
+            "No document has the metadata key 'meta.deep.bx'.",
         )
         assert index.search("words", filter={"year": 1900, "deep.by": "Cy", "path": "a", "page": 3}).notes == ()

@@ -1,4 +1,4 @@
-"""Searching in stages: what each does, what the hits tell, paging, grouping, questions of every kind."""
+"""Search stages: scores, paging, grouping, filters, identifiers, invalid arguments and coroutines."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def docs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def kb(docs, tmp_path_factory):
+def index(docs, tmp_path_factory):
     with DocumentIndex.open(tmp_path_factory.mktemp("kb") / "kb", embedder=FakeEmbedder()) as index:
         index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"year": 2000 + len(path.stem)})
         yield index
 
 
-def places(hits):
+def page_keys(hits):
     return [(hit.doc_id, hit.page) for hit in hits]
 
 
-def test_results_are_a_list_that_knows_how_it_came_about(kb):
-    hits = kb.search("rain on the hills", k=3)
+def test_results_are_a_list_with_search_attributes(index):
+    hits = index.search("rain on the hills", k=3)
     assert isinstance(hits, list)
     assert isinstance(hits, SearchResults)
     assert len(hits) == 3
@@ -61,117 +61,126 @@ def test_results_are_a_list_that_knows_how_it_came_about(kb):
     assert hits.notes == ()
     assert hits.query == "rain on the hills"
     assert {"encode", "candidates", "show"} <= set(hits.milliseconds)
-    assert not kb.search("rain", k=500).more
+    assert not index.search("rain", k=500).more
 
 
-def test_hits_carry_the_score_of_each_stage(kb):
-    first = kb.search("rain on the hills", k=1)[0]
+def test_hits_have_scores_by_stage(index):
+    first = index.search("rain on the hills", k=1)[0]
     assert first.stage == "rescore"
     assert first.score == first.scores["rescore"]
     assert {"dense", "lexical", "maxsim", "rescore"} <= set(first.scores)
-    assert first.steps == (), "nobody asked why"
-    [query] = kb._searcher.embed(["rain on the hills"])
-    point = kb._session.resources.store.fetch([first.page_id])[0]
+    assert first.steps == (), "explain is off"
+    [query] = index._searcher.embed(["rain on the hills"])
+    point = index._session.resources.store.fetch([first.page_id])[0]
     assert first.scores["dense"] == pytest.approx(float(query.dense @ point.dense), abs=1e-3)
     best = (point.multi @ query.multi.T).max(axis=0).mean()
     assert first.scores["maxsim"] == pytest.approx(float(best), abs=1e-3)
 
 
-def test_explained_hits_tell_which_stage_put_them_where(kb):
-    hits = kb.search("rain on the hills", k=4, explain=True)
+def test_explain_adds_rank_and_score_of_each_stage(index):
+    hits = index.search("rain on the hills", k=4, explain=True)
     assert [step.stage for step in hits[0].steps if step.rank is not None] == ["maxsim", "rescore"]
-    assert "every page is compared" in hits[0].steps[0].note
-    staged = kb.search("rain on the hills", k=4, explain=True, stages=[Prefetch(exhaustive=0)])
-    assert places(staged) == places(hits)
+    assert "every page is scored" in hits[0].steps[0].note
+    staged = index.search("rain on the hills", k=4, explain=True, stages=[Prefetch(exhaustive=0)])
+    assert page_keys(staged) == page_keys(hits)
     steps = {step.stage: step for step in staged[0].steps}
     assert steps["dense"].rank == 1
     assert steps["lexical"].rank == 1
     assert [hit.steps[-1].rank for hit in staged] == [1, 2, 3, 4]
-    rain = {
-        (hit.doc_id, hit.page): hit for hit in kb.search("rain", k=99, explain=True, stages=[Prefetch(3, exhaustive=0)])
+    rain_hits = {
+        (hit.doc_id, hit.page): hit
+        for hit in index.search("rain", k=99, explain=True, stages=[Prefetch(3, exhaustive=0)])
     }
-    desert = rain.get(("weather.pdf", 4))
+    desert = rain_hits.get(("weather.pdf", 4))
     assert desert is None or desert.steps[0].rank is None
 
 
-def test_a_longer_list_begins_with_the_shorter_one(kb):
-    few = Prefetch(limit=3, lexical=2, regions=0, exhaustive=0)
+def test_longer_result_list_starts_with_the_shorter_one(index):
+    narrow = Prefetch(limit=3, lexical=2, regions=0, exhaustive=0)
     for stages in (
         None,
         Prefetch(exhaustive=0),
         Rescore(limit=3),
         [Prefetch(exhaustive=0), Rescore(limit=2)],
-        few,
-        [few, Rescore(limit=2, dense=0.5)],
+        narrow,
+        [narrow, Rescore(limit=2, dense=0.5)],
     ):
-        whole = places(kb.search("rain in the north", k=17, stages=stages))
-        assert len(set(whole)) == 17
+        all_pages = page_keys(index.search("rain in the north", k=17, stages=stages))
+        assert len(set(all_pages)) == 17
         for k in (1, 2, 5, 11):
-            assert places(kb.search("rain in the north", k=k, stages=stages)) == whole[:k]
-        paged = [places(kb.search("rain in the north", k=4, offset=at, stages=stages)) for at in range(0, 20, 4)]
-        assert [place for part in paged for place in part] == whole
-        hits = kb.search("rain in the north", k=17, stages=stages, explain=True)
+            assert page_keys(index.search("rain in the north", k=k, stages=stages)) == all_pages[:k]
+        result_pages = [
+            page_keys(index.search("rain in the north", k=4, offset=offset, stages=stages))
+            for offset in range(0, 20, 4)
+        ]
+        assert [key for result_page in result_pages for key in result_page] == all_pages
+        hits = index.search("rain in the north", k=17, stages=stages, explain=True)
         scores = [hit.score for hit in hits]
         assert scores == sorted(scores, reverse=True)
         assert [hit.steps[-1].rank for hit in hits] == list(range(1, 18))
-        grouped = kb.search("rain in the north", k=9, stages=stages, group_by="document")
+        grouped = index.search("rain in the north", k=9, stages=stages, group_by="document")
         one_by_one = [
-            kb.search("rain in the north", k=1, offset=n, stages=stages, group_by="document") for n in range(3)
+            index.search("rain in the north", k=1, offset=n, stages=stages, group_by="document") for n in range(3)
         ]
-        assert [places(hits) for hits in one_by_one] == [[place] for place in places(grouped)]
+        assert [page_keys(hits) for hits in one_by_one] == [[key] for key in page_keys(grouped)]
 
 
-def test_past_the_end_there_is_nothing(kb):
-    hits = kb.search("rain", k=5, offset=17)
+def test_offset_past_the_end_returns_no_hits(index):
+    hits = index.search("rain", k=5, offset=17)
     assert hits == []
     assert not hits.more
 
 
-def test_documents_come_once_with_their_best_page(kb):
-    hits = kb.search("rain", k=5, group_by="document")
+def test_group_by_document_returns_the_best_page_of_each_document(index):
+    hits = index.search("rain", k=5, group_by="document")
     assert len({hit.doc_id for hit in hits}) == len(hits) == 3
     assert not hits.more
     weather = next(hit for hit in hits if hit.doc_id == "weather.pdf")
-    pages = [page for doc, page in places(kb.search("rain", k=99)) if doc == "weather.pdf"]
+    pages = [page for doc, page in page_keys(index.search("rain", k=99)) if doc == "weather.pdf"]
     assert (weather.page, *weather.other_pages) == tuple(pages)
-    assert len(kb.search("rain", k=1, group_by="document")) == 1
-    assert kb.search("rain", k=1, group_by="document").more
+    assert len(index.search("rain", k=1, group_by="document")) == 1
+    assert index.search("rain", k=1, group_by="document").more
 
 
-def test_a_minimum_score_leaves_the_rest_out(kb):
-    everything = kb.search("rain on the hills", k=99)
-    limit = everything[3].score
-    kept = kb.search("rain on the hills", k=99, min_score=limit)
-    assert places(kept) == places([hit for hit in everything if hit.score >= limit])
-    assert kb.search("rain", min_score=99.0) == []
+def test_min_score_drops_lower_hits(index):
+    all_hits = index.search("rain on the hills", k=99)
+    limit = all_hits[3].score
+    filtered = index.search("rain on the hills", k=99, min_score=limit)
+    assert page_keys(filtered) == page_keys([hit for hit in all_hits if hit.score >= limit])
+    assert index.search("rain", min_score=99.0) == []
 
 
-def test_a_minimum_score_ends_the_search_where_nothing_more_can_reach_it(kb, monkeypatch):
-    asked = []
+def test_min_score_ends_the_search_early(index, monkeypatch):
+    rank_limits = []
     rank = PageRanker.rank
-    monkeypatch.setattr(PageRanker, "rank", lambda self, q, c, need, s: asked.append(need) or rank(self, q, c, need, s))
-    few = Prefetch(limit=3, lexical=2, regions=0, exhaustive=0)
-    assert kb.search("rain", k=5, min_score=99.0, stages=few) == []
-    judged = kb.search("rain", k=9, min_score=0.1, stages=[few, Rerank(model=FakeReranker(), limit=3)])
-    assert len(judged) == 3
-    assert len(asked) == 2, "once for each search"
+    monkeypatch.setattr(
+        PageRanker, "rank", lambda self, q, c, need, s: rank_limits.append(need) or rank(self, q, c, need, s)
+    )
+    narrow = Prefetch(limit=3, lexical=2, regions=0, exhaustive=0)
+    assert index.search("rain", k=5, min_score=99.0, stages=narrow) == []
+    reranked = index.search("rain", k=9, min_score=0.1, stages=[narrow, Rerank(model=FakeReranker(), limit=3)])
+    assert len(reranked) == 3
+    assert len(rank_limits) == 2, "one ranking per search"
 
 
-def test_filters_hold_before_anything_is_ranked(kb):
-    assert {hit.doc_id for hit in kb.search("rain", k=99, filter={"path": "l*.pdf"})} == {"law.pdf"}
-    assert {hit.doc_id for hit in kb.search("rain", k=99, filter={"year": Range(gte=2004)})} == {
+def test_filters_apply_before_ranking(index):
+    assert {hit.doc_id for hit in index.search("rain", k=99, filter={"path": "l*.pdf"})} == {"law.pdf"}
+    assert {hit.doc_id for hit in index.search("rain", k=99, filter={"year": Range(gte=2004)})} == {
         "weather.pdf",
         "parts.pdf",
     }
-    assert {hit.page for hit in kb.search("rain", k=99, filter={"page": Range(gt=2, lte=4)})} == {3, 4}
-    assert kb.search("rain", filter={"year": Range(gt=2100)}) == []
-    assert kb.search("rain", filter={"path": "nothing*"}) == []
-    assert kb.search("rain", filter={"page": [], "year": []}) == []
-    assert {hit.page for hit in kb.search("rain", k=99, filter={"page": {1, 2}, "doc_id": Path("law.pdf")})} == {1, 2}
+    assert {hit.page for hit in index.search("rain", k=99, filter={"page": Range(gt=2, lte=4)})} == {3, 4}
+    assert index.search("rain", filter={"year": Range(gt=2100)}) == []
+    assert index.search("rain", filter={"path": "nothing*"}) == []
+    assert index.search("rain", filter={"page": [], "year": []}) == []
+    assert {hit.page for hit in index.search("rain", k=99, filter={"page": {1, 2}, "doc_id": Path("law.pdf")})} == {
+        1,
+        2,
+    }
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid",
     [
         {"has": "picture"},
         {"has": 3},
@@ -195,12 +204,12 @@ def test_filters_hold_before_anything_is_ranked(kb):
         [("year", 1)],
     ],
 )
-def test_filters_that_make_no_sense_are_refused_whatever_the_index_holds(kb, wrong):
+def test_invalid_filters_raise(index, invalid):
     with pytest.raises(InvalidInputError):
-        kb.search("rain", filter=wrong)
+        index.search("rain", filter=invalid)
 
 
-def test_metadata_may_have_the_names_of_what_hits_have(tmp_path, docs):
+def test_metadata_keys_may_collide_with_hit_keys(tmp_path, docs):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"page": 99 if path.stem == "law" else 1, "has": "x"})
         assert {hit.doc_id for hit in index.search("rain", k=99, filter={"meta.page": 99})} == {"law.pdf"}
@@ -208,27 +217,27 @@ def test_metadata_may_have_the_names_of_what_hits_have(tmp_path, docs):
         assert {hit.page for hit in index.search("rain", k=99, filter={"page": 1, "meta.page": 1})} == {1}
 
 
-def test_what_is_asked_for_by_name_is_found_exactly(kb):
-    """All parts share every word, and so does the fake embedder's page vector nearly."""
+def test_identifiers_in_the_query_match_exactly(index):
+    """The parts share all other words, so that the fake embedder's page vectors are nearly equal."""
     for number in range(8):
-        hits = kb.search(f"pump number KX-44{number}1-B", k=2)
+        hits = index.search(f"pump number KX-44{number}1-B", k=2)
         assert hits[0].page == number + 1
         assert hits[0].scores["identifiers"] == pytest.approx(1.0)
-    assert kb.search("pump kx4431b", k=1)[0].page == 4, "spelled without its hyphens"
-    assert places(kb.search("§ 12a", k=1)) == [("law.pdf", 2)]
-    assert places(kb.search("§12", k=1)) == [("law.pdf", 1)]
-    without = kb.search("pump KX-4431-B", k=1, stages=[Rescore(identifiers=0)])
+    assert index.search("pump kx4431b", k=1)[0].page == 4, "spelled without hyphens"
+    assert page_keys(index.search("§ 12a", k=1)) == [("law.pdf", 2)]
+    assert page_keys(index.search("§12", k=1)) == [("law.pdf", 1)]
+    without = index.search("pump KX-4431-B", k=1, stages=[Rescore(identifiers=0)])
     assert "identifiers" not in without[0].scores
 
 
-def test_a_page_that_only_an_identifier_leads_to_is_ranked(kb):
+def test_page_found_only_by_identifier_is_ranked(index):
     narrow = [Prefetch(limit=1, lexical=False, regions=False, exhaustive=0), Rescore(limit=1)]
-    hits = kb.search("oil cover of KX-4471-B", k=1, stages=narrow)
+    hits = index.search("oil cover of KX-4471-B", k=1, stages=narrow)
     assert hits[0].page == 8
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("What torque does KX-4471-B need?", ["kx-4471-b"]),
         ("error 0x80070057 or ERR_CONN_RESET", ["0x80070057", "err_conn_reset"]),
@@ -240,18 +249,18 @@ def test_a_page_that_only_an_identifier_leads_to_is_ranked(kb):
         ("", []),
     ],
 )
-def test_identifiers(text, found):
-    assert identifiers(text) == found
+def test_identifiers_of_a_text(text, expected):
+    assert identifiers(text) == expected
 
 
 @given(st.text(max_size=80))
-def test_any_text_has_identifiers_or_none(text):
+def test_identifiers_returns_at_most_eight(text):
     assert len(identifiers(text)) <= 8
 
 
-def test_dense_scores_can_be_added(kb):
-    base = {hit.page_id: hit for hit in kb.search("rain on the hills", k=99)}
-    mixed = kb.search("rain on the hills", k=99, stages=[Rescore(dense=0.5)])
+def test_rescore_adds_scaled_dense_scores(index):
+    base = {hit.page_id: hit for hit in index.search("rain on the hills", k=99)}
+    mixed = index.search("rain on the hills", k=99, stages=[Rescore(dense=0.5)])
     assert set(base) == {hit.page_id for hit in mixed}
     late = np.array([base[hit.page_id].score for hit in mixed])
     dense = np.array([hit.scores["dense"] for hit in mixed])
@@ -260,7 +269,7 @@ def test_dense_scores_can_be_added(kb):
     assert [hit.score for hit in mixed] == sorted((hit.score for hit in mixed), reverse=True)
 
 
-def test_hubness_is_the_embedders_or_the_stages(tmp_path, docs):
+def test_hubness_comes_from_the_stage_or_the_embedder(tmp_path, docs):
     class Hubby(FakeEmbedder):
         hubness = 0.5
 
@@ -272,29 +281,31 @@ def test_hubness_is_the_embedders_or_the_stages(tmp_path, docs):
                 assert hit.score == pytest.approx(expected, abs=1e-6)
 
 
-def test_many_questions_are_embedded_in_one_batch(kb):
+def test_search_many_embeds_queries_in_one_batch(index):
     queries = ["rain", "cats sleep", "oil for the pump"]
-    embedder = kb.embedder
+    embedder = index.embedder
     embedder.history.clear()
-    together = kb.search_many(queries, k=4)
+    together = index.search_many(queries, k=4)
     assert embedder.history == [("query", tuple(queries))]
-    assert [places(hits) for hits in together] == [places(kb.search(q, k=4)) for q in queries]
-    assert kb.search_many([], k=4) == []
+    assert [page_keys(hits) for hits in together] == [page_keys(index.search(q, k=4)) for q in queries]
+    assert index.search_many([], k=4) == []
 
 
-def test_questions_of_several_parts(kb):
-    assert places(kb.search(["rain on", {"text": "the hills"}], k=2)) == places(kb.search("rain on\nthe hills", k=2))
+def test_query_of_several_parts(index):
+    assert page_keys(index.search(["rain on", {"text": "the hills"}], k=2)) == page_keys(
+        index.search("rain on\nthe hills", k=2)
+    )
 
 
 @pytest.mark.parametrize("query", ["", "  \n\t", {"text": ""}, ["", " "], []])
-def test_an_empty_question_is_refused(kb, query):
+def test_empty_query_raises(index, query):
     with pytest.raises(InvalidInputError, match=r"empty|words|part"):
-        kb.search(query)
+        index.search(query)
 
 
-def test_the_empty_one_of_many_questions_is_named(kb):
-    with pytest.raises(InvalidInputError, match="Question 2 of 3"):
-        kb.search_many(["rain", " ", "snow"])
+def test_search_many_names_the_empty_query(index):
+    with pytest.raises(InvalidInputError, match="Query 2 of 3"):
+        index.search_many(["rain", " ", "snow"])
 
 
 @pytest.mark.parametrize(
@@ -316,9 +327,9 @@ def test_the_empty_one_of_many_questions_is_named(kb):
         {"stages": [Rerank()]},
     ],
 )
-def test_options_that_make_no_sense(kb, options):
+def test_invalid_search_options_raise(index, options):
     with pytest.raises(InvalidInputError):
-        kb.search("rain", **options)
+        index.search("rain", **options)
 
 
 @pytest.mark.parametrize(
@@ -343,12 +354,12 @@ def test_options_that_make_no_sense(kb, options):
         lambda: parse_stage("rescore:dense=much"),
     ],
 )
-def test_stages_that_make_no_sense(make):
+def test_invalid_stages_raise(make):
     with pytest.raises(InvalidInputError):
         make()
 
 
-def test_stages_in_words():
+def test_parse_stage_and_override():
     assert parse_stage("prefetch:limit=300,lexical=false") == Prefetch(limit=300, lexical=False)
     assert parse_stage("Rescore: dense=0.3, limit=48") == Rescore(dense=0.3, limit=48)
     assert parse_stage("rerank:max_ms=500,shows=page+region,model=x/y") == Rerank(
@@ -359,11 +370,11 @@ def test_stages_in_words():
     assert (stages.prefetch, stages.rescore.dense, stages.rerank) == (Prefetch(), 1, None)
 
 
-# -- event loops ---------------------------------------------------------------------------------------------
+# -- coroutines ----------------------------------------------------------------------------------------------
 
 
-class Watched(FakeEmbedder):
-    """Knows which threads it was called from."""
+class ThreadRecordingEmbedder(FakeEmbedder):
+    """Records the threads that call it."""
 
     def __init__(self):
         super().__init__(name="watched")
@@ -374,7 +385,7 @@ class Watched(FakeEmbedder):
         return super()._encode(*args)
 
 
-class WatchedReranker(FakeReranker):
+class ThreadRecordingReranker(FakeReranker):
     def __init__(self):
         super().__init__()
         self.threads = set()
@@ -384,8 +395,8 @@ class WatchedReranker(FakeReranker):
         return super().score(query, documents)
 
 
-def test_fifty_coroutines_give_what_fifty_calls_give_on_other_threads(tmp_path, docs):
-    embedder, reranker = Watched(), WatchedReranker()
+def test_concurrent_coroutines_match_sequential_calls(tmp_path, docs):
+    embedder, reranker = ThreadRecordingEmbedder(), ThreadRecordingReranker()
     words = "rain snow oil pump cats hills harbour desert river storm".split()
     queries = [f"{words[i % 10]} and {words[i // 5]}" for i in range(50)]
 
@@ -413,34 +424,34 @@ def test_fifty_coroutines_give_what_fifty_calls_give_on_other_threads(tmp_path, 
         assert context == index.build_context(queries[0], expected[0], max_images=1)
 
 
-def test_a_cancelled_ingest_stops_and_leaves_an_index_that_goes_on(tmp_path):
+def test_cancelled_aingest_leaves_a_resumable_index(tmp_path):
     folder = tmp_path / "many"
     folder.mkdir()
     for n in range(30):
         sample_pdf(folder / f"{n:02}.pdf", [f"rain number{n}"])
 
     async def run(index):
-        begun = threading.Event()
+        started = threading.Event()
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
 
         def progress(state):
-            if state.pages and not begun.is_set():
-                begun.set()
+            if state.pages and not started.is_set():
+                started.set()
                 loop.call_soon_threadsafe(done.set)
 
         task = asyncio.create_task(index.aingest(folder, settings=NO_OCR, progress=progress))
         await done.wait()
         task.cancel()
-        loop.call_later(0.01, task.cancel)  # as a group of tasks does that is in a hurry
+        loop.call_later(0.01, task.cancel)  # a second cancellation, as from a closing task group
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not index._session.writing.locked(), "the run has ended by then"
+        assert not index._session.writing.locked(), "the run must have ended"
 
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         asyncio.run(run(index))
         before = index.info().documents
-        assert 0 < before < 30, "stopped in the middle, and what was finished is there"
+        assert 0 < before < 30, "the run stopped early and kept finished documents"
         assert index.search("rain")
         assert index.ingest(folder, settings=NO_OCR).documents == 30 - before
         assert index.verify() == []

@@ -1,4 +1,4 @@
-"""What is shown of a page for a query: the best region and a snippet."""
+"""Snippets in search: the best region of a page and the words to quote."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ FOLDER = Path("images")
 CROP = f"ab/{'ab' * 32}.jpg"
 
 
-def place(page, query: str):
-    """What the index would show of a page for a question."""
+def highlight_of(page, query: str):
+    """Return the highlight of a page for a query, as the index would compute it."""
     embedder = FakeEmbedder()
     embedded = embedder.encode_document([page])
     payload = describe(page, embedded.multi[0], embedded.grids[0], [CROP] * len(page.regions))
     return highlight(embedder.encode_query([query]).multi[0], payload, FOLDER)
 
 
-# make_page writes eight words a line; a line is 0.03 of the page high.
+# make_page writes eight words per line; a line is 0.03 of the page height.
 LEFT = (0.0, 0.0, 0.48, 0.2)
 RIGHT = (0.48, 0.0, 1.0, 0.2)
 WORDS = "sun sun sun sun rain rain rain rain"
 
 
-def test_the_region_whose_words_match_is_named_with_its_crop():
+def test_best_region_is_the_one_with_matching_words():
     page = make_page(WORDS, regions=[Region("table", LEFT), Region("chart", RIGHT)])
-    assert place(page, "rain").region.kind == "chart"
-    found = place(page, "sun").region
+    assert highlight_of(page, "rain").region.kind == "chart"
+    found = highlight_of(page, "sun").region
     assert (found.kind, found.box, found.image_path) == ("table", LEFT, FOLDER / CROP)
     assert 0.3 < found.score < 1
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", f"../{CROP}", "", None, 5, ["x"], "missing"])
-def test_a_region_whose_picture_is_named_oddly_has_none(name):
+def test_region_with_an_unsafe_image_name_has_no_image_path(name):
     entry = {"kind": "chart", "box": [0, 0, 0.5, 0.5], "caption": "", "image": name}
     if name == "missing":
         del entry["image"]
@@ -56,55 +56,55 @@ def test_a_region_whose_picture_is_named_oddly_has_none(name):
     assert region_at(payload, [0, 0, 0.5, 0.5], FOLDER).image_path is None
 
 
-def test_no_region_when_the_rest_of_the_page_matches_better():
+def test_no_region_if_the_rest_of_the_page_matches_better():
     page = make_page(WORDS, regions=[Region("table", LEFT)])
-    assert place(page, "rain").region is None
+    assert highlight_of(page, "rain").region is None
 
 
-def test_a_frame_around_everything_points_at_nothing():
+def test_page_sized_region_is_ignored():
     page = make_page(WORDS, regions=[Region("table", (0.0, 0.0, 1.0, 1.0))])
-    assert place(page, "sun").region is None
+    assert highlight_of(page, "sun").region is None
 
 
-def test_a_picture_without_words_is_its_own_region():
+def test_image_without_words_is_its_only_region():
     payload = describe(make_page("", regions=[Region("figure", (0, 0, 1, 1))]), np.zeros((0, 64), "f4"), None, [None])
     assert highlight(np.ones((1, 64), dtype=np.float32), payload, FOLDER).region.kind == "figure"
 
 
-def test_the_snippet_is_cut_where_the_words_speak():
+def test_snippet_is_centered_on_the_matching_words():
     text = " ".join(["filler"] * 200 + ["penguins", "walk", "on", "ice"] * 3 + ["padding"] * 200)
-    snippet = place(make_page(text), "penguins on ice").snippet
+    snippet = highlight_of(make_page(text), "penguins on ice").snippet
     assert "penguins walk on ice" in snippet
     assert snippet.startswith("… ")
     assert snippet.endswith(" …")
     assert len(snippet.split()) < 50
 
 
-def test_a_short_page_is_quoted_whole_and_a_long_line_is_cut():
-    assert place(make_page("just a few words"), "words").snippet == "just a few words"
-    assert len(place(make_page("語" * 5000), "語").snippet) < 320
+def test_short_page_is_quoted_whole_and_long_line_is_truncated():
+    assert highlight_of(make_page("just a few words"), "words").snippet == "just a few words"
+    assert len(highlight_of(make_page("語" * 5000), "語").snippet) < 320
 
 
-def test_the_caption_says_what_a_chart_shows():
+def test_snippet_starts_with_the_caption_of_the_best_region():
     page = make_page(WORDS + " x" * 60, regions=[Region("chart", RIGHT, caption="Figure 2: rain by month")])
-    assert place(page, "rain").snippet.startswith("Figure 2: rain by month … ")
+    assert highlight_of(page, "rain").snippet.startswith("Figure 2: rain by month … ")
 
 
-def test_merged_rows_of_a_very_long_page_give_no_region():
+def test_rows_merged_by_the_store_give_no_region():
     page = make_page(WORDS, regions=[Region("table", LEFT)])
     embedded = FakeEmbedder().encode_document([page])
     payload = describe(page, embedded.multi[0][:4], embedded.grids[0], [None])
     assert highlight(embedded.multi[0], payload, FOLDER).region is None
 
 
-def page_of(texts, boxes=None):
+def page_with_words(texts, boxes=None):
     boxes = boxes or [(0.0, i / len(texts), 0.5, (i + 0.5) / len(texts)) for i in range(len(texts))]
     return replace(make_page("x"), words=tuple(map(Word, texts, boxes)))
 
 
 @given(st.lists(st.text(max_size=3), max_size=5))
-def test_words_and_places_are_told_together_or_not_at_all(texts):
-    page = page_of(texts)
+def test_words_of_returns_words_with_boxes_or_none(texts):
+    page = page_with_words(texts)
     payload = describe(page, np.zeros((0, 4), "f4"), None, [])
     payload = json.loads(json.dumps(schema.clean_payload(payload)))
     found = words_of(payload)
@@ -115,37 +115,39 @@ def test_words_and_places_are_told_together_or_not_at_all(texts):
         assert found is None
 
 
-def test_a_text_that_somebody_has_changed_has_no_places():
-    payload = describe(page_of(["two", "words"]), np.zeros((0, 4), "f4"), None, [])
+def test_words_of_changed_text_or_broken_boxes():
+    payload = describe(page_with_words(["two", "words"]), np.zeros((0, 4), "f4"), None, [])
     assert words_of({**payload, "text": "now three words"}) is None
     assert words_of({"text": "two words"}) is None
-    with pytest.raises(IndexCorruptError, match="ingest the document again"):
+    with pytest.raises(IndexCorruptError, match=r"(?i)ingest the document again"):
         words_of({**payload, "words": "words:AAAA"})
 
 
-def test_of_a_model_that_looks_at_pixels_the_words_under_the_brightest_patches_are_quoted():
-    # Two columns: in reading order all of the left one comes first, in the patches' order the top of both does.
+def test_patch_embeddings_quote_the_words_under_the_best_patches():
+    # Two columns. Reading order starts with the whole left column, patch order with the top of both columns.
     left, right = ([f"{side}{n}" for n in range(100)] for side in ("left", "right"))
     boxes = [(0.5 * (n // 100) + 0.1, n % 100 / 100, 0.5 * (n // 100) + 0.4, n % 100 / 100 + 0.008) for n in range(200)]
-    page = page_of([*left, *right], boxes)
+    page = page_with_words([*left, *right], boxes)
     rows, columns = 10, 4
     y, x = np.mgrid[:rows, :columns]
     patches = np.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], axis=2).reshape(-1, 4)
-    boxes = np.concatenate([np.full((3, 4), np.nan), patches]).astype("f4")  # the prompt's own words stand nowhere
+    boxes = np.concatenate([np.full((3, 4), np.nan), patches]).astype("f4")  # prompt tokens have no position
     vectors = np.tile(np.array([[0.0, 1.0]], "f4"), (len(boxes), 1))
-    lit = (patches[:, 0] >= 0.5) & (patches[:, 1] < 0.25)
-    vectors[3:][lit] = [1.0, 0.0]  # the top of the right column
+    is_match = (patches[:, 0] >= 0.5) & (patches[:, 1] < 0.25)
+    vectors[3:][is_match] = [1.0, 0.0]  # the top of the right column
     query = np.array([[1.0, 0.0]], "f4")
-    for options, rows_of in (({}, None), ({"signs": False}, vectors)):
+    for options, stored_rows in (({}, None), ({"signs": False}, vectors)):
         payload = describe(page, vectors, TokenGrid(boxes, "patches"), [], **options)
-        quoted = highlight(query, payload, FOLDER, rows_of).snippet
-        assert "right5" in quoted.split()
-        assert "left90" not in quoted.split()
+        snippet = highlight(query, payload, FOLDER, stored_rows).snippet
+        assert "right5" in snippet.split()
+        assert "left90" not in snippet.split()
         del payload["words"]
-        assert "right5" not in highlight(query, payload, FOLDER, rows_of).snippet.split(), "without places, roughly"
+        assert "right5" not in highlight(query, payload, FOLDER, stored_rows).snippet.split(), (
+            "without boxes, the position is approximate"
+        )
 
 
-def test_a_word_beside_all_patches_speaks_least():
+def test_word_outside_all_patches_gets_the_lowest_weight():
     patches = np.array([[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5]], "f4")
     words = np.array([[0.1, 0.1, 0.2, 0.2], [0.4, 0.1, 0.6, 0.2], [0.7, 0.1, 0.8, 0.2], [0.1, 0.8, 0.2, 0.9]], "f4")
     np.testing.assert_allclose(snippets.word_weights(words, patches, np.array([4, 2], "f4")), [4, 3, 2, 2])
