@@ -1,8 +1,7 @@
-# Two commands do all on a fresh machine with Python 3.11 or newer and make:
-#   make demo   ingest the sample documents, ask five questions, write demo-output/report.html
-#   make test   the whole test suite, with types, layers and style
-# and one more before a release:
-#   make wheel  the wheel in empty environments, with each extra alone
+# Requires Python 3.11 or newer and make.
+#   make demo   index the sample documents, run five queries, write demo-output/report.html
+#   make test   run style, type and import checks and all tests
+#   make wheel  build the wheel and test it with each extra in an empty environment (before a release)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
