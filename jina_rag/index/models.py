@@ -32,9 +32,7 @@ def resolve_model(model: str | os.PathLike[str] | Model | None) -> str | Model |
         return model
     name = os.fspath(model)
     if not name.strip():
-        raise InvalidInputError(
-            "The model name is empty. Pass the name of an embedder or a reranker, or omit the argument."
-        )
+        raise InvalidInputError("The model name is empty. Pass the name of a model, or omit the argument.")
     return os.path.realpath(name) if name not in catalogue.names_of("lite") and os.path.isdir(name) else name
 
 

@@ -109,9 +109,7 @@ def open_session(location: str, options: OpenOptions) -> tuple[SharedSession, In
         key, open_new = address.canonical, partial(open_server, address)
         options = replace(options, connection=address.connection)
     elif options.assets_dir is not None or options.api_key is not None:
-        raise InvalidInputError(
-            "assets_dir and api_key apply only to the address of a Qdrant server. Omit them for a folder."
-        )
+        raise InvalidInputError("assets_dir and api_key apply only to the address of a Qdrant server. Omit both.")
     else:
         root = Path(os.path.abspath(location))
         key, open_new = os.path.normcase(os.path.realpath(root)), partial(open_folder, root)

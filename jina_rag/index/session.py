@@ -220,9 +220,8 @@ class IndexSession:
             model = self.model or _load_recorded(self.settings, folder)
         except ModelNotFoundError as exc:
             raise ModelNotFoundError(
-                f"{exc} The index at {self.location} was built with this model. If the model folder was moved, open "
-                "the "
-                "index with embedder=FOLDER (--embedder FOLDER)."
+                f"{exc} The index at {self.location} was built with this model. If the model folder was moved, "
+                "open the index with embedder=FOLDER (--embedder FOLDER)."
             ) from exc
         self.check_model(model)
         return model
@@ -244,8 +243,7 @@ class IndexSession:
         if mismatched:
             raise IndexStateError(
                 f"The index at {self.location} is already open in this process with another {mismatched[0]}. Close it, "
-                "or "
-                f"omit {mismatched[0]}."
+                f"or omit {mismatched[0]}."
             )
         storage = self.settings.storage
         if options.storage not in (None, storage):
@@ -298,12 +296,11 @@ class IndexSession:
         if self.is_guest:
             raise IndexStateError(
                 f"The index at {self.location} is read-only here: its manifest is in another assets folder than "
-                f"{self.root}. "
-                "Pass that folder as assets_dir (--assets-dir), or ingest into another collection."
+                f"{self.root}. Pass that folder as assets_dir (--assets-dir), or ingest into another collection."
             )
         message = (
-            f"The index at {self.location} is locked by another process, which is changing it with {self.root}. Retry "
-            "when that process has finished."
+            f"The index at {self.location} is locked by another process, which uses {self.root}. Retry when that "
+            "process has finished."
         )
         # The embedded store locks its own folder.
         lock = nullcontext() if not self.is_remote else locked(self.root / "lock", message)

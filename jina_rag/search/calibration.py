@@ -35,7 +35,7 @@ SLOPE_PENALTY = 1.0
 _SHARED_SLOPE_PENALTY = 0.01
 _MIN_SLOPE = 1e-3
 """Minimum slope per standard deviation of scores, used if the labels contradict the scores."""
-_EPSILON = 1e-6
+_EPS = 1e-6
 _MAX_ITERATIONS, _TOLERANCE = 2000, 1e-11
 
 _Float64: TypeAlias = npt.NDArray[np.float64]
@@ -126,7 +126,7 @@ class Calibration:
         values = np.asarray(scores, dtype=np.float64)
         if values.ndim != 1 or len(values) != len(modalities):
             raise InvalidInputError(
-                f"Got {values.size} scores and {len(modalities)} modalities; expected one modality per score."
+                f"Got {values.size} scores and {len(modalities)} modalities; expected one per score."
             )
         if not np.isfinite(values).all():
             raise InvalidInputError("scores contains a value that is not finite. Omit items without a score.")
@@ -172,9 +172,7 @@ class Calibration:
                 notes={str(name): str(note) for name, note in value.get("notes", {}).items()},
             )
         except (KeyError, TypeError, AttributeError) as exc:
-            raise InvalidInputError(
-                f"value is not a stored calibration ({exc!r}). Pass the result of Calibration.to_json."
-            ) from exc
+            raise InvalidInputError(f"value is not a stored calibration ({exc!r}). Pass a result of to_json.") from exc
 
     def __repr__(self) -> str:
         if self.shared is None:
@@ -223,9 +221,7 @@ def fit_calibration(labelled: Sequence[Labelled]) -> Calibration:
             continue
         curves[name], is_flat = _fit(inputs[mask], grades[mask], prior=shared)
         if is_flat:
-            notes[name] = (
-                f"The scores of modality {name!r} do not separate relevant from irrelevant results: its curve is flat."
-            )
+            notes[name] = f"The scores of modality {name!r} do not separate relevant from irrelevant: flat curve."
     return Calibration(curves=curves, shared=shared, log_odds=log_odds, notes=notes)
 
 
@@ -258,7 +254,7 @@ def _curve_inputs(scores: _Float64, log_odds: bool) -> _Float64:
     """Return the inputs of the curves, shape (n,), float64: the scores or their clipped log-odds."""
     if not log_odds:
         return scores
-    clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
+    clipped = np.clip(scores, _EPS, 1 - _EPS)
     odds: _Float64 = np.log(clipped) - np.log1p(-clipped)
     return odds
 
@@ -300,9 +296,7 @@ def _fit_weights(
     weights: npt.NDArray[Any] = np.zeros(len(columns))
     for _ in range(_MAX_ITERATIONS):
         odds = weights @ columns + offset
-        curvature = np.divide(
-            np.tanh(odds / 2), 2 * odds, out=np.full_like(targets, 0.25), where=np.abs(odds) > _EPSILON
-        )
+        curvature = np.divide(np.tanh(odds / 2), 2 * odds, out=np.full_like(targets, 0.25), where=np.abs(odds) > _EPS)
         matrix = curvature * columns @ columns.T + np.diag(penalty)
         previous = weights
         weights = np.linalg.solve(matrix, columns @ (targets - 0.5 - curvature * offset) + penalty * toward)

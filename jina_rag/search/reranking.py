@@ -70,9 +70,7 @@ class Rerank:
         if isinstance(self.model, os.PathLike):
             object.__setattr__(self, "model", os.fspath(self.model))
         if not (self.model is None or isinstance(self.model, str) or hasattr(self.model, "score")):
-            raise InvalidInputError(
-                f"Rerank.model is {self.model!r}; expected a reranker, or the name or folder of one."
-            )
+            raise InvalidInputError(f"Rerank.model is {self.model!r}; expected a reranker, a model name or a folder.")
         check_whole_number("Rerank.limit", self.limit, minimum=0)
         if self.max_images is not None:
             check_whole_number("Rerank.max_images", self.max_images, minimum=0)
@@ -81,9 +79,7 @@ class Rerank:
         if self.shows is not None:
             object.__setattr__(self, "shows", tuple(self.shows))
             if not self.shows or not set(self.shows) <= set(get_args(PageView)):
-                raise InvalidInputError(
-                    f"Rerank.shows is {self.shows!r}; expected one or several of 'page', 'region', 'text'."
-                )
+                raise InvalidInputError(f"Rerank.shows is {self.shows!r}; expected some of 'page', 'region', 'text'.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,8 +260,7 @@ def _raw_scores(query: Query, items: Sequence[_Item], reranker: Reranker) -> tup
     if scores.shape != (len(items),) or not np.isfinite(scores).all():
         raise ModelError(
             f"The reranker {reranker.name!r} returned scores of shape {scores.shape} for {len(items)} documents, or "
-            "non-finite scores; "
-            "expected one finite number per document, in order."
+            "non-finite scores; expected one finite number per document, in order."
         )
     return items, scores
 

@@ -54,9 +54,7 @@ class Stages:
             if name is None:
                 raise InvalidInputError(f"stages contains {stage!r}; expected a Prefetch, a Rescore or a Rerank.")
             if name in by_name:
-                raise InvalidInputError(
-                    f"stages contains {type(stage).__name__} twice; expected one stage of each type."
-                )
+                raise InvalidInputError(f"stages contains {type(stage).__name__} twice; expected one of each type.")
             by_name[name] = stage
         return replace(self, **by_name)
 
@@ -94,7 +92,7 @@ def parse_stage(text: str) -> Stage:
         key, equals, value = option.partition("=")
         if key not in names or not equals:
             raise InvalidInputError(
-                f"Unknown option {option!r} of {name}; expected one of {', '.join(f'{key}=…' for key in names)}."
+                f"Unknown {name} option {option!r}; expected {', '.join(f'{key}=…' for key in names)}."
             )
         values[key] = tuple(value.split("+")) if key == "shows" else value if key == "model" else _value(key, value)
     stage: Stage = kind(**values)

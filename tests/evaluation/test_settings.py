@@ -38,7 +38,7 @@ def test_parse_stages_splits_at_plus():
         ("", "is empty"),
         ("resort:dense=1", "'resort'"),
         ("rescore:dense=1+rescore:limit=1", "has the stage rescore twice"),
-        ("rescore:dens=1", "of rescore; expected"),
+        ("rescore:dens=1", "Unknown rescore option"),
     ],
 )
 def test_invalid_stages_raise_invalid_input(text, message):
