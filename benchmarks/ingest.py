@@ -94,7 +94,7 @@ def child(folder: Path, index: Path, milliseconds: float) -> None:
             }
     from jina_rag.parsing.workers import pool
 
-    pool._IDLE.close()  # a child's time counts once it has ended
+    pool._IDLE_WORKERS.close()  # a child's time counts once it has ended
     workers = resource.getrusage(resource.RUSAGE_CHILDREN)
     figures["worker_cpu"] = workers.ru_utime + workers.ru_stime
     figures["worker_rss_mb"] = workers.ru_maxrss / 1024

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Self, TypeVar
 
 from jina_rag.indexing.planner import IndexTask, Outcome
-from jina_rag.parsing.workers.cancellation import PATIENCE
+from jina_rag.parsing.workers.cancellation import POLL_SECONDS
 
 _AHEAD = 1000
 """Files that are planned ahead of the work: few enough to keep memory flat."""
@@ -48,7 +48,7 @@ class PlanStream:
 
     def tasks(self) -> Iterator[IndexTask]:
         """The tasks, in the order of the walk; waits for the next one."""
-        while (task := self._retry(lambda: self._tasks.get(timeout=PATIENCE))) is not None:
+        while (task := self._retry(lambda: self._tasks.get(timeout=POLL_SECONDS))) is not None:
             yield task
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -86,7 +86,7 @@ class PlanStream:
         self._put(self._tasks, None)
 
     def _put(self, target: queue.Queue[_Item], item: _Item) -> None:
-        self._retry(lambda: target.put(item, timeout=PATIENCE))
+        self._retry(lambda: target.put(item, timeout=POLL_SECONDS))
 
     def _retry(self, step: Callable[[], _Item]) -> _Item | None:
         """The step's result as soon as it can be done; None once the stream is halted."""

@@ -1,1 +1,1 @@
-"""From files to pages: what lies in a folder, what its pages look like, what stands where on them."""
+"""Parsing of files into pages: file discovery, rendering, text layers, OCR and layout analysis."""

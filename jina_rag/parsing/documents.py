@@ -1,4 +1,4 @@
-"""Opening one document, by what its content is."""
+"""Selection of the renderer for a document."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from jina_rag.parsing.sources import SourceFile
 
 
 def open_document(source: SourceFile, settings: IngestSettings | None = None) -> Renderer:
-    """Open one document for rendering, in this process.
+    """Open a document for rendering in the current process.
 
     Args:
-        source: A PDF or an image; an office file is converted first (see `office`).
-        settings: `renderer`, `limits`, `passwords` and what rendering needs.
+        source: A PDF or an image. Convert office files with `office.as_pdf` first.
+        settings: Settings of ingestion; None for the defaults.
+
+    Returns:
+        The renderer of the open document.
 
     Raises:
-        DocumentError: If it cannot be opened; `PasswordRequiredError`, `LimitExceededError` and
-            `UnsupportedDocumentError` are special cases. The message is the reason, without the path.
+        DocumentError: If the document cannot be opened, or is an office file. The subclasses `PasswordRequiredError`,
+            `LimitExceededError` and `UnsupportedDocumentError` name the cause. The message is the reason without the
+            path.
         MissingDependencyError: If no PDF renderer is installed.
     """
     settings = settings or IngestSettings()
     if source.kind == "office":
-        raise DocumentError("It is an office file, which must be converted to PDF before it is rendered.")
+        raise DocumentError("The file is an office file. Convert it to PDF before rendering.")
     if source.kind == "image":
         from jina_rag.parsing.images import ImageRenderer
 
@@ -39,7 +43,11 @@ def open_document(source: SourceFile, settings: IngestSettings | None = None) ->
 
 
 def renderer_name(settings: IngestSettings) -> str:
-    """``"pymupdf"`` or ``"pypdfium2"``: the one asked for, or the first that is installed."""
+    """Return the name of the PDF renderer: the configured one, or the first one installed.
+
+    Args:
+        settings: Settings of ingestion, for `renderer`.
+    """
     if settings.renderer != "auto":
         return settings.renderer
     return "pymupdf" if find_spec("pymupdf") or not find_spec("pypdfium2") else "pypdfium2"

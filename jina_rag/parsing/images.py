@@ -1,6 +1,6 @@
-"""Image files through Pillow: every kind of pixel becomes upright 8-bit RGB on white.
+"""Renderer for image files with Pillow, converting all pixel formats to upright 8-bit RGB on white.
 
-A TIFF file has as many pages as frames. Of animations (GIF, WebP, PNG) the first frame is the page.
+Each frame of a TIFF file is a page. Of an animation (GIF, WebP, PNG), only the first frame is a page.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP")
-_WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+_FULL_PAGE: Box = (0.0, 0.0, 1.0, 1.0)
 _DEFAULT_DPI = 72.0
 
 
 class ImageRenderer(DocumentRenderer):
-    """A `Renderer` of one image file."""
+    """A `Renderer` for an image file."""
 
     def _open(self, resources: ExitStack) -> tuple[int, tuple[str, ...]]:
         warnings: list[str] = []
-        with self._own_errors(), _collected_complaints(warnings):
+        with self._convert_errors(), _collect_warnings(warnings):
             file = resources.enter_context(self._source.path.open("rb"))
             self._image = self._load_header(file)
             resources.callback(self._image.close)
             frames = int(getattr(self._image, "n_frames", 1))
         count = frames if self._image.format == "TIFF" else 1
         if frames > count and self._image.format != "MPO":
-            warnings.append(f"The picture has {frames} frames; only the first was read.")
+            warnings.append(f"The image has {frames} frames; only the first frame was read.")
         return count, tuple(warnings)
 
     def _page(self, number: int) -> tuple[Page, tuple[Box, ...]]:
         warnings: list[str] = []
-        with _collected_complaints(warnings):
+        with _collect_warnings(warnings):
             screenshot = self._screenshot(number, warnings)
-        return self._make_page(number, screenshot, warnings), (_WHOLE,)
+        return self._make_page(number, screenshot, warnings), (_FULL_PAGE,)
 
     def _load_header(self, file: BinaryIO) -> Image:
         pillow = require("PIL.Image", package="pillow")
@@ -55,11 +55,11 @@ class ImageRenderer(DocumentRenderer):
         except pillow.DecompressionBombError as error:
             size = next((word for word in str(error).replace("(", " ").split() if word.isdigit()), "too many")
             raise LimitExceededError(
-                f"The picture has {size} pixels, more than the limit of "
-                f"{self._settings.limits.max_pixels:,}: scale it down."
+                f"The image has {size} pixels, more than the limit of {self._settings.limits.max_pixels:,}. "
+                "Scale the image down."
             ) from error
         except pillow.UnidentifiedImageError as error:
-            raise UnsupportedDocumentError("The content is not an image that can be read.") from error
+            raise UnsupportedDocumentError("The content is not an image in a supported format.") from error
         self._check_pixels(image)
         return image
 
@@ -67,8 +67,8 @@ class ImageRenderer(DocumentRenderer):
         limit = self._settings.limits.max_pixels
         if image.width * image.height > limit:
             raise LimitExceededError(
-                f"The picture has {image.width} x {image.height} pixels, more than the limit of {limit:,}: "
-                "scale it down or raise limits.max_pixels."
+                f"The image has {image.width} x {image.height} pixels, more than the limit of {limit:,}. "
+                "Scale it down, or raise Limits.max_pixels (--limit max_pixels=N)."
             )
 
     def _screenshot(self, number: int, warnings: list[str]) -> PageScreenshot:
@@ -77,11 +77,11 @@ class ImageRenderer(DocumentRenderer):
         if self._count > 1:
             self._image.seek(number - 1)
             self._check_pixels(self._image)
-        dpi = _stated_dpi(self._image)
+        dpi = _read_dpi(self._image)
         full_size = self._image.size
         limits, longest_side = self._settings.limits, self._settings.max_image_side
         scale = min(1.0, longest_side / max(full_size), fitting_scale(*full_size, limits))
-        # JPEG decodes at a half, a quarter or an eighth for less time and memory.
+        # The JPEG decoder can scale by 1/2, 1/4 or 1/8, which saves time and memory.
         self._image.draft(None, (math.ceil(full_size[0] * scale), math.ceil(full_size[1] * scale)))
         image = self._decode(warnings)
         size = (max(1, round(full_size[0] * scale)), max(1, round(full_size[1] * scale)))
@@ -94,37 +94,38 @@ class ImageRenderer(DocumentRenderer):
         except (OSError, SyntaxError):
             if self._image.format not in ("JPEG", "MPO"):
                 raise
-            # With an end mark after the last byte the decoder gives what it has, the rest in grey.
+            # With an end-of-image marker appended, the decoder returns the decoded part and fills the rest with gray.
             image = self._load_header(io.BytesIO(self._source.path.read_bytes() + b"\xff\xd9"))
             image.load()
-            warnings.append("The file ends too early; only the upper part of the picture could be read.")
+            warnings.append("The file is truncated; only the upper part of the image was read.")
             return image
         return self._image
 
     @contextmanager
-    def _own_errors(self) -> Iterator[None]:
+    def _convert_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise DocumentError(f"The picture cannot be read: {error.strerror or error}.") from error
+            raise DocumentError(f"The image cannot be read: {error.strerror or error}.") from error
         except (ValueError, SyntaxError, EOFError, MemoryError, TypeError, KeyError, IndexError) as error:
-            # What Pillow's decoders raise on damaged files.
-            raise DocumentError(f"The picture is damaged: {error or type(error).__name__}.") from error
+            # Pillow's decoders raise these errors for damaged files.
+            raise DocumentError(f"The image is damaged: {error or type(error).__name__}.") from error
 
 
 def to_rgb(image: Image, size: tuple[int, int] | None = None) -> Image:
-    """Turn any mode into RGB: transparency onto white, 16 bits scaled to 8, CMYK converted.
+    """Return an image of any mode as 8-bit RGB.
 
-    Orientation marks stay in `info` for the caller.
+    Transparency is flattened onto white, 16-bit values are scaled to 8 bits, and CMYK is converted. The EXIF
+    orientation stays in `info` and is not applied.
 
     Args:
-        image: Decoded.
-        size: Scale to this many pixels on the way, where it is cheapest.
+        image: The decoded image.
+        size: Target size (width, height) in pixels; None for the original size.
     """
     from PIL import Image as pillow
 
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _eight_bits(image)
+        image = _to_8_bit(image)
     info = dict(image.info)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -143,7 +144,7 @@ def to_rgb(image: Image, size: tuple[int, int] | None = None) -> Image:
     return image
 
 
-def _eight_bits(image: Image) -> Image:
+def _to_8_bit(image: Image) -> Image:
     from PIL import Image as pillow
 
     values = np.asarray(image).astype(np.float32)
@@ -152,13 +153,13 @@ def _eight_bits(image: Image) -> Image:
     if image.mode == "F" or low < 0 or high > 65535:
         values = (values - low) * (255 / max(high - low, 1e-9))
     else:
-        # Cameras and scanners store 10, 12 or 14 bits in 16; the smallest range that holds all is meant.
+        # Cameras and scanners store 10, 12 or 14 bits in 16-bit values: assume the smallest range that fits.
         top = next(top for top in (255, 1023, 4095, 16383, 65535) if high <= top)
         values = values * (255 / top)
     return pillow.fromarray(values.round().clip(0, 255).astype(np.uint8))
 
 
-def _stated_dpi(image: Image) -> float:
+def _read_dpi(image: Image) -> float:
     try:
         value = float(image.info.get("dpi")[0])  # type: ignore[index]
     except (TypeError, ValueError, IndexError, ZeroDivisionError):
@@ -167,9 +168,9 @@ def _stated_dpi(image: Image) -> float:
 
 
 @contextmanager
-def _collected_complaints(sentences: list[str]) -> Iterator[None]:
-    """Collect what Pillow would warn of as sentences, without showing it."""
-    with catch_warnings(record=True) as complaints:
+def _collect_warnings(sentences: list[str]) -> Iterator[None]:
+    """Append Pillow's warnings to `sentences` instead of printing them."""
+    with catch_warnings(record=True) as caught:
         simplefilter("always")
         yield
-    sentences += (f"The picture was read with a complaint: {str(c.message).strip().rstrip('.')}." for c in complaints)
+    sentences += (f"Pillow reported a warning: {str(c.message).strip().rstrip('.')}." for c in caught)

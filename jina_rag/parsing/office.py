@@ -1,7 +1,7 @@
-"""Office files, through LibreOffice: they are converted to PDF in a folder that is thrown away.
+"""Conversion of office files to PDF with LibreOffice.
 
-LibreOffice runs as a program of its own, with a profile of its own that forbids macros, active content and links to
-other places; a time limit ends it. Its licence (MPL-2.0) says nothing about what it converts.
+LibreOffice runs as a separate process in a temporary folder, with a profile that disables macros, active content and
+external links, and with a time limit. Its license (MPL-2.0) does not extend to converted files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, LimitExceededError
-from jina_rag.parsing.renderer import check_size, unreadable
+from jina_rag.parsing.renderer import check_size, unreadable_file
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers.cancellation import Stop
 
@@ -30,18 +30,19 @@ _WINDOWS = Path("C:/Program Files/LibreOffice/program/soffice.exe")
 
 
 def find_libreoffice() -> Path | None:
-    """The program, if it is installed.
+    """Return the path of the LibreOffice executable, or None if LibreOffice is not installed.
 
-    One in the current folder is not: Windows looks there first, and it may be the folder of the documents.
+    An executable in the current folder is ignored: Windows searches this folder first, and it may contain untrusted
+    documents.
     """
     for name in _PROGRAMS:
         program = shutil.which(name)
-        if program and os.path.isabs(program) and not _is_here(os.path.dirname(program)):
+        if program and os.path.isabs(program) and not _is_working_directory(os.path.dirname(program)):
             return Path(program)
-    return next((place for place in (_MAC, _WINDOWS) if place.is_file()), None)
+    return next((path for path in (_MAC, _WINDOWS) if path.is_file()), None)
 
 
-def _is_here(folder: str) -> bool:
+def _is_working_directory(folder: str) -> bool:
     with suppress(OSError):
         return os.path.samefile(folder, os.curdir)
     return False
@@ -49,15 +50,19 @@ def _is_here(folder: str) -> bool:
 
 @contextmanager
 def as_pdf(source: SourceFile, settings: IngestSettings, stop: Stop | None = None) -> Iterator[SourceFile]:
-    """The document as a renderer takes it: itself, or the PDF that an office file was converted to, while needed.
+    """Convert an office file to PDF for the duration of the context.
 
     Args:
         source: The document.
-        settings: Its limits hold for the file and for the time.
-        stop: Once it is set, a conversion in work is ended.
+        settings: Settings of ingestion, for the limits on file size and time.
+        stop: Stop signal that terminates a running conversion.
+
+    Yields:
+        The converted PDF, or `source` itself if it is not an office file.
 
     Raises:
-        DocumentError: If LibreOffice is not installed or cannot convert the file in time.
+        DocumentError: If LibreOffice is not installed or cannot convert the file. `LimitExceededError`, a subclass, if
+            the file is too large or the conversion exceeds `max_seconds`.
     """
     if source.kind != "office":
         yield source
@@ -65,19 +70,19 @@ def as_pdf(source: SourceFile, settings: IngestSettings, stop: Stop | None = Non
     check_size(source.path, settings.limits)
     program = find_libreoffice()
     if program is None:
-        raise DocumentError("It is an office file: install LibreOffice to have it converted, or save it as PDF.")
+        raise DocumentError("Office files require LibreOffice. Install LibreOffice, or save the file as PDF.")
     try:
         folder = tempfile.TemporaryDirectory(prefix="jina-rag-office-", ignore_cleanup_errors=True)
     except OSError as error:
-        raise _no_room(error) from error
-    with folder as scratch:
-        pdf = _convert(program, source.path, Path(scratch), settings, stop or Stop())
+        raise _temporary_folder_error(error) from error
+    with folder as temporary:
+        pdf = _convert(program, source.path, Path(temporary), settings, stop or Stop())
         yield replace(source, path=pdf, kind="pdf")
 
 
-def _no_room(error: OSError) -> DocumentError:
+def _temporary_folder_error(error: OSError) -> DocumentError:
     reason = error.strerror or type(error).__name__
-    return DocumentError(f"It cannot be converted: LibreOffice has no folder for temporary files ({reason}).")
+    return DocumentError(f"The temporary folder for LibreOffice cannot be created ({reason}). Set TMPDIR.")
 
 
 def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings, stop: Stop) -> Path:
@@ -87,24 +92,24 @@ def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings,
         settings_file = importlib.resources.files("jina_rag.parsing").joinpath("libreoffice_profile.xcu")
         (profile / "user" / "registrymodifications.xcu").write_bytes(settings_file.read_bytes())
     except OSError as error:
-        raise _no_room(error) from error
-    # Under a plain name: the program has its own ideas of odd ones, and of those that start with a dash.
+        raise _temporary_folder_error(error) from error
+    # LibreOffice misreads unusual file names and names with a leading dash.
     copy = scratch / f"document{path.suffix.lower()}"
     try:
         shutil.copyfile(path, copy)
     except OSError as error:
-        raise unreadable(error) from error
+        raise unreadable_file(error) from error
     command = [
         str(program), f"-env:UserInstallation={profile.as_uri()}", "--headless", "--norestore", "--nolockcheck",
         "--convert-to", "pdf", "--outdir", str(scratch / "out"), str(copy),
     ]  # fmt: skip
     seconds = settings.limits.max_seconds
-    quiet = subprocess.DEVNULL
+    devnull = subprocess.DEVNULL
     try:
-        # No shell, a program of the system, and a name of our own; what it looks for where it stands, it looks for in
-        # an empty folder and not among the documents.
+        # Safe: no shell, an installed program, and a fixed file name. The working directory contains no documents from
+        # which LibreOffice could load files.
         process = subprocess.Popen(  # noqa: S603
-            command, cwd=scratch, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+            command, cwd=scratch, stdin=devnull, stdout=devnull, stderr=devnull, start_new_session=True
         )
     except OSError as error:
         raise DocumentError(f"LibreOffice cannot be started: {error.strerror or type(error).__name__}.") from error
@@ -113,7 +118,7 @@ def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings,
             process.wait(timeout=seconds)
     except subprocess.TimeoutExpired as error:
         raise LimitExceededError(
-            f"Converting it with LibreOffice took longer than {seconds} s and was stopped (limits.max_seconds)."
+            f"Conversion exceeded {seconds} s and was stopped. Raise Limits.max_seconds (--limit max_seconds=N)."
         ) from error
     finally:
         _kill(process)
@@ -121,16 +126,16 @@ def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings,
     pdf = scratch / "out" / f"{copy.stem}.pdf"
     if not pdf.is_file():
         raise DocumentError(
-            "LibreOffice could not convert it: it is damaged, encrypted, or of a kind whose part of LibreOffice is "
-            "not installed."
+            "LibreOffice cannot convert the file: the file is damaged or encrypted, or the LibreOffice component for "
+            "its format is not installed."
         )
     return pdf
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the program and what it has started, without waiting for it."""
+    """Kill the process and its children without waiting for their exit."""
     with suppress(ProcessLookupError, PermissionError):
         if sys.platform == "win32":
             process.kill()
-        elif process.poll() is None:  # its number may be another's otherwise
+        elif process.poll() is None:  # after an exit, the process id may belong to another process
             os.killpg(process.pid, signal.SIGKILL)

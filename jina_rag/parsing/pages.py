@@ -1,13 +1,13 @@
-"""One stream of pages out of many documents: rendered ahead, read by OCR in parallel, handed out in order.
+"""Stream of the pages of many documents, in order, with rendering ahead of the consumer and parallel OCR.
 
     for event in read_pages(sources, settings):
         match event:
             case DocumentStart(): ...   # source, count, warnings
-            case Page(): ...            # words include what OCR found
-            case Failure(): ...         # page is None: the whole document, which then had no DocumentStart
+            case Page(): ...            # words include the words found by OCR
+            case Failure(): ...         # page None: the document failed to open and has no DocumentStart
             case DocumentEnd(): ...     # source, pages, failed
 
-The stream is a generator: leave the loop early and close it (``contextlib.closing``) to stop its threads.
+The stream is a generator. To stop its threads after leaving the loop early, close it (``contextlib.closing``).
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from jina_rag.parsing.layout.scan_regions import find_regions_in_pixels
 from jina_rag.parsing.office import as_pdf
 from jina_rag.parsing.renderer import Renderer
 from jina_rag.parsing.sources import SourceFile
-from jina_rag.parsing.workers.cancellation import PATIENCE, Stop, wait_for
+from jina_rag.parsing.workers.cancellation import POLL_SECONDS, Stop, wait_for
 from jina_rag.parsing.workers.pool import open_isolated
 from jina_rag.types import Box, Failure, Page
 
 if TYPE_CHECKING:
     from jina_rag.ocr.cache import OcrCache
 
-_WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-# Pictures below this share of the page (logos, bullets) are not worth a run of the text finder.
-_MIN_AREA = 0.01
-# From this share on, one run over the whole page costs less than one for each picture.
-_MOST = 0.6
-# A picture over more of the page than this is the page.
+_FULL_PAGE: Box = (0.0, 0.0, 1.0, 1.0)
+# OCR ignores images below this fraction of the page, for example logos and bullets.
+_MIN_IMAGE_SHARE = 0.01
+# Above this fraction of the page, OCR of the full page is faster than OCR of each image.
+_FULL_PAGE_OCR_SHARE = 0.6
+# An image above this fraction of the page is the scan of the page.
 _SCAN = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentStart:
-    """A document was opened; its `count` pages (or their failures) follow, in order.
+    """Event after a document was opened, followed by its pages or their failures in order.
 
     Attributes:
         source: The document.
-        count: Number of pages.
-        warnings: What was wrong with the document as a whole but could be mended, in sentences.
+        count: Number of pages in the document.
+        warnings: Recoverable problems of the document as a whole, one sentence each.
     """
 
     source: SourceFile
@@ -63,12 +63,13 @@ class DocumentStart:
 
 @dataclass(frozen=True, slots=True)
 class DocumentEnd:
-    """All pages of a document were handed out.
+    """Event after the last page of a document.
 
     Attributes:
         source: The document.
-        pages: Pages handed out.
-        failed: Pages that failed. With `pages` it makes the document's count, less ``source.skip_pages``.
+        pages: Number of pages in the stream.
+        failed: Number of pages that failed. The sum of `pages` and `failed` is the number of pages in the document
+            without ``source.skip_pages``.
     """
 
     source: SourceFile
@@ -87,25 +88,28 @@ def read_pages(
     ocr_cache: OcrCache | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Generator[Event, None, None]:
-    """Read every page of every source, in order.
+    """Iterate over the pages of documents, in order.
 
-    A document that cannot be opened gives one `Failure` with page None and nothing else. Otherwise it gives
-    `DocumentStart`, then for each page in order (but those of ``source.skip_pages``) a `Page` or a `Failure`, then
-    `DocumentEnd`. Errors of one document never stop the others.
+    A document that cannot be opened produces a single `Failure` with page None. Any other document produces a
+    `DocumentStart`, a `Page` or `Failure` for each page except ``source.skip_pages``, and a `DocumentEnd`. An error in
+    one document does not affect the other documents.
 
-    Pages are rendered by worker processes (``settings.isolate``), at most ``settings.look_ahead`` pages ahead;
-    ``settings.ocr_threads`` threads of this process do OCR. `sources` is iterated in the rendering thread, so a walk
-    may feed it directly. Closing the generator stops the threads; pages that workers are busy with are given up.
+    Worker processes render at most ``settings.look_ahead`` pages ahead of the consumer (with ``settings.isolate``), and
+    ``settings.ocr_threads`` threads of the current process run OCR. The rendering thread iterates over `sources`, so
+    `sources` may be a lazy walk. Closing the generator stops the threads and discards pages in progress.
 
     Args:
-        sources: What to read. May be endless.
-        settings: How; the defaults if None.
-        ocr_cache: What OCR has read before, and where to keep what it reads.
-        check: Called in the consumer's thread while it waits, every 0.05 s; what it raises ends the stream.
+        sources: The documents; may be an infinite iterable.
+        settings: Settings of ingestion; None for the defaults.
+        ocr_cache: Cache of OCR results; None for no cache.
+        check: Called in the consumer's thread every 0.05 s while waiting; an exception from it stops the stream.
+
+    Yields:
+        Events of the documents and their pages.
 
     Raises:
-        MissingDependencyError: If a package is missing, which would fail every page.
-        CheckpointError: If the weights of the OCR are not what they should be.
+        MissingDependencyError: If a required package is missing, which would fail every page.
+        CheckpointError: If the weights of the OCR models are invalid.
     """
     stream = _Stream(settings or IngestSettings(), ocr_cache, check)
     producer = threading.Thread(target=stream.produce, args=(sources,), name="jina-rag-render", daemon=True)
@@ -118,68 +122,68 @@ def read_pages(
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
-    """A page whose pixels are being read; `result` is the page with the words in them."""
+class _PendingOcr:
+    """A page in OCR; `result` resolves to the page with the words found by OCR."""
 
     page: Page
     result: Future[Page]
 
 
-class _Stopped(Exception):
-    """The consumer is gone."""
+class _StoppedError(Exception):
+    """Raised in the rendering and OCR threads after the consumer stopped the stream."""
 
 
 class _Stream:
-    """The queue between the rendering thread and the consumer. None in it marks the end."""
+    """Queue between the rendering thread and the consumer; None marks the end of the stream."""
 
     def __init__(self, settings: IngestSettings, cache: OcrCache | None, check: Callable[[], None]) -> None:
         self._settings = settings
         self._cache = cache
         self._check = check
-        self._queue: queue.Queue[Event | _Reading | BaseException | None] = queue.Queue(settings.look_ahead)
+        self._queue: queue.Queue[Event | _PendingOcr | BaseException | None] = queue.Queue(settings.look_ahead)
         self._stop = Stop()
-        self._readers = ThreadPoolExecutor(settings.ocr_threads, thread_name_prefix="jina-rag-ocr")
+        self._ocr_pool = ThreadPoolExecutor(settings.ocr_threads, thread_name_prefix="jina-rag-ocr")
 
     def produce(self, sources: Iterable[SourceFile]) -> None:
-        """Run in the rendering thread."""
+        """Put the events of all documents into the queue; runs in the rendering thread."""
         try:
             for source in sources:
                 self._document(source)
             self._put(None)
-        except _Stopped:
+        except _StoppedError:
             pass
-        except BaseException as error:  # handed over, to be raised in the consumer's thread
-            with contextlib.suppress(_Stopped):
+        except BaseException as error:  # raised in the consumer's thread
+            with contextlib.suppress(_StoppedError):
                 self._put(error)
 
     def consume(self) -> Generator[Event, None, None]:
-        """Hand out events in the consumer's thread; waits for OCR where it must."""
+        """Yield events in the consumer's thread, after waiting for the OCR of each page."""
         while True:
             try:
-                # With a time limit Ctrl-C is noticed on every system.
-                item = self._queue.get(timeout=PATIENCE)
+                # Without a timeout, Ctrl-C would not interrupt the wait on every operating system.
+                item = self._queue.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 self._check()
                 continue
             if item is None:
                 return
-            if isinstance(item, BaseException):  # nobody's document's fault
+            if isinstance(item, BaseException):  # not caused by a single document
                 raise item
-            yield self._with_words(item) if isinstance(item, _Reading) else item
+            yield self._with_words(item) if isinstance(item, _PendingOcr) else item
 
     def stop(self) -> None:
-        """Make the rendering thread end, without the page that it waits for, and wait for the OCR threads."""
+        """Stop the rendering thread, discard pages in progress, and wait for the OCR threads."""
         self._stop.set()
-        self._readers.shutdown(wait=True, cancel_futures=True)
+        self._ocr_pool.shutdown(wait=True, cancel_futures=True)
 
-    def _put(self, item: Event | _Reading | BaseException | None) -> None:
+    def _put(self, item: Event | _PendingOcr | BaseException | None) -> None:
         while not self._stop.is_set:
             try:
-                self._queue.put(item, timeout=PATIENCE)
+                self._queue.put(item, timeout=POLL_SECONDS)
             except queue.Full:
                 continue
             return
-        raise _Stopped
+        raise _StoppedError
 
     def _document(self, source: SourceFile) -> None:
         with contextlib.ExitStack() as stack:
@@ -192,7 +196,7 @@ class _Stream:
             self._put(DocumentStart(source, renderer.page_count, renderer.warnings))
             failed = 0
             numbers = [n for n in range(1, renderer.page_count + 1) if n not in source.skip_pages]
-            # Closed before the renderer is: its threads still hold workers.
+            # Closed before the renderer, because its threads still use the workers of the renderer.
             results = stack.enter_context(contextlib.closing(self._render(renderer, numbers)))
             for number, result in results:
                 if isinstance(result, DocumentError):
@@ -201,11 +205,11 @@ class _Stream:
                     continue
                 page, images = result
                 page = replace(page, path=source.path)
-                self._put(self._reading(page, images, source.revision) or page)
+                self._put(self._start_ocr(page, images, source.revision) or page)
             self._put(DocumentEnd(source, len(numbers) - failed, failed))
 
     def _render(self, renderer: Renderer, numbers: Sequence[int]) -> Generator[tuple[int, _Result], None, None]:
-        """The pages in order, rendered by several workers at a time where there are."""
+        """Yield (page number, result) in page order, rendering with several worker processes if configured."""
 
         def render(number: int) -> _Result:
             try:
@@ -230,58 +234,61 @@ class _Stream:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _reading(self, page: Page, images: tuple[Box, ...], revision: str) -> _Reading | None:
-        """Start the OCR of a page that needs it."""
+    def _start_ocr(self, page: Page, images: tuple[Box, ...], revision: str) -> _PendingOcr | None:
+        """Start OCR of a page; return None for a page without areas to read."""
         areas = areas_to_read(page, images, self._settings)
         if not areas:
             return None
         try:
-            # A page that is one picture shows its charts and tables in pixels only.
-            look = self._settings.regions and not page.regions and max(map(area, images), default=0) > _SCAN
-            return _Reading(page, self._readers.submit(self._read, page, areas, look, revision))
+            # On a scanned page, charts and tables exist in pixels only.
+            detect = self._settings.regions and not page.regions and max(map(area, images), default=0) > _SCAN
+            return _PendingOcr(page, self._ocr_pool.submit(self._run_ocr, page, areas, detect, revision))
         except RuntimeError as error:  # the pool was shut down
-            raise _Stopped from error
+            raise _StoppedError from error
 
-    def _read(self, page: Page, areas: Sequence[Box], look_for_regions: bool, revision: str) -> Page:
-        """Add what the pixels of a page say; runs in a thread of the pool, and ends between two passes of a network."""
+    def _run_ocr(self, page: Page, areas: Sequence[Box], detect: bool, revision: str) -> Page:
+        """Return the page with OCR words and regions; runs in an OCR thread and can stop between model passes."""
         image = page.screenshot.image
         text_boxes = [word.box for word in page.words]
         with checked_by(self._check_stop):
             ocr_words = read_areas(image, areas, skip_boxes=text_boxes, cache=self._cache, revision=revision)
         words = (*page.words, *ocr_words)
-        regions = find_regions_in_pixels(image, words) if look_for_regions else page.regions
+        regions = find_regions_in_pixels(image, words) if detect else page.regions
         return replace(page, words=words, regions=regions)
 
     def _check_stop(self) -> None:
         if self._stop.is_set:
-            raise _Stopped
+            raise _StoppedError
 
-    def _with_words(self, reading: _Reading) -> Page:
-        page = reading.page
-        wait_for(reading.result, self._check)
+    def _with_words(self, pending: _PendingOcr) -> Page:
+        page = pending.page
+        wait_for(pending.result, self._check)
         try:
-            return reading.result.result()
+            return pending.result.result()
         except (MissingDependencyError, ModelError):
             raise
-        except Exception as error:  # the page is worth having without them, and says so
-            note = f"The words in its pictures could not be read: {error or type(error).__name__}."
-            return replace(page, warnings=(*page.warnings, note))
+        except Exception as error:  # index the page without OCR, with a warning
+            warning = f"OCR failed: {error or type(error).__name__}."
+            return replace(page, warnings=(*page.warnings, warning))
 
 
 def areas_to_read(page: Page, images: Sequence[Box], settings: IngestSettings) -> list[Box]:
-    """Which parts of a page OCR should read: all of it, its pictures, or nothing.
+    """Return the areas of a page for OCR: the full page, the boxes of its images, or none.
 
     Args:
-        page: With the words of its text layer.
-        images: Where it shows raster pictures.
-        settings: `ocr`, `ocr_min_words` and `ocr_image_share` decide.
+        page: The page with the words of its text layer.
+        images: Boxes of the raster images, as fractions of the page.
+        settings: Settings of ingestion, for `ocr`, `ocr_min_words` and `ocr_image_share`.
+
+    Returns:
+        Boxes as fractions of the page.
     """
     if settings.ocr == "never":
         return []
     if settings.ocr == "always" or len(page.words) < settings.ocr_min_words:
-        return [_WHOLE]
+        return [_FULL_PAGE]
     areas = merged(images)
     if sum(map(area, areas)) <= settings.ocr_image_share:
         return []
-    areas = [box for box in areas if area(box) >= _MIN_AREA]
-    return [_WHOLE] if sum(map(area, areas)) > _MOST else areas
+    areas = [box for box in areas if area(box) >= _MIN_IMAGE_SHARE]
+    return [_FULL_PAGE] if sum(map(area, areas)) > _FULL_PAGE_OCR_SHARE else areas

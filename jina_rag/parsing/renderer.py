@@ -1,7 +1,7 @@
-"""What all renderers share: how a document is opened, checked, rendered page by page and closed.
+"""Base classes and shared checks of the document renderers.
 
-A renderer of another kind of document is a `DocumentRenderer`; another one of PDFs is a `pdf.base.PdfRenderer`, in a
-file of its own. `documents.open_document` chooses among them.
+A renderer for a further file format subclasses `DocumentRenderer`; a further PDF renderer subclasses
+`pdf.base.PdfRenderer`. `documents.open_document` selects the renderer.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from jina_rag.parsing.sources import SourceFile
 from jina_rag.types import Box, Page, PageScreenshot, Region, Word
 
 NO_PAGES = "The document has no pages."
-# JPEG cannot hold more, and many viewers stop far below.
+# Below the JPEG maximum of 65,535 pixels, because many viewers support less.
 _MAX_SIDE = 32_000
 
 
 class Renderer(ABC):
-    """One open document, rendered page by page. A context manager."""
+    """An open document whose pages are rendered on request. Also a context manager that closes the document."""
 
     def __init__(self, source: SourceFile, settings: IngestSettings) -> None:
         self._source = source
@@ -34,33 +34,42 @@ class Renderer(ABC):
 
     @property
     def page_count(self) -> int:
-        """Number of pages; of an image, of its frames."""
+        """Number of pages; for an image file, number of frames."""
         return self._count
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was wrong with the document as a whole but could be mended, in sentences."""
+        """Recoverable problems of the document as a whole, one sentence each."""
         return self._warnings
 
     def render(self, number: int) -> Page:
-        """Return page `number` (1-based), with the words of its text layer and its regions, without OCR.
+        """Return a page with the words of its text layer and its regions, without OCR.
+
+        Args:
+            number: Page number, 1-based.
 
         Raises:
-            DocumentError: If this page cannot be rendered.
+            DocumentError: If the page does not exist or cannot be rendered.
         """
         return self.render_with_images(number)[0]
 
     @abstractmethod
     def render_with_images(self, number: int) -> tuple[Page, tuple[Box, ...]]:
-        """Page `number` as `render` returns it, and the boxes of its raster images, which may hold words.
+        """Return a page as `render` does, and the boxes of its raster images, on which OCR may find words.
+
+        Args:
+            number: Page number, 1-based.
+
+        Returns:
+            The page, and the boxes as fractions of the page.
 
         Raises:
-            DocumentError: As `render`.
+            DocumentError: If the page does not exist or cannot be rendered.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Release the document. Closing twice is fine."""
+        """Close the document. Calling `close` again has no effect."""
 
     def __enter__(self) -> Self:
         return self
@@ -70,16 +79,16 @@ class Renderer(ABC):
 
 
 class DocumentRenderer(Renderer):
-    """A `Renderer` that works in this process. A subclass says how its library opens a document and reads a page.
+    """A `Renderer` in the current process. Subclasses implement opening a document and reading a page.
 
     Raises:
-        PasswordRequiredError: If none of the passwords opens it.
-        LimitExceededError: If it is larger than the limits allow.
-        DocumentError: If it cannot be read at all, or has no pages.
+        PasswordRequiredError: If the document is encrypted and none of the passwords opens it.
+        LimitExceededError: If the document exceeds a limit.
+        DocumentError: If the document cannot be read or has no pages.
     """
 
     _lock: ClassVar[AbstractContextManager[object]] = nullcontext()
-    """Held during every call of the library."""
+    """Lock held during every call of the rendering library."""
 
     def __init__(self, source: SourceFile, settings: IngestSettings) -> None:
         super().__init__(source, settings)
@@ -90,32 +99,42 @@ class DocumentRenderer(Renderer):
             self._resources = resources.pop_all()
 
     def render_with_images(self, number: int) -> tuple[Page, tuple[Box, ...]]:
-        """See `Renderer.render_with_images`."""
+        """Return a page as `render` does, and the boxes of its raster images.
+
+        Args:
+            number: Page number, 1-based.
+
+        Returns:
+            The page, and the boxes as fractions of the page.
+
+        Raises:
+            DocumentError: If the page does not exist or cannot be rendered.
+        """
         if not 1 <= number <= self._count:
-            raise DocumentError(f"There is no page {number}: the document has {self._count}.")
-        with self._lock, self._own_errors():
+            raise DocumentError(f"Page {number} does not exist; the document has {self._count} pages.")
+        with self._lock, self._convert_errors():
             return self._page(number)
 
     def close(self) -> None:
-        """Release the document. Closing twice is fine."""
+        """Close the document. Calling `close` again has no effect."""
         with self._lock:
             self._resources.close()
 
     @abstractmethod
     def _open(self, resources: ExitStack) -> tuple[int, tuple[str, ...]]:
-        """Open the document; return its number of pages and its warnings.
+        """Open the document and return the number of pages and the warnings.
 
         Args:
-            resources: What `close` releases.
+            resources: Stack of the resources that `close` releases.
         """
 
     @abstractmethod
-    def _own_errors(self) -> AbstractContextManager[None]:
-        """Turn the errors that the library raises for a page into `DocumentError`."""
+    def _convert_errors(self) -> AbstractContextManager[None]:
+        """Convert errors of the rendering library to `DocumentError` within the context."""
 
     @abstractmethod
     def _page(self, number: int) -> tuple[Page, tuple[Box, ...]]:
-        """Page `number`, which exists, and the boxes of the raster images on it."""
+        """Return an existing page and the boxes of its raster images, as fractions of the page."""
 
     def _make_page(
         self,
@@ -138,44 +157,64 @@ class DocumentRenderer(Renderer):
         )
 
 
-def unreadable(error: OSError) -> DocumentError:
-    """What to raise for a file that the system does not let us read."""
+def unreadable_file(error: OSError) -> DocumentError:
+    """Return the DocumentError for a file that the operating system cannot read.
+
+    Args:
+        error: The error of the operating system.
+    """
     return DocumentError(f"The file cannot be read: {error.strerror or type(error).__name__}.")
 
 
 def check_size(path: Path, limits: Limits) -> None:
-    """Refuse a file that is gone, unreadable, empty or too large, before a library opens it.
+    """Raise an error for a file that is missing, unreadable, empty or too large.
+
+    Args:
+        path: Path of the file.
+        limits: Limits of the settings, for `max_bytes`.
 
     Raises:
-        DocumentError: With the reason.
+        DocumentError: If the file is missing, unreadable or empty.
+        LimitExceededError: If the file is larger than `max_bytes`.
     """
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise unreadable(error) from error
+        raise unreadable_file(error) from error
     if size == 0:
         raise DocumentError("The file is empty (0 bytes).")
     if size > limits.max_bytes:
         raise LimitExceededError(
-            f"The file has {size:,} bytes, more than the limit of {limits.max_bytes:,}: raise limits.max_bytes."
+            f"The file has {size:,} bytes (limit {limits.max_bytes:,}). Raise Limits.max_bytes (--limit max_bytes=N)."
         )
 
 
 def check_pages(count: int, limits: Limits) -> None:
-    """Refuse a document without pages or with too many.
+    """Raise an error for a document without pages or with too many pages.
+
+    Args:
+        count: Number of pages.
+        limits: Limits of the settings, for `max_pages`.
 
     Raises:
-        DocumentError: With the reason.
+        DocumentError: If the document has no pages.
+        LimitExceededError: If the document has more pages than `max_pages`.
     """
     if count < 1:
         raise DocumentError(NO_PAGES)
     if count > limits.max_pages:
         raise LimitExceededError(
-            f"The document has {count:,} pages, more than the limit of {limits.max_pages:,}: "
-            "split it or raise limits.max_pages."
+            f"The document has {count:,} pages, more than the limit of {limits.max_pages:,}. "
+            "Split it, or raise Limits.max_pages (--limit max_pages=N)."
         )
 
 
 def fitting_scale(width: float, height: float, limits: Limits) -> float:
-    """The factor, at most 1, that brings `width` x `height` pixels within the limits of a screenshot."""
+    """Return the scale factor, at most 1, that fits an image into the limits of a page screenshot.
+
+    Args:
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+        limits: Limits of the settings, for `max_render_pixels`.
+    """
     return min(1.0, math.sqrt(limits.max_render_pixels / max(width * height, 1)), _MAX_SIDE / max(width, height, 1))

@@ -1,7 +1,8 @@
-"""Which documents lie under the given paths: a walk that reports every entry it meets and never hangs on one.
+"""Discovery of documents under files, folders and globs.
 
-What a file is, its first bytes decide; the suffix only tells what its owner believes, which matters for one
-thing: a file that claims to be a document and is not has *failed*, any other file that is none is *skipped*.
+The walk reports every entry and opens regular files only, so that a named pipe cannot block it. The first bytes of a
+file determine its kind. The suffix only separates failures from skips: a file with the suffix of a document but other
+content *fails*, any other non-document is *skipped*.
 """
 
 from __future__ import annotations
@@ -21,33 +22,33 @@ from jina_rag.types import Failure
 Kind: TypeAlias = Literal["pdf", "image", "office"]
 
 INDEX_FILES = frozenset({"manifest.sqlite3", "images"})
-"""What tells that a folder is an index, not a folder of documents."""
-_CLAIMS = {
+"""Names whose presence marks a folder as an index."""
+_SUFFIXES = {
     "a PDF": ".pdf",
     "an image": ".png .jpg .jpeg .jpe .jfif .tif .tiff .gif .bmp .webp",
     "an office file": ".docx .docm .dotx .doc .odt .rtf .pptx .pptm .ppsx .ppt .pps .odp .xlsx .xlsm .xlsb .xls .ods",
 }
-_CLAIM_OF_SUFFIX = {suffix: claim for claim, suffixes in _CLAIMS.items() for suffix in suffixes.split()}
-"""What a file's name says it is."""
+_KIND_OF_SUFFIX = {suffix: suffix_kind for suffix_kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
+"""Suffix → kind of file that the suffix suggests."""
 _IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# Compound files hold much else: Outlook messages, installers, thumbnails.
+# Header of OLE compound files: old office formats, but also Outlook messages, installers and thumbnails.
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-# Readers accept junk before the header, up to this many bytes (PDF 1.7, annex H, note 13).
+# Readers accept a PDF header within the first 1,024 bytes (PDF 1.7, annex H, note 13).
 _HEADER_BYTES = 1024
 _BMP_HEADER_SIZES = {12, 40, 52, 56, 64, 108, 124}
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A document to be read.
+    """A document found by `find_sources`.
 
     Attributes:
-        path: The file, as reached from the path that was given.
-        root: The folder that was given, or the folder of the file that was given.
-        doc_id: `path` relative to `root` with forward slashes, made printable (see `printable`).
-        kind: What its first bytes say it is.
-        skip_pages: Pages that need not be read, because an earlier run that was interrupted has them.
-        revision: Hash of the file's bytes, where it is known; labels what is cached of it.
+        path: Path of the file, below the path passed to `find_sources`.
+        root: The folder passed to `find_sources`, or the parent folder of a file passed to it.
+        doc_id: `path` relative to `root` with forward slashes, in printable form (see `printable`).
+        kind: ``"pdf"``, ``"image"`` or ``"office"``, from the first bytes of the file.
+        skip_pages: 1-based numbers of pages that an earlier, interrupted run already indexed.
+        revision: Hash of the file content for cache keys; empty if not computed.
     """
 
     path: Path
@@ -60,31 +61,39 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An entry passed over on purpose, and why, in one sentence."""
+    """A file or folder skipped on purpose.
+
+    Attributes:
+        path: Path of the file or folder.
+        reason: The reason, in one sentence.
+    """
 
     path: Path
     reason: str
 
 
 SourceEvent: TypeAlias = "SourceFile | Skipped | Failure"
-"""What a walk says of one entry."""
+"""Event of the walk for one entry: a document, a skip or a failure."""
 
 
 def path_list(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
-    """One path or several, as a list.
+    """Return one or more paths as a list.
+
+    Args:
+        paths: A path, or an iterable of paths. Empty strings are rejected because an unset shell variable would
+            otherwise select the current folder.
 
     Raises:
-        InvalidInputError: If there is none, one is no path, or one is empty, which would mean the current folder: an
-            unset variable of a shell is one.
+        InvalidInputError: If no path is passed, or a path is empty or not a string or path object.
     """
     names = list(paths) if isinstance(paths, Iterable) and not isinstance(paths, str | bytes | os.PathLike) else [paths]
     for name in names:
         if not isinstance(name, str | os.PathLike):
-            raise InvalidInputError(f"A path is {name!r}: name files and folders by text or by pathlib.Path.")
+            raise InvalidInputError(f"A path is {name!r}; expected a string or pathlib.Path.")
     if not names:
-        raise InvalidInputError("No path was given: name at least one file or folder to read.")
+        raise InvalidInputError("No path was passed. Pass at least one file or folder.")
     if any(not os.fspath(name).strip() for name in names):
-        raise InvalidInputError('A path is empty: name a file or a folder to read, or "." for the current folder.')
+        raise InvalidInputError('A path is empty. Pass a file or folder, or "." for the current folder.')
     return names
 
 
@@ -94,62 +103,68 @@ def find_sources(
     exclude: Collection[str | os.PathLike[str]] = (),
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[SourceEvent]:
-    """Walk files and folders, in the order given and sorted by name within each folder.
+    """Find documents under files, folders and globs.
 
-    Every file comes once, however many links lead to it; links are followed after everything else under
-    their root, so that a document keeps its real name. Hidden entries are skipped. Nothing but regular files
-    is ever opened. Two documents under different roots may have the same `doc_id`: the index tells them
-    apart.
+    Paths are visited in the order of `paths`, the entries of a folder sorted by name. Each file is returned once, even
+    if several links point to it. Links are followed after all other entries under their root, so that a document keeps
+    the path of the actual file. Hidden entries are skipped. Documents under different roots may have the same `doc_id`;
+    the index stores them separately.
 
     Args:
-        paths: Files, folders, and globs such as ``reports/**/*.pdf``: ``*`` stays within a folder, ``**`` crosses
-            folders. A file given here is read even if hidden, and fails if it is no document.
-        exclude: Files and folders to stay out of, such as the index itself, with all that lies in them, whatever path
-            or link leads there.
-        check: Called for every entry that is looked at; what it raises ends the walk.
+        paths: Files, folders and globs, for example ``reports/**/*.pdf``: ``*`` matches within a folder, ``**`` across
+            folders. A file passed directly is read even if hidden, and fails if it is not a document.
+        exclude: Files and folders to exclude with their contents, for example the index folder, also when reached
+            through links.
+        check: Called for every entry visited; an exception from it stops the walk.
 
     Returns:
-        An iterator that looks at the disk as it goes.
+        A lazy iterator of documents, skips and failures.
 
     Raises:
-        InvalidInputError: At once, if a path is empty or does not exist, or none is given.
+        InvalidInputError: If no path is passed, or a path is empty or does not exist. Raised before the first item.
     """
-    roots = [_expanded(Path(path), check) for path in path_list(paths)]
+    roots = [_expand(Path(path), check) for path in path_list(paths)]
     walk = _Walk({os.path.realpath(path) for path in exclude}, check)
     return walk.run(itertools.chain.from_iterable(roots))
 
 
-def _expanded(root: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """What a path stands for: itself, or what it matches as a glob where nothing has that very name."""
+def _expand(root: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
+    """Return the path itself if it exists, or else the paths that match it as a glob."""
     if os.path.lexists(root):
         return iter([root])
     if not globs.has_wildcards(str(root)):
-        raise InvalidInputError(f"There is no file or folder {printable(str(root))!r}: check the path.")
+        raise InvalidInputError(f"{printable(str(root))!r} does not exist. Check the path.")
     paths = globs.find(str(root), check)
     first = next(paths, None)
     if first is None:
-        raise InvalidInputError(f"Nothing matches {printable(str(root))!r}: check the path and its wildcards.")
+        raise InvalidInputError(f"No file or folder matches {printable(str(root))!r}. Check the path and wildcards.")
     return itertools.chain([first], paths)
 
 
 def source_file(path: str | os.PathLike[str]) -> SourceFile:
-    """The one document at `path`.
+    """Return the document at a path.
+
+    Args:
+        path: Path of one file.
 
     Raises:
-        InvalidInputError: If nothing is there, or it is not a document; the message is the reason.
+        InvalidInputError: If the path does not exist or is not a single document.
     """
-    event = next(find_sources(path), Skipped(Path(path), "it is an empty folder."))
+    event = next(find_sources(path), Skipped(Path(path), "The folder is empty."))
     if isinstance(event, SourceFile) and Path(path) == event.path:
         return event
-    reason = "it is a folder." if isinstance(event, SourceFile) else event.reason
-    raise InvalidInputError(f"{printable(str(path))!r} is not one document: {reason}")
+    reason = "The path is a folder." if isinstance(event, SourceFile) else event.reason
+    raise InvalidInputError(f"{printable(str(path))!r} is not a single document. {reason}")
 
 
 def printable(name: str) -> str:
-    r"""Write a file name so that it can be encoded as UTF-8, reversibly.
+    r"""Return a file name in a reversible form that can be encoded as UTF-8.
 
-    Names that are valid text come back unchanged, line breaks and all. A byte that is not UTF-8, which
-    Python holds as a lone surrogate, becomes U+FFFD and two hexadecimal digits; U+FFFD itself is doubled.
+    Valid names are returned unchanged, including line breaks. A byte that is not valid UTF-8 (a lone surrogate in the
+    Python string) becomes U+FFFD followed by two hexadecimal digits. U+FFFD itself is doubled.
+
+    Args:
+        name: The file name or path.
 
     >>> printable("bad\udcff.pdf")
     'bad�FF.pdf'
@@ -158,10 +173,10 @@ def printable(name: str) -> str:
 
 
 def sniff(head: bytes) -> Kind | None:
-    """What the first bytes of a file say it is; None for anything but a PDF, an image or an office file.
+    """Return the kind of a file from its first bytes; None for other formats.
 
     Args:
-        head: The first 1,024 bytes, or all there are.
+        head: The first 1,024 bytes, or the whole content of a shorter file.
     """
     if head.lstrip(b"\xef\xbb\xbf\x00\t\n\r\f ").startswith(b"%PDF-"):
         return "pdf"
@@ -173,25 +188,25 @@ def sniff(head: bytes) -> Kind | None:
 def _is_image(head: bytes) -> bool:
     if head.startswith(b"RIFF"):
         return head[8:12] == b"WEBP"
-    if head.startswith(b"BM"):  # begins many a text: the size of the second header must be one that exists
+    if head.startswith(b"BM"):  # text files may also start with BM: check the size of the second header
         return int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES
     return head.startswith(_IMAGE_STARTS)
 
 
 def _is_office(head: bytes) -> bool:
-    """Rich text, OpenDocument (which says so in its first entry), or Office Open XML (which begins with its list)."""
+    """Return whether the content is RTF, OpenDocument ("mimetype" comes first) or Office Open XML."""
     if head.startswith(b"{\\rtf"):
         return True
     if not head.startswith(b"PK\3\4"):
         return False
     if head[30:38] == b"mimetype":
         return head[38:].startswith(b"application/vnd.oasis.opendocument.")
-    # The first entry's name: an archive that merely holds such a file somewhere is none.
+    # Compare the name of the first entry: other archives may contain these names further down.
     return head[30:].startswith((b"[Content_Types].xml", b"_rels/.rels", b"docProps/", b"word/", b"xl/", b"ppt/"))
 
 
 class _Walk:
-    """One run of `find_sources`: what was seen so far."""
+    """One run of `find_sources`, with the files and folders visited so far."""
 
     def __init__(self, exclude: set[str], check: Callable[[], None]) -> None:
         self._exclude = exclude
@@ -210,10 +225,10 @@ class _Walk:
         links: list[Path] = []
         yield from self._folder(root, root, links)
         while links:
-            # Links found inside a linked folder join the end of the list; `_folders` ends the loops.
+            # Links inside a linked folder are appended to the list; `_folders` prevents cycles.
             link = links.pop(0)
             if not link.exists():
-                yield Failure(link, "The link leads nowhere: its target does not exist.")
+                yield Failure(link, "The target of the link does not exist.")
             elif link.is_dir():
                 yield from self._folder(link, root, links)
             else:
@@ -225,26 +240,26 @@ class _Walk:
             current = pending.pop()
             real = os.path.realpath(current)
             if self._is_excluded(real):
-                yield Skipped(current, "It is excluded from reading.")
+                yield Skipped(current, "The folder is excluded.")
                 continue
             if real in self._folders:
-                yield Skipped(current, "The folder is read already, by another path.")
+                yield Skipped(current, "The folder was already read through another path.")
                 continue
             self._folders.add(real)
             try:
                 names = [entry.name for entry in globs.list_folder(current, self._check)]
             except OSError as error:
-                yield Failure(current, f"The folder cannot be listed: {_cause(error)}.")
+                yield Failure(current, f"The folder cannot be listed: {_error_reason(error)}.")
                 continue
             if INDEX_FILES <= set(names):
-                yield Skipped(current, "It is an index of jina-rag, whose page images are no documents.")
+                yield Skipped(current, "The folder is a jina-rag index; its page images are not documents.")
                 continue
             folders = []
             for name in names:
                 self._check()
                 path = current / name
                 if _is_hidden(path):
-                    yield Skipped(path, "It is hidden.")
+                    yield Skipped(path, "The file or folder is hidden.")
                 elif path.is_symlink():
                     links.append(path)
                 elif path.is_dir():
@@ -256,43 +271,43 @@ class _Walk:
     def _file(self, path: Path, root: Path, *, is_root: bool = False) -> Iterator[SourceEvent]:
         real = os.path.realpath(path)
         if self._is_excluded(real):
-            yield Skipped(path, "It is excluded from reading.")
+            yield Skipped(path, "The file is excluded.")
             return
         if real in self._files:
-            yield Skipped(path, f"It is the same file as {printable(str(self._files[real]))!r}.")
+            yield Skipped(path, f"The file was already read as {printable(str(self._files[real]))!r}.")
             return
         self._files[real] = path
         yield _classify(path, root, is_root=is_root)
 
     def _is_excluded(self, real: str) -> bool:
-        return any(real == place or real.startswith(os.path.join(place, "")) for place in self._exclude)
+        return any(real == path or real.startswith(os.path.join(path, "")) for path in self._exclude)
 
 
 def _classify(path: Path, root: Path, *, is_root: bool) -> SourceEvent:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            reason = f"It is {_special(status.st_mode)}, not a file."
+            reason = f"The path is {_special_kind(status.st_mode)}, not a regular file."
             return Failure(path, reason) if is_root else Skipped(path, reason)
         with path.open("rb") as file:
             head = file.read(_HEADER_BYTES)
     except OSError as error:
-        return Failure(path, f"The file cannot be read: {_cause(error)}.")
-    claim = _CLAIM_OF_SUFFIX.get(path.suffix.lower())
+        return Failure(path, f"The file cannot be read: {_error_reason(error)}.")
+    suffix_kind = _KIND_OF_SUFFIX.get(path.suffix.lower())
     kind = sniff(head)
-    if kind is None and claim == "a PDF" and b"%PDF-" in head:
+    if kind is None and suffix_kind == "a PDF" and b"%PDF-" in head:
         kind = "pdf"
-    if kind is None and claim == "an office file" and head.startswith((_OLE, b"PK\3\4")):
+    if kind is None and suffix_kind == "an office file" and head.startswith((_OLE, b"PK\3\4")):
         kind = "office"
     if kind is not None:
         return SourceFile(path, root, printable(path.relative_to(root).as_posix()), kind)
-    if not head and (claim or is_root):
+    if not head and (suffix_kind or is_root):
         return Failure(path, "The file is empty (0 bytes).")
-    if claim:
-        return Failure(path, f"The content is not {claim}, whatever the name says.")
+    if suffix_kind:
+        return Failure(path, f"The content is not {suffix_kind}, despite the file name suffix.")
     if is_root:
-        return Failure(path, "The content is neither a PDF, an image nor an office file of a known kind.")
-    return Skipped(path, "It is not a PDF, image or office file.")
+        return Failure(path, "The content is neither a PDF, an image nor an office file in a supported format.")
+    return Skipped(path, "The file is not a PDF, image or office file.")
 
 
 def _is_hidden(path: Path) -> bool:
@@ -301,17 +316,17 @@ def _is_hidden(path: Path) -> bool:
     try:
         attributes: int = getattr(path.lstat(), "st_file_attributes", 0)  # Windows only
     except OSError:
-        return False  # gone or unreadable: `_file` says so with a reason
+        return False  # missing or unreadable: `_file` reports the reason
     return bool(attributes & stat.FILE_ATTRIBUTE_HIDDEN)
 
 
-def _special(mode: int) -> str:
+def _special_kind(mode: int) -> str:
     is_device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
     kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-    return kinds.get(stat.S_IFMT(mode), "a device" if is_device else "something special")
+    return kinds.get(stat.S_IFMT(mode), "a device" if is_device else "a special file")
 
 
-def _cause(error: OSError) -> str:
+def _error_reason(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
 
@@ -320,6 +335,6 @@ def _printable_character(character: str) -> str:
         return "\ufffd\ufffd"
     if "\udc80" <= character <= "\udcff":
         return f"\ufffd{ord(character) - 0xDC00:02X}"
-    if "\ud800" <= character <= "\udfff":  # Windows: half of a UTF-16 pair
+    if "\ud800" <= character <= "\udfff":  # on Windows: half of a UTF-16 surrogate pair
         return f"\ufffdu{ord(character):04X}"
     return character

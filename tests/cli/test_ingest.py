@@ -104,7 +104,7 @@ def test_metadata_that_is_written_as_a_number_is_one(text, value):
 
 
 def test_a_misspelt_path_makes_no_index(cli, tmp_path):
-    cli("ingest", tmp_path / "dcos", "--index", tmp_path / "kb").refused("no file or folder", "dcos")
+    cli("ingest", tmp_path / "dcos", "--index", tmp_path / "kb").refused("does not exist", "dcos")
     assert not (tmp_path / "kb").exists()
 
 

@@ -197,7 +197,7 @@ def test_the_password_opens_the_one_and_not_the_other(folder):
         [folder / "encrypted_known_password.pdf", folder / "encrypted_unknown_password.pdf"], PASSWORD
     )
     assert len(with_password.pages["encrypted_known_password.pdf"]) == 2
-    assert "none of the given passwords" in with_password.failures["encrypted_unknown_password.pdf"][0].reason
+    assert "none of the configured passwords" in with_password.failures["encrypted_unknown_password.pdf"][0].reason
 
 
 def test_pictures_are_upright_and_have_the_right_colours(outcome):

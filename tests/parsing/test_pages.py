@@ -241,7 +241,7 @@ def test_settings_that_make_no_sense(wrong):
 def test_limits_are_whole_and_positive():
     with pytest.raises(InvalidInputError, match=r"limits.max_pages"):
         Limits(max_pages=0)
-    with pytest.raises(InvalidInputError, match=r"limits.max_seconds is .* between 1 and 86,400"):
+    with pytest.raises(InvalidInputError, match=r"limits.max_seconds is .* from 1 to 86,400"):
         Limits(max_seconds=10**20)
     assert IngestSettings(workers=3).ocr_threads == 3
     assert IngestSettings().ocr_threads == usable_cpus() >= 1

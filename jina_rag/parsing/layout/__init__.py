@@ -1,1 +1,1 @@
-"""Where charts, tables, figures, captions and lines of text are on a page."""
+"""Layout analysis: charts, tables, figures, captions and text lines of a page."""

@@ -1,4 +1,4 @@
-"""Plain geometry of boxes (x0, y0, x1, y1), in whatever unit both sides share."""
+"""Geometry of boxes (x0, y0, x1, y1) in any common unit."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from jina_rag.types import Box
 
 
 def area(box: Box) -> float:
-    """Width x height; 0 for an empty box."""
+    """Return width x height; 0 for an empty box."""
     return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
 
 
 def intersection(a: Box, b: Box) -> float:
-    """The area that both cover."""
+    """Return the area of the intersection of two boxes."""
     return area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
 
 
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union, 0 to 1."""
+    """Return the intersection over union of two boxes, from 0 to 1."""
     both = intersection(a, b)
     total = area(a) + area(b) - both
     return both / total if total else 0.0
 
 
 def union(a: Box, b: Box) -> Box:
-    """The smallest box around both."""
+    """Return the smallest box that contains both boxes."""
     return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 
 
 def bounds(points: Iterable[Sequence[float]]) -> Box:
-    """The smallest box around points (x, y)."""
+    """Return the smallest box that contains all points (x, y)."""
     xs, ys = zip(*points, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
 
 
 def clipped(box: Box, clip: Box | None) -> Box | None:
-    """What of a box lies within `clip` (None for no limit); None if nothing does. Edges count."""
+    """Return the part of a box within `clip`, edges included; None if outside. A `clip` of None returns the box."""
     if clip is None:
         return box
     x0, y0, x1, y1 = max(box[0], clip[0]), max(box[1], clip[1]), min(box[2], clip[2]), min(box[3], clip[3])
@@ -44,24 +44,42 @@ def clipped(box: Box, clip: Box | None) -> Box | None:
 
 
 def visible(box: Box, width: float, height: float) -> Box | None:
-    """A box, its corners in any order, clipped to the page; None if nothing of it is on the page."""
+    """Return a box clipped to the page; None if the box is outside the page.
+
+    Args:
+        box: The box in points of the displayed page, with its corners in any order.
+        width: Width of the page in points.
+        height: Height of the page in points.
+    """
     x0, y0 = max(min(box[0], box[2]), 0.0), max(min(box[1], box[3]), 0.0)
     x1, y1 = min(max(box[0], box[2]), width), min(max(box[1], box[3]), height)
     return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
 
 
 def fractions(box: Box, width: float, height: float) -> Box:
-    """Points of the displayed page as fractions of it."""
+    """Convert a box to fractions of the page.
+
+    Args:
+        box: Box in points of the displayed page.
+        width: Width of the page in points.
+        height: Height of the page in points.
+    """
     return box[0] / width, box[1] / height, min(box[2] / width, 1.0), min(box[3] / height, 1.0)
 
 
 def touch(a: Box, b: Box, gap_x: float = 0.0, gap_y: float = 0.0) -> bool:
-    """Whether they overlap or lie no further apart than the gaps."""
+    """Return whether two boxes overlap, or are at most `gap_x` and `gap_y` apart."""
     return a[0] - gap_x <= b[2] and b[0] - gap_x <= a[2] and a[1] - gap_y <= b[3] and b[1] - gap_y <= a[3]
 
 
 def merged(boxes: Iterable[Box], gap_x: float = 0.0, gap_y: float = 0.0) -> list[Box]:
-    """Join boxes that touch until none do; the boxes around them no longer touch each other."""
+    """Merge boxes that touch until no two merged boxes touch.
+
+    Args:
+        boxes: The boxes, in points or fractions of the page.
+        gap_x: Maximum horizontal gap between touching boxes, in the same unit.
+        gap_y: Maximum vertical gap between touching boxes, in the same unit.
+    """
     groups: list[Box] = []
     for box in boxes:
         current = box

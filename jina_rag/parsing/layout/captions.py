@@ -1,4 +1,4 @@
-"""The words that name a chart, table or figure."""
+"""Detection of the captions of charts, tables and figures."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from jina_rag.parsing.layout.boxes import touch
 from jina_rag.parsing.layout.text_lines import TextLine
 from jina_rag.types import Box, RegionKind
 
-# How captions begin, in the languages we met; a number or a mark must follow, or it is a word of a sentence.
-_NAMED = re.compile(
+# Caption labels in many languages. A number or colon must follow, which excludes the same words within sentences.
+_LABEL = re.compile(
     r"^\W{0,2}(?:fig(?:ure|ura|\.)?|table|tab\.?|chart|graph|diagram|exhibit|plate|scheme|abb(?:ildung|\.)?|tabelle|"
     r"grafik|schaubild|tableau|graphique|cuadro|tabla|gr[áa]fico|tabela|tabella|figuur|tabel|"
     r"рис(?:унок|\.)?|табл(?:ица|\.)?|график|схема|図表?|表|图|圖|그림|표|شكل|جدول|รูปที่|ตาราง(?:ที่)?|चित्र|तालिका)"
@@ -23,15 +23,15 @@ _MAX_LINES = 3
 
 
 def find_caption(kind: RegionKind, box: Box, lines: Sequence[TextLine]) -> str:
-    """The line near a region that starts like a caption, else the short line right above or below it.
+    """Return the caption of a region: the nearest line with a caption label, or else the title above or below.
 
     Args:
-        kind: Tables are named above rather than below, all else below rather than above.
-        box: The region, in the same unit as `lines`.
-        lines: All lines of the page in reading order.
+        kind: Kind of the region. For tables, a title above takes precedence; for other kinds, a title below.
+        box: Box of the region, in points of the displayed page, as in `lines`.
+        lines: All text lines of the page in reading order.
 
     Returns:
-        The caption, up to three lines of it; empty if there is none.
+        The caption, at most three lines and 300 characters; empty if none was found.
     """
     caption = named_caption(box, lines)
     if caption is not None:
@@ -45,13 +45,18 @@ def find_caption(kind: RegionKind, box: Box, lines: Sequence[TextLine]) -> str:
 
 
 def named_caption(box: Box, lines: Sequence[TextLine]) -> str | None:
-    """The nearest caption that says what it is ("Figure 3"), up to three lines of it; None without one."""
-    near = [index for index, line in enumerate(lines) if _distance(line.box, box) <= _REACH and _NAMED.match(line.text)]
+    """Return the nearest caption with a label and number ("Figure 3"), at most three lines; None if none was found.
+
+    Args:
+        box: Box of the region, in points of the displayed page, as in `lines`.
+        lines: All text lines of the page in reading order.
+    """
+    near = [index for index, line in enumerate(lines) if _distance(line.box, box) <= _REACH and _LABEL.match(line.text)]
     return _paragraph(min(near, key=lambda index: _distance(lines[index].box, box)), lines) if near else None
 
 
 def _is_title(line: TextLine, box: Box) -> bool:
-    """Whether a line is right beside the region and made of words."""
+    """Return whether a line is next to the region and contains words other than numbers."""
     return touch(line.box, box, 0, 24) and line.numbers < line.words and any(c.isalpha() for c in line.text)
 
 
@@ -62,7 +67,7 @@ def _distance(a: Box, b: Box) -> float:
 
 
 def _paragraph(index: int, lines: Sequence[TextLine]) -> str:
-    """A line and what follows it in the same paragraph."""
+    """Return the text of a line and of the next lines in its paragraph."""
     paragraph = [lines[index]]
     for line in lines[index + 1 : index + _MAX_LINES]:
         last = paragraph[-1]

@@ -1,8 +1,8 @@
-"""Charts, tables and figures of a page, from where its shapes, pictures and words are: no model, no pixels.
+"""Detection of charts, tables and figures from the positions of shapes, images and words, without a model or pixels.
 
-Shapes that lie close together are one thing; parallel rules with words between them are a table. What is too
-small, or is only the background of running text, is dropped; the axis labels around a chart are taken in.
-Boxes are in points of the displayed page until the end, when they become fractions.
+Adjacent shapes form one region, and parallel rules with words between them form a table. Small shapes and backgrounds
+of running text are dropped. Regions of charts include their axis labels. Boxes are in points of the displayed page; the
+results are fractions.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ from jina_rag.parsing.layout.tables import RULE_THICKNESS, has_columns, ruled_ta
 from jina_rag.parsing.layout.text_lines import TextLine
 from jina_rag.types import Box, Float32, Region, RegionKind
 
-# Shapes no further apart than this belong together, in points.
+# Distances are in points, areas are fractions of the page.
+# Shapes at most this far apart belong to the same cluster.
 _GAP = 3.0
 _CELL = 2.0
-# Pictures and charts this close are parts of one.
-_APART = 12.0
-# A cluster over more of the page than this is held together by frames and dividers, which are left out then.
+# Images and charts at most this far apart are parts of one figure.
+_MERGE_GAP = 12.0
+# Clusters above this area are connected only by frames and dividers and are split without them.
 _TOO_LARGE = 0.5
 _FRAME = 0.6
-# What covers more of a page than this is the page itself.
+# A region above this area is the page itself.
 _WHOLE_PAGE = 0.8
 _MIN_SIDE = 40.0
 _MIN_SHARE = 0.012
-# A shape over more of the page than this is its background.
+# A shape above this area is the background of the page.
 _BACKGROUND = 0.85
-# Labels this close to a chart or figure are part of it.
+# Labels at most this far from a chart or figure belong to its region.
 _LABEL_GAP = 14.0
-# Shapes with this many numbers at them show data.
+# A figure with at least this many numbers is a chart.
 _CHART_NUMBERS = 3
-# From this many words on a framed text is no label.
+# A framed text with at least this many words is not a label.
 _SENTENCE = 10
-# A drawing of straight lines has this many in either direction.
+# A line drawing has at least this many short lines in each direction.
 _MANY_LINES = 4
 _MAX_REGIONS = 12
 _MAX_CLUSTERS = 150
@@ -49,14 +50,14 @@ _MAX_CLUSTERS = 150
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """What is on a page besides text, in points of the displayed page, clipped to it.
+    """Images and vector shapes of a page, in points of the displayed page, clipped to the page.
 
     Attributes:
-        width: Of the page.
-        height: Of the page.
-        images: Boxes of raster pictures.
-        drawings: Boxes of visible vector shapes, shape (n, 4).
-        curved: Which of them have curves, shape (n,).
+        width: Width of the page.
+        height: Height of the page.
+        images: Boxes of the raster images.
+        drawings: Boxes of the visible vector shapes, shape (n, 4), float32.
+        curved: Whether each vector shape has curves, shape (n,), bool.
     """
 
     width: float
@@ -67,35 +68,36 @@ class Shapes:
 
 
 def find_regions(shapes: Shapes, lines: Sequence[TextLine], *, text_page: bool = False) -> tuple[Region, ...]:
-    """Find the charts, tables and figures of a page.
+    """Return the charts, tables and figures of a page.
 
     Args:
-        shapes: Its drawings and pictures.
-        lines: The lines of its text layer, in the same points.
-        text_page: Whether it is a page of text, on which nothing that covers nearly all of it is a region.
+        shapes: Images and vector shapes of the page.
+        lines: Lines of the text layer, in points.
+        text_page: Whether the page has a text layer. On such a page, a shape over nearly the whole page is not a
+            region.
 
     Returns:
-        Regions from top to bottom, boxes as fractions of the page; they hardly overlap. A picture over the
-        whole page (a scan) is none.
+        At most 12 regions from top to bottom with little overlap, boxes as fractions of the page. An image over the
+        whole page (a scan) is not a region.
     """
     page = shapes.width * shapes.height
     is_foreground = _areas(shapes.drawings) < _BACKGROUND * page
     drawings, curved = shapes.drawings[is_foreground], shapes.curved[is_foreground]
     images = [box for box in shapes.images if area(box) < _BACKGROUND * page]
-    clusters = _split_clusters(drawings, _array(images), shapes.width, shapes.height, whole=not text_page)
-    # A dirty scan has thousands of specks: looking at each would take seconds and find nothing.
+    clusters = _split_clusters(drawings, _array(images), shapes.width, shapes.height, full_page=not text_page)
+    # A noisy scan has thousands of specks, which would take seconds to classify.
     clusters = sorted(clusters, key=area, reverse=True)[:_MAX_CLUSTERS]
 
     def kind_of(box: Box) -> RegionKind | None:
         return _kind(box, drawings, curved, images, lines)
 
     tables = [box for box in clusters if kind_of(box) == "table"]
-    others = _join_parts([box for box in clusters if box not in tables], page)
+    others = _merge_adjacent([box for box in clusters if box not in tables], page)
     others = [box for box in others if kind_of(box)]
-    tables += [box for box in ruled_tables(drawings, others, lines) if not any(_holds(box, other) for other in others)]
-    # What frames most of a page and another region is decoration.
+    tables += [box for box in ruled_tables(drawings, others, lines) if not any(_covers(box, other) for other in others)]
+    # A large box that contains another region is a decorative frame.
     large = [box for box in tables + others if _is_large_enough(box, page)]
-    boxes = [box for box in large if area(box) < _TOO_LARGE * page or not any(_holds(box, other) for other in large)]
+    boxes = [box for box in large if area(box) < _TOO_LARGE * page or not any(_covers(box, other) for other in large)]
     candidates: list[tuple[RegionKind, Box]] = [("figure", box) for box in others if box in boxes]
     candidates += [("table", box) for box in merged(box for box in tables if box in boxes)]
     candidates = _join_by_caption(candidates, lines)
@@ -115,16 +117,16 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine], *, text_page: bool =
     return tuple(regions)
 
 
-def _join_parts(boxes: Sequence[Box], page: float) -> list[Box]:
-    """Join what is close together, unless that would join most of the page."""
-    wholes = []
-    for box in merged(boxes, _APART, _APART):
+def _merge_adjacent(boxes: Sequence[Box], page: float) -> list[Box]:
+    """Merge adjacent boxes, unless the merged box covers most of the page."""
+    merged_boxes = []
+    for box in merged(boxes, _MERGE_GAP, _MERGE_GAP):
         parts = [part for part in boxes if intersection(part, box) >= 0.99 * area(part)]
-        wholes += [box] if area(box) <= _TOO_LARGE * page else parts
-    return wholes
+        merged_boxes += [box] if area(box) <= _TOO_LARGE * page else parts
+    return merged_boxes
 
 
-def _holds(outer: Box, inner: Box) -> bool:
+def _covers(outer: Box, inner: Box) -> bool:
     return inner != outer and area(inner) < area(outer) and intersection(outer, inner) > 0.8 * area(inner)
 
 
@@ -143,7 +145,7 @@ def _is_large_enough(box: Box, page: float) -> bool:
 def _join_by_caption(
     candidates: Sequence[tuple[RegionKind, Box]], lines: Sequence[TextLine]
 ) -> list[tuple[RegionKind, Box]]:
-    """Pictures and charts side by side that share one caption are parts of one figure."""
+    """Merge figures and charts with the same caption into one figure."""
     groups: dict[tuple[bool, str], list[tuple[RegionKind, Box]]] = {}
     for number, (kind, box) in enumerate(candidates):
         caption = named_caption(box, lines) if kind != "table" else None
@@ -151,10 +153,10 @@ def _join_by_caption(
     return [(group[0][0], reduce(union, [box for _, box in group])) for group in groups.values()]
 
 
-def _split_clusters(drawings: Float32, images: Float32, width: float, height: float, *, whole: bool) -> list[Box]:
-    """Clusters, the ones that cover most of the page taken apart into what their frames hold.
+def _split_clusters(drawings: Float32, images: Float32, width: float, height: float, *, full_page: bool) -> list[Box]:
+    """Return clusters of shapes, with clusters over most of the page split into the contents of their frames.
 
-    Without `whole`, nothing that covers nearly all of the page is left.
+    Without `full_page`, clusters over nearly the whole page are dropped.
     """
     clusters = []
     page = width * height
@@ -168,17 +170,17 @@ def _split_clusters(drawings: Float32, images: Float32, width: float, height: fl
                 for part in _clusters(np.concatenate([inner, images]), width, height)
                 if part[0] >= x0 and part[1] >= y0 and part[2] <= x1 and part[3] <= y1
             ]
-            background = not whole and area(box) > _WHOLE_PAGE * page
-            # Without its rules a table is nothing; a picture is no frame.
+            background = not full_page and area(box) > _WHOLE_PAGE * page
+            # Otherwise little remains without the frames: the cluster is a table, which consists of rules, or an image.
             if background or sum(map(area, parts)) > 0.3 * area(box):
                 clusters += parts
                 continue
         clusters.append(box)
-    return [box for box in clusters if whole or area(box) <= _WHOLE_PAGE * page]
+    return [box for box in clusters if full_page or area(box) <= _WHOLE_PAGE * page]
 
 
 def _clusters(boxes: Float32, width: float, height: float) -> list[Box]:
-    """Boxes around shapes that lie close together: connected cells of a coarse raster of the page."""
+    """Return the boxes around clusters of adjacent shapes: connected components of a coarse raster of the page."""
     if len(boxes) == 0:
         return []
     cv2 = require("cv2", package="opencv-python-headless")
@@ -203,7 +205,7 @@ def _kind(
     images: Sequence[Box],
     lines: Sequence[TextLine],
 ) -> RegionKind | None:
-    """A table, or a figure that its labels may show to be a chart; None for the decoration of text."""
+    """Return ``"table"``, ``"figure"`` (possibly a chart), or None for the decoration of text."""
     if _is_image(box, images):
         return "figure"
     x0, y0, x1, y1 = box
@@ -219,7 +221,7 @@ def _kind(
     rows = len({round(line.box[1] / 6) for line in texts})
     running = sum(1 for line in texts if line.box[2] - line.box[0] > 0.75 * (x1 - x0))
     if len(inside) <= 4 and words >= _SENTENCE and running > 0.4 * len(texts):
-        return None  # a frame around text
+        return None  # frame around text
     if len(texts) >= 4 and rows >= 2 and curves <= 0.2 * len(inside):
         text_share = sum(area(line.box) for line in texts) / area(box)
         if has_columns([line.box for line in texts]) and (text_share > 0.15 or (rules >= 3 and text_share > 0.08)):
@@ -232,7 +234,7 @@ def _kind(
 
 
 def _is_line_drawing(lines: Float32) -> bool:
-    """Whether straight lines are a drawing: many of them, most shorter than the rules of a table or form."""
+    """Return whether straight lines form a drawing: many lines shorter than the rules of a table or form."""
     wide, high = lines[:, 2] - lines[:, 0], lines[:, 3] - lines[:, 1]
     level, upright = wide > high, high > wide
     extent = np.ptp(lines[:, ::2]), np.ptp(lines[:, 1::2])
@@ -241,7 +243,7 @@ def _is_line_drawing(lines: Float32) -> bool:
 
 
 def _with_labels(box: Box, lines: Sequence[TextLine]) -> Box:
-    """Take in short lines right beside a chart or figure: axis labels, legends, titles."""
+    """Return the box extended by adjacent short lines: axis labels, legends, titles."""
     extent = box
     for _ in range(2):
         for line in lines:

@@ -1,4 +1,4 @@
-"""Tables, from parallel rules and rows of short pieces of text; boxes are in points of the displayed page."""
+"""Detection of tables from parallel rules and rows of text cells; boxes are in points of the displayed page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jina_rag.parsing.layout.boxes import area, intersection, union
 from jina_rag.parsing.layout.text_lines import TextLine
 from jina_rag.types import Box, Float32
 
-# A rule is at most this thick and at least this long.
+# Maximum thickness and minimum length of a rule in points.
 RULE_THICKNESS = 3.0
 _RULE_LENGTH = 40.0
 _ROW_HEIGHT = 40.0
@@ -19,7 +19,13 @@ _MAX_RULES = 300
 
 
 def ruled_tables(drawings: Float32, figures: Sequence[Box], lines: Sequence[TextLine]) -> list[Box]:
-    """Tables without a frame: rules of the same extent below each other, with rows of words between them."""
+    """Return tables without a frame: aligned horizontal rules of equal length with rows of words between them.
+
+    Args:
+        drawings: Boxes of the vector shapes, shape (n, 4), float32.
+        figures: Boxes of figures, whose rules are ignored.
+        lines: Text lines of the page.
+    """
     groups: list[Box] = []
     ends: list[Box] = []
     for rule in _rules(drawings):
@@ -35,13 +41,13 @@ def ruled_tables(drawings: Float32, figures: Sequence[Box], lines: Sequence[Text
     return [
         group
         for group, end in zip(groups, ends, strict=True)
-        # The grid of a chart has lines of the same extent, but no rows of words.
+        # The grid lines of a chart have equal length but no rows of words between them.
         if group != end and _is_tabular(group, lines)
     ]
 
 
 def _rules(drawings: Float32) -> list[Box]:
-    """Horizontal rules, top to bottom; pieces of one broken rule joined."""
+    """Return the horizontal rules from top to bottom, with the segments of interrupted rules joined."""
     is_thin = (drawings[:, 3] - drawings[:, 1] <= RULE_THICKNESS) & (drawings[:, 2] - drawings[:, 0] > RULE_THICKNESS)
     pieces = drawings[is_thin]
     rows = np.round((pieces[:, 1] + pieces[:, 3]) / 2)
@@ -63,7 +69,7 @@ def _same_extent(a: Box, b: Box) -> bool:
 
 
 def _is_tabular(box: Box, lines: Sequence[TextLine]) -> bool:
-    """Whether the text in a box stands in rows of several pieces, or there is room for one row only."""
+    """Return whether the text in a box forms columns; a box without text must be lower than one row."""
     inside = [line.box for line in lines if intersection(line.box, box) > 0.5 * area(line.box)]
     if not inside:
         return box[3] - box[1] < _ROW_HEIGHT
@@ -71,8 +77,12 @@ def _is_tabular(box: Box, lines: Sequence[TextLine]) -> bool:
 
 
 def has_columns(pieces: Sequence[Box]) -> bool:
-    """Whether most rows of text hold several pieces. Cells of several lines make rows with one."""
-    rows: list[list[float]] = []  # middle, half a height, pieces
+    """Return whether at least half of the text rows have several pieces; multi-line cells add rows with one piece.
+
+    Args:
+        pieces: Boxes of the text lines.
+    """
+    rows: list[list[float]] = []  # vertical center, half of the height, number of pieces
     for _, y0, _, y1 in sorted(pieces, key=lambda box: box[1] + box[3]):
         middle = (y0 + y1) / 2
         if rows and middle - rows[-1][0] < rows[-1][1]:

@@ -1,4 +1,4 @@
-"""Lines of text, put together again from words with boxes."""
+"""Reconstruction of text lines from words with boxes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _NUMBER = re.compile(r"[^\w]*\d[\d.,]*[^\w]*")
 
 @dataclass(frozen=True, slots=True)
 class TextLine:
-    """Words that stand side by side without a wide gap.
+    """Adjacent words of a row without a wide gap.
 
     Attributes:
-        text: Joined by spaces.
-        box: Around all of them, in points of the displayed page.
-        words: How many.
-        numbers: How many of them are made of digits.
+        text: The words, joined by spaces.
+        box: Box around the words, in points of the displayed page.
+        words: Number of words.
+        numbers: Number of words that are numbers.
     """
 
     text: str
@@ -31,12 +31,12 @@ class TextLine:
 
 
 def text_lines(words: Sequence[Word], width: float, height: float) -> list[TextLine]:
-    """Join consecutive words that share a row and are less than a line's height apart.
+    """Return lines of consecutive words in the same row that are less than one line height apart.
 
     Args:
-        words: In the order of the text layer; boxes are fractions of the page.
-        width: Of the page, in points.
-        height: Of the page, in points.
+        words: Words in the order of the text layer; boxes are fractions of the page.
+        width: Width of the page in points.
+        height: Height of the page in points.
     """
     lines: list[TextLine] = []
     current: list[tuple[str, Box]] = []

@@ -1,1 +1,1 @@
-"""PDF renderers: PyMuPDF, and PDFium as the second one."""
+"""PDF renderers: PyMuPDF (default) and PDFium."""

@@ -1,6 +1,6 @@
-"""What is the same for a PDF whatever library reads it: the page is put together here.
+"""Base class of the PDF renderers, which builds pages from the contents read by a PDF library.
 
-A renderer names its library's way to open a document and to read one page of it as `PageContents`.
+A subclass implements opening a document and reading the `PageContents` of a page.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jina_rag.parsing.layout.boxes import fractions
 from jina_rag.parsing.layout.regions import Shapes, find_regions
 from jina_rag.parsing.layout.text_lines import text_lines
 from jina_rag.parsing.pdf.document_warnings import BLANK, zoom_of
-from jina_rag.parsing.pdf.words import cut_words
+from jina_rag.parsing.pdf.words import truncate_words
 from jina_rag.parsing.renderer import DocumentRenderer
 from jina_rag.types import Box, Page, PageScreenshot, Word
 
@@ -22,44 +22,45 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Handle: TypeAlias = Any
-"""An object of a library, which has no type we could name."""
+"""An untyped object of a PDF library."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageContents:
-    """What a library says of one page.
+    """Contents of a page as read by a PDF library.
 
     Attributes:
-        screenshot: The page as a viewer shows it.
-        words: Of its text layer, boxes as fractions of the page.
+        screenshot: The rendered page.
+        words: Words of the text layer; boxes are fractions of the page.
         shapes: Images and vector shapes.
-        hides_content: Called for a page that renders white and has none of these: whether it has content nevertheless.
+        has_hidden_content: Function that returns whether a page has undecodable content. Called for a white page
+            without words, images and vector shapes.
     """
 
     screenshot: PageScreenshot
     words: Sequence[Word]
     shapes: Shapes
-    hides_content: Callable[[], bool]
+    has_hidden_content: Callable[[], bool]
 
 
 class PdfRenderer(DocumentRenderer):
-    """A `Renderer` of one PDF. May be used from any thread, one call at a time in the whole process."""
+    """A `Renderer` for a PDF. Thread-safe; a lock allows one call at a time in the process."""
 
     @abstractmethod
     def _read(self, number: int, warnings: list[str]) -> PageContents:
-        """Read page `number`; what is wrong with it is added to `warnings`."""
+        """Return the contents of a page, and append its problems to `warnings`."""
 
     @abstractmethod
     def _pixels(self, page: Handle, width: float, height: float, zoom: float) -> tuple[tuple[int, int], Any]:
-        """Render a page, `zoom` pixels a point: its size in pixels, and the RGB bytes."""
+        """Return the size in pixels and the RGB bytes of a page rendered with `zoom` pixels per point."""
 
     def _page(self, number: int) -> tuple[Page, tuple[Box, ...]]:
         warnings: list[str] = []
         contents = self._read(number, warnings)
         shapes = contents.shapes
-        words = cut_words(contents.words, self._settings.limits.max_words, warnings)
+        words = truncate_words(contents.words, self._settings.limits.max_words, warnings)
         if _is_white(contents.screenshot.image) and (
-            words or shapes.images or len(shapes.drawings) or contents.hides_content()
+            words or shapes.images or len(shapes.drawings) or contents.has_hidden_content()
         ):
             warnings.append(BLANK)
         regions = (

@@ -1,4 +1,4 @@
-"""What PDF renderers say of a document, in the same sentences, and the resolution they settle on."""
+"""Messages and resolution limits shared by the PDF renderers."""
 
 from __future__ import annotations
 
@@ -12,20 +12,31 @@ NO_AREA = "The page has no area."
 NOT_RENDERED = "The page cannot be rendered"
 
 
-def needs_password(any_tried: bool) -> str:
-    """The sentence on an encrypted document that stays shut."""
-    cause = "none of the given passwords opens it" if any_tried else "no password was given"
-    return f"The document is encrypted and {cause}."
+def encryption_message(any_tried: bool) -> str:
+    """Return the message for an encrypted document.
+
+    Args:
+        any_tried: Whether passwords were configured for the document.
+    """
+    cause = "none of the configured passwords opens it" if any_tried else "no password is configured for it"
+    return f"The document is encrypted, and {cause}. Set IngestSettings.passwords (--password)."
 
 
 def zoom_of(width: float, height: float, settings: IngestSettings, warnings: list[str]) -> float:
-    """Pixels a point, for a page of so many points; less than asked for, with a warning, where that is too many."""
+    """Return the resolution of a page in pixels per point, reduced with a warning if the limits require it.
+
+    Args:
+        width: Width of the page in points.
+        height: Height of the page in points.
+        settings: Settings of ingestion, for `dpi` and `limits`.
+        warnings: List of warnings of the page.
+    """
     zoom = settings.dpi / 72
     fit = fitting_scale(width * zoom, height * zoom, settings.limits)
     if fit < 1:
         zoom *= fit
         warnings.append(
-            f"The page is {width:.0f} x {height:.0f} points large; "
+            f"The page measures {width:.0f} x {height:.0f} points; "
             f"it was rendered at {zoom * 72:.0f} dpi instead of {settings.dpi}."
         )
     return zoom

@@ -1,4 +1,4 @@
-"""Vector shapes of a PDF page, from whichever library read them, as they lie on the displayed page."""
+"""Coordinates of vector shapes on the displayed page, shared by the PDF renderers."""
 
 from __future__ import annotations
 
@@ -12,29 +12,33 @@ from jina_rag.types import Box, Float32
 
 Drawings: TypeAlias = tuple[Float32, npt.NDArray[np.bool_]]
 
-# Paths of more pieces, and pages of more shapes, are drawings whose single lines do not matter.
+# A path with more pieces, or a page with more shapes, is a drawing whose single lines are irrelevant to the layout.
 MAX_PIECES = 500
 MANY_SHAPES = 4000
-# Every channel above this is paper.
+# A color with every channel above this value counts as paper white.
 WHITE = 0.97
 
 
 def place_drawings(
     boxes: Sequence[Box], curved: Sequence[bool], to_display: Sequence[float], width: float, height: float
 ) -> Drawings:
-    """Bring the boxes of shapes to the displayed page, clipped to it; what is not on it is left out.
+    """Transform boxes of shapes to the displayed page, clip them, and drop boxes outside the page.
 
     Args:
-        boxes: In the coordinates of a library, corners in any order.
-        curved: Which of them have curves.
-        to_display: The six numbers of the matrix from those coordinates to the displayed page.
-        width: Of the displayed page, in points.
-        height: Of the displayed page, in points.
+        boxes: Boxes in points, in the coordinates of a PDF library, corners in any order.
+        curved: Whether each shape has curves.
+        to_display: The six values of the transformation matrix to the displayed page.
+        width: Width of the displayed page in points.
+        height: Height of the displayed page in points.
+
+    Returns:
+        Boxes in points of the displayed page, shape (n, 4), float32; and whether each shape has curves, shape (n,),
+        bool.
     """
     corners = np.array(boxes, dtype=np.float32).reshape(-1, 2, 2)
-    turn = np.array(to_display, dtype=np.float32).reshape(3, 2)
-    corners = corners @ turn[:2] + turn[2]
-    # Lines have no width of their own.
+    matrix = np.array(to_display, dtype=np.float32).reshape(3, 2)
+    corners = corners @ matrix[:2] + matrix[2]
+    # Lines have zero width and would otherwise be empty boxes.
     low = (corners.min(axis=1) - 0.25).clip(min=0)
     high = (corners.max(axis=1) + 0.25).clip(max=(width, height))
     visible = (high > low).all(axis=1)

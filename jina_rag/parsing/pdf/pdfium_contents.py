@@ -1,4 +1,4 @@
-"""Whether a page that PDFium shows as blank has content: it leaves out in silence what it cannot decode."""
+"""Detection of page content that PDFium silently omits because it cannot decode the content."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import zlib
 from jina_rag.parsing.pdf.base import Handle
 from jina_rag.parsing.pdf.pdfium_library import PdfiumFile
 
-# What PDFium decodes, by the long and the short names.
+# Stream filters supported by PDFium, by long and short name.
 _FILTERS = {
     b"FlateDecode", b"Fl", b"LZWDecode", b"LZW", b"ASCII85Decode", b"A85", b"ASCIIHexDecode", b"AHx",
     b"RunLengthDecode", b"RL", b"CCITTFaxDecode", b"CCF", b"DCTDecode", b"DCT", b"JBIG2Decode", b"JPXDecode", b"Crypt",
 }  # fmt: skip
 _FILTER = re.compile(rb"/Filter\s*(?:/([^\s/<>\[\]()]+)|\[([^\]]*)\])")
 _CONTENTS = re.compile(rb"/Contents\s*(?:(\d+)\s+\d+\s+R|\[([^\]]*)\])")
-# Operators that paint text, paths, pictures and forms.
+# Operators that paint text, paths, images and forms.
 _PAINTS = re.compile(rb"(?:^|[\s\]>)])(?:Tj|TJ|Do|sh|EI|S|s|f|F|f\*|B|B\*|b|b\*)(?=\s|$)")
-# Of a copy of a page and of a stream, more is not looked at.
-_MOST_BYTES = 16 * 1024**2
+# Maximum bytes examined of a page copy, and of a decoded stream.
+_MAX_BYTES = 16 * 1024**2
 
 
 def has_content(file: PdfiumFile, index: int) -> bool:
-    """Whether a page without any object in PDFium's eyes has streams it could not decode, or that paint.
+    """Return whether a page without PDFium objects has a stream with paint operators, or one PDFium cannot decode.
 
     Args:
-        file: The document.
-        index: Of the page, from 0.
+        file: The open document.
+        index: Index of the page, 0-based.
     """
-    # No function gives the streams of a page; a document of this page alone can be written and looked at.
+    # PDFium has no function for the streams of a page: write a document with this page only, and examine its bytes.
     copy = _copy(file, index)
     if any(name not in _FILTERS for match in _FILTER.finditer(copy) for name in _names(match)):
         return True
@@ -42,14 +42,14 @@ def _copy(file: PdfiumFile, index: int) -> bytes:
     raw = file.raw
     copy = raw.FPDF_CreateNewDocument()
     try:
-        which = (ctypes.c_int * 1)(index)
-        if not raw.FPDF_ImportPagesByIndex(copy, file.document, which, 1, 0):
+        indices = (ctypes.c_int * 1)(index)
+        if not raw.FPDF_ImportPagesByIndex(copy, file.document, indices, 1, 0):
             return b""
         content = bytearray()
 
         def write(_: Handle, data: Handle, size: int) -> int:
             content.extend(ctypes.string_at(data, size))
-            return int(len(content) <= _MOST_BYTES)  # 0 ends the writing
+            return int(len(content) <= _MAX_BYTES)  # 0 stops writing
 
         writer = raw.FPDF_FILEWRITE(version=1)
         writer.WriteBlock = type(writer.WriteBlock)(write)
@@ -72,9 +72,9 @@ def _paints_or_is_damaged(copy: bytes, number: bytes) -> bool:
     names = [name for match in _FILTER.finditer(header) for name in _names(match)]
     if names in ([b"FlateDecode"], [b"Fl"]):
         try:
-            data = zlib.decompressobj().decompress(data, _MOST_BYTES)
+            data = zlib.decompressobj().decompress(data, _MAX_BYTES)
         except zlib.error:
             return True
     elif names:
-        return False  # decoded by PDFium, which found nothing to paint
+        return False  # PDFium decoded the stream and found no object
     return bool(_PAINTS.search(data))

@@ -1,4 +1,4 @@
-"""PDFium as a library: documents and pages as handles that are always given back, and its errors as ours."""
+"""Access to PDFium: document and page handles that are always released, and conversion of errors."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ from types import ModuleType
 from jina_rag._extras import require
 from jina_rag.errors import DocumentError, PasswordRequiredError
 from jina_rag.parsing.pdf.base import Handle
-from jina_rag.parsing.pdf.document_warnings import BEYOND_REPAIR, NOT_RENDERED, needs_password
-from jina_rag.parsing.renderer import NO_PAGES, unreadable
+from jina_rag.parsing.pdf.document_warnings import BEYOND_REPAIR, NOT_RENDERED, encryption_message
+from jina_rag.parsing.renderer import NO_PAGES, unreadable_file
 
-# PDFium keeps state that all documents share: one thread at a time, whatever document it works on.
+# PDFium has global state shared by all documents, and allows only one thread at a time.
 LOCK = threading.RLock()
-# Seconds that the end of the process waits for a thread that is still in PDFium.
-_EXIT_PATIENCE = 5.0
+# Maximum seconds to wait at exit for a thread that is inside PDFium.
+_EXIT_SECONDS = 5.0
 _SMALL_FILE = 1024**2
 
 
 @cache
 def library() -> ModuleType:
-    """``pypdfium2.raw``, with PDFium set up.
+    """Return the module ``pypdfium2.raw`` with PDFium initialized.
 
     Raises:
         MissingDependencyError: If pypdfium2 is not installed.
     """
     require("pypdfium2")
-    # pypdfium2 takes PDFium down at exit: not under the feet of a thread that is still at work in it.
-    atexit.register(LOCK.acquire, timeout=_EXIT_PATIENCE)
+    # pypdfium2 shuts PDFium down at exit: wait for threads that are still inside PDFium.
+    atexit.register(LOCK.acquire, timeout=_EXIT_SECONDS)
     return require("pypdfium2.raw", package="pypdfium2")
 
 
 class PdfiumFile:
-    """An open document. Every call needs `LOCK`.
+    """An open PDF document. Callers hold `LOCK` during every call.
 
     Args:
-        path: The file.
-        passwords: Tried in turn if it is encrypted.
+        path: Path of the file.
+        passwords: Passwords to try in order if the document is encrypted.
 
     Raises:
-        PasswordRequiredError: If none of the passwords opens it.
-        DocumentError: If it is no PDF or damaged beyond repair.
+        PasswordRequiredError: If the document is encrypted and none of the passwords opens it.
+        DocumentError: If the file is not a PDF or is damaged beyond repair.
     """
 
     def __init__(self, path: Path, passwords: Sequence[str]) -> None:
         self.raw = library()
         self._content: bytes | None = None
         self.document = self._load(path, passwords)
-        # Form fields are drawn by this part only; it runs no scripts, none are compiled in.
+        # Only a form environment draws form fields. The PDFium build has no script support.
         self._form_info = self.raw.FPDF_FORMFILLINFO(version=1)
         self.form: Handle = None
         if self.raw.FPDF_GetFormType(self.document) != self.raw.FORMTYPE_NONE:
@@ -63,20 +63,26 @@ class PdfiumFile:
 
     @property
     def page_count(self) -> int:
-        """Number of pages."""
+        """Number of pages in the document."""
         return int(self.raw.FPDF_GetPageCount(self.document))
 
     @property
     def is_repaired(self) -> bool:
-        """Whether the table of its objects was wrong and had to be made anew."""
+        """Whether the cross-reference table was invalid and PDFium rebuilt it."""
         return not self.raw.FPDF_DocumentHasValidCrossReferenceTable(self.document)
 
     @contextmanager
     def page(self, index: int) -> Iterator[Handle]:
-        """An ``FPDF_PAGE``, counted from 0.
+        """Open a page for the duration of the context.
+
+        Args:
+            index: Index of the page, 0-based.
+
+        Yields:
+            The ``FPDF_PAGE`` handle.
 
         Raises:
-            DocumentError: If PDFium cannot load it.
+            DocumentError: If PDFium cannot load the page.
         """
         raw = self.raw
         page = raw.FPDF_LoadPage(self.document, index)
@@ -93,14 +99,20 @@ class PdfiumFile:
 
     @contextmanager
     def annotations(self, index: int, objects: int) -> Iterator[Handle]:
-        """A page, counted from 0, of which only its annotations are left. For a `PdfiumFile` that is not rendered from.
+        """Open a page reduced to its annotations for the duration of the context.
+
+        The document is modified; use a `PdfiumFile` that is not used for rendering.
 
         Args:
-            index: Of the page.
-            objects: How many objects it has without them.
+            index: Index of the page, 0-based.
+            objects: Number of objects on the page without annotations.
+
+        Yields:
+            The ``FPDF_PAGE`` handle.
         """
         raw = self.raw
-        # They become objects of the page, after its own. PDFium may spoil the fonts of those, so they cannot be used.
+        # Flattening appends the annotations to the page objects. It may damage the fonts of the original objects, which
+        # are therefore removed.
         with self.page(index) as page:
             raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY)
         with self.page(index) as page:
@@ -111,7 +123,7 @@ class PdfiumFile:
             yield page
 
     def close(self) -> None:
-        """Release the file. Closing twice is fine."""
+        """Close the document. Calling `close` again has no effect."""
         if not self.document:
             return
         if self.form:
@@ -131,8 +143,8 @@ class PdfiumFile:
             if error != raw.FPDF_ERR_PASSWORD:
                 break
         else:
-            raise PasswordRequiredError(needs_password(bool(passwords)))
-        if error == raw.FPDF_ERR_FORMAT and _says_no_pages(path):
+            raise PasswordRequiredError(encryption_message(bool(passwords)))
+        if error == raw.FPDF_ERR_FORMAT and _has_empty_page_tree(path):
             raise DocumentError(NO_PAGES)
         if error in (raw.FPDF_ERR_FORMAT, raw.FPDF_ERR_SUCCESS):
             raise DocumentError(f"{BEYOND_REPAIR}.")
@@ -140,19 +152,19 @@ class PdfiumFile:
 
     def _open(self, path: Path, password: str | None) -> Handle:
         secret = None if password is None else password.encode("utf-8", "surrogatepass")
-        name = _file_name(path)
+        name = _encode_path(path)
         if name is not None:
             return self.raw.FPDF_LoadDocument(name, secret)
-        if self._content is None:  # PDFium reads from it for as long as the document is open
+        if self._content is None:  # PDFium reads from this buffer until the document is closed
             try:
                 self._content = path.read_bytes()
             except OSError as error:
-                raise unreadable(error) from error
+                raise unreadable_file(error) from error
         return self.raw.FPDF_LoadMemDocument64(self._content, len(self._content), secret)
 
 
-def _says_no_pages(path: Path) -> bool:
-    """Whether a small file that PDFium refuses is sound but for its empty tree of pages."""
+def _has_empty_page_tree(path: Path) -> bool:
+    """Return whether a small file that PDFium rejects is valid except for an empty page tree."""
     try:
         with path.open("rb") as file:
             content = file.read(_SMALL_FILE + 1)
@@ -161,8 +173,8 @@ def _says_no_pages(path: Path) -> bool:
     return len(content) <= _SMALL_FILE and bool(re.search(rb"/Kids\s*\[\s*\]", content)) and b"startxref" in content
 
 
-def _file_name(path: Path) -> bytes | None:
-    """The name as PDFium takes it: bytes of the file system, on Windows UTF-8; None if it cannot be written so."""
+def _encode_path(path: Path) -> bytes | None:
+    """Return the path as PDFium expects it: file system bytes, or UTF-8 on Windows; None if it cannot be encoded."""
     if sys.platform != "win32":
         return os.fsencode(path)
     try:
@@ -173,8 +185,8 @@ def _file_name(path: Path) -> bytes | None:
 
 def _reason(raw: ModuleType) -> str:
     return {
-        raw.FPDF_ERR_FILE: "it cannot be read",
-        raw.FPDF_ERR_FORMAT: "it is not in the format of PDF",
-        raw.FPDF_ERR_SECURITY: "it is encrypted in a way that is not known",
-        raw.FPDF_ERR_PAGE: "its content is not where it should be",
-    }.get(raw.FPDF_GetLastError(), "PDFium does not say why")
+        raw.FPDF_ERR_FILE: "the file cannot be read",
+        raw.FPDF_ERR_FORMAT: "the file is not a valid PDF",
+        raw.FPDF_ERR_SECURITY: "the encryption method is not supported",
+        raw.FPDF_ERR_PAGE: "the page is missing or its content is invalid",
+    }.get(raw.FPDF_GetLastError(), "PDFium reports no cause")

@@ -1,6 +1,6 @@
-"""PDF pages through PDFium (pypdfium2), under a permissive licence: the second renderer beside `pymupdf_renderer`.
+"""PDF renderer with PDFium (pypdfium2), a permissively licensed alternative to PyMuPDF.
 
-Screenshots, words, pictures and regions mean the same; `pdfium_words`, `pdfium_shapes` and `pdfium_contents` read them.
+Screenshots, words, images and regions have the same meaning as in `pymupdf_renderer`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jina_rag.parsing.pdf.document_warnings import NO_AREA, NOT_RENDERED, REPAIR
 from jina_rag.parsing.pdf.drawings import place_drawings
 from jina_rag.parsing.pdf.pdfium_contents import has_content
 from jina_rag.parsing.pdf.pdfium_library import LOCK, PdfiumFile
-from jina_rag.parsing.pdf.pdfium_shapes import Matrix, moved, read_shapes
+from jina_rag.parsing.pdf.pdfium_shapes import Matrix, apply, read_shapes
 from jina_rag.parsing.pdf.pdfium_words import read_words
 from jina_rag.parsing.pdf.words import place_words
 from jina_rag.types import Box
@@ -28,7 +28,7 @@ _WHITE = 0xFFFFFFFF
 
 
 class PdfiumRenderer(PdfRenderer):
-    """A `Renderer` of one PDF through PDFium.
+    """A `Renderer` for a PDF with PDFium.
 
     Raises:
         MissingDependencyError: If pypdfium2 is not installed.
@@ -36,7 +36,7 @@ class PdfiumRenderer(PdfRenderer):
 
     _lock = LOCK
     _annotations_file: PdfiumFile | None = None
-    """Opened where a page needs it: the document again, its annotations made part of the pages."""
+    """Second handle of the document, opened for the first page with annotations to read their contents."""
 
     def _open(self, resources: ExitStack) -> tuple[int, tuple[str, ...]]:
         self._file = self._open_file(resources)
@@ -48,7 +48,7 @@ class PdfiumRenderer(PdfRenderer):
         return file
 
     @contextmanager
-    def _own_errors(self) -> Iterator[None]:
+    def _convert_errors(self) -> Iterator[None]:
         try:
             yield
         except (MemoryError, ValueError, OSError, OverflowError) as error:
@@ -72,7 +72,7 @@ class PdfiumRenderer(PdfRenderer):
             screenshot,
             words,
             Shapes(width, height, tuple(filter(None, images)), drawings, curved),
-            hides_content=lambda: not objects.count and has_content(self._file, number - 1),
+            has_hidden_content=lambda: not objects.count and has_content(self._file, number - 1),
         )
 
     def _pixels(self, page: Handle, width: float, height: float, zoom: float) -> tuple[tuple[int, int], bytearray]:
@@ -95,7 +95,7 @@ class PdfiumRenderer(PdfRenderer):
 
     @contextmanager
     def _annotations(self, page: Handle, index: int) -> Iterator[list[Handle]]:
-        """A page of nothing but the form fields and notes of this one, which PDFium keeps apart; none without any."""
+        """Yield a page with only the form fields and notes of `page`, which PDFium separates; an empty list if none."""
         if not _has_annotations(self._file, page):
             yield []
             return
@@ -107,36 +107,36 @@ class PdfiumRenderer(PdfRenderer):
 
 
 def _display(file: PdfiumFile, page: Handle) -> tuple[Matrix, float, float]:
-    """The matrix from the page's own coordinates, whose y points up, to the displayed page; its width and height."""
+    """Return the matrix from page coordinates (y axis up) to the displayed page, and the page's width and height."""
     raw = file.raw
     box = raw.FS_RECTF()
     raw.FPDF_GetPageBoundingBox(page, ctypes.byref(box))
     left, bottom, right, top = box.left, box.bottom, box.right, box.top
-    wide, high = right - left, top - bottom
-    if not (0 < wide < math.inf and 0 < high < math.inf):
+    width, height = right - left, top - bottom
+    if not (0 < width < math.inf and 0 < height < math.inf):
         raise DocumentError(NO_AREA)
-    turn = raw.FPDFPage_GetRotation(page)
-    if turn == 1:
-        return (0.0, 1.0, 1.0, 0.0, -bottom, -left), high, wide
-    if turn == 2:
-        return (-1.0, 0.0, 0.0, 1.0, right, -bottom), wide, high
-    if turn == 3:
-        return (0.0, -1.0, -1.0, 0.0, top, right), high, wide
-    return (1.0, 0.0, 0.0, -1.0, -left, top), wide, high
+    rotation = raw.FPDFPage_GetRotation(page)
+    if rotation == 1:
+        return (0.0, 1.0, 1.0, 0.0, -bottom, -left), height, width
+    if rotation == 2:
+        return (-1.0, 0.0, 0.0, 1.0, right, -bottom), width, height
+    if rotation == 3:
+        return (0.0, -1.0, -1.0, 0.0, top, right), height, width
+    return (1.0, 0.0, 0.0, -1.0, -left, top), width, height
 
 
 def _display_box(box: Box, matrix: Matrix) -> Box:
-    return *moved(box[:2], matrix), *moved(box[2:], matrix)
+    return *apply(box[:2], matrix), *apply(box[2:], matrix)
 
 
 def _has_annotations(file: PdfiumFile, page: Handle) -> bool:
-    """Whether anything but links stands on the page."""
+    """Return whether the page has annotations other than links and popups."""
     raw = file.raw
-    silent = (raw.FPDF_ANNOT_LINK, raw.FPDF_ANNOT_POPUP)
+    ignored = (raw.FPDF_ANNOT_LINK, raw.FPDF_ANNOT_POPUP)
     for index in range(raw.FPDFPage_GetAnnotCount(page)):
         annotation = raw.FPDFPage_GetAnnot(page, index)
         try:
-            if annotation and raw.FPDFAnnot_GetSubtype(annotation) not in silent:
+            if annotation and raw.FPDFAnnot_GetSubtype(annotation) not in ignored:
                 return True
         finally:
             raw.FPDFPage_CloseAnnot(annotation)

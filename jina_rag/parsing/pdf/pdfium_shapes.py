@@ -1,4 +1,4 @@
-"""The raster pictures and vector shapes of a page as PDFium knows them, in the page's own coordinates."""
+"""Raster images and vector shapes of a PDF page, read with PDFium, in page coordinates."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ Matrix: TypeAlias = tuple[float, float, float, float, float, float]
 Point: TypeAlias = tuple[float, float]
 
 _IDENTITY: Matrix = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
-# Form XObjects within form XObjects, deeper than any program writes them.
+# Maximum nesting of form XObjects, deeper than in real documents.
 _MAX_DEPTH = 16
-# Pages of more objects than this are maps and technical drawings: what is looked at shows where they are.
+# Maximum objects read per page. Pages with more objects are maps and technical drawings, located by the first objects.
 _MAX_OBJECTS = 20_000
-# Of longer paths the extent is asked for, and curves are looked for in this many pieces at the beginning.
+# For paths with more segments, only the bounding box is read, and the first `_MANY_POINTS` segments are checked for
+# curves.
 _LONG_PATH = 1_000
 _MANY_POINTS = 100
 
 
 @dataclass(slots=True)
 class PageObjects:
-    """What is on a page besides text.
+    """Images and vector shapes of a page, in points of the page coordinates (y axis up).
 
     Attributes:
-        images: Boxes of raster pictures.
-        boxes: Boxes of visible vector shapes; a path of many rules is one for each.
-        curved: Which of `boxes` have curves.
-        count: How many objects of any kind the page has, those within form XObjects included.
+        images: Boxes of the raster images.
+        boxes: Boxes of the visible vector shapes in points. A path of several rules has one box per rule.
+        curved: Whether each vector shape has curves, one value per box.
+        count: Number of objects of any kind, including objects in form XObjects.
     """
 
     images: list[Box] = field(default_factory=list)
@@ -45,22 +46,22 @@ class PageObjects:
 
 
 def read_shapes(raw: ModuleType, pages: Iterable[Handle], *, drawings: bool) -> PageObjects:
-    """Find the pictures and, if asked for, the drawings of a page, or of several that lie upon each other.
+    """Return the images and vector shapes of a page, or of several overlaid pages.
 
     Args:
-        raw: ``pypdfium2.raw``.
-        pages: Each an ``FPDF_PAGE``.
-        drawings: Whether to look at vector shapes; their boxes stay empty otherwise.
+        raw: The module ``pypdfium2.raw``.
+        pages: ``FPDF_PAGE`` handles of the overlaid pages.
+        drawings: Whether to read vector shapes. If False, `boxes` and `curved` are empty.
     """
     walk = _Walk(raw, drawings)
     for page in pages:
         count = raw.FPDFPage_CountObjects(page)
-        walk.look_at(count, lambda index, page=page: raw.FPDFPage_GetObject(page, index), _IDENTITY, None, 0)  # type: ignore[misc]
+        walk.visit(count, lambda index, page=page: raw.FPDFPage_GetObject(page, index), _IDENTITY, None, 0)  # type: ignore[misc]
     return walk.objects
 
 
 class _Walk:
-    """One run over the objects of a page; holds what PDFium writes its answers into."""
+    """Walk over the objects of a page, with the output buffers for PDFium."""
 
     def __init__(self, raw: ModuleType, drawings: bool) -> None:
         self.objects = PageObjects()
@@ -71,15 +72,15 @@ class _Walk:
         self._bytes = tuple(ctypes.c_uint() for _ in range(4))
         self._ints = (ctypes.c_int(), ctypes.c_int())
 
-    def look_at(self, count: int, get: Callable[[int], Handle], matrix: Matrix, clip: Box | None, depth: int) -> None:
-        """Look at the objects of a page or form.
+    def visit(self, count: int, get: Callable[[int], Handle], matrix: Matrix, clip: Box | None, depth: int) -> None:
+        """Read the objects of a page or form XObject.
 
         Args:
-            count: How many there are.
-            get: Gives one by its index.
-            matrix: From their coordinates to the page's.
-            clip: What of the page is visible of them; None for all of it.
-            depth: How many forms they are in.
+            count: Number of objects.
+            get: Function that returns an object by index.
+            matrix: Transformation from object coordinates to page coordinates.
+            clip: Clip box in page coordinates; None for no clip.
+            depth: Nesting depth of the form XObject; 0 for the page.
         """
         raw = self._raw
         for index in range(count):
@@ -97,7 +98,7 @@ class _Walk:
                     self.objects.images.append(box)
             elif kind == raw.FPDF_PAGEOBJ_FORM and depth < _MAX_DEPTH:
                 inner = self._clip(item, matrix, clip)
-                self.look_at(
+                self.visit(
                     max(raw.FPDFFormObj_CountObjects(item), 0),
                     lambda at, form=item: raw.FPDFFormObj_GetObject(form, at),  # type: ignore[misc]
                     _product(self._matrix_of(item), matrix),
@@ -125,11 +126,11 @@ class _Walk:
         self.objects.curved += [curves] * len(boxes)
 
     def _is_invisible(self, item: Handle, fill: bool, stroke: bool) -> bool:
-        """Neither filled nor drawn, white, or fully transparent: clips, and backgrounds nobody sees."""
+        """Return whether a path is neither filled nor stroked, white, or fully transparent."""
         raw = self._raw
-        looks = [raw.FPDFPageObj_GetFillColor] * fill + [raw.FPDFPageObj_GetStrokeColor] * stroke
-        for look in looks:
-            if not look(item, *map(ctypes.byref, self._bytes)):
+        getters = [raw.FPDFPageObj_GetFillColor] * fill + [raw.FPDFPageObj_GetStrokeColor] * stroke
+        for get_color in getters:
+            if not get_color(item, *map(ctypes.byref, self._bytes)):
                 return False  # a pattern or shading
             *paint, opacity = (value.value for value in self._bytes)
             if opacity and min(paint) <= 255 * WHITE:
@@ -137,14 +138,14 @@ class _Walk:
         return True
 
     def _pieces(self, item: Handle, count: int, matrix: Matrix, *, only_lines: bool) -> tuple[list[Box], bool]:
-        """The boxes of a path: one for each rule where it is many, else one; and whether it has curves."""
+        """Return the boxes of a path (one per rule for a path of rules, else one), and whether it has curves."""
         raw = self._raw
         parts: list[list[Point]] = []
         curves = False
         for at in range(count):
             kind, point, closes = self._segment(raw.FPDFPath_GetPathSegment(item, at))
             curves |= kind == raw.FPDF_SEGMENT_BEZIERTO
-            point = moved(point, matrix)
+            point = apply(point, matrix)
             if kind == raw.FPDF_SEGMENT_MOVETO or not parts:
                 parts.append([])
             parts[-1].append(point)
@@ -152,15 +153,15 @@ class _Walk:
                 parts[-1].append(parts[-1][0])
         parts = [part for part in parts if len(part) > 1]
         rectangles = [_is_rectangle(part) for part in parts]
-        pieces = sum(1 if whole else len(part) - 1 for part, whole in zip(parts, rectangles, strict=True))
-        # One path may hold all the rules of a table: each is a shape of its own. The outline of an area is not.
-        apart = (only_lines or all(rectangles)) and not curves and 1 < pieces <= MAX_PIECES
-        if not apart or len(self.objects.boxes) >= MANY_SHAPES:
+        pieces = sum(1 if is_rectangle else len(part) - 1 for part, is_rectangle in zip(parts, rectangles, strict=True))
+        # A path may contain all rules of a table: each rule becomes a shape. The outline of an area stays one shape.
+        split = (only_lines or all(rectangles)) and not curves and 1 < pieces <= MAX_PIECES
+        if not split or len(self.objects.boxes) >= MANY_SHAPES:
             points = [point for part in parts for point in part]
             return ([bounds(points)] if points else []), curves
         boxes: list[Box] = []
-        for part, whole in zip(parts, rectangles, strict=True):
-            boxes += [bounds(part)] if whole else [bounds(part[at : at + 2]) for at in range(len(part) - 1)]
+        for part, is_rectangle in zip(parts, rectangles, strict=True):
+            boxes += [bounds(part)] if is_rectangle else [bounds(part[at : at + 2]) for at in range(len(part) - 1)]
         return boxes, curves
 
     def _segment(self, segment: Handle) -> tuple[int, Point, bool]:
@@ -174,10 +175,10 @@ class _Walk:
         if not self._raw.FPDFPageObj_GetBounds(item, *map(ctypes.byref, self._floats)):
             return None
         left, bottom, right, top = (value.value for value in self._floats)
-        return bounds([moved(point, matrix) for point in ((left, bottom), (left, top), (right, bottom), (right, top))])
+        return bounds([apply(point, matrix) for point in ((left, bottom), (left, top), (right, bottom), (right, top))])
 
     def _clip(self, item: Handle, matrix: Matrix, clip: Box | None) -> Box | None:
-        """What of the page an object may paint on: the boxes around its clips, and what its form may."""
+        """Return the intersection of `clip` and the bounding boxes of the object's clip paths; None for no clip."""
         raw = self._raw
         path = raw.FPDFPageObj_GetClipPath(item)
         for at in range(raw.FPDFClipPath_CountPaths(path)):
@@ -185,7 +186,7 @@ class _Walk:
             points = [self._segment(raw.FPDFClipPath_GetPathSegment(path, at, segment))[1] for segment in range(count)]
             if not points or count == _MANY_POINTS:
                 continue
-            box = bounds([moved(point, matrix) for point in points])
+            box = bounds([apply(point, matrix) for point in points])
             clip = box if clip is None else clipped(clip, box) or (box[0], box[1], box[0], box[1])
         return clip
 
@@ -197,7 +198,7 @@ class _Walk:
 
 
 def _product(first: Matrix, second: Matrix) -> Matrix:
-    """The matrix that does `first`, then `second`."""
+    """Return the matrix that applies `first`, then `second`."""
     if first == _IDENTITY:
         return second
     a, b, c, d, e, f = first
@@ -205,15 +206,15 @@ def _product(first: Matrix, second: Matrix) -> Matrix:
     return a * p + b * r, a * q + b * s, c * p + d * r, c * q + d * s, e * p + f * r + t, e * q + f * s + u
 
 
-def moved(point: Point, matrix: Matrix) -> Point:
-    """A point through a matrix."""
+def apply(point: Point, matrix: Matrix) -> Point:
+    """Return a point transformed by a matrix."""
     x, y = point
     a, b, c, d, e, f = matrix
     return a * x + c * y + e, b * x + d * y + f
 
 
 def _is_rectangle(points: list[Point]) -> bool:
-    """Whether a closed part of a path is a rectangle with sides along the page's."""
+    """Return whether a closed subpath is an axis-aligned rectangle."""
     if len(points) != 5 or points[0] != points[4]:
         return False
     sides = [(abs(x1 - x0) < 1e-3, abs(y1 - y0) < 1e-3) for (x0, y0), (x1, y1) in itertools.pairwise(points)]

@@ -1,7 +1,7 @@
-"""The words of a page as PDFium knows them: one character after the other, with the spaces it made up undone.
+"""Words of a PDF page, read with PDFium character by character, without the spaces that PDFium inserts.
 
-PDFium ends a word at every gap and every change of the baseline. A space is wanted where the document has one or the
-gap is as wide as one, so that "m²", "Müller¹," and words of Chinese stay whole; this follows what MuPDF does.
+PDFium inserts a space at every gap and every change of the baseline. Here, a word ends only at a space in the document
+or at a gap of the width of a space, as in MuPDF. "m²", "Müller¹," and Chinese words therefore stay single words.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from jina_rag.parsing.layout.boxes import touch, union
 from jina_rag.parsing.pdf.base import Handle
 from jina_rag.types import Box
 
-# As shares of the size of the type. Beyond `_SPACE` on the same line begins a word, beyond `_COLUMN` also after
-# characters that no space follows, beyond `_RISE` up or down a line.
+# Distances as fractions of the font size. A gap above `_SPACE` starts a word; after scripts without spaces, a gap above
+# `_COLUMN`. A vertical shift of at least `_RISE` starts a line.
 _SPACE = 0.15
 _COLUMN = 0.8
 _RISE = 0.8
-# On one line PDFium is believed about spaces wider than this.
+# On the same line, an inserted space above this width is accepted.
 _TOUCH = 0.03
-# The baseline of two characters is the same within this.
+# Tolerance for equal baselines of two characters.
 _LEVEL = 0.02
-# What PDFium puts in the place of a hyphen that ends a line.
+# Codes that PDFium returns for a hyphen at the end of a line.
 _HYPHENS = (0x0002, 0xFFFE)
 _NO_BREAK_SPACE = 0x00A0
 
 
 def read_words(raw: ModuleType, page: Handle) -> Iterator[tuple[str, Box]]:
-    """Read the words of a page in the order of its text layer.
+    """Iterate over the words of a page in the order of its text layer.
 
     Args:
-        raw: ``pypdfium2.raw``.
-        page: An ``FPDF_PAGE``.
+        raw: The module ``pypdfium2.raw``.
+        page: An ``FPDF_PAGE`` handle.
 
-    Returns:
-        Texts as they stand in the document, and boxes (left, bottom, right, top) in the page's own coordinates.
+    Yields:
+        (text, box), with boxes as (left, bottom, right, top) in page coordinates.
     """
     text = raw.FPDFText_LoadPage(page)
     if not text:
@@ -54,8 +54,8 @@ def read_words(raw: ModuleType, page: Handle) -> Iterator[tuple[str, Box]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a character stands: its origin, the direction of its line, the size of its type."""
+class _Position:
+    """Origin of a character, direction of its line, and font size."""
 
     x: float
     y: float
@@ -64,7 +64,7 @@ class _Place:
 
 
 class _Reader:
-    """One run over the characters of a text page."""
+    """Reader of the words of one text page."""
 
     def __init__(self, raw: ModuleType, text: Handle) -> None:
         self._raw = raw
@@ -73,7 +73,7 @@ class _Reader:
         self._matrix = raw.FS_MATRIX()
 
     def words(self, page: Box) -> Iterator[tuple[str, Box]]:
-        """The words, without the characters that lie wholly outside the box of the page."""
+        """Yield (text, box) of the words, without characters that are completely outside the page."""
         raw, text = self._raw, self._text
         code_at, box_at = raw.FPDFText_GetUnicode, raw.FPDFText_GetLooseCharBox
         rect = raw.FS_RECTF()
@@ -81,7 +81,7 @@ class _Reader:
         letters: list[str] = []
         bounds: Box = (0.0, 0.0, 0.0, 0.0)
         last, last_box = -1, bounds
-        # What stands between the last character and this one: nothing, a space, or a space or line end PDFium made up.
+        # Between the last character and this one: "" (none), "space", or a "line" end or space inserted by PDFium.
         gap = ""
         for index in range(raw.FPDFText_CountChars(text)):
             code = code_at(text, index)
@@ -100,30 +100,30 @@ class _Reader:
             if box[2] <= page[0] or box[0] >= page[2] or box[3] <= page[1] or box[1] >= page[3]:
                 continue
             letter = chr(code)
-            if letters and (gap or _apart(box, last_box)) and self._ends(gap, letter, index, box, last, last_box):
-                yield _text(letters), bounds
+            if letters and (gap or _has_gap(box, last_box)) and self._ends(gap, letter, index, box, last, last_box):
+                yield _join_letters(letters), bounds
                 letters = []
             bounds = union(bounds, box) if letters else box
             letters.append(letter)
             last, last_box, gap = index, box, ""
         if letters:
-            yield _text(letters), bounds
+            yield _join_letters(letters), bounds
 
     def _ends(self, gap: str, letter: str, index: int, box: Box, last: int, last_box: Box) -> bool:
-        """Whether the last character ends its word, with what PDFium put between it and this one."""
+        """Return whether the last character ends its word, given the gap reported by PDFium."""
         if gap == "space":
             return True
         if unicodedata.category(letter).startswith("M"):
             return False
-        here = self._place(index)
+        here = self._position(index)
         start, end = _extent(box, here.along)
         last_start, last_end = _extent(last_box, here.along)
-        # How far after the last one and before it; below 0 where they overlap.
+        # Distance after and before the last character; negative for an overlap.
         after, ahead = (start - last_end) / here.size, (last_start - end) / here.size
         if not gap:
-            # PDFium lets what one command draws stand together, however far apart.
+            # PDFium joins all characters of one drawing command, regardless of the gaps.
             return max(after, ahead) > _SPACE
-        before = self._place(last)
+        before = self._position(last)
         cosine, sine = here.along
         rise = abs(cosine * (here.y - before.y) - sine * (here.x - before.x)) / here.size
         if rise >= _RISE:
@@ -134,7 +134,7 @@ class _Reader:
         far = ahead if unicodedata.bidirectional(letter) in ("R", "AL") else after
         return not -_SPACE < far < widest
 
-    def _place(self, index: int) -> _Place:
+    def _position(self, index: int) -> _Position:
         raw, text, matrix = self._raw, self._text, self._matrix
         x, y = self._numbers
         raw.FPDFText_GetCharOrigin(text, index, ctypes.byref(x), ctypes.byref(y))
@@ -142,31 +142,31 @@ class _Reader:
         length = math.hypot(matrix.a, matrix.b) or 1.0
         scale = math.sqrt(abs(matrix.a * matrix.d - matrix.b * matrix.c))
         size = raw.FPDFText_GetFontSize(text, index) * scale
-        return _Place(x.value, y.value, (matrix.a / length, matrix.b / length), size or 1.0)
+        return _Position(x.value, y.value, (matrix.a / length, matrix.b / length), size or 1.0)
 
 
-def _text(letters: list[str]) -> str:
-    """One text; where PDFium gives the halves of a character, as on Windows, they become one again."""
+def _join_letters(letters: list[str]) -> str:
+    """Join letters, combining the surrogate pairs that PDFium returns on Windows."""
     text = "".join(letters)
     if text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in letters):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _apart(a: Box, b: Box) -> bool:
-    """Whether there is something like a space between two characters; many more pass than have one."""
+def _has_gap(a: Box, b: Box) -> bool:
+    """Return whether two characters may be separated by a space; a fast check with many false positives."""
     least = 0.1 * (a[3] - a[1])
     return not touch(a, b, least, least)
 
 
 def _may_precede_a_space(code: int) -> bool:
-    """Whether a gap after it may stand for a space: not after signs of mathematics, nor in Chinese and Japanese."""
+    """Return whether a gap after a character can be a space: False for mathematical signs, Chinese and Japanese."""
     return not (
         0x20D0 <= code <= 0x9FFF or 0xF900 <= code <= 0xFAFF or 0xFF00 <= code <= 0xFF60 or 0x20000 <= code < 0xE0000
     )
 
 
 def _extent(box: Box, along: tuple[float, float]) -> tuple[float, float]:
-    """From where to where a box reaches in a direction."""
+    """Return the start and end of a box along a direction."""
     ends = [along[0] * x + along[1] * y for x in box[::2] for y in box[1::2]]
     return min(ends), max(ends)

@@ -1,4 +1,4 @@
-"""PDF pages through PyMuPDF: screenshots as a viewer shows them, words with boxes, pictures, regions."""
+"""PDF renderer with PyMuPDF."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from jina_rag.errors import DocumentError, PasswordRequiredError
 from jina_rag.parsing.layout.boxes import visible
 from jina_rag.parsing.layout.regions import Shapes
 from jina_rag.parsing.pdf.base import Handle, PageContents, PdfRenderer
-from jina_rag.parsing.pdf.document_warnings import BEYOND_REPAIR, NO_AREA, NOT_RENDERED, REPAIRED, needs_password
+from jina_rag.parsing.pdf.document_warnings import BEYOND_REPAIR, NO_AREA, NOT_RENDERED, REPAIRED, encryption_message
 from jina_rag.parsing.pdf.pymupdf_shapes import find_drawings
 from jina_rag.parsing.pdf.words import place_words
 from jina_rag.types import Word
 
 
 class PyMuPdfRenderer(PdfRenderer):
-    """A `Renderer` of one PDF through MuPDF."""
+    """A `Renderer` for a PDF with MuPDF."""
 
-    # MuPDF keeps state that all documents share: one thread at a time, whatever document it works on.
+    # MuPDF has global state shared by all documents, and allows only one thread at a time.
     _lock = threading.RLock()
 
     def _open(self, resources: ExitStack) -> tuple[int, tuple[str, ...]]:
         self._pymupdf = _library()
         path = self._source.path
-        with self._own_errors(BEYOND_REPAIR):
+        with self._convert_errors(BEYOND_REPAIR):
             try:
-                # MuPDF takes names as UTF-8 only; a file with another name is read by us.
+                # MuPDF accepts UTF-8 file names only; read files with other names into memory.
                 str(path).encode("utf-8")
                 self._document = self._pymupdf.open(filename=str(path), filetype="pdf")
             except UnicodeEncodeError:
@@ -38,17 +38,17 @@ class PyMuPdfRenderer(PdfRenderer):
         if self._document.needs_pass:
             passwords = self._settings.passwords_for(path)
             if not any(self._document.authenticate(password) for password in passwords):
-                raise PasswordRequiredError(needs_password(bool(passwords)))
-        with self._own_errors("The document cannot be read"):
+                raise PasswordRequiredError(encryption_message(bool(passwords)))
+        with self._convert_errors("The document cannot be read"):
             count = int(self._document.page_count)
         return count, (REPAIRED,) if self._document.is_repaired else ()
 
     @contextmanager
-    def _own_errors(self, problem: str = NOT_RENDERED) -> Iterator[None]:
+    def _convert_errors(self, problem: str = NOT_RENDERED) -> Iterator[None]:
         try:
             yield
         except (RuntimeError, ValueError, OSError, MemoryError, self._pymupdf.mupdf.FzErrorBase) as error:
-            if isinstance(error, self._pymupdf.FileDataError):  # its message is a path
+            if isinstance(error, self._pymupdf.FileDataError):  # the message contains only the path
                 raise DocumentError(f"{problem}.") from error
             detail = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise DocumentError(f"{problem}: {detail.rstrip('.')}.") from error
@@ -63,7 +63,7 @@ class PyMuPdfRenderer(PdfRenderer):
         screenshot = self._screenshot(page, width, height, warnings)
         rotation = page.rotation
         to_display = page.rotation_matrix
-        # PyMuPDF mixes both coordinate systems on turned pages; unturned there is only one.
+        # On rotated pages, PyMuPDF mixes two coordinate systems; without rotation, both are equal.
         page.set_rotation(0)
         try:
             words = self._words(page, to_display, width, height)
@@ -76,7 +76,7 @@ class PyMuPdfRenderer(PdfRenderer):
         finally:
             page.set_rotation(rotation)
         shapes = Shapes(width, height, tuple(images), *drawings)
-        return PageContents(screenshot, words, shapes, hides_content=lambda: bool(tools.mupdf_warnings()))
+        return PageContents(screenshot, words, shapes, has_hidden_content=lambda: bool(tools.mupdf_warnings()))
 
     def _pixels(self, page: Handle, width: float, height: float, zoom: float) -> tuple[tuple[int, int], bytes]:
         pixmap = page.get_pixmap(matrix=self._pymupdf.Matrix(zoom, zoom), colorspace=self._pymupdf.csRGB, alpha=False)
@@ -84,7 +84,7 @@ class PyMuPdfRenderer(PdfRenderer):
 
     def _words(self, page: Handle, to_display: Handle, width: float, height: float) -> list[Word]:
         library = self._pymupdf
-        # Ligatures come as letters; codes without a meaning come as U+FFFD, which `place_words` drops.
+        # These flags expand ligatures. Unmapped codes are returned as U+FFFD, which `place_words` drops.
         flags = library.TEXT_PRESERVE_WHITESPACE | library.TEXT_MEDIABOX_CLIP
         entries = page.get_text("words", flags=flags, sort=False) or _words_without_width(page, flags)
         texts = ((entry[4], tuple(library.Rect(entry[:4]) * to_display)) for entry in entries)
@@ -92,9 +92,9 @@ class PyMuPdfRenderer(PdfRenderer):
 
 
 def _words_without_width(page: Handle, flags: int) -> list[tuple[Handle, ...]]:
-    """Words of fonts whose widths are wrong: PyMuPDF leaves them out, as their boxes are empty.
+    """Return the words of fonts with invalid widths, which PyMuPDF omits because their boxes are empty.
 
-    Each gets the box of its block, made as wide as it is high.
+    Each word has the box of its block, widened to at least its height.
     """
     return [
         (x0, y0, max(x1, x0 + y1 - y0), y1, word)
@@ -105,7 +105,7 @@ def _words_without_width(page: Handle, flags: int) -> list[tuple[Handle, ...]]:
 
 def _library() -> ModuleType:
     pymupdf = require("pymupdf")
-    # Its complaints are kept for `hides_content`, not printed.
+    # Warnings are not printed; `has_hidden_content` reads them from the library.
     pymupdf.TOOLS.mupdf_display_errors(False)
     pymupdf.TOOLS.mupdf_display_warnings(False)
     return pymupdf

@@ -1,4 +1,4 @@
-"""The vector shapes of a PDF page as MuPDF knows them: where they are, and which of them have curves."""
+"""Vector shapes of a PDF page, read with MuPDF."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ def find_drawings(
     width: float,
     height: float,
 ) -> Drawings:
-    """Find the visible vector shapes of a page.
+    """Return the visible vector shapes of a page.
 
     Args:
-        page: With its rotation set to 0.
-        to_display: From its coordinates to those of the displayed page.
-        width: Of the displayed page, in points.
-        height: Of the displayed page, in points.
+        page: A pymupdf.Page with its rotation set to 0.
+        to_display: A pymupdf.Matrix from page coordinates to the displayed page.
+        width: Width of the displayed page in points.
+        height: Height of the displayed page in points.
 
     Returns:
-        Boxes in points of the displayed page, shape (n, 4), clipped to it; and whether each has curves.
+        Boxes in points of the displayed page, clipped to the page, shape (n, 4), float32; and whether each shape has
+        curves, shape (n,), bool.
     """
     boxes: list[Box] = []
     curved: list[bool] = []
@@ -39,10 +40,10 @@ def find_drawings(
             continue
         items = path["items"]
         curves = any(item[0] == "c" for item in items)
-        # One path may hold all the rules of a table: each is a shape of its own. The outline of an area is not.
+        # A path may contain all rules of a table: each rule becomes a shape. The outline of an area stays one shape.
         rules = path["type"] == "s" or all(item[0] == "re" for item in items)
-        apart = rules and not curves and 1 < len(items) <= MAX_PIECES and len(boxes) < MANY_SHAPES
-        pieces = [_extent(item) for item in items] if apart else [path["rect"]]
+        split = rules and not curves and 1 < len(items) <= MAX_PIECES and len(boxes) < MANY_SHAPES
+        pieces = [_extent(item) for item in items] if split else [path["rect"]]
         if clips:
             pieces = [piece for piece in (clipped(box, clips[-1][1]) for box in pieces) if piece]
         boxes += pieces
@@ -51,7 +52,7 @@ def find_drawings(
 
 
 def _is_invisible(path: dict[str, Any]) -> bool:
-    """White areas and fully transparent shapes: backgrounds nobody sees."""
+    """Return whether a shape is white or fully transparent."""
     opacity = max(path.get("fill_opacity") or 0.0, path.get("stroke_opacity") or 0.0)
     if "fill_opacity" in path or "stroke_opacity" in path:
         if opacity <= 0:
@@ -61,6 +62,6 @@ def _is_invisible(path: dict[str, Any]) -> bool:
 
 
 def _extent(item: tuple[Any, ...]) -> Box:
-    """The box of a line, rectangle or quad of a path."""
+    """Return the box of a line, rectangle or quad of a path."""
     points = item[1:3] if item[0] == "l" else [item[1][:2], item[1][2:]] if item[0] == "re" else item[1]
     return bounds(points)

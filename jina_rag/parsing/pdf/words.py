@@ -1,4 +1,4 @@
-"""Words of a PDF's text layer, from whichever library read them: cleaned, clipped to the page, without shadows."""
+"""Cleanup of text-layer words, shared by the PDF renderers."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from collections.abc import Iterable, Sequence
 from jina_rag.parsing.layout.boxes import fractions, visible
 from jina_rag.types import Box, Word
 
-# Not printable, but they tell how letters join in Persian and Indic scripts.
+# Not printable, but required for the joining of letters in Persian and Indic scripts.
 _JOINERS = "\u200c\u200d"
 
 
 def place_words(texts: Iterable[tuple[str, Box]], width: float, height: float) -> list[Word]:
-    """Make words of what a library reads.
+    """Return the words of a page, cleaned, clipped to the page and deduplicated.
 
     Args:
-        texts: Texts and boxes in points of the displayed page, in the order of the text layer.
-        width: Of the page, in points.
-        height: Of the page, in points.
+        texts: (text, box) in the order of the text layer; boxes are in points of the displayed page.
+        width: Width of the page in points.
+        height: Height of the page in points.
+
+    Returns:
+        Words with boxes as fractions of the page.
     """
     words: dict[tuple[object, ...], Word] = {}
     for raw, points in texts:
@@ -25,21 +28,27 @@ def place_words(texts: Iterable[tuple[str, Box]], width: float, height: float) -
         box = visible(points, width, height)
         if text and box:
             box = fractions(box, width, height)
-            # Shadows and fake bold draw the same word again in the same place.
+            # Shadows and simulated bold repeat a word at the same position.
             words.setdefault((text, *(round(side, 3) for side in box)), Word(text, box))
     return list(words.values())
 
 
-def cut_words(words: Sequence[Word], limit: int, warnings: list[str]) -> Sequence[Word]:
-    """Drop the words beyond the limit, with a warning."""
+def truncate_words(words: Sequence[Word], limit: int, warnings: list[str]) -> Sequence[Word]:
+    """Return at most `limit` words, and append a warning to `warnings` if words are dropped.
+
+    Args:
+        words: Words of a page.
+        limit: Maximum number of words.
+        warnings: List of warnings of the page.
+    """
     if len(words) <= limit:
         return words
-    warnings.append(f"The page has {len(words):,} words; the first {limit:,} were kept.")
+    warnings.append(f"The page has {len(words):,} words; words after the first {limit:,} were dropped.")
     return words[:limit]
 
 
 def clean(text: str) -> str:
-    """Drop what is no character: control codes, lone surrogates, and the mark for unknown glyphs."""
+    """Return `text` without control characters, lone surrogates and U+FFFD, the mark of unknown glyphs."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(filter(_is_character, text))

@@ -1,1 +1,1 @@
-"""Worker processes that open documents, so that one bad file costs a page and not the run."""
+"""Worker processes that render documents, so that a crash fails one page instead of the run."""

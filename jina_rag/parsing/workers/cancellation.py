@@ -1,4 +1,4 @@
-"""How a stream of pages is stopped while other programs work for it: they are ended, not waited for."""
+"""Cancellation: a stop signal that kills worker processes, and waits that check for it."""
 
 from __future__ import annotations
 
@@ -10,42 +10,40 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
-PATIENCE = 0.05
-"""Seconds between two looks at whether to stop."""
+POLL_SECONDS = 0.05
+"""Interval between two checks for a stop, in seconds."""
 
 
 class Stop:
-    """Whether the work is to end, and how to end what is in work.
-
-    Any thread may set it; it stays set.
+    """A thread-safe stop signal that kills registered processes. A set signal cannot be reset.
 
     Attributes:
-        is_set: Whether the work is to end.
+        is_set: Whether the stop was requested.
     """
 
     def __init__(self) -> None:
         self.is_set = False
-        self._in_work: list[Callable[[], None]] = []
+        self._kill_callbacks: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
     def set(self) -> None:
-        """End what is in work, and what is begun from now on."""
+        """Request the stop: kill all registered processes, and each process registered later."""
         with self._lock:
             self.is_set = True
-            for kill in self._in_work:
-                with suppress(OSError):  # it is gone, or no longer ours; the others still have to be ended
+            for kill in self._kill_callbacks:
+                with suppress(OSError):  # the process has exited; the others must still be killed
                     kill()
 
     @contextmanager
     def kill_on_stop(self, kill: Callable[[], None]) -> Iterator[None]:
-        """Within it, `kill` is called when the work is to end: at once, if that is known already.
+        """Call `kill` if the stop is requested within the context, or was requested before.
 
         Args:
-            kill: Called from any thread, and never after the end of the block. It must not wait for anything: the
-                lock that it is called under is what keeps a process from being ended that works for others by then.
+            kill: Function that kills a process. Called from any thread, at most until the end of the context. It must
+                not block, because it runs under the lock that prevents killing a process after its reuse.
         """
         with self._lock:
-            self._in_work.append(kill)
+            self._kill_callbacks.append(kill)
             if self.is_set:
                 with suppress(OSError):
                     kill()
@@ -53,28 +51,34 @@ class Stop:
             yield
         finally:
             with self._lock:
-                self._in_work.remove(kill)
+                self._kill_callbacks.remove(kill)
 
 
 def wait_for(future: Future[_Result], check: Callable[[], None]) -> None:
-    """Wait until a result is there.
+    """Wait for the completion of a future.
 
     Args:
-        future: What gives it.
-        check: Called meanwhile, every `PATIENCE` seconds; what it raises ends the wait.
+        future: The future.
+        check: Called every 0.05 seconds during the wait; an exception from it stops the wait.
     """
-    while not wait([future], timeout=PATIENCE).done:
+    while not wait([future], timeout=POLL_SECONDS).done:
         check()
 
 
 def call_in_thread(function: Callable[[], _Result], check: Callable[[], None]) -> _Result:
-    """Call a function in a thread of its own, which is left behind where `check` ends the wait (see `wait_for`)."""
+    """Return the result of a function that runs in a separate thread.
+
+    Args:
+        function: The function. An exception from it is raised in the calling thread.
+        check: Called every 0.05 seconds during the wait. An exception from it stops the wait; the thread continues in
+            the background.
+    """
     future: Future[_Result] = Future()
 
     def run() -> None:
         try:
             future.set_result(function())
-        except BaseException as error:  # raised where it is waited for
+        except BaseException as error:  # raised in the waiting thread
             future.set_exception(error)
 
     context = contextvars.copy_context()

@@ -1,7 +1,7 @@
-"""Messages between this process and its workers: a JSON object and a block of bytes, each with its length before it.
+"""Messages between the parent process and its workers: a length-prefixed JSON header and a length-prefixed body.
 
-Nothing is pickled, and nothing of an answer is believed unseen: what a hostile document makes of a worker can at worst
-send its parent a wrong page.
+Messages contain no pickled objects, and the parent validates every value of an answer. A worker compromised by a
+hostile document can at worst send a wrong page.
 """
 
 from __future__ import annotations
@@ -23,26 +23,32 @@ from jina_rag.parsing.sources import SourceFile
 from jina_rag.types import Box, Page, PageScreenshot, Region, RegionKind, Word
 
 Answer: TypeAlias = tuple[dict[str, Any], bytes]
-"""The header of a message, and its block of bytes."""
+"""Header and body of a message."""
 
 _LENGTHS = struct.Struct("=QQ")
-_MOST = 1 << 31
-# Far more than a page can have of each.
-_MOST_REGIONS = 2_000
-_MOST_WARNINGS = 1_000
-# What a JPEG can hold.
-_MOST_SIDE = 65_500
-# A reason is a sentence or two.
-_LONGEST_REASON = 2_000
+_MAX_LENGTH = 1 << 31
+# Upper bounds far above any real page.
+_MAX_REGIONS = 2_000
+_MAX_WARNINGS = 1_000
+# Maximum side of a JPEG image in pixels.
+_MAX_SIDE = 65_500
+# Maximum length of an error message in characters.
+_MAX_REASON_LENGTH = 2_000
 
 
 class InvalidMessageError(Exception):
-    """A message that no worker of ours sends: whoever sent it is not to be trusted."""
+    """A message violates the protocol; its sender is no longer trusted."""
 
 
 def send(stream: IO[bytes], header: Mapping[str, Any], body: bytes | memoryview = b"") -> None:
-    """Write one message."""
-    text = json.dumps(header).encode("ascii")  # lone surrogates of file names survive as escapes
+    """Write a message.
+
+    Args:
+        stream: The pipe.
+        header: JSON object.
+        body: Binary data.
+    """
+    text = json.dumps(header).encode("ascii")  # ASCII escapes preserve lone surrogates of file names
     stream.write(_LENGTHS.pack(len(text), len(body)))
     stream.write(text)
     stream.write(body)
@@ -50,11 +56,17 @@ def send(stream: IO[bytes], header: Mapping[str, Any], body: bytes | memoryview 
 
 
 def receive(stream: IO[bytes]) -> Answer | None:
-    """Read one message; None at the end of the stream.
+    """Read a message.
+
+    Args:
+        stream: The pipe.
+
+    Returns:
+        Header and body; None at the end of the stream.
 
     Raises:
         EOFError: If the stream ends within a message.
-        InvalidMessageError: If it is none.
+        InvalidMessageError: If the data is not a message.
     """
     lengths = stream.read(_LENGTHS.size)
     if not lengths:
@@ -62,7 +74,7 @@ def receive(stream: IO[bytes]) -> Answer | None:
     if len(lengths) < _LENGTHS.size:
         raise EOFError
     first, second = _LENGTHS.unpack(lengths)
-    if max(first, second) > _MOST:
+    if max(first, second) > _MAX_LENGTH:
         raise InvalidMessageError
     text, body = stream.read(first), stream.read(second)
     if len(text) < first or len(body) < second:
@@ -77,7 +89,12 @@ def receive(stream: IO[bytes]) -> Answer | None:
 
 
 def pack_request(source: SourceFile, settings: IngestSettings) -> dict[str, Any]:
-    """What the worker needs to open a document."""
+    """Return the request to open a document.
+
+    Args:
+        source: The document.
+        settings: Settings of ingestion; passwords are reduced to those for the document.
+    """
     return {
         "op": "open",
         "path": os.path.abspath(source.path),
@@ -89,7 +106,15 @@ def pack_request(source: SourceFile, settings: IngestSettings) -> dict[str, Any]
 
 
 def pack_page(page: Page, images: tuple[Box, ...]) -> tuple[dict[str, Any], bytes]:
-    """A rendered page as a message: words' boxes (n, 4) float64, then the pixels, in the block of bytes."""
+    """Return a rendered page as header and body of a message.
+
+    Args:
+        page: The page.
+        images: Boxes of the raster images, as fractions of the page.
+
+    Returns:
+        The header, and the body: the boxes of the words, shape (n, 4), float64, then the RGB pixels.
+    """
     image = page.screenshot.image
     boxes = np.array([word.box for word in page.words], dtype=np.float64).tobytes()
     header = {
@@ -104,12 +129,17 @@ def pack_page(page: Page, images: tuple[Box, ...]) -> tuple[dict[str, Any], byte
 
 
 def unpack_error(header: Mapping[str, Any]) -> DocumentError | MissingDependencyError | None:
-    """The error that an answer tells of, as an exception of the same class; None where it tells of none.
+    """Return the error reported in an answer, or None.
 
-    Only what can be wrong with a document, or with this installation, comes out as such.
+    Args:
+        header: Header of the answer.
+
+    Returns:
+        An exception of the reported class if this is a subclass of DocumentError or MissingDependencyError, or else a
+        DocumentError.
 
     Raises:
-        InvalidMessageError: If it tells of one without saying which.
+        InvalidMessageError: If the class or the message of the error is not a string.
     """
     if "error" not in header:
         return None
@@ -119,28 +149,43 @@ def unpack_error(header: Mapping[str, Any]) -> DocumentError | MissingDependency
     kind = getattr(errors, name, None)
     if not (isinstance(kind, type) and issubclass(kind, DocumentError | MissingDependencyError)):
         kind = DocumentError
-    return kind(message[:_LONGEST_REASON])
+    return kind(message[:_MAX_REASON_LENGTH])
 
 
 def unpack_opened(header: Mapping[str, Any], limits: Limits) -> tuple[int, tuple[str, ...]]:
-    """What a worker says of a document that it has opened: the count of its pages, and warnings.
+    """Return the number of pages and the warnings of a document opened by a worker.
+
+    Args:
+        header: Header of the answer.
+        limits: Limits of the settings, for `max_pages`.
 
     Raises:
-        InvalidMessageError: If it makes no sense.
+        InvalidMessageError: If a value is invalid.
     """
     count = header.get("count")
     if type(count) is not int or not 1 <= count <= limits.max_pages:
         raise InvalidMessageError
-    return count, _texts(header.get("warnings"), _MOST_WARNINGS)
+    return count, _texts(header.get("warnings"), _MAX_WARNINGS)
 
 
 def unpack_page(
     source: SourceFile, number: int, count: int, header: Mapping[str, Any], body: bytes, limits: Limits
 ) -> tuple[Page, tuple[Box, ...]]:
-    """The inverse of `pack_page`; boxes are brought onto the page.
+    """Return the page in a message from `pack_page`, with all boxes clipped to the page.
+
+    Args:
+        source: The document.
+        number: Page number, 1-based.
+        count: Number of pages in the document.
+        header: Header of the message.
+        body: Body of the message.
+        limits: Limits of the settings, for `max_words` and `max_render_pixels`.
+
+    Returns:
+        The page, and the boxes of its raster images as fractions of the page.
 
     Raises:
-        InvalidMessageError: If the message is not what `pack_page` makes of a page within the limits.
+        InvalidMessageError: If the message is malformed or exceeds the limits.
     """
     from PIL import Image
 
@@ -160,34 +205,34 @@ def unpack_page(
             screenshot=PageScreenshot(Image.frombytes("RGB", size, body[split:]), dpi),
             words=tuple(Word(text, box) for text, box in zip(texts, boxes, strict=True)),
             regions=_regions(header["regions"]),
-            warnings=_texts(header["warnings"], _MOST_WARNINGS),
+            warnings=_texts(header["warnings"], _MAX_WARNINGS),
         )
         return page, tuple(_boxes(header["images"]))
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidMessageError from error
 
 
-def _texts(value: Any, most: int) -> tuple[str, ...]:  # noqa: ANN401  # what JSON holds
-    if not isinstance(value, list) or len(value) > most or not all(isinstance(text, str) for text in value):
+def _texts(value: Any, maximum: int) -> tuple[str, ...]:  # noqa: ANN401  # a JSON value
+    if not isinstance(value, list) or len(value) > maximum or not all(isinstance(text, str) for text in value):
         raise InvalidMessageError
     return tuple(value)
 
 
 def _size(value: Any, limits: Limits) -> tuple[int, int]:  # noqa: ANN401
-    """Width and height of a picture."""
+    """Return the validated width and height of an image."""
     width, height = value
-    if any(type(side) is not int or not 1 <= side <= _MOST_SIDE for side in (width, height)):
+    if any(type(side) is not int or not 1 <= side <= _MAX_SIDE for side in (width, height)):
         raise InvalidMessageError
-    # A renderer rounds both sides up, which adds a row and a column at most.
+    # Renderers round both sides up, which adds at most one row and one column.
     if (width - 1) * (height - 1) > limits.max_render_pixels * 1.01:
         raise InvalidMessageError
     return width, height
 
 
 def _regions(value: Any) -> tuple[Region, ...]:  # noqa: ANN401
-    if not isinstance(value, list) or len(value) > _MOST_REGIONS:
+    if not isinstance(value, list) or len(value) > _MAX_REGIONS:
         raise InvalidMessageError
-    kinds, captions = [kind for kind, _, _ in value], _texts([caption for _, _, caption in value], _MOST_REGIONS)
+    kinds, captions = [kind for kind, _, _ in value], _texts([caption for _, _, caption in value], _MAX_REGIONS)
     if not all(kind in get_args(RegionKind) for kind in kinds):
         raise InvalidMessageError
     boxes = _boxes([box for _, box, _ in value])
@@ -195,7 +240,7 @@ def _regions(value: Any) -> tuple[Region, ...]:  # noqa: ANN401
 
 
 def _boxes(sides: Any) -> list[Box]:  # noqa: ANN401
-    """Boxes within the page, the first corner of each left of and above the second."""
+    """Return boxes clipped to the page, with the top left corner first."""
     array = np.asarray(sides, dtype=np.float64).reshape(len(sides), 4)
     if not np.isfinite(array).all():
         raise InvalidMessageError

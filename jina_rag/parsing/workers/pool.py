@@ -1,7 +1,7 @@
-"""Documents opened in worker processes: one that crashes, hangs or eats memory costs a page, not the run.
+"""Pool of worker processes for rendering, so that a crash, timeout or out-of-memory error fails one page.
 
-A worker is an interpreter of its own that imports nothing of the caller's program, so that scripts need no guard
-around their main part. Workers are kept for the next document for a while, since starting one takes half a second.
+A worker is a separate interpreter that does not import the main module of the program, so that scripts need no
+``if __name__ == "__main__"`` guard. Starting a worker takes half a second; idle workers are reused for 30 seconds.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from jina_rag.parsing.workers.process import Worker, WorkerLostError
 from jina_rag.types import Box, Page
 
 _IDLE_SECONDS = 30.0
-# A document that has ended so many workers is given up: each may have cost the whole time limit.
-_MOST_LOST = 3
+# Number of lost workers after which the remaining pages of a document fail at once, because each loss can take the full
+# time limit.
+_MAX_LOST = 3
 _Result = TypeVar("_Result")
 
 
-class _Idle:
-    """Workers that wait for their next document."""
+class _IdleWorkers:
+    """Idle workers, available for the next document."""
 
     def __init__(self) -> None:
         self._workers: list[Worker] = []
@@ -55,87 +56,95 @@ class _Idle:
         with self._lock:
             self._workers.append(worker)
             if self._timer is None:
-                self._watch()
+                self._start_timer()
 
-    def _watch(self) -> None:
-        self._timer = threading.Timer(_IDLE_SECONDS, self._end_old)
+    def _start_timer(self) -> None:
+        self._timer = threading.Timer(_IDLE_SECONDS, self._close_expired)
         self._timer.daemon = True
         self._timer.name = "jina-rag-idle"
         self._timer.start()
 
-    def _end_old(self) -> None:
+    def _close_expired(self) -> None:
         limit = time.monotonic() - _IDLE_SECONDS * 0.9
         with self._lock:
-            old = [idle for idle in self._workers if idle.idle_since < limit]
+            expired = [idle for idle in self._workers if idle.idle_since < limit]
             self._workers = [idle for idle in self._workers if idle.idle_since >= limit]
             self._timer = None
             if self._workers:
-                self._watch()
-        for idle in old:
+                self._start_timer()
+        for idle in expired:
             idle.close()
 
     def close(self) -> None:
-        """End all of them; used at the end of the process."""
+        """Kill all idle workers; called at exit of the process."""
         with self._lock:
             workers, self._workers = self._workers, []
         for idle in workers:
             idle.close(kill=True)
 
     def forget(self) -> None:
-        """After a fork the workers are the parent's: two processes must not talk to one."""
+        """Drop all workers after a fork, because they belong to the parent process."""
         self.__init__()  # type: ignore[misc]
 
 
-_IDLE = _Idle()
-atexit.register(_IDLE.close)
+_IDLE_WORKERS = _IdleWorkers()
+atexit.register(_IDLE_WORKERS.close)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_IDLE.forget)
+    os.register_at_fork(after_in_child=_IDLE_WORKERS.forget)
 
 
 def open_isolated(source: SourceFile, settings: IngestSettings, stop: Stop | None = None) -> Renderer:
-    """Open one document in a worker process, or in this one where ``settings.isolate`` is off.
+    """Open a document in a worker process, or in the current process if ``settings.isolate`` is False.
 
     Args:
         source: The document.
-        settings: How.
-        stop: Once it is set, workers that are busy with the document are ended.
+        settings: Settings of ingestion.
+        stop: Stop signal that kills the workers of the document.
+
+    Returns:
+        The renderer of the open document.
 
     Raises:
-        DocumentError: As `open_document`.
-        MissingDependencyError: As `open_document`.
+        DocumentError: If the document cannot be opened; subclasses as in `open_document`.
+        MissingDependencyError: If no PDF renderer is installed.
     """
-    # A program that was frozen into one file has no interpreter to start: it would start itself.
+    # In a frozen application, sys.executable is the application itself and not an interpreter.
     if settings.isolate and sys.executable and not getattr(sys, "frozen", False):
         return IsolatedDocument(source, settings, stop)
     return open_document(source, settings)
 
 
 class IsolatedDocument(Renderer):
-    """A `Renderer` whose work is done by worker processes, `settings.render_processes` of them at most.
-
-    Its methods may be called from as many threads.
+    """A thread-safe `Renderer` that uses one worker process per concurrent call.
 
     Raises:
-        DocumentError: As the renderers in this process; also if opening it crashes or hangs, or no worker starts.
-        MissingDependencyError: As the renderers in this process.
+        DocumentError: If the document cannot be opened, opening it crashes or exceeds a limit, or no worker starts.
+        MissingDependencyError: If no PDF renderer is installed.
     """
 
     def __init__(self, source: SourceFile, settings: IngestSettings, stop: Stop | None = None) -> None:
         super().__init__(source, settings)
         self._stop = stop or Stop()
         self._ready: queue.LifoQueue[Worker] = queue.LifoQueue()
-        self._lost = 0
+        self._lost_count = 0
         first, self._count, self._warnings = self._start()
         self._ready.put(first)
 
     def render_with_images(self, number: int) -> tuple[Page, tuple[Box, ...]]:
-        """See `Renderer.render_with_images`.
+        """Return a page as `render` does, and the boxes of its raster images.
+
+        Args:
+            number: Page number, 1-based.
+
+        Returns:
+            The page, and the boxes as fractions of the page.
 
         Raises:
-            DocumentError: Also if the page crashes the worker, or takes too long or too much memory.
+            DocumentError: If the page cannot be rendered, or crashes the worker. `LimitExceededError`, a subclass, if
+                the page exceeds the limit of time or memory.
         """
-        if self._lost >= _MOST_LOST:
-            raise DocumentError(f"It was not tried: {_MOST_LOST} pages of this document have ended the renderer.")
+        if self._lost_count >= _MAX_LOST:
+            raise DocumentError(f"The page was not rendered after {_MAX_LOST} crashes or timeouts of the document.")
         try:
             worker = self._ready.get_nowait()
         except queue.Empty:
@@ -150,13 +159,13 @@ class IsolatedDocument(Renderer):
         return result
 
     def close(self) -> None:
-        """Give the workers back; where the run is stopped, end them: nothing is waited for then."""
+        """Return the workers to the pool, or kill them without waiting if the stop signal is set."""
         while not self._ready.empty():
             worker = self._ready.get_nowait()
             with suppress(WorkerLostError, InvalidMessageError):
                 if not self._stop.is_set:
                     self._ask(worker, {"op": "close"})
-                    _IDLE.give(worker)
+                    _IDLE_WORKERS.give(worker)
                     continue
             worker.close(kill=True)
 
@@ -169,13 +178,13 @@ class IsolatedDocument(Renderer):
         worker: Worker,
         request: Mapping[str, Any],
         unpack: Callable[[dict[str, Any], bytes], _Result],
-        what: str,
+        problem: str,
         release: Callable[[Worker], None],
     ) -> _Result:
-        """What a worker answers; what is wrong with it is an error that begins with `what`.
+        """Return the unpacked answer of a worker, or raise an error whose message starts with `problem`.
 
-        A worker that answers with an error is released; one that did what none of ours does is ended, since a document
-        may have taken it over, and so is one that ran out of memory, which is not trusted with the next page.
+        A worker that reports an error is released. A worker that violates the protocol is killed, because a document
+        may have compromised it. A worker that ran out of memory is killed, because its state is unreliable.
         """
         try:
             header, body = self._ask(worker, request)
@@ -183,11 +192,11 @@ class IsolatedDocument(Renderer):
             if error is None:
                 return unpack(header, body)
         except WorkerLostError as exc:
-            self._lost += 1
-            raise (LimitExceededError if exc.timed_out else DocumentError)(f"{what}: {exc}.") from exc
+            self._lost_count += 1
+            raise (LimitExceededError if exc.timed_out else DocumentError)(f"{problem}: {exc}.") from exc
         except InvalidMessageError as exc:
             worker.close(kill=True)
-            raise DocumentError(f"{what}: the renderer's answer makes no sense.") from exc
+            raise DocumentError(f"{problem}: the worker process sent an invalid answer.") from exc
         if header.get("spent"):
             worker.close(kill=True)
         else:
@@ -195,18 +204,18 @@ class IsolatedDocument(Renderer):
         raise error
 
     def _start(self) -> tuple[Worker, int, tuple[str, ...]]:
-        """A worker that has this document open, and what it said of it: the count of pages, and warnings."""
+        """Return a worker with the document open, the number of pages and the warnings."""
         if self._stop.is_set:
-            raise DocumentError("It was not read: the run was stopped.")
+            raise DocumentError("The document was not read because the run was stopped.")
         try:
-            worker = _IDLE.take()
+            worker = _IDLE_WORKERS.take()
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise DocumentError(f"The process that renders it cannot be started: {reason}.") from error
+            raise DocumentError(f"The worker process for rendering cannot be started: {reason}.") from error
 
         def unpack(header: dict[str, Any], _: bytes) -> tuple[int, tuple[str, ...]]:
             return ipc.unpack_opened(header, self._settings.limits)
 
         request = ipc.pack_request(self._source, self._settings)
-        count, warnings = self._answer(worker, request, unpack, "The file cannot be opened", _IDLE.give)
+        count, warnings = self._answer(worker, request, unpack, "The file cannot be opened", _IDLE_WORKERS.give)
         return worker, count, warnings

@@ -1,4 +1,4 @@
-"""A worker process as its parent sees it: started, asked, ended."""
+"""Handle of a worker process in the parent process."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _BOOT = (
 
 
 class WorkerLostError(Exception):
-    """The process is gone; the message is the reason, as a clause.
+    """The worker process exited or was killed. The message is the reason, as a clause without a period.
 
     Attributes:
-        timed_out: Whether it was ended because of the time limit.
+        timed_out: Whether the process was killed because of the time limit.
     """
 
     def __init__(self, reason: str, *, timed_out: bool) -> None:
@@ -33,16 +33,16 @@ class WorkerLostError(Exception):
 
 
 class Worker:
-    """One worker process; used by one thread at a time.
+    """A worker process, used by one thread at a time.
 
     Raises:
-        OSError: If the system does not start it.
+        OSError: If the operating system cannot start the process.
     """
 
     def __init__(self) -> None:
         flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-        # The command is our own interpreter and our own module; documents' names go through the pipe. With -P no module
-        # is taken from the folder that we happen to stand in: it may be that of the documents.
+        # The command contains no input: paths of documents go through the pipe. With -P, no module is imported from the
+        # working directory, which may contain untrusted documents.
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path)],
             stdin=subprocess.PIPE,
@@ -54,11 +54,18 @@ class Worker:
         self.idle_since = time.monotonic()
 
     def ask(self, request: Mapping[str, Any], seconds: int) -> tuple[dict[str, Any], bytes]:
-        """Send a request and wait for the answer.
+        """Send a request and return the answer.
+
+        Args:
+            request: JSON object.
+            seconds: Timeout in seconds, after which the process is killed.
+
+        Returns:
+            Header and body of the answer.
 
         Raises:
-            WorkerLostError: If the process ended, or took longer than `seconds` and was ended.
-            InvalidMessageError: If the answer is none; the process still runs then.
+            WorkerLostError: If the process exits or exceeds the timeout.
+            InvalidMessageError: If the answer is invalid; the process keeps running.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -74,7 +81,7 @@ class Worker:
         try:
             ipc.send(self._process.stdin, {**request, "seconds": seconds})
             answer = ipc.receive(self._process.stdout)
-        except (OSError, EOFError, ValueError):  # ValueError: the pipe was closed
+        except (OSError, EOFError, ValueError):  # ValueError: closed pipe
             answer = None
         finally:
             timer.cancel()
@@ -87,15 +94,20 @@ class Worker:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process still runs."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """End the process without waiting for it; another thread may be asking it, which then loses it."""
+        """Kill the process without waiting for its exit. A concurrent `ask` raises WorkerLostError."""
         self._process.kill()
 
     def close(self, *, kill: bool = False) -> None:
-        """End the process: by closing its pipe, or at once."""
+        """Stop the process and wait for its exit.
+
+        Args:
+            kill: Whether to kill the process at once. By default, closing its pipe makes the process exit; it is killed
+                after 5 seconds.
+        """
         if kill:
             self._process.kill()
         for stream in (self._process.stdin, self._process.stdout):
@@ -111,8 +123,8 @@ class Worker:
 
 def _reason(code: int | None, seconds: int, *, timed_out: bool) -> str:
     if timed_out:
-        return f"it took longer than {seconds} s and was stopped (limits.max_seconds)"
+        return f"the time limit of {seconds} s was exceeded. Raise Limits.max_seconds (--limit max_seconds=N)"
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
-            return f"it crashed the renderer ({signal.Signals(-code).name})"
-    return f"it ended the renderer (status {code})"
+            return f"the worker process crashed ({signal.Signals(-code).name})"
+    return f"the worker process exited with status {code}"

@@ -1,4 +1,4 @@
-"""What runs in a worker process: it opens one document at a time and renders its pages, asked through two pipes."""
+"""Main program of a worker process, which renders one document at a time on request through two pipes."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from jina_rag.parsing.renderer import Renderer
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers.ipc import pack_page, receive, send
 
-# The system ends a worker whose parent is gone and cannot, this long after the parent would have.
-_GRACE = 10
+# Seconds after the time limit at which an alarm ends a worker whose parent process no longer exists.
+_GRACE_SECONDS = 10
 
 
 class _DocumentServer:
-    """The document that is open, if any, and what to answer."""
+    """The open document of a worker, and the answers to requests."""
 
     def __init__(self) -> None:
-        self._open: Renderer | None = None
+        self._renderer: Renderer | None = None
         self._settings = IngestSettings()
 
     def answer(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Do what is asked; an error becomes its kind and its sentence."""
+        """Return the answer to a request; an error is returned as class name and message."""
         try:
             if request["op"] == "open":
-                return self._opened(request), b""
+                return self._open_document(request), b""
             if request["op"] == "close":
                 self._close()
                 return {}, b""
-            assert self._open is not None, "a page of no document"
-            return pack_page(*self._open.render_with_images(int(request["number"])))
-        except Exception as error:  # one page's trouble, whatever it is
+            assert self._renderer is not None, "page requested without an open document"
+            return pack_page(*self._renderer.render_with_images(int(request["number"])))
+        except Exception as error:  # any error fails only this page
             if _is_out_of_memory(error):
                 return self._out_of_memory()
             if isinstance(error, JinaRagError):
                 return {"error": type(error).__name__, "message": str(error)}, b""
-            message = f"It cannot be read: {type(error).__name__}: {str(error)[:200]}."
+            message = f"The renderer failed with {type(error).__name__}: {str(error)[:200]}."
             return {"error": DocumentError.__name__, "message": message}, b""
 
-    def _opened(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _open_document(self, request: Mapping[str, Any]) -> dict[str, Any]:
         self._close()
         options = dict(request["settings"])
         self._settings = IngestSettings(
@@ -54,35 +54,35 @@ class _DocumentServer:
         )
         _limit_memory(self._settings.limits.max_memory)
         source = SourceFile(Path(request["path"]), Path(request["root"]), request["doc_id"], request["kind"])
-        self._open = open_document(source, self._settings)
-        return {"count": self._open.page_count, "warnings": self._open.warnings}
+        self._renderer = open_document(source, self._settings)
+        return {"count": self._renderer.page_count, "warnings": self._renderer.warnings}
 
     def _close(self) -> None:
-        if self._open is not None:
-            self._open.__exit__(None, None, None)
-            self._open = None
+        if self._renderer is not None:
+            self._renderer.__exit__(None, None, None)
+            self._renderer = None
 
     def _out_of_memory(self) -> tuple[dict[str, Any], bytes]:
-        most = self._settings.limits.max_memory / 1e6
-        message = f"It needs more than the {most:,.0f} MB of memory that a page may take: raise limits.max_memory."
+        limit = self._settings.limits.max_memory / 1e6
+        message = f"Rendering exceeded {limit:,.0f} MB of memory. Raise Limits.max_memory (--limit max_memory=N)."
         return {"error": LimitExceededError.__name__, "message": message, "spent": True}, b""
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """MuPDF and Pillow say so in words only."""
+    """Return whether an error reports failed memory allocation; MuPDF and Pillow report it only in the message."""
     causes = [error, error.__cause__]
     return any(isinstance(cause, MemoryError) or "malloc" in str(cause).lower() for cause in causes if cause)
 
 
 def _limit_memory(extra: int) -> None:
-    """Let this process take at most so many bytes of address space more than it has now."""
+    """Limit the address space of the process to its current size plus `extra` bytes."""
     try:
         import resource
 
         with open("/proc/self/statm", "rb") as file:
             pages = int(file.read().split()[0])
     except (ImportError, OSError):
-        return  # Windows and macOS cannot be held to it
+        return  # not supported on Windows and macOS
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = min(pages * resource.getpagesize() + extra, 1 << 62)
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
@@ -90,14 +90,14 @@ def _limit_memory(extra: int) -> None:
 
 def main() -> None:
     """Answer requests on stdin until it is closed."""
-    # Ctrl-C is for the parent, which ends this process by closing the pipe.
+    # The parent handles Ctrl-C and stops this process by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A native library that prints must not write into the messages.
+    # Redirect stdout to stderr, so that output of native libraries does not corrupt the messages.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     server = _DocumentServer()
     requests = sys.stdin.buffer
-    # The parent may end at any time, and then nobody reads the answer.
+    # The parent may exit before reading the answer.
     with contextlib.suppress(BrokenPipeError, EOFError):
         while message := receive(requests):
             _alarm(int(message[0].get("seconds", 0)))
@@ -108,7 +108,7 @@ def main() -> None:
 
 def _alarm(seconds: int) -> None:
     if hasattr(signal, "alarm"):
-        signal.alarm(seconds + _GRACE if seconds else 0)
+        signal.alarm(seconds + _GRACE_SECONDS if seconds else 0)
 
 
 if __name__ == "__main__":

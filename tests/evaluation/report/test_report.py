@@ -552,7 +552,7 @@ def test_a_document_that_cannot_be_opened_costs_its_pictures_only(tmp_path):
     assert "No picture: " in seen.text
     assert not seen.all("img")
     absent = Seen(html.render(evaluation(setting("a", [None])), documents={"report": tmp_path / "absent.pdf"}))
-    assert "No picture: There is no file or folder" in absent.text
+    assert "absent.pdf' does not exist" in absent.text
 
 
 def test_failures_with_pictures_of_the_worst_kind_stay_below_eight_megabytes_for_ten(tmp_path):

@@ -175,7 +175,7 @@ def test_a_worker_that_cannot_be_started_fails_the_document(document, monkeypatc
     def refuse(*args, **kwargs):
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr(pool, "_IDLE", pool._Idle())
+    monkeypatch.setattr(pool, "_IDLE_WORKERS", pool._IdleWorkers())
     monkeypatch.setattr(subprocess, "Popen", refuse)
     (event,) = read_pages([document], QUICK)
     assert event.reason.startswith("The process that renders it cannot be started: ")
@@ -199,7 +199,7 @@ def test_a_document_that_hangs_as_it_is_opened_is_given_up_when_the_run_is_stopp
             super().__init__()
             self._process.send_signal(signal.SIGSTOP)
 
-    monkeypatch.setattr(pool, "_IDLE", pool._Idle())
+    monkeypatch.setattr(pool, "_IDLE_WORKERS", pool._IdleWorkers())
     monkeypatch.setattr(pool, "Worker", Halted)
     stop = Stop()
     threading.Timer(0.3, stop.set).start()
@@ -240,7 +240,7 @@ def test_workers_are_kept_for_the_next_document(document):
 
 def test_workers_that_wait_too_long_are_ended(document, monkeypatch):
     monkeypatch.setattr(pool, "_IDLE_SECONDS", 0.2)
-    idle = pool._Idle()
+    idle = pool._IdleWorkers()
     made = idle.take()
     idle.give(made)
     deadline = time.monotonic() + 10
