@@ -1,1 +1,1 @@
-"""What is indexed: the manifest, its upkeep, filters over documents, migration, near-duplicates."""
+"""The documents of an index: manifest, maintenance, document filters, copying, missing files and near-duplicates."""

@@ -1,4 +1,4 @@
-"""Which documents are meant: by name, folder or glob, or by a filter."""
+"""Selection of documents by id, file, folder or glob, or by a filter."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jina_rag.stores.filters import meets_all, parse_where
 from jina_rag.types import Range, Scalar, Where
 
 _MAX_VALUES = 500
-"""Values that are looked for together."""
+"""Maximum number of values in one query to the manifest."""
 _PAGE_KEYS = ("page", schema.HAS)
-"""Keys of a filter that say nothing of a document as a whole."""
+"""Filter keys that apply to pages, not to documents."""
 
 
 def resolve(pattern: str, manifest: Manifest) -> str:
-    """A pattern as a glob: escaped where it is the name of a document, file or folder as it stands (see `globs`)."""
+    """Return a glob, escaped if the pattern is the literal name of a document, file or folder; see `globs`."""
     path = os.path.abspath(pattern)
     folders = f"{pattern.rstrip('/')}/", f"{path}{os.sep}"
     is_literal = globs.has_wildcards(pattern) and (
@@ -31,19 +31,23 @@ def resolve(pattern: str, manifest: Manifest) -> str:
 
 
 def resolve_paths(where: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
-    """A filter with every ``path`` in it resolved (see `resolve`)."""
+    """Return a copy of a filter with each pattern of ``path`` resolved; see `resolve`."""
     paths = [resolve(pattern, manifest) for pattern in path_globs(where["path"])] if "path" in where else []
     return {**where, "path": paths} if paths else dict(where)
 
 
 def select_by_name(manifest: Manifest, pattern: str) -> list[DocumentRecord]:
-    """Documents called by id, by file, by folder, or by a glob over ids and paths (see `globs`).
+    """Return the documents that a name selects: an id, a file, a folder, or a glob over ids and paths (see `globs`).
+
+    Args:
+        manifest: Manifest of the index.
+        pattern: The name.
 
     Raises:
-        InvalidInputError: If the name is empty, which as a path would mean everything under the current folder.
+        InvalidInputError: If the name is empty; as a path, it selects the current folder.
     """
     if not pattern.strip():
-        raise InvalidInputError("The name of a document to remove is empty: give an id, a file, a folder or a glob.")
+        raise InvalidInputError("The document name is empty; expected an id, a file, a folder or a glob.")
     records = manifest.documents()
     path = Path(os.path.abspath(pattern))
     resolved = resolve(pattern, manifest)
@@ -55,22 +59,26 @@ def select_by_name(manifest: Manifest, pattern: str) -> list[DocumentRecord]:
 
 
 def select_by_filter(records: Sequence[DocumentRecord], where: Where) -> list[DocumentRecord]:
-    """Documents that match every key of a filter.
+    """Return the documents that match every key of a filter.
+
+    Args:
+        records: Documents to filter.
+        where: Filter over ``path``, ``doc_id`` and metadata.
 
     Raises:
-        InvalidInputError: If it asks for a page or for what is on it, or makes no sense.
+        InvalidInputError: If the filter has the page keys ``page`` or ``has``, or is invalid.
     """
     for key in _PAGE_KEYS:
         if key in where:
             raise InvalidInputError(
-                f"Documents cannot be chosen by {key!r}, which is said of pages: filter by path, doc_id or metadata."
+                f"The filter {key!r} applies to pages, not to documents. Filter by path, doc_id or metadata."
             )
     is_match = document_matcher(where)
     return [record for record in records if is_match(record.doc_id, record.path, record.metadata)]
 
 
 def possible_matches(manifest: Manifest, where: Where) -> list[DocumentRecord]:
-    """Documents among which all are that match a filter: not every one of a large index has to be looked at."""
+    """Return a superset of the documents that match a filter, preselected by the manifest where possible."""
     for key, value in where.items():
         texts: list[Any] = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
         if key == "path" or not texts or len(texts) > _MAX_VALUES or not all(isinstance(text, str) for text in texts):
@@ -80,10 +88,12 @@ def possible_matches(manifest: Manifest, where: Where) -> list[DocumentRecord]:
 
 
 def document_matcher(where: Where) -> Callable[[str, Path, Mapping[str, Any]], bool]:
-    """What tells whether an id, a path and metadata match a filter over ``path``, ``doc_id`` and metadata.
+    """Return a function of (id, path, metadata) that returns whether a document matches a filter.
 
-    ``page`` and ``has``, which are said of pages, are not looked at. The filter is parsed once for any number of
-    documents.
+    The filter is parsed once for all documents.
+
+    Args:
+        where: Filter over ``path``, ``doc_id`` and metadata; the page keys ``page`` and ``has`` are ignored.
     """
     patterns = path_globs(where["path"]) if "path" in where else None
     conditions = parse_where({
@@ -101,19 +111,22 @@ def document_matcher(where: Where) -> Callable[[str, Path, Mapping[str, Any]], b
 
 
 def path_globs(value: Scalar | Sequence[Scalar] | Range) -> list[str]:
-    """The value of a ``path`` filter as globs.
+    """Return the globs of a ``path`` filter.
+
+    Args:
+        value: Value of the filter: a glob or a list of globs.
 
     Raises:
-        InvalidInputError: If it is anything but a text or texts, or one is empty.
+        InvalidInputError: If the value is not a string or a list of strings, or a string is empty.
     """
     patterns = [value] if isinstance(value, str) else value
     if not isinstance(patterns, Sequence) or not all(isinstance(item, str) and item.strip() for item in patterns):
         raise InvalidInputError(
-            f"The filter 'path' is {value!r}: give a glob such as 'reports/*.pdf', or a list of them."
+            f"The filter 'path' is {value!r}; expected a glob, for example 'reports/*.pdf', or a list of globs."
         )
     return [str(item) for item in patterns]
 
 
 def matches_path(doc_id: str, path: Path, patterns: Sequence[str]) -> bool:
-    """Whether one of the globs stands for a document, by its id or by its file."""
+    """Return whether one of the globs matches the id or the path of a document."""
     return any(globs.matches(doc_id, item) or globs.matches(path.as_posix(), item) for item in patterns)

@@ -1,4 +1,4 @@
-"""Where the content of a point lies: the documents that hold it, as its payload names them."""
+"""File locations in the payload of a point: ids, paths and metadata of the documents with its content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jina_rag.stores import schema
 
 
 def location_payload(documents: Sequence[DocumentRecord]) -> dict[str, Any]:
-    """The part of a payload that says in which files the content lies; filters match any of them."""
+    """Return the payload keys with the ids, metadata and paths of the documents; a filter matches any of them."""
     payload: dict[str, Any] = {
         schema.DOC_ID: [document.doc_id for document in documents],
         schema.META: [dict(document.metadata) for document in documents],

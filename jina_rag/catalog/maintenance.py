@@ -1,4 +1,4 @@
-"""Keeping vectors, images and manifest in step: what is dropped, and how it is checked that nothing is amiss."""
+"""Maintenance of vectors, images and manifest: deletion, recovery after interrupted changes, and verification."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from jina_rag.stores import schema
 from jina_rag.types import Where
 
 _BATCH_POINTS = 256
-"""Points whose payload is changed, or that are looked for, in one call of the store."""
+"""Points per call of the store that updates or fetches payloads."""
 _DIRTY = "dirty"
-"""Key of the manifest's settings that is true while the index is being changed."""
+"""Settings key that is true during a change of the index."""
 _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that `verify` found.
+    """A problem found by `verify`.
 
     Attributes:
-        message: One sentence.
-        doc_id: The document to ingest again; None where no document is concerned.
+        message: Description of the problem in one sentence.
+        doc_id: Id of the document to ingest again; None if the problem concerns no single document.
     """
 
     message: str
@@ -39,7 +39,11 @@ class Problem:
 
 @contextmanager
 def write_session(resources: IndexResources) -> Iterator[None]:
-    """Hold this while the index is changed: what a killed change has left half done is mended first."""
+    """Run changes of an index in this context, which first completes an interrupted previous change.
+
+    Args:
+        resources: Resources of the index.
+    """
     manifest = resources.manifest
     if manifest.settings().get(_DIRTY):
         _recover(resources)
@@ -52,17 +56,22 @@ def write_session(resources: IndexResources) -> Iterator[None]:
 
 
 def delete_documents(resources: IndexResources, name: str | None, where: Where) -> int:
-    """Drop documents with their points and images; see `DocumentIndex.delete`. Within `write_session`.
+    """Delete documents, their points and their images, within `write_session`; see `DocumentIndex.delete`.
+
+    Args:
+        resources: Resources of the index.
+        name: Id, file, folder or glob; None to select by `where` only.
+        where: Filter; a document must also match the filter.
 
     Returns:
-        How many.
+        Number of deleted documents.
 
     Raises:
-        InvalidInputError: If there is neither a name nor a filter, or the filter makes no sense.
+        InvalidInputError: If both the name and the filter are missing, or the filter is invalid.
     """
     manifest = resources.manifest
     if name is None and not where:
-        raise InvalidInputError("Say which documents to remove: an id, a file, a folder, a glob or a filter.")
+        raise InvalidInputError("No documents selected. Pass an id, a file, a folder, a glob or a filter.")
     records = possible_matches(manifest, where) if name is None else select_by_name(manifest, name)
     if where:
         records = select_by_filter(records, resolve_paths(where, manifest))
@@ -72,10 +81,13 @@ def delete_documents(resources: IndexResources, name: str | None, where: Where) 
 
 
 def reconcile(resources: IndexResources) -> None:
-    """Drop what no document points at, and write into points where their files lie, where that has changed.
+    """Delete contents without a document, and update changed file locations in the payloads of points.
 
-    However many contents there are, they share one flush and one transaction. The manifest is changed last, so that
-    all of it is repeated after a kill.
+    All contents share one flush and one transaction. The manifest is updated last, so that the next run repeats an
+    interrupted call.
+
+    Args:
+        resources: Resources of the index.
     """
     manifest, store = resources.manifest, resources.store
     orphans = set(manifest.orphans())
@@ -97,33 +109,36 @@ def reconcile(resources: IndexResources) -> None:
 
 
 def drop_points(resources: IndexResources, points: Sequence[PointRecord]) -> None:
-    """Remove points that the manifest has forgotten, and the images that nothing refers to any more."""
+    """Delete points that are no longer in the manifest, and the images that no other point refers to."""
     resources.store.delete([point.point_id for point in points])
     _delete_images(resources, points)
 
 
 def verify(resources: IndexResources) -> list[Problem]:
-    """Hold vectors, images and manifest against each other; nothing is changed. Every image is read.
+    """Compare vectors, images and manifest, and read every image; nothing is changed.
+
+    Args:
+        resources: Resources of the index.
 
     Returns:
-        What is amiss, each with the document to ingest again; empty for an index in order.
+        The problems, each with the document to ingest again; empty for a consistent index.
     """
     manifest, store, images = resources.manifest, resources.store, resources.images
     if not manifest.contents() and store.count():
-        return [Problem("Its documents are listed elsewhere, in the folder of files that it was filled with.")]
+        return [Problem("The manifest is in another assets folder. Pass that folder as assets_dir (--assets-dir).")]
     image_names = set(images.names())
     documents = {record.sha256: record.doc_id for record in manifest.documents()}
-    problems = [Problem("Its indexing was interrupted.", record.doc_id) for record in manifest.pending()]
-    problems += [Problem("The index keeps pages of a document that was removed.") for _ in manifest.orphans()]
+    problems = [Problem("Indexing was interrupted.", record.doc_id) for record in manifest.pending()]
+    problems += [Problem("The index contains pages of a deleted document.") for _ in manifest.orphans()]
     for sha256 in manifest.stale():
-        problems.append(Problem("Its pages do not say yet where it lies: ingest anything.", documents.get(sha256)))
+        problems.append(Problem("File locations are stale. Run any `ingest` to refresh them.", documents.get(sha256)))
     content_of: dict[str, str] = {}
     for sha256, is_complete in manifest.contents():
         doc_id = documents.get(sha256)
         points = manifest.points(sha256)
         content_of.update({point.point_id: sha256 for point in points})
         if not is_complete:
-            continue  # said above
+            continue  # reported above as pending
         stored_ids = _stored_ids(store, points)
         for point in points:
             label = "page" if point.kind == "page" else f"{point.kind} on page"
@@ -135,15 +150,15 @@ def verify(resources: IndexResources) -> list[Problem]:
                 problems.append(Problem(f"The image of {label} {point.page} is damaged.", doc_id))
     unknown_points = sum(content_of.get(hit.id) != hit.payload.get(schema.REVISION) for hit in store.scroll())
     if unknown_points:
-        problems.append(Problem(f"{unknown_points} point(s) of the store belong to no document."))
+        problems.append(Problem(f"The store contains {unknown_points} point(s) of no document."))
     extra_images = image_names - manifest.images()
     if extra_images:
-        problems.append(Problem(f"{len(extra_images)} image file(s) belong to no page."))
+        problems.append(Problem(f"The index contains {len(extra_images)} image file(s) of no page."))
     return problems
 
 
 def _recover(resources: IndexResources) -> None:
-    """Remove what a change that was killed has written and not noted, or noted as gone and not removed."""
+    """Delete images and points that are not in the manifest, left by a killed change."""
     manifest, store, images = resources.manifest, resources.store, resources.images
     for image in set(images.names()) - manifest.images():
         images.delete(image)
@@ -155,7 +170,7 @@ def _recover(resources: IndexResources) -> None:
 
 
 def _location_changes(manifest: Manifest, contents: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What the points of some contents must say of the files that hold them."""
+    """Yield the id of each point of the contents, with the payload of its current file locations."""
     for sha256 in contents:
         if documents := manifest.documents_of(sha256, include_pending=True):
             payload = location_payload(documents)
@@ -163,7 +178,7 @@ def _location_changes(manifest: Manifest, contents: Iterable[str]) -> Iterator[t
 
 
 def _delete_images(resources: IndexResources, points: Sequence[PointRecord], contents: Collection[str] = ()) -> None:
-    """Delete the images of points that are gone, unless points of other contents than `contents` refer to them."""
+    """Delete the images of deleted points, except images that points outside of `contents` refer to."""
     names = (point.image for point in points if point.image)
     for image in resources.manifest.unreferenced(names, except_contents=contents):
         resources.images.delete(image)
@@ -175,7 +190,7 @@ def _stored_ids(store: MultiVectorStore, points: Sequence[PointRecord]) -> set[s
 
 
 def batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    """Cut items into lists of at most `size`."""
+    """Yield lists of at most `size` items, in order."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

@@ -1,16 +1,15 @@
-"""What the index knows about its documents: a small SQLite file beside the vectors.
+"""Manifest of an index: a SQLite file that records documents, contents, points and settings.
 
-*Contents* are what was rendered and embedded, named by the SHA-256 of a file's bytes; *documents* are the places where
-files of that content lie. So a file that is moved or copied is not embedded again, and one that changes keeps its old
-content until the new one is complete.
+A *content* is a set of rendered and embedded pages, identified by the SHA-256 of the file. A *document* is one file
+with a content. A moved or copied file is therefore not embedded again, and a changed file keeps its previous content
+until the new content is complete.
 
-The manifest is the promise; vectors and images are the goods. They are written in this order, so that a run killed at
-any moment leaves nothing that the next run does not find and finish:
+An ingestion writes in the following order, so that the next run finds and completes the work of a killed run:
 
-1. ``begin``: the content stands as pending, and the document as waiting for it;
-2. batch by batch: images, ``add_points``, then the points;
-3. the store is flushed, then ``finish`` marks the content done and lets the document point at it;
-4. what no document points at any more (``orphans``) loses its points, its images, and then its entry
+1. ``begin`` records the content as incomplete and assigns it to the document as the next content.
+2. For each batch, the images are written, ``add_points`` records the points, and the store writes the points.
+3. The store is flushed, and ``finish`` marks the content as complete and makes it the content of the document.
+4. For contents without a document (``orphans``), the points, the images and then the rows in the manifest are deleted
    (``remove_contents``).
 """
 
@@ -31,11 +30,11 @@ from jina_rag.errors import IndexCorruptError, IndexMismatchError, IndexStateErr
 from jina_rag.types import Failure
 
 SCHEMA_VERSION = 4
-"""The third format names its columns and settings otherwise, and does not know what a model folder holds."""
+"""Format version of the manifest. Format 3 has other column and setting names, and no contents of model folders."""
 ADDED = -1
-"""Time of the last change of what is no file: no file has it."""
+"""Modification time of a document without a file; no file has this value."""
 RATE = "rate"
-"""Key of the settings that holds [pages, seconds] of the runs so far."""
+"""Settings key of the total [pages, seconds] of all runs."""
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -46,7 +45,7 @@ _TABLES = (
     """CREATE TABLE IF NOT EXISTS documents (
   doc_id TEXT PRIMARY KEY, path BLOB NOT NULL, sha256 TEXT NOT NULL, next_sha256 TEXT, size INTEGER NOT NULL,
   mtime_ns INTEGER NOT NULL, metadata TEXT NOT NULL DEFAULT '{}', own_metadata TEXT NOT NULL DEFAULT '{}')""",
-    # Ids and paths with wildcards of documents that are gone: such a name keeps its literal meaning (see `globs`).
+    # Ids and paths of removed documents that contain wildcards: such a name keeps its literal meaning (see `globs`).
     "CREATE TABLE IF NOT EXISTS former_names (name BLOB PRIMARY KEY)",
     """CREATE TABLE IF NOT EXISTS points (
   point_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, page INTEGER NOT NULL, kind TEXT NOT NULL, image TEXT)""",
@@ -55,8 +54,8 @@ _TABLES = (
     "CREATE INDEX IF NOT EXISTS documents_by_path ON documents (path)",
     "CREATE INDEX IF NOT EXISTS documents_by_content ON documents (sha256)",
     "CREATE INDEX IF NOT EXISTS documents_by_next ON documents (next_sha256)",
-    # Points say in which files they lie. Whatever changes that marks the content, in the same transaction, until the
-    # points say so too: a run that is killed between leaves the mark.
+    # The payloads of points contain file locations. A trigger marks a content as stale in the transaction that changes
+    # its locations; the mark persists until the payloads are updated, also after a killed run.
     """CREATE TRIGGER IF NOT EXISTS document_inserted AFTER INSERT ON documents BEGIN
   UPDATE contents SET is_stale = 1 WHERE sha256 IN (NEW.sha256, NEW.next_sha256); END""",
     """CREATE TRIGGER IF NOT EXISTS document_updated AFTER UPDATE ON documents
@@ -83,23 +82,22 @@ _DOCUMENTS = (
 
 @dataclass(frozen=True, slots=True)
 class DocumentRecord:
-    """One document as the manifest has it.
+    """One document in the manifest.
 
     Attributes:
-        doc_id: Its name in the index.
-        path: The file, absolute.
-        sha256: Of the bytes that are searched, which names the content; those of the file, once it is
-            `is_complete`.
-        size: Bytes.
-        mtime_ns: Time of the file's last change; `ADDED` where there is no file.
-        is_complete: False while it is being indexed (or when that was interrupted).
-        pages: Pages indexed.
-        regions: Regions indexed.
-        failures: Pages that could not be indexed.
-        warnings: Indexed all the same, but worth a look.
-        metadata: What was given for it, and what stands beside it.
-        own_metadata: The part of it that was given.
-        by_name: Whether it has pages without a word, which are found by the file's name.
+        doc_id: Id of the document in the index.
+        path: Absolute path of the file.
+        sha256: SHA-256 of the searchable content; equal to the hash of the file if `is_complete`.
+        size: Size of the file in bytes.
+        mtime_ns: Modification time of the file in nanoseconds since 1970; `ADDED` for a document without a file.
+        is_complete: False during the indexing of the document, and after an interrupted indexing.
+        pages: Number of indexed pages.
+        regions: Number of indexed regions.
+        failures: Failed pages.
+        warnings: Warnings about indexed pages.
+        metadata: Metadata of the document: passed by the caller, and read from sidecars.
+        own_metadata: The metadata passed by the caller.
+        by_name: Whether the document has pages without words, which are searchable by the file name.
     """
 
     doc_id: str
@@ -118,13 +116,20 @@ class DocumentRecord:
 
     @property
     def added(self) -> bool:
-        """Whether it was given to `DocumentIndex.add` rather than read from a file."""
+        """Whether the document was passed to `DocumentIndex.add` instead of read from a file."""
         return self.mtime_ns == ADDED
 
 
 @dataclass(frozen=True, slots=True)
 class PointRecord:
-    """One point of the store and the image file that belongs to it."""
+    """One point of the store.
+
+    Attributes:
+        point_id: Id of the point.
+        page: Page number, from 1.
+        kind: ``"page"``, or the kind of a region.
+        image: Name of the image file; None without an image.
+    """
 
     point_id: str
     page: int
@@ -133,14 +138,23 @@ class PointRecord:
 
 
 class Manifest:
-    """The SQLite file. Safe to use from several threads; one process at a time (the store's lock sees to it)."""
+    """The manifest of an open index; thread-safe. The lock of the store ensures that only one process has it open."""
 
     def __init__(self, path: Path) -> None:
+        """Open a manifest, creating a missing one.
+
+        Args:
+            path: Path of the SQLite file.
+
+        Raises:
+            IndexCorruptError: If the file is not a readable SQLite database.
+            IndexMismatchError: If the manifest has another format version.
+        """
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._is_closed = False
         try:
-            # Before anything is written: the tables of another format must not be taken for ours.
+            # Checked before the first write: the tables of another format version have the same names.
             if self._rows("SELECT 1 FROM sqlite_master WHERE name = 'settings'"):
                 check_schema(self.settings(), str(path.parent))
             with self.transaction() as db:
@@ -151,20 +165,27 @@ class Manifest:
             if not isinstance(exc, sqlite3.DatabaseError | ValueError):
                 raise
             raise IndexCorruptError(
-                f"{path} is not a readable manifest ({exc}): delete the index folder and ingest again."
+                f"{path} is not a readable manifest ({exc}). Delete the index folder and ingest again."
             ) from exc
 
     @property
     def _db(self) -> sqlite3.Connection:
-        if self._is_closed:  # maybe by another thread, between two calls of this one
-            raise IndexStateError("This index was closed: open it again with DocumentIndex.open.")
+        if self._is_closed:  # another thread may close the manifest between two calls
+            raise IndexStateError("The index is closed. Reopen it with DocumentIndex.open.")
         return self._connection
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Several changes as one: all of them or none, with one wait for the disk; a part of an enclosing one."""
+        """Run several changes as one atomic transaction; a nested transaction joins the outer one.
+
+        Yields:
+            The connection.
+
+        Raises:
+            IndexStateError: If the manifest is closed, or SQLite cannot write.
+        """
         with self._lock:
-            if self._db.in_transaction:  # of this thread, which has the lock
+            if self._db.in_transaction:  # of this thread, which holds the lock
                 yield self._db
                 return
             try:
@@ -176,8 +197,8 @@ class Manifest:
                     self._db.execute("ROLLBACK")
                 if isinstance(exc, sqlite3.OperationalError):
                     raise IndexStateError(
-                        f"The manifest of the index cannot be written ({exc}): free space, check permissions, "
-                        "or end the other process that uses the index."
+                        f"The manifest of the index cannot be written ({exc}). Check the free disk space and the "
+                        "permissions, or close the process that uses the index."
                     ) from exc
                 raise
 
@@ -190,7 +211,7 @@ class Manifest:
             return self._db.execute(sql, args).fetchall()
 
     def close(self) -> None:
-        """Release the file; closing twice is fine."""
+        """Close the file; idempotent. Other calls on a closed manifest raise IndexStateError."""
         with self._lock:
             self._is_closed = True
             self._connection.close()
@@ -198,49 +219,54 @@ class Manifest:
     # -- settings ------------------------------------------------------------------------------------------
 
     def settings(self) -> dict[str, Any]:
-        """What the index was built with; empty for a new index."""
+        """Return the settings of the index; empty for a new index."""
         return {key: json.loads(value) for key, value in self._rows("SELECT key, value FROM settings")}
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
-        """Replace the given keys."""
+        """Set settings; keys that are not in `settings` stay unchanged."""
         rows = [(key, json.dumps(value)) for key, value in settings.items()]
         self._write("INSERT OR REPLACE INTO settings VALUES (?, ?)", *rows)
 
     # -- documents -----------------------------------------------------------------------------------------
 
     def document(self, doc_id: str) -> DocumentRecord | None:
-        """The document of that id, or None."""
+        """Return the document with the id, or None."""
         return next(iter(self._documents("WHERE d.doc_id = ?", doc_id)), None)
 
     def document_at(self, path: Path) -> DocumentRecord | None:
-        """The document made from that file, or None."""
+        """Return the document of the file at `path`, or None."""
         return next(iter(self._documents("WHERE d.path = ? AND d.mtime_ns != ?", os.fsencode(path), ADDED)), None)
 
     def documents(self) -> list[DocumentRecord]:
-        """All documents, pending ones included, by id."""
+        """Return all documents, including pending ones, sorted by id."""
         return self._documents("ORDER BY d.doc_id")
 
     def documents_by_id(self, doc_ids: Iterable[str]) -> list[DocumentRecord]:
-        """Those of these ids that there are."""
+        """Return the existing documents with the ids, in the order of `doc_ids`."""
         return [record for doc_id in dict.fromkeys(doc_ids) if (record := self.document(doc_id)) is not None]
 
     def documents_with_text(self, texts: Sequence[str]) -> list[DocumentRecord]:
-        """Those with at least one of these texts somewhere among the values of their metadata, and perhaps others."""
+        """Return all documents whose metadata has one of the texts as a value, and possibly further documents."""
         any_of = " OR ".join("instr(d.metadata, ?)" for _ in texts)
         return self._documents(f"WHERE {any_of} ORDER BY d.doc_id", *(json.dumps(text) for text in texts))
 
     def documents_of(self, sha256: str, *, include_pending: bool = False) -> list[DocumentRecord]:
-        """The documents whose pages are those of a content, by id; with `include_pending`, also those that will be."""
+        """Return the documents with a content, sorted by id.
+
+        Args:
+            sha256: SHA-256 of the content.
+            include_pending: Whether to include documents that receive the content when its indexing finishes.
+        """
         return self._documents(
             "WHERE d.sha256 = ? OR (? AND d.next_sha256 = ?) ORDER BY d.doc_id", sha256, include_pending, sha256
         )
 
     def pending(self) -> list[DocumentRecord]:
-        """Documents whose indexing was begun and not finished."""
+        """Return documents with an unfinished indexing, sorted by id."""
         return self._documents("WHERE NOT c.is_complete OR d.next_sha256 IS NOT NULL ORDER BY d.doc_id")
 
     def _documents(self, clause: str, *args: object) -> list[DocumentRecord]:
-        # The clauses are this module's own; values stand in `args`.
+        # The clauses are literals of this module; all values are bound parameters.
         return [
             DocumentRecord(
                 doc_id, path := Path(os.fsdecode(raw_path)), sha256, size, mtime_ns, bool(is_complete), pages, regions,
@@ -252,21 +278,25 @@ class Manifest:
         ]  # fmt: skip
 
     def names(self) -> list[str]:
-        """The ids and paths of all documents, and those of earlier ones that hold wildcards."""
+        """Return the ids and paths of all documents, and those of removed documents that contain wildcards."""
         rows = self._rows("SELECT doc_id, path FROM documents UNION ALL SELECT name, name FROM former_names")
         return [os.fsdecode(name) for row in rows for name in row]
 
     def has_key(self, keys: Sequence[str]) -> bool:
-        """Whether some document may have a key of metadata; `keys` are its own and those of the objects around it."""
-        sql = f"SELECT 1 FROM documents WHERE {' AND '.join('instr(metadata, ?)' for _ in keys)} LIMIT 1"  # noqa: S608  # no value stands in it
+        """Return whether a document may have a metadata key.
+
+        Args:
+            keys: Path of the key: the keys of the enclosing objects, then the key itself.
+        """
+        sql = f"SELECT 1 FROM documents WHERE {' AND '.join('instr(metadata, ?)' for _ in keys)} LIMIT 1"  # noqa: S608  # the SQL contains no values
         return bool(self._rows(sql, *(f"{json.dumps(key)}: " for key in keys)))
 
     def put_document(self, record: DocumentRecord, *, replacing: str | None = None) -> None:
-        """Let a document point at a content that is complete.
+        """Insert or update a document whose content is complete.
 
         Args:
-            record: Its `sha256` names the content.
-            replacing: Id of a document whose file has become this one, to be dropped in the same step.
+            record: The document; `sha256` is its content.
+            replacing: Id of the document to remove in the same transaction, because its file was moved to this path.
         """
         with self.transaction() as db:
             if replacing is not None:
@@ -274,11 +304,11 @@ class Manifest:
             _upsert_document(db, record)
 
     def remove_documents(self, doc_ids: Iterable[str]) -> None:
-        """Drop documents in one transaction; their contents stay until they are dropped as orphans."""
+        """Remove documents in one transaction; their contents stay until they are removed as orphans."""
         self._write("DELETE FROM documents WHERE doc_id = ?", *((doc_id,) for doc_id in doc_ids))
 
     def totals(self) -> dict[str, int]:
-        """Documents that are completely indexed, and the pages and regions of their contents."""
+        """Return the counts of complete documents, and of the pages and regions of their contents."""
         documents, pages, regions = self._rows(
             "SELECT (SELECT COUNT(*) FROM documents JOIN contents USING (sha256)"
             " WHERE is_complete AND next_sha256 IS NULL), COALESCE(SUM(pages), 0), COALESCE(SUM(regions), 0)"
@@ -289,16 +319,20 @@ class Manifest:
     # -- contents ------------------------------------------------------------------------------------------
 
     def is_complete(self, sha256: str) -> bool | None:
-        """Whether a content is complete; None if there is none of that hash."""
+        """Return whether a content is complete; None for an unknown content."""
         rows = self._rows("SELECT is_complete FROM contents WHERE sha256 = ?", sha256)
         return bool(rows[0][0]) if rows else None
 
     def contents(self) -> list[tuple[str, bool]]:
-        """The hash of every content, and whether it is complete."""
+        """Return the hash of each content, and whether the content is complete."""
         return [(row[0], bool(row[1])) for row in self._rows("SELECT sha256, is_complete FROM contents")]
 
     def begin(self, record: DocumentRecord) -> None:
-        """State that a content is being indexed for a document; what the document shows now stays until `finish`."""
+        """Record the start of an indexing; the document keeps its current searchable content until `finish`.
+
+        Args:
+            record: The document; `sha256` is the content to index.
+        """
         with self.transaction() as db:
             is_new = self.is_complete(record.sha256) is None
             db.execute(
@@ -315,7 +349,7 @@ class Manifest:
                 db.execute("UPDATE documents SET next_sha256 = ? WHERE doc_id = ?", (record.sha256, record.doc_id))
             else:
                 _upsert_document(db, record)
-            if is_new:  # its points are still to be written, with the document in them
+            if is_new:  # its points will be written with the location of this document
                 self.mark_fresh([record.sha256])
 
     def finish(
@@ -328,15 +362,15 @@ class Manifest:
         replacing: str | None = None,
         ingested_at: float | None = None,
     ) -> None:
-        """Mark a content done and let the document point at it.
+        """Mark a content as complete and assign it to the document.
 
         Args:
-            record: The document.
-            failures: Pages that could not be indexed.
-            warnings: Worth a look.
-            by_name: Whether pages without words are found by the file's name.
-            replacing: Id of a document whose file has become this one, to be dropped in the same step.
-            ingested_at: When it was made, in seconds since 1970; now if None.
+            record: The document; `sha256` is the content.
+            failures: Failed pages.
+            warnings: Warnings about indexed pages.
+            by_name: Whether the content has pages without words, which are searchable by the file name.
+            replacing: Id of the document to remove in the same transaction, because its file was moved to this path.
+            ingested_at: Time of the indexing in seconds since 1970; None for now.
         """
         with self.transaction() as db:
             self.put_document(record, replacing=replacing)
@@ -345,37 +379,31 @@ class Manifest:
                 " pages = (SELECT COUNT(*) FROM points p WHERE p.sha256 = contents.sha256 AND kind = 'page'),"
                 " regions = (SELECT COUNT(*) FROM points p WHERE p.sha256 = contents.sha256 AND kind != 'page')"
                 " WHERE sha256 = ?",
-                (
-                    _dump_failures(failures),
-                    _dump_failures(warnings),
-                    ingested_at or time.time(),
-                    by_name,
-                    record.sha256,
-                ),
+                (_to_json(failures), _to_json(warnings), ingested_at or time.time(), by_name, record.sha256),
             )
 
     def abandon(self, record: DocumentRecord) -> None:
-        """Take back `begin`: the document shows what it showed before, or is not there."""
+        """Undo `begin`: restore the previous state of the document, or remove a new document."""
         content = (record.doc_id, record.sha256)
         with self.transaction() as db:
             db.execute("DELETE FROM documents WHERE doc_id = ? AND sha256 = ? AND next_sha256 IS NULL", content)
             db.execute("UPDATE documents SET next_sha256 = NULL WHERE doc_id = ?", (record.doc_id,))
 
     def ingested_at(self, sha256: str) -> float:
-        """When a content was made, in seconds since 1970; 0 if it never was."""
+        """Return the indexing time of a content in seconds since 1970; 0 for an incomplete or unknown content."""
         rows = self._rows("SELECT ingested_at FROM contents WHERE sha256 = ? AND is_complete", sha256)
         return float(rows[0][0]) if rows else 0.0
 
     def stale(self) -> list[str]:
-        """Contents whose points do not say yet where their files lie."""
+        """Return the contents whose points have outdated file locations in their payload."""
         return [row[0] for row in self._rows("SELECT sha256 FROM contents WHERE is_stale")]
 
     def mark_fresh(self, hashes: Iterable[str]) -> None:
-        """Take the mark from contents whose points have been brought up to date."""
+        """Clear the stale mark of contents whose payloads are up to date."""
         self._write("UPDATE contents SET is_stale = 0 WHERE sha256 = ?", *((sha256,) for sha256 in hashes))
 
     def orphans(self) -> list[str]:
-        """Contents that no document points at or waits for."""
+        """Return the contents that are neither the current nor the next content of a document."""
         rows = self._rows(
             "SELECT sha256 FROM contents WHERE sha256 NOT IN (SELECT sha256 FROM documents)"
             " AND sha256 NOT IN (SELECT next_sha256 FROM documents WHERE next_sha256 IS NOT NULL)"
@@ -383,7 +411,7 @@ class Manifest:
         return [row[0] for row in rows]
 
     def remove_contents(self, hashes: Collection[str]) -> None:
-        """Drop contents and their points in one transaction, after the store and the images have lost them."""
+        """Remove contents and their points in one transaction, after their points and images have been deleted."""
         with self.transaction():
             for table in ("points", "contents"):
                 self._write(f"DELETE FROM {table} WHERE sha256 = ?", *((sha256,) for sha256 in hashes))  # noqa: S608
@@ -391,15 +419,21 @@ class Manifest:
     # -- points --------------------------------------------------------------------------------------------
 
     def points(self, sha256: str) -> list[PointRecord]:
-        """The points of a content, by page."""
+        """Return the points of a content, sorted by page and kind."""
         rows = self._rows("SELECT point_id, page, kind, image FROM points WHERE sha256 = ? ORDER BY page, kind", sha256)
         return [PointRecord(*row) for row in rows]
 
     def add_points(self, sha256: str, points: Sequence[PointRecord]) -> list[PointRecord]:
-        """Note the points of some pages, before they are written: what is in the store is always in the manifest.
+        """Record all points of some pages, before the store writes them.
+
+        The manifest therefore records every point of the store.
+
+        Args:
+            sha256: SHA-256 of the content.
+            points: All points of these pages.
 
         Returns:
-            Points that these pages had before and have no more: a page that is indexed again may have fewer regions.
+            Previous points of these pages that are not in `points`: a re-indexed page may have fewer regions.
         """
         pages = json.dumps(sorted({point.page for point in points}))
         on_pages = "FROM points WHERE sha256 = ? AND page IN (SELECT value FROM json_each(?))"
@@ -414,32 +448,36 @@ class Manifest:
         return [PointRecord(*row) for row in previous_rows if row[0] not in ids]
 
     def images(self) -> set[str]:
-        """Every image file that some point refers to."""
+        """Return the names of all image files that points refer to."""
         return {row[0] for row in self._rows("SELECT DISTINCT image FROM points WHERE image IS NOT NULL")}
 
     def unreferenced(self, images: Iterable[str], *, except_contents: Collection[str] = ()) -> set[str]:
-        """Those of `images` that no point refers to any more, apart from points of the contents `except_contents`."""
+        """Return those of `images` that no point refers to, ignoring points of the contents in `except_contents`."""
         users = "SELECT DISTINCT sha256 FROM points WHERE image = ?"
         return {image for image in set(images) if {row[0] for row in self._rows(users, image)} <= set(except_contents)}
 
 
 def check_schema(settings: Mapping[str, Any], location: str) -> None:
-    """Refuse an index whose format this version does not read; settings that are empty are of a new one.
+    """Check that this version supports the format of an index; empty settings belong to a new index.
+
+    Args:
+        settings: Settings of the index.
+        location: Path or address of the index, for the error message.
 
     Raises:
-        IndexMismatchError: With the way out.
+        IndexMismatchError: If the index has another format version.
     """
     if settings and settings.get("schema") != SCHEMA_VERSION:
         raise IndexMismatchError(
             f"The index at {location} has the format {settings.get('schema')!r} (jina-rag {settings.get('version')}); "
-            f"this version reads {SCHEMA_VERSION}. Ingest the documents again, into a new place: "
-            "`jina-rag ingest FOLDER --index NEW_PLACE`."
+            f"this version reads {SCHEMA_VERSION}. Ingest the documents again, into a new index: "
+            "`jina-rag ingest PATH --index NEW_INDEX`."
         )
 
 
 def _upsert_document(db: sqlite3.Connection, record: DocumentRecord) -> None:
     metadata, own_metadata = json.dumps(dict(record.metadata)), json.dumps(dict(record.own_metadata))
-    # Not INSERT OR REPLACE, which would not tell the triggers what was there before.
+    # INSERT OR REPLACE deletes the old row first, so the update triggers would not see its values.
     db.execute(
         "INSERT INTO documents (doc_id, path, sha256, next_sha256, size, mtime_ns, metadata, own_metadata)"
         " VALUES (?, ?, ?, NULL, ?, ?, ?, ?) ON CONFLICT (doc_id) DO UPDATE SET path = excluded.path,"
@@ -449,7 +487,7 @@ def _upsert_document(db: sqlite3.Connection, record: DocumentRecord) -> None:
     )
 
 
-def _dump_failures(failures: Sequence[Failure]) -> str:
+def _to_json(failures: Sequence[Failure]) -> str:
     return json.dumps([[failure.page, failure.reason] for failure in failures])
 
 
@@ -458,7 +496,7 @@ def _load_failures(text: str, path: Path) -> tuple[Failure, ...]:
 
 
 def peek_settings(path: Path) -> dict[str, Any]:
-    """The settings of a manifest that another thread or process may have open; empty if there is none."""
+    """Return the settings of a manifest that another process may have open; empty if the file is missing or damaged."""
     if path.is_file():
         with (
             suppress(sqlite3.DatabaseError),

@@ -1,7 +1,7 @@
-"""Moving an index to another place: for one that outgrew its machine, or that others shall share.
+"""Copying of an index to another folder or server.
 
-Content by content: images, manifest, points; a content is complete in the target before the next one begins, and what
-is complete there is not sent again.
+Contents are copied one by one: images, manifest and points. A content is complete in the target before the next one
+begins. A repeated copy skips contents that are complete in the target.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from jina_rag.errors import IndexCorruptError, IndexMismatchError
 from jina_rag.stores import schema
 
 _READ_BATCH = 16
-"""Points that are read together; what is sent together is decided by bytes."""
+"""Points per read call. Write calls are split by bytes."""
 
 
 def copy_index(
     source: IndexResources, target: IndexResources, *, progress: Callable[[int, int], None] | None = None
 ) -> int:
-    """Copy every document that is complete; see `DocumentIndex.copy`.
+    """Copy all complete documents; see `DocumentIndex.copy`.
 
-    Documents that the target has and the source has not stay there.
+    Documents that exist only in the target stay unchanged.
 
     Args:
-        source: Where from.
-        target: Where to; of the same model and storage.
-        progress: Called with (points done, points in all).
+        source: Resources of the index to copy.
+        target: Resources of the target index, with the same model and storage.
+        progress: Called with (copied points, total points) after each content.
 
     Returns:
-        How many points were sent.
+        Number of points written to the target.
 
     Raises:
-        IndexCorruptError: If vectors are missing in the source; `verify` tells which.
-        IndexMismatchError: If the target has another document of the same name.
+        IndexCorruptError: If vectors are missing in the source; `verify` lists their documents.
+        IndexMismatchError: If the target has another document with the same id.
     """
     documents = [record for record in source.manifest.documents() if source.manifest.is_complete(record.sha256)]
     for record in documents:
         namesake = target.manifest.document(record.doc_id)
         if namesake is not None and namesake.path != record.path:
             raise IndexMismatchError(
-                f"The target has another document by the name of {record.doc_id}, from {namesake.path}: copy to a "
-                "place of its own."
+                f"The target has another document with the id {record.doc_id}, from {namesake.path}. Copy to a new "
+                "index."
             )
     points = {record.sha256: source.manifest.points(record.sha256) for record in documents}
     total, copied_count, sent_count = sum(map(len, points.values())), 0, 0
@@ -63,8 +63,8 @@ def copy_index(
 def _copy_content(
     source: IndexResources, target: IndexResources, record: DocumentRecord, points: list[PointRecord]
 ) -> int:
-    """Copy one content; what an interrupted copy has sent of it is left out."""
-    # What an interrupted copy has sent need not be sent again; what is there of an older making must.
+    """Copy one content and return the number of written points."""
+    # Points of an interrupted copy are skipped; points of an older indexing are replaced.
     is_older = bool(target.manifest.is_complete(record.sha256))
     target.manifest.begin(record)
     drop_points(target, target.manifest.add_points(record.sha256, points))
@@ -78,7 +78,7 @@ def _copy_content(
         batch = source.store.fetch(batch_ids)
         if len(batch) != len(batch_ids):
             raise IndexCorruptError(
-                f"Vectors of {record.doc_id} are missing in the index that is copied: `jina-rag verify` tells which."
+                f"Vectors of {record.doc_id} are missing in the source. Run `jina-rag verify` on the source index."
             )
         for request in schema.batches(batch):
             target.store.upsert(request)

@@ -1,4 +1,4 @@
-"""Documents whose file is gone, and how sure that is: a disk that is away looks much like a folder that was emptied."""
+"""Detection of documents whose file was deleted, without mistaking an unmounted disk for a deletion."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jina_rag.catalog.document_filter import resolve
 from jina_rag.catalog.manifest import DocumentRecord, Manifest
 from jina_rag.types import Failure
 
-_UNMOUNTED = "It is empty, like a disk that is not mounted: its documents were kept (see `jina-rag delete`)."
+_UNMOUNTED = "The folder is empty, like a disk that is not mounted. Its documents stay indexed (see `jina-rag delete`)."
 
 
 def is_missing(path: Path) -> bool:
-    """Whether a file is certainly not there any more: one that cannot be looked at may be."""
+    """Return whether a file certainly does not exist; False for an inaccessible file, which may exist."""
     try:
         path.lstat()
         return False
@@ -32,17 +32,17 @@ def missing_documents(
     moved_ids: Collection[str] = (),
     check: Callable[[], None] = lambda: None,
 ) -> tuple[list[DocumentRecord], list[Failure]]:
-    """Documents under the given files, folders and globs whose file does not exist any more.
+    """Return the indexed documents under files, folders and globs whose file no longer exists.
 
     Args:
-        manifest: What the index knows.
-        roots: As they were given.
-        unlisted: Folders that could not be listed: nothing is said of what was in them.
-        moved_ids: Ids of documents that have become others in this run.
-        check: Called for every document; what it raises ends the search.
+        manifest: Manifest of the index.
+        roots: The files, folders and globs of the ingestion.
+        unlisted: Folders that could not be listed; their documents are never returned.
+        moved_ids: Ids of documents whose file was moved in this run; these documents are never returned.
+        check: Called for every document; an exception from `check` stops the search.
 
     Returns:
-        The documents, and folders that look as if their disk were away.
+        The documents, and a failure for each folder that may be an unmounted disk.
     """
     missing: dict[str, DocumentRecord] = {}
     unmounted: dict[Path, Failure] = {}
@@ -71,7 +71,7 @@ def missing_documents(
 
 
 def _has_visible_entries(path: Path) -> bool:
-    """Whether a folder holds anything that is not hidden; a file does, a link that leads nowhere does not."""
+    """Return whether a folder has an entry that is not hidden; True for a file, False for a broken link."""
     try:
         if not path.is_dir():
             return not path.is_symlink()

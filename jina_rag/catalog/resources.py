@@ -1,4 +1,4 @@
-"""Where an index keeps things: the store of its vectors, the manifest, the images, and what OCR has read."""
+"""The resources of an open index: vector store, manifest, image files and OCR cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from jina_rag.stores.images import ImageFiles
 
 @dataclass(frozen=True, slots=True)
 class IndexResources:
-    """The three places where an index keeps things, and the cache of what OCR has read."""
+    """The resources of an open index.
+
+    Attributes:
+        store: Vector store.
+        manifest: Manifest of documents and points.
+        images: Files of page screenshots and region crops.
+        ocr: Cache of OCR results.
+    """
 
     store: MultiVectorStore
     manifest: Manifest
@@ -21,6 +28,6 @@ class IndexResources:
     ocr: OcrCache
 
     def close(self) -> None:
-        """Close all of them, whichever of them raises."""
-        with closing(self.ocr), closing(self.manifest), closing(self.store):  # the last one first
+        """Close the store, the manifest and the OCR cache, in this order, even if one of them raises an error."""
+        with closing(self.ocr), closing(self.manifest), closing(self.store):
             pass

@@ -96,7 +96,7 @@ def test_a_manifest_that_was_closed_is_told(tmp_path):
     manifest.close()
     manifest.close()
     for use in (manifest.documents, lambda: manifest.begin(record()), lambda: manifest.write_settings({"a": 1})):
-        with pytest.raises(IndexStateError, match="This index was closed"):
+        with pytest.raises(IndexStateError, match="index is closed"):
             use()
 
 

@@ -358,10 +358,10 @@ def test_verify_names_what_is_amiss(index, docs):
     problems = [(problem.doc_id, problem.message) for problem in index.verify()]
     assert ("animals.pdf", "The image of page 2 is missing.") in problems
     assert ("reports/energy.pdf", "The vectors of page 1 are missing.") in problems
-    assert (None, "1 image file(s) belong to no page.") in problems
+    assert (None, "The index contains 1 image file(s) of no page.") in problems
     assert len(problems) == 3
     index.ingest(docs, settings=NO_OCR, force=True)
-    assert [problem.message for problem in index.verify()] == ["1 image file(s) belong to no page."]
+    assert [problem.message for problem in index.verify()] == ["The index contains 1 image file(s) of no page."]
 
 
 def test_a_damaged_image_is_named_and_made_again(index, docs):
@@ -531,7 +531,7 @@ def test_an_interruption_before_the_points_are_told_is_made_good(index, docs, mo
         interrupting(patch, index, "update_payload")
         with pytest.raises(KeyboardInterrupt):
             index.ingest(docs, settings=NO_OCR)
-    assert any("where it lies" in problem.message for problem in index.verify())
+    assert any("File locations are stale" in problem.message for problem in index.verify())
     index.ingest(docs, settings=NO_OCR)
     assert index.search("whales", k=1, filter={"path": "**/beasts.pdf"})
     with monkeypatch.context() as patch:
@@ -690,7 +690,7 @@ def test_a_copy_takes_what_was_made_again_and_refuses_to_overwrite_another_docum
     sample_pdf(tmp_path / "foreign" / "animals.pdf", ["penguins"])
     with DocumentIndex.open(tmp_path / "third", embedder=embedder) as third:
         third.ingest(tmp_path / "foreign", settings=NO_OCR)
-    with pytest.raises(IndexMismatchError, match=r"another document by the name of animals\.pdf"):
+    with pytest.raises(IndexMismatchError, match=r"another document with the id animals\.pdf"):
         index.copy(tmp_path / "third")
 
 

@@ -93,7 +93,7 @@ def test_select_by_filter_with_metadata_ranges():
 @pytest.mark.parametrize("where", [{"page": 1}, {"page": Range(gte=1)}, {"has": "chart"}])
 def test_select_by_filter_rejects_page_conditions(where):
     assert document_matcher(where)("0.pdf", Path("/docs/0.pdf"), {})
-    with pytest.raises(InvalidInputError, match="said of pages"):
+    with pytest.raises(InvalidInputError, match="applies to pages"):
         select_by_filter(RECORDS, where)
 
 
