@@ -1,8 +1,8 @@
-"""Images from wherever they come, as upright RGB, under limits that hold before anything is decoded.
+"""Loading of images from files, bytes, data URIs and URLs as upright RGB, with size limits checked before decoding.
 
-The EXIF orientation is applied here, once, for every model (the published code of jina-embeddings-v4 ignores it, that
-of jina-reranker-m0 applies it). An alpha channel is dropped for the models that look at pixels, as published, and laid
-on white for the OCR of the models that read words.
+The EXIF orientation is applied for every model; the published code of jina-embeddings-v4 ignores the orientation, that
+of jina-reranker-m0 applies it. For models that encode pixels, the alpha channel is dropped, as in the published code;
+for OCR, the image is composited on white.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 _FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP", "PPM")
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,([A-Za-z0-9+/=\r\n]+)", re.ASCII)
 _URL = re.compile(r"https?://", re.IGNORECASE)
-_TURNED = {5, 6, 7, 8}
+_SIDEWAYS_ORIENTATIONS = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
 _EXIF_ORIENTATION = 0x0112
 _QUALITIES = (84, 76, 68, 60, 48)
-_LEAST_SIDE = 32
+_MIN_SIDE = 32
 _DOWNLOAD_BYTES = 64 * 1024**2
 _DOWNLOAD_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What an image may cost, and where it may come from.
+    """Limits and permissions for opening an image.
 
     Attributes:
-        limits: Pixels and bytes beyond which an image is refused.
-        allow_urls: Whether http and https addresses are fetched.
+        limits: Limits of pixels and bytes per image.
+        allow_urls: Whether images at http and https addresses are downloaded.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -50,29 +50,40 @@ class Opening:
 
 
 def is_data_uri(text: str) -> bool:
-    """Whether the whole text is an image as a base64 data URI; a text that merely mentions one is a text."""
+    """Return whether the whole text is a base64 data URI of an image, and not only a part of the text.
+
+    Args:
+        text: Any text.
+    """
     return text.startswith("data:image/") and _DATA_URI.fullmatch(text) is not None
 
 
 def decode_data_uri(text: str) -> bytes:
-    """The bytes of an image's file.
+    """Return the bytes of the image file in a data URI.
+
+    Args:
+        text: A base64 data URI of an image.
 
     Raises:
-        InvalidInputError: If the text is not a base64 data URI of an image in whole.
+        InvalidInputError: If the text is not a base64 data URI of an image.
     """
     match = _DATA_URI.fullmatch(text)
     if match is None:
-        raise InvalidInputError("A data URI must read data:image/…;base64,… in whole.")
+        raise InvalidInputError("The data URI is invalid; expected data:image/TYPE;base64,DATA.")
     try:
         return base64.b64decode("".join(match[1].split()), validate=True)
     except binascii.Error as exc:
-        raise InvalidInputError(f"A data URI is not valid base64: {exc}.") from exc
+        raise InvalidInputError(f"The data URI is not valid base64: {exc}.") from exc
 
 
 class LoadedImage:
-    """An image that was looked at but not decoded yet: its size is known, its pixels come with `load`.
+    """An opened image whose size is known and whose pixels are decoded by `load`.
 
-    Many pictures can wait in memory as paths; each is decoded when its batch is.
+    Only the images of the current batch are decoded at the same time.
+
+    Attributes:
+        name: Description of the image in error messages, for example ``"The file chart.png"``.
+        size: Width and height in pixels after the EXIF orientation is applied.
     """
 
     __slots__ = ("_source", "name", "size")
@@ -81,18 +92,17 @@ class LoadedImage:
         self._source = source
         self.name = name
         self.size = size
-        """Width and height in pixels, upright."""
 
     @property
     def source(self) -> Image | bytes | Path:
-        """Where the pixels come from: an image, the bytes of a file, or its path."""
+        """The PIL image, the bytes of the image file, or its path."""
         return self._source
 
     def load(self, *, alpha: str = "drop") -> Image:
-        """The pixels as RGB, upright.
+        """Decode the image and return it in RGB mode, upright.
 
         Args:
-            alpha: ``"drop"`` ignores transparency, ``"white"`` lays it on white.
+            alpha: ``"drop"`` ignores the alpha channel; ``"white"`` composites the image on white.
 
         Raises:
             InvalidInputError: If the image is damaged.
@@ -100,12 +110,12 @@ class LoadedImage:
         from PIL import ImageOps
 
         if isinstance(self._source, bytes | Path):
-            # Pillow keeps files of several frames open for the next one, and damaged ones, too.
+            # Pillow keeps the files of multi-frame and damaged images open.
             with _open(self._source, self.name) as file_image:
                 try:
                     image = ImageOps.exif_transpose(file_image)
                 except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError) as exc:
-                    raise InvalidInputError(f"{self.name} is not an image that can be read: {exc}") from exc
+                    raise InvalidInputError(f"{self.name} is not a readable image: {exc}") from exc
         else:
             image = ImageOps.exif_transpose(self._source)
         if alpha == "white" and image.has_transparency_data:
@@ -117,27 +127,31 @@ class LoadedImage:
 
 
 def inline_jpeg(image: Image, *, width: int, height: int, max_bytes: int) -> tuple[str, tuple[int, int]]:
-    """A JPEG data URI for a file that holds its images, and the size in pixels.
+    """Return an image as a JPEG data URI for embedding in HTML, and its size.
 
     Args:
-        image: In any mode; never scaled up.
-        width: At most, in pixels.
-        height: At most, in pixels.
-        max_bytes: Of the JPEG, before base64 adds a third. Met by lower quality first, then by fewer pixels.
+        image: An image in any mode. Images are never scaled up.
+        width: Limit of the width, in pixels.
+        height: Limit of the height, in pixels.
+        max_bytes: Limit of the JPEG in bytes; base64 adds a third. The quality is reduced first, then the resolution.
+            An image of 32 pixels or less on one side can exceed the limit.
+
+    Returns:
+        The data URI; width and height in pixels.
     """
     from PIL import Image as pillow
 
     image = image.convert("RGB")
     image.thumbnail((width, height), pillow.Resampling.LANCZOS)
     content = _jpeg(image, max_bytes)
-    while len(content) > max_bytes and min(image.size) > _LEAST_SIDE:
+    while len(content) > max_bytes and min(image.size) > _MIN_SIDE:
         image = image.resize((image.width * 4 // 5, image.height * 4 // 5), pillow.Resampling.LANCZOS)
         content = _jpeg(image, max_bytes)
     return f"data:image/jpeg;base64,{base64.b64encode(content).decode('ascii')}", image.size
 
 
 def _jpeg(image: Image, max_bytes: int) -> bytes:
-    """The best of a few qualities that fits, or the lowest."""
+    """Return the JPEG of the highest quality within `max_bytes`, or of the lowest quality."""
     content = b""
     for quality in _QUALITIES:
         buffer = BytesIO()
@@ -149,15 +163,16 @@ def _jpeg(image: Image, max_bytes: int) -> bytes:
 
 
 def open_image(source: object, opening: Opening | None = None) -> LoadedImage:
-    """Look at an image: a PIL image, the bytes of a file, its path, a base64 data URI, or an address.
+    """Open an image and check its size, without decoding its pixels.
 
     Args:
-        source: A str is a data URI, an address (if allowed) or a path.
-        opening: Limits, and whether addresses are fetched.
+        source: A PIL image, the bytes or the path of an image file, or a str with a base64 data URI, an http or https
+            address (if allowed) or a path.
+        opening: Limits, and whether addresses are downloaded. None: the defaults of `Opening`.
 
     Raises:
-        InvalidInputError: If it is none of these or not a readable image.
-        LimitExceededError: If it has more pixels or bytes than the limits allow; nothing was decoded.
+        InvalidInputError: If `source` has another type, or the image cannot be read or downloaded.
+        LimitExceededError: If the image has more pixels or bytes than the limits.
     """
     opening = opening or Opening()
     pillow = require("PIL.Image", package="pillow")
@@ -175,7 +190,7 @@ def open_image(source: object, opening: Opening | None = None) -> LoadedImage:
         name = f"The file {source}"
     else:
         raise InvalidInputError(
-            f"An image is a PIL image, the bytes of a file, a pathlib.Path or a data URI, not {type(source).__name__}."
+            f"An image is {type(source).__name__}; expected a PIL image, bytes, a pathlib.Path or a data URI."
         )
     _check_bytes(source, name, opening.limits)
     with _open(source, name) as image:
@@ -190,28 +205,28 @@ def _open(source: bytes | Path, name: str) -> Image:
     try:
         image: Image = pillow.open(file, formats=_FORMATS)
     except pillow.DecompressionBombError as exc:
-        raise LimitExceededError(f"{name} has far too many pixels: scale it down. ({exc})") from exc
+        raise LimitExceededError(f"{name} has too many pixels: {exc} Scale the image down.") from exc
     except pillow.UnidentifiedImageError as exc:
-        raise InvalidInputError(f"{name} is not an image that can be read ({', '.join(_FORMATS)}).") from exc
+        raise InvalidInputError(f"{name} is not a readable image; expected one of {', '.join(_FORMATS)}.") from exc
     except (OSError, ValueError, SyntaxError) as exc:
         reason = getattr(exc, "strerror", None) or exc
-        raise InvalidInputError(f"{name} is not an image that can be read: {reason}") from exc
+        raise InvalidInputError(f"{name} is not a readable image: {reason}") from exc
     return image
 
 
 def _upright(image: Image) -> tuple[int, int]:
     width, height = image.size
     try:
-        turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
+        is_sideways = image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS_ORIENTATIONS
     except (OSError, ValueError, SyntaxError):
-        turned = False
-    return (height, width) if turned else (width, height)
+        is_sideways = False
+    return (height, width) if is_sideways else (width, height)
 
 
 def _check_pixels(size: tuple[int, int], name: str, limits: Limits) -> None:
     if size[0] * size[1] > limits.max_pixels:
         raise LimitExceededError(
-            f"{name} has {size[0]} x {size[1]} pixels, more than the limit of {limits.max_pixels:,}: scale it down."
+            f"{name} has {size[0]} x {size[1]} pixels, more than the limit of {limits.max_pixels:,}. Scale it down."
         )
     if not size[0] * size[1]:
         raise InvalidInputError(f"{name} has no pixels.")
@@ -226,32 +241,32 @@ def _check_bytes(source: bytes | Path, name: str, limits: Limits) -> None:
         except OSError as exc:
             raise InvalidInputError(f"{name} cannot be read: {exc.strerror or exc}.") from exc
         if source.is_dir():
-            raise InvalidInputError(f"{name} is a folder, not an image.")
+            raise InvalidInputError(f"{name} is a folder. Pass an image file.")
     if length > limits.max_bytes:
         raise LimitExceededError(f"{name} has {length:,} bytes, more than the limit of {limits.max_bytes:,}.")
 
 
 def _resolve(text: str, opening: Opening) -> tuple[bytes | Path, str]:
-    """The bytes or the path that a str stands for."""
+    """Return the bytes or the path that a str refers to, and its name in error messages."""
     if text.startswith("data:"):
-        return decode_data_uri(text), "A data URI"
+        return decode_data_uri(text), "The data URI"
     if _URL.match(text):
         if not opening.allow_urls:
             raise InvalidInputError(
-                f"{text[:200]} is an address, and addresses are not fetched unless the model is loaded with "
-                "allow_urls=True; pass the bytes or the path of the image instead."
+                f"Images at addresses are not downloaded: {text[:200]}. Load the model with allow_urls=True, or pass "
+                "the bytes or the path of the image."
             )
         return _fetch(text), f"The image at {text[:200]}"
     if "\0" in text:
-        raise InvalidInputError("A path cannot hold a NUL character.")
+        raise InvalidInputError("The image path contains a NUL character. Check the path.")
     return Path(text), f"The file {text}"
 
 
 def _fetch(url: str) -> bytes:
-    """The bytes behind an address, within limits of size and time; redirects lead to http(s) only."""
+    """Download an image, within limits of size and time; redirects are followed to http and https only."""
     httpx = require("httpx", extra="models")
     parts: list[bytes] = []
-    got = 0
+    received = 0
     deadline = time.monotonic() + _DOWNLOAD_SECONDS
     try:
         with (
@@ -260,12 +275,12 @@ def _fetch(url: str) -> bytes:
         ):
             response.raise_for_status()
             for part in response.iter_bytes():
-                got += len(part)
-                if got > _DOWNLOAD_BYTES:
+                received += len(part)
+                if received > _DOWNLOAD_BYTES:
                     raise LimitExceededError(f"The image at {url[:200]} has more than {_DOWNLOAD_BYTES:,} bytes.")
                 if time.monotonic() > deadline:
-                    raise InvalidInputError(f"The image at {url[:200]} did not come within {_DOWNLOAD_SECONDS:.0f} s.")
+                    raise InvalidInputError(f"Downloading {url[:200]} exceeded {_DOWNLOAD_SECONDS:.0f} s.")
                 parts.append(part)
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
-        raise InvalidInputError(f"The image at {url[:200]} cannot be fetched: {exc}") from exc
+        raise InvalidInputError(f"The image at {url[:200]} cannot be downloaded: {exc}") from exc
     return b"".join(parts)

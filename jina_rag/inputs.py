@@ -1,4 +1,4 @@
-"""What a caller may pass as a query or a document, taken apart into texts and pictures."""
+"""Validation of queries and documents, and their split into texts and images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jina_rag.protocols import Input
 from jina_rag.types import Page
 
 TextOrImage: TypeAlias = "str | LoadedImage"
-"""A text, or a picture."""
+"""A part of an input: a text or an opened image."""
 
 _KINDS = (
     "a text, an image (PIL, bytes, pathlib.Path, base64 data URI), a Page, "
@@ -23,19 +23,27 @@ _KINDS = (
 
 
 def clean_text(text: str) -> str:
-    """The text without lone surrogates (half characters of broken file names), which no tokenizer takes."""
+    """Return a text with lone surrogates replaced by U+FFFD, because tokenizers reject surrogates.
+
+    Args:
+        text: Any text.
+    """
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def parts_of(item: Input, opening: Opening) -> list[TextOrImage]:
-    """The parts of one input, in order.
+    """Return the texts and images of one input, in order.
 
-    A str is a text, unless the whole of it is a base64 data URI of an image. Paths and addresses as str are images
-    only when it is said so: ``{"image": "https://…"}``. A page is its picture.
+    A str is a text, unless all of it is a base64 data URI of an image. An image path or address as a str is passed as
+    ``{"image": "https://…"}``. A page becomes its screenshot.
+
+    Args:
+        item: The input.
+        opening: Limits on images, and whether http and https addresses are downloaded.
 
     Raises:
-        InvalidInputError: If it is of another kind, or holds an image that cannot be read.
-        LimitExceededError: If an image is too large.
+        InvalidInputError: If the input has another type, or an image cannot be read.
+        LimitExceededError: If an image has more pixels or bytes than the limits.
     """
     if isinstance(item, str):
         return [open_image(item, opening) if is_data_uri(item) else clean_text(item)]
@@ -46,18 +54,22 @@ def parts_of(item: Input, opening: Opening) -> list[TextOrImage]:
     if isinstance(item, Sequence) and not isinstance(item, bytes | bytearray | memoryview):
         parts = [part for entry in item for part in parts_of(_single(entry), opening)]
         if not parts:
-            raise InvalidInputError("A document of several parts needs at least one.")
+            raise InvalidInputError("An input is an empty list; expected at least one part.")
         return parts
     if isinstance(item, bytes | bytearray | memoryview | os.PathLike) or hasattr(item, "getexif"):
         return [open_image(item, opening)]
-    raise InvalidInputError(f"An input is {_KINDS}; got {type(item).__name__}.")
+    raise InvalidInputError(f"An input is {type(item).__name__}; expected {_KINDS}.")
 
 
-def text_of(item: Input, what: str) -> str:
-    """The text of one input, for a model that takes nothing else; a page gives its words.
+def text_of(item: Input, model_name: str) -> str:
+    """Return the text of one input, for a model that accepts only text. The text of a page is its words.
+
+    Args:
+        item: The input.
+        model_name: Name of the model, for the error message.
 
     Raises:
-        InvalidInputError: If it is an image.
+        InvalidInputError: If the input is or contains an image, or has another type.
     """
     if isinstance(item, str):
         if not is_data_uri(item):
@@ -67,20 +79,26 @@ def text_of(item: Input, what: str) -> str:
     elif isinstance(item, Mapping) and set(item) == {"text"} and isinstance(item["text"], str):
         return clean_text(item["text"])
     elif isinstance(item, Sequence) and not isinstance(item, bytes | bytearray | memoryview):
-        return "\n".join(text_of(_single(entry), what) for entry in item)
+        return "\n".join(text_of(_single(entry), model_name) for entry in item)
     raise InvalidInputError(
-        f"{what} reads texts and the words of pages, not {type(item).__name__}: use a model that looks at pixels."
+        f"{model_name} accepts texts and pages, not {type(item).__name__}. Use a model that encodes images."
     )
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeSettings:
-    """`EncodeOptions` with the defaults of those that were left out, checked as far as that is alike for all models.
+    """Validated `EncodeOptions` with default values. The checks are those that apply to all models.
 
-    Attributes are those of `EncodeOptions`.
+    Attributes:
+        single: See `EncodeOptions`. Default True.
+        multi: See `EncodeOptions`. Default True.
+        truncate_dim: See `EncodeOptions`. Default None.
+        max_length: Tokens, see `EncodeOptions`. Default None.
+        max_pixels: Pixels, see `EncodeOptions`. Default None.
+        batch_tokens: Tokens, see `EncodeOptions`. Default None.
 
     Raises:
-        InvalidInputError: If a number is not a whole number of at least 1.
+        InvalidInputError: If a number is not an integer of at least 1.
     """
 
     single: bool = True
@@ -103,10 +121,16 @@ class EncodeSettings:
 
 
 def length_limit(max_length: int | None, default: int, *, minimum: int, maximum: int) -> int:
-    """`max_length` if it is given and within the bounds of a model, else `default`.
+    """Return `max_length`, or `default` if `max_length` is None.
+
+    Args:
+        max_length: Requested limit of tokens per input.
+        default: Default limit of the model, in tokens.
+        minimum: Lowest valid limit, in tokens.
+        maximum: Highest valid limit, in tokens.
 
     Raises:
-        InvalidInputError: If it is outside of them.
+        InvalidInputError: If `max_length` is not an integer from `minimum` to `maximum`.
     """
     if max_length is None:
         return default
@@ -114,42 +138,54 @@ def length_limit(max_length: int | None, default: int, *, minimum: int, maximum:
 
 
 def check_truncate_dim(truncate_dim: int | None, dim: int, name: str) -> None:
-    """Refuse to cut vectors that were not trained to be cut.
+    """Check `truncate_dim` for a model without Matryoshka training, whose vectors cannot be truncated.
+
+    Args:
+        truncate_dim: Requested length of the dense vector.
+        dim: Length of the model's dense vector.
+        name: Name of the model, for the error message.
 
     Raises:
         InvalidInputError: If `truncate_dim` is neither None nor `dim`.
     """
     if truncate_dim not in (None, dim):
         raise InvalidInputError(
-            f"The vectors of {name!r} have {dim} dimensions and are not made to be cut (no Matryoshka training): leave "
-            f"truncate_dim out, got {truncate_dim}."
+            f"truncate_dim is {truncate_dim}; {name!r} supports only {dim}, because the model has no Matryoshka "
+            "training. Omit truncate_dim."
         )
 
 
-def as_input_list(inputs: Sequence[Input], what: str) -> list[Input]:
-    """The inputs as a list.
+def as_input_list(inputs: Sequence[Input], plural: str) -> list[Input]:
+    """Return the inputs as a list.
+
+    Args:
+        inputs: The inputs.
+        plural: Noun for the inputs in the error message, for example ``"queries"``.
 
     Raises:
-        InvalidInputError: If it is a single input instead, which Python would take for a list of characters.
+        InvalidInputError: If `inputs` is a single input, for example a str, which is also a sequence in Python.
     """
     if isinstance(inputs, str | bytes | Mapping | Page) or not isinstance(inputs, Sequence):
-        raise InvalidInputError(f"Pass a list of {what}, not a single {type(inputs).__name__}.")
+        raise InvalidInputError(f"Pass a list of {plural}, not a single {type(inputs).__name__}.")
     return list(inputs)
 
 
 def as_input_pairs(pairs: Iterable[tuple[Input, Input]]) -> list[tuple[Input, Input]]:
-    """The pairs as a list of tuples, each taken out once, so that lazy ones and iterators do.
+    """Return the pairs as a list of tuples. The pairs are iterated once, so an iterator is valid.
+
+    Args:
+        pairs: Pairs of query and document.
 
     Raises:
-        InvalidInputError: If it is a single input instead, or a pair is not two inputs.
+        InvalidInputError: If `pairs` is a single input, or a pair is not a sequence of two inputs.
     """
     if isinstance(pairs, str | bytes | Mapping | Page) or not isinstance(pairs, Iterable):
-        raise InvalidInputError(f"Pass a list of pairs (question, document), not a single {type(pairs).__name__}.")
+        raise InvalidInputError(f"Pass a list of pairs (query, document), not a single {type(pairs).__name__}.")
     input_pairs: list[tuple[Input, Input]] = []
     for number, pair in enumerate(pairs, start=1):
         if isinstance(pair, str | bytes) or not isinstance(pair, Sequence) or len(pair) != 2:
             raise InvalidInputError(
-                f"Pair {number} is not two inputs, (question, document): got {type(pair).__name__}."
+                f"Pair {number} is not two inputs: expected (query, document), got {type(pair).__name__}."
             )
         query, document = pair
         input_pairs.append((query, document))
@@ -158,8 +194,8 @@ def as_input_pairs(pairs: Iterable[tuple[Input, Input]]) -> list[tuple[Input, In
 
 def _single(entry: object) -> Input:
     if isinstance(entry, Sequence) and not isinstance(entry, str | bytes | bytearray | memoryview):
-        raise InvalidInputError("The parts of a document cannot be lists themselves.")
-    return entry  # type: ignore[return-value]  # parts_of checks the rest
+        raise InvalidInputError("A part of an input is a list; parts cannot be nested. Pass a flat list of parts.")
+    return entry  # type: ignore[return-value]  # parts_of checks the type
 
 
 def _of_mapping(item: Mapping[str, object], opening: Opening) -> TextOrImage:
@@ -168,4 +204,4 @@ def _of_mapping(item: Mapping[str, object], opening: Opening) -> TextOrImage:
     if set(item) == {"image"}:
         source = item["image"]
         return open_image(source.screenshot.image if isinstance(source, Page) else source, opening)
-    raise InvalidInputError(f'A mapping has one key, "text" or "image"; got {sorted(map(str, item))}.')
+    raise InvalidInputError(f'An input mapping has keys {sorted(map(str, item))}; expected one key, "text" or "image".')

@@ -1,9 +1,9 @@
-"""Questions about anything: what every page is compared with, to tell what is particular to it.
+"""Reference queries: general queries that measure how high a page scores for any query.
 
-Written for this package to be as general as questions are: invoices, laws, surveys,
-instructions, pictures, in sixteen languages. They serve twice. Their mean token vector is what token vectors
-have in common whatever is asked (`models.lite.embedder` takes it off). And a page's mean score for them tells how
-easily it scores at all: a long page in many languages resembles everything a little (`PageBias`).
+The queries were written for this package and cover invoices, laws, surveys, instructions and pictures in sixteen
+languages. They have two uses. Their mean token vector is the component that all token vectors share, which
+`models.lite.embedder` subtracts. The mean score of a page for the reference queries is its hubness bias
+(`ReferenceQueries.bias`): a long page in many languages has some similarity to every query.
 """
 
 from __future__ import annotations
@@ -53,30 +53,34 @@ QUERIES = (
 
 
 class ReferenceQueries:
-    """The reference queries as one embedder sees them, and how much a page resembles all of them.
+    """The reference queries encoded by an embedder, and the hubness bias of pages.
 
-    In high-dimensional spaces some points are near neighbours of very many others ("hubs"; Radovanović et al., JMLR
-    2010). A page with many words, or in the language of the question, has a better chance that some token resembles a
-    question's token by accident. The remedy is that of cross-domain similarity local scaling (Conneau et al., ICLR
-    2018): subtract a share of the page's mean similarity to questions it does not answer.
+    In high-dimensional spaces, some points ("hubs") are nearest neighbors of many other points. A page with many words,
+    or in the language of the query, is more likely to have a token that matches a query token by chance. As in
+    cross-domain similarity local scaling, search subtracts a fraction of the page's mean similarity to queries that the
+    page does not answer. The README has the measurements, on 119 judged queries over 190 pages.
 
-    Measured on 119 judged questions over 190 pages: see the README.
+    Source: Radovanović et al., Hubs in Space (JMLR 2010); Conneau et al., Word Translation Without Parallel Data (ICLR
+    2018).
+
+    Args:
+        embedder: Encoder of the reference queries.
     """
 
     def __init__(self, embedder: Embedder) -> None:
         multi = embedder.encode_query(QUERIES, single=False).require_multi()
         self._rows: Float32 = np.concatenate(multi)
-        # Each question counts alike, however many tokens it has.
+        # Each query has the same total weight, independent of its number of tokens.
         self._share = np.concatenate([np.full(len(rows), 1 / len(rows)) for rows in multi])
         self._share = (self._share / len(QUERIES)).astype(np.float32)
 
     def bias(self, rows: Float32) -> float:
-        """The page's mean score for the general questions: MaxSim over the number of question tokens.
+        """Return the mean of a page's MaxSim scores per query token over the reference queries.
 
         Args:
-            rows: The page's multi-vector, shape (tokens, dim).
+            rows: Multi-vector of the page, shape (tokens, dim), float32.
 
         Returns:
-            0 for a page without tokens.
+            The mean score; 0 for a page without tokens.
         """
         return float((similarity(rows, self._rows).max(axis=0) * self._share).sum()) if len(rows) else 0.0

@@ -1,8 +1,9 @@
-"""Late-interaction scores: the one truth that every store and every test is held against.
+"""Late-interaction scores: the reference implementation for stores and tests.
 
-A score is a sum of dot products and may be negative. Documents of different lengths are therefore never
-padded with zeros (a zero row would beat every negative similarity); padding, where it is needed, is masked
-with -inf.
+A score is a sum of dot products and can be negative. Documents of different lengths are therefore never padded with
+zeros, because a zero row would win against negative similarities. Padding is masked with -inf.
+
+Source: Khattab and Zaharia, ColBERT (SIGIR 2020).
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def maxsim(query: Float32, document: Float32) -> float:
-    """MaxSim: the sum over query tokens of the best dot product with any document token.
+    """Return the MaxSim score of a document: the sum of each query token's best dot product with a document token.
 
     Args:
-        query: Shape (query tokens, dim).
-        document: Shape (document tokens, dim).
+        query: Shape (query tokens, dim), float32.
+        document: Shape (document tokens, dim), float32.
 
     Returns:
         The score; -inf for a document without tokens.
@@ -45,14 +46,17 @@ def maxsim(query: Float32, document: Float32) -> float:
 
 
 def maxsim_many(query: Float32, documents: Sequence[Float32]) -> Float32:
-    """MaxSim of one query with many documents of any lengths.
+    """Return the MaxSim score of each document.
 
     Args:
-        query: Shape (query tokens, dim).
-        documents: n arrays of shape (tokens_i, dim).
+        query: Shape (query tokens, dim), float32.
+        documents: n arrays of any lengths, each of shape (document tokens, dim), float32.
 
     Returns:
-        Shape (n,) float32; -inf where a document has no tokens.
+        Shape (n,), float32; -inf for a document without tokens.
+
+    Raises:
+        InvalidInputError: If the dimensions differ or the query has no tokens.
     """
     _check(query, documents)
     scores = np.full(len(documents), -np.inf, dtype=np.float32)
@@ -66,18 +70,21 @@ def maxsim_many(query: Float32, documents: Sequence[Float32]) -> Float32:
 
 
 def best_window(query: Float32, document: Float32, *, window: int = 96) -> float:
-    """The best MaxSim of any `window` consecutive document tokens.
+    """Return the highest MaxSim score of any window of consecutive document tokens.
 
-    A page that holds all words of a question close together answers it more often than one that holds
-    them scattered. Windows start at every half window.
+    A page with all words of a query close together is relevant more often than a page with the words far apart.
+    Windows start at every half window.
 
     Args:
-        query: Shape (query tokens, dim).
-        document: Shape (document tokens, dim), in reading order.
+        query: Shape (query tokens, dim), float32.
+        document: Rows in reading order, shape (document tokens, dim), float32.
         window: Tokens per window.
 
     Returns:
-        The score; -inf for a document without tokens. Never above `maxsim`.
+        The score, at most that of `maxsim`; -inf for a document without tokens.
+
+    Raises:
+        InvalidInputError: If the dimensions differ or the query has no tokens.
     """
     _check(query, [document])
     if len(document) == 0:
@@ -89,17 +96,20 @@ def best_window(query: Float32, document: Float32, *, window: int = 96) -> float
 
 
 def token_similarity(query: Float32, document: Float32) -> Float32:
-    """How much each document token speaks to the whole question: its mean dot product with the query tokens.
+    """Return the mean dot product of each document token with the query tokens.
 
-    The mean, not the best: a token that matches one word of the question by chance must not outshine a place
-    where all of them are spoken of.
+    The mean is used instead of the maximum, so that a token that matches one query word by chance does not outrank a
+    token that matches the whole query.
 
     Args:
-        query: Shape (query tokens, dim).
-        document: Shape (document tokens, dim).
+        query: Shape (query tokens, dim), float32.
+        document: Shape (document tokens, dim), float32.
 
     Returns:
-        Shape (document tokens,) float32.
+        Shape (document tokens,), float32.
+
+    Raises:
+        InvalidInputError: If the dimensions differ or the query has no tokens.
     """
     _check(query, [document])
     mean: Float32 = similarity(document, query).mean(axis=1)
@@ -107,10 +117,17 @@ def token_similarity(query: Float32, document: Float32) -> Float32:
 
 
 def similarity(document: Float32, query: Float32) -> Float32:
-    """All dot products, shape (document tokens, query tokens), computed on one thread.
+    """Return all dot products of document and query tokens, computed on one thread.
 
-    One page against one question is too little work to share: the other threads of BLAS would only spin, at
-    some 15 ms of processor time each call.
+    The product of one page and one query is too small for several threads: the other BLAS threads would spin, for about
+    15 ms of CPU time per call.
+
+    Args:
+        document: Shape (document tokens, dim), float32.
+        query: Shape (query tokens, dim), float32.
+
+    Returns:
+        Shape (document tokens, query tokens), float32.
     """
     with _blas().limit(limits=1, user_api="blas"):
         return document @ query.T
@@ -124,7 +141,14 @@ def _blas() -> ThreadpoolController:
 
 
 def normalise(rows: npt.ArrayLike) -> Float32:
-    """L2-normalise the last axis; zero rows stay zero. Float32."""
+    """Return L2-normalized rows; zero rows stay zero.
+
+    Args:
+        rows: Rows along the last axis, shape (…, dim), any numeric dtype.
+
+    Returns:
+        Shape (…, dim), float32.
+    """
     array = np.asarray(rows, dtype=np.float32)
     norms = np.linalg.norm(array, axis=-1, keepdims=True)
     result: Float32 = (array / np.where(norms == 0, 1, norms)).astype(np.float32)
@@ -133,10 +157,10 @@ def normalise(rows: npt.ArrayLike) -> Float32:
 
 def _check(query: Float32, documents: Sequence[Float32]) -> None:
     if query.ndim != 2 or len(query) == 0:
-        raise InvalidInputError(f"A query needs shape (tokens, dim) with at least one token, got {query.shape}.")
+        raise InvalidInputError(f"query has shape {query.shape}; expected (tokens, dim) with at least one token.")
     for document in documents:
         if document.ndim != 2 or document.shape[1] != query.shape[1]:
             raise InvalidInputError(
-                f"Query vectors have {query.shape[1]} dimensions, a document has shape {document.shape}: "
-                "were they made by the same model?"
+                f"A document has shape {document.shape}; expected (tokens, {query.shape[1]}) as for the query. Encode "
+                "queries and documents with the same model."
             )

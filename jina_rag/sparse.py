@@ -1,9 +1,11 @@
-"""Words as an exact-match index sees them: candidates that dense vectors lose (codes, names, numbers).
+"""Sparse vectors for lexical search, which finds codes, names and numbers that dense vectors miss.
 
-Scripts written without spaces (Han, kana, Thai, Lao, Khmer, Myanmar; Hangul, too, whose particles are glued on)
-become overlapping pairs of characters, since there are no word borders to go by; everything else becomes lower-cased
-words, and a code such as ``AB-12/7`` is kept whole beside its parts. Weights follow BM25 (Robertson and Zaragoza,
-2009), with the inverse document frequency left to the store, which knows the collection.
+Scripts without spaces between words (Han, kana, Thai, Lao, Khmer, Myanmar) are split into character bigrams; so is
+Hangul, which attaches particles to words. All other text is split into case-folded words. A code, for example
+``AB-12/7``, becomes a term as a whole, in addition to its parts. Term weights follow BM25; the store multiplies by the
+inverse document frequency of the collection.
+
+Source: Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009).
 """
 
 from __future__ import annotations
@@ -22,14 +24,14 @@ from jina_rag.types import SparseVector
 K1 = 1.2
 B = 0.75
 AVERAGE_LENGTH = 300.0
-"""Terms on a typical page. A constant, so that a page's weights do not depend on when it was indexed."""
+"""Terms on a typical page. A constant, so that the weights of a page do not depend on the other pages of the index."""
 
 _UNSPACED = (
     "\u0e00-\u0eff"  # Thai, Lao
     "\u1000-\u109f\u1780-\u17ff"  # Myanmar, Khmer
     "\u3040-\u30ff\u31f0-\u31ff"  # kana
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
-    "\uac00-\ud7af"  # Hangul: spaced, but its particles are glued on
+    "\uac00-\ud7af"  # Hangul: has spaces, but attaches particles to words
 )
 _PART = re.compile(r"[^\W_]+")
 _PARAGRAPH = re.compile(r"§+\s*(\d+[a-z]?)\b")
@@ -37,13 +39,16 @@ _PARAGRAPH = re.compile(r"§+\s*(\d+[a-z]?)\b")
 
 @cache
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """(a run of characters, a character of a script without spaces). Compiled when needed: it takes 50 ms."""
+    """Return the patterns of a word or code and of a character of an unspaced script. Compiling takes 50 ms."""
     run = rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+(?:[-_./:+#'’][^\W_{_UNSPACED}]+)*"
     return re.compile(run), re.compile(rf"[{_UNSPACED}]")
 
 
 def terms(text: str) -> Iterator[str]:
-    """Split text into index terms.
+    """Yield the index terms of a text.
+
+    Args:
+        text: Text of a page or query.
 
     >>> list(terms("Part AB-12, § 7a: 東京都"))
     ['part', 'ab-12', 'ab12', 'ab', '12', '7a', '東京', '京都', '§7a']
@@ -63,10 +68,13 @@ def terms(text: str) -> Iterator[str]:
     yield from _paragraphs(folded)
 
 
-def wholes(text: str) -> Iterator[str]:
-    """The terms that are whole words, codes or paragraphs: neither parts of others nor pairs of characters.
+def whole_terms(text: str) -> Iterator[str]:
+    """Yield the terms that are whole words, codes or paragraph numbers, without parts of codes and bigrams.
 
-    >>> list(wholes("Part AB-12, § 7a: 東京都"))
+    Args:
+        text: Text of a page or query.
+
+    >>> list(whole_terms("Part AB-12, § 7a: 東京都"))
     ['part', 'ab-12', '7a', '§7a']
     """
     folded = _folded(text)
@@ -76,12 +84,16 @@ def wholes(text: str) -> Iterator[str]:
 
 
 def exact_vector(term: str) -> SparseVector:
-    """What finds the pages with a code: as it is written, or without what stands between its parts."""
+    """Return the query vector of a code, with weight 1 for the code as written and for the code without separators.
+
+    Args:
+        term: A term from `whole_terms`.
+    """
     return _sparse({_index(spelling): 1.0 for spelling in _spellings(term)})
 
 
 def _spellings(term: str) -> list[str]:
-    """A term, and a code of letters and digits without its separators: whoever asks for AB12 means AB-12 as well."""
+    """Return the term, and for a code of letters and digits also the term without separators (AB-12 and AB12)."""
     plain = "".join(_PART.findall(term))
     mixed = any(map(str.isdigit, plain)) and any(map(str.isalpha, plain))
     return [term, plain] if mixed and plain != term and not term.startswith("§") else [term]
@@ -96,7 +108,11 @@ def _paragraphs(folded: str) -> Iterator[str]:
 
 
 def document_vector(text: str) -> SparseVector:
-    """Term weights of a page: the saturated and length-normalised term frequency of BM25."""
+    """Return the term weights of a page: the saturated and length-normalized term frequency of BM25.
+
+    Args:
+        text: Text of the page.
+    """
     counts = Counter(_index(term) for term in terms(text))
     length = sum(counts.values())
     norm = K1 * (1 - B + B * length / AVERAGE_LENGTH)
@@ -104,12 +120,16 @@ def document_vector(text: str) -> SparseVector:
 
 
 def query_vector(text: str) -> SparseVector:
-    """Term weights of a question: 1 for each different term; the store multiplies by the IDF."""
+    """Return the term weights of a query: 1 per distinct term, which the store multiplies by the IDF.
+
+    Args:
+        text: Text of the query.
+    """
     return _sparse({_index(term): 1.0 for term in terms(text)})
 
 
 def _index(term: str) -> int:
-    """A 32-bit number for a term; two terms in 4,000,000 share one by chance, which costs a candidate at most."""
+    """Return the 32-bit hash of a term. Two terms in 4,000,000 collide by chance; a collision only adds a candidate."""
     return zlib.crc32(term.encode("utf-8", "surrogatepass"))
 
 

@@ -1,4 +1,4 @@
-"""What can be passed as an image or a text, and what is refused before it costs anything."""
+"""Inputs of models: accepted types of texts and images, size limits, downloads and argument checks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def image():
     return Image.fromarray(pixels)
 
 
-def test_every_way_to_pass_an_image_gives_the_same_pixels(image, tmp_path):
+def test_all_image_sources_give_same_pixels(image, tmp_path):
     data = png(image)
     path = tmp_path / "a b.png"
     path.write_bytes(data)
@@ -46,7 +46,7 @@ def test_every_way_to_pass_an_image_gives_the_same_pixels(image, tmp_path):
             np.testing.assert_array_equal(np.asarray(part.load()), np.asarray(image))
 
 
-def test_a_page_is_its_picture():
+def test_page_input_becomes_its_screenshot():
     page = make_page("one two", size=(17, 22))
     (part,) = parts_of(page, Opening())
     assert part.size == (17, 22)
@@ -55,52 +55,52 @@ def test_a_page_is_its_picture():
 @pytest.mark.parametrize(
     "text", ["", "data:image/png;base64,", "see data:image/png;base64,AAAA", "https://a.b/c.png", "a.png"]
 )
-def test_a_text_is_a_text(text):
+def test_str_input_is_a_text(text):
     assert parts_of(text, Opening(allow_urls=True)) == [text]
 
 
-def test_a_data_uri_is_told_by_the_whole_text():
+def test_is_data_uri_requires_whole_text():
     assert is_data_uri("data:image/png;base64,AAAA")
     assert is_data_uri("data:image/svg+xml;base64,AA\nAA==")
     assert not is_data_uri("data:image/png;base64,AAAA is a text")
     assert not is_data_uri("data:text/html;base64,AAAA")
-    with pytest.raises(InvalidInputError, match=r"not valid base64|not an image"):
+    with pytest.raises(InvalidInputError, match=r"not valid base64|not a readable image"):
         parts_of("data:image/png;base64,AAA", Opening())
 
 
-def test_exif_orientation_is_applied_early(image, tmp_path):
-    """Sizes are upright before anything is decoded, so that batches are filled by the right number of tokens."""
+def test_exif_orientation_applies_to_size_before_decoding(image, tmp_path):
+    """Batches are sized by the upright size, which is known before the image is decoded."""
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / "turned.png"
     path.write_bytes(png(image, exif=exif.tobytes()))
-    photo = open_image(path)
-    assert photo.size == (4, 6)
-    assert photo.load().size == (4, 6)
-    np.testing.assert_array_equal(np.asarray(photo.load()), np.rot90(np.asarray(image), -1))
-    with Image.open(path) as opened:
-        assert open_image(opened).size == (4, 6)
+    opened = open_image(path)
+    assert opened.size == (4, 6)
+    assert opened.load().size == (4, 6)
+    np.testing.assert_array_equal(np.asarray(opened.load()), np.rot90(np.asarray(image), -1))
+    with Image.open(path) as pil_image:
+        assert open_image(pil_image).size == (4, 6)
 
 
-def test_alpha_is_dropped_for_models_and_laid_on_white_for_ocr():
-    clear = Image.new("RGBA", (2, 2), (10, 20, 30, 0))
-    assert open_image(clear).load().getpixel((0, 0)) == (10, 20, 30)
-    assert open_image(clear).load(alpha="white").getpixel((0, 0)) == (255, 255, 255)
+def test_load_alpha_drop_and_white():
+    transparent = Image.new("RGBA", (2, 2), (10, 20, 30, 0))
+    assert open_image(transparent).load().getpixel((0, 0)) == (10, 20, 30)
+    assert open_image(transparent).load(alpha="white").getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F", "I"])
-def test_every_mode_becomes_rgb(mode):
+def test_load_converts_every_mode_to_rgb(mode):
     assert open_image(Image.new(mode, (3, 2))).load().mode == "RGB"
 
 
-def test_too_many_pixels_are_refused_before_decoding(image, monkeypatch):
+def test_max_pixels_is_checked_before_decoding(image, monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(LimitExceededError, match=r"6 x 4 pixels, more than the limit of 20"):
-        open_image(png_of(6, 4), Opening(Limits(max_pixels=20)))
+        open_image(png_header_only(6, 4), Opening(Limits(max_pixels=20)))
 
 
-def png_of(width: int, height: int) -> bytes:
-    """A PNG with a header of this size and no pixels."""
+def png_header_only(width: int, height: int) -> bytes:
+    """Return a PNG whose header states this size, without pixel data."""
     import struct
     import zlib
 
@@ -113,83 +113,83 @@ def png_of(width: int, height: int) -> bytes:
     )  # fmt: skip
 
 
-def test_a_bomb_is_refused():
+def test_decompression_bomb_raises_limit_exceeded_error():
     with pytest.raises(LimitExceededError, match="pixels"):
-        open_image(png_of(60_000, 60_000))
+        open_image(png_header_only(60_000, 60_000))
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (b"", "not an image"),
-        (b"%PDF-1.4", "not an image"),
+        (b"", "not a readable image"),
+        (b"%PDF-1.4", "not a readable image"),
         (Path("nowhere.png"), "cannot be read"),
         (Path("."), "is a folder"),
         ({"image": "nowhere.png"}, "cannot be read"),
-        ({"image": "data:text/plain,hello"}, "data URI must read"),
+        ({"image": "data:text/plain,hello"}, "data URI is invalid"),
         ({"image": "a\0b"}, "NUL"),
-        ({"image": 3}, "not int"),
+        ({"image": 3}, "An image is int"),
         ({"picture": "x"}, "one key"),
         ({"text": 3}, "one key"),
         ({"text": "a", "image": "b"}, "one key"),
-        (3, "got int"),
-        (None, "got NoneType"),
-        ([], "at least one"),
-        ([["a"]], "cannot be lists"),
+        (3, "An input is int"),
+        (None, "An input is NoneType"),
+        ([], "at least one part"),
+        ([["a"]], "cannot be nested"),
     ],
 )
-def test_what_is_no_input_is_refused_with_a_sentence(source, message):
+def test_invalid_input_raises_invalid_input_error(source, message):
     with pytest.raises(InvalidInputError, match=message):
         parts_of(source, Opening())
 
 
-def test_damaged_pixels_are_refused_when_they_are_decoded():
+def test_damaged_image_raises_invalid_input_error_on_load():
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8))
     image = open_image(png(noise)[:9000])
-    with pytest.raises(InvalidInputError, match=r"cannot be read|not an image"):
+    with pytest.raises(InvalidInputError, match=r"cannot be read|not a readable image"):
         image.load()
 
 
 @pytest.mark.parametrize("name", ["animated.gif", "multipage.tiff", "image.webp"])
-def test_files_of_several_frames_are_closed_again(name):
-    """A file left open is a ResourceWarning, which is an error here once the image is collected."""
+def test_load_closes_multi_frame_files(name):
+    """An open file raises a ResourceWarning when the image is collected; pytest turns the warning into an error."""
     path = DATA / "bad" / name
     image = open_image(path).load()
     assert image.mode == "RGB"
     assert getattr(image, "fp", None) is None
 
 
-def test_parts_keep_their_order(image):
+def test_parts_of_keeps_order(image):
     parts = parts_of(["before", image, {"text": "after"}], Opening())
     assert [type(part) for part in parts] == [str, LoadedImage, str]
 
 
-def test_text_models_take_texts_and_the_words_of_pages(image):
+def test_text_of_accepts_texts_and_pages(image):
     assert text_of(make_page("one two"), "m") == "one two"
     assert text_of({"text": "a"}, "m") == "a"
     assert text_of(["a", {"text": "b"}], "m") == "a\nb"
     for source in (image, b"x", {"image": image}, ["a", image]):
-        with pytest.raises(InvalidInputError, match="looks at pixels"):
+        with pytest.raises(InvalidInputError, match="accepts texts and pages"):
             text_of(source, "m")
 
 
-def test_half_characters_do_not_reach_a_tokenizer():
+def test_clean_text_replaces_lone_surrogates():
     assert clean_text("a\ud83dz") == "a\ufffdz"
     assert clean_text("\ud83d\ude80") == "🚀"
 
 
 @pytest.mark.parametrize("single", ["text", b"bytes", {"text": "x"}, make_page("x"), 3])
-def test_a_single_input_is_not_taken_for_a_list(single):
-    with pytest.raises(InvalidInputError, match="Pass a list of questions"):
-        as_input_list(single, "questions")
+def test_single_input_instead_of_list_raises_invalid_input_error(single):
+    with pytest.raises(InvalidInputError, match="Pass a list of queries"):
+        as_input_list(single, "queries")
 
 
-# -- addresses --------------------------------------------------------------------------------------------------
+# -- downloads --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def server(image):
-    """A server on this machine: one image, one endless answer, one redirect to a file."""
+    """A local HTTP server with an image, a large response, and redirects to an image and to a file."""
     data = png(image)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -216,30 +216,30 @@ def server(image):
         def log_message(self, *_):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_address[1]}"
-        running.shutdown()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http_server:
+        threading.Thread(target=http_server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http_server.server_address[1]}"
+        http_server.shutdown()
 
 
-def test_addresses_are_not_fetched_unless_allowed(server):
+def test_url_without_allow_urls_raises_invalid_input_error(server):
     with pytest.raises(InvalidInputError, match="allow_urls=True"):
         parts_of({"image": f"{server}/image.png"}, Opening())
 
 
-def test_allowed_addresses_are_fetched(server):
+def test_url_with_allow_urls_is_downloaded(server):
     for path in ("image.png", "moved"):
         (image,) = parts_of({"image": f"{server}/{path}"}, Opening(allow_urls=True))
         assert image.size == (6, 4)
 
 
 @pytest.mark.parametrize("path", ["missing", "file"])
-def test_an_address_that_fails_ends_in_a_sentence(server, path):
-    with pytest.raises(InvalidInputError, match="cannot be fetched"):
+def test_failed_download_raises_invalid_input_error(server, path):
+    with pytest.raises(InvalidInputError, match="cannot be downloaded"):
         open_image(f"{server}/{path}", Opening(allow_urls=True))
 
 
-def test_an_answer_that_is_too_large_is_cut_off(server, monkeypatch):
+def test_large_download_raises_limit_exceeded_error(server, monkeypatch):
     from jina_rag import images
 
     monkeypatch.setattr(images, "_DOWNLOAD_BYTES", 1000)
@@ -249,12 +249,12 @@ def test_an_answer_that_is_too_large_is_cut_off(server, monkeypatch):
 
 @pytest.mark.parametrize("name", ["truncate_dim", "max_length", "max_pixels", "batch_tokens"])
 @pytest.mark.parametrize("value", [0, -1, True, 2.0, "3"])
-def test_encode_options_that_make_no_sense_are_refused(name, value):
+def test_invalid_encode_options_raise_invalid_input_error(name, value):
     with pytest.raises(InvalidInputError, match=f"{name} is {value!r}; expected an integer of at least 1"):
         EncodeSettings(**{name: value})
 
 
-def test_encode_options_have_defaults_and_no_others_are_known():
+def test_encode_settings_defaults_and_unknown_option():
     assert EncodeSettings() == EncodeSettings(
         single=True, multi=True, truncate_dim=None, max_length=None, max_pixels=None, batch_tokens=None
     )
@@ -262,8 +262,8 @@ def test_encode_options_have_defaults_and_no_others_are_known():
         EncodeSettings(max_tokens=3)
 
 
-def test_pairs_may_be_lazy_and_must_be_pairs():
+def test_as_input_pairs_accepts_iterators_and_requires_pairs():
     assert as_input_pairs(("q", text) for text in ("a", "b")) == [("q", "a"), ("q", "b")]
-    for wrong in ("ab", [("q",)], ["qa"]):
+    for invalid in ("ab", [("q",)], ["qa"]):
         with pytest.raises(InvalidInputError, match=r"list of pairs|not two inputs"):
-            as_input_pairs(wrong)
+            as_input_pairs(invalid)

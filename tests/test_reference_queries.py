@@ -1,4 +1,4 @@
-"""The correction for pages that resemble every query."""
+"""Reference queries: the hubness bias of pages, and its subtraction in search."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from jina_rag.reference_queries import ReferenceQueries
 from jina_rag.testing import FakeEmbedder, sample_pdf
 
 
-class Hub(FakeEmbedder):
-    """An embedder with the correction switched on."""
+class HubnessEmbedder(FakeEmbedder):
+    """A fake embedder with hubness correction."""
 
     hubness = 0.5
 
 
-def test_the_bias_of_a_page_is_its_mean_score_for_general_questions():
+def test_bias_is_higher_for_page_similar_to_reference_queries():
     embedder = FakeEmbedder()
-    background = ReferenceQueries(embedder)
+    reference_queries = ReferenceQueries(embedder)
     [page] = embedder.encode_document(["what is the total amount of the invoice"]).multi
     [other] = embedder.encode_document(["zyx wvu tsr"]).multi
-    assert background.bias(page) > background.bias(other)
-    assert background.bias(page[:0]) == 0
+    assert reference_queries.bias(page) > reference_queries.bias(other)
+    assert reference_queries.bias(page[:0]) == 0
 
 
-def test_hubness_takes_a_page_that_resembles_everything_down(tmp_path):
-    # The first page shares a word with the question and many with any question; the second only that one.
+def test_hubness_lowers_score_of_hub_page(tmp_path):
+    # hub.pdf shares one word with the query and many with the reference queries; ice.pdf shares only the one word.
     sample_pdf(tmp_path / "hub.pdf", ["what is the total amount of who wrote this document when does it end ice"])
     sample_pdf(tmp_path / "ice.pdf", ["ice glacier"])
     scores = []
-    for embedder in (FakeEmbedder(), Hub()):
+    for embedder in (FakeEmbedder(), HubnessEmbedder()):
         with DocumentIndex.open(tmp_path / f"kb{embedder.hubness}", embedder=embedder) as index:
             index.ingest([tmp_path / "hub.pdf", tmp_path / "ice.pdf"], settings=IngestSettings(ocr="never"))
             scores.append({hit.doc_id: hit.score for hit in index.search("ice", k=2)})

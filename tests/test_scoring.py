@@ -1,4 +1,4 @@
-"""Scores are held against loops that anyone can check by eye."""
+"""Late-interaction scores: MaxSim, best window and token similarity, compared with naive loops."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from jina_rag import scoring
 from jina_rag.errors import InvalidInputError
 
 
-def naive(query, document):
+def naive_maxsim(query, document):
     if len(document) == 0:
         return -math.inf
     return sum(max(sum(float(a) * float(b) for a, b in zip(q, d, strict=True)) for d in document) for q in query)
 
 
 @st.composite
-def ragged(draw):
+def query_and_documents(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     dim = draw(st.integers(1, 6))
     shift = draw(st.sampled_from([0.0, -3.0]))
@@ -30,29 +30,29 @@ def ragged(draw):
     return query, [(rng.normal(size=(n, dim)) + shift).astype("f4") for n in lengths]
 
 
-@given(ragged())
-def test_maxsim_is_the_naive_sum_of_maxima(case):
+@given(query_and_documents())
+def test_maxsim_matches_naive_loops(case):
     query, documents = case
-    expected = [naive(query, document) for document in documents]
+    expected = [naive_maxsim(query, document) for document in documents]
     np.testing.assert_allclose(scoring.maxsim_many(query, documents), expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose([scoring.maxsim(query, d) for d in documents], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_scores_below_zero_are_not_capped():
+def test_maxsim_keeps_negative_scores():
     query = np.ones((2, 3), "f4")
-    short, long = -np.ones((1, 3), "f4"), -np.ones((9, 3), "f4")
-    assert scoring.maxsim_many(query, [short, long]).tolist() == [-6.0, -6.0]
+    short_document, long_document = -np.ones((1, 3), "f4"), -np.ones((9, 3), "f4")
+    assert scoring.maxsim_many(query, [short_document, long_document]).tolist() == [-6.0, -6.0]
 
 
-def test_no_documents_and_documents_without_tokens():
+def test_maxsim_of_no_documents_and_of_empty_documents():
     query = np.ones((1, 2), "f4")
     assert scoring.maxsim_many(query, []).shape == (0,)
     assert scoring.maxsim_many(query, [np.zeros((0, 2), "f4"), query]).tolist() == [-math.inf, 2.0]
     assert scoring.best_window(query, np.zeros((0, 2), "f4")) == -math.inf
 
 
-@given(ragged(), st.integers(1, 9))
-def test_best_window_is_between_one_token_and_the_whole_page(case, window):
+@given(query_and_documents(), st.integers(1, 9))
+def test_best_window_is_between_single_token_and_maxsim(case, window):
     query, documents = case
     for document in documents:
         best = scoring.best_window(query, document, window=window)
@@ -63,27 +63,27 @@ def test_best_window_is_between_one_token_and_the_whole_page(case, window):
                 assert best == pytest.approx(scoring.maxsim(query, document), abs=1e-4)
 
 
-def test_best_window_prefers_words_that_stand_together():
+def test_best_window_prefers_adjacent_words():
     query = np.eye(2, dtype="f4")
     filler = np.zeros((200, 2), "f4")
-    apart, near = filler.copy(), filler.copy()
-    apart[0] = near[100] = [1, 0]
-    apart[199] = near[101] = [0, 1]
-    assert scoring.maxsim(query, apart) == scoring.maxsim(query, near) == 2
+    apart, adjacent = filler.copy(), filler.copy()
+    apart[0] = adjacent[100] = [1, 0]
+    apart[199] = adjacent[101] = [0, 1]
+    assert scoring.maxsim(query, apart) == scoring.maxsim(query, adjacent) == 2
     assert scoring.best_window(query, apart) == 1
-    assert scoring.best_window(query, near) == 2
+    assert scoring.best_window(query, adjacent) == 2
 
 
-def test_token_similarity_points_at_the_token_that_speaks_to_the_whole_question():
+def test_token_similarity_peaks_at_token_matching_whole_query():
     query = np.array([[1, 0], [0, 1]], "f4")
     document = np.array([[1, 0], [1, 1], [1, 0]], "f4")
-    heat = scoring.token_similarity(query, document)
-    assert heat.argmax() == 1
-    np.testing.assert_allclose(heat, [0.5, 1, 0.5])
+    similarities = scoring.token_similarity(query, document)
+    assert similarities.argmax() == 1
+    np.testing.assert_allclose(similarities, [0.5, 1, 0.5])
     assert scoring.token_similarity(query, document[:0]).shape == (0,)
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_invalid_shapes_raise_invalid_input_error():
     with pytest.raises(InvalidInputError, match="same model"):
         scoring.maxsim(np.ones((1, 2), "f4"), np.ones((1, 3), "f4"))
     with pytest.raises(InvalidInputError, match="at least one token"):
@@ -98,7 +98,7 @@ def test_normalise_keeps_zero_rows():
     np.testing.assert_allclose(rows, [[0.6, 0.8], [0, 0]])
 
 
-def test_examples_in_the_docstrings():
+def test_docstring_examples():
     result = doctest.testmod(scoring)
     assert result.attempted
     assert not result.failed

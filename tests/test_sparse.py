@@ -1,4 +1,4 @@
-"""Terms and weights of the lexical stage."""
+"""Sparse vectors: index terms of many scripts, BM25 weights of pages and query weights."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def test_terms(text, expected):
     assert list(sparse.terms(text)) == expected
 
 
-def test_a_code_in_a_question_meets_the_code_on_a_page_and_its_parts():
+def test_query_matches_code_and_its_parts():
     page = sparse.document_vector("Order part AB-12/7 today")
     for query in ("ab-12/7", "AB", "12"):
         assert np.isin(sparse.query_vector(query).indices, page.indices).any(), query
     assert not np.isin(sparse.query_vector("AB-13").indices, page.indices).all()
 
 
-def test_weights_saturate_and_shrink_with_length():
+def test_document_weights_saturate_and_decrease_with_length():
     def weight(text):
         vector = sparse.document_vector(text)
         return dict(zip(vector.indices.tolist(), vector.values.tolist(), strict=True))[
@@ -58,14 +58,14 @@ def test_weights_saturate_and_shrink_with_length():
     assert weight("growth " + "other " * 900) < one
 
 
-def test_questions_weigh_each_term_once():
+def test_query_weights_each_distinct_term_once():
     vector = sparse.query_vector("rain rain snow")
     assert vector.values.tolist() == [1.0, 1.0]
     assert sparse.query_vector("…").indices.shape == (0,)
 
 
 @given(st.text())
-def test_any_text_gives_a_valid_sparse_vector(text):
+def test_any_text_gives_valid_sparse_vectors(text):
     for vector in (sparse.document_vector(text), sparse.query_vector(text)):
         assert vector.indices.dtype == np.uint32
         assert vector.values.dtype == np.float32
@@ -74,11 +74,11 @@ def test_any_text_gives_a_valid_sparse_vector(text):
     assert set(sparse.query_vector(text).indices) == set(sparse.document_vector(text).indices)
 
 
-def test_lone_surrogates_do_no_harm():
+def test_document_vector_accepts_lone_surrogates():
     assert len(sparse.document_vector("part a\ud800b \ud800").indices) > 0
 
 
-def test_examples_in_the_docstrings():
+def test_docstring_examples():
     result = doctest.testmod(sparse)
     assert result.attempted
     assert not result.failed

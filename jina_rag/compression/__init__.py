@@ -1,4 +1,4 @@
-"""Smaller forms of vectors, and the way back: sign codes, pooled rows, cut rows."""
+"""Compression of multi-vectors: binary quantization, token pooling and Matryoshka truncation."""
 
 from jina_rag.compression.binary_quantization import decode_signs, encode_signs
 from jina_rag.compression.pooling import decode_assignment, encode_assignment, expand, pool_tokens

@@ -1,8 +1,10 @@
-"""Sign codes: one bit for each dimension, whether a row lies above the centre of its page there.
+"""Binary quantization: sign codes with one bit per dimension, relative to the mean row of the page.
 
-Dot products with a float question keep their order well (Charikar's hyperplane hashing; measured for late
-interaction in PLAID and ColBERTv2's residual codes), at 1/16 of float16's bytes. They are for finding a *place* on a
-page that is already ranked; ranking itself always uses the stored vectors.
+Dot products of sign codes with a float query approximately preserve the order of the tokens, at 1/16 of the bytes of
+float16. Sign codes locate the relevant region of a page that is already ranked; ranking always uses the stored vectors.
+
+Source: Charikar, Similarity Estimation Techniques from Rounding Algorithms (STOC 2002); for late interaction, the
+residual codes of ColBERTv2 (Santhanam et al., NAACL 2022) and PLAID (Santhanam et al., CIKM 2022).
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from jina_rag.types import Float32
 
 
 def encode_signs(rows: Float32) -> str:
-    """Pack the signs of `rows` around their mean into text: base64 of ceil(dim / 8) bytes a row.
+    """Return the sign codes of rows as base64 text of ceil(dim / 8) bytes per row.
 
     Args:
-        rows: Shape (tokens, dim).
+        rows: Multi-vector of a page, shape (tokens, dim), float32.
     """
     if not len(rows):
         return ""
@@ -27,16 +29,23 @@ def encode_signs(rows: Float32) -> str:
 
 
 def decode_signs(text: str, dim: int) -> Float32:
-    """Unpack sign codes to unit rows of ±1/√dim, shape (tokens, dim) float32.
+    """Return the rows of sign codes, unit vectors of ±1/√dim.
+
+    Args:
+        text: Result of `encode_signs`.
+        dim: Length of a row.
+
+    Returns:
+        Shape (tokens, dim), float32.
 
     Raises:
-        IndexCorruptError: If the text is not a whole number of packed rows.
+        IndexCorruptError: If the text is not base64 or not a whole number of packed rows.
     """
     width = -(-dim // 8)
     try:
         codes = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8).reshape(-1, width)
     except ValueError as exc:
-        raise IndexCorruptError("Stored sign codes cannot be read: ingest the document again.") from exc
+        raise IndexCorruptError("Stored sign codes are unreadable. Ingest the document again.") from exc
     bits = np.unpackbits(codes, axis=1, count=dim)
     rows: Float32 = (bits.astype(np.float32) * 2 - 1) / np.float32(np.sqrt(dim))
     return rows

@@ -1,4 +1,7 @@
-"""Rows cut to fewer dimensions (Matryoshka)."""
+"""Matryoshka truncation of multi-vector rows.
+
+Source: Kusupati et al., Matryoshka Representation Learning (NeurIPS 2022).
+"""
 
 from __future__ import annotations
 
@@ -9,33 +12,40 @@ from jina_rag.types import Float32
 
 
 def cut_rows(rows: Float32, dim: int) -> Float32:
-    """The first `dim` dimensions of every row, L2-normalised again (Matryoshka; Kusupati et al., 2022).
+    """Return the first `dim` dimensions of each row, renormalized.
 
-    Only for models that were trained for it. Rows of a question and of pages must be cut alike.
+    Valid only for models with Matryoshka training; rows of queries and pages must have the same length.
+
+    Args:
+        rows: Rows, shape (tokens, length), float32.
+        dim: Dimensions to keep, from 1 to the length of the rows.
+
+    Returns:
+        L2-normalized rows, shape (tokens, dim), float32; `rows` itself if `dim` is their length.
 
     Raises:
-        InvalidInputError: If the rows are shorter.
+        InvalidInputError: If `dim` is below 1 or above the length of the rows.
     """
     if not 1 <= dim <= rows.shape[-1]:
-        raise InvalidInputError(f"Rows of {rows.shape[-1]} dimensions cannot be cut to {dim}.")
+        raise InvalidInputError(f"dim is {dim}; expected an integer from 1 to {rows.shape[-1]}.")
     return rows if dim == rows.shape[-1] else normalise(rows[..., :dim])
 
 
 def row_dim(embedder: Embedder, requested_dim: int | None) -> int:
-    """Length of the rows that an index of this model keeps: `Storage.multi_dim`, where the model allows it.
+    """Return the length of the rows that an index stores.
 
     Args:
-        embedder: A model that was trained for shorter rows names them in ``multi_matryoshka_dims``.
-        requested_dim: None for the model's own.
+        embedder: The model; ``multi_matryoshka_dims`` has the lengths that its rows can be truncated to.
+        requested_dim: Value of `Storage.multi_dim`. None: the full length of the model's rows.
 
     Raises:
-        InvalidInputError: If the model was not trained for it; the message names what it allows.
+        InvalidInputError: If the model does not support `requested_dim`; the message has the supported lengths.
     """
     full = embedder.multi_dim
     allowed = [dim for dim in embedder.multi_matryoshka_dims if dim < full]
     if requested_dim is not None and requested_dim not in (full, *allowed):
         dims = ", ".join(map(str, sorted({full, *allowed}, reverse=True)))
         raise InvalidInputError(
-            f"multi_dim is {requested_dim}; the rows of {embedder.name} can have {dims} dimensions."
+            f"multi_dim is {requested_dim}; expected one of {dims}, the row lengths of {embedder.name}."
         )
     return requested_dim or full

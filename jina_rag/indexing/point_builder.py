@@ -206,7 +206,7 @@ class PointBuilder:
             return rows, None
         rows = cut_rows(rows, self._storage.multi_dim or rows.shape[1])
         most = (schema.MULTI_LIMIT - 1) // rows.shape[1]
-        pooled, assignment = pool_tokens(rows, self._storage.pool_factor, most=most)
+        pooled, assignment = pool_tokens(rows, self._storage.pool_factor, max_rows=most)
         if len(rows) / self._storage.pool_factor > most:
             self.notes[page_id] = (
                 f"The page has {len(rows):,} vectors, more than a store takes of one page; they were pooled into "

@@ -90,7 +90,7 @@ def test_what_is_no_image_is_refused_in_a_sentence(tmp_path):
     embeddings = JinaLocalEmbeddings(model=FakeEmbedder())
     with pytest.raises(InvalidInputError, match="Pass a list of images, not a single str"):
         embeddings.embed_images("chart.png")
-    with pytest.raises(InvalidInputError, match=r"addresses are not fetched unless .* allow_urls=True"):
+    with pytest.raises(InvalidInputError, match=r"addresses are not downloaded.*allow_urls=True"):
         JinaLocalEmbeddings(model=load_embedder("lite")).embed_images(["https://example.org/chart.png"])
     with pytest.raises(InvalidInputError, match="cannot be read"):
         JinaLocalEmbeddings(model=load_embedder("lite")).embed_images([tmp_path / "missing.png"])
