@@ -101,7 +101,7 @@ def _documents(root: Path, findings: list[Finding]) -> dict[str, tuple[Path, dic
         sha256 = file_hash(root / file)
         hashes[sha256].append(doc)
         if entry.get("sha256") not in (None, sha256):
-            sentence = f"{file!r} has changed: its sha256 differs from {DOCUMENTS}. Review its judgements."
+            sentence = f"{file!r} has changed: its sha256 is not that in {DOCUMENTS}. Review its judgements."
             findings.append(Finding("changed file", sentence))
     for docs in hashes.values():
         if len(docs) > 1:
@@ -124,7 +124,7 @@ def _queries(
             findings.append(Finding("line", str(exc)))
             continue
         if query_id in query_ids:
-            findings.append(Finding("id", f"{location}: the query id {query_id!r} occurs twice. Rename one."))
+            findings.append(Finding("id", f"{location}: the query id {query_id!r} occurs twice. Change one id."))
         query_ids.add(query_id)
         relevant: dict[PageKey, int] = {}
         judgements = entry.get("relevant", [])

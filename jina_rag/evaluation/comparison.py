@@ -155,7 +155,7 @@ def compare_runs(earlier: Evaluation, later: Evaluation, *, earlier_name: str = 
 
     Args:
         earlier: The baseline.
-        later: The evaluation to compare with the baseline. Its seed is the seed of the bootstrap.
+        later: The evaluation to compare with the baseline; its seed is also the seed of the bootstrap.
         earlier_name: Label of the earlier evaluation, appended to the names of its settings.
 
     Returns:

@@ -110,7 +110,7 @@ def read_folder(root: Path) -> JudgedFolder:
 
 
 def query_entries(root: Path) -> tuple[Path, list[tuple[int, dict[str, Any]]]]:
-    """Return the path of the queries file and its entries, in the form of ``queries.jsonl``, with their line numbers.
+    """Return the path of the queries file and its (line number, entry) pairs, in the form of ``queries.jsonl``.
 
     Args:
         root: Path of the judged folder.
@@ -180,7 +180,7 @@ def _queries(path: Path, entries: list[tuple[int, dict[str, Any]]]) -> tuple[Jud
     for line, entry in entries:
         query_id, text = get_text(entry, "qid", path, line), get_text(entry, "query", path, line)
         if query_id in queries:
-            raise InvalidInputError(f"{path}, line {line}: the query id {query_id!r} occurs twice. Rename one.")
+            raise InvalidInputError(f"{path}, line {line}: the query id {query_id!r} occurs twice. Change one id.")
         try:
             relevant = {(str(r["doc"]), int(r["page"])): int(r["grade"]) for r in entry.get("relevant", [])}
         except (TypeError, KeyError, ValueError) as exc:
@@ -201,7 +201,7 @@ def _queries(path: Path, entries: list[tuple[int, dict[str, Any]]]) -> tuple[Jud
 
 
 def get_text(entry: Mapping[str, Any], key: str, path: Path, line: int) -> str:
-    """Return the value of a required text key of an entry.
+    """Return the value of a required key of an entry, a non-empty string.
 
     Args:
         entry: One line of a JSONL file.

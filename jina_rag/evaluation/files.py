@@ -1,4 +1,4 @@
-"""Text files of an evaluation: atomic writes, and read errors with file and line."""
+"""Reading and atomic writing of the text files of an evaluation."""
 
 from __future__ import annotations
 

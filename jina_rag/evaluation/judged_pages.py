@@ -1,4 +1,4 @@
-"""Reading of judged pages for the validation of a judged folder."""
+"""Page counts and texts of judged pages, for the validation of a judged folder."""
 
 from __future__ import annotations
 

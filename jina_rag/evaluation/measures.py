@@ -3,10 +3,10 @@
 trec_eval's nDCG reads gains, so each grade becomes the gain 2^grade − 1: 2 → 3 and 1 → 1. The other measures are
 binary: a page is relevant if its grade is 2.
 
-nDCG@k     gain divided by log2(rank + 1), summed over the first k pages, over the same sum for the ideal ranking
+nDCG@k     sum of gain / log2(rank + 1) over the first k pages, divided by the same sum for the ideal ranking
 Recall@k   success: the share of queries with at least one grade-2 page among the first k
 RR@k       reciprocal rank of the first grade-2 page; 0 beyond rank k
-AP@k       sum of the precisions at the grade-2 pages among the first k, over the number of grade-2 pages
+AP@k       sum of the precisions at the grade-2 pages among the first k, divided by the number of grade-2 pages
 P@k        share of grade-2 pages among the first k
 
 An unjudged page counts as not relevant; `unjudged` counts such pages.
@@ -25,9 +25,8 @@ from jina_rag.evaluation.datasets import JudgedQuery, PageKey, Run
 
 MEASURES = ("nDCG@5", "nDCG@10", "Recall@1", "Recall@5", "Recall@10", "RR@10")
 DEPTH = 10
-"""Number of pages per ranking that the default measures read."""
-MAX_DEPTH = 1000
-"""Largest valid depth of a measure."""
+"""Depth of the default measures, in pages per ranking."""
+MAX_DEPTH = 1000  # largest valid depth of a measure, in pages
 _FAMILIES = {"ndcg": "nDCG", "recall": "Recall", "rr": "RR", "mrr": "RR", "ap": "AP", "map": "AP", "p": "P"}
 _TREC = {"nDCG": "ndcg_cut", "Recall": "success", "AP": "map_cut", "P": "P"}
 _NAME = re.compile(r"\s*([A-Za-z]+)@(\d+)\s*")
@@ -141,5 +140,5 @@ def _parse_measure(name: str) -> tuple[str, int]:
 
 
 def _trec_key(page: PageKey) -> str:
-    # ASCII only: pytrec_eval crashes on names that are not UTF-8, and truncates names at the first NUL.
+    # ASCII, because pytrec_eval crashes on names that are not UTF-8 and truncates names at the first NUL.
     return f"{page[0]!a} {page[1]}"

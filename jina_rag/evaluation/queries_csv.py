@@ -108,7 +108,7 @@ def _fill(query: dict[str, Any], row: dict[str, str], location: str) -> None:
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Return (row number, column → cell) for each row below the header; numbers start at 1 for the header."""
+    """Return (row number, column → cell) for each row below the header, which is row 1."""
     with explain_os_errors(f"{path} cannot be read"):
         raw = path.read_bytes()
     try:

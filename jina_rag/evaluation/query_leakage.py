@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from jina_rag.models.lite.stopwords import PARTICLES, STOP_WORDS
 from jina_rag.sparse import terms
 
-# A query is copied if 0.85 of its content words (at least 5) occur on its page, or 6 consecutive words.
-# Of 119 queries that a person wrote in their own words, none exceeded a share of 0.77 or a run of 4 words.
+# Among 119 queries that a person wrote in their own words, the maximum was a share of 0.77 and a run of 4 words.
 MIN_COPIED_SHARE, MIN_WORDS, MIN_COPIED_RUN = 0.85, 5, 6
 MIN_JACCARD = 0.8
 """Smallest Jaccard similarity of the words of two near-duplicate queries, from 0 to 1."""
@@ -43,7 +42,7 @@ class Leak:
 
     @property
     def is_copied(self) -> bool:
-        """True if the overlap is too large for a query in independent words."""
+        """True if the page contains 6 consecutive words of the query, or 85 % of at least 5 content words."""
         return self.run_words >= MIN_COPIED_RUN or (self.words >= MIN_WORDS and self.share >= MIN_COPIED_SHARE)
 
 
@@ -84,7 +83,7 @@ def normalized_query(text: str) -> str:
 def near_duplicate_queries(queries: Mapping[str, str]) -> Iterator[tuple[str, str, float]]:
     """Yield pairs of near-duplicate queries, each with the Jaccard similarity of its words, from 0 to 1.
 
-    Queries with different numbers are not near-duplicates. Queries of fewer than 5 distinct words are skipped.
+    Queries that contain different numbers are not near-duplicates. Queries of fewer than 5 distinct words are skipped.
 
     Args:
         queries: query_id → text.
@@ -99,7 +98,8 @@ def near_duplicate_queries(queries: Mapping[str, str]) -> Iterator[tuple[str, st
     for query_id, vocabulary in words.items():
         if len(vocabulary) < MIN_WORDS:
             continue
-        # Prefix filter (Chaudhuri et al., 2006): sets that share 4/5 of their words share one of their rarest words.
+        # Prefix filter (Chaudhuri et al., 2006): two sets that share 4/5 of their words also share at least one word
+        # of the rarest fifth of each set, so only queries with a common rare word are compared.
         prefix = len(vocabulary) - int(MIN_JACCARD * len(vocabulary)) + 1
         rare = sorted(vocabulary, key=lambda word: (query_counts[word], word))[:prefix]
         candidates = {candidate for word in rare for candidate in queries_by_word[word]}

@@ -3,7 +3,7 @@
 The scores come from the papers and model cards of the Jina models and from the results repository of mteb. Each score
 has its source, measure, model revision and page resolution.
 
-A score is valid for the program that read the data (its loader). In eight tasks of JinaVDR the paper counts one query
+A score is specific to the program that read the data (its loader). In eight tasks of JinaVDR the paper counts one query
 more than mteb: an empty query, which always scores 0. In those tasks the paper's score is mteb's score times
 (N − 1) / N, where N is the number of queries in the paper (`paper_from_mteb`). A value measured with mteb's loader is
 therefore compared only with scores of mteb's loader, and a value measured with the paper's loader only with scores of
@@ -191,7 +191,7 @@ def _parse_score(kind: type[_Score], values: Mapping[str, Any], name: str) -> _S
     if not isinstance(score.value, int | float) or not -100 <= score.value <= 100:
         raise InvalidInputError(f"{location}: value is {score.value!r}; expected percentage points from -100 to 100.")
     if not score.source:
-        raise InvalidInputError(f"{location}: source is empty; expected the publication of the score.")
+        raise InvalidInputError(f"{location}: source is empty; expected a publication, for example a paper.")
     return score
 
 
@@ -203,7 +203,7 @@ class Comparison:
         target: The published score or mean.
         value: The measured value, in percentage points.
         difference: Measured minus published value, in percentage points.
-        tolerance: Largest of 0.5 points, the weight of one query, and the tolerance of the score, in percentage points.
+        tolerance: Largest of 0.5 points, one query (100 / n points), and the tolerance of the score.
         within: True if the absolute difference is at most `tolerance`.
     """
 
@@ -232,8 +232,8 @@ class Comparison:
         return f"Published: {target.value:.2f} {target.measure}{of} ({'; '.join(details)}).{note}"
 
     def __str__(self) -> str:
-        location = "within" if self.within else "outside"
-        return f"{self.value:.2f}, {self.difference:+.2f} to {self.target.value:.2f}: {location} {self.tolerance:.2f}"
+        verdict = "within" if self.within else "outside"
+        return f"{self.value:.2f}, {self.difference:+.2f} to {self.target.value:.2f}: {verdict} {self.tolerance:.2f}"
 
 
 class ScoreFilter(TypedDict, total=False):
@@ -260,7 +260,7 @@ def targets_for(
     Args:
         task: mteb's name of the task.
         published: Scores to select from; default: those of the package.
-        **facts: Values that the scores must have; see `ScoreFilter`.
+        **filters: Values that the scores must have; see `ScoreFilter`.
     """
     return _select((published or load_targets()).targets, task=task, **filters)
 
@@ -273,7 +273,7 @@ def means_for(
     Args:
         benchmark: mteb's name of the benchmark.
         published: Scores to select from; default: those of the package.
-        **facts: Values that the means must have; see `ScoreFilter`.
+        **filters: Values that the means must have; see `ScoreFilter`.
     """
     return _select((published or load_targets()).means, benchmark=benchmark, **filters)
 

@@ -12,7 +12,7 @@ from jina_rag.evaluation.significance import Difference
 from jina_rag.types import Failure
 
 LOG = "vectors: log"
-"""Key of the write-ahead log in the bytes of an index: a second copy of the latest changes, of limited size."""
+"""Key of the write-ahead log in `SettingResult.bytes`: a second copy of the latest changes, of limited size."""
 
 
 @dataclass(frozen=True, slots=True)

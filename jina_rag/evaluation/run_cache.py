@@ -29,7 +29,7 @@ CACHE_FILE = "evaluation.jsonl"
 BATCH_SIZE = 16
 """Queries per batch when latency is not measured."""
 WARM_UP = "What is this document about?"
-"""Untimed warm-up query, which loads the model. A judged query would warm the caches for its own pages."""
+"""Untimed query that loads the model. Not a judged query, because a repeated query finds its pages cached."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,13 +90,13 @@ def make_scaffold(
         InvalidInputError: If a path does not exist, no document is found, or the folder cannot be written.
     """
     if root in documents and not root.exists():
-        raise InvalidInputError(f"{root} does not exist. Pass the documents: --documents FOLDER.")
+        raise InvalidInputError(f"{root} does not exist. Pass the folder of the documents (--documents FOLDER).")
     entries = list(find_sources(documents, exclude=[root / IMAGES]))
     sources = [entry for entry in entries if isinstance(entry, SourceFile)]
     failures = [entry for entry in entries if isinstance(entry, Failure)]
     if not sources:
         locations = ", ".join(map(str, documents))
-        raise InvalidInputError(f"No document in {locations}. Pass the documents: --documents FOLDER.")
+        raise InvalidInputError(f"No document in {locations}. Pass the folder of the documents (--documents FOLDER).")
     make_folder(root, label="The folder")
     listing = _DocumentList(root, sources)
     pages = list(_render_documents(root, sources, listing, failures, images=images, progress=progress))
@@ -153,7 +153,7 @@ class _DocumentList:
             self._by_path[source.path.resolve()] = {"doc": unused_name, "file": _relative(source.path, root)}
 
     def of(self, source: SourceFile) -> dict[str, Any]:
-        """Return the line of a file."""
+        """Return the entry of a document."""
         return self._by_path[source.path.resolve()]
 
     def add(self, entry: dict[str, Any], pages: int, sha256: str) -> None:
@@ -219,7 +219,7 @@ def _write_page_image(page: Page, path: Path) -> None:
 
 
 def _unique_names(sources: Sequence[SourceFile]) -> dict[SourceFile, str]:
-    """Return a unique name per document: its stem, or its path if several documents share the stem."""
+    """Return a unique name per document: the stem of its file name, or its path if documents share the stem."""
     stems = Counter(PurePosixPath(source.doc_id).stem for source in sources)
     paths = Counter(str(PurePosixPath(source.doc_id).with_suffix("")) for source in sources)
     names = {}

@@ -2,7 +2,7 @@
 
 Example:
     settings = cross_product(embedders=["lite", "lite-en"], storages=["exact", "compact"])
-    names = names_of(settings)  # ["lite, exact", "lite, compact", "lite-en, exact", "lite-en, compact"]
+    names = setting_names(settings)  # ["lite, exact", "lite, compact", "lite-en, exact", "lite-en, compact"]
 
 Settings with the same embedder and storage share an index.
 """
@@ -56,7 +56,7 @@ class Setting:
         rerank_stage = next((stage for stage in parse_stages(self.stages) if isinstance(stage, Rerank)), None)
         if rerank_stage is not None and rerank_stage.limit and not rerank_stage.model and self.reranker is None:
             raise InvalidInputError(
-                f"stages is {self.stages!r}, which requires a reranker. Pass reranker, or write rerank:model=NAME."
+                f"The stages {self.stages!r} require a reranker. Pass reranker (--reranker) or rerank:model=NAME."
             )
 
     @property

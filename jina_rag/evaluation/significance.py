@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from jina_rag.errors import InvalidInputError
 
-RESAMPLES = 10_000
-"""Default number of bootstrap resamples."""
+RESAMPLES = 10_000  # default number of bootstrap resamples
 _MAX_DRAWS = 2_000_000
 """Largest number of draws held in memory."""
 

@@ -49,7 +49,7 @@ def test_single_setting_result_fields(judged, tmp_path):
     assert setting.fingerprint == embedder.fingerprint
     assert tuple(setting.measures) == MEASURES
     assert setting.measures["Recall@1"] >= 0.8
-    rows = [answer.measures["nDCG@5"] for answer in setting.per_query]
+    rows = [query_result.measures["nDCG@5"] for query_result in setting.per_query]
     assert setting.measures["nDCG@5"] == pytest.approx(sum(rows) / 5)
     assert setting.intervals["nDCG@5"] == interval(rows, seed=3)
     assert setting.by["modality"]["table"]["queries"] == 2
@@ -86,8 +86,8 @@ def test_settings_share_an_index_and_are_compared_with_the_first(judged, tmp_pat
     assert reranker.history, "the reranker scored pages"
     assert len({setting.index_seconds for setting in result.settings}) == 1, "shared ingestion time"
     assert [(c.first, c.second, c.measure) for c in result.comparisons] == [
-        (result.settings[0].name, result.settings[place].name, measure)
-        for place in (1, 2) for measure in ("nDCG@3", "RR@2")
+        (result.settings[0].name, result.settings[position].name, measure)
+        for position in (1, 2) for measure in ("nDCG@3", "RR@2")
     ]  # fmt: skip
     rows = [{a.query_id: a.measures["RR@2"] for a in setting.per_query} for setting in result.settings]
     assert result.comparisons[3].difference == difference(rows[0], rows[2], seed=1)
@@ -143,7 +143,7 @@ def test_killed_run_resumes_without_repeating_queries(judged, tmp_path):
     assert sorted(text for text in searched_queries(embedder) if text in queries) == sorted(queries)
     assert len(page_keys(embedder)) == 4
     assert result.settings[0].index_seconds == 0.0
-    assert all(answer.milliseconds > 0 for answer in result.settings[0].per_query)
+    assert all(query_result.milliseconds > 0 for query_result in result.settings[0].per_query)
     repeated = evaluate_settings(judged, [Setting(embedder)], **options)
     assert len([text for text in searched_queries(embedder) if text in queries]) == 5
     assert repeated.settings[0].per_query == result.settings[0].per_query

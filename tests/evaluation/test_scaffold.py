@@ -124,7 +124,7 @@ def test_scaffold_without_images_reports_failed_files(documents, tmp_path):
 
 
 def test_missing_documents_raise_invalid_input(tmp_path):
-    with pytest.raises(InvalidInputError, match="Pass the documents: --documents"):
+    with pytest.raises(InvalidInputError, match="Pass the folder of the documents"):
         make_scaffold(tmp_path / "none", [tmp_path / "none"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidInputError, match="No document in"):

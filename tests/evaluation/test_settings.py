@@ -49,7 +49,7 @@ def test_invalid_stages_raise_invalid_input(text, message):
 def test_setting_validates_its_values():
     with pytest.raises(InvalidInputError, match="exact, balanced, compact"):
         Setting(storage="tiny")
-    with pytest.raises(InvalidInputError, match="requires a reranker"):
+    with pytest.raises(InvalidInputError, match="require a reranker"):
         Setting(stages="rerank:limit=3")
     assert Setting(stages="rerank:limit=3", reranker="lite").to_json() == {
         "stages": "rerank:limit=3", "reranker": "lite",
