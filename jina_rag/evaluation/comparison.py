@@ -185,7 +185,7 @@ def compare_runs(earlier: Evaluation, later: Evaluation, *, earlier_name: str = 
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this package, Python and the packages that affect the figures, and the platform."""
+    """Return the versions of this package, Python and the packages that affect the results, and the platform."""
     numbers = {"jina_rag": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):

@@ -93,9 +93,9 @@ def measure(
         else:
             trec_name, key, rankings = f"{_TREC[family]}.{k}", f"{_TREC[family]}_{k}", scores
         evaluator = pytrec_eval.RelevanceEvaluator(gains if family == "nDCG" else relevance, {trec_name})
-        scores_of = evaluator.evaluate(rankings)
+        trec_scores = evaluator.evaluate(rankings)
         for query in judged_queries:
-            values_by_query[query.query_id][name] = scores_of.get(keys[query.query_id], {}).get(key, 0.0)
+            values_by_query[query.query_id][name] = trec_scores.get(keys[query.query_id], {}).get(key, 0.0)
     return values_by_query
 
 

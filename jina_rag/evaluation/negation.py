@@ -101,7 +101,7 @@ class NegationResult:
         embedder: Name of the embedder.
         fingerprint: Fingerprint of the embedder; equal fingerprints mean equal vectors.
         side: Side of the embedder that encoded the texts: ``"query"`` or ``"document"``.
-        sha256: SHA-256 of the triplets in their order, in hexadecimal digits.
+        sha256: SHA-256 over the ordered triplets, in hexadecimal digits.
     """
 
     easy: Accuracy

@@ -32,7 +32,7 @@ from jina_rag.evaluation.files import read_text
 Loader: TypeAlias = Literal["mteb", "paper"]
 """Program that read the data: mteb, or the program of the publication."""
 Vectors: TypeAlias = Literal["dense", "multi", "rerank", "sparse", "unstated"]
-"""One vector per text or page, one vector per token or patch, a reranker over a first stage, or term weights."""
+"""Dense: one vector per input. Multi: one per token or patch. Rerank: after a first stage. Sparse: term weights."""
 Kind: TypeAlias = Literal["results", "paper", "model card", "model page", "reported"]
 """Kind of source: "results" is the results repository of mteb; "reported" is a score of unknown publication."""
 
@@ -43,7 +43,7 @@ _Score = TypeVar("_Score", "Target", "Mean")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Figure:
+class _ScoreFields:
     """Fields that `Target` and `Mean` share; see `Target`."""
 
     benchmark: str
@@ -62,7 +62,7 @@ class _Figure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target(_Figure):
+class Target(_ScoreFields):
     """A published score of one model on one task.
 
     Attributes:
@@ -70,7 +70,7 @@ class Target(_Figure):
         benchmark: Benchmark of the task, under mteb's name if mteb has the benchmark.
         task: mteb's name of the task; the paper's name if `in_mteb` is False.
         model: Id of the model on the Hugging Face hub, if it has one.
-        vectors: Vectors that the model was evaluated with.
+        vectors: Vector type, or reranking; see `Vectors`.
         measure: Name of the measure, for example nDCG@5; "unstated" if unknown.
         value: Score in percentage points, as published.
         source: Paper and table, model card, or results repository.
@@ -98,7 +98,7 @@ class Target(_Figure):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mean(_Figure):
+class Mean(_ScoreFields):
     """A published mean over tasks or languages. Attributes not listed here are those of `Target`.
 
     Attributes:
@@ -107,8 +107,8 @@ class Mean(_Figure):
         count: Number of tasks or languages; None if not stated.
         table: Id of the table with the averaged scores; None if they are not published or not transcribed.
         tasks: Tasks of that table that the mean covers; empty for all.
-        agrees: True if the rounded mean of the table's scores is the published value. If False, `note` gives the
-            difference. None without a table.
+        agrees: True if the rounded mean of the table's scores is the published value. If False, `note` explains the
+            deviation. None without a table.
     """
 
     decimals: int
@@ -241,7 +241,7 @@ class ScoreFilter(TypedDict, total=False):
 
     Attributes:
         model: Id of the model.
-        vectors: Vectors that the model was evaluated with.
+        vectors: Vector type, or reranking; see `Vectors`.
         loader: Program that read the data.
         measure: Name of the measure.
     """
@@ -298,7 +298,7 @@ def compare(
     Args:
         task: mteb's name of the task.
         model: Id of the model.
-        vectors: Vectors that the model was evaluated with.
+        vectors: Vector type, or reranking; see `Vectors`.
         value: Measured value in percentage points (87.3, not 0.873).
         n_queries: Number of measured queries, at least 1; one query weighs 100 / n points.
         loader: Program that read the data; scores of the other loader are not used.
@@ -338,10 +338,10 @@ def compare_mean(
     Args:
         benchmark: mteb's name of the benchmark.
         model: Id of the model.
-        vectors: Vectors that the model was evaluated with.
+        vectors: Vector type, or reranking; see `Vectors`.
         value: Measured mean in percentage points (87.3, not 0.873).
         loader: Program that read the data; means of the other loader are not used.
-        tasks: Averaged tasks; published means over other tasks are not used. None for any tasks.
+        tasks: Averaged tasks; published means known to cover other tasks are not used. None for any.
         measure: Name of the measure; None for any.
         dimensions: Number of dimensions after Matryoshka truncation; None for full vectors.
         published: Scores to compare with; default: those of the package.

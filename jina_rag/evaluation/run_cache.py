@@ -82,10 +82,10 @@ def run_queries(
     for start in range(0, len(missing), batch_size):
         texts = missing[start : start + batch_size]
         started = time.perf_counter()
-        # A timed search includes regions and snippets, as for a user; the pages are the same without.
-        hits_of = index.search_many(texts, k=options.depth, stages=stages, details=options.one_by_one)
+        # Timed searches compute regions and snippets, as in normal use. Neither changes the pages.
+        hit_lists = index.search_many(texts, k=options.depth, stages=stages, details=options.one_by_one)
         milliseconds = (time.perf_counter() - started) * 1000 if options.one_by_one else 0.0
-        batch = {text: _result(hits, names, milliseconds) for text, hits in zip(texts, hits_of, strict=True)}
+        batch = {text: _result(hits, names, milliseconds) for text, hits in zip(texts, hit_lists, strict=True)}
         cache.add(batch)
         results |= batch
         if on_query:

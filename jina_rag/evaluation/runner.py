@@ -120,7 +120,7 @@ def search_all(
     run: dict[str, list[PageKey]] = {}
     for start in range(0, len(queries), BATCH_SIZE):
         batch = queries[start : start + BATCH_SIZE]
-        hits_of = index.search_many(
+        hit_lists = index.search_many(
             [query.query for query in batch],
             k=k,
             filter=filter,
@@ -130,7 +130,7 @@ def search_all(
             min_score=min_score,
             details=False,
         )
-        for query, hits in zip(batch, hits_of, strict=True):
+        for query, hits in zip(batch, hit_lists, strict=True):
             if on_note:
                 for note in hits.notes:
                     on_note(query.query_id, note)

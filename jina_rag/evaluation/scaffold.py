@@ -180,7 +180,7 @@ def _render_documents(
     }
     all_pages = frozenset(range(1, _SETTINGS.limits.max_pages + 1))
     remaining = (
-        replace(source, skip_pages=_drawn_pages(folders[source.path]) if images else all_pages) for source in sources
+        replace(source, skip_pages=_rendered_pages(folders[source.path]) if images else all_pages) for source in sources
     )
     done = 0
     with contextlib.closing(read_pages(remaining, _SETTINGS)) as events:
@@ -194,7 +194,7 @@ def _render_documents(
                     failures.append(event)
                 case DocumentEnd(source=source):
                     entry, folder = listing.of(source), folders[source.path]
-                    page_numbers = _drawn_pages(folder)
+                    page_numbers = _rendered_pages(folder)
                     files = ((folder / f"{n:04d}.jpg").relative_to(root).as_posix() if n in page_numbers else None
                              for n in range(1, entry["pages"] + 1))  # fmt: skip
                     yield ContactSheetDocument(doc=str(entry["doc"]), images=tuple(files))
@@ -204,7 +204,7 @@ def _render_documents(
                     progress(done, len(sources))
 
 
-def _drawn_pages(folder: Path) -> frozenset[int]:
+def _rendered_pages(folder: Path) -> frozenset[int]:
     """Return the numbers of the pages that have an image."""
     return frozenset(int(file.stem) for file in folder.glob("*.jpg") if file.stem.isdecimal())
 

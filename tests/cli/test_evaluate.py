@@ -166,16 +166,16 @@ def test_what_could_not_be_read_is_reported(cli, tmp_path):
     [
         (["nowhere"], ["nowhere has no docs.jsonl", "jina-rag evaluate init"]),
         ([], ["Missing argument"]),
-        (["judged", "-m", "F1@5"], ["'F1@5' is no measure"]),
+        (["judged", "-m", "F1@5"], ["'F1@5' is not a measure"]),
         (["judged", "--storage", "tiny"], ["expected one of exact, balanced, compact"]),
         (["judged", "--stages", "sort:x=1"], ["'sort' is no stage"]),
-        (["judged", "--stages", "rerank:limit=3"], ["need a reranker"]),
+        (["judged", "--stages", "rerank:limit=3"], ["require a reranker"]),
         (["judged", "--report", "no/r.html"], ["cannot be written", "'no'"]),
         (["judged", "--trec", "no/trec"], ["cannot be written"]),
         (["judged", "--compare", "none.json"], ["none.json cannot be read"]),
         (["judged", "--failures", "-1"], ["Invalid value for '--failures'"]),
         (["init"], ["Missing argument"]),
-        (["init", "new"], ["There is no folder new yet: say where the documents lie with --documents"]),
+        (["init", "new"], ["new does not exist. Pass the folder of the documents (--documents"]),
         (["check", "nowhere"], ["nowhere has no docs.jsonl"]),
         (["check", "judged", "--write"], ["has no queries.csv"]),
         (["check", "judged", "--whatever"], ["No such option"]),
@@ -193,7 +193,7 @@ def test_results_of_other_data_are_not_compared(cli, shared, tmp_path):
     cli(shared / "judged", "-i", shared / "kb", "--save", tmp_path / "s.json")
     judged = write_judged(tmp_path / "judged")
     result = cli(judged, "--no-latency", "--compare", tmp_path / "s.json")
-    result.refused("s.json was measured on other data", "the same documents and judgements only")
+    result.refused("s.json was measured on different data", "the same documents and judgements")
 
 
 @pytest.mark.parametrize(
@@ -249,17 +249,17 @@ def test_from_a_folder_of_documents_to_a_measurement(cli, tmp_path):
     assert "Listed 2 documents with 4 pages" in made.err
     assert str(judged / "queries.csv") in made.out.replace("\n", "")
     assert (judged / "pages.html").as_uri() in made.out.replace("\n", "")
-    cli(judged).refused("there is nothing to measure")
+    cli(judged).refused("has no judged query")
     with (judged / "queries.csv").open("a", encoding="utf-8") as file:
         file.write("Where do whales sing?,animals,2\nwhat grew,energy,9\n")
     checked = cli("check", judged)
     assert checked.code == 1
-    assert "missing page: q002: 'energy' has no page 9; its pages are 1 to 2." in checked.out
+    assert "missing page: q002: 'energy' has no page 9; expected 1 to 2." in checked.out
     sheet = (judged / "queries.csv").read_text("utf-8-sig")
     (judged / "queries.csv").write_text(sheet.replace("energy,9", "energy,1"), encoding="utf-8")
     good = cli("check", judged, "--write")
     assert good.code == 0, good.out
-    assert "In order." in good.out
+    assert "No problems found." in good.out
     assert "Wrote 2 questions to " in good.err
     assert cli("check", judged, "--json").json["findings"] == []
     assert cli("init", judged, "-d", tmp_path / "any" / "docs", "--json").json["documents"] == 2
