@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from jina_rag.catalog.near_duplicates import image_match
 from jina_rag.catalog.near_duplicates.finder import NearDuplicateFinder
 from jina_rag.catalog.near_duplicates.page_match import PageContent, is_near_duplicate
-from jina_rag.catalog.near_duplicates.text_difference import has_changed_number, normalized_words, unmatched_words
+from jina_rag.catalog.near_duplicates.text_difference import has_changed_number, normalize_words, unmatched
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
 from jina_rag.types import Page, PageScreenshot, StoreHit, Word
@@ -65,7 +65,7 @@ def test_a_picture_that_cannot_be_read_is_none(tmp_path):
     ],
 )
 def test_words_differ_beyond_what_ocr_mistakes(one, other, lost, added):
-    assert unmatched_words(*(list(normalized_words(text.split()).values()) for text in (one, other))) == (lost, added)
+    assert unmatched(*(list(normalize_words(text.split()).values()) for text in (one, other))) == (lost, added)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_number_in_the_place_of_another(lost, added, expected):
 
 def test_texts_of_which_nothing_agrees_are_of_no_use():
     a, b = [f"a{i}x" for i in range(60)], [f"a{i}y" for i in range(60)]
-    assert unmatched_words(a, b) == (a, b)
+    assert unmatched(a, b) == (a, b)
     assert not has_changed_number([f"1{i:03d}" for i in range(60)], [f"2{i:03d}" for i in range(60)])
 
 

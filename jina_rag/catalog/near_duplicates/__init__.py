@@ -1,1 +1,1 @@
-"""Pages that show nearly the same: marked when they are indexed, folded when they are shown."""
+"""Near-duplicate pages: detected and marked during ingestion, folded into one hit during search."""

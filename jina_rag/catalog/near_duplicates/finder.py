@@ -1,7 +1,7 @@
-"""Pages that say the same again: an earlier version of a report, a second scan.
+"""Detection of near-duplicate pages during ingestion, for example an earlier version of a report or a second scan.
 
-They are found by their dense vectors, which are in the index anyway, and held against each other by `page_match`. They
-are marked, not merged: both are stored, and a search can show one of them.
+Candidates are found by the dense vectors of the index and compared by `page_match`. A near-duplicate is marked and
+stored; a search can return one page of each group.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from jina_rag.stores.images import ImageFiles
 from jina_rag.types import Float32, Page
 
 MIN_COSINE = 0.97
-"""Dense vectors less alike than this are not looked at closer."""
+"""Minimum cosine similarity of the dense vectors of a candidate."""
 _MAX_CANDIDATES = 3
 _KEYS = (schema.TEXT, schema.WORDS, schema.IMAGE, schema.NEAR, schema.REVISION)
 
 
 class NearDuplicateFinder:
-    """Looks for an earlier page that a new one nearly repeats."""
+    """Finder of earlier pages of which new pages are near-duplicates."""
 
     def __init__(self, store: MultiVectorStore, images: ImageFiles) -> None:
         self._store = store
         self._images = images
 
     def find(self, pages: Sequence[tuple[str, Page, Float32]], *, ignore: Collection[str] = ()) -> dict[str, str]:
-        """Find near-duplicates among the stored pages, and among the new ones.
+        """Return the earlier page of each new page that is a near-duplicate of a stored page or of another new page.
 
         Args:
-            pages: Id of the point to come, the page, its dense vector, shape (dim,).
-            ignore: Contents (hashes) whose pages are about to go.
+            pages: For each new page: its point id, the page, and its dense vector, shape (dim,), float32.
+            ignore: SHA-256 hashes of contents to skip, because their pages will be deleted.
 
         Returns:
-            Id → id of the earlier page; where that one repeats another itself, the first of them.
+            Point id → point id of the earlier page. If the earlier page is itself a near-duplicate, its earlier page.
         """
         original_ids: dict[str, str] = {}
         earlier: list[tuple[str, PageContent, Float32]] = []
@@ -55,6 +55,6 @@ class NearDuplicateFinder:
     def _stored(self, point_id: str, dense: Float32, ignore: Collection[str]) -> Iterator[tuple[str, PageContent]]:
         for hit in self._store.nearest(dense, limit=_MAX_CANDIDATES, where={schema.KIND: "page"}, keys=_KEYS):
             first = str(hit.payload.get(schema.NEAR) or hit.id)
-            # A page that is made again meets itself, and those that repeat it.
+            # A re-indexed page finds itself and its near-duplicates.
             if first != point_id and hit.score >= MIN_COSINE and hit.payload.get(schema.REVISION) not in ignore:
                 yield first, PageContent.of_payload(hit.payload, self._images.folder)

@@ -1,8 +1,10 @@
-"""Whether two page screenshots show the same: at another resolution, JPEG quality or slight crop, nothing added.
+"""Comparison of two page screenshots that may differ in resolution, JPEG quality or a slight crop.
 
-One image is laid over the other by ECC maximisation (Evangelidis and Psarakis, "Parametric Image Alignment Using
-Enhanced Correlation Coefficient Maximization", 2008). What then is dark or light in one without anything alike near it
-in the other is a difference, such as a tick in a box.
+The images are aligned by ECC maximization. After alignment, a dark or light area of one image without a similar area
+nearby in the other image is a difference, for example a tick in a box.
+
+Source: Evangelidis and Psarakis, Parametric Image Alignment Using Enhanced Correlation Coefficient Maximization
+(IEEE TPAMI, 2008).
 """
 
 from __future__ import annotations
@@ -20,24 +22,31 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PointPairs: TypeAlias = tuple[Float32, Float32]
-"""Places of two images that correspond, as fractions: two arrays of shape (n, 2)."""
+"""Corresponding points of two images, as fractions of width and height: two arrays of shape (n, 2), float32."""
 
 _MAX_SIDE = 1000
-"""Longest side in pixels at which images are compared."""
+"""Longest side of the compared images in pixels."""
 _WINDOW = 7
-"""Side in pixels of the spots that are compared."""
+"""Side in pixels of the window over which differences are averaged."""
 _BLUR_SIGMA, _MIN_CONTRAST = 1.2, 0.03
 _MIN_OVERLAP = 0.75
-"""Share of each image that must lie on the other: a slight crop, not a part."""
-_MIN_PAIRS, _RANSAC_TOLERANCE = 4, 6
-"""Places that an alignment may begin with, and pixels by which they may miss each other."""
-_BORDER_MARGIN, _MAX_ITERATIONS = 15, 20
+"""Minimum fraction of each image that the other image covers; allows a slight crop."""
+_MIN_PAIRS, _TOLERANCE = 4, 6
+"""Minimum number of point pairs for an initial alignment, and its maximum reprojection error in pixels."""
+_MARGIN, _MAX_ITERATIONS = 15, 20
 _MIN_CORRELATION = 0.5
-"""Of images in place: 41 real pages and their scans have 0.67 at least, 9 of 10 unlike pairs 0.41 at most."""
+"""Minimum correlation of aligned images: 41 page-scan pairs have at least 0.67, 9 of 10 other pairs have at most 0.41."""
 
 
 def load(image: Path | Image) -> Float32 | None:
-    """An image as grey values in [0, 1], its longest side 1,000 pixels; None if it cannot be read."""
+    """Return an image in grayscale, scaled to a longest side of 1,000 pixels.
+
+    Args:
+        image: Image, or path of an image file.
+
+    Returns:
+        Values from 0 (black) to 1 (white), shape (height, width), float32; None for an unreadable image.
+    """
     from PIL import Image as pillow
 
     try:
@@ -54,22 +63,24 @@ def load(image: Path | Image) -> Float32 | None:
     return np.asarray(grey.resize(size, method), dtype=np.float32) / np.float32(255)
 
 
-def difference_map(a: Float32, b: Float32, point_pairs: PointPairs | None = None) -> Float32 | None:
-    """Lay one image on another, and compare them spot by spot.
+def difference_map(a: Float32, b: Float32, pairs: PointPairs | None = None) -> Float32 | None:
+    """Align two images and return their local differences.
 
     Args:
-        a: Grey values as `load` gives them.
-        b: The other's.
-        point_pairs: Corresponding places, if any are known; without them the images must lie on each other roughly.
+        a: First image, as returned by `load`, shape (height, width), float32.
+        b: Second image, as returned by `load`, shape (height, width), float32.
+        pairs: Known corresponding points; None if unknown. Without them, alignment succeeds only for images that
+            already overlap roughly.
 
     Returns:
-        How much the spot around each pixel of `a` differs, 0 for the same, about 1 for black on white, 0 where `b` does
-        not cover it; None where they do not fit, or where one is more than a slight crop of the other.
+        Mean difference around each pixel of `a`, shape (height, width), float32: 0 for equal areas and for areas that
+        `b` does not cover, about 1 for black on white. None if the alignment fails, or if one image is more than a
+        slight crop of the other.
     """
     import cv2
 
     is_flat = [float(np.ptp(image)) < _MIN_CONTRAST for image in (a, b)]
-    transform = _scaling_transform(a, b) if all(is_flat) else None if any(is_flat) else _align(a, b, point_pairs)
+    transform = _scaling_transform(a, b) if all(is_flat) else None if any(is_flat) else _align(a, b, pairs)
     if transform is None or (all(is_flat) and abs(a.shape[0] - b.shape[0]) > 0.1 * _MAX_SIDE):
         return None
     size, flags = a.shape[::-1], cv2.WARP_INVERSE_MAP
@@ -78,11 +89,11 @@ def difference_map(a: Float32, b: Float32, point_pairs: PointPairs | None = None
     if coverage.mean() < _MIN_OVERLAP or area / b.size < _MIN_OVERLAP:
         return None
     inside = cv2.erode(
-        coverage, np.ones((_BORDER_MARGIN, _BORDER_MARGIN), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=(0,)
+        coverage, np.ones((_MARGIN, _MARGIN), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=(0,)
     )
     other = cv2.warpAffine(b, transform, size, flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     soft, other = (cv2.GaussianBlur(image, (0, 0), _BLUR_SIGMA) for image in (a, np.where(coverage > 0, other, a)))
-    # Within a pixel all values count as the same: edges of print are ragged at every resolution in another way.
+    # Shifts of one pixel are no difference: the edges of print depend on the resolution.
     kernel = np.ones((3, 3), np.uint8)
     difference = np.zeros_like(a)
     for one, two in ((soft, other), (other, soft)):
@@ -94,32 +105,26 @@ def _scaling_transform(a: Float32, b: Float32) -> npt.NDArray[Any]:
     return np.array([[b.shape[1] / a.shape[1], 0, 0], [0, b.shape[0] / a.shape[0], 0]], dtype=np.float32)
 
 
-def _align(a: Float32, b: Float32, point_pairs: PointPairs | None) -> npt.NDArray[Any] | None:
-    """The affine transform, shape (2, 3), from pixels of `a` to those of `b`."""
+def _align(a: Float32, b: Float32, pairs: PointPairs | None) -> npt.NDArray[Any] | None:
+    """Return the affine transform from pixels of `a` to pixels of `b`, shape (2, 3), float32; None if none fits."""
     import cv2
 
-    estimate = None
-    if point_pairs is not None and len(point_pairs[0]) >= _MIN_PAIRS:
-        first, second = (
-            points * np.array(image.shape[::-1]) for points, image in zip(point_pairs, (a, b), strict=True)
-        )
-        cv2.setRNGSeed(0)  # RANSAC draws: the same pages shall always give the same answer
-        estimate, _ = cv2.estimateAffinePartial2D(
-            first, second, method=cv2.RANSAC, ransacReprojThreshold=_RANSAC_TOLERANCE
-        )
-    transform = _scaling_transform(a, b) if estimate is None else estimate.astype(np.float32)
-    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _MAX_ITERATIONS, 1e-4)
-    # Lines of print look alike: without places to begin with, the search goes from coarse to fine.
-    for side in (64, 128, 256, 512) if estimate is None else (256, 512):
+    initial = None
+    if pairs is not None and len(pairs[0]) >= _MIN_PAIRS:
+        first, second = (points * np.array(image.shape[::-1]) for points, image in zip(pairs, (a, b), strict=True))
+        cv2.setRNGSeed(0)  # RANSAC samples at random; a fixed seed makes it deterministic
+        initial, _ = cv2.estimateAffinePartial2D(first, second, method=cv2.RANSAC, ransacReprojThreshold=_TOLERANCE)
+    transform = _scaling_transform(a, b) if initial is None else initial.astype(np.float32)
+    limits = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _MAX_ITERATIONS, 1e-4)
+    # Lines of print look alike: without an initial alignment, the search proceeds from coarse to fine.
+    for side in (64, 128, 256, 512) if initial is None else (256, 512):
         factor = side / _MAX_SIDE
         scale = np.array([1, 1, factor], dtype=np.float32)
         one, two = (cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) for image in (a, b))
         mask = np.full(two.shape, 255, dtype=np.uint8)
         try:
-            correlation, affine = cv2.findTransformECC(
-                one, two, transform * scale, cv2.MOTION_AFFINE, criteria, mask, 3
-            )
-        except cv2.error:  # it found no way to better the start: they have nothing in common
+            correlation, affine = cv2.findTransformECC(one, two, transform * scale, cv2.MOTION_AFFINE, limits, mask, 3)
+        except cv2.error:  # no convergence: the images have nothing in common
             return None
         if correlation < _MIN_CORRELATION:
             return None

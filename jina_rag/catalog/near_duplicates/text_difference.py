@@ -1,4 +1,4 @@
-"""What two texts of a page differ in, beyond what OCR mistakes: words joined or split, glyphs that look alike."""
+"""Differences of two page texts, ignoring OCR errors: joined or split words and similar glyphs."""
 
 from __future__ import annotations
 
@@ -9,34 +9,39 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 _MAX_PAIRS = 2500
-"""Pairs of words that are compared at most; where there are more, the texts are of no use to each other."""
+"""Maximum number of word pairs to compare; with more pairs, the texts are considered unrelated."""
 _MISREAD_RATIO = 0.88
 _GLYPH_CLASSES = str.maketrans("ilj1|oqcevnszbg", "11111" + "0000" + "uu" + "5289")
-"""Characters that OCR takes for each other; digits stay apart from digits."""
+"""Classes of characters that OCR confuses; no two digits are in the same class."""
 
 
-def normalized_words(words: Iterable[str]) -> dict[int, str]:
-    """Words without case, accents and punctuation, by their number; single letters are left out.
+def normalize_words(words: Iterable[str]) -> dict[int, str]:
+    """Return words without case, accents and punctuation, by their position; single letters are dropped.
 
-    Punctuation is misread most often, and marks of single letters come from ticked boxes and lines.
+    OCR misreads punctuation most often, and reads ticked boxes and lines as single letters.
 
-    >>> plain_words("Müller: x 3 Euro".split())
+    >>> normalize_words("Müller: x 3 Euro".split())
     {0: 'muller', 2: '3', 3: 'euro'}
     """
     normalized = ("".join(filter(str.isalnum, unicodedata.normalize("NFKD", word).casefold())) for word in words)
     return {number: word for number, word in enumerate(normalized) if len(word) > 1 or word.isdigit()}
 
 
-def word_overlap(a: Sequence[str], b: Sequence[str]) -> float:
-    """The share of words that two texts have in common: intersection over union of the multisets."""
+def overlap(a: Sequence[str], b: Sequence[str]) -> float:
+    """Return the fraction of common words of two texts, 0 to 1: intersection over union of the multisets."""
     first, second = Counter(a), Counter(b)
     return (first & second).total() / max((first | second).total(), 1)
 
 
-def unmatched_words(a: Sequence[str], b: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words of each side that the other has nothing alike for."""
+def unmatched(a: Sequence[str], b: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words of each text that have no equal or similar word in the other text.
+
+    Args:
+        a: Words of the first text, as returned by `normalize_words`.
+        b: Words of the second text.
+    """
     first, second = list((Counter(a) - Counter(b)).elements()), list((Counter(b) - Counter(a)).elements())
-    # Words that are joined or split on the other side.
+    # Drop words that are joined or split in the other text.
     first_text, second_text = "".join(first), "".join(second)
     first = [word for word in first if word not in second_text]
     second = [word for word in second if word not in first_text]
@@ -53,12 +58,17 @@ def unmatched_words(a: Sequence[str], b: Sequence[str]) -> tuple[list[str], list
 
 
 def has_changed_number(only_a: Sequence[str], only_b: Sequence[str]) -> bool:
-    """Whether a number stands in the place of another: as long, half of it equal, and a digit for another digit.
+    """Return whether a number of one text replaces a number of the other.
 
-    In small print that is too little to be seen in the images, and OCR takes digits for letters, not for digits.
-    Where all other words are equal, any other number of that length is another number.
+    A replacement has the same length, a changed digit, and at least half of its characters equal. Images do not show
+    such a change in small print, and OCR confuses digits with letters but not with other digits. If all other words are
+    equal, any number of the same length with a changed digit is a replacement.
+
+    Args:
+        only_a: Unmatched words of the first text; see `unmatched`.
+        only_b: Unmatched words of the second text.
     """
-    if len(only_a) * len(only_b) > _MAX_PAIRS:  # a script that OCR cannot read: the words tell nothing
+    if len(only_a) * len(only_b) > _MAX_PAIRS:  # in a script that OCR cannot read, the words are meaningless
         return False
     is_only_difference = len(only_a) + len(only_b) <= 2
     for one, other in itertools.product(only_a, only_b):
@@ -70,7 +80,7 @@ def has_changed_number(only_a: Sequence[str], only_b: Sequence[str]) -> bool:
 
 
 def _is_ocr_variant(a: str, b: str) -> bool:
-    """Whether OCR may have read one of two words as the other: glyphs that look alike, or a slip in a long word."""
+    """Return whether two words may be OCR readings of the same word: similar glyphs, or one error in a long word."""
     if _glyph_classes(a) == _glyph_classes(b):
         return True
     same_digits = list(filter(str.isdigit, a)) == list(filter(str.isdigit, b))
