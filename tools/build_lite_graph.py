@@ -1,19 +1,19 @@
-"""Writes jina_rag/models/_assets/e5_graph.onnx: the 12 layers of multilingual-e5-small without their weights.
+"""Write jina_rag/models/_assets/e5_graph.onnx: the 12 layers of multilingual-e5-small without the weights.
 
-Run it after changing the graph: ``python tools/build_lite_graph.py``. A test holds the file to what this
-makes.
+Run ``python tools/build_lite_graph.py`` after a change of the graph. A test compares the file with the output of this
+script.
 
-The graph, and why it looks as it does (each choice measured on CPUs with AVX2 or AVX-512 and without VNNI):
+Design of the graph, with each choice measured on CPUs with AVX2 or AVX-512 and without VNNI:
 
-- Matrix products take 8-bit activations and 7-bit weights (`MatMulIntegerToFloat`): 1.5 times as fast as
-  float32. 7 bits, because without VNNI the kernel adds two products in 16 bits, which 8-bit weights overflow.
-  4-bit products (`MatMulNBits`) were slower than float32 there.
-- Activations are quantised with one fixed scale per product, found by tools/calibrate_lite.py, after a
-  division by a fixed factor per channel which the weights take up (SmoothQuant, Xiao et al., ICML 2023).
-  Fixed scales make a token's vector independent of what else is in the batch.
-- No attention mask: a batch holds sequences of one length only, and the unmasked attention kernel is faster.
-- Add and LayerNormalization, not the fused SkipLayerNormalization, whose kernel is four times slower. The
-  session must therefore not run the extended graph optimisations, which would fuse them.
+- Matrix products use 8-bit activations and 7-bit weights (`MatMulIntegerToFloat`), 1.5 times as fast as float32. The
+  weights have 7 bits because the kernel without VNNI adds two products in 16 bits, which overflows with 8-bit weights.
+  4-bit products (`MatMulNBits`) are slower than float32 on these CPUs.
+- Activations are quantized with one fixed scale per product, determined by tools/calibrate_lite.py, after a division by
+  a fixed factor per channel, which is multiplied into the weights (SmoothQuant, Xiao et al., ICML 2023). With fixed
+  scales, the vector of a token does not depend on the other sequences of the batch.
+- The graph has no attention mask: a batch contains sequences of equal length, and the unmasked kernel is faster.
+- Add and LayerNormalization are separate, because the kernel of the fused SkipLayerNormalization is four times slower.
+  The session must not enable extended graph optimizations, which would fuse them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Builder:
         self.weights: list[onnx.TensorProto] = []
 
     def weight(self, name: str, shape: tuple[int, ...], kind: int = TensorProto.FLOAT) -> str:
-        """A tensor that the program hands over when it opens the session."""
+        """Add an external tensor, whose values are passed when the session is created, and return its name."""
         tensor = onnx.TensorProto(name=name, data_type=kind, dims=shape, data_location=TensorProto.EXTERNAL)
         tensor.external_data.add(key="location", value="weights")
         self.weights.append(tensor)
@@ -63,7 +63,7 @@ class _Builder:
 
 
 def build() -> onnx.ModelProto:
-    """The graph: input ``x`` (batch, length, 384), summed embeddings; output ``y``, the same shape."""
+    """Return the graph: summed embeddings ``x`` to ``y``, both of shape (batch, length, 384), float32."""
     b = _Builder()
     x = b.norm("x", "emb.ln")
     for layer in range(LAYERS):
@@ -89,7 +89,7 @@ def build() -> onnx.ModelProto:
 
 
 def main() -> None:
-    """Write the file, or the one named on the command line."""
+    """Write the graph to the asset file, or to the path on the command line."""
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else OUTPUT
     path.write_bytes(build().SerializeToString(deterministic=True))
     print(f"{path}: {path.stat().st_size} bytes")

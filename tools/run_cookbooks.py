@@ -1,11 +1,11 @@
-"""Run the cookbooks from top to bottom and keep what they print and draw.
+"""Run the cookbooks and store their outputs.
 
     python tools/run_cookbooks.py                            # all of cookbooks/, outputs stored in place
     python tools/run_cookbooks.py cookbooks/01_quick_start.ipynb
-    python tools/run_cookbooks.py --into DIR --offline       # as the tests do: stored elsewhere, without network
+    python tools/run_cookbooks.py --into DIR --offline       # like the tests: other folder, without network
 
-Each notebook runs in a kernel of its own whose working folder is empty, so it cannot count on where it was started, and
-whatever it leaves there is an error. Times and the version of Python are not stored.
+Each notebook runs in a separate kernel with an empty working folder. Files left in this folder are an error. Times and
+the Python version are not stored.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 COOKBOOKS = Path(__file__).resolve().parent.parent / "cookbooks"
 SECONDS = 120
-"""What a notebook may take, on two slow processors."""
+"""Default time limit of a notebook in seconds, sufficient on two slow CPUs."""
 
-# Python runs a sitecustomize.py that it finds on its path before anything else, in the kernel and in what it starts.
-_NO_NETWORK = '''"""Refuses connections to other machines; the kernel's own, on this machine, are let through."""
+# Python imports sitecustomize.py from its path at startup, in the kernel and in its child processes.
+_NO_NETWORK = '''"""Refuse connections to other machines; allow connections to the kernel on this machine."""
 import ipaddress
 import socket
 
 
-def _here(host):
+def _is_local(host):
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -42,8 +42,8 @@ def _here(host):
 
 
 def _check(host):
-    if not _here(host):
-        raise ConnectionRefusedError(f"A cookbook wanted to reach {host}: they run without network.")
+    if not _is_local(host):
+        raise ConnectionRefusedError(f"A cookbook tried to connect to {host}; cookbooks run without network.")
 
 
 class _Socket(socket.socket):
@@ -77,18 +77,18 @@ def run(path: Path, *, offline: bool = False, timeout: float = SECONDS) -> nbfor
     """Run a notebook and return it with its outputs.
 
     Args:
-        path: The notebook; it is left as it is.
-        offline: Whether its kernel, and processes that it starts, can reach this machine only.
-        timeout: Seconds that it may take in all.
+        path: Path of the notebook, which is not modified.
+        offline: Whether to refuse connections of the kernel and its child processes to other machines.
+        timeout: Time limit of the notebook in seconds.
 
     Raises:
         CellExecutionError: If a cell fails.
-        TimeoutError: If it takes longer.
-        RuntimeError: If it leaves something in its working folder.
+        TimeoutError: If the notebook exceeds the time limit.
+        RuntimeError: If the notebook leaves files in its working folder.
     """
     notebook = nbformat.read(path, as_version=4)
     started = time.monotonic()
-    with _surroundings(offline) as (folder, environment):
+    with _kernel_environment(offline) as (folder, environment):
         client = NotebookClient(
             notebook,
             timeout=timeout,
@@ -97,7 +97,7 @@ def run(path: Path, *, offline: bool = False, timeout: float = SECONDS) -> nbfor
             km=AsyncKernelManager(
                 kernel_name="python3",
                 connection_file=str(folder.parent / "kernel.json"),
-                # Sockets in the file system, where there are any: others on this machine can listen to TCP.
+                # Other users of the machine can connect to TCP sockets, but not to sockets in this folder.
                 transport="tcp" if sys.platform == "win32" else "ipc",
             ),
             resources={"metadata": {"path": str(folder)}},
@@ -105,22 +105,26 @@ def run(path: Path, *, offline: bool = False, timeout: float = SECONDS) -> nbfor
         try:
             client.execute(cleanup_kc=True, env=environment)
         except CellTimeoutError as exc:
-            raise TimeoutError(f"{path.name} takes more than {timeout:.0f} seconds.") from exc
-        leftovers = sorted(entry.name for entry in folder.iterdir())
-    if leftovers:
-        raise RuntimeError(f"{path.name} leaves {', '.join(leftovers)} in the folder that it runs in.")
+            raise TimeoutError(f"{path.name} exceeded {timeout:.0f} seconds. Raise --timeout.") from exc
+        leftover_files = sorted(entry.name for entry in folder.iterdir())
+    if leftover_files:
+        raise RuntimeError(
+            f"{path.name} leaves {', '.join(leftover_files)} in its working folder. Delete the files in the notebook."
+        )
     seconds = time.monotonic() - started
     if seconds > timeout:
-        raise TimeoutError(f"{path.name} takes {seconds:.0f} seconds, more than {timeout:.0f}.")
+        raise TimeoutError(
+            f"{path.name} took {seconds:.0f} seconds, above the limit of {timeout:.0f}. Raise --timeout."
+        )
     notebook.metadata["language_info"] = {"name": "python"}
     return notebook
 
 
 @contextmanager
-def _surroundings(offline: bool) -> Iterator[tuple[Path, dict[str, str]]]:
-    """An empty folder, and the environment of a kernel that leaves no traces with the user."""
-    with tempfile.TemporaryDirectory(prefix="jina-rag-cookbook-") as scratch:
-        folders = {name: Path(scratch) / name for name in ("work", "python", "ipython", "jupyter", "temporary")}
+def _kernel_environment(offline: bool) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Yield an empty working folder, and environment variables that keep all kernel files in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="jina-rag-cookbook-") as temporary:
+        folders = {name: Path(temporary) / name for name in ("work", "python", "ipython", "jupyter", "temporary")}
         for folder in folders.values():
             folder.mkdir()
         environment = os.environ | {
@@ -128,24 +132,28 @@ def _surroundings(offline: bool) -> Iterator[tuple[Path, dict[str, str]]]:
             "JUPYTER_CONFIG_DIR": str(folders["jupyter"]),
             "TMPDIR": str(folders["temporary"]),
             "HF_HUB_OFFLINE": "1",
-            "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm, where there are no widgets
+            "PYTHONWARNINGS": "ignore:IProgress not found",  # from tqdm without widgets
             "TERM": "dumb",
             "NO_COLOR": "1",
         }
         if offline:
             (folders["python"] / "sitecustomize.py").write_text(_NO_NETWORK, encoding="utf-8")
-            before = environment.get("PYTHONPATH")
-            environment["PYTHONPATH"] = os.pathsep.join([str(folders["python"]), *([before] if before else [])])
+            python_path = environment.get("PYTHONPATH")
+            environment["PYTHONPATH"] = os.pathsep.join(
+                [str(folders["python"]), *([python_path] if python_path else [])]
+            )
         yield folders["work"], environment
 
 
 def main() -> int:
-    """Run what the command line names; the exit status is the number of notebooks that failed."""
+    """Run the notebooks on the command line and return the number of failed notebooks as exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("notebooks", type=Path, nargs="*", help="all of cookbooks/ if none is named")
-    parser.add_argument("--into", type=Path, help="an existing folder for the results; else they replace the notebooks")
+    parser.add_argument("notebooks", type=Path, nargs="*", help="notebooks to run (default: all of cookbooks/)")
+    parser.add_argument("--into", type=Path, help="existing folder for the results (default: replace the notebooks)")
     parser.add_argument("--offline", action="store_true", help="refuse connections to other machines")
-    parser.add_argument("--timeout", type=float, default=SECONDS, help="seconds for each notebook")
+    parser.add_argument(
+        "--timeout", type=float, default=SECONDS, help="time limit per notebook in seconds (default: 120)"
+    )
     arguments = parser.parse_args()
     failed = 0
     for path in arguments.notebooks or sorted(COOKBOOKS.glob("*.ipynb")):
