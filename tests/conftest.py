@@ -1,4 +1,4 @@
-"""Fixtures that several test files share."""
+"""Fixtures and settings shared by all tests."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import os
 import hypothesis
 import pytest
 
-# No test reaches the model hub; those of downloads have one of their own on this machine.
+# Tests never access the model hub; download tests start a local hub server.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-# A deadline fails on a busy machine, not on a fault.
+# A deadline would make tests fail on busy machines.
 hypothesis.settings.register_profile("shared", deadline=None, max_examples=40, derandomize=True)
 hypothesis.settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> dict[str, str]:
-    """Folders of the tiny checkpoints that come with the package, by family. Not to be written to."""
+    """Return family → folder of the tiny checkpoints in the package; tests must not modify the folders."""
     from jina_rag.models.tiny_checkpoints import TINY_FAMILIES, unpack_tiny
 
     root = tmp_path_factory.mktemp("tiny")
@@ -26,7 +26,7 @@ def tiny(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """So small models gain nothing from a second one, and lose much to it where the cores are busy."""
+    """Run PyTorch with one thread: more threads do not speed up tiny models, and slow them down on busy CPUs."""
     import torch
 
     before = torch.get_num_threads()

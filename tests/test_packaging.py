@@ -1,4 +1,4 @@
-"""What the papers say agrees with what is packaged."""
+"""Packaging: README, NOTICE and other project documents agree with the package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 from helpers.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-PAPERS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "NOTICE")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "NOTICE")
 
 
 def read(name: str) -> str:
@@ -25,25 +25,25 @@ def blocks(name: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", read(name), flags=re.MULTILINE | re.DOTALL)
 
 
-def names(requirements: list[str]) -> list[str]:
+def package_names(requirements: list[str]) -> list[str]:
     return [re.match(r"[A-Za-z0-9._-]+", requirement).group().lower() for requirement in requirements]
 
 
-ASKED = PROJECT["dependencies"] + [
+REQUIREMENTS = PROJECT["dependencies"] + [
     entry
-    for extra, listed in PROJECT["optional-dependencies"].items()
+    for extra, requirements in PROJECT["optional-dependencies"].items()
     if extra != "dev"
-    for entry in listed
+    for entry in requirements
     if not entry.startswith("jina-rag[")
 ]
 
 
-@pytest.mark.parametrize("package", sorted(set(names(ASKED))))
-def test_notice_names_every_package_we_ask_for(package):
+@pytest.mark.parametrize("package", sorted(set(package_names(REQUIREMENTS))))
+def test_notice_lists_each_required_package(package):
     assert re.search(rf"^    {re.escape(package)}  +\S", read("NOTICE").lower(), flags=re.MULTILINE)
 
 
-def test_notice_names_every_shipped_file_that_is_not_ours():
+def test_notice_lists_each_third_party_file():
     shipped = json.loads(read("jina_rag/samples/SOURCES.json"))["documents"]
     notice = read("NOTICE")
     for document in shipped:
@@ -52,36 +52,36 @@ def test_notice_names_every_shipped_file_that_is_not_ours():
         assert asset.name in notice
 
 
-def test_advice_to_install_names_extras_that_exist():
+def test_install_hints_name_existing_extras():
     extras = set(PROJECT["optional-dependencies"])
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "jina_rag").rglob("*.py")]
-    texts += [read(name) for name in PAPERS]
+    texts += [read(name) for name in DOCUMENTS]
     for text in texts:
-        for named in re.findall(r"jina-rag\[([\w,-]+)\]|\"\.\[([\w,-]+)\]", text):
-            assert set("".join(named).split(",")) <= extras
+        for extra_names in re.findall(r"jina-rag\[([\w,-]+)\]|\"\.\[([\w,-]+)\]", text):
+            assert set("".join(extra_names).split(",")) <= extras
         for extra in re.findall(r"extra=\"([\w-]+)\"", text):
             assert extra in extras
 
 
-def test_nobody_is_told_to_install_from_pypi_what_is_not_there():
-    for name in PAPERS:
+def test_documents_do_not_install_unpublished_package_from_pypi():
+    for name in DOCUMENTS:
         assert not re.search(r"pip install (-U |--upgrade )?[\"']?jina[-_]rag", read(name))
 
 
-def test_papers_and_templates_hold_no_path_of_a_developer():
-    texts = [ROOT / name for name in PAPERS]
+def test_documents_and_templates_contain_no_local_path():
+    texts = [ROOT / name for name in DOCUMENTS]
     texts += [path for path in (ROOT / "jina_rag").rglob("*") if path.suffix in {".py", ".j2", ".json", ".md"}]
     for path in texts:
         assert not re.search(r"(?<![\w.])/(home|Users|work|root)/\w", path.read_text(encoding="utf-8")), path
 
 
-@pytest.mark.parametrize("name", PAPERS)
-def test_links_between_the_papers_lead_somewhere(name):
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_between_documents_are_valid(name):
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", read(name)):
         assert (ROOT / target).exists(), target
 
 
-def test_the_python_in_the_readme_uses_names_that_exist():
+def test_readme_python_uses_existing_names():
     import jina_rag
 
     sources = blocks("README.md", "python")
@@ -97,8 +97,7 @@ def test_the_python_in_the_readme_uses_names_that_exist():
         assert len([line for line in source.splitlines() if line.strip()]) <= 12
 
 
-def test_the_python_in_the_readme_about_models_runs(tiny, monkeypatch, tmp_path):
-    """With the tiny checkpoints in the place of the real ones."""
+def test_readme_model_example_runs(tiny, monkeypatch, tmp_path):
     pytest.importorskip("torch")
     from PIL import Image
 
@@ -113,7 +112,7 @@ def test_the_python_in_the_readme_about_models_runs(tiny, monkeypatch, tmp_path)
     exec(source, {})
 
 
-def test_the_commands_in_the_readme_exist_with_their_options():
+def test_readme_commands_and_options_exist():
     from jina_rag.cli.app import app
 
     commands = typer.main.get_command(app).commands
@@ -126,16 +125,16 @@ def test_the_commands_in_the_readme_exist_with_their_options():
         if name.startswith("-"):
             continue
         command = commands[name]
-        inner = getattr(command, "commands", {})
-        if arguments and arguments[0] in inner:
-            meant = [inner[arguments[0]]]
-        else:  # `evaluate DIR` is `evaluate measure DIR`, `evaluate --benchmark …` is `evaluate benchmark …`
-            meant = [command, *(inner[name] for name in ("measure", "benchmark") if name in inner)]
-        options = {option for one in meant for parameter in one.params for option in parameter.opts} | {"--help"}
+        nested = getattr(command, "commands", {})
+        if arguments and arguments[0] in nested:
+            candidates = [nested[arguments[0]]]
+        else:  # `evaluate DIR` means `evaluate measure DIR`; `evaluate --benchmark …` means `evaluate benchmark …`
+            candidates = [command, *(nested[name] for name in ("measure", "benchmark") if name in nested)]
+        options = {option for each in candidates for parameter in each.params for option in parameter.opts} | {"--help"}
         assert {argument for argument in arguments if argument.startswith("-")} <= options, line
 
 
-def test_every_command_is_in_the_readme():
+def test_readme_mentions_each_command():
     from jina_rag.cli.app import app
 
     readme = read("README.md")
