@@ -1,4 +1,4 @@
-"""What an evaluation found, for people: one HTML file with everything in it, or a Markdown table."""
+"""Reports of an evaluation: a self-contained HTML file and Markdown tables."""
 
 from jina_rag.evaluation.report.html import write_html
 from jina_rag.evaluation.report.table import markdown

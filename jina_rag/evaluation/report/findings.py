@@ -1,4 +1,4 @@
-"""What the numbers of an evaluation say, and what they do not: best settings, groups, sentences, words of caution."""
+"""Conclusions from the results of an evaluation: best settings, comparisons, query groups and their reliability."""
 
 from __future__ import annotations
 
@@ -10,37 +10,41 @@ from jina_rag.evaluation.report.queries import rank_of, report_query
 from jina_rag.evaluation.results import Evaluation, PairedComparison, SettingResult
 from jina_rag.evaluation.significance import difference, interval
 
-MAIN = "nDCG@5"
-FEW = 10
-"""Questions below which a group is an anecdote."""
-_SAME_SIZE = 1.05
-"""A store's size differs by a few percent between two runs of one setting."""
-_WORDS = {"same": "same language", "cross": "other language"}
-"""How the language groups are called: whether question and page are in one language."""
+MAIN_MEASURE = "nDCG@5"
+SMALL_GROUP = 10
+"""Reports mark results of groups with fewer queries as anecdotal."""
+_SIZE_TOLERANCE = 1.05
+"""Ratio of two sizes that count as equal: the size of a store varies by a few percent between runs of one setting."""
+_LANGUAGE_GROUPS = {"same": "same language", "cross": "different languages"}
+"""Names of the language groups, by the languages of query and page."""
 
 
 def main_measure(evaluation: Evaluation) -> str:
-    """The measure of plots and failures: nDCG@5, or the first there is; empty where nothing was judged."""
+    """Return the measure for plots and lowest-scoring queries.
+
+    Returns:
+        nDCG@5, or else the first measure; empty if no query has relevance judgments.
+    """
     names = list(evaluation.settings[0].measures)
-    return MAIN if MAIN in names else names[0] if names else ""
+    return MAIN_MEASURE if MAIN_MEASURE in names else names[0] if names else ""
 
 
-def quoted(name: str) -> str:
-    """A setting's name within a sentence: in quotation marks unless it is one word."""
+def quote_name(name: str) -> str:
+    """Return a setting's name for use in a sentence, in quotation marks unless the name is one word."""
     return name if name.replace("-", "").replace("_", "").isalnum() else f"“{name}”"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A comparison as a reader takes it.
+    """The conclusion from a paired comparison of two settings.
 
     Attributes:
-        comparison: What was compared.
-        equal: Questions without a difference.
-        kind: ``"better"`` or ``"worse"`` where the interval excludes zero, ``"equal"`` where no question differs,
-            ``"open"`` where nothing can be told.
-        sentence: The same in words.
-        short: The same without the names.
+        comparison: The paired comparison.
+        equal: Number of queries without a difference.
+        kind: ``"better"`` or ``"worse"`` if the interval excludes zero, ``"equal"`` if no query differs, else
+            ``"open"``.
+        sentence: The conclusion as a sentence with the settings' names.
+        short: The conclusion without the settings' names.
     """
 
     comparison: PairedComparison
@@ -51,17 +55,17 @@ class Verdict:
 
 
 def verdict(comparison: PairedComparison, queries: int) -> Verdict:
-    """Judge a comparison by its interval alone.
+    """Return the conclusion from the interval of a paired comparison.
 
     Args:
-        comparison: Of two settings.
-        queries: Over how many questions.
+        comparison: A paired comparison of two settings.
+        queries: Number of compared queries.
     """
     delta = comparison.difference
-    first, second = quoted(comparison.first), quoted(comparison.second)
+    first, second = quote_name(comparison.first), quote_name(comparison.second)
     if delta.better == delta.worse == 0:
-        kind, short = "equal", "Equal on every question."
-        sentence = f"{second} and {first} are equal on every question."
+        kind, short = "equal", "Equal on every query."
+        sentence = f"{second} and {first} are equal on every query."
     elif delta.low > 0:
         kind, amount = "better", f"by {number(delta.mean)} ({number(delta.low)} to {number(delta.high)})."
         sentence, short = f"{second} is better than {first} {amount}", f"Better {amount}"
@@ -69,46 +73,49 @@ def verdict(comparison: PairedComparison, queries: int) -> Verdict:
         kind, amount = "worse", f"by {number(-delta.mean)} ({number(-delta.high)} to {number(-delta.low)})."
         sentence, short = f"{second} is worse than {first} {amount}", f"Worse {amount}"
     else:
-        kind, amount = "open", f"it may be {number(abs(delta.low))} worse or {number(abs(delta.high))} better."
-        short = f"No difference can be told: {amount}"
-        sentence = f"No difference can be told between {second} and {first}: {amount}"
+        kind, amount = "open", f"{number(abs(delta.low))} worse to {number(abs(delta.high))} better."
+        short = f"No significant difference: {amount}"
+        sentence = f"No significant difference between {second} and {first}: {amount}"
     return Verdict(comparison, max(0, queries - delta.better - delta.worse), kind, sentence, short)
 
 
 def verdicts(evaluation: Evaluation) -> list[Verdict]:
-    """All comparisons of an evaluation, in its order."""
+    """Return the conclusions from all comparisons of an evaluation, in order."""
     queries = {setting.name: setting.queries for setting in evaluation.settings}
     return [verdict(pair, queries[pair.second]) for pair in evaluation.comparisons]
 
 
 def best(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:
-    """Which setting is best in a column, where that can be told.
+    """Return the best settings of each column of the settings table.
+
+    Args:
+        evaluation: An evaluation with at least one setting.
 
     Returns:
-        Measure, ``"milliseconds"`` or ``"bytes"`` → setting. It is there only if the paired interval against each other
-        setting excludes zero. Bytes are counted, not sampled: there it is all that are within 5 % of the fewest, where
-        others are not.
+        Measure, ``"milliseconds"`` or ``"bytes"`` → names of the best settings. A measure or ``"milliseconds"`` has an
+        entry only if the paired interval against every other setting excludes zero. ``"bytes"`` lists all settings
+        within 5 % of the smallest size, and has no entry if all settings are within 5 %.
     """
     settings = evaluation.settings
     if len(settings) < 2:
         return {}
-    winners: dict[str, tuple[str, ...]] = {}
+    best_settings: dict[str, tuple[str, ...]] = {}
     for name in settings[0].measures:
         top = max(settings, key=lambda setting: setting.measures.get(name, 0.0))
         if all(_is_better(evaluation, top, other, name) for other in settings if other is not top):
-            winners[name] = (top.name,)
+            best_settings[name] = (top.name,)
     fastest = min(settings, key=lambda setting: setting.latency.get("mean", float("inf")))
-    if all(_faster(evaluation, fastest, other) for other in settings if other is not fastest):
-        winners["milliseconds"] = (fastest.name,)
-    fewest = min(setting.vector_bytes_per_page for setting in settings)
-    small = tuple(setting.name for setting in settings if setting.vector_bytes_per_page <= _SAME_SIZE * fewest)
+    if all(_is_faster(evaluation, fastest, other) for other in settings if other is not fastest):
+        best_settings["milliseconds"] = (fastest.name,)
+    smallest = min(setting.vector_bytes_per_page for setting in settings)
+    small = tuple(setting.name for setting in settings if setting.vector_bytes_per_page <= _SIZE_TOLERANCE * smallest)
     if len(small) < len(settings):
-        winners["bytes"] = small
-    return winners
+        best_settings["bytes"] = small
+    return best_settings
 
 
 def _is_better(evaluation: Evaluation, high: SettingResult, low: SettingResult, name: str) -> bool:
-    """Whether `high` is better than `low`, by the comparison that was made or by one made now."""
+    """Return whether `high` is significantly better than `low`, by an existing comparison or else by a new one."""
     for pair in evaluation.comparisons:
         if pair.measure == name and (pair.first, pair.second) == (low.name, high.name):
             return pair.difference.low > 0
@@ -117,15 +124,15 @@ def _is_better(evaluation: Evaluation, high: SettingResult, low: SettingResult, 
     return _is_less(_values(low, name), _values(high, name), evaluation.seed)
 
 
-def _faster(evaluation: Evaluation, fast: SettingResult, slow: SettingResult) -> bool:
+def _is_faster(evaluation: Evaluation, fast: SettingResult, slow: SettingResult) -> bool:
     if not (fast.latency and slow.latency):
-        return False  # not timed one by one
+        return False  # queries ran in batches, without a latency per query
     times = [{result.query_id: result.milliseconds for result in setting.per_query} for setting in (fast, slow)]
     return _is_less(times[0], times[1], evaluation.seed)
 
 
 def _is_less(first: Mapping[str, float], second: Mapping[str, float], seed: int) -> bool:
-    """Whether the paired difference is above zero for sure; False where other questions were asked."""
+    """Return whether the interval of `second` − `first` is above zero; False if the settings have different queries."""
     return bool(first) and first.keys() == second.keys() and difference(first, second, seed=seed).low > 0
 
 
@@ -135,13 +142,13 @@ def _values(setting: SettingResult, name: str) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """Questions of one kind, and what each setting reaches on them.
+    """A measure of each setting over one group of queries.
 
     Attributes:
-        name: Of the kind.
-        queries: How many there are.
-        means: Of each setting, in their order.
-        intervals: Beside `means`; None where one question alone, or another count, gives none.
+        name: Name of the group.
+        queries: Number of queries.
+        means: Mean of each setting, in the order of the settings.
+        intervals: 95 % interval of each mean; None for a single query, or if values of queries are missing.
     """
 
     name: str
@@ -151,12 +158,12 @@ class GroupRow:
 
 
 def groups(evaluation: Evaluation, kind: str, measure: str) -> list[GroupRow]:
-    """A measure by kind of question, most frequent first, with intervals by bootstrap over the kind's questions.
+    """Return the means and bootstrap intervals of a measure by query group, the largest group first.
 
     Args:
         evaluation: The evaluation.
-        kind: ``"modality"`` or ``"language"``.
-        measure: Which measure.
+        kind: Grouping of the queries, ``"modality"`` or ``"language"``.
+        measure: Name of the measure.
     """
     counts: dict[str, int] = {}
     for setting in evaluation.settings:
@@ -164,75 +171,81 @@ def groups(evaluation: Evaluation, kind: str, measure: str) -> list[GroupRow]:
             counts[name] = max(counts.get(name, 0), int(row.get("queries", 0)))
     rows = []
     for name in sorted(counts, key=lambda name: (-counts[name], name)):
-        groups_of = [setting.by.get(kind, {}).get(name, {}) for setting in evaluation.settings]
-        means = tuple(float(group.get(measure, 0.0)) for group in groups_of)
+        setting_groups = [setting.by.get(kind, {}).get(name, {}) for setting in evaluation.settings]
+        means = tuple(float(group.get(measure, 0.0)) for group in setting_groups)
         intervals = []
-        for setting, group in zip(evaluation.settings, groups_of, strict=True):
+        for setting, group in zip(evaluation.settings, setting_groups, strict=True):
             values = [
                 value
                 for query_id, value in _values(setting, measure).items()
                 if str(evaluation.queries.get(query_id, {}).get(kind, "")) == name
             ]
-            whole = len(values) == int(group.get("queries", 0)) >= 2
-            intervals.append(interval(values, seed=evaluation.seed) if whole else None)
-        rows.append(GroupRow(_WORDS.get(name, name), counts[name], means, tuple(intervals)))
+            complete = len(values) == int(group.get("queries", 0)) >= 2
+            intervals.append(interval(values, seed=evaluation.seed) if complete else None)
+        rows.append(GroupRow(_LANGUAGE_GROUPS.get(name, name), counts[name], means, tuple(intervals)))
     return rows
 
 
 def fingerprints(evaluation: Evaluation) -> dict[str, list[str]]:
-    """What the vectors depend on → the settings that share them, as they are called in a sentence."""
+    """Return the embedder fingerprints, each with the quoted names of its settings."""
     names: dict[str, list[str]] = {}
     for setting in evaluation.settings:
         if setting.fingerprint:
-            names.setdefault(setting.fingerprint, []).append(quoted(setting.name))
+            names.setdefault(setting.fingerprint, []).append(quote_name(setting.name))
     return names
 
 
 def first_unjudged(evaluation: Evaluation, setting: SettingResult) -> int:
-    """Judged questions whose first page nobody has judged: it counts as wrong, and may be right."""
+    """Return the number of judged queries whose first page is unjudged."""
     results = [result for result in setting.per_query if result.measures and result.ranking]
     return sum(result.ranking[0] not in report_query(evaluation, result.query_id).relevant for result in results)
 
 
-def answered(evaluation: Evaluation, setting: SettingResult, depth: int) -> int:
-    """Judged questions with a right page among the first `depth`."""
+def count_successes(evaluation: Evaluation, setting: SettingResult, depth: int) -> int:
+    """Return the number of judged queries with a relevant page among the first `depth` pages."""
     judged_results = [result for result in setting.per_query if result.measures]
     return sum((rank_of(r, report_query(evaluation, r.query_id)) or depth + 1) <= depth for r in judged_results)
 
 
 def caution(evaluation: Evaluation) -> str:
-    """What a reader should keep in mind before trusting a difference, from the data themselves."""
+    """Return a text about the reliability of the results: number of queries, interval width, unjudged pages."""
     measure = main_measure(evaluation)
     if not measure:
-        return "No question has a judgement, so nothing is known about quality: only time and size were measured."
+        return "No query has relevance judgments, so the evaluation measured only latency and size, not quality."
     queries = evaluation.settings[0].queries
     ends = [setting.intervals[measure] for setting in evaluation.settings if measure in setting.intervals]
-    query_count = count(queries, "question")
-    text = f"These are {query_count} only: " if queries < 50 else f"With {query_count}, "
+    query_count = count(queries, "query", "queries")
+    text = f"With only {query_count}, " if queries < 50 else f"With {query_count}, "
     if ends:
         half = max((high - low) / 2 for low, high in ends)
-        text += f"{measure} is known to about ±{half:.2f}, and smaller differences mean nothing unless the paired "
-        text += "comparison tells them." if len(evaluation.settings) > 1 else "comparison with another setting does."
+        text += f"the 95 % interval of {measure} is about ±{half:.2f}. A smaller difference is significant only if a "
+        text += (
+            "paired comparison shows it." if len(evaluation.settings) > 1 else "comparison of two settings shows it."
+        )
     else:
-        text += f"no interval was computed for {measure}, so differences may be chance."
+        text += f"no interval was computed for {measure}, so differences may be due to chance."
     most = max((first_unjudged(evaluation, setting) for setting in evaluation.settings), default=0)
     if most:
-        most_of = f"up to {most}" if len(evaluation.settings) > 1 else f"{most}"
-        text += f" For {most_of} of them the first page was judged by nobody: it counts as wrong, and may be right."
+        number_of = f"up to {most}" if len(evaluation.settings) > 1 else f"{most}"
+        text += f" For {number_of} of them, the first page is unjudged: it counts as not relevant, but may be relevant."
     return text
 
 
 def headline(evaluation: Evaluation) -> str:
-    """One sentence for somebody who reads no further: how often the right page comes, with the first setting."""
+    """Return a sentence with the fraction of queries whose relevant page ranks first, and among the first five.
+
+    Args:
+        evaluation: An evaluation; the sentence describes its first setting.
+    """
     setting = evaluation.settings[0]
     judged_results = [result for result in setting.per_query if result.measures]
     if not judged_results:
-        return f"{count(len(evaluation.queries), 'question')} were asked, and none has a judged page."
-    first, five = answered(evaluation, setting, 1), answered(evaluation, setting, 5)
+        return f"{count(len(evaluation.queries), 'query', 'queries')} ran; none of them has relevance judgments."
+    first, five = count_successes(evaluation, setting, 1), count_successes(evaluation, setting, 5)
     total = len(judged_results)
     several = len(evaluation.settings) > 1
-    with_it = f"With {quoted(setting.name)}, the first setting," if several else f"With {quoted(setting.name)},"
+    subject = f"With {quote_name(setting.name)}, the first setting," if several else f"With {quote_name(setting.name)},"
     return (
-        f"{with_it} a right page comes first for {first} of {count(total, 'question')} ({first / total:.0%}), "
-        f"and is among the first five for {five} ({five / total:.0%})."
+        f"{subject} a relevant page ranks first for {first} of {count(total, 'query', 'queries')} "
+        f"({first / total:.0%}), and among the first five for {five} ({five / total:.0%})."
     )

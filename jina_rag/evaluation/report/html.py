@@ -1,7 +1,7 @@
-"""The report as one HTML file: pictures as data URIs, plots as SVG, text from documents as text.
+"""HTML report of an evaluation, with images as data URIs and plots as SVG.
 
-The policy in the page forbids every request; the one script, which sorts a table, is allowed by its hash. Without
-matplotlib the report has no plots, and says how to get them.
+The report's Content-Security-Policy forbids all requests and allows one script by its hash; the script sorts a table.
+Without matplotlib, the report omits the plots and names the command that installs matplotlib.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jina_rag.evaluation.datasets import PageKey
 from jina_rag.evaluation.files import write_text
 from jina_rag.evaluation.report import formatting
 from jina_rag.evaluation.report.findings import (
-    FEW,
+    SMALL_GROUP,
     Verdict,
     best,
     caution,
@@ -39,33 +39,39 @@ from jina_rag.types import Failure
 
 _LARGE = Bounds(620, 100_000)
 _SMALL = Bounds(300, 40_000)
-_RELEVANT = 2
-_RETRIEVED = 3
-_EACH = (_RELEVANT + 1) * _LARGE.bytes + (_RETRIEVED - 1) * _SMALL.bytes
-"""Bytes that the pictures of a failure take at most; base64 makes 0.51 MB of them, so ten take 5.1 MB."""
-_MOST = 20_000_000
-"""Bytes that all pictures take at most: with more than 52 failures they are smaller."""
+_MAX_RELEVANT = 2
+_MAX_HITS = 3
+_MAX_QUERY_BYTES = (_MAX_RELEVANT + 1) * _LARGE.bytes + (_MAX_HITS - 1) * _SMALL.bytes
+"""Maximum bytes of the images of one query; base64 encodes them in 0.51 MB, and those of ten queries in 5.1 MB."""
+_MAX_BYTES = 20_000_000
+"""Maximum bytes of all images. With more than 52 queries, images are scaled down."""
 
 
 def write_html(evaluation: Evaluation, path: Path, *, documents: Mapping[str, Path], failures: int = 10) -> None:
-    """Write the report of an evaluation as one HTML file that needs no network and no other file.
+    """Write the report of an evaluation as one self-contained HTML file, atomically.
 
     Args:
-        evaluation: What was found.
-        path: The file; it appears whole or not at all. Its pictures take 0.5 MB a failure at most, 27 MB in all.
-        documents: Document → its file: pages that no setting has found are rendered from it.
-        failures: How many questions to show with pictures: those that went worst with the first setting.
+        evaluation: The evaluation.
+        path: Path of the report. Its images take at most 0.51 MB per lowest-scoring query, and 27 MB in total.
+        documents: Document name → path. The report renders pages that no setting has retrieved from these files.
+        failures: Number of lowest-scoring queries of the first setting to show with page images.
 
     Raises:
         InvalidInputError: If the evaluation has no setting, or the file cannot be written.
     """
     if not evaluation.settings:
-        raise InvalidInputError("The evaluation has no setting: there is nothing to report.")
-    write_text(path, render(evaluation, documents=documents, failures=failures), what="report")
+        raise InvalidInputError("The evaluation has no setting. Evaluate at least one setting before the report.")
+    write_text(path, render(evaluation, documents=documents, failures=failures), label="report")
 
 
 def render(evaluation: Evaluation, *, documents: Mapping[str, Path], failures: int = 10) -> str:
-    """The report as HTML; arguments as in `write_html`."""
+    """Return the report of an evaluation as HTML.
+
+    Args:
+        evaluation: An evaluation with at least one setting.
+        documents: Document name → path. The report renders pages that no setting has retrieved from these files.
+        failures: Number of lowest-scoring queries of the first setting to show with page images.
+    """
     import jinja2
     from markupsafe import Markup
 
@@ -76,25 +82,25 @@ def render(evaluation: Evaluation, *, documents: Mapping[str, Path], failures: i
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        # Whatever is text and not made here is made harmless, wherever the template puts it.
+        # All text is sanitized except Markup, which only this package creates.
         finalize=lambda value: (
-            formatting.plain(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+            formatting.sanitize(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
         ),
     )
-    for name in ("number", "signed", "interval", "size", "milliseconds", "seconds", "count", "listed", "moment"):
+    for name in ("number", "signed", "interval", "size", "milliseconds", "seconds", "count", "listed", "timestamp"):
         environment.filters[name] = getattr(formatting, name)
     template = environment.from_string(files.joinpath("report.html.j2").read_text(encoding="utf-8"))
     return template.render(
         **_context(evaluation, documents, failures),
         key=key,
-        script=Markup(script),  # noqa: S704  # our own file
+        script=Markup(script),  # noqa: S704  # sort.js is part of the package
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _PageView:
-    """A page of a failure as the template draws it: where it is from, its picture, and what is known of it."""
+    """A page of a lowest-scoring query in the template: document and page number, image, grade, rank and score."""
 
     page: PageKey
     image: InlineImage
@@ -104,7 +110,7 @@ class _PageView:
 
 
 def _context(evaluation: Evaluation, documents: Mapping[str, Path], failures: int) -> dict[str, Any]:
-    """Everything the template names."""
+    """Return the variables of the template."""
     settings = evaluation.settings
     measure = main_measure(evaluation)
     all_verdicts = verdicts(evaluation)
@@ -136,16 +142,16 @@ def _context(evaluation: Evaluation, documents: Mapping[str, Path], failures: in
         "unjudged_at": 5 if 5 in unjudged_at else unjudged_at[0] if unjudged_at else 0,
         "first_unjudged": {setting.name: first_unjudged(evaluation, setting) for setting in settings},
         "verdicts": _by_setting(all_verdicts),
-        "reach": max(ends, default=0.0) or 1.0,
-        "chances": len(all_verdicts),
+        "max_difference": max(ends, default=0.0) or 1.0,
+        "comparison_count": len(all_verdicts),
         "plots": plots,
         "bars": bars,
         "plots_missing": missing,
         "groups": by_kind,
-        "few": FEW,
+        "small_group": SMALL_GROUP,
         "cards": _cards(evaluation, documents, measure, failures),
         "rows": rows,
-        "places": {setting.name: place for place, setting in enumerate(settings)},
+        "positions": {setting.name: position for position, setting in enumerate(settings)},
         "fingerprints": fingerprints(evaluation),
         "failed": _failed(settings),
         "notes": _notes(settings),
@@ -153,38 +159,38 @@ def _context(evaluation: Evaluation, documents: Mapping[str, Path], failures: in
 
 
 def _by_setting(all_verdicts: Sequence[Verdict]) -> list[tuple[str, str, list[Verdict]]]:
-    """(second, first, its verdicts), in order."""
+    """Return (second, first, verdicts) for each pair of settings, in order."""
     pairs: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in all_verdicts:
         pairs.setdefault((verdict.comparison.second, verdict.comparison.first), []).append(verdict)
-    return [(second, first, some) for (second, first), some in pairs.items()]
+    return [(second, first, pair_verdicts) for (second, first), pair_verdicts in pairs.items()]
 
 
 def _cards(evaluation: Evaluation, documents: Mapping[str, Path], measure: str, most: int) -> list[dict[str, Any]]:
-    """The failures of the first setting with pictures of the relevant pages and of those that came."""
+    """Return the lowest-scoring queries of the first setting, with images of relevant and retrieved pages."""
     if not measure:
         return []
     worst = misses(evaluation, evaluation.settings[0], measure, most)
     bounds: dict[PageKey, Bounds] = {}
-    share = min(1.0, _MOST / (_EACH * max(1, len(worst))))
+    fraction = min(1.0, _MAX_BYTES / (_MAX_QUERY_BYTES * max(1, len(worst))))
     for miss in worst:
-        for hit in miss.retrieved[:_RETRIEVED]:
-            bounds.setdefault(hit.page, _SMALL.part(share))
+        for hit in miss.retrieved[:_MAX_HITS]:
+            bounds.setdefault(hit.page, _SMALL.scale(fraction))
     for miss in worst:
-        large = [page for page, _ in miss.relevant[:_RELEVANT]] + [hit.page for hit in miss.retrieved[:1]]
-        bounds.update(dict.fromkeys(large, _LARGE.part(share)))
-    image_of = images(bounds, evaluation, documents)
+        large = [page for page, _ in miss.relevant[:_MAX_RELEVANT]] + [hit.page for hit in miss.retrieved[:1]]
+        bounds.update(dict.fromkeys(large, _LARGE.scale(fraction)))
+    inline = images(bounds, evaluation, documents)
     cards = []
     for miss in worst:
         ranks = {hit.page: hit.rank for hit in miss.retrieved}
-        relevant = [_PageView(p, image_of[p], grade, ranks.get(p)) for p, grade in miss.relevant[:_RELEVANT]]
-        retrieved = [_PageView(h.page, image_of[h.page], h.grade, h.rank, h.score) for h in miss.retrieved[:_RETRIEVED]]
+        relevant = [_PageView(p, inline[p], grade, ranks.get(p)) for p, grade in miss.relevant[:_MAX_RELEVANT]]
+        retrieved = [_PageView(h.page, inline[h.page], h.grade, h.rank, h.score) for h in miss.retrieved[:_MAX_HITS]]
         cards.append({"miss": miss, "relevant": relevant, "retrieved": retrieved})
     return cards
 
 
 def _failed(settings: Sequence[SettingResult]) -> list[tuple[Failure, list[str]]]:
-    """Each file or page that could not be indexed, with the settings that it is missing from."""
+    """Return each file or page that was not indexed, with the names of the affected settings."""
     names: dict[Failure, list[str]] = {}
     for setting in settings:
         for failure in dict.fromkeys(setting.failed):
@@ -193,11 +199,11 @@ def _failed(settings: Sequence[SettingResult]) -> list[tuple[Failure, list[str]]
 
 
 def _notes(settings: Sequence[SettingResult]) -> list[tuple[str, str, int]]:
-    """(setting, what was not done as asked, how many questions)."""
-    times = Counter(
+    """Return (setting, note, number of queries) for each note of a search."""
+    counts = Counter(
         (setting.name, note)
         for setting in settings
         for result in setting.per_query
         for note in dict.fromkeys(result.notes)
     )
-    return [(name, note, count) for (name, note), count in times.items()]
+    return [(name, note, count) for (name, note), count in counts.items()]

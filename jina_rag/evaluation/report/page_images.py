@@ -1,4 +1,4 @@
-"""Pictures of pages for the report: taken from the index where it has them, rendered from the files where not."""
+"""Page images for the report, from the screenshots of the index or else rendered from the documents."""
 
 from __future__ import annotations
 
@@ -23,25 +23,37 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _RENDERING = IngestSettings(dpi=100, ocr="never", regions=False)
-_TALL = 1.45
-"""Height of a picture over its width, at most; a page of A4 has 1.41."""
+_MAX_ASPECT_RATIO = 1.45
+"""Maximum ratio of an image's height to its width; an A4 page has 1.41."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How large a picture may be: its width in pixels, and the bytes of its JPEG."""
+    """Size limits of an image.
+
+    Attributes:
+        width: Maximum width, in pixels.
+        bytes: Maximum size of the JPEG, in bytes.
+    """
 
     width: int
     bytes: int
 
-    def part(self, share: float) -> Bounds:
-        """Bounds for a picture of that share of the bytes, and of the pixels."""
-        return Bounds(max(1, round(self.width * math.sqrt(share))), max(1, round(self.bytes * share)))
+    def scale(self, fraction: float) -> Bounds:
+        """Return the limits scaled to a fraction (0 to 1) of the bytes and of the pixels, at least 1 each."""
+        return Bounds(max(1, round(self.width * math.sqrt(fraction))), max(1, round(self.bytes * fraction)))
 
 
 @dataclass(frozen=True, slots=True)
 class InlineImage:
-    """A page as a data URI with its size in pixels, or the reason why there is none."""
+    """A page image for HTML.
+
+    Attributes:
+        uri: The image as a data URI; empty if the page cannot be rendered.
+        width: Width in pixels.
+        height: Height in pixels.
+        reason: Error message if the page cannot be rendered; else empty.
+    """
 
     uri: str = ""
     width: int = 0
@@ -52,12 +64,16 @@ class InlineImage:
 def images(
     bounds: Mapping[PageKey, Bounds], evaluation: Evaluation, documents: Mapping[str, Path]
 ) -> dict[PageKey, InlineImage]:
-    """A picture of each page.
+    """Return an image of each page.
 
     Args:
-        bounds: Page → how large its picture may be.
-        evaluation: Its rankings say where the index keeps screenshots.
-        documents: Document → file, for pages that no setting has found. Each is opened once, in a worker process.
+        bounds: Page → size limits of its image.
+        evaluation: The evaluation, whose rankings hold the paths of screenshots in the index.
+        documents: Document name → path, for pages without a screenshot. Each document is opened once, in a worker
+            process.
+
+    Returns:
+        Page → image, or the reason for a missing image.
     """
     screenshots = {
         page: path
@@ -68,24 +84,24 @@ def images(
     }
     inline: dict[PageKey, InlineImage] = {}
     for page, path in screenshots.items():
-        # A screenshot that is gone or damaged is no loss: the file has the page, too.
+        # A page with a missing or damaged screenshot is rendered from its document below.
         with contextlib.suppress(IndexStateError):
-            inline[page] = _encoded(load_image(path), bounds[page])
+            inline[page] = _encode(load_image(path), bounds[page])
     missing: dict[str, list[int]] = {}
     for doc, number in bounds:
         if (doc, number) not in inline:
             missing.setdefault(doc, []).append(number)
     for doc, numbers in missing.items():
-        for number, image in _rendered(documents.get(doc), numbers):
+        for number, image in _render_pages(documents.get(doc), numbers):
             page = (doc, number)
-            inline[page] = InlineImage(reason=image) if isinstance(image, str) else _encoded(image, bounds[page])
+            inline[page] = InlineImage(reason=image) if isinstance(image, str) else _encode(image, bounds[page])
     return inline
 
 
-def _rendered(path: Path | None, numbers: list[int]) -> Iterator[tuple[int, Image | str]]:
-    """Pages of one document, each as pixels or as the reason why not."""
+def _render_pages(path: Path | None, numbers: list[int]) -> Iterator[tuple[int, Image | str]]:
+    """Yield the pages of a document, each as (number, image) or (number, error message)."""
     if path is None:
-        yield from ((number, "The document is not among the files.") for number in numbers)
+        yield from ((number, "The judged folder does not list the document.") for number in numbers)
         return
     remaining = list(numbers)
     try:
@@ -100,7 +116,7 @@ def _rendered(path: Path | None, numbers: list[int]) -> Iterator[tuple[int, Imag
         yield from ((number, str(error)) for number in remaining)
 
 
-def _encoded(image: Image, bounds: Bounds) -> InlineImage:
-    height = round(_TALL * bounds.width)
+def _encode(image: Image, bounds: Bounds) -> InlineImage:
+    height = round(_MAX_ASPECT_RATIO * bounds.width)
     uri, size = inline_jpeg(image, width=bounds.width, height=height, max_bytes=bounds.bytes)
     return InlineImage(uri, *size)

@@ -1,7 +1,7 @@
-"""The plots of the report: quality against what it costs, and quality by kind of question.
+"""SVG plots of the report: quality against size and latency, and quality by query group.
 
-matplotlib draws them as SVG. Text stays text, and colours become variables of the page's style sheet. pyplot is not
-imported, and the settings of matplotlib are restored.
+The plots keep text as text elements and use the color variables of the report's style sheet. The module does not import
+pyplot, and it restores matplotlib's settings.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from markupsafe import Markup
 from rich.text import Text
 
 from jina_rag._extras import require
-from jina_rag.evaluation.report.findings import FEW, GroupRow
-from jina_rag.evaluation.report.formatting import milliseconds, number, plain, size
+from jina_rag.evaluation.report.findings import SMALL_GROUP, GroupRow
+from jina_rag.evaluation.report.formatting import milliseconds, number, sanitize, size
 from jina_rag.evaluation.results import SettingResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "p": "⬟", "P": "✚"}
-"""matplotlib's markers, and the same as a character. 7 markers and 8 colours tell 56 settings apart."""
+"""matplotlib marker → character for the legend. 7 markers and 8 colors distinguish 56 settings."""
 _PALETTE = ("#1d4ed8", "#c2410c", "#0f766e", "#9333ea", "#a16207", "#be185d", "#4d7c0f", "#475569")
-"""The variables ``--s0`` to ``--s7`` of the style sheet."""
+"""Colors of the settings, replaced by the variables ``--s0`` to ``--s7`` of the style sheet."""
 _INK, _SOFT, _GRID, _PAPER = "#16181d", "#5a6170", "#e9ebf0", "#fefefe"
-_VARIABLES = {colour: f"--s{index}" for index, colour in enumerate(_PALETTE)} | {
+_VARIABLES = {color: f"--s{index}" for index, color in enumerate(_PALETTE)} | {
     _INK: "--ink", _SOFT: "--soft", _GRID: "--grid", _PAPER: "--paper",
 }  # fmt: skip
 _SVG = "{http://www.w3.org/2000/svg}"
 _METADATA = ("Creator", "Date", "Format", "Type")
 _WIDTH = 430
-"""Of a plot, in points; the page scales it."""
-_NAME = 15
-"""Columns of a terminal that the name of a kind takes at most."""
+"""Width of a plot, in points; the page scales the plot."""
+_MAX_NAME_WIDTH = 15
+"""Maximum width of a group's name, in terminal columns."""
 _STYLE = {
     "svg.fonttype": "none", "text.parse_math": False, "font.size": 12, "text.color": _INK,
     "axes.edgecolor": _SOFT, "axes.labelcolor": _SOFT, "axes.spines.top": False, "axes.spines.right": False,
@@ -47,13 +47,20 @@ _STYLE = {
 
 
 def key(index: int) -> Markup:
-    """The mark of a setting, to stand before its name."""
+    """Return the colored marker of the setting at `index`, for use before its name."""
     character = list(_MARKERS.values())[index % len(_MARKERS)]
     return Markup('<span class="key s{}" aria-hidden="true">{}</span>').format(index % len(_PALETTE), character)
 
 
 def cost_plots(settings: Sequence[SettingResult], measure: str) -> list[tuple[str, Markup]]:
-    """(caption, plot) of quality against size and against latency; a cost that nobody measured has no plot.
+    """Return the plots of quality against size and of quality against latency.
+
+    Args:
+        settings: At least one setting.
+        measure: Measure of the vertical axis; empty for no plots.
+
+    Returns:
+        Pairs of a caption and an ``<svg>`` element. Size and latency have a plot only if all settings have a value.
 
     Raises:
         MissingDependencyError: If matplotlib is not installed.
@@ -63,11 +70,11 @@ def cost_plots(settings: Sequence[SettingResult], measure: str) -> list[tuple[st
     slowest = [setting.latency.get("p90", 0.0) for setting in settings]
     plots = []
     if measure and min(sizes) > 0:
-        plot = _scatter(settings, measure, "bytes a page", sizes, sizes, size)
-        plots.append(("Quality against size. Up and to the left is better.", plot))
+        plot = _scatter(settings, measure, "bytes per page", sizes, sizes, size)
+        plots.append(("Quality against size (better: top left)", plot))
     if measure and min(times) > 0:
-        plot = _scatter(settings, measure, "latency of a search, p50 with a line to p90", times, slowest, milliseconds)
-        plots.append(("Quality against latency. Up and to the left is better.", plot))
+        plot = _scatter(settings, measure, "search latency, p50 with a line to p90", times, slowest, milliseconds)
+        plots.append(("Quality against latency (better: top left)", plot))
     return plots
 
 
@@ -79,7 +86,7 @@ def _scatter(
     highest: Sequence[float],
     unit: Callable[[float], str],
 ) -> Markup:
-    """Quality against cost, a point for each setting with its interval and a line to its highest cost."""
+    """Return a plot of quality against cost, with the interval of each setting and a line to its highest cost."""
 
     def draw(axes: Axes) -> None:
         from matplotlib.ticker import LogLocator, NullLocator
@@ -87,15 +94,15 @@ def _scatter(
 
         step = min(6.0, 40 / len(settings))
         for index, (setting, x, highest_x) in enumerate(zip(settings, costs, highest, strict=True)):
-            # Points of equal cost stand side by side, or their intervals would hide each other.
-            aside = ScaledTranslation(step * (index - (len(settings) - 1) / 2) / 72, 0, axes.figure.dpi_scale_trans)
+            # A horizontal offset keeps the intervals of points with equal cost visible.
+            offset = ScaledTranslation(step * (index - (len(settings) - 1) / 2) / 72, 0, axes.figure.dpi_scale_trans)
             y = setting.measures[measure]
             low, high = setting.intervals.get(measure, (y, y))
-            colour, marker = _look(index)
-            look: dict[str, Any] = {"color": colour, "transform": axes.transData + aside}
-            axes.plot((x, max(x, highest_x)), (y, y), ":|", markeredgecolor=colour, **look)
-            axes.plot((x, x), (low, high), "-_", markeredgecolor=colour, **look)
-            axes.plot(x, y, marker, **look)
+            color, marker = _color_and_marker(index)
+            style: dict[str, Any] = {"color": color, "transform": axes.transData + offset}
+            axes.plot((x, max(x, highest_x)), (y, y), ":|", markeredgecolor=color, **style)
+            axes.plot((x, x), (low, high), "-_", markeredgecolor=color, **style)
+            axes.plot(x, y, marker, **style)
         middle, spread = (min(costs) * max(*costs, *highest)) ** 0.5, max(3.0, max(*costs, *highest) / min(costs) * 1.8)
         axes.set_xscale("log")
         axes.set_xlim(middle / spread**0.5, middle * spread**0.5)
@@ -105,9 +112,9 @@ def _scatter(
         axes.xaxis.set_major_formatter(lambda value, _: unit(value).replace(".0 ", " "))
         axes.yaxis.set_major_formatter("{x:.2f}")
         ends = [end for s in settings for end in (s.measures[measure], *s.intervals.get(measure, ()))]
-        room = 0.02 + (max(ends) - min(ends)) / 20
-        axes.set_ylim(max(0.0, min(ends) - room), min(1.0, max(ends) + room))
-        axes.set_xlabel(f"{cost} (logarithmic)")
+        margin = 0.02 + (max(ends) - min(ends)) / 20
+        axes.set_ylim(max(0.0, min(ends) - margin), min(1.0, max(ends) + margin))
+        axes.set_xlabel(f"{cost} (log scale)")
         axes.set_ylabel(measure)
 
     descriptions = (
@@ -118,31 +125,34 @@ def _scatter(
 
 
 def group_bars(rows: Sequence[GroupRow], names: Sequence[str], *, kind: str, measure: str) -> Markup:
-    """A measure by kind of question: a bar with its interval for each setting.
+    """Return a bar plot of a measure by query group, with a bar and an interval for each setting.
 
     Args:
-        rows: Kinds of questions.
-        names: Of the settings, in the order of their marks.
-        kind: What the questions are grouped by.
-        measure: Which measure.
+        rows: The query groups.
+        names: Names of the settings, in order.
+        kind: Grouping of the queries, for the plot's title.
+        measure: Name of the measure.
+
+    Returns:
+        The plot as an ``<svg>`` element.
 
     Raises:
         MissingDependencyError: If matplotlib is not installed.
     """
 
     def draw(axes: Axes) -> None:
-        for place, row in enumerate(rows):
+        for position, row in enumerate(rows):
             for index, (mean, ends) in enumerate(zip(row.means, row.intervals, strict=True)):
-                y = place + 0.8 * ((index + 0.5) / len(names) - 0.5)
-                colour, marker = _look(index)
-                axes.barh(y, mean, 0.62 / len(names), color=colour, alpha=0.3)
+                y = position + 0.8 * ((index + 0.5) / len(names) - 0.5)
+                color, marker = _color_and_marker(index)
+                axes.barh(y, mean, 0.62 / len(names), color=color, alpha=0.3)
                 if ends is not None:
                     axes.plot(ends, (y, y), color=_INK, linewidth=1, marker="|", markersize=6, markeredgecolor=_INK)
-                axes.plot(mean, y, marker, color=colour, markersize=7)
+                axes.plot(mean, y, marker, color=color, markersize=7)
                 axes.text(1.03, y, number(mean), va="center", size=11)
-            count = f"n = {row.queries}{', few' if row.queries < FEW else ''}"
-            axes.annotate(count, (0, place), (-4, -20), textcoords="offset points", ha="right", color=_SOFT)
-        axes.set_yticks(range(len(rows)), [_shortened(row.name) for row in rows])
+            count = f"n = {row.queries}{', few' if row.queries < SMALL_GROUP else ''}"
+            axes.annotate(count, (0, position), (-4, -20), textcoords="offset points", ha="right", color=_SOFT)
+        axes.set_yticks(range(len(rows)), [_shorten(row.name) for row in rows])
         axes.set_xlim(0, 1)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
@@ -156,29 +166,28 @@ def group_bars(rows: Sequence[GroupRow], names: Sequence[str], *, kind: str, mea
     return _svg(draw, 48 + max(14 * len(names) + 14, 46) * len(rows), f"{measure} by {kind}", descriptions)
 
 
-def _look(index: int) -> tuple[str, str]:
-    """The colour and the marker of a setting."""
+def _color_and_marker(index: int) -> tuple[str, str]:
     return _PALETTE[index % len(_PALETTE)], list(_MARKERS)[index % len(_MARKERS)]
 
 
-def _shortened(name: str) -> str:
-    text = Text(plain(name))
-    text.truncate(_NAME, overflow="ellipsis")
+def _shorten(name: str) -> str:
+    text = Text(sanitize(name))
+    text.truncate(_MAX_NAME_WIDTH, overflow="ellipsis")
     return text.plain
 
 
 def _svg(draw: Callable[[Axes], None], height: float, title: str, descriptions: Iterable[str]) -> Markup:
-    """The ``<svg>`` element of a figure with one pair of axes, to stand inside a page."""
+    """Return a figure with one pair of axes as an ``<svg>`` element for embedding in HTML."""
     matplotlib = require("matplotlib", extra="eval")
     from matplotlib.figure import Figure
 
     file = io.StringIO()
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": title}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the reader's font has it
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser's fonts have the glyph
         figure = Figure((_WIDTH / 72, height / 72), layout="constrained")
         draw(figure.subplots())
         figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA))
-    root = ET.fromstring(file.getvalue())  # noqa: S314  # made here
+    root = ET.fromstring(file.getvalue())  # noqa: S314  # matplotlib's own output
     prefix = re.sub(r"\W+", "-", title).lower()
     for element in root.iter():
         attributes = {name.rpartition("}")[2]: value for name, value in element.items()}
@@ -186,7 +195,7 @@ def _svg(draw: Callable[[Axes], None], height: float, title: str, descriptions: 
         if element.tag == f"{_SVG}g":
             attributes.pop("id", None)
         for name, mark in (("id", ""), ("href", "#")):
-            if name in attributes:  # unique in a page with several plots
+            if name in attributes:  # the prefix makes ids unique on a page with several plots
                 attributes[name] = f"{mark}{prefix}-{attributes[name].removeprefix('#')}"
         if "style" in attributes:
             style = re.sub(r" *font-family:[^;]*;?", "", attributes["style"])
@@ -195,9 +204,9 @@ def _svg(draw: Callable[[Axes], None], height: float, title: str, descriptions: 
         element.attrib.clear()
         element.attrib.update(attributes)
     for definitions in root.findall("defs"):
-        root.remove(definitions)  # the style of every element, and clip paths
+        root.remove(definitions)  # the style sheet of the figure, and clip paths
     markup = "".join(ET.tostring(child, encoding="unicode") for child in root)
     return Markup(
         '<svg class="plot" viewBox="{0}" role="img" aria-labelledby="{1}-title {1}-text">'
         '<title id="{1}-title">{2}</title><desc id="{1}-text">{3}</desc>{4}</svg>'
-    ).format(root.get("viewBox"), prefix, plain(title), plain("; ".join(descriptions)), Markup(markup))  # noqa: S704
+    ).format(root.get("viewBox"), prefix, sanitize(title), sanitize("; ".join(descriptions)), Markup(markup))  # noqa: S704

@@ -1,4 +1,4 @@
-"""The questions of an evaluation: the relevant pages, what came, and which went worst."""
+"""Queries of an evaluation: relevant pages, retrieved pages and the lowest-scoring queries."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from jina_rag.evaluation.results import Evaluation, QueryResult, SettingResult
 
 @dataclass(frozen=True, slots=True)
 class ReportQuery:
-    """A question with its judgements.
+    """A query with its relevance judgments.
 
     Attributes:
-        query_id: Its id.
-        text: On one line.
-        modality: What holds the answer; empty if not stated.
-        language: Its group by language; empty if not stated.
-        relevant: Judged page → grade: 2 answers, 1 answers in part, 0 is known not to.
-        answer: As the judge wrote it; empty if not stated.
+        query_id: Id of the query.
+        text: The query on one line.
+        modality: Kind of content that holds the answer, for example ``"table"``; empty if not stated.
+        language: Language group, ``"same"`` or ``"cross"``; empty if not stated.
+        relevant: Judged page → grade: 2 relevant, 1 partly relevant, 0 not relevant.
+        answer: The expected answer; empty if not stated.
     """
 
     query_id: str
@@ -30,14 +30,14 @@ class ReportQuery:
     answer: str = ""
 
     @property
-    def right(self) -> list[PageKey]:
-        """The pages of the best grade that was given."""
+    def best_pages(self) -> list[PageKey]:
+        """Pages with the query's highest grade; empty if no grade is above 0."""
         top = max(self.relevant.values(), default=0)
         return [page for page, grade in self.relevant.items() if grade == top > 0]
 
 
 def report_query(evaluation: Evaluation, query_id: str) -> ReportQuery:
-    """The question of that id; its id stands for a text that was not handed over."""
+    """Return the query with an id; its text is the id if the evaluation does not hold the query's text."""
     entry = evaluation.queries.get(query_id, {})
     return ReportQuery(
         query_id=query_id,
@@ -50,21 +50,21 @@ def report_query(evaluation: Evaluation, query_id: str) -> ReportQuery:
 
 
 def rank_of(result: QueryResult, query: ReportQuery) -> int | None:
-    """Where the first right page came, 1 for first; None if it is not in the ranking."""
-    right = set(query.right)
-    pages = dict.fromkeys(result.ranking)  # a page that occurs again is ignored, as measures do
-    return next((rank for rank, page in enumerate(pages, start=1) if page in right), None)
+    """Return the rank (from 1) of the first page with the query's highest grade, or None if no such page is ranked."""
+    best_pages = set(query.best_pages)
+    pages = dict.fromkeys(result.ranking)  # repeated pages are ignored, as in the measures
+    return next((rank for rank, page in enumerate(pages, start=1) if page in best_pages), None)
 
 
 @dataclass(frozen=True, slots=True)
 class RetrievedPage:
-    """A page that came.
+    """A retrieved page of a query.
 
     Attributes:
-        page: Its document and number.
-        rank: 1 for first.
-        score: Comparable within the question; None where none was kept.
-        grade: What the judge gave it; None where nobody has judged it.
+        page: Document name and page number.
+        rank: Rank, counted from 1.
+        score: Score, comparable within one query; None if the result has no scores.
+        grade: Relevance grade; None for an unjudged page.
     """
 
     page: PageKey
@@ -75,14 +75,14 @@ class RetrievedPage:
 
 @dataclass(frozen=True, slots=True)
 class SettingOutcome:
-    """How a setting did on one question.
+    """The result of one setting for one query.
 
     Attributes:
-        setting: Its name.
-        measure: The main measure; None for a question without judgements.
-        rank: Of the first right page; None if it did not come.
-        depth: How many pages came.
-        milliseconds: What the search took.
+        setting: Name of the setting.
+        measure: Value of the main measure; None for a query without judgments.
+        rank: Rank of the first relevant page, see `rank_of`; None if no relevant page was retrieved.
+        depth: Number of retrieved pages.
+        milliseconds: Wall time of the search, in milliseconds.
     """
 
     setting: str
@@ -94,17 +94,17 @@ class SettingOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """A question that went badly with one setting.
+    """A query with a score below 1 for one setting.
 
     Attributes:
-        query: The question.
-        measure: What it reached.
-        rank: Of the first right page; None if it did not come.
-        depth: How many pages came.
-        relevant: Relevant pages, best grade first.
-        retrieved: Pages that came, best first.
-        settings: How each setting did.
-        notes: What was not done as asked.
+        query: The query.
+        measure: Value of the main measure.
+        rank: Rank of the first relevant page, see `rank_of`; None if no relevant page was retrieved.
+        depth: Number of retrieved pages.
+        relevant: Pairs of a relevant page and its grade, highest grade first.
+        retrieved: Retrieved pages, best first.
+        settings: Results of all settings for the query.
+        notes: Deviations from the requested search, for example a truncated query.
     """
 
     query: ReportQuery
@@ -118,7 +118,7 @@ class Miss:
 
 
 def by_query(evaluation: Evaluation) -> dict[str, list[tuple[str, QueryResult]]]:
-    """Question id → what each setting that was asked it made of it, as (setting, result)."""
+    """Return the results by query id, as pairs of a setting's name and its result."""
     results: dict[str, list[tuple[str, QueryResult]]] = {}
     for setting in evaluation.settings:
         for result in setting.per_query:
@@ -129,7 +129,13 @@ def by_query(evaluation: Evaluation) -> dict[str, list[tuple[str, QueryResult]]]
 def outcomes(
     results: Sequence[tuple[str, QueryResult]], query: ReportQuery, measure: str
 ) -> tuple[SettingOutcome, ...]:
-    """How each setting did on a question, of what `by_query` has for it."""
+    """Return the outcomes of all settings for a query.
+
+    Args:
+        results: Results of the query, from `by_query`.
+        query: The query.
+        measure: Name of the main measure.
+    """
     return tuple(
         SettingOutcome(
             setting=setting,
@@ -143,24 +149,26 @@ def outcomes(
 
 
 def misses(evaluation: Evaluation, setting: SettingResult, measure: str, most: int) -> list[Miss]:
-    """The questions that went worst with a setting, worst first; those that could not go better are no misses.
+    """Return the lowest-scoring queries of a setting, lowest first; queries with a score of 1 are excluded.
+
+    Queries with equal scores are ordered by the rank of the first relevant page, the worst rank first, and then by the
+    mean score of all settings.
 
     Args:
         evaluation: The evaluation.
-        setting: Whose misses.
-        measure: By which measure; among equal ones a right page that came later, or not at all, is worse, then what
-            went worse with the other settings.
-        most: How many at most.
+        setting: The setting.
+        measure: Name of the measure.
+        most: Maximum number of queries.
     """
     results = by_query(evaluation)
     imperfect = [r for r in setting.per_query if r.measures.get(measure, 1.0) < 1.0 - 1e-9]
 
-    def badness(result: QueryResult) -> tuple[float, float, float]:
+    def sort_key(result: QueryResult) -> tuple[float, float, float]:
         rank = rank_of(result, report_query(evaluation, result.query_id))
         values = [other.measures.get(measure, 0.0) for _, other in results[result.query_id]]
         return result.measures[measure], -(rank or float("inf")), sum(values) / len(values)
 
-    worst = sorted(imperfect, key=badness)[: max(0, most)]
+    worst = sorted(imperfect, key=sort_key)[: max(0, most)]
     return [
         _miss(report_query(evaluation, result.query_id), result, results[result.query_id], measure) for result in worst
     ]
@@ -169,7 +177,7 @@ def misses(evaluation: Evaluation, setting: SettingResult, measure: str, most: i
 def _miss(query: ReportQuery, result: QueryResult, others: Sequence[tuple[str, QueryResult]], measure: str) -> Miss:
     scores: dict[PageKey, float] = {}
     for page, score in zip(result.ranking, result.scores, strict=False):
-        scores.setdefault(page, score)  # a page that occurs again keeps its first one
+        scores.setdefault(page, score)  # a repeated page keeps its first score
     pages = list(dict.fromkeys(result.ranking))
     return Miss(
         query=query,

@@ -1,5 +1,5 @@
 "use strict";
-// The page works without this: it sorts the table of questions, and opens what is folded before printing.
+// Optional script: sort the table of queries on a click, and open all collapsed sections before printing.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const heads = [...table.querySelectorAll("th[data-column]")];

@@ -1,75 +1,80 @@
-"""The tables of an evaluation as Markdown, to paste into a README or a pull request."""
+"""Markdown tables of an evaluation, for a README or a pull request."""
 
 from __future__ import annotations
 
 import re
 
 from jina_rag.evaluation.report import formatting
-from jina_rag.evaluation.report.findings import best, caution, fingerprints, quoted, verdicts
-from jina_rag.evaluation.report.formatting import count, interval, number, plain, seconds, signed
+from jina_rag.evaluation.report.findings import best, caution, fingerprints, quote_name, verdicts
+from jina_rag.evaluation.report.formatting import count, interval, number, sanitize, seconds, signed
 from jina_rag.evaluation.results import Evaluation, SettingResult
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$#])")
 
 
 def markdown(evaluation: Evaluation) -> str:
-    """Settings by measures with intervals, differences, and where the figures come from.
+    """Return an evaluation as Markdown: settings with intervals, paired differences and provenance.
+
+    Args:
+        evaluation: The evaluation.
 
     Returns:
-        Markdown with tables as GitHub draws them. Bold is the best of a column where the paired interval against every
-        other setting excludes zero.
+        GitHub-flavored Markdown. The best value of a column is bold if its paired interval against every other setting
+        excludes zero.
     """
     if not evaluation.settings:
-        return "Nothing was evaluated.\n"
-    blocks = ["\n".join(_settings(evaluation)), escaped(caution(evaluation))]
+        return "No setting was evaluated.\n"
+    blocks = ["\n".join(_settings(evaluation)), escape(caution(evaluation))]
     if evaluation.comparisons:
         blocks.append("\n".join(_differences(evaluation)))
     blocks.append("\n".join(_provenance(evaluation)))
     return "\n\n".join(blocks) + "\n"
 
 
-def escaped(text: str) -> str:
-    """A text that Markdown shows as it is, on one line of a table."""
-    return _SPECIAL.sub(r"\\\1", plain(text))
+def escape(text: str) -> str:
+    """Return text for one line of a Markdown table, with Markdown's special characters escaped."""
+    return _SPECIAL.sub(r"\\\1", sanitize(text))
 
 
 def _settings(evaluation: Evaluation) -> list[str]:
     measures = list(evaluation.settings[0].measures)
     depths = sorted({k for setting in evaluation.settings for k in setting.unjudged})
     depth = 5 if 5 in depths else depths[0] if depths else 0
-    heads = ["setting", *map(escaped, measures), "p50 / p90", "bytes a page", "index"]
+    heads = ["setting", *map(escape, measures), "p50 / p90", "bytes per page", "index"]
     heads += [f"unjudged in first {depth}"] if depth else []
-    winners = best(evaluation)
+    best_settings = best(evaluation)
     lines = [_line(heads), _line([" --- "] * len(heads), bare=True)]
     for setting in evaluation.settings:
-        cells = [escaped(setting.name), *(_measure(setting, name, winners) for name in measures)]
+        cells = [escape(setting.name), *(_measure(setting, name, best_settings) for name in measures)]
         times = [formatting.milliseconds(setting.latency[name]) for name in ("p50", "p90") if name in setting.latency]
-        cells.append(_bold(" / ".join(times) or "–", setting.name in winners.get("milliseconds", ())))
-        cells.append(_bold(formatting.size(setting.vector_bytes_per_page), setting.name in winners.get("bytes", ())))
+        cells.append(_bold(" / ".join(times) or "–", setting.name in best_settings.get("milliseconds", ())))
+        cells.append(
+            _bold(formatting.size(setting.vector_bytes_per_page), setting.name in best_settings.get("bytes", ()))
+        )
         cells.append(seconds(setting.index_seconds) if setting.index_seconds else "–")
         cells += [f"{setting.unjudged.get(depth, 0.0):.1f}"] if depth else []
         lines.append(_line(cells))
     return lines
 
 
-def _measure(setting: SettingResult, name: str, winners: dict[str, tuple[str, ...]]) -> str:
-    value = _bold(number(setting.measures.get(name, float("nan"))), setting.name in winners.get(name, ()))
+def _measure(setting: SettingResult, name: str, best_settings: dict[str, tuple[str, ...]]) -> str:
+    value = _bold(number(setting.measures.get(name, float("nan"))), setting.name in best_settings.get(name, ()))
     ends = interval(setting.intervals.get(name))
     return f"{value} ({ends})" if ends else value
 
 
 def _differences(evaluation: Evaluation) -> list[str]:
-    heads = ["compared", "measure", "difference", "95 % interval", "better / worse / equal", "in words"]
+    heads = ["compared", "measure", "difference", "95 % interval", "better / worse / equal", "summary"]
     lines = [_line(heads), _line([" --- "] * len(heads), bare=True)]
     for verdict in verdicts(evaluation):
         pair, delta = verdict.comparison, verdict.comparison.difference
         cells = [
-            escaped(f"{quoted(pair.second)} − {quoted(pair.first)}"),
-            escaped(pair.measure),
+            escape(f"{quote_name(pair.second)} − {quote_name(pair.first)}"),
+            escape(pair.measure),
             _bold(signed(delta.mean), verdict.kind in ("better", "worse")),
             f"{signed(delta.low)} to {signed(delta.high)}",
             f"{delta.better} / {delta.worse} / {verdict.equal}",
-            escaped(verdict.sentence),
+            escape(verdict.sentence),
         ]
         lines.append(_line(cells))
     return lines
@@ -78,15 +83,15 @@ def _differences(evaluation: Evaluation) -> list[str]:
 def _provenance(evaluation: Evaluation) -> list[str]:
     setting = evaluation.settings[0]
     queries = len(evaluation.queries) or len(setting.per_query)
-    data = f"- Data: {escaped(evaluation.folder)}, {count(setting.pages, 'page')}, {count(queries, 'question')}"
-    data += f" ({setting.queries:,} judged), SHA-256 {escaped(evaluation.data_hash)}"
+    data = f"- Data: {escape(evaluation.folder)}, {count(setting.pages, 'page')}, {count(queries, 'query', 'queries')}"
+    data += f" ({setting.queries:,} judged), SHA-256 {escape(evaluation.data_hash)}"
     lines = [data, f"- Command: {_code(evaluation.command)}"]
     if evaluation.when:
-        lines.append(f"- Begun {escaped(formatting.moment(evaluation.when))}, took {seconds(evaluation.seconds)}")
-    lines.append(f"- Intervals: 95 %, bootstrap over questions, seed {evaluation.seed}")
-    lines.append("- Versions: " + ", ".join(f"{escaped(k)} {escaped(v)}" for k, v in evaluation.versions.items()))
+        lines.append(f"- Started {escape(formatting.timestamp(evaluation.when))}, took {seconds(evaluation.seconds)}")
+    lines.append(f"- Intervals: 95 %, bootstrap over queries, seed {evaluation.seed}")
+    lines.append("- Versions: " + ", ".join(f"{escape(k)} {escape(v)}" for k, v in evaluation.versions.items()))
     for fingerprint, names in fingerprints(evaluation).items():
-        lines.append(f"- Vectors of {escaped(formatting.listed(names))}: {_code(fingerprint)}")
+        lines.append(f"- Vectors of {escape(formatting.listed(names))}: {_code(fingerprint)}")
     return lines
 
 
@@ -95,8 +100,8 @@ def _bold(text: str, marked: bool) -> str:
 
 
 def _code(text: str) -> str:
-    """A code span that its content cannot end."""
-    text = plain(text)
+    """Return text as a Markdown code span with a fence longer than any run of backticks in the text."""
+    text = sanitize(text)
     fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
     return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
 
