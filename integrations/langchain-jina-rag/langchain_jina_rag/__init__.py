@@ -1,6 +1,7 @@
-"""Search pages by how they look, from LangChain: a retriever, a reranker, a vector store and what belongs to them.
+"""LangChain integration of jina_rag: visual page retriever, reranker, vector store, loader and embeddings.
 
-``import langchain_jina_rag`` loads langchain-core and no model; each class is loaded when it is first used (PEP 562).
+``import langchain_jina_rag`` imports langchain-core and loads no model; each class is imported at first access
+(PEP 562).
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from jina_rag import MissingDependencyError
 
 try:
-    import langchain_core  # noqa: F401  # every module here needs it; said once, before any of them is loaded
+    import langchain_core  # noqa: F401  # required by every module of this package
 except ModuleNotFoundError as exc:
-    # An installed langchain-core that lacks something of its own is another matter: installing would not mend it.
+    # Re-raise if a dependency of an installed langchain-core is missing: installing langchain-core does not fix it.
     if exc.name != "langchain_core":
         raise
     raise MissingDependencyError(
-        "langchain_jina_rag needs the package 'langchain-core', which is not installed: "
+        "The package 'langchain-core' is not installed. Run: "
         'pip install "jina-rag[langchain]", or in a clone: pip install ".[langchain]"'
     ) from exc
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from langchain_jina_rag.retrievers import JinaPageRetriever as JinaPageRetriever
     from langchain_jina_rag.vectorstores import JinaVectorStore as JinaVectorStore
 
-_WHERE = {
+_MODULES = {
     "JinaCompressionRetriever": "langchain_jina_rag.compression",
     "JinaLocalEmbeddings": "langchain_jina_rag.embeddings",
     "JinaLocalRerank": "langchain_jina_rag.document_compressors",
@@ -40,13 +41,13 @@ _WHERE = {
     "documents_to_content_blocks": "langchain_jina_rag.content_blocks",
 }
 
-__all__ = sorted(_WHERE)
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # the type depends on the name
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module 'langchain_jina_rag' has no attribute {name!r}")
-    value = getattr(import_module(_WHERE[name]), name)
+    value = getattr(import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""Hits of an index as the documents of LangChain, and back."""
+"""Conversion between hits of an index and LangChain documents."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from langchain_core.documents import Document
 from jina_rag import Region, ScoredPage
 
 LOCATION_KEYS = ("source", "page", "total_pages", "doc_id")
-"""Metadata keys that say where a page is."""
+"""Metadata keys that locate a page."""
 RESULT_KEYS = ("score", "stage", "snippet", "region", "relevance_score")
-"""Metadata keys that a search adds. A key of a document's own metadata that has one of these names is written
-``meta.page``, say, as in the filters of `jina_rag`."""
+"""Metadata keys that a search adds. A key of the document's own metadata with a reserved name gets the prefix
+``meta.``, for example ``meta.page``, as in the filters of `jina_rag`."""
 
 
-def id_of(hit: ScoredPage) -> str:
-    """The id that was given, or that of the page."""
+def hit_id(hit: ScoredPage) -> str:
+    """Return the document id of an added entry, or the page id of a page of an ingested file."""
     return hit.doc_id if hit.added else hit.page_id
 
 
-def image_file(value: object) -> Path | None:
-    """The file that a metadata value names, if it is there."""
+def existing_image(value: object) -> Path | None:
+    """Return the path in a metadata value, or None if the value is no path of an existing file."""
     if not isinstance(value, str | Path) or not str(value):
         return None
     try:
         return Path(value) if Path(value).is_file() else None
-    except OSError:  # what no path can be, such as a data URI
+    except OSError:  # not a valid path, for example a data URI
         return None
 
 
-def page_document(hit: ScoredPage, image_key: str = "image") -> Document:
-    """A page of a file, or an entry, with its place and what the search found out about it.
+def hit_to_document(hit: ScoredPage, image_key: str = "image") -> Document:
+    """Convert a hit to a document with its location and search results as metadata.
 
-    The metadata are JSON values. ``page`` counts from 0, as LangChain's loaders count. An entry may have been given its
-    place in its metadata, as loaders do; it stays.
+    Metadata values are JSON values. ``page`` counts from 0, as in LangChain's loaders. An added entry keeps the
+    location in its own metadata.
     """
     metadata: dict[str, Any] = {"doc_id": hit.doc_id}
     if not hit.is_text:
@@ -46,13 +46,13 @@ def page_document(hit: ScoredPage, image_key: str = "image") -> Document:
         metadata |= {key: own_metadata.pop(key) for key in (*LOCATION_KEYS, image_key) if key in own_metadata}
     if hit.image_path is not None:
         metadata[image_key] = str(hit.image_path)
-    reserved = (*LOCATION_KEYS, *RESULT_KEYS, image_key)
-    renamed = {f"meta.{key}" if key in reserved else key: value for key, value in own_metadata.items()}
-    return Document(page_content=hit.text, metadata={**renamed, **metadata, **_results(hit)}, id=id_of(hit))
+    reserved_keys = (*LOCATION_KEYS, *RESULT_KEYS, image_key)
+    renamed = {f"meta.{key}" if key in reserved_keys else key: value for key, value in own_metadata.items()}
+    return Document(page_content=hit.text, metadata={**renamed, **metadata, **_search_metadata(hit)}, id=hit_id(hit))
 
 
-def _results(hit: ScoredPage) -> dict[str, Any]:
-    """What a search has found out about a page."""
+def _search_metadata(hit: ScoredPage) -> dict[str, Any]:
+    """Return the metadata that a search adds to a hit."""
     results: dict[str, Any] = {}
     if hit.stage:
         results |= {"score": float(hit.score), "stage": hit.stage}
@@ -69,39 +69,39 @@ def _results(hit: ScoredPage) -> dict[str, Any]:
     return results
 
 
-def as_hits(documents: Sequence[Document], image_key: str = "image") -> list[ScoredPage]:
-    """Documents as what `jina_rag.build_context` takes, whatever retriever or store they came from."""
-    return [_hit(document, number, image_key) for number, document in enumerate(documents, start=1)]
+def documents_to_hits(documents: Sequence[Document], image_key: str = "image") -> list[ScoredPage]:
+    """Convert documents of any retriever or vector store to hits for `jina_rag.build_context`."""
+    return [_to_hit(document, number, image_key) for number, document in enumerate(documents, start=1)]
 
 
-def _hit(document: Document, number: int, image_key: str) -> ScoredPage:
+def _to_hit(document: Document, number: int, image_key: str) -> ScoredPage:
     metadata = document.metadata
-    name = metadata.get("source") or metadata.get("doc_id") or document.id or f"document {number}"
-    reserved = {*LOCATION_KEYS, *RESULT_KEYS, image_key}
+    source = metadata.get("source") or metadata.get("doc_id") or document.id or f"document {number}"
+    reserved_keys = {*LOCATION_KEYS, *RESULT_KEYS, image_key}
     is_page = _is_int(metadata.get("page"))
     return ScoredPage(
-        doc_id=str(metadata.get("doc_id") or name),
-        path=Path(str(name)),
+        doc_id=str(metadata.get("doc_id") or source),
+        path=Path(str(source)),
         page=metadata["page"] + 1 if is_page else 1,
         page_count=metadata["total_pages"] if _is_int(metadata.get("total_pages")) else 0,
-        score=_number(metadata.get("relevance_score", metadata.get("score"))),
+        score=_to_float(metadata.get("relevance_score", metadata.get("score"))),
         region=_region(metadata.get("region")),
-        image_path=image_file(metadata.get(image_key)),
+        image_path=existing_image(metadata.get(image_key)),
         snippet=str(metadata.get("snippet") or ""),
-        metadata={key: value for key, value in metadata.items() if key not in reserved},
+        metadata={key: value for key, value in metadata.items() if key not in reserved_keys},
         page_id=document.id or "",
         text=document.page_content,
         added=not is_page,
     )
 
 
-def _region(value: Any) -> Region | None:  # noqa: ANN401  # as it stands in somebody's metadata
+def _region(value: Any) -> Region | None:  # noqa: ANN401  # untrusted metadata value
     if not isinstance(value, dict) or value.get("kind") not in ("chart", "table", "figure"):
         return None
     box, image = value.get("box"), value.get("image")
     if not isinstance(box, list | tuple) or len(box) != 4:
         return None
-    x0, y0, x1, y1 = map(_number, box)
+    x0, y0, x1, y1 = map(_to_float, box)
     return Region(
         kind=value["kind"],
         box=(x0, y0, x1, y1),
@@ -114,5 +114,5 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _number(value: object) -> float:
+def _to_float(value: object) -> float:
     return float(value) if isinstance(value, int | float) else 0.0

@@ -1,4 +1,4 @@
-"""The stages and the filter of a search as fields of a pydantic model: values of jina_rag within, JSON without."""
+"""Pydantic field types for search stages and filters: jina_rag objects in memory, JSON when serialized."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KINDS: dict[str, type[Any]] = {"prefetch": Prefetch, "rescore": Rescore, "reran
 
 
 def stages_to_json(stages: Any) -> list[dict[str, Any]] | None:  # noqa: ANN401  # a stage, several, or None
-    """Each stage as ``{"stage": "prefetch", "limit": 300, …}``; a reranker by its name."""
+    """Convert stages to dicts ``{"stage": "prefetch", "limit": 300, …}``; a reranker becomes its name."""
     if stages is None:
         return None
     json_stages = []
@@ -31,10 +31,10 @@ def stages_to_json(stages: Any) -> list[dict[str, Any]] | None:  # noqa: ANN401 
 
 
 def stages_from_json(value: Any) -> list[Stage] | None:  # noqa: ANN401  # as a caller gives it
-    """The inverse of `stages_to_json`; stages stay what they are.
+    """Convert dicts of `stages_to_json` to stages; stages are returned unchanged.
 
     Raises:
-        ValueError: If something is no stage.
+        ValueError: If an entry is not a stage.
     """
     if value is None:
         return None
@@ -46,26 +46,26 @@ def _stage(value: Any) -> Stage:  # noqa: ANN401
     if isinstance(value, Stage):
         return value
     if not isinstance(value, dict) or value.get("stage") not in _KINDS:
-        raise ValueError(f"A stage is a Prefetch, a Rescore or a Rerank, not {value!r}.")
+        raise ValueError(f"A stage is {value!r}; expected a Prefetch, Rescore or Rerank.")
     options = {key: option for key, option in value.items() if key != "stage"}
     if isinstance(options.get("calibration"), dict):
         options["calibration"] = Calibration.from_json(options["calibration"])
     try:
         stage: Stage = _KINDS[value["stage"]](**options)
     except TypeError as exc:
-        raise ValueError(f"{value!r} is no stage: {exc}.") from exc
+        raise ValueError(f"{value!r} is not a valid stage: {exc}.") from exc
     return stage
 
 
 def filter_to_json(where: Any) -> dict[str, Any] | None:  # noqa: ANN401
-    """A filter with each `Range` as a dictionary."""
+    """Return a filter with each `Range` converted to a dict."""
     if where is None:
         return None
     return {key: asdict(value) if isinstance(value, Range) else value for key, value in where.items()}
 
 
 def filter_from_json(where: Any) -> Any:  # noqa: ANN401
-    """The inverse of `filter_to_json`."""
+    """Return a filter with each dict converted to a `Range`."""
     if not isinstance(where, dict):
         return where
     return {key: Range(**value) if isinstance(value, dict) else value for key, value in where.items()}
@@ -77,11 +77,11 @@ Stages: TypeAlias = Annotated[
     PlainSerializer(stages_to_json),
     WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "object"}}, {"type": "null"}]}),
 ]
-"""None, a stage of a search, or several."""
+"""A search stage, several stages, or None."""
 Filter: TypeAlias = Annotated[
     dict[str, Any] | None,
     BeforeValidator(filter_from_json),
     PlainSerializer(filter_to_json),
     WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "null"}]}),
 ]
-"""None, or key → value, several values, or a `jina_rag.Range`."""
+"""Filter by metadata key, with a value, several values or a `jina_rag.Range` each; or None."""

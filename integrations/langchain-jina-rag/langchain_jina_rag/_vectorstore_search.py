@@ -1,4 +1,4 @@
-"""The half of a vector store that answers: by words, by a vector, by difference; also for event loops."""
+"""Search methods of the vector store: by query, by vector, and with maximal marginal relevance (MMR)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from jina_rag import DocumentIndex, ScoredPage
 from jina_rag.adapters import SEARCH_SETTINGS, IndexOpening, IndexOwner, search_arguments
-from langchain_jina_rag._documents import LOCATION_KEYS, id_of, page_document
+from langchain_jina_rag._documents import LOCATION_KEYS, hit_id, hit_to_document
 from langchain_jina_rag.embeddings import JinaLocalEmbeddings
 
 
 class StoreSearch(IndexOwner, VectorStore):
-    """What `JinaVectorStore` answers with. The coroutines are langchain-core's: they call these methods in a thread."""
+    """Search methods of `JinaVectorStore`. The coroutines of langchain-core run these methods in a thread."""
 
     image_key: str
     _embedding: JinaLocalEmbeddings | None
@@ -26,32 +26,47 @@ class StoreSearch(IndexOwner, VectorStore):
 
     @property
     def index(self) -> DocumentIndex:
-        """The index, opened when it is first needed."""
+        """The index, opened at first use."""
         return self._index.get(self._opening)
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
-        """The best documents for a question.
+        """Return the best documents for a query.
 
         Args:
-            query: The question.
-            k: Documents at most.
-            kwargs: Those of `jina_rag.DocumentIndex.search`: ``filter``, ``stages``, …; its ``min_score`` is
-                ``score_threshold`` here. A filter is over the metadata that documents were added with. (Pages of
-                ingested files have no ``source`` and no ``page`` of that kind: `JinaPageRetriever` filters these.)
+            query: Query text.
+            k: Maximum number of documents.
+            kwargs: Arguments of `jina_rag.DocumentIndex.search`, for example ``filter`` and ``stages``; its
+                ``min_score`` is called ``score_threshold`` here. A filter applies to the metadata that documents were
+                added with. To filter pages of ingested files by ``source`` or ``page``, use `JinaPageRetriever`.
+
+        Raises:
+            InvalidInputError: If `query` is empty or an argument is invalid.
         """
         return [document for document, _ in self.similarity_search_with_score(query, k, **kwargs)]
 
     def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:  # noqa: ANN401
-        """As `similarity_search`, with scores: per token of the question, or a reranker's; higher is better."""
+        """Return the best documents for a query with their scores.
+
+        Args:
+            query: Query text.
+            k: Maximum number of documents.
+            kwargs: Arguments of `similarity_search`.
+
+        Returns:
+            Documents with scores, higher is better: mean similarity per query token, or the score of the reranker.
+        """
         return [(self._document(hit), float(hit.score)) for hit in self.index.search(query, k=k, **_arguments(kwargs))]
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
-        """The nearest documents by the dense vector alone, such as `embeddings` gives.
+        """Return the nearest documents to a dense vector, without late interaction.
 
         Args:
-            embedding: Of the length of `jina_rag.DocumentIndex.dim`.
-            k: Documents at most.
+            embedding: Dense vector of `embeddings`, of length `jina_rag.DocumentIndex.dim`.
+            k: Maximum number of documents.
             kwargs: ``filter``, as in `similarity_search`.
+
+        Raises:
+            InvalidInputError: If `embedding` has another length or an argument is invalid.
         """
         return [self._document(hit) for hit in self.index.nearest(embedding, k=k, **_arguments(kwargs, ["filter"]))]
 
@@ -63,20 +78,19 @@ class StoreSearch(IndexOwner, VectorStore):
         lambda_mult: float = 0.5,
         **kwargs: Any,  # noqa: ANN401
     ) -> list[Document]:
-        """Documents that answer the question and differ from each other (maximal marginal relevance).
+        """Return relevant and diverse documents by maximal marginal relevance (MMR).
 
-        Late interaction finds `fetch_k` candidates; which of them are too alike, and how near each is to the question,
-        the dense vectors say.
+        Late interaction retrieves `fetch_k` candidates. MMR then selects among them by dense vectors.
 
         Args:
-            query: The question.
-            k: Documents at most.
-            fetch_k: Candidates.
-            lambda_mult: 1 for the nearest documents, 0 for the most different ones.
-            kwargs: Those of `similarity_search`.
+            query: Query text.
+            k: Maximum number of documents.
+            fetch_k: Number of candidates.
+            lambda_mult: Weight of relevance against diversity, from 0 (most diverse) to 1 (most relevant).
+            kwargs: Arguments of `similarity_search`.
         """
         hits = self.index.search(query, k=max(k, fetch_k), **_arguments(kwargs))
-        return self._diverse(self.embeddings.embed_query(query), hits, k, lambda_mult) if hits else []
+        return self._diversify(self.embeddings.embed_query(query), hits, k, lambda_mult) if hits else []
 
     def max_marginal_relevance_search_by_vector(
         self,
@@ -86,11 +100,19 @@ class StoreSearch(IndexOwner, VectorStore):
         lambda_mult: float = 0.5,
         **kwargs: Any,  # noqa: ANN401
     ) -> list[Document]:
-        """As `max_marginal_relevance_search`, for the dense vector of a question."""
-        hits = self.index.nearest(embedding, k=max(k, fetch_k), **_arguments(kwargs, ["filter"]))
-        return self._diverse(embedding, hits, k, lambda_mult)
+        """Return relevant and diverse documents for a dense query vector by maximal marginal relevance (MMR).
 
-    def _diverse(self, query: list[float], hits: Sequence[ScoredPage], k: int, lambda_mult: float) -> list[Document]:
+        Args:
+            embedding: Dense query vector of length `jina_rag.DocumentIndex.dim`.
+            k: Maximum number of documents.
+            fetch_k: Number of candidates.
+            lambda_mult: Weight of relevance against diversity, from 0 (most diverse) to 1 (most relevant).
+            kwargs: ``filter``, as in `similarity_search`.
+        """
+        hits = self.index.nearest(embedding, k=max(k, fetch_k), **_arguments(kwargs, ["filter"]))
+        return self._diversify(embedding, hits, k, lambda_mult)
+
+    def _diversify(self, query: list[float], hits: Sequence[ScoredPage], k: int, lambda_mult: float) -> list[Document]:
         vectors = list(self.index.dense_vectors(hits))
         rows = maximal_marginal_relevance(np.array(query, np.float32), vectors, lambda_mult=lambda_mult, k=k)
         return [self._document(hits[row]) for row in rows]
@@ -100,33 +122,33 @@ class StoreSearch(IndexOwner, VectorStore):
 
     @property
     def embeddings(self) -> JinaLocalEmbeddings:
-        """The model of the index, for dense vectors as the index keeps them. Opens the index and loads the model."""
-        index, own = self.index, self._embedding
-        if own is not None and (own.truncate_dim or index.embedder.dim) == index.dim:
-            return own
+        """Embedder of the index for dense vectors of its length. Opens the index and loads the model."""
+        index, embedding = self.index, self._embedding
+        if embedding is not None and (embedding.truncate_dim or index.embedder.dim) == index.dim:
+            return embedding
         return JinaLocalEmbeddings(model=index.embedder, truncate_dim=index.dim)
 
     def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:  # noqa: ANN401  # those of a retriever
-        """A retriever over this store.
+        """Return a retriever over this vector store.
 
         Args:
-            kwargs: ``search_type`` (``"similarity"``, ``"mmr"``, ``"similarity_score_threshold"``), ``search_kwargs``,
-                ``tags``.
+            kwargs: ``search_type`` (``"similarity"``, ``"mmr"`` or ``"similarity_score_threshold"``),
+                ``search_kwargs`` and ``tags``.
         """
         tags = kwargs.pop("tags", None) or [type(self).__name__, JinaLocalEmbeddings.__name__]
         return JinaVectorStoreRetriever(vectorstore=self, tags=tags, **kwargs)
 
     def _document(self, hit: ScoredPage) -> Document:
         if hit.is_text:
-            return Document(page_content=hit.text, metadata=dict(hit.metadata), id=id_of(hit))
-        return page_document(hit, self.image_key)
+            return Document(page_content=hit.text, metadata=dict(hit.metadata), id=hit_id(hit))
+        return hit_to_document(hit, self.image_key)
 
 
 class JinaVectorStoreRetriever(VectorStoreRetriever):
-    """What `JinaVectorStore.as_retriever` gives: a trace of it opens no index and loads no model."""
+    """Retriever of `JinaVectorStore.as_retriever`. Tracing a run neither opens the index nor loads a model."""
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:  # noqa: ANN401
-        # The base class asks the store for its model, on the thread of the event loop.
+        # The base class reads `vectorstore.embeddings` on the event loop's thread, which loads the model.
         params = BaseRetriever._get_ls_params(self, **kwargs)
         params["ls_vector_store_provider"] = type(self.vectorstore).__name__
         params["ls_embedding_provider"] = JinaLocalEmbeddings.__name__
@@ -134,9 +156,9 @@ class JinaVectorStoreRetriever(VectorStoreRetriever):
 
 
 def _arguments(settings: dict[str, Any], allowed: Sequence[str] = SEARCH_SETTINGS) -> dict[str, Any]:
-    """Those of `jina_rag.DocumentIndex.search`; a filter is over the metadata that documents were added with.
+    """Return arguments of `jina_rag.DocumentIndex.search`, with location keys of the filter prefixed by ``meta.``.
 
-    These may have a ``page`` of their own, say, which is written ``meta.page`` in filters of the index.
+    A filter applies to the metadata that documents were added with, which can contain keys like ``page``.
     """
     arguments = search_arguments(settings, allowed)
     where = arguments.get("filter")

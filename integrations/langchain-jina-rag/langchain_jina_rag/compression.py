@@ -1,4 +1,4 @@
-"""A retriever and a compressor as one retriever, without the classic package."""
+"""Retriever that combines a base retriever and a document compressor."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pydantic import ConfigDict, SerializeAsAny
 
 
 class JinaCompressionRetriever(BaseRetriever):
-    """A retriever whose documents a compressor filters or puts in another order: retrieve, then rerank.
+    """Retriever that filters or reranks the documents of a base retriever with a document compressor.
 
-    Gives what `ContextualCompressionRetriever` of ``langchain_classic`` gives, and needs langchain-core only.
+    Returns the same documents as `ContextualCompressionRetriever` of ``langchain_classic``, and requires langchain-core
+    only.
 
     Setup:
         .. code-block:: bash
@@ -31,7 +32,7 @@ class JinaCompressionRetriever(BaseRetriever):
             )
 
     Use:
-        Arguments of a call go to the base retriever.
+        Arguments of a call are passed to the base retriever.
 
         .. code-block:: python
 
@@ -43,19 +44,19 @@ class JinaCompressionRetriever(BaseRetriever):
 
             docs = await retriever.ainvoke("Which region grew fastest?")
 
-    Its runs are traced as a retriever's, with the base retriever's as a child.
+    A run is traced as a retriever run with the base retriever's run as its child.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     base_retriever: SerializeAsAny[RetrieverLike]
-    """Finds documents: a retriever, or any runnable from a question to documents."""
+    """Retriever, or any runnable from a query to documents."""
     base_compressor: SerializeAsAny[BaseDocumentCompressor]
-    """Judges them: `JinaLocalRerank`, or that of another package."""
+    """Document compressor that filters or reranks the documents, for example `JinaLocalRerank`."""
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Its fields say all, where they can be serialised themselves."""
+        """Return True: the fields define the retriever, if they are serializable themselves."""
         return True
 
     def _get_relevant_documents(
@@ -63,7 +64,7 @@ class JinaCompressionRetriever(BaseRetriever):
         query: str,
         *,
         run_manager: CallbackManagerForRetrieverRun,
-        **kwargs: Any,  # noqa: ANN401  # those of the base retriever
+        **kwargs: Any,  # noqa: ANN401  # arguments of the base retriever
     ) -> list[Document]:
         documents = self.base_retriever.invoke(query, config={"callbacks": run_manager.get_child()}, **kwargs)
         if not documents:

@@ -1,4 +1,4 @@
-"""Documents as what a chat model that looks at pictures is given: each with its number, its source and its picture."""
+"""Conversion of documents to numbered text and image blocks for a vision chat model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.messages.content import ContentBlock, create_image_block, create_text_block
 
 from jina_rag import build_context
-from langchain_jina_rag._documents import as_hits
+from langchain_jina_rag._documents import documents_to_hits
 
 _log = logging.getLogger("langchain_jina_rag")
 
@@ -25,7 +25,7 @@ def documents_to_content_blocks(
     max_tokens: int = 4000,
     image_key: str = "image",
 ) -> list[ContentBlock]:
-    """Content blocks for a message to a chat model: for each document a citation with its text, and its picture.
+    """Convert documents to content blocks for a chat model: per document a citation, its text and its image.
 
     .. code-block:: python
 
@@ -36,34 +36,33 @@ def documents_to_content_blocks(
         message = HumanMessage(content_blocks=documents_to_content_blocks(docs, query="Which region grew fastest?"))
         answer = model.invoke([message])
 
-    Whatever stands on a page, in a file's name or in metadata was written by somebody else and may try to give the
-    model orders. It stands between tags whose name occurs in none of it, so that no text can end its own quotation, and
-    a line before it says that it is data and no instruction.
+    The text of a page, its file name and its metadata are untrusted and can contain instructions for the model
+    (prompt injection). They are enclosed in tags whose name occurs in none of the texts, so that no text can close its
+    tags, and the first block declares them as data.
 
     Args:
-        docs: Pages or texts, best first, from any retriever. ``metadata``: ``source`` and ``page`` (from 0) give the
-            citation (``report.pdf, page 3``), ``image`` is the path of the picture, ``snippet`` and ``region`` are
-            those of `JinaPageRetriever`.
-        query: Stands at the end, outside of the tags.
-        image: ``"page"`` for whole screenshots; ``"region"`` for the best chart, table or figure where there is one;
-            None for no pictures.
-        max_side: Longest side of a picture in pixels; larger ones are scaled down.
-        max_images: Pictures at most, best first; None for one for each document. One that shows the same as an earlier
-            one is not sent again.
-        max_tokens: Tokens of all text at most, as they are estimated; long texts are cut around their snippet.
-        image_key: The key of metadata that has the path of the picture.
+        docs: Pages or texts of any retriever, best first. Metadata: ``source`` and ``page`` (from 0) form the citation
+            (``report.pdf, page 3``), ``image`` is the path of the page image, ``snippet`` and ``region`` are those of
+            `JinaPageRetriever`.
+        query: Query to append at the end, outside of the tags; None for none.
+        image: ``"page"`` sends page screenshots; ``"region"`` sends the best chart, table or figure of a page, if any;
+            None sends no images.
+        max_side: Maximum length of an image's longer side in pixels; larger images are scaled down.
+        max_images: Maximum number of images, best first; None for one per document. Identical images are sent once.
+        max_tokens: Maximum number of estimated tokens of the whole text; long texts are cut around their snippet.
+        image_key: Metadata key of the image path.
 
     Returns:
-        Text and image blocks (version 1: ``base64``, ``mime_type``), for ``HumanMessage(content_blocks=…)`` and
-        ``HumanMessage(content=…)`` alike. What did not fit or could not be read is told in the log.
+        Text and image blocks (version 1: ``base64``, ``mime_type``), for ``HumanMessage(content_blocks=…)`` or
+        ``HumanMessage(content=…)``. Omitted and unreadable content is logged as a warning.
 
     Raises:
-        InvalidInputError: If an argument makes no sense.
+        InvalidInputError: If a limit is out of range, or `image` is unknown.
     """
     if max_images is None:
         max_images = len(docs)
     context = build_context(
-        as_hits(docs, image_key),
+        documents_to_hits(docs, image_key),
         query=query,
         text_of=lambda hit: hit.text,
         max_images=0 if image is None else max_images,
@@ -73,12 +72,16 @@ def documents_to_content_blocks(
     )
     for omission in context.omissions:
         if not (image is None and omission.kind == "image"):
-            _log.warning("A chat model is not given all of document %d: %s", omission.source, omission.reason)
+            _log.warning("The content blocks omit a part of document %d: %s", omission.source, omission.reason)
     return content_blocks(context.blocks())
 
 
 def content_blocks(blocks: Sequence[dict[str, Any]]) -> list[ContentBlock]:
-    """The blocks of a `jina_rag` context as those of langchain-core."""
+    """Convert the blocks of a `jina_rag` context to content blocks of langchain-core.
+
+    Args:
+        blocks: Result of `Context.blocks`.
+    """
     return [
         create_text_block(block["text"])
         if block["type"] == "text"

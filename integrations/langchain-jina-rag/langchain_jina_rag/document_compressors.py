@@ -1,4 +1,4 @@
-"""Documents judged again, question and document together: texts and pictures of pages in one list."""
+"""Reranking of texts and page images with a local model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJs
 
 from jina_rag import Calibration
 from jina_rag.adapters import RerankerOptions, RerankerSource
-from langchain_jina_rag._documents import image_file
+from langchain_jina_rag._documents import existing_image
 
 
 def _calibration(value: object) -> object:
@@ -22,15 +22,15 @@ def _calibration(value: object) -> object:
 
 
 class JinaLocalRerank(RerankerOptions, BaseDocumentCompressor, Serializable):
-    """Reranks documents with a model on this machine, which reads question and document together.
+    """Document compressor that reranks texts and page images with a local cross-encoder.
 
-    Texts and pages may stand in one list: of a page whose ``metadata["image"]`` is the path of a picture, a reranker
-    that looks at pixels (jina-reranker-m0) is shown the picture, one that reads words the text.
+    One list can contain texts and pages. For a page whose ``metadata["image"]`` is the path of an image, a vision
+    reranker (jina-reranker-m0) reads the image, and a text reranker reads the text.
 
     Setup:
-        The default model, jina-reranker-m0, needs the extra ``models`` and is downloaded once. ``"lite"`` comes with
-        jina_rag, for pipelines without a download. It reads words only, and it costs quality: in a search it lowered
-        nDCG@5 by 0.008 (5 pages reranked) to 0.032 (10 pages).
+        The default model, jina-reranker-m0, requires the extra ``models`` and is downloaded once. ``"lite"`` is
+        installed with jina_rag, for pipelines without a download. It reads text only and lowers quality: in a search it
+        lowered nDCG@5 by 0.008 (5 pages reranked) to 0.032 (10 pages).
 
         .. code-block:: bash
 
@@ -55,60 +55,60 @@ class JinaLocalRerank(RerankerOptions, BaseDocumentCompressor, Serializable):
             best = rerank.compress_documents(docs, "Which region grew fastest?")
             best[0].metadata["relevance_score"]
 
-        Behind a retriever: `JinaCompressionRetriever`.
+        To rerank the documents of a retriever, use `JinaCompressionRetriever`.
 
     Async:
-        The model runs in a thread, never on that of the event loop.
+        The model runs in a thread, never in the event loop's thread.
 
         .. code-block:: python
 
             best = await rerank.acompress_documents(docs, "Which region grew fastest?")
 
-    Documents are copied, never changed. The model is loaded at its first use; it is in no pickle, dump or repr.
+    Documents are copied, never modified. The model is loaded at first use and excluded from pickles, dumps and reprs.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     model: RerankerSource = Field(
         default="jinaai/jina-reranker-m0",
-        description="Name, id on the Hugging Face hub, or folder of a model; or a loaded model (`jina_rag.Reranker`).",
+        description="Name, Hugging Face id or folder of a model, or a loaded model (`jina_rag.Reranker`).",
     )
     top_n: int | None = Field(default=3, ge=1)
-    """How many documents to return at most; None for all."""
+    """Maximum number of documents; None for all."""
     score_threshold: float | None = None
-    """Documents of a lower score, 0 to 1, are left out."""
+    """Minimum score from 0 to 1; documents below are dropped. None keeps all."""
     image_key: str = "image"
-    """The key of metadata that has the path of a page's picture."""
+    """Metadata key of the path of a page image."""
     calibration: Annotated[
         Calibration | None,
         BeforeValidator(_calibration),
         PlainSerializer(lambda value: None if value is None else value.to_json()),
         WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "null"}]}),
     ] = None
-    """Makes scores of images and texts comparable, see `jina_rag.fit_calibration`; None leaves them as they are."""
+    """Calibration that makes image and text scores comparable (`jina_rag.fit_calibration`); None for raw scores."""
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Its fields say all; the model is loaded again by its name."""
+        """Return True: the fields define the compressor, and the model is reloaded by name."""
         return True
 
     @property
     def lc_attributes(self) -> dict[str, Any]:
-        """What is no JSON value as it is kept."""
+        """Fields converted to JSON values."""
         return {} if self.calibration is None else {"calibration": self.calibration.to_json()}
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
-        """Copies of the best documents, best first, with ``metadata["relevance_score"]``.
+        """Return copies of the best documents, best first, with ``metadata["relevance_score"]``.
 
         Args:
-            documents: Texts and pages. One without any words and without a picture scores 0 and is not judged.
-            query: The question.
-            callbacks: Not used: a compressor's work is part of its retriever's run.
+            documents: Texts and pages. A document with neither text nor image scores 0 without running the model.
+            query: Query text.
+            callbacks: Unused; the retriever's run covers the compressor.
 
         Raises:
-            InvalidInputError: If the question is empty, or a picture cannot be read.
+            InvalidInputError: If `query` is empty, or an image cannot be read.
         """
         if not documents:
             return []
@@ -116,7 +116,7 @@ class JinaLocalRerank(RerankerOptions, BaseDocumentCompressor, Serializable):
         order = sorted(range(len(documents)), key=lambda row: -scores[row])
         if self.score_threshold is not None:
             order = [row for row in order if scores[row] >= self.score_threshold]
-        return [_scored(documents[row], scores[row]) for row in order[: self.top_n]]
+        return [_with_score(documents[row], scores[row]) for row in order[: self.top_n]]
 
     def _scores(self, documents: Sequence[Document], query: str) -> list[float]:
         reranker = self.reranker
@@ -133,16 +133,16 @@ class JinaLocalRerank(RerankerOptions, BaseDocumentCompressor, Serializable):
                 scores[row] = score if math.isfinite(score) else 0.0
         return scores
 
-    def _input(self, document: Document, modality: str) -> Any:  # noqa: ANN401  # an input of a reranker, or None
-        """The image or the text of a document; None if it has neither."""
-        words = document.page_content.strip()
-        image = image_file(document.metadata.get(self.image_key))
-        if image is not None and (modality == "image" or not words):
+    def _input(self, document: Document, modality: str) -> Any:  # noqa: ANN401  # reranker input or None
+        """Return the image or the text of a document; None if the document has neither."""
+        text = document.page_content.strip()
+        image = existing_image(document.metadata.get(self.image_key))
+        if image is not None and (modality == "image" or not text):
             return {"image": image}
-        return document.page_content if words else None
+        return document.page_content if text else None
 
 
-def _scored(document: Document, score: float) -> Document:
-    # Nested values too: whoever changes a copy must not change the original.
+def _with_score(document: Document, score: float) -> Document:
+    # Deep copy: changes to nested values of the result must not affect the original.
     metadata = {**copy.deepcopy(document.metadata), "relevance_score": score}
     return document.model_copy(update={"metadata": metadata})

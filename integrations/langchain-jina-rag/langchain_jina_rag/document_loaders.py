@@ -1,4 +1,4 @@
-"""Pages of files as documents: their words, and their pictures beside."""
+"""Loader for the pages of files, with text and page images."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from jina_rag.adapters import PageLoading
 
 
 class JinaPageLoader(PageLoading, BaseLoader):
-    """Loads PDFs, office files and images page by page, each with its words and its picture.
+    """Document loader for PDFs, office files and images: one document per page, with text and page image.
 
-    Pages are rendered and, where they have few words, read by OCR, all on this machine.
+    Pages are rendered on this machine, and pages with little text are read by OCR.
 
     Setup:
         .. code-block:: bash
@@ -34,7 +34,7 @@ class JinaPageLoader(PageLoading, BaseLoader):
 
             for doc in loader.lazy_load():
                 doc.metadata["source"], doc.metadata["page"], doc.metadata["image"]
-            loader.failures  # what could not be read, with the reason
+            loader.failures  # unreadable files and pages, with reasons
 
     Async:
         .. code-block:: python
@@ -42,11 +42,12 @@ class JinaPageLoader(PageLoading, BaseLoader):
             async for doc in loader.alazy_load():
                 ...
 
-    A document's ``page_content`` are the words of the page. Its metadata: ``source`` (the file), ``page`` (from 0),
-    ``total_pages``, ``doc_id`` and ``image`` (the picture, a JPEG named by its content). Its id is the same at each
-    load, so that a store replaces the page and does not add it twice.
+    ``page_content`` is the text of the page. Metadata: ``source`` (path of the file), ``page`` (from 0),
+    ``total_pages``, ``doc_id`` and ``image`` (path of the page image, a JPEG file named by its content hash). The
+    document id is stable across loads, so that a vector store replaces the page instead of adding a copy.
 
     Attributes:
+        paths: Files, folders and globs to load.
         failures: Files and pages that the last run could not read.
     """
 
@@ -60,19 +61,19 @@ class JinaPageLoader(PageLoading, BaseLoader):
         settings: IngestSettings | None = None,
         on_failure: Callable[[Failure], None] | None = None,
     ) -> None:
-        """Say what to load.
+        """Create the loader; no file is read.
 
         Args:
-            paths: Files, folders, and globs such as ``reports/**/*.pdf``.
-            image_folder: Where pictures are kept; None for a folder in this user's cache.
-            settings: How pages are rendered and read.
-            on_failure: Called with what cannot be read; None writes it to the log. The rest is loaded in any case.
+            paths: Files, folders, and globs like ``reports/**/*.pdf``.
+            image_folder: Folder for page images; None for a folder in the user's cache.
+            settings: Settings for rendering and reading pages; None for the defaults.
+            on_failure: Called with each file or page that cannot be read; None logs a warning. Loading continues.
         """
         super().__init__(image_folder, settings, on_failure)
         self.paths = paths
 
     def lazy_load(self) -> Iterator[Document]:
-        """One document for each page, as it is read.
+        """Yield one document per page.
 
         Raises:
             InvalidInputError: If a path does not exist.

@@ -1,4 +1,4 @@
-"""Dense vectors of texts and images for whatever in LangChain asks for an `Embeddings`."""
+"""Dense embeddings of texts and images for LangChain components that take an `Embeddings`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ImageInput: TypeAlias = "str | bytes | Path | Image"
-"""A path, the bytes of a file, a base64 data URI, PIL; an address where those are allowed."""
+"""An image: a path, the bytes of a file, a base64 data URI or a PIL image; a URL with ``allow_urls=True``."""
 
 
 class JinaLocalEmbeddings(EmbedderOptions, Serializable, Embeddings):
-    """Embeddings of texts and of images by a model on this machine: one dense vector each.
+    """Dense embeddings of texts and images by a local model.
 
-    An `Embeddings` has room for one vector per text. Late interaction, which compares a question with each place on a
-    page, needs one per token: that is what `JinaPageRetriever` and `JinaVectorStore` search with.
+    An `Embeddings` returns one vector per text. Late interaction compares the query with every token of a page and
+    requires one vector per token; use `JinaPageRetriever` or `JinaVectorStore` for it.
 
     Setup:
-        The default model, ``"lite"``, comes with jina_rag: nothing is downloaded. It reads words, those of images by
-        OCR. The models of Jina AI (``"jinaai/jina-embeddings-v4"`` looks at pixels) need the extra ``models``; they
-        are downloaded once.
+        The default model, ``"lite"``, is installed with jina_rag and requires no download. It reads text, and the text
+        of images by OCR. The models of Jina AI, for example the vision model ``"jinaai/jina-embeddings-v4"``, require
+        the extra ``models`` and are downloaded once.
 
         .. code-block:: bash
 
@@ -50,64 +50,71 @@ class JinaLocalEmbeddings(EmbedderOptions, Serializable, Embeddings):
 
             vector = embeddings.embed_query("Which region grew fastest?")
             vectors = embeddings.embed_documents(["Growth by region", "List of authors"])
-            pictures = embeddings.embed_images(["chart.png"])
+            image_vectors = embeddings.embed_images(["chart.png"])
 
     Async:
-        The model runs in a thread, never on that of the event loop.
+        The model runs in a thread, never in the event loop's thread.
 
         .. code-block:: python
 
             vector = await embeddings.aembed_query("Which region grew fastest?")
-            pictures = await embeddings.aembed_images(["chart.png"])
+            image_vectors = await embeddings.aembed_images(["chart.png"])
 
-    The model is loaded at its first use. It is in no pickle, dump or repr: these carry its name and load it again.
+    The model is loaded at first use. Pickles, dumps and reprs contain the name of the model, not its weights.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     model: EmbedderSource = Field(
         default="lite",
-        description="Name, id on the Hugging Face hub, or folder of a model; or a loaded model (`jina_rag.Embedder`).",
+        description="Name, Hugging Face id or folder of a model, or a loaded model (`jina_rag.Embedder`).",
     )
-    allow_urls: bool = Field(
-        default=False, description="Fetch images from http and https addresses, for models that look at pixels."
-    )
+    allow_urls: bool = Field(default=False, description="Fetch images from http and https URLs, for vision models.")
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Its fields say all; the model is loaded again by its name."""
+        """Return True: the fields define the embeddings, and the model is reloaded by name."""
         return True
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed texts to be found.
+        """Embed documents.
 
         Args:
-            texts: Any number; an empty one gives zeros where the model has no vector for that.
+            texts: Texts; for an empty text, the vector is zero if the model has no tokens for it.
 
         Returns:
-            A list of floats, L2-normalised, for each text.
+            One L2-normalized vector per text, of length `truncate_dim` or the model's dimension.
         """
         return self.dense_vectors("document", list(texts))
 
     def embed_query(self, text: str) -> list[float]:
-        """Embed a question.
+        """Embed a query.
+
+        Args:
+            text: Query text.
+
+        Returns:
+            An L2-normalized vector of length `truncate_dim` or the model's dimension.
 
         Raises:
-            InvalidInputError: If it is empty.
+            InvalidInputError: If `text` is empty.
         """
         return self.dense_vectors("query", [text])[0]
 
     def embed_images(self, images: Sequence[ImageInput]) -> list[list[float]]:
-        """Embed pictures to be found by questions; their vectors lie in the same space as those of texts.
+        """Embed images as documents, in the same vector space as texts.
 
         Args:
-            images: Paths, bytes of files, PIL images, base64 data URIs.
+            images: Paths, bytes of files, PIL images or base64 data URIs; URLs with ``allow_urls=True``.
+
+        Returns:
+            One L2-normalized vector per image.
 
         Raises:
-            InvalidInputError: If one cannot be read, or is an address and the model was not loaded with `allow_urls`.
+            InvalidInputError: If an image cannot be read, or is a URL without ``allow_urls=True``.
         """
         if isinstance(images, str | bytes | Path):
-            raise InvalidInputError(f"Pass a list of images, not a single {type(images).__name__}.")
+            raise InvalidInputError(f"images is a {type(images).__name__}; expected a list of images.")
         return self.dense_vectors("document", [{"image": image} for image in images])
 
     aembed_images = coroutine_of(embed_images)

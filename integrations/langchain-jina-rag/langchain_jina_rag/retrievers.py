@@ -1,4 +1,4 @@
-"""Pages found by late interaction, as a retriever."""
+"""Retriever for pages by late interaction."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from jina_rag.adapters import (
     page_filter,
     search_arguments,
 )
-from langchain_jina_rag._documents import id_of, page_document
+from langchain_jina_rag._documents import hit_id, hit_to_document
 from langchain_jina_rag._search_fields import Filter, Stages, filter_to_json, stages_from_json, stages_to_json
 from langchain_jina_rag.content_blocks import content_blocks
 from langchain_jina_rag.document_compressors import JinaLocalRerank
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 else:
 
     def _model_field(adapter: type) -> Any:  # noqa: ANN401
-        """The field of a model: its name, or the adapter around a loaded one."""
+        """Return the type of a model field: a model name, or the adapter with a loaded model."""
 
         def name_or_adapter(value: Any) -> Any:  # noqa: ANN401
             if isinstance(value, Path):
@@ -63,10 +63,10 @@ GroupBy: TypeAlias = Literal["page", "document"]
 
 
 class JinaPageRetriever(IndexOwner, BaseRetriever):
-    """Finds pages of PDFs, office files and images by what is on them: text, charts, tables, handwriting.
+    """Retriever for pages of PDFs, office files and images, including charts, tables and handwriting.
 
-    The question is compared with each place of a page (late interaction), not with one vector of the whole. The
-    documents it returns are pages: their words, their source, and the path of their picture for a chat model that sees.
+    The query is compared with every token of a page (late interaction) instead of one vector per page. The returned
+    documents are pages with text, source and the path of the page image for a vision chat model.
 
     Setup:
         .. code-block:: bash
@@ -81,10 +81,10 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
             retriever = JinaPageRetriever(index="kb/", k=5)
 
-        `index` may also be the address of a collection on a Qdrant server, or a `jina_rag.DocumentIndex`.
+        `index` can also be the URL of a collection on a Qdrant server, or a `jina_rag.DocumentIndex`.
 
     Use:
-        Every setting of a search is a field, and an argument of a call.
+        Every search setting is a field and an argument of a call.
 
         .. code-block:: python
 
@@ -92,13 +92,13 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
             docs = retriever.invoke("Which region grew fastest?", k=3, filter={"path": "reports/*.pdf"})
             docs[0].metadata["source"], docs[0].metadata["page"], docs[0].metadata["image"]
 
-        An image may be asked with:
+        Search with an image:
 
         .. code-block:: python
 
             docs = retriever.invoke_image("chart.png")
 
-        What a chat model is given of the pages, with the place of the answer in each:
+        Build a message for a chat model from the pages, with long texts cut around the answer:
 
         .. code-block:: python
 
@@ -112,49 +112,49 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
             docs = await retriever.ainvoke("Which region grew fastest?")
 
-    Metadata of a document: ``source`` (the file), ``page`` (from 0), ``total_pages``, ``doc_id``, ``score`` and
-    ``stage`` (which gave the score), ``snippet``, ``image`` (path of the screenshot), ``region`` (the chart, table or
-    figure that answers best: kind, box, caption, image), and what was given for the document at ingestion.
+    Metadata of a document: ``source`` (path of the file), ``page`` (from 0), ``total_pages``, ``doc_id``, ``score``,
+    ``stage`` (search stage of the score), ``snippet``, ``image`` (path of the page screenshot), ``region`` (kind, box,
+    caption and image of the best chart, table or figure), and the metadata passed at ingestion.
 
-    The index is opened at its first use and shared with whatever else in the process has it open. `close` releases it;
-    so does leaving a ``with`` block. An index that was given as an object is left open.
+    The index is opened at first use and shared with other users of the index in the process. `close` or the end of a
+    ``with`` block closes it. An index that was passed open stays open.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     index: Location
-    """Folder of an index, address of a collection (``"http://host:6333/collection"``), or an open index."""
+    """Folder of an index, URL of a collection (``"http://host:6333/collection"``), or an open index."""
     k: int = Field(default=5, ge=1)
-    """How many pages to return at most."""
+    """Maximum number of pages."""
     filter: Filter = None
-    """Conditions on the metadata of pages: ``source`` or ``path`` (a file, or a glob), ``page`` (from 0), ``doc_id``,
-    or a key that was given at ingestion; and ``has`` (``"chart"``, ``"table"``, ``"figure"``). Key → a value, several
-    values, or a `jina_rag.Range`."""
+    """Conditions on pages by key: ``source`` or ``path`` (a file or a glob), ``page`` (from 0), ``doc_id``, ``has``
+    (``"chart"``, ``"table"`` or ``"figure"``), or a metadata key. Each key maps to a value, several values or a
+    `jina_rag.Range`."""
     stages: Stages = None
-    """`jina_rag.Prefetch`, `Rescore`, `Rerank`, one or several, in the place of the index's own."""
+    """One or several of `jina_rag.Prefetch`, `Rescore` and `Rerank`; None for the stages of the index."""
     group_by: GroupBy = "page"
-    """``"document"`` for the best page of each document only."""
+    """``"page"``, or ``"document"`` for the best page of each document only."""
     dedup: bool = False
-    """Whether pages that show nearly the same are returned once."""
+    """Whether near-duplicate pages are folded into one document."""
     score_threshold: float | None = None
-    """Pages of a lower score are left out."""
+    """Minimum score; pages below are dropped. None keeps all."""
     embedder: EmbedderField = None
-    """Name, folder or object of the model; None for the one that the index was built with. For other settings of a
-    model (`device`, `dtype`): a `JinaLocalEmbeddings`."""
+    """Name, folder or object of the embedder; None for the embedder of the index. To set `device` or `dtype`, pass a
+    `JinaLocalEmbeddings`."""
     reranker: RerankerField = None
-    """Name, folder or object of a model that judges the best pages; None for none. For other settings of a model: a
-    `JinaLocalRerank`, of which the model is used."""
+    """Name, folder or object of a model that reranks the best pages; None for none. To set `device` or `dtype`, pass a
+    `JinaLocalRerank`; only its model is used."""
     assets_dir: str | None = None
-    """With a server: folder of the pages' images."""
+    """Folder of the page images of an index on a server; None for the default."""
     api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
-    """With a server; None for the environment variable QDRANT_API_KEY. It is in no dump, repr or pickle."""
+    """API key of a server; None for the environment variable QDRANT_API_KEY. Excluded from dumps, reprs and pickles."""
 
     _index: LazyIndex = PrivateAttr(default_factory=LazyIndex)
 
     @model_validator(mode="wrap")
     @classmethod
-    def _keep_index(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401
-        """Keep an open index beside the fields, and its location in them."""
+    def _store_index(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401
+        """Store an open index outside of the fields, and its location in the field `index`."""
         if not isinstance(data, dict) or not isinstance(data.get("index"), str | Path | DocumentIndex):
             return handler(data)
         options = {name: data.get(name) for name in ("embedder", "reranker", "assets_dir", "api_key")}
@@ -166,23 +166,23 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Its fields say all."""
+        """Return True: the fields define the retriever."""
         return True
 
     @property
     def lc_secrets(self) -> dict[str, str]:
-        """The key's name where it is looked up when this is loaded."""
+        """Environment variable from which the API key is read when the retriever is loaded."""
         return {"api_key": "QDRANT_API_KEY"}
 
     @property
     def lc_attributes(self) -> dict[str, Any]:
-        """What is no JSON value as it is kept."""
+        """Fields converted to JSON values."""
         attributes = {"filter": filter_to_json(self.filter), "stages": stages_to_json(self.stages)}
         return {name: value for name, value in attributes.items() if value is not None}
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
-        # Without the key, which a pickle would hold in plain text; a reranker in a stage goes by its name.
+        # Exclude the API key, which would be plain text in the pickle, and replace rerankers in stages by their names.
         stages = stages_from_json(stages_to_json(self.stages))
         return {**state, "__dict__": {**state["__dict__"], "api_key": None, "stages": stages}}
 
@@ -194,18 +194,22 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         *,
         run_manager: CallbackManagerForRetrieverRun,
         image: ImageInput | None = None,
-        **settings: Any,  # noqa: ANN401  # those of a search
+        **settings: Any,  # noqa: ANN401  # search settings
     ) -> list[Document]:
         hits = self._index.get(self._opening).search(_query(query, image), **self._arguments(settings))
-        return [page_document(hit) for hit in hits]
+        return [hit_to_document(hit) for hit in hits]
 
     _aget_relevant_documents = coroutine_of(_get_relevant_documents)  # type: ignore[arg-type]  # takes either run manager
 
     def invoke_image(self, image: ImageInput, config: RunnableConfig | None = None, **settings: Any) -> list[Document]:  # noqa: ANN401
-        """Pages that show what an image shows: a path, the bytes of a file, PIL, or a base64 data URI.
+        """Return the best pages for a query image.
 
-        ``invoke("What is that part?", image=…)`` asks with words and an image. A model that reads words reads the
-        image by OCR.
+        ``invoke("What is that part?", image=…)`` combines text and image. A text model reads the image by OCR.
+
+        Args:
+            image: A path, the bytes of a file, a PIL image or a base64 data URI.
+            config: Configuration of the run.
+            settings: Search settings, for example ``k`` and ``filter``.
         """
         return self.invoke("", config, image=image, **settings)
 
@@ -215,22 +219,29 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         config: RunnableConfig | None = None,
         **settings: Any,  # noqa: ANN401
     ) -> list[Document]:
-        """As `invoke_image`, for event loops."""
+        """Return the best pages for a query image; the coroutine form of `invoke_image`.
+
+        Args:
+            image: A path, the bytes of a file, a PIL image or a base64 data URI.
+            config: Configuration of the run.
+            settings: Search settings, for example ``k`` and ``filter``.
+        """
         return await self.ainvoke("", config, image=image, **settings)
 
     def context(self, query: str, documents: list[Document], **options: Any) -> list[ContentBlock]:  # noqa: ANN401
-        """What a vision chat model needs to answer from pages of this index, as content blocks for a message.
+        """Return content blocks of pages of this index for a vision chat model.
 
-        As `documents_to_content_blocks`, but the index is asked where on each page the answer stands: long texts are
-        cut around it, and ``prefer="region"`` shows this place.
+        In contrast to `documents_to_content_blocks`, the index locates the answer on each page: long texts are cut
+        around the answer, and ``prefer="region"`` sends the cited box.
 
         Args:
-            query: As it was asked; its words stand at the end.
-            documents: As this retriever returned them; those that are not in the index any more are left out.
-            options: Those of `jina_rag.DocumentIndex.build_context`: ``max_images``, ``max_tokens``, ``prefer``, ….
+            query: Query of the search; appended at the end.
+            documents: Documents returned by this retriever; documents no longer in the index are skipped.
+            options: Arguments of `jina_rag.DocumentIndex.build_context`, for example ``max_images``, ``max_tokens`` and
+                ``prefer``.
         """
         index = self._index.get(self._opening)
-        pages = {id_of(hit): hit for hit in index.get([doc.id for doc in documents if doc.id])}
+        pages = {hit_id(hit): hit for hit in index.get([doc.id for doc in documents if doc.id])}
         hits = [
             replace(pages[doc.id], snippet=str(doc.metadata.get("snippet") or ""))
             for doc in documents
@@ -241,13 +252,13 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
     acontext = coroutine_of(context)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     def _arguments(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """The arguments of one search: the settings of the call before the fields."""
+        """Return the search arguments; settings of the call override the fields."""
         names = ("k", "filter", "stages", "group_by", "dedup", "score_threshold")
         arguments = search_arguments({**{name: getattr(self, name) for name in names}, **settings})
         return arguments | {"filter": page_filter(arguments["filter"])}
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:  # noqa: ANN401
-        """What a trace tells about the search."""
+        """Return the LangSmith tracing parameters."""
         params = super()._get_ls_params(**kwargs)
         params["ls_vector_store_provider"] = "jina_rag"
         params["ls_embedding_provider"] = "jina_rag"
@@ -264,7 +275,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
 
 def _query(text: str, image: ImageInput | None) -> Any:  # noqa: ANN401  # an input of jina_rag
-    """A query of words, of an image, or of both."""
+    """Return the query of a text, an image or both."""
     if image is None:
         return text
     return [text, {"image": image}] if text else {"image": image}

@@ -1,4 +1,4 @@
-"""An index of pages and texts as a vector store."""
+"""Vector store of texts and pages over a `jina_rag.DocumentIndex`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pydantic import SecretStr
 
 from jina_rag import DocumentIndex, InvalidInputError, Storage, open_page
 from jina_rag.adapters import LazyIndex, coroutine_of
-from langchain_jina_rag._documents import image_file
+from langchain_jina_rag._documents import existing_image
 from langchain_jina_rag._vectorstore_search import StoreSearch
 from langchain_jina_rag.document_compressors import JinaLocalRerank
 from langchain_jina_rag.embeddings import JinaLocalEmbeddings
 
 
 class JinaVectorStore(StoreSearch):
-    """A vector store of texts and of pages with their pictures, searched by late interaction.
+    """Vector store of texts and page images, searched by late interaction.
 
-    It stands over a `jina_rag.DocumentIndex`, the same that ``jina-rag ingest`` fills and `JinaPageRetriever` searches:
-    what is added here is found there, and the pages of ingested files are found here.
+    The store wraps a `jina_rag.DocumentIndex`, which ``jina-rag ingest`` fills and `JinaPageRetriever` searches. All
+    three share their entries: added documents and pages of ingested files.
 
     Setup:
         .. code-block:: bash
@@ -37,13 +37,14 @@ class JinaVectorStore(StoreSearch):
 
             store = JinaVectorStore("kb/")
 
-        `index` may also be the address of a collection on a Qdrant server, or a `jina_rag.DocumentIndex`. The model is
-        that of the index; for a new index it may be given as `embedding`, a `JinaLocalEmbeddings`. Other embeddings are
-        refused: late interaction needs one vector per token, and an `Embeddings` gives one per text.
+        `index` can also be the URL of a collection on a Qdrant server, or a `jina_rag.DocumentIndex`. An existing index
+        uses the model that it was built with. For a new index, pass a `JinaLocalEmbeddings` as `embedding`. Other
+        `Embeddings` raise an error: they return one vector per text, and late interaction requires one per token.
 
     Add:
-        A document whose ``metadata["image"]`` is the path of a picture becomes a page with that picture (the documents
-        of `JinaPageLoader` are such); any other one stays the text it is. What has an id that is known is replaced.
+        A document whose ``metadata["image"]`` is the path of an image, for example a document of `JinaPageLoader`, is
+        added as a page with this image; other documents are added as texts. A document with an existing id replaces
+        the previous one.
 
         .. code-block:: python
 
@@ -70,18 +71,18 @@ class JinaVectorStore(StoreSearch):
             docs = store.max_marginal_relevance_search("growth", k=2, fetch_k=10)
             retriever = store.as_retriever(search_type="mmr", search_kwargs={"k": 2})
 
-        Scores are per token of the question and have no bounds; as relevance they are cut to 0 to 1.
+        Scores are means per query token and not bounded; relevance scores are clipped to the range from 0 to 1.
 
     Async:
-        Everything that embeds or searches works in a thread, never on that of the event loop.
+        Encoding and searching run in a thread, never in the event loop's thread.
 
         .. code-block:: python
 
             docs = await store.asimilarity_search("Which region grew fastest?", k=2)
             await store.adelete(["authors"])
 
-    A text comes back as it was added: content, metadata and id. A page comes with what the search found out about it
-    in its metadata (``score``, ``snippet``, ``region``), see `JinaPageRetriever`.
+    A text is returned as added, with content, metadata and id. A page is returned with the metadata of the search
+    (``score``, ``snippet``, ``region``), as by `JinaPageRetriever`.
     """
 
     def __init__(
@@ -96,28 +97,28 @@ class JinaVectorStore(StoreSearch):
         assets_dir: str | None = None,
         api_key: str | SecretStr | None = None,
     ) -> None:
-        """Say where the index is; it is opened at its first use.
+        """Create the vector store; the index is opened at first use.
 
         Args:
-            index: A folder, the address of a collection, or an index that is open.
-            embedding: The model, as a `JinaLocalEmbeddings`; None for that of the index, or for a new one ``"lite"``.
-            reranker: A model that judges the best hits of each search; None for none.
-            image_key: The key of metadata that has the path of a picture.
-            create: Whether to make an index where there is none, at the first use. What is gone later on, or where this
-                is unpickled, is told of and not made.
-            storage: How a new index keeps its vectors; see `jina_rag.Storage`.
-            assets_dir: With a server: folder of the pages' images.
-            api_key: With a server; None for the environment variable QDRANT_API_KEY.
+            index: Folder of an index, URL of a collection on a Qdrant server, or an open index.
+            embedding: Embedder as a `JinaLocalEmbeddings`; None for the embedder of the index, ``"lite"`` for a new
+                index.
+            reranker: Model that reranks the best hits of each search; None for none.
+            image_key: Metadata key of the image path.
+            create: Whether to create a missing index at first use. An index that is missing later, or after
+                unpickling, raises an error.
+            storage: Storage format of a new index, see `jina_rag.Storage`; None for the default.
+            assets_dir: Folder of the page images of an index on a server; None for the default.
+            api_key: API key of a server; None for the environment variable QDRANT_API_KEY.
 
         Raises:
-            InvalidInputError: If `embedding` is of another kind, or a path or a name is empty.
-            ValueError: If `index` is open, and was built with another model than `embedding`.
+            InvalidInputError: If `embedding` is not a `JinaLocalEmbeddings`, or a path or name is empty.
+            ValueError: If `index` is open and was built with another model than `embedding`.
         """
         if embedding is not None and not isinstance(embedding, JinaLocalEmbeddings):
             raise InvalidInputError(
-                "A JinaVectorStore needs one vector per token (late interaction), and "
-                f"{type(embedding).__name__} gives one per text: pass a JinaLocalEmbeddings, or none for the model of "
-                "the index."
+                f"embedding is a {type(embedding).__name__}, which returns one vector per text; late interaction "
+                "requires one per token. Pass a JinaLocalEmbeddings, or embedding=None for the embedder of the index."
             )
         self._opening, self._index = LazyIndex.of(
             index,
@@ -135,7 +136,7 @@ class JinaVectorStore(StoreSearch):
             if index_info.fingerprint != embedding.embedder.fingerprint:
                 raise ValueError(
                     f"The index at {index_info.location} was built with the model {index_info.embedder!r}, not with "
-                    f"{embedding.embedder.name!r}: leave the embedding out, or index into a new folder."
+                    f"{embedding.embedder.name!r}. Omit embedding, or create a new index."
                 )
 
     @classmethod
@@ -147,31 +148,37 @@ class JinaVectorStore(StoreSearch):
         *,
         ids: list[str] | None = None,
         index: str | Path | DocumentIndex | None = None,
-        **kwargs: Any,  # noqa: ANN401  # those of the class
+        **kwargs: Any,  # noqa: ANN401  # arguments of the class
     ) -> Self:
-        """A store with these texts in it.
+        """Return a vector store with texts added.
 
         Args:
-            texts: The texts.
-            embedding: As in the class.
-            metadatas: One for each text.
-            ids: One for each text; random ones if None.
-            index: Where the index is, or is to be.
-            kwargs: Those of the class.
+            texts: Texts to add.
+            embedding: Embedder as a `JinaLocalEmbeddings`; None for the embedder of the index.
+            metadatas: One mapping per text.
+            ids: One id per text; None for random ids.
+            index: Folder of an index, URL of a collection on a Qdrant server, or an open index. Required.
+            kwargs: Further arguments of the class.
 
         Raises:
-            InvalidInputError: If no index is named.
+            InvalidInputError: If `index` is None.
         """
         if index is None:
-            raise InvalidInputError('Say where the index is to be: index="kb/", or an open DocumentIndex.')
+            raise InvalidInputError('index is missing. Pass index="kb/" or an open DocumentIndex.')
         store = cls(index, embedding, **kwargs)
         store.add_texts(texts, metadatas, ids=ids)
         return store
 
     @classmethod
     def from_documents(cls, documents: list[Document], embedding: Embeddings | None = None, **kwargs: Any) -> Self:  # noqa: ANN401
-        """A store with these documents in it; other arguments are those of `from_texts`."""
-        return super().from_documents(documents, embedding, **kwargs)  # type: ignore[arg-type]  # None is the index's
+        """Return a vector store with documents added.
+
+        Args:
+            documents: Documents to add.
+            embedding: Embedder as a `JinaLocalEmbeddings`; None for the embedder of the index.
+            kwargs: Further arguments of `from_texts`.
+        """
+        return super().from_documents(documents, embedding, **kwargs)  # type: ignore[arg-type]  # embedding may be None
 
     @classmethod
     async def afrom_documents(
@@ -180,10 +187,16 @@ class JinaVectorStore(StoreSearch):
         embedding: Embeddings | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> Self:
-        """As `from_documents`, in a thread."""
+        """Return a vector store with documents added; the coroutine form of `from_documents`.
+
+        Args:
+            documents: Documents to add.
+            embedding: Embedder as a `JinaLocalEmbeddings`; None for the embedder of the index.
+            kwargs: Further arguments of `from_texts`.
+        """
         return await super().afrom_documents(documents, embedding, **kwargs)  # type: ignore[arg-type]
 
-    # -- filling -------------------------------------------------------------------------------------------
+    # -- adding and deleting -------------------------------------------------------------------------------
 
     def add_texts(
         self,
@@ -192,47 +205,52 @@ class JinaVectorStore(StoreSearch):
         *,
         ids: Sequence[str | None] | None = None,
         batch_size: int | None = None,
-        **kwargs: Any,  # noqa: ANN401  # of the interface; there are none
+        **kwargs: Any,  # noqa: ANN401  # required by the base class
     ) -> list[str]:
-        """Add texts, or pages where the metadata name a picture; what has an id that is known is replaced.
+        """Add texts, or pages if the metadata contains an image path; entries with an existing id are replaced.
 
         Args:
-            texts: The texts; the words of a page, or "" for OCR to read them.
-            metadatas: JSON values, one mapping for each text.
-            ids: One for each text; None for a random one.
-            batch_size: Not used; `langchain_core.indexing.index` gives it, and the index fills batches as they fit.
-            kwargs: None are known.
+            texts: Texts; for a page its text, or "" to read the image by OCR.
+            metadatas: One mapping of JSON values per text.
+            ids: One id per text; None for a random id.
+            batch_size: Unused; passed by `langchain_core.indexing.index`. The index chooses its own batches.
+            kwargs: Not supported.
 
         Returns:
-            The ids.
+            The ids of the added entries.
 
         Raises:
-            InvalidInputError: If the lengths differ, metadata are no JSON, or an id is that of an ingested file.
+            InvalidInputError: If lengths differ, metadata is not JSON, an id belongs to an ingested file, or `kwargs`
+                are passed.
         """
         if kwargs:
-            raise InvalidInputError(f"Adding knows texts, metadatas and ids, not {', '.join(kwargs)}.")
+            raise InvalidInputError(f"add_texts does not support {', '.join(kwargs)}. Pass texts, metadatas and ids.")
         return self.index.add(**_add_arguments(list(texts), metadatas, ids, self.image_key))
 
     aadd_texts = coroutine_of(add_texts, pool="ingest")  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
-    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:  # noqa: ANN401  # of the interface
-        """Take out what was added under these very ids; unknown ones are ignored.
+    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:  # noqa: ANN401  # required by the base class
+        """Delete added entries by id; unknown ids are ignored.
+
+        Args:
+            ids: Ids to delete. Required.
+            kwargs: Not supported.
 
         Returns:
-            True: nothing of these ids is left.
+            True, because no entry with these ids remains.
 
         Raises:
-            InvalidInputError: If no ids are given, or one is that of a page of an ingested file.
+            InvalidInputError: If `ids` is None, an id belongs to a page of an ingested file, or `kwargs` are passed.
         """
         if kwargs:
-            raise InvalidInputError(f"delete knows ids only, not {', '.join(kwargs)}.")
+            raise InvalidInputError(f"delete does not support {', '.join(kwargs)}. Pass ids.")
         if ids is None:
-            raise InvalidInputError("Say what to delete: ids=[…].")
+            raise InvalidInputError("ids is missing. Pass the ids to delete: ids=[…].")
         hits = self.index.get(ids)
         ingested = [hit for hit in hits if not hit.added]
         if ingested:
             raise InvalidInputError(
-                f"{ingested[0].page_id} is a page of the ingested file {ingested[0].path}: remove the file with "
+                f"{ingested[0].page_id} is a page of the ingested file {ingested[0].path}. Delete the file with "
                 "DocumentIndex.delete."
             )
         if hits:
@@ -240,7 +258,11 @@ class JinaVectorStore(StoreSearch):
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Documents by their ids, in their order; unknown ones are left out."""
+        """Return documents by id, in the order of the ids; unknown ids are skipped.
+
+        Args:
+            ids: Document ids.
+        """
         return [self._document(hit) for hit in self.index.get(ids)]
 
     def __repr__(self) -> str:
@@ -253,14 +275,14 @@ def _add_arguments(
     ids: Sequence[str | None] | None,
     image_key: str,
 ) -> dict[str, Any]:
-    """The arguments of `DocumentIndex.add`; what has no id gets a random one.
+    """Return the arguments of `DocumentIndex.add`; a missing id becomes a random id.
 
     Raises:
-        InvalidInputError: If there are more or fewer metadatas or ids than texts.
+        InvalidInputError: If the number of metadatas or ids differs from the number of texts.
     """
     for name, values in (("metadatas", metadatas), ("ids", ids)):
         if values is not None and len(values) != len(texts):
-            raise InvalidInputError(f"There are {len(texts)} texts and {len(values)} {name}: give one of each.")
+            raise InvalidInputError(f"{len(texts)} texts and {len(values)} {name} were passed. Pass one per text.")
     metadata = [dict(entry or {}) for entry in metadatas or [{} for _ in texts]]
     return {
         "contents": [_content(text, entry, image_key) for text, entry in zip(texts, metadata, strict=True)],
@@ -269,13 +291,13 @@ def _add_arguments(
     }
 
 
-def _content(text: str, metadata: dict[str, Any], image_key: str) -> Any:  # noqa: ANN401  # an input of an index
-    """A text to be kept to the letter, or a page where the metadata name a picture that is there."""
-    image = image_file(metadata.get(image_key))
+def _content(text: str, metadata: dict[str, Any], image_key: str) -> Any:  # noqa: ANN401  # index input
+    """Return a text, or a page if the metadata contains the path of an existing image."""
+    image = existing_image(metadata.get(image_key))
     if image is None:
-        # Said outright: a text that reads as a data URI is a text all the same.
+        # The explicit form keeps a text that looks like a data URI a text.
         return {"text": text}
-    # A page that was saved brings its words with their places, unless somebody has changed the words since.
+    # A saved page image contains its words and boxes; use them unless the text was changed.
     return image if not text.strip() or _saved_text(image) == text else {"image": image, "text": text}
 
 
@@ -283,4 +305,4 @@ def _saved_text(image: Path) -> str | None:
     try:
         return open_page(image).text
     except InvalidInputError:
-        return None  # a picture that no loader has saved
+        return None  # not saved by a page loader

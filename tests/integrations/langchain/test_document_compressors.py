@@ -1,4 +1,4 @@
-"""JinaLocalRerank and JinaCompressionRetriever: texts and pages in one list, originals untouched, as the classic."""
+"""JinaLocalRerank and JinaCompressionRetriever: scores, inputs, calibration, serialization and async use."""
 
 from __future__ import annotations
 
@@ -45,39 +45,39 @@ def image(tmp_path):
     return tmp_path / "page.png"
 
 
-def test_the_best_come_first_with_their_scores(docs):
+def test_compress_documents_sorts_by_score(docs):
     best = JinaLocalRerank(model=FakeReranker(), top_n=2).compress_documents(docs, QUESTION)
     assert [(doc.id, doc.page_content) for doc in best] == [("2", TEXTS[2]), ("1", TEXTS[1])]
     assert [doc.metadata["relevance_score"] for doc in best] == pytest.approx([1.0, 2 / 3])
     assert all(type(doc.metadata["relevance_score"]) is float for doc in best)
-    everything = JinaLocalRerank(model=FakeReranker(), top_n=None).compress_documents(docs, QUESTION)
-    assert [doc.id for doc in everything] == ["2", "1", "0", "3"]  # equal ones in the order they had
+    all_documents = JinaLocalRerank(model=FakeReranker(), top_n=None).compress_documents(docs, QUESTION)
+    assert [doc.id for doc in all_documents] == ["2", "1", "0", "3"]  # equal scores keep their order
     assert len(JinaLocalRerank(model=FakeReranker()).compress_documents(docs, QUESTION)) == 3
-    enough = JinaLocalRerank(model=FakeReranker(), top_n=None, score_threshold=0.6)
-    assert [doc.id for doc in enough.compress_documents(docs, QUESTION)] == ["2", "1"]
+    with_threshold = JinaLocalRerank(model=FakeReranker(), top_n=None, score_threshold=0.6)
+    assert [doc.id for doc in with_threshold.compress_documents(docs, QUESTION)] == ["2", "1"]
 
 
-def test_with_the_embedded_model(docs):
+def test_lite_reranker_scores_documents(docs):
     best = JinaLocalRerank(model="lite", top_n=1).compress_documents(docs, "Which animals make music?")
     assert best[0].page_content in TEXTS[1:]
     assert 0 < best[0].metadata["relevance_score"] < 1
 
 
-def test_originals_are_untouched(docs):
-    before = copy.deepcopy(docs)
+def test_compress_documents_copies_documents(docs):
+    original = copy.deepcopy(docs)
     best = JinaLocalRerank(model=FakeReranker()).compress_documents(docs, QUESTION)
     best[0].metadata["deep"]["list"].append("changed")
     best[0].metadata["more"] = 1
-    assert docs == before
+    assert docs == original
 
 
-def test_nothing_in_nothing_out():
+def test_compress_documents_without_documents():
     reranker = FakeReranker()
     assert JinaLocalRerank(model=reranker).compress_documents([], QUESTION) == []
     assert not reranker.history
 
 
-def test_pages_and_texts_in_one_list(image, tmp_path):
+def test_reranker_inputs_of_pages_and_texts(image, tmp_path):
     docs = [
         Document(page_content="whales sing", metadata={"image": str(image)}),
         Document(page_content="which whales sing"),
@@ -86,18 +86,20 @@ def test_pages_and_texts_in_one_list(image, tmp_path):
         Document(page_content="", metadata={"scan": str(image)}),
         Document(page_content=" "),
     ]
-    pixels, words = PixelReranker(), FakeReranker()
-    scored = JinaLocalRerank(model=pixels, top_n=None).compress_documents(docs, QUESTION)
-    shown = [{"image": image}, "which whales sing", "whales", "sing"]
-    assert pixels.history == [(QUESTION, tuple(shown))]
-    assert [doc.metadata["relevance_score"] for doc in scored] == pytest.approx([1, 0.75, 1 / 3, 1 / 3, 0, 0])
-    JinaLocalRerank(model=words, image_key="scan").compress_documents(docs, QUESTION)
-    # A reader of words gets words; of a page that has none, the picture, for OCR.
-    assert words.history == [(QUESTION, ("whales sing", "which whales sing", "whales", "sing", {"image": image}))]
+    image_reranker, text_reranker = PixelReranker(), FakeReranker()
+    results = JinaLocalRerank(model=image_reranker, top_n=None).compress_documents(docs, QUESTION)
+    expected_inputs = [{"image": image}, "which whales sing", "whales", "sing"]
+    assert image_reranker.history == [(QUESTION, tuple(expected_inputs))]
+    assert [doc.metadata["relevance_score"] for doc in results] == pytest.approx([1, 0.75, 1 / 3, 1 / 3, 0, 0])
+    JinaLocalRerank(model=text_reranker, image_key="scan").compress_documents(docs, QUESTION)
+    # A text reranker reads the text of a page, or the image by OCR if the text is empty.
+    assert text_reranker.history == [
+        (QUESTION, ("whales sing", "which whales sing", "whales", "sing", {"image": image}))
+    ]
 
 
-def test_a_reranker_of_pixels_is_given_pixels(tiny, one_thread, image):
-    """The architecture of jina-reranker-m0, with random weights."""
+def test_m0_scores_images_and_texts(tiny, one_thread, image):
+    """Architecture of jina-reranker-m0 with random weights."""
     pytest.importorskip("torch")
     rerank = JinaLocalRerank(model=tiny["m0"], device="cpu", max_pixels=20_000, top_n=None)
     docs = [Document(page_content="whales sing"), Document(page_content="", metadata={"image": str(image)})]
@@ -106,23 +108,23 @@ def test_a_reranker_of_pixels_is_given_pixels(tiny, one_thread, image):
     np.testing.assert_allclose([scores["whales sing"], scores[""]], expected, atol=1e-6)
 
 
-def test_a_calibration_makes_images_and_texts_comparable(image):
+def test_calibration_reorders_images_and_texts(image):
     labels = [("image", x / 20, x > 18) for x in range(26)] + [("text", x / 40, x > 9) for x in range(26)]
     calibration = fit_calibration([label for label in labels if label[1] <= 1])
     docs = [
         Document(page_content="a", metadata={"image": str(image)}),
         Document(page_content="whales sing"),
     ]
-    plain = JinaLocalRerank(model=PixelReranker()).compress_documents(docs, QUESTION)
-    fair = JinaLocalRerank(model=PixelReranker(), calibration=calibration).compress_documents(docs, QUESTION)
-    assert [doc.page_content for doc in plain] == ["a", "whales sing"]
-    assert [doc.page_content for doc in fair] == ["whales sing", "a"]
-    again = JinaLocalRerank.model_validate_json(JinaLocalRerank(calibration=calibration).model_dump_json())
-    assert again.calibration == calibration
-    assert isinstance(again.calibration, Calibration)
+    uncalibrated = JinaLocalRerank(model=PixelReranker()).compress_documents(docs, QUESTION)
+    calibrated = JinaLocalRerank(model=PixelReranker(), calibration=calibration).compress_documents(docs, QUESTION)
+    assert [doc.page_content for doc in uncalibrated] == ["a", "whales sing"]
+    assert [doc.page_content for doc in calibrated] == ["whales sing", "a"]
+    restored = JinaLocalRerank.model_validate_json(JinaLocalRerank(calibration=calibration).model_dump_json())
+    assert restored.calibration == calibration
+    assert isinstance(restored.calibration, Calibration)
 
 
-def test_the_model_is_loaded_as_the_fields_say(monkeypatch, docs):
+def test_model_is_loaded_with_field_options(monkeypatch, docs):
     calls = []
     monkeypatch.setattr(
         "jina_rag.adapters.models.load_reranker",
@@ -146,28 +148,28 @@ def test_the_model_is_loaded_as_the_fields_say(monkeypatch, docs):
 
 
 @pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
-def test_round_trips_without_the_model():
+def test_serialization_excludes_model():
     reranker = FakeReranker(name="lite")
     reranker.weights = bytes(100_000)
     rerank = JinaLocalRerank(model=reranker, top_n=5, score_threshold=0.25)
-    kept = pickle.dumps(rerank)
-    assert len(kept) < 1000
+    pickled = pickle.dumps(rerank)
+    assert len(pickled) < 1000
     assert "Fake" not in repr(rerank) + rerank.model_dump_json() + dumps(rerank)
     assert repr(rerank) == "JinaLocalRerank(model='lite', top_n=5, score_threshold=0.25)"
-    by_name = JinaLocalRerank(model="lite", top_n=5, score_threshold=0.25)
+    expected = JinaLocalRerank(model="lite", top_n=5, score_threshold=0.25)
     allowed = {"valid_namespaces": ["langchain_jina_rag"], "allowed_objects": [JinaLocalRerank]}
-    for again in (
-        pickle.loads(kept),
+    for restored in (
+        pickle.loads(pickled),
         JinaLocalRerank(**rerank.model_dump()),
         JinaLocalRerank.model_validate_json(rerank.model_dump_json()),
         loads(dumps(rerank), **allowed),
     ):
-        assert again == by_name
+        assert restored == expected
     assert copy.deepcopy(rerank).reranker is reranker
     assert JinaLocalRerank.model_json_schema()["properties"]["top_n"]
 
 
-def test_mistakes_are_told_when_it_is_made():
+def test_invalid_fields_raise_validation_error():
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         JinaLocalRerank(k=3)
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
@@ -178,7 +180,7 @@ def test_mistakes_are_told_when_it_is_made():
         JinaLocalRerank(model=FakeReranker(), dtype="float16")
 
 
-async def test_async_gives_the_same_in_a_thread(docs):
+async def test_acompress_documents_runs_in_thread(docs):
     reranker = ThreadedReranker()
     rerank = JinaLocalRerank(model=reranker)
     best = await rerank.acompress_documents(docs, QUESTION)
@@ -191,29 +193,38 @@ async def test_async_gives_the_same_in_a_thread(docs):
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
+def base_retriever(tmp_path_factory):
     with fill(tmp_path_factory.mktemp("compression"), ThreadedEmbedder()) as index:
         yield JinaPageRetriever(index=index, k=3)
 
 
-async def test_it_gives_what_the_classic_one_gives(base):
-    classic = pytest.importorskip("langchain_classic.retrievers").ContextualCompressionRetriever
-    parts = {"base_compressor": JinaLocalRerank(model=FakeReranker(), top_n=2), "base_retriever": base}
-    theirs, ours = classic(**parts), JinaCompressionRetriever(**parts)
+async def test_compression_retriever_equals_classic(base_retriever):
+    ClassicRetriever = pytest.importorskip("langchain_classic.retrievers").ContextualCompressionRetriever
+    parts = {"base_compressor": JinaLocalRerank(model=FakeReranker(), top_n=2), "base_retriever": base_retriever}
+    classic, chain = ClassicRetriever(**parts), JinaCompressionRetriever(**parts)
     for query in ("whales sing", "dry desert", "growth in towns"):
         for options in ({}, {"k": 1}, {"filter": {"year": 1900}}):
-            expected = theirs.invoke(query, **options)
-            assert ours.invoke(query, **options) == expected
-            assert await ours.ainvoke(query, **options) == expected == await theirs.ainvoke(query, **options)
-    assert ours.invoke("whales sing", filter={"year": 1900}) == []
-    ran, compared = Trace(), Trace()
-    ours.invoke("whales", {"callbacks": [ran]})
-    theirs.invoke("whales", {"callbacks": [compared]})
-    assert [event[0] for event in ran.events] == [event[0] for event in compared.events] == ["start"] * 2 + ["end"] * 2
-    assert [event[-1] is None for event in ran.events] == [True, False, False, True]  # the base's run is a child
+            expected = classic.invoke(query, **options)
+            assert chain.invoke(query, **options) == expected
+            assert await chain.ainvoke(query, **options) == expected == await classic.ainvoke(query, **options)
+    assert chain.invoke("whales sing", filter={"year": 1900}) == []
+    trace, classic_trace = Trace(), Trace()
+    chain.invoke("whales", {"callbacks": [trace]})
+    classic.invoke("whales", {"callbacks": [classic_trace]})
+    assert (
+        [event[0] for event in trace.events]
+        == [event[0] for event in classic_trace.events]
+        == ["start"] * 2 + ["end"] * 2
+    )
+    assert [event[-1] is None for event in trace.events] == [
+        True,
+        False,
+        False,
+        True,
+    ]  # the base retriever's run is a child
 
 
-async def test_any_runnable_can_be_the_base(docs):
+async def test_compression_retriever_accepts_any_runnable(docs):
     chain = JinaCompressionRetriever(
         base_retriever=RunnableLambda(lambda query: docs), base_compressor=JinaLocalRerank(model=FakeReranker())
     )
@@ -221,39 +232,41 @@ async def test_any_runnable_can_be_the_base(docs):
     assert await chain.ainvoke(QUESTION) == chain.invoke(QUESTION)
 
 
-async def test_a_compressor_is_not_asked_about_nothing():
-    class Strict(BaseDocumentCompressor):
+async def test_compressor_is_not_called_without_documents():
+    class FailingCompressor(BaseDocumentCompressor):
         def compress_documents(self, documents, query, callbacks=None):
             raise AssertionError("nothing to compress")
 
-    chain = JinaCompressionRetriever(base_retriever=RunnableLambda(lambda query_text: []), base_compressor=Strict())
+    chain = JinaCompressionRetriever(
+        base_retriever=RunnableLambda(lambda query_text: []), base_compressor=FailingCompressor()
+    )
     assert chain.invoke(QUESTION) == await chain.ainvoke(QUESTION) == []
 
 
-async def test_no_model_works_on_the_loops_thread(base):
+async def test_compression_retriever_runs_models_in_threads(base_retriever):
     reranker = ThreadedReranker()
-    chain = JinaCompressionRetriever(base_retriever=base, base_compressor=JinaLocalRerank(model=reranker))
-    base._index.external.embedder.threads.clear()
+    chain = JinaCompressionRetriever(base_retriever=base_retriever, base_compressor=JinaLocalRerank(model=reranker))
+    base_retriever._index.external.embedder.threads.clear()
     assert len(await chain.ainvoke("whales sing")) == 3
-    threads = base._index.external.embedder.threads | reranker.threads
+    threads = base_retriever._index.external.embedder.threads | reranker.threads
     assert len(threads) >= 1
     assert threading.get_ident() not in threads
 
 
 @pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
-def test_the_compression_retriever_round_trips():
+def test_compression_retriever_serialization():
     chain = JinaCompressionRetriever(
         base_retriever=JinaPageRetriever(index="kb", api_key="for-nobody", k=9),
         base_compressor=JinaLocalRerank(top_n=2),
     )
-    kept = pickle.dumps(chain)
-    assert b"for-nobody" not in kept
+    pickled = pickle.dumps(chain)
+    assert b"for-nobody" not in pickled
     assert "for-nobody" not in repr(chain) + dumps(chain) + str(chain.model_dump()) + chain.model_dump_json()
     assert chain.model_dump()["base_compressor"]["top_n"] == 2
     assert chain.model_dump()["base_retriever"]["k"] == 9
     chain.base_retriever.api_key = None
     classes = [JinaCompressionRetriever, JinaPageRetriever, JinaLocalRerank]
-    again = loads(dumps(chain), valid_namespaces=["langchain_jina_rag"], allowed_objects=classes)
-    assert again == chain == pickle.loads(kept)
+    restored = loads(dumps(chain), valid_namespaces=["langchain_jina_rag"], allowed_objects=classes)
+    assert restored == chain == pickle.loads(pickled)
     with pytest.raises(ValidationError, match="Extra inputs"):
         JinaCompressionRetriever(base_retriever=chain, base_compressor=JinaLocalRerank(), k=3)

@@ -1,4 +1,4 @@
-"""JinaPageLoader: one document for each page, its picture beside, and what could not be read."""
+"""JinaPageLoader: one document per page with its image, lazy loading and unreadable files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def files(tmp_path):
     return folder
 
 
-async def test_one_document_for_each_page(files, tmp_path):
+async def test_loader_returns_one_document_per_page(files, tmp_path):
     loader = JinaPageLoader(files, image_folder=tmp_path / "pages", settings=PLAIN, on_failure=lambda failure: None)
     docs = loader.load()
     assert [doc.page_content for doc in docs] == PAGES
@@ -51,52 +51,52 @@ async def test_one_document_for_each_page(files, tmp_path):
         assert doc.id == f"{files / 'animals.pdf'}#page={number + 1}"
         image = Path(doc.metadata["image"])
         assert image.is_relative_to(tmp_path / "pages")
-        with Image.open(image) as opened:
-            assert opened.format == "JPEG"
+        with Image.open(image) as image_file:
+            assert image_file.format == "JPEG"
         assert open_page(image).text == doc.page_content
     assert [doc async for doc in loader.alazy_load()] == docs
     assert await loader.aload() == docs == list(loader.lazy_load())
 
 
-def test_it_is_lazy(files, tmp_path, monkeypatch):
-    taken = []
+def test_lazy_load_reads_pages_on_demand(files, tmp_path, monkeypatch):
+    page_numbers = []
 
-    def pages(*args, **options):
+    def counting_load_pages(*args, **options):
         for page in load_pages(*args, **options):
-            taken.append(page.number)
+            page_numbers.append(page.number)
             yield page
 
-    monkeypatch.setattr("jina_rag.adapters.pages.load_pages", pages)
+    monkeypatch.setattr("jina_rag.adapters.pages.load_pages", counting_load_pages)
     loader = JinaPageLoader(files / "animals.pdf", image_folder=tmp_path / "pages", settings=PLAIN)
     documents = loader.lazy_load()
     assert inspect.isgenerator(documents)
-    assert taken == []
+    assert page_numbers == []
     next(documents)
-    assert taken == [1]
+    assert page_numbers == [1]
     documents.close()
     assert {"load", "alazy_load", "aload"}.isdisjoint(vars(JinaPageLoader))
     assert issubclass(JinaPageLoader, BaseLoader)
 
 
-def test_what_cannot_be_read_is_kept_and_told(files, tmp_path, caplog):
+def test_unreadable_files_are_listed_and_reported(files, tmp_path, caplog):
     loader = JinaPageLoader([files], image_folder=tmp_path / "pages", settings=PLAIN)
     with caplog.at_level(logging.WARNING, logger="jina_rag"):
         assert len(loader.load()) == 3
     assert [failure.path for failure in loader.failures] == [files / "broken.pdf"]
     assert f"{files / 'broken.pdf'} was not loaded: {loader.failures[0].reason}" in caplog.text
-    told = []
-    other = JinaPageLoader(files, image_folder=tmp_path / "pages", settings=PLAIN, on_failure=told.append)
+    reported = []
+    second_loader = JinaPageLoader(files, image_folder=tmp_path / "pages", settings=PLAIN, on_failure=reported.append)
     caplog.clear()
-    other.load()
-    other.load()
-    assert len(told) == 2
-    assert other.failures == told[1:]  # of the last run
+    second_loader.load()
+    second_loader.load()
+    assert len(reported) == 2
+    assert second_loader.failures == reported[1:]  # of the last run
     assert not caplog.records
     with pytest.raises(InvalidInputError, match="nowhere"):
         JinaPageLoader(tmp_path / "nowhere", image_folder=tmp_path / "pages").load()
 
 
-def test_pictures_go_to_the_users_cache_if_nothing_is_said(files, tmp_path, monkeypatch):
+def test_image_folder_defaults_to_user_cache(files, tmp_path, monkeypatch):
     import platformdirs
 
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda name, **options: tmp_path / "cache" / name)
@@ -110,7 +110,7 @@ def test_pictures_go_to_the_users_cache_if_nothing_is_said(files, tmp_path, monk
         JinaPageLoader(files / "animals.pdf", settings=PLAIN).load()
 
 
-def test_loaded_pages_go_into_a_store_with_words_and_places(files, tmp_path):
+def test_loaded_pages_keep_word_boxes_in_vector_store(files, tmp_path):
     embedder = FakeEmbedder()
     loader = JinaPageLoader(files / "animals.pdf", image_folder=tmp_path / "pages", settings=PLAIN)
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
@@ -125,15 +125,15 @@ def test_loaded_pages_go_into_a_store_with_words_and_places(files, tmp_path):
         }
         assert Path(doc.metadata["image"]).is_relative_to(index.location)
         hit = index.search("growth by region", k=1)[0]
-        assert index.cite("growth by region", hit).box is not None  # its words kept their places
-        # Once more: the same ids, nothing twice, nothing embedded.
+        assert index.cite("growth by region", hit).box is not None  # its word boxes are stored
+        # Loading the same pages again adds no entries and embeds nothing.
         embedder.history.clear()
         assert store.add_documents(loader.load()) == ids
         assert not [entry for entry in embedder.history if entry[0] == "document"]
         assert len(store.similarity_search("whales", k=9)) == 3
 
 
-def test_no_images_are_kept_in_the_current_folder_by_mistake(tmp_path, monkeypatch):
+def test_empty_image_folder_raises_invalid_input_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInputError, match="image_folder is empty"):
         JinaPageLoader("docs", image_folder="")

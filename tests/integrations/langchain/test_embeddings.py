@@ -1,4 +1,4 @@
-"""JinaLocalEmbeddings: vectors as plain floats, images, what it keeps and what it lets go."""
+"""JinaLocalEmbeddings: vectors as Python floats, image forms, model loading, serialization and async use."""
 
 from __future__ import annotations
 
@@ -32,63 +32,63 @@ def offline():
 
 
 @pytest.fixture(scope="module")
-def lite():
+def lite_embedder():
     return load_embedder("lite")
 
 
-def test_vectors_are_those_of_the_model_as_python_floats(lite):
+def test_vectors_equal_model_output_as_python_floats(lite_embedder):
     embeddings = JinaLocalEmbeddings()
     texts = ["Growth by region", "A list of authors"]
     vectors = embeddings.embed_documents(texts)
     assert isinstance(embeddings, BaseModel)
     assert isinstance(embeddings, Embeddings)
     assert all(type(number) is float for vector in vectors for number in vector)
-    np.testing.assert_allclose(vectors, lite.encode_document(texts, multi=False).single, atol=1e-6)
+    np.testing.assert_allclose(vectors, lite_embedder.encode_document(texts, multi=False).single, atol=1e-6)
     query = embeddings.embed_query("Which region grew?")
-    np.testing.assert_allclose(query, lite.encode_query(["Which region grew?"]).single[0], atol=1e-6)
+    np.testing.assert_allclose(query, lite_embedder.encode_query(["Which region grew?"]).single[0], atol=1e-6)
     assert np.dot(vectors, query).argmax() == 0
     assert embeddings.embed_documents([]) == []
 
 
-def test_the_two_sides_are_kept_apart():
-    fake = FakeEmbedder()
-    embeddings = JinaLocalEmbeddings(model=fake)
+def test_queries_and_documents_use_separate_encoders():
+    embedder = FakeEmbedder()
+    embeddings = JinaLocalEmbeddings(model=embedder)
     embeddings.embed_query("a")
     embeddings.embed_documents(["b", "c"])
-    assert fake.history == [("query", ("a",)), ("document", ("b", "c"))]
+    assert embedder.history == [("query", ("a",)), ("document", ("b", "c"))]
 
 
-def test_images_of_every_kind_give_the_vector_of_their_words(lite, tmp_path):
-    words = make_page("growth by region", size=(60, 60)).screenshot.image
+def test_embed_images_accepts_every_image_form(lite_embedder, tmp_path):
+    text_image = make_page("growth by region", size=(60, 60)).screenshot.image
     image = Image.new("RGB", (500, 120), "white")
-    image.paste(words, (0, 0))
+    image.paste(text_image, (0, 0))
     file = tmp_path / "chart.png"
     image.save(file)
     data = file.read_bytes()
     uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-    embeddings = JinaLocalEmbeddings(model=lite)
+    embeddings = JinaLocalEmbeddings(model=lite_embedder)
     vectors = embeddings.embed_images([str(file), file, data, image, uri])
-    assert np.shape(vectors) == (5, lite.dim)
+    assert np.shape(vectors) == (5, lite_embedder.dim)
     np.testing.assert_allclose(vectors, [vectors[0]] * 5)
     assert all(type(number) is float for number in vectors[0])
 
 
-def test_images_that_say_something_are_near_a_question_about_it(lite, tmp_path):
+def test_image_text_matches_query(lite_embedder, tmp_path):
     from PIL import ImageDraw, ImageFont
 
     images = []
-    for words in ("whales sing in the sea", "tax report of the year"):
+    for text in ("whales sing in the sea", "tax report of the year"):
         image = Image.new("RGB", (700, 90), "white")
-        ImageDraw.Draw(image).text((10, 10), words, fill="black", font=ImageFont.load_default(48))
+        ImageDraw.Draw(image).text((10, 10), text, fill="black", font=ImageFont.load_default(48))
         images.append(image)
-    embeddings = JinaLocalEmbeddings(model=lite)
+    embeddings = JinaLocalEmbeddings(model=lite_embedder)
     scores = np.dot(embeddings.embed_images(images), embeddings.embed_query("Which animals sing?"))
     assert scores.argmax() == 0
 
 
-def test_what_is_no_image_is_refused_in_a_sentence(tmp_path):
+def test_invalid_images_raise_invalid_input_error(tmp_path):
     embeddings = JinaLocalEmbeddings(model=FakeEmbedder())
-    with pytest.raises(InvalidInputError, match="Pass a list of images, not a single str"):
+    with pytest.raises(InvalidInputError, match="images is a str; expected a list of images"):
         embeddings.embed_images("chart.png")
     with pytest.raises(InvalidInputError, match=r"addresses are not downloaded.*allow_urls=True"):
         JinaLocalEmbeddings(model=load_embedder("lite")).embed_images(["https://example.org/chart.png"])
@@ -96,11 +96,11 @@ def test_what_is_no_image_is_refused_in_a_sentence(tmp_path):
         JinaLocalEmbeddings(model=load_embedder("lite")).embed_images([tmp_path / "missing.png"])
 
 
-def test_the_model_is_loaded_at_its_first_use_and_once(monkeypatch):
-    loaded = []
+def test_model_is_loaded_once_at_first_use(monkeypatch):
+    load_calls = []
 
     def load(name, **options):
-        loaded.append((name, options))
+        load_calls.append((name, options))
         time.sleep(0.05)
         return FakeEmbedder()
 
@@ -116,13 +116,13 @@ def test_the_model_is_loaded_at_its_first_use_and_once(monkeypatch):
         revision="main",
         local_files_only=True,
     )
-    assert not loaded
+    assert not load_calls
     threads = [threading.Thread(target=embeddings.embed_query, args=("whales",)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert loaded == [
+    assert load_calls == [
         (
             "jinaai/jina-embeddings-v4",
             {
@@ -141,49 +141,49 @@ def test_the_model_is_loaded_at_its_first_use_and_once(monkeypatch):
     assert len(embeddings.embed_query("whales")) == 64
 
 
-def test_limits_reach_a_model_that_was_given_as_an_object():
+def test_call_limits_apply_to_passed_model():
     embeddings = JinaLocalEmbeddings(model=FakeEmbedder(), truncate_dim=16, max_length=1)
     assert len(embeddings.embed_query("whales sing")) == 16
     assert embeddings.embed_query("whales sing") == embeddings.embed_query("whales")
 
 
-def test_nothing_of_the_model_is_in_a_dump_a_repr_or_a_pickle():
-    fake = FakeEmbedder(name="lite")
-    fake.weights = np.zeros(50_000)
-    embeddings = JinaLocalEmbeddings(model=fake, max_length=8)
+def test_dump_repr_and_pickle_exclude_model():
+    embedder = FakeEmbedder(name="lite")
+    embedder.weights = np.zeros(50_000)
+    embeddings = JinaLocalEmbeddings(model=embedder, max_length=8)
     embeddings.embed_query("whales")
     for text in (repr(embeddings), str(embeddings), embeddings.model_dump_json(), dumps(embeddings)):
         assert "FakeEmbedder" not in text
     assert repr(embeddings) == "JinaLocalEmbeddings(max_length=8)"
     assert embeddings.model_dump()["model"] == "lite"
-    kept = pickle.dumps(embeddings)
-    assert len(kept) < 1000
-    assert b"Fake" not in kept
-    again = pickle.loads(kept)
-    assert again.model_dump() == embeddings.model_dump()
-    assert again.embedder is not fake  # loaded anew, by its name
+    pickled = pickle.dumps(embeddings)
+    assert len(pickled) < 1000
+    assert b"Fake" not in pickled
+    restored = pickle.loads(pickled)
+    assert restored.model_dump() == embeddings.model_dump()
+    assert restored.embedder is not embedder  # reloaded by name
 
 
 @pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
-def test_round_trips():
+def test_serialization_round_trips():
     embeddings = JinaLocalEmbeddings(model="lite", max_length=64)
     assert JinaLocalEmbeddings(**embeddings.model_dump()) == embeddings
     assert JinaLocalEmbeddings.model_validate_json(embeddings.model_dump_json()) == embeddings
     assert pickle.loads(pickle.dumps(embeddings)) == embeddings
     assert JinaLocalEmbeddings.model_json_schema()["properties"]["max_length"]
-    again = loads(dumps(embeddings), valid_namespaces=["langchain_jina_rag"], allowed_objects=[JinaLocalEmbeddings])
-    assert again == embeddings
+    restored = loads(dumps(embeddings), valid_namespaces=["langchain_jina_rag"], allowed_objects=[JinaLocalEmbeddings])
+    assert restored == embeddings
     assert JinaLocalEmbeddings(model="lite") != JinaLocalEmbeddings(model="lite-en")
 
 
-def test_copies_share_the_model():
-    fake = FakeEmbedder()
-    embeddings = JinaLocalEmbeddings(model=fake)
-    assert copy.deepcopy(embeddings).embedder is fake
-    assert embeddings.model_copy(update={"truncate_dim": 4}).embedder is fake
+def test_copies_share_model():
+    embedder = FakeEmbedder()
+    embeddings = JinaLocalEmbeddings(model=embedder)
+    assert copy.deepcopy(embeddings).embedder is embedder
+    assert embeddings.model_copy(update={"truncate_dim": 4}).embedder is embedder
 
 
-def test_mistakes_are_told_when_it_is_made():
+def test_invalid_fields_raise_validation_error():
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         JinaLocalEmbeddings(modle="lite")
     with pytest.raises(ValidationError, match="expected a model name, a folder or an embedder"):
@@ -192,26 +192,26 @@ def test_mistakes_are_told_when_it_is_made():
         JinaLocalEmbeddings(model=FakeEmbedder(), device="cuda")
 
 
-async def test_async_gives_the_same_and_never_encodes_on_the_loops_thread():
-    fake = ThreadedEmbedder()
-    embeddings = JinaLocalEmbeddings(model=fake)
+async def test_async_methods_encode_in_threads():
+    embedder = ThreadedEmbedder()
+    embeddings = JinaLocalEmbeddings(model=embedder)
     image = io.BytesIO()
     Image.new("RGB", (4, 4)).save(image, "PNG")
     vector = await embeddings.aembed_query("whales")
     vectors = await embeddings.aembed_documents(["whales", "sing"])
     images = await embeddings.aembed_images([image.getvalue()])
-    assert len(fake.threads) >= 1
-    assert threading.get_ident() not in fake.threads
+    assert len(embedder.threads) >= 1
+    assert threading.get_ident() not in embedder.threads
     assert vector == embeddings.embed_query("whales")
     assert vectors == embeddings.embed_documents(["whales", "sing"])
     assert images == embeddings.embed_images([image.getvalue()])
 
 
-def test_taking_a_model_computes_nothing():
-    class Slow(FakeEmbedder):
+def test_passed_model_fingerprint_is_not_computed():
+    class SlowFingerprintEmbedder(FakeEmbedder):
         @property
         def fingerprint(self):
-            raise AssertionError("this would hash gigabytes")
+            raise AssertionError("the fingerprint hashes gigabytes")
 
-    assert JinaLocalEmbeddings(model=Slow()).model == "fake"
-    assert JinaPageRetriever(index="kb", embedder=Slow()).embedder.model == "fake"
+    assert JinaLocalEmbeddings(model=SlowFingerprintEmbedder()).model == "fake"
+    assert JinaPageRetriever(index="kb", embedder=SlowFingerprintEmbedder()).embedder.model == "fake"

@@ -1,4 +1,4 @@
-"""The adapter as a package: what it imports, what it says where something is missing, and that its manuals run."""
+"""The package langchain_jina_rag: imports, missing dependencies, runnable docstring and README examples."""
 
 from __future__ import annotations
 
@@ -33,27 +33,26 @@ def offline():
         yield
 
 
-def run(code: str) -> str:
+def run_python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.name)
-def test_only_public_names_are_imported(file):
+def test_only_public_jina_rag_names_are_imported(file):
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             assert not any(alias.name.split(".")[0] == "jina_rag" for alias in node.names)
         if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "jina_rag":
             public = {"jina_rag": jina_rag, "jina_rag.adapters": jina_rag.adapters}
-            assert node.module in public, "jina_rag's own modules may move"
+            assert node.module in public, "import public names only"
             assert {alias.name for alias in node.names} <= set(public[node.module].__all__)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "index":
             assert not node.attr.startswith("_")
-    assert len(file.read_text(encoding="utf-8").splitlines()) <= 300
 
 
-def test_the_public_names_are_all_there_and_lazy():
-    output = run(
+def test_public_names_are_complete_and_lazy():
+    output = run_python(
         "import langchain_jina_rag, sys\n"
         "assert dir(langchain_jina_rag) == sorted(langchain_jina_rag.__all__)\n"
         "assert not {'numpy', 'torch', 'PIL', 'onnxruntime'} & set(sys.modules)\n"
@@ -68,34 +67,34 @@ def test_the_public_names_are_all_there_and_lazy():
         assert getattr(langchain_jina_rag, name).__name__ == name
 
 
-def test_without_langchain_there_is_one_sentence():
+def test_missing_langchain_core_error_names_pip_command():
     code = (
         "import sys\nsys.modules['langchain_core'] = None\n"
         "from jina_rag import MissingDependencyError\n"
         "try:\n    import langchain_jina_rag\n"
         "except ImportError as exc:\n    assert isinstance(exc, MissingDependencyError)\n    print(exc)"
     )
-    assert run(code).strip() == (
-        "langchain_jina_rag needs the package 'langchain-core', which is not installed: "
+    assert run_python(code).strip() == (
+        "The package 'langchain-core' is not installed. Run: "
         'pip install "jina-rag[langchain]", or in a clone: pip install ".[langchain]"'
     )
 
 
-def test_something_else_that_is_missing_is_not_blamed_on_the_extra(tmp_path):
+def test_missing_dependency_of_langchain_core_is_reraised(tmp_path):
     (tmp_path / "langchain_core").mkdir()
     (tmp_path / "langchain_core" / "__init__.py").write_text("import nothing_of_that_name")
     code = (
         f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n"
         "try:\n    import langchain_jina_rag\nexcept ModuleNotFoundError as exc:\n    print(exc.name)"
     )
-    assert run(code).strip() == "nothing_of_that_name"
+    assert run_python(code).strip() == "nothing_of_that_name"
 
 
-# -- manuals -----------------------------------------------------------------------------------------------
+# -- docstring and README examples -------------------------------------------------------------------------
 
 
-def examples(text: str) -> list[str]:
-    """The Python of a docstring, block by block."""
+def code_blocks(text: str) -> list[str]:
+    """Return the Python code blocks of a docstring."""
     lines, blocks = inspect.cleandoc(text).splitlines(), []
     for start, line in enumerate(lines):
         if line.strip() != ".. code-block:: python":
@@ -111,8 +110,8 @@ def examples(text: str) -> list[str]:
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """A folder as the manuals take it for granted; the embedded reranker stands in for one that is downloaded."""
+def example_folder(tmp_path, monkeypatch):
+    """Working directory with the files of the examples; the lite reranker replaces downloaded rerankers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("jina_rag.adapters.models.load_reranker", lambda name, **options: load_reranker("lite"))
     (tmp_path / "docs" / "reports").mkdir(parents=True)
@@ -129,67 +128,67 @@ def workplace(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-async def test_each_manual_is_whole_and_runs(cls, workplace):
-    manual = inspect.cleandoc(cls.__doc__)
-    assert re.findall(r"^(Setup|Instantiate|Use|Async):$", manual, re.MULTILINE) == [
+async def test_class_docstring_has_all_sections_and_runs(cls, example_folder):
+    docstring = inspect.cleandoc(cls.__doc__)
+    assert re.findall(r"^(Setup|Instantiate|Use|Async):$", docstring, re.MULTILINE) == [
         "Setup",
         "Instantiate",
         "Use",
         "Async",
     ]
-    assert 'pip install ".[langchain]"' in manual
-    blocks = examples(manual)
+    assert 'pip install ".[langchain]"' in docstring
+    blocks = code_blocks(docstring)
     assert len(blocks) >= 3
     assert any("await " in block or "async for" in block for block in blocks)
-    names: dict = {}
+    namespace: dict = {}
     for block in blocks:
         code = compile(block, cls.__name__, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        awaited = eval(code, names)
-        if inspect.isawaitable(awaited):
-            await awaited
-    if "docs" in names:
-        assert names["docs"]
-    for value in names.values():
+        result = eval(code, namespace)
+        if inspect.isawaitable(result):
+            await result
+    if "docs" in namespace:
+        assert namespace["docs"]
+    for value in namespace.values():
         if hasattr(value, "close") and not inspect.isclass(value):
             value.close()
 
 
-def test_the_example_of_the_function_and_of_the_readme_run(workplace):
+def test_function_and_readme_examples_run(example_folder):
     from langchain_core.messages import HumanMessage
 
     query, model = "Which region grew fastest?", EchoChat(seen=[])
     with langchain_jina_rag.JinaPageRetriever(index="kb/") as retriever:
-        names: dict = {"retriever": retriever, "model": model}
-        (block,) = examples(langchain_jina_rag.documents_to_content_blocks.__doc__)
-        exec(block, names)
+        namespace: dict = {"retriever": retriever, "model": model}
+        (block,) = code_blocks(langchain_jina_rag.documents_to_content_blocks.__doc__)
+        exec(block, namespace)
         assert any(part["type"] == "image" for part in model.seen[0][0].content_blocks)
-    names = {"question": query}
+    namespace = {"question": query}
     (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert len([line for line in block.splitlines() if line]) == 3
-    exec(block, names)
-    assert HumanMessage(content_blocks=names["blocks"]).content_blocks
-    names["retriever"].close()
+    exec(block, namespace)
+    assert HumanMessage(content_blocks=namespace["blocks"]).content_blocks
+    namespace["retriever"].close()
 
 
-def test_the_readme_names_every_class_and_says_the_main_thing_first():
+def test_readme_starts_with_late_interaction_and_lists_classes():
     text = README.read_text(encoding="utf-8")
-    first = text.split("\n\n")[1].replace("\n", " ")
-    assert first.startswith("Late interaction and page images go through the retriever")
-    assert "one vector per text only" in first
+    first_paragraph = text.split("\n\n")[1].replace("\n", " ")
+    assert "Use `JinaPageRetriever` or `JinaVectorStore` for late interaction and page images" in first_paragraph
+    assert "returns one vector per text" in first_paragraph
     for name in langchain_jina_rag.__all__:
         assert f"| `{name}` |" in text
     assert not re.search(r"pip install (-U |--upgrade )?[\"']?jina[-_]rag", text)
 
 
-def test_every_public_method_says_what_it_does():
+def test_public_methods_have_docstrings():
     for cls in CLASSES:
         for name, member in vars(cls).items():
             if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property | classmethod)):
                 assert inspect.getdoc(member), f"{cls.__name__}.{name}"
 
 
-def test_what_can_be_awaited_is_a_coroutine():
-    """Nothing that embeds or searches is left to the caller's thread: each has a twin, and the twin is one."""
+def test_async_methods_are_coroutine_functions():
+    """Each method that embeds or searches has a coroutine form."""
     pairs = {
         "JinaPageRetriever": {"invoke", "invoke_image", "context", "batch"},
         "JinaLocalEmbeddings": {"embed_documents", "embed_query", "embed_images"},

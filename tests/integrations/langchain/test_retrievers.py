@@ -1,4 +1,4 @@
-"""JinaPageRetriever: what it returns, what it takes, how it opens its index, what it lets nobody see."""
+"""JinaPageRetriever: returned documents, search settings, async use, tracing, index handling and serialization."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def retriever(index):
     return JinaPageRetriever(index=index)
 
 
-# -- what it returns ---------------------------------------------------------------------------------------
+# -- returned documents ------------------------------------------------------------------------------------
 
 
-def test_documents_are_pages_with_their_place(retriever, index, folder):
+def test_documents_have_location_and_search_metadata(retriever, index, folder):
     docs = retriever.invoke("growth by region")
     best, hit = docs[0], index.search("growth by region")[0]
     assert best.page_content == PAGES[1]
@@ -84,13 +84,13 @@ def test_documents_are_pages_with_their_place(retriever, index, folder):
         "snippet": hit.snippet,
         "image": str(hit.image_path),
         "year": 2024,
-        "meta.page": "front",  # the document's own, as the filter calls it
+        "meta.page": "front",  # the document's own key, as in filters
     }
     assert hit.image_path.is_file()
     json.dumps([doc.metadata for doc in docs])
 
 
-def test_a_region_comes_as_plain_values(tmp_path):
+def test_region_metadata_is_json(tmp_path):
     from jina_rag import Region
 
     page = make_page("table of growth by region", regions=[Region("table", (0.0, 0.0, 1.0, 0.2), "Table 1")])
@@ -110,17 +110,17 @@ def test_a_region_comes_as_plain_values(tmp_path):
     json.dumps(docs[0].metadata)
     assert docs[0].id == "p"
     assert docs[0].metadata["year"] == 1
-    # A text was given its own page, which stays, and a word that is taken, which goes by its other name.
+    # A text keeps its own "page"; its own "score" is a reserved key and gets the prefix "meta.".
     assert (text.id, text.page_content, text.metadata["page"]) == ("t", "a text of no page", 7)
     assert text.metadata["meta.score"] == "mine"
     assert isinstance(text.metadata["score"], float)
     assert "image" not in text.metadata
 
 
-# -- what it takes -----------------------------------------------------------------------------------------
+# -- search settings ---------------------------------------------------------------------------------------
 
 
-def test_settings_are_fields_and_arguments_of_a_call(index):
+def test_search_settings_are_fields_and_call_arguments(index):
     retriever = JinaPageRetriever(index=index, k=2, filter={"year": 2025})
     assert [doc.metadata["year"] for doc in retriever.invoke("whales sing")] == [2025, 2025]
     assert [doc.metadata["year"] for doc in retriever.invoke("whales sing", filter={"year": 2024}, k=1)] == [2024]
@@ -130,7 +130,7 @@ def test_settings_are_fields_and_arguments_of_a_call(index):
     assert not JinaPageRetriever(index=index, filter={"year": Range(gt=2025)}).invoke("whales sing")
 
 
-def test_a_filter_is_over_the_metadata_that_documents_show(index):
+def test_filter_uses_document_metadata_keys(index):
     retriever = JinaPageRetriever(index=index, k=9)
     for doc in retriever.invoke("growth by region"):
         where = {key: doc.metadata[key] for key in ("source", "page", "doc_id")}
@@ -144,39 +144,39 @@ def test_a_filter_is_over_the_metadata_that_documents_show(index):
     "page",
     [0, np.int64(0), range(0, 1), np.array([0]), (0,), {0}, [np.int32(0)], Range(lt=1), Range(lte=np.float64(0))],
 )
-def test_pages_count_from_zero_in_every_form_of_a_filter(index, page):
+def test_page_filter_is_zero_based_in_every_form(index, page):
     docs = JinaPageRetriever(index=index, k=9).invoke("growth by region", filter={"page": page})
     assert {doc.metadata["page"] for doc in docs} == {0}
     field = JinaPageRetriever(index=index, k=9, filter={"page": page}).invoke("growth by region")
     assert [doc.id for doc in field] == [doc.id for doc in docs]
 
 
-async def test_a_misspelt_setting_is_named(retriever):
+async def test_unknown_setting_raises_invalid_input_error(retriever):
     with pytest.raises(InvalidInputError, match="'top_k' is not a search setting; expected one of k, "):
         retriever.invoke("whales sing", top_k=3)
     with pytest.raises(InvalidInputError, match="top_k"):
         await retriever.ainvoke("whales sing", top_k=3)
 
 
-def test_grouping_folding_and_a_least_score(index):
-    plain = JinaPageRetriever(index=index, k=9)
+def test_group_by_dedup_and_score_threshold(index):
+    ungrouped = JinaPageRetriever(index=index, k=9)
     by_document = JinaPageRetriever(index=index, k=9, group_by="document")
-    assert len(plain.invoke("whales sing")) == 5
-    assert len(by_document.invoke("whales sing")) == len(plain.invoke("whales sing", group_by="document")) == 2
-    twins = [doc for doc in plain.invoke("whales sing") if doc.page_content == PAGES[0]]
+    assert len(ungrouped.invoke("whales sing")) == 5
+    assert len(by_document.invoke("whales sing")) == len(ungrouped.invoke("whales sing", group_by="document")) == 2
+    duplicates = [doc for doc in ungrouped.invoke("whales sing") if doc.page_content == PAGES[0]]
     folded = JinaPageRetriever(index=index, k=9, dedup=True).invoke("whales sing")
-    assert len(twins) == 2
+    assert len(duplicates) == 2
     assert len([doc for doc in folded if doc.page_content == PAGES[0]]) == 1
-    assert len(plain.invoke("whales sing", dedup=True)) == len(folded)
-    best = plain.invoke("whales sing")[0].metadata["score"]
+    assert len(ungrouped.invoke("whales sing", dedup=True)) == len(folded)
+    best = ungrouped.invoke("whales sing")[0].metadata["score"]
     assert not JinaPageRetriever(index=index, score_threshold=best + 1).invoke("whales sing")
-    assert 0 < len(plain.invoke("whales sing", score_threshold=best - 1e-6)) < 5
+    assert 0 < len(ungrouped.invoke("whales sing", score_threshold=best - 1e-6)) < 5
 
 
-def test_stages_and_a_reranker(index, folder):
+def test_stages_and_reranker(index, folder):
     reranker = FakeReranker()
-    judged = JinaPageRetriever(index=index, stages=Rerank(model=reranker, limit=2)).invoke("whales sing")
-    assert [doc.metadata["stage"] for doc in judged] == ["rerank", "rerank", "rescore", "rescore", "rescore"]
+    reranked = JinaPageRetriever(index=index, stages=Rerank(model=reranker, limit=2)).invoke("whales sing")
+    assert [doc.metadata["stage"] for doc in reranked] == ["rerank", "rerank", "rescore", "rescore", "rescore"]
     docs = JinaPageRetriever(index=index).invoke("whales sing", stages=[Rescore(), Rerank(model=reranker, limit=1)])
     assert [doc.metadata["stage"] for doc in docs][:2] == ["rerank", "rescore"]
     with JinaPageRetriever(index=folder / "kb", reranker=reranker) as retriever:
@@ -186,7 +186,7 @@ def test_stages_and_a_reranker(index, folder):
     assert len(reranker.history) == 4
 
 
-async def test_an_image_can_be_asked_with(tmp_path):
+async def test_invoke_image_searches_by_image(tmp_path):
     from PIL import Image, ImageDraw, ImageFont
 
     image = Image.new("RGB", (700, 90), "white")
@@ -198,23 +198,23 @@ async def test_an_image_can_be_asked_with(tmp_path):
         assert retriever.invoke_image(str(tmp_path / "question.png"))[0].id == "b"
         assert retriever.invoke_image((tmp_path / "question.png").read_bytes(), k=2)[0].id == "b"
         assert retriever.invoke("report of taxes and", image=image, k=3)[0].id in "bc"
-        photo = str(tmp_path / "question.png")
-        assert await retriever.ainvoke_image(photo, k=2) == retriever.invoke_image(photo, k=2)
+        image_path = str(tmp_path / "question.png")
+        assert await retriever.ainvoke_image(image_path, k=2) == retriever.invoke_image(image_path, k=2)
         expected = index.search(["tax", {"image": image}], k=3)
         assert [doc.id for doc in retriever.invoke("tax", image=image, k=3)] == [hit.doc_id for hit in expected]
 
 
-def test_an_empty_question_is_told(retriever):
-    with pytest.raises(ValueError, match="question is empty"):
+def test_empty_query_raises_value_error(retriever):
+    with pytest.raises(ValueError, match="query is empty"):
         retriever.invoke("")
 
 
-def test_mistakes_are_told_when_it_is_made(index):
+def test_invalid_fields_raise_validation_error(index):
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         JinaPageRetriever(index="kb", top_k=3)
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         JinaPageRetriever(index="kb", k=0)
-    with pytest.raises(ValidationError, match="A stage is a Prefetch, a Rescore or a Rerank"):
+    with pytest.raises(ValidationError, match="expected a Prefetch, Rescore or Rerank"):
         JinaPageRetriever(index="kb", stages=["rerank"])
     with pytest.raises(ValidationError, match="embedder applies only to opening an index"):
         JinaPageRetriever(index=index, embedder="lite")
@@ -227,14 +227,14 @@ def test_mistakes_are_told_when_it_is_made(index):
 # -- async -------------------------------------------------------------------------------------------------
 
 
-async def test_async_gives_the_same_and_never_works_on_the_loops_thread(folder, index, embedder):
+async def test_async_methods_run_in_threads(folder, index, embedder):
     embedder.threads.clear()
     reranker = ThreadedReranker()
     retriever = JinaPageRetriever(index=index, stages=Rerank(model=reranker), k=3)
     assert await retriever.ainvoke("whales sing") == retriever.invoke("whales sing")
-    own = threading.get_ident()
-    assert own in embedder.threads  # by invoke, which tells that the fakes see their threads
-    assert own in reranker.threads
+    main_thread = threading.get_ident()
+    assert main_thread in embedder.threads  # invoke encodes in this thread, so the fakes record it
+    assert main_thread in reranker.threads
     embedder.threads.clear()
     reranker.threads.clear()
     docs = await retriever.ainvoke("whales sing", k=2, filter={"year": 2024})
@@ -243,18 +243,18 @@ async def test_async_gives_the_same_and_never_works_on_the_loops_thread(folder, 
     await retriever.acontext("whales sing", docs)
     assert embedder.threads
     assert reranker.threads
-    assert own not in embedder.threads | reranker.threads
+    assert main_thread not in embedder.threads | reranker.threads
 
 
-async def test_async_opens_the_index_in_a_thread(folder, index, monkeypatch):
+async def test_ainvoke_opens_index_in_thread(folder, index, monkeypatch):
     threads = []
-    real = DocumentIndex.open
+    real_open = DocumentIndex.open
 
-    def opening(*args, **options):
+    def counting_open(*args, **options):
         threads.append(threading.get_ident())
-        return real(*args, **options)
+        return real_open(*args, **options)
 
-    monkeypatch.setattr(DocumentIndex, "open", opening)
+    monkeypatch.setattr(DocumentIndex, "open", counting_open)
     retriever = JinaPageRetriever(index=folder / "kb", k=1)
     assert len(await retriever.ainvoke("whales")) == 1
     assert len(threads) == 1
@@ -265,12 +265,12 @@ async def test_async_opens_the_index_in_a_thread(folder, index, monkeypatch):
 # -- tracing -----------------------------------------------------------------------------------------------
 
 
-async def test_it_is_traced_as_a_retriever(index):
+async def test_run_is_traced_as_retriever(index):
     trace = Trace()
     retriever = JinaPageRetriever(index=index, tags=["mine"], metadata={"team": "a"})
     docs = retriever.invoke("whales sing", {"callbacks": [trace]}, k=2)
     await retriever.ainvoke("whales sing", {"callbacks": [trace], "run_name": "named"}, k=1)
-    (_, name, query, metadata, tags, _), end, (_, named, *_), second = trace.events
+    (_, name, query, metadata, tags, _), end_event, (_, second_name, *_), second_end = trace.events
     assert (name, query, tags) == ("JinaPageRetriever", "whales sing", ["mine"])
     assert metadata == {
         "team": "a",
@@ -278,25 +278,25 @@ async def test_it_is_traced_as_a_retriever(index):
         "ls_vector_store_provider": "jina_rag",
         "ls_embedding_provider": "jina_rag",
     }
-    assert end[:2] == ("end", docs)
-    assert named == "named"
-    assert len(second[1]) == 1
+    assert end_event[:2] == ("end", docs)
+    assert second_name == "named"
+    assert len(second_end[1]) == 1
     with pytest.raises(ValueError, match="empty"):
         retriever.invoke("", {"callbacks": [trace]})
     assert trace.events[-1][0] == "error"
 
 
-def test_a_trace_names_the_model_that_was_named():
+def test_trace_contains_embedder_name():
     trace = JinaPageRetriever(index="kb", embedder="lite")._get_ls_params()
     assert trace["ls_embedding_model"] == "lite"
-    around = JinaPageRetriever(index="kb", embedder=FakeEmbedder(name="mine"))._get_ls_params()
-    assert around["ls_embedding_model"] == "mine"
+    passed_params = JinaPageRetriever(index="kb", embedder=FakeEmbedder(name="mine"))._get_ls_params()
+    assert passed_params["ls_embedding_model"] == "mine"
 
 
-# -- its index ---------------------------------------------------------------------------------------------
+# -- index handling ----------------------------------------------------------------------------------------
 
 
-def test_the_index_is_opened_at_the_first_question_and_closed_after(tmp_path):
+def test_index_is_opened_at_first_query_and_closed(tmp_path):
     embedder = FakeEmbedder()
     fill(tmp_path, embedder).close()
     retriever = JinaPageRetriever(index=tmp_path / "kb", embedder=embedder, k=1)
@@ -305,14 +305,14 @@ def test_the_index_is_opened_at_the_first_question_and_closed_after(tmp_path):
         retriever.invoke("whales")
         assert is_locked(tmp_path / "kb")
     assert not is_locked(tmp_path / "kb")
-    assert len(retriever.invoke("whales")) == 1  # opens it again
+    assert len(retriever.invoke("whales")) == 1  # reopened
     retriever.close()
     retriever.close()
     assert not is_locked(tmp_path / "kb")
 
 
-async def test_the_folder_is_free_when_retrievers_and_their_copies_are_gone(tmp_path):
-    """LangChain makes a retriever anew for each call with fields that were left open, and closes none."""
+async def test_deleted_retrievers_release_index_lock(tmp_path):
+    """LangChain creates a new retriever for each call with configurable fields and closes none of them."""
     with DocumentIndex.open(tmp_path / "kb") as filled:
         filled.add(["whales sing", "the desert is dry"], ids=["a", "b"])
     retriever = JinaPageRetriever(index=tmp_path / "kb")
@@ -327,7 +327,7 @@ async def test_the_folder_is_free_when_retrievers_and_their_copies_are_gone(tmp_
     assert not is_locked(tmp_path / "kb")
 
 
-def test_an_index_that_was_given_stays_open(retriever, index):
+def test_passed_index_stays_open(retriever, index):
     with retriever:
         retriever.invoke("whales")
     assert index.search("whales")
@@ -335,13 +335,13 @@ def test_an_index_that_was_given_stays_open(retriever, index):
     assert retriever.invoke("whales")
 
 
-def test_a_place_without_an_index_is_not_made_one(tmp_path):
-    with pytest.raises(JinaRagError, match="no index"):
+def test_missing_index_raises_and_is_not_created(tmp_path):
+    with pytest.raises(JinaRagError, match="No index at"):
         JinaPageRetriever(index=tmp_path / "nowhere").invoke("whales")
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_the_embedder_may_be_an_adapter(tmp_path):
+def test_embedder_accepts_local_embeddings(tmp_path):
     embedder = FakeEmbedder()
     fill(tmp_path, embedder).close()
     with JinaPageRetriever(index=tmp_path / "kb", embedder=JinaLocalEmbeddings(model=embedder)) as retriever:
@@ -353,10 +353,10 @@ def test_the_embedder_may_be_an_adapter(tmp_path):
         retriever.invoke("whales")
 
 
-# -- what it lets nobody see -------------------------------------------------------------------------------
+# -- secrets and serialization -----------------------------------------------------------------------------
 
 
-def full(index="http://localhost:6333/pages"):
+def full_retriever(index="http://localhost:6333/pages"):
     calibration = fit_calibration([("image", x / 20, x > 9) for x in range(20)])
     assert not calibration.is_identity
     return JinaPageRetriever(
@@ -374,25 +374,25 @@ def full(index="http://localhost:6333/pages"):
     )
 
 
-def test_the_key_is_in_no_dump_repr_or_pickle():
-    retriever = full()
+def test_api_key_is_excluded_from_dump_repr_and_pickle():
+    retriever = full_retriever()
     assert retriever.api_key.get_secret_value() == KEY
     texts = [repr(retriever), str(retriever), str(retriever.model_dump()), retriever.model_dump_json()]
     texts += [dumps(retriever), str(retriever.__getstate__()), str(retriever._opening)]
     assert not any(KEY in text for text in texts)
     assert KEY.encode() not in pickle.dumps(retriever)
     assert retriever.api_key.get_secret_value() == KEY
-    # Not even stars, which would come back as a key.
+    # A masked value ("****") would be loaded as a key.
     assert JinaPageRetriever.model_validate_json(retriever.model_dump_json()).api_key is None
     assert json.loads(dumps(retriever))["kwargs"]["api_key"] == {"lc": 1, "type": "secret", "id": ["QDRANT_API_KEY"]}
 
 
-def test_the_key_reaches_the_server(monkeypatch):
+def test_api_key_is_passed_to_index_open(monkeypatch):
     arguments = {}
     monkeypatch.setattr(DocumentIndex, "open", lambda location, **options: arguments.update(options, at=location))
-    retriever = full()
+    retriever = full_retriever()
     with pytest.raises(AttributeError):
-        retriever.invoke("whales")  # there is no index in this test
+        retriever.invoke("whales")  # the fake `open` returns no index
     assert arguments["at"] == "http://localhost:6333/pages"
     assert arguments["api_key"] == KEY
     assert (arguments["embedder"], arguments["reranker"], arguments["assets_dir"], arguments["create"]) == (
@@ -404,20 +404,20 @@ def test_the_key_reaches_the_server(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
-def test_round_trips():
-    retriever = full()
+def test_serialization_round_trips():
+    retriever = full_retriever()
     retriever.api_key = None
     assert JinaPageRetriever(**retriever.model_dump()) == retriever
     assert JinaPageRetriever.model_validate_json(retriever.model_dump_json()) == retriever
     assert pickle.loads(pickle.dumps(retriever)) == retriever
     assert isinstance(retriever.stages[1].calibration, Calibration)
     text = dumps(retriever)
-    again = loads(text, valid_namespaces=["langchain_jina_rag"], allowed_objects=[JinaPageRetriever])
-    assert again == retriever
+    restored = loads(text, valid_namespaces=["langchain_jina_rag"], allowed_objects=[JinaPageRetriever])
+    assert restored == retriever
     assert JinaPageRetriever.model_json_schema()["properties"]["k"]
-    # The key comes back from where it is kept.
+    # The key is restored from the secrets.
     secret = loads(
-        dumps(full()),
+        dumps(full_retriever()),
         valid_namespaces=["langchain_jina_rag"],
         allowed_objects=[JinaPageRetriever],
         secrets_map={"QDRANT_API_KEY": KEY},
@@ -426,44 +426,44 @@ def test_round_trips():
 
 
 @pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
-def test_objects_go_by_their_names(index):
+def test_model_objects_are_serialized_by_name(index):
     reranker = FakeReranker(name="lite")
     reranker.weights = bytes(100_000)
     retriever = JinaPageRetriever(
         index=str(index.location), embedder=FakeEmbedder(name="lite"), reranker=reranker, stages=Rerank(model=reranker)
     )
-    kept = pickle.dumps(retriever)
-    assert len(kept) < 3000
-    assert b"Fake" not in kept
+    pickled = pickle.dumps(retriever)
+    assert len(pickled) < 3000
+    assert b"Fake" not in pickled
     assert "Fake" not in retriever.model_dump_json() + dumps(retriever)
-    again = pickle.loads(kept)
-    assert again.stages == [Rerank(model="lite")]
-    assert again.embedder.model == again.reranker.model == "lite"
+    restored = pickle.loads(pickled)
+    assert restored.stages == [Rerank(model="lite")]
+    assert restored.embedder.model == restored.reranker.model == "lite"
     classes = [JinaPageRetriever, JinaLocalEmbeddings, JinaLocalRerank]
     loaded_retriever = loads(dumps(retriever), valid_namespaces=["langchain_jina_rag"], allowed_objects=classes)
     assert loaded_retriever.reranker.model == "lite"
     assert loaded_retriever.stages == [Rerank(model="lite")]
 
 
-def test_one_over_an_open_index_can_be_pickled_and_goes_on(tmp_path, retriever):
-    with DocumentIndex.open(tmp_path / "kb") as opened:
-        opened.add(["whales sing", "the desert is dry"], ids=["a", "b"])
-        original = JinaPageRetriever(index=opened)
-        again = pickle.loads(pickle.dumps(original))
-        assert again.index == str(tmp_path / "kb")
-        assert again.invoke("whales sing", k=2) == original.invoke("whales sing", k=2)
-        again._index.external.close()
+def test_retriever_over_open_index_can_be_pickled(tmp_path, retriever):
+    with DocumentIndex.open(tmp_path / "kb") as open_index:
+        open_index.add(["whales sing", "the desert is dry"], ids=["a", "b"])
+        open_retriever = JinaPageRetriever(index=open_index)
+        restored = pickle.loads(pickle.dumps(open_retriever))
+        assert restored.index == str(tmp_path / "kb")
+        assert restored.invoke("whales sing", k=2) == open_retriever.invoke("whales sing", k=2)
+        restored._index.external.close()
     with pytest.raises(InvalidInputError, match="cannot be pickled, because its embedder is an object"):
         pickle.dumps(retriever)
 
 
-def test_fields_can_be_left_to_the_caller_of_a_chain(retriever):
-    chosen = retriever.configurable_fields(k=ConfigurableField(id="pages"))
-    assert len(chosen.invoke("whales", {"configurable": {"pages": 1}})) == 1
-    assert len(chosen.invoke("whales", {"configurable": {"pages": 3}})) == 3
+def test_configurable_fields(retriever):
+    configurable = retriever.configurable_fields(k=ConfigurableField(id="pages"))
+    assert len(configurable.invoke("whales", {"configurable": {"pages": 1}})) == 1
+    assert len(configurable.invoke("whales", {"configurable": {"pages": 3}})) == 3
 
 
-def test_a_copy_or_a_change_searches_its_own_index(tmp_path):
+def test_copy_with_changed_index_searches_that_index(tmp_path):
     embedder = FakeEmbedder()
     for name in ("a", "b"):
         with DocumentIndex.open(tmp_path / name, embedder=embedder) as index:
@@ -476,20 +476,20 @@ def test_a_copy_or_a_change_searches_its_own_index(tmp_path):
         assert ids(retriever) == ["a"]
         copied = retriever.model_copy(update={"index": str(tmp_path / "b")})
         assert (ids(copied), ids(retriever)) == (["b"], ["a"])
-        judged = retriever.model_copy(update={"reranker": JinaLocalRerank(model=FakeReranker())})
-        assert judged.invoke("whales sing")[0].metadata["stage"] == "rerank"
+        reranked = retriever.model_copy(update={"reranker": JinaLocalRerank(model=FakeReranker())})
+        assert reranked.invoke("whales sing")[0].metadata["stage"] == "rerank"
         retriever.index = str(tmp_path / "b")
         assert ids(retriever) == ["b"]
     assert not is_locked(tmp_path / "a")
     assert not is_locked(tmp_path / "b")
     with DocumentIndex.open(tmp_path / "a", embedder=embedder) as index:
-        over_open = JinaPageRetriever(index=index)
-        with over_open.model_copy(update={"index": str(tmp_path / "b"), "embedder": embedder}) as copied:
-            assert (ids(copied), ids(over_open)) == (["b"], ["a"])
+        open_retriever = JinaPageRetriever(index=index)
+        with open_retriever.model_copy(update={"index": str(tmp_path / "b"), "embedder": embedder}) as copied:
+            assert (ids(copied), ids(open_retriever)) == (["b"], ["a"])
 
 
 @pytest.mark.parametrize("name", ["index", "embedder", "reranker", "assets_dir"])
-def test_nothing_empty_is_taken_for_the_current_folder(tmp_path, monkeypatch, name):
+def test_empty_values_raise_validation_error(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValidationError, match=f"{name} is empty"):
         JinaPageRetriever(**{"index": "kb", name: ""})
@@ -500,7 +500,7 @@ def test_nothing_empty_is_taken_for_the_current_folder(tmp_path, monkeypatch, na
     assert not list(tmp_path.iterdir())
 
 
-def test_an_array_is_a_filter_of_any_key(retriever):
+def test_filter_accepts_numpy_arrays(retriever):
     assert retriever.invoke("whales", filter={"year": np.array([2025])})
     assert retriever.invoke("whales", filter={"year": np.array([2025])}) == retriever.invoke(
         "whales", filter={"year": [2025]}

@@ -1,4 +1,4 @@
-"""The standard suites of langchain-tests, none overridden, without a network."""
+"""Standard tests of langchain-tests without overrides and without network access."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def offline():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def lite():
-    """Kept here, so that it is loaded once and not by each test."""
+def lite_embedder():
+    """Hold a reference to the lite embedder, so that the module loads it once."""
     return load_embedder("lite")
 
 
@@ -40,7 +40,7 @@ def index(tmp_path_factory):
         yield index
 
 
-def test_the_network_is_off_here():
+def test_network_is_blocked():
     with pytest.warns(UserWarning, match="A test tried to use socket"), pytest.raises(SocketBlockedError):
         socket.create_connection(("127.0.0.1", 9))
 
@@ -84,7 +84,7 @@ class TestRetriever(RetrieversIntegrationTests):
 
 
 class TestRetrieverByLocation(TestRetriever):
-    """As it is mostly used: the index is named by its folder, and opened by the retriever."""
+    """Retriever with the folder of an index, the most common use."""
 
     @property
     def retriever_constructor_params(self):
@@ -99,7 +99,7 @@ class TestVectorStore(VectorStoreIntegrationTests):
 
 
 class TestVectorStoreWithLite(VectorStoreIntegrationTests):
-    """With the model that is the default."""
+    """Vector store with the default model."""
 
     @pytest.fixture
     def vectorstore(self, tmp_path):
@@ -107,7 +107,7 @@ class TestVectorStoreWithLite(VectorStoreIntegrationTests):
             yield store
 
 
-def test_every_standard_test_ran_as_it_is():
+def test_no_standard_test_is_overridden():
     for suite in (
         TestEmbeddingsUnit,
         TestEmbeddingsIntegration,
@@ -120,4 +120,6 @@ def test_every_standard_test_ran_as_it_is():
         names = [name for name in dir(standard) if name.startswith("test_")]
         assert names
         assert all(getattr(suite, name) is getattr(standard, name) for name in names)
-    assert all(getattr(TestVectorStore, f"has_{what}").fget(None) for what in ("sync", "async", "get_by_ids"))
+    assert all(
+        getattr(TestVectorStore, f"has_{capability}").fget(None) for capability in ("sync", "async", "get_by_ids")
+    )

@@ -1,4 +1,4 @@
-"""JinaVectorStore: what comes back is what went in; pages with pictures; three ways to search; ids, and only ids."""
+"""JinaVectorStore: adding texts and pages, deleting, searching, async use, indexing API and serialization."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from helpers.langchain_fakes import PAGES, ThreadedEmbedder, Trace, fill, no_net
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.indexing import InMemoryRecordManager
-from langchain_core.indexing import index as keep_in_step
+from langchain_core.indexing import index as sync_documents
 from langchain_core.runnables import ConfigurableField
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from langchain_jina_rag import JinaLocalEmbeddings, JinaLocalRerank, JinaVectorStore
@@ -30,9 +30,9 @@ from jina_rag.errors import IndexNotFoundError
 from jina_rag.testing import FakeEmbedder, FakeReranker, make_page
 
 KEY = "not-for-anybody"
-ASKED = "whales sing sea"
+QUERY = "whales sing sea"
 TEXTS = ["whales sing in the sea", "whales sing in the ocean", "the desert is dry", "growth by region"]
-ODD = "  two  spaces,\n\ttabs and a line\n"
+WHITESPACE_TEXT = "  two  spaces,\n\ttabs and a line\n"
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def store(tmp_path, embedder):
 
 
 @pytest.fixture
-def filled(store):
+def filled_store(store):
     store.add_texts(TEXTS, [{"n": n} for n in range(4)], ids=list("abcd"))
     return store
 
@@ -67,10 +67,10 @@ def image(tmp_path):
 # -- adding ------------------------------------------------------------------------------------------------
 
 
-def test_a_text_comes_back_to_the_letter(store):
+def test_text_is_returned_unchanged(store):
     metadata = {"source": "a.txt", "page": 3, "score": "mine", "image": "nowhere.png", "nested": {"list": [1, None]}}
     docs = [
-        Document(page_content=ODD, metadata=metadata, id="odd"),
+        Document(page_content=WHITESPACE_TEXT, metadata=metadata, id="odd"),
         Document(page_content="data:image/png;base64,iVBORw0KGgo=", id="uri"),
         Document(page_content="plain"),
     ]
@@ -79,48 +79,48 @@ def test_a_text_comes_back_to_the_letter(store):
     expected = [*docs[:2], Document(page_content="plain", id=ids[2])]
     assert store.get_by_ids(ids) == expected
     assert store.similarity_search("two spaces", k=1) == [docs[0]]
-    assert store.add_texts([ODD]) != store.add_texts([ODD])  # without ids they are two
+    assert store.add_texts([WHITESPACE_TEXT]) != store.add_texts([WHITESPACE_TEXT])  # random ids differ
 
 
-def test_ids_replace_and_are_checked(filled, embedder):
-    filled.add_texts(["birds sing"], [{"n": 9}], ids=["a"])
-    assert filled.get_by_ids(["a"]) == [Document(page_content="birds sing", metadata={"n": 9}, id="a")]
+def test_existing_id_is_replaced_and_lengths_checked(filled_store, embedder):
+    filled_store.add_texts(["birds sing"], [{"n": 9}], ids=["a"])
+    assert filled_store.get_by_ids(["a"]) == [Document(page_content="birds sing", metadata={"n": 9}, id="a")]
     embedder.history.clear()
-    filled.add_texts(["birds sing"], [{"n": 10}], ids=["a"])
-    assert filled.get_by_ids(["a"])[0].metadata == {"n": 10}
-    assert not embedder.history  # the same text is not embedded again
+    filled_store.add_texts(["birds sing"], [{"n": 10}], ids=["a"])
+    assert filled_store.get_by_ids(["a"])[0].metadata == {"n": 10}
+    assert not embedder.history  # an unchanged text is not re-embedded
     with pytest.raises(InvalidInputError, match="2 texts and 1 metadatas"):
-        filled.add_texts(["x", "y"], [{}])
+        filled_store.add_texts(["x", "y"], [{}])
     with pytest.raises(InvalidInputError, match="2 texts and 3 ids"):
-        filled.add_texts(["x", "y"], ids=["1", "2", "3"])
-    with pytest.raises(InvalidInputError, match="not bulk"):
-        filled.add_texts(["x"], bulk=True)
-    mixed = filled.add_documents([Document(page_content="x", id="x"), Document(page_content="y")])
-    assert mixed[0] == "x"
-    assert len(mixed[1]) == 36
+        filled_store.add_texts(["x", "y"], ids=["1", "2", "3"])
+    with pytest.raises(InvalidInputError, match="does not support bulk"):
+        filled_store.add_texts(["x"], bulk=True)
+    ids = filled_store.add_documents([Document(page_content="x", id="x"), Document(page_content="y")])
+    assert ids[0] == "x"
+    assert len(ids[1]) == 36
 
 
-def test_a_document_with_a_picture_is_a_page(store, image):
+def test_document_with_image_is_added_as_page(store, image):
     doc = Document(page_content="a list of authors", metadata={"image": str(image), "year": 2024, "page": 4}, id="p")
     store.add_documents([doc, Document(page_content="growth", id="t")])
     hit_document = store.similarity_search("list of authors", k=1)[0]
-    kept = Path(hit_document.metadata["image"])
+    stored_image = Path(hit_document.metadata["image"])
     assert (hit_document.id, hit_document.page_content) == ("p", "a list of authors")
     assert (hit_document.metadata["year"], hit_document.metadata["page"]) == (2024, 4)
-    assert kept != image
-    with Image.open(kept) as copy, Image.open(image) as original:
+    assert stored_image != image
+    with Image.open(stored_image) as copy, Image.open(image) as original:
         assert copy.size == original.size
     assert hit_document.metadata["stage"] == "rescore"
     json.dumps(hit_document.metadata)
-    again = store.get_by_ids(["p"])[0]
-    assert again.metadata["image"] == str(kept)
-    assert "score" not in again.metadata
-    # What was found can be put in again.
-    assert store.add_documents([again]) == ["p"]
+    refetched = store.get_by_ids(["p"])[0]
+    assert refetched.metadata["image"] == str(stored_image)
+    assert "score" not in refetched.metadata
+    # A returned page can be added again.
+    assert store.add_documents([refetched]) == ["p"]
     assert store.get_by_ids(["p"])[0].page_content == "a list of authors"
 
 
-def test_the_key_of_the_picture_can_be_another(tmp_path, image):
+def test_image_key_selects_image_metadata(tmp_path, image):
     with JinaVectorStore(tmp_path / "kb", JinaLocalEmbeddings(model=FakeEmbedder()), image_key="scan") as store:
         store.add_texts(["authors", "authors"], [{"scan": str(image)}, {"image": str(image)}], ids=["a", "b"])
         page, text = store.get_by_ids(["a", "b"])
@@ -129,15 +129,15 @@ def test_the_key_of_the_picture_can_be_another(tmp_path, image):
     assert text.metadata == {"image": str(image)}
 
 
-def test_words_that_were_changed_since_they_were_kept_count(store, tmp_path):
+def test_changed_text_replaces_saved_words(store, tmp_path):
     from jina_rag import save_page
 
-    kept = save_page(make_page("a list of authors"), tmp_path / "pages")
-    store.add_texts(["a list of painters", "a list of authors"], [{"image": str(kept)}] * 2, ids=["new", "old"])
-    new, old = store.get_by_ids(["new", "old"])
-    assert (new.page_content, old.page_content) == ("a list of painters", "a list of authors")
+    saved_image = save_page(make_page("a list of authors"), tmp_path / "pages")
+    store.add_texts(["a list of painters", "a list of authors"], [{"image": str(saved_image)}] * 2, ids=["new", "old"])
+    changed, unchanged = store.get_by_ids(["new", "old"])
+    assert (changed.page_content, unchanged.page_content) == ("a list of painters", "a list of authors")
     hits = {hit.doc_id: hit for hit in store.index.search("list of authors", k=2)}
-    x0, y0, x1, y1 = store.index.cite("authors", hits["old"]).box  # the words have kept their places
+    x0, y0, x1, y1 = store.index.cite("authors", hits["old"]).box  # the word boxes are stored
     assert (x1 - x0) * (y1 - y0) < 0.5
 
 
@@ -145,23 +145,21 @@ def test_from_texts_and_from_documents(tmp_path):
     embeddings = JinaLocalEmbeddings(model=FakeEmbedder())
     with JinaVectorStore.from_texts(
         ["a b", "c"], embeddings, [{"n": 1}, {"n": 2}], ids=["1", "2"], index=tmp_path / "x"
-    ) as one:
-        assert one.get_by_ids(["1"]) == [Document(page_content="a b", metadata={"n": 1}, id="1")]
-        assert one.embeddings is embeddings
-        with JinaVectorStore.from_documents([Document(page_content="d", id="3")], None, index=one.index) as two:
-            assert [doc.page_content for doc in two.get_by_ids(["3", "1"])] == ["d", "a b"]
-    with pytest.raises(InvalidInputError, match="Say where the index is to be"):
+    ) as store:
+        assert store.get_by_ids(["1"]) == [Document(page_content="a b", metadata={"n": 1}, id="1")]
+        assert store.embeddings is embeddings
+        with JinaVectorStore.from_documents([Document(page_content="d", id="3")], None, index=store.index) as reopened:
+            assert [doc.page_content for doc in reopened.get_by_ids(["3", "1"])] == ["d", "a b"]
+    with pytest.raises(InvalidInputError, match="index is missing"):
         JinaVectorStore.from_texts(["a"], embeddings)
 
 
-def test_other_embeddings_are_refused_in_a_sentence(tmp_path, store, embedder):
-    with pytest.raises(
-        InvalidInputError, match=r"needs one vector per token .* and DeterministicFakeEmbedding gives one"
-    ):
+def test_other_embeddings_raise_invalid_input_error(tmp_path, store, embedder):
+    with pytest.raises(InvalidInputError, match=r"is a DeterministicFakeEmbedding, which returns one vector per text"):
         JinaVectorStore(tmp_path / "other", DeterministicFakeEmbedding(size=4))
     with pytest.raises(ValueError, match="was built with the model 'fake', not with 'other'"):
         JinaVectorStore(store.index, JinaLocalEmbeddings(model=FakeEmbedder(name="other")))
-    with pytest.raises(InvalidInputError, match="this one is open"):
+    with pytest.raises(InvalidInputError, match="this index is open"):
         JinaVectorStore(store.index, reranker="lite")
     assert JinaVectorStore(store.index, JinaLocalEmbeddings(model=embedder)).index is store.index
 
@@ -169,20 +167,20 @@ def test_other_embeddings_are_refused_in_a_sentence(tmp_path, store, embedder):
 # -- deleting and getting ----------------------------------------------------------------------------------
 
 
-def test_only_the_very_ids_are_deleted(store):
+def test_delete_treats_ids_literally(store):
     store.add_texts(TEXTS, ids=["a", "ab", "a*", "*"])
     assert store.delete(["a*", "unknown"]) is True
     assert [doc.id for doc in store.get_by_ids(["a", "ab", "a*", "*"])] == ["a", "ab", "*"]
     assert store.delete(["*"]) is True
     assert store.delete([]) is True
     assert [doc.id for doc in store.get_by_ids(["*", "ab", "a"])] == ["ab", "a"]
-    with pytest.raises(InvalidInputError, match="Say what to delete"):
+    with pytest.raises(InvalidInputError, match="ids is missing"):
         store.delete()
-    with pytest.raises(InvalidInputError, match="knows ids only, not where"):
+    with pytest.raises(InvalidInputError, match="does not support where"):
         store.delete(["a"], where={})
 
 
-def test_files_are_found_and_not_deleted(tmp_path):
+def test_ingested_files_are_searchable_and_not_deletable(tmp_path):
     with fill(tmp_path, FakeEmbedder()) as index:
         store = JinaVectorStore(index)
         store.add_texts(["whales are mammals"], ids=["mine"])
@@ -193,14 +191,14 @@ def test_files_are_found_and_not_deleted(tmp_path):
         assert len(docs) == 4
         with pytest.raises(InvalidInputError, match=r"is a page of the ingested file .*animals\.pdf"):
             store.delete(["mine", page.id])
-        assert store.delete(["animals.pdf"]) is True  # the id of a file is none of an entry
+        assert store.delete(["animals.pdf"]) is True  # a file's document id is not an entry id
         assert len(store.similarity_search("whales", k=9)) == 4
 
 
 # -- searching ---------------------------------------------------------------------------------------------
 
 
-def test_a_filter_is_over_the_metadata_that_were_given(store, image):
+def test_filter_uses_added_metadata(store, image):
     store.add_texts(["whales sing", "whales swim"], [{"page": 3, "source": "a.txt"}, {"page": 0}], ids=["a", "b"])
     store.add_texts(["authors"], [{"image": str(image), "page": 3, "doc_id": "album"}], ids=["c"])
     for where, ids in (
@@ -215,115 +213,121 @@ def test_a_filter_is_over_the_metadata_that_were_given(store, image):
     assert [doc.id for doc in store.max_marginal_relevance_search("whales", filter={"page": 0})] == ["b"]
 
 
-def test_a_misspelt_setting_is_named(filled):
-    with pytest.raises(InvalidInputError, match="'fliter' is no setting"):
-        filled.similarity_search(ASKED, fliter={"n": 1})
+def test_unknown_setting_raises_invalid_input_error(filled_store):
+    with pytest.raises(InvalidInputError, match="'fliter' is not a search setting"):
+        filled_store.similarity_search(QUERY, fliter={"n": 1})
     with pytest.raises(InvalidInputError, match="'stages' is not a search setting; expected one of filter"):
-        filled.similarity_search_by_vector([0.0] * filled.index.dim, stages=[])
+        filled_store.similarity_search_by_vector([0.0] * filled_store.index.dim, stages=[])
 
 
-async def test_documents_make_a_store_without_an_embedding(tmp_path, embedder):
+async def test_from_documents_without_embedding(tmp_path, embedder):
     docs = [Document(page_content="whales sing", id="a", metadata={"n": 1}), Document(page_content="the desert")]
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         assert JinaVectorStore.from_documents(docs, index=index).get_by_ids(["a"]) == docs[:1]
-        again = await JinaVectorStore.afrom_documents(docs[:1], index=index)
-        assert again.similarity_search("whales", k=1) == docs[:1]
+        async_store = await JinaVectorStore.afrom_documents(docs[:1], index=index)
+        assert async_store.similarity_search("whales", k=1) == docs[:1]
 
 
-def test_scores_filters_and_relevance(filled):
-    scored = filled.similarity_search_with_score(ASKED, k=4)
+def test_scores_filters_and_relevance_scores(filled_store):
+    scored = filled_store.similarity_search_with_score(QUERY, k=4)
     assert [doc.id for doc, _ in scored][:2] == ["a", "b"]
     assert [score for _, score in scored] == sorted((score for _, score in scored), reverse=True)
-    assert [score for _, score in scored] == [hit.score for hit in filled.index.search(ASKED, k=4)]
-    assert [doc.id for doc in filled.similarity_search(ASKED, k=4, filter={"n": [1, 2]})] == ["b", "c"]
-    assert filled.similarity_search(ASKED, filter={"n": 7}) == []
-    assert len(filled.similarity_search(ASKED, score_threshold=scored[0][1] - 1e-6)) < 4
-    relevant = filled.similarity_search_with_relevance_scores(ASKED, k=4)
-    assert [score for _, score in relevant] == [min(1.0, max(0.0, score)) for _, score in scored]
-    clamp = filled._select_relevance_score_fn()
+    assert [score for _, score in scored] == [hit.score for hit in filled_store.index.search(QUERY, k=4)]
+    assert [doc.id for doc in filled_store.similarity_search(QUERY, k=4, filter={"n": [1, 2]})] == ["b", "c"]
+    assert filled_store.similarity_search(QUERY, filter={"n": 7}) == []
+    assert len(filled_store.similarity_search(QUERY, score_threshold=scored[0][1] - 1e-6)) < 4
+    relevance_scores = filled_store.similarity_search_with_relevance_scores(QUERY, k=4)
+    assert [score for _, score in relevance_scores] == [min(1.0, max(0.0, score)) for _, score in scored]
+    clamp = filled_store._select_relevance_score_fn()
     assert [clamp(score) for score in (-0.4, 0.3, 1.4)] == [0.0, 0.3, 1.0]
 
 
-def test_stages_and_a_reranker(filled, embedder):
+def test_stages_and_reranker(filled_store, embedder):
     reranker = FakeReranker()
-    scored = filled.similarity_search_with_score("dry desert", k=2, stages=[Prefetch(), Rerank(model=reranker)])
+    scored = filled_store.similarity_search_with_score("dry desert", k=2, stages=[Prefetch(), Rerank(model=reranker)])
     assert scored[0][1] == 1.0
-    filled.close()
-    opened = JinaVectorStore(
-        filled._opening.location, JinaLocalEmbeddings(model=embedder), reranker=JinaLocalRerank(model=reranker)
+    filled_store.close()
+    reopened = JinaVectorStore(
+        filled_store._opening.location, JinaLocalEmbeddings(model=embedder), reranker=JinaLocalRerank(model=reranker)
     )
-    with opened:
-        assert opened.similarity_search_with_score("dry desert", k=2)[0][1] == 1.0
+    with reopened:
+        assert reopened.similarity_search_with_score("dry desert", k=2)[0][1] == 1.0
     assert len(reranker.history) == 2
 
 
-def test_the_dense_vector_alone(filled, embedder):
-    vector = filled.embeddings.embed_query("dry desert")
-    assert filled.similarity_search_by_vector(vector, k=2)[0].id == "c"
-    assert [doc.id for doc in filled.similarity_search_by_vector(vector, k=2, filter={"n": 0})] == ["a"]
+def test_similarity_search_by_vector(filled_store, embedder):
+    vector = filled_store.embeddings.embed_query("dry desert")
+    assert filled_store.similarity_search_by_vector(vector, k=2)[0].id == "c"
+    assert [doc.id for doc in filled_store.similarity_search_by_vector(vector, k=2, filter={"n": 0})] == ["a"]
     with pytest.raises(InvalidInputError, match="expected 128 finite numbers"):
-        filled.similarity_search_by_vector(vector[:5])
+        filled_store.similarity_search_by_vector(vector[:5])
 
 
-def test_marginal_relevance_takes_what_differs(filled):
-    near = [doc.id for doc in filled.similarity_search(ASKED, k=2)]
-    far = filled.max_marginal_relevance_search(ASKED, k=2, fetch_k=4, lambda_mult=0.1)
-    assert near == ["a", "b"]
-    assert far[0].id == "a"
-    assert far[1].id not in near
-    same = filled.max_marginal_relevance_search(ASKED, k=2, fetch_k=4, lambda_mult=1.0)
-    assert [doc.id for doc in same] == near
-    # Whoever is no candidate is not taken, however different.
-    assert [d.id for d in filled.max_marginal_relevance_search(ASKED, k=2, fetch_k=2, lambda_mult=0.1)] == near
-    assert len(filled.max_marginal_relevance_search("whales", k=3, fetch_k=1)) == 3
-    vector = filled.embeddings.embed_query(ASKED)
-    by_vector = filled.max_marginal_relevance_search_by_vector(vector, k=2, fetch_k=4, lambda_mult=0.1)
-    assert [doc.id for doc in by_vector] == [doc.id for doc in far]
-    only = filled.max_marginal_relevance_search("whales", k=3, filter={"n": [2, 3]})
-    assert {doc.id for doc in only} == {"c", "d"}
-    assert filled.max_marginal_relevance_search("whales", filter={"n": 77}) == []
+def test_max_marginal_relevance_search_diversifies(filled_store):
+    nearest_ids = [doc.id for doc in filled_store.similarity_search(QUERY, k=2)]
+    diverse = filled_store.max_marginal_relevance_search(QUERY, k=2, fetch_k=4, lambda_mult=0.1)
+    assert nearest_ids == ["a", "b"]
+    assert diverse[0].id == "a"
+    assert diverse[1].id not in nearest_ids
+    most_relevant = filled_store.max_marginal_relevance_search(QUERY, k=2, fetch_k=4, lambda_mult=1.0)
+    assert [doc.id for doc in most_relevant] == nearest_ids
+    # Only candidates are selected.
+    assert [
+        d.id for d in filled_store.max_marginal_relevance_search(QUERY, k=2, fetch_k=2, lambda_mult=0.1)
+    ] == nearest_ids
+    assert len(filled_store.max_marginal_relevance_search("whales", k=3, fetch_k=1)) == 3
+    vector = filled_store.embeddings.embed_query(QUERY)
+    by_vector = filled_store.max_marginal_relevance_search_by_vector(vector, k=2, fetch_k=4, lambda_mult=0.1)
+    assert [doc.id for doc in by_vector] == [doc.id for doc in diverse]
+    filtered = filled_store.max_marginal_relevance_search("whales", k=3, filter={"n": [2, 3]})
+    assert {doc.id for doc in filtered} == {"c", "d"}
+    assert filled_store.max_marginal_relevance_search("whales", filter={"n": 77}) == []
 
 
-def test_three_kinds_of_retriever(filled):
-    plain = filled.as_retriever(search_kwargs={"k": 2})
-    assert isinstance(plain, VectorStoreRetriever)
-    assert [doc.id for doc in plain.invoke(ASKED)] == ["a", "b"]
-    assert len(plain.invoke(ASKED, k=3)) == 3
-    mmr = filled.as_retriever(search_type="mmr", search_kwargs={"k": 2, "fetch_k": 4, "lambda_mult": 0.1})
-    assert [doc.id for doc in mmr.invoke(ASKED)] != ["a", "b"]
-    threshold = filled.as_retriever(search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.9})
-    assert [doc.id for doc in threshold.invoke(ASKED)] == ["a"]
+def test_as_retriever_search_types(filled_store):
+    similarity = filled_store.as_retriever(search_kwargs={"k": 2})
+    assert isinstance(similarity, VectorStoreRetriever)
+    assert [doc.id for doc in similarity.invoke(QUERY)] == ["a", "b"]
+    assert len(similarity.invoke(QUERY, k=3)) == 3
+    mmr = filled_store.as_retriever(search_type="mmr", search_kwargs={"k": 2, "fetch_k": 4, "lambda_mult": 0.1})
+    assert [doc.id for doc in mmr.invoke(QUERY)] != ["a", "b"]
+    threshold = filled_store.as_retriever(
+        search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.9}
+    )
+    assert [doc.id for doc in threshold.invoke(QUERY)] == ["a"]
 
 
-async def test_a_retriever_is_traced_without_loading_anything(tmp_path):
-    opened = []
+async def test_tracing_does_not_open_index_or_load_model(tmp_path):
+    opening_threads = []
 
-    class Watched(JinaVectorStore):
+    class RecordingStore(JinaVectorStore):
         @property
         def index(self):
-            opened.append(threading.get_ident())
+            opening_threads.append(threading.get_ident())
             return super().index
 
-    with Watched(tmp_path / "kb", JinaLocalEmbeddings(model=FakeEmbedder())) as store:
+    with RecordingStore(tmp_path / "kb", JinaLocalEmbeddings(model=FakeEmbedder())) as store:
         await store.aadd_texts(TEXTS)
-        assert threading.get_ident() not in opened
-        opened.clear()
+        assert threading.get_ident() not in opening_threads
+        opening_threads.clear()
         retriever = store.as_retriever(tags=["mine"])
-        assert not opened
+        assert not opening_threads
         trace = Trace()
-        assert len(await retriever.ainvoke(ASKED, {"callbacks": [trace]})) == 4
-        assert threading.get_ident() not in opened  # the search opens it, in a thread
+        assert len(await retriever.ainvoke(QUERY, {"callbacks": [trace]})) == 4
+        assert threading.get_ident() not in opening_threads  # the search opens the index in a thread
     (_, name, _, metadata, tags, _), _ = trace.events
     assert name == "JinaVectorStoreRetriever"
     assert tags == ["mine"]
-    assert metadata["ls_vector_store_provider"] == "Watched"
+    assert metadata["ls_vector_store_provider"] == "RecordingStore"
     assert metadata["ls_embedding_provider"] == "JinaLocalEmbeddings"
-    assert store.as_retriever().tags == ["Watched", "JinaLocalEmbeddings"]
+    assert store.as_retriever().tags == ["RecordingStore", "JinaLocalEmbeddings"]
 
 
-def test_the_embeddings_are_those_of_the_index(tmp_path):
+def test_embeddings_match_index_dimension(tmp_path):
     embedder = FakeEmbedder()
-    embeddings = JinaLocalEmbeddings(model=embedder, truncate_dim=64)  # the index keeps what the model itself gives
+    embeddings = JinaLocalEmbeddings(
+        model=embedder, truncate_dim=64
+    )  # the index stores vectors of the model's own dimension
     with JinaVectorStore(tmp_path / "kb", embeddings) as store:
         store.add_texts(TEXTS, ids=list("abcd"))
         assert store.embeddings.embedder is embedder
@@ -336,47 +340,47 @@ def test_the_embeddings_are_those_of_the_index(tmp_path):
 # -- async -------------------------------------------------------------------------------------------------
 
 
-async def test_async_gives_the_same_and_never_encodes_on_the_loops_thread(tmp_path, monkeypatch):
-    working: set[int] = set()
+async def test_async_methods_run_in_threads(tmp_path, monkeypatch):
+    working_threads: set[int] = set()
 
-    def watched(method):
+    def record_thread(method):
         def call(self, *args, **options):
-            working.add(threading.get_ident())
+            working_threads.add(threading.get_ident())
             return method(self, *args, **options)
 
         return call
 
     for name in ("add", "get", "search", "nearest", "dense_vectors", "delete"):
-        monkeypatch.setattr(DocumentIndex, name, watched(getattr(DocumentIndex, name)))
+        monkeypatch.setattr(DocumentIndex, name, record_thread(getattr(DocumentIndex, name)))
     results, vector = {}, FakeEmbedder().encode_query(["whales"]).single[0].tolist()
     calls = [
         ("add_texts", (TEXTS[:2],), {"ids": ["a", "b"]}),
         ("add_documents", ([Document(page_content=text, id=text[:3]) for text in TEXTS[2:]],), {}),
         ("get_by_ids", (["b", "gro", "none"],), {}),
-        ("similarity_search", (ASKED,), {"k": 3}),
-        ("similarity_search_with_score", (ASKED,), {"k": 3, "filter": {"n": [0, 7]}}),
-        ("similarity_search_with_relevance_scores", (ASKED,), {"k": 3}),
+        ("similarity_search", (QUERY,), {"k": 3}),
+        ("similarity_search_with_score", (QUERY,), {"k": 3, "filter": {"n": [0, 7]}}),
+        ("similarity_search_with_relevance_scores", (QUERY,), {"k": 3}),
         ("similarity_search_by_vector", (vector,), {"k": 3, "filter": {"n": [1, 7]}}),
-        ("max_marginal_relevance_search", (ASKED,), {"k": 2, "lambda_mult": 0.1}),
+        ("max_marginal_relevance_search", (QUERY,), {"k": 2, "lambda_mult": 0.1}),
         ("max_marginal_relevance_search_by_vector", (vector,), {"k": 2, "lambda_mult": 0.1}),
-        ("search", (ASKED, "mmr"), {"k": 2}),
-        ("search", (ASKED, "similarity_score_threshold"), {"score_threshold": 0.5}),
+        ("search", (QUERY, "mmr"), {"k": 2}),
+        ("search", (QUERY, "similarity_score_threshold"), {"score_threshold": 0.5}),
         ("delete", (["a"],), {}),
     ]
-    own = threading.get_ident()
-    for way in ("sync", "async"):
+    main_thread = threading.get_ident()
+    for mode in ("sync", "async"):
         embedder = ThreadedEmbedder()
-        with JinaVectorStore(tmp_path / way, JinaLocalEmbeddings(model=embedder)) as store:
+        with JinaVectorStore(tmp_path / mode, JinaLocalEmbeddings(model=embedder)) as store:
             values = []
             for name, args, options in calls:
-                if way == "sync":
+                if mode == "sync":
                     values.append(getattr(store, name)(*args, **options))
                 else:
                     values.append(await getattr(store, f"a{name}")(*args, **options))
-            results[way] = values
-        assert (own in embedder.threads) == (own in working) == (way == "sync")
+            results[mode] = values
+        assert (main_thread in embedder.threads) == (main_thread in working_threads) == (mode == "sync")
         assert embedder.threads
-        working.clear()
+        working_threads.clear()
     assert results["sync"] == results["async"]
     pairs = {name for name in dir(JinaVectorStore) if f"a{name}" in dir(JinaVectorStore)} - {"s_retriever"}
     assert pairs == {name for name, *_ in calls} | {"from_texts", "from_documents"}
@@ -394,18 +398,18 @@ async def test_async_constructors(tmp_path):
     assert threading.get_ident() not in embedder.threads
 
 
-# -- the rest ----------------------------------------------------------------------------------------------
+# -- indexing API, serialization, lifetime -----------------------------------------------------------------
 
 
-def test_langchains_own_indexing_keeps_it_in_step(store, embedder):
+def test_langchain_indexing_api_syncs_documents(store, embedder):
     records = InMemoryRecordManager("test")
     records.create_schema()
     docs = [Document(page_content=text, metadata={"source": f"{n}.txt"}) for n, text in enumerate(TEXTS)]
     options = {"cleanup": "full", "source_id_key": "source", "key_encoder": "sha256"}
-    assert keep_in_step(docs, records, store, **options)["num_added"] == 4
+    assert sync_documents(docs, records, store, **options)["num_added"] == 4
     embedder.history.clear()
     docs[0].page_content = "birds sing"
-    result = keep_in_step(docs[:3], records, store, **options)
+    result = sync_documents(docs[:3], records, store, **options)
     assert {name: result[name] for name in ("num_added", "num_skipped", "num_deleted")} == {
         "num_added": 1,
         "num_skipped": 2,
@@ -415,42 +419,42 @@ def test_langchains_own_indexing_keeps_it_in_step(store, embedder):
     assert len([entry for entry in embedder.history if entry[0] == "document"]) == 1
 
 
-def test_pickling_and_no_secret(filled, embedder, tmp_path):
-    assert isinstance(filled, VectorStore)
-    secret = JinaVectorStore("http://localhost:6333/pages", api_key=KEY, assets_dir="files")
-    assert KEY not in repr(secret) + str(vars(secret))
-    kept = pickle.dumps(secret)
-    assert KEY.encode() not in kept
-    assert pickle.loads(kept)._opening.assets_dir == str(Path("files").absolute())
-    assert secret._opening.api_key.get_secret_value() == KEY
-    kept = pickle.dumps(filled)
-    assert b"Fake" not in kept
-    again = pickle.loads(kept)
-    again._opening = filled._opening  # the fake is in no registry
-    assert again.similarity_search("whales", k=2) == filled.similarity_search("whales", k=2)
-    again.close()
+def test_pickle_excludes_key_and_models(filled_store, embedder, tmp_path):
+    assert isinstance(filled_store, VectorStore)
+    server_store = JinaVectorStore("http://localhost:6333/pages", api_key=KEY, assets_dir="files")
+    assert KEY not in repr(server_store) + str(vars(server_store))
+    pickled = pickle.dumps(server_store)
+    assert KEY.encode() not in pickled
+    assert pickle.loads(pickled)._opening.assets_dir == str(Path("files").absolute())
+    assert server_store._opening.api_key.get_secret_value() == KEY
+    pickled = pickle.dumps(filled_store)
+    assert b"Fake" not in pickled
+    restored = pickle.loads(pickled)
+    restored._opening = filled_store._opening  # the fake embedder cannot be loaded by name
+    assert restored.similarity_search("whales", k=2) == filled_store.similarity_search("whales", k=2)
+    restored.close()
     with DocumentIndex.open(tmp_path / "named") as index:
-        shared = pickle.loads(pickle.dumps(JinaVectorStore(index)))
-        assert shared.add_texts(TEXTS[:1], ids=["a"]) == ["a"]
+        shared_store = pickle.loads(pickle.dumps(JinaVectorStore(index)))
+        assert shared_store.add_texts(TEXTS[:1], ids=["a"]) == ["a"]
         assert [hit.doc_id for hit in index.get(["a"])] == ["a"]
-        shared.index.close()
+        shared_store.index.close()
 
 
-async def test_the_folder_is_free_when_stores_and_their_retrievers_are_gone(tmp_path):
+async def test_deleted_stores_release_index_lock(tmp_path):
     store = JinaVectorStore(tmp_path / "kb")
     await store.aadd_texts(TEXTS, ids=list("abcd"))
     retriever = store.as_retriever(search_kwargs={"k": 1})
     chain = retriever.configurable_fields(search_kwargs=ConfigurableField(id="search"))
-    assert len(await chain.ainvoke(ASKED, {"configurable": {"search": {"k": 2}}})) == 2
-    assert len(store.max_marginal_relevance_search(ASKED, k=2)) == 2
+    assert len(await chain.ainvoke(QUERY, {"configurable": {"search": {"k": 2}}})) == 2
+    assert len(store.max_marginal_relevance_search(QUERY, k=2)) == 2
     assert is_locked(tmp_path / "kb")
     del store, retriever, chain
     gc.collect()
     assert not is_locked(tmp_path / "kb")
 
 
-def test_it_must_exist_if_it_is_not_to_be_made(tmp_path):
-    with pytest.raises(JinaRagError, match="no index"):
+def test_create_false_requires_existing_index(tmp_path):
+    with pytest.raises(JinaRagError, match="No index at"):
         JinaVectorStore(tmp_path / "none", create=False).get_by_ids(["a"])
     with JinaVectorStore(tmp_path / "small", storage="compact") as store:
         compact = store.index.info().storage
@@ -458,18 +462,18 @@ def test_it_must_exist_if_it_is_not_to_be_made(tmp_path):
         assert compact != store.index.info().storage
 
 
-def test_unpickled_where_no_index_is_it_says_so_and_makes_none(tmp_path):
+def test_unpickled_store_does_not_recreate_index(tmp_path):
     with JinaVectorStore(tmp_path / "kb") as store:
         store.add_texts(["whales sing"])
-        stored = pickle.dumps(store)
+        pickled = pickle.dumps(store)
     shutil.rmtree(tmp_path / "kb")
-    for again in (pickle.loads(stored), store):
+    for restored in (pickle.loads(pickled), store):
         with pytest.raises(IndexNotFoundError, match="No index at"):
-            again.similarity_search("whales")
+            restored.similarity_search("whales")
     assert not (tmp_path / "kb").exists()
 
 
-def test_nothing_empty_is_taken_for_the_current_folder(tmp_path, monkeypatch):
+def test_empty_values_raise_invalid_input_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("index", "reranker", "assets_dir"):
         with pytest.raises(InvalidInputError, match=f"{name} is empty"):
@@ -480,10 +484,10 @@ def test_nothing_empty_is_taken_for_the_current_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [np.array([1, 2]), np.array(1), np.int64(1), [np.int64(1)], range(1, 3)])
-def test_a_filter_may_be_of_numpy(store, value):
+def test_filter_accepts_numpy_values(store, value):
     store.add_texts(TEXTS, [{"n": n, "page": n} for n in range(4)], ids=list("abcd"))
     for key in ("n", "page"):
-        hits = store.similarity_search(ASKED, k=4, filter={key: value})
+        hits = store.similarity_search(QUERY, k=4, filter={key: value})
         assert {doc.id for doc in hits} == ({"b", "c"} if np.size(value) == 2 else {"b"})
-    assert len(store.max_marginal_relevance_search(ASKED, filter={"n": value})) == len(hits)
+    assert len(store.max_marginal_relevance_search(QUERY, filter={"n": value})) == len(hits)
     assert len(store.similarity_search_by_vector([1.0] * 128, filter={"n": value})) == len(hits)
