@@ -227,7 +227,7 @@ def caution(evaluation: Evaluation) -> str:
     most = max((first_unjudged(evaluation, setting) for setting in evaluation.settings), default=0)
     if most:
         number_of = f"up to {most}" if len(evaluation.settings) > 1 else f"{most}"
-        text += f" For {number_of} of them, the first page is unjudged: it counts as not relevant, but may be relevant."
+        text += f" For {number_of} of the queries, the unjudged first page counts as not relevant, but may be relevant."
     return text
 
 

@@ -248,7 +248,7 @@ def test_caution_reports_query_count_interval_and_unjudged_pages():
     text = findings.caution(evaluation(setting("bad", BAD), setting("good", GOOD)))
     assert "only 12 queries" in text
     assert "±0.10" in text
-    assert "up to 11 of them, the first page is unjudged" in text
+    assert "up to 11 of the queries, the unjudged first page" in text
     assert "±" not in findings.caution(evaluation(setting("bad", BAD, intervals={})))
     unjudged = setting("u", [1])
     unjudged = replace(unjudged, measures={}, queries=0, per_query=(replace(unjudged.per_query[0], measures={}),))
