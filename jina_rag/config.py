@@ -22,7 +22,7 @@ _DAY = 24 * 60 * 60
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Resource limits for one document, which turn hostile or broken files into errors.
+    """Resource limits for one document. A hostile or broken file that exceeds a limit fails with an error.
 
     Attributes:
         max_pixels: Maximum pixels of an image file. The size is read from the header before decoding; larger images
@@ -34,8 +34,8 @@ class Limits:
         max_words: Maximum words stored per page. Further words are dropped, with a warning.
         max_seconds: Timeout in seconds for opening and rendering a page, after which the worker process is terminated.
             Also the timeout for converting an office file. At most 86,400 (one day).
-        max_memory: Maximum bytes of memory that a worker process may allocate in addition to its own baseline. Not
-            enforced on Windows and macOS.
+        max_memory: Maximum bytes of memory that a worker process may allocate in addition to its memory at the opening
+            of the document. Not enforced on Windows and macOS.
 
     Raises:
         InvalidInputError: If a limit is not an integer of at least 1, or `max_seconds` exceeds 86,400.
@@ -76,10 +76,10 @@ class IngestSettings:
         renderer: PDF renderer: ``"pymupdf"``, ``"pypdfium2"``, or ``"auto"`` for the first one installed.
         isolate: Whether to open documents in worker processes, so that a crash, timeout or out-of-memory error fails
             one page instead of the run. Without isolation, the limits on time and memory are not enforced.
-        processes: Worker processes that render the pages of one document. None for half of the CPUs, at most 8.
+        processes: Worker processes per document. None for half of the usable CPUs, at most 8.
         workers: OCR threads. None for one per CPU that the process may use.
         sidecars: Whether to read ``report.pdf.json`` or ``report.json`` next to ``report.pdf`` as its metadata.
-        look_ahead: Pages to render ahead of the consumer; limits the memory of the page stream.
+        look_ahead: Maximum pages rendered ahead of the consumer; limits the memory use of the page stream.
         limits: Resource limits for one document.
 
     Raises:
@@ -153,20 +153,23 @@ class Storage:
     over 190 pages (``python benchmarks/storage.py FOLDER``); the documentation has the full table.
 
     Attributes:
-        datatype: Number format of the multi-vector rows, stored once. ``"float16"``: 2 bytes per dimension. ``"int8"``:
-            1 byte, scores equal to float16 in 3 digits. ``"int4"``: half a byte, no measurable loss of quality, half
-            the search time (a random rotation, then 16 levels: TurboQuant, Zandieh et al., 2025).
-        pool_factor: Approximate number of similar rows of a page that are pooled into one, 1 to 32; see
-            `compression.pool_tokens`. Up to 4, quality shows no measurable loss. Words that share a row have the same
-            value in a heat map: its correlation with the exact heat map is 0.96 at 2, 0.94 at 2.5 and 0.88 at 4.
+        datatype: Number format of the multi-vector rows; no other copy of the rows is stored. ``"float16"``: 2 bytes
+            per dimension. ``"int8"``: 1 byte, scores equal to those of float16 to 3 digits. ``"int4"``: half a byte, no
+            measurable loss of quality, half the search time (a random rotation, then 16 levels: TurboQuant, Zandieh et
+            al., 2025).
+        pool_factor: Token pooling factor, 1 to 32: approximate number of similar rows of a page merged into one; see
+            `compression.pool_tokens`. Factors up to 4 show no measurable loss of quality. Words that share a row have
+            equal values in a heat map, whose correlation with the exact heat map is 0.96 at factor 2, 0.94 at 2.5 and
+            0.88 at 4.
         multi_dim: Length to which rows are truncated, for models with Matryoshka rows (jina-colbert-v2: 128, 96, 64).
             None stores the full length.
         sign_codes: Whether to store one bit per dimension and row in the payload. Search then locates the best match on
             a page without reading its rows. Without sign codes, search reads the rows of each returned page, a few
             milliseconds per page.
         quantization: Coarse copy of the rows for a first scoring pass, ``"int8"`` or ``"binary"``; None for no copy.
-            The full rows rescore the candidates of the first pass. The copy adds 50 % (int8) or 6 % (binary) to the
-            size of float16 and halves the search time where every page is scored. With ``"int4"`` the gain is small.
+            Candidates of the first pass are rescored with the full rows. The copy adds 50 % (int8) or 6 % (binary) to
+            the disk size of float16 and halves the search time where every page is scored. With ``"int4"`` the gain is
+            small.
         oversampling: With `quantization`, the number of rescored candidates as a multiple of the requested hits, 1 to
             100.
         log: Whether to write each change to a write-ahead log first. The log takes up to 64 MB and stores the latest

@@ -35,7 +35,7 @@ class EncodeOptions(TypedDict, total=False):
         single: Whether to return dense vectors, shape (n, dim), float32. Default True.
         multi: Whether to return multi-vectors, n arrays of shape (tokens, multi_dim), float32, with the position of
             each row on the page. Default True.
-        truncate_dim: Length to which dense vectors are truncated before normalization, one of
+        truncate_dim: Length to which dense vectors are truncated and then normalized again, one of
             `Embedder.matryoshka_dims`. jina-colbert-v2 has no dense vector and truncates its rows. Default None: the
             length set when the model was loaded.
         max_length: Maximum tokens per input, including the prompt; longer inputs are truncated. At least 1. Default
@@ -88,7 +88,7 @@ class Embedder(Protocol):
 
     @property
     def hubness(self) -> float:
-        """Fraction, 0 to 1, of a page's mean score for generic queries that search subtracts from the page's score.
+        """Fraction, 0 to 1, of a page's mean score for generic queries that is subtracted from its score in a search.
 
         A measured property of the vector space; 0 disables the correction.
         """
@@ -128,7 +128,7 @@ class Embedder(Protocol):
             Embeddings in input order: dense vectors of shape (n, dim) and multi-vectors of shape (tokens, multi_dim).
 
         Raises:
-            InvalidInputError: If the model does not support the kind of a query, a query is empty and the model has no
+            InvalidInputError: If the model does not support the type of a query, a query is empty and the model has no
                 vector for empty inputs, or an option is invalid for the model.
         """
         ...
@@ -145,7 +145,7 @@ class Embedder(Protocol):
             Embeddings in input order: dense vectors of shape (n, dim) and multi-vectors of shape (tokens, multi_dim).
 
         Raises:
-            InvalidInputError: If the model does not support the kind of a document, or an option is invalid for the
+            InvalidInputError: If the model does not support the type of a document, or an option is invalid for the
                 model.
         """
         ...
@@ -184,7 +184,7 @@ class Reranker(Protocol):
             Scores from 0 to 1, shape (n,), float32, in the order of `documents`.
 
         Raises:
-            InvalidInputError: If an input cannot be read, or the model does not support the kind of an input.
+            InvalidInputError: If an input cannot be read, or the model does not support the type of an input.
         """
         ...
 
@@ -328,8 +328,8 @@ class MultiVectorStore(Protocol):
         Args:
             multi: Multi-vector of the query, shape (tokens, multi_dim), float32.
             limit: Maximum number of hits.
-            dense: Dense vector of the query for the first stage, shape (dim,), float32.
-            lexical: Term weights of the query for the first stage.
+            dense: Dense vector of the query for the first stage, shape (dim,), float32; None for no dense candidates.
+            lexical: Term weights of the query for the first stage; None for no lexical candidates.
             prefetch: Candidate limits of the first stage. The store scores only the union of the best points by
                 `dense` and by `lexical`. None scores every point that has a multi-vector and matches `where`.
             where: Filter on the payload; None for all points.

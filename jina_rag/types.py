@@ -43,8 +43,8 @@ class Range:
 
 
 Where: TypeAlias = Mapping[str, Scalar | Sequence[Scalar] | Range]
-"""A filter on the payload of points. A point matches if every key equals the value, one of the values of a sequence, or
-a number within the range."""
+"""Filter on the payload of points: payload key → condition. A scalar requires an equal value, a sequence requires one
+of its values, and a `Range` requires a number in the range. A point must meet all conditions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Region:
         box: Box on the page, as fractions.
         caption: Caption above or below the region; empty if none was found.
         image_path: The stored crop of the region; None before the region is stored.
-        score: Score of the region's words for the query, in search results. Comparable only within one page.
+        score: Score of the region's words for the query, in search results; comparable only within one page.
     """
 
     kind: RegionKind
@@ -175,9 +175,9 @@ class Embeddings:
             requested.
         grids: Positions of the rows of `multi`, one grid per input; None for an input without positions (plain text).
         tokens: Token texts of the rows of `multi`, one tuple per input; "" for rows that are not text. None for an
-            input that is not text, and None as a whole if the embedder does not provide token texts.
-        truncated: One boolean per input: whether the input exceeded the token limit and its end was cut off. None if
-            the embedder does not report truncation.
+            input that is not text. The field is None if the embedder does not provide token texts.
+        truncated: One boolean per input: whether its end was dropped because the input exceeded the token limit. None
+            if the embedder does not report truncation.
     """
 
     single: Float32 | None = None
@@ -259,13 +259,13 @@ class Prefetch:
     """Candidate limits of the first search stage, whose candidates are scored with exact MaxSim.
 
     Attributes:
-        limit: Number of candidates by dense vector.
-        lexical: Number of candidates by exact terms. True for 50, False or 0 for none.
-        regions: Number of charts, tables and figures by dense vector. True for 50, False or 0 for none. With region
-            candidates, `limit` and `lexical` count pages only, so that the regions of a few pages cannot crowd out
-            other pages.
-        exhaustive: Largest index, in pages, for which search skips the first stage and scores every page. Stores
-            ignore this field.
+        limit: Maximum number of candidates from the dense search.
+        lexical: Maximum number of candidates from the lexical search (exact terms). True for 50, False or 0 for none.
+        regions: Maximum number of charts, tables and figures from the dense search. True for 50, False or 0 for none.
+            With region candidates, `limit` and `lexical` count pages only, so that the regions of a few pages cannot
+            crowd out other pages.
+        exhaustive: Maximum number of pages in an index for which search skips the first stage and scores every page.
+            Stores ignore this field.
 
     Raises:
         InvalidInputError: If a value is negative or not an integer, or `limit` or `exhaustive` is a bool.
@@ -285,12 +285,12 @@ class Prefetch:
 
     @property
     def lexical_limit(self) -> int:
-        """Number of candidates by exact terms."""
+        """Maximum number of candidates from the lexical search."""
         return 50 if self.lexical is True else int(self.lexical)
 
     @property
     def region_limit(self) -> int:
-        """Number of candidate regions."""
+        """Maximum number of candidate regions."""
         return 50 if self.regions is True else int(self.regions)
 
 
@@ -353,19 +353,19 @@ class ScoredPage:
         page: Page number, 1-based.
         score: Score of the last stage that scored the page; higher is better. Comparable within one query, among hits
             with the same `stage`.
-        region: The best matching chart, table or figure, if it matched better than the rest of the page.
+        region: The best matching chart, table or figure, if it scored higher than the rest of the page; else None.
         image_path: Path of the stored page screenshot.
         snippet: Words around the best match; empty for a page without words.
         metadata: Metadata of the document, as passed at ingestion.
         page_count: Number of pages in the document.
         copies: Locations of other files with the same bytes, which also contain this page.
-        near_duplicate_of: The earlier page, as (doc_id, page), of which this page is a near-duplicate; None if the page
-            has no near-duplicate.
+        near_duplicate_of: An earlier page with nearly the same content, as (doc_id, page); None if the index has no
+            such page.
         page_id: Id of the page's point in the store.
         stage: The stage that set `score`: ``"rescore"`` or ``"rerank"``.
         scores: Score in each stage that scored the page, by stage name.
         steps: Per-stage ranks and scores, in stage order; empty unless the search ran with ``explain=True``.
-        other_pages: Further hits in the same document, best first, if hits are grouped by document.
+        other_pages: Page numbers of further hits in the same document, best first, if hits are grouped by document.
         similar: Near-duplicate pages folded into this hit, if the search ran with deduplication.
         text: All words of the page; for a text passed to `DocumentIndex.add`, the text itself.
         added: Whether the content was passed to `DocumentIndex.add`. False for pages of files.

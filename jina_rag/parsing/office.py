@@ -70,7 +70,7 @@ def as_pdf(source: SourceFile, settings: IngestSettings, stop: Stop | None = Non
     check_size(source.path, settings.limits)
     program = find_libreoffice()
     if program is None:
-        raise DocumentError("Office files require LibreOffice. Install LibreOffice, or save the file as PDF.")
+        raise DocumentError("LibreOffice is not installed. Install it to convert office files, or save them as PDF.")
     try:
         folder = tempfile.TemporaryDirectory(prefix="jina-rag-office-", ignore_cleanup_errors=True)
     except OSError as error:
@@ -82,7 +82,7 @@ def as_pdf(source: SourceFile, settings: IngestSettings, stop: Stop | None = Non
 
 def _temporary_folder_error(error: OSError) -> DocumentError:
     reason = error.strerror or type(error).__name__
-    return DocumentError(f"The temporary folder for LibreOffice cannot be created ({reason}). Set TMPDIR.")
+    return DocumentError(f"No temporary folder can be created for LibreOffice ({reason}). Set TMPDIR to a new folder.")
 
 
 def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings, stop: Stop) -> Path:

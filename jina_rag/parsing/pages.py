@@ -42,7 +42,7 @@ _FULL_PAGE: Box = (0.0, 0.0, 1.0, 1.0)
 _MIN_IMAGE_SHARE = 0.01
 # Above this fraction of the page, OCR of the full page is faster than OCR of each image.
 _FULL_PAGE_OCR_SHARE = 0.6
-# An image above this fraction of the page is the scan of the page.
+# A page with an image above this fraction of its area is a scan.
 _SCAN = 0.8
 
 
@@ -67,7 +67,7 @@ class DocumentEnd:
 
     Attributes:
         source: The document.
-        pages: Number of pages in the stream.
+        pages: Number of pages rendered.
         failed: Number of pages that failed. The sum of `pages` and `failed` is the number of pages in the document
             without ``source.skip_pages``.
     """
@@ -167,7 +167,7 @@ class _Stream:
                 continue
             if item is None:
                 return
-            if isinstance(item, BaseException):  # not caused by a single document
+            if isinstance(item, BaseException):  # not specific to one document
                 raise item
             yield self._with_words(item) if isinstance(item, _PendingOcr) else item
 
@@ -196,7 +196,7 @@ class _Stream:
             self._put(DocumentStart(source, renderer.page_count, renderer.warnings))
             failed = 0
             numbers = [n for n in range(1, renderer.page_count + 1) if n not in source.skip_pages]
-            # Closed before the renderer, because its threads still use the workers of the renderer.
+            # Close the results before the renderer, because their threads use the workers of the renderer.
             results = stack.enter_context(contextlib.closing(self._render(renderer, numbers)))
             for number, result in results:
                 if isinstance(result, DocumentError):

@@ -1,7 +1,7 @@
 """Base classes and shared checks of the document renderers.
 
-A renderer for a further file format subclasses `DocumentRenderer`; a further PDF renderer subclasses
-`pdf.base.PdfRenderer`. `documents.open_document` selects the renderer.
+To add a file format, subclass `DocumentRenderer`. To add a PDF renderer, subclass `pdf.base.PdfRenderer`. The function
+`documents.open_document` selects the renderer.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class DocumentRenderer(Renderer):
             DocumentError: If the page does not exist or cannot be rendered.
         """
         if not 1 <= number <= self._count:
-            raise DocumentError(f"Page {number} does not exist; the document has {self._count} pages.")
+            raise DocumentError(f"Page {number} does not exist; the last page is {self._count}.")
         with self._lock, self._convert_errors():
             return self._page(number)
 

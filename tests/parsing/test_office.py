@@ -1,6 +1,6 @@
-"""Office files: told by content, converted by LibreOffice where it is installed, one clear sentence where it is not.
+"""Office files: detection by content and conversion to PDF with LibreOffice.
 
-A stand-in program does the converting in most tests; the last ones use the real one and are skipped without it.
+Most tests use a fake LibreOffice script. Tests with the real program are skipped if LibreOffice is not installed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from jina_rag.types import Failure, Page
 
 QUICK = IngestSettings(dpi=60, ocr="never")
 RTF = rb"{\rtf1\ansi Hello juniper\page Second page}"
-posix = pytest.mark.skipif(os.name == "nt", reason="the stand-in is a script")
-real = pytest.mark.skipif(office.find_libreoffice() is None, reason="LibreOffice is not installed")
+requires_posix = pytest.mark.skipif(os.name == "nt", reason="the fake LibreOffice is a shell script")
+requires_libreoffice = pytest.mark.skipif(office.find_libreoffice() is None, reason="LibreOffice is not installed")
 
 
-def odt(path, body=b"<text:p>Hello juniper</text:p>"):
+def write_odt(path, body=b"<text:p>Hello juniper</text:p>"):
     names = " ".join(
         f'xmlns:{short}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"'
         for short, name in [("office", "office"), ("text", "text"), ("draw", "drawing")]
@@ -57,9 +57,9 @@ def odt(path, body=b"<text:p>Hello juniper</text:p>"):
     return path
 
 
-def test_office_files_are_told_by_content(tmp_path):
+def test_office_files_detected_by_content(tmp_path):
     (tmp_path / "letter").write_bytes(RTF)
-    odt(tmp_path / "text.odt")
+    write_odt(tmp_path / "text.odt")
     with zipfile.ZipFile(tmp_path / "sheet.bin", "w") as archive:
         archive.writestr("[Content_Types].xml", "<Types/>")
     (tmp_path / "old.doc").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 600)
@@ -77,27 +77,28 @@ def test_office_files_are_told_by_content(tmp_path):
 
 
 def source(path):
-    (found,) = [entry for entry in find_sources([path]) if isinstance(entry, SourceFile)]
-    return found
+    (source_file,) = [entry for entry in find_sources([path]) if isinstance(entry, SourceFile)]
+    return source_file
 
 
-def test_without_libreoffice_one_sentence_says_what_to_do(tmp_path, monkeypatch):
+def test_missing_libreoffice_fails_with_install_hint(tmp_path, monkeypatch):
     monkeypatch.setattr(office, "find_libreoffice", lambda: None)
     (tmp_path / "a.rtf").write_bytes(RTF)
     (event,) = read_pages([source(tmp_path / "a.rtf")], QUICK)
     assert event == Failure(
-        tmp_path / "a.rtf", "It is an office file: install LibreOffice to have it converted, or save it as PDF."
+        tmp_path / "a.rtf",
+        "LibreOffice is not installed. Install it to convert office files, or save them as PDF.",
     )
 
 
 @pytest.fixture
-def program(tmp_path, monkeypatch):
-    """A stand-in that "converts" whatever it gets; `program("code")` writes it."""
+def fake_libreoffice(tmp_path, monkeypatch):
+    """Return a function that writes Python code as the fake LibreOffice program."""
 
     def write(code: str):
         file, script = tmp_path / "soffice", tmp_path / "soffice.txt"
         script.write_text(f"import sys, os, time, shutil, subprocess\n{code}\n")
-        # Through a shell: the path of an interpreter may hold spaces, which a first line does not bear.
+        # Started by a shell, because a shebang line cannot contain an interpreter path with spaces.
         file.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(script))} "$@"\n')
         file.chmod(file.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setattr(office, "find_libreoffice", lambda: file)
@@ -106,17 +107,17 @@ def program(tmp_path, monkeypatch):
     return write
 
 
-COPY = (
+COPY_CODE = (
     "out = sys.argv[sys.argv.index('--outdir') + 1]; os.makedirs(out)\n"
     "assert sys.argv[1].startswith('-env:UserInstallation=file:///'), sys.argv\n"
     "shutil.copy({made!r}, os.path.join(out, 'document.pdf'))"
 )
 
 
-@posix
-def test_pages_of_the_converted_file_carry_the_files_own_name(tmp_path, program):
-    made = sample_pdf(tmp_path / "made.pdf", ["one juniper", "two"])
-    program(COPY.format(made=str(made)))
+@requires_posix
+def test_converted_pages_keep_name_of_original_file(tmp_path, fake_libreoffice):
+    converted = sample_pdf(tmp_path / "made.pdf", ["one juniper", "two"])
+    fake_libreoffice(COPY_CODE.format(made=str(converted)))
     name = "-odd 'näme' \n.rtf"
     (tmp_path / name).write_bytes(RTF)
     before = set(os.listdir(tmp_path))
@@ -129,23 +130,23 @@ def test_pages_of_the_converted_file_carry_the_files_own_name(tmp_path, program)
     assert set(os.listdir(tmp_path)) == before
 
 
-@posix
+@requires_posix
 @pytest.mark.parametrize(
-    ("code", "reason"), [("sys.exit(0)", "could not convert it"), ("time.sleep(60)", "longer than 1 s")]
+    ("code", "reason"), [("sys.exit(0)", "cannot convert the file"), ("time.sleep(60)", "exceeded 1 s")]
 )
-def test_a_conversion_that_fails_or_hangs_ends_in_a_reason(tmp_path, program, code, reason):
-    program(code)
+def test_failed_or_slow_conversion_reports_reason(tmp_path, fake_libreoffice, code, reason):
+    fake_libreoffice(code)
     (tmp_path / "a.rtf").write_bytes(RTF)
     (event,) = read_pages([source(tmp_path / "a.rtf")], IngestSettings(limits=Limits(max_seconds=1)))
     assert reason in event.reason
 
 
-@posix
-def test_closing_the_stream_ends_a_conversion(tmp_path, program):
-    program("open(sys.argv[0] + '.started', 'w').close(); time.sleep(60)")
+@requires_posix
+def test_closing_stream_kills_conversion(tmp_path, fake_libreoffice):
+    fake_libreoffice("open(sys.argv[0] + '.started', 'w').close(); time.sleep(60)")
     (tmp_path / "a.rtf").write_bytes(RTF)
-    made = sample_pdf(tmp_path / "first.pdf", ["one"])
-    with closing(read_pages([source(made), source(tmp_path / "a.rtf")], QUICK)) as events:
+    converted = sample_pdf(tmp_path / "first.pdf", ["one"])
+    with closing(read_pages([source(converted), source(tmp_path / "a.rtf")], QUICK)) as events:
         next(events)
         deadline = time.monotonic() + 20
         while not (tmp_path / "soffice.started").exists() and time.monotonic() < deadline:
@@ -154,37 +155,39 @@ def test_closing_the_stream_ends_a_conversion(tmp_path, program):
     assert time.monotonic() - start < 2
 
 
-@posix
-def test_the_program_stands_in_its_own_folder(tmp_path, program):
-    made = sample_pdf(tmp_path / "made.pdf", ["one"])
-    program("assert os.path.samefile('.', os.path.dirname(sys.argv[-1]))\n" + COPY.format(made=str(made)))
+@requires_posix
+def test_libreoffice_runs_in_temporary_folder(tmp_path, fake_libreoffice):
+    converted = sample_pdf(tmp_path / "made.pdf", ["one"])
+    fake_libreoffice(
+        "assert os.path.samefile('.', os.path.dirname(sys.argv[-1]))\n" + COPY_CODE.format(made=str(converted))
+    )
     (tmp_path / "a.rtf").write_bytes(RTF)
     assert [event.number for event in read_pages([source(tmp_path / "a.rtf")], QUICK) if isinstance(event, Page)] == [1]
 
 
-@posix
-def test_a_program_that_cannot_be_started_is_a_reason(tmp_path, program):
-    program("").chmod(0o600)
+@requires_posix
+def test_unstartable_libreoffice_reports_reason(tmp_path, fake_libreoffice):
+    fake_libreoffice("").chmod(0o600)
     (tmp_path / "a.rtf").write_bytes(RTF)
     (event,) = read_pages([source(tmp_path / "a.rtf")], QUICK)
     assert event.reason == "LibreOffice cannot be started: Permission denied."
 
 
-def test_no_room_for_temporary_files_is_a_reason(tmp_path, program, monkeypatch):
-    program("")
+def test_full_disk_for_temporary_files_reports_reason(tmp_path, fake_libreoffice, monkeypatch):
+    fake_libreoffice("")
     (tmp_path / "a.rtf").write_bytes(RTF)
 
-    def full(*args, **kwargs):
+    def raise_disk_full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", raise_disk_full)
     (event,) = read_pages([source(tmp_path / "a.rtf")], QUICK)
-    assert "no folder for temporary files (No space left on device)" in event.reason
+    assert "temporary folder can be created for LibreOffice (No space left on device)" in event.reason
 
 
-@posix
+@requires_posix
 @pytest.mark.parametrize("path", ["{here}", ".", ""])
-def test_a_program_among_the_documents_is_not_run(tmp_path, monkeypatch, path):
+def test_executable_in_working_directory_is_ignored(tmp_path, monkeypatch, path):
     for name in ("soffice", "libreoffice"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o700)
@@ -198,23 +201,23 @@ def test_a_program_among_the_documents_is_not_run(tmp_path, monkeypatch, path):
         assert office.find_libreoffice() == tmp_path / "soffice"
 
 
-@real
-def test_libreoffice_converts(tmp_path):
+@requires_libreoffice
+def test_libreoffice_converts_rtf_and_odt(tmp_path):
     (tmp_path / "a.rtf").write_bytes(RTF)
-    odt(tmp_path / "b.odt")
+    write_odt(tmp_path / "b.odt")
     for name, count in (("a.rtf", 2), ("b.odt", 1)):
         pages = [event for event in read_pages([source(tmp_path / name)], QUICK) if isinstance(event, Page)]
         assert len(pages) == count
         assert "juniper" in pages[0].text
 
 
-@real
-def test_a_document_cannot_make_libreoffice_fetch_anything(tmp_path):
-    asked = []
+@requires_libreoffice
+def test_libreoffice_does_not_fetch_external_links(tmp_path):
+    requests = []
 
     class Listener(http.server.BaseHTTPRequestHandler):
         def handle_one_request(self):
-            asked.append(self.client_address)
+            requests.append(self.client_address)
             self.close_connection = True
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Listener) as server:
@@ -227,10 +230,10 @@ def test_a_document_cannot_make_libreoffice_fetch_anything(tmp_path):
                 f'<draw:image xlink:href="{link}" xlink:type="simple" xlink:show="embed" xlink:actuate="onLoad"/>'
                 "</draw:frame></text:p>"
             )
-            odt(tmp_path / "spy.odt", body.encode())
+            write_odt(tmp_path / "spy.odt", body.encode())
             events = list(read_pages([source(tmp_path / "spy.odt")], QUICK))
             assert any(isinstance(event, Page) for event in events)
-            assert asked == []
+            assert requests == []
         finally:
             server.shutdown()
             thread.join()

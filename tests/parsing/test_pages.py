@@ -1,4 +1,4 @@
-"""The stream: order, failures of pages, merging of OCR, bounded look-ahead, and its end."""
+"""Page stream: order, page failures, OCR words, bounded look-ahead, and shutdown of its threads."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ FAST = IngestSettings(dpi=40, ocr="never", isolate=False)
 
 
 @pytest.fixture(autouse=True)
-def _no_thread_is_left():
+def _check_thread_leaks():
     before = set(threading.enumerate())
     yield
     deadline = time.monotonic() + 5
-    while _new(before) and time.monotonic() < deadline:
+    while _new_threads(before) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert _new(before) == set()
+    assert _new_threads(before) == set()
 
 
-def _new(before):
-    """Threads that were started since, but the one that ends idle workers."""
+def _new_threads(before):
+    """Return the threads started since `before`, except the timer of idle workers."""
     return {thread for thread in set(threading.enumerate()) - before if thread.name != "jina-rag-idle"}
 
 
-def pdf(path, texts):
+def write_pdf(path, texts):
     with pymupdf.open() as document:
         for text in texts:
             document.new_page(width=300, height=200).insert_text((20, 40), text, fontsize=14)
@@ -44,38 +44,38 @@ def pdf(path, texts):
     return SourceFile(path, path.parent, path.name, "pdf")
 
 
-def short(events):
-    found = []
+def summarize(events):
+    summaries = []
     for event in events:
         match event:
             case DocumentStart():
-                found.append(f"start {event.source.doc_id} {event.count}")
+                summaries.append(f"start {event.source.doc_id} {event.count}")
             case Page():
-                found.append(f"{event.doc_id} {event.number}/{event.count} {event.text}")
+                summaries.append(f"{event.doc_id} {event.number}/{event.count} {event.text}")
             case Failure():
-                found.append(f"failure {event.page}")
+                summaries.append(f"failure {event.page}")
             case DocumentEnd():
-                found.append(f"end {event.pages} {event.failed}")
-    return found
+                summaries.append(f"end {event.pages} {event.failed}")
+    return summaries
 
 
-def test_documents_and_pages_come_in_order(tmp_path):
+def test_stream_keeps_order_of_documents_and_pages(tmp_path):
     broken = tmp_path / "broken.pdf"
     broken.write_bytes(b"%PDF-1.4 nothing")
     sources = [
-        pdf(tmp_path / "a.pdf", ["one", "two"]),
+        write_pdf(tmp_path / "a.pdf", ["one", "two"]),
         SourceFile(broken, tmp_path, "broken.pdf", "pdf"),
-        pdf(tmp_path / "b.pdf", ["three"]),
+        write_pdf(tmp_path / "b.pdf", ["three"]),
     ]
     expected = ["start a.pdf 2", "a.pdf 1/2 one", "a.pdf 2/2 two", "end 2 0", "failure None"]
     expected += ["start b.pdf 1", "b.pdf 1/1 three", "end 1 0"]
-    assert short(read_pages(sources, FAST)) == expected
+    assert summarize(read_pages(sources, FAST)) == expected
 
 
-def test_pages_that_are_done_are_left_out(tmp_path):
-    source = pdf(tmp_path / "a.pdf", ["one", "two", "three"])
+def test_skip_pages_are_not_rendered(tmp_path):
+    source = write_pdf(tmp_path / "a.pdf", ["one", "two", "three"])
     source = SourceFile(source.path, source.root, source.doc_id, source.kind, skip_pages=frozenset({2}))
-    assert short(read_pages([source], FAST)) == [
+    assert summarize(read_pages([source], FAST)) == [
         "start a.pdf 3",
         "a.pdf 1/3 one",
         "a.pdf 3/3 three",
@@ -83,56 +83,56 @@ def test_pages_that_are_done_are_left_out(tmp_path):
     ]
 
 
-def test_one_bad_page_fails_and_the_others_keep_their_numbers(tmp_path, monkeypatch):
+def test_failed_page_keeps_numbers_of_other_pages(tmp_path, monkeypatch):
     render = PyMuPdfRenderer.render_with_images
 
     def fail(self, number):
         if number == 2:
-            raise DocumentError("The page is made of cheese.")
+            raise DocumentError("The page is damaged.")
         return render(self, number)
 
     monkeypatch.setattr(PyMuPdfRenderer, "render_with_images", fail)
-    events = list(read_pages([pdf(tmp_path / "a.pdf", ["one", "two", "three"])], FAST))
-    assert short(events) == ["start a.pdf 3", "a.pdf 1/3 one", "failure 2", "a.pdf 3/3 three", "end 2 1"]
-    assert events[2].reason == "The page is made of cheese."
+    events = list(read_pages([write_pdf(tmp_path / "a.pdf", ["one", "two", "three"])], FAST))
+    assert summarize(events) == ["start a.pdf 3", "a.pdf 1/3 one", "failure 2", "a.pdf 3/3 three", "end 2 1"]
+    assert events[2].reason == "The page is damaged."
 
 
-def test_closing_early_stops_everything(tmp_path):
-    source = pdf(tmp_path / "a.pdf", [f"page {n}" for n in range(60)])
-    seen = []
+def test_closing_stream_stops_all_threads(tmp_path):
+    source = write_pdf(tmp_path / "a.pdf", [f"page {n}" for n in range(60)])
+    requested = []
 
     def endless():
         while True:
-            seen.append(1)
+            requested.append(1)
             yield source
 
     with closing(read_pages(endless(), IngestSettings(dpi=40, ocr="always", workers=2, isolate=False))) as events:
         for event in events:
             if isinstance(event, Page):
                 break
-    assert len(seen) == 1  # the fixture checks the threads
+    assert len(requested) == 1  # the autouse fixture checks for leaked threads
 
 
-def test_it_never_runs_further_ahead_than_asked(tmp_path, monkeypatch):
+def test_look_ahead_bounds_rendered_pages(tmp_path, monkeypatch):
     rendered = []
     render = PyMuPdfRenderer.render_with_images
     monkeypatch.setattr(PyMuPdfRenderer, "render_with_images", lambda self, n: (rendered.append(n), render(self, n))[1])
-    source = pdf(tmp_path / "a.pdf", ["x"] * 30)
+    source = write_pdf(tmp_path / "a.pdf", ["x"] * 30)
     with closing(read_pages([source], IngestSettings(dpi=40, ocr="never", look_ahead=3, isolate=False))) as events:
         next(events)
-        taken = 0
+        consumed = 0
         for _ in range(5):
             next(events)
-            taken += 1
+            consumed += 1
             time.sleep(0.15)
-            assert len(rendered) <= taken + 4  # three in the queue, one in the hand of the thread
+            assert len(rendered) <= consumed + 4  # three pages in the queue and one in the rendering thread
 
 
-def test_ocr_runs_in_parallel_and_order_is_kept(tmp_path, monkeypatch):
-    both = threading.Barrier(2, timeout=20)
+def test_parallel_ocr_keeps_page_order(tmp_path, monkeypatch):
+    barrier = threading.Barrier(2, timeout=20)
 
     def read(image, areas, **options):
-        both.wait()
+        barrier.wait()
         return [Word(f"read{image.width}", (0, 0, 1, 1), ocr=True)]
 
     monkeypatch.setattr(pages, "read_areas", read)
@@ -140,11 +140,11 @@ def test_ocr_runs_in_parallel_and_order_is_kept(tmp_path, monkeypatch):
         Image.new("RGB", (width, 20), "white").save(tmp_path / f"{number}.png")
     sources = [SourceFile(path, tmp_path, path.name, "image") for path in sorted(tmp_path.glob("*.png"))]
     settings = IngestSettings(workers=2, isolate=False)
-    found = [event.text for event in read_pages(sources, settings) if isinstance(event, Page)]
-    assert found == ["read30", "read40", "read50", "read60"]
+    summaries = [event.text for event in read_pages(sources, settings) if isinstance(event, Page)]
+    assert summaries == ["read30", "read40", "read50", "read60"]
 
 
-def test_ocr_words_follow_those_of_the_text_layer(tmp_path):
+def test_ocr_words_follow_text_layer_words(tmp_path):
     with pymupdf.open() as document:
         page = document.new_page(width=400, height=300)
         page.insert_text((30, 40), "Layer text", fontsize=16)
@@ -164,34 +164,34 @@ def test_ocr_words_follow_those_of_the_text_layer(tmp_path):
     assert page.text == "Layer text"
 
 
-def test_a_page_whose_ocr_fails_is_kept_with_a_warning(tmp_path, monkeypatch):
+def test_ocr_failure_keeps_page_with_warning(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
-        raise RuntimeError("out of ink")
+        raise RuntimeError("out of memory")
 
     monkeypatch.setattr(pages, "read_areas", fail)
-    source = pdf(tmp_path / "a.pdf", ["few words"])
+    source = write_pdf(tmp_path / "a.pdf", ["few words"])
     (page,) = [event for event in read_pages([source]) if isinstance(event, Page)]
     assert page.text == "few words"
-    assert "out of ink" in page.warnings[0]
+    assert "out of memory" in page.warnings[0]
 
 
-def test_errors_that_concern_every_page_are_raised(tmp_path, monkeypatch):
+def test_errors_affecting_all_pages_are_raised(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise CheckpointError("damaged weights")
 
     monkeypatch.setattr(pages, "read_areas", fail)
     with pytest.raises(CheckpointError, match="damaged weights"):
-        list(read_pages([pdf(tmp_path / "a.pdf", ["few words"])]))
+        list(read_pages([write_pdf(tmp_path / "a.pdf", ["few words"])]))
 
     def sources():
-        yield pdf(tmp_path / "b.pdf", ["one"])
-        raise InvalidInputError("the walk broke")
+        yield write_pdf(tmp_path / "b.pdf", ["one"])
+        raise InvalidInputError("the walk failed")
 
-    with pytest.raises(InvalidInputError, match="the walk broke"):
+    with pytest.raises(InvalidInputError, match="the walk failed"):
         list(read_pages(sources(), FAST))
 
 
-def blank(words=0):
+def page_with_words(words=0):
     image = Image.new("RGB", (10, 10))
     word = Word("w", (0.0, 0.0, 0.1, 0.1))
     return Page("a", None, 1, 1, PageScreenshot(image, 72), words=(word,) * words)
@@ -214,12 +214,12 @@ def blank(words=0):
         (25, [(0.0, 0.0, 0.3, 0.3)], IngestSettings(ocr_image_share=0.05), [(0.0, 0.0, 0.3, 0.3)]),
     ],
 )
-def test_what_ocr_reads(words, images, settings, expected):
-    assert areas_to_read(blank(words), images, settings) == expected
+def test_areas_to_read_by_settings(words, images, settings, expected):
+    assert areas_to_read(page_with_words(words), images, settings) == expected
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "options",
     [
         {"dpi": 0},
         {"dpi": 10_000},
@@ -233,12 +233,12 @@ def test_what_ocr_reads(words, images, settings, expected):
         {"max_image_side": 0},
     ],
 )
-def test_settings_that_make_no_sense(wrong):
-    with pytest.raises(InvalidInputError, match=next(iter(wrong))):
-        IngestSettings(**wrong)
+def test_invalid_settings_raise_invalid_input_error(options):
+    with pytest.raises(InvalidInputError, match=next(iter(options))):
+        IngestSettings(**options)
 
 
-def test_limits_are_whole_and_positive():
+def test_invalid_limits_raise_invalid_input_error():
     with pytest.raises(InvalidInputError, match=r"limits.max_pages"):
         Limits(max_pages=0)
     with pytest.raises(InvalidInputError, match=r"limits.max_seconds is .* from 1 to 86,400"):

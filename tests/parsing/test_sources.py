@@ -1,4 +1,4 @@
-"""Walking folders: every entry is reported once, nothing hangs, names survive."""
+"""Discovery of documents: each entry is reported once, special files are not opened, names stay reversible."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jina_rag.types import Failure
 PDF = b"%PDF-1.4\n%%EOF\n"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 
-posix = pytest.mark.skipif(os.name != "posix", reason="needs links, pipes and byte names")
+requires_posix = pytest.mark.skipif(os.name != "posix", reason="needs links, pipes and byte names")
 
 
 def ids(entries):
@@ -29,7 +29,7 @@ def reasons(entries, kind):
     return {entry.path.name: entry.reason for entry in entries if isinstance(entry, kind)}
 
 
-def test_walk_is_sorted_and_ids_are_relative_with_slashes(tmp_path):
+def test_walk_sorts_files_and_returns_relative_ids(tmp_path):
     for name in ("b.pdf", "a.PDF", "sub/deep/c.png", "noext"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,29 +40,29 @@ def test_walk_is_sorted_and_ids_are_relative_with_slashes(tmp_path):
     assert all(entry.root == tmp_path for entry in entries)
 
 
-def test_a_single_file_is_named_by_its_name(tmp_path):
+def test_single_file_id_is_file_name(tmp_path):
     path = tmp_path / "sub" / "a.pdf"
     path.parent.mkdir()
     path.write_bytes(PDF)
     assert source_file(path) == SourceFile(path, path.parent, "a.pdf", "pdf")
 
 
-def test_source_file_says_why_not(tmp_path):
+def test_source_file_reports_reason_for_non_document(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(InvalidInputError, match="neither a PDF, an image nor an office file"):
         source_file(tmp_path / "a.txt")
-    with pytest.raises(InvalidInputError, match="not one document"):
+    with pytest.raises(InvalidInputError, match="not a single document"):
         source_file(tmp_path)
 
 
-def test_other_files_are_skipped_in_a_folder_but_fail_when_given(tmp_path):
+def test_non_document_skipped_in_folder_but_fails_if_passed(tmp_path):
     path = tmp_path / "notes.txt"
-    path.write_text("BM: a text that begins like a bitmap")
-    assert reasons(find_sources([tmp_path]), Skipped) == {"notes.txt": "It is not a PDF, image or office file."}
+    path.write_text("BM: text that starts like a bitmap")
+    assert reasons(find_sources([tmp_path]), Skipped) == {"notes.txt": "The file is not a PDF, image or office file."}
     assert "neither a PDF, an image nor an office file" in reasons(find_sources([path]), Failure)["notes.txt"]
 
 
-def test_claims_by_suffix_fail(tmp_path):
+def test_document_suffix_with_other_content_fails(tmp_path):
     (tmp_path / "a.png").write_text("<html>")
     (tmp_path / "b.pdf").write_text("plain text")
     (tmp_path / "c.pdf").write_bytes(b"")
@@ -75,17 +75,17 @@ def test_claims_by_suffix_fail(tmp_path):
     assert set(reasons(entries, Skipped)) == {"d.log"}
 
 
-def test_hidden_entries_are_left_alone_unless_given(tmp_path):
+def test_hidden_entries_skipped_unless_passed(tmp_path):
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "a.pdf").write_bytes(PDF)
     (tmp_path / ".b.pdf").write_bytes(PDF)
     entries = list(find_sources([tmp_path]))
     assert ids(entries) == []
-    assert reasons(entries, Skipped) == {".git": "It is hidden.", ".b.pdf": "It is hidden."}
+    assert reasons(entries, Skipped) == dict.fromkeys([".git", ".b.pdf"], "The file or folder is hidden.")
     assert ids(find_sources([tmp_path / ".b.pdf"])) == [".b.pdf"]
 
 
-def test_excluded_folders_are_not_entered(tmp_path):
+def test_excluded_folder_is_skipped(tmp_path):
     (tmp_path / "kb").mkdir()
     (tmp_path / "kb" / "screenshot.png").write_bytes(PNG)
     (tmp_path / "a.pdf").write_bytes(PDF)
@@ -94,8 +94,8 @@ def test_excluded_folders_are_not_entered(tmp_path):
     assert "excluded" in reasons(entries, Skipped)["kb"]
 
 
-@posix
-def test_no_link_leads_into_an_excluded_folder(tmp_path):
+@requires_posix
+def test_links_into_excluded_folder_are_skipped(tmp_path):
     inside = tmp_path / "kb" / "images" / "ab"
     inside.mkdir(parents=True)
     (inside / "crop.png").write_bytes(PNG)
@@ -108,23 +108,23 @@ def test_no_link_leads_into_an_excluded_folder(tmp_path):
     assert skipped == ["kb", "file.png", "folder", "ab", "crop.png"]
 
 
-def test_a_missing_path_is_wrong_usage_at_once(tmp_path):
-    with pytest.raises(InvalidInputError, match=r"no file or folder .*nothing"):
+def test_missing_path_raises_before_walk(tmp_path):
+    with pytest.raises(InvalidInputError, match=r"nothing.* does not exist"):
         find_sources([tmp_path, tmp_path / "nothing"])
     with pytest.raises(InvalidInputError, match="No path"):
         find_sources([])
 
 
-def test_the_same_file_given_twice_comes_once(tmp_path):
+def test_file_passed_twice_is_returned_once(tmp_path):
     path = tmp_path / "a.pdf"
     path.write_bytes(PDF)
     entries = list(find_sources([tmp_path, path, tmp_path]))
     assert ids(entries) == ["a.pdf"]
-    assert "same file" in reasons(entries, Skipped)["a.pdf"]
+    assert "already read as" in reasons(entries, Skipped)["a.pdf"]
 
 
-@posix
-def test_links_are_followed_once_and_after_real_names(tmp_path):
+@requires_posix
+def test_links_followed_once_after_actual_files(tmp_path):
     (tmp_path / "z").mkdir()
     (tmp_path / "z" / "real.pdf").write_bytes(PDF)
     (tmp_path / "a_link").symlink_to(tmp_path / "z")
@@ -137,20 +137,20 @@ def test_links_are_followed_once_and_after_real_names(tmp_path):
     (tmp_path / "gone.pdf").symlink_to("/nonexistent/file.pdf")
     entries = list(find_sources([tmp_path]))
     assert ids(entries) == ["z/real.pdf", "far/far.pdf"]
-    assert "same file" in reasons(entries, Skipped)["a.pdf"]
-    assert "leads nowhere" in reasons(entries, Failure)["gone.pdf"]
+    assert "already read as" in reasons(entries, Skipped)["a.pdf"]
+    assert "does not exist" in reasons(entries, Failure)["gone.pdf"]
 
 
-@posix
-def test_special_files_are_never_opened(tmp_path):
+@requires_posix
+def test_pipes_and_sockets_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.pdf")
     with socket.socket(socket.AF_UNIX) as server:
-        os_dir = os.getcwd()
-        os.chdir(tmp_path)  # socket names are short
+        previous = os.getcwd()
+        os.chdir(tmp_path)  # a socket path has at most 108 bytes
         try:
             server.bind("s.pdf")
         finally:
-            os.chdir(os_dir)
+            os.chdir(previous)
         skipped = reasons(find_sources([tmp_path]), Skipped)
     assert "named pipe" in skipped["pipe.pdf"]
     assert "socket" in skipped["s.pdf"]
@@ -167,7 +167,7 @@ def test_unreadable_entries_fail(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
-def test_names_that_are_not_text_become_printable(tmp_path):
+def test_undecodable_names_become_printable(tmp_path):
     with open(os.fsencode(tmp_path) + b"/bad\xff.pdf", "wb") as file:
         file.write(PDF)
     (tmp_path / "line\nbreak.pdf").write_bytes(PDF)
@@ -196,21 +196,21 @@ def test_printable_is_reversible_and_encodable(a, b):
         (b"RIFF\0\0\0\0WEBP", "image"),
         (b"RIFF\0\0\0\0WAVE", None),
         (b"BM" + bytes(12) + b"\x28\0\0\0", "image"),
-        (b"BM is no bitmap at all", None),
+        (b"BM is not a bitmap", None),
         (b"", None),
     ],
 )
-def test_sniff(head, kind):
+def test_sniff_detects_kind_from_first_bytes(head, kind):
     assert sniff(head) == kind
 
 
-def test_a_pdf_after_junk_counts_only_with_the_suffix(tmp_path):
+def test_pdf_header_after_junk_requires_pdf_suffix(tmp_path):
     (tmp_path / "a.pdf").write_bytes(b"junk before it\n" + PDF)
     (tmp_path / "b.txt").write_bytes(b"junk before it\n" + PDF)
     assert ids(find_sources([tmp_path])) == ["a.pdf"]
 
 
-def test_a_file_that_goes_away_fails(tmp_path):
+def test_file_deleted_during_walk_fails(tmp_path):
     for name in ("a.pdf", "b.pdf"):
         (tmp_path / name).write_bytes(PDF)
     walk = find_sources([tmp_path])

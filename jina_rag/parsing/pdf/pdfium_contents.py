@@ -23,7 +23,7 @@ _MAX_BYTES = 16 * 1024**2
 
 
 def has_content(file: PdfiumFile, index: int) -> bool:
-    """Return whether a page without PDFium objects has a stream with paint operators, or one PDFium cannot decode.
+    """Return whether a page without PDFium objects has streams that paint or that PDFium cannot decode.
 
     Args:
         file: The open document.

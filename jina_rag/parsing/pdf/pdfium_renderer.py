@@ -36,7 +36,7 @@ class PdfiumRenderer(PdfRenderer):
 
     _lock = LOCK
     _annotations_file: PdfiumFile | None = None
-    """Second handle of the document, opened for the first page with annotations to read their contents."""
+    """Second handle of the document, opened on demand, in which annotations are converted to page objects."""
 
     def _open(self, resources: ExitStack) -> tuple[int, tuple[str, ...]]:
         self._file = self._open_file(resources)
@@ -95,7 +95,7 @@ class PdfiumRenderer(PdfRenderer):
 
     @contextmanager
     def _annotations(self, page: Handle, index: int) -> Iterator[list[Handle]]:
-        """Yield a page with only the form fields and notes of `page`, which PDFium separates; an empty list if none."""
+        """Yield a list of one page that contains only the form fields and notes of `page`; an empty list if none."""
         if not _has_annotations(self._file, page):
             yield []
             return

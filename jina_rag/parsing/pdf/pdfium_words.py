@@ -81,7 +81,7 @@ class _Reader:
         letters: list[str] = []
         bounds: Box = (0.0, 0.0, 0.0, 0.0)
         last, last_box = -1, bounds
-        # Between the last character and this one: "" (none), "space", or a "line" end or space inserted by PDFium.
+        # Gap before the character: "" for none, "space" in the document, "line" or "inserted" by PDFium.
         gap = ""
         for index in range(raw.FPDFText_CountChars(text)):
             code = code_at(text, index)
@@ -92,7 +92,7 @@ class _Reader:
                 elif raw.FPDFText_IsGenerated(text, index) != 1:
                     gap = "space"
                 elif gap != "space":
-                    gap = "line" if code in (0x0A, 0x0D) else gap or "made up"
+                    gap = "line" if code in (0x0A, 0x0D) else gap or "inserted"
                 continue
             if code > sys.maxunicode or not box_at(text, index, reference):
                 continue

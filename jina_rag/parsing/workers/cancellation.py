@@ -1,4 +1,4 @@
-"""Cancellation: a stop signal that kills worker processes, and waits that check for it."""
+"""Cancellation: a stop signal that kills worker processes, and waits that a check can interrupt."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Stop:
         """Call `kill` if the stop is requested within the context, or was requested before.
 
         Args:
-            kill: Function that kills a process. Called from any thread, at most until the end of the context. It must
-                not block, because it runs under the lock that prevents killing a process after its reuse.
+            kill: Function that kills a process. Called from any thread, but never after the end of the context. It must
+                not block: a lock is held during the call, so that a process reused for other work is never killed.
         """
         with self._lock:
             self._kill_callbacks.append(kill)

@@ -28,8 +28,8 @@ from jina_rag.parsing.workers.process import Worker, WorkerLostError
 from jina_rag.types import Box, Page
 
 _IDLE_SECONDS = 30.0
-# Number of lost workers after which the remaining pages of a document fail at once, because each loss can take the full
-# time limit.
+# After this number of lost workers, the remaining pages of a document fail at once: each loss can take the full time
+# limit.
 _MAX_LOST = 3
 _Result = TypeVar("_Result")
 
@@ -144,7 +144,7 @@ class IsolatedDocument(Renderer):
                 the page exceeds the limit of time or memory.
         """
         if self._lost_count >= _MAX_LOST:
-            raise DocumentError(f"The page was not rendered after {_MAX_LOST} crashes or timeouts of the document.")
+            raise DocumentError(f"The page was not rendered: the document caused {_MAX_LOST} crashes or timeouts.")
         try:
             worker = self._ready.get_nowait()
         except queue.Empty:

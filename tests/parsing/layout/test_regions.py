@@ -1,4 +1,4 @@
-"""Charts, tables and figures: found from vectors, pictures and pixels, also on turned pages."""
+"""Detection of charts, tables and figures from vector shapes, images and pixels, including rotated pages."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from jina_rag.parsing.layout.scan_regions import find_regions_in_pixels
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.types import Word
 
-PICTURE = pymupdf.Pixmap(pymupdf.csRGB, pymupdf.IRect(0, 0, 20, 20))
-PICTURE.clear_with(90)
+GRAY_IMAGE = pymupdf.Pixmap(pymupdf.csRGB, pymupdf.IRect(0, 0, 20, 20))
+GRAY_IMAGE.clear_with(90)
 
 
 def regions_of(tmp_path, build, rotation=0, settings=None):
@@ -58,19 +58,19 @@ def chart(page):
     page.insert_text((120, 540), "Figure 7. Rain in April")
 
 
-def test_a_table_between_paragraphs(tmp_path):
+def test_table_between_paragraphs_is_found(tmp_path):
     def build(page):
         paragraph(page, 50)
         ruled_table(page)
         paragraph(page, 380)
 
-    (found,) = regions_of(tmp_path, build)
-    assert found.kind == "table"
-    assert iou(found.box, fractions(100, 200, 500, 350)) > 0.8
-    assert found.caption == "Table 4: Harvest by year"
+    (region,) = regions_of(tmp_path, build)
+    assert region.kind == "table"
+    assert iou(region.box, fractions(100, 200, 500, 350)) > 0.8
+    assert region.caption == "Table 4: Harvest by year"
 
 
-def test_a_table_of_three_rules_without_a_frame(tmp_path):
+def test_frameless_table_with_three_rules_is_found(tmp_path):
     def build(page):
         paragraph(page, 50)
         for y in (200, 220, 320):
@@ -79,12 +79,12 @@ def test_a_table_of_three_rules_without_a_frame(tmp_path):
             for column in range(3):
                 page.insert_text((110 + 140 * column, 214 + 19 * row), f"cell{row}{column}", fontsize=9)
 
-    (found,) = regions_of(tmp_path, build)
-    assert found.kind == "table"
-    assert iou(found.box, fractions(100, 200, 500, 320)) > 0.8
+    (region,) = regions_of(tmp_path, build)
+    assert region.kind == "table"
+    assert iou(region.box, fractions(100, 200, 500, 320)) > 0.8
 
 
-def test_rules_around_running_text_are_no_table(tmp_path):
+def test_rules_around_running_text_are_not_a_table(tmp_path):
     def build(page):
         page.draw_line((60, 45), (540, 45))
         paragraph(page, 50)
@@ -93,19 +93,19 @@ def test_rules_around_running_text_are_no_table(tmp_path):
     assert regions_of(tmp_path, build) == ()
 
 
-def test_a_chart_with_its_labels(tmp_path):
-    (found,) = regions_of(tmp_path, lambda page: (chart(page), paragraph(page, 600)))
-    assert found.kind == "chart"
-    assert found.caption == "Figure 7. Rain in April"
-    assert iou(found.box, fractions(120, 340, 460, 518)) > 0.8
-    assert found.box[3] * 800 >= 515  # the years below the axis are part of it
+def test_chart_box_includes_axis_labels(tmp_path):
+    (region,) = regions_of(tmp_path, lambda page: (chart(page), paragraph(page, 600)))
+    assert region.kind == "chart"
+    assert region.caption == "Figure 7. Rain in April"
+    assert iou(region.box, fractions(120, 340, 460, 518)) > 0.8
+    assert region.box[3] * 800 >= 515  # the box includes the labels below the axis
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
-def test_pictures_on_turned_pages(tmp_path, rotation):
+def test_image_boxes_on_rotated_pages(tmp_path, rotation):
     corner = (60, 80, 260, 240)
-    (found,) = regions_of(
-        tmp_path, lambda page: page.insert_image(corner, pixmap=PICTURE, keep_proportion=False), rotation
+    (region,) = regions_of(
+        tmp_path, lambda page: page.insert_image(corner, pixmap=GRAY_IMAGE, keep_proportion=False), rotation
     )
     x0, y0, x1, y1 = fractions(*corner)
     expected = {
@@ -114,73 +114,73 @@ def test_pictures_on_turned_pages(tmp_path, rotation):
         180: (1 - x1, 1 - y1, 1 - x0, 1 - y0),
         270: (y0, 1 - x1, y1, 1 - x0),
     }[rotation]
-    assert found.kind == "figure"
-    assert found.box == pytest.approx(expected, abs=0.01)
+    assert region.kind == "figure"
+    assert region.box == pytest.approx(expected, abs=0.01)
 
 
-def test_logos_backgrounds_and_white_areas_are_left_out(tmp_path):
+def test_logos_backgrounds_and_white_areas_are_dropped(tmp_path):
     def build(page):
         page.draw_rect((0, 0, 600, 800), fill=(0.9, 0.9, 1))
         page.draw_rect((50, 40, 550, 400), fill=(1, 1, 1), color=None)
-        page.insert_image((20, 20, 50, 50), pixmap=PICTURE)
+        page.insert_image((20, 20, 50, 50), pixmap=GRAY_IMAGE)
         paragraph(page, 60)
 
     assert regions_of(tmp_path, build) == ()
 
 
-def test_parts_of_one_figure_are_joined_by_their_caption(tmp_path):
+def test_images_with_shared_caption_form_one_figure(tmp_path):
     def build(page):
         for left in (60, 240, 420):
-            page.insert_image((left, 100, left + 120, 220), pixmap=PICTURE)
+            page.insert_image((left, 100, left + 120, 220), pixmap=GRAY_IMAGE)
         page.insert_text((200, 240), "Figure 3. Three views of the same juniper")
 
-    (found,) = regions_of(tmp_path, build)
-    assert iou(found.box, fractions(60, 100, 540, 220)) > 0.75
+    (region,) = regions_of(tmp_path, build)
+    assert iou(region.box, fractions(60, 100, 540, 220)) > 0.75
 
 
-def test_things_apart_stay_apart_and_come_from_top_to_bottom(tmp_path):
+def test_separate_regions_are_sorted_top_to_bottom(tmp_path):
     def build(page):
         ruled_table(page)
         chart(page)
 
-    found = regions_of(tmp_path, build)
-    assert [region.kind for region in found] == ["table", "chart"]
+    regions = regions_of(tmp_path, build)
+    assert [region.kind for region in regions] == ["table", "chart"]
 
 
-def test_a_page_frame_does_not_swallow_what_it_holds(tmp_path):
+def test_page_frame_is_split_into_its_images(tmp_path):
     def build(page):
         page.draw_rect((20, 20, 580, 780))
-        page.insert_image((60, 100, 260, 300), pixmap=PICTURE)
-        page.insert_image((320, 100, 540, 300), pixmap=PICTURE)
-        page.insert_image((60, 420, 540, 700), pixmap=PICTURE, keep_proportion=False)
+        page.insert_image((60, 100, 260, 300), pixmap=GRAY_IMAGE)
+        page.insert_image((320, 100, 540, 300), pixmap=GRAY_IMAGE)
+        page.insert_image((60, 420, 540, 700), pixmap=GRAY_IMAGE, keep_proportion=False)
 
     assert len(regions_of(tmp_path, build)) == 3
 
 
-def test_shapes_outside_their_clip_do_not_count(tmp_path):
+def test_shapes_outside_clip_path_are_ignored(tmp_path):
     def build(page):
-        page.insert_image((60, 100, 200, 240), pixmap=PICTURE)
+        page.insert_image((60, 100, 200, 240), pixmap=GRAY_IMAGE)
         xref = page.get_contents()[0]
         stream = page.parent.xref_stream(xref) + b"\nq 300 500 100 100 re W n 0 0 1 rg 300 500 2000 200 re f Q"
         page.parent.update_stream(xref, stream)
 
-    found = regions_of(tmp_path, build)
-    assert max(region.box[2] for region in found) < 420 / 600
+    regions = regions_of(tmp_path, build)
+    assert max(region.box[2] for region in regions) < 420 / 600
 
 
-def test_nothing_covers_a_page_of_text(tmp_path):
+def test_background_of_text_page_is_not_a_region(tmp_path):
     def build(page):
-        for step in range(60):  # a background of many stripes, and a picture over it all
+        for step in range(60):  # background of many stripes
             page.draw_rect((0, 13 * step, 600, 13 * step + 14), fill=(0.1, 0.2, step / 60), color=None)
         page.draw_line((0, 0), (600, 800))
         paragraph(page, 60)
-        page.insert_image((60, 300, 360, 500), pixmap=PICTURE, keep_proportion=False)
+        page.insert_image((60, 300, 360, 500), pixmap=GRAY_IMAGE, keep_proportion=False)
 
-    (found,) = regions_of(tmp_path, build)
-    assert iou(found.box, fractions(60, 300, 360, 500)) > 0.8
+    (region,) = regions_of(tmp_path, build)
+    assert iou(region.box, fractions(60, 300, 360, 500)) > 0.8
 
 
-def test_a_page_of_shapes_without_text_is_one_region(tmp_path):
+def test_page_of_shapes_without_text_is_one_region(tmp_path):
     def build(page):
         page.draw_oval((10, 10, 500, 700))
         page.draw_oval((100, 100, 590, 790))
@@ -188,7 +188,7 @@ def test_a_page_of_shapes_without_text_is_one_region(tmp_path):
     assert max(area(region.box) for region in regions_of(tmp_path, build)) > 0.8
 
 
-def test_a_framed_sentence_is_no_figure(tmp_path):
+def test_framed_sentence_is_not_a_figure(tmp_path):
     def build(page):
         page.draw_rect((60, 200, 540, 260), fill=(0.9, 0.95, 1))
         for row in range(2):
@@ -199,16 +199,16 @@ def test_a_framed_sentence_is_no_figure(tmp_path):
     assert regions_of(tmp_path, build) == ()
 
 
-def test_a_drawing_of_straight_lines_is_a_figure_and_rules_are_not(tmp_path):
+def test_line_drawing_is_a_figure_but_form_rules_are_not(tmp_path):
     def stairs(page):
         for step in range(8):
             x, y = 150 + 25 * step, 300 - 20 * step
             page.draw_line((x, y), (x + 25, y))
             page.draw_line((x + 25, y), (x + 25, y - 20))
 
-    (found,) = regions_of(tmp_path, stairs)
-    assert found.kind == "figure"
-    assert iou(found.box, fractions(150, 140, 350, 300)) > 0.9
+    (region,) = regions_of(tmp_path, stairs)
+    assert region.kind == "figure"
+    assert iou(region.box, fractions(150, 140, 350, 300)) > 0.9
 
     def form(page):
         for row in range(6):
@@ -219,52 +219,52 @@ def test_a_drawing_of_straight_lines_is_a_figure_and_rules_are_not(tmp_path):
     assert regions_of(tmp_path, form) == ()
 
 
-def test_regions_can_be_switched_off(tmp_path):
+def test_regions_false_disables_detection(tmp_path):
     assert regions_of(tmp_path, chart, settings=IngestSettings(regions=False, dpi=72)) == ()
 
 
-def scan():
-    """A page as pixels: a paragraph and a ruled table, with the words OCR would find."""
+def scanned_page():
+    """Return the image of a page with a paragraph and a ruled table, and its OCR words."""
     image = Image.new("RGB", (1200, 1600), "white")
-    pen = ImageDraw.Draw(image)
+    draw = ImageDraw.Draw(image)
     words = []
 
     def write(text, x, y):
-        pen.rectangle((x, y, x + 14 * len(text), y + 24), fill="black")
+        draw.rectangle((x, y, x + 14 * len(text), y + 24), fill="black")
         words.append(Word(text, (x / 1200, y / 1600, (x + 14 * len(text)) / 1200, (y + 24) / 1600), ocr=True))
 
     for row in range(8):
         for column in range(10):
             write("words", 100 + 95 * column, 100 + 40 * row)
     for row in range(6):
-        pen.line((200, 800 + 60 * row, 1000, 800 + 60 * row), fill="black", width=2)
+        draw.line((200, 800 + 60 * row, 1000, 800 + 60 * row), fill="black", width=2)
         if row < 5:
             for column in range(3):
                 write(f"cell{row}", 230 + 260 * column, 815 + 60 * row)
     return image, words
 
 
-def test_a_table_in_a_scan_is_found_in_the_pixels():
-    (found,) = find_regions_in_pixels(*scan())
-    assert found.kind == "table"
-    assert iou(found.box, (200 / 1200, 800 / 1600, 1000 / 1200, 1100 / 1600)) > 0.7
+def test_table_on_scanned_page_is_found():
+    (region,) = find_regions_in_pixels(*scanned_page())
+    assert region.kind == "table"
+    assert iou(region.box, (200 / 1200, 800 / 1600, 1000 / 1200, 1100 / 1600)) > 0.7
 
 
-def test_thousands_of_specks_take_no_time():
-    image, words = scan()
-    pen = ImageDraw.Draw(image)
+def test_noisy_scan_is_analyzed_within_two_seconds():
+    image, words = scanned_page()
+    draw = ImageDraw.Draw(image)
     for x in range(0, 1200, 26):
         for y in range(0, 1600, 26):
-            pen.rectangle((x, y, x + 9, y + 9), fill="black")
+            draw.rectangle((x, y, x + 9, y + 9), fill="black")
     start = time.process_time()
     find_regions_in_pixels(image, words * 5)
     assert time.process_time() - start < 2
 
 
-def test_a_photo_is_one_figure_and_blank_paper_is_nothing():
+def test_photo_is_one_figure_and_blank_page_has_none():
     photo = Image.linear_gradient("L").convert("RGB")
-    (found,) = find_regions_in_pixels(photo, [])
-    assert (found.kind, found.box) == ("figure", (0.0, 0.0, 1.0, 1.0))
+    (region,) = find_regions_in_pixels(photo, [])
+    assert (region.kind, region.box) == ("figure", (0.0, 0.0, 1.0, 1.0))
     assert find_regions_in_pixels(Image.new("RGB", (300, 200), "white"), []) == ()
 
 

@@ -1,4 +1,4 @@
-"""PDF pages as a viewer shows them: rotation, words, limits, and pages that render blank."""
+"""PyMuPDF renderer: rotation, words, limits, passwords and blank pages."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def page_of(path, build, settings=None, number=1):
 
 
 def ink_box(image):
-    """Box of everything dark, as fractions."""
+    """Return the bounding box of dark pixels, as fractions of the image."""
     dark = np.argwhere(np.asarray(image.convert("L")) < 128)
     (y0, x0), (y1, x1) = dark.min(axis=0), dark.max(axis=0) + 1
     return x0 / image.width, y0 / image.height, x1 / image.width, y1 / image.height
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
-def test_words_lie_where_the_pixels_are_on_turned_pages(tmp_path, rotation):
+def test_word_boxes_match_pixels_on_rotated_pages(tmp_path, rotation):
     def build(document):
         page = document.new_page(width=300, height=500)
         page.insert_text((40, 60), "HHHHHHHHHH", fontsize=20)
@@ -50,11 +50,11 @@ def test_words_lie_where_the_pixels_are_on_turned_pages(tmp_path, rotation):
     assert not word.ocr
     assert word.box[0] - 0.01 <= ink[0] < ink[2] <= word.box[2] + 0.01
     assert word.box[1] - 0.01 <= ink[1] < ink[3] <= word.box[3] + 0.01
-    wide, high = word.box[2] - word.box[0], word.box[3] - word.box[1]
-    assert wide * high < 3 * (ink[2] - ink[0]) * (ink[3] - ink[1])
+    width, height = word.box[2] - word.box[0], word.box[3] - word.box[1]
+    assert width * height < 3 * (ink[2] - ink[0]) * (ink[3] - ink[1])
 
 
-def test_rendering_twice_gives_the_same(tmp_path):
+def test_rendering_is_deterministic(tmp_path):
     def build(document):
         page = document.new_page(width=300, height=500)
         page.insert_text((40, 60), "again")
@@ -72,7 +72,7 @@ def test_rendering_twice_gives_the_same(tmp_path):
     rotation=st.sampled_from([0, 90, 180, 270]),
     crop=st.booleans(),
 )
-def test_boxes_are_ordered_and_within_the_page(tmp_path_factory, size, spots, rotation, crop):
+def test_boxes_are_ordered_and_within_page(tmp_path_factory, size, spots, rotation, crop):
     def build(document):
         page = document.new_page(width=size[0], height=size[1])
         for index, spot in enumerate(spots):
@@ -88,14 +88,14 @@ def test_boxes_are_ordered_and_within_the_page(tmp_path_factory, size, spots, ro
         assert 0 <= y0 < y1 <= 1
 
 
-def test_the_screenshot_has_the_asked_resolution(tmp_path):
+def test_screenshot_has_configured_dpi(tmp_path):
     page = page_of(tmp_path / "a.pdf", lambda d: d.new_page(width=144, height=72), IngestSettings(dpi=100))
     assert page.screenshot.image.size == (200, 100)
     assert page.screenshot.dpi == pytest.approx(100)
     assert page.screenshot.image.mode == "RGB"
 
 
-def test_a_huge_page_is_rendered_smaller_and_says_so(tmp_path):
+def test_oversized_page_is_scaled_down_with_warning(tmp_path):
     settings = IngestSettings(limits=Limits(max_render_pixels=1_000_000))
     page = page_of(tmp_path / "a.pdf", lambda d: d.new_page(width=14400, height=7200), settings)
     assert 900_000 < page.screenshot.image.width * page.screenshot.image.height <= 1_010_000
@@ -103,7 +103,7 @@ def test_a_huge_page_is_rendered_smaller_and_says_so(tmp_path):
     assert page.screenshot.dpi < 10
 
 
-def test_ligatures_unknown_glyphs_and_doubled_words_are_cleaned(tmp_path):
+def test_ligatures_and_duplicate_words_are_cleaned(tmp_path):
     def build(document):
         page = document.new_page()
         writer = pymupdf.TextWriter(page.rect)
@@ -118,14 +118,14 @@ def test_ligatures_unknown_glyphs_and_doubled_words_are_cleaned(tmp_path):
     assert texts[0] == "efficient"
 
 
-def test_too_many_words_are_cut_with_a_warning(tmp_path):
+def test_words_over_limit_are_dropped_with_warning(tmp_path):
     settings = IngestSettings(limits=Limits(max_words=3))
     page = page_of(tmp_path / "a.pdf", lambda d: d.new_page().insert_text((9, 50), "a b c d e"), settings)
     assert page.text == "a b c"
     assert any("5 words" in warning for warning in page.warnings)
 
 
-def test_a_white_page_with_content_warns_and_an_empty_one_does_not(tmp_path):
+def test_blank_render_warns_only_for_page_with_content(tmp_path):
     def build(document):
         document.new_page()
         document.new_page().insert_text((50, 50), "invisible", color=(1, 1, 1))
@@ -136,7 +136,7 @@ def test_a_white_page_with_content_warns_and_an_empty_one_does_not(tmp_path):
 
 
 @pytest.mark.parametrize(("passwords", "opens"), [((), False), (("wrong",), False), (("wrong", "right"), True)])
-def test_passwords(tmp_path, passwords, opens):
+def test_passwords_open_encrypted_document(tmp_path, passwords, opens):
     source = write(
         tmp_path / "a.pdf",
         lambda d: d.new_page(),
@@ -154,7 +154,7 @@ def test_passwords(tmp_path, passwords, opens):
     assert "right" not in repr(settings)
 
 
-def test_limits_on_pages_and_bytes(tmp_path):
+def test_page_and_byte_limits_raise_limit_exceeded_error(tmp_path):
     source = write(tmp_path / "a.pdf", lambda d: [d.new_page() for _ in range(3)])
     with pytest.raises(LimitExceededError, match="3 pages"):
         open_document(source, IngestSettings(limits=Limits(max_pages=2)))
@@ -162,9 +162,9 @@ def test_limits_on_pages_and_bytes(tmp_path):
         open_document(source, IngestSettings(limits=Limits(max_bytes=100)))
 
 
-def test_errors_of_files_and_pages_are_ours_and_leave_out_the_path(tmp_path):
+def test_errors_are_document_errors_without_path(tmp_path):
     source = write(tmp_path / "a.pdf", lambda d: d.new_page())
-    with open_document(source) as document, pytest.raises(DocumentError, match="no page 2"):
+    with open_document(source) as document, pytest.raises(DocumentError, match="Page 2 does not exist"):
         document.render(2)
     source.path.write_bytes(b"%PDF-1.4\nnothing useful")
     with pytest.raises(DocumentError, match=r"beyond repair|no pages") as caught:
@@ -185,19 +185,19 @@ def test_mupdf_prints_nothing(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_documents_may_be_rendered_from_many_threads(tmp_path):
+def test_rendering_is_thread_safe(tmp_path):
     sources = [
         write(tmp_path / f"{i}.pdf", lambda d, i=i: d.new_page().insert_text((50, 50), f"text{i}")) for i in range(4)
     ]
-    found = {}
+    texts = {}
 
     def work(index):
         with open_document(sources[index], IngestSettings(dpi=50)) as document:
-            found[index] = [document.render(1).text for _ in range(10)]
+            texts[index] = [document.render(1).text for _ in range(10)]
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == {index: [f"text{index}"] * 10 for index in range(4)}
+    assert texts == {index: [f"text{index}"] * 10 for index in range(4)}

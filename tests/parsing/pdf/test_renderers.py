@@ -1,4 +1,4 @@
-"""What every PDF renderer must do, and how far two of them may differ on the same page."""
+"""Contract tests of the PDF renderers, and maximum differences between the two renderers on the same page."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from jina_rag.parsing.pdf.pymupdf_renderer import PyMuPdfRenderer
 from jina_rag.parsing.sources import SourceFile, find_sources
 from jina_rag.testing import sample_pdf
 
-BAD = DATA / "bad"
-# Those of the set that are PDFs by content.
-FILES = [
+BAD_FILES = DATA / "bad"
+# Files of the test set that are PDFs by content.
+BAD_PDFS = [
     entry
-    for entry in json.loads((BAD / "manifest.json").read_text("utf-8"))["files"]
+    for entry in json.loads((BAD_FILES / "manifest.json").read_text("utf-8"))["files"]
     if "pdf" in entry["file"].lower() and entry["file"] not in ("text_named.pdf", "zero_bytes.pdf")
 ]
 RENDERERS = {"pymupdf": PyMuPdfRenderer, "pypdfium2": PdfiumRenderer}
 SAMPLES = sorted((Path(jina_rag.__file__).parent / "samples" / "documents").glob("*.pdf"))
-SOUND = [
-    BAD / name
+INTACT_FILES = [
+    BAD_FILES / name
     for name in (
         "UPPER.PDF", "blank_pages.pdf", "corrupt_xref.pdf", "duplicate_a.pdf", "encrypted_owner_only.pdf",
         "huge_page_box.pdf", "pdf_without_extension", "prompt_injection.pdf", "rotated_90.pdf", "tiny_page_box.pdf",
     )
 ]  # fmt: skip
 SMALL = IngestSettings(dpi=72)
-# Of 255, mean over the page: letters are drawn with other edges.
-PIXELS = 7.0
-# Of the page.
-PLACE = 0.01
-# Reading marks beside columns of Chinese, which the two put into another order.
-ODD = {"kanbun-ja.pdf": 0.65}
+# Mean difference over the page, of 255: the renderers anti-alias letters differently.
+MAX_PIXEL_DIFFERENCE = 7.0
+# Fraction of the page.
+BOX_TOLERANCE = 0.01
+# File name → minimum word agreement. The renderers order the reading marks next to Chinese columns differently.
+EXCEPTIONS = {"kanbun-ja.pdf": 0.65}
 
 
 @pytest.fixture(params=RENDERERS)
@@ -75,69 +75,76 @@ def page_of(renderer, path, build, settings=SMALL, number=1):
 
 
 def ink_box(image):
-    """Box of everything dark, as fractions."""
+    """Return the bounding box of dark pixels, as fractions of the image."""
     dark = np.argwhere(np.asarray(image.convert("L")) < 128)
     (y0, x0), (y1, x1) = dark.min(axis=0), dark.max(axis=0) + 1
     return x0 / image.width, y0 / image.height, x1 / image.width, y1 / image.height
 
 
-def agreement(pages):
-    """The share of words that both have; pages are pairs."""
-    one, other = (Counter(word.text for pair in pages for word in pair[side].words) for side in (0, 1))
-    total = one.total() + other.total()
-    return 2 * (one & other).total() / total if total else 1.0
+def word_agreement(pages):
+    """Return the fraction of words that both renderers return, over pairs of pages."""
+    first, second = (Counter(word.text for pair in pages for word in pair[side].words) for side in (0, 1))
+    total = first.total() + second.total()
+    return 2 * (first & second).total() / total if total else 1.0
 
 
-# --- two renderers, the same documents ---------------------------------------------------------------------------
+# --- comparison of the two renderers ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def pairs():
-    """The first pages of many documents through both: path → pairs of pages."""
-    found = {}
-    for path in (*SAMPLES, *SOUND):
-        with PyMuPdfRenderer(source_of(path), SMALL) as one, PdfiumRenderer(source_of(path), SMALL) as other:
-            assert one.page_count == other.page_count
-            assert one.warnings == other.warnings
-            numbers = range(1, min(one.page_count, 4) + 1)
-            found[path] = [(one.render(number), other.render(number)) for number in numbers]
-    return found
+def page_pairs():
+    """Return path → (PyMuPDF page, PDFium page) for the first four pages of many documents."""
+    results = {}
+    for path in (*SAMPLES, *INTACT_FILES):
+        with PyMuPdfRenderer(source_of(path), SMALL) as first, PdfiumRenderer(source_of(path), SMALL) as second:
+            assert first.page_count == second.page_count
+            assert first.warnings == second.warnings
+            numbers = range(1, min(first.page_count, 4) + 1)
+            results[path] = [(first.render(number), second.render(number)) for number in numbers]
+    return results
 
 
-@pytest.mark.parametrize("path", [*SAMPLES, *SOUND], ids=lambda path: path.name)
-def test_both_show_and_read_the_same(path, pairs):
+@pytest.mark.parametrize("path", [*SAMPLES, *INTACT_FILES], ids=lambda path: path.name)
+def test_renderers_agree_on_pixels_and_words(path, page_pairs):
     distances = []
-    for one, other in pairs[path]:
-        assert (one.number, one.count, one.doc_id, one.path) == (other.number, other.count, other.doc_id, other.path)
-        assert one.warnings == other.warnings
-        assert other.screenshot.image.mode == "RGB"
-        assert other.screenshot.dpi == pytest.approx(one.screenshot.dpi)
-        sizes = one.screenshot.image.size, other.screenshot.image.size
+    for first, second in page_pairs[path]:
+        assert (first.number, first.count, first.doc_id, first.path) == (
+            second.number,
+            second.count,
+            second.doc_id,
+            second.path,
+        )
+        assert first.warnings == second.warnings
+        assert second.screenshot.image.mode == "RGB"
+        assert second.screenshot.dpi == pytest.approx(first.screenshot.dpi)
+        sizes = first.screenshot.image.size, second.screenshot.image.size
         assert max(abs(a - b) for a, b in zip(*sizes, strict=True)) <= 1
-        same = other.screenshot.image.resize(sizes[0])
-        pixels = [np.asarray(image, dtype=np.int16) for image in (one.screenshot.image, same)]
-        assert np.abs(pixels[0] - pixels[1]).mean() < PIXELS
-        counts = [Counter(word.text for word in page.words) for page in (one, other)]
-        places = {word.text: word.box for word in one.words if counts[0][word.text] == counts[1][word.text] == 1}
+        resized = second.screenshot.image.resize(sizes[0])
+        pixels = [np.asarray(image, dtype=np.int16) for image in (first.screenshot.image, resized)]
+        assert np.abs(pixels[0] - pixels[1]).mean() < MAX_PIXEL_DIFFERENCE
+        counts = [Counter(word.text for word in page.words) for page in (first, second)]
+        boxes_by_word = {
+            word.text: word.box for word in first.words if counts[0][word.text] == counts[1][word.text] == 1
+        }
         distances += [
-            max(abs(a - b) for a, b in zip(word.box, places[word.text], strict=True))
-            for word in other.words
-            if word.text in places
+            max(abs(a - b) for a, b in zip(word.box, boxes_by_word[word.text], strict=True))
+            for word in second.words
+            if word.text in boxes_by_word
         ]
-    assert agreement(pairs[path]) >= ODD.get(path.name, 0.93)
-    assert np.mean(np.array([*distances, 0.0]) <= PLACE) >= 0.99
+    assert word_agreement(page_pairs[path]) >= EXCEPTIONS.get(path.name, 0.93)
+    assert np.mean(np.array([*distances, 0.0]) <= BOX_TOLERANCE) >= 0.99
 
 
-def test_words_agree_on_average(pairs):
-    assert np.mean([agreement(pages) for path, pages in pairs.items() if path.name not in ODD]) >= 0.98
+def test_mean_word_agreement(page_pairs):
+    assert np.mean([word_agreement(pages) for path, pages in page_pairs.items() if path.name not in EXCEPTIONS]) >= 0.98
 
 
-# --- what each must do --------------------------------------------------------------------------------------------
+# --- contract of each renderer ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 @pytest.mark.parametrize("crop", [False, True])
-def test_words_lie_where_the_pixels_are_on_turned_and_cropped_pages(renderer, tmp_path, rotation, crop):
+def test_word_boxes_match_pixels_on_rotated_cropped_pages(renderer, tmp_path, rotation, crop):
     def build(document):
         page = document.new_page(width=300, height=500)
         page.insert_text((40, 60), "HHHHHHHHHH", fontsize=20)
@@ -146,8 +153,8 @@ def test_words_lie_where_the_pixels_are_on_turned_and_cropped_pages(renderer, tm
         page.set_rotation(rotation)
 
     page = page_of(renderer, tmp_path / "a.pdf", build, IngestSettings(dpi=150))
-    wide, high = (260, 390) if crop else (300, 500)
-    size = (high, wide) if rotation in (90, 270) else (wide, high)
+    width, height = (260, 390) if crop else (300, 500)
+    size = (height, width) if rotation in (90, 270) else (width, height)
     assert page.screenshot.image.size == pytest.approx([side * 150 / 72 for side in size], abs=1)
     (word,) = page.words
     ink = ink_box(page.screenshot.image)
@@ -164,7 +171,7 @@ def test_words_lie_where_the_pixels_are_on_turned_and_cropped_pages(renderer, tm
     spots=st.lists(st.tuples(st.integers(-50, 950), st.integers(-50, 950)), max_size=6),
     rotation=st.sampled_from([0, 90, 180, 270]),
 )
-def test_boxes_are_ordered_and_within_the_page(tmp_path_factory, size, spots, rotation):
+def test_boxes_are_ordered_and_within_page(tmp_path_factory, size, spots, rotation):
     def build(document):
         page = document.new_page(width=size[0], height=size[1])
         for index, spot in enumerate(spots):
@@ -174,30 +181,30 @@ def test_boxes_are_ordered_and_within_the_page(tmp_path_factory, size, spots, ro
         page.set_rotation(rotation)
 
     source = write(tmp_path_factory.mktemp("p") / "a.pdf", build)
-    for each in RENDERERS.values():
-        with each(source, IngestSettings(dpi=36)) as document:
+    for renderer_class in RENDERERS.values():
+        with renderer_class(source, IngestSettings(dpi=36)) as document:
             page, images = document.render_with_images(1)
         for x0, y0, x1, y1 in [*(item.box for item in (*page.words, *page.regions)), *images]:
             assert 0 <= x0 < x1 <= 1
             assert 0 <= y0 < y1 <= 1
 
 
-def test_rendering_twice_gives_the_same(renderer, tmp_path):
-    source = write(tmp_path / "a.pdf", with_notes)
+def test_rendering_is_deterministic(renderer, tmp_path):
+    source = write(tmp_path / "a.pdf", add_annotations)
     with renderer(source, SMALL) as document:
         first, second = document.render(1), document.render(1)
     assert (first.words, first.regions) == (second.words, second.regions)
     assert first.screenshot.image.tobytes() == second.screenshot.image.tobytes()
 
 
-def test_a_huge_page_is_rendered_smaller_and_says_so(renderer, tmp_path):
+def test_oversized_page_is_scaled_down_with_warning(renderer, tmp_path):
     limits = IngestSettings(limits=Limits(max_render_pixels=1_000_000))
     page = page_of(renderer, tmp_path / "a.pdf", lambda d: d.new_page(width=14400, height=7200), limits)
     assert 900_000 < page.screenshot.image.width * page.screenshot.image.height <= 1_010_000
-    assert page.warnings == ("The page is 14400 x 7200 points large; it was rendered at 7 dpi instead of 150.",)
+    assert page.warnings == ("The page measures 14400 x 7200 points; it was rendered at 7 dpi instead of 150.",)
 
 
-def test_transparency_lies_on_white(renderer, tmp_path):
+def test_transparency_is_flattened_onto_white(renderer, tmp_path):
     def build(document):
         page = document.new_page(width=100, height=100)
         page.draw_rect((0, 0, 100, 100), fill=(0, 0, 0), color=None, fill_opacity=0.5)
@@ -206,7 +213,7 @@ def test_transparency_lies_on_white(renderer, tmp_path):
     assert np.median(pixels) == pytest.approx(127, abs=2)
 
 
-def test_words_are_cleaned(renderer, tmp_path):
+def test_ligatures_soft_hyphens_and_shadows_are_cleaned(renderer, tmp_path):
     def build(document):
         page = document.new_page()
         writer = pymupdf.TextWriter(page.rect)
@@ -222,7 +229,7 @@ def test_words_are_cleaned(renderer, tmp_path):
     assert "\ufffd" not in texts[2]
 
 
-def test_words_end_at_spaces_and_lines_and_not_at_a_change_of_type(renderer, tmp_path):
+def test_words_end_at_spaces_and_lines_not_font_changes(renderer, tmp_path):
     def build(document):
         page = document.new_page()
         page.insert_text((50, 50), "The area is 12 m")
@@ -236,7 +243,7 @@ def test_words_end_at_spaces_and_lines_and_not_at_a_change_of_type(renderer, tmp
     assert page.text == "The area is 12 m2 and the next line is hyphen- ated year price"
 
 
-def test_what_runs_off_the_page_is_not_read(renderer, tmp_path):
+def test_text_outside_page_is_not_read(renderer, tmp_path):
     def build(document):
         page = document.new_page(width=100, height=100)
         page.insert_text((49, 50), "inside outside", fontname="cour", fontsize=10)
@@ -245,25 +252,25 @@ def test_what_runs_off_the_page_is_not_read(renderer, tmp_path):
     assert page_of(renderer, tmp_path / "a.pdf", build).text == "inside ou"
 
 
-def test_many_scripts_in_order(renderer, tmp_path):
+def test_many_scripts_keep_text_order(renderer, tmp_path):
     texts = ["Straße naïve Łódź", "Привет мир", "東京タワーへ行く", "한국어 문서", "สวัสดี ชาวโลก"]
     with renderer(source_of(sample_pdf(tmp_path / "a.pdf", texts)), SMALL) as document:
         for number, text in enumerate(texts, start=1):
             assert document.render(number).text == text
 
 
-def test_too_many_words_are_cut_with_a_warning(renderer, tmp_path):
+def test_words_over_limit_are_dropped_with_warning(renderer, tmp_path):
     limits = IngestSettings(limits=Limits(max_words=3))
     page = page_of(renderer, tmp_path / "a.pdf", lambda d: d.new_page().insert_text((9, 50), "a b c d e"), limits)
     assert page.text == "a b c"
-    assert page.warnings == ("The page has 5 words; the first 3 were kept.",)
+    assert page.warnings == ("The page has 5 words; words after the first 3 were dropped.",)
 
 
-def test_a_white_page_with_content_warns_and_an_empty_one_does_not(renderer, tmp_path):
+def test_blank_render_warns_only_for_page_with_content(renderer, tmp_path):
     def build(document):
         document.new_page()
         document.new_page().insert_text((50, 50), "invisible", color=(1, 1, 1))
-        # Operators that paint nothing are no content.
+        # Operators without output do not count as content.
         page = document.new_page()
         page.insert_text((50, 50), "x")
         document.update_stream(page.get_contents()[0], b"q 1 0 0 1 0 0 cm BT /helv 12 Tf ET Q " * 20)
@@ -273,8 +280,8 @@ def test_a_white_page_with_content_warns_and_an_empty_one_does_not(renderer, tmp
     assert warnings == [(), ("The page has content but renders blank; its screenshot is white.",), ()]
 
 
-def with_notes(document):
-    """A page with a filled form, a note and a drawing over it, and one that is hidden."""
+def add_annotations(document):
+    """Add a page with a filled form field, a note, a drawing and a hidden note."""
     page = document.new_page(width=300, height=300)
     page.insert_text((20, 50), "printed")
     field = pymupdf.Widget()
@@ -287,8 +294,8 @@ def with_notes(document):
     page.insert_link({"kind": pymupdf.LINK_URI, "from": pymupdf.Rect(20, 35, 80, 55), "uri": "https://example.org"})
 
 
-def test_form_fields_and_notes_are_drawn_and_read(renderer, tmp_path):
-    page = page_of(renderer, tmp_path / "a.pdf", with_notes)
+def test_form_fields_and_notes_are_rendered_and_read(renderer, tmp_path):
+    page = page_of(renderer, tmp_path / "a.pdf", add_annotations)
     assert sorted(word.text for word in page.words) == ["entered", "printed", "remark"]
     pixels = np.asarray(page.screenshot.image)
     for word in page.words:
@@ -298,7 +305,7 @@ def test_form_fields_and_notes_are_drawn_and_read(renderer, tmp_path):
 
 
 @pytest.mark.parametrize(("passwords", "opens"), [((), False), (("wrong",), False), (("wrong", "Schlüssel"), True)])
-def test_passwords(renderer, tmp_path, passwords, opens):
+def test_passwords_open_encrypted_document(renderer, tmp_path, passwords, opens):
     source = write(
         tmp_path / "a.pdf",
         lambda d: d.new_page().insert_text((50, 50), "inside"),
@@ -307,16 +314,16 @@ def test_passwords(renderer, tmp_path, passwords, opens):
         owner_pw="owner",
     )
     if opens:
-        for given_as in (passwords, {"*.pdf": passwords}):
-            with renderer(source, IngestSettings(dpi=36, passwords=given_as)) as document:
+        for form in (passwords, {"*.pdf": passwords}):
+            with renderer(source, IngestSettings(dpi=36, passwords=form)) as document:
                 assert document.render(1).text == "inside"
     else:
-        tried = "none of the given passwords opens it" if passwords else "no password was given"
-        with pytest.raises(PasswordRequiredError, match=f"^The document is encrypted and {tried}.$"):
+        cause = "none of the configured passwords opens it" if passwords else "no password is configured for it"
+        with pytest.raises(PasswordRequiredError, match=f"^The document is encrypted, and {cause}."):
             renderer(source, IngestSettings(passwords=passwords))
 
 
-def test_limits_on_pages_and_bytes(renderer, tmp_path):
+def test_page_and_byte_limits_raise_limit_exceeded_error(renderer, tmp_path):
     source = write(tmp_path / "a.pdf", lambda d: [d.new_page() for _ in range(3)])
     with pytest.raises(LimitExceededError, match="3 pages"):
         renderer(source, IngestSettings(limits=Limits(max_pages=2)))
@@ -324,11 +331,11 @@ def test_limits_on_pages_and_bytes(renderer, tmp_path):
         renderer(source, IngestSettings(limits=Limits(max_bytes=100)))
 
 
-def test_errors_are_ours_and_leave_out_the_path(renderer, tmp_path):
+def test_errors_are_document_errors_without_path(renderer, tmp_path):
     source = write(tmp_path / "a.pdf", lambda d: d.new_page())
     with renderer(source, SMALL) as document:
         for number in (0, 2):
-            with pytest.raises(DocumentError, match=f"There is no page {number}: the document has 1."):
+            with pytest.raises(DocumentError, match=f"Page {number} does not exist; the last page is 1."):
                 document.render(number)
     document.close()
     with pytest.raises(DocumentError, match="cannot be rendered"):
@@ -343,7 +350,7 @@ def test_errors_are_ours_and_leave_out_the_path(renderer, tmp_path):
         renderer(source, SMALL)
 
 
-def test_nothing_is_printed_and_repairs_are_told(renderer, tmp_path, capfd):
+def test_repair_is_a_warning_without_output(renderer, tmp_path, capfd):
     source = write(tmp_path / "a.pdf", lambda d: d.new_page().insert_text((50, 50), "x"))
     data = source.path.read_bytes()
     source.path.write_bytes(data.replace(b"startxref", b"startxxxx")[: len(data) - 20])
@@ -353,30 +360,30 @@ def test_nothing_is_printed_and_repairs_are_told(renderer, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_documents_may_be_rendered_from_many_threads(renderer, tmp_path):
+def test_rendering_is_thread_safe(renderer, tmp_path):
     sources = [
         write(tmp_path / f"{i}.pdf", lambda d, i=i: d.new_page().insert_text((50, 50), f"text{i}")) for i in range(4)
     ]
-    found = {}
+    results = {}
 
     def work(index):
         with renderer(sources[index], IngestSettings(dpi=50)) as document:
-            found[index] = [document.render(1).text for _ in range(10)]
+            results[index] = [document.render(1).text for _ in range(10)]
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == {index: [f"text{index}"] * 10 for index in range(4)}
+    assert results == {index: [f"text{index}"] * 10 for index in range(4)}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs names of any bytes, and /proc")
-def test_names_that_are_no_text_and_files_are_let_go(renderer, tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="requires undecodable file names and /proc")
+def test_undecodable_name_opens_and_file_is_released(renderer, tmp_path):
     before = os.listdir("/proc/self/fd")
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.pdf"))
     with pymupdf.open() as document:
-        with_notes(document)
+        add_annotations(document)
         path.write_bytes(document.tobytes())
     with renderer(source_of(path), SMALL) as document:
         assert "printed" in document.render(1).text
@@ -408,7 +415,7 @@ def ruled_table(page):
     return "table", (100, 200, 500, 350)
 
 
-def raster_picture(page):
+def raster_image(page):
     pixels = pymupdf.Pixmap(pymupdf.csRGB, pymupdf.IRect(0, 0, 20, 20))
     pixels.clear_with(90)
     page.insert_image((60, 80, 260, 240), pixmap=pixels, keep_proportion=False)
@@ -416,9 +423,9 @@ def raster_picture(page):
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
-@pytest.mark.parametrize("build", [bar_chart, ruled_table, raster_picture])
-def test_regions_are_found_on_turned_pages_within_forms(renderer, tmp_path, build, rotation):
-    """The content lies in a form XObject, turned against the page, so that it is upright when displayed."""
+@pytest.mark.parametrize("build", [bar_chart, ruled_table, raster_image])
+def test_regions_in_rotated_form_xobjects_are_found(renderer, tmp_path, build, rotation):
+    """The form XObject is rotated against the page, so that the displayed content is upright."""
     with pymupdf.open() as drawn, pymupdf.open() as document:
         kind, box = build(drawn.new_page(width=600, height=800))
         size = (800, 600) if rotation in (90, 270) else (600, 800)
@@ -433,16 +440,16 @@ def test_regions_are_found_on_turned_pages_within_forms(renderer, tmp_path, buil
     (region,) = page.regions
     assert region.kind == kind
     assert iou(region.box, expected) > 0.8
-    assert len(images) == (build is raster_picture)
-    assert all(image == pytest.approx(expected, abs=PLACE) for image in images)
+    assert len(images) == (build is raster_image)
+    assert all(image == pytest.approx(expected, abs=BOX_TOLERANCE) for image in images)
     if kind != "figure":
         assert region.caption.startswith(("Figure 7.", "Table 4:"))
 
 
-def test_white_clipped_and_unpainted_shapes_do_not_count(renderer, tmp_path):
+def test_invisible_shapes_are_ignored(renderer, tmp_path):
     def build(document):
         page = document.new_page(width=600, height=800)
-        raster_picture(page)
+        raster_image(page)
         page.draw_rect((50, 300, 550, 700), fill=(1, 1, 1), color=None)
         page.draw_rect((50, 300, 550, 700), fill=(0, 0, 1), color=None, fill_opacity=0)
         content = page.get_contents()[0]
@@ -454,35 +461,36 @@ def test_white_clipped_and_unpainted_shapes_do_not_count(renderer, tmp_path):
     assert max(region.box[3] for region in regions) < 320 / 800
 
 
-def test_regions_can_be_switched_off(renderer, tmp_path):
-    off = IngestSettings(regions=False, dpi=72)
+def test_regions_false_disables_detection(renderer, tmp_path):
+    disabled = IngestSettings(regions=False, dpi=72)
     assert (
-        page_of(renderer, tmp_path / "a.pdf", lambda d: bar_chart(d.new_page(width=600, height=800)), off).regions == ()
+        page_of(renderer, tmp_path / "a.pdf", lambda d: bar_chart(d.new_page(width=600, height=800)), disabled).regions
+        == ()
     )
 
 
-# --- files that are bad on purpose --------------------------------------------------------------------------------
+# --- damaged and hostile files ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def bad_files(tmp_path_factory):
-    """Every PDF of the set, odd names included, by its name."""
+    """Return file name → source of all PDFs in the test set, including unusual names."""
     folder = tmp_path_factory.mktemp("bad")
-    for path in BAD.iterdir():
+    for path in BAD_FILES.iterdir():
         if path.name != "manifest.json":
             shutil.copy(path, folder)
     with zipfile.ZipFile(folder / "odd_names.zip") as archive:
         for name in archive.namelist():
             try:
                 (folder / name).write_bytes(archive.read(name))
-            except OSError:  # Windows forbids < > " | in names
+            except OSError:  # Windows does not allow < > " | in file names
                 continue
     entries = find_sources([folder])
     return {entry.path.name: entry for entry in entries if isinstance(entry, SourceFile) and entry.kind == "pdf"}
 
 
-def outcome(renderer, source, passwords=()):
-    """Pages, failures and warnings of one file."""
+def render_all(renderer, source, passwords=()):
+    """Return the pages, failures and warnings of a file."""
     pages, failures = [], []
     try:
         with renderer(source, IngestSettings(dpi=50, passwords=passwords)) as document:
@@ -497,12 +505,12 @@ def outcome(renderer, source, passwords=()):
     return pages, failures, warnings + [warning for page in pages for warning in page.warnings]
 
 
-@pytest.mark.parametrize("entry", FILES, ids=lambda entry: entry["file"].encode("ascii", "replace").decode())
-def test_each_bad_file_ends_as_the_manifest_says(entry, renderer, bad_files):
+@pytest.mark.parametrize("entry", BAD_PDFS, ids=lambda entry: entry["file"].encode("ascii", "replace").decode())
+def test_bad_file_matches_manifest_outcome(entry, renderer, bad_files):
     if entry["file"] not in bad_files:
-        pytest.skip("this system does not allow the name")
-    pages, failures, warnings = outcome(renderer, bad_files[entry["file"]])
-    assert pages or failures, "lost silently"
+        pytest.skip("the file system does not allow the name")
+    pages, failures, warnings = render_all(renderer, bad_files[entry["file"]])
+    assert pages or failures, "the file has neither pages nor failures"
     if entry["should_index"] is True:
         assert len(pages) == {"1 or 2": 2}.get(entry["indexable_pages"], entry["indexable_pages"])
         assert not failures
@@ -520,37 +528,37 @@ def test_each_bad_file_ends_as_the_manifest_says(entry, renderer, bad_files):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("encrypted_known_password.pdf", "no password was given"),
-        ("encrypted_unknown_password.pdf", "no password was given"),
+        ("encrypted_known_password.pdf", "no password is configured"),
+        ("encrypted_unknown_password.pdf", "no password is configured"),
         ("truncated.pdf", "damaged beyond repair"),
         ("zero_pages.pdf", "no pages"),
     ],
 )
-def test_reasons_name_the_cause(name, reason, renderer, bad_files):
-    _, (failure,), _ = outcome(renderer, bad_files[name])
+def test_failure_reason_names_cause(name, reason, renderer, bad_files):
+    _, (failure,), _ = render_all(renderer, bad_files[name])
     assert reason in failure
 
 
-def test_what_was_mended_or_is_missing_is_said(renderer, bad_files):
+def test_repairs_and_blank_renders_are_warnings(renderer, bad_files):
     for name, warning in (
         ("broken_font.pdf", "repaired"),
         ("corrupt_xref.pdf", "repaired"),
         ("huge_page_box.pdf", "dpi"),
     ):
-        assert any(warning in said for said in outcome(renderer, bad_files[name])[2]), name
-    first, second = outcome(renderer, bad_files["one_bad_page.pdf"])[0]
+        assert any(warning in reported for reported in render_all(renderer, bad_files[name])[2]), name
+    first, second = render_all(renderer, bad_files["one_bad_page.pdf"])[0]
     assert "blank" in first.warnings[0]
     assert (second.number, second.text, second.warnings) == (2, "Second page is fine juniper", ())
-    # PDFium cannot decode these streams, and MuPDF can: a blank picture is never silent.
-    (page,), _, warnings = outcome(renderer, bad_files["brotli_streams.pdf"])
+    # MuPDF decodes these streams, PDFium does not: a blank page must have a warning.
+    (page,), _, warnings = render_all(renderer, bad_files["brotli_streams.pdf"])
     assert bool(page.words) != any("blank" in warning for warning in warnings)
-    assert len(outcome(renderer, bad_files["encrypted_known_password.pdf"], ("wrong", "secret123"))[0]) == 2
+    assert len(render_all(renderer, bad_files["encrypted_known_password.pdf"], ("wrong", "secret123"))[0]) == 2
 
 
-# --- one without the other ----------------------------------------------------------------------------------------
+# --- optional dependencies ----------------------------------------------------------------------------------------
 
 
-def test_pdfium_works_where_pymupdf_is_not_installed():
+def test_pdfium_works_without_pymupdf():
     code = (
         "import sys, pathlib\n"
         "sys.modules['pymupdf'] = sys.modules['fitz'] = None\n"
@@ -562,16 +570,16 @@ def test_pdfium_works_where_pymupdf_is_not_installed():
         "    page = document.render(1)\n"
         "print(page.text, page.screenshot.image.size)"
     )
-    path = BAD / "rotated_90.pdf"
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert done.stdout == "Rotated juniper sheet page 1 (1755, 1240)\n"
-    assert done.stderr == ""
+    path = BAD_FILES / "rotated_90.pdf"
+    completed = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert completed.stdout == "Rotated juniper sheet page 1 (1755, 1240)\n"
+    assert completed.stderr == ""
 
 
-def test_a_missing_pypdfium2_is_said_with_the_way_out(monkeypatch):
+def test_missing_pypdfium2_error_has_pip_command(monkeypatch):
     from jina_rag.parsing.pdf.pdfium_library import library
 
     library.cache_clear()
     monkeypatch.setitem(sys.modules, "pypdfium2", None)
     with pytest.raises(MissingDependencyError, match="pip install pypdfium2"):
-        PdfiumRenderer(source_of(BAD / "rotated_90.pdf"), SMALL)
+        PdfiumRenderer(source_of(BAD_FILES / "rotated_90.pdf"), SMALL)

@@ -1,4 +1,4 @@
-"""What a worker says is believed only as far as it makes sense: a document may have taken the worker over."""
+"""Worker messages: invalid answers are rejected, because a document may have compromised the worker."""
 
 from __future__ import annotations
 
@@ -81,28 +81,28 @@ def words(*boxes):
     ],
     ids=lambda changes: str({key: value for key, value in changes.items() if key != "body"})[:40],
 )
-def test_a_page_that_no_renderer_makes_is_refused(changes):
+def test_invalid_page_message_is_rejected(changes):
     with pytest.raises(InvalidMessageError):
         unpack(**changes)
 
 
 @pytest.mark.parametrize("key", HEADER)
-def test_nothing_may_be_missing(key):
+def test_missing_header_key_is_rejected(key):
     with pytest.raises(InvalidMessageError):
         unpack_page(SOURCE, 1, 1, {name: value for name, value in HEADER.items() if name != key}, PIXELS, LIMITS)
 
 
-def test_boxes_are_brought_onto_the_page():
+def test_boxes_are_clipped_to_page():
     outside = [[-5, -0.01, 0.5, 9], [0.8, 0.9, 0.2, 0.1]]
-    mended = ((0, 0, 0.5, 1), (0.2, 0.1, 0.8, 0.9))
+    clipped = ((0, 0, 0.5, 1), (0.2, 0.1, 0.8, 0.9))
     page, images = unpack(regions=[["table", box, "Caption"] for box in outside], images=outside, **words(*outside))
-    assert images == mended
-    assert tuple(word.box for word in page.words) == mended
-    assert tuple(region.box for region in page.regions) == mended
+    assert images == clipped
+    assert tuple(word.box for word in page.words) == clipped
+    assert tuple(region.box for region in page.regions) == clipped
     assert (page.regions[0].kind, page.regions[0].caption, page.regions[0].score) == ("table", "Caption", None)
 
 
-def test_both_sides_may_be_rounded_up():
+def test_image_size_allows_rounding_up_both_sides():
     page, _ = unpack(size=[11, 11], body=bytes(11 * 11 * 3))
     assert page.screenshot.image.size == (11, 11)
 
@@ -119,22 +119,25 @@ def test_both_sides_may_be_rounded_up():
         {"count": 2, "warnings": [{}]},
     ],
 )
-def test_a_document_that_cannot_be_is_refused(header):
+def test_invalid_document_header_is_rejected(header):
     with pytest.raises(InvalidMessageError):
         unpack_opened(header, LIMITS)
 
 
-def test_a_document_within_the_limits():
-    assert unpack_opened({"count": 9, "warnings": ["It was mended."]}, LIMITS) == (9, ("It was mended.",))
+def test_valid_document_header_is_accepted():
+    assert unpack_opened({"count": 9, "warnings": ["The file was repaired."]}, LIMITS) == (
+        9,
+        ("The file was repaired.",),
+    )
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", "5", json.dumps("x")], ids=lambda text: text[:9])
-def test_a_header_that_is_none_is_refused(text):
+def test_malformed_header_is_rejected(text):
     written = struct.pack("=QQ", len(text), 0) + text.encode()
     with pytest.raises(InvalidMessageError):
         ipc.receive(io.BytesIO(written))
 
 
-def test_a_message_of_absurd_length_is_refused_unread():
+def test_oversized_message_is_rejected_before_reading():
     with pytest.raises(InvalidMessageError):
         ipc.receive(io.BytesIO(b"\xff" * 16))

@@ -1,4 +1,4 @@
-"""Documents in worker processes: the same pages, and nothing that a document does ends the run."""
+"""Worker processes: isolated rendering equals local rendering, and crashes fail single pages only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from jina_rag.testing import sample_pdf
 from jina_rag.types import Failure, Page
 
 QUICK = IngestSettings(dpi=60, ocr="never")
-HASTY = IngestSettings(dpi=60, ocr="never", limits=Limits(max_seconds=2))
+TWO_SECOND_LIMIT = IngestSettings(dpi=60, ocr="never", limits=Limits(max_seconds=2))
 
 
 @pytest.fixture
@@ -37,37 +37,37 @@ def document(tmp_path):
     return source_file(sample_pdf(tmp_path / "two.pdf", ["first page, naïve 東京", "second page"]))
 
 
-def test_a_worker_gives_the_page_that_this_process_gives(document):
-    with open_document(document, QUICK) as here, IsolatedDocument(document, QUICK) as there:
-        assert there.page_count == here.page_count
-        assert there.warnings == here.warnings
+def test_isolated_page_equals_local_page(document):
+    with open_document(document, QUICK) as local, IsolatedDocument(document, QUICK) as isolated:
+        assert isolated.page_count == local.page_count
+        assert isolated.warnings == local.warnings
         for number in (2, 1):
-            mine, images = here.render_with_images(number)
-            page, theirs = there.render_with_images(number)
-            assert (page.words, page.regions, page.warnings) == (mine.words, mine.regions, mine.warnings)
-            assert page.screenshot.image.tobytes() == mine.screenshot.image.tobytes()
+            expected, images = local.render_with_images(number)
+            page, isolated_images = isolated.render_with_images(number)
+            assert (page.words, page.regions, page.warnings) == (expected.words, expected.regions, expected.warnings)
+            assert page.screenshot.image.tobytes() == expected.screenshot.image.tobytes()
             assert (page.number, page.count, page.doc_id, page.path) == (number, 2, "two.pdf", document.path)
-            assert images == theirs
+            assert images == isolated_images
 
 
-def test_isolate_is_the_default_and_can_be_switched_off(document):
+def test_isolate_is_default_and_can_be_disabled(document):
     with open_isolated(document, QUICK) as opened:
         assert isinstance(opened, IsolatedDocument)
     with open_isolated(document, IngestSettings(isolate=False)) as opened:
         assert not isinstance(opened, IsolatedDocument)
 
 
-def test_errors_come_back_as_what_they_are(tmp_path):
+def test_worker_errors_keep_their_class(tmp_path):
     (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
     with pytest.raises(DocumentError, match="damaged"):
         IsolatedDocument(source_file(tmp_path / "broken.pdf"), QUICK)
     import pymupdf
 
-    with pymupdf.open() as made:
-        made.new_page()
-        made.save(tmp_path / "locked.pdf", encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw="sesame")
+    with pymupdf.open() as pdf_document:
+        pdf_document.new_page()
+        pdf_document.save(tmp_path / "locked.pdf", encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw="sesame")
     locked = source_file(tmp_path / "locked.pdf")
-    with pytest.raises(PasswordRequiredError, match="no password was given"):
+    with pytest.raises(PasswordRequiredError, match="no password is configured"):
         IsolatedDocument(locked, QUICK)
     for passwords in (("wrong", "sesame"), {"locked*": "sesame"}, {"*.pdf": ["no", "sesame"]}):
         with IsolatedDocument(locked, IngestSettings(passwords=passwords)) as opened:
@@ -76,131 +76,131 @@ def test_errors_come_back_as_what_they_are(tmp_path):
         IsolatedDocument(locked, IngestSettings(passwords={"other.pdf": "sesame"}))
 
 
-def test_a_page_that_takes_forever_costs_itself_only(tmp_path):
+def test_render_timeout_fails_only_that_page(tmp_path):
     source = source_file(slow_pdf(tmp_path / "slow.pdf"))
-    after = source_file(sample_pdf(tmp_path / "after.pdf", ["all is well"]))
-    events = list(read_pages([source, after], HASTY))
+    after = source_file(sample_pdf(tmp_path / "after.pdf", ["second document"]))
+    events = list(read_pages([source, after], TWO_SECOND_LIMIT))
     (failure,) = [event for event in events if isinstance(event, Failure)]
     assert failure.page == 1
-    assert "longer than 2 s" in failure.reason
-    assert "limits.max_seconds" in failure.reason
+    assert "time limit of 2 s" in failure.reason
+    assert "Limits.max_seconds" in failure.reason
     pages = [event for event in events if isinstance(event, Page)]
     assert [(page.doc_id, page.number) for page in pages] == [("slow.pdf", 2), ("after.pdf", 1)]
     assert pages[0].screenshot.image.getpixel((80, 80)) == (0, 0, 0)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to a limit of memory")
-def test_a_picture_that_needs_too_much_memory_is_refused(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="memory limits are enforced on Linux only")
+def test_image_over_memory_limit_fails(tmp_path):
     buffer = io.BytesIO()
     Image.new("RGB", (9000, 9000), "white").save(buffer, "PNG")
     (tmp_path / "large.png").write_bytes(buffer.getvalue())
-    tight = IngestSettings(ocr="never", limits=Limits(max_memory=100_000_000))
-    with IsolatedDocument(source_file(tmp_path / "large.png"), tight) as opened:
-        with pytest.raises(LimitExceededError, match=r"100 MB of memory.*limits\.max_memory"):
+    low_memory_limit = IngestSettings(ocr="never", limits=Limits(max_memory=100_000_000))
+    with IsolatedDocument(source_file(tmp_path / "large.png"), low_memory_limit) as opened:
+        with pytest.raises(LimitExceededError, match=r"100 MB of memory.*Limits\.max_memory"):
             opened.render(1)
     with IsolatedDocument(source_file(tmp_path / "large.png"), QUICK) as opened:
         assert opened.render(1).screenshot.image.size == (2500, 2500)
 
 
 def kill_while_rendering(document: IsolatedDocument, number: int) -> str:
-    """Kill the worker while it renders; returns the reason that is given."""
-    (at_work,) = document._ready.queue
-    threading.Timer(0.3, at_work._process.kill).start()
+    """Kill the worker during rendering and return the reason of the failure."""
+    (active_worker,) = document._ready.queue
+    threading.Timer(0.3, active_worker._process.kill).start()
     with pytest.raises(DocumentError) as caught:
         document.render(number)
     return str(caught.value)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")
-def test_a_crash_costs_a_page_and_a_document_that_crashes_again_and_again_is_given_up(tmp_path):
+def test_crash_fails_page_and_three_crashes_fail_document(tmp_path):
     source = source_file(slow_pdf(tmp_path / "slow.pdf"))
     with IsolatedDocument(source, QUICK) as opened:
         for _ in range(3):
             assert opened.render(2).number == 2
-            assert "crashed the renderer (SIGKILL)" in kill_while_rendering(opened, 1)
-        with pytest.raises(DocumentError, match="3 pages of this document have ended the renderer"):
+            assert "worker process crashed (SIGKILL)" in kill_while_rendering(opened, 1)
+        with pytest.raises(DocumentError, match="caused 3 crashes"):
             opened.render(2)
 
 
-def test_an_answer_that_makes_no_sense_fails_the_page(document, monkeypatch):
+def test_invalid_answer_fails_page(document, monkeypatch):
     with IsolatedDocument(document, QUICK) as opened:
         answer = pool.Worker.ask
         monkeypatch.setattr(pool.Worker, "ask", lambda self, *args: (answer(self, *args)[0], b"short"))
-        with pytest.raises(DocumentError, match="makes no sense"):
+        with pytest.raises(DocumentError, match="invalid answer"):
             opened.render(1)
         monkeypatch.undo()
         assert opened.render(1).number == 1
 
 
-def pretend(monkeypatch, op, header, body=b""):
-    """Have workers give this answer to one kind of request; returns those that were asked."""
-    answer, asked = pool.Worker.ask, []
+def fake_answers(monkeypatch, op, header, body=b""):
+    """Replace the answers to one kind of request, and return the list of workers that received such a request."""
+    answer, asked_workers = pool.Worker.ask, []
 
     def ask(self, request, seconds):
         real = answer(self, request, seconds)
         if request["op"] != op:
             return real
-        asked.append(self)
+        asked_workers.append(self)
         return header, body
 
     monkeypatch.setattr(pool.Worker, "ask", ask)
-    return asked
+    return asked_workers
 
 
 @pytest.mark.parametrize("op", ["open", "page"])
 @pytest.mark.parametrize("header", [{}, {"error": "DocumentError"}, {"error": 5, "message": "x"}, {"count": 10**8}])
-def test_a_worker_that_makes_no_sense_is_ended_and_not_used_again(document, monkeypatch, op, header):
-    asked = pretend(monkeypatch, op, header)
+def test_worker_with_invalid_answer_is_killed(document, monkeypatch, op, header):
+    asked_workers = fake_answers(monkeypatch, op, header)
     failures = [event for event in read_pages([document], QUICK) if isinstance(event, Failure)]
     assert [failure.page for failure in failures] == ([None] if op == "open" else [1, 2])
-    assert all("makes no sense" in failure.reason for failure in failures)
-    assert asked
-    assert not any(worker.is_alive for worker in asked)
+    assert all("invalid answer" in failure.reason for failure in failures)
+    assert asked_workers
+    assert not any(worker.is_alive for worker in asked_workers)
 
 
 @pytest.mark.parametrize("name", ["CheckpointError", "JinaRagError", "annotations", "nothing"])
-def test_a_worker_cannot_end_the_run_with_an_error_of_another_kind(document, monkeypatch, name):
-    pretend(monkeypatch, "page", {"error": name, "message": "The page says so."})
+def test_unexpected_error_class_fails_only_the_page(document, monkeypatch, name):
+    fake_answers(monkeypatch, "page", {"error": name, "message": "The page is damaged."})
     events = list(read_pages([document], QUICK))
-    assert [event.reason for event in events if isinstance(event, Failure)] == ["The page says so."] * 2
+    assert [event.reason for event in events if isinstance(event, Failure)] == ["The page is damaged."] * 2
 
 
-def test_a_missing_package_is_still_said(document, monkeypatch):
-    pretend(monkeypatch, "open", {"error": "MissingDependencyError", "message": "pip install it"})
+def test_missing_dependency_error_is_raised(document, monkeypatch):
+    fake_answers(monkeypatch, "open", {"error": "MissingDependencyError", "message": "pip install it"})
     with pytest.raises(MissingDependencyError, match="pip install it"):
         list(read_pages([document], QUICK))
 
 
-def test_a_worker_that_cannot_be_started_fails_the_document(document, monkeypatch):
-    def refuse(*args, **kwargs):
+def test_unstartable_worker_fails_document(document, monkeypatch):
+    def raise_no_process(*args, **kwargs):
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(pool, "_IDLE_WORKERS", pool._IdleWorkers())
-    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(subprocess, "Popen", raise_no_process)
     (event,) = read_pages([document], QUICK)
-    assert event.reason.startswith("The process that renders it cannot be started: ")
+    assert event.reason.startswith("The worker process for rendering cannot be started: ")
 
 
 @pytest.mark.parametrize("processes", [1, 3])
-def test_closing_the_stream_does_not_wait_for_a_page_that_hangs(tmp_path, processes):
+def test_closing_stream_does_not_wait_for_slow_page(tmp_path, processes):
     source = source_file(slow_pdf(tmp_path / "slow.pdf"))
     settings = IngestSettings(dpi=60, ocr="never", processes=processes, limits=Limits(max_seconds=30))
     with closing(read_pages([source], settings)) as events:
         assert isinstance(next(events), DocumentStart)
-        time.sleep(0.5)  # the first page is in work
+        time.sleep(0.5)  # the first page is being rendered
         start = time.monotonic()
     assert time.monotonic() - start < 2
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows cannot halt a process")
-def test_a_document_that_hangs_as_it_is_opened_is_given_up_when_the_run_is_stopped(document, monkeypatch):
-    class Halted(pool.Worker):
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot stop a process")
+def test_stop_cancels_document_that_hangs_on_open(document, monkeypatch):
+    class StoppedWorker(pool.Worker):
         def __init__(self):
             super().__init__()
             self._process.send_signal(signal.SIGSTOP)
 
     monkeypatch.setattr(pool, "_IDLE_WORKERS", pool._IdleWorkers())
-    monkeypatch.setattr(pool, "Worker", Halted)
+    monkeypatch.setattr(pool, "Worker", StoppedWorker)
     stop = Stop()
     threading.Timer(0.3, stop.set).start()
     start = time.monotonic()
@@ -211,45 +211,45 @@ def test_a_document_that_hangs_as_it_is_opened_is_given_up_when_the_run_is_stopp
         open_isolated(document, QUICK, stop)
 
 
-def test_what_is_begun_after_the_stop_is_ended_at_once():
-    stop, ended = Stop(), []
-    with stop.kill_on_stop(lambda: ended.append("before")):
+def test_kill_on_stop_runs_at_once_after_stop():
+    stop, calls = Stop(), []
+    with stop.kill_on_stop(lambda: calls.append("before")):
         pass
-    with stop.kill_on_stop(lambda: ended.append("within")):
+    with stop.kill_on_stop(lambda: calls.append("within")):
         stop.set()
-        assert ended == ["within"]
-    with stop.kill_on_stop(lambda: ended.append("after")):
-        assert ended == ["within", "after"]
+        assert calls == ["within"]
+    with stop.kill_on_stop(lambda: calls.append("after")):
+        assert calls == ["within", "after"]
     stop.set()
-    assert ended == ["within", "after"]
+    assert calls == ["within", "after"]
 
 
-def test_workers_are_kept_for_the_next_document(document):
-    seen = set()
+def test_idle_worker_is_reused(document):
+    process_ids = set()
     for _ in range(3):
         with IsolatedDocument(document, QUICK) as opened:
-            (at_work,) = opened._ready.queue
-            seen.add(at_work._process.pid)
-    assert len(seen) == 1
-    # One that died while it waited is not used again.
-    at_work._process.kill()
-    at_work._process.wait()
+            (active_worker,) = opened._ready.queue
+            process_ids.add(active_worker._process.pid)
+    assert len(process_ids) == 1
+    # A worker that died while idle is not reused.
+    active_worker._process.kill()
+    active_worker._process.wait()
     with IsolatedDocument(document, QUICK) as opened:
         assert opened.render(1).number == 1
 
 
-def test_workers_that_wait_too_long_are_ended(document, monkeypatch):
+def test_idle_worker_exits_after_timeout(document, monkeypatch):
     monkeypatch.setattr(pool, "_IDLE_SECONDS", 0.2)
     idle = pool._IdleWorkers()
-    made = idle.take()
-    idle.give(made)
+    pdf_document = idle.take()
+    idle.give(pdf_document)
     deadline = time.monotonic() + 10
-    while made.is_alive and time.monotonic() < deadline:
+    while pdf_document.is_alive and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not made.is_alive
+    assert not pdf_document.is_alive
 
 
-def test_several_processes_keep_the_order(tmp_path):
+def test_several_processes_keep_page_order(tmp_path):
     source = source_file(sample_pdf(tmp_path / "many.pdf", [f"page word{n}" for n in range(12)]))
     settings = IngestSettings(dpi=40, ocr="never", processes=3)
     with closing(read_pages([source], settings)) as events:
@@ -257,8 +257,8 @@ def test_several_processes_keep_the_order(tmp_path):
     assert [(page.number, page.words[1].text) for page in pages] == [(n + 1, f"word{n}") for n in range(12)]
 
 
-def test_a_script_without_a_guard_can_ingest(tmp_path):
-    """Its main part must not run again in every worker."""
+def test_script_without_main_guard_can_ingest(tmp_path):
+    """Workers do not import the main module of a script."""
     sample_pdf(tmp_path / "a.pdf", ["hello"])
     script = tmp_path / "script.py"
     script.write_text(
@@ -268,13 +268,13 @@ def test_a_script_without_a_guard_can_ingest(tmp_path):
         "print('once')\n"
         "print(len(list(read_pages([source_file('a.pdf')], IngestSettings(ocr='never')))))\n"
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.split() == ["once", "3"]
+    assert completed.stdout.split() == ["once", "3"]
 
 
-def test_modules_that_lie_beside_the_documents_are_not_run(tmp_path):
+def test_modules_next_to_documents_are_not_imported(tmp_path):
     sample_pdf(tmp_path / "a.pdf", ["hello"])
     for name in ("json", "struct", "numpy", "contextlib"):
         (tmp_path / f"{name}.py").write_text("open('PWNED', 'w').close()\n")
@@ -284,14 +284,14 @@ def test_modules_that_lie_beside_the_documents_are_not_run(tmp_path):
         "from jina_rag.parsing.sources import source_file\n"
         "print(len(list(read_pages([source_file('a.pdf')], IngestSettings(ocr='never')))))\n"
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.split() == ["3"]
+    assert completed.stdout.split() == ["3"]
     assert not (tmp_path / "PWNED").exists()
 
 
-def test_messages_survive_odd_names_and_the_end_of_the_stream():
+def test_messages_preserve_surrogates_and_report_end_of_stream():
     stream = io.BytesIO()
     ipc.send(stream, {"path": "bad\udcff\nname"}, b"body")
     written = stream.getvalue()
@@ -302,20 +302,19 @@ def test_messages_survive_odd_names_and_the_end_of_the_stream():
             ipc.receive(io.BytesIO(written[:cut]))
 
 
-def test_the_worker_answers_in_this_process_too(document, tmp_path, monkeypatch):
-    """The desk by itself, so that its branches are seen."""
-    held = []
-    monkeypatch.setattr(worker, "_limit_memory", held.append)  # it would hold this process to it for good
-    desk = worker._DocumentServer()
+def test_document_server_answers_all_requests(document, tmp_path, monkeypatch):
+    memory_limits = []
+    monkeypatch.setattr(worker, "_limit_memory", memory_limits.append)  # the limit would apply to the test process
+    server = worker._DocumentServer()
     request = ipc.pack_request(document, QUICK)
     assert "passwords" in request["settings"]
-    opened, _ = desk.answer({**request, "settings": {**request["settings"], "isolate": False}})
+    opened, _ = server.answer({**request, "settings": {**request["settings"], "isolate": False}})
     assert opened["count"] == 2
-    assert held == [QUICK.limits.max_memory]
-    header, body = desk.answer({"op": "page", "number": 1})
-    # As it comes through the pipe: tuples are lists then.
+    assert memory_limits == [QUICK.limits.max_memory]
+    header, body = server.answer({"op": "page", "number": 1})
+    # The pipe converts tuples to lists.
     page, _ = ipc.unpack_page(document, 1, 2, json.loads(json.dumps(header)), body, Limits())
     assert "東京" in page.text
-    assert desk.answer({"op": "page", "number": 9})[0]["error"] == "DocumentError"
-    assert "error" in desk.answer({"op": "nonsense"})[0]
-    assert desk.answer({"op": "close"}) == ({}, b"")
+    assert server.answer({"op": "page", "number": 9})[0]["error"] == "DocumentError"
+    assert "error" in server.answer({"op": "nonsense"})[0]
+    assert server.answer({"op": "close"}) == ({}, b"")
