@@ -53,7 +53,7 @@ class Limits:
         for item in fields(self):
             # The timers of the operating system reject very large numbers.
             maximum = _DAY if item.name == "max_seconds" else None
-            check_whole_number(f"limits.{item.name}", getattr(self, item.name), minimum=1, maximum=maximum)
+            check_whole_number(f"Limits.{item.name}", getattr(self, item.name), minimum=1, maximum=maximum)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The command line as its users meet it: what every command has, wrong usage, trouble."""
+"""Command line: help, invalid usage, error messages and exit statuses of all commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jina_rag.testing import sample_pdf
 COMMANDS = ("ingest", "search", "delete", "info", "verify", "copy", "evaluate", "clean", "models", "doctor", "demo")
 
 
-def test_without_arguments_it_prints_its_help(cli):
+def test_no_arguments_print_help(cli):
     result = cli()
     assert all(command in result.out for command in COMMANDS)
     assert "Traceback" not in result.err
@@ -30,7 +30,7 @@ def test_version(cli):
     assert (result.code, result.out) == (0, f"jina-rag {__version__}\n")
 
 
-def test_help_names_every_command(cli):
+def test_help_lists_every_command(cli):
     result = cli("--help")
     assert result.code == 0
     assert all(command in result.out for command in COMMANDS)
@@ -47,7 +47,7 @@ def test_help_of_each_command_has_examples(cli, command, width):
     assert max(map(len, result.out.splitlines())) <= width
 
 
-def test_python_m_is_the_same_command():
+def test_python_m_runs_the_same_program():
     completed = process("--version")
     assert (completed.returncode, completed.stdout.decode().strip()) == (0, f"jina-rag {__version__}")
 
@@ -78,26 +78,26 @@ def test_python_m_is_the_same_command():
         (["ingest", "--index", "kb"], ["Missing argument 'PATH"]),
         (["ingest", ".", "--index", "kb", "--metadata", "year"], ["--metadata 'year'", "KEY=VALUE"]),
         (["ingest", "*.pdf", "--index", "kb"], ["No file or folder matches '*.pdf'"]),
-        (["ingest", "**/*.pdf", "--index", "kb"], ["Nothing matches"]),
-        (["ingest", ".", "--index", "kb", "--limit", "max_seconds=" + "9" * 20], ["limits.max_seconds", "86,400"]),
+        (["ingest", "**/*.pdf", "--index", "kb"], ["No file or folder matches"]),
+        (["ingest", ".", "--index", "kb", "--limit", "max_seconds=" + "9" * 20], ["Limits.max_seconds", "86,400"]),
         (["ingest", ".", "--index", "kb", "--ocr", "sometimes"], ["'sometimes'", "auto, never, always"]),
         (["evaluate", "nowhere"], ["nowhere has no docs.jsonl"]),
     ],
 )
-def test_wrong_usage_is_one_clear_sentence(cli, args, parts, tmp_path, monkeypatch):
+def test_invalid_usage_prints_one_sentence(cli, args, parts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cli(*args).refused(*parts)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_index_says_how_to_make_one(cli, tmp_path):
+def test_missing_index_names_the_command_that_creates_it(cli, tmp_path):
     for args in (["search", "x"], ["info"], ["delete", "a.pdf"]):
         result = cli(*args, "--index", tmp_path / "kb")
         result.refused("No index at", "jina-rag ingest PATH --index")
     assert not (tmp_path / "kb").exists()
 
 
-def test_a_defect_is_one_sentence_and_debug_shows_the_traceback(cli, monkeypatch, tmp_path):
+def test_internal_error_prints_a_traceback_only_in_debug_mode(cli, monkeypatch, tmp_path):
     def broken(*_args, **_options):
         raise RuntimeError("the [sky] fell")
 
@@ -110,7 +110,7 @@ def test_a_defect_is_one_sentence_and_debug_shows_the_traceback(cli, monkeypatch
         main()
 
 
-def test_debug_shows_the_traceback_in_a_process(tmp_path):
+def test_debug_mode_prints_the_traceback_in_a_process(tmp_path):
     plain = process("info", "--index", tmp_path / "kb")
     assert (plain.returncode, b"Traceback" in plain.stderr, plain.stdout) == (2, False, b"")
     debug = process("info", "--index", tmp_path / "kb", env={"JINA_RAG_DEBUG": "1"})
@@ -118,7 +118,7 @@ def test_debug_shows_the_traceback_in_a_process(tmp_path):
     assert b"IndexNotFoundError" in debug.stderr
 
 
-def test_what_the_system_refuses_is_said(cli, monkeypatch, tmp_path):
+def test_os_error_is_reported(cli, monkeypatch, tmp_path):
     def full(*_args, **_options):
         raise OSError(28, "No space left on device", "kb/manifest.sqlite3")
 
@@ -126,7 +126,7 @@ def test_what_the_system_refuses_is_said(cli, monkeypatch, tmp_path):
     cli("info", "--index", tmp_path).refused("kb/manifest.sqlite3", "No space left on device")
 
 
-def test_a_second_process_is_told_that_the_index_is_open(cli, corpus):
+def test_second_process_reports_the_lock(cli, corpus):
     with DocumentIndex.open(corpus / "kb"):
         other = process("search", "whales", "--index", corpus / "kb")
     assert other.returncode == 2
@@ -139,7 +139,7 @@ def test_a_second_process_is_told_that_the_index_is_open(cli, corpus):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no pipes of this kind")
-def test_a_reader_that_goes_away_is_no_error(corpus):
+def test_closed_pipe_is_not_an_error(corpus):
     command = f"{shlex.quote(sys.executable)} -m jina_rag info --json --documents --index kb | true"
     completed = subprocess.run(["sh", "-c", command], cwd=corpus, capture_output=True, timeout=60, check=False)
     assert completed.stderr == b""
@@ -150,13 +150,13 @@ ODD = ["line\nbreak.pdf", "[red]markup[bold] [link=x].pdf", "<b>&.pdf", "tab\the
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
-def test_odd_names_never_break_the_output(encoding, tmp_path):
+def test_unusual_file_names_in_all_encodings(encoding, tmp_path):
     folder = tmp_path / "docs"
     folder.mkdir()
     sample_pdf(folder / "a.pdf", ["juniper berries"])
     names = [*map(os.fsencode, ODD), b"bad\xff.pdf"]
     for number, name in enumerate(names):
-        # Each of its own content, and a broken twin, so that it stands in the list of failures, too.
+        # Each name also has a damaged file, so that it appears among the failures.
         sample_pdf(folder / "a.pdf", [f"juniper berries {number}"])
         (folder / "a.pdf").rename(folder / os.fsdecode(name))
         (folder / os.fsdecode(b"broken-" + name)).write_bytes(b"no pdf")
@@ -191,7 +191,7 @@ def test_odd_names_never_break_the_output(encoding, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are different there")
-def test_ctrl_c_elsewhere_is_no_traceback(cli, monkeypatch, tmp_path):
+def test_ctrl_c_prints_no_traceback(cli, monkeypatch, tmp_path):
     def interrupted(*_args, **_options):
         raise KeyboardInterrupt
 
@@ -200,7 +200,7 @@ def test_ctrl_c_elsewhere_is_no_traceback(cli, monkeypatch, tmp_path):
     assert (result.code, result.err) == (130, "Interrupted.\n")
 
 
-def test_every_command_on_a_server(cli, docs, tmp_path, address):
+def test_every_command_with_a_server_index(cli, docs, tmp_path, address):
     there = ("-i", address, "--assets-dir", tmp_path / "files")
     assert cli("ingest", docs, *there, *NO_OCR, "--json").json["pages"] == 4
     hit = cli("search", "whales", *there, "--json").json["hits"][0]
@@ -211,7 +211,7 @@ def test_every_command_on_a_server(cli, docs, tmp_path, address):
     assert cli("ingest", docs, *there, *NO_OCR, "--dry-run", "--json").json["new"] == 1
 
 
-def test_a_server_that_is_not_there_is_one_sentence(cli, docs, tmp_path):
+def test_unreachable_server_prints_one_sentence(cli, docs, tmp_path):
     missing = "http://127.0.0.1:9/docs?retries=0&timeout=1"
     for command in (("ingest", docs), ("search", "whales"), ("info",), ("verify",)):
         cli(*command, "-i", missing, "--assets-dir", tmp_path / "files").refused("No Qdrant server answers")
@@ -232,7 +232,7 @@ def test_a_server_that_is_not_there_is_one_sentence(cli, docs, tmp_path):
         (["demo", "--output", ""], "--output"),
     ],
 )
-def test_an_empty_argument_is_refused(cli, tmp_path, monkeypatch, arguments, name):
+def test_empty_argument_is_rejected(cli, tmp_path, monkeypatch, arguments, name):
     monkeypatch.chdir(tmp_path)
     cli(*arguments).refused(f"after {name} is empty")
     assert not list(tmp_path.iterdir()), "something was written into the current folder"

@@ -1,4 +1,4 @@
-"""``jina-rag ingest``: reports, dry runs, metadata, passwords, limits, Ctrl-C."""
+"""Command line: ``jina-rag ingest``: reports, dry runs, metadata, passwords, limits, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jina_rag.indexing.dry_run import IngestPlan
 from jina_rag.testing import sample_pdf
 
 
-def test_ingest_json_and_a_second_run(cli, docs, tmp_path):
+def test_json_output_of_first_and_second_run(cli, docs, tmp_path):
     (docs / "broken.pdf").write_text("this is no pdf")
     (docs / "notes.txt").write_text("not a document")
     first = cli("ingest", docs, "--index", tmp_path / "kb", "--json")
@@ -40,7 +40,7 @@ def test_ingest_json_and_a_second_run(cli, docs, tmp_path):
     assert (second.code, second.json["documents"], second.json["unchanged"]) == (0, 0, 2)
 
 
-def test_ingest_for_a_person(cli, docs, tmp_path):
+def test_report_output(cli, docs, tmp_path):
     (docs / "broken.pdf").write_text("this is no pdf")
     first = cli("ingest", docs, "--index", tmp_path / "kb", "--ocr", "never")
     assert (first.code, first.out) == (1, "")
@@ -54,13 +54,13 @@ def test_ingest_for_a_person(cli, docs, tmp_path):
     assert (again.code, again.err) == (0, "Nothing new to index: 2 documents unchanged.\n")
 
 
-def test_ingest_of_one_document_in_the_singular(cli, tmp_path):
+def test_report_uses_the_singular_for_one_document(cli, tmp_path):
     sample_pdf(tmp_path / "a.pdf", ["whales"])
     result = cli("ingest", tmp_path / "a.pdf", "--index", tmp_path / "kb", "--ocr", "never")
     assert "Indexed 1 document, 1 page in " in result.err
 
 
-def test_ingest_with_metadata_that_search_can_filter_by(cli, docs, tmp_path):
+def test_metadata_is_filterable(cli, docs, tmp_path):
     kb = tmp_path / "kb"
     cli(
         "ingest", docs / "animals.pdf", "-i", kb, "--metadata", "year=2024", "--metadata", "by=me=you", "--ocr", "never"
@@ -98,12 +98,12 @@ def test_ingest_with_metadata_that_search_can_filter_by(cli, docs, tmp_path):
         ("", ""),
     ],
 )
-def test_metadata_that_is_written_as_a_number_is_one(text, value):
+def test_numeric_metadata_becomes_a_number(text, value):
     (content,) = _metadata([f"key={text}"]).values()
     assert (content, type(content)) == (value, type(value))
 
 
-def test_a_misspelt_path_makes_no_index(cli, tmp_path):
+def test_missing_path_creates_no_index(cli, tmp_path):
     cli("ingest", tmp_path / "dcos", "--index", tmp_path / "kb").refused("does not exist", "dcos")
     assert not (tmp_path / "kb").exists()
 
@@ -113,7 +113,7 @@ def test_a_misspelt_path_makes_no_index(cli, tmp_path):
     ['{"*": 5}', "null", "5", '{"*": null}', '{"*": [["a"]]}', '[["a"]]', '{"*": {"a": 1}}', "[5]", "[" * 100_000],
     ids=lambda content: content[:20],
 )
-def test_passwords_that_are_none_are_one_sentence(cli, docs, tmp_path, content):
+def test_invalid_passwords_file_prints_one_sentence(cli, docs, tmp_path, content):
     file = tmp_path / "words.json"
     file.write_text(content)
     result = cli("ingest", docs, "--index", tmp_path / "kb", "--passwords", file)
@@ -122,18 +122,18 @@ def test_passwords_that_are_none_are_one_sentence(cli, docs, tmp_path, content):
     assert not (tmp_path / "kb").exists()
 
 
-def test_an_unknown_model_lists_the_models_and_makes_no_index(cli, docs, tmp_path):
+def test_unknown_model_lists_the_models_and_creates_no_index(cli, docs, tmp_path):
     result = cli("ingest", docs, "--index", tmp_path / "kb", "--embedder", "lite-xl")
     result.refused("no model 'lite-xl'", "'lite'", "'lite-en'")
     assert not (tmp_path / "kb").exists()
 
 
-def test_another_model_than_the_index_has(cli, corpus):
+def test_model_other_than_that_of_the_index_is_rejected(cli, corpus):
     result = cli("ingest", corpus / "docs", "--index", corpus / "kb", "--embedder", "lite-en")
     result.refused("built with the model 'lite'", "new folder")
 
 
-def test_an_index_does_not_go_into_a_folder_of_other_things(cli, docs):
+def test_folder_with_other_files_is_rejected_as_index(cli, docs):
     cli("ingest", docs, "--index", docs).refused("contains other files")
     assert sorted(path.name for path in docs.iterdir()) == ["animals.pdf", "reports"]
     cli("ingest", docs, "--index", docs / "animals.pdf").refused("is a file")
@@ -147,7 +147,7 @@ def test_ctrl_c_during_ingest_leaves_a_usable_index(cli, tmp_path):
         words = " and more words that take their time" * 25
         sample_pdf(folder / f"doc{d}.pdf", [f"juniper document {d} page {p}{words}" for p in range(6)])
     command = [sys.executable, "-m", "jina_rag", "ingest", folder, "--index", kb, "--ocr", "never", "--json"]
-    # Where these tests run in the background of a shell, Ctrl-C is ignored, and so it would be by what they start.
+    # A background shell ignores SIGINT, and child processes inherit that.
     running = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -175,7 +175,7 @@ def test_ctrl_c_during_ingest_leaves_a_usable_index(cli, tmp_path):
     assert (info["documents"], info["pages"], info["pending"]) == (20, 120, 0)
 
 
-def test_a_dry_run_makes_nothing(cli, docs, tmp_path):
+def test_dry_run_creates_nothing(cli, docs, tmp_path):
     kb = tmp_path / "kb"
     (docs / "broken.pdf").write_text("no pdf")
     plan = cli("ingest", docs, "-i", kb, *NO_OCR, "--dry-run", "--json")
@@ -197,13 +197,13 @@ def test_a_dry_run_makes_nothing(cli, docs, tmp_path):
     assert (again["new"], again["unchanged"], again["pages"], again["estimate"]["seconds"]) == (0, 2, 0, 0)
 
 
-def test_a_dry_run_that_is_stopped_says_so(cli, docs, tmp_path, monkeypatch):
+def test_interrupted_dry_run_is_reported(cli, docs, tmp_path, monkeypatch):
     monkeypatch.setattr(DocumentIndex, "ingest", lambda *_, **__: IngestPlan(new=1, pages=2, interrupted=True))
     stopped = cli("ingest", docs, "-i", tmp_path / "kb", "--dry-run")
     assert (stopped.code, "Interrupted" in stopped.err) == (130, True)
 
 
-def test_sync_moved_and_copies_for_a_person(cli, docs, tmp_path):
+def test_report_of_sync_moved_files_and_copies(cli, docs, tmp_path):
     kb = tmp_path / "kb"
     shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
     first = cli("ingest", docs, "-i", kb, *NO_OCR)
@@ -249,7 +249,7 @@ def test_passwords_from_a_file(cli, tmp_path):
 def test_limits_and_renderers(cli, docs, tmp_path):
     report = cli("ingest", docs, "-i", tmp_path / "kb", *NO_OCR, "--limit", "max_pages=1", "--json")
     assert report.code == 1
-    assert all("limits.max_pages" in failure["reason"] for failure in report.json["failed"])
+    assert all("Limits.max_pages" in failure["reason"] for failure in report.json["failed"])
     report = cli("ingest", docs, "-i", tmp_path / "kb", *NO_OCR, "--renderer", "pypdfium2", "--json")
     assert (report.code, report.json["pages"]) == (0, 4)
     assert cli("search", "whales", "-i", tmp_path / "kb", "--json").json["hits"][0]["page"] == 2
@@ -261,12 +261,12 @@ def test_limits_and_renderers(cli, docs, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_again(cli, docs, tmp_path):
+def test_force_embeds_unchanged_documents(cli, docs, tmp_path):
     cli("ingest", docs, "-i", tmp_path / "kb", *NO_OCR)
     assert cli("ingest", docs, "-i", tmp_path / "kb", *NO_OCR, "--force", "--json").json["documents"] == 2
 
 
-def test_an_office_file_without_libreoffice_is_one_sentence(cli, tmp_path, monkeypatch):
+def test_office_file_without_libreoffice_prints_one_sentence(cli, tmp_path, monkeypatch):
     monkeypatch.setattr("jina_rag.parsing.office.find_libreoffice", lambda: None)
     (tmp_path / "a.rtf").write_bytes(rb"{\rtf1 hello}")
     sample_pdf(tmp_path / "b.pdf", ["hello"])
@@ -277,7 +277,7 @@ def test_an_office_file_without_libreoffice_is_one_sentence(cli, tmp_path, monke
 
 @pytest.mark.parametrize("path", ["", " "])
 @pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
-def test_an_empty_path_is_refused_and_leaves_no_index(cli, docs, tmp_path, monkeypatch, path, dry_run):
+def test_empty_path_is_rejected_and_creates_no_index(cli, docs, tmp_path, monkeypatch, path, dry_run):
     monkeypatch.chdir(docs)
     cli("ingest", path, "--index", tmp_path / "kb", *dry_run).refused("is empty")
     cli("ingest", docs, path, "--index", tmp_path / "kb", *dry_run).refused("is empty")

@@ -239,9 +239,9 @@ def test_invalid_settings_raise_invalid_input_error(options):
 
 
 def test_invalid_limits_raise_invalid_input_error():
-    with pytest.raises(InvalidInputError, match=r"limits.max_pages"):
+    with pytest.raises(InvalidInputError, match=r"Limits.max_pages"):
         Limits(max_pages=0)
-    with pytest.raises(InvalidInputError, match=r"limits.max_seconds is .* from 1 to 86,400"):
+    with pytest.raises(InvalidInputError, match=r"Limits.max_seconds is .* from 1 to 86,400"):
         Limits(max_seconds=10**20)
     assert IngestSettings(workers=3).ocr_threads == 3
     assert IngestSettings().ocr_threads == usable_cpus() >= 1
