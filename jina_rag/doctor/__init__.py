@@ -1,1 +1,1 @@
-"""Whether this machine computes what the published models compute: `examination.examine` is the way in."""
+"""Checks of an installation: `examination.examine` compares model outputs with the published code."""

@@ -1,6 +1,6 @@
-"""Examines an installation: packages, devices, memory, tiny checkpoints with known outputs, and a model that is named.
+"""Examination of an installation: packages, devices, memory, tiny checkpoints with known outputs, and a model.
 
-What comes out fits on a page and names no file of the user's but the model's, so that a bug report can carry it.
+The report fits on one page and contains no user path except that of the model, so it can be attached to a bug report.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _TEXTS = ("Which region grew fastest?", "Revenue grew by 12 % in the north and b
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was examined.
+    """The result of one check.
 
     Attributes:
-        what: What it was.
-        status: ``"ok"``; ``"failed"``, other than it should be; ``"refused"``, cannot be loaded at all;
-            ``"skipped"``, could not be examined here.
-        detail: Figures, or the reason.
+        what: Name of the check, for example ``"load"``.
+        status: ``"ok"``; ``"failed"`` for a wrong result; ``"refused"`` for a model that cannot be loaded;
+            ``"skipped"`` for a check that cannot run on this machine.
+        detail: Figures, or the reason of the status.
     """
 
     what: str
@@ -52,23 +52,23 @@ class Finding:
 
 @dataclass
 class Examination:
-    """The whole of it.
+    """The report of an examination.
 
     Attributes:
-        facts: Name and value: versions, machine, devices.
-        findings: What was examined.
+        facts: Names and values: versions, machine, devices.
+        findings: Results of the checks, in order.
     """
 
     facts: list[tuple[str, str]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the report as a JSON object with ``"facts"`` and ``"findings"``."""
         return {"facts": dict(self.facts), "findings": [asdict(finding) for finding in self.findings]}
 
     @property
     def worst(self) -> Status:
-        """``"refused"`` before ``"failed"`` before ``"ok"``."""
+        """Worst status of all findings: ``"refused"``, else ``"failed"``, else ``"ok"``."""
         statuses = {finding.status for finding in self.findings}
         return "refused" if "refused" in statuses else "failed" if "failed" in statuses else "ok"
 
@@ -82,18 +82,23 @@ def examine(
     write_expected: Path | None = None,
     local_files_only: bool = False,
 ) -> Examination:
-    """Examine this installation, and a model if one is named.
+    """Examine this installation, and optionally a model.
+
+    The tiny checkpoints run on the CPU in float32, as for their known outputs.
 
     Args:
-        model: A name, a hub id or a folder; None for the installation alone.
-        device: Where the named model runs; the tiny checkpoints run on the CPU in float32, as their outputs were made.
-        dtype: Of the named model.
-        expected: Known outputs to compare the named model with.
-        write_expected: Where to write its outputs, to compare other machines with.
-        local_files_only: Download nothing.
+        model: Name, hub id or folder of a model. None: examine only the installation.
+        device: Device of `model`.
+        dtype: Dtype of `model`.
+        expected: File of known outputs to compare with the outputs of `model`.
+        write_expected: File to write the outputs of `model` to, as known outputs for other machines.
+        local_files_only: Use only local files; download none.
+
+    Returns:
+        The facts about the machine, and the results of the checks.
 
     Raises:
-        InvalidInputError: If `expected` cannot be read.
+        InvalidInputError: If `expected` is not a file of known outputs.
     """
     examination = Examination(facts=_facts())
     findings = examination.findings
@@ -108,12 +113,12 @@ def examine(
         seconds = time.monotonic() - started
         examination.facts.append(("fingerprint", instance.fingerprint))
         findings.append(Finding("load", "ok", f"{seconds:.1f} s{_placement(instance)}"))
-        findings.append(_try(instance))
+        findings.append(_run_test_call(instance))
         if known_outputs is not None:
             findings += _findings("known outputs", compare(instance, known_outputs, exact=_exact(instance)))
         if write_expected is not None:
-            write_known_outputs(write_expected, instance, *_own_checks(instance))
-            findings.append(Finding("written", "ok", f"outputs of this machine: {write_expected}"))
+            write_known_outputs(write_expected, instance, *_calls_to_write(instance))
+            findings.append(Finding("write outputs", "ok", f"wrote the outputs of this machine to {write_expected}"))
     except MissingDependencyError as exc:
         findings.append(Finding("load", "skipped", str(exc)))
     except JinaRagError as exc:
@@ -122,7 +127,7 @@ def examine(
 
 
 def _families(model: str | None) -> Sequence[str]:
-    """Which tiny checkpoints tell something about the named model: those of its family."""
+    """Return the families whose tiny checkpoints are relevant for `model`."""
     if model is None:
         return TINY_FAMILIES
     if model in catalogue.MODELS:
@@ -148,26 +153,26 @@ def _facts() -> list[tuple[str, str]]:
     try:
         from jina_rag.models.runtime.devices import device_facts
     except ImportError:
-        return [*facts, ("devices", 'unknown without torch: pip install ".[models]"')]
+        return [*facts, ("devices", 'unknown; torch is not installed. Run: pip install ".[models]"')]
     return facts + device_facts()
 
 
 def _examine_tiny(family: str) -> Finding:
-    """Run the tiny checkpoint of a family that comes with the package, on the CPU in float32."""
-    what = f"tiny {family}"
+    """Compare the packaged tiny checkpoint of a family with its known outputs, on the CPU in float32."""
+    check = f"tiny {family}"
     try:
         with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
             checkpoint = open_checkpoint(unpack_tiny(family, Path(scratch) / family), name=family)
-            # Past the registry, which would speak of the licence of weights that are not there.
+            # Not through the registry, which prints the license of the published weights.
             model = build(checkpoint, LoadOptions(device="cpu", dtype="float32"))
-            return _summary(what, compare(model, read_known_outputs(tiny_archive(family)), exact=True))
+            return _summary(check, compare(model, read_known_outputs(tiny_archive(family)), exact=True))
     except MissingDependencyError as exc:
-        return Finding(what, "skipped", str(exc))
+        return Finding(check, "skipped", str(exc))
     except JinaRagError as exc:
-        return Finding(what, "refused", str(exc))
+        return Finding(check, "refused", str(exc))
     except (ImportError, OSError, RuntimeError, TypeError, AttributeError) as exc:
-        # What packages that do not go together raise: the very thing to find out here.
-        return Finding(what, "failed", f"{type(exc).__name__}: {exc}")
+        # Errors of incompatible package versions are findings.
+        return Finding(check, "failed", f"{type(exc).__name__}: {exc}")
 
 
 def _examine_lite() -> Finding:
@@ -177,8 +182,8 @@ def _examine_lite() -> Finding:
         query = embedder.encode_query([_TEXTS[0]], multi=False).require_single()
     except JinaRagError as exc:
         return Finding("lite", "refused", str(exc))
-    near, far = (vectors @ query[0]).tolist()
-    return Finding(embedder.name, "ok" if near > far else "failed", f"answer {near:.3f}, another text {far:.3f}")
+    answer, other = (vectors @ query[0]).tolist()
+    return Finding(embedder.name, "ok" if answer > other else "failed", f"answer {answer:.3f}, other text {other:.3f}")
 
 
 def _load(model: str, *, device: str, dtype: str, local_files_only: bool) -> Embedder | Reranker:
@@ -190,8 +195,8 @@ def _load(model: str, *, device: str, dtype: str, local_files_only: bool) -> Emb
     return load(model, device=device, dtype=dtype, local_files_only=local_files_only)
 
 
-def _try(model: Embedder | Reranker) -> Finding:
-    """One small call, with its time."""
+def _run_test_call(model: Embedder | Reranker) -> Finding:
+    """Run and time one small call."""
     started = time.monotonic()
     if isinstance(model, Embedder):
         embeddings = model.encode_query([_TEXTS[0]])
@@ -199,11 +204,11 @@ def _try(model: Embedder | Reranker) -> Finding:
         detail = f"dense {model.dim}, rows {shapes[0] if shapes else '-'}"
     else:
         detail = f"scores {np.round(model.score(_TEXTS[0], [_TEXTS[1], 'A recipe for onion soup.']), 3).tolist()}"
-    return Finding("a call", "ok", f"{detail}, {time.monotonic() - started:.2f} s")
+    return Finding("test call", "ok", f"{detail}, {time.monotonic() - started:.2f} s")
 
 
-def _own_checks(model: Embedder | Reranker) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """The calls whose outputs are written for other machines to compare with."""
+def _calls_to_write(model: Embedder | Reranker) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """Return the calls of `write_expected`, and the images that they use."""
     image = {"image": "chart.png"}
     pixels = isinstance(model, Reranker) or model.modality == "image"
     images = {"chart.png": _chart()} if pixels else {}
@@ -219,7 +224,7 @@ def _own_checks(model: Embedder | Reranker) -> tuple[list[dict[str, Any]], dict[
 
 
 def _chart() -> bytes:
-    """A small picture that is the same everywhere: bars, drawn without a font."""
+    """Return the PNG of a small bar chart, drawn without fonts, so that it is the same on every machine."""
     from io import BytesIO
 
     from PIL import Image
@@ -242,17 +247,17 @@ def _placement(model: Embedder | Reranker) -> str:
     return f" on {model.placement.device} in {str(model.placement.dtype).removeprefix('torch.')}"
 
 
-def _findings(what: str, comparisons: Sequence[Comparison]) -> list[Finding]:
+def _findings(check: str, comparisons: Sequence[Comparison]) -> list[Finding]:
     return [
-        Finding(f"{what}: {c.key}", "ok" if c.passed else "failed", f"off by {c.difference:.1e}, cosine {c.cosine:.6f}")
+        Finding(f"{check}: {c.key}", "ok" if c.passed else "failed", f"diff {c.difference:.1e}, cosine {c.cosine:.6f}")
         for c in comparisons
     ]
 
 
-def _summary(what: str, comparisons: Sequence[Comparison]) -> Finding:
-    bad = [c for c in comparisons if not c.passed]
-    worst = max(c.difference for c in comparisons)
-    if bad:
-        names = ", ".join(f"{c.key} by {c.difference:.1e}" for c in bad[:3])
-        return Finding(what, "failed", f"{len(bad)} of {len(comparisons)} known outputs are off: {names}")
-    return Finding(what, "ok", f"{len(comparisons)} known outputs, off by {worst:.1e} at most")
+def _summary(check: str, comparisons: Sequence[Comparison]) -> Finding:
+    failed = [c for c in comparisons if not c.passed]
+    largest = max(c.difference for c in comparisons)
+    if failed:
+        names = ", ".join(f"{c.key} by {c.difference:.1e}" for c in failed[:3])
+        return Finding(check, "failed", f"{len(failed)} of {len(comparisons)} known outputs differ: {names}")
+    return Finding(check, "ok", f"{len(comparisons)} known outputs, max diff {largest:.1e}")

@@ -1,8 +1,8 @@
-"""Known outputs of a model, in a file, and how far this machine's are from them.
+"""Files of known outputs of a model, and their comparison with the outputs of this machine.
 
-The file is a zip: ``expected.json`` names the calls and their inputs, ``expected.npz`` has the arrays that came back,
-``images/`` the pictures that the inputs name. Tiny checkpoints bring one along; `write_known_outputs` makes one of any
-model, so that two machines, or two versions, can be compared.
+The file is a ZIP archive: ``expected.json`` has the calls and their inputs, ``expected.npz`` the returned arrays, and
+``images/`` the images of the inputs. Each tiny checkpoint includes such a file. `write_known_outputs` creates one for
+any model, to compare two machines or two versions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jina_rag.protocols import Embedder, PairReranker, Reranker
 from jina_rag.types import Float32
 
 SPEC, ARRAYS = "expected.json", "expected.npz"
-MOST_BYTES = 256 * 1024**2
+MAX_BYTES = 256 * 1024**2
 _COSINE = 0.999
 _CALLS = ("encode_query", "encode_document", "score")
 _OUTPUTS = ("single", "multi", "raw", "score")
@@ -31,15 +31,16 @@ _OUTPUTS = ("single", "multi", "raw", "score")
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One known output and what this machine made of it.
+    """Comparison of one known output with the output of this machine.
 
     Attributes:
-        key: Which one.
-        difference: Greatest absolute difference; infinite where shapes differ.
-        cosine: Smallest cosine of any vector with the known one, of rows their mean per input; 1 for scores.
-        tolerance: What `difference` may be in float32.
-        passed: Whether it is near enough: within the tolerance, or, in a shorter number format, with a cosine of
-            at least 0.999 (scores: within 0.02, raw ones 0.1).
+        key: Key of the known output.
+        difference: Largest absolute difference; infinite if the shapes differ.
+        cosine: Lowest cosine of a vector with the known vector; for multi-vectors, the lowest mean cosine over the rows
+            of an input; 1 for scores.
+        tolerance: Limit of `difference` in float32.
+        passed: Whether the outputs agree: in float32, the difference is within the tolerance; in other dtypes, the
+            cosine is at least 0.999 (scores: the difference is at most 0.02, for raw scores 0.1).
     """
 
     key: str
@@ -51,13 +52,13 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class KnownOutputs:
-    """Known outputs, read from a file.
+    """Content of a file of known outputs.
 
     Attributes:
-        model: What they were made with.
+        model: Name of the model.
         checks: The calls, as in ``expected.json``.
-        arrays: What came back, by key.
-        images: The pictures that inputs name, by file name.
+        arrays: The returned arrays by key, in the shapes of the calls, float32.
+        images: Image files of the inputs, by file name.
     """
 
     model: str
@@ -69,14 +70,17 @@ class KnownOutputs:
 def read_known_outputs(path: Path) -> KnownOutputs:
     """Read a file of known outputs.
 
+    Args:
+        path: The ZIP archive, at most 256 MiB unpacked.
+
     Raises:
-        InvalidInputError: If it is not one.
+        InvalidInputError: If the file cannot be read, is too large or is not a file of known outputs.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             files = [i for i in archive.infolist() if i.filename in (SPEC, ARRAYS) or i.filename.startswith("images/")]
-            if sum(item.file_size for item in files) > MOST_BYTES:
-                raise InvalidInputError(f"{path} unpacks to more than {MOST_BYTES:,} bytes.")
+            if sum(item.file_size for item in files) > MAX_BYTES:
+                raise InvalidInputError(f"{path} has more than {MAX_BYTES:,} bytes unpacked. Check the file.")
             spec = json.loads(archive.read(SPEC))
             with np.load(BytesIO(archive.read(ARRAYS)), allow_pickle=False) as arrays:
                 values = {key: arrays[key].astype(np.float32) for key in arrays.files}
@@ -91,18 +95,21 @@ def read_known_outputs(path: Path) -> KnownOutputs:
                 raise KeyError(f"{check['call']} → {check['output']}")
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as exc:
         raise InvalidInputError(
-            f"{path} is not a file of known outputs (`doctor --write-expected` makes one): {exc}"
+            f"{path} is not a file of known outputs: {exc}. Create one with `jina-rag doctor MODEL --write-expected`."
         ) from exc
     return KnownOutputs(str(spec.get("model", "")), checks, values, images)
 
 
 def compare(model: Embedder | Reranker, outputs: KnownOutputs, *, exact: bool) -> list[Comparison]:
-    """Call the model as the known outputs were made, and compare.
+    """Run the calls of known outputs with a model and return the comparisons, in the order of the calls.
 
     Args:
-        model: An embedder, or a reranker, as the calls need.
+        model: An embedder or a reranker, as the calls require.
         outputs: The known outputs.
-        exact: Whether it runs in float32, where the tolerance holds.
+        exact: Whether the model runs in float32, so that the tolerances apply.
+
+    Raises:
+        InvalidInputError: If the calls do not match the type of the model, or an image is missing.
     """
     return [_compare(check, outputs, _call(model, check, outputs.images), exact=exact) for check in outputs.checks]
 
@@ -110,13 +117,16 @@ def compare(model: Embedder | Reranker, outputs: KnownOutputs, *, exact: bool) -
 def write_known_outputs(
     path: Path, model: Embedder | Reranker, checks: Sequence[Mapping[str, Any]], images: Mapping[str, bytes]
 ) -> None:
-    """Call the model and keep what comes back.
+    """Run calls with a model and write the outputs to a file.
 
     Args:
-        path: The file; replaced if it exists.
+        path: The ZIP archive to write; an existing file is replaced.
         model: An embedder or a reranker.
-        checks: As in ``expected.json``.
-        images: The pictures that inputs name.
+        checks: The calls, as in ``expected.json``.
+        images: Image files of the inputs, by file name.
+
+    Raises:
+        InvalidInputError: If the calls do not match the type of the model, or an image is missing.
     """
     arrays: dict[str, Float32] = {}
     for check in checks:
@@ -139,10 +149,10 @@ def _call(model: Embedder | Reranker, check: Mapping[str, Any], images: Mapping[
     if check["call"] == "score":
         pairs = [(_input(query, images), _input(document, images)) for query, document in check["pairs"]]
         if not isinstance(model, PairReranker):
-            raise InvalidInputError(f"{model.name} is no reranker that takes pairs: these known outputs are not its.")
+            raise InvalidInputError(f"The known outputs are scores of pairs, which {model.name} cannot compute.")
         return model.score_pairs(pairs, raw=output == "raw", **options)
     if not isinstance(model, Embedder):
-        raise InvalidInputError(f"{model.name} is no embedder: these known outputs are not its.")
+        raise InvalidInputError(f"The known outputs are embeddings, and {model.name} is not an embedder.")
     encode = model.encode_query if check["call"] == "encode_query" else model.encode_document
     inputs = [_input(item, images) for item in check["inputs"]]
     embeddings = encode(inputs, single=output == "single", multi=output == "multi", **options)
@@ -153,7 +163,7 @@ def _input(item: Any, images: Mapping[str, bytes]) -> Any:  # noqa: ANN401  # JS
     if isinstance(item, Mapping) and isinstance(item.get("image"), str):
         if item["image"] not in images:
             raise InvalidInputError(
-                f"The known outputs name the picture {item['image']!r}, which is not in their file."
+                f"The image {item['image']!r} is missing in the file of known outputs. Rewrite the file."
             )
         return images[item["image"]]
     return item
@@ -162,27 +172,27 @@ def _input(item: Any, images: Mapping[str, bytes]) -> Any:  # noqa: ANN401  # JS
 def _compare(check: Mapping[str, Any], outputs: KnownOutputs, output: Any, *, exact: bool) -> Comparison:  # noqa: ANN401
     key, tolerance = str(check["key"]), float(check.get("tolerance", 1e-4))
     pairs = list(_pairs(key, outputs, output))
-    if not pairs or any(ours.shape != theirs.shape for ours, theirs in pairs):
+    if not pairs or any(actual.shape != expected.shape for actual, expected in pairs):
         return Comparison(key, float("inf"), 0.0, tolerance, passed=False)
-    difference = max(float(np.abs(ours - theirs).max(initial=0)) for ours, theirs in pairs)
+    difference = max(float(np.abs(actual - expected).max(initial=0)) for actual, expected in pairs)
     if check["output"] in ("raw", "score"):
-        loose = 0.1 if check["output"] == "raw" else 0.02
-        return Comparison(key, difference, 1.0, tolerance, difference <= (tolerance if exact else loose))
-    # A single row of hundreds may turn a little in a shorter format; what is compared in search is their sum.
-    rows = check["output"] == "multi"
-    cosine = min(float(c.mean() if rows else c.min(initial=1)) for c in (_cosines(*pair) for pair in pairs))
+        score_tolerance = 0.1 if check["output"] == "raw" else 0.02
+        return Comparison(key, difference, 1.0, tolerance, difference <= (tolerance if exact else score_tolerance))
+    # In a shorter dtype, the cosine of a single row can be lower; MaxSim sums over many rows, so their mean is checked.
+    is_multi = check["output"] == "multi"
+    cosine = min(float(c.mean() if is_multi else c.min(initial=1)) for c in (_cosines(*pair) for pair in pairs))
     return Comparison(key, difference, cosine, tolerance, difference <= tolerance if exact else cosine >= _COSINE)
 
 
 def _pairs(key: str, outputs: KnownOutputs, output: Any) -> Iterator[tuple[Float32, Float32]]:  # noqa: ANN401
     if isinstance(output, list):
-        for i, ours in enumerate(output):
-            yield ours, outputs.arrays.get(f"{key}/{i}", np.zeros(0, np.float32))
+        for i, actual in enumerate(output):
+            yield actual, outputs.arrays.get(f"{key}/{i}", np.zeros(0, np.float32))
     else:
         yield output, outputs.arrays.get(key, np.zeros(0, np.float32))
 
 
-def _cosines(ours: Float32, theirs: Float32) -> Float32:
-    norms = np.linalg.norm(ours, axis=-1) * np.linalg.norm(theirs, axis=-1)
-    cosines: Float32 = (ours * theirs).sum(axis=-1) / np.maximum(norms, 1e-12)
+def _cosines(actual: Float32, expected: Float32) -> Float32:
+    norms = np.linalg.norm(actual, axis=-1) * np.linalg.norm(expected, axis=-1)
+    cosines: Float32 = (actual * expected).sum(axis=-1) / np.maximum(norms, 1e-12)
     return cosines

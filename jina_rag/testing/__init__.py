@@ -1,12 +1,12 @@
-"""Honest fakes and random checkpoints for tests: quick, deterministic, nothing to download.
+"""Fakes and random checkpoints for tests: fast, deterministic and without downloads.
 
 >>> from jina_rag.testing import FakeEmbedder, make_page
 >>> from jina_rag.scoring import maxsim_many
 >>> embedder = FakeEmbedder()
 >>> pages = [make_page("growth by region"), make_page("list of authors")]
 >>> documents = embedder.encode_document(pages).multi
->>> question = embedder.encode_query(["Which region grew?"]).multi
->>> [round(float(x), 1) for x in maxsim_many(question[0], documents)][0] > 1
+>>> query = embedder.encode_query(["Which region grew?"]).multi
+>>> [round(float(x), 1) for x in maxsim_many(query[0], documents)][0] > 1
 True
 """
 

@@ -1,4 +1,4 @@
-"""Configs of random checkpoints, and the names and shapes of the tensors that a config asks for."""
+"""Configurations of random checkpoints, and the names and shapes of their tensors."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _QWEN_FULL: Mapping[str, Any] = {
     },
 }  # fmt: skip
 
-# A quarter of the real width. With 8,500 entries the vocabulary is 10 % of a token's work in the decoder, as 151,936
-# entries are in the real jina-embeddings-v4: 512 x 8,500 = 4.4 of 43.5 million products.
+# A quarter of the width of the published models. A vocabulary of 8,500 entries takes 10 % of the decoder's
+# multiplications per token (512 x 8,500 = 4.4 of 43.5 million), as 151,936 entries do in jina-embeddings-v4.
 _QWEN_MID: Mapping[str, Any] = {
     "v4": {
         "text": {
@@ -44,7 +44,7 @@ _QWEN_MID: Mapping[str, Any] = {
         },
         "vision": {
             "depth": 8, "hidden_size": 320, "intermediate_size": 856, "num_heads": 4, "out_hidden_size": 512,
-            "fullatt_block_indexes": [7],  # one block in eight, as in the real one
+            "fullatt_block_indexes": [7],  # one block in eight, as in the published model
         },
         "top": {"matryoshka_dims": [64, 128, 256, 512]},
         "rank": 8,
@@ -78,16 +78,21 @@ _OTHERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 
 def config_of(family: str, size: str, tiny: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """The config.json of a size, on the base of the tiny one's; and the rank of its adapters.
+    """Return the config.json of a checkpoint size, and the default rank of its adapters.
+
+    Args:
+        family: ``"v4"``, ``"m0"``, ``"colbert-v2"`` or ``"v1"``.
+        size: ``"tiny"``, ``"mid"`` or ``"full"``.
+        tiny: The config.json of the tiny checkpoint, which is the base of the other sizes.
 
     Raises:
-        InvalidInputError: If there is no such size.
+        InvalidInputError: If `size` is unknown.
     """
     config = dict(tiny)
     if size == "tiny":
         return config, 8
     if size not in ("mid", "full"):
-        raise InvalidInputError(f"There is no size {size!r}: tiny, mid or full.")
+        raise InvalidInputError(f"size is {size!r}; expected one of 'tiny', 'mid', 'full'.")
     if family in _OTHERS:
         return {**config, **_OTHERS[family][size]}, 0
     numbers = (_QWEN_FULL if size == "full" else _QWEN_MID)[family]
@@ -102,7 +107,12 @@ def config_of(family: str, size: str, tiny: Mapping[str, Any]) -> tuple[dict[str
 
 
 def shapes_of(family: str, config: Mapping[str, Any]) -> Shapes:
-    """Every tensor of the checkpoint but the adapters', by its key in the older layout, which the real files have."""
+    """Return the shapes of all tensors except the adapters, by key in the layout of the published files.
+
+    Args:
+        family: ``"v4"``, ``"m0"``, ``"colbert-v2"`` or ``"v1"``.
+        config: The config.json of the checkpoint.
+    """
     if family == "v4":
         text = config["text_config"]
         dim = int(config["multi_vector_projector_dim"])
@@ -123,7 +133,16 @@ def shapes_of(family: str, config: Mapping[str, Any]) -> Shapes:
 
 
 def adapter_shapes(config: Mapping[str, Any], rank: int) -> Shapes:
-    """LoRA matrices of one task of jina-embeddings-v4: ``path.lora_A`` and ``path.lora_B``, without the task's name."""
+    """Return the shapes of the LoRA matrices of one task of jina-embeddings-v4.
+
+    Args:
+        config: The config.json of the checkpoint.
+        rank: Rank of the adapters.
+
+    Returns:
+        Shapes by key, without the name of the task: (rank, inputs) for ``path.lora_A``, (outputs, rank) for
+        ``path.lora_B``.
+    """
     text = config["text_config"]
     linear = {
         key.removesuffix(".weight").replace("model.", "base_model.model.model.language_model.", 1): shape
@@ -205,7 +224,7 @@ def _colbert(config: Mapping[str, Any]) -> Shapes:
         "roberta.embeddings.token_type_embeddings.weight": (config["type_vocab_size"], hidden),
         "roberta.emb_ln.weight": (hidden,),
         "roberta.emb_ln.bias": (hidden,),
-        **_linear("roberta.pooler.dense", hidden, hidden),  # in the files, used by nobody
+        **_linear("roberta.pooler.dense", hidden, hidden),  # in the published files, but unused
         "linear.weight": (128, hidden),
     }
     for i in range(config["num_hidden_layers"]):

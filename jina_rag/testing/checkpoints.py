@@ -1,4 +1,4 @@
-"""Random checkpoints in the real on-disk layout: for tests, benchmarks, and for trying the way a model is loaded."""
+"""Random checkpoints in the on-disk layout of the published models, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -33,50 +33,50 @@ def make_checkpoint(
     tie: bool = True,
     overrides: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a random checkpoint: config, tokenizer, weights, for jina-embeddings-v4 also adapters.
+    """Write a random checkpoint: config, tokenizer, weights, and adapters for jina-embeddings-v4.
 
     Args:
         family: ``"v4"``, ``"m0"``, ``"colbert-v2"`` or ``"v1"``.
-        size: ``"tiny"`` (under 1 MB); ``"mid"`` (tens of MB, in the proportions of the real one, for benchmarks on a
-            CPU); ``"full"`` (the real numbers: 7.5 GB for v4).
-        path: A new or empty folder; None for one in the system's place for temporary files.
-        seed: The same seed gives the same weights.
-        dtype: What they are stored in, ``"bfloat16"``, ``"float16"`` or ``"float32"``; None for what the published
-            ones are: float32 for v1, bfloat16 for the others.
-        shards: Files that the weights are spread over; "full" takes as many as keep memory low.
-        layout: ``"old"``, the names of the published files, or ``"new"``, those of transformers 5 (v4 and m0).
-        rank: Of the adapters; None for what fits the size.
-        alpha: Their scaling is alpha / rank; None for alpha = rank, as published.
-        tie: False for a file that also has the ``lm_head.weight`` of v4 or m0, which the published ones do without.
-        overrides: Merged into config.json (inner objects key by key) before shapes are derived from it. Those of v4's
-            decoder go into ``text_config``; numbers that must agree (``vision_config.out_hidden_size`` with the
-            hidden size, the sum of ``mrope_section`` with half a head) are taken as they are given.
+        size: ``"tiny"`` (below 1 MB); ``"mid"`` (tens of MB, in the proportions of the published model, for benchmarks
+            on a CPU); ``"full"`` (the size of the published model: 7.5 GB for v4).
+        path: A new or empty folder. None: a new temporary folder.
+        seed: Seed of the weights; equal seeds give equal weights.
+        dtype: Dtype of the stored weights: ``"bfloat16"``, ``"float16"`` or ``"float32"``. None: the dtype of the
+            published model, float32 for v1 and bfloat16 for the others.
+        shards: Minimum number of weight files; a file has at most about 1 GB.
+        layout: Tensor names: ``"old"`` as in the published files, ``"new"`` as in transformers 5 (v4 and m0).
+        rank: Rank of the adapters. None: the rank for `size`.
+        alpha: The adapters are scaled by alpha / rank. None: alpha = rank, as published.
+        tie: False adds the ``lm_head.weight`` of v4 or m0, which the published files omit.
+        overrides: Values merged into config.json (nested objects key by key) before the shapes are derived. Values of
+            v4's decoder belong in ``text_config``. Dependent values are not adjusted: ``vision_config.out_hidden_size``
+            must equal the hidden size, and the sum of ``mrope_section`` half the head size.
 
     Returns:
-        The folder.
+        The folder of the checkpoint.
 
     Raises:
-        InvalidInputError: If there is no such family, size, layout or dtype, a number is less than 1, there are fewer
-            tensors than shards, or the folder is not empty. Nothing is written then.
-        MissingDependencyError: If torch or safetensors are not installed (extra ``models``).
+        InvalidInputError: If `family`, `size`, `layout` or `dtype` is unknown, a number is below 1, `shards` exceeds
+            the number of tensors, or the folder is not empty. No file is written in these cases.
+        MissingDependencyError: If torch or safetensors is not installed (extra ``models``).
     """
     with zipfile.ZipFile(tiny_archive(family)) as archive:
-        config, usual_rank = config_of(family, size, json.loads(archive.read("config.json")))
+        config, default_rank = config_of(family, size, json.loads(archive.read("config.json")))
     if layout not in ("old", "new"):
-        raise InvalidInputError(f"There is no layout {layout!r}: old or new.")
+        raise InvalidInputError(f"layout is {layout!r}; expected 'old' or 'new'.")
     dtype = dtype or ("float32" if family == "v1" else "bfloat16")
     if dtype not in _BYTES:
-        raise InvalidInputError(f"There is no dtype {dtype!r}: {', '.join(_BYTES)}.")
-    rank = usual_rank if rank is None else rank
-    config = _merged(
-        _with(config, torch_dtype=dtype, **({} if tie else {"tie_word_embeddings": False})), overrides or {}
+        raise InvalidInputError(f"dtype is {dtype!r}; expected one of {', '.join(_BYTES)}.")
+    rank = default_rank if rank is None else rank
+    config = _merge(
+        _update(config, torch_dtype=dtype, **({} if tie else {"tie_word_embeddings": False})), overrides or {}
     )
-    shapes = {_renamed(key, layout): shape for key, shape in shapes_of(family, config).items()}
+    shapes = {_key_in_layout(key, layout): shape for key, shape in shapes_of(family, config).items()}
     if not 1 <= shards <= len(shapes) or (family == "v4" and rank < 1):
-        raise InvalidInputError(f"shards is 1 to {len(shapes)} and rank 1 or more here; got {shards} and {rank}.")
+        raise InvalidInputError(f"shards is {shards}, rank is {rank}; expected 1 to {len(shapes)}, and at least 1.")
     folder = Path(tempfile.mkdtemp(prefix="jina-rag-checkpoint-")) if path is None else Path(path)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise InvalidInputError(f"{folder} is not an empty folder: a checkpoint needs one of its own.")
+        raise InvalidInputError(f"{folder} is not an empty folder. Pass a new or empty folder.")
     unpack_tiny(family, folder)
     for weights in folder.rglob("*.safetensors"):
         weights.unlink()
@@ -87,7 +87,7 @@ def make_checkpoint(
     return folder
 
 
-def _renamed(key: str, layout: str) -> str:
+def _key_in_layout(key: str, layout: str) -> str:
     if layout == "old" or key.startswith(("multi_vector_projector", "score", "lm_head")):
         return key
     return f"model.{key}" if key.startswith("visual.") else key.replace("model.", "model.language_model.", 1)
@@ -100,17 +100,17 @@ def _write_weights(folder: Path, shapes: Shapes, *, shards: int, seed: int, dtyp
     shards = max(shards, math.ceil(total / _SHARD_BYTES))
     generator = torch.Generator().manual_seed(seed)
     weight_map: dict[str, str] = {}
-    for number, part in enumerate(_parts(shapes, total / width / shards, shards), start=1):
+    for number, part in enumerate(_split_shards(shapes, total / width / shards, shards), start=1):
         name = f"model-{number:05}-of-{shards:05}.safetensors" if shards > 1 else "model.safetensors"
-        _save({key: _random(key, shape, generator, dtype) for key, shape in part.items()}, folder / name)
+        _save({key: _random_tensor(key, shape, generator, dtype) for key, shape in part.items()}, folder / name)
         weight_map |= dict.fromkeys(part, name)
     if shards > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         _write_json(folder / "model.safetensors.index.json", index)
 
 
-def _parts(shapes: Shapes, share: float, shards: int) -> Iterator[Shapes]:
-    """The tensors in `shards` groups of about `share` numbers each, in order; none is empty."""
+def _split_shards(shapes: Shapes, share: float, shards: int) -> Iterator[Shapes]:
+    """Yield the tensors in `shards` non-empty groups of about `share` elements each, in order."""
     part: Shapes = {}
     filled = shard = 0
     for remaining, (key, shape) in zip(range(len(shapes), 0, -1), shapes.items(), strict=True):
@@ -132,23 +132,23 @@ def _write_adapters(
         folder / "adapter_config.json", adapter_config | {"r": rank, "lora_alpha": rank if alpha is None else alpha}
     )
     tensors = {
-        f"{key}.{task}.weight": _random(key, shape, generator, dtype)
+        f"{key}.{task}.weight": _random_tensor(key, shape, generator, dtype)
         for key, shape in adapter_shapes(config, rank).items()
         for task in config["task_names"]
     }
     _save(tensors, folder / "adapter_model.safetensors")
 
 
-def _random(key: str, shape: tuple[int, ...], generator: Any, dtype: str) -> Any:  # noqa: ANN401  # torch's
-    """Values that keep what flows through a model at about one: norms near 1, weights by their fan-in."""
+def _random_tensor(key: str, shape: tuple[int, ...], generator: Any, dtype: str) -> Any:  # noqa: ANN401  # torch's
+    """Return random values that keep activations at about 1: norm weights near 1, other weights scaled by fan-in."""
     torch = require("torch", extra="models")
     tensor = torch.empty(shape, dtype=getattr(torch, dtype))
     if len(shape) == 1:
-        norm = key.endswith("weight")  # linear layers have no weight of one dimension
+        norm = key.endswith("weight")  # one-dimensional weights belong to norms
         return tensor.normal_(1.0 if norm else 0.0, 0.1 if norm else 0.02, generator=generator)
     if "embed" in key.rsplit(".", 2)[-2] or key.startswith("shared"):
         return tensor.normal_(0, 0.02 if "token_type" in key else 0.5, generator=generator)
-    # Adapters are a fraction of the weight that they stand beside: outputs change, and remain outputs of the model.
+    # Adapters are small relative to the weights that they modify.
     scale = 0.3 if key.endswith(".lora_B") else 0.7
     return tensor.normal_(0, scale / math.sqrt(math.prod(shape[1:])), generator=generator)
 
@@ -157,17 +157,17 @@ def _save(tensors: Mapping[str, Any], path: Path) -> None:
     require("safetensors.torch", extra="models").save_file(dict(tensors), path, metadata={"format": "pt"})
 
 
-def _with(config: Mapping[str, Any], **values: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
-    """The config with these values wherever it, or an object in it, has one already."""
-    changed = {key: _with(value, **values) if isinstance(value, Mapping) else value for key, value in config.items()}
-    return changed | {key: value for key, value in values.items() if key in config}
+def _update(config: Mapping[str, Any], **values: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
+    """Return the config with the values of all existing keys replaced, at any depth."""
+    result = {key: _update(value, **values) if isinstance(value, Mapping) else value for key, value in config.items()}
+    return result | {key: value for key, value in values.items() if key in config}
 
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
         inner = merged.get(key)
-        merged[key] = _merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = _merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 

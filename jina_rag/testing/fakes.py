@@ -1,4 +1,4 @@
-"""Fakes: right about who shares words with whom, and about nothing else."""
+"""Fake models, pages and PDFs: a document scores by the words that it shares with the query."""
 
 from __future__ import annotations
 
@@ -23,10 +23,19 @@ _WORD = re.compile(r"\w+")
 
 
 class FakeEmbedder(EmbedderDefaults):
-    """One vector per word, drawn from the word's hash: pages that share words with a question score higher.
+    """A fake embedder with one random vector per word, seeded by the word's hash. Deterministic.
 
     Attributes:
-        history: Each call so far, as ``("query" | "document", inputs)``.
+        name: Name of the model.
+        dim: Length of the dense vector.
+        multi_dim: Length of a row of the multi-vector.
+        modality: ``"text"``.
+        history: All calls, as ``("query" | "document", inputs)``.
+
+    Args:
+        dim: Length of the dense vector.
+        multi_dim: Length of a row of the multi-vector.
+        name: Name of the model.
     """
 
     modality: Literal["text", "image"] = "text"
@@ -39,24 +48,42 @@ class FakeEmbedder(EmbedderDefaults):
 
     @property
     def fingerprint(self) -> str:
-        """Differs between fakes of other names or dimensions: tests can open an index with the wrong one."""
+        """Name and dimensions; fakes with other names or dimensions have other fingerprints."""
         return f"{self.name}-{self.dim}-{self.multi_dim}"
 
     def encode_query(self, queries: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
-        """Embed questions; only texts and pages have words.
+        """Embed queries.
+
+        Args:
+            queries: Texts or pages.
+            options: See `EncodeOptions`.
+
+        Returns:
+            Dense vectors, shape (n, dim), float32; multi-vectors, each of shape (words, multi_dim), float32.
 
         Raises:
-            InvalidInputError: If one has no words.
+            InvalidInputError: If a query has no words, for example an image, or an option is invalid.
         """
-        inputs = as_input_list(queries, "questions")
+        inputs = as_input_list(queries, "queries")
         self.history.append(("query", tuple(inputs)))
         for query in inputs:
             if not _words(query):
-                raise InvalidInputError(f"The question {query!r} has no words: ask in words.")
+                raise InvalidInputError(f"The query {query!r} has no words. Pass a text with at least one word.")
         return self._encode(inputs, EncodeSettings(**options))
 
     def encode_document(self, documents: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
-        """Embed texts and pages; anything without words gives a zero dense vector and no rows."""
+        """Embed documents. An input without words gets a zero dense vector and no rows.
+
+        Args:
+            documents: Texts, pages or images; images have no words.
+            options: See `EncodeOptions`.
+
+        Returns:
+            Dense vectors, shape (n, dim), float32; multi-vectors, each of shape (words, multi_dim), float32.
+
+        Raises:
+            InvalidInputError: If an option is invalid.
+        """
         inputs = as_input_list(documents, "documents")
         self.history.append(("document", tuple(inputs)))
         return self._encode(inputs, EncodeSettings(**options))
@@ -84,10 +111,15 @@ class FakeEmbedder(EmbedderDefaults):
 
 
 class FakeReranker:
-    """Scores a document by the share of the question's different words that it holds.
+    """A fake reranker that scores a document by the fraction of the query's distinct words that it contains.
 
     Attributes:
-        history: Each call so far, as ``(query, documents)``.
+        name: Name of the model.
+        modality: ``"text"``.
+        history: All calls, as ``(query, documents)``.
+
+    Args:
+        name: Name of the model.
     """
 
     modality: Literal["text", "image"] = "text"
@@ -98,15 +130,23 @@ class FakeReranker:
 
     @property
     def fingerprint(self) -> str:
-        """Its name: fakes of one name score alike."""
+        """Name of the model; fakes with equal names give equal scores."""
         return self.name
 
     def score(self, query: Input, documents: Sequence[Input]) -> Float32:
-        """Return shape (len(documents),) float32 in [0, 1]."""
+        """Return the score of each document, from 0 to 1, shape (len(documents),), float32.
+
+        Args:
+            query: A text or page.
+            documents: Texts, pages or images; images have no words.
+
+        Raises:
+            InvalidInputError: If the query has no words.
+        """
         self.history.append((query, tuple(documents)))
         query_words = {word for word, _ in _words(query)}
         if not query_words:
-            raise InvalidInputError(f"The question {query!r} has no words: ask in words.")
+            raise InvalidInputError(f"The query {query!r} has no words. Pass a text with at least one word.")
         document_words = [{word for word, _ in _words(document)} for document in documents]
         return np.array([len(query_words & words) / len(query_words) for words in document_words], dtype=np.float32)
 
@@ -121,16 +161,16 @@ def make_page(
     regions: Sequence[Region] = (),
     size: tuple[int, int] = (170, 220),
 ) -> Page:
-    """A page with these words in lines of eight, and a picture on which each word is a dark bar.
+    """Return a page with eight words per line, and a screenshot with a dark bar for each word.
 
     Args:
-        text: Its words, separated by white space; empty for a blank page.
-        doc_id: Of its document.
-        number: 1-based.
-        count: Pages in the document.
-        path: Of its file; ``doc_id`` where it is not given.
-        regions: Charts, tables and figures on it.
-        size: Width and height of the picture in pixels.
+        text: Words of the page, separated by white space; empty for a blank page.
+        doc_id: Id of the document.
+        number: Page number, counted from 1.
+        count: Number of pages in the document; at least `number`.
+        path: Path of the document. None: `doc_id`.
+        regions: Charts, tables and figures on the page.
+        size: Width and height of the screenshot in pixels.
     """
     from PIL import Image, ImageDraw
 
@@ -138,7 +178,7 @@ def make_page(
     draw = ImageDraw.Draw(image)
     words = []
     for i, word in enumerate(text.split()):
-        box = _place(i)
+        box = _word_box(i)
         words.append(Word(word, box))
         shade = hashlib.sha256(word.encode()).digest()[0] // 2
         x0, y0, x1, y1 = (x * side for x, side in zip(box, (*size, *size), strict=True))
@@ -155,7 +195,19 @@ def make_page(
 
 
 def sample_pdf(path: Path, pages: Sequence[str]) -> Path:
-    """Write a PDF with one page for each text (any script), with a text layer. Returns `path`."""
+    """Write a PDF with a text layer and one page per text.
+
+    Args:
+        path: File to write.
+        pages: Text of each page, in any script; at least one.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InvalidInputError: If `pages` is empty.
+        MissingDependencyError: If PyMuPDF is not installed.
+    """
     pymupdf = require("pymupdf")
     with pymupdf.open() as document:
         for text in pages:
@@ -163,19 +215,19 @@ def sample_pdf(path: Path, pages: Sequence[str]) -> Path:
             if text:
                 page.insert_htmlbox(pymupdf.Rect(36, 36, 384, 559), html.escape(text))
         if not pages:
-            raise InvalidInputError("A PDF needs at least one page.")
+            raise InvalidInputError("pages is empty; expected at least one text.")
         document.save(path)
     return path
 
 
-def _place(index: int) -> Box:
+def _word_box(index: int) -> Box:
     line, column = divmod(index, 8)
     x, y = 0.05 + 0.11 * column, min(0.05 + 0.03 * line, 0.95)
     return (x, y, x + 0.1, y + 0.02)
 
 
 def _words(item: Input) -> list[tuple[str, Box]]:
-    """The words of a text or page, folded, with their boxes; a picture has none that a fake could read."""
+    """Return the case-folded words of a text or page with their boxes; an image has no words."""
     if isinstance(item, Page):
         return [(part, word.box) for word in item.words for part in _WORD.findall(word.text.casefold())]
     if isinstance(item, str):

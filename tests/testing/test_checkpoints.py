@@ -1,4 +1,4 @@
-"""Random checkpoints have the files, names and shapes of the published ones, and do as they are told."""
+"""Random checkpoints: files, tensor names, shapes and options of `make_checkpoint`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ TASKS = ("retrieval", "text-matching", "code")
 
 
 def tensors(folder: Path) -> dict[str, np.ndarray]:
-    """Every tensor below a folder as float32, keys of the adapters included."""
+    """Return all tensors below a folder as float32, adapters included."""
     pytest.importorskip("torch")
     found = {}
     for path in sorted(folder.rglob("*.safetensors")):
         with pytest.importorskip("safetensors").safe_open(path, framework="pt") as file:
-            found |= {key: file.get_tensor(key).float().numpy() for key in file.keys()}  # no mapping
+            found |= {key: file.get_tensor(key).float().numpy() for key in file.keys()}  # not iterable
     return found
 
 
 def header(folder: Path) -> dict[str, tuple[list[int], str]]:
-    """Shape and number format of every tensor below a folder, from the files' own words."""
+    """Return shape and dtype of all tensors below a folder, from the file headers."""
     found = {}
     for path in sorted(folder.rglob("*.safetensors")):
         raw = path.read_bytes()
@@ -48,7 +48,7 @@ def tiny_config(family: str) -> dict:
         return json.loads(archive.read("config.json"))
 
 
-def make(*arguments, **options) -> Path:
+def make_checkpoint_or_skip(*arguments, **options) -> Path:
     pytest.importorskip("torch")
     pytest.importorskip("safetensors")
     from jina_rag.testing import make_checkpoint
@@ -57,19 +57,23 @@ def make(*arguments, **options) -> Path:
 
 
 @pytest.mark.parametrize("family", TINY_FAMILIES)
-def test_tiny_has_the_files_names_shapes_and_formats_of_the_packaged_one(family, tmp_path):
-    packaged, made = unpack_tiny(family, tmp_path / "packaged"), make(family, "tiny", tmp_path / "made")
-    names = [{path.relative_to(root).as_posix() for path in root.rglob("*")} for root in (packaged, made)]
+def test_tiny_checkpoint_matches_packaged_checkpoint(family, tmp_path):
+    packaged, created = (
+        unpack_tiny(family, tmp_path / "packaged"),
+        make_checkpoint_or_skip(family, "tiny", tmp_path / "made"),
+    )
+    names = [{path.relative_to(root).as_posix() for path in root.rglob("*")} for root in (packaged, created)]
     assert names[0] == names[1]
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= names[1]
-    assert header(made) == header(packaged)
-    assert config(made) == config(packaged)
+    assert header(created) == header(packaged)
+    assert config(created) == config(packaged)
 
 
 @pytest.mark.parametrize("family", TINY_FAMILIES)
-def test_a_seed_decides_the_weights(family, tmp_path):
+def test_equal_seeds_give_equal_weights(family, tmp_path):
     one, same, other = (
-        tensors(make(family, path=tmp_path / name, seed=seed)) for name, seed in (("a", 3), ("b", 3), ("c", 4))
+        tensors(make_checkpoint_or_skip(family, path=tmp_path / name, seed=seed))
+        for name, seed in (("a", 3), ("b", 3), ("c", 4))
     )
     for key, value in one.items():
         np.testing.assert_array_equal(value, same[key])
@@ -77,59 +81,61 @@ def test_a_seed_decides_the_weights(family, tmp_path):
         assert not np.array_equal(value, other[key]), key
 
 
-def test_norms_are_near_one_and_biases_small(tmp_path):
-    found = tensors(make("m0", path=tmp_path / "m0"))
+def test_norm_weights_are_near_one_and_biases_small(tmp_path):
+    found = tensors(make_checkpoint_or_skip("m0", path=tmp_path / "m0"))
     assert abs(found["model.norm.weight"].mean() - 1) < 0.1
     assert abs(found["visual.blocks.0.norm1.weight"].mean() - 1) < 0.1
     assert np.abs(found["visual.blocks.0.attn.qkv.bias"]).max() < 0.2
     assert np.abs(found["model.layers.0.self_attn.q_proj.bias"]).max() < 0.2
 
 
-def test_adapters_are_there_for_each_task_and_smaller_than_what_they_change(tmp_path):
-    found = tensors(make("v4", path=tmp_path / "v4"))
+def test_each_task_has_adapters_smaller_than_base_weights(tmp_path):
+    found = tensors(make_checkpoint_or_skip("v4", path=tmp_path / "v4"))
     at = "base_model.model.model.language_model.layers.1.mlp.up_proj.lora_"
     weight = found["model.layers.1.mlp.up_proj.weight"]
     for task in TASKS:
         a, b = found[f"{at}A.{task}.weight"], found[f"{at}B.{task}.weight"]
-        share = np.linalg.norm(b @ a) / np.linalg.norm(weight)
-        assert 0.1 < share < 0.5
+        ratio = np.linalg.norm(b @ a) / np.linalg.norm(weight)
+        assert 0.1 < ratio < 0.5
         assert found[f"base_model.model.multi_vector_projector.lora_B.{task}.weight"].any()
     assert not np.array_equal(found[f"{at}A.code.weight"], found[f"{at}A.retrieval.weight"])
 
 
-def test_rank_and_alpha_are_respected(tmp_path):
-    folder = make("v4", path=tmp_path / "v4", rank=3, alpha=7.5)
-    written = json.loads((folder / "adapters" / "adapter_config.json").read_text(encoding="utf-8"))
-    assert (written["r"], written["lora_alpha"]) == (3, 7.5)
+def test_rank_and_alpha_of_adapters(tmp_path):
+    folder = make_checkpoint_or_skip("v4", path=tmp_path / "v4", rank=3, alpha=7.5)
+    written_config = json.loads((folder / "adapters" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert (written_config["r"], written_config["lora_alpha"]) == (3, 7.5)
     for key, (shape, _) in header(folder / "adapters").items():
         assert shape[0 if ".lora_A." in key else 1] == 3, key
-    usual = json.loads((make("v4", path=tmp_path / "u", rank=5) / "adapters" / "adapter_config.json").read_text())
-    assert (usual["r"], usual["lora_alpha"]) == (5, 5)
+    default_config = json.loads(
+        (make_checkpoint_or_skip("v4", path=tmp_path / "u", rank=5) / "adapters" / "adapter_config.json").read_text()
+    )
+    assert (default_config["r"], default_config["lora_alpha"]) == (5, 5)
 
 
 @pytest.mark.parametrize(("family", "shards"), [("v4", 2), ("m0", 5), ("colbert-v2", 3), ("v1", 27)])
-def test_shards_have_an_index_that_is_right(family, shards, tmp_path):
-    folder = make(family, path=tmp_path / "sharded", shards=shards)
+def test_shards_match_index_file(family, shards, tmp_path):
+    folder = make_checkpoint_or_skip(family, path=tmp_path / "sharded", shards=shards)
     index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
     files = sorted(path.name for path in folder.glob("*.safetensors"))
     assert files == [f"model-{i:05}-of-{shards:05}.safetensors" for i in range(1, shards + 1)]
-    held = {}
+    files_by_key = {}
     for name in files:
         raw = (folder / name).read_bytes()
         entries = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-        held |= dict.fromkeys(set(entries) - {"__metadata__"}, name)
-    assert index["weight_map"] == held
-    whole = tensors(make(family, path=tmp_path / "whole"))
+        files_by_key |= dict.fromkeys(set(entries) - {"__metadata__"}, name)
+    assert index["weight_map"] == files_by_key
+    whole = tensors(make_checkpoint_or_skip(family, path=tmp_path / "whole"))
     for key, value in tensors(folder).items():
         np.testing.assert_array_equal(value, whole[key], err_msg=key)
     width = 4 if family == "v1" else 2
-    assert index["metadata"]["total_size"] == sum(whole[key].size for key in held) * width
+    assert index["metadata"]["total_size"] == sum(whole[key].size for key in files_by_key) * width
 
 
 @pytest.mark.parametrize("family", ["v4", "m0"])
-def test_the_new_layout_renames_keys_and_changes_no_value(family, tmp_path):
-    old = tensors(make(family, path=tmp_path / "old", tie=False))
-    new = tensors(make(family, path=tmp_path / "new", layout="new", tie=False))
+def test_new_layout_renames_keys_only(family, tmp_path):
+    old = tensors(make_checkpoint_or_skip(family, path=tmp_path / "old", tie=False))
+    new = tensors(make_checkpoint_or_skip(family, path=tmp_path / "new", layout="new", tie=False))
     assert len(new) == len(old)
     for key, value in old.items():
         renamed = key
@@ -140,52 +146,54 @@ def test_the_new_layout_renames_keys_and_changes_no_value(family, tmp_path):
         np.testing.assert_array_equal(new[renamed], value, err_msg=key)
 
 
-def test_the_new_layout_leaves_families_without_a_picture_side_alone(tmp_path):
-    assert header(make("v1", path=tmp_path / "a", layout="new")) == header(make("v1", path=tmp_path / "b"))
+def test_new_layout_does_not_change_text_families(tmp_path):
+    assert header(make_checkpoint_or_skip("v1", path=tmp_path / "a", layout="new")) == header(
+        make_checkpoint_or_skip("v1", path=tmp_path / "b")
+    )
 
 
-def test_a_file_may_have_the_output_layer_too(tmp_path):
+def test_tie_false_adds_lm_head(tmp_path):
     for family in ("v4", "m0"):
-        folder = make(family, path=tmp_path / family, tie=False)
+        folder = make_checkpoint_or_skip(family, path=tmp_path / family, tie=False)
         text = config(folder).get("text_config", config(folder))
         assert text["tie_word_embeddings"] is False
         assert header(folder)["lm_head.weight"][0] == [text["vocab_size"], text["hidden_size"]]
 
 
 @pytest.mark.parametrize(("family", "dtype", "code"), [("v4", "float32", "F32"), ("v1", "float16", "F16")])
-def test_the_number_format_is_written_and_stated(family, dtype, code, tmp_path):
-    folder = make(family, path=tmp_path / "model", dtype=dtype)
+def test_dtype_of_weights_and_config(family, dtype, code, tmp_path):
+    folder = make_checkpoint_or_skip(family, path=tmp_path / "model", dtype=dtype)
     assert {kind for _, kind in header(folder).values()} == {code}
     assert config(folder)["torch_dtype"] == dtype
 
 
-def test_overrides_are_merged_before_shapes_are_derived(tmp_path):
+def test_overrides_change_config_and_shapes(tmp_path):
     overrides = {
         "multi_vector_projector_dim": 32,
         "task_names": ["one", "two"],
         "text_config": {"num_hidden_layers": 1, "vocab_size": 2200},
         "vision_config": {"depth": 2, "window_size": 56, "fullatt_block_indexes": [0]},
     }
-    folder = make("v4", path=tmp_path / "v4", overrides=overrides)
-    found, written = header(folder), config(folder)
+    folder = make_checkpoint_or_skip("v4", path=tmp_path / "v4", overrides=overrides)
+    found, written_config = header(folder), config(folder)
     assert found["model.embed_tokens.weight"][0] == [2200, 64]
     assert found["multi_vector_projector.weight"][0] == [32, 64]
     assert not any(key.startswith(("model.layers.1.", "visual.blocks.2.")) for key in found)
     tasks = {key.split(".")[-2] for key in found if ".lora_A." in key}
     assert tasks == {"one", "two"}
-    assert written["vision_config"]["window_size"] == 56
-    assert written["text_config"]["hidden_size"] == 64
-    assert written["image_token_id"] == tiny_config("v4")["image_token_id"]
+    assert written_config["vision_config"]["window_size"] == 56
+    assert written_config["text_config"]["hidden_size"] == 64
+    assert written_config["image_token_id"] == tiny_config("v4")["image_token_id"]
 
 
-def test_gated_feed_forward_layers_have_two_weights(tmp_path):
+def test_gated_feed_forward_has_two_input_weights(tmp_path):
     overrides = {"feed_forward_proj": "gated-gelu", "num_layers": 2}
-    found = header(make("v1", path=tmp_path / "v1", overrides=overrides))
+    found = header(make_checkpoint_or_skip("v1", path=tmp_path / "v1", overrides=overrides))
     assert {key.split(".")[-2] for key in found if "DenseReluDense" in key} == {"wi_0", "wi_1", "wo"}
     assert sum(key.endswith("SelfAttention.q.weight") for key in found) == 2
 
 
-def test_the_middle_size_has_the_proportions_of_the_real_one():
+def test_mid_size_has_proportions_of_published_model():
     for family in ("v4", "m0"):
         tiny = tiny_config(family)
         mid, rank = config_of(family, "mid", tiny)
@@ -196,7 +204,7 @@ def test_the_middle_size_has_the_proportions_of_the_real_one():
         assert sum(text["rope_scaling"]["mrope_section"]) == head // 2
         assert mid["image_token_id"] == tiny["image_token_id"] < text["vocab_size"]
         assert full["image_token_id"] == tiny["image_token_id"]
-        assert rank * 4 == full_rank  # as the hidden sizes
+        assert rank * 4 == full_rank  # the same ratio as the hidden sizes
         shapes = shapes_of(family, mid)
         layers = sum(math.prod(s) for key, s in shapes.items() if key.startswith("model.layers.") and len(s) == 2)
         words = math.prod(shapes["model.embed_tokens.weight"])
@@ -204,7 +212,7 @@ def test_the_middle_size_has_the_proportions_of_the_real_one():
     assert config_of("v4", "mid", tiny_config("v4"))[0]["matryoshka_dims"] == [64, 128, 256, 512]
 
 
-def test_the_full_size_has_the_real_numbers():
+def test_full_size_has_parameter_count_of_published_model():
     for family, billions in (("v4", 3.755), ("m0", 2.211), ("colbert-v2", 0.558), ("v1", 0.335)):
         full, _ = config_of(family, "full", tiny_config(family))
         numbers = sum(math.prod(shape) for shape in shapes_of(family, full).values())
@@ -214,7 +222,7 @@ def test_the_full_size_has_the_real_numbers():
     assert len(adapter_shapes(full, rank)) * len(full["task_names"]) == 1518
 
 
-def test_sizes_and_families_share_nothing_that_could_be_written_to():
+def test_config_of_does_not_modify_tiny_config():
     tiny = tiny_config("v4")
     before = json.dumps(tiny)
     config_of("v4", "full", tiny)
@@ -225,9 +233,9 @@ def test_sizes_and_families_share_nothing_that_could_be_written_to():
 @pytest.mark.parametrize(
     ("arguments", "options", "match"),
     [
-        (("v3",), {}, "family 'v3'"),
-        (("v4", "huge"), {}, "size 'huge'"),
-        (("v1", "huge"), {}, "size 'huge'"),
+        (("v3",), {}, "family is 'v3'"),
+        (("v4", "huge"), {}, "size is 'huge'"),
+        (("v1", "huge"), {}, "size is 'huge'"),
         (("m0",), {"layout": "newest"}, "layout"),
         (("m0",), {"dtype": "int8"}, "dtype"),
         (("m0",), {"shards": 0}, "shards"),
@@ -235,33 +243,33 @@ def test_sizes_and_families_share_nothing_that_could_be_written_to():
         (("v4",), {"rank": 0}, "rank"),
     ],
 )
-def test_what_there_is_not_is_refused_and_nothing_is_written(arguments, options, match, tmp_path):
+def test_invalid_argument_raises_error_and_writes_no_file(arguments, options, match, tmp_path):
     with pytest.raises(InvalidInputError, match=match):
-        make(*arguments, path=tmp_path / "model", **options)
+        make_checkpoint_or_skip(*arguments, path=tmp_path / "model", **options)
     assert not (tmp_path / "model").exists()
 
 
-def test_a_folder_that_is_not_empty_is_left_alone(tmp_path):
+def test_non_empty_folder_raises_error_and_is_unchanged(tmp_path):
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     for target in (tmp_path, tmp_path / "notes.txt"):
         with pytest.raises(InvalidInputError, match="empty folder"):
-            make("v1", path=target)
+            make_checkpoint_or_skip("v1", path=target)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_without_a_path_there_is_a_new_folder_each_time(tmp_path, monkeypatch):
+def test_default_path_is_new_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    one, other = make("colbert-v2"), make("colbert-v2")
+    one, other = make_checkpoint_or_skip("colbert-v2"), make_checkpoint_or_skip("colbert-v2")
     assert one != other
     assert one.parent == other.parent == tmp_path
 
 
-def test_an_unknown_packaged_family_is_refused(tmp_path):
+def test_unpack_tiny_of_unknown_family_raises_invalid_input_error(tmp_path):
     with pytest.raises(InvalidInputError, match="v4, m0, colbert-v2, v1"):
         unpack_tiny("v3", tmp_path)
 
 
-def test_packaged_checkpoints_stay_small_and_bring_their_expected_outputs():
+def test_packaged_checkpoints_are_small_with_expected_outputs():
     assert sum(tiny_archive(family).stat().st_size for family in TINY_FAMILIES) < 3_000_000
     for family in TINY_FAMILIES:
         with zipfile.ZipFile(tiny_archive(family)) as archive:
@@ -270,15 +278,15 @@ def test_packaged_checkpoints_stay_small_and_bring_their_expected_outputs():
                 keys = {key.split("/")[0] for key in arrays.files}
                 assert all(arrays[key].dtype == np.float32 for key in arrays.files)
             assert {check["key"] for check in spec["checks"]} == keys
-            named = [item for check in spec["checks"] for item in [*check.get("inputs", []), *_sides(check)]]
-            images = {item["image"] for item in named if not isinstance(item, str)}
+            inputs = [item for check in spec["checks"] for item in [*check.get("inputs", []), *_pair_inputs(check)]]
+            images = {item["image"] for item in inputs if not isinstance(item, str)}
             assert images == {n.removeprefix("images/") for n in archive.namelist() if n.startswith("images/")}
 
 
-def _sides(check: dict) -> list:
+def _pair_inputs(check: dict) -> list:
     return [side for pair in check.get("pairs", []) for side in pair]
 
 
-def test_importing_the_fakes_imports_nothing_heavy():
+def test_import_of_testing_does_not_import_torch():
     code = "import sys, jina_rag.testing; sys.exit(any(m in sys.modules for m in ('torch', 'safetensors')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
