@@ -1,4 +1,4 @@
-"""Dropping documents: how often the disk is waited for, and that nothing is left over."""
+"""Maintenance: cost of deletions, location updates, and recovery after an interruption."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ def add_entries(index: DocumentIndex, count: int) -> list[str]:
     return index.add([f"entry number {number}" for number in range(count)], ids=[f"id{n}" for n in range(count)])
 
 
-@pytest.mark.parametrize("how", ["ids", "glob"])
-def test_deleting_many_entries_costs_what_deleting_one_does(index, monkeypatch, how):
+@pytest.mark.parametrize("selection", ["ids", "glob"])
+def test_bulk_delete_costs_as_much_as_a_single_delete(index, monkeypatch, selection):
     ids = add_entries(index, 61)
-    one = costs(index, monkeypatch, lambda: index.delete("id60"))
-    many = costs(
+    single_costs = costs(index, monkeypatch, lambda: index.delete("id60"))
+    bulk_costs = costs(
         index,
         monkeypatch,
-        (lambda: index.delete(filter={"doc_id": ids[:60]})) if how == "ids" else (lambda: index.delete("id*")),
+        (lambda: index.delete(filter={"doc_id": ids[:60]})) if selection == "ids" else (lambda: index.delete("id*")),
     )
     assert index.documents() == []
     assert index._session.resources.store.count() == 0
     assert index.verify() == []
-    assert many == one
-    assert (many["delete"], many["flush"]) == (1, 1)
-    assert many["commits"] <= 6
+    assert bulk_costs == single_costs
+    assert (bulk_costs["delete"], bulk_costs["flush"]) == (1, 1)
+    assert bulk_costs["commits"] <= 6
 
 
-def test_points_that_lie_elsewhere_now_are_written_with_one_flush(index, tmp_path, monkeypatch):
+def test_location_updates_share_one_flush(index, tmp_path, monkeypatch):
     from jina_rag.config import IngestSettings
     from jina_rag.testing import sample_pdf
 
@@ -54,7 +54,7 @@ def test_points_that_lie_elsewhere_now_are_written_with_one_flush(index, tmp_pat
 
 
 @pytest.mark.parametrize("step", ["delete", "flush", "images", "remove_contents"])
-def test_a_deletion_that_stops_anywhere_is_finished_by_the_next_change(index, tmp_path, monkeypatch, step):
+def test_interrupted_delete_is_completed_by_the_next_change(index, tmp_path, monkeypatch, step):
     from jina_rag.config import IngestSettings
     from jina_rag.testing import sample_pdf
 
@@ -64,11 +64,11 @@ def test_a_deletion_that_stops_anywhere_is_finished_by_the_next_change(index, tm
     resources = index._session.resources
     owner = {"images": resources.images, "remove_contents": resources.manifest}.get(step, resources.store)
 
-    def stop(*_, **__):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(owner), "delete" if step == "images" else step, stop)
+        patch.setattr(type(owner), "delete" if step == "images" else step, interrupt)
         with pytest.raises(KeyboardInterrupt):
             index.delete("*")
     assert index.documents() == []

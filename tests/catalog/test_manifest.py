@@ -1,4 +1,4 @@
-"""The manifest: documents, contents, points."""
+"""Manifest: documents, contents, points, and errors of damaged, outdated or closed manifests."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def record(doc_id: str = "a.pdf", sha: str = "1") -> DocumentRecord:
     return DocumentRecord(doc_id, Path("/docs") / doc_id, sha, 10, 20, metadata={"year": 2024})
 
 
-def test_a_document_keeps_its_content_until_the_new_one_is_done(tmp_path):
+def test_document_keeps_its_content_until_finish(tmp_path):
     manifest = Manifest(tmp_path / "m.sqlite3")
     manifest.begin(record())
     manifest.add_points("1", [PointRecord("p1", 1, "page", "x"), PointRecord("r1", 1, "table", "y")])
     assert [d.is_complete for d in manifest.documents()] == [False]
     manifest.finish(record(), failures=[Failure(Path("/docs/a.pdf"), "torn", 2)])
-    done = manifest.document("a.pdf")
-    assert (done.pages, done.regions, done.is_complete, done.metadata) == (1, 1, True, {"year": 2024})
-    assert done.failures == (Failure(Path("/docs/a.pdf"), "torn", 2),)
+    finished = manifest.document("a.pdf")
+    assert (finished.pages, finished.regions, finished.is_complete, finished.metadata) == (1, 1, True, {"year": 2024})
+    assert finished.failures == (Failure(Path("/docs/a.pdf"), "torn", 2),)
     manifest.begin(record(sha="2"))
     manifest.add_points("2", [PointRecord("p2", 1, "page", "x")])
-    changing = manifest.document("a.pdf")
-    assert (changing.sha256, changing.is_complete, changing.pages) == ("1", False, 1)
+    updating = manifest.document("a.pdf")
+    assert (updating.sha256, updating.is_complete, updating.pages) == ("1", False, 1)
     assert manifest.documents_of("2") == []
     assert [d.doc_id for d in manifest.documents_of("2", include_pending=True)] == ["a.pdf"]
     assert manifest.orphans() == []
@@ -48,7 +48,7 @@ def test_a_document_keeps_its_content_until_the_new_one_is_done(tmp_path):
     manifest.close()
 
 
-def test_copies_share_a_content(tmp_path):
+def test_copies_share_one_content(tmp_path):
     manifest = Manifest(tmp_path / "m.sqlite3")
     manifest.begin(record())
     manifest.add_points("1", [PointRecord("p1", 1, "page", "x")])
@@ -64,7 +64,7 @@ def test_copies_share_a_content(tmp_path):
     manifest.close()
 
 
-def test_a_page_indexed_again_names_the_regions_it_no_longer_has(tmp_path):
+def test_add_points_returns_removed_regions(tmp_path):
     manifest = Manifest(tmp_path / "m.sqlite3")
     manifest.begin(record())
     manifest.add_points("1", [PointRecord("p1", 1, "page", "x"), PointRecord("r1", 1, "table", "y")])
@@ -73,34 +73,34 @@ def test_a_page_indexed_again_names_the_regions_it_no_longer_has(tmp_path):
     manifest.close()
 
 
-def test_a_manifest_that_is_no_database_is_told(tmp_path):
+def test_non_sqlite_manifest_raises_index_corrupt_error(tmp_path):
     (tmp_path / "m.sqlite3").write_bytes(b"not a database at all" * 100)
     with pytest.raises(IndexCorruptError, match="ingest again"):
         Manifest(tmp_path / "m.sqlite3")
 
 
-def test_an_index_of_an_older_format_is_refused_with_the_way_out_and_left_alone(tmp_path):
+def test_older_format_raises_index_mismatch_error_without_changes(tmp_path):
     with closing(sqlite3.connect(tmp_path / "manifest.sqlite3")) as db:
         db.execute("CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
         db.execute("CREATE TABLE documents (doc_id TEXT PRIMARY KEY, path BLOB)")
         db.executemany("INSERT INTO settings VALUES (?, ?)", [("schema", "1"), ("version", '"0.0.9"')])
         db.commit()
-    before = (tmp_path / "manifest.sqlite3").read_bytes()
+    original_bytes = (tmp_path / "manifest.sqlite3").read_bytes()
     with pytest.raises(IndexMismatchError, match=r"format 1 \(jina-rag 0.0.9\).*Ingest the documents again"):
         DocumentIndex.open(tmp_path, embedder=FakeEmbedder())
-    assert (tmp_path / "manifest.sqlite3").read_bytes() == before
+    assert (tmp_path / "manifest.sqlite3").read_bytes() == original_bytes
 
 
-def test_a_manifest_that_was_closed_is_told(tmp_path):
+def test_closed_manifest_raises_index_state_error(tmp_path):
     manifest = Manifest(tmp_path / "m.sqlite3")
     manifest.close()
     manifest.close()
-    for use in (manifest.documents, lambda: manifest.begin(record()), lambda: manifest.write_settings({"a": 1})):
+    for call in (manifest.documents, lambda: manifest.begin(record()), lambda: manifest.write_settings({"a": 1})):
         with pytest.raises(IndexStateError, match="index is closed"):
-            use()
+            call()
 
 
-def test_a_manifest_that_cannot_be_written_is_told(tmp_path):
+def test_unwritable_manifest_raises_index_state_error(tmp_path):
     manifest = Manifest(tmp_path / "m.sqlite3")
     other = sqlite3.connect(tmp_path / "m.sqlite3", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")

@@ -1,4 +1,4 @@
-"""What makes two pages show the same: their images laid on each other, and the words that OCR cannot have mistaken."""
+"""Near-duplicate detection: image alignment, OCR-tolerant text comparison, and search in the store."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from jina_rag.stores.images import ImageFiles
 from jina_rag.types import Page, PageScreenshot, StoreHit, Word
 
 
-def test_an_image_name_that_leads_elsewhere_is_not_followed(tmp_path):
+def test_page_content_ignores_image_names_outside_the_folder(tmp_path):
     payload = {schema.IMAGE: "../../etc/passwd", schema.TEXT: ""}
     assert PageContent.of_payload(payload, tmp_path).image is None
 
 
-def test_places_that_correspond_find_the_crop_of_a_page_whose_lines_are_all_alike():
+def test_point_pairs_align_a_crop_of_uniform_lines():
     image = Image.new("L", (800, 1000), 255)
     draw = ImageDraw.Draw(image)
     for y in range(60, 940, 24):
@@ -33,13 +33,13 @@ def test_places_that_correspond_find_the_crop_of_a_page_whose_lines_are_all_alik
     a, b = (np.asarray(photo, dtype=np.float32) / 255 for photo in (image, cropped))
     first = np.array([[x, y] for x in (0.2, 0.5, 0.8) for y in (0.2, 0.5, 0.8)], dtype=np.float32)
     second = ((first * [800, 1000] - 30) / [770, 970]).astype(np.float32)
-    second[0] = 0.9  # a mistake among them does no harm
+    second[0] = 0.9  # one wrong pair is tolerated
     assert image_match.difference_map(a, b) is None
     assert image_match.difference_map(a, b, (first, second)).max() < 0.05
-    assert image_match.difference_map(a, b, (first[:3], second[:3])) is None  # too few to go by
+    assert image_match.difference_map(a, b, (first[:3], second[:3])) is None  # too few pairs
 
 
-def test_a_picture_that_cannot_be_read_is_none(tmp_path):
+def test_load_returns_none_for_unreadable_images(tmp_path):
     broken = tmp_path / "a.jpg"
     broken.write_bytes(b"\xff\xd8\xff not a picture")
     assert image_match.load(broken) is None
@@ -50,7 +50,7 @@ def test_a_picture_that_cannot_be_read_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "lost", "added"),
+    ("one", "other", "only_a", "only_b"),
     [
         ("Invoice no. 12", "invoice NO: 12", [], []),
         ("Number plate 7", "Numberplate 7", [], []),
@@ -64,12 +64,12 @@ def test_a_picture_that_cannot_be_read_is_none(tmp_path):
         ("東京都 2024", "東京都 2025", ["2024"], ["2025"]),
     ],
 )
-def test_words_differ_beyond_what_ocr_mistakes(one, other, lost, added):
-    assert unmatched(*(list(normalize_words(text.split()).values()) for text in (one, other))) == (lost, added)
+def test_unmatched_ignores_ocr_errors(one, other, only_a, only_b):
+    assert unmatched(*(list(normalize_words(text.split()).values()) for text in (one, other))) == (only_a, only_b)
 
 
 @pytest.mark.parametrize(
-    ("lost", "added", "expected"),
+    ("only_a", "only_b", "expected"),
     [
         (["4711"], ["4712"], True),
         (["5"], ["8"], True),
@@ -80,11 +80,11 @@ def test_words_differ_beyond_what_ocr_mistakes(one, other, lost, added):
         (["2019", "left", "right", "up"], ["4733", "down"], False),
     ],
 )
-def test_a_number_in_the_place_of_another(lost, added, expected):
-    assert has_changed_number(lost, added) is expected
+def test_has_changed_number(only_a, only_b, expected):
+    assert has_changed_number(only_a, only_b) is expected
 
 
-def test_texts_of_which_nothing_agrees_are_of_no_use():
+def test_unrelated_texts_are_not_compared():
     a, b = [f"a{i}x" for i in range(60)], [f"a{i}y" for i in range(60)]
     assert unmatched(a, b) == (a, b)
     assert not has_changed_number([f"1{i:03d}" for i in range(60)], [f"2{i:03d}" for i in range(60)])
@@ -93,8 +93,8 @@ def test_texts_of_which_nothing_agrees_are_of_no_use():
 # -- pages of an index ---------------------------------------------------------------------------------------
 
 
-class Vectors:
-    """A store whose nearest points are those that it was given."""
+class FakeStore:
+    """A store that returns given hits for every nearest-neighbor query."""
 
     def __init__(self, hits):
         self.hits = hits
@@ -103,26 +103,26 @@ class Vectors:
         return self.hits[:limit]
 
 
-def page_of(text, number=1):
+def make_page(text, number=1):
     words = tuple(Word(word, (0.1, 0.1, 0.2, 0.2)) for word in text.split())
     return Page(
         "a.pdf", Path("a.pdf"), number, 9, PageScreenshot(Image.new("RGB", (80, 100), "white"), 72), words=words
     )
 
 
-def test_the_first_of_several_that_say_the_same_is_the_one_that_is_repeated(tmp_path):
+def test_find_returns_the_first_page_of_a_near_duplicate_group(tmp_path):
     text = " ".join(f"word{n}" for n in range(40))
     stored = StoreHit("second", 0.99, {schema.TEXT: text, schema.NEAR: "first", schema.REVISION: "x"})
     dense = np.ones(4, dtype=np.float32) / 2
-    finder = NearDuplicateFinder(Vectors([stored]), ImageFiles(tmp_path))
-    pages = [("new", page_of(text), dense), ("newer", page_of(f"{text} again", 2), dense)]
+    finder = NearDuplicateFinder(FakeStore([stored]), ImageFiles(tmp_path))
+    pages = [("new", make_page(text), dense), ("newer", make_page(f"{text} again", 2), dense)]
     assert finder.find(pages) == {"new": "first", "newer": "first"}
     assert finder.find(pages, ignore={"x"}) == {"newer": "new"}
-    assert finder.find([("first", page_of(text), dense)]) == {}
-    assert finder.find([("new", page_of("something else " * 12), dense)]) == {}
+    assert finder.find([("first", make_page(text), dense)]) == {}
+    assert finder.find([("new", make_page("something else " * 12), dense)]) == {}
 
 
-def test_pages_of_few_words_say_the_same_if_they_show_the_same():
+def test_pages_with_few_words_are_compared_by_image():
     white, grey = (Image.new("RGB", (80, 100), shade) for shade in ("white", "grey"))
     assert is_near_duplicate(PageContent(image=white), PageContent(image=white.resize((160, 200))))
     assert not is_near_duplicate(PageContent(image=white), PageContent(image=grey))

@@ -1,7 +1,7 @@
-"""What every store must do, checked on the plain one in memory, on the embedded engine, and on Qdrant's client.
+"""Stores: the common contract of the in-memory store, the embedded engine and the Qdrant server.
 
-The client has a stand-in for a server in this process: it is used directly, and behind HTTP and gRPC so that all
-goes over a wire once. A real server is used where JINA_RAG_TEST_QDRANT_URL names one.
+The server tests use the client's in-process Qdrant, directly and behind HTTP and gRPC servers. Set
+JINA_RAG_TEST_QDRANT_URL to run them also on a real server.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from jina_rag.testing import MemoryStore
 from jina_rag.types import Point, Prefetch, Range, SparseVector
 
 DIM, MULTI_DIM = 6, 5
-HALF = 2e-3
-"""float16 keeps 11 bits: this much of a number of size 1 to 2."""
+FLOAT16_TOLERANCE = 2e-3
+"""Absolute error of a number from 1 to 2 in float16, which has 11 significant bits."""
 
 
-SERVER = os.environ.get("JINA_RAG_TEST_QDRANT_URL")
+SERVER_URL = os.environ.get("JINA_RAG_TEST_QDRANT_URL")
 
 
 @pytest.fixture(params=["memory", "edge", "qdrant", "rest", "grpc", "server"])
 def store(request, tmp_path):
-    with opened(request.param, tmp_path) as store:
+    with open_store(request.param, tmp_path) as store:
         yield store
 
 
 @contextmanager
-def opened(kind, folder):
+def open_store(kind, folder):
     dims = {"dim": DIM, "multi_dim": MULTI_DIM}
     name = f"jina-rag-test-{uuid.uuid4()}"
     if kind == "memory":
@@ -59,23 +59,25 @@ def opened(kind, folder):
             yield store
     elif kind == "grpc":
         with standing_in_grpc() as (server, port):
-            knobs = QdrantConnection(prefer_grpc=True, grpc_port=port)
-            with QdrantStore.open(server.url, collection=name, connection=knobs, **dims) as store:
+            connection = QdrantConnection(prefer_grpc=True, grpc_port=port)
+            with QdrantStore.open(server.url, collection=name, connection=connection, **dims) as store:
                 yield store
-    elif SERVER:
-        key = os.environ.get("QDRANT_API_KEY")
-        cleaner = QdrantClient(url=SERVER, headers={"api-key": key} if key else None, check_compatibility=False)
+    elif SERVER_URL:
+        api_key = os.environ.get("QDRANT_API_KEY")
+        cleaner = QdrantClient(
+            url=SERVER_URL, headers={"api-key": api_key} if api_key else None, check_compatibility=False
+        )
         try:
-            with QdrantStore.open(SERVER, collection=name, **dims) as store:
+            with QdrantStore.open(SERVER_URL, collection=name, **dims) as store:
                 yield store
         finally:
             cleaner.delete_collection(name)
             cleaner.close()
     else:
-        pytest.skip("JINA_RAG_TEST_QDRANT_URL names no server")
+        pytest.skip("JINA_RAG_TEST_QDRANT_URL is not set")
 
 
-def key(n):
+def point_id(n):
     return str(uuid.UUID(int=n + 1))
 
 
@@ -86,7 +88,7 @@ def sparse(weights):
 def point(n, *, rows=3, seed=None, lexical=None, dense=True, **payload):
     rng = np.random.default_rng(n if seed is None else seed)
     return Point(
-        id=key(n),
+        id=point_id(n),
         dense=rng.normal(size=DIM).astype("f4") if dense else None,
         multi=rng.normal(size=(rows, MULTI_DIM)).astype("f4") if rows else None,
         lexical=sparse(lexical) if lexical else None,
@@ -102,30 +104,30 @@ def query(rows=4, seed=99):
     return np.random.default_rng(seed).normal(size=(rows, MULTI_DIM)).astype("f4")
 
 
-def any_end(ends):
-    return any(end is not None for end in ends)
+def has_bound(bounds):
+    return any(end is not None for end in bounds)
 
 
-def test_it_is_a_store(store):
+def test_store_implements_the_protocol(store):
     assert isinstance(store, MultiVectorStore)
 
 
-def test_an_empty_store_answers_with_nothing(store):
+def test_empty_store_returns_empty_results(store):
     assert store.count() == 0
     assert store.search(query(), limit=3) == []
     assert store.search(query(), limit=3, dense=np.ones(DIM, "f4"), prefetch=Prefetch(60, 50, 0)) == []
     assert store.nearest(np.ones(DIM, "f4"), limit=3) == []
     assert store.nearest(sparse({1: 1.0}), limit=3) == []
-    assert store.fetch([key(1)]) == []
+    assert store.fetch([point_id(1)]) == []
     assert list(store.scroll()) == []
     store.upsert([])
     store.delete([])
-    store.delete([key(7)])
+    store.delete([point_id(7)])
     store.flush()
     assert store.count() == 0
 
 
-def test_points_come_back_as_they_were_given(store):
+def test_fetch_returns_points_as_written(store):
     payload = {
         "text": "naïve 東京 \U0001f600",
         "flag": True,
@@ -140,26 +142,26 @@ def test_points_come_back_as_they_were_given(store):
         point(3, dense=False),
     ]
     store.upsert(originals)
-    ids = [key(3), key(1), key(8), key(2), key(1)]
+    ids = [point_id(3), point_id(1), point_id(8), point_id(2), point_id(1)]
     points = store.fetch(ids)
-    assert [p.id for p in points] == [key(3), key(1), key(2), key(1)]
-    whole = points[1]
-    assert whole.payload == {"n": 1, **payload}
-    assert type(whole.payload["flag"]) is bool
-    np.testing.assert_array_equal(whole.dense, originals[0].dense)
-    np.testing.assert_allclose(whole.multi, originals[0].multi, atol=HALF)
-    assert whole.multi.dtype == whole.dense.dtype == np.float32
-    weights = dict(zip(whole.lexical.indices.tolist(), whole.lexical.values.tolist(), strict=True))
+    assert [p.id for p in points] == [point_id(3), point_id(1), point_id(2), point_id(1)]
+    complete_point = points[1]
+    assert complete_point.payload == {"n": 1, **payload}
+    assert type(complete_point.payload["flag"]) is bool
+    np.testing.assert_array_equal(complete_point.dense, originals[0].dense)
+    np.testing.assert_allclose(complete_point.multi, originals[0].multi, atol=FLOAT16_TOLERANCE)
+    assert complete_point.multi.dtype == complete_point.dense.dtype == np.float32
+    weights = dict(zip(complete_point.lexical.indices.tolist(), complete_point.lexical.values.tolist(), strict=True))
     assert weights == {7: 0.5, 2**32 - 1: 2.0}
     assert points[0].dense is None
     assert points[0].lexical is None
     assert points[2].multi is None
-    bare = store.fetch([key(1)], vectors=False)[0]
-    assert (bare.dense, bare.multi, bare.lexical) == (None, None, None)
-    assert bare.payload == whole.payload
+    payload_only = store.fetch([point_id(1)], vectors=False)[0]
+    assert (payload_only.dense, payload_only.multi, payload_only.lexical) == (None, None, None)
+    assert payload_only.payload == complete_point.payload
 
 
-def test_parts_of_payloads_are_changed_and_what_filters_see_with_them(store):
+def test_update_payload_changes_keys_and_filters(store):
     payload = {
         "doc_id": "a.pdf",
         "text": "long",
@@ -172,23 +174,23 @@ def test_parts_of_payloads_are_changed_and_what_filters_see_with_them(store):
     store.upsert(points)
     store.update_payload(
         {
-            key(1): {"meta": {"year": 2025}, "new": [1, "ü"], "doc_id": "b.pdf"},
-            key(2): {"meta": None, "kind": None, 'x.y " z': None, "absent": None, "half": "\ud83d"},
-            key(7): {"meta": {"year": 2025}},
+            point_id(1): {"meta": {"year": 2025}, "new": [1, "ü"], "doc_id": "b.pdf"},
+            point_id(2): {"meta": None, "kind": None, 'x.y " z': None, "absent": None, "half": "\ud83d"},
+            point_id(7): {"meta": {"year": 2025}},
         }
     )
     store.update_payload({})
-    store.update_payload({key(0): {}})
-    first, second, third = store.fetch([key(0), key(1), key(2)])
+    store.update_payload({point_id(0): {}})
+    first, second, third = store.fetch([point_id(0), point_id(1), point_id(2)])
     assert first.payload == {"n": 0, **payload}
     assert second.payload == {"n": 1, **payload, "meta": {"year": 2025}, "new": [1, "ü"], "doc_id": "b.pdf"}
     assert third.payload == {"n": 2, "doc_id": "a.pdf", "text": "long", "none": None, "half": "\ufffd"}
     assert store.count() == 3
     for fetched, original in zip((first, second, third), points, strict=True):
         np.testing.assert_array_equal(fetched.dense, original.dense)
-        np.testing.assert_allclose(fetched.multi, original.multi, atol=HALF)
+        np.testing.assert_allclose(fetched.multi, original.multi, atol=FLOAT16_TOLERANCE)
         assert sorted(fetched.lexical.indices) == sorted(original.lexical.indices)
-    ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(9, 9, 0)}
+    query_options = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(9, 9, 0)}
     for where, expected in [
         ({"meta.year": 2024}, [0]),
         ({"meta.year": 2025}, [1]),
@@ -204,7 +206,7 @@ def test_parts_of_payloads_are_changed_and_what_filters_see_with_them(store):
         assert store.count(where) == len(expected), where
         assert sorted(numbers(store.scroll(where))) == expected, where
         assert sorted(numbers(store.search(query(), limit=9, where=where))) == expected, where
-        assert sorted(numbers(store.search(query(), limit=9, where=where, **ask))) == expected, where
+        assert sorted(numbers(store.search(query(), limit=9, where=where, **query_options))) == expected, where
         assert sorted(numbers(store.nearest(np.ones(DIM, "f4"), limit=9, where=where))) == expected, where
         assert sorted(numbers(store.nearest(sparse({1: 1.0}), limit=9, where=where))) == expected, where
     assert numbers(store.nearest(sparse({11: 1.0}), limit=9)) == [1]
@@ -212,27 +214,27 @@ def test_parts_of_payloads_are_changed_and_what_filters_see_with_them(store):
     assert sorted(numbers(store.scroll())) == [0, 2]
 
 
-def test_many_payloads_are_changed_in_one_call(store):
+def test_update_payload_changes_many_points_in_one_call(store):
     store.upsert([point(n, rows=1, kind="page") for n in range(600)])
-    store.update_payload({key(n): {"kind": "chart"} for n in range(0, 600, 2)})
+    store.update_payload({point_id(n): {"kind": "chart"} for n in range(0, 600, 2)})
     assert sorted(numbers(store.scroll({"kind": "chart"}))) == list(range(0, 600, 2))
     assert store.count({"kind": "page"}) == 300
 
 
-def test_changes_that_make_no_sense_change_nothing(store):
+def test_invalid_payload_update_changes_nothing(store):
     store.upsert([point(1), point(2)])
-    for wrong in ({"x": float("nan")}, {"x": object()}, {"_where": []}):
+    for invalid in ({"x": float("nan")}, {"x": object()}, {"_where": []}):
         with pytest.raises(InvalidInputError):
-            store.update_payload({key(1): {"n": 9}, key(2): wrong})
+            store.update_payload({point_id(1): {"n": 9}, point_id(2): invalid})
     with pytest.raises(InvalidInputError):
-        store.update_payload({key(1): {"n": 9}, "not a uuid": {"n": 9}})
+        store.update_payload({point_id(1): {"n": 9}, "not a uuid": {"n": 9}})
     assert sorted(numbers(store.scroll())) == [1, 2]
 
 
-def test_an_upsert_replaces_the_whole_point(store):
+def test_upsert_replaces_the_complete_point(store):
     store.upsert([point(1, lexical={1: 1.0}, old=True), point(2)])
-    store.upsert([Point(key(1), multi=np.ones((1, MULTI_DIM), "f4"), payload={"n": 11})])
-    (replaced,) = store.fetch([key(1)])
+    store.upsert([Point(point_id(1), multi=np.ones((1, MULTI_DIM), "f4"), payload={"n": 11})])
+    (replaced,) = store.fetch([point_id(1)])
     assert replaced.payload == {"n": 11}
     assert replaced.dense is None
     assert replaced.lexical is None
@@ -242,14 +244,14 @@ def test_an_upsert_replaces_the_whole_point(store):
     assert store.nearest(sparse({1: 1.0}), limit=5) == []
 
 
-def test_the_last_of_one_id_in_a_call_wins(store):
+def test_upsert_stores_the_last_point_of_a_repeated_id(store):
     store.upsert([point(1, v=1), point(1, v=2)])
-    assert [p.payload["v"] for p in store.fetch([key(1)])] == [2]
+    assert [p.payload["v"] for p in store.fetch([point_id(1)])] == [2]
 
 
 def test_delete_by_id_and_by_filter(store):
     store.upsert([point(n, doc_id="a" if n < 3 else "b") for n in range(6)])
-    store.delete([key(0), key(77)])
+    store.delete([point_id(0), point_id(77)])
     assert sorted(numbers(store.scroll())) == [1, 2, 3, 4, 5]
     store.delete_where({"doc_id": "a"})
     assert sorted(numbers(store.search(query(), limit=9))) == [3, 4, 5]
@@ -302,7 +304,7 @@ FILTERS = [
 ]
 
 
-def test_filters(store):
+def test_filter_matches_expected_points(store):
     points = [point(n, lexical={5: 1.0}, **payload) for n, payload in enumerate(PAYLOADS)]
     for where, expected in FILTERS:
         store.upsert(points)
@@ -315,7 +317,7 @@ def test_filters(store):
         assert sorted(numbers(store.scroll())) == sorted({0, 1, 2, 3} - set(expected)), where
 
 
-def test_objects_in_lists_are_filtered_by_their_keys(store):
+def test_filter_matches_keys_of_objects_in_lists(store):
     store.upsert(
         [
             point(1, meta=[{"year": 2024}, {"year": 2025, "by": "Ann"}, "loose"]),
@@ -341,7 +343,7 @@ def test_objects_in_lists_are_filtered_by_their_keys(store):
         store.count({"regions.kind": "chart"})
 
 
-NUMBERED = [
+NUMBER_PAYLOADS = [
     {"page": 3, "doc_id": "a", "meta": [{"year": 2019, 'x.y " z[0]': 1.5}, {"year": 2024}]},
     {"page": 7, "doc_id": "a", "meta": [{"year": 2021.5, "deep": [{"er": [-4, 40]}]}]},
     {"page": 12.0, "doc_id": "b", "meta": {"year": "2020", "draft": True, "deep": {"er": 0}}},
@@ -358,7 +360,7 @@ RANGES = [
     ({"page": Range(gte=np.int64(7), lte=np.float32(7.0))}, [1]),
     ({"page": Range(lte=-1)}, [3]),
     ({"meta.year": Range(gte=2019, lt=2022)}, [0, 1]),
-    # No one number of the first point is in between, though one is above and one below.
+    # One number of the first point is above the range and one below, but none within.
     ({"meta.year": Range(gt=2019, lt=2024)}, [1]),
     ({"meta.year": Range(gte=0)}, [0, 1]),
     ({"meta.deep.er": Range(gte=0)}, [1, 2]),
@@ -380,9 +382,9 @@ RANGES = [
 ]
 
 
-def test_ranges(store):
-    points = [point(n, lexical={5: 1.0}, **payload) for n, payload in enumerate(NUMBERED)]
-    cheap = {"dense": np.ones(DIM, "f4"), "lexical": sparse({5: 1.0})}
+def test_range_filter_matches_expected_points(store):
+    points = [point(n, lexical={5: 1.0}, **payload) for n, payload in enumerate(NUMBER_PAYLOADS)]
+    query_vectors = {"dense": np.ones(DIM, "f4"), "lexical": sparse({5: 1.0})}
     for where, expected in RANGES:
         store.upsert(points)
         assert store.count(where) == len(expected), where
@@ -390,34 +392,36 @@ def test_ranges(store):
         assert sorted(numbers(store.search(query(), limit=9, where=where))) == expected, where
         assert sorted(numbers(store.nearest(np.ones(DIM, "f4"), limit=9, where=where))) == expected, where
         assert sorted(numbers(store.nearest(sparse({5: 1.0}), limit=9, where=where))) == expected, where
-        hits = store.search(query(), limit=9, where=where, prefetch=Prefetch(9, 9, 0), **cheap)
+        hits = store.search(query(), limit=9, where=where, prefetch=Prefetch(9, 9, 0), **query_vectors)
         assert sorted(numbers(hits)) == expected, where
         store.delete_where(where)
         assert sorted(numbers(store.scroll())) == sorted(set(range(5)) - set(expected)), where
     store.upsert(points)
-    assert store.fetch([key(0)])[0].payload == {"n": 0, **NUMBERED[0]}, "what filters look at is not shown"
+    assert store.fetch([point_id(0)])[0].payload == {"n": 0, **NUMBER_PAYLOADS[0]}, (
+        "filter keys are not part of the payload"
+    )
     assert "_numbers" not in store.search(query(), limit=1)[0].payload
 
 
-def test_a_range_comes_before_the_candidates_are_chosen(store):
+def test_range_filter_applies_before_candidate_selection(store):
     points = [point(n, lexical={1: 9.0 if n < 10 else 1.0}, kind="chart" if n % 2 else "page") for n in range(20)]
     for n, item in enumerate(points):
         item.dense[:] = 5 if n < 10 else 1
     store.upsert(points)
-    cheap = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0})}
+    query_vectors = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0})}
     for sizes in (Prefetch(3, 0, 0), Prefetch(0, 3, 0), Prefetch(0, 0, 3)):
-        hits = store.search(query(), limit=99, where={"n": Range(gte=10)}, prefetch=sizes, **cheap)
+        hits = store.search(query(), limit=99, where={"n": Range(gte=10)}, prefetch=sizes, **query_vectors)
         assert len(hits) == 3
         assert min(numbers(hits)) >= 10
 
 
-def test_a_range_sees_changed_payloads(store):
+def test_range_filter_uses_updated_payloads(store):
     store.upsert([point(n, page=n, meta=[{"year": 2020 + n}]) for n in range(4)])
     store.update_payload(
         {
-            key(0): {"meta": [{"year": 1999, "pages": 7}]},
-            key(1): {"meta": None},
-            key(2): {"meta": [{"year": "2022"}], "page": 9},
+            point_id(0): {"meta": [{"year": 1999, "pages": 7}]},
+            point_id(1): {"meta": None},
+            point_id(2): {"meta": [{"year": "2022"}], "page": 9},
         }
     )
     for where, expected in [
@@ -430,24 +434,24 @@ def test_a_range_sees_changed_payloads(store):
         assert sorted(numbers(store.scroll(where))) == expected, where
         assert sorted(numbers(store.search(query(), limit=9, where=where))) == expected, where
     with pytest.raises(InvalidInputError, match="reserved for the store"):
-        store.update_payload({key(0): {"_numbers": {}}})
+        store.update_payload({point_id(0): {"_numbers": {}}})
 
 
 finite = st.one_of(
     st.integers(-5, 5), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False), st.just(-0.0)
 )
-ends = st.one_of(st.none(), finite)
+bounds = st.one_of(st.none(), finite)
 
 
 # The store is emptied at the start of each example.
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.lists(st.one_of(finite, st.booleans(), st.text(max_size=2), st.lists(finite, max_size=3)), max_size=8),
-    limits=st.lists(st.tuples(ends, ends, ends, ends).filter(any_end), min_size=1, max_size=4),
-    borders=st.booleans(),
+    limits=st.lists(st.tuples(bounds, bounds, bounds, bounds).filter(has_bound), min_size=1, max_size=4),
+    include_values=st.booleans(),
 )
-def test_a_range_is_the_comparison_of_python(store, values, limits, borders):
-    if borders and values and type(values[0]) in (int, float):
+def test_range_filter_equals_python_comparison(store, values, limits, include_values):
+    if include_values and values and type(values[0]) in (int, float):
         limits = [*limits, (values[0], None, None, None), (None, None, values[0], None)]
     store.delete_where({})
     store.upsert([point(n, rows=1, v=value) for n, value in enumerate(values)])
@@ -469,7 +473,7 @@ def test_a_range_is_the_comparison_of_python(store, values, limits, borders):
         assert store.count(where) == len(expected), where
 
 
-def test_filters_that_make_no_sense_are_refused(store):
+def test_invalid_filter_raises_invalid_input_error(store):
     calls = [
         store.count,
         store.delete_where,
@@ -477,7 +481,7 @@ def test_filters_that_make_no_sense_are_refused(store):
         lambda where: store.search(query(), limit=1, where=where),
         lambda where: store.nearest(np.ones(DIM, "f4"), limit=1, where=where),
     ]
-    wrong = [
+    invalid = [
         {"text": "x"},
         {"grid": "x"},
         {"": "x"},
@@ -494,12 +498,12 @@ def test_filters_that_make_no_sense_are_refused(store):
         {"a": Range(gte=10**400)},
         {"a": [Range(gte=1)]},
     ]
-    for where, call in itertools.product(wrong, calls):
+    for where, call in itertools.product(invalid, calls):
         with pytest.raises(InvalidInputError):
             call(where)
 
 
-def test_scroll_passes_every_point_once(store):
+def test_scroll_yields_every_point_once(store):
     store.upsert([point(n, rows=1, half=n % 2) for n in range(600)])
     assert sorted(numbers(store.scroll())) == list(range(600))
     assert sorted(numbers(store.scroll({"half": 1}))) == list(range(1, 600, 2))
@@ -513,12 +517,12 @@ def test_scroll_passes_every_point_once(store):
     shift=st.sampled_from([0.0, -2.0]),
     seed=st.integers(0, 10**6),
 )
-def test_search_is_maxsim_also_below_zero(store, lengths, shift, seed):
+def test_search_scores_equal_maxsim_including_negative_scores(store, lengths, shift, seed):
     rng = np.random.default_rng(seed)
     query = np.abs(rng.normal(size=(3, MULTI_DIM))).astype("f4")
     documents = [(rng.normal(size=(n, MULTI_DIM)) + shift).astype("f4") for n in lengths]
     store.delete_where({})
-    store.upsert([Point(key(n), multi=rows, payload={"n": n}) for n, rows in enumerate(documents)])
+    store.upsert([Point(point_id(n), multi=rows, payload={"n": n}) for n, rows in enumerate(documents)])
     exact = scoring.maxsim_many(query, documents)
     hits = store.search(query, limit=len(documents))
     assert sorted(numbers(hits)) == [n for n, rows in enumerate(documents) if len(rows)]
@@ -526,7 +530,7 @@ def test_search_is_maxsim_also_below_zero(store, lengths, shift, seed):
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
-def test_limit_and_ties(store):
+def test_search_limit_and_order_of_ties(store):
     store.upsert([point(n, seed=1) for n in (3, 1, 2)] + [point(9, seed=2)])
     hits = store.search(query(), limit=9)
     assert len(hits) == 4
@@ -542,22 +546,22 @@ def test_limit_and_ties(store):
             store.nearest(np.ones(DIM, "f4"), limit=limit)
 
 
-def test_points_without_a_multi_vector_are_stored_but_never_searched(store):
-    empty = Point(key(5), dense=np.full(DIM, 9, "f4"), multi=np.zeros((0, MULTI_DIM), "f4"), payload={"n": 5})
+def test_points_without_multi_vector_are_stored_but_not_searched(store):
+    empty = Point(point_id(5), dense=np.full(DIM, 9, "f4"), multi=np.zeros((0, MULTI_DIM), "f4"), payload={"n": 5})
     store.upsert([point(1), point(2, rows=0, lexical={1: 1.0}), empty])
     assert numbers(store.search(query(), limit=9)) == [1]
-    ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(9, 9, 0)}
-    assert numbers(store.search(query(), limit=9, **ask)) == [1]
+    query_options = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(9, 9, 0)}
+    assert numbers(store.search(query(), limit=9, **query_options)) == [1]
     assert numbers(store.nearest(np.ones(DIM, "f4"), limit=1)) == [5]
     assert store.count() == 3
-    assert store.fetch([key(5)])[0].multi is None
+    assert store.fetch([point_id(5)])[0].multi is None
 
 
-def test_prefetch_scores_the_union_of_both_stages(store):
+def test_prefetch_scores_the_union_of_dense_and_lexical_candidates(store):
     points = [point(n, lexical={1: float(n + 1)} if n % 4 == 0 else None) for n in range(24)]
     store.upsert(points)
     dense, lexical = np.ones(DIM, "f4"), sparse({1: 1.0})
-    everything = {hit.payload["n"]: hit.score for hit in store.search(query(), limit=99)}
+    all_scores = {hit.payload["n"]: hit.score for hit in store.search(query(), limit=99)}
     nearest_dense = set(np.argsort([-float(p.dense @ dense) for p in points])[:5].tolist())
     for sizes, query_vectors, expected in [
         (Prefetch(5, 3, 0), {"dense": dense, "lexical": lexical}, nearest_dense | {20, 16, 12}),
@@ -572,41 +576,41 @@ def test_prefetch_scores_the_union_of_both_stages(store):
         hits = store.search(query(), limit=99, prefetch=sizes, **query_vectors)
         assert set(numbers(hits)) == expected
         for hit in hits:
-            assert hit.score == pytest.approx(everything[hit.payload["n"]], abs=1e-4)
+            assert hit.score == pytest.approx(all_scores[hit.payload["n"]], abs=1e-4)
     with pytest.raises(InvalidInputError, match="dense or a lexical"):
         store.search(query(), limit=9, prefetch=Prefetch(60, 50, 0))
 
 
-def test_regions_have_a_stage_of_their_own_and_crowd_out_no_page(store):
+def test_region_candidates_do_not_displace_page_candidates(store):
     kinds = ["page", "chart", "table", "figure"]
     points = [point(n, kind=kinds[n % 4], lexical={1: float(n)}) for n in range(1, 25)]
     store.upsert(points)
     dense, lexical = np.ones(DIM, "f4"), sparse({1: 1.0})
-    ask = {"dense": dense, "lexical": lexical}
+    query_options = {"dense": dense, "lexical": lexical}
 
     def nearest(count, pages):
-        mine = [p for p in points if (p.payload["kind"] == "page") is pages]
-        return {p.payload["n"] for p in sorted(mine, key=lambda p: -float(p.dense @ dense))[:count]}
+        kind_points = [p for p in points if (p.payload["kind"] == "page") is pages]
+        return {p.payload["n"] for p in sorted(kind_points, key=lambda p: -float(p.dense @ dense))[:count]}
 
     def hit_numbers(prefetch, **options):
-        return set(numbers(store.search(query(), limit=99, prefetch=prefetch, **ask, **options)))
+        return set(numbers(store.search(query(), limit=99, prefetch=prefetch, **query_options, **options)))
 
     assert hit_numbers(Prefetch(2, 0, 5)) == nearest(2, True) | nearest(5, False)
     assert hit_numbers(Prefetch(0, 2, 1)) == {24, 20} | nearest(1, False)
     assert hit_numbers(Prefetch(6, 0, 5), where={"kind": "page"}) == nearest(6, True)
 
 
-def test_the_filter_comes_before_the_candidates_are_chosen(store):
+def test_filter_applies_before_candidate_selection(store):
     points = [point(n, lexical={1: 9.0 if n < 10 else 1.0}, doc_id="a" if n < 10 else "b") for n in range(20)]
     for n, item in enumerate(points):
         item.dense[:] = 5 if n < 10 else 1
     store.upsert(points)
-    ask = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(3, 3, 0)}
-    assert set(numbers(store.search(query(), limit=99, where={"doc_id": "b"}, **ask))) <= set(range(10, 20))
-    assert len(store.search(query(), limit=99, where={"doc_id": "b"}, **ask)) >= 3
+    query_options = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(3, 3, 0)}
+    assert set(numbers(store.search(query(), limit=99, where={"doc_id": "b"}, **query_options))) <= set(range(10, 20))
+    assert len(store.search(query(), limit=99, where={"doc_id": "b"}, **query_options)) >= 3
 
 
-def test_dense_ranking_is_the_dot_product(store):
+def test_dense_score_is_the_dot_product(store):
     points = [point(n) for n in range(8)]
     store.upsert(points)
     dense_query = np.linspace(-1, 2, DIM, dtype="f4")
@@ -616,8 +620,8 @@ def test_dense_ranking_is_the_dot_product(store):
     np.testing.assert_allclose([hit.score for hit in hits], sorted(exact, reverse=True), rtol=1e-5)
 
 
-def test_lexical_ranking_weighs_rare_terms_more(store):
-    """ln((N - n + 0.5) / (n + 0.5) + 1), with N the points that have terms."""
+def test_lexical_score_weights_terms_by_idf(store):
+    """IDF is ln((N - n + 0.5) / (n + 0.5) + 1), where N is the number of points with terms."""
     store.upsert([point(n, lexical={1: 1.0}) for n in range(6)])
     store.upsert([point(6, lexical={1: 1.0, 2: 0.5}), point(7, lexical={3: 2.0}), point(8)])
     hits = store.nearest(sparse({1: 1.0, 2: 1.0}), limit=9)
@@ -626,27 +630,27 @@ def test_lexical_ranking_weighs_rare_terms_more(store):
     assert sorted(numbers(hits)) == [0, 1, 2, 3, 4, 5, 6]
     assert hits[0].score == pytest.approx(common + 0.5 * rare, rel=1e-4)
     assert hits[1].score == pytest.approx(common, rel=1e-4)
-    # The share of a filter in the collection does not change what a term is worth.
-    (alone,) = store.nearest(sparse({2: 1.0}), limit=9, where={"n": 6})
-    assert alone.score == pytest.approx(0.5 * rare, rel=1e-4)
+    # A filter does not change the IDF of a term.
+    (rare_hit,) = store.nearest(sparse({2: 1.0}), limit=9, where={"n": 6})
+    assert rare_hit.score == pytest.approx(0.5 * rare, rel=1e-4)
 
 
-def test_a_multi_vector_beyond_the_engines_limit_is_refused_with_all_of_its_call(store):
-    most = (schema.MULTI_LIMIT - 1) // MULTI_DIM
+def test_multi_vector_above_the_limit_fails_the_upsert_call(store):
+    max_rows = (schema.MULTI_LIMIT - 1) // MULTI_DIM
     with pytest.raises(InvalidInputError, match="too large for one point"):
-        store.upsert([point(2), Point(key(1), multi=np.ones((most + 1, MULTI_DIM), "f4"))])
+        store.upsert([point(2), Point(point_id(1), multi=np.ones((max_rows + 1, MULTI_DIM), "f4"))])
     assert store.count() == 0
-    store.upsert([Point(key(1), multi=np.ones((most, MULTI_DIM), "f4"))])
+    store.upsert([Point(point_id(1), multi=np.ones((max_rows, MULTI_DIM), "f4"))])
     assert store.count() == 1
 
 
-def test_many_points_are_deleted_in_one_call(store):
+def test_delete_removes_many_points_in_one_call(store):
     store.upsert([point(n, rows=1) for n in range(400)])
-    store.delete([key(n) for n in range(300)])
+    store.delete([point_id(n) for n in range(300)])
     assert sorted(numbers(store.scroll())) == list(range(300, 400))
 
 
-def test_it_tells_what_it_takes_on_disk(store):
+def test_bytes_by_part_reports_disk_usage(store):
     store.upsert([point(1)])
     sizes = store.bytes_by_part()
     assert all(isinstance(name, str) and isinstance(size, int) for name, size in sizes.items())
@@ -656,26 +660,26 @@ def test_it_tells_what_it_takes_on_disk(store):
         assert sizes == {}
 
 
-def test_points_that_make_no_sense_are_refused_with_all_of_their_call(store):
-    wrong = [
-        Point(key(1), dense=np.ones(DIM + 1, "f4")),
-        Point(key(1), multi=np.ones((2, MULTI_DIM + 1), "f4")),
-        Point(key(1), multi=np.ones(MULTI_DIM, "f4")),
-        Point(key(1), dense=np.full(DIM, np.nan, "f4")),
-        Point(key(1), multi=np.full((1, MULTI_DIM), np.inf, "f4")),
+def test_invalid_point_fails_the_upsert_call(store):
+    invalid = [
+        Point(point_id(1), dense=np.ones(DIM + 1, "f4")),
+        Point(point_id(1), multi=np.ones((2, MULTI_DIM + 1), "f4")),
+        Point(point_id(1), multi=np.ones(MULTI_DIM, "f4")),
+        Point(point_id(1), dense=np.full(DIM, np.nan, "f4")),
+        Point(point_id(1), multi=np.full((1, MULTI_DIM), np.inf, "f4")),
         Point("not a uuid"),
-        Point(key(1), payload={"x": float("nan")}),
-        Point(key(1), payload={"x": object()}),
-        Point(key(1), payload={"_where": []}),
-        Point(key(1), payload={"_numbers": {}}),
+        Point(point_id(1), payload={"x": float("nan")}),
+        Point(point_id(1), payload={"x": object()}),
+        Point(point_id(1), payload={"_where": []}),
+        Point(point_id(1), payload={"_numbers": {}}),
     ]
-    for bad in wrong:
+    for bad in invalid:
         with pytest.raises(InvalidInputError):
             store.upsert([point(2), bad])
         assert store.count() == 0, bad
 
 
-def test_questions_of_the_wrong_shape_are_refused(store):
+def test_query_vector_of_wrong_shape_raises_invalid_input_error(store):
     store.upsert([point(1)])
     for multi in (np.ones((1, MULTI_DIM + 1), "f4"), np.ones(MULTI_DIM, "f4"), np.ones((0, MULTI_DIM), "f4")):
         with pytest.raises(InvalidInputError):
@@ -686,34 +690,34 @@ def test_questions_of_the_wrong_shape_are_refused(store):
         store.fetch(["nonsense"])
 
 
-def test_broken_text_of_a_pdf_does_not_lose_the_page(store):
+def test_payload_with_lone_surrogates_is_stored(store):
     store.upsert([point(1, text="half \ud83d pair", meta={"t": (1, np.float32(2.0))}, huge=2**80)])
-    payload = store.fetch([key(1)])[0].payload
+    payload = store.fetch([point_id(1)])[0].payload
     assert payload["text"] == "half \ufffd pair"
     assert payload["meta"] == {"t": [1, 2.0]}
     assert payload["huge"] == pytest.approx(2**80)
 
 
-def test_a_closed_store_says_so(store):
+def test_closed_store_raises_index_state_error(store):
     store.close()
     store.close()
     for call in (
         store.count,
         store.flush,
         lambda: store.upsert([point(1)]),
-        lambda: store.delete([key(1)]),
+        lambda: store.delete([point_id(1)]),
         lambda: store.delete_where({}),
-        lambda: store.update_payload({key(1): {"n": 2}}),
+        lambda: store.update_payload({point_id(1): {"n": 2}}),
         lambda: store.search(query(), limit=1),
         lambda: store.nearest(np.ones(DIM, "f4"), limit=1),
-        lambda: store.fetch([key(1)]),
+        lambda: store.fetch([point_id(1)]),
         lambda: list(store.scroll()),
     ):
         with pytest.raises(IndexStateError, match="is closed"):
             call()
 
 
-def test_a_search_carries_the_parts_of_the_payload_that_were_asked_for(store):
+def test_hits_contain_only_the_requested_payload_keys(store):
     store.upsert([point(1, text="long", page=4, lexical={3: 1.0})])
     for call in (
         lambda **keys: store.search(query(), limit=1, **keys),

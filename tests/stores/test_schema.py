@@ -1,4 +1,4 @@
-"""Ids, filters, limits and the coding of token grids."""
+"""Schema of stored points: ids, filter tags, payload limits, batches and the encoding of token grids."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ fractions = st.one_of(st.floats(0, 1, width=32), st.just(float("nan")))
     hnp.arrays(np.float32, st.tuples(st.integers(0, 20), st.just(4)), elements=fractions),
     st.sampled_from(["words", "patches"]),
 )
-def test_grids_survive_coding(boxes, kind):
+def test_grid_round_trip_preserves_boxes_and_nan(boxes, kind):
     text = schema.encode_grid(TokenGrid(boxes, kind))
     assert json.loads(json.dumps(text)) == text
     decoded = schema.decode_grid(text)
@@ -32,16 +32,16 @@ def test_grids_survive_coding(boxes, kind):
     assert decoded.boxes.dtype == np.float32
     np.testing.assert_array_equal(np.isnan(decoded.boxes), np.isnan(boxes))
     np.testing.assert_allclose(decoded.boxes, boxes, atol=1 / 65535)
-    assert len(text) <= 40 + 4 * -(-8 * len(boxes) // 3), "never much more than the boxes as they are"
+    assert len(text) <= 40 + 4 * -(-8 * len(boxes) // 3), "at most slightly larger than the raw boxes"
 
 
-def test_the_corners_of_the_page_are_exact_and_what_sticks_out_is_clipped():
+def test_grid_keeps_page_corners_and_clips_outside_boxes():
     boxes = np.array([[0, 0, 1, 1], [-0.5, 2, 1, 1]], "f4")
     decoded = schema.decode_grid(schema.encode_grid(TokenGrid(boxes, "words"))).boxes
     np.testing.assert_array_equal(decoded, [[0, 0, 1, 1], [0, 1, 1, 1]])
 
 
-def test_words_on_lines_take_a_third_of_their_boxes_as_they_are():
+def test_encoded_lines_of_words_take_a_third_of_the_raw_size():
     rng = np.random.default_rng(0)
     boxes = []
     for line in range(40):
@@ -49,13 +49,13 @@ def test_words_on_lines_take_a_third_of_their_boxes_as_they_are():
         for width in rng.uniform(0.01, 0.09, 9):
             boxes.append((x, line / 40, x + width, line / 40 + 0.015))
             x += width + 0.004
-    plain = 4 / 3 * 8 * len(boxes)
+    raw_size = 4 / 3 * 8 * len(boxes)
     grid = TokenGrid(np.array(boxes, "f4"), "words")
-    assert len(schema.encode_grid(grid)) < 0.4 * plain
+    assert len(schema.encode_grid(grid)) < 0.4 * raw_size
     np.testing.assert_allclose(schema.decode_grid(schema.encode_grid(grid)).boxes, grid.boxes, atol=1 / 65535)
 
 
-def test_a_grid_that_would_open_to_more_than_any_page_has_is_not_opened(monkeypatch):
+def test_oversized_grid_is_not_decompressed(monkeypatch):
     text = schema.encode_grid(TokenGrid(np.zeros((10_000, 4), "f4"), "words"))
     assert len(schema.decode_grid(text)) == 10_000
     monkeypatch.setattr(schema, "_MAX_GRID_BYTES", 79_999)
@@ -66,24 +66,24 @@ def test_a_grid_that_would_open_to_more_than_any_page_has_is_not_opened(monkeypa
 @pytest.mark.parametrize(
     "text", ["", "words:!!", "words:AAAA", "words:eNoDAAAA", "words:eNpjYAQAAAMAAg==", "lines:", "AAAAAAAAAAA="]
 )
-def test_text_that_is_no_grid_is_reported(text):
+def test_invalid_grid_text_raises_index_corrupt_error(text):
     with pytest.raises(IndexCorruptError):
         schema.decode_grid(text)
 
 
-def test_ids_are_stable_and_depend_on_all_parts():
-    base = schema.point_id("0" * 64, 3)
-    assert base == "6bdbc145-f294-578b-9e8a-4207e548132a", "indexes that exist would not find their pages any more"
-    assert base == schema.point_id("0" * 64, 3, "page")
+def test_point_id_is_stable_and_depends_on_all_arguments():
+    page_id = schema.point_id("0" * 64, 3)
+    assert page_id == "6bdbc145-f294-578b-9e8a-4207e548132a", "a changed id orphans the pages of existing indexes"
+    assert page_id == schema.point_id("0" * 64, 3, "page")
     others = [
         schema.point_id("1" * 64, 3),
         schema.point_id("0" * 64, 4),
         schema.point_id("0" * 64, 3, "region0"),
     ]
-    assert len({base, *others}) == 4
+    assert len({page_id, *others}) == 4
 
 
-def test_ids_are_accepted_in_any_spelling_of_a_uuid():
+def test_checked_id_accepts_any_uuid_spelling():
     value = uuid.UUID(int=12)
     assert schema.checked_id(value.hex.upper()) == schema.checked_id("{" + str(value) + "}") == str(value)
 
@@ -100,13 +100,13 @@ def test_ids_are_accepted_in_any_spelling_of_a_uuid():
         max_size=4,
     )
 )
-def test_every_payload_is_found_by_its_own_values(payload):
+def test_every_payload_matches_a_filter_of_its_own_values(payload):
     payload_tags = set(tags(payload))
     for condition in parse_where(payload):
         assert payload_tags & set(condition.tags)
 
 
-def test_values_of_different_kinds_have_different_tags():
+def test_tags_distinguish_types_and_long_strings():
     values = [True, False, 1, 0, "1", "0", "true", 1.5, "x" * 300, "x" * 301]
     assert len({tags({"k": value})[0] for value in values}) == len(values)
     assert tags({"k": 1.0}) == tags({"k": 1})
@@ -115,14 +115,14 @@ def test_values_of_different_kinds_have_different_tags():
     assert tags({"text": "x", "grid": "x", "k": None, "e": []}) == []
 
 
-def test_a_multi_vector_up_to_the_limit_is_taken_as_it_is():
+def test_multi_vector_limit_is_exact():
     rows = np.ones((2730, 384), "f4")
     assert schema.checked_point(Point(str(uuid.uuid4()), multi=rows), 4, 384).multi is rows
     with pytest.raises(InvalidInputError, match=r"2,731 x 384 numbers is too large for one point.*pool_tokens"):
         schema.checked_point(Point(str(uuid.uuid4()), multi=np.ones((2731, 384), "f4")), 4, 384)
 
 
-def test_batches_are_filled_by_bytes_in_order():
+def test_batches_keep_order_and_byte_limit():
     points = [Point(str(uuid.UUID(int=n)), multi=np.ones((n % 3 * 100 + 1, 64), "f4")) for n in range(1, 30)]
     batches = list(schema.batches(points, limit=150_000))
     assert [point for batch in batches for point in batch] == points
@@ -132,48 +132,48 @@ def test_batches_are_filled_by_bytes_in_order():
     assert list(schema.batches([])) == []
 
 
-def test_payloads_must_be_json():
+def test_clean_payload_converts_to_json_or_raises():
     assert schema.clean_payload({"a": (1, np.float32(0.5), None), "b": True}) == {
         "a": [1, 0.5, None],
         "b": True,
     }
     assert type(schema.clean_payload(np.bool_(True))) is bool
     assert [type(schema.clean_payload(n)) for n in (-(2**63), 2**64 - 1, 2**64)] == [int, int, float]
-    for wrong in (float("inf"), {1: 2}, object(), b"x", {"a": {3, 4}}):
+    for invalid in (float("inf"), {1: 2}, object(), b"x", {"a": {3, 4}}):
         with pytest.raises(InvalidInputError, match="not JSON"):
-            schema.clean_payload(wrong)
+            schema.clean_payload(invalid)
 
 
-def nested(depth):
+def nested_payload(depth):
     value = {"n": 1}
     for _ in range(depth - 1):
         value = {"n": value}
     return value
 
 
-def test_payloads_are_not_nested_endlessly():
-    deep = nested(schema.MAX_METADATA_DEPTH)
+def test_payload_nesting_limit():
+    deep = nested_payload(schema.MAX_METADATA_DEPTH)
     assert schema.clean_payload(deep) == deep
-    # What is taken as metadata is taken as the payload of a point, too.
+    # Metadata at the limit is also valid within the payload of a point.
     assert schema.checked_payload({"meta": [deep]}) == {"meta": [deep]}
-    endless = []
-    endless.append(endless)
-    for wrong in ({"n": deep}, {"n": [deep]}, nested(126), nested(5000), endless):
+    recursive = []
+    recursive.append(recursive)
+    for invalid in ({"n": deep}, {"n": [deep]}, nested_payload(126), nested_payload(5000), recursive):
         with pytest.raises(InvalidInputError, match="nested deeper than 32"):
-            schema.clean_payload(wrong)
+            schema.clean_payload(invalid)
         with pytest.raises(InvalidInputError, match="nested deeper than 32"):
-            schema.checked_payload({"meta": [wrong]})
+            schema.checked_payload({"meta": [invalid]})
     with pytest.raises(InvalidInputError, match="not JSON"):
-        schema.clean_payload({1: nested(5000)})
+        schema.clean_payload({1: nested_payload(5000)})
 
 
-def test_numbers_that_no_float_holds_are_refused():
+def test_integer_beyond_float_range_raises_invalid_input_error():
     for number in (10**400, -(10**400), 10**5000):
         with pytest.raises(InvalidInputError, match="more than 308 digits"):
             schema.clean_payload({"n": number})
 
 
-def test_examples_in_the_docstrings():
+def test_filter_docstring_examples():
     result = doctest.testmod(filters)
     assert result.attempted
     assert not result.failed

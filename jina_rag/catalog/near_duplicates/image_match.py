@@ -35,7 +35,7 @@ _MIN_PAIRS, _TOLERANCE = 4, 6
 """Minimum number of point pairs for an initial alignment, and its maximum reprojection error in pixels."""
 _MARGIN, _MAX_ITERATIONS = 15, 20
 _MIN_CORRELATION = 0.5
-"""Minimum correlation of aligned images: 41 page-scan pairs have at least 0.67, 9 of 10 other pairs have at most 0.41."""
+"""Minimum correlation of aligned images: 41 pages with scans have at least 0.67, 9 of 10 other pairs at most 0.41."""
 
 
 def load(image: Path | Image) -> Float32 | None:

@@ -1,4 +1,4 @@
-"""What only the embedded store can get wrong: other processes, crashes, damaged files."""
+"""Embedded store: persistence, locking, crashes, damaged files and vector storage."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ for call in range(10**6):
 """
 
 
-def open_(folder, **changes):
+def open_store(folder, **changes):
     return EdgeStore.open(folder, **{"dim": 4, "multi_dim": 8, **changes})
 
 
@@ -54,64 +54,64 @@ def point(n, **payload):
     return Point(str(uuid.UUID(int=n + 1)), dense=np.ones(4, "f4"), multi=multi, payload={"n": n, **payload})
 
 
-def test_points_are_still_there_after_closing(tmp_path):
-    with open_(tmp_path / "a") as store:
+def test_points_persist_after_reopening(tmp_path):
+    with open_store(tmp_path / "a") as store:
         store.upsert([point(n) for n in range(3)])
-    with open_(tmp_path / "a", create=False) as store:
+    with open_store(tmp_path / "a", create=False) as store:
         store.delete([point(0).id])
-    with open_(tmp_path / "a") as store:
+    with open_store(tmp_path / "a") as store:
         assert sorted(hit.payload["n"] for hit in store.scroll({"n": [0, 1, 2]})) == [1, 2]
         np.testing.assert_array_equal(store.fetch([point(2).id])[0].multi, point(2).multi)
 
 
-def indexes(store):
+def number_indexes(store):
     return {path for path in store._shard.info().payload_schema if path != "_where"}
 
 
 @pytest.mark.parametrize("log", [True, False])
-def test_ranges_are_indexed_when_their_key_is_first_met_and_survive_packing_and_reopening(tmp_path, log):
-    with open_(tmp_path, storage=Storage(log=log)) as store:
-        assert indexes(store) == set()
+def test_number_indexes_are_created_on_first_use_and_persist(tmp_path, log):
+    with open_store(tmp_path, storage=Storage(log=log)) as store:
+        assert number_indexes(store) == set()
         store.upsert([point(n, name="x") for n in range(40)])
-        first = indexes(store)
+        first = number_indexes(store)
         assert len(first) == 1
         store.update_payload({point(3).id: {"meta": [{"a key.": 5}]}})
-        assert len(indexes(store)) == 2
+        assert len(number_indexes(store)) == 2
         store.delete([point(0).id])
         store.optimize()
         store.upsert([point(40, name="x")])
         assert store.count({"n": Range(gte=39)}) == 2
-    with open_(tmp_path) as store:
-        assert len(indexes(store)) == 2
+    with open_store(tmp_path) as store:
+        assert len(number_indexes(store)) == 2
         store.upsert([point(41)])
-        assert len(indexes(store)) == 2
+        assert len(number_indexes(store)) == 2
         assert [hit.payload["n"] for hit in store.scroll({"meta.a key.": Range(gt=4)})] == [3]
         assert store.count({"n": Range(lt=2)}) == 1
         assert store.count({"n": Range(gte=39)}) == 3
 
 
-def test_keys_beyond_those_that_are_indexed_are_filtered_all_the_same(tmp_path, monkeypatch):
+def test_range_filter_matches_keys_without_an_index(tmp_path, monkeypatch):
     monkeypatch.setattr(base, "MAX_INDEXED_KEYS", 3)
-    with open_(tmp_path) as store:
+    with open_store(tmp_path) as store:
         store.upsert([point(n, **{f"k{i}": n + i for i in range(6)}) for n in range(5)])
-        assert len(indexes(store)) == 3
+        assert len(number_indexes(store)) == 3
         for i in range(6):
             assert store.count({f"k{i}": Range(gte=i + 3)}) == 2
 
 
-def test_changed_payloads_are_still_there_after_closing(tmp_path):
-    with open_(tmp_path / "a") as store:
+def test_updated_payloads_persist_after_reopening(tmp_path):
+    with open_store(tmp_path / "a") as store:
         store.upsert([point(n, kind="page", old=1) for n in range(3)])
-    with open_(tmp_path / "a") as store:
+    with open_store(tmp_path / "a") as store:
         store.update_payload({point(1).id: {"kind": "chart", "old": None}})
-    with open_(tmp_path / "a") as store:
+    with open_store(tmp_path / "a") as store:
         assert [hit.payload for hit in store.scroll({"kind": "chart"})] == [{"n": 1, "kind": "chart"}]
         assert store.count({"kind": "page", "old": 1}) == 2
         np.testing.assert_array_equal(store.fetch([point(1).id])[0].multi, point(1).multi)
 
 
-class Watched:
-    """The engine's shard, with the names of what is called."""
+class RecordingShard:
+    """A shard that records the names of its method calls."""
 
     def __init__(self, shard):
         self._shard, self.calls = shard, []
@@ -121,22 +121,22 @@ class Watched:
         return getattr(self._shard, name)
 
 
-def test_closing_leaves_an_empty_last_record_and_writes_nothing_after_mere_reading(tmp_path):
-    """The engine applies the last record of its log again at each open: a batch of pages would take 100 ms."""
-    store = open_(tmp_path / "a")
+def test_close_writes_an_empty_log_record_only_after_changes(tmp_path):
+    """Opening replays the last log record, which takes 100 ms for a batch of pages."""
+    store = open_store(tmp_path / "a")
     store.upsert([point(0)])
-    writer = store._shard = Watched(store._shard)
+    writer = store._shard = RecordingShard(store._shard)
     store.close()
     assert writer.calls == ["update", "flush", "close"]
-    store = open_(tmp_path / "a")
+    store = open_store(tmp_path / "a")
     assert store.count() == 1
-    reader = store._shard = Watched(store._shard)
+    reader = store._shard = RecordingShard(store._shard)
     store.close()
     assert reader.calls == ["close"]
 
 
-class Failing(Watched):
-    """The engine's shard, of which some methods fail."""
+class FailingShard(RecordingShard):
+    """A shard whose methods of the given names fail."""
 
     def __init__(self, shard, *names):
         super().__init__(shard)
@@ -149,14 +149,14 @@ class Failing(Watched):
 
 
 @pytest.mark.parametrize("step", ["flush", "close", "load"])
-def test_a_failed_reload_leaves_no_lock_behind(tmp_path, monkeypatch, step):
-    store = open_(tmp_path)
+def test_failed_reload_releases_the_lock(tmp_path, monkeypatch, step):
+    store = open_store(tmp_path)
     store.upsert([point(0)])
     monkeypatch.setattr(edge, "_RELOAD_BYTES", 0)
     if step == "load":
         monkeypatch.setattr(edge, "load_shard", lambda *_: 1 / 0)
     else:
-        store._shard = Failing(store._shard, step)
+        store._shard = FailingShard(store._shard, step)
     with pytest.raises(IndexStateError, match="be written to"):
         store.upsert([point(1)])
     if step == "load":
@@ -168,92 +168,92 @@ def test_a_failed_reload_leaves_no_lock_behind(tmp_path, monkeypatch, step):
             store.close()
     store.close()
     monkeypatch.undo()
-    with open_(tmp_path, create=False) as reopened:
+    with open_store(tmp_path, create=False) as reopened:
         assert reopened.count() == 2
 
 
 @pytest.mark.parametrize("step", ["count", "optimize", "update", "flush", "close"])
-def test_a_failed_close_leaves_no_lock_behind(tmp_path, monkeypatch, step):
+def test_failed_close_releases_the_lock(tmp_path, monkeypatch, step):
     monkeypatch.setattr(edge, "_MIN_VACUUM_POINTS", 1)
-    store = open_(tmp_path)
+    store = open_store(tmp_path)
     store.upsert([point(n) for n in range(3)])
     store.delete([point(0).id, point(1).id])
-    store._shard = Failing(store._shard, step)
+    store._shard = FailingShard(store._shard, step)
     with pytest.raises(IndexStateError, match="the disk fails"):
         store.close()
     store.close()
-    with open_(tmp_path, create=False) as reopened:
+    with open_store(tmp_path, create=False) as reopened:
         assert reopened.count() == 1
 
 
 @pytest.mark.parametrize("step", ["count", "optimize", "update", "flush"])
-def test_a_shard_is_closed_whatever_fails_before(tmp_path, monkeypatch, step):
-    """Else the engine keeps its own lock as long as somebody refers to the shard."""
+def test_close_closes_the_shard_if_an_earlier_step_fails(tmp_path, monkeypatch, step):
+    """An unclosed shard holds the lock of the engine until it is garbage-collected."""
     monkeypatch.setattr(edge, "_MIN_VACUUM_POINTS", 1)
-    store = open_(tmp_path)
+    store = open_store(tmp_path)
     store.upsert([point(n) for n in range(3)])
     store.delete([point(0).id, point(1).id])
-    shard = store._shard = Failing(store._shard, step)
+    shard = store._shard = FailingShard(store._shard, step)
     with pytest.raises(IndexStateError, match="the disk fails"):
         store.close()
     assert shard.calls[-1] == "close"
-    with open_(tmp_path, create=False) as reopened:
+    with open_store(tmp_path, create=False) as reopened:
         assert reopened.count() == 1
 
 
-@pytest.mark.parametrize("lost", ["data", "data/shard", "data/shard/segments", "data/shard/segments/*"])
-def test_vectors_that_are_gone_are_not_made_anew_unless_asked(tmp_path, lost):
-    with open_(tmp_path) as store:
+@pytest.mark.parametrize("deleted_path", ["data", "data/shard", "data/shard/segments", "data/shard/segments/*"])
+def test_missing_vectors_raise_index_not_found_error_without_create(tmp_path, deleted_path):
+    with open_store(tmp_path) as store:
         store.upsert([point(0)])
-    for folder in tmp_path.glob(lost):
+    for folder in tmp_path.glob(deleted_path):
         shutil.rmtree(folder)
     with pytest.raises(IndexNotFoundError, match=r"has no vectors\. Restore it, or ingest into a new folder"):
-        open_(tmp_path, create=False)
+        open_store(tmp_path, create=False)
 
 
 @pytest.mark.parametrize("step", ["_create", "_check_facts", "load_shard", "indexed_paths", "_read_ahead"])
-def test_a_failed_open_leaves_no_lock_behind(tmp_path, monkeypatch, step):
-    storage = Storage("int4")  # whose files are read when the store is opened
+def test_failed_open_releases_the_lock(tmp_path, monkeypatch, step):
+    storage = Storage("int4")  # opening reads the files of this storage ahead
     if step != "_create":
-        open_(tmp_path, storage=storage).close()
+        open_store(tmp_path, storage=storage).close()
     monkeypatch.setattr(edge_folder, step, lambda *_, **__: 1 / 0)
     with pytest.raises((IndexStateError, ZeroDivisionError)) as caught:
-        open_(tmp_path, storage=storage)
+        open_store(tmp_path, storage=storage)
     monkeypatch.undo()
-    open_(tmp_path, storage=storage).close()
-    assert caught.value.__traceback__, "held until here: the lock must not hang on its frames"
+    open_store(tmp_path, storage=storage).close()
+    assert caught.value.__traceback__, "the test holds the traceback, whose frames must not hold the lock"
 
 
-def test_nothing_is_made_when_it_should_not_be(tmp_path):
+def test_open_without_create_creates_nothing(tmp_path):
     with pytest.raises(IndexNotFoundError, match="ingest"):
-        open_(tmp_path / "a", create=False)
+        open_store(tmp_path / "a", create=False)
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
-def test_the_folder_is_its_owners(tmp_path):
-    open_(tmp_path / "new").close()
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no POSIX permissions")
+def test_folder_is_readable_by_the_owner_only(tmp_path):
+    open_store(tmp_path / "new").close()
     assert (tmp_path / "new").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("dims", [{"dim": 5}, {"multi_dim": 9}])
-def test_vectors_of_other_lengths_are_refused_and_the_lock_is_given_back(tmp_path, dims):
-    open_(tmp_path).close()
+def test_dimension_mismatch_raises_and_releases_the_lock(tmp_path, dims):
+    open_store(tmp_path).close()
     with pytest.raises(IndexMismatchError, match="dimensions") as caught:
-        open_(tmp_path, **dims)
-    open_(tmp_path).close()
-    assert caught.value.__traceback__, "held until here: the lock must not hang on its frames"
+        open_store(tmp_path, **dims)
+    open_store(tmp_path).close()
+    assert caught.value.__traceback__, "the test holds the traceback, whose frames must not hold the lock"
 
 
-def test_an_index_of_a_later_version_is_refused(tmp_path):
-    open_(tmp_path).close()
+def test_newer_format_raises_index_mismatch_error(tmp_path):
+    open_store(tmp_path).close()
     facts = tmp_path / "data" / "store.json"
     facts.write_text(json.dumps({**json.loads(facts.read_text()), "format": 99}))
     with pytest.raises(IndexMismatchError, match="version"):
-        open_(tmp_path)
+        open_store(tmp_path)
 
 
-def test_a_second_process_is_told_which_index_is_open(tmp_path):
+def test_second_process_gets_locked_error_with_the_path(tmp_path):
     script = (
         "import sys; from jina_rag.errors import IndexLockedError\n"
         "from jina_rag.stores.qdrant.edge import EdgeStore\n"
@@ -261,28 +261,28 @@ def test_a_second_process_is_told_which_index_is_open(tmp_path):
         "except IndexLockedError as exc: print(exc); sys.exit(7)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
-    with open_(tmp_path):
+    with open_store(tmp_path):
         second = subprocess.run(command, capture_output=True, text=True, check=False)
         assert second.returncode == 7, second.stderr
         assert str(tmp_path) in second.stdout
         assert "Close it" in second.stdout
         with pytest.raises(IndexLockedError):
-            open_(tmp_path)
+            open_store(tmp_path)
     assert subprocess.run(command, check=False).returncode == 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 @pytest.mark.parametrize("acknowledged", [1, 25])
-def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path, acknowledged):
+def test_killed_writer_loses_no_acknowledged_upsert(tmp_path, acknowledged):
     with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as writer:
         last = next(int(line) for line in writer.stdout if int(line) >= acknowledged)
         writer.send_signal(signal.SIGKILL)
         last = max([last, *(int(line) for line in writer.stdout if line.endswith("\n"))])
-    with open_(tmp_path) as store:
+    with open_store(tmp_path) as store:
         calls = [hit.payload["call"] for hit in store.scroll()]
         counts = {call: calls.count(call) for call in set(calls)}
         assert set(range(last + 1)) <= set(counts)
-        assert set(counts.values()) == {5}, "a call was kept in part"
+        assert set(counts.values()) == {5}, "a call was stored partially"
         for start in range(0, (max(counts) + 1) * 5, 50):
             for fetched in store.fetch([str(uuid.UUID(int=n + 1)) for n in range(start, start + 50)]):
                 assert (fetched.multi == fetched.payload["call"]).all()
@@ -291,7 +291,7 @@ def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path, acknowle
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 @pytest.mark.parametrize("step", ["edge_folder._config", "pathlib.Path.rename"])
-def test_a_process_killed_while_it_made_the_store_leaves_no_harm(tmp_path, step):
+def test_kill_during_creation_leaves_no_store(tmp_path, step):
     script = (
         "import os, pathlib, sys; from jina_rag.stores.qdrant import edge, edge_folder\n"
         f"{step} = lambda *_: os.kill(os.getpid(), 9)\n"
@@ -301,16 +301,16 @@ def test_a_process_killed_while_it_made_the_store_leaves_no_harm(tmp_path, step)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "data.new").is_dir()
     with pytest.raises(IndexNotFoundError):
-        open_(tmp_path, create=False)
-    with open_(tmp_path) as store:
+        open_store(tmp_path, create=False)
+    with open_store(tmp_path) as store:
         store.upsert([point(1)])
         assert store.count() == 1
     assert not (tmp_path / "data.new").exists()
 
 
 @pytest.mark.parametrize("damage", ["no store.json", "half store.json", "no shard", "no segments", "no config"])
-def test_damaged_files_are_reported_and_the_lock_is_given_back(tmp_path, damage):
-    with open_(tmp_path) as store:
+def test_damaged_files_raise_index_corrupt_error_and_release_the_lock(tmp_path, damage):
+    with open_store(tmp_path) as store:
         store.upsert([point(1)])
     data = tmp_path / "data"
     if damage == "no store.json":
@@ -326,18 +326,18 @@ def test_damaged_files_are_reported_and_the_lock_is_given_back(tmp_path, damage)
             file.write_text("{")
     for _ in range(2):
         with pytest.raises(IndexCorruptError, match=r"Restore it|again") as caught:
-            open_(tmp_path)
+            open_store(tmp_path)
         assert str(tmp_path) in str(caught.value)
         assert caught.value.__cause__ is not None
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path):
+def test_uncreatable_folder_raises_index_state_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(IndexStateError, match="writable"):
-        open_(tmp_path / "file")
+        open_store(tmp_path / "file")
 
 
-def test_exceptions_and_panics_of_the_engine_become_ours(tmp_path):
+def test_engine_errors_and_panics_become_index_errors(tmp_path):
     class PanicException(BaseException):
         pass
 
@@ -356,33 +356,33 @@ def test_exceptions_and_panics_of_the_engine_become_ours(tmp_path):
         raise KeyboardInterrupt
 
 
-def test_a_missing_engine_has_a_pip_line(tmp_path, monkeypatch):
+def test_missing_engine_error_contains_the_pip_command(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "qdrant_edge", None)
     with pytest.raises(MissingDependencyError, match="pip install qdrant-edge-py"):
-        open_(tmp_path)
+        open_store(tmp_path)
 
 
 @pytest.mark.parametrize(("deleted", "expected"), [(999, 0), (1000, 1)])
-def test_space_of_deleted_points_is_given_back_on_close(tmp_path, monkeypatch, deleted, expected):
+def test_close_reclaims_space_of_many_deleted_points(tmp_path, monkeypatch, deleted, expected):
     calls = []
     optimize = EdgeStore.optimize
     monkeypatch.setattr(EdgeStore, "optimize", lambda self: (calls.append(self), optimize(self)))
-    with open_(tmp_path) as store:
+    with open_store(tmp_path) as store:
         store.upsert([point(n, out=n < deleted) for n in range(1500)])
         store.delete([point(0).id])
         store.delete_where({"out": True, "n": list(range(1, deleted))})
         assert not calls
     assert len(calls) == expected
-    with open_(tmp_path) as store:
+    with open_store(tmp_path) as store:
         assert store.count() == 1500 - deleted
         assert len(store.search(np.ones((2, 8), "f4"), limit=2000)) == 1500 - deleted
         store.upsert([point(3000)])
         assert store.count({"n": 3000}) == 1
 
 
-def test_threads_may_write_and_search_at_once(tmp_path):
+def test_concurrent_writes_and_searches_from_threads(tmp_path):
     errors = []
-    with open_(tmp_path) as store:
+    with open_store(tmp_path) as store:
 
         def work(worker):
             try:
@@ -402,18 +402,18 @@ def test_threads_may_write_and_search_at_once(tmp_path):
         assert store.count() == 120
 
 
-# -- how vectors are kept ------------------------------------------------------------------------------------
+# -- vector storage ------------------------------------------------------------------------------------------
 
 
 def unit_rows(count, dim=64, seed=0):
     return normalise(np.random.default_rng(seed).normal(size=(count, dim)))
 
 
-def pages_of(count, rows=40, dim=64):
+def make_pages(count, rows=40, dim=64):
     return [Point(str(uuid.UUID(int=n + 1)), multi=unit_rows(rows, dim, n), payload={"n": n}) for n in range(count)]
 
 
-KEPT = [
+STORAGES = [
     (Storage(), 1e-3),
     (Storage("int8"), 5e-3),
     (Storage("int4"), 5e-2),
@@ -424,15 +424,15 @@ KEPT = [
 ]
 
 
-@pytest.mark.parametrize(("storage", "error"), KEPT, ids=[str(storage) for storage, _ in KEPT])
-def test_scores_and_rows_are_those_of_the_vectors_however_they_are_kept(tmp_path, storage, error):
-    points, query = pages_of(20), unit_rows(5, seed=99)
+@pytest.mark.parametrize(("storage", "error"), STORAGES, ids=[str(storage) for storage, _ in STORAGES])
+def test_scores_and_rows_match_the_vectors_for_every_storage(tmp_path, storage, error):
+    points, query = make_pages(20), unit_rows(5, seed=99)
     exact = dict(zip([point.id for point in points], maxsim_many(query, [p.multi for p in points]), strict=True))
-    with open_(tmp_path, multi_dim=64, storage=storage) as store:
+    with open_store(tmp_path, multi_dim=64, storage=storage) as store:
         store.upsert(points)
         before = store.search(query, limit=20)
-    for again in (None, storage):
-        with open_(tmp_path, multi_dim=64, storage=again) as store:
+    for reopened_storage in (None, storage):
+        with open_store(tmp_path, multi_dim=64, storage=reopened_storage) as store:
             assert store.storage == storage
             hits = store.search(query, limit=20)
             assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in before]
@@ -442,40 +442,40 @@ def test_scores_and_rows_are_those_of_the_vectors_however_they_are_kept(tmp_path
             np.testing.assert_allclose(store.fetch([points[3].id])[0].multi, points[3].multi, atol=2 * error)
 
 
-def test_what_is_kept_otherwise_is_refused_with_both_names(tmp_path):
-    open_(tmp_path, storage=Storage.named("compact")).close()
+def test_storage_mismatch_error_names_both_storages(tmp_path):
+    open_store(tmp_path, storage=Storage.named("compact")).close()
     for other in (Storage(), Storage.named("balanced")):
         with pytest.raises(IndexMismatchError, match=f"as compact, not as {other}"):
-            open_(tmp_path, storage=other)
-    open_(tmp_path).close()
+            open_store(tmp_path, storage=other)
+    open_store(tmp_path).close()
 
 
 @pytest.mark.parametrize("recorded", [None, 3, {"datatype": 7}, {"holographic": True}])
-def test_how_it_is_kept_must_be_readable(tmp_path, recorded):
-    open_(tmp_path).close()
+def test_unreadable_storage_record_raises_an_index_error(tmp_path, recorded):
+    open_store(tmp_path).close()
     facts = tmp_path / "data" / "store.json"
     facts.write_text(json.dumps({**json.loads(facts.read_text()), "storage": recorded}))
     with pytest.raises((IndexCorruptError, IndexMismatchError), match=r"Restore it|update jina-rag"):
-        open_(tmp_path)
+        open_store(tmp_path)
 
 
 @pytest.mark.parametrize("older", [{"format": 1}, {"format": 2, "storage": {}}])
-def test_a_store_whose_points_have_no_numbers_for_filters_is_refused(tmp_path, older):
-    with open_(tmp_path) as store:
+def test_older_format_raises_index_mismatch_error(tmp_path, older):
+    with open_store(tmp_path) as store:
         store.upsert([point(1)])
     (tmp_path / "data" / "store.json").write_text(json.dumps({"dim": 4, "multi_dim": 8, **older}))
     with pytest.raises(IndexMismatchError, match="from another jina-rag version"):
-        open_(tmp_path)
+        open_store(tmp_path)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell what a sparse file takes")
-def test_bytes_are_told_by_part(tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not report the allocated size of a sparse file")
+def test_bytes_by_part_matches_disk_usage(tmp_path):
     sizes = {}
     for name in ("exact", "compact"):
-        with open_(tmp_path / name, multi_dim=64, storage=Storage.named(name)) as store:
+        with open_store(tmp_path / name, multi_dim=64, storage=Storage.named(name)) as store:
             empty = store.bytes_by_part()
-            store.upsert(pages_of(50, rows=400))
-        with open_(tmp_path / name, multi_dim=64) as store:
+            store.upsert(make_pages(50, rows=400))
+        with open_store(tmp_path / name, multi_dim=64) as store:
             sizes[name] = store.bytes_by_part()
         assert set(sizes[name]) == {"dense", "multi", "lexical", "payload", "log", "other"}
         assert sizes[name]["multi"] > empty["multi"] + 50 * 400 * 64 / 2
@@ -487,7 +487,7 @@ def test_bytes_are_told_by_part(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 @pytest.mark.parametrize("acknowledged", [1, 25])
-def test_without_a_log_a_killed_process_loses_nothing_either(tmp_path, acknowledged):
+def test_killed_writer_without_log_loses_no_acknowledged_upsert(tmp_path, acknowledged):
     script = WRITER.replace("multi_dim=8)", "multi_dim=8, storage=Storage('int4', log=False))")
     script = "from jina_rag.config import Storage\n" + script
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as writer:
@@ -495,37 +495,37 @@ def test_without_a_log_a_killed_process_loses_nothing_either(tmp_path, acknowled
         writer.send_signal(signal.SIGKILL)
         last = max([last, *(int(line) for line in writer.stdout if line.endswith("\n"))])
     assert not list(tmp_path.rglob("wal"))
-    with open_(tmp_path) as store:
+    with open_store(tmp_path) as store:
         calls = [hit.payload["call"] for hit in store.scroll()]
         assert {call: calls.count(call) for call in range(last + 1)} == dict.fromkeys(range(last + 1), 5)
         for number in range(last + 1):
             (fetched,) = store.fetch([str(uuid.UUID(int=number * 5 + 1))])
-            # int4 keeps a row that has the same number everywhere only roughly.
+            # int4 stores a constant row with a large error.
             np.testing.assert_allclose(fetched.multi, number, atol=0.2 * number + 1e-6)
         store.upsert([point(0)])
 
 
-def test_without_a_log_each_change_is_written_out_and_payloads_once_a_call(tmp_path):
-    with open_(tmp_path, storage=Storage(log=False)) as store:
+def test_store_without_log_flushes_once_per_call(tmp_path):
+    with open_store(tmp_path, storage=Storage(log=False)) as store:
         store.upsert([point(n) for n in range(3)])
-        watched = store._shard = Watched(store._shard)
+        shard = store._shard = RecordingShard(store._shard)
         store.upsert([point(3)])
-        assert watched.calls == ["update", "flush"]
-        watched.calls.clear()
+        assert shard.calls == ["update", "flush"]
+        shard.calls.clear()
         store.update_payload({point(n).id: {"n": n + 10} for n in range(4)})
-        assert watched.calls == ["retrieve", *["update"] * 4, "flush"]
-        watched.calls.clear()
+        assert shard.calls == ["retrieve", *["update"] * 4, "flush"]
+        shard.calls.clear()
         store.delete([point(0).id])
-        assert watched.calls == ["update", "flush"]
-        watched.calls.clear()
+        assert shard.calls == ["update", "flush"]
+        shard.calls.clear()
         store.delete([point(n).id for n in range(100, 900)])
-        assert watched.calls == ["update", "flush"], "one call, however many"
-    with open_(tmp_path) as store:
+        assert shard.calls == ["update", "flush"], "one engine call for all ids"
+    with open_store(tmp_path) as store:
         assert sorted(hit.payload["n"] for hit in store.scroll()) == [11, 12, 13]
 
 
-def test_the_shard_is_loaded_anew_after_so_many_bytes_and_nothing_is_lost(tmp_path, monkeypatch):
-    """Mapped files count as memory: without this it would grow with the index."""
+def test_shard_reload_after_byte_limit_loses_no_points(tmp_path, monkeypatch):
+    """Mapped files count as process memory, which grows with the index if the shard is never reloaded."""
     monkeypatch.setattr("jina_rag.stores.qdrant.edge._RELOAD_BYTES", 20_000)
     rng = np.random.default_rng(0)
     points = [Point(str(uuid.UUID(int=n + 1)), multi=rng.normal(size=(20, 8)).astype("f4")) for n in range(12)]

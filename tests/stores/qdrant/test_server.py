@@ -1,4 +1,4 @@
-"""What only the store on a server can get wrong: requests, retries, keys, versions, collections of others."""
+"""Server store: requests, collections, retries, API keys, addresses and gRPC."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SECRET = "a-very-secret-key"
 FACTS = {"embedder": "lite", "fingerprint": "ab:cd", "settings": {"dim": None, "list": [1, 2.5, "é"]}}
 
 
-def open_(url, **changes):
+def open_store(url, **changes):
     return QdrantStore.open(url, **{"collection": "kb", "dim": DIM, "multi_dim": MULTI_DIM, **changes})
 
 
@@ -53,7 +53,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch):
-    """Nothing waits in these tests; what would have been waited is here."""
+    """Waits between attempts in seconds; the tests record them instead of sleeping."""
     waits = []
     monkeypatch.setattr(retry, "sleep", waits.append)
     monkeypatch.delenv("QDRANT_API_KEY", raising=False)
@@ -63,8 +63,8 @@ def waits(monkeypatch):
 # Requests
 
 
-def test_no_request_is_above_its_limit_and_values_survive(server):
-    """200 pages of 768 x 128 numbers: 64 of them at once, the client's own default, would be 51 to 130 MB."""
+def test_upsert_requests_stay_below_the_byte_limit(server):
+    """200 pages of 768 x 128 numbers; a batch of 64 pages, the default of the client, takes 51 to 130 MB."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(768, 128)).astype("f4")
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -74,59 +74,61 @@ def test_no_request_is_above_its_limit_and_values_survive(server):
         )
         for n in range(200)
     ]
-    with open_(server.url, dim=384, multi_dim=128) as store:
+    with open_store(server.url, dim=384, multi_dim=128) as store:
         server.swallow = True
         store.upsert(pages)
-        put_requests = [one for one in server.sent("/points") if one.method == "PUT"]
-        assert max(one.bytes for one in put_requests) <= schema.BATCH_BYTES
-        assert min(one.bytes for one in put_requests[:-1]) > schema.BATCH_BYTES - 10**6, "requests are filled"
+        put_requests = [request for request in server.sent("/points") if request.method == "PUT"]
+        assert max(request.bytes for request in put_requests) <= schema.BATCH_BYTES
+        assert min(request.bytes for request in put_requests[:-1]) > schema.BATCH_BYTES - 10**6, (
+            "requests are almost full"
+        )
         assert 8 < len(put_requests) < 16
-        assert sum(one.raw.count(b'"id":') for one in put_requests) == len(pages)
-        # As the server reads them: float32 first, then float16.
-        arrived = [item for one in (put_requests[0], put_requests[-1]) for item in one.body["points"]]
+        assert sum(request.raw.count(b'"id":') for request in put_requests) == len(pages)
+        # Convert numbers as the server does: to float32 first, then to float16.
+        arrived = [item for request in (put_requests[0], put_requests[-1]) for item in request.body["points"]]
         for item in (arrived[0], arrived[5], arrived[-1]):
             page = pages[item["payload"]["n"]]
             assert item["id"] == page.id
             assert item["payload"]["text"] == page.payload["text"]
             np.testing.assert_array_equal(np.asarray(item["vector"]["dense"], "f4"), page.dense)
-            halves = np.asarray(item["vector"]["multi"], "f4").astype("f2")
-            np.testing.assert_array_equal(halves, page.multi.astype("f2"))
+            decoded = np.asarray(item["vector"]["multi"], "f4").astype("f2")
+            np.testing.assert_array_equal(decoded, page.multi.astype("f2"))
         assert arrived[-1]["id"] == pages[-1].id
 
 
-def test_a_page_above_the_limit_goes_alone(server, monkeypatch):
+def test_page_above_the_limit_is_sent_alone(server, monkeypatch):
     monkeypatch.setattr(schema, "BATCH_BYTES", 6000)
-    with open_(server.url) as store:
+    with open_store(server.url) as store:
         store.upsert([point(0), point(1, text="x" * 9000), point(2), point(3)])
-        counts = [len(one.body["points"]) for one in server.sent("/points") if one.method == "PUT"]
+        counts = [len(request.body["points"]) for request in server.sent("/points") if request.method == "PUT"]
         assert counts == [1, 1, 2]
         assert store.count() == 4
 
 
-def test_every_number_of_a_multi_vector_is_the_shortest_that_rounds_to_its_float16():
+def test_fp16_rows_are_the_shortest_decimals_of_each_float16():
     every = np.arange(65536, dtype="u2").view("f2")
     finite = every[np.isfinite(every)].astype("f4")[None]
     decimals = np.array(server_codec.fp16_rows(finite))
     np.testing.assert_array_equal(decimals.astype("f4").astype("f2"), finite.astype("f2"))
     assert max(len(json.dumps(number)) for number in decimals[0].tolist()) <= 11
     assert server_codec.fp16_rows(np.array([[1e9, -1e9, 0.1]], "f4")) == [[65500.0, -65500.0, 0.1]], (
-        "as far as float16 goes"
+        "clipped to the float16 range"
     )
 
 
-def test_sizes_are_those_of_the_request(server):
-    with open_(server.url) as store:
+def test_size_function_matches_the_request_size(server):
+    with open_store(server.url) as store:
         size = server_codec.size_function(models, grpc=False)
         points = [with_filter_payload(point(n, text='é\n"' * n, none=None)) for n in range(5)]
         expected = sum(size(server_codec.encode(models, item)) for item in points)
         store.upsert([point(n, text='é\n"' * n, none=None) for n in range(5)])
-        (request,) = [one for one in server.sent("/points") if one.method == "PUT"]
+        (request,) = [request for request in server.sent("/points") if request.method == "PUT"]
         assert request.bytes == expected + len('{"points":[]}') - 1
         assert store.fetch([point(1).id])[0].payload == {"n": 1, "text": 'é\n"', "none": None}
 
 
-def test_a_search_is_one_request_and_never_carries_the_tags(server):
-    with open_(server.url) as store:
+def test_search_is_one_request_without_filter_keys(server):
+    with open_store(server.url) as store:
         store.upsert([point(n, doc_id="a") for n in range(5)])
         server.requests.clear()
         hits = store.search(
@@ -149,49 +151,49 @@ def test_a_search_is_one_request_and_never_carries_the_tags(server):
         assert server.requests[-1].body["with_payload"] == {"exclude": ["_where", "_numbers"]}
 
 
-def test_the_server_is_told_to_index_numbers_once(server):
-    with open_(server.url) as store:
+def test_number_indexes_are_created_once(server):
+    with open_store(server.url) as store:
         store.upsert([point(n, page=n, meta=[{"a.b": 1}, {"by": "Ann"}]) for n in range(3)])
         store.upsert([point(7, page=2)])
-        requests = [one.body for one in server.sent("/index")][1:]
-        assert {one["field_schema"] for one in requests} == {"float"}
-        assert len({one["field_name"] for one in requests}) == len(requests) == 3
+        requests = [request.body for request in server.sent("/index")][1:]
+        assert {request["field_schema"] for request in requests} == {"float"}
+        assert len({request["field_name"] for request in requests}) == len(requests) == 3
         store.update_payload({point(7).id: {"meta": [{"year": 2024}], "page": 5}})
         assert len(server.sent("/index")) == 5
         server.requests.clear()
         assert store.count({"meta.year": Range(gte=2024), "page": Range(lt=6)}) == 1
         assert store.count({"page": Range(gt=6, lt=5)}) == store.count({"page": Range(gt=6, lte=6)}) == 0
-        (request,) = server.requests  # nothing is asked that nothing can match
+        (request,) = server.requests  # a filter that matches nothing sends no request
         assert [condition["range"] for condition in request.body["filter"]["must"]] == [
             {"gte": 2024.0},
             {"lt": 6.0},
         ]
-    with open_(server.url) as store:
+    with open_store(server.url) as store:
         store.upsert([point(1, page=3)])
         store.update_payload({point(1).id: {"page": 4}})
-        assert server.sent("/index") == [], "it says itself what it has indexed"
+        assert server.sent("/index") == [], "the collection reports its indexes"
 
 
-def test_no_more_keys_are_indexed_than_a_server_should_keep(server, monkeypatch):
+def test_number_indexes_stop_at_the_limit(server, monkeypatch):
     monkeypatch.setattr("jina_rag.stores.qdrant.base.MAX_INDEXED_KEYS", 2)
-    with open_(server.url) as store:
+    with open_store(server.url) as store:
         store.upsert([point(1, a=1, b=2, c=3)])
         assert len(server.sent("/index")) == 3
         assert store.count({"c": Range(gte=3)}) == 1
 
 
-def test_changing_payloads_moves_neither_vectors_nor_texts(server):
-    with open_(server.url) as store:
+def test_update_payload_transfers_no_vectors_or_texts(server):
+    with open_store(server.url) as store:
         store.upsert([point(n, text="x" * 10_000, doc_id="a") for n in range(3)])
         server.requests.clear()
         store.update_payload({point(n).id: {"doc_id": "b", "gone": None} for n in range(4)})
-        assert sum(one.bytes for one in server.requests) < 2000
+        assert sum(request.bytes for request in server.requests) < 2000
         assert store.count({"doc_id": "b"}) == 3
         assert len(store.fetch([point(0).id])[0].payload["text"]) == 10_000
 
 
-def test_many_vectors_are_fetched_and_many_points_deleted_in_several_requests(server, monkeypatch):
-    with open_(server.url) as store:
+def test_large_fetch_and_delete_are_split_into_requests(server, monkeypatch):
+    with open_store(server.url) as store:
         store.upsert([point(n) for n in range(40)])
         ids = [point(n).id for n in reversed(range(40))]
         assert [fetched.payload["n"] for fetched in store.fetch(ids)] == list(reversed(range(40)))
@@ -206,10 +208,10 @@ def test_many_vectors_are_fetched_and_many_points_deleted_in_several_requests(se
 
 
 @pytest.mark.parametrize(("version", "location"), [("1.20.1", {"memory": "cold"}), ("1.16.0", {"on_disk": True})])
-def test_a_collection_is_made_once_as_the_server_understands_it(server, version, location):
+def test_collection_is_created_once_with_version_specific_options(server, version, location):
     server.version = version
-    knobs = QdrantConnection(shard_number=2, replication_factor=3, write_consistency=2)
-    with open_(server.url, connection=knobs, facts=FACTS) as store:
+    connection = QdrantConnection(shard_number=2, replication_factor=3, write_consistency=2)
+    with open_store(server.url, connection=connection, facts=FACTS) as store:
         assert read_facts(store._remote) == FACTS
     request = server.created["kb"]
     assert request["vectors"] == {
@@ -231,108 +233,108 @@ def test_a_collection_is_made_once_as_the_server_understands_it(server, version,
         "/collections/kb/index?wait=true",
     )
     server.requests.clear()
-    with open_(server.url, facts={"other": 1}) as store:
-        assert read_facts(store._remote) == FACTS, "facts of a collection that exists are not touched"
-    assert {one.method for one in server.requests} == {"GET"}
+    with open_store(server.url, facts={"other": 1}) as store:
+        assert read_facts(store._remote) == FACTS, "facts of an existing collection stay unchanged"
+    assert {request.method for request in server.requests} == {"GET"}
 
 
-def test_facts_are_read_beside_what_others_keep(server):
-    with open_(server.url, facts=FACTS) as store:
+def test_facts_coexist_with_metadata_of_other_programs(server):
+    with open_store(server.url, facts=FACTS) as store:
         server.client.update_collection("kb", metadata={"theirs": 1})
         assert read_facts(store._remote) == FACTS
     with pytest.raises(IndexStateError, match="is closed"):
         read_facts(store._remote)
-    with open_(server.url, collection="bare") as store:
+    with open_store(server.url, collection="bare") as store:
         assert read_facts(store._remote) == {}
     with pytest.raises(InvalidInputError, match="JSON"):
-        open_(server.url, collection="never", facts={"x": float("nan")})
+        open_store(server.url, collection="never", facts={"x": float("nan")})
     assert not server.client.collection_exists("never")
 
 
-def test_nothing_is_made_when_it_should_not_be(server):
+def test_open_without_create_creates_nothing(server):
     with pytest.raises(IndexNotFoundError, match="ingest"):
-        open_(server.url, create=False)
+        open_store(server.url, create=False)
     assert not server.client.collection_exists("kb")
-    open_(server.url).close()
+    open_store(server.url).close()
     server.indexed.clear()
-    with open_(server.url, create=False) as store:
+    with open_store(server.url, create=False) as store:
         assert store.count() == 0
-    assert len(server.sent("/index")) == 1, "somebody who only reads makes no index"
-    open_(server.url).close()
+    assert len(server.sent("/index")) == 1, "opening without create makes no payload index"
+    open_store(server.url).close()
     assert len(server.sent("/index")) == 2
 
 
-def test_collections_of_others_and_other_lengths_are_refused(server):
+def test_foreign_or_mismatched_collection_raises_an_index_error(server):
     server.client.create_collection("theirs", vectors_config=models.VectorParams(size=3, distance=models.Distance.DOT))
     with pytest.raises(IndexMismatchError, match="not created by jina-rag"):
-        open_(server.url, collection="theirs")
-    open_(server.url).close()
+        open_store(server.url, collection="theirs")
+    open_store(server.url).close()
     for dims in ({"dim": 5}, {"multi_dim": 9}):
         with pytest.raises(IndexMismatchError, match="4 and 8 dimensions"):
-            open_(server.url, **dims)
+            open_store(server.url, **dims)
     server.client.update_collection("kb", metadata={"jina_rag": {"format": 99, "facts": {}}})
     with pytest.raises(IndexMismatchError, match="another jina-rag version"):
-        open_(server.url)
-    # Points of the first format have no numbers for filters: a range would find nothing, and not say so.
+        open_store(server.url)
+    # Points of format 1 have no numbers for range filters, which would silently match nothing.
     server.client.update_collection("kb", metadata={"jina_rag": {"format": 1, "facts": {}}})
     with pytest.raises(IndexMismatchError, match="another jina-rag version"):
-        open_(server.url)
+        open_store(server.url)
     server.client.update_collection("theirs", metadata={"jina_rag": {"format": 2, "facts": {}}})
     with pytest.raises(IndexCorruptError, match="lacks a vector"):
-        open_(server.url, collection="theirs")
+        open_store(server.url, collection="theirs")
 
 
-def test_an_old_server_is_told_so(server):
+def test_old_server_version_raises_index_state_error(server):
     server.version = "1.15.9"
     with pytest.raises(IndexStateError, match=r"version 1\.15\.9; jina-rag requires 1\.16"):
-        open_(server.url)
+        open_store(server.url)
     server.version = "dev-build"
-    open_(server.url).close()
+    open_store(server.url).close()
 
 
-def test_a_collection_that_was_made_though_the_answer_was_lost_is_used(server):
-    # The version, whether it exists, and its making, of which the first answer is an error.
+def test_collection_created_by_a_lost_response_is_used(server):
+    # Requests: the version, the collection, and its creation, whose first response is lost.
     server.faults = [None, None, "late"]
-    with open_(server.url, facts=FACTS) as store:
+    with open_store(server.url, facts=FACTS) as store:
         assert read_facts(store._remote) == FACTS
     assert len([one for one in server.requests if (one.method, one.path) == ("PUT", "/collections/kb")]) == 2
 
 
-def test_several_stores_share_a_client_that_stays_open():
+def test_stores_share_a_client_without_closing_it():
     client = QdrantClient(location=":memory:")
-    with open_(":memory:", client=client, facts=FACTS) as first, open_(":memory:", client=client) as second:
+    with open_store(":memory:", client=client, facts=FACTS) as first, open_store(":memory:", client=client) as second:
         first.upsert([point(1)])
         assert second.count() == 1
         assert read_facts(second._remote) == FACTS
-        with open_(":memory:", collection="other", client=client) as third:
+        with open_store(":memory:", collection="other", client=client) as third:
             assert third.count() == 0
         with pytest.raises(IndexMismatchError):
-            open_(":memory:", client=client, dim=9)
+            open_store(":memory:", client=client, dim=9)
     assert client.count("kb").count == 1
     client.close()
 
 
-# Trouble
+# Failures
 
 
-def test_a_server_that_is_not_there(waits, caplog):
+def test_unreachable_server_raises_after_retries(waits, caplog):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(IndexStateError, match=f"No Qdrant server answers at {url}.*start the server") as caught:
-            open_(url)
+            open_store(url)
     assert caught.value.__cause__ is not None
     assert len(waits) == 5
     assert all(0 <= wait <= 0.5 * 2**n for n, wait in enumerate(waits))
     assert caplog.text.count("no answer") == 5
     waits.clear()
     with pytest.raises(IndexStateError):
-        open_(url, connection=QdrantConnection(retries=0))
+        open_store(url, connection=QdrantConnection(retries=0))
     assert not waits
 
 
-def test_what_may_pass_is_tried_again(server, waits):
-    with open_(server.url) as store:
+def test_temporary_failures_are_retried(server, waits):
+    with open_store(server.url) as store:
         message = {"status": {"error": "Write rate limit exceeded"}}
         server.faults = [
             "drop",
@@ -350,8 +352,8 @@ def test_what_may_pass_is_tried_again(server, waits):
         assert waits[5:] == [11]
 
 
-def test_a_server_that_wants_to_be_left_alone_for_long_is(server, waits):
-    with open_(server.url) as store:
+def test_long_retry_after_raises_without_waiting(server, waits):
+    with open_store(server.url) as store:
         server.faults = [(429, {"retry-after": "3600"}, {"status": {"error": "Read rate limit exceeded"}})]
         with pytest.raises(IndexStateError, match=r"rate limit of the server.*Read rate limit exceeded"):
             store.count()
@@ -362,7 +364,7 @@ def test_a_server_that_wants_to_be_left_alone_for_long_is(server, waits):
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "kind", "match"),
+    ("status", "message", "error_type", "match"),
     [
         (400, "Bad request: vector", IndexStateError, "could not be written to .Bad request: vector"),
         (401, "Invalid API key or JWT", IndexStateError, "requires an API key.*QDRANT_API_KEY"),
@@ -374,13 +376,13 @@ def test_a_server_that_wants_to_be_left_alone_for_long_is(server, waits):
         (500, "No space left on device", IndexStateError, "No space left"),
     ],
 )
-def test_what_will_not_pass_is_not_tried_again(server, waits, status, message, kind, match):
-    with open_(server.url) as store:
+def test_permanent_failures_are_not_retried(server, waits, status, message, error_type, match):
+    with open_store(server.url) as store:
         server.requests.clear()
         server.faults = [(status, {}, {"status": {"error": message}})]
         with pytest.raises(IndexStateError, match=match) as caught:
             store.upsert([point(1)])
-        assert type(caught.value) is kind
+        assert type(caught.value) is error_type
         assert caught.value.__cause__ is not None
         assert server.url in str(caught.value)
         assert "'kb'" in str(caught.value)
@@ -389,7 +391,7 @@ def test_what_will_not_pass_is_not_tried_again(server, waits, status, message, k
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         (200, {}, b"<html>hello</html>"),
         (200, {}, {"hello": "world"}),
@@ -397,39 +399,39 @@ def test_what_will_not_pass_is_not_tried_again(server, waits, status, message, k
         (302, {"location": "https://elsewhere"}, b""),
     ],
 )
-def test_another_kind_of_server_is_recognised(server, answer):
-    server.faults = [answer]
+def test_response_of_another_server_raises_index_state_error(server, response):
+    server.faults = [response]
     with pytest.raises(IndexStateError, match="is not a Qdrant server"):
-        open_(server.url)
+        open_store(server.url)
 
 
-def test_a_slow_server(server):
-    with open_(server.url, connection=QdrantConnection(timeout=0.3, retries=0)) as store, server.lock:
+def test_slow_server_raises_timeout_error(server):
+    with open_store(server.url, connection=QdrantConnection(timeout=0.3, retries=0)) as store, server.lock:
         with pytest.raises(IndexStateError, match="did not answer within 1 s"):
             store.count()
 
 
-def test_the_key_is_sent_and_never_shown(server, caplog, monkeypatch):
-    knobs = QdrantConnection(api_key=SECRET)
-    assert SECRET not in repr(knobs)
-    with open_(server.url, connection=knobs) as store:
-        assert {one.headers["api-key"] for one in server.requests} == {SECRET}
+def test_api_key_is_sent_but_not_in_messages(server, caplog, monkeypatch):
+    connection = QdrantConnection(api_key=SECRET)
+    assert SECRET not in repr(connection)
+    with open_store(server.url, connection=connection) as store:
+        assert {request.headers["api-key"] for request in server.requests} == {SECRET}
         server.faults = [(403, {}, {"status": {"error": f"the key {SECRET} is read-only"}})]
         with pytest.raises(IndexStateError, match="rejected the API key") as caught:
             store.upsert([point(1)])
     assert SECRET not in str(caught.value) + caplog.text + repr(vars(store)) + repr(store._remote.address)
-    assert not caplog.records, "loopback is no network"
+    assert not caplog.records, "a loopback connection needs no encryption"
     monkeypatch.setenv("QDRANT_API_KEY", " from-the-environment\n")
-    open_(server.url).close()
+    open_store(server.url).close()
     assert server.requests[-1].headers["api-key"] == "from-the-environment"
     monkeypatch.setenv("QDRANT_API_KEY", "two words")
     with pytest.raises(InvalidInputError, match="QDRANT_API_KEY is not a valid API key") as caught:
-        open_(server.url)
+        open_store(server.url)
     assert "two words" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("url", "warned"),
+    ("url", "is_warning_expected"),
     [
         ("http://192.0.2.1:1", True),
         ("https://192.0.2.1:1", False),
@@ -437,12 +439,12 @@ def test_the_key_is_sent_and_never_shown(server, caplog, monkeypatch):
         ("http://localhost:1", False),
     ],
 )
-def test_a_key_over_an_open_line_is_warned_about(monkeypatch, caplog, url, warned):
-    # Nothing is sent: these addresses must not be reached.
+def test_unencrypted_api_key_logs_a_warning(monkeypatch, caplog, url, is_warning_expected):
+    # No request is sent to these addresses.
     monkeypatch.setattr("jina_rag.stores.qdrant.server.open_collection", lambda *_, **__: None)
     with caplog.at_level(logging.WARNING):
-        open_(url, connection=QdrantConnection(api_key=SECRET)).close()
-    assert ("unencrypted" in caplog.text) is warned
+        open_store(url, connection=QdrantConnection(api_key=SECRET)).close()
+    assert ("unencrypted" in caplog.text) is is_warning_expected
     assert SECRET not in caplog.text
 
 
@@ -450,30 +452,30 @@ def test_a_key_over_an_open_line_is_warned_about(monkeypatch, caplog, url, warne
     "url",
     ["localhost:6333", "ftp://h", "http://", "kb", "", "http://h:99999", "http://h:x", "http://[::1", "http://h?q=1"],
 )
-def test_addresses_that_are_none_are_refused(url):
+def test_invalid_address_raises_invalid_input_error(url):
     with pytest.raises(InvalidInputError, match="address of"):
-        open_(url)
+        open_store(url)
 
 
 @pytest.mark.parametrize("url", [f"https://me:{SECRET}@h", f"https://{SECRET}@h", f"https://h?api-key={SECRET}"])
-def test_addresses_with_passwords_are_refused_and_not_shown(url):
+def test_address_with_secret_raises_without_showing_it(url):
     with pytest.raises(InvalidInputError, match="contains a user") as caught:
-        open_(url)
+        open_store(url)
     assert SECRET not in str(caught.value)
 
 
-def test_addresses_get_their_port(server, monkeypatch):
+def test_address_gets_the_default_port(server, monkeypatch):
     urls = []
     monkeypatch.setattr(
         "jina_rag.stores.qdrant.server.open_collection", lambda remote, *_, **__: urls.append(remote.address.url)
     )
     for url in ("http://h", "https://H:443/", "http://[::1]", "https://h/qdrant/"):
-        open_(url).close()
+        open_store(url).close()
     assert urls == ["http://h:6333", "https://h:443", "http://[::1]:6333", "https://h:6333/qdrant"]
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    "settings",
     [
         {"api_key": ""},
         {"api_key": "x\ny"},
@@ -488,32 +490,32 @@ def test_addresses_get_their_port(server, monkeypatch):
         {"verify": False, "prefer_grpc": True},
     ],
 )
-def test_knobs_are_checked(knobs):
+def test_invalid_connection_setting_raises_invalid_input_error(settings):
     with pytest.raises(InvalidInputError):
-        QdrantConnection(**knobs)
+        QdrantConnection(**settings)
 
 
 @pytest.mark.parametrize("changes", [{"dim": 0}, {"multi_dim": -1}, {"collection": "a/b"}, {"collection": ""}])
-def test_other_arguments_are_checked(changes):
+def test_invalid_open_argument_raises_invalid_input_error(changes):
     with pytest.raises(InvalidInputError):
-        open_(":memory:", **changes)
+        open_store(":memory:", **changes)
 
 
-def test_a_file_that_is_no_certificate_is_refused(tmp_path):
+def test_invalid_certificate_file_raises_invalid_input_error(tmp_path):
     (tmp_path / "ca.pem").write_text("nothing")
     with pytest.raises(InvalidInputError, match="certificate authority is unreadable"):
-        open_("https://localhost:1", connection=QdrantConnection(verify=tmp_path / "ca.pem"))
+        open_store("https://localhost:1", connection=QdrantConnection(verify=tmp_path / "ca.pem"))
 
 
-def test_a_certificate_that_is_not_trusted_is_told_at_once():
+def test_untrusted_certificate_is_not_retried():
     httpx = pytest.importorskip("httpx")
-    trouble = errors.classify_error(httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"))
-    assert not retry.is_retryable(trouble)
-    place = errors.Address("https://h:6333", "kb")
-    assert "`verify`" in str(errors.to_index_error(trouble, place, "be opened"))
+    failure = errors.classify_error(httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"))
+    assert not retry.is_retryable(failure)
+    address = errors.Address("https://h:6333", "kb")
+    assert "`verify`" in str(errors.to_index_error(failure, address, "be opened"))
 
 
-def test_the_client_is_imported_late_and_missed_in_a_sentence(monkeypatch):
+def test_client_is_imported_lazily_and_missing_client_raises(monkeypatch):
     script = (
         "import sys, jina_rag, jina_rag.stores.qdrant.server\n"
         "sys.exit(bool({'qdrant_client', 'tenacity', 'grpc', 'httpx'} & set(sys.modules)))"
@@ -521,13 +523,13 @@ def test_the_client_is_imported_late_and_missed_in_a_sentence(monkeypatch):
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
     monkeypatch.setitem(sys.modules, "qdrant_client", None)
     with pytest.raises(MissingDependencyError, match=r"jina-rag\[qdrant\]"):
-        open_(":memory:")
+        open_store(":memory:")
 
 
 # gRPC
 
 
-class Codes(grpc.RpcError):
+class FakeRpcError(grpc.RpcError):
     def __init__(self, code, details=None):
         self._code, self._details = code, details
 
@@ -539,7 +541,7 @@ class Codes(grpc.RpcError):
 
 
 @pytest.mark.parametrize(
-    ("code", "message", "again", "match"),
+    ("code", "message", "is_retried", "match"),
     [
         ("UNAVAILABLE", "failed to connect", True, "No Qdrant server answers"),
         ("UNAVAILABLE", "Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", False, "not trusted"),
@@ -553,27 +555,27 @@ class Codes(grpc.RpcError):
         ("INTERNAL", "", False, "INTERNAL"),
     ],
 )
-def test_codes_of_grpc(code, message, again, match):
-    trouble = errors.classify_error(Codes(getattr(grpc.StatusCode, code), message))
-    assert retry.is_retryable(trouble) is again
-    place = errors.Address("http://h:6333", "kb")
+def test_grpc_status_codes_map_to_index_errors(code, message, is_retried, match):
+    failure = errors.classify_error(FakeRpcError(getattr(grpc.StatusCode, code), message))
+    assert retry.is_retryable(failure) is is_retried
+    address = errors.Address("http://h:6333", "kb")
     with pytest.raises(IndexStateError, match=match):
-        raise errors.to_index_error(trouble, place, "be searched")
+        raise errors.to_index_error(failure, address, "be searched")
 
 
-def test_grpc_requests_are_filled_by_their_own_bytes_and_carry_the_key(waits):
+def test_grpc_requests_respect_the_byte_limit_and_send_the_key(waits):
     rows = np.random.default_rng(0).normal(size=(768, 128)).astype("f4")
     pages = [Point(str(uuid.UUID(int=n + 1)), multi=rows, payload={"n": n}) for n in range(50)]
     with standing_in_grpc() as (server, port):
-        knobs = QdrantConnection(prefer_grpc=True, grpc_port=port, api_key=SECRET)
-        with open_(server.url, multi_dim=128, connection=knobs, facts=FACTS) as store:
+        connection = QdrantConnection(prefer_grpc=True, grpc_port=port, api_key=SECRET)
+        with open_store(server.url, multi_dim=128, connection=connection, facts=FACTS) as store:
             assert read_facts(store._remote) == FACTS
             store.upsert(pages)
-            sizes = [one.bytes for one in server.sent("Upsert")]
+            sizes = [request.bytes for request in server.sent("Upsert")]
             assert len(sizes) == 2
             assert schema.BATCH_BYTES - 500_000 < sizes[0] <= schema.BATCH_BYTES
             np.testing.assert_array_equal(store.fetch([pages[7].id])[0].multi.astype("f2"), rows.astype("f2"))
-            assert {one.headers["api-key"] for one in server.requests} == {SECRET}
+            assert {request.headers["api-key"] for request in server.requests} == {SECRET}
             server.faults = [(grpc.StatusCode.UNAVAILABLE, "later"), (grpc.StatusCode.RESOURCE_EXHAUSTED, "slower")]
             assert store.count() == 50
             assert len(waits) == 2
