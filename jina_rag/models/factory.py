@@ -1,7 +1,7 @@
-"""Builds the class that runs a checkpoint: one function for each family, in `BUILDERS`.
+"""Construction of the model class for a checkpoint: one function per family, in `BUILDERS`.
 
-A new family needs a module of its own (`jina_rag.models.jina`), its architecture in
-`jina_rag.models.runtime.checkpoints`, a description in `jina_rag.models.catalogue`, and its function here.
+A new family needs a module in `jina_rag.models.jina`, its architecture in `jina_rag.models.runtime.checkpoints`, a
+description in `jina_rag.models.catalogue`, and a function here.
 """
 
 from __future__ import annotations
@@ -23,15 +23,27 @@ from jina_rag.protocols import Embedder, Reranker
 if TYPE_CHECKING:
     from jina_rag.models.runtime.devices import Placement
 
-_loading = threading.Lock()
-"""Modules are built under patches of torch that are global to the process; taken last, by a model that has its room."""
+_loading_lock = threading.Lock()
+"""Serializes loading, because modules are built under process-wide patches of torch. Acquired after device memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How a model is loaded: the arguments of `load_embedder` and `load_reranker`, with their defaults.
+    """Arguments of `load_embedder` and `load_reranker`, with their defaults; see there.
 
-    `rules` are those that only one family has.
+    Attributes:
+        device: Device name, or ``"auto"``.
+        dtype: Dtype name, or ``"auto"``.
+        task: Task or tasks of jina-embeddings-v4.
+        truncate_dim: Length of the dense vectors; None for the full length.
+        max_pixels: Maximum image size in pixels (width times height); None for the model's limit.
+        max_length: Maximum length of an input in tokens; None for the model's limit.
+        revision: Branch, tag or commit on the hub; None for ``main``.
+        local_files_only: Whether to disable downloads.
+        allow_urls: Whether to fetch images from http and https URLs.
+        allow_unexpected: Whether to load a checkpoint with unused tensors.
+        prefix_cache: Limits of the reranker's prefix cache; True for the defaults, False for no cache.
+        rules: Options of one family only.
     """
 
     device: str = "auto"
@@ -49,46 +61,50 @@ class LoadOptions:
 
     @property
     def opening(self) -> Opening:
-        """The limits on images, and whether addresses are fetched."""
+        """Limits for opening images, and whether URLs are fetched."""
         return Opening(Limits(), self.allow_urls)
 
     def refuse(self, model: str, *names: str) -> None:
-        """Refuse options that a model would ignore although the caller counts on them.
+        """Raise an error for options that a model would ignore.
 
         Args:
-            model: Its name.
-            names: Of the options that it has no use for.
+            model: Name of the model, for the message.
+            names: Options that the model does not support.
 
         Raises:
-            InvalidInputError: If one of them is not at its default.
+            InvalidInputError: If one of these options differs from its default.
         """
         if self.rules and "rules" in names:
-            raise InvalidInputError(f"{model} has no {', '.join(map(repr, self.rules))}.")
+            raise InvalidInputError(f"{model} does not support the option {', '.join(map(repr, self.rules))}.")
         defaults = LoadOptions()
         for option in fields(self):
             value = getattr(self, option.name)
             if option.name in names and value != getattr(defaults, option.name):
-                # False is how a caller says that nothing is to be kept; nothing is.
+                # False disables an option, which is valid for a model without it.
                 if value is not False:
-                    raise InvalidInputError(f"{model} {_WHY[option.name]}: leave out {option.name}={value!r}.")
+                    raise InvalidInputError(f"{model} {_REFUSAL_REASONS[option.name]}. Remove {option.name}={value!r}.")
 
 
-_WHY = {
-    "task": "has one task, 'retrieval'",
-    "max_pixels": "reads words and scales no image down",
-    "revision": "has no revisions, because its weights come with a package",
-    "allow_urls": "reads texts and the words of pages, no images",
-    "allow_unexpected": "is loaded from a package, whose tensors are known",
-    "prefix_cache": "keeps nothing of the pages that it reads",
+_REFUSAL_REASONS = {
+    "task": "supports the task 'retrieval' only",
+    "max_pixels": "reads text and does not resize images",
+    "revision": "has no revisions, because its weights are part of a package",
+    "allow_urls": "reads texts and the text of pages, not images",
+    "allow_unexpected": "is loaded from a package with a fixed set of tensors",
+    "prefix_cache": "has no prefix cache",
 }
 
 
 def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401  # what the family is
-    """The embedder or reranker of a checkpoint, with its weights on the device.
+    """Load a checkpoint's weights onto the device and return its embedder or reranker.
+
+    Args:
+        checkpoint: Checkpoint to load.
+        options: Load options.
 
     Raises:
-        CheckpointError: If its weights are not what they should be.
-        InvalidInputError: If an option makes no sense for the model.
+        CheckpointError: If the weights do not match the architecture.
+        InvalidInputError: If an option is invalid for the model.
         MissingDependencyError: If the extra ``models`` is not installed.
     """
     unused, builder = BUILDERS[checkpoint.family]
@@ -104,8 +120,8 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401 
         stored, stored_bytes = files.stored_dtype(), files.total_bytes()
     placement = place(options.device, options.dtype, weight_bytes=stored_bytes, stored_dtype=stored)
     size = stored_bytes * placement.dtype.itemsize // stored.itemsize
-    # A tensor made in a caller's inference mode could never be part of a gradient, nor be moved.
-    with shared_device(placement.device).loading(checkpoint.name, size), _loading, torch.inference_mode(False):
+    # Tensors created in a caller's inference mode can neither have gradients nor be moved between devices.
+    with shared_device(placement.device).loading(checkpoint.name, size), _loading_lock, torch.inference_mode(False):
         return builder(checkpoint, placement, options)
 
 
@@ -131,7 +147,7 @@ def _colbert_v2(checkpoint: Checkpoint, placement: Placement, options: LoadOptio
         rules = ColbertOptions(**options.rules)
     except TypeError as exc:
         raise InvalidInputError(
-            f"jina-colbert-v2 takes skiplist, query_length and attend_to_expansion, not {sorted(options.rules)}."
+            f"jina-colbert-v2 supports skiplist, query_length and attend_to_expansion; got {sorted(options.rules)}."
         ) from exc
     return ColbertV2(
         checkpoint,
@@ -155,7 +171,7 @@ def _reranker_m0(checkpoint: Checkpoint, placement: Placement, options: LoadOpti
 
     cache = options.prefix_cache
     if not isinstance(cache, PrefixCache | bool):
-        raise InvalidInputError(f"prefix_cache is a PrefixCache, True or False, got {cache!r}.")
+        raise InvalidInputError(f"prefix_cache is {cache!r}; expected a PrefixCache, True or False.")
     return RerankerM0(
         checkpoint,
         placement,
@@ -173,14 +189,14 @@ BUILDERS: dict[Family, tuple[tuple[str, ...], Callable[[Checkpoint, Placement, L
     "colbert-v2": (("task", "max_pixels", "allow_urls"), _colbert_v2),
     "v1": (("task", "max_pixels", "allow_urls", "rules"), _embedding_v1),
 }
-"""By family: the options that it has no use for, and the function that builds it."""
+"""By family: the unsupported options, and the function that builds the model."""
 
 
 def require_packages() -> None:
-    """Import what the models need, or say how to install it.
+    """Import the packages of the extra ``models``.
 
     Raises:
-        MissingDependencyError: With the pip line.
+        MissingDependencyError: If a package is not installed; the message contains the pip command.
     """
     for module in ("torch", "safetensors", "transformers", "accelerate", "peft"):
         require(module, extra="models")

@@ -1,4 +1,4 @@
-"""The way in: loads a model by name, by hub id or from a folder."""
+"""Loading of embedders and rerankers by name, hub id or folder."""
 
 from __future__ import annotations
 
@@ -33,36 +33,40 @@ def load_embedder(
     local_files_only: bool = False,
     allow_urls: bool = False,
     allow_unexpected: bool = False,
-    **rules: Any,  # noqa: ANN401  # names and types depend on the family; checked there
+    **rules: Any,  # noqa: ANN401  # options of one family, checked by its builder
 ) -> Embedder:
-    """Load a model that turns questions and pages into vectors.
+    """Load an embedder, which encodes queries and pages as vectors.
 
     Args:
-        name_or_path: ``"lite"``, ``"lite-en"``, an id on the Hugging Face hub such as ``"jinaai/jina-embeddings-v4"``
-            (downloaded once), or the folder of a checkpoint.
+        name_or_path: ``"lite"``, ``"lite-en"``, a hub id (for example ``"jinaai/jina-embeddings-v4"``, downloaded
+            once), or the folder of a checkpoint.
         device: ``"auto"`` (CUDA, else MPS, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. The lite
-            models run on the CPU.
-        dtype: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"float16"``: of the weights. Vectors are float32 in any
-            case.
-        task: ``"retrieval"``, or for jina-embeddings-v4 also ``"text-matching"`` or ``"code"``; its adapter is merged
-            into the weights. With several, all stay in memory and each call names one.
-        truncate_dim: Length of the dense vectors (of the rows, for jina-colbert-v2), for models whose vectors can be
-            cut.
-        max_pixels: What images are scaled down to, for models that look at pixels.
-        max_length: Tokens of an input that are read; None for the model's own limits.
+            models run on the CPU only.
+        dtype: Dtype of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"float16"``. Vectors are always
+            float32.
+        task: ``"retrieval"``; for jina-embeddings-v4 also ``"text-matching"`` or ``"code"``. The adapter of a single
+            task is merged into the weights. With several tasks, all adapters stay in memory and each call selects one.
+        truncate_dim: Length of the dense vectors (for jina-colbert-v2, of the rows), for models that support
+            truncation; None for the full length.
+        max_pixels: Maximum size in pixels (width times height) that images are scaled down to, for models that read
+            images; None for the model's limit.
+        max_length: Maximum length of an input in tokens; None for the model's limit.
         revision: Branch, tag or commit on the hub; None for ``main``.
-        local_files_only: Download nothing.
-        allow_urls: Fetch images from http and https addresses, given as ``{"image": "https://…"}``; for models that
-            look at pixels, and for the lite models, which read images by OCR.
-        allow_unexpected: Load a checkpoint although it has tensors that nothing uses.
-        rules: For jina-colbert-v2: `skiplist`, `query_length`, `attend_to_expansion`
+        local_files_only: Disable downloads.
+        allow_urls: Fetch images from http and https URLs, passed as ``{"image": "https://…"}``. Supported by models
+            that read images and by the lite models, which read images by OCR.
+        allow_unexpected: Load a checkpoint that contains unused tensors.
+        rules: Options of jina-colbert-v2: `skiplist`, `query_length`, `attend_to_expansion`
             (`jina_rag.models.jina.colbert_v2.ColbertOptions`).
 
+    Returns:
+        The embedder, with its weights on the device.
+
     Raises:
-        ModelNotFoundError: If there is no such model, or it cannot be fetched.
-        CheckpointError: If its weights are not what they should be.
-        InvalidInputError: If an argument makes no sense for the model.
-        MissingDependencyError: If the extra ``models`` is not installed and the model needs it.
+        ModelNotFoundError: If the model does not exist or cannot be downloaded.
+        CheckpointError: If the weights do not match the architecture.
+        InvalidInputError: If an argument is invalid for the model.
+        MissingDependencyError: If the model requires the extra ``models`` and it is not installed.
     """
     options = LoadOptions(
         device=device,
@@ -94,11 +98,34 @@ def load_reranker(
     prefix_cache: PrefixCache | bool = True,
     allow_unexpected: bool = False,
 ) -> Reranker:
-    """Load a model that scores documents for a question; other arguments and errors are those of `load_embedder`.
+    """Load a reranker, which scores documents for a query.
 
-    `prefix_cache` says how much jina-reranker-m0 keeps of documents that it has read, so that further questions about
-    them cost their own tokens only: a `PrefixCache`, True for a share of the memory that is
-    free, or False for nothing. Scores are the same. The lite models have none.
+    Args:
+        name_or_path: ``"lite"``, ``"lite-en"``, a hub id (for example ``"jinaai/jina-reranker-m0"``, downloaded once),
+            or the folder of a checkpoint.
+        device: ``"auto"`` (CUDA, else MPS, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. The lite
+            models run on the CPU only.
+        dtype: Dtype of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"float16"``. Scores are always
+            float32.
+        max_pixels: Maximum size in pixels (width times height) that images are scaled down to; None for the model's
+            limit.
+        max_length: Maximum length of query and document in tokens; None for the model's limit.
+        revision: Branch, tag or commit on the hub; None for ``main``.
+        local_files_only: Disable downloads.
+        allow_urls: Fetch images from http and https URLs, passed as ``{"image": "https://…"}``.
+        prefix_cache: Cache of jina-reranker-m0 for documents that were scored before, so that a further query costs
+            only its own tokens: a `PrefixCache`, True for a fraction of the free memory, or False to disable the cache.
+            Scores do not change. The lite models have no such cache.
+        allow_unexpected: Load a checkpoint that contains unused tensors.
+
+    Returns:
+        The reranker, with its weights on the device.
+
+    Raises:
+        ModelNotFoundError: If the model does not exist or cannot be downloaded.
+        CheckpointError: If the weights do not match the architecture.
+        InvalidInputError: If an argument is invalid for the model.
+        MissingDependencyError: If the model requires the extra ``models`` and it is not installed.
     """
     options = LoadOptions(
         device=device,
@@ -115,7 +142,7 @@ def load_reranker(
     return reranker
 
 
-def _load(name_or_path: str | Path, role: str, options: LoadOptions) -> Any:  # noqa: ANN401  # of that role
+def _load(name_or_path: str | Path, role: str, options: LoadOptions) -> Any:  # noqa: ANN401  # depends on `role`
     if str(name_or_path) in catalogue.names_of("lite"):
         from jina_rag.models.lite.loading import load_lite_embedder, load_lite_reranker
 
@@ -129,14 +156,20 @@ def _load(name_or_path: str | Path, role: str, options: LoadOptions) -> Any:  # 
 def find_checkpoint(
     name_or_path: str | Path, *, revision: str | None = None, local_files_only: bool = False, role: str | None = None
 ) -> Checkpoint:
-    """The checkpoint of a folder or a hub id, downloaded if need be; no weight is read.
+    """Return the checkpoint of a folder or a hub id, downloading it if necessary; weights are not read.
 
-    A folder of that name is taken before the hub is asked.
+    An existing folder takes precedence over a hub id of the same name.
+
+    Args:
+        name_or_path: Hub id, or the folder of a checkpoint.
+        revision: Branch, tag or commit on the hub; None for ``main``.
+        local_files_only: Disable downloads.
+        role: Required role, ``"embedder"`` or ``"reranker"``; None accepts both.
 
     Raises:
-        ModelNotFoundError: If there is none.
-        CheckpointError: If it is not of a family that is known.
-        InvalidInputError: If it is no model for `role` (``"embedder"`` or ``"reranker"``).
+        ModelNotFoundError: If no such model exists.
+        CheckpointError: If the checkpoint is of an unsupported family.
+        InvalidInputError: If the model does not have the required role, or a folder is passed with a revision.
     """
     name = os.fspath(name_or_path)
     model = MODELS.get(name)
@@ -145,59 +178,63 @@ def find_checkpoint(
     folder = Path(name)
     if folder.is_dir() and name:
         if revision is not None:
-            raise InvalidInputError(f"{name} is a folder, and folders have no revisions, got revision={revision!r}.")
+            raise InvalidInputError(f"{name} is a folder, which has no revisions. Remove revision={revision!r}.")
         checkpoint = open_checkpoint(folder, name=os.path.abspath(folder))
     elif isinstance(name_or_path, str) and hub.is_hub_id(name):
-        require_packages()  # before gigabytes are fetched that nothing here could run
+        require_packages()  # before a download of gigabytes that could not be loaded
         snapshot = hub.fetch(name, revision=revision, local_files_only=local_files_only)
         checkpoint = open_checkpoint(snapshot, name=name, revision=commit_in(snapshot))
     else:
         raise ModelNotFoundError(
-            f"There is no model {name!r}: give one of {', '.join(map(repr, MODELS))}, another id of the Hugging Face "
-            "hub (owner/model), or an existing folder."
+            f"No model {name!r}. Pass one of {', '.join(map(repr, MODELS))}, a Hugging Face hub id (owner/model), or "
+            "an existing folder."
         )
     if role is not None:
         _check_role(name, catalogue.describe(checkpoint.family).role, role)
-    _say_licence(checkpoint)
+    _warn_about_license(checkpoint)
     return checkpoint
 
 
 def download(repo_id: str, *, revision: str | None = None) -> Checkpoint:
-    """Fetch a model from the hub into its cache, or go on with a download, and look at it.
+    """Download a model into the hub's cache, resuming a partial download, and return its checkpoint.
+
+    Args:
+        repo_id: Hub id, ``owner/model``.
+        revision: Branch, tag or commit; None for ``main``.
 
     Raises:
-        ModelNotFoundError: If it cannot be fetched.
-        CheckpointError: If it is not of a family that is known.
-        InvalidInputError: If `repo_id` is not the id of a model on the hub.
+        ModelNotFoundError: If the model cannot be downloaded.
+        CheckpointError: If the checkpoint is of an unsupported family.
+        InvalidInputError: If `repo_id` is not a hub id.
     """
     if repo_id in catalogue.names_of("lite"):
-        raise InvalidInputError(f"The weights of {repo_id!r} come with a package: there is nothing to download.")
+        raise InvalidInputError(f"The weights of {repo_id!r} are part of a Python package. No download is needed.")
     if not hub.is_hub_id(repo_id):
-        raise InvalidInputError(f"{repo_id!r} is not the id of a model on the hub: write owner/model.")
+        raise InvalidInputError(f"{repo_id!r} is not a hub id. Write it as owner/model.")
     snapshot = hub.fetch(repo_id, revision=revision, local_files_only=False)
     checkpoint = open_checkpoint(snapshot, name=repo_id, revision=commit_in(snapshot))
-    _say_licence(checkpoint)
+    _warn_about_license(checkpoint)
     return checkpoint
 
 
-def _check_role(name: str, has: str, needs: str) -> None:
-    if has not in (needs, "both"):
-        article = "an embedder" if has == "embedder" else "a reranker"
-        raise InvalidInputError(f"{name} is {article}: load it with load_{has}.")
+def _check_role(name: str, actual_role: str, required_role: str) -> None:
+    if actual_role not in (required_role, "both"):
+        article = "an embedder" if actual_role == "embedder" else "a reranker"
+        raise InvalidInputError(f"{name} is {article}. Load it with load_{actual_role}.")
 
 
 _families_warned_about: set[str] = set()
 
 
-def _say_licence(checkpoint: Checkpoint) -> None:
-    """Once for each family: what its weights may be used for."""
+def _warn_about_license(checkpoint: Checkpoint) -> None:
+    """Log a warning, once per family, if the license of the weights excludes commercial use."""
     model = catalogue.describe(checkpoint.family)
     if model.family in _families_warned_about:
         return
     _families_warned_about.add(model.family)
     if not model.commercial:
         _log.warning(
-            "The weights of %s are under the %s: not for commercial use without an agreement with Jina AI.",
+            "License of the %s weights: %s. No commercial use without an agreement with Jina AI.",
             model.title,
             model.licence,
         )

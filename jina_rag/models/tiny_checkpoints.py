@@ -1,4 +1,4 @@
-"""Tiny random checkpoints in the real layout, with what the published code made of them; they come with the package."""
+"""Tiny random checkpoints in the published layout, bundled with the outputs of the published code on them."""
 
 from __future__ import annotations
 
@@ -12,27 +12,34 @@ _FOLDER = Path(__file__).parent / "_assets" / "tiny"
 
 
 def tiny_archive(family: str) -> Path:
-    """The zip of a family's tiny checkpoint.
+    """Return the path of the zip archive of a family's tiny checkpoint.
+
+    Args:
+        family: One of `TINY_FAMILIES`.
 
     Raises:
-        InvalidInputError: If there is no such family.
+        InvalidInputError: If `family` is unknown.
     """
     if family not in TINY_FAMILIES:
-        raise InvalidInputError(f"There is no family {family!r}; there are {', '.join(TINY_FAMILIES)}.")
+        raise InvalidInputError(f"family is {family!r}; expected one of {', '.join(TINY_FAMILIES)}.")
     return _FOLDER / f"{family}.zip"
 
 
 def unpack_tiny(family: str, folder: Path) -> Path:
-    """Unpack a tiny checkpoint into a folder, which is made.
+    """Unpack a tiny checkpoint into a folder.
+
+    Args:
+        family: One of `TINY_FAMILIES`.
+        folder: Target folder, created if missing.
 
     Returns:
-        The folder, as a checkpoint to load.
+        `folder`, which can be loaded as a checkpoint.
 
     Raises:
-        InvalidInputError: If there is no such family.
+        InvalidInputError: If `family` is unknown.
     """
     with zipfile.ZipFile(tiny_archive(family)) as archive:
         for name in archive.namelist():
             if not name.startswith(("images/", "expected.")):
-                archive.extract(name, folder)  # never leaves the folder, whatever the name says
+                archive.extract(name, folder)  # strips absolute and parent paths from member names
     return folder

@@ -1,9 +1,9 @@
-"""``jina-rag models``."""
+"""Command line: ``jina-rag models`` and ``models download``."""
 
 from __future__ import annotations
 
 
-def test_models(cli):
+def test_models_lists_all_models(cli):
     listed = cli("models", "--json")
     assert (listed.code, listed.err) == (0, "")
     models = {model["name"]: model for model in listed.json["models"]}
@@ -19,7 +19,7 @@ def test_models(cli):
     assert max(map(len, table.out.splitlines())) <= 80
 
 
-def test_models_download_says_what_is_wrong(cli):
+def test_download_reports_errors(cli):
     cli("models", "download", "jinaai/jina-reranker-m0").refused("not on this machine")  # offline, see conftest
-    cli("models", "download", "lite").refused("come with a package")
+    cli("models", "download", "lite").refused("part of a Python package")
     cli("models", "download", "no id").refused("write owner/model")

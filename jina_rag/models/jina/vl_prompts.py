@@ -1,4 +1,4 @@
-"""Prompts with pictures in them: their tokens, the positions of these, and which box of an image each stands for."""
+"""Prompts with images: token ids, rotary positions, and the image box of each token."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from jina_rag.images import LoadedImage
 from jina_rag.types import TokenGrid
 
 Segment: TypeAlias = "str | int | LoadedImage"
-"""A piece of a prompt: text, the id of a special token, or a picture."""
+"""A part of a prompt: text, the id of a special token, or an image."""
 Int64: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedImage:
-    """A picture in a prompt.
+    """An image in a prompt.
 
     Attributes:
-        image: The picture.
-        start: Index of its first token.
-        rows: Height of its grid of tokens.
-        columns: Width of its grid of tokens.
-        max_pixels: What it is scaled down to.
+        image: The image.
+        start: Index of its first token in the prompt.
+        rows: Height of its grid in tokens.
+        columns: Width of its grid in tokens.
+        max_pixels: Maximum size in pixels that the image is scaled down to.
     """
 
     image: LoadedImage
@@ -38,17 +38,17 @@ class PlacedImage:
 
     @property
     def tokens(self) -> int:
-        """Number of its tokens."""
+        """Number of tokens of the image."""
         return self.rows * self.columns
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A sequence of tokens with pictures in it.
+    """A sequence of tokens with images.
 
     Attributes:
-        ids: Token ids, shape (tokens,); a picture's are all the image token.
-        images: In order.
+        ids: Token ids, shape (tokens,), int64; the tokens of an image all have the image token's id.
+        images: Images, in order.
     """
 
     ids: Int64
@@ -59,7 +59,7 @@ class Prompt:
 
 
 def join_texts(segments: Sequence[Segment]) -> list[Segment]:
-    """The pieces with neighbouring texts as one: a tokenizer sees what stands together, together."""
+    """Return the segments with adjacent texts joined, because the tokenizer must see adjacent text as one string."""
     parts: list[Segment] = []
     for part in segments:
         if isinstance(part, str) and parts and isinstance(parts[-1], str):
@@ -70,28 +70,30 @@ def join_texts(segments: Sequence[Segment]) -> list[Segment]:
 
 
 def mrope_positions(prompt: Prompt) -> Int64:
-    """Positions of a prompt's tokens on the axes time, height and width, shape (3, tokens).
+    """Return the rotary positions of a prompt's tokens on the axes time, height and width, shape (3, tokens), int64.
 
-    Text counts up on all three; a picture's tokens share one time and count rows and columns; what follows goes on
-    behind the largest. (Qwen2-VL, Wang et al. 2024, section 2.1.)
+    The positions of text tokens increase by one on all axes. The tokens of an image share one time position and count
+    rows and columns on the other axes. The next token continues after the largest position.
+
+    Source: Wang et al., Qwen2-VL (2024), section 2.1.
     """
     positions = np.empty((3, len(prompt)), dtype=np.int64)
-    at = following = 0
+    end = next_position = 0
     for image in prompt.images:
-        positions[:, at : image.start] = np.arange(following, following + image.start - at)
-        following += image.start - at
-        end = image.start + image.tokens
-        positions[0, image.start : end] = following
-        positions[1, image.start : end] = following + np.repeat(np.arange(image.rows), image.columns)
-        positions[2, image.start : end] = following + np.tile(np.arange(image.columns), image.rows)
-        following += max(image.rows, image.columns)
-        at = end
-    positions[:, at:] = np.arange(following, following + len(prompt) - at)
+        positions[:, end : image.start] = np.arange(next_position, next_position + image.start - end)
+        next_position += image.start - end
+        image_end = image.start + image.tokens
+        positions[0, image.start : image_end] = next_position
+        positions[1, image.start : image_end] = next_position + np.repeat(np.arange(image.rows), image.columns)
+        positions[2, image.start : image_end] = next_position + np.tile(np.arange(image.columns), image.rows)
+        next_position += max(image.rows, image.columns)
+        end = image_end
+    positions[:, end:] = np.arange(next_position, next_position + len(prompt) - end)
     return positions
 
 
 def grid_of(prompt: Prompt) -> TokenGrid | None:
-    """The box of its image that each token of a prompt stands for; None for a text."""
+    """Return the image box of each token in a prompt, NaN for text tokens; None for a prompt without images."""
     if not prompt.images:
         return None
     boxes = np.full((len(prompt), 4), np.nan, dtype=np.float32)
@@ -106,15 +108,20 @@ def grid_of(prompt: Prompt) -> TokenGrid | None:
     return TokenGrid(boxes, "patches", images if len(prompt.images) > 1 else None)
 
 
-def check_length(prompt: Prompt, limit: int, what: str) -> None:
-    """Refuse a prompt whose pictures alone are too long.
+def check_length(prompt: Prompt, limit: int, label: str) -> None:
+    """Raise an error if a prompt with images is too long.
+
+    Args:
+        prompt: Prompt to check.
+        limit: Maximum length in tokens.
+        label: Name of the input, for the message.
 
     Raises:
-        InvalidInputError: With both numbers.
+        InvalidInputError: If the prompt has more than `limit` tokens.
     """
     if len(prompt) > limit:
         images = sum(image.tokens for image in prompt.images)
         raise InvalidInputError(
-            f"{what} has {len(prompt)} tokens, {images} of them for its images, and the limit is {limit}: lower "
+            f"{label} has {len(prompt)} tokens, {images} of them for images; the limit is {limit} tokens. Lower "
             "max_pixels or raise max_length."
         )

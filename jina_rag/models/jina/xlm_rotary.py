@@ -1,7 +1,10 @@
-"""XLM-RoBERTa with rotary positions, in plain torch: the encoder of jina-colbert-v2.
+"""XLM-RoBERTa with rotary positions in plain torch: the encoder of jina-colbert-v2.
 
-The published implementation needs remote code and flash-attn. This one has the same tensor names and gives the same
-values. Post-norm layers, exact GELU, rotary on the whole of each head (half-split), no position table.
+The published implementation requires remote code and flash-attn. This implementation has the same tensor names and
+returns the same values. Post-norm layers, exact GELU, rotary embedding over the full head (half-split), no position
+table.
+
+Source: Jha et al., Jina-ColBERT-v2 (2024), and the published code; Su et al., RoFormer (2021), for rotary positions.
 """
 
 from __future__ import annotations
@@ -17,7 +20,11 @@ from jina_rag.errors import CheckpointError
 
 
 class RotaryEncoder(nn.Module):
-    """Token ids to hidden states; names as in the published files (``roberta.…``)."""
+    """Encoder from token ids to hidden states; parameter names as in the published files (``roberta.…``).
+
+    Args:
+        config: Content of config.json.
+    """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -35,27 +42,30 @@ class RotaryEncoder(nn.Module):
 
     @classmethod
     def empty(cls, config: Mapping[str, Any]) -> RotaryEncoder:
-        """An encoder whose parameters hold no memory yet.
+        """Return an encoder with parameters on the meta device.
+
+        Args:
+            config: Content of config.json.
 
         Raises:
-            CheckpointError: If the config describes another kind of encoder.
+            CheckpointError: If the config describes another architecture.
         """
         only = {"hidden_act": "gelu", "position_embedding_type": "rotary"}
         for key, value in only.items():
             if config.get(key, value) != value:
-                raise CheckpointError(f"config.json says {key}={config[key]!r}; only {value!r} is known here.")
+                raise CheckpointError(f"config.json has {key}={config[key]!r}; only {value!r} is supported.")
         try:
             with torch.device("meta"):
                 return cls(config)
         except (KeyError, TypeError, ValueError) as exc:
-            raise CheckpointError(f"config.json does not describe this model: {exc!r}") from exc
+            raise CheckpointError(f"config.json is invalid for this model: {exc!r}") from exc
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Hidden states, shape (batch, tokens, hidden).
+        """Return the hidden states, shape (batch, tokens, hidden), in the dtype of the weights.
 
         Args:
-            ids: Shape (batch, tokens).
-            mask: Shape (batch, tokens), True where a token is attended to; None where all are.
+            ids: Token ids, shape (batch, tokens), int64.
+            mask: Shape (batch, tokens), bool, True for tokens to attend to; None to attend to all.
         """
         types: Any = self.embeddings.token_type_embeddings
         words: Any = self.embeddings.word_embeddings
@@ -97,7 +107,7 @@ class _Layer(nn.Module):
 
 
 def _rotary(tokens: int, dim: int, base: float, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines, shape (tokens, dim), computed in float32."""
+    """Return cosines and sines, shape (tokens, dim), in the dtype of `like`, computed in float32."""
     steps = torch.arange(0, dim, 2, device=like.device, dtype=torch.float32)
     angles = torch.outer(torch.arange(tokens, device=like.device, dtype=torch.float32), base ** (-steps / dim))
     angles = torch.cat([angles, angles], dim=-1)

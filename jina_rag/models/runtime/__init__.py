@@ -1,1 +1,1 @@
-"""What every torch model needs: checkpoints, weights, devices, batching, caches, offloading."""
+"""Shared runtime of the torch models: checkpoints, weights, devices, batching, caches, offloading."""

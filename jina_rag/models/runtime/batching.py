@@ -1,4 +1,4 @@
-"""Fills batches by tokens, prepares the next one while the device works, and halves what does not fit into memory."""
+"""Token-budgeted batching with preparation one batch ahead and recovery from out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -13,19 +13,26 @@ from jina_rag.models.runtime.devices import Placement, is_out_of_memory, release
 
 _log = logging.getLogger("jina_rag")
 _WASTE = 0.15
-"""The share of a batch that may be padding: more, and two batches are quicker than one."""
+"""Largest fraction of padding in a batch (0 to 1). Above this fraction, two batches are faster than one."""
 _CALL_TOKENS = 64
-"""A call costs about as much as so many tokens, however little is in it."""
+"""Fixed overhead of one forward pass, in tokens."""
 
 Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
 
 
 def fill_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Indices grouped so that no group costs more than `tokens`, padding included; the longest come first.
+    """Group indices into batches of at most `tokens` tokens, padding included; the longest inputs come first.
 
-    An input that is longer than `tokens` is a batch of its own. Inputs of similar lengths come together, because a
-    batch is as wide as its longest.
+    An input longer than `tokens` forms its own batch. Inputs of similar length share a batch, because every row is
+    padded to the longest one.
+
+    Args:
+        lengths: Length of each input in tokens.
+        tokens: Token budget of one batch, padding included.
+
+    Returns:
+        Batches of indices into `lengths`; each index occurs once.
 
     >>> fill_batches([3, 100, 4, 90, 5], tokens=200)
     [[1, 3], [4, 2, 0]]
@@ -47,18 +54,18 @@ def fill_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
 
 
 class BatchRunner(Generic[Prepared, Result]):
-    """Runs inputs of known lengths through a model.
+    """Runs inputs of known lengths through a model in batches.
 
     Attributes:
-        batch_tokens: The budget; it shrinks when the device runs out of memory.
+        batch_tokens: Tokens of one batch, padding included; reduced when the device runs out of memory.
     """
 
     def __init__(self, placement: Placement, *, name: str) -> None:
-        """Nothing run yet.
+        """Create a runner.
 
         Args:
-            placement: Where the model is, and the budget to begin with.
-            name: Of the model, for messages.
+            placement: Device of the model and the initial token budget.
+            name: Name of the model, for messages.
         """
         self._device, self.batch_tokens = placement.device, placement.batch_tokens
         self._name = name
@@ -71,18 +78,18 @@ class BatchRunner(Generic[Prepared, Result]):
         compute: Callable[[Prepared], Sequence[Result]],
         *,
         batch_tokens: int | None = None,
-        relieve: Callable[[], bool] | None = None,
+        on_oom: Callable[[], bool] | None = None,
         sizes: Sequence[int] | None = None,
     ) -> list[Result]:
-        """Results in the order of the inputs.
+        """Return the results in the order of the inputs.
 
         Args:
-            lengths: What each input costs, in tokens.
-            prepare: From indices to what the device needs; runs in a second thread, one batch ahead.
-            compute: The device's work, one result for each index.
-            batch_tokens: Budget of this call; None for the runner's.
-            relieve: Frees memory that could be done without, and says whether there was any; a batch that did not
-                fit is then tried once more before it is halved.
+            lengths: Cost of each input in tokens.
+            prepare: Converts indices into the input of `compute`; runs in a second thread, one batch ahead.
+            compute: Runs the model on a prepared batch and returns one result for each index.
+            batch_tokens: Tokens of one batch in this call, padding included; None for the runner's budget.
+            on_oom: Called after an out-of-memory error; frees memory and returns whether any was freed. If
+                so, the batch is retried once before it is halved.
             sizes: Tokens of each input, for messages; None for `lengths`.
 
         Raises:
@@ -90,14 +97,14 @@ class BatchRunner(Generic[Prepared, Result]):
         """
         budget = batch_tokens or self.batch_tokens
         results: dict[int, Result] = {}
-        has_relief = False
+        is_retry = False
         batches = fill_batches(lengths, budget)
-        batches.reverse()  # the next one is at the end
-        with ThreadPoolExecutor(1, thread_name_prefix="jina-rag-prepare") as ahead:
-            upcoming = ahead.submit(prepare, batches[-1]) if batches else None
+        batches.reverse()  # popped from the end
+        with ThreadPoolExecutor(1, thread_name_prefix="jina-rag-prepare") as executor:
+            upcoming = executor.submit(prepare, batches[-1]) if batches else None
             while upcoming is not None:
                 batch, prepared = batches.pop(), upcoming.result()
-                upcoming = ahead.submit(prepare, batches[-1]) if batches else None
+                upcoming = executor.submit(prepare, batches[-1]) if batches else None
                 try:
                     outputs = compute(prepared)
                 except (RuntimeError, MemoryError) as exc:
@@ -105,30 +112,30 @@ class BatchRunner(Generic[Prepared, Result]):
                         raise
                     del prepared
                     if upcoming is not None and not upcoming.cancel():
-                        wait_for([upcoming])  # it may bring back what is to be freed
+                        wait_for([upcoming])  # preparing may allocate the memory that is about to be freed
                     upcoming = None
-                    # Once for each batch: what was freed may come back, and would be freed again without end.
-                    has_relief = not has_relief and relieve is not None and relieve()
-                    if not has_relief:
-                        budget = self._shrunk(batch, lengths, sizes or lengths, exc)
+                    # One retry per batch: freed memory may fill up, and freeing it repeatedly would never end.
+                    is_retry = not is_retry and on_oom is not None and on_oom()
+                    if not is_retry:
+                        budget = self._halve(batch, lengths, sizes or lengths, exc)
                 else:
-                    has_relief = False
+                    is_retry = False
                     results.update(zip(batch, outputs, strict=True))
                     continue
-                # Behind `except`, because the error holds what was computed so far.
+                # Outside of `except`, because the traceback holds the tensors of the failed batch.
                 release_memory(self._device)
                 remaining = [*batch, *(index for other in batches for index in other)]
                 groups = fill_batches([lengths[index] for index in remaining], budget)
                 batches = [[remaining[i] for i in group] for group in reversed(groups)]
-                upcoming = ahead.submit(prepare, batches[-1])
+                upcoming = executor.submit(prepare, batches[-1])
         return [results[index] for index in range(len(lengths))]
 
-    def _shrunk(self, batch: Sequence[int], lengths: Sequence[int], sizes: Sequence[int], exc: BaseException) -> int:
-        """The budget after a batch that did not fit: half of what that one cost."""
+    def _halve(self, batch: Sequence[int], lengths: Sequence[int], sizes: Sequence[int], exc: BaseException) -> int:
+        """Return the reduced token budget: half the cost of the batch that did not fit."""
         longest = max(sizes[index] for index in batch)
         if len(batch) == 1:
             raise ModelError(
-                f"An input of {longest} tokens does not fit into the memory of {self._device} with {self._name}: lower "
+                f"An input of {longest} tokens does not fit into the memory of {self._device} with {self._name}. Lower "
                 "max_length or max_pixels, load with dtype='bfloat16', or use a device with more memory."
             ) from exc
         budget = max(1, max(lengths[index] for index in batch) * len(batch) // 2)
@@ -136,7 +143,7 @@ class BatchRunner(Generic[Prepared, Result]):
         if not self._warned:
             self._warned = True
             _log.warning(
-                "%s ran out of memory on %s with %d tokens at once; it goes on with %d.",
+                "%s ran out of memory on %s with batches of %d tokens; continuing with batches of %d tokens.",
                 self._name,
                 self._device,
                 longest * len(batch),

@@ -1,8 +1,7 @@
-"""Names a document by what it says and shows, so that what was computed for it is found again, and never another's.
+"""Content-based cache keys for documents, so that a cached prefix is reused only for the same document.
 
-Pictures are named by the bytes of their file, or by their pixels where there is no file. A file is not read again as
-long as its path, size, inode and times of change are those it was read with, unless it had been changed so shortly
-before that another change could have left all of these as they are.
+An image is identified by the bytes of its file, or by its pixels if it has no file. A file is reread only if its path,
+size, inode or timestamps changed, or if it was modified so recently that a second change could leave them unchanged.
 """
 
 from __future__ import annotations
@@ -18,27 +17,31 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.images import LoadedImage
 from jina_rag.models.jina.vl_prompts import Prompt
 
-_SETTLED_NS = 5 * 10**9
-"""A file that was changed less than this before it was read may change again within one tick of its times."""
-_REMEMBERED = 20_000
-"""Files whose digests are kept: about 10 MB."""
+_MIN_FILE_AGE_NS = 5 * 10**9
+"""Minimum age in nanoseconds of a file's last change: a younger file may change again within one timestamp tick."""
+_MAX_CACHED_FILES = 20_000
+"""Maximum number of cached file digests, about 10 MB."""
 _Stamp: TypeAlias = "tuple[int, int, int, int, int]"
 
 
 class DocumentKeys:
-    """Keys of documents. Safe to share between threads."""
+    """Computes the cache keys of documents. Thread-safe."""
 
     def __init__(self) -> None:
         self._files: OrderedDict[str, tuple[_Stamp, bytes]] = OrderedDict()
         self._lock = threading.Lock()
 
     def key(self, prompt: Prompt) -> bytes:
-        """The key of a document, as the beginning of a prompt that holds nothing else.
+        """Return the cache key of a document, 32 bytes.
 
-        Its tokens, and of each picture what it shows, where it stands and how far it is scaled down.
+        The key covers the token ids and, for each image, its content, its position in the prompt, its grid of tokens
+        and its pixel limit.
+
+        Args:
+            prompt: The beginning of a prompt that holds the document only.
 
         Raises:
-            InvalidInputError: If a picture's file cannot be read any more.
+            InvalidInputError: If the file of an image can no longer be read.
         """
         digest = hashlib.sha256(prompt.ids.tobytes())
         for image in prompt.images:
@@ -46,32 +49,32 @@ class DocumentKeys:
             digest.update(f"{image.start} {image.rows} {image.columns} {image.max_pixels}".encode())
         return digest.digest()
 
-    def still(self, key: bytes, prompt: Prompt) -> bool:
-        """Whether a document has the key that it had before: whether no file or image of it was changed meanwhile."""
+    def is_unchanged(self, key: bytes, prompt: Prompt) -> bool:
+        """Return whether a document still has `key`: no file or image of the document changed in the meantime."""
         try:
             return self.key(prompt) == key
         except InvalidInputError:
             return False
 
     def digest(self, image: LoadedImage) -> bytes:
-        """What a picture shows now, as 32 bytes.
+        """Return the SHA-256 digest of an image's current content, 32 bytes.
 
         Raises:
-            InvalidInputError: If its file cannot be read any more.
+            InvalidInputError: If the image's file can no longer be read.
         """
         source = image.source
         if isinstance(source, bytes):
             return hashlib.sha256(source).digest()
         if isinstance(source, Path):
             try:
-                return self._of_file(source)
+                return self._file_digest(source)
             except OSError as exc:
                 raise InvalidInputError(f"{image.name} cannot be read: {exc.strerror or exc}.") from exc
         pixels = hashlib.sha256(b"%d x %d pixels:" % image.size)
         pixels.update(image.load().tobytes())
         return pixels.digest()
 
-    def _of_file(self, path: Path) -> bytes:
+    def _file_digest(self, path: Path) -> bytes:
         name = str(path.absolute())
         stamp = _stamp(path)
         with self._lock:
@@ -82,13 +85,13 @@ class DocumentKeys:
         read_at = time.time_ns()
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
-        # Times in the future, and those of a file that changed while it was read, are no reason to trust either.
-        settled = _stamp(path) == stamp and max(stamp[3:]) < read_at - _SETTLED_NS
+        # Timestamps in the future, or of a file that changed during the read, cannot be trusted.
+        is_settled = _stamp(path) == stamp and max(stamp[3:]) < read_at - _MIN_FILE_AGE_NS
         with self._lock:
             self._files.pop(name, None)
-            if settled:
+            if is_settled:
                 self._files[name] = stamp, digest
-                while len(self._files) > _REMEMBERED:
+                while len(self._files) > _MAX_CACHED_FILES:
                     self._files.popitem(last=False)
         return digest
 

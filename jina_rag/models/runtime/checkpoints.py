@@ -1,4 +1,4 @@
-"""Checkpoints on disk: which folder, which family, which commit, and a fingerprint of what is in it."""
+"""Checkpoints on disk: folder, model family, commit and content fingerprint."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _ARCHITECTURES: Mapping[str, Family] = {
     "T5EncoderModel": "v1",
 }
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_SAMPLE, _SAMPLES = 4096, 64
+_SAMPLE_BYTES, _SAMPLE_COUNT = 4096, 64
 UNRELATED_TO_VECTORS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "auto_map")
-"""Keys of a config that no model is built from: the files of the weights say in which number format they are."""
+"""Keys of config.json that do not affect vectors; the weight files themselves state their dtype."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder that was found and looked at; no weight was read yet.
+    """A checkpoint folder whose config was read, but no weights.
 
     Attributes:
-        name: What it was asked by: a hub id or a path.
-        folder: Where it lies.
-        family: Which code runs it.
-        config: Its config.json.
-        revision: The commit it was resolved to, for one that came from the hub.
-        weights: The safetensors files, in a fixed order.
+        name: Hub id or path that the caller passed.
+        folder: Folder of the checkpoint.
+        family: Model family, which selects the code that runs the checkpoint.
+        config: Content of config.json.
+        revision: Commit hash, for a checkpoint from the hub; None for a local folder.
+        weights: Safetensors files, in a fixed order.
     """
 
     name: str
@@ -51,26 +51,30 @@ class Checkpoint:
     weights: tuple[Path, ...] = ()
 
     def json(self, name: str, *, required: bool = True) -> dict[str, Any]:
-        """One of its JSON files; empty if it is missing and not required.
+        """Return the content of a JSON file in the folder.
+
+        Args:
+            name: Path of the file, relative to the folder.
+            required: Whether a missing file is an error; if False, a missing file gives an empty dict.
 
         Raises:
-            CheckpointError: If it is missing or not a JSON object.
+            CheckpointError: If the file is missing and required, or is not a JSON object.
         """
         return read_json(self.folder / name, required=required)
 
     def fingerprint(self, *settings: str) -> str:
-        """Hub id and commit (of a folder its family), then `folder_fingerprint`, then `settings`."""
+        """Return hub id and commit (for a folder its family), `folder_fingerprint` and `settings`, joined by "+"."""
         source = f"{self.name}@{self.revision[:12]}" if self.revision else self.family
         return "+".join([source, folder_fingerprint(self.folder)[:16], *settings])
 
 
 class CheckpointModel(EmbedderDefaults):
-    """A model that was loaded from a checkpoint.
+    """Base class of the models that are loaded from a checkpoint.
 
     Attributes:
-        name: What it was loaded by: a hub id or a folder.
-        revision: The commit, for a checkpoint from the hub.
-        placement: Where it runs, and in which number format.
+        name: Hub id or folder that the model was loaded from.
+        revision: Commit hash, for a checkpoint from the hub; None for a local folder.
+        placement: Device, dtype and token budget.
     """
 
     def __init__(self, checkpoint: Checkpoint, placement: Placement) -> None:
@@ -79,14 +83,19 @@ class CheckpointModel(EmbedderDefaults):
 
 
 def open_checkpoint(folder: Path, *, name: str, revision: str | None = None) -> Checkpoint:
-    """Look at a checkpoint folder.
+    """Open a checkpoint folder; reads its config, but no weights.
+
+    Args:
+        folder: Folder of the checkpoint.
+        name: Hub id or path that the caller passed.
+        revision: Commit hash of a checkpoint from the hub.
 
     Raises:
-        ModelNotFoundError: If there is no such folder.
-        CheckpointError: If it is not a checkpoint of a family that is known, or has no safetensors.
+        ModelNotFoundError: If the folder does not exist.
+        CheckpointError: If the folder holds no checkpoint of a supported family, or no safetensors files.
     """
     if not folder.is_dir():
-        raise ModelNotFoundError(f"There is no checkpoint folder {folder}: check the path.")
+        raise ModelNotFoundError(f"The checkpoint folder {folder} does not exist. Check the path.")
     config = read_json(folder / "config.json")
     return Checkpoint(
         name=name,
@@ -99,102 +108,110 @@ def open_checkpoint(folder: Path, *, name: str, revision: str | None = None) -> 
 
 
 def family_of(config: Mapping[str, Any], folder: Path) -> Family:
-    """Which family a config belongs to, by its architecture, else by what only that family has.
+    """Return the family of a config, by its architecture or by keys that only one family has.
+
+    Args:
+        config: Content of config.json.
+        folder: Folder of the checkpoint, for the message.
 
     Raises:
-        CheckpointError: If it belongs to none.
+        CheckpointError: If the config belongs to no supported family.
     """
     for name in config.get("architectures") or ():
         if name in _ARCHITECTURES:
             return _ARCHITECTURES[name]
     if "multi_vector_projector_dim" in config:
         return "v4"
-    kind = config.get("model_type")
-    if kind == "t5":
+    model_type = config.get("model_type")
+    if model_type == "t5":
         return "v1"
-    if kind == "xlm-roberta" and config.get("position_embedding_type") == "rotary":
+    if model_type == "xlm-roberta" and config.get("position_embedding_type") == "rotary":
         return "colbert-v2"
     raise CheckpointError(
-        f"{folder} holds a model of a kind that is not run here (architectures {config.get('architectures')}, "
-        f"model_type {kind!r}): jina-embeddings-v4, jina-reranker-m0, jina-colbert-v2 and Jina Embeddings v1 are."
+        f"The architecture of {folder} is not supported (architectures {config.get('architectures')}, model_type "
+        f"{model_type!r}). Supported: jina-embeddings-v4, jina-reranker-m0, jina-colbert-v2, Jina Embeddings v1."
     )
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The safetensors of a folder: one file, or the shards that its index names.
+    """Return the safetensors files of a folder: one file, or the shards that its index names.
 
     Raises:
-        CheckpointError: If there are none, or a shard is missing.
+        CheckpointError: If the folder has no safetensors files, or a shard is missing.
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{index} has no weight_map: download the model again.")
+            raise CheckpointError(f"{index} has no weight_map. Download the model again.")
         names = sorted({str(name) for name in weight_map.values()})
         for name in names:
             if Path(name).name != name:
-                raise CheckpointError(f"{index} names the file {name!r}, which is not beside it.")
+                raise CheckpointError(f"{index} names the file {name!r}, which is outside the checkpoint folder.")
             if not (folder / name).is_file():
-                raise CheckpointError(f"{folder} lacks the shard {name} that its index names: download it again.")
+                raise CheckpointError(f"{folder} lacks the shard {name} named in its index. Download the model again.")
         return tuple(folder / name for name in names)
     single = folder / "model.safetensors"
     if single.is_file():
         return (single,)
     if any(folder.glob("*.bin")):
         raise CheckpointError(
-            f"{folder} has its weights as .bin files only, which can run code when they are opened: "
-            "they are not read. Use a revision with safetensors, or convert them."
+            f"{folder} has .bin weight files only, which can execute code when opened and are not loaded. "
+            "Use a revision with safetensors, or convert the weights."
         )
-    raise CheckpointError(f"{folder} has no model.safetensors: download the model again.")
+    raise CheckpointError(f"{folder} has no model.safetensors. Download the model again.")
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """A hash of what a checkpoint folder holds: the same wherever the folder lies and whatever its name is.
+    """Return a SHA-256 hash (hexadecimal) of a checkpoint's content, independent of the folder's name and location.
 
-    It covers the config without `UNRELATED_TO_VECTORS`, and of the weights and adapters the headers, sizes and samples
-    of their bytes: the headers alone would not tell a fine-tuned checkpoint from its base, and all bytes would take
-    minutes.
+    The hash covers the config without `UNRELATED_TO_VECTORS`. Of the weights and adapters, it covers the headers, the
+    sizes and samples of the data: headers alone are the same for a base model and its fine-tuned versions, and hashing
+    all bytes would take minutes.
 
     Raises:
-        CheckpointError: If it is not a checkpoint.
+        CheckpointError: If the folder is not a checkpoint.
     """
-    config = json.dumps(_related(read_json(folder / "config.json")), sort_keys=True)
+    config = json.dumps(_without_unrelated_keys(read_json(folder / "config.json")), sort_keys=True)
     digest = hashlib.sha256(config.encode())
     for path in (*weight_files(folder), *sorted((folder / "adapters").glob("*.safetensors"))):
-        digest.update(_sampled(path))
+        digest.update(_sampled_digest(path))
     return digest.hexdigest()
 
 
 def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
-    """A JSON object from a file; see `Checkpoint.json`."""
+    """Return the JSON object in a file; empty if the file is missing and not `required`.
+
+    Raises:
+        CheckpointError: If the file is missing and `required`, cannot be read, or is not a JSON object.
+    """
     if not path.is_file():
         if required:
-            raise CheckpointError(f"{path.parent} has no {path.name}: it is not a complete checkpoint.")
+            raise CheckpointError(f"{path.parent} has no {path.name}. The checkpoint is incomplete: download it again.")
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
         raise CheckpointError(f"{path} cannot be read: {exc}") from exc
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object.")
+        raise CheckpointError(f"{path} does not contain a JSON object.")
     return value
 
 
 def commit_in(folder: Path) -> str | None:
-    """The commit that a folder of the hub's cache is named after."""
+    """Return the commit hash that a folder in the hub's cache is named after, or None."""
     return folder.name if _COMMIT.fullmatch(folder.name) else None
 
 
-def _related(config: Any) -> Any:  # noqa: ANN401  # a value of JSON
-    """A config without `UNRELATED_TO_VECTORS`, in its parts as well."""
+def _without_unrelated_keys(config: Any) -> Any:  # noqa: ANN401  # a value of JSON
+    """Return a config without `UNRELATED_TO_VECTORS`, at every level."""
     if not isinstance(config, dict):
         return config
-    return {key: _related(value) for key, value in config.items() if key not in UNRELATED_TO_VECTORS}
+    return {key: _without_unrelated_keys(value) for key, value in config.items() if key not in UNRELATED_TO_VECTORS}
 
 
-def _sampled(path: Path) -> bytes:
-    """The header of a safetensors file, its length, and some blocks spread over its bytes, from first to last."""
+def _sampled_digest(path: Path) -> bytes:
+    """Return a digest of a safetensors file's header, size and 64 evenly spaced blocks of 4,096 bytes."""
     digest = hashlib.sha256()
     try:
         size = path.stat().st_size
@@ -202,9 +219,9 @@ def _sampled(path: Path) -> bytes:
             start = file.read(8)
             header = min(int.from_bytes(start, "little"), size)
             digest.update(start + file.read(min(header, 64 * 1024**2)) + size.to_bytes(8, "little"))
-            for i in range(_SAMPLES):
-                file.seek(8 + header + max(0, size - 8 - header - _SAMPLE) * i // (_SAMPLES - 1))
-                digest.update(file.read(_SAMPLE))
+            for i in range(_SAMPLE_COUNT):
+                file.seek(8 + header + max(0, size - 8 - header - _SAMPLE_BYTES) * i // (_SAMPLE_COUNT - 1))
+                digest.update(file.read(_SAMPLE_BYTES))
     except OSError as exc:
         raise CheckpointError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
     return digest.digest()

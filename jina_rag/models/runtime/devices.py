@@ -1,4 +1,4 @@
-"""Where a model runs and in which number format, and what one batch may cost there."""
+"""Device, dtype and batch size of a model, and free memory of devices."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ DTYPES = {
     "float16": torch.float16,
     "fp16": torch.float16,
 }
-"""Number formats by the names that callers may use."""
+"""Dtypes by the names that callers may pass."""
 _BF16_GAIN = 1.25
-"""How much faster bfloat16 has to multiply before a CPU uses it: it costs accuracy."""
+"""Minimum speed-up over float32 for a CPU to use bfloat16, which is less accurate."""
 _MEMORY_SHARE = 0.7
-_PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+_PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where and how a model runs.
+    """Device, dtype and token budget of a model.
 
     Attributes:
-        device: The device.
-        dtype: Of the weights and of what flows through them.
-        batch_tokens: Tokens that go through at once, padding included, unless a call says otherwise.
+        device: Device of the weights.
+        dtype: Dtype of weights and activations.
+        batch_tokens: Default number of tokens in a batch, padding included.
     """
 
     device: torch.device
@@ -44,30 +44,31 @@ class Placement:
 
 
 def place(device: str, dtype: str, *, weight_bytes: int = 0, stored_dtype: torch.dtype = torch.bfloat16) -> Placement:
-    """Resolve ``"auto"``.
+    """Return the placement of a model, with ``"auto"`` resolved.
 
     Args:
         device: ``"auto"`` (CUDA, else MPS, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
-        dtype: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"float16"``. Auto is bfloat16 on a GPU that has it (float16
-            on older ones, float32 on MPS); on the CPU whichever of float32 and bfloat16 multiplies faster there,
-            and the stored one where float32 would not fit into memory.
-        weight_bytes: Of the checkpoint, as stored.
-        stored_dtype: Its dtype.
+        dtype: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"float16"``. On CUDA, auto selects bfloat16, or float16 if
+            the GPU does not support bfloat16; on MPS, float32. On the CPU, auto selects bfloat16 if its matrix products
+            are at least 1.25 times as fast as float32's, else float32; and the stored dtype if the weights in float32
+            would exceed 70 % of the available memory.
+        weight_bytes: Size of the checkpoint as stored, in bytes.
+        stored_dtype: Dtype of the checkpoint as stored.
 
     Raises:
-        InvalidInputError: If the device does not exist here or the dtype is unknown.
+        InvalidInputError: If the device does not exist on this machine or the dtype is unknown.
     """
-    where = _device(device)
-    _settle()
+    target = _resolve_device(device)
+    _warm_up_math_library()
     if dtype != "auto":
         if dtype not in DTYPES:
-            raise InvalidInputError(f"dtype is one of auto, {', '.join(DTYPES)}; got {dtype!r}.")
-        return Placement(where, DTYPES[dtype], _batch_tokens(where))
-    return Placement(where, _auto_dtype(where, weight_bytes, stored_dtype), _batch_tokens(where))
+            raise InvalidInputError(f"dtype is {dtype!r}; expected one of auto, {', '.join(DTYPES)}.")
+        return Placement(target, DTYPES[dtype], _batch_tokens(target))
+    return Placement(target, _auto_dtype(target, weight_bytes, stored_dtype), _batch_tokens(target))
 
 
 def release_memory(device: torch.device) -> None:
-    """Give cached blocks back, after an out-of-memory error."""
+    """Release the allocator's cached blocks after an out-of-memory error."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -75,7 +76,7 @@ def release_memory(device: torch.device) -> None:
 
 
 def is_out_of_memory(exc: BaseException) -> bool:
-    """Whether an error says that the device's memory is full: CUDA, MPS and the CPU's allocator say it differently."""
+    """Return whether an error means that memory is exhausted; CUDA, MPS and the CPU allocator word it differently."""
     if isinstance(exc, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(exc).lower()
@@ -84,16 +85,19 @@ def is_out_of_memory(exc: BaseException) -> bool:
     )
 
 
-def own_precision(device: torch.device) -> torch.autocast:
-    """A model's own number format, whatever `torch.autocast` its caller is in: kept keys must not depend on callers."""
+def no_autocast(device: torch.device) -> torch.autocast:
+    """Return a context that disables the caller's `torch.autocast`, so that cached keys never depend on the caller."""
     return torch.autocast(device.type, enabled=False)
 
 
 def available_memory() -> int:
-    """Bytes of main memory that can be used without swapping, or a guess of half of all; containers' limits count."""
-    free = _numbers(_PROC / "meminfo").get("MemAvailable:")
+    """Return the bytes of host memory available without swapping, within the limits of containers.
+
+    Without ``/proc/meminfo``, return half of the physical memory, or 8 GiB if its size is unknown.
+    """
+    free = _read_numbers(_PROC / "meminfo").get("MemAvailable:")
     if free is not None:
-        return max(0, min([free * 1024, *_left_in_groups()]))
+        return max(0, min([free * 1024, *_cgroup_headroom()]))
     try:
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (AttributeError, ValueError, OSError):  # Windows
@@ -101,37 +105,37 @@ def available_memory() -> int:
     return free
 
 
-def _left_in_groups() -> Iterator[int]:
-    """What is left to the control groups that this process is in, those of version 2 and of version 1."""
-    for line in _text(_PROC / "self" / "cgroup").splitlines():
-        _, kinds, path = line.split(":", 2) if line.count(":") > 1 else ("", "-", "")
-        if not kinds:
-            root, limit, usage, cache_names = _GROUPS, "memory.max", "memory.current", ("inactive_file", "active_file")
-        elif "memory" in kinds.split(","):
-            root, limit, usage = _GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+def _cgroup_headroom() -> Iterator[int]:
+    """Yield the remaining bytes of each control group (version 1 or 2) of this process."""
+    for line in _read_text(_PROC / "self" / "cgroup").splitlines():
+        _, controllers, path = line.split(":", 2) if line.count(":") > 1 else ("", "-", "")
+        if not controllers:
+            root, limit, usage, cache_names = _CGROUP, "memory.max", "memory.current", ("inactive_file", "active_file")
+        elif "memory" in controllers.split(","):
+            root, limit, usage = _CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
             cache_names = ("total_inactive_file", "total_active_file")
         else:
             continue
-        # Each group is bounded by those above it. In a container the path may be the one outside, and is not there.
-        own = root / path.strip("/")
-        for folder in (own, *own.parents):
+        # A group's parents limit it as well. In a container the path may be the host's, which does not exist inside.
+        group = root / path.strip("/")
+        for folder in (group, *group.parents):
             if not folder.is_relative_to(root):
                 break
-            bounds = _text(folder / limit).strip(), _text(folder / usage).strip()
-            if all(bound.isdigit() for bound in bounds):
-                # The cache of files counts as used, but makes room; without this, checkpoints would fill it.
-                files = _numbers(folder / "memory.stat")
-                yield int(bounds[0]) - int(bounds[1]) + sum(files.get(name, 0) for name in cache_names)
+            values = _read_text(folder / limit).strip(), _read_text(folder / usage).strip()
+            if all(bound.isdigit() for bound in values):
+                # The page cache counts as used but is reclaimable; otherwise loaded checkpoints would fill the limit.
+                memory_stat = _read_numbers(folder / "memory.stat")
+                yield int(values[0]) - int(values[1]) + sum(memory_stat.get(name, 0) for name in cache_names)
 
 
-def _numbers(path: Path) -> dict[str, int]:
-    """The numbers of a file of lines that begin with a name and a number; none if it does not exist."""
-    fields = (line.split() for line in _text(path).splitlines())
+def _read_numbers(path: Path) -> dict[str, int]:
+    """Return the numbers in a file of "name number" lines; empty if the file does not exist."""
+    fields = (line.split() for line in _read_text(path).splitlines())
     return {field[0]: int(field[1]) for field in fields if len(field) > 1 and field[1].isdigit()}
 
 
-def _text(path: Path) -> str:
-    """A file of the kernel; empty where there is none."""
+def _read_text(path: Path) -> str:
+    """Return the content of a kernel file; empty if the file does not exist."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError):
@@ -139,7 +143,7 @@ def _text(path: Path) -> str:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes of a device's memory that can be had: what its driver has left, and what PyTorch holds without using it."""
+    """Return the free bytes of a device: free in the driver, plus reserved but unused by PyTorch's allocator."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
@@ -150,7 +154,7 @@ def free_memory(device: torch.device) -> int:
 
 @functools.cache
 def bfloat16_gain() -> float:
-    """How much faster than float32 this CPU multiplies bfloat16 matrices, measured once (a few milliseconds)."""
+    """Return the speed of bfloat16 matrix products relative to float32 on this CPU; measured once, in milliseconds."""
 
     def seconds(dtype: torch.dtype) -> float:
         left, right = torch.ones(256, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
@@ -165,17 +169,17 @@ def bfloat16_gain() -> float:
 
 
 @functools.cache
-def _settle() -> None:
-    """Call the vector library once before anything counts on it.
+def _warm_up_math_library() -> None:
+    """Call the CPU's vector math library once before its results are used.
 
-    Seen with torch 2.13 on the CPU: about one process in fifteen got the cosines and sines of its first large call
-    with an error of 1e-4, those of every later call right. A small call before it, on one thread, ends that.
+    With torch 2.13 on the CPU, about one process in fifteen computed the cosines and sines of its first large call
+    with an error of 1e-4; all later calls were exact. A small single-threaded call beforehand avoids the error.
     """
     torch.ones(8).cos()
     torch.ones(8).sin()
 
 
-def _device(name: str) -> torch.device:
+def _resolve_device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -183,16 +187,16 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as exc:
-        raise InvalidInputError(f"device is auto, cpu, cuda, cuda:N or mps; got {name!r}.") from exc
+        raise InvalidInputError(f"device is {name!r}; expected one of auto, cpu, cuda, cuda:N, mps.") from exc
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
         raise InvalidInputError(
-            f"The device {name!r} does not exist here ({torch.cuda.device_count()} CUDA devices): use device='cpu', or "
-            "install a PyTorch with CUDA."
+            f"The device {name!r} does not exist here ({torch.cuda.device_count()} CUDA devices). Pass device='cpu', "
+            "or install a PyTorch with CUDA."
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InvalidInputError("There is no MPS device here: use device='cpu'.")
+        raise InvalidInputError("The device 'mps' does not exist here. Pass device='cpu'.")
     if device.type not in ("cpu", "cuda", "mps"):
-        raise InvalidInputError(f"device is auto, cpu, cuda, cuda:N or mps; got {name!r}.")
+        raise InvalidInputError(f"device is {name!r}; expected one of auto, cpu, cuda, cuda:N, mps.")
     return device
 
 
@@ -208,13 +212,13 @@ def _auto_dtype(device: torch.device, weight_bytes: int, stored_dtype: torch.dty
 
 
 def _batch_tokens(device: torch.device) -> int:
-    # A CPU gains nothing from more, and its caches hold less: measured on texts and pages, 1,024 beats 2,048 by 5 and
-    # 9 %, and that beats 4,096; each with less memory.
+    # Larger batches are slower on a CPU, because its caches are small. Measured on texts and pages: 1,024 tokens are 5
+    # and 9 % faster than 2,048, and 2,048 faster than 4,096; smaller batches also need less memory.
     return 1024 if device.type == "cpu" else 16_384
 
 
 def device_facts() -> list[tuple[str, str]]:
-    """What a bug report should say of the devices here: name and what is known of each."""
+    """Return the name and a description of each device, for bug reports."""
     facts = [
         ("cpu", f"{available_memory() / 1e9:.1f} GB free, bfloat16 at {bfloat16_gain():.1f} x the speed of float32")
     ]

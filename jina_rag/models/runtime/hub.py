@@ -1,4 +1,4 @@
-"""Checkpoints from the Hugging Face hub: found in its cache or downloaded, never with code."""
+"""Download and cache lookup of checkpoints on the Hugging Face hub; code in a repository is never downloaded."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from jina_rag._extras import require
 from jina_rag.errors import ModelNotFoundError
 
 ALLOWED = ("*.json", "*.safetensors", "*.txt", "*.model")
-"""What is fetched: configurations, weights, tokenizers. No Python, no pickles."""
+"""File patterns to download: configs, weights, tokenizers. Python and pickle files are excluded."""
 IGNORED = ("onnx/*", "openvino/*", "*.onnx*")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name has the form of a hub id: ``owner/model``."""
+    """Return whether a name has the form of a hub id: ``owner/model``."""
     return len(name) <= 96 and ".." not in name and _HUB_ID.fullmatch(name) is not None
 
 
 def fetch(repo_id: str, *, revision: str | None, local_files_only: bool) -> Path:
-    """The folder of a model of the hub, downloaded where it is not in the cache yet.
+    """Return the folder of a model in the hub's cache, after downloading missing files.
 
-    Downloads resume, show their progress on stderr, and are shared with every other program that uses the hub's
-    cache (``HF_HOME``). ``HF_HUB_OFFLINE=1`` is respected.
+    Downloads resume and show their progress on stderr. The cache (``HF_HOME``) is shared with other programs that use
+    the hub. ``HF_HUB_OFFLINE=1`` disables downloads.
 
     Args:
-        repo_id: ``owner/model``.
+        repo_id: Hub id, ``owner/model``.
         revision: Branch, tag or commit; None for ``main``.
-        local_files_only: Look into the cache only.
+        local_files_only: Use the cache only, without network access.
 
     Raises:
-        ModelNotFoundError: If it is not there, or cannot be fetched; the message says what to do.
+        ModelNotFoundError: If the model is not in the cache and cannot be downloaded; the message states the remedy.
     """
     hub = require("huggingface_hub", extra="models")
     errors: Any = require("huggingface_hub.errors", extra="models")
@@ -47,17 +47,17 @@ def fetch(repo_id: str, *, revision: str | None, local_files_only: bool) -> Path
         )
     except errors.GatedRepoError as exc:
         raise ModelNotFoundError(
-            f"The model {repo_id!r} asks for an agreement on its page: accept it there, then `hf auth login`."
+            f"The model {repo_id!r} is gated. Accept its terms on the model page, then run `hf auth login`."
         ) from exc
     except errors.RevisionNotFoundError as exc:
-        raise ModelNotFoundError(f"The model {repo_id!r} has no revision {revision!r}.") from exc
+        raise ModelNotFoundError(f"The model {repo_id!r} has no revision {revision!r}. Check the name.") from exc
     except errors.RepositoryNotFoundError as exc:
-        raise ModelNotFoundError(f"The hub has no model {repo_id!r}, or you may not see it.") from exc
+        raise ModelNotFoundError(f"The hub has no model {repo_id!r}, or denies access. Check the id.") from exc
     except errors.LocalEntryNotFoundError as exc:
         if local_files_only or offline():
             raise ModelNotFoundError(
-                f"The model {repo_id!r} is not on this machine, and nothing is downloaded when offline: "
-                f"run `jina-rag models download {repo_id}` with a network, or pass a folder."
+                f"The model {repo_id!r} is not on this machine, and downloads are disabled. With network access, run "
+                f"`jina-rag models download {repo_id}`, or pass the path of a local copy."
             ) from exc
         raise ModelNotFoundError(_unreachable(repo_id, exc)) from exc
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as exc:
@@ -66,7 +66,7 @@ def fetch(repo_id: str, *, revision: str | None, local_files_only: bool) -> Path
 
 
 def cached(repo_id: str, revision: str | None = None) -> Path | None:
-    """The folder of a model in the hub's cache, or None. Never connects."""
+    """Return the folder of a model in the hub's cache, or None if missing; never accesses the network."""
     try:
         hub = require("huggingface_hub", extra="models")
     except ImportError:
@@ -76,13 +76,13 @@ def cached(repo_id: str, revision: str | None = None) -> Path | None:
 
 
 def offline() -> bool:
-    """Whether the environment forbids downloads."""
+    """Return whether ``HF_HUB_OFFLINE`` disables downloads."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def _unreachable(repo_id: str, exc: BaseException) -> str:
     reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
     return (
-        f"The model {repo_id!r} cannot be fetched from the hub ({reason}). What was downloaded is kept: run it again "
-        "to go on, or pass the folder of a copy."
+        f"The model {repo_id!r} cannot be downloaded from the hub ({reason}). Run the command again to resume the "
+        "download, or pass the path of a local copy."
     )

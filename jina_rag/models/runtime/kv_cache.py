@@ -1,9 +1,11 @@
-"""Keys and values of a prompt's beginning: taken out of a forward pass, and put before what follows in a later one.
+"""Prefix caching for decoders: record the keys and values of a prompt's prefix, and replay them in later passes.
 
-In a causal decoder what a token gives to later ones, its key and value in each layer, depends on earlier tokens only.
-So a beginning that many prompts share is computed once (prefix caching; Kwon et al., "Efficient Memory Management for
-Large Language Model Serving with PagedAttention", 2023, section 4.4). Both classes here take the place of the cache of
-a stock transformers decoder, which hands them each layer's keys and values and attends to what they return.
+In a causal decoder, the key and value of a token in each layer depend on earlier tokens only. A prefix that many
+prompts share is therefore computed once. `PrefixRecorder` and `PrefixReplay` replace the KV cache of a stock
+transformers decoder, which passes each layer's keys and values to the cache and attends to the result.
+
+Source: Kwon et al., Efficient Memory Management for Large Language Model Serving with PagedAttention (2023),
+section 4.4.
 """
 
 from __future__ import annotations
@@ -24,55 +26,62 @@ _DEVICE_SHARE, _HOST_SHARE = 0.25, 0.2
 
 @dataclass(frozen=True, slots=True)
 class CachedPrefix:
-    """The keys and values of a prompt's beginning.
+    """Keys and values of a prompt's prefix.
 
     Attributes:
-        states: Shape (layers, 2, heads, tokens, width): keys, with their positions turned in, and values.
+        states: Keys, with rotary positions applied, and values; shape (layers, 2, heads, tokens, width), in the dtype
+            of the cache.
     """
 
     states: torch.Tensor
 
     @property
     def tokens(self) -> int:
-        """Length of the beginning."""
+        """Length of the prefix in tokens."""
         return self.states.shape[3]
 
     @property
     def bytes(self) -> int:
-        """Of memory."""
+        """Memory of the entry in bytes."""
         return self.states.nbytes
 
 
 PrefixTiers: TypeAlias = "TwoTiers[CachedPrefix]"
 
 
-def make_tiers(settings: PrefixCache, device: torch.device) -> PrefixTiers:
-    """A memory for what a model on this device may keep; shares are those of what is free now."""
-    near, host = settings.device_bytes, settings.host_bytes
-    if near is None:
-        near = 0 if device.type == "cpu" else int(_DEVICE_SHARE * max(0, free_memory(device)))
+def create_prefix_cache(settings: PrefixCache, device: torch.device) -> PrefixTiers:
+    """Return an empty prefix cache for a model on `device`.
+
+    Args:
+        settings: Limits of the tiers. None is a fraction of the memory that is free now: 0.25 of the device memory (0
+            on the CPU) and 0.2 of the host memory.
+        device: Device of the model.
+    """
+    device_bytes, host_bytes = settings.device_bytes, settings.host_bytes
+    if device_bytes is None:
+        device_bytes = 0 if device.type == "cpu" else int(_DEVICE_SHARE * max(0, free_memory(device)))
     return TwoTiers(
-        near,
-        int(_HOST_SHARE * available_memory()) if host is None else host,
-        to_device=lambda prefix: _copied_to(prefix, device),
-        to_host=lambda prefix: _copied_to(prefix, torch.device("cpu")),
+        device_bytes,
+        int(_HOST_SHARE * available_memory()) if host_bytes is None else host_bytes,
+        to_device=lambda prefix: _copy_to(prefix, device),
+        to_host=lambda prefix: _copy_to(prefix, torch.device("cpu")),
     )
 
 
-def _copied_to(prefix: CachedPrefix, device: torch.device) -> CachedPrefix | None:
+def _copy_to(prefix: CachedPrefix, device: torch.device) -> CachedPrefix | None:
     try:
         return CachedPrefix(prefix.states.to(device))
     except (RuntimeError, MemoryError) as exc:
         if not is_out_of_memory(exc):
             raise
-        return None  # one page less is kept, or it is read from where it is
+        return None  # the entry is dropped, or used from the tier that holds it
 
 
-class LayerKeys(Protocol):
-    """What a forward pass does with keys and values.
+class KVCache(Protocol):
+    """Receives and returns the keys and values of each layer in a forward pass.
 
     Attributes:
-        mask: Added to the attention's weights, None for a plain causal one.
+        mask: Added to the attention logits, shape (batch, 1, rows, keys); None for plain causal attention.
     """
 
     mask: torch.Tensor | None
@@ -80,23 +89,27 @@ class LayerKeys(Protocol):
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer: int, /, *args: object, **rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Called by each layer.
+        """Store or extend a layer's keys and values; called once for each layer.
 
         Args:
-            keys: Of the pass's tokens, shape (batch, heads, tokens, width).
-            values: Likewise.
-            layer: Its number.
+            keys: Keys of the pass's tokens, shape (batch, heads, tokens, width).
+            values: Values of the pass's tokens, same shape and dtype.
+            layer: Index of the layer.
             args: Not used.
             rest: Not used.
 
         Returns:
-            The keys and values to attend to.
+            Keys and values to attend to, each of shape (batch, heads, cached + tokens, width) and the decoder's dtype.
         """
         ...
 
 
 class PrefixRecorder:
-    """Takes the beginnings' keys and values out of a pass over whole prompts; implements `LayerKeys`."""
+    """Records the keys and values of prefixes in a pass over whole prompts; implements `KVCache`.
+
+    Attributes:
+        mask: None, for plain causal attention; a mask would have shape (batch, 1, rows, keys).
+    """
 
     mask: torch.Tensor | None = None
 
@@ -106,28 +119,28 @@ class PrefixRecorder:
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, _layer: int, /, *_args: object, **_rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `LayerKeys`."""
+        """Record a layer's keys and values and return them unchanged; see `LayerKeys.update`."""
         self._states += (keys, values)
         return keys, values
 
     def prefixes(self, tokens: Sequence[int], dtype: torch.dtype) -> list[CachedPrefix | None]:
-        """What is kept of each row, after the pass; to be called once.
+        """Return the prefix of each row after the pass; can be called once only.
 
-        Copies, because a view would hold the whole batch. All layers are first put together, because a copy for each
-        row and layer would take a GPU longer to start than to do.
+        The prefixes are copies, because a view would keep the whole batch in memory. All layers are stacked before
+        copying: on a GPU, one copy per row and layer takes longer to launch than to run.
 
         Args:
-            tokens: How many of each row are kept; None is for 0.
-            dtype: In which they are kept.
+            tokens: Length of each row's prefix in tokens; 0 gives None.
+            dtype: Dtype of the stored keys and values.
         """
-        every = torch.stack(self._states)
+        stacked = torch.stack(self._states)
         self._states.clear()
-        layers, _, heads, _, width = every.shape
+        layers, _, heads, _, width = stacked.shape
         rows: list[CachedPrefix | None] = []
         for row, count in enumerate(tokens):
             if count:
-                states = every.new_empty((layers, heads, count, width), dtype=dtype)
-                states.copy_(every[:, row, :, :count])
+                states = stacked.new_empty((layers, heads, count, width), dtype=dtype)
+                states.copy_(stacked[:, row, :, :count])
                 rows.append(CachedPrefix(states.view(layers // 2, 2, heads, count, width)))
             else:
                 rows.append(None)
@@ -135,56 +148,56 @@ class PrefixRecorder:
 
 
 class PrefixReplay:
-    """Puts kept keys and values before those of a pass over what follows; implements `LayerKeys`.
+    """Prepends cached keys and values in a pass over the rest of each prompt; implements `KVCache`.
 
-    All layers use one buffer in turn: what is kept is never there twice.
+    All layers share one buffer, so that no second copy of the whole prefix is made.
     """
 
     def __init__(
-        self, before: Sequence[CachedPrefix], tokens: Sequence[int], following: int, decoder: DecoderFormat
+        self, cached: Sequence[CachedPrefix], tokens: Sequence[int], following: int, decoder: DecoderFormat
     ) -> None:
-        """Room for a batch.
+        """Allocate the buffer and the mask of a batch.
 
         Args:
-            before: What is kept of each row's beginning.
-            tokens: How many tokens of it precede the row.
-            following: Tokens of the pass, padded.
-            decoder: What the pass computes with.
+            cached: Cached prefix of each row.
+            tokens: Number of cached tokens to use in each row.
+            following: Number of tokens in the pass, padding included.
+            decoder: Heads, dtype and device of the decoder.
         """
-        self._before = [prefix.states[:, :, :, :count].unbind(0) for prefix, count in zip(before, tokens, strict=True)]
-        self._runs = _runs(
-            [(count, prefix.states.device, prefix.states.dtype) for prefix, count in zip(before, tokens, strict=True)]
+        self._cached = [prefix.states[:, :, :, :count].unbind(0) for prefix, count in zip(cached, tokens, strict=True)]
+        self._equal_ranges = _equal_ranges(
+            [(count, prefix.states.device, prefix.states.dtype) for prefix, count in zip(cached, tokens, strict=True)]
         )
         self._longest = longest = max(tokens)
-        _, _, heads, _, width = before[0].states.shape
-        # Zeros, because rows with a shorter beginning leave places that the mask must be able to hide.
+        _, _, heads, _, width = cached[0].states.shape
+        # Zeros, because the mask cannot hide NaN in the unused positions of rows with a shorter prefix.
         self._states = torch.zeros(
-            (2, len(before), heads, longest + following, width), dtype=decoder.dtype, device=decoder.device
+            (2, len(cached), heads, longest + following, width), dtype=decoder.dtype, device=decoder.device
         )
-        place = torch.arange(longest + following, device=decoder.device)
-        is_prefix = place < torch.tensor(tokens, device=decoder.device)[:, None]
+        position = torch.arange(longest + following, device=decoder.device)
+        is_prefix = position < torch.tensor(tokens, device=decoder.device)[:, None]
         row = torch.arange(following, device=decoder.device)[:, None]
-        is_visible = is_prefix[:, None] | ((place >= longest) & (place <= longest + row))
+        is_visible = is_prefix[:, None] | ((position >= longest) & (position <= longest + row))
         mask = torch.zeros(is_visible.shape, dtype=decoder.dtype, device=decoder.device).masked_fill_(
             ~is_visible, -torch.inf
         )
         self.mask: torch.Tensor | None = mask[:, None].repeat(1, 1, decoder.heads // heads, 1)
-        """Shape (batch, 1, sharing heads x following, longest + following)."""
+        """Additive mask, shape (batch, 1, heads per key head x following, longest + following)."""
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer: int, /, *_args: object, **_rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `LayerKeys`."""
-        for start, stop in self._runs:
-            states = torch.stack([self._before[row][layer] for row in range(start, stop)], dim=1)
+        """Return a layer's cached keys and values followed by those of the pass; see `LayerKeys.update`."""
+        for start, stop in self._equal_ranges:
+            states = torch.stack([self._cached[row][layer] for row in range(start, stop)], dim=1)
             self._states[:, start:stop, :, : states.shape[3]].copy_(states)
         self._states[0, :, :, self._longest :].copy_(keys)
         self._states[1, :, :, self._longest :].copy_(values)
         return self._states[0], self._states[1]
 
 
-def _runs(kinds: Sequence[object]) -> list[tuple[int, int]]:
-    """From where to where neighbours are alike: they are copied as one.
+def _equal_ranges(kinds: Sequence[object]) -> list[tuple[int, int]]:
+    """Return the (start, stop) ranges of equal neighbors, which are copied in one call.
 
     >>> _runs(["a", "a", "b"])
     [(0, 2), (2, 3)]
@@ -195,12 +208,12 @@ def _runs(kinds: Sequence[object]) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class DecoderFormat:
-    """What a decoder computes with.
+    """Attention heads, dtype and device of a decoder.
 
     Attributes:
-        heads: Of its queries.
-        dtype: Of its numbers.
-        device: Where it runs.
+        heads: Number of query heads.
+        dtype: Dtype of the activations.
+        device: Device of the decoder.
     """
 
     heads: int
@@ -209,24 +222,28 @@ class DecoderFormat:
 
 
 @contextmanager
-def attending(config: Any, keys: LayerKeys | None) -> Iterator[None]:  # noqa: ANN401  # transformers' config
-    """Let a decoder attend to kept keys without copying them for each head that shares them.
+def attend_with_cache(config: Any, kv_cache: KVCache | None) -> Iterator[None]:  # noqa: ANN401  # transformers' config
+    """Make a decoder attend to cached keys without repeating them for each query head.
 
-    The stock function repeats keys and values wherever there is a mask, which for a short question after a long page
-    costs more than all else. The caller holds the model's lock.
+    The stock attention function repeats keys and values for each query head if a mask is present. For a short query
+    after a long page, the repetition costs more than the rest of the pass. The caller holds the model's lock.
+
+    Args:
+        config: The decoder's config, modified until the context ends.
+        kv_cache: The cache of the pass; nothing changes if it is None or has no mask.
     """
-    if keys is None or keys.mask is None:
+    if kv_cache is None or kv_cache.mask is None:
         yield
         return
     from transformers import AttentionInterface
 
     AttentionInterface.register(_SHARED_HEADS, _shared_heads)
-    before = config._attn_implementation
+    previous = config._attn_implementation
     config._attn_implementation = _SHARED_HEADS
     try:
         yield
     finally:
-        config._attn_implementation = before
+        config._attn_implementation = previous
 
 
 def _shared_heads(
@@ -238,7 +255,7 @@ def _shared_heads(
     scaling: float | None = None,
     **_rest: object,
 ) -> tuple[torch.Tensor, None]:
-    """Grouped-query attention with the heads that share a key as further rows of one query; the same numbers."""
+    """Return grouped-query attention, with the query heads of each key head flattened into rows of one query."""
     batch, heads, tokens, width = query.shape
     rows = query.reshape(batch, key.shape[1], -1, width)
     attention = torch.nn.functional.scaled_dot_product_attention(

@@ -1,7 +1,8 @@
-"""Offloads idle models to main memory where a device is too small for all of them. Where all fit, nothing moves.
+"""Offloading of idle models to host memory, on devices that are too small for all loaded models.
 
-Each call holds its model's weights on the device. A model whose weights are away waits until enough idle ones have
-left, the least recently used first; threads are served in order. accelerate's offload hooks neither wait nor queue.
+Each call keeps its model's weights on the device. A call whose model is offloaded waits until enough idle models are
+offloaded, the least recently used first; threads are served in order. If all models fit, none is moved. accelerate's
+offload hooks offer neither waiting nor a queue.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from jina_rag.errors import ModelError
 from jina_rag.models.runtime.devices import free_memory, is_out_of_memory, release_memory
 
 _log = logging.getLogger("jina_rag")
-_WAY_OUT = "close what else uses it, load the model with dtype='bfloat16', or with device='cpu'."
+_REMEDY = "Close other programs that use its memory, or load the model with dtype='bfloat16' or device='cpu'."
 _devices: dict[str, SharedDevice] = {}
 
 
 class OffloadedWeights:
-    """The parameters and buffers of one model, now on `device`; `on_offload` is called whenever they have left it."""
+    """Parameters and buffers of one model, currently on `device`; each offload calls `on_offload`."""
 
     def __init__(self, name: str, module: torch.nn.Module, device: torch.device) -> None:
         self.name, self.module, self.device = name, module, shared_device(device)
@@ -35,17 +36,21 @@ class OffloadedWeights:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all that moves."""
+        """Size of all parameters and buffers in bytes."""
         return sum(value.nbytes for value in (*self.module.parameters(), *self.module.buffers()))
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
-        """Keep the weights on their device until the end; not to be nested. ModelError if they cannot fit."""
+        """Keep the weights on their device until the context ends; contexts of one model must not be nested.
+
+        Raises:
+            ModelError: If the weights do not fit into the device's memory.
+        """
         with self.device.changed:
             if not self.present or (self.device.queue and not self.device.is_loading):
                 with self.device.first_in_queue(lambda: self.present or self.device.has_room(self.name, self.bytes)):
                     if not self.present:
-                        self.device.move_weights(self, here=True)
+                        self.device.move_weights(self, to_device=True)
             self.users += 1
         try:
             yield
@@ -57,7 +62,12 @@ class OffloadedWeights:
 
 
 class SharedDevice:
-    """The models of one device and the threads that wait for it; `margin` bytes are kept free beside the weights."""
+    """The models of one device and the queue of threads that wait for memory.
+
+    Args:
+        device: The device.
+        margin: Memory in bytes that is kept free in addition to the weights.
+    """
 
     def __init__(self, device: torch.device, margin: int = 1024**3) -> None:
         self.device, self.margin, self.clock = device, margin, itertools.count()
@@ -66,17 +76,17 @@ class SharedDevice:
         self.is_loading = self._has_warned = False
 
     def free(self) -> float:
-        """Bytes that can be had; on the CPU nothing has to leave."""
+        """Return the free memory in bytes; infinite on the CPU, where models are never offloaded."""
         return float("inf") if self.device.type == "cpu" else free_memory(self.device)
 
-    def move(self, module: torch.nn.Module, *, here: bool) -> None:
-        """Move a module to the device, or to main memory."""
-        module.to(self.device if here else "cpu")
+    def move(self, module: torch.nn.Module, *, to_device: bool) -> None:
+        """Move a module to the device if `to_device`, else to host memory."""
+        module.to(self.device if to_device else "cpu")
         release_memory(self.device)
 
     @contextmanager
     def first_in_queue(self, is_ready: Callable[[], bool]) -> Iterator[None]:
-        """Wait for those who came before, and until `is_ready`; those who come later wait until the end."""
+        """Wait for all earlier threads and for `is_ready`; later threads wait until the context ends."""
         self.queue.append(ticket := object())
         try:
             with self.changed:
@@ -89,7 +99,15 @@ class SharedDevice:
 
     @contextmanager
     def loading(self, name: str, size: int) -> Iterator[None]:
-        """Make room for a model of `size` bytes, and let none come or leave until it is loaded."""
+        """Free memory for a new model, and block moves of other models until the context ends.
+
+        Args:
+            name: Name of the model, for messages.
+            size: Size of its weights in bytes.
+
+        Raises:
+            ModelError: If the model does not fit into the device's memory.
+        """
         with self.first_in_queue(lambda: self.has_room(name, size)):
             self.is_loading = True
             try:
@@ -97,54 +115,76 @@ class SharedDevice:
             except (RuntimeError, MemoryError) as exc:
                 if not is_out_of_memory(exc):
                     raise
-                raise ModelError(f"{name} does not fit onto {self.device}: {_WAY_OUT}") from exc
+                raise ModelError(f"{name} does not fit into the memory of {self.device}. {_REMEDY}") from exc
             finally:
                 self.is_loading = False
 
     def has_room(self, name: str, size: int) -> bool:
-        """Whether there is room, after offloading what is idle; False if a model in use may make some."""
+        """Return whether `size` bytes are free after offloading idle models; False if a model in use may free some.
+
+        Args:
+            name: Name of the model, for messages.
+            size: Size of its weights in bytes.
+
+        Raises:
+            ModelError: If no model is in use and the memory is still too small.
+        """
         self.offload_idle(name, size + self.margin)
         free, is_idle = self.free(), not any(model.users for model in self.models)
         if is_idle and free < size:
-            free_gb = f"{max(free, 0) / 1e9:.1f} GB are free there"
-            raise ModelError(f"{name} needs {size / 1e9:.1f} GB on {self.device}, and {free_gb}: {_WAY_OUT}")
+            free_gb = f"{max(free, 0) / 1e9:.1f} GB are free"
+            raise ModelError(f"{name} needs {size / 1e9:.1f} GB on {self.device}; {free_gb}. {_REMEDY}")
         return is_idle or free >= size + self.margin
 
     def offload_idle(self, room_for: str, needed: float = float("inf")) -> bool:
-        """Offload models that nobody uses until `needed` bytes are free; whether there was one."""
+        """Offload idle models until `needed` bytes are free, and return whether any idle model was present.
+
+        Args:
+            room_for: Name of the model that needs the memory, for messages.
+            needed: Memory to free, in bytes; infinite for all idle models.
+        """
         with self.changed:
             if self.is_loading or self.free() >= needed:
                 return False
             idle = sorted((m for m in self.models if m.present and not m.users), key=lambda model: model.last_use)
             for model in idle:
                 if self.free() < needed:
-                    self.move_weights(model, here=False, room_for=room_for)
+                    self.move_weights(model, to_device=False, room_for=room_for)
             return bool(idle)
 
-    def move_weights(self, model: OffloadedWeights, *, here: bool, room_for: str = "") -> None:
-        """Move all of a model, or nothing of it."""
+    def move_weights(self, model: OffloadedWeights, *, to_device: bool, room_for: str = "") -> None:
+        """Move a model's weights completely, or restore the previous state.
+
+        Args:
+            model: Weights to move.
+            to_device: Whether to move to the device; False moves to host memory.
+            room_for: Name of the model that needs the memory, for messages.
+
+        Raises:
+            ModelError: If the weights do not fit into the target memory.
+        """
         if room_for and not self._has_warned:
             self._has_warned = True
             names = f"{room_for} and {model.name} do not fit into the memory of {self.device} together"
-            _log.warning("%s: they take turns, which costs a copy of the weights each time.", names)
-        model.present = False  # whatever stops it half-way, the next use brings all of it
-        with torch.inference_mode(False), torch.no_grad():  # a tensor made in inference mode is of no use outside
+            _log.warning("%s. They are offloaded alternately, which costs one copy of the weights each time.", names)
+        model.present = False  # after an interrupted move, the next use moves all weights to the device
+        with torch.inference_mode(False), torch.no_grad():  # inference tensors cannot be used outside inference mode
             try:
-                self.move(model.module, here=here)
-            except BaseException as exc:  # also Ctrl-C
-                self.move(model.module, here=not here)
-                model.present = not here
+                self.move(model.module, to_device=to_device)
+            except BaseException as exc:  # includes KeyboardInterrupt
+                self.move(model.module, to_device=not to_device)
+                model.present = not to_device
                 if not is_out_of_memory(exc):
                     raise
-                where = self.device if here else "main memory"
-                raise ModelError(f"{model.name} does not fit into {where}: {_WAY_OUT}") from exc
-        model.present = here
-        if not here:
+                where = f"the memory of {self.device}" if to_device else "host memory"
+                raise ModelError(f"{model.name} does not fit into {where}. {_REMEDY}") from exc
+        model.present = to_device
+        if not to_device:
             model.on_offload()
 
 
 def shared_device(device: torch.device) -> SharedDevice:
-    """The one `SharedDevice` of a device, whatever it is called."""
+    """Return the only `SharedDevice` of a device; ``"cuda"`` and the current ``"cuda:N"`` give the same object."""
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     return _devices.setdefault(str(device), SharedDevice(device))

@@ -1,4 +1,4 @@
-"""What every model checks before it hands out vectors or scores."""
+"""Validation of vectors and scores before a model returns them."""
 
 from __future__ import annotations
 
@@ -12,39 +12,44 @@ from jina_rag.types import Float32
 
 
 def check_vectors(vectors: Iterable[Float32 | None], name: str, placement: Placement) -> None:
-    """Refuse vectors that are not numbers, or have no direction.
+    """Raise an error if vectors contain NaN or infinity, or are zero.
 
     Args:
-        vectors: Each of shape (dim,) or (tokens, dim), normalised; None is passed over.
-        name: Of the model.
-        placement: Where it runs; decides the way out that is named.
+        vectors: Normalized vectors, each of shape (dim,) or (tokens, dim), float32; None is skipped.
+        name: Name of the model.
+        placement: Placement of the model, which selects the remedy in the message.
 
     Raises:
-        ModelError: With the way out.
+        ModelError: If a vector is not finite or is zero.
     """
     for array in vectors:
         if array is None or not array.size:
             continue
         norms = np.einsum("...d,...d->...", array, array)
         if not np.isfinite(norms).all():
-            raise ModelError(f"{name} gave vectors with NaN on {placement.device}: {_way_out(placement)}")
+            raise ModelError(f"{name} returned vectors with NaN on {placement.device}: {_remedy(placement)}")
         if not norms.all():
-            raise ModelError(f"{name} gave vectors of zeros on {placement.device}: {_way_out(placement)}")
+            raise ModelError(f"{name} returned zero vectors on {placement.device}: {_remedy(placement)}")
 
 
 def check_scores(scores: Float32, name: str, placement: Placement) -> None:
-    """Refuse scores that are not numbers.
+    """Raise an error if scores contain NaN or infinity.
+
+    Args:
+        scores: Shape (n,), float32.
+        name: Name of the model.
+        placement: Placement of the model, which selects the remedy in the message.
 
     Raises:
-        ModelError: With the way out.
+        ModelError: If a score is not finite.
     """
     if not np.isfinite(scores).all():
-        raise ModelError(f"{name} gave scores that are not numbers on {placement.device}: {_way_out(placement)}")
+        raise ModelError(f"{name} returned scores with NaN or infinity on {placement.device}: {_remedy(placement)}")
 
 
-def _way_out(placement: Placement) -> str:
+def _remedy(placement: Placement) -> str:
     if placement.device.type == "mps":
-        return "this happens on some Macs; load it with device='cpu'."
+        return "a known problem on some Macs. Load the model with device='cpu'."
     if str(placement.dtype) == "torch.float16":
-        return "float16 has too small a range for it; load it with dtype='bfloat16' or 'float32'."
-    return "the weights or the driver may be damaged; `jina-rag doctor` tells. Try dtype='float32' or device='cpu'."
+        return "the range of float16 is too small. Load the model with dtype='bfloat16' or 'float32'."
+    return "the weights or the driver may be damaged. Run `jina-rag doctor`, or load with dtype='float32'."

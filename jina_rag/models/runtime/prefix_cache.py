@@ -1,8 +1,8 @@
-"""What a reranker keeps of pages that it has read: the most recent ones on its device, older ones in main memory.
+"""Two-tier LRU cache for the prefixes of a reranker: recent entries in device memory, older ones in host memory.
 
-`PrefixCache` says how much may be kept; `TwoTiers` keeps it. Both tiers are bounded in bytes and the least recently
-used entry leaves first: from the device to main memory, from there for good. What an entry is made of is not known
-here, only how to move it, so that all of this runs without a GPU.
+`PrefixCache` configures the limits; `TwoTiers` is the cache. Each tier is limited in bytes. The least recently used
+entry moves from the device to host memory, and is dropped from there. The cache is independent of the entries' content
+and of any GPU: the caller passes the functions that copy an entry between the tiers.
 """
 
 from __future__ import annotations
@@ -16,45 +16,48 @@ from typing import Generic, Literal, Protocol, TypeVar, get_args
 from jina_rag._checks import check_whole_number
 from jina_rag.errors import InvalidInputError
 
-Stored = Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
+StoredDtype = Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixCache:
-    """How much a reranker may keep of the pages it has read.
+    """Limits of a reranker's prefix cache, which stores the keys and values of scored pages.
 
     Attributes:
-        device_bytes: On its device; None for a quarter of what is free there after loading. On the CPU, where device
-            and main memory are one, None is 0.
-        host_bytes: In main memory; None for a fifth of what is free there after loading.
-        dtype: What keys and values are kept in: None for the model's own, in which scores are the same as without a
-            memory; ``"bfloat16"`` or ``"float16"`` (also ``"bf16"``, ``"fp16"``) halve what a float32 model keeps, and
-            raw scores differ (measured on a random model of middle size: by 4e-5 and 4e-6).
+        device_bytes: Limit in bytes of device memory; None for a quarter of the memory that is free after loading. On
+            the CPU, where device and host memory are the same, None is 0.
+        host_bytes: Limit in bytes of host memory; None for a fifth of the memory that is free after loading.
+        dtype: Dtype of the stored keys and values. None is the model's own, which leaves scores unchanged.
+            ``"bfloat16"`` and ``"float16"`` (aliases ``"bf16"``, ``"fp16"``) halve the memory of a float32 model and
+            change raw scores by 4e-5 and 4e-6 (measured on a random model of medium size).
+
+    Raises:
+        InvalidInputError: If a limit is negative or not an integer, or the dtype is unknown.
     """
 
     device_bytes: int | None = None
     host_bytes: int | None = None
-    dtype: Stored | None = None
+    dtype: StoredDtype | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("device_bytes", self.device_bytes), ("host_bytes", self.host_bytes)):
             if value is not None:
                 check_whole_number(f"PrefixCache.{name}", value, minimum=0)
-        if self.dtype is not None and self.dtype not in get_args(Stored):
-            raise InvalidInputError(f"PrefixCache.dtype is float32, bfloat16 or float16, got {self.dtype!r}.")
+        if self.dtype is not None and self.dtype not in get_args(StoredDtype):
+            raise InvalidInputError(f"PrefixCache.dtype is {self.dtype!r}; expected float32, bfloat16 or float16.")
 
 
 @dataclass(frozen=True, slots=True)
 class CacheUse:
-    """What a memory holds, and what it was good for so far.
+    """Statistics of a prefix cache.
 
     Attributes:
-        hits: Pairs whose document was there.
-        misses: Pairs whose document was read from its beginning, although it may be kept.
-        device_entries: Documents on the device.
-        device_bytes: Their bytes.
-        host_entries: Documents in main memory.
-        host_bytes: Their bytes.
+        hits: Pairs whose document was cached.
+        misses: Pairs whose document was cacheable but not in the cache.
+        device_entries: Documents in device memory.
+        device_bytes: Size of these documents in bytes.
+        host_entries: Documents in host memory.
+        host_bytes: Size of these documents in bytes.
     """
 
     hits: int
@@ -65,20 +68,20 @@ class CacheUse:
     host_bytes: int
 
 
-class Sized(Protocol):
-    """What can be kept."""
+class SizedEntry(Protocol):
+    """A cache entry that reports its size."""
 
     @property
     def bytes(self) -> int:
-        """Of memory that it takes."""
+        """Memory of the entry in bytes."""
         ...
 
 
-CacheEntry = TypeVar("CacheEntry", bound=Sized)
+CacheEntry = TypeVar("CacheEntry", bound=SizedEntry)
 
 
 class TwoTiers(Generic[CacheEntry]):
-    """Entries by key, in two tiers of bounded size. Safe to share between threads."""
+    """Two-tier LRU cache, each tier limited in bytes. Thread-safe."""
 
     def __init__(
         self,
@@ -88,13 +91,13 @@ class TwoTiers(Generic[CacheEntry]):
         to_device: Callable[[CacheEntry], CacheEntry | None],
         to_host: Callable[[CacheEntry], CacheEntry | None],
     ) -> None:
-        """An empty memory.
+        """Create an empty cache.
 
         Args:
-            device_bytes: Of the first tier.
-            host_bytes: Of the second.
-            to_device: Copies an entry to the device; None if there is no room after all.
-            to_host: Copies an entry to main memory; None if there is no room after all.
+            device_bytes: Limit of the device tier in bytes.
+            host_bytes: Limit of the host tier in bytes.
+            to_device: Copies an entry to the device; returns None if the memory is exhausted.
+            to_host: Copies an entry to host memory; returns None if the memory is exhausted.
         """
         self._device: _Tier[CacheEntry] = _Tier(device_bytes)
         self._host: _Tier[CacheEntry] = _Tier(host_bytes)
@@ -104,12 +107,12 @@ class TwoTiers(Generic[CacheEntry]):
 
     @property
     def capacity(self) -> int:
-        """Bytes of both tiers."""
+        """Sum of both limits in bytes."""
         return self._device.limit + self._host.limit
 
     @property
     def use(self) -> CacheUse:
-        """What is held now, and hits and misses since the beginning."""
+        """Current entries and sizes, and hits and misses since the cache was created."""
         with self._lock:
             return CacheUse(
                 self._hits,
@@ -120,22 +123,22 @@ class TwoTiers(Generic[CacheEntry]):
                 self._host.bytes,
             )
 
-    def takes(self, size: int) -> bool:
-        """Whether an entry of so many bytes can be kept at all."""
+    def accepts(self, size: int) -> bool:
+        """Return whether an entry of `size` bytes fits into one of the tiers."""
         return size <= max(self._device.limit, self._host.limit)
 
     def peek(self, key: bytes) -> CacheEntry | None:
-        """The entry of a key, without counting as a use."""
+        """Return the entry of a key or None, without marking it as used."""
         with self._lock:
             entry = self._device.entries.get(key)
             return self._host.entries.get(key) if entry is None else entry
 
-    def get(self, key: bytes, *, bring: bool = True) -> CacheEntry | None:
-        """The entry of a key, now the most recent one.
+    def get(self, key: bytes, *, promote: bool = True) -> CacheEntry | None:
+        """Return the entry of a key or None, and mark it as most recently used.
 
         Args:
-            key: Of the entry.
-            bring: Whether one in main memory comes onto the device if it fits there.
+            key: Key of the entry.
+            promote: Whether to move an entry from host memory to the device if it fits.
         """
         with self._lock:
             if key in self._device.entries:
@@ -145,56 +148,56 @@ class TwoTiers(Generic[CacheEntry]):
             if entry is None:
                 return None
             self._host.entries.move_to_end(key)
-            if bring and entry.bytes <= self._device.limit:
+            if promote and entry.bytes <= self._device.limit:
                 on_device = self._to_device(entry)
                 if on_device is not None:
-                    self._host.take(key)
+                    self._host.remove(key)
                     self._put_on_device(key, on_device)
                     return on_device
             return entry
 
     def put(self, key: bytes, entry: CacheEntry) -> bool:
-        """Keep an entry in place of what the key had; whether it fits."""
+        """Store an entry, replacing any entry of the same key, and return whether it was stored."""
         with self._lock:
-            self._device.take(key)
-            self._host.take(key)
+            self._device.remove(key)
+            self._host.remove(key)
             if entry.bytes <= self._device.limit:
                 self._put_on_device(key, entry)
                 return True
             return self._put_on_host(key, entry)
 
     def count(self, *, hits: int = 0, misses: int = 0) -> None:
-        """Take note of how often the memory helped."""
+        """Add to the counts of hits and misses."""
         with self._lock:
             self._hits += hits
             self._misses += misses
 
-    def leave_device(self) -> bool:
-        """Send everything from the device to main memory; whether there was anything."""
+    def move_to_host(self) -> bool:
+        """Move all entries from the device to host memory, and return whether any entry was on the device."""
         with self._lock:
-            leaving = bool(self._device.entries)
+            had_entries = bool(self._device.entries)
             while self._device.entries:
-                self._put_on_host(*self._device.oldest())
-            return leaving
+                self._put_on_host(*self._device.pop_oldest())
+            return had_entries
 
     def clear(self) -> bool:
-        """Forget everything; whether there was anything. Counts stay."""
+        """Drop all entries and return whether any was stored; the hit and miss counts remain."""
         with self._lock:
-            was_filled = bool(self._device.entries or self._host.entries)
+            had_entries = bool(self._device.entries or self._host.entries)
             self._device.clear()
             self._host.clear()
-            return was_filled
+            return had_entries
 
     def _put_on_device(self, key: bytes, entry: CacheEntry) -> None:
         while self._device.bytes + entry.bytes > self._device.limit:
-            self._put_on_host(*self._device.oldest())
+            self._put_on_host(*self._device.pop_oldest())
         self._device.put(key, entry)
 
     def _put_on_host(self, key: bytes, entry: CacheEntry) -> bool:
         if entry.bytes > self._host.limit:
             return False
         while self._host.bytes + entry.bytes > self._host.limit:
-            self._host.oldest()
+            self._host.pop_oldest()
         in_host = self._to_host(entry)
         if in_host is None:
             return False
@@ -203,7 +206,7 @@ class TwoTiers(Generic[CacheEntry]):
 
 
 class _Tier(Generic[CacheEntry]):
-    """Entries with the least recently used one first, and the sum of their bytes."""
+    """Entries of one tier, the least recently used first, and their total size in bytes."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -214,13 +217,13 @@ class _Tier(Generic[CacheEntry]):
         self.entries[key] = entry
         self.bytes += entry.bytes
 
-    def take(self, key: bytes) -> None:
+    def remove(self, key: bytes) -> None:
         entry = self.entries.pop(key, None)
         if entry is not None:
             self.bytes -= entry.bytes
 
-    def oldest(self) -> tuple[bytes, CacheEntry]:
-        """Take the least recently used entry out."""
+    def pop_oldest(self) -> tuple[bytes, CacheEntry]:
+        """Remove and return the least recently used entry."""
         key, entry = self.entries.popitem(last=False)
         self.bytes -= entry.bytes
         return key, entry

@@ -1,8 +1,8 @@
-"""Reads safetensors into modules that hold no memory yet, and refuses whatever does not fit.
+"""Loading of safetensors files into modules on the meta device, with strict checks of keys, shapes and values.
 
-Modules are built on the meta device and filled tensor by tensor. On the CPU, in the stored dtype, a tensor is a view
-of the mapped file: loading costs no memory beyond the file's pages. Nothing is ever left as it was initialised: a
-missing key is an error (transformers only prints a report, and the model would be random).
+Modules are built on the meta device, without memory, and filled tensor by tensor. On the CPU in the stored dtype, a
+tensor is a view of the memory-mapped file, so that loading allocates no further memory. A missing key is an error:
+transformers only prints a report and leaves the parameter randomly initialized.
 """
 
 from __future__ import annotations
@@ -22,18 +22,25 @@ from torch import nn
 from jina_rag.errors import CheckpointError
 from jina_rag.models.runtime.devices import Placement
 
-_LISTED = 3
+_MAX_LISTED_KEYS = 3
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 class WeightFiles:
-    """The tensors of one or several safetensors files, by key. A context manager."""
+    """Tensors of one or several safetensors files, by key. A context manager.
+
+    Args:
+        paths: Safetensors files; a key must occur in only one of them.
+
+    Raises:
+        CheckpointError: On entry, if a file is damaged or a key occurs twice.
+    """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
         self._stack = ExitStack()
-        self._where: dict[str, Any] = {}
-        self._file: dict[str, Path] = {}
+        self._file_of: dict[str, Any] = {}
+        self._path_of: dict[str, Path] = {}
 
     def __enter__(self) -> WeightFiles:
         with ExitStack() as stack:
@@ -43,44 +50,44 @@ class WeightFiles:
                     keys = list(file.keys())
                 except (SafetensorError, OSError) as exc:
                     raise CheckpointError(
-                        f"The weight file {path} is damaged or cut off ({exc}): download it again."
+                        f"The weight file {path} is damaged or truncated ({exc}). Download it again."
                     ) from exc
                 for key in keys:
-                    if key in self._where:
-                        raise CheckpointError(f"The tensor {key!r} is in both {self._file[key].name} and {path.name}.")
-                    self._where[key], self._file[key] = file, path
+                    if key in self._file_of:
+                        raise CheckpointError(f"The tensor {key!r} is in {self._path_of[key].name} and {path.name}.")
+                    self._file_of[key], self._path_of[key] = file, path
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._where.clear()
+        self._file_of.clear()
         self._stack.close()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._where)
+        return iter(self._file_of)
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """The shape that the header states."""
-        return tuple(self._where[key].get_slice(key).get_shape())
+        """Return the shape of a tensor, as stated in the file's header."""
+        return tuple(self._file_of[key].get_slice(key).get_shape())
 
     def tensor(self, key: str) -> torch.Tensor:
-        """The tensor, as a view of the mapped file."""
-        tensor: torch.Tensor = self._where[key].get_tensor(key)
+        """Return a tensor in its stored shape and dtype, as a view of the memory-mapped file."""
+        tensor: torch.Tensor = self._file_of[key].get_tensor(key)
         return tensor
 
     def total_bytes(self) -> int:
-        """Bytes of all tensors, as stored."""
-        slices = (file.get_slice(key) for key, file in self._where.items())
+        """Return the total size of all tensors in bytes, as stored."""
+        slices = (file.get_slice(key) for key, file in self._file_of.items())
         return sum(math.prod(part.get_shape()) * _DTYPES.get(part.get_dtype(), torch.int8).itemsize for part in slices)
 
     def stored_dtype(self) -> torch.dtype:
-        """The float type that most tensors are stored in."""
-        kinds = Counter(file.get_slice(key).get_dtype() for key, file in self._where.items())
-        floats = [_DTYPES[kind] for kind, _ in kinds.most_common() if kind in _DTYPES]
-        return floats[0] if floats else torch.float32
+        """Return the most frequent floating-point dtype of the tensors; float32 if none is floating-point."""
+        counts = Counter(file.get_slice(key).get_dtype() for key, file in self._file_of.items())
+        dtypes = [_DTYPES[name] for name, _ in counts.most_common() if name in _DTYPES]
+        return dtypes[0] if dtypes else torch.float32
 
 
-def fill(
+def load(
     module: nn.Module,
     files: WeightFiles,
     placement: Placement,
@@ -89,50 +96,55 @@ def fill(
     ignore: Iterable[str] = (),
     allow_unexpected: bool = False,
 ) -> None:
-    """Put the tensors of `files` into the parameters of `module`.
+    """Load the tensors of `files` into the parameters of `module`.
 
     Args:
-        module: Its parameters may be on the meta device.
-        files: The checkpoint.
-        placement: Where the parameters go, and what they are converted to.
-        rename: From a key of the file to the name of a parameter.
-        ignore: Patterns of keys that may be there and are not used.
-        allow_unexpected: Whether other unused keys are let pass.
+        module: Target module; its parameters may be on the meta device.
+        files: Tensors of the checkpoint.
+        placement: Device and dtype of the parameters.
+        rename: Maps a key of the file to a parameter name.
+        ignore: Regular expressions of keys that may be present and are not loaded.
+        allow_unexpected: Whether to ignore all other keys that the module does not use.
 
     Raises:
-        CheckpointError: If a parameter has no tensor, a tensor no parameter, a shape differs, or a value is not a
-            number; the key is named.
+        CheckpointError: If a parameter has no tensor, a tensor has no parameter, a shape differs, or a value is NaN or
+            infinite; the message names the key.
     """
     shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     patterns = [re.compile(pattern) for pattern in ignore]
-    sources: dict[str, str] = {}
+    key_of: dict[str, str] = {}
     unexpected: list[str] = []
     for key in files:
         target = rename(key)
         if target not in shapes:
             if not any(pattern.fullmatch(key) for pattern in patterns):
                 unexpected.append(key)
-        elif target in sources:
-            raise CheckpointError(f"The keys {sources[target]!r} and {key!r} both stand for {target!r}.")
+        elif target in key_of:
+            raise CheckpointError(f"The keys {key_of[target]!r} and {key!r} both map to the parameter {target!r}.")
         else:
-            sources[target] = key
-    _refuse_missing([name for name in shapes if name not in sources], unexpected)
+            key_of[target] = key
+    _check_missing([name for name in shapes if name not in key_of], unexpected)
     if unexpected and not allow_unexpected:
         raise CheckpointError(
-            f"The checkpoint has {_keys(unexpected)} that this model does not use: it is of another kind, or made by a "
-            "newer version. Load with allow_unexpected=True to use it all the same."
+            f"The checkpoint has {_join_keys(unexpected)} that this model does not use. It may be of another model or "
+            "version. Pass allow_unexpected=True to load it anyway."
         )
-    for target, key in sources.items():
+    for target, key in key_of.items():
         if files.shape(key) != shapes[target]:
             raise CheckpointError(
-                f"The tensor {key!r} has the shape {files.shape(key)}, but the config asks for {shapes[target]}."
+                f"The tensor {key!r} has shape {files.shape(key)}; the config requires {shapes[target]}."
             )
-    for target, key in sources.items():
-        put(module, target, checked_tensor(files.tensor(key), key, placement))
+    for target, key in key_of.items():
+        set_tensor(module, target, convert_tensor(files.tensor(key), key, placement))
 
 
-def checked_tensor(tensor: torch.Tensor, key: str, placement: Placement) -> torch.Tensor:
-    """A tensor where and as it is wanted, checked to hold numbers.
+def convert_tensor(tensor: torch.Tensor, key: str, placement: Placement) -> torch.Tensor:
+    """Return a tensor on the device and in the dtype of `placement`, after checking for NaN and infinity.
+
+    Args:
+        tensor: Any shape and dtype; only floating-point tensors are converted and checked.
+        key: Key of the tensor, for messages.
+        placement: Device and dtype of the result.
 
     Raises:
         CheckpointError: If a value is NaN or infinite.
@@ -140,14 +152,20 @@ def checked_tensor(tensor: torch.Tensor, key: str, placement: Placement) -> torc
     dtype = placement.dtype if tensor.is_floating_point() else tensor.dtype
     result = tensor.to(device=placement.device, dtype=dtype)
     if result.is_floating_point() and result.numel():
-        low, high = torch.aminmax(result)  # one pass, no copy; NaN goes through both
+        low, high = torch.aminmax(result)  # one pass without a copy; both results are NaN if any value is
         if not (math.isfinite(low.item()) and math.isfinite(high.item())):
-            raise CheckpointError(f"The tensor {key!r} holds NaN or infinite values: download the model again.")
+            raise CheckpointError(f"The tensor {key!r} contains NaN or infinity. Download the model again.")
     return result
 
 
-def put(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Make `tensor` the parameter or buffer `name` of a module."""
+def set_tensor(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Set the parameter or buffer `name` of a module to `tensor`.
+
+    Args:
+        module: Module to change.
+        name: Dotted path of the parameter or buffer.
+        tensor: New value, in the shape of the parameter.
+    """
     path, _, leaf = name.rpartition(".")
     parent = module.get_submodule(path) if path else module
     if leaf in parent._parameters:
@@ -157,7 +175,11 @@ def put(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
 
 
 def renamer(patterns: Mapping[str, str]) -> Callable[[str], str]:
-    """A function that applies the first pattern that matches the start of a key."""
+    """Return a function that renames keys by the first regular expression that matches.
+
+    Args:
+        patterns: Regular expressions, in order, with their replacements.
+    """
     compiled = [(re.compile(pattern), replacement) for pattern, replacement in patterns.items()]
 
     def rename(key: str) -> str:
@@ -170,15 +192,15 @@ def renamer(patterns: Mapping[str, str]) -> Callable[[str], str]:
     return rename
 
 
-def _refuse_missing(missing_keys: list[str], unexpected: list[str]) -> None:
+def _check_missing(missing_keys: list[str], unexpected: list[str]) -> None:
     if not missing_keys:
         return
-    hint = f" It has {_keys(unexpected)} instead." if unexpected else ""
+    hint = f" It contains {_join_keys(unexpected)} instead." if unexpected else ""
     raise CheckpointError(
-        f"The checkpoint lacks {_keys(missing_keys)}.{hint} It is incomplete or of another kind: download it again."
+        f"The checkpoint lacks {_join_keys(missing_keys)}.{hint} It is incomplete or not this model. Download it again."
     )
 
 
-def _keys(keys: Sequence[str]) -> str:
-    names = ", ".join(repr(key) for key in keys[:_LISTED])
-    return names if len(keys) <= _LISTED else f"{names} and {len(keys) - _LISTED} more keys"
+def _join_keys(keys: Sequence[str]) -> str:
+    names = ", ".join(repr(key) for key in keys[:_MAX_LISTED_KEYS])
+    return names if len(keys) <= _MAX_LISTED_KEYS else f"{names} and {len(keys) - _MAX_LISTED_KEYS} more keys"

@@ -1,4 +1,4 @@
-"""How the models run: batches, memory, number formats, special tokens, what is refused."""
+"""Encoding and scoring of the torch models: batches, memory, dtypes, special tokens, refused arguments."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from jina_rag.models.runtime.devices import Placement, bfloat16_gain, place  # n
 
 IMAGES = DATA / "golden" / "images"
 TEXTS = ["What is late interaction retrieval?", "a", "", "Überall gibt es schöne Straßen.", "long " * 120, "日本語の文"]
-PICTURE = IMAGES / "photo_320x240.png"
+IMAGE = IMAGES / "photo_320x240.png"
 EMBEDDERS = ("v4", "colbert-v2", "v1")
 
 
@@ -44,7 +44,7 @@ def models(tiny):
 
 
 @given(st.lists(st.integers(1, 3000), max_size=60), st.integers(1, 4000))
-def test_batches_hold_every_input_once_within_the_budget(lengths, tokens):
+def test_batches_contain_each_input_once_within_budget(lengths, tokens):
     batches = fill_batches(lengths, tokens)
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
@@ -56,8 +56,8 @@ def test_batches_hold_every_input_once_within_the_budget(lengths, tokens):
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 200), st.integers(5, 60))
-def test_a_runner_restores_the_order_and_survives_full_memory(lengths, tokens, room):
-    """Whatever does not fit is halved until it does; only a single input that is too long ends the run."""
+def test_runner_keeps_input_order_after_out_of_memory(lengths, tokens, room):
+    """Batches that do not fit are halved until they do; only a single oversized input fails."""
     runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, tokens), name="m")
 
     def compute(batch):
@@ -73,26 +73,26 @@ def test_a_runner_restores_the_order_and_survives_full_memory(lengths, tokens, r
         assert runner.run(lengths, lambda indices: list(indices), compute) == expected
 
 
-def test_the_next_batch_is_prepared_while_the_device_works():
+def test_next_batch_is_prepared_during_computation():
     runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, 1), name="m")
     ahead = threading.Event()
-    seen = []
+    prepared = []
 
     def prepare(indices):
-        seen.append(tuple(indices))
-        if len(seen) == 2:
+        prepared.append(tuple(indices))
+        if len(prepared) == 2:
             ahead.set()
         return indices
 
     def compute(batch):
-        if len(seen) <= 2:
+        if len(prepared) <= 2:
             assert ahead.wait(10)
         return list(batch)
 
     assert runner.run([1, 1, 1], prepare, compute) == [0, 1, 2]
 
 
-def test_other_errors_are_not_taken_for_full_memory():
+def test_other_runtime_errors_are_not_handled_as_out_of_memory():
     runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, 10), name="m")
 
     def compute(batch):
@@ -103,7 +103,7 @@ def test_other_errors_are_not_taken_for_full_memory():
 
 
 def _out_of_memory_above(module, tokens):
-    """Makes a module raise as a full device does when more tokens than that come at once."""
+    """Make a module raise an out-of-memory error for more than `tokens` tokens at once."""
 
     def hook(_, args, kwargs):
         ids = kwargs.get("inputs_embeds", kwargs.get("input_ids", args[0] if args else None))
@@ -113,14 +113,14 @@ def _out_of_memory_above(module, tokens):
     return module.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-def _inner(model, family):
+def _decoder(model, family):
     if family in ("v4", "m0"):
         return model._model.module.model.language_model
     return model._module.roberta if family == "colbert-v2" else model._module
 
 
 @pytest.mark.parametrize("family", [*EMBEDDERS, "m0"])
-def test_out_of_memory_gives_the_same_vectors_and_one_warning(tiny, family, caplog):
+def test_out_of_memory_keeps_outputs_and_warns_once(tiny, family, caplog):
     load = load_reranker if family == "m0" else load_embedder
     model = load(tiny[family], device="cpu", dtype="float32")
 
@@ -132,12 +132,12 @@ def test_out_of_memory_gives_the_same_vectors_and_one_warning(tiny, family, capl
     expected = run()
     with caplog.at_level(logging.WARNING, "jina_rag"):
         caplog.clear()
-        handle = _out_of_memory_above(_inner(model, family), 400)
+        handle = _out_of_memory_above(_decoder(model, family), 400)
         np.testing.assert_allclose(run(), expected, atol=1e-5)
         np.testing.assert_allclose(run(), expected, atol=1e-5)
         handle.remove()
     assert len([r for r in caplog.records if "ran out of memory" in r.message]) == 1
-    handle = _out_of_memory_above(_inner(model, family), 5)
+    handle = _out_of_memory_above(_decoder(model, family), 5)
     with pytest.raises(ModelError, match="does not fit into the memory of cpu"):
         run()
     handle.remove()
@@ -145,17 +145,17 @@ def test_out_of_memory_gives_the_same_vectors_and_one_warning(tiny, family, capl
 
 @pytest.mark.parametrize("family", EMBEDDERS)
 @pytest.mark.parametrize("tokens", [1, 60, 100_000])
-def test_vectors_do_not_depend_on_batches(models, family, tokens):
+def test_vectors_are_independent_of_batch_size(models, family, tokens):
     model = models[family]
     together = model.encode_document(TEXTS, batch_tokens=tokens)
     for i, text in enumerate(TEXTS):
-        alone = model.encode_document([text])
-        np.testing.assert_allclose(together.single[i], alone.single[0], atol=1e-5)
-        np.testing.assert_allclose(together.multi[i], alone.multi[0], atol=1e-5)
+        expected_alone = model.encode_document([text])
+        np.testing.assert_allclose(together.single[i], expected_alone.single[0], atol=1e-5)
+        np.testing.assert_allclose(together.multi[i], expected_alone.multi[0], atol=1e-5)
 
 
-def test_scores_do_not_depend_on_batches(models):
-    documents = [*TEXTS, PICTURE, {"image": str(IMAGES / "odd_57x43.png")}]
+def test_scores_are_independent_of_batch_size(models):
+    documents = [*TEXTS, IMAGE, {"image": str(IMAGES / "odd_57x43.png")}]
     expected = [float(models["m0"].score("q", [document], raw=True)[0]) for document in documents]
     for tokens in (1, 200, 100_000):
         np.testing.assert_allclose(
@@ -163,47 +163,47 @@ def test_scores_do_not_depend_on_batches(models):
         )
 
 
-def test_one_forward_pass_gives_both_vectors(tiny):
+def test_one_forward_pass_returns_both_vectors(tiny):
     model = load_embedder(tiny["v4"], device="cpu", dtype="float32")
     calls = []
     model._model.module.model.language_model.register_forward_hook(lambda *_: calls.append(1))
-    done = model.encode_document([PICTURE, "a text", make_page("a page")], batch_tokens=100_000)
-    assert done.single is not None
-    assert done.multi is not None
-    assert len(calls) == len(fill_batches([len(rows) for rows in done.multi], 100_000))
+    embeddings = model.encode_document([IMAGE, "a text", make_page("a page")], batch_tokens=100_000)
+    assert embeddings.single is not None
+    assert embeddings.multi is not None
+    assert len(calls) == len(fill_batches([len(rows) for rows in embeddings.multi], 100_000))
     calls.clear()
     model.encode_query(["one", "two words"])
     assert len(calls) == 1
 
 
-def test_no_vocabulary_logits_are_computed(models):
-    """The language model's head is not even there."""
+def test_language_model_head_is_not_loaded(models):
+    """The language model head is not loaded."""
     assert not any("lm_head" in name for name, _ in models["v4"]._model.module.named_modules())
 
 
-# -- number formats ---------------------------------------------------------------------------------------------
+# -- dtypes -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", EMBEDDERS)
-def test_bfloat16_is_near_float32(tiny, models, family):
+def test_bfloat16_vectors_are_close_to_float32(tiny, models, family):
     short = load_embedder(tiny[family], device="cpu", dtype="bfloat16")
-    inputs = [*TEXTS, *([PICTURE, IMAGES / "tall_150x420.png"] if family == "v4" else [])]
+    inputs = [*TEXTS, *([IMAGE, IMAGES / "tall_150x420.png"] if family == "v4" else [])]
     ours, exact = short.encode_document(inputs), models[family].encode_document(inputs)
     assert (ours.single * exact.single).sum(axis=1).min() >= 0.999
     assert min((a * b).sum(axis=1).mean() for a, b in zip(ours.multi, exact.multi, strict=True)) >= 0.999
     assert ours.single.dtype == np.float32
 
 
-def test_bfloat16_scores_are_near_float32(tiny, models):
+def test_bfloat16_scores_are_close_to_float32(tiny, models):
     short = load_reranker(tiny["m0"], device="cpu", dtype="bfloat16")
-    documents = [*TEXTS, PICTURE]
+    documents = [*TEXTS, IMAGE]
     np.testing.assert_allclose(short.score("q", documents), models["m0"].score("q", documents), atol=0.02)
 
 
-def test_auto_takes_what_is_faster_and_fits():
+def test_auto_dtype_is_fastest_that_fits_memory():
     chosen = place("cpu", "auto", weight_bytes=1000, stored_dtype=torch.bfloat16).dtype
     assert chosen == (torch.bfloat16 if bfloat16_gain() >= 1.25 else torch.float32)
-    # As float32 this would need 4 million GB.
+    # In float32 the weights would need 4 million GB.
     assert place("cpu", "auto", weight_bytes=2 * 10**15, stored_dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
@@ -211,45 +211,45 @@ def test_auto_takes_what_is_faster_and_fits():
     ("device", "dtype", "message"),
     [
         ("cuda:99", "auto", "does not exist here"),
-        ("gpu", "auto", "device is auto"),
-        ("meta", "auto", "device is auto"),
-        ("cpu", "int8", "dtype is one of"),
+        ("gpu", "auto", "device is 'gpu'; expected one of auto"),
+        ("meta", "auto", "device is 'meta'; expected one of auto"),
+        ("cpu", "int8", "dtype is 'int8'; expected one of auto"),
     ],
 )
-def test_devices_and_dtypes_that_do_not_exist_are_refused(device, dtype, message):
+def test_unknown_device_or_dtype_raises_invalid_input_error(device, dtype, message):
     with pytest.raises(InvalidInputError, match=message):
         place(device, dtype)
 
 
-def test_t5_is_not_run_in_float16(tiny):
+def test_v1_refuses_float16(tiny):
     with pytest.raises(InvalidInputError, match="overflows in float16"):
         load_embedder(tiny["v1"], device="cpu", dtype="float16")
 
 
 @pytest.mark.parametrize("family", [*EMBEDDERS, "m0"])
-def test_vectors_that_are_no_numbers_end_in_a_sentence(tiny, family):
+def test_nan_output_raises_model_error(tiny, family):
     load = load_reranker if family == "m0" else load_embedder
     model = load(tiny[family], device="cpu", dtype="float32")
-    _inner(model, family).register_forward_hook(lambda _, __, out: _poison(out))
-    with pytest.raises(ModelError, match=r"NaN|not numbers"):
+    _decoder(model, family).register_forward_hook(lambda _, __, out: _with_nan(out))
+    with pytest.raises(ModelError, match="NaN"):
         model.score("a", ["b"]) if family == "m0" else model.encode_document(["a"])
 
 
-def _poison(out):
+def _with_nan(out):
     if isinstance(out, torch.Tensor):
         return out * float("nan")
     out.last_hidden_state = out.last_hidden_state * float("nan")
     return out
 
 
-def test_rows_of_zeros_end_in_a_sentence(tiny):
+def test_zero_vector_raises_model_error(tiny):
     model = load_embedder(tiny["v1"], device="cpu", dtype="float32")
     model._module.encoder.final_layer_norm.weight.data.zero_()
-    with pytest.raises(ModelError, match="vectors of zeros"):
+    with pytest.raises(ModelError, match="zero vectors"):
         model.encode_document(["a"])
 
 
-# -- what a text may hold ---------------------------------------------------------------------------------------
+# -- special tokens in texts ------------------------------------------------------------------------------------
 
 
 def special_tokens(folder) -> list[str]:
@@ -258,28 +258,28 @@ def special_tokens(folder) -> list[str]:
 
 
 @pytest.mark.parametrize("family", [*EMBEDDERS, "m0"])
-def test_special_tokens_in_a_text_are_text(tiny, models, family):
-    """Nothing a user writes opens an image, ends a prompt or takes another path: the ids of markup never come out."""
+def test_special_tokens_in_text_are_encoded_as_text(tiny, models, family):
+    """No text starts an image, ends a prompt or bypasses the model: markup ids never result from text."""
     tokens = special_tokens(tiny[family])
     assert len(tokens) >= 7
     model = models[family]
     tokenizer = model._model.tokenizer if family in ("v4", "m0") else model._tokenizer
-    every = " ".join(tokens) + "".join(tokens)
+    all_tokens = " ".join(tokens) + "".join(tokens)
     unknown = tokenizer._special.get("<unk>")
-    assert not set(tokenizer.encode(every)) & ({*tokenizer._special.values()} - {unknown})
-    for text in [*tokens, every, f"before {every} after", f"<s>[QueryMarker]{every}</s><mask><pad>"]:
+    assert not set(tokenizer.encode(all_tokens)) & ({*tokenizer._special.values()} - {unknown})
+    for text in [*tokens, all_tokens, f"before {all_tokens} after", f"<s>[QueryMarker]{all_tokens}</s><mask><pad>"]:
         if family == "m0":
-            assert np.isfinite(model.score(text, [text, f"a {text}", PICTURE], raw=True)).all()
+            assert np.isfinite(model.score(text, [text, f"a {text}", IMAGE], raw=True)).all()
             continue
-        done = model.encode_document([text, "another text"])
-        assert done.grids[0] is None
+        embeddings = model.encode_document([text, "another text"])
+        assert embeddings.grids[0] is None
         if family == "v4":
-            assert len(done.multi[0]) == len(tokenizer.encode(f"Passage: {text}"))
-        np.testing.assert_allclose(done.single[0], model.encode_document([text]).single[0], atol=1e-5)
+            assert len(embeddings.multi[0]) == len(tokenizer.encode(f"Passage: {text}"))
+        np.testing.assert_allclose(embeddings.single[0], model.encode_document([text]).single[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("family", [*EMBEDDERS, "m0"])
-def test_markup_that_a_file_does_not_call_special_is_none_of_a_text_either(tiny, tmp_path, family):
+def test_markup_not_flagged_special_is_encoded_as_text(tiny, tmp_path, family):
     from jina_rag.models.jina.text_tokens import TextTokenizer
 
     data = json.loads((Path(tiny[family]) / "tokenizer.json").read_text(encoding="utf-8"))
@@ -297,32 +297,32 @@ def test_markup_that_a_file_does_not_call_special_is_none_of_a_text_either(tiny,
         assert not {token["id"]} & set(tokenizer.encode(f"a {token['content']} b{token['content']}")) - unknown
 
 
-def test_an_image_mark_in_a_text_beside_an_image_changes_nothing_of_the_image(models):
-    """The number of images is that of the images given."""
+def test_image_markup_in_text_does_not_add_an_image(models):
+    """The number of images equals the images passed."""
     marked = "<|vision_start|><|image_pad|><|vision_end|>"
-    done = models["v4"].encode_document([[marked, PICTURE]])
-    plain = models["v4"].encode_document([["x", PICTURE]])
-    boxes = [~np.isnan(grid.boxes).any(axis=1) for grid in (done.grids[0], plain.grids[0])]
+    embeddings = models["v4"].encode_document([[marked, IMAGE]])
+    plain = models["v4"].encode_document([["x", IMAGE]])
+    boxes = [~np.isnan(grid.boxes).any(axis=1) for grid in (embeddings.grids[0], plain.grids[0])]
     assert boxes[0].sum() == boxes[1].sum()
-    assert np.isfinite(models["m0"].score(marked, [PICTURE, [marked, PICTURE]])).all()
+    assert np.isfinite(models["m0"].score(marked, [IMAGE, [marked, IMAGE]])).all()
 
 
 @pytest.mark.parametrize("family", EMBEDDERS)
-def test_odd_texts_do_not_crash(models, family):
+def test_unusual_texts_give_finite_vectors(models, family):
     texts = ["\0", "\ud83d", "a\u202eb", "\r\n\t", "x" * 5000, "\U0001f680" * 50, "á" * 10]
     assert np.isfinite(models[family].encode_document(texts).single).all()
     assert np.isfinite(models["m0"].score("\ud83d\0", texts)).all()
 
 
-# -- pictures, grids, documents of several parts ----------------------------------------------------------------
+# -- images, grids, documents of several parts ------------------------------------------------------------------
 
 
-def test_the_grid_says_which_box_each_row_stands_for(models):
-    """White on the left and black on the right: the rows of either half resemble each other."""
+def test_grid_gives_box_of_each_row(models):
+    """Check the grid of an image that is white on the left and black on the right."""
     pixels = np.zeros((224, 448, 3), dtype=np.uint8)
     pixels[:, :224] = 255
-    done = models["v4"].encode_document([Image.fromarray(pixels)])
-    rows, grid = done.multi[0], done.grids[0]
+    embeddings = models["v4"].encode_document([Image.fromarray(pixels)])
+    rows, grid = embeddings.multi[0], embeddings.grids[0]
     assert grid.kind == "patches"
     assert len(grid) == len(rows)
     placed = ~np.isnan(grid.boxes).any(axis=1)
@@ -334,29 +334,29 @@ def test_the_grid_says_which_box_each_row_stands_for(models):
     np.testing.assert_allclose(area.sum(), 1, atol=1e-5)
 
 
-def test_a_document_of_several_parts_is_one_document(models):
+def test_document_of_several_parts_has_one_vector(models):
     model = models["v4"]
     other = IMAGES / "odd_57x43.png"
-    parts = [[PICTURE, other], ["a text", PICTURE], [PICTURE, "a text"], ["one", "two"]]
-    done = model.encode_document(parts)
-    assert len(done.single) == 4
-    np.testing.assert_allclose(np.linalg.norm(done.single, axis=1), 1, atol=1e-4)
-    assert sorted(set(done.grids[0].images.tolist())) == [-1, 0, 1]
-    assert done.grids[1].images is None
-    assert done.grids[3] is None
-    alone = model.encode_document([PICTURE]).single[0]
-    assert all(float(vector @ alone) < 0.9999 for vector in done.single[:3])
-    for vector, part in zip(done.single, parts, strict=True):
+    parts = [[IMAGE, other], ["a text", IMAGE], [IMAGE, "a text"], ["one", "two"]]
+    embeddings = model.encode_document(parts)
+    assert len(embeddings.single) == 4
+    np.testing.assert_allclose(np.linalg.norm(embeddings.single, axis=1), 1, atol=1e-4)
+    assert sorted(set(embeddings.grids[0].images.tolist())) == [-1, 0, 1]
+    assert embeddings.grids[1].images is None
+    assert embeddings.grids[3] is None
+    expected_alone = model.encode_document([IMAGE]).single[0]
+    assert all(float(vector @ expected_alone) < 0.9999 for vector in embeddings.single[:3])
+    for vector, part in zip(embeddings.single, parts, strict=True):
         np.testing.assert_allclose(vector, model.encode_document([part]).single[0], atol=1e-5)
 
 
-def test_one_part_in_a_list_is_that_part(models):
-    for part in (PICTURE, "a text"):
+def test_list_of_one_part_equals_that_part(models):
+    for part in (IMAGE, "a text"):
         expected = models["v4"].encode_document([part])
         np.testing.assert_allclose(models["v4"].encode_document([[part]]).single, expected.single, atol=1e-6)
 
 
-def test_a_page_is_embedded_as_its_picture_and_read_by_text_models(models):
+def test_page_is_embedded_as_image_or_text_by_modality(models):
     page = make_page("some words on it", size=(170, 220))
     as_image = models["v4"].encode_document([page.screenshot.image]).single
     np.testing.assert_array_equal(models["v4"].encode_document([page]).single, as_image)
@@ -366,8 +366,8 @@ def test_a_page_is_embedded_as_its_picture_and_read_by_text_models(models):
     assert models["colbert-v2"].modality == "text"
 
 
-def test_exif_orientation_changes_the_vector_of_what_is_stored_not_of_what_is_seen(models, tmp_path):
-    """The same picture, upright or stored lying with a mark, has one vector; the published code of v4 gives two."""
+def test_exif_orientation_is_applied(models, tmp_path):
+    """An image and its rotated copy with an EXIF tag have equal vectors; v4's published code gives two vectors."""
     upright = Image.open(IMAGES / "photo_320x240.png").convert("RGB")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -381,7 +381,7 @@ def test_exif_orientation_changes_the_vector_of_what_is_stored_not_of_what_is_se
 
 
 @given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([3136, 50_176, 602_112, 2_000_000]))
-def test_image_sizes_are_those_of_the_library(tiny_patcher, width, height, limit):
+def test_image_sizes_match_transformers(tiny_patcher, width, height, limit):
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
     if max(width, height) > 200 * min(width, height):
@@ -399,8 +399,8 @@ def tiny_patcher(tiny):
     return ImagePatcher(open_checkpoint(Path(tiny["v4"]), name="v4"), max_pixels=None, fixed_limits=False)
 
 
-def test_positions_are_those_of_the_library(models):
-    """Ours are computed without the modules' state; the library's is the reference."""
+def test_positions_match_transformers(models):
+    """Positions computed here equal those of transformers."""
     from jina_rag.models.jina.vl_prompts import mrope_positions
 
     for family in ("v4", "m0"):
@@ -422,7 +422,7 @@ def _image(name):
     return open_image(IMAGES / name)
 
 
-def test_max_pixels_can_be_raised_and_lowered(models, tiny):
+def test_max_pixels_changes_number_of_image_tokens(models, tiny):
     page = IMAGES / "page_2000x1500.png"
 
     def rows(**options):
@@ -436,19 +436,19 @@ def test_max_pixels_can_be_raised_and_lowered(models, tiny):
     model = load_embedder(tiny["v4"], device="cpu", dtype="float32", max_pixels=50_176)
     expected = models["v4"].encode_document([page], max_pixels=50_176).single
     np.testing.assert_array_equal(model.encode_document([page]).single, expected)
-    for wrong in (0, 100, 10**9):
+    for invalid in (0, 100, 10**9):
         with pytest.raises(InvalidInputError, match="max_pixels is"):
-            models["v4"].encode_document([page], max_pixels=wrong)
+            models["v4"].encode_document([page], max_pixels=invalid)
 
 
 # -- arguments --------------------------------------------------------------------------------------------------
 
 
-def test_v4_arguments_that_make_no_sense_are_refused(models, tiny):
+def test_v4_refuses_invalid_arguments(models, tiny):
     model = models["v4"]
     for options, message in (
-        ({"truncate_dim": 7}, "can be cut to 8, 16, 32, 64"),
-        ({"task": "code"}, "was loaded for retrieval"),
+        ({"truncate_dim": 7}, "expected one of 8, 16, 32, 64"),
+        ({"task": "code"}, "is loaded for retrieval"),
         ({"max_length": 0}, "max_length is 0"),
         ({"max_length": 40_000}, "32,768"),
         ({"batch_tokens": 0}, "batch_tokens is 0"),
@@ -456,29 +456,29 @@ def test_v4_arguments_that_make_no_sense_are_refused(models, tiny):
         with pytest.raises(InvalidInputError, match=message):
             model.encode_query(["a"], **options)
     for options, message in (
-        ({"task": "nope"}, "task is one of retrieval, text-matching, code"),
-        ({"task": []}, "task is one of"),
-        ({"truncate_dim": 7}, "can be cut to"),
+        ({"task": "nope"}, "task is 'nope'; expected one or several of retrieval, text-matching, code"),
+        ({"task": []}, "expected one or several of"),
+        ({"truncate_dim": 7}, "expected one of 8"),
         ({"truncate_dim": 0}, "truncate_dim is 0"),
         ({"max_pixels": 5}, "max_pixels is 5"),
-        ({"revision": "main"}, "folders have no revisions"),
-        ({"skiplist": "none"}, "has no 'skiplist'"),
+        ({"revision": "main"}, "a folder, which has no revisions"),
+        ({"skiplist": "none"}, "does not support the option 'skiplist'"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             load_embedder(tiny["v4"], device="cpu", dtype="float32", **options)
 
 
-def test_other_arguments_that_make_no_sense_are_refused(models, tiny):
+def test_colbert_v1_and_m0_refuse_invalid_arguments(models, tiny):
     for options, message in (
         ({"skiplist": "mine"}, "skiplist is"),
         ({"query_length": 2}, "query_length is 2"),
-        ({"no_such": 1}, "takes skiplist"),
-        ({"truncate_dim": 999}, "have 128 dimensions"),
-        ({"task": "code"}, "one task"),
+        ({"no_such": 1}, "supports skiplist"),
+        ({"truncate_dim": 999}, "expected 1 to 128"),
+        ({"task": "code"}, "'retrieval' only"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             load_embedder(tiny["colbert-v2"], device="cpu", **options)
-    with pytest.raises(InvalidInputError, match="not made to be cut"):
+    with pytest.raises(InvalidInputError, match="no Matryoshka training"):
         load_embedder(tiny["v1"], device="cpu", truncate_dim=32)
     with pytest.raises(InvalidInputError, match="from 2 to 512"):
         models["v1"].encode_query(["a"], max_length=600)
@@ -489,22 +489,22 @@ def test_other_arguments_that_make_no_sense_are_refused(models, tiny):
         models["m0"].score("q", [IMAGES / "page_2000x1500.png"], max_length=64, max_query_length=16)
 
 
-def test_cuts_are_reported(models, caplog):
+def test_truncation_is_logged(models, caplog):
     with caplog.at_level(logging.WARNING, "jina_rag"):
         models["v4"].encode_document(TEXTS, max_length=6)
         models["m0"].score("q", ["long " * 50], max_length=64, max_query_length=16)
         models["colbert-v2"].encode_document(TEXTS, max_length=10)
         models["v1"].encode_document(["long " * 600])
     assert [record.message.split(" (")[0] for record in caplog.records] == [
-        "4 of 6 texts were cut after 6 tokens",
-        "1 of 1 documents were cut to 48 tokens",
-        "3 of 6 documents were cut after 10 tokens",
-        "1 of 1 texts were cut after 512 tokens",
+        "Truncated 4 of 6 texts to 6 tokens",
+        "Truncated 1 of 1 documents to 48 tokens",
+        "Truncated 3 of 6 documents to 10 tokens",
+        "Truncated 1 of 1 texts to 512 tokens",
     ]
 
 
 @pytest.mark.parametrize("family", EMBEDDERS)
-def test_embedders_keep_the_contract(models, family):
+def test_embedders_implement_protocol(models, family):
     model = models[family]
     assert isinstance(model, Embedder)
     assert isinstance(model, PlacedModel)
@@ -513,21 +513,21 @@ def test_embedders_keep_the_contract(models, family):
     assert bool(model.matryoshka_dims) == (family == "v4")
     assert bool(model.multi_matryoshka_dims) == (family == "colbert-v2")
     assert model.encode_query([]).single.shape == (0, model.dim)
-    done = model.encode_document(TEXTS)
-    assert done.single.shape == (len(TEXTS), model.dim)
-    assert len(done.multi) == len(done.grids) == len(TEXTS)
-    for rows in done.multi:
+    embeddings = model.encode_document(TEXTS)
+    assert embeddings.single.shape == (len(TEXTS), model.dim)
+    assert len(embeddings.multi) == len(embeddings.grids) == len(TEXTS)
+    for rows in embeddings.multi:
         assert rows.dtype == np.float32
         assert rows.shape[1] == model.multi_dim
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3)
     assert model.encode_document(["a"], multi=False).multi is None
     assert model.encode_query(["a"], single=False).single is None
-    # A text is nearest to itself.
-    scores = [maxsim(model.encode_document([TEXTS[0]]).multi[0], rows) for rows in done.multi]
+    # Each text is most similar to itself.
+    scores = [maxsim(model.encode_document([TEXTS[0]]).multi[0], rows) for rows in embeddings.multi]
     assert int(np.argmax(scores)) == 0
 
 
-def test_the_reranker_keeps_the_contract(models):
+def test_reranker_implements_protocols(models):
     assert isinstance(models["m0"], ExplainingReranker)
     assert isinstance(models["m0"], PairReranker)
     assert isinstance(models["m0"], PlacedModel)
@@ -535,33 +535,33 @@ def test_the_reranker_keeps_the_contract(models):
 
 
 @pytest.mark.parametrize("family", [*EMBEDDERS, "m0"])
-def test_threads_share_a_model(models, family):
+def test_threads_share_one_model(models, family):
     model = models[family]
 
     def run(i):
         if family == "m0":
-            return model.score("q", [TEXTS[i % 4], PICTURE])
+            return model.score("q", [TEXTS[i % 4], IMAGE])
         return model.encode_document([TEXTS[i % 4]]).single
 
-    alone = [run(i) for i in range(8)]
+    expected_alone = [run(i) for i in range(8)]
     with ThreadPoolExecutor(4) as pool:
-        for one, other in zip(alone, pool.map(run, range(8)), strict=True):
+        for one, other in zip(expected_alone, pool.map(run, range(8)), strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_threads_share_a_model_with_several_tasks(tiny):
-    """Which adapter is active is state of the module: calls for different tasks must not meet."""
+def test_threads_share_one_model_with_several_tasks(tiny):
+    """The active adapter is state of the module: concurrent calls for different tasks must not interfere."""
     tasks = ("retrieval", "code", "text-matching")
     model = load_embedder(tiny["v4"], device="cpu", dtype="float32", task=tasks)
-    alone = {task: model.encode_query(TEXTS, task=task).single for task in tasks}
-    assert np.abs(alone["code"] - alone["retrieval"]).max() > 0.01
+    expected_alone = {task: model.encode_query(TEXTS, task=task).single for task in tasks}
+    assert np.abs(expected_alone["code"] - expected_alone["retrieval"]).max() > 0.01
     with ThreadPoolExecutor(6) as pool:
-        jobs = [(task, pool.submit(model.encode_query, TEXTS, task=task, batch_tokens=60)) for task in tasks * 4]
-        for task, job in jobs:
-            np.testing.assert_allclose(job.result().single, alone[task], atol=1e-5)
+        futures = [(task, pool.submit(model.encode_query, TEXTS, task=task, batch_tokens=60)) for task in tasks * 4]
+        for task, future in futures:
+            np.testing.assert_allclose(future.result().single, expected_alone[task], atol=1e-5)
 
 
-def test_a_licence_is_told_once(tiny, caplog, monkeypatch):
+def test_license_warning_is_logged_once_per_family(tiny, caplog, monkeypatch):
     from jina_rag.models import registry
 
     monkeypatch.setattr(registry, "_families_warned_about", set())
@@ -569,7 +569,6 @@ def test_a_licence_is_told_once(tiny, caplog, monkeypatch):
         for _ in range(2):
             load_reranker(tiny["m0"], device="cpu")
             load_embedder(tiny["v1"], device="cpu")
-    assert [r.message for r in caplog.records if "under the" in r.message] == [
-        "The weights of jina-reranker-m0 are under the CC-BY-NC-4.0: not for commercial use without an agreement "
-        "with Jina AI."
+    assert [r.message for r in caplog.records if "License of" in r.message] == [
+        "License of the jina-reranker-m0 weights: CC-BY-NC-4.0. No commercial use without an agreement with Jina AI."
     ]

@@ -1,4 +1,4 @@
-"""Which box of its image each row of jina-embeddings-v4's multi-vectors stands for, as `encode_document` gives it."""
+"""Patch grids of jina-embeddings-v4: the image box of each row of a multi-vector."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def v4(tiny):
 
 
 @pytest.fixture
-def seen(v4):
-    """What the model was given: the grids of patches of its images, and where their tokens were."""
+def model_inputs(v4):
+    """Grids of patches and positions of the image tokens that the model received."""
     grids, at = [], []
     base = v4._model.module.model
     handles = [
@@ -48,10 +48,10 @@ def seen(v4):
 
 
 def check_tiles(boxes, rows, columns):
-    """The boxes are the cells of `rows` x `columns` equal cells of the whole image, in reading order.
+    """Assert that the boxes are `rows` x `columns` equal cells of the whole image, in reading order.
 
-    Neighbours share their edge to the last bit: no gap, no overlap. In pixels of the scaled image, of which a token
-    covers 28 x 28, every edge is a whole number.
+    Adjacent boxes share their edge exactly, without gap or overlap. In pixels of the resized image, of which a token
+    covers 28 x 28, every edge is an integer.
     """
     assert boxes.dtype == np.float32
     assert boxes.shape == (rows * columns, 4)
@@ -65,7 +65,7 @@ def check_tiles(boxes, rows, columns):
     np.testing.assert_array_equal(top[1:], bottom[:-1])
     assert (left < right).all()
     assert (top < bottom).all()
-    # One column has one left edge, one row one upper edge.
+    # Boxes of a column share the left edge, boxes of a row the upper edge.
     np.testing.assert_array_equal(left, np.broadcast_to(left[0], left.shape))
     np.testing.assert_array_equal(top, np.broadcast_to(top[:, :1], top.shape))
     pixels = boxes.astype(np.float64) * np.array([28 * columns, 28 * rows] * 2)
@@ -74,77 +74,77 @@ def check_tiles(boxes, rows, columns):
     assert list(zip(y, x, strict=True)) == [(row, column) for row in range(rows) for column in range(columns)]
 
 
-def placed(grid):
+def has_box(grid):
     return ~np.isnan(grid.boxes).any(axis=1)
 
 
-def test_there_are_nine_images_of_different_shapes():
+def test_sample_images_have_distinct_sizes():
     assert len({open_image(path).size for path in IMAGES}) == len(IMAGES) == 9
 
 
 @pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("max_pixels", [None, 50_176], ids=["full", "small"])
-def test_the_boxes_of_an_image_tile_it(v4, seen, path, max_pixels):
-    done = v4.encode_document([path], max_pixels=max_pixels)
-    ((time, height, width),), (at,) = seen
+def test_image_boxes_tile_the_image(v4, model_inputs, path, max_pixels):
+    embeddings = v4.encode_document([path], max_pixels=max_pixels)
+    ((time, height, width),), (at,) = model_inputs
     rows, columns = height // 2, width // 2
     assert (time, height, width) == (1, rows * 2, columns * 2)
-    grid, vectors = done.grids[0], done.multi[0]
+    grid, vectors = embeddings.grids[0], embeddings.multi[0]
     assert grid.kind == "patches"
     assert grid.images is None
     assert len(grid) == len(vectors)
-    inside = placed(grid)
+    inside = has_box(grid)
     assert inside.sum() == rows * columns
     check_tiles(grid.boxes[inside], rows, columns)
-    # The rows of the image's tokens have a place, and no others: the prompt's own words stand before and behind.
+    # Exactly the rows of image tokens have a box: the prompt's own text precedes and follows the image.
     np.testing.assert_array_equal(np.flatnonzero(inside), at)
     assert 0 < at[0]
     assert at[-1] < len(grid) - 1
     assert np.isnan(grid.boxes[~inside]).all()
 
 
-def test_images_of_one_call_keep_their_own_grids(v4):
-    """Also where they went through the model in another order, padded to a common length."""
+def test_images_of_one_call_have_separate_grids(v4):
+    """Also if the batches reorder and pad the images."""
     together = v4.encode_document([*IMAGES, "a text"], single=False)
     assert together.grids[-1] is None
     for path, grid, vectors in zip(IMAGES, together.grids, together.multi, strict=False):
-        (alone,) = v4.encode_document([path], single=False).grids
+        (single,) = v4.encode_document([path], single=False).grids
         assert len(grid) == len(vectors)
-        np.testing.assert_array_equal(grid.boxes, alone.boxes)
+        np.testing.assert_array_equal(grid.boxes, single.boxes)
 
 
 @pytest.mark.parametrize(
     "order", [(0, "some words", 1), ("some words", 0, 1), (0, 1, "some words"), (0, "a", 1, "b", 0), (0, 1)]
 )
-def test_a_document_of_images_and_texts_has_a_tiling_of_each_image(v4, seen, order):
+def test_mixed_document_boxes_tile_each_image(v4, model_inputs, order):
     images = [Path(IMAGES[0]).parent / name for name in ("odd_57x43.png", "wide_900x120.png")]
     parts = [part if isinstance(part, str) else images[part] for part in order]
-    done = v4.encode_document([parts])
-    (grid,), (vectors,) = done.grids, done.multi
+    embeddings = v4.encode_document([parts])
+    (grid,), (vectors,) = embeddings.grids, embeddings.multi
     assert len(grid) == len(vectors)
-    grids, (at,) = seen
+    grids, (at,) = model_inputs
     shapes = [(height // 2, width // 2) for _, height, width in grids]
     assert len(shapes) == sum(part in (0, 1) for part in order)
-    inside = placed(grid)
+    inside = has_box(grid)
     np.testing.assert_array_equal(np.flatnonzero(inside), at)
     np.testing.assert_array_equal(grid.images >= 0, inside)
     assert np.isnan(grid.boxes[~inside]).all()
     assert grid.images.dtype == np.int32
     for number, (rows, columns) in enumerate(shapes):
         check_tiles(grid.boxes[grid.images == number], rows, columns)
-    # Images follow each other as in the document.
+    # Images are in the order of the document.
     assert (np.diff(grid.images[inside]) >= 0).all()
     assert set(grid.images.tolist()) == {-1, *range(len(shapes))}
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 6), (4, 0), (2, 3), (4, 6)])
-def test_a_row_stands_for_the_pixels_in_its_box(v4, row, column):
-    """What changes within one cell of the image changes what the vision tower says of that cell's row most."""
+def test_row_responds_to_pixels_in_its_box(v4, row, column):
+    """Changing the pixels of one cell changes the vision features of that cell's row most."""
     rows, columns = 5, 7
     features = []
     handle = v4._model.module.model.visual.register_forward_hook(lambda _, __, out: features.append(out.pooler_output))
     rng, moved = np.random.default_rng(0), 0
-    for _ in range(6):  # one change alone may move a neighbour more: the tower's layers mix them
+    for _ in range(6):  # a single change may affect a neighbor more, because the layers mix the tokens
         pixels = rng.integers(100, 156, (rows * 28, columns * 28, 3)).astype(np.uint8)
         before = v4.encode_document([Image.fromarray(pixels)], single=False).grids[0]
         y, x = row * 28, column * 28
@@ -152,14 +152,14 @@ def test_a_row_stands_for_the_pixels_in_its_box(v4, row, column):
         v4.encode_document([Image.fromarray(pixels)], single=False)
         moved += (features[-1] - features[-2]).norm(dim=1)
     handle.remove()
-    assert len(moved) == placed(before).sum()
-    box = before.boxes[placed(before)][int(moved.argmax())]
+    assert len(moved) == has_box(before).sum()
+    box = before.boxes[has_box(before)][int(moved.argmax())]
     expected = [column / columns, row / rows, (column + 1) / columns, (row + 1) / rows]
     np.testing.assert_allclose(box, expected, atol=1e-6)
 
 
 @given(st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70), st.integers(0, 5)), min_size=1, max_size=4))
-def test_any_grid_tiles(shapes):
+def test_grid_of_any_size_tiles_the_image(shapes):
     """Float32 fractions of any number of rows and columns meet without gap or overlap."""
     images, at = [], 0
     for rows, columns, words in shapes:
@@ -167,7 +167,7 @@ def test_any_grid_tiles(shapes):
         images.append(PlacedImage(LoadedImage(b"", "a", (1, 1)), at, rows, columns, 0))
         at += rows * columns
     grid = grid_of(Prompt(np.zeros(at + 3, np.int64), tuple(images)))
-    owner = np.where(placed(grid), 0, -1) if grid.images is None else grid.images
+    owner = np.where(has_box(grid), 0, -1) if grid.images is None else grid.images
     for number, (rows, columns, _) in enumerate(shapes):
         check_tiles(grid.boxes[owner == number], rows, columns)
     assert np.isnan(grid.boxes[owner < 0]).all()

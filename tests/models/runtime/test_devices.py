@@ -1,4 +1,4 @@
-"""What a model does not take over from its caller or its machine: number formats, garbage, limits of containers."""
+"""Independence of models from the caller and the machine: autocast, garbage collection, container limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GIB = 1024**3
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_a_callers_autocast_changes_no_score_and_nothing_that_is_kept(tiny):
+def test_caller_autocast_changes_neither_scores_nor_cached_prefixes(tiny):
     model, other = (load_reranker(tiny["m0"], device="cpu", dtype="float32") for _ in range(2))
     expected = [other.score(query, [LONG], raw=True) for query in ("q", "why?")]
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -30,7 +30,7 @@ def test_a_callers_autocast_changes_no_score_and_nothing_that_is_kept(tiny):
 
 
 @pytest.mark.parametrize("family", ["v4", "colbert-v2", "v1"])
-def test_a_callers_autocast_changes_no_vector(tiny, family):
+def test_caller_autocast_does_not_change_vectors(tiny, family):
     model = load_embedder(tiny[family], device="cpu", dtype="float32")
     expected = model.encode_document([LONG]).single
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -38,26 +38,26 @@ def test_a_callers_autocast_changes_no_vector(tiny, family):
 
 
 @pytest.mark.parametrize("prefix_cache", [True, False])
-def test_weights_and_what_is_kept_go_with_the_model(tiny, prefix_cache):
-    """At once, not when the collector of cycles comes by: on a card the next model needs the room."""
+def test_deleting_model_frees_weights_and_prefix_cache_at_once(tiny, prefix_cache):
+    """Memory is freed at once, without the cyclic garbage collector: the next model needs it on a GPU."""
     model = load_reranker(tiny["m0"], device="cpu", dtype="float32", prefix_cache=prefix_cache)
     model.score("q", [LONG])
     gc.collect()
     gc.disable()
     try:
-        held = [weakref.ref(model._model.module), weakref.ref(model._scorer)]
-        held += [weakref.ref(model.prefix_cache)] if prefix_cache else []
+        references = [weakref.ref(model._model.module), weakref.ref(model._scorer)]
+        references += [weakref.ref(model.prefix_cache)] if prefix_cache else []
         del model
-        assert [reference() for reference in held] == [None] * len(held)
+        assert [reference() for reference in references] == [None] * len(references)
     finally:
         gc.enable()
 
 
 @pytest.fixture
-def machine(tmp_path, monkeypatch):
-    """Writes the kernel's files of a machine with 8 GiB available."""
+def write_kernel_files(tmp_path, monkeypatch):
+    """Return a function that writes the kernel files of a machine with 8 GiB of available memory."""
     monkeypatch.setattr(devices, "_PROC", tmp_path / "proc")
-    monkeypatch.setattr(devices, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(devices, "_CGROUP", tmp_path / "groups")
 
     def write(files):
         for name, text in {"proc/meminfo": f"MemTotal: 99 kB\nMemAvailable: {8 * GIB // 1024} kB\n", **files}.items():
@@ -68,7 +68,7 @@ def machine(tmp_path, monkeypatch):
     return write
 
 
-def bounds(folder, limit, used, cached="", version=2):
+def cgroup_files(folder, limit, used, cached="", version=2):
     names = ("memory.max", "memory.current")
     if version == 1:
         names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
@@ -84,22 +84,32 @@ TWO, ONE = "0::/a/b\n", "9:name=systemd:/\n4:cpu,memory:/a/b\n0::/\n"
         ({}, 8),
         ({"proc/self/cgroup": TWO}, 8),
         ({"proc/self/cgroup": "nonsense\n"}, 8),
-        ({"proc/self/cgroup": TWO, **bounds("groups/a/b", 4 * GIB, GIB)}, 3),
-        ({"proc/self/cgroup": TWO, **bounds("groups/a/b", "max", GIB)}, 8),
-        ({"proc/self/cgroup": TWO, **bounds("groups/a/b", 90 * GIB, GIB)}, 8),
-        ({"proc/self/cgroup": TWO, **bounds("groups/a/b", "max", GIB), **bounds("groups/a", 3 * GIB, 2 * GIB)}, 1),
-        ({"proc/self/cgroup": TWO, **bounds("groups", 3 * GIB, 2 * GIB)}, 1),
-        ({"proc/self/cgroup": TWO, **bounds("groups/a/b", GIB, 2 * GIB)}, 0),
-        ({"proc/self/cgroup": TWO, **bounds("groups/a/b", 4 * GIB, 3 * GIB, f"inactive_file {GIB}\nanon 5\n")}, 2),
-        ({"proc/self/cgroup": ONE, **bounds("groups/memory/a/b", 4 * GIB, GIB, version=1)}, 3),
-        ({"proc/self/cgroup": ONE, **bounds("groups/memory", 2 * GIB, GIB, f"total_active_file {GIB}\n", 1)}, 2),
-        ({"proc/self/cgroup": ONE, **bounds("groups/cpu", GIB, 0, version=1)}, 8),
+        ({"proc/self/cgroup": TWO, **cgroup_files("groups/a/b", 4 * GIB, GIB)}, 3),
+        ({"proc/self/cgroup": TWO, **cgroup_files("groups/a/b", "max", GIB)}, 8),
+        ({"proc/self/cgroup": TWO, **cgroup_files("groups/a/b", 90 * GIB, GIB)}, 8),
+        (
+            {
+                "proc/self/cgroup": TWO,
+                **cgroup_files("groups/a/b", "max", GIB),
+                **cgroup_files("groups/a", 3 * GIB, 2 * GIB),
+            },
+            1,
+        ),
+        ({"proc/self/cgroup": TWO, **cgroup_files("groups", 3 * GIB, 2 * GIB)}, 1),
+        ({"proc/self/cgroup": TWO, **cgroup_files("groups/a/b", GIB, 2 * GIB)}, 0),
+        (
+            {"proc/self/cgroup": TWO, **cgroup_files("groups/a/b", 4 * GIB, 3 * GIB, f"inactive_file {GIB}\nanon 5\n")},
+            2,
+        ),
+        ({"proc/self/cgroup": ONE, **cgroup_files("groups/memory/a/b", 4 * GIB, GIB, version=1)}, 3),
+        ({"proc/self/cgroup": ONE, **cgroup_files("groups/memory", 2 * GIB, GIB, f"total_active_file {GIB}\n", 1)}, 2),
+        ({"proc/self/cgroup": ONE, **cgroup_files("groups/cpu", GIB, 0, version=1)}, 8),
     ],
 )
-def test_the_limits_of_containers_count(machine, files, gib):
-    machine(files)
+def test_available_memory_respects_cgroup_limits(write_kernel_files, files, gib):
+    write_kernel_files(files)
     assert devices.available_memory() == gib * GIB
 
 
-def test_a_system_without_these_files_has_a_guess(machine):
+def test_available_memory_without_proc_files_is_estimated(write_kernel_files):
     assert devices.available_memory() >= GIB // 8

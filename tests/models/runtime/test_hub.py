@@ -1,4 +1,4 @@
-"""Downloads, from a hub on this machine that speaks the part of the real one's protocol that is used."""
+"""Downloads from the Hugging Face hub, against a local server that implements the required part of its protocol."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ OLD, NEW = "a" * 40, "b" * 40
 
 
 class Hub:
-    """Serves one repository in two commits and remembers what was asked for."""
+    """Serves one repository in two commits and records the requests."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         hub = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -42,7 +42,7 @@ class Hub:
 
     def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
         path = request.path.split("?")[0]
-        self.asked.append(f"{request.command} {path}")
+        self.requests.append(f"{request.command} {path}")
         commit = next(
             (c for name, c in (("main", NEW), ("v1", OLD), (NEW, NEW), (OLD, OLD)) if f"/{name}" in path), None
         )
@@ -98,19 +98,23 @@ def server(tiny, tmp_path, monkeypatch):
     running.server.server_close()
 
 
-def test_a_model_is_downloaded_once_and_never_its_code(server):
+def test_fetch_downloads_once_and_never_code(server):
     folder = hub.fetch("me/tiny", revision=None, local_files_only=False)
     names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "1_Pooling/config.json"} <= names
     assert not any(name.endswith((".py", ".bin")) or name.startswith("onnx") for name in names)
-    assert not any("evil" in asked or ".bin" in asked for asked in server.asked if "resolve" in asked)
-    fetched = len([asked for asked in server.asked if asked.startswith("GET") and "resolve" in asked])
+    assert not any("evil" in requests or ".bin" in requests for requests in server.requests if "resolve" in requests)
+    first_count = len(
+        [requests for requests in server.requests if requests.startswith("GET") and "resolve" in requests]
+    )
     assert hub.fetch("me/tiny", revision=None, local_files_only=False) == folder
-    again = len([asked for asked in server.asked if asked.startswith("GET") and "resolve" in asked])
-    assert again == fetched
+    second_count = len(
+        [requests for requests in server.requests if requests.startswith("GET") and "resolve" in requests]
+    )
+    assert second_count == first_count
 
 
-def test_the_commit_is_recorded_and_shown(server):
+def test_commit_is_recorded_in_revision_and_fingerprint(server):
     pytest.importorskip("torch")
     model = registry.load_embedder("me/tiny", device="cpu")
     assert model.name == "me/tiny"
@@ -121,39 +125,39 @@ def test_the_commit_is_recorded_and_shown(server):
     assert older.fingerprint != model.fingerprint
 
 
-def test_what_was_downloaded_serves_offline(server, monkeypatch):
+def test_downloaded_model_is_available_offline(server, monkeypatch):
     with pytest.raises(ModelNotFoundError, match="not on this machine"):
         hub.fetch("me/tiny", revision=None, local_files_only=True)
     assert hub.cached("me/tiny") is None
     folder = hub.fetch("me/tiny", revision=None, local_files_only=False)
-    server.asked.clear()
+    server.requests.clear()
     assert hub.fetch("me/tiny", revision=None, local_files_only=True) == folder
     assert hub.cached("me/tiny") == folder
     assert catalogue.weights_of("me/tiny") == folder
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_what_the_hub_does_not_have_ends_in_a_sentence(server):
+def test_unknown_model_or_revision_raises_model_not_found_error(server):
     with pytest.raises(ModelNotFoundError, match="no revision 'nope'"):
         hub.fetch("me/tiny", revision="nope", local_files_only=False)
     with pytest.raises(ModelNotFoundError, match="no model 'me/other'"):
         hub.fetch("me/other", revision=None, local_files_only=False)
 
 
-def test_a_hub_that_cannot_be_reached_ends_in_a_sentence(server):
+def test_unreachable_hub_raises_model_not_found_error(server):
     server.server.shutdown()
     server.server.server_close()
-    with pytest.raises(ModelNotFoundError, match=r"cannot be fetched|not on this machine"):
+    with pytest.raises(ModelNotFoundError, match=r"cannot be downloaded|not on this machine"):
         hub.fetch("me/tiny", revision=None, local_files_only=False)
 
 
-def test_offline_is_respected():
+def test_offline_environment_prevents_download():
     assert hub.offline()  # set by conftest
     with pytest.raises(ModelNotFoundError, match="models download jinaai/jina-embeddings-v4"):
         registry.load_embedder("jinaai/jina-embeddings-v4")
 
 
 @pytest.mark.parametrize("name", ["lite", "no id", "a/b/c", "../x/y", "a/.."])
-def test_only_hub_ids_are_downloaded(name):
+def test_download_refuses_names_that_are_not_hub_ids(name):
     with pytest.raises(InvalidInputError):
         registry.download(name)

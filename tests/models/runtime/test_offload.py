@@ -1,4 +1,4 @@
-"""Models that take turns on a device too small for all of them; without a GPU, on a memory that only counts."""
+"""Offloading of idle models on a device too small for all of them; a fake device counts memory instead of a GPU."""
 
 from __future__ import annotations
 
@@ -25,66 +25,66 @@ from jina_rag.models.runtime.devices import free_memory, place  # noqa: E402
 from jina_rag.models.runtime.offload import OffloadedWeights, SharedDevice, shared_device  # noqa: E402
 from jina_rag.models.runtime.prefix_cache import PrefixCache  # noqa: E402
 
-PICTURE = DATA / "golden" / "images" / "photo_320x240.png"
+IMAGE = DATA / "golden" / "images" / "photo_320x240.png"
 CPU = torch.device("cpu")
-GONE = 30
-"""Seconds after which a thread counts as stuck."""
+TIMEOUT = 30
+"""Seconds after which a thread counts as blocked."""
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class SmallCard(SharedDevice):
-    """A device of `capacity` bytes. What is away is not lost, but cannot be used: its weights are NaN.
+class FakeDevice(SharedDevice):
+    """A device of `capacity` bytes. The weights of an offloaded model are NaN until it is loaded again.
 
     Attributes:
-        moves: ("bring" or "take", module), in order.
+        moves: ("load" or "offload", module), in order.
     """
 
     def __init__(self, capacity):
         super().__init__(CPU, margin=0)
         self.capacity = capacity
         self.moves = []
-        self._away = {}
+        self._offloaded = {}
 
     def free(self):
         return self.capacity - sum(model.bytes for model in self.models if model.present)
 
-    def move(self, module, *, here):
-        if here == (id(module) not in self._away):
-            return  # it is there already
-        if here:
-            for value, stored in zip(all_of(module), self._away.pop(id(module)), strict=True):
+    def move(self, module, *, to_device):
+        if to_device == (id(module) not in self._offloaded):
+            return  # already in place
+        if to_device:
+            for value, stored in zip(tensors_of(module), self._offloaded.pop(id(module)), strict=True):
                 value.copy_(stored)
         else:
-            self._away[id(module)] = [value.clone() for value in all_of(module)]
-            for value in all_of(module):
+            self._offloaded[id(module)] = [value.clone() for value in tensors_of(module)]
+            for value in tensors_of(module):
                 value.fill_(float("nan") if value.is_floating_point() else -1)
-        self.moves.append(("bring" if here else "take", module))
+        self.moves.append(("load" if to_device else "offload", module))
 
-    def send_away(self, *models):
+    def offload_models(self, *models):
         for model in models:
-            self.move_weights(model, here=False)
+            self.move_weights(model, to_device=False)
         self.moves.clear()
 
-    def count(self, what):
-        return sum(kind == what for kind, _ in self.moves)
+    def count(self, direction):
+        return sum(kind == direction for kind, _ in self.moves)
 
 
-def all_of(module):
+def tensors_of(module):
     return [*module.parameters(), *module.buffers()]
 
 
 @pytest.fixture
 def card(monkeypatch):
-    """The CPU as a device with a memory of its own; a test sets its capacity."""
-    device = SmallCard(10**12)
+    """The CPU as a device with separate memory; each test sets its capacity."""
+    device = FakeDevice(10**12)
     monkeypatch.setitem(offload._devices, "cpu", device)
     return device
 
 
-def loaded(name, size):
-    """A model of `size` bytes (a multiple of 4) that lies on the card."""
+def make_weights(name, size):
+    """Return the weights of a model of `size` bytes (a multiple of 4), on the device."""
     module = nn.Module()
     module.weight = nn.Parameter(torch.arange(size // 4, dtype=torch.float32), requires_grad=False)
     return OffloadedWeights(name, module, CPU)
@@ -96,111 +96,114 @@ def use(model):
         assert torch.isfinite(model.module.weight).all()
 
 
-# -- who leaves ---------------------------------------------------------------------------------------------------
+# -- order of offloading ------------------------------------------------------------------------------------------
 
 
-def test_where_all_fit_nothing_moves(card):
-    first, second = loaded("a", 40), loaded("b", 60)
+def test_models_that_fit_together_are_not_moved(card):
+    first, second = make_weights("a", 40), make_weights("b", 60)
     card.capacity = 100
     for model in (first, second, second, first):
         use(model)
     assert card.moves == []
 
 
-def test_the_least_recently_used_leaves_first_and_no_more_than_needed(card):
-    models = [loaded(name, 40) for name in "abc"]
+def test_least_recently_used_model_is_offloaded_first(card):
+    models = [make_weights(name, 40) for name in "abc"]
     card.capacity = 120
-    card.send_away(models[2])
-    other = loaded("d", 40)
+    card.offload_models(models[2])
+    other = make_weights("d", 40)
     use(models[0])
     use(other)
     use(models[2])
-    assert [(kind, module) for kind, module in card.moves] == [("take", models[1].module), ("bring", models[2].module)]
+    assert [(kind, module) for kind, module in card.moves] == [
+        ("offload", models[1].module),
+        ("load", models[2].module),
+    ]
 
 
-def test_a_margin_is_kept_if_another_can_leave_for_it(card):
-    """Without room for what flows through a model its weights are of no use."""
-    first, second = loaded("a", 40), loaded("b", 40)
+def test_margin_is_kept_free_by_offloading_other_models(card):
+    """Without memory for activations, loaded weights are useless."""
+    first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity, card.margin = 100, 30
-    card.send_away(first)
+    card.offload_models(first)
     use(first)
     assert not second.present
-    # Alone, a model may use the margin: it is a wish.
+    # A single model may use the margin.
     card.capacity = 50
     use(second)
     assert not first.present
 
 
-def test_a_model_too_large_for_the_device_alone_ends_in_a_sentence(card):
-    first, second = loaded("a", 40), loaded("b", 80)
-    card.send_away(second)
+def test_model_larger_than_device_raises_model_error(card):
+    first, second = make_weights("a", 40), make_weights("b", 80)
+    card.offload_models(second)
     card.capacity = 60
-    with pytest.raises(ModelError, match=r"b needs 0\.0 GB on cpu, and 0\.0 GB are free there: close what else"):
+    with pytest.raises(ModelError, match=r"b needs 0\.0 GB on cpu; 0\.0 GB are free\. Close other programs"):
         use(second)
-    # Nothing is stuck after it.
+    # The queue is not blocked.
     use(first)
 
 
-def test_a_model_that_is_gone_counts_no_more(card):
-    first, second = loaded("a", 40), loaded("b", 40)
+def test_deleted_model_uses_no_device_memory(card):
+    first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity = 60
-    card.send_away(second)
+    card.offload_models(second)
     del first
     gc.collect()
     use(second)
-    assert card.moves == [("bring", second.module)]
+    assert card.moves == [("load", second.module)]
 
 
-def test_weights_that_cannot_move_after_all_stay_usable(card, monkeypatch):
-    """A driver may count memory as free and refuse it; main memory may be full."""
-    first, second = loaded("a", 40), loaded("b", 40)
+def test_failed_move_leaves_weights_usable(card, monkeypatch):
+    """A driver may refuse memory that it reports as free, and host memory may be full."""
+    first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity = 60
-    card.send_away(second)
+    card.offload_models(second)
 
     def refuse(direction):
-        def move(module, *, here):
-            if here == direction:
+        def move(module, *, to_device):
+            if to_device == direction:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            SmallCard.move(card, module, here=here)
+            FakeDevice.move(card, module, to_device=to_device)
 
         return move
 
     with monkeypatch.context() as patch:
         patch.setattr(card, "move", refuse(True))
-        with pytest.raises(ModelError, match="b does not fit into cpu: close what else uses it"):
+        with pytest.raises(ModelError, match=r"b does not fit into the memory of cpu\. Close other programs"):
             use(second)
     assert not second.present
     use(first)
     with monkeypatch.context() as patch:
         patch.setattr(card, "move", refuse(False))
-        with pytest.raises(ModelError, match="a does not fit into main memory"):
+        with pytest.raises(ModelError, match="a does not fit into host memory"):
             use(second)
     use(first)
     use(second)
 
 
-def test_it_is_said_once(card, caplog):
-    first, second = loaded("a", 40), loaded("b", 40)
+def test_offload_warning_is_logged_once(card, caplog):
+    first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity = 60
     with caplog.at_level(logging.WARNING, "jina_rag"):
-        card.send_away(second)
+        card.offload_models(second)
         for model in (second, first, second, first):
             use(model)
     assert [record.message for record in caplog.records] == [
-        "b and a do not fit into the memory of cpu together: they take turns, which costs a copy of the weights each "
-        "time."
+        "b and a do not fit into the memory of cpu together. They are offloaded alternately, which costs one copy of "
+        "the weights each time."
     ]
 
 
-# -- what else lies on the device ---------------------------------------------------------------------------------
+# -- callbacks ----------------------------------------------------------------------------------------------------
 
 
-def test_what_else_a_model_keeps_there_is_released_with_it(card):
-    first, second = loaded("a", 40), loaded("b", 40)
+def test_on_offload_is_called_at_each_offload(card):
+    first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity = 60
     calls = []
     first.on_offload = lambda: calls.append(first.present)
-    card.send_away(second)
+    card.offload_models(second)
     use(second)
     assert calls == [False]
     use(first)
@@ -212,10 +215,10 @@ def test_what_else_a_model_keeps_there_is_released_with_it(card):
 # -- threads ------------------------------------------------------------------------------------------------------
 
 
-def test_a_model_in_use_does_not_leave(card):
-    first, second = loaded("a", 40), loaded("b", 40)
+def test_model_in_use_is_not_offloaded(card):
+    first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity = 60
-    card.send_away(second)
+    card.offload_models(second)
     entered = threading.Event()
 
     def other():
@@ -227,43 +230,43 @@ def test_a_model_in_use_does_not_leave(card):
         thread.start()
         assert not entered.wait(0.1)
         assert first.present
-    assert entered.wait(GONE)
-    thread.join(GONE)
+    assert entered.wait(TIMEOUT)
+    thread.join(TIMEOUT)
     assert not first.present
 
 
-def test_who_waits_is_not_overtaken_for_ever(card):
-    """A model that is always in use by one of its threads must leave all the same when its turn is over."""
-    first, second = loaded("a", 40), loaded("b", 40)
+def test_waiting_thread_is_served_despite_busy_model(card):
+    """A model that one of its threads always uses is offloaded when an earlier thread in the queue needs memory."""
+    first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity = 60
-    card.send_away(second)
-    done, stop = threading.Event(), threading.Event()
+    card.offload_models(second)
+    is_served, stop = threading.Event(), threading.Event()
     barrier = threading.Barrier(3)
 
     def busy():
-        barrier.wait(GONE)
+        barrier.wait(TIMEOUT)
         while not stop.is_set():
             with first.on_device():
                 stop.wait(0.002)
 
     def once():
-        barrier.wait(GONE)
+        barrier.wait(TIMEOUT)
         stop.wait(0.01)
         use(second)
-        done.set()
+        is_served.set()
 
     with ThreadPoolExecutor(3) as pool:
-        jobs = [pool.submit(busy), pool.submit(busy), pool.submit(once)]
-        served = done.wait(GONE)
+        futures = [pool.submit(busy), pool.submit(busy), pool.submit(once)]
+        served = is_served.wait(TIMEOUT)
         stop.set()
-        for job in jobs:
-            job.result(GONE)
+        for future in futures:
+            future.result(TIMEOUT)
     assert served
 
 
-def test_many_threads_and_models_neither_meet_nor_wait_for_each_other(card):
-    models = [loaded(name, 40) for name in "abcd"]
-    card.send_away(*models[2:])
+def test_many_threads_share_device_without_deadlock(card):
+    models = [make_weights(name, 40) for name in "abcd"]
+    card.offload_models(*models[2:])
     card.capacity = 80
     lock, inside, most = threading.Lock(), set(), []
 
@@ -280,61 +283,61 @@ def test_many_threads_and_models_neither_meet_nor_wait_for_each_other(card):
                     inside.discard((model.name, number))
 
     with ThreadPoolExecutor(8) as pool:
-        for job in [pool.submit(run, number) for number in range(8)]:
-            job.result(GONE)
+        for future in [pool.submit(run, number) for number in range(8)]:
+            future.result(TIMEOUT)
     assert max(most) <= 2
-    assert card.count("bring") > 4
+    assert card.count("load") > 4
 
 
-# -- when memory runs out in the middle ---------------------------------------------------------------------------
+# -- out of memory ------------------------------------------------------------------------------------------------
 
 
-def test_memory_that_runs_out_sends_the_idle_away(card):
-    first, second = loaded("a", 40), loaded("b", 40)
+def test_offload_idle_moves_idle_models_only(card):
+    first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity = 100
     with first.on_device():
         assert card.offload_idle("a")
         assert (first.present, second.present) == (True, False)
-        assert not card.offload_idle("a")  # nobody is left
+        assert not card.offload_idle("a")  # no idle model remains
 
 
 # -- loading ------------------------------------------------------------------------------------------------------
 
 
-def test_loading_makes_room_and_lets_nobody_come_meanwhile(card):
-    first, second = loaded("a", 40), loaded("b", 40)
+def test_loading_frees_memory_and_blocks_other_loads(card):
+    first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity = 100
     entered = threading.Event()
 
-    def back():
+    def reload():
         with first.on_device():
             entered.set()
 
     with card.loading("c", 60):
         assert (first.present, second.present) == (False, True)
-        use(second)  # who is there may go on
-        thread = threading.Thread(target=back, daemon=True)
+        use(second)  # a model on the device can still be used
+        thread = threading.Thread(target=reload, daemon=True)
         thread.start()
         assert not entered.wait(0.05)
-        third = loaded("c", 60)
-        assert not card.offload_idle("b")  # not complete yet: it stays
-    thread.join(GONE)
+        third = make_weights("c", 60)
+        assert not card.offload_idle("b")  # a model that is being loaded is not offloaded
+    thread.join(TIMEOUT)
     assert entered.is_set()
     assert (first.present, second.present, third.present) == (True, False, True)
 
 
-def test_a_model_too_large_to_load_is_refused_before_it_is_read(card):
+def test_oversized_model_is_refused_before_reading_weights(card):
     card.capacity = 100
     with pytest.raises(ModelError, match="c needs"), card.loading("c", 200):
         raise AssertionError("not reached")
-    with pytest.raises(ModelError, match="c does not fit onto cpu"), card.loading("c", 60):
+    with pytest.raises(ModelError, match="c does not fit into the memory of cpu"), card.loading("c", 60):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    with card.loading("d", 60):  # nothing is stuck
+    with card.loading("d", 60):  # the queue is not blocked
         pass
 
 
-def test_loading_waits_for_a_model_in_use(card):
-    first = loaded("a", 40)
+def test_loading_waits_for_model_in_use(card):
+    first = make_weights("a", 40)
     card.capacity = 60
     is_loaded = threading.Event()
 
@@ -346,17 +349,17 @@ def test_loading_waits_for_a_model_in_use(card):
     with first.on_device():
         thread.start()
         assert not is_loaded.wait(0.05)
-    thread.join(GONE)
+    thread.join(TIMEOUT)
     assert is_loaded.is_set()
     assert not first.present
 
 
-def test_a_model_that_waits_for_room_keeps_no_other_device_waiting(tiny, card, monkeypatch):
-    """A second device stands in for another card: what loads there is not behind the queue of this one."""
-    in_use, waits, is_loaded = loaded("a", 4 * 10**7), threading.Event(), threading.Event()
+def test_waiting_for_memory_does_not_block_other_devices(tiny, card, monkeypatch):
+    """Loading on a second device does not wait in the queue of the first."""
+    in_use, is_waiting, is_loaded = make_weights("a", 4 * 10**7), threading.Event(), threading.Event()
     card.capacity = in_use.bytes + 1000
     has_room = card.has_room
-    monkeypatch.setattr(card, "has_room", lambda *args: waits.set() or has_room(*args))
+    monkeypatch.setattr(card, "has_room", lambda *args: is_waiting.set() or has_room(*args))
 
     def load():
         load_reranker(tiny["m0"], device="cpu", dtype="float32")
@@ -365,77 +368,77 @@ def test_a_model_that_waits_for_room_keeps_no_other_device_waiting(tiny, card, m
     thread = threading.Thread(target=load, daemon=True)
     with in_use.on_device():
         thread.start()
-        assert waits.wait(GONE)
+        assert is_waiting.wait(TIMEOUT)
         other = SharedDevice(CPU)
         with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
             patch.setitem(offload._devices, "cpu", other)
-            pool.submit(load_embedder, tiny["colbert-v2"], device="cpu", dtype="float32").result(GONE)
+            pool.submit(load_embedder, tiny["colbert-v2"], device="cpu", dtype="float32").result(TIMEOUT)
         assert not is_loaded.is_set()
-    assert is_loaded.wait(GONE)
-    thread.join(GONE)
+    assert is_loaded.wait(TIMEOUT)
+    thread.join(TIMEOUT)
 
 
 @pytest.mark.parametrize("error", [InvalidInputError, RuntimeError])
-def test_other_errors_while_loading_pass(card, error):
+def test_other_errors_during_loading_are_unchanged(card, error):
     with pytest.raises(error, match="as it was"), card.loading("c", 60):
         raise error("as it was")
     with card.loading("d", 60):
         pass
 
 
-# -- the models themselves ----------------------------------------------------------------------------------------
+# -- v4 and m0 ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def pair(tiny, card):
-    """v4 with two adapters beside its weights, and m0, on a card that holds one of them; and what they give there."""
+def v4_and_m0(tiny, card):
+    """v4 with two adapters and m0 on a device that holds one of them, and their expected outputs."""
     v4 = load_embedder(tiny["v4"], device="cpu", dtype="float32", task=("retrieval", "code"))
     m0 = load_reranker(tiny["m0"], device="cpu", dtype="float32")
     assert card.moves == []
-    inputs = ["a text", PICTURE, ["both", PICTURE]]
+    inputs = ["a text", IMAGE, ["both", IMAGE]]
     vectors = {task: v4.encode_document(inputs, task=task) for task in v4.tasks}
     scores = m0.score("a question?", inputs, raw=True)
     sizes = [model._model.weights.bytes for model in (v4, m0)]
     assert 0 < max(sizes) < sum(sizes)
     card.capacity = max(sizes) + 1000
-    card.send_away(m0._model.weights)
+    card.offload_models(m0._model.weights)
     return v4, m0, inputs, vectors, scores
 
 
-def test_v4_and_m0_take_turns_and_give_what_they_gave(pair, card):
-    v4, m0, inputs, vectors, scores = pair
+def test_alternating_v4_and_m0_keep_their_outputs(v4_and_m0, card):
+    v4, m0, inputs, vectors, scores = v4_and_m0
     for _ in range(2):
         for task in v4.tasks:
-            done = v4.encode_document(inputs, task=task)
-            np.testing.assert_array_equal(done.single, vectors[task].single)
-            for rows, expected in zip(done.multi, vectors[task].multi, strict=True):
+            is_served = v4.encode_document(inputs, task=task)
+            np.testing.assert_array_equal(is_served.single, vectors[task].single)
+            for rows, expected in zip(is_served.multi, vectors[task].multi, strict=True):
                 np.testing.assert_array_equal(rows, expected)
-        np.testing.assert_allclose(m0.explain("a question?", PICTURE).score, scores[1], atol=1e-5)
+        np.testing.assert_allclose(m0.explain("a question?", IMAGE).score, scores[1], atol=1e-5)
         np.testing.assert_allclose(m0.score("a question?", inputs, raw=True), scores, atol=1e-5)
-    # Calls that follow each other on one model move nothing.
+    # Consecutive calls of one model move nothing.
     v4_moves, m0_moves = ([kind for kind, module in card.moves if module is model._model.module] for model in (v4, m0))
-    assert v4_moves == ["take", "bring", "take"]
-    assert m0_moves == ["bring", "take", "bring"]
+    assert v4_moves == ["offload", "load", "offload"]
+    assert m0_moves == ["load", "offload", "load"]
 
 
-def test_what_m0_keeps_of_pages_leaves_the_card_with_it(tiny, card):
-    """And serves from main memory when it is back."""
+def test_m0_prefix_cache_moves_to_host_with_its_weights(tiny, card):
+    """Cached pages are used from host memory after the model is loaded again."""
     v4 = load_embedder(tiny["v4"], device="cpu", dtype="float32")
     memory = PrefixCache(device_bytes=10**8, host_bytes=10**8)
     m0 = RerankerM0(open_checkpoint(Path(tiny["m0"]), name="m0"), place("cpu", "float32"), prefix_cache=memory)
-    scores = m0.score("a question?", [PICTURE], raw=True)
+    scores = m0.score("a question?", [IMAGE], raw=True)
     assert (m0.prefix_cache.use.device_entries, m0.prefix_cache.use.host_entries) == (1, 0)
     card.capacity = max(model._model.weights.bytes for model in (v4, m0)) + 1000
-    card.send_away(v4._model.weights)
+    card.offload_models(v4._model.weights)
     v4.encode_query(["a text"])
     assert (m0.prefix_cache.use.device_entries, m0.prefix_cache.use.host_entries) == (0, 1)
-    np.testing.assert_allclose(m0.score("a question?", [PICTURE], raw=True), scores, atol=1e-5)
+    np.testing.assert_allclose(m0.score("a question?", [IMAGE], raw=True), scores, atol=1e-5)
     assert m0.prefix_cache.use.hits == 1
 
 
-def test_an_explanation_may_have_the_whole_card(pair, card):
-    """It needs more memory than a score does; what lies idle there leaves for it."""
-    v4, m0, *_ = pair
+def test_explain_offloads_idle_models(v4_and_m0, card):
+    """Explaining needs more memory than scoring: idle models are offloaded."""
+    v4, m0, *_ = v4_and_m0
     card.capacity = 10**12
     m0.score("q", ["a text"])
     assert v4._model.weights.present
@@ -445,40 +448,40 @@ def test_an_explanation_may_have_the_whole_card(pair, card):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     m0._model.module.model.language_model.layers[1].register_forward_pre_hook(full)
-    assert np.isfinite(m0.explain("q", PICTURE).weights).all()
+    assert np.isfinite(m0.explain("q", IMAGE).weights).all()
     assert not v4._model.weights.present
 
 
-def test_v4_and_m0_in_two_threads(pair, card):
-    v4, m0, inputs, vectors, scores = pair
+def test_v4_and_m0_in_parallel_threads_keep_their_outputs(v4_and_m0, card):
+    v4, m0, inputs, vectors, scores = v4_and_m0
 
     def encode():
         for _ in range(3):
-            done = v4.encode_document(inputs, task="code", batch_tokens=1)
-            np.testing.assert_allclose(done.single, vectors["code"].single, atol=1e-5)
+            is_served = v4.encode_document(inputs, task="code", batch_tokens=1)
+            np.testing.assert_allclose(is_served.single, vectors["code"].single, atol=1e-5)
 
     def rank():
         for _ in range(3):
             np.testing.assert_allclose(m0.score("a question?", inputs, raw=True, batch_tokens=1), scores, atol=1e-4)
 
     with ThreadPoolExecutor(4) as pool:
-        for job in [pool.submit(work) for work in (encode, rank, encode, rank)]:
-            job.result(GONE)
-    assert card.count("take") >= 2
+        for future in [pool.submit(work) for work in (encode, rank, encode, rank)]:
+            future.result(TIMEOUT)
+    assert card.count("offload") >= 2
 
 
-def test_a_second_model_loads_onto_a_full_card(tiny, card):
+def test_second_model_loads_onto_full_device(tiny, card):
     v4 = load_embedder(tiny["v4"], device="cpu", dtype="float32")
     expected = v4.encode_query(["a text"]).single
     card.capacity = v4._model.weights.bytes + 1000
     m0 = load_reranker(tiny["m0"], device="cpu", dtype="float32")
-    assert [kind for kind, _ in card.moves] == ["take"]
+    assert [kind for kind, _ in card.moves] == ["offload"]
     assert np.isfinite(m0.score("q", ["a text"])).all()
     np.testing.assert_array_equal(v4.encode_query(["a text"]).single, expected)
-    # The other way round, and where nothing would help.
+    # In reverse order, and with too little memory for any model.
     card.moves.clear()
     other = load_embedder(tiny["v4"], device="cpu", dtype="float32")
-    assert [kind for kind, _ in card.moves] == ["take"]
+    assert [kind for kind, _ in card.moves] == ["offload"]
     np.testing.assert_array_equal(other.encode_query(["a text"]).single, expected)
     card.capacity = 1000
     for load, family in ((load_reranker, "m0"), (load_embedder, "v4")):
@@ -486,7 +489,7 @@ def test_a_second_model_loads_onto_a_full_card(tiny, card):
             load(tiny[family], device="cpu", dtype="float32")
 
 
-def test_no_model_stays_alive_for_its_turns(tiny, card):
+def test_device_does_not_keep_deleted_model_alive(tiny, card):
     model = load_reranker(tiny["m0"], device="cpu", dtype="float32")
     model.score("q", ["a text"])
     assert len([m for m in card.models if m.present]) == 1
@@ -496,12 +499,12 @@ def test_no_model_stays_alive_for_its_turns(tiny, card):
 
 
 @pytest.mark.parametrize("runs", ["v4", "m0"])
-def test_a_batch_that_runs_out_of_memory_is_tried_again_without_the_idle_models(pair, card, runs):
-    v4, m0, inputs, *_ = pair
+def test_out_of_memory_batch_is_retried_after_offloading_idle_models(v4_and_m0, card, runs):
+    v4, m0, inputs, *_ = v4_and_m0
     card.capacity = 10**12
     m0.score("q", ["a text"])
     v4.encode_query(["a text"])
-    model, other, runner = (v4, m0, v4._runner) if runs == "v4" else (m0, v4, m0._scorer._reader)
+    model, other, runner = (v4, m0, v4._runner) if runs == "v4" else (m0, v4, m0._scorer._whole_runner)
     budget, calls = runner.batch_tokens, []
 
     def full(*_):
@@ -518,7 +521,7 @@ def test_a_batch_that_runs_out_of_memory_is_tried_again_without_the_idle_models(
     assert runner.batch_tokens == budget
 
 
-def test_on_the_cpu_nothing_is_offloaded(tiny):
+def test_cpu_models_are_never_offloaded(tiny):
     assert free_memory(CPU) > 0
     model = load_reranker(tiny["m0"], device="cpu", dtype="float32")
     other = load_reranker(tiny["m0"], device="cpu", dtype="float32")
@@ -528,30 +531,30 @@ def test_on_the_cpu_nothing_is_offloaded(tiny):
     assert other._model.weights.present
 
 
-# -- real devices, as far as they can be stood in for -------------------------------------------------------------
+# -- real devices -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("load", "family"), [(load_embedder, "v4"), (load_reranker, "m0")])
-def test_all_of_a_model_moves(tiny, load, family):
-    """Weights, adapters and buffers; the device without memory shows what stayed behind."""
+def test_move_includes_weights_adapters_and_buffers(tiny, load, family):
+    """Weights, adapters and buffers move; the meta device reveals tensors that did not."""
     options = {"task": ("retrieval", "code")} if family == "v4" else {}
     model = load(tiny[family], device="cpu", dtype="float32", **options)._model.weights
     assert family != "v4" or any("lora_B.code" in name for name, _ in model.module.named_parameters())
     size = model.bytes
-    SharedDevice(torch.device("meta")).move(model.module, here=True)
-    assert {value.device.type for value in all_of(model.module)} == {"meta"}
+    SharedDevice(torch.device("meta")).move(model.module, to_device=True)
+    assert {value.device.type for value in tensors_of(model.module)} == {"meta"}
     assert model.bytes == size
 
 
-def test_a_module_that_left_is_in_main_memory(monkeypatch):
+def test_offloaded_module_is_in_host_memory(monkeypatch):
     module, released = nn.Linear(3, 3), []
     monkeypatch.setattr(offload, "release_memory", released.append)
-    SharedDevice(CPU).move(module, here=False)
+    SharedDevice(CPU).move(module, to_device=False)
     assert module.weight.device == CPU
     assert released == [CPU]
 
 
-def test_free_memory_counts_what_is_held_without_use(monkeypatch):
+def test_free_memory_includes_unused_reserved_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (500, 1000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 300)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 100)
@@ -561,7 +564,7 @@ def test_free_memory_counts_what_is_held_without_use(monkeypatch):
     assert SharedDevice(torch.device("mps")).free() == 700
 
 
-def test_one_card_is_one_device_whatever_it_is_called(monkeypatch):
+def test_device_aliases_share_one_device(monkeypatch):
     monkeypatch.setattr(offload, "_devices", {})
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     devices = [shared_device(torch.device(name)) for name in ("cuda", "cuda:1", "cuda:0", "mps")]
@@ -569,27 +572,27 @@ def test_one_card_is_one_device_whatever_it_is_called(monkeypatch):
     assert len({id(device) for device in devices}) == 3
 
 
-# -- when a move is stopped half-way --------------------------------------------------------------------------------
+# -- interrupted moves --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("stops_here", [False, True])
-def test_a_move_that_is_interrupted_is_undone(card, monkeypatch, stops_here, error):
-    first, second = loaded("a", 40), loaded("b", 40)
+def test_interrupted_move_is_undone(card, monkeypatch, stops_here, error):
+    first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity = 60
-    card.send_away(second)
+    card.offload_models(second)
     moves = []
 
-    def move(module, *, here):
-        moves.append((module, here))
-        if here == stops_here and len(moves) <= 1 + stops_here:
+    def move(module, *, to_device):
+        moves.append((module, to_device))
+        if to_device == stops_here and len(moves) <= 1 + stops_here:
             raise error
-        SmallCard.move(card, module, here=here)
+        FakeDevice.move(card, module, to_device=to_device)
 
     monkeypatch.setattr(card, "move", move)
     with pytest.raises(error), second.on_device():
         pass
-    # What had left comes back, and what had come takes no room.
+    # The first model returns to the device; the second uses no memory there.
     assert moves[-1] == ((second.module, False) if stops_here else (first.module, True))
     assert (first.present, second.present) == (not stops_here, False)
     for model in (first, second, first):
@@ -597,10 +600,10 @@ def test_a_move_that_is_interrupted_is_undone(card, monkeypatch, stops_here, err
     assert not card.queue
 
 
-def test_what_raises_while_a_model_leaves_keeps_the_device_right(card):
-    first, second = loaded("a", 40), loaded("b", 40)
+def test_error_in_on_offload_keeps_device_state(card):
+    first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity = 60
-    card.send_away(second)
+    card.offload_models(second)
 
     def broken():
         raise RuntimeError("broken")

@@ -1,4 +1,4 @@
-"""The page memory of jina-reranker-m0: same scores, less work, bounded, and never another document's."""
+"""Prefix cache of jina-reranker-m0: unchanged scores, reuse across queries, memory limits and cache keys."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ torch = pytest.importorskip("torch")
 
 from jina_rag.images import LoadedImage, open_image  # noqa: E402
 from jina_rag.models.jina.image_patches import ImagePatcher  # noqa: E402
-from jina_rag.models.jina.m0_scoring import SHORTEST, PairScorer  # noqa: E402
+from jina_rag.models.jina.m0_scoring import MIN_CACHED_TOKENS, PairScorer  # noqa: E402
 from jina_rag.models.runtime import cache_keys  # noqa: E402  # behind the check for torch
 from jina_rag.models.runtime.batching import BatchRunner  # noqa: E402
 from jina_rag.models.runtime.cache_keys import DocumentKeys  # noqa: E402
@@ -47,35 +47,35 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def scratch(tiny):
-    """The model without a memory."""
+def uncached_model(tiny):
+    """The model without a prefix cache."""
     return load_reranker(tiny["m0"], device="cpu", dtype="float32", prefix_cache=False)
 
 
 @pytest.fixture(scope="module")
-def expected(scratch):
-    """Raw scores of all documents, by question's place."""
-    return [scratch.score(query, DOCUMENTS, raw=True) for query in QUERIES]
+def expected(uncached_model):
+    """Raw scores of all documents, by index of the query."""
+    return [uncached_model.score(query, DOCUMENTS, raw=True) for query in QUERIES]
 
 
 @pytest.fixture
 def load(tiny):
-    def with_memory(prefix_cache=True, **arguments):
+    def load_with_cache(prefix_cache=True, **arguments):
         return load_reranker(tiny["m0"], device="cpu", dtype="float32", prefix_cache=prefix_cache, **arguments)
 
-    return with_memory
+    return load_with_cache
 
 
 @pytest.fixture
 def size(load):
-    """Bytes that the memory of PHOTO takes."""
+    """Bytes of the cached prefix of PHOTO."""
     model = load()
     model.score("q", [PHOTO])
     return model.prefix_cache.use.host_bytes
 
 
 def images(folder, count, seed=0):
-    """Files of different pictures of one size."""
+    """Write `count` distinct images of one size and return their paths."""
     random = np.random.default_rng(seed)
     paths = [folder / f"{seed}-{number}.png" for number in range(count)]
     for path in paths:
@@ -83,53 +83,53 @@ def images(folder, count, seed=0):
     return paths
 
 
-class Passes:
-    """How many tokens go through the decoder in each pass."""
+class PassRecorder:
+    """Records the number of tokens in each decoder pass."""
 
     def __init__(self, model):
         self.tokens = []
-        model._model.module.model.language_model.register_forward_pre_hook(self._note, with_kwargs=True)
+        model._model.module.model.language_model.register_forward_pre_hook(self._record, with_kwargs=True)
 
-    def _note(self, _module, _args, kwargs):
+    def _record(self, _module, _args, kwargs):
         batch, tokens, _ = kwargs["inputs_embeds"].shape
         self.tokens.append(batch * tokens)
 
 
-# -- the same scores --------------------------------------------------------------------------------------------
+# -- unchanged scores -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 700, None])
-def test_scores_are_those_without_a_memory(load, expected, batch_tokens):
-    """Texts, pictures, both, as questions and documents; whatever the batches; new and known."""
+def test_cached_scores_equal_uncached_scores(load, expected, batch_tokens):
+    """Texts, images and both, as queries and as documents, in batches of any size, cached or not."""
     model = load()
     for query, scores in zip(QUERIES, expected, strict=True):
-        found = model.score(query, DOCUMENTS, raw=True, batch_tokens=batch_tokens)
-        np.testing.assert_allclose(found, scores, atol=EXACT)
+        actual = model.score(query, DOCUMENTS, raw=True, batch_tokens=batch_tokens)
+        np.testing.assert_allclose(actual, scores, atol=EXACT)
     np.testing.assert_allclose(model.score(QUERIES[0], DOCUMENTS, raw=True), expected[0], atol=EXACT)
-    assert len(set(np.round(expected[0], 4).tolist())) >= 6  # the model tells them apart
+    assert len(set(np.round(expected[0], 4).tolist())) >= 6  # the scores differ between documents
 
 
-def test_all_pairs_in_one_call(load, expected):
+def test_all_pairs_in_one_call_compute_each_document_once(load, expected):
     pairs = [(query, document) for query in QUERIES for document in DOCUMENTS]
     order = np.random.default_rng(0).permutation(len(pairs))
     pairs, expected = [pairs[i] for i in order], np.concatenate(expected)[order]
     model = load()
-    passes = Passes(model)
+    passes = PassRecorder(model)
     np.testing.assert_allclose(model.score_pairs(pairs, raw=True), expected, atol=EXACT)
     first = sum(passes.tokens)
     np.testing.assert_allclose(model.score_pairs(pairs, raw=True, batch_tokens=600), expected, atol=EXACT)
     use = model.prefix_cache.use
-    kept = [document for document in DOCUMENTS if document != "short"]
-    assert use.host_entries == use.misses == len(kept) - 1  # PHOTO is there twice
-    assert use.hits == 2 * len(kept) * len(QUERIES) - use.misses
-    # A document goes through the decoder once, also when all of its questions come together.
-    asked = model._scorer.pairs(*model._prompts(pairs, 10_240, 9_728, None), max_pixels=None)
-    assert first < 0.6 * sum(len(pair.prompt) for pair in asked)
+    cached = [document for document in DOCUMENTS if document != "short"]
+    assert use.host_entries == use.misses == len(cached) - 1  # PHOTO occurs twice
+    assert use.hits == 2 * len(cached) * len(QUERIES) - use.misses
+    # Each document is computed once, even if all of its queries come in one call.
+    scored_pairs = model._scorer.pairs(*model._prompts(pairs, 10_240, 9_728, None), max_pixels=None)
+    assert first < 0.6 * sum(len(pair.prompt) for pair in scored_pairs)
 
 
-def test_the_first_pass_is_one_pass_and_later_ones_cost_the_question(load):
+def test_cached_document_costs_query_tokens_only(load):
     model = load()
-    passes = Passes(model)
+    passes = PassRecorder(model)
     model.score("where?", [PHOTO], raw=True)
     (whole,) = passes.tokens
     model.score("where else?", [PHOTO], raw=True)
@@ -137,19 +137,19 @@ def test_the_first_pass_is_one_pass_and_later_ones_cost_the_question(load):
     assert passes.tokens[1] < 0.2 * whole
 
 
-def test_mixed_lists_equal_each_document_alone(scratch, load, tmp_path):
-    """30 texts and 30 pictures, shuffled; the order of the list is kept, with a memory and without one."""
+def test_mixed_list_scores_equal_single_document_scores(uncached_model, load, tmp_path):
+    """Score 30 texts and 30 images, shuffled; the order is preserved with and without a cache."""
     random = np.random.default_rng(3)
     words = "revenue table growth north chart page line total the of 1998".split()
     texts = [" ".join(random.choice(words, size=length)) for length in random.integers(1, 150, 30)]
     documents = [*texts, *images(tmp_path, 30)]
     documents = [documents[i] for i in random.permutation(60)]
-    alone = [float(scratch.score("growth?", [document], raw=True)[0]) for document in documents]
+    single_scores = [float(uncached_model.score("growth?", [document], raw=True)[0]) for document in documents]
     model = load()
-    for which in (scratch, model, model):
-        np.testing.assert_allclose(which.score("growth?", documents, raw=True), alone, atol=1e-4)
+    for reranker in (uncached_model, model, model):
+        np.testing.assert_allclose(reranker.score("growth?", documents, raw=True), single_scores, atol=1e-4)
     assert model.prefix_cache.use.hits >= 30
-    assert len(set(np.round(alone, 3).tolist())) > 40
+    assert len(set(np.round(single_scores, 3).tolist())) > 40
 
 
 @pytest.mark.parametrize(
@@ -161,47 +161,47 @@ def test_mixed_lists_equal_each_document_alone(scratch, load, tmp_path):
         {"max_length": 400, "max_query_length": 100, "max_doc_length": 300},
     ],
 )
-def test_truncated_pairs_have_the_same_scores(scratch, load, lengths):
-    """Whether the document is cut, the question, or the question wholly away; also after longer and shorter calls."""
+def test_truncated_pairs_have_unchanged_scores(uncached_model, load, lengths):
+    """Whether the document, the query or the whole query is truncated; also after longer and shorter calls."""
     model = load()
     documents = [LONG, LONG[:300], PHOTO if lengths["max_length"] > 200 else LONG[:50], LONG + LONG]
     queries = ["where?", "why " * 300]
     for limits in ({}, lengths, {}):
         for query in queries:
-            expected = scratch.score(query, documents, raw=True, **limits)
+            expected = uncached_model.score(query, documents, raw=True, **limits)
             np.testing.assert_allclose(model.score(query, documents, raw=True, **limits), expected, atol=EXACT)
 
 
-def test_a_prompt_cut_within_its_document_does_not_shorten_what_is_known(scratch, load):
+def test_truncated_document_does_not_shorten_cached_prefix(uncached_model, load):
     model = load()
-    passes = Passes(model)
+    passes = PassRecorder(model)
     text = LONG[:300]
     tokens = len(model._model.tokenizer.encode(text))
-    assert tokens > SHORTEST + 10
+    assert tokens > MIN_CACHED_TOKENS + 10
     short = {"max_length": tokens + 2, "max_query_length": 1, "max_doc_length": tokens + 1}
     model.score("q", [text], **short)
     model.score("q", [text])
     assert model.prefix_cache.use.misses == 2
     passes.tokens.clear()
     np.testing.assert_allclose(
-        model.score("another", [text], raw=True), scratch.score("another", [text], raw=True), atol=EXACT
+        model.score("another", [text], raw=True), uncached_model.score("another", [text], raw=True), atol=EXACT
     )
     assert passes.tokens[0] < 30
 
 
-def test_shorter_dtypes_halve_the_memory_and_stay_near(scratch, load):
+def test_half_precision_cache_halves_memory_with_close_scores(uncached_model, load):
     exact = load()
     exact.score("q", [PHOTO, LONG])
     for dtype, allowed in (("bfloat16", 0.05), ("float16", 0.01), ("bf16", 0.05), ("fp16", 0.01)):
         model = load(PrefixCache(dtype=dtype))
         model.score("q", [PHOTO, LONG])
         assert 2 * model.prefix_cache.use.host_bytes == exact.prefix_cache.use.host_bytes
-        found, expected = (which.score("why?", [PHOTO, LONG], raw=True) for which in (model, scratch))
-        np.testing.assert_allclose(found, expected, atol=allowed)
-        assert np.abs(found - expected).max() > 0
+        actual, expected = (reranker.score("why?", [PHOTO, LONG], raw=True) for reranker in (model, uncached_model))
+        np.testing.assert_allclose(actual, expected, atol=allowed)
+        assert np.abs(actual - expected).max() > 0
 
 
-def test_a_bfloat16_model_keeps_bfloat16(tiny):
+def test_bfloat16_model_caches_bfloat16(tiny):
     scores = []
     for prefix_cache in (False, True):
         model = load_reranker(tiny["m0"], device="cpu", dtype="bfloat16", prefix_cache=prefix_cache)
@@ -209,12 +209,12 @@ def test_a_bfloat16_model_keeps_bfloat16(tiny):
         scores.append(model.score("why?", [PHOTO, LONG], raw=True))
     np.testing.assert_allclose(*scores, atol=0.1)
     assert model.prefix_cache.use.hits == 2
-    kept = model.prefix_cache.peek(next(iter(model.prefix_cache._host.entries)))
-    assert kept.states.dtype == torch.bfloat16
+    cached = model.prefix_cache.peek(next(iter(model.prefix_cache._host.entries)))
+    assert cached.states.dtype == torch.bfloat16
 
 
-def test_lazy_pairs_are_taken_out_once(scratch, load):
-    """Objects that are made when they are asked for may have the ids of those that came before."""
+def test_lazy_pairs_are_read_once(uncached_model, load):
+    """Objects created on access may reuse the id of earlier ones."""
 
     class Lazy(Sequence):
         def __len__(self):
@@ -225,61 +225,61 @@ def test_lazy_pairs_are_taken_out_once(scratch, load):
                 raise IndexError
             return "".join(["question ", str(place)]), "".join(["document ", str(place)] * 9)
 
-    expected = [float(scratch.score(*(one, [two]), raw=True)[0]) for one, two in list(Lazy())]
-    for model in (scratch, load()):
+    expected = [float(uncached_model.score(*(one, [two]), raw=True)[0]) for one, two in list(Lazy())]
+    for model in (uncached_model, load()):
         for pairs in (Lazy(), iter(list(Lazy())), [list(pair) for pair in Lazy()]):
             np.testing.assert_allclose(model.score_pairs(pairs, raw=True), expected, atol=EXACT)
     assert len(set(np.round(expected, 4).tolist())) == 4
 
 
 @pytest.mark.parametrize("pairs", ["ab", {"a": "b"}, 5, None])
-def test_what_is_no_list_of_pairs_is_refused(scratch, pairs):
+def test_score_pairs_refuses_input_that_is_not_a_list(uncached_model, pairs):
     with pytest.raises(InvalidInputError, match=r"Pass a list of pairs"):
-        scratch.score_pairs(pairs)
+        uncached_model.score_pairs(pairs)
 
 
 @pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "b", "c"), 5, {"a": 1, "b": 2}])
-def test_what_is_no_pair_is_refused(scratch, pair):
+def test_score_pairs_refuses_invalid_pair(uncached_model, pair):
     with pytest.raises(InvalidInputError, match=r"Pair 2 is not two inputs"):
-        scratch.score_pairs([("a", "b"), pair])
+        uncached_model.score_pairs([("a", "b"), pair])
 
 
-def test_a_budget_below_one_is_refused_for_an_empty_list_too(scratch):
+def test_batch_tokens_below_one_is_refused_for_empty_list(uncached_model):
     with pytest.raises(InvalidInputError, match="batch_tokens is 0; expected an integer of at least 1"):
-        scratch.score("q", [], batch_tokens=0)
+        uncached_model.score("q", [], batch_tokens=0)
 
 
-# -- what counts as the same document ---------------------------------------------------------------------------
+# -- cache keys -------------------------------------------------------------------------------------------------
 
 
-def test_pictures_that_are_known_are_not_decoded(load, monkeypatch):
+def test_cached_images_are_not_decoded_again(load, monkeypatch):
     model = load()
     decoded = []
-    monkeypatch.setattr(ImagePatcher, "patches", _noting(decoded, ImagePatcher.patches))
+    monkeypatch.setattr(ImagePatcher, "patches", _recording(decoded, ImagePatcher.patches))
     documents = [PHOTO, [TALL, "a caption", ODD], PHOTO.read_bytes()]
     model.score("q", documents)
-    assert len(decoded) == 3  # the bytes are those of PHOTO
+    assert len(decoded) == 3  # the bytes equal the file PHOTO
     model.score("another", documents)
     assert len(decoded) == 3
     assert model.prefix_cache.use.misses == 2
 
 
-def _noting(notes, function):
-    def noted(*arguments):
+def _recording(notes, function):
+    def wrapper(*arguments):
         notes.append(arguments)
         return function(*arguments)
 
-    return noted
+    return wrapper
 
 
 def _misses(model, document, **arguments):
-    """Whether a document had to be read."""
+    """Return 1 if a document was computed, 0 if it was cached."""
     before = model.prefix_cache.use.misses
     model.score("q", [document], **arguments)
     return model.prefix_cache.use.misses - before
 
 
-def test_documents_are_known_by_content_and_settings(load, tmp_path):
+def test_cache_key_depends_on_content_and_max_pixels(load, tmp_path):
     model = load()
     one, two = images(tmp_path, 2)
     assert _misses(model, one) == 1
@@ -299,7 +299,7 @@ def test_documents_are_known_by_content_and_settings(load, tmp_path):
     assert _misses(model, LONG + "!") == 1
 
 
-def test_images_in_memory_are_known_by_their_pixels(load):
+def test_cache_key_of_in_memory_image_depends_on_pixels(load):
     model = load()
     image = Image.open(PHOTO)
     image.load()
@@ -310,16 +310,16 @@ def test_images_in_memory_are_known_by_their_pixels(load):
     narrow = Image.frombytes("RGB", (60, 120), bytes(60 * 120 * 3))
     assert _misses(model, narrow) == 1
     assert _misses(model, Image.frombytes("RGB", (120, 60), bytes(60 * 120 * 3))) == 1
-    noise = np.random.default_rng(0).bytes(6600 * 3)
-    for shape in ((100, 66), (110, 60)):  # the same bytes, and the same number of tokens each way
-        assert _misses(model, Image.frombytes("RGB", shape, noise)) == 1
+    pixel_bytes = np.random.default_rng(0).bytes(6600 * 3)
+    for shape in ((100, 66), (110, 60)):  # same bytes and same number of tokens
+        assert _misses(model, Image.frombytes("RGB", shape, pixel_bytes)) == 1
     turned = narrow.copy()
     turned.getexif()[0x0112] = 6
-    assert _misses(model, turned) == 0  # upright it is the last one
+    assert _misses(model, turned) == 0  # after rotation it equals the 120 x 60 image
 
 
-def test_a_file_that_changes_is_another_document(scratch, load, tmp_path):
-    """Also with the size and the time of change that it had before."""
+def test_changed_file_is_not_served_from_cache(uncached_model, load, tmp_path):
+    """Also with unchanged size and modification time."""
     model = load()
     path, other = (tmp_path / name for name in ("page.bmp", "other.bmp"))
     for target, value in ((path, 40), (other, 200)):
@@ -329,26 +329,28 @@ def test_a_file_that_changes_is_another_document(scratch, load, tmp_path):
     path.write_bytes(other.read_bytes())
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert path.stat().st_size == stat.st_size
-    np.testing.assert_allclose(model.score("q", [path], raw=True), scratch.score("q", [other], raw=True), atol=EXACT)
+    np.testing.assert_allclose(
+        model.score("q", [path], raw=True), uncached_model.score("q", [other], raw=True), atol=EXACT
+    )
     assert model.prefix_cache.use.misses == 2
 
 
-def test_a_settled_file_is_not_read_again(tmp_path, monkeypatch):
+def test_unchanged_old_file_is_read_once(tmp_path, monkeypatch):
     keys = DocumentKeys()
     (path,) = images(tmp_path, 1)
     image = open_image(path)
     read = []
     digest = cache_keys.hashlib.file_digest
-    monkeypatch.setattr(cache_keys.hashlib, "file_digest", _noting(read, digest))
-    found = keys.digest(image)
-    assert keys.digest(image) == found
-    assert len(read) == 2  # written a moment ago, it might be written again within one tick of the clock
-    monkeypatch.setattr(cache_keys, "_SETTLED_NS", -(10**12))
-    assert keys.digest(image) == keys.digest(image) == found
+    monkeypatch.setattr(cache_keys.hashlib, "file_digest", _recording(read, digest))
+    actual = keys.digest(image)
+    assert keys.digest(image) == actual
+    assert len(read) == 2  # a recent file may change again within one timestamp tick
+    monkeypatch.setattr(cache_keys, "_MIN_FILE_AGE_NS", -(10**12))
+    assert keys.digest(image) == keys.digest(image) == actual
     assert len(read) == 3
     path.write_bytes(PHOTO.read_bytes())
-    assert keys.digest(image) != found
-    monkeypatch.setattr(cache_keys, "_REMEMBERED", 3)
+    assert keys.digest(image) != actual
+    monkeypatch.setattr(cache_keys, "_MAX_CACHED_FILES", 3)
     for other in images(tmp_path, 6, seed=1):
         keys.digest(open_image(other))
     assert len(keys._files) == 3
@@ -357,7 +359,7 @@ def test_a_settled_file_is_not_read_again(tmp_path, monkeypatch):
         keys.digest(image)
 
 
-def test_what_changes_while_it_is_read_is_not_kept(load, tmp_path, monkeypatch):
+def test_file_changed_during_read_is_not_cached(load, tmp_path, monkeypatch):
     model = load()
     path, other = images(tmp_path, 2)
     patches = ImagePatcher.patches
@@ -373,8 +375,8 @@ def test_what_changes_while_it_is_read_is_not_kept(load, tmp_path, monkeypatch):
     assert model.prefix_cache.use.host_entries == 1
 
 
-def test_nothing_of_a_question_is_kept(load):
-    """Neither its tokens nor anything that depends on it."""
+def test_cached_prefix_is_independent_of_query(load):
+    """Neither the query's tokens nor values that depend on them are cached."""
     states = []
     for query in ("one", "quite another question"):
         model = load()
@@ -384,25 +386,25 @@ def test_nothing_of_a_question_is_kept(load):
         document = model._model.prompts([["**Document**:\n", LONG, "\n**Query**:\n"]])[0]
         assert memory.peek(model._scorer._documents.key(document)).tokens == len(document)
     assert states[0].keys() == states[1].keys()
-    for key, kept in states[0].items():
-        assert kept.shape == states[1][key].shape
-        np.testing.assert_allclose(kept.numpy(), states[1][key].numpy(), atol=1e-5)
-        assert kept.untyped_storage().nbytes() == kept.nbytes  # not a view of a batch
+    for key, cached in states[0].items():
+        assert cached.shape == states[1][key].shape
+        np.testing.assert_allclose(cached.numpy(), states[1][key].numpy(), atol=1e-5)
+        assert cached.untyped_storage().nbytes() == cached.nbytes  # a copy, not a view of the batch
 
 
-def test_short_texts_are_not_kept_and_the_fingerprint_is_the_same(scratch, load):
+def test_short_texts_are_not_cached_and_fingerprint_is_unchanged(uncached_model, load):
     model = load()
     model.score("q", ["short", "as short"])
     use = model.prefix_cache.use
     assert (use.hits, use.misses, use.host_entries) == (0, 0, 0)
-    assert model.fingerprint == scratch.fingerprint
+    assert model.fingerprint == uncached_model.fingerprint
 
 
-# -- bounds -----------------------------------------------------------------------------------------------------
+# -- limits -----------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class Thing:
+class Entry:
     name: int
     bytes: int
     where: str = "device"
@@ -413,15 +415,15 @@ class Thing:
     st.integers(0, 60),
     st.integers(0, 90),
 )
-def test_tiers_hold_the_most_recent_within_their_bounds(steps, device, host):
-    """Against a list from old to new: the newest fill the device, older ones main memory, in this order."""
+def test_tiers_hold_most_recent_entries_within_limits(steps, device, host):
+    """Compare with a model: the newest entries fill the device, older ones host memory, in this order."""
     tiers = TwoTiers(
         device,
         host,
-        to_device=lambda thing: Thing(thing.name, thing.bytes, "device"),
-        to_host=lambda thing: Thing(thing.name, thing.bytes, "host"),
+        to_device=lambda thing: Entry(thing.name, thing.bytes, "device"),
+        to_host=lambda thing: Entry(thing.name, thing.bytes, "host"),
     )
-    expected = {"device": [], "host": []}  # the oldest first
+    expected = {"device": [], "host": []}  # oldest first
 
     def room(tier, limit, size):
         moved = []
@@ -441,57 +443,57 @@ def test_tiers_hold_the_most_recent_within_their_bounds(steps, device, host):
 
     for step, name, amount in steps:
         key = bytes([name])
-        held = [thing for tier in expected.values() for thing in tier if thing.name == name]
+        matches = [thing for tier in expected.values() for thing in tier if thing.name == name]
         if step == "put":
             for tier in expected.values():
                 tier[:] = [thing for thing in tier if thing.name != name]
-            thing = Thing(name, amount)
-            assert tiers.put(key, thing) == tiers.takes(amount) == (amount <= max(device, host))
+            thing = Entry(name, amount)
+            assert tiers.put(key, thing) == tiers.accepts(amount) == (amount <= max(device, host))
             (to_device if amount <= device else to_host)(thing)
         elif step == "get":
-            found = tiers.get(key)
-            assert (found is not None) == bool(held)
-            for thing in held:
+            actual = tiers.get(key)
+            assert (actual is not None) == bool(matches)
+            for thing in matches:
                 tier = "device" if thing in expected["device"] else "host"
                 expected[tier].remove(thing)
                 if tier == "device" or thing.bytes <= device:
                     to_device(thing)
                 else:
                     expected["host"].append(thing)
-                assert found.where == ("device" if thing in expected["device"] else "host")
+                assert actual.where == ("device" if thing in expected["device"] else "host")
         else:
-            assert tiers.leave_device() == bool(expected["device"])
+            assert tiers.move_to_host() == bool(expected["device"])
             for thing in expected["device"]:
                 to_host(thing)
             expected["device"] = []
-        for tier, limit, held_there in (("device", device, tiers._device), ("host", host, tiers._host)):
-            assert [thing.name for thing in expected[tier]] == [key[0] for key in held_there.entries]
-            assert held_there.bytes == sum(thing.bytes for thing in expected[tier]) <= limit
-            assert {thing.where for thing in held_there.entries.values()} <= {tier}
+        for tier, limit, tier_state in (("device", device, tiers._device), ("host", host, tiers._host)):
+            assert [thing.name for thing in expected[tier]] == [key[0] for key in tier_state.entries]
+            assert tier_state.bytes == sum(thing.bytes for thing in expected[tier]) <= limit
+            assert {thing.where for thing in tier_state.entries.values()} <= {tier}
     assert tiers.clear() == bool(expected["device"] or expected["host"])
     assert tiers.use.device_bytes == tiers.use.host_bytes == tiers.use.device_entries == tiers.use.host_entries == 0
 
 
-def test_a_tier_without_room_after_all_costs_only_the_entry():
+def test_failed_copy_between_tiers_drops_only_the_entry():
     tiers = TwoTiers(10, 10, to_device=lambda thing: None, to_host=lambda thing: None)
-    assert tiers.put(b"a", Thing(0, 8))
-    assert tiers.put(b"b", Thing(1, 8))
+    assert tiers.put(b"a", Entry(0, 8))
+    assert tiers.put(b"b", Entry(1, 8))
     assert tiers.get(b"a") is None
     assert tiers.use.host_entries == 0
     full = TwoTiers(10, 20, to_device=lambda thing: None, to_host=lambda thing: thing)
-    full.put(b"a", Thing(0, 8))
-    full.put(b"b", Thing(1, 8))
-    assert full.get(b"a").name == 0  # served from where it is
+    full.put(b"a", Entry(0, 8))
+    full.put(b"b", Entry(1, 8))
+    assert full.get(b"a").name == 0  # returned from host memory
     assert full.use.host_entries == 1
 
 
 @pytest.mark.parametrize("entries", [0.5, 1, 2.5])
 @pytest.mark.parametrize("near", [0, 1])
-def test_a_memory_that_is_too_small_changes_no_score(scratch, load, tmp_path, size, entries, near):
-    """Documents leave while a call runs; what is held stays within the bounds."""
+def test_small_cache_does_not_change_scores(uncached_model, load, tmp_path, size, entries, near):
+    """Documents are evicted during a call; the size stays within the limits."""
     documents = [PHOTO, *images(tmp_path, 4), LONG, PHOTO]
     pairs = [(query, document) for query in QUERIES[:4] for document in documents]
-    expected = scratch.score_pairs(pairs, raw=True)
+    expected = uncached_model.score_pairs(pairs, raw=True)
     host, device = int(entries * size), int(near * entries * size)
     model = load(PrefixCache(device_bytes=device, host_bytes=host))
     for batch_tokens in (None, 300):
@@ -502,8 +504,8 @@ def test_a_memory_that_is_too_small_changes_no_score(scratch, load, tmp_path, si
         assert use.host_entries + use.device_entries > 0
 
 
-def test_many_questions_in_one_call_do_not_read_a_document_for_each(load, tmp_path, size):
-    """Two documents fit: they are read, asked all questions, and make room for the next two."""
+def test_many_queries_in_one_call_compute_each_document_once(load, tmp_path, size):
+    """The cache holds two documents: all queries of two documents are scored before the next two."""
     documents = images(tmp_path, 6)
     model = load()
     model.score("q", documents[:1])
@@ -515,29 +517,29 @@ def test_many_questions_in_one_call_do_not_read_a_document_for_each(load, tmp_pa
     assert model.prefix_cache.use.hits == len(pairs) - len(documents)
 
 
-def test_both_tiers(scratch, load, size):
-    """The newest on the device, older ones in main memory, the oldest nowhere; and back when they are asked for."""
+def test_device_and_host_tiers_keep_scores_and_limits(uncached_model, load, size):
+    """The newest entries are on the device, older ones in host memory, the oldest evicted; requests promote entries."""
     model = load(PrefixCache(device_bytes=2 * size, host_bytes=2 * size))
     documents = [PHOTO, TALL, WIDE, IMAGES / "page_2000x1500.png", ODD]
     for document in [*documents, *documents]:
-        expected = scratch.score("q", [document], raw=True, max_pixels=60_000)
-        found = model.score("q", [document], raw=True, max_pixels=60_000)
-        np.testing.assert_allclose(found, expected, atol=EXACT)
+        expected = uncached_model.score("q", [document], raw=True, max_pixels=60_000)
+        actual = model.score("q", [document], raw=True, max_pixels=60_000)
+        np.testing.assert_allclose(actual, expected, atol=EXACT)
     use = model.prefix_cache.use
     assert use.device_entries
     assert use.host_entries
     assert use.hits
-    model._model.weights.on_offload()  # as when another model takes the card
-    left = model.prefix_cache.use
-    assert left.device_entries == left.device_bytes == 0
-    assert left.host_bytes <= 2 * size
-    found = model.score("q", documents, raw=True, max_pixels=60_000)
-    np.testing.assert_allclose(found, scratch.score("q", documents, raw=True, max_pixels=60_000), atol=EXACT)
+    model._model.weights.on_offload()  # as if another model used the device
+    after_offload = model.prefix_cache.use
+    assert after_offload.device_entries == after_offload.device_bytes == 0
+    assert after_offload.host_bytes <= 2 * size
+    actual = model.score("q", documents, raw=True, max_pixels=60_000)
+    np.testing.assert_allclose(actual, uncached_model.score("q", documents, raw=True, max_pixels=60_000), atol=EXACT)
     model.prefix_cache.clear()
     assert model.prefix_cache.use.host_entries == model.prefix_cache.use.device_entries == 0
 
 
-def test_a_document_that_leaves_between_two_steps_is_read_again(scratch, load, monkeypatch):
+def test_document_evicted_between_steps_is_recomputed(uncached_model, load, monkeypatch):
     model = load()
     documents = [PHOTO, TALL, LONG]
     model.score("q", documents)
@@ -550,14 +552,14 @@ def test_a_document_that_leaves_between_two_steps_is_read_again(scratch, load, m
 
     monkeypatch.setattr(TwoTiers, "get", lost)
     np.testing.assert_allclose(
-        model.score("why?", documents, raw=True), scratch.score("why?", documents, raw=True), atol=EXACT
+        model.score("why?", documents, raw=True), uncached_model.score("why?", documents, raw=True), atol=EXACT
     )
     assert model.prefix_cache.use.misses == 6
 
 
-def test_threads_share_one_memory(scratch, load, tmp_path, size):
+def test_threads_share_one_prefix_cache(uncached_model, load, tmp_path, size):
     documents = [PHOTO, TALL, LONG, [ODD, "x"], *images(tmp_path, 3)]
-    expected = {query: scratch.score(query, documents, raw=True) for query in QUERIES[:4]}
+    expected = {query: uncached_model.score(query, documents, raw=True) for query in QUERIES[:4]}
     model = load(PrefixCache(device_bytes=size, host_bytes=3 * size))
     barrier = threading.Barrier(4)
 
@@ -566,8 +568,8 @@ def test_threads_share_one_memory(scratch, load, tmp_path, size):
         barrier.wait()
         for query in QUERIES[:4]:
             order = random.permutation(len(documents))[:4]
-            found = model.score(query, [documents[i] for i in order], raw=True)
-            np.testing.assert_allclose(found, expected[query][order], atol=EXACT)
+            actual = model.score(query, [documents[i] for i in order], raw=True)
+            np.testing.assert_allclose(actual, expected[query][order], atol=EXACT)
         return True
 
     with ThreadPoolExecutor(4) as pool:
@@ -576,16 +578,16 @@ def test_threads_share_one_memory(scratch, load, tmp_path, size):
     assert model.prefix_cache.use.host_bytes <= 3 * size
 
 
-# -- when memory runs out ---------------------------------------------------------------------------------------
+# -- out of memory ----------------------------------------------------------------------------------------------
 
 
-def test_a_full_device_gives_up_what_is_kept_before_batches_are_halved(scratch, load, caplog):
+def test_out_of_memory_clears_cache_before_halving_batches(uncached_model, load, caplog):
     model = load()
     documents = [PHOTO, TALL, LONG, *["short"] * 20]
-    expected = scratch.score("why?", documents, raw=True)
+    expected = uncached_model.score("why?", documents, raw=True)
     model.score("q", documents[:3])
     decoder = model._model.module.model.language_model
-    budget = model._scorer._follower.batch_tokens
+    budget = model._scorer._cached_runner.batch_tokens
 
     def hook(*_):
         if model.prefix_cache.use.host_entries == 3:
@@ -593,15 +595,15 @@ def test_a_full_device_gives_up_what_is_kept_before_batches_are_halved(scratch, 
 
     handle = decoder.register_forward_pre_hook(hook)
     with caplog.at_level(logging.WARNING, "jina_rag"):
-        found = model.score("why?", documents[:2] + documents[3:], raw=True)
+        actual = model.score("why?", documents[:2] + documents[3:], raw=True)
     handle.remove()
-    np.testing.assert_allclose(found, [*expected[:2], *expected[3:]], atol=EXACT)
+    np.testing.assert_allclose(actual, [*expected[:2], *expected[3:]], atol=EXACT)
     assert model.prefix_cache.use.misses == 5
-    assert model._scorer._reader.batch_tokens == model._scorer._follower.batch_tokens == budget
+    assert model._scorer._whole_runner.batch_tokens == model._scorer._cached_runner.batch_tokens == budget
     assert not caplog.records
 
 
-def test_what_never_fits_still_ends_in_a_sentence(load):
+def test_oversized_pair_raises_model_error(load):
     model = load()
     model.score("q", [PHOTO])
     decoder = model._model.module.model.language_model
@@ -616,13 +618,13 @@ def test_what_never_fits_still_ends_in_a_sentence(load):
 
 
 @pytest.fixture
-def on_a_card(monkeypatch):
-    """What a device does whose memory is its own: what is kept there leaves for main memory."""
-    monkeypatch.setattr(PairScorer, "_relieve", lambda scorer: scorer.prefixes.leave_device())
+def separate_device_memory(monkeypatch):
+    """Use the strategy for devices with separate memory: cached prefixes move to host memory."""
+    monkeypatch.setattr(PairScorer, "_free_memory", lambda scorer: scorer.prefixes.move_to_host())
 
 
-def test_what_never_fits_on_a_card_ends_too(load, on_a_card):
-    """Documents that were sent away do not come back only to be sent away again."""
+def test_oversized_pair_on_gpu_raises_model_error(load, separate_device_memory):
+    """Offloaded documents are not promoted and offloaded again."""
     model = load(PrefixCache(device_bytes=10**8, host_bytes=10**8))
     model.score("q", [PHOTO, TALL])
     passes = []
@@ -639,7 +641,7 @@ def test_what_never_fits_on_a_card_ends_too(load, on_a_card):
     assert passes == [2, 0]
 
 
-def test_a_card_that_is_full_once_reads_documents_from_main_memory(scratch, load, on_a_card):
+def test_out_of_memory_on_gpu_uses_documents_from_host_memory(uncached_model, load, separate_device_memory):
     model = load(PrefixCache(device_bytes=10**8, host_bytes=10**8))
     model.score("q", [PHOTO, TALL])
     passes = []
@@ -650,20 +652,20 @@ def test_a_card_that_is_full_once_reads_documents_from_main_memory(scratch, load
             raise torch.OutOfMemoryError("full")
 
     handle = model._model.module.model.language_model.register_forward_pre_hook(hook)
-    found = model.score("why?", [PHOTO, TALL], raw=True)
+    actual = model.score("why?", [PHOTO, TALL], raw=True)
     handle.remove()
-    np.testing.assert_allclose(found, scratch.score("why?", [PHOTO, TALL], raw=True), atol=EXACT)
+    np.testing.assert_allclose(actual, uncached_model.score("why?", [PHOTO, TALL], raw=True), atol=EXACT)
     assert passes == [2, 0]
     assert model.prefix_cache.use.misses == 2
     model.score("and?", [PHOTO])
     assert model.prefix_cache.use.device_entries == 1
 
 
-def test_questions_that_do_not_fit_leave_the_budget_of_whole_prompts(load, monkeypatch, caplog):
-    monkeypatch.setattr(PairScorer, "_relieve", lambda _: False)
+def test_query_out_of_memory_keeps_whole_prompt_budget(load, monkeypatch, caplog):
+    monkeypatch.setattr(PairScorer, "_free_memory", lambda _: False)
     model = load()
     model.score("q", [PHOTO])
-    budget, calls = model._scorer._reader.batch_tokens, []
+    budget, calls = model._scorer._whole_runner.batch_tokens, []
 
     def hook(*_):
         calls.append(1)
@@ -675,11 +677,11 @@ def test_questions_that_do_not_fit_leave_the_budget_of_whole_prompts(load, monke
     tokens = len(model._prompts(pairs, 10_240, 9_728, None)[0][0])
     with caplog.at_level(logging.WARNING, "jina_rag"):
         model.score_pairs(pairs)
-    assert model._scorer._reader.batch_tokens == budget > model._scorer._follower.batch_tokens
-    assert f"with {4 * tokens} tokens at once; it goes on with {2 * tokens}." in caplog.text
+    assert model._scorer._whole_runner.batch_tokens == budget > model._scorer._cached_runner.batch_tokens
+    assert f"with batches of {4 * tokens} tokens; continuing with batches of {2 * tokens} tokens." in caplog.text
 
 
-def test_a_runner_tries_again_once_when_something_was_freed():
+def test_runner_retries_batch_once_after_freeing_memory():
     sizes = []
 
     def compute(batch):
@@ -690,16 +692,16 @@ def test_a_runner_tries_again_once_when_something_was_freed():
 
     freed = []
     runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, 100), name="m")
-    assert runner.run([10] * 8, list, compute, relieve=lambda: not freed.append(len(sizes))) == list(range(8))
+    assert runner.run([10] * 8, list, compute, on_oom=lambda: not freed.append(len(sizes))) == list(range(8))
     assert sizes == [8, 8, 4, 4]
     sizes.clear()
     runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, 40), name="m")
     with pytest.raises(ModelError, match="An input of 77 tokens"):
-        runner.run([40], list, lambda _: compute(sizes.clear() or [1]), relieve=lambda: True, sizes=[77])
+        runner.run([40], list, lambda _: compute(sizes.clear() or [1]), on_oom=lambda: True, sizes=[77])
 
 
-def test_what_is_prepared_ahead_is_done_before_memory_is_freed():
-    """It might bring back what is to be freed."""
+def test_pending_preparation_finishes_before_memory_is_freed():
+    """Preparation may allocate the memory that is about to be freed."""
     started, events = threading.Event(), []
 
     def prepare(batch):
@@ -716,32 +718,32 @@ def test_what_is_prepared_ahead_is_done_before_memory_is_freed():
         return batch
 
     runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, 10), name="m")
-    assert runner.run([10, 10], prepare, compute, relieve=lambda: not events.append("freed")) == [0, 1]
+    assert runner.run([10, 10], prepare, compute, on_oom=lambda: not events.append("freed")) == [0, 1]
     assert events == ["ahead", "freed"]
 
 
 # -- settings ---------------------------------------------------------------------------------------------------
 
 
-def test_settings(scratch, load):
-    assert scratch.prefix_cache is None
+def test_prefix_cache_settings_are_validated(uncached_model, load):
+    assert uncached_model.prefix_cache is None
     assert load().prefix_cache.capacity > 10**6
     assert load(PrefixCache(device_bytes=5, host_bytes=7)).prefix_cache.capacity == 12
-    for wrong in (
+    for invalid in (
         *({"device_bytes": value} for value in (-1, 1.5, "5", True)),
         *({"host_bytes": value} for value in (-1, 1.5, "5", True)),
         {"dtype": "int8"},
     ):
-        with pytest.raises(InvalidInputError, match=next(iter(wrong))):
-            PrefixCache(**wrong)
-    with pytest.raises(InvalidInputError, match="prefix_cache is a PrefixCache, True or False, got 5"):
+        with pytest.raises(InvalidInputError, match=next(iter(invalid))):
+            PrefixCache(**invalid)
+    with pytest.raises(InvalidInputError, match="prefix_cache is 5; expected a PrefixCache, True or False"):
         load(5)
-    with pytest.raises(InvalidInputError, match="leave out prefix_cache"):
+    with pytest.raises(InvalidInputError, match="Remove prefix_cache"):
         load_reranker("lite", prefix_cache=PrefixCache())
 
 
-def test_decoders_with_windows_keep_nothing(tmp_path):
-    """What a windowed layer attends to is not all that precedes."""
+def test_sliding_window_decoder_has_no_prefix_cache(tmp_path):
+    """A windowed layer does not attend to all preceding tokens."""
     windowed = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0}
     folder = make_checkpoint("m0", path=tmp_path / "m0", overrides=windowed)
     model = load_reranker(str(folder), device="cpu", dtype="float32")
@@ -749,7 +751,7 @@ def test_decoders_with_windows_keep_nothing(tmp_path):
     assert np.isfinite(model.score("q", [PHOTO, LONG])).all()
 
 
-def test_a_picture_says_where_it_comes_from():
+def test_opened_image_records_its_source():
     data = PHOTO.read_bytes()
     assert open_image(PHOTO).source == PHOTO
     assert open_image(data).source == data
