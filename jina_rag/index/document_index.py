@@ -247,7 +247,7 @@ class DocumentIndex:
             self._target(), settings, metadata=metadata, progress=progress, sync=sync, force=force, stop=stop
         )
         try:
-            with session.changing(stop):
+            with session.write_session(stop):
                 return run.run(path_list(paths), exclude=[session.root])
         except StoppedWaiting:
             return IngestReport(interrupted=True)
@@ -306,7 +306,7 @@ class DocumentIndex:
             vectors = checked_vectors(vectors, len(inputs), session.settings.dim, session.settings.multi_dim)
         entries = entries_of(inputs, entry_ids, entry_metadata)
         if entries:
-            with session.changing():
+            with session.write_session():
                 EntryWriter(self._target(), vectors=vectors).run(entries)
         return entry_ids
 
@@ -580,7 +580,7 @@ class DocumentIndex:
             InvalidInputError: If neither argument is passed, or the filter is invalid.
         """
         session = self._session
-        with session.changing():
+        with session.write_session():
             name = None if document is None else os.fspath(document)
             return delete_documents(session.resources, name, filter or {})
 
@@ -636,7 +636,7 @@ class DocumentIndex:
                 )
             # A fixed order of locking keeps two opposite copies from a deadlock.
             first_session, second_session = sorted((session, target_session), key=lambda each: each.location)
-            with first_session.changing(), second_session.changing():
+            with first_session.write_session(), second_session.write_session():
                 return copy_index(session.resources, target_session.resources, progress=progress)
 
     def info(self) -> IndexInfo:

@@ -54,7 +54,7 @@ _SYSTEM_NAMES = (
 _SYSTEM_PREFIXES = ("._", ".nfs", ".trash-")
 
 
-_PATIENCE = 0.05
+_STOP_POLL_SECONDS = 0.05
 """Seconds between two checks of the stop event."""
 
 
@@ -191,7 +191,7 @@ class IndexSession:
         connection: Connection settings of the server.
         is_remote: Whether a server stores the vectors.
         is_guest: Whether the manifest is in another assets folder; the index is then read-only.
-        writing: Lock held while the index is changed.
+        write_lock: Lock held while the index is changed.
     """
 
     location: str
@@ -202,7 +202,7 @@ class IndexSession:
     connection: QdrantConnection = field(default_factory=QdrantConnection)
     is_remote: bool = False
     is_guest: bool = False
-    writing: threading.Lock = field(default_factory=threading.Lock)
+    write_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def load_embedder(self, name: str | None = None) -> Embedder:
         """Return the embedder that the index was built with.
@@ -282,7 +282,7 @@ class IndexSession:
             )
 
     @contextmanager
-    def changing(self, stop: threading.Event | None = None) -> Iterator[None]:
+    def write_session(self, stop: threading.Event | None = None) -> Iterator[None]:
         """Hold the write lock of the index: one thread and, for an index on a server, one process at a time.
 
         Args:
@@ -304,14 +304,14 @@ class IndexSession:
         )
         # The embedded store locks its own folder.
         lock = nullcontext() if not self.is_remote else locked(self.root / "lock", message)
-        while not self.writing.acquire(timeout=_PATIENCE):
+        while not self.write_lock.acquire(timeout=_STOP_POLL_SECONDS):
             if stop is not None and stop.is_set():
                 raise StoppedWaiting
         try:
             with lock, write_session(self.resources):
                 yield
         finally:
-            self.writing.release()
+            self.write_lock.release()
 
     def bytes_by_part(self) -> dict[str, int]:
         """Return the bytes on disk by part: vector store (by its own parts), images, manifest, OCR cache."""

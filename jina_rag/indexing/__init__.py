@@ -1,1 +1,1 @@
-"""From pages to points: planning a run, embedding, building points, writing them."""
+"""Ingestion: planning a run, rendering and embedding pages, building points, and writing them to the index."""

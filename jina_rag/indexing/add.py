@@ -1,7 +1,7 @@
-"""Putting texts, pictures and pages into an index that lie in no ingested file.
+"""Indexing of texts, images and pages that are passed as values (`DocumentIndex.add`).
 
-Written in the order of an ingestion (see `manifest`): one that is killed leaves whole entries, and nothing that the
-next change of the index does not clear away.
+The write order is that of an ingestion (see `jina_rag.catalog.manifest`). A killed call leaves only complete entries,
+and the next change of the index deletes all other remains.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from jina_rag.stores import schema
 from jina_rag.stores.disk_space import check_space
 from jina_rag.types import Embeddings, Failure, Page, Word
 
-BATCH = 16
-"""Entries that are read and embedded together: memory stays flat however many there are."""
-_NOWHERE = (float("nan"), float("nan"), float("nan"), float("nan"))
+BATCH_ENTRIES = 16
+"""Entries per batch of reading and embedding. Batches bound the memory."""
+_NO_BOX = (float("nan"), float("nan"), float("nan"), float("nan"))
 
 Content: TypeAlias = "str | Page"
-"""An entry once it was read: a text, or a page."""
+"""Content of an entry after reading: a text or a page."""
 
 
 class EntryWriter:
-    """One call of `DocumentIndex.add`. Within `maintenance.write_session`."""
+    """Writer of one `DocumentIndex.add` call. Requires `jina_rag.catalog.maintenance.write_session`."""
 
     def __init__(self, target: IndexTarget, *, vectors: Embeddings | None = None) -> None:
         self._target = target
@@ -46,11 +46,14 @@ class EntryWriter:
         self._vectors = vectors
 
     def run(self, entries: Sequence[EntryInput]) -> None:
-        """Add what is new or changed.
+        """Index new and changed entries; for entries with unchanged content, update the metadata.
+
+        Args:
+            entries: The validated entries, with unique ids.
 
         Raises:
-            InvalidInputError: If an id is that of an ingested file, or a picture cannot be read; entries before it are
-                in the index then.
+            InvalidInputError: If an id belongs to an ingested file, or an image cannot be read. Previous entries are
+                then in the index.
             IndexStateError: If the index cannot be written.
         """
         new: list[EntryInput] = []
@@ -60,7 +63,7 @@ class EntryWriter:
                 indexed = self._manifest.document(record.doc_id)
                 if indexed is not None and not indexed.added:
                     raise InvalidInputError(
-                        f"{record.doc_id!r} is the id of a document that was read from {indexed.path}: choose another."
+                        f"The id {record.doc_id!r} belongs to the document of {indexed.path}. Choose another id."
                     )
                 if not self._manifest.is_complete(record.sha256):
                     new.append(entry)
@@ -71,19 +74,19 @@ class EntryWriter:
         if not new:
             return
         builder = self._target.builder(self._settings)
-        for start in range(0, len(new), BATCH):
-            self._write(new[start : start + BATCH], builder)
+        for start in range(0, len(new), BATCH_ENTRIES):
+            self._write(new[start : start + BATCH_ENTRIES], builder)
         reconcile(self._resources)
 
     def _write(self, entries: Sequence[EntryInput], builder: PointBuilder) -> None:
-        """Read, embed and store some entries; those before one that cannot be read."""
+        """Read, embed and store a batch of entries, up to the first entry that cannot be read."""
         contents: list[tuple[EntryInput, Content]] = []
-        problem: InvalidInputError | None = None
+        error: InvalidInputError | None = None
         for entry in entries:
             try:
                 contents.append((entry, self._read(entry)))
             except InvalidInputError as exc:
-                problem = exc
+                error = exc
                 break
         built: list[tuple[DocumentRecord, list[BuiltPoint], list[Failure]]] = []
         for (entry, content), encoded in zip(contents, self._encode(contents, builder), strict=True):
@@ -109,9 +112,9 @@ class EntryWriter:
         with self._manifest.transaction():
             for record, _, warnings in built:
                 self._manifest.finish(record, warnings=warnings)
-        if problem is not None:
+        if error is not None:
             reconcile(self._resources)
-            raise problem
+            raise error
 
     def _encode(self, contents: Sequence[tuple[EntryInput, Content]], builder: PointBuilder) -> list[EncodedPage]:
         if self._vectors is None:
@@ -138,16 +141,16 @@ class EntryWriter:
         page = replace(page, doc_id=entry.record.doc_id, path=path)
         if entry.words is None:
             return page
-        return replace(page, words=tuple(Word(word, _NOWHERE) for word in entry.words.split()))
+        return replace(page, words=tuple(Word(word, _NO_BOX) for word in entry.words.split()))
 
     def _page(self, path: Path, entry: EntryInput) -> Page:
-        """The one page of a picture, by the way that files are read."""
+        """Return the single page of an image file, read like an ingested file."""
         doc_id = entry.record.doc_id
         try:
             source = source_file(path)
         except InvalidInputError as exc:
             raise InvalidInputError(
-                f"The picture of {doc_id!r} cannot be read: its content is no image of a known kind."
+                f"The image of {doc_id!r} cannot be read, because its format is not supported."
             ) from exc
         settings = self._settings if entry.words is None else replace(self._settings, ocr="never")
         source = replace(source, revision=entry.record.sha256)
@@ -155,21 +158,21 @@ class EntryWriter:
             pages: list[Page] = []
             for event in events:
                 if isinstance(event, Failure):
-                    raise InvalidInputError(f"The picture of {doc_id!r} cannot be read: {event.reason}")
+                    raise InvalidInputError(f"The image of {doc_id!r} cannot be read: {event.reason}")
                 if isinstance(event, Page):
                     pages.append(event)
-                if len(pages) > 1:  # a document of a thousand is not read to its end only to be refused
+                if len(pages) > 1:  # two pages are enough to reject a long document
                     break
         if len(pages) != 1:
             raise InvalidInputError(
-                f"{doc_id!r} has more than one page: `ingest` its file, or add its pages one by one (load_pages)."
+                f"{doc_id!r} has more than one page. Ingest the file, or add its pages one by one (load_pages)."
             )
         return pages[0]
 
 
 @contextmanager
 def _as_file(content: Path | bytes) -> Iterator[Path]:
-    """A picture as a file, which is what workers read."""
+    """Yield an image as a file, which is the input of the parser's worker processes."""
     if isinstance(content, Path):
         yield content
         return
@@ -180,5 +183,5 @@ def _as_file(content: Path | bytes) -> Iterator[Path]:
 
 
 def _requested_state(record: DocumentRecord) -> tuple[object, ...]:
-    """What the caller gave of an entry."""
+    """Return the fields of a record that the caller of `add` sets."""
     return record.path, record.sha256, record.mtime_ns, record.metadata, record.own_metadata

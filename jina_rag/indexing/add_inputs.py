@@ -1,4 +1,4 @@
-"""What may be put into an index by a program: texts, pictures, pages; checked here, but not read."""
+"""Validation of the entries of `DocumentIndex.add`; nothing is decoded."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from jina_rag.types import Embeddings, Page
 
 @dataclass(frozen=True, slots=True)
 class EntryInput:
-    """Something to be added: checked, but not read.
+    """A validated entry that has not been read.
 
     Attributes:
-        record: Its id, the hash of its content, its metadata.
-        content: A text, a page, or a picture: its file, or its bytes.
-        words: Of a picture whose words are known.
-        position: Where it stands in the call.
+        record: Id, content hash and metadata of the entry.
+        content: A text, a page, or an image as a file or as bytes.
+        words: Text of an image, if the caller passed it.
+        position: Index of the entry in the call.
     """
 
     record: DocumentRecord
@@ -39,34 +39,40 @@ class EntryInput:
 def entries_of(
     contents: Sequence[object], ids: Sequence[str], metadata: Sequence[Mapping[str, Any]]
 ) -> list[EntryInput]:
-    """Check what is to be added; nothing is decoded. Of entries of one id the last counts.
+    """Return validated entries; of several entries with one id, only the last one.
+
+    Args:
+        contents: Texts, images and pages.
+        ids: One id per entry.
+        metadata: One JSON mapping per entry.
 
     Raises:
-        InvalidInputError: If one is of another kind, or its metadata is not JSON.
+        InvalidInputError: If an id is empty, a content has an unsupported type, an image file does not exist, or the
+            metadata are not JSON values.
     """
     entries: dict[str, EntryInput] = {}
     for position, (content, entry_id, meta) in enumerate(zip(contents, ids, metadata, strict=True)):
         if not isinstance(entry_id, str) or not entry_id.strip():
-            raise InvalidInputError(f"The id of entry {position + 1} is {entry_id!r}: give a text that is not empty.")
+            raise InvalidInputError(f"The id of entry {position + 1} is {entry_id!r}; expected a non-empty string.")
         if not isinstance(meta, Mapping):
-            raise InvalidInputError(f"The metadata of {entry_id!r} are {meta!r}: give a mapping.")
+            raise InvalidInputError(f"The metadata of {entry_id!r} is {meta!r}; expected a mapping.")
         own_metadata = schema.clean_payload(dict(meta))
-        what, words, path = _kind(content, entry_id)
+        parsed_content, image_text, path = _classify(content, entry_id)
         record = DocumentRecord(
             doc_id=clean_text(entry_id),
             path=path or Path(clean_text(entry_id)),
-            sha256=_hash(entry_id, what, words),
+            sha256=_hash(entry_id, parsed_content, image_text),
             size=0,
             mtime_ns=ADDED,
             metadata=own_metadata,
             own_metadata=own_metadata,
         )
-        entries[record.doc_id] = EntryInput(record, what, words, position)
+        entries[record.doc_id] = EntryInput(record, parsed_content, image_text, position)
     return list(entries.values())
 
 
-def _kind(content: object, entry_id: str) -> tuple[str | Page | Path | bytes, str | None, Path | None]:
-    """What an entry is, the words that are known of it, and the file it is of."""
+def _classify(content: object, entry_id: str) -> tuple[str | Page | Path | bytes, str | None, Path | None]:
+    """Return the content of an entry, the known text of an image, and the source file."""
     words: str | None = None
     if isinstance(content, Mapping) and content.keys() <= {"text", "image"} and content:
         text = content.get("text")
@@ -76,8 +82,8 @@ def _kind(content: object, entry_id: str) -> tuple[str | Page | Path | bytes, st
             content, words = content["image"], None if text is None else clean_text(text)
             if isinstance(content, str) and not is_data_uri(content):
                 raise InvalidInputError(
-                    f"The picture of {entry_id!r} is given as a text: give bytes, a PIL image, a data URI, or a "
-                    "pathlib.Path for a file. Addresses are not followed."
+                    f"The image of {entry_id!r} is a string; expected bytes, a PIL image, a data URI or a "
+                    "pathlib.Path. URLs are not supported."
                 )
     if isinstance(content, str):
         return (decode_data_uri(content), words, None) if is_data_uri(content) else (clean_text(content), None, None)
@@ -88,39 +94,39 @@ def _kind(content: object, entry_id: str) -> tuple[str | Page | Path | bytes, st
     if isinstance(content, os.PathLike):
         path = Path(os.path.abspath(os.fspath(content)))
         if not path.is_file():
-            raise InvalidInputError(f"The picture of {entry_id!r} is not there: there is no file {path}.")
+            raise InvalidInputError(f"The image of {entry_id!r}, {path}, does not exist. Check the path.")
         return path, words, path if words is not None else source_of(path)
     if hasattr(content, "getexif"):
         return _png(content), words, None
     raise InvalidInputError(
-        f"Entry {entry_id!r} is of the kind {type(content).__name__}: give a text, a picture (bytes, a pathlib.Path, "
+        f"Entry {entry_id!r} has the type {type(content).__name__}; expected a text, an image (bytes, a pathlib.Path, "
         'a PIL image, {"image": …, "text": …}) or a Page.'
     )
 
 
 def _hash(entry_id: str, content: str | Page | Path | bytes, words: str | None) -> str:
-    """Of the id, too: two entries that say the same are two."""
+    """Return the SHA-256 of an entry's content and id, so that entries with equal content stay separate."""
     digest = hashlib.sha256()
 
-    def take(part: bytes) -> None:
+    def update(part: bytes) -> None:
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
 
-    take(b"entry")
-    take(clean_text(entry_id).encode())
+    update(b"entry")
+    update(clean_text(entry_id).encode())
     if isinstance(content, Page):
         image = content.screenshot.image
-        take(repr((content.number, content.count, image.size, image.mode)).encode())
-        take(image.tobytes())
-        take(repr([(word.text, word.box) for word in content.words]).encode("utf-8", "surrogatepass"))
-        take(repr([(region.kind, region.box, region.caption) for region in content.regions]).encode())
+        update(repr((content.number, content.count, image.size, image.mode)).encode())
+        update(image.tobytes())
+        update(repr([(word.text, word.box) for word in content.words]).encode("utf-8", "surrogatepass"))
+        update(repr([(region.kind, region.box, region.caption) for region in content.regions]).encode())
     elif isinstance(content, Path):
-        take(content.read_bytes())
-        words_file = sidecar_of(content)
-        take(words_file.read_bytes() if words is None and words_file.is_file() else b"")
+        update(content.read_bytes())
+        sidecar = sidecar_of(content)
+        update(sidecar.read_bytes() if words is None and sidecar.is_file() else b"")
     else:
-        take(content.encode() if isinstance(content, str) else content)
-    take(b"" if words is None else b"words" + words.encode())
+        update(content.encode() if isinstance(content, str) else content)
+    update(b"" if words is None else b"words" + words.encode())
     return digest.hexdigest()
 
 
@@ -131,19 +137,25 @@ def _png(image: Any) -> bytes:  # noqa: ANN401  # a PIL image; Pillow is importe
 
 
 def checked_vectors(vectors: Embeddings, count: int, dim: int, multi_dim: int) -> Embeddings:
-    """Vectors that were made elsewhere, if they fit.
+    """Return the vectors if they fit the index.
+
+    Args:
+        vectors: Embeddings of the entries.
+        count: Number of entries.
+        dim: Length of the stored dense vectors.
+        multi_dim: Length of the stored rows.
 
     Raises:
-        InvalidInputError: If some are missing, or are of another length.
+        InvalidInputError: If vectors are missing or have another length.
     """
     single, multi = vectors.single, vectors.multi
     if single is None or multi is None or len(single) != count or len(multi) != count:
-        raise InvalidInputError(f"For {count} entries, vectors need as many dense vectors and multi-vectors.")
+        raise InvalidInputError(f"vectors is incomplete; expected dense vectors and multi-vectors of {count} entries.")
     if single.shape[1] != dim or any(rows.ndim != 2 or rows.shape[1] < multi_dim for rows in multi):
         raise InvalidInputError(
-            f"This index keeps dense vectors of {dim} numbers and rows of {multi_dim}: the vectors have "
+            f"This index stores dense vectors of {dim} numbers and rows of {multi_dim} numbers, but vectors has "
             f"{single.shape[1]} and {sorted({rows.shape[-1] for rows in multi})}."
         )
     if vectors.grids is not None and len(vectors.grids) != count:
-        raise InvalidInputError(f"For {count} entries, vectors have {len(vectors.grids)} grids.")
+        raise InvalidInputError(f"vectors has {len(vectors.grids)} grids for {count} entries; expected one per entry.")
     return vectors

@@ -1,4 +1,4 @@
-"""What an ingestion would do, before it does it: files, pages, time, disk."""
+"""Dry run of an ingestion: files, pages, time and disk space, without changing the index."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
 from jina_rag.types import Failure, Page
 
-SAMPLE = 6
-"""Pages that are rendered and embedded for an estimate where the index has no history."""
-_HISTORY = 50
+SAMPLE_PAGES = 6
+"""Pages that are rendered and embedded for the estimate of an index without history."""
+_MIN_HISTORY_PAGES = 50
 
 
 @dataclass(frozen=True, slots=True)
 class IngestPlan:
-    """What `DocumentIndex.ingest` would do.
+    """Result of a dry run of `DocumentIndex.ingest`.
 
     Attributes:
-        new: Documents that the index does not have.
-        changed: Documents whose file holds something else now.
-        force: Documents that are unchanged and would be made again.
-        unchanged: Documents that are indexed as they are, moved ones included.
-        moved: Of these, documents whose file has another name or folder now.
-        duplicates: Files with the same bytes as another one.
-        removed: Documents that would be taken out.
-        pages: Pages that would be rendered and embedded.
-        seconds: About how long that takes.
-        bytes: About how much disk it takes.
-        basis: What time and disk were estimated from, as a clause.
+        new: Number of documents that are not in the index.
+        changed: Number of documents whose file has changed.
+        force: Number of unchanged documents that would be re-indexed.
+        unchanged: Number of unchanged documents, moved ones included.
+        moved: Number of unchanged documents whose file was renamed or moved.
+        duplicates: Number of files with the same bytes as another file.
+        removed: Number of documents that would be deleted.
+        pages: Number of pages that would be rendered and embedded.
+        seconds: Estimated duration in seconds.
+        bytes: Estimated disk space in bytes.
+        basis: Source of the estimates, as a phrase.
         failed: Files that could not be indexed, with the reason.
-        skipped: Files that would be passed over.
-        interrupted: Whether the look ahead was stopped: the rest is not in it.
+        skipped: Files that would be skipped, with the reason.
+        interrupted: Whether the dry run was stopped; the remaining files are not counted.
     """
 
     new: int = 0
@@ -69,7 +69,7 @@ class IngestPlan:
 
 
 class Estimate:
-    """Makes a plan for one index."""
+    """Planner of dry runs on one index."""
 
     def __init__(self, target: IndexTarget, settings: IngestSettings, *, stop: threading.Event | None = None) -> None:
         self._target = target
@@ -88,7 +88,17 @@ class Estimate:
         indexed_pages: int = 0,
         indexed_bytes: int = 0,
     ) -> IngestPlan:
-        """See `DocumentIndex.ingest`, `dry_run`."""
+        """Return the plan of an ingestion (see `DocumentIndex.ingest`, argument `dry_run`).
+
+        Args:
+            paths: Files, folders and globs.
+            metadata: As in `DocumentIndex.ingest`.
+            sync: As in `DocumentIndex.ingest`.
+            force: As in `DocumentIndex.ingest`.
+            exclude: Folders to skip.
+            indexed_pages: Number of pages in the index.
+            indexed_bytes: Size of the index in bytes.
+        """
         planner = Planner(
             self._resources.manifest,
             self._resources.store,
@@ -125,7 +135,7 @@ class Estimate:
             if sync:
                 unseen = [failure.path for failure in failed if failure.path.is_dir()]
                 missing, _ = missing_documents(
-                    self._resources.manifest, paths, unseen=unseen, moved=planner.moved_ids, check=self._check
+                    self._resources.manifest, paths, unlisted=unseen, moved_ids=planner.moved_ids, check=self._check
                 )
                 counts["removed"] = len(missing)
         except _StoppedError:
@@ -163,23 +173,23 @@ class Estimate:
     def _cost(
         self, tasks: Sequence[tuple[IndexTask, list[int]]], indexed_pages: int, indexed_bytes: int
     ) -> tuple[float, float, str]:
-        """Seconds and bytes a page, and what that was taken from."""
+        """Return seconds per page, bytes per page, and the basis of the estimate."""
         pages, seconds = self._resources.manifest.settings().get(RATE, (0, 0.0))
-        if pages >= _HISTORY and indexed_pages >= _HISTORY:
-            basis = f"from the {pages} pages of earlier runs of this index"
+        if pages >= _MIN_HISTORY_PAGES and indexed_pages >= _MIN_HISTORY_PAGES:
+            basis = f"from {pages} pages of earlier runs on this index"
             return seconds / pages, indexed_bytes / indexed_pages, basis
         return self._sample(tasks)
 
     def _sample(self, tasks: Sequence[tuple[IndexTask, list[int]]]) -> tuple[float, float, str]:
-        """Render and embed a few pages from all over the documents, into a folder that is thrown away."""
+        """Render and embed a few pages, spread over the documents, in a temporary folder."""
         pages = [(task, number) for task, numbers in tasks for number in numbers]
-        step = max(1, len(pages) // SAMPLE)
-        sample = pages[step // 2 :: step][:SAMPLE]
+        step = max(1, len(pages) // SAMPLE_PAGES)
+        sample = pages[step // 2 :: step][:SAMPLE_PAGES]
         sources, records = [], {}
         for task, numbers in tasks:
             sampled = {number for other, number in sample if other is task}
             if sampled:
-                # All but these; those that are stored already are among them, or are left out anyway.
+                # Skip all pages outside the sample, which also covers the pages that are already stored.
                 sources.append(replace(task.source, skip_pages=frozenset(range(1, max(numbers) + 1)) - sampled))
                 records[task.source.path] = task.record
         with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
@@ -199,9 +209,9 @@ class Estimate:
             seconds = time.monotonic() - started
             size += sum(images.path(name).stat().st_size for name in images.names())
         if not count:
-            return 0.0, 0.0, "none of the pages that were tried could be read"
-        return seconds / count, size / count, f"from {count} of these pages, rendered and embedded for it"
+            return 0.0, 0.0, "no sample page was readable"
+        return seconds / count, size / count, f"from {count} sample pages of these documents"
 
 
 class _StoppedError(Exception):
-    """The run is to end."""
+    """The dry run was stopped."""

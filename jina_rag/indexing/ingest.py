@@ -1,8 +1,7 @@
-"""One run of ingestion: find what is new or changed, render it, embed it, store it, and say what became of each file.
+"""One ingestion run: find new and changed files, render, embed and store their pages, and report on every file.
 
-Memory does not grow with the number of pages: pages stream through bounded queues, and a batch is stored before the
-next one is embedded. The order of writing (see `manifest`) makes a run that is stopped anywhere one that can be
-gone on with.
+Memory does not grow with the number of pages: pages stream through bounded queues, and each batch is stored before the
+next one is embedded. The write order (see `jina_rag.catalog.manifest`) makes a run resumable after a stop at any point.
 """
 
 from __future__ import annotations
@@ -34,22 +33,22 @@ from jina_rag.stores.disk_space import check_space
 from jina_rag.types import Failure, IngestReport, Page, Point
 
 BATCH_PAGES = 8
-"""Pages embedded together. Enough to fill batches, few enough to keep memory flat."""
+"""Pages embedded together: enough to fill the model's batches, few enough to bound the memory."""
 CHECKPOINT_SECONDS = 5.0
-"""Documents count as done after the store was flushed; flushing after each one would cost more than embedding it."""
+"""Seconds between checkpoints. A document is complete after a flush of the store, which is slower than embedding it."""
 
 
 @dataclass(frozen=True, slots=True)
 class IngestProgress:
-    """How far a run has come. The totals grow while it goes on: no file is opened only to be counted.
+    """Progress of an ingestion run. The totals grow during the run, because no file is opened only to be counted.
 
     Attributes:
-        documents: Documents read to their end, or failed.
-        documents_total: Documents that need work, of the files that were looked at so far.
-        pages: Pages stored or failed.
-        pages_total: Pages that need work, of the documents that were opened so far.
-        current: The document being read.
-        documents_opened: Documents whose pages are counted in `pages_total`.
+        documents: Number of documents that were read completely or failed.
+        documents_total: Number of documents to index among the files checked so far.
+        pages: Number of pages stored or failed.
+        pages_total: Number of pages to index in the documents opened so far.
+        current: Id of the document that is being read.
+        documents_opened: Number of documents whose pages are included in `pages_total`.
     """
 
     documents: int = 0
@@ -61,14 +60,14 @@ class IngestProgress:
 
     @property
     def pages_expected(self) -> int:
-        """An estimate of all pages: documents that are not opened yet are taken to be as long as the others."""
+        """Estimated total of pages; unopened documents count with the mean length of the opened ones."""
         unopened = max(self.documents_total - max(self.documents_opened, self.documents), 0)
         return self.pages_total + round(unopened * self.pages_total / max(self.documents_opened, 1))
 
 
 @dataclass
 class _OpenDocument:
-    """A document on its way: how many of its pages are not stored yet, and what went wrong."""
+    """A document in progress: its number of unstored pages, its failures and its warnings."""
 
     task: IndexTask
     pages_to_store: int = 0
@@ -80,7 +79,7 @@ class _OpenDocument:
 
 
 class Ingestion:
-    """One run over some paths. Made by `DocumentIndex.ingest`; used once."""
+    """One ingestion run, created by `DocumentIndex.ingest`. For a single use."""
 
     def __init__(
         self,
@@ -98,7 +97,7 @@ class Ingestion:
         self._manifest = resources.manifest
         self._settings = settings
         self._stop = stop or threading.Event()
-        self._halt = threading.Event()
+        self._planning_stop = threading.Event()
         self._planner = Planner(
             resources.manifest,
             resources.store,
@@ -124,34 +123,41 @@ class Ingestion:
         self._last_checkpoint = time.monotonic()
 
     def run(self, paths: Sequence[str | os.PathLike[str]], *, exclude: Sequence[Path] = ()) -> IngestReport:
-        """Index what is new or changed under `paths`. Within `maintenance.write_session`.
+        """Index new and changed files. Requires `jina_rag.catalog.maintenance.write_session`.
+
+        Args:
+            paths: Files, folders and globs.
+            exclude: Folders to skip.
+
+        Returns:
+            The report of the run.
 
         Raises:
             InvalidInputError: If a path does not exist.
-            IndexStateError: If the index cannot be written (disk full, no permission); what is in stays usable.
+            IndexStateError: If the index cannot be written (disk full, no permission); stored pages stay usable.
         """
         started = time.monotonic()
         interrupted = False
         try:
             sources = find_sources(paths, exclude=exclude, check=self._check_planning)
-            self._read(PlanStream(self._planner.plan(sources), self._halt))
+            self._read(PlanStream(self._planner.plan(sources), self._planning_stop))
             self._checkpoint(force=True)
-            self._place_known()
+            self._place_complete()
             self._fail_placements()
             if self._sync:
                 self._remove_missing(paths)
         except KeyboardInterrupt:
-            # What is stored stays; the document in work is finished by the next run.
+            # Stored pages are kept. The next run completes the documents in progress.
             interrupted = True
             self._batch.clear()
             for document in list(self._open.values()):
                 if document.changed_on_disk or (not document.ended and _differs(document.task)):
                     self._abandon(document)
-            if self._all_planned and self._open:  # what they replace may be the content of a moved file
-                self._place_known()
+            if self._all_planned and self._open:  # their previous content may be the content of a moved file
+                self._place_complete()
             self._checkpoint(force=True)
         seconds = time.monotonic() - started
-        self._remember_rate(seconds)
+        self._record_rate(seconds)
         return IngestReport(
             **self._counts,
             duplicates=tuple(self._duplicates),
@@ -163,42 +169,42 @@ class Ingestion:
         )
 
     def _check(self) -> None:
-        """End the run if it is to end. Called often, outside a model's forward pass."""
+        """Raise KeyboardInterrupt if the run was stopped. Called frequently, but not within a model's forward pass."""
         if self._stop.is_set():
             raise KeyboardInterrupt
 
     def _check_planning(self) -> None:
-        """End the planning with the run, or if it is left early."""
+        """Raise KeyboardInterrupt if the run was stopped or has ended early."""
         self._check()
-        if self._halt.is_set():
+        if self._planning_stop.is_set():
             raise KeyboardInterrupt
 
-    def _remember_rate(self, seconds: float) -> None:
-        """For estimates: how long the pages of this index have taken."""
+    def _record_rate(self, seconds: float) -> None:
+        """Record the time per page of this run, for the estimates of dry runs."""
         if self._counts["pages"]:
-            pages, before = self._manifest.settings().get(RATE, (0, 0.0))
-            self._manifest.write_settings({RATE: (pages + self._counts["pages"], round(before + seconds, 1))})
+            pages, previous_seconds = self._manifest.settings().get(RATE, (0, 0.0))
+            self._manifest.write_settings({RATE: (pages + self._counts["pages"], round(previous_seconds + seconds, 1))})
 
     @functools.cached_property
     def _builder(self) -> PointBuilder:
-        """Its model is loaded when there is something to embed: most runs find everything unchanged."""
+        """Point builder, created with its model on first use: most runs find only unchanged files."""
         return self._target.builder(self._settings, check=self._check)
 
-    # -- what needs no work --------------------------------------------------------------------------------
+    # -- files without new content -------------------------------------------------------------------------
 
-    def _attend(self, plan: PlanStream) -> None:
-        """Take in what planning says of files that need no work, and end the run if it is to end."""
+    def _process_plan(self, plan: PlanStream) -> None:
+        """Process the planner's outcomes for files without new content, and check for a stop."""
         self._check()
         for outcome in plan.outcomes():
-            self._take(outcome)
+            self._process_outcome(outcome)
             self._check()
         if plan.is_complete and not self._all_planned:
             self._all_planned = True
-            self._place_known()
+            self._place_complete()
         if plan.task_count != self._state.documents_total:
-            self._tell(documents_total=plan.task_count)
+            self._update_progress(documents_total=plan.task_count)
 
-    def _take(self, outcome: Outcome) -> None:
+    def _process_outcome(self, outcome: Outcome) -> None:
         if isinstance(outcome, Failure):
             self._failures.append(outcome)
         elif isinstance(outcome, Skipped):
@@ -206,15 +212,15 @@ class Ingestion:
         else:
             record = self._planner.with_metadata(outcome.path, outcome.record)
             if record == outcome.other:
-                self._tally_placement(outcome, record)
+                self._count_placement(outcome, record)
             else:
                 self._placements.append(replace(outcome, record=record))
 
-    def _place_known(self) -> None:
-        """Let documents point at contents that are in the index; the others wait for a content of this run.
+    def _place_complete(self) -> None:
+        """Assign documents to contents that are complete; the other placements wait for a content of this run.
 
-        Not before everything is planned, and in one transaction: of two files that were swapped, each holds the
-        other's content, which must not be dropped in between.
+        Runs after planning, in one transaction. Of two swapped files, each holds the other's content, which must not be
+        deleted in between.
         """
         waiting: list[Placement] = []
         complete: list[Placement] = []
@@ -226,34 +232,34 @@ class Ingestion:
         self._placements = waiting
         records = self._manifest.documents_by_id(placement.record.doc_id for placement in complete)
         for placement, record in zip(complete, records, strict=True):
-            self._tally_placement(placement, record)
+            self._count_placement(placement, record)
 
-    def _tally_placement(self, placement: Placement, record: DocumentRecord) -> None:
-        # Pages that failed when its content was indexed have still failed.
+    def _count_placement(self, placement: Placement, record: DocumentRecord) -> None:
+        # Report again the pages that failed when this content was indexed.
         self._failures.extend(record.failures)
         if placement.how == "duplicate":
-            reason = f"It has the same content as {placement.other.doc_id}: stored once, cited at both places."
+            reason = f"Same content as {placement.other.doc_id}: stored once, cited with both paths."
             self._duplicates.append(Failure(record.path, reason))
             self._counts.update(documents=record.pages > 0)
         else:
             self._counts.update(unchanged=record.pages > 0, moved=placement.how == "moved")
 
     def _fail_placements(self) -> None:
-        """Report files with the same content as one of this run that could not be indexed."""
+        """Report files whose content equals that of a file that could not be indexed in this run."""
         reasons = {Path(os.path.abspath(f.path)): f.reason for f in self._failures if f.page is None}
         for placement in self._placements:
             reason = reasons.get(placement.other.path, "The file with the same content could not be indexed.")
             self._failures.append(Failure(placement.record.path, reason))
 
-    # -- the work ------------------------------------------------------------------------------------------
+    # -- files with new content ----------------------------------------------------------------------------
 
     def _read(self, plan: PlanStream) -> None:
-        self._tell()
-        attend = functools.partial(self._attend, plan)
-        events = read_pages(self._sources(plan), self._settings, ocr_cache=self._resources.ocr, check=attend)
+        self._update_progress()
+        process_plan = functools.partial(self._process_plan, plan)
+        events = read_pages(self._sources(plan), self._settings, ocr_cache=self._resources.ocr, check=process_plan)
         with closing(events), plan:
             for event in events:
-                attend()
+                process_plan()
                 if isinstance(event, DocumentStart):
                     self._start(event)
                 elif isinstance(event, Page):
@@ -268,11 +274,11 @@ class Ingestion:
                 else:
                     self._end(event)
                 self._checkpoint()
-            attend()
+            process_plan()
             self._embed()
 
     def _sources(self, plan: PlanStream) -> Iterator[SourceFile]:
-        """The files to read; iterated in the thread that renders."""
+        """Yield the files to read; iterated in the rendering thread."""
         for task in plan.tasks():
             self._tasks[task.source.path] = task
             record = task.record
@@ -287,7 +293,7 @@ class Ingestion:
         document.warnings += [Failure(event.source.path, warning) for warning in event.warnings]
         self._open[record.doc_id] = document
         pages = event.count - len(event.source.skip_pages)
-        self._tell(
+        self._update_progress(
             current=record.doc_id,
             pages_total=self._state.pages_total + pages,
             documents_opened=self._state.documents_opened + 1,
@@ -297,31 +303,31 @@ class Ingestion:
         self._failures.append(failure)
         if failure.page is None:
             del self._tasks[failure.path]
-            self._tell(documents=self._state.documents + 1)
+            self._update_progress(documents=self._state.documents + 1)
         else:
-            self._tell(pages=self._state.pages + 1)
+            self._update_progress(pages=self._state.pages + 1)
             self._open[self._tasks[failure.path].record.doc_id].failures.append(failure)
 
     def _end(self, event: DocumentEnd) -> None:
         task = self._tasks.pop(event.source.path)
         document = self._open[task.record.doc_id]
         document.ended, document.changed_on_disk = True, _differs(task)
-        self._tell(documents=self._state.documents + 1)
+        self._update_progress(documents=self._state.documents + 1)
 
     def _abandon(self, document: _OpenDocument) -> None:
-        """Take a document back whose file is not what was hashed: its pages may be of one or the other."""
+        """Roll back a document whose file changed since it was hashed, because its pages may mix two versions."""
         record = document.task.record
         self._manifest.abandon(record)
-        self._failures.append(Failure(record.path, "It changed while it was read: run the same command again."))
+        self._failures.append(Failure(record.path, "The file changed while it was read. Run the same command again."))
         del self._open[record.doc_id]
 
     def _embed(self) -> None:
-        """Embed and store the pages that have gathered."""
+        """Embed and store the batched pages."""
         pages, self._batch = self._batch, []
         if not pages:
             return
         encoded = list(self._encode(pages))
-        # What repeats a content that a document in work is about to replace repeats nothing.
+        # Near-duplicates of a content that this run replaces do not count.
         replaced = {document.task.previous for document in self._open.values() if document.task.previous}
         repeats = self._near.find(
             [(self._page_id(page), page, vectors.dense) for page, vectors in encoded], ignore=replaced
@@ -329,8 +335,8 @@ class Ingestion:
         points: list[Point] = []
         for doc_id in dict.fromkeys(page.doc_id for page, _ in encoded):
             self._check()
-            of_document = [(page, vectors) for page, vectors in encoded if page.doc_id == doc_id]
-            points += self._points(self._open[doc_id], of_document, repeats)
+            document_pages = [(page, vectors) for page, vectors in encoded if page.doc_id == doc_id]
+            points += self._points(self._open[doc_id], document_pages, repeats)
         check_space(self._resources.images.folder.parent, sum(map(schema.point_bytes, points)))
         for batch in schema.batches(points):
             self._resources.store.upsert(batch)
@@ -338,30 +344,32 @@ class Ingestion:
             self._open[page.doc_id].pages_to_store -= 1
         page_count = sum(point.payload[schema.KIND] == "page" for point in points)
         self._counts.update(pages=page_count, regions=len(points) - page_count, repeated=len(repeats))
-        self._tell(pages=self._state.pages + len(pages))
+        self._update_progress(pages=self._state.pages + len(pages))
 
     def _points(
         self, document: _OpenDocument, pages: Sequence[tuple[Page, EncodedPage]], repeats: dict[str, str]
     ) -> list[Point]:
-        """The points of some pages of one document, noted in the manifest before they are written."""
+        """Return the points of some pages of one document, recorded in the manifest before they are stored."""
         record = document.task.record
         document.by_name = document.by_name or any(self._builder.is_by_name(page) for page, _ in pages)
-        # Copies of the file that the index had before are cited from the start, too.
-        others = [d for d in self._manifest.documents_of(record.sha256, waiting=True) if d.doc_id != record.doc_id]
-        pairs = self._builder.build([record, *others], pages, repeats)
+        # Existing copies of the file are cited from the start.
+        copies = [
+            d for d in self._manifest.documents_of(record.sha256, include_pending=True) if d.doc_id != record.doc_id
+        ]
+        built = self._builder.build([record, *copies], pages, repeats)
         drop_points(
-            self._resources, self._manifest.add_points(record.sha256, [point_record for _, point_record in pairs])
+            self._resources, self._manifest.add_points(record.sha256, [point_record for _, point_record in built])
         )
         for page, _ in pages:
             if note := self._builder.notes.pop(self._page_id(page), None):
                 document.warnings.append(Failure(page.path, note, page.number))
-        return [point for point, _ in pairs]
+        return [point for point, _ in built]
 
     def _page_id(self, page: Page) -> str:
         return schema.point_id(self._open[page.doc_id].task.record.sha256, page.number)
 
     def _encode(self, pages: Sequence[Page]) -> Iterator[tuple[Page, EncodedPage]]:
-        """Embed together; if that fails, one by one, so that one page's fault stays its own."""
+        """Embed pages in one batch; if the batch fails, one by one, so that only the failing pages are reported."""
         self._check()
         try:
             vectors = self._builder.encode([self._builder.input_of(page) for page in pages])
@@ -371,7 +379,7 @@ class Ingestion:
                     yield from self._encode([page])
                 return
             page = pages[0]
-            failure = Failure(page.path, f"It could not be embedded: {exc}", page.number)
+            failure = Failure(page.path, f"The page cannot be embedded: {exc}", page.number)
             self._failures.append(failure)
             self._open[page.doc_id].failures.append(failure)
             return
@@ -380,9 +388,9 @@ class Ingestion:
     # -- finishing -----------------------------------------------------------------------------------------
 
     def _checkpoint(self, *, force: bool = False) -> None:
-        """Flush, then mark the documents done whose pages are all stored, and drop what they replace.
+        """Flush the store, complete the documents whose pages are all stored, and delete their previous contents.
 
-        Nothing is replaced while files are still looked at, one of which may hold the older content now.
+        During planning, no content is replaced, because a file that is not yet checked may have the previous content.
         """
         if not force and time.monotonic() - self._last_checkpoint <= CHECKPOINT_SECONDS:
             return
@@ -419,21 +427,21 @@ class Ingestion:
         self._counts.update(documents=finished is not None and finished.pages > 0)
 
     def _remove_missing(self, roots: Sequence[str | os.PathLike[str]]) -> None:
-        """Take out documents whose file is gone from the ingested folders."""
-        unseen = [failure.path for failure in self._failures if failure.page is None and failure.path.is_dir()]
-        missing, doubts = missing_documents(self._manifest, roots, unseen=unseen, check=self._check)
+        """Delete documents whose file no longer exists under the ingested paths."""
+        unlisted = [failure.path for failure in self._failures if failure.page is None and failure.path.is_dir()]
+        missing, warnings = missing_documents(self._manifest, roots, unlisted=unlisted, check=self._check)
         self._manifest.remove_documents([record.doc_id for record in missing])
-        self._warnings += doubts
+        self._warnings += warnings
         self._counts.update(removed=len(missing))
 
-    def _tell(self, **changes: Any) -> None:  # noqa: ANN401  # fields of IngestProgress
+    def _update_progress(self, **changes: Any) -> None:  # noqa: ANN401  # fields of IngestProgress
         self._state = replace(self._state, **changes)
         if self._progress is not None:
             self._progress(self._state)
 
 
 def _differs(task: IndexTask) -> bool:
-    """Whether a file is not what was hashed. One that is gone was read; the next run says that it is gone."""
+    """Return whether a file changed since it was hashed; False for a deleted file, which the next run reports."""
     try:
         status = task.record.path.stat()
     except OSError:

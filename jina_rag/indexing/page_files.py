@@ -1,7 +1,7 @@
-"""Pages outside an index: read from files one by one, and kept as a picture with its words beside it.
+"""Pages outside an index: read from files one by one, and saved as an image with a JSON sidecar.
 
-For pipelines that pass pages from a loader to a store: what they carry along is the path of a picture, which leads to
-all that was read of the page. Names are made of contents, so that another picture never has the same name.
+For pipelines that pass pages from a loader to a store as image paths: the sidecar next to the image holds the words and
+regions of the page. File names are content hashes, so that different images never share a name.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from jina_rag.types import Box, Failure, Page, PageScreenshot, Region, RegionKin
 
 _log = logging.getLogger("jina_rag")
 
-QUALITY = 92
-"""JPEG quality of the pictures: an index encodes them once more."""
+JPEG_QUALITY = 92
+"""JPEG quality of the images, high because an index encodes them again."""
 _SIDECAR_SUFFIX = ".page.json"
-_MOST_BYTES = 64 * 1024 * 1024
+_MAX_SIDECAR_BYTES = 64 * 1024 * 1024
 
 
 def load_pages(
@@ -39,25 +39,29 @@ def load_pages(
     settings: IngestSettings | None = None,
     on_failure: Callable[[Failure], None] | None = None,
 ) -> Generator[Page, None, None]:
-    """Read the pages of files and folders, one by one: screenshot, words with their boxes, regions.
+    """Yield the pages of files and folders one by one: screenshot, words with boxes, regions.
 
-    A file or page that cannot be read is told of, and the rest goes on. Memory does not grow with the number of pages.
+    A file or page that cannot be read is reported, and the stream continues. Memory does not grow with the number of
+    pages.
 
     Args:
-        paths: Files, folders, and globs such as ``reports/**/*.pdf``.
-        settings: How pages are rendered and read; the defaults if None.
-        on_failure: Called with each file or page that cannot be read; None writes a warning to the log.
+        paths: Files, folders and globs, for example ``reports/**/*.pdf``.
+        settings: Rendering, OCR and resource limits. Default: `IngestSettings()`.
+        on_failure: Called with each file or page that cannot be read. Default: log a warning.
+
+    Yields:
+        The pages, in the order of the files.
 
     Raises:
-        InvalidInputError: At once, if a path does not exist.
+        InvalidInputError: Immediately at the call, if a path does not exist.
     """
-    return _stream(find_sources(paths), settings, on_failure or _warn)
+    return _stream(find_sources(paths), settings, on_failure or _log_failure)
 
 
 def _stream(
-    events: Iterator[SourceEvent], settings: IngestSettings | None, tell: Callable[[Failure], None]
+    events: Iterator[SourceEvent], settings: IngestSettings | None, report_failure: Callable[[Failure], None]
 ) -> Generator[Page, None, None]:
-    failures: deque[Failure] = deque()  # of the walk, which is in the thread that renders; told in the caller's
+    failures: deque[Failure] = deque()  # filled by the rendering thread, reported in the caller's thread
 
     def sources() -> Iterator[SourceFile]:
         for event in events:
@@ -69,33 +73,33 @@ def _stream(
     with closing(read_pages(sources(), settings)) as pages:
         for page in pages:
             while failures:
-                tell(failures.popleft())
+                report_failure(failures.popleft())
             if isinstance(page, Page):
                 yield page
             elif isinstance(page, Failure):
-                tell(page)
+                report_failure(page)
     for failure in failures:
-        tell(failure)
+        report_failure(failure)
 
 
-def _warn(failure: Failure) -> None:
-    where = f"{failure.path}" if failure.page is None else f"{failure.path}, page {failure.page}"
-    _log.warning("%s: %s", where, failure.reason)
+def _log_failure(failure: Failure) -> None:
+    location = f"{failure.path}" if failure.page is None else f"{failure.path}, page {failure.page}"
+    _log.warning("%s: %s", location, failure.reason)
 
 
-def save_page(page: Page, folder: str | os.PathLike[str], *, quality: int = QUALITY) -> Path:
-    """Keep a page in a folder: its screenshot as a JPEG file, its words and regions in a JSON file beside it.
+def save_page(page: Page, folder: str | os.PathLike[str], *, quality: int = JPEG_QUALITY) -> Path:
+    """Save a page to a folder: the screenshot as a JPEG file, words and regions as a JSON file with the same stem.
 
     Args:
-        page: What `load_pages` gave.
-        folder: Made if need be.
+        page: A page from `load_pages`.
+        folder: Target folder, created if missing.
         quality: JPEG quality, 1 to 100.
 
     Returns:
-        The screenshot, named by the SHA-256 of its bytes. `open_page` makes the page of it again.
+        Absolute path of the screenshot, named by the SHA-256 of its bytes. `open_page` restores the page.
 
     Raises:
-        InvalidInputError: If the folder's name is empty.
+        InvalidInputError: If the name of the folder is empty.
         IndexStateError: If the folder cannot be written.
     """
     files = ImageFiles(*path_list([folder]))
@@ -104,19 +108,25 @@ def save_page(page: Page, folder: str | os.PathLike[str], *, quality: int = QUAL
     try:
         write_whole(sidecar_of(image), content)
     except OSError as exc:
-        raise IndexStateError(f"A page cannot be kept in {folder}: {exc.strerror or exc}.") from exc
+        raise IndexStateError(f"The page cannot be saved in {folder}: {exc.strerror or exc}.") from exc
     return image.absolute()
 
 
 def open_page(image_path: str | os.PathLike[str]) -> Page:
-    """The page whose screenshot `save_page` has kept.
+    """Return a page that `save_page` saved.
+
+    Args:
+        image_path: Path of the screenshot.
+
+    Returns:
+        The page.
 
     Raises:
-        InvalidInputError: If it was not kept by `save_page`, or is damaged.
+        InvalidInputError: If the file was not written by `save_page`, or is damaged.
     """
     path = Path(*path_list([image_path]))
     if not path.name:
-        raise InvalidInputError(f"{path} is a folder: name the screenshot of a page that was kept by save_page.")
+        raise InvalidInputError(f"{path} is a folder. Pass the path of a screenshot written by save_page.")
     content = _read_sidecar(sidecar_of(path))
     from PIL import Image
 
@@ -125,41 +135,44 @@ def open_page(image_path: str | os.PathLike[str]) -> Page:
             image = opened.convert("RGB")
         return _from_json(content, image)
     except decode_errors() as exc:
-        raise InvalidInputError(f"{path} cannot be read as a page that was kept by save_page ({exc}).") from exc
+        raise InvalidInputError(f"{path} is not a readable page ({exc}). Pass a screenshot of save_page.") from exc
 
 
 def sidecar_of(image: Path) -> Path:
-    """Where `save_page` leaves the words of a picture."""
+    """Return the path of the JSON file that `save_page` writes for an image."""
     return image.with_suffix(_SIDECAR_SUFFIX)
 
 
 def source_of(image: Path) -> Path:
-    """The document that a kept page was read from; the picture itself if it is no kept page.
+    """Return the document that a saved page was read from; for any other image, the image itself.
+
+    Args:
+        image: Path of the image.
 
     Raises:
-        InvalidInputError: If what stands beside it is damaged.
+        InvalidInputError: If the JSON sidecar is damaged.
     """
-    words = sidecar_of(image)
-    return Path(_read_sidecar(words)["path"]) if words.is_file() else image
+    sidecar = sidecar_of(image)
+    return Path(_read_sidecar(sidecar)["path"]) if sidecar.is_file() else image
 
 
-def _read_sidecar(words: Path) -> dict[str, Any]:
-    """What stands beside a picture.
+def _read_sidecar(sidecar: Path) -> dict[str, Any]:
+    """Return the content of a JSON sidecar.
 
     Raises:
-        InvalidInputError: If it is damaged.
+        InvalidInputError: If the sidecar is missing or damaged.
     """
     try:
-        if words.stat().st_size > _MOST_BYTES:
-            raise ValueError("it is larger than that of any page")
-        content: dict[str, Any] = json.loads(words.read_bytes())
+        if sidecar.stat().st_size > _MAX_SIDECAR_BYTES:
+            raise ValueError("larger than 64 MiB")
+        content: dict[str, Any] = json.loads(sidecar.read_bytes())
         if not isinstance(content, dict) or not isinstance(content.get("path"), str):
-            raise ValueError("it is not what was written")
+            raise ValueError("unexpected content")
         return content
     except FileNotFoundError as exc:
-        raise InvalidInputError(f"{words} is missing: its picture was not kept by save_page.") from exc
+        raise InvalidInputError(f"{sidecar} does not exist. Pass a screenshot written by save_page.") from exc
     except (OSError, ValueError, RecursionError) as exc:
-        raise InvalidInputError(f"{words} cannot be read ({exc}): make it again with save_page.") from exc
+        raise InvalidInputError(f"{sidecar} cannot be read ({exc}). Write it again with save_page.") from exc
 
 
 def _as_json(page: Page) -> dict[str, Any]:
@@ -199,5 +212,5 @@ def _box(sides: Sequence[Any]) -> Box:
 
 def _kind(name: str) -> RegionKind:
     if name not in get_args(RegionKind):
-        raise ValueError(f"{name!r} is no kind of region")
+        raise ValueError(f"unknown kind of region {name!r}")
     return name  # type: ignore[return-value]

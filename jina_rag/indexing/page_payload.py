@@ -1,4 +1,4 @@
-"""What a page's payload says of it besides its files: words, boxes, regions, sign codes; `search.snippets` reads it."""
+"""The payload of a page's point: words, boxes, regions and sign codes, which `jina_rag.search.snippets` reads."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def describe(
     *,
     signs: bool = True,
 ) -> dict[str, Any]:
-    """The part of a page's payload that `jina_rag.search.snippets.highlight` reads.
+    """Return the part of a page's payload that `jina_rag.search.snippets.highlight` reads.
 
     Args:
-        page: Its words and regions.
-        rows: The page's multi-vector as it is stored, shape (rows, dim).
-        grid: The box of each token; None where the embedder knows no places.
-        crops: Names of the region's image files, beside ``page.regions``.
-        assignment: The row that each token went into, shape (tokens,); None where each has its own.
-        signs: Whether to keep sign codes of the rows, so that `jina_rag.search.snippets.highlight` needs no vectors.
+        page: The page, with its words and regions.
+        rows: The page's multi-vector as stored, shape (rows, dim), float32.
+        grid: Box of each token; None if the embedder reports no positions.
+        crops: File name of each region's image; None for a region without image.
+        assignment: Row of each token after pooling, shape (tokens,); None if every token has its own row.
+        signs: Whether to store sign codes of the rows, so that `highlight` needs no vectors.
     """
     payload: dict[str, Any] = {
         schema.TEXT: page.text,
@@ -44,7 +44,7 @@ def describe(
             for region, crop in zip(page.regions, crops, strict=True)
         ],
     }
-    # `words_of` could not tell otherwise which word has which box.
+    # Boxes are stored only if splitting the text yields exactly these words, which `words_of` relies on.
     if page.words and page.text.split() == [word.text for word in page.words]:
         boxes = np.array([word.box for word in page.words], dtype=np.float32)
         payload[schema.WORDS] = schema.encode_grid(TokenGrid(boxes, "words"))
@@ -56,7 +56,14 @@ def describe(
 def describe_text(
     text: str, rows: Float32, assignment: Assignment | None = None, *, signs: bool = True
 ) -> dict[str, Any]:
-    """As `describe`, for a text that is no page: its words stand nowhere."""
+    """Return the payload of an added text, which has no boxes; see `describe`.
+
+    Args:
+        text: The text.
+        rows: The text's multi-vector as stored, shape (rows, dim), float32.
+        assignment: As in `describe`.
+        signs: As in `describe`.
+    """
     return {schema.TEXT: text, schema.REGIONS: []} | _row_payload(rows, assignment, signs=signs)
 
 

@@ -1,4 +1,4 @@
-"""Planning in a thread of its own, ahead of what renders and embeds: files are hashed while others are worked on."""
+"""Planning in a separate thread: files are hashed while previous files are rendered and embedded."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from typing import Self, TypeVar
 from jina_rag.indexing.planner import IndexTask, Outcome
 from jina_rag.parsing.workers.cancellation import POLL_SECONDS
 
-_AHEAD = 1000
-"""Files that are planned ahead of the work: few enough to keep memory flat."""
+_QUEUE_SIZE = 1000
+"""Maximum number of planned items per queue, which bounds the memory."""
 _Item = TypeVar("_Item")
 
 
 class PlanStream:
-    """What a planner says, split: tasks for the thread that reads documents, outcomes for the one that writes.
+    """The planner's items as two streams: tasks for the rendering thread, outcomes for the writing thread.
 
     Attributes:
-        task_count: Tasks so far.
-        is_complete: Whether all outcomes were taken.
+        task_count: Number of tasks so far.
+        is_complete: Whether all outcomes were consumed.
     """
 
     def __init__(self, items: Iterator[IndexTask | Outcome], halt: threading.Event) -> None:
-        """Make a stream; `with` starts its thread.
+        """Create a stream; entering its context starts the thread.
 
         Args:
-            items: From `Planner.plan`. Iterated in the stream's thread.
-            halt: Set at the end, which must end `items` and everything that waits for the stream.
+            items: Items of `Planner.plan`, iterated in the stream's thread.
+            halt: Event that the stream sets at its end. Once set, it must end `items` and all waits for the stream.
         """
         self.task_count = 0
         self.is_complete = False
         self._items = items
         self._halt = halt
-        self._tasks: queue.Queue[IndexTask | None] = queue.Queue(_AHEAD)
-        self._outcomes: queue.Queue[Outcome | BaseException | None] = queue.Queue(_AHEAD)
+        self._tasks: queue.Queue[IndexTask | None] = queue.Queue(_QUEUE_SIZE)
+        self._outcomes: queue.Queue[Outcome | BaseException | None] = queue.Queue(_QUEUE_SIZE)
         self._thread = threading.Thread(target=self._run, name="jina-rag-plan", daemon=True)
 
     def __enter__(self) -> Self:
@@ -47,15 +47,15 @@ class PlanStream:
         self._thread.join()
 
     def tasks(self) -> Iterator[IndexTask]:
-        """The tasks, in the order of the walk; waits for the next one."""
+        """Yield the tasks in the order of the files; block until the next one is available."""
         while (task := self._retry(lambda: self._tasks.get(timeout=POLL_SECONDS))) is not None:
             yield task
 
     def outcomes(self) -> Iterator[Outcome]:
-        """The outcomes that are there; waits for none. All of them are there once the tasks have come to their end.
+        """Yield the available outcomes without blocking. After the last task, all outcomes are available.
 
         Raises:
-            BaseException: What ended the planning.
+            BaseException: The exception that ended the planning.
         """
         while not self.is_complete:
             try:
@@ -80,7 +80,7 @@ class PlanStream:
                     self._put(self._outcomes, item)
                 if self._halt.is_set():
                     return
-        except BaseException as error:  # raised where the outcomes are taken
+        except BaseException as error:  # re-raised by `outcomes`
             end = error
         self._put(self._outcomes, end)
         self._put(self._tasks, None)
@@ -89,7 +89,7 @@ class PlanStream:
         self._retry(lambda: target.put(item, timeout=POLL_SECONDS))
 
     def _retry(self, step: Callable[[], _Item]) -> _Item | None:
-        """The step's result as soon as it can be done; None once the stream is halted."""
+        """Call `step` until it succeeds and return its result; return None once the stream is halted."""
         while not self._halt.is_set():
             try:
                 return step()

@@ -1,4 +1,4 @@
-"""Which documents need work: what the disk has, held against what the manifest knows."""
+"""Planning of an ingestion: compares the files on disk with the manifest and decides which documents need indexing."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from jina_rag.stores import schema
 from jina_rag.types import Failure
 
 Metadata: TypeAlias = "Mapping[str, Any] | Callable[[Path], Mapping[str, Any]]"
-"""For all documents, or a function from a document's path to its metadata."""
-_BLOCK = 1 << 20
-"""Bytes that are hashed between two looks at whether to stop."""
+"""Metadata of all documents, or a function from a document's path to its metadata."""
+_HASH_BLOCK = 1 << 20
+"""Bytes that are hashed between two checks of the stop event."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexTask:
-    """A document whose content must be indexed: the file, and the record it will have.
+    """A document whose content must be indexed.
 
     Attributes:
         source: The file.
-        record: With the hash of what the file holds now; without metadata (see `Planner.with_metadata`).
-        replaces: Id of the document whose file this one was, under another name.
-        previous: Hash of the older content that the index has of it.
-        force: Whether every page is made anew, although the index has the content.
+        record: The document's new record, with the hash of the current content; without metadata (see
+            `Planner.with_metadata`).
+        replaces: Previous id of the document, if its file was renamed or moved.
+        previous: Hash of the document's previous content in the index.
+        force: Whether to re-index all pages, although the index has the content.
     """
 
     source: SourceFile
@@ -46,15 +47,15 @@ class IndexTask:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A document whose content the index has already, or gets in this run, from this file or from another one.
+    """A document whose content is already in the index, or is indexed in this run from another file.
 
     Attributes:
-        path: The file, as the walk reached it.
-        record: As it shall be, with the metadata that it had.
-        how: ``"unchanged"``: the same file, perhaps with another time. ``"moved"``: its file was elsewhere before.
-            ``"duplicate"``: another file has the same bytes.
-        other: The document it was, or is a duplicate of.
-        replaces: Id of the document it was, to be dropped.
+        path: The file, as found on disk.
+        record: The document's new record, with its previous metadata.
+        how: ``"unchanged"`` for the same file, possibly with a new modification time; ``"moved"`` for a renamed or
+            moved file; ``"duplicate"`` for a file with the same bytes as another file.
+        other: The document's previous record, or the record of the document with the same content.
+        replaces: Previous id of a moved document, to be deleted.
     """
 
     path: Path
@@ -65,11 +66,11 @@ class Placement:
 
 
 Outcome: TypeAlias = "Placement | Failure | Skipped"
-"""What becomes of a file that needs no work."""
+"""Decision on a file without new content."""
 
 
 class Planner:
-    """Looks at files one by one; remembers the names and contents it has met in this run."""
+    """Decides file by file whether a document needs indexing; tracks the ids and contents of the current run."""
 
     def __init__(
         self,
@@ -81,15 +82,15 @@ class Planner:
         force: bool = False,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        """Make a planner.
+        """Create a planner.
 
         Args:
-            manifest: What the index knows.
-            store: Its vectors, to tell which pages an interrupted run has stored.
-            metadata: What the caller gives for the documents.
-            sidecars: Whether JSON files beside documents are metadata.
-            force: Whether contents that are complete are indexed again.
-            check: Called for every block of bytes that is hashed; what it raises ends the planning.
+            manifest: Manifest of the index.
+            store: Vector store of the index, to find the pages that an interrupted run has stored.
+            metadata: Metadata of the documents, as passed by the caller.
+            sidecars: Whether JSON files next to documents are read as their metadata.
+            force: Whether to re-index complete contents.
+            check: Called before each file and each block of bytes that is hashed; an exception ends the planning.
         """
         self._manifest = manifest
         self._store = store
@@ -101,18 +102,21 @@ class Planner:
         self._first_by_hash: dict[str, DocumentRecord] = {}
         self._new_hashes: dict[str, str] = {}
         self.moved_ids: set[str] = set()
-        """Ids of documents whose files have become others."""
+        """Ids of documents whose file was renamed or moved."""
         self.warnings: list[Failure] = []
-        """What was wrong with sidecars."""
+        """Warnings on invalid sidecars."""
 
     def plan(self, events: Iterable[SourceEvent]) -> Iterator[IndexTask | Outcome]:
-        """Decide what becomes of everything that a walk meets, as it goes; a sidecar is no file of its own.
+        """Yield the decision on every file, in the order of `events`; sidecars are not documents.
 
-        Whether a file was moved or copied comes at the end, when all have been looked at: of two files that were
-        swapped, neither is a copy.
+        Decisions on moved and duplicate files come last, when all files are known: of two swapped files, neither is a
+        duplicate.
+
+        Args:
+            events: Files, skipped files and failures of the search for documents.
         """
         placements: list[Placement] = []
-        skipped_json: dict[Path, Skipped] = {}  # until it is known whether they are sidecars
+        skipped_json: dict[Path, Skipped] = {}  # may turn out to be sidecars
         folder, sidecars = Path(), set[Path]()
         for event in events:
             self._check()
@@ -123,7 +127,7 @@ class Planner:
                     sidecars.update(sidecars_of(event.path))
                     for path in sidecars_of(event.path):
                         skipped_json.pop(path, None)
-                item = self._look(event)
+                item = self._decide(event)
                 is_unchanged = isinstance(item, Placement) and item.how == "unchanged"
                 if isinstance(item, IndexTask | Placement) and not is_unchanged:
                     self._new_hashes[item.record.doc_id] = item.record.sha256
@@ -139,26 +143,26 @@ class Planner:
         copies = Counter(self._new_hashes.values())
         for placement in placements:
             is_copy = placement.how == "duplicate" and (
-                copies[placement.record.sha256] > 1 or self._stays_elsewhere(placement.record)
+                copies[placement.record.sha256] > 1 or self._remains_elsewhere(placement.record)
             )
             yield replace(placement, how="moved") if placement.how == "duplicate" and not is_copy else placement
 
-    def _stays_elsewhere(self, record: DocumentRecord) -> bool:
-        """Whether some other document that the index has keeps the same content in the end."""
+    def _remains_elsewhere(self, record: DocumentRecord) -> bool:
+        """Return whether another indexed document has the same content at the end of the run."""
         sha256 = record.sha256
-        others = [other.doc_id for other in self._manifest.documents_of(sha256) if other.doc_id != record.doc_id]
-        return any(self._new_hashes.get(doc_id, sha256) == sha256 for doc_id in others)
+        other_ids = [other.doc_id for other in self._manifest.documents_of(sha256) if other.doc_id != record.doc_id]
+        return any(self._new_hashes.get(doc_id, sha256) == sha256 for doc_id in other_ids)
 
-    def _look(self, source: SourceFile) -> IndexTask | Placement | Failure:
-        """Decide what becomes of one file.
+    def _decide(self, source: SourceFile) -> IndexTask | Placement | Failure:
+        """Decide on one file.
 
-        A file whose size and time are as recorded is not opened; one with another time is hashed.
+        A file with the recorded size and modification time is not opened; any other file is hashed.
         """
         path = Path(os.path.abspath(source.path))
         try:
             status = path.stat()
             indexed = self._manifest.document_at(path)
-            doc_id = indexed.doc_id if indexed else self._free_id(source, path)
+            doc_id = indexed.doc_id if indexed else self._unused_id(source, path)
             indexed = indexed or self._manifest.document(doc_id)
             if (
                 indexed is not None
@@ -173,25 +177,25 @@ class Planner:
             return Failure(source.path, f"The file cannot be read: {exc.strerror or exc}.")
         except DocumentError as exc:
             return Failure(source.path, str(exc))
-        moved = self._moved(sha256) if indexed is None else None
+        moved = self._find_moved(sha256) if indexed is None else None
         if moved is not None and moved.doc_id == source.doc_id and source.doc_id not in self._used_ids:
-            doc_id = source.doc_id  # a folder that was moved as a whole keeps its documents' names
+            doc_id = source.doc_id  # documents of a moved folder keep their ids
         self._used_ids.add(doc_id)
-        before = indexed or moved
-        own = before.own_metadata if before else {}
-        record = DocumentRecord(doc_id, path, sha256, status.st_size, status.st_mtime_ns, own_metadata=own)
-        return self._by_content(source, record, indexed, moved)
+        previous_record = indexed or moved
+        own_metadata = previous_record.own_metadata if previous_record else {}
+        record = DocumentRecord(doc_id, path, sha256, status.st_size, status.st_mtime_ns, own_metadata=own_metadata)
+        return self._decide_by_content(source, record, indexed, moved)
 
     def _hash(self, path: Path) -> str:
         digest = hashlib.sha256()
         with path.open("rb", buffering=0) as file:
-            while block := file.read(_BLOCK):
+            while block := file.read(_HASH_BLOCK):
                 self._check()
                 digest.update(block)
         return digest.hexdigest()
 
     def stored_pages(self, task: IndexTask) -> frozenset[int]:
-        """Pages of this very content that an interrupted run has stored already."""
+        """Return the pages of the current content that an interrupted run has already stored."""
         if task.force or self._manifest.is_complete(task.record.sha256) is not False:
             return frozenset()
         pages = {
@@ -199,17 +203,17 @@ class Planner:
         }
         return frozenset(pages[point.id] for point in self._store.fetch(list(pages), vectors=False))
 
-    def _moved(self, sha256: str) -> DocumentRecord | None:
-        """A document of that content whose file is not there any more, and has not become another in this run."""
-        for record in self._manifest.documents_of(sha256, waiting=True):
+    def _find_moved(self, sha256: str) -> DocumentRecord | None:
+        """Return a document with this content whose file no longer exists and that no file of this run has replaced."""
+        for record in self._manifest.documents_of(sha256, include_pending=True):
             if record.doc_id not in self.moved_ids and is_missing(record.path):
                 return record
         return None
 
-    def _by_content(
+    def _decide_by_content(
         self, source: SourceFile, record: DocumentRecord, indexed: DocumentRecord | None, moved: DocumentRecord | None
     ) -> IndexTask | Placement:
-        """A file that was read: new content, content at another place, or only another time."""
+        """Decide on a hashed file: new content, known content at a new path, or only a new modification time."""
         first = self._first_by_hash.get(record.sha256)
         if first is not None:
             return Placement(source.path, record, "duplicate", first)
@@ -219,7 +223,7 @@ class Planner:
         if moved is not None:
             self.moved_ids.add(moved.doc_id)
             replaces = moved.doc_id if moved.doc_id != record.doc_id else None
-        # Pages without words are found by the file's name: under another name they are made again.
+        # Pages without words are embedded by the file name, so that a renamed file is re-indexed.
         renamed = moved is not None and moved.by_name and moved.path.stem != record.path.stem
         if is_complete and not self._force and not renamed:
             if indexed is not None and previous is None:
@@ -234,42 +238,40 @@ class Planner:
         self._first_by_hash[record.sha256] = record
         return IndexTask(source, record, replaces, previous, force=is_complete and (self._force or renamed))
 
-    def _free_id(self, source: SourceFile, path: Path) -> str:
-        """`source.doc_id`, unless another document has it; then with its folder's name in front.
+    def _unused_id(self, source: SourceFile, path: Path) -> str:
+        """Return `source.doc_id` if no other document has it; otherwise prefix the name of the file's folder.
 
-        That of a file that is gone is free, but not if it lay under another folder than the one given: a disk may be
-        away.
+        The id of a deleted file is free only under the folder that is being ingested. Elsewhere, the file may be on an
+        unmounted disk.
         """
         root = Path(os.path.abspath(source.root))
         folder = printable(path.parent.name) or "root"
         digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:8]
         for doc_id in (source.doc_id, f"{folder}/{source.doc_id}", f"{folder}-{digest}/{source.doc_id}"):
-            other = self._manifest.document(doc_id)
+            holder = self._manifest.document(doc_id)
             if doc_id in self._used_ids:
                 continue
-            if other is None or (not other.added and _is_free(other.path, path, root)):
+            if holder is None or (not holder.added and _is_free(holder.path, path, root)):
                 return doc_id
-        raise DocumentError(f"{source.doc_id!r} cannot be given a name of its own in this index.")
+        raise DocumentError(f"The index has no free document id for {source.doc_id!r}. Rename the file.")
 
     def with_metadata(self, path: Path, record: DocumentRecord) -> DocumentRecord:
-        """A record with the metadata that it shall have: what is given now or was before, and that of its sidecar.
-
-        A sidecar is the document's own, and beats what is given for all of them.
+        """Return a record with its metadata: the caller's or the previous metadata, overridden by the sidecar.
 
         Args:
-            path: The file, as the walk reached it: the caller's function is called with it, in this thread.
-            record: With the metadata that were given before.
+            path: The file, as found on disk. The caller's function receives it, in this thread.
+            record: The record, with the metadata of a previous call.
         """
-        own: Mapping[str, Any] = record.own_metadata
+        own_metadata: Mapping[str, Any] = record.own_metadata
         if callable(self._metadata):
-            own = self._metadata(path)
+            own_metadata = self._metadata(path)
         elif self._metadata is not None:
-            own = self._metadata
-        own = schema.clean_payload(dict(own))
+            own_metadata = self._metadata
+        own_metadata = schema.clean_payload(dict(own_metadata))
         sidecar = read_sidecar(path, self.warnings) if self._sidecars else {}
-        return replace(record, metadata={**own, **sidecar}, own_metadata=own)
+        return replace(record, metadata={**own_metadata, **sidecar}, own_metadata=own_metadata)
 
 
 def _is_free(other: Path, path: Path, root: Path) -> bool:
-    """Whether a document's file is this one, or is gone from the given folder."""
+    """Return whether the file of a document is `path` itself, or was deleted from the folder `root`."""
     return other == path or (root in other.parents and is_missing(other))

@@ -1,8 +1,8 @@
-"""From an embedded page to what is stored of it: its point, those of its charts, tables and figures, their pictures.
+"""Construction of points: a point for each embedded page, points for its regions, and their image files.
 
-A region is a point of its own beside its page, so that it can be a candidate by itself. Its vectors are those of the
-page's words that stand in it or in its caption, for a model that reads words and knows where they are; a model that
-looks at pixels sees the region's picture.
+A chart, table or figure is a separate point, so that it can be a search candidate. With a text embedder that reports
+positions, its vectors are those of the page's words in the region or its caption. With an image embedder, the crop of
+the region is embedded.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class IndexTarget:
-    """The index that is written to.
+    """The index that receives the points.
 
     Attributes:
-        resources: Its vectors, manifest and images.
-        load_embedder: Loads its model.
-        dim: Length of the dense vectors that it keeps.
-        storage: How it keeps vectors.
+        resources: Vector store, manifest, images and OCR cache.
+        load_embedder: Loads the embedder.
+        dim: Length of the stored dense vectors.
+        storage: How vectors are stored.
     """
 
     resources: IndexResources
@@ -55,9 +55,12 @@ class IndexTarget:
     def builder(
         self, settings: IngestSettings, *, images: ImageFiles | None = None, check: Callable[[], None] = lambda: None
     ) -> PointBuilder:
-        """Load the model for a builder of points, whose images go to `images` if not into the index.
+        """Load the embedder and return a point builder.
 
-        `check` is called meanwhile; what it raises ends the wait.
+        Args:
+            settings: Settings of the ingestion; only the JPEG quality is used.
+            images: Target of the image files. Default: the index.
+            check: Called while the model loads; an exception ends the wait.
         """
         return PointBuilder(
             call_in_thread(self.load_embedder, check),
@@ -70,21 +73,27 @@ class IndexTarget:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPage:
-    """What an embedder made of one page or region: dense (dim,), rows (tokens, multi_dim), the boxes of the rows."""
+    """Embedding of one page or region.
+
+    Attributes:
+        dense: Dense vector, shape (dim,), float32.
+        rows: Multi-vector, shape (tokens, multi_dim), float32.
+        grid: Box of each token; None if the embedder reports no positions.
+    """
 
     dense: Float32
     rows: Float32
     grid: TokenGrid | None = None
 
 
-_LEADING = 4
-"""How many rows of a region become one where its page has all of them."""
+_REGION_POOL_FACTOR = 4
+"""Pool factor for the rows of a region whose page has the same rows."""
 
 BuiltPoint: TypeAlias = tuple[Point, PointRecord]
 
 
 class PointBuilder:
-    """Builds the points of pages and writes their images."""
+    """Builds the points of pages and writes their image files."""
 
     def __init__(
         self,
@@ -96,15 +105,15 @@ class PointBuilder:
         storage: Storage | None = None,
         regions: bool = True,
     ) -> None:
-        """Make a builder.
+        """Create a builder.
 
         Args:
-            embedder: Made the vectors; asked again for regions whose vectors the page does not hold.
-            images: Where pictures go.
-            dim: Length of the dense vectors that the index keeps.
-            quality: JPEG quality of the pictures.
-            storage: How vectors are kept; as they are if None.
-            regions: Whether regions become points of their own.
+            embedder: The embedder of the pages; also embeds regions whose vectors are not part of the page's.
+            images: Target of the image files.
+            dim: Length of the stored dense vectors.
+            quality: JPEG quality of the image files, 1 to 95.
+            storage: How vectors are stored. Default: ``"exact"``.
+            regions: Whether regions become separate points.
         """
         self._embedder = embedder
         self._images = images
@@ -113,10 +122,10 @@ class PointBuilder:
         self._storage = storage or Storage()
         self._regions = regions
         self.notes: dict[str, str] = {}
-        """Id of a page's point → what was done to its vectors that its owner should know."""
+        """Id of a page's point → note on changed vectors, for the report."""
 
     def encode(self, inputs: Sequence[Input]) -> list[EncodedPage]:
-        """Embed documents with the index's dimensions."""
+        """Embed documents with the dimensions of the index."""
         if not inputs:
             return []
         result = self._embedder.encode_document(inputs, truncate_dim=self._truncate_dim)
@@ -125,41 +134,43 @@ class PointBuilder:
         return [EncodedPage(*parts) for parts in vectors]
 
     def input_of(self, page: Page) -> Page | str:
-        """The page; for an embedder that reads words, a page without any is known by its file name."""
+        """Return the input of the embedder: the page, or for a text embedder the file name of a page without words."""
         if page.words or self._embedder.modality == "image":
             return page
         return " ".join(re.findall(r"[^\W_]+", PurePosixPath(page.doc_id).stem))
 
     def is_by_name(self, page: Page) -> bool:
-        """Whether the file's name stands for the page."""
+        """Return whether the page is embedded by its file name."""
         return not isinstance(self.input_of(page), Page)
 
     def build(
         self, documents: Sequence[DocumentRecord], pages: Sequence[tuple[Page, EncodedPage]], near: Mapping[str, str]
     ) -> list[BuiltPoint]:
-        """The points of some pages of one content, each page after its regions: where it is, they are, too.
+        """Return the points of some pages of one content, each page after its regions.
+
+        A stored page thus implies that its regions are stored.
 
         Args:
-            documents: Where the content lies; the first gives the hash.
-            pages: What was embedded.
-            near: Id of a page's point → id of the earlier page that it repeats.
+            documents: The documents with this content; the first one provides the hash.
+            pages: The pages with their embeddings.
+            near: Id of a page's point → id of the previous page that it nearly duplicates.
         """
         sha256 = documents[0].sha256
-        where = location_payload(documents)
+        locations = location_payload(documents)
         points: list[BuiltPoint] = []
         regions = self._region_vectors(pages) if self._regions else [[] for _ in pages]
         for (page, encoded), vectors in zip(pages, regions, strict=True):
             page_id = schema.point_id(sha256, page.number)
             rows, assignment = self._stored_rows(encoded.rows, page_id)
             crops = [self._images.put(crop(page, region.box), self._quality) for region in page.regions]
-            common = where | self._facts(
+            common = locations | self._payload(
                 sha256, rows, page.number, page.count, {region.kind for region in page.regions}
             )
-            # There are no vectors where regions are no points of their own.
+            # The list of vectors is empty if regions are not separate points.
             for number, (region, image, vector) in enumerate(zip(page.regions, crops, vectors, strict=False)):
                 points.append(self._region(common, page, number, region, image, vector))
             image = self._images.put(page.screenshot.image, self._quality)
-            # File names are often the only words a photo has, and people search for them.
+            # The file name is searchable, because it is often the only text of a photo.
             words = f"{page.text}\n{PurePosixPath(page.doc_id).stem}"
             payload: dict[str, Any] = {
                 schema.KIND: "page",
@@ -174,20 +185,20 @@ class PointBuilder:
         return points
 
     def build_text(self, document: DocumentRecord, text: str, encoded: EncodedPage) -> BuiltPoint:
-        """The point of a text that is no page: without a picture, and without places."""
+        """Return the point of an added text, which has no image and no boxes."""
         page_id = schema.point_id(document.sha256, 1)
         rows, assignment = self._stored_rows(encoded.rows, page_id)
         payload = {
             schema.KIND: "page",
             **location_payload([document]),
-            **self._facts(document.sha256, rows, 1, 1, ()),
+            **self._payload(document.sha256, rows, 1, 1, ()),
             **describe_text(text, rows, assignment, signs=self._storage.sign_codes),
         }
         point = Point(page_id, encoded.dense, rows if len(rows) else None, sparse.document_vector(text), payload)
         return point, PointRecord(page_id, 1, "page", None)
 
-    def _facts(self, sha256: str, rows: Float32, number: int, count: int, kinds: Collection[str]) -> dict[str, Any]:
-        """What the payloads of a page and of its regions have in common."""
+    def _payload(self, sha256: str, rows: Float32, number: int, count: int, kinds: Collection[str]) -> dict[str, Any]:
+        """Return the payload keys that a page and its regions share."""
         return {
             schema.PAGE_ID: schema.point_id(sha256, number),
             schema.PAGE: number,
@@ -198,26 +209,29 @@ class PointBuilder:
         }
 
     def _stored_rows(self, rows: Float32, page_id: str) -> tuple[Float32, Assignment | None]:
-        """The rows as the index keeps them, and which of them each row went into; None where all are kept.
+        """Return the rows as stored, and the stored row of each token; None as the assignment if no rows were pooled.
 
-        A store takes so many numbers of a page and not one more: a page that has more is pooled, and that is noted.
+        The store limits the numbers per point. A page beyond the limit is pooled further, with a note in the report.
         """
         if not len(rows):
             return rows, None
         rows = cut_rows(rows, self._storage.multi_dim or rows.shape[1])
-        most = (schema.MULTI_LIMIT - 1) // rows.shape[1]
-        pooled, assignment = pool_tokens(rows, self._storage.pool_factor, max_rows=most)
-        if len(rows) / self._storage.pool_factor > most:
+        max_rows = (schema.MULTI_LIMIT - 1) // rows.shape[1]
+        pooled, assignment = pool_tokens(rows, self._storage.pool_factor, max_rows=max_rows)
+        if len(rows) / self._storage.pool_factor > max_rows:
             self.notes[page_id] = (
-                f"The page has {len(rows):,} vectors, more than a store takes of one page; they were pooled into "
+                f"The page has {len(rows):,} vectors, more than the store accepts per page. They were pooled into "
                 f"{len(pooled):,}."
             )
         return pooled, assignment if len(pooled) < len(rows) else None
 
     def _region_rows(self, rows: Float32, point_id: str) -> Float32:
-        """As `_stored_rows`; rows that the page has, too, only lead to it, which a quarter of them does as well."""
+        """Return the stored rows of a region.
+
+        Rows that the page also has only surface the page as a candidate, for which a quarter of the rows is sufficient.
+        """
         stored, _ = self._stored_rows(rows, point_id)
-        return stored if self._embedder.modality == "image" else pool_tokens(stored, _LEADING)[0]
+        return stored if self._embedder.modality == "image" else pool_tokens(stored, _REGION_POOL_FACTOR)[0]
 
     def _region(
         self, common: Mapping[str, Any], page: Page, number: int, region: Region, image: str, vector: EncodedPage | None
@@ -241,7 +255,7 @@ class PointBuilder:
         return point, PointRecord(point_id, page.number, region.kind, image)
 
     def _region_vectors(self, pages: Sequence[tuple[Page, EncodedPage]]) -> list[list[EncodedPage | None]]:
-        """The vectors of every region of every page; None for one without any."""
+        """Return the vectors of every region of every page; None for a region without content to embed."""
         vectors: list[list[EncodedPage | None]] = [[None] * len(page.regions) for page, _ in pages]
         inputs: list[Input] = []
         positions: list[tuple[int, int]] = []
@@ -250,10 +264,10 @@ class PointBuilder:
                 if self._embedder.modality == "image":
                     inputs.append(crop(page, region.box))
                 elif encoded.grid is not None and len(encoded.dense) == encoded.rows.shape[1]:
-                    vectors[i][j] = _slice(page, region, encoded)
+                    vectors[i][j] = _region_slice(page, region, encoded)
                     continue
                 elif text := _text_of(page, region):
-                    inputs.append({"text": text})  # said outright: words may look like the address of an image
+                    inputs.append({"text": text})  # the mapping marks text: words may look like a data URI
                 else:
                     continue
                 positions.append((i, j))
@@ -270,7 +284,12 @@ class PointBuilder:
 
 
 def crop(page: Page, box: Box) -> Image:
-    """The part of the screenshot in a box, at least one pixel."""
+    """Return the part of the screenshot inside a box, at least one pixel.
+
+    Args:
+        page: The page.
+        box: Box as fractions of the page.
+    """
     width, height = page.screenshot.image.size
     x0, y0, x1, y1 = box
     left, top = min(int(x0 * width), width - 1), min(int(y0 * height), height - 1)
@@ -278,8 +297,8 @@ def crop(page: Page, box: Box) -> Image:
     return page.screenshot.image.crop((left, top, right, bottom))
 
 
-def _slice(page: Page, region: Region, encoded: EncodedPage) -> EncodedPage | None:
-    """The rows of a page that stand for the words of a region and of its caption."""
+def _region_slice(page: Page, region: Region, encoded: EncodedPage) -> EncodedPage | None:
+    """Return the rows of a page for the words of a region and its caption; None if no row is inside."""
     assert encoded.grid is not None
     boxes = encoded.grid.boxes
     inside = np.zeros(len(boxes), dtype=bool)
@@ -291,7 +310,7 @@ def _slice(page: Page, region: Region, encoded: EncodedPage) -> EncodedPage | No
 
 
 def _caption_boxes(page: Page, region: Region) -> list[Box]:
-    """Where the words of a region's caption stand on the page."""
+    """Return the boxes of the words of a region's caption."""
     caption = region.caption.split()
     texts = [word.text for word in page.words]
     for start in range(len(texts) - len(caption) + 1):
@@ -301,7 +320,7 @@ def _caption_boxes(page: Page, region: Region) -> list[Box]:
 
 
 def _text_of(page: Page, region: Region) -> str:
-    """A region's caption and the words that stand in it."""
+    """Return the caption of a region and the words inside its box."""
     return " ".join([region.caption, *(word.text for word in page.words if _inside(word.box, region.box))]).strip()
 
 

@@ -208,7 +208,7 @@ def test_report_of_sync_moved_files_and_copies(cli, docs, tmp_path):
     shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
     first = cli("ingest", docs, "-i", kb, *NO_OCR)
     assert "Duplicates (1)" in first.err
-    assert "same content as animals.pdf" in first.err
+    assert "Same content as animals.pdf" in first.err
     (docs / "copy.pdf").unlink()
     (docs / "reports" / "energy.pdf").rename(docs / "power.pdf")
     second = cli("ingest", docs, "-i", kb, *NO_OCR, "--sync")

@@ -256,7 +256,7 @@ def test_a_filter_deletes_what_it_finds(index, where, left):
 def test_the_id_of_an_ingested_file_is_refused_and_a_file_gets_another(docs, index):
     file = sample_pdf(docs / "report.pdf", ["Growth by region"])
     index.ingest([file.parent])
-    with pytest.raises(InvalidInputError, match="choose another"):
+    with pytest.raises(InvalidInputError, match="Choose another id"):
         index.add(["words"], ids=["report.pdf"])
     index.add(["words"], ids=["other.pdf"])
     sample_pdf(docs / "other.pdf", ["Costs"])

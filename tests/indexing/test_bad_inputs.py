@@ -1,6 +1,6 @@
-"""Every deliberately bad or odd file, alone and all together: nothing crashes, nothing is lost silently.
+"""Ingestion of bad and unusual files: no crash, and a page, a failure or a warning for every file.
 
-`data/bad/manifest.json` says what each file is and what a good program does with it.
+`data/bad/manifest.json` describes each file and the expected result.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from jina_rag.types import Failure, Page
 
 BAD = DATA / "bad"
 FILES = json.loads((BAD / "manifest.json").read_text("utf-8"))["files"]
-# Wide but quick: the manifest asks for words, and these pages have few.
-QUICK = IngestSettings(dpi=100)
+# A low resolution is fast and sufficient for the few words on these pages.
+LOW_DPI = IngestSettings(dpi=100)
 PASSWORD = IngestSettings(dpi=100, passwords=("wrong", "secret123"))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A copy of the set, with the odd names unpacked where the system allows them."""
+    """Return a copy of the files, with the unusual names that the file system allows."""
     target = tmp_path_factory.mktemp("bad")
     for path in BAD.iterdir():
         if path.name not in ("manifest.json", "odd_names.zip"):
@@ -46,9 +46,9 @@ def folder(tmp_path_factory):
 
 
 class Outcome:
-    """What became of each file of a folder."""
+    """Pages, failures, skipped files and warnings of a folder, by file name."""
 
-    def __init__(self, paths, settings=QUICK):
+    def __init__(self, paths, settings=LOW_DPI):
         self.pages = defaultdict(list)
         self.failures = defaultdict(list)
         self.skipped = {}
@@ -82,12 +82,12 @@ def outcome(folder):
 
 
 @pytest.mark.parametrize("entry", FILES, ids=lambda entry: entry["file"].encode("ascii", "replace").decode())
-def test_each_file_ends_as_the_manifest_says(entry, folder, outcome):
+def test_each_file_matches_the_expectation_of_the_manifest(entry, folder, outcome):
     name = entry["file"]
     if not (folder / name).exists():
         pytest.skip("this system does not allow the name")
     pages, failures = outcome.pages[name], outcome.failures[name]
-    assert pages or failures, "lost silently"
+    assert pages or failures, "no page and no failure"
     assert [page.number for page in pages] == sorted({page.number for page in pages})
     if entry["should_index"] is True:
         assert len(pages) == {"1 or 4": 1, "1 or 2": 2}.get(entry["indexable_pages"], entry["indexable_pages"])
@@ -102,18 +102,18 @@ def test_each_file_ends_as_the_manifest_says(entry, folder, outcome):
         image = page.screenshot.image
         assert image.mode == "RGB"
         assert min(image.size) >= 1
-        assert image.width * image.height <= QUICK.limits.max_render_pixels * 1.01
+        assert image.width * image.height <= LOW_DPI.limits.max_render_pixels * 1.01
 
 
 @pytest.mark.parametrize(
     "entry", [entry for entry in FILES if "packed_in" not in entry], ids=lambda entry: entry["file"]
 )
-def test_each_file_alone(entry, folder):
-    """Given by path, without OCR, so that it takes no time."""
+def test_each_file_yields_pages_or_failures_on_its_own(entry, folder):
+    """The file is passed by path, without OCR to save time."""
     path = folder / entry["file"]
-    alone = Outcome([path], IngestSettings(dpi=50, ocr="never"))
-    assert alone.pages[path.name] or alone.failures[path.name]
-    assert not alone.skipped
+    outcome = Outcome([path], IngestSettings(dpi=50, ocr="never"))
+    assert outcome.pages[path.name] or outcome.failures[path.name]
+    assert not outcome.skipped
 
 
 def text(outcome, name):
@@ -130,14 +130,14 @@ def text(outcome, name):
         "very_long_page.pdf",
     ],
 )  # fmt: skip
-def test_the_marker_word_is_read(name, outcome):
+def test_marker_word_is_in_the_text_layer_or_ocr(name, outcome):
     assert "juniper" in text(outcome, name)
 
 
-def test_no_failed_file_gives_words(outcome):
-    refused = [entry["file"] for entry in FILES if entry["should_index"] is False]
-    assert refused
-    assert all(not outcome.pages[name] for name in refused)
+def test_rejected_files_yield_no_pages(outcome):
+    rejected = [entry["file"] for entry in FILES if entry["should_index"] is False]
+    assert rejected
+    assert all(not outcome.pages[name] for name in rejected)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_no_failed_file_gives_words(outcome):
         ("zero_pages.pdf", "no pages"),
     ],
 )
-def test_reasons_name_the_cause(name, reason, outcome):
+def test_failure_reason_names_the_cause(name, reason, outcome):
     (failure,) = outcome.failures[name]
     assert reason in failure.reason
 
@@ -166,14 +166,14 @@ def test_reasons_name_the_cause(name, reason, outcome):
         ("corrupt_xref.pdf", "repaired"),
         ("huge_page_box.pdf", "dpi"),
         ("one_bad_page.pdf", "blank"),
-        ("truncated.jpg", "ends too early"),
+        ("truncated.jpg", "truncated"),
     ],
 )
-def test_what_was_mended_is_said(name, warning, outcome):
-    assert any(warning in said for said in outcome.warnings[name])
+def test_repaired_files_have_a_warning(name, warning, outcome):
+    assert any(warning in message for message in outcome.warnings[name])
 
 
-def test_sound_files_have_no_warnings(outcome):
+def test_valid_files_have_no_warnings(outcome):
     for name in (
         "blank_pages.pdf",
         "cmyk.jpg",
@@ -185,14 +185,14 @@ def test_sound_files_have_no_warnings(outcome):
         assert outcome.warnings[name] == []
 
 
-def test_page_numbers_do_not_shift(outcome):
+def test_bad_or_blank_pages_keep_page_numbers(outcome):
     assert outcome.pages["one_bad_page.pdf"][1].number == 2
     assert "Second page is fine" in outcome.pages["one_bad_page.pdf"][1].text
     assert [bool(page.words) for page in outcome.pages["blank_pages.pdf"]] == [False, True, False]
     assert [page.number for page in outcome.pages["multipage.tiff"]] == [1, 2, 3, 4]
 
 
-def test_the_password_opens_the_one_and_not_the_other(folder):
+def test_password_opens_only_the_matching_file(folder):
     with_password = Outcome(
         [folder / "encrypted_known_password.pdf", folder / "encrypted_unknown_password.pdf"], PASSWORD
     )
@@ -200,7 +200,7 @@ def test_the_password_opens_the_one_and_not_the_other(folder):
     assert "none of the configured passwords" in with_password.failures["encrypted_unknown_password.pdf"][0].reason
 
 
-def test_pictures_are_upright_and_have_the_right_colours(outcome):
+def test_screenshots_are_upright_with_correct_colors(outcome):
     assert outcome.pages["rotated_90.pdf"][0].screenshot.image.width > 900
     (upright,) = outcome.pages["exif_rotated.jpg"]
     assert upright.screenshot.image.height > upright.screenshot.image.width
@@ -212,12 +212,12 @@ def test_pictures_are_upright_and_have_the_right_colours(outcome):
         "exif_rotated.jpg",
     ):
         pixels = np.asarray(outcome.pages[name][0].screenshot.image)
-        assert np.median(pixels) > 240, f"{name}: the paper is not white"
-        assert pixels.min() < 100, f"{name}: the ink is gone"
+        assert np.median(pixels) > 240, f"{name}: the background is not white"
+        assert pixels.min() < 100, f"{name}: the text is missing"
     assert np.asarray(outcome.pages["brotli_streams.pdf"][0].screenshot.image).min() < 100
 
 
-def test_names_come_back_unchanged(folder, outcome):
+def test_unusual_file_names_are_document_ids(folder, outcome):
     for entry in FILES:
         if "packed_in" in entry and (folder / entry["file"]).exists():
             assert entry["file"] in outcome.ids
@@ -225,7 +225,7 @@ def test_names_come_back_unchanged(folder, outcome):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs links and pipes")
-def test_what_only_a_file_system_can_hold(folder, tmp_path):
+def test_links_pipes_and_unusual_names_on_posix(folder, tmp_path):
     shutil.copy(folder / "duplicate_a.pdf", tmp_path / "a.pdf")
     shutil.copy(folder / "duplicate_a.pdf", tmp_path / "line\nbreak.pdf")
     shutil.copy(folder / "duplicate_a.pdf", tmp_path / ("n" * 240 + ".pdf"))
@@ -237,22 +237,22 @@ def test_what_only_a_file_system_can_hold(folder, tmp_path):
     if sys.platform == "linux":
         shutil.copy(folder / "duplicate_a.pdf", os.fsencode(tmp_path) + b"/bad\xff.pdf")
         expected.append("bad\ufffdFF.pdf")
-    unreadable = os.geteuid() != 0
-    if unreadable:
+    has_unreadable_file = os.geteuid() != 0
+    if has_unreadable_file:
         shutil.copy(folder / "duplicate_a.pdf", tmp_path / "noperm.pdf")
         (tmp_path / "noperm.pdf").chmod(0)
-    found = Outcome([tmp_path], IngestSettings(dpi=50, ocr="never"))
-    assert sorted(found.ids) == sorted(expected)
+    outcome = Outcome([tmp_path], IngestSettings(dpi=50, ocr="never"))
+    assert sorted(outcome.ids) == sorted(expected)
     assert all(
-        text(found, path.name).startswith("Twin juniper") for path in tmp_path.iterdir() if path.name in found.pages
+        text(outcome, path.name).startswith("Twin juniper") for path in tmp_path.iterdir() if path.name in outcome.pages
     )
-    assert sum(map(len, found.pages.values())) == len(expected)
-    assert set(found.failures) - {"dangling.pdf"} == ({"noperm.pdf"} if unreadable else set())
-    assert "leads nowhere" in found.failures["dangling.pdf"][0].reason
-    assert "named pipe" in found.skipped["pipe.pdf"]
+    assert sum(map(len, outcome.pages.values())) == len(expected)
+    assert set(outcome.failures) - {"dangling.pdf"} == ({"noperm.pdf"} if has_unreadable_file else set())
+    assert "target of the link" in outcome.failures["dangling.pdf"][0].reason
+    assert "named pipe" in outcome.skipped["pipe.pdf"]
 
 
-def test_a_file_removed_between_listing_and_reading(folder, tmp_path):
+def test_file_deleted_after_listing_fails_alone(folder, tmp_path):
     for name in ("a.pdf", "b.pdf"):
         shutil.copy(folder / "duplicate_a.pdf", tmp_path / name)
     shutil.copy(folder / "image.webp", tmp_path / "c.webp")
@@ -265,12 +265,12 @@ def test_a_file_removed_between_listing_and_reading(folder, tmp_path):
     assert [event.path.name for event in events if isinstance(event, Page)] == ["b.pdf"]
 
 
-def test_a_jpeg_of_200_megapixels_is_refused(tmp_path):
-    # The header is all that may be looked at: a real one of this size takes seconds to write.
+def test_jpeg_of_200_megapixels_exceeds_the_limit(tmp_path):
+    # Only the header claims the size, because writing a real file of this size takes seconds.
     Image.new("L", (16, 16), 200).save(tmp_path / "big.jpg")
     data = bytearray((tmp_path / "big.jpg").read_bytes())
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 9] = (10000).to_bytes(2, "big") + (20000).to_bytes(2, "big")
     (tmp_path / "big.jpg").write_bytes(bytes(data))
-    found = Outcome([tmp_path])
-    assert "more than the limit" in found.failures["big.jpg"][0].reason
+    outcome = Outcome([tmp_path])
+    assert "more than the limit" in outcome.failures["big.jpg"][0].reason

@@ -1,4 +1,4 @@
-"""An index in step with its folder: moved, copied, changed and lost files, what is beside them, and a look ahead."""
+"""Ingestion of a changing folder: moved, copied, changed and deleted files, sidecars, dry runs, and recovery."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ def index(tmp_path, embedder):
         yield opened
 
 
-def embedded(embedder):
+def embedded_count(embedder):
     return sum(len(inputs) for side, inputs in embedder.history if side == "document")
 
 
-def stored(index):
-    """Everything that an index holds, to compare two of them: points with their payloads, and image files."""
+def index_contents(index):
+    """Return the points with their payloads and the image files of an index, for comparison."""
     points = {hit.id: hit.payload for hit in index._session.resources.store.scroll()}
     return points, set(index._session.resources.images.names())
 
 
-def ids(index):
+def document_ids(index):
     return [record.doc_id for record in index.documents()]
 
 
-def test_a_renamed_file_is_found_under_its_new_name_and_not_embedded_again(index, docs, embedder):
+def test_renamed_file_is_not_re_embedded(index, docs, embedder):
     index.ingest(docs, settings=NO_OCR)
-    before = embedded(embedder)
+    before = embedded_count(embedder)
     (docs / "animals.pdf").rename(docs / "reports" / "beasts.pdf")
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.documents, report.unchanged, report.moved, report.removed) == (0, 2, 1, 0)
-    assert embedded(embedder) == before
-    assert ids(index) == ["reports/beasts.pdf", "reports/energy.pdf"]
+    assert embedded_count(embedder) == before
+    assert document_ids(index) == ["reports/beasts.pdf", "reports/energy.pdf"]
     hit = index.search("whales", k=1)[0]
     assert (hit.doc_id, hit.path, hit.page) == ("reports/beasts.pdf", docs / "reports" / "beasts.pdf", 2)
     assert index.search("whales", filter={"path": "reports/bea*"})
@@ -69,42 +69,42 @@ def test_a_renamed_file_is_found_under_its_new_name_and_not_embedded_again(index
     assert index.verify() == []
 
 
-def test_a_renamed_picture_without_words_is_found_by_its_new_name(index, tmp_path, embedder):
+def test_renamed_image_without_words_is_indexed_under_its_new_name(index, tmp_path, embedder):
     Image.new("RGB", (60, 40), "yellow").save(tmp_path / "img_001.png")
     index.ingest(tmp_path / "img_001.png", settings=NO_OCR)
     (tmp_path / "img_001.png").rename(tmp_path / "flower.png")
     report = index.ingest(tmp_path / "flower.png", settings=NO_OCR)
     assert (report.documents, report.failed) == (1, ())
-    assert ids(index) == ["flower.png"]
+    assert document_ids(index) == ["flower.png"]
     assert index.search("flower", k=1)[0].score > 0.5
     assert index.verify() == []
 
 
-def test_copies_are_stored_once_and_cited_at_all_places(index, docs, embedder):
+def test_copies_are_stored_once_and_cited_with_all_paths(index, docs, embedder):
     shutil.copy(docs / "animals.pdf", docs / "reports" / "copy.pdf")
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.documents, report.pages) == (3, 4)
     assert [entry.path.name for entry in report.duplicates] == ["copy.pdf"]
     assert "animals.pdf" in report.duplicates[0].reason
-    assert embedded(embedder) == 4
+    assert embedded_count(embedder) == 4
     assert index.info().documents == 3
     assert index.info().pages == 4
     hits = index.search("whales", k=5)
-    assert [hit.doc_id for hit in hits].count("animals.pdf") == 2, "each page comes once"
-    assert [place.doc_id for place in hits[0].copies] == ["reports/copy.pdf"]
-    # A filter that means the copy shows the copy.
+    assert [hit.doc_id for hit in hits].count("animals.pdf") == 2, "each page is one hit"
+    assert [location.doc_id for location in hits[0].copies] == ["reports/copy.pdf"]
+    # A filter on the copy returns the copy.
     (hit,) = index.search("whales", k=1, filter={"path": "**/*copy*"})
-    assert (hit.doc_id, [place.doc_id for place in hit.copies]) == ("reports/copy.pdf", ["animals.pdf"])
-    again = index.ingest(docs, settings=NO_OCR)
-    assert (again.documents, again.unchanged, again.duplicates) == (0, 3, ())
-    # A copy of what is in the index already.
+    assert (hit.doc_id, [location.doc_id for location in hit.copies]) == ("reports/copy.pdf", ["animals.pdf"])
+    second_report = index.ingest(docs, settings=NO_OCR)
+    assert (second_report.documents, second_report.unchanged, second_report.duplicates) == (0, 3, ())
+    # A copy of an indexed file.
     shutil.copy(docs / "animals.pdf", docs / "third.pdf")
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.documents, report.unchanged, len(report.duplicates)) == (1, 3, 1)
     assert index.delete("animals.pdf") == 1
     hit = index.search("whales", k=1)[0]
     assert hit.doc_id == "reports/copy.pdf"
-    assert [place.doc_id for place in hit.copies] == ["third.pdf"]
+    assert [location.doc_id for location in hit.copies] == ["third.pdf"]
     assert hit.image_path.is_file()
     assert index.verify() == []
     assert index.delete("reports/copy.pdf") + index.delete("third.pdf") == 2
@@ -123,7 +123,7 @@ def test_copies_keep_their_own_metadata(index, docs):
     assert index.search("whales", filter={"n": len("copy.pdf")})[0].doc_id == "copy.pdf"
 
 
-def test_one_of_two_copies_changes(index, docs):
+def test_change_of_one_copy_keeps_the_other(index, docs):
     shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
     index.ingest(docs, settings=NO_OCR)
     sample_pdf(docs / "copy.pdf", ["penguins walk on ice"])
@@ -135,17 +135,17 @@ def test_one_of_two_copies_changes(index, docs):
     assert index.verify() == []
 
 
-def test_new_metadata_is_written_without_embedding(index, docs, embedder):
+def test_changed_metadata_is_stored_without_embedding(index, docs, embedder):
     index.ingest(docs, settings=NO_OCR, metadata={"year": 2024})
-    before = embedded(embedder)
+    before = embedded_count(embedder)
     report = index.ingest(docs, settings=NO_OCR, metadata={"year": 2025})
     assert (report.documents, report.unchanged) == (0, 2)
-    assert embedded(embedder) == before
+    assert embedded_count(embedder) == before
     assert index.search("whales", filter={"year": 2025})
     assert not index.search("whales", filter={"year": 2024})
 
 
-def test_sync_removes_what_is_gone_from_the_given_folders_only(index, docs, tmp_path):
+def test_sync_deletes_missing_files_of_the_ingested_folder_only(index, docs, tmp_path):
     other = sample_pdf(tmp_path / "other.pdf", ["penguins"])
     index.ingest([docs, other], settings=NO_OCR)
     other.unlink()
@@ -154,11 +154,11 @@ def test_sync_removes_what_is_gone_from_the_given_folders_only(index, docs, tmp_
     assert index.ingest(docs, settings=NO_OCR, dry_run=True, sync=True).removed == 1
     report = index.ingest(docs, settings=NO_OCR, sync=True)
     assert (report.removed, report.unchanged) == (1, 1)
-    assert ids(index) == ["other.pdf", "reports/energy.pdf"]
+    assert document_ids(index) == ["other.pdf", "reports/energy.pdf"]
     assert index.verify() == []
 
 
-def test_sync_does_not_take_an_unmounted_disk_for_an_empty_one(index, docs):
+def test_sync_keeps_documents_of_an_emptied_folder(index, docs):
     index.ingest(docs, settings=NO_OCR)
     shutil.rmtree(docs)
     docs.mkdir()
@@ -168,31 +168,31 @@ def test_sync_does_not_take_an_unmounted_disk_for_an_empty_one(index, docs):
     assert len(index.documents()) == 2
 
 
-def test_a_changed_documents_old_pages_stay_until_the_new_ones_are_in(tmp_path, docs):
+def test_old_pages_stay_until_the_new_pages_are_complete(tmp_path, docs):
     class Interrupted(FakeEmbedder):
-        left = 10**9
+        remaining = 10**9
 
         def encode_document(self, documents, **options):
-            if self.left <= 0:
+            if self.remaining <= 0:
                 raise KeyboardInterrupt
-            self.left -= len(documents)
+            self.remaining -= len(documents)
             return super().encode_document(documents, **options)
 
     embedder = Interrupted()
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         index.ingest(docs, settings=NO_OCR)
         sample_pdf(docs / "animals.pdf", [f"penguins walk on ice floe{n}" for n in range(20)])
-        embedder.left = ingest.BATCH_PAGES
+        embedder.remaining = ingest.BATCH_PAGES
         report = index.ingest(docs, settings=NO_OCR)
         assert report.interrupted
         hits = index.search("whales penguins", k=50)
         assert [(hit.doc_id, hit.page, hit.page_count) for hit in hits if hit.doc_id == "animals.pdf"] == [
             ("animals.pdf", 2, 2),
             ("animals.pdf", 1, 2),
-        ], "the old pages, and none of the new ones"
+        ], "only the old pages"
         assert index.info().pending == 1
         assert [problem.doc_id for problem in index.verify()] == ["animals.pdf"]
-        embedder.left = 10**9
+        embedder.remaining = 10**9
         report = index.ingest(docs, settings=NO_OCR)
         assert (report.documents, report.pages) == (1, 20 - ingest.BATCH_PAGES)
         assert not any("whales" in hit.snippet for hit in index.search("whales", k=50))
@@ -200,41 +200,41 @@ def test_a_changed_documents_old_pages_stay_until_the_new_ones_are_in(tmp_path, 
         assert index.verify() == []
 
 
-def test_a_change_that_is_taken_back_leaves_nothing(tmp_path, docs):
+def test_reverted_change_leaves_the_index_unchanged(tmp_path, docs):
     class Interrupted(FakeEmbedder):
-        on = False
+        is_interrupting = False
 
         def encode_document(self, documents, **options):
-            if self.on:
+            if self.is_interrupting:
                 raise KeyboardInterrupt
             return super().encode_document(documents, **options)
 
     embedder = Interrupted()
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         index.ingest(docs, settings=NO_OCR)
-        before = stored(index)
+        before = index_contents(index)
         original = (docs / "animals.pdf").read_bytes()
         sample_pdf(docs / "animals.pdf", ["penguins"])
-        embedder.on = True
+        embedder.is_interrupting = True
         assert index.ingest(docs, settings=NO_OCR).interrupted
         (docs / "animals.pdf").write_bytes(original)
-        embedder.on = False
+        embedder.is_interrupting = False
         report = index.ingest(docs, settings=NO_OCR)
         assert (report.documents, report.unchanged) == (0, 2)
-        assert stored(index) == before
+        assert index_contents(index) == before
         assert index.verify() == []
 
 
-def test_again_embeds_everything_and_leaves_the_same(index, docs, embedder):
+def test_force_re_embeds_and_leaves_the_same_contents(index, docs, embedder):
     index.ingest(docs, settings=NO_OCR)
-    before, count = stored(index), embedded(embedder)
+    before, count = index_contents(index), embedded_count(embedder)
     report = index.ingest(docs, settings=NO_OCR, force=True)
     assert (report.documents, report.pages) == (2, 4)
-    assert embedded(embedder) == 2 * count
-    assert stored(index) == before
+    assert embedded_count(embedder) == 2 * count
+    assert index_contents(index) == before
 
 
-def test_sidecars_are_metadata(index, docs):
+def test_sidecars_add_metadata(index, docs):
     (docs / "animals.pdf.json").write_text('{"year": 2024, "tags": ["pets", "sea"]}')
     (docs / "reports" / "energy.json").write_text('\ufeff{"year": 2025}', encoding="utf-8")
     report = index.ingest(docs, settings=NO_OCR, metadata={"year": 1999, "by": "Ann"})
@@ -245,7 +245,7 @@ def test_sidecars_are_metadata(index, docs):
         "by": "Ann",
     }
     assert {hit.doc_id for hit in index.search("power", filter={"year": 2025})} == {"reports/energy.pdf"}
-    # A changed sidecar is noticed although the document is not.
+    # A changed sidecar is applied although the document is unchanged.
     (docs / "animals.pdf.json").write_text('{"year": 2026}')
     assert index.ingest(docs, settings=NO_OCR).unchanged == 2
     assert index.search("whales", filter={"year": 2026})
@@ -253,25 +253,25 @@ def test_sidecars_are_metadata(index, docs):
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "{broken", '{"x": NaN}'])
-def test_a_sidecar_that_is_no_metadata_is_told_and_left_alone(index, docs, text):
+def test_invalid_sidecar_adds_a_warning_and_is_ignored(index, docs, text):
     (docs / "animals.json").write_text(text)
     report = index.ingest(docs, settings=NO_OCR)
     assert report.documents == 2
     (warning,) = report.warnings
     assert warning.path.name == "animals.json"
-    assert "not taken as metadata of animals.pdf" in warning.reason
+    assert "Ignored as metadata of animals.pdf" in warning.reason
     (docs / "animals.json").write_text(json.dumps({"x": "y" * 100_000}))
-    assert index.ingest(docs, settings=NO_OCR).warnings == (), "a large JSON file is data of its own"
+    assert index.ingest(docs, settings=NO_OCR).warnings == (), "a large JSON file is not a sidecar"
 
 
-def test_globs(index, docs):
+def test_ingest_of_a_glob(index, docs):
     report = index.ingest(str(docs / "**" / "*.pdf"), settings=NO_OCR)
     assert report.documents == 2
-    with pytest.raises(InvalidInputError, match="Nothing matches"):
+    with pytest.raises(InvalidInputError, match="No file or folder matches"):
         index.ingest(str(docs / "*.tiff"))
 
 
-def test_a_plan_says_what_would_be_done_and_does_nothing(index, docs, embedder):
+def test_dry_run_reports_changes_and_changes_nothing(index, docs, embedder):
     (docs / "broken.pdf").write_bytes(b"%PDF-1.4 nothing else")
     (docs / "notes.txt").write_text("x")
     shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
@@ -281,35 +281,35 @@ def test_a_plan_says_what_would_be_done_and_does_nothing(index, docs, embedder):
     assert [entry.path.name for entry in plan.skipped] == ["notes.txt"]
     assert plan.seconds > 0
     assert plan.bytes > 4 * 1000
-    assert "4 of these pages" in plan.basis
-    assert stored(index) == ({}, set())
+    assert "4 sample pages" in plan.basis
+    assert index_contents(index) == ({}, set())
     assert index.documents() == []
     (docs / "broken.pdf").unlink()
     index.ingest(docs, settings=NO_OCR)
-    before = embedded(embedder)
+    before = embedded_count(embedder)
     sample_pdf(docs / "animals.pdf", ["one", "two", "three"])
     (docs / "reports" / "energy.pdf").rename(docs / "power.pdf")
     plan = index.ingest(docs, settings=NO_OCR, dry_run=True)
-    # The copy keeps what both were.
+    # The copy keeps the previous content.
     assert (plan.new, plan.changed, plan.unchanged, plan.moved, plan.pages) == (0, 1, 2, 1, 3)
-    assert embedded(embedder) > before, "three pages were tried"
-    nothing = index.ingest(docs / "copy.pdf", settings=NO_OCR, dry_run=True)
-    assert (nothing.pages, nothing.seconds, nothing.basis) == (0, 0, "nothing to do")
+    assert embedded_count(embedder) > before, "sample pages were embedded"
+    empty_plan = index.ingest(docs / "copy.pdf", settings=NO_OCR, dry_run=True)
+    assert (empty_plan.pages, empty_plan.seconds, empty_plan.basis) == (0, 0, "nothing to do")
 
 
-def test_a_plan_takes_its_figures_from_earlier_runs(index, tmp_path, embedder):
+def test_dry_run_estimates_from_earlier_runs(index, tmp_path, embedder):
     for n in range(3):
         sample_pdf(tmp_path / f"{n}.pdf", [f"document {n} page {p}" for p in range(20)])
     index.ingest([tmp_path / "0.pdf", tmp_path / "1.pdf", tmp_path / "2.pdf"], settings=NO_OCR)
     sample_pdf(tmp_path / "new.pdf", ["a", "b"])
-    before = embedded(embedder)
+    before = embedded_count(embedder)
     plan = index.ingest(tmp_path / "new.pdf", settings=NO_OCR, dry_run=True)
     assert "60 pages of earlier runs" in plan.basis
     assert plan.seconds > 0
-    assert embedded(embedder) == before
+    assert embedded_count(embedder) == before
 
 
-def test_pages_that_nearly_repeat_earlier_ones_are_marked(index, tmp_path):
+def test_near_duplicate_pages_are_marked(index, tmp_path):
     words = " ".join(f"word{n}" for n in range(40))
     sample_pdf(tmp_path / "v1.pdf", [f"{words} draft", "something else entirely " * 8])
     sample_pdf(tmp_path / "v2.pdf", [f"{words} final", "and another thing " * 12, f"{words} final again"])
@@ -322,12 +322,12 @@ def test_pages_that_nearly_repeat_earlier_ones_are_marked(index, tmp_path):
     assert all(hit.near_duplicate_of is None for hit in index.search("word3", k=9))
 
 
-def test_pictures_without_words_repeat_each_other_by_what_they_show(index, tmp_path):
+def test_images_without_words_are_near_duplicates_by_content(index, tmp_path):
     gradient = Image.linear_gradient("L").resize((300, 200))
     gradient.save(tmp_path / "a.png")
     gradient.resize((290, 195)).save(tmp_path / "b.jpg", quality=70)
     Image.radial_gradient("L").resize((300, 200)).save(tmp_path / "c.png")
-    for name in ("a.png", "b.jpg", "c.png"):  # the same name, or their vectors would differ
+    for name in ("a.png", "b.jpg", "c.png"):  # equal file names, because the vectors depend on them
         (tmp_path / name[0]).mkdir()
         (tmp_path / name).rename(tmp_path / name[0] / f"scan{name[1:]}")
     report = index.ingest([tmp_path / "a", tmp_path / "b", tmp_path / "c"], settings=NO_OCR)
@@ -338,23 +338,23 @@ def test_delete_by_filter(index, docs):
     index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"year": 2024 + path.name.startswith("e")})
     with pytest.raises(InvalidInputError, match="page"):
         index.delete(filter={"page": 1})
-    with pytest.raises(InvalidInputError, match="which documents"):
+    with pytest.raises(InvalidInputError, match="No documents selected"):
         index.delete()
     assert index.delete("animals.pdf", filter={"year": 2025}) == 0
     assert index.delete(filter={"year": [2025, 2026]}) == 1
     assert index.delete(filter={"path": "*.pdf"}) == 1
     assert index.documents() == []
-    assert stored(index) == ({}, set())
+    assert index_contents(index) == ({}, set())
 
 
-def test_verify_names_what_is_amiss(index, docs):
+def test_verify_reports_missing_images_and_vectors(index, docs):
     index.ingest(docs, settings=NO_OCR)
-    handle = index._session.resources
+    resources = index._session.resources
     lost = index.search("whales", k=1)[0]
     lost.image_path.unlink()
     (energy,) = [record for record in index.documents() if record.doc_id.startswith("reports")]
-    handle.store.delete([handle.manifest.points(energy.sha256)[0].point_id])
-    handle.images.put(Image.new("RGB", (3, 3)))
+    resources.store.delete([resources.manifest.points(energy.sha256)[0].point_id])
+    resources.images.put(Image.new("RGB", (3, 3)))
     problems = [(problem.doc_id, problem.message) for problem in index.verify()]
     assert ("animals.pdf", "The image of page 2 is missing.") in problems
     assert ("reports/energy.pdf", "The vectors of page 1 are missing.") in problems
@@ -364,19 +364,19 @@ def test_verify_names_what_is_amiss(index, docs):
     assert [problem.message for problem in index.verify()] == ["The index contains 1 image file(s) of no page."]
 
 
-def test_a_damaged_image_is_named_and_made_again(index, docs):
+def test_verify_reports_a_damaged_image_and_force_restores_it(index, docs):
     index.ingest(docs, settings=NO_OCR)
     image = index.search("whales", k=1)[0].image_path
-    whole = image.read_bytes()
-    image.write_bytes(whole[: len(whole) // 2])
+    original = image.read_bytes()
+    image.write_bytes(original[: len(original) // 2])
     problems = [(problem.doc_id, problem.message) for problem in index.verify()]
     assert problems == [("animals.pdf", "The image of page 2 is damaged.")]
     index.ingest(docs, settings=NO_OCR, force=True)
-    assert image.read_bytes() == whole
+    assert image.read_bytes() == original
     assert index.verify() == []
 
 
-def test_an_index_is_copied_and_a_stopped_copy_goes_on(index, docs, tmp_path, embedder):
+def test_stopped_copy_resumes_and_equals_the_original(index, docs, tmp_path, embedder):
     shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
     index.ingest(docs, settings=NO_OCR, metadata={"year": 2024})
     calls = []
@@ -388,15 +388,15 @@ def test_an_index_is_copied_and_a_stopped_copy_goes_on(index, docs, tmp_path, em
     with pytest.raises(KeyboardInterrupt):
         index.copy(tmp_path / "other", progress=stop)
     assert calls == [(2, 4)]
-    assert index.copy(tmp_path / "other") == 2, "only what was missing"
+    assert index.copy(tmp_path / "other") == 2, "only the missing points"
     assert index.copy(tmp_path / "other") == 0
     with DocumentIndex.open(tmp_path / "other", embedder=embedder, create=False) as other:
-        assert stored(other) == stored(index)
+        assert index_contents(other) == index_contents(index)
         assert other.documents() == index.documents()
         assert other.verify() == []
-        mine, theirs = index.search("whales", k=4), other.search("whales", k=4)
-        assert [(h.doc_id, h.page, h.score) for h in mine] == [(h.doc_id, h.page, h.score) for h in theirs]
-        assert theirs[0].image_path.is_file()
+        hits, copied_hits = index.search("whales", k=4), other.search("whales", k=4)
+        assert [(h.doc_id, h.page, h.score) for h in hits] == [(h.doc_id, h.page, h.score) for h in copied_hits]
+        assert copied_hits[0].image_path.is_file()
     with pytest.raises(InvalidInputError, match="onto itself"):
         index.copy(tmp_path / "kb")
     with DocumentIndex.open(tmp_path / "foreign", embedder=FakeEmbedder(name="other")):
@@ -405,7 +405,7 @@ def test_an_index_is_copied_and_a_stopped_copy_goes_on(index, docs, tmp_path, em
         index.copy(tmp_path / "foreign")
 
 
-def test_a_full_disk_is_told_before_it_is_full_and_the_run_goes_on_later(index, docs, monkeypatch):
+def test_low_disk_space_stops_the_run_and_the_next_run_resumes(index, docs, monkeypatch):
     monkeypatch.setattr("jina_rag.stores.disk_space.RESERVE", 10**18)
     with pytest.raises(IndexStateError, match=r"disk of the index is full.*rerun the command: it resumes"):
         index.ingest(docs, settings=NO_OCR)
@@ -416,7 +416,7 @@ def test_a_full_disk_is_told_before_it_is_full_and_the_run_goes_on_later(index, 
     assert index.verify() == []
 
 
-def test_another_index_inside_the_folder_is_left_out(index, docs, tmp_path):
+def test_other_index_inside_the_folder_is_skipped(index, docs, tmp_path):
     index.ingest(docs, settings=NO_OCR)
     shutil.copytree(tmp_path / "kb", docs / "old-index")
     report = index.ingest(docs, settings=NO_OCR)
@@ -426,27 +426,27 @@ def test_another_index_inside_the_folder_is_left_out(index, docs, tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of its own, of 76 MB; `grow()` makes it larger."""
-    place = tmp_path / "disk"
-    place.mkdir()
+    """Yield a folder on a separate disk of 76 MB, and a function that enlarges the disk to 600 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
     mount = shutil.which("mount")
-    made = mount and subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=76m", "tmpfs", str(place)], capture_output=True, check=False
+    process = mount and subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=76m", "tmpfs", str(folder)], capture_output=True, check=False
     )
-    if not made or made.returncode:
+    if not process or process.returncode:
         pytest.skip("this user may not mount a disk")
-    yield place, lambda: subprocess.run([mount, "-o", "remount,size=600m", str(place)], check=True)
-    subprocess.run(["umount", str(place)], check=True)
+    yield folder, lambda: subprocess.run([mount, "-o", "remount,size=600m", str(folder)], check=True)
+    subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_really_fills_up(small_disk, docs, embedder):
-    place, grow = small_disk
+def test_full_disk_leaves_a_usable_index(small_disk, docs, embedder):
+    folder, grow = small_disk
     for n in range(6):
         sample_pdf(docs / f"{n}.pdf", [f"document {n} page {p} " + f"word{n * 9 + p} " * 40 for p in range(9)])
     with pytest.raises(IndexStateError, match="full"):
-        with DocumentIndex.open(place / "kb", embedder=embedder) as index:
+        with DocumentIndex.open(folder / "kb", embedder=embedder) as index:
             index.ingest(docs, settings=IngestSettings(ocr="never", isolate=False, dpi=300, jpeg_quality=95))
-    with DocumentIndex.open(place / "kb", embedder=embedder) as index:
+    with DocumentIndex.open(folder / "kb", embedder=embedder) as index:
         before = index.info().pages
         assert before < 58
         index.search("whales")
@@ -457,33 +457,33 @@ def test_a_disk_that_really_fills_up(small_disk, docs, embedder):
         assert index.verify() == []
 
 
-def test_metadata_follows_a_file_that_is_renamed(index, docs):
+def test_metadata_follows_a_renamed_file(index, docs):
     index.ingest(docs, settings=NO_OCR, metadata={"year": 2025})
     (docs / "animals.pdf").rename(docs / "beasts.pdf")
     index.ingest(docs, settings=NO_OCR)
     assert index.search("whales", filter={"year": 2025}, k=1)[0].doc_id == "beasts.pdf"
 
 
-def test_what_stood_beside_a_file_goes_with_it_and_what_was_given_stays(index, docs):
-    beside = docs / "animals.pdf.json"
-    beside.write_text('{"beside": 1}')
+def test_deleted_sidecar_removes_its_keys_and_keeps_the_callers(index, docs):
+    sidecar = docs / "animals.pdf.json"
+    sidecar.write_text('{"beside": 1}')
     index.ingest(docs, settings=NO_OCR, metadata={"year": 2025})
     index.ingest(docs, settings=NO_OCR)
     assert index.search("whales", k=1)[0].metadata == {"year": 2025, "beside": 1}
-    beside.unlink()
+    sidecar.unlink()
     index.ingest(docs, settings=NO_OCR)
     assert index.search("whales", k=1)[0].metadata == {"year": 2025}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs links and pipes")
-def test_a_sidecar_that_is_no_file_of_its_own_is_left_alone(index, docs, tmp_path):
+def test_linked_piped_and_malformed_sidecars_are_ignored(index, docs, tmp_path):
     (tmp_path / "secret.json").write_text('{"secret": 1}')
     (docs / "animals.json").symlink_to(tmp_path / "secret.json")
     os.mkfifo(docs / "reports" / "energy.json")
     report = index.ingest(docs, settings=NO_OCR)
     assert report.documents == 2
     assert index.search("whales", k=1)[0].metadata == {}
-    # Deep nesting and huge numbers are told, and cost the sidecar only.
+    # Deep nesting and huge numbers add a warning and invalidate only the sidecar.
     (docs / "animals.pdf.json").write_text("[" * 200 + "]" * 200)
     (docs / "reports" / "energy.pdf.json").write_text('{"n": ' + "9" * 400 + "}")
     report = index.ingest(docs, settings=NO_OCR)
@@ -491,10 +491,10 @@ def test_a_sidecar_that_is_no_file_of_its_own_is_left_alone(index, docs, tmp_pat
     assert index.verify() == []
 
 
-def test_two_files_that_are_swapped_are_not_embedded_again(index, docs, embedder):
+def test_swapped_files_are_not_re_embedded(index, docs, embedder):
     a, b = docs / "animals.pdf", docs / "reports" / "energy.pdf"
     index.ingest(docs, settings=NO_OCR)
-    before = embedded(embedder)
+    before = embedded_count(embedder)
     a.rename(docs / "x")
     b.rename(a)
     (docs / "x").rename(b)
@@ -502,7 +502,7 @@ def test_two_files_that_are_swapped_are_not_embedded_again(index, docs, embedder
     assert (plan.unchanged, plan.duplicates, plan.pages) == (2, 0, 0)
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.unchanged, report.duplicates, report.documents) == (2, (), 0)
-    assert embedded(embedder) == before
+    assert embedded_count(embedder) == before
     assert index.search("whales", k=1)[0].doc_id == "reports/energy.pdf"
     assert index.search("whales", k=1, filter={"doc_id": "reports/energy.pdf"})
     index.ingest(docs, settings=NO_OCR, force=True)
@@ -510,8 +510,8 @@ def test_two_files_that_are_swapped_are_not_embedded_again(index, docs, embedder
     assert index.verify() == []
 
 
-def interrupting(monkeypatch, index, method, after=0):
-    """The store's method is interrupted from its `after`-th call on."""
+def interrupt_store_method(monkeypatch, index, method, after=0):
+    """Raise KeyboardInterrupt in a method of the store after its first `after` calls."""
     real, calls = getattr(type(index._session.resources.store), method), []
 
     def call(self, *args, **options):
@@ -523,19 +523,19 @@ def interrupting(monkeypatch, index, method, after=0):
     monkeypatch.setattr(type(index._session.resources.store), method, call)
 
 
-def test_an_interruption_before_the_points_are_told_is_made_good(index, docs, monkeypatch):
+def test_interrupted_location_update_is_completed_by_the_next_change(index, docs, monkeypatch):
     shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
     index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"name": path.stem})
     (docs / "animals.pdf").rename(docs / "beasts.pdf")
     with monkeypatch.context() as patch:
-        interrupting(patch, index, "update_payload")
+        interrupt_store_method(patch, index, "update_payload")
         with pytest.raises(KeyboardInterrupt):
             index.ingest(docs, settings=NO_OCR)
     assert any("File locations are stale" in problem.message for problem in index.verify())
     index.ingest(docs, settings=NO_OCR)
     assert index.search("whales", k=1, filter={"path": "**/beasts.pdf"})
     with monkeypatch.context() as patch:
-        interrupting(patch, index, "update_payload")
+        interrupt_store_method(patch, index, "update_payload")
         with pytest.raises(KeyboardInterrupt):
             index.delete("copy.pdf")
     (docs / "copy.pdf").unlink()
@@ -544,22 +544,22 @@ def test_an_interruption_before_the_points_are_told_is_made_good(index, docs, mo
     assert index.verify() == []
 
 
-def test_a_run_that_is_gone_on_with_under_another_name_and_other_metadata(index, tmp_path, monkeypatch):
+def test_resumed_run_with_renamed_file_and_new_metadata(index, tmp_path, monkeypatch):
     folder = tmp_path / "many"
     folder.mkdir()
     sample_pdf(folder / "a.pdf", [f"cats sleep page{n}" for n in range(20)])
     with monkeypatch.context() as patch:
-        interrupting(patch, index, "upsert", after=1)
+        interrupt_store_method(patch, index, "upsert", after=1)
         assert index.ingest(folder, settings=NO_OCR, metadata={"year": 2024}).interrupted
     (folder / "a.pdf").rename(folder / "b.pdf")
     assert index.ingest(folder, settings=NO_OCR, metadata={"year": 2025}).pages == 12
-    assert ids(index) == ["b.pdf"]
+    assert document_ids(index) == ["b.pdf"]
     assert len(index.search("cats", k=50, filter={"year": 2025, "doc_id": "b.pdf"})) == 20
     assert not index.search("cats", k=50, filter={"year": 2024})
     assert index.verify() == []
 
 
-def test_a_file_that_changes_while_it_is_read_is_not_kept_under_the_old_hash(index, docs, monkeypatch):
+def test_file_changed_while_read_is_not_indexed(index, docs, monkeypatch):
     original = (docs / "animals.pdf").read_bytes()
     real = ingest.Ingestion._start
 
@@ -574,21 +574,21 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept_under_the_old_hash(ind
     assert [failure.path.name for failure in report.failed] == ["animals.pdf"]
     assert "changed while it was read" in report.failed[0].reason
     assert report.documents == 1
-    assert ids(index) == ["reports/energy.pdf"]
+    assert document_ids(index) == ["reports/energy.pdf"]
     assert index.verify() == []
     (docs / "animals.pdf").write_bytes(original)
     assert index.ingest(docs, settings=NO_OCR).documents == 1
     assert index.search("whales", k=1)[0].page == 2
 
 
-def test_a_filter_over_copies_means_one_of_them_not_a_mixture(index, docs):
+def test_filter_requires_one_copy_that_matches_all_conditions(index, docs):
     shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
     index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"year": 2024 + ("copy" in path.name), "n": path.name})
     assert index.search("whales", k=1, filter={"year": 2025, "n": "copy.pdf"})
     assert all("energy" in hit.doc_id for hit in index.search("whales", filter={"year": 2024, "n": "copy.pdf"}))
 
 
-def test_a_page_that_stays_in_a_changed_document_repeats_nothing(index, tmp_path):
+def test_unchanged_page_of_a_changed_document_is_no_near_duplicate(index, tmp_path):
     words = [" ".join(f"w{p}x{n}" for n in range(40)) for p in range(3)]
     sample_pdf(tmp_path / "a.pdf", words)
     index.ingest(tmp_path / "a.pdf", settings=NO_OCR)
@@ -602,7 +602,7 @@ def test_a_page_that_stays_in_a_changed_document_repeats_nothing(index, tmp_path
     assert marked[("a.pdf", 1)] is None
 
 
-def test_an_empty_name_removes_nothing(index, docs, monkeypatch):
+def test_delete_with_an_empty_name_raises(index, docs, monkeypatch):
     index.ingest(docs, settings=NO_OCR)
     monkeypatch.chdir(docs)
     with pytest.raises(InvalidInputError, match="is empty"):
@@ -610,23 +610,23 @@ def test_an_empty_name_removes_nothing(index, docs, monkeypatch):
     assert len(index.documents()) == 2
 
 
-def test_what_a_killed_run_has_written_and_not_noted_is_swept(index, docs):
+def test_unrecorded_images_of_a_killed_run_are_deleted(index, docs):
     index.ingest(docs, settings=NO_OCR)
-    handle = index._session.resources
-    before = stored(index)
-    handle.manifest.write_settings({"dirty": True})
-    name = handle.images.put(Image.new("RGB", (5, 5), "red"))
-    (handle.images.folder / name[:2] / "half.tmp").write_bytes(b"half")
+    resources = index._session.resources
+    before = index_contents(index)
+    resources.manifest.write_settings({"dirty": True})
+    name = resources.images.put(Image.new("RGB", (5, 5), "red"))
+    (resources.images.folder / name[:2] / "half.tmp").write_bytes(b"half")
     index.ingest(docs, settings=NO_OCR)
-    assert stored(index) == before
-    assert not list(handle.images.folder.rglob("*.tmp"))
+    assert index_contents(index) == before
+    assert not list(resources.images.folder.rglob("*.tmp"))
 
 
-def test_what_ocr_has_read_is_not_read_again_and_goes_with_its_document(index, tmp_path, monkeypatch):
-    modality = []
+def test_ocr_cache_is_reused_and_deleted_with_its_document(index, tmp_path, monkeypatch):
+    read_shapes = []
 
     def read(pixels, *args, **options):
-        modality.append(pixels.shape)
+        read_shapes.append(pixels.shape)
         return []
 
     monkeypatch.setattr("jina_rag.ocr.lines.read_lines", read)
@@ -634,16 +634,16 @@ def test_what_ocr_has_read_is_not_read_again_and_goes_with_its_document(index, t
     image.save(tmp_path / "a.png")
     settings = IngestSettings(isolate=False)
     index.ingest(tmp_path / "a.png", settings=settings)
-    assert len(modality) == 1
+    assert len(read_shapes) == 1
     index.ingest(tmp_path / "a.png", settings=settings, force=True)
-    assert len(modality) == 1
+    assert len(read_shapes) == 1
     assert index.info().bytes["ocr"] > 0
     index.delete("a.png")
     index.ingest(tmp_path / "a.png", settings=settings)
-    assert len(modality) == 2
+    assert len(read_shapes) == 2
 
 
-def test_sync_keeps_what_it_could_not_look_at(index, docs, tmp_path, monkeypatch):
+def test_sync_keeps_documents_of_unreadable_folders(index, docs, tmp_path, monkeypatch):
     index.ingest(docs, settings=NO_OCR)
     shutil.move(docs / "reports" / "energy.pdf", tmp_path / "away.pdf")
     real = os.scandir
@@ -662,7 +662,7 @@ def test_sync_keeps_what_it_could_not_look_at(index, docs, tmp_path, monkeypatch
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs links")
-def test_sync_keeps_everything_where_the_given_link_leads_nowhere(index, docs, tmp_path):
+def test_sync_keeps_documents_of_a_broken_link(index, docs, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(docs)
     index.ingest(link, settings=NO_OCR)
@@ -672,20 +672,20 @@ def test_sync_keeps_everything_where_the_given_link_leads_nowhere(index, docs, t
     assert len(index.documents()) == 2
 
 
-def test_sync_with_a_glob_removes_what_the_glob_means(index, docs):
+def test_sync_with_a_glob_deletes_only_matching_documents(index, docs):
     index.ingest(docs, settings=NO_OCR)
     sample_pdf(docs / "new.pdf", ["penguins"])
     (docs / "animals.pdf").unlink()
     (docs / "reports" / "energy.pdf").unlink()
     assert index.ingest(str(docs / "[an]*.pdf"), settings=NO_OCR, sync=True).removed == 1
-    assert ids(index) == ["new.pdf", "reports/energy.pdf"]
+    assert document_ids(index) == ["new.pdf", "reports/energy.pdf"]
 
 
-def test_a_copy_takes_what_was_made_again_and_refuses_to_overwrite_another_document(index, docs, tmp_path, embedder):
+def test_copy_sends_re_indexed_points_and_rejects_conflicting_ids(index, docs, tmp_path, embedder):
     index.ingest(docs, settings=NO_OCR)
     assert index.copy(tmp_path / "other") == 4
     index.ingest(docs / "animals.pdf", settings=NO_OCR, force=True)
-    assert index.copy(tmp_path / "other") == 2, "what was made again since"
+    assert index.copy(tmp_path / "other") == 2, "only the re-indexed points"
     (tmp_path / "foreign").mkdir()
     sample_pdf(tmp_path / "foreign" / "animals.pdf", ["penguins"])
     with DocumentIndex.open(tmp_path / "third", embedder=embedder) as third:
@@ -694,17 +694,17 @@ def test_a_copy_takes_what_was_made_again_and_refuses_to_overwrite_another_docum
         index.copy(tmp_path / "third")
 
 
-def test_points_that_a_killed_run_has_written_and_not_noted_are_swept(index, docs, monkeypatch):
+def test_unrecorded_points_of_a_killed_run_are_deleted(index, docs, monkeypatch):
     with monkeypatch.context() as patch:
-        interrupting(patch, index, "flush")
+        interrupt_store_method(patch, index, "flush")
         with pytest.raises(KeyboardInterrupt):
             index.ingest(docs / "animals.pdf", settings=NO_OCR)
-    handle = index._session.resources
-    ((sha256, done),) = handle.manifest.contents()
-    assert not done
-    (whole, *_) = handle.store.fetch([handle.manifest.points(sha256)[0].point_id])
-    stray = "00000000-0000-4000-8000-000000000001"
-    handle.store.upsert([replace(whole, id=stray)])
+    resources = index._session.resources
+    ((sha256, is_complete),) = resources.manifest.contents()
+    assert not is_complete
+    (stored_point, *_) = resources.store.fetch([resources.manifest.points(sha256)[0].point_id])
+    stray_id = "00000000-0000-4000-8000-000000000001"
+    resources.store.upsert([replace(stored_point, id=stray_id)])
     index.ingest(docs, settings=NO_OCR)
-    assert handle.store.fetch([stray]) == []
+    assert resources.store.fetch([stray_id]) == []
     assert index.verify() == []

@@ -1,4 +1,4 @@
-"""A run of ingestion: it plans beside the work, opens nothing twice, and stops at once wherever it is."""
+"""Ingestion runs: planning concurrent with embedding, each file opened once, and prompt stops."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def index(tmp_path, embedder):
         yield opened
 
 
-def embedded(embedder):
+def embedded_count(embedder):
     return sum(len(inputs) for side, inputs in embedder.history if side == "document")
 
 
@@ -55,7 +55,7 @@ def embedded(embedder):
 
 @pytest.mark.parametrize("paths", ["", "  ", ["docs", ""], [" \n"], []])
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_an_empty_path_is_not_the_current_folder(index, docs, monkeypatch, paths, dry_run):
+def test_empty_path_raises(index, docs, monkeypatch, paths, dry_run):
     monkeypatch.chdir(docs.parent)
     with pytest.raises(InvalidInputError, match=r"empty|No path"):
         index.ingest(paths, settings=NO_OCR, dry_run=dry_run)
@@ -64,18 +64,18 @@ def test_an_empty_path_is_not_the_current_folder(index, docs, monkeypatch, paths
     with pytest.raises(InvalidInputError, match=r"empty|No path"):
         load_pages(paths)
     assert index.documents() == []
-    assert index.ingest(".", settings=NO_OCR, dry_run=True).new == 4, "the current folder is named by a dot"
+    assert index.ingest(".", settings=NO_OCR, dry_run=True).new == 4, "a dot names the current folder"
 
 
 @pytest.mark.parametrize("location", ["", " "])
-def test_an_empty_place_of_the_index_is_not_the_current_folder(tmp_path, monkeypatch, location):
+def test_empty_index_location_raises(tmp_path, monkeypatch, location):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInputError, match="empty"):
         DocumentIndex.open(location, embedder=FakeEmbedder())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_name_in_a_filter_is_refused(index, docs):
+def test_empty_path_in_a_filter_raises(index, docs):
     index.ingest(docs / "0.pdf", settings=NO_OCR)
     for value in ("", " ", ["*.pdf", ""]):
         with pytest.raises(InvalidInputError, match="path"):
@@ -88,7 +88,7 @@ def test_an_empty_name_in_a_filter_is_refused(index, docs):
 
 
 def test_each_file_is_hashed_once_and_opened_once(index, docs, monkeypatch):
-    hashed, opened, told = Counter(), Counter(), []
+    hashed, opened, progress_states = Counter(), Counter(), []
     real_hash, real_open = Planner._hash, pages.open_isolated
 
     def count_hash(self, path):
@@ -102,18 +102,20 @@ def test_each_file_is_hashed_once_and_opened_once(index, docs, monkeypatch):
     monkeypatch.setattr(Planner, "_hash", count_hash)
     monkeypatch.setattr(pages, "open_isolated", count_open)
     shutil.copy(docs / "0.pdf", docs / "copy.pdf")
-    report = index.ingest(docs, settings=NO_OCR, progress=told.append)
+    report = index.ingest(docs, settings=NO_OCR, progress=progress_states.append)
     assert (report.documents, report.pages, len(report.duplicates)) == (5, 8, 1)
     assert hashed == Counter({f"{n}.pdf": 1 for n in range(4)}) + Counter({"copy.pdf": 1})
     assert opened == Counter({f"{n}.pdf": 1 for n in range(4)})
-    last = told[-1]
+    last = progress_states[-1]
     assert (last.documents, last.documents_total, last.pages, last.pages_total) == (4, 4, 8, 8)
-    assert all(one.pages <= one.pages_total and one.documents <= one.documents_total for one in told)
-    assert index.ingest(docs, settings=NO_OCR, progress=told.append).unchanged == 5
-    assert sum(hashed.values()) == 5, "what is unchanged is not hashed"
+    assert all(
+        state.pages <= state.pages_total and state.documents <= state.documents_total for state in progress_states
+    )
+    assert index.ingest(docs, settings=NO_OCR, progress=progress_states.append).unchanged == 5
+    assert sum(hashed.values()) == 5, "unchanged files are not hashed"
 
 
-def test_hashing_goes_on_while_pages_are_embedded_and_waits_for_none_of_them(index, docs, embedder, monkeypatch):
+def test_hashing_overlaps_with_embedding(index, docs, embedder, monkeypatch):
     first_is_embedded = threading.Event()
     real_hash, real_encode = Planner._hash, embedder.encode_document
 
@@ -132,7 +134,7 @@ def test_hashing_goes_on_while_pages_are_embedded_and_waits_for_none_of_them(ind
     assert index.ingest(docs, settings=NO_OCR).documents == 4
 
 
-def test_metadata_are_asked_for_in_the_callers_thread(index, docs):
+def test_metadata_function_runs_in_the_callers_thread(index, docs):
     threads = set()
 
     def metadata(path):
@@ -144,24 +146,24 @@ def test_metadata_are_asked_for_in_the_callers_thread(index, docs):
     assert threads == {threading.current_thread()}
 
 
-def test_an_error_of_the_planning_is_raised(index, docs, monkeypatch):
-    def look(self, source):
+def test_planning_error_is_raised(index, docs, monkeypatch):
+    def decide(self, source):
         raise RuntimeError("planning is broken")
 
-    monkeypatch.setattr(Planner, "_look", look)
+    monkeypatch.setattr(Planner, "_decide", decide)
     with pytest.raises(RuntimeError, match="planning is broken"):
         index.ingest(docs, settings=NO_OCR)
 
 
-def test_contents_that_move_on_from_file_to_file_are_not_embedded_again(index, docs, embedder, monkeypatch):
-    """As log files rotate: the first is new, each other one holds what the one before it held."""
+def test_rotated_files_are_not_re_embedded(index, docs, embedder, monkeypatch):
+    """Like rotated log files: the first file is new, and each other file has the content of its predecessor."""
     index.ingest(docs, settings=NO_OCR)
-    before = embedded(embedder)
+    before = embedded_count(embedder)
     for n in range(3, 0, -1):
         shutil.copy(docs / f"{n - 1}.pdf", docs / f"{n}.pdf")
         os.utime(docs / f"{n}.pdf", ns=(10**18, 10**18 + n))
     sample_pdf(docs / "0.pdf", ["penguins walk"])
-    # Every chance to drop what is replaced: while the run goes on, and while it is still planned.
+    # Checkpoint as often as possible, also during planning.
     monkeypatch.setattr(ingest, "CHECKPOINT_SECONDS", -1.0)
     monkeypatch.setattr(ingest, "BATCH_PAGES", 1)
     first_has_ended = threading.Event()
@@ -181,26 +183,26 @@ def test_contents_that_move_on_from_file_to_file_are_not_embedded_again(index, d
     monkeypatch.setattr(ingest.Ingestion, "_checkpoint", checkpoint)
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.documents, report.pages, report.unchanged, report.failed) == (1, 1, 3, ())
-    assert embedded(embedder) == before + 1
+    assert embedded_count(embedder) == before + 1
     assert index.search("animal0", k=1)[0].doc_id == "1.pdf"
     assert index.search("penguins", k=1)[0].doc_id == "0.pdf"
     assert index.verify() == []
 
 
-def test_a_moved_file_and_one_that_takes_its_place_in_the_same_run(index, docs, embedder):
+def test_moved_file_and_its_replacement_in_one_run(index, docs, embedder):
     index.ingest(docs, settings=NO_OCR)
-    before = embedded(embedder)
+    before = embedded_count(embedder)
     (docs / "0.pdf").rename(docs / "9.pdf")
     (docs / "1.pdf").rename(docs / "sub.pdf")
     sample_pdf(docs / "0.pdf", ["penguins walk"])
     report = index.ingest(docs, settings=NO_OCR, sync=True)
     assert (report.documents, report.moved, report.removed) == (1, 2, 0)
-    assert embedded(embedder) == before + 1
+    assert embedded_count(embedder) == before + 1
     assert {record.doc_id for record in index.documents()} == {"0.pdf", "2.pdf", "3.pdf", "9.pdf", "sub.pdf"}
     assert index.verify() == []
 
 
-def test_a_copy_of_a_file_that_cannot_be_read_fails_with_it(index, docs):
+def test_copy_of_an_unreadable_file_fails_with_the_same_reason(index, docs):
     for name in ("bad.pdf", "worse.pdf"):
         (docs / name).write_bytes(b"%PDF-1.4 nothing else")
     report = index.ingest(docs, settings=NO_OCR)
@@ -208,8 +210,8 @@ def test_a_copy_of_a_file_that_cannot_be_read_fails_with_it(index, docs):
     assert len({failure.reason for failure in report.failed}) == 1
 
 
-def test_planning_is_never_more_than_a_bounded_number_of_files_ahead(monkeypatch):
-    monkeypatch.setattr(plan_stream, "_AHEAD", 3)
+def test_planning_is_a_bounded_number_of_files_ahead(monkeypatch):
+    monkeypatch.setattr(plan_stream, "_QUEUE_SIZE", 3)
     planned = []
 
     def items():
@@ -228,8 +230,8 @@ def test_planning_is_never_more_than_a_bounded_number_of_files_ahead(monkeypatch
 # -- stopping ------------------------------------------------------------------------------------------------
 
 
-class Digest:
-    """A hash that stops the run at its first block, and counts."""
+class StoppingDigest:
+    """A hash that sets the stop event at its first block and counts blocks."""
 
     def __init__(self, stop):
         self.stop = stop
@@ -247,15 +249,15 @@ class Digest:
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_a_stop_ends_the_hashing_of_a_huge_file_between_two_blocks(index, docs, embedder, monkeypatch, dry_run):
+def test_stop_ends_hashing_between_two_blocks(index, docs, embedder, monkeypatch, dry_run):
     stop = threading.Event()
-    digest = Digest(stop)
-    monkeypatch.setattr(planner, "_BLOCK", 16)
+    digest = StoppingDigest(stop)
+    monkeypatch.setattr(planner, "_HASH_BLOCK", 16)
     monkeypatch.setattr(planner.hashlib, "sha256", lambda *args: digest if not args else real(*args))
     result = index.ingest(docs, settings=NO_OCR, stop=stop, dry_run=dry_run)
     assert result.interrupted
     assert digest.blocks == 1
-    assert embedded(embedder) == 0
+    assert embedded_count(embedder) == 0
 
 
 real = planner.hashlib.sha256
@@ -263,7 +265,7 @@ real = planner.hashlib.sha256
 
 @pytest.mark.parametrize("dry_run", [False, True])
 @pytest.mark.parametrize("pattern", ["", "**/*.pdf"])
-def test_a_stop_ends_the_walk(index, tmp_path, monkeypatch, dry_run, pattern):
+def test_stop_ends_the_search_for_files(index, tmp_path, monkeypatch, dry_run, pattern):
     for n in range(50):
         (tmp_path / "tree" / f"{n:02}").mkdir(parents=True)
         (tmp_path / "tree" / f"{n:02}" / "a.txt").write_text("x")
@@ -282,7 +284,7 @@ def test_a_stop_ends_the_walk(index, tmp_path, monkeypatch, dry_run, pattern):
     assert len(listed) <= 4
 
 
-def test_a_stop_ends_the_listing_of_a_huge_folder(tmp_path, monkeypatch):
+def test_stop_ends_the_listing_of_a_large_folder(tmp_path, monkeypatch):
     for n in range(100):
         (tmp_path / f"{n}.txt").write_text("x")
     calls = []
@@ -292,7 +294,7 @@ def test_a_stop_ends_the_listing_of_a_huge_folder(tmp_path, monkeypatch):
         if len(calls) == 10:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(sources, "_classify", lambda *args, **options: pytest.fail("nothing was listed yet"))
+    monkeypatch.setattr(sources, "_classify", lambda *args, **options: pytest.fail("no file was listed yet"))
     with pytest.raises(KeyboardInterrupt):
         list(sources.find_sources(tmp_path, check=check))
     assert len(calls) == 10
@@ -321,70 +323,70 @@ def test_cancelling_aingest_ends_the_hashing(index, docs, monkeypatch):
     assert index.ingest(docs, settings=NO_OCR).documents == 4
 
 
-def test_a_stop_does_not_wait_for_a_model_that_is_being_loaded(docs, index):
-    stop, may_go_on = threading.Event(), threading.Event()
+def test_stop_does_not_wait_for_a_loading_model(docs, index):
+    stop, may_continue = threading.Event(), threading.Event()
 
     def load():
         stop.set()
-        may_go_on.wait(30)
+        may_continue.wait(30)
         return FakeEmbedder()
 
     session = index._session
     target = IndexTarget(session.resources, load, 64, session.settings.storage)
     run = ingest.Ingestion(target, NO_OCR, stop=stop)
-    with session.changing():
+    with session.write_session():
         report = run.run([docs])
     assert report.interrupted
-    assert not may_go_on.is_set()
-    may_go_on.set()
+    assert not may_continue.is_set()
+    may_continue.set()
     assert report.pages == 0
 
 
-def test_a_stop_after_the_first_batch_keeps_it_and_the_next_run_goes_on(index, docs, embedder, monkeypatch):
+def test_stop_keeps_the_first_batch_and_the_next_run_resumes(index, docs, embedder, monkeypatch):
     monkeypatch.setattr(ingest, "BATCH_PAGES", 2)
     stop, real_encode = threading.Event(), embedder.encode_document
 
     def encode(documents, **options):
-        if embedded(embedder):
+        if embedded_count(embedder):
             stop.set()
         return real_encode(documents, **options)
 
     monkeypatch.setattr(embedder, "encode_document", encode)
     report = index.ingest(docs, settings=NO_OCR, stop=stop)
     assert (report.interrupted, report.documents, report.pages) == (True, 1, 2)
-    assert embedded(embedder) == 4, "a pass of the model ends first, and no other begins"
+    assert embedded_count(embedder) == 4, "the running forward pass ends, and no other starts"
     assert index.search("whales", k=9)
     assert index.ingest(docs, settings=NO_OCR).documents == 3
     assert index.verify() == []
 
 
-def test_a_stop_ends_the_look_at_files_that_need_no_work(index, docs, monkeypatch):
-    """They wait in a queue, and the caller's function may be slow."""
+def test_stop_ends_the_processing_of_unchanged_files(index, docs, monkeypatch):
+    """The outcomes wait in a queue while the caller's metadata function is slow."""
     index.ingest(docs, settings=NO_OCR)
     stop, calls = threading.Event(), []
-    real_attend = ingest.Ingestion._attend
+    real_process_plan = ingest.Ingestion._process_plan
 
-    def attend(self, plan):
-        plan._thread.join(30)  # all of them wait
-        real_attend(self, plan)
+    def process_plan(self, plan):
+        plan._thread.join(30)  # until all outcomes are queued
+        real_process_plan(self, plan)
 
     def metadata(path):
         calls.append(path)
         stop.set()
         return {"year": 2024}
 
-    monkeypatch.setattr(ingest.Ingestion, "_attend", attend)
+    monkeypatch.setattr(ingest.Ingestion, "_process_plan", process_plan)
     assert index.ingest(docs, settings=NO_OCR, metadata=metadata, stop=stop).interrupted
     assert len(calls) == 1
 
 
-def test_a_stop_as_moved_files_are_placed_leaves_an_index_in_order(index, docs, embedder, monkeypatch):
+def test_stop_while_placing_moved_files_leaves_a_valid_index(index, docs, embedder, monkeypatch):
     index.ingest(docs, settings=NO_OCR)
-    before = embedded(embedder)
+    before = embedded_count(embedder)
     (docs / "sub").mkdir()
     for n in range(4):
         (docs / f"{n}.pdf").rename(docs / "sub" / f"{n}.pdf")
-    stop, real_place, commits = threading.Event(), Manifest.place, []
+    stop, real_place, commits = threading.Event(), Manifest.put_document, []
 
     def place(self, record, **options):
         stop.set()
@@ -398,12 +400,12 @@ def test_a_stop_as_moved_files_are_placed_leaves_an_index_in_order(index, docs, 
     monkeypatch.undo()
     assert index.ingest(docs, settings=NO_OCR, sync=True).unchanged == 4
     assert {hit.doc_id for hit in index.search("whales", k=9)} == {f"sub/{n}.pdf" for n in range(4)}
-    assert embedded(embedder) == before
+    assert embedded_count(embedder) == before
 
 
 @pytest.mark.parametrize("metadata", [None, {"year": 2024}])
 @pytest.mark.parametrize("is_moved", [False, True])
-def test_what_needs_no_work_costs_the_same_however_many_files_it_is(index, tmp_path, monkeypatch, is_moved, metadata):
+def test_cost_of_unchanged_files_is_independent_of_their_number(index, tmp_path, monkeypatch, is_moved, metadata):
     def run(name: str, count: int) -> Counter[str]:
         folder = tmp_path / name
         folder.mkdir()
@@ -421,7 +423,7 @@ def test_what_needs_no_work_costs_the_same_however_many_files_it_is(index, tmp_p
     assert index.verify() == []
 
 
-def test_new_metadata_of_known_entries_costs_the_same_however_many_they_are(index, monkeypatch):
+def test_cost_of_new_metadata_is_independent_of_the_number_of_entries(index, monkeypatch):
     ids = [f"id{n}" for n in range(40)]
     index.add(ids, ids=ids)
 
@@ -434,8 +436,8 @@ def test_new_metadata_of_known_entries_costs_the_same_however_many_they_are(inde
 
 
 @pytest.mark.parametrize("step", ["as_pdf", "open_isolated"])
-def test_a_stop_ends_a_dry_run_that_opens_a_document(index, docs, monkeypatch, step):
-    """What hangs is ended by the `Stop` that it was called with."""
+def test_stop_ends_a_dry_run_that_opens_a_document(index, docs, monkeypatch, step):
+    """The stop kills the hanging step through the `Stop` object that the step received."""
     stop, ended = threading.Event(), threading.Event()
 
     def hang(source, settings, own_stop):
@@ -450,7 +452,7 @@ def test_a_stop_ends_a_dry_run_that_opens_a_document(index, docs, monkeypatch, s
     assert ended.wait(30)
 
 
-def test_a_stop_ends_the_look_for_missing_files(index, docs):
+def test_stop_ends_the_search_for_missing_files(index, docs):
     index.ingest(docs, settings=NO_OCR)
 
     def check():
@@ -460,22 +462,22 @@ def test_a_stop_ends_the_look_for_missing_files(index, docs):
         missing_documents(index._session.resources.manifest, [docs], check=check)
 
 
-def test_a_stop_ends_the_wait_for_another_run(index, docs, embedder, monkeypatch):
-    begun, may_go_on, stop = threading.Event(), threading.Event(), threading.Event()
+def test_stop_ends_the_wait_for_another_run(index, docs, embedder, monkeypatch):
+    started, may_continue, stop = threading.Event(), threading.Event(), threading.Event()
     real_encode = embedder.encode_document
 
     def encode(documents, **options):
-        begun.set()
-        assert may_go_on.wait(30)
+        started.set()
+        assert may_continue.wait(30)
         return real_encode(documents, **options)
 
     monkeypatch.setattr(embedder, "encode_document", encode)
     other = threading.Thread(target=index.ingest, args=(docs,), kwargs={"settings": NO_OCR})
     other.start()
-    assert begun.wait(30)
+    assert started.wait(30)
     stop.set()
     report = index.ingest(docs, settings=NO_OCR, stop=stop)
-    assert (report.interrupted, report.documents, may_go_on.is_set()) == (True, 0, False)
-    may_go_on.set()
+    assert (report.interrupted, report.documents, may_continue.is_set()) == (True, 0, False)
+    may_continue.set()
     other.join()
     assert index.info().documents == 4

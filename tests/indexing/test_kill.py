@@ -1,4 +1,4 @@
-"""A run killed at any moment, then the same command again: every page is there once, and nothing is left over."""
+"""Ingestion after SIGKILL: the next run stores every page once and leaves no remains."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def command(docs: Path, index: Path) -> list[str]:
 
 
 def run(docs: Path, index: Path) -> dict:
-    done = subprocess.run(command(docs, index), capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    process = subprocess.run(command(docs, index), capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
 
 
-def contents(index: Path) -> tuple[Counter, set[str], set[str], int]:
-    """Pages in the store, image files, images that the manifest knows, unfinished documents."""
+def page_state(index: Path) -> tuple[Counter, set[str], set[str], int]:
+    """Return pages in the store, image files, images in the manifest, and the number of pending documents."""
     with DocumentIndex.open(index, create=False) as opened:
         handle = opened._session.resources
         assert opened.verify() == []
@@ -56,17 +56,17 @@ def contents(index: Path) -> tuple[Counter, set[str], set[str], int]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(docs, tmp_path_factory):
-    """What an undisturbed run leaves, and how long it takes."""
+def uninterrupted_run(docs, tmp_path_factory):
+    """Return the state after an uninterrupted run, and its duration in seconds."""
     index = tmp_path_factory.mktemp("undisturbed") / "kb"
     started = time.monotonic()
     report = run(docs, index)
     assert (report["documents"], report["pages"]) == (DOCUMENTS, DOCUMENTS * PAGES)
-    return contents(index), time.monotonic() - started
+    return page_state(index), time.monotonic() - started
 
 
 def kill_when(process: subprocess.Popen, reached, timeout: float) -> bool:
-    """Kill as soon as `reached` holds; False if the run ended before."""
+    """Kill the process as soon as `reached` returns True; return False if the process ended before."""
     deadline = time.monotonic() + timeout
     while process.poll() is None and time.monotonic() < deadline and not reached():
         time.sleep(0.002)
@@ -76,26 +76,26 @@ def kill_when(process: subprocess.Popen, reached, timeout: float) -> bool:
     return not ended
 
 
-def moments(index: Path, seed: int):
-    """Moments by what lies on the disk, so that slow and quick machines are killed at the same ones."""
+def kill_conditions(index: Path, seed: int):
+    """Yield conditions on the files on disk, so that fast and slow machines are killed at the same point."""
     rng = random.Random(seed)
 
-    def images(least: int):
-        return lambda: sum(1 for _ in (index / "images").rglob("*.jpg")) >= least
+    def images(minimum: int):
+        return lambda: sum(1 for _ in (index / "images").rglob("*.jpg")) >= minimum
 
     yield (index / "manifest.sqlite3").exists
     yield images(1)
-    for least in sorted(rng.sample(range(2, DOCUMENTS * PAGES), 2)):
-        yield images(least)
+    for minimum in sorted(rng.sample(range(2, DOCUMENTS * PAGES), 2)):
+        yield images(minimum)
 
 
-def target(docs: Path, index: Path) -> list[str]:
+def target_command(docs: Path, index: Path) -> list[str]:
     return [sys.executable, str(ROOT / "tests" / "helpers" / "kill_target.py"), str(docs), str(index)]
 
 
 @pytest.fixture
-def changing(tmp_path):
-    """A folder whose documents have regions and copies, and change half-way; `change()` changes it."""
+def changing_docs(tmp_path):
+    """Return a folder with regions and copies, and a function that changes, renames and replaces files."""
     folder = tmp_path / "docs"
     folder.mkdir()
     for d in range(10):
@@ -117,8 +117,8 @@ def changing(tmp_path):
     return folder, change
 
 
-def everything(index: Path) -> tuple:
-    """All that an index holds, to be compared: documents, points with their payloads, images."""
+def index_state(index: Path) -> tuple:
+    """Return documents, points, vector shapes and images of an index, for comparison."""
     with DocumentIndex.open(index, embedder=FakeEmbedder(), create=False) as opened:
         assert opened.verify() == []
         points = {hit.id: hit.payload for hit in opened._session.resources.store.scroll()}
@@ -131,73 +131,73 @@ def everything(index: Path) -> tuple:
         return records, points, vectors, set(opened._session.resources.images.names())
 
 
-def test_killed_at_twenty_random_moments(changing, tmp_path):
-    """Kills spread over first runs and runs after a change; what is left is what an undisturbed run leaves."""
-    docs, change = changing
+def test_runs_killed_at_twenty_random_moments_leave_the_same_index(changing_docs, tmp_path):
+    """Kills hit first runs and runs after a change; the result equals that of an uninterrupted run."""
+    docs, change = changing_docs
     rng = random.Random(20)
-    index, killed = tmp_path / "kb", 0
+    index, kill_count = tmp_path / "kb", 0
 
     def images():
         return sum(1 for _ in (index / "images").rglob("*.jpg"))
 
     for attempt in range(20):
         if attempt == 12:
-            subprocess.run(target(docs, index), check=True, capture_output=True, timeout=120)
+            subprocess.run(target_command(docs, index), check=True, capture_output=True, timeout=120)
             change()
-        # Moments by what lies on the disk, and a little later: slow and quick machines are killed at the same ones.
-        enough, later = images() + rng.randint(0, 3), rng.uniform(0, 0.15)
-        process = subprocess.Popen(target(docs, index), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        # Wait for a number of images plus a delay, so that fast and slow machines are killed at similar points.
+        image_count, delay = images() + rng.randint(0, 3), rng.uniform(0, 0.15)
+        process = subprocess.Popen(target_command(docs, index), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-        def reached(enough=enough, later=later):
-            if images() < enough or not (index / "manifest.sqlite3").exists():
+        def reached(image_count=image_count, delay=delay):
+            if images() < image_count or not (index / "manifest.sqlite3").exists():
                 return False
-            time.sleep(later)
+            time.sleep(delay)
             return True
 
-        killed += kill_when(process, reached, 60)
-    assert killed >= 15, "the runs ended before they could be killed"
-    subprocess.run(target(docs, index), check=True, capture_output=True, timeout=120)
-    undisturbed = tmp_path / "undisturbed"
-    subprocess.run(target(docs, undisturbed), check=True, capture_output=True, timeout=120)
-    mine, theirs = everything(index), everything(undisturbed)
-    for part, expected in zip(mine, theirs, strict=True):
+        kill_count += kill_when(process, reached, 60)
+    assert kill_count >= 15, "the runs ended before they could be killed"
+    subprocess.run(target_command(docs, index), check=True, capture_output=True, timeout=120)
+    uninterrupted_run = tmp_path / "undisturbed"
+    subprocess.run(target_command(docs, uninterrupted_run), check=True, capture_output=True, timeout=120)
+    actual, expected_state = index_state(index), index_state(uninterrupted_run)
+    for part, expected in zip(actual, expected_state, strict=True):
         assert part == expected
 
 
-def test_killed_again_and_again_then_run_to_the_end(docs, undisturbed, tmp_path):
-    """One index survives all of the kills, the way a flaky machine would do it."""
+def test_run_after_repeated_kills_completes_the_index(docs, uninterrupted_run, tmp_path):
+    """One index survives all kills."""
     index = tmp_path / "kb"
-    killed = 0
-    for reached in moments(index, seed=7):
+    kill_count = 0
+    for reached in kill_conditions(index, seed=7):
         process = subprocess.Popen(command(docs, index), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        if reached():  # of an earlier round: let it work for a moment on top of that
+        if reached():  # already true after an earlier kill: let the run make progress
             time.sleep(0.3)
-        killed += kill_when(process, reached, 60)
-    assert killed >= 3, "the runs ended before they could be killed"
-    # Before the next run the index can be opened, and says what is unfinished.
+        kill_count += kill_when(process, reached, 60)
+    assert kill_count >= 3, "the runs ended before they could be killed"
+    # The killed index can be opened, searched, and reports pending documents.
     with DocumentIndex.open(index, create=False) as opened:
         assert opened.info().pending > 0
         opened.search("chapter")
     report = run(docs, index)
     assert report["failed"] == []
     assert report["documents"] + report["unchanged"] == DOCUMENTS
-    assert contents(index) == undisturbed[0]
+    assert page_state(index) == uninterrupted_run[0]
     with DocumentIndex.open(index, create=False) as opened:
         hits = opened.search("words of chapter", k=DOCUMENTS * PAGES + 5)
-        assert Counter((hit.doc_id, hit.page) for hit in hits) == undisturbed[0][0]
+        assert Counter((hit.doc_id, hit.page) for hit in hits) == uninterrupted_run[0][0]
         assert all(hit.image_path.is_file() for hit in hits)
 
 
-@pytest.mark.parametrize("share", [0.8, 0.95])
-def test_killed_late(share, docs, undisturbed, tmp_path):
-    """Around the flush and the marking as done, where time is the only way to aim."""
+@pytest.mark.parametrize("fraction", [0.8, 0.95])
+def test_run_killed_near_its_end_is_completed_by_the_next_run(fraction, docs, uninterrupted_run, tmp_path):
+    """Near the last flush and the completion of documents, only elapsed time can select the moment."""
     index = tmp_path / "kb"
     process = subprocess.Popen(command(docs, index), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    end = time.monotonic() + undisturbed[1] * share
+    end = time.monotonic() + uninterrupted_run[1] * fraction
     kill_when(process, lambda: time.monotonic() >= end, 60)
     run(docs, index)
-    pages, images, known, pending = contents(index)
+    pages, images, manifest_images, pending = page_state(index)
     assert pages == {(f"doc{d}.pdf", p): 1 for d in range(DOCUMENTS) for p in range(1, PAGES + 1)}
-    assert images == known
+    assert images == manifest_images
     assert pending == 0
-    assert (pages, images, known, pending) == undisturbed[0]
+    assert (pages, images, manifest_images, pending) == uninterrupted_run[0]

@@ -1,4 +1,4 @@
-"""Pages outside an index: read one by one, kept as a picture with its words beside it."""
+"""Pages outside an index: `load_pages`, `save_page` and `open_page`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jina_rag.errors import IndexStateError
 from jina_rag.testing import make_page, sample_pdf
 
 
-def test_pages_are_read_one_by_one_and_failures_are_told(tmp_path, caplog):
+def test_load_pages_yields_pages_and_reports_failures(tmp_path, caplog):
     sample_pdf(tmp_path / "a.pdf", ["Growth by region", "Costs"])
     (tmp_path / "b.pdf").write_bytes(b"not a pdf")
     failures = []
@@ -28,24 +28,28 @@ def test_pages_are_read_one_by_one_and_failures_are_told(tmp_path, caplog):
     assert "b.pdf" in caplog.text
 
 
-def test_a_path_that_is_not_there_is_said_at_once(tmp_path):
+def test_load_pages_raises_immediately_for_a_missing_path(tmp_path):
     with pytest.raises(InvalidInputError, match="nowhere"):
         load_pages(tmp_path / "nowhere")
 
 
-def test_a_page_is_kept_and_comes_back(tmp_path):
+def test_save_page_and_open_page_round_trip(tmp_path):
     page = next(load_pages(sample_pdf(tmp_path / "a.pdf", ["Growth by region"])))
     page = replace(page, regions=(Region("chart", (0.1, 0.2, 0.5, 0.6), "Fig. 1"),), warnings=("odd",))
-    again = open_page(save_page(page, tmp_path / "pages"))
-    assert [word.text for word in again.words] == ["Growth", "by", "region"]
-    np.testing.assert_allclose([w.box for w in again.words], [w.box for w in page.words], atol=1e-5)
-    assert (again.doc_id, again.path, again.number, again.count) == (page.doc_id, page.path, 1, 1)
-    assert (again.regions, again.warnings, again.screenshot.dpi) == (page.regions, ("odd",), page.screenshot.dpi)
-    assert again.screenshot.image.size == page.screenshot.image.size
+    restored = open_page(save_page(page, tmp_path / "pages"))
+    assert [word.text for word in restored.words] == ["Growth", "by", "region"]
+    np.testing.assert_allclose([w.box for w in restored.words], [w.box for w in page.words], atol=1e-5)
+    assert (restored.doc_id, restored.path, restored.number, restored.count) == (page.doc_id, page.path, 1, 1)
+    assert (restored.regions, restored.warnings, restored.screenshot.dpi) == (
+        page.regions,
+        ("odd",),
+        page.screenshot.dpi,
+    )
+    assert restored.screenshot.image.size == page.screenshot.image.size
 
 
 @pytest.mark.parametrize("name", ["", "  "])
-def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch, name):
+def test_empty_names_raise(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInputError, match="empty"):
         save_page(make_page("some words"), name)
@@ -56,7 +60,7 @@ def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_name_follows_what_the_picture_shows(tmp_path):
+def test_file_name_depends_on_the_image_content(tmp_path):
     page = make_page("some words")
     first = save_page(page, tmp_path)
     assert save_page(page, tmp_path) == first
@@ -64,33 +68,33 @@ def test_the_name_follows_what_the_picture_shows(tmp_path):
     assert save_page(replace(page, screenshot=screenshot), tmp_path) != first
 
 
-def test_words_that_stand_nowhere_come_back_so(tmp_path):
+def test_words_without_boxes_round_trip(tmp_path):
     page = make_page("some words")
-    nowhere = tuple(replace(word, box=(float("nan"),) * 4) for word in page.words)
-    again = open_page(save_page(replace(page, words=nowhere), tmp_path))
-    assert np.isnan([word.box for word in again.words]).all()
+    words_without_boxes = tuple(replace(word, box=(float("nan"),) * 4) for word in page.words)
+    restored = open_page(save_page(replace(page, words=words_without_boxes), tmp_path))
+    assert np.isnan([word.box for word in restored.words]).all()
 
 
-def test_what_was_not_kept_or_is_damaged_is_refused(tmp_path):
-    plain = tmp_path / "plain.jpg"
-    Image.new("RGB", (20, 20)).save(plain)
+def test_open_page_rejects_other_and_damaged_files(tmp_path):
+    plain_image = tmp_path / "plain.jpg"
+    Image.new("RGB", (20, 20)).save(plain_image)
     with pytest.raises(InvalidInputError, match="save_page"):
-        open_page(plain)
-    kept = save_page(make_page("words"), tmp_path)
-    beside = kept.with_suffix(".page.json")
-    good = json.loads(beside.read_text())
-    for bad in ("{", "[]", "[" * 100_000, json.dumps(good | {"words": [["a", 1]]}), json.dumps(good | {"dpi": None}),
-                json.dumps(good | {"regions": [["poem", 0, 0, 1, 1, ""]]})):  # fmt: skip
-        beside.write_text(bad)
+        open_page(plain_image)
+    saved = save_page(make_page("words"), tmp_path)
+    sidecar = saved.with_suffix(".page.json")
+    page = json.loads(sidecar.read_text())
+    for text in ("{", "[]", "[" * 100_000, json.dumps(page | {"words": [["a", 1]]}), json.dumps(page | {"dpi": None}),
+                json.dumps(page | {"regions": [["poem", 0, 0, 1, 1, ""]]})):  # fmt: skip
+        sidecar.write_text(text)
         with pytest.raises(InvalidInputError, match="save_page"):
-            open_page(kept)
-    beside.write_text(json.dumps(good))
-    kept.write_bytes(b"no picture")
+            open_page(saved)
+    sidecar.write_text(json.dumps(page))
+    saved.write_bytes(b"no picture")
     with pytest.raises(InvalidInputError, match="save_page"):
-        open_page(kept)
+        open_page(saved)
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+def test_save_page_into_an_invalid_folder_raises(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(IndexStateError, match="file"):
         save_page(make_page("words"), tmp_path / "file")

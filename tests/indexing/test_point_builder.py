@@ -1,4 +1,4 @@
-"""What is stored of a page: regions as points of their own, rows pooled and cut, pages beyond the store's limit."""
+"""Points of pages: regions as separate points, pooled rows, and pages beyond the store's limit."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ LEFT, RIGHT = (0.0, 0.0, 0.48, 0.2), (0.48, 0.0, 1.0, 0.2)
 WORDS = "sun sun sun sun rain rain rain rain"
 
 
-class Square(FakeEmbedder):
-    """One whose dense vectors have the rows' length, so that regions take their rows from the page."""
+class EqualDimEmbedder(FakeEmbedder):
+    """An embedder with dense vectors as long as its rows, so that regions take their rows from the page."""
 
     def __init__(self) -> None:
         super().__init__(dim=64, multi_dim=64, name="square")
 
 
-class Looking(FakeEmbedder):
-    """One that looks at pixels: each picture gives one row for each of its four quarters, by its mean grey."""
+class QuadrantEmbedder(FakeEmbedder):
+    """An image embedder with one row per image quadrant, by its mean gray value."""
 
     modality = "image"
     dim = multi_dim = 8
@@ -66,54 +66,56 @@ class Looking(FakeEmbedder):
         return Embeddings(normalise([r.mean(axis=0) for r in rows]), rows, [None] * len(queries))
 
 
-def make(embedder, page, tmp_path, storage=None, **options):
+def build_points(embedder, page, tmp_path, storage=None, **options):
     builder = PointBuilder(
         embedder, ImageFiles(tmp_path / "images"), dim=embedder.dim, quality=80, storage=storage, **options
     )
     return builder, builder.build(RECORDS, [(page, builder.encode([page])[0])], {})
 
 
-def test_regions_are_points_beside_their_page_and_come_before_it(tmp_path):
+def test_region_points_precede_their_page_point(tmp_path):
     page = make_page(WORDS, regions=[Region("table", LEFT, caption="Table 1"), Region("chart", RIGHT)])
-    embedder = Square()
-    _, made = make(embedder, page, tmp_path)
-    assert len(embedder.history) == 1, "nothing but the page is embedded"
-    kinds = [point.payload["kind"] for point, _ in made]
+    embedder = EqualDimEmbedder()
+    _, built = build_points(embedder, page, tmp_path)
+    assert len(embedder.history) == 1, "only the page is embedded"
+    kinds = [point.payload["kind"] for point, _ in built]
     assert kinds == ["table", "chart", "page"]
-    table, chart, whole = [point for point, _ in made]
-    assert {point.payload["page_id"] for point, _ in made} == {whole.id}
+    table, chart, page_point = [point for point, _ in built]
+    assert {point.payload["page_id"] for point, _ in built} == {page_point.id}
     assert table.payload["caption"] == "Table 1"
     assert table.payload["box"] == list(LEFT)
-    assert [part.kind for _, part in made] == kinds
-    # Four words alike make one row, which is theirs.
-    np.testing.assert_allclose(table.multi, whole.multi[:1], atol=1e-6)
-    np.testing.assert_allclose(chart.multi, whole.multi[4:5], atol=1e-6)
+    assert [point_record.kind for _, point_record in built] == kinds
+    # Four equal words pool into one row.
+    np.testing.assert_allclose(table.multi, page_point.multi[:1], atol=1e-6)
+    np.testing.assert_allclose(chart.multi, page_point.multi[4:5], atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(table.dense), 1, rtol=1e-5)
     assert set(table.lexical.indices) != set(chart.lexical.indices)
-    assert all((tmp_path / "images" / point.payload["image"]).is_file() for point, _ in made)
-    assert {tuple(point.payload["has"]) for point, _ in made} == {("chart", "table")}, "they pass the same filter"
-    for point, _ in made:
+    assert all((tmp_path / "images" / point.payload["image"]).is_file() for point, _ in built)
+    assert {tuple(point.payload["has"]) for point, _ in built} == {("chart", "table")}, (
+        "page and regions match the same filter"
+    )
+    for point, _ in built:
         assert (point.payload["doc_id"], point.payload["meta"]) == (["a.pdf"], [{"year": 2024}])
 
 
-def test_the_words_of_a_caption_belong_to_its_region(tmp_path):
+def test_caption_words_belong_to_the_region(tmp_path):
     page = make_page(WORDS + " Figure 2 snow", regions=[Region("chart", RIGHT, caption="Figure 2 snow")])
-    _, made = make(Square(), page, tmp_path)
-    chart, whole = [point for point, _ in made]
-    np.testing.assert_allclose(chart.dense, normalise(whole.multi[4:].mean(axis=0)), rtol=1e-5)
+    _, built = build_points(EqualDimEmbedder(), page, tmp_path)
+    chart, page_point = [point for point, _ in built]
+    np.testing.assert_allclose(chart.dense, normalise(page_point.multi[4:].mean(axis=0)), rtol=1e-5)
     assert len(chart.multi) == 2  # of seven words
 
 
-def test_a_model_without_places_reads_the_words_of_a_region(tmp_path):
+def test_embedder_without_positions_embeds_the_text_of_regions(tmp_path):
     page = make_page(WORDS, regions=[Region("table", LEFT, caption="Table 1"), Region("chart", (0.0, 0.9, 1.0, 1.0))])
-    embedder = FakeEmbedder()  # dense vectors of another length: nothing to take from the page
-    _, made = make(embedder, page, tmp_path)
+    embedder = FakeEmbedder()  # dense vectors of another length, so that regions are embedded separately
+    _, built = build_points(embedder, page, tmp_path)
     assert embedder.history[-1] == ("document", ({"text": "Table 1 sun sun sun sun"},))
-    assert made[0][0].dense.shape == (128,)
-    assert made[1][0].multi is None, "no words, no caption: its picture is kept all the same"
+    assert built[0][0].dense.shape == (128,)
+    assert built[1][0].multi is None, "without text, only the image is stored"
 
 
-def test_a_model_that_looks_at_pixels_sees_the_crop_and_the_better_of_both_counts(tmp_path):
+def test_image_embedder_embeds_the_crop_and_the_better_score_counts(tmp_path):
     with pymupdf.open() as document:
         page = document.new_page(width=400, height=400)
         page.insert_text((20, 30), "a line of text here", fontsize=8)
@@ -121,85 +123,85 @@ def test_a_model_that_looks_at_pixels_sees_the_crop_and_the_better_of_both_count
             page.draw_rect(pymupdf.Rect(60 + bar * 40, 150, 90 + bar * 40, 330), fill=(0, 0, 0))
         document.new_page(width=400, height=400).draw_rect(pymupdf.Rect(0, 0, 400, 400), fill=(0.5, 0.5, 0.5))
         document.save(tmp_path / "bars.pdf")
-    embedder = Looking()
+    embedder = QuadrantEmbedder()
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         report = index.ingest(tmp_path / "bars.pdf", settings=NO_OCR)
         assert report.regions >= 1
         assert len([item for _, items in embedder.history for item in items]) == report.pages + report.regions
         hits = index.search("black", k=2)
         assert hits[0].page == 1
-        assert hits[0].region is not None, "its crop is blacker than the page as a whole"
+        assert hits[0].region is not None, "the crop is darker than the page"
         assert hits[0].region.image_path.is_file()
-        assert len(hits) == 2, "a page and its region are one hit"
+        assert len(hits) == 2, "page and region are one hit"
 
 
-def test_a_region_leads_to_a_page_that_is_no_candidate_itself(tmp_path):
+def test_region_surfaces_a_page_that_is_not_a_candidate(tmp_path):
     page = make_page("rain " * 4 + "moon stars night " * 20, regions=[Region("table", LEFT)])
-    others = [make_page(f"storm rain hail number{n}", number=n) for n in (2, 3, 4)]
-    embedder = Square()
+    other_pages = [make_page(f"storm rain hail number{n}", number=n) for n in (2, 3, 4)]
+    embedder = EqualDimEmbedder()
     builder = PointBuilder(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
-    pages = [page, *others]
-    made = builder.build(RECORDS, list(zip(pages, builder.encode(pages), strict=True)), {})
+    pages = [page, *other_pages]
+    built = builder.build(RECORDS, list(zip(pages, builder.encode(pages), strict=True)), {})
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
-        handle = index._session.resources
-        handle.manifest.begin(RECORDS[0])
-        handle.manifest.add_points(RECORDS[0].sha256, [part for _, part in made])
-        handle.store.upsert([point for point, _ in made])
-        handle.manifest.finish(RECORDS[0])
+        resources = index._session.resources
+        resources.manifest.begin(RECORDS[0])
+        resources.manifest.add_points(RECORDS[0].sha256, [point_record for _, point_record in built])
+        resources.store.upsert([point for point, _ in built])
+        resources.manifest.finish(RECORDS[0])
         encoded = embedder.encode_query(["rain"])
 
         def candidates(regions):
             stages = Stages(Prefetch(limit=2, lexical=False, regions=regions, exhaustive=0), Rescore(limit=2))
             [query] = index._searcher.embed(["rain"])
-            found = PageRanker(handle.store, embedder).rank(query, {}, 2, stages)
-            return {candidate.page_id: candidate.score for candidate in found}
+            ranking = PageRanker(resources.store, embedder).rank(query, {}, 2, stages)
+            return {candidate.page_id: candidate.score for candidate in ranking}
 
         first = schema.point_id(RECORDS[0].sha256, 1)
-        nearest = handle.store.nearest(encoded.single[0], limit=2, where={"kind": "page"})
-        assert first not in [hit.id for hit in nearest], "as a page it would be none"
+        nearest = resources.store.nearest(encoded.single[0], limit=2, where={"kind": "page"})
+        assert first not in [hit.id for hit in nearest], "the page itself is not a candidate"
         with_regions = candidates(1)
-        assert len(with_regions) == 3, "a region takes no other page's place"
-        # The same score as if the page had been a candidate.
+        assert len(with_regions) == 3, "regions do not displace pages"
+        # The score equals that of an exhaustive search.
         exact = {hit.page_id: hit.score for hit in index.search("rain", k=4)}
         assert with_regions[first] == pytest.approx(exact[first], abs=1e-3)
 
 
-def test_as_many_pages_as_asked_for_are_found_however_many_regions_there_are(tmp_path):
-    few = Prefetch(limit=10, lexical=5, regions=5, exhaustive=10)
-    embedder = Square()
+def test_search_returns_k_pages_despite_many_regions(tmp_path):
+    narrow = Prefetch(limit=10, lexical=5, regions=5, exhaustive=10)
+    embedder = EqualDimEmbedder()
     builder = PointBuilder(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
     boxes = [(0.0, 0.2 * n, 1.0, 0.2 * n + 0.2) for n in range(4)]
     regions = [Region("table", box) for box in boxes]
     pages = [make_page(f"sun number{n} " * 16, number=n, regions=regions) for n in range(1, 61)]
-    made = builder.build(RECORDS, list(zip(pages, builder.encode(pages), strict=True)), {})
+    built = builder.build(RECORDS, list(zip(pages, builder.encode(pages), strict=True)), {})
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
-        handle = index._session.resources
-        handle.manifest.begin(RECORDS[0])
-        handle.manifest.add_points(RECORDS[0].sha256, [part for _, part in made])
-        for batch in schema.batches([point for point, _ in made]):
-            handle.store.upsert(batch)
-        handle.manifest.finish(RECORDS[0])
+        resources = index._session.resources
+        resources.manifest.begin(RECORDS[0])
+        resources.manifest.add_points(RECORDS[0].sha256, [point_record for _, point_record in built])
+        for batch in schema.batches([point for point, _ in built]):
+            resources.store.upsert(batch)
+        resources.manifest.finish(RECORDS[0])
         for k in (5, 50, 60, 100):
-            hits = index.search("sun", k=k, stages=[few])
+            hits = index.search("sun", k=k, stages=[narrow])
             assert len({hit.page for hit in hits}) == len(hits) == min(k, 60)
 
 
-def test_pooled_rows_keep_the_places_of_all_words(tmp_path):
+def test_pooled_rows_keep_the_boxes_of_all_words(tmp_path):
     page = make_page(" ".join(f"word{n // 2}" for n in range(60)), regions=[Region("table", LEFT)])
-    embedder = Square()
+    embedder = EqualDimEmbedder()
     for storage in (Storage(pool_factor=2), Storage(pool_factor=2, sign_codes=False)):
-        _, made = make(embedder, page, tmp_path, storage)
-        point = made[-1][0]
+        _, built = build_points(embedder, page, tmp_path, storage)
+        point = built[-1][0]
         assert len(point.multi) == 30
         assert len(schema.decode_grid(point.payload["grid"])) == 60
         assert ("signs" in point.payload) is storage.sign_codes
 
 
 @pytest.mark.parametrize("name", ["exact", "balanced", "compact"])
-def test_every_storage_finds_explains_and_quotes(tmp_path, name):
+def test_search_explain_and_snippets_with_every_storage(tmp_path, name):
     texts = [" ".join(f"w{n}" for n in range(first, first + 60)) for first in range(0, 600, 60)]
     sample_pdf(tmp_path / "long.pdf", [*texts, "padding " * 40 + "whales sing in the deep sea " + "filler " * 40])
-    embedder = Square()
+    embedder = EqualDimEmbedder()
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder, storage=name) as index:
         index.ingest(tmp_path / "long.pdf", settings=NO_OCR)
         hit = index.search("whales sing", k=1)[0]
@@ -216,39 +218,41 @@ def test_every_storage_finds_explains_and_quotes(tmp_path, name):
         assert index.search("whales sing", k=1)[0].page == 11
 
 
-def test_heat_maps_of_pooled_rows_shine_where_the_exact_ones_do(tmp_path):
+def test_heat_map_of_pooled_rows_has_the_same_maximum(tmp_path):
     text = " ".join([*(f"w{n}" for n in range(40)), "whales sing", *(f"v{n}" for n in range(40))])
     sample_pdf(tmp_path / "a.pdf", [text])
     brightest = []
     for storage in (Storage(), Storage(pool_factor=2)):
-        with DocumentIndex.open(tmp_path / f"kb{storage.pool_factor}", embedder=Square(), storage=storage) as index:
+        with DocumentIndex.open(
+            tmp_path / f"kb{storage.pool_factor}", embedder=EqualDimEmbedder(), storage=storage
+        ) as index:
             index.ingest(tmp_path / "a.pdf", settings=NO_OCR)
             brightest.append(index.explain("whales sing", index.search("whales sing", k=1)[0]).brightest)
     assert brightest[0] == pytest.approx(brightest[1], abs=0.05)
 
 
-class Huge(Square):
-    """A page of 40,000 vectors of 128 numbers: five times what a store takes of one page."""
+class LongPageEmbedder(EqualDimEmbedder):
+    """Gives a page 40,000 vectors of 128 numbers, five times the store's limit per page."""
 
     def __init__(self) -> None:
         FakeEmbedder.__init__(self, dim=128, multi_dim=128, name="huge")
 
     def encode_document(self, documents, **options):
-        found = super().encode_document(documents, **options)
+        embeddings = super().encode_document(documents, **options)
         rng = np.random.default_rng(0)
         multi = []
-        for item, rows in zip(documents, found.multi, strict=True):
-            huge = "giant" in getattr(item, "text", "")
+        for item, rows in zip(documents, embeddings.multi, strict=True):
+            is_long = "giant" in getattr(item, "text", "")
             multi.append(
-                np.concatenate([rows, normalise(rng.normal(size=(40_000 - len(rows), 128)))]) if huge else rows
+                np.concatenate([rows, normalise(rng.normal(size=(40_000 - len(rows), 128)))]) if is_long else rows
             )
         grids = [TokenGrid(np.tile(np.array([[0.1, 0.1, 0.2, 0.2]], "f4"), (len(rows), 1)), "words") for rows in multi]
-        return replace(found, multi=multi, grids=grids)
+        return replace(embeddings, multi=multi, grids=grids)
 
 
-def test_a_multi_vector_of_40_000_rows_is_stored_pooled_found_and_told(tmp_path):
+def test_page_of_40_000_rows_is_pooled_with_a_warning(tmp_path):
     sample_pdf(tmp_path / "a.pdf", ["the giant page about penguins", "a page of usual size about whales"])
-    with DocumentIndex.open(tmp_path / "kb", embedder=Huge()) as index:
+    with DocumentIndex.open(tmp_path / "kb", embedder=LongPageEmbedder()) as index:
         report = index.ingest(tmp_path / "a.pdf", settings=NO_OCR)
         assert report.failed == ()
         (warning,) = report.warnings
@@ -258,16 +262,16 @@ def test_a_multi_vector_of_40_000_rows_is_stored_pooled_found_and_told(tmp_path)
         hit = index.search("penguins", k=1)[0]
         assert hit.page == 1
         assert len(index.explain("penguins", hit).boxes) == 40_000
-        # Said again whenever the document is asked about, not only by the run that met it.
+        # The document keeps the warning after the run.
         assert index.documents()[0].warnings == report.warnings
 
 
-def test_a_length_that_a_model_was_not_trained_for_is_refused(tmp_path):
+def test_multi_dim_must_be_a_matryoshka_dim_of_the_embedder(tmp_path):
     with pytest.raises(InvalidInputError, match="multi_dim is 32"):
-        DocumentIndex.open(tmp_path / "kb", embedder=Square(), storage=Storage(multi_dim=32))
+        DocumentIndex.open(tmp_path / "kb", embedder=EqualDimEmbedder(), storage=Storage(multi_dim=32))
     assert not (tmp_path / "kb").exists()
 
-    class Nested(Square):
+    class Nested(EqualDimEmbedder):
         multi_matryoshka_dims = (64, 32)
 
     sample_pdf(tmp_path / "a.pdf", ["cats and dogs", "whales sing"])
@@ -277,49 +281,59 @@ def test_a_length_that_a_model_was_not_trained_for_is_refused(tmp_path):
         assert hit.page == 2
         assert index.explain("whales", hit).brightest is not None
     with pytest.raises(InvalidInputError, match="one of exact, balanced, compact"):
-        DocumentIndex.open(tmp_path / "other", embedder=Square(), storage="tiny")
+        DocumentIndex.open(tmp_path / "other", embedder=EqualDimEmbedder(), storage="tiny")
 
 
-def test_pages_are_found_by_what_is_on_them(tmp_path):
-    embedder = Square()
+def test_has_filter_finds_pages_by_their_regions(tmp_path):
+    embedder = EqualDimEmbedder()
     builder = PointBuilder(embedder, ImageFiles(tmp_path / "images"), dim=64, quality=80)
     kinds = [["chart", "chart"], ["table"], [], ["chart", "table", "figure"]]
     pages = [
-        make_page(WORDS, number=n, regions=[Region(kind, (0.0, 0.0, 1.0, 0.1 * i + 0.1)) for i, kind in enumerate(of)])
-        for n, of in enumerate(kinds, start=1)
+        make_page(
+            WORDS,
+            number=n,
+            regions=[Region(kind, (0.0, 0.0, 1.0, 0.1 * i + 0.1)) for i, kind in enumerate(kinds_of_page)],
+        )
+        for n, kinds_of_page in enumerate(kinds, start=1)
     ]
-    made = builder.build(RECORDS, list(zip(pages, builder.encode(pages), strict=True)), {})
-    assert [point.payload["has"] for point, part in made if part.kind == "page"] == [sorted(set(of)) for of in kinds]
+    built = builder.build(RECORDS, list(zip(pages, builder.encode(pages), strict=True)), {})
+    assert [point.payload["has"] for point, point_record in built if point_record.kind == "page"] == [
+        sorted(set(kinds_of_page)) for kinds_of_page in kinds
+    ]
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         store = index._session.resources.store
-        store.upsert([point for point, _ in made])
+        store.upsert([point for point, _ in built])
 
-        def found(kind, **also):
-            return sorted(hit.payload["page"] for hit in store.scroll({"has": kind, "kind": "page", **also}))
+        def page_numbers(kind, **conditions):
+            return sorted(hit.payload["page"] for hit in store.scroll({"has": kind, "kind": "page", **conditions}))
 
-        assert found("chart") == [1, 4]
-        assert found(["table", "figure"]) == [2, 4]
-        assert found("chart", page=Range(gt=1)) == [4]
-        # Regions are candidates of their own, of those pages only.
-        near = store.nearest(np.ones(64, "f4"), limit=99, where={"has": "table", "kind": ["chart", "table", "figure"]})
-        assert {hit.payload["page"] for hit in near} == {2, 4}
-        assert len(near) == 4
+        assert page_numbers("chart") == [1, 4]
+        assert page_numbers(["table", "figure"]) == [2, 4]
+        assert page_numbers("chart", page=Range(gt=1)) == [4]
+        # Regions of other pages are not candidates.
+        region_hits = store.nearest(
+            np.ones(64, "f4"), limit=99, where={"has": "table", "kind": ["chart", "table", "figure"]}
+        )
+        assert {hit.payload["page"] for hit in region_hits} == {2, 4}
+        assert len(region_hits) == 4
 
 
-def test_the_words_of_a_page_are_stored_with_their_places(tmp_path):
+def test_words_are_stored_with_their_boxes(tmp_path):
     page = make_page("rain over the hills", regions=[Region("table", LEFT)])
-    for embedder in (Square(), Looking()):
-        _, made = make(embedder, page, tmp_path)
-        table, whole = [point.payload for point, _ in made]
+    for embedder in (EqualDimEmbedder(), QuadrantEmbedder()):
+        _, built = build_points(embedder, page, tmp_path)
+        table, page_payload = [point.payload for point, _ in built]
         assert "words" not in table
-        texts, boxes = words_of(whole)
+        texts, boxes = words_of(page_payload)
         assert texts == ["rain", "over", "the", "hills"]
         np.testing.assert_allclose(boxes, [word.box for word in page.words], atol=1e-4)
 
 
-def test_a_point_without_vectors_is_kept(tmp_path):
+def test_page_without_rows_is_stored_without_multi_vector(tmp_path):
     page = make_page("", regions=[Region("figure", (0.0, 0.0, 1.0, 1.0))])
-    builder = PointBuilder(Square(), ImageFiles(tmp_path / "images"), dim=64, quality=80)
-    nothing = EncodedPage(np.zeros(64, "f4"), np.zeros((0, 64), "f4"), TokenGrid(np.zeros((0, 4), "f4"), "words"))
-    made = builder.build(RECORDS, [(page, nothing)], {})
-    assert [point.multi for point, _ in made] == [None, None]
+    builder = PointBuilder(EqualDimEmbedder(), ImageFiles(tmp_path / "images"), dim=64, quality=80)
+    empty_encoding = EncodedPage(
+        np.zeros(64, "f4"), np.zeros((0, 64), "f4"), TokenGrid(np.zeros((0, 4), "f4"), "words")
+    )
+    built = builder.build(RECORDS, [(page, empty_encoding)], {})
+    assert [point.multi for point, _ in built] == [None, None]

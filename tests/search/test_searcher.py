@@ -446,7 +446,7 @@ def test_cancelled_aingest_leaves_a_resumable_index(tmp_path):
         loop.call_later(0.01, task.cancel)  # a second cancellation, as from a closing task group
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert not index._session.writing.locked(), "the run must have ended"
+        assert not index._session.write_lock.locked(), "the run must have ended"
 
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         asyncio.run(run(index))
