@@ -39,7 +39,7 @@ class Problem:
 
 @contextmanager
 def write_session(resources: IndexResources) -> Iterator[None]:
-    """Run changes of an index in this context, which first completes an interrupted previous change.
+    """Open a context for changes of an index, after completing an interrupted previous change.
 
     Args:
         resources: Resources of the index.
@@ -158,7 +158,7 @@ def verify(resources: IndexResources) -> list[Problem]:
 
 
 def _recover(resources: IndexResources) -> None:
-    """Delete images and points that are not in the manifest, left by a killed change."""
+    """Delete images and points that are not in the manifest, left behind by an interrupted change."""
     manifest, store, images = resources.manifest, resources.store, resources.images
     for image in set(images.names()) - manifest.images():
         images.delete(image)

@@ -141,7 +141,7 @@ class Manifest:
     """The manifest of an open index; thread-safe. The lock of the store ensures that only one process has it open."""
 
     def __init__(self, path: Path) -> None:
-        """Open a manifest, creating a missing one.
+        """Open a manifest; create it if it is missing.
 
         Args:
             path: Path of the SQLite file.
@@ -328,7 +328,7 @@ class Manifest:
         return [(row[0], bool(row[1])) for row in self._rows("SELECT sha256, is_complete FROM contents")]
 
     def begin(self, record: DocumentRecord) -> None:
-        """Record the start of an indexing; the document keeps its current searchable content until `finish`.
+        """Record that the indexing of a content starts; the document keeps its current content until `finish`.
 
         Args:
             record: The document; `sha256` is the content to index.

@@ -106,7 +106,9 @@ class BaseStore(ABC):
         where: Where | None = None,
         keys: Sequence[str] | None = None,
     ) -> list[StoreHit]:
-        """Rank points by exact MaxSim, the first stage and MaxSim in one engine call; see `MultiVectorStore.search`.
+        """Rank points by exact MaxSim; see `MultiVectorStore.search`.
+
+        The candidate stage and MaxSim run in one engine call.
 
         Args:
             multi: Query multi-vector, shape (query tokens, multi_dim), float32.
@@ -139,7 +141,7 @@ class BaseStore(ABC):
         vectors = {schema.DENSE: dense, schema.LEXICAL: lexical if has_terms else None}
         pages: Where = {schema.KIND: "page"} if prefetch.regions else {}
         candidates = [
-            # Engines also apply the outer filter to each candidate stage; the explicit filter does not rely on that.
+            # Each candidate stage repeats the outer filter, so that the result does not depend on the engine.
             Stage(vector, name, count, conditions + parse_where(kind_filter))
             for name, count, kind_filter in (
                 (schema.DENSE, prefetch.limit, pages),

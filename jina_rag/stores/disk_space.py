@@ -27,5 +27,5 @@ def check_space(folder: str | os.PathLike[str], vector_bytes: int) -> None:
     if free_bytes < needed_bytes:
         raise IndexStateError(
             f"The disk of the index is full: {free_bytes / 1e6:,.0f} MB free at {os.fspath(folder)}, "
-            f"{needed_bytes / 1e6:,.0f} MB required. Free some space, then rerun the command: it resumes."
+            f"{needed_bytes / 1e6:,.0f} MB required. Free some space, then rerun the command to resume."
         )

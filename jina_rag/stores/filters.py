@@ -94,7 +94,7 @@ def filter_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def indexed_paths(paths: Iterable[str]) -> set[str]:
-    """Return those payload paths of `paths` that index numbers."""
+    """Return the paths of number indexes among the paths of all payload indexes."""
     return {path for path in paths if path.startswith(f"{NUMBERS}.")}
 
 
@@ -128,7 +128,7 @@ def parse_where(where: Where) -> list[Condition]:
         values = [value] if isinstance(value, str | int | float | np.generic) else value
         if not isinstance(values, Sequence | set | frozenset):
             raise InvalidInputError(
-                f"The filter {key!r} is {value!r}; expected a string, number, boolean, a list of them, or a range."
+                f"The filter {key!r} is {value!r}; expected a string, number or boolean, a list of them, or a range."
             )
         conditions.append(OneOf(tuple(_tag(key, checked_scalar(key, item)) for item in values)))
     return conditions

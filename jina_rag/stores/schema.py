@@ -52,7 +52,7 @@ ASSIGNMENT = "assignment"
 SIGNS = "signs"
 """Sign codes of the rows of the multi-vector; see `compression.encode_signs`."""
 NEAR = "near"
-"""Point id of the earlier page of which a page is a near-duplicate; see `catalog.near_duplicates.finder`."""
+"""Point id of the earlier page that a page nearly duplicates; see `catalog.near_duplicates.finder`."""
 BIAS = "bias"
 """Mean score of a page for generic queries; see `Embedder.hubness`."""
 REGIONS = "regions"
@@ -78,7 +78,7 @@ BATCH_BYTES = 16 * 1024 * 1024
 MAX_METADATA_DEPTH = 32
 """Maximum nesting depth of the objects and lists in metadata; with 126 levels, an engine fails to reload its files."""
 _OUTER_DEPTH = 2
-"""Nesting levels of a payload around its metadata, which is in a list."""
+"""Nesting levels around the metadata in a payload: the payload itself and a list."""
 
 _NAMESPACE = uuid.UUID("6f1c6d0e-6a51-5a0b-9d0f-3f1a0d2c7b64")
 _NAN_CODE = 65535

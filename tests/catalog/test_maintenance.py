@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers.costs import costs
+from helpers.costs import count_costs
 
 from jina_rag import DocumentIndex
 from jina_rag.testing import FakeEmbedder
@@ -22,8 +22,8 @@ def add_entries(index: DocumentIndex, count: int) -> list[str]:
 @pytest.mark.parametrize("selection", ["ids", "glob"])
 def test_bulk_delete_costs_as_much_as_a_single_delete(index, monkeypatch, selection):
     ids = add_entries(index, 61)
-    single_costs = costs(index, monkeypatch, lambda: index.delete("id60"))
-    bulk_costs = costs(
+    single_costs = count_costs(index, monkeypatch, lambda: index.delete("id60"))
+    bulk_costs = count_costs(
         index,
         monkeypatch,
         (lambda: index.delete(filter={"doc_id": ids[:60]})) if selection == "ids" else (lambda: index.delete("id*")),
@@ -46,7 +46,7 @@ def test_location_updates_share_one_flush(index, tmp_path, monkeypatch):
         pdf = sample_pdf(tmp_path / "docs" / f"{number}.pdf", [f"page of {number}"])
         (tmp_path / "docs" / f"copy{number}.pdf").write_bytes(pdf.read_bytes())
     index.ingest(tmp_path / "docs", settings=settings)
-    counts = costs(index, monkeypatch, lambda: index.delete("copy*"))
+    counts = count_costs(index, monkeypatch, lambda: index.delete("copy*"))
     assert (counts["delete"], counts["flush"], counts["update_payload"]) == (0, 1, 1)
     assert counts["commits"] <= 6
     assert {hit.doc_id for hit in index.search("page", k=9)} == {f"{number}.pdf" for number in range(4)}

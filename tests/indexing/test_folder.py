@@ -407,7 +407,7 @@ def test_stopped_copy_resumes_and_equals_the_original(index, docs, tmp_path, emb
 
 def test_low_disk_space_stops_the_run_and_the_next_run_resumes(index, docs, monkeypatch):
     monkeypatch.setattr("jina_rag.stores.disk_space.RESERVE", 10**18)
-    with pytest.raises(IndexStateError, match=r"disk of the index is full.*rerun the command: it resumes"):
+    with pytest.raises(IndexStateError, match=r"disk of the index is full.*rerun the command to resume"):
         index.ingest(docs, settings=NO_OCR)
     monkeypatch.undo()
     assert index.search("whales") == []

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from helpers.qdrant_stand_in import standing_in, standing_in_grpc
+from helpers.qdrant_stand_in import grpc_stand_in, rest_stand_in
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient
@@ -55,10 +55,10 @@ def open_store(kind, folder):
         with QdrantStore.open(":memory:", collection=name, **dims) as store:
             yield store
     elif kind == "rest":
-        with standing_in() as server, QdrantStore.open(server.url, collection=name, **dims) as store:
+        with rest_stand_in() as server, QdrantStore.open(server.url, collection=name, **dims) as store:
             yield store
     elif kind == "grpc":
-        with standing_in_grpc() as (server, port):
+        with grpc_stand_in() as (server, port):
             connection = QdrantConnection(prefer_grpc=True, grpc_port=port)
             with QdrantStore.open(server.url, collection=name, connection=connection, **dims) as store:
                 yield store

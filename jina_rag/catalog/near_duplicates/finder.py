@@ -23,21 +23,22 @@ _KEYS = (schema.TEXT, schema.WORDS, schema.IMAGE, schema.NEAR, schema.REVISION)
 
 
 class NearDuplicateFinder:
-    """Finder of earlier pages of which new pages are near-duplicates."""
+    """Finder of near-duplicates among new and stored pages."""
 
     def __init__(self, store: MultiVectorStore, images: ImageFiles) -> None:
         self._store = store
         self._images = images
 
     def find(self, pages: Sequence[tuple[str, Page, Float32]], *, ignore: Collection[str] = ()) -> dict[str, str]:
-        """Return the earlier page of each new page that is a near-duplicate of a stored page or of another new page.
+        """Return the earlier page, stored or new, of each new page that is a near-duplicate.
 
         Args:
             pages: For each new page: its point id, the page, and its dense vector, shape (dim,), float32.
             ignore: SHA-256 hashes of contents to skip, because their pages will be deleted.
 
         Returns:
-            Point id → point id of the earlier page. If the earlier page is itself a near-duplicate, its earlier page.
+            Point id of the new page → point id of the earlier page. If the earlier page is itself a near-duplicate, the
+            value is the page that it duplicates.
         """
         original_ids: dict[str, str] = {}
         earlier: list[tuple[str, PageContent, Float32]] = []

@@ -2,7 +2,7 @@
 
 Two pages are equal if all of the following hold:
 
-- The aligned images differ less than by a tick in a box, everywhere.
+- After alignment, the maximum image difference is smaller than that of a tick in a box.
 - No number of one page replaces a number of the other.
 - For each word without a counterpart on the other page, the images differ at its box no more than at the boxes of the
   common words.
@@ -39,7 +39,7 @@ MIN_OVERLAP = 0.9
 SIGNATURE_DIM = 4096
 _FEW_WORDS = 20
 _NOISE_LEVEL = 0.005
-"""Image difference at a box below which the box never contains another word."""
+"""Image difference at the box of a word that is always treated as noise."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,7 +71,7 @@ class QdrantConnection:
             if getattr(self, name) is not None:
                 check_whole_number(name, getattr(self, name), minimum=1)
         if self.prefer_grpc and self.verify is False:
-            raise InvalidInputError("gRPC always verifies certificates. Pass the file of your authority as verify.")
+            raise InvalidInputError("verify=False is invalid with gRPC. Pass the file of the certificate authority.")
         if not isinstance(self.verify, bool) and not Path(self.verify).is_file():
             raise InvalidInputError(f"The certificate file {os.fspath(self.verify)} does not exist. Check verify.")
 
@@ -109,7 +109,7 @@ class Remote:
         self.models = models
         self.address = address
         self.connection = connection
-        # A client of the caller may be in-process under any address.
+        # A client passed by the caller may be in-process, whatever the address.
         self.local = address.url == MEMORY or type(getattr(client, "_client", None)).__name__ == "QdrantLocal"
         self.grpc = connection.prefer_grpc and not self.local
         self._client = client
@@ -225,7 +225,7 @@ def connect(qdrant_client: QdrantObject, url: str, connection: QdrantConnection)
         grpc_port=connection.grpc_port,
         prefer_grpc=connection.prefer_grpc,
         timeout=connection.seconds,
-        # As a header: with `api_key`, the client also issues a Python warning in addition to the log line above.
+        # Passed as a header: with `api_key`, the client issues a Python warning that repeats the log line above.
         headers=None if key is None else {"api-key": key},
         # The check of the client runs in a thread and only warns; `open_collection` checks the version.
         check_compatibility=False,

@@ -51,7 +51,7 @@ def checked_name(name: str) -> str:
 def open_collection(
     remote: Remote, dims: tuple[int, int], *, create: bool, facts: Mapping[str, Any], storage: Storage
 ) -> set[str]:
-    """Validate the collection of an index, creating a missing one; see `QdrantStore.open`.
+    """Validate the collection of an index; create it if it is missing. See `QdrantStore.open`.
 
     Args:
         remote: Collection and its client.
@@ -168,7 +168,7 @@ def _server_version(remote: Remote) -> tuple[int, int] | None:
 
 def _create(remote: Remote, dims: tuple[int, int], facts: Mapping[str, Any], storage: Storage, *, tiers: bool) -> None:
     vectors, sparse = vector_params(remote.models, dims, storage, tiers=tiers)
-    # Another process, or an attempt with a lost answer, may have created the collection; the caller validates it.
+    # Another process, or an attempt whose response was lost, may have created the collection; the caller validates it.
     with suppress(CollectionExistsError):
         remote.call_collection(
             "be created",

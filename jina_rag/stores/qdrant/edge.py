@@ -46,8 +46,8 @@ class EdgeStore(BaseQdrantStore):
         self._folder_lock = folder.lock
         self.storage = folder.storage
         self._write_lock = threading.RLock()
-        # Held for each engine call, so that no thread calls the shard during a reload. It costs no concurrency: the
-        # engine holds the interpreter lock during a call.
+        # Held for each engine call, so that no thread calls the shard during a reload. The lock costs no concurrency,
+        # because the engine holds the interpreter lock during a call.
         self._engine_lock = threading.RLock()
         self._mapped_bytes = 0
         self._deleted_count = 0
@@ -63,7 +63,7 @@ class EdgeStore(BaseQdrantStore):
         create: bool = True,
         storage: Storage | None = None,
     ) -> Self:
-        """Open the store in a folder, creating a missing store.
+        """Open the store in a folder; create it if it is missing.
 
         Args:
             path: Folder that contains only the store. A new folder is readable only by its owner.

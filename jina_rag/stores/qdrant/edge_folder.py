@@ -60,7 +60,7 @@ class OpenFolder:
 def open_shard(
     engine: QdrantObject, folder: Path, dim: int, multi_dim: int, *, create: bool, storage: Storage | None = None
 ) -> OpenFolder:
-    """Lock a store folder and load its shard, creating a missing store; see `EdgeStore.open`.
+    """Lock a store folder and load its shard; create the store if it is missing. See `EdgeStore.open`.
 
     Args:
         engine: The module qdrant_edge.
@@ -141,7 +141,7 @@ def _file_part(names: Sequence[str]) -> str:
 
 
 def _read_ahead(data: Path) -> None:
-    """Read the multi-vector files once, up to a total of 64 MiB, to fill the page cache.
+    """Read the multi-vector files once to fill the page cache, unless they exceed 64 MiB in total.
 
     Loading int8 and int4 files drops them from the page cache, and the engine then reads them in blocks of 4 KB: the
     first search takes 0.5 ms per page. A sequential read takes a twentieth of that time.

@@ -66,7 +66,7 @@ class RequestFailure:
 
 
 def classify_error(exc: BaseException) -> RequestFailure:
-    """Return the failure that an exception of the client stands for."""
+    """Return the failure that an exception of the client reports."""
     httpx, grpc = require("httpx"), require("grpc")
     # The REST client wraps errors of the transport.
     source = getattr(exc, "source", exc)
@@ -96,29 +96,29 @@ def to_index_error(failure: RequestFailure, address: Address, action: str) -> In
         address: Address of the collection.
         action: The failed action in the passive voice, for the message, for example ``"be searched"``.
     """
-    message = failure.reason if address.secret is None else failure.reason.replace(address.secret, "…")
-    why = f" ({message})" if message else ""
-    where = f"The index at {address} could not {action}"
-    sentences = {
-        "unreachable": f"No Qdrant server answers at {address.url}{why}. Check the address, or start the server.",
-        "timeout": f"{where}: the server did not answer within {address.timeout} s{why}. Pass a higher timeout, or "
+    reason = failure.reason if address.secret is None else failure.reason.replace(address.secret, "…")
+    detail = f" ({reason})" if reason else ""
+    prefix = f"The index at {address} could not {action}"
+    messages = {
+        "unreachable": f"No Qdrant server answers at {address.url}{detail}. Check the address, or start the server.",
+        "timeout": f"{prefix}: the server did not answer within {address.timeout} s{detail}. Pass a higher timeout, or "
         "reduce the load of the server.",
-        "rate_limited": f"{where}: the rate limit of the server is exceeded{why}. Retry later, or raise the limit.",
-        "unavailable": f"{where}: the server, or a proxy in front of the server, is unavailable{why}. Retry later.",
-        "untrusted": f"{where}: the certificate of the server is not trusted{why}. Pass the file of the certificate "
-        "authority as `verify`.",
-        "unauthorized": f"{where}: the server rejected the API key{why}. Check the key and its permissions."
+        "rate_limited": f"{prefix}: the rate limit of the server is exceeded{detail}. Retry later, or raise the limit.",
+        "unavailable": f"{prefix}: the server, or a proxy in front of the server, is unavailable{detail}. Retry later.",
+        "untrusted": f"{prefix}: the certificate of the server is not trusted{detail}. Pass the file of the "
+        "certificate authority as `verify`.",
+        "unauthorized": f"{prefix}: the server rejected the API key{detail}. Check the key and its permissions."
         if address.secret
-        else f"{where}: the server requires an API key{why}. Pass api_key, or set the variable QDRANT_API_KEY.",
-        "too_large": f"{where}: the request exceeds the size limit of the server{why}. Raise the limit to 32 MiB or "
-        "more.",
-        "not_qdrant": f"The server at {address.url} is not a Qdrant server{why}. Check the address.",
-        "not_found": f"No index at {address}{why}. Create one with `jina-rag ingest PATH --index URL`.",
-        "exists": f"{where}: it already exists{why}.",
-        "rejected": f"{where}{why}.",
+        else f"{prefix}: the server requires an API key{detail}. Pass api_key, or set the variable QDRANT_API_KEY.",
+        "too_large": f"{prefix}: the request exceeds the size limit of the server{detail}. Raise the limit to 32 MiB "
+        "or more.",
+        "not_qdrant": f"The server at {address.url} is not a Qdrant server{detail}. Check the address.",
+        "not_found": f"No index at {address}{detail}. Create one with `jina-rag ingest PATH --index URL`.",
+        "exists": f"{prefix}: it already exists{detail}.",
+        "rejected": f"{prefix}{detail}.",
     }
     kinds: dict[FailureKind, type[IndexStateError]] = {"not_found": IndexNotFoundError, "exists": CollectionExistsError}
-    return kinds.get(failure.kind, IndexStateError)(sentences[failure.kind])
+    return kinds.get(failure.kind, IndexStateError)(messages[failure.kind])
 
 
 def _from_status(status: int, exc: Any) -> RequestFailure:  # noqa: ANN401  # an exception of the client
@@ -129,8 +129,8 @@ def _from_status(status: int, exc: Any) -> RequestFailure:  # noqa: ANN401  # an
         # A gateway or another server does not respond in Qdrant's format.
         message = f"status {status}"
         kind = "not_qdrant" if kind == "not_found" else kind
-    after = exc.headers.get("retry-after", "")
-    return _make_failure(kind, message, float(after) if after.isdigit() else None)
+    retry_after = exc.headers.get("retry-after", "")
+    return _make_failure(kind, message, float(retry_after) if retry_after.isdigit() else None)
 
 
 def _make_failure(kind: FailureKind, message: object, wait: float | None = None) -> RequestFailure:

@@ -11,9 +11,9 @@ from jina_rag.stores.qdrant.errors import FailureKind, RequestFailure, classify_
 
 _FIRST_WAIT: Final = 0.5
 _MAX_WAIT: Final = 30
-"""Seconds between attempts: a random wait of up to a limit that doubles from the first to the maximum."""
+"""Seconds of the random wait between attempts: its limit doubles from the first value to the maximum."""
 _MAX_SERVER_WAIT: Final = 300
-"""Seconds; the request fails at once if the server demands a longer wait."""
+"""Maximum wait in seconds that a server may demand; a request with a longer wait fails at once."""
 _RETRYABLE: Final[dict[FailureKind, str]] = {
     "unreachable": "no answer", "timeout": "timeout", "rate_limited": "too many requests", "unavailable": "unavailable",
 }  # fmt: skip

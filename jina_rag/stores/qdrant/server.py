@@ -62,7 +62,7 @@ class QdrantStore(BaseQdrantStore):
         storage: Storage | None = None,
         client: QdrantObject = None,
     ) -> Self:
-        """Open a collection, creating a missing one.
+        """Open a collection; create it if it is missing.
 
         Args:
             url: Address of the server, for example ``"http://localhost:6333"``; the default port is 6333.

@@ -12,7 +12,7 @@ import uuid
 import grpc
 import numpy as np
 import pytest
-from helpers.qdrant_stand_in import standing_in, standing_in_grpc
+from helpers.qdrant_stand_in import grpc_stand_in, rest_stand_in
 from qdrant_client import QdrantClient, models
 
 from jina_rag.errors import (
@@ -47,7 +47,7 @@ def point(n, **payload):
 
 @pytest.fixture
 def server():
-    with standing_in() as server:
+    with rest_stand_in() as server:
         yield server
 
 
@@ -75,9 +75,9 @@ def test_upsert_requests_stay_below_the_byte_limit(server):
         for n in range(200)
     ]
     with open_store(server.url, dim=384, multi_dim=128) as store:
-        server.swallow = True
+        server.discard_points = True
         store.upsert(pages)
-        put_requests = [request for request in server.sent("/points") if request.method == "PUT"]
+        put_requests = [request for request in server.requests_to("/points") if request.method == "PUT"]
         assert max(request.bytes for request in put_requests) <= schema.BATCH_BYTES
         assert min(request.bytes for request in put_requests[:-1]) > schema.BATCH_BYTES - 10**6, (
             "requests are almost full"
@@ -100,7 +100,7 @@ def test_page_above_the_limit_is_sent_alone(server, monkeypatch):
     monkeypatch.setattr(schema, "BATCH_BYTES", 6000)
     with open_store(server.url) as store:
         store.upsert([point(0), point(1, text="x" * 9000), point(2), point(3)])
-        counts = [len(request.body["points"]) for request in server.sent("/points") if request.method == "PUT"]
+        counts = [len(request.body["points"]) for request in server.requests_to("/points") if request.method == "PUT"]
         assert counts == [1, 1, 2]
         assert store.count() == 4
 
@@ -122,7 +122,7 @@ def test_size_function_matches_the_request_size(server):
         points = [with_filter_payload(point(n, text='é\n"' * n, none=None)) for n in range(5)]
         expected = sum(size(server_codec.encode(models, item)) for item in points)
         store.upsert([point(n, text='é\n"' * n, none=None) for n in range(5)])
-        (request,) = [request for request in server.sent("/points") if request.method == "PUT"]
+        (request,) = [request for request in server.requests_to("/points") if request.method == "PUT"]
         assert request.bytes == expected + len('{"points":[]}') - 1
         assert store.fetch([point(1).id])[0].payload == {"n": 1, "text": 'é\n"', "none": None}
 
@@ -155,11 +155,11 @@ def test_number_indexes_are_created_once(server):
     with open_store(server.url) as store:
         store.upsert([point(n, page=n, meta=[{"a.b": 1}, {"by": "Ann"}]) for n in range(3)])
         store.upsert([point(7, page=2)])
-        requests = [request.body for request in server.sent("/index")][1:]
+        requests = [request.body for request in server.requests_to("/index")][1:]
         assert {request["field_schema"] for request in requests} == {"float"}
         assert len({request["field_name"] for request in requests}) == len(requests) == 3
         store.update_payload({point(7).id: {"meta": [{"year": 2024}], "page": 5}})
-        assert len(server.sent("/index")) == 5
+        assert len(server.requests_to("/index")) == 5
         server.requests.clear()
         assert store.count({"meta.year": Range(gte=2024), "page": Range(lt=6)}) == 1
         assert store.count({"page": Range(gt=6, lt=5)}) == store.count({"page": Range(gt=6, lte=6)}) == 0
@@ -171,14 +171,14 @@ def test_number_indexes_are_created_once(server):
     with open_store(server.url) as store:
         store.upsert([point(1, page=3)])
         store.update_payload({point(1).id: {"page": 4}})
-        assert server.sent("/index") == [], "the collection reports its indexes"
+        assert server.requests_to("/index") == [], "the collection reports its indexes"
 
 
 def test_number_indexes_stop_at_the_limit(server, monkeypatch):
     monkeypatch.setattr("jina_rag.stores.qdrant.base.MAX_INDEXED_KEYS", 2)
     with open_store(server.url) as store:
         store.upsert([point(1, a=1, b=2, c=3)])
-        assert len(server.sent("/index")) == 3
+        assert len(server.requests_to("/index")) == 3
         assert store.count({"c": Range(gte=3)}) == 1
 
 
@@ -197,10 +197,10 @@ def test_large_fetch_and_delete_are_split_into_requests(server, monkeypatch):
         store.upsert([point(n) for n in range(40)])
         ids = [point(n).id for n in reversed(range(40))]
         assert [fetched.payload["n"] for fetched in store.fetch(ids)] == list(reversed(range(40)))
-        assert [len(one.body["ids"]) for one in server.sent("/points") if one.method == "POST"] == [16, 16, 8]
+        assert [len(one.body["ids"]) for one in server.requests_to("/points") if one.method == "POST"] == [16, 16, 8]
         monkeypatch.setattr("jina_rag.stores.base.DELETE_BATCH", 30)
         store.delete(ids)
-        assert len(server.sent("/points/delete")) == 2
+        assert len(server.requests_to("/points/delete")) == 2
         assert store.count() == 0
 
 
@@ -227,7 +227,7 @@ def test_collection_is_created_once_with_version_specific_options(server, versio
     }
     assert request["sparse_vectors"] == {"lexical": {"modifier": "idf"}}
     assert (request["shard_number"], request["replication_factor"], request["write_consistency_factor"]) == (2, 3, 2)
-    (index,) = server.sent("/index")
+    (index,) = server.requests_to("/index")
     assert (index.body, index.path) == (
         {"field_name": "_where", "field_schema": "keyword"},
         "/collections/kb/index?wait=true",
@@ -259,9 +259,9 @@ def test_open_without_create_creates_nothing(server):
     server.indexed.clear()
     with open_store(server.url, create=False) as store:
         assert store.count() == 0
-    assert len(server.sent("/index")) == 1, "opening without create makes no payload index"
+    assert len(server.requests_to("/index")) == 1, "opening without create makes no payload index"
     open_store(server.url).close()
-    assert len(server.sent("/index")) == 2
+    assert len(server.requests_to("/index")) == 2
 
 
 def test_foreign_or_mismatched_collection_raises_an_index_error(server):
@@ -566,12 +566,12 @@ def test_grpc_status_codes_map_to_index_errors(code, message, is_retried, match)
 def test_grpc_requests_respect_the_byte_limit_and_send_the_key(waits):
     rows = np.random.default_rng(0).normal(size=(768, 128)).astype("f4")
     pages = [Point(str(uuid.UUID(int=n + 1)), multi=rows, payload={"n": n}) for n in range(50)]
-    with standing_in_grpc() as (server, port):
+    with grpc_stand_in() as (server, port):
         connection = QdrantConnection(prefer_grpc=True, grpc_port=port, api_key=SECRET)
         with open_store(server.url, multi_dim=128, connection=connection, facts=FACTS) as store:
             assert read_facts(store._remote) == FACTS
             store.upsert(pages)
-            sizes = [request.bytes for request in server.sent("Upsert")]
+            sizes = [request.bytes for request in server.requests_to("Upsert")]
             assert len(sizes) == 2
             assert schema.BATCH_BYTES - 500_000 < sizes[0] <= schema.BATCH_BYTES
             np.testing.assert_array_equal(store.fetch([pages[7].id])[0].multi.astype("f2"), rows.astype("f2"))
