@@ -1,4 +1,4 @@
-"""The command line in this process and in one of its own, and documents to run it on."""
+"""Runs of the command line, checks of their results, and sample documents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_OCR = ("--ocr", "never")
 
 @dataclass
 class Result:
-    """What a command printed, and its exit status."""
+    """Output and exit status of a command."""
 
     code: int
     out: str
@@ -24,15 +24,15 @@ class Result:
 
     @property
     def json(self) -> dict:
-        """The one object on stdout."""
+        """The JSON object on stdout."""
         lines = self.out.splitlines()
-        assert len(lines) == 1, f"not one line: {self.out!r}"
+        assert len(lines) == 1, f"expected one line on stdout: {self.out!r}"
         content = json.loads(lines[0])
         assert isinstance(content, dict)
         return content
 
     def refused(self, *parts: str) -> None:
-        """Wrong usage or input: status 2, nothing on stdout, a sentence that has these parts, no traceback."""
+        """Assert exit status 2, empty stdout, no traceback, and an error message that contains `parts`."""
         message = " ".join(self.err.replace("│", " ").split())
         assert self.code == 2, message
         assert self.out == ""
@@ -42,7 +42,7 @@ class Result:
 
 
 def process(*args: object, env: dict[str, str] | None = None, **options: object) -> subprocess.CompletedProcess:
-    """Run the command line as a process of its own."""
+    """Run the command line in a separate process."""
     return subprocess.run(
         [sys.executable, "-m", "jina_rag", *map(os.fspath, args)],
         capture_output=True,
@@ -54,7 +54,7 @@ def process(*args: object, env: dict[str, str] | None = None, **options: object)
 
 
 def write_docs(folder: Path) -> Path:
-    """Two documents of two pages each."""
+    """Write two documents of two pages each and return the folder."""
     (folder / "reports").mkdir(parents=True)
     sample_pdf(folder / "animals.pdf", ["cats and dogs sleep all day", "whales sing in the deep sea"])
     sample_pdf(folder / "reports" / "energy.pdf", ["solar power grew in Spain", "order KX-4471-B was shipped"])

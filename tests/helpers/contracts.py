@@ -1,4 +1,4 @@
-"""What every embedder and every reranker must do; call these from the tests of each."""
+"""Contract checks of embedders and rerankers, called by the tests of each model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUESTION = "Why did the river flood the town?"
 
 
 def check_embedder(embedder: Embedder) -> None:
-    """Shapes, norms, order, batches, truncation, empty inputs, refusals: an embedder that reads words."""
+    """Check shapes, norms, ranking, batches, truncation, empty inputs and errors of a text embedder."""
     assert isinstance(embedder, Embedder)
     assert embedder.name
     assert embedder.fingerprint
@@ -32,8 +32,8 @@ def check_embedder(embedder: Embedder) -> None:
     _check_shapes(embedder, queries, 1)
     scores = maxsim_many(queries.multi[0], documents.multi)
     assert min(scores[0], scores[1]) > scores[2]
-    dense = documents.single @ queries.single[0]
-    assert min(dense[0], dense[1]) > dense[2]
+    dense_scores = documents.single @ queries.single[0]
+    assert min(dense_scores[0], dense_scores[1]) > dense_scores[2]
     _check_grids(documents)
     _check_batch_invariance(embedder)
     _check_switches(embedder)
@@ -41,7 +41,7 @@ def check_embedder(embedder: Embedder) -> None:
 
 
 def check_reranker(reranker: Reranker) -> None:
-    """Shape, range, order and mixed inputs of a reranker."""
+    """Check shape, range, ranking and mixed inputs of a reranker."""
     assert isinstance(reranker, Reranker)
     assert reranker.name
     assert reranker.fingerprint
@@ -56,7 +56,7 @@ def check_reranker(reranker: Reranker) -> None:
 
 
 def check_reranker_shape(reranker: Reranker) -> None:
-    """What holds for any weights, random ones too: shape, range, order, mixed inputs, no documents."""
+    """Check the properties that hold even for random weights: shape, range, order of the scores, mixed inputs."""
     documents = [OFF_TOPIC, make_page(ON_TOPIC), {"text": ON_TOPIC}, make_page(ON_TOPIC).screenshot.image]
     scores = reranker.score(QUESTION, documents)
     assert scores.shape == (4,)
@@ -82,14 +82,14 @@ def _check_shapes(embedder: Embedder, result: Embeddings, n: int) -> None:
 
 
 def _check_grids(documents: Embeddings) -> None:
-    """The page has one box for each row, within the page; a plain text has none."""
+    """Check that a page has one box per row, within the page, and that a plain text has no boxes."""
     text_grid, page_grid, _ = documents.grids
     assert text_grid is None
     assert len(page_grid) == len(documents.multi[1])
-    placed = page_grid.boxes[~np.isnan(page_grid.boxes).any(axis=1)]
-    assert len(placed)
-    assert ((placed >= 0) & (placed <= 1)).all()
-    assert (placed[:, :2] <= placed[:, 2:]).all()
+    boxes = page_grid.boxes[~np.isnan(page_grid.boxes).any(axis=1)]
+    assert len(boxes)
+    assert ((boxes >= 0) & (boxes <= 1)).all()
+    assert (boxes[:, :2] <= boxes[:, 2:]).all()
 
 
 def _check_batch_invariance(embedder: Embedder) -> None:
@@ -113,9 +113,9 @@ def _check_switches(embedder: Embedder) -> None:
 
 
 def _check_empty(embedder: Embedder) -> None:
-    nothing = embedder.encode_document([make_page(""), ""])
-    assert not nothing.single.any()
-    assert [rows.shape for rows in nothing.multi] == [(0, embedder.multi_dim)] * 2
+    empty_result = embedder.encode_document([make_page(""), ""])
+    assert not empty_result.single.any()
+    assert [rows.shape for rows in empty_result.multi] == [(0, embedder.multi_dim)] * 2
     assert len(embedder.encode_document([]).single) == 0
     for query in ("", "  \n"):
         with pytest.raises(InvalidInputError):

@@ -1,4 +1,4 @@
-"""What a change of an index costs: waits for the disk, and calls of the store."""
+"""Counts of commits and store calls of an operation on an index."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import Counter
 from jina_rag import DocumentIndex
 
 
-def costs(index: DocumentIndex, monkeypatch, action) -> Counter[str]:
-    """How often the manifest commits and the store is called while something is done."""
+def count_costs(index: DocumentIndex, monkeypatch, action) -> Counter[str]:
+    """Return the number of manifest commits and store calls while `action` runs."""
     counts: Counter[str] = Counter()
     resources = index._session.resources
 
@@ -19,11 +19,11 @@ def costs(index: DocumentIndex, monkeypatch, action) -> Counter[str]:
         for name in ("delete", "flush", "update_payload"):
             method = getattr(type(resources.store), name)
 
-            def counted(store, *args, name=name, method=method):
+            def count_call(store, *args, name=name, method=method):
                 counts[name] += 1
                 return method(store, *args)
 
-            patch.setattr(type(resources.store), name, counted)
+            patch.setattr(type(resources.store), name, count_call)
         resources.manifest._db.set_trace_callback(count_commits)
         action()
         resources.manifest._db.set_trace_callback(None)

@@ -1,4 +1,4 @@
-"""Documents that no library should have to open, made by hand."""
+"""Handmade hostile documents."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def slow_pdf(path: Path, *, levels: int = 12) -> Path:
-    """Two pages: the first draws a form that draws twelve forms, and so on; the second is a black square."""
+    """Write a PDF whose first page nests forms, twelve per level, and whose second page is a black square."""
     objects = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
         b"<< /Type /Pages /Kids [3 0 R 4 0 R] /Count 2 >>",
@@ -17,9 +17,9 @@ def slow_pdf(path: Path, *, levels: int = 12) -> Path:
         _stream(b"", b"50 50 100 100 re f"),
     ]
     for level in range(levels):
-        last = level == levels - 1
-        inner = b"" if last else b" /Resources << /XObject << /X %d 0 R >> >>" % (len(objects) + 2)
-        content = b"0 0 5 5 re f" if last else b"/X Do " * 12
+        is_last = level == levels - 1
+        inner = b"" if is_last else b" /Resources << /XObject << /X %d 0 R >> >>" % (len(objects) + 2)
+        content = b"0 0 5 5 re f" if is_last else b"/X Do " * 12
         objects.append(_stream(b"/Type /XObject /Subtype /Form /BBox [0 0 200 200]" + inner, content))
     return _write(path, objects)
 

@@ -1,4 +1,4 @@
-"""Whether an index folder is free: asked from another process, as the lock is meant for."""
+"""Lock state of an index folder, as seen by another process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ except IndexLockedError:
 
 
 def is_locked(folder) -> bool:
-    """Whether another process is kept out of the index in a folder."""
+    """Return whether another process gets IndexLockedError for the index in a folder."""
     process = subprocess.run([sys.executable, "-c", CODE, str(folder)], capture_output=True, text=True)
     assert process.returncode in (0, 3), process.stderr
     return process.returncode == 3

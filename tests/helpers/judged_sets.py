@@ -1,4 +1,4 @@
-"""Small judged folders that tests of evaluation share."""
+"""Small judged folders for the tests of evaluation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUERIES = (
 
 
 def write_judged(folder: Path, queries=QUERIES) -> Path:
-    """Two documents of two pages each, and five questions."""
+    """Write two documents of two pages each with five judged queries, and return the folder."""
     (folder / "docs").mkdir(parents=True)
     sample_pdf(folder / "docs" / "animals.pdf", ["cats and dogs sleep all day", "whales sing in the deep sea"])
     sample_pdf(folder / "docs" / "energy.pdf", ["solar power grew in Spain", "order KX-4471-B was shipped"])

@@ -1,4 +1,4 @@
-"""The process that is killed: ingests a folder with a stand-in embedder. Arguments: folder, index."""
+"""Program that ingests a folder with a slow fake embedder, to be killed by a test. Arguments: folder, index."""
 
 import sys
 import time
@@ -9,8 +9,8 @@ from jina_rag.indexing import ingest
 from jina_rag.testing import FakeEmbedder
 
 
-class Slow(FakeEmbedder):
-    """Takes its time, so that there is a time to be killed at."""
+class SlowEmbedder(FakeEmbedder):
+    """Fake embedder that sleeps 10 ms per document, so that the process can be killed during ingestion."""
 
     def encode_document(self, documents, **options):
         time.sleep(0.01 * len(documents))
@@ -20,6 +20,6 @@ class Slow(FakeEmbedder):
 if __name__ == "__main__":
     ingest.CHECKPOINT_SECONDS = 0.1
     ingest.BATCH_PAGES = 3
-    with DocumentIndex.open(sys.argv[2], embedder=Slow()) as index:
+    with DocumentIndex.open(sys.argv[2], embedder=SlowEmbedder()) as index:
         report = index.ingest(sys.argv[1], settings=IngestSettings(ocr="never", dpi=40))
     sys.exit(len(report.failed))

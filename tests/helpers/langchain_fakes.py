@@ -1,4 +1,4 @@
-"""What the tests of the LangChain adapter share: models that remember their thread, a small index, no network."""
+"""Helpers for the tests of the LangChain adapter: fake models, a small index, and blocked network access."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGES = ["whales sing in the deep sea", "growth by region in northern towns", "t
 
 
 class ThreadedEmbedder(FakeEmbedder):
-    """A fake that remembers which threads it worked in."""
+    """Fake embedder that records the ids of the threads that call it."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -31,7 +31,7 @@ class ThreadedEmbedder(FakeEmbedder):
 
 
 class ThreadedReranker(FakeReranker):
-    """A fake that remembers which threads it worked in."""
+    """Fake reranker that records the ids of the threads that call it."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -43,34 +43,34 @@ class ThreadedReranker(FakeReranker):
 
 
 class PixelReranker(FakeReranker):
-    """A fake that says it looks at pixels, and likes every picture."""
+    """Fake image reranker that scores every image 0.75."""
 
     modality = "image"
 
     def score(self, query, documents):
         scores = super().score(query, documents)
-        for place, document in enumerate(documents):
+        for position, document in enumerate(documents):
             if isinstance(document, dict):
-                scores[place] = 0.75
+                scores[position] = 0.75
         return scores
 
 
 class EchoChat(BaseChatModel):
-    """A chat model that keeps the messages it was given."""
+    """Chat model that records its requests."""
 
-    seen: list = []
+    requests: list = []
 
     @property
     def _llm_type(self) -> str:
         return "echo"
 
     def _generate(self, messages, stop=None, run_manager=None, **kwargs):
-        self.seen.append(messages)
+        self.requests.append(messages)
         return ChatResult(generations=[ChatGeneration(message=AIMessage(content="[1] it is"))])
 
 
 class Trace(BaseCallbackHandler):
-    """Keeps what happened to retrievers."""
+    """Callback handler that records retriever events."""
 
     def __init__(self):
         self.events: list[tuple] = []
@@ -87,7 +87,7 @@ class Trace(BaseCallbackHandler):
 
 @contextmanager
 def no_network():
-    """No socket but the pipes of an event loop."""
+    """Block all sockets except Unix sockets, which event loops use."""
     disable_socket(allow_unix_socket=True)
     try:
         yield
@@ -95,8 +95,8 @@ def no_network():
         enable_socket()
 
 
-def fill(folder, embedder, *, name="animals.pdf"):
-    """An index over one PDF of three pages; to be closed."""
+def make_index(folder, embedder, *, name="animals.pdf"):
+    """Return an open index of one PDF with three pages; the caller closes the index."""
     folder.mkdir(parents=True, exist_ok=True)
     sample_pdf(folder / name, PAGES)
     index = DocumentIndex.open(folder / "kb", embedder=embedder)

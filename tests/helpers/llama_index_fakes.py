@@ -1,4 +1,4 @@
-"""What the tests of the LlamaIndex adapters share: recorders, and a chat model that tells what it was shown."""
+"""Helpers for the tests of the LlamaIndex adapters: fake models, event recorders, and blocked network access."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jina_rag.testing import FakeEmbedder, FakeReranker
 
 
 class ThreadedEmbedder(FakeEmbedder):
-    """Remembers which threads have encoded, and what."""
+    """Fake embedder that records the ids of the threads that call it."""
 
     def __init__(self, **options) -> None:
         super().__init__(**options)
@@ -34,12 +34,12 @@ class ThreadedEmbedder(FakeEmbedder):
 
     @property
     def documents(self) -> list:
-        """All documents that were encoded."""
+        """All encoded documents."""
         return [item for kind, items in self.history if kind == "document" for item in items]
 
 
 class ThreadedReranker(FakeReranker):
-    """Remembers which threads have scored."""
+    """Fake reranker that records the ids of the threads that call it."""
 
     def __init__(self, **options) -> None:
         super().__init__(**options)
@@ -51,7 +51,7 @@ class ThreadedReranker(FakeReranker):
 
 
 class Recorder(BaseEventHandler):
-    """Keeps the events of a dispatcher."""
+    """Event handler that records the events of a dispatcher."""
 
     events: list[Any] = []
 
@@ -67,8 +67,8 @@ class Recorder(BaseEventHandler):
 
 
 @contextmanager
-def recorded():
-    """The events that LlamaIndex's root dispatcher hears of."""
+def record_events():
+    """Record the events of LlamaIndex's root dispatcher."""
     recorder = Recorder(events=[])
     root = get_dispatcher()
     root.add_event_handler(recorder)
@@ -79,7 +79,7 @@ def recorded():
 
 
 class Callbacks(BaseCallbackHandler):
-    """Keeps what a callback manager is told: (kind, payload) of each start and end."""
+    """Callback handler that records (event type, payload) of each start and end."""
 
     def __init__(self) -> None:
         super().__init__([], [])
@@ -105,30 +105,30 @@ class Callbacks(BaseCallbackHandler):
 
 
 class EchoingVisionModel(CustomLLM):
-    """Answers with the kinds of the blocks it was given, and keeps them."""
+    """Chat model that answers with the number of images and records its requests."""
 
-    shown: list[Any] = []
+    requests: list[Any] = []
 
     @property
     def metadata(self) -> LLMMetadata:
         return LLMMetadata(is_chat_model=True, model_name="echo")
 
     def chat(self, messages, **kwargs) -> ChatResponse:
-        self.shown.append(list(messages))
+        self.requests.append(list(messages))
         return ChatResponse(message=ChatMessage(role="assistant", content=f"{len(self.images)} images"))
 
     async def achat(self, messages, **kwargs) -> ChatResponse:
         return self.chat(messages, **kwargs)
 
     def complete(self, prompt, formatted=False, **kwargs) -> CompletionResponse:
-        raise AssertionError("a chat model with images is chatted with")
+        raise AssertionError("expected a chat request, not a completion")
 
     def stream_complete(self, prompt, formatted=False, **kwargs):
-        raise AssertionError("a chat model with images is chatted with")
+        raise AssertionError("expected a chat request, not a completion")
 
     @property
     def blocks(self) -> list[Any]:
-        return [block for messages in self.shown for message in messages for block in message.blocks]
+        return [block for messages in self.requests for message in messages for block in message.blocks]
 
     @property
     def images(self) -> list[Any]:
@@ -137,7 +137,7 @@ class EchoingVisionModel(CustomLLM):
 
 @contextmanager
 def no_network():
-    """No socket but those of event loops and worker processes."""
+    """Block all sockets except Unix sockets, which event loops and worker processes use."""
     pytest_socket.disable_socket(allow_unix_socket=True)
     try:
         yield

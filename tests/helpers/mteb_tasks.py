@@ -1,4 +1,4 @@
-"""What tests of the mteb wrappers share: small tasks, a judged folder, an embedder that counts."""
+"""Helpers for the tests of the mteb wrappers: small tasks, a judged folder, and a counting embedder."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ QUERIES = [
 
 
 def judged_folder(root: Path) -> Path:
-    """Seven pages in three PDFs, and four questions."""
+    """Write seven pages in three PDFs with four judged queries, and return the folder."""
     root.mkdir(parents=True, exist_ok=True)
     for doc, texts in PAGES.items():
         sample_pdf(root / f"{doc}.pdf", texts)
@@ -39,8 +39,8 @@ def judged_folder(root: Path) -> Path:
 
 
 def metadata(name: str, **changes: object) -> TaskMetadata:
-    """What mteb wants to know of a task."""
-    known = {
+    """Return the metadata that mteb requires of a task."""
+    defaults = {
         "name": name,
         "description": "A test.",
         "dataset": {"path": "test", "revision": "1"},
@@ -51,19 +51,19 @@ def metadata(name: str, **changes: object) -> TaskMetadata:
         "eval_langs": ["eng-Latn"],
         "main_score": "ndcg_at_5",
     }
-    return TaskMetadata(**(known | changes))
+    return TaskMetadata(**(defaults | changes))
 
 
-class Keeping:
-    """Keeps its metadata when its data are unloaded: mteb takes those for its class's."""
+class KeepMetadata:
+    """Mixin that keeps the instance's metadata when the data is unloaded, which mteb would reset."""
 
     def unload_data(self):
         self.dataset = None
         self.data_loaded = False
 
 
-class SmallTask(Keeping, AbsTaskRetrieval):
-    """A search over given rows."""
+class SmallTask(KeepMetadata, AbsTaskRetrieval):
+    """Retrieval task over in-memory rows."""
 
     def __init__(self, corpus, queries, relevant, *, name="SmallTask", top_ranked=None, features=None, **changes):
         self.metadata = metadata(name, **changes)
@@ -86,7 +86,7 @@ class SmallTask(Keeping, AbsTaskRetrieval):
 
 
 def text_task(texts, queries, *, name="SmallTask", **changes):
-    """Texts and questions as lists; question n is answered by text n."""
+    """Return a retrieval task in which text n is relevant to query n."""
     return SmallTask(
         [{"id": f"d{i}", "title": "", "text": text} for i, text in enumerate(texts)],
         [{"id": f"q{i}", "text": text} for i, text in enumerate(queries)],
@@ -96,8 +96,8 @@ def text_task(texts, queries, *, name="SmallTask", **changes):
     )
 
 
-class PairsTask(Keeping, AbsTaskSTS):
-    """Pairs of texts and how alike they are."""
+class PairsTask(KeepMetadata, AbsTaskSTS):
+    """Semantic similarity task over in-memory pairs of texts with scores."""
 
     def __init__(self, pairs, name="PairsTask"):
         self.metadata = metadata(name, type="STS", main_score="cosine_spearman")
@@ -110,12 +110,12 @@ class PairsTask(Keeping, AbsTaskSTS):
         self.data_loaded = True
 
 
-class Counting(FakeEmbedder):
-    """Counts what it embeds, and is interrupted in the given call."""
+class CountingEmbedder(FakeEmbedder):
+    """Fake embedder that records its inputs and raises KeyboardInterrupt in call `stop_at`."""
 
     def __init__(self, *, stop_at: int = 0, **options) -> None:
         super().__init__(**options)
-        self.seen: list[object] = []
+        self.inputs: list[object] = []
         self.calls = 0
         self.stop_at = stop_at
 
@@ -133,4 +133,4 @@ class Counting(FakeEmbedder):
         self.calls += 1
         if self.calls == self.stop_at:
             raise KeyboardInterrupt
-        self.seen += items
+        self.inputs += items

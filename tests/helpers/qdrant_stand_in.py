@@ -1,6 +1,6 @@
-"""Servers on this machine that speak as much of Qdrant's REST and gRPC as our store does, over the client's local mode.
+"""Local stand-ins for a Qdrant server: the REST and gRPC calls of the store, served by the client's local mode.
 
-They are here so that what the store sends goes over a wire. They say nothing about how a real server ranks.
+The stand-ins test the requests of the store. They do not test the ranking of a real server.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
 @dataclass
 class RecordedRequest:
-    """One request."""
+    """A request to the stand-in."""
 
     method: str
     path: str
@@ -38,29 +38,29 @@ class RecordedRequest:
 
 @dataclass
 class StandIn:
-    """What the server was asked, and what it is to answer."""
+    """State of a stand-in: recorded requests and planned faults."""
 
     url: str = ""
     version: str = "1.20.0"
     requests: list[RecordedRequest] = field(default_factory=list)
     faults: list = field(default_factory=list)
-    """Answers to the next requests, in the place of the true ones: None, or (status, headers, body); "drop" ends the
-    connection, "late" is what was asked for but answers with 504."""
-    swallow: bool = False
-    """Whether points are taken and not kept."""
+    """Faults of the next requests, in order: None for a normal response; (status, headers, body) as the response;
+    "drop" closes the connection; "late" executes the request and responds with 504."""
+    discard_points: bool = False
+    """Whether upserts are acknowledged without storing the points."""
     indexed: set = field(default_factory=set)
     created: dict = field(default_factory=dict)
     client: QdrantClient = field(default_factory=lambda: QdrantClient(location=":memory:"))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def sent(self, end: str) -> list[RecordedRequest]:
-        """The requests whose path ends so."""
-        return [one for one in self.requests if one.path.split("?")[0].endswith(end)]
+    def requests_to(self, end: str) -> list[RecordedRequest]:
+        """Return the requests whose path ends with `end`."""
+        return [request for request in self.requests if request.path.split("?")[0].endswith(end)]
 
 
 @contextmanager
-def standing_in():
-    """A server for the time of a test."""
+def rest_stand_in():
+    """Run a REST stand-in and yield its state."""
     state = StandIn()
 
     class Handler(BaseHTTPRequestHandler):
@@ -80,17 +80,17 @@ def standing_in():
                 self.reply(*fault)
                 return
             if length > 32 * 1024 * 1024:
-                said = f"Payload error: JSON payload ({length} bytes) is larger than allowed (limit: 33554432 bytes)."
-                self.reply(400, {}, {"status": {"error": said}, "time": 0.0})
+                error = f"Payload error: JSON payload ({length} bytes) is larger than allowed (limit: 33554432 bytes)."
+                self.reply(400, {}, {"status": {"error": error}, "time": 0.0})
                 return
             try:
                 with state.lock:
                     result = serve(state, self.command, self.path.split("?")[0], request)
             except ValueError as exc:
-                missing = "not found" in str(exc)
-                status = 404 if missing else 409 if "already exists" in str(exc) else 400
-                said = "Not found: Collection `x` doesn't exist!" if missing else f"Wrong input: {exc}"
-                self.reply(status, {}, {"status": {"error": said}, "time": 0.0})
+                is_missing = "not found" in str(exc)
+                status = 404 if is_missing else 409 if "already exists" in str(exc) else 400
+                error = "Not found: Collection `x` doesn't exist!" if is_missing else f"Wrong input: {exc}"
+                self.reply(status, {}, {"status": {"error": error}, "time": 0.0})
                 return
             if fault == "late":
                 self.reply(504, {}, {})
@@ -128,54 +128,54 @@ def standing_in():
 def serve(state, method, path, request):
     if path == "/":
         return {"title": "qdrant", "version": state.version}
-    if state.swallow and path.endswith("/points") and method == "PUT":
+    if state.discard_points and path.endswith("/points") and method == "PUT":
         return {"operation_id": 1, "status": "completed"}
     body = request.body
-    name, what = re.fullmatch(r"/collections/([^/]+)(.*)", path).groups()
-    client, done = state.client, {"operation_id": 1, "status": "completed"}
-    if what == "" and method == "GET":
+    name, endpoint = re.fullmatch(r"/collections/([^/]+)(.*)", path).groups()
+    client, update_result = state.client, {"operation_id": 1, "status": "completed"}
+    if endpoint == "" and method == "GET":
         info = json.loads(client.get_collection(name).model_dump_json())
         keyword = {"data_type": "keyword", "points": 0}
-        return info | {"payload_schema": {key: keyword for where, key in state.indexed if where == name}}
-    if what == "" and method == "PUT":
+        return info | {"payload_schema": {key: keyword for collection, key in state.indexed if collection == name}}
+    if endpoint == "" and method == "PUT":
         state.created[name] = body
-        made = models.CreateCollection.model_validate(body)
+        config = models.CreateCollection.model_validate(body)
         return client.create_collection(
-            name, vectors_config=made.vectors, sparse_vectors_config=made.sparse_vectors, metadata=made.metadata
+            name, vectors_config=config.vectors, sparse_vectors_config=config.sparse_vectors, metadata=config.metadata
         )
-    if what == "" and method == "PATCH":
+    if endpoint == "" and method == "PATCH":
         return client.update_collection(name, metadata=body["metadata"])
-    if what == "/index":
+    if endpoint == "/index":
         state.indexed.add((name, body["field_name"]))
-        return done
-    if what == "/points" and method == "PUT":
+        return update_result
+    if endpoint == "/points" and method == "PUT":
         points = models.PointsList.model_validate(body).points
         for point in points:
             if rows := point.vector.get("multi"):
                 point.vector["multi"] = np.asarray(rows, "f4").astype("f2").astype("f4").tolist()
         client.upsert(name, points)
-        return done
-    if what == "/points":
+        return update_result
+    if endpoint == "/points":
         request = models.PointRequest.model_validate(body)
-        return dumped(client.retrieve(name, request.ids, request.with_payload, request.with_vector or False))
-    if what == "/points/delete":
-        chosen = (models.PointIdsList if "points" in body else models.FilterSelector).model_validate(body)
-        client.delete(name, chosen)
-        return done
-    if what == "/points/batch":
+        return to_json(client.retrieve(name, request.ids, request.with_payload, request.with_vector or False))
+    if endpoint == "/points/delete":
+        selection = (models.PointIdsList if "points" in body else models.FilterSelector).model_validate(body)
+        client.delete(name, selection)
+        return update_result
+    if endpoint == "/points/batch":
         client.batch_update_points(name, models.UpdateOperations.model_validate(body).operations)
-        return [done for _ in body["operations"]]
-    if what == "/points/count":
+        return [update_result for _ in body["operations"]]
+    if endpoint == "/points/count":
         return {"count": client.count(name, models.CountRequest.model_validate(body).filter).count}
-    if what == "/points/scroll":
+    if endpoint == "/points/scroll":
         request = models.ScrollRequest.model_validate(body)
-        records, after = client.scroll(
+        records, next_offset = client.scroll(
             name, request.filter, limit=request.limit, offset=request.offset, with_payload=request.with_payload
         )
-        return {"points": dumped(records), "next_page_offset": after}
-    assert what == "/points/query", path
+        return {"points": to_json(records), "next_page_offset": next_offset}
+    assert endpoint == "/points/query", path
     request = models.QueryRequest.model_validate(body)
-    found = client.query_points(
+    result = client.query_points(
         name,
         query=request.query,
         using=request.using,
@@ -184,24 +184,24 @@ def serve(state, method, path, request):
         limit=request.limit,
         with_payload=request.with_payload,
     )
-    return {"points": dumped(found.points)}
+    return {"points": to_json(result.points)}
 
 
-def dumped(items):
+def to_json(items):
     return [json.loads(item.model_dump_json(exclude_none=True)) for item in items]
 
 
 @contextmanager
-def standing_in_grpc():
-    """The same over gRPC; `request` has the names of the methods and the bytes of their requests."""
+def grpc_stand_in():
+    """Run a gRPC stand-in and yield its state and port; `RecordedRequest.path` is the name of the method."""
     state = StandIn()
     server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", 32 * 1024 * 1024)])
-    kinds = (("Qdrant", messages.QdrantServicer), ("Collections", messages.CollectionsServicer))
-    for name, servicer in (*kinds, ("Points", messages.PointsServicer)):
-        served = type(name, (servicer,), {})()
+    services = (("Qdrant", messages.QdrantServicer), ("Collections", messages.CollectionsServicer))
+    for name, servicer in (*services, ("Points", messages.PointsServicer)):
+        servicer_instance = type(name, (servicer,), {})()
         for method in [word for word in vars(servicer) if not word.startswith("_")]:
-            setattr(served, method, partial(serve_grpc, state, method))
-        getattr(messages, f"add_{name}Servicer_to_server")(served, server)
+            setattr(servicer_instance, method, partial(serve_grpc, state, method))
+        getattr(messages, f"add_{name}Servicer_to_server")(servicer_instance, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     state.url = f"http://127.0.0.1:{port}"
@@ -226,7 +226,7 @@ def serve_grpc(state, method, request, context):
 
 def answer_grpc(client, method, request, version):
     name = getattr(request, "collection_name", "")
-    chosen = GrpcToRest.convert_filter(request.filter) if has(request, "filter") else None
+    selection = GrpcToRest.convert_filter(request.filter) if has(request, "filter") else None
     payload = GrpcToRest.convert_with_payload_selector(request.with_payload) if has(request, "with_payload") else None
     if method == "HealthCheck":
         return messages.HealthCheckReply(title="qdrant", version=version)
@@ -239,42 +239,44 @@ def answer_grpc(client, method, request, version):
         info = RestToGrpc.convert_collection_info(client.get_collection(name))
         return messages.GetCollectionInfoResponse(result=info)
     if method == "Get":
-        ids = [GrpcToRest.convert_point_id(one) for one in request.ids]
+        ids = [GrpcToRest.convert_point_id(item) for item in request.ids]
         vectors = GrpcToRest.convert_with_vectors_selector(request.with_vectors)
-        found = client.retrieve(name, ids, payload, vectors)
-        return messages.GetResponse(result=[RestToGrpc.convert_record(one) for one in found])
+        result = client.retrieve(name, ids, payload, vectors)
+        return messages.GetResponse(result=[RestToGrpc.convert_record(item) for item in result])
     if method == "Count":
-        return messages.CountResponse(result=messages.CountResult(count=client.count(name, chosen).count))
+        return messages.CountResponse(result=messages.CountResult(count=client.count(name, selection).count))
     if method == "Scroll":
         offset = GrpcToRest.convert_point_id(request.offset) if has(request, "offset") else None
-        found, after = client.scroll(name, chosen, limit=request.limit, offset=offset, with_payload=payload)
-        after = None if after is None else RestToGrpc.convert_extended_point_id(after)
-        return messages.ScrollResponse(result=[RestToGrpc.convert_record(one) for one in found], next_page_offset=after)
+        result, next_offset = client.scroll(name, selection, limit=request.limit, offset=offset, with_payload=payload)
+        next_offset = None if next_offset is None else RestToGrpc.convert_extended_point_id(next_offset)
+        return messages.ScrollResponse(
+            result=[RestToGrpc.convert_record(item) for item in result], next_page_offset=next_offset
+        )
     if method == "Query":
-        stages = [GrpcToRest.convert_prefetch_query(one) for one in request.prefetch]
+        stages = [GrpcToRest.convert_prefetch_query(item) for item in request.prefetch]
         query = GrpcToRest.convert_query(request.query)
-        found = client.query_points(
+        result = client.query_points(
             name,
             query=query,
             using=request.using,
             prefetch=stages or None,
-            query_filter=chosen,
+            query_filter=selection,
             limit=request.limit,
             with_payload=payload,
         )
-        return messages.QueryResponse(result=[RestToGrpc.convert_scored_point(one) for one in found.points])
-    done = messages.UpdateResult(operation_id=1, status=messages.UpdateStatus.Completed)
+        return messages.QueryResponse(result=[RestToGrpc.convert_scored_point(item) for item in result.points])
+    update_result = messages.UpdateResult(operation_id=1, status=messages.UpdateStatus.Completed)
     if method == "UpdateBatch":
-        steps = [GrpcToRest.convert_points_update_operation(one) for one in request.operations]
+        steps = [GrpcToRest.convert_points_update_operation(item) for item in request.operations]
         client.batch_update_points(name, steps)
-        return messages.UpdateBatchResponse(result=[done for _ in steps])
+        return messages.UpdateBatchResponse(result=[update_result for _ in steps])
     if method == "Upsert":
-        client.upsert(name, [GrpcToRest.convert_point_struct(one) for one in request.points])
+        client.upsert(name, [GrpcToRest.convert_point_struct(item) for item in request.points])
     elif method == "Delete":
         client.delete(name, GrpcToRest.convert_points_selector(request.points))
     else:
         assert method == "CreateFieldIndex", method
-    return messages.PointsOperationResponse(result=done)
+    return messages.PointsOperationResponse(result=update_result)
 
 
 def has(request, field):
