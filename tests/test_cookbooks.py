@@ -1,6 +1,6 @@
-"""The cookbooks: they run from top to bottom without network, and what is stored in them is what a reader should see.
+"""Cookbooks: each notebook runs without network, uses public names only, and stores displayable outputs.
 
-`tools/run_cookbooks.py`, which stores their outputs, runs them here as well: through nbclient, as nbmake does.
+The tests run the notebooks with `tools/run_cookbooks.py`, the tool that stores their outputs.
 """
 
 from __future__ import annotations
@@ -28,35 +28,37 @@ PUBLIC = {
     "llama_index.retrievers.jina_rag",
     "llama_index.vector_stores.jina_rag",
 }
-"""Modules whose `__all__` says what is public. Those of `jina_rag.evaluation` have public names without it."""
-OURS = r"(jina_rag|langchain_jina_rag|llama_index\.\w+\.jina_rag\w*)"
+"""Modules with an `__all__`. The modules of `jina_rag.evaluation` have public names without an `__all__`."""
+LOCAL_PATH = re.compile(r"(?<![\w.:/-])/(?:home|Users|root|tmp|private|var|opt|usr|mnt|work)/|\b[A-Z]:\\\w")
+PACKAGE = r"(jina_rag|langchain_jina_rag|llama_index\.\w+\.jina_rag\w*)"
 
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
-def stored(path: Path) -> nbformat.NotebookNode:
+def read_notebook(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
-def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def texts(notebook: nbformat.NotebookNode) -> Iterator[str]:
-    """All that a reader sees but the pictures."""
+def text_content(notebook: nbformat.NotebookNode) -> Iterator[str]:
+    """Yield the cell sources and the text outputs of a notebook."""
     for cell in notebook.cells:
         yield cell.source
         for output in cell.get("outputs", ()):
             yield output.get("text", "")
-            yield from (str(data) for kind, data in output.get("data", {}).items() if not kind.startswith("image/"))
+            data = output.get("data", {})
+            yield from (str(value) for mime_type, value in data.items() if not mime_type.startswith("image/"))
 
 
-def images(cell: nbformat.NotebookNode) -> int:
-    return sum(kind.startswith("image/") for output in cell.outputs for kind in output.get("data", {}))
+def image_count(cell: nbformat.NotebookNode) -> int:
+    return sum(mime_type.startswith("image/") for output in cell.outputs for mime_type in output.get("data", {}))
 
 
-def run(path: Path, into: Path) -> subprocess.CompletedProcess[str]:
-    # The two minutes that a cookbook may take are for a machine that does nothing else: here only what hangs is ended.
+def run_notebook(path: Path, into: Path) -> subprocess.CompletedProcess[str]:
+    # The limit of 120 s applies to an idle machine. This limit only stops notebooks that hang.
     command = [
         sys.executable,
         "tools/run_cookbooks.py",
@@ -70,7 +72,7 @@ def run(path: Path, into: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
 
 
-def write(path: Path, *sources: str) -> Path:
+def write_notebook(path: Path, *sources: str) -> Path:
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources]), path)
     return path
 
@@ -83,22 +85,22 @@ def test_readme_lists_every_notebook():
 
 @notebooks
 def test_notebook_runs_without_network(path, tmp_path):
-    done = run(path, tmp_path)
-    assert done.returncode == 0, done.stderr
-    fresh = code(stored(tmp_path / path.name))
-    # What is stored was made by what is written: a cell that was changed afterwards would show here.
-    assert [cell.source for cell in fresh] == [cell.source for cell in code(stored(path))]
-    assert [images(cell) for cell in fresh] == [images(cell) for cell in code(stored(path))]
+    process = run_notebook(path, tmp_path)
+    assert process.returncode == 0, process.stderr
+    fresh_cells = code_cells(read_notebook(tmp_path / path.name))
+    stored_cells = code_cells(read_notebook(path))
+    assert [cell.source for cell in fresh_cells] == [cell.source for cell in stored_cells]
+    assert [image_count(cell) for cell in fresh_cells] == [image_count(cell) for cell in stored_cells]
 
 
 @notebooks
 def test_stored_outputs_are_displayable(path):
-    notebook = stored(path)
+    notebook = read_notebook(path)
     nbformat.validate(notebook)
-    cells = code(notebook)
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "not run from top to bottom"
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "cells not run in order"
     assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
-    assert sum(images(cell) for cell in cells) >= 1
+    assert sum(image_count(cell) for cell in cells) >= 1
     assert path.stat().st_size < 3_000_000
     assert notebook.cells[0].cell_type == "markdown"
     assert notebook.cells[0].source.startswith("# ")
@@ -106,20 +108,19 @@ def test_stored_outputs_are_displayable(path):
 
 @notebooks
 def test_stored_outputs_contain_no_local_paths(path):
-    for text in texts(stored(path)):
-        found = re.search(r"(?<![\w.:/-])/(?:home|Users|root|tmp|private|var|opt|usr|mnt|work)/|\b[A-Z]:\\\w", text)
-        assert not found, text
+    for text in text_content(read_notebook(path)):
+        assert not LOCAL_PATH.search(text), text
         assert "Traceback" not in text
         assert " object at 0x" not in text
 
 
 @notebooks
 def test_notebook_imports_public_names_only(path):
-    for cell in code(stored(path)):
+    for cell in code_cells(read_notebook(path)):
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.Import):
-                assert not [alias.name for alias in node.names if re.match(rf"{OURS}\.", alias.name)]
-            elif isinstance(node, ast.ImportFrom) and re.match(rf"{OURS}(\.|$)", node.module or ""):
+                assert not [alias.name for alias in node.names if re.match(rf"{PACKAGE}\.", alias.name)]
+            elif isinstance(node, ast.ImportFrom) and re.match(rf"{PACKAGE}(\.|$)", node.module or ""):
                 names = {alias.name for alias in node.names}
                 if node.module in PUBLIC:
                     assert names <= set(importlib.import_module(node.module).__all__)
@@ -130,42 +131,42 @@ def test_notebook_imports_public_names_only(path):
 
 @notebooks
 def test_links_point_to_existing_files(path):
-    for cell in stored(path).cells:
+    for cell in read_notebook(path).cells:
         if cell.cell_type == "markdown":
             for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", cell.source):
                 assert (path.parent / target).exists(), target
 
 
 def test_network_access_fails(tmp_path):
-    path = write(
-        tmp_path / "curious.ipynb",
+    path = write_notebook(
+        tmp_path / "network.ipynb",
         "import socket, subprocess, sys\n"
-        "def refused(call):\n"
+        "def is_refused(call):\n"
         "    try:\n        call()\n"
         "    except ConnectionRefusedError as exc:\n        return 'without network' in str(exc)\n"
         "    return False",
-        "assert refused(lambda: socket.create_connection(('192.0.2.1', 80), timeout=1))",
-        "assert refused(lambda: socket.getaddrinfo('example.org', 443))",
-        "assert refused(lambda: socket.socket().connect_ex(('192.0.2.1', 80)))",
-        # What it starts is held to it, too; this machine can be reached.
+        "assert is_refused(lambda: socket.create_connection(('192.0.2.1', 80), timeout=1))",
+        "assert is_refused(lambda: socket.getaddrinfo('example.org', 443))",
+        "assert is_refused(lambda: socket.socket().connect_ex(('192.0.2.1', 80)))",
+        # The limit also applies to child processes. Connections to this machine are allowed.
         "code = 'import socket; socket.create_connection((\"192.0.2.1\", 80), timeout=1)'\n"
         "assert b'without network' in subprocess.run([sys.executable, '-c', code], capture_output=True).stderr",
         "server = socket.create_server(('127.0.0.1', 0))\n"
         "socket.create_connection(server.getsockname()).close()\nserver.close()",
         "socket.create_connection(('192.0.2.1', 80), timeout=1)",
     )
-    done = run(path, tmp_path)
-    assert done.returncode == 1
-    assert "tried to connect to 192.0.2.1" in done.stderr
-    assert "AssertionError" not in done.stderr
+    process = run_notebook(path, tmp_path)
+    assert process.returncode == 1
+    assert "tried to connect to 192.0.2.1" in process.stderr
+    assert "AssertionError" not in process.stderr
 
 
 def test_failing_notebook_is_reported_and_unchanged(tmp_path):
     (tmp_path / "into").mkdir()
-    path = write(tmp_path / "untidy.ipynb", "open('left.txt', 'w').close()")
+    path = write_notebook(tmp_path / "leftover.ipynb", "open('left.txt', 'w').close()")
     before = path.read_bytes()
-    done = run(path, tmp_path / "into")
-    assert done.returncode == 1
-    assert "untidy.ipynb leaves left.txt" in done.stderr
+    process = run_notebook(path, tmp_path / "into")
+    assert process.returncode == 1
+    assert "leftover.ipynb leaves left.txt" in process.stderr
     assert path.read_bytes() == before
     assert not list((tmp_path / "into").iterdir())
