@@ -1,4 +1,4 @@
-"""One meaning of ``*``: what is ingested, what `sync` removes, what a filter means and what is deleted agree."""
+"""Globs: ingestion, sync, filters and deletion select the same documents for a pattern."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PDF = b"%PDF-1.4\n%%EOF\n"
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [
-        # What lies in a folder that matched belongs to it, hidden or not.
+        # All files in a matching folder match, hidden files included.
         ("*", {"a.pdf", "b [1].pdf", "b 1.pdf", "sub/c.pdf", "sub/deep/d.pdf", "sub/.hidden/e.pdf"}),
         ("*.pdf", {"a.pdf", "b [1].pdf", "b 1.pdf"}),
         ("?.pdf", {"a.pdf"}),
@@ -49,21 +49,20 @@ PDF = b"%PDF-1.4\n%%EOF\n"
         ("/sub/c.pdf", set()),
     ],
 )
-def test_what_a_pattern_matches(pattern, names):
-    every = {"a.pdf", "b [1].pdf", "b 1.pdf", "sub/c.pdf", "sub/deep/d.pdf", "sub/.hidden/e.pdf", ".f.pdf"}
-    matched = {name for name in every if globs.matches(name, pattern)}
-    assert matched == names
+def test_matches_of_patterns(pattern, names):
+    files = {"a.pdf", "b [1].pdf", "b 1.pdf", "sub/c.pdf", "sub/deep/d.pdf", "sub/.hidden/e.pdf", ".f.pdf"}
+    assert {name for name in files if globs.matches(name, pattern)} == names
 
 
-def test_an_absolute_path_is_matched_from_its_root_or_by_two_stars():
+def test_absolute_path_matches_from_root_or_with_two_stars():
     assert globs.matches("/docs/reports/a.pdf", "/docs/*")
     assert globs.matches("/docs/reports/a.pdf", "**/reports/*.pdf")
     assert not globs.matches("/docs/reports/a.pdf", "*/reports/*.pdf")
     assert not globs.matches("/docs/reports/a.pdf", "docs/*")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs links")
-def test_links_that_lead_back_do_not_go_on_forever(tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="requires symbolic links")
+def test_find_ignores_symlink_loops(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path)
     (tmp_path / "a" / "loop").symlink_to(".")
@@ -72,14 +71,14 @@ def test_links_that_lead_back_do_not_go_on_forever(tmp_path):
     assert list(globs.find(f"{tmp_path}/**/c.pdf")) == [tmp_path / "a" / "c.pdf"]
 
 
-def test_a_folder_that_cannot_be_listed_is_no_obstacle_where_the_pattern_names_what_is_in_it(tmp_path, monkeypatch):
+def test_find_lists_only_folders_of_wildcards(tmp_path, monkeypatch):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.pdf").write_bytes(PDF)
-    real = os.scandir
+    original_scandir = os.scandir
 
     def scandir(path):
-        assert Path(path) == tmp_path / "docs", "only the folder with a wildcard in it is listed"
-        return real(path)
+        assert Path(path) == tmp_path / "docs", "only the folder of the wildcard is listed"
+        return original_scandir(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert list(globs.find(f"{tmp_path}/docs/*.pdf")) == [tmp_path / "docs" / "a.pdf"]
@@ -96,8 +95,8 @@ PATTERNS = st.lists(
 )
 
 
-def listed(folder: Path, records: list[DocumentRecord]) -> Manifest:
-    """A manifest that lists some documents."""
+def manifest_of(folder: Path, records: list[DocumentRecord]) -> Manifest:
+    """Return a manifest with these documents."""
     manifest = Manifest(folder / "manifest.sqlite3")
     with manifest.transaction():
         for record in records:
@@ -108,7 +107,7 @@ def listed(folder: Path, records: list[DocumentRecord]) -> Manifest:
 
 @settings(max_examples=150, deadline=None)
 @given(TREES, PATTERNS)
-def test_ingestion_sync_filter_and_delete_mean_the_same_documents(tree, parts):
+def test_ingestion_sync_filter_and_delete_select_same_documents(tree, parts):
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root).resolve() / "docs"
         for names in tree:
@@ -116,7 +115,7 @@ def test_ingestion_sync_filter_and_delete_mean_the_same_documents(tree, parts):
             if path.exists() or any(parent.is_file() for parent in path.parents):
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            (path.parent / "note").touch()  # an empty folder looks like a disk that is away
+            (path.parent / "note").touch()  # an empty folder counts as an unmounted disk
             path.write_bytes(PDF)
         relative = "/".join(parts)
         pattern = f"{folder.as_posix()}/{relative}"
@@ -129,7 +128,7 @@ def test_ingestion_sync_filter_and_delete_mean_the_same_documents(tree, parts):
             ingested = {event.path for event in find_sources(pattern) if isinstance(event, SourceFile)}
         except InvalidInputError:  # nothing matches
             ingested = set()
-        with closing(listed(Path(root), records)) as manifest:
+        with closing(manifest_of(Path(root), records)) as manifest:
             by_filter, by_id = (
                 {record.path for record in select_by_filter(records, resolve_paths({"path": text}, manifest))}
                 for text in (pattern, relative)
@@ -141,14 +140,14 @@ def test_ingestion_sync_filter_and_delete_mean_the_same_documents(tree, parts):
                 record.path.unlink()
             missing, _ = missing_documents(manifest, [pattern])
             synced = {record.path for record in missing}
-            # Said a second time, the name of a document that is gone means no other one.
+            # After the deletion, the same name selects no other document.
             manifest.remove_documents(record.doc_id for record in records if record.path in deleted)
-            again = [*select_by_name(manifest, pattern), *select_by_name(manifest, relative)]
+            deleted_twice = [*select_by_name(manifest, pattern), *select_by_name(manifest, relative)]
     assert ingested == by_filter == by_id == deleted == deleted_by_id == synced
-    assert again == []
+    assert deleted_twice == []
 
 
-def test_sync_with_a_glob_leaves_other_folders_alone(tmp_path):
+def test_sync_with_glob_keeps_documents_of_other_folders(tmp_path):
     docs = tmp_path / "docs"
     (docs / "sub").mkdir(parents=True)
     for name in ("a.pdf", "gone.pdf", "sub/b.pdf"):
@@ -164,7 +163,7 @@ def test_sync_with_a_glob_leaves_other_folders_alone(tmp_path):
         assert index.ingest(str(docs / "**/*.pdf"), settings=NO_OCR, sync=True).removed == 1
 
 
-def test_a_name_that_holds_wildcards_means_the_file_of_that_name(tmp_path):
+def test_file_name_with_wildcards_selects_that_file(tmp_path):
     for name in ("report [1].pdf", "report 1.pdf"):
         sample_pdf(tmp_path / name, [f"whales {name}"])
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
@@ -176,8 +175,8 @@ def test_a_name_that_holds_wildcards_means_the_file_of_that_name(tmp_path):
 
 
 @pytest.fixture
-def bracketed(tmp_path):
-    """Names that, read as globs, mean other files of the folder."""
+def bracketed_folder(tmp_path):
+    """Return a folder with file names that, as globs, match other files of the folder."""
     docs = tmp_path / "docs"
     for number, name in enumerate(("r[1].png", "r1.png", "x[ab]/q.png", "xa/q.png", "xa/q2.png")):
         (docs / name).parent.mkdir(parents=True, exist_ok=True)
@@ -186,9 +185,9 @@ def bracketed(tmp_path):
 
 
 @pytest.fixture
-def index(tmp_path, bracketed):
+def index(tmp_path, bracketed_folder):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
-        assert index.ingest(bracketed, settings=NO_OCR).documents == 5
+        assert index.ingest(bracketed_folder, settings=NO_OCR).documents == 5
         yield index
 
 
@@ -197,20 +196,20 @@ def ids(index):
 
 
 @pytest.mark.parametrize("absolute", [False, True])
-@pytest.mark.parametrize("is_file_gone", [False, True])
+@pytest.mark.parametrize("is_folder_deleted", [False, True])
 @pytest.mark.parametrize("name", ["r[1].png", "x[ab]", "x[ab]/", "x[ab]/q.png"])
-def test_a_deletion_said_twice_removes_what_it_names_and_nothing_else(index, bracketed, name, is_file_gone, absolute):
-    document = f"{bracketed}/{name}" if absolute else name
+def test_repeated_delete_removes_only_named_document(index, bracketed_folder, name, is_folder_deleted, absolute):
+    document = f"{bracketed_folder}/{name}" if absolute else name
     assert index.delete(document) == 1
-    if is_file_gone:
-        shutil.rmtree(bracketed)
+    if is_folder_deleted:
+        shutil.rmtree(bracketed_folder)
     assert index.delete(document) == 0
     assert index.delete(filter={"path": document}) == 0
     assert {"r1.png", "xa/q.png", "xa/q2.png"} < ids(index)
     assert index.verify() == []
 
 
-def test_a_filter_by_a_name_with_brackets_means_that_document(index):
+def test_filter_by_name_with_brackets_selects_that_document(index):
     assert {hit.doc_id for hit in index.search("r1", filter={"path": "r[1].png"}, k=9)} == {"r[1].png"}
     assert {hit.doc_id for hit in index.search("q", filter={"path": "x[ab]"}, k=9)} == {"x[ab]/q.png"}
     assert {hit.doc_id for hit in index.search("q", filter={"path": "x[a]"}, k=9)} == {"xa/q.png", "xa/q2.png"}
@@ -220,30 +219,30 @@ def test_a_filter_by_a_name_with_brackets_means_that_document(index):
 
 @pytest.mark.parametrize("dry_run", [False, True])
 @pytest.mark.parametrize("is_empty", [False, True])
-def test_sync_of_a_folder_with_brackets_in_its_name_stays_in_it(index, bracketed, is_empty, dry_run):
-    (bracketed / "xa" / "q2.png").unlink()
-    (bracketed / "x[ab]" / "note").touch()
+def test_sync_of_folder_with_brackets_keeps_other_folders(index, bracketed_folder, is_empty, dry_run):
+    (bracketed_folder / "xa" / "q2.png").unlink()
+    (bracketed_folder / "x[ab]" / "note").touch()
     if is_empty:
         index.delete("x[ab]")
-        (bracketed / "x[ab]" / "q.png").unlink()
-    report = index.ingest(f"{bracketed}/x[ab]", settings=NO_OCR, sync=True, dry_run=dry_run)
+        (bracketed_folder / "x[ab]" / "q.png").unlink()
+    report = index.ingest(f"{bracketed_folder}/x[ab]", settings=NO_OCR, sync=True, dry_run=dry_run)
     assert report.removed == 0
     assert {"xa/q.png", "xa/q2.png"} < ids(index)
 
 
-def test_a_file_that_was_renamed_leaves_its_name_behind(index, bracketed):
-    (bracketed / "x[ab]" / "q.png").rename(bracketed / "s.png")
-    assert index.ingest(bracketed, settings=NO_OCR, sync=True).documents == 1
+def test_old_name_of_renamed_file_selects_no_document(index, bracketed_folder):
+    (bracketed_folder / "x[ab]" / "q.png").rename(bracketed_folder / "s.png")
+    assert index.ingest(bracketed_folder, settings=NO_OCR, sync=True).documents == 1
     assert index.delete("x[ab]/q.png") == 0
     assert index.delete("x[abc]/q.png") == 1
 
 
 @pytest.mark.parametrize("pattern", ["*", "x*", "*/*.png", "x[ab]"])
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_sync_takes_an_emptied_folder_of_a_glob_for_a_disk_that_is_away(index, bracketed, pattern, dry_run):
-    (bracketed / "x[ab]" / "q.png").unlink()
-    (bracketed / "xa" / "q2.png").unlink()
-    report = index.ingest(f"{bracketed}/{pattern}", settings=NO_OCR, sync=True, dry_run=dry_run)
+def test_sync_with_glob_warns_about_emptied_folder(index, bracketed_folder, pattern, dry_run):
+    (bracketed_folder / "x[ab]" / "q.png").unlink()
+    (bracketed_folder / "xa" / "q2.png").unlink()
+    report = index.ingest(f"{bracketed_folder}/{pattern}", settings=NO_OCR, sync=True, dry_run=dry_run)
     assert report.removed == (pattern != "x[ab]")
     if not dry_run:
         (warning,) = report.warnings
@@ -252,6 +251,6 @@ def test_sync_takes_an_emptied_folder_of_a_glob_for_a_disk_that_is_away(index, b
         assert "x[ab]/q.png" in ids(index)
 
 
-def test_passwords_go_by_the_same_globs():
+def test_passwords_for_uses_same_globs():
     settings = IngestSettings(passwords={"*.pdf": "a", "/docs/*/x.pdf": "b", "/docs/*.pdf": "c", "**/sub/*": "d"})
     assert settings.passwords_for(Path("/docs/sub/x.pdf")) == ("a", "b", "d")

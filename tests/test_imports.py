@@ -1,4 +1,4 @@
-"""What an import costs: nobody who only asks for the version should wait for a model's runtime."""
+"""Imports: the package, the command line and a search load no heavy packages, and no package sends telemetry."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pytest
 
 import jina_rag
 
-HEAVY = {
+HEAVY_PACKAGES = {
     "torch", "onnxruntime", "fitz", "pymupdf", "qdrant_edge", "qdrant_client", "PIL", "rapidocr", "cv2", "tokenizers",
 }  # fmt: skip
 
 
-def loaded_after(code: str) -> set[str]:
-    """Top-level modules of a fresh process that ran `code`."""
+def modules_after(code: str) -> set[str]:
+    """Return the top-level modules of a new process after it ran `code`."""
     script = f"import json, sys\n{code}\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return set(json.loads(done.stdout.splitlines()[-1]))
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(json.loads(process.stdout.splitlines()[-1]))
 
 
 @pytest.mark.parametrize(
-    ("code", "also_not"),
+    ("code", "excluded_packages"),
     [
         ("import jina_rag", {"numpy", "typer", "rich", "pydantic"}),
         ("import jina_rag.cli", {"numpy", "typer", "rich", "pydantic"}),
@@ -33,12 +33,12 @@ def loaded_after(code: str) -> set[str]:
         ("from jina_rag import DocumentIndex, load_embedder, load_reranker", {"typer", "rich"}),
     ],
 )
-def test_an_import_loads_nothing_heavy(code, also_not):
-    assert not loaded_after(code) & (HEAVY | also_not)
+def test_import_loads_no_heavy_packages(code, excluded_packages):
+    assert not modules_after(code) & (HEAVY_PACKAGES | excluded_packages)
 
 
-def test_the_public_names_are_all_there_and_no_others():
-    # In a process of its own: other tests import submodules, which then stand in the package's namespace.
+def test_dir_of_package_equals_all():
+    # In a separate process: other tests import submodules, which adds them to the package's namespace.
     code = (
         "import jina_rag\n"
         "assert dir(jina_rag) == sorted(jina_rag.__all__), dir(jina_rag)\n"
@@ -50,13 +50,13 @@ def test_the_public_names_are_all_there_and_no_others():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_name_that_does_not_exist_is_an_attribute_error():
+def test_unknown_attribute_raises_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'DocumentIndexes'"):
         _ = jina_rag.DocumentIndexes
 
 
-def test_a_search_does_not_load_what_reads_documents(tmp_path):
-    """The cold start of `jina-rag search`: what renders pages, reads pixels or draws reports stays away."""
+def test_search_command_loads_no_ingestion_packages(tmp_path):
+    """Packages for rendering, OCR and reports would slow down the cold start of `jina-rag search`."""
     from jina_rag import DocumentIndex
     from jina_rag.config import IngestSettings
     from jina_rag.testing import sample_pdf
@@ -69,13 +69,13 @@ def test_a_search_does_not_load_what_reads_documents(tmp_path):
         "try:\n    main()\n"
         "except SystemExit as done:\n    assert done.code == 0"
     )
-    found = loaded_after(code)
-    assert {"onnxruntime", "qdrant_edge"} <= found
-    assert not found & {"PIL", "pymupdf", "fitz", "rapidocr", "cv2", "tokenizers", "jinja2", "torch", "pytrec_eval"}
+    modules = modules_after(code)
+    assert {"onnxruntime", "qdrant_edge"} <= modules
+    assert not modules & {"PIL", "pymupdf", "fitz", "rapidocr", "cv2", "tokenizers", "jinja2", "torch", "pytrec_eval"}
 
 
-def test_no_package_reports_to_anybody(tmp_path):
-    """onnxruntime 1.32 keeps what it is going to send, and the name it gives this machine, in the user's cache."""
+def test_onnxruntime_writes_no_telemetry(tmp_path):
+    """onnxruntime 1.32 stores pending telemetry and a machine id in the user's cache folder."""
     code = (
         "import PIL.Image\n"
         "from jina_rag import load_embedder, load_reranker\n"
