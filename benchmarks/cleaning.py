@@ -1,10 +1,10 @@
-"""What cleaning finds in generated pairs with planted faults, and what it costs in time, memory and disk.
+"""Measure the accuracy of pair cleaning on generated pairs with planted faults, and its time, memory and disk usage.
 
     python benchmarks/cleaning.py [--pairs 100000] [--compare 20000] [--seed 0] [--sample 2000]
     python benchmarks/cleaning.py --write pairs.jsonl --pairs 1000
 
-The pairs are those of cleaning_pairs.py. Each size is cleaned in a process of its own, whose memory is watched. The
-embedder of the consistency step is a stub: what is measured there is the step, not a model.
+cleaning_pairs.py generates the pairs. The benchmark cleans each number of pairs in a separate process and samples the
+memory of that process. The consistency step uses a stub embedder, so its figures exclude the cost of a model.
 """
 
 from __future__ import annotations
@@ -43,73 +43,76 @@ def steps(sample: int, seed: int = 0) -> list:
 
 
 def score(source: Path, dropped: Path) -> dict:
-    """Share found of each kind, by its own step; false drops are good pairs that are gone, over all good pairs."""
-    own = {"exact": "exact duplicates", "near": "near duplicates", "foreign": "languages", "wrong": "consistency"}
-    by = {line["line"]: line for line in map(json.loads, dropped.open(encoding="utf-8"))}
-    all_, drops, right_step, named_original = Counter(), Counter(), Counter(), Counter()
+    """Return the fraction of dropped pairs by kind: by any step, and by the step for that kind.
+
+    False drops are the fraction of good pairs that were dropped.
+    """
+    step_of = {"exact": "exact duplicates", "near": "near duplicates", "foreign": "languages", "wrong": "consistency"}
+    dropped_lines = {line["line"]: line for line in map(json.loads, dropped.open(encoding="utf-8"))}
+    totals, drops, correct_step, correct_original = Counter(), Counter(), Counter(), Counter()
     by_step: Counter = Counter()
     for number, line in enumerate(source.open(encoding="utf-8"), start=1):
         record = json.loads(line)
         kind, how = record["kind"], record["how"]
         keys = [kind, f"{kind}: {how}"] if how else [kind]
-        all_.update(keys)
-        if number in by:
+        totals.update(keys)
+        if number in dropped_lines:
             drops.update(keys)
-            by_step[f"{kind} by {by[number]['step']}"] += 1
-            right_step.update(keys if by[number]["step"] == own.get(kind) else [])
-            named_original.update([kind] if by[number].get("duplicate_of") == record["of"] else [])
+            by_step[f"{kind} by {dropped_lines[number]['step']}"] += 1
+            correct_step.update(keys if dropped_lines[number]["step"] == step_of.get(kind) else [])
+            correct_original.update([kind] if dropped_lines[number].get("duplicate_of") == record["of"] else [])
     return {
-        "pairs": dict(all_), "gone": {k: drops[k] / n for k, n in sorted(all_.items())},
-        "by its own step": {k: right_step[k] / n for k, n in sorted(all_.items()) if k.split(":")[0] in own},
-        "names the pair it repeats": {k: named_original[k] / drops[k] for k in ("exact", "near") if drops[k]},
-        "false drops": drops["good"] / all_["good"], "drops": dict(by_step),
+        "pairs": dict(totals), "dropped": {k: drops[k] / n for k, n in sorted(totals.items())},
+        "by the step": {k: correct_step[k] / n for k, n in sorted(totals.items()) if k.split(":")[0] in step_of},
+        "correct original": {k: correct_original[k] / drops[k] for k in ("exact", "near") if drops[k]},
+        "false drops": drops["good"] / totals["good"], "drops": dict(by_step),
     }  # fmt: skip
 
 
-class Watch(threading.Thread):
-    """Looks at the process's memory, once a thousand pairs have passed: loading is not what may grow."""
+class MemorySampler(threading.Thread):
+    """Samples the memory of the process after the first 1,000 pairs, which exclude the memory of imports and models."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.passed, self.highest = 0, 0
+        self.pair_count, self.peak = 0, 0
 
-    def look(self, step: str, count: int) -> None:
-        self.passed = max(self.passed, count)
+    def on_progress(self, step: str, count: int) -> None:
+        self.pair_count = max(self.pair_count, count)
 
     def run(self) -> None:
         while True:
             time.sleep(0.02)
-            if self.passed > 1000:
+            if self.pair_count > 1000:
                 pages = int(Path("/proc/self/statm").read_text().split()[1])
-                self.highest = max(self.highest, pages * resource.getpagesize())
+                self.peak = max(self.peak, pages * resource.getpagesize())
 
 
 def measure(pairs: int, seed: int, sample: int, folder: Path) -> None:
-    """In a process of its own: one JSON line."""
-    watch = Watch()
-    watch.start()
+    """Clean the pairs of a folder and print one JSON line. Runs in a separate process."""
+    sampler = MemorySampler()
+    sampler.start()
     source = folder / "pairs.jsonl"
-    started = time.perf_counter()
+    start = time.perf_counter()
     report = clean_file(
         source,
         folder / "kept.jsonl",
         steps(sample, seed),
         dropped=folder / "dropped.jsonl",
-        progress=watch.look,
+        progress=sampler.on_progress,
     )
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    measurement = {"seconds": seconds, "peak": peak, "working": watch.highest, "report": report.to_json()}
+    measurement = {"seconds": seconds, "peak": peak, "working": sampler.peak, "report": report.to_json()}
     print(json.dumps(measurement))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=100_000)
-    parser.add_argument("--compare", type=int, default=20_000, help="a second size, to see whether memory grows")
+    parser.add_argument("--compare", type=int, default=20_000, help="second number of pairs, to measure memory growth")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sample", type=int, default=2000, help="passages that the consistency step ranks among")
-    parser.add_argument("--write", type=Path, help="only write the pairs to this file")
+    parser.add_argument("--sample", type=int, default=2000, help="passages in the sample of the consistency step")
+    parser.add_argument("--write", type=Path, help="write the generated pairs to this file and exit")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.write:
@@ -131,19 +134,21 @@ def main() -> None:
         peaks[pairs] = measurement["working"] / 2**20
         print(
             f"\n{pairs} pairs, {bytes_read / 1e6:.0f} MB, seed {options.seed}: {measurement['seconds']:.1f} s, memory "
-            f"up to {peaks[pairs]:.1f} MiB at work, {measurement['peak'] / 2**20:.1f} MiB with loading"
+            f"up to {peaks[pairs]:.1f} MiB while cleaning, {measurement['peak'] / 2**20:.1f} MiB including loading"
         )
         for step in report["steps"]:
             disk = step["disk_bytes"] / step["read"]
-            print(f"  {step['step']:<18} {step['seconds']:7.1f} s  {disk:6.0f} bytes of disk a pair  {step['dropped']}")
-        print("  share found, by any step / by its own:")
-        for kind, share in scores["gone"].items():
-            own = f"  {scores['by its own step'][kind]:8.4f}" if kind in scores["by its own step"] else ""
-            print(f"    {kind:<22} {scores['pairs'][kind]:>6}  {share:8.4f}{own}")
-        print(f"  names the pair that it repeats: {scores['names the pair it repeats']}")
+            print(
+                f"  {step['step']:<18} {step['seconds']:7.1f} s  {disk:6.0f} bytes on disk per pair  {step['dropped']}"
+            )
+        print("  fraction dropped, by any step / by the step for the kind:")
+        for kind, fraction in scores["dropped"].items():
+            by_the_step = f"  {scores['by the step'][kind]:8.4f}" if kind in scores["by the step"] else ""
+            print(f"    {kind:<22} {scores['pairs'][kind]:>6}  {fraction:8.4f}{by_the_step}")
+        print(f"  duplicates that report the correct original: {scores['correct original']}")
         print(f"  false drops: {scores['false drops']:.5f}   {scores['drops']}", flush=True)
     small, large = peaks
-    print(f"\nmemory at work grows by {peaks[large] - peaks[small]:.1f} MiB from {small} to {large} pairs")
+    print(f"\nmemory while cleaning grows by {peaks[large] - peaks[small]:.1f} MiB from {small} to {large} pairs")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Generated pairs with planted faults, and an embedder that is a stub: what benchmarks/cleaning.py cleans.
+"""Generator of pairs with planted faults, and a stub embedder, for benchmarks/cleaning.py.
 
-Of the pairs 80 % are good, 5 % each repeat an earlier one exactly (or in other case, white space, Unicode form), nearly
-repeat one, are in another language, or have the passage of something else.
+80 % of the pairs are good. 5 % each are exact duplicates of an earlier pair (unchanged, or in different case, white
+space or Unicode form), near-duplicates, pairs in another language, and pairs with an unrelated passage.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ QUERIES = (
     "When was the {n} {v} by {e}?", "Which {n} did {e} use for the {a} {n}?", "who {v} the {n} at {e}",
     "{e} {n} {n} cost", "Is the {n} of {e} {a}?",
 )  # fmt: skip
-# Real sentences; {n} is a number and {p} a name, so that they are not the same again and again.
+# Real sentences with a random number {n} and a random place {p}, so that they are not all identical.
 FOREIGN = {
     "de": ("Der Ausschuss hat den Haushalt für {n} ohne Änderung genehmigt.", "Wie oft wird der Ölfilter gewechselt?",
            "In {p} regnete es im Frühjahr mehr als sonst.", "Die Pumpe steht seit {n} Tagen still.",
@@ -128,12 +128,12 @@ FOREIGN = {
            "펌프가 {n}일째 멈춰 있다.", "모두 좋은 아침입니다.", "다리가 왜 막혔는지 아무도 몰랐다."),
 }  # fmt: skip
 KINDS = ("good", "exact", "near", "foreign", "wrong")
-_MEMORY = 4000
-"""Good pairs that may still be repeated."""
+_RECENT_PAIRS = 4000
+"""Number of recent good pairs that duplicates may repeat."""
 
 
 class Writer:
-    """Sentences whose words follow Zipf's law, about things whose names are made up."""
+    """Generates sentences about invented names, with words that follow Zipf's law."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -149,16 +149,16 @@ class Writer:
         return " ".join("".join(self.rng.sample(SYLLABLES, count)).capitalize() for count in (2, 3))
 
     def fill(self, template: str, entity: str, slots: dict[str, str] | None = None) -> str:
-        out = template
+        text = template
         for slot, words in (("{n}", NOUNS), ("{v}", VERBS), ("{a}", ADJECTIVES), ("{p}", PLACES)):
-            while slot in out:
-                out = out.replace(slot, (slots or {}).get(slot) or self.zipf(words), 1)
-        out = out.replace("{e}", entity)
-        return out.replace("{y}", str(self.rng.randint(1850, 2023))).replace("{d}", str(self.rng.randint(2, 99)))
+            while slot in text:
+                text = text.replace(slot, (slots or {}).get(slot) or self.zipf(words), 1)
+        text = text.replace("{e}", entity)
+        return text.replace("{y}", str(self.rng.randint(1850, 2023))).replace("{d}", str(self.rng.randint(2, 99)))
 
     def good(self) -> tuple[str, str]:
         entity = f"{self.name()} {self.zipf(NOUNS).capitalize()}" if self.rng.random() < 0.5 else self.name()
-        count = 1 if self.rng.random() < 0.1 else self.rng.randint(3, 9)  # a tenth is short
+        count = 1 if self.rng.random() < 0.1 else self.rng.randint(3, 9)  # one tenth of the passages is short
         slots = {"{n}": self.zipf(NOUNS), "{p}": self.zipf(PLACES)}
         with_entity = [s for s in SENTENCES if "{e}" in s]
         passage = [self.fill(self.rng.choice(with_entity), entity, slots)]
@@ -187,13 +187,13 @@ class Writer:
         words = passage.split()
         kind = self.rng.choice(["words", "typos", "cut", "sentence", "punctuation", "question"])
         if kind == "words":
-            for place in self.rng.sample(range(len(words)), max(1, len(words) // 30)):
-                words[place] = self.zipf(NOUNS)
+            for position in self.rng.sample(range(len(words)), max(1, len(words) // 30)):
+                words[position] = self.zipf(NOUNS)
         elif kind == "typos":
-            for place in self.rng.sample(range(len(words)), max(1, len(words) // 30)):
-                letters = list(words[place])
+            for position in self.rng.sample(range(len(words)), max(1, len(words) // 30)):
+                letters = list(words[position])
                 letters[self.rng.randrange(len(letters))] = self.rng.choice("aeiourst")
-                words[place] = "".join(letters)
+                words[position] = "".join(letters)
         elif kind == "cut":
             words = words[: len(words) - max(1, len(words) // 12)]
         elif kind == "sentence":
@@ -209,9 +209,9 @@ class Writer:
 
 
 def generate(pairs: int, seed: int) -> Iterator[dict]:
-    """Labelled pairs: "kind" is what is planted, "how" its sort, "of" the number of the pair that it repeats."""
+    """Yield labeled pairs: "kind" is the fault, "how" its variant, "of" the number of a duplicate's original."""
     writer = Writer(seed)
-    recent: deque[tuple[int, str, str]] = deque(maxlen=_MEMORY)
+    recent: deque[tuple[int, str, str]] = deque(maxlen=_RECENT_PAIRS)
     for number in range(1, pairs + 1):
         kind = writer.rng.choices(KINDS, [80, 5, 5, 5, 5])[0] if len(recent) > 10 else "good"
         how, of = "", 0
@@ -235,7 +235,7 @@ _COMMON = {
 
 
 class WordStub(EmbedderDefaults):
-    """An embedder of words without order: the sum of a vector for each; it knows which ones are common."""
+    """A bag-of-words embedder: the sum of one random vector per word, with a lower weight for common words."""
 
     name, fingerprint, dim, multi_dim, modality = "words", "words-256", 256, 256, "text"
 
@@ -251,7 +251,7 @@ class WordStub(EmbedderDefaults):
         total = np.zeros(self.dim, np.float32)
         for word in {w.strip(".,?") for w in text.lower().split()}:
             if word not in self._word_vectors:
-                if len(self._word_vectors) > 5000:  # memory is measured here
+                if len(self._word_vectors) > 5000:  # limits memory, which the benchmark measures
                     self._word_vectors.clear()
                 seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
                 self._word_vectors[word] = np.random.default_rng(seed).standard_normal(self.dim, dtype=np.float32)

@@ -1,9 +1,10 @@
-"""How often the page of a code is found first, among hundreds of pages whose codes are nearly the same.
+"""Measure how often the page with a queried code ranks first among hundreds of pages with similar codes.
 
     python benchmarks/codes.py [--seeds 3] [--pages 224] [--questions 100]
 
-For each seed a PDF is generated whose pages say the same but for two codes each, which differ from others in one or two
-characters; then questions in several languages, and bare codes, are asked with other weights of `Rescore.identifiers`.
+For each seed, the benchmark generates a PDF whose pages differ only in two codes each. The codes differ from other
+codes in one or two characters. Queries in several languages, and bare codes, are searched with different weights of
+`Rescore.identifiers`.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ TEMPLATES = [
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5)
 
 
-def sisters(code: str, count: int, rng: random.Random) -> list[str]:
+def similar_codes(code: str, count: int, rng: random.Random) -> list[str]:
     codes = {code}
     while len(codes) < count:
         letters = list(code)
-        for place in rng.sample([i for i, c in enumerate(letters) if c.isalnum()], rng.choice([1, 2])):
-            letters[place] = rng.choice("0123456789" if letters[place].isdigit() else "ABCDEFGHKLMNPRSTXZ")
+        for position in rng.sample([i for i, c in enumerate(letters) if c.isalnum()], rng.choice([1, 2])):
+            letters[position] = rng.choice("0123456789" if letters[position].isdigit() else "ABCDEFGHKLMNPRSTXZ")
         codes.add("".join(letters))
     return sorted(codes)
 
@@ -44,8 +45,8 @@ def main() -> None:
     options = parser.parse_args()
     for seed in range(1, options.seeds + 1):
         rng = random.Random(seed)
-        each = -(-2 * options.pages // len(FAMILIES))
-        codes = [code for family in FAMILIES for code in sisters(family, each, rng)]
+        codes_per_family = -(-2 * options.pages // len(FAMILIES))
+        codes = [code for family in FAMILIES for code in similar_codes(family, codes_per_family, rng)]
         rng.shuffle(codes)
         texts = [
             f"Maintenance sheet. Part {codes[2 * n]} is a pump of the cooling line, its spare is {codes[2 * n + 1]}. "
@@ -61,7 +62,10 @@ def main() -> None:
                 stage = Rescore(identifiers=weight, dense=dense)
                 results = index.search_many([query for query, _ in queries], k=1, stages=stage, details=False)
                 hit_count = sum(hits[0].page == page for (_, page), hits in zip(queries, results, strict=True))
-                print(f"seed {seed}, identifiers={weight:3.1f}: {hit_count} of {len(queries)} found first", flush=True)
+                print(
+                    f"seed {seed}, identifiers={weight:3.1f}: {hit_count} of {len(queries)} pages ranked first",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""A cold ``jina-rag search`` against a process that only imports what the search imports.
+"""Compare a cold ``jina-rag search`` with a process that only imports the modules of the search.
 
-    python benchmarks/cold_search.py INDEX [QUESTION]
+    python benchmarks/cold_search.py INDEX [QUERY]
 
-The bare process imports the same third-party modules as the search had loaded at its end, in the same order (asked
-of the search itself, so that the list cannot go stale), and does nothing else. Both are run in turns; medians of
-wall time and of processor time. Both find their modules compiled, as on any machine where they ran before, also
-where the environment forbids Python to keep what it compiles.
+The baseline process imports the third-party modules that the search has loaded when it ends, in the same order, and
+exits. The list of modules is read from a search at the start of the benchmark. Both processes run alternately. The
+benchmark prints medians of wall time and CPU time. Bytecode is cached for both, even if PYTHONDONTWRITEBYTECODE is set.
 """
 
 from __future__ import annotations
@@ -21,21 +20,21 @@ from pathlib import Path
 from typing import Any
 
 RUNS = 7
-QUESTION = "growth by region"
-_LIST = """
+QUERY = "growth by region"
+_LIST_MODULES = """
 import io, json, sys
 sys.argv = ["jina-rag", *sys.argv[2:]]
-real, sys.stdout = sys.stdout, io.TextIOWrapper(io.BytesIO())
+stdout, sys.stdout = sys.stdout, io.TextIOWrapper(io.BytesIO())
 from jina_rag.cli import main
 try:
     main()
-except SystemExit as left:
-    assert not left.code, left.code
-ours = sys.stdlib_module_names | {"__main__", "jina_rag"}
+except SystemExit as error:
+    assert not error.code, error.code
+excluded = sys.stdlib_module_names | {"__main__", "jina_rag"}
 json.dump([name for name, module in sys.modules.items()
-           if name.split(".")[0] not in ours and getattr(module, "__spec__", None) and "<" not in name], real)
+           if name.split(".")[0] not in excluded and getattr(module, "__spec__", None) and "<" not in name], stdout)
 """
-_IMPORT = """
+_IMPORT_MODULES = """
 import sys
 from importlib import import_module
 for name in sys.argv[1].split(","):
@@ -46,13 +45,13 @@ for name in sys.argv[1].split(","):
 """
 
 
-def measure(index: str | os.PathLike[str], query: str = QUESTION, runs: int = RUNS) -> dict[str, Any]:
-    """Seconds of both and their ratio, printed and returned.
+def measure(index: str | os.PathLike[str], query: str = QUERY, runs: int = RUNS) -> dict[str, Any]:
+    """Print and return the seconds of the search and of the imports, and their ratios.
 
     Args:
-        index: An existing index.
-        query: What is asked.
-        runs: Runs of each, in turns, after one of each that is not counted.
+        index: Folder of an existing index.
+        query: The query.
+        runs: Number of runs of each process, after one warm-up run of each.
     """
     arguments = ["search", query, "--index", os.fspath(index)]
     wall: dict[str, list[float]] = {"search": [], "imports": []}
@@ -60,18 +59,18 @@ def measure(index: str | os.PathLike[str], query: str = QUESTION, runs: int = RU
     with tempfile.TemporaryDirectory() as bytecode_folder:
         env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         env["PYTHONPYCACHEPREFIX"] = bytecode_folder
-        listing = [sys.executable, "-c", _LIST, "-", *arguments]
+        listing = [sys.executable, "-c", _LIST_MODULES, "-", *arguments]
         modules = json.loads(subprocess.run(listing, env=env, capture_output=True, text=True, check=True).stdout)
         commands = {
             "search": [sys.executable, "-m", "jina_rag", *arguments],
-            "imports": [sys.executable, "-c", _IMPORT, ",".join(modules)],
+            "imports": [sys.executable, "-c", _IMPORT_MODULES, ",".join(modules)],
         }
         for turn in range(runs + 1):
             for name, command in commands.items():
-                seconds, busy = _timed(command, env)
+                wall_seconds, cpu_seconds = _run(command, env)
                 if turn:
-                    wall[name].append(seconds)
-                    cpu[name].append(busy)
+                    wall[name].append(wall_seconds)
+                    cpu[name].append(cpu_seconds)
     figures = {
         "packages": sorted({name.split(".")[0] for name in modules}),
         "search_seconds": round(statistics.median(wall["search"]), 3),
@@ -81,22 +80,23 @@ def measure(index: str | os.PathLike[str], query: str = QUESTION, runs: int = RU
     }
     figures["ratio"] = round(figures["search_seconds"] / figures["imports_seconds"], 2)
     figures["cpu_ratio"] = round(figures["search_cpu_seconds"] / figures["imports_cpu_seconds"], 2)
-    print(f"bare imports ({', '.join(figures['packages'])})")
+    print(f"imports only ({', '.join(figures['packages'])})")
     print(f"  {figures['imports_seconds']:.2f} s, {figures['imports_cpu_seconds']:.2f} s CPU")
     print(f"cold search\n  {figures['search_seconds']:.2f} s, {figures['search_cpu_seconds']:.2f} s CPU")
-    print(f"ratio {figures['ratio']:.2f} (wall), {figures['cpu_ratio']:.2f} (CPU); medians of {runs} runs in turns")
+    print(f"ratio {figures['ratio']:.2f} (wall), {figures['cpu_ratio']:.2f} (CPU); medians of {runs} alternating runs")
     return figures
 
 
-def _timed(command: list[str], env: dict[str, str]) -> tuple[float, float]:
-    with tempfile.TemporaryFile() as sink:
+def _run(command: list[str], env: dict[str, str]) -> tuple[float, float]:
+    """Return the wall seconds and CPU seconds of a process."""
+    with tempfile.TemporaryFile() as stdout:
         before = os.times()
         start = time.perf_counter()
-        subprocess.run(command, env=env, stdout=sink, check=True)
-        seconds = time.perf_counter() - start
+        subprocess.run(command, env=env, stdout=stdout, check=True)
+        wall_seconds = time.perf_counter() - start
         after = os.times()
-    busy = (after.children_user - before.children_user) + (after.children_system - before.children_system)
-    return seconds, busy
+    cpu_seconds = (after.children_user - before.children_user) + (after.children_system - before.children_system)
+    return wall_seconds, cpu_seconds
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""The models at their real size, on a CPU: does it load, what memory does it take, how long does one input need?
+"""Measure memory and time of jina-embeddings-v4 and jina-reranker-m0 at full size on a CPU.
 
     python benchmarks/full_size.py [v4] [m0] [--folder DIR] [--page-seconds 600]
 
-Random weights with the real numbers (`jina_rag.testing.make_checkpoint`, size "full": 7.9 GB on disk for
-jina-embeddings-v4 with its adapters, 4.4 GB for jina-reranker-m0), loaded in their stored bfloat16. Each model runs in
-a process of its own. Prints one JSON object a model: private memory (RssAnon) at its peak while loading and after,
-as a share of the weights, and the seconds for one query or pair, and for one page image if it ends in time.
+The checkpoints have random weights in the real shapes (`jina_rag.testing.make_checkpoint`, size "full"): 7.9 GB on disk
+for jina-embeddings-v4 with its adapters, 4.4 GB for jina-reranker-m0. They are loaded in their stored dtype, bfloat16.
+Each model runs in a separate process. The benchmark prints one JSON object per model: private memory (RssAnon) after
+loading and at its peak, its ratio to the size of the weights, and the seconds for one query or pair. The seconds for
+one page image follow if the process finishes within --page-seconds.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-QUESTION = "Which region grew fastest?"
+QUERY = "Which region grew fastest?"
 
 
 def page() -> Image.Image:
-    """A page of about 768 tokens."""
+    """Return a page image of about 768 tokens."""
     image = Image.new("RGB", (850, 1100), "white")
     draw = ImageDraw.Draw(image)
     for line in range(40):
@@ -34,18 +35,18 @@ def page() -> Image.Image:
     return image
 
 
-def private() -> int:
-    """Private memory of this process in bytes."""
+def private_memory() -> int:
+    """Return the private memory of this process (RssAnon), in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("the system does not tell what memory is private")
+    raise RuntimeError("/proc/self/status has no RssAnon. Run the benchmark on Linux.")
 
 
-class Peak:
-    """The greatest private memory while the block runs."""
+class PeakMemory:
+    """A context manager that records the peak private memory of its block, in bytes."""
 
-    def __enter__(self) -> Peak:
+    def __enter__(self) -> PeakMemory:
         self.value, self._stop = 0, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -53,7 +54,7 @@ class Peak:
 
     def _watch(self) -> None:
         while not self._stop.wait(0.02):
-            self.value = max(self.value, private())
+            self.value = max(self.value, private_memory())
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
@@ -61,32 +62,32 @@ class Peak:
 
 
 def measure(family: str, folder: Path) -> None:
-    """Load and run one model; prints a line of JSON after each step, so that a stop loses only what was left."""
-    import torch  # noqa: F401  # its own memory is not the model's
+    """Load and run one model, and print a line of JSON after each step, so that a timeout keeps the finished steps."""
+    import torch  # noqa: F401  # imported first: the figures exclude the memory of torch
 
     from jina_rag import load_embedder, load_reranker
 
     weights = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
-    base = private()
+    base = private_memory()
     start = time.perf_counter()
-    with Peak() as peak:
+    with PeakMemory() as peak:
         load: Any = load_reranker if family == "m0" else load_embedder
         model = load(str(folder), device="cpu", dtype="bfloat16")
     figures: dict[str, Any] = {
         "model": family,
         "weights_gb": round(weights / 1e9, 2),
         "load_s": round(time.perf_counter() - start, 1),
-        "private_after_load_gb": round((private() - base) / 1e9, 2),
+        "private_after_load_gb": round((private_memory() - base) / 1e9, 2),
         "private_peak_while_loading_gb": round((peak.value - base) / 1e9, 2),
-        "share_of_weights": round((max(peak.value, private()) - base) / weights, 2),
+        "share_of_weights": round((max(peak.value, private_memory()) - base) / weights, 2),
     }
     print(json.dumps(figures), flush=True)
     for name, item in (("text_s", "Revenue grew by 12 % in the north."), ("page_s", page())):
         start = time.perf_counter()
         if family == "m0":
-            model.score(QUESTION, [item])
+            model.score(QUERY, [item])
         elif name == "text_s":
-            model.encode_query([QUESTION])
+            model.encode_query([QUERY])
         else:
             model.encode_document([item])
         figures[name] = round(time.perf_counter() - start, 1)
@@ -96,8 +97,8 @@ def measure(family: str, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("families", nargs="*", default=["v4", "m0"])
-    parser.add_argument("--folder", type=Path, help="where the checkpoints are kept, to use them again")
-    parser.add_argument("--page-seconds", type=float, default=600, help="how long loading and a page may take")
+    parser.add_argument("--folder", type=Path, help="folder of the checkpoints, reused by later runs")
+    parser.add_argument("--page-seconds", type=float, default=600, help="time limit of each model, in seconds")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:

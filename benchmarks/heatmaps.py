@@ -1,10 +1,10 @@
-"""How often the brightest box of a heat map lies on the judged answer, against a random box of the same page.
+"""Measure how often the brightest box of a heat map is inside the judged answer, relative to a random box of the page.
 
     python benchmarks/heatmaps.py JUDGED_FOLDER --index DIR
 
-JUDGED_FOLDER is what ``jina-rag evaluate`` takes, with ``bbox`` in its questions: the place of the answer in PDF
-points of the displayed page (for image files, in points of the page that the image makes). The index is made on
-the first run.
+JUDGED_FOLDER is a judged folder of ``jina-rag evaluate`` whose queries have a ``bbox``: the box of the answer in PDF
+points of the displayed page (for an image file, in points of the page made from the image). The first run creates the
+index.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from jina_rag import DocumentIndex
 from jina_rag.evaluation.datasets import read_folder
 
 
-def overlaps(boxes: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """Which boxes have their centre inside the judged one."""
+def centers_inside(boxes: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """Return which boxes have their center inside `box`: shape (boxes,), bool."""
     x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
     return (x >= box[0]) & (x <= box[2]) & (y >= box[1]) & (y <= box[3])
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--embedder")
     arguments = parser.parse_args()
     folder = read_folder(arguments.folder)
-    bright, light, chance, regions, rows = [], [], [], [], []
+    brightest_hits, weight_fractions, random_hits, region_hits, rows = [], [], [], [], []
     with DocumentIndex.open(arguments.index, embedder=arguments.embedder) as index:
         index.ingest(list(folder.documents.values()))
         boxed_queries = [query for query in folder.queries if query.extra.get("bbox")]
@@ -49,19 +49,20 @@ def main() -> None:
             explanation = index.explain(query.query, hit)
             if explanation.brightest is None:
                 continue
-            inside = overlaps(explanation.boxes, box)
-            bright.append(bool(inside[int(explanation.weights.argmax())]))
-            light.append(float(explanation.weights[inside].sum() / explanation.weights.sum()))
-            chance.append(float(inside.mean()))
-            regions.append(hit.region is not None and overlaps(np.array([hit.region.box]), box)[0])
-            rows.append((query.query_id, query.extra["modality"], bright[-1], round(chance[-1], 2)))
+            inside = centers_inside(explanation.boxes, box)
+            brightest_hits.append(bool(inside[int(explanation.weights.argmax())]))
+            weight_fractions.append(float(explanation.weights[inside].sum() / explanation.weights.sum()))
+            random_hits.append(float(inside.mean()))
+            region_hits.append(hit.region is not None and centers_inside(np.array([hit.region.box]), box)[0])
+            rows.append((query.query_id, query.extra["modality"], brightest_hits[-1], round(random_hits[-1], 2)))
     for row in rows:
         print(*row)
-    print(f"questions with a judged box: {len(boxed_queries)}; of these, page among the first 5: {len(bright)}")
-    print(f"brightest box on the judged place: {np.mean(bright):.3f}")
-    print(f"a random box of the page:          {np.mean(chance):.3f}   ratio {np.mean(bright) / np.mean(chance):.2f}")
-    print(f"share of the light on it:          {np.mean(light):.3f}")
-    print(f"best region on the judged place:   {np.mean(regions):.3f}")
+    ratio = np.mean(brightest_hits) / np.mean(random_hits)
+    print(f"queries with a judged box: {len(boxed_queries)}; with the page among the first 5: {len(brightest_hits)}")
+    print(f"brightest box inside the judged box: {np.mean(brightest_hits):.3f}")
+    print(f"random box of the page inside:       {np.mean(random_hits):.3f}   ratio {ratio:.2f}")
+    print(f"fraction of the weight inside:       {np.mean(weight_fractions):.3f}")
+    print(f"best region inside the judged box:   {np.mean(region_hits):.3f}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What ingestion costs as a whole: memory over the number of pages, overlap of rendering and embedding, a second run.
+"""Measure memory, overlap of rendering and embedding, and the time of a repeated run of an ingestion.
 
     python benchmarks/ingest.py [--pages 200 2000] [--embed-ms 60]
 
-Documents of 20 generated pages each (text, a table, a chart drawn with vectors) are ingested by a process of its own
-for each number of pages. The embedder is a stand-in of the default's shapes (dense 384, 400 rows of 384 with their
-places) that burns the CPU time of a small model. Printed: peak memory (RSS) of the process and of its
-render workers, wall time against what two
-processors could do at best, and the second run over the unchanged folder.
+The benchmark ingests generated documents of 20 pages each (text, a table and a vector chart), in a separate process for
+each number of pages. The embedder is a fake with the shapes of the default embedder (dense 384, and 400 rows of 384
+with boxes) that consumes the CPU time of a small model. The benchmark prints the peak memory (RSS) of the process and
+of its render workers, the wall time relative to the best possible time on two processors, and the figures of a second
+run over the unchanged folder.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from jina_rag.scoring import normalise
 from jina_rag.testing import FakeEmbedder
 from jina_rag.types import Embeddings, TokenGrid
 
-PAGES_A_DOCUMENT = 20
+PAGES_PER_DOCUMENT = 20
 ROWS, DIM = 400, 384
 
 
-class Burning(FakeEmbedder):
-    """Random vectors of real shapes, at the CPU time of a model."""
+class BusyEmbedder(FakeEmbedder):
+    """A fake embedder with real vector shapes that consumes the CPU time of a model."""
 
     def __init__(self, milliseconds: float) -> None:
         super().__init__(dim=DIM, multi_dim=DIM, name="burning")
@@ -47,7 +47,7 @@ class Burning(FakeEmbedder):
         self.embedded += len(documents)
         matrix = rng.normal(size=(192, 192)).astype(np.float32)
         end = time.thread_time() + self.milliseconds / 1000 * len(documents)
-        with threadpool_limits(1):  # what other threads of BLAS burn while they wait is nobody's work
+        with threadpool_limits(1):  # excludes the busy waiting of other BLAS threads
             while time.thread_time() < end:
                 matrix = np.tanh(matrix @ matrix / 200)
         multi = [normalise(rng.normal(size=(ROWS, DIM))) for _ in documents]
@@ -57,10 +57,10 @@ class Burning(FakeEmbedder):
 
 
 def write(folder: Path, pages: int) -> None:
-    """Documents of 20 pages each, every page different."""
-    for first in range(0, pages, PAGES_A_DOCUMENT):
+    """Write documents of 20 pages each; every page is different."""
+    for first in range(0, pages, PAGES_PER_DOCUMENT):
         with pymupdf.open() as document:
-            for number in range(first, min(first + PAGES_A_DOCUMENT, pages)):
+            for number in range(first, min(first + PAGES_PER_DOCUMENT, pages)):
                 page = document.new_page()
                 for line in range(30):
                     words = f"Page {number} line {line}: " + " ".join(
@@ -78,8 +78,8 @@ def write(folder: Path, pages: int) -> None:
 
 
 def child(folder: Path, index: Path, milliseconds: float) -> None:
-    """Ingest twice in this process and print the figures."""
-    embedder = Burning(milliseconds)
+    """Ingest a folder twice in this process and print the figures as JSON."""
+    embedder = BusyEmbedder(milliseconds)
     figures = {}
     with DocumentIndex.open(index, embedder=embedder) as document_index:
         for name in ("first", "second"):
@@ -94,7 +94,7 @@ def child(folder: Path, index: Path, milliseconds: float) -> None:
             }
     from jina_rag.parsing.workers import pool
 
-    pool._IDLE_WORKERS.close()  # a child's time counts once it has ended
+    pool._IDLE_WORKERS.close()  # RUSAGE_CHILDREN counts only processes that have ended
     workers = resource.getrusage(resource.RUSAGE_CHILDREN)
     figures["worker_cpu"] = workers.ru_utime + workers.ru_stime
     figures["worker_rss_mb"] = workers.ru_maxrss / 1024
@@ -105,7 +105,7 @@ def child(folder: Path, index: Path, milliseconds: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, nargs="+", default=[200, 2000])
-    parser.add_argument("--embed-ms", type=float, default=60.0, help="CPU milliseconds a page that the stand-in burns")
+    parser.add_argument("--embed-ms", type=float, default=60.0, help="CPU milliseconds per page of the fake embedder")
     parser.add_argument("--child", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -132,18 +132,18 @@ def main() -> None:
         best = max((first["own_cpu"] + figures["worker_cpu"]) / 2, first["own_cpu"], figures["worker_cpu"])
         memory.append(figures["rss_mb"])
         print(f"{pages} pages")
-        print(f"  peak memory {figures['rss_mb']:.0f} MB, of a render worker {figures['worker_rss_mb']:.0f} MB")
+        print(f"  peak memory {figures['rss_mb']:.0f} MB, render worker {figures['worker_rss_mb']:.0f} MB")
         print(
             f"  wall {first['wall']:.1f} s; CPU: rendering {figures['worker_cpu']:.1f} s, "
-            f"the rest {first['own_cpu']:.1f} s; "
-            f"{first['wall'] / best:.2f} of the best on two processors (at most 1.20)"
+            f"main process {first['own_cpu']:.1f} s; "
+            f"{first['wall'] / best:.2f} of the best time on two processors (at most 1.20)"
         )
         print(
             f"  second run: {second['wall']:.2f} s, {second['wall'] / first['wall']:.2%} of the first (at most 2 %), "
             f"{second['embedded']} pages embedded, {second['unchanged']} documents unchanged"
         )
     if len(memory) > 1:
-        print(f"peak memory of the last against the first: {memory[-1] / memory[0]:.2f} (at most 1.20)")
+        print(f"peak memory, largest number of pages / smallest: {memory[-1] / memory[0]:.2f} (at most 1.20)")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What the embedded default costs: CPU seconds per page by part and as a whole, a query, memory, a cold search.
+"""Measure the cost of the default embedder "lite": CPU seconds per page and query, memory, and a cold search.
 
     python benchmarks/lite.py FOLDER
 
-FOLDER holds PDFs and images. Each part is timed alone over the same pages, then everything together as
-``DocumentIndex.ingest`` does it: the whole must not cost more than 1.10 times the sum of its parts. CPU seconds
-count all threads of the process.
+FOLDER holds PDFs and images. The benchmark times each part of the ingestion alone over the same pages, and then all
+parts together with ``DocumentIndex.ingest``, which must cost at most 1.10 times the sum of the parts. CPU seconds count
+all threads of the process.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from jina_rag.types import Page
 
 
 def clock(call: Callable[[], Any]) -> tuple[Any, float]:
-    """What it returns, and the CPU seconds it took."""
+    """Return the result of a call and its CPU seconds."""
     start = time.process_time()
     result = call()
     return result, time.process_time() - start
 
 
 class Parts:
-    """The parts of ingestion, each over all pages."""
+    """Measures each part of the ingestion over all pages."""
 
     def __init__(self, sources: list[SourceFile]) -> None:
         self.sources = sources
@@ -58,7 +58,7 @@ class Parts:
         self.ocr_pages = 0
 
     def run(self) -> int:
-        """Time every part; returns the number of pages."""
+        """Measure every part and return the number of pages."""
         self._render()
         self._words()
         self._regions()
@@ -96,7 +96,7 @@ class Parts:
         self.seconds["words"] = clock(lambda: self._pdf_pages(words))[1]
 
     def _regions(self) -> None:
-        # Words and pictures are inputs here: their time is not counted twice.
+        # Words and images are inputs of this part; their time counts in other parts.
         cpu_seconds = 0.0
 
         def regions(document: PyMuPdfRenderer, page: Any) -> None:
@@ -152,15 +152,15 @@ class Parts:
                         near.find([(schema.point_id(sha256, page.number), page, page_vectors.dense)])
                         record = DocumentRecord(page.doc_id, page.path, sha256, 0, 0)
                         points += [point for point, _ in builder.build([record], [(page, page_vectors)], {})]
-                    for some in schema.batches(points):
-                        resources.store.upsert(some)
+                    for point_batch in schema.batches(points):
+                        resources.store.upsert(point_batch)
                 resources.store.flush()
 
             self.seconds["store"] = clock(store)[1]
 
 
 def warm_query(index: DocumentIndex, queries: list[str]) -> dict[str, float]:
-    """CPU milliseconds of a question: encoding and ranking, and with regions and snippets."""
+    """Return the CPU milliseconds per query: for encoding and ranking, and also with regions and snippets."""
     index.search(queries[0])
     figures = {"pages": float(index.info().pages)}
     for name, details in (("rank", False), ("rank_and_show", True)):
@@ -174,14 +174,14 @@ def warm_query(index: DocumentIndex, queries: list[str]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--tokens", type=int, default=20_000, help="tokens for the comparison with plain fp32")
+    parser.add_argument("--tokens", type=int, default=20_000, help="tokens of the comparison with the float32 export")
     arguments = parser.parse_args()
     sources = [entry for entry in find_sources([arguments.folder]) if isinstance(entry, SourceFile)]
     parts = Parts(sources)
     pages = parts.run()
     with tempfile.TemporaryDirectory() as scratch:
         with DocumentIndex.open(Path(scratch) / "kb") as index:
-            # In this process, where its time is counted.
+            # Without isolation, rendering runs in this process and its CPU time is counted.
             settings = IngestSettings(isolate=False)
             report, whole = clock(lambda: index.ingest([source.path for source in sources], settings=settings))
             assert report.pages == pages, report
@@ -192,7 +192,7 @@ def main() -> None:
     print(f"{pages} pages, {parts.ocr_pages} of them with OCR; CPU seconds per page")
     for name, seconds in parts.seconds.items():
         print(f"  {name:8s} {seconds / pages:.4f}")
-    print(f"  OCR per page that needs it: {parts.seconds['ocr'] / max(1, parts.ocr_pages):.2f}")
+    print(f"  OCR per page with OCR: {parts.seconds['ocr'] / max(1, parts.ocr_pages):.2f}")
     print(f"  sum      {total / pages:.4f}")
     print(f"  whole    {whole / pages:.4f}   {whole / total:.3f} of the sum (at most 1.10)")
     print("warm query", json.dumps(query), "(rank at most 80 ms over 190 pages)")

@@ -1,10 +1,10 @@
-"""What the encoder of "lite" costs, beside a plain float32 export of the same model: one run, one machine.
+"""Compare the encoder of "lite" with a float32 export of the same model, in one run on one machine.
 
     python benchmarks/lite_embed.py FOLDER [--tokens 20000]
 
-FOLDER holds PDFs. Printed: CPU seconds per 1,000 tokens of both and their ratio (rounds alternate, the
-fastest of each counts), the cosine of the token vectors, memory added by a loaded encoder, and where loading
-spends its time. One thread each, so that CPU seconds mean something.
+FOLDER holds PDFs. The benchmark prints the CPU seconds per 1,000 tokens of both encoders and their ratio (fastest of
+alternating rounds), the cosine similarity of the token vectors, the memory of a loaded encoder, and the seconds of each
+part of loading. Both encoders use one thread, so that CPU seconds are comparable.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BASELINE_BATCH = 8
 
 
 def read_pages(folder: Path) -> list[str]:
-    """The text of every page of every PDF under a folder."""
+    """Return the texts of all non-empty pages of the PDFs in a folder."""
     import pymupdf
 
     texts = []
@@ -38,7 +38,7 @@ def read_pages(folder: Path) -> list[str]:
 
 
 def make_sequences(encoder: Any, texts: Sequence[str], budget: int) -> list[np.ndarray]:
-    """Windows as the embedder makes them, in input order; about `budget` tokens of random texts."""
+    """Return the windows that the embedder makes of random texts, about `budget` tokens, in input order."""
     from jina_rag.models.lite.embedder import LiteRecipe
     from jina_rag.models.lite.text_windows import windows
 
@@ -58,7 +58,7 @@ def make_sequences(encoder: Any, texts: Sequence[str], budget: int) -> list[np.n
 
 
 def plain_encoder(weights: Any) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-    """The float32 export, in batches of 8 in input order, padded to the longest."""
+    """Return the encode function of the float32 export: batches of 8 in input order, padded to the longest sequence."""
     import onnxruntime as ort
     from float_e5 import build
 
@@ -69,21 +69,21 @@ def plain_encoder(weights: Any) -> Callable[[Sequence[np.ndarray]], list[np.ndar
 
     def encode(sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
         vectors = []
-        for at in range(0, len(sequences), BASELINE_BATCH):
-            batch = sequences[at : at + BASELINE_BATCH]
+        for start in range(0, len(sequences), BASELINE_BATCH):
+            batch = sequences[start : start + BASELINE_BATCH]
             ids = np.full((len(batch), max(map(len, batch))), weights.pad, dtype=np.int64)
             mask = np.zeros_like(ids)
-            for row, one in enumerate(batch):
-                ids[row, : len(one)], mask[row, : len(one)] = one, 1
+            for row, sequence in enumerate(batch):
+                ids[row, : len(sequence)], mask[row, : len(sequence)] = sequence, 1
             [y] = session.run(["y"], {"ids": ids, "mask": mask})
-            vectors += [y[row, : len(one)] for row, one in enumerate(batch)]
+            vectors += [y[row, : len(sequence)] for row, sequence in enumerate(batch)]
         return vectors
 
     return encode
 
 
 def measure_speed(texts: Sequence[str], *, tokens: int = 20_000, rounds: int = 3) -> dict[str, float]:
-    """CPU seconds per 1,000 tokens of both, and how close the vectors are."""
+    """Return the CPU seconds per 1,000 tokens of both encoders, and the cosine similarity of their vectors."""
     from jina_rag.models.lite.e5 import E5
     from jina_rag.models.lite.e5_weights import E5Weights, weights_path
 
@@ -93,11 +93,11 @@ def measure_speed(texts: Sequence[str], *, tokens: int = 20_000, rounds: int = 3
     plain = plain_encoder(E5Weights(path))
     sequences = make_sequences(ours, texts, tokens)
     count = sum(map(len, sequences))
-    one_by_one = {"plain": plain, "ours": ours.encode}
+    encoders = {"plain": plain, "ours": ours.encode}
     best: dict[str, float] = {}
     vectors: dict[str, list[np.ndarray]] = {}
     for _ in range(rounds):
-        for name, encode in one_by_one.items():
+        for name, encode in encoders.items():
             start = time.process_time()
             vectors[name] = encode(sequences)
             best[name] = min(best.get(name, np.inf), time.process_time() - start)
@@ -136,7 +136,7 @@ print(json.dumps({"load_mb": loaded - imported, "used_mb": rss() - imported}))
 
 
 def measure_memory(name: str = "lite") -> dict[str, float]:
-    """Resident memory added by loading an embedder, and after it has read eight pages, in MiB (Linux)."""
+    """Return the resident memory added by loading an embedder, and by encoding eight pages, in MiB (Linux only)."""
     process = subprocess.run([sys.executable, "-c", _MEMORY, name], capture_output=True, text=True, check=True)
     figures: dict[str, float] = json.loads(process.stdout)
     return figures
@@ -162,7 +162,7 @@ print(json.dumps({"imports_s": imports, "load_s": all_, "hash_s": hash_, "tokeni
 
 
 def measure_load(runs: int = 3) -> dict[str, float]:
-    """Wall seconds, medians: the imports, loading "lite" (its parts overlap), and the parts one by one."""
+    """Return median wall seconds of the imports, of loading "lite" (with overlapping parts), and of each part alone."""
     measurements = [
         json.loads(subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, check=True).stdout)
         for _ in range(runs)
@@ -171,7 +171,7 @@ def measure_load(runs: int = 3) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print everything as JSON lines."""
+    """Print all figures as JSON lines."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tokens", type=int, default=20_000)

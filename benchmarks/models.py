@@ -1,12 +1,12 @@
-"""jina-embeddings-v4 and jina-reranker-m0 here against the published way of calling them, same weights, same inputs.
+"""Compare jina-embeddings-v4 and jina-reranker-m0 in jina_rag with the published code, on the same weights and inputs.
 
     python benchmarks/models.py [--device cpu|cuda] [--rounds 4] [--only texts,queries,pages,pairs] [--no-memory]
 
-Random checkpoints of a middle size with the proportions of the real ones (`jina_rag.testing.make_checkpoint`, size
-"mid"): the vocabulary's share of the work, the adapters' relative rank, the vision tower. The published way is
-`benchmarks/published.py`: vocabulary logits for all tokens, all hidden states kept, adapter not merged, inputs in
-their order, batches of eight. Both run in one process, in turns; each figure is the ratio of the medians. Peak memory
-above the weights is measured in a process of its own for each.
+The checkpoints are random and of medium size (`jina_rag.testing.make_checkpoint`, size "mid"), with the proportions of
+the real ones: the vocabulary's share of the computation, the relative rank of the adapters, and the vision tower. The
+baseline is `benchmarks/published.py`: vocabulary logits for all tokens, all hidden states stored, the adapter not
+merged, inputs in order, batches of eight. Both run alternately in one process, and each figure is the ratio of the
+medians. Peak memory above the weights is measured in a separate process for each.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ WORDS = (
 def texts(
     count: int, median: float, sigma: float, longest: int, seed: int, count_tokens: Callable[[str], int]
 ) -> list[str]:
-    """Texts with lognormal lengths in tokens."""
+    """Return random texts whose lengths in tokens follow a lognormal distribution."""
     random = np.random.default_rng(seed)
     cost = {word: count_tokens(f" {word}") for word in WORDS}
     sentences = []
@@ -62,7 +62,7 @@ def texts(
 
 
 def pages(count: int, seed: int) -> list[Any]:
-    """Pictures of 850 x 1100 pixels, which give about 768 tokens, with lines of dark blocks as text has."""
+    """Return page images of 850 x 1100 pixels (about 768 tokens), with lines of dark blocks that resemble text."""
     from PIL import Image
 
     random = np.random.default_rng(seed)
@@ -78,7 +78,7 @@ def pages(count: int, seed: int) -> list[Any]:
 
 
 class Case:
-    """One comparison: what to run here, and what the published way runs."""
+    """A comparison of jina_rag with the published code on one kind of input."""
 
     def __init__(self, name: str, folders: dict[str, Path], device: str, dtype: str) -> None:
         self.name = name
@@ -87,7 +87,11 @@ class Case:
         self.inputs: Any = None
 
     def load(self, which: str) -> Callable[[], Any]:
-        """A function that runs the case once and gives its vectors or scores."""
+        """Return a function that runs the case once and returns its vectors or scores.
+
+        Args:
+            which: ``"ours"`` for jina_rag, or ``"published"``.
+        """
         torch_dtype = getattr(torch, self.dtype)
         if which == "ours":
             load = load_reranker if self.family == "m0" else load_embedder
@@ -140,14 +144,14 @@ def seconds(run: Callable[[], Any], device: str) -> tuple[float, Any]:
 
 
 def compare(case: Case, rounds: int) -> dict[str, Any]:
-    """Median times of both, run in turns, and how far their results are apart."""
+    """Return the median seconds of alternating runs, and the largest difference between the results."""
     runs = {which: case.load(which) for which in ("published", "ours")}
     times: dict[str, list[float]] = {"published": [], "ours": []}
     results: dict[str, Any] = {}
     for turn in range(rounds):
         for which, run in runs.items():
             took, results[which] = seconds(run, case.device)
-            if turn or rounds == 1:  # the first one warms up
+            if turn or rounds == 1:  # the first round is a warm-up
                 times[which].append(took)
     medians = {which: float(np.median(values)) for which, values in times.items()}
     return {
@@ -159,14 +163,14 @@ def compare(case: Case, rounds: int) -> dict[str, Any]:
 
 
 def peak(case: Case, which: str) -> int:
-    """Bytes at the peak of one run above what was there before it. Call it in a fresh process."""
+    """Return the peak memory of one run, in bytes above the memory before the run. Call it in a new process."""
     run = case.load(which)
     if case.device != "cpu":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - before
-    # What loading has freed must not hide what the run takes.
+    # Return freed memory to the system, so that it does not hide the memory of the run.
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
@@ -190,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", default=",".join(BARS))
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--peak", nargs=2, metavar=("CASE", "WHICH"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help="where the checkpoints are kept, to use them again")
+    parser.add_argument("--folder", type=Path, help="folder of the checkpoints, reused by later runs")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="jina-rag-bench-") as scratch:
         root = options.folder or Path(scratch)
@@ -204,13 +208,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in options.only.split(","):
             figures = compare(Case(name, folders, options.device, options.dtype), options.rounds)
             if options.memory and name != "queries":
-                peaks = {which: _peak_apart(name, which, root, options) for which in ("published", "ours")}
+                peaks = {which: _peak_in_new_process(name, which, root, options) for which in ("published", "ours")}
                 figures |= {f"{which}_peak_mb": round(value / 1e6) for which, value in peaks.items()}
                 figures["memory"] = round(peaks["ours"] / peaks["published"], 2)
             print(json.dumps({"case": name, **figures, "bar": BARS[name]}), flush=True)
 
 
-def _peak_apart(name: str, which: str, root: Path, options: argparse.Namespace) -> int:
+def _peak_in_new_process(name: str, which: str, root: Path, options: argparse.Namespace) -> int:
     command = [
         sys.executable, __file__, "--peak", name, which, "--folder", str(root),
         "--device", options.device, "--dtype", options.dtype,

@@ -1,9 +1,9 @@
-"""A judged folder through mteb: do our wrappers run, and does the whole search reach what `evaluate` says?
+"""Evaluate a judged folder with mteb, and compare the score of the search pipeline with that of `evaluate`.
 
     python benchmarks/mteb_folder.py FOLDER --output results
 
-The models of torch are tiny random checkpoints: that they run is what is shown, their figures mean nothing. They get
-the first documents of the folder only (``--tiny-documents``), because each of their pages is a picture.
+The PyTorch models are tiny random checkpoints, which test that the wrappers run; their scores are meaningless. These
+models evaluate only the first documents of the folder (``--tiny-documents``), because they embed each page as an image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jina_rag.models.tiny_checkpoints import unpack_tiny
 
 
 def first_documents(folder: Path, count: int, target: Path) -> Path:
-    """A judged folder of the first documents, and the questions about them."""
+    """Write a judged folder with the first documents and the queries that concern only these documents."""
     target.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in (folder / "docs.jsonl").read_text(encoding="utf-8").splitlines() if line]
     documents = [line | {"file": str((folder / line["file"]).resolve())} for line in lines[:count]]
@@ -37,8 +37,8 @@ def first_documents(folder: Path, count: int, target: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="with docs.jsonl, queries.jsonl and the files")
-    parser.add_argument("--output", type=Path, help="results and what was embedded; thrown away if not given")
-    parser.add_argument("--index", type=Path, help="an index of the folder by lite, for `evaluate`; made if need be")
+    parser.add_argument("--output", type=Path, help="folder of results and cached vectors; default: a temporary folder")
+    parser.add_argument("--index", type=Path, help="index of the folder with lite for `evaluate`; created if missing")
     parser.add_argument("--tiny-documents", type=int, default=6)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
@@ -48,21 +48,21 @@ def main() -> None:
         options = ModelOptions(max_pixels=50_000, dtype="float32")
         runs = [
             ("lite, MaxSim", arguments.folder, BenchmarkSetting(model="lite")),
-            ("lite, the whole search", arguments.folder, BenchmarkSetting(model="lite", pipeline=True)),
+            ("lite, search pipeline", arguments.folder, BenchmarkSetting(model="lite", pipeline=True)),
             ("tiny v4, dense", few, BenchmarkSetting(model=tiny["v4"], options=options)),
             ("tiny v4, MaxSim", few, BenchmarkSetting(model=tiny["v4"], vectors="multi", options=options)),
             ("tiny colbert-v2", few, BenchmarkSetting(model=tiny["colbert-v2"], options=ModelOptions(dtype="float32"))),
             ("lite, then tiny m0", few, BenchmarkSetting(reranker=tiny["m0"], rerank_top=5, options=options)),
         ]
         for name, folder, setting in runs:
-            started = time.monotonic()
+            start = time.monotonic()
             run = run_benchmark(folder=folder, setting=setting, output=output)
             for task, reason in run.failed.items():
                 print(f"{name:24} {task}: {reason}")
             for outcome in run.outcomes:
                 print(
-                    f"{name:24} {outcome.measure} {outcome.value:.2f}, {outcome.queries} questions, {run.embedded} "
-                    f"embedded, {time.monotonic() - started:.0f} s{', done before' if outcome.resumed else ''}",
+                    f"{name:24} {outcome.measure} {outcome.value:.2f}, {outcome.queries} queries, {run.embedded} "
+                    f"embedded, {time.monotonic() - start:.0f} s{', resumed' if outcome.resumed else ''}",
                     flush=True,
                 )
         judged_folder = read_folder(arguments.folder)

@@ -1,13 +1,13 @@
-"""What OCR costs: CPU seconds per page that needs it, and what of it goes where.
+"""Measure the CPU seconds of OCR per page and per network.
 
     python benchmarks/ocr.py FOLDER
     python benchmarks/ocr.py FOLDER --against-published
     python benchmarks/ocr.py FOLDER --against-published --text-layer 12
 
-FOLDER holds PDFs and images. With ``--against-published`` the same pages are read by rapidocr's own stages in turn, as
-its pipeline runs them and as jina_rag called them before: page by page one after the other, so that a busy machine
-slows both. ``--text-layer`` also reads the pictures of so many pages that have a text layer, one of each document, and
-compares with that. CPU seconds count all threads of the process.
+FOLDER holds PDFs and images. With ``--against-published``, the stages of rapidocr's pipeline also read each page, as
+jina_rag called them before. The two read each page one after the other, so that other load on the machine slows both.
+``--text-layer N`` also reads the images of N pages with a text layer, one per document, and compares the words with the
+text layer. CPU seconds count all threads of the process.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from jina_rag.parsing.pages import areas_to_read
 from jina_rag.parsing.sources import SourceFile, find_sources
 from jina_rag.types import Box, Page, Word
 
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-# Scripts that the network does not know: what is read there is by chance.
-UNKNOWN = ("ARABIC", "CYRILLIC", "DEVANAGARI", "HANGUL", "HEBREW", "THAI")
+FULL_PAGE: Box = (0.0, 0.0, 1.0, 1.0)
+# Scripts that the recognition network does not support.
+UNSUPPORTED_SCRIPTS = ("ARABIC", "CYRILLIC", "DEVANAGARI", "HANGUL", "HEBREW", "THAI")
 
 
 def pages_of(folder: Path) -> Iterator[tuple[Path, Page, list[Box]]]:
-    """Every page, and which parts of it OCR is to read."""
+    """Yield each page with its file and the areas that OCR reads."""
     settings = IngestSettings()
     for source in find_sources([folder]):
         if isinstance(source, SourceFile):
@@ -53,10 +53,10 @@ def pages_of(folder: Path) -> Iterator[tuple[Path, Page, list[Box]]]:
 
 
 class Published:
-    """The stages of rapidocr as its pipeline has them: its networks, its batches, its settings.
+    """The stages of rapidocr's pipeline, with its networks, batches and settings.
 
-    Kept as it was when jina_rag called it, so that figures stay comparable; nothing but the cutting into tiles is
-    taken from jina_rag.
+    The code is unchanged since jina_rag called these stages, so that figures stay comparable. Only the division into
+    tiles comes from jina_rag.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Published:
         self.recognizer = TextRecognizer(Settings(options, session=reader, rec_batch_num=6, rec_img_shape=(3, 48, 32)))
 
     def read(self, image: Image.Image, areas: Sequence[Box], word_boxes: Sequence[Box]) -> list[str]:
-        """The words, in no particular order."""
+        """Return the words of the areas, in no particular order."""
         texts: list[str] = []
         width, height = image.size
         boxes = np.asarray(word_boxes, np.float32).reshape(-1, 4) * (width, height, width, height)
@@ -100,38 +100,39 @@ class Published:
     @staticmethod
     def spread(pixels: Any, axis: int) -> Any:
         image = np.ascontiguousarray(pixels)
-        most, least = (cv2.reduce(image, axis, kind) for kind in (cv2.REDUCE_MAX, cv2.REDUCE_MIN))
-        return np.squeeze(most - least, axis=axis)
+        maximum, minimum = (cv2.reduce(image, axis, kind) for kind in (cv2.REDUCE_MAX, cv2.REDUCE_MIN))
+        return np.squeeze(maximum - minimum, axis=axis)
 
     def lines(self, pixels: Any, skip_boxes: Any) -> list[tuple[str, float, Any]]:
         quads = [quad for quad in self.find(pixels) if lines._cover(quad, skip_boxes) < 0.3]
-        level = self.recognise(pixels, [quad for quad in quads if not lines._is_vertical(quad)])
-        if level and np.mean([score for _, score, _ in level]) < 0.8:
-            level = self.surer_way(pixels, level)
-        tall = self.recognise(pixels, [np.roll(quad, -1, axis=0) for quad in quads if lines._is_vertical(quad)])
-        return level + (self.surer_way(pixels, tall) if tall else [])
+        horizontal = self.recognize(pixels, [quad for quad in quads if not lines._is_vertical(quad)])
+        if horizontal and np.mean([score for _, score, _ in horizontal]) < 0.8:
+            horizontal = self.best_direction(pixels, horizontal)
+        vertical = self.recognize(pixels, [np.roll(quad, -1, axis=0) for quad in quads if lines._is_vertical(quad)])
+        return horizontal + (self.best_direction(pixels, vertical) if vertical else [])
 
     def find(self, pixels: Any) -> list[Any]:
         height, width = pixels.shape[:2]
-        along = 1 if height >= width else 0
+        tile_axis = 1 if height >= width else 0
         quads_of_page = []
         for tile in _tiles(max(height, width), min(height, width)):
-            part = pixels[tile.start : tile.end] if along else pixels[:, tile.start : tile.end]
-            if np.ptp(part, axis=(0, 1)).max() < 24:
+            crop = pixels[tile.start : tile.end] if tile_axis else pixels[:, tile.start : tile.end]
+            if np.ptp(crop, axis=(0, 1)).max() < 24:
                 continue
-            high, wide = part.shape[:2]
-            scale = min(1.0, 960 / max(high, wide))
-            size = [max(32, round(side * scale / 32) * 32) for side in (wide, high)]
-            small = cv2.resize(part, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+            crop_height, crop_width = crop.shape[:2]
+            scale = min(1.0, 960 / max(crop_height, crop_width))
+            size = [max(32, round(side * scale / 32) * 32) for side in (crop_width, crop_height)]
+            small = cv2.resize(crop, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
             detector = self.detector
-            quads, _ = detector.postprocess_op(detector.session(detector.get_preprocess()(small)), (high, wide))
+            output = detector.session(detector.get_preprocess()(small))
+            quads, _ = detector.postprocess_op(output, (crop_height, crop_width))
             for quad in np.asarray(quads, np.float32).reshape(-1, 4, 2):
-                page_quad = quad + np.array((0, tile.start) if along else (tile.start, 0), np.float32)
-                if tile.first <= page_quad[:, along].mean() < tile.last:
+                page_quad = quad + np.array((0, tile.start) if tile_axis else (tile.start, 0), np.float32)
+                if tile.first <= page_quad[:, tile_axis].mean() < tile.last:
                     quads_of_page.append(page_quad)
         return quads_of_page
 
-    def recognise(self, pixels: Any, quads: Sequence[Any]) -> list[tuple[str, float, Any]]:
+    def recognize(self, pixels: Any, quads: Sequence[Any]) -> list[tuple[str, float, Any]]:
         from rapidocr.ch_ppocr_rec import TextRecInput
         from rapidocr.utils.process_img import get_rotate_crop_image
 
@@ -141,20 +142,20 @@ class Published:
         output = self.recognizer(TextRecInput(img=crops, return_word_box=True))
         return list(zip(output.txts, output.scores, quads, strict=True))
 
-    def surer_way(self, pixels: Any, lines_read: list[tuple[str, float, Any]]) -> list[tuple[str, float, Any]]:
+    def best_direction(self, pixels: Any, lines_read: list[tuple[str, float, Any]]) -> list[tuple[str, float, Any]]:
         sample = (
             lines_read if len(lines_read) <= 4 else sorted(lines_read, key=lambda line: len(line[0]), reverse=True)[:4]
         )
-        other = self.recognise(pixels, [np.roll(quad, -2, axis=0) for _, _, quad in sample])
+        other = self.recognize(pixels, [np.roll(quad, -2, axis=0) for _, _, quad in sample])
         if len(lines_read) <= 4:
             return [max(pair, key=lambda line: line[1]) for pair in zip(lines_read, other, strict=True)]
         if sum(line[1] for line in other) <= sum(line[1] for line in sample):
             return lines_read
-        return self.recognise(pixels, [np.roll(quad, -2, axis=0) for _, _, quad in lines_read])
+        return self.recognize(pixels, [np.roll(quad, -2, axis=0) for _, _, quad in lines_read])
 
 
-class Clocks:
-    """CPU seconds of each network, and how many lines were read."""
+class NetworkTimes:
+    """CPU seconds and number of calls of each network."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
@@ -162,63 +163,67 @@ class Clocks:
         names = ("detector", "encoder", "classifier")
         models = weights.load_models()
         weights._models = dataclasses.replace(
-            models, **{name: _Clocked(getattr(models, name), name, self) for name in names}
+            models, **{name: _TimedSession(getattr(models, name), name, self) for name in names}
         )
 
 
-class _Clocked:
-    def __init__(self, session: Any, name: str, clocks: Clocks) -> None:
-        self._session, self._name, self._clocks = session, name, clocks
+class _TimedSession:
+    def __init__(self, session: Any, name: str, times: NetworkTimes) -> None:
+        self._session, self._name, self._times = session, name, times
         self.get_inputs = session.get_inputs
 
     def run(self, *arguments: Any) -> Any:
         start = time.process_time()
         outputs = self._session.run(*arguments)
-        self._clocks.seconds[self._name] += time.process_time() - start
-        self._clocks.calls[self._name] += 1
+        self._times.seconds[self._name] += time.process_time() - start
+        self._times.calls[self._name] += 1
         return outputs
 
 
-def word_f1(ours: Sequence[str], others: Sequence[str]) -> float:
-    """How far two bags of words agree: 1 if they are the same."""
-    total = len(ours) + len(others)
-    return 2 * sum((Counter(ours) & Counter(others)).values()) / total if total else 1.0
+def word_f1(first: Sequence[str], second: Sequence[str]) -> float:
+    """Return the F1 score of two bags of words, from 0 to 1."""
+    total = len(first) + len(second)
+    return 2 * sum((Counter(first) & Counter(second)).values()) / total if total else 1.0
 
 
 def distance(a: str, b: str) -> int:
-    """Levenshtein's, a column of the table at once in the bits of a number (Myers, Hyyrö)."""
+    """Return the Levenshtein distance with the bit-parallel algorithm of Myers and Hyyrö."""
     if not a or not b:
         return len(a) + len(b)
-    places: defaultdict[str, int] = defaultdict(int)
+    positions: defaultdict[str, int] = defaultdict(int)
     for index, character in enumerate(a):
-        places[character] |= 1 << index
+        positions[character] |= 1 << index
     mask, last, score = (1 << len(a)) - 1, 1 << (len(a) - 1), len(a)
-    more, less = mask, 0
+    vertical_plus, vertical_minus = mask, 0
     for character in b:
-        same = places[character]
-        vertical = same | less
-        level = (((same & more) + more) ^ more) | same
-        up, down = less | (~(level | more) & mask), more & level
-        score += bool(up & last) - bool(down & last)
-        up, down = ((up << 1) | 1) & mask, (down << 1) & mask
-        more, less = down | (~(vertical | up) & mask), up & vertical
+        matches = positions[character]
+        vertical = matches | vertical_minus
+        diagonal = (((matches & vertical_plus) + vertical_plus) ^ vertical_plus) | matches
+        plus, minus = vertical_minus | (~(diagonal | vertical_plus) & mask), vertical_plus & diagonal
+        score += bool(plus & last) - bool(minus & last)
+        plus, minus = ((plus << 1) | 1) & mask, (minus << 1) & mask
+        vertical_plus, vertical_minus = minus | (~(vertical | plus) & mask), plus & vertical
     return score
 
 
-def plain(texts: Sequence[str]) -> str:
+def normalize(texts: Sequence[str]) -> str:
     return unicodedata.normalize("NFKC", "".join("".join(texts).split()))
 
 
-def against_layer(page: Page, texts: Sequence[str]) -> tuple[float, float]:
-    """Word F1 with the text layer, and wrong characters; in order of the words, as pages are read in many ways."""
+def compare_with_text_layer(page: Page, texts: Sequence[str]) -> tuple[float, float]:
+    """Return the word F1 with the text layer, and the fraction of wrong characters.
+
+    Words are sorted before the comparison, because the reading order of a page is ambiguous.
+    """
     layer = [word.text for word in page.words]
-    ours, truth = sorted(plain([text]) for text in texts), sorted(plain([text]) for text in layer)
-    return word_f1(ours, truth), distance("".join(truth), "".join(ours)) / max(1, len("".join(truth)))
+    read, expected = sorted(normalize([text]) for text in texts), sorted(normalize([text]) for text in layer)
+    return word_f1(read, expected), distance("".join(expected), "".join(read)) / max(1, len("".join(expected)))
 
 
-def is_known(page: Page) -> bool:
+def can_read(page: Page) -> bool:
+    """Return whether more than 95 % of the characters of a page are in supported scripts."""
     text = "".join(word.text for word in page.words[:400])
-    return sum(unicodedata.name(letter, "").startswith(UNKNOWN) for letter in text) < 0.05 * len(text)
+    return sum(unicodedata.name(letter, "").startswith(UNSUPPORTED_SCRIPTS) for letter in text) < 0.05 * len(text)
 
 
 def texts_of(words: Sequence[Word]) -> list[str]:
@@ -231,60 +236,61 @@ def clock(call: Any, *arguments: Any) -> tuple[list[str], float]:
     return result, time.process_time() - start
 
 
-def ours(image: Image.Image, areas: Sequence[Box], word_boxes: Sequence[Box]) -> list[str]:
+def read_with_jina_rag(image: Image.Image, areas: Sequence[Box], word_boxes: Sequence[Box]) -> list[str]:
     return texts_of(read_areas(image, areas, skip_boxes=word_boxes))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--against-published", action="store_true", help="read the same pages the stock way, too")
-    parser.add_argument("--text-layer", type=int, default=0, metavar="PAGES", help="compare with text layers")
-    parser.add_argument("--verbose", action="store_true", help="a line for each page")
+    parser.add_argument("--against-published", action="store_true", help="also read the pages with rapidocr's pipeline")
+    parser.add_argument("--text-layer", type=int, default=0, metavar="PAGES", help="pages to compare with text layers")
+    parser.add_argument("--verbose", action="store_true", help="print a line for each page")
     arguments = parser.parse_args()
-    clocks = Clocks()
+    network_times = NetworkTimes()
     published = Published() if arguments.against_published else None
-    warm = Image.new("RGB", (320, 96), "white")
-    cv2.putText(pixels := np.array(warm), "warm up", (20, 60), cv2.FONT_HERSHEY_SIMPLEX, 1, (0, 0, 0), 2)
-    for read in filter(None, (ours, published and published.read)):
-        read(Image.fromarray(pixels), [WHOLE], [])
-    clocks.seconds.clear(), clocks.calls.clear()
+    blank = Image.new("RGB", (320, 96), "white")
+    cv2.putText(pixels := np.array(blank), "warm up", (20, 60), cv2.FONT_HERSHEY_SIMPLEX, 1, (0, 0, 0), 2)
+    for read in filter(None, (read_with_jina_rag, published and published.read)):
+        read(Image.fromarray(pixels), [FULL_PAGE], [])
+    network_times.seconds.clear(), network_times.calls.clear()
 
-    seconds, theirs, scores, sizes, layers = 0.0, 0.0, [], [], []
+    seconds, published_seconds, scores, sizes, layers = 0.0, 0.0, [], [], []
     documents: set[Path] = set()
     for path, page, areas in pages_of(arguments.folder):
         image, word_boxes = page.screenshot.image, [word.box for word in page.words]
         if areas:
-            texts, spent = clock(ours, image, areas, word_boxes)
-            seconds += spent
+            texts, cpu = clock(read_with_jina_rag, image, areas, word_boxes)
+            seconds += cpu
             sizes.append(len(texts))
             if published:
-                others, spent_there = clock(published.read, image, areas, word_boxes)
-                theirs += spent_there
-                scores.append(word_f1(texts, others))
+                published_texts, published_cpu = clock(published.read, image, areas, word_boxes)
+                published_seconds += published_cpu
+                scores.append(word_f1(texts, published_texts))
                 if arguments.verbose:
-                    print(f"{path.name} {page.number}: {spent:.2f} s, {spent_there:.2f} s, F1 {scores[-1]:.3f}")
+                    print(f"{path.name} {page.number}: {cpu:.2f} s, {published_cpu:.2f} s, F1 {scores[-1]:.3f}")
         elif (
-            len(documents) < arguments.text_layer and path not in documents and len(page.words) > 80 and is_known(page)
+            len(documents) < arguments.text_layer and path not in documents and len(page.words) > 80 and can_read(page)
         ):
             documents.add(path)
-            before = dict(clocks.seconds), dict(clocks.calls)
-            pair = [against_layer(page, ours(image, [WHOLE], []))]
-            clocks.seconds, clocks.calls = Counter(before[0]), Counter(before[1])
-            pair += [against_layer(page, published.read(image, [WHOLE], []))] if published else []
+            before = dict(network_times.seconds), dict(network_times.calls)
+            pair = [compare_with_text_layer(page, read_with_jina_rag(image, [FULL_PAGE], []))]
+            network_times.seconds, network_times.calls = Counter(before[0]), Counter(before[1])
+            pair += [compare_with_text_layer(page, published.read(image, [FULL_PAGE], []))] if published else []
             layers.append(pair)
     pages = max(1, len(sizes))
     print(
-        f"{len(sizes)} pages need OCR; {sum(sizes) / pages:.0f} words, {clocks.calls['encoder'] / pages:.1f} lines each"
+        f"{len(sizes)} pages with OCR; per page {sum(sizes) / pages:.0f} words, "
+        f"{network_times.calls['encoder'] / pages:.1f} lines"
     )
     print(f"CPU seconds per page: {seconds / pages:.3f}")
-    for name, spent in clocks.seconds.items():
-        print(f"  {name:10s} {spent / seconds:.0%}")
+    for name, network_seconds in network_times.seconds.items():
+        print(f"  {name:10s} {network_seconds / seconds:.0%}")
     if published:
-        print(f"the published way: {theirs / pages:.3f}; ratio {seconds / theirs:.3f} (at most 0.5)")
+        print(f"rapidocr: {published_seconds / pages:.3f}; ratio {seconds / published_seconds:.3f} (at most 0.5)")
         micro = np.average(scores, weights=[size + 1e-9 for size in sizes])
-        print(f"word F1 of both: mean over pages {np.mean(scores):.4f}, over words {micro:.4f} (at least 0.96)")
-    for index, name in enumerate(("here", "published")[: 2 if published else 1]):
+        print(f"word F1 of the two: mean over pages {np.mean(scores):.4f}, over words {micro:.4f} (at least 0.96)")
+    for index, name in enumerate(("jina_rag", "rapidocr")[: 2 if published else 1]):
         if layers:
             f1, wrong = np.mean([pair[index] for pair in layers], axis=0)
             print(f"{len(layers)} pages with a text layer, {name}: word F1 {f1:.4f}, wrong characters {wrong:.4f}")

@@ -1,20 +1,22 @@
-"""jina-embeddings-v4 and jina-reranker-m0 called the way they are published, as the thing to measure against.
+"""Reimplementation of the published code of jina-embeddings-v4 and jina-reranker-m0, as a baseline for benchmarks.
 
-A benchmark that says "three times as fast" needs the other side, and the published code cannot be shipped here. This is
-that side, written anew from the paper, the model cards and a description of the published code, to do the same work:
+The published code cannot be distributed with this repository. The baseline is written from the paper, the model cards
+and a description of the published code, and performs the same computation:
 
-- v4: the whole stock model with vocabulary logits for every token, all hidden states kept and the last one used, the
-  task's LoRA beside the weights and not merged (stock peft), single and multi vectors both computed in each pass.
-- m0: the stock model, its vocabulary head replaced by the identity, all hidden states kept, a small MLP as the score.
-- both: inputs in the order they come in, batches of eight, padded to the longest; nothing is sorted, cached or shared.
+- v4: the full stock model with vocabulary logits for every token. All hidden states are stored, the last one is used.
+  The task's LoRA adapter is not merged into the weights (stock peft). Each pass computes dense and multi-vectors.
+- m0: the stock model with the identity in place of the vocabulary head. All hidden states are stored, and a small MLP
+  computes the score.
+- Both: inputs in order, in batches of eight padded to the longest input, without sorting or caching.
 
-Where it is not the published code to the letter: images go through the Pillow image processor (the published code takes
-torchvision's where that is installed) and attention is torch's own (published: flash-attention where there is a GPU).
-v4 in bfloat16 runs under autocast as published; in float32 autocast is off, as in the recorded outputs.
+Differences from the published code: images are processed with the Pillow image processor (published: torchvision if
+installed), and attention is PyTorch's (published: flash-attention on a GPU). As published, v4 in bfloat16 runs under
+autocast; in float32 autocast is off, as in the recorded outputs.
 
     python benchmarks/published.py GOLDEN_DIR
 
-compares every recorded array of the original code (v4_golden.npz, m0_golden.npz) with what this gives; status 1 if off.
+compares the baseline with every recorded array of the original code (v4_golden.npz, m0_golden.npz). The exit status is
+1 if an array differs.
 """
 
 from __future__ import annotations
@@ -41,9 +43,9 @@ PAD = "<|image_pad|>"
 IMAGE = f"<|vision_start|>{PAD}<|vision_end|>"
 IMAGE_PROMPT = f"<|im_start|>user\n{IMAGE}Describe the image.<|im_end|>\n"
 PREFIXES = {None: "Query", "query": "Query", "passage": "Passage"}
-LONGEST = 32768
+MAX_TOKENS = 32768
 UNUSED = "architectures auto_map _attn_implementation _name_or_path transformers_version torch_dtype".split()
-# Constants of m0's code, which no config states; it gives its pixel limits to the processor whatever the folder says.
+# Constants of m0's code that are not in its config. The pixel limits override those of the checkpoint folder.
 SCORE_TOKEN, LOGIT_BIAS, M0_PIXELS = 100, 2.65, (3136, 602112)
 
 
@@ -52,7 +54,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _tensors(folder: Path, prefix: str = "") -> dict[str, torch.Tensor]:
-    """The tensors whose names begin with `prefix`, named without it, from all shards."""
+    """Return the tensors of all shards whose names start with `prefix`, under their names without the prefix."""
     tensors = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
@@ -65,12 +67,12 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 class _Published:
-    """What both models share: loading a stock model, and tokens and pixels of a batch of prompts."""
+    """Base class of both models: loads the stock model and prepares the tokens and pixels of a batch."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, padding_side: str) -> None:
         self.folder, self.dtype, self.device = Path(folder), dtype, "cpu"
         self.config = _json(self.folder / "config.json")
-        # The Auto classes would ask on stdin whether to run the code that auto_map names.
+        # The Auto classes would prompt on stdin for permission to run the remote code named in auto_map.
         tokenizer_config = _json(self.folder / "tokenizer_config.json")
         self.tokenizer = transformers.PreTrainedTokenizerFast(
             tokenizer_file=str(self.folder / "tokenizer.json"),
@@ -83,9 +85,9 @@ class _Published:
         self.device = device
 
     def _stock(self, name: str, head: str, unused: str | None = None) -> Any:
-        """The stock model with its weights; `head` is the part of the file that it has no place for."""
+        """Load the stock model; `head` is the prefix of checkpoint keys that the stock model does not have."""
         config = {key: value for key, value in self.config.items() if key not in UNUSED}
-        # Only stock classes convert the old key names; a subclass would get a random decoder and no error.
+        # Only stock classes convert the old key names; a subclass would silently get a randomly initialized decoder.
         model, info = getattr(transformers, f"{name}ForConditionalGeneration").from_pretrained(
             str(self.folder), config=getattr(transformers, f"{name}Config")(**config), dtype=self.dtype,
             attn_implementation="sdpa", output_loading_info=True,
@@ -93,11 +95,11 @@ class _Published:
         missing = [key for key in info["missing_keys"] if key != unused]
         unexpected = [key for key in info["unexpected_keys"] if not key.startswith(("lm_head.", head))]
         if missing or unexpected:
-            raise RuntimeError(f"{self.folder}: missing {missing[:3]}, not expected {unexpected[:3]}")
+            raise RuntimeError(f"{self.folder}: missing keys {missing[:3]}, unexpected keys {unexpected[:3]}")
         return model.eval()
 
     def _processor(self, low: int | None = None, high: int | None = None) -> Any:
-        """The image processor with the folder's numbers, or other limits of pixels."""
+        """Return the image processor of the checkpoint, optionally with other pixel limits."""
         config = _json(self.folder / "preprocessor_config.json")
         names = "patch_size merge_size temporal_patch_size resample rescale_factor image_mean image_std".split()
         size = {
@@ -105,93 +107,93 @@ class _Published:
             "longest_edge": high or config.get("max_pixels") or config["size"]["longest_edge"],
         }
         numbers = {name: config[name] for name in names if name in config}
-        # Images come as RGB: transformers 5 would lay transparency on white, where the published code drops it.
+        # Images are already RGB: transformers 5 would blend alpha with white, but the published code drops alpha.
         return transformers.Qwen2VLImageProcessorPil(size=size, do_convert_rgb=False, **numbers)
 
     def _inputs(self, prompts: list[str], images: list[Any], processor: Any, **cut: Any) -> dict[str, torch.Tensor]:
-        """Tokens and pixels of one batch; `images` in the order of their places in the prompts."""
+        """Return the tokens and pixels of one batch; `images` are in the order of their placeholders in the prompts."""
         pixels: dict[str, torch.Tensor] = {}
         if images:
             pixels = dict(processor(images=images, return_tensors="pt"))
             counts = pixels["image_grid_thw"].prod(dim=1) // processor.merge_size**2
-            places = iter(counts.tolist())
-            prompts = [re.sub(re.escape(PAD), lambda _: PAD * next(places, 1), prompt) for prompt in prompts]
+            token_counts = iter(counts.tolist())
+            prompts = [re.sub(re.escape(PAD), lambda _: PAD * next(token_counts, 1), prompt) for prompt in prompts]
         cut |= {"padding": "longest", "return_tensors": "pt", "return_token_type_ids": False}
         tokens = dict(self.tokenizer(prompts, **cut))
         if images:
-            # transformers 5 gives image tokens their rows and columns as positions only where this marks them.
+            # transformers 5 assigns row and column positions only to tokens that are marked as image tokens.
             tokens["mm_token_type_ids"] = (tokens["input_ids"] == self.config["image_token_id"]).int()
             if tokens["mm_token_type_ids"].sum() != counts.sum():
-                raise ValueError("image tokens cut off by max_length, or written in a text")
+                raise ValueError("The prompt has too few or too many image tokens: truncated, or part of a text.")
         return tokens | pixels
 
 
 class PublishedV4(_Published):
-    """jina-embeddings-v4 as published: texts and images to vectors."""
+    """jina-embeddings-v4 as published: an embedder of texts and images."""
 
     def __init__(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(folder, dtype, "right")
         model = self._stock("Qwen2_5_VL", "multi_vector_projector.")
         weights = _tensors(self.folder, "multi_vector_projector.")
-        # Attached before the adapters, which have a part for it.
+        # The adapters include weights for the projector, so it is attached first.
         model.multi_vector_projector = nn.Linear(*reversed(weights["weight"].shape)).to(dtype)
         model.multi_vector_projector.load_state_dict(weights)
         self.model = self._with_adapters(model).eval()
         self.projector = self.model.base_model.model.multi_vector_projector
 
     def _with_adapters(self, model: Any) -> Any:
-        """One stock adapter per task; the file names the task within each key, which peft would silently skip."""
+        """Load one stock adapter per task. The task name inside each key is removed, or peft would skip the key."""
         folder, tasks = self.folder / "adapters", self.config["task_names"]
         tensors = _tensors(folder)
-        with warnings.catch_warnings():  # peft asks transformers for a name that goes away
+        with warnings.catch_warnings():  # peft uses a deprecated attribute of transformers
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
             peft_model = PeftModelForFeatureExtraction(model, PeftConfig.from_pretrained(str(folder)), tasks[0])
         for task in tasks:
             if task != tasks[0]:
                 peft_model.add_adapter(task, PeftConfig.from_pretrained(str(folder)))
-            own = {k.replace(f".{task}.weight", ".weight"): v for k, v in tensors.items() if f".{task}.weight" in k}
-            result = set_peft_model_state_dict(peft_model, own, adapter_name=task)
-            wrong = [key for key in result.missing_keys if f".{task}." in key] + result.unexpected_keys
-            if wrong or not own:
-                raise RuntimeError(f"{folder}: adapter {task} has {len(own)} tensors; at odds: {wrong[:3]}")
+            adapter = {k.replace(f".{task}.weight", ".weight"): v for k, v in tensors.items() if f".{task}.weight" in k}
+            result = set_peft_model_state_dict(peft_model, adapter, adapter_name=task)
+            mismatched = [key for key in result.missing_keys if f".{task}." in key] + result.unexpected_keys
+            if mismatched or not adapter:
+                raise RuntimeError(f"{folder}: adapter {task} has {len(adapter)} tensors; mismatched: {mismatched[:3]}")
         return peft_model
 
     def encode_text(
         self, texts: Sequence[str], *, task: str = "retrieval", prompt_name: str | None = "query",
-        max_length: int = LONGEST, truncate_dim: int | None = None, multi: bool = False, batch_size: int = 8,
+        max_length: int = MAX_TOKENS, truncate_dim: int | None = None, multi: bool = False, batch_size: int = 8,
     ) -> Any:  # fmt: skip
-        """Vectors of texts: (n, dim), or with `multi` a list of (tokens, multi dim).
+        """Return the vectors of texts: shape (n, dim), or with `multi` a list of arrays of shape (tokens, multi_dim).
 
-        The prefix follows `prompt_name` for every task, for text-matching too, as the published code has it.
+        As in the published code, `prompt_name` selects the prefix for every task, including text-matching.
         """
         prompts = [f"{PREFIXES[prompt_name]}: {text}" for text in texts]
-        cut = {"truncation": True, "max_length": min(max_length, LONGEST)}
-        parts = (prompts[at : at + batch_size] for at in range(0, len(texts), batch_size))
-        return self._encode((self._inputs(part, [], None, **cut) for part in parts), task, truncate_dim, multi)
+        cut = {"truncation": True, "max_length": min(max_length, MAX_TOKENS)}
+        batches = (prompts[start : start + batch_size] for start in range(0, len(texts), batch_size))
+        return self._encode((self._inputs(batch, [], None, **cut) for batch in batches), task, truncate_dim, multi)
 
     def encode_image(
         self, images: Sequence[Source], *, task: str = "retrieval", truncate_dim: int | None = None,
         multi: bool = False, max_pixels: int | None = None, batch_size: int = 8,
     ) -> Any:  # fmt: skip
-        """Vectors of images (paths or PIL): (n, dim), or with `multi` a list of (tokens, multi dim)."""
+        """Return the vectors of images (paths or PIL), in the form of `encode_text`."""
         processor = self._processor(high=max_pixels)
-        loaded_images = [self._open(image) for image in images]  # all of them before the first batch
-        parts = (loaded_images[at : at + batch_size] for at in range(0, len(loaded_images), batch_size))
+        loaded_images = [self._open(image) for image in images]  # before the first batch, as published
+        parts = (loaded_images[start : start + batch_size] for start in range(0, len(loaded_images), batch_size))
         batches = (self._inputs([IMAGE_PROMPT] * len(part), part, processor) for part in parts)
         return self._encode(batches, task, truncate_dim, multi)
 
     def _open(self, image: Source) -> Image.Image:
-        # Alpha is dropped and the EXIF orientation left alone.
+        # The alpha channel is dropped, and the EXIF orientation is ignored.
         return _rgb(image if isinstance(image, Image.Image) else Image.open(image))
 
     def _encode(self, batches: Iterator[dict[str, torch.Tensor]], task: str, dim: int | None, multi: bool) -> Any:
         if dim is not None and dim not in self.config["matryoshka_dims"]:
-            raise ValueError(f"truncate_dim {dim} is none of {self.config['matryoshka_dims']}")
+            raise ValueError(f"truncate_dim is {dim}; expected one of {self.config['matryoshka_dims']}.")
         self.model.set_adapter(task)
         vectors: list[np.ndarray] = []
         for inputs in batches:
             if "pixel_values" in inputs:
-                # Pixels travel padded to the largest image of the batch and are cut again on the device.
+                # As published, pixels move to the device padded to the largest image of the batch, and are cut there.
                 sizes = inputs["image_grid_thw"].prod(dim=1).tolist()
                 pixels = nn.utils.rnn.pad_sequence(inputs["pixel_values"].split(sizes), batch_first=True)
                 image_rows = [rows[:size] for rows, size in zip(pixels.to(self.device), sizes, strict=True)]
@@ -207,28 +209,28 @@ class PublishedV4(_Published):
         return vectors if multi else np.array(vectors, dtype=np.float32)
 
     def _forward(self, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Single vectors, multi vectors and the mask of one batch."""
+        """Return the dense vectors, multi-vectors and attention mask of one batch."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         autocast = torch.autocast(ids.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
         with torch.no_grad(), autocast:
             hidden = self.model(**inputs, output_hidden_states=True, use_cache=False).hidden_states[-1]
             pooling_mask, start = mask, ids == self.config["vision_start_token_id"]
-            if start[0].any():  # the first row decides for all
+            if start[0].any():  # as published, the first input decides for the whole batch
                 first = start.int().argmax(dim=1, keepdim=True)
                 last = (ids == self.config["vision_end_token_id"]).int().argmax(dim=1, keepdim=True)
-                at = torch.arange(ids.shape[1], device=ids.device)
-                pooling_mask = ((at >= first) & (at <= last)).int()
+                positions = torch.arange(ids.shape[1], device=ids.device)
+                pooling_mask = ((positions >= first) & (positions <= last)).int()
             mean = (hidden * pooling_mask[..., None]).sum(dim=1) / pooling_mask.sum(dim=1, keepdim=True)
-            # Both kinds in every pass, whichever one is asked for.
+            # As published, every pass computes both kinds of vectors.
             rows = nn.functional.normalize(self.projector(hidden), dim=-1) * mask[..., None]
             return nn.functional.normalize(mean, dim=-1), rows, mask
 
 
 class PublishedM0(_Published):
-    """jina-reranker-m0 as published: (query, document) pairs to scores, one kind of input for each side of a call."""
+    """jina-reranker-m0 as published: a reranker of (query, document) pairs with one modality per side and call."""
 
     def __init__(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(folder, dtype, "left")  # the score is read at the last position
+        super().__init__(folder, dtype, "left")  # the score is computed at the last position
         self.model = self._stock("Qwen2VL", "score.", unused="lm_head.weight")
         self.model.lm_head = nn.Identity()
         weights = _tensors(self.folder, "score.")
@@ -242,21 +244,22 @@ class PublishedM0(_Published):
         max_length: int = 10240, max_query_length: int = 512, max_doc_length: int | None = None, batch_size: int = 8,
         raw: bool = False,
     ) -> np.ndarray:  # fmt: skip
-        """Scores in 0 to 1, (n,), or with `raw` what the MLP gives, which the published code keeps to itself.
+        """Return the scores from 0 to 1, or with `raw` the outputs of the MLP: shape (n,), float32.
 
-        `max_query_length` only takes from what is left for the document; queries are cut with the prompt as a whole.
+        `max_query_length` only reduces the tokens available to the document. Queries are truncated only with the whole
+        prompt.
         """
         default = max(max_length - max_query_length, max_query_length)
         max_doc_length = default if max_doc_length is None else max_doc_length
         if max_doc_length + max_query_length > max_length:
-            raise ValueError(f"{max_doc_length} + {max_query_length} tokens do not fit into max_length {max_length}")
+            raise ValueError(f"{max_doc_length} + {max_query_length} tokens exceed max_length {max_length}")
         scores: list[float] = []
         for start in range(0, len(pairs), batch_size):
             prompts, images = [], []
             for query, document in pairs[start : start + batch_size]:
-                sides = [(document, doc_type), (query, query_type)]  # the document comes first, its image too
+                sides = [(document, doc_type), (query, query_type)]  # the document and its image come first
                 images += [self._open(side) for side, kind in sides if kind == "image"]
-                text = IMAGE if doc_type == "image" else self._cut(document, max_doc_length)
+                text = IMAGE if doc_type == "image" else self._truncate(document, max_doc_length)
                 prompts.append(f"**Document**:\n{text}\n**Query**:\n{IMAGE if query_type == 'image' else query}")
             inputs = self._inputs(prompts, images, self.processor, truncation=True, max_length=max_length - 1)
             scores += self._forward(inputs)
@@ -264,19 +267,19 @@ class PublishedM0(_Published):
         return logits if raw else 1 / (1 + np.exp(np.float32(LOGIT_BIAS) - logits))
 
     def _open(self, image: Source) -> Image.Image:
-        # Unlike v4 this one turns files by their EXIF orientation.
+        # Unlike v4, m0 rotates files by their EXIF orientation.
         return _rgb(image) if isinstance(image, Image.Image) else load_image(str(image))
 
-    def _cut(self, text: str, longest: int) -> str:
-        ids = self.tokenizer(text, truncation=True, max_length=longest)["input_ids"]
-        return self.tokenizer.decode(ids) if len(ids) >= longest else text
+    def _truncate(self, text: str, max_tokens: int) -> str:
+        ids = self.tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
+        return self.tokenizer.decode(ids) if len(ids) >= max_tokens else text
 
     def _forward(self, inputs: dict[str, torch.Tensor]) -> list[float]:
         for name, value in (("input_ids", SCORE_TOKEN), ("attention_mask", 1), ("mm_token_type_ids", 0)):
             if name in inputs:
                 inputs[name] = nn.functional.pad(inputs[name], (0, 1), value=value)
         if "pixel_values" not in inputs:
-            # transformers 5 would count the padding on the left as positions; the published code's version did not.
+            # transformers 5 would assign positions to left padding; the version of the published code did not.
             positions = (inputs["attention_mask"].cumsum(dim=1) - 1).masked_fill(inputs["attention_mask"] == 0, 1)
             inputs["position_ids"] = positions.expand(3, -1, -1)
         inputs = {key: value.to(self.device) for key, value in inputs.items()}
@@ -286,7 +289,7 @@ class PublishedM0(_Published):
 
 
 def _recorded_inputs(spec: dict[str, Any], description: str) -> list[str]:
-    """The inputs that an entry names, such as `texts[0, 2]`, `images[:4]` or `[long_text, texts[0]]`."""
+    """Return the inputs that a description names, e.g. `texts[0, 2]`, `images[:4]` or `[long_text, texts[0]]`."""
     inputs: list[str] = []
     for name, indices in re.findall(r"(texts|long_text|images)(?:\[([^\]]*)\])?", description):
         source = spec[name]
@@ -296,8 +299,8 @@ def _recorded_inputs(spec: dict[str, Any], description: str) -> list[str]:
     return inputs
 
 
-def _v4_again(golden: Path, spec: dict[str, Any], entries: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Names of recorded groups, and what this gives for them."""
+def _v4_outputs(golden: Path, spec: dict[str, Any], entries: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the name of each recorded array, and the output of the baseline."""
     model = PublishedV4(golden / "jina-embeddings-v4")
     for name, entry in entries.items():
         kind, form, task, *more = name.split("/")
@@ -308,12 +311,12 @@ def _v4_again(golden: Path, spec: dict[str, Any], entries: dict[str, Any]) -> It
         if kind == "image":
             yield name, model.encode_image([golden / "images" / image for image in inputs], **options)
             continue
-        # Recorded with the task as a property of the model, text-matching has the query's prefix on both sides.
+        # With the task as a property of the model, text-matching was recorded with the query prefix on both sides.
         prompt = {"default_prompt": None, "passage_with_task_property": "query"}.get(more[0], more[0])
         yield name, model.encode_text(inputs, prompt_name=prompt, **options)
 
 
-def _m0_again(golden: Path, _: dict[str, Any], entries: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _m0_outputs(golden: Path, _: dict[str, Any], entries: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     model = PublishedM0(golden / "jina-reranker-m0")
     for name, entry in entries.items():
         kinds = name.split("/")[0].split("_")
@@ -326,24 +329,26 @@ def _m0_again(golden: Path, _: dict[str, Any], entries: dict[str, Any]) -> Itera
 
 
 def main(golden: Path) -> int:
-    """Compare with all recorded outputs; the exit status."""
-    off = 0
-    for family, again in (("v4", _v4_again), ("m0", _m0_again)):
+    """Compare the baseline with all recorded outputs and return the exit status."""
+    differences = 0
+    for family, outputs in (("v4", _v4_outputs), ("m0", _m0_outputs)):
         spec, arrays = _json(golden / f"{family}_golden.json"), np.load(golden / f"{family}_golden.npz")
         entries = {name: entry for name, entry in spec["entries"].items() if "torchvision" not in name}
         missing = {name for name in arrays if "torchvision" not in name}
-        for name, ours in again(golden, spec, entries):
-            parts = {f"{name}/{i}": rows for i, rows in enumerate(ours)} if isinstance(ours, list) else {name: ours}
+        for name, output in outputs(golden, spec, entries):
+            parts = (
+                {f"{name}/{i}": rows for i, rows in enumerate(output)} if isinstance(output, list) else {name: output}
+            )
             same = all(array.shape == arrays[key].shape for key, array in parts.items())
-            apart = np.max([np.abs(array - arrays[key]).max() for key, array in parts.items()]) if same else np.inf
-            is_close = apart <= (3e-4 if name.endswith("/raw") else 1e-4)  # NaN does not pass
-            print(f"{family} {name}: {apart:.1e}{'' if is_close else '  OFF'}")
-            off += not is_close
+            error = np.max([np.abs(array - arrays[key]).max() for key, array in parts.items()]) if same else np.inf
+            is_close = error <= (3e-4 if name.endswith("/raw") else 1e-4)  # false for NaN
+            print(f"{family} {name}: {error:.1e}{'' if is_close else '  DIFFERS'}")
+            differences += not is_close
             missing -= parts.keys()
         if missing:
-            print(f"{family}: recorded and not compared: {sorted(missing)}")
-            off += 1
-    return int(off > 0)
+            print(f"{family}: recorded arrays without a comparison: {sorted(missing)}")
+            differences += 1
+    return int(differences > 0)
 
 
 if __name__ == "__main__":

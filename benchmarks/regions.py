@@ -1,9 +1,9 @@
-"""How well the regions found on pages match boxes drawn by hand.
+"""Measure how well detected regions match hand-drawn boxes.
 
     python benchmarks/regions.py DIR [--show OUT] [--ocr] [--renderer pymupdf|pypdfium2]
 
-DIR holds docs.jsonl, queries.jsonl and docs/. A judged box counts as found if a region overlaps it with an
-intersection over union of at least 0.5. `--show` draws both on the pages, as PNG files in OUT.
+DIR holds docs.jsonl, queries.jsonl and docs/. A judged box is a hit if a region overlaps the box with an intersection
+over union (IoU) of at least 0.5. `--show` draws judged boxes and regions on the pages, as PNG files in OUT.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--show", type=Path)
-    parser.add_argument("--ocr", action="store_true", help="read image-only pages too; times then mean nothing")
+    parser.add_argument("--ocr", action="store_true", help="also read image-only pages; makes the times invalid")
     parser.add_argument("--renderer", choices=("pymupdf", "pypdfium2"), default="pymupdf")
     options = parser.parse_args()
     files = {
@@ -44,10 +44,10 @@ def main() -> None:
             judged[query["bbox"]["doc"]].append((query["bbox"], query["modality"]))
 
     hits, counts, modalities, kinds = [], [], defaultdict(list), Counter()
-    with_regions, without = 0.0, 0.0
+    with_regions, without_regions = 0.0, 0.0
     for doc, path in sorted(files.items()):
-        with_them = IngestSettings(renderer=options.renderer)
-        for settings in (replace(with_them, regions=False), with_them):
+        region_settings = IngestSettings(renderer=options.renderer)
+        for settings in (replace(region_settings, regions=False), region_settings):
             start = time.process_time()
             with open_document(source_file(path), settings) as document:
                 pages = [document.render(number) for number in range(1, document.page_count + 1)]
@@ -56,7 +56,7 @@ def main() -> None:
             if settings.regions:
                 with_regions += time.process_time() - start
             else:
-                without += time.process_time() - start
+                without_regions += time.process_time() - start
         counts += [len(page.regions) for page in pages]
         kinds.update(region.kind for page in pages for region in page.regions)
         for box, modality in judged[doc]:
@@ -74,9 +74,9 @@ def main() -> None:
     print(f"hit rate {sum(hits)}/{len(hits)} = {sum(hits) / len(hits):.2f}")
     print({name: f"{sum(flags)}/{len(flags)}" for name, flags in modalities.items()})
     print(
-        f"regions a page: mean {statistics.mean(counts):.2f}, most {max(counts)}; {dict(kinds)}; "
-        f"{(with_regions - without) / pages * 1000:.0f} ms a page, "
-        f"render and words {without / pages * 1000:.0f} ms a page, {pages} pages"
+        f"regions per page: mean {statistics.mean(counts):.2f}, maximum {max(counts)}; {dict(kinds)}; "
+        f"{(with_regions - without_regions) / pages * 1000:.0f} ms per page, "
+        f"render and words {without_regions / pages * 1000:.0f} ms per page, {pages} pages"
     )
 
 
@@ -85,10 +85,10 @@ def draw(page, target, path: Path) -> None:
     image = page.screenshot.image.convert("RGB")
     pen = ImageDraw.Draw(image)
     width, height = image.size
-    colours = {"chart": "blue", "table": "green", "figure": "orange"}
+    colors = {"chart": "blue", "table": "green", "figure": "orange"}
     for region in page.regions:
         x0, y0, x1, y1 = region.box
-        pen.rectangle((x0 * width, y0 * height, x1 * width, y1 * height), outline=colours[region.kind], width=4)
+        pen.rectangle((x0 * width, y0 * height, x1 * width, y1 * height), outline=colors[region.kind], width=4)
         pen.text((x0 * width + 8, y0 * height + 8), f"{region.kind}: {region.caption}"[:90], fill="magenta")
     x0, y0, x1, y1 = target
     pen.rectangle((x0 * width, y0 * height, x1 * width, y1 * height), outline="red", width=2)

@@ -1,30 +1,32 @@
-"""What jina-reranker-m0's page memory saves: 12 questions over 16 page images, with it and pair by pair from scratch.
+"""Measure the speedup of jina-reranker-m0's prefix cache over uncached scoring, for 12 queries over 16 page images.
 
     python benchmarks/rerank.py [--device cpu|cuda] [--questions 12] [--pages 16] [--folder CHECKPOINT]
 
-A random checkpoint of a middle size with the proportions of the real one (`jina_rag.testing.make_checkpoint`, size
-"mid"), pages of 850 x 1100 pixels as PNG files, passed as paths. Nothing here measures images in memory: those are
-named by their pixels, which are hashed at each question, while a file that did not change is not read again. Both ways
-run in one process, in turns, so that what else the machine does strikes both. Times are seconds of a call by its pairs.
+The checkpoint is random and of medium size (`jina_rag.testing.make_checkpoint`, size "mid"), with the proportions of
+the real one. Pages are PNG files of 850 x 1100 pixels, passed as paths. The benchmark excludes images in memory: their
+cache key is a hash of their pixels, computed for each query, while an unchanged file is not read again. The cached and
+the uncached reranker run alternately in one process, so that other load affects both. Times are seconds per pair.
 
-first    The first question: each page is read, with a memory and without one, one after the other. The figure is the
-         median of the pages' ratios, with / without; `first_of_sums` is the ratio of the sums. The bar is 1.05.
-later    Every other question runs over all pages at once by what is kept; pairs from scratch are taken in between, two
-         pages a question, because all of them would take minutes. `later_ms` is the median over questions, `scratch_ms`
-         the median over pairs from scratch, the figure is scratch / later of these medians. The bar is 30.
-alone    The pages that were taken from scratch, by what is kept, one page a call: median of scratch / median of alone.
-at_once  All questions and pages in one call, in shuffled order, all pages known; one run. Median of scratch / its time.
-wrong    Largest difference of raw scores from those from scratch: with a memory in `first`, and for the pairs that were
-         taken from scratch in `later`, `alone` and `at_once`. Of other pairs no score from scratch is known. The bar is
-         1e-5, for --dtype float32 only.
-bytes    Keys and values of one page.
+first    First query, one page per call, cached and uncached alternately. The figure is the median over pages of
+         cached / uncached; `first_of_sums` is the ratio of the sums. The limit is at most 1.05.
+later    Each later query scores all pages in one call with a filled cache. Between these calls, two pages per query are
+         scored uncached, because scoring all of them would take minutes. `later_ms` is the median over queries,
+         `scratch_ms` the median over uncached pairs, and the figure is scratch_ms / later_ms. The limit is at least 30.
+alone    The pages that were scored uncached, with a filled cache, one page per call: median of uncached / median of
+         alone.
+at_once  All queries and pages in one call, in shuffled order with a filled cache; one run. Median of uncached / time
+         per pair.
+wrong    Largest absolute difference from uncached raw scores: of the cached scores in `first`, and of the pairs in
+         `later`, `alone` and `at_once` that were also scored uncached. The limit is 1e-5, for --dtype float32 only.
+bytes    Size of the keys and values of one page.
 
-Then a line for each memory in a shorter dtype, over all questions and 4 pages in one shuffled call, one run:
+A line for each cache in a shorter dtype follows, over all queries and 4 pages in one shuffled call, one run:
 
-new_ms   The memory is empty at first: each page is read once, its other questions follow on what is kept.
-wrong    Largest difference from the scores of the memory above, in which the model's own dtype is kept. No bar.
+new_ms   Milliseconds per pair with an initially empty cache: each page is read once, and its other queries use the
+         cache.
+wrong    Largest absolute difference from the scores with a cache in the model's dtype. No limit.
 
-The exit status is 1 if a bar is missed.
+The exit status is 1 if a figure exceeds its limit.
 """
 
 from __future__ import annotations
@@ -53,11 +55,11 @@ from jina_rag.testing import make_checkpoint
 BARS = {"first": 1.05, "later": 30, "wrong": 1e-5}
 
 
-def missed(figures: dict[str, Any], dtype: str) -> list[str]:
-    """The bars that were missed."""
+def figures_outside_limits(figures: dict[str, Any], dtype: str) -> list[str]:
+    """Return the names of the figures outside their limits."""
     wrong = dtype == "float32" and not figures["wrong"] <= BARS["wrong"]
-    held = {"first": figures["first"] <= BARS["first"], "later": figures["later"] >= BARS["later"], "wrong": not wrong}
-    return [name for name, good in held.items() if not good]
+    met = {"first": figures["first"] <= BARS["first"], "later": figures["later"] >= BARS["later"], "wrong": not wrong}
+    return [name for name, is_met in met.items() if not is_met]
 
 
 def seconds(run: Callable[[], Any], device: str) -> tuple[float, Any]:
@@ -68,8 +70,8 @@ def seconds(run: Callable[[], Any], device: str) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-class Bench:
-    """Both ways, on the same questions and pages."""
+class RerankBenchmark:
+    """Cached and uncached rerankers on the same queries and pages."""
 
     def __init__(self, checkpoint: Path, scratch: Path, options: argparse.Namespace) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, options.device, options.dtype
@@ -79,50 +81,52 @@ class Bench:
         for number, image in enumerate(pages(options.pages, seed=1)):
             self.pages.append(scratch / f"{number}.png")
             image.save(self.pages[-1])
-        self.without, self.kept = self.load(False), self.load(True)
+        self.uncached, self.cached = self.load(False), self.load(True)
 
     def load(self, prefix_cache: PrefixCache | bool) -> Any:
         return load_reranker(str(self.checkpoint), device=self.device, dtype=self.dtype, prefix_cache=prefix_cache)
 
-    def timed(self, model: Any, pairs: Sequence[tuple[str, Path]]) -> tuple[float, np.ndarray]:
-        """Seconds a pair, and raw scores."""
+    def score(self, model: Any, pairs: Sequence[tuple[str, Path]]) -> tuple[float, np.ndarray]:
+        """Return the seconds per pair, and the raw scores."""
         took, scores = seconds(lambda: model.score_pairs(pairs, raw=True), self.device)
         return took / len(pairs), scores
 
     def run(self) -> dict[str, Any]:
         first, *others = self.queries
-        for model in (self.without, self.load(True)):  # what runs for the first time is slow
+        for model in (self.uncached, self.load(True)):  # warm-up
             model.score(first, self.pages[:1])
         times: dict[str, list[float]] = {name: [] for name in ("first", "plain", "later", "scratch", "alone")}
         wrong = 0.0
-        exact: dict[tuple[str, Path], float] = {}  # from scratch
+        exact: dict[tuple[str, Path], float] = {}  # uncached scores
         for number, page in enumerate(self.pages):
-            both = [("plain", self.without), ("first", self.kept)]
+            both = [("plain", self.uncached), ("first", self.cached)]
             scores = {}
             for name, model in both if number % 2 else reversed(both):
-                took, scores[name] = self.timed(model, [(first, page)])
+                took, scores[name] = self.score(model, [(first, page)])
                 times[name].append(took)
             wrong = max(wrong, float(abs(scores["plain"] - scores["first"]).max()))
             exact[first, page] = float(scores["plain"][0])
-        use = self.kept.prefix_cache.use
+        use = self.cached.prefix_cache.use
         assert use.device_entries + use.host_entries == len(self.pages), use
         for number, query in enumerate(others):
-            took, later_scores = self.timed(self.kept, [(query, page) for page in self.pages])
+            took, later_scores = self.score(self.cached, [(query, page) for page in self.pages])
             times["later"].append(took)
-            for place in (2 * number % len(self.pages), (2 * number + 1) % len(self.pages)):
-                took, scratch = self.timed(self.without, [(query, self.pages[place])])
+            for position in (2 * number % len(self.pages), (2 * number + 1) % len(self.pages)):
+                took, scratch = self.score(self.uncached, [(query, self.pages[position])])
                 times["scratch"].append(took)
-                exact[query, self.pages[place]] = float(scratch[0])
-                wrong = max(wrong, float(abs(scratch[0] - later_scores[place])))
-                took, alone = self.timed(self.kept, [(query, self.pages[place])])
+                exact[query, self.pages[position]] = float(scratch[0])
+                wrong = max(wrong, float(abs(scratch[0] - later_scores[position])))
+                took, alone = self.score(self.cached, [(query, self.pages[position])])
                 times["alone"].append(took)
                 wrong = max(wrong, float(abs(scratch[0] - alone[0])))
-        assert self.kept.prefix_cache.use.misses == len(self.pages), self.kept.prefix_cache.use
+        assert self.cached.prefix_cache.use.misses == len(self.pages), self.cached.prefix_cache.use
         median = {name: float(np.median(values)) for name, values in times.items()}
-        pairs = self._shuffled(self.pages)
-        at_once, all_scores = self.timed(self.kept, pairs)
-        off = [abs(float(score) - exact[pair]) for pair, score in zip(pairs, all_scores, strict=True) if pair in exact]
-        wrong = max(wrong, *off)
+        pairs = self._shuffled_pairs(self.pages)
+        at_once, all_scores = self.score(self.cached, pairs)
+        errors = [
+            abs(float(score) - exact[pair]) for pair, score in zip(pairs, all_scores, strict=True) if pair in exact
+        ]
+        wrong = max(wrong, *errors)
         return {
             "first": round(float(np.median(np.divide(times["first"], times["plain"]))), 3),
             "first_of_sums": round(sum(times["first"]) / sum(times["plain"]), 3),
@@ -137,12 +141,12 @@ class Bench:
             "bytes": (use.device_bytes + use.host_bytes) // len(self.pages),
         }
 
-    def shorter(self, dtype: str) -> dict[str, Any]:
-        """A cache in half the bytes: how far its scores are off; and all pairs at once on an empty memory."""
+    def run_with_cache_dtype(self, dtype: str) -> dict[str, Any]:
+        """Measure score differences, bytes and time of all pairs in one call, with an empty cache in another dtype."""
         model = self.load(PrefixCache(dtype=dtype))
-        pairs = self._shuffled(self.pages[:4])
-        took, scores = self.timed(model, pairs)
-        _, exact = self.timed(self.kept, pairs)
+        pairs = self._shuffled_pairs(self.pages[:4])
+        took, scores = self.score(model, pairs)
+        _, exact = self.score(self.cached, pairs)
         use = model.prefix_cache.use
         return {
             "cache": dtype,
@@ -151,7 +155,7 @@ class Bench:
             "new_ms": round(1000 * took, 1),
         }
 
-    def _shuffled(self, paths: Sequence[Path]) -> list[tuple[str, Path]]:
+    def _shuffled_pairs(self, paths: Sequence[Path]) -> list[tuple[str, Path]]:
         pairs = [(query, page) for query in self.queries for page in paths]
         return [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))]
 
@@ -162,18 +166,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--questions", dest="queries", type=int, default=12)
     parser.add_argument("--pages", type=int, default=16)
-    parser.add_argument("--folder", type=Path, help="where the checkpoint is kept, to use it again")
+    parser.add_argument("--folder", type=Path, help="folder of the checkpoint, reused by later runs")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="jina-rag-bench-") as scratch:
         checkpoint = options.folder or Path(scratch) / "m0"
         if not checkpoint.is_dir():
             make_checkpoint("m0", size="mid", path=checkpoint)
-        bench = Bench(checkpoint, Path(scratch), options)
+        bench = RerankBenchmark(checkpoint, Path(scratch), options)
         figures = bench.run()
-        failures = missed(figures, options.dtype)
+        failures = figures_outside_limits(figures, options.dtype)
         print(json.dumps({"bars": BARS, **figures, "missed": failures}), flush=True)
         for dtype in ("bfloat16", "float16"):
-            print(json.dumps(bench.shorter(dtype)), flush=True)
+            print(json.dumps(bench.run_with_cache_dtype(dtype)), flush=True)
     return 1 if failures else 0
 
 

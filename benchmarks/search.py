@@ -1,11 +1,11 @@
-"""What a search costs beside the engine's own call, over many pages; with a filter; and what opening costs.
+"""Measure the latency of a search relative to the engine's bare call, and the time of opening an index.
 
     python benchmarks/search.py [--pages 5000] [--rows 400] [--storage exact]
 
-Random pages of 400 x 384 (float16, embedded engine) are written once, through the public store, into an index of their
-own. Then, in turns and each by its median: the engine's bare call (prefetch by dense and lexical vector, MaxSim), our
-search by a question that is encoded already, the same with a filter on a metadata key, and the same through
-`DocumentIndex.search` with a stand-in embedder, without details. Last, the index is opened again in a fresh process.
+The benchmark writes random pages of 400 x 384 (float16, embedded engine) to a temporary index. It then runs these calls
+alternately and prints the median of each: the engine's bare call (prefetch by dense and lexical vector, MaxSim), the
+search of jina_rag with an encoded query, the same search with a filter on a metadata key, and `DocumentIndex.search`
+with a fake embedder and without details. Finally, a new process opens the index.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ TOKENS = 16
 YEARS = 10
 
 
-class Random(FakeEmbedder):
-    """A question's vectors are random: ranking costs the same."""
+class RandomEmbedder(FakeEmbedder):
+    """An embedder that returns random query vectors, which do not change the cost of ranking."""
 
     def __init__(self) -> None:
         super().__init__(dim=DIM, multi_dim=DIM, name="random")
@@ -53,12 +53,12 @@ class Random(FakeEmbedder):
 
 
 def word(number: int) -> str:
-    """One of 17,576 made-up words; without digits, which would make it an identifier."""
-    return "".join(chr(97 + number // 26**place % 26) for place in range(3))
+    """Return one of 17,576 invented words. Words have no digits, which would make them identifiers."""
+    return "".join(chr(97 + number // 26**position % 26) for position in range(3))
 
 
 def fill(index: DocumentIndex, pages: int, rows: int) -> None:
-    """Documents of one hundred pages; one in ten of each year."""
+    """Write documents of 100 pages each; each of 10 years has a tenth of the pages."""
     rng = np.random.default_rng(0)
     handle = index._session.resources
     words = [word(n) for n in range(3000)]
@@ -93,8 +93,8 @@ def fill(index: DocumentIndex, pages: int, rows: int) -> None:
     handle.store.flush()
 
 
-def bare(index: DocumentIndex, dense, query: str, multi, limit: int):
-    """The engine's call without anything of ours around it, ids and scores only."""
+def bare_call(index: DocumentIndex, dense, query: str, multi, limit: int):
+    """Call the engine directly, for ids and scores only."""
     store = index._session.resources.store
     engine = store._types
     request = engine.QueryRequest(
@@ -126,8 +126,8 @@ with DocumentIndex.open(sys.argv[1], embedder=embedder, create=False) as index:
     seconds = time.perf_counter() - start
     index._session.resources.store.count()
     after = rss()
-grown = {name: after[name] - before[name] for name in after}
-print(json.dumps({"seconds": seconds, "rss_mb": grown["VmRSS:"], "anonymous_mb": grown["RssAnon:"]}))
+growth = {name: after[name] - before[name] for name in after}
+print(json.dumps({"seconds": seconds, "rss_mb": growth["VmRSS:"], "anonymous_mb": growth["RssAnon:"]}))
 """
 
 
@@ -138,35 +138,37 @@ def main() -> None:
     parser.add_argument("--storage", default="exact")
     parser.add_argument("--rounds", type=int, default=30)
     options = parser.parse_args()
-    embedder = Random()
+    embedder = RandomEmbedder()
     with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch) / "kb"
-        with DocumentIndex.open(place, embedder=embedder, storage=Storage.named(options.storage)) as index:
+        location = Path(scratch) / "kb"
+        with DocumentIndex.open(location, embedder=embedder, storage=Storage.named(options.storage)) as index:
             start = time.perf_counter()
             fill(index, options.pages, options.rows)
             print(f"{options.pages} pages written in {time.perf_counter() - start:.0f} s")
             times = measure(index, embedder, options.rounds)
-        process = subprocess.run([sys.executable, "-c", OPEN, str(place)], capture_output=True, text=True, check=True)
+        process = subprocess.run(
+            [sys.executable, "-c", OPEN, str(location)], capture_output=True, text=True, check=True
+        )
     opening = json.loads(process.stdout)
     base = times["bare call"]
     for name, value in times.items():
         print(f"{name:44s} {value * 1000:7.1f} ms   {value / base:.2f} of the bare call")
-    print(f"filtered against unfiltered: {times['our search, filtered'] / times['our search']:.2f} (at most 1.20)")
+    print(f"filtered / unfiltered: {times['search, filtered'] / times['search']:.2f} (at most 1.20)")
     print(
-        f"opening {opening['seconds']:.2f} s (at most 2); memory after it +{opening['rss_mb']:.0f} MB, "
-        f"of which {opening['anonymous_mb']:.0f} MB not mapped files"
+        f"opening {opening['seconds']:.2f} s (at most 2); memory after opening +{opening['rss_mb']:.0f} MB, "
+        f"of which {opening['anonymous_mb']:.0f} MB anonymous"
     )
 
 
-def measure(index: DocumentIndex, embedder: Random, rounds: int) -> dict[str, float]:
-    """Medians of each kind of call, taken in turns."""
+def measure(index: DocumentIndex, embedder: RandomEmbedder, rounds: int) -> dict[str, float]:
+    """Return the median seconds of each kind of call, from alternating calls."""
     searcher = index._searcher
-    everything, year = {}, {f"{schema.META}.year": 2003}
+    no_filter, year = {}, {f"{schema.META}.year": 2003}
     years = {f"{schema.META}.year": Range(gte=2003, lt=2005)}
     times: dict[str, list[float]] = {}
     for turn in range(rounds + 2):
         if turn == 2:
-            times.clear()  # warm
+            times.clear()  # the first two rounds are a warm-up
         encoded = embedder.encode_query(["x"])
         query = " ".join(word(n % 3000) for n in (turn, turn * 7, turn * 31))
         dense, multi = encoded.single[0], encoded.multi[0]
@@ -175,13 +177,13 @@ def measure(index: DocumentIndex, embedder: Random, rounds: int) -> dict[str, fl
         fused = Stages(rescore=Rescore(dense=0.3))
         rank = searcher._ranker.rank
         calls = {
-            "bare call": partial(bare, index, dense, query, multi, POOL),
-            "our search": partial(rank, plain, everything, 5, Stages()),
-            "our search, filtered": partial(rank, plain, year, 5, Stages()),
-            "our search, filtered by a range": partial(rank, plain, years, 5, Stages()),
-            "our search, the question names a code": partial(rank, coded, everything, 5, Stages()),
-            "our search, dense scores added": partial(rank, plain, everything, 5, fused),
-            "index.search, pages found and read": partial(index.search, query, k=5, details=False),
+            "bare call": partial(bare_call, index, dense, query, multi, POOL),
+            "search": partial(rank, plain, no_filter, 5, Stages()),
+            "search, filtered": partial(rank, plain, year, 5, Stages()),
+            "search, filtered by a range": partial(rank, plain, years, 5, Stages()),
+            "search, query with a code": partial(rank, coded, no_filter, 5, Stages()),
+            "search, dense scores added": partial(rank, plain, no_filter, 5, fused),
+            "index.search, without details": partial(index.search, query, k=5, details=False),
             "index.search, with snippets": partial(index.search, query, k=5),
         }
         for name, call in calls.items():

@@ -1,11 +1,11 @@
-"""Is each optional stage of a search worth its place? Paired differences of nDCG@5 on a judged folder.
+"""Measure the effect of each search option on nDCG@5, as paired differences on a judged folder.
 
     python benchmarks/stages.py FOLDER --index DIR [--embedder lite-en] [--rerank] [--only WORD]
 
-FOLDER has docs.jsonl and queries.jsonl (see `jina-rag evaluate --help`). The index is made where there is none. Each
-line is one change of the default stages, asked over the same questions: the mean difference to the default, its paired
-95 % bootstrap interval, and the median time of a question. A default is on only where the lower end is at least -0.01.
-With --rerank also the embedded reranker, which takes some minutes.
+FOLDER holds docs.jsonl and queries.jsonl (see `jina-rag evaluate --help`). A missing index is created. Each line is one
+change of the default stages over the same queries: the mean difference from the default, its paired 95 % bootstrap
+interval, and the median time per query. An option is a default only if the lower end of its interval is at least -0.01.
+--rerank also measures the embedded reranker, which takes several minutes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jina_rag.evaluation.measures import DEPTH, mean, measure
 from jina_rag.evaluation.significance import difference
 from jina_rag.search.stages import default_stages
 
-TWO = {"exhaustive": 0}
+TWO_STAGES = {"exhaustive": 0}
 
 
 def variants(base: Rescore, embedder: str, rerank: bool) -> dict[str, list]:
@@ -30,10 +30,10 @@ def variants(base: Rescore, embedder: str, rerank: bool) -> dict[str, list]:
         return replace(base, **changes)
 
     stages = {
-        "two stages, however small the index": [Prefetch(**TWO)],
-        "… without exact terms": [Prefetch(**TWO, lexical=False)],
-        "… without regions": [Prefetch(**TWO, regions=False)],
-        "… 30 pages by the dense vector": [Prefetch(**TWO, limit=30)],
+        "two stages for any index size": [Prefetch(**TWO_STAGES)],
+        "… without exact terms": [Prefetch(**TWO_STAGES, lexical=False)],
+        "… without regions": [Prefetch(**TWO_STAGES, regions=False)],
+        "… 30 candidates by the dense vector": [Prefetch(**TWO_STAGES, limit=30)],
         "no hubness correction": [rescore(hubness=0.0)],
         "hubness 0.25": [rescore(hubness=0.25)],
         "hubness 0.75": [rescore(hubness=0.75)],
@@ -46,7 +46,7 @@ def variants(base: Rescore, embedder: str, rerank: bool) -> dict[str, list]:
     }
     if rerank:
         for limit in (5, 10):
-            stages[f"rerank the best {limit} with {embedder}"] = [base, Rerank(model=embedder, limit=limit)]
+            stages[f"rerank the top {limit} with {embedder}"] = [base, Rerank(model=embedder, limit=limit)]
     return stages
 
 
@@ -79,7 +79,7 @@ def main() -> None:
             ndcg = {query_id: values["nDCG@5"] for query_id, values in measures.items()}
             return ndcg, mean(list(measures.values())), statistics.median(times) * 1000
 
-        run(None)  # warm
+        run(None)  # warm-up
         first, means, milliseconds = run(None)
         print(f"default of {options.embedder}: {base}")
         print(f"{'default':42s} nDCG@5 {means['nDCG@5']:.3f}   {milliseconds:.0f} ms", flush=True)

@@ -1,23 +1,23 @@
-"""What every way of keeping vectors costs on disk, and what it costs in quality.
+"""Measure the size on disk and the retrieval quality of each vector storage setting.
 
     python benchmarks/storage.py JUDGED_FOLDER [--index DIR] [--quick]
 
-JUDGED_FOLDER is what ``jina-rag evaluate`` takes. The documents are embedded once, into an index (DIR, or one
-that is thrown away). For every setting a store is then written from the vectors of that index, closed, measured, opened
-again and asked all questions; pages are scored by late interaction with the hubness correction, without the dense
-vector's score. Columns:
+JUDGED_FOLDER is a judged folder of ``jina-rag evaluate``. The documents are embedded once, into the index DIR or a
+temporary index. For each setting, the benchmark writes a store from the vectors of that index, closes and measures the
+store, reopens it, and searches all queries. Pages are scored by late interaction with the hubness correction, without
+the score of the dense vector. Columns:
 
-rows        multi-vector rows a page, those of its charts, tables and figures included
-KB a page   blocks on disk of everything that is made of vectors: dense, multi (any second copy included), lexical,
-            codes (sign codes and the places of pooled rows, which lie with the texts)
-places      KB a page of where tokens and words stand, which any storage keeps as it is
-ratio       of that to "exact"
-log         KB a page of the engine's log, which holds the last vectors once more
-nDCG@5      and its share of "exact", and the 95 % interval of the difference (paired bootstrap over questions)
-heat map    mean correlation with the heat map of "exact" over the words of judged pages; in brackets that of the bare
-            similarities, before neighbours support each other
-ms          of a search over all pages, median, without embedding the question
-shown       ms to read what choosing the places of 5 found pages needs
+rows         multi-vector rows per page, including the rows of charts, tables and figures
+KB per page  blocks on disk of all vector data: dense, multi (including second copies), lexical, and codes (sign codes
+             and assignments of pooled rows, stored in the payload)
+ratio        size of the vector data relative to "exact"
+boxes        KB per page of token and word boxes, which are the same for every storage
+log          KB per page of the engine's write-ahead log, which holds a second copy of the latest vectors
+nDCG@5       with its ratio to "exact", and the 95 % interval of the difference (paired bootstrap over queries)
+heat map     mean correlation with the heat map of "exact" over the words of judged pages; in parentheses the
+             correlation of the raw similarities, before smoothing over neighboring words
+ms           median milliseconds of a search over all pages, without embedding the query
+details ms   median milliseconds to read the data for the heat maps of 5 retrieved pages
 """
 
 from __future__ import annotations
@@ -70,24 +70,24 @@ ALL: dict[str, Storage] = QUICK | {
 
 @dataclass
 class Result:
-    """One line of the table; `ndcg` by question, `heat` by judged page and question."""
+    """One line of the table, with `ndcg` by query and `heat` by query and judged page."""
 
     rows: float
     by_part: dict[str, int]
     codes: int
-    places: int
+    box_bytes: int
     ndcg: np.ndarray
     heat: dict[str, tuple[Float32, Float32]]
     milliseconds: float
-    shown: float
+    details_ms: float
 
     @property
     def vectors(self) -> int:
         return sum(self.by_part[kind] for kind in KINDS) + self.codes
 
 
-class Bench:
-    """The judged folder, its questions, and its points as "exact" keeps them."""
+class StorageBenchmark:
+    """A judged folder with its query vectors and its points in "exact" storage."""
 
     def __init__(self, folder: JudgedFolder, points: Sequence[Point], embedder: Embedder) -> None:
         self.folder, self.points, self.embedder = folder, points, embedder
@@ -104,24 +104,24 @@ class Bench:
 
     def run(self, storage: Storage, folder: Path) -> Result:
         dims = {"dim": len(self._first(self.points, "dense")), "multi_dim": self._first(self.points, "multi").shape[1]}
-        points_and_assignments = [self._kept(point, storage) for point in self.points]
+        points_and_assignments = [self._stored_point(point, storage) for point in self.points]
         points = [point for point, _ in points_and_assignments]
         with EdgeStore.open(folder, **dims, storage=storage) as store:
             for batch in schema.batches(points):
                 store.upsert(batch)
-        places = {point.id: assignment for point, assignment in points_and_assignments}
+        assignments = {point.id: assignment for point, assignment in points_and_assignments}
         codes = sum(len(point.payload.get(key, "")) for point in points for key in (schema.SIGNS, schema.ASSIGNMENT))
-        place_bytes = sum(len(point.payload.get(key, "")) for point in points for key in (schema.GRID, schema.WORDS))
+        box_bytes = sum(len(point.payload.get(key, "")) for point in points for key in (schema.GRID, schema.WORDS))
         with EdgeStore.open(folder, **dims) as store:
             by_part = store.bytes_by_part()
-            ndcg, milliseconds = self._ask(store)
-            heat = self._heat(store, places)
-            shown = self._show(store, storage)
+            ndcg, milliseconds = self._search(store)
+            heat = self._heat_maps(store, assignments)
+            details = self._read_details(store, storage)
         count = sum(len(point.multi) for point in points if point.multi is not None)
-        return Result(count / len(self.pages), by_part, codes, place_bytes, ndcg, heat, milliseconds, shown)
+        return Result(count / len(self.pages), by_part, codes, box_bytes, ndcg, heat, milliseconds, details)
 
-    def _kept(self, point: Point, storage: Storage) -> tuple[Point, np.ndarray | None]:
-        """The point as an index with this storage keeps it, and which pooled row each of its rows went into."""
+    def _stored_point(self, point: Point, storage: Storage) -> tuple[Point, np.ndarray | None]:
+        """Return a point as an index with `storage` stores it, and the pooled row of each of its rows."""
         if point.multi is None:
             return point, None
         rows, assignment = pool_tokens(point.multi, storage.pool_factor)
@@ -134,7 +134,8 @@ class Bench:
                 payload[schema.SIGNS] = encode_signs(rows)
         return replace(point, multi=rows, payload=payload), assignment
 
-    def _ask(self, store: EdgeStore) -> tuple[np.ndarray, float]:
+    def _search(self, store: EdgeStore) -> tuple[np.ndarray, float]:
+        """Return nDCG@5 of each query, shape (queries,), float64, and the median milliseconds per search."""
         run, seconds = {}, []
         for query, rows in zip(self.folder.queries, self.queries, strict=True):
             start = time.perf_counter()
@@ -146,23 +147,26 @@ class Bench:
         measures = measure(self.folder.queries, run)
         return np.array([measures[qid]["nDCG@5"] for qid in sorted(measures)]), statistics.median(seconds) * 1e3
 
-    def _heat(self, store: EdgeStore, places: dict[str, np.ndarray | None]) -> dict[str, tuple[Float32, Float32]]:
+    def _heat_maps(
+        self, store: EdgeStore, assignments: dict[str, np.ndarray | None]
+    ) -> dict[str, tuple[Float32, Float32]]:
+        """Return the raw similarities and the heat map of each query and judged page."""
         ids = {self._name(page): key for key, page in self.pages.items() if key in self.grids}
         heat = {}
         for query, rows in zip(self.folder.queries, self.queries, strict=True):
             for page in (page for page, grade in query.relevant.items() if grade > 0 and page in ids):
                 key = ids[page]
-                multi, assignment = store.fetch([key])[0].multi, places[key]
+                multi, assignment = store.fetch([key])[0].multi, assignments[key]
                 assert multi is not None
                 assert assignment is not None
-                shown = explain(rows, multi, self.grids[key], Path(), assignment=assignment)
-                place_bytes = ~np.isnan(self.grids[key].boxes).any(axis=1)
-                weights = expand(token_similarity(rows, multi), assignment)[place_bytes]
-                heat[f"{query.query_id} {page}"] = weights, shown.weights
+                explanation = explain(rows, multi, self.grids[key], Path(), assignment=assignment)
+                has_box = ~np.isnan(self.grids[key].boxes).any(axis=1)
+                weights = expand(token_similarity(rows, multi), assignment)[has_box]
+                heat[f"{query.query_id} {page}"] = weights, explanation.weights
         return heat
 
-    def _show(self, store: EdgeStore, storage: Storage) -> float:
-        """What it takes to read five pages for choosing the places on them."""
+    def _read_details(self, store: EdgeStore, storage: Storage) -> float:
+        """Return the median milliseconds to read the data for the heat maps of five pages."""
         seconds = []
         keys = list(self.grids)
         for first in range(0, len(keys) - 5, 5):
@@ -177,8 +181,8 @@ class Bench:
         return PurePosixPath(first).stem, int(page.payload[schema.PAGE])
 
     @staticmethod
-    def _first(points: Sequence[Point], what: str) -> Float32:
-        return next(getattr(point, what) for point in points if getattr(point, what) is not None)
+    def _first(points: Sequence[Point], name: str) -> Float32:
+        return next(getattr(point, name) for point in points if getattr(point, name) is not None)
 
 
 def line(name: str, result: Result, exact: Result, pages: int) -> str:
@@ -192,16 +196,16 @@ def line(name: str, result: Result, exact: Result, pages: int) -> str:
             f"{name:<18}", f"{result.rows:5.0f}", f"{result.vectors / pages / 1e3:6.1f}",
             " + ".join(f"{part / pages / 1e3:.1f}" for part in parts).rjust(25),
             f"1/{exact.vectors / result.vectors:<5.2f}",
-            f"{result.places / pages / 1e3:6.1f}", f"{result.by_part['log'] / pages / 1e3:5.0f}",
+            f"{result.box_bytes / pages / 1e3:6.1f}", f"{result.by_part['log'] / pages / 1e3:5.0f}",
             f"{result.ndcg.mean():.3f}", f"{100 * result.ndcg.mean() / exact.ndcg.mean():5.1f} %",
             f"[{low:+.3f}, {high:+.3f}]", f"{np.mean(heat[0]):.3f} ({np.mean(heat[1]):.3f})",
-            f"{sum(result.by_part.values()) / 1e6:6.1f}", f"{result.milliseconds:5.1f}", f"{result.shown:5.1f}",
+            f"{sum(result.by_part.values()) / 1e6:6.1f}", f"{result.milliseconds:5.1f}", f"{result.details_ms:5.1f}",
         ]
     )  # fmt: skip
 
 
 def _correlation(one: Float32, other: Float32) -> float:
-    """Pearson's; 1 for two flat maps, 0 for one."""
+    """Return Pearson's correlation; 1 if both maps are constant, 0 if one is."""
     if one.std() == 0 or other.std() == 0:
         return float(one.std() == other.std())
     return float(np.corrcoef(one, other)[0, 1])
@@ -210,24 +214,24 @@ def _correlation(one: Float32, other: Float32) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--index", type=Path, help="keep the index here for another run")
-    parser.add_argument("--quick", action="store_true", help="only the presets")
+    parser.add_argument("--index", type=Path, help="folder of the index, reused by later runs")
+    parser.add_argument("--quick", action="store_true", help="measure only the presets")
     arguments = parser.parse_args()
     folder = read_folder(arguments.folder)
     with tempfile.TemporaryDirectory() as scratch:
-        place = arguments.index or Path(scratch) / "index"
-        with DocumentIndex.open(place, storage="exact") as index:
+        location = arguments.index or Path(scratch) / "index"
+        with DocumentIndex.open(location, storage="exact") as index:
             index.ingest(list(folder.documents.values()))
-        settings = peek_settings(place / MANIFEST)
+        settings = peek_settings(location / MANIFEST)
         embedder = load_embedder(settings["embedder"])
-        with EdgeStore.open(place / VECTORS, dim=settings["dim"], multi_dim=settings["multi_dim"]) as store:
+        with EdgeStore.open(location / VECTORS, dim=settings["dim"], multi_dim=settings["multi_dim"]) as store:
             points = [point for hit in store.scroll() for point in store.fetch([hit.id])]
-    bench = Bench(folder, points, embedder)
+    bench = StorageBenchmark(folder, points, embedder)
     pages = len(bench.pages)
-    print(f"{pages} pages, {len(points) - pages} charts, tables and figures, {len(folder.queries)} questions")
+    print(f"{pages} pages, {len(points) - pages} charts, tables and figures, {len(folder.queries)} queries")
     print(
-        "setting            |  rows | KB a page = dense + multi + lexical + codes | ratio   | places | log | nDCG@5 | "
-        "share | difference | heat map | MB on disk | ms | shown"
+        "setting            |  rows | KB per page = dense + multi + lexical + codes | ratio   | boxes | log | nDCG@5 | "
+        "of exact | difference | heat map | MB on disk | ms | details ms"
     )
     exact: Result | None = None
     for name, storage in (QUICK if arguments.quick else ALL).items():
