@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("langchain_core")
 
-from helpers.langchain_fakes import PAGES, EchoChat, fill, no_network
+from helpers.langchain_fakes import PAGES, EchoChat, make_index, no_network
 from langchain_core.documents import Document
 from langchain_core.messages import HumanMessage, SystemMessage, convert_to_openai_messages
 from langchain_core.messages.content import create_text_block
@@ -65,7 +65,7 @@ def decode_image(block):
 
 
 async def test_chain_sends_pages_to_chat_model(sample_index):
-    model = EchoChat(seen=[])
+    model = EchoChat(requests=[])
     retriever = JinaCompressionRetriever(
         base_retriever=JinaPageRetriever(index=sample_index, k=3),
         base_compressor=JinaLocalRerank(model="lite", top_n=2),
@@ -78,7 +78,7 @@ async def test_chain_sends_pages_to_chat_model(sample_index):
     chain = {"docs": retriever, "question": RunnablePassthrough()} | RunnableLambda(prompt) | model | StrOutputParser()
     assert chain.invoke(QUESTION) == "[1] it is"
     assert await chain.ainvoke(QUESTION) == "[1] it is"
-    (_, message), (_, async_message) = model.seen
+    (_, message), (_, async_message) = model.requests
     blocks = message.content_blocks
     best = retriever.invoke(QUESTION)[0]
     assert (Path(best.metadata["source"]).name, best.metadata["page"]) == ("census-disability-2010.pdf", 1)
@@ -222,7 +222,7 @@ def test_tag_changes_if_text_contains_it():
 
 async def test_retriever_context_uses_index_text_and_citations(tmp_path):
     regions = [Region("table", (0.0, 0.0, 1.0, 0.5), "Table 1")]
-    with fill(tmp_path, FakeEmbedder()) as index:
+    with make_index(tmp_path, FakeEmbedder()) as index:
         index.add([make_page("prices of fish", regions=regions), "a text about fish"], ids=["page", "text"])
         retriever = JinaPageRetriever(index=index, k=9)
         docs = retriever.invoke("whales sing")

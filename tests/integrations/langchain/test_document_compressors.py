@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("langchain_core")
 
-from helpers.langchain_fakes import PixelReranker, ThreadedEmbedder, ThreadedReranker, Trace, fill, no_network
+from helpers.langchain_fakes import PixelReranker, ThreadedEmbedder, ThreadedReranker, Trace, make_index, no_network
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.load import dumps, loads
 from langchain_core.runnables import RunnableLambda
@@ -194,7 +194,7 @@ async def test_acompress_documents_runs_in_thread(docs):
 
 @pytest.fixture(scope="module")
 def base_retriever(tmp_path_factory):
-    with fill(tmp_path_factory.mktemp("compression"), ThreadedEmbedder()) as index:
+    with make_index(tmp_path_factory.mktemp("compression"), ThreadedEmbedder()) as index:
         yield JinaPageRetriever(index=index, k=3)
 
 

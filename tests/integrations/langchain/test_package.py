@@ -156,12 +156,12 @@ async def test_class_docstring_has_all_sections_and_runs(cls, example_folder):
 def test_function_and_readme_examples_run(example_folder):
     from langchain_core.messages import HumanMessage
 
-    query, model = "Which region grew fastest?", EchoChat(seen=[])
+    query, model = "Which region grew fastest?", EchoChat(requests=[])
     with langchain_jina_rag.JinaPageRetriever(index="kb/") as retriever:
         namespace: dict = {"retriever": retriever, "model": model}
         (block,) = code_blocks(langchain_jina_rag.documents_to_content_blocks.__doc__)
         exec(block, namespace)
-        assert any(part["type"] == "image" for part in model.seen[0][0].content_blocks)
+        assert any(part["type"] == "image" for part in model.requests[0][0].content_blocks)
     namespace = {"question": query}
     (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert len([line for line in block.splitlines() if line]) == 3

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("langchain_core")
 
 from helpers.index_locks import is_locked
-from helpers.langchain_fakes import PAGES, PLAIN, ThreadedEmbedder, ThreadedReranker, Trace, fill, no_network
+from helpers.langchain_fakes import PAGES, PLAIN, ThreadedEmbedder, ThreadedReranker, Trace, make_index, no_network
 from langchain_core.load import dumps, loads
 from langchain_core.runnables import ConfigurableField
 from langchain_jina_rag import JinaLocalEmbeddings, JinaLocalRerank, JinaPageRetriever
@@ -54,7 +54,7 @@ def embedder():
 
 @pytest.fixture(scope="module")
 def index(folder, embedder):
-    with fill(folder, embedder) as index:
+    with make_index(folder, embedder) as index:
         sample_pdf(folder / "birds.pdf", ["birds sing in the morning", PAGES[0]])
         index.ingest(folder / "birds.pdf", metadata={"year": 2025}, settings=PLAIN)
         yield index
@@ -298,7 +298,7 @@ def test_trace_contains_embedder_name():
 
 def test_index_is_opened_at_first_query_and_closed(tmp_path):
     embedder = FakeEmbedder()
-    fill(tmp_path, embedder).close()
+    make_index(tmp_path, embedder).close()
     retriever = JinaPageRetriever(index=tmp_path / "kb", embedder=embedder, k=1)
     assert not is_locked(tmp_path / "kb")
     with retriever:
@@ -343,7 +343,7 @@ def test_missing_index_raises_and_is_not_created(tmp_path):
 
 def test_embedder_accepts_local_embeddings(tmp_path):
     embedder = FakeEmbedder()
-    fill(tmp_path, embedder).close()
+    make_index(tmp_path, embedder).close()
     with JinaPageRetriever(index=tmp_path / "kb", embedder=JinaLocalEmbeddings(model=embedder)) as retriever:
         assert retriever.invoke("whales")
     with (

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("langchain_tests")
 
-from helpers.langchain_fakes import fill, no_network
+from helpers.langchain_fakes import make_index, no_network
 from langchain_jina_rag import JinaLocalEmbeddings, JinaPageRetriever, JinaVectorStore
 from langchain_tests.integration_tests import (
     EmbeddingsIntegrationTests,
@@ -36,7 +36,7 @@ def lite_embedder():
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
-    with fill(tmp_path_factory.mktemp("standard"), FakeEmbedder()) as index:
+    with make_index(tmp_path_factory.mktemp("standard"), FakeEmbedder()) as index:
         yield index
 
 

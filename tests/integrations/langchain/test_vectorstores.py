@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("langchain_core")
 
 from helpers.index_locks import is_locked
-from helpers.langchain_fakes import PAGES, ThreadedEmbedder, Trace, fill, no_network
+from helpers.langchain_fakes import PAGES, ThreadedEmbedder, Trace, make_index, no_network
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.indexing import InMemoryRecordManager
@@ -181,7 +181,7 @@ def test_delete_treats_ids_literally(store):
 
 
 def test_ingested_files_are_searchable_and_not_deletable(tmp_path):
-    with fill(tmp_path, FakeEmbedder()) as index:
+    with make_index(tmp_path, FakeEmbedder()) as index:
         store = JinaVectorStore(index)
         store.add_texts(["whales are mammals"], ids=["mine"])
         docs = store.similarity_search("whales", k=9)

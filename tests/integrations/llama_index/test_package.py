@@ -1,4 +1,4 @@
-"""The leaves of the llama_index namespace: what they import, what they leave alone, what is said without LlamaIndex."""
+"""The packages in the llama_index namespace: imports, missing dependencies, docstring and README examples."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from llama_index.vector_stores.jina_rag import JinaVectorStore
 
 import jina_rag.adapters
 
-ROOT = ROOT / "integrations" / "llama-index-jina-rag"
-SPACE = ROOT / "llama_index"
-LEAVES = {
+ADAPTER_DIR = ROOT / "integrations" / "llama-index-jina-rag"
+NAMESPACE_DIR = ADAPTER_DIR / "llama_index"
+EXPORTS = {
     "embeddings.jina_rag": ("JinaLocalEmbedding", "JinaPageEmbedding"),
     "postprocessor.jina_rag_rerank": ("JinaLocalRerank",),
     "readers.jina_rag": ("JinaPageReader",),
@@ -47,26 +47,29 @@ BASES = [
 ]
 
 
-@pytest.mark.parametrize(("ours", "base"), BASES)
-def test_classes_are_what_llama_index_takes(ours, base):
-    assert base.__name__ in [parent.__name__ for parent in ours.__mro__]
+@pytest.mark.parametrize(("adapter_class", "base"), BASES)
+def test_classes_inherit_llama_index_base_classes(adapter_class, base):
+    assert base.__name__ in [parent.__name__ for parent in adapter_class.__mro__]
 
 
-@pytest.mark.parametrize("ours", [JinaLocalEmbedding, JinaPageEmbedding, JinaLocalRerank, JinaVectorStore])
-def test_class_names_are_those_of_the_classes(ours):
-    assert ours.class_name() == ours.__name__
+@pytest.mark.parametrize("adapter_class", [JinaLocalEmbedding, JinaPageEmbedding, JinaLocalRerank, JinaVectorStore])
+def test_class_name_equals_python_name(adapter_class):
+    assert adapter_class.class_name() == adapter_class.__name__
 
 
-def test_nothing_stands_above_a_leaf_that_would_hide_other_packages():
-    folders = {SPACE, *(path for path in SPACE.iterdir() if path.is_dir() and path.name != "__pycache__")}
+def test_namespace_folders_have_no_init_module():
+    folders = {
+        NAMESPACE_DIR,
+        *(path for path in NAMESPACE_DIR.iterdir() if path.is_dir() and path.name != "__pycache__"),
+    }
     assert len(folders) == 6
     assert not [folder for folder in folders if (folder / "__init__.py").exists()]
-    leaves = {f"{path.parent.parent.name}.{path.parent.name}" for path in SPACE.glob("*/*/__init__.py")}
-    assert leaves == set(LEAVES)
+    packages = {f"{path.parent.parent.name}.{path.parent.name}" for path in NAMESPACE_DIR.glob("*/*/__init__.py")}
+    assert packages == set(EXPORTS)
 
 
-def test_only_public_names_of_jina_rag_are_imported():
-    for path in SPACE.rglob("*.py"):
+def test_only_public_jina_rag_names_are_imported():
+    for path in NAMESPACE_DIR.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 assert not [alias for alias in node.names if alias.name.split(".")[0] == "jina_rag"], path
@@ -76,71 +79,71 @@ def test_only_public_names_of_jina_rag_are_imported():
                 assert {alias.name for alias in node.names} <= set(public[node.module].__all__), path
 
 
-@pytest.mark.parametrize("leaf", LEAVES)
-def test_a_leaf_exports_its_classes(leaf):
-    module = importlib.import_module(f"llama_index.{leaf}")
-    assert sorted(module.__all__) == sorted(LEAVES[leaf])
+@pytest.mark.parametrize("package", EXPORTS)
+def test_package_exports_its_classes(package):
+    module = importlib.import_module(f"llama_index.{package}")
+    assert sorted(module.__all__) == sorted(EXPORTS[package])
 
 
-@pytest.mark.parametrize("leaf", LEAVES)
-def test_without_llama_index_one_sentence_says_what_to_install(leaf):
-    """As after `pip install jina-rag` alone: the leaves are there, the framework is not."""
+@pytest.mark.parametrize("package", EXPORTS)
+def test_missing_llama_index_error_names_pip_command(package):
+    """`pip install jina-rag` installs these packages without LlamaIndex."""
     script = f"""
 import importlib.abc, sys
-class Gone(importlib.abc.MetaPathFinder):
+class MissingFinder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name == "llama_index.core" or name.startswith("llama_index.core."):
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Gone())
+sys.meta_path.insert(0, MissingFinder())
 import jina_rag
 try:
-    import llama_index.{leaf}
+    import llama_index.{package}
 except jina_rag.MissingDependencyError as exc:
     assert isinstance(exc, ImportError) and isinstance(exc.__cause__, ModuleNotFoundError)
     print(exc)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True, encoding="utf-8"
+    completed = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ADAPTER_DIR, check=True, encoding="utf-8"
     )
-    assert done.stdout.strip() == (
-        "This needs the package 'llama-index-core', which is not installed: "
+    assert completed.stdout.strip() == (
+        "The package 'llama-index-core' is not installed. Run: "
         'pip install "jina-rag[llama-index]", or in a clone: pip install ".[llama-index]"'
     )
 
 
-def test_the_neighbour_in_the_namespace_is_there_beside_ours():
-    neighbour = importlib.import_module("llama_index.embeddings.jinaai")
-    assert issubclass(neighbour.JinaEmbedding, MultiModalEmbedding)
-    assert Path(neighbour.__file__).parent != SPACE / "embeddings" / "jinaai"
-    spaces = importlib.import_module("llama_index.embeddings").__path__
-    assert len({str(Path(path)) for path in spaces}) >= 2
+def test_jinaai_package_is_importable_in_shared_namespace():
+    jinaai_module = importlib.import_module("llama_index.embeddings.jinaai")
+    assert issubclass(jinaai_module.JinaEmbedding, MultiModalEmbedding)
+    assert Path(jinaai_module.__file__).parent != NAMESPACE_DIR / "embeddings" / "jinaai"
+    namespace_paths = importlib.import_module("llama_index.embeddings").__path__
+    assert len({str(Path(path)) for path in namespace_paths}) >= 2
 
 
-@pytest.mark.parametrize("ours", [JinaLocalEmbedding, JinaPageEmbedding, JinaLocalRerank])
-def test_examples_in_the_manuals_run(ours):
-    doctests = doctest.DocTestFinder().find(ours, ours.__name__, globs={})
+@pytest.mark.parametrize("adapter_class", [JinaLocalEmbedding, JinaPageEmbedding, JinaLocalRerank])
+def test_docstring_examples_run(adapter_class):
+    doctests = doctest.DocTestFinder().find(adapter_class, adapter_class.__name__, globs={})
     with no_network():
-        ran = [doctest.DocTestRunner().run(test) for test in doctests if test.examples]
-    assert ran
-    assert all(result.attempted and not result.failed for result in ran)
+        doctest_results = [doctest.DocTestRunner().run(test) for test in doctests if test.examples]
+    assert doctest_results
+    assert all(result.attempted and not result.failed for result in doctest_results)
 
 
-@pytest.mark.parametrize(("ours", "base"), BASES)
-def test_every_class_has_a_manual(ours, base):
+@pytest.mark.parametrize(("adapter_class", "base"), BASES)
+def test_class_docstrings_have_all_sections(adapter_class, base):
     for part in ("Setup:", "Instantiate:", "Use:", "Async:", "Args:"):
-        assert part in ours.__doc__, part
+        assert part in adapter_class.__doc__, part
 
 
-def test_the_readme_names_every_class_and_no_other_leaf():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for leaf, names in LEAVES.items():
-        assert f"llama_index.{leaf}" in readme
+def test_readme_names_every_class_and_package():
+    readme = (ADAPTER_DIR / "README.md").read_text(encoding="utf-8")
+    for package, names in EXPORTS.items():
+        assert f"llama_index.{package}" in readme
         for name in names:
             assert f"`{name}`" in readme
 
 
-def test_the_python_in_the_readme_is_whole():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_readme_imports_exist():
+    readme = (ADAPTER_DIR / "README.md").read_text(encoding="utf-8")
     blocks = [block.split("```")[0] for block in readme.split("```python\n")[1:]]
     assert blocks
     for block in blocks:

@@ -1,4 +1,4 @@
-"""`JinaLocalRerank`: texts and pictures in one list, events, threads, nothing changed that was passed."""
+"""`JinaLocalRerank`: scores and inputs of texts and images, events, async use and serialization."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 import pytest
-from helpers.llama_index_fakes import Callbacks, ThreadedReranker, no_network, recorded
+from helpers.llama_index_fakes import Callbacks, ThreadedReranker, no_network, record_events
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.schema import ImageDocument, ImageNode, NodeWithScore, QueryBundle, TextNode
 from llama_index.embeddings.jina_rag.node_inputs import IMAGE_HASH
@@ -23,8 +23,8 @@ from jina_rag.testing import make_page
 QUERY = "growth by region"
 
 
-class Looking(ThreadedReranker):
-    """Judges pictures over texts."""
+class ImagePreferringReranker(ThreadedReranker):
+    """Vision reranker that scores images above texts."""
 
     modality = "image"
 
@@ -47,7 +47,7 @@ def nodes(page):
     ]
 
 
-def test_nodes_are_ordered_by_what_the_reranker_says(nodes):
+def test_nodes_are_sorted_by_reranker_score(nodes):
     rerank = JinaLocalRerank(reranker=ThreadedReranker(), top_n=2)
     hits = rerank.postprocess_nodes(nodes, query_str=QUERY)
     assert [hit.node_id for hit in hits] == ["page", "grass"]
@@ -55,40 +55,40 @@ def test_nodes_are_ordered_by_what_the_reranker_says(nodes):
     assert rerank.reranker.history[0][1][1] == {"text": "growth by region"}
 
 
-def test_what_was_passed_is_not_changed(nodes):
-    before = copy.deepcopy(nodes)
+def test_input_nodes_are_not_modified(nodes):
+    original = copy.deepcopy(nodes)
     hits = JinaLocalRerank(reranker=ThreadedReranker()).postprocess_nodes(nodes, query_str=QUERY)
-    assert nodes == before
+    assert nodes == original
     assert not {id(hit) for hit in hits} & {id(hit) for hit in nodes}
     assert {id(hit.node) for hit in hits} == {id(hit.node) for hit in nodes}
 
 
-def test_one_that_looks_at_pixels_is_shown_pictures_and_reads_the_rest(nodes, page, tmp_path):
-    rerank = JinaLocalRerank(reranker=Looking())
-    gone = ImageNode(text="growth", image_path=str(tmp_path / "gone.jpg"), id_="gone")
-    kept = ImageDocument(text="growth", image_path=str(page), metadata={IMAGE_HASH: page.stem}, id_="kept")
-    all_nodes = [*nodes, NodeWithScore(node=gone), NodeWithScore(node=kept)]
-    rerank.reranker.score = lambda query, documents: shown.extend(documents) or np.zeros(len(documents), np.float32)
-    shown = []
+def test_vision_reranker_inputs_of_images_and_texts(nodes, page, tmp_path):
+    rerank = JinaLocalRerank(reranker=ImagePreferringReranker())
+    missing_image = ImageNode(text="growth", image_path=str(tmp_path / "gone.jpg"), id_="gone")
+    saved_page = ImageDocument(text="growth", image_path=str(page), metadata={IMAGE_HASH: page.stem}, id_="kept")
+    all_nodes = [*nodes, NodeWithScore(node=missing_image), NodeWithScore(node=saved_page)]
+    rerank.reranker.score = lambda query, documents: inputs.extend(documents) or np.zeros(len(documents), np.float32)
+    inputs = []
     rerank.postprocess_nodes(all_nodes, query_str=QUERY)
-    assert shown[:4] == [{"text": "list of authors"}, {"image": page}, {"text": "growth of grass"}, {"text": "growth"}]
-    assert isinstance(shown[4], jina_rag.Page)
+    assert inputs[:4] == [{"text": "list of authors"}, {"image": page}, {"text": "growth of grass"}, {"text": "growth"}]
+    assert isinstance(inputs[4], jina_rag.Page)
 
 
-def test_a_picture_that_is_gone_and_has_no_words_is_an_error(tmp_path):
-    gone = NodeWithScore(node=ImageNode(image_path=str(tmp_path / "gone.jpg")))
+def test_missing_image_without_text_raises_error(tmp_path):
+    missing_image = NodeWithScore(node=ImageNode(image_path=str(tmp_path / "gone.jpg")))
     with pytest.raises(jina_rag.JinaRagError, match=r"gone\.jpg"):
-        JinaLocalRerank("lite").postprocess_nodes([gone], query_str=QUERY)
+        JinaLocalRerank("lite").postprocess_nodes([missing_image], query_str=QUERY)
 
 
-def test_metadata_that_are_embedded_are_judged_too():
+def test_embedded_metadata_is_part_of_reranker_input():
     node = TextNode(text="body", metadata={"title": "growth", "path": "region"}, excluded_embed_metadata_keys=["path"])
     rerank = JinaLocalRerank(reranker=ThreadedReranker())
     rerank.postprocess_nodes([NodeWithScore(node=node)], query_str=QUERY)
     assert rerank.reranker.history[0][1] == ({"text": "title: growth\n\nbody"},)
 
 
-def test_a_question_may_be_a_picture(nodes, page):
+def test_query_may_be_an_image(nodes, page):
     queries = []
     reranker = ThreadedReranker()
     reranker.score = lambda query, documents: queries.append(query) or np.zeros(len(documents), np.float32)
@@ -98,41 +98,41 @@ def test_a_question_may_be_a_picture(nodes, page):
     assert queries == [{"image": page}, ["words", {"image": page}]]
 
 
-def test_equal_scores_keep_their_order():
+def test_equal_scores_keep_order():
     hits = [NodeWithScore(node=TextNode(text="same", id_=str(i))) for i in range(5)]
     hits = JinaLocalRerank(reranker=ThreadedReranker()).postprocess_nodes(hits, query_str="same")
     assert [hit.node_id for hit in hits] == list("01234")
 
 
-async def test_nothing_to_judge_and_nothing_to_judge_by(nodes):
+async def test_empty_nodes_and_missing_query(nodes):
     rerank = JinaLocalRerank(reranker=ThreadedReranker())
-    with recorded() as heard:
+    with record_events() as event_recorder:
         assert rerank.postprocess_nodes([], query_str=QUERY) == []
         assert await rerank.apostprocess_nodes([], query_str=QUERY) == []
-        with pytest.raises(ValueError, match="There is no query to judge the nodes by"):
+        with pytest.raises(ValueError, match="The query is missing"):
             rerank.postprocess_nodes(nodes)
         with pytest.raises(InvalidInputError, match="The query is empty"):
             await rerank.apostprocess_nodes(nodes, query_str=" ")
-    assert not [name for name in heard.names() if name.startswith("ReRank")]
+    assert not [name for name in event_recorder.names() if name.startswith("ReRank")]
 
 
-async def test_the_coroutine_gives_the_same_and_scores_elsewhere(nodes):
+async def test_apostprocess_nodes_equals_sync_and_runs_in_thread(nodes):
     rerank = JinaLocalRerank(reranker=ThreadedReranker())
-    sync = rerank.postprocess_nodes(nodes, query_str=QUERY)
+    expected = rerank.postprocess_nodes(nodes, query_str=QUERY)
     rerank.reranker.threads.clear()
-    assert await rerank.apostprocess_nodes(nodes, query_str=QUERY) == sync
+    assert await rerank.apostprocess_nodes(nodes, query_str=QUERY) == expected
     assert rerank.reranker.threads
     assert threading.get_ident() not in rerank.reranker.threads
 
 
-async def test_events_and_callbacks_tell_of_it(nodes):
+async def test_rerank_dispatches_events_and_callbacks(nodes):
     callbacks = Callbacks()
     rerank = JinaLocalRerank(reranker=ThreadedReranker(), top_n=2, callback_manager=callbacks.manager)
-    with recorded() as heard:
+    with record_events() as event_recorder:
         hits = rerank.postprocess_nodes(nodes, query_str=QUERY)
         await rerank.apostprocess_nodes(nodes, query_str=QUERY)
-    assert heard.names() == ["ReRankStartEvent", "ReRankEndEvent"] * 2
-    start, end = heard.events[:2]
+    assert event_recorder.names() == ["ReRankStartEvent", "ReRankEndEvent"] * 2
+    start, end = event_recorder.events[:2]
     assert (start.query.query_str, start.top_n, start.model_name) == (QUERY, 2, "fake")
     assert [hit.node_id for hit in start.nodes] == ["authors", "page", "grass"]
     assert [hit.node_id for hit in end.nodes] == ["page", "grass"]
@@ -141,14 +141,14 @@ async def test_events_and_callbacks_tell_of_it(nodes):
     assert callbacks.ended[0][1][EventPayload.NODES] == hits
 
 
-def test_the_embedded_default_judges_without_a_network(nodes):
+def test_lite_reranker_works_offline(nodes):
     with no_network():
         hits = JinaLocalRerank("lite", top_n=1).postprocess_nodes(nodes, query_str="What grew by region?")
     assert hits[0].node_id == "page"
     assert 0 <= hits[0].score <= 1
 
 
-def test_settings_reach_the_model_that_is_loaded(monkeypatch, nodes):
+def test_settings_are_passed_to_load_reranker(monkeypatch, nodes):
     arguments = {}
     monkeypatch.setattr(
         "jina_rag.adapters.models.load_reranker",
@@ -172,13 +172,13 @@ def test_settings_reach_the_model_that_is_loaded(monkeypatch, nodes):
         JinaLocalRerank(top_n=0)
 
 
-def test_a_loaded_model_answers_while_another_one_loads(monkeypatch):
-    loading, go_on, names = threading.Event(), threading.Event(), []
+def test_loaded_model_is_available_while_another_loads(monkeypatch):
+    loading, proceed, names = threading.Event(), threading.Event(), []
 
     def load(name, **settings):
         if name == "slow":
             loading.set()
-            assert go_on.wait(30)
+            assert proceed.wait(30)
         return ThreadedReranker(name=name)
 
     monkeypatch.setattr("jina_rag.adapters.models.load_reranker", load)
@@ -195,34 +195,34 @@ def test_a_loaded_model_answers_while_another_one_loads(monkeypatch):
         threads[1].join(10)
         assert names == [loaded.reranker]
     finally:
-        go_on.set()
+        proceed.set()
         threads[0].join(30)
 
 
-def test_it_is_put_away_as_settings_and_comes_back_whole(nodes):
+def test_rerank_serialization_round_trips(nodes):
     class Unpicklable(ThreadedReranker):
         def __reduce__(self):
-            raise AssertionError("weights are not pickled")
+            raise AssertionError("weights must not be pickled")
 
     rerank = JinaLocalRerank("lite", top_n=2, max_length=128)
     hits = rerank.postprocess_nodes(nodes, query_str=QUERY)
-    for again in (
+    for restored in (
         JinaLocalRerank.from_dict(rerank.to_dict()),
         JinaLocalRerank.from_json(rerank.to_json()),
         pickle.loads(pickle.dumps(rerank)),
         copy.deepcopy(rerank),
     ):
-        assert (again.model, again.top_n, again.max_length) == ("lite", 2, 128)
-        assert again.postprocess_nodes(nodes, query_str=QUERY) == hits
+        assert (restored.model, restored.top_n, restored.max_length) == ("lite", 2, 128)
+        assert restored.postprocess_nodes(nodes, query_str=QUERY) == hits
     assert json.loads(rerank.model_dump_json())["class_name"] == "JinaLocalRerank"
-    by_hand = JinaLocalRerank(reranker=Unpicklable(name="lite"))
-    assert pickle.loads(pickle.dumps(by_hand))._lazy_model.external is None
-    assert copy.deepcopy(by_hand).reranker is by_hand.reranker
+    passed_model = JinaLocalRerank(reranker=Unpicklable(name="lite"))
+    assert pickle.loads(pickle.dumps(passed_model))._lazy_model.external is None
+    assert copy.deepcopy(passed_model).reranker is passed_model.reranker
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_m0_judges_texts_and_pictures_in_one_list(tiny, nodes):
-    """On the tiny checkpoint: what it says means nothing, but it says it of all of them."""
+def test_m0_scores_texts_and_images(tiny, nodes):
+    """The tiny checkpoint has random weights, so only the presence and range of scores are checked."""
     hits = JinaLocalRerank(tiny["m0"], max_pixels=28 * 28 * 16).postprocess_nodes(nodes, query_str=QUERY)
     assert {hit.node_id for hit in hits} == {"authors", "page", "grass"}
     assert all(0 <= hit.score <= 1 for hit in hits)

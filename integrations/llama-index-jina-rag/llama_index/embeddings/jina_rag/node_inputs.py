@@ -1,7 +1,7 @@
-"""What of a node a model looks at: its picture where it has one, else its text.
+"""Conversion of nodes to model inputs: the image of a node if present, else its text.
 
-Nodes carry pictures in three ways: `ImageNode` (a TextNode with fields of its own), `ImageDocument` and `Node` (with an
-``image_resource``). All are treated alike.
+Nodes store images in the fields of an `ImageNode`, or in the ``image_resource`` of an `ImageDocument` or a `Node`. All
+three forms are supported.
 """
 
 from __future__ import annotations
@@ -18,30 +18,37 @@ from llama_index.core.schema import BaseNode, ImageNode, ImageType, MetadataMode
 from jina_rag import InvalidInputError, open_page
 
 IMAGE_HASH = "image_sha256"
-"""Metadata key by which `JinaPageReader` says that a picture was kept by `jina_rag.save_page`, with its words."""
+"""Metadata key of `JinaPageReader` for page images that `jina_rag.save_page` wrote, which contain the page's words."""
 
 
 NodeImage: TypeAlias = Path | bytes | str
-"""The image of a node: its file, the bytes of a file, or an address, which nothing here follows."""
+"""The image of a node: a path, the bytes of a file, or a URL, which is never fetched."""
 
 
-def image_of(node: BaseNode) -> NodeImage | None:
-    """A node's image; None for a node without one.
+def node_image(node: BaseNode) -> NodeImage | None:
+    """Return the image of a node, or None.
+
+    Args:
+        node: Node of any type.
 
     Raises:
-        InvalidInputError: If it is given as base64 that is none.
+        InvalidInputError: If the image is invalid base64.
     """
-    data, path, url = image_parts(node)
+    data, path, url = image_fields(node)
     if data:
         try:
             return base64.b64decode(data, validate=True)
         except binascii.Error as exc:
-            raise InvalidInputError(f"The image of node {node.node_id!r} is no base64 ({exc}).") from exc
+            raise InvalidInputError(f"The image of node {node.node_id!r} is not valid base64 ({exc}).") from exc
     return Path(path) if path else url or None
 
 
-def image_parts(node: BaseNode) -> tuple[str | None, str | None, str | None]:
-    """A node's image as base64, as a path and as an address; None for what it has not."""
+def image_fields(node: BaseNode) -> tuple[str | None, str | None, str | None]:
+    """Return the image of a node as base64, path and URL; each is None if absent.
+
+    Args:
+        node: Node of any type.
+    """
     if isinstance(node, ImageNode):
         return node.image, node.image_path, node.image_url
     resource = node.image_resource if isinstance(node, Node) else None
@@ -52,70 +59,99 @@ def image_parts(node: BaseNode) -> tuple[str | None, str | None, str | None]:
 
 
 def is_local(image: NodeImage) -> bool:
-    """Whether an image can be looked at without a network."""
+    """Return whether an image is readable without network access.
+
+    Args:
+        image: Image of a node.
+    """
     return isinstance(image, bytes) or (isinstance(image, Path) and image.is_file())
 
 
-def text_of(node: BaseNode) -> str:
-    """A node's own words, without its metadata."""
+def node_text(node: BaseNode) -> str:
+    """Return the text of a node without its metadata.
+
+    Args:
+        node: Node of any type.
+    """
     return node.get_content(metadata_mode=MetadataMode.NONE)
 
 
 def is_saved_page(node: BaseNode, image: NodeImage) -> bool:
-    """Whether a picture is the one that `JinaPageReader` gave the node."""
+    """Return whether an image is the unchanged page image that `JinaPageReader` saved for the node.
+
+    Args:
+        node: Node of any type.
+        image: Image of the node.
+    """
     return isinstance(image, Path) and image.stem == node.metadata.get(IMAGE_HASH)
 
 
-def input_of(node: BaseNode, modality: Literal["text", "image"]) -> Any:  # noqa: ANN401  # a form that models take
-    """A node as an input of an embedder or a reranker.
+def model_input(node: BaseNode, modality: Literal["text", "image"]) -> Any:  # noqa: ANN401  # model input
+    """Return a node as an input of an embedder or a reranker.
 
     Args:
-        node: Of any kind.
-        modality: What the model looks at. One that reads words gets a node's text rather than a picture whose words it
-            would have to read itself.
+        node: Node of any type.
+        modality: Modality of the model. A text model gets the node's text if present, which avoids OCR of the image.
 
     Raises:
-        InvalidInputError: If the picture is at an address, is not there, or cannot be read.
+        InvalidInputError: If the image is a URL, missing or unreadable.
     """
-    image = image_of(node)
+    image = node_image(node)
     if image is None:
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
     if isinstance(image, Path) and is_saved_page(node, image) and image.is_file():
         return open_page(image)
-    if modality == "text" and (text := text_of(node)).strip():
+    if modality == "text" and (text := node_text(node)).strip():
         return {"text": text}
-    return {"image": _readable(node, image)}
+    return {"image": _local_image(node, image)}
 
 
-def add_input_of(node: BaseNode) -> Any:  # noqa: ANN401  # a form that DocumentIndex.add takes
-    """A node as `jina_rag.DocumentIndex.add` takes it: with the picture, and the words where they are known."""
-    image = image_of(node)
+def index_input(node: BaseNode) -> Any:  # noqa: ANN401  # index input
+    """Return a node as an input of `jina_rag.DocumentIndex.add`: its image with the text, or its text.
+
+    Args:
+        node: Node of any type.
+
+    Raises:
+        InvalidInputError: If the image is a URL.
+    """
+    image = node_image(node)
     if image is None:
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
-    content = _readable(node, image)
+    content = _local_image(node, image)
     if is_saved_page(node, image):
         return content
-    text = text_of(node)
+    text = node_text(node)
     return {"image": content, "text": text} if text.strip() else {"image": content}
 
 
-def cache_key_of(node: BaseNode) -> str | None:
-    """Names what `input_of` and `add_input_of` say, where they say the very same; None where they may differ a little.
+def cache_key(node: BaseNode) -> str | None:
+    """Return a key for the embeddings of a node, or None if the model and the index can embed the node differently.
 
-    A picture that is not kept with its words is read by the model itself in one case and by the index in the other.
+    An image without stored words is read by the model in `model_input` and by the index in `index_input`.
+
+    Args:
+        node: Node of any type.
+
+    Returns:
+        SHA-256 digest in hex; equal for nodes with equal content.
     """
-    image = image_of(node)
+    image = node_image(node)
     if image is None:
         content = "text\0" + node.get_content(metadata_mode=MetadataMode.EMBED)
     elif is_saved_page(node, image):
-        content = f"page\0{node.metadata[IMAGE_HASH]}\0{text_of(node)}"
+        content = f"page\0{node.metadata[IMAGE_HASH]}\0{node_text(node)}"
     else:
         return None
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def image_input(image: ImageType | bytes | Path) -> Any:  # noqa: ANN401  # one of the forms an embedder takes
-    """An image of LlamaIndex, a path or a buffer, as an input of an embedder."""
+def image_input(image: ImageType | bytes | Path) -> Any:  # noqa: ANN401  # embedder input
+    """Return an image of LlamaIndex as an embedder input.
+
+    Args:
+        image: Path, URL, data URI, bytes of a file, or buffer.
+    """
     if isinstance(image, BytesIO):
         return {"image": image.getvalue()}
     if isinstance(image, str) and "://" not in image and not image.startswith("data:"):
@@ -123,25 +159,28 @@ def image_input(image: ImageType | bytes | Path) -> Any:  # noqa: ANN401  # one 
     return {"image": image}
 
 
-def query_of(query: QueryBundle) -> Any:  # noqa: ANN401  # one of the forms that jina_rag takes
-    """What is asked: the text, or the picture of ``image_path``, or a list of these where there are several.
+def query_input(query: QueryBundle) -> Any:  # noqa: ANN401  # query input
+    """Return a query bundle as a query of jina_rag: the text, the image of ``image_path``, or a list of several parts.
 
-    Several ``custom_embedding_strs``, as query transforms make them, are one question of several parts.
+    Several ``custom_embedding_strs``, for example of a query transform, form one query of several parts.
+
+    Args:
+        query: Query bundle with text or ``image_path``.
 
     Raises:
-        InvalidInputError: If nothing is asked.
+        InvalidInputError: If the bundle has neither text nor ``image_path``.
     """
     parts: list[Any] = [text for text in query.embedding_strs if text.strip()]
     parts += [image_input(image) for image in query.embedding_image]
     if not parts:
-        raise InvalidInputError("The query is empty: ask something in words (query_str), or give an image_path.")
+        raise InvalidInputError("The query is empty. Pass query_str or image_path.")
     return parts[0] if len(parts) == 1 else parts
 
 
-def _readable(node: BaseNode, image: NodeImage) -> Path | bytes:
+def _local_image(node: BaseNode, image: NodeImage) -> Path | bytes:
     if isinstance(image, str):
         raise InvalidInputError(
-            f"The picture of node {node.node_id!r} is at {image}, and addresses are not followed: fetch it, and give "
+            f"The image of node {node.node_id!r} is the URL {image}, and URLs are not fetched. Download it, and set "
             "image_path or image."
         )
     return image

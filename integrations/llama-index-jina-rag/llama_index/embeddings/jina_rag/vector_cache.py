@@ -1,7 +1,7 @@
-"""What was embedded a moment ago, kept until the vector store asks for it.
+"""Cache that passes multi-vectors from `JinaPageEmbedding` to `JinaVectorStore`.
 
-A node of LlamaIndex has room for one vector. `JinaPageEmbedding` makes the many vectors of late interaction in the same
-pass, and `JinaVectorStore` needs them: without this they would be made twice.
+A LlamaIndex node stores one vector only. The multi-vectors of the same forward pass stay in this cache until the vector
+store adds the node, so that the node is not encoded twice.
 """
 
 from __future__ import annotations
@@ -15,34 +15,53 @@ import numpy as np
 from jina_rag import Embeddings
 
 Key: TypeAlias = tuple[str, str | None]
-"""An embedder's fingerprint, and the name of what was embedded (`node_inputs.cache_key_of`); nothing is kept under
-None."""
+"""Fingerprint of the embedder and key of the content (`node_inputs.cache_key`); content with key None is skipped."""
 DEFAULT_BYTES = 256 * 1024 * 1024
-"""Some 600 pages of jina-embeddings-v4, or 1000 of "lite"."""
+"""256 MiB: about 600 pages of jina-embeddings-v4 or 1000 pages of "lite"."""
 
 
 class VectorCache:
-    """Embeddings of single inputs, up to a number of bytes; the oldest go first. Safe to use from several threads."""
+    """Thread-safe LRU cache of the embeddings of single inputs, limited by size.
+
+    Attributes:
+        max_bytes: Maximum size in bytes.
+        bytes: Current size in bytes.
+    """
 
     def __init__(self, max_bytes: int = DEFAULT_BYTES) -> None:
+        """Create an empty cache.
+
+        Args:
+            max_bytes: Maximum size in bytes.
+        """
         self.max_bytes = max_bytes
         self.bytes = 0
         self._vectors: OrderedDict[Key, Embeddings] = OrderedDict()
         self._lock = threading.RLock()
 
     def put(self, key: Key, encoded: Embeddings) -> None:
-        """Keep the embeddings of one input; one that alone is too large is not kept."""
+        """Store the embeddings of one input, and evict the least recently used entries beyond `max_bytes`.
+
+        Args:
+            key: Fingerprint and content key.
+            encoded: Embeddings of one input; skipped if larger than `max_bytes`.
+        """
         with self._lock:
             self.drop(key)
             self._vectors[key] = encoded
-            self.bytes += _size(encoded)
-            if _size(encoded) > self.max_bytes:
+            self.bytes += _num_bytes(encoded)
+            if _num_bytes(encoded) > self.max_bytes:
                 self.drop(key)
             while self.bytes > self.max_bytes:
                 self.drop(next(iter(self._vectors)))
 
     def get(self, key: Key, dim: int = 0) -> Embeddings | None:
-        """The embeddings of one input; None where there are none (any more) with dense vectors of `dim` numbers."""
+        """Return the embeddings of one input, or None if missing or shorter than `dim`.
+
+        Args:
+            key: Fingerprint and content key.
+            dim: Minimum length of the dense vector.
+        """
         with self._lock:
             if key not in self._vectors or self._vectors[key].require_single().shape[1] < dim:
                 return None
@@ -50,13 +69,17 @@ class VectorCache:
             return self._vectors[key]
 
     def drop(self, key: Key) -> None:
-        """Forget one: it has been stored."""
+        """Remove one entry; a missing key is ignored.
+
+        Args:
+            key: Fingerprint and content key.
+        """
         with self._lock:
             if key in self._vectors:
-                self.bytes -= _size(self._vectors.pop(key))
+                self.bytes -= _num_bytes(self._vectors.pop(key))
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         with self._lock:
             self._vectors.clear()
             self.bytes = 0
@@ -66,11 +89,16 @@ class VectorCache:
 
 
 VECTOR_CACHE = VectorCache()
-"""Of this process."""
+"""The cache of this process."""
 
 
 def take_row(encoded: Embeddings, row: int) -> Embeddings:
-    """The embeddings of one input of several, as arrays of their own: a view would keep the whole batch."""
+    """Return a copy of the embeddings of one input in a batch; a view would keep the whole batch in memory.
+
+    Args:
+        encoded: Embeddings of a batch, with dense vectors and multi-vectors.
+        row: Index of the input in the batch.
+    """
     return Embeddings(
         single=encoded.require_single()[row : row + 1].copy(),
         multi=[encoded.require_multi()[row].copy()],
@@ -79,9 +107,16 @@ def take_row(encoded: Embeddings, row: int) -> Embeddings:
 
 
 def concatenate(embeddings: list[Embeddings], dim: int) -> Embeddings:
-    """Embeddings of single inputs as those of one call, with dense vectors of `dim` numbers.
+    """Concatenate embeddings of single inputs, with dense vectors truncated to `dim`.
 
-    Longer dense vectors are cut and made of length 1 again, as the model itself does for ``truncate_dim``.
+    Truncated vectors are L2-normalized, as the model does for ``truncate_dim``.
+
+    Args:
+        embeddings: Embeddings of one input each.
+        dim: Length of the dense vectors.
+
+    Returns:
+        Embeddings with dense vectors of shape (n, dim), float32, and n multi-vectors.
     """
     single = np.concatenate([encoded.single for encoded in embeddings if encoded.single is not None])
     if single.shape[1] > dim:
@@ -93,7 +128,7 @@ def concatenate(embeddings: list[Embeddings], dim: int) -> Embeddings:
     )
 
 
-def _size(encoded: Embeddings) -> int:
+def _num_bytes(encoded: Embeddings) -> int:
     arrays = [encoded.single, *(encoded.multi or ())]
     for grid in encoded.grids or ():
         arrays += [] if grid is None else [grid.boxes, grid.images]

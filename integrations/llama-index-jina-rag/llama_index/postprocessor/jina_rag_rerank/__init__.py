@@ -1,6 +1,6 @@
-"""Local reranking of texts and pictures for LlamaIndex: `JinaLocalRerank`."""
+"""Local reranking of texts and page images for LlamaIndex: `JinaLocalRerank`."""
 
-import llama_index.embeddings.jina_rag  # noqa: F401  # first: it says what to install where LlamaIndex is missing
+import llama_index.embeddings.jina_rag  # noqa: F401  # first: raises the error for a missing LlamaIndex
 from llama_index.postprocessor.jina_rag_rerank.base import JinaLocalRerank
 
 __all__ = ["JinaLocalRerank"]

@@ -1,4 +1,4 @@
-"""`JinaLocalRerank`: judges texts and page pictures together with the question, on this machine."""
+"""`JinaLocalRerank`: reranking of texts and page images by a local cross-encoder."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
-from llama_index.embeddings.jina_rag.node_inputs import image_of, input_of, is_local, query_of, text_of
+from llama_index.embeddings.jina_rag.node_inputs import is_local, model_input, node_image, node_text, query_input
 
 from jina_rag import InvalidInputError, Reranker
 from jina_rag.adapters import RerankerOptions, coroutine_of, model_argument
 
-dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but not said so
+dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but untyped
 _log = logging.getLogger("jina_rag")
 
 
 class JinaLocalRerank(RerankerOptions, BaseNodePostprocessor):
-    """Orders retrieved nodes anew by a model that looks at the question and each node together.
+    """Node postprocessor that reranks texts and page images with a local cross-encoder.
 
-    Texts and pictures may stand in one list. A reranker that looks at pixels (jina-reranker-m0) is shown the picture of
-    a node that has one, and the text of the others; one that reads (``"lite"``) gets the words of all of them. What
-    was passed is not changed: new `NodeWithScore` objects hold the same nodes.
+    One list can contain texts and images. A vision reranker (jina-reranker-m0) reads the image of a node, or its text
+    if the node has no image; a text reranker (``"lite"``) reads the text. The passed nodes are not modified: the result
+    contains new `NodeWithScore` objects with the same nodes.
 
     Setup:
         ``pip install ".[llama-index,models]"`` in a clone. The default model, jina-reranker-m0, is downloaded once.
-        ``"lite"`` comes with jina_rag, for pipelines without a download, and needs no extra ``models``. It reads words
-        only, and it costs quality: in a search it lowered nDCG@5 by 0.008 (5 pages reranked) to 0.032 (10 pages).
+        ``"lite"`` is installed with jina_rag, for pipelines without a download, and does not require the extra
+        ``models``. It reads text only and lowers quality: in a search it lowered nDCG@5 by 0.008 (5 pages reranked) to
+        0.032 (10 pages).
 
     Instantiate:
         >>> from llama_index.postprocessor.jina_rag_rerank import JinaLocalRerank
-        >>> rerank = JinaLocalRerank("lite", top_n=1)  # or JinaLocalRerank(device="cuda"), which looks at pixels
+        >>> rerank = JinaLocalRerank("lite", top_n=1)  # or JinaLocalRerank(device="cuda"), a vision model
 
-        The model is loaded when it is first needed. One that is at hand: ``JinaLocalRerank(reranker=…)``.
+        The model is loaded at first use. To share a loaded model: ``JinaLocalRerank(reranker=…)``.
 
     Use:
         >>> from llama_index.core.schema import NodeWithScore, TextNode
@@ -48,26 +49,27 @@ class JinaLocalRerank(RerankerOptions, BaseNodePostprocessor):
         In a query engine: ``RetrieverQueryEngine(retriever, synthesizer, node_postprocessors=[rerank])``.
 
     Async:
-        ``await rerank.apostprocess_nodes(…)`` works in a thread, never on the thread of the event loop.
+        ``await rerank.apostprocess_nodes(…)`` runs in a thread, never in the event loop's thread.
 
     Args:
-        model: An id on the Hugging Face hub, the folder of a checkpoint, or ``"lite"``; None for jina-reranker-m0.
-        top_n: Nodes that are returned at most.
-        reranker: A loaded model, in the place of a name.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
-        dtype: Of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"float16"``.
-        max_pixels: What pictures are scaled down to.
-        max_length: Tokens that are read.
-        revision: Branch, tag or commit on the hub.
-        local_files_only: Download nothing.
+        model: A Hugging Face id, the folder of a checkpoint, or ``"lite"``; None for jina-reranker-m0.
+        top_n: Maximum number of nodes.
+        reranker: Loaded reranker instead of a name.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        dtype: Type of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        max_pixels: Maximum number of pixels of an image; larger images are scaled down.
+        max_length: Maximum number of tokens of an input; longer inputs are truncated.
+        revision: Branch, tag or commit on the Hugging Face hub.
+        local_files_only: Whether to use downloaded files only.
+        settings: Further fields of LlamaIndex's `BaseNodePostprocessor`, for example ``callback_manager``.
 
-    Scores are in [0, 1] and comparable within one query.
+    Scores are from 0 to 1 and comparable within one query.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(default="jinaai/jina-reranker-m0", description="Name, hub id or folder of the model.")
-    top_n: int = Field(default=5, gt=0, description="Nodes that are returned at most.")
+    top_n: int = Field(default=5, gt=0, description="Maximum number of nodes.")
 
     def __init__(
         self,
@@ -80,17 +82,17 @@ class JinaLocalRerank(RerankerOptions, BaseNodePostprocessor):
 
     @classmethod
     def class_name(cls) -> str:
-        """Name in serialised form."""
+        """Return the class name for serialization."""
         return "JinaLocalRerank"
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         if query_bundle is None:
-            raise InvalidInputError("There is no query to judge the nodes by: give query_bundle or query_str.")
+            raise InvalidInputError("The query is missing. Pass query_bundle or query_str.")
         if not nodes:
             return []
-        query = query_of(query_bundle)
+        query = query_input(query_bundle)
         dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=self.model))
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
@@ -110,11 +112,11 @@ class JinaLocalRerank(RerankerOptions, BaseNodePostprocessor):
     _apostprocess_nodes = coroutine_of(_postprocess_nodes)
 
 
-def _reranker_input(node: BaseNode, reranker: Reranker) -> Any:  # noqa: ANN401  # one of the forms that a reranker takes
-    """What the reranker is given of a node: its picture for one that looks at pixels, its words for one that reads."""
-    image = image_of(node)
-    if image is not None and text_of(node).strip() and (reranker.modality == "text" or not is_local(image)):
+def _reranker_input(node: BaseNode, reranker: Reranker) -> Any:  # noqa: ANN401  # reranker input
+    """Return the reranker input of a node: the image for a vision model, the text for a text model."""
+    image = node_image(node)
+    if image is not None and node_text(node).strip() and (reranker.modality == "text" or not is_local(image)):
         if reranker.modality == "image":
-            _log.warning("The picture of node %s is not on this machine: it is judged by its words.", node.node_id)
+            _log.warning("The image of node %s is not on this machine. Its text is reranked instead.", node.node_id)
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
-    return input_of(node, reranker.modality)
+    return model_input(node, reranker.modality)

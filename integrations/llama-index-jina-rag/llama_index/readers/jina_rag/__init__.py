@@ -1,6 +1,6 @@
-"""Pages of documents as pictures with words for LlamaIndex: `JinaPageReader`."""
+"""Page reader with page images and text for LlamaIndex: `JinaPageReader`."""
 
-import llama_index.embeddings.jina_rag  # noqa: F401  # first: it says what to install where LlamaIndex is missing
+import llama_index.embeddings.jina_rag  # noqa: F401  # first: raises the error for a missing LlamaIndex
 from llama_index.readers.jina_rag.base import JinaPageReader
 
 __all__ = ["JinaPageReader"]

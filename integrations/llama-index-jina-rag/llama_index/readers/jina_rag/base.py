@@ -1,4 +1,4 @@
-"""`JinaPageReader`: the pages of PDFs, scans and office files as documents with a picture and the page's words."""
+"""`JinaPageReader`: pages of PDFs, scans and office files as image documents with text."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from jina_rag import Failure, IngestSettings, InvalidInputError, Page
 from jina_rag.adapters import PageLoading, check_not_empty, coroutine_of
 
 _HIDDEN_FROM_MODELS = ("file_path", "doc_id", IMAGE_HASH)
-"""Metadata that programs need, and a model need not see."""
+"""Metadata keys for programs, excluded from model inputs."""
 
 
 class JinaPageReader(PageLoading, BaseReader):
-    """Reads documents page by page: each an `ImageDocument` with the page's screenshot and its words.
+    """Reader that returns one `ImageDocument` per page, with the page screenshot and its text.
 
-    Words come from the text layer, and by OCR where there is none. Screenshots are kept in a folder, each under the
-    hash of what it shows: where a page changes, the path of its picture does, and with it the hash by which LlamaIndex
-    tells what has to be embedded again. Ids stay the same when a file is edited (``reports/q3.pdf#p0002``), so that an
-    `IngestionPipeline` with a document store embeds changed pages again, skips the others, and removes those that are
-    gone.
+    The text comes from the text layer, or from OCR for pages without text. Each screenshot is saved under its content
+    hash, so a changed page gets another image path and another document hash in LlamaIndex. Document ids do not change
+    when a file is edited (``reports/q3.pdf#p0002``). An `IngestionPipeline` with a document store therefore re-embeds
+    changed pages, skips unchanged pages and deletes removed pages.
 
     Setup:
         ``pip install ".[llama-index]"`` in a clone.
@@ -48,19 +47,19 @@ class JinaPageReader(PageLoading, BaseReader):
 
             SimpleDirectoryReader("reports/", file_extractor={".pdf": reader}).load_data()
 
-        That one adds size and dates of a file to the metadata of all its pages, which LlamaIndex takes for a change of
-        all of them: give it ``file_metadata=lambda path: {}`` where pages go into a document store.
+        `SimpleDirectoryReader` adds the size and dates of a file to the metadata of all pages. LlamaIndex therefore
+        treats all pages of an edited file as changed. With a document store, pass ``file_metadata=lambda path: {}``.
 
     Async:
-        ``await reader.aload_data(…)`` and ``alazy_load_data`` read in a thread, never on the thread of the event loop.
+        ``await reader.aload_data(…)`` and ``alazy_load_data`` read in a thread, never in the event loop's thread.
 
     Args:
-        folder: Where screenshots are kept; None for a cache folder of this user.
-        settings: How pages are rendered and read.
-        root: What the ids of documents are relative to; None leaves them the absolute path. Give it where documents
-            may move to another machine.
-        on_failure: Called with each file or page that cannot be read; None writes a warning to the log. `failures`
-            lists them in any case.
+        folder: Folder for page screenshots; None for a folder in the user's cache.
+        settings: Settings for rendering and reading pages; None for the defaults.
+        root: Folder to which document ids are relative; None for absolute paths. Set it if documents can move to
+            another machine.
+        on_failure: Called with each file or page that cannot be read; None logs a warning. `failures` lists all of
+            them.
     """
 
     _extra = "llama-index"
@@ -83,18 +82,18 @@ class JinaPageReader(PageLoading, BaseReader):
         extra_info: Mapping[str, Any] | None = None,
         fs: object = None,
     ) -> Iterator[Document]:
-        """Read pages one by one; memory does not grow with their number.
+        """Return an iterator that reads pages one by one, with constant memory.
 
         Args:
-            file: Files, folders, and globs such as ``reports/**/*.pdf``.
-            extra_info: Further metadata of every document.
-            fs: Only None: documents are read from this machine's disk.
+            file: Files, folders, and globs like ``reports/**/*.pdf``.
+            extra_info: Additional metadata for every document.
+            fs: Must be None; only the local file system is supported.
 
         Raises:
-            InvalidInputError: At once, if a path does not exist.
+            InvalidInputError: If a path does not exist, raised before iteration, or if `fs` is not None.
         """
         if fs is not None:
-            raise InvalidInputError(f"Documents are read from this machine's disk, not from {fs!r}: fetch them first.")
+            raise InvalidInputError(f"fs is {fs!r}; only the local file system is supported. Download the files first.")
         return (self._document(page, image, extra_info or {}) for page, image in self._load_pages(file))
 
     def load_data(
@@ -103,30 +102,44 @@ class JinaPageReader(PageLoading, BaseReader):
         extra_info: Mapping[str, Any] | None = None,
         fs: object = None,
     ) -> list[Document]:
-        """As `lazy_load_data`, as a list."""
+        """Return all pages as a list of documents.
+
+        Args:
+            file: Files, folders, and globs like ``reports/**/*.pdf``.
+            extra_info: Additional metadata for every document.
+            fs: Must be None; only the local file system is supported.
+
+        Raises:
+            InvalidInputError: If a path does not exist, or `fs` is not None.
+        """
         return list(self.lazy_load_data(file, extra_info, fs))
 
     aload_data = coroutine_of(load_data, pool="ingest")
 
     async def alazy_load_data(self, *args: Any, **load_kwargs: Any) -> Iterable[Document]:  # noqa: ANN401
-        """All documents, read in a thread: an iterator would read them on the thread of the event loop."""
+        """Return all documents, read in a thread; an iterator would read in the event loop's thread.
+
+        Args:
+            args: Positional arguments of `load_data`.
+            load_kwargs: Keyword arguments of `load_data`.
+        """
         return await self.aload_data(*args, **load_kwargs)
 
     def _document(self, page: Page, image: Path, extra: Mapping[str, Any]) -> Document:
-        name = self._name(page.path)
-        # No number of pages: it would change the hash of every page of a file that gets one more.
+        doc_id = self._document_id(page.path)
+        # Exclude the number of pages: adding a page would change the hash of all pages of the file.
         metadata = {
             "file_name": page.path.name,
             "page_label": str(page.number),
             **extra,
             "file_path": str(page.path),
-            "doc_id": name,
+            "doc_id": doc_id,
             IMAGE_HASH: image.stem,
         }
-        # No relationship to a source document: LlamaIndex would take the pages of a file for one document, and
-        # replace or delete them all at once.
+        # Set no source relationship: LlamaIndex would treat the pages of a file as one document, and replace or delete
+        # all of them together.
         return ImageDocument(
-            id_=f"{name}#p{page.number:04d}",
+            id_=f"{doc_id}#p{page.number:04d}",
             text_resource=MediaResource(text=page.text),
             image_resource=MediaResource(path=image, mimetype="image/jpeg"),
             metadata=metadata,
@@ -134,8 +147,8 @@ class JinaPageReader(PageLoading, BaseReader):
             excluded_llm_metadata_keys=list(_HIDDEN_FROM_MODELS),
         )
 
-    def _name(self, path: Path) -> str:
-        full = Path(os.path.abspath(path))
-        if self.root is not None and full.is_relative_to(self.root):
-            return full.relative_to(self.root).as_posix()
-        return full.as_posix()
+    def _document_id(self, path: Path) -> str:
+        absolute = Path(os.path.abspath(path))
+        if self.root is not None and absolute.is_relative_to(self.root):
+            return absolute.relative_to(self.root).as_posix()
+        return absolute.as_posix()

@@ -1,4 +1,4 @@
-"""`JinaPageRetriever`: pages of documents by late interaction."""
+"""`JinaPageRetriever`: retrieval of pages by late interaction."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from llama_index.core.callbacks.base import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilters
-from llama_index.embeddings.jina_rag.node_inputs import query_of
-from llama_index.retrievers.jina_rag.filters import add_condition, page_where
-from llama_index.retrievers.jina_rag.nodes import node_of
+from llama_index.embeddings.jina_rag.node_inputs import query_input
+from llama_index.retrievers.jina_rag.filters import add_condition, to_page_where
+from llama_index.retrievers.jina_rag.nodes import hit_to_node
 
 from jina_rag import DocumentIndex, Embedder, InvalidInputError, Prefetch, Rerank, Reranker, Rescore, ScoredPage
 from jina_rag.adapters import IndexOwner, LazyIndex, check_not_empty, coroutine_of, search_arguments
@@ -22,11 +22,11 @@ Stage = Prefetch | Rescore | Rerank
 
 
 class JinaPageRetriever(IndexOwner, BaseRetriever):
-    """Finds pages of PDFs, scans and office files by looking at them: page images and late interaction, locally.
+    """Retriever for pages of PDFs, scans and office files by page images and late interaction, with local models.
 
-    Each node is an `ImageNode`: its picture is the page's screenshot, its text the words of the page, and its metadata
-    say where to look (``file_name``, ``page_label``, ``region_kind``, ``region_box``, ``region_caption``, …). A
-    response synthesizer with ``multimodal=True`` sends the picture and its citation to the chat model.
+    Each result is an `ImageNode` with the page screenshot, the text of the page, and its location in the metadata
+    (``file_name``, ``page_label``, ``region_kind``, ``region_box``, ``region_caption``, …). A response synthesizer with
+    ``multimodal=True`` sends the image and the citation to the chat model.
 
     Setup:
         ``pip install ".[llama-index]"`` in a clone, and an index::
@@ -54,41 +54,39 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
             )
             print(engine.query("Which region grew fastest?"))
 
-        A picture is asked with as well: ``retriever.retrieve(QueryBundle("", image_path="chart.png"))``. A bundle with
-        nothing but an ``embedding`` is compared with the pages' dense vectors.
+        To search by image: ``retriever.retrieve(QueryBundle("", image_path="chart.png"))``. A bundle that contains only
+        an ``embedding`` is compared with the dense vectors of the pages.
 
     Async:
-        ``await retriever.aretrieve(…)`` encodes and searches in a thread, never on the thread of the event loop.
+        ``await retriever.aretrieve(…)`` encodes and searches in a thread, never in the event loop's thread.
 
     Args:
-        index: A folder, the address of a collection on a Qdrant server, or an open `jina_rag.DocumentIndex`.
-        similarity_top_k: Pages at most.
-        filters: LlamaIndex's metadata filters, over the documents' metadata, ``page_label``, ``file_name``,
-            ``file_path``, ``doc_id``, and ``has`` (``"chart"``, ``"table"``, ``"figure"``). What cannot be translated
-            is refused.
-        filter: A filter of jina_rag, see `jina_rag.DocumentIndex.search`; both must match where both are given.
-        stages: A `jina_rag.Prefetch`, `Rescore` or `Rerank`, or several.
-        reranker: Name or folder of a model, or a reranker, that judges the best pages of each search.
-        group_by: ``"document"`` for the best page of each document.
-        dedup: Whether pages that show nearly the same become one.
-        score_threshold: Pages of a lower score are left out.
-        show: ``"region"`` gives the node the crop of the chart, table or figure that answers best, where there is one,
-            in the place of the page.
-        cite: Whether ``citation_box`` says where on the page the answer stands; 40 to 100 ms a page with "lite".
-        embedder: As in `jina_rag.DocumentIndex.open`, where `index` is a place.
-        assets_dir: As there.
-        api_key: As there. It is never shown, and not pickled.
-        callback_manager: Of LlamaIndex.
-        object_map: As in LlamaIndex's retrievers.
-        objects: As in LlamaIndex's retrievers.
-        verbose: As in LlamaIndex's retrievers.
+        index: Folder of an index, URL of a collection on a Qdrant server, or an open `jina_rag.DocumentIndex`.
+        similarity_top_k: Maximum number of pages, best scores first.
+        filters: LlamaIndex metadata filters over document metadata, ``page_label``, ``file_name``, ``file_path``,
+            ``doc_id`` and ``has`` (``"chart"``, ``"table"`` or ``"figure"``). Unsupported filters raise an error.
+        filter: Filter of `jina_rag.DocumentIndex.search`; a page must match both `filters` and `filter`.
+        stages: One or several of `jina_rag.Prefetch`, `Rescore` and `Rerank`; None for the stages of the index.
+        reranker: Name, folder or object of a model that reranks the best pages; None for none.
+        group_by: ``"page"``, or ``"document"`` for the best page of each document.
+        dedup: Whether near-duplicate pages are folded into one node.
+        score_threshold: Minimum score; pages below are dropped. None keeps all.
+        show: Image of the node: ``"page"`` for the screenshot, ``"region"`` for the best chart, table or figure.
+        cite: Whether to add ``citation_box``, the box that answers the query; takes 40 to 100 ms per page with "lite".
+        embedder: Name, folder or object of the embedder; None for the embedder of the index.
+        assets_dir: Folder of the page images of an index on a server; None for the default.
+        api_key: API key of a server; None for the environment variable QDRANT_API_KEY. Excluded from reprs and pickles.
+        callback_manager: Callback manager of LlamaIndex.
+        object_map: `object_map` of LlamaIndex's `BaseRetriever`.
+        objects: `objects` of LlamaIndex's `BaseRetriever`.
+        verbose: `verbose` of LlamaIndex's `BaseRetriever`.
 
-    Scores are comparable within one query: with a reranker 0 to 1, else the mean cosine per word of the question and
-    what identifiers add to it.
+    Scores are comparable within one query. With a reranker they are from 0 to 1; otherwise they are the mean cosine
+    similarity per query token plus the bonus for matching identifiers.
 
     Raises:
-        IndexNotFoundError: If there is no index at that place.
-        InvalidInputError: If an argument makes no sense.
+        IndexNotFoundError: If the index does not exist.
+        InvalidInputError: If an argument is invalid.
     """
 
     def __init__(
@@ -114,13 +112,13 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         verbose: bool = False,
     ) -> None:
         if show not in ("page", "region"):
-            raise InvalidInputError(f"show is {show!r}; it is 'page' or 'region'.")
-        where = page_where(filters)
+            raise InvalidInputError(f"show is {show!r}; expected 'page' or 'region'.")
+        where = to_page_where(filters)
         for key, value in (filter or {}).items():
             add_condition(where, key, value)
         check_not_empty(reranker=reranker)
         self._opening, self._index = LazyIndex.of(index, embedder=embedder, assets_dir=assets_dir, api_key=api_key)
-        self._index.get(self._opening)  # an index that is not there is told of at once
+        self._index.get(self._opening)  # raise the error for a missing index at once
         self.similarity_top_k = similarity_top_k
         self._settings: dict[str, Any] = {
             "filter": where,
@@ -135,25 +133,25 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
     @property
     def index(self) -> DocumentIndex:
-        """The open index."""
+        """The index, reopened if closed."""
         return self._index.get(self._opening)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        if vector := _only_vector(query_bundle):
+        if vector := _vector_only(query_bundle):
             arguments = self._arguments()
-            return self._nodes(None, self.index.nearest(vector, k=arguments["k"], filter=arguments["filter"]))
-        query = query_of(query_bundle)
-        return self._nodes(query, self.index.search(query, **self._arguments()))
+            return self._to_nodes(None, self.index.nearest(vector, k=arguments["k"], filter=arguments["filter"]))
+        query = query_input(query_bundle)
+        return self._to_nodes(query, self.index.search(query, **self._arguments()))
 
     _aretrieve = coroutine_of(_retrieve)
 
-    def _arguments(self) -> Any:  # noqa: ANN401  # of DocumentIndex.search
+    def _arguments(self) -> Any:  # noqa: ANN401  # arguments of DocumentIndex.search
         return search_arguments({"k": self.similarity_top_k, **self._settings})
 
-    def _nodes(self, query: Any, hits: Sequence[ScoredPage]) -> list[NodeWithScore]:  # noqa: ANN401
+    def _to_nodes(self, query: Any, hits: Sequence[ScoredPage]) -> list[NodeWithScore]:  # noqa: ANN401
         nodes = []
         for hit in hits:
-            node = node_of(hit, show=self._show)
+            node = hit_to_node(hit, show=self._show)
             if self._cite and query is not None:
                 box = self.index.cite(query, hit).box
                 node.metadata["citation_box"] = [round(side, 5) for side in box]
@@ -172,11 +170,11 @@ def _with_reranker(
     all_stages = [] if stages is None else [stages] if isinstance(stages, Stage) else list(stages)
     if reranker is not None:
         if any(isinstance(stage, Rerank) for stage in all_stages):
-            raise InvalidInputError("A Rerank among the stages names its model itself: leave reranker out.")
+            raise InvalidInputError("stages contains a Rerank, which sets its own model. Omit reranker.")
         all_stages.append(Rerank(model=reranker))
     return all_stages or None
 
 
-def _only_vector(query: QueryBundle) -> list[float] | None:
+def _vector_only(query: QueryBundle) -> list[float] | None:
     has_query = any(text.strip() for text in query.embedding_strs) or query.image_path is not None
     return None if has_query else query.embedding

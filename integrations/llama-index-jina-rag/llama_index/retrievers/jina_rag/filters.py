@@ -1,7 +1,7 @@
-"""LlamaIndex's metadata filters as the filters of jina_rag, which hold before anything is ranked.
+"""Translation of LlamaIndex metadata filters to jina_rag filters, which apply before ranking.
 
-A filter of jina_rag maps each key to values of which one must match, or to a range of numbers, and all keys must match.
-What does not fit this is refused: a filter that were left out would let through what it was meant to keep away.
+A jina_rag filter maps each key to values, of which one must match, or to a range of numbers; all keys must match.
+Filters of other forms raise an error: dropping a condition would return excluded nodes.
 """
 
 from __future__ import annotations
@@ -15,74 +15,88 @@ from llama_index.core.vector_stores.types import FilterCondition, FilterOperator
 from jina_rag import InvalidInputError, Range
 
 FilterValue: TypeAlias = "list[Any] | Range"
-"""Values of which one must match, or a range."""
+"""Values, of which one must match, or a range."""
 
-_ENDS = {FilterOperator.GT: "gt", FilterOperator.GTE: "gte", FilterOperator.LT: "lt", FilterOperator.LTE: "lte"}
-_ONE = (FilterOperator.EQ, FilterOperator.CONTAINS)
-_SEVERAL = (FilterOperator.IN, FilterOperator.ANY)
+_RANGE_BOUNDS = {FilterOperator.GT: "gt", FilterOperator.GTE: "gte", FilterOperator.LT: "lt", FilterOperator.LTE: "lte"}
+_EQUALITY = (FilterOperator.EQ, FilterOperator.CONTAINS)
+_MEMBERSHIP = (FilterOperator.IN, FilterOperator.ANY)
 
 
-def where_of(filters: MetadataFilters | None, name: Callable[[str], str] = lambda key: key) -> dict[str, FilterValue]:
-    """A filter of LlamaIndex as one of jina_rag.
+def to_where(filters: MetadataFilters | None, to_key: Callable[[str], str] = lambda key: key) -> dict[str, FilterValue]:
+    """Translate a LlamaIndex filter to a jina_rag filter.
 
     Args:
-        filters: Joined by "and", nested ones too; or by "or" where all are values of one key. A list in the metadata
-            matches where one of its items does.
-        name: Gives the key that jina_rag knows a metadata key by.
+        filters: Filters joined by "and", which can be nested, or by "or" over values of one key. A list in the metadata
+            matches if one of its items matches.
+        to_key: Returns the jina_rag key of a metadata key.
+
+    Returns:
+        The filter by jina_rag key.
 
     Raises:
-        InvalidInputError: If it cannot be said as a filter of jina_rag.
+        InvalidInputError: If the filter cannot be translated.
     """
     where: dict[str, FilterValue] = {}
     if filters is None:
         return where
     condition = filters.condition or FilterCondition.AND
     if condition == FilterCondition.NOT:
-        _refuse("'not'")
+        _reject("'not'")
     if condition == FilterCondition.OR and len(filters.filters) > 1:
-        return _either(filters, name)
+        return _translate_or(filters, to_key)
     for item in filters.filters:
         if isinstance(item, MetadataFilters):
-            for key, value in where_of(item, name).items():
+            for key, value in to_where(item, to_key).items():
                 add_condition(where, key, value)
         else:
-            add_condition(where, name(item.key), _value_of(item))
+            add_condition(where, to_key(item.key), _translate_condition(item))
     return where
 
 
 def add_condition(where: dict[str, FilterValue], key: str, value: FilterValue) -> None:
-    """Add a condition to a filter.
+    """Add a condition to a filter, in place; two ranges of one key are intersected.
+
+    Args:
+        where: Filter to extend.
+        key: Key of the condition.
+        value: Values, of which one must match, or a range.
 
     Raises:
-        InvalidInputError: If the key has one already, unless both are ranges.
+        InvalidInputError: If the key already has a condition, unless both conditions are ranges.
     """
-    before = where.get(key)
-    if before is None:
+    existing = where.get(key)
+    if existing is None:
         where[key] = value
-    elif isinstance(before, Range) and isinstance(value, Range):
+    elif isinstance(existing, Range) and isinstance(value, Range):
         where[key] = Range(
-            gte=_closer(max, before.gte, value.gte),
-            gt=_closer(max, before.gt, value.gt),
-            lte=_closer(min, before.lte, value.lte),
-            lt=_closer(min, before.lt, value.lt),
+            gte=_tighter_bound(max, existing.gte, value.gte),
+            gt=_tighter_bound(max, existing.gt, value.gt),
+            lte=_tighter_bound(min, existing.lte, value.lte),
+            lt=_tighter_bound(min, existing.lt, value.lt),
         )
     else:
-        _refuse(f"two conditions on {key!r}")
+        _reject(f"two conditions on {key!r}")
 
 
-def page_where(filters: MetadataFilters | None) -> dict[str, FilterValue]:
-    """A filter over pages of ingested files: by the keys that `JinaPageRetriever` gives its nodes, and by metadata.
+def to_page_where(filters: MetadataFilters | None) -> dict[str, FilterValue]:
+    """Translate a LlamaIndex filter over the metadata of `JinaPageRetriever` nodes to a jina_rag filter over pages.
+
+    Args:
+        filters: Filters by ``page_label``, ``file_name``, ``file_path``, ``doc_id``, ``has`` or document metadata.
+
+    Returns:
+        The filter for `jina_rag.DocumentIndex.search`.
 
     Raises:
-        InvalidInputError: If it cannot be said as a filter of jina_rag.
+        InvalidInputError: If the filter cannot be translated.
     """
     where: dict[str, FilterValue] = {}
-    for key, value in where_of(filters).items():
+    for key, value in to_where(filters).items():
         if key == "page_label":
-            add_condition(where, "page", _numbers(value))
+            add_condition(where, "page", _page_numbers(value))
         elif key in ("file_name", "file_path"):
             if isinstance(value, Range):
-                _refuse(f"by a range of {key!r}")
+                _reject(f"by a range of {key!r}")
             folder = "**/" if key == "file_name" else ""
             add_condition(where, "path", [f"{folder}{glob.escape(str(name))}" for name in value])
         else:
@@ -90,45 +104,45 @@ def page_where(filters: MetadataFilters | None) -> dict[str, FilterValue]:
     return where
 
 
-def _either(filters: MetadataFilters, name: Callable[[str], str]) -> dict[str, FilterValue]:
-    """An "or" over values of one key."""
+def _translate_or(filters: MetadataFilters, to_key: Callable[[str], str]) -> dict[str, FilterValue]:
+    """Translate an "or" over values of one key."""
     items = [item for item in filters.filters if isinstance(item, MetadataFilter)]
-    values = [_value_of(item) for item in items]
+    values = [_translate_condition(item) for item in items]
     if len(items) < len(filters.filters) or any(isinstance(value, Range) for value in values):
-        _refuse("'or' over anything but values of one key")
+        _reject("'or' over anything but values of one key")
     keys = sorted({item.key for item in items})
     if len(keys) > 1:
-        _refuse(f"'or' over several keys ({', '.join(keys)})")
-    return {name(keys[0]): [item for value in values if isinstance(value, list) for item in value]}
+        _reject(f"'or' over several keys ({', '.join(keys)})")
+    return {to_key(keys[0]): [item for value in values if isinstance(value, list) for item in value]}
 
 
-def _value_of(item: MetadataFilter) -> FilterValue:
+def _translate_condition(item: MetadataFilter) -> FilterValue:
     value, operator = item.value, item.operator
     values = value if isinstance(value, list) else [value]
     if value is not None:
-        if operator in _ENDS:
-            return Range(**{_ENDS[operator]: value})  # type: ignore[arg-type]  # jina_rag checks and explains
-        if operator in _ONE and not isinstance(value, list):
+        if operator in _RANGE_BOUNDS:
+            return Range(**{_RANGE_BOUNDS[operator]: value})  # type: ignore[arg-type]  # validated by Range
+        if operator in _EQUALITY and not isinstance(value, list):
             return values
-        if operator in _SEVERAL or (operator == FilterOperator.ALL and isinstance(value, list) and len(value) == 1):
+        if operator in _MEMBERSHIP or (operator == FilterOperator.ALL and isinstance(value, list) and len(value) == 1):
             return list(values)
-    _refuse(f"{item.key} {operator.value} {value!r}")
+    _reject(f"{item.key} {operator.value} {value!r}")
 
 
-def _refuse(what: str) -> NoReturn:
+def _reject(condition: str) -> NoReturn:
     raise InvalidInputError(
-        f"The filter {what} cannot be translated: use ==, in, any, contains, >, >=, < and <=, joined by 'and', with "
-        "one condition for each key."
+        f"The filter {condition} cannot be translated. Use ==, in, any, contains, >, >=, < and <=, joined by 'and', "
+        "with one condition per key."
     )
 
 
-def _closer(choose: Callable[[list[float]], float], *ends: float | None) -> float | None:
-    numbers = [end for end in ends if end is not None]
+def _tighter_bound(choose: Callable[[list[float]], float], *bounds: float | None) -> float | None:
+    numbers = [end for end in bounds if end is not None]
     return choose(numbers) if numbers else None
 
 
-def _numbers(value: FilterValue) -> FilterValue:
-    """Page labels are texts in LlamaIndex; pages are numbers here."""
+def _page_numbers(value: FilterValue) -> FilterValue:
+    """Convert page labels, which are strings in LlamaIndex, to page numbers."""
 
     def number(label: Any) -> Any:  # noqa: ANN401
         return int(label) if isinstance(label, str) and label.isdecimal() else label

@@ -1,4 +1,4 @@
-"""Pages of an index as nodes of LlamaIndex, and nodes as entries of an index."""
+"""Conversion of index pages to LlamaIndex nodes, and of nodes to index entries."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from llama_index.core.schema import (
     TextNode,
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
-from llama_index.embeddings.jina_rag.node_inputs import image_of, image_parts, text_of
+from llama_index.embeddings.jina_rag.node_inputs import image_fields, node_image, node_text
 
 from jina_rag import ScoredPage
 
-CONTENT = "_node_content"
-TYPE = "_node_type"
+NODE_CONTENT = "_node_content"
+NODE_TYPE = "_node_type"
 REF_DOC_ID = "ref_doc_id"
 _HIDDEN_FROM_MODELS = (
     "file_path",
@@ -34,17 +34,20 @@ _HIDDEN_FROM_MODELS = (
     "snippet",
     "other_pages",
 )
-"""Metadata that programs need, and that would only cost a model tokens, or tell it of this machine."""
+"""Metadata keys for programs, excluded from model inputs because they cost tokens or reveal local paths."""
 
 
-def node_of(hit: ScoredPage, *, show: Literal["page", "region"] = "page") -> BaseNode:
-    """A found page as a node: the node that it was added as, or an `ImageNode` of a page of an ingested file.
+def hit_to_node(hit: ScoredPage, *, show: Literal["page", "region"] = "page") -> BaseNode:
+    """Convert a hit to a node: the node that was added, or an `ImageNode` for a page of an ingested file.
 
     Args:
-        hit: As `jina_rag.DocumentIndex` returned it.
-        show: Whether the node's picture is the page, or the crop of the region that answers best where there is one.
+        hit: Hit of a `jina_rag.DocumentIndex`.
+        show: Image of the node: ``"page"`` for the screenshot, ``"region"`` for the best chart, table or figure.
+
+    Returns:
+        The node; a `TextNode` for a page whose image is not on this machine.
     """
-    if hit.added and CONTENT in hit.metadata:
+    if hit.added and NODE_CONTENT in hit.metadata:
         return metadata_dict_to_node(dict(hit.metadata))
     metadata = page_metadata(hit)
     image = hit.image_path
@@ -58,7 +61,7 @@ def node_of(hit: ScoredPage, *, show: Literal["page", "region"] = "page") -> Bas
         "excluded_llm_metadata_keys": [key for key in metadata if key in _HIDDEN_FROM_MODELS],
         "relationships": {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=hit.doc_id, node_type=ObjectType.DOCUMENT)},
     }
-    if image is None:  # an index on a server, whose pictures are on another machine
+    if image is None:  # index on a server with the images on another machine
         return TextNode(**common)
     return ImageNode(
         image_path=str(image), image_mimetype=mimetypes.guess_type(image.name)[0] or "image/jpeg", **common
@@ -66,7 +69,11 @@ def node_of(hit: ScoredPage, *, show: Literal["page", "region"] = "page") -> Bas
 
 
 def page_metadata(hit: ScoredPage) -> dict[str, Any]:
-    """What is known of a page, in the order in which a model is told of it: by the keys of LlamaIndex's own readers."""
+    """Return the metadata of a page under the keys of LlamaIndex's readers, in the order for the chat model.
+
+    Args:
+        hit: Hit of a `jina_rag.DocumentIndex`.
+    """
     metadata: dict[str, Any] = {"file_name": hit.path.name, "page_label": str(hit.page)}
     region = hit.region
     if region is not None:
@@ -88,15 +95,18 @@ def page_metadata(hit: ScoredPage) -> dict[str, Any]:
 
 
 def storable_node(node: BaseNode) -> BaseNode:
-    """A node in a form that LlamaIndex reads back whole.
+    """Convert a node to a type that LlamaIndex restores completely.
 
-    Its vector stores read nodes back as `TextNode`, `ImageNode`, `IndexNode` or `Node`, and lose the bytes of a
-    picture that a `Document` or a `Node` holds. So these become an `ImageNode`, and a document without a picture a
-    `TextNode`, as it does in LlamaIndex's own stores.
+    LlamaIndex's vector stores restore `TextNode`, `ImageNode`, `IndexNode` and `Node`, and lose the image bytes of a
+    `Document` or a `Node`. Nodes with an image therefore become an `ImageNode`, and documents without an image a
+    `TextNode`, as in LlamaIndex's own vector stores.
+
+    Args:
+        node: Node of any type.
     """
     if isinstance(node, TextNode):
         return node
-    image = image_of(node)
+    image = node_image(node)
     if image is None and not isinstance(node, Document):
         return node
     fields: dict[str, Any] = {
@@ -105,25 +115,28 @@ def storable_node(node: BaseNode) -> BaseNode:
                      "metadata_template", "metadata_separator", "text_template")
     }  # fmt: skip
     if image is None:
-        return TextNode(text=text_of(node), **fields)
+        return TextNode(text=node_text(node), **fields)
     assert isinstance(node, Node)
-    data, path, url = image_parts(node)
-    mimetype = node.image_resource and node.image_resource.mimetype
-    return ImageNode(text=text_of(node), image=data, image_path=path, image_url=url, image_mimetype=mimetype, **fields)
+    data, path, url = image_fields(node)
+    mime = node.image_resource and node.image_resource.mimetype
+    return ImageNode(text=node_text(node), image=data, image_path=path, image_url=url, image_mimetype=mime, **fields)
 
 
 def entry_metadata(node: BaseNode) -> dict[str, Any]:
-    """What an index keeps of a node besides its vectors: its metadata, to filter by, and all of it as one text.
+    """Return the metadata that an index stores for a node: its own metadata for filters, and the serialized node.
 
-    The framework's own copies of the document's id (``doc_id``, ``document_id``) are left out: one is enough, and a
-    node may have metadata of these names.
+    LlamaIndex's copies of the document id (``doc_id``, ``document_id``) are dropped, because the node can have metadata
+    with these keys; ``ref_doc_id`` is kept.
+
+    Args:
+        node: Node of any type.
     """
     node = storable_node(node)
     node_fields = node_to_metadata_dict(node)
     metadata: Mapping[str, Any] = node.model_dump(mode="json", include={"metadata"})["metadata"]
     return {
         **metadata,
-        CONTENT: node_fields[CONTENT],
-        TYPE: node_fields[TYPE],
+        NODE_CONTENT: node_fields[NODE_CONTENT],
+        NODE_TYPE: node_fields[NODE_TYPE],
         REF_DOC_ID: node.ref_doc_id or node.node_id,
     }

@@ -1,6 +1,6 @@
-"""A LlamaIndex vector store over an index of jina_rag: `JinaVectorStore`."""
+"""Vector store over a jina_rag index for LlamaIndex: `JinaVectorStore`."""
 
-import llama_index.embeddings.jina_rag  # noqa: F401  # first: it says what to install where LlamaIndex is missing
+import llama_index.embeddings.jina_rag  # noqa: F401  # first: raises the error for a missing LlamaIndex
 from llama_index.vector_stores.jina_rag.base import JinaVectorStore
 
 __all__ = ["JinaVectorStore"]

@@ -1,4 +1,4 @@
-"""`JinaVectorStore`: an index of jina_rag as a vector store, with late interaction inside."""
+"""`JinaVectorStore`: vector store over a jina_rag index, searched by late interaction."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
     VectorStoreQueryResult,
 )
-from llama_index.embeddings.jina_rag.node_inputs import add_input_of, cache_key_of
+from llama_index.embeddings.jina_rag.node_inputs import cache_key, index_input
 from llama_index.embeddings.jina_rag.vector_cache import VECTOR_CACHE, concatenate
-from llama_index.retrievers.jina_rag.filters import where_of
-from llama_index.retrievers.jina_rag.nodes import CONTENT, REF_DOC_ID, entry_metadata, node_of
-from llama_index.vector_stores.jina_rag.store_query import answer, metadata_key
+from llama_index.retrievers.jina_rag.filters import to_where
+from llama_index.retrievers.jina_rag.nodes import NODE_CONTENT, REF_DOC_ID, entry_metadata, hit_to_node
+from llama_index.vector_stores.jina_rag.store_query import metadata_key, run_query
 
 from jina_rag import DocumentIndex, Embedder, Embeddings, InvalidInputError, Storage
 from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex, coroutine_of, metadata_matches
 
 
 class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
-    """Nodes in an index of jina_rag: texts and page pictures, found by late interaction, filtered before the ranking.
+    """Vector store of texts and page images in a jina_rag index, searched by late interaction, with pre-filtering.
 
-    The index embeds by itself, nodes as well as questions: `query` compares every word of ``query_str`` with every part
-    of a page. ``node.embedding`` is not used, and a question that comes as a vector alone is compared with the dense
-    vectors only. What was embedded by `JinaPageEmbedding` in the same process is not embedded again.
+    The index embeds nodes and queries itself: `query` compares every token of ``query_str`` with every token of a page.
+    ``node.embedding`` is ignored. A query that contains only a vector is compared with the dense vectors. Nodes that
+    `JinaPageEmbedding` embedded in the same process are not re-embedded.
 
     Setup:
         ``pip install ".[llama-index]"`` in a clone.
@@ -52,36 +52,38 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
             engine = index.as_query_engine(llm=llm, multimodal=True, similarity_top_k=3)
             print(engine.query("Which region grew fastest?"))
 
-        LlamaIndex wants an ``embed_model`` here, but does not use it for questions. Fill the store by `add` or by an
-        `IngestionPipeline`, which keeps track of changes (see `JinaPageEmbedding`): a ``VectorStoreIndex(nodes=…)`` of
-        texts and pictures together asks for its pictures only. ``vector_store_kwargs={"score_threshold": 0.4}`` of a
-        retriever, as ``stages`` and ``dedup``, go to `jina_rag.DocumentIndex.search`.
+        LlamaIndex requires an ``embed_model`` here, but does not use it for queries. Add nodes with `add`, or with an
+        `IngestionPipeline` to track changes (see `JinaPageEmbedding`). A ``VectorStoreIndex(nodes=…)`` of texts and
+        images together queries its images only. Search settings, for example ``score_threshold``, ``stages`` and
+        ``dedup``, are passed to `jina_rag.DocumentIndex.search` by ``vector_store_kwargs={"score_threshold": 0.4}``.
 
     Async:
-        ``async_add``, ``aquery``, ``adelete``, ``adelete_nodes``, ``aget_nodes`` and ``aclear`` work in a thread, never
-        on the thread of the event loop.
+        ``async_add``, ``aquery``, ``adelete``, ``adelete_nodes``, ``aget_nodes`` and ``aclear`` run in a thread, never
+        in the event loop's thread.
 
     Args:
-        index: A folder, which is made if need be, the address of a collection on a Qdrant server, or an open
+        index: Folder of an index, created if missing; URL of a collection on a Qdrant server; or an open
             `jina_rag.DocumentIndex`.
-        embedder: Of a new index, as in `jina_rag.DocumentIndex.open`.
-        storage: Of a new index, as there.
-        assets_dir: As there.
-        api_key: As there. It is never shown, dumped or pickled: where the store is loaded again, the key comes from the
-            environment variable QDRANT_API_KEY.
+        embedder: Name, folder or object of the embedder of a new index; None for the default.
+        storage: Storage format of a new index, see `jina_rag.Storage`; None for the default.
+        assets_dir: Folder of the page images of an index on a server; None for the default.
+        api_key: API key of a server; None for the environment variable QDRANT_API_KEY. Excluded from reprs, dumps and
+            pickles; a restored store reads the environment variable.
+        stores_text: Must be True; the store keeps texts.
+        is_embedding_query: Must be False; the store embeds queries.
 
-    Nodes come back as they went in, except that a `Document` becomes a `TextNode` and one with a picture an
-    `ImageNode`, as in LlamaIndex's own stores. Files that were ingested into the same index are found, too; their
-    pages come as those of `JinaPageRetriever`, and nothing here deletes them.
+    Nodes are returned as added, except that a `Document` becomes a `TextNode`, or an `ImageNode` if it has an image, as
+    in LlamaIndex's own vector stores. Pages of files ingested into the same index are also searched; they are returned
+    as by `JinaPageRetriever`, and the store never deletes them.
 
-    Filters are over the nodes' metadata, and ``ref_doc_id``. ``==``, ``in``, ``any``, ``contains``, ``>``, ``>=``,
-    ``<``, ``<=`` joined by "and" are translated, and "or" over values of one key; others are refused. Query modes are
-    ``DEFAULT`` and ``MMR`` (diverse pages by their dense vectors; ``mmr_threshold``, and ``mmr_prefetch_k`` as a query
-    argument).
+    Filters apply to the metadata of nodes and ``ref_doc_id``. Supported are ``==``, ``in``, ``any``, ``contains``,
+    ``>``, ``>=``, ``<`` and ``<=`` joined by "and", and "or" over values of one key; others raise an error. The query
+    modes are ``DEFAULT`` and ``MMR`` (maximal marginal relevance over dense vectors, with ``mmr_threshold`` and the
+    query argument ``mmr_prefetch_k``).
 
     Raises:
-        InvalidInputError: If an argument makes no sense.
-        IndexMismatchError: If the index was made with another model.
+        InvalidInputError: If an argument is invalid.
+        IndexMismatchError: If the index was built with another model.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -89,7 +91,7 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
     stores_text: bool = True
     is_embedding_query: bool = False
     index: str = Field(description="Folder or address of the index.")
-    assets_dir: str | None = Field(default=None, description="Folder for pictures of an index on a server.")
+    assets_dir: str | None = Field(default=None, description="Folder for images of an index on a server.")
 
     _index: LazyIndex = PrivateAttr()
     _opening: IndexOpening = PrivateAttr()
@@ -107,7 +109,7 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
     ) -> None:
         if not stores_text or is_embedding_query:
             raise InvalidInputError(
-                "This store keeps texts and embeds questions itself: leave both settings as they are."
+                "JinaVectorStore stores texts and embeds queries itself. Omit stores_text and is_embedding_query."
             )
         opening, lazy_index = LazyIndex.of(
             index, embedder=embedder, storage=storage, create=True, assets_dir=assets_dir, api_key=api_key
@@ -118,48 +120,57 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
 
     @classmethod
     def class_name(cls) -> str:
-        """Name in serialised form."""
+        """Return the class name for serialization."""
         return "JinaVectorStore"
 
     @property
     def client(self) -> DocumentIndex:
-        """The index.
+        """The index, reopened if closed.
 
         Raises:
-            IndexNotFoundError: If the store was closed or unpickled, and the index is gone or on another machine.
+            IndexNotFoundError: If the index of a closed or unpickled store no longer exists on this machine.
         """
         return self._index.get(replace(self._opening, location=self.index, assets_dir=self.assets_dir))
 
-    # -- filling -------------------------------------------------------------------------------------------
+    # -- adding and deleting -------------------------------------------------------------------------------
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:  # noqa: ANN401
-        """Put nodes into the index; a node whose id is known is replaced.
+        """Add nodes to the index; a node with an existing id replaces the previous one.
+
+        Args:
+            nodes: Nodes to add.
+            kwargs: Ignored.
 
         Returns:
-            The nodes' ids.
+            The ids of the nodes.
 
         Raises:
-            InvalidInputError: If a picture cannot be read; nodes before it may be in the index then.
+            InvalidInputError: If an image is a URL or cannot be read; earlier nodes can already be in the index.
         """
         index = self.client
-        nodes_by_id = {node.node_id: node for node in nodes}  # of two of the same id the last counts
-        # Not asked for in vain: what an index tells includes its size on disk.
+        nodes_by_id = {node.node_id: node for node in nodes}  # the last node of an id wins
+        # Skip `info()` if the cache is empty: it also computes the size on disk.
         fingerprint = index.info().fingerprint if len(VECTOR_CACHE) else ""
-        keys = {node_id: (fingerprint, cache_key_of(node)) for node_id, node in nodes_by_id.items()}
+        keys = {node_id: (fingerprint, cache_key(node)) for node_id, node in nodes_by_id.items()}
         cached = {node_id: VECTOR_CACHE.get(key, index.dim) for node_id, key in keys.items()}
         embeddings = {node_id: encoded for node_id, encoded in cached.items() if encoded is not None}
         if embeddings:
-            self._put([nodes_by_id[node_id] for node_id in embeddings], concatenate([*embeddings.values()], index.dim))
+            self._add([nodes_by_id[node_id] for node_id in embeddings], concatenate([*embeddings.values()], index.dim))
             for node_id in embeddings:
                 VECTOR_CACHE.drop(keys[node_id])
-        if others := [node for node_id, node in nodes_by_id.items() if node_id not in embeddings]:
-            self._put(others, None)
+        if uncached := [node for node_id, node in nodes_by_id.items() if node_id not in embeddings]:
+            self._add(uncached, None)
         return [node.node_id for node in nodes]
 
     async_add = coroutine_of(add, pool="ingest")  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ANN401
-        """Remove the nodes of a document, and the document itself where it was added as a node."""
+        """Delete all nodes of a document, including the document itself if added as a node.
+
+        Args:
+            ref_doc_id: Id of the document.
+            delete_kwargs: Ignored.
+        """
         self.client.delete(filter={f"meta.{REF_DOC_ID}": ref_doc_id})
 
     adelete = coroutine_of(delete, pool="ingest")  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
@@ -170,72 +181,82 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         filters: MetadataFilters | None = None,
         **delete_kwargs: Any,  # noqa: ANN401
     ) -> None:
-        """Remove nodes that have one of the ids and match the filters; without either none.
+        """Delete nodes by id and filter; without both, nothing is deleted.
+
+        Args:
+            node_ids: Ids of the nodes; None for all ids.
+            filters: Metadata filters that the nodes must match; None for no condition.
+            delete_kwargs: Ignored.
 
         Raises:
             InvalidInputError: If the filters cannot be translated.
         """
         if node_ids is None and filters is None:
             return
-        self._remove(self._matching(node_ids, filters))
+        self._delete_ids(self._matching_ids(node_ids, filters))
 
     adelete_nodes = coroutine_of(delete_nodes, pool="ingest")  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     def clear(self) -> None:
-        """Remove all nodes. Files that were ingested into the index stay."""
-        self._remove(self._matching(None, None))
+        """Delete all nodes; pages of ingested files stay in the index."""
+        self._delete_ids(self._matching_ids(None, None))
 
     aclear = coroutine_of(clear, pool="ingest")
 
-    # -- asking --------------------------------------------------------------------------------------------
+    # -- searching -----------------------------------------------------------------------------------------
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """Nodes that have one of the ids and match the filters, in the order of the ids; without either all of them.
+        """Return nodes by id and filter, in the order of the ids; without both, all nodes.
+
+        Args:
+            node_ids: Ids of the nodes; None for all ids.
+            filters: Metadata filters that the nodes must match; None for no condition.
 
         Raises:
             InvalidInputError: If the filters cannot be translated.
         """
-        ids = node_ids if node_ids is not None and filters is None else self._matching(node_ids, filters)
-        return [node_of(hit) for hit in self.client.get(ids)]
+        ids = node_ids if node_ids is not None and filters is None else self._matching_ids(node_ids, filters)
+        return [hit_to_node(hit) for hit in self.client.get(ids)]
 
     aget_nodes = coroutine_of(get_nodes)
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:  # noqa: ANN401
-        """The best nodes for a question.
+        """Return the best nodes for a query, with scores.
 
         Args:
-            query: With ``query_str``, which is embedded here; or with ``query_embedding`` alone, a vector of the
-                index's model.
-            kwargs: ``mmr_prefetch_k``: candidates of a diverse result; others go to `jina_rag.DocumentIndex.search`.
+            query: Query with ``query_str``, which the index embeds, or with ``query_embedding`` only, a dense vector of
+                the index's model.
+            kwargs: ``mmr_prefetch_k``, the number of candidates for MMR; other arguments are passed to
+                `jina_rag.DocumentIndex.search`.
 
         Raises:
-            InvalidInputError: If there is nothing to search by, or a filter or mode is asked for that is not there.
+            InvalidInputError: If the query is empty, or a filter, mode or argument is not supported.
         """
-        return answer(self.client, query, kwargs)
+        return run_query(self.client, query, kwargs)
 
     aquery = coroutine_of(query)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
-    # -- what the index knows ------------------------------------------------------------------------------
+    # -- index access --------------------------------------------------------------------------------------
 
-    def _put(self, nodes: Sequence[BaseNode], vectors: Embeddings | None) -> None:
+    def _add(self, nodes: Sequence[BaseNode], vectors: Embeddings | None) -> None:
         self.client.add(
-            [add_input_of(node) for node in nodes],
+            [index_input(node) for node in nodes],
             ids=[node.node_id for node in nodes],
             metadata=[entry_metadata(node) for node in nodes],
             vectors=vectors,
         )
 
-    def _matching(self, node_ids: list[str] | None, filters: MetadataFilters | None) -> list[str]:
-        """Ids of the nodes that are meant, in the order of `node_ids` where it is given."""
-        where = where_of(filters, metadata_key)
+    def _matching_ids(self, node_ids: list[str] | None, filters: MetadataFilters | None) -> list[str]:
+        """Return the ids of the matching nodes, in the order of `node_ids` if passed."""
+        where = to_where(filters, metadata_key)
         entries = self.client.documents() if node_ids is None else self.client.get(node_ids)
         return [
             entry.doc_id
             for entry in entries
-            if entry.added and CONTENT in entry.metadata and metadata_matches(entry.metadata, where)
+            if entry.added and NODE_CONTENT in entry.metadata and metadata_matches(entry.metadata, where)
         ]
 
-    def _remove(self, ids: list[str]) -> None:
+    def _delete_ids(self, ids: list[str]) -> None:
         if ids:
             self.client.delete(filter={"doc_id": ids})
 
@@ -244,6 +265,6 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         return {**BaseModel.__getstate__(self), "__pydantic_private__": private}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Not by __init__, as LlamaIndex does: a folder belongs to one process at a time, and whoever unpickles a store
-        # need not use it.
+        # In contrast to LlamaIndex, do not call __init__, which opens the index: a folder can be opened by one process
+        # at a time, and an unpickled store may never be used.
         BaseModel.__setstate__(self, state)
