@@ -1,4 +1,4 @@
-"""The coroutines of `DocumentIndex` are its methods, in a thread."""
+"""Coroutines of `DocumentIndex`: each runs its method in a thread."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ COROUTINES = sorted(name for name, value in vars(DocumentIndex).items() if inspe
 _user: ContextVar[str] = ContextVar("user", default="nobody")
 
 
-def test_every_verb_has_a_coroutine():
-    verbs = {
+def test_every_public_method_has_a_coroutine():
+    method_names = {
         "ingest", "add", "delete", "copy", "search", "search_many", "get", "nearest", "dense_vectors", "explain",
         "cite", "build_context", "documents", "verify", "info",
     }  # fmt: skip
-    assert {f"a{verb}" for verb in verbs} == set(COROUTINES)
+    assert {f"a{verb}" for verb in method_names} == set(COROUTINES)
 
 
 @pytest.mark.parametrize("name", COROUTINES)
-def test_signature_and_docstring_are_those_of_the_method(name):
+def test_coroutine_has_the_signature_and_docstring_of_the_method(name):
     coroutine, method = getattr(DocumentIndex, name), getattr(DocumentIndex, name[1:])
     assert inspect.signature(coroutine) == inspect.signature(method)
     assert coroutine.__doc__ == method.__doc__
     assert coroutine.__qualname__ == f"DocumentIndex.{name}"
 
 
-def test_results_are_those_of_the_methods(tmp_path):
+def test_coroutines_return_the_results_of_the_methods(tmp_path):
     async def main() -> None:
         with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
             [page_id] = await index.aadd(["whales sing"], ids=["song"])
@@ -50,7 +50,7 @@ def test_results_are_those_of_the_methods(tmp_path):
     asyncio.run(main())
 
 
-def test_the_work_is_done_in_a_thread_with_the_callers_context():
+def test_coroutine_runs_in_a_thread_with_the_callers_context():
     class Owner:
         def where(self) -> tuple[str, bool]:
             return _user.get(), threading.current_thread() is threading.main_thread()
@@ -64,7 +64,7 @@ def test_the_work_is_done_in_a_thread_with_the_callers_context():
     assert asyncio.run(main()) == ("ada", False)
 
 
-def test_cancelling_stops_a_method_that_can_be_stopped_and_waits_for_its_end():
+def test_cancellation_sets_stop_and_waits_for_the_method():
     started, ended = threading.Event(), threading.Event()
 
     class Owner:

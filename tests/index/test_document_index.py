@@ -1,4 +1,4 @@
-"""The index as its users meet it, on real files and a fake embedder that really ranks by shared words."""
+"""`DocumentIndex` end to end, on real files with a fake embedder that ranks by shared words."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def index(tmp_path, embedder):
         yield opened
 
 
-def embedded(embedder: FakeEmbedder) -> int:
+def embedded_count(embedder: FakeEmbedder) -> int:
     return sum(len(inputs) for side, inputs in embedder.history if side == "document")
 
 
 def pages_of(index: DocumentIndex) -> list[tuple[str, int]]:
-    """What the store has: (document, page), a page of several copies once for each."""
+    """Return the stored pages as (document, page); a page of several copies occurs once per copy."""
     hits = index._session.resources.store.scroll({"kind": "page"})
     return sorted((doc_id, hit.payload["page"]) for hit in hits for doc_id in hit.payload["doc_id"])
 
@@ -68,7 +68,7 @@ def image_size(path: Path) -> tuple[int, int]:
         return image.size
 
 
-def test_pages_are_found_with_everything_a_user_needs(index, docs):
+def test_hits_have_document_page_path_snippet_score_and_image(index, docs):
     report = index.ingest([docs], settings=NO_OCR)
     assert (report.documents, report.pages, report.failed, report.unchanged) == (2, 4, (), 0)
     hits = index.search("where do whales sing?", k=3)
@@ -79,33 +79,33 @@ def test_pages_are_found_with_everything_a_user_needs(index, docs):
     assert image_size(hits[0].image_path)[1] > 500
 
 
-def test_codes_are_found(index, docs):
+def test_search_finds_an_order_number(index, docs):
     index.ingest(docs, settings=NO_OCR)
     assert index.search("KX-4471-B", k=1)[0].page == 2
 
 
-def test_a_second_run_embeds_nothing(index, docs, embedder):
+def test_second_run_embeds_nothing(index, docs, embedder):
     index.ingest(docs, settings=NO_OCR)
-    before = embedded(embedder)
+    before = embedded_count(embedder)
     os.utime(docs / "animals.pdf", (1, 1))  # touched, same content
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.documents, report.pages, report.unchanged) == (0, 0, 2)
-    assert embedded(embedder) == before
+    assert embedded_count(embedder) == before
 
 
-def test_a_changed_document_replaces_the_old_one_and_its_images(index, docs):
+def test_changed_document_replaces_its_pages_and_images(index, docs):
     index.ingest(docs, settings=NO_OCR)
-    old = set(index._session.resources.images.names())
+    old_images = set(index._session.resources.images.names())
     sample_pdf(docs / "animals.pdf", ["penguins walk on ice"])
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.documents, report.unchanged) == (1, 1)
     assert pages_of(index) == [("animals.pdf", 1), ("reports/energy.pdf", 1), ("reports/energy.pdf", 2)]
     assert index.search("penguins", k=1)[0].page == 1
-    assert len(old - set(index._session.resources.images.names())) == 2
+    assert len(old_images - set(index._session.resources.images.names())) == 2
     assert set(index._session.resources.images.names()) == index._session.resources.manifest.images()
 
 
-def test_a_moved_document_keeps_one_entry(index, docs):
+def test_moved_document_keeps_one_entry(index, docs):
     index.ingest(docs, settings=NO_OCR)
     moved = docs.parent / "elsewhere"
     moved.mkdir()
@@ -115,7 +115,7 @@ def test_a_moved_document_keeps_one_entry(index, docs):
     assert index.search("whales", k=1)[0].path == moved / "animals.pdf"
 
 
-def test_two_files_of_one_name_are_both_kept(index, tmp_path):
+def test_files_of_the_same_name_get_separate_ids(index, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         sample_pdf(tmp_path / name / "same.pdf", [f"this is number {name}"])
@@ -125,7 +125,7 @@ def test_two_files_of_one_name_are_both_kept(index, tmp_path):
     assert len(index.documents()) == 2
 
 
-def test_one_call_with_two_roots_that_share_a_name(index, tmp_path):
+def test_one_run_over_two_folders_with_the_same_file_name(index, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         sample_pdf(tmp_path / name / "same.pdf", [f"this is number {name}"])
@@ -133,29 +133,29 @@ def test_one_call_with_two_roots_that_share_a_name(index, tmp_path):
     assert (report.documents, report.failed) == (2, ())
 
 
-def test_filters(index, docs):
+def test_filters_on_metadata_path_id_and_page(index, docs):
     index.ingest(docs / "animals.pdf", settings=NO_OCR, metadata={"year": 2024, "draft": True})
     index.ingest(docs / "reports", settings=NO_OCR, metadata=lambda path: {"year": 2025, "file": path.name})
 
-    def found(**where):
+    def matching_ids(**where):
         return {hit.doc_id for hit in index.search("power whales", k=10, filter=where)}
 
-    assert found() == {"animals.pdf", "energy.pdf"}
-    assert found(year=2024) == {"animals.pdf"}
-    assert found(year=[2024, 2025]) == {"animals.pdf", "energy.pdf"}
-    assert found(draft=True) == {"animals.pdf"}
-    assert found(file="energy.pdf") == {"energy.pdf"}
-    assert found(path="ani*") == {"animals.pdf"}
-    assert found(path=str(docs / "reports" / "*")) == {"energy.pdf"}
-    assert found(path="nothing*") == set()
-    assert found(path="*", doc_id="animals.pdf") == {"animals.pdf"}
+    assert matching_ids() == {"animals.pdf", "energy.pdf"}
+    assert matching_ids(year=2024) == {"animals.pdf"}
+    assert matching_ids(year=[2024, 2025]) == {"animals.pdf", "energy.pdf"}
+    assert matching_ids(draft=True) == {"animals.pdf"}
+    assert matching_ids(file="energy.pdf") == {"energy.pdf"}
+    assert matching_ids(path="ani*") == {"animals.pdf"}
+    assert matching_ids(path=str(docs / "reports" / "*")) == {"energy.pdf"}
+    assert matching_ids(path="nothing*") == set()
+    assert matching_ids(path="*", doc_id="animals.pdf") == {"animals.pdf"}
     assert {hit.page for hit in index.search("power", k=10, filter={"page": 2})} == {2}
     assert index.search("whales", k=1)[0].metadata == {"year": 2024, "draft": True}
     with pytest.raises(InvalidInputError, match="glob"):
         index.search("x y", filter={"path": 3})
 
 
-def test_new_metadata_is_taken_and_none_keeps_the_old(index, docs):
+def test_new_metadata_replaces_old_and_none_keeps_it(index, docs):
     index.ingest(docs / "animals.pdf", settings=NO_OCR, metadata={"year": 2024})
     assert index.ingest(docs / "animals.pdf", settings=NO_OCR).unchanged == 1
     index.ingest(docs / "animals.pdf", settings=NO_OCR, metadata={"year": 2025})
@@ -164,15 +164,15 @@ def test_new_metadata_is_taken_and_none_keeps_the_old(index, docs):
     assert len(pages_of(index)) == 2
 
 
-@pytest.mark.parametrize("how", ["id", "file", "folder", "glob"])
-def test_delete_takes_pages_and_images(index, docs, how):
+@pytest.mark.parametrize("selector", ["id", "file", "folder", "glob"])
+def test_delete_removes_pages_and_images(index, docs, selector):
     index.ingest(docs, settings=NO_OCR)
     name = {
         "id": "reports/energy.pdf",
         "file": docs / "reports" / "energy.pdf",
         "folder": docs / "reports",
         "glob": "reports/*",
-    }[how]
+    }[selector]
     assert index.delete(name) == 1
     assert index.delete(name) == 0
     assert {doc for doc, _ in pages_of(index)} == {"animals.pdf"}
@@ -180,7 +180,7 @@ def test_delete_takes_pages_and_images(index, docs, how):
     assert len(list(index._session.resources.images.names())) == 2
 
 
-def test_an_image_shared_by_two_documents_outlives_one(index, docs):
+def test_shared_image_survives_the_deletion_of_one_document(index, docs):
     (docs / "copy.pdf").write_bytes((docs / "animals.pdf").read_bytes())
     index.ingest(docs, settings=NO_OCR)
     index.delete("animals.pdf")
@@ -189,42 +189,42 @@ def test_an_image_shared_by_two_documents_outlives_one(index, docs):
     assert hit.image_path.is_file()
 
 
-def test_a_bad_file_is_reported_and_the_rest_goes_on(index, docs):
+def test_bad_file_is_reported_and_the_run_continues(index, docs):
     (docs / "broken.pdf").write_bytes(b"%PDF-1.4 nothing else")
     (docs / "notes.txt").write_text("not a document")
     report = index.ingest(docs, settings=NO_OCR)
     assert report.documents == 2
     assert [failure.path.name for failure in report.failed] == ["broken.pdf"]
     assert [entry.path.name for entry in report.skipped] == ["notes.txt"]
-    again = index.ingest(docs, settings=NO_OCR)
-    assert [failure.path.name for failure in again.failed] == ["broken.pdf"]
-    assert again.unchanged == 2
+    second_report = index.ingest(docs, settings=NO_OCR)
+    assert [failure.path.name for failure in second_report.failed] == ["broken.pdf"]
+    assert second_report.unchanged == 2
 
 
-def test_pages_that_cannot_be_embedded_fail_alone(tmp_path, docs):
+def test_embedding_failure_affects_only_that_page(tmp_path, docs):
     class Picky(FakeEmbedder):
         def encode_document(self, documents, **options):
             if any("whales" in getattr(page, "text", "") for page in documents):
-                raise InvalidInputError("no whales please")
+                raise InvalidInputError("whales are not supported")
             return super().encode_document(documents, **options)
 
     with DocumentIndex.open(tmp_path / "kb", embedder=Picky()) as index:
         report = index.ingest(docs, settings=NO_OCR)
         assert [(f.path.name, f.page) for f in report.failed] == [("animals.pdf", 2)]
-        assert "no whales please" in report.failed[0].reason
+        assert "whales are not supported" in report.failed[0].reason
         assert report.pages == 3
-        again = index.ingest(docs, settings=NO_OCR)
-        assert [(f.path.name, f.page) for f in again.failed] == [("animals.pdf", 2)]
+        second_report = index.ingest(docs, settings=NO_OCR)
+        assert [(f.path.name, f.page) for f in second_report.failed] == [("animals.pdf", 2)]
 
 
-def test_a_picture_without_words_is_found_by_its_name(index, tmp_path):
+def test_image_without_words_is_found_by_its_file_name(index, tmp_path):
     Image.new("RGB", (60, 40), "yellow").save(tmp_path / "yellow_flower.png")
     index.ingest(tmp_path / "yellow_flower.png", settings=NO_OCR)
     assert index.search("flower", k=1)[0].score > 0.5
     assert index.explain("flower", index.search("flower", k=1)[0]).brightest is None
 
 
-def test_explanations_point_at_the_words(index, docs):
+def test_explanation_is_brightest_at_the_matching_words(index, docs):
     index.ingest(docs, settings=NO_OCR)
     hit = index.search("whales sing", k=1)[0]
     explanation = index.explain("whales sing", hit)
@@ -234,19 +234,19 @@ def test_explanations_point_at_the_words(index, docs):
     assert y1 < 0.3
     image = explanation.image()
     assert image.size == image_size(hit.image_path)
-    assert np.asarray(image).std(axis=2).max() > 30, "nothing coloured was drawn"
+    assert np.asarray(image).std(axis=2).max() > 30, "no color was drawn"
     assert max(explanation.image(max_side=300, frame=(0.1, 0.1, 0.5, 0.5), label="table").size) == 300
 
 
-def test_an_explanation_of_a_page_that_is_gone(index, docs):
+def test_explain_of_a_deleted_page_raises(index, docs):
     index.ingest(docs, settings=NO_OCR)
     hit = index.search("whales", k=1)[0]
     index.delete("animals.pdf")
-    with pytest.raises(IndexStateError, match="not in this index"):
+    with pytest.raises(IndexStateError, match="no longer in this index"):
         index.explain("whales", hit)
 
 
-def test_questions_that_make_no_sense(index, docs):
+def test_empty_query_and_invalid_k_raise(index, docs):
     index.ingest(docs, settings=NO_OCR)
     with pytest.raises(InvalidInputError):
         index.search("   ")
@@ -254,12 +254,12 @@ def test_questions_that_make_no_sense(index, docs):
         index.search("whales", k=0)
 
 
-def test_an_empty_index_answers_with_nothing(index):
+def test_empty_index_returns_no_hits(index):
     assert index.search("anything") == []
     assert index.info().pages == 0
 
 
-def test_stats(index, docs):
+def test_info_reports_counts_and_bytes(index, docs):
     index.ingest(docs, settings=NO_OCR)
     index_info = index.info()
     assert (index_info.documents, index_info.pages, index_info.pending, index_info.embedder) == (2, 4, 0, "fake")
@@ -267,7 +267,7 @@ def test_stats(index, docs):
     assert index_info.bytes["vectors: multi"] > 1000
 
 
-def test_opening_twice_shares_one_handle(tmp_path, docs, embedder):
+def test_two_instances_share_one_session_until_both_close(tmp_path, docs, embedder):
     first = DocumentIndex.open(tmp_path / "kb", embedder=embedder)
     second = DocumentIndex.open(tmp_path / "sub" / ".." / "kb", embedder=embedder)
     first.ingest(docs, settings=NO_OCR)
@@ -281,25 +281,25 @@ def test_opening_twice_shares_one_handle(tmp_path, docs, embedder):
     assert "closed" in repr(second)
 
 
-def test_what_is_written_is_there_after_reopening(tmp_path, docs, embedder):
+def test_reopened_index_has_its_pages(tmp_path, docs, embedder):
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         index.ingest(docs, settings=NO_OCR)
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder, create=False) as index:
         assert index.search("whales", k=1)[0].page == 2
 
 
-def test_another_model_is_refused_with_the_way_out(tmp_path, docs, embedder):
+def test_other_embedder_raises_mismatch_error_with_a_remedy(tmp_path, docs, embedder):
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         index.ingest(docs, settings=NO_OCR)
-    with pytest.raises(IndexMismatchError, match="new folder"):
+    with pytest.raises(IndexMismatchError, match="new index"):
         DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder(name="other"))
-    with pytest.raises(IndexMismatchError, match="'fake', not with 'lite-en'"):
+    with pytest.raises(IndexMismatchError, match="'fake', not 'lite-en'"):
         DocumentIndex.open(tmp_path / "kb", embedder="lite-en")
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         assert index.search("whales")
 
 
-def test_places_that_cannot_be_an_index(tmp_path, embedder):
+def test_invalid_locations_raise(tmp_path, embedder):
     with pytest.raises(IndexNotFoundError, match="jina-rag ingest"):
         DocumentIndex.open(tmp_path / "none", create=False)
     assert not (tmp_path / "none").exists()
@@ -314,40 +314,40 @@ def test_places_that_cannot_be_an_index(tmp_path, embedder):
         DocumentIndex.open("ftp://localhost/pages", embedder=embedder)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
-def test_the_folder_is_its_owners_alone(index, docs):
+@pytest.mark.skipif(os.name == "nt", reason="requires POSIX file modes")
+def test_index_folder_is_readable_by_its_owner_only(index, docs):
     index.ingest(docs, settings=NO_OCR)
     assert stat.S_IMODE(index.location.stat().st_mode) == 0o700
 
 
-def test_an_index_inside_the_ingested_folder_is_left_out(docs, embedder):
+def test_index_inside_the_ingested_folder_is_skipped(docs, embedder):
     with DocumentIndex.open(docs / "kb", embedder=embedder) as index:
         index.ingest(docs, settings=NO_OCR)
         assert index.ingest(docs, settings=NO_OCR).unchanged == 2
         assert len(index.documents()) == 2
 
 
-def test_a_second_process_gets_a_clear_sentence(index, tmp_path):
+def test_second_process_gets_index_locked_error(index, tmp_path):
     code = (
         "import sys\nfrom jina_rag import DocumentIndex\nfrom jina_rag.testing import FakeEmbedder\n"
         "DocumentIndex.open(sys.argv[1], embedder=FakeEmbedder())\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "kb")], capture_output=True, text=True, check=False
     )
-    assert done.returncode != 0
-    assert IndexLockedError.__name__ in done.stderr.splitlines()[-1]
-    assert "WAL" not in done.stderr.splitlines()[-1]
+    assert process.returncode != 0
+    assert IndexLockedError.__name__ in process.stderr.splitlines()[-1]
+    assert "WAL" not in process.stderr.splitlines()[-1]
 
 
-def test_progress_counts_pages(index, docs):
-    seen = []
-    index.ingest(docs, settings=NO_OCR, progress=seen.append)
-    assert (seen[-1].pages, seen[-1].pages_total, seen[-1].documents_total) == (4, 4, 2)
-    assert seen[-1].documents == 2
+def test_progress_counts_pages_and_documents(index, docs):
+    states = []
+    index.ingest(docs, settings=NO_OCR, progress=states.append)
+    assert (states[-1].pages, states[-1].pages_total, states[-1].documents_total) == (4, 4, 2)
+    assert states[-1].documents == 2
 
 
-def test_ctrl_c_leaves_a_usable_index_and_the_next_run_goes_on(tmp_path, docs):
+def test_ctrl_c_leaves_a_usable_index_and_the_next_run_resumes(tmp_path, docs):
     class Interrupted(FakeEmbedder):
         calls = 0
 
@@ -357,27 +357,27 @@ def test_ctrl_c_leaves_a_usable_index_and_the_next_run_goes_on(tmp_path, docs):
                 raise KeyboardInterrupt
             return super().encode_document(documents, **options)
 
-    many = tmp_path / "many"
-    many.mkdir()
-    sample_pdf(many / "long.pdf", [f"page number word{n}" for n in range(20)])
+    folder = tmp_path / "many"
+    folder.mkdir()
+    sample_pdf(folder / "long.pdf", [f"page number word{n}" for n in range(20)])
     embedder = Interrupted()
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
-        report = index.ingest(many, settings=NO_OCR)
+        report = index.ingest(folder, settings=NO_OCR)
         assert report.interrupted
         assert index.info().pending == 1
         assert index.search("word3", k=1)[0].page == 4
-        stored = len(pages_of(index))
-        assert 0 < stored < 20
+        stored_count = len(pages_of(index))
+        assert 0 < stored_count < 20
         embedder.history.clear()
-        report = index.ingest(many, settings=NO_OCR)
+        report = index.ingest(folder, settings=NO_OCR)
         assert not report.interrupted
-        assert embedded(embedder) == 20 - stored, "pages stored before the interruption are not embedded again"
+        assert embedded_count(embedder) == 20 - stored_count, "stored pages are not re-embedded"
         assert pages_of(index) == [("long.pdf", n) for n in range(1, 21)]
         assert index.info().pending == 0
         assert index.info().pages == 20
 
 
-def test_a_path_that_does_not_exist(index):
+def test_ingest_of_a_missing_path_raises(index):
     with pytest.raises(InvalidInputError, match="does not exist"):
         index.ingest(Path("nowhere.pdf"))
 
@@ -390,7 +390,7 @@ def test_a_path_that_does_not_exist(index):
         ".fseventsd/",
     ],
 )  # fmt: skip
-def test_a_folder_with_nothing_but_what_file_managers_leave_is_empty(tmp_path, embedder, name):
+def test_folder_with_only_system_files_becomes_an_index(tmp_path, embedder, name):
     (tmp_path / "kb").mkdir()
     if name.endswith("/"):
         (tmp_path / "kb" / name).mkdir()
@@ -401,7 +401,7 @@ def test_a_folder_with_nothing_but_what_file_managers_leave_is_empty(tmp_path, e
     assert (tmp_path / "kb" / name).exists()
 
 
-def test_an_index_whose_vectors_are_gone_is_refused(tmp_path, embedder):
+def test_index_without_its_vectors_raises(tmp_path, embedder):
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         index.add(["whales"], ids=["a"])
     shutil.rmtree(tmp_path / "kb" / "vectors")
@@ -412,7 +412,7 @@ def test_an_index_whose_vectors_are_gone_is_refused(tmp_path, embedder):
 
 
 @pytest.mark.parametrize("is_empty", [True, False])
-def test_what_a_process_left_that_was_killed_while_it_made_an_index_is_none_yet(tmp_path, embedder, is_empty):
+def test_index_creation_killed_midway_is_completed_by_open(tmp_path, embedder, is_empty):
     (tmp_path / "manifest.sqlite3").touch()
     if not is_empty:
         Manifest(tmp_path / "manifest.sqlite3").close()
@@ -425,36 +425,38 @@ def test_what_a_process_left_that_was_killed_while_it_made_an_index_is_none_yet(
 
 
 @pytest.mark.parametrize("name", ["storage", "embedder", "multi_dim"])
-def test_an_index_without_one_of_its_settings_is_refused_with_the_way_out(tmp_path, embedder, name):
+def test_missing_setting_raises_index_corrupt_error(tmp_path, embedder, name):
     DocumentIndex.open(tmp_path, embedder=embedder).close()
     with closing(sqlite3.connect(tmp_path / "manifest.sqlite3")) as db:
         db.execute("DELETE FROM settings WHERE key = ?", (name,))
         db.commit()
-    with pytest.raises(IndexCorruptError, match=rf"missing: {name}\): restore it, or ingest .* into a new place"):
+    with pytest.raises(
+        IndexCorruptError, match=rf"missing settings: {name}\)\. Restore a backup, or ingest .* into a new index"
+    ):
         DocumentIndex.open(tmp_path, embedder=embedder)
 
 
 @pytest.mark.parametrize("models", [{"embedder": ""}, {"reranker": ""}, {"embedder": " "}])
-def test_an_empty_name_of_a_model_is_refused_at_once(tmp_path, models):
+def test_empty_model_name_raises_before_anything_is_created(tmp_path, models):
     with pytest.raises(InvalidInputError, match="model name is empty"):
         DocumentIndex.open(tmp_path / "kb", **models)
     assert not (tmp_path / "kb").exists()
 
 
 @pytest.mark.parametrize("paths", [None, b"docs", 5, [None], [b"docs"]])
-def test_what_is_no_path_is_refused(index, paths):
+def test_ingest_rejects_values_that_are_not_paths(index, paths):
     for dry_run in (False, True):
         with pytest.raises(InvalidInputError, match="A path is "):
             index.ingest(paths, dry_run=dry_run)
 
 
-def test_closing_while_another_thread_ingests_is_an_error_of_ours(tmp_path, docs):
+def test_close_during_ingest_raises_index_state_error(tmp_path, docs):
     index = DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder())
     with pytest.raises(IndexStateError, match="closed"):
         index.ingest(docs, settings=NO_OCR, progress=lambda _: index.close())
 
 
-def test_a_dry_run_returns_the_plan_and_changes_nothing(index, docs):
+def test_dry_run_returns_the_plan_and_changes_nothing(index, docs):
     plan = index.ingest(docs, settings=NO_OCR, dry_run=True)
     assert (plan.new, plan.pages) == (2, 4)
     assert index.info().documents == 0
@@ -462,10 +464,10 @@ def test_a_dry_run_returns_the_plan_and_changes_nothing(index, docs):
     assert index.ingest(docs, settings=NO_OCR, dry_run=True).unchanged == 2
 
 
-def test_an_index_with_a_model_object_is_not_pickled(tmp_path, embedder):
+def test_index_with_a_model_object_cannot_be_pickled(tmp_path, embedder):
     with (
         DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index,
-        pytest.raises(InvalidInputError, match="embedder is an object. Pass embedder as a name"),
+        pytest.raises(InvalidInputError, match=r"embedder is an object\. Pass embedder as a name"),
     ):
         pickle.dumps(index)
     with (
@@ -475,7 +477,7 @@ def test_an_index_with_a_model_object_is_not_pickled(tmp_path, embedder):
         pickle.dumps(index)
 
 
-def test_an_index_whose_model_no_name_loads_is_not_pickled(tmp_path, embedder):
+def test_index_with_a_custom_embedder_cannot_be_pickled(tmp_path, embedder):
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder), DocumentIndex.open(tmp_path / "kb") as second:
         with pytest.raises(InvalidInputError, match=r"embedder \('fake'\) is a custom object"):
             pickle.dumps(second)
@@ -487,15 +489,15 @@ def test_an_index_whose_model_no_name_loads_is_not_pickled(tmp_path, embedder):
             pickle.dumps(index)
 
 
-def test_an_index_whose_model_was_loaded_by_name_is_pickled(tmp_path):
+def test_index_with_a_loaded_named_model_can_be_pickled(tmp_path):
     unpack_tiny("colbert-v2", tmp_path / "model")
-    for place, model in (("lite", load_embedder("lite")), ("folder", load_embedder(tmp_path / "model"))):
-        with DocumentIndex.open(tmp_path / place, embedder=model), DocumentIndex.open(tmp_path / place) as second:
+    for name, model in (("lite", load_embedder("lite")), ("folder", load_embedder(tmp_path / "model"))):
+        with DocumentIndex.open(tmp_path / name, embedder=model), DocumentIndex.open(tmp_path / name) as second:
             with pickle.loads(pickle.dumps(second)) as other:
                 assert other._session is second._session
 
 
-def test_an_index_is_pickled_by_its_names(tmp_path, monkeypatch):
+def test_pickled_index_holds_location_and_model_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with DocumentIndex.open("kb", embedder="lite", reranker="lite") as index:
         index.add(["growth"], ids=["a"])

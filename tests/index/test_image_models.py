@@ -1,4 +1,4 @@
-"""An index on a model that looks at pixels: random weights, so that places and bookkeeping are tested, not ranking."""
+"""An index with an image embedder of random weights: model identity, boxes and dimensions, not ranking quality."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def pdf(tmp_path):
 
 
 @pytest.mark.parametrize("family", EMBEDDERS)
-def test_an_index_is_filled_searched_and_opened_again(tiny, tmp_path, pdf, family):
+def test_reopened_index_loads_the_recorded_model(tiny, tmp_path, pdf, family):
     with DocumentIndex.open(tmp_path / "kb", embedder=tiny[family]) as index:
         report = index.ingest(pdf, settings=SETTINGS)
         assert (report.pages, report.failed) == (3, ())
         first = index.search("Which region grew fastest?", k=3)
         assert len(first) == 3
         assert Path(index.info().embedder) == Path(tiny[family])
-    # The model is remembered; nobody names it again.
+    # The recorded model is loaded without naming it.
     with DocumentIndex.open(tmp_path / "kb") as index:
-        again = index.search("Which region grew fastest?", k=3)
-        assert [(hit.page, hit.score) for hit in again] == [(hit.page, hit.score) for hit in first]
+        hits = index.search("Which region grew fastest?", k=3)
+        assert [(hit.page, hit.score) for hit in hits] == [(hit.page, hit.score) for hit in first]
         assert index.ingest(pdf, settings=SETTINGS).unchanged == 1
 
 
-def test_a_page_without_a_word_is_looked_at_by_a_model_that_sees(tiny, tmp_path, pdf):
+def test_image_embedder_explains_a_page_without_words(tiny, tmp_path, pdf):
     with DocumentIndex.open(tmp_path / "kb", embedder=tiny["v4"]) as index:
         index.ingest(pdf, settings=SETTINGS)
         hit = next(hit for hit in index.search("anything", k=3) if hit.page == 2)
@@ -50,7 +50,7 @@ def test_a_page_without_a_word_is_looked_at_by_a_model_that_sees(tiny, tmp_path,
         assert explanation.image().size == explanation.image().size
 
 
-def test_another_model_is_refused(tiny, tmp_path, pdf):
+def test_other_model_raises_mismatch_error(tiny, tmp_path, pdf):
     DocumentIndex.open(tmp_path / "kb", embedder=Path(tiny["v4"])).close()
     other = make_checkpoint("v4", path=tmp_path / "other", seed=3)
     with pytest.raises(IndexMismatchError, match="was built with the embedder"):
@@ -58,11 +58,11 @@ def test_another_model_is_refused(tiny, tmp_path, pdf):
     from jina_rag import load_embedder
 
     code = load_embedder(tiny["v4"], device="cpu", task="code")
-    with pytest.raises(IndexMismatchError, match="ingest into a new folder"):
+    with pytest.raises(IndexMismatchError, match="ingest into a new index"):
         DocumentIndex.open(tmp_path / "kb", embedder=code)
 
 
-def test_a_model_folder_is_known_by_what_it_holds(tmp_path, pdf, monkeypatch):
+def test_model_folder_is_identified_by_its_contents(tmp_path, pdf, monkeypatch):
     home, other_home = tmp_path / "home", tmp_path / "other"
     model = make_checkpoint("v1", path=home / "m", seed=1)
     make_checkpoint("v1", path=other_home / "m", seed=2)
@@ -75,34 +75,34 @@ def test_a_model_folder_is_known_by_what_it_holds(tmp_path, pdf, monkeypatch):
     monkeypatch.chdir(other_home)
     with pytest.raises(IndexMismatchError, match="was built with the embedder"):
         DocumentIndex.open(tmp_path / "kb", embedder="m")
-    # The same model elsewhere, and by another name.
+    # The same model in another folder.
     moved = shutil.move(model, tmp_path / "moved")
     with DocumentIndex.open(tmp_path / "kb", embedder=moved) as index:
         assert [(hit.page, hit.score) for hit in index.search("whales", k=3)] == scores
     with (
         DocumentIndex.open(tmp_path / "kb") as index,
-        pytest.raises(ModelNotFoundError, match="if its folder was moved, open the index with embedder=FOLDER"),
+        pytest.raises(ModelNotFoundError, match="If the model folder was moved, open the index with embedder=FOLDER"),
     ):
         index.search("whales")
-    # Another model where that one was.
+    # Another model in the recorded folder.
     shutil.copytree(other_home / "m", home / "m")
     with pytest.raises(IndexMismatchError, match="was built with the embedder"):
         DocumentIndex.open(tmp_path / "kb", embedder=home / "m")
     with (
         DocumentIndex.open(tmp_path / "kb") as index,
-        pytest.raises(IndexMismatchError, match="but the model at hand is"),
+        pytest.raises(IndexMismatchError, match="but the embedder is"),
     ):
         index.search("whales")
 
 
-def test_a_reranker_is_no_embedder(tiny, tmp_path):
+def test_reranker_as_embedder_raises(tiny, tmp_path):
     with pytest.raises(InvalidInputError, match="load_reranker"):
         DocumentIndex.open(tmp_path / "kb", embedder=tiny["m0"])
     assert not (tmp_path / "kb").exists()
 
 
-def test_long_dense_vectors_are_cut_where_the_model_was_trained_for_it(tmp_path, pdf):
-    """2,048 dimensions become 1,024 in the index; the model's own stay as they are."""
+def test_dense_vectors_are_truncated_to_a_matryoshka_dim(tmp_path, pdf):
+    """The index stores 1,024 of 2,048 dimensions; the embedder keeps its own dimension."""
     numbers = {"hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 2, "intermediate_size": 64}
     overrides = {
         "matryoshka_dims": [1024, 2048],

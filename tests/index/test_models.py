@@ -1,4 +1,4 @@
-"""The models of an index: each has a lock of its own."""
+"""Models of an index: one lock per model, and early checks of their names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.testing import FakeEmbedder
 
 
-def test_a_search_does_not_wait_while_a_reranker_loads(tmp_path, monkeypatch):
+def test_embedder_is_usable_while_a_reranker_loads(tmp_path, monkeypatch):
     loading, may_load = threading.Event(), threading.Event()
 
     def load_reranker(name):
@@ -37,14 +37,14 @@ def test_a_search_does_not_wait_while_a_reranker_loads(tmp_path, monkeypatch):
         search = threading.Thread(target=lambda: hits.append(index.embedder.encode_query(["rain"])), daemon=True)
         search.start()
         search.join(30)
-        assert hits, "the embedder waits for the reranker"
+        assert hits, "the embedder must not wait for the reranker"
         may_load.set()
         thread.join(30)
         assert [str(error) for error in errors] == ["some/reranker"]
 
 
 @pytest.mark.parametrize("name", ["assets_dir", "embedder", "reranker"])
-def test_an_empty_name_is_refused_before_anything_is_opened(tmp_path, monkeypatch, name):
+def test_empty_argument_raises_before_opening(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInputError, match="is empty"):
         DocumentIndex.open("http://127.0.0.1:9/docs", **{name: " "})

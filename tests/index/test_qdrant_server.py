@@ -1,6 +1,6 @@
-"""An index whose vectors are on a Qdrant server: the same behaviour, and its folder of files.
+"""An index on a Qdrant server: the behavior of a folder index, addresses, and the assets folder.
 
-Against the client's stand-in in this process, and against a real server where JINA_RAG_TEST_QDRANT_URL names one.
+Runs against the client's in-memory mode, and against a real server if JINA_RAG_TEST_QDRANT_URL is set.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from jina_rag.stores.qdrant.client import QdrantConnection
 from jina_rag.testing import FakeEmbedder, sample_pdf
 
 NO_OCR = IngestSettings(ocr="never", isolate=False, dpi=60)
-REAL = os.environ.get("JINA_RAG_TEST_QDRANT_URL")
+SERVER_URL = os.environ.get("JINA_RAG_TEST_QDRANT_URL")
 
 
-@pytest.fixture(params=["stand-in", pytest.param("real", marks=pytest.mark.skipif(not REAL, reason="no server"))])
+@pytest.fixture(params=["stand-in", pytest.param("real", marks=pytest.mark.skipif(not SERVER_URL, reason="no server"))])
 def url(request, monkeypatch):
-    """Address of a collection that does not exist yet."""
+    """Yield the address of a new collection."""
     from qdrant_client import QdrantClient
 
     name = f"jina-rag-test-{uuid.uuid4().hex[:8]}"
     if request.param == "real":
-        yield f"{REAL.rstrip('/')}/{name}"
-        QdrantClient(REAL, api_key=os.environ.get("QDRANT_API_KEY")).delete_collection(name)
+        yield f"{SERVER_URL.rstrip('/')}/{name}"
+        QdrantClient(SERVER_URL, api_key=os.environ.get("QDRANT_API_KEY")).delete_collection(name)
         return
     client = QdrantClient(location=":memory:")
     monkeypatch.setattr(qdrant_server, "_client", client)
@@ -55,13 +55,13 @@ def docs(tmp_path):
     return folder
 
 
-def open_(url, tmp_path, **options):
+def open_index(url, tmp_path, **options):
     return DocumentIndex.open(url, assets_dir=tmp_path / "files", **options)
 
 
-def test_an_index_on_a_server_does_what_one_in_a_folder_does(url, docs, tmp_path):
+def test_server_index_ingests_searches_explains_and_deletes(url, docs, tmp_path):
     embedder = FakeEmbedder()
-    with open_(url, tmp_path, embedder=embedder) as index:
+    with open_index(url, tmp_path, embedder=embedder) as index:
         report = index.ingest(docs, settings=NO_OCR, metadata={"year": 2024})
         assert (report.documents, report.pages, report.failed) == (2, 3, ())
         assert index.ingest(docs, settings=NO_OCR).unchanged == 2
@@ -84,13 +84,13 @@ def test_an_index_on_a_server_does_what_one_in_a_folder_does(url, docs, tmp_path
         assert index_info.location == url
         assert str(index.location) == str(tmp_path / "files")
         assert url in repr(index)
-    with open_(url, tmp_path, embedder=embedder, create=False) as index:
+    with open_index(url, tmp_path, embedder=embedder, create=False) as index:
         assert index.search("whales", k=1)[0].doc_id == "beasts.pdf"
 
 
-def test_it_can_be_searched_without_the_files(url, docs, tmp_path):
+def test_server_index_is_searchable_without_its_assets(url, docs, tmp_path):
     embedder = FakeEmbedder()
-    with open_(url, tmp_path, embedder=embedder) as index:
+    with open_index(url, tmp_path, embedder=embedder) as index:
         index.ingest(docs, settings=NO_OCR, metadata={"year": 2024})
     with DocumentIndex.open(url, embedder=embedder, create=False, assets_dir=tmp_path / "elsewhere") as index:
         hit = index.search("whales", k=1, filter={"year": 2024})[0]
@@ -101,19 +101,19 @@ def test_it_can_be_searched_without_the_files(url, docs, tmp_path):
         assert not hit.image_path.is_file()
 
 
-def test_another_model_or_storage_is_refused(url, docs, tmp_path):
-    with open_(url, tmp_path, embedder=FakeEmbedder()) as index:
+def test_other_model_or_storage_raises_mismatch_error(url, docs, tmp_path):
+    with open_index(url, tmp_path, embedder=FakeEmbedder()) as index:
         index.ingest(docs, settings=NO_OCR)
     with pytest.raises(IndexMismatchError, match="built with"):
-        open_(url, tmp_path, embedder=FakeEmbedder(name="other"))
-    with pytest.raises(IndexMismatchError, match="as exact, not as compact"):
-        open_(url, tmp_path, embedder=FakeEmbedder(), storage="compact")
+        open_index(url, tmp_path, embedder=FakeEmbedder(name="other"))
+    with pytest.raises(IndexMismatchError, match="built with storage exact, not compact"):
+        open_index(url, tmp_path, embedder=FakeEmbedder(), storage="compact")
 
 
-def test_files_of_another_index_are_refused(url, docs, tmp_path):
-    with open_(url, tmp_path, embedder=FakeEmbedder()) as index:
+def test_assets_folder_of_another_index_raises(url, docs, tmp_path):
+    with open_index(url, tmp_path, embedder=FakeEmbedder()) as index:
         index.ingest(docs, settings=NO_OCR)
-    with open_(f"{url}-2", tmp_path / "second", embedder=FakeEmbedder()) as index:
+    with open_index(f"{url}-2", tmp_path / "second", embedder=FakeEmbedder()) as index:
         index.ingest(docs, settings=NO_OCR)
     with pytest.raises(IndexMismatchError, match="belongs to another index"):
         DocumentIndex.open(f"{url}-2", assets_dir=tmp_path / "files", embedder=FakeEmbedder())
@@ -121,18 +121,18 @@ def test_files_of_another_index_are_refused(url, docs, tmp_path):
         DocumentIndex.open(f"{url}-3", assets_dir=tmp_path / "files", embedder=FakeEmbedder())
 
 
-def test_there_is_none(url, tmp_path):
+def test_missing_collection_raises_index_not_found_error(url, tmp_path):
     with pytest.raises(IndexNotFoundError, match="jina-rag ingest"):
-        open_(url, tmp_path, create=False)
+        open_index(url, tmp_path, create=False)
     assert not (tmp_path / "files").exists()
 
 
-def test_two_processes_do_not_change_it_at_once(url, docs, tmp_path):
+def test_second_writing_process_gets_index_locked_error(url, docs, tmp_path):
     from filelock import FileLock
 
-    with open_(url, tmp_path, embedder=FakeEmbedder()) as index:
+    with open_index(url, tmp_path, embedder=FakeEmbedder()) as index:
         index.ingest(docs, settings=NO_OCR)
-        with FileLock(tmp_path / "files" / "lock"):  # as the other process would hold it
+        with FileLock(tmp_path / "files" / "lock"):  # the lock of another process
             with pytest.raises(IndexLockedError, match="locked by another process"):
                 index.ingest(docs, settings=NO_OCR)
             with pytest.raises(IndexLockedError):
@@ -141,7 +141,7 @@ def test_two_processes_do_not_change_it_at_once(url, docs, tmp_path):
         assert index.ingest(docs, settings=NO_OCR).unchanged == 2
 
 
-def test_a_folder_moves_to_a_server_and_back(url, docs, tmp_path):
+def test_copy_from_folder_to_server_and_back(url, docs, tmp_path):
     embedder = FakeEmbedder()
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         index.ingest(docs, settings=NO_OCR, metadata={"year": 2024})
@@ -149,7 +149,7 @@ def test_a_folder_moves_to_a_server_and_back(url, docs, tmp_path):
         embedder.history.clear()
         assert index.copy(url, assets_dir=tmp_path / "files") == 3
         assert index.copy(url, assets_dir=tmp_path / "files") == 0
-    with open_(url, tmp_path, embedder=embedder, create=False) as index:
+    with open_index(url, tmp_path, embedder=embedder, create=False) as index:
         assert [(hit.doc_id, hit.page) for hit in index.search("whales sing in the deep", k=9)[:1]] == expected
         assert index.search("whales", k=1)[0].image_path.is_file()
         assert index.verify() == []
@@ -161,7 +161,7 @@ def test_a_folder_moves_to_a_server_and_back(url, docs, tmp_path):
     assert not any(side == "document" for side, _ in embedder.history)
 
 
-def test_addresses():
+def test_address_parsing_and_errors():
     address = Address.parse(
         "https://host.example/prefix/my%20docs?grpc=true&timeout=12.5&shards=3&replicas=2&retries=0&grpc_port=7000"
     )
@@ -171,27 +171,27 @@ def test_addresses():
     assert (connection.prefer_grpc, connection.timeout, connection.shard_number) == (True, 12.5, 3)
     assert (connection.replication_factor, connection.retries, connection.grpc_port) == (2, 0, 7000)
     assert address.assets_dir.name == "host.example_6333_prefix_my_docs"
-    for wrong, says in [
+    for invalid, message in [
         ("http://host:6333", "has no collection name"),
         ("http://host:6333/", "has no collection name"),
         ("ftp://host/x", "not an index address"),
         ("http://host/x?colour=red", "Unknown option"),
-        ("http://local host/x", "names a host"),
-        ("http://a<b/x", "names a host"),
+        ("http://local host/x", "expected http"),
+        ("http://a<b/x", "expected http"),
         ("http://host/x?timeout=soon", "expected a number"),
         ("http://host/x?grpc=perhaps", "true or false"),
         ("http://user:secret@host/x", "must not contain a user"),
     ]:
-        with pytest.raises(InvalidInputError, match=says):
-            DocumentIndex.open(wrong)
-    for wrong in (
+        with pytest.raises(InvalidInputError, match=message):
+            DocumentIndex.open(invalid)
+    for invalid in (
         "http://user:s3cret@host:6333",
         "https://user:s3cret@host/x?y=1",
         "ftp://user:s3cret@h/c",
         "http://user@h",
     ):
         with pytest.raises(InvalidInputError, match="must not contain a user") as caught:
-            Address.parse(wrong)
+            Address.parse(invalid)
         assert not any(part in str(caught.value) for part in ("s3cret", "user:", "host"))
     with pytest.raises(InvalidInputError, match="apply only to the address"):
         DocumentIndex.open("kb", assets_dir="x")
@@ -201,22 +201,22 @@ def test_addresses():
     "spelling",
     ["http://LOCALHOST:6333/docs", "HTTP://localhost/docs", "http://localhost:6333/docs/", "http://localhost/docs?"],
 )
-def test_every_spelling_of_an_address_is_one_location(spelling):
+def test_all_spellings_of_an_address_have_one_canonical_form(spelling):
     assert Address.parse(spelling).canonical == Address.parse("http://localhost:6333/docs?timeout=30").canonical
     assert Address.parse(spelling).assets_dir == Address.parse("http://localhost:6333/docs").assets_dir
     for other in ("http://localhost:80/docs", "https://localhost:6333/docs", "http://localhost:6333/x/docs"):
         assert Address.parse(spelling).canonical != Address.parse(other).canonical
 
 
-def test_a_collection_that_is_open_is_shared_and_other_options_are_refused(url, docs, tmp_path):
+def test_open_collection_is_shared_and_rejects_other_options(url, docs, tmp_path):
     embedder = FakeEmbedder()
-    with open_(f"{url}?timeout=30", tmp_path, embedder=embedder) as index:
+    with open_index(f"{url}?timeout=30", tmp_path, embedder=embedder) as index:
         for spelling in (url, f"{url}/", url.replace("http://l", "HTTP://L"), f"{url}?timeout=30.0"):
             with DocumentIndex.open(spelling) as other:
                 assert other._session is index._session
-        with open_(url, tmp_path) as other:
+        with open_index(url, tmp_path) as other:
             assert other._session is index._session
-        with pytest.raises(IndexStateError, match="open in this process with another timeout. Close it"):
+        with pytest.raises(IndexStateError, match=r"open in this process with another timeout\. Close it"):
             DocumentIndex.open(f"{url}?timeout=31")
         with pytest.raises(IndexStateError, match="open in this process with another api_key") as caught:
             DocumentIndex.open(url, api_key="s3cret")
@@ -224,40 +224,40 @@ def test_a_collection_that_is_open_is_shared_and_other_options_are_refused(url, 
         with pytest.raises(IndexStateError, match=r"open in this process with assets_dir=.*files"):
             DocumentIndex.open(url, assets_dir=tmp_path / "elsewhere")
         assert index.ingest(docs, settings=NO_OCR).pages == 3
-    with DocumentIndex.open(f"{url}?timeout=31", assets_dir=tmp_path / "elsewhere", embedder=embedder) as guest:
-        assert guest.search("whales")
+    with DocumentIndex.open(f"{url}?timeout=31", assets_dir=tmp_path / "elsewhere", embedder=embedder) as guest_index:
+        assert guest_index.search("whales")
 
 
-def test_a_server_that_is_not_there(tmp_path):
+def test_unreachable_server_raises(tmp_path):
     with pytest.raises(IndexStateError, match="No Qdrant server answers"):
         DocumentIndex.open("http://127.0.0.1:9/docs?retries=0&timeout=2", assets_dir=tmp_path / "files")
     assert not (tmp_path / "files").exists()
 
 
-def test_who_has_other_files_may_search_and_not_change(url, docs, tmp_path):
+def test_index_with_other_assets_is_read_only(url, docs, tmp_path):
     embedder = FakeEmbedder()
-    with open_(url, tmp_path, embedder=embedder) as index:
+    with open_index(url, tmp_path, embedder=embedder) as index:
         index.ingest(docs, settings=NO_OCR)
-    with DocumentIndex.open(url, embedder=embedder, create=False, assets_dir=tmp_path / "elsewhere") as guest:
-        hit = guest.search("whales sing", k=1)[0]
-        assert guest.explain("whales sing", hit).brightest is not None
-        for change in (
-            lambda: guest.ingest(docs, settings=NO_OCR),
-            lambda: guest.delete("animals.pdf"),
-            lambda: guest.copy(tmp_path / "copy"),
+    with DocumentIndex.open(url, embedder=embedder, create=False, assets_dir=tmp_path / "elsewhere") as guest_index:
+        hit = guest_index.search("whales sing", k=1)[0]
+        assert guest_index.explain("whales sing", hit).brightest is not None
+        for attempt in (
+            lambda: guest_index.ingest(docs, settings=NO_OCR),
+            lambda: guest_index.delete("animals.pdf"),
+            lambda: guest_index.copy(tmp_path / "copy"),
         ):
             with pytest.raises(IndexStateError, match="manifest is in another assets folder"):
-                change()
-        with pytest.raises(InvalidInputError, match="listed elsewhere"):
-            guest.search("whales", filter={"path": "*"})
-        (problem,) = guest.verify()
+                attempt()
+        with pytest.raises(InvalidInputError, match="manifest is in another assets folder"):
+            guest_index.search("whales", filter={"path": "*"})
+        (problem,) = guest_index.verify()
         assert "another assets folder" in problem.message
-    with open_(url, tmp_path, embedder=embedder) as index:
+    with open_index(url, tmp_path, embedder=embedder) as index:
         assert index.verify() == []
         assert index.ingest(docs, settings=NO_OCR).unchanged == 2
 
 
-def test_a_folder_takes_no_options_of_a_server(tmp_path):
+def test_server_options_raise_for_a_folder(tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         for options in ({"api_key": "k"}, {"assets_dir": tmp_path / "files"}):
             with pytest.raises(InvalidInputError, match="apply only to the address"):

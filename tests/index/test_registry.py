@@ -1,4 +1,4 @@
-"""The open indexes of a process: one session for each location, and a lock for each."""
+"""Registry of open indexes: one shared session and one lock per location."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from jina_rag.index.session import IndexSession
 from jina_rag.stores.qdrant.edge import EdgeStore
 from jina_rag.testing import FakeEmbedder
 
-PATIENCE = 60
-"""Seconds after which a test that hangs fails; nothing that passes waits for them."""
+TIMEOUT = 60
+"""Seconds after which a hanging test fails; a passing test never waits this long."""
 
 
-class Gate:
-    """Stands before the opening of one folder: tells that it was reached, and waits to be opened."""
+class OpeningGate:
+    """Blocks the opening of one folder until `opened` is set; sets `reached` when the opening starts."""
 
     def __init__(self, monkeypatch, name: str) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
         self.calls: list[str] = []
         open_folder = registry.open_folder
 
-        def gated(root, options):
+        def gated_open(root, options):
             self.calls.append(root.name)
             if root.name == name:
                 self.reached.set()
-                assert self.opened.wait(PATIENCE)
+                assert self.opened.wait(TIMEOUT)
             return open_folder(root, options)
 
-        monkeypatch.setattr(registry, "open_folder", gated)
+        monkeypatch.setattr(registry, "open_folder", gated_open)
 
 
 def is_locked(folder) -> bool:
-    """Whether somebody has the embedded store of an index open."""
+    """Return whether the embedded store of an index is open."""
     try:
         EdgeStore.open(folder / "vectors", dim=128, multi_dim=64).close()
     except IndexLockedError:
@@ -53,26 +53,26 @@ def threads():
         yield pool
 
 
-def test_opening_one_folder_waits_for_no_other(tmp_path, monkeypatch, threads):
-    gate = Gate(monkeypatch, "slow")
+def test_opening_a_folder_does_not_block_other_folders(tmp_path, monkeypatch, threads):
+    gate = OpeningGate(monkeypatch, "slow")
     slow = threads.submit(DocumentIndex.open, tmp_path / "slow", embedder=FakeEmbedder())
-    assert gate.reached.wait(PATIENCE)
+    assert gate.reached.wait(TIMEOUT)
     try:
-        threads.submit(DocumentIndex.open, tmp_path / "quick", embedder=FakeEmbedder()).result(PATIENCE).close()
+        threads.submit(DocumentIndex.open, tmp_path / "quick", embedder=FakeEmbedder()).result(TIMEOUT).close()
         assert not slow.done()
     finally:
         gate.opened.set()
-    slow.result(PATIENCE).close()
+    slow.result(TIMEOUT).close()
 
 
-def test_two_threads_that_open_one_location_share_a_session(tmp_path, monkeypatch, threads):
-    gate = Gate(monkeypatch, "kb")
+def test_threads_opening_one_location_share_a_session(tmp_path, monkeypatch, threads):
+    gate = OpeningGate(monkeypatch, "kb")
     embedder = FakeEmbedder()
     first = threads.submit(DocumentIndex.open, tmp_path / "kb", embedder=embedder)
-    assert gate.reached.wait(PATIENCE)
+    assert gate.reached.wait(TIMEOUT)
     second = threads.submit(DocumentIndex.open, tmp_path / "kb", embedder=embedder)
     gate.opened.set()
-    indexes = first.result(PATIENCE), second.result(PATIENCE)
+    indexes = first.result(TIMEOUT), second.result(TIMEOUT)
     assert gate.calls == ["kb"]
     assert indexes[0]._session is indexes[1]._session
     for index in indexes:
@@ -81,31 +81,31 @@ def test_two_threads_that_open_one_location_share_a_session(tmp_path, monkeypatc
     assert not is_locked(tmp_path / "kb")
 
 
-def test_where_the_first_fails_the_second_tries_itself(tmp_path, monkeypatch, threads):
-    reached, go_on = threading.Event(), threading.Event()
+def test_failed_opening_does_not_affect_the_next_thread(tmp_path, monkeypatch, threads):
+    reached, may_continue = threading.Event(), threading.Event()
     open_folder, calls = registry.open_folder, []
 
     def failing_once(root, options):
         calls.append(root)
         if len(calls) == 1:
             reached.set()
-            assert go_on.wait(PATIENCE)
+            assert may_continue.wait(TIMEOUT)
             raise IndexStateError("the disk is away")
         return open_folder(root, options)
 
     monkeypatch.setattr(registry, "open_folder", failing_once)
     first = threads.submit(DocumentIndex.open, tmp_path / "kb", embedder=FakeEmbedder())
-    assert reached.wait(PATIENCE)
+    assert reached.wait(TIMEOUT)
     second = threads.submit(DocumentIndex.open, tmp_path / "kb", embedder=FakeEmbedder())
-    go_on.set()
+    may_continue.set()
     with pytest.raises(IndexStateError, match="the disk is away"):
-        first.result(PATIENCE)
-    second.result(PATIENCE).close()
+        first.result(TIMEOUT)
+    second.result(TIMEOUT).close()
     assert len(calls) == 2
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
-def test_every_spelling_of_a_folder_is_one_location(tmp_path, monkeypatch):
+@pytest.mark.skipif(os.name == "nt", reason="symbolic links need a privilege on Windows")
+def test_all_spellings_of_a_folder_share_a_session(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to("kb")
     with DocumentIndex.open("kb", embedder=FakeEmbedder()) as index:
@@ -114,19 +114,19 @@ def test_every_spelling_of_a_folder_is_one_location(tmp_path, monkeypatch):
                 assert other._session is index._session, name
 
 
-def test_an_index_that_nothing_refers_to_is_closed(tmp_path):
+def test_garbage_collected_index_is_closed(tmp_path):
     index = DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder())
     second = DocumentIndex.open(tmp_path / "kb")
     assert is_locked(tmp_path / "kb")
     del index
     gc.collect()
-    assert is_locked(tmp_path / "kb"), "the second one is at work"
+    assert is_locked(tmp_path / "kb"), "the second instance is open"
     del second
     gc.collect()
     assert not is_locked(tmp_path / "kb")
 
 
-def test_the_collector_may_run_while_its_thread_holds_the_lock(tmp_path, monkeypatch):
+def test_garbage_collection_while_holding_the_lock_does_not_deadlock(tmp_path, monkeypatch):
     embedder = FakeEmbedder()
     abandoned = [DocumentIndex.open(tmp_path / "kb", embedder=embedder)]
     check = IndexSession.check
@@ -143,30 +143,30 @@ def test_the_collector_may_run_while_its_thread_holds_the_lock(tmp_path, monkeyp
     assert not is_locked(tmp_path / "kb")
 
 
-def test_work_in_flight_keeps_an_index_open(tmp_path, threads):
-    started, go_on = threading.Event(), threading.Event()
+def test_running_search_keeps_the_index_open(tmp_path, threads):
+    started, may_continue = threading.Event(), threading.Event()
 
     class Slow(FakeEmbedder):
         def encode_query(self, queries, **options):
             started.set()
-            assert go_on.wait(PATIENCE)
+            assert may_continue.wait(TIMEOUT)
             return super().encode_query(queries, **options)
 
     index = DocumentIndex.open(tmp_path / "kb", embedder=Slow())
     index.add(["whales sing"])
     running = threads.submit(index.search, "whales")
     del index
-    assert started.wait(PATIENCE)
+    assert started.wait(TIMEOUT)
     gc.collect()
-    go_on.set()
-    assert len(running.result(PATIENCE)) == 1
+    may_continue.set()
+    assert len(running.result(TIMEOUT)) == 1
     del running
-    threads.shutdown()  # a thread that has just answered may still hold what it was called with
+    threads.shutdown()  # a finished worker thread may still reference its arguments
     gc.collect()
     assert not is_locked(tmp_path / "kb")
 
 
-def test_a_store_that_cannot_be_closed_is_forgotten_all_the_same(tmp_path, monkeypatch):
+def test_session_is_dropped_even_if_closing_the_store_fails(tmp_path, monkeypatch):
     close = EdgeStore.close
 
     def failing(store):
