@@ -13,7 +13,7 @@ from jina_rag.types import Embeddings
 
 ON_TOPIC = "The river flooded the town after three days of rain"
 OFF_TOPIC = "Shareholders approved the dividend at the annual meeting"
-QUESTION = "Why did the river flood the town?"
+QUERY = "Why did the river flood the town?"
 
 
 def check_embedder(embedder: Embedder) -> None:
@@ -27,7 +27,7 @@ def check_embedder(embedder: Embedder) -> None:
     assert embedder.hubness >= 0
     page = make_page(ON_TOPIC)
     documents = embedder.encode_document([ON_TOPIC, page, OFF_TOPIC])
-    queries = embedder.encode_query([QUESTION])
+    queries = embedder.encode_query([QUERY])
     _check_shapes(embedder, documents, 3)
     _check_shapes(embedder, queries, 1)
     scores = maxsim_many(queries.multi[0], documents.multi)
@@ -45,12 +45,12 @@ def check_reranker(reranker: Reranker) -> None:
     assert isinstance(reranker, Reranker)
     assert reranker.name
     assert reranker.fingerprint
-    scores = reranker.score(QUESTION, [OFF_TOPIC, ON_TOPIC, make_page(ON_TOPIC), make_page("")])
+    scores = reranker.score(QUERY, [OFF_TOPIC, ON_TOPIC, make_page(ON_TOPIC), make_page("")])
     assert scores.shape == (4,)
     assert scores.dtype == np.float32
     assert ((scores >= 0) & (scores <= 1)).all()
     assert min(scores[1], scores[2]) > max(scores[0], scores[3])
-    assert reranker.score(QUESTION, []).shape == (0,)
+    assert reranker.score(QUERY, []).shape == (0,)
     with pytest.raises(InvalidInputError):
         reranker.score(" ", [ON_TOPIC])
 
@@ -58,14 +58,14 @@ def check_reranker(reranker: Reranker) -> None:
 def check_reranker_shape(reranker: Reranker) -> None:
     """Check the properties that hold even for random weights: shape, range, order of the scores, mixed inputs."""
     documents = [OFF_TOPIC, make_page(ON_TOPIC), {"text": ON_TOPIC}, make_page(ON_TOPIC).screenshot.image]
-    scores = reranker.score(QUESTION, documents)
+    scores = reranker.score(QUERY, documents)
     assert scores.shape == (4,)
     assert scores.dtype == np.float32
     assert ((scores >= 0) & (scores <= 1)).all()
-    np.testing.assert_allclose(reranker.score(QUESTION, documents[::-1])[::-1], scores, atol=1e-4)
-    assert reranker.score(QUESTION, []).shape == (0,)
+    np.testing.assert_allclose(reranker.score(QUERY, documents[::-1])[::-1], scores, atol=1e-4)
+    assert reranker.score(QUERY, []).shape == (0,)
     with pytest.raises(InvalidInputError):
-        reranker.score(QUESTION, ON_TOPIC)
+        reranker.score(QUERY, ON_TOPIC)
 
 
 def _check_shapes(embedder: Embedder, result: Embeddings, n: int) -> None:
@@ -107,7 +107,7 @@ def _check_switches(embedder: Embedder) -> None:
     assert result.multi is None
     assert result.single.shape == (1, half)
     np.testing.assert_allclose(np.linalg.norm(result.single, axis=1), 1, atol=1e-3)
-    assert embedder.encode_query([QUESTION], single=False).single is None
+    assert embedder.encode_query([QUERY], single=False).single is None
     short = embedder.encode_document([ON_TOPIC], max_length=4).multi[0]
     assert 0 < len(short) < len(embedder.encode_document([ON_TOPIC]).multi[0])
 
