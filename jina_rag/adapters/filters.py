@@ -45,7 +45,7 @@ def search_arguments(settings: Mapping[str, Any], allowed: Iterable[str] = SEARC
 
 
 def page_filter(where: Any) -> Any:  # noqa: ANN401  # as a caller writes it; the index checks it
-    """Convert a filter with LangChain's keys: ``page`` from 0 becomes ``page`` from 1, ``source`` becomes ``path``.
+    """Convert a filter with LangChain's keys: 0-based ``page`` becomes 1-based, ``source`` becomes ``path``.
 
     Args:
         where: Filter by metadata key; a value that is not a mapping is returned unchanged.

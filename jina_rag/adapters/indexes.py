@@ -75,7 +75,7 @@ class LazyIndex(Lazy[DocumentIndex]):
     """
 
     def __init__(self, external: DocumentIndex | None = None, location: str | None = None) -> None:
-        """Create the holder; no index is opened.
+        """Create the object without opening an index.
 
         Args:
             external: Index opened by the caller; None to open the index at first use.
@@ -130,7 +130,7 @@ class LazyIndex(Lazy[DocumentIndex]):
             names = ("embedder", "reranker", "storage", "assets_dir", "api_key")
             name = next((name for name in names if getattr(opening, name) is not None), None)
             if name is not None:
-                raise InvalidInputError(f"{name} applies only to opening an index; this index is open. Omit it.")
+                raise InvalidInputError(f"{name} cannot be set for an index that is already open. Omit it.")
             return self.external
         location, arguments = opening.location, opening.arguments()
         # Key loaded models by identity: the handle keeps them alive, and models need not be comparable.

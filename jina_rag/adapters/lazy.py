@@ -21,7 +21,7 @@ class Lazy(Generic[T]):
     """
 
     def __init__(self, external: T | None = None) -> None:
-        """Create the holder.
+        """Create the object without loading or opening anything.
 
         Args:
             external: Object passed by the caller; None to create the object at first use.

@@ -41,7 +41,7 @@ class LazyModel(Lazy[Any]):
     """
 
     def __init__(self, external: Any = None, key: Hashable = None, model: Any = None) -> None:  # noqa: ANN401
-        """Create the holder.
+        """Create a record of a passed model and a loaded model.
 
         Args:
             external: Model passed by the caller; None for none.
@@ -111,7 +111,7 @@ class ModelOptions(BaseModel):
             return None
         for name in self._loading_only_options:
             if name in fields and getattr(self, name) != fields[name].default:
-                raise InvalidInputError(f"{name} applies only to loading a model; {model.name!r} is loaded. Omit it.")
+                raise InvalidInputError(f"{name} cannot be set for {model.name!r}, which is already loaded. Omit it.")
         return model
 
     def _get_model(self, load: Callable[..., Any]) -> Any:  # noqa: ANN401
@@ -159,7 +159,7 @@ class EmbedderOptions(ModelOptions):
 
     @property
     def matches_fingerprint(self) -> bool:
-        """Whether the vectors of `encode` match the embedder's fingerprint: no limit overrides a passed embedder."""
+        """Whether `encode` matches the embedder's fingerprint: False if a limit overrides a passed embedder."""
         return self._check_passed_model() is None or not any(getattr(self, name) for name in _CALL_LIMITS)
 
     def encode(self, side: Literal["query", "document"], inputs: Sequence[Input], *, multi: bool = False) -> Embeddings:
@@ -180,7 +180,7 @@ class EmbedderOptions(ModelOptions):
         return encode(inputs, multi=multi, **limits)
 
     def dense_vectors(self, side: Literal["query", "document"], inputs: Sequence[Input]) -> list[list[float]]:
-        """Return one dense vector per input, each a list of `truncate_dim` or the model's number of floats.
+        """Return one dense vector per input, a list of floats of length `truncate_dim` or the model's dimension.
 
         Args:
             side: ``"query"`` or ``"document"``.
@@ -224,5 +224,5 @@ def model_argument(field: str, name: str | os.PathLike[str] | None, model: Any) 
         InvalidInputError: If both are passed.
     """
     if name is not None and model is not None:
-        raise InvalidInputError(f"{field} applies only to loading a model; {model.name!r} is loaded. Omit it.")
+        raise InvalidInputError(f"{field} cannot be set for {model.name!r}, which is already loaded. Omit it.")
     return {} if name is None and model is None else {field: model if name is None else name}

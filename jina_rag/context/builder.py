@@ -79,7 +79,7 @@ class Omission:
 
     Attributes:
         source: Number of the source; 0 for the query.
-        kind: ``"image"``, ``"text"``, ``"metadata"``, ``"source"`` or ``"question"``.
+        kind: ``"image"``, ``"text"``, ``"metadata"``, ``"source"`` (text and image), or ``"question"`` (the query).
         reason: Reason for the omission, as a sentence.
     """
 

@@ -52,7 +52,7 @@ _LETTER_DIGIT_BORDER = re.compile("[A-Za-z](?=[0-9])|[0-9](?=[A-Za-z])")
 
 
 def estimate_tokens(text: str) -> int:
-    """Return an estimate of the number of tokens of a text that tends to overestimate.
+    """Estimate the number of tokens of a text, with a bias towards overestimation.
 
     - A letter of an ordinary word or a space counts 1/3 token; a letter of a code, abbreviation or random string up to
       1 token.
@@ -67,8 +67,12 @@ def estimate_tokens(text: str) -> int:
     Args:
         text: Any text.
 
-    >>> estimate_tokens("A word or two"), estimate_tokens("東京都"), estimate_tokens("QX7-4KD")
-    (6, 5, 7)
+    Returns:
+        Estimated number of tokens.
+
+    Example:
+        >>> estimate_tokens("A word or two"), estimate_tokens("東京都"), estimate_tokens("QX7-4KD")
+        (6, 5, 7)
     """
     words = sum(count * _word_tokens(word) for word, count in Counter(_WORD.findall(text)).items())
     plain = _WORD.sub("", text)
@@ -143,7 +147,7 @@ def fence(texts: Sequence[str]) -> str:
 
 
 class Budget:
-    """A token budget: counts the parts separately and joined, and uses the greater count.
+    """Token budget that counts the parts of a text separately and joined, and uses the greater count.
 
     Attributes:
         limit: Maximum number of tokens.
@@ -253,7 +257,7 @@ def excerpt(text: str | None, focus: str, tokens: int) -> Excerpt:
     Args:
         text: Text of a page; None counts as empty.
         focus: Words around which a very long text is cut.
-        tokens: Token budget. At most 16 characters per token, and at least 4,000 characters, are sanitized.
+        tokens: Token budget. Texts longer than 16 characters per token, and than 4,000 characters, are cut.
     """
     text = text or ""
     limit = max(_MIN_WINDOW, _WINDOW_PER_TOKEN * tokens)
@@ -267,7 +271,7 @@ def excerpt(text: str | None, focus: str, tokens: int) -> Excerpt:
 
 
 def fit_text(body: Callable[[str], str], text: Excerpt, budget: Budget, limit: int, *, focus: int = 0) -> str | None:
-    """Return the text, or the longest part around `focus` that fits, cut between words; None if not even "" fits.
+    """Return the text, or the longest part around `focus` that fits, cut between words; None if no part fits.
 
     Args:
         body: Adds the lines around a text: number, fence and header.
@@ -309,7 +313,7 @@ def _cut(excerpt: Excerpt, length: int, focus: int = 0) -> str:
         part = part[min(borders) :] if borders else part
     if not part.strip():
         return CUT_MARK
-    # A cut at the beginning only gets the mark at the beginning only; any part that is cut gets at least one mark.
+    # Mark the end if text after the part is missing, or if the part has no other mark.
     prefix = f"{_CUT_MARK_BEFORE} " if start > 0 or excerpt.cut_before else ""
     suffix = f" {CUT_MARK}" if start + length < len(text) or excerpt.cut_after or not prefix else ""
     return f"{prefix}{part.strip()}{suffix}"

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from jina_rag.types import Box, Float32
 
 MIN_WEIGHT = 0.4
-"""Minimum weight of a box that belongs to an area, about the level that looks colored on a heat map."""
+"""Minimum weight of a box in an area: approximately the level that is visible on a heat map."""
 _MAX_BOXES = 1500
-"""Maximum number of boxes that are merged, those with the greatest weights: the comparison is pairwise."""
+"""Maximum number of merged boxes, chosen by weight: the merge compares all pairs."""
 _WORD_GAP = 0.02
 """Horizontal margin of a word on each side, as a fraction of the page width: about the width of a stop word."""
 _LINE_GAP = 0.6
@@ -45,7 +45,7 @@ def find_areas(
         weights: Shape (n,), float32, from 0 to 1.
         kind: ``"words"`` merges words that are close to each other, ``"patches"`` merges image patches that touch.
         k: Maximum number of areas.
-        min_weight: Minimum weight of a box that belongs to an area.
+        min_weight: Minimum weight of a box in an area, from 0 to 1.
     """
     bright = np.flatnonzero((weights >= min_weight) & (weights > 0))
     bright = bright[np.argsort(-weights[bright], kind="stable")[:_MAX_BOXES]]

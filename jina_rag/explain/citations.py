@@ -28,7 +28,7 @@ Words: TypeAlias = tuple[Sequence[str], Float32]
 """The words of a page in reading order, and their boxes, shape (n, 4), float32, as fractions of the page."""
 
 MIN_SIZE: tuple[float, float] = (0.3, 0.06)
-"""Minimum width and height of a box, as fractions of the page: a smaller box lacks the context to be readable."""
+"""Minimum width and height of a box, as fractions of the page: a smaller box has too little context to be readable."""
 _MARGIN = (0.008, 0.004)
 _MIN_REGION_WEIGHT = 0.3
 """Minimum weight inside a hit's region for the region to be cited. Measured on 87 queries with known answer words: the
@@ -45,7 +45,7 @@ class Citation:
         doc_id: Id of the document.
         path: Path of the file at ingestion.
         page: Page number, from 1.
-        box: Cited box, as fractions of the page; the whole page if the heat map is empty.
+        box: Cited box, as fractions of the page; the whole page if no box of the heat map has a weight above 0.
         text: Words in the box; "" if the index stores no word boxes for the page.
         image_path: Path of the page screenshot; None if the images are not on this machine.
         weight: Mean heat map weight in the box, from 0 to 1.
@@ -116,7 +116,7 @@ def cite(
     """
     heat_boxes, weights = explanation.boxes, explanation.weights
     if len(heat_boxes) != len(weights) or (words is not None and len(words[0]) != len(words[1])):
-        raise InvalidInputError("The words or weights do not match the boxes in number. Pass those of the same page.")
+        raise InvalidInputError("The number of boxes differs from words or weights. Pass values of the same page.")
     words = _valid_words(words)
     brightest = explanation.brightest
     region = _select_region(hit, explanation, words, regions)

@@ -24,14 +24,14 @@ Method = Literal["gradient", "attention"]
 
 
 class Explainer:
-    """Explains and cites the hits of one index. Stateless."""
+    """Explainer for the hits of one index: heat maps, citations and chat contexts. Stateless."""
 
     def __init__(self, resources: IndexResources, embed: Callable[[Sequence[Input]], list[Query]]) -> None:
         """Create an explainer.
 
         Args:
             resources: Open resources of the index: vector store, manifest and page images.
-            embed: Encodes queries with the embedder of the index.
+            embed: Function that encodes queries with the embedder of the index.
         """
         self._resources = resources
         self._embed = embed
@@ -54,7 +54,7 @@ class Explainer:
         """Return the heat map of a reranker's score over the page image.
 
         Args:
-            reranker: Reranker that can explain its scores; None raises.
+            reranker: Reranker that can explain its scores; None raises an error.
             query: Query as text, image or both.
             hit: Page to explain.
             method: ``"gradient"`` or ``"attention"``; None for the reranker's default.
@@ -102,7 +102,7 @@ class Explainer:
             cite: Whether to compute citations; False skips reading the stored vectors.
 
         Returns:
-            The hits with ids that are valid for the two lookups only; `text_of`; `citation_of`, None unless `cite`.
+            Copies of the hits with temporary ids for the two lookups; `text_of`; `citation_of`, None unless `cite`.
 
         Raises:
             IndexStateError: If a page is no longer in the index.

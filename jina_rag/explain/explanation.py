@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 _NEAR_SIGMA = 0.06
 """Standard deviation of the local mean of word weights, as a fraction of the page height. Measured on pages with a
-judged box: the word with the greatest weight is inside 1.4 times as often as a random word at 0.035, 1.6 times from
-0.06 to 0.08."""
+judged box: the word with the greatest weight is inside the box 1.4 times as often as a random word at 0.035, 1.6 times
+as often from 0.06 to 0.08."""
 _FAR_SIGMA = 0.08
 """Standard deviation of the query coverage around a word, as a fraction of the page height."""
 _CELLS = 256
@@ -45,7 +45,7 @@ class Explanation:
         image_path: Path of the page screenshot to draw on; None for a plain text.
         kind: ``"words"`` if the boxes are pieces of text, ``"patches"`` if they are image patches.
         tokens: Query tokens as text; "" for tokens that the model adds to the user's words. Empty if unknown.
-        maps: Similarities behind `of_token` and `per_token`; None if unavailable.
+        maps: Source of `of_token` and `per_token`; None if the explanation has no token maps.
     """
 
     boxes: Float32
@@ -123,7 +123,7 @@ class Explanation:
         """
         tokens = [token] if isinstance(token, int | np.integer) else list(token)
         if self.maps is None or not tokens:
-            raise InvalidInputError("This explanation has no token maps. Pass token=None for the map of the query.")
+            raise InvalidInputError("This explanation has no token maps. Pass token=None for the whole query.")
         weights = self.maps.token_map(int(tokens[0]))
         for other in tokens[1:]:
             weights = np.maximum(weights, self.maps.token_map(int(other)))
@@ -220,7 +220,7 @@ class Explanation:
         return self.weights if token is None else self.of_token(token)
 
     def _blur_share(self, size: tuple[int, int]) -> float:
-        """Return the blur radius as a fraction of the page's longer side: a quarter of a patch at most."""
+        """Return the blur radius as a fraction of the page's longer side: a quarter of a patch; constant for words."""
         if self.kind == "words" or not len(self.boxes):
             return _WORD_BLUR
         sides = np.median(self.boxes[:, 2:] - self.boxes[:, :2], axis=0) * size
@@ -274,7 +274,7 @@ def explain(
         near_sigma, far_sigma = _spreads(boxes, grid.kind)
         parts = (similarity, _support(boxes, similarity, near_sigma), maps.coverage(boxes, far_sigma))
         weights = _min_max_scale(np.cbrt(np.prod([_min_max_scale(part) for part in parts], axis=0)))
-        # Only boxes above the page's median are informative: any query has a less similar half of the page.
+        # For any query, half of the boxes are below the median: only the boxes above it are informative.
         weights = _min_max_scale(np.maximum(weights, np.median(weights))) ** 1.5
     return Explanation(boxes, weights.astype(np.float32), image_path, grid.kind, tuple(tokens or ()), maps)
 

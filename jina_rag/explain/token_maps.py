@@ -21,7 +21,7 @@ _CELLS = 64
 _BLOCK_SIZE = 4_000_000
 """Number of float32 values in one block of shape (tokens, boxes) or (tokens, cells): 16 MB."""
 _GAMMA = 1.5
-"""Exponent that dims low weights, the same as for the whole query: otherwise half of the page is yellow."""
+"""Exponent that lowers small weights, as in `explain`: without it, half of the page would be yellow."""
 
 
 class TokenMaps:
@@ -36,7 +36,7 @@ class TokenMaps:
             query: Query vectors, shape (tokens, dim), float32.
             rows: Page vectors as stored, shape (rows, dim), float32.
             row_of: Index into `rows` for each box, shape (boxes,), integer.
-            texts: Text of each query token; empty texts are excluded from the scale. Empty if unknown.
+            texts: Text of each query token; tokens with empty text are excluded from the scale. Empty if unknown.
         """
         self._query, self._rows, self._row_of = query, rows, row_of
         token_numbers = [i for i, text in enumerate(texts) if text.strip()]

@@ -84,7 +84,7 @@ def test_passed_open_index_stays_open(tmp_path):
             assert adapter.index is index
             assert adapter.opening.location == str(tmp_path / "kb")
         assert index.info().documents == 0
-        with pytest.raises(InvalidInputError, match="storage applies only to opening an index"):
+        with pytest.raises(InvalidInputError, match="storage cannot be set for an index that is already open"):
             Adapter(index, assets_dir=None, storage="exact")
 
 
@@ -168,7 +168,7 @@ def test_passed_index_rejects_other_options(tmp_path):
         variant = replace(opening, location=str(tmp_path / "other"), embedder=FakeEmbedder(), create=True)
         assert lazy.get(variant).info().location == str(tmp_path / "other")
         assert lazy.get(opening) is index
-        with pytest.raises(InvalidInputError, match="reranker applies only to opening an index"):
+        with pytest.raises(InvalidInputError, match="reranker cannot be set for an index that is already open"):
             lazy.get(replace(opening, reranker="lite"))
         lazy.close()
         assert index.info().documents == 0

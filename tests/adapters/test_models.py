@@ -169,13 +169,13 @@ def test_passed_model_is_used_and_not_pickled():
 
 
 def test_passed_model_rejects_loading_options():
-    with pytest.raises(ValidationError, match="dtype applies only to loading a model; 'fake' is loaded"):
+    with pytest.raises(ValidationError, match="dtype cannot be set for 'fake', which is already loaded"):
         Embeddings(model=FakeEmbedder(), dtype="float16")
-    with pytest.raises(ValidationError, match="max_length applies only to loading a model"):
+    with pytest.raises(ValidationError, match="max_length cannot be set for"):
         Rerank(model=FakeReranker(), max_length=5)
     with pytest.raises(ValidationError, match="model is a FakeReranker; expected a model name, a folder or an emb"):
         Embeddings(model=FakeReranker())
-    with pytest.raises(InvalidInputError, match="model_name applies only to loading a model; 'fake' is loaded"):
+    with pytest.raises(InvalidInputError, match="model_name cannot be set for 'fake', which is already loaded"):
         model_argument("model_name", "lite", FakeEmbedder())
     assert model_argument("model", None, None) == {}
     assert model_argument("model", "lite", None) == {"model": "lite"}
@@ -214,7 +214,7 @@ def test_changed_model_name_replaces_passed_model(load_calls):
     assert other.matches_fingerprint
     assert options.embedder is model
     assert not options.matches_fingerprint
-    with pytest.raises(InvalidInputError, match="device applies only to loading a model; 'fake' is loaded"):
+    with pytest.raises(InvalidInputError, match="device cannot be set for 'fake', which is already loaded"):
         _ = options.model_copy(update={"device": "cpu"}).embedder
     other.model = "fake"
     assert other.embedder is model

@@ -23,7 +23,7 @@ def hit_id(hit: ScoredPage) -> str:
 
 
 def existing_image(value: object) -> Path | None:
-    """Return the path in a metadata value, or None if the value is no path of an existing file."""
+    """Return the path in a metadata value, or None if the value is not the path of an existing file."""
     if not isinstance(value, str | Path) or not str(value):
         return None
     try:

@@ -122,7 +122,7 @@ class StoreSearch(IndexOwner, VectorStore):
 
     @property
     def embeddings(self) -> JinaLocalEmbeddings:
-        """Embedder of the index for dense vectors of its length. Opens the index and loads the model."""
+        """Embedder that returns dense vectors of the index's dimension. Opens the index and loads the model."""
         index, embedding = self.index, self._embedding
         if embedding is not None and (embedding.truncate_dim or index.embedder.dim) == index.dim:
             return embedding

@@ -76,7 +76,7 @@ class JinaLocalRerank(RerankerOptions, BaseDocumentCompressor, Serializable):
     top_n: int | None = Field(default=3, ge=1)
     """Maximum number of documents; None for all."""
     score_threshold: float | None = None
-    """Minimum score from 0 to 1; documents below are dropped. None keeps all."""
+    """Minimum score from 0 to 1; documents with a lower score are dropped. None keeps all."""
     image_key: str = "image"
     """Metadata key of the path of a page image."""
     calibration: Annotated[

@@ -104,8 +104,8 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
             from langchain_core.messages import HumanMessage
 
-            question = "Which region grew fastest?"
-            message = HumanMessage(content_blocks=retriever.context(question, retriever.invoke(question)))
+            query = "Which region grew fastest?"
+            message = HumanMessage(content_blocks=retriever.context(query, retriever.invoke(query)))
 
     Async:
         .. code-block:: python
@@ -137,7 +137,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
     dedup: bool = False
     """Whether near-duplicate pages are folded into one document."""
     score_threshold: float | None = None
-    """Minimum score; pages below are dropped. None keeps all."""
+    """Minimum score; pages with a lower score are dropped. None keeps all."""
     embedder: EmbedderField = None
     """Name, folder or object of the embedder; None for the embedder of the index. To set `device` or `dtype`, pass a
     `JinaLocalEmbeddings`."""

@@ -22,8 +22,8 @@ from langchain_jina_rag.embeddings import JinaLocalEmbeddings
 class JinaVectorStore(StoreSearch):
     """Vector store of texts and page images, searched by late interaction.
 
-    The store wraps a `jina_rag.DocumentIndex`, which ``jina-rag ingest`` fills and `JinaPageRetriever` searches. All
-    three share their entries: added documents and pages of ingested files.
+    The store wraps a `jina_rag.DocumentIndex`. The index can also be filled by ``jina-rag ingest`` and searched by
+    `JinaPageRetriever`: both the store and the retriever find added documents and pages of ingested files.
 
     Setup:
         .. code-block:: bash

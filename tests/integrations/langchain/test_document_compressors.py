@@ -176,7 +176,7 @@ def test_invalid_fields_raise_validation_error():
         JinaLocalRerank(top_n=0)
     with pytest.raises(ValidationError, match="a folder or a reranker"):
         JinaLocalRerank(model=object())
-    with pytest.raises(ValidationError, match="dtype applies only to loading a model; 'fake' is loaded"):
+    with pytest.raises(ValidationError, match="dtype cannot be set for 'fake', which is already loaded"):
         JinaLocalRerank(model=FakeReranker(), dtype="float16")
 
 

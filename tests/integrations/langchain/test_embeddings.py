@@ -188,7 +188,7 @@ def test_invalid_fields_raise_validation_error():
         JinaLocalEmbeddings(modle="lite")
     with pytest.raises(ValidationError, match="expected a model name, a folder or an embedder"):
         JinaLocalEmbeddings(model=3)
-    with pytest.raises(ValidationError, match="device applies only to loading a model; 'fake' is loaded"):
+    with pytest.raises(ValidationError, match="device cannot be set for 'fake', which is already loaded"):
         JinaLocalEmbeddings(model=FakeEmbedder(), device="cuda")
 
 

@@ -216,7 +216,7 @@ def test_invalid_fields_raise_validation_error(index):
         JinaPageRetriever(index="kb", k=0)
     with pytest.raises(ValidationError, match="expected a Prefetch, Rescore or Rerank"):
         JinaPageRetriever(index="kb", stages=["rerank"])
-    with pytest.raises(ValidationError, match="embedder applies only to opening an index"):
+    with pytest.raises(ValidationError, match="embedder cannot be set for an index that is already open"):
         JinaPageRetriever(index=index, embedder="lite")
     with pytest.raises(ValidationError, match="index"):
         JinaPageRetriever()

@@ -159,7 +159,7 @@ def test_other_embeddings_raise_invalid_input_error(tmp_path, store, embedder):
         JinaVectorStore(tmp_path / "other", DeterministicFakeEmbedding(size=4))
     with pytest.raises(ValueError, match="was built with the model 'fake', not with 'other'"):
         JinaVectorStore(store.index, JinaLocalEmbeddings(model=FakeEmbedder(name="other")))
-    with pytest.raises(InvalidInputError, match="this index is open"):
+    with pytest.raises(InvalidInputError, match="already open"):
         JinaVectorStore(store.index, reranker="lite")
     assert JinaVectorStore(store.index, JinaLocalEmbeddings(model=embedder)).index is store.index
 

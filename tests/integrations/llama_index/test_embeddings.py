@@ -210,7 +210,7 @@ def test_loaded_model_is_available_while_another_loads(monkeypatch):
 
 
 def test_passed_model_rejects_loading_options():
-    with pytest.raises(InvalidInputError, match="model_name applies only to loading a model; 'fake' is loaded"):
+    with pytest.raises(InvalidInputError, match="model_name cannot be set for 'fake', which is already loaded"):
         JinaLocalEmbedding("lite", embedder=ThreadedEmbedder(), device="cuda")
 
 

@@ -164,7 +164,7 @@ def test_settings_are_passed_to_load_reranker(monkeypatch, nodes):
     }
     JinaLocalRerank("jinaai/jina-reranker-m0", **settings).postprocess_nodes(nodes, query_str=QUERY)
     assert arguments == {**settings, "name": "jinaai/jina-reranker-m0"}
-    with pytest.raises(InvalidInputError, match="model applies only to loading a model; 'fake' is loaded"):
+    with pytest.raises(InvalidInputError, match="model cannot be set for 'fake', which is already loaded"):
         JinaLocalRerank("lite", reranker=ThreadedReranker(), device="cpu")
     with pytest.raises(ValidationError, match="top_m"):
         JinaLocalRerank(top_m=3)

@@ -334,7 +334,7 @@ def test_retriever_opens_location_and_raises_if_missing(index, tmp_path):
     with pytest.raises(JinaRagError, match="No index at"):
         JinaPageRetriever(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
-    with pytest.raises(InvalidInputError, match="this index is open"):
+    with pytest.raises(InvalidInputError, match="already open"):
         JinaPageRetriever(index, api_key="secret")
     with pytest.raises(InvalidInputError, match="'page' or 'region'"):
         JinaPageRetriever(index, show="all")

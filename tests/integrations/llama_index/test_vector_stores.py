@@ -453,7 +453,7 @@ def test_passed_open_index_is_shared(store):
     assert shared_store.index == store.index
     shared_store.close()
     assert store.get_nodes() == []
-    with pytest.raises(InvalidInputError, match="this index is open"):
+    with pytest.raises(InvalidInputError, match="already open"):
         JinaVectorStore(store.client, storage="exact")
     with pytest.raises(InvalidInputError, match="embeds queries itself"):
         JinaVectorStore(store.client, is_embedding_query=True)

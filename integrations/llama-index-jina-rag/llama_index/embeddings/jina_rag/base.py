@@ -16,7 +16,7 @@ from llama_index.embeddings.jina_rag.node_inputs import image_input
 from jina_rag import Embedder, InvalidInputError
 from jina_rag.adapters import EmbedderOptions, coroutine_of, model_argument
 
-dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but untyped
+dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but not exported explicitly
 
 
 class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
@@ -37,9 +37,9 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
         The model is loaded at first use. To share a loaded model: ``JinaLocalEmbedding(embedder=index.embedder)``.
 
     Use:
-        >>> passages = embed_model.get_text_embedding_batch(["Sales grew by 4 %.", "The cat sat on the mat."])
-        >>> question = embed_model.get_query_embedding("How did sales develop?")
-        >>> max(range(2), key=lambda i: embed_model.similarity(question, passages[i]))
+        >>> documents = embed_model.get_text_embedding_batch(["Sales grew by 4 %.", "The cat sat on the mat."])
+        >>> query = embed_model.get_query_embedding("How did sales develop?")
+        >>> max(range(2), key=lambda i: embed_model.similarity(query, documents[i]))
         0
 
         ``get_image_embedding("chart.png")`` and ``get_image_embedding_batch`` accept paths and `io.BytesIO`. Text

@@ -18,7 +18,7 @@ from llama_index.embeddings.jina_rag.vector_cache import DEFAULT_BYTES, VECTOR_C
 from jina_rag import Embedder, InvalidInputError
 from jina_rag.adapters import coroutine_of
 
-dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but untyped
+dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but not exported explicitly
 
 
 class JinaPageEmbedding(TransformComponent):

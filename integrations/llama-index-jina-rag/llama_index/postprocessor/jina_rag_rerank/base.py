@@ -17,7 +17,7 @@ from llama_index.embeddings.jina_rag.node_inputs import is_local, model_input, n
 from jina_rag import InvalidInputError, Reranker
 from jina_rag.adapters import RerankerOptions, coroutine_of, model_argument
 
-dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but untyped
+dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but not exported explicitly
 _log = logging.getLogger("jina_rag")
 
 

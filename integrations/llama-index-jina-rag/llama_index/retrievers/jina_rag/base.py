@@ -70,7 +70,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         reranker: Name, folder or object of a model that reranks the best pages; None for none.
         group_by: ``"page"``, or ``"document"`` for the best page of each document.
         dedup: Whether near-duplicate pages are folded into one node.
-        score_threshold: Minimum score; pages below are dropped. None keeps all.
+        score_threshold: Minimum score; pages with a lower score are dropped. None keeps all.
         show: Image of the node: ``"page"`` for the screenshot, ``"region"`` for the best chart, table or figure.
         cite: Whether to add ``citation_box``, the box that answers the query; takes 40 to 100 ms per page with "lite".
         embedder: Name, folder or object of the embedder; None for the embedder of the index.

@@ -54,8 +54,8 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
 
         LlamaIndex requires an ``embed_model`` here, but does not use it for queries. Add nodes with `add`, or with an
         `IngestionPipeline` to track changes (see `JinaPageEmbedding`). A ``VectorStoreIndex(nodes=…)`` of texts and
-        images together queries its images only. Search settings, for example ``score_threshold``, ``stages`` and
-        ``dedup``, are passed to `jina_rag.DocumentIndex.search` by ``vector_store_kwargs={"score_threshold": 0.4}``.
+        images retrieves its images only. A retriever passes ``vector_store_kwargs={"score_threshold": 0.4}`` to
+        `jina_rag.DocumentIndex.search`; other settings, for example ``stages`` and ``dedup``, are also supported.
 
     Async:
         ``async_add``, ``aquery``, ``adelete``, ``adelete_nodes``, ``aget_nodes`` and ``aclear`` run in a thread, never
@@ -90,7 +90,7 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
 
     stores_text: bool = True
     is_embedding_query: bool = False
-    index: str = Field(description="Folder or address of the index.")
+    index: str = Field(description="Folder or URL of the index.")
     assets_dir: str | None = Field(default=None, description="Folder for images of an index on a server.")
 
     _index: LazyIndex = PrivateAttr()
