@@ -83,9 +83,7 @@ def check_parent_folder(path: Path) -> None:
         InvalidInputError: If the folder does not exist.
     """
     if not path.parent.is_dir():
-        raise InvalidInputError(
-            f"Cannot write {path}: the folder {str(path.parent)!r} does not exist. Create it first."
-        )
+        raise InvalidInputError(f"{path} cannot be written: the folder {str(path.parent)!r} does not exist. Create it.")
 
 
 def filters(options: list[str]) -> Mapping[str, Any]:

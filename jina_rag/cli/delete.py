@@ -50,5 +50,8 @@ def delete(
         err.print(f"Deleted {console.count(removed, 'document')}.")
         for name in missing:
             name = console.one_line(name)
-            err.print(f"[red]No such document in the index:[/] {name}. Run `jina-rag info --documents` to list them.")
+            err.print(
+                f"[red]No such document in the index:[/] {name}. Run `jina-rag info --documents` to list them.",
+                soft_wrap=True,
+            )
     raise typer.Exit(console.PARTLY if missing else console.OK)

@@ -146,7 +146,7 @@ def search(
             heatmap_image = document_index.explain(query_input, hits[0]).image(
                 frame=region.box if region else None, label=region.kind if region else ""
             )
-            with explain_os_errors(f"Cannot write the heat map to {heatmap}"):
+            with explain_os_errors(f"The heat map cannot be written to {heatmap}"):
                 heatmap_image.save(heatmap, format="PNG")
     if heatmap is not None and not hits:
         err.print("No hits, so no heat map was written.")

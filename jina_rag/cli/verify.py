@@ -30,7 +30,7 @@ def verify(index: IndexOption, assets_dir: AssetsOption = None, json: JsonOption
         )
     elif not problems:
         out.print(
-            f"No problems in {console.count(index_info.documents, 'document')} "
+            f"No problems found in {console.count(index_info.documents, 'document')} "
             f"with {console.count(index_info.pages, 'page')}."
         )
     else:

@@ -1,4 +1,4 @@
-"""Fixtures of the command line's tests."""
+"""Fixtures of the command-line tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jina_rag.index import qdrant_server
 
 @pytest.fixture
 def cli(monkeypatch, capsys):
-    """Runs the command line in this process."""
+    """Run the command line in this process."""
     monkeypatch.delenv("JINA_RAG_DEBUG", raising=False)
 
     def run(*args: object, width: int = 140) -> Result:
@@ -36,7 +36,7 @@ def docs(tmp_path):
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """A folder with documents and an index of them that no test changes."""
+    """A folder of documents and their index. Tests must not change it."""
     root = tmp_path_factory.mktemp("corpus")
     write_docs(root / "docs")
     with DocumentIndex.open(root / "kb") as index:
@@ -47,7 +47,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def address(monkeypatch):
-    """The address of a collection on a server that lives in this process."""
+    """URL of a collection on a Qdrant server inside this process."""
     from qdrant_client import QdrantClient
 
     client = QdrantClient(location=":memory:")

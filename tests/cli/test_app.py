@@ -60,20 +60,23 @@ def test_python_m_runs_the_same_program():
         (["search", "x", "-i", "kb", "-k", "0"], ["Invalid value for '-k'", "1"]),
         (["search", "x", "-i", "kb", "-k", "many"], ["Invalid value for '-k'"]),
         (["search", "x", "-i", "kb", "-k", "99999999999999999999"], ["Invalid value for '-k'", "10000"]),
-        (["search", "-i", "kb"], ["Give a QUERY or --image FILE, or --queries"]),
+        (["search", "-i", "kb"], ["Pass a QUERY or --image FILE, or --queries"]),
         (
             ["search", "x", "-i", "kb", "--queries", "q.jsonl", "--run", "r.jsonl"],
-            ["Give a QUERY or --image FILE, or --queries"],
+            ["Pass a QUERY or --image FILE, or --queries"],
         ),
-        (["search", "-i", "kb", "--queries", "q.jsonl"], ["--queries and --run go together"]),
+        (["search", "-i", "kb", "--queries", "q.jsonl"], ["--queries and --run require each other"]),
         (["search", "x", "-i", "kb", "--filter", "year"], ["--filter 'year'", "KEY=VALUE"]),
         (["search", "x", "-i", "kb", "--filter", "=2024"], ["--filter '=2024'", "KEY=VALUE"]),
         (["search", "x", "-i", "kb", "--heatmap", "out.jpg"], ["out.jpg", ".png"]),
         (["search", "x", "-i", "kb", "--heatmap", "nowhere/out.png"], ["cannot be written", "nowhere"]),
-        (["search", "-i", "kb", "--queries", "q", "--run", "r", "--explain"], ["value: --explain goes with a single"]),
+        (
+            ["search", "-i", "kb", "--queries", "q", "--run", "r", "--explain"],
+            ["value: --explain cannot be combined with --queries"],
+        ),
         (
             "search -i kb --queries q --run r --image a.png --offset 2 --heatmap a.png".split(),
-            ["value: --heatmap, --image and --offset go with a single QUERY"],
+            ["value: --heatmap, --image and --offset cannot be combined"],
         ),
         (["ingest", "--index", "kb"], ["Missing argument 'PATH"]),
         (["ingest", ".", "--index", "kb", "--metadata", "year"], ["--metadata 'year'", "KEY=VALUE"]),
@@ -103,7 +106,7 @@ def test_internal_error_prints_a_traceback_only_in_debug_mode(cli, monkeypatch, 
 
     monkeypatch.setattr(DocumentIndex, "open", broken)
     result = cli("info", "--index", tmp_path)
-    result.refused("defect of jina-rag, please report it: RuntimeError: the [sky] fell")
+    result.refused("Internal error in jina-rag: RuntimeError: the [sky] fell")
     monkeypatch.setenv("JINA_RAG_DEBUG", "1")
     monkeypatch.setattr(sys, "argv", ["jina-rag", "info", "--index", str(tmp_path)])
     with pytest.raises(RuntimeError, match=r"the \[sky\] fell"):
@@ -172,7 +175,7 @@ def test_unusual_file_names_in_all_encodings(encoding, tmp_path):
 
     listing = process("ingest", folder, "--index", kb, "--ocr", "never", env=env)
     lines = listing.stderr.decode(encoding).splitlines()
-    assert lines[0] == f"Nothing new to index: {len(names)} documents unchanged."
+    assert lines[0] == f"Nothing to index: {len(names)} documents unchanged."
     assert lines[1] == f"Failed ({len(names)}):"
     assert len(lines) == 2 + len(names), "one line per file"
     assert any(r"line\nbreak.pdf" in line for line in lines)

@@ -1,7 +1,7 @@
-"""Every deliberately bad or odd file through the command line, alone and all together.
+"""Command line: damaged and unusual files, one at a time and in one run.
 
-`data/bad/manifest.json` says what each file is and what a good program does with it. The word "juniper" stands
-in most of them: what may be indexed is found by it, and what may not be is not.
+`data/bad/manifest.json` describes each file and its expected result. Most files contain the word "juniper": a search for
+it must find every file that can be indexed, and no other.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ WORD = "juniper"
 
 @pytest.fixture(scope="module", autouse=True)
 def model():
-    """Held, so that the commands share its weights: each would load them again."""
+    """The default model, kept loaded so that all commands share its weights."""
     return load_embedder("lite")
 
 
 @pytest.fixture
 def cli(cli):
-    """The command line, which must not break on any of these files."""
+    """The command line, with a check that no file causes a traceback or an internal error."""
 
     def run(*args: object) -> Result:
         result = cli(*args)
         assert "Traceback" not in result.err + result.out
-        assert "defect" not in result.err
+        assert "Internal error" not in result.err
         return result
 
     return run
@@ -47,7 +47,7 @@ def cli(cli):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A copy of the set, with the odd names unpacked where the system allows them."""
+    """A copy of the files, with the unusual names that the file system supports."""
     target = tmp_path_factory.mktemp("bad") / "set"
     target.mkdir()
     for path in BAD.iterdir():
@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
 
 
 def status(entry: dict) -> set[int]:
-    """Exit statuses that the manifest allows for the file alone."""
+    """Return the exit statuses that the manifest allows for the file alone."""
     return {True: {0}, False: {1}, "only with password": {1}}.get(entry["should_index"], {0, 1})
 
 
@@ -74,13 +74,13 @@ def pages_of(index: Path) -> list[tuple[str, int]]:
 
 
 def shown(hits: list[dict]) -> set[str]:
-    """Every file that is cited: a page is shown once, with all the files that hold it."""
+    """Return all files of the hits, including the copies of each page."""
     return {Path(path).name for hit in hits for path in (hit["path"], *hit["copies"])}
 
 
 @pytest.mark.parametrize("name", sorted(FILES), ids=lambda name: name.encode("ascii", "replace").decode())
-def test_alone(cli, folder, tmp_path, name):
-    """Without OCR, so that it takes no time; which words are read is the matter of the run over all of them."""
+def test_each_file_alone(cli, folder, tmp_path, name):
+    """Runs without OCR to save time; the run over all files tests OCR."""
     if not (folder / name).exists():
         pytest.skip("this system does not allow the name")
     entry, kb = FILES[name], tmp_path / "kb"
@@ -100,7 +100,7 @@ def test_alone(cli, folder, tmp_path, name):
         assert report["pages"] == {"1 or 4": 1, "1 or 2": 2}.get(pages, pages)
     if entry["should_index"] in (False, "only with password"):
         assert pages_of(kb) == []
-    # The same again doubles nothing, and says the same of what failed.
+    # A second run adds no duplicates and reports the same failures.
     before = pages_of(kb)
     again = cli("ingest", *options, folder / name)
     assert (again.code, again.json["documents"], again.json["pages"]) == (result.code, 0, 0)
@@ -108,7 +108,7 @@ def test_alone(cli, folder, tmp_path, name):
     assert pages_of(kb) == before
 
 
-def test_with_the_password(cli, folder, tmp_path):
+def test_encrypted_file_with_its_password(cli, folder, tmp_path):
     kb = tmp_path / "kb"
     name = "encrypted_known_password.pdf"
     without = cli("ingest", folder / name, "-i", kb, "--json")
@@ -125,7 +125,7 @@ def test_with_the_password(cli, folder, tmp_path):
     )
 
 
-def test_a_name_that_starts_with_a_dash_is_given_like_any(cli, folder, tmp_path, monkeypatch):
+def test_file_name_with_a_leading_dash(cli, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     kb = tmp_path / "kb"
     assert cli("ingest", "--index", kb, "--ocr", "never", "--", "-dash-first.pdf").code == 0
@@ -133,15 +133,12 @@ def test_a_name_that_starts_with_a_dash_is_given_like_any(cli, folder, tmp_path,
     assert hit["doc_id"] == "-dash-first.pdf"
 
 
-# -- all together --------------------------------------------------------------------------------------------------
-
-
 def make_the_rest(folder: Path) -> dict[str, bool]:
-    """What only a file system can hold: name → whether it is indexed."""
+    """Create files that an archive cannot hold; return file name → whether the file can be indexed."""
     twin = folder / "duplicate_a.pdf"
     made = {"n" * 240 + ".pdf": True, "big.jpg": False}
     Image.new("L", (16, 16), 200).save(folder / "big.jpg")
-    # A header that claims 200 megapixels is all that may be looked at: a real one takes seconds to write.
+    # The header alone claims 200 megapixels: the limit must apply before decoding.
     data = bytearray((folder / "big.jpg").read_bytes())
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 9] = (10000).to_bytes(2, "big") + (20000).to_bytes(2, "big")
@@ -166,7 +163,7 @@ def make_the_rest(folder: Path) -> dict[str, bool]:
 
 @pytest.fixture(scope="module")
 def together(folder, tmp_path_factory):
-    """One run over everything, OCR included; its report, its index and the files made for it."""
+    """One run over all files with OCR: its report, its index and the created files."""
     root = tmp_path_factory.mktemp("together")
     everything = root / "everything"
     shutil.copytree(folder, everything)
@@ -182,7 +179,7 @@ def together(folder, tmp_path_factory):
 
 
 def expected(made: dict[str, bool], everything: Path) -> tuple[set[str], set[str]]:
-    """Names that must be found, and names that must not."""
+    """Return the names that a search must find, and those that it must not find."""
     present = {name: entry for name, entry in FILES.items() if (everything / name).exists()}
     must = {name for name, entry in present.items() if entry["should_index"] is True}
     must_not = {name for name, entry in present.items() if entry["should_index"] in (False, "only with password")}
@@ -191,7 +188,7 @@ def expected(made: dict[str, bool], everything: Path) -> tuple[set[str], set[str
     }
 
 
-def test_everything_is_accounted_for(together):
+def test_every_file_is_indexed_failed_or_skipped(together):
     report, _, made, everything = together
     must, must_not = expected(made, everything)
     failed = {Path(entry["path"]).name: entry["reason"] for entry in report["failed"]}
@@ -203,11 +200,11 @@ def test_everything_is_accounted_for(together):
     assert "more than the limit" in failed["big.jpg"]
     assert "encrypted" in failed["encrypted_unknown_password.pdf"]
     if "dangling.pdf" in made:
-        assert "leads nowhere" in failed["dangling.pdf"]
+        assert "target of the link" in failed["dangling.pdf"]
         assert "named pipe" in skipped["pipe.pdf"]
 
 
-def test_the_good_ones_are_found_and_the_bad_ones_are_not(cli, together):
+def test_search_finds_only_the_indexed_files(cli, together):
     _, kb, made, everything = together
     must, must_not = expected(made, everything)
     hits = cli("search", WORD, "-i", kb, "-k", "200", "--json").json["hits"]
@@ -215,12 +212,12 @@ def test_the_good_ones_are_found_and_the_bad_ones_are_not(cli, together):
     assert must <= names
     assert not must_not & names
     assert len({(hit["path"], hit["page"]) for hit in hits}) == len(hits)
-    # Those whose text has the word stand before everything that lacks it, wherever a person would look first.
+    # Files whose text contains the word rank above all others.
     best = shown([hit for hit in hits if WORD in hit["snippet"].lower()])
     assert {"duplicate_a.pdf", "UPPER.PDF", "rotated_90.pdf", "multipage.tiff", "rgba_transparent.png"} <= best
 
 
-def test_names_come_back_unchanged(cli, together):
+def test_file_names_are_unchanged_in_json(cli, together):
     _, kb, _, everything = together
     paths = {hit["path"] for hit in cli("search", WORD, "-i", kb, "-k", "200", "--json").json["hits"]}
     names = [name for name, entry in FILES.items() if "packed_in" in entry and (everything / name).exists()]
@@ -230,7 +227,7 @@ def test_names_come_back_unchanged(cli, together):
     assert (table.code, table.err) == (0, "")
 
 
-def test_the_same_run_again_doubles_nothing(cli, together):
+def test_second_run_adds_no_duplicates(cli, together):
     report, kb, _, everything = together
     before = pages_of(kb)
     assert len(before) == len(set(before)) == report["pages"]
@@ -241,5 +238,5 @@ def test_the_same_run_again_doubles_nothing(cli, together):
     assert sorted(f["path"] for f in again.json["failed"]) == sorted(f["path"] for f in report["failed"])
     assert pages_of(kb) == before
     listing = cli("ingest", everything, "--index", kb)
-    assert listing.err.startswith(f"Nothing new to index: {report['documents']} documents unchanged.\n")
+    assert listing.err.startswith(f"Nothing to index: {report['documents']} documents unchanged.\n")
     assert f"Failed ({len(report['failed'])}):" in listing.err

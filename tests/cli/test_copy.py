@@ -1,4 +1,4 @@
-"""``jina-rag copy``."""
+"""Command line: ``jina-rag copy`` to a server and back."""
 
 from __future__ import annotations
 

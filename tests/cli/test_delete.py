@@ -1,32 +1,32 @@
-"""``jina-rag delete``."""
+"""Command line: ``jina-rag delete`` by name and by filter."""
 
 from __future__ import annotations
 
 from helpers.command_line import NO_OCR
 
 
-def test_delete(cli, docs, tmp_path):
+def test_delete_by_name(cli, docs, tmp_path):
     kb = tmp_path / "kb"
     cli("ingest", docs, "--index", kb, "--ocr", "never")
     images = list((kb / "images").rglob("*.jpg"))
     removed = cli("delete", docs / "animals.pdf", "-i", kb)
-    assert (removed.code, removed.out, removed.err) == (0, "", "Removed 1 document.\n")
+    assert (removed.code, removed.out, removed.err) == (0, "", "Deleted 1 document.\n")
     assert len(list((kb / "images").rglob("*.jpg"))) == len(images) - 2
     result = cli("delete", "reports/*", "no\nsuch[bold].pdf", "-i", kb)
     assert (result.code, result.out) == (1, "")
-    assert result.err.splitlines()[0] == "Removed 1 document."
+    assert result.err.splitlines()[0] == "Deleted 1 document."
     assert r"no\nsuch[bold].pdf" in result.err.splitlines()[1]
     again = cli("delete", "reports/*", "-i", kb, "--json")
     assert (again.code, again.err) == (1, "")
     assert again.json == {"removed": 0, "failed": [{"path": "reports/*", "reason": "No such document in the index."}]}
-    assert cli("search", "whales", "-i", kb).out == "No page found.\n"
+    assert cli("search", "whales", "-i", kb).out == "No hits.\n"
 
 
 def test_delete_by_filter(cli, docs, tmp_path):
     kb = tmp_path / "kb"
     cli("ingest", docs / "animals.pdf", "-i", kb, *NO_OCR, "--metadata", "year=2024")
     cli("ingest", docs / "reports", "-i", kb, *NO_OCR, "--metadata", "year=2025")
-    cli("delete", "-i", kb).refused("Name documents, or give a --filter")
+    cli("delete", "-i", kb).refused("Pass a PATH or a --filter")
     assert cli("delete", "-i", kb, "--filter", "year=1999").code == 1
     result = cli("delete", "-i", kb, "--filter", "year=2024", "--json")
     assert (result.code, result.json["removed"]) == (0, 1)

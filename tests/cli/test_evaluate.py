@@ -1,4 +1,4 @@
-"""``jina-rag evaluate`` as a person and a program use it."""
+"""Command line: ``jina-rag evaluate`` and its subcommands, text and JSON output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Result:
 
     @property
     def json(self) -> dict:
-        """The one object on stdout."""
+        """The JSON object on stdout."""
         (line,) = self.out.splitlines()
         return json.loads(line)
 
@@ -55,14 +55,14 @@ def cli(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """A judged folder with a question that nothing answers, and a folder for the index, which the first test makes."""
+    """A judged folder with one unanswered query, and an index folder that the first test fills."""
     root = tmp_path_factory.mktemp("evaluate")
     lost = ("f", "where in the deep sea do whales sing?", [("energy", 2, 2)], "text", False)
     write_judged(root / "judged", (*QUERIES, lost))
     return root
 
 
-def test_one_setting_for_a_program(cli, shared, tmp_path):
+def test_json_output_of_one_setting(cli, shared, tmp_path):
     outcome = cli(shared / "judged", "-i", shared / "kb", "--json", "--seed", "4")
     assert (outcome.code, outcome.err) == (0, "")
     value = outcome.json
@@ -81,7 +81,7 @@ def test_one_setting_for_a_program(cli, shared, tmp_path):
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_one_setting_for_a_person(cli, shared, width):
+def test_table_output_of_one_setting(cli, shared, width):
     outcome = cli(shared / "judged", "-i", shared / "kb", width=width)
     assert outcome.code == 0
     for part in ("all", "95 % from", "modality: table", "language: cross", *MEASURES, "kB of vectors", "(p99"):
@@ -90,7 +90,7 @@ def test_one_setting_for_a_person(cli, shared, width):
     assert " s, of which " in outcome.err
 
 
-def test_several_settings_and_their_files(cli, shared, tmp_path):
+def test_several_settings_write_one_file_each(cli, shared, tmp_path):
     stages = ("--stages", "default", "--stages", "rescore:hubness=0,dense=0+prefetch:limit=10")
     files = ("--run", tmp_path / "r.jsonl", "--trec", tmp_path / "trec", "--save", tmp_path / "s.json")
     first = (shared / "judged", "-i", shared / "kb", *stages, "-m", "ndcg@3", "-m", "Recall@1")
@@ -120,29 +120,29 @@ def test_several_settings_and_their_files(cli, shared, tmp_path):
     for width in (80, 140):
         shown = cli(*first, "--compare", tmp_path / "s.json", "--failures", "2", width=width)
         assert shown.code == 0
-        for part in ("setting", "kB/page", "95 % interval", "nDCG@3 less that of lite, default", "(s.json)", "Worst"):
+        for part in ("setting", "kB/page", "95 % interval", "nDCG@3 vs. lite, default", "(s.json)", "Lowest"):
             assert part in shown.out
         tables = [line for line in shown.out.splitlines() if "─" in line or "0." in line]
         assert max(len(line) for line in tables) <= width
 
 
-def test_figures_that_do_not_fit_are_said_to_be_elsewhere(cli, shared):
+def test_narrow_table_names_the_omitted_measures(cli, shared):
     shown = cli(shared / "judged", "-i", shared / "kb", "--stages", "default", "--stages", "rescore:dense=1", width=80)
-    assert "Recall@10, RR@10: see --json, or a wider window." in shown.out.replace("\n", " ")
+    assert "Recall@10, RR@10: see --json, or widen the terminal." in shown.out.replace("\n", " ")
     wide = cli(shared / "judged", "-i", shared / "kb", "--stages", "default", "--stages", "rescore:dense=1", width=150)
     assert "see --json" not in wide.out
 
 
-def test_the_worst_questions_are_shown(cli, shared):
+def test_lowest_scoring_queries_are_shown(cli, shared):
     shown = cli(shared / "judged", "-i", shared / "kb", "--failures", "1", "-m", "P@2").out
-    assert "Worst questions by P@2:" in shown
-    assert "wanted energy p. 2; got animals p. 2" in shown
+    assert "Lowest-scoring queries by P@2:" in shown
+    assert "relevant: energy p. 2; retrieved: animals p. 2" in shown
     assert "… and 5 more below 1." in shown
     fine = cli(shared / "judged", "-i", shared / "kb", "--failures", "1", "-m", "Recall@4").out
     assert "No question is below 1 in Recall@4." in fine
 
 
-def test_reports_are_written_before_the_index_is_thrown_away(cli, shared, tmp_path):
+def test_reports_are_written_before_the_temporary_index_is_deleted(cli, shared, tmp_path):
     outcome = cli(shared / "judged", "--report", tmp_path / "r.html", "--markdown", tmp_path / "r.md", "--no-latency")
     assert outcome.code == 0, outcome.err
     html = (tmp_path / "r.html").read_text("utf-8")
@@ -151,7 +151,7 @@ def test_reports_are_written_before_the_index_is_thrown_away(cli, shared, tmp_pa
     assert (tmp_path / "r.html").as_uri() in outcome.err.replace("\n", "")
 
 
-def test_what_could_not_be_read_is_reported(cli, tmp_path):
+def test_failed_documents_are_reported(cli, tmp_path):
     judged = write_judged(tmp_path / "judged")
     (judged / "docs" / "energy.pdf").write_text("no pdf")
     result = cli(judged, "--no-latency")
@@ -168,7 +168,7 @@ def test_what_could_not_be_read_is_reported(cli, tmp_path):
         ([], ["Missing argument"]),
         (["judged", "-m", "F1@5"], ["'F1@5' is not a measure"]),
         (["judged", "--storage", "tiny"], ["expected one of exact, balanced, compact"]),
-        (["judged", "--stages", "sort:x=1"], ["'sort' is no stage"]),
+        (["judged", "--stages", "sort:x=1"], ["Unknown search stage 'sort'"]),
         (["judged", "--stages", "rerank:limit=3"], ["require a reranker"]),
         (["judged", "--report", "no/r.html"], ["cannot be written", "'no'"]),
         (["judged", "--trec", "no/trec"], ["cannot be written"]),
@@ -181,7 +181,7 @@ def test_what_could_not_be_read_is_reported(cli, tmp_path):
         (["check", "judged", "--whatever"], ["No such option"]),
     ],
 )
-def test_wrong_usage_is_one_clear_sentence(cli, args, parts, tmp_path, monkeypatch):
+def test_invalid_usage_prints_one_sentence(cli, args, parts, tmp_path, monkeypatch):
     write_judged(tmp_path / "judged")
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
@@ -189,7 +189,7 @@ def test_wrong_usage_is_one_clear_sentence(cli, args, parts, tmp_path, monkeypat
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_results_of_other_data_are_not_compared(cli, shared, tmp_path):
+def test_results_of_other_data_are_rejected(cli, shared, tmp_path):
     cli(shared / "judged", "-i", shared / "kb", "--save", tmp_path / "s.json")
     judged = write_judged(tmp_path / "judged")
     result = cli(judged, "--no-latency", "--compare", tmp_path / "s.json")
@@ -200,7 +200,7 @@ def test_results_of_other_data_are_not_compared(cli, shared, tmp_path):
     ("args", "command"), [(["--help"], ""), (["init", "-h"], "init "), (["check", "-h"], "check ")]
 )
 @pytest.mark.parametrize("width", [80, 140])
-def test_help(cli, args, command, width):
+def test_help_of_subcommands(cli, args, command, width):
     outcome = cli(*args, width=width)
     assert outcome.code == 0
     assert f"jina-rag evaluate {command}" in outcome.out
@@ -212,7 +212,7 @@ def test_help(cli, args, command, width):
         assert "evaluate check DIR" in outcome.out
 
 
-def test_public_benchmarks_are_the_same_command(cli, shared, tmp_path):
+def test_benchmark_option_selects_public_benchmarks(cli, shared, tmp_path):
     assert "--whole-search" in cli("--benchmark", "JinaVDR", "--help").out
     pytest.importorskip("mteb")
     cli("-b", "NoSuchTask", "-o", tmp_path / "out").refused("NoSuchTask")
@@ -220,7 +220,7 @@ def test_public_benchmarks_are_the_same_command(cli, shared, tmp_path):
     cli("--folder", tmp_path / "empty", "-o", tmp_path / "out").refused("docs.jsonl")
 
 
-def test_the_negation_test_for_a_program_and_for_a_person(cli, tmp_path):
+def test_negation_output_as_json_and_text(cli, tmp_path):
     rows = [{"anchor": "a man sleeps", "entailment": "a man rests", "negative": "whales do not sing"}]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     outcome = cli("negation", tmp_path / "t.jsonl", "--json").json
@@ -229,19 +229,19 @@ def test_the_negation_test_for_a_program_and_for_a_person(cli, tmp_path):
     said = cli("negation", "-e", "lite-en")
     assert "100 triplets" in said.out
     assert "98.2%" in said.out
-    assert "other ones" in said.err
+    assert "harder than those" in said.err
     cli("negation", tmp_path / "none.jsonl").refused("none.jsonl")
 
 
-def test_options_may_stand_before_the_folder(cli, shared, tmp_path, monkeypatch):
+def test_options_may_precede_the_folder(cli, shared, tmp_path, monkeypatch):
     assert cli("--json", "-i", shared / "kb", shared / "judged").json["queries"] == 6
-    # A folder that is called as a command is.
+    # The folder has the name of a subcommand.
     monkeypatch.chdir(tmp_path)
     write_judged(tmp_path / "check")
     assert cli("./check", "--no-latency", "--json").json["queries"] == 5
 
 
-def test_from_a_folder_of_documents_to_a_measurement(cli, tmp_path):
+def test_init_fill_in_check_and_measure(cli, tmp_path):
     write_judged(tmp_path / "any")
     judged = tmp_path / "judged"
     made = cli("init", judged, "--documents", tmp_path / "any" / "docs")
@@ -260,13 +260,13 @@ def test_from_a_folder_of_documents_to_a_measurement(cli, tmp_path):
     good = cli("check", judged, "--write")
     assert good.code == 0, good.out
     assert "No problems found." in good.out
-    assert "Wrote 2 questions to " in good.err
+    assert "Wrote 2 queries to " in good.err
     assert cli("check", judged, "--json").json["findings"] == []
     assert cli("init", judged, "-d", tmp_path / "any" / "docs", "--json").json["documents"] == 2
     assert cli(judged, "--no-latency", "--json").json["measures"]["Recall@1"] == 1.0
 
 
-def test_check_for_a_program(cli, tmp_path):
+def test_json_output_of_check(cli, tmp_path):
     judged = write_judged(tmp_path / "judged")
     write_lines(judged / "queries.jsonl", [entry("a", "what?", []), entry("b", "what?", [("animals", 1, 2)])])
     outcome = cli("check", judged, "--json")
@@ -277,7 +277,7 @@ def test_check_for_a_program(cli, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["", " "])
-def test_an_empty_folder_of_documents_is_refused(cli, docs, tmp_path, monkeypatch, path):
+def test_empty_document_folder_is_rejected(cli, docs, tmp_path, monkeypatch, path):
     monkeypatch.chdir(docs)
     cli("init", tmp_path / "judged", "--documents", path).refused("is empty")
     assert not (tmp_path / "judged").exists()

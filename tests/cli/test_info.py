@@ -1,4 +1,4 @@
-"""``jina-rag info``."""
+"""Command line: ``jina-rag info``, text and JSON output."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from helpers.command_line import NO_OCR
 
 
-def test_info(cli, corpus):
+def test_json_output(cli, corpus):
     kb = corpus / "kb"
     plain = cli("info", "-i", kb, "--json")
     assert (plain.code, plain.err) == (0, "")
@@ -27,7 +27,7 @@ def test_info(cli, corpus):
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_info_for_a_person(cli, corpus, width):
+def test_table_output(cli, corpus, width):
     result = cli("info", "-i", corpus / "kb", "--documents", width=width)
     assert (result.code, result.err) == (0, "")
     assert "lite@" in result.out
@@ -36,11 +36,11 @@ def test_info_for_a_person(cli, corpus, width):
     assert max(map(len, result.out.splitlines())) <= width
 
 
-def test_info_says_how_and_where_the_bytes_are(cli, docs, tmp_path):
+def test_info_shows_storage_and_bytes_by_part(cli, docs, tmp_path):
     kb = tmp_path / "kb"
     cli("ingest", docs, "-i", kb, *NO_OCR, "--storage", "compact")
     result = cli("info", "-i", kb)
     assert "compact" in result.out
     assert "vectors: multi" in result.out
-    assert "a page" in result.out
-    cli("ingest", docs, "-i", kb, "--storage", "exact").refused("as compact, not as exact")
+    assert "per page" in result.out
+    cli("ingest", docs, "-i", kb, "--storage", "exact").refused("storage compact, not exact")

@@ -1,4 +1,4 @@
-"""``jina-rag evaluate DIR`` on a judged folder of two documents."""
+"""Command line: ``jina-rag evaluate DIR`` on a judged folder of two documents."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def judged(tmp_path):
     return folder
 
 
-def test_evaluate(cli, judged, tmp_path):
+def test_evaluate_prints_the_measures(cli, judged, tmp_path):
     kb, run = tmp_path / "kb", tmp_path / "run.jsonl"
     result = cli("evaluate", judged, "-i", kb, "--run", run, "--json")
     assert (result.code, result.err) == (0, "")
@@ -42,7 +42,7 @@ def test_evaluate(cli, judged, tmp_path):
     assert set(content["by"]["modality"]) == {"text", "table"}
     ranking = [json.loads(line) for line in run.read_text("utf-8").splitlines()]
     assert [line["ranking"][0] for line in ranking] == [["animals", 2], ["energy", 1]]
-    table = cli("evaluate", judged, "-i", kb, width=80)  # the kept index makes the second run quick
+    table = cli("evaluate", judged, "-i", kb, width=80)  # the second run reuses the index
     assert table.code == 0
     assert "nDCG@5" in table.out
     assert "language: cross" in table.out
@@ -51,7 +51,7 @@ def test_evaluate(cli, judged, tmp_path):
     assert max(map(len, table.out.splitlines())) <= 80
 
 
-def test_evaluate_reports_what_could_not_be_read(cli, judged):
+def test_evaluate_reports_failed_documents(cli, judged):
     (judged / "docs" / "animals.pdf").write_text("no pdf")
     result = cli("evaluate", judged)
     assert result.code == 1

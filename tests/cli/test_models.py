@@ -22,4 +22,4 @@ def test_models_lists_all_models(cli):
 def test_download_reports_errors(cli):
     cli("models", "download", "jinaai/jina-reranker-m0").refused("not on this machine")  # offline, see conftest
     cli("models", "download", "lite").refused("part of a Python package")
-    cli("models", "download", "no id").refused("write owner/model")
+    cli("models", "download", "no id").refused("Write it as owner/model")

@@ -1,4 +1,4 @@
-"""``jina-rag search``: hits, filters, stages, many queries, heat maps."""
+"""Command line: ``jina-rag search``: hits, filters, stages, run files, heat maps."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jina_rag import DocumentIndex
 from jina_rag.testing import sample_pdf
 
 
-def test_search_in_stages_for_a_person(cli, corpus):
+def test_stage_options_and_explain_output(cli, corpus):
     kb = corpus / "kb"
     result = cli("search", "where do whales sing?", "-i", kb, "-k", "2", "--explain", "--stage", "rescore:dense=0.5")
     assert result.code == 0
     assert "Score and rank in each stage" in result.out
     assert all(stage in result.out for stage in ("dense", "lexical", "maxsim", "rescore"))
-    assert "every page is compared" in result.out
+    assert "every page is scored" in result.out
     assert "candidates" in result.err
     reranked = cli("search", "where do whales sing?", "-i", kb, "--reranker", "lite", "--max-ms", "0", "--json").json
     assert not reranked["complete"]
@@ -29,16 +29,16 @@ def test_search_in_stages_for_a_person(cli, corpus):
     assert {hit["stage"] for hit in judged["hits"]} == {"rerank"}
     assert (judged["hits"][0]["doc_id"], judged["hits"][0]["page"]) == ("animals.pdf", 2)
     message = cli("search", "whales", "-i", kb, "--reranker", "lite", "--stage", "rerank:max_ms=0")
-    assert "Note: rerank: 4 pages were not scored" in message.err
+    assert "Note: rerank: 4 pages were not" in message.err
 
 
-def test_search_pages_groups_and_cuts_off(cli, corpus):
+def test_offset_group_by_and_min_score(cli, corpus):
     kb = corpus / "kb"
     whole = cli("search", "whales", "-i", kb, "-k", "4", "--json").json["hits"]
     rest = cli("search", "whales", "-i", kb, "-k", "2", "--offset", "2", "--json").json["hits"]
     assert [(hit["rank"], hit["page"]) for hit in rest] == [(hit["rank"], hit["page"]) for hit in whole[2:]]
-    assert cli("search", "whales", "-i", kb, "-k", "2").err == "There are more: --offset 2.\n"
-    assert cli("search", "whales", "-i", kb, "-k", "1", "--offset", "2").err == "There are more: --offset 3.\n"
+    assert cli("search", "whales", "-i", kb, "-k", "2").err == "More hits: pass --offset 2.\n"
+    assert cli("search", "whales", "-i", kb, "-k", "1", "--offset", "2").err == "More hits: pass --offset 3.\n"
     assert cli("search", "whales", "-i", kb, "-k", "2", "--offset", "2").err == ""
     assert cli("search", "whales", "-i", kb, "-k", "2", "--json").err == ""
     grouped = cli("search", "whales", "-i", kb, "--group-by", "document", "--json").json["hits"]
@@ -49,14 +49,14 @@ def test_search_pages_groups_and_cuts_off(cli, corpus):
     assert len(best) == 1
 
 
-def test_a_question_that_is_too_long_is_cut_and_that_is_said(cli, corpus):
+def test_long_query_is_truncated_with_a_note(cli, corpus):
     content = cli("search", "whales sing " * 400, "-i", corpus / "kb", "--json").json
     assert content["notes"] == ["The query is too long and was truncated."]
     assert content["hits"][0]["page"] == 2
     assert cli("search", "whales sing", "-i", corpus / "kb", "--json").json["notes"] == []
 
 
-def test_search_with_a_picture(cli, corpus, tmp_path):
+def test_image_query(cli, corpus, tmp_path):
     image = cli("search", "whales", "-i", corpus / "kb", "-k", "1", "--json").json["hits"][0]["image"]
     content = cli("search", "-i", corpus / "kb", "-k", "1", "--image", image, "--json").json
     assert (content["query"], content["hits"][0]["page"]) == (image, 2)
@@ -69,25 +69,28 @@ def test_search_with_a_picture(cli, corpus, tmp_path):
     ("options", "message"),
     [
         (["--stage", "rescore:dence=1"], "dense=…"),
-        (["--stage", "guess"], "prefetch, rescore and rerank"),
-        (["--max-ms", "5"], "--max-ms needs a reranker: name one with --reranker NAME"),
-        (["--max-images", "5", "--max-ms", "5"], "--max-ms and --max-images need a reranker: name one with --reranker"),
-        (["--max-images", "5", "--stage", "rerank:limit=0"], "--max-images needs a reranker"),
+        (["--stage", "guess"], "prefetch, rescore, rerank"),
+        (["--max-ms", "5"], "--max-ms requires a reranker. Pass --reranker NAME"),
+        (["--max-images", "5", "--max-ms", "5"], "--max-ms and --max-images require a reranker. Pass --reranker"),
+        (["--max-images", "5", "--stage", "rerank:limit=0"], "--max-images requires a reranker"),
         (
             ["--max-ms", "5", "-r", "lite", "--stage", "rerank:max_ms=3"],
-            "in one place: --max-ms, or --stage rerank:max",
+            "max_ms is set twice. Pass either --max-ms or --stage rerank:max",
         ),
-        (["--max-images", "5", "--stage", "rerank:model=lite,max_images=0"], "in one place: --max-images, or"),
-        (["--reranker", "lite", "--stage", "rerank:model=lite-en"], "Name the reranker in one place"),
+        (
+            ["--max-images", "5", "--stage", "rerank:model=lite,max_images=0"],
+            "max_images is set twice. Pass either --max-images or",
+        ),
+        (["--reranker", "lite", "--stage", "rerank:model=lite-en"], "The reranker is set twice"),
         (["--group-by", "chapter"], "chapter"),
-        (["--stage", "rerank"], "--stage rerank needs a reranker: name one with --reranker NAME"),
-        (["--stage", "rerank:limit=3"], "--stage rerank needs a reranker: name one with --reranker NAME"),
-        (["--stage", "rescore:dense=1", "--stage", "Rescore:identifiers=1"], "--stage rescore is given twice"),
+        (["--stage", "rerank"], "--stage rerank requires a reranker. Pass --reranker NAME"),
+        (["--stage", "rerank:limit=3"], "--stage rerank requires a reranker. Pass --reranker NAME"),
+        (["--stage", "rescore:dense=1", "--stage", "Rescore:identifiers=1"], "--stage rescore occurs twice"),
         (["--stage", "prefetch:limit=true"], "--stage 'prefetch:limit=true': Prefetch.limit is True"),
         (["--stage", "prefetch:exhaustive=false"], "Prefetch.exhaustive is False; expected an integer"),
     ],
 )
-def test_search_options_that_make_no_sense(cli, corpus, options, message):
+def test_invalid_options_are_rejected(cli, corpus, options, message):
     cli("search", "whales", "-i", corpus / "kb", *options).refused(message)
 
 
@@ -99,7 +102,7 @@ def test_search_options_that_make_no_sense(cli, corpus, options, message):
         ["--stage", "rerank:limit=3,max_ms=0", "-r", "lite", "--max-images", "9"],
     ],
 )
-def test_limits_for_the_reranker_join_its_stage(cli, corpus, options):
+def test_reranker_limits_are_added_to_the_rerank_stage(cli, corpus, options):
     content = cli("search", "whales", "-i", corpus / "kb", *options, "--json").json
     assert not content["complete"]
     assert "3 pages" in content["notes"][0]
@@ -107,13 +110,13 @@ def test_limits_for_the_reranker_join_its_stage(cli, corpus, options):
     assert {hit["stage"] for hit in content["hits"]} == {"rescore"}
 
 
-def test_stages_that_need_no_reranker(cli, corpus):
+def test_prefetch_and_rescore_stages_require_no_reranker(cli, corpus):
     options = ["--stage", "prefetch:lexical=false,regions=true,limit=3,exhaustive=0", "--stage", "rerank:limit=0"]
     content = cli("search", "whales", "-i", corpus / "kb", *options, "--json").json
     assert (content["hits"][0]["page"], content["hits"][0]["stage"]) == (2, "rescore")
 
 
-def test_search_json(cli, corpus):
+def test_json_output(cli, corpus):
     result = cli("search", "where do whales sing?", "-i", corpus / "kb", "-k", "3", "--json")
     assert (result.code, result.err) == (0, "")
     content = result.json
@@ -136,7 +139,7 @@ def test_search_json(cli, corpus):
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_search_for_a_person(cli, corpus, width):
+def test_table_output(cli, corpus, width):
     result = cli("search", "order KX-4471-B", "-i", corpus / "kb", width=width)
     assert (result.code, result.err) == (0, "")
     assert "energy.pdf" in result.out
@@ -145,14 +148,14 @@ def test_search_for_a_person(cli, corpus, width):
     assert max(map(len, result.out.splitlines())) <= width
 
 
-def test_search_that_finds_nothing(cli, corpus):
+def test_no_hits(cli, corpus):
     result = cli("search", "whales", "-i", corpus / "kb", "--filter", "year=1066")
-    assert (result.code, result.out) == (0, "No page found.\n")
+    assert (result.code, result.out) == (0, "No hits.\n")
     assert cli("search", "whales", "-i", corpus / "kb", "--filter", "year=1066", "--json").json["hits"] == []
 
 
 @pytest.mark.parametrize("query", ["", "   "])
-def test_an_empty_question(cli, corpus, query):
+def test_empty_query_is_rejected(cli, corpus, query):
     cli("search", query, "-i", corpus / "kb").refused("is empty")
 
 
@@ -164,7 +167,7 @@ def test_heatmap(cli, corpus, tmp_path):
     with Image.open(photo) as image:
         assert image.format == "PNG"
         colours = image.convert("RGB").getcolors(1 << 24)
-    # The page alone is black on white; the heat is not.
+    # Without a heat map the page is black on white.
     assert any(max(rgb) - min(rgb) > 60 for _, rgb in colours)
     alone = cli("search", "whales", "-i", corpus / "kb", "--heatmap", tmp_path / "again.png", "--json")
     assert len(alone.json["hits"]) == 4
@@ -172,21 +175,21 @@ def test_heatmap(cli, corpus, tmp_path):
 
 
 @pytest.mark.parametrize("extra", [[], ["--json"]])
-def test_a_heatmap_of_no_hit_is_not_drawn_and_that_is_said(cli, corpus, tmp_path, extra):
+def test_no_heatmap_without_hits(cli, corpus, tmp_path, extra):
     image = tmp_path / "where.png"
     result = cli("search", "whales", "-i", corpus / "kb", "--filter", "year=1066", "--heatmap", image, *extra)
-    assert (result.code, result.err) == (0, "No page was found, so no heat map was drawn.\n")
+    assert (result.code, result.err) == (0, "No hits, so no heat map was written.\n")
     assert not image.exists()
 
 
-def test_a_heatmap_that_cannot_be_written(cli, corpus, tmp_path):
+def test_unwritable_heatmap_is_reported(cli, corpus, tmp_path):
     (tmp_path / "folder.png").mkdir()
     cli("search", "whales", "-i", corpus / "kb", "--heatmap", tmp_path / "folder.png").refused("is a directory")
     too_long = tmp_path / ("n" * 300 + ".png")
     cli("search", "whales", "-i", corpus / "kb", "--heatmap", too_long).refused("cannot be written", "name too long")
 
 
-def test_many_questions(cli, corpus, tmp_path):
+def test_queries_file_writes_a_run(cli, corpus, tmp_path):
     queries, run = tmp_path / "q.jsonl", tmp_path / "run.jsonl"
     lines = [{"qid": "a", "query": "whales"}, {"qid": "ü", "query": "solar power"}]
     queries.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n", encoding="utf-8")
@@ -204,7 +207,7 @@ def test_many_questions(cli, corpus, tmp_path):
     assert len(written[0]["ranking"]) == 4
     queries.write_text(json.dumps(lines[0]), encoding="utf-8")
     message = cli("search", "-i", corpus / "kb", "--queries", queries, "--run", run)
-    assert (message.out, message.err.startswith("Asked 1 question; ")) == ("", True)
+    assert (message.out, message.err.startswith("Wrote the rankings of 1 query to ")) == ("", True)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +221,7 @@ def test_many_questions(cli, corpus, tmp_path):
         (None, ["cannot be read", "No such file"]),
     ],
 )
-def test_a_broken_file_of_questions(cli, corpus, tmp_path, content, parts):
+def test_invalid_queries_file_is_reported(cli, corpus, tmp_path, content, parts):
     queries, run = tmp_path / "q.jsonl", tmp_path / "run.jsonl"
     if content is not None:
         queries.write_bytes(content)
@@ -228,7 +231,7 @@ def test_a_broken_file_of_questions(cli, corpus, tmp_path, content, parts):
 
 @pytest.fixture(scope="module")
 def repeating(tmp_path_factory):
-    """An index of 13 pages, of which two of one document and one of another show the same."""
+    """An index of 13 pages with three near-duplicates, two of them in one document."""
     root = tmp_path_factory.mktemp("repeating")
     same = "whales sing in the deep sea, and nobody knows what their long songs are about"
     things = ("solar power", "old bridges", "tax forms", "apple pie", "chess", "tides", "glass", "wool", "copper")
@@ -240,7 +243,7 @@ def repeating(tmp_path_factory):
     return root
 
 
-def test_pages_that_show_the_same_are_one_hit_with_all_its_places(cli, repeating):
+def test_dedup_merges_near_duplicates(cli, repeating):
     hit, other = cli("search", "whales sing", "-i", repeating / "kb", "-k", "2", "--dedup", "--json").json["hits"]
     places = {("songs.pdf", 1), ("songs.pdf", 2), ("more.pdf", 2)}
     assert {(hit["doc_id"], hit["page"])} | {(s["doc_id"], s["page"]) for s in hit["similar"]} == places
@@ -251,7 +254,7 @@ def test_pages_that_show_the_same_are_one_hit_with_all_its_places(cli, repeating
         assert similar["similarity"] > 0.9
 
 
-def test_many_questions_are_asked_as_one_is(cli, repeating, tmp_path):
+def test_queries_file_uses_the_options_of_a_single_query(cli, repeating, tmp_path):
     queries, run = tmp_path / "q.jsonl", tmp_path / "run.jsonl"
     queries_by_id = {"a": "whales sing", "b": "order KX-4471-B"}
     lines = [json.dumps({"qid": qid, "query": query}) for qid, query in queries_by_id.items()]
@@ -288,16 +291,16 @@ def test_many_questions_are_asked_as_one_is(cli, repeating, tmp_path):
         assert content != plain, options
 
 
-def test_rankings_that_cannot_be_written(cli, corpus, tmp_path):
+def test_unwritable_run_file_is_reported(cli, corpus, tmp_path):
     queries = tmp_path / "q.jsonl"
     queries.write_text('{"qid": "a", "query": "whales"}', encoding="utf-8")
     result = cli("search", "-i", corpus / "kb", "--queries", queries, "--run", tmp_path / "no" / "run.jsonl")
-    result.refused("cannot be written", "no folder")
+    result.refused("cannot be written", "does not exist")
     long = cli("search", "-i", corpus / "kb", "--queries", queries, "--run", tmp_path / ("n" * 300))
     long.refused("cannot be written", "name too long")
 
 
-def test_a_filter_finds_metadata_that_was_given_as_a_number_or_a_boolean(cli, docs, tmp_path):
+def test_filter_matches_numbers_and_booleans(cli, docs, tmp_path):
     with DocumentIndex.open(tmp_path / "kb") as index:
         index.ingest(docs / "animals.pdf", metadata={"year": 2024, "draft": True, "share": 0.5})
     for entry, count in (("year=2024", 2), ("draft=true", 2), ("share=0.5", 2), ("year=2023", 0), ("draft=1e999", 0)):
@@ -305,10 +308,10 @@ def test_a_filter_finds_metadata_that_was_given_as_a_number_or_a_boolean(cli, do
         assert len(hits) == count, entry
 
 
-def test_copies_are_shown_with_a_hit(cli, docs, tmp_path):
+def test_hit_lists_its_copies(cli, docs, tmp_path):
     kb = tmp_path / "kb"
     shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
     cli("ingest", docs, "-i", kb, *NO_OCR)
     content = cli("search", "whales", "-i", kb, "-k", 1, "--json").json["hits"][0]
     assert content["copies"] == [str(docs / "copy.pdf")]
-    assert "and in 1 copy" in cli("search", "whales", "-i", kb, "-k", 1).out
+    assert "and 1 copy" in cli("search", "whales", "-i", kb, "-k", 1).out

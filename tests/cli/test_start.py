@@ -1,4 +1,4 @@
-"""The first moments of a process: a search loads its model while its command is being read."""
+"""Command line: start-up of a process, with preloading of the model and Ctrl-C during imports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from jina_rag.cli import _InterruptAfterImports, _load, main
         ([], None),
     ],
 )
-def test_a_search_loads_its_model_while_it_is_being_read(arguments, index, monkeypatch, capsys):
+def test_search_loads_its_model_during_argument_parsing(arguments, index, monkeypatch, capsys):
     begun = []
     monkeypatch.setattr("jina_rag.cli._load", begun.append)
     monkeypatch.setattr("jina_rag.cli.app.main", lambda: None)
@@ -40,7 +40,7 @@ def test_a_search_loads_its_model_while_it_is_being_read(arguments, index, monke
     assert begun == ([] if index is None else [index])
 
 
-def test_the_head_start_holds_the_model_of_the_index_and_is_silent_about_trouble(corpus, tmp_path, monkeypatch):
+def test_preloading_keeps_the_model_and_ignores_errors(corpus, tmp_path, monkeypatch):
     held = []
     monkeypatch.setattr("jina_rag.cli._preloaded", held)
     _load(str(corpus / "kb"))
@@ -51,7 +51,7 @@ def test_the_head_start_holds_the_model_of_the_index_and_is_silent_about_trouble
     assert [model.name for model in held if model] == ["lite"]
 
 
-def test_a_new_index_loads_its_model_once(docs, tmp_path, monkeypatch):
+def test_new_index_loads_its_model_once(docs, tmp_path, monkeypatch):
     from jina_rag.index import session
 
     loaded = []
@@ -75,8 +75,8 @@ def test_a_new_index_loads_its_model_once(docs, tmp_path, monkeypatch):
         ("onnxruntime", ["ingest", "docs", "--index", "new"]),
     ],
 )
-def test_ctrl_c_while_a_module_is_imported(module, arguments, corpus, tmp_path):
-    """The import is the moment: the process sends itself the signal when it looks for the module."""
+def test_ctrl_c_during_an_import(module, arguments, corpus, tmp_path):
+    """The process sends itself SIGINT while it imports a module."""
     code = (
         "import os, signal, sys, threading\n"
         "class Finder:\n"
@@ -98,10 +98,10 @@ def test_ctrl_c_while_a_module_is_imported(module, arguments, corpus, tmp_path):
     assert (stopped.returncode, stopped.stdout, stopped.stderr) == (130, "", "Interrupted.\n")
 
 
-def test_ctrl_c_waits_for_an_import_but_not_for_ever(monkeypatch):
-    """An import that goes on and on is left with the process."""
+def test_ctrl_c_waits_for_an_import_up_to_a_limit(monkeypatch):
+    """After the limit, Ctrl-C exits the process during the import."""
     exits = []
-    monkeypatch.setattr("jina_rag.cli._IMPORT_WAIT", -1.0)
+    monkeypatch.setattr("jina_rag.cli._IMPORT_GRACE", -1.0)
     monkeypatch.setattr("os._exit", exits.append)
     monkeypatch.setattr("os.write", lambda number, text: exits.append((number, text)))
     monkeypatch.setattr("jina_rag.cli.threading.Timer", lambda *_: types.SimpleNamespace(start=lambda: None))

@@ -1,4 +1,4 @@
-"""The demonstration end to end, with a stand-in model on two documents, and once with everything real."""
+"""Demo: end to end with a fake model on two documents, and with the default model on the samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jina_rag.types import ScoredPage
 
 
 class CountingEmbedder(FakeEmbedder):
-    """Counts the pages it is given."""
+    """Fake embedder that counts its pages."""
 
     pages_seen = 0
 
@@ -33,7 +33,7 @@ def two_documents(tmp_path, monkeypatch):
     return folder
 
 
-def test_demo_writes_a_report_and_a_second_run_embeds_nothing(tmp_path, two_documents):
+def test_demo_writes_a_report_and_second_run_embeds_nothing(tmp_path, two_documents):
     model, calls = CountingEmbedder(), []
     first = run_demo(tmp_path / "out", embedder=model, progress=calls.append)
     assert first.ingest.documents == 2
@@ -54,10 +54,10 @@ def test_demo_writes_a_report_and_a_second_run_embeds_nothing(tmp_path, two_docu
     assert again.ingest.documents == 0
     assert again.ingest.unchanged == 2
     assert again.index_info.pages == 5
-    assert "to see that nothing had changed" in again.report.read_text(encoding="utf-8")
+    assert "to check for changes" in again.report.read_text(encoding="utf-8")
 
 
-def test_rank_is_that_of_the_answering_page():
+def test_rank_of_the_relevant_page():
     sample = sample_queries()[0]
     right = ScoredPage(sample.doc_id, sample_folder() / sample.doc_id, sample.page, 0.5)
     wrong = ScoredPage(sample.doc_id, sample_folder() / sample.doc_id, sample.page + 1, 0.6)
@@ -65,7 +65,7 @@ def test_rank_is_that_of_the_answering_page():
     assert DemoAnswer(sample, 0.1, (wrong,)).rank is None
 
 
-def test_the_real_demo_finds_every_answer(tmp_path):
+def test_demo_with_the_default_model_ranks_every_answer_first(tmp_path):
     first = run_demo(tmp_path)
     assert first.index_info.documents == len(sample_documents())
     assert first.index_info.pages == sum(document.pages for document in sample_documents())

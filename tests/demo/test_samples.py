@@ -1,4 +1,4 @@
-"""The sample documents are what SOURCES.json says, few, and free to pass on."""
+"""Demo: the sample documents match SOURCES.json and have free licenses."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ FREE = {"public domain", "CC-BY-SA-4.0", "CC-BY-4.0", "Apache-2.0", "MIT", "LPPL
 ROWS = json.loads((sample_folder().parent / "SOURCES.json").read_text(encoding="utf-8"))["documents"]
 
 
-def test_every_file_is_listed_and_every_listed_file_is_there():
+def test_sources_list_exactly_the_files():
     on_disk = sorted(path.name for path in sample_folder().iterdir())
     assert on_disk == [row["file"] for row in ROWS] == [document.file for document in sample_documents()]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["file"])
-def test_file_is_the_one_described(row):
+def test_file_matches_its_checksum_and_page_count(row):
     content = (sample_folder() / row["file"]).read_bytes()
     assert hashlib.sha256(content).hexdigest() == row["sha256"]
     assert len(content) == row["bytes"]
@@ -34,7 +34,7 @@ def test_file_is_the_one_described(row):
     assert row["changes"]
 
 
-def test_the_readable_list_names_every_document_with_its_licence():
+def test_sources_md_lists_every_document_with_its_license():
     text = (sample_folder().parent / "SOURCES.md").read_text(encoding="utf-8")
     lines = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
     assert set(lines) == {row["file"] for row in ROWS}
@@ -47,7 +47,7 @@ def test_the_readable_list_names_every_document_with_its_licence():
         assert cells[5] == row["changes"]
 
 
-def test_there_are_enough_of_every_kind_and_not_too_many_bytes():
+def test_samples_cover_every_kind_within_the_size_limit():
     assert len(ROWS) >= 8
     assert 30 <= sum(row["pages"] for row in ROWS) <= 45
     assert sum(row["bytes"] for row in ROWS) <= 6_000_000
@@ -57,7 +57,7 @@ def test_there_are_enough_of_every_kind_and_not_too_many_bytes():
     assert any(row["pages_without_text"] for row in ROWS)
 
 
-def test_questions_are_of_five_kinds_and_point_to_pages_that_exist():
+def test_queries_cover_five_kinds_and_name_existing_pages():
     pages = {row["file"]: row["pages"] for row in ROWS}
     queries = sample_queries()
     assert {query.kind for query in queries} == {"text", "table", "chart", "scan", "code"}

@@ -157,7 +157,7 @@ def _print_differences(out: Console, comparisons: Sequence[PairedComparison]) ->
     """Print the first measure of each comparison; --json and the report contain all measures."""
     main = [comparison for comparison in comparisons if comparison.measure == comparisons[0].measure]
     for first in dict.fromkeys(comparison.first for comparison in main):
-        title = f"{main[0].measure} minus that of {one_line(first)}"
+        title = f"{main[0].measure} vs. {one_line(first)}"
         table = _table(title, "difference", "95 % interval", "better", "worse")
         for comparison in main:
             if comparison.first == first:

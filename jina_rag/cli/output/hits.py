@@ -102,7 +102,7 @@ def print_hits(out: Console, query: str, hits: Sequence[ScoredPage], *, first: i
         if hit.near_duplicate_of is not None:
             cell.append(f"\nnear-duplicate of {hit.near_duplicate_of[0]} page {hit.near_duplicate_of[1]}", style="dim")
         if hit.region is not None:
-            cell.append(f"\nbest region: {hit.region.kind}", style="cyan")
+            cell.append(f"\nregion: {hit.region.kind}", style="cyan")
         table.add_row(str(rank), f"{hit.score:.3f}", cell, Text(" ".join(hit.snippet.split())))
     out.print(table)
 

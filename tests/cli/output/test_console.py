@@ -1,4 +1,4 @@
-"""Progress, durations and sizes for a person."""
+"""Console output: progress bars, durations and sizes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jina_rag.cli.output import console, ingestion
 from jina_rag.indexing.dry_run import IngestPlan
 
 
-def test_progress_shows_pages_on_a_terminal_only():
+def test_progress_bar_requires_a_terminal():
     from rich.console import Console
 
     from jina_rag.indexing.ingest import IngestProgress
@@ -24,7 +24,7 @@ def test_progress_shows_pages_on_a_terminal_only():
             assert progress is None
 
 
-def test_durations_and_sizes_for_a_person():
+def test_durations_and_sizes_have_units():
     assert [console.duration(s) for s in (3.4, 200, 3600 * 5)] == ["3 s", "3 min", "5.0 h"]
     assert console.size(3_200_000_000) == "3.2 GB"
     assert ingestion.plan_json(IngestPlan())["estimate"]["basis"] == "nothing to do"

@@ -1,4 +1,4 @@
-"""What ``ingest`` prints."""
+"""Console output of ``ingest``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jina_rag.cli.output import ingestion
 from jina_rag.types import Failure, IngestReport
 
 
-def test_a_long_list_is_cut_for_people_only():
+def test_long_list_is_shortened_in_text_output_only():
     from rich.console import Console
 
     failures = tuple(Failure(Path(f"{n}.pdf"), "It is empty.", page=n or None) for n in range(50))
@@ -20,9 +20,9 @@ def test_a_long_list_is_cut_for_people_only():
     assert "Nothing was indexed." in message
     assert "0.pdf: It is empty." in message
     assert "3.pdf, page 3: It is empty." in message
-    assert "… and 30 more; --json lists all." in message
+    assert "… and 30 more; --json prints all." in message
     assert "… and 2 more" in message
-    assert "Worth a look (1):" in message
+    assert "Warnings (1):" in message
     assert "the same command goes on from here" in message
     assert len(ingestion.ingest_json(report)["failed"]) == 50
     assert ingestion.ingest_json(report)["failed"][3] == {"path": "3.pdf", "reason": "It is empty.", "page": 3}
