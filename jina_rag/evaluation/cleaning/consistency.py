@@ -85,12 +85,10 @@ class Consistency:
         """
         with (scratch / "pairs.jsonl").open("w+b") as file:
             offsets = self._spool(pairs, file)
-            sample_vectors, sample_hashes = self._embed_sample(file, offsets)
+            sample, hashes = self._embed_sample(file, offsets)
             file.seek(0)
             for lines in batches(file, self.batch):
-                yield from self._filter_batch(
-                    [_parse_pair(line) for line in lines], sample_vectors, sample_hashes, drop
-                )
+                yield from self._rank([_parse_pair(line) for line in lines], sample, hashes, drop)
 
     def _spool(self, pairs: Iterable[Pair], file: BinaryIO) -> list[int]:
         """Write the pairs to `file` and return the byte offsets of the sample, sorted (algorithm R, Vitter 1985)."""
@@ -108,35 +106,33 @@ class Consistency:
     def _embed_sample(self, file: BinaryIO, offsets: Sequence[int]) -> tuple[Float32, npt.NDArray[np.uint64]]:
         """Return the sample's vectors, shape (m, dim), float32, and the hashes of its passages, shape (m,), uint64."""
         vectors: list[Float32] = []
-        sample_hashes: list[int] = []
+        hashes: list[int] = []
         for batch_offsets in batches(offsets, self.batch):
             passages = []
             for offset in batch_offsets:
                 file.seek(offset)
                 passages.append(_parse_pair(file.readline()).passage)
             vectors.append(self._dense(self.embedder.encode_document(passages, multi=False).single))
-            sample_hashes += [_text_hash(passage) for passage in passages]
+            hashes += [_text_hash(passage) for passage in passages]
         if not vectors:
             return np.zeros((0, self.embedder.dim), np.float32), np.zeros(0, np.uint64)
-        return np.concatenate(vectors), np.array(sample_hashes, dtype=np.uint64)
+        return np.concatenate(vectors), np.array(hashes, dtype=np.uint64)
 
-    def _filter_batch(
-        self, pairs: list[Pair], sample_vectors: Float32, sample_hashes: npt.NDArray[np.uint64], drop: OnDrop
-    ) -> Iterator[Pair]:
+    def _rank(self, pairs: list[Pair], sample: Float32, hashes: npt.NDArray[np.uint64], drop: OnDrop) -> Iterator[Pair]:
         try:
             queries = self._dense(self.embedder.encode_query([pair.query for pair in pairs], multi=False).single)
             passages = self._dense(self.embedder.encode_document([pair.passage for pair in pairs], multi=False).single)
         except InvalidInputError as exc:
             if len(pairs) > 1:  # embed one by one, so that only the unreadable pair is dropped
                 for pair in pairs:
-                    yield from self._filter_batch([pair], sample_vectors, sample_hashes, drop)
+                    yield from self._rank([pair], sample, hashes, drop)
                 return
             detail = {"message": str(exc)}
             drop(Dropped(pairs[0].number, self.name, "the embedder cannot read it", None, detail, pairs[0].record))
             return
         own_scores = np.sum(queries * passages, axis=1)
         own_hashes = np.array([_text_hash(pair.passage) for pair in pairs], dtype=np.uint64)
-        ahead = (queries @ sample_vectors.T >= own_scores[:, None]) & (sample_hashes[None, :] != own_hashes[:, None])
+        ahead = (queries @ sample.T >= own_scores[:, None]) & (hashes[None, :] != own_hashes[:, None])
         for pair, rank, similarity in zip(pairs, (1 + ahead.sum(axis=1)).tolist(), own_scores.tolist(), strict=True):
             if rank <= self.n:
                 yield pair

@@ -12,9 +12,9 @@ from jina_rag._extras import require
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.cleaning.pairs import Dropped, OnDrop, Pair
 
-_MAX_CHARS = 500
+_MAX_READ = 500
 """Characters of a text that the identifier reads: more characters do not change the result."""
-_WORDLESS_CODES = frozenset({"zxx"})
+_WORDLESS = frozenset({"zxx"})
 """Code that the identifier returns for a text without words, for example numbers."""
 
 
@@ -93,11 +93,9 @@ class Languages:
 
     def _foreign(self, pair: Pair, rank: Callable[[bytes], list[tuple[str, float]]]) -> tuple[str, str] | None:
         for side, text, other in (("passage", pair.passage, pair.query), ("query", pair.query, pair.passage)):
-            if not _has_letters(text[:_MAX_CHARS], self.least):
+            if not _has_letters(text[:_MAX_READ], self.least):
                 text = f"{text} {other}"
-            ranked = [
-                entry for entry in rank(text[:_MAX_CHARS].encode("utf-8", "replace")) if entry[0] not in _WORDLESS_CODES
-            ]
+            ranked = [item for item in rank(text[:_MAX_READ].encode("utf-8", "replace")) if item[0] not in _WORDLESS]
             language, value = ranked[0]
             best = next(value for code, value in ranked if code in self.codes)
             if language not in self.codes and value >= self.odds * best:

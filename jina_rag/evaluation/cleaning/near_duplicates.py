@@ -106,11 +106,8 @@ class NearDuplicates:
                     )
                     yield pair
                     continue
-                number, query_similarity, passage_similarity = match
-                detail = {
-                    "query_similarity": round(query_similarity, 3),
-                    "passage_similarity": round(passage_similarity, 3),
-                }
+                number, query_score, passage_score = match
+                detail = {"query_similarity": round(query_score, 3), "passage_similarity": round(passage_score, 3)}
                 drop(Dropped(pair.number, self.name, "near duplicate", number, detail, pair.record))
 
     def _match(
@@ -119,12 +116,12 @@ class NearDuplicates:
         """Return (number, query similarity, passage similarity) of the most similar near-duplicate, or None."""
         best: tuple[int, float, float] | None = None
         for number, query_bytes, passage_bytes in table.execute(_CANDIDATES_SQL, (*keys, _CANDIDATES)):
-            query_similarity = agreement(query, np.frombuffer(query_bytes, dtype=np.uint16))
-            passage_similarity = agreement(passage, np.frombuffer(passage_bytes, dtype=np.uint16))
-            if query_similarity < self.query or passage_similarity < self.passage:
+            query_score = agreement(query, np.frombuffer(query_bytes, dtype=np.uint16))
+            passage_score = agreement(passage, np.frombuffer(passage_bytes, dtype=np.uint16))
+            if query_score < self.query or passage_score < self.passage:
                 continue
-            if best is None or query_similarity + passage_similarity > best[1] + best[2]:
-                best = (int(number), query_similarity, passage_similarity)
+            if best is None or query_score + passage_score > best[1] + best[2]:
+                best = (int(number), query_score, passage_score)
         return best
 
 

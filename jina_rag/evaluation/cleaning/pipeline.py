@@ -146,9 +146,7 @@ def clean_file(
     """
     paths = [p.resolve() for p in (path, output, dropped) if p is not None]
     if len(set(paths)) < len(paths):
-        raise InvalidInputError(
-            "Two of the input, output and dropped-pairs paths are the same file. Pass a different path for each."
-        )
+        raise InvalidInputError("The input, output and dropped-pairs paths must differ. Pass different files.")
     cleaning = Cleaning(steps)
     unreadable: dict[str, int] = {}
     with ExitStack() as stack:

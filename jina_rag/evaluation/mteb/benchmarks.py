@@ -23,10 +23,7 @@ BENCHMARKS = {
     "CoIR": "CoIR",
     "LongEmbed": "LongEmbed",
 }
-"""Short name → name of the mteb benchmark.
-
-Case and punctuation are ignored: ``vidore-v1`` and ``ViDoRe(v1)`` are the same name.
-"""
+"""Short name → mteb benchmark. Case and punctuation are ignored: ``vidore-v1`` and ``ViDoRe(v1)`` are the same."""
 SINGLE = {"MIRACL": "MIRACLRetrieval", "MLDR": "MultiLongDocRetrieval"}
 """Short name → mteb task, for datasets with a single task."""
 SMOKE = (

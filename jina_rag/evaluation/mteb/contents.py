@@ -11,11 +11,9 @@ from jina_rag.evaluation.mteb.cache import key_of
 from jina_rag.protocols import Input, InputPart
 
 ContentParts: TypeAlias = Literal["auto", "image", "text"]
-"""Parts of an input that a model reads if the input has both an image and a text.
-
-``"image"`` and ``"text"`` select one part. ``"auto"`` gives both parts to an image model and the text to a text model.
-With ``"auto"``, an image model reads only the image of a `FolderTask` page, whose text repeats the words of the image.
-"""
+"""Parts to read of an input with an image and a text: ``"image"``, ``"text"``, or ``"auto"``. With ``"auto"``, a text
+model reads the text and an image model reads both parts, except for pages of a `FolderTask`. An image model reads only
+the image of such a page, because its text repeats the words of the image."""
 
 
 def inputs_of(batch: Mapping[str, Any], *, modality: str, parts: ContentParts = "auto") -> list[Input]:

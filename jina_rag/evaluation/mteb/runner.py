@@ -251,13 +251,12 @@ def _data_error(task: str, exc: Exception) -> JinaRagError:
 
 def _copy_task(task: Any) -> Any:  # noqa: ANN401
     """Return a copy of a task whose data can be unloaded or changed without an effect on the caller's task."""
-    task_copy = copy.copy(task)
-    if task_copy.data_loaded and isinstance(task_copy, AbsTaskRetrieval):
-        task_copy.dataset = {
-            subset: {split: dict(data) for split, data in splits.items()}
-            for subset, splits in task_copy.dataset.items()
+    clone = copy.copy(task)
+    if clone.data_loaded and isinstance(clone, AbsTaskRetrieval):
+        clone.dataset = {
+            subset: {split: dict(data) for split, data in splits.items()} for subset, splits in clone.dataset.items()
         }
-    return task_copy
+    return clone
 
 
 def _count_queries(task: Any) -> int:  # noqa: ANN401

@@ -219,9 +219,7 @@ def caution(evaluation: Evaluation) -> str:
     if ends:
         half = max((high - low) / 2 for low, high in ends)
         text += f"the 95 % interval of {measure} is about ±{half:.2f}. A smaller difference is significant only if a "
-        text += (
-            "paired comparison shows it." if len(evaluation.settings) > 1 else "comparison of two settings shows it."
-        )
+        text += "paired comparison shows it." if len(evaluation.settings) > 1 else "comparison of settings shows it."
     else:
         text += f"no interval was computed for {measure}, so differences may be due to chance."
     most = max((first_unjudged(evaluation, setting) for setting in evaluation.settings), default=0)

@@ -579,7 +579,7 @@ def test_clean_file_invalid_input_raises(tmp_path):
     out = tmp_path / "out.jsonl"
     with pytest.raises(InvalidInputError, match=r'line 1: "question" is missing'):
         clean_file(source, out, query_key="question")
-    with pytest.raises(InvalidInputError, match="same file"):
+    with pytest.raises(InvalidInputError, match="paths must differ"):
         clean_file(source, source)
     with pytest.raises(InvalidInputError, match="cannot be read"):
         clean_file(tmp_path / "none.jsonl", out)

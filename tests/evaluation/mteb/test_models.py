@@ -6,7 +6,7 @@ import mteb
 import numpy as np
 import pytest
 from datasets import Features, Image, Value
-from helpers.mteb_tasks import Counting, PairsTask, SmallTask, metadata, text_task
+from helpers.mteb_tasks import CountingEmbedder, PairsTask, SmallTask, metadata, text_task
 from mteb.types import PromptType
 from PIL import Image as Images
 
@@ -229,18 +229,18 @@ def test_predict_scores_pairs_in_order_and_caches_scores(tmp_path) -> None:
 def test_encode_reads_repeated_inputs_from_the_cache(tmp_path) -> None:
     task = metadata("T")
     with VectorCache(tmp_path / "v.sqlite3") as cache:
-        first = Counting()
+        first = CountingEmbedder()
         model = JinaRagEncoder(first, vectors="multi", cache=cache)
         computed = model.encode(
             [{"text": ["a", "b", "a"]}, {"text": ["b", "c"]}], task_metadata=task, prompt_type=DOCUMENT, **SPLIT
         )
-        assert sorted(first.seen) == ["a", "b", "c"]
+        assert sorted(first.inputs) == ["a", "b", "c"]
         assert model.embedded == 3
     with VectorCache(tmp_path / "v.sqlite3") as cache:
-        second = Counting()
+        second = CountingEmbedder()
         model = JinaRagEncoder(second, vectors="multi", cache=cache)
         cached = model.encode(loader("a", "b", "a", "b", "c"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT)
-        assert second.seen == []
+        assert second.inputs == []
         for expected, actual in zip(computed, cached, strict=True):
             np.testing.assert_array_equal(expected, actual)
         # Side, kind of vectors, model and maximum length are part of the cache key.
@@ -248,17 +248,17 @@ def test_encode_reads_repeated_inputs_from_the_cache(tmp_path) -> None:
         JinaRagEncoder(second, vectors="single", cache=cache).encode(
             loader("a"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT
         )
-        assert second.seen == ["a", "a"]
-        other = Counting(name="other")
+        assert second.inputs == ["a", "a"]
+        other = CountingEmbedder(name="other")
         JinaRagEncoder(other, vectors="multi", cache=cache).encode(
             loader("a"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT
         )
-        assert other.seen == ["a"]
+        assert other.inputs == ["a"]
         source = EmbedderSource(second, ModelOptions(max_length=3))
         JinaRagEncoder(source, vectors="multi", cache=cache).encode(
             loader("a"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT
         )
-        assert second.seen == ["a", "a", "a"]
+        assert second.inputs == ["a", "a", "a"]
 
 
 # -- inputs ----------------------------------------------------------------------------------------------------

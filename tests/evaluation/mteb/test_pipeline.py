@@ -5,7 +5,7 @@ import json
 import mteb
 import pytest
 from datasets import Features, Image, Value
-from helpers.mteb_tasks import QUERIES, Counting, SmallTask, judged_folder, text_task
+from helpers.mteb_tasks import QUERIES, CountingEmbedder, SmallTask, judged_folder, text_task
 
 from jina_rag import DocumentIndex, Rescore
 from jina_rag.errors import InvalidInputError
@@ -182,12 +182,12 @@ def test_interrupted_indexing_resumes(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(pipeline, "_DOCUMENT_BATCH", 2)
     texts = [f"text number{i}" for i in range(7)]
-    first = Counting(stop_at=3)
+    first = CountingEmbedder(stop_at=3)
     with pytest.raises(KeyboardInterrupt):
         evaluate_task(JinaRagSearch(tmp_path, first), text_task(texts, ["number5"]))
-    second = Counting()
+    second = CountingEmbedder()
     assert evaluate_task(JinaRagSearch(tmp_path, second), text_task(texts, ["number5"])).get_score() == pytest.approx(
         0.3869, 1
     )
-    documents = [item["text"] for item in [*first.seen, *second.seen] if isinstance(item, dict)]
+    documents = [item["text"] for item in [*first.inputs, *second.inputs] if isinstance(item, dict)]
     assert sorted(documents) == texts

@@ -12,7 +12,7 @@ import datasets
 import mteb
 import pytest
 import typer
-from helpers.mteb_tasks import Counting, PairsTask, judged_folder, text_task
+from helpers.mteb_tasks import CountingEmbedder, PairsTask, judged_folder, text_task
 from helpers.paths import ROOT
 from typer.testing import CliRunner
 
@@ -46,7 +46,7 @@ def small_batches(monkeypatch) -> None:
 
 
 def test_run_writes_mteb_results_and_skips_finished_tasks(tmp_path) -> None:
-    fake = Counting()
+    fake = CountingEmbedder()
     setting = BenchmarkSetting(model=fake, vectors="multi")
     run = run_benchmark(setting=setting, output=tmp_path, tasks=tasks())
     assert [(o.task, o.value, o.queries, o.resumed) for o in run.outcomes] == [
@@ -61,29 +61,33 @@ def test_run_writes_mteb_results_and_skips_finished_tasks(tmp_path) -> None:
     assert (meta["name"], meta["revision"]) == (run.model, run.revision) == ("jina_rag/fake", run.revision)
     loaded = mteb.ResultCache(tmp_path).load_results(load_experiments="match_name")
     assert {task.task_name for model in loaded.model_results for task in model.task_results} == {"First", "Second"}
-    resumed = run_benchmark(setting=BenchmarkSetting(model=Counting(), vectors="multi"), output=tmp_path, tasks=tasks())
+    resumed = run_benchmark(
+        setting=BenchmarkSetting(model=CountingEmbedder(), vectors="multi"), output=tmp_path, tasks=tasks()
+    )
     assert resumed.embedded == 0
     assert [(o.value, o.queries, o.resumed) for o in resumed.outcomes] == [(100.0, 5, True)] * 2
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["tasks"][0]["task"] == "First"
     assert summary["versions"]["mteb"] == mteb.__version__
     assert summary["setting"] == {"embedder": "fake", "vectors": "multi"}
-    other = run_benchmark(setting=BenchmarkSetting(model=Counting(), vectors="single"), output=tmp_path, tasks=tasks())
+    other = run_benchmark(
+        setting=BenchmarkSetting(model=CountingEmbedder(), vectors="single"), output=tmp_path, tasks=tasks()
+    )
     assert not any(o.resumed for o in other.outcomes)
 
 
 @pytest.mark.usefixtures("small_batches")
 @pytest.mark.parametrize("call", [1, 4, 9])
 def test_interrupted_run_resumes_without_repeated_embedding(tmp_path, call) -> None:
-    first = Counting(stop_at=call)
+    first = CountingEmbedder(stop_at=call)
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(setting=BenchmarkSetting(model=first), output=tmp_path, tasks=tasks())
-    second = Counting()
+    second = CountingEmbedder()
     run = run_benchmark(setting=BenchmarkSetting(model=second), output=tmp_path, tasks=tasks())
     assert [outcome.value for outcome in run.outcomes] == [100.0, 100.0]
-    assert first.seen or call == 1
-    assert len(first.seen) + len(second.seen) == 90
-    assert not set(first.seen) & set(second.seen)
+    assert first.inputs or call == 1
+    assert len(first.inputs) + len(second.inputs) == 90
+    assert not set(first.inputs) & set(second.inputs)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="requires SIGKILL")
@@ -91,12 +95,12 @@ def test_killed_run_resumes_without_repeated_embedding(tmp_path) -> None:
     script = f"""
         import os, signal, sys
         sys.path.insert(0, {str(ROOT / "tests")!r})
-        from helpers.mteb_tasks import Counting
+        from helpers.mteb_tasks import CountingEmbedder
         from evaluation.mteb.test_runner import tasks
         from jina_rag.evaluation.mteb import BenchmarkSetting, run_benchmark, runner
         runner._BATCH = {{"text": 8, "image": 2}}
 
-        class KilledEmbedder(Counting):
+        class KilledEmbedder(CountingEmbedder):
             def _count(self, items):
                 if self.calls == 9:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -109,16 +113,16 @@ def test_killed_run_resumes_without_repeated_embedding(tmp_path) -> None:
     process = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
     embedded_before_kill = (tmp_path / "seen").read_text().splitlines()
-    second = Counting()
+    second = CountingEmbedder()
     run = run_benchmark(setting=BenchmarkSetting(model=second), output=tmp_path / "out", tasks=tasks())
     assert [outcome.value for outcome in run.outcomes] == [100.0, 100.0]
     assert len(embedded_before_kill) > 45
-    assert len(embedded_before_kill) + len(second.seen) == 90
-    assert not set(embedded_before_kill) & set(second.seen)
+    assert len(embedded_before_kill) + len(second.inputs) == 90
+    assert not set(embedded_before_kill) & set(second.inputs)
 
 
 def test_reranker_scores_the_top_documents_of_the_vectors(tmp_path) -> None:
-    reranker, embedder = FakeReranker(), Counting()
+    reranker, embedder = FakeReranker(), CountingEmbedder()
     setting = BenchmarkSetting(model=embedder, vectors="multi", reranker=reranker, rerank_top=3)
     run = run_benchmark(setting=setting, output=tmp_path, tasks=tasks())
     assert [outcome.value for outcome in run.outcomes] == [100.0, 100.0]
