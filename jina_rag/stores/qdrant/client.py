@@ -181,8 +181,8 @@ def checked_url(url: str) -> str:
         raise InvalidInputError(f"The address of the Qdrant server is invalid ({reason}).") from exc
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise InvalidInputError(
-            "The address of the Qdrant server contains a user, a password or a query. Pass the key as api_key, or set "
-            f"the environment variable {KEY_VARIABLE}."
+            "The address of the Qdrant server must not contain a user, a password or a query. Pass the key as api_key, "
+            f"or set the environment variable {KEY_VARIABLE}."
         )
     host = parts.hostname or ""
     if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host):

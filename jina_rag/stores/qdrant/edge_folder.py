@@ -188,7 +188,7 @@ def _check_facts(file: Path, folder: Path, dim: int, multi_dim: int, storage: St
     actual = Storage.from_json(recorded)
     if storage is not None and storage != actual:
         raise IndexMismatchError(
-            f"The index at {folder} stores its vectors as {actual}, not as {storage}. Omit storage (--storage), "
+            f"The index at {folder} was built with storage {actual}, not {storage}. Omit storage (--storage), "
             "or ingest into a new folder."
         )
     return actual

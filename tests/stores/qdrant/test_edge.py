@@ -445,7 +445,7 @@ def test_scores_and_rows_match_the_vectors_for_every_storage(tmp_path, storage, 
 def test_storage_mismatch_error_names_both_storages(tmp_path):
     open_store(tmp_path, storage=Storage.named("compact")).close()
     for other in (Storage(), Storage.named("balanced")):
-        with pytest.raises(IndexMismatchError, match=f"as compact, not as {other}"):
+        with pytest.raises(IndexMismatchError, match=f"storage compact, not {other}"):
             open_store(tmp_path, storage=other)
     open_store(tmp_path).close()
 
