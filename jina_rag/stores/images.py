@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jina_rag._files import write_whole
+from jina_rag._files import write_atomic
 from jina_rag.errors import IndexCorruptError, IndexStateError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class ImageFiles:
         target = self.folder / name
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         target.parent.mkdir(mode=0o700, exist_ok=True)
-        write_whole(target, content)
+        write_atomic(target, content)
 
 
 def checked_name(name: object) -> str | None:

@@ -26,8 +26,7 @@ MIN_VERSION: Final = (1, 16)
 _TIERS_VERSION: Final = (1, 19)
 """First server version with 8-bit and 4-bit numbers, and with the vector option `memory`, which replaces `on_disk`."""
 
-_DATATYPES: Final = {"float16": "FLOAT16", "int8": "TURBO8", "int4": "TURBO4"}
-"""Names of the datatypes in the client."""
+_DATATYPES: Final = {"float16": "FLOAT16", "int8": "TURBO8", "int4": "TURBO4"}  # names in the client
 _RECORD_KEY: Final = "jina_rag"
 """Key of the jina-rag record in the metadata of a collection; other programs may add keys."""
 _FORMAT: Final = 2
