@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 
-def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+def write_atomic(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Write a file atomically.
 
     Args:
@@ -26,12 +26,12 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     Raises:
         OSError: If the file cannot be written.
     """
-    with open_whole(path, mode=mode) as stream:
+    with open_atomic(path, mode=mode) as stream:
         stream.write(content)
 
 
 @contextmanager
-def open_whole(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
+def open_atomic(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
     """Open a file for an atomic write: readers see either the previous or the complete new content.
 
     The content is written to a temporary file in the same folder, which is renamed to `path` at the end.

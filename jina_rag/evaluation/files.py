@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jina_rag._files import write_whole
+from jina_rag._files import write_atomic
 from jina_rag.errors import InvalidInputError
 from jina_rag.types import Failure
 
@@ -62,7 +62,7 @@ def write_text(path: Path, text: str, *, label: str) -> None:
         InvalidInputError: If the file cannot be written.
     """
     with explain_os_errors(f"The {label} cannot be written to {path}"):
-        write_whole(path, text.encode("utf-8", "backslashreplace"), mode=FILE_MODE)
+        write_atomic(path, text.encode("utf-8", "backslashreplace"), mode=FILE_MODE)
 
 
 def write_lines(path: Path, entries: Iterable[Any], *, label: str) -> None:

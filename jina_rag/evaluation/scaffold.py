@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jina_rag._files import open_whole
+from jina_rag._files import open_atomic
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.contact_sheet import ContactSheetDocument, write_contact_sheet
@@ -214,7 +214,7 @@ def _write_page_image(page: Page, path: Path) -> None:
     image.thumbnail((_MAX_IMAGE_SIDE, _MAX_IMAGE_SIDE))
     with explain_os_errors(f"The page image cannot be written to {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open_whole(path, mode=FILE_MODE) as file:
+        with open_atomic(path, mode=FILE_MODE) as file:
             image.save(file, format="JPEG", quality=_JPEG_QUALITY)
 
 

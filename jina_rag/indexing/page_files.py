@@ -1,6 +1,6 @@
 """Pages outside an index: read from files one by one, and saved as an image with a JSON sidecar.
 
-For pipelines that pass pages from a loader to a store as image paths: the sidecar next to the image holds the words and
+A pipeline can pass pages from a loader to a store as image paths: the sidecar next to the image holds the words and
 regions of the page. File names are content hashes, so that different images never share a name.
 """
 
@@ -16,7 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
-from jina_rag._files import write_whole
+from jina_rag._files import write_atomic
 from jina_rag.config import IngestSettings
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.parsing.pages import read_pages
@@ -106,7 +106,7 @@ def save_page(page: Page, folder: str | os.PathLike[str], *, quality: int = JPEG
     image = files.path(files.put(page.screenshot.image, quality))
     content = json.dumps(clean_payload(_as_json(page))).encode()
     try:
-        write_whole(sidecar_of(image), content)
+        write_atomic(sidecar_of(image), content)
     except OSError as exc:
         raise IndexStateError(f"The page cannot be saved in {folder}: {exc.strerror or exc}.") from exc
     return image.absolute()

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-from jina_rag._files import open_whole
+from jina_rag._files import open_atomic
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.cleaning.duplicates import Complete, ExactDuplicates
 from jina_rag.evaluation.cleaning.near_duplicates import NearDuplicates
@@ -195,7 +195,7 @@ def _measure_time(
 @contextmanager
 def _atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file that is renamed to `path` once it is complete."""
-    with explain_os_errors(f"{path} cannot be written"), open_whole(path, mode=FILE_MODE) as file:
+    with explain_os_errors(f"{path} cannot be written"), open_atomic(path, mode=FILE_MODE) as file:
         yield file
 
 
