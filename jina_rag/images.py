@@ -50,7 +50,7 @@ class Opening:
 
 
 def is_data_uri(text: str) -> bool:
-    """Return whether the whole text is a base64 data URI of an image, and not only a part of the text.
+    """Return whether all of a text is a base64 data URI of an image.
 
     Args:
         text: Any text.
@@ -229,7 +229,7 @@ def _check_pixels(size: tuple[int, int], name: str, limits: Limits) -> None:
             f"{name} has {size[0]} x {size[1]} pixels, more than the limit of {limits.max_pixels:,}. Scale it down."
         )
     if not size[0] * size[1]:
-        raise InvalidInputError(f"{name} has no pixels.")
+        raise InvalidInputError(f"{name} has no pixels. Pass another image.")
 
 
 def _check_bytes(source: bytes | Path, name: str, limits: Limits) -> None:
@@ -243,7 +243,7 @@ def _check_bytes(source: bytes | Path, name: str, limits: Limits) -> None:
         if source.is_dir():
             raise InvalidInputError(f"{name} is a folder. Pass an image file.")
     if length > limits.max_bytes:
-        raise LimitExceededError(f"{name} has {length:,} bytes, more than the limit of {limits.max_bytes:,}.")
+        raise LimitExceededError(f"{name} has {length:,} bytes; the limit is {limits.max_bytes:,}. Use a smaller file.")
 
 
 def _resolve(text: str, opening: Opening) -> tuple[bytes | Path, str]:
@@ -279,7 +279,7 @@ def _fetch(url: str) -> bytes:
                 if received > _DOWNLOAD_BYTES:
                     raise LimitExceededError(f"The image at {url[:200]} has more than {_DOWNLOAD_BYTES:,} bytes.")
                 if time.monotonic() > deadline:
-                    raise InvalidInputError(f"Downloading {url[:200]} exceeded {_DOWNLOAD_SECONDS:.0f} s.")
+                    raise InvalidInputError(f"Downloading {url[:200]} exceeded {_DOWNLOAD_SECONDS:.0f} s. Pass a file.")
                 parts.append(part)
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise InvalidInputError(f"The image at {url[:200]} cannot be downloaded: {exc}") from exc

@@ -52,7 +52,7 @@ def parts_of(item: Input, opening: Opening) -> list[TextOrImage]:
     if isinstance(item, Mapping):
         return [_of_mapping(item, opening)]
     if isinstance(item, Sequence) and not isinstance(item, bytes | bytearray | memoryview):
-        parts = [part for entry in item for part in parts_of(_single(entry), opening)]
+        parts = [part for entry in item for part in parts_of(_check_not_nested(entry), opening)]
         if not parts:
             raise InvalidInputError("An input is an empty list; expected at least one part.")
         return parts
@@ -79,7 +79,7 @@ def text_of(item: Input, model_name: str) -> str:
     elif isinstance(item, Mapping) and set(item) == {"text"} and isinstance(item["text"], str):
         return clean_text(item["text"])
     elif isinstance(item, Sequence) and not isinstance(item, bytes | bytearray | memoryview):
-        return "\n".join(text_of(_single(entry), model_name) for entry in item)
+        return "\n".join(text_of(_check_not_nested(entry), model_name) for entry in item)
     raise InvalidInputError(
         f"{model_name} accepts texts and pages, not {type(item).__name__}. Use a model that encodes images."
     )
@@ -87,7 +87,7 @@ def text_of(item: Input, model_name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class EncodeSettings:
-    """Validated `EncodeOptions` with default values. The checks are those that apply to all models.
+    """`EncodeOptions` with default values, validated by the checks that apply to all models.
 
     Attributes:
         single: See `EncodeOptions`. Default True.
@@ -192,7 +192,7 @@ def as_input_pairs(pairs: Iterable[tuple[Input, Input]]) -> list[tuple[Input, In
     return input_pairs
 
 
-def _single(entry: object) -> Input:
+def _check_not_nested(entry: object) -> Input:
     if isinstance(entry, Sequence) and not isinstance(entry, str | bytes | bytearray | memoryview):
         raise InvalidInputError("A part of an input is a list; parts cannot be nested. Pass a flat list of parts.")
     return entry  # type: ignore[return-value]  # parts_of checks the type

@@ -1,4 +1,4 @@
-"""Reference queries: general queries that measure how high a page scores for any query.
+"""Reference queries: general queries that measure the hubness of pages.
 
 The queries were written for this package and cover invoices, laws, surveys, instructions and pictures in sixteen
 languages. They have two uses. Their mean token vector is the component that all token vectors share, which

@@ -94,9 +94,9 @@ def exact_vector(term: str) -> SparseVector:
 
 def _spellings(term: str) -> list[str]:
     """Return the term, and for a code of letters and digits also the term without separators (AB-12 and AB12)."""
-    plain = "".join(_PART.findall(term))
-    mixed = any(map(str.isdigit, plain)) and any(map(str.isalpha, plain))
-    return [term, plain] if mixed and plain != term and not term.startswith("§") else [term]
+    without_separators = "".join(_PART.findall(term))
+    mixed = any(map(str.isdigit, without_separators)) and any(map(str.isalpha, without_separators))
+    return [term, without_separators] if mixed and without_separators != term and not term.startswith("§") else [term]
 
 
 def _folded(text: str) -> str:

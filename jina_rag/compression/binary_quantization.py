@@ -1,7 +1,7 @@
 """Binary quantization: sign codes with one bit per dimension, relative to the mean row of the page.
 
 Dot products of sign codes with a float query approximately preserve the order of the tokens, at 1/16 of the bytes of
-float16. Sign codes locate the relevant region of a page that is already ranked; ranking always uses the stored vectors.
+float16. Sign codes locate the matching words of a page that is already ranked; ranking always uses the stored vectors.
 
 Source: Charikar, Similarity Estimation Techniques from Rounding Algorithms (STOC 2002); for late interaction, the
 residual codes of ColBERTv2 (Santhanam et al., NAACL 2022) and PLAID (Santhanam et al., CIKM 2022).

@@ -44,9 +44,9 @@ def pool_tokens(rows: Float32, factor: float, *, max_rows: int | None = None) ->
         max_rows: Limit of pooled rows, at least 1, independent of `factor`. None: no limit.
 
     Returns:
-        The pooled rows, shape (ceil(n / factor), dim), float32, in the order of their first original row; each is the
-        L2-normalized mean of its rows (means without normalization rank worse at factors of 3 and above). And the
-        assignment, shape (n,), int32.
+        The pooled rows, shape (ceil(n / factor), dim) or (max_rows, dim), float32, in the order of their first original
+        row; and the assignment, shape (n,), int32. A pooled row is the L2-normalized mean of its rows; means without
+        normalization rank worse at factors of 3 and above.
 
     Raises:
         InvalidInputError: If `factor` or `max_rows` is below 1, or `rows` is not two-dimensional.

@@ -149,7 +149,7 @@ def _call(model: Embedder | Reranker, check: Mapping[str, Any], images: Mapping[
     if check["call"] == "score":
         pairs = [(_input(query, images), _input(document, images)) for query, document in check["pairs"]]
         if not isinstance(model, PairReranker):
-            raise InvalidInputError(f"The known outputs are scores of pairs, which {model.name} cannot compute.")
+            raise InvalidInputError(f"The known outputs are scores of pairs, and {model.name} cannot score pairs.")
         return model.score_pairs(pairs, raw=output == "raw", **options)
     if not isinstance(model, Embedder):
         raise InvalidInputError(f"The known outputs are embeddings, and {model.name} is not an embedder.")
@@ -163,7 +163,7 @@ def _input(item: Any, images: Mapping[str, bytes]) -> Any:  # noqa: ANN401  # JS
     if isinstance(item, Mapping) and isinstance(item.get("image"), str):
         if item["image"] not in images:
             raise InvalidInputError(
-                f"The image {item['image']!r} is missing in the file of known outputs. Rewrite the file."
+                f"The image {item['image']!r} is missing in the known outputs. Rewrite the file with --write-expected."
             )
         return images[item["image"]]
     return item

@@ -1,8 +1,8 @@
 """OCR: words with boxes from pixels, by PP-OCR models on the CPU, in this process and without a download.
 
 The models are the ONNX files in the wheel of ``rapidocr``, whose post-processing converts the detector's output to line
-outlines. This package implements tiling, skipped lines, rotated and upside-down text, the reading order and the split
-into words. OCR writes no file except the cache that the caller passes, opens no connection and prints nothing.
+outlines. This package adds tiling, skipping of known lines, rotated text, reading order and word splitting. OCR writes
+no file except the cache that the caller passes, opens no connection and prints nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read_words(image: Image, *, max_side: int = DEFAULT_MAX_SIDE, min_score: flo
     takes about half a second, a dense page two to three seconds.
 
     Args:
-        image: An image in any mode. Flatten an alpha channel before.
+        image: An image in any mode. Flatten an alpha channel first.
         max_side: Longest side in pixels of the scaled-down image that lines are detected in. Lines are recognized at
             full resolution.
         min_score: Lowest mean confidence of a line's characters, 0 to 1. Lines below it are dropped.
@@ -60,7 +60,7 @@ def read_areas(
     """Return the words in some areas of an image.
 
     Args:
-        image: An image in any mode. Flatten an alpha channel before.
+        image: An image in any mode. Flatten an alpha channel first.
         areas: Boxes as fractions of the image. Overlapping areas are read twice.
         skip_boxes: Boxes of known words, as fractions of the image. A detected line is skipped if they cover at least
             30 % of its box, which saves most of the time.
@@ -83,12 +83,12 @@ def read_areas(
     for x0, y0, x1, y1 in areas:
         left, top = int(x0 * width), int(y0 * height)
         right, bottom = max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))
-        part = image if (left, top, right, bottom) == (0, 0, width, height) else image.crop((left, top, right, bottom))
-        pixels = np.asarray(part.convert("RGB") if part.mode != "RGB" else part)
+        crop = image if (left, top, right, bottom) == (0, 0, width, height) else image.crop((left, top, right, bottom))
+        pixels = np.asarray(crop.convert("RGB") if crop.mode != "RGB" else crop)
         is_near = (boxes[:, 0] < right) & (boxes[:, 1] < bottom) & (boxes[:, 2] > left) & (boxes[:, 3] > top)
-        part_boxes = (boxes[is_near] - (left, top, left, top)).astype(np.float32)
-        for word in _read_area(pixels, part_boxes, max_side, min_score, cache, revision):
-            words.append(replace(word, box=_in_whole_image(word.box, (left, top), part.size, image.size)))
+        crop_boxes = (boxes[is_near] - (left, top, left, top)).astype(np.float32)
+        for word in _read_area(pixels, crop_boxes, max_side, min_score, cache, revision):
+            words.append(replace(word, box=_in_whole_image(word.box, (left, top), crop.size, image.size)))
     return words
 
 
@@ -123,8 +123,8 @@ def _read_pixels(pixels: Pixels, skip_boxes: Float32, max_side: int, min_score: 
     return [word for index in reading_order(lines) for word in lines[index].words((left, top), size)]
 
 
-def _in_whole_image(box: Box, offset: tuple[int, int], part: tuple[int, int], whole: tuple[int, int]) -> Box:
+def _in_whole_image(box: Box, offset: tuple[int, int], crop_size: tuple[int, int], image_size: tuple[int, int]) -> Box:
     """Convert a box from fractions of a crop to fractions of the whole image; offset and sizes are in pixels."""
-    x0, x1 = ((offset[0] + x * part[0]) / whole[0] for x in (box[0], box[2]))
-    y0, y1 = ((offset[1] + y * part[1]) / whole[1] for y in (box[1], box[3]))
+    x0, x1 = ((offset[0] + x * crop_size[0]) / image_size[0] for x in (box[0], box[2]))
+    y0, y1 = ((offset[1] + y * crop_size[1]) / image_size[1] for y in (box[1], box[3]))
     return max(x0, 0.0), max(y0, 0.0), min(x1, 1.0), min(y1, 1.0)

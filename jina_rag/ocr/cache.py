@@ -89,7 +89,7 @@ class OcrCache:
         Args:
             key: Key of the area, from `area_key`.
             revision: Document revision that uses the words; `forget` keeps the words until that revision is also
-                forgotten. None records no use.
+                forgotten. None: record no use.
 
         Returns:
             The words with the boxes passed to `put`, or None if the area is not cached.
@@ -99,7 +99,7 @@ class OcrCache:
             row = database.execute("SELECT words FROM areas WHERE key = ?", (key,)).fetchone()
             # A damaged entry counts as a miss: the caller reads the area and overwrites the entry.
             words = None if row is None else _decode(row[0])
-            # Most hits have the use recorded already, and the lookup saves a write to disk.
+            # Most hits are already recorded, so the lookup saves a disk write.
             query, use = "SELECT 1 FROM uses WHERE key = ? AND revision = ?", (key, revision)
             if words is not None and revision is not None and not database.execute(query, use).fetchone():
                 database.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", use)
@@ -170,8 +170,7 @@ class OcrCache:
                 return None
 
     def _open(self) -> sqlite3.Connection:
-        # Create the file before SQLite does, which would make it readable by others; SQLite gives its journal the same
-        # mode.
+        # SQLite would create a file that other users can read. SQLite's journal files get the mode of this file.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         self.path.chmod(0o600)
         database = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT, check_same_thread=False)

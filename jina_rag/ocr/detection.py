@@ -140,8 +140,7 @@ def _channel_extremes(ufunc: np.ufunc, pixels: Pixels, axis: int) -> Pixels:
     parts = []
     for start in range(0, len(pixels), _ROW_CHUNK):
         part = pixels[start : start + _ROW_CHUNK]
-        # Reduce halves, overlapping for odd widths: vectorized over a half row, where NumPy's reduction handles only
-        # three values at a time.
+        # Comparing half rows (overlapping for odd widths) is vectorized; NumPy's reduction of three channels is not.
         while (width := part.shape[1]) > 1:
             half = (width + 1) // 2
             part = ufunc(part[:, :half], part[:, width - half :])

@@ -107,8 +107,8 @@ def _read_vertical(models: Models, pixels: Pixels, quads: list[Float32]) -> list
     if sum(line.score for line in flipped.values()) <= sum(line.score for line in lines):
         return lines + _read(models, pixels, quads[_SAMPLE_SIZE:])
     flipped_quads = [_rotate(quad, 2) for quad in quads]
-    rest = [index for index in range(len(quads)) if index not in flipped]
-    return list(flipped.values()) + _read(models, pixels, [flipped_quads[index] for index in rest])
+    unsampled = [index for index in range(len(quads)) if index not in flipped]
+    return list(flipped.values()) + _read(models, pixels, [flipped_quads[index] for index in unsampled])
 
 
 def _read_upside_down(models: Models, pixels: Pixels, lines: list[Line]) -> list[Line]:

@@ -61,8 +61,8 @@ def _columns(boxes: Float32, members: list[int]) -> list[list[int]]:
     """Split at the widest empty vertical strip; return no groups unless both sides are columns of text."""
     sides = _split(boxes, members, 0)
     for side in sides:
-        part = boxes[side]
-        aspects = (part[:, 2] - part[:, 0]) / np.maximum(part[:, 3] - part[:, 1], 1)
+        side_boxes = boxes[side]
+        aspects = (side_boxes[:, 2] - side_boxes[:, 0]) / np.maximum(side_boxes[:, 3] - side_boxes[:, 1], 1)
         if len(side) < _MIN_LINES or np.median(aspects) < _LINE_ASPECT:
             return []
     return sides
@@ -80,8 +80,8 @@ def _split(boxes: Float32, members: list[int], axis: int) -> list[list[int]]:
     gaps = starts[order][1:] - np.maximum.accumulate(ends[order])[:-1]
     if len(gaps) == 0 or gaps.max() <= 0:
         return []
-    first = float(starts[order][int(gaps.argmax()) + 1])
-    return [[i for i in members if boxes[i, axis] < first], [i for i in members if boxes[i, axis] >= first]]
+    boundary = float(starts[order][int(gaps.argmax()) + 1])
+    return [[i for i in members if boxes[i, axis] < boundary], [i for i in members if boxes[i, axis] >= boundary]]
 
 
 def _rows(boxes: Float32, members: list[int]) -> list[int]:

@@ -137,9 +137,9 @@ def _classify(
     """Decode the steps of many lines; return step, class id and confidence of each character."""
     # einsum, because NumPy would start threads for a matrix product.
     blank = np.einsum("ij,j->i", vectors, models.blank[:-1]) + models.blank[-1]
-    best = np.zeros(len(vectors), np.int64)
-    first = np.zeros(len(vectors), bool)
-    first[starts] = True
+    best_ids = np.zeros(len(vectors), np.int64)
+    is_first_step = np.zeros(len(vectors), bool)
+    is_first_step[starts] = True
     steps, scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     name = models.classifier.get_inputs()[0].name
     rows = np.flatnonzero(blank < _BLANK_LOGIT)
@@ -147,11 +147,11 @@ def _classify(
         batch = rows[begin : begin + _CLASSIFIER_BATCH]
         check_interruption()
         values = models.classifier.run(None, {name: vectors[batch]})[0]
-        best[batch] = values.argmax(axis=1)
+        best_ids[batch] = values.argmax(axis=1)
         # Consecutive steps of the same class are one character.
-        is_start = (best[batch] != 0) & (first[batch] | (best[batch] != best[batch - 1]))
+        is_start = (best_ids[batch] != 0) & (is_first_step[batch] | (best_ids[batch] != best_ids[batch - 1]))
         steps.append(batch[is_start])
         start_values = values[is_start]
         scores.append(1 / np.exp(start_values - start_values.max(axis=1, keepdims=True)).sum(axis=1))
     character_steps = np.concatenate(steps)
-    return character_steps, best[character_steps], np.concatenate(scores)
+    return character_steps, best_ids[character_steps], np.concatenate(scores)

@@ -59,7 +59,7 @@ _QWEN_MID: Mapping[str, Any] = {
     },
 }  # fmt: skip
 
-_OTHERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+_TEXT_MODELS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "colbert-v2": {
         "mid": {
             "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 4,
@@ -93,8 +93,8 @@ def config_of(family: str, size: str, tiny: Mapping[str, Any]) -> tuple[dict[str
         return config, 8
     if size not in ("mid", "full"):
         raise InvalidInputError(f"size is {size!r}; expected one of 'tiny', 'mid', 'full'.")
-    if family in _OTHERS:
-        return {**config, **_OTHERS[family][size]}, 0
+    if family in _TEXT_MODELS:
+        return {**config, **_TEXT_MODELS[family][size]}, 0
     numbers = (_QWEN_FULL if size == "full" else _QWEN_MID)[family]
     config |= numbers.get("top", {})
     config["vision_config"] = config["vision_config"] | numbers["vision"]
@@ -152,30 +152,30 @@ def adapter_shapes(config: Mapping[str, Any], rank: int) -> Shapes:
     projector = (int(config["multi_vector_projector_dim"]), int(text["hidden_size"]))
     linear["base_model.model.multi_vector_projector"] = projector
     shapes: Shapes = {}
-    for path, (out, into) in linear.items():
-        shapes[f"{path}.lora_A"], shapes[f"{path}.lora_B"] = (rank, into), (out, rank)
+    for path, (outputs, inputs) in linear.items():
+        shapes[f"{path}.lora_A"], shapes[f"{path}.lora_B"] = (rank, inputs), (outputs, rank)
     return shapes
 
 
 def _qwen_text(text: Mapping[str, Any]) -> Shapes:
-    hidden, inner = text["hidden_size"], text["intermediate_size"]
+    hidden, ffn = text["hidden_size"], text["intermediate_size"]
     keys = hidden // text["num_attention_heads"] * text["num_key_value_heads"]
     shapes: Shapes = {"model.embed_tokens.weight": (text["vocab_size"], hidden), "model.norm.weight": (hidden,)}
     if not text.get("tie_word_embeddings", True):
         shapes["lm_head.weight"] = (text["vocab_size"], hidden)
     for i in range(text["num_hidden_layers"]):
-        at = f"model.layers.{i}"
-        shapes |= {f"{at}.{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
+        root = f"model.layers.{i}"
+        shapes |= {f"{root}.{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
         for name, width in (("q", hidden), ("k", keys), ("v", keys)):
-            shapes |= _linear(f"{at}.self_attn.{name}_proj", width, hidden)
-        shapes[f"{at}.self_attn.o_proj.weight"] = (hidden, hidden)
-        shapes |= {f"{at}.mlp.{name}_proj.weight": (inner, hidden) for name in ("gate", "up")}
-        shapes[f"{at}.mlp.down_proj.weight"] = (hidden, inner)
+            shapes |= _linear(f"{root}.self_attn.{name}_proj", width, hidden)
+        shapes[f"{root}.self_attn.o_proj.weight"] = (hidden, hidden)
+        shapes |= {f"{root}.mlp.{name}_proj.weight": (ffn, hidden) for name in ("gate", "up")}
+        shapes[f"{root}.mlp.down_proj.weight"] = (hidden, ffn)
     return shapes
 
 
-def _linear(name: str, out: int, into: int) -> Shapes:
-    return {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
+def _linear(name: str, outputs: int, inputs: int) -> Shapes:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
 
 
 def _patch_embed(vision: Mapping[str, Any], width: int) -> Shapes:
@@ -184,41 +184,41 @@ def _patch_embed(vision: Mapping[str, Any], width: int) -> Shapes:
     return {"visual.patch_embed.proj.weight": (width, channels, vision.get("temporal_patch_size", 2), patch, patch)}
 
 
-def _merger(vision: Mapping[str, Any], width: int, out: int) -> Shapes:
+def _merger(vision: Mapping[str, Any], width: int, outputs: int) -> Shapes:
     merger_width = width * vision["spatial_merge_size"] ** 2
     return {
         **_linear("visual.merger.mlp.0", merger_width, merger_width),
-        **_linear("visual.merger.mlp.2", out, merger_width),
+        **_linear("visual.merger.mlp.2", outputs, merger_width),
     }
 
 
 def _qwen_2_5_vision(vision: Mapping[str, Any]) -> Shapes:
-    width, inner = vision["hidden_size"], vision["intermediate_size"]
+    width, ffn = vision["hidden_size"], vision["intermediate_size"]
     shapes = _patch_embed(vision, width)
     for i in range(vision["depth"]):
-        at = f"visual.blocks.{i}"
-        shapes |= {f"{at}.norm1.weight": (width,), f"{at}.norm2.weight": (width,)}
-        shapes |= _linear(f"{at}.attn.qkv", 3 * width, width) | _linear(f"{at}.attn.proj", width, width)
-        shapes |= _linear(f"{at}.mlp.gate_proj", inner, width) | _linear(f"{at}.mlp.up_proj", inner, width)
-        shapes |= _linear(f"{at}.mlp.down_proj", width, inner)
+        root = f"visual.blocks.{i}"
+        shapes |= {f"{root}.norm1.weight": (width,), f"{root}.norm2.weight": (width,)}
+        shapes |= _linear(f"{root}.attn.qkv", 3 * width, width) | _linear(f"{root}.attn.proj", width, width)
+        shapes |= _linear(f"{root}.mlp.gate_proj", ffn, width) | _linear(f"{root}.mlp.up_proj", ffn, width)
+        shapes |= _linear(f"{root}.mlp.down_proj", width, ffn)
     return shapes | {"visual.merger.ln_q.weight": (width,)} | _merger(vision, width, vision["out_hidden_size"])
 
 
 def _qwen_2_vision(vision: Mapping[str, Any]) -> Shapes:
-    width, inner = vision["embed_dim"], int(vision["embed_dim"] * vision["mlp_ratio"])
+    width, ffn = vision["embed_dim"], int(vision["embed_dim"] * vision["mlp_ratio"])
     shapes = _patch_embed(vision, width)
     for i in range(vision["depth"]):
-        at = f"visual.blocks.{i}"
+        root = f"visual.blocks.{i}"
         for name in ("norm1", "norm2"):
-            shapes |= {f"{at}.{name}.weight": (width,), f"{at}.{name}.bias": (width,)}
-        shapes |= _linear(f"{at}.attn.qkv", 3 * width, width) | _linear(f"{at}.attn.proj", width, width)
-        shapes |= _linear(f"{at}.mlp.fc1", inner, width) | _linear(f"{at}.mlp.fc2", width, inner)
+            shapes |= {f"{root}.{name}.weight": (width,), f"{root}.{name}.bias": (width,)}
+        shapes |= _linear(f"{root}.attn.qkv", 3 * width, width) | _linear(f"{root}.attn.proj", width, width)
+        shapes |= _linear(f"{root}.mlp.fc1", ffn, width) | _linear(f"{root}.mlp.fc2", width, ffn)
     shapes |= {"visual.merger.ln_q.weight": (width,), "visual.merger.ln_q.bias": (width,)}
     return shapes | _merger(vision, width, vision["hidden_size"])
 
 
 def _colbert(config: Mapping[str, Any]) -> Shapes:
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    hidden, ffn = config["hidden_size"], config["intermediate_size"]
     shapes: Shapes = {
         "roberta.embeddings.word_embeddings.weight": (config["vocab_size"], hidden),
         "roberta.embeddings.token_type_embeddings.weight": (config["type_vocab_size"], hidden),
@@ -228,16 +228,16 @@ def _colbert(config: Mapping[str, Any]) -> Shapes:
         "linear.weight": (128, hidden),
     }
     for i in range(config["num_hidden_layers"]):
-        at = f"roberta.encoder.layers.{i}"
-        shapes |= _linear(f"{at}.mixer.Wqkv", 3 * hidden, hidden) | _linear(f"{at}.mixer.out_proj", hidden, hidden)
-        shapes |= _linear(f"{at}.mlp.fc1", inner, hidden) | _linear(f"{at}.mlp.fc2", hidden, inner)
+        root = f"roberta.encoder.layers.{i}"
+        shapes |= _linear(f"{root}.mixer.Wqkv", 3 * hidden, hidden) | _linear(f"{root}.mixer.out_proj", hidden, hidden)
+        shapes |= _linear(f"{root}.mlp.fc1", ffn, hidden) | _linear(f"{root}.mlp.fc2", hidden, ffn)
         for name in ("norm1", "norm2"):
-            shapes |= {f"{at}.{name}.weight": (hidden,), f"{at}.{name}.bias": (hidden,)}
+            shapes |= {f"{root}.{name}.weight": (hidden,), f"{root}.{name}.bias": (hidden,)}
     return shapes
 
 
 def _t5(config: Mapping[str, Any]) -> Shapes:
-    hidden, inner, width = config["d_model"], config["d_ff"], config["d_kv"] * config["num_heads"]
+    hidden, ffn, width = config["d_model"], config["d_ff"], config["d_kv"] * config["num_heads"]
     gated = str(config.get("feed_forward_proj", "relu")).startswith("gated")
     buckets = (config["relative_attention_num_buckets"], config["num_heads"])
     shapes: Shapes = {
@@ -246,12 +246,12 @@ def _t5(config: Mapping[str, Any]) -> Shapes:
         "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": buckets,
     }
     for i in range(config["num_layers"]):
-        at = f"encoder.block.{i}.layer"
-        shapes |= {f"{at}.0.SelfAttention.{name}.weight": (width, hidden) for name in "qkv"}
-        shapes[f"{at}.0.SelfAttention.o.weight"] = (hidden, width)
+        root = f"encoder.block.{i}.layer"
+        shapes |= {f"{root}.0.SelfAttention.{name}.weight": (width, hidden) for name in "qkv"}
+        shapes[f"{root}.0.SelfAttention.o.weight"] = (hidden, width)
         shapes |= {
-            f"{at}.1.DenseReluDense.{name}.weight": (inner, hidden) for name in (("wi_0", "wi_1") if gated else ("wi",))
+            f"{root}.1.DenseReluDense.{name}.weight": (ffn, hidden) for name in (("wi_0", "wi_1") if gated else ("wi",))
         }
-        shapes[f"{at}.1.DenseReluDense.wo.weight"] = (hidden, inner)
-        shapes |= {f"{at}.{part}.layer_norm.weight": (hidden,) for part in (0, 1)}
+        shapes[f"{root}.1.DenseReluDense.wo.weight"] = (hidden, ffn)
+        shapes |= {f"{root}.{part}.layer_norm.weight": (hidden,) for part in (0, 1)}
     return shapes

@@ -73,7 +73,7 @@ def make_checkpoint(
     )
     shapes = {_key_in_layout(key, layout): shape for key, shape in shapes_of(family, config).items()}
     if not 1 <= shards <= len(shapes) or (family == "v4" and rank < 1):
-        raise InvalidInputError(f"shards is {shards}, rank is {rank}; expected 1 to {len(shapes)}, and at least 1.")
+        raise InvalidInputError(f"shards is {shards} (expected 1 to {len(shapes)}), rank is {rank} (at least 1).")
     folder = Path(tempfile.mkdtemp(prefix="jina-rag-checkpoint-")) if path is None else Path(path)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InvalidInputError(f"{folder} is not an empty folder. Pass a new or empty folder.")
@@ -100,26 +100,26 @@ def _write_weights(folder: Path, shapes: Shapes, *, shards: int, seed: int, dtyp
     shards = max(shards, math.ceil(total / _SHARD_BYTES))
     generator = torch.Generator().manual_seed(seed)
     weight_map: dict[str, str] = {}
-    for number, part in enumerate(_split_shards(shapes, total / width / shards, shards), start=1):
+    for number, shard in enumerate(_split_shards(shapes, total / width / shards, shards), start=1):
         name = f"model-{number:05}-of-{shards:05}.safetensors" if shards > 1 else "model.safetensors"
-        _save({key: _random_tensor(key, shape, generator, dtype) for key, shape in part.items()}, folder / name)
-        weight_map |= dict.fromkeys(part, name)
+        _save({key: _random_tensor(key, shape, generator, dtype) for key, shape in shard.items()}, folder / name)
+        weight_map |= dict.fromkeys(shard, name)
     if shards > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         _write_json(folder / "model.safetensors.index.json", index)
 
 
-def _split_shards(shapes: Shapes, share: float, shards: int) -> Iterator[Shapes]:
-    """Yield the tensors in `shards` non-empty groups of about `share` elements each, in order."""
-    part: Shapes = {}
-    filled = shard = 0
+def _split_shards(shapes: Shapes, target: float, shards: int) -> Iterator[Shapes]:
+    """Yield the tensors in `shards` non-empty groups of about `target` elements each, in order."""
+    shard: Shapes = {}
+    elements = index = 0
     for remaining, (key, shape) in zip(range(len(shapes), 0, -1), shapes.items(), strict=True):
-        if part and shard < shards - 1 and (filled + math.prod(shape) / 2 > share or remaining < shards - shard):
-            yield part
-            part, filled, shard = {}, 0, shard + 1
-        part[key] = shape
-        filled += math.prod(shape)
-    yield part
+        if shard and index < shards - 1 and (elements + math.prod(shape) / 2 > target or remaining < shards - index):
+            yield shard
+            shard, elements, index = {}, 0, index + 1
+        shard[key] = shape
+        elements += math.prod(shape)
+    yield shard
 
 
 def _write_adapters(
@@ -158,7 +158,7 @@ def _save(tensors: Mapping[str, Any], path: Path) -> None:
 
 
 def _update(config: Mapping[str, Any], **values: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
-    """Return the config with the values of all existing keys replaced, at any depth."""
+    """Return the config with `values` for the keys that exist in the config, at any depth."""
     result = {key: _update(value, **values) if isinstance(value, Mapping) else value for key, value in config.items()}
     return result | {key: value for key, value in values.items() if key in config}
 
@@ -166,8 +166,8 @@ def _update(config: Mapping[str, Any], **values: Any) -> dict[str, Any]:  # noqa
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
-        inner = merged.get(key)
-        merged[key] = _merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+        current = merged.get(key)
+        merged[key] = _merge(current, value) if isinstance(current, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 

@@ -25,6 +25,8 @@ _WORD = re.compile(r"\w+")
 class FakeEmbedder(EmbedderDefaults):
     """A fake embedder with one random vector per word, seeded by the word's hash. Deterministic.
 
+    Documents that share words with a query score higher.
+
     Attributes:
         name: Name of the model.
         dim: Length of the dense vector.
@@ -167,7 +169,7 @@ def make_page(
         text: Words of the page, separated by white space; empty for a blank page.
         doc_id: Id of the document.
         number: Page number, counted from 1.
-        count: Number of pages in the document; at least `number`.
+        count: Number of pages in the document, raised to `number` if lower.
         path: Path of the document. None: `doc_id`.
         regions: Charts, tables and figures on the page.
         size: Width and height of the screenshot in pixels.

@@ -74,11 +74,11 @@ def test_pooled_row_is_normalised_mean_of_its_rows(rows, factor):
 @settings(deadline=None)
 @given(pages(), factors)
 def test_pool_tokens_is_deterministic_and_keeps_input(rows, factor):
-    before = rows.copy()
-    once, twice = pool_tokens(rows, factor), pool_tokens(rows, factor)
-    np.testing.assert_array_equal(once[0], twice[0])
-    np.testing.assert_array_equal(once[1], twice[1])
-    np.testing.assert_array_equal(rows, before)
+    original = rows.copy()
+    first, second = pool_tokens(rows, factor), pool_tokens(rows, factor)
+    np.testing.assert_array_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1], second[1])
+    np.testing.assert_array_equal(rows, original)
 
 
 @given(pages(), st.integers(1, 70))

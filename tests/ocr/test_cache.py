@@ -66,22 +66,22 @@ def texts(words):
 
 
 def test_cached_area_gives_same_words_without_model_runs(cache, run_count):
-    plain = read_areas(IMAGE, [FULL_AREA])
-    assert texts(plain) == TEXTS
-    assert read_areas(IMAGE, [FULL_AREA], cache=cache) == plain
-    before = run_count()
-    assert read_areas(IMAGE, [FULL_AREA], cache=cache) == plain
-    assert run_count() == before
+    expected = read_areas(IMAGE, [FULL_AREA])
+    assert texts(expected) == TEXTS
+    assert read_areas(IMAGE, [FULL_AREA], cache=cache) == expected
+    runs_before = run_count()
+    assert read_areas(IMAGE, [FULL_AREA], cache=cache) == expected
+    assert run_count() == runs_before
 
 
 def test_reopened_cache_returns_words(tmp_path, run_count):
     with OcrCache(tmp_path / "ocr.sqlite") as first:
         written = read_areas(IMAGE, [FULL_AREA], cache=first)
-    before = run_count()
+    runs_before = run_count()
     with OcrCache(str(tmp_path / "ocr.sqlite")) as second:
         assert read_areas(IMAGE, [FULL_AREA], cache=second) == written
         assert second.path.stat().st_size > 0
-    assert run_count() == before
+    assert run_count() == runs_before
 
 
 def test_same_pixels_at_another_position_hit_the_cache(cache, run_count):
@@ -91,32 +91,32 @@ def test_same_pixels_at_another_position_hit_the_cache(cache, run_count):
         page.paste(IMAGE, (x, y))
         areas.append((x / 800, y / 600, (x + IMAGE.width) / 800, (y + IMAGE.height) / 600))
     first = read_areas(pages[0], [areas[0]], cache=cache)
-    before = run_count()
+    runs_before = run_count()
     second = read_areas(pages[1], [areas[1]], cache=cache)
-    assert run_count() == before
+    assert run_count() == runs_before
     assert texts(second) == texts(first) == TEXTS
-    for one, other in zip(first, second, strict=True):
-        moved = np.array(other.box) - np.array(one.box)
-        assert moved == pytest.approx([385 / 800, 301 / 600] * 2)
+    for first_word, second_word in zip(first, second, strict=True):
+        shift = np.array(second_word.box) - np.array(first_word.box)
+        assert shift == pytest.approx([385 / 800, 301 / 600] * 2)
 
 
 def test_area_without_words_is_cached(cache, run_count):
     assert read_areas(Image.new("RGB", (64, 64), "white"), [FULL_AREA], cache=cache) == []
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     words = read_areas(noise, [FULL_AREA], cache=cache)
-    before = run_count()
+    runs_before = run_count()
     assert read_areas(noise, [FULL_AREA], cache=cache) == words
-    assert run_count() == before
+    assert run_count() == runs_before
 
 
 def test_area_key_depends_on_pixels_boxes_settings_and_weights(monkeypatch):
     pixels, no_boxes = np.asarray(IMAGE), np.zeros((0, 4), np.float32)
-    other = pixels.copy()
-    other[0, 0, 0] ^= 1
+    changed_pixels = pixels.copy()
+    changed_pixels[0, 0, 0] ^= 1
     settings = {"max_side": 960, "min_score": 0.6}
     keys = {
         area_key(pixels, no_boxes, **settings),
-        area_key(other, no_boxes, **settings),
+        area_key(changed_pixels, no_boxes, **settings),
         area_key(pixels.reshape(50, -1, 3), no_boxes, **settings),
         area_key(pixels, np.ones((1, 4), np.float32), **settings),
         area_key(pixels, no_boxes, max_side=640, min_score=0.6),
@@ -134,9 +134,9 @@ def test_skip_boxes_outside_area_do_not_change_key(cache, run_count):
     top = (0.0, 0.0, 1.0, 0.5)
     skip_boxes = [word.box for word in read_areas(IMAGE, [FULL_AREA])]
     assert texts(read_areas(IMAGE, [top], skip_boxes=skip_boxes[2:], cache=cache)) == TEXTS[:2]
-    before = run_count()
+    runs_before = run_count()
     assert texts(read_areas(IMAGE, [top], skip_boxes=skip_boxes[3:], cache=cache)) == TEXTS[:2]
-    assert run_count() == before
+    assert run_count() == runs_before
     assert read_areas(IMAGE, [top], skip_boxes=skip_boxes, cache=cache) == []
 
 

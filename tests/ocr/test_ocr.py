@@ -302,18 +302,18 @@ def test_recognition_matches_unsplit_published_model():
     import onnxruntime
 
     models = weights.load_models()
-    whole = onnxruntime.InferenceSession(weights._verified_model(weights._folder(), "rec", "3.10.0"))
+    published_model = onnxruntime.InferenceSession(weights._verified_model(weights._folder(), "rec", "3.10.0"))
     for text in ("The juniper berry harvest", "October 1972", "il1 lily bookkeeper 1000"):
         crop = np.asarray(text_image((10, 30, text), size=(14 * len(text), 40)))
         (reading,) = recognition.read_crops(models, [crop])
         image, share = recognition._image(crop, 1.0)
         assert not image[..., -32:].any()  # the blank columns of the training lines
-        probabilities = whole.run(None, {"x": image})[0][0]
+        probabilities = published_model.run(None, {"x": image})[0][0]
         best = probabilities.argmax(axis=1)
-        begins = np.flatnonzero((best != 0) & (best != np.append(0, best[:-1])))
-        assert reading.text == "".join(models.characters[index] for index in best[begins]) == text
-        assert reading.score == pytest.approx(probabilities[begins, best[begins]].mean(), abs=1e-4)
-        assert reading.centers == pytest.approx((begins + 0.5) / (len(best) * share))
+        starts = np.flatnonzero((best != 0) & (best != np.append(0, best[:-1])))
+        assert reading.text == "".join(models.characters[index] for index in best[starts]) == text
+        assert reading.score == pytest.approx(probabilities[starts, best[starts]].mean(), abs=1e-4)
+        assert reading.centers == pytest.approx((starts + 0.5) / (len(best) * share))
         assert 0 < reading.centers[0] < reading.centers[-1] < 1
 
 
@@ -350,8 +350,8 @@ def test_flush_denormals_leaves_outputs_unchanged():
     assert graph.flush_denormals() > 200_000
     assert Graph(graph.to_bytes()).flush_denormals() == 0
     image = np.asarray(PAGE.resize((160, 96)), np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
-    before = onnxruntime.InferenceSession(data).run(None, {"x": image})[0]
-    assert np.array_equal(weights.load_models().detector.run(None, {"x": image})[0], before)
+    expected = onnxruntime.InferenceSession(data).run(None, {"x": image})[0]
+    assert np.array_equal(weights.load_models().detector.run(None, {"x": image})[0], expected)
 
 
 def test_loaded_models_have_no_denormals(monkeypatch):

@@ -22,21 +22,21 @@ TASKS = ("retrieval", "text-matching", "code")
 def tensors(folder: Path) -> dict[str, np.ndarray]:
     """Return all tensors below a folder as float32, adapters included."""
     pytest.importorskip("torch")
-    found = {}
+    arrays = {}
     for path in sorted(folder.rglob("*.safetensors")):
         with pytest.importorskip("safetensors").safe_open(path, framework="pt") as file:
-            found |= {key: file.get_tensor(key).float().numpy() for key in file.keys()}  # not iterable
-    return found
+            arrays |= {key: file.get_tensor(key).float().numpy() for key in file.keys()}  # not iterable
+    return arrays
 
 
 def header(folder: Path) -> dict[str, tuple[list[int], str]]:
     """Return shape and dtype of all tensors below a folder, from the file headers."""
-    found = {}
+    shapes = {}
     for path in sorted(folder.rglob("*.safetensors")):
         raw = path.read_bytes()
         entries = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-        found |= {key: (value["shape"], value["dtype"]) for key, value in entries.items() if key != "__metadata__"}
-    return found
+        shapes |= {key: (value["shape"], value["dtype"]) for key, value in entries.items() if key != "__metadata__"}
+    return shapes
 
 
 def config(folder: Path) -> dict:
@@ -71,34 +71,34 @@ def test_tiny_checkpoint_matches_packaged_checkpoint(family, tmp_path):
 
 @pytest.mark.parametrize("family", TINY_FAMILIES)
 def test_equal_seeds_give_equal_weights(family, tmp_path):
-    one, same, other = (
+    first, second, other = (
         tensors(make_checkpoint_or_skip(family, path=tmp_path / name, seed=seed))
         for name, seed in (("a", 3), ("b", 3), ("c", 4))
     )
-    for key, value in one.items():
-        np.testing.assert_array_equal(value, same[key])
+    for key, value in first.items():
+        np.testing.assert_array_equal(value, second[key])
         assert np.isfinite(value).all()
         assert not np.array_equal(value, other[key]), key
 
 
 def test_norm_weights_are_near_one_and_biases_small(tmp_path):
-    found = tensors(make_checkpoint_or_skip("m0", path=tmp_path / "m0"))
-    assert abs(found["model.norm.weight"].mean() - 1) < 0.1
-    assert abs(found["visual.blocks.0.norm1.weight"].mean() - 1) < 0.1
-    assert np.abs(found["visual.blocks.0.attn.qkv.bias"]).max() < 0.2
-    assert np.abs(found["model.layers.0.self_attn.q_proj.bias"]).max() < 0.2
+    weights = tensors(make_checkpoint_or_skip("m0", path=tmp_path / "m0"))
+    assert abs(weights["model.norm.weight"].mean() - 1) < 0.1
+    assert abs(weights["visual.blocks.0.norm1.weight"].mean() - 1) < 0.1
+    assert np.abs(weights["visual.blocks.0.attn.qkv.bias"]).max() < 0.2
+    assert np.abs(weights["model.layers.0.self_attn.q_proj.bias"]).max() < 0.2
 
 
 def test_each_task_has_adapters_smaller_than_base_weights(tmp_path):
-    found = tensors(make_checkpoint_or_skip("v4", path=tmp_path / "v4"))
+    weights = tensors(make_checkpoint_or_skip("v4", path=tmp_path / "v4"))
     at = "base_model.model.model.language_model.layers.1.mlp.up_proj.lora_"
-    weight = found["model.layers.1.mlp.up_proj.weight"]
+    weight = weights["model.layers.1.mlp.up_proj.weight"]
     for task in TASKS:
-        a, b = found[f"{at}A.{task}.weight"], found[f"{at}B.{task}.weight"]
+        a, b = weights[f"{at}A.{task}.weight"], weights[f"{at}B.{task}.weight"]
         ratio = np.linalg.norm(b @ a) / np.linalg.norm(weight)
         assert 0.1 < ratio < 0.5
-        assert found[f"base_model.model.multi_vector_projector.lora_B.{task}.weight"].any()
-    assert not np.array_equal(found[f"{at}A.code.weight"], found[f"{at}A.retrieval.weight"])
+        assert weights[f"base_model.model.multi_vector_projector.lora_B.{task}.weight"].any()
+    assert not np.array_equal(weights[f"{at}A.code.weight"], weights[f"{at}A.retrieval.weight"])
 
 
 def test_rank_and_alpha_of_adapters(tmp_path):
@@ -125,11 +125,11 @@ def test_shards_match_index_file(family, shards, tmp_path):
         entries = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
         files_by_key |= dict.fromkeys(set(entries) - {"__metadata__"}, name)
     assert index["weight_map"] == files_by_key
-    whole = tensors(make_checkpoint_or_skip(family, path=tmp_path / "whole"))
+    unsharded = tensors(make_checkpoint_or_skip(family, path=tmp_path / "whole"))
     for key, value in tensors(folder).items():
-        np.testing.assert_array_equal(value, whole[key], err_msg=key)
+        np.testing.assert_array_equal(value, unsharded[key], err_msg=key)
     width = 4 if family == "v1" else 2
-    assert index["metadata"]["total_size"] == sum(whole[key].size for key in files_by_key) * width
+    assert index["metadata"]["total_size"] == sum(unsharded[key].size for key in files_by_key) * width
 
 
 @pytest.mark.parametrize("family", ["v4", "m0"])
@@ -175,11 +175,11 @@ def test_overrides_change_config_and_shapes(tmp_path):
         "vision_config": {"depth": 2, "window_size": 56, "fullatt_block_indexes": [0]},
     }
     folder = make_checkpoint_or_skip("v4", path=tmp_path / "v4", overrides=overrides)
-    found, written_config = header(folder), config(folder)
-    assert found["model.embed_tokens.weight"][0] == [2200, 64]
-    assert found["multi_vector_projector.weight"][0] == [32, 64]
-    assert not any(key.startswith(("model.layers.1.", "visual.blocks.2.")) for key in found)
-    tasks = {key.split(".")[-2] for key in found if ".lora_A." in key}
+    shapes, written_config = header(folder), config(folder)
+    assert shapes["model.embed_tokens.weight"][0] == [2200, 64]
+    assert shapes["multi_vector_projector.weight"][0] == [32, 64]
+    assert not any(key.startswith(("model.layers.1.", "visual.blocks.2.")) for key in shapes)
+    tasks = {key.split(".")[-2] for key in shapes if ".lora_A." in key}
     assert tasks == {"one", "two"}
     assert written_config["vision_config"]["window_size"] == 56
     assert written_config["text_config"]["hidden_size"] == 64
@@ -188,9 +188,9 @@ def test_overrides_change_config_and_shapes(tmp_path):
 
 def test_gated_feed_forward_has_two_input_weights(tmp_path):
     overrides = {"feed_forward_proj": "gated-gelu", "num_layers": 2}
-    found = header(make_checkpoint_or_skip("v1", path=tmp_path / "v1", overrides=overrides))
-    assert {key.split(".")[-2] for key in found if "DenseReluDense" in key} == {"wi_0", "wi_1", "wo"}
-    assert sum(key.endswith("SelfAttention.q.weight") for key in found) == 2
+    shapes = header(make_checkpoint_or_skip("v1", path=tmp_path / "v1", overrides=overrides))
+    assert {key.split(".")[-2] for key in shapes if "DenseReluDense" in key} == {"wi_0", "wi_1", "wo"}
+    assert sum(key.endswith("SelfAttention.q.weight") for key in shapes) == 2
 
 
 def test_mid_size_has_proportions_of_published_model():
@@ -224,10 +224,10 @@ def test_full_size_has_parameter_count_of_published_model():
 
 def test_config_of_does_not_modify_tiny_config():
     tiny = tiny_config("v4")
-    before = json.dumps(tiny)
+    expected = json.dumps(tiny)
     config_of("v4", "full", tiny)
     config_of("v4", "mid", tiny)
-    assert json.dumps(tiny) == before
+    assert json.dumps(tiny) == expected
 
 
 @pytest.mark.parametrize(
@@ -259,9 +259,9 @@ def test_non_empty_folder_raises_error_and_is_unchanged(tmp_path):
 
 def test_default_path_is_new_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    one, other = make_checkpoint_or_skip("colbert-v2"), make_checkpoint_or_skip("colbert-v2")
-    assert one != other
-    assert one.parent == other.parent == tmp_path
+    first, second = make_checkpoint_or_skip("colbert-v2"), make_checkpoint_or_skip("colbert-v2")
+    assert first != second
+    assert first.parent == second.parent == tmp_path
 
 
 def test_unpack_tiny_of_unknown_family_raises_invalid_input_error(tmp_path):

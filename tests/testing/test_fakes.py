@@ -58,10 +58,10 @@ def test_fake_embedder_raises_invalid_input_error():
 
 
 def test_make_page_draws_words_within_page():
-    one, other = make_page("one two three " * 60), make_page("")
-    assert one.screenshot.image.tobytes() != other.screenshot.image.tobytes()
-    assert one.text.split() == ["one", "two", "three"] * 60
-    assert all(0 <= x <= 1 for word in one.words for x in word.box)
+    page, blank_page = make_page("one two three " * 60), make_page("")
+    assert page.screenshot.image.tobytes() != blank_page.screenshot.image.tobytes()
+    assert page.text.split() == ["one", "two", "three"] * 60
+    assert all(0 <= x <= 1 for word in page.words for x in word.box)
 
 
 def test_sample_pdf_contains_texts(tmp_path):

@@ -1,1 +1,1 @@
-"""Lite models, the embedded default: small text encoders on onnxruntime, without torch."""
+"""Lite models, the default models: small text encoders on onnxruntime, without torch."""

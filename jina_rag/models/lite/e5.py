@@ -133,15 +133,15 @@ class E5:
         return vectors
 
 
-def _word_tokens(text: str, parts: Sequence[tuple[str, list[Piece]]]) -> tuple[Token, ...]:
-    """Return tokens with positions as fractions of `text`; `parts` are the words of `text` with their pieces."""
+def _word_tokens(text: str, words: Sequence[tuple[str, list[Piece]]]) -> tuple[Token, ...]:
+    """Return tokens with positions as fractions of `text`; `words` are the words of `text` with their pieces."""
     tokens: list[Token] = []
-    at = 0
-    for part, pieces in parts:
-        at = text.index(part, at)
+    position = 0
+    for word, pieces in words:
+        position = text.index(word, position)
         for index, start, end in pieces:
-            tokens.append(Token(index, (at + start) / len(text), (at + end) / len(text), part[start:end]))
-        at += len(part)
+            tokens.append(Token(index, (position + start) / len(text), (position + end) / len(text), word[start:end]))
+        position += len(word)
     return tuple(tokens)
 
 

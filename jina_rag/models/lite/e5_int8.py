@@ -1,4 +1,4 @@
-"""Requantization of the 12 layers' weights from 4 bits to int8 for 8-bit matrix products, at every load.
+"""Requantization of the e5 weights from 4 bits to int8, for 8-bit matrix products, at every load.
 
 The int8 weights are not cached on disk: the conversion takes a fraction of a second, less time than verifying a cache.
 """
@@ -91,11 +91,11 @@ def layer_tensors(weights: E5Weights, calibration: Calibration, layer: int) -> d
         CheckpointError: If the weight file lacks a tensor.
     """
     tensors: dict[str, npt.NDArray[Any]] = {}
-    at = f"l{layer}"
+    prefix = f"l{layer}"
     for name, parts in PRODUCTS.items():
         rows = weights.ffn if name == "fi" else weights.hidden
-        blocks = np.concatenate([weights.blocks(f"{at}.{part}.w", rows) for part in parts])
-        bias = np.concatenate([weights.floats(f"{at}.{part}.b") for part in parts])
+        blocks = np.concatenate([weights.blocks(f"{prefix}.{part}.w", rows) for part in parts])
+        bias = np.concatenate([weights.floats(f"{prefix}.{part}.b") for part in parts])
         smooth = calibration.smooth[name][layer]
         quantised, steps = quantise(blocks, smooth)
         if name == "qkv":
@@ -104,15 +104,15 @@ def layer_tensors(weights: E5Weights, calibration: Calibration, layer: int) -> d
             steps[values] /= calibration.smooth["ao"][layer]
             bias[values] /= calibration.smooth["ao"][layer]
         if name != "ao":
-            tensors[f"{at}.{name}.smooth"] = 1 / smooth
-        tensors[f"{at}.{name}.scale"] = calibration.scale[name][layer, ...]
-        tensors[f"{at}.{name}.zero"] = calibration.zero[name][layer, ...]
-        tensors[f"{at}.{name}.w"] = quantised
-        tensors[f"{at}.{name}.steps"] = steps
-        tensors[f"{at}.{name}.b"] = bias
+            tensors[f"{prefix}.{name}.smooth"] = 1 / smooth
+        tensors[f"{prefix}.{name}.scale"] = calibration.scale[name][layer, ...]
+        tensors[f"{prefix}.{name}.zero"] = calibration.zero[name][layer, ...]
+        tensors[f"{prefix}.{name}.w"] = quantised
+        tensors[f"{prefix}.{name}.steps"] = steps
+        tensors[f"{prefix}.{name}.b"] = bias
     for norm in ("aln", "oln"):
         for part in ("w", "b"):
-            tensors[f"{at}.{norm}.{part}"] = weights.floats(f"{at}.{norm}.{part}")
+            tensors[f"{prefix}.{norm}.{part}"] = weights.floats(f"{prefix}.{norm}.{part}")
     return tensors
 
 

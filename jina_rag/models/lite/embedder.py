@@ -40,7 +40,7 @@ class LiteRecipe:
             Viswanath, All-but-the-Top (ICLR 2018).
         hubness: See `Embedder.hubness`. Measured effect of 0.5: +0.03 nDCG@5 on 119 judged queries, mostly on
             cross-lingual queries and on scans.
-        dense_weight: See `Embedder.dense_weight`. 0.3 was measured on the same 119 queries.
+        dense_weight: See `Embedder.dense_weight`. The default of 0.3 was chosen on the same 119 queries.
         drop: Drop the rows of stop words and punctuation, unless no other rows remain.
         max_query_tokens: Limit of tokens per query; longer queries are truncated.
         max_document_tokens: Limit of tokens per page or text; longer documents are truncated.
@@ -71,7 +71,7 @@ class LiteRecipe:
 
 
 class LiteEmbedder(EmbedderDefaults):
-    """`jina_rag.protocols.Embedder` on a small text encoder. Thread-safe.
+    """Embedder on a small text encoder, a `jina_rag.protocols.Embedder`. Thread-safe.
 
     Images are read by OCR.
 
@@ -101,11 +101,11 @@ class LiteEmbedder(EmbedderDefaults):
             backbone: The encoder.
             recipe: Settings of the embedding. None: the defaults of `LiteRecipe`.
             max_length: Default limit of tokens per input, at least 1. None: the limits of `recipe`.
-            opening: Limits on images, and whether http and https addresses are fetched. None: the defaults of
+            opening: Limits on images, and whether http and https addresses are downloaded. None: the defaults of
                 `Opening`.
 
         Raises:
-            InvalidInputError: If `max_length` is not a whole number of at least 1.
+            InvalidInputError: If `max_length` is not an integer of at least 1.
         """
         self._backbone = backbone
         self.name, self.dim, self.multi_dim = backbone.name, backbone.dim, backbone.dim
@@ -178,19 +178,19 @@ class LiteEmbedder(EmbedderDefaults):
         return texts
 
     def _embed(self, texts: Sequence[Tokens], side: Side, settings: EncodeSettings) -> Embeddings:
-        before, after = self._backbone.frame(side)
+        prefix, suffix = self._backbone.frame(side)
         plan: list[tuple[int, Window]] = [
             (index, window)
             for index, tokens in enumerate(texts)
             for window in windows(len(tokens.ids), self._recipe.window, self._recipe.overlap)
         ]
         encoded = self._backbone.encode(
-            [np.array([*before, *texts[i].ids[w.start : w.stop].tolist(), *after], dtype=np.int64) for i, w in plan]
+            [np.array([*prefix, *texts[i].ids[w.start : w.stop].tolist(), *suffix], dtype=np.int64) for i, w in plan]
         )
         rows: list[list[Float32]] = [[] for _ in texts]
         for (index, window), vectors in zip(plan, encoded, strict=True):
-            first = len(before) + window.keep_start - window.start
-            rows[index].append(vectors[first : first + window.keep_stop - window.keep_start])
+            first_row = len(prefix) + window.keep_start - window.start
+            rows[index].append(vectors[first_row : first_row + window.keep_stop - window.keep_start])
         return self._collect(texts, rows, settings)
 
     def _centred(self, rows: Float32) -> Float32:
@@ -207,8 +207,8 @@ class LiteEmbedder(EmbedderDefaults):
         vectors: list[Float32] = []
         grids: list[TokenGrid | None] = []
         pieces: list[tuple[str, ...] | None] = []
-        for index, (tokens, parts) in enumerate(zip(texts, rows, strict=True)):
-            centred = self._centred(np.concatenate(parts) if parts else np.zeros((0, self.dim), dtype=np.float32))
+        for index, (tokens, chunks) in enumerate(zip(texts, rows, strict=True)):
+            centred = self._centred(np.concatenate(chunks) if chunks else np.zeros((0, self.dim), dtype=np.float32))
             if len(centred):
                 dense[index] = normalise(centred.mean(axis=0))
             has_row = tokens.useful if self._recipe.drop and tokens.useful.any() else np.ones(len(centred), dtype=bool)

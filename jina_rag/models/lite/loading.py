@@ -1,4 +1,4 @@
-"""Loading of the lite models, whose weights are part of installed packages. Live models of one name share weights."""
+"""Loading of the lite models from installed packages. Loaded models of the same name share their weights."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _installed(name: str) -> str:
 
 
 def _backbone(name: str) -> Backbone:
-    """Return the encoder of a model, shared with the live models that use it."""
+    """Return the encoder of a model, shared by all loaded models of that name."""
     with _loading:
         backbone = _backbones.get(name)
         if backbone is None:

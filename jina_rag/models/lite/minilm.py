@@ -103,8 +103,8 @@ class MiniLM:
             for number, part in enumerate(group):
                 encoding = next(encodings)
                 for index, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-                    at = number * _LONGEST_WORD
-                    tokens.append(Token(index, (at + start) / len(text), (at + end) / len(text), part[start:end]))
+                    base = number * _LONGEST_WORD
+                    tokens.append(Token(index, (base + start) / len(text), (base + end) / len(text), part[start:end]))
             tokens_of_words.append(tuple(tokens))
         return tokens_of_words
 

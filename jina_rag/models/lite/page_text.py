@@ -71,11 +71,11 @@ def words_of(document: Input, opening: Opening) -> tuple[list[tuple[str, Box]], 
 
     Args:
         document: The input.
-        opening: Limits on images, and whether http and https addresses are fetched.
+        opening: Limits on images, and whether http and https addresses are downloaded.
 
     Returns:
-        Pairs of text and box; boxes are fractions of the page or image, NaN where a word has none. And True if all
-        words have boxes on one page or image.
+        Pairs of text and box, and True if all words have boxes on the same page or image. Boxes are fractions of the
+        page or image, NaN for words without a box.
 
     Raises:
         InvalidInputError: If the input has another type, or an image cannot be read.
@@ -144,9 +144,9 @@ def _chunks(words: Iterable[tuple[str, Box]]) -> Iterator[list[tuple[str, Box]]]
     chunk: list[tuple[str, Box]] = []
     size = 0
     for text, box in words:
-        for at in range(0, len(text), _LONGEST_WORD):
-            part = text[at : at + _LONGEST_WORD]
-            part_box = slice_box(box, at / len(text), (at + len(part)) / len(text), part)
+        for start in range(0, len(text), _LONGEST_WORD):
+            part = text[start : start + _LONGEST_WORD]
+            part_box = slice_box(box, start / len(text), (start + len(part)) / len(text), part)
             chunk.append((part, part_box))
             size += len(part)
             if size >= _CHUNK:

@@ -81,9 +81,9 @@ def has_content(text: str) -> bool:
 
 
 def _bare(word: str) -> str:
-    first, last = 0, len(word)
-    while first < last and not word[first].isalnum():
-        first += 1
-    while last > first and not word[last - 1].isalnum():
-        last -= 1
-    return word[first:last]
+    start, stop = 0, len(word)
+    while start < stop and not word[start].isalnum():
+        start += 1
+    while stop > start and not word[stop - 1].isalnum():
+        stop -= 1
+    return word[start:stop]

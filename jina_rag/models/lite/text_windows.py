@@ -25,7 +25,7 @@ class Window(NamedTuple):
 def windows(count: int, size: int, overlap: int) -> list[Window]:
     """Return the fewest windows of at most `size` tokens that cover a text.
 
-    All windows have the same length, so that they fit into one batch without padding and no window has little context.
+    All windows have the same length: they fit into one batch without padding, and the last window is not short.
 
     Args:
         count: Tokens of the text.

@@ -21,7 +21,7 @@ META = "\u2581"
 _UNKNOWN_PENALTY = 10.0
 _SPACES = "\u200b\u200c\u200d\u200e\u200f\u2581\ufeff\ufffd\x00"
 _DROPPED = "".join(map(chr, (*range(1, 9), 11, *range(14, 32), 127, 0x8F, 0x9F)))
-# The training text had these characters replaced by spaces or removed. Lone surrogates are not valid text.
+# Characters that were replaced by spaces or removed in the training text. Lone surrogates are not valid text.
 _CLEAN = str.maketrans(dict.fromkeys(_SPACES, " ") | dict.fromkeys(_DROPPED, ""))
 _CLEAN.update(dict.fromkeys(range(0xD800, 0xE000), " "))
 _FULLWIDTH_TILDE = "\uff5e"
@@ -120,16 +120,16 @@ class Unigram:
         scores[word, end, longest - length] = self._scores[index]
         ids[word, end, longest - length] = index
         # A character without a piece becomes the unknown piece, so every position is reachable.
-        single = scores[:, :, -1]
-        single[np.isneginf(single)] = self._unk_score
-        best = np.full((len(texts), longest + steps + 1), -np.inf)
-        best[:, longest] = 0.0
+        unknown_column = scores[:, :, -1]
+        unknown_column[np.isneginf(unknown_column)] = self._unk_score
+        best_scores = np.full((len(texts), longest + steps + 1), -np.inf)
+        best_scores[:, longest] = 0.0
         choice = np.zeros((len(texts), steps + 1), dtype=np.int64)
         rows = np.arange(len(texts))
         for step in range(1, steps + 1):
-            candidates = best[:, step : step + longest] + scores[:, step]
+            candidates = best_scores[:, step : step + longest] + scores[:, step]
             choice[:, step] = column = candidates.argmax(axis=1)
-            best[:, longest + step] = candidates[rows, column]
+            best_scores[:, longest + step] = candidates[rows, column]
         best_ids = np.take_along_axis(ids, choice[:, :, None], axis=2)[:, :, 0]
         for size, back, piece in zip(sizes.tolist(), (longest - choice).tolist(), best_ids.tolist(), strict=True):
             yield self._path(size, back, piece)
@@ -155,20 +155,20 @@ class Unigram:
         remaining = np.repeat(stops, sizes) - np.arange(len(letters))
         starts, lengths, ids = [], [], []
         for length in range(1, min(self._longest, int(sizes.max())) + 1):
-            at = np.flatnonzero(remaining >= length)
-            hashes = (sums[at + length] - sums[at]) * inverse[at]
+            pos = np.flatnonzero(remaining >= length)
+            hashes = (sums[pos + length] - sums[pos]) * inverse[pos]
             likely = self._sieve[(hashes >> _SHIFT).astype(np.int64)]
-            at, hashes = at[likely], hashes[likely]
+            pos, hashes = pos[likely], hashes[likely]
             slots = np.searchsorted(self._hashes, hashes)
             slots[slots == len(self._hashes)] = 0
-            same = self._hashes[slots] == hashes
-            at, index = at[same], self._order[slots[same]].astype(np.int64)
+            has_same_hash = self._hashes[slots] == hashes
+            pos, index = pos[has_same_hash], self._order[slots[has_same_hash]].astype(np.int64)
             # Hashes can collide, so the characters are compared.
             begins = self._offsets[index]
             is_match = self._offsets[index + 1] - begins == length
             for step in range(length):
-                is_match &= self._letters[np.minimum(begins + step, len(self._letters) - 1)] == letters[at + step]
-            starts.append(at[is_match])
+                is_match &= self._letters[np.minimum(begins + step, len(self._letters) - 1)] == letters[pos + step]
+            starts.append(pos[is_match])
             ids.append(index[is_match])
             lengths.append(np.full(len(starts[-1]), length))
         start, span = np.concatenate(starts), np.concatenate(lengths)

@@ -88,13 +88,13 @@ def test_damaged_weight_file_raises_checkpoint_error_with_path(tmp_path):
 
 
 def test_unreadable_weight_file_raises_error_with_path(tmp_path):
-    other = tmp_path / "other.bin"
-    other.write_bytes(b"GGUF" + bytes(5000))
+    path = tmp_path / "other.bin"
+    path.write_bytes(b"GGUF" + bytes(5000))
     with pytest.raises(CheckpointError, match=r"other\.bin do not have the layout"):
-        E5Weights(other)
-    other.write_bytes(b"")
+        E5Weights(path)
+    path.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"other\.bin cannot be mapped"):
-        E5Weights(other)
+        E5Weights(path)
     with pytest.raises(ModelNotFoundError, match=r"absent\.bin"):
         E5Weights(tmp_path / "absent.bin")
     with pytest.raises(CheckpointError, match=r"absent\.bin cannot be read"):
@@ -135,10 +135,10 @@ def test_prompts_match_published_prompts(e5, golden):
 def test_vectors_independent_of_batch(e5, golden):
     long = np.resize(golden["ids3"], 150)
     sequences = [golden["ids0"], long, golden["ids2"], long[::-1].copy(), long]
-    together = e5.encode(sequences)
-    for one, vectors in zip(sequences, together, strict=True):
+    batch_vectors = e5.encode(sequences)
+    for sequence, vectors in zip(sequences, batch_vectors, strict=True):
         # Integer products and fixed scales are exact; only the float32 sums of the attention differ.
-        np.testing.assert_allclose(e5.encode([one])[0], vectors, atol=1e-5)
+        np.testing.assert_allclose(e5.encode([sequence])[0], vectors, atol=1e-5)
 
 
 def test_empty_inputs_give_empty_outputs(e5):

@@ -254,11 +254,11 @@ def test_lite_ranks_cross_lingual_answer_first(lite):
 
 def test_vectors_independent_of_batch(embedder):
     texts = ["short", "a somewhat longer text about the weather in Norway", "river bank " * 120]
-    together = embedder.encode_document(texts)
+    batch_embeddings = embedder.encode_document(texts)
     for index, text in enumerate(texts):
-        alone = embedder.encode_document([text])
-        np.testing.assert_allclose(alone.single[0], together.single[index], atol=1e-5)
-        np.testing.assert_allclose(alone.multi[0], together.multi[index], atol=1e-5)
+        embeddings = embedder.encode_document([text])
+        np.testing.assert_allclose(embeddings.single[0], batch_embeddings.single[index], atol=1e-5)
+        np.testing.assert_allclose(embeddings.multi[0], batch_embeddings.multi[index], atol=1e-5)
 
 
 def test_concurrent_encoding_gives_same_vectors(embedder):
@@ -352,25 +352,25 @@ def test_ocr_reads_pil_bytes_and_path_images(lite, ocr_images, tmp_path):
 
 
 def test_ocr_gets_white_background_and_upright_image(lite, ocr_images):
-    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
-    turned = Image.new("RGB", (4, 2))
-    turned.getexif()[0x0112] = 6
-    lite.encode_document([clear, turned])
+    transparent = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    sideways = Image.new("RGB", (4, 2))
+    sideways.getexif()[0x0112] = 6
+    lite.encode_document([transparent, sideways])
     assert ocr_images[0].getpixel((0, 0)) == (255, 255, 255)
     assert ocr_images[1].size == (2, 4)
 
 
 def test_document_parts_are_read_in_order(lite, ocr_images):
     image = Image.new("RGB", (40, 30), "white")
-    together = lite.encode_document(
+    embeddings = lite.encode_document(
         [["first words", image, {"text": "last words"}], {"image": image}, {"text": "first words"}]
     )
     assert len(ocr_images) == 2
-    assert together.grids[0] is None  # boxes on different images have no common coordinates
-    assert together.grids[1] is not None
-    assert len(together.multi[0]) > len(together.multi[1])
+    assert embeddings.grids[0] is None  # boxes on different images have no common coordinates
+    assert embeddings.grids[1] is not None
+    assert len(embeddings.multi[0]) > len(embeddings.multi[1])
     expected = lite.encode_document(["first words"])
-    np.testing.assert_array_equal(together.multi[2], expected.multi[0])
+    np.testing.assert_array_equal(embeddings.multi[2], expected.multi[0])
 
 
 def test_invalid_image_raises_invalid_input_error(lite, tmp_path):
@@ -438,5 +438,5 @@ def test_reranker_with_str_documents_raises_invalid_input_error():
 
 def test_reranker_prefers_adjacent_words():
     reranker = LiteReranker(LiteEmbedder(LettersBackbone()), middle=0.5, width=0.1, window=8)
-    near, far = reranker.score("xyz", ["xyz" + "b" * 40, "x" + "b" * 20 + "y" + "b" * 20 + "z"])
-    assert near > far
+    adjacent, distant = reranker.score("xyz", ["xyz" + "b" * 40, "x" + "b" * 20 + "y" + "b" * 20 + "z"])
+    assert adjacent > distant
