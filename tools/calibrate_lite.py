@@ -69,13 +69,13 @@ def choose(
     Returns:
         Smoothing factor per column, shape (columns,), float32; quantization step; zero point.
     """
-    largest = np.abs(x).max(axis=0) + 1e-6
-    heaviest = np.maximum(np.abs(weight).max(axis=0), 1e-6)
+    max_inputs = np.abs(x).max(axis=0) + 1e-6
+    max_weights = np.maximum(np.abs(weight).max(axis=0), 1e-6)
     sample = x[rng.permutation(len(x))[:SAMPLE]]
     expected = sample @ weight.T
     best: tuple[float, np.ndarray, float, int] | None = None
     for exponent in EXPONENTS:
-        smooth = (largest**exponent / heaviest ** (1 - exponent)).astype(np.float16).astype(np.float32)
+        smooth = (max_inputs**exponent / max_weights ** (1 - exponent)).astype(np.float16).astype(np.float32)
         scaled = weight * smooth
         steps = np.abs(scaled).max(axis=1, keepdims=True) / LEVELS
         rounded = np.rint(scaled / steps) * steps

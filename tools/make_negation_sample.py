@@ -44,17 +44,22 @@ SCENES = (
 PLURAL = {
     "workers", "young people", "hospital staff", "people", "women", "children", "students", "firemen", "animals",
 }  # fmt: skip
-WHEN = (" early in the morning", " while it rains outside", " on a Sunday afternoon", ", watched by a few neighbours")
+ENDINGS = (
+    " early in the morning",
+    " while it rains outside",
+    " on a Sunday afternoon",
+    ", watched by a few neighbours",
+)
 
 
 def negatives(subject: str, doing: str) -> tuple[str, str, str, str]:
     """Return four negations of the entailment: of the verb, of the subject, with "never", and of the sentence."""
     verb = "are" if subject in PLURAL else "is"
-    bare = subject.removeprefix("a ").removeprefix("an ")
-    nobody = "No one" if subject == "someone" else f"No {bare}"
+    noun = subject.removeprefix("a ").removeprefix("an ")
+    negated_subject = "No one" if subject == "someone" else f"No {noun}"
     return (
         f"{subject.capitalize()} {verb} not {doing}.",
-        f"{nobody} {verb} {doing}.",
+        f"{negated_subject} {verb} {doing}.",
         f"{subject.capitalize()} {verb} never {doing}.",
         f"It is not true that {subject} {verb} {doing}.",
     )
@@ -65,9 +70,9 @@ def main() -> None:
     lines = []
     for detail, subject, doing in SCENES:
         verb = "are" if subject in PLURAL else "is"
-        for when, negative in zip(WHEN, negatives(subject, doing), strict=True):
+        for ending, negative in zip(ENDINGS, negatives(subject, doing), strict=True):
             triplet = {
-                "anchor": f"{detail}{when}.",
+                "anchor": f"{detail}{ending}.",
                 "entailment": f"{subject.capitalize()} {verb} {doing}.",
                 "negative": negative,
             }

@@ -70,10 +70,10 @@ def _check(key: str, call: str, inputs: list[Any], output: str, **options: Any) 
 
 
 def _v4(spec: dict[str, Any], arrays: Any) -> tuple[list[Any], dict[str, Any]]:  # noqa: ANN401
-    texts, some = spec["texts"], [0, 1, 2, 6]
+    texts, selected = spec["texts"], [0, 1, 2, 6]
     expected_arrays = {
-        "queries": arrays["text/single/retrieval/query"][some],
-        "passages": arrays["text/single/retrieval/passage"][some],
+        "queries": arrays["text/single/retrieval/query"][selected],
+        "passages": arrays["text/single/retrieval/passage"][selected],
         "short": arrays["text/single/retrieval/query/dim16"][:4],
         **{f"rows/{i}": arrays[f"text/multi/retrieval/query/{i}"] for i in range(4)},
         **{f"passage-rows/{i}": arrays[f"text/multi/retrieval/passage/{i}"] for i in range(4)},
@@ -84,7 +84,7 @@ def _v4(spec: dict[str, Any], arrays: Any) -> tuple[list[Any], dict[str, Any]]: 
         },
     }
     images = [{"image": image} for image in IMAGES]
-    inputs = [texts[i] for i in some]
+    inputs = [texts[i] for i in selected]
     return [
         _check("queries", "encode_query", inputs, "single"),
         _check("passages", "encode_document", inputs, "single"),
@@ -99,14 +99,14 @@ def _v4(spec: dict[str, Any], arrays: Any) -> tuple[list[Any], dict[str, Any]]: 
 def _m0(spec: dict[str, Any], arrays: Any) -> tuple[list[Any], dict[str, Any]]:  # noqa: ANN401
     checks, expected_arrays = [], {}
     entries = {"text_text/bs8": 6, "text_image/bs4": 11, "image_text/bs4": 10, "image_image/bs3": 7}
-    for name, most in entries.items():
+    for name, maximum in entries.items():
         kinds = name.split("/")[0].split("_")
         pairs, rows = [], []
         for row, pair in enumerate(spec["entries"][name]["pairs"]):
             sides = [
                 side if kind == "text" else {"image": Path(side).name} for side, kind in zip(pair, kinds, strict=True)
             ]
-            if all(isinstance(side, str) or side["image"] in IMAGES for side in sides) and len(rows) < most:
+            if all(isinstance(side, str) or side["image"] in IMAGES for side in sides) and len(rows) < maximum:
                 pairs.append(sides)
                 rows.append(row)
         for output, tolerance in (("raw", 3e-4), ("score", 1e-4)):

@@ -118,8 +118,8 @@ class _Walk:
             boxes = [box] if box else []
             curves = any(self._segment(raw.FPDFPath_GetPathSegment(item, at))[0] == 1 for at in range(_MANY_POINTS))
         else:
-            own = _product(self._matrix_of(item), matrix)
-            boxes, curves = self._pieces(item, count, own, only_lines=not mode.value)
+            to_page = _product(self._matrix_of(item), matrix)
+            boxes, curves = self._pieces(item, count, to_page, only_lines=not mode.value)
         clip = self._clip(item, matrix, clip)
         boxes = [part for part in (clipped(box, clip) for box in boxes) if part]
         self.objects.boxes += boxes

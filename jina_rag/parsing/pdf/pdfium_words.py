@@ -115,17 +115,17 @@ class _Reader:
             return True
         if unicodedata.category(letter).startswith("M"):
             return False
-        here = self._position(index)
-        start, end = _extent(box, here.along)
-        last_start, last_end = _extent(last_box, here.along)
+        position = self._position(index)
+        start, end = _extent(box, position.along)
+        last_start, last_end = _extent(last_box, position.along)
         # Distance after and before the last character; negative for an overlap.
-        after, ahead = (start - last_end) / here.size, (last_start - end) / here.size
+        after, ahead = (start - last_end) / position.size, (last_start - end) / position.size
         if not gap:
             # PDFium joins all characters of one drawing command, regardless of the gaps.
             return max(after, ahead) > _SPACE
-        before = self._position(last)
-        cosine, sine = here.along
-        rise = abs(cosine * (here.y - before.y) - sine * (here.x - before.x)) / here.size
+        last_position = self._position(last)
+        cosine, sine = position.along
+        rise = abs(cosine * (position.y - last_position.y) - sine * (position.x - last_position.x)) / position.size
         if rise >= _RISE:
             return True
         widest = _COLUMN
