@@ -81,7 +81,10 @@ def test_hidden_entries_skipped_unless_passed(tmp_path):
     (tmp_path / ".b.pdf").write_bytes(PDF)
     entries = list(find_sources([tmp_path]))
     assert ids(entries) == []
-    assert reasons(entries, Skipped) == dict.fromkeys([".git", ".b.pdf"], "The file or folder is hidden.")
+    assert reasons(entries, Skipped) == {
+        ".git": "The file or folder is hidden.",
+        ".b.pdf": "The file or folder is hidden.",
+    }
     assert ids(find_sources([tmp_path / ".b.pdf"])) == [".b.pdf"]
 
 
