@@ -19,7 +19,7 @@ from jina_rag.parsing.sources import SourceFile
 from jina_rag.types import Box, Page, PageScreenshot, Region, Word
 
 NO_PAGES = "The document has no pages."
-# Below the JPEG maximum of 65,535 pixels, because many viewers support less.
+# Below the JPEG maximum of about 65,500 pixels, because many viewers support less.
 _MAX_SIDE = 32_000
 
 

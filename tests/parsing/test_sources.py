@@ -149,7 +149,7 @@ def test_pipes_and_sockets_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.pdf")
     with socket.socket(socket.AF_UNIX) as server:
         previous = os.getcwd()
-        os.chdir(tmp_path)  # a socket path has at most 108 bytes
+        os.chdir(tmp_path)  # socket paths are limited to about 100 bytes
         try:
             server.bind("s.pdf")
         finally:
