@@ -99,7 +99,7 @@ MODELS = {
             family="v4",
             role="embedder",
             modality="image",
-            languages="more than 30, also cross-lingual",
+            languages="at least 30, also cross-lingual",
             dim=2048,
             multi_dim=128,
             max_tokens=32_768,
@@ -114,7 +114,7 @@ MODELS = {
             family="m0",
             role="reranker",
             modality="image",
-            languages="more than 29, also cross-lingual",
+            languages="at least 29, also cross-lingual",
             max_tokens=10_240,
             parameters=2_210_000_000,
             megabytes=4_900,
@@ -183,5 +183,5 @@ def names_of(family: str) -> list[str]:
 
 
 def describe(family: str) -> ModelDescription:
-    """Return the description of the first model of a family; the license is the same for the whole family."""
+    """Return the description of a family's first model, for example for its license and role."""
     return next(model for model in MODELS.values() if model.family == family)

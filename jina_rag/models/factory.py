@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jina_rag.models.runtime.devices import Placement
 
 _loading_lock = threading.Lock()
-"""Serializes loading, because modules are built under process-wide patches of torch. Acquired after device memory."""
+"""Held while a model loads, because building it patches torch globally. Acquired after the device memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 
 def test_models_lists_all_models(cli):
-    listed = cli("models", "--json")
-    assert (listed.code, listed.err) == (0, "")
-    models = {model["name"]: model for model in listed.json["models"]}
+    result = cli("models", "--json")
+    assert (result.code, result.err) == (0, "")
+    models = {model["name"]: model for model in result.json["models"]}
     assert {"lite", "lite-en"} <= set(models)
     assert {"title", "reads", "languages", "licence", "megabytes", "installed", "role"} <= set(models["lite"])
     assert [model["name"] for model in models.values() if model["default"]] == ["lite"]

@@ -65,7 +65,7 @@ class EmbeddingV1(CheckpointModel):
             InvalidInputError: If an argument is invalid.
         """
         if placement.dtype == torch.float16:
-            raise InvalidInputError("T5 overflows in float16. Load the model with dtype='bfloat16' or 'float32'.")
+            raise InvalidInputError("T5 overflows in float16. Pass dtype='bfloat16' or 'float32' (--dtype).")
         pooling = checkpoint.json("1_Pooling/config.json", required=False)
         if not pooling.get("pooling_mode_mean_tokens", True):
             raise CheckpointError(f"{checkpoint.folder} does not use mean pooling. It is not Jina Embeddings v1.")

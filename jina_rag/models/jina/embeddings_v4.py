@@ -45,7 +45,7 @@ Side = Literal["Query", "Passage"]
 
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """Output for one input: dense vector, shape (dim,), and rows, shape (tokens, multi_dim), float32, or None."""
+    """Output for one input, float32: dense vector, shape (dim,), and rows, shape (tokens, multi_dim); or None."""
 
     single: Float32 | None
     multi: Float32 | None

@@ -1,7 +1,7 @@
 """Task adapters of jina-embeddings-v4: LoRA matrices, loaded through peft.
 
 The published file holds the matrices of all tasks, with the task name as an additional level in each key. peft alone
-would load zeros and only warn. This loader checks every matrix, and fails if one is missing or does not fit.
+would load zeros and only warn. This loader checks every matrix and raises an error if one is missing or invalid.
 
 Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models (2021), and the model card of jina-embeddings-v4.
 """
@@ -127,7 +127,7 @@ def _load_matrices(
 
 
 def merge_adapter(module: nn.Module, task: str) -> None:
-    """Merge a task's adapter into the weights and remove the adapter layers; vectors are the same, and faster.
+    """Merge a task's adapter into the weights and remove the adapter layers; vectors do not change.
 
     Args:
         module: Module with adapters.

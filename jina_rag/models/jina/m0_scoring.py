@@ -33,8 +33,8 @@ from jina_rag.models.runtime.kv_cache import (
 from jina_rag.models.runtime.prefix_cache import PrefixCache
 
 MIN_CACHED_TOKENS = 48
-"""Minimum tokens of a text document, markup included, to be cached. Measured on a random model of medium size: further
-queries cost a sixth for texts of 32 tokens, and more than half for texts of 6 tokens."""
+"""Minimum length of a cached text document in tokens, markup included. Measured on a random model of medium size: a
+further query costs a sixth of the first query for texts of 32 tokens, and more than half for texts of 6 tokens."""
 _MAX_RECOMPUTED_TOKENS = 8
 """Tokens that may be recomputed: tokenization may differ at the border between document and query."""
 _TOKEN_RATIO = 32
@@ -90,7 +90,7 @@ class PairScorer:
         if settings is not None and model.supports_prefix_cache:
             self.prefixes = create_prefix_cache(settings, placement.device)
             model.weights.on_offload = self.prefixes.move_to_host
-        # Separate budgets: a batch of queries after cached documents needs other memory than a batch of whole prompts.
+        # Separate budgets: running out of memory with cached documents must not shrink batches of whole prompts.
         self._whole_runner: BatchRunner[Any, float] = BatchRunner(placement, name=name)
         self._cached_runner: BatchRunner[Any, float | None] = BatchRunner(placement, name=name)
 

@@ -211,7 +211,7 @@ class QwenVL:
 
     @property
     def supports_prefix_cache(self) -> bool:
-        """Whether each layer attends to all preceding tokens, as `hidden` requires for `keys`."""
+        """Whether each layer attends to all preceding tokens, as `hidden` requires for a KV cache."""
         base: Any = self.module.model
         return set(base.language_model.config.layer_types) == {_FULL_ATTENTION}
 

@@ -112,9 +112,9 @@ class BatchRunner(Generic[Prepared, Result]):
                         raise
                     del prepared
                     if upcoming is not None and not upcoming.cancel():
-                        wait_for([upcoming])  # preparing may allocate the memory that is about to be freed
+                        wait_for([upcoming])  # it may occupy the memory that is about to be freed
                     upcoming = None
-                    # One retry per batch: freed memory may fill up, and freeing it repeatedly would never end.
+                    # One retry per batch: prefixes may refill the freed memory, and retries would loop forever.
                     is_retry = not is_retry and on_oom is not None and on_oom()
                     if not is_retry:
                         budget = self._halve(batch, lengths, sizes or lengths, exc)
@@ -136,7 +136,7 @@ class BatchRunner(Generic[Prepared, Result]):
         if len(batch) == 1:
             raise ModelError(
                 f"An input of {longest} tokens does not fit into the memory of {self._device} with {self._name}. Lower "
-                "max_length or max_pixels, load with dtype='bfloat16', or use a device with more memory."
+                "max_length or max_pixels, pass dtype='bfloat16' (--dtype), or use a device with more memory."
             ) from exc
         budget = max(1, max(lengths[index] for index in batch) * len(batch) // 2)
         self.batch_tokens = min(self.batch_tokens, budget)

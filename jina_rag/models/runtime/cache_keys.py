@@ -38,7 +38,7 @@ class DocumentKeys:
         and its pixel limit.
 
         Args:
-            prompt: The beginning of a prompt that holds the document only.
+            prompt: Beginning of a prompt, up to the end of the document.
 
         Raises:
             InvalidInputError: If the file of an image can no longer be read.

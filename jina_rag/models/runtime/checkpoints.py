@@ -194,7 +194,7 @@ def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
     except (OSError, ValueError) as exc:
         raise CheckpointError(f"{path} cannot be read: {exc}") from exc
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} does not contain a JSON object.")
+        raise CheckpointError(f"{path} is not a JSON object. Download the model again.")
     return value
 
 

@@ -49,9 +49,9 @@ def place(device: str, dtype: str, *, weight_bytes: int = 0, stored_dtype: torch
     Args:
         device: ``"auto"`` (CUDA, else MPS, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
         dtype: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"float16"``. On CUDA, auto selects bfloat16, or float16 if
-            the GPU does not support bfloat16; on MPS, float32. On the CPU, auto selects bfloat16 if its matrix products
-            are at least 1.25 times as fast as float32's, else float32; and the stored dtype if the weights in float32
-            would exceed 70 % of the available memory.
+            the GPU does not support bfloat16; on MPS, float32. On the CPU, auto selects the stored dtype if the weights
+            in float32 would exceed 70 % of the available memory; else bfloat16 if its matrix products are at least 1.25
+            times as fast as those of float32; else float32.
         weight_bytes: Size of the checkpoint as stored, in bytes.
         stored_dtype: Dtype of the checkpoint as stored.
 
@@ -190,11 +190,11 @@ def _resolve_device(name: str) -> torch.device:
         raise InvalidInputError(f"device is {name!r}; expected one of auto, cpu, cuda, cuda:N, mps.") from exc
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
         raise InvalidInputError(
-            f"The device {name!r} does not exist here ({torch.cuda.device_count()} CUDA devices). Pass device='cpu', "
-            "or install a PyTorch with CUDA."
+            f"The device {name!r} does not exist here ({torch.cuda.device_count()} CUDA devices). Pass "
+            "device='cpu' (--device cpu), or install a PyTorch with CUDA."
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InvalidInputError("The device 'mps' does not exist here. Pass device='cpu'.")
+        raise InvalidInputError("The device 'mps' does not exist here. Pass device='cpu' (--device cpu).")
     if device.type not in ("cpu", "cuda", "mps"):
         raise InvalidInputError(f"device is {name!r}; expected one of auto, cpu, cuda, cuda:N, mps.")
     return device

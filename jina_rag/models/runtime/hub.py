@@ -50,7 +50,7 @@ def fetch(repo_id: str, *, revision: str | None, local_files_only: bool) -> Path
             f"The model {repo_id!r} is gated. Accept its terms on the model page, then run `hf auth login`."
         ) from exc
     except errors.RevisionNotFoundError as exc:
-        raise ModelNotFoundError(f"The model {repo_id!r} has no revision {revision!r}. Check the name.") from exc
+        raise ModelNotFoundError(f"The model {repo_id!r} has no revision {revision!r}. Check the revision.") from exc
     except errors.RepositoryNotFoundError as exc:
         raise ModelNotFoundError(f"The hub has no model {repo_id!r}, or denies access. Check the id.") from exc
     except errors.LocalEntryNotFoundError as exc:

@@ -119,7 +119,7 @@ class PrefixRecorder:
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, _layer: int, /, *_args: object, **_rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Record a layer's keys and values and return them unchanged; see `LayerKeys.update`."""
+        """Record a layer's keys and values and return them unchanged; see `KVCache.update`."""
         self._states += (keys, values)
         return keys, values
 
@@ -182,12 +182,12 @@ class PrefixReplay:
             ~is_visible, -torch.inf
         )
         self.mask: torch.Tensor | None = mask[:, None].repeat(1, 1, decoder.heads // heads, 1)
-        """Additive mask, shape (batch, 1, heads per key head x following, longest + following)."""
+        """Additive mask, shape (batch, 1, query heads per key head x following, longest + following)."""
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer: int, /, *_args: object, **_rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a layer's cached keys and values followed by those of the pass; see `LayerKeys.update`."""
+        """Return a layer's cached keys and values followed by those of the pass; see `KVCache.update`."""
         for start, stop in self._equal_ranges:
             states = torch.stack([self._cached[row][layer] for row in range(start, stop)], dim=1)
             self._states[:, start:stop, :, : states.shape[3]].copy_(states)
@@ -199,7 +199,7 @@ class PrefixReplay:
 def _equal_ranges(kinds: Sequence[object]) -> list[tuple[int, int]]:
     """Return the (start, stop) ranges of equal neighbors, which are copied in one call.
 
-    >>> _runs(["a", "a", "b"])
+    >>> _equal_ranges(["a", "a", "b"])
     [(0, 2), (2, 3)]
     """
     starts = [i for i, kind in enumerate(kinds) if i == 0 or kind != kinds[i - 1]]

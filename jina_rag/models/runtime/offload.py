@@ -20,7 +20,7 @@ from jina_rag.errors import ModelError
 from jina_rag.models.runtime.devices import free_memory, is_out_of_memory, release_memory
 
 _log = logging.getLogger("jina_rag")
-_REMEDY = "Close other programs that use its memory, or load the model with dtype='bfloat16' or device='cpu'."
+_REMEDY = "Close other programs that use its memory, or pass dtype='bfloat16' (--dtype) or device='cpu' (--device)."
 _devices: dict[str, SharedDevice] = {}
 
 

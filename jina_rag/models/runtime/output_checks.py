@@ -49,7 +49,7 @@ def check_scores(scores: Float32, name: str, placement: Placement) -> None:
 
 def _remedy(placement: Placement) -> str:
     if placement.device.type == "mps":
-        return "a known problem on some Macs. Load the model with device='cpu'."
+        return "a known problem on some Macs. Pass device='cpu' (--device cpu)."
     if str(placement.dtype) == "torch.float16":
-        return "the range of float16 is too small. Load the model with dtype='bfloat16' or 'float32'."
-    return "the weights or the driver may be damaged. Run `jina-rag doctor`, or load with dtype='float32'."
+        return "the range of float16 is too small. Pass dtype='bfloat16' or 'float32' (--dtype)."
+    return "the weights or the driver may be damaged. Run `jina-rag doctor`, or pass dtype='float32' or device='cpu'."

@@ -126,7 +126,7 @@ def load(
     _check_missing([name for name in shapes if name not in key_of], unexpected)
     if unexpected and not allow_unexpected:
         raise CheckpointError(
-            f"The checkpoint has {_join_keys(unexpected)} that this model does not use. It may be of another model or "
+            f"The checkpoint has {_quote(unexpected)} that this model does not use. It may be of another model or "
             "version. Pass allow_unexpected=True to load it anyway."
         )
     for target, key in key_of.items():
@@ -195,12 +195,12 @@ def renamer(patterns: Mapping[str, str]) -> Callable[[str], str]:
 def _check_missing(missing_keys: list[str], unexpected: list[str]) -> None:
     if not missing_keys:
         return
-    hint = f" It contains {_join_keys(unexpected)} instead." if unexpected else ""
+    hint = f" It contains {_quote(unexpected)} instead." if unexpected else ""
     raise CheckpointError(
-        f"The checkpoint lacks {_join_keys(missing_keys)}.{hint} It is incomplete or not this model. Download it again."
+        f"The checkpoint lacks {_quote(missing_keys)}.{hint} It is incomplete or of another model. Download it again."
     )
 
 
-def _join_keys(keys: Sequence[str]) -> str:
+def _quote(keys: Sequence[str]) -> str:
     names = ", ".join(repr(key) for key in keys[:_MAX_LISTED_KEYS])
     return names if len(keys) <= _MAX_LISTED_KEYS else f"{names} and {len(keys) - _MAX_LISTED_KEYS} more keys"

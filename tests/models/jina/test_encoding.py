@@ -177,7 +177,6 @@ def test_one_forward_pass_returns_both_vectors(tiny):
 
 
 def test_language_model_head_is_not_loaded(models):
-    """The language model head is not loaded."""
     assert not any("lm_head" in name for name, _ in models["v4"]._model.module.named_modules())
 
 
@@ -298,7 +297,6 @@ def test_markup_not_flagged_special_is_encoded_as_text(tiny, tmp_path, family):
 
 
 def test_image_markup_in_text_does_not_add_an_image(models):
-    """The number of images equals the images passed."""
     marked = "<|vision_start|><|image_pad|><|vision_end|>"
     embeddings = models["v4"].encode_document([[marked, IMAGE]])
     plain = models["v4"].encode_document([["x", IMAGE]])
@@ -400,7 +398,7 @@ def tiny_patcher(tiny):
 
 
 def test_positions_match_transformers(models):
-    """Positions computed here equal those of transformers."""
+    """The reference is `get_rope_index` of transformers."""
     from jina_rag.models.jina.vl_prompts import mrope_positions
 
     for family in ("v4", "m0"):

@@ -104,7 +104,7 @@ def test_image_boxes_tile_the_image(v4, model_inputs, path, max_pixels):
 
 
 def test_images_of_one_call_have_separate_grids(v4):
-    """Also if the batches reorder and pad the images."""
+    """Batching, which reorders and pads the images, does not change their grids."""
     together = v4.encode_document([*IMAGES, "a text"], single=False)
     assert together.grids[-1] is None
     for path, grid, vectors in zip(IMAGES, together.grids, together.multi, strict=False):

@@ -236,7 +236,7 @@ def test_model_in_use_is_not_offloaded(card):
 
 
 def test_waiting_thread_is_served_despite_busy_model(card):
-    """A model that one of its threads always uses is offloaded when an earlier thread in the queue needs memory."""
+    """A waiting thread gets its model even if another model is used without a break."""
     first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity = 60
     card.offload_models(second)

@@ -100,7 +100,7 @@ class PassRecorder:
 
 @pytest.mark.parametrize("batch_tokens", [1, 700, None])
 def test_cached_scores_equal_uncached_scores(load, expected, batch_tokens):
-    """Texts, images and both, as queries and as documents, in batches of any size, cached or not."""
+    """Score texts, images and both, as queries and as documents, in batches of any size, cached or not."""
     model = load()
     for query, scores in zip(QUERIES, expected, strict=True):
         actual = model.score(query, DOCUMENTS, raw=True, batch_tokens=batch_tokens)
@@ -162,7 +162,7 @@ def test_mixed_list_scores_equal_single_document_scores(uncached_model, load, tm
     ],
 )
 def test_truncated_pairs_have_unchanged_scores(uncached_model, load, lengths):
-    """Whether the document, the query or the whole query is truncated; also after longer and shorter calls."""
+    """Truncation of the document, the query or all of the query; also after longer and shorter calls."""
     model = load()
     documents = [LONG, LONG[:300], PHOTO if lengths["max_length"] > 200 else LONG[:50], LONG + LONG]
     queries = ["where?", "why " * 300]
@@ -319,7 +319,7 @@ def test_cache_key_of_in_memory_image_depends_on_pixels(load):
 
 
 def test_changed_file_is_not_served_from_cache(uncached_model, load, tmp_path):
-    """Also with unchanged size and modification time."""
+    """A change is detected even if size and modification time are unchanged."""
     model = load()
     path, other = (tmp_path / name for name in ("page.bmp", "other.bmp"))
     for target, value in ((path, 40), (other, 200)):
@@ -416,7 +416,7 @@ class Entry:
     st.integers(0, 90),
 )
 def test_tiers_hold_most_recent_entries_within_limits(steps, device, host):
-    """Compare with a model: the newest entries fill the device, older ones host memory, in this order."""
+    """Compare with a reference implementation: newest entries on the device, older ones in host memory."""
     tiers = TwoTiers(
         device,
         host,
