@@ -13,8 +13,7 @@ from jina_rag.stores.filters import matches
 from jina_rag.types import Range, Where
 
 SEARCH_SETTINGS = ("k", "offset", "filter", "stages", "group_by", "dedup", "score_threshold", "details", "explain")
-"""Search settings of the adapters: the parameters of `jina_rag.DocumentIndex.search`, with ``score_threshold`` for
-``min_score``."""
+"""Search settings: the parameters of `jina_rag.DocumentIndex.search`, with ``score_threshold`` for ``min_score``."""
 
 
 def search_arguments(settings: Mapping[str, Any], allowed: Iterable[str] = SEARCH_SETTINGS) -> dict[str, Any]:

@@ -185,7 +185,7 @@ def fence_with_digest(digest, texts):
     import hashlib
     from unittest import mock
 
-    real = hashlib.sha256
+    original = hashlib.sha256
 
     class Forged:
         def hexdigest(self):
@@ -195,7 +195,7 @@ def fence_with_digest(digest, texts):
 
     def sha256(data=b""):
         calls.append(data)
-        return Forged() if len(calls) == 1 else real(data)
+        return Forged() if len(calls) == 1 else original(data)
 
     with mock.patch("jina_rag.context.prompt_sanitizer.hashlib.sha256", sha256):
         return fence(texts)
@@ -249,10 +249,10 @@ def test_sanitize_keeps_visible_joiners_and_emoji_selectors():
 
 @given(st.text(st.sampled_from("aم\u0930\u094d\u200c\u200d\ufe0f\ufe0e\u2764\U0001f525\u20e31 \u3164")))
 def test_sanitize_is_idempotent(text):
-    once = sanitize(text)
-    assert sanitize(once) == once
+    sanitized = sanitize(text)
+    assert sanitize(sanitized) == sanitized
     assert not re.search(
-        "[\u200c\u200d\ufe0f]{3}|\ufe0f\ufe0f|[\u200c\u200d]{2}|^[\u200c\u200d\ufe0f]|[\u200c\u200d]$", once
+        "[\u200c\u200d\ufe0f]{3}|\ufe0f\ufe0f|[\u200c\u200d]{2}|^[\u200c\u200d\ufe0f]|[\u200c\u200d]$", sanitized
     )
 
 
@@ -312,7 +312,7 @@ def test_shared_image_moves_to_next_source_that_fits(folder):
 
 
 def test_huge_text_is_read_only_around_snippet(folder):
-    counted = []
+    counted_lengths = []
     text = "before " * 300_000 + "the words that were found " + "behind " * 300_000
     found_hit = replace(hit(folder, 1), snippet="… words that were found …")
     context = build_context(
@@ -320,9 +320,9 @@ def test_huge_text_is_read_only_around_snippet(folder):
         text_of=lambda _: text,
         max_tokens=500,
         max_images=0,
-        count_tokens=lambda part: counted.append(len(part)) or estimate_tokens(part),
+        count_tokens=lambda part: counted_lengths.append(len(part)) or estimate_tokens(part),
     )
-    assert max(counted) < 20_000
+    assert max(counted_lengths) < 20_000
     (cut_text,) = fenced_texts(context)
     assert "the words that were found" in cut_text
     assert cut_text.splitlines()[-1].startswith("cut … ")
@@ -440,8 +440,8 @@ def test_image_one_pixel_wide_keeps_width(tmp_path, folder):
 
 def test_unused_images_are_not_decoded(folder, monkeypatch):
     opened_names = []
-    real = Image.open
-    monkeypatch.setattr(Image, "open", lambda file: opened_names.append(Path(file).name) or real(file))
+    original = Image.open
+    monkeypatch.setattr(Image, "open", lambda file: opened_names.append(Path(file).name) or original(file))
     same_image = replace(hit(folder, 4), image_path=folder / "1.png")
     hits = [hit(folder, 1), hit(folder, 2), hit(folder, 3), same_image, hit(folder, 5)]
     context = build_context(hits, max_images=2)

@@ -116,9 +116,9 @@ def test_smallest_region_is_cited_and_page_sized_region_ignored():
 
 
 def test_hit_region_is_cited_above_minimum_weight():
-    own = replace(HIT, region=TABLE)
-    assert cite(own, heat_map(*PAGE, {"beta": 1.0, "xi": 0.4}), words=PAGE).kind == "table"
-    assert cite(own, heat_map(*PAGE, {"beta": 1.0, "xi": 0.1}), words=PAGE).kind is None
+    hit_with_region = replace(HIT, region=TABLE)
+    assert cite(hit_with_region, heat_map(*PAGE, {"beta": 1.0, "xi": 0.4}), words=PAGE).kind == "table"
+    assert cite(hit_with_region, heat_map(*PAGE, {"beta": 1.0, "xi": 0.1}), words=PAGE).kind is None
 
 
 def test_top_word_in_caption_cites_its_table():

@@ -502,10 +502,15 @@ def test_image_of_single_token(screenshot):
         assert np.array_equal(np.asarray(saved), np.asarray(explanation.image(token=1)))
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut off", "no picture", "cut header"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "not an image", "truncated header"])
 def test_unreadable_screenshot_error_names_file_and_command(screenshot, damage):
     content = screenshot.read_bytes()
-    damaged_bytes = {"empty": b"", "cut off": content[:-60], "no picture": b"not a picture", "cut header": content[:20]}
+    damaged_bytes = {
+        "empty": b"",
+        "truncated": content[:-60],
+        "not an image": b"not an image",
+        "truncated header": content[:20],
+    }
     screenshot.unlink()
     if damage != "missing":
         screenshot.write_bytes(damaged_bytes[damage])

@@ -32,11 +32,11 @@ from jina_rag import DocumentIndex, IngestSettings, InvalidInputError, Region
 from jina_rag.testing import FakeEmbedder, make_page
 
 SAMPLES = Path(jina_rag.__file__).parent / "samples" / "documents"
-QUESTION = "How does the need for assistance grow with age?"
+QUERY = "How does the need for assistance grow with age?"
 
 
 @pytest.fixture(autouse=True)
-def offline():
+def block_network():
     with no_network():
         yield
 
@@ -76,11 +76,11 @@ async def test_chain_sends_pages_to_chat_model(sample_index):
         return [SystemMessage("Answer from the pages, and cite them as [1]."), HumanMessage(content_blocks=blocks)]
 
     chain = {"docs": retriever, "question": RunnablePassthrough()} | RunnableLambda(prompt) | model | StrOutputParser()
-    assert chain.invoke(QUESTION) == "[1] it is"
-    assert await chain.ainvoke(QUESTION) == "[1] it is"
+    assert chain.invoke(QUERY) == "[1] it is"
+    assert await chain.ainvoke(QUERY) == "[1] it is"
     (_, message), (_, async_message) = model.requests
     blocks = message.content_blocks
-    best = retriever.invoke(QUESTION)[0]
+    best = retriever.invoke(QUERY)[0]
     assert (Path(best.metadata["source"]).name, best.metadata["page"]) == ("census-disability-2010.pdf", 1)
     # The data notice, text and image of each page, then the query.
     assert [block["type"] for block in blocks] == ["text", "text", "image", "text", "image", "text"]
@@ -98,7 +98,7 @@ async def test_chain_sends_pages_to_chat_model(sample_index):
             sum(abs(a - b) for a, b in zip(image.resize((50, 60)).tobytes(), reference, strict=True)) / len(reference)
             < 3
         )
-    assert blocks[-1]["text"] == f"Question: {QUESTION}"
+    assert blocks[-1]["text"] == f"Question: {QUERY}"
     assert [block.get("base64") for block in async_message.content_blocks] == [block.get("base64") for block in blocks]
 
 

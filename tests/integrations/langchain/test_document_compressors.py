@@ -22,12 +22,12 @@ from pydantic import ValidationError
 from jina_rag import Calibration, fit_calibration
 from jina_rag.testing import FakeReranker
 
-QUESTION = "which whales sing"
+QUERY = "which whales sing"
 TEXTS = ["a tax report", "whales sing", "which whales sing at night", "singing"]
 
 
 @pytest.fixture(autouse=True)
-def offline():
+def block_network():
     with no_network():
         yield
 
@@ -46,15 +46,15 @@ def image(tmp_path):
 
 
 def test_compress_documents_sorts_by_score(docs):
-    best = JinaLocalRerank(model=FakeReranker(), top_n=2).compress_documents(docs, QUESTION)
+    best = JinaLocalRerank(model=FakeReranker(), top_n=2).compress_documents(docs, QUERY)
     assert [(doc.id, doc.page_content) for doc in best] == [("2", TEXTS[2]), ("1", TEXTS[1])]
     assert [doc.metadata["relevance_score"] for doc in best] == pytest.approx([1.0, 2 / 3])
     assert all(type(doc.metadata["relevance_score"]) is float for doc in best)
-    all_documents = JinaLocalRerank(model=FakeReranker(), top_n=None).compress_documents(docs, QUESTION)
+    all_documents = JinaLocalRerank(model=FakeReranker(), top_n=None).compress_documents(docs, QUERY)
     assert [doc.id for doc in all_documents] == ["2", "1", "0", "3"]  # equal scores keep their order
-    assert len(JinaLocalRerank(model=FakeReranker()).compress_documents(docs, QUESTION)) == 3
+    assert len(JinaLocalRerank(model=FakeReranker()).compress_documents(docs, QUERY)) == 3
     with_threshold = JinaLocalRerank(model=FakeReranker(), top_n=None, score_threshold=0.6)
-    assert [doc.id for doc in with_threshold.compress_documents(docs, QUESTION)] == ["2", "1"]
+    assert [doc.id for doc in with_threshold.compress_documents(docs, QUERY)] == ["2", "1"]
 
 
 def test_lite_reranker_scores_documents(docs):
@@ -65,7 +65,7 @@ def test_lite_reranker_scores_documents(docs):
 
 def test_compress_documents_copies_documents(docs):
     original = copy.deepcopy(docs)
-    best = JinaLocalRerank(model=FakeReranker()).compress_documents(docs, QUESTION)
+    best = JinaLocalRerank(model=FakeReranker()).compress_documents(docs, QUERY)
     best[0].metadata["deep"]["list"].append("changed")
     best[0].metadata["more"] = 1
     assert docs == original
@@ -73,7 +73,7 @@ def test_compress_documents_copies_documents(docs):
 
 def test_compress_documents_without_documents():
     reranker = FakeReranker()
-    assert JinaLocalRerank(model=reranker).compress_documents([], QUESTION) == []
+    assert JinaLocalRerank(model=reranker).compress_documents([], QUERY) == []
     assert not reranker.history
 
 
@@ -87,15 +87,13 @@ def test_reranker_inputs_of_pages_and_texts(image, tmp_path):
         Document(page_content=" "),
     ]
     image_reranker, text_reranker = PixelReranker(), FakeReranker()
-    results = JinaLocalRerank(model=image_reranker, top_n=None).compress_documents(docs, QUESTION)
+    results = JinaLocalRerank(model=image_reranker, top_n=None).compress_documents(docs, QUERY)
     expected_inputs = [{"image": image}, "which whales sing", "whales", "sing"]
-    assert image_reranker.history == [(QUESTION, tuple(expected_inputs))]
+    assert image_reranker.history == [(QUERY, tuple(expected_inputs))]
     assert [doc.metadata["relevance_score"] for doc in results] == pytest.approx([1, 0.75, 1 / 3, 1 / 3, 0, 0])
-    JinaLocalRerank(model=text_reranker, image_key="scan").compress_documents(docs, QUESTION)
+    JinaLocalRerank(model=text_reranker, image_key="scan").compress_documents(docs, QUERY)
     # A text reranker reads the text of a page, or the image by OCR if the text is empty.
-    assert text_reranker.history == [
-        (QUESTION, ("whales sing", "which whales sing", "whales", "sing", {"image": image}))
-    ]
+    assert text_reranker.history == [(QUERY, ("whales sing", "which whales sing", "whales", "sing", {"image": image}))]
 
 
 def test_m0_scores_images_and_texts(tiny, one_thread, image):
@@ -103,8 +101,8 @@ def test_m0_scores_images_and_texts(tiny, one_thread, image):
     pytest.importorskip("torch")
     rerank = JinaLocalRerank(model=tiny["m0"], device="cpu", max_pixels=20_000, top_n=None)
     docs = [Document(page_content="whales sing"), Document(page_content="", metadata={"image": str(image)})]
-    expected = rerank.reranker.score(QUESTION, ["whales sing", {"image": image}])
-    scores = {doc.page_content: doc.metadata["relevance_score"] for doc in rerank.compress_documents(docs, QUESTION)}
+    expected = rerank.reranker.score(QUERY, ["whales sing", {"image": image}])
+    scores = {doc.page_content: doc.metadata["relevance_score"] for doc in rerank.compress_documents(docs, QUERY)}
     np.testing.assert_allclose([scores["whales sing"], scores[""]], expected, atol=1e-6)
 
 
@@ -115,8 +113,8 @@ def test_calibration_reorders_images_and_texts(image):
         Document(page_content="a", metadata={"image": str(image)}),
         Document(page_content="whales sing"),
     ]
-    uncalibrated = JinaLocalRerank(model=PixelReranker()).compress_documents(docs, QUESTION)
-    calibrated = JinaLocalRerank(model=PixelReranker(), calibration=calibration).compress_documents(docs, QUESTION)
+    uncalibrated = JinaLocalRerank(model=PixelReranker()).compress_documents(docs, QUERY)
+    calibrated = JinaLocalRerank(model=PixelReranker(), calibration=calibration).compress_documents(docs, QUERY)
     assert [doc.page_content for doc in uncalibrated] == ["a", "whales sing"]
     assert [doc.page_content for doc in calibrated] == ["whales sing", "a"]
     restored = JinaLocalRerank.model_validate_json(JinaLocalRerank(calibration=calibration).model_dump_json())
@@ -134,8 +132,8 @@ def test_model_is_loaded_with_field_options(monkeypatch, docs):
         model="jinaai/jina-reranker-m0", device="cuda", dtype="float16", max_pixels=9, max_length=8, revision="x"
     )
     assert not calls
-    rerank.compress_documents(docs, QUESTION)
-    rerank.compress_documents(docs, QUESTION)
+    rerank.compress_documents(docs, QUERY)
+    rerank.compress_documents(docs, QUERY)
     options = {
         "device": "cuda",
         "dtype": "float16",
@@ -183,10 +181,10 @@ def test_invalid_fields_raise_validation_error():
 async def test_acompress_documents_runs_in_thread(docs):
     reranker = ThreadedReranker()
     rerank = JinaLocalRerank(model=reranker)
-    best = await rerank.acompress_documents(docs, QUESTION)
+    best = await rerank.acompress_documents(docs, QUERY)
     assert reranker.threads
     assert threading.get_ident() not in reranker.threads
-    assert best == rerank.compress_documents(docs, QUESTION)
+    assert best == rerank.compress_documents(docs, QUERY)
 
 
 # -- a retriever and a compressor --------------------------------------------------------------------------
@@ -228,8 +226,8 @@ async def test_compression_retriever_accepts_any_runnable(docs):
     chain = JinaCompressionRetriever(
         base_retriever=RunnableLambda(lambda query: docs), base_compressor=JinaLocalRerank(model=FakeReranker())
     )
-    assert [doc.id for doc in chain.invoke(QUESTION)] == ["2", "1", "0"]
-    assert await chain.ainvoke(QUESTION) == chain.invoke(QUESTION)
+    assert [doc.id for doc in chain.invoke(QUERY)] == ["2", "1", "0"]
+    assert await chain.ainvoke(QUERY) == chain.invoke(QUERY)
 
 
 async def test_compressor_is_not_called_without_documents():
@@ -240,7 +238,7 @@ async def test_compressor_is_not_called_without_documents():
     chain = JinaCompressionRetriever(
         base_retriever=RunnableLambda(lambda query_text: []), base_compressor=FailingCompressor()
     )
-    assert chain.invoke(QUESTION) == await chain.ainvoke(QUESTION) == []
+    assert chain.invoke(QUERY) == await chain.ainvoke(QUERY) == []
 
 
 async def test_compression_retriever_runs_models_in_threads(base_retriever):

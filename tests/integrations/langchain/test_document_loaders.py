@@ -22,7 +22,7 @@ from jina_rag.testing import FakeEmbedder, sample_pdf
 
 
 @pytest.fixture(autouse=True)
-def offline():
+def block_network():
     with no_network():
         yield
 

@@ -26,7 +26,7 @@ from jina_rag.testing import FakeEmbedder, make_page
 
 
 @pytest.fixture(autouse=True)
-def offline():
+def block_network():
     with no_network():
         yield
 

@@ -28,7 +28,7 @@ CLASSES = [getattr(langchain_jina_rag, name) for name in langchain_jina_rag.__al
 
 
 @pytest.fixture(autouse=True)
-def offline():
+def block_network():
     with no_network():
         yield
 

@@ -37,7 +37,7 @@ KEY = "not-for-anybody"
 
 
 @pytest.fixture(autouse=True)
-def offline():
+def block_network():
     with no_network():
         yield
 
@@ -317,12 +317,12 @@ async def test_deleted_retrievers_release_index_lock(tmp_path):
         filled.add(["whales sing", "the desert is dry"], ids=["a", "b"])
     retriever = JinaPageRetriever(index=tmp_path / "kb")
     chain = retriever.configurable_fields(k=ConfigurableField(id="pages"))
-    bound = chain.with_config({"configurable": {"pages": 1}})
+    configured_chain = chain.with_config({"configurable": {"pages": 1}})
     assert len(chain.invoke("whales", {"configurable": {"pages": 2}})) == 2
-    assert len(bound.invoke("whales")) == len(await bound.ainvoke("whales")) == 1
+    assert len(configured_chain.invoke("whales")) == len(await configured_chain.ainvoke("whales")) == 1
     assert len(retriever.model_copy(update={"k": 1}).invoke("whales")) == 1
     assert is_locked(tmp_path / "kb")
-    del retriever, chain, bound
+    del retriever, chain, configured_chain
     gc.collect()
     assert not is_locked(tmp_path / "kb")
 
@@ -416,13 +416,13 @@ def test_serialization_round_trips():
     assert restored == retriever
     assert JinaPageRetriever.model_json_schema()["properties"]["k"]
     # The key is restored from the secrets.
-    secret = loads(
+    restored_with_secret = loads(
         dumps(full_retriever()),
         valid_namespaces=["langchain_jina_rag"],
         allowed_objects=[JinaPageRetriever],
         secrets_map={"QDRANT_API_KEY": KEY},
     )
-    assert secret.api_key.get_secret_value() == KEY
+    assert restored_with_secret.api_key.get_secret_value() == KEY
 
 
 @pytest.mark.filterwarnings("ignore:The function `loads` is in beta")

@@ -23,7 +23,7 @@ from jina_rag.testing import FakeEmbedder
 
 
 @pytest.fixture(autouse=True)
-def offline():
+def block_network():
     with no_network():
         yield
 

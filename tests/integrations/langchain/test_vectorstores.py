@@ -36,7 +36,7 @@ WHITESPACE_TEXT = "  two  spaces,\n\ttabs and a line\n"
 
 
 @pytest.fixture(autouse=True)
-def offline():
+def block_network():
     with no_network():
         yield
 

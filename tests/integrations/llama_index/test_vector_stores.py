@@ -556,24 +556,24 @@ def test_lazy_load_data_reads_pages_on_demand(tmp_path, reader, monkeypatch):
 
 
 def test_unreadable_files_are_listed_and_reported(tmp_path, caplog):
-    bad = tmp_path / "bad.pdf"
-    bad.write_bytes(b"%PDF-1.7 broken")
-    good = sample_pdf(tmp_path / "good.pdf", ["words"])
+    broken_file = tmp_path / "bad.pdf"
+    broken_file.write_bytes(b"%PDF-1.7 broken")
+    readable_file = sample_pdf(tmp_path / "good.pdf", ["words"])
     reported = []
     reader = JinaPageReader(tmp_path / "pages", settings=FAST_SETTINGS, on_failure=reported.append)
-    assert len(reader.load_data([bad, good])) == 1
-    assert [failure.path for failure in reader.failures] == [bad]
+    assert len(reader.load_data([broken_file, readable_file])) == 1
+    assert [failure.path for failure in reader.failures] == [broken_file]
     assert reported == reader.failures
     assert "bad.pdf" not in caplog.text
     reader.on_failure = None
-    reader.load_data(bad)
+    reader.load_data(broken_file)
     assert "bad.pdf" in caplog.text
-    reader.load_data(good)
+    reader.load_data(readable_file)
     assert reader.failures == []
     with pytest.raises(InvalidInputError):
         reader.load_data(tmp_path / "missing.pdf")
     with pytest.raises(InvalidInputError, match="Download the files first"):
-        reader.load_data(good, fs=object())
+        reader.load_data(readable_file, fs=object())
 
 
 async def test_reader_works_as_file_extractor(tmp_path, reader):
@@ -670,8 +670,8 @@ def test_pipeline_reembeds_changed_image_with_same_text(tmp_path, reader, pipeli
     """LlamaIndex's pipeline cache is keyed by text and metadata, which include the image hash."""
     file = tmp_path / "scan.png"
     embedder = pipeline.transformations[0].embed_model.embedder
-    for colour in ("white", "black", "black"):
-        Image.new("RGB", (60, 80), colour).save(file)
+    for color in ("white", "black", "black"):
+        Image.new("RGB", (60, 80), color).save(file)
         pipeline.run(documents=reader.load_data(file))
     assert embedder.take_documents() == ["", ""]
     pixels = [Image.open(node.image_path).getpixel((5, 5)) for node in pipeline.vector_store.get_nodes()]
@@ -738,9 +738,9 @@ def test_v4_encodes_each_page_once(tmp_path, tiny, reader, monkeypatch):
     documents = reader.load_data(sample_pdf(tmp_path / "report.pdf", ["growth by region", "list of authors"]))
     store.add(JinaPageEmbedding(embed_model=model)([*documents, TextNode(id_="text", text="nuts and bolts")]))
     assert [type(item) for item in encoded] == [Page, Page, dict]
-    by_words = store.query(make_query("growth"))
+    by_text = store.query(make_query("growth"))
     by_vector = store.query(VectorStoreQuery(query_embedding=model.get_query_embedding("growth"), similarity_top_k=5))
-    assert set(by_words.ids) == set(by_vector.ids) == {"report.pdf#p0001", "report.pdf#p0002", "text"}
+    assert set(by_text.ids) == set(by_vector.ids) == {"report.pdf#p0001", "report.pdf#p0002", "text"}
     assert len(JinaLocalEmbedding(tiny["v4"], truncate_dim=32).get_text_embedding("a")) == 32
     store.close()
 
