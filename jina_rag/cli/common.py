@@ -96,7 +96,7 @@ def filters(options: list[str]) -> Mapping[str, Any]:
     """
     from jina_rag.types import Range
 
-    where: dict[str, Any] = {}
+    conditions: dict[str, Any] = {}
     ranges: dict[str, dict[str, float]] = {}
     for option in options:
         match = _CONDITION.fullmatch(option)
@@ -104,17 +104,17 @@ def filters(options: list[str]) -> Mapping[str, Any]:
             raise typer.BadParameter(f"--filter {option!r} is invalid. Write KEY=VALUE or KEY>=NUMBER.")
         key, operator, value = match.groups()
         if operator == "=":
-            where.setdefault(key, []).extend(_typed_values(value) if key != "path" else [value])
+            conditions.setdefault(key, []).extend(_typed_values(value) if key != "path" else [value])
             continue
         try:
             ranges.setdefault(key, {})[_ENDS[operator]] = float(value)
         except ValueError:
             raise typer.BadParameter(f"--filter {option!r}: {value!r} is not a number. Write KEY>=NUMBER.") from None
     for key, ends in ranges.items():
-        if key in where:
+        if key in conditions:
             raise typer.BadParameter(f"--filter {key!r} has both values and a range. Use one of them.")
-        where[key] = Range(**ends)
-    return where
+        conditions[key] = Range(**ends)
+    return conditions
 
 
 def _typed_values(value: str) -> list[str | int | float | bool]:
@@ -122,8 +122,8 @@ def _typed_values(value: str) -> list[str | int | float | bool]:
     values: list[str | int | float | bool] = [value]
     if value in ("true", "false"):
         values.append(value == "true")
-    for number in (int, float):
+    for number_type in (int, float):
         with suppress(ValueError):
-            values.append(number(value))
+            values.append(number_type(value))
             break
-    return [typed for typed in values if not isinstance(typed, float) or math.isfinite(typed)]
+    return [item for item in values if not isinstance(item, float) or math.isfinite(item)]

@@ -35,12 +35,12 @@ def delete(
       jina-rag delete --filter year=2019 --index kb
     """
     _, err = console.consoles()
-    where = filters(filter or [])
-    if not documents and not where:
+    filter_mapping = filters(filter or [])
+    if not documents and not filter_mapping:
         raise typer.BadParameter("Pass a PATH or a --filter.")
     with open_index(index, assets_dir) as document_index:
         names: list[str | None] = [*documents] if documents else [None]
-        counts = {name: document_index.delete(name, filter=where or None) for name in names}
+        counts = {name: document_index.delete(name, filter=filter_mapping or None) for name in names}
     missing = [name or "--filter" for name, count in counts.items() if not count]
     removed = sum(counts.values())
     if json:

@@ -115,9 +115,9 @@ def search(
     if (query is None and image is None) if queries is None else query is not None:
         raise typer.BadParameter("Pass a QUERY or --image FILE, or --queries FILE.jsonl with --run OUT.jsonl.")
     out, err = console.consoles()
-    where = filters(filter or [])
+    filter_mapping = filters(filter or [])
     options: dict[str, Any] = {
-        "filter": where,
+        "filter": filter_mapping,
         "stages": _stages(stage or [], reranker, max_ms, max_images),
         "group_by": group_by,
         "dedup": dedup,

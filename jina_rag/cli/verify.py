@@ -35,7 +35,7 @@ def verify(index: IndexOption, assets_dir: AssetsOption = None, json: JsonOption
         )
     else:
         for problem in problems:
-            where = f"{console.one_line(problem.doc_id)}: " if problem.doc_id else ""
-            out.print(f"[red]{where}[/]{console.one_line(problem.message)}", soft_wrap=True)
+            prefix = f"{console.one_line(problem.doc_id)}: " if problem.doc_id else ""
+            out.print(f"[red]{prefix}[/]{console.one_line(problem.message)}", soft_wrap=True)
         out.print("Run `jina-rag ingest PATH --force` on these documents or on their folder.", soft_wrap=True)
     raise typer.Exit(console.PARTLY if problems else console.OK)

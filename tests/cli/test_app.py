@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from helpers.command_line import NO_OCR, process
 
 from jina_rag import DocumentIndex, __version__
 from jina_rag.cli import main
+from jina_rag.cli.app import app
 from jina_rag.testing import sample_pdf
 
-COMMANDS = ("ingest", "search", "delete", "info", "verify", "copy", "evaluate", "clean", "models", "doctor", "demo")
+COMMANDS = ("ingest", "search", "info", "delete", "verify", "copy", "models", "evaluate", "clean", "doctor", "demo")
+"""All commands in the order of use."""
 
 
 def test_no_arguments_print_help(cli):
@@ -30,10 +34,43 @@ def test_version(cli):
     assert (result.code, result.out) == (0, f"jina-rag {__version__}\n")
 
 
-def test_help_lists_every_command(cli):
-    result = cli("--help")
+def test_help_lists_the_commands_in_the_order_of_use(cli):
+    result = cli("--help", width=80)
     assert result.code == 0
-    assert all(command in result.out for command in COMMANDS)
+    rows = [line.strip("│ ").split(maxsplit=1) for line in result.out.partition("Commands")[2].splitlines()]
+    summaries = dict(row for row in rows if len(row) == 2 and row[0].isalpha() and row[0].islower())
+    assert tuple(summaries) == COMMANDS
+    assert all(summary.endswith(".") for summary in summaries.values()), "a summary takes more than one line"
+
+
+def help_texts(command, path=()):
+    """Yield the path and the help text of a command, of its options and of its subcommands."""
+    yield path, command.help or ""
+    for parameter in command.params:
+        yield path, getattr(parameter, "help", None) or ""
+    for name, subcommand in getattr(command, "commands", {}).items():
+        yield from help_texts(subcommand, (*path, name))
+
+
+def test_help_sentences_have_at_most_20_words():
+    for path, text in help_texts(typer.main.get_command(app)):
+        prose = text.partition("Examples:")[0].partition("Example:")[0].partition("Related commands:")[0]
+        for sentence in re.split(r"(?<=[.!?])\s+", prose):
+            assert len(sentence.split()) <= 20, (path, sentence)
+
+
+def test_help_examples_use_existing_options():
+    root = typer.main.get_command(app)
+    examples = [line.strip() for _, text in help_texts(root) for line in text.splitlines() if "jina-rag " in line]
+    examples = [line for line in examples if line.startswith("jina-rag ") and "  " not in line]
+    assert len(examples) >= 25
+    for example in examples:
+        _, name, *arguments = shlex.split(example)
+        command = root.commands[name]
+        subcommands = getattr(command, "commands", {})
+        candidates = [command, *subcommands.values()]
+        options = {option for one in candidates for parameter in one.params for option in parameter.opts}
+        assert {argument for argument in arguments if argument.startswith("-")} <= options, example
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -48,8 +85,8 @@ def test_help_of_each_command_has_examples(cli, command, width):
 
 
 def test_python_m_runs_the_same_program():
-    completed = process("--version")
-    assert (completed.returncode, completed.stdout.decode().strip()) == (0, f"jina-rag {__version__}")
+    process_result = process("--version")
+    assert (process_result.returncode, process_result.stdout.decode().strip()) == (0, f"jina-rag {__version__}")
 
 
 @pytest.mark.parametrize(
@@ -144,8 +181,8 @@ def test_second_process_reports_the_lock(cli, corpus):
 @pytest.mark.skipif(os.name == "nt", reason="no pipes of this kind")
 def test_closed_pipe_is_not_an_error(corpus):
     command = f"{shlex.quote(sys.executable)} -m jina_rag info --json --documents --index kb | true"
-    completed = subprocess.run(["sh", "-c", command], cwd=corpus, capture_output=True, timeout=60, check=False)
-    assert completed.stderr == b""
+    process_result = subprocess.run(["sh", "-c", command], cwd=corpus, capture_output=True, timeout=60, check=False)
+    assert process_result.stderr == b""
 
 
 ODD = ["line\nbreak.pdf", "[red]markup[bold] [link=x].pdf", "<b>&.pdf", "tab\there\x1b[31m.pdf", "naïve 文書 🙂.pdf"]
@@ -188,9 +225,9 @@ def test_unusual_file_names_in_all_encodings(encoding, tmp_path):
     for args in (["search", "juniper", "-i", kb, "-k", "20"], ["info", "-i", kb, "--documents"]):
         table = process(*args, env=env)
         assert (table.returncode, table.stderr) == (0, b"")
-        shown = table.stdout.decode(encoding)
-        assert "[red]markup" in shown
-        assert "\x1b" not in shown
+        output = table.stdout.decode(encoding)
+        assert "[red]markup" in output
+        assert "\x1b" not in output
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are different there")
@@ -204,14 +241,14 @@ def test_ctrl_c_prints_no_traceback(cli, monkeypatch, tmp_path):
 
 
 def test_every_command_with_a_server_index(cli, docs, tmp_path, address):
-    there = ("-i", address, "--assets-dir", tmp_path / "files")
-    assert cli("ingest", docs, *there, *NO_OCR, "--json").json["pages"] == 4
-    hit = cli("search", "whales", *there, "--json").json["hits"][0]
+    source = ("-i", address, "--assets-dir", tmp_path / "files")
+    assert cli("ingest", docs, *source, *NO_OCR, "--json").json["pages"] == 4
+    hit = cli("search", "whales", *source, "--json").json["hits"][0]
     assert (hit["doc_id"], hit["page"]) == ("animals.pdf", 2)
-    assert cli("info", *there, "--json").json["location"] == address
-    assert cli("verify", *there).code == 0
-    assert cli("delete", "animals.pdf", *there).code == 0
-    assert cli("ingest", docs, *there, *NO_OCR, "--dry-run", "--json").json["new"] == 1
+    assert cli("info", *source, "--json").json["location"] == address
+    assert cli("verify", *source).code == 0
+    assert cli("delete", "animals.pdf", *source).code == 0
+    assert cli("ingest", docs, *source, *NO_OCR, "--dry-run", "--json").json["new"] == 1
 
 
 def test_unreachable_server_prints_one_sentence(cli, docs, tmp_path):

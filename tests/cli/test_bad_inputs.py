@@ -1,7 +1,7 @@
 """Command line: damaged and unusual files, one at a time and in one run.
 
-`data/bad/manifest.json` describes each file and its expected result. Most files contain the word "juniper": a search for
-it must find every file that can be indexed, and no other.
+`data/bad/manifest.json` describes each file and its expected result. Most files contain the word "juniper": a search
+for it must find every file that can be indexed, and no other.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def pages_of(index: Path) -> list[tuple[str, int]]:
         return sorted((*hit.payload["doc_id"], hit.payload["page"]) for hit in hits)
 
 
-def shown(hits: list[dict]) -> set[str]:
+def output(hits: list[dict]) -> set[str]:
     """Return all files of the hits, including the copies of each page."""
     return {Path(path).name for hit in hits for path in (hit["path"], *hit["copies"])}
 
@@ -101,11 +101,11 @@ def test_each_file_alone(cli, folder, tmp_path, name):
     if entry["should_index"] in (False, "only with password"):
         assert pages_of(kb) == []
     # A second run adds no duplicates and reports the same failures.
-    before = pages_of(kb)
-    again = cli("ingest", *options, folder / name)
-    assert (again.code, again.json["documents"], again.json["pages"]) == (result.code, 0, 0)
-    assert [f["reason"] for f in again.json["failed"]] == [f["reason"] for f in report["failed"]]
-    assert pages_of(kb) == before
+    first = pages_of(kb)
+    second = cli("ingest", *options, folder / name)
+    assert (second.code, second.json["documents"], second.json["pages"]) == (result.code, 0, 0)
+    assert [f["reason"] for f in second.json["failed"]] == [f["reason"] for f in report["failed"]]
+    assert pages_of(kb) == first
 
 
 def test_encrypted_file_with_its_password(cli, folder, tmp_path):
@@ -136,7 +136,7 @@ def test_file_name_with_a_leading_dash(cli, folder, tmp_path, monkeypatch):
 def make_the_rest(folder: Path) -> dict[str, bool]:
     """Create files that an archive cannot hold; return file name → whether the file can be indexed."""
     twin = folder / "duplicate_a.pdf"
-    made = {"n" * 240 + ".pdf": True, "big.jpg": False}
+    created = {"n" * 240 + ".pdf": True, "big.jpg": False}
     Image.new("L", (16, 16), 200).save(folder / "big.jpg")
     # The header alone claims 200 megapixels: the limit must apply before decoding.
     data = bytearray((folder / "big.jpg").read_bytes())
@@ -144,7 +144,7 @@ def make_the_rest(folder: Path) -> dict[str, bool]:
     data[frame + 5 : frame + 9] = (10000).to_bytes(2, "big") + (20000).to_bytes(2, "big")
     (folder / "big.jpg").write_bytes(bytes(data))
     if os.name == "posix":
-        made |= {"line\nbreak.pdf": True, "dangling.pdf": False, "pipe.pdf": False}
+        created |= {"line\nbreak.pdf": True, "dangling.pdf": False, "pipe.pdf": False}
         (folder / "loop").mkdir()
         (folder / "loop" / "up").symlink_to("..")
         (folder / "dangling.pdf").symlink_to("/nonexistent/file.pdf")
@@ -152,13 +152,13 @@ def make_the_rest(folder: Path) -> dict[str, bool]:
         if os.geteuid() != 0:
             shutil.copy(twin, folder / "noperm.pdf")
             (folder / "noperm.pdf").chmod(0)
-            made["noperm.pdf"] = False
+            created["noperm.pdf"] = False
     if sys.platform == "linux":
-        made[os.fsdecode(b"bad\xff.pdf")] = True
-    for name, indexed in made.items():
-        if indexed:
+        created[os.fsdecode(b"bad\xff.pdf")] = True
+    for name, indexable in created.items():
+        if indexable:
             shutil.copy(twin, folder / name)
-    return made
+    return created
 
 
 @pytest.fixture(scope="module")
@@ -167,30 +167,32 @@ def together(folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("together")
     everything = root / "everything"
     shutil.copytree(folder, everything)
-    made = make_the_rest(everything)
+    created = make_the_rest(everything)
     patch, out = pytest.MonkeyPatch(), root / "report.json"
-    with patch.context() as patched, out.open("w", encoding="utf-8", errors="backslashreplace") as stdout:
-        patched.setattr(sys, "argv", ["jina-rag", "ingest", str(everything), "--index", str(root / "kb"), "--json"])
-        patched.setattr(sys, "stdout", stdout)
+    with patch.context() as scoped_patch, out.open("w", encoding="utf-8", errors="backslashreplace") as stdout:
+        scoped_patch.setattr(
+            sys, "argv", ["jina-rag", "ingest", str(everything), "--index", str(root / "kb"), "--json"]
+        )
+        scoped_patch.setattr(sys, "stdout", stdout)
         with pytest.raises(SystemExit) as exit_info:
             main()
     assert exit_info.value.code == 1
-    return json.loads(out.read_text("utf-8")), root / "kb", made, everything
+    return json.loads(out.read_text("utf-8")), root / "kb", created, everything
 
 
-def expected(made: dict[str, bool], everything: Path) -> tuple[set[str], set[str]]:
+def expected(created: dict[str, bool], everything: Path) -> tuple[set[str], set[str]]:
     """Return the names that a search must find, and those that it must not find."""
     present = {name: entry for name, entry in FILES.items() if (everything / name).exists()}
     must = {name for name, entry in present.items() if entry["should_index"] is True}
     must_not = {name for name, entry in present.items() if entry["should_index"] in (False, "only with password")}
-    return must | {name for name, indexed in made.items() if indexed}, must_not | {
-        name for name, indexed in made.items() if not indexed
+    return must | {name for name, indexable in created.items() if indexable}, must_not | {
+        name for name, indexable in created.items() if not indexable
     }
 
 
 def test_every_file_is_indexed_failed_or_skipped(together):
-    report, _, made, everything = together
-    must, must_not = expected(made, everything)
+    report, _, created, everything = together
+    must, must_not = expected(created, everything)
     failed = {Path(entry["path"]).name: entry["reason"] for entry in report["failed"]}
     skipped = {Path(entry["path"]).name: entry["reason"] for entry in report["skipped"]}
     assert must_not <= set(failed) | set(skipped)
@@ -199,21 +201,21 @@ def test_every_file_is_indexed_failed_or_skipped(together):
     assert all(reason.endswith(".") and "\n" not in reason for reason in (*failed.values(), *skipped.values()))
     assert "more than the limit" in failed["big.jpg"]
     assert "encrypted" in failed["encrypted_unknown_password.pdf"]
-    if "dangling.pdf" in made:
+    if "dangling.pdf" in created:
         assert "target of the link" in failed["dangling.pdf"]
         assert "named pipe" in skipped["pipe.pdf"]
 
 
 def test_search_finds_only_the_indexed_files(cli, together):
-    _, kb, made, everything = together
-    must, must_not = expected(made, everything)
+    _, kb, created, everything = together
+    must, must_not = expected(created, everything)
     hits = cli("search", WORD, "-i", kb, "-k", "200", "--json").json["hits"]
-    names = shown(hits)
+    names = output(hits)
     assert must <= names
     assert not must_not & names
     assert len({(hit["path"], hit["page"]) for hit in hits}) == len(hits)
     # Files whose text contains the word rank above all others.
-    best = shown([hit for hit in hits if WORD in hit["snippet"].lower()])
+    best = output([hit for hit in hits if WORD in hit["snippet"].lower()])
     assert {"duplicate_a.pdf", "UPPER.PDF", "rotated_90.pdf", "multipage.tiff", "rgba_transparent.png"} <= best
 
 
@@ -229,14 +231,14 @@ def test_file_names_are_unchanged_in_json(cli, together):
 
 def test_second_run_adds_no_duplicates(cli, together):
     report, kb, _, everything = together
-    before = pages_of(kb)
-    assert len(before) == len(set(before)) == report["pages"]
-    again = cli("ingest", everything, "--index", kb, "--json")
-    assert again.code == 1
-    assert (again.json["documents"], again.json["pages"]) == (0, 0)
-    assert again.json["unchanged"] == report["documents"]
-    assert sorted(f["path"] for f in again.json["failed"]) == sorted(f["path"] for f in report["failed"])
-    assert pages_of(kb) == before
+    first = pages_of(kb)
+    assert len(first) == len(set(first)) == report["pages"]
+    second = cli("ingest", everything, "--index", kb, "--json")
+    assert second.code == 1
+    assert (second.json["documents"], second.json["pages"]) == (0, 0)
+    assert second.json["unchanged"] == report["documents"]
+    assert sorted(f["path"] for f in second.json["failed"]) == sorted(f["path"] for f in report["failed"])
+    assert pages_of(kb) == first
     listing = cli("ingest", everything, "--index", kb)
     assert listing.err.startswith(f"Nothing to index: {report['documents']} documents unchanged.\n")
     assert f"Failed ({len(report['failed'])}):" in listing.err

@@ -9,16 +9,16 @@ def test_delete_by_name(cli, docs, tmp_path):
     kb = tmp_path / "kb"
     cli("ingest", docs, "--index", kb, "--ocr", "never")
     images = list((kb / "images").rglob("*.jpg"))
-    removed = cli("delete", docs / "animals.pdf", "-i", kb)
-    assert (removed.code, removed.out, removed.err) == (0, "", "Deleted 1 document.\n")
+    result = cli("delete", docs / "animals.pdf", "-i", kb)
+    assert (result.code, result.out, result.err) == (0, "", "Deleted 1 document.\n")
     assert len(list((kb / "images").rglob("*.jpg"))) == len(images) - 2
     result = cli("delete", "reports/*", "no\nsuch[bold].pdf", "-i", kb)
     assert (result.code, result.out) == (1, "")
     assert result.err.splitlines()[0] == "Deleted 1 document."
     assert r"no\nsuch[bold].pdf" in result.err.splitlines()[1]
-    again = cli("delete", "reports/*", "-i", kb, "--json")
-    assert (again.code, again.err) == (1, "")
-    assert again.json == {"removed": 0, "failed": [{"path": "reports/*", "reason": "No such document in the index."}]}
+    second = cli("delete", "reports/*", "-i", kb, "--json")
+    assert (second.code, second.err) == (1, "")
+    assert second.json == {"removed": 0, "failed": [{"path": "reports/*", "reason": "No such document in the index."}]}
     assert cli("search", "whales", "-i", kb).out == "No hits.\n"
 
 

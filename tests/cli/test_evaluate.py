@@ -30,11 +30,11 @@ class Result:
         return json.loads(line)
 
     def refused(self, *parts: str) -> None:
-        said = " ".join(self.err.replace("│", " ").split())
-        assert (self.code, self.out) == (2, ""), said
-        assert "Traceback" not in said
+        message = " ".join(self.err.replace("│", " ").split())
+        assert (self.code, self.out) == (2, ""), message
+        assert "Traceback" not in message
         for part in parts:
-            assert part in said
+            assert part in message
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ def cli(monkeypatch, capsys):
         monkeypatch.setenv("COLUMNS", str(width))
         monkeypatch.setattr(sys, "argv", ["jina-rag", "evaluate", *map(str, args)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as remaining:
             main()
-        printed = capsys.readouterr()
-        return Result(left.value.code or 0, printed.out, printed.err)
+        output = capsys.readouterr()
+        return Result(remaining.value.code or 0, output.out, output.err)
 
     return run
 
@@ -57,8 +57,8 @@ def cli(monkeypatch, capsys):
 def shared(tmp_path_factory):
     """A judged folder with one unanswered query, and an index folder that the first test fills."""
     root = tmp_path_factory.mktemp("evaluate")
-    lost = ("f", "where in the deep sea do whales sing?", [("energy", 2, 2)], "text", False)
-    write_judged(root / "judged", (*QUERIES, lost))
+    missing = ("f", "where in the deep sea do whales sing?", [("energy", 2, 2)], "text", False)
+    write_judged(root / "judged", (*QUERIES, missing))
     return root
 
 
@@ -109,35 +109,35 @@ def test_several_settings_write_one_file_each(cli, shared, tmp_path):
         "qrels.trec", "qrels-gains.trec",
     }  # fmt: skip
     ranking = [json.loads(line) for line in (tmp_path / "r.lite-default.jsonl").read_text().splitlines()]
-    written = read_trec_run(tmp_path / "trec" / "run.lite-default.trec")
-    assert {row["qid"]: [tuple(page) for page in row["ranking"]] for row in ranking} == written
+    run = read_trec_run(tmp_path / "trec" / "run.lite-default.trec")
+    assert {row["qid"]: [tuple(page) for page in row["ranking"]] for row in ranking} == run
     assert read_qrels(tmp_path / "trec" / "qrels-gains.trec")["a"] == {("animals", 2): 3, ("animals", 1): 1}
     assert len(load(tmp_path / "s.json").settings) == 2
-    since = cli(*first, "--compare", tmp_path / "s.json", "--json").json
-    assert [entry["first"] for entry in since["compared"][2:]] == [
+    comparison = cli(*first, "--compare", tmp_path / "s.json", "--json").json
+    assert [entry["first"] for entry in comparison["compared"][2:]] == [
         "lite, default (s.json)", "lite, default (s.json)", *[f"lite, {stages[3]} (s.json)"] * 2,
     ]  # fmt: skip
     for width in (80, 140):
-        shown = cli(*first, "--compare", tmp_path / "s.json", "--failures", "2", width=width)
-        assert shown.code == 0
+        output = cli(*first, "--compare", tmp_path / "s.json", "--failures", "2", width=width)
+        assert output.code == 0
         for part in ("setting", "kB/page", "95 % interval", "nDCG@3 vs. lite, default", "(s.json)", "Lowest"):
-            assert part in shown.out
-        tables = [line for line in shown.out.splitlines() if "─" in line or "0." in line]
+            assert part in output.out
+        tables = [line for line in output.out.splitlines() if "─" in line or "0." in line]
         assert max(len(line) for line in tables) <= width
 
 
 def test_narrow_table_names_the_omitted_measures(cli, shared):
-    shown = cli(shared / "judged", "-i", shared / "kb", "--stages", "default", "--stages", "rescore:dense=1", width=80)
-    assert "Recall@10, RR@10: see --json, or widen the terminal." in shown.out.replace("\n", " ")
+    output = cli(shared / "judged", "-i", shared / "kb", "--stages", "default", "--stages", "rescore:dense=1", width=80)
+    assert "Recall@10, RR@10: see --json, or widen the terminal." in output.out.replace("\n", " ")
     wide = cli(shared / "judged", "-i", shared / "kb", "--stages", "default", "--stages", "rescore:dense=1", width=150)
     assert "see --json" not in wide.out
 
 
 def test_lowest_scoring_queries_are_shown(cli, shared):
-    shown = cli(shared / "judged", "-i", shared / "kb", "--failures", "1", "-m", "P@2").out
-    assert "Lowest-scoring queries by P@2:" in shown
-    assert "relevant: energy p. 2; retrieved: animals p. 2" in shown
-    assert "… and 5 more below 1." in shown
+    output = cli(shared / "judged", "-i", shared / "kb", "--failures", "1", "-m", "P@2").out
+    assert "Lowest-scoring queries by P@2:" in output
+    assert "relevant: energy p. 2; retrieved: animals p. 2" in output
+    assert "… and 5 more below 1." in output
     fine = cli(shared / "judged", "-i", shared / "kb", "--failures", "1", "-m", "Recall@4").out
     assert "No question is below 1 in Recall@4." in fine
 
@@ -184,9 +184,9 @@ def test_failed_documents_are_reported(cli, tmp_path):
 def test_invalid_usage_prints_one_sentence(cli, args, parts, tmp_path, monkeypatch):
     write_judged(tmp_path / "judged")
     monkeypatch.chdir(tmp_path)
-    before = sorted(tmp_path.rglob("*"))
+    previous = sorted(tmp_path.rglob("*"))
     cli(*args).refused(*parts)
-    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted(tmp_path.rglob("*")) == previous
 
 
 def test_results_of_other_data_are_rejected(cli, shared, tmp_path):
@@ -226,10 +226,10 @@ def test_negation_output_as_json_and_text(cli, tmp_path):
     outcome = cli("negation", tmp_path / "t.jsonl", "--json").json
     assert (outcome["embedder"], outcome["easy"]["n"], outcome["easy"]["value"]) == ("lite", 1, 1.0)
     assert outcome["published"]["easy"] == 0.982
-    said = cli("negation", "-e", "lite-en")
-    assert "100 triplets" in said.out
-    assert "98.2%" in said.out
-    assert "harder than those" in said.err
+    message = cli("negation", "-e", "lite-en")
+    assert "100 triplets" in message.out
+    assert "98.2%" in message.out
+    assert "harder than those" in message.err
     cli("negation", tmp_path / "none.jsonl").refused("none.jsonl")
 
 
@@ -244,17 +244,17 @@ def test_options_may_precede_the_folder(cli, shared, tmp_path, monkeypatch):
 def test_init_fill_in_check_and_measure(cli, tmp_path):
     write_judged(tmp_path / "any")
     judged = tmp_path / "judged"
-    made = cli("init", judged, "--documents", tmp_path / "any" / "docs")
-    assert made.code == 0, made.err
-    assert "Listed 2 documents with 4 pages" in made.err
-    assert str(judged / "queries.csv") in made.out.replace("\n", "")
-    assert (judged / "pages.html").as_uri() in made.out.replace("\n", "")
+    scaffold = cli("init", judged, "--documents", tmp_path / "any" / "docs")
+    assert scaffold.code == 0, scaffold.err
+    assert "Listed 2 documents with 4 pages" in scaffold.err
+    assert str(judged / "queries.csv") in scaffold.out.replace("\n", "")
+    assert (judged / "pages.html").as_uri() in scaffold.out.replace("\n", "")
     cli(judged).refused("has no judged query")
     with (judged / "queries.csv").open("a", encoding="utf-8") as file:
         file.write("Where do whales sing?,animals,2\nwhat grew,energy,9\n")
-    checked = cli("check", judged)
-    assert checked.code == 1
-    assert "missing page: q002: 'energy' has no page 9; expected 1 to 2." in checked.out
+    check_result = cli("check", judged)
+    assert check_result.code == 1
+    assert "missing page: q002: 'energy' has no page 9; expected 1 to 2." in check_result.out
     sheet = (judged / "queries.csv").read_text("utf-8-sig")
     (judged / "queries.csv").write_text(sheet.replace("energy,9", "energy,1"), encoding="utf-8")
     good = cli("check", judged, "--write")

@@ -19,8 +19,8 @@ def test_json_output(cli, corpus):
     assert {"images", "manifest", "ocr", "vectors: multi"} <= set(content["bytes"])
     assert all(0 <= size < 10_000_000 for size in content["bytes"].values())
     assert content["bytes"]["images"] > 1000
-    listed = cli("info", "-i", kb, "--documents", "--json").json["list"]
-    assert [(entry["doc_id"], entry["pages"], entry["done"]) for entry in listed] == [
+    result = cli("info", "-i", kb, "--documents", "--json").json["list"]
+    assert [(entry["doc_id"], entry["pages"], entry["done"]) for entry in result] == [
         ("animals.pdf", 2, True),
         ("energy.pdf", 2, True),
     ]

@@ -50,8 +50,8 @@ def test_report_output(cli, docs, tmp_path):
     assert "broken.pdf: The content is not a PDF" in lines[2]
     assert len(lines) == 3
     (docs / "broken.pdf").unlink()
-    again = cli("ingest", docs, "--index", tmp_path / "kb", "--ocr", "never")
-    assert (again.code, again.err) == (0, "Nothing to index: 2 documents unchanged.\n")
+    second = cli("ingest", docs, "--index", tmp_path / "kb", "--ocr", "never")
+    assert (second.code, second.err) == (0, "Nothing to index: 2 documents unchanged.\n")
 
 
 def test_report_uses_the_singular_for_one_document(cli, tmp_path):
@@ -173,10 +173,10 @@ def test_ctrl_c_during_ingest_leaves_a_usable_index(cli, tmp_path):
     assert report["interrupted"] is True
     assert report["documents"] < 20
     assert cli("search", "juniper", "-i", kb).code == 0
-    finished = cli("ingest", folder, "--index", kb, "--ocr", "never", "--json")
-    assert finished.code == 0
-    assert finished.json["documents"] + finished.json["unchanged"] == 20
-    assert finished.json["unchanged"] == report["documents"]
+    completed = cli("ingest", folder, "--index", kb, "--ocr", "never", "--json")
+    assert completed.code == 0
+    assert completed.json["documents"] + completed.json["unchanged"] == 20
+    assert completed.json["unchanged"] == report["documents"]
     info = cli("info", "-i", kb, "--json").json
     assert (info["documents"], info["pages"], info["pending"]) == (20, 120, 0)
 
@@ -199,8 +199,8 @@ def test_dry_run_creates_nothing(cli, docs, tmp_path):
     assert "About" in message.out
     assert not kb.exists()
     assert cli("ingest", docs, "-i", kb, *NO_OCR).code == 0
-    again = cli("ingest", docs, "-i", kb, *NO_OCR, "--dry-run", "--json").json
-    assert (again["new"], again["unchanged"], again["pages"], again["estimate"]["seconds"]) == (0, 2, 0, 0)
+    second = cli("ingest", docs, "-i", kb, *NO_OCR, "--dry-run", "--json").json
+    assert (second["new"], second["unchanged"], second["pages"], second["estimate"]["seconds"]) == (0, 2, 0, 0)
 
 
 def test_interrupted_dry_run_is_reported(cli, docs, tmp_path, monkeypatch):
@@ -223,7 +223,7 @@ def test_report_of_sync_moved_files_and_copies(cli, docs, tmp_path):
     assert "power.pdf" in cli("search", "solar", "-i", kb).out
 
 
-def locked(path, password):
+def lock(path, password):
     with pymupdf.open() as document:
         document.new_page().insert_text((50, 50), f"secret of {path.stem}")
         document.save(path, encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw=password)
@@ -232,8 +232,8 @@ def locked(path, password):
 def test_passwords_from_a_file(cli, tmp_path):
     folder = tmp_path / "locked"
     folder.mkdir()
-    locked(folder / "one.pdf", "alpha")
-    locked(folder / "two.pdf", "beta")
+    lock(folder / "one.pdf", "alpha")
+    lock(folder / "two.pdf", "beta")
     words = tmp_path / "words.json"
     for content, code, documents in [
         ({"one*": "alpha", "two*": ["no", "beta"]}, 0, 2),

@@ -34,9 +34,9 @@ def test_stage_options_and_explain_output(cli, corpus):
 
 def test_offset_group_by_and_min_score(cli, corpus):
     kb = corpus / "kb"
-    whole = cli("search", "whales", "-i", kb, "-k", "4", "--json").json["hits"]
+    content = cli("search", "whales", "-i", kb, "-k", "4", "--json").json["hits"]
     rest = cli("search", "whales", "-i", kb, "-k", "2", "--offset", "2", "--json").json["hits"]
-    assert [(hit["rank"], hit["page"]) for hit in rest] == [(hit["rank"], hit["page"]) for hit in whole[2:]]
+    assert [(hit["rank"], hit["page"]) for hit in rest] == [(hit["rank"], hit["page"]) for hit in content[2:]]
     assert cli("search", "whales", "-i", kb, "-k", "2").err == "More hits: pass --offset 2.\n"
     assert cli("search", "whales", "-i", kb, "-k", "1", "--offset", "2").err == "More hits: pass --offset 3.\n"
     assert cli("search", "whales", "-i", kb, "-k", "2", "--offset", "2").err == ""
@@ -45,7 +45,7 @@ def test_offset_group_by_and_min_score(cli, corpus):
     assert [hit["doc_id"] for hit in grouped] == ["animals.pdf", "energy.pdf"]
     assert grouped[0]["other_pages"] == [1]
     assert "also page 1" in cli("search", "whales", "-i", kb, "--group-by", "document").out
-    best = cli("search", "whales", "-i", kb, "--min-score", str(whole[0]["score"] - 1e-4), "--json").json["hits"]
+    best = cli("search", "whales", "-i", kb, "--min-score", str(content[0]["score"] - 1e-4), "--json").json["hits"]
     assert len(best) == 1
 
 
@@ -190,23 +190,35 @@ def test_unwritable_heatmap_is_reported(cli, corpus, tmp_path):
 
 
 def test_queries_file_writes_a_run(cli, corpus, tmp_path):
-    queries, run = tmp_path / "q.jsonl", tmp_path / "run.jsonl"
+    queries, run_path = tmp_path / "q.jsonl", tmp_path / "run.jsonl"
     lines = [{"qid": "a", "query": "whales"}, {"qid": "ü", "query": "solar power"}]
     queries.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n", encoding="utf-8")
-    result = cli("search", "-i", corpus / "kb", "--queries", queries, "--run", run, "--json")
-    assert (result.code, result.json) == (0, {"queries": 2, "run": str(run)})
-    hurried = ("search", "-i", corpus / "kb", "--queries", queries, "--run", run, "--reranker", "lite", "--max-ms", "0")
-    notes = cli(*hurried, "--json").json["notes"]
+    result = cli("search", "-i", corpus / "kb", "--queries", queries, "--run", run_path, "--json")
+    assert (result.code, result.json) == (0, {"queries": 2, "run": str(run_path)})
+    limited = (
+        "search",
+        "-i",
+        corpus / "kb",
+        "--queries",
+        queries,
+        "--run",
+        run_path,
+        "--reranker",
+        "lite",
+        "--max-ms",
+        "0",
+    )
+    notes = cli(*limited, "--json").json["notes"]
     assert len(notes) == 2
     assert all("max_ms=0" in note for message in notes.values() for note in message)
-    assert cli(*hurried).err.count("max_ms=0") == 2
-    written = [json.loads(line) for line in run.read_text("utf-8").splitlines()]
-    assert [line["qid"] for line in written] == ["a", "ü"]
-    assert written[0]["ranking"][0] == ["animals", 2]
-    assert written[1]["ranking"][0] == ["energy", 1]
-    assert len(written[0]["ranking"]) == 4
+    assert cli(*limited).err.count("max_ms=0") == 2
+    run = [json.loads(line) for line in run_path.read_text("utf-8").splitlines()]
+    assert [line["qid"] for line in run] == ["a", "ü"]
+    assert run[0]["ranking"][0] == ["animals", 2]
+    assert run[1]["ranking"][0] == ["energy", 1]
+    assert len(run[0]["ranking"]) == 4
     queries.write_text(json.dumps(lines[0]), encoding="utf-8")
-    message = cli("search", "-i", corpus / "kb", "--queries", queries, "--run", run)
+    message = cli("search", "-i", corpus / "kb", "--queries", queries, "--run", run_path)
     assert (message.out, message.err.startswith("Wrote the rankings of 1 query to ")) == ("", True)
 
 
@@ -234,8 +246,8 @@ def repeating(tmp_path_factory):
     """An index of 13 pages with three near-duplicates, two of them in one document."""
     root = tmp_path_factory.mktemp("repeating")
     same = "whales sing in the deep sea, and nobody knows what their long songs are about"
-    things = ("solar power", "old bridges", "tax forms", "apple pie", "chess", "tides", "glass", "wool", "copper")
-    sample_pdf(root / "songs.pdf", [same, same, *(f"a page about {thing}" for thing in things)])
+    entries = ("solar power", "old bridges", "tax forms", "apple pie", "chess", "tides", "glass", "wool", "copper")
+    sample_pdf(root / "songs.pdf", [same, same, *(f"a page about {entry}" for entry in entries)])
     sample_pdf(root / "more.pdf", ["order KX-4471-B was shipped", same])
     with DocumentIndex.open(root / "kb") as index:
         index.ingest(root / "songs.pdf", metadata={"year": 2024})

@@ -41,26 +41,26 @@ def test_search_loads_its_model_during_argument_parsing(arguments, index, monkey
 
 
 def test_preloading_keeps_the_model_and_ignores_errors(corpus, tmp_path, monkeypatch):
-    held = []
-    monkeypatch.setattr("jina_rag.cli._preloaded", held)
+    kept_model = []
+    monkeypatch.setattr("jina_rag.cli._preloaded", kept_model)
     _load(str(corpus / "kb"))
-    assert [model.name for model in held] == ["lite"]
+    assert [model.name for model in kept_model] == ["lite"]
     _load(str(tmp_path / "nowhere"))
     (tmp_path / "manifest.sqlite3").write_bytes(b"no database, but long enough to be looked at" * 100)
     _load(str(tmp_path))
-    assert [model.name for model in held if model] == ["lite"]
+    assert [model.name for model in kept_model if model] == ["lite"]
 
 
 def test_new_index_loads_its_model_once(docs, tmp_path, monkeypatch):
     from jina_rag.index import session
 
-    loaded = []
+    models = []
     load = session.load_embedder
-    monkeypatch.setattr(session, "load_embedder", lambda name: loaded.append(name) or load(name))
+    monkeypatch.setattr(session, "load_embedder", lambda name: models.append(name) or load(name))
     with DocumentIndex.open(tmp_path / "kb") as index:
         index.ingest(docs / "animals.pdf")
         assert index.search("whales")
-    assert loaded == ["lite"]
+    assert models == ["lite"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are different there")
@@ -92,10 +92,10 @@ def test_ctrl_c_during_an_import(module, arguments, corpus, tmp_path):
     )
     for name in ("docs", "kb"):
         (tmp_path / name).symlink_to(corpus / name)
-    stopped = subprocess.run(
+    interrupted = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
-    assert (stopped.returncode, stopped.stdout, stopped.stderr) == (130, "", "Interrupted.\n")
+    assert (interrupted.returncode, interrupted.stdout, interrupted.stderr) == (130, "", "Interrupted.\n")
 
 
 def test_ctrl_c_waits_for_an_import_up_to_a_limit(monkeypatch):

@@ -161,8 +161,8 @@ def test_images_are_scaled_down_but_not_up():
 def test_crop_contains_the_box():
     image = Image.new("RGB", (200, 100), "white")
     image.paste("black", (100, 50, 200, 100))
-    shown = inline_image(image, max_width=500, max_bytes=100_000, crop=(0.5, 0.5, 1.0, 1.0))
-    content = base64.b64decode(shown.uri.partition(",")[2])
+    output = inline_image(image, max_width=500, max_bytes=100_000, crop=(0.5, 0.5, 1.0, 1.0))
+    content = base64.b64decode(output.uri.partition(",")[2])
     pixels = np.asarray(Image.open(io.BytesIO(content)))
     assert pixels.shape == (50, 100, 3)
     assert pixels.max() < 10

@@ -48,13 +48,13 @@ def test_demo_writes_a_report_and_second_run_embeds_nothing(tmp_path, two_docume
     assert html.count("data:image/jpeg;base64,") >= 15
     assert "federal-student-loans.pdf" in html
 
-    seen = model.pages_seen
-    again = run_demo(tmp_path / "out", embedder=model)
-    assert model.pages_seen == seen
-    assert again.ingest.documents == 0
-    assert again.ingest.unchanged == 2
-    assert again.index_info.pages == 5
-    assert "to check for changes" in again.report.read_text(encoding="utf-8")
+    page_count = model.pages_seen
+    second = run_demo(tmp_path / "out", embedder=model)
+    assert model.pages_seen == page_count
+    assert second.ingest.documents == 0
+    assert second.ingest.unchanged == 2
+    assert second.index_info.pages == 5
+    assert "to check for changes" in second.report.read_text(encoding="utf-8")
 
 
 def test_rank_of_the_relevant_page():
