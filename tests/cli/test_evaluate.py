@@ -29,7 +29,7 @@ class Result:
         (line,) = self.out.splitlines()
         return json.loads(line)
 
-    def refused(self, *parts: str) -> None:
+    def fails_with(self, *parts: str) -> None:
         message = " ".join(self.err.replace("│", " ").split())
         assert (self.code, self.out) == (2, ""), message
         assert "Traceback" not in message
@@ -185,7 +185,7 @@ def test_invalid_usage_prints_one_sentence(cli, args, parts, tmp_path, monkeypat
     write_judged(tmp_path / "judged")
     monkeypatch.chdir(tmp_path)
     previous = sorted(tmp_path.rglob("*"))
-    cli(*args).refused(*parts)
+    cli(*args).fails_with(*parts)
     assert sorted(tmp_path.rglob("*")) == previous
 
 
@@ -193,7 +193,7 @@ def test_results_of_other_data_are_rejected(cli, shared, tmp_path):
     cli(shared / "judged", "-i", shared / "kb", "--save", tmp_path / "s.json")
     judged = write_judged(tmp_path / "judged")
     result = cli(judged, "--no-latency", "--compare", tmp_path / "s.json")
-    result.refused("s.json was measured on different data", "the same documents and judgements")
+    result.fails_with("s.json was measured on different data", "the same documents and judgements")
 
 
 @pytest.mark.parametrize(
@@ -215,9 +215,9 @@ def test_help_of_subcommands(cli, args, command, width):
 def test_benchmark_option_selects_public_benchmarks(cli, shared, tmp_path):
     assert "--whole-search" in cli("--benchmark", "JinaVDR", "--help").out
     pytest.importorskip("mteb")
-    cli("-b", "NoSuchTask", "-o", tmp_path / "out").refused("NoSuchTask")
+    cli("-b", "NoSuchTask", "-o", tmp_path / "out").fails_with("NoSuchTask")
     (tmp_path / "empty").mkdir()
-    cli("--folder", tmp_path / "empty", "-o", tmp_path / "out").refused("docs.jsonl")
+    cli("--folder", tmp_path / "empty", "-o", tmp_path / "out").fails_with("docs.jsonl")
 
 
 def test_negation_output_as_json_and_text(cli, tmp_path):
@@ -230,7 +230,7 @@ def test_negation_output_as_json_and_text(cli, tmp_path):
     assert "100 triplets" in message.out
     assert "98.2%" in message.out
     assert "harder than those" in message.err
-    cli("negation", tmp_path / "none.jsonl").refused("none.jsonl")
+    cli("negation", tmp_path / "none.jsonl").fails_with("none.jsonl")
 
 
 def test_options_may_precede_the_folder(cli, shared, tmp_path, monkeypatch):
@@ -249,7 +249,7 @@ def test_init_fill_in_check_and_measure(cli, tmp_path):
     assert "Listed 2 documents with 4 pages" in scaffold.err
     assert str(judged / "queries.csv") in scaffold.out.replace("\n", "")
     assert (judged / "pages.html").as_uri() in scaffold.out.replace("\n", "")
-    cli(judged).refused("has no judged query")
+    cli(judged).fails_with("has no judged query")
     with (judged / "queries.csv").open("a", encoding="utf-8") as file:
         file.write("Where do whales sing?,animals,2\nwhat grew,energy,9\n")
     check_result = cli("check", judged)
@@ -279,5 +279,5 @@ def test_json_output_of_check(cli, tmp_path):
 @pytest.mark.parametrize("path", ["", " "])
 def test_empty_document_folder_is_rejected(cli, docs, tmp_path, monkeypatch, path):
     monkeypatch.chdir(docs)
-    cli("init", tmp_path / "judged", "--documents", path).refused("is empty")
+    cli("init", tmp_path / "judged", "--documents", path).fails_with("is empty")
     assert not (tmp_path / "judged").exists()

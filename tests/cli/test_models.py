@@ -20,6 +20,6 @@ def test_models_lists_all_models(cli):
 
 
 def test_download_reports_errors(cli):
-    cli("models", "download", "jinaai/jina-reranker-m0").refused("not on this machine")  # offline, see conftest
-    cli("models", "download", "lite").refused("part of a Python package")
-    cli("models", "download", "no id").refused("Write it as owner/model")
+    cli("models", "download", "jinaai/jina-reranker-m0").fails_with("not on this machine")  # offline, see conftest
+    cli("models", "download", "lite").fails_with("part of a Python package")
+    cli("models", "download", "no id").fails_with("Write it as owner/model")

@@ -31,7 +31,7 @@ class Result:
         assert isinstance(content, dict)
         return content
 
-    def refused(self, *parts: str) -> None:
+    def fails_with(self, *parts: str) -> None:
         """Assert exit status 2, empty stdout, no traceback, and an error message that contains `parts`."""
         message = " ".join(self.err.replace("│", " ").split())
         assert self.code == 2, message
