@@ -70,7 +70,7 @@ def score(source: Path, dropped: Path) -> dict:
 
 
 class MemorySampler(threading.Thread):
-    """Samples the memory of the process after the first 1,000 pairs, which exclude the memory of imports and models."""
+    """A thread that samples the memory of the process, starting after 1,000 pairs, when loading has finished."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)

@@ -4,9 +4,9 @@
 
 The checkpoints have random weights in the real shapes (`jina_rag.testing.make_checkpoint`, size "full"): 7.9 GB on disk
 for jina-embeddings-v4 with its adapters, 4.4 GB for jina-reranker-m0. They are loaded in their stored dtype, bfloat16.
-Each model runs in a separate process. The benchmark prints one JSON object per model: private memory (RssAnon) after
-loading and at its peak, its ratio to the size of the weights, and the seconds for one query or pair. The seconds for
-one page image follow if the process finishes within --page-seconds.
+Each model runs in a separate process. The benchmark prints one JSON object per model: the private memory (RssAnon)
+after loading and its peak while loading, the ratio of the peak to the size of the weights, and the seconds for one
+query or pair. The object includes the seconds for one page image if the process finishes within --page-seconds.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class _Published:
             # transformers 5 assigns row and column positions only to tokens that are marked as image tokens.
             tokens["mm_token_type_ids"] = (tokens["input_ids"] == self.config["image_token_id"]).int()
             if tokens["mm_token_type_ids"].sum() != counts.sum():
-                raise ValueError("The prompt has too few or too many image tokens: truncated, or part of a text.")
+                raise ValueError("Wrong number of image tokens. Raise max_length, or remove image tokens from texts.")
         return tokens | pixels
 
 

@@ -5,7 +5,7 @@
 The checkpoint is random and of medium size (`jina_rag.testing.make_checkpoint`, size "mid"), with the proportions of
 the real one. Pages are PNG files of 850 x 1100 pixels, passed as paths. The benchmark excludes images in memory: their
 cache key is a hash of their pixels, computed for each query, while an unchanged file is not read again. The cached and
-the uncached reranker run alternately in one process, so that other load affects both. Times are seconds per pair.
+the uncached reranker run alternately in one process, so that other load affects both. Times are wall time per pair.
 
 first    First query, one page per call, cached and uncached alternately. The figure is the median over pages of
          cached / uncached; `first_of_sums` is the ratio of the sums. The limit is at most 1.05.
@@ -26,7 +26,7 @@ new_ms   Milliseconds per pair with an initially empty cache: each page is read 
          cache.
 wrong    Largest absolute difference from the scores with a cache in the model's dtype. No limit.
 
-The exit status is 1 if a figure exceeds its limit.
+The exit status is 1 if a figure is outside its limit.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ class Consistency:
     def __post_init__(self) -> None:
         if min(self.n, self.batch) < 1 or self.sample < self.n:
             raise InvalidInputError(
-                f"Consistency got n={self.n}, batch={self.batch}, sample={self.sample}; expected n and batch of at "
-                "least 1 (--rank), and a sample of at least n (--sample)."
+                f"Invalid settings n={self.n}, batch={self.batch}, sample={self.sample}; expected n (--rank) and batch "
+                "to be at least 1, and sample (--sample) at least n."
             )
 
     @property

@@ -20,7 +20,7 @@ _WORDLESS = frozenset({"zxx"})
 
 @dataclass(frozen=True, slots=True)
 class Languages:
-    """A step that drops pairs whose query or passage is in another language than `codes`.
+    """A step that drops pairs whose query or passage is in a language outside `codes`.
 
     The step identifies the language of each side. A side is foreign if a language outside `codes` is at least `odds`
     times as probable as the most probable language of `codes`; an ambiguous text stays. A side with fewer than `least`
@@ -64,7 +64,7 @@ class Languages:
         }
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
-        """Yield the pairs whose sides are in a language of `codes`, or could be, in order.
+        """Yield the pairs without a foreign side, in order.
 
         Args:
             pairs: Input pairs; read once.

@@ -72,7 +72,7 @@ def signature(text: str, *, n: int, size: int, seed: int) -> Signature:
         InvalidInputError: If `n` or `size` is below 1.
     """
     if n < 1 or size < 1:
-        raise InvalidInputError(f"A signature got n={n}, size={size}; expected both to be at least 1.")
+        raise InvalidInputError(f"n is {n} and size is {size}; expected both to be at least 1.")
     # Repeated n-grams do not change a minimum; hash each distinct n-gram once.
     hashes = np.unique(ngrams(text, n))
     factors, offsets = _functions(size, seed)

@@ -27,8 +27,8 @@ class NearDuplicates:
     """A step that drops pairs whose query and passage are both similar to those of an earlier pair.
 
     Both sides must be similar: several queries for one passage are not duplicates, and neither are several passages for
-    one query. Similarity is the Jaccard similarity of character n-grams over letters and digits. The step estimates it
-    from MinHash signatures of 96 positions for a passage and 72 for a query.
+    one query. Similarity is the Jaccard similarity of character n-grams over letters and digits, estimated from MinHash
+    signatures of 96 positions for a passage and 72 for a query.
 
     The step compares two pairs if their signatures agree in at least one of 24 bands. A band holds 3 positions of the
     query's and 4 of the passage's signature. The probability of a comparison is 0.9999 for pairs with similarities of
@@ -69,7 +69,7 @@ class NearDuplicates:
                     f"The near-duplicate threshold is {value}; expected a number in (0, 1] (--near, --near-query)."
                 )
         if min(self.passage_ngram, self.query_ngram) < 1:
-            raise InvalidInputError("passage_ngram and query_ngram are the characters per n-gram; expected at least 1.")
+            raise InvalidInputError("passage_ngram and query_ngram must be at least 1 character.")
 
     @property
     def settings(self) -> Mapping[str, Any]:

@@ -120,7 +120,8 @@ class Models:
             has: Set[str] = set(task.metadata.get_modalities(side))
             if not (has & readable if search else has <= readable):
                 raise InvalidInputError(
-                    f"{self._embedder.identity.name} reads {_join(readable)}; the task has {_join(has)}."
+                    f"{self._embedder.identity.name} reads {_join(readable)}, but the task has {_join(has)}. "
+                    "Pass another model (--embedder)."
                 )
 
     def encoder(self, task: Any) -> JinaRagEncoder:  # noqa: ANN401

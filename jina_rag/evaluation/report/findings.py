@@ -12,7 +12,7 @@ from jina_rag.evaluation.significance import difference, interval
 
 MAIN_MEASURE = "nDCG@5"
 SMALL_GROUP = 10
-"""Reports mark results of groups with fewer queries as anecdotal."""
+"""Number of queries below which reports mark the results of a group as anecdotal."""
 _SIZE_TOLERANCE = 1.05
 """Ratio of two sizes that count as equal: the size of a store varies by a few percent between runs of one setting."""
 _LANGUAGE_GROUPS = {"same": "same language", "cross": "different languages"}
@@ -230,7 +230,7 @@ def caution(evaluation: Evaluation) -> str:
 
 
 def headline(evaluation: Evaluation) -> str:
-    """Return a sentence with the fraction of queries whose relevant page ranks first, and among the first five.
+    """Return a sentence with the number of queries whose relevant page ranks first, or among the first five.
 
     Args:
         evaluation: An evaluation; the sentence describes its first setting.

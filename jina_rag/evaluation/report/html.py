@@ -42,7 +42,7 @@ _SMALL = Bounds(300, 40_000)
 _MAX_RELEVANT = 2
 _MAX_HITS = 3
 _MAX_QUERY_BYTES = (_MAX_RELEVANT + 1) * _LARGE.bytes + (_MAX_HITS - 1) * _SMALL.bytes
-"""Maximum bytes of the images of one query; base64 encodes them in 0.51 MB, and those of ten queries in 5.1 MB."""
+"""Maximum bytes of the images of one query. Encoded in base64, they take 0.51 MB, and those of ten queries 5.1 MB."""
 _MAX_BYTES = 20_000_000
 """Maximum bytes of all images. With more than 52 queries, images are scaled down."""
 
@@ -60,7 +60,7 @@ def write_html(evaluation: Evaluation, path: Path, *, documents: Mapping[str, Pa
         InvalidInputError: If the evaluation has no setting, or the file cannot be written.
     """
     if not evaluation.settings:
-        raise InvalidInputError("The evaluation has no setting. Evaluate at least one setting before the report.")
+        raise InvalidInputError("The evaluation has no setting. Evaluate at least one setting first.")
     write_text(path, render(evaluation, documents=documents, failures=failures), label="report")
 
 

@@ -37,7 +37,7 @@ class ReportQuery:
 
 
 def report_query(evaluation: Evaluation, query_id: str) -> ReportQuery:
-    """Return the query with an id; its text is the id if the evaluation does not hold the query's text."""
+    """Return the query with `query_id`; the id replaces a text that the evaluation does not store."""
     entry = evaluation.queries.get(query_id, {})
     return ReportQuery(
         query_id=query_id,

@@ -205,7 +205,7 @@ def test_text_model_fails_on_image_tasks(tmp_path, tiny) -> None:
         run_benchmark(["BIOSSES"], BenchmarkSetting(model=tiny["v1"]), output=tmp_path)
     run = run_benchmark(smoke=True, setting=BenchmarkSetting(model=tiny["v1"]), output=tmp_path)
     assert set(run.failed) == set(SMOKE)
-    assert run.failed[SMOKE[0]] == "jina_rag/v1 reads text; the task has image."
+    assert run.failed[SMOKE[0]] == "jina_rag/v1 reads text, but the task has image. Pass another model (--embedder)."
 
 
 def test_unreachable_hub_raises_without_other_output(tmp_path, capfd) -> None:
