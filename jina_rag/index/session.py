@@ -157,7 +157,7 @@ class IndexSettings:
 
 
 def new_settings(options: OpenOptions) -> tuple[IndexSettings, Embedder | None]:
-    """Return the settings of a new index, and its embedder; None as the embedder if the index is a copy."""
+    """Return the settings and the embedder of a new index; the embedder is None if the index is a copy."""
     if options.template is not None:
         return replace(options.template, id=uuid.uuid4().hex, version=__version__), None
     model_or_name = options.embedder if options.embedder is not None else DEFAULT_EMBEDDER
@@ -411,5 +411,5 @@ def _folder_content(name: str) -> str | None:
 
 
 def _is_ignored(name: str) -> bool:
-    """Return whether an entry may exist in the folder of a new index."""
+    """Return whether a file or folder may already exist in the folder of a new index."""
     return name == VECTORS or name.lower() in _SYSTEM_NAMES or name.lower().startswith(_SYSTEM_PREFIXES)

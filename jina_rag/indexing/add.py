@@ -1,7 +1,7 @@
 """Indexing of texts, images and pages that are passed as values (`DocumentIndex.add`).
 
 The write order is that of an ingestion (see `jina_rag.catalog.manifest`). A killed call leaves only complete entries,
-and the next change of the index deletes all other remains.
+and the next change of the index deletes the remains of incomplete ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Content: TypeAlias = "str | Page"
 
 
 class EntryWriter:
-    """Writer of one `DocumentIndex.add` call. Requires `jina_rag.catalog.maintenance.write_session`."""
+    """Writer of one `DocumentIndex.add` call, used within `jina_rag.catalog.maintenance.write_session`."""
 
     def __init__(self, target: IndexTarget, *, vectors: Embeddings | None = None) -> None:
         self._target = target
@@ -52,8 +52,8 @@ class EntryWriter:
             entries: The validated entries, with unique ids.
 
         Raises:
-            InvalidInputError: If an id belongs to an ingested file, or an image cannot be read. Previous entries are
-                then in the index.
+            InvalidInputError: If an id belongs to an ingested file, or an image cannot be read. The entries before it
+                are then in the index.
             IndexStateError: If the index cannot be written.
         """
         new: list[EntryInput] = []
@@ -100,12 +100,12 @@ class EntryWriter:
             built.append((record, pairs, [Failure(record.path, note, 1) for note in notes]))
         points = [point for _, pairs, _ in built for point, _ in pairs]
         check_space(self._resources.images.folder.parent, sum(map(schema.point_bytes, points)))
-        stale: list[PointRecord] = []
+        replaced_points: list[PointRecord] = []
         with self._manifest.transaction():
             for record, pairs, _ in built:
                 self._manifest.begin(record)
-                stale += self._manifest.add_points(record.sha256, [point_record for _, point_record in pairs])
-        drop_points(self._resources, stale)
+                replaced_points += self._manifest.add_points(record.sha256, [point_record for _, point_record in pairs])
+        drop_points(self._resources, replaced_points)
         for batch in schema.batches(points):
             self._resources.store.upsert(batch)
         self._resources.store.flush()

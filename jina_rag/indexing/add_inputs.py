@@ -47,8 +47,8 @@ def entries_of(
         metadata: One JSON mapping per entry.
 
     Raises:
-        InvalidInputError: If an id is empty, a content has an unsupported type, an image file does not exist, or the
-            metadata are not JSON values.
+        InvalidInputError: If an id is empty, a content has an unsupported type, an image file does not exist, or
+            metadata is not JSON.
     """
     entries: dict[str, EntryInput] = {}
     for position, (content, entry_id, meta) in enumerate(zip(contents, ids, metadata, strict=True)):

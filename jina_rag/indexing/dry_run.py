@@ -133,9 +133,9 @@ class Estimate:
             if any(numbers for _, numbers in tasks):
                 seconds, size, basis = self._cost(tasks, indexed_pages, indexed_bytes)
             if sync:
-                unseen = [failure.path for failure in failed if failure.path.is_dir()]
+                unlisted = [failure.path for failure in failed if failure.path.is_dir()]
                 missing, _ = missing_documents(
-                    self._resources.manifest, paths, unlisted=unseen, moved_ids=planner.moved_ids, check=self._check
+                    self._resources.manifest, paths, unlisted=unlisted, moved_ids=planner.moved_ids, check=self._check
                 )
                 counts["removed"] = len(missing)
         except _StoppedError:
@@ -209,7 +209,7 @@ class Estimate:
             seconds = time.monotonic() - started
             size += sum(images.path(name).stat().st_size for name in images.names())
         if not count:
-            return 0.0, 0.0, "no sample page was readable"
+            return 0.0, 0.0, "from no page, because no sample page is readable"
         return seconds / count, size / count, f"from {count} sample pages of these documents"
 
 

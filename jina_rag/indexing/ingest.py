@@ -35,7 +35,7 @@ from jina_rag.types import Failure, IngestReport, Page, Point
 BATCH_PAGES = 8
 """Pages embedded together: enough to fill the model's batches, few enough to bound the memory."""
 CHECKPOINT_SECONDS = 5.0
-"""Seconds between checkpoints. A document is complete after a flush of the store, which is slower than embedding it."""
+"""Seconds between checkpoints. Flushing the store after each document would take longer than embedding it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Ingestion:
             force=force,
             check=self._check_planning,
         )
-        self._near = NearDuplicateFinder(resources.store, resources.images)
+        self._near_duplicates = NearDuplicateFinder(resources.store, resources.images)
         self._progress = progress
         self._sync = sync
         self._state = IngestProgress()
@@ -118,12 +118,12 @@ class Ingestion:
         self._placements: list[Placement] = []
         self._all_planned = False
         self._tasks: dict[Path, IndexTask] = {}
-        self._open: dict[str, _OpenDocument] = {}
+        self._open_documents: dict[str, _OpenDocument] = {}
         self._batch: list[Page] = []
         self._last_checkpoint = time.monotonic()
 
     def run(self, paths: Sequence[str | os.PathLike[str]], *, exclude: Sequence[Path] = ()) -> IngestReport:
-        """Index new and changed files. Requires `jina_rag.catalog.maintenance.write_session`.
+        """Index new and changed files, within `jina_rag.catalog.maintenance.write_session`.
 
         Args:
             paths: Files, folders and globs.
@@ -150,10 +150,10 @@ class Ingestion:
             # Stored pages are kept. The next run completes the documents in progress.
             interrupted = True
             self._batch.clear()
-            for document in list(self._open.values()):
+            for document in list(self._open_documents.values()):
                 if document.changed_on_disk or (not document.ended and _differs(document.task)):
                     self._abandon(document)
-            if self._all_planned and self._open:  # their previous content may be the content of a moved file
+            if self._all_planned and self._open_documents:  # their previous content may be the content of a moved file
                 self._place_complete()
             self._checkpoint(force=True)
         seconds = time.monotonic() - started
@@ -217,19 +217,19 @@ class Ingestion:
                 self._placements.append(replace(outcome, record=record))
 
     def _place_complete(self) -> None:
-        """Assign documents to contents that are complete; the other placements wait for a content of this run.
+        """Assign documents to completely indexed contents; the other placements wait for contents of this run.
 
         Runs after planning, in one transaction. Of two swapped files, each holds the other's content, which must not be
         deleted in between.
         """
-        waiting: list[Placement] = []
+        pending: list[Placement] = []
         complete: list[Placement] = []
         for placement in self._placements:
-            (complete if self._manifest.is_complete(placement.record.sha256) else waiting).append(placement)
+            (complete if self._manifest.is_complete(placement.record.sha256) else pending).append(placement)
         with self._manifest.transaction():
             for placement in complete:
                 self._manifest.put_document(placement.record, replacing=placement.replaces)
-        self._placements = waiting
+        self._placements = pending
         records = self._manifest.documents_by_id(placement.record.doc_id for placement in complete)
         for placement, record in zip(complete, records, strict=True):
             self._count_placement(placement, record)
@@ -263,7 +263,7 @@ class Ingestion:
                 if isinstance(event, DocumentStart):
                     self._start(event)
                 elif isinstance(event, Page):
-                    document = self._open[event.doc_id]
+                    document = self._open_documents[event.doc_id]
                     document.warnings += [Failure(event.path, warning, event.number) for warning in event.warnings]
                     document.pages_to_store += 1
                     self._batch.append(event)
@@ -291,7 +291,7 @@ class Ingestion:
         self._manifest.begin(record)
         document = _OpenDocument(replace(task, record=record))
         document.warnings += [Failure(event.source.path, warning) for warning in event.warnings]
-        self._open[record.doc_id] = document
+        self._open_documents[record.doc_id] = document
         pages = event.count - len(event.source.skip_pages)
         self._update_progress(
             current=record.doc_id,
@@ -306,11 +306,11 @@ class Ingestion:
             self._update_progress(documents=self._state.documents + 1)
         else:
             self._update_progress(pages=self._state.pages + 1)
-            self._open[self._tasks[failure.path].record.doc_id].failures.append(failure)
+            self._open_documents[self._tasks[failure.path].record.doc_id].failures.append(failure)
 
     def _end(self, event: DocumentEnd) -> None:
         task = self._tasks.pop(event.source.path)
-        document = self._open[task.record.doc_id]
+        document = self._open_documents[task.record.doc_id]
         document.ended, document.changed_on_disk = True, _differs(task)
         self._update_progress(documents=self._state.documents + 1)
 
@@ -319,7 +319,7 @@ class Ingestion:
         record = document.task.record
         self._manifest.abandon(record)
         self._failures.append(Failure(record.path, "The file changed while it was read. Run the same command again."))
-        del self._open[record.doc_id]
+        del self._open_documents[record.doc_id]
 
     def _embed(self) -> None:
         """Embed and store the batched pages."""
@@ -328,26 +328,26 @@ class Ingestion:
             return
         encoded = list(self._encode(pages))
         # Near-duplicates of a content that this run replaces do not count.
-        replaced = {document.task.previous for document in self._open.values() if document.task.previous}
-        repeats = self._near.find(
+        replaced = {document.task.previous for document in self._open_documents.values() if document.task.previous}
+        near_duplicates = self._near_duplicates.find(
             [(self._page_id(page), page, vectors.dense) for page, vectors in encoded], ignore=replaced
         )
         points: list[Point] = []
         for doc_id in dict.fromkeys(page.doc_id for page, _ in encoded):
             self._check()
             document_pages = [(page, vectors) for page, vectors in encoded if page.doc_id == doc_id]
-            points += self._points(self._open[doc_id], document_pages, repeats)
+            points += self._points(self._open_documents[doc_id], document_pages, near_duplicates)
         check_space(self._resources.images.folder.parent, sum(map(schema.point_bytes, points)))
         for batch in schema.batches(points):
             self._resources.store.upsert(batch)
         for page in pages:
-            self._open[page.doc_id].pages_to_store -= 1
+            self._open_documents[page.doc_id].pages_to_store -= 1
         page_count = sum(point.payload[schema.KIND] == "page" for point in points)
-        self._counts.update(pages=page_count, regions=len(points) - page_count, repeated=len(repeats))
+        self._counts.update(pages=page_count, regions=len(points) - page_count, repeated=len(near_duplicates))
         self._update_progress(pages=self._state.pages + len(pages))
 
     def _points(
-        self, document: _OpenDocument, pages: Sequence[tuple[Page, EncodedPage]], repeats: dict[str, str]
+        self, document: _OpenDocument, pages: Sequence[tuple[Page, EncodedPage]], near_duplicates: dict[str, str]
     ) -> list[Point]:
         """Return the points of some pages of one document, recorded in the manifest before they are stored."""
         record = document.task.record
@@ -356,7 +356,7 @@ class Ingestion:
         copies = [
             d for d in self._manifest.documents_of(record.sha256, include_pending=True) if d.doc_id != record.doc_id
         ]
-        built = self._builder.build([record, *copies], pages, repeats)
+        built = self._builder.build([record, *copies], pages, near_duplicates)
         drop_points(
             self._resources, self._manifest.add_points(record.sha256, [point_record for _, point_record in built])
         )
@@ -366,7 +366,7 @@ class Ingestion:
         return [point for point, _ in built]
 
     def _page_id(self, page: Page) -> str:
-        return schema.point_id(self._open[page.doc_id].task.record.sha256, page.number)
+        return schema.point_id(self._open_documents[page.doc_id].task.record.sha256, page.number)
 
     def _encode(self, pages: Sequence[Page]) -> Iterator[tuple[Page, EncodedPage]]:
         """Embed pages in one batch; if the batch fails, one by one, so that only the failing pages are reported."""
@@ -381,7 +381,7 @@ class Ingestion:
             page = pages[0]
             failure = Failure(page.path, f"The page cannot be embedded: {exc}", page.number)
             self._failures.append(failure)
-            self._open[page.doc_id].failures.append(failure)
+            self._open_documents[page.doc_id].failures.append(failure)
             return
         yield from zip(pages, vectors, strict=True)
 
@@ -396,7 +396,7 @@ class Ingestion:
             return
         ready = [
             document
-            for document in self._open.values()
+            for document in self._open_documents.values()
             if document.ended
             and not document.pages_to_store
             and (force or self._all_planned or document.task.previous is None)
@@ -414,7 +414,7 @@ class Ingestion:
 
     def _finish(self, document: _OpenDocument) -> None:
         record = document.task.record
-        del self._open[record.doc_id]
+        del self._open_documents[record.doc_id]
         self._warnings += document.warnings
         self._manifest.finish(
             record,

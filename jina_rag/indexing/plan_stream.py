@@ -28,7 +28,8 @@ class PlanStream:
 
         Args:
             items: Items of `Planner.plan`, iterated in the stream's thread.
-            halt: Event that the stream sets at its end. Once set, it must end `items` and all waits for the stream.
+            halt: Event that the stream sets when its context exits. Once set, `items` and all callers that wait for the
+                stream must stop.
         """
         self.task_count = 0
         self.is_complete = False

@@ -148,7 +148,7 @@ class PointBuilder:
     ) -> list[BuiltPoint]:
         """Return the points of some pages of one content, each page after its regions.
 
-        A stored page thus implies that its regions are stored.
+        The order ensures that the regions of a stored page are stored.
 
         Args:
             documents: The documents with this content; the first one provides the hash.
@@ -209,7 +209,7 @@ class PointBuilder:
         }
 
     def _stored_rows(self, rows: Float32, page_id: str) -> tuple[Float32, Assignment | None]:
-        """Return the rows as stored, and the stored row of each token; None as the assignment if no rows were pooled.
+        """Return the rows as stored, and the stored row of each token (None if no rows were pooled).
 
         The store limits the numbers per point. A page beyond the limit is pooled further, with a note in the report.
         """
@@ -228,7 +228,8 @@ class PointBuilder:
     def _region_rows(self, rows: Float32, point_id: str) -> Float32:
         """Return the stored rows of a region.
 
-        Rows that the page also has only surface the page as a candidate, for which a quarter of the rows is sufficient.
+        With a text embedder, the page has the same rows. The region then only surfaces the page as a candidate, for
+        which a quarter of the rows is sufficient.
         """
         stored, _ = self._stored_rows(rows, point_id)
         return stored if self._embedder.modality == "image" else pool_tokens(stored, _REGION_POOL_FACTOR)[0]
@@ -301,11 +302,11 @@ def _region_slice(page: Page, region: Region, encoded: EncodedPage) -> EncodedPa
     """Return the rows of a page for the words of a region and its caption; None if no row is inside."""
     assert encoded.grid is not None
     boxes = encoded.grid.boxes
-    inside = np.zeros(len(boxes), dtype=bool)
+    is_inside_region = np.zeros(len(boxes), dtype=bool)
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
     for x0, y0, x1, y1 in [region.box, *_caption_boxes(page, region)]:
-        inside |= (middles >= (x0, y0)).all(axis=1) & (middles <= (x1, y1)).all(axis=1)
-    rows = encoded.rows[inside]
+        is_inside_region |= (middles >= (x0, y0)).all(axis=1) & (middles <= (x1, y1)).all(axis=1)
+    rows = encoded.rows[is_inside_region]
     return EncodedPage(normalise(rows.mean(axis=0)), rows) if len(rows) else None
 
 

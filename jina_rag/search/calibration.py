@@ -94,7 +94,7 @@ class Calibration:
         object.__setattr__(self, "notes", MappingProxyType(dict(self.notes)))
 
     def __hash__(self) -> int:
-        # The notes are a mapping and not hashable; instances that differ only in them share a hash.
+        # Without the notes; instances that differ only in their notes share a hash.
         return hash((frozenset(self.curves.items()), self.shared, self.log_odds))
 
     def __reduce__(self) -> tuple[type[Calibration], tuple[object, ...]]:
@@ -209,7 +209,7 @@ def fit_calibration(labelled: Sequence[Labelled]) -> Calibration:
     inputs = _curve_inputs(scores, log_odds)
     shortage = _shortage(grades)
     if shortage:
-        return Calibration(notes={"": f"Got {shortage} in total: scores stay unchanged."})
+        return Calibration(notes={"": f"The labels are too few ({shortage}). Scores stay unchanged."})
     shared, _ = _fit(inputs, grades, prior=None)
     curves: dict[str, Curve] = {}
     notes: dict[str, str] = {}
@@ -217,11 +217,11 @@ def fit_calibration(labelled: Sequence[Labelled]) -> Calibration:
         mask = names == name
         shortage = _shortage(grades[mask])
         if shortage:
-            notes[name] = f"Got {shortage} of modality {name!r}: the curve of all labels applies."
+            notes[name] = f"The labels of modality {name!r} are too few ({shortage}). The curve of all labels applies."
             continue
         curves[name], is_flat = _fit(inputs[mask], grades[mask], prior=shared)
         if is_flat:
-            notes[name] = f"The scores of modality {name!r} do not separate relevant from irrelevant: flat curve."
+            notes[name] = f"The scores of modality {name!r} do not separate the two classes. Its curve is flat."
     return Calibration(curves=curves, shared=shared, log_odds=log_odds, notes=notes)
 
 
@@ -247,7 +247,7 @@ def _shortage(grades: _Float64) -> str:
     relevant, irrelevant = float(grades.sum()), float((1 - grades).sum())
     if min(relevant, irrelevant) >= MIN_LABELS:
         return ""
-    return f"{relevant:g} relevant and {irrelevant:g} irrelevant labels, fewer than {MIN_LABELS} of one class,"
+    return f"{relevant:g} relevant and {irrelevant:g} irrelevant labels, fewer than {MIN_LABELS} of one class"
 
 
 def _curve_inputs(scores: _Float64, log_odds: bool) -> _Float64:

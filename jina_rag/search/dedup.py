@@ -20,7 +20,7 @@ MIN_SIGNATURE_COSINE = 0.5
 class Deduplicator:
     """Folds near-duplicate pages into the first page of their group. Pages arrive one by one, best first.
 
-    Each page is compared only with the first page of every group, so that similarity is not transitive.
+    Each page is compared only with the first page of every group, so that a chain of similar pages is not one group.
     """
 
     def __init__(self, image_folder: Path | None) -> None:

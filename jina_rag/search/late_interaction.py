@@ -1,4 +1,4 @@
-"""The first two stages of a search: candidates from the cheap vectors, then exact MaxSim, in one call of the store.
+"""The first two stages of a search: candidates from the cheap vectors, then exact MaxSim, in one store call.
 
 Charts, tables and figures are separate candidates, and their matches count for their pages. For text embedders, the
 rows of a region are a subset of the page's rows, so a region never scores above its page: it only surfaces the page as
@@ -36,8 +36,8 @@ class PageRanker:
         self._embedder = embedder
         self._is_image_embedder = embedder.modality == "image"
 
-    def rank(self, query: Query, conditions: Mapping[str, Any], need: int, stages: Stages) -> list[Candidate]:
-        """Return at least `need` pages if that many match, best first; the order does not depend on `need`.
+    def rank(self, query: Query, conditions: Mapping[str, Any], min_pages: int, stages: Stages) -> list[Candidate]:
+        """Return at least `min_pages` pages if that many match, best first; the order does not depend on `min_pages`.
 
         If the first stage returns too few candidates, its limit is doubled, and the new candidates follow the previous
         ones. Fusion orders the pages within groups of `Rescore.limit`, and no score exceeds the lowest score of the
@@ -46,7 +46,7 @@ class PageRanker:
         Args:
             query: The query.
             conditions: The filter, on payload keys.
-            need: Number of pages that the caller needs.
+            min_pages: Number of pages that the caller needs.
             stages: The search stages; only `prefetch` and `rescore` are used.
         """
         rescore, prefetch = stages.rescore, stages.prefetch
@@ -67,7 +67,7 @@ class PageRanker:
                 group_ids = [candidate.page_id for candidate in group]
                 dense = self.cheap_scores("dense", query, group_ids) if rescore.dense else {}
                 ranking += fusion.fuse(group, dense, ceiling=ranking[-1].score if ranking else math.inf)
-            if is_small or len(ranking) >= need or not new_candidates or not prefetch.limit:
+            if is_small or len(ranking) >= min_pages or not new_candidates or not prefetch.limit:
                 return ranking
             prefetch = replace(prefetch, limit=2 * prefetch.limit)
 
@@ -157,8 +157,8 @@ class PageRanker:
 
     def _is_small(self, exhaustive: int) -> bool:
         # Counting all points is fast; counting with a filter is slow.
-        is_few_points = self._store.count() <= _POINTS_PER_PAGE * exhaustive
-        return is_few_points and self._store.count({schema.KIND: "page"}) <= exhaustive
+        has_few_points = self._store.count() <= _POINTS_PER_PAGE * exhaustive
+        return has_few_points and self._store.count({schema.KIND: "page"}) <= exhaustive
 
     def _candidate(self, hit: StoreHit, region: StoreHit | None, query: Query) -> Candidate:
         if not self._is_image_embedder or (region is not None and region.score <= hit.score):

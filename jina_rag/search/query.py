@@ -55,8 +55,8 @@ def embed_queries(
     texts = [words_in(content) for content in inputs]
     for number, (content, text) in enumerate(zip(inputs, texts, strict=True), start=1):
         if not text.strip() and not has_image(content):
-            which = "The query" if len(inputs) == 1 else f"Query {number} of {len(inputs)}"
-            raise InvalidInputError(f"{which} is empty. Pass a text or an image.")
+            subject = "The query" if len(inputs) == 1 else f"Query {number} of {len(inputs)}"
+            raise InvalidInputError(f"{subject} is empty. Pass a text or an image.")
     if not inputs:
         return []
     embeddings = embedder.encode_query(inputs, truncate_dim=dim)

@@ -158,13 +158,11 @@ def rerank(
     if excess_images:
         notes.append(f"rerank: {_count(excess_images, 'image')} not scored (max_images={stage.max_images}).")
     if empty_pages:
-        notes.append(f"rerank: {_count(empty_pages, 'page')} not scored, without a {' or '.join(views)} view.")
+        notes.append(f"rerank: {_count(empty_pages, 'page')} not scored: no {' or '.join(views)} view.")
     scores, end = _scores(query, items, reranker, stage, clock, start)
     damaged = {item.position for item in items[:end]} - {item.position for item, _, _ in scores}
     if damaged:
-        notes.append(
-            f"rerank: {_count(len(damaged), 'page')} not scored, because of a damaged image. Run: jina-rag verify"
-        )
+        notes.append(f"rerank: {_count(len(damaged), 'page')} not scored: damaged image. Run: jina-rag verify")
     if end < len(items):
         page_count = len({item.position for item in items[end:]})
         notes.append(f"rerank: {_count(page_count, 'page')} not fully scored (max_ms={stage.max_ms:g}).")

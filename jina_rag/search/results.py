@@ -8,7 +8,7 @@ from jina_rag.types import ScoredPage
 
 
 class SearchResults(list[ScoredPage]):
-    """Hits, best first: a list with information on the search as a whole. A slice of it is a plain list.
+    """Hits, best first: a list with information on the search as a whole. A slice is a plain list.
 
     Attributes:
         hits: The hits, best first.

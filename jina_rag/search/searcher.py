@@ -198,7 +198,7 @@ class _Search:
             from jina_rag.search.dedup import Deduplicator
 
             deduplicator = Deduplicator(self.resources.images.folder)
-        for candidate, point, files in self._walk(ranking, request.k + 1):
+        for candidate, point, files in self._fetch(ranking, request.k + 1):
             if not request.allows(candidate):
                 break  # the ranking is sorted by descending score
             page = int(point.payload[schema.PAGE])
@@ -221,12 +221,12 @@ class _Search:
         """Drop pages of unfinished replacements from the start of a ranking, until `limit` visible pages are found."""
         visible: list[Candidate] = []
         for start in range(0, len(ranking), limit):
-            visible += [candidate for candidate, _, _ in self._walk(ranking[start : start + limit], limit)]
+            visible += [candidate for candidate, _, _ in self._fetch(ranking[start : start + limit], limit)]
             if len(visible) >= limit:
                 return visible + list(ranking[start + limit :])
         return visible
 
-    def _walk(self, ranking: Sequence[Candidate], step: int) -> Iterator[tuple[Candidate, Point, list[Location]]]:
+    def _fetch(self, ranking: Sequence[Candidate], step: int) -> Iterator[tuple[Candidate, Point, list[Location]]]:
         """Yield the visible candidates with their points and files; points are fetched in batches of `step`."""
         # Without sign codes, the best position on the page is computed from the stored vectors.
         vectors = self.request.details and not self.storage.sign_codes

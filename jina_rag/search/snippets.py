@@ -1,7 +1,7 @@
 """Snippets: the best region of a hit's page, and the words to quote.
 
-Computed from the page's sign codes, which are part of its payload. Fetching the full vectors of ten hits would take
-longer than ranking a thousand pages.
+Both are computed from the page's sign codes (one bit per dimension) in its payload. Fetching the full vectors of ten
+hits would take longer than ranking a thousand pages.
 """
 
 from __future__ import annotations

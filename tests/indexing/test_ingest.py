@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 
 import pytest
-from helpers.costs import costs
+from helpers.costs import count_costs
 
 from jina_rag import DocumentIndex, load_pages
 from jina_rag.catalog.manifest import Manifest
@@ -174,7 +174,7 @@ def test_rotated_files_are_not_re_embedded(index, docs, embedder, monkeypatch):
         return real_hash(self, path)
 
     def checkpoint(self, **options):
-        ended = any(document.ended for document in self._open.values())
+        ended = any(document.ended for document in self._open_documents.values())
         real_checkpoint(self, **options)
         if ended:
             first_has_ended.set()
@@ -414,7 +414,7 @@ def test_cost_of_unchanged_files_is_independent_of_their_number(index, tmp_path,
         index.ingest(folder, settings=NO_OCR)
         if is_moved:
             folder = folder.rename(tmp_path / f"{name} moved")
-        return costs(index, monkeypatch, lambda: index.ingest(folder, settings=NO_OCR, metadata=metadata))
+        return count_costs(index, monkeypatch, lambda: index.ingest(folder, settings=NO_OCR, metadata=metadata))
 
     few, many = run("few", 2), run("many", 9)
     assert few == many
@@ -429,7 +429,7 @@ def test_cost_of_new_metadata_is_independent_of_the_number_of_entries(index, mon
 
     def add(count: int) -> Counter[str]:
         metadata = [{"year": count}] * count
-        return costs(index, monkeypatch, lambda: index.add(ids[:count], ids=ids[:count], metadata=metadata))
+        return count_costs(index, monkeypatch, lambda: index.add(ids[:count], ids=ids[:count], metadata=metadata))
 
     assert add(2) == add(40)
     assert {hit.metadata["year"] for hit in index.search("id7", k=40)} == {40}

@@ -189,7 +189,7 @@ def test_pages_without_the_requested_view_keep_their_order(tmp_path):
         index.ingest(folder, settings=NO_OCR)
         hits = index.search("rain", k=5, stages=[Rerank(model=WordOrDarknessReranker())])
         assert [hit.doc_id for hit in hits] == ["rain2.pdf", "rain.png"]
-        assert "1 page was not scored, without a text view" in hits.notes[0]
+        assert "1 page was not scored: no text view" in hits.notes[0]
 
 
 def test_min_score_applies_to_reranker_scores(index):
@@ -259,7 +259,7 @@ def test_damaged_image_skips_only_its_page(tmp_path, damage):
         first.image_path.write_bytes(damage(first.image_path.read_bytes()))
         hits = index.search("rain north", k=2, stages=Rerank(model=WordOrDarknessReranker("image")))
         assert [(hit.page, hit.stage) for hit in hits] == [(2, "rerank"), (1, "rescore")]
-        assert "1 page was not scored, because of a damaged image" in hits.notes[0]
+        assert "1 page was not scored: damaged image" in hits.notes[0]
 
 
 def test_all_images_damaged_scores_nothing(tmp_path):
