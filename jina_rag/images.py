@@ -110,7 +110,7 @@ class LoadedImage:
         from PIL import ImageOps
 
         if isinstance(self._source, bytes | Path):
-            # Pillow keeps the files of multi-frame and damaged images open.
+            # Pillow keeps the files of multi-frame and damaged images open; the context manager closes them.
             with _open(self._source, self.name) as file_image:
                 try:
                     image = ImageOps.exif_transpose(file_image)

@@ -10,7 +10,7 @@ _CHECK: ContextVar[Callable[[], None]] = ContextVar("check", default=lambda: Non
 
 
 @contextmanager
-def interruption_check(check: Callable[[], None]) -> Iterator[None]:
+def interruptible(check: Callable[[], None]) -> Iterator[None]:
     """Call `check` before each forward pass of an OCR model in this thread; its exception cancels the reading.
 
     Args:
@@ -27,5 +27,5 @@ def interruption_check(check: Callable[[], None]) -> Iterator[None]:
 
 
 def check_interruption() -> None:
-    """Call the check that `interruption_check` set in this thread, if any."""
+    """Call the check that `interruptible` set for this thread, if any."""
     _CHECK.get()()

@@ -19,7 +19,7 @@ _VERTICAL_ASPECT = 1.5
 _UPRIGHT_SCORE = 0.8
 # Lines that decide the direction of all lines.
 _SAMPLE_SIZE = 4
-# A vertical line with at least this score and this number of characters is not also read rotated by 180 degrees.
+# Vertical lines below this score or this number of characters are also read rotated by 180 degrees.
 _MIN_SCORE = 0.9
 _MIN_LENGTH = 6
 # Lines of about this aspect ratio are long enough to decide the direction.

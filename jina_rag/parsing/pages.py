@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, MissingDependencyError, ModelError
 from jina_rag.ocr import read_areas
-from jina_rag.ocr.interruption import interruption_check
+from jina_rag.ocr.interruption import interruptible
 from jina_rag.parsing.layout.boxes import area, merged
 from jina_rag.parsing.layout.scan_regions import find_regions_in_pixels
 from jina_rag.parsing.office import as_pdf
@@ -250,7 +250,7 @@ class _Stream:
         """Return the page with OCR words and regions; runs in an OCR thread and can stop between model passes."""
         image = page.screenshot.image
         text_boxes = [word.box for word in page.words]
-        with interruption_check(self._check_stop):
+        with interruptible(self._check_stop):
             ocr_words = read_areas(image, areas, skip_boxes=text_boxes, cache=self._cache, revision=revision)
         words = (*page.words, *ocr_words)
         regions = find_regions_in_pixels(image, words) if detect else page.regions

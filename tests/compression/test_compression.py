@@ -61,7 +61,7 @@ def test_pool_tokens_partitions_rows_in_reading_order(rows, factor):
 
 @settings(deadline=None)
 @given(pages(), factors)
-def test_pooled_row_is_normalised_mean_of_its_rows(rows, factor):
+def test_pooled_row_is_normalized_mean_of_its_rows(rows, factor):
     pooled, assignment = pool_tokens(rows, factor)
     for number, row in enumerate(pooled):
         mean = rows[assignment == number].mean(axis=0)
@@ -175,7 +175,7 @@ def test_expand_gives_value_of_each_original_row():
 
 
 @given(pages(), st.integers(1, 6))
-def test_cut_rows_are_renormalised(rows, dim):
+def test_cut_rows_are_renormalized(rows, dim):
     if dim > rows.shape[1]:
         with pytest.raises(InvalidInputError, match=r"dim is \d+; expected an integer from 1"):
             cut_rows(rows, dim)

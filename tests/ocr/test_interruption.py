@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from jina_rag.config import IngestSettings
 from jina_rag.ocr import read_words
-from jina_rag.ocr.interruption import check_interruption, interruption_check
+from jina_rag.ocr.interruption import check_interruption, interruptible
 from jina_rag.parsing import pages
 from jina_rag.parsing.sources import source_file
 
@@ -29,7 +29,7 @@ def text_image():
 
 def test_check_is_called_before_each_forward_pass():
     calls = []
-    with interruption_check(lambda: calls.append(1)):
+    with interruptible(lambda: calls.append(1)):
         words = read_words(text_image())
     assert "whales" in {word.text for word in words}
     assert len(calls) > 4, "one call for detection, one for each line"
@@ -39,7 +39,7 @@ def test_check_is_called_before_each_forward_pass():
         calls.append(1)
         raise Cancelled
 
-    with interruption_check(cancel), pytest.raises(Cancelled):
+    with interruptible(cancel), pytest.raises(Cancelled):
         read_words(text_image())
     assert len(calls) == calls_before + 1
     assert read_words(text_image())

@@ -79,7 +79,7 @@ class Unigram:
         self._unk_score = float(scores.min()) - _UNKNOWN_PENALTY
         lengths = np.diff(offsets)
         self._longest = int(lengths.max())
-        sums, inverse = _running(letters)
+        sums, inverse = _prefix_hashes(letters)
         hashes = (sums[offsets[1:]] - sums[offsets[:-1]]) * inverse[offsets[:-1]]
         usable = lengths > 0
         usable[[*reserved, unk]] = False
@@ -150,7 +150,7 @@ class Unigram:
     def _edges(self, text: str, sizes: _Ints) -> tuple[_Ints, _Ints, _Ints, _Ints]:
         """Return all pieces in the words of `text`: word, end in the word, length and id, each of shape (found,)."""
         letters = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32)
-        sums, inverse = _running(letters)
+        sums, inverse = _prefix_hashes(letters)
         stops = np.cumsum(sizes)
         remaining = np.repeat(stops, sizes) - np.arange(len(letters))
         starts, lengths, ids = [], [], []
@@ -176,7 +176,7 @@ class Unigram:
         return word, start - (stops - sizes)[word] + span, span, np.concatenate(ids)
 
 
-def _running(letters: npt.NDArray[np.uint32]) -> tuple[_Hashes, _Hashes]:
+def _prefix_hashes(letters: npt.NDArray[np.uint32]) -> tuple[_Hashes, _Hashes]:
     """Return `sums` and `inverse`: the hash of letters[a:b] is (sums[b] - sums[a]) * inverse[a], modulo 2**64.
 
     The hash of characters c is the sum of c[i] * PRIME**i.

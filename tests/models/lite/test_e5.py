@@ -50,7 +50,7 @@ def cosines(a, b):
     return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
 
 
-def test_dequantised_weight_is_nibble_minus_8_times_scale():
+def test_dequantized_weight_is_nibble_minus_8_times_scale():
     block = np.zeros((1, 1, 18), dtype=np.uint8)
     block[0, 0, :2] = np.array([0.5], "<f2").view(np.uint8)
     block[0, 0, 2:] = 0x88
@@ -67,7 +67,7 @@ def test_token_rows_equal_rows_of_dequantized_table(weights):
     assert weights.token_rows(ids).shape == (3, 384)
 
 
-def test_requantised_weights_within_half_a_step_and_levels(weights):
+def test_requantized_weights_within_half_a_step_and_levels(weights):
     blocks = weights.blocks("l3.fi.w", 1536)
     smooth = np.linspace(0.5, 2, 384, dtype=np.float32)
     quantised, steps = quantise(blocks, smooth)

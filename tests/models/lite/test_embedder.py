@@ -162,7 +162,7 @@ def test_plain_text_has_no_boxes(embedder):
     assert embedder.encode_document(["plain text"]).grids == [None]
 
 
-# The recipe
+# Embedding settings
 
 
 def test_stop_words_dropped_after_encoding_but_kept_in_dense_vector():
@@ -200,7 +200,7 @@ def test_centring_subtracts_backbone_centre():
     backbone.centre = np.eye(30, dtype=np.float32)[ord("a") % 26]
     multi = LiteEmbedder(backbone, LiteRecipe(centring=1.0, drop=False)).encode_document(["ab"]).multi[0]
     shared = ord("a") % 26
-    assert abs(multi[0, shared]) < 0.01  # the vector of "a" equals the subtracted centre
+    assert abs(multi[0, shared]) < 0.01  # the vector of "a" equals the subtracted mean vector
     assert multi[1, shared] == pytest.approx(-(0.5**0.5), abs=0.01)
     np.testing.assert_allclose(np.linalg.norm(multi, axis=1), 1, atol=1e-6)
 
