@@ -131,8 +131,8 @@ def region_filter() -> None:
     with_index(lambda index: index.search("solar", filter={"has": "photo"}))()
 
 
-def query_image() -> None:
-    with_index(lambda index: index.search(Path("missing.png")))()
+def missing_image() -> None:
+    with_index(lambda index: index.add([Path("missing.png")]))()
 
 
 def stage_option() -> None:
@@ -222,7 +222,7 @@ CASES: list[tuple[str, Action, tuple[str, ...]]] = [
         ("2 ", "1 ids", "one of each"),
     ),
     ("invalid entry", with_index(lambda index: index.add([3], ids=["three"])), ("'three'", "int", "expected a text")),
-    ("missing query image", query_image, ("missing.png", "cannot be read")),
+    ("missing image", missing_image, ("missing.png", "Check the path")),
     (
         "heat map not a PNG",
         command_line("search", "x", "-i", "kb", "--heatmap", "a.jpg"),
