@@ -91,7 +91,7 @@ def _unit_vector(vector: object, dim: int) -> Float32:
 
 
 def _point_id(resources: IndexResources, name: str) -> str | None:
-    """Return the point id of a page, given a page id or the id of an added entry; None for an invalid id."""
+    """Return the point id for a page id or for the id of an added entry; None for an invalid id."""
     record = resources.manifest.document(clean_text(name))
     if record is not None and record.added:
         points = resources.manifest.points(record.sha256)

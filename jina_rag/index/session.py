@@ -388,7 +388,7 @@ def resources_in(root: Path, manifest: Manifest, store: MultiVectorStore) -> Ind
 
 
 def load_recorded(root: Path) -> Embedder | None:
-    """Load the recorded embedder of an index without opening the index; return None if there is no index.
+    """Load the recorded embedder of an index without opening the index; return None if no index exists.
 
     The caller can start loading early: a session that is opened meanwhile shares the weights with the returned
     embedder.

@@ -130,7 +130,7 @@ def _hash(entry_id: str, content: str | Page | Path | bytes, words: str | None) 
     return digest.hexdigest()
 
 
-def _png(image: Any) -> bytes:  # noqa: ANN401  # a PIL image; Pillow is imported by whoever made it
+def _png(image: Any) -> bytes:  # noqa: ANN401  # a PIL image; the caller has imported Pillow
     buffer = io.BytesIO()
     (image if image.mode in ("L", "RGB", "RGBA", "P", "1") else image.convert("RGB")).save(buffer, "PNG")
     return buffer.getvalue()
