@@ -502,7 +502,7 @@ class DocumentIndex:
             hit: A page returned by `search`.
 
         Returns:
-            The citation; its box is the whole page if no part of the page is more relevant than the rest.
+            The citation; its box is the whole page if the heat map of the page is empty.
 
         Raises:
             IndexStateError: If the page is no longer in the index.
