@@ -115,7 +115,7 @@ class LoadedImage:
                 try:
                     image = ImageOps.exif_transpose(file_image)
                 except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError) as exc:
-                    raise InvalidInputError(f"{self.name} is not a readable image: {exc}") from exc
+                    raise InvalidInputError(f"{self.name} is not a readable image: {exc}.") from exc
         else:
             image = ImageOps.exif_transpose(self._source)
         if alpha == "white" and image.has_transparency_data:
@@ -210,7 +210,7 @@ def _open(source: bytes | Path, name: str) -> Image:
         raise InvalidInputError(f"{name} is not a readable image; expected one of {', '.join(_FORMATS)}.") from exc
     except (OSError, ValueError, SyntaxError) as exc:
         reason = getattr(exc, "strerror", None) or exc
-        raise InvalidInputError(f"{name} is not a readable image: {reason}") from exc
+        raise InvalidInputError(f"{name} is not a readable image: {reason}.") from exc
     return image
 
 
@@ -239,7 +239,7 @@ def _check_bytes(source: bytes | Path, name: str, limits: Limits) -> None:
         try:
             length = source.stat().st_size
         except OSError as exc:
-            raise InvalidInputError(f"{name} cannot be read: {exc.strerror or exc}.") from exc
+            raise InvalidInputError(f"{name} cannot be read: {exc.strerror or exc}. Check the path.") from exc
         if source.is_dir():
             raise InvalidInputError(f"{name} is a folder. Pass an image file.")
     if length > limits.max_bytes:
@@ -282,5 +282,5 @@ def _fetch(url: str) -> bytes:
                     raise InvalidInputError(f"Downloading {url[:200]} exceeded {_DOWNLOAD_SECONDS:.0f} s. Pass a file.")
                 parts.append(part)
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
-        raise InvalidInputError(f"The image at {url[:200]} cannot be downloaded: {exc}") from exc
+        raise InvalidInputError(f"The image at {url[:200]} cannot be downloaded: {exc}. Check the address.") from exc
     return b"".join(parts)

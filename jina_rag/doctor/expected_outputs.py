@@ -149,10 +149,10 @@ def _call(model: Embedder | Reranker, check: Mapping[str, Any], images: Mapping[
     if check["call"] == "score":
         pairs = [(_input(query, images), _input(document, images)) for query, document in check["pairs"]]
         if not isinstance(model, PairReranker):
-            raise InvalidInputError(f"The known outputs are scores of pairs, and {model.name} cannot score pairs.")
+            raise InvalidInputError(f"{model.name} cannot score pairs. Pass known outputs of this model (--expected).")
         return model.score_pairs(pairs, raw=output == "raw", **options)
     if not isinstance(model, Embedder):
-        raise InvalidInputError(f"The known outputs are embeddings, and {model.name} is not an embedder.")
+        raise InvalidInputError(f"{model.name} is not an embedder. Pass known outputs of this model (--expected).")
     encode = model.encode_query if check["call"] == "encode_query" else model.encode_document
     inputs = [_input(item, images) for item in check["inputs"]]
     embeddings = encode(inputs, single=output == "single", multi=output == "multi", **options)

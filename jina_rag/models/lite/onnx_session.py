@@ -52,5 +52,5 @@ def open_session(
         return ort.InferenceSession(graph.read_bytes(), options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # onnxruntime's error classes have no common base class
         raise CheckpointError(
-            f"onnxruntime {ort.__version__} cannot open the model {model_name!r} from {graph}: {exc}"
+            f"onnxruntime {ort.__version__} cannot open {model_name!r} from {graph}: {exc}. Reinstall the package."
         ) from exc
