@@ -58,7 +58,7 @@ def open_atomic(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
 
 
 def acquire_lock(path: Path, message: str) -> BaseFileLock:
-    """Return an acquired file lock, which is held until it is released or the process exits.
+    """Acquire and return a file lock, which is held until its release or the exit of the process.
 
     Releasing the lock is idempotent.
 
@@ -82,7 +82,7 @@ def acquire_lock(path: Path, message: str) -> BaseFileLock:
 
 @contextmanager
 def locked(path: Path, message: str) -> Iterator[None]:
-    """Hold a file lock within the context.
+    """Hold a file lock for the duration of the context.
 
     Args:
         path: Path of the lock file, in an existing folder.
@@ -110,5 +110,5 @@ def size_on_disk(path: Path) -> int:
 
 
 def _allocated(status: os.stat_result) -> int:
-    blocks: int | None = getattr(status, "st_blocks", None)  # missing on Windows
+    blocks: int | None = getattr(status, "st_blocks", None)  # None on Windows
     return status.st_size if blocks is None else min(status.st_size, blocks * 512)

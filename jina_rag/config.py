@@ -32,8 +32,8 @@ class Limits:
         max_pages: Maximum pages (or frames) of a document. Longer documents are rejected.
         max_bytes: Maximum file size in bytes. Larger files are rejected without being read.
         max_words: Maximum words stored per page. Further words are dropped, with a warning.
-        max_seconds: Timeout in seconds for opening and rendering a page, after which the worker process is terminated.
-            Also the timeout for converting an office file. At most 86,400 (one day).
+        max_seconds: Timeout in seconds for opening a document, and for rendering each page, after which the worker
+            process is killed. Also the timeout for converting an office file. At most 86,400 (one day).
         max_memory: Maximum bytes of memory that a worker process may allocate in addition to its memory at the opening
             of the document. Not enforced on Windows and macOS.
 
@@ -228,7 +228,7 @@ class Storage:
             return cls(**value)
         except (TypeError, InvalidInputError) as exc:
             raise IndexMismatchError(
-                f"The index uses storage settings that this version does not support ({exc}): update jina-rag."
+                f"The index uses storage settings that this version does not support ({exc}). Update jina-rag."
             ) from exc
 
     def __str__(self) -> str:
@@ -249,7 +249,7 @@ _PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def usable_cpus() -> int:
-    """Return the number of CPUs that the process may use, at least 1; containers often restrict it."""
+    """Return the number of CPUs that the process may use, at least 1. In a container, some CPUs may be excluded."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return max(1, os.cpu_count() or 1)

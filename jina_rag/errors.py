@@ -4,17 +4,17 @@ JinaRagError                    base class of all errors below
 ├── InvalidInputError           invalid argument, query or setting (also a ValueError)
 ├── MissingDependencyError      missing package (also an ImportError)
 ├── DocumentError               unreadable file or page; ingestion continues with the other files
-│   ├── UnsupportedDocumentError    neither a PDF nor an image
+│   ├── UnsupportedDocumentError    unsupported file format
 │   ├── PasswordRequiredError       encrypted document without a matching password
-│   └── LimitExceededError          more pixels, pages or bytes than the limits in the settings
+│   └── LimitExceededError          more pixels, pages, bytes, time or memory than the limits in the settings
 ├── ModelError                  unusable model
 │   ├── ModelNotFoundError          unknown model name or missing weights
 │   └── CheckpointError             invalid weights (hash, keys, shapes)
 └── IndexStateError             unusable index
     ├── IndexNotFoundError          missing index
-    ├── IndexLockedError            index opened by another process
+    ├── IndexLockedError            index already open
     ├── IndexMismatchError          index built with another model or other settings
-    └── IndexCorruptError           inconsistent index files
+    └── IndexCorruptError           damaged or inconsistent index files
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class DocumentError(JinaRagError):
 
 
 class UnsupportedDocumentError(DocumentError):
-    """The file is neither a PDF nor an image in a supported format."""
+    """The content of the file is not in a supported format."""
 
 
 class PasswordRequiredError(DocumentError):
@@ -45,7 +45,7 @@ class PasswordRequiredError(DocumentError):
 
 
 class LimitExceededError(DocumentError):
-    """The document exceeds a limit of the settings (pixels, pages, bytes)."""
+    """The document exceeds a limit of the settings (pixels, pages, bytes, time or memory)."""
 
 
 class ModelError(JinaRagError):
@@ -69,7 +69,7 @@ class IndexNotFoundError(IndexStateError):
 
 
 class IndexLockedError(IndexStateError):
-    """Another process has the index open."""
+    """Another process, or another object in this process, has the index open."""
 
 
 class IndexMismatchError(IndexStateError):

@@ -88,9 +88,10 @@ class Embedder(Protocol):
 
     @property
     def hubness(self) -> float:
-        """Fraction, 0 to 1, of a page's mean score for generic queries that is subtracted from its score in a search.
+        """Fraction, 0 to 1, of the hubness of a page that search subtracts from the score of the page.
 
-        A measured property of the vector space; 0 disables the correction.
+        Hubness is the mean score of a page for the reference queries (see `reference_queries`). The fraction is a
+        measured property of the vector space; 0 disables the correction.
         """
         ...
 
@@ -177,8 +178,8 @@ class Reranker(Protocol):
         """Return the relevance score of each document.
 
         Args:
-            query: The query.
-            documents: The documents, n inputs.
+            query: The query, a text or an image.
+            documents: The documents, n texts, images or pages.
 
         Returns:
             Scores from 0 to 1, shape (n,), float32, in the order of `documents`.

@@ -27,7 +27,7 @@ Scalar: TypeAlias = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A numeric range as the value of a filter.
+    """A numeric range, used as the condition of a filter.
 
     Attributes:
         gte: Lower bound, inclusive; None for no bound.
@@ -281,7 +281,7 @@ class Prefetch:
             value = getattr(self, name)
             switch = isinstance(value, bool) and name in ("limit", "exhaustive")
             if switch or not isinstance(value, int) or value < 0:
-                raise InvalidInputError(f"Prefetch.{name} is {value!r}; expected an integer of at least 0 (pages).")
+                raise InvalidInputError(f"Prefetch.{name} is {value!r}; expected an integer of at least 0.")
 
     @property
     def lexical_limit(self) -> int:
@@ -296,9 +296,9 @@ class Prefetch:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """The path of a file that contains a page.
+    """A file that contains a page.
 
-    Copies of a file are indexed once; hits list the locations of all copies.
+    Files with the same bytes are indexed once; a hit lists the locations of all of them.
 
     Attributes:
         doc_id: Path of the document relative to the ingested root.
@@ -354,7 +354,7 @@ class ScoredPage:
         score: Score of the last stage that scored the page; higher is better. Comparable within one query, among hits
             with the same `stage`.
         region: The best matching chart, table or figure, if it scored higher than the rest of the page; else None.
-        image_path: Path of the stored page screenshot.
+        image_path: Path of the stored page screenshot; None for a text.
         snippet: Words around the best match; empty for a page without words.
         metadata: Metadata of the document, as passed at ingestion.
         page_count: Number of pages in the document.
@@ -403,7 +403,7 @@ class Failure:
 
     Attributes:
         path: Path of the file.
-        reason: The reason, in one sentence.
+        reason: The reason and, if one exists, the remedy, in one or two sentences.
         page: Page number, 1-based; None if the reason applies to the whole file.
     """
 
@@ -424,7 +424,7 @@ class IngestReport:
         moved: Number of unchanged documents whose file was renamed or moved.
         removed: Number of documents removed from the index.
         repeated: Number of pages of this run that are near-duplicates of an earlier page. They are stored and marked.
-        duplicates: Indexed files with the same bytes as another file. Their pages are stored once; hits list all files.
+        duplicates: Indexed files with the same bytes as another file. The pages are stored once; hits list all files.
         skipped: Files skipped on purpose, with the reason (not a document, hidden).
         failed: Files and pages that could not be indexed, with the reason.
         warnings: Files and pages that were indexed with a problem, with the reason.

@@ -186,7 +186,7 @@ def _limits(options: list[str]) -> Limits:
         try:
             limits[name] = int(value.replace("_", ""))
         except ValueError:
-            raise typer.BadParameter(f"--limit {name}={value!r} is invalid. Write a whole number.") from None
+            raise typer.BadParameter(f"--limit {name} is {value!r}; expected an integer of at least 1.") from None
     return Limits(**limits)
 
 

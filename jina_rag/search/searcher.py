@@ -62,7 +62,7 @@ class SearchRequest:
     def __post_init__(self) -> None:
         check_whole_number("k", self.k, minimum=1)
         if not is_whole_number(self.offset) or self.offset < 0:
-            raise InvalidInputError(f"offset is {self.offset!r}; expected a whole number of at least 0.")
+            raise InvalidInputError(f"offset is {self.offset!r}; expected an integer of at least 0.")
         if self.group_by not in ("page", "document"):
             raise InvalidInputError(f"group_by is {self.group_by!r}; expected one of 'page', 'document'.")
         if self.min_score is not None and not is_number(self.min_score):

@@ -260,7 +260,7 @@ def test_limits_and_renderers(cli, docs, tmp_path):
     assert (report.code, report.json["pages"]) == (0, 4)
     assert cli("search", "whales", "-i", tmp_path / "kb", "--json").json["hits"][0]["page"] == 2
     cli("ingest", docs, "-i", tmp_path / "x", "--limit", "max_colours=3").fails_with("Use one of max_pixels")
-    cli("ingest", docs, "-i", tmp_path / "x", "--limit", "max_pages=many").fails_with("whole number")
+    cli("ingest", docs, "-i", tmp_path / "x", "--limit", "max_pages=many").fails_with("expected an integer")
     cli("ingest", docs, "-i", tmp_path / "x", "--limit", "max_pages=0").fails_with("max_pages is 0")
     cli("ingest", docs, "-i", tmp_path / "x", "--renderer", "ghostscript").fails_with("pymupdf, pypdfium2")
     cli("ingest", docs, "-i", tmp_path / "x", "--storage", "tiny").fails_with("'tiny'")

@@ -249,12 +249,12 @@ def test_str_of_custom_storage_lists_options():
 def test_invalid_storage_option_raises_error(options, message):
     with pytest.raises(InvalidInputError, match=message):
         Storage(**options)
-    with pytest.raises(IndexMismatchError, match="update jina-rag"):
+    with pytest.raises(IndexMismatchError, match="Update jina-rag"):
         Storage.from_json(options)
 
 
 def test_unknown_storage_preset_or_option_raises_error():
     with pytest.raises(InvalidInputError, match="exact, balanced, compact"):
         Storage.named("tiny")
-    with pytest.raises(IndexMismatchError, match="update jina-rag"):
+    with pytest.raises(IndexMismatchError, match="Update jina-rag"):
         Storage.from_json({"holographic": True})

@@ -93,7 +93,7 @@ class ImagePatcher:
         lowest = max(self.side * self.side, self.min_pixels)
         if not lowest <= max_pixels <= LARGEST_PIXELS:
             raise InvalidInputError(
-                f"max_pixels is {max_pixels}; expected a number from {lowest} to {LARGEST_PIXELS:,} "
+                f"max_pixels is {max_pixels}; expected an integer from {lowest} to {LARGEST_PIXELS:,} "
                 f"(one token covers {self.side} x {self.side} pixels)."
             )
         return max_pixels

@@ -455,7 +455,7 @@ def test_unreadable_storage_record_raises_an_index_error(tmp_path, recorded):
     open_store(tmp_path).close()
     facts = tmp_path / "data" / "store.json"
     facts.write_text(json.dumps({**json.loads(facts.read_text()), "storage": recorded}))
-    with pytest.raises((IndexCorruptError, IndexMismatchError), match=r"Restore it|update jina-rag"):
+    with pytest.raises((IndexCorruptError, IndexMismatchError), match=r"Restore it|Update jina-rag"):
         open_store(tmp_path)
 
 
