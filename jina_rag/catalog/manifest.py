@@ -150,6 +150,7 @@ class Manifest:
             IndexCorruptError: If the file is not a readable SQLite database.
             IndexMismatchError: If the manifest has another format version.
         """
+        self._folder = path.parent
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._is_closed = False
@@ -171,7 +172,7 @@ class Manifest:
     @property
     def _db(self) -> sqlite3.Connection:
         if self._is_closed:  # another thread may close the manifest between two calls
-            raise IndexStateError("The index is closed. Reopen it with DocumentIndex.open.")
+            raise IndexStateError(f"The index at {self._folder} is closed. Reopen it with DocumentIndex.open.")
         return self._connection
 
     @contextmanager

@@ -55,7 +55,7 @@ def coroutine_of(
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             stop.set()
-            while not future.done():  # keep waiting if the coroutine is cancelled repeatedly
+            while not future.done():  # repeated cancellation does not end the wait
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([future])
             future.exception()  # retrieve the exception, or asyncio logs a warning
@@ -70,5 +70,5 @@ def coroutine_of(
 def _threads(pool: Pool) -> ThreadPoolExecutor:
     from concurrent.futures import ThreadPoolExecutor
 
-    # Size of asyncio's default pool. Ingestions into one index run one at a time regardless.
+    # The size of asyncio's default pool. The write lock of an index serializes the ingestions into it.
     return ThreadPoolExecutor(min(32, (os.cpu_count() or 1) + 4), thread_name_prefix=f"jina-rag-{pool}")

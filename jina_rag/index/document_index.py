@@ -75,8 +75,9 @@ class IndexInfo:
         embedder: Name of the embedder.
         fingerprint: Fingerprint of the embedder: everything that its vectors depend on.
         version: Version of jina_rag that created the index.
-        storage: Name of the storage preset, or the storage settings that differ from ``"exact"``.
-        bytes: Bytes on disk by part: the parts of the vector store (``vectors: …``), images, manifest, ocr.
+        storage: Name of the storage preset, or the settings that differ from the preset ``"exact"``.
+        bytes: Bytes on disk by part: ``vectors: …`` for each part of the vector store, ``images``, ``manifest`` and
+            ``ocr`` (the OCR cache).
     """
 
     location: str
@@ -103,9 +104,9 @@ class DocumentIndex:
     one process at a time can open an index folder. Within a process, all instances on the same folder share one store.
     The store closes when the last of these instances is closed or garbage-collected.
 
-    Each coroutine (``asearch``, ``aingest``, …) runs the method of the same name in a thread, so that models never run
-    on the event loop's thread. Concurrent calls return the same results as sequential calls. Cancelling `aingest` stops
-    the run as Ctrl-C does and waits until the run has stopped.
+    Each coroutine (``asearch``, ``aingest``, …) runs the method without the prefix ``a`` in a thread, so that models
+    never run on the event loop's thread. Concurrent calls return the same results as sequential calls. Cancelling
+    `aingest` stops the run as Ctrl-C does and waits until the run has stopped.
     """
 
     def __init__(self, location: str, options: OpenOptions, reranker: str | Reranker | None = None) -> None:
@@ -118,7 +119,7 @@ class DocumentIndex:
             "embedder": options.embedder,
             "reranker": reranker,
         }
-        # Skipped at interpreter exit, when other threads may still use the store.
+        # The finalizer does not run at interpreter exit, because other threads may still use the store.
         self._lease = weakref.finalize(self, self._shared_session.release, wait=False)
         self._lease.atexit = False
 
@@ -144,9 +145,9 @@ class DocumentIndex:
             embedder: Model name, model folder or embedder. Default: the embedder that the index was built with, and
                 ``"lite"`` for a new index.
             reranker: Model name, model folder or reranker that scores the best pages of each search; loaded on first
-                use. The index does not store the reranker, so each instance can use a different one. Default: no
+                use. The index does not record the reranker: each instance can have a different one. Default: no
                 reranker.
-            storage: How a new index stores its vectors: ``"exact"``, ``"balanced"``, ``"compact"`` or a `Storage`.
+            storage: Storage preset of a new index, ``"exact"``, ``"balanced"`` or ``"compact"``, or a `Storage`.
                 Default: ``"exact"`` for a new index, the recorded storage for an existing index.
             create: Whether to create the index if it does not exist.
             assets_dir: For a server: folder of the page images and the manifest, which the server does not store.
@@ -161,8 +162,11 @@ class DocumentIndex:
             IndexNotFoundError: If `location` has no index and `create` is False.
             IndexLockedError: If another process has the index open.
             IndexMismatchError: If the index was built with a different `embedder` or `storage`.
-            InvalidInputError: If `location` is a file or an invalid address.
-            IndexStateError: If the server is unreachable.
+            IndexCorruptError: If the index is damaged or incomplete.
+            InvalidInputError: If `location` is a file or an invalid address, or an argument is empty.
+            IndexStateError: If the folder contains other files or cannot be created, the server is unreachable, or the
+                index is already open in this process with other options.
+            ModelNotFoundError: If the embedder of a new index does not exist or cannot be downloaded.
         """
         options = OpenOptions(
             embedder=resolve_model(embedder),
@@ -172,8 +176,6 @@ class DocumentIndex:
             api_key=api_key,
         )
         return cls(os.fspath(location), options, resolve_model(reranker))
-
-    # -- ingestion -----------------------------------------------------------------------------------------
 
     @overload
     def ingest(
@@ -266,11 +268,11 @@ class DocumentIndex:
         metadata: Sequence[Mapping[str, Any]] | None = None,
         vectors: Embeddings | None = None,
     ) -> list[str]:
-        """Index texts, images and pages under ids of the caller.
+        """Index texts, images and pages under ids that the caller chooses.
 
         `search` returns these entries like pages of files, with `ScoredPage.added` set to True and the id in
-        `ScoredPage.doc_id`. An entry replaces the existing entry of the same id. If the content is unchanged, only the
-        metadata is updated and nothing is embedded.
+        `ScoredPage.doc_id`. An entry replaces the existing entry with the same id. If the content is unchanged, only
+        the metadata is updated and nothing is embedded.
 
         Args:
             contents: One input per entry: a text (stored verbatim), an image (bytes, `pathlib.Path`, PIL image, data
@@ -278,8 +280,8 @@ class DocumentIndex:
                 images is read by OCR, as in `ingest`. An image file written by `save_page` is loaded as the saved page.
             ids: One id per entry. If an id occurs twice, the last entry wins. Default: random ids.
             metadata: One JSON mapping per entry, for filters. Default: no metadata.
-            vectors: Embeddings of `contents` by the embedder of this index, with dense vectors of length `dim`,
-                multi-vectors and token grids. Default: `contents` are embedded.
+            vectors: Embeddings of `contents` by the embedder of this index: dense vectors of length `dim`,
+                multi-vectors and token grids. Default: `contents` are embedded by this call.
 
         Returns:
             The ids, one per entry.
@@ -298,8 +300,8 @@ class DocumentIndex:
         entry_metadata: list[Mapping[str, Any]] = [{} for _ in inputs] if metadata is None else list(metadata)
         if not len(inputs) == len(entry_ids) == len(entry_metadata):
             raise InvalidInputError(
-                f"Got {len(inputs)} contents, {len(entry_ids)} ids and {len(entry_metadata)} metadata; expected one of "
-                "each per entry."
+                f"Got {len(inputs)} contents, {len(entry_ids)} ids and {len(entry_metadata)} metadata mappings. Pass "
+                "one of each per entry."
             )
         session = self._session
         if vectors is not None:
@@ -309,8 +311,6 @@ class DocumentIndex:
             with session.write_session():
                 EntryWriter(self._target(), vectors=vectors).run(entries)
         return entry_ids
-
-    # -- search --------------------------------------------------------------------------------------------
 
     def search(
         self,
@@ -340,14 +340,14 @@ class DocumentIndex:
             group_by: ``"page"`` returns pages. ``"document"`` returns each document once, with its best page; the other
                 matching pages are in `ScoredPage.other_pages`.
             dedup: Whether to fold near-duplicate pages into one hit; the folded pages are in `ScoredPage.similar`.
-            min_score: Drop hits below this score; with a reranker, also hits that it did not score. Default: keep all
-                hits.
+            min_score: Drop hits below this score; with a reranker, also hits that the reranker did not score. Default:
+                keep all hits.
             details: Whether to find the best region and the snippet of each hit.
             explain: Whether to add the rank and score of each stage to the hits (`ScoredPage.steps`).
 
         Returns:
             The hits, best first: a list of `ScoredPage` with the attributes `notes`, `complete`, `more` and
-            `milliseconds`.
+            `milliseconds` (see `SearchResults`).
 
         Raises:
             InvalidInputError: If the query is empty or an argument is invalid.
@@ -433,8 +433,8 @@ class DocumentIndex:
     ) -> list[ScoredPage]:
         """Return the pages whose dense vectors are nearest to `vector`, by cosine similarity.
 
-        For vectors that the caller computed with the embedder of this index. For text queries, use `search`, which also
-        compares token by token.
+        The vector must come from the embedder of this index. For text queries, use `search`, which also compares the
+        query and the pages token by token.
 
         Args:
             vector: Shape (dim,), float32; normalized to unit length.
@@ -446,7 +446,8 @@ class DocumentIndex:
             vector.
 
         Raises:
-            InvalidInputError: If `k` is below 1, or `vector` has another shape or a non-finite value.
+            InvalidInputError: If `k` is below 1, `filter` is invalid, or `vector` has another shape or a non-finite
+                value.
         """
         return nearest_pages(self._session.resources, vector, dim=self.dim, k=k, where=filter)
 
@@ -462,8 +463,6 @@ class DocumentIndex:
         """
         return dense_vectors(self._session.resources, pages, self.dim)
 
-    # -- explanation ---------------------------------------------------------------------------------------
-
     def explain(
         self,
         query: Input,
@@ -472,21 +471,22 @@ class DocumentIndex:
         by: Literal["embedder", "reranker"] = "embedder",
         method: Literal["gradient", "attention"] | None = None,
     ) -> Explanation:
-        """Return a heat map of a page: the relevance of each position to a query.
+        """Return a heat map of a page: the relevance of each position on the page to a query.
 
         Args:
             query: The query that returned `hit`.
             hit: A page returned by `search`.
-            by: ``"embedder"`` compares the stored vectors that ranked the page. ``"reranker"`` attributes the
-                reranker's score to the parts of the page image; the reranker must read images.
-            method: Attribution method of the reranker. Default: the reranker's own default.
+            by: ``"embedder"`` compares the query with the stored vectors that ranked the page. ``"reranker"``
+                attributes the reranker's score to the parts of the page image; the reranker must read images.
+            method: Attribution method of the reranker. Default: the method that the reranker prefers.
 
         Returns:
-            Boxes on the page with their weights.
+            The boxes of the page with their weights from 0 to 1.
 
         Raises:
             IndexStateError: If the page is no longer in the index, or its screenshot is missing for ``by="reranker"``.
-            InvalidInputError: If `by` is unknown, the index has no reranker, or the reranker cannot explain its scores.
+            InvalidInputError: If `by` is unknown. For ``by="reranker"``: if the index has no reranker, the reranker
+                cannot explain its scores, or the page is a text without an image.
         """
         if by == "embedder":
             return self._explainer.explain(query, hit)
@@ -535,7 +535,7 @@ class DocumentIndex:
 
         Returns:
             The context. `Context.blocks()` returns the message content for the chat model; `Context.omissions` lists
-            omissions.
+            the content that exceeded the limits or could not be read.
 
         Raises:
             IndexStateError: If a page is no longer in the index.
@@ -558,10 +558,8 @@ class DocumentIndex:
             image_format=image_format,
         )
 
-    # -- maintenance ---------------------------------------------------------------------------------------
-
     def documents(self) -> list[DocumentRecord]:
-        """Return all documents, sorted by id; `is_complete` is False for interrupted ones."""
+        """Return the records of all documents, sorted by id; `is_complete` is False if indexing was interrupted."""
         return self._session.resources.manifest.documents()
 
     def delete(self, document: str | os.PathLike[str] | None = None, *, filter: Where | None = None) -> int:
@@ -585,10 +583,11 @@ class DocumentIndex:
             return delete_documents(session.resources, name, filter or {})
 
     def verify(self) -> list[Problem]:
-        """Check that vectors, images and manifest agree; nothing is changed.
+        """Check that vectors, images and manifest agree, without changing the index.
 
         Returns:
-            The problems, each with the document to ingest again; empty for a consistent index.
+            The problems, each with the id of the document to ingest again, if one document is affected. Empty for a
+            consistent index.
         """
         return verify(self._session.resources)
 
@@ -602,8 +601,8 @@ class DocumentIndex:
     ) -> int:
         """Copy this index to a folder or a Qdrant server, without embedding anything.
 
-        Points are streamed, in requests limited by bytes. To resume an interrupted copy, make the same call; points
-        that the target already has are not sent again.
+        Points are streamed in batches whose size in bytes is limited. To resume an interrupted copy, repeat the call:
+        points that the target already has are not sent again.
 
         Args:
             location: As in `open`: a new location, or the target of an interrupted copy of this index.
@@ -616,7 +615,7 @@ class DocumentIndex:
 
         Raises:
             InvalidInputError: If `location` is the location of this index.
-            IndexMismatchError: If the target holds an index of another model.
+            IndexMismatchError: If the target is an index with another model or storage.
         """
         from jina_rag.catalog.migrate import copy_index
 
@@ -634,7 +633,7 @@ class DocumentIndex:
                     f"The index at {target_session.location} was built with {target_session.settings.fingerprint}, "
                     f"this index with {settings.fingerprint}. Copy to a new location."
                 )
-            # A fixed order of locking keeps two opposite copies from a deadlock.
+            # Locking in a fixed order prevents a deadlock of two copies in opposite directions.
             first_session, second_session = sorted((session, target_session), key=lambda each: each.location)
             with first_session.write_session(), second_session.write_session():
                 return copy_index(session.resources, target_session.resources, progress=progress)
@@ -661,10 +660,8 @@ class DocumentIndex:
 
     @property
     def dim(self) -> int:
-        """Length of the stored dense vectors, which may be shorter than the embedder's."""
+        """Length of the stored dense vectors, which may be shorter than the vectors of the embedder."""
         return self._session.settings.dim
-
-    # -- coroutines ----------------------------------------------------------------------------------------
 
     if TYPE_CHECKING:  # `coroutine_of` keeps only the first overload
 
@@ -695,8 +692,6 @@ class DocumentIndex:
     averify = coroutine_of(verify)
     ainfo = coroutine_of(info)
 
-    # -- models --------------------------------------------------------------------------------------------
-
     @property
     def embedder(self) -> Embedder:
         """Embedder of the index, loaded on first use."""
@@ -723,8 +718,6 @@ class DocumentIndex:
 
         return Explainer(self._session.resources, self._searcher.embed)
 
-    # -- lifecycle -----------------------------------------------------------------------------------------
-
     @property
     def _session(self) -> IndexSession:
         if not self._lease.alive:
@@ -734,7 +727,7 @@ class DocumentIndex:
         return self._opened_session
 
     def close(self) -> None:
-        """Release the index; the last instance on a location closes the store. Idempotent."""
+        """Release the index; the last instance on a location closes its store. Idempotent."""
         if self._lease.detach() is not None:
             self._shared_session.release()
 
@@ -747,9 +740,11 @@ class DocumentIndex:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the location and the model names; unpickling reopens the index with the API key of the environment.
 
+        Weights are not pickled, so the models must be loadable by name.
+
         Raises:
             InvalidInputError: If the embedder or the reranker was passed as an object, or the index was built with an
-                embedder that `load_embedder` cannot load by name. Weights are not pickled.
+                embedder that `load_embedder` cannot load by name.
         """
         for role in ("embedder", "reranker"):
             if not isinstance(self._arguments[role], str | None):

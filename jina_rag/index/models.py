@@ -61,7 +61,7 @@ class IndexModels:
         self._embedder = embedder
         self.default_reranker = reranker
         self._rerankers: dict[str, Reranker] = {}
-        # One lock per model: using a loaded model does not wait while another model loads.
+        # One lock per model: a loaded model stays usable while another model loads.
         self._embedder_lock = threading.Lock()
         self._reranker_locks: dict[str, threading.Lock] = {}
 
@@ -79,7 +79,7 @@ class IndexModels:
         return None if self.default_reranker is None else self._load_reranker(self.default_reranker)
 
     def reranker_for(self, stage: Rerank | None) -> Callable[[], Reranker] | None:
-        """Return a function that loads the reranker of a stage; None if the stage is off.
+        """Return a function that loads the reranker of a stage; return None if the stage is off.
 
         Args:
             stage: The rerank stage of a search; None if the search has none.

@@ -1,4 +1,4 @@
-"""Lookup of pages by id, by dense vector, and of the stored vectors of pages."""
+"""Lookup of pages by id or by dense vector, and of the stored dense vectors of pages."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from jina_rag.types import Float32, ScoredPage, Where
 
 
 def pages_by_id(resources: IndexResources, ids: Sequence[str]) -> list[ScoredPage]:
-    """Return pages by id, in the order of `ids` (see `DocumentIndex.get`).
+    """Return pages by id, in the order of `ids`; see `DocumentIndex.get`.
 
     Raises:
         InvalidInputError: If `ids` is a single string, or an id is not a string.
     """
     if isinstance(ids, str):
-        raise InvalidInputError("Pass a list of ids, not a single string.")
+        raise InvalidInputError(f"ids is the string {ids!r}; expected a list of ids.")
     for name in ids:
         if not isinstance(name, str):
             raise InvalidInputError(f"ids contains {name!r}; expected strings.")
@@ -41,7 +41,7 @@ def pages_by_id(resources: IndexResources, ids: Sequence[str]) -> list[ScoredPag
 def nearest_pages(
     resources: IndexResources, vector: Float32 | Sequence[float], *, dim: int, k: int, where: Where | None
 ) -> list[ScoredPage]:
-    """Return the pages nearest to a dense vector (see `DocumentIndex.nearest`)."""
+    """Return the pages nearest to a dense vector; see `DocumentIndex.nearest`."""
     unit_vector = _unit_vector(vector, dim)
     check_whole_number("k", k, minimum=1)
     where = resolve_paths(checked_filter(where), resources.manifest)
@@ -53,7 +53,7 @@ def nearest_pages(
         hits = resources.store.nearest(unit_vector, limit=limit, where={schema.KIND: "page", **conditions})
         pages = []
         for hit in hits:
-            # Pages of unfinished replacements have no location and stay hidden.
+            # The pages of an unfinished replacement have no location yet and stay hidden.
             if files := locations(resources, hit.payload, where):
                 page = bare_hit(resources, hit.id, hit.payload, files)
                 pages.append(replace(page, score=hit.score, stage="dense", scores={"dense": hit.score}))
@@ -63,7 +63,7 @@ def nearest_pages(
 
 
 def dense_vectors(resources: IndexResources, pages: Sequence[ScoredPage], dim: int) -> Float32:
-    """Return the stored dense vectors, shape (len(pages), dim), float32 (see `DocumentIndex.dense_vectors`)."""
+    """Return the stored dense vectors of pages, shape (len(pages), dim), float32; see `DocumentIndex.dense_vectors`."""
     vectors = np.zeros((len(pages), dim), dtype=np.float32)
     points = resources.store.fetch([page.page_id for page in pages])
     dense = {point.id: point.dense for point in points if point.dense is not None}
@@ -86,7 +86,7 @@ def _unit_vector(vector: object, dim: int) -> Float32:
         raise InvalidInputError(
             f"vector has shape {numbers.shape} or non-finite values; expected {dim} finite numbers."
         )
-    numbers /= np.abs(numbers).max() or 1.0  # so that the squares neither overflow nor underflow
+    numbers /= np.abs(numbers).max() or 1.0  # prevents overflow and underflow of the squares
     return (numbers / (np.linalg.norm(numbers) or 1.0)).astype(np.float32)
 
 

@@ -1,8 +1,9 @@
 """Indexes whose vectors are on a Qdrant server: address, local assets folder, and opening.
 
 The server stores vectors, words, file locations and the settings of the index, which is enough to search from any
-machine. Page images and the manifest stay in a local assets folder, as in an embedded index. Changing the index
-requires this folder. Without this folder, search works, but `ScoredPage.image_path` names a missing file.
+machine. Page images and the manifest stay in a local assets folder, with the same layout as in an index folder.
+Changing the index requires the assets folder. Without this folder, search works, but `ScoredPage.image_path` names a
+missing file.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from jina_rag.stores.qdrant.client import checked_url
 from jina_rag.stores.qdrant.server import QdrantConnection, QdrantStore
 
 _client: Any = None
-"""Client that replaces the default client; tests set it to an in-memory client."""
+"""Replacement for the default client; tests set an in-memory client."""
 
 
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -58,7 +59,7 @@ class Address:
     """The address of a collection on a Qdrant server.
 
     Attributes:
-        server: URL of the server, as passed by the caller.
+        server: URL of the server without collection and options, spelled as by the caller.
         collection: Name of the collection.
         connection: Fields of `QdrantConnection` that the address sets.
     """
@@ -75,7 +76,8 @@ class Address:
             location: The address.
 
         Raises:
-            InvalidInputError: If the address has no collection, an unknown option, or a user or password.
+            InvalidInputError: If the address has another scheme than http or https, no collection, an unknown or
+                invalid option, or a user or password.
         """
         parts = urlsplit(location)
         if "@" in parts.netloc:  # checked before any message prints the address
@@ -152,7 +154,7 @@ def open_server(address: Address, options: OpenOptions) -> IndexSession:
 
 
 def _check_files(manifest: Manifest, settings: IndexSettings, address: Address, root: Path, *, is_new: bool) -> None:
-    """Raise an error if the assets folder belongs to another index."""
+    """Raise an error if the assets folder belongs to another index or to a deleted collection."""
     stored_settings = manifest.settings()
     if is_new and stored_settings and manifest.documents():
         raise IndexCorruptError(

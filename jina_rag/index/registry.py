@@ -21,7 +21,7 @@ from jina_rag.index.session import IndexSession, OpenOptions, open_folder
 
 
 class SharedSession:
-    """The session of one location, opened by its first user and closed by its last user."""
+    """The session of one location, opened for its first user and closed after its last user."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,8 +33,8 @@ class SharedSession:
         """Return the session and increment its user count.
 
         Args:
-            open_session: Opens the session if the location has none.
-            options: Options of `DocumentIndex.open`. An open session must match them.
+            open_session: Called with `options` if the location has no open session.
+            options: Options of `DocumentIndex.open`. An open session must match these options.
         """
         with self._exclusively():
             if self._session is None:
@@ -49,7 +49,7 @@ class SharedSession:
 
         Args:
             wait: Whether to wait for the lock. The garbage collector passes False, because it may run in a thread that
-                already holds the lock; the holder of the lock then completes the release.
+                already holds the lock. The thread that holds the lock then completes the release.
         """
         self._releases.append(None)
         with self._exclusively() if wait else nullcontext():
@@ -96,8 +96,8 @@ def open_session(location: str, options: OpenOptions) -> tuple[SharedSession, In
         The shared session, which the caller releases, and the session itself.
 
     Raises:
-        InvalidInputError: If `location` is empty or an invalid address, or a folder is combined with options of a
-            server.
+        InvalidInputError: If `location` is empty or an invalid address, or `location` is a folder and `options` has
+            `assets_dir` or `api_key`, which require a server.
         IndexStateError: If the index is already open with another `assets_dir` or other options of its address.
     """
     if not location.strip():

@@ -59,7 +59,7 @@ _STOP_POLL_SECONDS = 0.05
 
 
 class StoppedWaiting(Exception):  # not an error: the caller requested the stop
-    """The stop event of a run was set before the run started."""
+    """The stop event of a run was set while the run waited for the write lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,12 @@ class OpenOptions:
     """Options of `DocumentIndex.open` other than the location and the reranker.
 
     Attributes:
-        embedder: Model name, absolute path of a model folder, or an embedder; None for the recorded embedder.
+        embedder: Model name, absolute path of a model folder, or an embedder; None for the recorded embedder, and
+            ``"lite"`` for a new index.
         storage: How vectors are stored; None for the recorded storage, and ``"exact"`` for a new index.
         create: Whether to create the index if it does not exist.
-        assets_dir: For a server: the assets folder.
-        api_key: For a server: the API key.
+        assets_dir: For a server: absolute path of the assets folder; None for the default folder.
+        api_key: For a server: the API key; None for the environment variable QDRANT_API_KEY.
         connection: For a server: fields of `QdrantConnection` that the address sets.
         template: Settings of the source index if the new index is a copy.
     """
@@ -135,7 +136,7 @@ class IndexSettings:
         return cls(**values | {"storage": Storage.from_json(values["storage"])})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings as JSON values, the inverse of `from_json`."""
+        """Return the settings as JSON values; the inverse of `from_json`."""
         return asdict(self) | {"storage": self.storage.to_json()}
 
     @property
@@ -169,8 +170,8 @@ def new_settings(options: OpenOptions) -> tuple[IndexSettings, Embedder | None]:
         fingerprint=model.fingerprint,
         folder_fingerprint=_folder_content(model.name),
         revision=model.revision,
-        # Dense vectors only select candidates: Matryoshka truncation halves their memory at almost no loss of
-        # quality.
+        # Dense vectors only select candidates. If the model was trained for Matryoshka truncation, the truncation
+        # halves their memory at almost no loss of quality.
         dim=DENSE_DIM if model.dim > DENSE_DIM and DENSE_DIM in model.matryoshka_dims else model.dim,
         multi_dim=row_dim(model, storage.multi_dim),
         storage=storage,
@@ -184,7 +185,7 @@ class IndexSession:
 
     Attributes:
         location: Location for messages: the folder, or the server address with the collection name.
-        root: Folder with the manifest and the images.
+        root: Folder of the manifest, the images and the OCR cache.
         resources: Vector store, manifest, images and OCR cache.
         settings: The recorded settings.
         model: The embedder if it was loaded when the index was created; otherwise None.
@@ -227,7 +228,7 @@ class IndexSession:
         return model
 
     def check(self, options: OpenOptions) -> None:
-        """Raise an error if the options do not match the open index.
+        """Raise an error if options do not match the open index.
 
         Args:
             options: Options of `DocumentIndex.open`.
@@ -237,13 +238,15 @@ class IndexSession:
             IndexStateError: If the index is open in this process with another assets folder, or with other connection
                 settings of its server.
         """
-        mismatched = [name for name, value in options.connection.items() if value != getattr(self.connection, name)]
+        mismatched_names = [
+            name for name, value in options.connection.items() if value != getattr(self.connection, name)
+        ]
         if options.api_key is not None and options.api_key != self.connection.key():
-            mismatched.append("api_key")
-        if mismatched:
+            mismatched_names.append("api_key")
+        if mismatched_names:
             raise IndexStateError(
-                f"The index at {self.location} is already open in this process with another {mismatched[0]}. Close it, "
-                f"or omit {mismatched[0]}."
+                f"The index at {self.location} is already open in this process with another {mismatched_names[0]}. "
+                f"Close it, or omit {mismatched_names[0]}."
             )
         storage = self.settings.storage
         if options.storage not in (None, storage):
@@ -289,7 +292,7 @@ class IndexSession:
             stop: Event that ends the wait for the lock. Default: wait without limit.
 
         Raises:
-            StoppedWaiting: If `stop` is set before this thread holds the lock.
+            StoppedWaiting: If `stop` is set while this thread waits for the lock.
             IndexLockedError: If another process is changing the index.
             IndexStateError: If the index on a server was filled with another assets folder.
         """
@@ -356,7 +359,8 @@ def open_folder(root: Path, options: OpenOptions) -> IndexSession:
         # Imported here so that `import jina_rag` does not load the store's engine.
         from jina_rag.stores.qdrant.edge import EdgeStore
 
-        # The settings are written last. An index with settings and without vectors has lost its vectors.
+        # The settings are written last. If they exist, the store must exist: opening must not replace lost vectors by
+        # an empty store.
         store = EdgeStore.open(root / VECTORS, **settings.store_options, create=not stored_settings)
         on_failure.callback(store.close)
         session = IndexSession(str(root), root, resources_in(root, manifest, store), settings, model)
@@ -378,7 +382,10 @@ def open_manifest(root: Path) -> Manifest:
         if not (root / MANIFEST).is_file():
             root.chmod(0o700)
     except OSError as exc:
-        raise IndexStateError(f"The index folder {root} cannot be created: {exc.strerror}.") from exc
+        raise IndexStateError(
+            f"The index folder {root} cannot be created: {exc.strerror}. Check the permissions, or choose another "
+            "folder."
+        ) from exc
     return Manifest(root / MANIFEST)
 
 
@@ -390,8 +397,8 @@ def resources_in(root: Path, manifest: Manifest, store: MultiVectorStore) -> Ind
 def load_recorded(root: Path) -> Embedder | None:
     """Load the recorded embedder of an index without opening the index; return None if no index exists.
 
-    The caller can start loading early: a session that is opened meanwhile shares the weights with the returned
-    embedder.
+    This allows a caller to load the weights before the index is open. While the caller holds the embedder, a session
+    of that index shares its weights.
 
     Args:
         root: Folder of the index.
@@ -401,12 +408,12 @@ def load_recorded(root: Path) -> Embedder | None:
 
 
 def _load_recorded(settings: IndexSettings, folder: str | None = None) -> Embedder:
-    """Load the recorded model at its recorded commit, because a branch of the hub may have moved."""
+    """Load the recorded model at its recorded commit, because the branch on the hub may have newer commits."""
     return load_embedder(folder or settings.embedder, revision=settings.revision)
 
 
 def _folder_content(name: str) -> str | None:
-    """Return the fingerprint of the model folder with that absolute path; None for other names."""
+    """Return the fingerprint of a model folder's contents; None if `name` is not the absolute path of a folder."""
     return folder_fingerprint(Path(name)) if os.path.isabs(name) and os.path.isdir(name) else None
 
 

@@ -96,7 +96,7 @@ def test_closed_manifest_raises_index_state_error(tmp_path):
     manifest.close()
     manifest.close()
     for call in (manifest.documents, lambda: manifest.begin(record()), lambda: manifest.write_settings({"a": 1})):
-        with pytest.raises(IndexStateError, match="index is closed"):
+        with pytest.raises(IndexStateError, match="The index at .* is closed"):
             call()
 
 
