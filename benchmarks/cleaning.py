@@ -53,8 +53,8 @@ def score(source: Path, dropped: Path) -> dict:
     by_step: Counter = Counter()
     for number, line in enumerate(source.open(encoding="utf-8"), start=1):
         record = json.loads(line)
-        kind, how = record["kind"], record["how"]
-        keys = [kind, f"{kind}: {how}"] if how else [kind]
+        kind, variant = record["kind"], record["how"]
+        keys = [kind, f"{kind}: {variant}"] if variant else [kind]
         totals.update(keys)
         if number in dropped_lines:
             drops.update(keys)

@@ -6,7 +6,7 @@ The checkpoints have random weights in the real shapes (`jina_rag.testing.make_c
 for jina-embeddings-v4 with its adapters, 4.4 GB for jina-reranker-m0. They are loaded in their stored dtype, bfloat16.
 Each model runs in a separate process. The benchmark prints one JSON object per model: the private memory (RssAnon)
 after loading and its peak while loading, the ratio of the peak to the size of the weights, and the seconds for one
-query or pair. The object includes the seconds for one page image if the process finishes within --page-seconds.
+query or pair. If the process finishes within --page-seconds, the object also has the seconds for one page image.
 """
 
 from __future__ import annotations

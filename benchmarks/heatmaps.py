@@ -1,4 +1,4 @@
-"""Measure how often the brightest box of a heat map is inside the judged answer, relative to a random box of the page.
+"""Measure how often the brightest box of a heat map is inside the judged box, compared with a random box of the page.
 
     python benchmarks/heatmaps.py JUDGED_FOLDER --index DIR
 

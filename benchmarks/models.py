@@ -78,7 +78,7 @@ def pages(count: int, seed: int) -> list[Any]:
 
 
 class Case:
-    """A comparison of jina_rag with the published code on one kind of input."""
+    """A comparison of jina_rag with the published code: a model, its inputs, a device and a dtype."""
 
     def __init__(self, name: str, folders: dict[str, Path], device: str, dtype: str) -> None:
         self.name = name
@@ -86,14 +86,14 @@ class Case:
         self.folder, self.device, self.dtype = folders[self.family], device, dtype
         self.inputs: Any = None
 
-    def load(self, which: str) -> Callable[[], Any]:
+    def load(self, variant: str) -> Callable[[], Any]:
         """Return a function that runs the case once and returns its vectors or scores.
 
         Args:
-            which: ``"ours"`` for jina_rag, or ``"published"``.
+            variant: ``"ours"`` for jina_rag, or ``"published"``.
         """
         torch_dtype = getattr(torch, self.dtype)
-        if which == "ours":
+        if variant == "ours":
             load = load_reranker if self.family == "m0" else load_embedder
             model: Any = load(str(self.folder), device=self.device, dtype=self.dtype)
         else:
@@ -102,14 +102,14 @@ class Case:
                 model.to(self.device)
         inputs = self._inputs()
         if self.name == "pages":
-            if which == "ours":
+            if variant == "ours":
                 return lambda: model.encode_document(inputs, multi=False).single
             return lambda: model.encode_image(inputs)
         if self.name == "pairs":
-            if which == "ours":
+            if variant == "ours":
                 return lambda: model.score_pairs(inputs)
             return lambda: np.asarray(model.compute_score(inputs))
-        if which == "ours":
+        if variant == "ours":
             return lambda: model.encode_query(inputs, multi=False).single
         return lambda: model.encode_text(inputs)
 
@@ -145,15 +145,15 @@ def seconds(run: Callable[[], Any], device: str) -> tuple[float, Any]:
 
 def compare(case: Case, rounds: int) -> dict[str, Any]:
     """Return the median seconds of alternating runs, and the largest difference between the results."""
-    runs = {which: case.load(which) for which in ("published", "ours")}
+    runs = {variant: case.load(variant) for variant in ("published", "ours")}
     times: dict[str, list[float]] = {"published": [], "ours": []}
     results: dict[str, Any] = {}
     for turn in range(rounds):
-        for which, run in runs.items():
-            took, results[which] = seconds(run, case.device)
+        for variant, run in runs.items():
+            elapsed, results[variant] = seconds(run, case.device)
             if turn or rounds == 1:  # the first round is a warm-up
-                times[which].append(took)
-    medians = {which: float(np.median(values)) for which, values in times.items()}
+                times[variant].append(elapsed)
+    medians = {variant: float(np.median(values)) for variant, values in times.items()}
     return {
         "published_s": round(medians["published"], 3),
         "ours_s": round(medians["ours"], 3),
@@ -162,28 +162,28 @@ def compare(case: Case, rounds: int) -> dict[str, Any]:
     }
 
 
-def peak(case: Case, which: str) -> int:
+def peak(case: Case, variant: str) -> int:
     """Return the peak memory of one run, in bytes above the memory before the run. Call it in a new process."""
-    run = case.load(which)
+    run = case.load(variant)
     if case.device != "cpu":
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        bytes_before = torch.cuda.memory_allocated()
         run()
-        return torch.cuda.max_memory_allocated() - before
+        return torch.cuda.max_memory_allocated() - bytes_before
     # Return freed memory to the system, so that it does not hide the memory of the run.
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    bytes_before = _status("VmRSS")
     run()
-    return _status("VmHWM") - before
+    return _status("VmHWM") - bytes_before
 
 
 def _status(name: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {name}")
+    raise RuntimeError(f"/proc/self/status has no {name}. Run the benchmark on Linux, or without --memory.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--only", default=",".join(BARS))
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--peak", nargs=2, metavar=("CASE", "WHICH"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak", nargs=2, metavar=("CASE", "VARIANT"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="folder of the checkpoints, reused by later runs")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="jina-rag-bench-") as scratch:
@@ -208,15 +208,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in options.only.split(","):
             figures = compare(Case(name, folders, options.device, options.dtype), options.rounds)
             if options.memory and name != "queries":
-                peaks = {which: _peak_in_new_process(name, which, root, options) for which in ("published", "ours")}
-                figures |= {f"{which}_peak_mb": round(value / 1e6) for which, value in peaks.items()}
+                peaks = {
+                    variant: _peak_in_new_process(name, variant, root, options) for variant in ("published", "ours")
+                }
+                figures |= {f"{variant}_peak_mb": round(value / 1e6) for variant, value in peaks.items()}
                 figures["memory"] = round(peaks["ours"] / peaks["published"], 2)
             print(json.dumps({"case": name, **figures, "bar": BARS[name]}), flush=True)
 
 
-def _peak_in_new_process(name: str, which: str, root: Path, options: argparse.Namespace) -> int:
+def _peak_in_new_process(name: str, variant: str, root: Path, options: argparse.Namespace) -> int:
     command = [
-        sys.executable, __file__, "--peak", name, which, "--folder", str(root),
+        sys.executable, __file__, "--peak", name, variant, "--folder", str(root),
         "--device", options.device, "--dtype", options.dtype,
     ]  # fmt: skip
     process = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -2,8 +2,8 @@
 
     python benchmarks/mteb_folder.py FOLDER --output results
 
-The PyTorch models are tiny random checkpoints, which test that the wrappers run; their scores are meaningless. These
-models evaluate only the first documents of the folder (``--tiny-documents``), because they embed each page as an image.
+The PyTorch models are tiny random checkpoints: they test that the wrappers run, and their scores have no meaning. They
+embed each page as an image, so they are evaluated on the first documents of the folder only (``--tiny-documents``).
 """
 
 from __future__ import annotations

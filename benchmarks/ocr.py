@@ -4,8 +4,8 @@
     python benchmarks/ocr.py FOLDER --against-published
     python benchmarks/ocr.py FOLDER --against-published --text-layer 12
 
-FOLDER holds PDFs and images. With ``--against-published``, the stages of rapidocr's pipeline also read each page, as
-jina_rag called them before. Both read each page in immediate succession, so that other load on the machine slows both.
+FOLDER holds PDFs and images. With ``--against-published``, the stages of rapidocr's pipeline, which earlier versions of
+jina_rag called, also read each page. Both run in immediate succession, so that other load on the machine slows both.
 ``--text-layer N`` also reads the images of N pages with a text layer, one per document, and compares the words with the
 text layer. CPU seconds count all threads of the process.
 """

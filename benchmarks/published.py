@@ -95,7 +95,7 @@ class _Published:
         missing = [key for key in info["missing_keys"] if key != unused]
         unexpected = [key for key in info["unexpected_keys"] if not key.startswith(("lm_head.", head))]
         if missing or unexpected:
-            raise RuntimeError(f"{self.folder}: missing keys {missing[:3]}, unexpected keys {unexpected[:3]}")
+            raise RuntimeError(f"{self.folder}: missing keys {missing[:3]}, unexpected keys {unexpected[:3]}.")
         return model.eval()
 
     def _processor(self, low: int | None = None, high: int | None = None) -> Any:
@@ -110,7 +110,7 @@ class _Published:
         # Images are already RGB: transformers 5 would blend alpha with white, but the published code drops alpha.
         return transformers.Qwen2VLImageProcessorPil(size=size, do_convert_rgb=False, **numbers)
 
-    def _inputs(self, prompts: list[str], images: list[Any], processor: Any, **cut: Any) -> dict[str, torch.Tensor]:
+    def _inputs(self, prompts: list[str], images: list[Any], processor: Any, **options: Any) -> dict[str, torch.Tensor]:
         """Return the tokens and pixels of one batch; `images` are in the order of their placeholders in the prompts."""
         pixels: dict[str, torch.Tensor] = {}
         if images:
@@ -118,8 +118,8 @@ class _Published:
             counts = pixels["image_grid_thw"].prod(dim=1) // processor.merge_size**2
             token_counts = iter(counts.tolist())
             prompts = [re.sub(re.escape(PAD), lambda _: PAD * next(token_counts, 1), prompt) for prompt in prompts]
-        cut |= {"padding": "longest", "return_tensors": "pt", "return_token_type_ids": False}
-        tokens = dict(self.tokenizer(prompts, **cut))
+        options |= {"padding": "longest", "return_tensors": "pt", "return_token_type_ids": False}
+        tokens = dict(self.tokenizer(prompts, **options))
         if images:
             # transformers 5 assigns row and column positions only to tokens that are marked as image tokens.
             tokens["mm_token_type_ids"] = (tokens["input_ids"] == self.config["image_token_id"]).int()
@@ -167,9 +167,9 @@ class PublishedV4(_Published):
         As in the published code, `prompt_name` selects the prefix for every task, including text-matching.
         """
         prompts = [f"{PREFIXES[prompt_name]}: {text}" for text in texts]
-        cut = {"truncation": True, "max_length": min(max_length, MAX_TOKENS)}
+        options = {"truncation": True, "max_length": min(max_length, MAX_TOKENS)}
         batches = (prompts[start : start + batch_size] for start in range(0, len(texts), batch_size))
-        return self._encode((self._inputs(batch, [], None, **cut) for batch in batches), task, truncate_dim, multi)
+        return self._encode((self._inputs(batch, [], None, **options) for batch in batches), task, truncate_dim, multi)
 
     def encode_image(
         self, images: Sequence[Source], *, task: str = "retrieval", truncate_dim: int | None = None,
@@ -252,7 +252,7 @@ class PublishedM0(_Published):
         default = max(max_length - max_query_length, max_query_length)
         max_doc_length = default if max_doc_length is None else max_doc_length
         if max_doc_length + max_query_length > max_length:
-            raise ValueError(f"{max_doc_length} + {max_query_length} tokens exceed max_length {max_length}")
+            raise ValueError(f"max_length is {max_length}; expected at least {max_doc_length} + {max_query_length}.")
         scores: list[float] = []
         for start in range(0, len(pairs), batch_size):
             prompts, images = [], []

@@ -88,8 +88,8 @@ class RerankBenchmark:
 
     def score(self, model: Any, pairs: Sequence[tuple[str, Path]]) -> tuple[float, np.ndarray]:
         """Return the seconds per pair, and the raw scores."""
-        took, scores = seconds(lambda: model.score_pairs(pairs, raw=True), self.device)
-        return took / len(pairs), scores
+        elapsed, scores = seconds(lambda: model.score_pairs(pairs, raw=True), self.device)
+        return elapsed / len(pairs), scores
 
     def run(self) -> dict[str, Any]:
         first, *others = self.queries
@@ -102,22 +102,22 @@ class RerankBenchmark:
             both = [("plain", self.uncached), ("first", self.cached)]
             scores = {}
             for name, model in both if number % 2 else reversed(both):
-                took, scores[name] = self.score(model, [(first, page)])
-                times[name].append(took)
+                elapsed, scores[name] = self.score(model, [(first, page)])
+                times[name].append(elapsed)
             wrong = max(wrong, float(abs(scores["plain"] - scores["first"]).max()))
             exact[first, page] = float(scores["plain"][0])
         use = self.cached.prefix_cache.use
         assert use.device_entries + use.host_entries == len(self.pages), use
         for number, query in enumerate(others):
-            took, later_scores = self.score(self.cached, [(query, page) for page in self.pages])
-            times["later"].append(took)
+            elapsed, later_scores = self.score(self.cached, [(query, page) for page in self.pages])
+            times["later"].append(elapsed)
             for position in (2 * number % len(self.pages), (2 * number + 1) % len(self.pages)):
-                took, scratch = self.score(self.uncached, [(query, self.pages[position])])
-                times["scratch"].append(took)
+                elapsed, scratch = self.score(self.uncached, [(query, self.pages[position])])
+                times["scratch"].append(elapsed)
                 exact[query, self.pages[position]] = float(scratch[0])
                 wrong = max(wrong, float(abs(scratch[0] - later_scores[position])))
-                took, alone = self.score(self.cached, [(query, self.pages[position])])
-                times["alone"].append(took)
+                elapsed, alone = self.score(self.cached, [(query, self.pages[position])])
+                times["alone"].append(elapsed)
                 wrong = max(wrong, float(abs(scratch[0] - alone[0])))
         assert self.cached.prefix_cache.use.misses == len(self.pages), self.cached.prefix_cache.use
         median = {name: float(np.median(values)) for name, values in times.items()}
@@ -145,14 +145,14 @@ class RerankBenchmark:
         """Measure score differences, bytes and time of all pairs in one call, with an empty cache in another dtype."""
         model = self.load(PrefixCache(dtype=dtype))
         pairs = self._shuffled_pairs(self.pages[:4])
-        took, scores = self.score(model, pairs)
+        elapsed, scores = self.score(model, pairs)
         _, exact = self.score(self.cached, pairs)
         use = model.prefix_cache.use
         return {
             "cache": dtype,
             "wrong": float(abs(scores - exact).max()),
             "bytes": (use.device_bytes + use.host_bytes) // 4,
-            "new_ms": round(1000 * took, 1),
+            "new_ms": round(1000 * elapsed, 1),
         }
 
     def _shuffled_pairs(self, paths: Sequence[Path]) -> list[tuple[str, Path]]:

@@ -2,9 +2,9 @@
 
     python tools/check_wheel.py [--constraints constraints/cpu.txt] [EXTRA …]
 
-In each environment, the modules of the extra must import and answer one call, and the modules of other extras must
-raise an error with the pip command. With another distribution in the `llama_index` namespace, uninstalling either one
-must leave the other intact.
+In each environment, the modules of the extra must import and answer one call. The modules of other extras must raise an
+error with the pip command. If another distribution is installed in the `llama_index` namespace, uninstalling either
+distribution must leave the other intact.
 """
 
 from __future__ import annotations

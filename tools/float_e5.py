@@ -54,7 +54,7 @@ def build(weights: E5Weights, *, with_inputs: bool = False) -> onnx.ModelProto:
     ``ids`` and ``mask`` have shape (batch, length), int64; ``y`` has shape (batch, length, 384), float32.
 
     Args:
-        weights: The weights.
+        weights: The weights of multilingual-e5-small, as read by jina_rag.
         with_inputs: Whether to add the inputs of all matrix products as outputs, named ``l0.qkv``, ``l0.ao``,
             ``l0.fi``, ``l0.fo`` and so on.
     """

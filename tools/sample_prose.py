@@ -26,7 +26,7 @@ COMMANDS = (
     "evaluate init", "evaluate check", "evaluate negation", "evaluate --benchmark NAME", "clean", "doctor", "demo",
 )  # fmt: skip
 MARKERS = ("#!", "# noqa", "# type:", "# fmt:", "# pragma", "# -*-")
-"""Prefixes of comments that tools read."""
+"""Prefixes of comments that are instructions to tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _message(node: ast.expr) -> str:
 
 
 def draw(texts: list[Text], number: int, rng: random.Random) -> list[Text]:
-    """Draw texts over all rooms: one per room, the others from all texts with equal probability."""
+    """Draw one text of each room, and the others from the remaining texts with equal probability."""
     rooms = sorted({text.room for text in texts})
     sample = [rng.choice([text for text in texts if text.room == room]) for room in rooms][:number]
     others = [text for text in texts if text not in sample]
