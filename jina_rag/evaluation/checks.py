@@ -14,7 +14,7 @@ from jina_rag.evaluation.datasets import DOCUMENTS, JudgedQuery, PageKey, get_te
 from jina_rag.evaluation.files import file_hash, read_lines
 from jina_rag.evaluation.judged_pages import Finding, read_judged_pages
 from jina_rag.evaluation.query_leakage import find_leak, near_duplicate_queries, normalized_query
-from jina_rag.evaluation.report.formatting import count, listed
+from jina_rag.evaluation.report.formatting import count, join_names
 
 _WITHOUT_OCR = IngestSettings(dpi=36, ocr="never", regions=False)
 _WITH_OCR = IngestSettings(regions=False)
@@ -22,7 +22,7 @@ _WITH_OCR = IngestSettings(regions=False)
 
 @dataclass(frozen=True, slots=True)
 class FolderCheck:
-    """The problems and the statistics of a judged folder.
+    """Problems and statistics of a judged folder.
 
     Attributes:
         findings: One entry per problem; empty for a valid folder.
@@ -45,7 +45,7 @@ def check_folder(root: Path, *, ocr: bool = False, progress: Callable[[int, int]
     Args:
         root: The judged folder.
         ocr: Read judged pages without a text layer by OCR, so that queries copied from those pages are found.
-        progress: Called with (documents done, all documents).
+        progress: Called with (documents done, total documents).
 
     Returns:
         The findings, a summary in sentences, and the counts.
@@ -73,7 +73,9 @@ def check_folder(root: Path, *, ocr: bool = False, progress: Callable[[int, int]
     pages_without_text = sum(not text.strip() for text in pages_read.texts.values())
     if pages_without_text and not ocr:
         pages_have = count(pages_without_text, "judged page has", "judged pages have")
-        notes.append(f"{pages_have} no text layer to compare queries with. Read it by OCR: pass ocr=True (--ocr).")
+        notes.append(
+            f"{pages_have} no text layer to compare queries with. To read such pages by OCR, pass ocr=True (--ocr)."
+        )
     if not findings:
         notes.insert(0, "No problems found.")
     return FolderCheck(tuple(findings), tuple(notes), counts)
@@ -95,17 +97,21 @@ def _documents(root: Path, findings: list[Finding]) -> dict[str, tuple[Path, dic
             continue
         names.add(doc)
         if not (root / file).is_file():
-            findings.append(Finding("missing file", f"{DOCUMENTS}, line {line}: {file!r} does not exist."))
+            findings.append(
+                Finding("missing file", f"{DOCUMENTS}, line {line}: {file!r} does not exist. Check the path.")
+            )
             continue
         documents[doc] = (root / file, entry)
         sha256 = file_hash(root / file)
         hashes[sha256].append(doc)
         if entry.get("sha256") not in (None, sha256):
-            sentence = f"{file!r} has changed: its sha256 is not that in {DOCUMENTS}. Review its judgements."
+            sentence = f"{file!r} has changed: its SHA-256 differs from the one in {DOCUMENTS}. Review its judgments."
             findings.append(Finding("changed file", sentence))
     for docs in hashes.values():
         if len(docs) > 1:
-            sentence = f"{listed(docs)} are the same file. Judge one of them and remove the others from {DOCUMENTS}."
+            sentence = (
+                f"{join_names(docs)} are the same file. Judge one of them and remove the others from {DOCUMENTS}."
+            )
             findings.append(Finding("same file", sentence))
     return documents
 
@@ -127,19 +133,21 @@ def _queries(
             findings.append(Finding("id", f"{location}: the query id {query_id!r} occurs twice. Change one id."))
         query_ids.add(query_id)
         relevant: dict[PageKey, int] = {}
-        judgements = entry.get("relevant", [])
-        for judgement in judgements if isinstance(judgements, list) else [judgements]:
+        judgments = entry.get("relevant", [])
+        for judgment in judgments if isinstance(judgments, list) else [judgments]:
             try:
-                page, grade = (str(judgement["doc"]), int(judgement["page"])), judgement["grade"]
+                page, grade = (str(judgment["doc"]), int(judgment["page"])), judgment["grade"]
             except (TypeError, KeyError, ValueError):
-                findings.append(Finding("judgement", f'{location}: a judgement requires "doc", "page" and "grade".'))
+                findings.append(Finding("judgement", f'{location}: a judgment requires "doc", "page" and "grade".'))
                 continue
             if grade not in (0, 1, 2) or isinstance(grade, bool):
-                sentence = f"{location}: grade is {grade!r}; expected 2 (answers), 1 (in part) or 0 (no)."
+                sentence = f"{location}: grade is {grade!r}; expected 2 (answers), 1 (in part) or 0 (not relevant)."
                 findings.append(Finding("grade", sentence))
                 continue
             if relevant.get(page, grade) != grade:
-                findings.append(Finding("grade", f"{location}: page {page[1]} of {page[0]!r} has two grades."))
+                findings.append(
+                    Finding("grade", f"{location}: page {page[1]} of {page[0]!r} has two grades. Keep one.")
+                )
             relevant[page] = int(grade)
         queries.append(JudgedQuery(query_id, text, relevant, extra=entry))
     return queries
@@ -148,12 +156,16 @@ def _queries(
 def _check_grades(queries: Sequence[JudgedQuery], documents: Mapping[str, object]) -> Iterator[Finding]:
     for query in queries:
         if not any(query.relevant.values()):
-            yield Finding("no judgement", f"{query.query_id}: no relevant page, so this query is not scored.")
+            yield Finding(
+                "no judgement",
+                f"{query.query_id}: no relevant page, so the query is not scored. Judge at least one page.",
+            )
         elif 2 not in query.relevant.values():
             yield Finding("grade", f"{query.query_id}: no page has grade 2, so Recall and RR are always 0.")
         for doc in sorted({doc for doc, _ in query.relevant if doc not in documents}):
             yield Finding(
-                "unknown document", f"{query.query_id}: {doc!r} is not listed in {DOCUMENTS}, or its file is missing."
+                "unknown document",
+                f"{query.query_id}: {doc!r} is not listed in {DOCUMENTS}, or its file is missing. Check the name.",
             )
 
 
@@ -164,7 +176,7 @@ def _duplicates(queries: Sequence[JudgedQuery]) -> Iterator[Finding]:
     for group in groups.values():
         if len(group) < 2:
             continue
-        names = listed([query.query_id for query in group])
+        names = join_names([query.query_id for query in group])
         if any(query.relevant != group[0].relevant for query in group):
             yield Finding(
                 "other pages", f"{names} have the same text, {group[0].query!r}, but different pages. Merge them."
@@ -175,7 +187,7 @@ def _duplicates(queries: Sequence[JudgedQuery]) -> Iterator[Finding]:
     for first, second, share in near_duplicate_queries(texts):
         yield Finding(
             "nearly asked twice",
-            f"{first} and {second} share {share:.0%} of their words: {texts[first]!r} and {texts[second]!r}.",
+            f"{first} and {second} share {share:.0%} of their words: {texts[first]!r} and {texts[second]!r}. Keep one.",
         )
 
 

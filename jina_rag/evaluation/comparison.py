@@ -44,7 +44,7 @@ class EvaluationHooks:
     Attributes:
         ingest: Called with an index and its documents instead of `DocumentIndex.ingest`.
         search: Called with the name of a setting. The returned context manager yields a callback that receives (queries
-            done, all queries), or None.
+            done, total queries), or None.
     """
 
     ingest: Callable[[DocumentIndex, Sequence[Path]], IngestReport] = DocumentIndex.ingest
@@ -63,7 +63,7 @@ def evaluate_settings(
     command: str = "",
     hooks: EvaluationHooks | None = None,
 ) -> Evaluation:
-    """Index the documents for each setting, run all queries, and compare every setting with the first.
+    """Index the documents for each setting, run all queries, and compare each later setting with the first.
 
     The evaluation reuses existing indexes and cached query results, also those of an interrupted run.
 
@@ -85,7 +85,7 @@ def evaluate_settings(
     Raises:
         InvalidInputError: If `settings` is empty, no query has a relevant page, a measure is unknown, or an index holds
             documents from outside the folder.
-        KeyboardInterrupt: If Ctrl-C stopped the ingestion. The same call resumes it.
+        KeyboardInterrupt: If Ctrl-C stopped the ingestion. Repeat the call to resume.
     """
     if not settings:
         raise InvalidInputError("settings is empty. Pass at least one setting.")
@@ -96,12 +96,14 @@ def evaluate_settings(
     start, started_at = time.monotonic(), datetime.now(UTC)
     names = parse_measures(measures)
     locations = index_locations(indexes, settings)
-    completed = [setting.completed(Path(locations[setting.index_key])) for setting in settings]
+    resolved_settings = [setting.completed(Path(locations[setting.index_key])) for setting in settings]
     options = RunOptions(max(DEPTH, max_depth(names)), latency, force)
     run = _Evaluator(folder, names, options, seed, hooks or EvaluationHooks())
     results = [
-        run.evaluate(name, resolved, locations[setting.index_key])
-        for setting, resolved, name in zip(settings, completed, setting_names(completed), strict=True)
+        run.evaluate(name, resolved_setting, locations[setting.index_key])
+        for setting, resolved_setting, name in zip(
+            settings, resolved_settings, setting_names(resolved_settings), strict=True
+        )
     ]
     return Evaluation(
         folder=str(folder.root),
@@ -125,7 +127,7 @@ def compare(
     Args:
         first: Result of the baseline.
         second: Result of the setting to compare with the baseline.
-        names: Names of the two in the comparison; default: the names of the settings.
+        names: Names of `first` and `second` in the comparison; default: the names of the settings.
         seed: Seed of the bootstrap.
 
     Returns:
@@ -134,12 +136,12 @@ def compare(
     Raises:
         InvalidInputError: If the two results cover different queries.
     """
-    before, after = names or (first.name, second.name)
+    first_name, second_name = names or (first.name, second.name)
     rows = [{q.query_id: q.measures for q in setting.per_query if q.measures} for setting in (first, second)]
     return [
         PairedComparison(
-            before,
-            after,
+            first_name,
+            second_name,
             name,
             difference(*({query_id: row[name] for query_id, row in setting.items()} for setting in rows), seed=seed),
         )
@@ -151,7 +153,7 @@ def compare(
 def compare_runs(earlier: Evaluation, later: Evaluation, *, earlier_name: str = "before") -> list[PairedComparison]:
     """Compare each setting of a later evaluation with the setting of the same name in an earlier evaluation.
 
-    If the earlier evaluation has a single setting, every later setting is compared with that one.
+    If the earlier evaluation has a single setting, every later setting is compared with that setting.
 
     Args:
         earlier: The baseline.
@@ -162,12 +164,12 @@ def compare_runs(earlier: Evaluation, later: Evaluation, *, earlier_name: str = 
         One comparison per setting and measure.
 
     Raises:
-        InvalidInputError: If the evaluations differ in documents or judgements, or share no setting or no measure.
+        InvalidInputError: If the evaluations differ in documents or judgments, or share no setting or no measure.
     """
     if earlier.data_hash != later.data_hash:
         raise InvalidInputError(
             f"{earlier_name} was measured on different data ({earlier.folder}, hash {earlier.data_hash[:12]}; current "
-            f"hash {later.data_hash[:12]}). Compare runs over the same documents and judgements."
+            f"hash {later.data_hash[:12]}). Compare runs over the same documents and judgments."
         )
     by_name = {setting.name: setting for setting in earlier.settings}
     comparisons = []
@@ -195,7 +197,7 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Evaluator:
-    """Options that all settings of an evaluation share, and the time spent on each index."""
+    """Options shared by all settings of an evaluation, and the ingestion time of each index."""
 
     folder: JudgedFolder
     measures: tuple[str, ...]

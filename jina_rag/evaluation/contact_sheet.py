@@ -15,7 +15,7 @@ class ContactSheetDocument:
     """A document and its page images.
 
     Attributes:
-        doc: Name of the document in the judgements.
+        doc: Name of the document in the judgments.
         images: One image path per page, relative to the contact sheet; None for a page that could not be rendered.
     """
 

@@ -2,9 +2,9 @@
 
 ``docs.jsonl`` has one JSON object per line with at least ``doc`` (the file name without its suffix) and ``file`` (a
 path relative to the folder). ``queries.jsonl`` has ``qid``, ``query`` and ``relevant``, a list of
-``{"doc", "page", "grade"}`` with 1-based pages and grade 2 (answers the query), 1 (answers it in part) or 0. Optional
-keys: ``modality`` and ``cross_language``, which group the results, and ``bbox``, the region of the answer.
-``queries.csv`` holds the same data as a spreadsheet; see `jina_rag.evaluation.queries_csv`.
+``{"doc", "page", "grade"}`` with 1-based pages and grade 2 (answers the query), 1 (answers it in part) or 0 (not
+relevant). Optional keys: ``modality`` and ``cross_language``, which group the results, and ``bbox``, the box of the
+answer. ``queries.csv`` holds the same data as a spreadsheet; see `jina_rag.evaluation.queries_csv`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ DOCUMENTS, QUERIES, QUERIES_CSV = "docs.jsonl", "queries.jsonl", "queries.csv"
 PageKey: TypeAlias = tuple[str, int]
 """(doc, page): the name of the document in ``docs.jsonl`` and the 1-based page."""
 Qrels: TypeAlias = Mapping[str, Mapping[PageKey, int]]
-"""Relevance judgements: query_id → page → grade."""
+"""Relevance judgments: query_id → page → grade."""
 Run: TypeAlias = Mapping[str, Sequence[PageKey]]
 """Search results: query_id → pages, best first."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedQuery:
-    """A query and its relevance judgements.
+    """A query and its relevance judgments.
 
     Attributes:
         query_id: Id of the query, unique in its folder.
         query: Text of the query.
-        relevant: Page → grade: 2 (answers the query), 1 (answers it in part) or 0. Empty for an unjudged query.
+        relevant: Page → grade: 2 (answers the query), 1 (answers it in part) or 0 (not relevant). Empty for an
+            unjudged query.
         modality: Content type that holds the answer (text, table, chart, …); empty if not stated.
         cross_language: True if query and page are in different languages; None if not stated.
         extra: The entry of the queries file.
@@ -72,7 +73,7 @@ class JudgedFolder:
 
     @property
     def names(self) -> dict[Path, str]:
-        """Resolved path of each file → name of its document in the judgements."""
+        """Resolved path of each file → name of its document in the judgments."""
         return {path.resolve(): doc for doc, path in self.documents.items()}
 
 
@@ -105,7 +106,9 @@ def read_folder(root: Path) -> JudgedFolder:
         for doc, _ in query.relevant:
             if doc not in documents:
                 location = f"{source}: query {query.query_id!r}"
-                raise InvalidInputError(f"{location} refers to document {doc!r}, which {DOCUMENTS} does not list.")
+                raise InvalidInputError(
+                    f"{location} refers to document {doc!r}, which {DOCUMENTS} does not list. Check the name."
+                )
     return JudgedFolder(root=root, documents=documents, queries=queries)
 
 
@@ -140,7 +143,7 @@ def query_entries(root: Path) -> tuple[Path, list[tuple[int, dict[str, Any]]]]:
 
 
 def _contents(entries: list[tuple[int, dict[str, Any]]]) -> list[object]:
-    """Return ids, texts and judgements in a form that does not depend on the file format."""
+    """Return ids, texts and judgments in a form that does not depend on the file format."""
     return [
         (entry.get("qid"), entry.get("query"), json.dumps(entry.get("relevant", []), sort_keys=True))
         for _, entry in entries
@@ -164,7 +167,7 @@ def data_hash(folder: JudgedFolder) -> str:
 
 
 def read_queries(path: Path) -> tuple[JudgedQuery, ...]:
-    """Return the queries of a JSONL file, or of a spreadsheet if the suffix is ``.csv``; judgements are optional.
+    """Return the queries of a JSON Lines file, or of a spreadsheet if the suffix is ``.csv``; judgments are optional.
 
     Args:
         path: Path of the file.
@@ -188,7 +191,9 @@ def _queries(path: Path, entries: list[tuple[int, dict[str, Any]]]) -> tuple[Jud
                 f'{path}, line {line}: "relevant" is invalid; expected a list of objects with doc, page and grade.'
             ) from exc
         if not set(relevant.values()) <= {0, 1, 2}:
-            raise InvalidInputError(f"{path}, line {line}: invalid grade; expected 2 (answers), 1 (in part) or 0 (no).")
+            raise InvalidInputError(
+                f"{path}, line {line}: invalid grade; expected 2 (answers), 1 (in part) or 0 (not relevant)."
+            )
         queries[query_id] = JudgedQuery(
             query_id=query_id,
             query=text,
@@ -204,7 +209,7 @@ def get_text(entry: Mapping[str, Any], key: str, path: Path, line: int) -> str:
     """Return the value of a required key of an entry, a non-empty string.
 
     Args:
-        entry: One line of a JSONL file.
+        entry: A parsed line of a JSON Lines file.
         key: The required key.
         path: Path of the file, for the error message.
         line: 1-based line number, for the error message.

@@ -56,7 +56,7 @@ def write_text(path: Path, text: str, *, label: str) -> None:
     Args:
         path: Path of the file; an existing file is replaced.
         text: Content. Characters that UTF-8 cannot encode are escaped with a backslash.
-        label: Content type for the error message, for example ``"rankings"``.
+        label: Noun for the content in the error message, for example ``"rankings"``.
 
     Raises:
         InvalidInputError: If the file cannot be written.
@@ -71,7 +71,7 @@ def write_lines(path: Path, entries: Iterable[Any], *, label: str) -> None:
     Args:
         path: Path of the file; an existing file is replaced.
         entries: JSON values, one per line.
-        label: Content type for the error message, for example ``"rankings"``.
+        label: Noun for the content in the error message, for example ``"rankings"``.
 
     Raises:
         InvalidInputError: If the file cannot be written.
@@ -95,11 +95,13 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
         try:
             entry = json.loads(line)
         except json.JSONDecodeError as exc:
-            raise InvalidInputError(f"{path}, line {number}: not JSON ({exc.msg}, column {exc.colno}).") from exc
+            raise InvalidInputError(
+                f"{path}, line {number}: not JSON ({exc.msg}, column {exc.colno}); expected a JSON object per line."
+            ) from exc
         except (ValueError, RecursionError) as exc:
-            raise InvalidInputError(f"{path}, line {number}: not JSON.") from exc
+            raise InvalidInputError(f"{path}, line {number}: not JSON; expected a JSON object per line.") from exc
         if not isinstance(entry, dict):
-            raise InvalidInputError(f"{path}, line {number}: expected a JSON object.")
+            raise InvalidInputError(f"{path}, line {number}: expected a JSON object per line.")
         entries.append((number, entry))
     return entries
 

@@ -56,7 +56,7 @@ def read_judged_pages(
         documents: Document → (its file, its entry of ``docs.jsonl``).
         pages: Document → 1-based numbers of its judged pages.
         settings: Resolution, OCR and limits of the reader.
-        progress: Called with (documents done, all documents).
+        progress: Called with (documents done, total documents).
 
     Returns:
         Page counts, texts and problems.
@@ -83,7 +83,10 @@ def read_judged_pages(
                     page_count = documents[doc][1].get("pages")
                     if page_count not in (None, count):
                         result.findings.append(
-                            Finding("pages", f"{doc} has {count} pages, but {DOCUMENTS} states {page_count}.")
+                            Finding(
+                                "pages",
+                                f"{doc} has {count} pages, but {DOCUMENTS} states {page_count}. Correct {DOCUMENTS}.",
+                            )
                         )
                 case Page():
                     result.texts[names[event.path], event.number] = event.text

@@ -47,7 +47,7 @@ def parse_measures(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def max_depth(measures: Iterable[str]) -> int:
-    """Return the largest depth of the measures, in pages; 10 without measures.
+    """Return the largest depth of the measures, in pages; 10 if `measures` is empty.
 
     Args:
         measures: Names of measures.
@@ -58,7 +58,7 @@ def max_depth(measures: Iterable[str]) -> int:
 def measure(
     queries: Sequence[JudgedQuery], run: Run, measures: Sequence[str] = MEASURES
 ) -> dict[str, dict[str, float]]:
-    """Score a run against the relevance judgements.
+    """Score a run against the relevance judgments.
 
     Args:
         queries: Judged queries; queries without a relevant page are skipped.
@@ -78,9 +78,9 @@ def measure(
     keys = {query.query_id: ascii(query.query_id) for query in judged_queries}
     gains, relevance, scores = {}, {}, {}
     for query in judged_queries:
-        judgements = query.relevant.items()
-        gains[keys[query.query_id]] = {_trec_key(page): 2**grade - 1 for page, grade in judgements if grade > 0}
-        relevance[keys[query.query_id]] = {_trec_key(page): int(grade == 2) for page, grade in judgements}
+        judgments = query.relevant.items()
+        gains[keys[query.query_id]] = {_trec_key(page): 2**grade - 1 for page, grade in judgments if grade > 0}
+        relevance[keys[query.query_id]] = {_trec_key(page): int(grade == 2) for page, grade in judgments}
         pages = list(dict.fromkeys(_trec_key(page) for page in run.get(query.query_id, ())))
         # trec_eval sorts by score and breaks ties by name: scores derived from ranks preserve the order of the run.
         scores[keys[query.query_id]] = {page: float(len(pages) - rank) for rank, page in enumerate(pages)}
@@ -112,7 +112,7 @@ def unjudged(query: JudgedQuery, ranking: Sequence[PageKey], depths: Iterable[in
     """Return k → number of unjudged pages among the first k. A page of grade 0 is judged.
 
     Args:
-        query: The query with its judgements.
+        query: The query with its judgments.
         ranking: Pages, best first.
         depths: Values of k, in pages.
     """

@@ -7,8 +7,8 @@ entailment in nearly the same words (negative). With s for the cosine similarity
 - the hard accuracy is the share of triplets with s(anchor, entailment) > s(entailment, negative).
 
 The paper calls them EasyNegation and HardNegation; ``evaluate_on_negations.py`` of the dataset
-``jinaai/negation-dataset`` calls them ``anchor_score`` and ``entailment_score``. A tie counts as wrong, as in that
-script.
+``jinaai/negation-dataset`` on the Hugging Face Hub calls them ``anchor_score`` and ``entailment_score``. A tie counts
+as wrong, as in that script.
 
 Data format: JSON Lines with the keys ``anchor``, ``entailment`` and ``negative``. Export the published test split
 (500 triplets, Apache-2.0) with ``datasets.load_dataset("jinaai/negation-dataset", split="test").to_json(path)``.
@@ -45,7 +45,7 @@ _Z = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Triplet:
-    """A statement, an entailed statement, and its negation.
+    """A statement, an entailed statement, and a negation of the entailed statement.
 
     Attributes:
         anchor: The statement.
@@ -63,7 +63,7 @@ class Accuracy:
     """A share of triplets with its 95 % interval.
 
     Attributes:
-        right: Number of triplets in which s(anchor, entailment) is the greater similarity.
+        right: Number of correct triplets: s(anchor, entailment) is the greater similarity.
         ties: Number of triplets with two equal similarities; a tie counts as wrong.
         n: Number of triplets.
     """
@@ -101,7 +101,7 @@ class NegationResult:
         embedder: Name of the embedder.
         fingerprint: Fingerprint of the embedder; equal fingerprints mean equal vectors.
         side: Side of the embedder that encoded the texts: ``"query"`` or ``"document"``.
-        sha256: SHA-256 over the ordered triplets, in hexadecimal digits.
+        sha256: SHA-256 of the triplets in order, in hexadecimal digits.
     """
 
     easy: Accuracy
@@ -112,7 +112,7 @@ class NegationResult:
     sha256: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result as a JSON object, next to the published accuracies, their model and their source."""
+        """Return the result as a JSON object, with the published accuracies, their model and their source."""
         values = asdict(self) | {"easy": self.easy.to_json(), "hard": self.hard.to_json()}
         values["data_sha256"] = values.pop("sha256")
         source = {"data": "jinaai/negation-dataset, test, 500 triplets", "source": "arXiv 2307.11224"}
@@ -135,9 +135,9 @@ def evaluate_negation(
     Args:
         embedder: An embedder with dense vectors.
         triplets: At least one triplet.
-        side: Side that encodes all three texts: ``"query"`` or ``"document"``. Models with a prefix per
-            side recommend the query prefix for symmetric tasks (E5's model card; jina-embeddings-v4's task
-            ``text-matching``). For Jina Embeddings v1 both sides give the same result.
+        side: Side that encodes all three texts: ``"query"`` or ``"document"``. Models with a prefix per side recommend
+            the query prefix for symmetric tasks (E5's model card; jina-embeddings-v4's task ``text-matching``). For
+            Jina Embeddings v1, both sides give the same result.
         batch: Texts per call of the embedder.
 
     Raises:
@@ -151,7 +151,9 @@ def evaluate_negation(
     for start in range(0, len(texts), batch):
         single = encode(texts[start : start + batch], multi=False).single
         if single is None:
-            raise InvalidInputError(f"The embedder {embedder.name!r} returned no dense vectors. Use a dense embedder.")
+            raise InvalidInputError(
+                f"The embedder {embedder.name!r} returned no dense vectors. Pass an embedder with dense vectors."
+            )
         vectors.append(normalise(single))
     # Double precision, so that ties come from equal similarities and not from rounding of the sums.
     anchor, entailment, negative = (
@@ -183,7 +185,9 @@ def read_triplets(path: Path) -> tuple[Triplet, ...]:
     for number, entry in read_lines(path):
         texts = [text for text in map(entry.get, _KEYS) if isinstance(text, str) and text.strip()]
         if len(texts) < len(_KEYS):
-            raise InvalidInputError(f'{path}, line {number}: "anchor", "entailment" and "negative" must be non-empty.')
+            raise InvalidInputError(
+                f'{path}, line {number}: "anchor", "entailment" and "negative" must be non-empty strings.'
+            )
         triplets.append(Triplet(*texts))
     return tuple(triplets)
 

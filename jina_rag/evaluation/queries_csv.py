@@ -4,7 +4,7 @@ query, doc, page, grade, modality, language, page_language, answer
 
 Each row is a query and a page that answers it. For another page, add a row with the same query or an empty query cell.
 One cell can hold several page numbers of the same document, separated by spaces. Optional: grade (default 2) and the
-columns after it. Rows that begin with # are comments.
+columns after it. Rows whose query begins with # are comments.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read_queries_csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
     Raises:
         InvalidInputError: If the file cannot be read, or a row is invalid; the message gives the row number.
     """
-    rows = _rows(path)
+    rows = _read_rows(path)
     queries: dict[str, tuple[int, dict[str, Any]]] = {}
     current: dict[str, Any] | None = None
     for number, row in rows:
@@ -76,11 +76,11 @@ def read_queries_csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
             current = queries[key][1]
         if current is None:
             raise InvalidInputError(f"{path}, row {number}: the query is empty, and no row above has a query.")
-        _fill(current, row, f"{path}, row {number}")
+        _add_row(current, row, f"{path}, row {number}")
     return list(queries.values())
 
 
-def _fill(query: dict[str, Any], row: dict[str, str], location: str) -> None:
+def _add_row(query: dict[str, Any], row: dict[str, str], location: str) -> None:
     """Add the page, the grade and the optional columns of a row to its query."""
     doc, pages = row.get("doc", ""), [page for page in _SEPARATORS.split(row.get("page", "")) if page]
     if bool(doc) != bool(pages):
@@ -91,11 +91,15 @@ def _fill(query: dict[str, Any], row: dict[str, str], location: str) -> None:
             f"{location}: page is {row['page']!r}; expected numbers of at least 1, separated by spaces."
         )
     if grade not in ("0", "1", "2"):
-        raise InvalidInputError(f"{location}: grade is {grade!r}; expected 2 (answers), 1 (in part) or 0 (no).")
+        raise InvalidInputError(
+            f"{location}: grade is {grade!r}; expected 2 (answers), 1 (in part) or 0 (not relevant)."
+        )
     for page in map(int, pages):
         grades = {(entry["doc"], entry["page"]): entry["grade"] for entry in query["relevant"]}
         if grades.get((doc, page), int(grade)) != int(grade):
-            raise InvalidInputError(f"{location}: page {page} of {doc!r} has a different grade in a row above.")
+            raise InvalidInputError(
+                f"{location}: page {page} of {doc!r} has a different grade in a row above. Keep one."
+            )
         if (doc, page) not in grades:
             query["relevant"].append({"doc": doc, "page": page, "grade": int(grade)})
     for column, name in (("modality", "modality"), ("language", "lang"), ("page_language", "doc_lang")):
@@ -107,7 +111,7 @@ def _fill(query: dict[str, Any], row: dict[str, str], location: str) -> None:
         query["cross_language"] = query["lang"].casefold() != query["doc_lang"].casefold()
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Return (row number, column → cell) for each row below the header, which is row 1."""
     with explain_os_errors(f"{path} cannot be read"):
         raw = path.read_bytes()

@@ -16,6 +16,7 @@ from jina_rag.sparse import terms
 
 # Among 119 queries that a person wrote in their own words, the maximum was a share of 0.77 and a run of 4 words.
 MIN_COPIED_SHARE, MIN_WORDS, MIN_COPIED_RUN = 0.85, 5, 6
+"""Thresholds of `Leak.is_copied`: share of content words, number of content words, and length of the run in words."""
 MIN_JACCARD = 0.8
 """Smallest Jaccard similarity of the words of two near-duplicate queries, from 0 to 1."""
 _WORD = re.compile(r"[^\W_]+")
@@ -31,7 +32,7 @@ class Leak:
     Attributes:
         share: Fraction (0 to 1) of the query's content words that occur on the page.
         words: Number of distinct content words in the query.
-        run: The longest sequence of words that occurs in both, in the query's form.
+        run: The longest sequence of words that occurs in both, case-folded.
         run_words: Length of `run` in words; two characters count as one word in scripts without spaces.
     """
 
@@ -42,7 +43,7 @@ class Leak:
 
     @property
     def is_copied(self) -> bool:
-        """True if the page contains 6 consecutive words of the query, or 85 % of at least 5 content words."""
+        """True if the page contains at least 6 consecutive words of the query, or 85 % of 5 or more content words."""
         return self.run_words >= MIN_COPIED_RUN or (self.words >= MIN_WORDS and self.share >= MIN_COPIED_SHARE)
 
 
@@ -63,7 +64,7 @@ def find_leak(query: str, page: str) -> Leak:
 
 
 def content_words(text: str) -> frozenset[str]:
-    """Return the distinct content words of a text, without stop words; character pairs in scripts without spaces.
+    """Return the distinct words of a text except stop words. In scripts without spaces, each character pair is a word.
 
     Args:
         text: Any text.

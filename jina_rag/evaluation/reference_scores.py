@@ -69,7 +69,7 @@ class Target(_ScoreFields):
         table: Id of the table in ``targets.json`` that holds the score.
         benchmark: Benchmark of the task, under mteb's name if mteb has the benchmark.
         task: mteb's name of the task; the paper's name if `in_mteb` is False.
-        model: Id of the model on the Hugging Face hub, if it has one.
+        model: Id of the model on the Hugging Face Hub, if it has one.
         vectors: Vector type, or reranking; see `Vectors`.
         measure: Name of the measure, for example nDCG@5; "unstated" if unknown.
         value: Score in percentage points, as published.
@@ -77,7 +77,7 @@ class Target(_ScoreFields):
         kind: Kind of the source.
         loader: Program that read the data.
         in_mteb: True if mteb has the task.
-        revision: Revision of the weights; several if the source does not say which; None if not stated.
+        revision: Revision of the weights; several if the source does not state which one; None if not stated.
         max_pixels: Largest number of pixels per page image; None for texts, or if not stated.
         language: Language code of a score for one language, as published; otherwise None.
         dimensions: Number of dimensions after Matryoshka truncation; None for full vectors.
@@ -221,7 +221,7 @@ class Comparison:
         if isinstance(target, Target) and target.revision:
             details.append(f"revision {target.revision}")
         if target.max_pixels:
-            details.append(f"at most {target.max_pixels:,} pixels a page")
+            details.append(f"at most {target.max_pixels:,} pixels per page")
         if target.dimensions:
             details.append(f"{target.dimensions} dimensions")
         if target.setting:
@@ -233,7 +233,7 @@ class Comparison:
 
     def __str__(self) -> str:
         verdict = "within" if self.within else "outside"
-        return f"{self.value:.2f}, {self.difference:+.2f} to {self.target.value:.2f}: {verdict} {self.tolerance:.2f}"
+        return f"{self.value:.2f}, {self.difference:+.2f} from {self.target.value:.2f}, {verdict} ±{self.tolerance:.2f}"
 
 
 class ScoreFilter(TypedDict, total=False):

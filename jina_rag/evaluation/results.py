@@ -1,4 +1,4 @@
-"""Results of an evaluation: the values behind reports, tables and JSON files."""
+"""Result types of an evaluation, the input of reports, tables and JSON files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class QueryResult:
     Attributes:
         query_id: Id of the query.
         ranking: Pages, best first.
-        measures: Measure → value from 0 to 1; empty for a query without judgements.
+        measures: Measure → value from 0 to 1; empty for a query without judgments.
         milliseconds: Wall time of the search including the embedding of the query, in milliseconds; 0 if queries ran in
             batches.
         unjudged: k → number of unjudged pages among the first k; unjudged pages count as not relevant.

@@ -1,7 +1,7 @@
 """Cached query results of an index, so that an interrupted evaluation resumes without repeating searches.
 
 The file ``evaluation.jsonl`` in the folder of the index has one line per query and search configuration. A line is
-valid only for the same model, documents, stages, depth and version of jina_rag. Judgements are not cached, so they may
+valid only for the same model, documents, stages, depth and version of jina_rag. Judgments are not cached, so they may
 change.
 """
 
@@ -63,8 +63,8 @@ def run_queries(
         setting: The setting, which defines the stages.
         queries: Queries to run.
         options: Depth, timing and use of the cache.
-        names: File → name of its document in the judgements; the default is the stem of the file name.
-        on_query: Called with (queries done, all queries).
+        names: File → name of its document in the judgments; the default is the stem of the file name.
+        on_query: Called with (queries done, total queries).
 
     Raises:
         InvalidInputError: If a query cannot be searched, or the cache cannot be read or written.
@@ -94,14 +94,14 @@ def run_queries(
 
 
 def judged_page_keys(hits: SearchResults, names: Mapping[Path, str]) -> list[PageKey]:
-    """Return the pages of hits under their names in the judgements.
+    """Return the pages of hits under their names in the judgments.
 
     The index stores the pages of identical files once. The result lists such a page under each file, one after another,
-    because judgements may refer to any of the files.
+    because judgments may refer to any of the files.
 
     Args:
         hits: Hits of one query.
-        names: File → name of its document in the judgements; the default is the stem of the file name.
+        names: File → name of its document in the judgments; the default is the stem of the file name.
     """
     return [page for page, _, _ in _pages(hits, names)]
 

@@ -58,7 +58,7 @@ def evaluate(
         folder: Documents and judged queries.
         index: An index of this folder, or an empty one. Unchanged documents are not embedded again.
         ingest: Called with the documents instead of ``index.ingest``, for example to show progress.
-        on_query: Called with (queries done, all queries) after each batch.
+        on_query: Called with (queries done, total queries) after each batch.
 
     Returns:
         The measures, their means by group, and the rankings.
@@ -102,18 +102,18 @@ def search_all(
     """Return query_id → the best `k` pages of each query.
 
     The index stores the pages of identical files once. The result lists such a page under each file, one after another,
-    because judgements may refer to any of the files.
+    because judgments may refer to any of the files.
 
     Args:
         index: The index to search.
         queries: Queries to run.
-        names: File → name of its document in the judgements; the default is the stem of the file name.
-        on_query: Called with (queries done, all queries) after each batch.
+        names: File → name of its document in the judgments; the default is the stem of the file name.
+        on_query: Called with (queries done, total queries) after each batch.
         k: Maximum number of hits per query.
         filter: Metadata filter; see `DocumentIndex.search`.
         stages: Search stages; None for the stages of the index.
         group_by: ``"page"``, or ``"document"`` to rank each document once, by its best page.
-        dedup: Keep only the best page of a group of near-duplicates.
+        dedup: Keep only the best page of each group of near-duplicates.
         min_score: Drop pages below this score; None for no minimum.
         on_note: Called with (query_id, note) for each deviation from the requested search.
     """
@@ -151,11 +151,11 @@ def check_documents(index: DocumentIndex, folder: JudgedFolder) -> None:
         InvalidInputError: If the index holds such a document.
     """
     names = folder.names
-    foreign = [d.path for d in index.documents() if d.path.resolve() not in names]
-    if foreign:
+    other_paths = [d.path for d in index.documents() if d.path.resolve() not in names]
+    if other_paths:
         raise InvalidInputError(
-            f"The index at {index.location} holds {len(foreign)} document(s) from outside {folder.root}, for example "
-            f"{foreign[0]}. Use a separate index for the evaluation."
+            f"The index at {index.location} holds {len(other_paths)} document(s) from outside {folder.root}, for "
+            f"example {other_paths[0]}. Use a separate index for the evaluation."
         )
 
 
@@ -165,7 +165,7 @@ def group_means(
     """Return the mean measures by ``"modality"`` and by ``"language"`` (``"same"`` or ``"cross"``).
 
     Args:
-        queries: Judged queries; a query that does not state its group is in none.
+        queries: Judged queries; a query without a modality or language is omitted from the means of that kind.
         scores: query_id → measure → value.
 
     Returns:

@@ -37,7 +37,7 @@ from jina_rag.types import Failure, Page
 
 IMAGES, CONTACT_SHEET = "pages", "pages.html"
 _MAX_IMAGE_SIDE = 1000
-"""Longest side of a page image in pixels; text stays legible."""
+"""Longest side of a page image, in pixels; enough for legible text."""
 _JPEG_QUALITY = 70
 _SETTINGS = IngestSettings(dpi=100, ocr="never", regions=False)
 
@@ -81,7 +81,7 @@ def make_scaffold(
         root: Path of the judged folder.
         documents: Files, folders and globs.
         images: Render missing page images and write the contact sheet.
-        progress: Called with (documents done, all documents).
+        progress: Called with (documents done, total documents).
 
     Returns:
         Counts, paths of the created files, and the failures.
@@ -96,7 +96,9 @@ def make_scaffold(
     failures = [entry for entry in entries if isinstance(entry, Failure)]
     if not sources:
         locations = ", ".join(map(str, documents))
-        raise InvalidInputError(f"No document in {locations}. Pass the folder of the documents (--documents FOLDER).")
+        raise InvalidInputError(
+            f"No document found in {locations}. Pass the folder of the documents (--documents FOLDER)."
+        )
     make_folder(root, label="The folder")
     listing = _DocumentList(root, sources)
     pages = list(_render_documents(root, sources, listing, failures, images=images, progress=progress))
@@ -135,7 +137,7 @@ def write_queries(root: Path) -> tuple[Path, int]:
 
 
 class _DocumentList:
-    """The lines of ``docs.jsonl``: the existing ones, and a new one for each new file."""
+    """The entries of ``docs.jsonl``: the existing entries and an entry for each new file."""
 
     def __init__(self, root: Path, sources: Sequence[SourceFile]) -> None:
         file = root / DOCUMENTS

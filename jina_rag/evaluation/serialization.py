@@ -81,9 +81,9 @@ def load(path: Path) -> Evaluation:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise InvalidInputError(f"{path} is not a saved evaluation: not JSON. Write one with --save.") from exc
+        raise InvalidInputError(f"{path} is not a saved evaluation (not JSON). Create one with --save.") from exc
     if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
-        raise InvalidInputError(f"{path} is not an evaluation in a supported format. Write one with --save.")
+        raise InvalidInputError(f"{path} is not an evaluation in a supported format. Create one with --save.")
     try:
         settings, comparisons = value.pop("settings"), value.pop("compared")
         return Evaluation(
@@ -93,7 +93,9 @@ def load(path: Path) -> Evaluation:
             **value,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise InvalidInputError(f"{path} is incomplete ({type(exc).__name__}: {exc}). Rewrite it with --save.") from exc
+        raise InvalidInputError(
+            f"{path} is incomplete ({type(exc).__name__}: {exc}). Save the evaluation again with --save."
+        ) from exc
 
 
 def _setting(value: Mapping[str, Any]) -> SettingResult:

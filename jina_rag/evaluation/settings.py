@@ -39,8 +39,8 @@ class Setting:
     Attributes:
         embedder: Name or folder of a model, or an embedder; None for the embedder of an existing index, and for the
             default embedder of a new one.
-        storage: Name of a storage, or a storage; None for the storage of an existing index, and for ``"exact"`` in a
-            new one.
+        storage: Name of a vector storage, or a `Storage`; None for the storage of an existing index, and for
+            ``"exact"`` in a new one.
         stages: Stages as text, see `parse_stages`; ``"default"`` for the default stages of the embedder.
         reranker: Name or folder of a model, or a reranker; None to search without one.
     """
@@ -89,7 +89,7 @@ class Setting:
 
 
 def parse_stages(text: str) -> tuple[Stage, ...]:
-    """Return the stages of one line: the values of ``jina-rag search --stage``, joined by ``+``.
+    """Return the stages of a text: values of ``jina-rag search --stage``, joined by ``+``.
 
     Args:
         text: For example ``"rescore:dense=0.3+rerank:limit=20,model=lite"``. ``"default"`` gives an empty tuple: the
@@ -106,7 +106,7 @@ def parse_stages(text: str) -> tuple[Stage, ...]:
     kinds = Counter(type(stage).__name__.lower() for stage in stages)
     for name, times in kinds.items():
         if times > 1:
-            raise InvalidInputError(f"{text!r} has the stage {name} twice. Join their options with commas.")
+            raise InvalidInputError(f"{text!r} has the stage {name} twice. Join the options of both with commas.")
     return stages
 
 
@@ -180,8 +180,8 @@ def file_names(names: Sequence[str]) -> list[str]:
     Args:
         names: Names of settings.
     """
-    safe_text = [_safe_characters(name) for name in names]
-    return safe_text if len({name.lower() for name in safe_text}) == len(names) else [slug(name) for name in names]
+    safe_names = [_safe_characters(name) for name in names]
+    return safe_names if len({name.lower() for name in safe_names}) == len(names) else [slug(name) for name in names]
 
 
 def index_locations(root: str, settings: Sequence[Setting]) -> dict[tuple[str, str], str]:
@@ -199,7 +199,8 @@ def index_locations(root: str, settings: Sequence[Setting]) -> dict[tuple[str, s
     """
     keys = list(dict.fromkeys(setting.index_key for setting in settings))
     folders = {
-        key: os.path.join(root, slug(f"{_tail(key[0])}-{key[1]}" if _builtin(key) else "/".join(key))) for key in keys
+        key: os.path.join(root, slug(f"{_tail(key[0])}-{key[1]}" if _has_builtin_names(key) else "/".join(key)))
+        for key in keys
     }
     is_index = "://" in root or os.path.isfile(os.path.join(root, MANIFEST))
     if len(keys) == 1:
@@ -215,7 +216,7 @@ def _safe_characters(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.=-]+", "-", text).strip("-.")[:100]
 
 
-def _builtin(key: tuple[str, str]) -> bool:
+def _has_builtin_names(key: tuple[str, str]) -> bool:
     """Return whether embedder and storage have built-in names, which are unique."""
     return "/" not in key[0] and os.sep not in key[0] and key[1] in ("exact", "balanced", "compact")
 

@@ -29,7 +29,7 @@ _UNSAFE = re.compile(r"[\s%#\x00-\x1f\x7f-\x9f\ud800-\udfff\u200b\ufeff]")
 
 
 def page_id(page: PageKey) -> str:
-    """Return a page as one word.
+    """Return a page as one word, ``DOC#NUMBER``.
 
     >>> page_id(("annual report", 12))
     'annual%20report#12'
@@ -41,7 +41,7 @@ def page_id(page: PageKey) -> str:
 
 
 def parse_page_id(word: str) -> PageKey:
-    """Return the page of a word that `page_id` wrote.
+    """Return the (doc, 1-based page) of a word from `page_id`.
 
     Args:
         word: A word of the form ``DOC#NUMBER``.
@@ -65,7 +65,7 @@ def escape_name(name: str) -> str:
 
 
 def unescape_name(word: str) -> str:
-    """Return the name of a word that `escape_name` wrote.
+    """Return the name that `escape_name` encoded.
 
     Args:
         word: A percent-encoded name.
@@ -105,7 +105,7 @@ def read_trec_run(path: Path) -> dict[str, list[PageKey]]:
         path: Path of the file.
 
     Raises:
-        InvalidInputError: If the file cannot be read, or a line is not a line of a run.
+        InvalidInputError: If the file cannot be read, or a line is invalid.
     """
     scored_pages: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for number, fields in _lines(path, 6, "QUERY Q0 PAGE RANK SCORE NAME"):
@@ -132,7 +132,7 @@ def write_qrels(path: Path, queries: Sequence[JudgedQuery], *, gains: bool = Fal
 
     Args:
         path: Path of the file; an existing file is replaced.
-        queries: Queries; a query without judgements has no line.
+        queries: Queries; a query without judgments has no line.
         gains: Write each grade as its gain 2^grade − 1 (2 → 3), which trec_eval's nDCG reads.
 
     Raises:
@@ -143,7 +143,7 @@ def write_qrels(path: Path, queries: Sequence[JudgedQuery], *, gains: bool = Fal
         for query in queries
         for page, grade in query.relevant.items()
     ]
-    write_text(path, "".join(lines), label="judgements")
+    write_text(path, "".join(lines), label="judgments")
 
 
 def read_qrels(path: Path) -> dict[str, dict[PageKey, int]]:
@@ -153,7 +153,7 @@ def read_qrels(path: Path) -> dict[str, dict[PageKey, int]]:
         path: Path of the file.
 
     Raises:
-        InvalidInputError: If the file cannot be read, or a line is not a line of a qrels file.
+        InvalidInputError: If the file cannot be read, or a line is invalid.
     """
     qrels: dict[str, dict[PageKey, int]] = defaultdict(dict)
     for number, (query_id, _, word, grade) in _lines(path, 4, "QUERY 0 PAGE GRADE"):

@@ -134,17 +134,18 @@ def test_query_copied_from_its_page_is_reported(root):
     assert leaks[0].startswith("copied: 8")
     assert "'that heat pumps replaced one in six gas boilers' verbatim" in leaks[0]
     assert (
-        "1 judged page has no text layer to compare queries with. Read it by OCR: pass ocr=True (--ocr)." in check.notes
+        "1 judged page has no text layer to compare queries with. To read such pages by OCR, pass ocr=True (--ocr)."
+        in check.notes
     )
 
 
 def test_leak_share_and_longest_run():
-    copied = find_leak("subsidies for roof insulation were cut by a third", PAGE)
-    assert (copied.share, copied.run_words, copied.is_copied) == (1.0, 9, True)
-    shuffled = find_leak("insulation subsidies, roof: cut a third, districts northern?", PAGE)
-    assert shuffled.share == 1.0
-    assert shuffled.run_words < 6
-    assert shuffled.is_copied
+    copied_query_leak = find_leak("subsidies for roof insulation were cut by a third", PAGE)
+    assert (copied_query_leak.share, copied_query_leak.run_words, copied_query_leak.is_copied) == (1.0, 9, True)
+    shuffled_query_leak = find_leak("insulation subsidies, roof: cut a third, districts northern?", PAGE)
+    assert shuffled_query_leak.share == 1.0
+    assert shuffled_query_leak.run_words < 6
+    assert shuffled_query_leak.is_copied
     own = find_leak("How did electric heating spread among homes in the north?", PAGE)
     assert own.share < 0.4
     assert not own.is_copied

@@ -19,7 +19,7 @@ PAGES = [(doc, page) for doc in ("a", "b", "c d") for page in (1, 2, 3, 11)]
 ALL_MEASURES = (*MEASURES, "nDCG@1", "nDCG@3", "Recall@3", "RR@1", "RR@5", "AP@5", "AP@10", "P@1", "P@5", "P@10")
 
 
-def by_definition(relevant: dict, ranking: list, name: str) -> float:
+def measure_by_definition(relevant: dict, ranking: list, name: str) -> float:
     family, k = name.split("@")
     k = int(k)
     ranking = list(dict.fromkeys(ranking))[:k]
@@ -38,30 +38,32 @@ def by_definition(relevant: dict, ranking: list, name: str) -> float:
     return sum(sum(hits[:i]) / i for i, hit in enumerate(hits, 1) if hit) / max(len(relevant_pages), 1)
 
 
-judgements = st.dictionaries(st.sampled_from(PAGES), st.sampled_from([0, 1, 2]), min_size=1, max_size=6).filter(
+judgments = st.dictionaries(st.sampled_from(PAGES), st.sampled_from([0, 1, 2]), min_size=1, max_size=6).filter(
     lambda relevant: any(relevant.values())
 )
 rankings = st.lists(st.sampled_from(PAGES), max_size=14)
 
 
 @settings(max_examples=200)
-@given(st.lists(st.tuples(judgements, rankings), min_size=1, max_size=4))
+@given(st.lists(st.tuples(judgments, rankings), min_size=1, max_size=4))
 def test_measures_match_their_definitions(cases):
     queries = [JudgedQuery(f"q{i}", "?", relevant) for i, (relevant, _) in enumerate(cases)]
     result = measure(queries, {f"q{i}": ranking for i, (_, ranking) in enumerate(cases)}, ALL_MEASURES)
     for i, (relevant, ranking) in enumerate(cases):
         assert tuple(result[f"q{i}"]) == ALL_MEASURES
         for name in ALL_MEASURES:
-            assert result[f"q{i}"][name] == pytest.approx(by_definition(relevant, ranking, name), abs=1e-9), name
+            assert result[f"q{i}"][name] == pytest.approx(measure_by_definition(relevant, ranking, name), abs=1e-9), (
+                name
+            )
 
 
-# Few distinct scores, so that most runs have ties; also unjudged pages, empty runs and empty judgements.
+# Few distinct scores, so that most runs have ties; also unjudged pages, empty runs and empty judgments.
 scored_runs = st.dictionaries(st.sampled_from(PAGES), st.sampled_from([0.0, 0.25, 0.5, 1.0, -1.5]), max_size=12)
-partial_judgements = st.dictionaries(st.sampled_from(PAGES), st.sampled_from([0, 1, 2]), max_size=6)
+partial_judgments = st.dictionaries(st.sampled_from(PAGES), st.sampled_from([0, 1, 2]), max_size=6)
 
 
 @settings(max_examples=200)
-@given(st.lists(st.tuples(partial_judgements, scored_runs), min_size=1, max_size=4))
+@given(st.lists(st.tuples(partial_judgments, scored_runs), min_size=1, max_size=4))
 def test_measures_match_ir_measures(cases):
     ir_measures = pytest.importorskip("ir_measures")
     queries = [JudgedQuery(f"q{i}", "?", relevant) for i, (relevant, _) in enumerate(cases)]

@@ -272,13 +272,13 @@ def test_colbert_means_per_dimension():
         assert fmean(row.value for row in rows) == pytest.approx(mean.value, abs=0.05 + 1e-9)
 
 
-@pytest.mark.parametrize(("collection", "model", "vectors", "printed", "mean_of_rows"), DISAGREEING_MEANS)
-def test_disagreeing_mean_is_marked_and_explained(collection, model, vectors, printed, mean_of_rows):
-    (mean,) = [m for m in means_for(collection, model=model, vectors=vectors) if m.value == printed]
+@pytest.mark.parametrize(("collection", "model", "vectors", "published_value", "mean_of_rows"), DISAGREEING_MEANS)
+def test_disagreeing_mean_is_marked_and_explained(collection, model, vectors, published_value, mean_of_rows):
+    (mean,) = [m for m in means_for(collection, model=model, vectors=vectors) if m.value == published_value]
     assert mean.agrees is False
-    calculated = fmean(row.value for row in PUBLISHED.rows(mean))
-    assert round(calculated, mean.decimals) == mean_of_rows
-    assert abs(calculated - printed) > 0.5 * 10**-mean.decimals
+    calculated_mean = fmean(row.value for row in PUBLISHED.rows(mean))
+    assert round(calculated_mean, mean.decimals) == mean_of_rows
+    assert abs(calculated_mean - published_value) > 0.5 * 10**-mean.decimals
     assert str(mean_of_rows) in mean.note
 
 
@@ -303,8 +303,8 @@ def test_coir_mean_covers_nine_tasks_and_notes_the_mean_of_ten():
 
 def test_vidore_v3_mean_excludes_nuclear_and_telecom(mteb):
     (mean,) = means_for("ViDoRe(v3)", model=V4, vectors="multi")
-    hidden = task_names(mteb, "ViDoRe(v3)") - set(mean.tasks)
-    assert hidden == {"Vidore3NuclearRetrieval", "Vidore3TelecomRetrieval"}
+    private_tasks = task_names(mteb, "ViDoRe(v3)") - set(mean.tasks)
+    assert private_tasks == {"Vidore3NuclearRetrieval", "Vidore3TelecomRetrieval"}
 
 
 # Consistency of all entries
@@ -373,8 +373,8 @@ def test_paper_counts_one_query_more_than_mteb(task):
 
 
 def test_empty_queries_occur_only_in_listed_tasks():
-    marked = {t.task for t in PUBLISHED.targets if t.empty_queries}
-    assert marked == set(TASKS_WITH_EMPTY_QUERY)
+    tasks_with_empty_query = {t.task for t in PUBLISHED.targets if t.empty_queries}
+    assert tasks_with_empty_query == set(TASKS_WITH_EMPTY_QUERY)
     assert all(t.loader == "paper" for t in PUBLISHED.targets if t.empty_queries)
 
 
@@ -457,9 +457,9 @@ def test_comparison_source_sentence():
     result = compare("JinaVDRDocVQARetrieval", V4, "multi", 95.0, 38, "mteb")
     assert result.source == (
         "Published: 95.43 nDCG@5 (mteb results repository (github.com/embeddings-benchmark/results); revision "
-        "26239889730c735ed7e9a4db9180c8935faf4ba0; at most 37,788,800 pixels a page; data read by mteb)."
+        "26239889730c735ed7e9a4db9180c8935faf4ba0; at most 37,788,800 pixels per page; data read by mteb)."
     )
-    assert str(result) == "95.00, -0.43 to 95.43: within 2.63"
+    assert str(result) == "95.00, -0.43 from 95.43, within ±2.63"
     empty = compare("JinaVDRDocVQARetrieval", V4, "multi", 95.0, 39, "paper")
     assert empty.source.endswith("One query is empty and scores 0; mteb omits it.")
 

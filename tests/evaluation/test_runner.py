@@ -24,7 +24,7 @@ from jina_rag.types import Page
 
 
 @pytest.fixture
-def judged(tmp_path):
+def judged_folder(tmp_path):
     return read_folder(write_judged(tmp_path / "judged"))
 
 
@@ -38,12 +38,14 @@ def page_keys(embedder: FakeEmbedder) -> list[tuple[str, int]]:
     return [(page.doc_id, page.number) for page in pages if isinstance(page, Page)]
 
 
-def test_single_setting_result_fields(judged, tmp_path):
+def test_single_setting_result_fields(judged_folder, tmp_path):
     embedder = FakeEmbedder()
-    result = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"), command="the command", seed=3)
+    result = evaluate_settings(
+        judged_folder, [Setting(embedder)], indexes=str(tmp_path / "kb"), command="the command", seed=3
+    )
     setting = result.settings[0]
     assert (result.folder, result.command, result.seed) == (str(tmp_path / "judged"), "the command", 3)
-    assert result.data_hash == data_hash(judged)
+    assert result.data_hash == data_hash(judged_folder)
     assert {"jina_rag", "python", "numpy", "platform", "qdrant-edge-py"} <= set(result.versions)
     assert (setting.name, setting.queries, setting.pages) == ("fake", 5, 4)
     assert setting.fingerprint == embedder.fingerprint
@@ -75,10 +77,12 @@ def test_single_setting_result_fields(judged, tmp_path):
     assert ("query", ("do cats sleep",)) in embedder.history
 
 
-def test_settings_share_an_index_and_are_compared_with_the_first(judged, tmp_path):
+def test_settings_share_an_index_and_are_compared_with_the_first(judged_folder, tmp_path):
     embedder, reranker = FakeEmbedder(), FakeReranker()
     settings = [Setting(embedder), Setting(embedder, stages="rescore:dense=1"), Setting(embedder, reranker=reranker)]
-    result = evaluate_settings(judged, settings, indexes=str(tmp_path / "kb"), measures=["nDCG@3", "rr@2"], seed=1)
+    result = evaluate_settings(
+        judged_folder, settings, indexes=str(tmp_path / "kb"), measures=["nDCG@3", "rr@2"], seed=1
+    )
     assert sorted(page_keys(embedder)) == [("animals.pdf", 1), ("animals.pdf", 2), ("energy.pdf", 1), ("energy.pdf", 2)]
     assert [setting.name for setting in result.settings] == [
         "fake, default, no reranker", "fake, rescore:dense=1, no reranker", "fake, default, fake",
@@ -93,35 +97,35 @@ def test_settings_share_an_index_and_are_compared_with_the_first(judged, tmp_pat
     assert result.comparisons[3].difference == difference(rows[0], rows[2], seed=1)
 
 
-def test_each_storage_has_its_own_index(judged, tmp_path):
+def test_each_storage_has_its_own_index(judged_folder, tmp_path):
     settings = [Setting(FakeEmbedder(), storage) for storage in ("exact", "compact")]
-    result = evaluate_settings(judged, settings, indexes=str(tmp_path / "kbs"), latency=False)
+    result = evaluate_settings(judged_folder, settings, indexes=str(tmp_path / "kbs"), latency=False)
     assert sorted(path.name for path in (tmp_path / "kbs").iterdir()) == ["fake-compact", "fake-exact"]
     assert [setting.setting["storage"] for setting in result.settings] == ["exact", "compact"]
     assert result.settings[0].latency == {}
 
 
-def test_batched_search_returns_the_same_pages(judged, tmp_path):
+def test_batched_search_returns_the_same_pages(judged_folder, tmp_path):
     embedder = FakeEmbedder()
-    one_by_one = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "a"))
-    batched = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "b"), latency=False)
-    assert ("query", tuple(query.query for query in judged.queries)) in embedder.history
-    for one, other in zip(one_by_one.settings[0].per_query, batched.settings[0].per_query, strict=True):
+    one_by_one = evaluate_settings(judged_folder, [Setting(embedder)], indexes=str(tmp_path / "a"))
+    batched_result = evaluate_settings(judged_folder, [Setting(embedder)], indexes=str(tmp_path / "b"), latency=False)
+    assert ("query", tuple(query.query for query in judged_folder.queries)) in embedder.history
+    for one, other in zip(one_by_one.settings[0].per_query, batched_result.settings[0].per_query, strict=True):
         assert one.ranking == other.ranking
         assert other.milliseconds == 0.0
     with DocumentIndex.open(tmp_path / "b", embedder=embedder) as index:
-        report = evaluate(judged, index)
-    assert report.measures == batched.settings[0].measures
-    assert report.run == {a.query_id: list(a.ranking) for a in batched.settings[0].per_query}
+        report = evaluate(judged_folder, index)
+    assert report.measures == batched_result.settings[0].measures
+    assert report.run == {a.query_id: list(a.ranking) for a in batched_result.settings[0].per_query}
 
 
-def raise_after(after: int) -> EvaluationHooks:
+def raise_after(query_count: int) -> EvaluationHooks:
     """Return hooks that raise after a number of queries, as if the process were killed."""
 
     @contextmanager
     def search(name):
         def on_query(done, total):
-            if done >= after:
+            if done >= query_count:
                 raise MemoryError("killed")
 
         yield on_query
@@ -129,60 +133,60 @@ def raise_after(after: int) -> EvaluationHooks:
     return EvaluationHooks(search=search)
 
 
-def test_killed_run_resumes_without_repeating_queries(judged, tmp_path):
+def test_killed_run_resumes_without_repeating_queries(judged_folder, tmp_path):
     embedder = FakeEmbedder()
     options = {"indexes": str(tmp_path / "kb")}
     with pytest.raises(MemoryError):
-        evaluate_settings(judged, [Setting(embedder)], hooks=raise_after(3), **options)
+        evaluate_settings(judged_folder, [Setting(embedder)], hooks=raise_after(3), **options)
     cache_file = tmp_path / "kb" / CACHE_FILE
     assert len(cache_file.read_text().splitlines()) == 3
     with cache_file.open("a") as file:
         file.write('{"key": "half a li')  # incomplete line of the killed process
-    result = evaluate_settings(judged, [Setting(embedder)], **options)
-    queries = [query.query for query in judged.queries]
+    result = evaluate_settings(judged_folder, [Setting(embedder)], **options)
+    queries = [query.query for query in judged_folder.queries]
     assert sorted(text for text in searched_queries(embedder) if text in queries) == sorted(queries)
     assert len(page_keys(embedder)) == 4
     assert result.settings[0].index_seconds == 0.0
     assert all(query_result.milliseconds > 0 for query_result in result.settings[0].per_query)
-    repeated = evaluate_settings(judged, [Setting(embedder)], **options)
+    repeated_result = evaluate_settings(judged_folder, [Setting(embedder)], **options)
     assert len([text for text in searched_queries(embedder) if text in queries]) == 5
-    assert repeated.settings[0].per_query == result.settings[0].per_query
+    assert repeated_result.settings[0].per_query == result.settings[0].per_query
     # Timed cached results are also valid without latency, but not vice versa.
-    evaluate_settings(judged, [Setting(embedder)], latency=False, **options)
+    evaluate_settings(judged_folder, [Setting(embedder)], latency=False, **options)
     assert len([text for text in searched_queries(embedder) if text in queries]) == 5
-    evaluate_settings(judged, [Setting(embedder)], force=True, **options)
+    evaluate_settings(judged_folder, [Setting(embedder)], force=True, **options)
     assert len([text for text in searched_queries(embedder) if text in queries]) == 10
 
 
-def test_untimed_cached_results_are_not_used_for_latency(judged, tmp_path):
+def test_untimed_cached_results_are_not_used_for_latency(judged_folder, tmp_path):
     embedder = FakeEmbedder()
-    evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"), latency=False)
-    result = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
+    evaluate_settings(judged_folder, [Setting(embedder)], indexes=str(tmp_path / "kb"), latency=False)
+    result = evaluate_settings(judged_folder, [Setting(embedder)], indexes=str(tmp_path / "kb"))
     assert searched_queries(embedder).count("submarines") == 2
     assert result.settings[0].latency["p50"] > 0
 
 
-def test_cache_depends_on_stages_depth_and_documents(judged, tmp_path):
+def test_cache_depends_on_stages_depth_and_documents(judged_folder, tmp_path):
     embedder = FakeEmbedder()
     options = {"indexes": str(tmp_path / "kb"), "latency": False}
-    before = evaluate_settings(judged, [Setting(embedder)], **options)
+    first_result = evaluate_settings(judged_folder, [Setting(embedder)], **options)
 
     def search_count() -> int:
         return searched_queries(embedder).count("submarines")
 
     assert search_count() == 1
-    evaluate_settings(judged, [Setting(embedder, stages="rescore:dense=1")], **options)
+    evaluate_settings(judged_folder, [Setting(embedder, stages="rescore:dense=1")], **options)
     assert search_count() == 2, "different stages"
-    evaluate_settings(judged, [Setting(embedder)], measures=["Recall@20"], **options)
+    evaluate_settings(judged_folder, [Setting(embedder)], measures=["Recall@20"], **options)
     assert search_count() == 3, "greater depth"
-    # Judgements may change, because they are not cached.
-    root = judged.root
+    # Judgments may change, because they are not cached.
+    root = judged_folder.root
     write_lines(root / "queries.jsonl", [entry("a", "submarines", [("energy", 1, 2)]), entry("n", "new", [])])
-    changed = read_folder(root)
-    result = evaluate_settings(changed, [Setting(embedder)], **options)
+    changed_folder = read_folder(root)
+    result = evaluate_settings(changed_folder, [Setting(embedder)], **options)
     assert search_count() == 3
     assert searched_queries(embedder).count("new") == 1
-    assert result.data_hash != before.data_hash
+    assert result.data_hash != first_result.data_hash
     assert result.settings[0].queries == 1
     assert result.settings[0].per_query[1].measures == {}
     # A change of the documents invalidates the cache.
@@ -205,67 +209,69 @@ class InterruptedEmbedder(FakeEmbedder):
         return super().encode_document(documents, **options)
 
 
-def test_interrupted_ingestion_resumes_without_cached_results(judged, tmp_path):
+def test_interrupted_ingestion_resumes_without_cached_results(judged_folder, tmp_path):
     embedder = InterruptedEmbedder()
     with pytest.raises(KeyboardInterrupt):
-        evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
+        evaluate_settings(judged_folder, [Setting(embedder)], indexes=str(tmp_path / "kb"))
     assert not (tmp_path / "kb" / CACHE_FILE).exists(), "a partial index is not searched"
-    result = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
+    result = evaluate_settings(judged_folder, [Setting(embedder)], indexes=str(tmp_path / "kb"))
     assert result.settings[0].pages == 4
     pages = page_keys(embedder)
     assert len(pages) == len(set(pages)) == 4, "no page is embedded twice"
 
 
-def test_invalid_settings_or_measures_raise_invalid_input(judged, tmp_path):
+def test_invalid_settings_or_measures_raise_invalid_input(judged_folder, tmp_path):
     with pytest.raises(InvalidInputError, match="at least one setting"):
-        evaluate_settings(judged, [], indexes=str(tmp_path / "kb"))
+        evaluate_settings(judged_folder, [], indexes=str(tmp_path / "kb"))
     with pytest.raises(InvalidInputError, match="'nDCG' is not a measure"):
-        evaluate_settings(judged, [Setting()], indexes=str(tmp_path / "kb"), measures=["nDCG"])
-    write_lines(judged.root / "queries.jsonl", [entry("a", "what?", [])])
+        evaluate_settings(judged_folder, [Setting()], indexes=str(tmp_path / "kb"), measures=["nDCG"])
+    write_lines(judged_folder.root / "queries.jsonl", [entry("a", "what?", [])])
     with pytest.raises(InvalidInputError, match="has no judged query"):
-        evaluate_settings(read_folder(judged.root), [Setting()], indexes=str(tmp_path / "kb"))
+        evaluate_settings(read_folder(judged_folder.root), [Setting()], indexes=str(tmp_path / "kb"))
     assert not (tmp_path / "kb").exists()
 
 
-def test_index_with_other_documents_raises_invalid_input(judged, tmp_path):
+def test_index_with_other_documents_raises_invalid_input(judged_folder, tmp_path):
     other = write_judged(tmp_path / "more" / "judged")
     embedder = FakeEmbedder()
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         index.ingest(other / "docs")
         with pytest.raises(InvalidInputError, match="from outside"):
-            evaluate(judged, index)
+            evaluate(judged_folder, index)
     with pytest.raises(InvalidInputError, match="from outside"):
-        evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
+        evaluate_settings(judged_folder, [Setting(embedder)], indexes=str(tmp_path / "kb"))
 
 
-def test_saved_evaluation_is_loaded_and_compared(judged, tmp_path):
+def test_saved_evaluation_is_loaded_and_compared(judged_folder, tmp_path):
     embedder = FakeEmbedder()
     settings = [Setting(embedder), Setting(embedder, stages="rescore:dense=1")]
-    result = evaluate_settings(judged, settings, indexes=str(tmp_path / "kb"))
+    result = evaluate_settings(judged_folder, settings, indexes=str(tmp_path / "kb"))
     save(tmp_path / "old.json", result)
-    loaded = load(tmp_path / "old.json")
-    assert to_json(loaded) == to_json(result)
-    assert loaded.settings[0].per_query == result.settings[0].per_query
-    assert loaded.settings[1].unjudged == result.settings[1].unjudged
-    assert loaded.comparisons == result.comparisons
-    comparisons = compare_runs(loaded, result, earlier_name="old.json")
+    loaded_result = load(tmp_path / "old.json")
+    assert to_json(loaded_result) == to_json(result)
+    assert loaded_result.settings[0].per_query == result.settings[0].per_query
+    assert loaded_result.settings[1].unjudged == result.settings[1].unjudged
+    assert loaded_result.comparisons == result.comparisons
+    comparisons = compare_runs(loaded_result, result, earlier_name="old.json")
     assert len(comparisons) == 2 * len(MEASURES)
     assert {(c.first, c.second) for c in comparisons} == {(f"{s.name} (old.json)", s.name) for s in result.settings}
     assert {c.difference.mean for c in comparisons} == {0.0}
-    single = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
+    single = evaluate_settings(judged_folder, [Setting(embedder)], indexes=str(tmp_path / "kb"))
     assert {c.first for c in compare_runs(single, result)} == {"fake (before)"}, "the only setting is the baseline"
     with pytest.raises(InvalidInputError, match="has no setting or no measure in common"):
         compare_runs(result, single)
 
 
-def test_evaluations_of_different_data_raise_invalid_input(judged, tmp_path):
+def test_evaluations_of_different_data_raise_invalid_input(judged_folder, tmp_path):
     embedder = FakeEmbedder()
-    before = evaluate_settings(judged, [Setting(embedder)], indexes=str(tmp_path / "kb"))
-    with (judged.root / "queries.jsonl").open("a") as file:
+    first_result = evaluate_settings(judged_folder, [Setting(embedder)], indexes=str(tmp_path / "kb"))
+    with (judged_folder.root / "queries.jsonl").open("a") as file:
         file.write(json.dumps(entry("z", "dogs", [("animals", 1, 2)])))
-    after = evaluate_settings(read_folder(judged.root), [Setting(embedder)], indexes=str(tmp_path / "kb"))
+    second_result = evaluate_settings(
+        read_folder(judged_folder.root), [Setting(embedder)], indexes=str(tmp_path / "kb")
+    )
     with pytest.raises(InvalidInputError, match="measured on different data"):
-        compare_runs(before, after)
+        compare_runs(first_result, second_result)
 
 
 def test_data_hash_covers_lists_and_file_contents(tmp_path):

@@ -90,26 +90,26 @@ def test_repeated_scaffold_adds_new_documents_only(documents, tmp_path):
     write_rows(scaffold.sheet, ["Where did it grow?", "mine", "1"])
     line = read_json_lines(root / "docs.jsonl")[0] | {"doc": "mine", "licence": "CC0"}
     write_lines(root / "docs.jsonl", [line])
-    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.jpg")}
-    repeated = make_scaffold(root, [documents / "report.pdf", documents / "old"])
-    assert (repeated.documents, repeated.pages) == (2, 3)
+    first_images = list(root.rglob("*.jpg"))
+    second_scaffold = make_scaffold(root, [documents / "report.pdf", documents / "old"])
+    assert (second_scaffold.documents, second_scaffold.pages) == (2, 3)
     documents_by_name = read_json_lines(root / "docs.jsonl")
     assert documents_by_name[0] == line
     assert documents_by_name[1]["doc"] == "report", "the renamed document frees this name"
     assert read_queries(scaffold.sheet)[0].query == "Where did it grow?"
     make_scaffold(root, [documents / "report.pdf", documents / "old"])
     image_times = {path: path.stat().st_mtime_ns for path in root.rglob("mine*/*.jpg")}
-    assert len(image_times) == 2, "image folders use the name in the judgements"
+    assert len(image_times) == 2, "image folders use the name in the judgments"
     make_scaffold(root, [documents])
     assert {path: path.stat().st_mtime_ns for path in image_times} == image_times, "images are rendered once"
-    assert all(path.exists() for path in before)
+    assert all(path.exists() for path in first_images)
 
 
 def test_scaffold_inside_the_documents_folder(documents):
     scaffold = make_scaffold(documents, [documents])
     assert scaffold.documents == 4
-    repeated = make_scaffold(documents, [documents])
-    assert repeated.documents == 4, "page images are not ingested as documents"
+    second_scaffold = make_scaffold(documents, [documents])
+    assert second_scaffold.documents == 4, "page images are not ingested as documents"
     assert {line["file"] for line in read_json_lines(documents / "docs.jsonl")} >= {"report.pdf", "old/report.pdf"}
 
 
@@ -127,7 +127,7 @@ def test_missing_documents_raise_invalid_input(tmp_path):
     with pytest.raises(InvalidInputError, match="Pass the folder of the documents"):
         make_scaffold(tmp_path / "none", [tmp_path / "none"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InvalidInputError, match="No document in"):
+    with pytest.raises(InvalidInputError, match="No document found in"):
         make_scaffold(tmp_path / "judged", [tmp_path / "empty"])
     assert not (tmp_path / "judged").exists()
     with pytest.raises(InvalidInputError, match="Check the path"):

@@ -82,9 +82,9 @@ def test_cross_product_is_distinct_with_short_names():
 
 def test_file_names_are_unique_and_safe():
     assert file_names(["lite, exact", "o/big, exact"]) == ["lite-exact", "o-big-exact"]
-    clash = file_names(["a, b", "a b"])
-    assert len(set(clash)) == 2
-    assert all(name.startswith("a-b-") for name in clash)
+    unique_names = file_names(["a, b", "a b"])
+    assert len(set(unique_names)) == 2
+    assert all(name.startswith("a-b-") for name in unique_names)
     assert slug("lite-exact") == "lite-exact"
     assert slug("../x") != slug("x")
     assert "/" not in slug("../x")
@@ -94,12 +94,12 @@ def test_file_names_are_unique_and_safe():
 def test_index_locations(tmp_path):
     root = str(tmp_path / "kb")
     one, other = Setting("lite"), Setting("lite", "compact")
-    staged = Setting("lite", stages="rescore:dense=0")
-    assert index_locations(root, [one, staged]) == {("lite", "exact"): root}
-    two = index_locations(root, [one, other])
-    assert two == {("lite", "exact"): f"{root}/lite-exact", ("lite", "compact"): f"{root}/lite-compact"}
-    hub = index_locations(root, [one, Setting("a/m"), Setting("b/m")])
-    assert len(set(hub.values())) == 3
+    staged_setting = Setting("lite", stages="rescore:dense=0")
+    assert index_locations(root, [one, staged_setting]) == {("lite", "exact"): root}
+    two_locations = index_locations(root, [one, other])
+    assert two_locations == {("lite", "exact"): f"{root}/lite-exact", ("lite", "compact"): f"{root}/lite-compact"}
+    hub_locations = index_locations(root, [one, Setting("a/m"), Setting("b/m")])
+    assert len(set(hub_locations.values())) == 3
     # A single setting reuses the index that an evaluation of several settings created in a subfolder.
     with DocumentIndex.open(tmp_path / "kb" / "fake-exact", embedder=FakeEmbedder()):
         pass
@@ -112,6 +112,6 @@ def test_index_locations(tmp_path):
     with pytest.raises(InvalidInputError, match="is a single index"):
         index_locations("http://host:6333/kb", [one, other])
     assert index_locations("http://host:6333/kb", [one]) == {("lite", "exact"): "http://host:6333/kb"}
-    completed = Setting().completed(tmp_path / "one")
-    assert completed.to_json() == {"embedder": "fake", "storage": "compact", "stages": "default"}
+    complete_setting = Setting().completed(tmp_path / "one")
+    assert complete_setting.to_json() == {"embedder": "fake", "storage": "compact", "stages": "default"}
     assert Setting().completed(tmp_path / "nothing") == Setting()

@@ -31,8 +31,10 @@ def test_difference_of_equal_runs_is_zero():
     run = {"a": 0.5, "b": 1.0}
     result = difference(run, dict(run))
     assert (result.mean, result.low, result.high, result.better, result.worse) == (0, 0, 0, 0, 0)
-    shifted = difference(run, {"a": 0.75, "b": 1.25})
-    assert (shifted.low, shifted.high) == (0.25, 0.25), "a constant shift has no variance in a paired comparison"
+    shift_difference = difference(run, {"a": 0.75, "b": 1.25})
+    assert (shift_difference.low, shift_difference.high) == (0.25, 0.25), (
+        "a constant shift has no variance in a paired comparison"
+    )
 
 
 @pytest.mark.parametrize(("first", "second"), [({}, {}), ({"a": 1.0}, {"b": 1.0}), ({"a": 1.0}, {})])

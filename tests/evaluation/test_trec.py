@@ -67,12 +67,14 @@ def test_ir_measures_scores_of_written_files_match(tmp_path):
     qrels = list(ir_measures.read_trec_qrels(str(tmp_path / "qrels.trec")))
     gains = list(ir_measures.read_trec_qrels(str(tmp_path / "gains.trec")))
     for k in (5, 10):
-        mapped = ir_measures.nDCG(gains={1: 1, 2: 3}) @ k
-        assert ir_measures.calc_aggregate([mapped], qrels, run)[mapped] == pytest.approx(
+        gains_ndcg = ir_measures.nDCG(gains={1: 1, 2: 3}) @ k
+        assert ir_measures.calc_aggregate([gains_ndcg], qrels, run)[gains_ndcg] == pytest.approx(
             expected[f"nDCG@{k}"], abs=1e-9
         )
-        plain = ir_measures.nDCG @ k
-        assert ir_measures.calc_aggregate([plain], gains, run)[plain] == pytest.approx(expected[f"nDCG@{k}"], abs=1e-9)
+        plain_ndcg = ir_measures.nDCG @ k
+        assert ir_measures.calc_aggregate([plain_ndcg], gains, run)[plain_ndcg] == pytest.approx(
+            expected[f"nDCG@{k}"], abs=1e-9
+        )
         success = ir_measures.Success(rel=2) @ k
         assert ir_measures.calc_aggregate([success], qrels, run)[success] == pytest.approx(expected[f"Recall@{k}"])
     rr = ir_measures.RR(rel=2) @ 10

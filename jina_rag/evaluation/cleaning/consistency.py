@@ -132,8 +132,8 @@ class Consistency:
             return
         own_scores = np.sum(queries * passages, axis=1)
         own_hashes = np.array([_text_hash(pair.passage) for pair in pairs], dtype=np.uint64)
-        ahead = (queries @ sample.T >= own_scores[:, None]) & (hashes[None, :] != own_hashes[:, None])
-        for pair, rank, similarity in zip(pairs, (1 + ahead.sum(axis=1)).tolist(), own_scores.tolist(), strict=True):
+        is_ahead = (queries @ sample.T >= own_scores[:, None]) & (hashes[None, :] != own_hashes[:, None])
+        for pair, rank, similarity in zip(pairs, (1 + is_ahead.sum(axis=1)).tolist(), own_scores.tolist(), strict=True):
             if rank <= self.n:
                 yield pair
             else:
@@ -143,7 +143,7 @@ class Consistency:
     def _dense(self, single: Float32 | None) -> Float32:
         if single is None:
             raise InvalidInputError(
-                f"The embedder {self.embedder.name!r} returned no dense vectors; pass an embedder that supports them."
+                f"The embedder {self.embedder.name!r} returned no dense vectors. Pass an embedder with dense vectors."
             )
         return normalise(single)
 

@@ -69,7 +69,9 @@ class NearDuplicates:
                     f"The near-duplicate threshold is {value}; expected a number in (0, 1] (--near, --near-query)."
                 )
         if min(self.passage_ngram, self.query_ngram) < 1:
-            raise InvalidInputError("passage_ngram and query_ngram must be at least 1 character.")
+            raise InvalidInputError(
+                f"passage_ngram is {self.passage_ngram} and query_ngram is {self.query_ngram}; expected at least 1."
+            )
 
     @property
     def settings(self) -> Mapping[str, Any]:

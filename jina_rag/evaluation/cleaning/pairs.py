@@ -44,7 +44,7 @@ class Dropped:
         step: Name of the step, or ``"read"`` for a line without a pair.
         reason: A short text that is identical for all pairs dropped for the same reason.
         duplicate_of: `Pair.number` of the pair that stays, if this pair duplicates another; else None.
-        detail: Measurements behind the decision: similarities, language or rank.
+        detail: Values that led to the decision: similarities, language or rank.
         record: The input object; empty for a line without a pair.
     """
 

@@ -19,7 +19,7 @@ from jina_rag.evaluation.cleaning.report import CleaningReport, StepReport
 from jina_rag.evaluation.files import FILE_MODE, explain_os_errors, file_hash
 
 Progress: TypeAlias = Callable[[str, int], None]
-"""Callback with the name of a step and the number of pairs that have passed the step so far."""
+"""Callback that receives the name of a step and the number of pairs that have passed it."""
 
 
 class Cleaning:
@@ -91,12 +91,12 @@ class Cleaning:
             pairs: Input pairs; read once.
             on_drop: Called with each dropped pair; None to ignore dropped pairs.
             scratch: Folder for the steps' temporary files; None for the system's temporary folder.
-            progress: Called for each pair that passes a step; None for no progress reports.
+            progress: Called with (step name, pairs passed) for each pair that passes a step; None for no reports.
         """
         report = self.report = CleaningReport([StepReport(step.name, step.settings) for step in self.steps])
         with tempfile.TemporaryDirectory(prefix="jina-rag-clean-", dir=scratch) as root, ExitStack() as open_steps:
             flow: Iterator[Pair] = iter(pairs)
-            waited = [0.0] * (len(self.steps) + 1)  # seconds spent waiting for each step; index 0 is the input
+            wait_seconds = [0.0] * (len(self.steps) + 1)  # seconds spent waiting for each step; index 0 is the input
             for position, (step, tally) in enumerate(zip(self.steps, report.steps, strict=True)):
                 folder = Path(root) / str(position)
                 folder.mkdir()
@@ -104,7 +104,7 @@ class Cleaning:
                 if hasattr(running, "close"):
                     # Close a step's files before its folder is deleted, even if the caller stops early.
                     open_steps.callback(running.close)
-                flow = _measure_time(running, tally, waited, position, folder, progress)
+                flow = _measure_time(running, tally, wait_seconds, position, folder, progress)
             for pair in flow:
                 report.kept += 1
                 yield pair
@@ -135,7 +135,7 @@ def clean_file(
         query_key: Record key of the query.
         passage_key: Record key of the passage.
         scratch: Folder for the steps' temporary files; None for the folder of `output`.
-        progress: Called for each pair that passes a step; None for no progress reports.
+        progress: Called with (step name, pairs passed) for each pair that passes a step; None for no reports.
 
     Returns:
         The report of the run, with the name and the SHA-256 of the input file.
@@ -171,7 +171,7 @@ def clean_file(
 def _measure_time(
     pairs: Iterator[Pair],
     tally: StepReport,
-    waited: list[float],
+    wait_seconds: list[float],
     position: int,
     folder: Path,
     progress: Progress | None,
@@ -185,8 +185,8 @@ def _measure_time(
             tally.disk_bytes = sum(file.stat().st_size for file in folder.iterdir())
             return
         finally:
-            waited[position + 1] += time.perf_counter() - start
-            tally.seconds = waited[position + 1] - waited[position]
+            wait_seconds[position + 1] += time.perf_counter() - start
+            tally.seconds = wait_seconds[position + 1] - wait_seconds[position]
         if progress is not None:
             progress(tally.name, count)
         yield pair

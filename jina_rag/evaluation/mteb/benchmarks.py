@@ -66,7 +66,9 @@ def find_tasks(names: Sequence[str], *, smoke: bool = False, languages: Sequence
     if languages:
         for language in languages:
             if len(language) != 3 or not language.isalpha():
-                raise InvalidInputError(f"The language is {language!r}; expected a three-letter code like 'eng'.")
+                raise InvalidInputError(
+                    f"The language is {language!r}; expected a three-letter code (ISO 639-3), for example 'eng'."
+                )
         tasks = [task for task in tasks if set(languages) & set(task.metadata.languages)]
         tasks = [task.filter_languages(list(languages)) for task in tasks]
     if not tasks:

@@ -109,7 +109,7 @@ class VectorCache:
         self._size = int(size)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
-        """Return the cached vectors of `keys`; keys that are not cached are missing in the result."""
+        """Return the cached vectors of `keys`; keys that are not cached are omitted."""
         vectors: dict[bytes, Vectors] = {}
         with self._explain_sqlite_errors():
             for batch in _unique_batches(keys):

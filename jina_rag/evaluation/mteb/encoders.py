@@ -67,7 +67,7 @@ class JinaRagEncoder:
         self._vectors, self._parts, self._cache = vectors, parts, cache
         self.embedded = 0
         identity = self._source.identity
-        # Results with a model's usual kind of vectors are stored under the model's name, as mteb does.
+        # Only an unusual kind of vectors is part of the stored options, as in mteb's own results.
         unusual = {} if vectors == ("multi" if identity.late else "single") else {"vectors": vectors}
         self.mteb_model_meta: Any = model_meta(
             identity,
@@ -134,8 +134,6 @@ class JinaRagEncoder:
         first, second = (np.atleast_2d(np.asarray(side, np.float32)) for side in (embeddings1, embeddings2))
         scores: Float32 = np.einsum("nd,nd->n", first, second)
         return scores
-
-    # -- embedding -----------------------------------------------------------------------------------------
 
     def _side(self, prompt_type: Any) -> Side:  # noqa: ANN401
         if prompt_type is None:

@@ -67,7 +67,7 @@ def folder_pages(
             for page in json.loads((folder / "pages.json").read_text(encoding="utf-8"))
         ]
     if not pages:
-        raise InvalidInputError("No page of the judged folder's documents can be read. Check the documents.")
+        raise InvalidInputError("No page of the judged folder can be read. Check it with `jina-rag evaluate check`.")
     return pages
 
 

@@ -49,7 +49,7 @@ class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]  # mteb is not followe
             content: Content of a page for the model: its image, its text (read like `DocumentIndex.ingest`), or both.
 
         Raises:
-            InvalidInputError: If `content` is invalid, or the folder is not a judged folder.
+            InvalidInputError: If `content` is invalid, or the folder is not a valid judged folder.
         """
         if content not in _CATEGORY:
             raise InvalidInputError(f"content is {content!r}; expected one of 'image', 'text', 'both'.")

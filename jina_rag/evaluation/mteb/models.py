@@ -32,7 +32,7 @@ class Models:
     """The models that a setting evaluates.
 
     Attributes:
-        reranks: True if a reranker scores the candidates of the vectors, with mteb's reranking.
+        reranks: True if a reranker scores the candidates that the vectors rank first, with mteb's reranking.
     """
 
     def __init__(self, setting: BenchmarkSetting, output: Path, cache: VectorCache) -> None:
@@ -138,7 +138,7 @@ class Models:
         return self._encoders[kind]
 
     def first_stage(self, task: Any) -> Any:  # noqa: ANN401
-        """Return the encoder for mteb's retrieval, in smaller corpus chunks for multi-vectors to limit memory.
+        """Return the encoder for mteb's retrieval; multi-vectors use smaller corpus chunks, which limits memory.
 
         Args:
             task: An mteb task.

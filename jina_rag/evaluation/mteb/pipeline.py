@@ -193,8 +193,6 @@ class JinaRagSearch:
             shutil.rmtree(location)
         return rankings
 
-    # -- helpers -------------------------------------------------------------------------------------------
-
     def _rank(
         self, index: DocumentIndex, items: Mapping[str, Input], k: int, filter_: Mapping[str, list[str]] | None
     ) -> dict[str, dict[str, float]]:

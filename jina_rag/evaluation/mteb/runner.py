@@ -1,4 +1,4 @@
-"""Resumable benchmark runs, which skip finished tasks and report failed ones."""
+"""Resumable benchmark runs, which skip finished tasks and report failed tasks."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ class _Run:
 
 
 class _HubUnreachableError(JinaRagError):
-    """An unreachable Hugging Face Hub. The run stops, because the remaining tasks would fail for the same reason."""
+    """Raised if the Hugging Face Hub cannot be reached. The run stops, because the remaining tasks would also fail."""
 
 
 def _data_error(task: str, exc: Exception) -> JinaRagError:

@@ -114,7 +114,7 @@ class BenchmarkSetting:
 
 
 def model_name(model: str | os.PathLike[str] | Embedder | Reranker) -> str:
-    """Return the short name of a model: its id on the hub, the name of its folder, or the `name` of a model object."""
+    """Return the short name of a model: its Hugging Face id, its folder name, or the `name` of a model object."""
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else model.name
     folder = Path(name)
     return folder.resolve().name if folder.is_absolute() or isinstance(model, os.PathLike) or folder.is_dir() else name

@@ -20,7 +20,7 @@ Many: TypeAlias = "npt.ArrayLike | Sequence[npt.ArrayLike]"
 
 _BLOCK = 64 * 1024 * 1024
 """Similarities in memory at the same time: 64 Mi float32 values, 256 MiB."""
-NOTHING = float(np.finfo(np.float32).min)
+EMPTY_DOCUMENT_SCORE = float(np.finfo(np.float32).min)
 """Score of a document without rows, in place of MaxSim's -inf, which JSON does not support."""
 
 
@@ -45,13 +45,13 @@ def maxsim_scores(queries: Many, documents: Many) -> Float32:
         documents: The same forms. All rows of an array count, so pass a list if documents differ in length.
 
     Returns:
-        Shape (queries, documents), float32; `NOTHING` for documents without rows.
+        Shape (queries, documents), float32; `EMPTY_DOCUMENT_SCORE` for documents without rows.
 
     Raises:
         InvalidInputError: If the rows of queries and documents differ in dimension.
     """
     query_rows, document_rows = ragged(queries), ragged(documents)
-    scores = np.full((len(query_rows), len(document_rows)), NOTHING, dtype=np.float32)
+    scores = np.full((len(query_rows), len(document_rows)), EMPTY_DOCUMENT_SCORE, dtype=np.float32)
     nonempty = [i for i, rows in enumerate(query_rows) if len(rows)]
     scores[[i for i, rows in enumerate(query_rows) if not len(rows)]] = 0.0
     if not nonempty:

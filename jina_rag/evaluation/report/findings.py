@@ -1,4 +1,4 @@
-"""Conclusions from the results of an evaluation: best settings, comparisons, query groups and their reliability."""
+"""Conclusions from the results of an evaluation: best settings, differences, query groups and reliability."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAIN_MEASURE = "nDCG@5"
 SMALL_GROUP = 10
 """Number of queries below which reports mark the results of a group as anecdotal."""
 _SIZE_TOLERANCE = 1.05
-"""Ratio of two sizes that count as equal: the size of a store varies by a few percent between runs of one setting."""
+"""Largest ratio of two sizes that count as equal: a store varies by a few percent between runs of one setting."""
 _LANGUAGE_GROUPS = {"same": "same language", "cross": "different languages"}
 """Names of the language groups, by the languages of query and page."""
 
@@ -115,7 +115,7 @@ def best(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:
 
 
 def _is_better(evaluation: Evaluation, high: SettingResult, low: SettingResult, name: str) -> bool:
-    """Return whether `high` is significantly better than `low`, by an existing comparison or else by a new one."""
+    """Return whether `high` is significantly better than `low`, by an existing comparison or a new one."""
     for pair in evaluation.comparisons:
         if pair.measure == name and (pair.first, pair.second) == (low.name, high.name):
             return pair.difference.low > 0
@@ -225,7 +225,8 @@ def caution(evaluation: Evaluation) -> str:
     most = max((first_unjudged(evaluation, setting) for setting in evaluation.settings), default=0)
     if most:
         number_of = f"up to {most}" if len(evaluation.settings) > 1 else f"{most}"
-        text += f" For {number_of} of the queries, the unjudged first page counts as not relevant, but may be relevant."
+        text += f" For {number_of} of the queries, the first page is unjudged: it counts as not relevant, "
+        text += "but may be relevant."
     return text
 
 

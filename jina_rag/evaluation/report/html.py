@@ -82,12 +82,12 @@ def render(evaluation: Evaluation, *, documents: Mapping[str, Path], failures: i
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        # All text is sanitized except Markup, which only this package creates.
+        # Sanitize all text except Markup, which only this package creates.
         finalize=lambda value: (
             formatting.sanitize(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
         ),
     )
-    for name in ("number", "signed", "interval", "size", "milliseconds", "seconds", "count", "listed", "timestamp"):
+    for name in ("number", "signed", "interval", "size", "milliseconds", "seconds", "count", "join_names", "timestamp"):
         environment.filters[name] = getattr(formatting, name)
     template = environment.from_string(files.joinpath("report.html.j2").read_text(encoding="utf-8"))
     return template.render(

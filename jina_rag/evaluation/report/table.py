@@ -42,21 +42,23 @@ def _settings(evaluation: Evaluation) -> list[str]:
     depth = 5 if 5 in depths else depths[0] if depths else 0
     heads = ["setting", *map(escape, measures), "p50 / p90", "bytes per page", "index"]
     heads += [f"unjudged in first {depth}"] if depth else []
-    best_in = best(evaluation)
+    best_settings = best(evaluation)
     lines = [_line(heads), _line([" --- "] * len(heads), bare=True)]
     for setting in evaluation.settings:
-        cells = [escape(setting.name), *(_measure(setting, name, best_in) for name in measures)]
+        cells = [escape(setting.name), *(_measure(setting, name, best_settings) for name in measures)]
         times = [formatting.milliseconds(setting.latency[name]) for name in ("p50", "p90") if name in setting.latency]
-        cells.append(_bold(" / ".join(times) or "–", setting.name in best_in.get("milliseconds", ())))
-        cells.append(_bold(formatting.size(setting.vector_bytes_per_page), setting.name in best_in.get("bytes", ())))
+        cells.append(_bold(" / ".join(times) or "–", setting.name in best_settings.get("milliseconds", ())))
+        cells.append(
+            _bold(formatting.size(setting.vector_bytes_per_page), setting.name in best_settings.get("bytes", ()))
+        )
         cells.append(seconds(setting.index_seconds) if setting.index_seconds else "–")
         cells += [f"{setting.unjudged.get(depth, 0.0):.1f}"] if depth else []
         lines.append(_line(cells))
     return lines
 
 
-def _measure(setting: SettingResult, name: str, best_in: dict[str, tuple[str, ...]]) -> str:
-    value = _bold(number(setting.measures.get(name, float("nan"))), setting.name in best_in.get(name, ()))
+def _measure(setting: SettingResult, name: str, best_settings: dict[str, tuple[str, ...]]) -> str:
+    value = _bold(number(setting.measures.get(name, float("nan"))), setting.name in best_settings.get(name, ()))
     ends = interval(setting.intervals.get(name))
     return f"{value} ({ends})" if ends else value
 
@@ -89,7 +91,7 @@ def _provenance(evaluation: Evaluation) -> list[str]:
     lines.append(f"- Intervals: 95 %, bootstrap over queries, seed {evaluation.seed}")
     lines.append("- Versions: " + ", ".join(f"{escape(k)} {escape(v)}" for k, v in evaluation.versions.items()))
     for fingerprint, names in fingerprints(evaluation).items():
-        lines.append(f"- Vectors of {escape(formatting.listed(names))}: {_code(fingerprint)}")
+        lines.append(f"- Vectors of {escape(formatting.join_names(names))}: {_code(fingerprint)}")
     return lines
 
 

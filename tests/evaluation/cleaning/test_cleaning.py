@@ -63,10 +63,10 @@ def pair(query=QUERY, passage=PASSAGE, **more):
 def run_steps(records, *steps):
     """Return the numbers of the records that stay, and the dropped pairs."""
     dropped = []
-    numbered = [record | {"number": number} for number, record in enumerate(records, start=1)]
-    kept = [r["number"] for r in Cleaning(steps).stream(numbered, on_drop=dropped.append)]
-    assert sorted([*kept, *(d.number for d in dropped)]) == list(range(1, len(records) + 1))
-    return kept, dropped
+    numbered_records = [record | {"number": number} for number, record in enumerate(records, start=1)]
+    kept_numbers = [r["number"] for r in Cleaning(steps).stream(numbered_records, on_drop=dropped.append)]
+    assert sorted([*kept_numbers, *(d.number for d in dropped)]) == list(range(1, len(records) + 1))
+    return kept_numbers, dropped
 
 
 def write_lines(path, records):
@@ -93,10 +93,10 @@ def test_steps_drop_planted_faults_and_keep_good_pairs(cleaning_pairs, tmp_path)
     ]
     report = clean_file(source, tmp_path / "kept.jsonl", steps, dropped=tmp_path / "dropped.jsonl")
     dropped = {line["line"]: line for line in read_lines(tmp_path / "dropped.jsonl")}
-    kept = read_lines(tmp_path / "kept.jsonl")
-    assert [record for record in records if record["id"] not in dropped] == kept
+    kept_records = read_lines(tmp_path / "kept.jsonl")
+    assert [record for record in records if record["id"] not in dropped] == kept_records
     assert report.read == len(records)
-    assert report.kept == len(kept)
+    assert report.kept == len(kept_records)
 
     def fraction_dropped(kind, step):
         of_kind = [record for record in records if record["kind"] == kind]
@@ -113,7 +113,7 @@ def test_steps_drop_planted_faults_and_keep_good_pairs(cleaning_pairs, tmp_path)
     assert sum(dropped[r["id"]].get("duplicate_of") == r["of"] for r in duplicates) / len(duplicates) >= 0.99
 
 
-class Constant(EmbedderDefaults):
+class ConstantEmbedder(EmbedderDefaults):
     """An embedder that returns the same vector for every text."""
 
     name, fingerprint, dim, multi_dim, modality = "constant", "constant-1", 2, 2, "text"
@@ -127,7 +127,7 @@ class Constant(EmbedderDefaults):
 def test_memory_is_independent_of_number_and_length_of_texts():
     def peak(count):
         records = (pair(f"Question {n} about {n * n}?", f"{n}: " + PASSAGE * 60) for n in range(count))
-        steps = (Complete(), ExactDuplicates(), NearDuplicates(), Consistency(Constant(), sample=4, batch=2))
+        steps = (Complete(), ExactDuplicates(), NearDuplicates(), Consistency(ConstantEmbedder(), sample=4, batch=2))
         cleaning = Cleaning(steps)
         tracemalloc.start()
         try:
@@ -155,8 +155,8 @@ def test_memory_is_independent_of_number_and_length_of_texts():
     ],
 )
 def test_complete_drops_pairs_with_an_empty_or_identical_side(query, passage, reason):
-    kept, dropped = run_steps([pair(), pair(query, passage)], Complete())
-    assert kept == [1]
+    kept_numbers, dropped = run_steps([pair(), pair(query, passage)], Complete())
+    assert kept_numbers == [1]
     assert [d.reason for d in dropped] == [reason]
 
 
@@ -176,9 +176,9 @@ def test_complete_drops_pairs_with_an_empty_or_identical_side(query, passage, re
 def test_exact_duplicates_ignore_case_white_space_and_unicode_form(change):
     first = pair("Où est la première fiche, in Straße 5?", "Ici, sur la fiche à côté.")
     other = pair("Something else?", "Yes.")
-    again = pair(change(first["query"]), change(first["passage"]))
-    kept, dropped = run_steps([first, other, again], ExactDuplicates())
-    assert kept == [1, 2]
+    duplicate = pair(change(first["query"]), change(first["passage"]))
+    kept_numbers, dropped = run_steps([first, other, duplicate], ExactDuplicates())
+    assert kept_numbers == [1, 2]
     assert [(d.reason, d.duplicate_of) for d in dropped] == [("exact duplicate", 1)]
 
 
@@ -212,8 +212,8 @@ def test_near_duplicate_reports_number_of_the_original_pair(query, passage):
         pair(),
         pair(query, passage),
     ]
-    kept, dropped = run_steps(records, NearDuplicates())
-    assert kept == [1, 2]
+    kept_numbers, dropped = run_steps(records, NearDuplicates())
+    assert kept_numbers == [1, 2]
     assert [(d.reason, d.duplicate_of) for d in dropped] == [("near duplicate", 2)]
     assert 0.8 <= dropped[0].detail["passage_similarity"] <= 1
     assert 0.7 <= dropped[0].detail["query_similarity"] <= 1
@@ -231,9 +231,9 @@ def test_near_duplicates_are_compared_with_remaining_pairs_only():
     chain = []
     for start in range(0, len(words), 2):  # each passage resembles the previous one; the last differs from the first
         chain.append(pair(passage=" ".join(["changed"] * start + words[start:])))
-    kept, dropped = run_steps(chain, NearDuplicates(passage=0.8))
-    assert len(kept) > 2
-    assert {d.duplicate_of for d in dropped} <= set(kept)
+    kept_numbers, dropped = run_steps(chain, NearDuplicates(passage=0.8))
+    assert len(kept_numbers) > 2
+    assert {d.duplicate_of for d in dropped} <= set(kept_numbers)
     for one in dropped:
         first = chain[one.duplicate_of - 1]["passage"]
         assert jaccard(near_text(first), near_text(one.record["passage"]), n=5) > 0.6
@@ -318,8 +318,8 @@ def test_languages_keep_short_english_and_foreign_names(text):
 @pytest.mark.parametrize("language", FOREIGN)
 def test_languages_drop_pairs_with_either_side_foreign(language):
     records = [pair(passage=FOREIGN[language]), pair(query=FOREIGN[language])]
-    kept, dropped = run_steps(records, Languages(("en",)))
-    assert kept == []
+    kept_numbers, dropped = run_steps(records, Languages(("en",)))
+    assert kept_numbers == []
     assert [(d.reason, d.detail["side"]) for d in dropped] == [("language", "passage"), ("language", "query")]
     assert {d.detail["language"] for d in dropped} == {language}
     assert run_steps(records, Languages(("en", language)))[0] == [1, 2]
@@ -356,7 +356,7 @@ def test_languages_invalid_settings_or_missing_package_raise(monkeypatch):
 # Consistency
 
 
-class Table(EmbedderDefaults):
+class TableEmbedder(EmbedderDefaults):
     """An embedder that reads its vectors from a table."""
 
     name, fingerprint, dim, multi_dim, modality = "table", "table-1", 3, 3, "text"
@@ -381,14 +381,14 @@ TABLE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("n", "kept"), [(1, [1, 2]), (2, [1, 2, 3]), (3, [1, 2, 3]), (4, [1, 2, 3, 4])])
+@pytest.mark.parametrize(("n", "kept_numbers"), [(1, [1, 2]), (2, [1, 2, 3]), (3, [1, 2, 3]), (4, [1, 2, 3, 4])])
 @pytest.mark.parametrize("batch", [1, 3, 64])
-def test_consistency_keeps_pairs_whose_passage_ranks_within_n(n, kept, batch):
+def test_consistency_keeps_pairs_whose_passage_ranks_within_n(n, kept_numbers, batch):
     records = [pair(f"q{i}", f"p{i}") for i in (1, 2, 3, 4)]
-    result, dropped = run_steps(records, Consistency(Table(TABLE), n=n, sample=10, batch=batch))
-    assert result == kept
+    result, dropped = run_steps(records, Consistency(TableEmbedder(TABLE), n=n, sample=10, batch=batch))
+    assert result == kept_numbers
     ranks = {3: 2, 4: 4}
-    assert {d.number: d.detail["rank"] for d in dropped} == {i: r for i, r in ranks.items() if i not in kept}
+    assert {d.number: d.detail["rank"] for d in dropped} == {i: r for i, r in ranks.items() if i not in kept_numbers}
     assert {d.reason for d in dropped} <= {"rank of the passage"}
 
 
@@ -396,10 +396,10 @@ def test_consistency_ties_count_except_with_the_same_passage():
     table = {"q": (1, 0, 0), "p": (1, 0, 0), "twin": (1, 0, 0), "other q": (0, 1, 0)}
     same_passage = [pair("q", "p"), pair("other q", "P ")]
     table["P "] = table["p"]
-    assert run_steps(same_passage, Consistency(Table(table), n=1, sample=5))[0] == [1, 2]
-    tied = [pair("q", "p"), pair("other q", "twin")]
-    kept, dropped = run_steps(tied, Consistency(Table(table), n=1, sample=5))
-    assert kept == []
+    assert run_steps(same_passage, Consistency(TableEmbedder(table), n=1, sample=5))[0] == [1, 2]
+    tied_pairs = [pair("q", "p"), pair("other q", "twin")]
+    kept_numbers, dropped = run_steps(tied_pairs, Consistency(TableEmbedder(table), n=1, sample=5))
+    assert kept_numbers == []
     assert [d.detail["rank"] for d in dropped] == [2, 2]
 
 
@@ -410,7 +410,7 @@ def test_consistency_sample_is_uniform_and_deterministic_by_seed():
     records = [pair(f"q{n}", f"p{n}") for n in range(300)]
 
     def consistent(**options):
-        return run_steps(records, Consistency(Table(table), **options))[0]
+        return run_steps(records, Consistency(TableEmbedder(table), **options))[0]
 
     numbers = consistent(sample=20, n=2, seed=1)
     assert numbers == consistent(sample=20, n=2, seed=1, batch=7)
@@ -421,19 +421,19 @@ def test_consistency_sample_is_uniform_and_deterministic_by_seed():
     assert len(consistent(sample=300, n=2)) < len(numbers)
 
     calls = []
-    embedder = Table(table)
+    embedder = TableEmbedder(table)
     encode = embedder.encode_document
     embedder.encode_document = lambda texts, **options: (calls.append(list(texts)), encode(texts, **options))[1]
     run_steps(records, Consistency(embedder, sample=100, n=2, batch=100))
-    sampled = [int(name[1:]) for name in calls[0]]
-    assert len(sampled) == 100
-    assert sum(number >= 150 for number in sampled) == pytest.approx(50, abs=15)
+    sample_numbers = [int(name[1:]) for name in calls[0]]
+    assert len(sample_numbers) == 100
+    assert sum(number >= 150 for number in sample_numbers) == pytest.approx(50, abs=15)
 
 
 def test_consistency_drops_only_the_pair_that_cannot_be_embedded():
     records = [pair("q1", "p1"), pair("q-unknown", "p2"), pair("q2", "p2")]
-    kept, dropped = run_steps(records, Consistency(Table(TABLE), n=1, sample=10))
-    assert kept == [1, 3]
+    kept_numbers, dropped = run_steps(records, Consistency(TableEmbedder(TABLE), n=1, sample=10))
+    assert kept_numbers == [1, 3]
     assert [(d.number, d.reason, d.detail["message"]) for d in dropped] == [
         (2, "the embedder cannot read it", "A text is not in the table.")
     ]
@@ -441,10 +441,10 @@ def test_consistency_drops_only_the_pair_that_cannot_be_embedded():
 
 def test_consistency_invalid_settings_or_embedder_raise():
     with pytest.raises(InvalidInputError, match="n=3, batch=64, sample=2"):
-        Consistency(Table(TABLE), n=3, sample=2)
+        Consistency(TableEmbedder(TABLE), n=3, sample=2)
     with pytest.raises(InvalidInputError, match="no dense vectors"):
-        run_steps([pair("q1", "p1")], Consistency(Table(TABLE, single=False)))
-    assert run_steps([], Consistency(Table(TABLE)))[0] == []
+        run_steps([pair("q1", "p1")], Consistency(TableEmbedder(TABLE, single=False)))
+    assert run_steps([], Consistency(TableEmbedder(TABLE)))[0] == []
 
 
 def test_consistency_accepts_any_embedder():
@@ -554,7 +554,9 @@ def test_failed_run_keeps_the_previous_output(tmp_path):
     output = tmp_path / "out.jsonl"
     output.write_text("old", encoding="utf-8")
     with pytest.raises(InvalidInputError):
-        clean_file(source, output, [Consistency(Table(TABLE, single=False))], dropped=tmp_path / "dropped.jsonl")
+        clean_file(
+            source, output, [Consistency(TableEmbedder(TABLE, single=False))], dropped=tmp_path / "dropped.jsonl"
+        )
     assert output.read_text(encoding="utf-8") == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.jsonl", "pairs.jsonl"]
 
@@ -566,8 +568,8 @@ def test_clean_file_writes_records_unchanged(tmp_path):
         + '{"question": "為何?", "answer": "\u2028因為。", "deep": {"a": [null]}}'.encode()
     )
     report = clean_file(source, tmp_path / "out.jsonl", query_key="question", passage_key="answer")
-    kept = read_lines(tmp_path / "out.jsonl")
-    assert kept == [
+    kept_records = read_lines(tmp_path / "out.jsonl")
+    assert kept_records == [
         {"question": "Wie?", "answer": "So \ud83d.", "n": 1.5},
         {"question": "為何?", "answer": "\u2028因為。", "deep": {"a": [None]}},
     ]
@@ -606,8 +608,8 @@ def cli(monkeypatch, capsys):
         capsys.readouterr()
         with pytest.raises(SystemExit) as system_exit:
             main()
-        captured = capsys.readouterr()
-        return system_exit.value.code or 0, captured.out, captured.err
+        output = capsys.readouterr()
+        return system_exit.value.code or 0, output.out, output.err
 
     return run
 

@@ -32,11 +32,11 @@ def evaluate(model, task):
     return mteb.evaluate(model, task, cache=None, show_progress_bar=False, co2_tracker=False).task_results[0]
 
 
-def loader(*texts: str) -> list[dict[str, list[str]]]:
+def text_batches(*texts: str) -> list[dict[str, list[str]]]:
     return [{"text": list(texts)}]
 
 
-# -- protocols and task adapters -------------------------------------------------------------------------------
+# Protocols and task adapters
 
 
 def test_models_implement_the_mteb_protocols() -> None:
@@ -54,9 +54,9 @@ def test_encode_uses_the_side_of_the_prompt_type(vectors) -> None:
     fake = FakeEmbedder()
     model = JinaRagEncoder(fake, vectors=vectors)
     task = metadata("T")
-    query = model.encode(loader("a b"), task_metadata=task, prompt_type=QUERY, **SPLIT)
-    documents = model.encode(loader("a", "b c d"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT)
-    without_side = model.encode(loader("a b"), task_metadata=task, **SPLIT)
+    query = model.encode(text_batches("a b"), task_metadata=task, prompt_type=QUERY, **SPLIT)
+    documents = model.encode(text_batches("a", "b c d"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT)
+    without_side = model.encode(text_batches("a b"), task_metadata=task, **SPLIT)
     assert [side for side, _ in fake.history] == ["query", "document", "query"]
     assert len(documents) == 2
     np.testing.assert_array_equal(query[0], without_side[0])
@@ -70,12 +70,12 @@ def test_encode_uses_the_side_of_the_prompt_type(vectors) -> None:
 
 def test_encode_empty_query_gives_an_empty_multi_vector() -> None:
     model = JinaRagEncoder(FakeEmbedder(), vectors="multi")
-    outcome = model.encode(loader("a b", " ", "c"), task_metadata=metadata("T"), prompt_type=QUERY, **SPLIT)
+    outcome = model.encode(text_batches("a b", " ", "c"), task_metadata=metadata("T"), prompt_type=QUERY, **SPLIT)
     assert [len(rows) for rows in outcome] == [2, 0, 1]
     result = evaluate(model, text_task(["apples", "pears"], ["apples", ""]))
     assert 0.5 <= result.get_score() <= 1
     with pytest.raises(InvalidInputError, match="no words"):
-        model.encode(loader("???"), task_metadata=metadata("T"), prompt_type=QUERY, **SPLIT)
+        model.encode(text_batches("???"), task_metadata=metadata("T"), prompt_type=QUERY, **SPLIT)
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,11 @@ def test_task_of_agrees_with_the_mteb_wrapper() -> None:
     assert {name: task_of(mteb.get_task(name).metadata) for name in names} == names
 
 
-# -- tiny checkpoints of v4, colbert-v2, v1 and m0 -------------------------------------------------------------
+# Tiny checkpoints of v4, colbert-v2, v1 and m0
 
 
 @pytest.mark.usefixtures("one_thread")
-class TestTiny:
+class TestTinyCheckpoints:
     """Tests with random weights: the wrappers return the vectors and scores of the wrapped models."""
 
     def test_v4_encodes_images_and_texts_with_both_kinds_of_vectors(self, tiny) -> None:
@@ -114,7 +114,7 @@ class TestTiny:
             model = JinaRagEncoder(tiny["v4"], vectors=kind, options=ModelOptions(dtype="float32", max_pixels=20_000))
             task = metadata("T", type="DocumentUnderstanding", category="t2i", modalities=["text", "image"])
             outcome = model.encode([{"image": images}], task_metadata=task, prompt_type=DOCUMENT, **SPLIT)
-            query = model.encode(loader("which?"), task_metadata=task, prompt_type=QUERY, **SPLIT)
+            query = model.encode(text_batches("which?"), task_metadata=task, prompt_type=QUERY, **SPLIT)
             for i in range(2):
                 np.testing.assert_allclose(outcome[i], getattr(expected, kind)[i], atol=1e-5)
             np.testing.assert_allclose(query[0], getattr(expected_query, kind)[0], atol=1e-5)
@@ -127,7 +127,7 @@ class TestTiny:
             ("code", {"domains": ["Programming"]}),
         ):
             outcome = model.encode(
-                loader("def f(): pass"), task_metadata=metadata("T", **changes), prompt_type=DOCUMENT, **SPLIT
+                text_batches("def f(): pass"), task_metadata=metadata("T", **changes), prompt_type=DOCUMENT, **SPLIT
             )
             expected = load_embedder(tiny["v4"], dtype="float32", task=task).encode_document(
                 ["def f(): pass"], multi=False
@@ -152,11 +152,11 @@ class TestTiny:
         embedder = load_embedder(tiny["v4"], dtype="float32", task=["retrieval", "code"])
         model = JinaRagEncoder(embedder)
         outcome = model.encode(
-            loader("x"), task_metadata=metadata("T", domains=["Programming"]), prompt_type=QUERY, **SPLIT
+            text_batches("x"), task_metadata=metadata("T", domains=["Programming"]), prompt_type=QUERY, **SPLIT
         )
         np.testing.assert_allclose(outcome, embedder.encode_query(["x"], task="code").single, atol=1e-6)
         with pytest.raises(InvalidInputError, match="text-matching"):
-            model.encode(loader("x"), task_metadata=metadata("T", type="STS"), **SPLIT)
+            model.encode(text_batches("x"), task_metadata=metadata("T", type="STS"), **SPLIT)
 
     def test_colbert_and_v1_run_retrieval_and_sts_tasks(self, tiny) -> None:
         task = text_task(["apples and pears", "hammers", "rivers"], ["apples", "hammers", "rivers"])
@@ -164,7 +164,7 @@ class TestTiny:
         assert 0 <= evaluate(colbert, task).get_score() <= 1
         # jina-colbert-v2 truncates queries to 32 tokens; STS texts are encoded as documents.
         long = "word " * 60
-        outcome = colbert.encode(loader(long), task_metadata=metadata("T", type="STS"), **SPLIT)
+        outcome = colbert.encode(text_batches(long), task_metadata=metadata("T", type="STS"), **SPLIT)
         assert len(outcome[0]) > 32
         v1 = JinaRagEncoder(tiny["v1"], options=FLOAT32)
         assert v1.mteb_model_meta.modalities == ["text"]
@@ -204,7 +204,7 @@ class TestTiny:
         assert JinaRagReranker(tiny["m0"]).mteb_model_meta.is_cross_encoder
 
 
-# -- rerankers -------------------------------------------------------------------------------------------------
+# Rerankers
 
 
 def test_predict_scores_pairs_in_order_and_caches_scores(tmp_path) -> None:
@@ -223,7 +223,7 @@ def test_predict_scores_pairs_in_order_and_caches_scores(tmp_path) -> None:
     assert len(fake.history) == 3  # FakeReranker refuses the empty query; its score is cached after one call
 
 
-# -- vector cache ----------------------------------------------------------------------------------------------
+# Vector cache
 
 
 def test_encode_reads_repeated_inputs_from_the_cache(tmp_path) -> None:
@@ -231,7 +231,7 @@ def test_encode_reads_repeated_inputs_from_the_cache(tmp_path) -> None:
     with VectorCache(tmp_path / "v.sqlite3") as cache:
         first = CountingEmbedder()
         model = JinaRagEncoder(first, vectors="multi", cache=cache)
-        computed = model.encode(
+        computed_vectors = model.encode(
             [{"text": ["a", "b", "a"]}, {"text": ["b", "c"]}], task_metadata=task, prompt_type=DOCUMENT, **SPLIT
         )
         assert sorted(first.inputs) == ["a", "b", "c"]
@@ -239,42 +239,44 @@ def test_encode_reads_repeated_inputs_from_the_cache(tmp_path) -> None:
     with VectorCache(tmp_path / "v.sqlite3") as cache:
         second = CountingEmbedder()
         model = JinaRagEncoder(second, vectors="multi", cache=cache)
-        cached = model.encode(loader("a", "b", "a", "b", "c"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT)
+        cached_vectors = model.encode(
+            text_batches("a", "b", "a", "b", "c"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT
+        )
         assert second.inputs == []
-        for expected, actual in zip(computed, cached, strict=True):
+        for expected, actual in zip(computed_vectors, cached_vectors, strict=True):
             np.testing.assert_array_equal(expected, actual)
         # Side, kind of vectors, model and maximum length are part of the cache key.
-        model.encode(loader("a"), task_metadata=task, prompt_type=QUERY, **SPLIT)
+        model.encode(text_batches("a"), task_metadata=task, prompt_type=QUERY, **SPLIT)
         JinaRagEncoder(second, vectors="single", cache=cache).encode(
-            loader("a"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT
+            text_batches("a"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT
         )
         assert second.inputs == ["a", "a"]
         other = CountingEmbedder(name="other")
         JinaRagEncoder(other, vectors="multi", cache=cache).encode(
-            loader("a"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT
+            text_batches("a"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT
         )
         assert other.inputs == ["a"]
         source = EmbedderSource(second, ModelOptions(max_length=3))
         JinaRagEncoder(source, vectors="multi", cache=cache).encode(
-            loader("a"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT
+            text_batches("a"), task_metadata=task, prompt_type=DOCUMENT, **SPLIT
         )
         assert second.inputs == ["a", "a", "a"]
 
 
-# -- inputs ----------------------------------------------------------------------------------------------------
+# Inputs
 
 
 def test_inputs_of_selects_text_image_or_both() -> None:
     shade, both = image(5), {"text": ["words", " "], "image": [image(5), image(6)]}
     assert inputs_of(both, modality="text")[0] == "words"
     assert inputs_of(both, modality="text")[1].size == (84, 84)  # without a text, only the image remains
-    fused = inputs_of(both, modality="image")
-    assert fused[0][1] == "words"
-    assert fused[1].size == (84, 84)
+    parts_of_both = inputs_of(both, modality="image")
+    assert parts_of_both[0][1] == "words"
+    assert parts_of_both[1].size == (84, 84)
     assert inputs_of(both, modality="image", parts="text") == ["words", " "]
     assert inputs_of(both, modality="text", parts="image")[0].size == (84, 84)
-    of_files = both | {"path": ["a", "b"], "page": [1, 2]}
-    assert inputs_of(of_files, modality="image")[0].size == (84, 84)  # the text repeats the words of the image
+    folder_rows = both | {"path": ["a", "b"], "page": [1, 2]}
+    assert inputs_of(folder_rows, modality="image")[0].size == (84, 84)  # the text repeats the words of the image
     with pytest.raises(InvalidInputError, match="audio"):
         inputs_of({"audio": [1]}, modality="text")
     assert content_key(shade) == content_key(image(5)) != content_key(image(6))

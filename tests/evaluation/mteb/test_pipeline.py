@@ -41,7 +41,7 @@ def test_search_model_implements_the_mteb_protocol(tmp_path) -> None:
         model.search({"id": []}, task_metadata=None, hf_split="", hf_subset="", top_k=1)
 
 
-# -- a judged folder -------------------------------------------------------------------------------------------
+# A judged folder
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_folder_task_renders_once_and_renames_changed_folders(tmp_path, monkeypa
     FolderTask(folder, tmp_path / "work").load_data()
     assert document_counts == [3]
     (folder / "queries.jsonl").write_text((folder / "queries.jsonl").read_text() + "\n", encoding="utf-8")
-    changed = FolderTask(folder, tmp_path / "work")
-    assert changed.metadata.name != first.metadata.name
-    assert changed.metadata.revision != first.metadata.revision
+    changed_task = FolderTask(folder, tmp_path / "work")
+    assert changed_task.metadata.name != first.metadata.name
+    assert changed_task.metadata.revision != first.metadata.revision
 
 
 def test_folder_task_skips_unreadable_documents_with_a_warning(tmp_path, caplog) -> None:
@@ -126,7 +126,7 @@ def test_folder_task_skips_unreadable_documents_with_a_warning(tmp_path, caplog)
         FolderTask(folder, tmp_path / "work").load_data()
 
 
-# -- mteb corpora ----------------------------------------------------------------------------------------------
+# mteb corpora
 
 
 def test_search_finds_texts_by_title_and_deletes_its_index(tmp_path) -> None:

@@ -42,7 +42,7 @@ def small_batches(monkeypatch) -> None:
     monkeypatch.setattr(runner, "_BATCH", {"text": 8, "image": 2})
 
 
-# -- results and resuming --------------------------------------------------------------------------------------
+# Results and resuming
 
 
 def test_run_writes_mteb_results_and_skips_finished_tasks(tmp_path) -> None:
@@ -179,15 +179,15 @@ def test_judged_folder_with_vectors_and_search_pipeline(tmp_path) -> None:
     assert run.setting == {"embedder": "fake", "search": "whole", "storage": "compact"}
 
 
-# -- failed tasks and invalid settings -------------------------------------------------------------------------
+# Failed tasks and invalid settings
 
 
 def test_failed_tasks_are_listed_and_other_tasks_run(tmp_path) -> None:
     pairs = PairsTask([("a b", "a b", 5.0), ("a b", "c d", 1.0), ("e", "f", 0.0)])
-    broken = text_task(["a"], ["a"], name="Broken")
-    broken.load_data = lambda **_: (_ for _ in ()).throw(RuntimeError("no such config.\nmore"))
+    broken_task = text_task(["a"], ["a"], name="Broken")
+    broken_task.load_data = lambda **_: (_ for _ in ()).throw(RuntimeError("no such config.\nmore"))
     setting = BenchmarkSetting(model=FakeEmbedder(), vectors="multi")
-    run = run_benchmark(setting=setting, output=tmp_path, tasks=[pairs, broken, tasks()[0]])
+    run = run_benchmark(setting=setting, output=tmp_path, tasks=[pairs, broken_task, tasks()[0]])
     assert [outcome.task for outcome in run.outcomes] == ["First"]
     assert "single vectors" in run.failed["PairsTask"]
     assert run.failed["Broken"] == "The data of Broken cannot be loaded: RuntimeError: no such config."
@@ -234,7 +234,7 @@ def test_described_omits_default_options() -> None:
     assert setting.described() == {"embedder": "lite", "reranker": "lite", "rerank_top": "100", "max_pixels": "9"}
 
 
-# -- benchmark and task names ----------------------------------------------------------------------------------
+# Benchmark and task names
 
 
 def test_find_tasks_resolves_short_names() -> None:
@@ -267,7 +267,7 @@ def test_unknown_benchmark_name_raises_with_a_hint(name, hint) -> None:
         find_tasks([name])
 
 
-# -- published scores ------------------------------------------------------------------------------------------
+# Published scores
 
 
 def test_outcome_compares_with_the_published_score(tmp_path, monkeypatch) -> None:
@@ -294,7 +294,7 @@ def test_outcome_compares_with_the_published_score(tmp_path, monkeypatch) -> Non
     )  # no score is published for 64 dimensions
 
 
-# -- imports and logging ---------------------------------------------------------------------------------------
+# Imports and logging
 
 
 def test_missing_mteb_raises_missing_dependency_error(monkeypatch) -> None:
@@ -318,7 +318,7 @@ def test_quiet_restores_log_levels_and_progress_bars() -> None:
     assert (logging.getLogger("mteb").level, datasets.are_progress_bars_disabled()) == (level, bars)
 
 
-# -- command line ----------------------------------------------------------------------------------------------
+# Command line
 
 
 def run_command(*args: str):

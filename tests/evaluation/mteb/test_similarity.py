@@ -10,7 +10,7 @@ from mteb.similarity_functions import max_sim
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.mteb import JinaRagEncoder, similarity
-from jina_rag.evaluation.mteb.similarity import NOTHING, dense_scores, maxsim_scores
+from jina_rag.evaluation.mteb.similarity import EMPTY_DOCUMENT_SCORE, dense_scores, maxsim_scores
 from jina_rag.scoring import maxsim_many
 from jina_rag.testing import FakeEmbedder
 from jina_rag.types import Embeddings
@@ -59,7 +59,9 @@ def test_maxsim_scores_equal_scoring_maxsim(data) -> None:
     outcome = maxsim_scores(queries, documents)
     for query, scores in zip(queries, outcome, strict=True):
         expected = maxsim_many(query, documents)
-        np.testing.assert_allclose(scores, np.where(np.isinf(expected), NOTHING, expected), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            scores, np.where(np.isinf(expected), EMPTY_DOCUMENT_SCORE, expected), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_maxsim_in_blocks_equals_one_block(monkeypatch) -> None:

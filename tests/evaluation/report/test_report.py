@@ -248,11 +248,13 @@ def test_caution_reports_query_count_interval_and_unjudged_pages():
     text = findings.caution(evaluation(setting("bad", BAD), setting("good", GOOD)))
     assert "only 12 queries" in text
     assert "±0.10" in text
-    assert "up to 11 of the queries, the unjudged first page" in text
+    assert "up to 11 of the queries, the first page is unjudged" in text
     assert "±" not in findings.caution(evaluation(setting("bad", BAD, intervals={})))
-    unjudged = setting("u", [1])
-    unjudged = replace(unjudged, measures={}, queries=0, per_query=(replace(unjudged.per_query[0], measures={}),))
-    assert "No query has relevance judgments" in findings.caution(evaluation(unjudged))
+    unscored_setting = setting("u", [1])
+    unscored_setting = replace(
+        unscored_setting, measures={}, queries=0, per_query=(replace(unscored_setting.per_query[0], measures={}),)
+    )
+    assert "No query has relevance judgments" in findings.caution(evaluation(unscored_setting))
 
 
 def test_headline_counts_queries_with_a_relevant_page():
@@ -314,7 +316,7 @@ def test_formatting_of_numbers_units_and_times():
     assert formatting.timestamp("2026-03-01T10:00:00+02:00") == "2026-03-01 08:00 UTC"
     assert formatting.timestamp("2026-03-01T10:00:00") == "2026-03-01 10:00"
     assert formatting.timestamp("last week") == "last week"
-    assert formatting.listed(["a", "b", "c"]) == "a, b and c"
+    assert formatting.join_names(["a", "b", "c"]) == "a, b and c"
     assert formatting.number(float("nan")) == "–"
 
 
@@ -466,7 +468,7 @@ def test_report_lists_all_queries_with_sort_values(documents):
     assert values[:2] == ["0.5", "3"]
     assert values[7] == "1000000"  # query 1 of setting a: a page that was not found sorts last
     assert values[-3:] == ["", "", ""]  # setting b has no result for the last query
-    assert "Every query has the maximum nDCG@5 with a, or the report was requested without such queries." in page.text
+    assert "Every query has the maximum nDCG@5 with a, or the report shows 0 lowest-scoring queries." in page.text
 
 
 def test_report_escapes_hostile_text(documents, tmp_path):
@@ -524,9 +526,9 @@ def test_report_policy_forbids_requests_and_other_scripts(documents):
 def test_page_images_come_from_screenshots_or_documents(documents, tmp_path):
     screenshot = tmp_path / "screenshot.png"
     Image.new("RGB", (300, 200), (200, 30, 30)).save(screenshot)
-    damaged = tmp_path / "damaged.png"
-    damaged.write_bytes(b"\x89PNG\r\n\x1a\nno")
-    images = {("report", 1): screenshot, ("report", 2): damaged, ("report", 101): tmp_path / "missing.png"}
+    damaged_image = tmp_path / "damaged.png"
+    damaged_image.write_bytes(b"\x89PNG\r\n\x1a\nno")
+    images = {("report", 1): screenshot, ("report", 2): damaged_image, ("report", 101): tmp_path / "missing.png"}
     report = evaluation(setting("a", [2, 2, None, None], images=images))
     sizes = {page: html._LARGE for page in [("report", 1), ("report", 2), ("report", 101), ("other", 1)]}
     outcome = html.images(sizes, report, documents)
@@ -545,9 +547,9 @@ def decode_image(uri: str) -> Image.Image:
 
 
 def test_unreadable_document_loses_only_its_images(tmp_path):
-    broken = tmp_path / "report.pdf"
-    broken.write_bytes(b"%PDF-1.7 broken")
-    page = ParsedPage(html.render(evaluation(setting("a", [None, None])), documents={"report": broken}))
+    broken_pdf = tmp_path / "report.pdf"
+    broken_pdf.write_bytes(b"%PDF-1.7 broken")
+    page = ParsedPage(html.render(evaluation(setting("a", [None, None])), documents={"report": broken_pdf}))
     assert "No image: " in page.text
     assert not page.all("img")
     absent = ParsedPage(html.render(evaluation(setting("a", [None])), documents={"report": tmp_path / "absent.pdf"}))
@@ -611,16 +613,16 @@ def test_report_lists_failed_files_and_notes_by_setting(documents):
 
 
 def test_queries_without_judgments_are_timed_but_not_scored(documents):
-    judged = setting("a", BAD)
+    scored_setting = setting("a", BAD)
     extra = QueryResult("free", (("report", 1),), milliseconds=12.3)
-    report = evaluation(replace(judged, per_query=(*judged.per_query, extra)))
+    report = evaluation(replace(scored_setting, per_query=(*scored_setting.per_query, extra)))
     page = ParsedPage(html.render(report, documents=documents, failures=1))
     assert "(plus 1 query without judgments: timed, not scored)" in page.text
     assert [attrs["data-value"] for attrs in page.all("td") if "data-value" in attrs][-3:] == ["", "", "12.3"]
-    unjudged = replace(judged, queries=0, measures={}, intervals={}, by={}, per_query=(extra,))
-    parsed = ParsedPage(html.render(evaluation(unjudged), documents={}))
-    assert "No query has relevance judgments, so no query has a score." in parsed.text
-    assert not [attrs for attrs in parsed.all("svg") if attrs.get("class") == "plot"]
+    unscored_setting = replace(scored_setting, queries=0, measures={}, intervals={}, by={}, per_query=(extra,))
+    unscored_page = ParsedPage(html.render(evaluation(unscored_setting), documents={}))
+    assert "No query has relevance judgments, so no query has a score." in unscored_page.text
+    assert not [attrs for attrs in unscored_page.all("svg") if attrs.get("class") == "plot"]
 
 
 def test_report_of_untimed_settings_omits_latency(documents):
@@ -679,7 +681,7 @@ def chromium() -> str:
     return outcome
 
 
-class Listener(http.server.BaseHTTPRequestHandler):
+class RequestRecorder(http.server.BaseHTTPRequestHandler):
     requests: list[str] = []
 
     def do_GET(self):
@@ -692,7 +694,7 @@ class Listener(http.server.BaseHTTPRequestHandler):
 
 def test_chromium_sorts_the_table_without_requests_or_errors(documents, tmp_path):
     program = chromium()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Listener)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), RequestRecorder)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         address = f"http://127.0.0.1:{server.server_port}/x"
@@ -702,8 +704,8 @@ def test_chromium_sorts_the_table_without_requests_or_errors(documents, tmp_path
         text = html.render(evaluation(setting(evil, BAD), setting("b", GOOD), queries=entries), documents=documents)
         # The page is unchanged except for a click on the heading of the first setting's measure.
         script = text[text.index("<script>") + len("<script>") : text.index("</script>")]
-        clicked = script + 'document.querySelectorAll("table.sortable button")[2].click();'
-        for old, new in ((script, clicked), *[tuple(map(_digest, (script, clicked)))]):
+        clicking_script = script + 'document.querySelectorAll("table.sortable button")[2].click();'
+        for old, new in ((script, clicking_script), *[tuple(map(_digest, (script, clicking_script)))]):
             assert old in text
             text = text.replace(old, new)
         html_file = tmp_path / "report.html"
@@ -721,7 +723,7 @@ def test_chromium_sorts_the_table_without_requests_or_errors(documents, tmp_path
         server.server_close()
     console = [line for line in process.stderr.splitlines() if "CONSOLE" in line]
     assert console == []
-    assert Listener.requests == []
+    assert RequestRecorder.requests == []
     page = ParsedPage(process.stdout)
     assert len(page.all("button")) == 8
     assert [attrs["aria-sort"] for attrs in page.all("th") if "aria-sort" in attrs] == ["ascending"]
