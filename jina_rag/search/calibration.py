@@ -1,9 +1,9 @@
 """Calibration of reranker scores across text and images, fitted to labels.
 
 A reranker of texts and images scores one modality higher than the other, which biases a mixed ranking. A calibration
-maps the scores of each modality to the probability of relevance: p = sigmoid(slope * x + intercept), where x is the
-score, or its log-odds if all scores are in [0, 1]. Slopes are always positive, so that the order within a modality
-never changes. Without labels, scores stay unchanged.
+maps the scores of each modality to probabilities of relevance: p = sigmoid(slope * x + intercept), where x is the
+score, or its log-odds if all scores are in [0, 1]. Slopes are always positive and keep the order within a modality.
+Without labels, scores stay unchanged.
 
 Source: Platt, Probabilistic Outputs for Support Vector Machines (1999), for the curve and the smoothed targets;
 Jaakkola and Jordan, Bayesian Parameter Estimation via Variational Methods (2000), for the bound that the fit minimizes.
@@ -31,7 +31,9 @@ screenshot or the crop of a region, and ``"text"`` for the words of a page."""
 MIN_LABELS = 5
 """Minimum number of relevant and of irrelevant labels for a separate curve of a modality."""
 SLOPE_PENALTY = 1.0
-"""Ridge penalty on the difference between a modality's slope and the shared slope, per standard deviation of scores."""
+"""Ridge penalty on the difference between a modality's slope and the shared slope.
+
+Both slopes are per standard deviation of the scores."""
 _SHARED_SLOPE_PENALTY = 0.01
 _MIN_SLOPE = 1e-3
 """Minimum slope per standard deviation of scores, used if the labels contradict the scores."""
@@ -67,7 +69,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Calibration:
-    """Calibration of reranker scores across modalities. ``Calibration()`` leaves all scores unchanged.
+    """Calibration of reranker scores across modalities; ``Calibration()`` leaves all scores unchanged.
 
     In a search (``Rerank(calibration=…)``), the modalities are ``"image"`` for a page's screenshot or the crop of a
     region, and ``"text"`` for a page's words. Instances are hashable and can be copied and pickled.
@@ -89,16 +91,16 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if self.curves and self.shared is None:
-            raise InvalidInputError("The calibration has curves but no shared curve for other modalities. Pass shared.")
+            raise InvalidInputError("curves is set, but shared is None. Pass a shared curve for the other modalities.")
         object.__setattr__(self, "curves", MappingProxyType(dict(self.curves)))
         object.__setattr__(self, "notes", MappingProxyType(dict(self.notes)))
 
     def __hash__(self) -> int:
-        # Without the notes; instances that differ only in their notes share a hash.
+        # The hash excludes the notes. Equal instances have equal hashes in any case.
         return hash((frozenset(self.curves.items()), self.shared, self.log_odds))
 
     def __reduce__(self) -> tuple[type[Calibration], tuple[object, ...]]:
-        # A MappingProxyType can be neither pickled nor copied.
+        # Copying and pickling do not support MappingProxyType.
         return type(self), (dict(self.curves), self.shared, self.log_odds, dict(self.notes))
 
     @property
@@ -109,8 +111,8 @@ class Calibration:
     def apply(self, scores: Sequence[float] | npt.ArrayLike, modalities: Sequence[str]) -> Float32:
         """Return the calibrated scores.
 
-        Modalities without a curve, misspelled names included, use the `shared` curve. Distinct extreme scores can
-        become equal in float32 (both nearly 1), but never change their order. To sort by the result, break ties by the
+        Modalities without a curve, including misspelled ones, use the `shared` curve. Two extreme scores can become
+        equal in float32 (both nearly 1), but never change their order. To sort by the result, break ties by the
         original score.
 
         Args:
@@ -126,7 +128,7 @@ class Calibration:
         values = np.asarray(scores, dtype=np.float64)
         if values.ndim != 1 or len(values) != len(modalities):
             raise InvalidInputError(
-                f"Got {values.size} scores and {len(modalities)} modalities; expected one per score."
+                f"Got {values.size} scores and {len(modalities)} modalities. Pass one modality per score."
             )
         if not np.isfinite(values).all():
             raise InvalidInputError("scores contains a value that is not finite. Omit items without a score.")
@@ -185,8 +187,8 @@ class Calibration:
 def fit_calibration(labelled: Sequence[Labelled]) -> Calibration:
     """Fit a calibration to judged results of one reranker.
 
-    Include the irrelevant results of real queries: the probabilities hold for result lists with the same fraction of
-    relevant results as the labels.
+    Include the irrelevant results of real queries. The probabilities are valid for result lists with the same fraction
+    of relevant results as the labels.
 
         labelled = [("image", 0.91, True), ("image", 0.62, False), ("text", 0.55, True), ("text", 0.31, False), …]
         index.search(query, stages=[Prefetch(), Rescore(), Rerank(calibration=fit_calibration(labelled))])
@@ -209,7 +211,7 @@ def fit_calibration(labelled: Sequence[Labelled]) -> Calibration:
     inputs = _curve_inputs(scores, log_odds)
     shortage = _shortage(grades)
     if shortage:
-        return Calibration(notes={"": f"The labels are too few ({shortage}). Scores stay unchanged."})
+        return Calibration(notes={"": f"Too few labels: {shortage}. Scores stay unchanged."})
     shared, _ = _fit(inputs, grades, prior=None)
     curves: dict[str, Curve] = {}
     notes: dict[str, str] = {}
@@ -217,11 +219,13 @@ def fit_calibration(labelled: Sequence[Labelled]) -> Calibration:
         mask = names == name
         shortage = _shortage(grades[mask])
         if shortage:
-            notes[name] = f"The labels of modality {name!r} are too few ({shortage}). The curve of all labels applies."
+            notes[name] = f"Too few labels of modality {name!r}: {shortage}. The curve of all labels applies."
             continue
         curves[name], is_flat = _fit(inputs[mask], grades[mask], prior=shared)
         if is_flat:
-            notes[name] = f"The scores of modality {name!r} do not separate the two classes. Its curve is flat."
+            notes[name] = (
+                f"The scores of modality {name!r} do not separate relevant from irrelevant results. Its curve is flat."
+            )
     return Calibration(curves=curves, shared=shared, log_odds=log_odds, notes=notes)
 
 
@@ -243,11 +247,11 @@ def _columns(labelled: Sequence[Labelled]) -> tuple[npt.NDArray[np.object_], _Fl
 
 
 def _shortage(grades: _Float64) -> str:
-    """Return the label counts as a phrase if a class has fewer than `MIN_LABELS` labels; otherwise ""."""
+    """Return the label counts as a phrase if a class has fewer than `MIN_LABELS` labels; otherwise return ""."""
     relevant, irrelevant = float(grades.sum()), float((1 - grades).sum())
     if min(relevant, irrelevant) >= MIN_LABELS:
         return ""
-    return f"{relevant:g} relevant and {irrelevant:g} irrelevant labels, fewer than {MIN_LABELS} of one class"
+    return f"{relevant:g} relevant and {irrelevant:g} irrelevant; at least {MIN_LABELS} of each are required"
 
 
 def _curve_inputs(scores: _Float64, log_odds: bool) -> _Float64:
@@ -262,7 +266,7 @@ def _curve_inputs(scores: _Float64, log_odds: bool) -> _Float64:
 def _fit(x: _Float64, grades: _Float64, prior: Curve | None) -> tuple[Curve, bool]:
     """Return the maximum-likelihood curve, regularized toward `prior`, and whether its slope was clamped."""
     centre, spread = float(x.mean()), float(x.std())
-    if spread < 1e-9 * max(1.0, abs(centre)):  # all scores are equal: only the intercept can be fitted
+    if spread < 1e-9 * max(1.0, abs(centre)):  # all scores are equal, so that only the intercept can be fitted
         spread = 1.0
     standardized = (x - centre) / spread
     # Platt's smoothed targets keep the slope finite for perfectly separated classes.
@@ -283,7 +287,7 @@ def _fit_weights(
 ) -> list[float]:
     """Return the weights that minimize cross entropy + ridge / 2 * (weights[0] - toward)².
 
-    Each iteration minimizes a quadratic upper bound that touches the loss, so that the loss never increases.
+    Each iteration minimizes a quadratic upper bound that touches the loss. The loss therefore never increases.
 
     Args:
         columns: Design matrix, shape (weights, n), float64.
@@ -307,6 +311,6 @@ def _fit_weights(
 
 
 def _sigmoid(x: _Float64) -> _Float64:
-    # Numerically stable on both sides and monotonic.
+    # Monotonic, and without overflow for large positive and negative inputs.
     result: _Float64 = np.exp(-np.logaddexp(0, -x))
     return result

@@ -14,17 +14,17 @@ from jina_rag.catalog.near_duplicates.page_match import SIGNATURE_DIM, PageConte
 from jina_rag.types import Point
 
 MIN_SIGNATURE_COSINE = 0.5
-"""Minimum cosine similarity of two page signatures for a full comparison; one matrix product excludes most pairs."""
+"""Minimum cosine similarity of two page signatures for a full comparison. One matrix product excludes most pairs."""
 
 
 class Deduplicator:
-    """Folds near-duplicate pages into the first page of their group. Pages arrive one by one, best first.
+    """Folds near-duplicate pages into the first page of their group; receives the pages one by one, best first.
 
-    Each page is compared only with the first page of every group, so that a chain of similar pages is not one group.
+    Each page is compared only with the first page of every group, so that a page cannot join through a third page.
     """
 
     def __init__(self, image_folder: Path | None) -> None:
-        """Start without groups.
+        """Create a deduplicator without groups.
 
         Args:
             image_folder: Folder of the screenshots. If None, pages match only if all their words are equal.

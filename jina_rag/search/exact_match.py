@@ -1,7 +1,8 @@
 """Exact matches of the identifiers in a query: part numbers, error codes, paragraphs.
 
-Embeddings recognize ``KX-4471-B`` as a part number, but hardly distinguish it from other part numbers. Therefore each
-identifier is looked up in the lexical index, and pages that contain it receive a bonus that grows with its rarity.
+Embeddings recognize ``KX-4471-B`` as a part number, but hardly distinguish it from other part numbers. The search
+therefore looks up each identifier in the lexical index. Pages that contain the identifier receive a bonus, which grows
+with the rarity of the identifier.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jina_rag.stores import schema
 MAX_IDENTIFIERS = 8
 """Maximum number of identifiers of a query that are looked up."""
 MAX_PAGES_PER_IDENTIFIER = 20
-"""Maximum number of pages with an identifier. A more frequent identifier is ignored: a year, the name of a series."""
+"""Maximum number of pages with an identifier. A more frequent term, for example the name of a series, is ignored."""
 
 _DIGIT = re.compile(r"\d")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -28,7 +29,7 @@ _LONG_NUMBER = 4
 
 
 def identifiers(text: str) -> list[str]:
-    """Return the identifiers of a query, as tokenized by the lexical index, in order and without repetition.
+    """Return the distinct identifiers of a query in order, as tokenized by the lexical index.
 
     Identifiers are terms of letters and digits other than ordinals, digits with separators, terms with underscores,
     numbers of at least four digits other than years, and paragraphs (§). At most 8 identifiers are returned.
@@ -55,11 +56,11 @@ def _is_identifier(term: str) -> bool:
 
 
 def identifier_shares(text: str, store: MultiVectorStore, where: Mapping[str, Any]) -> dict[str, float]:
-    """Return the pages that contain an identifier of the query, with a rarity-weighted score.
+    """Return the pages that contain an identifier of the query, with a score weighted by rarity.
 
     Args:
         text: Text of the query.
-        store: The vector store; one fast call per identifier.
+        store: The vector store, which answers one fast request per identifier.
         where: Filter of the search, on payload keys.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Search filters: validation, and translation to payload conditions that the store applies before ranking."""
+"""Search filters: validation, and translation to payload conditions, which the store applies before ranking."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def checked_filter(where: object) -> dict[str, _Value]:
         where: Filter as written by the caller; None for no filter.
 
     Raises:
-        InvalidInputError: If a key or a value is invalid, regardless of the index.
+        InvalidInputError: If a key or a value is invalid for every index.
     """
     if where is None:
         return {}
@@ -46,7 +46,8 @@ def conditions_of(where: Mapping[str, _Value], resources: IndexResources) -> dic
     """Translate a validated filter to payload keys; return None if no page can match.
 
     The keys ``path`` (globs), ``doc_id``, ``page`` and ``has`` (a kind of region on the page) refer to the hit. All
-    other keys refer to the documents' metadata. For a metadata key of the same name, write for example ``meta.page``.
+    other keys refer to the documents' metadata. The prefix ``meta.`` selects a metadata key with one of these names,
+    for example ``meta.page``.
 
     Args:
         where: Result of `checked_filter`.
@@ -74,7 +75,7 @@ def unknown_keys(where: Mapping[str, _Value], manifest: Manifest) -> list[str]:
 
 
 def _matching_ids(where: Where, resources: IndexResources) -> list[str]:
-    """Return the ids of the documents whose path matches and that satisfy the ``doc_id`` condition of the filter.
+    """Return the ids of the documents that match the conditions ``path`` and ``doc_id`` of the filter.
 
     Raises:
         InvalidInputError: If the manifest is in another assets folder.

@@ -1,7 +1,8 @@
 """Score fusion in the rescoring stage: MaxSim, hubness correction, dense score and identifiers.
 
-The hubness correction subtracts from MaxSim a fraction of the page's mean score for general queries. The dense score,
-scaled to the spread of the late-interaction scores, and the query's identifiers found on the page are added.
+The hubness correction subtracts a fraction of the page's mean score for general queries from MaxSim. The dense score,
+scaled to the spread of the late-interaction scores, is added, and so is a bonus for identifiers of the query that the
+page contains.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ class Rescore:
     """The second stage: exact MaxSim on the stored multi-vectors, fused with other scores.
 
     Attributes:
-        limit: Number of pages per group, in the order of MaxSim. Fusion reorders pages only within their group, so that
-            a longer result list starts with the shorter one.
-        hubness: Fraction of a page's mean score for general queries that is subtracted; None for the embedder's
-            default. See `jina_rag.reference_queries`.
-        identifiers: Bonus for identifiers of the query (part numbers, error codes, paragraphs) that the page contains
-            exactly as written, in units of cosine similarity; scaled by the weighted fraction of identifiers found. See
-            `jina_rag.search.exact_match`.
+        limit: Number of pages per group, in the order of MaxSim. Fusion reorders pages only within their group, and no
+            page ranks above a page of a previous group. A longer result list therefore starts with the shorter one.
+        hubness: Fraction of the page's mean score for general queries to subtract; None for the embedder's default.
+            See `jina_rag.reference_queries`.
+        identifiers: Bonus, in units of cosine similarity, for identifiers of the query (part numbers, error codes,
+            paragraphs) that the page contains exactly as written. The bonus is scaled by the rarity-weighted fraction
+            of the query's identifiers on the page. See `jina_rag.search.exact_match`.
         dense: Weight of the dense score, after scaling to the spread of the late-interaction scores.
 
     Raises:
@@ -56,7 +57,7 @@ class Candidate:
         revision: SHA-256 hash of the page's file.
         score: Score of the last stage.
         stage: Name of the last stage.
-        scores: Stage name → score, for the stages so far.
+        scores: Stage name → score, for the completed stages.
         region: Chart, table or figure of the page with a higher score than the page itself.
     """
 
@@ -135,8 +136,8 @@ class Fusion:
                 score += self._rescore.identifiers * scores["identifiers"]
             candidates.append(replace(candidate, score=score, stage="rescore", scores=scores))
         candidates.sort(key=lambda candidate: (-candidate.score, candidate.page_id))
-        capped = [(candidate, min(candidate.score, ceiling)) for candidate in candidates]
-        return [replace(c, score=score, scores={**c.scores, "rescore": score}) for c, score in capped]
+        capped_scores = [(candidate, min(candidate.score, ceiling)) for candidate in candidates]
+        return [replace(c, score=score, scores={**c.scores, "rescore": score}) for c, score in capped_scores]
 
     def _dense_scale(self, late_scores: npt.NDArray[np.float64], dense: Mapping[str, float]) -> DenseScale:
         values = np.array(list(dense.values()) or [0.0], np.float64)

@@ -17,7 +17,7 @@ from jina_rag.types import Location, Point, ScoredPage, Where
 
 
 def locations(resources: IndexResources, payload: Mapping[str, Any], where: Where) -> list[Location]:
-    """Return the files that contain a page, files that match the filter first.
+    """Return the files that contain a page; the files that match the filter come first.
 
     Args:
         resources: Resources of the index.
@@ -32,7 +32,7 @@ def locations(resources: IndexResources, payload: Mapping[str, Any], where: Wher
     if records:
         files = [Location(record.doc_id, record.path, dict(record.metadata)) for record in records]
     elif resources.manifest.is_complete(sha256) is None:
-        # The manifest is on another machine. Use the file locations in the store.
+        # The manifest is in another assets folder. Use the file locations in the store.
         columns = zip(payload[schema.DOC_ID], payload[schema.PATH], payload[schema.META], strict=True)
         files = [Location(str(doc_id), Path(path), dict(meta)) for doc_id, path, meta in columns]
     else:

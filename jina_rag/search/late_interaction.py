@@ -1,4 +1,4 @@
-"""The first two stages of a search: candidates from the cheap vectors, then exact MaxSim, in one store call.
+"""The first two stages of a search in one store call: candidates from the cheap vectors, and exact MaxSim.
 
 Charts, tables and figures are separate candidates, and their matches count for their pages. For text embedders, the
 rows of a region are a subset of the page's rows, so a region never scores above its page: it only surfaces the page as
@@ -22,10 +22,10 @@ from jina_rag.stores import schema
 from jina_rag.types import Prefetch, StoreHit
 
 _KEYS = (schema.BIAS, schema.PAGE_ID, schema.KIND, schema.BOX, schema.REVISION)
-"""Payload keys that ranking needs. The rest of the payload is long, and fetched only for the returned pages."""
+"""Payload keys that ranking needs. The other keys are large and fetched only for the returned pages."""
 
 _POINTS_PER_PAGE = 12
-"""Maximum average number of points per page, page included, of an index that is searched exhaustively."""
+"""Maximum average number of points per page, page included, in an index that is searched exhaustively."""
 
 
 class PageRanker:
@@ -37,7 +37,7 @@ class PageRanker:
         self._is_image_embedder = embedder.modality == "image"
 
     def rank(self, query: Query, conditions: Mapping[str, Any], min_pages: int, stages: Stages) -> list[Candidate]:
-        """Return at least `min_pages` pages if that many match, best first; the order does not depend on `min_pages`.
+        """Return at least `min_pages` pages, or all matching pages, best first, in an order independent of `min_pages`.
 
         If the first stage returns too few candidates, its limit is doubled, and the new candidates follow the previous
         ones. Fusion orders the pages within groups of `Rescore.limit`, and no score exceeds the lowest score of the
@@ -72,7 +72,7 @@ class PageRanker:
             prefetch = replace(prefetch, limit=2 * prefetch.limit)
 
     def cheap_scores(self, name: str, query: Query, page_ids: Sequence[str]) -> dict[str, float]:
-        """Return page id → score by a cheap vector, for the pages that have one.
+        """Return the scores of pages by a cheap vector: page id → score, without the pages that lack the vector.
 
         Args:
             name: ``"dense"`` or ``"lexical"``.
@@ -128,13 +128,13 @@ class PageRanker:
     ) -> tuple[dict[str, StoreHit], dict[str, StoreHit]]:
         """Return pages by id, and the best region of each page by page id, scored by MaxSim.
 
-        Without `prefetch`, all pages are scored. Pages that only a region or an identifier (`lead_ids`) has surfaced
-        are scored in a second call.
+        Without `prefetch`, all pages are scored. A second call scores the pages that only a region or an identifier
+        (`lead_ids`) has surfaced.
         """
         if prefetch is None:
             where = conditions if self._is_image_embedder else {schema.KIND: "page", **conditions}
-            # No effective limit: a limit picks arbitrarily among equal scores, so a longer list would not start with
-            # the shorter one.
+            # The limit covers all points: a smaller limit would choose arbitrarily among equal scores, and a longer
+            # list would not start with the shorter one.
             limit = stages.prefetch.exhaustive * (_POINTS_PER_PAGE if self._is_image_embedder else 1)
             hits = self._store.search(query.multi, limit=limit, where=where, keys=_KEYS)
         else:
@@ -149,10 +149,10 @@ class PageRanker:
                 keys=_KEYS,
             )
         pages, regions = _by_page(hits)
-        missing = [page_id for page_id in dict.fromkeys([*regions, *lead_ids]) if page_id not in pages]
-        if missing:
-            where = {schema.KIND: "page", schema.PAGE_ID: missing, **conditions}
-            pages |= _by_page(self._store.search(query.multi, limit=len(missing), where=where, keys=_KEYS))[0]
+        missing_ids = [page_id for page_id in dict.fromkeys([*regions, *lead_ids]) if page_id not in pages]
+        if missing_ids:
+            where = {schema.KIND: "page", schema.PAGE_ID: missing_ids, **conditions}
+            pages |= _by_page(self._store.search(query.multi, limit=len(missing_ids), where=where, keys=_KEYS))[0]
         return pages, regions
 
     def _is_small(self, exhaustive: int) -> bool:

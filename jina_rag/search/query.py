@@ -21,7 +21,7 @@ class Query:
         content: The caller's input, which the reranker receives.
         text: Text of the query; empty for an image.
         dense: Dense vector, shape (dim,), float32.
-        multi: Multi-vector, shape (tokens, multi_dim), float32, truncated like the rows of the index.
+        multi: Multi-vector, shape (tokens, multi_dim), float32, truncated like the rows in the index.
         tokens: Text of each token (row of `multi`); None if the embedder does not report tokens.
         truncated: Whether the embedder truncated the query because of its length.
     """

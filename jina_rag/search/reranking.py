@@ -1,6 +1,6 @@
 """The last search stage: a reranker scores the best pages, as images or text, within a budget of images and time.
 
-Pages are scored in the order of the previous stages, so that an exhausted budget has covered the best pages.
+Pages are scored in the order of the previous stages. If a budget runs out, the best pages have been scored.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ PageView: TypeAlias = Literal["page", "region", "text"]
 """Input of the reranker for a page: its screenshot, the crop of its best chart, table or figure, or its words."""
 
 _FIRST_ITEMS = 2
-"""Items in the first call, before the time per item is known."""
+"""Number of items in the first call with a time budget, when the time per item is unknown."""
 _MAX_ITEMS = 16
-"""Maximum number of items per call with a time budget, because a call cannot be interrupted."""
+"""Maximum number of items per call with a time budget. A call cannot be interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ class Rerank:
     Attributes:
         model: A reranker, or an argument of `jina_rag.load_reranker`; None for the reranker that the index was opened
             with.
-        limit: Number of best pages to score; 0 turns the stage off.
+        limit: Number of pages to score, from the top of the ranking; 0 turns the stage off.
         shows: Views of each page that the reranker scores; the best view determines the page's score. None for the
             default of the reranker: the screenshot for an image reranker, the words for a text reranker.
         max_images: Maximum number of images to score; None for no limit.
         max_ms: Time budget in milliseconds; None for no limit. The first call scores two items to measure the time per
-            item. No call starts after the budget, but a running call is finished, so pages that take longer than the
-            previous ones overrun the budget.
+            item. No call starts after the budget is spent, but a running call completes. Pages that take longer than
+            the previous ones therefore overrun the budget.
         calibration: Makes the scores of images and texts comparable; None uses the raw scores. See
             `jina_rag.search.calibration`.
 
@@ -160,9 +160,9 @@ def rerank(
     if empty_pages:
         notes.append(f"rerank: {_count(empty_pages, 'page')} not scored: no {' or '.join(views)} view.")
     scores, end = _scores(query, items, reranker, stage, clock, start)
-    damaged = {item.position for item in items[:end]} - {item.position for item, _, _ in scores}
-    if damaged:
-        notes.append(f"rerank: {_count(len(damaged), 'page')} not scored: damaged image. Run: jina-rag verify")
+    damaged_pages = {item.position for item in items[:end]} - {item.position for item, _, _ in scores}
+    if damaged_pages:
+        notes.append(f"rerank: {_count(len(damaged_pages), 'page')} not scored: damaged image. Run `jina-rag verify`.")
     if end < len(items):
         page_count = len({item.position for item in items[end:]})
         notes.append(f"rerank: {_count(page_count, 'page')} not fully scored (max_ms={stage.max_ms:g}).")
@@ -194,9 +194,9 @@ def _items(
     text, image = str(payload.get(schema.TEXT, "")), payload.get(schema.IMAGE)
     items = []
     for view in views:
-        # An added text has no image: its text replaces the page view.
+        # An added text has no image. Its text replaces the view "page".
         if (view == "text" or (view == "page" and not image and "text" not in views)) and text.strip():
-            # The mapping marks the input as text, even if the words look like a data URI.
+            # The mapping marks the input as text, even if the text looks like a data URI.
             items.append(_Item(position, "text", {"text": text}))
         if view == "page" and image and (path := images.path(image)).is_file():
             items.append(_Item(position, view, path))
@@ -218,9 +218,10 @@ def _scores(
     clock: Callable[[], float],
     start: float,
 ) -> tuple[list[tuple[_Item, float, float]], int]:
-    """Return items with their calibrated and raw scores, and the number of items tried (all, unless time runs out).
+    """Return items with their calibrated and raw scores, and the number of items passed to the reranker.
 
-    Items with damaged images have no score.
+    That number is smaller than the number of items if the time budget runs out. Items with damaged images have no
+    score.
     """
     scores: list[tuple[_Item, float, float]] = []
     end, last_count = 0, _FIRST_ITEMS
@@ -229,7 +230,8 @@ def _scores(
         if stage.max_ms is not None:
             elapsed = clock() - start
             remaining = stage.max_ms / 1000 - elapsed
-            # Estimate from the mean time per item how many items still fit; grow the calls slowly, as items vary.
+            # The mean time per item gives the number of items that still fit. Calls grow slowly, because some items
+            # take longer than others.
             fitting = (
                 _FIRST_ITEMS if not end else min(_MAX_ITEMS, 2 * last_count, int(remaining / max(elapsed / end, 1e-9)))
             )
@@ -237,10 +239,10 @@ def _scores(
             if remaining <= 0 or count < 1:
                 break
         readable, raw_scores = _raw_scores(query, items[end : end + count], reranker)
-        calibrated = raw_scores
+        calibrated_scores = raw_scores
         if stage.calibration is not None and readable:
-            calibrated = stage.calibration.apply(raw_scores, [item.modality for item in readable])
-        scores += zip(readable, calibrated.tolist(), raw_scores.tolist(), strict=True)
+            calibrated_scores = stage.calibration.apply(raw_scores, [item.modality for item in readable])
+        scores += zip(readable, calibrated_scores.tolist(), raw_scores.tolist(), strict=True)
         end, last_count = end + count, count
     return scores, end
 

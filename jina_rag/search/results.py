@@ -1,4 +1,4 @@
-"""The result of a search: a list of hits with information on the search as a whole."""
+"""The result of a search: a list of hits with notes and timings of the search."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from jina_rag.types import ScoredPage
 
 
 class SearchResults(list[ScoredPage]):
-    """Hits, best first: a list with information on the search as a whole. A slice is a plain list.
+    """List of hits, best first, with notes and timings of the search. A slice is a plain list.
 
     Attributes:
         hits: The hits, best first.
         query: Text of the query; empty for an image.
         notes: Sentences on deviations from the request, for example a truncated query or an exhausted budget.
         complete: False if a budget ran out before the reranker had scored all requested pages.
-        more: Whether further hits exist after these (see `offset` of `DocumentIndex.search`).
-        milliseconds: Stage → wall time in milliseconds: ``"encode"``, ``"candidates"``, ``"rerank"``, ``"show"``.
+        more: Whether the index has further hits after these (see `offset` of `DocumentIndex.search`).
+        milliseconds: Stage → wall time in milliseconds: ``"encode"``, ``"candidates"``, ``"rerank"``, and ``"show"``
+            for the construction of the hits.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ class SearchRequest:
         reranker: Loads the reranker; called only if `stages.rerank` scores at least one page.
         group_by: ``"page"`` for pages, ``"document"`` for documents with their best page.
         dedup: Whether to fold near-duplicate pages into one hit.
-        min_score: Minimum score in the last stage.
+        min_score: Minimum score in the last stage; None for no minimum.
         details: Whether to find the best region and the snippet of each hit.
         explain: Whether to add the rank and score of each stage to the hits.
 
@@ -127,7 +127,7 @@ class Searcher:
             results.query = query.text
             results.milliseconds = {"encode": encode_ms, **results.milliseconds}
             if not results and where and resources.manifest.contents():
-                # Distinguish a misspelled key from a query without matches.
+                # A misspelled key would look like a query without matches.
                 keys = unknown_keys(where, resources.manifest)
                 results.notes += tuple(f"No document has the metadata key {key!r}." for key in keys)
             if query.truncated:
@@ -138,7 +138,7 @@ class Searcher:
 
 @dataclass
 class _Search:
-    """One search with one query."""
+    """The search of one query, with the points and times of its stages."""
 
     resources: IndexResources
     storage: Storage
@@ -151,17 +151,17 @@ class _Search:
     last_time: float = field(default_factory=time.monotonic)
 
     def run(self) -> SearchResults:
-        """Rank pages and build the hits; widen the ranking until it yields enough hits or contains all pages."""
+        """Rank pages and return the hits; extend the ranking until it yields enough hits or contains all pages."""
         request = self.request
         end = request.offset + request.k
-        needed = end + 1
+        needed_count = end + 1
         stage = request.stages.rerank if request.last_stage == "rerank" else None
         reranking: Reranking | None = None
         while True:
-            depth = max(needed, stage.limit if stage else 0)
+            depth = max(needed_count, stage.limit if stage else 0)
             ranking = self.ranker.rank(self.query, self.conditions, depth, request.stages)
             self._add_time("candidates")
-            is_exhausted = len(ranking) < needed
+            is_exhausted = len(ranking) < needed_count
             if stage is not None and request.reranker is not None:
                 if reranking is None:
                     ranking = self._visible(ranking, stage.limit)
@@ -176,7 +176,7 @@ class _Search:
             self._add_time("show")
             if len(pending) >= end or is_exhausted or is_below_minimum:
                 break
-            needed *= 4
+            needed_count *= 4
         hits = self._hits(pending[request.offset : end], ranking)
         self._add_time("show")
         notes, complete = (reranking.notes, reranking.complete) if reranking else ((), True)
@@ -218,7 +218,7 @@ class _Search:
         return pending, False
 
     def _visible(self, ranking: Sequence[Candidate], limit: int) -> list[Candidate]:
-        """Drop pages of unfinished replacements from the start of a ranking, until `limit` visible pages are found."""
+        """Return the ranking without pages of unfinished replacements, checked up to the visible page `limit`."""
         visible: list[Candidate] = []
         for start in range(0, len(ranking), limit):
             visible += [candidate for candidate, _, _ in self._fetch(ranking[start : start + limit], limit)]
@@ -228,7 +228,7 @@ class _Search:
 
     def _fetch(self, ranking: Sequence[Candidate], step: int) -> Iterator[tuple[Candidate, Point, list[Location]]]:
         """Yield the visible candidates with their points and files; points are fetched in batches of `step`."""
-        # Without sign codes, the best position on the page is computed from the stored vectors.
+        # Without sign codes, the region and the snippet are computed from the stored vectors.
         vectors = self.request.details and not self.storage.sign_codes
         for start in range(0, len(ranking), step):
             batch = ranking[start : start + step]

@@ -1,7 +1,7 @@
 """Snippets: the best region of a hit's page, and the words to quote.
 
-Both are computed from the page's sign codes (one bit per dimension) in its payload. Fetching the full vectors of ten
-hits would take longer than ranking a thousand pages.
+The payload of a page contains its sign codes (one bit per dimension of each vector), from which both are computed.
+Fetching the full vectors of ten hits would take longer than ranking a thousand pages.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _SNIPPET_CHARACTERS = 280
 _WINDOW_TOKENS = 24
 """Window length in tokens for choosing the snippet."""
 _MAX_REGION_AREA = 0.8
-"""Maximum area of a region as a fraction of the page; a larger region counts as the whole page."""
+"""Maximum area of the best region as a fraction of the page; a larger region counts as the whole page."""
 _WORD_BATCH = 2048
-"""Number of words per batch that are compared with all patches of a page."""
+"""Number of words that are compared with all patches of a page at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def words_of(payload: Mapping[str, Any]) -> tuple[list[str], Float32] | None:
     """Return the words of a page with their boxes, in reading order; None if the boxes are unknown.
 
     Args:
-        payload: Payload of the page's point, built by `describe`.
+        payload: Payload of the page's point (see `jina_rag.indexing.page_payload.describe`).
 
     Returns:
         n words, and their boxes, shape (n, 4), float32, as fractions of the page.
@@ -69,7 +69,7 @@ def highlight(query: Float32, payload: Mapping[str, Any], image_folder: Path, ro
 
     Args:
         query: Multi-vector of the query, shape (query tokens, dim), float32.
-        payload: Payload of the page's point, built by `describe`.
+        payload: Payload of the page's point (see `jina_rag.indexing.page_payload.describe`).
         image_folder: Folder of the region crops.
         rows: The page's stored multi-vector, shape (rows, dim), float32; required if the payload has no sign codes.
     """
@@ -78,7 +78,7 @@ def highlight(query: Float32, payload: Mapping[str, Any], image_folder: Path, ro
     if payload.get(schema.SIGNS):
         rows = decode_signs(payload[schema.SIGNS], query.shape[1])
     if rows is None or not len(rows):
-        # An image file without words has a single region, the whole image.
+        # The only region of an image without words is the whole image.
         only_region = regions[0] if len(regions) == 1 and not text else None
         return Highlight(region=only_region, snippet=_window(text.split(), 0))
     weights = of_tokens(token_similarity(query, rows), payload)
@@ -136,7 +136,7 @@ def _best_region(weights: Float32, boxes: Float32, regions: Sequence[Region]) ->
     for region in regions:
         is_in_region = is_inside(boxes, region.box)
         x0, y0, x1, y1 = region.box
-        # A box around the whole page does not narrow down the position.
+        # A box around nearly the whole page does not locate the match.
         if not is_in_region.any() or (x1 - x0) * (y1 - y0) > _MAX_REGION_AREA:
             continue
         score = float(weights[is_in_region].mean())
@@ -216,7 +216,7 @@ def regions_of(payload: Mapping[str, Any], image_folder: Path) -> list[Region]:
             kind=entry["kind"],
             box=tuple(entry["box"]),
             caption=entry["caption"],
-            # Validate the name: a payload written by others must not make a hit show an arbitrary local file.
+            # The name is validated, because a payload from a shared server could name an arbitrary local file.
             image_path=image_folder / name if (name := checked_name(entry.get("image"))) else None,
         )
         for entry in payload.get(schema.REGIONS, [])

@@ -38,10 +38,10 @@ class Stages:
     rerank: Rerank | None = None
 
     def override(self, stages: Stage | Sequence[Stage] | None) -> Stages:
-        """Return these stages with one or several stages replaced by stages of the same type.
+        """Return these stages with the passed stages in place of those of the same type.
 
         Args:
-            stages: The new stages; None or an empty sequence replaces nothing.
+            stages: One or several new stages; None or an empty sequence replaces nothing.
 
         Raises:
             InvalidInputError: If a value is not a stage, or two stages have the same type.

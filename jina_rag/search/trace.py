@@ -11,7 +11,7 @@ _NOTES = {
     "background": "mean score of the page for general queries; a fraction is subtracted",
     "identifiers": "fraction of the query's identifiers on the page, weighted by rarity",
 }
-_SKIPPED = "selected no candidates: in an index of this size, every page is scored"
+_SKIPPED_NOTE = "selected no candidates: in an index of this size, every page is scored"
 
 
 def ranks_of(ranking: Sequence[Candidate]) -> dict[str, dict[str, int]]:
@@ -42,7 +42,7 @@ def steps_of(
             rank, score = first_ranks[name][hit.page_id]
             steps.append(Step(name, rank, score))
         elif name in hit.scores:
-            note = "pages without a rank were found by another stage" if name in first_ranks else _SKIPPED
+            note = "pages without a rank were found by another stage" if name in first_ranks else _SKIPPED_NOTE
             steps.append(Step(name, None, hit.scores[name], note))
     for name in ("maxsim", "rescore", "rerank"):
         if name not in hit.scores:
