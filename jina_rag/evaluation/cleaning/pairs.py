@@ -178,7 +178,7 @@ def _record(line: bytes) -> Mapping[str, Any]:
     except UnicodeDecodeError as exc:
         raise InvalidInputError("not UTF-8 text.") from exc
     except (ValueError, RecursionError) as exc:
-        raise InvalidInputError("not valid JSON.") from exc
+        raise InvalidInputError("not JSON.") from exc  # a key of the JSON report
     if not isinstance(record, dict):
         raise InvalidInputError("not a JSON object.")
     return record
